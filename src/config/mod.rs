@@ -1,0 +1,243 @@
+//! The configuration as the program uses it: typed, checked, with secrets wrapped.
+//!
+//! How it is read (TOML file, environment, secrets from files) and how mistakes are reported is in the
+//! sub-modules; what each key means is api.md section 9.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::domain::BotName;
+
+/// Everything a bridge needs to know at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The bot of requests that name none.
+    pub default_bot: Option<BotName>,
+    /// Listeners, admission and shutdown.
+    pub server: Server,
+    /// Where messages are kept.
+    pub store: Store,
+    /// Which replica this is.
+    pub cluster: Cluster,
+    /// How long callers wait.
+    pub reply: Reply,
+    /// The bots, by name; never empty.
+    pub bots: Vec<Arc<Bot>>,
+    /// Who may call.
+    pub callers: Vec<Caller>,
+    /// What webhooks may reach.
+    pub webhooks: Webhooks,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where callers connect.
+    pub listen: SocketAddr,
+    /// Where probes and Prometheus connect.
+    pub admin_listen: SocketAddr,
+    /// Between "not ready" and the first refusal, so that load balancers notice.
+    pub grace: Duration,
+    /// The whole of a shutdown, `grace` included.
+    pub drain_timeout: Duration,
+    /// Web sockets this replica holds at most; idle ones give way first.
+    pub max_sockets: usize,
+    /// Requests that are answered at the same time at most; more get `overloaded`.
+    pub max_requests: usize,
+    /// HTTP worker threads, and as many threads again for the sockets.
+    pub threads: usize,
+}
+
+/// `[store]`
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// Where.
+    pub url: StoreUrl,
+    /// The first part of every key.
+    pub key_prefix: String,
+    /// How long an ended message is kept.
+    pub message_ttl: Duration,
+    /// The longest one command may take.
+    pub command_timeout: Duration,
+    /// Replicas of the store that must confirm a write.
+    pub wait_replicas: u32,
+    /// The most bytes that `memory://` keeps.
+    pub memory_limit: usize,
+}
+
+/// `store.url`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// `memory://`: inside this process, gone with it.
+    Memory,
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The name of this replica in leases and logs.
+    pub replica_id: String,
+    /// How long a lease lives without renewal.
+    pub lease_ttl: Duration,
+}
+
+/// `[reply]`
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// How long a POST waits where it does not say.
+    pub default_wait: Duration,
+}
+
+/// One of `[[bots]]`.
+#[derive(Debug, Clone)]
+pub struct Bot {
+    /// Our name of it.
+    pub name: BotName,
+    /// The API host of the platform.
+    pub platform: Url,
+    /// What stands before `/oAuth` and `/rtm`, such as `/api/1.1`.
+    pub api_path: String,
+    /// Replaces scheme, host and port of the socket's URL.
+    pub socket_base: Option<Url>,
+    /// The bot's name on the platform.
+    pub chat_bot: String,
+    /// The bot's id on the platform (`st-…`).
+    pub task_bot_id: String,
+    /// The app's id (`cs-…`).
+    pub client_id: String,
+    /// HS*: the shared secret. RS*: the private key in PEM.
+    pub client_secret: SecretString,
+    /// How the JWT is signed.
+    pub algorithm: Algorithm,
+    /// Whether to ask for the secure handshake (protocol.md 5.2).
+    pub secure_rtm: bool,
+    /// How a connect says what it wants (protocol.md 4.3).
+    pub connection_mode: ConnectionStyle,
+    /// Whether users are anonymous to the platform.
+    pub anonymous: bool,
+    /// Whether the history API may be read.
+    pub history: bool,
+    /// The default quiet time of a turn.
+    pub quiet: Duration,
+    /// The default deadline of a turn.
+    pub deadline: Duration,
+    /// How long a connection must be silent before the first message, where a welcome may come.
+    pub welcome: Duration,
+    /// How long after its turn a reply still belongs to it.
+    pub late_window: Duration,
+    /// How long after a reconnect history may still learn of a message.
+    pub history_settle: Duration,
+    /// The platform's idle limit of a session.
+    pub session_timeout: Duration,
+    /// Between two pings.
+    pub ping_interval: Duration,
+    /// When an idle socket is closed; none means never.
+    pub idle_ttl: Option<Duration>,
+    /// Open messages a conversation may have.
+    pub max_open_messages: usize,
+    /// Sends per user in any 60 s; 0: no limit.
+    pub user_rate_per_minute: u32,
+    /// Connects in any 60 s; 0: no limit.
+    pub connects_per_minute: u32,
+    /// The largest web socket frame we take, in bytes.
+    pub max_frame_bytes: usize,
+    /// The largest web socket message we take, over all its fragments, in bytes.
+    pub max_message_bytes: usize,
+    /// Where this bot's events go.
+    pub webhook: Option<Webhook>,
+}
+
+/// How the JWT is signed (protocol.md 2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names of RFC 7518 say it all")]
+pub enum Algorithm {
+    Hs256,
+    Hs512,
+    Rs256,
+    Rs512,
+}
+
+/// How a connect says what it wants (protocol.md 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionStyle {
+    /// `ConnectionMode=…`, platforms since 11.11.
+    ConnectionMode,
+    /// `isReconnect=true` or nothing, older platforms.
+    IsReconnect,
+}
+
+/// `[bots.webhook]`
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// The receiver.
+    pub url: Url,
+    /// `whsec_` secrets, newest first.
+    pub secrets: Vec<SecretString>,
+}
+
+/// One of `[[callers]]`.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// SHA-256 of its key.
+    pub key_sha256: [u8; 32],
+    /// What it may do.
+    pub scopes: Scopes,
+    /// The bots it may use; none means every bot.
+    pub bots: Option<Vec<BotName>>,
+    /// What its users' identities begin with.
+    pub user_prefix: String,
+    /// Requests per minute; 0: no limit.
+    pub rate_per_minute: u32,
+    /// Requests at the same time; 0: no limit.
+    pub max_open_requests: u32,
+    /// Secrets its callbacks are signed with, newest first.
+    pub webhook_secrets: Vec<SecretString>,
+}
+
+/// What a caller may do; none of them includes another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scopes {
+    /// POST messages, DELETE conversations.
+    pub send: bool,
+    /// GET what belongs to conversations.
+    pub read: bool,
+    /// Deliveries.
+    pub admin: bool,
+}
+
+/// `[webhooks]`
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    /// Patterns that a callback must match.
+    pub allowed: Vec<String>,
+    /// CIDRs of addresses that are fine although they are not public.
+    pub allow_private: Vec<String>,
+    /// The longest one attempt may take.
+    pub timeout: Duration,
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// For machines or for people.
+    pub format: LogFormat,
+    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+}
+
+/// `log.format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Lines for a terminal.
+    Text,
+}

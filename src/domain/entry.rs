@@ -1,0 +1,49 @@
+//! Entries of a conversation's journal.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::{MessageId, Outcome, Reply, Timestamp};
+
+/// One entry: everything worth telling, in the order in which it happened.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its place; rises by one per entry of the conversation.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Timestamp,
+    /// What happened.
+    pub body: EntryBody,
+}
+
+/// What an entry tells.
+#[derive(Clone, Debug)]
+pub enum EntryBody {
+    /// The bot said something. The reply is joined to its message, if it has one.
+    Reply(Arc<Reply>),
+    /// A message's turn ended.
+    Ended {
+        /// The message.
+        message: MessageId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Another session of the same user said something.
+    UserMessage(Box<RawValue>),
+    /// Any other event of the platform.
+    Platform(Box<RawValue>),
+}
+
+impl Entry {
+    /// Roughly how many bytes it keeps; bounds are counted with this.
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 160;
+        FIXED
+            + match &self.body {
+                EntryBody::Reply(reply) => reply.event.get().len() + reply.text.len(),
+                EntryBody::Ended { .. } => 0,
+                EntryBody::UserMessage(raw) | EntryBody::Platform(raw) => raw.get().len(),
+            }
+    }
+}

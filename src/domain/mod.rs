@@ -1,0 +1,28 @@
+//! What the bridge talks about: conversations, messages, turns, replies, problems.
+//!
+//! Everything here is plain data that cannot exist invalid: constructors check, fields that carry an
+//! invariant are private. There is no I/O, no async, no clock and no randomness in this layer; times and
+//! random numbers are arguments. Nothing here knows Kore.ai's wire, HTTP or the store.
+
+mod conversation;
+mod entry;
+mod message;
+mod problem;
+mod rate;
+mod record;
+mod reply;
+mod time;
+mod turn;
+
+pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
+pub use entry::{Entry, EntryBody};
+pub use message::{
+    AcceptedMessage, Attachment, Callback, Content, InvalidMessage, JsonObject, Message, MessageId,
+    NewMessage, Resend, SessionRequest, TEXT_MAX_BYTES, TurnRules,
+};
+pub use problem::{Problem, ProblemKind};
+pub use rate::Window;
+pub use record::{LastTurn, Record};
+pub use reply::{Correlation, Reply};
+pub use time::Timestamp;
+pub use turn::{EndedBy, Outcome, Progress, Status};

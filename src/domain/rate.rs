@@ -1,0 +1,94 @@
+//! How often something may happen within a minute.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// The span that every rate of this project is counted over.
+const SPAN: Duration = Duration::from_secs(60);
+
+/// An exact sliding window: at most `limit` events in **any** 60 seconds.
+///
+/// A token bucket would let twice its size through within a minute, which is what the platform punishes with
+/// close code 1008 (protocol.md 8), so the times of the events are kept. Memory is bounded by the limit and
+/// is given back as the events age.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Window(VecDeque<u64>);
+
+impl Window {
+    /// When the next event may happen at the earliest: `now`, or later where the last 60 seconds are full.
+    /// A `limit` of 0 means no limit.
+    pub fn next(&self, limit: u32, now: Timestamp) -> Timestamp {
+        let limit = limit as usize;
+        if limit == 0 || self.0.len() < limit {
+            return now;
+        }
+        let oldest_that_counts = self.0.get(self.0.len() - limit).copied().unwrap_or_default();
+        now.max(Timestamp::from_millis(oldest_that_counts) + SPAN)
+    }
+
+    /// Counts an event that happens at `at` and forgets what no longer matters. With `limit` 0 nothing is
+    /// kept.
+    pub fn record(&mut self, limit: u32, at: Timestamp) {
+        if limit == 0 {
+            self.0 = VecDeque::new();
+            return;
+        }
+        self.0.push_back(at.as_millis());
+        while self.0.len() > limit as usize || self.0.front().is_some_and(|&first| expired(first, at)) {
+            self.0.pop_front();
+        }
+        if self.0.capacity() > 8 && self.0.len() * 4 < self.0.capacity() {
+            self.0.shrink_to_fit();
+        }
+    }
+}
+
+fn expired(event: u64, now: Timestamp) -> bool {
+    Timestamp::from_millis(event) + SPAN <= now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn zero_is_no_limit_and_keeps_nothing() {
+        let mut window = Window::default();
+        for at in 0..1000 {
+            let at = Timestamp::from_millis(at);
+            assert_eq!(window.next(0, at), at);
+            window.record(0, at);
+        }
+        assert_eq!(window, Window::default());
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_the_limit_in_any_minute(
+            limit in 1u32..20,
+            gaps in prop::collection::vec(0u64..20_000, 1..200),
+        ) {
+            let mut window = Window::default();
+            let mut now = Timestamp::from_millis(1);
+            let mut events: Vec<u64> = Vec::new();
+            for gap in gaps {
+                now = now + Duration::from_millis(gap);
+                let at = window.next(limit, now);
+                prop_assert!(at >= now);
+                window.record(limit, at);
+                events.push(at.as_millis());
+                now = at;
+            }
+            for (i, &first) in events.iter().enumerate() {
+                let within = events[i..].iter().take_while(|&&at| at < first + 60_000).count();
+                prop_assert!(within <= limit as usize);
+            }
+        }
+    }
+}

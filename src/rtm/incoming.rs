@@ -1,0 +1,121 @@
+//! What the platform says, in our words: the result of reading one frame.
+//!
+//! The link decides on these and never on a frame's JSON. Reading is lenient (protocol.md 7): whatever cannot
+//! be understood becomes [`Incoming::Unknown`] or [`Incoming::Malformed`], never an error.
+
+use serde_json::value::RawValue;
+
+use crate::domain::Timestamp;
+
+/// One frame of the platform, understood.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// The platform received a frame of ours. `reply_to` is the id it names, where it names one; numbers,
+    /// floats and strings of digits all count (protocol.md 6.1).
+    Ack {
+        /// The `clientMessageId` it acknowledges.
+        reply_to: Option<u64>,
+    },
+    /// The bot, or a human agent, says something.
+    Response(Box<Response>),
+    /// The connection is ready (`bot_active`).
+    Active {
+        /// The platform's session, where it names one.
+        session_id: Option<Box<str>>,
+        /// Whether it says that the session from before is still active (`recentSessionInfo.isActive`).
+        session_continues: bool,
+    },
+    /// A session began.
+    SessionStart {
+        /// The platform's session, where it names one.
+        session_id: Option<Box<str>>,
+    },
+    /// The session is over.
+    SessionEnd,
+    /// The bot waits at an entity, confirmation or standard response node.
+    WaitingForInput,
+    /// A human agent took over.
+    AgentStart,
+    /// The bot has the conversation back.
+    AgentEnd,
+    /// Another session of the same user said something; the frame untouched.
+    UserMessage(Box<RawValue>),
+    /// The answer to our ping.
+    Pong,
+    /// A known event that changes nothing for a turn, worth a place in the journal; the frame untouched.
+    Platform(Box<RawValue>),
+    /// A frame of a type that no source names; the frame untouched.
+    Unknown(Box<RawValue>),
+    /// Not JSON, not an object, or without a usable type.
+    Malformed,
+}
+
+/// A `bot_response`.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The platform's id of it (`ms-…`); old platforms give none.
+    pub message_id: Option<Box<str>>,
+    /// The best plain text (protocol.md 7.3). Of a streamed frame, its piece.
+    pub text: Box<str>,
+    /// Whether a human agent says it.
+    pub agent: bool,
+    /// The platform's time of it.
+    pub created_on: Option<Timestamp>,
+    /// Whether it is one frame of a stream (protocol.md 7.4).
+    pub stream: Option<Stream>,
+    /// Whether it announces that more will follow (template `wait_for_response`).
+    pub more_follows: bool,
+    /// The platform's session, where it names one.
+    pub session_id: Option<Box<str>>,
+    /// The frame, untouched.
+    pub event: Box<RawValue>,
+}
+
+/// What a streamed frame says about its stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stream {
+    /// Whether it is the last of the stream.
+    pub last: bool,
+    /// The whole text, where the last frame carries it.
+    pub complete: Option<Box<str>>,
+}
+
+impl Incoming {
+    /// Its word in metrics; a closed set.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Ack { .. } => "ack",
+            Self::Response(response) if response.stream.is_some() => "stream",
+            Self::Response(_) => "bot_response",
+            Self::Active { .. } => "bot_active",
+            Self::SessionStart { .. } => "session_start",
+            Self::SessionEnd => "session_end",
+            Self::WaitingForInput => "waiting_for_user_input",
+            Self::AgentStart => "agent_session_start",
+            Self::AgentEnd => "agent_session_end",
+            Self::UserMessage(_) => "user_message",
+            Self::Pong => "pong",
+            Self::Platform(_) => "platform",
+            Self::Unknown(_) => "unknown",
+            Self::Malformed => "malformed",
+        }
+    }
+
+    /// Every word of [`Incoming::kind`].
+    pub const KINDS: [&str; 14] = [
+        "ack",
+        "stream",
+        "bot_response",
+        "bot_active",
+        "session_start",
+        "session_end",
+        "waiting_for_user_input",
+        "agent_session_start",
+        "agent_session_end",
+        "user_message",
+        "pong",
+        "platform",
+        "unknown",
+        "malformed",
+    ];
+}
