@@ -14,5 +14,6 @@
 
 pub mod config;
 pub mod domain;
+pub mod hub;
 pub mod rtm;
 pub mod store;
