@@ -1,0 +1,117 @@
+//! The platform's side of the contract: frames and history pages as the platform writes them, each with what
+//! we understand of it.
+//!
+//! `frames/*.json` and `history/*.json` hold `source` (where protocol.md says so), `frame` or `body`, and
+//! `expected`. A frame's `expected` lists `kind` and those fields that the kind has; a record's, all fields.
+
+mod properties;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rtm_bridge::rtm::{HistoryRecord, Incoming, history_page, translate};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recording {
+    source: String,
+    #[serde(alias = "body")]
+    frame: Box<RawValue>,
+    expected: Value,
+}
+
+fn recordings(folder: &str) -> Vec<(PathBuf, Recording)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract").join(folder);
+    let mut paths: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no recordings in {}", folder.display());
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let recording: Recording =
+                serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert!(recording.source.starts_with("protocol.md "), "{}", path.display());
+            (path, recording)
+        })
+        .collect()
+}
+
+/// What we understood, in the words of the recordings.
+fn described(incoming: &Incoming) -> Value {
+    let mut seen = match incoming {
+        Incoming::Ack { reply_to } => json!({ "replyTo": reply_to }),
+        Incoming::Active { session_id, session_continues } => {
+            json!({ "sessionId": session_id, "sessionContinues": session_continues })
+        }
+        Incoming::SessionStart { session_id } => json!({ "sessionId": session_id }),
+        Incoming::Response(response) => json!({
+            "messageId": response.message_id,
+            "text": response.text,
+            "agent": response.agent,
+            "createdOn": response.created_on,
+            "stream": response.stream.as_ref().map(|stream| json!({ "last": stream.last, "complete": stream.complete })),
+            "moreFollows": response.more_follows,
+            "sessionId": response.session_id,
+        }),
+        _ => json!({}),
+    };
+    seen["kind"] = incoming.kind().into();
+    seen
+}
+
+const fn event(incoming: &Incoming) -> Option<&RawValue> {
+    match incoming {
+        Incoming::Response(response) => Some(&response.event),
+        Incoming::UserMessage(raw) | Incoming::Platform(raw) | Incoming::Unknown(raw) => Some(raw),
+        _ => None,
+    }
+}
+
+#[test]
+fn recorded_frames_are_understood() {
+    for (path, recording) in recordings("frames") {
+        let incoming = translate(recording.frame.get().as_bytes());
+        assert_eq!(described(&incoming), recording.expected, "{}", path.display());
+        if let Some(event) = event(&incoming) {
+            assert_eq!(event.get(), recording.frame.get(), "{} came through changed", path.display());
+        }
+    }
+}
+
+#[test]
+fn recordings_cover_every_kind_but_malformed() {
+    let seen: Vec<Value> =
+        recordings("frames").into_iter().map(|(_, recording)| recording.expected["kind"].clone()).collect();
+    for kind in Incoming::KINDS {
+        assert!(kind == "malformed" || seen.contains(&kind.into()), "no recording of kind {kind}");
+    }
+}
+
+fn record(record: &HistoryRecord) -> Value {
+    json!({
+        "id": record.id,
+        "fromUser": record.from_user,
+        "userMsgId": record.user_msg_id,
+        "text": record.text,
+        "agent": record.agent,
+        "createdOn": record.created_on,
+        "sessionId": record.session_id,
+    })
+}
+
+#[test]
+fn recorded_history_is_understood() {
+    for (path, recording) in recordings("history") {
+        let page = history_page(recording.frame.get().as_bytes()).unwrap();
+        let records: Vec<Value> = page.records.iter().map(record).collect();
+        let seen = json!({ "more": page.more, "records": records });
+        assert_eq!(seen, recording.expected, "{}", path.display());
+        for record in page.records {
+            assert!(recording.frame.get().contains(record.event.get()), "{}", path.display());
+        }
+    }
+}
