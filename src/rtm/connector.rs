@@ -14,14 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::error::ParseError;
-use actix_service::ServiceExt as _;
+use actix_service::{Service, ServiceExt as _};
+use actix_tls::connect::{ConnectInfo, Connection};
 use awc::error::{PayloadError, SendRequestError, WsClientError};
-use awc::http::{StatusCode, header};
+use awc::http::{StatusCode, Uri, header};
 use awc::{Client, ClientBuilder, ClientRequest, SendClientRequest};
 use bytes::Bytes;
 use rustls::RootCertStore;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::error::{ConnectError, Fault, Phase};
@@ -146,10 +148,11 @@ impl Connector {
         grant: &mut Option<Grant>,
         now: Timestamp,
     ) -> Result<Socket, ConnectError> {
+        let began = Instant::now();
         let ticket = self
             .with_grant(bot, user, grant, now, async |grant| self.start(bot, mode, grant, now).await)
             .await?;
-        self.open(bot, user, &ticket, now).await
+        self.open(bot, user, &ticket, now + began.elapsed()).await
     }
 
     /// The signer of a bot; one that was not there at the start gets its own, each time.
@@ -178,7 +181,8 @@ impl Connector {
         Ticket::read(&answer, bot, mode, asked).unwrap_or_else(|| Err(lacking(Phase::Start, &answer, now)))
     }
 
-    /// The handshake (protocol.md 5.1, 5.2).
+    /// The handshake (protocol.md 5.1, 5.2). A secure one shows a JWT minted for it: with a grant from before
+    /// there is no other, and one of the same connect may be about to expire.
     async fn open(
         &self,
         bot: &Bot,
@@ -219,16 +223,8 @@ fn offer(assertion: &SecretString, nonce: &SecretString) -> Result<header::Heade
 /// An awc client with our settings. Nothing limits its connections: how many sockets and calls there are is
 /// decided where conversations are admitted.
 fn client(tls: &Arc<rustls::ClientConfig>) -> Client {
-    let tcp = actix_tls::connect::Connector::default().service().map(|connection| {
-        let stream: &tokio::net::TcpStream = connection.io_ref();
-        if let Err(error) = stream.set_nodelay(true) {
-            // Slower, not wrong.
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-        connection
-    });
     let connector = awc::Connector::new()
-        .connector(tcp)
+        .connector(tcp())
         .rustls_0_23(Arc::clone(tls))
         .limit(0)
         .timeout(TCP_DEADLINE)
@@ -240,6 +236,19 @@ fn client(tls: &Arc<rustls::ClientConfig>) -> Client {
         .disable_timeout()
         .add_default_header((header::USER_AGENT, concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"))))
         .finish()
+}
+
+/// DNS and TCP as awc does them, plus `TCP_NODELAY`: a message is one small write that nothing should hold back.
+pub(super) fn tcp()
+-> impl Service<ConnectInfo<Uri>, Response = Connection<Uri, TcpStream>, Error = actix_tls::connect::ConnectError>
++ Clone {
+    actix_tls::connect::Connector::default().service().map(|connection: Connection<Uri, TcpStream>| {
+        if let Err(error) = connection.io_ref().set_nodelay(true) {
+            // Slower, not wrong.
+            tracing::debug!(%error, "TCP_NODELAY cannot be set");
+        }
+        connection
+    })
 }
 
 /// The address of one of the platform's calls.
@@ -324,7 +333,7 @@ fn sending_fault(error: SendRequestError) -> Fault {
         ) => Fault::Dns,
         SendRequestError::Connect(Connecting::Timeout) | SendRequestError::Timeout => Fault::Deadline,
         SendRequestError::Connect(Connecting::Io(error))
-            if error.get_ref().is_some_and(|e| e.is::<rustls::Error>()) =>
+            if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
         {
             Fault::Tls(error)
         }

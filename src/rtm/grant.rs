@@ -15,7 +15,7 @@ use crate::config::Bot;
 use crate::domain::{Timestamp, UserId};
 
 /// The longest time before its expiry at which a grant is renewed; of a short-lived one it is a tenth.
-const MARGIN_MAX: Duration = Duration::from_secs(60);
+const MARGIN_MAX: Duration = Duration::from_mins(1);
 
 /// An access token of one user of one bot. Its Debug shows no token.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use crate::config::{Algorithm, Bot};
 use crate::domain::{Timestamp, UserId};
 
 /// How long a JWT is good for: long enough for grant, ticket and handshake, each of which has a deadline.
-const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_mins(1);
 
 /// What the platform's own pages put there; no source says that it is checked (protocol.md 2.2).
 const AUDIENCE: &str = "https://idproxy.kore.com/authorize";

@@ -15,7 +15,7 @@ use crate::domain::Timestamp;
 const WORDS_MAX: usize = 300;
 
 /// The longest wait that we let the platform impose by `Retry-After`.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// Shorter runs of token characters are words, numbers or codes.
 const TOKEN_MIN: usize = 20;

@@ -78,7 +78,8 @@ pub struct Closed {
     pub reason: Box<str>,
 }
 
-/// Why something could not be sent. The socket is over; whether it arrived is not known.
+/// Why something could not be sent, which ends the socket; whether it arrived is not known. After `Broken` the
+/// socket may be read on: the platform may have said why.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The socket was over before.
@@ -160,6 +161,8 @@ impl Socket {
             if self.closed.is_none() {
                 let reason = CloseReason { code: code.into(), description: None };
                 self.write(Message::Close(Some(reason))).await.ok();
+                // Nothing follows a close frame, neither pongs nor another one (RFC 6455, 5.5.1).
+                self.mute();
                 while !matches!(self.next().await, Received::Closed(_)) {}
             }
             // So that TLS says goodbye too.
@@ -167,6 +170,12 @@ impl Socket {
         };
         // A peer that does not answer is left as it is.
         timeout(CLOSE_DEADLINE, goodbye).await.ok();
+    }
+
+    /// The bytes its buffers hold on to.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.unread.capacity() + self.parts.capacity() + self.unsent.capacity()
     }
 
     async fn write(&mut self, message: Message) -> Result<(), SocketError> {
@@ -177,13 +186,18 @@ impl Socket {
         let writing = poll_fn(|cx| {
             if let Some(message) = message.take() { self.start(cx, message) } else { self.poll_flush(cx) }
         });
-        let error = match timeout(SEND_DEADLINE, writing).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => SocketError::Broken(error),
-            Err(_) => SocketError::Deadline,
-        };
-        self.mute();
-        Err(error)
+        match timeout(SEND_DEADLINE, writing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                // Not ended: a close frame that says why may be waiting to be read.
+                self.mute();
+                Err(SocketError::Broken(error))
+            }
+            Err(_) => {
+                self.end(1006, false, "the platform took no data");
+                Err(SocketError::Deadline)
+            }
+        }
     }
 
     /// Encodes a message and writes what the connection takes of it at once; the rest becomes `unsent`.
