@@ -190,7 +190,7 @@ impl Connector {
         ticket: &Ticket,
         now: Timestamp,
     ) -> Result<Socket, ConnectError> {
-        let mut request = self.sockets.ws(ticket.url.as_str()).max_frame_size(bot.max_frame_bytes);
+        let mut request = self.sockets.ws(ticket.url.as_str());
         if let Some(nonce) = &ticket.nonce {
             let assertion = self.signer(bot)?.mint(user, now)?;
             request = request.header(header::SEC_WEBSOCKET_PROTOCOL, offer(&assertion, nonce)?);
@@ -201,7 +201,8 @@ impl Connector {
         let opened = timeout(TCP_DEADLINE + TLS_DEADLINE + ANSWER_DEADLINE, request.connect()).await;
         let (_, framed) =
             opened.map_err(|_| unreachable(Phase::Socket, Fault::Deadline))?.map_err(refused_upgrade)?;
-        Ok(Socket::new(framed, bot, Rc::clone(&self.scratch)))
+        let parts = framed.into_parts();
+        Ok(Socket::new(parts.io, &parts.read_buf, bot, Rc::clone(&self.scratch)))
     }
 }
 

@@ -12,11 +12,11 @@ use crate::config::Bot;
 use crate::domain::{Timestamp, UserId};
 
 /// Messages of one page; the SDKs call it the maximum.
-pub(super) const PAGE: u32 = 10;
+const PAGE: u32 = 10;
 
 /// Where a page of history begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Page<'a> {
+pub enum HistoryFrom<'a> {
     /// After the message with this id of the platform's (`ms-…`), going forward in time. The page after it
     /// begins at the last id of this one.
     After(&'a str),
@@ -24,7 +24,7 @@ pub enum Page<'a> {
     Newest(u32),
 }
 
-impl<'a> From<Option<&'a str>> for Page<'a> {
+impl<'a> From<Option<&'a str>> for HistoryFrom<'a> {
     /// After that message, or the newest page where there is none.
     fn from(after: Option<&'a str>) -> Self {
         after.map_or(Self::Newest(0), Self::After)
@@ -56,13 +56,13 @@ impl Connector {
         bot: &Bot,
         user: &UserId,
         grant: &mut Option<Grant>,
-        page: impl Into<Page<'_>>,
+        page: impl Into<HistoryFrom<'_>>,
         now: Timestamp,
     ) -> Result<Bytes, ConnectError> {
         let page = page.into();
         let (offset, forward, message_id) = match page {
-            Page::After(id) => (None, Some(true), Some(id)),
-            Page::Newest(back) => (Some(back), None, None),
+            HistoryFrom::After(id) => (None, Some(true), Some(id)),
+            HistoryFrom::Newest(back) => (Some(back), None, None),
         };
         let query = Query { bot_id: &bot.task_bot_id, limit: PAGE, offset, forward, message_id };
         let body_max = bot.max_message_bytes.max(BODY_MAX);

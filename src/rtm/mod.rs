@@ -19,7 +19,7 @@ mod tests;
 pub use connector::{Connector, SetupError};
 pub use error::{ConnectError, Fault, Phase, Retry};
 pub use grant::Grant;
-pub use history::Page;
+pub use history::HistoryFrom;
 pub use incoming::{Incoming, Response, Stream};
 pub use jwt::{Signer, SignerError};
 pub use socket::{Closed, Received, Socket, SocketError};

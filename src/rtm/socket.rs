@@ -19,7 +19,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use actix_codec::Framed;
 use actix_http::ws::{CloseReason, Codec, Frame, Item, Message, ProtocolError};
 use awc::BoxedSocket;
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -114,15 +113,14 @@ pub struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(framed: Framed<BoxedSocket, Codec>, bot: &Bot, scratch: Rc<RefCell<Scratch>>) -> Self {
-        let parts = framed.into_parts();
+    /// The socket on a connection whose handshake is done. `early` came in one segment with the 101.
+    pub(super) fn new(io: BoxedSocket, early: &[u8], bot: &Bot, scratch: Rc<RefCell<Scratch>>) -> Self {
         let max_frame = bot.max_frame_bytes.min(bot.max_message_bytes);
         Self {
-            io: parts.io,
-            codec: parts.codec,
+            io,
+            codec: Codec::new().client_mode().max_size(max_frame),
             scratch,
-            // Frames may have come in one segment with the 101. Copied, to let go of the 8 KiB they came in.
-            unread: BytesMut::from(&*parts.read_buf),
+            unread: BytesMut::from(early),
             parts: BytesMut::new(),
             unsent: BytesMut::new(),
             unflushed: false,

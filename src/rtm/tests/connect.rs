@@ -320,7 +320,7 @@ fn history_is_asked_for_page_by_page() {
         let after = Some("ms-1 &x");
         let body = connector.history(&bot, &user(), &mut grant, after, NOW).await.unwrap();
         assert_eq!(body, r#"{"messages":[]}"#);
-        connector.history(&bot, &user(), &mut grant, crate::rtm::Page::Newest(20), NOW).await.unwrap();
+        connector.history(&bot, &user(), &mut grant, crate::rtm::HistoryFrom::Newest(20), NOW).await.unwrap();
         let lines: Vec<_> = platform.seen(HISTORY).iter().map(|seen| seen.line.clone()).collect();
         let forward = "GET /api/1.1/botmessages/rtm?botId=st-0d3f&limit=10&forward=true&msgId=ms-1+%26x";
         assert_eq!(

@@ -1,26 +1,22 @@
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix_codec::Framed;
 use actix_http::ws::{CloseReason, Codec, Frame, Item, Message};
-use awc::BoxedSocket;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::Instant;
+use tokio_util::codec::Framed;
 
 use super::{bot, run, run_paused};
-use crate::rtm::socket::{Closed, Received, Scratch, Socket, SocketError};
+use crate::rtm::socket::{Closed, Received, Socket, SocketError};
 
 /// A socket of ours and the raw other end of it, which takes `pipe` bytes that nobody reads.
 fn raw(pipe: usize) -> (Socket, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(pipe);
     let bot = bot("https://bots.example");
-    let codec = Codec::new().client_mode().max_size(bot.max_frame_bytes);
-    let framed = Framed::new(Box::new(ours) as BoxedSocket, codec);
-    (Socket::new(framed, &bot, Rc::new(RefCell::new(Scratch::default()))), theirs)
+    (Socket::new(Box::new(ours), &[], &bot, Rc::default()), theirs)
 }
 
 /// A socket of ours and a platform that speaks frames.
