@@ -47,6 +47,10 @@ pub(super) const BODY_MAX: usize = 256 * 1024;
 /// A connection for calls is not reused after this time without use; below the 5 s at which many servers close.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 
+/// Calls one thread makes at the same time at most. More wait their turn, within their deadline: a thousand
+/// sockets that reconnect at once would otherwise open, and leave in the pool, a thousand connections more.
+const CALLS_MAX: usize = 64;
+
 /// Why there is no connector; both are mistakes of configuration or build, found at start.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -128,8 +132,8 @@ impl Connector {
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         let tls = Arc::new(tls);
         Ok(Self {
-            calls: client(&tls),
-            sockets: client(&tls),
+            calls: client(&tls, CALLS_MAX),
+            sockets: client(&tls, 0),
             signers,
             scratch: Rc::new(RefCell::new(Scratch::default())),
         })
@@ -221,13 +225,13 @@ fn offer(assertion: &SecretString, nonce: &SecretString) -> Result<header::Heade
     header::HeaderValue::try_from(value).map_err(|_| unusable())
 }
 
-/// An awc client with our settings. Nothing limits its connections: how many sockets and calls there are is
-/// decided where conversations are admitted.
-fn client(tls: &Arc<rustls::ClientConfig>) -> Client {
+/// An awc client with our settings. A limit of 0 means none: how many sockets there are is decided where
+/// conversations are admitted.
+fn client(tls: &Arc<rustls::ClientConfig>, limit: usize) -> Client {
     let connector = awc::Connector::new()
         .connector(tcp())
         .rustls_0_23(Arc::clone(tls))
-        .limit(0)
+        .limit(limit)
         .timeout(TCP_DEADLINE)
         .handshake_timeout(TLS_DEADLINE)
         .conn_keep_alive(KEEP_ALIVE);

@@ -45,7 +45,7 @@ impl SignerError {
     }
 }
 
-/// Signs a bot's JWTs; the key is parsed once. Its Debug shows no key.
+/// Signs a bot's JWTs; the key is read and tried once. Its Debug shows no key.
 #[derive(Debug)]
 pub struct Signer {
     header: Header,

@@ -12,6 +12,7 @@
 //! What it does not know: what a message says, and when to ping.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -53,8 +54,7 @@ impl Default for Scratch {
     }
 }
 
-/// What came.
-#[derive(Debug)]
+/// What came. Its Debug shows the length of a message and not what it says.
 pub enum Received {
     /// A whole text or binary message, fragments joined. Not checked for UTF-8.
     Frame(Bytes),
@@ -62,6 +62,16 @@ pub enum Received {
     Heard,
     /// The socket is over; every further call says the same.
     Closed(Closed),
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(bytes) => write!(f, "Frame({} bytes)", bytes.len()),
+            Self::Heard => f.write_str("Heard"),
+            Self::Closed(closed) => f.debug_tuple("Closed").field(closed).finish(),
+        }
+    }
 }
 
 /// How a socket ended.

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::{Answer, NOW, Platform, bot, granted, json, run, run_paused, user};
 use crate::config::Bot;
 use crate::rtm::connector::tcp;
-use crate::rtm::{ConnectError, ConnectMode, Connector, Fault, Grant, Received, Retry, Socket};
+use crate::rtm::{ConnectError, ConnectMode, Connector, Fault, Grant, HistoryFrom, Received, Retry, Socket};
 
 const GRANT: &str = "/oAuth/token/jwtgrant";
 const START: &str = "/rtm/start";
@@ -270,6 +270,21 @@ fn more_than_100_sockets_open_and_calls_still_pass() {
 }
 
 #[test]
+fn calls_at_the_same_time_are_bounded_and_none_fails() {
+    run(async {
+        let platform = Platform::start().await;
+        let bot = platform.bot();
+        let connector = connector(&bot);
+        let calls = (0..200).map(async |_| {
+            connector.history(&bot, &user(), &mut None, HistoryFrom::Newest(0), NOW).await.unwrap()
+        });
+        futures_util::future::join_all(calls).await;
+        assert_eq!(platform.seen(HISTORY).len(), 200);
+        assert!(platform.connections.get() <= 64, "{}", platform.connections.get());
+    });
+}
+
+#[test]
 fn frames_in_one_segment_with_the_101_are_not_lost() {
     run(async {
         let platform = Platform::start().await;
@@ -320,7 +335,7 @@ fn history_is_asked_for_page_by_page() {
         let after = Some("ms-1 &x");
         let body = connector.history(&bot, &user(), &mut grant, after, NOW).await.unwrap();
         assert_eq!(body, r#"{"messages":[]}"#);
-        connector.history(&bot, &user(), &mut grant, crate::rtm::HistoryFrom::Newest(20), NOW).await.unwrap();
+        connector.history(&bot, &user(), &mut grant, HistoryFrom::Newest(20), NOW).await.unwrap();
         let lines: Vec<_> = platform.seen(HISTORY).iter().map(|seen| seen.line.clone()).collect();
         let forward = "GET /api/1.1/botmessages/rtm?botId=st-0d3f&limit=10&forward=true&msgId=ms-1+%26x";
         assert_eq!(

@@ -7,7 +7,7 @@ mod refusal;
 mod socket;
 mod ticket;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -125,6 +125,7 @@ fn json(status: &'static str, body: &str) -> Answer {
 struct Platform {
     address: SocketAddr,
     secure: bool,
+    connections: Cell<usize>,
     seen: RefCell<Vec<Seen>>,
     scripted: RefCell<HashMap<&'static str, VecDeque<Answer>>>,
     /// Sockets that the client hung up, and a bell for it.
@@ -142,6 +143,7 @@ impl Platform {
         let platform = Rc::new(Self {
             address: listener.local_addr().unwrap(),
             secure: tls.is_some(),
+            connections: Cell::default(),
             seen: RefCell::default(),
             scripted: RefCell::default(),
             hung_up: RefCell::default(),
@@ -151,6 +153,7 @@ impl Platform {
         spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let platform = Rc::clone(&accepting);
+                platform.connections.set(platform.connections.get() + 1);
                 let tls = tls.clone();
                 spawn(async move {
                     match tls {
