@@ -17,7 +17,7 @@ pub struct BadPage;
 
 /// One page.
 #[derive(Debug, Clone)]
-pub struct Page {
+pub struct HistoryPage {
     /// What it lists, in its order. Records that are neither the user's nor the bot's are left out.
     pub records: Vec<HistoryRecord>,
     /// Whether the platform has more.
@@ -50,14 +50,14 @@ pub struct HistoryRecord {
 /// # Errors
 /// [`BadPage`] where it is not UTF-8, not one JSON object, has no array `messages`, or nests deeper than 128
 /// levels.
-pub fn history_page(body: &[u8]) -> Result<Page, BadPage> {
+pub fn history_page(body: &[u8]) -> Result<HistoryPage, BadPage> {
     let body = std::str::from_utf8(body).map_err(|_| BadPage)?;
     if is_too_deep(body) {
         return Err(BadPage);
     }
     let [messages, more] = pick(body, ["messages", "moreAvailable"]).ok_or(BadPage)?;
     let messages = messages.and_then(elements).ok_or(BadPage)?;
-    Ok(Page { records: messages.into_iter().filter_map(record).collect(), more: is_true(more) })
+    Ok(HistoryPage { records: messages.into_iter().filter_map(record).collect(), more: is_true(more) })
 }
 
 fn record(raw: &RawValue) -> Option<HistoryRecord> {

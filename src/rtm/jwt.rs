@@ -1,0 +1,124 @@
+//! The assertion that opens the door: a JWT in the bot's name about one user (protocol.md 2).
+//!
+//! Signed anew for every grant, with integer seconds and without `jti`: the platform refuses a `jti` it has seen
+//! (protocol.md 2.3), and a secure handshake shows the same JWT a second time. A JWE wrapper is not offered.
+
+use std::time::Duration;
+
+use jsonwebtoken::{EncodingKey, Header};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
+
+use crate::config::{Algorithm, Bot};
+use crate::domain::{Timestamp, UserId};
+
+/// How long a JWT is good for: long enough for grant, ticket and handshake, each of which has a deadline.
+const LIFETIME: Duration = Duration::from_mins(1);
+
+/// What the platform's own pages put there; no source says that it is checked (protocol.md 2.2).
+const AUDIENCE: &str = "https://idproxy.kore.com/authorize";
+
+/// Why a bot's key cannot sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SignerError {
+    /// HS256 or HS512 with nothing to sign with.
+    #[error("the client secret is empty")]
+    EmptySecret,
+    /// RS256 or RS512 with something else than a private RSA key in PEM.
+    #[error(
+        "the client secret is no private RSA key in PEM (PKCS#1 or PKCS#8, unencrypted), which RS256 and RS512 need"
+    )]
+    BadPem,
+    /// A PEM key that does not sign, such as one shorter than 2048 bits or a public one.
+    #[error("the private RSA key does not sign; it needs 2048 to 8192 bits")]
+    BadKey,
+}
+
+impl SignerError {
+    /// What a caller of the API may be told: that it is our configuration, and no more.
+    pub(super) const fn words(self) -> &'static str {
+        match self {
+            Self::EmptySecret | Self::BadPem | Self::BadKey => {
+                "the bridge's key for this bot cannot sign; `rtm-bridge config check` says why"
+            }
+        }
+    }
+}
+
+/// Signs a bot's JWTs; the key is read and tried once. Its Debug shows no key.
+#[derive(Debug)]
+pub struct Signer {
+    header: Header,
+    key: EncodingKey,
+    issuer: Box<str>,
+    anonymous: bool,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iat: u64,
+    exp: u64,
+    aud: &'a str,
+    iss: &'a str,
+    sub: &'a str,
+    #[serde(rename = "isAnonymous")]
+    anonymous: bool,
+}
+
+impl Signer {
+    /// Parses the bot's key and signs something with it, so that a bad key is found now and not with the first
+    /// message.
+    ///
+    /// # Errors
+    /// [`SignerError`]; change `client_secret` or `algorithm` of the bot.
+    pub fn new(bot: &Bot) -> Result<Self, SignerError> {
+        let secret = bot.client_secret.expose_secret();
+        let (algorithm, key) = match bot.algorithm {
+            Algorithm::Hs256 => (jsonwebtoken::Algorithm::HS256, Self::shared(secret)?),
+            Algorithm::Hs512 => (jsonwebtoken::Algorithm::HS512, Self::shared(secret)?),
+            Algorithm::Rs256 => (jsonwebtoken::Algorithm::RS256, Self::rsa(secret)?),
+            Algorithm::Rs512 => (jsonwebtoken::Algorithm::RS512, Self::rsa(secret)?),
+        };
+        let signer = Self {
+            header: Header::new(algorithm),
+            key,
+            issuer: bot.client_id.as_str().into(),
+            anonymous: bot.anonymous,
+        };
+        signer.sign("key check", Timestamp::default())?;
+        Ok(signer)
+    }
+
+    /// A JWT about `user`, good for a minute from `now`.
+    ///
+    /// # Errors
+    /// [`SignerError::BadKey`], which [`Signer::new`] would have found.
+    pub fn mint(&self, user: &UserId, now: Timestamp) -> Result<SecretString, SignerError> {
+        self.sign(user.as_str(), now)
+    }
+
+    fn sign(&self, subject: &str, now: Timestamp) -> Result<SecretString, SignerError> {
+        let claims = Claims {
+            iat: now.as_millis() / 1000,
+            exp: (now + LIFETIME).as_millis() / 1000,
+            aud: AUDIENCE,
+            iss: &self.issuer,
+            sub: subject,
+            anonymous: self.anonymous,
+        };
+        jsonwebtoken::encode(&self.header, &claims, &self.key)
+            .map(SecretString::from)
+            .map_err(|_| SignerError::BadKey)
+    }
+
+    fn shared(secret: &str) -> Result<EncodingKey, SignerError> {
+        if secret.is_empty() {
+            return Err(SignerError::EmptySecret);
+        }
+        Ok(EncodingKey::from_secret(secret.as_bytes()))
+    }
+
+    fn rsa(pem: &str) -> Result<EncodingKey, SignerError> {
+        EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| SignerError::BadPem)
+    }
+}

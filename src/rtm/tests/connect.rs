@@ -1,0 +1,405 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_service::Service as _;
+use actix_tls::connect::ConnectInfo;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::json as value;
+use tokio::net::TcpListener;
+
+use super::{Answer, NOW, Platform, bot, granted, json, run, run_paused, user};
+use crate::config::Bot;
+use crate::rtm::connector::tcp;
+use crate::rtm::{ConnectError, ConnectMode, Connector, Fault, Grant, HistoryFrom, Received, Retry, Socket};
+
+const GRANT: &str = "/oAuth/token/jwtgrant";
+const START: &str = "/rtm/start";
+const SOCKET: &str = "/rtm/bot";
+const HISTORY: &str = "/botmessages/rtm";
+
+fn connector(bot: &Bot) -> Connector {
+    Connector::new(&[Arc::new(bot.clone())]).unwrap()
+}
+
+async fn connect(bot: &Bot, grant: &mut Option<Grant>) -> Result<Socket, ConnectError> {
+    connector(bot).connect(bot, &user(), ConnectMode::Default, grant, NOW).await
+}
+
+async fn refused(bot: &Bot) -> ConnectError {
+    match connect(bot, &mut None).await {
+        Err(error) => error,
+        Ok(_) => panic!("it connected"),
+    }
+}
+
+#[test]
+fn the_three_requests_are_as_documented() {
+    run(async {
+        let platform = Platform::start().await;
+        let mut grant = None;
+        connect(&platform.bot(), &mut grant).await.unwrap();
+
+        let [asked] = &platform.seen(GRANT)[..] else { panic!() };
+        assert_eq!(asked.line, "POST /api/1.1/oAuth/token/jwtgrant");
+        assert_eq!(asked.header("content-type"), Some("application/json"));
+        assert_eq!(asked.header("authorization"), None);
+        let body = asked.json();
+        assert_eq!(body["botInfo"], value!({"chatBot": "Help Bot", "taskBotId": "st-0d3f"}));
+        assert_eq!(body["assertion"].as_str().unwrap().split('.').count(), 3);
+
+        let [started] = &platform.seen(START)[..] else { panic!() };
+        assert_eq!(started.header("authorization"), Some("bearer token-1"));
+        assert_eq!(started.header("x-rtm-v"), None);
+        assert_eq!(
+            started.json(),
+            value!({"botInfo": {"chatBot": "Help Bot", "taskBotId": "st-0d3f"}, "token": {}})
+        );
+
+        let [opened] = &platform.seen(SOCKET)[..] else { panic!() };
+        assert_eq!(opened.line, "GET /rtm/bot?sid=once&ConnectionMode=Default");
+        assert_eq!(opened.header("sec-websocket-protocol"), None);
+        assert!(!format!("{grant:?}").contains("token-1"));
+    });
+}
+
+#[test]
+fn a_grant_is_kept_until_shortly_before_its_expiry() {
+    run(async {
+        let platform = Platform::start().await;
+        let bot = platform.bot();
+        // NOW is 2026-11-18T11:06:40.987Z; an hour's life has the full margin of a minute.
+        platform.answers(GRANT, json("200 OK", &granted("short", "2026-11-18T12:06:40.987Z")));
+        let connector = connector(&bot);
+        let mut grant = None;
+        for (later, grants) in [(0, 1), (3539, 1), (3540, 2), (3541, 2)] {
+            let now = NOW + Duration::from_secs(later);
+            connector.connect(&bot, &user(), ConnectMode::Reconnect, &mut grant, now).await.unwrap();
+            assert_eq!(platform.seen(GRANT).len(), grants, "after {later} s");
+        }
+        assert_eq!(platform.seen(START).last().unwrap().header("authorization"), Some("bearer token-1"));
+        // A short life has a tenth; no expiry means until it is refused.
+        platform.answers(GRANT, json("200 OK", &granted("shorter", "2026-11-18T11:06:50.987Z")));
+        let mut grant = None;
+        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        let grant = grant.unwrap();
+        assert!(
+            grant.usable(NOW + Duration::from_millis(8999)) && !grant.usable(NOW + Duration::from_secs(9))
+        );
+        platform.answers(GRANT, json("200 OK", r#"{"authorization":{"accessToken":"for ever"}}"#));
+        platform.answers(GRANT, json("200 OK", r#"{"authorization":{"accessToken":"forever"}}"#));
+        let mut grant = None;
+        let error =
+            connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.err().unwrap();
+        assert_eq!(
+            (error.phase(), error.retry()),
+            ("grant", Retry::Backoff(None)),
+            "no header holds a space"
+        );
+        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        assert!(grant.unwrap().usable(NOW + Duration::from_hours(100_000)));
+    });
+}
+
+#[test]
+fn an_expired_token_is_renewed_once_with_a_new_jwt() {
+    run(async {
+        let expired = || json("401 Unauthorized", r#"{"errors":[{"msg":"token expired","code":401}]}"#);
+        let platform = Platform::start().await;
+        let mut grant = None;
+        connect(&platform.bot(), &mut grant).await.unwrap();
+        platform.answers(GRANT, json("200 OK", &granted("token-2", "2027-01-01T00:00:00Z")));
+        platform.answers(START, expired());
+        let connector = connector(&platform.bot());
+        let later = NOW + Duration::from_secs(5);
+        connector.connect(&platform.bot(), &user(), ConnectMode::Default, &mut grant, later).await.unwrap();
+        let grants = platform.seen(GRANT);
+        assert_eq!(grants.len(), 2);
+        assert_ne!(grants[0].json()["assertion"], grants[1].json()["assertion"]);
+        assert_eq!(platform.seen(START).last().unwrap().header("authorization"), Some("bearer token-2"));
+
+        platform.answers(START, expired());
+        platform
+            .answers(START, json("400 Bad Request", r#"{"errors":[{"msg":"no","code":"TOKEN_EXPIRED"}]}"#));
+        let error = connector
+            .connect(&platform.bot(), &user(), ConnectMode::Default, &mut grant, later)
+            .await
+            .err()
+            .unwrap();
+        assert!(matches!(error, ConnectError::TokenExpired { .. }) && error.phase() == "start");
+        assert!(grant.is_none(), "the next connect begins with a grant");
+        assert_eq!(platform.seen(GRANT).len(), 3);
+    });
+}
+
+#[test]
+fn a_refused_jwt_is_final_and_its_words_are_masked() {
+    run(async {
+        let platform = Platform::start().await;
+        let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl";
+        let body = format!(
+            r#"{{"errors":[{{"msg":"error verifying the jwt: {jwt} {}","code":401}}]}}"#,
+            "x ".repeat(400)
+        );
+        platform.answers(GRANT, Answer::Http("401 Unauthorized", body));
+        let error = refused(&platform.bot()).await;
+        assert_eq!((error.phase(), error.retry()), ("grant", Retry::Never));
+        assert!(error.words().starts_with("the platform answered 401: error verifying the jwt: … x x"));
+        assert_eq!(error.words().chars().count(), 300);
+        assert!(!format!("{error} {error:?}").contains("eyJ"));
+        assert_eq!(platform.seen(GRANT).len(), 1);
+    });
+}
+
+#[test]
+fn answers_that_are_none_are_tried_again_later() {
+    run(async {
+        let platform = Platform::start().await;
+        for (path, answer) in [
+            (GRANT, json("500 Oops", "<html>token</html>")),
+            (GRANT, json("200 OK", "<html></html>")),
+            (GRANT, json("200 OK", r#"{"authorization":{}}"#)),
+            (START, json("503 Busy", "")),
+            (START, json("200 OK", "{}")),
+            (START, json("200 OK", "<html></html>")),
+            (START, json("200 OK", r#"{"url":"nowhere"}"#)),
+            (START, Answer::Cut),
+            (START, Answer::Http("200 OK", "x".repeat(300 * 1024))),
+            (SOCKET, json("401 Unauthorized", "")),
+            (SOCKET, json("404 Not Found", "")),
+            (SOCKET, json("502 Bad Gateway", "")),
+            (SOCKET, json("200 OK", "")),
+            (SOCKET, Answer::Cut),
+        ] {
+            platform.answers(path, answer);
+            let error = refused(&platform.bot()).await;
+            assert_eq!(error.retry(), Retry::Backoff(None), "{error:?}");
+            let phase = if path == GRANT {
+                "grant"
+            } else if path == START {
+                "start"
+            } else {
+                "socket"
+            };
+            assert_eq!(error.phase(), phase, "{error:?}");
+            assert!(!error.words().contains("html") && !error.words().is_empty());
+        }
+        // A ticket is never used again.
+        assert_eq!(platform.seen(SOCKET).len(), 5);
+        assert_eq!(platform.seen(START).len(), 11);
+    });
+}
+
+#[test]
+fn too_many_requests_name_their_wait() {
+    run(async {
+        let platform = Platform::start().await;
+        platform.answers(START, json("429 Too Many Requests\r\nretry-after: 7", ""));
+        assert_eq!(refused(&platform.bot()).await.retry(), Retry::Backoff(Some(Duration::from_secs(7))));
+    });
+}
+
+#[test]
+fn redirects_are_not_followed() {
+    run(async {
+        let platform = Platform::start().await;
+        let other = Platform::start().await;
+        for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
+            for path in [GRANT, START] {
+                let status: &'static str =
+                    format!("{status}\r\nlocation: http://localhost:{}/x?a=b", other.address.port()).leak();
+                platform.answers(path, json(status, ""));
+                let error = refused(&platform.bot()).await;
+                assert_eq!(error.retry(), Retry::Never);
+                assert!(error.words().contains("redirects to localhost (3"), "{}", error.words());
+            }
+        }
+        assert!(other.seen.borrow().is_empty(), "nothing was reposted");
+    });
+}
+
+#[test]
+fn nobody_listening_is_tried_again_later() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bot = bot(&format!("http://{}", listener.local_addr().unwrap()));
+        drop(listener);
+        let error = refused(&bot).await;
+        assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Connection(_), .. }), "{error:?}");
+        assert_eq!(error.retry(), Retry::Backoff(None));
+    });
+}
+
+#[test]
+fn each_phase_has_its_deadline() {
+    run_paused(async {
+        let platform = Platform::start().await;
+        for (path, phase) in [(GRANT, "grant"), (START, "start"), (SOCKET, "socket")] {
+            platform.answers(path, Answer::Hang);
+            let error = refused(&platform.bot()).await;
+            assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Deadline, .. }), "{error:?}");
+            assert_eq!(error.phase(), phase);
+        }
+        // TLS against a server that accepts and says nothing.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bot = bot(&format!("https://localhost:{}", listener.local_addr().unwrap().port()));
+        let error = refused(&bot).await;
+        assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Deadline, .. }), "{error:?}");
+    });
+}
+
+#[test]
+fn more_than_100_sockets_open_and_calls_still_pass() {
+    run(async {
+        let platform = Platform::start().await;
+        let bot = platform.bot();
+        let connector = connector(&bot);
+        let mut grant = None;
+        let mut sockets = Vec::new();
+        for _ in 0..130 {
+            let mode = ConnectMode::Reconnect;
+            sockets.push(connector.connect(&bot, &user(), mode, &mut grant, NOW).await.unwrap());
+        }
+        connector.history(&bot, &user(), &mut grant, Some("ms-1"), NOW).await.unwrap();
+        // Nothing is pooled: a dropped socket is a cut connection.
+        drop(sockets);
+        while *platform.hung_up.borrow() < 130 {
+            platform.bell.notified().await;
+        }
+    });
+}
+
+#[test]
+fn calls_at_the_same_time_are_bounded_and_none_fails() {
+    run(async {
+        let platform = Platform::start().await;
+        let bot = platform.bot();
+        let connector = connector(&bot);
+        let calls = (0..200).map(async |_| {
+            connector.history(&bot, &user(), &mut None, HistoryFrom::Newest(0), NOW).await.unwrap()
+        });
+        futures_util::future::join_all(calls).await;
+        assert_eq!(platform.seen(HISTORY).len(), 200);
+        assert!(platform.connections.get() <= 64, "{}", platform.connections.get());
+    });
+}
+
+#[test]
+fn frames_in_one_segment_with_the_101_are_not_lost() {
+    run(async {
+        let platform = Platform::start().await;
+        platform.answers(SOCKET, Answer::Upgrade(b"\x81\x05hello\x81\x02hi\x81\x04ha".to_vec()));
+        let mut socket = connect(&platform.bot(), &mut None).await.unwrap();
+        assert!(matches!(socket.next().await, Received::Frame(bytes) if bytes == "hello"));
+        assert!(matches!(socket.next().await, Received::Frame(bytes) if bytes == "hi"));
+    });
+}
+
+#[test]
+fn a_secure_handshake_offers_three_subprotocols_in_one_header() {
+    run(async {
+        let platform = Platform::start().await;
+        let mut bot = platform.bot();
+        bot.secure_rtm = true;
+        let ticket = |nonce: &str| {
+            let url = format!("ws://{}/rtm/bot?sid=1", platform.address);
+            Answer::Http("200 OK", value!({"url": url, "nonce": nonce}).to_string())
+        };
+        platform.answers(START, ticket("n-7"));
+        connect(&bot, &mut None).await.unwrap();
+        assert_eq!(platform.seen(START)[0].header("x-rtm-v"), Some("1"));
+        let opened = &platform.seen(SOCKET)[0];
+        let offers =
+            opened.head.lines().filter(|line| line.to_lowercase().starts_with("sec-websocket-protocol"));
+        assert_eq!(offers.count(), 1);
+        let offer: Vec<_> = opened.header("sec-websocket-protocol").unwrap().split(", ").collect();
+        assert_eq!((offer[0], offer[2]), ("x-rtm-v|1", "nonce|n-7"));
+        assert_eq!(offer[1].strip_prefix("jwt|").unwrap().split('.').count(), 3);
+
+        // A nonce that would break the header is not sent; a platform that gives none gets the classic handshake.
+        platform.answers(START, ticket("a\r\nb: c"));
+        assert_eq!(refused(&bot).await.retry(), Retry::Backoff(None));
+        connect(&bot, &mut None).await.unwrap();
+        assert_eq!(platform.seen(SOCKET).last().unwrap().header("sec-websocket-protocol"), None);
+    });
+}
+
+#[test]
+fn history_is_asked_for_page_by_page() {
+    run(async {
+        let platform = Platform::start().await;
+        let bot = platform.bot();
+        let connector = connector(&bot);
+        let mut grant = None;
+        platform.answers(HISTORY, json("401 Unauthorized", ""));
+        let after = Some("ms-1 &x");
+        let body = connector.history(&bot, &user(), &mut grant, after, NOW).await.unwrap();
+        assert_eq!(body, r#"{"messages":[]}"#);
+        connector.history(&bot, &user(), &mut grant, HistoryFrom::Newest(20), NOW).await.unwrap();
+        let lines: Vec<_> = platform.seen(HISTORY).iter().map(|seen| seen.line.clone()).collect();
+        let forward = "GET /api/1.1/botmessages/rtm?botId=st-0d3f&limit=10&forward=true&msgId=ms-1+%26x";
+        assert_eq!(
+            lines,
+            [forward, forward, "GET /api/1.1/botmessages/rtm?botId=st-0d3f&limit=10&offset=20"]
+        );
+        assert_eq!(platform.seen(GRANT).len(), 2, "a 401 here renews the token too");
+        platform.answers(HISTORY, json("404 Not Found", ""));
+        let error = connector.history(&bot, &user(), &mut grant, after, NOW).await.unwrap_err();
+        assert_eq!((error.phase(), error.retry()), ("history", Retry::Never));
+    });
+}
+
+fn server_tls() -> (Arc<rustls::ServerConfig>, rustls::RootCertStore) {
+    let certificate =
+        CertificateDer::from_pem_slice(include_bytes!("../../../tests/fixtures/tls.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../../tests/fixtures/tls.key.pem")).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    (Arc::new(config), roots)
+}
+
+#[test]
+fn tls_does_not_negotiate_h2_and_checks_the_certificate() {
+    run(async {
+        let (tls, roots) = server_tls();
+        let platform = Platform::start_with(Some(tls)).await;
+        let bot = platform.bot();
+        let connector = Connector::trusting(&[Arc::new(bot.clone())], roots).unwrap();
+        let mut socket =
+            connector.connect(&bot, &user(), ConnectMode::Default, &mut None, NOW).await.unwrap();
+        socket.send("over TLS").await.unwrap();
+        socket.close(1000).await;
+        while *platform.hung_up.borrow() == 0 {
+            platform.bell.notified().await;
+        }
+
+        let error = refused(&bot).await;
+        assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Tls(_), .. }), "{error:?}");
+        assert_eq!(error.retry(), Retry::Backoff(None));
+    });
+}
+
+#[test]
+fn tcp_nodelay_is_set() {
+    run(async {
+        let platform = Platform::start().await;
+        let connection = tcp().call(ConnectInfo::new(platform.url().parse().unwrap())).await.unwrap();
+        assert!(connection.io_ref().nodelay().unwrap());
+    });
+}
+
+#[test]
+fn an_unknown_bot_key_is_named_at_the_start() {
+    let mut bot = bot("https://bots.example");
+    bot.client_secret = "".into();
+    let error = Connector::new(&[Arc::new(bot)]).err().unwrap();
+    assert_eq!(error.to_string(), "bot support: the client secret is empty");
+}

@@ -1,0 +1,281 @@
+//! Tests of the half that talks: against a platform played by hand, on real TCP where connecting is the point
+//! and on an in-memory pipe where frames are.
+
+mod connect;
+mod jwt;
+mod refusal;
+mod socket;
+mod ticket;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use url::Url;
+
+use crate::config::{Algorithm, Bot, ConnectionStyle};
+use crate::domain::{BotName, Timestamp, UserId};
+
+const SECRET: &str = "a shared secret of this test";
+const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_987);
+
+fn bot(platform: &str) -> Bot {
+    Bot {
+        name: BotName::new("support").unwrap(),
+        platform: Url::parse(platform).unwrap(),
+        api_path: "/api/1.1".to_owned(),
+        socket_base: None,
+        chat_bot: "Help Bot".to_owned(),
+        task_bot_id: "st-0d3f".to_owned(),
+        client_id: "cs-1a2b".to_owned(),
+        client_secret: SECRET.into(),
+        algorithm: Algorithm::Hs256,
+        secure_rtm: false,
+        connection_mode: ConnectionStyle::ConnectionMode,
+        anonymous: false,
+        history: true,
+        quiet: Duration::from_secs(1),
+        deadline: Duration::from_secs(30),
+        welcome: Duration::from_millis(500),
+        late_window: Duration::from_mins(1),
+        history_settle: Duration::from_secs(3),
+        session_timeout: Duration::from_mins(15),
+        ping_interval: Duration::from_secs(25),
+        idle_ttl: None,
+        max_open_messages: 32,
+        user_rate_per_minute: 0,
+        connects_per_minute: 0,
+        max_frame_bytes: 1 << 20,
+        max_message_bytes: 4 << 20,
+        webhook: None,
+    }
+}
+
+fn user() -> UserId {
+    UserId::new("alice@example.com").unwrap()
+}
+
+/// Runs a test as a shard thread would, and not for ever.
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test hangs")
+    })
+}
+
+/// As [`run`], with a clock that jumps to the next timer whenever nothing else can happen.
+fn run_paused<T>(test: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, test)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the played platform runs beside the test")]
+fn spawn(task: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(task);
+}
+
+/// A request as the platform saw it.
+#[derive(Debug, Clone)]
+struct Seen {
+    /// `POST /api/1.1/rtm/start`
+    line: String,
+    /// The head in lower case names as sent, one header a line.
+    head: String,
+    body: String,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then_some(value.trim())
+        })
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// What the played platform does with one request.
+enum Answer {
+    /// Status line, headers and body as given; `content-length` is added.
+    Http(&'static str, String),
+    /// 101, and these bytes in the same segment; then the socket stays open and silent.
+    Upgrade(Vec<u8>),
+    /// No answer, connection open.
+    Hang,
+    /// No answer, connection cut.
+    Cut,
+}
+
+fn json(status: &'static str, body: &str) -> Answer {
+    Answer::Http(status, body.to_owned())
+}
+
+/// A platform on loopback that plays along unless told otherwise.
+struct Platform {
+    address: SocketAddr,
+    secure: bool,
+    connections: Cell<usize>,
+    seen: RefCell<Vec<Seen>>,
+    scripted: RefCell<HashMap<&'static str, VecDeque<Answer>>>,
+    /// Sockets that the client hung up, and a bell for it.
+    hung_up: RefCell<usize>,
+    bell: Notify,
+}
+
+impl Platform {
+    async fn start() -> Rc<Self> {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(tls: Option<Arc<rustls::ServerConfig>>) -> Rc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let platform = Rc::new(Self {
+            address: listener.local_addr().unwrap(),
+            secure: tls.is_some(),
+            connections: Cell::default(),
+            seen: RefCell::default(),
+            scripted: RefCell::default(),
+            hung_up: RefCell::default(),
+            bell: Notify::new(),
+        });
+        let accepting = Rc::clone(&platform);
+        spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let platform = Rc::clone(&accepting);
+                platform.connections.set(platform.connections.get() + 1);
+                let tls = tls.clone();
+                spawn(async move {
+                    match tls {
+                        None => platform.serve(stream).await,
+                        Some(tls) => match tokio_rustls::TlsAcceptor::from(tls).accept(stream).await {
+                            Ok(stream) => platform.serve(stream).await,
+                            Err(_) => platform.bell.notify_one(),
+                        },
+                    }
+                });
+            }
+        });
+        platform
+    }
+
+    fn url(&self) -> String {
+        if self.secure {
+            format!("https://localhost:{}", self.address.port())
+        } else {
+            format!("http://{}", self.address)
+        }
+    }
+
+    fn bot(&self) -> Bot {
+        bot(&self.url())
+    }
+
+    /// The next request whose path ends so gets this answer.
+    fn answers(&self, path: &'static str, answer: Answer) {
+        self.scripted.borrow_mut().entry(path).or_default().push_back(answer);
+    }
+
+    /// What came to paths that end so.
+    fn seen(&self, path: &str) -> Vec<Seen> {
+        let matches = |seen: &&Seen| {
+            let target = seen.line.split(' ').nth(1).unwrap();
+            target.split('?').next().unwrap().ends_with(path)
+        };
+        self.seen.borrow().iter().filter(matches).cloned().collect()
+    }
+
+    fn next_answer(&self, target: &str) -> Answer {
+        let path = target.split('?').next().unwrap();
+        let mut scripted = self.scripted.borrow_mut();
+        let script = scripted.iter_mut().find(|(suffix, _)| path.ends_with(**suffix));
+        if let Some(answer) = script.and_then(|(_, answers)| answers.pop_front()) {
+            return answer;
+        }
+        let scheme = if self.secure { "wss://localhost" } else { "ws://127.0.0.1" };
+        match path {
+            "/api/1.1/oAuth/token/jwtgrant" => {
+                json("200 OK", &granted("token-1", "2027-06-28T06:52:23.160Z"))
+            }
+            "/api/1.1/rtm/start" => Answer::Http(
+                "200 OK",
+                format!(r#"{{"url":"{scheme}:{}/rtm/bot?sid=once"}}"#, self.address.port()),
+            ),
+            "/rtm/bot" => Answer::Upgrade(Vec::new()),
+            "/api/1.1/botmessages/rtm" => json("200 OK", r#"{"messages":[]}"#),
+            _ => json("404 Not Found", "nothing here"),
+        }
+    }
+
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let mut bytes = Vec::new();
+        while let Some(seen) = read_request(&mut stream, &mut bytes).await {
+            let target = seen.line.split(' ').nth(1).unwrap().to_owned();
+            let key = seen.header("sec-websocket-key").map(str::to_owned);
+            self.seen.borrow_mut().push(seen);
+            match self.next_answer(&target) {
+                Answer::Http(head, body) => {
+                    let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.flush().await.unwrap();
+                }
+                Answer::Upgrade(more) => {
+                    let accept = actix_http::ws::hash_key(key.unwrap().as_bytes());
+                    let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
+                        connection: upgrade\r\nsec-websocket-accept: "
+                        .to_vec();
+                    answer.extend(accept);
+                    answer.extend(b"\r\n\r\n");
+                    answer.extend(more);
+                    stream.write_all(&answer).await.unwrap();
+                    stream.flush().await.unwrap();
+                    while stream.read_buf(&mut bytes).await.is_ok_and(|read| read > 0) {}
+                    *self.hung_up.borrow_mut() += 1;
+                    self.bell.notify_one();
+                    return;
+                }
+                Answer::Hang => std::future::pending().await,
+                Answer::Cut => return,
+            }
+        }
+    }
+}
+
+async fn read_request(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Option<Seen> {
+    let mut read_until = async |done: &dyn Fn(&[u8]) -> Option<usize>, bytes: &mut Vec<u8>| loop {
+        if let Some(end) = done(bytes) {
+            return Some(bytes.drain(..end).collect::<Vec<u8>>());
+        }
+        if stream.read_buf(bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head_end = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
+    let head = String::from_utf8(read_until(&head_end, bytes).await?).unwrap();
+    let (line, head) = head.split_once("\r\n").unwrap();
+    let mut seen = Seen {
+        line: line.trim_end_matches(" HTTP/1.1").to_owned(),
+        head: head.to_owned(),
+        body: String::new(),
+    };
+    let length = seen.header("content-length").map_or(0, |length| length.parse().unwrap());
+    let body = read_until(&|bytes| (bytes.len() >= length).then_some(length), bytes).await?;
+    seen.body = String::from_utf8(body).unwrap();
+    Some(seen)
+}
+
+fn granted(token: &str, expires: &str) -> String {
+    format!(
+        r#"{{"authorization":{{"accessToken":"{token}","token_type":"bearer","expiresDate":"{expires}"}},"userInfo":{{}}}}"#
+    )
+}

@@ -1,0 +1,109 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::NOW;
+use crate::rtm::error::{ConnectError, Phase, Retry};
+use crate::rtm::refusal::{Refusal, fit};
+
+fn refuse(phase: Phase, status: u16, retry_after: Option<&str>, body: &str) -> ConnectError {
+    Refusal { phase, status, retry_after, location: None, body: body.as_bytes() }.into_error(NOW)
+}
+
+#[test]
+fn each_spelling_of_an_expired_token_is_one() {
+    for (status, body) in [
+        (401, "<html>"),
+        (401, ""),
+        (400, r#"{"errors":[{"msg":"x","code":"TOKEN_EXPIRED"}]}"#),
+        (500, r#"{"errors":[{"msg":"x","code":401}]}"#),
+        (403, r#"{"errors":[{"msg":"x","code":"401"}]}"#),
+        (400, r#"{"errors":[{"msg":"Token Expired"}]}"#),
+        (200, r#"{"errors":[{"msg":"token expired","code":4001}]}"#),
+    ] {
+        for phase in [Phase::Start, Phase::History] {
+            let error = refuse(phase, status, None, body);
+            assert!(matches!(error, ConnectError::TokenExpired { .. }), "{status} {body}: {error:?}");
+            assert_eq!(error.retry(), Retry::Backoff(None));
+        }
+    }
+}
+
+#[test]
+fn a_401_at_the_grant_is_final() {
+    let error = refuse(
+        Phase::Grant,
+        401,
+        None,
+        r#"{"errors":[{"msg":"error verifying the jwt: bad signature","code":401}]}"#,
+    );
+    assert_eq!(error.retry(), Retry::Never);
+    assert_eq!(error.words(), "the platform answered 401: error verifying the jwt: bad signature");
+    assert_eq!(error.phase(), "grant");
+}
+
+#[test]
+fn statuses_say_whether_to_come_back() {
+    for status in [400, 403, 404, 422, 301, 307] {
+        assert_eq!(refuse(Phase::Start, status, None, "").retry(), Retry::Never, "{status}");
+    }
+    for status in [200, 204, 408, 425, 500, 502, 503, 504, 600] {
+        assert_eq!(
+            refuse(Phase::Start, status, None, "<html>no</html>").retry(),
+            Retry::Backoff(None),
+            "{status}"
+        );
+    }
+    assert!(!refuse(Phase::Start, 502, None, "<html>secret</html>").words().contains("html"));
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    let wait = |value: Option<&str>| match refuse(Phase::Start, 429, value, "").retry() {
+        Retry::Backoff(wait) => wait,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wait(None), None);
+    assert_eq!(wait(Some("7")), Some(Duration::from_secs(7)));
+    assert_eq!(wait(Some("soon")), None);
+    assert_eq!(wait(Some("-1")), None);
+    assert_eq!(wait(Some("99999999999")), Some(Duration::from_hours(1)));
+    let at = |ahead: u64| {
+        let at = std::time::UNIX_EPOCH + Duration::from_secs(NOW.as_millis() / 1000 + ahead);
+        wait(Some(&httpdate::fmt_http_date(at)))
+    };
+    assert_eq!(at(30), Some(Duration::from_millis(30_000 - NOW.as_millis() % 1000)));
+    assert_eq!(at(0), Some(Duration::ZERO));
+}
+
+#[test]
+fn tokens_are_masked_and_ids_are_not() {
+    for (text, shown) in [
+        ("jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln is bad", "jwt … is bad"),
+        ("token 5OcBSQtH/k6Q/S6A3bseYfOee02YjjLLTNoT1qZDBso=, sorry", "token …, sorry"),
+        ("Authorization: bearer short was refused", "Authorization: bearer … was refused"),
+        ("{\"accessToken\":\"b64url_-0123456789ABCDEF\"}", "{\"accessToken\":\"…\"}"),
+        (
+            "bot st-1f0c8a52-7d3e-5b94-9c61-2a4e6f8b0d13 is suspended",
+            "bot st-1f0c8a52-7d3e-5b94-9c61-2a4e6f8b0d13 is suspended",
+        ),
+        (
+            "see https://idproxy.kore.com/authorize for more",
+            "see https://idproxy.kore.com/authorize for more",
+        ),
+        ("two\nlines\u{7}", "two lines"),
+        ("", ""),
+    ] {
+        assert_eq!(&*fit(text), shown);
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_platform_says_fits(text in "\\PC{0,500}|.{0,500}", token in "[A-Za-z]{12}[0-9][A-Za-z0-9_+/-]{16}") {
+        let shown = fit(&format!("{text} {token} {text}"));
+        prop_assert!(shown.chars().count() <= 300);
+        prop_assert!(!shown.contains(&token));
+        prop_assert!(!shown.chars().any(char::is_control));
+    }
+}

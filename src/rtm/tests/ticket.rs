@@ -1,0 +1,89 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+use url::Url;
+
+use super::bot;
+use crate::config::{Bot, ConnectionStyle};
+use crate::rtm::error::Retry;
+use crate::rtm::ticket::{ConnectMode, Ticket};
+
+fn address(bot: &Bot, url: &str, mode: ConnectMode) -> Result<String, Retry> {
+    let body = serde_json::json!({ "url": url }).to_string();
+    let ticket = Ticket::read(body.as_bytes(), bot, mode, Instant::now()).expect("it has a url");
+    ticket.map(|ticket| ticket.url.into()).map_err(|error| error.retry())
+}
+
+#[test]
+fn the_mode_is_added_to_the_query() {
+    let mut bot = bot("https://bots.example");
+    let given = "wss://bots.example:443/rtm/bot?sid=a%2Fb+c";
+    for (style, mode, added) in [
+        (ConnectionStyle::ConnectionMode, ConnectMode::Default, "&ConnectionMode=Default"),
+        (ConnectionStyle::ConnectionMode, ConnectMode::StartNew, "&ConnectionMode=Start_New"),
+        (
+            ConnectionStyle::ConnectionMode,
+            ConnectMode::StartNewResumeAgent,
+            "&ConnectionMode=Start_New_Resume_Agent",
+        ),
+        (ConnectionStyle::ConnectionMode, ConnectMode::Reconnect, "&ConnectionMode=Reconnect"),
+        (ConnectionStyle::IsReconnect, ConnectMode::Default, ""),
+        (ConnectionStyle::IsReconnect, ConnectMode::StartNew, ""),
+        (ConnectionStyle::IsReconnect, ConnectMode::StartNewResumeAgent, ""),
+        (ConnectionStyle::IsReconnect, ConnectMode::Reconnect, "&isReconnect=true"),
+    ] {
+        bot.connection_mode = style;
+        let expected = format!("wss://bots.example/rtm/bot?sid=a%2Fb+c{added}");
+        assert_eq!(address(&bot, given, mode).unwrap(), expected);
+    }
+    bot.connection_mode = ConnectionStyle::IsReconnect;
+    assert_eq!(
+        address(&bot, "wss://bots.example/rtm/bot", ConnectMode::Reconnect).unwrap(),
+        "wss://bots.example/rtm/bot?isReconnect=true"
+    );
+}
+
+#[test]
+fn the_socket_base_replaces_scheme_host_and_port_and_goes_before_the_path() {
+    let mut bot = bot("https://bots.example");
+    let mode = ConnectMode::Reconnect;
+    for (base, expected) in [
+        ("wss://proxy.example:8443", "wss://proxy.example:8443/rtm/bot?sid=1&ConnectionMode=Reconnect"),
+        ("https://proxy.example/", "wss://proxy.example/rtm/bot?sid=1&ConnectionMode=Reconnect"),
+        ("ws://proxy.example/Fusion/", "ws://proxy.example/Fusion/rtm/bot?sid=1&ConnectionMode=Reconnect"),
+    ] {
+        bot.socket_base = Some(Url::parse(base).unwrap());
+        assert_eq!(address(&bot, "ws://dummy.com:80/rtm/bot?sid=1", mode).unwrap(), expected);
+    }
+}
+
+#[test]
+fn ws_only_if_platform_or_socket_base_is_plain() {
+    let plain = "ws://bots.example/rtm/bot?sid=1";
+    let mode = ConnectMode::Default;
+    assert_eq!(address(&bot("https://bots.example"), plain, mode), Err(Retry::Never));
+    assert!(address(&bot("http://bots.example"), plain, mode).is_ok());
+    assert_eq!(address(&bot("https://bots.example"), "ftp://bots.example/", mode), Err(Retry::Backoff(None)));
+    assert_eq!(address(&bot("https://bots.example"), "rtm/bot", mode), Err(Retry::Backoff(None)));
+}
+
+#[test]
+fn an_answer_without_url_is_no_ticket() {
+    let bot = bot("https://bots.example");
+    for body in ["{}", r#"{"url":null}"#, r#"{"url":7}"#, "<html>", "[]", ""] {
+        assert!(
+            Ticket::read(body.as_bytes(), &bot, ConnectMode::Default, Instant::now()).is_none(),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn a_ticket_older_than_30_s_is_not_used() {
+    let asked = Instant::now();
+    let body = br#"{"url":"wss://bots.example/rtm/bot?sid=1","nonce":"n"}"#;
+    let ticket =
+        Ticket::read(body, &bot("https://bots.example"), ConnectMode::Default, asked).unwrap().ok().unwrap();
+    assert!(ticket.fresh(asked + Duration::from_millis(29_999)));
+    assert!(!ticket.fresh(asked + Duration::from_secs(30)));
+}
