@@ -21,6 +21,7 @@
 
 mod contents;
 mod conversation;
+mod expiry;
 mod lease;
 mod weight;
 
@@ -223,7 +224,7 @@ impl Memory {
         Partition::all().map(sweep).sum()
     }
 
-    /// What is in the store. It counts every message: for metrics and tests, not for each request.
+    /// What is in the store. It visits every partition: for metrics and tests, not for each request.
     pub fn stats(&self) -> MemoryStats {
         Partition::all().fold(MemoryStats::default(), |sum, partition| {
             let step = self.step(partition);

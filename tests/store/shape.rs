@@ -35,6 +35,11 @@ impl Shape {
         self.clock.advance(span);
     }
 
+    /// Lets all but a millisecond of it pass.
+    pub(super) fn pass_almost(&self, span: Duration) {
+        self.pass(span.saturating_sub(Duration::from_millis(1)));
+    }
+
     pub(super) async fn own(&self, conversation: &ConversationId) -> Owner<'_> {
         let fence = self.store.claim(Partition::of(conversation), 1, LEASE).await.unwrap().unwrap();
         Owner { store: &self.store, fence, conversation: conversation.clone(), record: Record::default() }
@@ -51,6 +56,16 @@ impl Shape {
 
 pub(super) fn conversation(user: &str) -> ConversationId {
     ConversationId::new(BotName::new("support").unwrap(), UserId::new(user).unwrap())
+}
+
+/// Two conversations of one partition.
+pub(super) fn neighbours() -> (ConversationId, ConversationId) {
+    let one = conversation("alice");
+    let two = (0..100_000)
+        .map(|number| conversation(&format!("user-{number}")))
+        .find(|two| Partition::of(two) == Partition::of(&one))
+        .unwrap();
+    (one, two)
 }
 
 pub(super) fn id(number: u128) -> MessageId {
