@@ -104,6 +104,11 @@ pub(super) async fn a_key_lives_as_long_as_its_message(shape: Shape) {
     shape.pass(MESSAGE_TTL * 10);
     let refused = shape.store.accept(with_key(accept(&alice, 2), "shop", "k", 2)).await.unwrap_err();
     assert_eq!(refused, AcceptError::IdempotencyMismatch, "it is open");
+    // Others that end before it, so that it is not the first to be cleared away.
+    for number in 11..14 {
+        shape.post(&alice, number).await;
+        owner.settle(id(number)).await;
+    }
     owner.settle(id(1)).await;
     shape.pass(MESSAGE_TTL);
     new(shape.store.accept(with_key(accept(&alice, 3), "shop", "k", 2)).await);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use rtm_bridge::domain::ConversationId;
 use rtm_bridge::store::{AcceptError, Accepted, Memory, MemoryLimits, MemoryStats, Store};
 
-use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, with_key};
+use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, new, with_key};
 
 fn memory(shape: &Shape) -> Arc<Memory> {
     let Store::Memory(memory) = &shape.store;
@@ -94,6 +94,28 @@ async fn other_partitions_give_way_when_ours_has_nothing_to_give() {
     }
     let stats = memory(&shape).stats();
     assert!(stats.bytes <= 64 * 1024 && stats.open == 0, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_conversation_that_went_early_still_counts_on() {
+    let shape = Shape::limited(MemoryLimits::new(32 * 1024, MESSAGE_TTL));
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    // A burst takes the ids ahead of the time.
+    let mut last = 0;
+    for number in 0..10 {
+        last = new(shape.store.accept(accept(&alice, number)).await).client_message_id;
+        owner.settle(id(number)).await;
+    }
+    shape.pass(Duration::from_millis(5));
+    for number in 10..200 {
+        let user = conversation(&format!("user-{number}"));
+        if shape.store.accept(accept(&user, number)).await.is_ok() {
+            shape.own(&user).await.settle(id(number)).await;
+        }
+    }
+    shape.pass(Duration::from_millis(1));
+    assert!(new(shape.store.accept(accept(&alice, 200)).await).client_message_id > last);
 }
 
 #[tokio::test]
