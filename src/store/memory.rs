@@ -1,56 +1,306 @@
 //! The embedded store: inside this process, gone with it.
+//!
+//! It keeps the whole contract of [`super::Store`], fences, expiry and write numbers included, so that what is
+//! true here is true on Redis. One mutex per partition is held for one step and never over an await; an
+//! operation touches one partition.
+//!
+//! ## What it keeps, and how much
+//!
+//! All is bounded by [`MemoryLimits::bytes`], estimated, not measured. What expires goes by [`Memory::sweep`],
+//! and is not seen from the moment it expired. Towards the limit, before anything is refused, the messages that
+//! ended first go early, with their idempotency keys and what the journal told until their end; then the
+//! conversations that were idle longest. The partition that needs the room gives first. Open messages never go:
+//! when nothing else is left, accepts are refused at nine tenths of the limit and the last tenth is for their
+//! ends.
+//!
+//! An idle conversation after one turn keeps about 1.5 KiB and the platform's frame: its record and lane 0.5, the
+//! message 0.7, two entries of the journal 0.3. Reply and frame are shared by message and journal.
+//!
+//! A conversation is forgotten `journal_ttl` after its last change if it has no open message. Its
+//! `clientMessageId` rises all the same, being a time; positions and places begin anew.
+
+mod contents;
+mod conversation;
+mod expiry;
+mod lease;
+mod weight;
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Accept, AcceptError, Accepted, Fence, Open, StoreError, Write};
+use self::contents::Contents;
+use super::{Accept, AcceptError, Accepted, Clock, Fence, Open, StoreError, Write};
 use crate::domain::{ConversationId, Entry, Message, MessageId, Partition, Timestamp};
 
-/// Placeholder.
-#[derive(Debug)]
-pub struct Memory {}
-/// Placeholder.
+/// How much is kept, and for how long.
 #[derive(Debug, Clone)]
-pub struct MemoryLimits {}
-/// Placeholder.
-#[derive(Debug, Clone)]
-pub struct Clock {}
+pub struct MemoryLimits {
+    /// The most bytes, estimated, over all partitions.
+    pub bytes: usize,
+    /// How long an ended message is kept, and its idempotency key with it.
+    pub message_ttl: Duration,
+    /// Entries of one journal.
+    pub journal_entries: usize,
+    /// Bytes of one journal, by [`Entry::weight`]. The newest entry stays whatever its size.
+    pub journal_bytes: usize,
+    /// How long a journal is kept after its last entry, and an idle conversation after its last change.
+    pub journal_ttl: Duration,
+}
 
-#[expect(
-    missing_docs,
-    clippy::unused_self,
-    clippy::needless_pass_by_value,
-    clippy::unnecessary_wraps,
-    clippy::missing_errors_doc,
-    reason = "placeholder"
-)]
+impl MemoryLimits {
+    /// These, and journals as api.md 3 bounds them: 1000 entries, 4 MiB, 24 h.
+    pub const fn new(bytes: usize, message_ttl: Duration) -> Self {
+        Self {
+            bytes,
+            message_ttl,
+            journal_entries: 1000,
+            journal_bytes: 4 * 1024 * 1024,
+            journal_ttl: Duration::from_hours(24),
+        }
+    }
+
+    /// Up to where messages are accepted; the rest is for their ends.
+    const fn accept_bytes(&self) -> usize {
+        self.bytes - self.bytes / 10
+    }
+}
+
+/// What is in the store at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryStats {
+    /// The estimate that the limit is compared with.
+    pub bytes: usize,
+    /// Messages without an end.
+    pub open: usize,
+    /// Messages with an end, not yet swept.
+    pub ended: usize,
+    /// Conversations, idle ones included.
+    pub conversations: usize,
+}
+
+/// The embedded store; see the module.
+pub struct Memory {
+    partitions: [Mutex<Contents>; Partition::COUNT],
+    /// The sum over the partitions.
+    bytes: AtomicUsize,
+    limits: MemoryLimits,
+    clock: Clock,
+}
+
+impl fmt::Debug for Memory {
+    // The contents are what users said: they do not belong into a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
 impl Memory {
-    pub fn accept(&self, _: Accept) -> Result<Accepted, AcceptError> {
-        Err(AcceptError::Full)
+    /// An empty store.
+    pub fn new(limits: MemoryLimits, clock: Clock) -> Arc<Self> {
+        let partitions = std::array::from_fn(|_| Mutex::default());
+        Arc::new(Self { partitions, bytes: AtomicUsize::new(0), limits, clock })
     }
-    pub fn message(&self, _: &ConversationId, _: MessageId) -> Option<Message> {
-        None
+
+    /// Accepts a message; see [`super::Store::accept`].
+    ///
+    /// # Errors
+    /// [`AcceptError`], never [`AcceptError::Store`].
+    pub fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
+        let partition = Partition::of(&accept.message.conversation);
+        let mut tried = false;
+        loop {
+            let mut step = self.step(partition);
+            let now = step.now;
+            // So that even a store that nobody sweeps stays small: one comes, two may go.
+            step.sweep(now, &self.limits, 2);
+            match step.judge(&accept, self.room(&step), now) {
+                Ok(None) => return Ok(step.insert(accept, now, &self.limits)),
+                Ok(Some(earlier)) => return Ok(earlier),
+                Err(AcceptError::Full) if !tried => tried = true,
+                Err(refused) => return Err(refused),
+            }
+            drop(step);
+            self.make_room(partition, weight::accept(&accept), self.limits.accept_bytes());
+        }
     }
-    pub fn claim(&self, _: Partition, _: u64, _: Duration) -> Option<Fence> {
-        None
+
+    /// A message as it stands; see [`super::Store::message`].
+    pub fn message(&self, conversation: &ConversationId, id: MessageId) -> Option<Message> {
+        let step = self.step(Partition::of(conversation));
+        step.message(conversation, id, step.now)
     }
-    pub fn renew(&self, _: Partition, _: Fence, _: Duration) -> Result<Timestamp, StoreError> {
-        Err(StoreError::Fenced)
+
+    /// Takes a partition; see [`super::Store::claim`].
+    pub fn claim(&self, partition: Partition, incarnation: u64, lease: Duration) -> Option<Fence> {
+        let mut step = self.step(partition);
+        let now = step.now;
+        step.lease.claim(incarnation, now, lease)
     }
-    pub fn release(&self, _: Partition, _: Fence) -> Result<(), StoreError> {
-        Err(StoreError::Fenced)
+
+    /// Renews a lease; see [`super::Store::renew`].
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`].
+    pub fn renew(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        lease: Duration,
+    ) -> Result<Timestamp, StoreError> {
+        let mut step = self.step(partition);
+        let now = step.now;
+        step.lease.renew(fence, now, lease).map(|()| now)
     }
-    pub fn ready(&self, _: Partition, _: Fence) -> Result<Vec<ConversationId>, StoreError> {
-        Err(StoreError::Fenced)
+
+    /// Frees a partition; see [`super::Store::release`].
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`].
+    pub fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
+        self.step(partition).lease.release(fence)
     }
-    pub fn open(&self, _: Fence, _: &ConversationId) -> Result<(Open, Timestamp), StoreError> {
-        Err(StoreError::Fenced)
+
+    /// The conversations with open messages; see [`super::Store::ready`].
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`].
+    pub fn ready(&self, partition: Partition, fence: Fence) -> Result<Vec<ConversationId>, StoreError> {
+        self.step(partition).ready(fence)
     }
-    pub fn write(&self, _: Fence, _: &ConversationId, _: &Write) -> Result<Timestamp, StoreError> {
-        Err(StoreError::Fenced)
+
+    /// The record and the lane; see [`super::Store::open`].
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`].
+    pub fn open(&self, fence: Fence, conversation: &ConversationId) -> Result<(Open, Timestamp), StoreError> {
+        let step = self.step(Partition::of(conversation));
+        step.open(fence, conversation).map(|open| (open, step.now))
     }
-    pub fn journal(&self, _: &ConversationId, _: u64, _: usize) -> Vec<Entry> {
-        Vec::new()
+
+    /// Carries out an owner's write; see [`super::Store::write`].
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`].
+    pub fn write(
+        &self,
+        fence: Fence,
+        conversation: &ConversationId,
+        write: &Write,
+    ) -> Result<Timestamp, StoreError> {
+        let partition = Partition::of(conversation);
+        let mut step = self.step(partition);
+        let now = step.now;
+        step.write(fence, conversation, write, now, &self.limits)?;
+        drop(step);
+        // A write is never refused: it may go over the limit for a moment, and pays for it here.
+        if self.bytes.load(Ordering::Relaxed) > self.limits.bytes {
+            self.make_room(partition, 0, self.limits.bytes);
+        }
+        Ok(now)
     }
+
+    /// Entries of a journal; see [`super::Store::journal`].
+    pub fn journal(&self, conversation: &ConversationId, after: u64, limit: usize) -> Vec<Entry> {
+        let step = self.step(Partition::of(conversation));
+        step.journal(conversation, after, limit, step.now, self.limits.journal_ttl)
+    }
+
+    /// The store's time.
     pub fn now(&self) -> Timestamp {
-        Timestamp::default()
+        self.clock.now()
+    }
+
+    /// Removes what has expired, at most about `budget` messages and conversations of each partition, and tells
+    /// how many it looked at. Call it once a second; a rest is left for the next call.
+    pub fn sweep(&self, budget: usize) -> usize {
+        let sweep = |partition| {
+            let mut step = self.step(partition);
+            let now = step.now;
+            step.sweep(now, &self.limits, budget)
+        };
+        Partition::all().map(sweep).sum()
+    }
+
+    /// What is in the store. It visits every partition: for metrics and tests, not for each request.
+    pub fn stats(&self) -> MemoryStats {
+        Partition::all().fold(MemoryStats::default(), |sum, partition| {
+            let step = self.step(partition);
+            let (open, ended, conversations) = step.counts();
+            MemoryStats {
+                bytes: sum.bytes + step.bytes,
+                open: sum.open + open,
+                ended: sum.ended + ended,
+                conversations: sum.conversations + conversations,
+            }
+        })
+    }
+
+    /// How many bytes may still be accepted, as this step sees it.
+    fn room(&self, step: &Step<'_>) -> usize {
+        let others = self.bytes.load(Ordering::Relaxed).saturating_sub(step.before);
+        self.limits.accept_bytes().saturating_sub(others + step.bytes)
+    }
+
+    /// Evicts until `need` more bytes fit under `line`: from this partition first, then from the ones after it,
+    /// one at a time. A little more than needed, so that not every accept has to come here.
+    fn make_room(&self, first: Partition, need: usize, line: usize) {
+        if need > line {
+            return;
+        }
+        let goal = (line - need).saturating_sub(line / 64);
+        let partitions = Partition::all().chain(Partition::all());
+        for partition in partitions.skip(first.index()).take(Partition::COUNT) {
+            let mut step = self.step(partition);
+            let now = step.now;
+            let others = self.bytes.load(Ordering::Relaxed).saturating_sub(step.before);
+            while others + step.bytes > goal {
+                if !step.evict(now, &self.limits) {
+                    break;
+                }
+            }
+            if others + step.bytes <= goal {
+                return;
+            }
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a partition's number is below COUNT by its type")]
+    fn step(&self, partition: Partition) -> Step<'_> {
+        // A panic in a step is a bug in it, but no reason to lose every conversation of the partition.
+        let contents = self.partitions[partition.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, so that the times of a partition's steps do not go back.
+        Step { before: contents.bytes, now: self.clock.now(), total: &self.bytes, contents }
+    }
+}
+
+/// One step on one partition, at one time. When it is over, the store's sum is brought up to date.
+struct Step<'a> {
+    contents: MutexGuard<'a, Contents>,
+    now: Timestamp,
+    before: usize,
+    total: &'a AtomicUsize,
+}
+
+impl Deref for Step<'_> {
+    type Target = Contents;
+
+    fn deref(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+impl DerefMut for Step<'_> {
+    fn deref_mut(&mut self) -> &mut Contents {
+        &mut self.contents
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        // Wraps around like the sum itself: adding the difference is exact also where it is negative.
+        self.total.fetch_add(self.contents.bytes.wrapping_sub(self.before), Ordering::Relaxed);
     }
 }

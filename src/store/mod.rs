@@ -7,12 +7,13 @@
 //! * **One writer.** An operation of an owner carries the [`Fence`] it claimed the partition with; if another
 //!   claimed it since, the operation does nothing and says [`StoreError::Fenced`].
 //! * **Safe to repeat.** Accept carries the message's id, a write its number; a repeat changes nothing and
-//!   answers as the first did.
+//!   answers as the first did. A claim is repeated by claiming again, which gives a higher epoch.
 //! * **The store's clock.** Every time in the store is the store's; answers carry it as `now`.
 //! * **What is open stays.** Only what has ended expires: `message_ttl` after the end.
 //!
 //! What it does not know: sockets, HTTP, who waits.
 
+mod clock;
 mod memory;
 
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::domain::{
     Record, Timestamp,
 };
 
-pub use memory::{Clock, Memory, MemoryLimits};
+pub use clock::{Clock, ManualClock};
+pub use memory::{Memory, MemoryLimits, MemoryStats};
 
 /// What an owner proves itself with: a random incarnation and the epoch it claimed. Compared for equality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -164,7 +166,15 @@ pub enum Store {
 }
 
 impl Store {
+    /// The embedded store, empty, by the time of this machine.
+    pub fn memory(limits: MemoryLimits) -> Self {
+        Self::Memory(Memory::new(limits, Clock::wall()))
+    }
+
     /// Accepts a message: idempotency, lane, `clientMessageId` and position in one step.
+    ///
+    /// The same id again is a repeat and answers as the first did, [`Accepted::New`], before anything else is
+    /// looked at; the id of another conversation's message is refused as [`AcceptError::IdempotencyMismatch`].
     ///
     /// # Errors
     /// [`AcceptError`]; nothing was stored then, except perhaps with [`StoreError::Unknown`].
@@ -190,7 +200,9 @@ impl Store {
         }
     }
 
-    /// Takes a partition that nobody owns, or whose lease has run out. `None` where somebody owns it.
+    /// Takes a partition that nobody owns, whose lease has run out, or that this incarnation owns already.
+    /// `None` where somebody else owns it. Each claim has a new epoch, so an owner that claims again fences off
+    /// whatever it still had on its way.
     ///
     /// # Errors
     /// [`StoreError::Unknown`].
@@ -206,7 +218,7 @@ impl Store {
         }
     }
 
-    /// Renews the lease.
+    /// Renews the lease, also one that has run out, as long as nobody else claimed the partition.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] where it is no longer ours, [`StoreError::Unknown`].
@@ -261,8 +273,14 @@ impl Store {
 
     /// Carries out an owner's write and tells the store's time.
     ///
+    /// Changes that come too late are left out, each by itself: progress of a message that has ended, and the
+    /// end of a message that is not open, which the journal does not tell a second time either. Where the store
+    /// has no record of the conversation (never had, expired, lost), a write of any number begins the count.
+    ///
     /// # Errors
-    /// [`StoreError::Fenced`]: nothing was written. [`StoreError::Unknown`]: repeat the same write.
+    /// [`StoreError::Fenced`]: nothing was written. It is also the answer to a number that is neither the last
+    /// one nor one more: the owner does not know what the store knows, and must open the conversation again.
+    /// [`StoreError::Unknown`]: repeat the same write.
     #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
     pub async fn write(
         &self,
@@ -275,7 +293,9 @@ impl Store {
         }
     }
 
-    /// The entries of the journal after a place, oldest first, `limit` at most.
+    /// The entries of the journal after a place, oldest first, `limit` at most. The journal keeps its newest
+    /// 1000 entries or 4 MiB, until 24 h after the last one; then the conversation is forgotten and places
+    /// begin anew.
     ///
     /// # Errors
     /// [`StoreError::Unknown`].

@@ -1,0 +1,327 @@
+//! What one partition holds, and the steps on it. No lock and no clock here: the time is an argument.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::conversation::Conversation;
+use super::lease::Lease;
+use super::{MemoryLimits, expiry, weight};
+use crate::domain::{
+    AcceptedMessage, ConversationId, Entry, EntryBody, Message, MessageId, Outcome, Progress, Timestamp,
+};
+use crate::store::{
+    Accept, AcceptError, Accepted, Change, Fence, Idempotency, Open, OpenMessage, StoreError, Write, ended,
+};
+
+/// One partition.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub(super) lease: Lease,
+    pub(super) conversations: HashMap<ConversationId, Box<Conversation>>,
+    pub(super) messages: HashMap<MessageId, Box<Kept>>,
+    pub(super) keys: HashMap<KeyDigest, MessageId>,
+    /// Conversations with a lane that is not empty.
+    pub(super) ready: HashSet<ConversationId>,
+    /// Ended messages, the first to expire in front. The time stands here too, so that what was removed before
+    /// its time leaves a line behind that matches nothing.
+    pub(super) ended: VecDeque<(Timestamp, MessageId)>,
+    /// Every conversation once, by when to look whether it is still needed: at the earliest the time it says.
+    pub(super) idle: BTreeSet<(Timestamp, ConversationId)>,
+    /// The estimate of all this.
+    pub(super) bytes: usize,
+}
+
+/// A message and what must go with it.
+pub(super) struct Kept {
+    pub(super) message: Message,
+    pub(super) key: Option<(KeyDigest, [u8; 32])>,
+    pub(super) end: Option<End>,
+}
+
+pub(super) struct End {
+    pub(super) expires_at: Timestamp,
+    /// The place of the end in the journal.
+    pub(super) seq: u64,
+}
+
+/// Stands for a caller's key in a conversation, at the same size for all keys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct KeyDigest([u8; 32]);
+
+impl KeyDigest {
+    fn of(conversation: &ConversationId, key: &Idempotency) -> Self {
+        let mut hash = Sha256::new();
+        for part in [conversation.bot.as_str(), conversation.user.as_str(), &key.caller, &key.key] {
+            // With its length in front no part can run into the next.
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+        Self(hash.finalize().0)
+    }
+}
+
+impl Contents {
+    /// Whether a message may be accepted; `Some` where it was before.
+    pub(super) fn judge(
+        &self,
+        accept: &Accept,
+        room: usize,
+        now: Timestamp,
+    ) -> Result<Option<Accepted>, AcceptError> {
+        let conversation = &accept.message.conversation;
+        if let Some(first) = self.kept(accept.id, now) {
+            let same = first.message.accepted.new.conversation == *conversation;
+            return if same {
+                Ok(Some(Accepted::New(first.message.accepted.clone())))
+            } else {
+                Err(AcceptError::IdempotencyMismatch)
+            };
+        }
+        if let Some(key) = &accept.idempotency
+            && let Some(&id) = self.keys.get(&KeyDigest::of(conversation, key))
+            && let Some(first) = self.kept(id, now)
+        {
+            let same = first.key.is_some_and(|(_, body)| body == key.body);
+            return if same {
+                Ok(Some(Accepted::Replayed(first.message.clone())))
+            } else {
+                Err(AcceptError::IdempotencyMismatch)
+            };
+        }
+        let open = self.conversations.get(conversation).map_or(0, |conversation| conversation.lane.len());
+        if open >= accept.max_open {
+            return Err(AcceptError::LaneFull(open));
+        }
+        if weight::accept(accept) > room {
+            return Err(AcceptError::Full);
+        }
+        Ok(None)
+    }
+
+    /// Accepts a message that was judged to be new.
+    pub(super) fn insert(&mut self, accept: Accept, now: Timestamp, limits: &MemoryLimits) -> Accepted {
+        let Accept { id, message: mut new, idempotency, .. } = accept;
+        // What expired under this id but was not yet swept.
+        self.remove_message(id);
+        let key = idempotency.map(|key| (KeyDigest::of(&new.conversation, &key), key.body));
+        // One copy of the names serves all messages of the conversation.
+        if let Some((names, _)) = self.conversations.get_key_value(&new.conversation) {
+            new.conversation = names.clone();
+        }
+        let name = new.conversation.clone();
+        let conversation = conversation(
+            &mut self.conversations,
+            &mut self.idle,
+            &mut self.bytes,
+            &name,
+            now + limits.journal_ttl,
+        );
+        let (position, client_message_id) = conversation.enqueue(id, now);
+        let accepted = Arc::new(AcceptedMessage { id, position, client_message_id, accepted_at: now, new });
+        self.ready.insert(name);
+        self.bytes += weight::message(&accepted);
+        if let Some((digest, _)) = key {
+            self.keys.insert(digest, id);
+            self.bytes += weight::KEY;
+        }
+        let message = Message { accepted: accepted.clone(), progress: Progress::default() };
+        self.messages.insert(id, Box::new(Kept { message, key, end: None }));
+        Accepted::New(accepted)
+    }
+
+    /// A message as it stands, unless it is of another conversation or has expired.
+    pub(super) fn message(
+        &self,
+        conversation: &ConversationId,
+        id: MessageId,
+        now: Timestamp,
+    ) -> Option<Message> {
+        let message = &self.kept(id, now)?.message;
+        (message.accepted.new.conversation == *conversation).then(|| message.clone())
+    }
+
+    fn kept(&self, id: MessageId, now: Timestamp) -> Option<&Kept> {
+        let kept = self.messages.get(&id)?;
+        let expired = kept.end.as_ref().is_some_and(|end| end.expires_at <= now);
+        (!expired).then_some(&**kept)
+    }
+
+    /// The conversations with open messages.
+    pub(super) fn ready(&self, fence: Fence) -> Result<Vec<ConversationId>, StoreError> {
+        self.lease.check(fence)?;
+        Ok(self.ready.iter().cloned().collect())
+    }
+
+    /// The record and the lane of a conversation.
+    pub(super) fn open(&self, fence: Fence, conversation: &ConversationId) -> Result<Open, StoreError> {
+        self.lease.check(fence)?;
+        let Some(conversation) = self.conversations.get(conversation) else { return Ok(Open::default()) };
+        let lane = conversation.lane.iter().filter_map(|id| self.messages.get(id)).map(|kept| OpenMessage {
+            accepted: kept.message.accepted.clone(),
+            progress: kept.message.progress.clone(),
+        });
+        Ok(Open {
+            record: conversation.record.clone().unwrap_or_default(),
+            lane: lane.collect(),
+            head_at: conversation.head_at,
+            next_position: conversation.next_position,
+        })
+    }
+
+    /// Carries out an owner's write.
+    pub(super) fn write(
+        &mut self,
+        fence: Fence,
+        name: &ConversationId,
+        write: &Write,
+        now: Timestamp,
+        limits: &MemoryLimits,
+    ) -> Result<(), StoreError> {
+        self.lease.check(fence)?;
+        let last = self.conversations.get(name).and_then(|conversation| conversation.last_write());
+        match last {
+            Some(last) if write.record.write == last => return Ok(()),
+            Some(last) if Some(write.record.write) != last.checked_add(1) => return Err(StoreError::Fenced),
+            _ => {}
+        }
+        self.expire_journal(name, now, limits.journal_ttl);
+        let conversation = conversation(
+            &mut self.conversations,
+            &mut self.idle,
+            &mut self.bytes,
+            name,
+            now + limits.journal_ttl,
+        );
+        conversation.touched = now;
+        self.bytes -= weight::record(conversation.record.as_ref());
+        conversation.record = Some(write.record.clone());
+        self.bytes += weight::record(conversation.record.as_ref());
+        for change in &write.changes {
+            self.apply(name, change, now, limits);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, name: &ConversationId, change: &Change, now: Timestamp, limits: &MemoryLimits) {
+        match change {
+            Change::Sent { message, at } => {
+                if let Some(progress) = self.running(name, *message) {
+                    progress.sent_at.get_or_insert(*at);
+                }
+            }
+            Change::Acked { message, at } => {
+                if let Some(progress) = self.running(name, *message) {
+                    progress.acked_at.get_or_insert(*at);
+                }
+            }
+            Change::Answering { message, at } => {
+                if let Some(progress) = self.running(name, *message) {
+                    progress.first_reply_at.get_or_insert(*at);
+                }
+            }
+            Change::Append(entry) => {
+                if let Some((message, outcome)) = ended(entry)
+                    && !self.settle(name, message, outcome, entry, now + limits.message_ttl)
+                {
+                    return;
+                }
+                self.append(name, entry, now, limits);
+            }
+        }
+    }
+
+    /// The message's progress, if it is one of this conversation and has not ended.
+    fn running(&mut self, name: &ConversationId, id: MessageId) -> Option<&mut Progress> {
+        let kept = self.messages.get_mut(&id)?;
+        (kept.end.is_none() && kept.message.accepted.new.conversation == *name)
+            .then_some(&mut kept.message.progress)
+    }
+
+    /// Ends a message, once; false where it is not open.
+    fn settle(
+        &mut self,
+        name: &ConversationId,
+        id: MessageId,
+        outcome: &Outcome,
+        entry: &Entry,
+        expires_at: Timestamp,
+    ) -> bool {
+        let Some(conversation) = self.conversations.get_mut(name) else { return false };
+        let Some(kept) = self.messages.get_mut(&id) else { return false };
+        if !conversation.dequeue(id, entry.at) {
+            return false;
+        }
+        if conversation.lane.is_empty() {
+            self.ready.remove(name);
+        }
+        kept.end = Some(End { expires_at, seq: entry.seq });
+        kept.message.progress.ended_at = Some(entry.at);
+        kept.message.progress.outcome = Some(outcome.clone());
+        self.ended.push_back((expires_at, id));
+        true
+    }
+
+    fn append(&mut self, name: &ConversationId, entry: &Entry, now: Timestamp, limits: &MemoryLimits) {
+        let Some(conversation) = self.conversations.get_mut(name) else { return };
+        self.bytes += weight::bare_entry(entry);
+        if let EntryBody::Reply(reply) = &entry.body {
+            self.bytes += weight::reply(reply);
+            let joined = reply.in_reply_to.and_then(|id| self.messages.get_mut(&id));
+            if let Some(kept) = joined.filter(|kept| kept.message.accepted.new.conversation == *name) {
+                let progress = &mut kept.message.progress;
+                if !progress.has_ended() {
+                    progress.first_reply_at.get_or_insert(entry.at);
+                }
+                // One reply is the rule; the four that a vector begins with would weigh more than the message.
+                progress.replies.reserve_exact(usize::from(progress.replies.is_empty()));
+                progress.replies.push(reply.clone());
+            }
+        }
+        conversation.append(entry.clone(), now);
+        while let Some(old) = conversation.trim(limits.journal_entries, limits.journal_bytes) {
+            self.bytes -= expiry::freed(&old, &self.messages);
+        }
+    }
+
+    /// The entries of a journal after a place.
+    pub(super) fn journal(
+        &self,
+        name: &ConversationId,
+        after: u64,
+        limit: usize,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Vec<Entry> {
+        match self.conversations.get(name) {
+            Some(conversation) if now < conversation.last_entry_at + ttl => {
+                conversation.entries_after(after).take(limit).cloned().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Open messages, ended messages, conversations.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let lanes = self.ready.iter().filter_map(|name| self.conversations.get(name));
+        let open = lanes.map(|conversation| conversation.lane.len()).sum();
+        (open, self.messages.len().saturating_sub(open), self.conversations.len())
+    }
+}
+
+/// The conversation, made where there is none.
+fn conversation<'a>(
+    conversations: &'a mut HashMap<ConversationId, Box<Conversation>>,
+    idle: &mut BTreeSet<(Timestamp, ConversationId)>,
+    bytes: &mut usize,
+    name: &ConversationId,
+    due: Timestamp,
+) -> &'a mut Conversation {
+    conversations.entry(name.clone()).or_insert_with(|| {
+        idle.insert((due, name.clone()));
+        *bytes += weight::conversation(name);
+        Box::default()
+    })
+}

@@ -1,0 +1,152 @@
+//! How a partition gives things up: in their time, or early where room is needed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::contents::{Contents, Kept};
+use super::{MemoryLimits, weight};
+use crate::domain::{ConversationId, Entry, EntryBody, Message, MessageId, Timestamp};
+
+impl Contents {
+    /// Removes what has expired, `budget` things at most, and tells how many it looked at.
+    pub(super) fn sweep(&mut self, now: Timestamp, limits: &MemoryLimits, budget: usize) -> usize {
+        let mut seen = 0;
+        while seen < budget && self.ended.front().is_some_and(|&(expires_at, _)| expires_at <= now) {
+            self.remove_oldest_ended(false);
+            seen += 1;
+        }
+        while seen < budget
+            && let Some((due, _)) = self.idle.first()
+            && *due <= now
+            && let Some((_, name)) = self.idle.pop_first()
+        {
+            seen += 1;
+            self.expire_journal(&name, now, limits.journal_ttl);
+            let Some(conversation) = self.conversations.get(&name) else { continue };
+            let due = conversation.touched + limits.journal_ttl;
+            if due > now {
+                self.idle.insert((due, name));
+            } else if !self.forget(&name, now) {
+                self.idle.insert((now + limits.journal_ttl, name));
+            }
+        }
+        if seen > 0 {
+            self.shrink();
+        }
+        seen
+    }
+
+    /// Gives up something before its time: the message that ended first, with what the journal told until then;
+    /// where none is left, the conversation that was idle longest. False where all that is left is open.
+    pub(super) fn evict(&mut self, now: Timestamp, limits: &MemoryLimits) -> bool {
+        while !self.ended.is_empty() {
+            if self.remove_oldest_ended(true) {
+                return true;
+            }
+        }
+        // Where everything is open there is nothing to look for, and refusing must stay cheap.
+        if self.conversations.len() <= self.ready.len() {
+            return false;
+        }
+        // Each that cannot go is put back behind, so one round is enough.
+        for _ in 0..self.idle.len() {
+            let Some((due, name)) = self.idle.pop_first() else { return false };
+            let Some(conversation) = self.conversations.get(&name) else { continue };
+            let real = conversation.touched + limits.journal_ttl;
+            if real <= due && self.forget(&name, now) {
+                return true;
+            }
+            self.idle.insert((real.max(due + Duration::from_millis(1)), name));
+        }
+        false
+    }
+
+    /// Removes the message that ended first; with `told`, also the journal up to its end.
+    fn remove_oldest_ended(&mut self, told: bool) -> bool {
+        let Some((at, id)) = self.ended.pop_front() else { return false };
+        let Some(kept) = self.messages.get(&id) else { return false };
+        let Some(seq) = kept.end.as_ref().filter(|end| end.expires_at == at).map(|end| end.seq) else {
+            return false;
+        };
+        if told
+            && let Some(conversation) = self.conversations.get_mut(&kept.message.accepted.new.conversation)
+        {
+            while let Some(old) = conversation.pop_until(seq) {
+                self.bytes -= freed(&old, &self.messages);
+            }
+        }
+        self.remove_message(id);
+        true
+    }
+
+    pub(super) fn remove_message(&mut self, id: MessageId) {
+        let Some(kept) = self.messages.remove(&id) else { return };
+        let Message { accepted, progress } = &kept.message;
+        self.bytes -= weight::message(accepted);
+        let conversation = self.conversations.get(&accepted.new.conversation);
+        for reply in &progress.replies {
+            if !conversation.is_some_and(|conversation| conversation.tells(reply)) {
+                self.bytes -= weight::reply(reply);
+            }
+        }
+        if let Some((digest, _)) = kept.key {
+            self.bytes -= weight::KEY;
+            // A later message may have taken the key over.
+            if self.keys.get(&digest) == Some(&id) {
+                self.keys.remove(&digest);
+            }
+        }
+    }
+
+    pub(super) fn expire_journal(&mut self, name: &ConversationId, now: Timestamp, ttl: Duration) {
+        let Some(conversation) = self.conversations.get_mut(name) else { return };
+        if now < conversation.last_entry_at + ttl {
+            return;
+        }
+        while let Some(old) = conversation.pop_entry() {
+            self.bytes -= freed(&old, &self.messages);
+        }
+    }
+
+    /// Forgets a conversation, but not one with open messages, nor one whose next `clientMessageId` would not
+    /// rise without it.
+    fn forget(&mut self, name: &ConversationId, now: Timestamp) -> bool {
+        let Some(conversation) = self.conversations.get_mut(name) else { return true };
+        if !conversation.lane.is_empty() || conversation.last_client_message_id >= now.as_millis() {
+            return false;
+        }
+        while let Some(old) = conversation.pop_entry() {
+            self.bytes -= freed(&old, &self.messages);
+        }
+        self.bytes -= weight::conversation(name) + weight::record(conversation.record.as_ref());
+        self.conversations.remove(name);
+        true
+    }
+
+    /// Gives back what a burst left behind.
+    fn shrink(&mut self) {
+        macro_rules! shrink {
+            ($($map:ident)*) => { $(
+                if self.$map.capacity() > 64 && self.$map.len() * 4 < self.$map.capacity() {
+                    self.$map.shrink_to_fit();
+                }
+            )* };
+        }
+        shrink!(conversations messages keys ready ended);
+    }
+}
+
+/// What the end of an entry frees: its reply only where no message keeps it.
+pub(super) fn freed(entry: &Entry, messages: &HashMap<MessageId, Box<Kept>>) -> usize {
+    let bare = weight::bare_entry(entry);
+    match &entry.body {
+        EntryBody::Reply(reply) => {
+            let kept = reply.in_reply_to.and_then(|id| messages.get(&id)).is_some_and(|kept| {
+                kept.message.progress.replies.iter().any(|joined| Arc::ptr_eq(joined, reply))
+            });
+            if kept { bare } else { bare + weight::reply(reply) }
+        }
+        _ => bare,
+    }
+}

@@ -1,0 +1,135 @@
+//! Sentences on accepting.
+
+use std::time::Duration;
+
+use rtm_bridge::domain::Status;
+use rtm_bridge::store::{AcceptError, Accepted};
+
+use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, neighbours, new, with_key};
+
+pub(super) async fn an_accepted_message_is_queued_and_can_be_read_again_and_again(shape: Shape) {
+    let alice = conversation("alice");
+    let accepted = new(shape.store.accept(accept(&alice, 1)).await);
+    for _ in 0..2 {
+        let message = shape.store.message(&alice, id(1)).await.unwrap().unwrap();
+        assert_eq!(message.progress.status(), Status::Queued);
+        assert_eq!(message.accepted.new.content.text(), "message 1");
+        assert_eq!(message.accepted.accepted_at, accepted.accepted_at);
+    }
+    assert!(shape.store.message(&alice, id(2)).await.unwrap().is_none());
+    assert!(shape.store.message(&conversation("bob"), id(1)).await.unwrap().is_none());
+}
+
+pub(super) async fn client_message_ids_and_positions_rise(shape: Shape) {
+    let alice = conversation("alice");
+    let owner = shape.own(&alice).await;
+    let first = new(shape.store.accept(accept(&alice, 1)).await);
+    assert!(first.client_message_id >= first.accepted_at.as_millis());
+    let mut last = first;
+    for number in 2..6 {
+        let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+        let next = new(shape.store.accept(accept(&alice, number)).await);
+        assert_eq!(next.position, open.next_position);
+        assert_eq!(next.position, last.position + 1);
+        assert!(next.client_message_id > last.client_message_id);
+        last = next;
+    }
+}
+
+pub(super) async fn an_accept_repeated_under_its_id_answers_as_the_first_did(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let mut only = with_key(accept(&alice, 1), "shop", "k", 1);
+    only.max_open = 1;
+    let first = new(shape.store.accept(only.clone()).await);
+    // Neither its own key nor the lane that it fills itself stand in the way, nor that it went on meanwhile.
+    for ended in [false, true] {
+        if ended {
+            owner.settle(id(1)).await;
+        }
+        shape.pass(Duration::from_millis(5));
+        let again = new(shape.store.accept(only.clone()).await);
+        assert_eq!(again.client_message_id, first.client_message_id);
+        assert_eq!(again.accepted_at, first.accepted_at);
+    }
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert!(open.lane.is_empty());
+}
+
+pub(super) async fn an_id_belongs_to_one_conversation(shape: Shape) {
+    // These two live in one partition.
+    let (one, two) = neighbours();
+    shape.post(&one, 1).await;
+    let refused = shape.store.accept(accept(&two, 1)).await.unwrap_err();
+    assert_eq!(refused, AcceptError::IdempotencyMismatch);
+    assert!(shape.store.message(&two, id(1)).await.unwrap().is_none());
+}
+
+pub(super) async fn a_key_used_again_replays_the_message_as_it_stands(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    new(shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
+    for status in [Status::Queued, Status::Answered] {
+        if status == Status::Answered {
+            owner.settle(id(1)).await;
+        }
+        let again = with_key(accept(&alice, 2), "shop", "k", 1);
+        let Accepted::Replayed(message) = shape.store.accept(again).await.unwrap() else {
+            panic!("accepted twice")
+        };
+        assert_eq!((message.accepted.id, message.progress.status()), (id(1), status));
+    }
+    assert!(shape.store.message(&alice, id(2)).await.unwrap().is_none());
+}
+
+pub(super) async fn a_key_used_for_another_body_is_refused(shape: Shape) {
+    let alice = conversation("alice");
+    new(shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
+    let refused = shape.store.accept(with_key(accept(&alice, 2), "shop", "k", 2)).await.unwrap_err();
+    assert_eq!(refused, AcceptError::IdempotencyMismatch);
+}
+
+pub(super) async fn keys_of_other_callers_and_conversations_are_other_keys(shape: Shape) {
+    let (one, two) = neighbours();
+    new(shape.store.accept(with_key(accept(&one, 1), "shop", "k", 1)).await);
+    new(shape.store.accept(with_key(accept(&one, 2), "sho", "pk", 2)).await);
+    new(shape.store.accept(with_key(accept(&one, 3), "web", "k", 2)).await);
+    new(shape.store.accept(with_key(accept(&two, 4), "shop", "k", 2)).await);
+}
+
+pub(super) async fn a_key_lives_as_long_as_its_message(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    new(shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
+    shape.pass(MESSAGE_TTL * 10);
+    let refused = shape.store.accept(with_key(accept(&alice, 2), "shop", "k", 2)).await.unwrap_err();
+    assert_eq!(refused, AcceptError::IdempotencyMismatch, "it is open");
+    // Others that end before it, so that it is not the first to be cleared away.
+    for number in 11..14 {
+        shape.post(&alice, number).await;
+        owner.settle(id(number)).await;
+    }
+    owner.settle(id(1)).await;
+    shape.pass(MESSAGE_TTL);
+    new(shape.store.accept(with_key(accept(&alice, 3), "shop", "k", 2)).await);
+    // The first one's expiry must not take the key from the second.
+    shape.post(&alice, 4).await;
+    let refused = shape.store.accept(with_key(accept(&alice, 5), "shop", "k", 1)).await.unwrap_err();
+    assert_eq!(refused, AcceptError::IdempotencyMismatch);
+}
+
+pub(super) async fn a_full_lane_takes_no_more_until_one_ends(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let two = |number| {
+        let mut accept = accept(&alice, number);
+        accept.max_open = 2;
+        shape.store.accept(accept)
+    };
+    new(two(1).await);
+    new(two(2).await);
+    assert_eq!(two(3).await.unwrap_err(), AcceptError::LaneFull(2));
+    owner.settle(id(2)).await;
+    new(two(3).await);
+    assert_eq!(two(4).await.unwrap_err(), AcceptError::LaneFull(2));
+}

@@ -1,0 +1,222 @@
+//! What only the embedded store promises: its limit, its threads, its size.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rtm_bridge::domain::ConversationId;
+use rtm_bridge::store::{AcceptError, Accepted, Memory, MemoryLimits, MemoryStats, Store};
+
+use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, new, with_key};
+
+fn memory(shape: &Shape) -> Arc<Memory> {
+    let Store::Memory(memory) = &shape.store;
+    memory.clone()
+}
+
+#[test]
+fn eight_threads_with_one_key_make_one_message() {
+    let shape = Shape::memory();
+    let memory = memory(&shape);
+    let alice = conversation("alice");
+    for round in 0..50_u128 {
+        let barrier = std::sync::Barrier::new(8);
+        let made = std::thread::scope(|scope| {
+            let post = |number| {
+                let accept = with_key(accept(&alice, round * 8 + number), "shop", &round.to_string(), 1);
+                let accept = rtm_bridge::store::Accept { max_open: 1000, ..accept };
+                let (memory, barrier) = (&memory, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    match memory.accept(accept).unwrap() {
+                        Accepted::New(accepted) => (true, accepted.id),
+                        Accepted::Replayed(message) => (false, message.accepted.id),
+                    }
+                })
+            };
+            let threads: Vec<_> = (0..8).map(post).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(made.iter().filter(|(new, _)| *new).count(), 1);
+        assert!(made.iter().all(|(_, id)| *id == made[0].1), "all were told of the same message");
+    }
+    assert_eq!(memory.stats().open, 50);
+}
+
+#[tokio::test]
+async fn when_full_what_ended_first_goes_and_what_is_open_stays() {
+    let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    shape.post(&alice, 0).await;
+    for number in 1..200 {
+        shape.post(&alice, number).await;
+        owner.settle(id(number)).await;
+        assert!(memory(&shape).stats().bytes <= 64 * 1024);
+    }
+    assert!(shape.store.message(&alice, id(0)).await.unwrap().is_some(), "open");
+    assert!(shape.store.message(&alice, id(1)).await.unwrap().is_none(), "gone early");
+    assert!(shape.store.message(&alice, id(199)).await.unwrap().is_some(), "the newest");
+}
+
+#[tokio::test]
+async fn when_all_is_open_accepts_are_refused_and_ends_still_fit() {
+    let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
+    let mut users = Vec::new();
+    let refused = loop {
+        let user = conversation(&format!("user-{}", users.len()));
+        match shape.store.accept(accept(&user, users.len() as u128)).await {
+            Ok(_) => users.push(user),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, AcceptError::Full);
+    assert!(users.len() > 30);
+    let before = memory(&shape).stats();
+    assert_eq!((before.open, before.ended), (users.len(), 0));
+    for (number, user) in users.iter().enumerate() {
+        shape.pass(Duration::from_secs(2));
+        let mut owner = shape.own(user).await;
+        owner.settle(id(number as u128)).await;
+    }
+    assert_eq!(memory(&shape).stats().open, 0);
+    shape.post(&conversation("late"), 1000).await;
+}
+
+#[tokio::test]
+async fn other_partitions_give_way_when_ours_has_nothing_to_give() {
+    let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
+    for number in 0..500_u128 {
+        let user = conversation(&format!("user-{number}"));
+        shape.post(&user, number).await;
+        shape.own(&user).await.settle(id(number)).await;
+        shape.pass(Duration::from_millis(2));
+    }
+    let stats = memory(&shape).stats();
+    assert!(stats.bytes <= 64 * 1024 && stats.open == 0, "{stats:?}");
+}
+
+#[tokio::test]
+async fn a_conversation_that_went_early_still_counts_on() {
+    let shape = Shape::limited(MemoryLimits::new(32 * 1024, MESSAGE_TTL));
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    // A burst takes the ids ahead of the time.
+    let mut last = 0;
+    for number in 0..10 {
+        last = new(shape.store.accept(accept(&alice, number)).await).client_message_id;
+        owner.settle(id(number)).await;
+    }
+    shape.pass(Duration::from_millis(5));
+    for number in 10..200 {
+        let user = conversation(&format!("user-{number}"));
+        if shape.store.accept(accept(&user, number)).await.is_ok() {
+            shape.own(&user).await.settle(id(number)).await;
+        }
+    }
+    shape.pass(Duration::from_millis(1));
+    assert!(new(shape.store.accept(accept(&alice, 200)).await).client_message_id > last);
+}
+
+#[tokio::test]
+async fn a_message_larger_than_the_store_evicts_nothing() {
+    let shape = Shape::limited(MemoryLimits::new(16 * 1024, MESSAGE_TTL));
+    let alice = conversation("alice");
+    shape.post(&alice, 1).await;
+    shape.own(&alice).await.settle(id(1)).await;
+    let mut large = accept(&alice, 2);
+    large.message.content = rtm_bridge::domain::Content::new("x".repeat(20_000)).unwrap();
+    assert_eq!(shape.store.accept(large).await.unwrap_err(), AcceptError::Full);
+    assert!(shape.store.message(&alice, id(1)).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn one_idle_conversation_is_small() {
+    let shape = Shape::memory();
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let message = shape.post(&alice, 1).await;
+    let reply = owner.reply(owner.now().await, Some(message), "It left the warehouse.");
+    let end = owner.end(owner.now().await, message);
+    owner.write(vec![reply, end]).await.unwrap();
+    assert!(memory(&shape).stats().bytes < 2048, "{:?}", memory(&shape).stats());
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Accept(usize),
+    Reply(usize, usize),
+    End(usize),
+    Pass(u64),
+    Sweep(usize),
+}
+
+proptest! {
+    /// The estimate is kept by additions and subtractions all over the steps: at the end they must cancel out.
+    #[test]
+    fn the_estimate_returns_to_zero(
+        limit in 8_192_usize..65_536,
+        ops in prop::collection::vec(prop_oneof![
+            4 => (0..4_usize).prop_map(Op::Accept),
+            4 => (0..4_usize, 0..5_000_usize).prop_map(|(user, size)| Op::Reply(user, size)),
+            3 => (0..4_usize).prop_map(Op::End),
+            1 => (0..5_000_u64).prop_map(Op::Pass),
+            1 => (100_000..90_000_000_u64).prop_map(Op::Pass),
+            1 => (0..3_usize).prop_map(Op::Sweep),
+        ], 1..120),
+    ) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+            let limits = MemoryLimits { journal_entries: 5, ..MemoryLimits::new(limit, MESSAGE_TTL) };
+            let shape = Shape::limited(limits);
+            let users: Vec<ConversationId> = (0..4).map(|n| conversation(&format!("user-{n}"))).collect();
+            let mut owners = Vec::new();
+            for user in &users {
+                owners.push(shape.own(user).await);
+            }
+            let mut open: Vec<Vec<u128>> = vec![Vec::new(); 4];
+            let mut last = 0;
+            for op in ops {
+                match op {
+                    Op::Accept(user) => {
+                        last += 1;
+                        let accept = with_key(accept(&users[user], last), "shop", &last.to_string(), 1);
+                        match shape.store.accept(accept).await {
+                            Ok(_) => open[user].push(last),
+                            Err(refused) => assert!(matches!(refused, AcceptError::Full | AcceptError::LaneFull(_))),
+                        }
+                    }
+                    Op::Reply(user, size) => {
+                        // To what is open, to what ended, to nothing.
+                        let to = (size % 3 > 0).then(|| id(open[user].first().copied().unwrap_or(last)));
+                        let owner = &mut owners[user];
+                        let reply = owner.reply(owner.now().await, to, &"x".repeat(size));
+                        owner.write(vec![reply]).await.unwrap();
+                    }
+                    Op::End(user) => {
+                        if !open[user].is_empty() {
+                            owners[user].settle(id(open[user].remove(0))).await;
+                        }
+                    }
+                    Op::Pass(millis) => shape.pass(Duration::from_millis(millis)),
+                    Op::Sweep(budget) => { memory(&shape).sweep(budget); }
+                }
+                for (user, open) in open.iter().enumerate() {
+                    for &number in open {
+                        let message = shape.store.message(&users[user], id(number)).await.unwrap();
+                        assert!(message.is_some_and(|message| !message.progress.has_ended()));
+                    }
+                }
+            }
+            for (user, open) in open.into_iter().enumerate() {
+                for number in open {
+                    owners[user].settle(id(number)).await;
+                }
+            }
+            shape.pass(Duration::from_hours(24));
+            while memory(&shape).sweep(10) > 0 {}
+            shape.pass(Duration::from_hours(24));
+            while memory(&shape).sweep(10) > 0 {}
+            assert_eq!(memory(&shape).stats(), MemoryStats::default());
+        });
+    }
+}

@@ -1,0 +1,257 @@
+//! The store against a model of it that is too simple to be wrong: one conversation, lists, no expiry queues.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rtm_bridge::domain::{MessageId, Partition, Timestamp};
+use rtm_bridge::store::{AcceptError, Accepted, Change, Fence, StoreError, Write};
+
+use super::shape::{LEASE, MESSAGE_TTL, Shape, accept, conversation, id, with_key};
+
+const MAX_OPEN: usize = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Accept { number: u128, key: Option<u8>, body: u8 },
+    Reply { number: u128 },
+    Acked { number: u128 },
+    End { number: u128 },
+    RepeatLastWrite,
+    Claim { incarnation: u64 },
+    Release,
+    Pass { millis: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let number = 0..12_u128;
+    prop_oneof![
+        5 => (number.clone(), prop::option::of(0..3_u8), 0..2_u8)
+            .prop_map(|(number, key, body)| Step::Accept { number, key, body }),
+        2 => number.clone().prop_map(|number| Step::Reply { number }),
+        1 => number.clone().prop_map(|number| Step::Acked { number }),
+        4 => number.prop_map(|number| Step::End { number }),
+        1 => Just(Step::RepeatLastWrite),
+        1 => (1..3_u64).prop_map(|incarnation| Step::Claim { incarnation }),
+        1 => Just(Step::Release),
+        2 => (0..1_500_u64).prop_map(|millis| Step::Pass { millis }),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct Told {
+    number: u128,
+    key: Option<(u8, u8)>,
+    client_message_id: u64,
+    position: u64,
+    acked_at: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    replies: Vec<u64>,
+}
+
+#[derive(Default)]
+struct Model {
+    told: Vec<Told>,
+    /// Places and whether each tells an end.
+    journal: Vec<(u64, bool)>,
+    head_at: Option<Timestamp>,
+    owner: Option<(Fence, Timestamp)>,
+    write: u64,
+    accepted: u64,
+    last_client_message_id: u64,
+}
+
+impl Model {
+    fn expire(&mut self, now: Timestamp) {
+        self.told.retain(|told| told.ended_at.is_none_or(|at| now < at + MESSAGE_TTL));
+    }
+
+    fn lane(&self) -> impl Iterator<Item = &Told> {
+        self.told.iter().filter(|told| told.ended_at.is_none())
+    }
+
+    fn find(&mut self, number: u128) -> Option<&mut Told> {
+        self.told.iter_mut().find(|told| told.number == number)
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Answer {
+    New(u64, u64),
+    Replayed(MessageId),
+    Refused(AcceptError),
+}
+
+fn model_accept(model: &mut Model, now: Timestamp, number: u128, key: Option<(u8, u8)>) -> Answer {
+    if let Some(told) = model.find(number) {
+        return Answer::New(told.position, told.client_message_id);
+    }
+    let by_key = key.and_then(|(key, body)| {
+        let told = model.told.iter().find(|told| told.key.is_some_and(|(own, _)| own == key))?;
+        Some((told.number, told.key == Some((key, body))))
+    });
+    match by_key {
+        Some((number, true)) => return Answer::Replayed(id(number)),
+        Some((_, false)) => return Answer::Refused(AcceptError::IdempotencyMismatch),
+        None if model.lane().count() >= MAX_OPEN => return Answer::Refused(AcceptError::LaneFull(MAX_OPEN)),
+        None => {}
+    }
+    if model.lane().next().is_none() {
+        model.head_at = Some(now);
+    }
+    let client_message_id = now.as_millis().max(model.last_client_message_id + 1);
+    let position = model.accepted;
+    model.accepted += 1;
+    model.last_client_message_id = client_message_id;
+    let (acked_at, ended_at, replies) = (None, None, Vec::new());
+    model.told.push(Told { number, key, client_message_id, position, acked_at, ended_at, replies });
+    Answer::New(position, client_message_id)
+}
+
+fn model_write(model: &mut Model, now: Timestamp, step: &Step, seq: u64) {
+    match step {
+        Step::Reply { number } => {
+            if let Some(told) = model.find(*number) {
+                told.replies.push(seq);
+            }
+            model.journal.push((seq, false));
+        }
+        Step::Acked { number } => {
+            if let Some(told) = model.find(*number).filter(|told| told.ended_at.is_none()) {
+                told.acked_at.get_or_insert(now);
+            }
+        }
+        Step::End { number } => {
+            let head = model.lane().next().map(|told| told.number);
+            if let Some(told) = model.find(*number).filter(|told| told.ended_at.is_none()) {
+                told.ended_at = Some(now);
+                model.journal.push((seq, true));
+                if model.lane().next().is_none() {
+                    model.head_at = None;
+                } else if head == Some(*number) {
+                    model.head_at = Some(now);
+                }
+            }
+        }
+        _ => unreachable!("not a write"),
+    }
+}
+
+async fn agree(steps: Vec<Step>) {
+    let shape = Shape::memory();
+    let alice = conversation("alice");
+    let partition = Partition::of(&alice);
+    let mut model = Model::default();
+    let mut owner = shape.own(&alice).await;
+    model.owner = Some((owner.fence, owner.now().await + LEASE));
+    let mut last_write: Option<Write> = None;
+    for step in steps {
+        let now = owner.now().await;
+        model.expire(now);
+        match step {
+            Step::Accept { number, key, body } => {
+                let mut wish = accept(&alice, number);
+                wish.max_open = MAX_OPEN;
+                if let Some(key) = key {
+                    wish = with_key(wish, "shop", &key.to_string(), body);
+                }
+                let answer = match shape.store.accept(wish).await {
+                    Ok(Accepted::New(accepted)) => Answer::New(accepted.position, accepted.client_message_id),
+                    Ok(Accepted::Replayed(message)) => Answer::Replayed(message.accepted.id),
+                    Err(refused) => Answer::Refused(refused),
+                };
+                assert_eq!(answer, model_accept(&mut model, now, number, key.map(|key| (key, body))));
+            }
+            Step::Reply { number } | Step::Acked { number } | Step::End { number } => {
+                let before = owner.record.clone();
+                let change = match step {
+                    Step::Reply { .. } => owner.reply(now, Some(id(number)), "hello"),
+                    Step::Acked { .. } => Change::Acked { message: id(number), at: now },
+                    _ => owner.end(now, id(number)),
+                };
+                let changes = vec![change];
+                let done = owner.write(changes.clone()).await;
+                if model.owner.is_some_and(|(fence, _)| fence == owner.fence) {
+                    assert_eq!(done, Ok(now));
+                    model.write += 1;
+                    last_write = Some(Write { record: owner.record.clone(), changes });
+                    model_write(&mut model, now, &step, owner.record.seq);
+                } else {
+                    assert_eq!(done, Err(StoreError::Fenced));
+                    owner.record = before;
+                }
+            }
+            Step::RepeatLastWrite => {
+                if let Some(write) = &last_write
+                    && model.owner.is_some_and(|(fence, _)| fence == owner.fence)
+                {
+                    assert_eq!(shape.store.write(owner.fence, &alice, write).await, Ok(now));
+                }
+            }
+            Step::Claim { incarnation } => {
+                let claimed = shape.store.claim(partition, incarnation, LEASE).await.unwrap();
+                let free =
+                    model.owner.is_none_or(|(fence, until)| fence.incarnation == incarnation || until <= now);
+                assert_eq!(claimed.is_some(), free);
+                if let Some(fence) = claimed {
+                    assert!(fence.epoch > owner.fence.epoch && fence.epoch >= now.as_millis());
+                    model.owner = Some((fence, now + LEASE));
+                    // Half of the claims are another's, and our owner goes on without knowing.
+                    if incarnation == 1 {
+                        owner.fence = fence;
+                    }
+                }
+            }
+            Step::Release => {
+                let released = shape.store.release(partition, owner.fence).await;
+                let ours = model.owner.is_some_and(|(fence, _)| fence == owner.fence);
+                assert_eq!(released.is_ok(), ours);
+                if ours {
+                    model.owner = None;
+                }
+            }
+            Step::Pass { millis } => shape.pass(Duration::from_millis(millis)),
+        }
+        model.expire(owner.now().await);
+        compare(&shape, &model).await;
+    }
+}
+
+async fn compare(shape: &Shape, model: &Model) {
+    let alice = conversation("alice");
+    for number in 0..12 {
+        let stored = shape.store.message(&alice, id(number)).await.unwrap();
+        let told = model.told.iter().find(|told| told.number == number);
+        assert_eq!(stored.is_some(), told.is_some(), "message {number}");
+        if let (Some(stored), Some(told)) = (stored, told) {
+            assert_eq!(stored.accepted.client_message_id, told.client_message_id);
+            assert_eq!(stored.progress.acked_at, told.acked_at);
+            assert_eq!(stored.progress.ended_at, told.ended_at);
+            assert_eq!(stored.progress.has_ended(), told.ended_at.is_some());
+            let replies: Vec<u64> = stored.progress.replies.iter().map(|reply| reply.seq).collect();
+            assert_eq!(replies, told.replies);
+        }
+    }
+    let entries = shape.store.journal(&alice, 0, 1000).await.unwrap();
+    let entries: Vec<(u64, bool)> = entries
+        .iter()
+        .map(|entry| (entry.seq, matches!(entry.body, rtm_bridge::domain::EntryBody::Ended { .. })))
+        .collect();
+    assert_eq!(entries, model.journal);
+    if let Some((fence, _)) = model.owner {
+        let (open, _) = shape.store.open(fence, &alice).await.unwrap();
+        let lane: Vec<MessageId> = open.lane.iter().map(|open| open.accepted.id).collect();
+        assert_eq!(lane, model.lane().map(|told| id(told.number)).collect::<Vec<_>>());
+        assert_eq!((open.head_at, open.next_position), (model.head_at, model.accepted));
+        assert_eq!(open.record.write, model.write);
+        let ready = shape.store.ready(Partition::of(&alice), fence).await.unwrap();
+        assert_eq!(ready.is_empty(), lane.is_empty());
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_store_does_what_the_model_does(steps in prop::collection::vec(step(), 1..80)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(agree(steps));
+    }
+}

@@ -1,0 +1,186 @@
+//! Sentences on the lane and an owner's writes.
+
+use std::time::Duration;
+
+use rtm_bridge::domain::{EndedBy, MessageId, Outcome, Partition, Record, Status, Timestamp};
+use rtm_bridge::store::{Change, StoreError, Write};
+
+use super::shape::{LEASE, Shape, accept, conversation, id, neighbours, new};
+
+pub(super) async fn ready_is_what_has_open_messages(shape: Shape) {
+    let (one, two) = neighbours();
+    let partition = Partition::of(&one);
+    let mut owner = shape.own(&one).await;
+    assert!(shape.store.ready(partition, owner.fence).await.unwrap().is_empty());
+    shape.post(&one, 1).await;
+    shape.post(&one, 2).await;
+    shape.post(&two, 3).await;
+    let mut ready = shape.store.ready(partition, owner.fence).await.unwrap();
+    ready.sort();
+    let mut both = vec![one.clone(), two.clone()];
+    both.sort();
+    assert_eq!(ready, both);
+    owner.settle(id(1)).await;
+    assert_eq!(shape.store.ready(partition, owner.fence).await.unwrap().len(), 2);
+    owner.settle(id(2)).await;
+    assert_eq!(shape.store.ready(partition, owner.fence).await.unwrap(), [two]);
+}
+
+pub(super) async fn the_next_message_is_head_since_the_end_before_it(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    shape.pass(Duration::from_millis(7));
+    let (open, now) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.head_at, open.lane.len()), (None, 0));
+    assert_eq!(now, shape.store.now().await.unwrap());
+    let head_at = new(shape.store.accept(accept(&alice, 1)).await).accepted_at;
+    shape.pass(Duration::from_millis(7));
+    shape.post(&alice, 2).await;
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!(open.head_at, Some(head_at));
+    assert_eq!(open.lane.iter().map(|open| open.accepted.id).collect::<Vec<_>>(), [id(1), id(2)]);
+    let end_at = owner.now().await;
+    shape.pass(Duration::from_millis(7));
+    let end = owner.end(end_at, id(1));
+    owner.write(vec![end]).await.unwrap();
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.head_at, open.lane.len()), (Some(end_at), 1));
+    owner.settle(id(2)).await;
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.head_at, open.lane.len()), (None, 0));
+}
+
+pub(super) async fn an_end_behind_the_head_leaves_the_head_alone(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let head_at = new(shape.store.accept(accept(&alice, 1)).await).accepted_at;
+    shape.post(&alice, 2).await;
+    shape.pass(Duration::from_millis(7));
+    owner.settle(id(2)).await;
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.head_at, open.lane.len()), (Some(head_at), 1));
+}
+
+type Sign = fn(MessageId, Timestamp) -> Change;
+
+pub(super) async fn the_first_sign_of_each_kind_counts(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let message = shape.post(&alice, 1).await;
+    let at = Timestamp::from_millis;
+    let signs: [(Sign, Status); 3] = [
+        (|message, at| Change::Sent { message, at }, Status::Sent),
+        (|message, at| Change::Acked { message, at }, Status::Acked),
+        (|message, at| Change::Answering { message, at }, Status::Answering),
+    ];
+    for (sign, status) in signs {
+        owner.write(vec![sign(message, at(5)), sign(message, at(6))]).await.unwrap();
+        owner.write(vec![sign(message, at(7))]).await.unwrap();
+        assert_eq!(shape.store.message(&alice, message).await.unwrap().unwrap().progress.status(), status);
+    }
+    let reply = owner.reply(at(8), Some(message), "hello");
+    owner.write(vec![reply]).await.unwrap();
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    let progress = &open.lane[0].progress;
+    let five = Some(at(5));
+    assert_eq!((progress.sent_at, progress.acked_at, progress.first_reply_at), (five, five, five));
+    owner.settle(message).await;
+    let late = vec![Change::Sent { message, at: at(9) }, Change::Answering { message, at: at(9) }];
+    owner.write(late).await.unwrap();
+    let message = shape.store.message(&alice, message).await.unwrap().unwrap();
+    assert_eq!((message.progress.status(), message.progress.first_reply_at), (Status::Answered, five));
+}
+
+pub(super) async fn a_message_ends_once(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let message = shape.post(&alice, 1).await;
+    let at = owner.now().await;
+    let (first, second) = (owner.end(at, message), owner.end(at + LEASE, message));
+    owner.write(vec![first, second]).await.unwrap();
+    shape.pass(Duration::from_millis(5));
+    owner.settle(message).await;
+    let message = shape.store.message(&alice, message).await.unwrap().unwrap();
+    assert_eq!(message.progress.ended_at, Some(at));
+    assert_eq!(message.progress.outcome, Some(Outcome::Answered(EndedBy::Quiet)));
+    assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 1, "told once");
+}
+
+pub(super) async fn an_end_of_something_else_changes_nothing(shape: Shape) {
+    let (one, two) = neighbours();
+    shape.post(&one, 1).await;
+    shape.post(&two, 2).await;
+    let mut owner = shape.own(&one).await;
+    for stranger in [id(2), id(3)] {
+        owner.settle(stranger).await;
+    }
+    assert!(shape.store.journal(&one, 0, 10).await.unwrap().is_empty());
+    for (conversation, number) in [(&one, 1), (&two, 2)] {
+        let (open, _) = shape.store.open(owner.fence, conversation).await.unwrap();
+        assert_eq!(open.lane[0].accepted.id, id(number));
+        assert!(!open.lane[0].progress.has_ended());
+    }
+}
+
+pub(super) async fn a_repeated_write_changes_nothing(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let message = shape.post(&alice, 1).await;
+    let reply = owner.reply(owner.now().await, Some(message), "hello");
+    owner.record.write = 1;
+    let write = Write { record: owner.record.clone(), changes: vec![reply] };
+    for _ in 0..3 {
+        shape.store.write(owner.fence, &alice, &write).await.unwrap();
+    }
+    assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 1);
+    assert_eq!(shape.store.message(&alice, message).await.unwrap().unwrap().progress.replies.len(), 1);
+}
+
+pub(super) async fn a_write_out_of_order_is_refused(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    for _ in 0..3 {
+        owner.write(Vec::new()).await.unwrap();
+    }
+    for number in [0, 2, 5, u64::MAX] {
+        let record = Record { write: number, ..owner.record.clone() };
+        let write = Write { record, changes: Vec::new() };
+        assert_eq!(shape.store.write(owner.fence, &alice, &write).await, Err(StoreError::Fenced), "{number}");
+    }
+    assert!(owner.write(Vec::new()).await.is_ok());
+}
+
+pub(super) async fn replies_join_their_message_also_after_its_end(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let message = shape.post(&alice, 1).await;
+    owner.settle(message).await;
+    let late = owner.reply(owner.now().await, Some(message), "late");
+    let unsolicited = owner.reply(owner.now().await, None, "unsolicited");
+    owner.write(vec![late, unsolicited]).await.unwrap();
+    let progress = shape.store.message(&alice, message).await.unwrap().unwrap().progress;
+    assert_eq!(progress.replies.iter().map(|reply| &*reply.text).collect::<Vec<_>>(), ["late"]);
+    assert_eq!(progress.first_reply_at, None, "it was answered with nothing");
+}
+
+pub(super) async fn replies_never_join_another_conversation(shape: Shape) {
+    let (one, two) = neighbours();
+    shape.post(&two, 2).await;
+    let mut owner = shape.own(&one).await;
+    let reply = owner.reply(owner.now().await, Some(id(2)), "hello");
+    owner.write(vec![reply]).await.unwrap();
+    assert!(shape.store.message(&two, id(2)).await.unwrap().unwrap().progress.replies.is_empty());
+}
+
+pub(super) async fn the_record_is_what_was_written_last(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!(open.record, Record::default());
+    owner.record.agent = true;
+    owner.record.session_id = Some("s-1".into());
+    owner.record.sends.record(50, owner.now().await);
+    owner.write(Vec::new()).await.unwrap();
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!(open.record, owner.record);
+}
