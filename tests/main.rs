@@ -1,1 +1,3 @@
+//! All tests that stand outside the crate, in one binary: linking is paid once.
 
+mod architecture;
