@@ -28,8 +28,8 @@ pub(super) enum What {
 /// Everything that the file `src/{path}` mentions.
 pub(super) fn mentions(path: &str, text: &str) -> syn::Result<Vec<Mention>> {
     let file = syn::parse_file(text)?;
-    let test = path.split('/').any(|part| part == "tests" || part == "tests.rs");
-    let mut reader = Reader { module: module_of(path), test, found: Vec::new() };
+    let for_tests = path.split('/').any(|part| part == "tests" || part == "tests.rs");
+    let mut reader = Reader { module: module_of(path), test: for_tests, found: Vec::new() };
     reader.visit_file(&file);
     if path == "lib.rs" {
         let declares = |item: &syn::Item| match item {
@@ -109,7 +109,7 @@ impl Reader {
                 (cursor, after_dot) = (rest, false);
             } else if let Some((first, mut rest)) = cursor.ident() {
                 let mut path = vec![first.to_string()];
-                while let Some((segment, next)) = colons(rest).and_then(|next| next.ident()) {
+                while let Some((segment, next)) = colons(rest).and_then(Cursor::ident) {
                     path.push(segment.to_string());
                     rest = next;
                 }
