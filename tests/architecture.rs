@@ -100,7 +100,7 @@ fn outside_crates_stay_behind_their_fences() {
     assert_eq!(broken("rtm/socket.rs", "use actix_ws::Session;"), [Rule::Fence]);
 
     let none: [Rule; 0] = [];
-    assert_eq!(broken("rtm/socket/frames.rs", "use awc::ws::Frame;"), none);
+    assert_eq!(broken("rtm/socket/frames.rs", "use awc::ws::Frame; use actix_http::ws::Codec;"), none);
     assert_eq!(broken("store/redis/mod.rs", "use redis::aio::MultiplexedConnection;"), none);
     assert_eq!(broken("sandbox/endpoints.rs", "use actix_web::web; use actix_ws::Session;"), none);
 }
@@ -135,6 +135,7 @@ fn pure_code_reads_no_clock_and_waits_for_nothing() {
             "async fn f() {}",
             "fn f() { g(async {}); }",
             "fn f() { fastrand::u64(..); }",
+            "use fastrand::Rng; fn f() { Rng::new(); }",
             "use tokio::sync::mpsc;",
             "use std::net::TcpStream;",
         ] {
@@ -144,6 +145,10 @@ fn pure_code_reads_no_clock_and_waits_for_nothing() {
     assert_eq!(broken("store/mod.rs", "use tokio::time::Instant;"), [Rule::Pure]);
     assert_eq!(broken("store/mod.rs", "pub async fn f() {}"), []);
     assert_eq!(broken("link/driver.rs", "use tokio::time::Instant;"), []);
+    assert_eq!(
+        broken("link/machine.rs", "fn f(seed: u64) -> fastrand::Rng { fastrand::Rng::with_seed(seed) }"),
+        []
+    );
     assert_eq!(broken("domain/time.rs", "use std::time::Duration; fn f(now: Timestamp) {}"), []);
 }
 

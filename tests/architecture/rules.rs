@@ -34,7 +34,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 const FENCES: &[(&[&str], &[&str])] = &[
     (&["awc"], &["rtm/connector", "rtm/socket", "rtm/grant", "rtm/history", "webhook/sender", "cli"]),
     (&["redis", "deadpool", "deadpool_redis"], &["store/redis"]),
-    (&["actix_web", "actix_ws", "actix_http", "actix_rt"], &["http", "app", "sandbox", "cli"]),
+    (&["actix_web", "actix_ws", "actix_rt"], &["http", "app", "sandbox", "cli"]),
+    // Frames and their codec, which awc's connections speak too.
+    (&["actix_http"], &["http", "app", "sandbox", "cli", "rtm/connector", "rtm/socket"]),
 ];
 
 /// Where threads and tasks may start.
@@ -61,7 +63,9 @@ const CLOCKLESS: &[&str] = &["store/mod.rs"];
 const CLOCKS: &[&str] = &["Instant", "SystemTime"];
 const CLOCK_PATHS: &[[&str; 2]] =
     &[["Timestamp", "now"], ["Zoned", "now"], ["Ulid", "new"], ["Ulid", "generate"], ["Ulid", "now"]];
-const IMPURE_CRATES: &[&str] = &["tokio", "tokio_util", "futures_util", "fastrand"];
+const IMPURE_CRATES: &[&str] = &["tokio", "tokio_util", "futures_util"];
+/// A generator that was seeded elsewhere is an argument like any other.
+const SEEDED: [&str; 2] = ["fastrand", "Rng"];
 const IMPURE_STD: &[&str] = &["env", "fs", "net", "process", "thread"];
 
 /// Words that name no thing.
@@ -241,12 +245,20 @@ fn is_impure(what: &What) -> bool {
     match what {
         What::Path(segments) => match segments.as_slice() {
             [first, ..] if IMPURE_CRATES.contains(&first.as_str()) => true,
+            [first, ..] if first == "fastrand" => {
+                !segments.starts_with(&SEEDED.map(str::to_owned)) || draws(segments)
+            }
             [first, second, ..] if first == "std" => IMPURE_STD.contains(&second.as_str()),
-            _ => false,
+            _ => draws(segments),
         },
         What::Method(_) | What::RootCode => false,
         What::Async => true,
     }
+}
+
+/// Whether it is a generator that seeds itself.
+fn draws(segments: &[String]) -> bool {
+    ends_with(segments, &[["Rng", "new"]])
 }
 
 /// Lines without the test module at the end.
