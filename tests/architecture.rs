@@ -180,6 +180,7 @@ fn a_file_that_outgrew_its_noun_is_found() {
     assert_eq!(broken("http/auth.rs", &line.repeat(rules::LINES)), []);
     assert_eq!(broken("http/auth.rs", &line.repeat(rules::LINES + 1)), [Rule::Length]);
     assert_eq!(broken("http/auth.rs", &(line.repeat(rules::LINES) + &tests)), []);
+    assert_eq!(broken("http/tests.rs", &line.repeat(rules::LINES + 1)), []);
     // Code behind the tests would hide from the count.
     assert_eq!(broken("http/auth.rs", &(tests + &line.repeat(rules::LINES))), [Rule::Length]);
 }

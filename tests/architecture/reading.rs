@@ -28,7 +28,7 @@ pub(super) enum What {
 /// Everything that the file `src/{path}` mentions.
 pub(super) fn mentions(path: &str, text: &str) -> syn::Result<Vec<Mention>> {
     let file = syn::parse_file(text)?;
-    let for_tests = path.split('/').any(|part| part == "tests" || part == "tests.rs");
+    let for_tests = is_test_file(path);
     let mut reader = Reader { module: module_of(path), test: for_tests, found: Vec::new() };
     reader.visit_file(&file);
     if path == "lib.rs" {
@@ -42,6 +42,11 @@ pub(super) fn mentions(path: &str, text: &str) -> syn::Result<Vec<Mention>> {
         }
     }
     Ok(reader.found)
+}
+
+/// Whether the whole file is a layer's own tests: `…/tests.rs` and all below `…/tests/`.
+pub(super) fn is_test_file(path: &str) -> bool {
+    path.split('/').any(|part| part == "tests" || part == "tests.rs")
 }
 
 /// `http/auth.rs` is the module `http::auth`, `http/mod.rs` is `http`.
