@@ -1,0 +1,210 @@
+//! Two programs that do half of the bridge's work each, in processes of their own, with the same libraries and nothing
+//! around them: what they need together is the floor under the bridge.
+//!
+//! * `bare-http` parses the bridge's request and answers a Message that is always the same.
+//! * `bare-socket` sends the bridge's frame on an awc socket and reads ack and reply.
+
+use std::cell::Cell;
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::net::SocketAddr;
+use std::process::ChildStdout;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use awc::ws;
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
+use serde::Deserialize;
+
+use crate::child::{self, Child};
+use crate::failure::Failure;
+use crate::http::Connection;
+use crate::platform;
+use crate::report::{Metered, Run};
+use crate::setup::{self, Sizes};
+
+/// What a child of this program is.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Role {
+    BareHttp,
+    BareSocket,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NewMessage {
+    text: String,
+    turn: Turn,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Turn {
+    expect_replies: u32,
+}
+
+/// About as long as the bridge's own answer to the same request.
+const MESSAGE: &str = r#"{"id":"01JD9ZZZZZZZZZZZZZZZZZZZZZ","bot":"bench","user":"user-123","clientMessageId":1763845000123,"status":"answered","complete":true,"endedBy":"replyCount","text":"/echo quack","replies":[{"seq":17,"messageId":"ms-3cd6c77c-bd12-5547-8f7d-2e2a0f7a7929","inReplyTo":"01JD9ZZZZZZZZZZZZZZZZZZZZZ","correlation":"window","late":false,"text":"quack","agent":false,"createdOn":"2026-01-01T00:00:00.000Z","event":{"type":"bot_response","from":"bot","message":[{"type":"text","component":{"type":"text","payload":{"text":"quack"}},"cInfo":{"body":"quack"}}],"messageId":"ms-3cd6c77c-bd12-5547-8f7d-2e2a0f7a7929","botInfo":{"chatBot":"Sandbox","taskBotId":"st-sandbox"},"createdOn":"2026-01-01T00:00:00.000Z","traceId":"766866d48cfcbdfe"}}],"error":null,"callback":null,"acceptedAt":"2026-01-01T00:00:00.000Z","sentAt":"2026-01-01T00:00:00.000Z","ackedAt":"2026-01-01T00:00:00.000Z","firstReplyAt":"2026-01-01T00:00:00.000Z","endedAt":"2026-01-01T00:00:00.000Z"}"#;
+
+async fn answer(request: HttpRequest, user: web::Path<String>, body: web::Json<NewMessage>) -> HttpResponse {
+    let waits = request.headers().get("prefer").is_some_and(|value| value.as_bytes().starts_with(b"wait="));
+    if !waits || body.text.is_empty() || body.turn.expect_replies == 0 {
+        return HttpResponse::BadRequest().finish();
+    }
+    HttpResponse::Ok()
+        .insert_header((
+            "Location",
+            format!("/conversations/{user}/messages/01JD9ZZZZZZZZZZZZZZZZZZZZZ?bot=bench"),
+        ))
+        .content_type("application/json")
+        .body(MESSAGE)
+}
+
+/// The role `bare-http`.
+pub(crate) fn serve_http(listen: SocketAddr) -> Result<(), Failure> {
+    actix_web::rt::System::new().block_on(async move {
+        let app = || App::new().route("/conversations/{user}/messages", web::post().to(answer));
+        let workers = std::thread::available_parallelism()?.get();
+        HttpServer::new(app).workers(workers).bind(listen)?.run().await?;
+        Ok(())
+    })
+}
+
+/// The role `bare-socket`: URLs on the input, one a line, up to an empty line; then each line `go` is a round, after which the
+/// number of its turns is written.
+pub(crate) fn speak(span: Duration) -> Result<(), Failure> {
+    actix_web::rt::System::new().block_on(async move {
+        let mut lines = std::io::stdin().lines();
+        let mut sockets = Vec::new();
+        let number = Rc::new(Cell::new(setup::FIRST_NUMBER));
+        // Limits off: the default of 100 counts open sockets.
+        let client = awc::Client::builder().connector(awc::Connector::new().limit(0)).finish();
+        for url in lines.by_ref() {
+            let url = url?;
+            if url.is_empty() {
+                break;
+            }
+            let (_, mut socket) =
+                client.ws(url).connect().await.map_err(|error| Failure::Awc(error.to_string()))?;
+            // One turn before any that counts swallows the welcome.
+            turn(&mut socket, number.replace(number.get() + 1)).await?;
+            sockets.push(socket);
+        }
+        println!("ready");
+        for line in lines {
+            if line? != "go" {
+                break;
+            }
+            let end = Instant::now() + span;
+            let tasks: Vec<_> = std::mem::take(&mut sockets)
+                .into_iter()
+                .map(|mut socket| {
+                    let number = Rc::clone(&number);
+                    actix_web::rt::spawn(async move {
+                        let mut turns = 0_u64;
+                        while Instant::now() < end {
+                            turn(&mut socket, number.replace(number.get() + 1)).await?;
+                            turns += 1;
+                        }
+                        Ok::<_, Failure>((socket, turns))
+                    })
+                })
+                .collect();
+            let mut total = 0;
+            for task in tasks {
+                let (socket, turns) = task.await.map_err(std::io::Error::other)??;
+                sockets.push(socket);
+                total += turns;
+            }
+            println!("{total}");
+        }
+        Ok(())
+    })
+}
+
+/// Starts the role `bare-http`.
+pub(crate) async fn start_http() -> Result<Child, Failure> {
+    let address = child::free_address()?;
+    let listen = address.to_string();
+    let this = std::env::current_exe()?;
+    let mut child = Child::start("bare-http", &this, &["--role", "bare-http", "--listen", &listen], address)?;
+    child.listening().await?;
+    Ok(child)
+}
+
+/// A process in the role `bare-socket`.
+pub(crate) struct BareSocket {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl BareSocket {
+    /// Starts it, with a socket for each caller.
+    pub(crate) async fn start(sandbox: SocketAddr, sizes: Sizes) -> Result<Self, Failure> {
+        let this = std::env::current_exe()?;
+        let millis = sizes.saturation.as_millis().to_string();
+        let mut child =
+            Child::talking("bare-socket", &this, &["--role", "bare-socket", "--millis", &millis], sandbox)?;
+        let said = child.process.stdout.take().ok_or(Failure::Proc("stdout"))?;
+        let mut bare = Self { child, said: BufReader::new(said).lines() };
+        let mut connection = Connection::open(sandbox).await?;
+        for caller in 0..sizes.callers {
+            let path = platform::ticket(&mut connection, sandbox, &format!("bare-{caller}")).await?;
+            bare.tell(&format!("ws://{sandbox}{path}"))?;
+        }
+        bare.tell("")?;
+        match bare.hear()?.as_str() {
+            "ready" => Ok(bare),
+            _ => Err(Failure::Unreadable { what: "bare-socket", detail: "not ready" }),
+        }
+    }
+
+    /// One round at saturation.
+    pub(crate) fn round(&mut self, sandbox: &Child) -> Result<Metered, Failure> {
+        let before = (self.child.cpu()?, sandbox.cpu()?);
+        let began = Instant::now();
+        self.tell("go")?;
+        let turns = self
+            .hear()?
+            .parse()
+            .map_err(|_| Failure::Unreadable { what: "bare-socket", detail: "no number of turns" })?;
+        let run = Run { turns, elapsed: began.elapsed(), latency: None };
+        let after = (self.child.cpu()?, sandbox.cpu()?);
+        Ok(Metered { run, cpu: after.0.saturating_sub(before.0), sandbox: after.1.saturating_sub(before.1) })
+    }
+
+    fn tell(&mut self, line: &str) -> Result<(), Failure> {
+        let input = self.child.process.stdin.as_mut().ok_or(Failure::Proc("stdin"))?;
+        writeln!(input, "{line}")?;
+        input.flush()?;
+        Ok(())
+    }
+
+    fn hear(&mut self) -> Result<String, Failure> {
+        Ok(self.said.next().ok_or(Failure::Closed { what: "bare-socket" })??)
+    }
+}
+
+async fn turn<S, E>(socket: &mut S, number: u64) -> Result<(), Failure>
+where
+    S: Sink<ws::Message, Error = E> + Stream<Item = Result<ws::Frame, E>> + Unpin,
+    E: std::fmt::Display,
+{
+    socket
+        .send(ws::Message::Text(setup::frame(number).into()))
+        .await
+        .map_err(|error| Failure::Awc(error.to_string()))?;
+    loop {
+        match socket.next().await {
+            Some(Ok(ws::Frame::Text(text))) => {
+                let sign = setup::SIGN.as_bytes();
+                if text.windows(sign.len()).any(|window| window == sign) {
+                    return Ok(());
+                }
+            }
+            Some(Ok(ws::Frame::Close(_))) | None => return Err(Failure::Closed { what: "the awc socket" }),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(Failure::Awc(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The rules themselves, as tables, and the verdict on one file.
+//!
+//! A new layer, arrow or fence is a line here and a line in docs/architecture.md.
+
+use std::fmt;
+
+use super::reading::{self, What};
+
+/// The most lines of a file, its tests not counted. About 400 is the aim; the rest is for the last fix.
+pub(super) const LINES: usize = 440;
+
+/// Who may use whom, in order of the layers: a layer's name, then those it may use besides itself.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("main", &["cli"]),
+    ("cli", &["app", "sandbox", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    ("http", &["hub", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    ("webhook", &["store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime"]),
+    ("store", &["domain", "config", "metrics", "telemetry", "runtime"]),
+    // Two readings of the protocol check each other: the sandbox shares nothing with `rtm`.
+    ("sandbox", &["domain"]),
+    // Leaves for all above the domain.
+    ("metrics", &["domain"]),
+    ("telemetry", &["config", "domain"]),
+    ("runtime", &[]),
+    ("config", &["domain"]),
+    ("domain", &[]),
+];
+
+/// Crates that do I/O or are somebody's framework, and where they may be named.
+const FENCES: &[(&[&str], &[&str])] = &[
+    (&["awc"], &["rtm/connector", "rtm/socket", "rtm/grant", "rtm/history", "webhook/sender", "cli"]),
+    (&["redis", "deadpool", "deadpool_redis"], &["store/redis"]),
+    (&["actix_web", "actix_ws", "actix_rt"], &["http", "app", "sandbox", "cli"]),
+    // Frames and their codec, which awc's connections speak too.
+    (&["actix_http"], &["http", "app", "sandbox", "cli", "rtm/connector", "rtm/socket"]),
+];
+
+/// Where threads and tasks may start.
+const SPAWNERS: &[&str] = &["runtime", "hub/shard", "sandbox", "app"];
+
+/// The last two segments of what starts them, and the methods that do.
+const SPAWN_PATHS: &[[&str; 2]] = &[
+    ["tokio", "spawn"],
+    ["task", "spawn"],
+    ["task", "spawn_local"],
+    ["task", "spawn_blocking"],
+    ["rt", "spawn"],
+    ["actix_rt", "spawn"],
+    ["thread", "spawn"],
+    ["thread", "Builder"],
+];
+const SPAWN_METHODS: &[&str] = &["spawn", "spawn_local", "spawn_blocking"];
+
+/// Files that take time and randomness as arguments. `link/turn` covers `link/turns` too.
+const PURE: &[&str] = &["domain", "link/machine", "link/turn", "link/turns", "link/backoff"];
+/// Files that read no clock, although they wait.
+const CLOCKLESS: &[&str] = &["store/mod.rs"];
+
+const CLOCKS: &[&str] = &["Instant", "SystemTime"];
+const CLOCK_PATHS: &[[&str; 2]] =
+    &[["Timestamp", "now"], ["Zoned", "now"], ["Ulid", "new"], ["Ulid", "generate"], ["Ulid", "now"]];
+const IMPURE_CRATES: &[&str] = &["tokio", "tokio_util", "futures_util"];
+/// A generator that was seeded elsewhere is an argument like any other.
+const SEEDED: [&str; 2] = ["fastrand", "Rng"];
+const IMPURE_STD: &[&str] = &["env", "fs", "net", "process", "thread"];
+
+/// Words that name no thing.
+const EMPTY_WORDS: &[&str] =
+    &["manager", "managers", "helper", "helpers", "util", "utils", "common", "misc", "handler2"];
+
+/// Which rule is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// A layer uses one it may not.
+    Arrow,
+    /// A crate is named outside its place.
+    Fence,
+    /// A thread or task starts without an owner.
+    Spawn,
+    /// Pure code reads a clock, waits, draws lots or does I/O.
+    Pure,
+    /// A file or layer stands where none belongs.
+    Layout,
+    /// A name says nothing.
+    Name,
+    /// A file is too long.
+    Length,
+    /// A file cannot be read as Rust.
+    Unreadable,
+}
+
+/// One broken rule.
+#[derive(Debug)]
+pub(super) struct Violation {
+    /// Which.
+    pub rule: Rule,
+    path: String,
+    what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "src/{}: {}", self.path, self.what)
+    }
+}
+
+/// The rules that `text` breaks as the file `src/{path}`; each fault once.
+pub(super) fn check(path: &str, text: &str) -> Vec<Violation> {
+    let mut faults: Vec<(Rule, String)> = Vec::new();
+    let mut fault = |rule, what: String| {
+        if !faults.iter().any(|(_, known)| *known == what) {
+            faults.push((rule, what));
+        }
+    };
+
+    let layer = path.split('/').next().unwrap_or_default().trim_end_matches(".rs");
+    let arrows = ARROWS.iter().find(|(name, _)| *name == layer).map(|(_, uses)| *uses);
+    if arrows.is_none() && layer != "lib" {
+        fault(
+            Rule::Layout,
+            format!(
+                "`{layer}` is no layer; move it into one, or draw it in docs/architecture.md and in the arrows of this test"
+            ),
+        );
+    }
+    for word in path.trim_end_matches(".rs").split(['/', '_']).filter(|word| EMPTY_WORDS.contains(word)) {
+        fault(Rule::Name, format!("`{word}` names no thing; call the file by the noun it holds"));
+    }
+    let lines = lines(text);
+    if lines > LINES && !reading::is_test_file(path) {
+        fault(
+            Rule::Length,
+            format!(
+                "{lines} lines, {LINES} are the most; find the second noun in it and give that a file of its own"
+            ),
+        );
+    }
+
+    match reading::mentions(path, text) {
+        Ok(mentions) => {
+            for mention in mentions {
+                if let Some((rule, what)) = judge(path, layer, arrows, &mention.what, mention.test) {
+                    fault(rule, what);
+                }
+            }
+        }
+        Err(error) => fault(Rule::Unreadable, format!("not Rust: {error}")),
+    }
+    faults.into_iter().map(|(rule, what)| Violation { rule, path: path.to_owned(), what }).collect()
+}
+
+fn judge(
+    path: &str,
+    layer: &str,
+    arrows: Option<&[&str]>,
+    what: &What,
+    test: bool,
+) -> Option<(Rule, String)> {
+    let named = match what {
+        What::Path(segments) => segments.join("::"),
+        What::Method(name) => format!(".{name}()"),
+        What::Async => "async".to_owned(),
+        What::RootCode => {
+            return Some((
+                Rule::Layout,
+                "lib.rs only declares and documents; give the code a module".to_owned(),
+            ));
+        }
+    };
+    if let What::Path(segments) = what
+        && let [root, target, ..] = segments.as_slice()
+        && root == "crate"
+        && let Some(arrows) = arrows
+        && target != layer
+        && !arrows.contains(&target.as_str())
+        // Any layer's own tests may talk to the simulated platform.
+        && !(test && target == "sandbox")
+        // An item of the crate's root, such as `crate::VERSION`, is not a layer.
+        && target.starts_with(char::is_lowercase)
+    {
+        let may = if arrows.is_empty() { "nothing of ours".to_owned() } else { arrows.join(", ") };
+        return Some((
+            Rule::Arrow,
+            format!("`{named}` goes against the arrows: {layer} may use {may} (docs/architecture.md)"),
+        ));
+    }
+    if test {
+        return None;
+    }
+    if let What::Path(segments) = what
+        && let Some(first) = segments.first()
+        && let Some((_, places)) = FENCES.iter().find(|(crates, _)| crates.contains(&first.as_str()))
+        && !within(path, places)
+    {
+        return Some((Rule::Fence, format!("`{named}`: {first} belongs to {} only", places.join(", "))));
+    }
+    if starts_something(what) && !within(path, SPAWNERS) {
+        return Some((
+            Rule::Spawn,
+            format!(
+                "`{named}`: threads and tasks start in {} only, so that each has an owner",
+                SPAWNERS.join(", ")
+            ),
+        ));
+    }
+    let pure = within(path, PURE);
+    if (pure && is_impure(what)) || ((pure || CLOCKLESS.contains(&path)) && reads_a_clock(what)) {
+        return Some((
+            Rule::Pure,
+            format!("`{named}` in pure code; take time, randomness and I/O's results as arguments"),
+        ));
+    }
+    None
+}
+
+/// Whether the file is one of these places: `rtm/socket` is `rtm/socket.rs` and all below `rtm/socket/`.
+fn within(path: &str, places: &[&str]) -> bool {
+    places
+        .iter()
+        .any(|place| path.strip_prefix(place).is_some_and(|rest| rest == ".rs" || rest.starts_with('/')))
+}
+
+fn ends_with(segments: &[String], endings: &[[&str; 2]]) -> bool {
+    endings.iter().any(|ending| segments.windows(2).any(|pair| pair == ending.as_slice()))
+}
+
+fn starts_something(what: &What) -> bool {
+    match what {
+        What::Path(segments) => ends_with(segments, SPAWN_PATHS),
+        What::Method(name) => SPAWN_METHODS.contains(&name.as_str()),
+        What::Async | What::RootCode => false,
+    }
+}
+
+fn reads_a_clock(what: &What) -> bool {
+    let What::Path(segments) = what else { return false };
+    segments.iter().any(|segment| CLOCKS.contains(&segment.as_str())) || ends_with(segments, CLOCK_PATHS)
+}
+
+fn is_impure(what: &What) -> bool {
+    match what {
+        What::Path(segments) => match segments.as_slice() {
+            [first, ..] if IMPURE_CRATES.contains(&first.as_str()) => true,
+            [first, ..] if first == "fastrand" => {
+                !segments.starts_with(&SEEDED.map(str::to_owned)) || draws(segments)
+            }
+            [first, second, ..] if first == "std" => IMPURE_STD.contains(&second.as_str()),
+            _ => draws(segments),
+        },
+        What::Method(_) | What::RootCode => false,
+        What::Async => true,
+    }
+}
+
+/// Whether it is a generator that seeds itself.
+fn draws(segments: &[String]) -> bool {
+    ends_with(segments, &[["Rng", "new"]])
+}
+
+/// Lines without the test module at the end.
+fn lines(text: &str) -> usize {
+    const TESTS: &str = "\n#[cfg(test)]\nmod ";
+    let code = match text.rfind(TESTS) {
+        // The module must reach to the file's end: its closing brace is the only one at the line's start.
+        Some(at) if text[at..].trim_end().ends_with("\n}") && text[at..].matches("\n}").count() == 1 => {
+            &text[..at]
+        }
+        _ => text,
+    };
+    code.lines().count()
+}
