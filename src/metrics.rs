@@ -8,6 +8,8 @@
 //! What it does not know: who serves the text, and what the words of frames and routes mean; they are handed
 //! in as [`Words`], for this module is a leaf.
 
+mod label;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,9 @@ use prometheus::{
 };
 
 use crate::domain::{BotName, EndedBy, ProblemKind};
+use label::{CLOSES, NO_CODE, OTHER, close_word};
+
+pub use label::{Connect, Part, Phase, SocketState};
 
 /// Seconds, from a hit in memory to the longest wait.
 const SECONDS: &[f64] =
@@ -25,85 +30,6 @@ const SECONDS: &[f64] =
 /// Seconds of one store operation, which is over after a command time-out of a few seconds at most.
 const STORE_SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-
-/// What a word outside a closed set is counted under.
-const OTHER: &str = "other";
-
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl $name {
-            /// Every value, in order.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The label's value.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
-            }
-        }
-    };
-}
-
-label! {
-    /// A part of a turn's time, each counted from where the one before it ended.
-    Part {
-        /// Accepted until it became the head of its lane.
-        Queue = "queue",
-        /// Head until sent.
-        Connect = "connect",
-        /// Sent until acknowledged.
-        Ack = "ack",
-        /// Sent until the first reply.
-        FirstReply = "first_reply",
-        /// Sent until the turn ended.
-        End = "end",
-    }
-}
-
-label! {
-    /// Where a link stands.
-    SocketState {
-        /// Getting a grant, a ticket and a socket.
-        Connecting = "connecting",
-        /// Open.
-        Ready = "ready",
-        /// Waiting before the next try.
-        BackingOff = "backing_off",
-        /// The platform closed with 1008.
-        Blocked = "blocked",
-        /// On its way out.
-        Draining = "draining",
-    }
-}
-
-label! {
-    /// A step of a connect (protocol.md 3 to 5).
-    Phase {
-        /// The JWT is exchanged for a token.
-        Grant = "grant",
-        /// The one-time URL is asked for.
-        Start = "start",
-        /// The web socket is opened.
-        Socket = "socket",
-    }
-}
-
-label! {
-    /// How a step of a connect went.
-    Connect {
-        /// It worked.
-        Done = "ok",
-        /// The platform refused it for good.
-        Rejected = "rejected",
-        /// The platform could not be reached, or failed.
-        Unavailable = "unavailable",
-        /// No answer in time.
-        TimedOut = "timed_out",
-    }
-}
 
 /// Words of other layers that become labels.
 #[derive(Clone, Copy, Debug)]
@@ -400,31 +326,6 @@ impl RouteMetrics {
     }
 }
 
-/// Close codes that say something (RFC 6455, 7.4.1 and its registry).
-const CLOSES: [(u16, &str); 13] = [
-    (1000, "1000"),
-    (1001, "1001"),
-    (1002, "1002"),
-    (1003, "1003"),
-    (1005, "1005"),
-    (1006, "1006"),
-    (1007, "1007"),
-    (1008, "1008"),
-    (1009, "1009"),
-    (1010, "1010"),
-    (1011, "1011"),
-    (1012, "1012"),
-    (1013, "1013"),
-];
-const NO_CODE: &str = "none";
-
-fn close_word(code: Option<u16>) -> &'static str {
-    match code {
-        None => NO_CODE,
-        Some(code) => CLOSES.iter().find(|(known, _)| *known == code).map_or(OTHER, |(_, word)| word),
-    }
-}
-
 /// Counters by words of a closed set, and one for every other word. The sets are small: a scan beats a map.
 #[derive(Debug)]
 struct Family {
@@ -503,72 +404,4 @@ impl Declare {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WORDS: Words =
-        Words { frames_in: &["ack", "pong"], frames_out: &["user_message"], routes: &["/a/{b}"] };
-
-    fn line(metrics: &Metrics, start: &str) -> String {
-        let text = metrics.text().unwrap();
-        text.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned()
-    }
-
-    #[test]
-    fn counts_what_it_is_told() {
-        let metrics = Metrics::new(WORDS).unwrap();
-        let bot = metrics.bot(&BotName::new("support").unwrap()).unwrap();
-        bot.turn_ended("quiet");
-        bot.turn_ended("no-reply");
-        bot.turn_part(Part::Ack, Duration::from_millis(3));
-        bot.socket(None, Some(SocketState::Connecting));
-        bot.socket(Some(SocketState::Connecting), Some(SocketState::Ready));
-        bot.connect(Phase::Grant, Connect::Rejected);
-        bot.closed(Some(1008));
-        bot.closed(Some(4711));
-        bot.closed(None);
-        bot.frame_in("ack");
-        bot.frame_out("user_message");
-        for (series, value) in [
-            (r#"rtm_bridge_turns_total{bot="support",outcome="quiet"}"#, "1"),
-            (r#"rtm_bridge_turns_total{bot="support",outcome="no-reply"}"#, "1"),
-            (r#"rtm_bridge_turn_seconds_count{bot="support",part="ack"}"#, "1"),
-            (r#"rtm_bridge_sockets{bot="support",state="connecting"}"#, "0"),
-            (r#"rtm_bridge_sockets{bot="support",state="ready"}"#, "1"),
-            (r#"rtm_bridge_connects_total{bot="support",phase="grant",result="rejected"}"#, "1"),
-            (r#"rtm_bridge_socket_closes_total{bot="support",code="1008"}"#, "1"),
-            (r#"rtm_bridge_socket_closes_total{bot="support",code="other"}"#, "1"),
-            (r#"rtm_bridge_socket_closes_total{bot="support",code="none"}"#, "1"),
-            (r#"rtm_bridge_frames_total{bot="support",direction="in",type="ack"}"#, "1"),
-            (r#"rtm_bridge_frames_total{bot="support",direction="out",type="user_message"}"#, "1"),
-        ] {
-            assert_eq!(line(&metrics, series), format!("{series} {value}"));
-        }
-    }
-
-    #[test]
-    fn a_word_outside_its_set_never_becomes_a_label() {
-        let metrics = Metrics::new(WORDS).unwrap();
-        metrics.bot(&BotName::new("b").unwrap()).unwrap().frame_in("alice@example.org");
-        metrics.route("/a/{b}").unwrap().answered("BREW", 418, Duration::ZERO);
-        assert!(metrics.route("/a/alice").is_none());
-        let text = metrics.text().unwrap();
-        assert!(!text.contains("alice") && !text.contains("BREW"), "{text}");
-        let series = r#"rtm_bridge_http_requests_total{method="other",route="/a/{b}",status="4xx"}"#;
-        assert_eq!(line(&metrics, series), format!("{series} 1"));
-    }
-
-    #[test]
-    fn two_bridges_in_a_process_count_apart() {
-        let (one, two) = (Metrics::new(WORDS).unwrap(), Metrics::new(WORDS).unwrap());
-        one.panics.inc();
-        assert_eq!(line(&one, "rtm_bridge_panics_total"), "rtm_bridge_panics_total 1");
-        assert_eq!(line(&two, "rtm_bridge_panics_total"), "rtm_bridge_panics_total 0");
-    }
-
-    #[test]
-    fn says_which_version_runs() {
-        let metrics = Metrics::new(WORDS).unwrap();
-        assert!(line(&metrics, "rtm_bridge_build_info").contains(env!("CARGO_PKG_VERSION")));
-    }
-}
+mod tests;

@@ -176,22 +176,4 @@ fn new_id(front: &Front) -> Result<MessageId, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wait_goes_before_respond_async_and_both_before_the_default() {
-        let default = Duration::from_secs(15);
-        let check = |wait: Option<u64>, respond_async, callback| {
-            let prefer = Prefer { wait: wait.map(Duration::from_secs), respond_async };
-            let (wait, applied) = choose_wait(prefer, callback, default).unwrap();
-            (wait.map(|wait| wait.as_secs()), applied.map(|value| value.to_str().unwrap().to_owned()))
-        };
-        assert_eq!(check(None, false, false), (Some(15), None));
-        assert_eq!(check(Some(3), false, false), (Some(3), Some("wait=3".to_owned())));
-        assert_eq!(check(Some(3), true, true), (Some(3), Some("wait=3".to_owned())));
-        assert_eq!(check(Some(0), false, false), (None, Some("wait=0".to_owned())));
-        assert_eq!(check(None, true, false), (None, Some("respond-async".to_owned())));
-        assert_eq!(check(None, false, true), (None, None));
-    }
-}
+mod tests;
