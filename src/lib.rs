@@ -14,6 +14,8 @@
 
 pub mod config;
 pub mod domain;
+pub mod http;
 pub mod hub;
+pub mod metrics;
 pub mod rtm;
 pub mod store;

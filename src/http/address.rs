@@ -1,0 +1,161 @@
+//! What a URL addresses: the conversation of `/conversations/{user}/…?bot=NAME`.
+//!
+//! Pure. The user is taken from the path as it came over the wire and decoded exactly once: routers decode
+//! some escapes and keep others, so that `%2F` and `%252F` could no longer be told apart after them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::auth::Caller;
+use super::problem::{Failure, Mistakes};
+use crate::config::{Bot, Config};
+use crate::domain::{ConversationId, Message, ProblemKind, UserId};
+
+/// What RFC 3986 lets stand in a path segment without an escape, whoever reads it.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A conversation, and the bot's configuration.
+#[derive(Debug)]
+pub(super) struct Address<'c> {
+    pub(super) conversation: ConversationId,
+    pub(super) bot: &'c Arc<Bot>,
+}
+
+impl<'c> Address<'c> {
+    /// Reads path and query; mistakes are noted at `path/user`, `query/bot` and `query/NAME`.
+    ///
+    /// # Errors
+    /// `forbidden` for what the caller may not use, then `not-found` for a bot that is not configured.
+    pub(super) fn read(
+        config: &'c Config,
+        caller: Caller<'_>,
+        path: &str,
+        query: &str,
+        mistakes: &mut Mistakes,
+    ) -> Result<Option<Self>, Failure> {
+        let user = path.split('/').nth(2).unwrap_or_default();
+        let user = mistakes.note("path/user", decode(user));
+        let user = user.and_then(|user| mistakes.note("path/user", UserId::new(&user)));
+        let named = bot_name(query, mistakes);
+        let default = || match (&config.default_bot, config.bots.as_slice()) {
+            (Some(name), _) => Some(Cow::from(name.as_str())),
+            (None, [only]) => Some(Cow::from(only.name.as_str())),
+            (None, _) => None,
+        };
+        let Ok(named) = named else { return Ok(None) };
+        let Some(name) = named.or_else(default) else {
+            mistakes.add("query/bot", "is required: there is no default bot");
+            return Ok(None);
+        };
+        caller.check_bot(&name)?;
+        if let Some(user) = &user {
+            caller.check_user(user)?;
+        }
+        let bot = config.bots.iter().find(|bot| bot.name.as_str() == name).ok_or_else(|| {
+            Failure::new(ProblemKind::NotFound, "There is no bot of this name; see `bot` in the query.")
+        })?;
+        Ok(user.map(|user| Self { conversation: ConversationId::new(bot.name.clone(), user), bot }))
+    }
+}
+
+/// Where a message can be read.
+pub(super) fn location(message: &Message) -> String {
+    let conversation = &message.accepted.new.conversation;
+    let user = utf8_percent_encode(conversation.user.as_str(), RESERVED);
+    // A bot's name has no character that would need an escape.
+    format!("/conversations/{user}/messages/{}?bot={}", message.accepted.id, conversation.bot)
+}
+
+/// The one `bot` of a query; every other parameter is a mistake. `Err` where there was one.
+fn bot_name<'q>(query: &'q str, mistakes: &mut Mistakes) -> Result<Option<Cow<'q, str>>, ()> {
+    let mut bot = None;
+    let mut failed = false;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut refuse = |at: String, detail| {
+            failed = true;
+            mistakes.add(at, detail);
+        };
+        match (decode(name).as_deref(), decode(value)) {
+            (Ok("bot"), Ok(_)) if bot.is_some() => refuse("query/bot".to_owned(), "stands more than once"),
+            (Ok("bot"), Ok(value)) if value.is_empty() => refuse("query/bot".to_owned(), "must not be empty"),
+            (Ok("bot"), Ok(value)) => bot = Some(value),
+            (Ok("bot"), Err(detail)) => refuse("query/bot".to_owned(), detail),
+            (Ok(other), _) => refuse(format!("query/{other}"), "is not known; known here is: bot"),
+            (Err(detail), _) => refuse(format!("query/{name}"), detail),
+        }
+    }
+    if failed { Err(()) } else { Ok(bot) }
+}
+
+/// Takes one level of percent-encoding off. `+` stays a plus.
+///
+/// # Errors
+/// What is wrong with it: a `%` without two hexadecimal digits, or bytes that are not UTF-8.
+pub(super) fn decode(text: &str) -> Result<Cow<'_, str>, &'static str> {
+    let well_formed = text
+        .split('%')
+        .skip(1)
+        .all(|rest| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()));
+    if !well_formed {
+        return Err("must be percent-encoded: `%` takes two hexadecimal digits after it");
+    }
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| "must be UTF-8 under its percent-encoding")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn decodes_one_level() {
+        for (text, expected) in [
+            ("alice", "alice"),
+            ("a%2Fb", "a/b"),
+            ("a%252Fb", "a%2Fb"),
+            ("Zo%C3%AB", "Zoë"),
+            ("a+b%20c", "a+b c"),
+            ("%25", "%"),
+        ] {
+            assert_eq!(decode(text).as_deref(), Ok(expected), "{text}");
+        }
+        for bad in ["%", "a%2", "%zz", "%C3", "%ff%fe", "%2%46"] {
+            assert!(decode(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_query_names_one_bot_and_nothing_else() {
+        let read = |query: &str| {
+            let mut mistakes = Mistakes::default();
+            let bot = bot_name(query, &mut mistakes).map(|bot| bot.map(Cow::into_owned));
+            let pointers: Vec<_> = mistakes.into_vec().into_iter().map(|m| m.pointer).collect();
+            (bot, pointers)
+        };
+        assert_eq!(read(""), (Ok(None), vec![]));
+        assert_eq!(read("bot=a%2Db&"), (Ok(Some("a-b".to_owned())), vec![]));
+        assert_eq!(read("bot=a&bot=a"), (Err(()), vec!["query/bot".into()]));
+        assert_eq!(read("bot"), (Err(()), vec!["query/bot".into()]));
+        assert_eq!(read("bot=%zz"), (Err(()), vec!["query/bot".into()]));
+        assert_eq!(read("b%6Ft=a&Bot=b&x"), (Err(()), vec!["query/Bot".into(), "query/x".into()]));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(text in any::<String>()) {
+            let encoded = utf8_percent_encode(&text, RESERVED).to_string();
+            prop_assert!(encoded.is_ascii() && !encoded.contains(['/', '?', '#']));
+            prop_assert_eq!(decode(&encoded).unwrap(), text);
+        }
+
+        #[test]
+        fn any_text_is_decoded_or_refused(text in any::<String>()) {
+            let _ = decode(&text);
+        }
+    }
+}

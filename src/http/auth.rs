@@ -1,0 +1,167 @@
+//! Who calls, and what they may do (api.md 6).
+//!
+//! The order of refusals is part of the contract: who is not known learns nothing but 401; who is known learns
+//! 403 for whatever its configuration does not cover, whether that exists or not; only after that may a thing
+//! be called missing. So the names of other bots cannot be found out by trying.
+
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use sha2::{Digest as _, Sha256};
+use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
+
+use super::problem::Failure;
+use crate::config;
+use crate::domain::{ProblemKind, UserId};
+
+/// What a request wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// POST messages, DELETE conversations.
+    Send,
+    /// GET what belongs to conversations.
+    Read,
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Caller<'c> {
+    /// Nobody is configured, so that anybody may do anything; the configuration allows this on loopback only.
+    Anonymous,
+    /// One of `[[callers]]`.
+    Known(&'c config::Caller),
+}
+
+impl<'c> Caller<'c> {
+    /// The caller whose key stands in the `Authorization` header, if it may do this.
+    ///
+    /// # Errors
+    /// `unauthorized`, `forbidden`.
+    pub(super) fn of(
+        callers: &'c [config::Caller],
+        headers: &HeaderMap,
+        scope: Scope,
+    ) -> Result<Self, Failure> {
+        if callers.is_empty() {
+            return Ok(Self::Anonymous);
+        }
+        let caller = key(headers).and_then(|key| find(callers, key)).ok_or_else(|| {
+            unauthorized("Send a caller's key as `Authorization: Bearer KEY`; this one is absent or unknown.")
+        })?;
+        let (covered, name) = match scope {
+            Scope::Send => (caller.scopes.send, "send"),
+            Scope::Read => (caller.scopes.read, "read"),
+        };
+        if covered {
+            Ok(Self::Known(caller))
+        } else {
+            Err(forbidden(format!("This key lacks the scope `{name}`.")))
+        }
+    }
+
+    /// Its name; keys for idempotency are kept apart by it.
+    pub(super) fn name(self) -> &'c str {
+        match self {
+            Self::Anonymous => "anonymous",
+            Self::Known(caller) => &caller.name,
+        }
+    }
+
+    /// Refuses a bot that its configuration does not list, known or not.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(super) fn check_bot(self, bot: &str) -> Result<(), Failure> {
+        match self {
+            Self::Known(config::Caller { bots: Some(bots), .. })
+                if !bots.iter().any(|known| known.as_str() == bot) =>
+            {
+                Err(forbidden(
+                    "This key does not cover this bot; choose another with `?bot=NAME`.".to_owned(),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a user outside its prefix.
+    ///
+    /// # Errors
+    /// `forbidden`.
+    pub(super) fn check_user(self, user: &UserId) -> Result<(), Failure> {
+        match self {
+            Self::Known(caller) if !user.as_str().starts_with(&caller.user_prefix) => {
+                Err(forbidden("This key does not cover this user: its users begin otherwise.".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The credentials of the one `Authorization: Bearer` header (RFC 6750; the scheme in any case).
+fn key(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION);
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, key) = value.as_bytes().split_at_checked("Bearer ".len())?;
+    let key = key.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
+}
+
+/// Compares with every caller, to the last byte: how long it takes says nothing about any key.
+fn find<'c>(callers: &'c [config::Caller], key: &[u8]) -> Option<&'c config::Caller> {
+    let presented: [u8; 32] = Sha256::digest(key).into();
+    let mut found = u64::MAX;
+    for (index, caller) in (0_u64..).zip(callers) {
+        found.conditional_assign(&index, presented.ct_eq(&caller.key_sha256));
+    }
+    callers.get(usize::try_from(found).ok()?)
+}
+
+fn unauthorized(detail: &'static str) -> Failure {
+    Failure::new(ProblemKind::Unauthorized, detail)
+        .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+fn forbidden(detail: String) -> Failure {
+    Failure::new(ProblemKind::Forbidden, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(values: &[&'static str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn reads_one_bearer_key() {
+        assert_eq!(key(&headers(&["Bearer abc"])), Some(&b"abc"[..]));
+        assert_eq!(key(&headers(&["bEARER   abc "])), Some(&b"abc"[..]));
+        for bad in [&[][..], &[""], &["Bearer"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer a"]] {
+            assert_eq!(key(&headers(bad)), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn finds_the_caller_whose_key_it_is() {
+        let caller = |name: &str, key: &str| config::Caller {
+            name: name.to_owned(),
+            key_sha256: Sha256::digest(key).into(),
+            scopes: config::Scopes::default(),
+            bots: None,
+            user_prefix: String::new(),
+            rate_per_minute: 0,
+            max_open_requests: 0,
+            webhook_secrets: Vec::new(),
+        };
+        let callers = [caller("a", "one"), caller("b", "two"), caller("c", "three")];
+        let name = |key: &str| find(&callers, key.as_bytes()).map(|caller| caller.name.as_str());
+        assert_eq!(name("one"), Some("a"));
+        assert_eq!(name("three"), Some("c"));
+        assert_eq!(name("two "), None);
+        assert_eq!(name(""), None);
+    }
+}

@@ -1,0 +1,344 @@
+//! The body of a POST: reading it within bounds, and checking it so that all mistakes are told at once.
+//!
+//! The checking ([`parse`]) is pure. It looks at one level of an object at a time and leaves values as text
+//! until they are asked for: nothing is guessed (derived readers take an array for a struct), every mistake
+//! has its pointer, and what is passed on to the bot stays as it was written. `null` means absent.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::web::Payload;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::StrDeserializer;
+use serde_json::value::RawValue;
+use url::Url;
+
+use super::json::{self, Text};
+use super::problem::{Failure, Mistakes};
+use crate::domain::{
+    Attachment, Callback, Content, InvalidMessage, JsonObject, ProblemKind, Resend, SessionRequest, TurnRules,
+};
+
+/// The largest body, in bytes.
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
+
+/// The most files a message may carry.
+pub(super) const MAX_ATTACHMENTS: usize = 20;
+
+/// How long a caller may take to send its body.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A message's body, checked.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) content: Content,
+    pub(super) session: SessionRequest,
+    pub(super) rules: TurnRules,
+    pub(super) resend: Resend,
+    pub(super) callback: Option<Callback>,
+}
+
+/// Reads the body of a request that has to be JSON.
+///
+/// # Errors
+/// `unsupported-media-type`, `payload-too-large`, and `invalid-request` where it breaks off or takes too long.
+pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, Failure> {
+    check_type(headers)?;
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: usize| length > MAX_BYTES) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(READ_TIMEOUT, collect(payload)).await {
+        Ok(body) => body,
+        Err(_) => Err(broken("the body did not arrive within 30 s")),
+    }
+}
+
+async fn collect(mut payload: Payload) -> Result<Bytes, Failure> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|_| broken("the body broke off before its end"))?;
+        if first.len() + rest.len() + chunk.len() > MAX_BYTES {
+            return Err(too_large());
+        }
+        // Nearly every body comes in one piece, which is then not copied.
+        if first.is_empty() {
+            first = chunk;
+        } else {
+            rest.extend_from_slice(&chunk);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
+    whole.extend_from_slice(&first);
+    whole.extend_from_slice(&rest);
+    Ok(whole.freeze())
+}
+
+/// `application/json` and `application/*+json`, with any parameters, not compressed.
+fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
+    let refuse = |detail| Err(Failure::new(ProblemKind::UnsupportedMediaType, detail));
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok()?.split(';').next())
+        .map(|essence| essence.trim().to_ascii_lowercase());
+    let json =
+        essence.as_deref().and_then(|essence| essence.strip_prefix("application/")).is_some_and(|subtype| {
+            subtype == "json" || (subtype.len() > "+json".len() && subtype.ends_with("+json"))
+        });
+    if !json {
+        return refuse("The body must be JSON: send it with `Content-Type: application/json`.");
+    }
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if !encoding.as_bytes().eq_ignore_ascii_case(b"identity") => {
+            refuse("The body must not be compressed: send it without `Content-Encoding`.")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn too_large() -> Failure {
+    // The rest of the body is not read, so that nothing else can be read from this connection.
+    Failure::new(ProblemKind::PayloadTooLarge, "The body may have 1 MiB at most.").closing()
+}
+
+fn broken(detail: &'static str) -> Failure {
+    let mut mistakes = Mistakes::default();
+    mistakes.add("", detail);
+    Failure::from(mistakes).closing()
+}
+
+/// Checks a body and notes everything that is wrong with it; `None` where something is.
+pub(super) fn parse(body: &[u8], mistakes: &mut Mistakes) -> Option<Draft> {
+    let Ok(body) = std::str::from_utf8(body) else {
+        mistakes.add("", "must be UTF-8");
+        return None;
+    };
+    let mut check = Check { mistakes, failed: false };
+    let draft = check.draft(body);
+    if check.failed { None } else { draft }
+}
+
+struct Check<'m> {
+    mistakes: &'m mut Mistakes,
+    failed: bool,
+}
+
+impl Check<'_> {
+    fn add(&mut self, pointer: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) {
+        self.failed = true;
+        self.mistakes.add(pointer, detail);
+    }
+
+    fn note<T, E: Into<Cow<'static, str>>>(&mut self, at: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(at.to_owned(), error)).ok()
+    }
+
+    fn draft(&mut self, body: &str) -> Option<Draft> {
+        let [text, display, attachments, custom, tags, meta, session, turn, resend, callback] = self.object(
+            "",
+            body,
+            [
+                "text",
+                "displayText",
+                "attachments",
+                "customData",
+                "metaTags",
+                "meta",
+                "session",
+                "turn",
+                "resend",
+                "callback",
+            ],
+        )?;
+        // Everything is looked at before anything is given up: the caller learns of all mistakes.
+        let content = self
+            .required("/text", text)
+            .and_then(|text| self.text("/text", text))
+            .and_then(|text| self.note("/text", Content::new(text)));
+        let display_text = display.and_then(|text| self.text("/displayText", text));
+        let attachments = attachments.map(|list| self.attachments(list)).unwrap_or_default();
+        let custom_data = custom.and_then(|value| self.passed_on("/customData", value));
+        let meta_tags = tags.and_then(|value| self.passed_on("/metaTags", value));
+        let meta = meta.and_then(|value| self.passed_on("/meta", value));
+        let session = session
+            .and_then(|value| self.choice("/session", value, "must be `continue`, `new` or `newKeepAgent`"))
+            .unwrap_or_default();
+        let rules = turn.map(|turn| self.rules(turn)).unwrap_or_default();
+        let resend = resend
+            .and_then(|value| self.choice("/resend", value, "must be `never` or `auto`"))
+            .unwrap_or_default();
+        let callback = callback.and_then(|value| self.callback(value));
+        let mut content = content?;
+        content.display_text = display_text;
+        content.attachments = attachments;
+        content.custom_data = custom_data;
+        content.meta_tags = meta_tags;
+        content.meta = meta;
+        Some(Draft { content, session, rules, resend, callback })
+    }
+
+    /// The values of these members, by name; others are mistakes.
+    fn object<'a, const N: usize>(
+        &mut self,
+        at: &str,
+        text: &'a str,
+        names: [&str; N],
+    ) -> Option<[Option<&'a RawValue>; N]> {
+        let members = match json::object(text) {
+            Ok(members) => members,
+            Err(error) if error.is_data() => {
+                self.add(at.to_owned(), "must be a JSON object");
+                return None;
+            }
+            Err(error) => {
+                self.add(at.to_owned(), format!("is not valid JSON: {error}"));
+                return None;
+            }
+        };
+        let mut values = [None; N];
+        for (index, (key, value)) in members.iter().enumerate() {
+            let known = names.iter().zip(values.iter_mut()).find(|(name, _)| *name == key);
+            if members.iter().take(index).any(|(earlier, _)| earlier == key) {
+                self.add(pointer(at, key), "stands more than once");
+            } else if let Some((_, slot)) = known {
+                *slot = (value.get() != "null").then_some(*value);
+            } else {
+                self.add(pointer(at, key), format!("is not known; known here are: {}", names.join(", ")));
+            }
+        }
+        Some(values)
+    }
+
+    fn required<'a>(&mut self, at: &str, value: Option<&'a RawValue>) -> Option<&'a RawValue> {
+        if value.is_none() {
+            self.add(at.to_owned(), "is required");
+        }
+        value
+    }
+
+    fn text(&mut self, at: &str, value: &RawValue) -> Option<Box<str>> {
+        match serde_json::from_str::<Text<'_>>(value.get()) {
+            Ok(Text(text)) => Some(text.into()),
+            Err(_) if value.get().starts_with('"') => {
+                self.add(at.to_owned(), "must be valid Unicode; it has an escape that is none");
+                None
+            }
+            Err(_) => {
+                self.add(at.to_owned(), "must be a string");
+                None
+            }
+        }
+    }
+
+    fn choice<T: for<'de> Deserialize<'de>>(
+        &mut self,
+        at: &str,
+        value: &RawValue,
+        choices: &'static str,
+    ) -> Option<T> {
+        let word = serde_json::from_str::<Text<'_>>(value.get()).ok();
+        let chosen = word.and_then(|Text(word)| {
+            let word: StrDeserializer<'_, serde::de::value::Error> = word.as_ref().into_deserializer();
+            T::deserialize(word).ok()
+        });
+        self.note(at, chosen.ok_or(choices))
+    }
+
+    /// An object that the bot gets as it is. It is read once all the same: what another reader might take for
+    /// something else must not get through.
+    fn passed_on(&mut self, at: &str, value: &RawValue) -> Option<JsonObject> {
+        let object = self.note(at, JsonObject::new(value.to_owned()))?;
+        match serde_json::from_str::<json::Value>(value.get()) {
+            Ok(_) => Some(object),
+            Err(error) => {
+                self.add(at.to_owned(), format!("cannot be passed on: {error}"));
+                None
+            }
+        }
+    }
+
+    fn attachments(&mut self, value: &RawValue) -> Vec<Attachment> {
+        let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
+            self.add("/attachments", "must be an array of attachments");
+            return Vec::new();
+        };
+        if items.len() > MAX_ATTACHMENTS {
+            self.add("/attachments", format!("may have {MAX_ATTACHMENTS} items at most"));
+            return Vec::new();
+        }
+        let check =
+            |(index, item): (usize, &&RawValue)| self.attachment(&format!("/attachments/{index}"), item);
+        items.iter().enumerate().filter_map(check).collect()
+    }
+
+    fn attachment(&mut self, at: &str, item: &RawValue) -> Option<Attachment> {
+        let [id, name, kind] = self.object(at, item.get(), ["fileId", "fileName", "fileType"])?;
+        let id_at = pointer(at, "fileId");
+        let file_id = self.required(&id_at, id).and_then(|id| self.text(&id_at, id));
+        if file_id.as_deref() == Some("") {
+            self.add(id_at, "must not be empty");
+        }
+        let file_name = name.and_then(|name| self.text(&pointer(at, "fileName"), name));
+        let file_type = kind.and_then(|kind| self.text(&pointer(at, "fileType"), kind));
+        Some(Attachment { file_id: file_id?, file_name, file_type })
+    }
+
+    fn rules(&mut self, value: &RawValue) -> TurnRules {
+        let members = self.object("/turn", value.get(), ["expectReplies", "quietMs", "deadlineMs"]);
+        let [replies, quiet, deadline] = members.unwrap_or_default();
+        // One at a time: a constructor that takes all three tells of one mistake only.
+        let replies = self.whole("/turn/expectReplies", replies, InvalidMessage::ExpectReplies, |n| {
+            TurnRules::new(Some(n), None, None)
+        });
+        let quiet = self
+            .whole("/turn/quietMs", quiet, InvalidMessage::Quiet, |n| TurnRules::new(None, Some(n), None));
+        let deadline = self.whole("/turn/deadlineMs", deadline, InvalidMessage::Deadline, |n| {
+            TurnRules::new(None, None, Some(n))
+        });
+        TurnRules::new(replies, quiet, deadline).unwrap_or_default()
+    }
+
+    /// A whole number that passes a check. `2.0` is one, as JSON Schema counts.
+    fn whole(
+        &mut self,
+        at: &'static str,
+        value: Option<&RawValue>,
+        error: InvalidMessage,
+        check: impl Fn(u64) -> Result<TurnRules, InvalidMessage>,
+    ) -> Option<u64> {
+        let number = match serde_json::from_str::<json::Value>(value?.get()) {
+            Ok(json::Value::Whole(number)) => u64::try_from(number).map_err(|_| error),
+            _ => Err(error),
+        };
+        self.note(at, number.and_then(|number| check(number).map(|_| number)))
+    }
+
+    fn callback(&mut self, value: &RawValue) -> Option<Callback> {
+        let [url] = self.object("/callback", value.get(), ["url"])?;
+        let url = self.required("/callback/url", url)?;
+        let url = self.text("/callback/url", url)?;
+        let usable =
+            Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        self.note(
+            "/callback/url",
+            if usable { Ok(()) } else { Err("must be an absolute http or https URL") },
+        )?;
+        Some(Callback { url })
+    }
+}
+
+/// A JSON pointer one step further (RFC 6901).
+fn pointer(at: &str, key: &str) -> String {
+    format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn read(body: &str) -> Result<Draft, Vec<String>> {
+    let mut mistakes = Mistakes::default();
+    let draft = parse(body.as_bytes(), &mut mistakes);
+    let pointers: Vec<_> =
+        mistakes.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect();
+    draft.filter(|_| pointers.is_empty()).ok_or(pointers)
+}
+
+#[test]
+fn a_whole_message_is_read() {
+    let draft = read(
+        r#"{"text":"Where is my \"order\"?","displayText":"Order","attachments":[{"fileId":"f","fileName":"a.png"}],
+            "customData":{"a": [1, 2.50]},"metaTags":{},"meta":{"locale":"fr-FR"},"session":"newKeepAgent",
+            "turn":{"expectReplies":2,"quietMs":50.0,"deadlineMs":6e5},"resend":"auto",
+            "callback":{"url":"https://example.org/hook"}}"#,
+    )
+    .unwrap();
+    assert_eq!(draft.content.text(), "Where is my \"order\"?");
+    assert_eq!(draft.content.display_text.as_deref(), Some("Order"));
+    assert_eq!(draft.content.attachments[0].file_name.as_deref(), Some("a.png"));
+    assert_eq!(draft.content.custom_data.unwrap().raw().get(), r#"{"a": [1, 2.50]}"#);
+    assert_eq!(draft.session, SessionRequest::NewKeepAgent);
+    assert_eq!(draft.rules.expect_replies(), Some(2));
+    assert_eq!(draft.rules.quiet(), Some(Duration::from_millis(50)));
+    assert_eq!(draft.rules.deadline(), Some(Duration::from_mins(10)));
+    assert_eq!(draft.resend, Resend::Auto);
+    assert_eq!(&*draft.callback.unwrap().url, "https://example.org/hook");
+}
+
+#[test]
+fn null_is_absent() {
+    let draft = read(
+        r#"{"text":"a","displayText":null,"attachments":null,"customData":null,"metaTags":null,"meta":null,
+            "session":null,"turn":null,"resend":null,"callback":null}"#,
+    )
+    .unwrap();
+    assert!(draft.content.meta.is_none() && draft.callback.is_none());
+    assert_eq!(read(r#"{"text":null}"#).unwrap_err(), ["/text"]);
+}
+
+#[test]
+fn each_mistake_has_its_pointer() {
+    for (body, pointers) in [
+        ("{}".to_owned(), &["/text"][..]),
+        (r#"{"text":5}"#.to_owned(), &["/text"]),
+        (r#"{"text":"\ud800"}"#.to_owned(), &["/text"]),
+        (format!(r#"{{"text":"{}"}}"#, "x".repeat(65_537)), &["/text"]),
+        (r#"{"text":"a","text":"a"}"#.to_owned(), &["/text"]),
+        (r#"{"text":"a","\u0074ext":"b"}"#.to_owned(), &["/text"]),
+        (r#"{"text":"a","Text":"a","a/b~":1}"#.to_owned(), &["/Text", "/a~1b~0"]),
+        (r#"{"text":"a","session":"Continue"}"#.to_owned(), &["/session"]),
+        (r#"{"text":"a","session":{"continue":null}}"#.to_owned(), &["/session"]),
+        (r#"{"text":"a","resend":true}"#.to_owned(), &["/resend"]),
+        (r#"{"text":"a","turn":[1,50,500]}"#.to_owned(), &["/turn"]),
+        (
+            r#"{"text":"a","turn":{"expectReplies":51,"quietMs":"50","deadlineMs":-1}}"#.to_owned(),
+            &["/turn/expectReplies", "/turn/quietMs", "/turn/deadlineMs"],
+        ),
+        (r#"{"text":"a","turn":{"quietMs":1e400}}"#.to_owned(), &["/turn/quietMs"]),
+        (
+            r#"{"text":"a","customData":[],"metaTags":"{","meta":1}"#.to_owned(),
+            &["/customData", "/metaTags", "/meta"],
+        ),
+        (r#"{"text":"a","customData":{"a":{"b":1,"b":2}}}"#.to_owned(), &["/customData"]),
+        (format!(r#"{{"text":"a","meta":{{"a":{}{}}}}}"#, "[".repeat(200), "]".repeat(200)), &["/meta"]),
+        (r#"{"text":"a","attachments":{"fileId":"f"}}"#.to_owned(), &["/attachments"]),
+        (
+            r#"{"text":"a","attachments":["f",{"fileId":""},{}]}"#.to_owned(),
+            &["/attachments/0", "/attachments/1/fileId", "/attachments/2/fileId"],
+        ),
+        (format!(r#"{{"text":"a","attachments":[{}1]}}"#, "1,".repeat(20)), &["/attachments"]),
+        (r#"{"text":"a","callback":"https://example.org/"}"#.to_owned(), &["/callback"]),
+        (r#"{"text":"a","callback":["https://example.org/"]}"#.to_owned(), &["/callback"]),
+        (r#"{"text":"a","callback":{}}"#.to_owned(), &["/callback/url"]),
+        (r#"{"text":"a","callback":{"url":"/hook"}}"#.to_owned(), &["/callback/url"]),
+        (r#"{"text":"a","callback":{"url":"ftp://example.org/"}}"#.to_owned(), &["/callback/url"]),
+    ] {
+        assert_eq!(read(&body).unwrap_err(), pointers, "{body:.200}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_draft_or_mistakes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut mistakes = Mistakes::default();
+        let draft = parse(&bytes, &mut mistakes);
+        prop_assert_eq!(draft.is_none(), !mistakes.is_empty());
+    }
+
+    #[test]
+    fn any_text_within_bounds_arrives_as_it_was(text in ".{1,200}") {
+        let draft = read(&serde_json::json!({ "text": text }).to_string()).unwrap();
+        prop_assert_eq!(draft.content.text(), text);
+    }
+
+    #[test]
+    fn a_draft_exists_exactly_where_nothing_is_wrong(
+        text in prop_oneof![Just("\"a\""), Just("\"\""), Just("1"), Just("null")],
+        session in prop_oneof![Just("\"new\""), Just("\"old\""), Just("null"), Just("[]")],
+        quiet in prop_oneof![Just("49"), Just("50"), Just("60000"), Just("60001"), Just("50.5"), Just("\"x\"")],
+    ) {
+        let body = format!(r#"{{"text":{text},"session":{session},"turn":{{"quietMs":{quiet}}}}}"#);
+        let mut mistakes = Mistakes::default();
+        let draft = parse(body.as_bytes(), &mut mistakes);
+        prop_assert_eq!(draft.is_some(), mistakes.is_empty());
+        let right = text == "\"a\"" && matches!(session, "\"new\"" | "null") && matches!(quiet, "50" | "60000");
+        prop_assert_eq!(draft.is_some(), right);
+    }
+}

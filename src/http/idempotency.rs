@@ -1,0 +1,149 @@
+//! `Idempotency-Key`: reading it, and what makes two bodies the same.
+//!
+//! Pure. Two bodies are the same if they ask for the same: the hash is over the checked message, so that key
+//! order, whitespace, the way a number is written and defaults that are spelled out make no difference. A
+//! bot's own defaults (`quiet`, `deadline`) do not enter: a turn that leaves them out asks for whatever is
+//! configured, and a changed configuration must not turn a repeat into a mismatch.
+
+use actix_web::http::header::HeaderMap;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::body::Draft;
+use super::json::{self, Value};
+use super::problem::Mistakes;
+use crate::domain::{Attachment, Callback, JsonObject, Resend, SessionRequest};
+
+/// The longest key, in characters.
+const MAX_LENGTH: usize = 255;
+
+/// The caller's key, if it sent one. A bad one is a mistake at `header/Idempotency-Key`.
+pub(super) fn key(headers: &HeaderMap, mistakes: &mut Mistakes) -> Option<Box<str>> {
+    let mut values = headers.get_all("idempotency-key");
+    let key = values.next()?;
+    let visible = (1..=MAX_LENGTH).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
+    let text = key.to_str().ok().filter(|_| visible && values.next().is_none());
+    let detail = "must be one value of 1 to 255 visible ASCII characters";
+    mistakes.note("header/Idempotency-Key", text.map(Into::into).ok_or(detail))
+}
+
+/// The hash of what a body asks for.
+pub(super) fn digest(draft: &Draft) -> [u8; 32] {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Fixed<'a> {
+        text: &'a str,
+        display_text: Option<&'a str>,
+        attachments: &'a [Attachment],
+        session: SessionRequest,
+        turn: (Option<usize>, Option<u128>, Option<u128>),
+        resend: Resend,
+        callback: Option<&'a Callback>,
+    }
+    let Draft { content, session, rules, resend, callback } = draft;
+    let fixed = Fixed {
+        text: content.text(),
+        display_text: content.display_text.as_deref(),
+        attachments: &content.attachments,
+        session: *session,
+        turn: (
+            rules.expect_replies(),
+            rules.quiet().map(|span| span.as_millis()),
+            rules.deadline().map(|span| span.as_millis()),
+        ),
+        resend: *resend,
+        callback: callback.as_ref(),
+    };
+    // Replicas of different versions compare these: a change of the form takes a new first byte.
+    let mut hash = Sha256::new_with_prefix([1]);
+    // Plain data in a fixed order: writing it cannot fail, and gives the same text for the same message.
+    json::hash_text(&mut hash, &serde_json::to_string(&fixed).unwrap_or_default());
+    for object in [&content.custom_data, &content.meta_tags, &content.meta] {
+        hash_object(&mut hash, object.as_ref());
+    }
+    hash.finalize().into()
+}
+
+fn hash_object(hash: &mut Sha256, object: Option<&JsonObject>) {
+    match object.map(|object| (object, serde_json::from_str::<Value>(object.raw().get()))) {
+        None => hash.update(b"-"),
+        Some((_, Ok(value))) => value.hash(hash),
+        // The check of the body has read it before: it can be read.
+        Some((object, Err(_))) => json::hash_text(hash, object.raw().get()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::body;
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    fn of(text: &str) -> [u8; 32] {
+        let mut mistakes = Mistakes::default();
+        let draft = body::parse(text.as_bytes(), &mut mistakes);
+        digest(&draft.unwrap_or_else(|| panic!("{text}: {mistakes:?}")))
+    }
+
+    #[test]
+    fn the_same_wish_has_the_same_hash() {
+        let plain = of(r#"{"text":"hi"}"#);
+        for same in [
+            r#" { "text" : "\u0068i" } "#,
+            r#"{"session":"continue","text":"hi","resend":"never"}"#,
+            r#"{"text":"hi","turn":{},"attachments":[],"meta":null,"callback":null}"#,
+            r#"{"text":"hi","turn":{"quietMs":null}}"#,
+        ] {
+            assert_eq!(of(same), plain, "{same}");
+        }
+        assert_eq!(
+            of(r#"{"text":"hi","turn":{"quietMs":100},"meta":{"a":1,"b":[2.5]}}"#),
+            of(r#"{"meta":{"b":[25e-1],"a":1.0},"turn":{"quietMs":1e2},"text":"hi"}"#),
+        );
+    }
+
+    #[test]
+    fn another_wish_has_another_hash() {
+        let texts = [
+            r#"{"text":"hi"}"#,
+            r#"{"text":"hi "}"#,
+            r#"{"text":"hi","displayText":"hi"}"#,
+            r#"{"text":"hi","displayText":""}"#,
+            r#"{"text":"hi","session":"new"}"#,
+            r#"{"text":"hi","session":"newKeepAgent"}"#,
+            r#"{"text":"hi","resend":"auto"}"#,
+            r#"{"text":"hi","turn":{"quietMs":500}}"#,
+            r#"{"text":"hi","turn":{"deadlineMs":500}}"#,
+            r#"{"text":"hi","turn":{"expectReplies":1}}"#,
+            r#"{"text":"hi","customData":{}}"#,
+            r#"{"text":"hi","metaTags":{}}"#,
+            r#"{"text":"hi","meta":{}}"#,
+            r#"{"text":"hi","meta":{"a":null}}"#,
+            r#"{"text":"hi","attachments":[{"fileId":"1"}]}"#,
+            r#"{"text":"hi","attachments":[{"fileId":"1","fileName":"1"}]}"#,
+            r#"{"text":"hi","callback":{"url":"https://example.org/"}}"#,
+        ];
+        let hashes: std::collections::HashSet<_> = texts.iter().map(|text| of(text)).collect();
+        assert_eq!(hashes.len(), texts.len());
+    }
+
+    #[test]
+    fn keys_are_visible_and_single() {
+        let check = |keys: &[&'static [u8]]| {
+            let mut headers = HeaderMap::new();
+            for key in keys {
+                let value = HeaderValue::from_bytes(key).unwrap();
+                headers.append(HeaderName::from_static("idempotency-key"), value);
+            }
+            let mut mistakes = Mistakes::default();
+            let key = key(&headers, &mut mistakes);
+            (key, mistakes.into_vec().len())
+        };
+        assert_eq!(check(&[]), (None, 0));
+        assert_eq!(check(&[b"\"8e03-~!\""]), (Some("\"8e03-~!\"".into()), 0));
+        assert_eq!(check(&[&[b'k'; 255]]), (Some("k".repeat(255).into()), 0));
+        for bad in [&[&b""[..]][..], &[b"a b"], &["ä".as_bytes()], &[&[b'k'; 256]], &[b"a", b"a"]] {
+            assert_eq!(check(bad), (None, 1), "{bad:?}");
+        }
+    }
+}

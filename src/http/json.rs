@@ -1,0 +1,280 @@
+//! JSON as its value: what two texts that say the same have in common.
+//!
+//! Pure. Objects are read strictly: a key that stands twice has no agreed meaning (RFC 8259, section 4), so it
+//! is refused rather than guessed. Two readings are offered: [`object`], one level of an object with its
+//! values left as text, and [`Value`], the whole value, to compare and to hash.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+/// A string, borrowed where it has no escapes.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// The members of an object in their order, repeated keys included.
+pub(super) fn object(text: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawValue)>> {
+    struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+    impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct Read;
+
+            impl<'de> Visitor<'de> for Read {
+                type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("an object")
+                }
+
+                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                    let mut members = Vec::with_capacity(8);
+                    while let Some((Text(key), value)) = map.next_entry()? {
+                        members.push((key, value));
+                    }
+                    Ok(members)
+                }
+            }
+
+            deserializer.deserialize_map(Read).map(Self)
+        }
+    }
+
+    serde_json::from_str::<Members<'_>>(text).map(|Members(members)| members)
+}
+
+/// A whole value. Depth is bounded by `serde_json`'s own limit of 128.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    /// Any number without a fraction that a 128-bit integer holds, however it was written.
+    Whole(i128),
+    Fraction(f64),
+    Text(String),
+    Array(Vec<Self>),
+    Object(BTreeMap<String, Self>),
+}
+
+impl Value {
+    /// The value of a JSON number.
+    fn number(value: f64) -> Self {
+        const WHOLE: f64 = 1e38;
+        if value.fract() == 0.0 && value.abs() < WHOLE {
+            #[expect(clippy::cast_possible_truncation, reason = "no fraction, and within i128")]
+            let whole = value as i128;
+            Self::Whole(whole)
+        } else {
+            Self::Fraction(value)
+        }
+    }
+
+    /// Feeds the value to a hash, so that equal values and only they give equal bytes: each part carries
+    /// its kind and its length.
+    pub(super) fn hash(&self, hash: &mut Sha256) {
+        match self {
+            Self::Null => hash.update(b"n"),
+            Self::Bool(false) => hash.update(b"f"),
+            Self::Bool(true) => hash.update(b"t"),
+            Self::Whole(whole) => {
+                hash.update(b"w");
+                hash.update(whole.to_be_bytes());
+            }
+            Self::Fraction(value) => {
+                hash.update(b"d");
+                hash.update(value.to_bits().to_be_bytes());
+            }
+            Self::Text(text) => hash_text(hash, text),
+            Self::Array(items) => {
+                hash.update(b"a");
+                hash.update((items.len() as u64).to_be_bytes());
+                for item in items {
+                    item.hash(hash);
+                }
+            }
+            Self::Object(members) => {
+                hash.update(b"o");
+                hash.update((members.len() as u64).to_be_bytes());
+                for (key, value) in members {
+                    hash_text(hash, key);
+                    value.hash(hash);
+                }
+            }
+        }
+    }
+}
+
+/// Feeds a text to a hash, with its length.
+pub(super) fn hash_text(hash: &mut Sha256, text: &str) {
+    hash.update(b"s");
+    hash.update((text.len() as u64).to_be_bytes());
+    hash.update(text);
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Bool(value))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(Value::Whole(value.into()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(Value::Whole(value.into()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(Value::number(value))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(Value::Text(value.to_owned()))
+            }
+
+            fn visit_string<E>(self, value: String) -> Result<Value, E> {
+                Ok(Value::Text(value))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(Value::Array(items))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+                let mut members = BTreeMap::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    if members.contains_key(&key) {
+                        return Err(A::Error::custom("a key stands twice in one object"));
+                    }
+                    members.insert(key, map.next_value()?);
+                }
+                Ok(Value::Object(members))
+            }
+        }
+
+        deserializer.deserialize_any(Read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> serde_json::Result<Value> {
+        serde_json::from_str(text)
+    }
+
+    fn digest(value: &Value) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        value.hash(&mut hash);
+        hash.finalize().into()
+    }
+
+    #[test]
+    fn equal_values_are_equal_however_written() {
+        for (one, other) in [
+            (r#"{"a":1,"b":[true,null]}"#, "{ \"b\" : [ true , null ] ,\n \"a\" : 1.0 }"),
+            ("1000000000000000000", "1e18"),
+            ("-0.0", "0"),
+            (r#""\u00e9\/""#, r#""é/""#),
+            ("2.50", "25e-1"),
+        ] {
+            assert_eq!(digest(&read(one).unwrap()), digest(&read(other).unwrap()), "{one}");
+        }
+    }
+
+    #[test]
+    fn different_values_differ() {
+        let texts = [
+            "null",
+            "false",
+            "true",
+            "0",
+            "1",
+            "1.5",
+            "\"\"",
+            "\"1\"",
+            "[]",
+            "[1]",
+            "[[1]]",
+            "[1,2]",
+            "[2,1]",
+            "{}",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":null}"#,
+            r#"[["a"],"b"]"#,
+            r#"["a",["b"]]"#,
+        ];
+        let digests: std::collections::HashSet<_> =
+            texts.iter().map(|text| digest(&read(text).unwrap())).collect();
+        assert_eq!(digests.len(), texts.len());
+    }
+
+    #[test]
+    fn refuses_what_has_no_agreed_meaning() {
+        assert!(read(r#"{"a":1,"a":1}"#).unwrap_err().to_string().contains("twice"));
+        assert!(read(r#"[{"a":{"\u0061":1,"a":2}}]"#).is_err());
+        assert!(read("1e999").is_err());
+        assert!(read(&"[".repeat(200)).is_err());
+    }
+
+    #[test]
+    fn an_object_keeps_order_and_repeats() {
+        let members = object(r#" {"b": [1, 2] , "\u0061":null,"b":{} } "#).unwrap();
+        let members: Vec<_> = members.iter().map(|(key, value)| (key.as_ref(), value.get())).collect();
+        assert_eq!(members, [("b", "[1, 2]"), ("a", "null"), ("b", "{}")]);
+        assert!(object("[1]").unwrap_err().is_data());
+        assert!(object("{} x").unwrap_err().is_syntax());
+    }
+
+    fn any_value() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            (-1e9..1e9).prop_map(|n: f64| n.into()),
+            ".{0,8}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map(".{0,4}", inner, 0..6)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whitespace_does_not_matter(value in any_value()) {
+            let tight = read(&value.to_string()).unwrap();
+            let loose = read(&serde_json::to_string_pretty(&value).unwrap()).unwrap();
+            prop_assert_eq!(digest(&tight), digest(&loose));
+        }
+    }
+}

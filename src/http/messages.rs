@@ -1,0 +1,179 @@
+//! POST and GET of messages (api.md 1).
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::address::{self, Address};
+use super::auth::{Caller, Scope};
+use super::body::{self, Draft};
+use super::exchange::{note, serve};
+use super::idempotency;
+use super::prefer::Prefer;
+use super::problem::{self, Failure, Mistakes};
+use super::{Front, MESSAGE, MESSAGES};
+use crate::domain::{Message, MessageId, NewMessage, Outcome, ProblemKind};
+use crate::hub::Posted;
+use crate::store::{Accept, Idempotency};
+
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
+/// `POST /conversations/{user}/messages`
+pub(super) async fn post(front: Data<Front>, request: HttpRequest, payload: Payload) -> HttpResponse {
+    serve(&front, MESSAGES, &request, accept(&front, &request, payload)).await
+}
+
+/// `GET /conversations/{user}/messages/{id}`
+pub(super) async fn get(front: Data<Front>, request: HttpRequest) -> HttpResponse {
+    serve(&front, MESSAGE, &request, read(&front, &request)).await
+}
+
+async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Failure> {
+    let headers = request.headers();
+    let uri = request.uri();
+    let config = &*front.config;
+    let caller = Caller::of(&config.callers, headers, Scope::Send)?;
+    let mut mistakes = Mistakes::default();
+    let address = Address::read(config, caller, uri.path(), uri.query().unwrap_or_default(), &mut mistakes)?;
+    let prefer = prefer(request, &mut mistakes);
+    let key = idempotency::key(headers, &mut mistakes);
+    let body = body::read(headers, payload).await?;
+    let draft = body::parse(&body, &mut mistakes);
+    let (Some(address), Some(prefer), Some(draft), true) = (address, prefer, draft, mistakes.is_empty())
+    else {
+        return Err(mistakes.into());
+    };
+    if draft.callback.is_some() {
+        return Err(Failure::new(
+            ProblemKind::CallbackRefused,
+            "This version delivers no webhooks yet, so it takes no callback. Leave `callback` out, and wait \
+             for the answer or read the message until it has ended.",
+        ));
+    }
+    let (wait, applied) = choose_wait(prefer, draft.callback.is_some(), config.reply.default_wait)?;
+    let id = new_id(front)?;
+    note("message.id", &id);
+    note("bot", &address.bot.name);
+    let idempotency =
+        key.map(|key| Idempotency { caller: caller.name().into(), key, body: idempotency::digest(&draft) });
+    let Draft { content, session, rules, resend, callback } = draft;
+    let message =
+        NewMessage { conversation: address.conversation, content, session, rules, resend, callback };
+    let accept = Accept { id, message, idempotency, max_open: address.bot.max_open_messages };
+    let posted = front.hub.post(accept, wait).await?;
+    if posted.replayed {
+        note("message.id", &posted.message.accepted.id);
+    }
+    posted_response(posted, applied)
+}
+
+async fn read(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Failure> {
+    let uri = request.uri();
+    let config = &*front.config;
+    let caller = Caller::of(&config.callers, request.headers(), Scope::Read)?;
+    let mut mistakes = Mistakes::default();
+    let address = Address::read(config, caller, uri.path(), uri.query().unwrap_or_default(), &mut mistakes)?;
+    let prefer = prefer(request, &mut mistakes);
+    let (Some(address), Some(prefer), true) = (address, prefer, mistakes.is_empty()) else {
+        return Err(mistakes.into());
+    };
+    // What is no id of ours is the id of no message.
+    let id: MessageId = uri.path().split('/').nth(4).and_then(|id| id.parse().ok()).ok_or_else(no_message)?;
+    note("message.id", &id);
+    note("bot", &address.bot.name);
+    let wait = prefer.wait.filter(|wait| !wait.is_zero());
+    let message = front.hub.message(&address.conversation, id, wait).await?.ok_or_else(no_message)?;
+    let mut response = written(StatusCode::OK, &message)?;
+    if let Some(wait) = prefer.wait {
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied_wait(wait)?);
+    }
+    Ok(response)
+}
+
+/// The `Prefer` headers; a bad `wait` is a mistake at `header/Prefer`.
+fn prefer(request: &HttpRequest, mistakes: &mut Mistakes) -> Option<Prefer> {
+    let headers = request.headers().get_all("prefer").map(HeaderValue::as_bytes);
+    mistakes.note("header/Prefer", Prefer::parse(headers).map_err(|error| error.to_string()))
+}
+
+/// How long a POST waits, and which preference that honours. No wait means: as soon as it is durable.
+fn choose_wait(
+    prefer: Prefer,
+    has_callback: bool,
+    default: Duration,
+) -> Result<(Option<Duration>, Option<HeaderValue>), Failure> {
+    let (wait, applied) = match prefer {
+        Prefer { wait: Some(wait), .. } => (wait, Some(applied_wait(wait)?)),
+        Prefer { respond_async: true, .. } => {
+            (Duration::ZERO, Some(HeaderValue::from_static("respond-async")))
+        }
+        _ if has_callback => (Duration::ZERO, None),
+        _ => (default, None),
+    };
+    Ok(((!wait.is_zero()).then_some(wait), applied))
+}
+
+fn applied_wait(wait: Duration) -> Result<HeaderValue, Failure> {
+    header_value(format!("wait={}", wait.as_secs()))
+}
+
+/// The answer to a POST whose message is in the store.
+fn posted_response(posted: Posted, applied: Option<HeaderValue>) -> Result<HttpResponse, Failure> {
+    let Posted { message, replayed } = posted;
+    let location = address::location(&message);
+    let replayed = replayed.then(|| (IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true")));
+    let applied = applied.map(|applied| (PREFERENCE_APPLIED, applied));
+    let headers =
+        [(header::LOCATION, header_value(location.clone())?)].into_iter().chain(replayed).chain(applied);
+    let status = match &message.progress.outcome {
+        Some(Outcome::Answered(_)) => StatusCode::OK,
+        None => StatusCode::ACCEPTED,
+        Some(Outcome::Failed(problem)) => {
+            let failure = Failure::of_message(problem.clone(), message, location);
+            return Err(headers.fold(failure, |failure, (name, value)| failure.with(name, value)));
+        }
+    };
+    let mut response = written(status, &message)?;
+    if status == StatusCode::ACCEPTED {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    headers.for_each(|(name, value)| {
+        response.headers_mut().insert(name, value);
+    });
+    Ok(response)
+}
+
+/// A Message as a response. It belongs to its caller alone: no cache may keep it.
+fn written(status: StatusCode, message: &Message) -> Result<HttpResponse, Failure> {
+    let body = serde_json::to_vec(message).map_err(|_| problem::internal())?;
+    Ok(HttpResponse::build(status)
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(body))
+}
+
+fn header_value(text: String) -> Result<HeaderValue, Failure> {
+    HeaderValue::try_from(text).map_err(|_| problem::internal())
+}
+
+fn no_message() -> Failure {
+    Failure::new(
+        ProblemKind::NotFound,
+        "There is no such message in this conversation: it never was, or its time to be kept is over.",
+    )
+}
+
+/// A new id: the time, and 80 bits of the system's random source, for ids are unique over replicas and not to
+/// be guessed.
+fn new_id(front: &Front) -> Result<MessageId, Failure> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|_| problem::internal())?;
+    Ok(MessageId::new((front.clock)(), u128::from_ne_bytes(random)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+use std::sync::Arc;
+
+use actix_web::body::MessageBody as _;
+use serde_json::Value;
+
+use super::*;
+use crate::domain::{
+    AcceptedMessage, BotName, Content, ConversationId, EndedBy, Problem, Progress, Resend, SessionRequest,
+    Timestamp, TurnRules, UserId,
+};
+use crate::http::trace::Trace;
+
+const LOCATION: &str = "/conversations/a%2F%C3%AB/messages/00000000010000000000000001?bot=b.1";
+
+fn posted(outcome: Option<Outcome>, replayed: bool) -> (HttpResponse, Value) {
+    let conversation = ConversationId::new(BotName::new("b.1").unwrap(), UserId::new("a/ë").unwrap());
+    let accepted = AcceptedMessage {
+        id: MessageId::new(Timestamp::from_millis(1), 1),
+        position: 0,
+        client_message_id: 1,
+        accepted_at: Timestamp::from_millis(1),
+        new: NewMessage {
+            conversation,
+            content: Content::new("hi").unwrap(),
+            session: SessionRequest::Continue,
+            rules: TurnRules::default(),
+            resend: Resend::Never,
+            callback: None,
+        },
+    };
+    let message =
+        Message { accepted: Arc::new(accepted), progress: Progress { outcome, ..Progress::default() } };
+    let trace = Trace::of(&header::HeaderMap::new());
+    let response = posted_response(Posted { message, replayed }, Some(HeaderValue::from_static("wait=3")))
+        .unwrap_or_else(|failure| failure.response("/", trace));
+    let (head, body) = response.into_parts();
+    let body = serde_json::from_slice(&body.try_into_bytes().unwrap()).unwrap();
+    (head.map_into_boxed_body(), body)
+}
+
+fn sent<'a>(response: &'a HttpResponse, name: &str) -> Option<&'a str> {
+    response.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+#[test]
+fn an_answered_message_is_a_200() {
+    let (response, body) = posted(Some(Outcome::Answered(EndedBy::Quiet)), true);
+    assert_eq!(response.status(), 200);
+    assert_eq!(sent(&response, "location"), Some(LOCATION));
+    assert_eq!(sent(&response, "content-type"), Some("application/json"));
+    assert_eq!(sent(&response, "cache-control"), Some("no-store"));
+    assert_eq!(sent(&response, "preference-applied"), Some("wait=3"));
+    assert_eq!(sent(&response, "idempotency-replayed"), Some("true"));
+    assert_eq!(sent(&response, "retry-after"), None);
+    assert_eq!((&body["status"], &body["user"]), (&"answered".into(), &"a/ë".into()));
+}
+
+#[test]
+fn a_running_message_is_a_202() {
+    let (response, body) = posted(None, false);
+    assert_eq!(response.status(), 202);
+    assert_eq!(sent(&response, "location"), Some(LOCATION));
+    assert_eq!(sent(&response, "retry-after"), Some("1"));
+    assert_eq!(sent(&response, "idempotency-replayed"), None);
+    assert_eq!(body["status"], "queued");
+}
+
+#[test]
+fn a_failed_message_is_its_problem_and_carries_the_message() {
+    let blocked =
+        Problem::new(ProblemKind::BotBlocked, "closed with 1008").retry_after(Duration::from_mins(1));
+    let (response, body) = posted(Some(Outcome::Failed(blocked)), true);
+    assert_eq!(response.status(), 502);
+    assert_eq!(sent(&response, "location"), Some(LOCATION));
+    assert_eq!(sent(&response, "content-type"), Some("application/problem+json"));
+    assert_eq!(sent(&response, "retry-after"), Some("60"));
+    assert_eq!(sent(&response, "idempotency-replayed"), Some("true"));
+    assert_eq!(sent(&response, "preference-applied"), Some("wait=3"));
+    assert_eq!(body["type"], "/problems/bot-blocked");
+    assert_eq!(body["instance"], LOCATION);
+    assert_eq!(body["message"]["status"], "failed");
+    assert_eq!(body["message"]["error"]["type"], "/problems/bot-blocked");
+    assert!(body.get("errors").is_none());
+}
+
+#[test]
+fn a_wait_goes_before_respond_async_and_both_before_the_default() {
+    let default = Duration::from_secs(15);
+    let check = |wait: Option<u64>, respond_async, callback| {
+        let prefer = Prefer { wait: wait.map(Duration::from_secs), respond_async };
+        let (wait, applied) = choose_wait(prefer, callback, default).unwrap();
+        (wait.map(|wait| wait.as_secs()), applied.map(|value| value.to_str().unwrap().to_owned()))
+    };
+    assert_eq!(check(None, false, false), (Some(15), None));
+    assert_eq!(check(Some(3), false, false), (Some(3), Some("wait=3".to_owned())));
+    assert_eq!(check(Some(3), true, true), (Some(3), Some("wait=3".to_owned())));
+    assert_eq!(check(Some(0), false, false), (None, Some("wait=0".to_owned())));
+    assert_eq!(check(None, true, false), (None, Some("respond-async".to_owned())));
+    assert_eq!(check(None, false, true), (None, None));
+}

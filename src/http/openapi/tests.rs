@@ -1,0 +1,101 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::domain::{
+    AcceptedMessage, BotName, Content, ConversationId, Correlation, EndedBy, Message, MessageId, NewMessage,
+    Outcome, Problem, Progress, Reply, Resend, SessionRequest, Timestamp, TurnRules, UserId,
+};
+use crate::http::{OTHER, ROUTES};
+
+fn parsed() -> Value {
+    serde_json::from_str(document()).unwrap()
+}
+
+fn keys(value: &Value) -> BTreeSet<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn words(value: &Value) -> BTreeSet<&str> {
+    value.as_array().unwrap().iter().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn lists_exactly_the_routes() {
+    let routes: BTreeSet<_> = ROUTES.iter().copied().filter(|route| *route != OTHER).collect();
+    assert_eq!(keys(&parsed()["paths"]), routes);
+}
+
+#[test]
+fn every_reference_leads_somewhere() {
+    fn check(document: &Value, value: &Value) {
+        if let Some(Value::String(target)) = value.get("$ref") {
+            assert!(document.pointer(target.strip_prefix('#').unwrap()).is_some(), "{target}");
+        }
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| check(document, item)),
+            Value::Object(members) => members.values().for_each(|member| check(document, member)),
+            _ => {}
+        }
+    }
+    let document = parsed();
+    check(&document, &document);
+}
+
+#[test]
+fn knows_every_problem_and_every_end() {
+    let document = parsed();
+    let slugs = ProblemKind::ALL.iter().map(|kind| kind.slug()).collect();
+    assert_eq!(words(&document["components"]["schemas"]["ProblemSlug"]["enum"]), slugs);
+    let ends = EndedBy::ALL.iter().map(|by| by.as_str()).collect();
+    assert_eq!(words(&document["components"]["schemas"]["Message"]["properties"]["endedBy"]["enum"]), ends);
+}
+
+#[test]
+fn describes_resources_as_they_are_written() {
+    let id = MessageId::new(Timestamp::from_millis(1), 1);
+    let conversation = ConversationId::new(BotName::new("b").unwrap(), UserId::new("u").unwrap());
+    let reply = Reply {
+        seq: 1,
+        message_id: None,
+        in_reply_to: Some(id),
+        correlation: Correlation::Window,
+        late: false,
+        text: "hi".into(),
+        agent: false,
+        created_on: None,
+        event: RawValue::from_string("{}".to_owned()).unwrap(),
+    };
+    let message = Message {
+        accepted: Arc::new(AcceptedMessage {
+            id,
+            position: 0,
+            client_message_id: 1,
+            accepted_at: Timestamp::from_millis(1),
+            new: NewMessage {
+                conversation,
+                content: Content::new("hi").unwrap(),
+                session: SessionRequest::Continue,
+                rules: TurnRules::default(),
+                resend: Resend::Never,
+                callback: None,
+            },
+        }),
+        progress: Progress {
+            replies: vec![Arc::new(reply)],
+            outcome: Some(Outcome::Failed(Problem::new(ProblemKind::NoReply, "nothing"))),
+            ..Progress::default()
+        },
+    };
+    let written = serde_json::to_value(&message).unwrap();
+    let document = parsed();
+    let schemas = &document["components"]["schemas"];
+    for (name, resource) in
+        [("Message", &written), ("Reply", &written["replies"][0]), ("ProblemCore", &written["error"])]
+    {
+        assert_eq!(keys(resource), keys(&schemas[name]["properties"]), "{name}");
+        assert_eq!(keys(resource), words(&schemas[name]["required"]), "{name}");
+    }
+}

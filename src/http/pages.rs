@@ -1,0 +1,193 @@
+//! What people read: the OpenAPI document, the page made from it, and one page per problem.
+//!
+//! All of it is in the binary: nothing is fetched from elsewhere, and a page says what this version does.
+
+use actix_web::http::header;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::exchange::serve;
+use super::openapi;
+use super::problem::Failure;
+use super::{DOCS, Front, OPENAPI, PROBLEM};
+use crate::domain::ProblemKind;
+
+/// `GET /openapi.json`
+pub(super) async fn openapi(front: Data<Front>, request: HttpRequest) -> HttpResponse {
+    serve(&front, OPENAPI, &request, async { Ok(page("application/json", openapi::document())) }).await
+}
+
+/// `GET /docs`
+pub(super) async fn docs(front: Data<Front>, request: HttpRequest) -> HttpResponse {
+    serve(&front, DOCS, &request, async { Ok(page("text/html; charset=utf-8", openapi::page())) }).await
+}
+
+/// `GET /problems/{slug}`
+pub(super) async fn problem(front: Data<Front>, request: HttpRequest) -> HttpResponse {
+    let kind = ProblemKind::from_slug(request.match_info().query("slug"));
+    serve(&front, PROBLEM, &request, async {
+        let kind = kind.ok_or_else(|| {
+            Failure::new(ProblemKind::NotFound, "There is no problem of this name; `/docs` lists them all.")
+        })?;
+        Ok(page("text/html; charset=utf-8", explain(kind)))
+    })
+    .await
+}
+
+fn page(kind: &'static str, body: impl actix_web::body::MessageBody + 'static) -> HttpResponse {
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, kind))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::X_FRAME_OPTIONS, "DENY"))
+        .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
+        .insert_header((header::CACHE_CONTROL, "public, max-age=300"))
+        .body(body)
+}
+
+/// The look of all pages.
+pub(super) const STYLE: &str = "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;\
+padding:0 1rem;color:#222}code,pre{font-family:ui-monospace,monospace;font-size:.9em}pre{background:#f4f4f4;\
+padding:.8rem;overflow:auto}table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;\
+padding:.3rem .8rem .3rem 0;border-bottom:1px solid #ddd}</style>";
+
+fn explain(kind: ProblemKind) -> String {
+    let (slug, title, status) = (kind.slug(), kind.title(), kind.status());
+    let (meaning, remedy) = advice(kind);
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{slug}</title>{STYLE}\
+         <h1>{title}</h1><p><code>{slug}</code>, HTTP {status}</p>\
+         <h2>What it means</h2><p>{meaning}</p><h2>What to do</h2><p>{remedy}</p>\
+         <p><a href=\"/docs\">All routes and problems</a></p></html>"
+    )
+}
+
+/// What a kind of failure means, and what to do about it. HTML.
+#[expect(clippy::too_many_lines, reason = "a table, one row per kind")]
+fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
+    use ProblemKind as K;
+    match kind {
+        K::InvalidRequest => (
+            "The request is malformed, or a field, header or parameter is missing, unknown or out of range. \
+             Nothing was accepted.",
+            "Read <code>errors</code>: each entry has a <code>pointer</code> to the place (a JSON pointer into \
+             the body, or <code>header/NAME</code>, <code>query/NAME</code>, <code>path/NAME</code>) and says \
+             what would be accepted. The same request will fail again.",
+        ),
+        K::Unauthorized => (
+            "The request carries no key, or one that no configured caller has.",
+            "Send <code>Authorization: Bearer KEY</code> with a key made by <code>rtm-bridge key new</code> \
+             whose hash is in the configuration.",
+        ),
+        K::Forbidden => (
+            "The key is known, but its scopes, bots or user prefix do not cover this request.",
+            "Read <code>detail</code> for which of them it is. Use another key, or have the caller's \
+             configuration changed.",
+        ),
+        K::NotFound => (
+            "There is no such route, bot, message or delivery. Messages are kept for a time after their end \
+             (<code>store.message_ttl</code>) and are then gone.",
+            "Check the path, and <code>bot</code> in the query: a message is found under its own bot and user \
+             only.",
+        ),
+        K::MethodNotAllowed => (
+            "The route exists, but not with this method.",
+            "Use one of the methods that the header <code>Allow</code> lists.",
+        ),
+        K::PayloadTooLarge => (
+            "The body is over 1 MiB; or the message was sent, and the platform closed the connection with \
+             code 1009 because it was too large for it.",
+            "Send less. The same message will fail again.",
+        ),
+        K::UnsupportedMediaType => (
+            "The body is not declared as JSON, or is compressed.",
+            "Send plain JSON with <code>Content-Type: application/json</code>.",
+        ),
+        K::IdempotencyMismatch => (
+            "This <code>Idempotency-Key</code> was used in this conversation before, with another body. \
+             Nothing was accepted.",
+            "Use a new key for a new message; repeat a message with the very body it had.",
+        ),
+        K::CallbackRefused => (
+            "The callback's URL is not one that this bridge delivers to.",
+            "Leave <code>callback</code> out and read the message by its <code>Location</code>, or have the \
+             URL allowed in the configuration.",
+        ),
+        K::Overloaded => (
+            "This replica or the store is at its limit. Nothing was accepted.",
+            "Repeat the request after <code>Retry-After</code> seconds. Operators: see the metrics for open \
+             requests, sockets and memory; add replicas or raise the limits.",
+        ),
+        K::LaneFull => (
+            "The conversation has as many open messages as it may have: a bot answers one message of a user \
+             at a time. Nothing was accepted.",
+            "Wait until an open message has ended, then repeat the request.",
+        ),
+        K::RateLimited => (
+            "The caller has spent its budget of requests. Nothing was accepted.",
+            "Wait <code>Retry-After</code> seconds; the headers <code>RateLimit-Policy</code> and \
+             <code>RateLimit</code> tell the budget.",
+        ),
+        K::PlatformRejected => (
+            "The platform refused the bot's credentials or does not know the bot. No repeat will change that.",
+            "Operators: check the bot's <code>client_id</code>, secret, <code>task_bot_id</code>, \
+             <code>platform</code>, and that the app is published to the web channel.",
+        ),
+        K::PlatformUnavailable => (
+            "The platform could not be reached before the message's deadline. The message was not sent.",
+            "Repeat the message later: it has not reached the bot.",
+        ),
+        K::BotBlocked => (
+            "The platform closed the connection with code 1008: a rate limit, a suspended bot or a blocked \
+             user. The message may have reached the bot.",
+            "Wait <code>Retry-After</code> seconds at least. If it stays, look at the bot and the user on the \
+             platform.",
+        ),
+        K::Uncertain => (
+            "The connection broke after the message was sent, and neither an acknowledgement nor the \
+             platform's history proves that it arrived. The bot may or may not have seen it.",
+            "Repeat it if seeing it twice does no harm; <code>\"resend\": \"auto\"</code> lets the bridge do so \
+             by itself.",
+        ),
+        K::NoAck => (
+            "The message was sent, and until its deadline the platform neither acknowledged it nor replied.",
+            "The bot may have seen it. Repeat it if that does no harm, or give it a longer \
+             <code>turn.deadlineMs</code>.",
+        ),
+        K::NoReply => (
+            "The platform acknowledged the message, and the bot said nothing until the deadline.",
+            "Look at the bot's dialog on the platform, or give it a longer <code>turn.deadlineMs</code>. A \
+             reply that comes later is still joined to the message for a while: read it again.",
+        ),
+        K::StoreUnavailable => (
+            "The store did not answer in time. The message may or may not have been accepted.",
+            "Repeat the request with the same <code>Idempotency-Key</code>: it is then accepted once.",
+        ),
+        K::MessageLost => (
+            "The store lost data after it had accepted the message, for instance in a failover. The message \
+             may have reached the bot; nothing more will be known of it.",
+            "Repeat it if seeing it twice does no harm. Operators: see <code>store.wait_replicas</code> and \
+             the store's persistence.",
+        ),
+        K::Draining => (
+            "This replica is shutting down. Nothing was accepted.",
+            "Repeat the request over a new connection: another replica will take it.",
+        ),
+        K::Internal => (
+            "A bug in the bridge.",
+            "Report it with <code>traceId</code>; the log says more under the same trace.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_has_a_page_of_its_own() {
+        let pages: std::collections::HashSet<_> =
+            ProblemKind::ALL.iter().map(|&kind| explain(kind)).collect();
+        assert_eq!(pages.len(), ProblemKind::ALL.len());
+        assert!(pages.iter().all(|page| page.contains("What to do")));
+    }
+}

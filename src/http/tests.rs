@@ -1,0 +1,400 @@
+//! Every refusal that needs no turn, through the real routes.
+//!
+//! Where a request has to pass all checks, its body carries a callback: the refusal of that comes last, right
+//! before the hub.
+
+use std::time::Duration;
+
+use actix_web::App;
+use actix_web::body::MessageBody as _;
+use actix_web::http::{Method, StatusCode};
+use actix_web::test::{TestRequest, call_service, init_service};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+use crate::config;
+use crate::domain::BotName;
+use crate::metrics::Words;
+
+const PASSES: &str = r#"{"text":"hi","callback":{"url":"https://example.org/"}}"#;
+const ALICE: &str = "/conversations/alice/messages";
+
+fn hub() -> Hub {
+    Hub {}
+}
+
+fn bot(name: &str) -> Arc<config::Bot> {
+    let second = Duration::from_secs(1);
+    Arc::new(config::Bot {
+        name: BotName::new(name).unwrap(),
+        platform: "https://platform.invalid".parse().unwrap(),
+        api_path: "/api/1.1".to_owned(),
+        socket_base: None,
+        chat_bot: "Support".to_owned(),
+        task_bot_id: "st-1".to_owned(),
+        client_id: "cs-1".to_owned(),
+        client_secret: SecretString::from("secret"),
+        algorithm: config::Algorithm::Hs256,
+        secure_rtm: false,
+        connection_mode: config::ConnectionStyle::ConnectionMode,
+        anonymous: false,
+        history: true,
+        quiet: second,
+        deadline: second,
+        welcome: second,
+        late_window: second,
+        history_settle: second,
+        session_timeout: second,
+        ping_interval: second,
+        idle_ttl: None,
+        max_open_messages: 32,
+        user_rate_per_minute: 0,
+        connects_per_minute: 0,
+        max_frame_bytes: 1 << 20,
+        max_message_bytes: 1 << 22,
+        webhook: None,
+    })
+}
+
+fn caller(name: &str, scopes: config::Scopes, bots: Option<&[&str]>, user_prefix: &str) -> config::Caller {
+    config::Caller {
+        name: name.to_owned(),
+        key_sha256: Sha256::digest(format!("key of {name}")).into(),
+        scopes,
+        bots: bots.map(|bots| bots.iter().map(|bot| BotName::new(bot).unwrap()).collect()),
+        user_prefix: user_prefix.to_owned(),
+        rate_per_minute: 0,
+        max_open_requests: 0,
+        webhook_secrets: Vec::new(),
+    }
+}
+
+fn config() -> Config {
+    let second = Duration::from_secs(1);
+    Config {
+        default_bot: None,
+        server: config::Server {
+            listen: ([127, 0, 0, 1], 0).into(),
+            admin_listen: ([127, 0, 0, 1], 0).into(),
+            grace: second,
+            drain_timeout: second,
+            max_sockets: 10,
+            max_requests: 10,
+            threads: 1,
+        },
+        store: config::Store {
+            url: config::StoreUrl::Memory,
+            key_prefix: "rtm".to_owned(),
+            message_ttl: second,
+            command_timeout: second,
+            wait_replicas: 0,
+            memory_limit: 1 << 20,
+        },
+        cluster: config::Cluster { replica_id: "one".to_owned(), lease_ttl: second },
+        reply: config::Reply { default_wait: second },
+        bots: vec![bot("support")],
+        callers: Vec::new(),
+        webhooks: config::Webhooks { allowed: Vec::new(), allow_private: Vec::new(), timeout: second },
+        log: config::Log { format: config::LogFormat::Text, filter: "info".to_owned() },
+    }
+}
+
+/// A response, read to its end.
+struct Answer {
+    status: u16,
+    headers: header::HeaderMap,
+    body: Vec<u8>,
+    closes: bool,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The problem it must be, whole and consistent.
+    fn problem(&self, slug: &str) -> Value {
+        let body: Value = serde_json::from_slice(&self.body).unwrap();
+        let kind = ProblemKind::from_slug(slug).unwrap();
+        assert_eq!(body["type"], format!("/problems/{slug}"), "{body}");
+        assert_eq!(self.status, kind.status(), "{body}");
+        assert_eq!(body["status"], kind.status());
+        assert_eq!(body["title"], kind.title());
+        assert!(!body["detail"].as_str().unwrap().is_empty());
+        assert!(body["instance"].as_str().unwrap().starts_with('/'));
+        assert_eq!(body["traceId"].as_str().unwrap().len(), 32);
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!(body.get("errors").is_some(), slug == "invalid-request");
+        body
+    }
+
+    /// Where the mistakes of a 400 are.
+    fn pointers(&self) -> Vec<String> {
+        let body = self.problem("invalid-request");
+        let errors = body["errors"].as_array().unwrap();
+        assert!(errors.iter().all(|error| !error["detail"].as_str().unwrap().is_empty()));
+        errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new(Words { frames_in: &[], frames_out: &[], routes: ROUTES }).unwrap())
+}
+
+fn send_to(config: Config, request: TestRequest) -> Answer {
+    let front = Arc::new(Front::new(hub(), Arc::new(config), metrics(), || Timestamp::from_millis(1)));
+    actix_web::rt::System::new().block_on(async move {
+        let app = init_service(App::new().configure(configure(front))).await;
+        let response = call_service(&app, request.to_request()).await.into_parts().1;
+        Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            closes: response.head().connection_type() == actix_web::http::ConnectionType::Close,
+            body: response.into_body().try_into_bytes().unwrap().to_vec(),
+        }
+    })
+}
+
+fn send(request: TestRequest) -> Answer {
+    send_to(config(), request)
+}
+
+fn post(uri: &str, body: impl Into<bytes::Bytes>) -> TestRequest {
+    TestRequest::post().uri(uri).insert_header(("content-type", "application/json")).set_payload(body)
+}
+
+fn with_key(request: TestRequest, name: &str) -> TestRequest {
+    request.insert_header(("authorization", format!("Bearer key of {name}")))
+}
+
+#[test]
+fn what_is_no_route_is_a_problem() {
+    for path in ["/", "/conversations", "/conversations/alice", &format!("{ALICE}/"), "/problems/", "/DOCS"] {
+        let body = send(TestRequest::get().uri(path)).problem("not-found");
+        assert_eq!(body["instance"], path);
+    }
+    send(TestRequest::get().uri("/problems/nonsense")).problem("not-found");
+}
+
+#[test]
+fn a_wrong_method_names_the_right_ones() {
+    for (method, path, allow) in [
+        (Method::GET, ALICE, "POST"),
+        (Method::OPTIONS, ALICE, "POST"),
+        (Method::POST, "/conversations/alice/messages/1", "GET, HEAD"),
+        (Method::DELETE, "/docs", "GET, HEAD"),
+        (Method::PUT, "/openapi.json", "GET, HEAD"),
+        (Method::PATCH, "/problems/internal", "GET, HEAD"),
+    ] {
+        let answer = send(TestRequest::default().method(method).uri(path));
+        answer.problem("method-not-allowed");
+        assert_eq!(answer.header("allow"), Some(allow));
+    }
+}
+
+#[test]
+fn bodies_must_be_json_and_say_so() {
+    for kind in ["text/plain", "application/jsonp", "application/+json", "json", "text/json", ""] {
+        send(TestRequest::post().uri(ALICE).insert_header(("content-type", kind)).set_payload(PASSES))
+            .problem("unsupported-media-type");
+    }
+    send(TestRequest::post().uri(ALICE).set_payload(PASSES)).problem("unsupported-media-type");
+    send(post(ALICE, PASSES).insert_header(("content-encoding", "gzip"))).problem("unsupported-media-type");
+    for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.crm+json;v=1"] {
+        send(TestRequest::post().uri(ALICE).insert_header(("content-type", kind)).set_payload(PASSES))
+            .problem("callback-refused");
+    }
+}
+
+#[test]
+fn bodies_are_bounded() {
+    let most = format!("{PASSES}{}", " ".repeat(body::MAX_BYTES - PASSES.len()));
+    send(post(ALICE, most.clone())).problem("callback-refused");
+    let answer = send(post(ALICE, most + " "));
+    answer.problem("payload-too-large");
+    assert!(answer.closes);
+    let announced = post(ALICE, PASSES).insert_header(("content-length", "1048577"));
+    send(announced).problem("payload-too-large");
+}
+
+#[test]
+fn unreadable_bodies_are_told_what_is_wrong() {
+    for body in
+        [&b""[..], b"{", b"{\"text\":\"a\"} x", b"[\"hi\"]", b"\"hi\"", b"null", b"{\"text\":\"\xff\"}"]
+    {
+        assert_eq!(send(post(ALICE, body.to_vec())).pointers(), [""], "{body:?}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let body = json!({
+        "text": "", "color": 1, "session": "later", "turn": {"quietMs": 1, "expectReplies": 1.5, "x": null},
+        "attachments": [{"fileId": "f"}, {"fileName": 5}],
+    });
+    let request = post("/conversations/a%zz/messages?bott=support", body.to_string())
+        .insert_header(("prefer", "wait=soon"))
+        .insert_header(("idempotency-key", "a b"));
+    let mut pointers = send(request).pointers();
+    pointers.sort();
+    assert_eq!(
+        pointers,
+        [
+            "/attachments/1/fileId",
+            "/attachments/1/fileName",
+            "/color",
+            "/session",
+            "/text",
+            "/turn/expectReplies",
+            "/turn/quietMs",
+            "/turn/x",
+            "header/Idempotency-Key",
+            "header/Prefer",
+            "path/user",
+            "query/bott",
+        ]
+    );
+}
+
+#[test]
+fn one_mistake_is_named_in_the_detail() {
+    let body = send(post(ALICE, "{}")).problem("invalid-request");
+    assert_eq!(body["detail"], "/text: is required");
+}
+
+#[test]
+fn users_are_decoded_once_and_checked() {
+    for user in ["a%2Fb", "a%252Fb", "Zo%C3%AB", "%20", "%2E%2E", "+49", "a;b=c", &"x".repeat(256)] {
+        send(post(&format!("/conversations/{user}/messages"), PASSES)).problem("callback-refused");
+    }
+    for user in ["%", "%4", "%gg", "%ff", "a%0Ab", "%7F", &"x".repeat(257)] {
+        let answer = send(post(&format!("/conversations/{user}/messages"), PASSES));
+        assert_eq!(answer.pointers(), ["path/user"], "{user}");
+    }
+}
+
+#[test]
+fn bots_are_chosen_by_name_or_default() {
+    send(post(&format!("{ALICE}?bot=support"), PASSES)).problem("callback-refused");
+    send(post(&format!("{ALICE}?bot=sales"), PASSES)).problem("not-found");
+    let two = || Config { bots: vec![bot("support"), bot("sales")], ..config() };
+    assert_eq!(send_to(two(), post(ALICE, PASSES)).pointers(), ["query/bot"]);
+    let default = Config { default_bot: BotName::new("sales").ok(), ..two() };
+    send_to(default, post(ALICE, PASSES)).problem("callback-refused");
+}
+
+#[test]
+fn what_is_no_id_is_no_message() {
+    for id in ["1", "nonsense", "01JD9%2F", "%zz"] {
+        send(TestRequest::get().uri(&format!("{ALICE}/{id}"))).problem("not-found");
+    }
+    let bad_wait = TestRequest::get().uri(&format!("{ALICE}/1")).insert_header(("prefer", "wait=x"));
+    assert_eq!(send(bad_wait).pointers(), ["header/Prefer"]);
+}
+
+#[test]
+fn keys_are_needed_where_callers_are_configured() {
+    let all = config::Scopes { send: true, read: true, admin: false };
+    let closed = || Config { callers: vec![caller("crm", all, None, "")], ..config() };
+    for request in [
+        post(ALICE, PASSES),
+        post("/conversations/%zz/messages?bot=sales", "{"),
+        with_key(post(ALICE, PASSES), "nobody"),
+        post(ALICE, PASSES).insert_header(("authorization", "Basic a2V5")),
+        TestRequest::get().uri(&format!("{ALICE}/1")),
+    ] {
+        let answer = send_to(closed(), request);
+        answer.problem("unauthorized");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    }
+    send_to(closed(), with_key(post(ALICE, PASSES), "crm")).problem("callback-refused");
+    assert_eq!(send_to(closed(), TestRequest::get().uri("/docs")).status, 200);
+}
+
+#[test]
+fn a_key_covers_its_scopes_bots_and_users() {
+    let (send_only, read_only) = (
+        config::Scopes { send: true, ..config::Scopes::default() },
+        config::Scopes { read: true, admin: true, ..config::Scopes::default() },
+    );
+    let callers = || {
+        vec![
+            caller("sender", send_only, None, ""),
+            caller("reader", read_only, None, ""),
+            caller("sales", send_only, Some(&["sales"]), ""),
+            caller("crm", send_only, None, "crm-"),
+        ]
+    };
+    let check = |request, name: &str, word: &str| {
+        let closed = Config { callers: callers(), ..config() };
+        let body = send_to(closed, with_key(request, name)).problem("forbidden");
+        assert!(body["detail"].as_str().unwrap().contains(word), "{body}");
+    };
+    check(post(ALICE, PASSES), "reader", "`send`");
+    check(TestRequest::get().uri(&format!("{ALICE}/1")), "sender", "`read`");
+    check(post(ALICE, PASSES), "sales", "bot");
+    check(post(&format!("{ALICE}?bot=unknown"), PASSES), "sales", "bot");
+    check(post(ALICE, PASSES), "crm", "user");
+    let crm = with_key(post("/conversations/crm%2D7/messages", PASSES), "crm");
+    send_to(Config { callers: callers(), ..config() }, crm).problem("callback-refused");
+}
+
+#[test]
+fn the_trace_is_continued() {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let body = send(post(ALICE, "").insert_header(("traceparent", parent))).problem("invalid-request");
+    assert_eq!(body["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
+}
+
+#[test]
+fn a_full_replica_says_when_to_come_back() {
+    let mut full = config();
+    full.server.max_requests = 0;
+    let answer = send_to(full, post(ALICE, PASSES));
+    answer.problem("overloaded");
+    assert_eq!(answer.header("retry-after"), Some("1"));
+}
+
+#[test]
+fn the_hub_s_refusals_have_their_headers() {
+    let trace = trace::Trace::of(&header::HeaderMap::new());
+    let response = Failure::from(crate::hub::HubError::Draining).response("/", trace);
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
+    assert_eq!(response.head().connection_type(), actix_web::http::ConnectionType::Close);
+}
+
+#[test]
+fn pages_are_served_from_within() {
+    let page = send(TestRequest::get().uri("/docs"));
+    let text = String::from_utf8(page.body.clone()).unwrap();
+    assert!(text.contains("/conversations/{user}/messages") && text.contains("/problems/no-reply"));
+    assert!(!text.contains("src=") && !text.contains("http://"), "nothing is fetched from elsewhere");
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    for kind in ProblemKind::ALL {
+        let page = send(TestRequest::get().uri(&format!("/problems/{}", kind.slug())));
+        assert_eq!(page.status, 200);
+        assert!(String::from_utf8(page.body).unwrap().contains(kind.title()));
+    }
+    let document: Value =
+        serde_json::from_slice(&send(TestRequest::get().uri("/openapi.json")).body).unwrap();
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn requests_are_counted_by_pattern() {
+    let metrics = metrics();
+    let clock = || Timestamp::from_millis(1);
+    let front = Arc::new(Front::new(hub(), Arc::new(config()), Arc::clone(&metrics), clock));
+    actix_web::rt::System::new().block_on(async move {
+        let app = init_service(App::new().configure(configure(front))).await;
+        call_service(&app, post("/conversations/someone/messages", "").to_request()).await;
+    });
+    let text = metrics.text().unwrap();
+    let series =
+        format!("rtm_bridge_http_requests_total{{method=\"POST\",route=\"{MESSAGES}\",status=\"4xx\"}} 1");
+    assert!(text.contains(&series), "{text}");
+    assert!(!text.contains("someone"));
+}

@@ -1,0 +1,407 @@
+//! What is counted, each metric declared once with its help text.
+//!
+//! Every [`Metrics`] has a registry of its own, so that many bridges can live in one process. Whoever counts
+//! on a hot path takes its children at start ([`Metrics::bot`], [`Metrics::store`], [`Metrics::shard`]):
+//! counting is then an atomic addition, without a label lookup and its lock. Labels come from closed sets and
+//! from the configuration; nothing a caller or a user sent ever becomes one.
+//!
+//! What it does not know: who serves the text, and what the words of frames and routes mean; they are handed
+//! in as [`Words`], for this module is a leaf.
+
+mod label;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::{
+    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::domain::{BotName, EndedBy, ProblemKind};
+use label::{CLOSES, NO_CODE, OTHER, close_word};
+
+pub use label::{Connect, Part, Phase, SocketState};
+
+/// Seconds, from a hit in memory to the longest wait.
+const SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0];
+
+/// Seconds of one store operation, which is over after a command time-out of a few seconds at most.
+const STORE_SECONDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// Words of other layers that become labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// Kinds of frames that come in.
+    pub frames_in: &'static [&'static str],
+    /// Kinds of frames that go out.
+    pub frames_out: &'static [&'static str],
+    /// Route patterns of the HTTP interface.
+    pub routes: &'static [&'static str],
+}
+
+/// All metrics of one bridge.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    words: Words,
+    turns: IntCounterVec,
+    turn_seconds: HistogramVec,
+    sockets: IntGaugeVec,
+    connects: IntCounterVec,
+    closes: IntCounterVec,
+    frames: IntCounterVec,
+    store_seconds: HistogramVec,
+    store_errors: IntCounterVec,
+    shard_queue: IntGaugeVec,
+    routes: Vec<(&'static str, RouteMetrics)>,
+    /// Conversations held in memory.
+    pub conversations: IntGauge,
+    /// Accepted messages of this replica's partitions that have not ended.
+    pub open_messages: IntGauge,
+    /// Panics that were caught; each is a bug.
+    pub panics: IntCounter,
+}
+
+impl Metrics {
+    /// Declares all metrics in a new registry.
+    ///
+    /// # Errors
+    /// Only where a declaration of this module is wrong, which its test would show.
+    pub fn new(words: Words) -> Result<Self, Error> {
+        let declare = Declare(Registry::new());
+        declare
+            .gauges("build_info", "Always 1; the label says which version runs.", &["version"])?
+            .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?
+            .set(1);
+        let requests = declare.counters(
+            "http_requests_total",
+            "Answered HTTP requests by route pattern, method and class of status.",
+            &["route", "method", "status"],
+        )?;
+        let request_seconds = declare.histograms(
+            "http_seconds",
+            "Seconds from a request's head to its response, the wait for the bot included.",
+            &["route"],
+            SECONDS,
+        )?;
+        let routes = words
+            .routes
+            .iter()
+            .map(|route| Ok((*route, RouteMetrics::new(&requests, &request_seconds, route)?)))
+            .collect::<Result<_, Error>>()?;
+        #[cfg(target_os = "linux")]
+        declare.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(Self {
+            words,
+            routes,
+            turns: declare.counters(
+                "turns_total",
+                "Ended turns by outcome: the rule that ended them, or the problem they failed with.",
+                &["bot", "outcome"],
+            )?,
+            turn_seconds: declare.histograms(
+                "turn_seconds",
+                "Seconds of a turn: queue until head, connect until sent; ack, first_reply and end since sent.",
+                &["bot", "part"],
+                SECONDS,
+            )?,
+            sockets: declare.gauges("sockets", "Links to the platform by state.", &["bot", "state"])?,
+            connects: declare.counters(
+                "connects_total",
+                "Steps of connects to the platform by phase and result.",
+                &["bot", "phase", "result"],
+            )?,
+            closes: declare.counters(
+                "socket_closes_total",
+                "Closed web sockets by close code; none where the link just broke.",
+                &["bot", "code"],
+            )?,
+            frames: declare.counters(
+                "frames_total",
+                "Web socket messages by direction and type.",
+                &["bot", "direction", "type"],
+            )?,
+            store_seconds: declare.histograms(
+                "store_seconds",
+                "Seconds of an operation of the store.",
+                &["operation"],
+                STORE_SECONDS,
+            )?,
+            store_errors: declare.counters(
+                "store_errors_total",
+                "Operations that the store did not carry out, by kind of failure.",
+                &["operation", "kind"],
+            )?,
+            shard_queue: declare.gauges(
+                "shard_queue",
+                "Commands that wait for a shard thread; near its bound the replica is overloaded.",
+                &["shard"],
+            )?,
+            conversations: declare.gauge("conversations", "Conversations held in memory.")?,
+            open_messages: declare.gauge("open_messages", "Accepted messages that have not ended.")?,
+            panics: declare.counter("panics_total", "Panics that were caught; each is a bug.")?,
+            registry: declare.0,
+        })
+    }
+
+    /// The children of one bot; taken once, at start.
+    ///
+    /// # Errors
+    /// Only where a declaration of this module is wrong.
+    pub fn bot(&self, bot: &BotName) -> Result<Arc<BotMetrics>, Error> {
+        let bot = bot.as_str();
+        let outcomes =
+            EndedBy::ALL.iter().map(|by| by.as_str()).chain(ProblemKind::ALL.iter().map(|kind| kind.slug()));
+        let frames = |direction, kinds: &'static [&'static str]| {
+            Family::new(kinds.iter().copied(), |kind| {
+                self.frames.get_metric_with_label_values(&[bot, direction, kind])
+            })
+        };
+        Ok(Arc::new(BotMetrics {
+            turns: Family::new(outcomes, |word| self.turns.get_metric_with_label_values(&[bot, word]))?,
+            parts: children(Part::ALL, |part| {
+                self.turn_seconds.get_metric_with_label_values(&[bot, part.as_str()])
+            })?,
+            sockets: children(SocketState::ALL, |state| {
+                self.sockets.get_metric_with_label_values(&[bot, state.as_str()])
+            })?,
+            connects: children(Phase::ALL, |phase| {
+                children(Connect::ALL, |result| {
+                    self.connects.get_metric_with_label_values(&[bot, phase.as_str(), result.as_str()])
+                })
+            })?,
+            closes: Family::new(CLOSES.iter().map(|(_, word)| *word).chain([NO_CODE]), |code| {
+                self.closes.get_metric_with_label_values(&[bot, code])
+            })?,
+            frames_in: frames("in", self.words.frames_in)?,
+            frames_out: frames("out", self.words.frames_out)?,
+        }))
+    }
+
+    /// The children of one operation of the store; taken once, at start.
+    ///
+    /// # Errors
+    /// Only where a declaration of this module is wrong.
+    pub fn store(&self, operation: &'static str) -> Result<StoreMetrics, Error> {
+        Ok(StoreMetrics {
+            seconds: self.store_seconds.get_metric_with_label_values(&[operation])?,
+            fenced: self.store_errors.get_metric_with_label_values(&[operation, "fenced"])?,
+            unknown: self.store_errors.get_metric_with_label_values(&[operation, "unknown"])?,
+        })
+    }
+
+    /// How many commands wait for this shard; taken once, at start.
+    ///
+    /// # Errors
+    /// Only where a declaration of this module is wrong.
+    pub fn shard(&self, index: usize) -> Result<IntGauge, Error> {
+        self.shard_queue.get_metric_with_label_values(&[index.to_string()])
+    }
+
+    /// The children of a route, if it is one of [`Words::routes`].
+    pub fn route(&self, pattern: &str) -> Option<&RouteMetrics> {
+        self.routes.iter().find(|(route, _)| *route == pattern).map(|(_, metrics)| metrics)
+    }
+
+    /// Everything as Prometheus text, version 0.0.4.
+    ///
+    /// # Errors
+    /// Where the registry holds a metric without a name, which none of ours is.
+    pub fn text(&self) -> Result<String, Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// What the link of one bot's conversations counts.
+#[derive(Debug)]
+pub struct BotMetrics {
+    turns: Family,
+    parts: Vec<(Part, Histogram)>,
+    sockets: Vec<(SocketState, IntGauge)>,
+    connects: Vec<(Phase, Vec<(Connect, IntCounter)>)>,
+    closes: Family,
+    frames_in: Family,
+    frames_out: Family,
+}
+
+impl BotMetrics {
+    /// A turn ended: with the word of an [`EndedBy`] or the slug of a [`ProblemKind`].
+    pub fn turn_ended(&self, outcome: &str) {
+        self.turns.count(outcome);
+    }
+
+    /// A part of a turn took this long.
+    pub fn turn_part(&self, part: Part, took: Duration) {
+        if let Some(histogram) = child(&self.parts, part) {
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
+    /// A link went from one state to another; none is a conversation without one.
+    pub fn socket(&self, from: Option<SocketState>, to: Option<SocketState>) {
+        if let Some(gauge) = from.and_then(|state| child(&self.sockets, state)) {
+            gauge.dec();
+        }
+        if let Some(gauge) = to.and_then(|state| child(&self.sockets, state)) {
+            gauge.inc();
+        }
+    }
+
+    /// A step of a connect ended.
+    pub fn connect(&self, phase: Phase, result: Connect) {
+        if let Some(counter) = child(&self.connects, phase).and_then(|results| child(results, result)) {
+            counter.inc();
+        }
+    }
+
+    /// A web socket closed; without a code where the link just broke.
+    pub fn closed(&self, code: Option<u16>) {
+        self.closes.count(close_word(code));
+    }
+
+    /// A web socket message came in.
+    pub fn frame_in(&self, kind: &str) {
+        self.frames_in.count(kind);
+    }
+
+    /// A web socket message went out.
+    pub fn frame_out(&self, kind: &str) {
+        self.frames_out.count(kind);
+    }
+}
+
+/// What one operation of the store counts.
+#[derive(Clone, Debug)]
+pub struct StoreMetrics {
+    /// Seconds it took, failed ones included.
+    pub seconds: Histogram,
+    /// Refused: the partition belongs to another owner.
+    pub fenced: IntCounter,
+    /// No answer in time.
+    pub unknown: IntCounter,
+}
+
+/// What one route counts.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    seconds: Histogram,
+    requests: Vec<(&'static str, [IntCounter; 4])>,
+    other: [IntCounter; 4],
+}
+
+impl RouteMetrics {
+    fn new(requests: &IntCounterVec, seconds: &HistogramVec, route: &str) -> Result<Self, Error> {
+        let by_class = |method: &str| {
+            let class = |class| requests.get_metric_with_label_values(&[route, method, class]);
+            Ok::<_, Error>([class("2xx")?, class("3xx")?, class("4xx")?, class("5xx")?])
+        };
+        Ok(Self {
+            seconds: seconds.get_metric_with_label_values(&[route])?,
+            requests: ["GET", "POST", "DELETE"]
+                .into_iter()
+                .map(|method| Ok((method, by_class(method)?)))
+                .collect::<Result<_, Error>>()?,
+            other: by_class(OTHER)?,
+        })
+    }
+
+    /// A request with this method was answered with this status after this time.
+    pub fn answered(&self, method: &str, status: u16, took: Duration) {
+        self.seconds.observe(took.as_secs_f64());
+        let [success, redirect, refused, failed] = self
+            .requests
+            .iter()
+            .find(|(known, _)| *known == method)
+            .map_or(&self.other, |(_, counters)| counters);
+        match status {
+            0..300 => success,
+            300..400 => redirect,
+            400..500 => refused,
+            _ => failed,
+        }
+        .inc();
+    }
+}
+
+/// Counters by words of a closed set, and one for every other word. The sets are small: a scan beats a map.
+#[derive(Debug)]
+struct Family {
+    words: Vec<(&'static str, IntCounter)>,
+    other: IntCounter,
+}
+
+impl Family {
+    fn new(
+        words: impl Iterator<Item = &'static str>,
+        child: impl Fn(&'static str) -> Result<IntCounter, Error>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            words: words.map(|word| Ok((word, child(word)?))).collect::<Result<_, Error>>()?,
+            other: child(OTHER)?,
+        })
+    }
+
+    fn count(&self, word: &str) {
+        self.words.iter().find(|(known, _)| *known == word).map_or(&self.other, |(_, counter)| counter).inc();
+    }
+}
+
+fn children<L: Copy, M>(labels: &[L], child: impl Fn(L) -> Result<M, Error>) -> Result<Vec<(L, M)>, Error> {
+    labels.iter().map(|&label| Ok((label, child(label)?))).collect()
+}
+
+fn child<L: Copy + PartialEq, M>(children: &[(L, M)], label: L) -> Option<&M> {
+    children.iter().find(|(known, _)| *known == label).map(|(_, child)| child)
+}
+
+/// Declares metrics in a registry, all under one prefix.
+struct Declare(Registry);
+
+impl Declare {
+    fn opts(name: &str, help: &str) -> Opts {
+        Opts::new(name, help).namespace("rtm_bridge")
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
+        let metric = IntCounter::with_opts(Self::opts(name, help))?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
+        let metric = IntCounterVec::new(Self::opts(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
+        let metric = IntGauge::with_opts(Self::opts(name, help))?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
+        let metric = IntGaugeVec::new(Self::opts(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, Error> {
+        let opts = HistogramOpts { common_opts: Self::opts(name, help), buckets: buckets.to_vec() };
+        let metric = HistogramVec::new(opts, labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+use super::*;
+
+const WORDS: Words =
+    Words { frames_in: &["ack", "pong"], frames_out: &["user_message"], routes: &["/a/{b}"] };
+
+fn line(metrics: &Metrics, start: &str) -> String {
+    let text = metrics.text().unwrap();
+    text.lines().find(|line| line.starts_with(start)).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn counts_what_it_is_told() {
+    let metrics = Metrics::new(WORDS).unwrap();
+    let bot = metrics.bot(&BotName::new("support").unwrap()).unwrap();
+    bot.turn_ended("quiet");
+    bot.turn_ended("no-reply");
+    bot.turn_part(Part::Ack, Duration::from_millis(3));
+    bot.socket(None, Some(SocketState::Connecting));
+    bot.socket(Some(SocketState::Connecting), Some(SocketState::Ready));
+    bot.connect(Phase::Grant, Connect::Rejected);
+    bot.closed(Some(1008));
+    bot.closed(Some(4711));
+    bot.closed(None);
+    bot.frame_in("ack");
+    bot.frame_out("user_message");
+    for (series, value) in [
+        (r#"rtm_bridge_turns_total{bot="support",outcome="quiet"}"#, "1"),
+        (r#"rtm_bridge_turns_total{bot="support",outcome="no-reply"}"#, "1"),
+        (r#"rtm_bridge_turn_seconds_count{bot="support",part="ack"}"#, "1"),
+        (r#"rtm_bridge_sockets{bot="support",state="connecting"}"#, "0"),
+        (r#"rtm_bridge_sockets{bot="support",state="ready"}"#, "1"),
+        (r#"rtm_bridge_connects_total{bot="support",phase="grant",result="rejected"}"#, "1"),
+        (r#"rtm_bridge_socket_closes_total{bot="support",code="1008"}"#, "1"),
+        (r#"rtm_bridge_socket_closes_total{bot="support",code="other"}"#, "1"),
+        (r#"rtm_bridge_socket_closes_total{bot="support",code="none"}"#, "1"),
+        (r#"rtm_bridge_frames_total{bot="support",direction="in",type="ack"}"#, "1"),
+        (r#"rtm_bridge_frames_total{bot="support",direction="out",type="user_message"}"#, "1"),
+    ] {
+        assert_eq!(line(&metrics, series), format!("{series} {value}"));
+    }
+}
+
+#[test]
+fn a_word_outside_its_set_never_becomes_a_label() {
+    let metrics = Metrics::new(WORDS).unwrap();
+    metrics.bot(&BotName::new("b").unwrap()).unwrap().frame_in("alice@example.org");
+    metrics.route("/a/{b}").unwrap().answered("BREW", 418, Duration::ZERO);
+    assert!(metrics.route("/a/alice").is_none());
+    let text = metrics.text().unwrap();
+    assert!(!text.contains("alice") && !text.contains("BREW"), "{text}");
+    let series = r#"rtm_bridge_http_requests_total{method="other",route="/a/{b}",status="4xx"}"#;
+    assert_eq!(line(&metrics, series), format!("{series} 1"));
+}
+
+#[test]
+fn two_bridges_in_a_process_count_apart() {
+    let (one, two) = (Metrics::new(WORDS).unwrap(), Metrics::new(WORDS).unwrap());
+    one.panics.inc();
+    assert_eq!(line(&one, "rtm_bridge_panics_total"), "rtm_bridge_panics_total 1");
+    assert_eq!(line(&two, "rtm_bridge_panics_total"), "rtm_bridge_panics_total 0");
+}
+
+#[test]
+fn says_which_version_runs() {
+    let metrics = Metrics::new(WORDS).unwrap();
+    assert!(line(&metrics, "rtm_bridge_build_info").contains(env!("CARGO_PKG_VERSION")));
+}
