@@ -163,7 +163,7 @@ fn unrelated(section: &mut Section<'_>, one: &str, other: &str, what: String) {
 }
 
 fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
-    let url = section.required("url", "the receiver of the bot's events", |value| parse::receiver(value));
+    let url = section.required("url", "the receiver of the bot's events", parse::receiver);
     let secrets =
         section.secret("secrets", "secrets_file", list(parse::webhook_secret), parse::webhook_secrets_text);
     let path = section.key("secrets");

@@ -22,11 +22,13 @@ impl Config {
     /// that listens at `platform`. Tests take it too, with the ports set to 0.
     pub fn dev(platform: Url) -> Self {
         let sandbox = BotName::sandbox();
-        let mut bot = Bot::new(sandbox.clone(), platform);
-        bot.chat_bot = "Sandbox".to_owned();
-        bot.task_bot_id = "st-sandbox".to_owned();
-        bot.client_id = "cs-sandbox".to_owned();
-        bot.client_secret = "sandbox-secret".into();
+        let bot = Bot {
+            chat_bot: "Sandbox".to_owned(),
+            task_bot_id: "st-sandbox".to_owned(),
+            client_id: "cs-sandbox".to_owned(),
+            client_secret: "sandbox-secret".into(),
+            ..Bot::new(sandbox.clone(), platform)
+        };
         Self {
             default_bot: Some(sandbox),
             server: Server::default(),
@@ -130,7 +132,7 @@ impl Bot {
             quiet: Duration::from_secs(1),
             deadline: Duration::from_secs(30),
             welcome: Duration::from_millis(500),
-            late_window: Duration::from_secs(60),
+            late_window: Duration::from_mins(1),
             history_settle: Duration::from_secs(3),
             session_timeout: Duration::from_mins(15),
             ping_interval: Duration::from_secs(25),

@@ -10,6 +10,8 @@ mod load;
 mod mistake;
 mod parse;
 mod section;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use std::net::SocketAddr;

@@ -319,7 +319,9 @@ pub(super) fn webhook_secrets_text(text: &str) -> Parsed<Vec<SecretString>> {
 pub(super) fn url_pattern(value: &Value) -> Parsed<String> {
     const WANTED: &str = "is no pattern such as https://hooks.example.com/in or https://*.example.com/";
     let text = as_text(value, "\"https://*.example.com/\"")?;
-    let refuse = |why: &str| Wrong(format!("{} {WANTED}: {why}", quoted(text)));
+    // What stands before an `@` may be a password.
+    let shown = if text.contains('@') { "one of them".to_owned() } else { quoted(text) };
+    let refuse = |why: &str| Wrong(format!("{shown} {WANTED}: {why}"));
     let exact = text.replacen("://*.", "://", 1);
     if exact.contains('*') {
         return Err(refuse("`*.` may only begin the host"));
