@@ -16,4 +16,6 @@ pub mod config;
 pub mod domain;
 pub mod hub;
 pub mod rtm;
+pub mod runtime;
 pub mod store;
+pub mod telemetry;
