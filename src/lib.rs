@@ -12,6 +12,7 @@
 //!
 //! Layers and arrows are in `docs/architecture.md` and kept by a test.
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod hub;

@@ -1,1 +1,3 @@
+//! All tests that look from outside, in one binary: it links once.
 
+mod cli;

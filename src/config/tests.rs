@@ -62,7 +62,7 @@ fn a_bot_is_enough() {
     let bot = config.bots.first().unwrap();
     assert_eq!(bot.platform.as_str(), "https://bots.kore.ai/");
     assert_eq!(bot.client_secret.expose_secret(), "hush-hush");
-    assert_eq!(bot.idle_ttl, Some(Duration::from_secs(900)));
+    assert_eq!(bot.idle_ttl, Some(Duration::from_mins(15)));
     assert!(!format!("{config:?}").contains("hush"), "secrets are not for Debug");
 }
 
@@ -284,12 +284,9 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
 fn each_mistake_of_a_bot_is_told_by_its_key() {
     for &(line, key, word) in BAD_BOT {
         let given = line.split_once(" =").unwrap().0;
-        let mut text: String = BOT
-            .lines()
-            .filter(|other| !other.starts_with(&format!("{given} ")))
-            .map(|l| format!("{l}\n"))
-            .collect();
-        text.push_str(line);
+        let others = BOT.lines().filter(|other| !other.starts_with(&format!("{given} ")));
+        let text: Vec<&str> = others.chain([line]).collect();
+        let text = text.join("\n");
         let mistakes = bad(&text, &[]);
         let found: Vec<_> = mistakes.iter().collect();
         let [mistake] = found.as_slice() else { panic!("one mistake expected for {line}: {mistakes}") };
