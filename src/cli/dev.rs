@@ -66,9 +66,9 @@ rtm-bridge {version} is running, with a simulated bot behind it. Say something t
     -H 'content-type: application/json' -d '{{\"text\":\"Where is my order?\"}}'
 
 Then try:
-  '{{\"text\":\"/help\"}}'                       what else the bot can do, faults included
-  http://{api}/docs                  the API
-  http://{admin}/readyz              whether it is ready; /metrics beside it
+  '{{\"text\":\"/help\"}}' shows what else the bot can do, faults included
+  http://{api}/docs is the API
+  http://{admin}/readyz says whether it is ready; /metrics is beside it
 
 The simulated platform listens on http://{sandbox}. Nothing is kept. Ctrl-C ends it.
 ",
