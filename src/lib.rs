@@ -12,10 +12,13 @@
 //!
 //! Layers and arrows are in `docs/architecture.md` and kept by a test.
 
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod http;
 pub mod hub;
 pub mod metrics;
 pub mod rtm;
+pub mod runtime;
 pub mod store;
+pub mod telemetry;

@@ -1,1 +1,17 @@
-fn main() {}
+//! The program: picks the allocator and the TLS implementation, then does what the command line says.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use rtm_bridge::cli::Cli;
+
+/// Many small, short-lived buffers from many threads: what mimalloc is for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // First, so that every TLS configuration is made with it. It fails only where one is installed already,
+    // and nobody else does.
+    let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    Cli::parse().run()
+}

@@ -3,6 +3,17 @@
 //! How it is read (TOML file, environment, secrets from files) and how mistakes are reported is in the
 //! sub-modules; what each key means is api.md section 9.
 
+mod bots;
+mod defaults;
+mod environment;
+mod load;
+mod mistake;
+mod parse;
+mod section;
+#[cfg(test)]
+mod tests;
+mod value;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +22,9 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::domain::BotName;
+
+pub use load::{environment, load, read};
+pub use mistake::{Mistakes, Origin, Remark, Warning};
 
 /// Everything a bridge needs to know at start.
 #[derive(Debug, Clone)]

@@ -36,6 +36,11 @@ impl BotName {
         if fits { Ok(Self(name.into())) } else { Err(InvalidName::Bot) }
     }
 
+    /// `sandbox`, the bot of the simulated platform.
+    pub fn sandbox() -> Self {
+        Self("sandbox".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,0 +1,262 @@
+//! `[[bots]]` and `[[callers]]`: the tables of lists.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::mistake::Notes;
+use super::parse::{self, Parsed, Wrong, boolean, duration, list, number, one_of, show, size};
+use super::section::Section;
+use super::value::Value;
+use super::{Algorithm, Bot, Caller, ConnectionStyle, Scopes, Webhook};
+use crate::domain::BotName;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// The name of a bot.
+pub(super) fn bot_name(value: &Value) -> Parsed<BotName> {
+    BotName::new(&parse::text(value)?).map_err(|e| Wrong(e.to_string()))
+}
+
+/// One of `[[bots]]`; none where something that has no default is missing or wrong.
+pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<Bot>> {
+    let name = section.required("name", "how requests name the bot", bot_name);
+    let platform = section.required(
+        "platform",
+        "the API host of the platform, such as \"https://bots.kore.ai\"",
+        parse::base_url(&["https", "http"]),
+    );
+    let chat_bot = section.required("chat_bot", "the bot's name on the platform", parse::text);
+    let task_bot_id =
+        section.required("task_bot_id", "the bot's id on the platform, `st-…`", platform_id("st-", "cs-"));
+    let client_id =
+        section.required("client_id", "the id of the bot's SDK app, `cs-…`", platform_id("cs-", "st-"));
+    let secret = client_secret(section);
+
+    // The defaults do not depend on who the bot is: stand-ins do until both are known.
+    let stand_in = parse::base_url(&["https"])(&Value::Text("https://bots.kore.ai".to_owned())).ok()?;
+    let d = Bot::new(name.clone().unwrap_or_else(BotName::sandbox), platform.clone().unwrap_or(stand_in));
+    let ms = Duration::from_millis;
+    let read = Bot {
+        api_path: section.or("api_path", d.api_path, parse::api_path),
+        socket_base: section.optional("socket_base", parse::base_url(&["wss", "ws", "https", "http"])),
+        chat_bot: chat_bot.clone().unwrap_or_default(),
+        task_bot_id: task_bot_id.clone().unwrap_or_default(),
+        client_id: client_id.clone().unwrap_or_default(),
+        client_secret: secret.clone().unwrap_or_default(),
+        algorithm: section.or("algorithm", d.algorithm, one_of(&ALGORITHMS)),
+        secure_rtm: section.or("secure_rtm", d.secure_rtm, boolean),
+        connection_mode: section.or("connection_mode", d.connection_mode, one_of(&STYLES)),
+        anonymous: section.or("anonymous", d.anonymous, boolean),
+        history: section.or("history", d.history, boolean),
+        quiet: section.or("quiet", d.quiet, duration(ms(50)..=MINUTE)),
+        deadline: section.or("deadline", d.deadline, duration(ms(500)..=10 * MINUTE)),
+        welcome: section.or("welcome", d.welcome, duration(ms(0)..=3 * SECOND)),
+        late_window: section.or("late_window", d.late_window, duration(ms(0)..=HOUR)),
+        history_settle: section.or("history_settle", d.history_settle, duration(ms(0)..=MINUTE)),
+        session_timeout: section.or("session_timeout", d.session_timeout, duration(MINUTE..=7 * DAY)),
+        ping_interval: section.or("ping_interval", d.ping_interval, duration(SECOND..=10 * MINUTE)),
+        idle_ttl: section.or("idle_ttl", d.idle_ttl, parse::duration_or_never(SECOND..=7 * DAY)),
+        max_open_messages: section.or("max_open_messages", d.max_open_messages, number(1..=1000)),
+        user_rate_per_minute: section.or("user_rate_per_minute", d.user_rate_per_minute, number(0..=10_000)),
+        connects_per_minute: section.or("connects_per_minute", d.connects_per_minute, number(0..=100_000)),
+        max_frame_bytes: section.or("max_frame_bytes", d.max_frame_bytes, size(4 << 10..=64 << 20)),
+        max_message_bytes: section.or("max_message_bytes", d.max_message_bytes, size(4 << 10..=256 << 20)),
+        webhook: section.optional_section("webhook", webhook),
+        name: d.name,
+        platform: d.platform,
+    };
+    relations(section, &read, platform.is_some(), secret.is_some());
+    (name.is_some()
+        && platform.is_some()
+        && chat_bot.is_some()
+        && task_bot_id.is_some()
+        && client_id.is_some()
+        && secret.is_some())
+    .then(|| Arc::new(read))
+}
+
+const ALGORITHMS: [(&str, Algorithm); 4] = [
+    ("HS256", Algorithm::Hs256),
+    ("HS512", Algorithm::Hs512),
+    ("RS256", Algorithm::Rs256),
+    ("RS512", Algorithm::Rs512),
+];
+
+const STYLES: [(&str, ConnectionStyle); 2] =
+    [("connectionMode", ConnectionStyle::ConnectionMode), ("isReconnect", ConnectionStyle::IsReconnect)];
+
+/// An id of the platform. The two kinds are easily swapped, and the platform's answer would not tell.
+fn platform_id(wanted: &'static str, other: &'static str) -> impl FnOnce(&Value) -> Parsed<String> {
+    move |value| {
+        let id = parse::text(value)?;
+        if id.starts_with(other) {
+            return Err(Wrong(format!(
+                "begins with `{other}`, but should begin with `{wanted}`: are client_id and task_bot_id swapped?"
+            )));
+        }
+        if id.contains(char::is_whitespace) {
+            return Err(Wrong("has white space in it".to_owned()));
+        }
+        Ok(id)
+    }
+}
+
+fn client_secret(section: &mut Section<'_>) -> Option<SecretString> {
+    let secret = section.secret("client_secret", "client_secret_file", parse::secret, parse::secret_text);
+    let (direct, by_file) = (section.key("client_secret"), section.key("client_secret_file"));
+    if secret.is_none() && !section.notes.was_given(&direct) && !section.notes.was_given(&by_file) {
+        section.notes.wrong(
+            &direct,
+            "is missing: the secret of the bot's SDK app, or `client_secret_file` with the path of a file that holds it",
+        );
+    }
+    secret
+}
+
+fn relations(section: &mut Section<'_>, bot: &Bot, has_platform: bool, has_secret: bool) {
+    if bot.quiet >= bot.deadline {
+        let (quiet, deadline) = (show(bot.quiet), show(bot.deadline));
+        unrelated(section, "quiet", "deadline", format!("{quiet} should be less than deadline, {deadline}"));
+    }
+    if let Some(idle) = bot.idle_ttl.filter(|idle| bot.ping_interval >= *idle) {
+        let (ping, idle) = (show(bot.ping_interval), show(idle));
+        let what = format!("{ping} should be less than idle_ttl, {idle}: no idle socket would be pinged");
+        unrelated(section, "ping_interval", "idle_ttl", what);
+    }
+    if bot.max_frame_bytes > bot.max_message_bytes {
+        let (frame, message) =
+            (parse::show_size(bot.max_frame_bytes), parse::show_size(bot.max_message_bytes));
+        let what =
+            format!("{frame} should be at most max_message_bytes, {message}: a frame is part of a message");
+        unrelated(section, "max_frame_bytes", "max_message_bytes", what);
+    }
+    let rsa = matches!(bot.algorithm, Algorithm::Rs256 | Algorithm::Rs512);
+    let pem = bot.client_secret.expose_secret().trim_start().starts_with("-----BEGIN ");
+    if has_secret && rsa != pem {
+        let what = if rsa {
+            "RS256 and RS512 sign with a private key, but client_secret is not PEM (`-----BEGIN …`)"
+        } else {
+            "HS256 and HS512 sign with a shared secret, but client_secret is a key in PEM; use RS256 or RS512"
+        };
+        unrelated(section, "algorithm", "client_secret", what.to_owned());
+    }
+    for (key, url) in
+        [("platform", has_platform.then_some(&bot.platform)), ("socket_base", bot.socket_base.as_ref())]
+    {
+        let Some(url) = url else { continue };
+        if matches!(url.scheme(), "http" | "ws") && !parse::is_loopback(url) {
+            let path = section.key(key);
+            let what = "is not encrypted: tokens and messages can be read on the way; use https";
+            section.notes.warn(&path, what);
+        }
+    }
+}
+
+fn unrelated(section: &mut Section<'_>, one: &str, other: &str, what: String) {
+    let keys = [section.key(one), section.key(other)];
+    section.notes.unrelated(&keys, what);
+}
+
+fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
+    let url = section.required("url", "the receiver of the bot's events", parse::receiver);
+    let secrets =
+        section.secret("secrets", "secrets_file", list(parse::webhook_secret), parse::webhook_secrets_text);
+    let path = section.key("secrets");
+    let given = section.notes.was_given(&path) || section.notes.was_given(&section.key("secrets_file"));
+    if secrets.as_ref().is_some_and(Vec::is_empty) || (secrets.is_none() && !given) {
+        section.notes.wrong(&path, "is missing: what deliveries are signed with, or `secrets_file`");
+    }
+    let path = section.path().to_owned();
+    section.notes.warn(&path, "this version delivers no webhooks yet: nothing is sent to it");
+    Some(Webhook { url: url?, secrets: secrets? })
+}
+
+/// One of `[[callers]]`.
+pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
+    let name = section.required("name", "what the caller is called in logs and metrics", |value| {
+        let name = parse::text(value)?;
+        BotName::new(&name)
+            .map(|name| name.as_str().to_owned())
+            .map_err(|_| Wrong("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned()))
+    });
+    let key_sha256 = section.required(
+        "key_sha256",
+        "the hash of the caller's key; `rtm-bridge key new` prints both",
+        parse::sha256,
+    );
+    let scopes = section.required("scopes", "what the caller may do: \"send\", \"read\", \"admin\"", scopes);
+    let bots = section.optional("bots", list(bot_name));
+    let path = section.key("bots");
+    if bots.as_ref().is_some_and(Vec::is_empty) {
+        section
+            .notes
+            .wrong(&path, "is empty, so that the caller could use no bot; leave it out for every bot");
+    }
+    Some(Caller {
+        user_prefix: section.or("user_prefix", String::new(), parse::text),
+        rate_per_minute: section.or("rate_per_minute", 0, number(0..=10_000_000)),
+        max_open_requests: section.or("max_open_requests", 0, number(0..=1_000_000)),
+        webhook_secrets: section
+            .secret(
+                "webhook_secrets",
+                "webhook_secrets_file",
+                list(parse::webhook_secret),
+                parse::webhook_secrets_text,
+            )
+            .unwrap_or_default(),
+        bots,
+        name: name?,
+        key_sha256: key_sha256?,
+        scopes: scopes?,
+    })
+}
+
+fn scopes(value: &Value) -> Parsed<Scopes> {
+    #[derive(Clone, Copy)]
+    enum Scope {
+        Send,
+        Read,
+        Admin,
+    }
+    let words = &[("send", Scope::Send), ("read", Scope::Read), ("admin", Scope::Admin)];
+    let all = list(|value| one_of(words)(value))(value)?;
+    if all.is_empty() {
+        return Err(Wrong(
+            "is empty: the caller could do nothing; send, read and admin are known".to_owned(),
+        ));
+    }
+    Ok(all.into_iter().fold(Scopes::default(), |scopes, scope| match scope {
+        Scope::Send => Scopes { send: true, ..scopes },
+        Scope::Read => Scopes { read: true, ..scopes },
+        Scope::Admin => Scopes { admin: true, ..scopes },
+    }))
+}
+
+/// What must hold between the tables of the two lists.
+pub(super) fn check(notes: &mut Notes, bots: &[Arc<Bot>], callers: &[Caller]) {
+    for (i, bot) in bots.iter().enumerate() {
+        let twin = bots.iter().take(i).find(|other| {
+            other.name != bot.name && other.platform == bot.platform && other.task_bot_id == bot.task_bot_id
+        });
+        if let Some(twin) = twin {
+            notes.wrong(
+                &format!("bots.{}.task_bot_id", bot.name),
+                format!("is the same bot of the same platform as `{}`; each may be there once", twin.name),
+            );
+        }
+    }
+    for (i, caller) in callers.iter().enumerate() {
+        let twin = callers.iter().take(i).find(|other| other.key_sha256 == caller.key_sha256);
+        if let Some(twin) = twin {
+            notes.wrong(
+                &format!("callers.{}.key_sha256", caller.name),
+                format!("is the key of `{}` too; each caller has its own", twin.name),
+            );
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What holds where nothing is said, in one place.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZero;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use super::{
+    Algorithm, Bot, Cluster, Config, ConnectionStyle, Log, LogFormat, Reply, Server, Store, StoreUrl,
+    Webhooks,
+};
+use crate::domain::BotName;
+
+/// Open files that are not for sockets to the platform: listeners, callers' connections, the store.
+pub(super) const FILE_HEADROOM: u64 = 512;
+
+impl Config {
+    /// What `dev` runs with: everything in memory, no callers, and one bot `sandbox` on the simulated platform
+    /// that listens at `platform`. Tests take it too, with the ports set to 0.
+    pub fn dev(platform: Url) -> Self {
+        let sandbox = BotName::sandbox();
+        let bot = Bot {
+            chat_bot: "Sandbox".to_owned(),
+            task_bot_id: "st-sandbox".to_owned(),
+            client_id: "cs-sandbox".to_owned(),
+            client_secret: "sandbox-secret".into(),
+            ..Bot::new(sandbox.clone(), platform)
+        };
+        Self {
+            default_bot: Some(sandbox),
+            server: Server::default(),
+            store: Store::default(),
+            cluster: Cluster::default(),
+            reply: Reply::default(),
+            bots: vec![Arc::new(bot)],
+            callers: Vec::new(),
+            webhooks: Webhooks::default(),
+            log: Log { format: LogFormat::Text, filter: "warn,rtm_bridge=info".to_owned() },
+        }
+    }
+}
+
+impl Default for Server {
+    /// Loopback only; as many sockets as the process may open files, less some headroom.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+            grace: Duration::from_secs(3),
+            drain_timeout: Duration::from_secs(30),
+            max_sockets: max_sockets(open_files()),
+            max_requests: 10_000,
+            threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+        }
+    }
+}
+
+/// Files this process may open; none where the system does not tell.
+pub(super) fn open_files() -> Option<u64> {
+    rlimit::Resource::NOFILE.get_soft().ok()
+}
+
+fn max_sockets(open_files: Option<u64>) -> usize {
+    // Without a limit memory is what ends first: about 30 KiB a socket.
+    let sockets = open_files.unwrap_or(1024).saturating_sub(FILE_HEADROOM).clamp(64, 100_000);
+    usize::try_from(sockets).unwrap_or(64)
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            url: StoreUrl::Memory,
+            key_prefix: "rtm".to_owned(),
+            message_ttl: Duration::from_hours(24),
+            command_timeout: Duration::from_secs(2),
+            wait_replicas: 0,
+            memory_limit: 256 << 20,
+        }
+    }
+}
+
+impl Default for Cluster {
+    /// A name made of the host's and chance.
+    fn default() -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host: String =
+            host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')).collect();
+        let host = if host.is_empty() { "replica" } else { host.as_str() };
+        let chance: String = std::iter::repeat_with(|| fastrand::digit(36)).take(8).collect();
+        Self { replica_id: format!("{host}-{chance}"), lease_ttl: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Reply {
+    fn default() -> Self {
+        Self { default_wait: Duration::from_secs(15) }
+    }
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self { allowed: Vec::new(), allow_private: Vec::new(), timeout: Duration::from_secs(15) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, filter: "info".to_owned() }
+    }
+}
+
+impl Bot {
+    /// A bot with every default; its names and its secret on the platform are still empty.
+    pub fn new(name: BotName, platform: Url) -> Self {
+        Self {
+            name,
+            platform,
+            api_path: "/api/1.1".to_owned(),
+            socket_base: None,
+            chat_bot: String::new(),
+            task_bot_id: String::new(),
+            client_id: String::new(),
+            client_secret: SecretString::default(),
+            algorithm: Algorithm::Hs256,
+            secure_rtm: false,
+            connection_mode: ConnectionStyle::ConnectionMode,
+            anonymous: false,
+            history: true,
+            quiet: Duration::from_secs(1),
+            deadline: Duration::from_secs(30),
+            welcome: Duration::from_millis(500),
+            late_window: Duration::from_mins(1),
+            history_settle: Duration::from_secs(3),
+            session_timeout: Duration::from_mins(15),
+            ping_interval: Duration::from_secs(25),
+            idle_ttl: Some(Duration::from_mins(15)),
+            max_open_messages: 32,
+            user_rate_per_minute: 50,
+            connects_per_minute: 250,
+            max_frame_bytes: 1 << 20,
+            max_message_bytes: 4 << 20,
+            webhook: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_leave_room_for_other_files() {
+        assert_eq!(max_sockets(Some(20_000)), 20_000 - 512);
+        assert_eq!(max_sockets(Some(100)), 64);
+        assert_eq!(max_sockets(None), 512);
+        assert_eq!(max_sockets(Some(u64::MAX)), 100_000);
+    }
+}

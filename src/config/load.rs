@@ -1,0 +1,310 @@
+//! Reads a whole configuration.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::environment as variables;
+use super::mistake::{Mistakes, Notes, Warning};
+use super::parse::{self, Parsed, Wrong, duration, list, number, one_of, show, size};
+use super::section::{Files, Section};
+use super::value::{self, Table, Value};
+use super::{Cluster, Config, Log, LogFormat, Reply, Server, Store, StoreUrl, Webhooks, bots, defaults};
+use crate::domain::BotName;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// The longest file that is read: a configuration or a secret. More is a mistake in the path.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The environment of this process.
+pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
+}
+
+/// Reads the configuration from a file and the environment over it.
+///
+/// The file is `path`, or what `RTM_BRIDGE_CONFIG` names; without either everything comes from the
+/// environment. Returned beside it is what is allowed but hardly meant, to be logged.
+///
+/// # Errors
+/// All mistakes together; a file that cannot be read is one.
+pub fn load<K, V>(
+    path: Option<&Path>,
+    env: impl IntoIterator<Item = (K, V)>,
+) -> Result<(Config, Vec<Warning>), Mistakes>
+where
+    K: Into<OsString>,
+    V: Into<OsString>,
+{
+    let env = variables::ours(env);
+    let path =
+        path.map(Path::as_os_str).or(variables::file(&env).map(OsString::as_os_str)).map(OsStr::to_owned);
+    let Some(path) = path else { return assemble(None, env, &file) };
+    let name = path.to_string_lossy();
+    let text = file(Path::new(&path)).map_err(|error| {
+        Mistakes::one(format!(
+            "cannot read the configuration file {name}: {error}; name it with --config or RTM_BRIDGE_CONFIG"
+        ))
+    })?;
+    assemble(Some((&text, &name)), env, &file)
+}
+
+/// Reads the configuration from text and the environment over it; `files` reads the files that secrets lie
+/// in. Does no other I/O, so that tests and fuzzing can drive it. `name` is what the text is called in
+/// mistakes.
+///
+/// # Errors
+/// All mistakes together.
+pub fn read<K, V>(
+    text: &str,
+    name: &str,
+    env: impl IntoIterator<Item = (K, V)>,
+    files: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<(Config, Vec<Warning>), Mistakes>
+where
+    K: Into<OsString>,
+    V: Into<OsString>,
+{
+    assemble(Some((text, name)), variables::ours(env), files)
+}
+
+fn file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = std::fs::File::open(path)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
+    if length as u64 > FILE_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB"));
+    }
+    Ok(text)
+}
+
+fn assemble(
+    document: Option<(&str, &str)>,
+    env: variables::Environment,
+    files: Files<'_>,
+) -> Result<(Config, Vec<Warning>), Mistakes> {
+    let mut notes = Notes::default();
+    let table = match document {
+        Some((text, name)) => value::document(text, &Arc::from(name), &mut notes),
+        None => Some(Table::new()),
+    };
+    let Some(mut table) = table else {
+        // What else there is would be reported against half a file.
+        return Err(notes.into_mistakes());
+    };
+    variables::overlay(&mut table, env, &mut notes);
+    let config = Section::root(table, &mut notes, files, |root| config(root, document.is_some()));
+    notes.finish().map(|warnings| (config, warnings))
+}
+
+fn config(root: &mut Section<'_>, has_file: bool) -> Config {
+    let config = Config {
+        default_bot: root.optional("default_bot", bots::bot_name),
+        server: root.section("server", server),
+        store: root.section("store", store),
+        cluster: root.section("cluster", cluster),
+        reply: root.section("reply", reply),
+        bots: root.tables("bots", bots::bot),
+        callers: root.tables("callers", bots::caller),
+        webhooks: root.section("webhooks", webhooks),
+        log: root.section("log", log),
+    };
+    relations(root.notes, &config, has_file);
+    bots::check(root.notes, &config.bots, &config.callers);
+    config
+}
+
+fn relations(notes: &mut Notes, config: &Config, has_file: bool) {
+    if !notes.was_given("bots") {
+        let hint =
+            if has_file { "" } else { " (no file was given either: --config FILE or RTM_BRIDGE_CONFIG)" };
+        notes.wrong("bots", format!("at least one [[bots]] is needed{hint}"));
+    } else if config.bots.is_empty() {
+        notes.unless_within("bots", "at least one [[bots]] is needed");
+    }
+    // A bot with mistakes of its own is known by name all the same.
+    let known = |notes: &Notes, bot: &BotName| notes.was_given(&format!("bots.{bot}"));
+    if let Some(bot) = &config.default_bot
+        && !known(notes, bot)
+    {
+        notes.wrong("default_bot", format!("there is no bot `{bot}`"));
+    }
+    for caller in &config.callers {
+        for bot in caller.bots.iter().flatten() {
+            if !known(notes, bot) {
+                notes.wrong(&format!("callers.{}.bots", caller.name), format!("there is no bot `{bot}`"));
+            }
+        }
+    }
+    if !notes.was_given("callers") && !config.server.listen.ip().is_loopback() {
+        let what = format!(
+            "{} is open to others, but there are no [[callers]]: add one (`rtm-bridge key new`), or listen on 127.0.0.1",
+            config.server.listen
+        );
+        notes.unrelated(&["server.listen".to_owned()], what);
+    }
+    if config.cluster.lease_ttl <= config.store.command_timeout {
+        let what = format!(
+            "{} should be less than cluster.lease_ttl, {}: one slow renewal would lose the lease",
+            show(config.store.command_timeout),
+            show(config.cluster.lease_ttl)
+        );
+        notes.unrelated(&["store.command_timeout".to_owned(), "cluster.lease_ttl".to_owned()], what);
+    }
+}
+
+fn server(section: &mut Section<'_>) -> Server {
+    let d = Server::default();
+    let server = Server {
+        listen: section.or("listen", d.listen, parse::address),
+        admin_listen: section.or("admin_listen", d.admin_listen, parse::address),
+        grace: section.or("grace", d.grace, duration(Duration::ZERO..=5 * MINUTE)),
+        drain_timeout: section.or("drain_timeout", d.drain_timeout, duration(SECOND..=HOUR)),
+        max_sockets: section.or("max_sockets", d.max_sockets, number(1..=10_000_000)),
+        max_requests: section.or("max_requests", d.max_requests, number(1..=10_000_000)),
+        threads: section.or("threads", d.threads, number(1..=1024)),
+    };
+    if server.grace >= server.drain_timeout {
+        let keys = [section.key("grace"), section.key("drain_timeout")];
+        let (grace, drain) = (show(server.grace), show(server.drain_timeout));
+        let what = format!("{grace} should be less than drain_timeout, {drain}, which includes it");
+        section.notes.unrelated(&keys, what);
+    }
+    if server.listen == server.admin_listen && server.listen.port() != 0 {
+        let keys = [section.key("admin_listen"), section.key("listen")];
+        section.notes.unrelated(&keys, format!("{} is `listen` too; take another port", server.listen));
+    }
+    if let Some(files) = defaults::open_files()
+        && (server.max_sockets as u64).saturating_add(defaults::FILE_HEADROOM) > files
+        && server.max_sockets > d.max_sockets
+    {
+        let key = section.key("max_sockets");
+        let what = format!(
+            "{} sockets need more open files than the {files} this process may have (ulimit -n)",
+            server.max_sockets
+        );
+        section.notes.warn(&key, what);
+    }
+    server
+}
+
+fn store(section: &mut Section<'_>) -> Store {
+    let d = Store::default();
+    let store = Store {
+        url: section.or("url", d.url, store_url),
+        key_prefix: section.or("key_prefix", d.key_prefix, key_prefix),
+        message_ttl: section.or("message_ttl", d.message_ttl, duration(MINUTE..=30 * 24 * HOUR)),
+        command_timeout: section.or(
+            "command_timeout",
+            d.command_timeout,
+            duration(Duration::from_millis(50)..=MINUTE),
+        ),
+        wait_replicas: section.or("wait_replicas", d.wait_replicas, number(0..=16)),
+        memory_limit: section.or("memory_limit", d.memory_limit, size(1 << 20..=usize::MAX)),
+    };
+    let [_, certificate, key] =
+        ["ca_file", "client_cert_file", "client_key_file"].map(|key| section.optional(key, parse::text));
+    if certificate.is_some() != key.is_some() {
+        let keys = [section.key("client_cert_file"), section.key("client_key_file")];
+        section
+            .notes
+            .unrelated(&keys, "client_cert_file and client_key_file belong together: give both or neither");
+    }
+    let url = section.key("url");
+    if !section.notes.was_given(&url) {
+        section.notes.warn(
+            &url,
+            "is not given: messages are kept in this process and are gone with it; say url = \"memory://\" if that is meant",
+        );
+    }
+    for idle in ["wait_replicas", "ca_file", "client_cert_file", "client_key_file"] {
+        let path = section.key(idle);
+        let used = idle != "wait_replicas" || store.wait_replicas > 0;
+        if used && section.notes.was_given(&path) {
+            section.notes.warn(&path, "has no effect with memory://");
+        }
+    }
+    store
+}
+
+/// Not quoted in mistakes: a store's URL may hold a password.
+fn store_url(value: &Value) -> Parsed<StoreUrl> {
+    const LATER: [&str; 6] =
+        ["redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"];
+    let url = parse::text(value)?;
+    let wrong = |what: String| Err(Wrong(what));
+    match url.split_once("://") {
+        Some(("memory", "")) => Ok(StoreUrl::Memory),
+        Some(("memory", _)) => wrong("nothing may follow memory://".to_owned()),
+        Some((scheme, _)) if LATER.contains(&scheme) => {
+            wrong(format!("{scheme}:// is not supported by this version yet; use memory://"))
+        }
+        Some(_) => wrong("has an unknown scheme; use memory://".to_owned()),
+        None => wrong("is no store's URL; use memory://".to_owned()),
+    }
+}
+
+fn key_prefix(value: &Value) -> Parsed<String> {
+    let prefix = parse::text(value)?;
+    let plain = prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
+    if plain && prefix.len() <= 64 {
+        Ok(prefix)
+    } else {
+        Err(Wrong("should be 1 to 64 characters of a-z, A-Z, 0-9, '-', '_', '.' and ':'".to_owned()))
+    }
+}
+
+fn cluster(section: &mut Section<'_>) -> Cluster {
+    let d = Cluster::default();
+    Cluster {
+        replica_id: section.or("replica_id", d.replica_id, |value| {
+            let id = parse::text(value)?;
+            let plain = id.bytes().all(|b| b.is_ascii_graphic());
+            if plain && id.len() <= 128 {
+                Ok(id)
+            } else {
+                Err(Wrong("should be 1 to 128 visible ASCII characters".to_owned()))
+            }
+        }),
+        // A lease is renewed every third of it: under 3 s one slow renewal would be one too many.
+        lease_ttl: section.or("lease_ttl", d.lease_ttl, duration(3 * SECOND..=5 * MINUTE)),
+    }
+}
+
+fn reply(section: &mut Section<'_>) -> Reply {
+    let d = Reply::default();
+    // Load balancers end silent requests after 60 s.
+    Reply { default_wait: section.or("default_wait", d.default_wait, duration(Duration::ZERO..=55 * SECOND)) }
+}
+
+fn webhooks(section: &mut Section<'_>) -> Webhooks {
+    let d = Webhooks::default();
+    Webhooks {
+        allowed: section.or("allowed", d.allowed, list(parse::url_pattern)),
+        allow_private: section.or("allow_private", d.allow_private, list(parse::cidr)),
+        timeout: section.or("timeout", d.timeout, duration(SECOND..=MINUTE)),
+    }
+}
+
+fn log(section: &mut Section<'_>) -> Log {
+    const FORMATS: [(&str, LogFormat); 2] = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let d = Log::default();
+    Log {
+        format: section.or("format", d.format, one_of(&FORMATS)),
+        filter: section.or("filter", d.filter, |value| {
+            let filter = parse::text(value)?;
+            match EnvFilter::builder().parse(&filter) {
+                Ok(_) => Ok(filter),
+                Err(error) => {
+                    Err(Wrong(format!("is no filter such as info or rtm_bridge=debug,info: {error}")))
+                }
+            }
+        }),
+    }
+}

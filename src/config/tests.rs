@@ -1,0 +1,505 @@
+//! Whole configurations: good, bad, and laid over by the environment.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use secrecy::ExposeSecret as _;
+
+use super::{Config, Mistakes, StoreUrl, Warning, read};
+
+const BOT: &str = r#"
+[[bots]]
+name = "support"
+platform = "https://bots.kore.ai"
+chat_bot = "CNN"
+task_bot_id = "st-1"
+client_id = "cs-1"
+client_secret = "hush-hush"
+"#;
+
+const HASH: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+fn files(path: &Path) -> io::Result<String> {
+    match path.to_str() {
+        Some("/secrets/plain") => Ok("from-a-file\n".to_owned()),
+        Some("/secrets/empty") => Ok("\n".to_owned()),
+        Some("/secrets/pem") => {
+            Ok("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n".to_owned())
+        }
+        Some("/secrets/whsec") => Ok(format!("# new\n{0}\n\n{0}\n", webhook_secret())),
+        _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+    }
+}
+
+fn webhook_secret() -> String {
+    format!("whsec_{}", "QUFB".repeat(8))
+}
+
+fn with(text: &str, env: &[(&str, &str)]) -> Result<(Config, Vec<Warning>), Mistakes> {
+    read(text, "bridge.toml", env.iter().copied(), &files)
+}
+
+fn good(text: &str, env: &[(&str, &str)]) -> Config {
+    with(text, env).unwrap_or_else(|mistakes| panic!("{mistakes}")).0
+}
+
+fn bad(text: &str, env: &[(&str, &str)]) -> Mistakes {
+    with(text, env).map(|(config, _)| config).expect_err("there is a mistake in it")
+}
+
+fn caller(rest: &str) -> String {
+    format!("{BOT}[[callers]]\nname = \"crm\"\nkey_sha256 = \"{HASH}\"\nscopes = [\"send\"]\n{rest}")
+}
+
+#[test]
+fn a_bot_is_enough() {
+    let config = good(BOT, &[]);
+    assert_eq!(config.store.url, StoreUrl::Memory);
+    assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
+    let bot = config.bots.first().unwrap();
+    assert_eq!(bot.platform.as_str(), "https://bots.kore.ai/");
+    assert_eq!(bot.client_secret.expose_secret(), "hush-hush");
+    assert_eq!(bot.idle_ttl, Some(Duration::from_mins(15)));
+    assert!(!format!("{config:?}").contains("hush"), "secrets are not for Debug");
+}
+
+#[test]
+fn every_key_of_the_contract_is_taken() {
+    let text = format!(
+        r#"
+default_bot = "support"
+[server]
+listen = "0.0.0.0:8080"
+admin_listen = "0.0.0.0:9090"
+grace = "3s"
+drain_timeout = "30s"
+max_sockets = 400
+max_requests = 10
+threads = 3
+[store]
+url = "memory://"
+key_prefix = "rtm"
+message_ttl = "24h"
+command_timeout = "2s"
+wait_replicas = 0
+ca_file = ""
+client_cert_file = ""
+client_key_file = ""
+memory_limit = "64MiB"
+[cluster]
+replica_id = "host-and-random"
+lease_ttl = "10s"
+[reply]
+default_wait = "15s"
+[[bots]]
+name = "support"
+platform = "https://bots.kore.ai"
+api_path = "/api"
+socket_base = ""
+chat_bot = "CNN"
+task_bot_id = "st-1"
+client_id = "cs-1"
+client_secret_file = "/secrets/pem"
+algorithm = "RS512"
+secure_rtm = true
+connection_mode = "isReconnect"
+anonymous = true
+history = false
+quiet = "2s"
+deadline = "31s"
+welcome = "0ms"
+late_window = "61s"
+history_settle = "4s"
+session_timeout = "16m"
+ping_interval = "26s"
+idle_ttl = "never"
+max_open_messages = 33
+user_rate_per_minute = 51
+connects_per_minute = 251
+max_frame_bytes = "64KiB"
+max_message_bytes = "1MiB"
+  [bots.webhook]
+  url = "https://hooks.example.com/in?x=1"
+  secrets_file = "/secrets/whsec"
+[[callers]]
+name = "crm"
+key_sha256 = "{HASH}"
+scopes = ["send", "read"]
+bots = ["support"]
+user_prefix = "eu-"
+rate_per_minute = 60
+max_open_requests = 7
+webhook_secrets_file = "/secrets/whsec"
+[webhooks]
+allowed = ["https://*.example.com/", "http://127.0.0.1:9/in"]
+allow_private = ["10.0.0.0/8", "fd00::/8"]
+timeout = "14s"
+[log]
+format = "text"
+filter = "rtm_bridge=debug,info"
+"#
+    );
+    let (config, warnings) = with(&text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    // `Debug` shows every field: each differs from its default, so that none can be read and dropped.
+    shows_every_value(&config);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings.first().map(|w| w.key.as_str()), Some("bots.support.webhook"));
+}
+
+fn shows_every_value(config: &Config) {
+    let seen = format!("{config:?}");
+    for part in [
+        "0.0.0.0:8080",
+        "0.0.0.0:9090",
+        "max_sockets: 400",
+        "max_requests: 10",
+        "threads: 3",
+        "memory_limit: 67108864",
+        "host-and-random",
+        "api_path: \"/api\"",
+        "Rs512",
+        "secure_rtm: true",
+        "IsReconnect",
+        "anonymous: true",
+        "history: false",
+        "quiet: 2s",
+        "deadline: 31s",
+        "welcome: 0ns",
+        "late_window: 61s",
+        "history_settle: 4s",
+        "session_timeout: 960s",
+        "ping_interval: 26s",
+        "idle_ttl: None",
+        "max_open_messages: 33",
+        "user_rate_per_minute: 51",
+        "connects_per_minute: 251",
+        "max_frame_bytes: 65536",
+        "max_message_bytes: 1048576",
+        "query: Some(\"x=1\")",
+        "user_prefix: \"eu-\"",
+        "rate_per_minute: 60",
+        "max_open_requests: 7",
+        "https://*.example.com/",
+        "fd00::/8",
+        "timeout: 14s",
+        "Text",
+        "rtm_bridge=debug,info",
+        "send: true, read: true, admin: false",
+    ] {
+        assert!(seen.contains(part), "{part} is not in {seen}");
+    }
+}
+
+/// Configurations with one mistake each: what is appended to a good one, the key, a word of the explanation.
+const BAD: &[(&str, &str, &str)] = &[
+    ("[server]\nlisten = \"localhost:80\"", "server.listen", "IP address"),
+    ("[server]\nlisten = 8080", "server.listen", "a number"),
+    ("[server]\nlisten = \"0.0.0.0:80\"", "server.listen", "callers"),
+    ("[server]\nadmin_listen = \"127.0.0.1:8080\"", "server.admin_listen", "another port"),
+    ("[server]\ngrace = \"30s\"", "server.grace", "drain_timeout"),
+    ("[server]\ngrace = 3", "server.grace", "no unit"),
+    ("[server]\ngrace = \"soon\"", "server.grace", "duration"),
+    ("[server]\nthreads = 0", "server.threads", "within 1"),
+    ("[server]\nthreads = \"2\"", "server.threads", "without quotes"),
+    ("[server]\nthreads = 99999999999999999999", "server.threads", "within"),
+    ("[server]\nlisten_on = \"127.0.0.1:1\"", "server.listen_on", "did you mean `listen`"),
+    ("[sever]\nlisten = \"127.0.0.1:1\"", "sever", "did you mean `server`"),
+    ("server = 3", "server", "[server]"),
+    ("[store]\nurl = \"redis://u:hush@h\"", "store.url", "not supported by this version yet; use memory://"),
+    ("[store]\nurl = \"rediss+sentinel://h\"", "store.url", "not supported"),
+    ("[store]\nurl = \"postgres://h\"", "store.url", "unknown scheme"),
+    ("[store]\nmemory_limit = \"1MB\"", "store.memory_limit", "64KiB"),
+    ("[store]\nclient_cert_file = \"x\"", "store.client_cert_file", "both or neither"),
+    ("[store]\ncommand_timeout = \"10s\"", "store.command_timeout", "lease_ttl"),
+    ("[cluster]\nlease_ttl = \"2s\"", "cluster.lease_ttl", "3s"),
+    ("[reply]\ndefault_wait = \"56s\"", "reply.default_wait", "55s"),
+    ("[webhooks]\nallowed = [\"https://a.*.example.com/\"]", "webhooks.allowed", "only begin"),
+    ("[webhooks]\nallowed = [\"ftp://example.com/\"]", "webhooks.allowed", "scheme"),
+    ("[webhooks]\nallowed = [\"https://u:hush@example.com/\"]", "webhooks.allowed", "credentials"),
+    ("[webhooks]\nallowed = [\"https://*.10.0.0.1/\"]", "webhooks.allowed", "pattern"),
+    ("[webhooks]\nallow_private = [\"10.0.0.0\"]", "webhooks.allow_private", "10.0.0.0/8"),
+    ("[webhooks]\nallow_private = [\"10.0.0.0/33\"]", "webhooks.allow_private", "range"),
+    ("[log]\nfilter = \"info=what=ever\"", "log.filter", "filter"),
+    ("[log]\nformat = \"xml\"", "log.format", "json, text"),
+    ("[[callers]]\nkey_sha256 = \"x\"\nname = \"a\"\nscopes = [\"send\"]", "callers.a.key_sha256", "key new"),
+    ("[[callers]]\nname = \"a\"\nscopes = [\"send\"]", "callers.a.key_sha256", "missing"),
+    ("[bots.webhook]\nurl = \"https://h/\"", "bots.support.webhook.secrets", "secrets_file"),
+    (
+        "[bots.webhook]\nurl = \"https://h/\"\nsecrets = [\"whsec_hush\"]",
+        "bots.support.webhook.secrets",
+        "24",
+    ),
+];
+
+#[test]
+fn each_mistake_is_told_by_its_key() {
+    for &(text, key, word) in BAD {
+        // Top-level keys come before tables.
+        let text = if text.starts_with('[') { format!("{BOT}{text}") } else { format!("{text}\n{BOT}") };
+        let mistakes = bad(&text, &[]);
+        let found: Vec<_> = mistakes.iter().collect();
+        let [mistake] = found.as_slice() else { panic!("one mistake expected in {text}: {mistakes}") };
+        assert_eq!(mistake.key, key, "{mistakes}");
+        assert!(mistake.what.contains(word), "{word}: {mistakes}");
+        assert!(mistakes.to_string().contains("bridge.toml:") || mistake.origin.is_none(), "{mistakes}");
+        assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
+    }
+}
+
+/// As [`BAD`], within the bot: what replaces or joins a line of it.
+const BAD_BOT: &[(&str, &str, &str)] = &[
+    ("platform = \"bots.kore.ai\"", "platform", "URL"),
+    ("platform = \"ftp://bots.kore.ai\"", "platform", "https://"),
+    ("platform = \"https://u:hush@bots.kore.ai\"", "platform", "credentials"),
+    ("platform = \"https://bots.kore.ai/api\"", "platform", "api_path"),
+    ("platform = \"https://bots.kore.ai?x\"", "platform", "query"),
+    ("platform = \"\"", "platform", "missing"),
+    ("socket_base = \"ftp://x\"", "socket_base", "wss://"),
+    ("api_path = \"api\"", "api_path", "/api/1.1"),
+    ("client_secret = \"\"", "client_secret", "missing"),
+    ("client_secret = 7", "client_secret", "text"),
+    ("client_secret_file = \"/secrets/plain\"", "client_secret", "keep one"),
+    ("client_id = \"st-1\"", "client_id", "swapped"),
+    ("task_bot_id = \"cs-1\"", "task_bot_id", "swapped"),
+    ("algorithm = \"RS256\"", "algorithm", "PEM"),
+    ("algorithm = \"none\"", "algorithm", "HS256"),
+    ("connection_mode = \"x\"", "connection_mode", "isReconnect"),
+    ("history = \"yes\"", "history", "without quotes"),
+    ("ping_interval = \"15m\"", "ping_interval", "10m"),
+    ("idle_ttl = \"25s\"", "idle_ttl", "ping_interval|25s"),
+    ("idle_ttl = \"forever\"", "idle_ttl", "never"),
+    ("quiet = \"30s\"", "quiet", "deadline"),
+    ("quiet = \"10ms\"", "quiet", "50ms"),
+    ("deadline = \"11m\"", "deadline", "10m"),
+    ("welcome = \"4s\"", "welcome", "3s"),
+    ("max_frame_bytes = \"8MiB\"", "max_frame_bytes", "max_message_bytes"),
+    ("max_open_messages = -1", "max_open_messages", "within"),
+    ("ping_intervall = \"3s\"", "ping_intervall", "did you mean `ping_interval`"),
+];
+
+#[test]
+fn each_mistake_of_a_bot_is_told_by_its_key() {
+    for &(line, key, word) in BAD_BOT {
+        let given = line.split_once(" =").unwrap().0;
+        let others = BOT.lines().filter(|other| !other.starts_with(&format!("{given} ")));
+        let text: Vec<&str> = others.chain([line]).collect();
+        let text = text.join("\n");
+        let mistakes = bad(&text, &[]);
+        let found: Vec<_> = mistakes.iter().collect();
+        let [mistake] = found.as_slice() else { panic!("one mistake expected for {line}: {mistakes}") };
+        let word = word.rsplit('|').next().unwrap();
+        assert_eq!(mistake.key, format!("bots.support.{key}"), "{mistakes}");
+        assert!(mistake.what.contains(word), "{word}: {mistakes}");
+        assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_places() {
+    let text = "default_bot = \"sales\"\n[server]\ngrace = 3\ntypo = 1\n[[bots]]\nname = \"support\"\nquiet = \"1h\"\n";
+    let told = bad(text, &[("RTM_BRIDGE__REPLY__DEFAULT_WAIT", "2m")]).to_string();
+    for line in [
+        "has 10 mistakes",
+        "default_bot (bridge.toml:1): there is no bot `sales`",
+        "server.grace (bridge.toml:3): 3 has no unit",
+        "server.typo (bridge.toml:4): there is no such key",
+        "reply.default_wait (RTM_BRIDGE__REPLY__DEFAULT_WAIT): 2m is not within 0ms to 55s",
+        "bots.support.platform (bridge.toml:5): is missing",
+        "bots.support.chat_bot (bridge.toml:5): is missing",
+        "bots.support.task_bot_id (bridge.toml:5): is missing",
+        "bots.support.client_id (bridge.toml:5): is missing",
+        "bots.support.client_secret (bridge.toml:5): is missing",
+        "bots.support.quiet (bridge.toml:7): 1h is not within 50ms to 1m",
+    ] {
+        assert!(told.contains(line), "{line} is not in:\n{told}");
+    }
+}
+
+#[test]
+fn broken_toml_is_told_by_line_and_not_quoted() {
+    let told = bad("[[bots]]\nclient_secret = \"hush\nx = = 1\n", &[]).to_string();
+    assert!(told.contains("bridge.toml:2: not valid TOML"), "{told}");
+    assert!(!told.contains("hush"), "{told}");
+}
+
+#[test]
+fn twins_are_refused() {
+    let twice = bad(&format!("{BOT}{BOT}"), &[]).to_string();
+    assert!(
+        twice.contains("bots.support (bridge.toml:10): the name is used already, at bridge.toml:2"),
+        "{twice}"
+    );
+    let other = BOT.replace("support", "sales");
+    let same = bad(&format!("{BOT}{other}"), &[]).to_string();
+    assert!(same.contains("bots.sales.task_bot_id (bridge.toml:14): is the same bot"), "{same}");
+    let keys =
+        format!("{}[[callers]]\nname = \"b\"\nkey_sha256 = \"{HASH}\"\nscopes = [\"read\"]", caller(""));
+    assert!(
+        bad(&keys, &[]).to_string().contains("callers.b.key_sha256 (bridge.toml:15): is the key of `crm`")
+    );
+}
+
+#[test]
+fn callers_are_checked() {
+    for (rest, key, word) in [
+        ("bots = [\"nobody\"]", "callers.crm.bots", "no bot `nobody`"),
+        ("bots = []", "callers.crm.bots", "leave it out"),
+        (
+            "webhook_secrets_file = \"/secrets/none\"",
+            "callers.crm.webhook_secrets_file",
+            "cannot read /secrets/none",
+        ),
+        ("webhook_secrets_file = \"/secrets/plain\"", "callers.crm.webhook_secrets_file", "whsec_"),
+    ] {
+        let mistakes = bad(&caller(rest), &[]);
+        let mistake = mistakes.iter().next().unwrap();
+        assert!(mistake.key == key && mistake.what.contains(word), "{mistakes}");
+    }
+    let scopes = caller("").replace("[\"send\"]", "[\"write\"]");
+    assert!(bad(&scopes, &[]).to_string().contains("`write` is none of send, read, admin"));
+    let hash = caller("").replace(HASH, "rtmb_hush");
+    assert!(!bad(&hash, &[]).to_string().contains("hush"));
+}
+
+#[test]
+fn secrets_come_from_files_without_the_line_end() {
+    let text = BOT.replace("client_secret = \"hush-hush\"", "client_secret_file = \"/secrets/plain\"");
+    assert_eq!(good(&text, &[]).bots[0].client_secret.expose_secret(), "from-a-file");
+    let text = text.replace("/secrets/plain", "/secrets/empty");
+    assert!(
+        bad(&text, &[]).to_string().contains("client_secret_file (bridge.toml:8): /secrets/empty: is empty")
+    );
+    let text = text.replace("/secrets/empty", "secret");
+    assert!(bad(&text, &[]).to_string().contains("relative to the working directory"));
+}
+
+#[test]
+fn the_environment_goes_before_the_file() {
+    let env = [
+        ("RTM_BRIDGE__SERVER__LISTEN", "127.0.0.1:1"),
+        ("RTM_BRIDGE__BOTS__SUPPORT__CLIENT_SECRET_FILE", "/secrets/plain"),
+        ("RTM_BRIDGE__BOTS__SUPPORT__HISTORY", "false"),
+        ("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOK__URL", "https://h/"),
+        ("RTM_BRIDGE__BOTS__SUPPORT__WEBHOOK__SECRETS", &webhook_secret()),
+        ("RTM_BRIDGE__WEBHOOKS__ALLOWED", "https://a/, https://b/"),
+        ("RTM_BRIDGE__WEBHOOKS__ALLOW_PRIVATE", "[\"10.0.0.0/8\"]"),
+        ("RTM_BRIDGE__REPLY__DEFAULT_WAIT", ""),
+        ("RTM_BRIDGE_PORT", "tcp://10.0.0.1:80"),
+        ("PATH", "/bin"),
+    ];
+    let config = good(BOT, &env);
+    let bot = &config.bots[0];
+    assert_eq!(config.server.listen.port(), 1);
+    assert_eq!(bot.client_secret.expose_secret(), "from-a-file");
+    assert!(!bot.history && bot.webhook.is_some());
+    assert_eq!(config.webhooks.allowed, ["https://a/", "https://b/"]);
+    assert_eq!(config.webhooks.allow_private, ["10.0.0.0/8"]);
+    assert_eq!(config.reply.default_wait, Duration::from_secs(15));
+}
+
+#[test]
+fn a_bot_can_be_made_by_the_environment_alone() {
+    let env: Vec<(String, &str)> = BOT
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .filter(|(key, _)| *key != "name")
+        .map(|(key, value)| {
+            (format!("RTM_BRIDGE__BOTS__MY_BOT__{}", key.to_ascii_uppercase()), value.trim_matches('"'))
+        })
+        .collect();
+    let (config, _) = read("", "none", env.clone(), &files).unwrap();
+    assert_eq!(config.bots[0].name.as_str(), "my_bot");
+    let named = [("RTM_BRIDGE__BOTS__MY_BOT__NAME".to_owned(), "My.Bot")];
+    let (config, _) = read("", "none", env.into_iter().chain(named), &files).unwrap();
+    assert_eq!(config.bots[0].name.as_str(), "My.Bot");
+}
+
+#[test]
+fn variables_that_fit_nothing_are_refused() {
+    let two = format!("{BOT}{}", BOT.replace("\"support\"", "\"SUPPORT\"").replace("st-1", "st-2"));
+    for (text, name, word) in [
+        (BOT, "RTM_BRIDGE__SERVER__LISTEM", "did you mean `listen`"),
+        (BOT, "RTM_BRIDGE__BOTS__SUPPORT", "lacks a key"),
+        (BOT, "RTM_BRIDGE__SERVER____X", "empty part"),
+        (BOT, "RTM_BRIDGE__server__LISTEN", "upper case"),
+        (BOT, "RTM_BRIDGE__SERVER", "[server]"),
+        (BOT, "RTM_BRIDGE__BOTS__SUPPORT__TYPO", "no such key"),
+        (&two, "RTM_BRIDGE__BOTS__SUPPORT__HISTORY", "support, SUPPORT"),
+    ] {
+        let told = bad(text, &[(name, "true")]).to_string();
+        assert!(told.contains(name) && told.contains(word), "{name}: {told}");
+    }
+    // A mistyped name makes a bot that lacks everything; the variable is told with each.
+    let told = bad(BOT, &[("RTM_BRIDGE__BOTS__SUPORT__QUIET", "1s")]).to_string();
+    assert!(told.contains("bots.suport.platform (RTM_BRIDGE__BOTS__SUPORT__QUIET): is missing"), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_named() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let value = std::ffi::OsString::from_vec(vec![0xff]);
+    let mistakes = read(BOT, "x", [("RTM_BRIDGE__LOG__FILTER", value)], &files).unwrap_err();
+    assert!(mistakes.to_string().contains("RTM_BRIDGE__LOG__FILTER: its value is not UTF-8"), "{mistakes}");
+}
+
+#[test]
+fn a_plain_platform_and_a_store_by_default_are_warned_of() {
+    let text = BOT.replace("https://", "http://");
+    let keys: Vec<String> = with(&text, &[]).unwrap().1.into_iter().map(|w| w.key).collect();
+    assert_eq!(keys, ["store.url", "bots.support.platform"]);
+    let text = BOT.replace("https://bots.kore.ai", "http://127.0.0.1:1");
+    assert_eq!(with(&text, &[]).unwrap().1.len(), 1);
+}
+
+#[test]
+fn without_a_file_the_hint_says_how_to_give_one() {
+    let mistakes = super::load(None, BTreeMap::<String, String>::new()).unwrap_err();
+    assert!(mistakes.to_string().contains("--config FILE or RTM_BRIDGE_CONFIG"), "{mistakes}");
+    let missing =
+        super::load(Some(Path::new("/nowhere/b.toml")), BTreeMap::<String, String>::new()).unwrap_err();
+    assert!(missing.to_string().contains("cannot read the configuration file /nowhere/b.toml"), "{missing}");
+}
+
+proptest! {
+    #[test]
+    fn durations_and_sizes_read_back_as_shown(ms in 0u64..100_000_000, bytes in 0usize..1 << 40) {
+        use super::{parse, value::Value};
+        let span = Duration::from_millis(ms);
+        let text = Value::Text(parse::show(span));
+        prop_assert_eq!(parse::duration(Duration::ZERO..=Duration::MAX)(&text), Ok(span));
+        let text = Value::Text(parse::show_size(bytes));
+        prop_assert_eq!(parse::size(0..=usize::MAX)(&text), Ok(bytes));
+    }
+
+    #[test]
+    fn a_variable_says_what_the_key_in_the_file_says(
+        key in prop::sample::select(vec!["quiet", "deadline", "welcome", "idle_ttl", "ping_interval"]),
+        ms in 0u64..2_000_000,
+        quoted in any::<bool>(),
+    ) {
+        let span = if quoted { super::parse::show(Duration::from_millis(ms)) } else { ms.to_string() };
+        let base = format!("[cluster]\nreplica_id = \"a\"\n{BOT}");
+        let in_file = with(&format!("{base}{key} = \"{span}\""), &[]);
+        let variable = format!("RTM_BRIDGE__BOTS__SUPPORT__{}", key.to_ascii_uppercase());
+        let in_env = with(&base, &[(&variable, &span)]);
+        match (in_file, in_env) {
+            (Ok((a, _)), Ok((b, _))) => prop_assert_eq!(format!("{a:?}"), format!("{b:?}")),
+            (Err(a), Err(b)) => {
+                let what = |m: &Mistakes| m.iter().map(|m| (m.key.clone(), m.what.clone())).collect::<Vec<_>>();
+                prop_assert_eq!(what(&a), what(&b));
+            }
+            _ => prop_assert!(false, "they differ for {key} = {span}"),
+        }
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "(\\PC|\n|\\[bots\\]|\\[\\[bots\\]\\]|name = |\"|= ){0,60}", name in "[A-Z_]{0,20}", value in "\\PC{0,20}") {
+        let variable = format!("RTM_BRIDGE__{name}");
+        // Nothing that short is a whole configuration.
+        prop_assert!(read(&text, "x", [(variable, value)], &files).is_err());
+    }
+}

@@ -1,0 +1,183 @@
+//! The program from outside: exit codes, and what it says where.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output};
+
+use sha2::{Digest, Sha256};
+
+const CONFIG: &str = r#"
+[store]
+url = "memory://"
+[[bots]]
+name = "support"
+platform = "https://bots.kore.ai"
+chat_bot = "CNN"
+task_bot_id = "st-1"
+client_id = "cs-1"
+client_secret_file = "SECRET"
+"#;
+
+/// Runs the program in an environment without anything of ours.
+fn rtm_bridge(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rtm-bridge"));
+    command.args(arguments).env_clear();
+    command
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    outcome(&rtm_bridge(arguments).output().unwrap())
+}
+
+fn outcome(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A configuration in a directory that lives as long as what is returned.
+fn config(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "hush-hush\n").unwrap();
+    let file = dir.path().join("bridge.toml");
+    std::fs::write(&file, text.replace("SECRET", secret.to_str().unwrap())).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    (dir, file)
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    for word in ["dev", "serve", "sandbox", "check-config", "key", "healthcheck", "Examples:"] {
+        assert!(out.contains(word), "{word}: {out}");
+    }
+    assert_eq!(run(&["--version"]).1.trim(), format!("rtm-bridge {}", env!("CARGO_PKG_VERSION")));
+    for command in ["dev", "serve", "sandbox", "check-config", "healthcheck"] {
+        let (code, out, _) = run(&[command, "--help"]);
+        assert!(code == Some(0) && out.contains("Example"), "{command}: {out}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    for arguments in
+        [&["nonsense"][..], &[], &["serve", "--port", "1"], &["key"], &["key", "new", "--name", "a b"]]
+    {
+        let (code, out, err) = run(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}");
+        assert!(out.is_empty() && !err.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_good_configuration_is_0() {
+    let (_dir, file) = config(CONFIG);
+    let (code, out, err) = run(&["check-config", "--config", &file]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("fine"), "{out}");
+    let named = rtm_bridge(&["check-config"]).env("RTM_BRIDGE_CONFIG", &file).output().unwrap();
+    assert_eq!(outcome(&named).0, Some(0));
+}
+
+#[test]
+fn a_bad_configuration_is_78_with_all_mistakes() {
+    let (_dir, file) = config(&CONFIG.replace("memory://", "redis://:hush@h").replace("cs-1", "st-1"));
+    for command in ["check-config", "serve", "healthcheck"] {
+        let output = rtm_bridge(&[command, "--config", &file])
+            .env("RTM_BRIDGE__BOTS__SUPPORT__QUIET", "never")
+            .output()
+            .unwrap();
+        let (code, out, err) = outcome(&output);
+        assert_eq!(code, Some(78), "{command}: {err}");
+        assert!(out.is_empty(), "{out}");
+        for part in
+            ["3 mistakes", "store.url", "bots.support.client_id", "(RTM_BRIDGE__BOTS__SUPPORT__QUIET)"]
+        {
+            assert!(err.contains(part), "{part}: {err}");
+        }
+        assert!(!err.contains("hush"), "{err}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_78_and_says_how_to_name_one() {
+    let (code, _, err) = run(&["check-config", "--config", "/nowhere/bridge.toml"]);
+    assert_eq!(code, Some(78));
+    assert!(err.contains("/nowhere/bridge.toml") && err.contains("RTM_BRIDGE_CONFIG"), "{err}");
+}
+
+#[test]
+fn a_new_key_comes_with_its_hash() {
+    let (code, out, err) = run(&["key", "new", "--name", "crm"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let key = out.lines().map(str::trim).find(|line| line.starts_with("rtmb_")).unwrap();
+    let printed =
+        out.lines().find_map(|line| line.strip_prefix("key_sha256 = \"")?.strip_suffix('"')).unwrap();
+    let digits: Vec<u8> =
+        (0..64).step_by(2).map(|at| u8::from_str_radix(&printed[at..at + 2], 16).unwrap()).collect();
+    assert_eq!(digits, Sha256::digest(key).to_vec());
+    assert_ne!(run(&["key", "new"]).1, run(&["key", "new"]).1);
+    // The snippet is a configuration.
+    let snippet = &out[out.find("[[callers]]").unwrap()..];
+    let (_dir, file) = config(&format!("{CONFIG}{snippet}"));
+    assert_eq!(run(&["check-config", "--config", &file]).0, Some(0));
+}
+
+#[test]
+fn healthcheck_tells_ready_from_not() {
+    for (answer, code) in [
+        ("HTTP/1.1 200 OK\r\n\r\n", 0),
+        ("HTTP/1.1 503 Service Unavailable\r\n\r\n", 1),
+        ("SSH-2.0-x\r\n\r\n", 1),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+        let check = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 19];
+                stream.read_exact(&mut request).unwrap();
+                assert_eq!(&request, b"GET /readyz HTTP/1.");
+                stream.write_all(answer.as_bytes()).unwrap();
+                // Everything is read, so that closing resets nothing.
+                stream.shutdown(std::net::Shutdown::Write).unwrap();
+                let _rest = stream.read_to_end(&mut Vec::new());
+            });
+            let check = run(&["healthcheck", "--url", &url]);
+            // Where the program never came, the thread above must not wait for it.
+            let _unblock = TcpStream::connect(listener.local_addr().unwrap());
+            check
+        });
+        assert_eq!(check.0, Some(code), "{answer}: {}", check.2);
+    }
+}
+
+#[test]
+fn healthcheck_of_nobody_is_1() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (code, _, err) = run(&["healthcheck", "--url", &format!("http://127.0.0.1:{port}/readyz")]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("is the bridge running"), "{err}");
+}
+
+#[test]
+fn a_taken_port_is_1_and_names_the_option() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (code, _, err) = run(&["sandbox", "--listen", &address.to_string()]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("--listen"), "{err}");
+    let (code, _, err) = run(&["dev", "--admin-port", "0", "--port", &address.port().to_string()]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("--port"), "{err}");
+    let (_dir, file) = config(CONFIG);
+    let output = rtm_bridge(&["serve", "--config", &file])
+        .env("RTM_BRIDGE__SERVER__LISTEN", address.to_string())
+        .env("RTM_BRIDGE__SERVER__ADMIN_LISTEN", "127.0.0.1:0")
+        .output()
+        .unwrap();
+    let (code, _, err) = outcome(&output);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("server.listen"), "{err}");
+}
