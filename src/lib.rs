@@ -16,4 +16,5 @@ pub mod config;
 pub mod domain;
 pub mod hub;
 pub mod rtm;
+pub mod sandbox;
 pub mod store;
