@@ -41,7 +41,9 @@ pub(super) async fn strike(platform: &Platform, endpoint: Endpoint) -> Struck {
         Fault::Html(code) => HttpResponse::build(status(code))
             .content_type("text/html")
             .body("<html><head><title>Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"),
-        Fault::Body(code, body) => HttpResponse::build(status(code)).content_type("application/json").body(body),
+        Fault::Body(code, body) => {
+            HttpResponse::build(status(code)).content_type("application/json").body(body)
+        }
         Fault::Empty => HttpResponse::Ok().json(json!({})),
         Fault::TokenExpired => expired(platform.behaviour().expiry),
         Fault::RateLimited(retry_after) => {
@@ -53,8 +55,8 @@ pub(super) async fn strike(platform: &Platform, endpoint: Endpoint) -> Struck {
             let value = match retry_after {
                 RetryAfter::Seconds(seconds) => Some(seconds.to_string()),
                 RetryAfter::Date(span) => {
-                    let at = std::time::UNIX_EPOCH
-                        + std::time::Duration::from_millis((now() + span).as_millis());
+                    let at =
+                        std::time::UNIX_EPOCH + std::time::Duration::from_millis((now() + span).as_millis());
                     Some(httpdate::fmt_http_date(at))
                 }
                 RetryAfter::Missing => None,

@@ -8,6 +8,10 @@ use std::time::Duration;
 
 /// The switches of protocol.md section 11.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own, and any mix of them is a platform"
+)]
 pub struct Behaviour {
     /// When the default bot acknowledges a message.
     pub ack: AckOrder,

@@ -40,7 +40,8 @@ pub(super) fn welcome() -> Vec<Step> {
 pub(super) fn answer(dialog: &mut Dialog, text: &str) -> Vec<Step> {
     let text = text.trim();
     let words = text.to_lowercase();
-    let has = |any: &[&str]| any.iter().any(|word| words.split(|c: char| !c.is_alphanumeric()).any(|w| w == *word));
+    let has =
+        |any: &[&str]| any.iter().any(|word| words.split(|c: char| !c.is_alphanumeric()).any(|w| w == *word));
     let asked = std::mem::take(&mut dialog.asks);
 
     if text.is_empty() {
@@ -149,6 +150,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use super::{AckOrder as A, Waiting as W};
 
     fn brief(steps: &[Step]) -> String {
         let word = |step: &Step| match step {
@@ -187,7 +189,6 @@ mod tests {
             let behaviour = Behaviour { ack, waiting, thinking, ..Behaviour::default() };
             brief(&arrange(answer(&mut Dialog::default(), "track 4711"), &behaviour))
         };
-        use {AckOrder as A, Waiting as W};
         let now = Duration::ZERO;
         assert_eq!(arranged(A::Before, W::AfterLast, now), "ack Thank message waiting");
         assert_eq!(arranged(A::After, W::Off, now), "Thank message ack");

@@ -196,7 +196,10 @@ mod tests {
 
     fn said(text: &str) -> Vec<String> {
         let Some(Reply::Usual(steps) | Reply::Exact(steps)) = command(text, "7") else { return Vec::new() };
-        steps.into_iter().filter_map(|step| if let Step::Say(text) = step { Some(text) } else { None }).collect()
+        steps
+            .into_iter()
+            .filter_map(|step| if let Step::Say(text) = step { Some(text) } else { None })
+            .collect()
     }
 
     #[test]

@@ -96,16 +96,13 @@ impl MessageBody for Frames {
         self.inner.size()
     }
 
-    fn poll_next(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         self.knife.waker.register(cx.waker());
         match self.knife.state.load(Ordering::Acquire) {
             // What was said before still goes out.
             FIN => match Pin::new(&mut self.inner).poll_next(cx) {
                 Poll::Pending => Poll::Ready(None),
-                said => said,
+                said @ Poll::Ready(_) => said,
             },
             RESET => {
                 self.knife.linger_no_longer();

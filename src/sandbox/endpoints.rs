@@ -116,7 +116,7 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> H
 }
 
 /// The grant that the request's token stands for.
-fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, HttpResponse> {
+fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, Box<HttpResponse>> {
     let token = request
         .headers()
         .get(header::AUTHORIZATION)
@@ -125,14 +125,14 @@ fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, HttpR
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     let Some(token) = token else {
-        return Err(answer::error(StatusCode::UNAUTHORIZED, &json!(401), "no bearer token"));
+        return Err(Box::new(answer::error(StatusCode::UNAUTHORIZED, &json!(401), "no bearer token")));
     };
     platform
         .grants
         .with(token, |grants| grants.get(token).cloned())
         .filter(|grant| grant.expires > now())
         .filter(|grant| grant.epoch == platform.grant_epoch.load(Ordering::Acquire))
-        .ok_or_else(|| answer::expired(platform.behaviour().expiry))
+        .ok_or_else(|| Box::new(answer::expired(platform.behaviour().expiry)))
 }
 
 async fn start(request: HttpRequest, platform: Data<Platform>) -> HttpResponse {
@@ -143,7 +143,7 @@ async fn start(request: HttpRequest, platform: Data<Platform>) -> HttpResponse {
     }
     let grant = match authorized(&request, &platform) {
         Ok(grant) => grant,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let behaviour = platform.behaviour();
     let asked = request.headers().get("x-rtm-v").is_some_and(|version| version == "1");
@@ -166,11 +166,11 @@ async fn start(request: HttpRequest, platform: Data<Platform>) -> HttpResponse {
         Some(address) => format!("ws://{address}"),
         None => String::new(),
     });
-    let mut body = json!({"url": format!("{base}/rtm/bot?sid={sid}")});
-    if let Some(nonce) = nonce {
-        body["nonce"] = json!(nonce);
-    }
-    HttpResponse::Ok().json(body)
+    let url = format!("{base}/rtm/bot?sid={sid}");
+    HttpResponse::Ok().json(match nonce {
+        Some(nonce) => json!({"url": url, "nonce": nonce}),
+        None => json!({"url": url}),
+    })
 }
 
 #[derive(Deserialize)]
@@ -195,7 +195,7 @@ async fn read_history(
     }
     let grant = match authorized(&request, &platform) {
         Ok(grant) => grant,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     platform.observe(&grant.user, |observed| observed.history_reads += 1);
     let most = platform.behaviour().history_limit;

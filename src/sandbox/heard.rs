@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use super::behaviour::Welcome;
 use super::commands::{self, Reply};
 use super::history::Said;
+use super::life::value;
 use super::player::{Cause, perform, scene};
 use super::record::Heard;
 use super::session::Session;
-use super::socket::value;
-use super::state::{Inner, Platform, Socket, User, locked, now};
+use super::socket::Socket;
+use super::state::{Inner, Platform, User, locked, now};
 use super::step::Step;
 use super::{bot, frames};
 
@@ -84,8 +85,7 @@ pub(super) async fn frame(platform: &Arc<Platform>, user: &Arc<User>, socket: &A
     } else if resource == "/bot.message" && frame.event.is_none() {
         message(platform, user, cause, &frame, text).await;
     } else {
-        let heard = heard(platform, socket, &frame, text);
-        platform.observe(user, |observed| heard.into_iter().for_each(|heard| observed.others.push(heard)));
+        platform.observe(user, |observed| observed.others.push(noted(socket, &frame, text)));
         match resource {
             "/bot.closeConversationSession" => {
                 perform(platform, user, cause, vec![Step::Ack, Step::EndSession]).await;
@@ -164,12 +164,7 @@ async fn message(platform: &Arc<Platform>, user: &Arc<User>, cause: Cause, frame
             other.send(behaviour.framing, &echo).await;
         }
     }
-    let observed = heard(platform, &socket, frame, raw);
-    platform.observe(user, |observations| {
-        if let Some(heard) = observed {
-            observations.messages.push(heard);
-        }
-    });
+    platform.observe(user, |observed| observed.messages.push(noted(&socket, frame, raw)));
     perform(platform, user, cause, steps).await;
 }
 
@@ -226,10 +221,6 @@ fn by_default(platform: &Platform, session: &mut Session, agent: bool, text: &st
         _ => {}
     }
     bot::arrange(answer, &behaviour)
-}
-
-fn heard(platform: &Platform, socket: &Socket, frame: &Frame<'_>, raw: &str) -> Option<Heard> {
-    platform.options.record.then(|| noted(socket, frame, raw))
 }
 
 fn noted(socket: &Socket, frame: &Frame<'_>, raw: &str) -> Heard {

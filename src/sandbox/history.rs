@@ -86,7 +86,9 @@ fn entry(said: &Said, bot_id: &str) -> Value {
     if let (Some(id), Some(fields)) = (id, entry.as_object_mut()) {
         fields.insert("userMsgId".to_owned(), id);
     }
-    if said.by_agent && let Some(fields) = entry.as_object_mut() {
+    if said.by_agent
+        && let Some(fields) = entry.as_object_mut()
+    {
         fields.insert("author".to_owned(), json!({"firstName": "Alex", "lastName": "Agent"}));
     }
     entry
@@ -133,8 +135,7 @@ mod tests {
 
     #[test]
     fn pages_forward_from_a_message() {
-        let query =
-            Query { limit: 3, forward: true, message_id: Some("ms-4".into()), ..Query::default() };
+        let query = Query { limit: 3, forward: true, message_id: Some("ms-4".into()), ..Query::default() };
         assert_eq!(ids(&query, 99), (some(&[5, 6, 7]), true, 10));
         assert_eq!(ids(&Query { offset: 3, ..query.clone() }, 99), (some(&[8, 9]), false, 10));
         let unknown = Query { message_id: Some("ms-x".into()), ..query };

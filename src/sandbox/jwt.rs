@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::domain::Timestamp;
 
 /// With a `jti`, an assertion may live this long at most.
-const JTI_TTL: Duration = Duration::from_secs(60 * 60);
+const JTI_TTL: Duration = Duration::from_hours(1);
 
 /// Numbers above this are milliseconds: as seconds they would lie in the year 5138.
 const LARGEST_SECONDS: f64 = 1e11;
@@ -68,7 +68,7 @@ pub(super) fn verify(
     clients: &[Client],
     algorithms: &[Algorithm],
     now: Timestamp,
-    used: &mut HashMap<String, Timestamp>,
+    used_jtis: &mut HashMap<String, Timestamp>,
 ) -> Result<Identity, Refusal> {
     let header = decode_header(assertion).map_err(|_| Refusal::Malformed)?;
     // The issuer names the key, so it has to be read before anything is verified.
@@ -103,8 +103,8 @@ pub(super) fn verify(
         if expires > now + JTI_TTL {
             return Err(Refusal::TooLongForJti);
         }
-        used.retain(|_, expires| *expires > now);
-        if used.insert(jti.to_owned(), expires).is_some() {
+        used_jtis.retain(|_, expires| *expires > now);
+        if used_jtis.insert(jti.to_owned(), expires).is_some() {
             return Err(Refusal::Replay);
         }
     }
@@ -133,8 +133,8 @@ fn claim<'a>(claims: &'a Map<String, Value>, plain: &str, twin: &str) -> Option<
 
 fn time(claims: &Map<String, Value>, name: &str) -> Option<Timestamp> {
     let number = claims.get(name)?.as_f64().filter(|number| *number >= 0.0)?;
-    let millis = if number > LARGEST_SECONDS { number } else { number * 1000.0 };
-    Some(Timestamp::from_millis(Duration::from_secs_f64((millis / 1000.0).min(1e15)).as_millis() as u64))
+    let seconds = if number > LARGEST_SECONDS { number / 1000.0 } else { number };
+    Some(Timestamp::from_millis(0) + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 #[cfg(test)]
@@ -167,7 +167,7 @@ mod tests {
         for claims in [
             json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60}),
             json!({"iss": "cs-1", "sub": "ann", "iat": NOW * 1000, "exp": (NOW + 60) * 1000, "aud": "x"}),
-            json!({"iss": "cs-1", "sub": "ann", "iat": NOW * 1000, "exp": NOW as f64 + 60.5}),
+            json!({"iss": "cs-1", "sub": "ann", "iat": NOW * 1000, "exp": 1_763_845_060.5}),
             json!({"kore_iss": "cs-1", "kore_sub": "ann", "iat": NOW, "exp": NOW + 60, "isAnonymous": "false"}),
         ] {
             assert_eq!(once(&claims), Ok(ann.clone()), "{claims}");
@@ -213,5 +213,25 @@ mod tests {
         let replay = judge(&with(NOW + 3600, "a"), &mut used).unwrap_err();
         assert_eq!(replay.to_string(), "error verifying the jwt: possibly a replay");
         assert!(judge(&with(NOW + 3600, "b"), &mut used).is_ok());
+    }
+
+    #[test]
+    fn a_public_key_verifies_rsa_and_nothing_else() {
+        let public = include_str!("tests/rsa_public.pem");
+        let clients = [Client { id: "cs-1".into(), key: ClientKey::RsaPublicPem(public.into()) }];
+        let claims = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60});
+        let private = EncodingKey::from_rsa_pem(include_bytes!("tests/rsa_private.pem")).unwrap();
+        let now = Timestamp::from_millis(NOW * 1000);
+        let judge = |token: &str, allowed: &[Algorithm]| {
+            verify(token, &clients, allowed, now, &mut HashMap::new()).map(|identity| identity.user)
+        };
+        for algorithm in [Algorithm::RS256, Algorithm::RS512] {
+            let token = encode(&Header::new(algorithm), &claims, &private).unwrap();
+            assert_eq!(judge(&token, &[Algorithm::RS256, Algorithm::RS512]), Ok("ann".to_owned()));
+            assert_eq!(judge(&token, &[Algorithm::HS256]), Err(Refusal::Algorithm));
+        }
+        // The public key is no secret: whoever signs with it as one must not get in.
+        let forged = sign(Algorithm::HS256, public, &claims);
+        assert_eq!(judge(&forged, &[Algorithm::HS256, Algorithm::RS256]), Err(Refusal::Algorithm));
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  client ──► endpoints (grant, start, history) ──► faults strike ──► answer
-//!         ──► upgrade ──► socket (one task) ──► heard ──► steps: a script's, or the default bot's
+//!         ──► upgrade ──► life (one task a socket) ──► heard ──► steps: a script's, or the default bot's
 //!                                                           │
 //!  Script::push ────────────────────────────────────────────┴──► player ──► sockets, history, record
 //! ```
@@ -26,6 +26,7 @@ mod frames;
 mod heard;
 mod history;
 mod jwt;
+mod life;
 mod player;
 mod record;
 mod script;
@@ -77,8 +78,8 @@ pub struct Options {
     pub clients: Vec<Client>,
     /// The algorithms that assertions may be signed with.
     pub algorithms: Vec<Algorithm>,
-    /// The ids of its bots (`st-…`), the first is the one that [`Who`] means by default; none: every id is
-    /// a bot.
+    /// The ids of its bots (`st-…`), the first is the one that [`Who`] means by default. None: every id is a
+    /// bot, and [`Who`] has to name it.
     pub bots: Vec<String>,
     /// How long a token is good for.
     pub token_ttl: Duration,
@@ -115,11 +116,11 @@ impl Default for Options {
             }],
             algorithms: vec![Algorithm::HS256, Algorithm::HS512, Algorithm::RS256, Algorithm::RS512],
             bots: vec![BOT_ID.to_owned()],
-            token_ttl: Duration::from_secs(30 * 24 * 60 * 60),
+            token_ttl: Duration::from_hours(30 * 24),
             rate_per_minute: 60,
             payload_limit: 1024 * 1024,
-            idle_timeout: Some(Duration::from_secs(120)),
-            session_timeout: Some(Duration::from_secs(15 * 60)),
+            idle_timeout: Some(Duration::from_mins(2)),
+            session_timeout: Some(Duration::from_mins(15)),
             behaviour: Behaviour::default(),
             history: 200,
             record: true,
@@ -151,6 +152,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// The address cannot be listened on.
+    #[expect(clippy::unused_async, reason = "it needs a running tokio, which an async function cannot lack")]
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen)?;
         let address = listener.local_addr()?;
@@ -174,21 +176,22 @@ impl Sandbox {
             options,
         });
         let shared = Data::from(Arc::clone(&platform));
-        let server = HttpServer::new(move || App::new().app_data(shared.clone()).configure(endpoints::routes))
-            .workers(workers)
-            .backlog(4096)
-            .max_connections(50_000)
-            .disable_signals()
-            .on_connect(move |io, data| {
-                if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
-                    let _best_effort = stream.set_nodelay(true);
-                    if resets && let Ok(second) = stream.as_fd().try_clone_to_owned() {
-                        data.insert(upgrade::Connection(Mutex::new(Some(second.into()))));
+        let server =
+            HttpServer::new(move || App::new().app_data(shared.clone()).configure(endpoints::routes))
+                .workers(workers)
+                .backlog(4096)
+                .max_connections(50_000)
+                .disable_signals()
+                .on_connect(move |io, data| {
+                    if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
+                        let _best_effort = stream.set_nodelay(true);
+                        if resets && let Ok(second) = stream.as_fd().try_clone_to_owned() {
+                            data.insert(upgrade::Connection(Mutex::new(Some(second.into()))));
+                        }
                     }
-                }
-            })
-            .listen(listener)?
-            .run();
+                })
+                .listen(listener)?
+                .run();
         let handle = server.handle();
         let running = tokio::runtime::Handle::current().spawn(server);
         Ok(Self { address, platform, server: handle, running: Some(running) })

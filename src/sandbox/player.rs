@@ -10,7 +10,8 @@ use super::frames::{self, Scene};
 use super::history::Said;
 use super::record::Delivered;
 use super::shapes;
-use super::state::{Inner, Platform, Socket, User, locked, now};
+use super::socket::Socket;
+use super::state::{Inner, Platform, User, locked, now};
 use super::step::{Step, StreamEnd};
 
 /// Why steps are performed.
@@ -57,11 +58,13 @@ impl Player {
             Step::Until(gate) => gate.passed().await,
             Step::Say(text) => self.respond(&text, &[shapes::text(&text)], None, false).await,
             Step::Message(elements) => {
-                let text = elements.first().and_then(|e| e.pointer("/cInfo/body")?.as_str()).unwrap_or_default();
+                let text =
+                    elements.first().and_then(|e| e.pointer("/cInfo/body")?.as_str()).unwrap_or_default();
                 self.respond(text, &elements, None, false).await;
             }
             Step::Response(fields) => {
-                let text = fields.pointer("/message/0/cInfo/body").and_then(Value::as_str).unwrap_or_default();
+                let text =
+                    fields.pointer("/message/0/cInfo/body").and_then(Value::as_str).unwrap_or_default();
                 self.respond(text, &[], Some(&fields), false).await;
             }
             Step::Frame(frame) => self.send(&frame.to_string()).await,
@@ -100,13 +103,20 @@ impl Player {
                 inner.agent = false;
             }
             Step::OnlyHistory(text) => {
-                let (_, id) = self.note(&text, false, Vec::new(), |_, id| id.to_owned());
-                drop(id);
+                self.note(&text, false, Vec::new(), |_, _| ());
             }
             Step::Close(code) => self.close(Some(code)).await,
             Step::CloseWithoutCode => self.close(None).await,
-            Step::Drop(how) => self.targets().iter().for_each(|socket| socket.cut(how)),
-            Step::Hang => self.targets().iter().for_each(|socket| socket.hang()),
+            Step::Drop(how) => {
+                for socket in self.targets() {
+                    socket.cut(how);
+                }
+            }
+            Step::Hang => {
+                for socket in self.targets() {
+                    socket.hang();
+                }
+            }
             Step::ExpireTokens => {
                 self.platform.grant_epoch.fetch_add(1, Ordering::AcqRel);
             }
@@ -173,8 +183,7 @@ impl Player {
         let behaviour = self.behaviour();
         let audience = self.audience();
         let ids = audience.iter().map(|socket| socket.id).collect();
-        let (frame, _) =
-            self.note(text, agent, ids, |scene, id| frames::response(scene, id, elements, fields));
+        let frame = self.note(text, agent, ids, |scene, id| frames::response(scene, id, elements, fields));
         for socket in audience {
             socket.send(behaviour.framing, &frame).await;
         }
@@ -187,7 +196,7 @@ impl Player {
         by_agent: bool,
         sockets: Vec<u64>,
         frame: impl FnOnce(&Scene<'_>, &str) -> R,
-    ) -> (R, String) {
+    ) -> R {
         let behaviour = self.behaviour();
         let id = self.platform.ids.uuid("ms-");
         let at = now();
@@ -212,24 +221,25 @@ impl Player {
         self.platform.observe(&self.user, |observed| {
             observed.delivered.push(Delivered { at, message_id: id.clone(), text: text.to_owned(), sockets });
         });
-        (frame, id)
+        frame
     }
 
     async fn stream(&self, chunks: &[String], gap: std::time::Duration, end: StreamEnd) {
         let whole = chunks.concat();
         let audience = self.audience().iter().map(|socket| socket.id).collect();
-        let ((), id) = self.note(&whole, false, audience, |_, _| ());
+        let id = self.note(&whole, false, audience, |_, id| id.to_owned());
         for (n, chunk) in chunks.iter().enumerate() {
             if n > 0 && !gap.is_zero() {
                 tokio::time::sleep(gap).await;
             }
-            let mut fields = json!({"sM": true, "renderType": "text"});
-            if n + 1 == chunks.len() && end != StreamEnd::Missing {
-                fields["endChunk"] = json!(true);
-                if end == StreamEnd::Complete {
-                    fields["completeResponse"] = json!(whole);
-                }
-            }
+            let last = n + 1 == chunks.len() && end != StreamEnd::Missing;
+            // A null leaves its field out.
+            let fields = json!({
+                "sM": true,
+                "renderType": "text",
+                "endChunk": last.then_some(true),
+                "completeResponse": (last && end == StreamEnd::Complete).then_some(&whole),
+            });
             let behaviour = self.behaviour();
             let frame = {
                 let inner = locked(&self.user.inner);

@@ -87,12 +87,18 @@ impl Script {
     /// Drops all sockets of the user without a close frame.
     pub fn drop_sockets(&self, who: impl Into<Who>, how: Cut) {
         let sockets = locked(&self.0.user(&who.into()).inner).sockets.clone();
-        sockets.iter().for_each(|socket| socket.cut(how));
+        for socket in sockets {
+            socket.cut(how);
+        }
     }
 
     /// Drops all sockets of everybody without a close frame.
     pub fn drop_all_sockets(&self, how: Cut) {
-        self.0.users.each(|user| locked(&user.inner).sockets.iter().for_each(|socket| socket.cut(how)));
+        self.0.users.each(|user| {
+            for socket in &locked(&user.inner).sockets {
+                socket.cut(how);
+            }
+        });
     }
 
     /// Forgets the running sessions of everybody, as if they had timed out without a word.
@@ -137,15 +143,10 @@ impl Script {
     }
 
     /// Waits until what was observed of the user is as wanted.
-    pub async fn observed_when(
-        &self,
-        who: impl Into<Who>,
-        wanted: impl Fn(&Observed) -> bool,
-    ) -> Observed {
+    pub async fn observed_when(&self, who: impl Into<Who>, wanted: impl Fn(&Observed) -> bool) -> Observed {
         let user = self.0.user(&who.into());
         self.wait_until(|_| wanted(&locked(&user.inner).observed)).await;
-        let observed = locked(&user.inner).observed.clone();
-        observed
+        locked(&user.inner).observed.clone()
     }
 
     /// Waits until something is so; it is asked whenever something was observed.

@@ -4,9 +4,26 @@ use serde_json::{Value, json};
 
 /// The names that [`named`] knows.
 pub const NAMES: [&str; 20] = [
-    "text", "minimal", "differing", "buttons", "quick_replies", "carousel", "list", "table",
-    "template_in_body", "payload_string", "payload_plain", "json_text", "quot", "error", "image", "link",
-    "attachment", "wait_for_response", "empty", "two",
+    "text",
+    "minimal",
+    "differing",
+    "buttons",
+    "quick_replies",
+    "carousel",
+    "list",
+    "table",
+    "template_in_body",
+    "payload_string",
+    "payload_plain",
+    "json_text",
+    "quot",
+    "error",
+    "image",
+    "link",
+    "attachment",
+    "wait_for_response",
+    "empty",
+    "two",
 ];
 
 /// Text, said twice as the platform does.
@@ -35,11 +52,12 @@ pub fn template(payload: &Value, body: &str) -> Value {
 
 /// A question with buttons.
 pub fn buttons(question: &str, titles: &[&str]) -> Value {
-    let buttons: Vec<Value> = titles
-        .iter()
-        .map(|title| json!({"type": "postback", "title": title, "payload": title}))
-        .collect();
-    template(&json!({"template_type": "button", "text": question, "buttons": buttons}), &choices(question, titles))
+    let buttons: Vec<Value> =
+        titles.iter().map(|title| json!({"type": "postback", "title": title, "payload": title})).collect();
+    template(
+        &json!({"template_type": "button", "text": question, "buttons": buttons}),
+        &choices(question, titles),
+    )
 }
 
 /// A question with quick replies.
@@ -110,7 +128,9 @@ pub fn named(name: &str) -> Option<Vec<Value>> {
             }
             element
         }
-        "payload_string" => json!({"type": "text", "component": {"type": "template", "payload": raw}, "cInfo": {"body": ""}}),
+        "payload_string" => {
+            json!({"type": "text", "component": {"type": "template", "payload": raw}, "cInfo": {"body": ""}})
+        }
         "payload_plain" => {
             json!({"type": "text", "component": {"type": "text", "payload": "You are number 2 in the queue"}, "cInfo": {"body": ""}})
         }
@@ -124,12 +144,16 @@ pub fn named(name: &str) -> Option<Vec<Value>> {
             })
         }
         "image" => media("image", &json!({"url": "https://example.com/parcel.png", "text": "Your parcel"})),
-        "link" => media("link", &json!({"url": "https://example.com/track/4711", "title": "Track your parcel"})),
+        "link" => {
+            media("link", &json!({"url": "https://example.com/track/4711", "title": "Track your parcel"}))
+        }
         "attachment" => json!({
             "type": "text",
             "cInfo": {"body": "Your invoice", "attachments": [{"type": "file", "fileId": "f-1", "fileName": "invoice.pdf"}]},
         }),
-        "wait_for_response" => template(&json!({"template_type": "wait_for_response", "text": "One moment"}), "One moment"),
+        "wait_for_response" => {
+            template(&json!({"template_type": "wait_for_response", "text": "One moment"}), "One moment")
+        }
         _ => return None,
     };
     Some(vec![element])
@@ -150,7 +174,10 @@ mod tests {
     #[test]
     fn a_template_has_a_double_payload_and_a_readable_body() {
         let element = quick_replies("Tea?", &["Yes", "No"]);
-        assert_eq!(element.pointer("/component/payload/payload/template_type"), Some(&json!("quick_replies")));
+        assert_eq!(
+            element.pointer("/component/payload/payload/template_type"),
+            Some(&json!("quick_replies"))
+        );
         assert_eq!(element.pointer("/cInfo/body"), Some(&json!("Tea? \r\n\r\n a) Yes \r\n b) No \r\n")));
     }
 }

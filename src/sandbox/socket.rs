@@ -1,210 +1,107 @@
-//! The life of one web socket: greet, listen, leave.
+//! The handle of one open web socket: what anybody may do to it, from any thread.
 
-use std::io::ErrorKind;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use actix_ws::{AggregatedMessage as Message, AggregatedMessageStream, ProtocolError};
-use serde_json::{Value, json};
-use tokio::time::Instant;
+use actix_ws::{CloseCode, CloseReason, Item, Session as Wire};
+use tokio::sync::Notify;
 
-use super::behaviour::Welcome;
-use super::bot;
-use super::heard;
-use super::player::{Cause, perform};
-use super::record::{Closed, Connected, Ending};
-use super::session::{Arrival, Mode, Session};
-use super::state::{Platform, Socket, User, locked, now};
-use super::step::Step;
+use super::behaviour::Framing;
+use super::cut::Knife;
+use super::record::Ending;
+use super::step::Cut;
 
-/// What the upgrade's query string says.
-#[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) mode: Option<String>,
-    pub(super) is_reconnect: bool,
-    pub(super) query: String,
+/// One open web socket.
+pub(super) struct Socket {
+    pub(super) id: u64,
+    wire: Wire,
+    knife: Arc<Knife>,
+    hung: AtomicBool,
+    /// Told when the socket hangs.
+    pub(super) hang: Notify,
+    /// Set where the platform ends it.
+    pub(super) ending: OnceLock<Ending>,
 }
 
-/// Runs a socket until it ends, whatever ends it.
-pub(super) async fn run(
-    platform: Arc<Platform>,
-    user: Arc<User>,
-    socket: Arc<Socket>,
-    mut frames: AggregatedMessageStream,
-    request: Request,
-) {
-    platform.counts.open_sockets.fetch_add(1, Ordering::Relaxed);
-    greet(&platform, &user, &socket, &request).await;
-    let observed = listen(&platform, &user, &socket, &mut frames).await;
-    platform.counts.open_sockets.fetch_sub(1, Ordering::Relaxed);
-    locked(&user.inner).sockets.retain(|other| other.id != socket.id);
-    let how = socket.ending.get().copied().unwrap_or(observed);
-    platform.observe(&user, |observed| observed.closes.push(Closed { at: now(), socket: socket.id, how }));
-}
-
-/// Brings the socket in and says what the platform says on a connect (protocol.md 7.8).
-async fn greet(platform: &Arc<Platform>, user: &Arc<User>, socket: &Arc<Socket>, request: &Request) {
-    let behaviour = platform.behaviour();
-    let (steps, replaced) = {
-        let mut inner = locked(&user.inner);
-        let replaced =
-            if behaviour.replace { std::mem::take(&mut inner.sockets) } else { Vec::new() };
-        inner.sockets.push(Arc::clone(socket));
-        inner.trace = platform.ids.trace();
-
-        let at = Instant::now();
-        let timeout = platform.options.session_timeout;
-        let ended = |session: &Session| session.ends_at(timeout).is_some_and(|end| end <= at);
-        if inner.session.as_ref().is_some_and(ended) {
-            inner.session = None;
-        }
-        let recent = inner.session.as_ref().map(|session| session.id.clone());
-        let arrival = Mode::of(request.mode.as_deref(), request.is_reconnect).arrive(recent.is_some());
-        if let Arrival::Renew { keep_agent } = arrival {
-            inner.agent &= keep_agent;
-            let mut session = Session::new(platform.ids.session(), at);
-            session.welcomed = behaviour.welcome != Welcome::AfterFirstMessage;
-            inner.session = Some(session);
-        }
-
-        let mut steps = Vec::new();
-        let mut active = json!({});
-        if behaviour.recent_session_info {
-            active["recentSessionInfo"] = json!({"isActive": recent.is_some(), "sessionId": recent});
-        }
-        if behaviour.hello {
-            steps.push(Step::Event("hello".to_owned()));
-        }
-        let active = behaviour.bot_active.then(|| Step::EventWith("bot_active".to_owned(), active));
-        let late = if behaviour.active_last {
-            active
-        } else {
-            steps.extend(active);
-            None
-        };
-        if arrival != Arrival::Keep {
-            if behaviour.session_events {
-                steps.push(Step::Event("session_start".to_owned()));
-            }
-            if behaviour.welcome == Welcome::OnConnect {
-                steps.push(Step::Wait(behaviour.welcome_delay));
-                steps.extend(bot::welcome());
-            }
-        }
-        steps.extend(late);
-        (inner.next_connect.pop_front().unwrap_or(steps), replaced)
-    };
-    platform.observe(user, |observed| {
-        observed.connects.push(Connected {
-            at: now(),
-            socket: socket.id,
-            mode: request.mode.clone(),
-            is_reconnect: request.is_reconnect,
-            query: request.query.clone(),
-        });
-    });
-    for other in replaced {
-        other.close(None, "").await;
+impl Socket {
+    pub(super) fn new(id: u64, wire: Wire, knife: Arc<Knife>) -> Self {
+        Self { id, wire, knife, hung: AtomicBool::new(false), hang: Notify::new(), ending: OnceLock::new() }
     }
-    let cause = Cause { reply_to: None, socket: Some(Arc::clone(socket)), alone: true };
-    perform(platform, user, cause, steps).await;
-}
 
-async fn listen(
-    platform: &Arc<Platform>,
-    user: &Arc<User>,
-    socket: &Arc<Socket>,
-    frames: &mut AggregatedMessageStream,
-) -> Ending {
-    let mut idle_since = Instant::now();
-    loop {
-        let idle_at = platform.options.idle_timeout.map(|timeout| idle_since + timeout);
-        let session_at = locked(&user.inner)
-            .session
-            .as_ref()
-            .and_then(|session| session.ends_at(platform.options.session_timeout));
-        let next = tokio::select! {
-            biased;
-            () = socket.hang.notified() => return hung(socket).await,
-            next = frames.recv() => next,
-            () = at(idle_at) => {
-                socket.close(None, "").await;
-                return Ending::ByPlatform(None);
-            }
-            () = at(session_at) => {
-                end_session(platform, user).await;
-                continue;
-            }
-        };
-        idle_since = Instant::now();
-        match next {
-            None => return Ending::Lost,
-            Some(Err(error)) => return refuse(socket, &error).await,
-            Some(Ok(Message::Text(text))) => heard::frame(platform, user, socket, &text).await,
-            Some(Ok(Message::Binary(bytes))) => match std::str::from_utf8(&bytes) {
-                Ok(text) => heard::frame(platform, user, socket, text).await,
-                Err(_) => socket.close(Some(1007), "not UTF-8").await,
-            },
-            Some(Ok(Message::Ping(payload))) => {
-                if platform.behaviour().ws_pong {
-                    socket.pong(&payload).await;
+    pub(super) fn is_hung(&self) -> bool {
+        self.hung.load(Ordering::Acquire)
+    }
+
+    /// Sends a frame. A socket that is gone or hung swallows it.
+    pub(super) async fn send(&self, framing: Framing, frame: &str) {
+        if self.is_hung() || self.knife.is_used() {
+            return;
+        }
+        let mut wire = self.wire.clone();
+        let _gone = match framing {
+            Framing::Text => wire.text(frame.to_owned()).await,
+            Framing::Binary => wire.binary(frame.as_bytes().to_vec()).await,
+            Framing::Fragments(size) => {
+                let pieces: Vec<&[u8]> = frame.as_bytes().chunks(size.max(1)).collect();
+                let last = pieces.len().saturating_sub(1);
+                if last == 0 {
+                    let _gone = wire.text(frame.to_owned()).await;
+                    return;
                 }
-                platform.observe(user, |observed| observed.ws_pings += 1);
+                for (n, piece) in pieces.into_iter().enumerate() {
+                    let piece = piece.to_vec().into();
+                    let item = match n {
+                        0 => Item::FirstText(piece),
+                        n if n == last => Item::Last(piece),
+                        _ => Item::Continue(piece),
+                    };
+                    if wire.continuation(item).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(())
             }
-            Some(Ok(Message::Pong(_))) => {}
-            Some(Ok(Message::Close(reason))) => {
-                let code = reason.as_ref().map(|reason| reason.code.into());
-                socket.close_in_return(reason).await;
-                return Ending::ByClient(code);
-            }
+        };
+    }
+
+    pub(super) async fn send_binary(&self, bytes: Vec<u8>) {
+        if !self.is_hung() {
+            let _gone = self.wire.clone().binary(bytes).await;
         }
     }
-}
 
-/// At that time; never, where there is none.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
+    pub(super) async fn pong(&self, payload: &[u8]) {
+        let _gone = self.wire.clone().pong(payload).await;
     }
-}
 
-/// Lets the client talk to the wind until the connection is gone.
-async fn hung(socket: &Socket) -> Ending {
-    socket.gone().await;
-    Ending::Lost
-}
-
-/// What cannot be read ends the socket with the code that fits (protocol.md 5.5).
-async fn refuse(socket: &Socket, error: &ProtocolError) -> Ending {
-    let (code, reason) = match error {
-        ProtocolError::Io(error) if error.kind() == ErrorKind::InvalidData => (1007, "not UTF-8"),
-        // The only error of this kind that the reassembly makes itself; a lost connection has a source.
-        ProtocolError::Io(error) if error.to_string() == "Exceeded maximum continuation size" => (1009, "too big"),
-        ProtocolError::Io(_) => return Ending::Lost,
-        ProtocolError::Overflow => (1009, "too big"),
-        _ => (1002, "protocol error"),
-    };
-    socket.close(Some(code), reason).await;
-    Ending::ByPlatform(Some(code))
-}
-
-/// Ends a session that nobody used for too long, with a message where the platform is set so.
-async fn end_session(platform: &Arc<Platform>, user: &Arc<User>) {
-    let timeout = platform.options.session_timeout;
-    let over = locked(&user.inner)
-        .session
-        .as_ref()
-        .and_then(|session| session.ends_at(timeout))
-        .is_some_and(|end| end <= Instant::now());
-    if over {
-        let closing = platform.behaviour().closing_message.clone().map(Step::Say);
-        let steps = closing.into_iter().chain([Step::EndSession]).collect();
-        perform(platform, user, Cause::default(), steps).await;
+    /// Closes with a code, or with a close frame that has none.
+    pub(super) async fn close(&self, code: Option<u16>, reason: &str) {
+        let _first = self.ending.set(Ending::ByPlatform(code));
+        let reason = code.map(|code| CloseReason {
+            code: CloseCode::from(code),
+            description: (!reason.is_empty()).then(|| reason.to_owned()),
+        });
+        let _gone = self.wire.clone().close(reason).await;
     }
-}
 
-/// A JSON value of a raw one; `null` where there is none.
-pub(super) fn value(raw: Option<&serde_json::value::RawValue>) -> Value {
-    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+    /// Answers the client's close with the same code.
+    pub(super) async fn close_in_return(&self, reason: Option<CloseReason>) {
+        let _gone = self.wire.clone().close(reason).await;
+    }
+
+    pub(super) fn cut(&self, how: Cut) {
+        let _first = self.ending.set(Ending::Cut);
+        self.knife.cut(how);
+    }
+
+    /// Waits until the connection is gone.
+    pub(super) async fn gone(&self) {
+        self.knife.gone().await;
+    }
+
+    /// Stops reading and answering.
+    pub(super) fn hang(&self) {
+        self.hung.store(true, Ordering::Release);
+        self.hang.notify_one();
+    }
 }

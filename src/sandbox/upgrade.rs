@@ -15,8 +15,9 @@ use super::answer::{self, Struck};
 use super::behaviour::{Behaviour, Secure, StaleSid};
 use super::cut::{Frames, Knife};
 use super::faults::Endpoint;
-use super::socket::{self, Request};
-use super::state::{Platform, Socket, Ticket, locked, now};
+use super::life::{self, Request};
+use super::socket::Socket;
+use super::state::{Platform, Ticket, locked, now};
 
 /// A second descriptor of a connection, kept until its web socket takes it.
 #[derive(Default)]
@@ -49,7 +50,7 @@ pub(super) async fn upgrade(
     };
     let selected = match handshake(&request, &behaviour, &ticket) {
         Ok(selected) => selected,
-        Err(refusal) => return Ok(refusal),
+        Err(refusal) => return Ok(*refusal),
     };
     let selected: Vec<&str> = selected.as_deref().into_iter().collect();
     let (response, wire, frames) = actix_ws::handle_with_protocols(&request, payload, &selected)?;
@@ -65,7 +66,7 @@ pub(super) async fn upgrade(
         is_reconnect: parameters.is_reconnect.as_deref() == Some("true"),
         query: request.query_string().to_owned(),
     };
-    actix_web::rt::spawn(socket::run(platform.into_inner(), ticket.user, socket, frames, asked));
+    actix_web::rt::spawn(life::run(platform.into_inner(), ticket.user, socket, frames, asked));
     Ok(response.map_body(|_, body| BoxBody::new(Frames::new(body, knife))))
 }
 
@@ -102,7 +103,7 @@ fn handshake(
     request: &HttpRequest,
     behaviour: &Behaviour,
     ticket: &Ticket,
-) -> Result<Option<String>, HttpResponse> {
+) -> Result<Option<String>, Box<HttpResponse>> {
     let Some((nonce, assertion)) = &ticket.secure else { return Ok(None) };
     let offered: Vec<&str> = request
         .headers()
@@ -115,7 +116,8 @@ fn handshake(
     let nonce = format!("nonce|{nonce}");
     let complete = ["x-rtm-v|1", &jwt, &nonce].iter().all(|value| offered.contains(value));
     if !complete || behaviour.secure == Secure::Refuse {
-        return Err(answer::error(StatusCode::FORBIDDEN, &json!(403), "secure handshake failed"));
+        let refusal = answer::error(StatusCode::FORBIDDEN, &json!(403), "secure handshake failed");
+        return Err(Box::new(refusal));
     }
     Ok(match behaviour.secure {
         Secure::Jwt => Some(jwt),

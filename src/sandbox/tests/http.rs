@@ -94,7 +94,7 @@ fn faults_strike_every_endpoint() {
         let post = || caller.http.post(&grant_url).send_json(&json!({}));
 
         script.fault_next(Endpoint::Grant, 1, Fault::RateLimited(RetryAfter::Seconds(7)));
-        script.fault_next(Endpoint::Grant, 1, Fault::RateLimited(RetryAfter::Date(Duration::from_secs(60))));
+        script.fault_next(Endpoint::Grant, 1, Fault::RateLimited(RetryAfter::Date(Duration::from_mins(1))));
         script.fault_next(Endpoint::Grant, 1, Fault::RateLimited(RetryAfter::Missing));
         let limited = post().await.unwrap();
         assert_eq!(limited.status(), 429);
@@ -143,7 +143,15 @@ fn the_history_pages_and_shows_late() {
         let script = sandbox.script();
         let caller = Caller::of(&sandbox, "ann");
         let mut link = caller.connect_quietly(&sandbox).await;
-        script.next("ann", vec![Step::Ack, Step::Say("one".into()), Step::OnlyHistory("two".into()), Step::Say("three".into())]);
+        script.next(
+            "ann",
+            vec![
+                Step::Ack,
+                Step::Say("one".into()),
+                Step::OnlyHistory("two".into()),
+                Step::Say("three".into()),
+            ],
+        );
         link.say(1_512_722_848_096_u64, "Hi").await;
         assert_eq!(link.brief(3).await, ["ack", "one", "three"]);
         let token = caller.grant().await;
@@ -166,7 +174,7 @@ fn the_history_pages_and_shows_late() {
 
         script.behave(|behaviour| {
             behaviour.history_limit = 1;
-            behaviour.history_delay = Duration::from_secs(3600);
+            behaviour.history_delay = Duration::from_hours(1);
         });
         script.push("ann", vec![Step::Say("four".into())]);
         assert_eq!(link.brief(1).await, ["four"]);

@@ -8,9 +8,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use actix_ws::{Item, ProtocolError};
+use awc::Client;
 use awc::http::StatusCode;
 use awc::ws::{CloseCode, CloseReason, Frame, Message};
-use awc::Client;
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
@@ -66,7 +66,9 @@ impl Link {
         let mut whole = Vec::new();
         loop {
             match self.frames.next().await {
-                Some(Ok(Frame::Text(bytes) | Frame::Binary(bytes) | Frame::Continuation(Item::Last(bytes)))) => {
+                Some(Ok(
+                    Frame::Text(bytes) | Frame::Binary(bytes) | Frame::Continuation(Item::Last(bytes)),
+                )) => {
                     whole.extend(bytes);
                     return Ok(whole);
                 }
@@ -118,7 +120,8 @@ impl Caller {
 
     fn assertion(&self, more: &Value) -> String {
         let iat = state::now().as_millis() / 1000;
-        let mut claims = json!({"iss": CLIENT_ID, "sub": self.user, "iat": iat, "exp": iat + 600, "aud": "x"});
+        let mut claims =
+            json!({"iss": CLIENT_ID, "sub": self.user, "iat": iat, "exp": iat + 600, "aud": "x"});
         for (name, value) in more.as_object().unwrap() {
             claims[name] = value.clone();
         }

@@ -49,14 +49,15 @@ fn the_secure_handshake_wants_the_triple() {
             let request = caller.http.post(format!("{}/api/rtm/start", sandbox.url()));
             let request = request.bearer_auth(token.as_str().unwrap()).insert_header(("x-rtm-v", "1"));
             let body: Value = request.send().await.unwrap().json().await.unwrap();
-            (body["url"].as_str().unwrap().to_owned(), format!("nonce|{}", body["nonce"].as_str().unwrap_or_default()))
+            (
+                body["url"].as_str().unwrap().to_owned(),
+                format!("nonce|{}", body["nonce"].as_str().unwrap_or_default()),
+            )
         };
         let jwt = format!("jwt|{assertion}");
-        for (secure, selected) in [
-            (Secure::Version, Some("x-rtm-v|1")),
-            (Secure::Jwt, Some(jwt.as_str())),
-            (Secure::Silent, None),
-        ] {
+        for (secure, selected) in
+            [(Secure::Version, Some("x-rtm-v|1")), (Secure::Jwt, Some(jwt.as_str())), (Secure::Silent, None)]
+        {
             script.behave(|behaviour| behaviour.secure = secure);
             let (url, nonce) = start().await;
             let link = caller.open(&url, &["x-rtm-v|1", &jwt, &nonce]).await.unwrap();
@@ -167,6 +168,18 @@ fn a_hung_socket_swallows_everything() {
         let observed = script.closed("ann", 1).await;
         assert_eq!((observed.pings, observed.closes[0].how), (0, Ending::Cut));
     });
+}
+
+#[tokio::test]
+async fn a_plain_tokio_runtime_will_do() {
+    let sandbox = sandbox().await;
+    let mut raw = tokio::net::TcpStream::connect(sandbox.address()).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut raw, request).await.unwrap();
+    let mut page = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut raw, &mut page).await.unwrap();
+    assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
+    sandbox.stop().await;
 }
 
 #[test]

@@ -22,7 +22,10 @@ fn from_the_grant_to_the_answer() {
             json!({"ok": true, "replyto": 1_512_722_848_096_u64, "message": "delivered", "type": "ack"})
         );
         let question = link.json().await;
-        assert_eq!(question["message"][0]["component"]["payload"]["text"], question["message"][0]["cInfo"]["body"]);
+        assert_eq!(
+            question["message"][0]["component"]["payload"]["text"],
+            question["message"][0]["cInfo"]["body"]
+        );
         assert!(question["contextId"].as_str().unwrap().starts_with("dcx-"));
         assert_eq!(question["traceId"], active["traceId"]);
         assert_eq!(link.brief(1).await, ["waiting_for_user_input"]);
@@ -230,7 +233,8 @@ fn pings_client_events_and_the_end_of_a_session_are_answered() {
         assert_eq!(link.json().await["type"], "pong");
         link.send(&json!({"resourceid": "/bot.clientEvent", "id": 8, "preDefinedEvent": {"type": "TYPING_STARTED"}})).await;
         assert_eq!(link.json().await, json!({"ok": true, "type": "ack"}));
-        link.send(&json!({"resourceid": "/bot.closeConversationSession", "id": 9, "clientMessageId": 9})).await;
+        link.send(&json!({"resourceid": "/bot.closeConversationSession", "id": 9, "clientMessageId": 9}))
+            .await;
         assert_eq!(link.brief(2).await, ["ack", "session_end"]);
         link.frames.send(Message::Text("{broken".into())).await.unwrap();
         link.say(10, "/echo still here").await;
@@ -261,5 +265,83 @@ fn a_welcome_can_wait_for_the_first_message() {
         assert!(frames[1].starts_with("Hello!"));
         link.say(2, "/echo y").await;
         assert_eq!(link.brief(2).await, ["ack", "y"]);
+    });
+}
+
+#[test]
+fn a_late_welcome_keeps_nobody_waiting() {
+    run(async {
+        let sandbox = sandbox().await;
+        sandbox.script().behave(|behaviour| behaviour.welcome_delay = Duration::from_millis(100));
+        let mut link = Caller::of(&sandbox, "ann").connect("").await;
+        link.say(1, "/echo x").await;
+        let frames = link.brief(5).await;
+        assert_eq!(frames[..4], ["bot_active", "session_start", "ack", "x"]);
+        assert!(frames[4].starts_with("Hello!"));
+    });
+}
+
+#[test]
+fn a_dead_peer_answers_no_ping() {
+    run(async {
+        let sandbox = sandbox().await;
+        let script = sandbox.script();
+        script.behave(|behaviour| (behaviour.pong, behaviour.ws_pong) = (false, false));
+        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+        link.send(&json!({"type": "ping"})).await;
+        link.frames.send(Message::Ping("abc".into())).await.unwrap();
+        link.say(1, "/echo x").await;
+        assert_eq!(
+            link.frames.next().await.unwrap().unwrap(),
+            Frame::Text(r#"{"ok":true,"replyto":1,"message":"delivered","type":"ack"}"#.into())
+        );
+        let observed = script.observed("ann");
+        assert_eq!((observed.pings, observed.ws_pings), (1, 1));
+    });
+}
+
+#[test]
+fn every_shape_arrives() {
+    run(async {
+        let options = Options { rate_per_minute: 0, ..Options::default() };
+        let sandbox = Sandbox::start(options).await.unwrap();
+        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+        for name in shapes::NAMES {
+            link.say(1, &format!("/template {name}")).await;
+            assert_eq!(link.brief(1).await, ["ack"]);
+            assert_eq!(link.json().await["message"], Value::from(shapes::named(name).unwrap()), "{name}");
+        }
+    });
+}
+
+#[test]
+fn under_load_nothing_is_kept() {
+    run(async {
+        let sandbox = Sandbox::start(Options::for_load(2)).await.unwrap();
+        let script = sandbox.script();
+        let caller = Caller::of(&sandbox, "ann");
+        let mut link = caller.connect_quietly(&sandbox).await;
+        for n in 0..100 {
+            link.say(n, "/echo x").await;
+            assert_eq!(link.brief(2).await, ["ack", "x"]);
+        }
+        assert_eq!(script.totals().messages, 100);
+        assert_eq!(script.observed("ann").messages.count(), 0);
+        let (_, page) = caller.history(&caller.grant().await, "").await;
+        assert_eq!(page["total"], 0);
+    });
+}
+
+#[test]
+fn bots_do_not_share_their_users() {
+    run(async {
+        let options = Options { bots: vec![BOT_ID.into(), "st-other".into()], ..Options::default() };
+        let sandbox = Sandbox::start(options).await.unwrap();
+        let script = sandbox.script();
+        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+        script.push(("st-other", "ann"), vec![Step::Say("for the other".into())]);
+        script.delivered(("st-other", "ann"), 1).await;
+        script.push((BOT_ID, "ann"), vec![Step::Say("for this one".into())]);
+        assert_eq!(link.brief(1).await, ["for this one"]);
     });
 }
