@@ -1,4 +1,4 @@
-//! The life of one web socket: greet, listen, leave.
+//! The life of one web socket: enter, listen, leave.
 //!
 //! It returns why it ended; cleaning up is done in one place whatever the reason was.
 
@@ -10,7 +10,7 @@ use actix_ws::{AggregatedMessage as Message, AggregatedMessageStream, ProtocolEr
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::behaviour::Welcome;
+use super::behaviour::{Behaviour, Welcome};
 use super::bot;
 use super::heard;
 use super::player::{Cause, perform};
@@ -28,27 +28,19 @@ pub(super) struct Request {
     pub(super) query: String,
 }
 
-/// Runs a socket until it ends, whatever ends it.
-pub(super) async fn run(
-    platform: Arc<Platform>,
-    user: Arc<User>,
-    socket: Arc<Socket>,
-    mut frames: AggregatedMessageStream,
-    request: Request,
-) {
-    platform.counts.open_sockets.fetch_add(1, Ordering::Relaxed);
-    greet(&platform, &user, &socket, &request).await;
-    let observed = listen(&platform, &user, &socket, &mut frames).await;
-    platform.counts.open_sockets.fetch_sub(1, Ordering::Relaxed);
-    locked(&user.inner).sockets.retain(|other| other.id != socket.id);
-    let how = socket.ending.get().copied().unwrap_or(observed);
-    platform.observe(&user, |observed| observed.closes.push(Closed { at: now(), socket: socket.id, how }));
+/// What a socket's arrival sets off.
+pub(super) struct Greeting {
+    steps: Vec<Step>,
+    /// The sockets that have to make room.
+    replaced: Vec<Arc<Socket>>,
 }
 
-/// Brings the socket in and says what the platform says on a connect (protocol.md 7.8).
-async fn greet(platform: &Arc<Platform>, user: &Arc<User>, socket: &Arc<Socket>, request: &Request) {
+/// Brings a socket in. This happens before the upgrade is answered, so that whoever sees the answer can rely
+/// on being heard and reached.
+pub(super) fn enter(platform: &Platform, user: &User, socket: &Arc<Socket>, request: Request) -> Greeting {
     let behaviour = platform.behaviour();
-    let (steps, replaced) = {
+    platform.counts.open_sockets.fetch_add(1, Ordering::Relaxed);
+    let greeting = {
         let mut inner = locked(&user.inner);
         let replaced = if behaviour.replace { std::mem::take(&mut inner.sockets) } else { Vec::new() };
         inner.sockets.push(Arc::clone(socket));
@@ -59,6 +51,7 @@ async fn greet(platform: &Arc<Platform>, user: &Arc<User>, socket: &Arc<Socket>,
         let ended = |session: &Session| session.ends_at(timeout).is_some_and(|end| end <= at);
         if inner.session.as_ref().is_some_and(ended) {
             inner.session = None;
+            inner.agent = false;
         }
         let recent = inner.session.as_ref().map(|session| session.id.clone());
         let arrival = Mode::of(request.mode.as_deref(), request.is_reconnect).arrive(recent.is_some());
@@ -68,49 +61,65 @@ async fn greet(platform: &Arc<Platform>, user: &Arc<User>, socket: &Arc<Socket>,
             session.welcomed = behaviour.welcome != Welcome::AfterFirstMessage;
             inner.session = Some(session);
         }
+        let scripted = inner.next_connect.pop_front();
+        let steps = scripted.unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref()));
+        Greeting { steps, replaced }
+    };
+    let Request { mode, is_reconnect, query } = request;
+    platform.observe(user, |observed| {
+        observed.connects.push(Connected { at: now(), socket: socket.id, mode, is_reconnect, query });
+    });
+    greeting
+}
 
-        let mut steps = Vec::new();
-        let active = if behaviour.recent_session_info {
+/// What the platform says on a connect (protocol.md 7.8). `recent` is the session that ran before it.
+fn greet(behaviour: &Behaviour, arrival: Arrival, recent: Option<&str>) -> Vec<Step> {
+    let active = behaviour.bot_active.then(|| {
+        let fields = if behaviour.recent_session_info {
             json!({"recentSessionInfo": {"isActive": recent.is_some(), "sessionId": recent}})
         } else {
             json!({})
         };
-        if behaviour.hello {
-            steps.push(Step::Event("hello".to_owned()));
-        }
-        let active = behaviour.bot_active.then(|| Step::EventWith("bot_active".to_owned(), active));
-        let late = if behaviour.active_last {
-            active
-        } else {
-            steps.extend(active);
-            None
-        };
-        if arrival != Arrival::Keep {
-            if behaviour.session_events {
-                steps.push(Step::Event("session_start".to_owned()));
-            }
-            if behaviour.welcome == Welcome::OnConnect {
-                steps.push(Step::Wait(behaviour.welcome_delay));
-                steps.extend(bot::welcome());
-            }
-        }
-        steps.extend(late);
-        (inner.next_connect.pop_front().unwrap_or(steps), replaced)
-    };
-    platform.observe(user, |observed| {
-        observed.connects.push(Connected {
-            at: now(),
-            socket: socket.id,
-            mode: request.mode.clone(),
-            is_reconnect: request.is_reconnect,
-            query: request.query.clone(),
-        });
+        Step::EventWith("bot_active".to_owned(), fields)
     });
-    for other in replaced {
+    let (first, last) = if behaviour.active_last { (None, active) } else { (active, None) };
+    let mut steps = Vec::new();
+    if behaviour.hello {
+        steps.push(Step::Event("hello".to_owned()));
+    }
+    steps.extend(first);
+    if arrival != Arrival::Keep {
+        if behaviour.session_events {
+            steps.push(Step::Event("session_start".to_owned()));
+        }
+        if behaviour.welcome == Welcome::OnConnect {
+            steps.push(Step::Wait(behaviour.welcome_delay));
+            steps.extend(bot::welcome());
+        }
+    }
+    steps.extend(last);
+    steps
+}
+
+/// Runs a socket until it ends, whatever ends it.
+pub(super) async fn run(
+    platform: Arc<Platform>,
+    user: Arc<User>,
+    socket: Arc<Socket>,
+    mut frames: AggregatedMessageStream,
+    greeting: Greeting,
+) {
+    for other in greeting.replaced {
         other.close(None, "").await;
     }
-    let cause = Cause { reply_to: None, socket: Some(Arc::clone(socket)), alone: true };
-    perform(platform, user, cause, steps).await;
+    let cause = Cause { reply_to: None, socket: Some(Arc::clone(&socket)), alone: true };
+    perform(&platform, &user, cause, greeting.steps).await;
+
+    let observed = listen(&platform, &user, &socket, &mut frames).await;
+    platform.counts.open_sockets.fetch_sub(1, Ordering::Relaxed);
+    locked(&user.inner).sockets.retain(|other| other.id != socket.id);
+    let how = socket.ending.get().copied().unwrap_or(observed);
+    platform.observe(&user, |observed| observed.closes.push(Closed { at: now(), socket: socket.id, how }));
 }
 
 async fn listen(

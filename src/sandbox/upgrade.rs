@@ -66,7 +66,8 @@ pub(super) async fn upgrade(
         is_reconnect: parameters.is_reconnect.as_deref() == Some("true"),
         query: request.query_string().to_owned(),
     };
-    actix_web::rt::spawn(life::run(platform.into_inner(), ticket.user, socket, frames, asked));
+    let greeting = life::enter(&platform, &ticket.user, &socket, asked);
+    actix_web::rt::spawn(life::run(platform.into_inner(), ticket.user, socket, frames, greeting));
     Ok(response.map_body(|_, body| BoxBody::new(Frames::new(body, knife))))
 }
 
