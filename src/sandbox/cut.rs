@@ -1,6 +1,6 @@
 //! A response body that can be cut, so that a socket can end without a close frame.
 
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,6 +53,14 @@ impl Knife {
         self.state.load(Ordering::Acquire) != WHOLE
     }
 
+    /// Sends the FIN now: left alone, the server lingers for a second. Without a second descriptor it does.
+    fn shut_down(&self) {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(connection) = connection {
+            let _best_effort = connection.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Lets the kernel answer the coming close with a reset instead of a FIN.
     fn linger_no_longer(&self) {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -73,11 +81,12 @@ struct CutOnPurpose;
 pub(super) struct Frames {
     inner: BoxBody,
     knife: Arc<Knife>,
+    flushed: bool,
 }
 
 impl Frames {
     pub(super) fn new(inner: BoxBody, knife: Arc<Knife>) -> Self {
-        Self { inner, knife }
+        Self { inner, knife, flushed: false }
     }
 }
 
@@ -101,7 +110,16 @@ impl MessageBody for Frames {
         match self.knife.state.load(Ordering::Acquire) {
             // What was said before still goes out.
             FIN => match Pin::new(&mut self.inner).poll_next(cx) {
-                Poll::Pending => Poll::Ready(None),
+                // The server flushes between two polls: what it has goes out before the FIN.
+                Poll::Pending if !self.flushed => {
+                    self.flushed = true;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Poll::Pending => {
+                    self.knife.shut_down();
+                    Poll::Ready(None)
+                }
                 said @ Poll::Ready(_) => said,
             },
             RESET => {

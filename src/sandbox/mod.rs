@@ -97,7 +97,8 @@ pub struct Options {
     pub history: usize,
     /// Whether to observe. Costs memory for each message: off for load tests.
     pub record: bool,
-    /// Whether [`Cut::Reset`] really resets. Costs a second file descriptor per socket.
+    /// Whether [`Cut::Reset`] really resets and [`Cut::Fin`] does not linger for a second. Costs a second file
+    /// descriptor per connection.
     pub resets: bool,
     /// Worker threads.
     pub workers: usize,

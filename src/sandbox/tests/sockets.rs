@@ -251,7 +251,7 @@ fn fragments_and_binary_frames_are_understood() {
 fn idle_sockets_and_sessions_end() {
     run(async {
         let options = Options {
-            idle_timeout: Some(Duration::from_millis(300)),
+            idle_timeout: Some(Duration::from_millis(120)),
             session_timeout: Some(Duration::from_millis(30)),
             behaviour: Behaviour { closing_message: Some("Still there?".into()), ..Behaviour::default() },
             ..Options::default()
