@@ -147,6 +147,7 @@ async fn message(platform: &Arc<Platform>, user: &Arc<User>, cause: Cause, frame
             from_user: true,
             by_agent: false,
             text,
+            template: None,
             at,
             visible_at: at + behaviour.history_delay,
             session: inner.session.as_ref().map(|session| session.id.clone()).unwrap_or_default(),

@@ -16,7 +16,10 @@ pub(super) struct Said {
     pub(super) user_message_id: Option<Box<RawValue>>,
     pub(super) from_user: bool,
     pub(super) by_agent: bool,
+    /// For people.
     pub(super) text: String,
+    /// The template as JSON text, where it is one: then `text` is only the alternative.
+    pub(super) template: Option<String>,
     pub(super) at: Timestamp,
     /// From when on the history shows it.
     pub(super) visible_at: Timestamp,
@@ -69,10 +72,11 @@ pub(super) fn page(said: &VecDeque<Said>, bot_id: &str, query: &Query, now: Time
 }
 
 fn entry(said: &Said, bot_id: &str) -> Value {
+    let alternative: Vec<Value> = said.template.iter().map(|_| json!({"value": said.text})).collect();
     let mut entry = json!({
         "_id": said.id,
         "type": if said.from_user { "incoming" } else { "outgoing" },
-        "components": [{"cT": "text", "data": {"text": said.text}}],
+        "components": [{"cT": "text", "data": {"text": said.template.as_ref().unwrap_or(&said.text)}}],
         "createdOn": said.at,
         "timestampValue": said.at.as_millis(),
         "sessionId": said.session,
@@ -80,7 +84,7 @@ fn entry(said: &Said, bot_id: &str) -> Value {
         "chnl": "rtm",
         "status": 0,
         "lang": "en",
-        "tags": {"altText": []},
+        "tags": {"altText": alternative},
     });
     let id = said.user_message_id.as_deref().and_then(|id| serde_json::from_str(id.get()).ok());
     if let (Some(id), Some(fields)) = (id, entry.as_object_mut()) {
@@ -105,6 +109,7 @@ mod tests {
             from_user: n.is_multiple_of(2),
             by_agent: false,
             text: format!("text {n}"),
+            template: (n == 3).then(|| "{}".to_owned()),
             at: Timestamp::from_millis(n),
             visible_at: Timestamp::from_millis(n),
             session: "5".to_owned(),
@@ -150,5 +155,14 @@ mod tests {
         assert_eq!(page.messages[2]["type"], "incoming");
         assert_eq!(page.messages[1].get("userMsgId"), None);
         assert_eq!(page.messages[1]["type"], "outgoing");
+        assert_eq!(page.messages[1]["tags"]["altText"], json!([]));
+    }
+
+    #[test]
+    fn templates_are_json_text_with_an_alternative() {
+        let all = [said(3)].into();
+        let page = page(&all, "st-1", &Query { limit: 9, ..Query::default() }, Timestamp::from_millis(9));
+        assert_eq!(page.messages[0]["components"][0]["data"]["text"], "{}");
+        assert_eq!(page.messages[0]["tags"]["altText"], json!([{"value": "text 3"}]));
     }
 }

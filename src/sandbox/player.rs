@@ -103,7 +103,7 @@ impl Player {
                 inner.agent = false;
             }
             Step::OnlyHistory(text) => {
-                self.note(&text, false, Vec::new(), |_, _| ());
+                self.note(&text, None, false, Vec::new(), |_, _| ());
             }
             Step::Close(code) => self.close(Some(code)).await,
             Step::CloseWithoutCode => self.close(None).await,
@@ -183,7 +183,9 @@ impl Player {
         let behaviour = self.behaviour();
         let audience = self.audience();
         let ids = audience.iter().map(|socket| socket.id).collect();
-        let frame = self.note(text, agent, ids, |scene, id| frames::response(scene, id, elements, fields));
+        let frame = self.note(text, template(elements), agent, ids, |scene, id| {
+            frames::response(scene, id, elements, fields)
+        });
         for socket in audience {
             socket.send(behaviour.framing, &frame).await;
         }
@@ -193,6 +195,7 @@ impl Player {
     fn note<R>(
         &self,
         text: &str,
+        template: Option<String>,
         by_agent: bool,
         sockets: Vec<u64>,
         frame: impl FnOnce(&Scene<'_>, &str) -> R,
@@ -211,6 +214,7 @@ impl Player {
                 from_user: false,
                 by_agent,
                 text: text.to_owned(),
+                template,
                 at,
                 visible_at: at + behaviour.history_delay,
                 session,
@@ -227,7 +231,7 @@ impl Player {
     async fn stream(&self, chunks: &[String], gap: std::time::Duration, end: StreamEnd) {
         let whole = chunks.concat();
         let audience = self.audience().iter().map(|socket| socket.id).collect();
-        let id = self.note(&whole, false, audience, |_, id| id.to_owned());
+        let id = self.note(&whole, None, false, audience, |_, id| id.to_owned());
         for (n, chunk) in chunks.iter().enumerate() {
             if n > 0 && !gap.is_zero() {
                 tokio::time::sleep(gap).await;
@@ -249,6 +253,12 @@ impl Player {
             self.send(&frame).await;
         }
     }
+}
+
+/// The template of a response as the history keeps it (protocol.md 7.10).
+fn template(elements: &[Value]) -> Option<String> {
+    let component = elements.first()?.get("component")?;
+    (component.get("type")? == "template").then(|| component.get("payload").map(Value::to_string))?
 }
 
 fn author() -> Value {
