@@ -12,13 +12,16 @@
 //!
 //! Layers and arrows are in `docs/architecture.md` and kept by a test.
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod http;
 pub mod hub;
+pub mod link;
 pub mod metrics;
 pub mod rtm;
 pub mod runtime;
+pub mod sandbox;
 pub mod store;
 pub mod telemetry;

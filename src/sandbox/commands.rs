@@ -1,0 +1,226 @@
+//! What people type to make the platform misbehave. `/help` lists it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::faults::{Endpoint, Fault, RetryAfter};
+use super::shapes;
+use super::step::{Cut, Step, StreamEnd};
+
+/// What a command does.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// As the default bot answers: acks and waiting as [`Behaviour`](super::Behaviour) wants them.
+    Usual(Vec<Step>),
+    /// To the letter.
+    Exact(Vec<Step>),
+}
+
+/// The commands, for people.
+pub(super) const HELP: &str = "\
+Say something about an order, or type one of these:
+/echo TEXT - says TEXT
+/several N [GAP] - says N messages, GAP milliseconds apart
+/slow MS - answers after MS milliseconds
+/silent - acknowledges and says nothing
+/noack [TEXT] - answers without an ack
+/stream TEXT - streams TEXT word by word
+/buttons, /carousel, /quick - a template
+/template [NAME] - any shape of message; without NAME lists them
+/html - text with HTML entities and markup
+/quot - text with &quot; in it
+/push MS TEXT - says TEXT unasked after MS milliseconds
+/late MS TEXT - answers now, and once more after MS milliseconds
+/wait - says that it waits for your input
+/agent - hands you over to a person; /bot brings the bot back
+/id - tells the clientMessageId of your message
+/bin - answers in a binary frame
+/junk - sends a frame that is not JSON, one of an unknown type, then answers
+/endsession - ends the session
+/close CODE - closes the socket with CODE; 1005 closes without a code
+/drop [TEXT] - drops the connection after the ack; TEXT is in the history only
+/reset - resets the connection
+/hang - the socket stays open and does nothing any more
+/expire - makes all tokens expire
+/ratelimit [N] - the next N requests for a grant or a socket get 429";
+
+/// What to do with a text that begins with a slash; `None` where it does not. `id` is the message's
+/// `clientMessageId` as JSON.
+pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
+    let text = text.trim();
+    let line = text.strip_prefix('/')?;
+    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    let rest = rest.trim();
+    Some(match name.to_lowercase().as_str() {
+        "help" => usual(HELP),
+        "echo" => usual(rest),
+        "several" => several(rest),
+        "slow" => with_number(rest, "/slow MS", |ms, _| {
+            vec![wait(ms), Step::Say(format!("That took {ms} ms."))]
+        }),
+        "silent" => Reply::Usual(Vec::new()),
+        "noack" => Reply::Exact(vec![Step::Say(or(rest, "You get this without an ack."))]),
+        "stream" => stream(&or(rest, "This answer comes word by word.")),
+        "buttons" => shape("buttons"),
+        "carousel" => shape("carousel"),
+        "quick" => shape("quick_replies"),
+        "template" if rest.is_empty() => usual(&format!("I know: {}", shapes::NAMES.join(", "))),
+        "template" => shape(rest),
+        "html" => usual("<b>5 &lt; 7</b> &amp; caf&eacute; &quot;Zur Post&quot;<br/>*bold* :smile: "),
+        "quot" => shape("quot"),
+        "push" => with_number(rest, "/push MS TEXT", |ms, text| {
+            vec![Step::Say("It will come.".to_owned()), wait(ms), Step::Say(or(text, "Here I am, unasked."))]
+        }),
+        "late" => with_number(rest, "/late MS TEXT", |ms, text| {
+            vec![Step::Say("A second part will follow.".to_owned()), wait(ms), Step::Say(or(text, "The second part."))]
+        }),
+        "wait" => Reply::Usual(vec![Step::Say("I wait for your input.".to_owned()), Step::WaitingForInput]),
+        "agent" => Reply::Usual(vec![
+            Step::Say("I hand you over to a person. Type /bot to come back to me.".to_owned()),
+            Step::AgentStart,
+            Step::AgentSay("Hi, this is Alex. How can I help?".to_owned()),
+        ]),
+        "bot" => Reply::Usual(vec![Step::AgentEnd, Step::Say("I am back.".to_owned())]),
+        "id" => Reply::Usual(vec![identified(id)]),
+        "bin" => Reply::Exact(vec![
+            Step::Ack,
+            Step::Binary(
+                json!({"type": "bot_response", "from": "bot", "message": [shapes::text("From a binary frame")]})
+                    .to_string()
+                    .into_bytes(),
+            ),
+        ]),
+        "junk" => Reply::Usual(vec![
+            Step::Raw("this is not JSON".to_owned()),
+            Step::Event("never_heard_of".to_owned()),
+            Step::Say("There were two strange frames before this one.".to_owned()),
+        ]),
+        "endsession" => Reply::Usual(vec![Step::Say("This session ends.".to_owned()), Step::EndSession]),
+        "close" => with_number(rest, "/close CODE, with 1000 to 4999", |code, _| vec![close(code)]),
+        "drop" => {
+            let mut steps = vec![Step::Ack, Step::Drop(Cut::Fin)];
+            if !rest.is_empty() {
+                steps.push(Step::OnlyHistory(rest.to_owned()));
+            }
+            Reply::Exact(steps)
+        }
+        "reset" => Reply::Exact(vec![Step::Drop(Cut::Reset)]),
+        "hang" => Reply::Exact(vec![Step::Hang]),
+        "expire" => Reply::Usual(vec![Step::ExpireTokens, Step::Say("All tokens are expired.".to_owned())]),
+        "ratelimit" => rate_limit(rest),
+        other => usual(&format!("I do not know /{other}. Type /help to see what I know.")),
+    })
+}
+
+fn usual(text: &str) -> Reply {
+    Reply::Usual(vec![Step::Say(text.to_owned())])
+}
+
+fn or(text: &str, default: &str) -> String {
+    if text.is_empty() { default.to_owned() } else { text.to_owned() }
+}
+
+/// At most an hour: longer is a typing error.
+fn wait(ms: u64) -> Step {
+    Step::Wait(Duration::from_millis(ms.min(3_600_000)))
+}
+
+fn close(code: u64) -> Step {
+    match u16::try_from(code) {
+        Ok(1005) => Step::CloseWithoutCode,
+        Ok(1006) => Step::Drop(Cut::Fin),
+        Ok(code @ 1000..5000) => Step::Close(code),
+        _ => Step::Say("A close code is a number from 1000 to 4999.".to_owned()),
+    }
+}
+
+fn with_number(rest: &str, usage: &str, steps: impl FnOnce(u64, &str) -> Vec<Step>) -> Reply {
+    let (number, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    match number.parse() {
+        Ok(number) => Reply::Usual(steps(number, rest.trim())),
+        Err(_) => usual(&format!("Type {usage}.")),
+    }
+}
+
+fn several(rest: &str) -> Reply {
+    with_number(rest, "/several N [GAP]", |n, gap| {
+        let n = n.min(100);
+        let gap = gap.parse().unwrap_or(0);
+        let mut steps = Vec::new();
+        for part in 1..=n {
+            if part > 1 && gap > 0 {
+                steps.push(wait(gap));
+            }
+            steps.push(Step::Say(format!("Message {part} of {n}")));
+        }
+        steps
+    })
+}
+
+fn stream(text: &str) -> Reply {
+    let chunks = text.split_inclusive(' ').map(str::to_owned).collect();
+    Reply::Usual(vec![Step::Stream { chunks, gap: Duration::from_millis(20), end: StreamEnd::Complete }])
+}
+
+fn shape(name: &str) -> Reply {
+    match shapes::named(name) {
+        Some(elements) => Reply::Usual(vec![Step::Message(elements)]),
+        None => usual(&format!("I do not know the shape {name}. I know: {}", shapes::NAMES.join(", "))),
+    }
+}
+
+/// What a bot does that returns the id of the message it answers (protocol.md 6.1).
+fn identified(id: &str) -> Step {
+    let id: serde_json::Value = serde_json::from_str(id).unwrap_or_default();
+    let mut element = shapes::text(&format!("Your message has the clientMessageId {id}."));
+    if let Some(payload) = element.pointer_mut("/component/payload") {
+        payload["clientMessageId"] = id;
+    }
+    Step::Message(vec![element])
+}
+
+fn rate_limit(rest: &str) -> Reply {
+    let times = rest.parse().unwrap_or(1);
+    let fault = |endpoint| Step::Fault(endpoint, times, Fault::RateLimited(RetryAfter::Seconds(1)));
+    Reply::Usual(vec![
+        fault(Endpoint::Grant),
+        fault(Endpoint::Start),
+        Step::Say(format!("The next {times} requests for a grant or a socket get 429.")),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> Vec<String> {
+        let Some(Reply::Usual(steps) | Reply::Exact(steps)) = command(text, "7") else { return Vec::new() };
+        steps
+            .into_iter()
+            .filter_map(|step| if let Step::Say(text) = step { Some(text) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn every_command_that_help_names_exists() {
+        for line in HELP.lines().skip(1) {
+            for name in line.split(" - ").next().unwrap().split(", ") {
+                let name = name.split(' ').next().unwrap();
+                let answers = said(&format!("{name} 1 x"));
+                assert!(!answers.iter().any(|text| text.contains("do not know /")), "{name}: {answers:?}");
+            }
+        }
+        assert_eq!(said("/nonsense"), ["I do not know /nonsense. Type /help to see what I know."]);
+        assert!(command("no slash", "7").is_none());
+    }
+
+    #[test]
+    fn bad_arguments_are_told() {
+        assert_eq!(said("/slow soon"), ["Type /slow MS."]);
+        assert_eq!(said("/several"), ["Type /several N [GAP]."]);
+        assert_eq!(said("/close 99999"), ["A close code is a number from 1000 to 4999."]);
+        assert!(said("/template nope")[0].contains("quick_replies"));
+        assert_eq!(said("/several 2"), ["Message 1 of 2", "Message 2 of 2"]);
+    }
+}

@@ -1,0 +1,260 @@
+//! The platform's HTTP side: grant, start, history, the upgrade, and a page for people.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::web::{self, Bytes, Data, Query as QueryString};
+use actix_web::{HttpRequest, HttpResponse};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{self, Struck};
+use super::commands;
+use super::faults::Endpoint;
+use super::history::{self, Query};
+use super::jwt;
+use super::player::{Cause, Player};
+use super::state::{Grant, Platform, Ticket, Who, locked, now};
+use super::step::Step;
+use super::upgrade;
+
+/// All routes; each of the API exists with and without the version.
+pub(super) fn routes(config: &mut web::ServiceConfig) {
+    for api in ["/api/1.1", "/api"] {
+        config
+            .route(&format!("{api}/oAuth/token/jwtgrant"), web::post().to(grant))
+            .route(&format!("{api}/rtm/start"), web::post().to(start))
+            .route(&format!("{api}/botmessages/rtm"), web::get().to(read_history));
+    }
+    config
+        .route("/rtm/bot", web::get().to(upgrade::upgrade))
+        .route("/{prefix}/rtm/bot", web::get().to(upgrade::upgrade))
+        .route("/sandbox/push", web::post().to(push))
+        .route("/", web::get().to(page));
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct BotInfo {
+    chat_bot: String,
+    task_bot_id: String,
+}
+
+/// The body of `jwtgrant`, JSON or form.
+fn grant_request(request: &HttpRequest, body: &[u8]) -> Option<(String, BotInfo)> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Body {
+        assertion: String,
+        bot_info: BotInfo,
+    }
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
+        let (mut assertion, mut info) = (None, BotInfo::default());
+        for (name, value) in url::form_urlencoded::parse(body) {
+            match name.as_ref() {
+                "assertion" => assertion = Some(value.into_owned()),
+                "botInfo[chatBot]" => info.chat_bot = value.into_owned(),
+                "botInfo[taskBotId]" => info.task_bot_id = value.into_owned(),
+                _ => {}
+            }
+        }
+        return assertion.map(|assertion| (assertion, info));
+    }
+    let body: Body = serde_json::from_slice(body).ok()?;
+    Some((body.assertion, body.bot_info))
+}
+
+async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> HttpResponse {
+    platform.counts.grants.fetch_add(1, Ordering::Relaxed);
+    platform.changed.send_replace(());
+    if let Struck::Answer(answer) = answer::strike(&platform, Endpoint::Grant).await {
+        return answer;
+    }
+    let Some((assertion, info)) = grant_request(&request, &body) else {
+        return answer::error(StatusCode::BAD_REQUEST, &json!(400), "assertion and botInfo are needed");
+    };
+    if !platform.options.bots.is_empty() && !platform.options.bots.contains(&info.task_bot_id) {
+        return answer::error(StatusCode::BAD_REQUEST, &json!(400), "no bot has this taskBotId");
+    }
+    let at = now();
+    let verified = {
+        let options = &platform.options;
+        let mut used = locked(&platform.used_jtis);
+        jwt::verify(&assertion, &options.clients, &options.algorithms, at, &mut used)
+    };
+    let identity = match verified {
+        Ok(identity) => identity,
+        Err(refusal) => return answer::error(StatusCode::UNAUTHORIZED, &json!(401), &refusal.to_string()),
+    };
+    let user = platform.user(&Who { bot: Some(info.task_bot_id), user: identity.user.clone() });
+    locked(&user.inner).chat_bot = info.chat_bot;
+    platform.observe(&user, |observed| observed.grants += 1);
+
+    let token = platform.ids.secret();
+    let expires = at + platform.options.token_ttl;
+    let epoch = platform.grant_epoch.load(Ordering::Acquire);
+    platform.grants.with(&token, |grants| {
+        // Nobody gives a token back, so each shard sweeps itself now and then.
+        if grants.len() >= 1024 && grants.len().is_power_of_two() {
+            grants.retain(|_, grant: &mut Grant| grant.expires > at);
+        }
+        grants.insert(token.clone(), Grant { user, assertion: assertion.into(), expires, epoch })
+    });
+    HttpResponse::Ok().json(json!({
+        "authorization": {
+            "accessToken": token, "token_type": "bearer", "issuedDate": at, "expiresDate": expires,
+        },
+        "userInfo": {
+            "userId": platform.ids.uuid("u-"), "accountId": platform.ids.session(), "orgId": platform.ids.uuid("o-"),
+            "identity": format!("{}/{}", identity.client, identity.user),
+            "enrollType": if identity.anonymous { "anonymous" } else { "free" },
+            "managedBy": platform.ids.session(), "fName": "", "lName": "",
+        },
+    }))
+}
+
+/// The grant that the request's token stands for.
+fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, Box<HttpResponse>> {
+    let token = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    let Some(token) = token else {
+        return Err(Box::new(answer::error(StatusCode::UNAUTHORIZED, &json!(401), "no bearer token")));
+    };
+    platform
+        .grants
+        .with(token, |grants| grants.get(token).cloned())
+        .filter(|grant| grant.expires > now())
+        .filter(|grant| grant.epoch == platform.grant_epoch.load(Ordering::Acquire))
+        .ok_or_else(|| Box::new(answer::expired(platform.behaviour().expiry)))
+}
+
+async fn start(request: HttpRequest, platform: Data<Platform>) -> HttpResponse {
+    platform.counts.starts.fetch_add(1, Ordering::Relaxed);
+    platform.changed.send_replace(());
+    if let Struck::Answer(answer) = answer::strike(&platform, Endpoint::Start).await {
+        return answer;
+    }
+    let grant = match authorized(&request, &platform) {
+        Ok(grant) => grant,
+        Err(refusal) => return *refusal,
+    };
+    let behaviour = platform.behaviour();
+    let asked = request.headers().get("x-rtm-v").is_some_and(|version| version == "1");
+    let nonce = (asked && behaviour.secure != super::Secure::Unsupported).then(|| platform.ids.secret());
+    let sid = platform.ids.secret();
+    let at = now();
+    let ticket = Ticket {
+        user: Arc::clone(&grant.user),
+        made_at: at,
+        secure: nonce.clone().map(|nonce| (nonce, Arc::clone(&grant.assertion))),
+    };
+    platform.tickets.with(&sid, |tickets| {
+        if tickets.len() >= 1024 && tickets.len().is_power_of_two() {
+            tickets.retain(|_, ticket: &mut Ticket| at.since(ticket.made_at) <= behaviour.sid_ttl);
+        }
+        tickets.insert(sid.clone(), ticket)
+    });
+    platform.observe(&grant.user, |observed| observed.starts += 1);
+    let base = behaviour.url_base.clone().unwrap_or_else(|| match platform.address.get() {
+        Some(address) => format!("ws://{address}"),
+        None => String::new(),
+    });
+    let url = format!("{base}/rtm/bot?sid={sid}");
+    HttpResponse::Ok().json(match nonce {
+        Some(nonce) => json!({"url": url, "nonce": nonce}),
+        None => json!({"url": url}),
+    })
+}
+
+#[derive(Deserialize)]
+struct HistoryQuery {
+    limit: Option<usize>,
+    offset: Option<usize>,
+    skip: Option<usize>,
+    forward: Option<bool>,
+    #[serde(rename = "msgId")]
+    message_id: Option<String>,
+}
+
+async fn read_history(
+    request: HttpRequest,
+    query: QueryString<HistoryQuery>,
+    platform: Data<Platform>,
+) -> HttpResponse {
+    platform.counts.history_reads.fetch_add(1, Ordering::Relaxed);
+    platform.changed.send_replace(());
+    if let Struck::Answer(answer) = answer::strike(&platform, Endpoint::History).await {
+        return answer;
+    }
+    let grant = match authorized(&request, &platform) {
+        Ok(grant) => grant,
+        Err(refusal) => return *refusal,
+    };
+    platform.observe(&grant.user, |observed| observed.history_reads += 1);
+    let most = platform.behaviour().history_limit;
+    let query = query.into_inner();
+    let query = Query {
+        limit: query.limit.unwrap_or(most).min(most),
+        offset: query.offset.or(query.skip).unwrap_or(0),
+        forward: query.forward.unwrap_or(false),
+        message_id: query.message_id,
+    };
+    let page = {
+        let inner = locked(&grant.user.inner);
+        history::page(&inner.history, grant.user.bot_id(), &query, now())
+    };
+    HttpResponse::Ok().json(page)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Push {
+    user: String,
+    text: String,
+    #[serde(default)]
+    bot: Option<String>,
+}
+
+/// For people: lets the bot say something unasked.
+async fn push(body: Bytes, platform: Data<Platform>) -> HttpResponse {
+    let push: Push = match serde_json::from_slice(&body) {
+        Ok(push) => push,
+        Err(error) => {
+            let told = format!("send {{\"user\": \"…\", \"text\": \"…\"}}: {error}\n");
+            return HttpResponse::BadRequest().content_type("text/plain; charset=utf-8").body(told);
+        }
+    };
+    let platform = platform.into_inner();
+    let user = platform.user(&Who { bot: push.bot, user: push.user });
+    let sockets = locked(&user.inner).sockets.len();
+    Player { platform, user, cause: Cause::default() }.play(vec![Step::Say(push.text)]).await;
+    HttpResponse::Ok().json(json!({"sockets": sockets}))
+}
+
+async fn page(platform: Data<Platform>) -> HttpResponse {
+    let totals = platform.counts.totals();
+    let clients: Vec<Value> = platform.options.clients.iter().map(|client| json!(client.id)).collect();
+    HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(format!(
+        "This is the rtm-bridge sandbox: a simulated Kore.ai platform for trying things out and for tests.\n\
+         Nothing here reaches a real bot. It must not be reachable from outside.\n\n\
+         apps      {}\nbots      {}\nsockets   {} open\nmessages  {}\nresponses {}\n\n\
+         Let the bot say something unasked:\n  \
+         curl -d '{{\"user\": \"ann\", \"text\": \"Your parcel has arrived\"}}' \
+         http://{}/sandbox/push\n\n\
+         What the bot understands:\n{}\n",
+        Value::from(clients),
+        json!(platform.options.bots),
+        totals.open_sockets,
+        totals.messages,
+        totals.responses,
+        platform.address.get().map(ToString::to_string).unwrap_or_default(),
+        commands::HELP,
+    ))
+}

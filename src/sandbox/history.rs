@@ -1,0 +1,168 @@
+//! What was said, as the history API shows it (protocol.md 7.10).
+
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::domain::Timestamp;
+
+/// One message of a user or of the bot.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    pub(super) id: String,
+    /// The user's own id of it, as it was written; bots have none.
+    pub(super) user_message_id: Option<Box<RawValue>>,
+    pub(super) from_user: bool,
+    pub(super) by_agent: bool,
+    /// For people.
+    pub(super) text: String,
+    /// The template as JSON text, where it is one: then `text` is only the alternative.
+    pub(super) template: Option<String>,
+    pub(super) at: Timestamp,
+    /// From when on the history shows it.
+    pub(super) visible_at: Timestamp,
+    pub(super) session: String,
+}
+
+/// Which part of the history is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Query {
+    /// Messages at most.
+    pub(super) limit: usize,
+    /// How many of the newest are left out.
+    pub(super) offset: usize,
+    /// Only what came after the message, oldest first, instead of what came before it.
+    pub(super) forward: bool,
+    /// The message to start from.
+    pub(super) message_id: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Page {
+    total: usize,
+    more_available: bool,
+    icon: &'static str,
+    messages: Vec<Value>,
+}
+
+/// The page of a query, oldest message first. A message that nobody knows has nothing before or after it.
+pub(super) fn page(said: &VecDeque<Said>, bot_id: &str, query: &Query, now: Timestamp) -> Page {
+    let visible: Vec<&Said> = said.iter().filter(|said| said.visible_at <= now).collect();
+    let total = visible.len();
+    let at = query.message_id.as_ref().map(|id| visible.iter().position(|said| said.id == *id));
+    let (candidates, newest_first) = match (at, query.forward) {
+        (None, forward) => (visible.as_slice(), !forward),
+        (Some(Some(at)), true) => (visible.get(at + 1..).unwrap_or_default(), false),
+        (Some(Some(at)), false) => (visible.get(..at).unwrap_or_default(), true),
+        (Some(None), _) => (Default::default(), false),
+    };
+    let left = candidates.len().saturating_sub(query.offset);
+    let taken = left.min(query.limit);
+    let from = if newest_first { left - taken } else { query.offset.min(candidates.len()) };
+    let chosen = candidates.get(from..from + taken).unwrap_or_default();
+    Page {
+        total,
+        more_available: left > taken,
+        icon: "https://example.com/bot.png",
+        messages: chosen.iter().map(|said| entry(said, bot_id)).collect(),
+    }
+}
+
+fn entry(said: &Said, bot_id: &str) -> Value {
+    let alternative: Vec<Value> = said.template.iter().map(|_| json!({"value": said.text})).collect();
+    let mut entry = json!({
+        "_id": said.id,
+        "type": if said.from_user { "incoming" } else { "outgoing" },
+        "components": [{"cT": "text", "data": {"text": said.template.as_ref().unwrap_or(&said.text)}}],
+        "createdOn": said.at,
+        "timestampValue": said.at.as_millis(),
+        "sessionId": said.session,
+        "botId": bot_id,
+        "chnl": "rtm",
+        "status": 0,
+        "lang": "en",
+        "tags": {"altText": alternative},
+    });
+    let id = said.user_message_id.as_deref().and_then(|id| serde_json::from_str(id.get()).ok());
+    if let (Some(id), Some(fields)) = (id, entry.as_object_mut()) {
+        fields.insert("userMsgId".to_owned(), id);
+    }
+    if said.by_agent
+        && let Some(fields) = entry.as_object_mut()
+    {
+        fields.insert("author".to_owned(), json!({"firstName": "Alex", "lastName": "Agent"}));
+    }
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(n: u64) -> Said {
+        Said {
+            id: format!("ms-{n}"),
+            user_message_id: n.is_multiple_of(2).then(|| RawValue::from_string(format!("{n}.5")).unwrap()),
+            from_user: n.is_multiple_of(2),
+            by_agent: false,
+            text: format!("text {n}"),
+            template: (n == 3).then(|| "{}".to_owned()),
+            at: Timestamp::from_millis(n),
+            visible_at: Timestamp::from_millis(n),
+            session: "5".to_owned(),
+        }
+    }
+
+    fn ids(query: &Query, now: u64) -> (Vec<String>, bool, usize) {
+        let said = (0..10).map(said).collect();
+        let page = page(&said, "st-1", query, Timestamp::from_millis(now));
+        let ids = page.messages.iter().map(|m| m["_id"].as_str().unwrap()[3..].to_owned()).collect();
+        (ids, page.more_available, page.total)
+    }
+
+    fn some(ids: &[u32]) -> Vec<String> {
+        ids.iter().map(u32::to_string).collect()
+    }
+
+    #[test]
+    fn pages_back_from_the_newest() {
+        let query = Query { limit: 3, ..Query::default() };
+        assert_eq!(ids(&query, 99), (some(&[7, 8, 9]), true, 10));
+        assert_eq!(ids(&Query { offset: 8, ..query.clone() }, 99), (some(&[0, 1]), false, 10));
+        assert_eq!(ids(&Query { offset: 80, ..query.clone() }, 99), (some(&[]), false, 10));
+        assert_eq!(ids(&query, 4), (some(&[2, 3, 4]), true, 5), "what is not visible yet does not count");
+        let before = Query { message_id: Some("ms-2".into()), ..query };
+        assert_eq!(ids(&before, 99), (some(&[0, 1]), false, 10));
+    }
+
+    #[test]
+    fn pages_forward_from_a_message() {
+        let query = Query { limit: 3, forward: true, message_id: Some("ms-4".into()), ..Query::default() };
+        assert_eq!(ids(&query, 99), (some(&[5, 6, 7]), true, 10));
+        assert_eq!(ids(&Query { offset: 3, ..query.clone() }, 99), (some(&[8, 9]), false, 10));
+        let unknown = Query { message_id: Some("ms-x".into()), ..query };
+        assert_eq!(ids(&unknown, 99), (some(&[]), false, 10));
+    }
+
+    #[test]
+    fn user_messages_carry_the_users_id_as_it_was() {
+        let all = (0..3).map(said).collect();
+        let page = page(&all, "st-1", &Query { limit: 9, ..Query::default() }, Timestamp::from_millis(9));
+        assert_eq!(page.messages[2]["userMsgId"], json!(2.5));
+        assert_eq!(page.messages[2]["type"], "incoming");
+        assert_eq!(page.messages[1].get("userMsgId"), None);
+        assert_eq!(page.messages[1]["type"], "outgoing");
+        assert_eq!(page.messages[1]["tags"]["altText"], json!([]));
+    }
+
+    #[test]
+    fn templates_are_json_text_with_an_alternative() {
+        let all = [said(3)].into();
+        let page = page(&all, "st-1", &Query { limit: 9, ..Query::default() }, Timestamp::from_millis(9));
+        assert_eq!(page.messages[0]["components"][0]["data"]["text"], "{}");
+        assert_eq!(page.messages[0]["tags"]["altText"], json!([{"value": "text 3"}]));
+    }
+}
