@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Timestamp;
 
 /// The span that every rate of this project is counted over.
-const SPAN: Duration = Duration::from_secs(60);
+const SPAN: Duration = Duration::from_mins(1);
 
 /// An exact sliding window: at most `limit` events in **any** 60 seconds.
 ///

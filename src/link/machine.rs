@@ -1,0 +1,219 @@
+//! The conversation's machine: what may be sent, what a reply belongs to, when a turn ends, what a broken link
+//! means.
+//!
+//! It is a value: [`Machine::step`] takes the time and one [`Input`] and says what is to be done. It waits for
+//! nothing and reads no clock, so thousands of interleavings can be tried in a second. Time is the store's.
+//!
+//! Promises (kept by property tests):
+//! * every message of the lane ends exactly once, and is told only after the store confirmed the end;
+//! * nothing is sent unless `sent` is stored and the link is ready; one turn is in flight at a time;
+//! * a turn that is proved received is never sent again;
+//! * while anything is to be done, [`Machine::wake_at`] names a time or an answer is awaited.
+//!
+//! The parts: [`lane`] (heads begin and turns end), [`socket`] (connects, losses, keep-alive), [`arrival`] (what
+//! the platform says, and what its history tells).
+
+mod arrival;
+mod lane;
+mod socket;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::input::{Effect, Input};
+use super::ledger::Ledger;
+use super::seen::Seen;
+use super::stream::Streams;
+use super::turn::Turn;
+use crate::config::Bot;
+use crate::domain::{AcceptedMessage, Problem, Timestamp};
+use crate::store::Open;
+use lane::Head;
+use socket::Link;
+
+pub use socket::LinkState;
+
+/// One conversation's machine.
+#[derive(Debug)]
+pub struct Machine {
+    bot: Arc<Bot>,
+    random: fastrand::Rng,
+    ledger: Ledger,
+    /// Accepted messages that have not ended, the head first.
+    lane: VecDeque<Arc<AcceptedMessage>>,
+    head: Head,
+    /// The turn of the lane's head, once it is begun.
+    turn: Option<Box<Turn>>,
+    next_position: u64,
+    reading: Reading,
+    /// Whether the answer to a read of history is to come.
+    reading_history: bool,
+    link: Link,
+    backoff: Backoff,
+    /// Blocks by the platform that followed each other.
+    blocks: u8,
+    /// Until when the link is worth having although no message is open.
+    keep_until: Option<Timestamp>,
+    /// After a refusal for good, what every message gets for a while instead of another refusal.
+    refusal: Option<(Problem, Timestamp)>,
+    /// Why the last connect failed, in words for the caller.
+    last_failure: Option<Box<str>>,
+    seen: Seen,
+    streams: Streams,
+    draining: bool,
+    resting: bool,
+}
+
+impl Machine {
+    /// The machine of a conversation as the store knows it. `seed` feeds its jitter: the same seed and inputs
+    /// give the same effects.
+    pub fn new(bot: Arc<Bot>, open: Open, now: Timestamp, seed: u64) -> Self {
+        let Open { record, lane, head_at, next_position } = open;
+        let late_until = record.last_turn.map(|turn| turn.ended_at + bot.late_window);
+        let mut taken = Seen::default();
+        if let Some(id) = &record.last_platform_message {
+            taken.insert(id);
+        }
+        let mut machine = Self {
+            random: fastrand::Rng::with_seed(seed),
+            ledger: Ledger::new(record),
+            lane: VecDeque::with_capacity(lane.len()),
+            head: Head::new(head_at.unwrap_or(now)),
+            turn: None,
+            next_position,
+            reading: Reading::Not,
+            reading_history: false,
+            link: Link::Cold,
+            backoff: Backoff::default(),
+            blocks: 0,
+            keep_until: late_until.filter(|&until| until > now),
+            refusal: None,
+            last_failure: None,
+            seen: taken,
+            streams: Streams::default(),
+            draining: false,
+            resting: false,
+            bot,
+        };
+        for open in lane {
+            machine.lane.push_back(Arc::clone(&open.accepted));
+            if machine.turn.is_none() && machine.lane.len() == 1 && open.progress.sent_at.is_some() {
+                for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
+                    machine.seen.insert(id);
+                }
+                let gap_after = machine.ledger.record.last_platform_message.clone();
+                let head_at = head_at.unwrap_or(now);
+                machine.turn = Some(Box::new(Turn::resume(open, gap_after, &machine.bot, head_at, now)));
+            }
+        }
+        machine
+    }
+
+    /// Takes one input at this time and appends what is to be done. Time never goes back between calls; where
+    /// it does, deadlines come late and nothing else suffers.
+    pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Accepted(message) => self.on_accepted(message),
+            Input::Woken if self.lane.is_empty() => self.want_lane(),
+            Input::Woken | Input::Tick => {}
+            Input::Lane(open) => self.on_lane(open),
+            Input::Stored => self.on_stored(effects),
+            Input::Unknown => {
+                let draw = self.random.f64();
+                self.ledger.on_unknown(now, draw);
+            }
+            Input::Connected => self.on_connected(now),
+            Input::ConnectFailed(failure) => self.on_connect_failed(now, failure, effects),
+            Input::Frame(frame) => self.on_frame(now, frame, effects),
+            Input::Heard => self.on_heard(now),
+            Input::Lost(loss) => self.on_lost(now, loss, effects),
+            Input::History(page) => self.on_history(now, page, effects),
+            Input::Drain => {
+                self.draining = true;
+                // Whoever asks is answered, also where nothing was left to do.
+                self.resting = false;
+            }
+        }
+        self.advance(now, effects);
+    }
+
+    /// When the machine wants a [`Input::Tick`] although nothing happens; none where only an answer to an effect
+    /// or a new message can move it.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
+        [turn, self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()].into_iter().flatten().min()
+    }
+
+    /// How many messages have not ended.
+    pub fn open_messages(&self) -> usize {
+        self.lane.len()
+    }
+
+    /// Whether a turn is in flight.
+    pub const fn in_turn(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// Whether the message is in the lane and has not ended.
+    pub fn is_open(&self, id: crate::domain::MessageId) -> bool {
+        self.lane.iter().any(|message| message.id == id)
+    }
+
+    /// All that follows from the state at this time, until nothing more does.
+    fn advance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.tend_socket(now, effects);
+        self.tend_repair(now, effects);
+        self.tend_turn(now, effects);
+        self.tend_head(now, effects);
+        self.tend_link(now, effects);
+        if self.reading == Reading::Wanted {
+            self.reading = Reading::UnderWay { again: false };
+            effects.push(Effect::ReadLane);
+        }
+        if let Some(write) = self.ledger.flush(now) {
+            effects.push(Effect::Write(write));
+        }
+        let resting = matches!(self.link, Link::Cold)
+            && self.turn.is_none()
+            && (self.lane.is_empty() || self.draining)
+            && self.reading == Reading::Not
+            && self.ledger.is_settled();
+        if resting && !self.resting {
+            effects.push(Effect::Rest);
+        }
+        self.resting = resting;
+    }
+
+    /// The lane has to be read: there is a message that nobody told of.
+    const fn want_lane(&mut self) {
+        self.reading = match self.reading {
+            Reading::UnderWay { .. } => Reading::UnderWay { again: true },
+            Reading::Not | Reading::Wanted => Reading::Wanted,
+        };
+    }
+
+    /// A sign that the link is worth keeping.
+    fn on_activity(&mut self, now: Timestamp) {
+        self.keep_until = Some(self.bot.idle_ttl.map_or(FOREVER, |ttl| now + ttl));
+    }
+}
+
+/// Whether the lane has to be read from the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Not,
+    Wanted,
+    /// Asked for; `again` where something came up since, which the answer may not know.
+    UnderWay {
+        again: bool,
+    },
+}
+
+/// A time that never comes.
+const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
+
+/// How long a refusal for good answers for the platform: long enough not to hammer it with bad credentials,
+/// short enough that a mended configuration on its side is noticed.
+const REFUSAL_TTL: Duration = Duration::from_secs(5);

@@ -1,0 +1,244 @@
+//! The lane: heads begin, turns end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::input::Effect;
+use super::super::turn::{Phase, Turn, uncertain};
+use super::socket::Link;
+use super::{Machine, Reading};
+use crate::domain::{AcceptedMessage, EntryBody, LastTurn, Outcome, Problem, ProblemKind, Resend, Timestamp};
+use crate::store::{Change, Open};
+
+/// What is known of the lane's first message beyond itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    since: Timestamp,
+    /// Until when the user's send rate holds it.
+    rate_until: Option<Timestamp>,
+}
+
+impl Head {
+    pub(super) const fn new(since: Timestamp) -> Self {
+        Self { since, rate_until: None }
+    }
+}
+
+impl Machine {
+    pub(super) fn on_accepted(&mut self, message: Arc<AcceptedMessage>) {
+        if message.position == self.next_position {
+            self.enqueue(message);
+        } else if message.position > self.next_position {
+            // One before it was not told of, or not yet: the store knows the order.
+            self.want_lane();
+        }
+    }
+
+    pub(super) fn on_lane(&mut self, open: Box<Open>) {
+        let again = self.reading == (Reading::UnderWay { again: true });
+        self.reading = if again { Reading::Wanted } else { Reading::Not };
+        for message in open.lane {
+            if message.accepted.position >= self.next_position {
+                self.next_position = message.accepted.position;
+                self.enqueue(message.accepted);
+            }
+        }
+        self.next_position = self.next_position.max(open.next_position);
+    }
+
+    fn enqueue(&mut self, message: Arc<AcceptedMessage>) {
+        self.next_position = message.position + 1;
+        if self.lane.is_empty() {
+            self.head = Head::new(message.accepted_at);
+        }
+        self.lane.push_back(message);
+    }
+
+    /// The write in flight is carried out.
+    pub(super) fn on_stored(&mut self, effects: &mut Vec<Effect>) {
+        let confirms = self.ledger.on_stored();
+        if confirms.sent
+            && let Some(turn) = &mut self.turn
+            && turn.phase == Phase::Storing
+        {
+            turn.phase = Phase::Ready;
+        }
+        if confirms.ended
+            && let Some(turn) = self.turn.take()
+        {
+            let ended_at = turn.progress.ended_at.unwrap_or_default();
+            self.lane.pop_front();
+            self.head = Head::new(ended_at);
+            effects.push(Effect::Tell { message: turn.message(), head_at: turn.head_at });
+        }
+    }
+
+    /// Ends the turn if a rule says so.
+    pub(super) fn tend_turn(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let streaming = self.streams.in_turn();
+        let Some(turn) = &mut self.turn else { return };
+        if let Some(outcome) = turn.verdict(now, streaming) {
+            self.end_turn(now, outcome, effects);
+        }
+    }
+
+    /// Decides the end of the turn. It is told when it is stored.
+    pub(super) fn end_turn(&mut self, now: Timestamp, outcome: Outcome, effects: &mut Vec<Effect>) {
+        if self.turn.as_ref().is_some_and(|turn| turn.is_open()) {
+            self.cut_streams(now, true, effects);
+        }
+        let Some(turn) = &mut self.turn else { return };
+        if matches!(outcome, Outcome::Answered(_)) {
+            self.backoff.reset();
+            self.blocks = 0;
+        }
+        let went_out = turn.is_open() || turn.was_sent();
+        turn.phase = Phase::Ending;
+        turn.repair = None;
+        turn.progress.ended_at = Some(now);
+        turn.progress.outcome = Some(outcome.clone());
+        let message = turn.message.id;
+        self.ledger.append(now, EntryBody::Ended { message, outcome });
+        if went_out {
+            self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
+            self.on_activity(now);
+        }
+    }
+
+    fn fail_head(&mut self, now: Timestamp, problem: Problem, effects: &mut Vec<Effect>) {
+        if self.turn.is_none()
+            && let Some(message) = self.lane.front()
+        {
+            self.turn = Some(Box::new(Turn::begin(Arc::clone(message), &self.bot, self.head.since, now)));
+        }
+        self.end_turn(now, Outcome::Failed(problem), effects);
+    }
+
+    /// Begins the head's turn, sends what is ready, fails what cannot be sent in time.
+    pub(super) fn tend_head(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if let Some(turn) = &self.turn {
+            if !matches!(turn.phase, Phase::Storing | Phase::Ready) {
+                return;
+            }
+            let (ready, was_sent) = (turn.phase == Phase::Ready, turn.was_sent());
+            if let Some(problem) = self.hopeless(now, turn.limit()) {
+                let problem = if was_sent {
+                    uncertain("the link broke after sending and could not be restored to send again")
+                } else {
+                    problem
+                };
+                self.end_turn(now, Outcome::Failed(problem), effects);
+            } else if ready && self.is_ready(now) {
+                self.send(now, effects);
+            }
+            return;
+        }
+        let Some(message) = self.lane.front().map(Arc::clone) else { return };
+        if self.draining {
+            return;
+        }
+        let rate_free_at = self.ledger.record.sends.next(self.bot.user_rate_per_minute, now);
+        self.head.rate_until = (rate_free_at > now).then_some(rate_free_at);
+        let send_by = self.send_by(&message);
+        if let Some(problem) = self.hopeless(now, send_by) {
+            self.fail_head(now, problem, effects);
+        } else if rate_free_at <= now && self.wish(&message).is_none() && self.is_ready(now) {
+            self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
+            let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
+            turn.progress.sent_at = Some(now);
+            self.ledger.push(Change::Sent { message: turn.message.id, at: now });
+            self.turn = Some(Box::new(turn));
+        }
+    }
+
+    /// Why the head cannot be sent before its deadline, if that is certain.
+    fn hopeless(&self, now: Timestamp, send_by: Timestamp) -> Option<Problem> {
+        if let Some((problem, until)) = &self.refusal
+            && now < *until
+        {
+            return Some(problem.clone());
+        }
+        if let Some(until) = self.ledger.record.blocked_until
+            && now < until
+            && send_by < until
+        {
+            return Some(blocked(until.since(now)));
+        }
+        (now >= send_by).then(|| self.unreachable())
+    }
+
+    /// Sends the turn's message: its bytes may reach the platform from here on.
+    fn send(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if let Some(turn) = &mut self.turn {
+            turn.phase = Phase::Out;
+            effects.push(Effect::Send(Arc::clone(&turn.message)));
+            self.on_activity(now);
+        }
+    }
+
+    /// Reads history where a loss left something open, and decides when it has said all.
+    pub(super) fn tend_repair(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        use super::super::repair::Step;
+        let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
+        let Some(repair) = &mut turn.repair else { return };
+        match repair.step(now, self.bot.history) {
+            Step::Wait => {}
+            Step::Read => {
+                effects.push(Effect::ReadHistory(repair.read_after()));
+                self.reading_history = true;
+            }
+            Step::Done if turn.is_proved() => turn.on_gap_closed(now),
+            Step::Done => self.resolve_unproved(now, effects),
+        }
+    }
+
+    /// Nothing will prove any more that the platform has the message: send it again, or say so.
+    pub(super) fn resolve_unproved(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let Some(turn) = &mut self.turn else { return };
+        if turn.message.new.resend == Resend::Auto && self.refusal.is_none() {
+            turn.resend();
+            self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
+            if self.is_ready(now) {
+                self.send(now, effects);
+            }
+        } else {
+            let problem = uncertain("the link broke after sending and nothing proves receipt");
+            self.end_turn(now, Outcome::Failed(problem), effects);
+        }
+    }
+
+    /// When the head, not yet begun, wants a look.
+    pub(super) fn head_wake_at(&self) -> Option<Timestamp> {
+        if self.turn.is_some() || self.draining {
+            return None;
+        }
+        let message = self.lane.front()?;
+        let mut at = self.send_by(message);
+        if matches!(self.link, Link::Open(_))
+            && let Some(until) = self.head.rate_until
+        {
+            at = at.min(until);
+        }
+        Some(at)
+    }
+
+    /// Until when the head must have gone out. Its time runs from when it became the head and the user's send
+    /// rate let it go, which a new owner sees as the old one did.
+    fn send_by(&self, message: &AcceptedMessage) -> Timestamp {
+        let deadline = message.new.rules.deadline().unwrap_or(self.bot.deadline);
+        self.ledger.record.sends.next(self.bot.user_rate_per_minute, self.head.since) + deadline
+    }
+
+    fn unreachable(&self) -> Problem {
+        let why = self.last_failure.as_deref().unwrap_or("no connection was ready");
+        let detail = format!("the message could not be sent before its deadline: {why}");
+        Problem::new(ProblemKind::PlatformUnavailable, detail)
+    }
+}
+
+/// The Problem of a message that the platform does not let through for now.
+pub(super) fn blocked(wait: Duration) -> Problem {
+    let detail = "the platform closed the connection with 1008: its rate limit is reached, the bot is suspended or \
+                  the user is blocked";
+    Problem::new(ProblemKind::BotBlocked, detail).retry_after(wait)
+}

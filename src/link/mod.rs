@@ -1,0 +1,44 @@
+//! One conversation's live link to the platform, over any number of sockets.
+//!
+//! ```text
+//!              Input                      Effect
+//!   store  ──► Stored, Lane          ┌──► Write, ReadLane      ──► store
+//!   hub    ──► Accepted, Drain       │    Tell, Rest           ──► hub
+//!   socket ──► Frame, Heard, Lost  machine  Send, Ping, Close  ──► socket
+//!   rtm    ──► Connected, History    └──► Connect, ReadHistory ──► rtm
+//! ```
+//!
+//! The [`Machine`] owns every hard question (what may be sent, what a reply belongs to, when a turn ends, what
+//! a broken link means) and does nothing itself; the [`driver`] does what it says and feeds back what happened.
+//! That is why all of it is tested without a socket and without a sleep.
+//!
+//! ```text
+//!            connect                       open                      hold over
+//!   Cold ──────────────► Connecting ───────────────► Open (held) ───────────────► Open (ready)
+//!    ▲  ▲                    │ failed                     │                           │
+//!    │  └── nothing to do ── Waiting ◄────────────────────┴────────── lost ───────────┘
+//!    └──────────────────────────── idle for idle_ttl, drained ────────────────────────┘
+//! ```
+//!
+//! What this layer does not know: HTTP, other conversations, which replica owns what.
+
+mod backoff;
+mod clock;
+mod driver;
+mod input;
+mod keepalive;
+mod ledger;
+mod machine;
+mod mailbox;
+mod repair;
+mod seen;
+mod stream;
+mod turn;
+
+pub use crate::rtm::{Connector, SetupError};
+pub use backoff::Backoff;
+pub use clock::StoreClock;
+pub use driver::{Exit, FRAMES_IN, FRAMES_OUT, Host, fail_open, run};
+pub use input::{Aside, ConnectFailure, Effect, HistoryFailure, Input, Loss};
+pub use machine::{LinkState, Machine};
+pub use mailbox::{Mail, Mailbox};

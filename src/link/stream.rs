@@ -1,0 +1,169 @@
+//! Streamed replies: frames of one `messageId` joined into one Reply (protocol.md 7.4).
+
+use crate::domain::Timestamp;
+use crate::rtm::Response;
+
+/// When a reply began, and whether the turn of that time was open: what was being said before a message went
+/// out is no answer to it, whenever it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) at: Timestamp,
+    pub(crate) in_turn: bool,
+}
+
+/// The streams of a conversation that have not ended.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(Vec<Open>);
+
+#[derive(Debug)]
+struct Open {
+    response: Box<Response>,
+    text: String,
+    begun: Begun,
+}
+
+impl Streams {
+    /// A bot says one thing at a time; more open streams than this are streams whose end was lost.
+    const KEPT: usize = 4;
+
+    /// Takes a frame. A frame that is no stream, or ends one, comes back whole. `now` says where a stream stands
+    /// that this frame begins.
+    pub(crate) fn join(&mut self, mut response: Box<Response>, now: Begun) -> Joined {
+        let Some(stream) = response.stream.take() else { return Joined::Whole(response, now) };
+        let at = self.0.iter().position(|open| open.response.message_id == response.message_id);
+        let known = at.map(|at| self.0.swap_remove(at));
+        let begun = known.as_ref().map_or(now, |open| open.begun);
+        let mut text = known.map(|open| open.text).unwrap_or_default();
+        text.push_str(&response.text);
+        if stream.last {
+            response.text = stream.complete.unwrap_or_else(|| text.into());
+            return Joined::Whole(response, begun);
+        }
+        let orphan = if self.0.len() == Self::KEPT { Some(self.0.remove(0).finish()) } else { None };
+        self.0.push(Open { response, text, begun });
+        Joined::Growing { in_turn: begun.in_turn, orphan }
+    }
+
+    /// Bytes of text of the open turn that wait for their end; none where it has no open stream.
+    pub(crate) fn in_turn(&self) -> Option<usize> {
+        let mut streams = self.0.iter().filter(|open| open.begun.in_turn).peekable();
+        streams.peek()?;
+        Some(streams.map(|open| open.text.len()).sum())
+    }
+
+    /// Drops one: history told it whole.
+    pub(crate) fn forget(&mut self, id: &str) {
+        self.0.retain(|open| open.response.message_id.as_deref() != Some(id));
+    }
+
+    /// Ends those of the turn, or all others, where they are: their turn is over, or their socket gone.
+    pub(crate) fn cut(&mut self, in_turn: bool) -> impl Iterator<Item = (Response, Begun)> + use<> {
+        let (cut, kept) =
+            std::mem::take(&mut self.0).into_iter().partition(|open| open.begun.in_turn == in_turn);
+        self.0 = kept;
+        let cut: Vec<Open> = cut;
+        cut.into_iter().map(Open::finish)
+    }
+}
+
+impl Open {
+    fn finish(self) -> (Response, Begun) {
+        let mut response = *self.response;
+        response.text = self.text.into();
+        (response, self.begun)
+    }
+}
+
+/// What became of a frame.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// A whole reply.
+    Whole(Box<Response>, Begun),
+    /// A piece; the reply is not finished. The oldest stream may have been given up for it.
+    Growing {
+        /// Whether it began in the open turn.
+        in_turn: bool,
+        /// The stream that was given up, as far as it came.
+        orphan: Option<(Response, Begun)>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rtm::Stream;
+    use serde_json::value::RawValue;
+
+    const IN_TURN: Begun = Begun { at: Timestamp::from_millis(1), in_turn: true };
+
+    fn piece(id: &str, text: &str, last: bool, complete: Option<&str>) -> Response {
+        Response {
+            message_id: Some(id.into()),
+            text: text.into(),
+            agent: false,
+            created_on: None,
+            stream: Some(Stream { last, complete: complete.map(Into::into) }),
+            more_follows: false,
+            session_id: None,
+            event: RawValue::from_string(format!("{{\"last\":{last}}}")).unwrap(),
+        }
+    }
+
+    #[test]
+    fn pieces_are_joined_until_the_end() {
+        let mut streams = Streams::default();
+        assert!(matches!(
+            streams.join(Box::new(piece("a", "It ", false, None)), IN_TURN),
+            Joined::Growing { orphan: None, .. }
+        ));
+        assert!(matches!(
+            streams.join(Box::new(piece("b", "Other", false, None)), IN_TURN),
+            Joined::Growing { orphan: None, .. }
+        ));
+        assert!(streams.in_turn().is_some());
+        let Joined::Whole(whole, _) = streams.join(Box::new(piece("a", "left.", true, None)), IN_TURN) else {
+            panic!()
+        };
+        assert_eq!(&*whole.text, "It left.");
+        assert_eq!(whole.event.get(), "{\"last\":true}");
+        let Joined::Whole(whole, _) =
+            streams.join(Box::new(piece("b", "", true, Some("All of it"))), IN_TURN)
+        else {
+            panic!()
+        };
+        assert_eq!(&*whole.text, "All of it");
+        assert_eq!(streams.in_turn(), None);
+    }
+
+    #[test]
+    fn what_never_ends_is_cut() {
+        let mut streams = Streams::default();
+        for id in ["a", "b", "c", "d"] {
+            streams.join(Box::new(piece(id, id, false, None)), IN_TURN);
+        }
+        let Joined::Growing { orphan: Some((first, _)), .. } =
+            streams.join(Box::new(piece("e", "e", false, None)), IN_TURN)
+        else {
+            panic!()
+        };
+        assert_eq!(&*first.text, "a");
+        assert_eq!(streams.cut(true).count(), 4);
+        assert_eq!(streams.in_turn(), None);
+    }
+
+    #[test]
+    fn a_stream_stays_where_it_began() {
+        let mut streams = Streams::default();
+        let early = Begun { at: Timestamp::from_millis(1), in_turn: false };
+        streams.join(Box::new(piece("a", "Wel", false, None)), early);
+        assert_eq!(streams.in_turn(), None);
+        streams.join(Box::new(piece("b", "It", false, None)), IN_TURN);
+        assert_eq!(streams.in_turn(), Some(2));
+        let Joined::Whole(_, begun) = streams.join(Box::new(piece("a", "come", true, None)), IN_TURN) else {
+            panic!()
+        };
+        assert_eq!(begun, early);
+        assert_eq!(streams.cut(false).count(), 0);
+        assert_eq!(streams.cut(true).count(), 1);
+    }
+}
