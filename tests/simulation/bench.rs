@@ -1,0 +1,235 @@
+//! A script for the machine: inputs at simulated times, and what it did about them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_bridge::config::Bot;
+use rtm_bridge::domain::{
+    AcceptedMessage, EndedBy, EntryBody, Message, NewMessage, Outcome, ProblemKind, Reply, Timestamp,
+    TurnRules,
+};
+use rtm_bridge::link::{Effect, HistoryFailure, Input, Loss, Machine};
+use rtm_bridge::rtm::{ConnectMode, HistoryPage, HistoryRecord, Incoming, Response};
+use rtm_bridge::store::{Change, Open, Write};
+use serde_json::value::RawValue;
+
+use super::support::{accepted, bot, plain, reply};
+
+/// A machine whose store answers at once, unless told otherwise.
+pub(super) struct Bench {
+    pub(super) machine: Machine,
+    pub(super) now: Timestamp,
+    posted: u64,
+    /// Whether writes are left unanswered.
+    pub(super) store_hangs: bool,
+    pub(super) connects: Vec<ConnectMode>,
+    pub(super) sends: Vec<(u64, Timestamp)>,
+    pub(super) history_reads: Vec<(Option<Box<str>>, Timestamp)>,
+    pub(super) told: Vec<Message>,
+    pub(super) replies: Vec<Arc<Reply>>,
+    pub(super) pings: usize,
+    pub(super) closes: usize,
+    pub(super) abandons: usize,
+    pub(super) rests: usize,
+    pub(super) last_write: Option<Arc<Write>>,
+}
+
+pub(super) const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut Bot)) -> Self {
+        Self::opened(Open::default(), change)
+    }
+
+    /// A machine that takes over what the store holds.
+    pub(super) fn opened(open: Open, change: impl FnOnce(&mut Bot)) -> Self {
+        let mut bot = bot();
+        change(&mut bot);
+        let now = Timestamp::from_millis(1_763_845_000_000);
+        let posted = open.next_position;
+        let machine = Machine::new(Arc::new(bot), open, now, 7);
+        let mut bench = Self {
+            machine,
+            now,
+            posted,
+            store_hangs: false,
+            connects: Vec::new(),
+            sends: Vec::new(),
+            history_reads: Vec::new(),
+            told: Vec::new(),
+            replies: Vec::new(),
+            pings: 0,
+            closes: 0,
+            abandons: 0,
+            rests: 0,
+            last_write: None,
+        };
+        bench.give(Input::Tick);
+        bench
+    }
+
+    /// One with an open socket over which a welcome was already awaited.
+    pub(super) fn connected() -> Self {
+        let mut bench = Self::with(|bot| bot.welcome = Duration::ZERO);
+        bench.post();
+        bench.give(Input::Connected);
+        bench.say("ms-first");
+        bench.give(Input::Frame(Incoming::WaitingForInput));
+        bench.pass(ms(150));
+        assert_eq!(bench.end().1, "inputWait");
+        bench.sends.clear();
+        bench
+    }
+
+    pub(super) fn give(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.machine.step(self.now, input, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Write(write) => {
+                    for change in &write.changes {
+                        if let Change::Append(entry) = change
+                            && let EntryBody::Reply(reply) = &entry.body
+                        {
+                            self.replies.push(Arc::clone(reply));
+                        }
+                    }
+                    self.last_write = Some(write);
+                    if !self.store_hangs {
+                        self.give(Input::Stored);
+                    }
+                }
+                Effect::Connect(mode) => self.connects.push(mode),
+                Effect::Send(message) => self.sends.push((message.client_message_id, self.now)),
+                Effect::ReadHistory(after) => self.history_reads.push((after, self.now)),
+                Effect::Tell { message, .. } => self.told.push(message),
+                Effect::Ping => self.pings += 1,
+                Effect::Close(_) => self.closes += 1,
+                Effect::Abandon => self.abandons += 1,
+                Effect::Rest => self.rests += 1,
+                Effect::ReadLane | Effect::Aside(_) => {}
+            }
+        }
+    }
+
+    /// Lets time pass, with every tick the machine asks for.
+    pub(super) fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        for _ in 0..10_000 {
+            match self.machine.wake_at() {
+                Some(wake) if wake <= end => {
+                    self.now = self.now.max(wake);
+                    self.give(Input::Tick);
+                }
+                _ => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        panic!("a busy loop");
+    }
+
+    /// Lets minutes pass on a socket whose peer lives.
+    pub(super) fn idle(&mut self, minutes: u64) {
+        for _ in 0..minutes * 3 {
+            self.pass(ms(20_000));
+            self.give(Input::Heard);
+        }
+    }
+
+    pub(super) fn post(&mut self) -> Arc<AcceptedMessage> {
+        self.post_with(|_| ())
+    }
+
+    pub(super) fn post_ruled(&mut self, expect: Option<u64>, quiet: Option<u64>, deadline: Option<u64>) {
+        let rules = TurnRules::new(expect, quiet, deadline).unwrap();
+        self.post_with(|new| new.rules = rules);
+    }
+
+    pub(super) fn post_with(&mut self, change: impl FnOnce(&mut NewMessage)) -> Arc<AcceptedMessage> {
+        let mut new = plain();
+        change(&mut new);
+        let message = accepted(self.posted, self.now, new);
+        self.posted += 1;
+        self.give(Input::Accepted(Arc::clone(&message)));
+        message
+    }
+
+    pub(super) fn say(&mut self, id: &str) {
+        self.respond(reply(id, id));
+    }
+
+    pub(super) fn respond(&mut self, response: Response) {
+        self.give(Input::Frame(Incoming::Response(Box::new(response))));
+    }
+
+    pub(super) fn ack(&mut self, message: &AcceptedMessage) {
+        self.give(Input::Frame(Incoming::Ack { reply_to: Some(message.client_message_id) }));
+    }
+
+    pub(super) fn lose(&mut self, code: u16) {
+        self.give(Input::Lost(Loss { code }));
+    }
+
+    /// The wait for the next connect passes and it succeeds.
+    pub(super) fn reconnect(&mut self) {
+        let before = self.connects.len();
+        for _ in 0..100 {
+            if self.connects.len() > before {
+                break;
+            }
+            self.pass(ms(50));
+        }
+        assert!(self.connects.len() > before, "no connect");
+        self.give(Input::Connected);
+    }
+
+    pub(super) fn history(&mut self, records: Vec<HistoryRecord>) {
+        self.give(Input::History(Ok(HistoryPage { records, more: false })));
+    }
+
+    pub(super) fn history_fails(&mut self) {
+        self.give(Input::History(Err(HistoryFailure::ForGood)));
+    }
+
+    /// How the message that was told last ended: how many replies, by which rule or problem.
+    pub(super) fn end(&self) -> (usize, &'static str) {
+        let Some(message) = self.told.last() else { return (0, "nothing was told") };
+        let how = match &message.progress.outcome {
+            Some(Outcome::Answered(by)) => EndedBy::as_str(*by),
+            Some(Outcome::Failed(problem)) => ProblemKind::slug(problem.kind),
+            None => "open",
+        };
+        (message.progress.replies.len(), how)
+    }
+
+    pub(super) fn reply(&self, id: &str) -> &Reply {
+        self.replies.iter().find(|reply| reply.message_id.as_deref() == Some(id)).unwrap()
+    }
+}
+
+/// History's record of a message of ours.
+pub(super) fn incoming(message: &AcceptedMessage) -> HistoryRecord {
+    HistoryRecord { from_user: true, user_msg_id: Some(message.client_message_id), ..outgoing("user-1") }
+}
+
+/// History's record of a reply.
+pub(super) fn outgoing(id: &str) -> HistoryRecord {
+    HistoryRecord {
+        id: Some(id.into()),
+        from_user: false,
+        user_msg_id: None,
+        text: id.into(),
+        agent: false,
+        created_on: None,
+        session_id: None,
+        event: RawValue::from_string("{}".into()).unwrap(),
+    }
+}

@@ -1,0 +1,257 @@
+//! The platform as the simulation plays it (protocol.md 11): what it says to a message, when, and what its
+//! history shows of it.
+
+use fastrand::Rng;
+use rtm_bridge::domain::Timestamp;
+use rtm_bridge::link::HistoryFailure;
+use rtm_bridge::rtm::{HistoryPage, HistoryRecord, Incoming, Response};
+use serde_json::value::RawValue;
+
+use super::support::{piece, reply};
+
+/// How often things go wrong; each run draws its own. All in percent.
+#[derive(Debug, Clone)]
+pub(super) struct Temper {
+    pub(super) drop: u32,
+    pub(super) connect_fails: u32,
+    pub(super) ack_missing: u32,
+    pub(super) silent: u32,
+    pub(super) stream: u32,
+    pub(super) signal: u32,
+    pub(super) late: u32,
+    pub(super) unsolicited: u32,
+    pub(super) duplicate: u32,
+    pub(super) history_fails: u32,
+    pub(super) history_lag: u64,
+    pub(super) store_fails: u32,
+    pub(super) store_lag: u64,
+    pub(super) hint_lost: u32,
+    pub(super) kills: u32,
+}
+
+impl Temper {
+    pub(super) fn draw(rng: &mut Rng) -> Self {
+        fn percent(rng: &mut Rng, most: u32) -> u32 {
+            if rng.bool() { 0 } else { rng.u32(1..=most) }
+        }
+        Self {
+            drop: percent(rng, 60),
+            connect_fails: percent(rng, 50),
+            ack_missing: percent(rng, 60),
+            silent: percent(rng, 50),
+            stream: percent(rng, 70),
+            signal: percent(rng, 80),
+            late: percent(rng, 60),
+            unsolicited: percent(rng, 60),
+            duplicate: percent(rng, 40),
+            history_fails: percent(rng, 70),
+            history_lag: if rng.bool() { 0 } else { rng.u64(1..6000) },
+            store_fails: percent(rng, 40),
+            store_lag: if rng.bool() { 3 } else { rng.u64(3..1500) },
+            hint_lost: percent(rng, 60),
+            kills: percent(rng, 60),
+        }
+    }
+}
+
+/// Whether something happens that happens this often.
+pub(super) fn chance(rng: &mut Rng, percent: u32) -> bool {
+    percent > 0 && rng.u32(0..100) < percent
+}
+
+/// What the platform does.
+#[derive(Debug, Clone)]
+pub(super) enum Said {
+    Frame(Incoming),
+    Close(u16),
+    /// The peer dies without a word: nothing arrives any more, nothing is answered.
+    Death,
+}
+
+struct Remembered {
+    id: Box<str>,
+    client_message_id: Option<u64>,
+    at: u64,
+    visible_at: u64,
+}
+
+/// Its memory.
+#[derive(Default)]
+pub(super) struct Platform {
+    next_id: u32,
+    /// Whether the user has a session.
+    pub(super) session: bool,
+    remembered: Vec<Remembered>,
+}
+
+impl Platform {
+    /// What it says to a message, with the time after receipt.
+    pub(super) fn answer(
+        &mut self,
+        rng: &mut Rng,
+        temper: &Temper,
+        client_message_id: u64,
+    ) -> Vec<(u64, Said)> {
+        let mut plan = Vec::new();
+        let ack = |reply_to| Said::Frame(Incoming::Ack { reply_to });
+        if !chance(rng, temper.ack_missing) {
+            plan.push((rng.u64(0..400), ack(Some(client_message_id))));
+        }
+        if chance(rng, temper.duplicate) {
+            plan.push((rng.u64(0..900), ack(rng.bool().then_some(client_message_id))));
+            plan.push((rng.u64(0..900), ack(Some(client_message_id.wrapping_sub(1)))));
+        }
+        let mut at = rng.u64(1..1500);
+        if !chance(rng, temper.silent) {
+            for _ in 0..=rng.usize(0..4) * rng.usize(0..3) {
+                at = self.speak(rng, temper, at, &mut plan);
+                at += if rng.u8(0..6) == 0 { rng.u64(0..4000) } else { rng.u64(0..700) };
+            }
+        }
+        if chance(rng, temper.signal) {
+            let jitter = rng.u64(0..600);
+            for _ in 0..=rng.u8(0..2) {
+                let sign = match rng.u8(0..8) {
+                    0 => Incoming::SessionEnd,
+                    1 => Incoming::AgentStart,
+                    2 => Incoming::AgentEnd,
+                    _ => Incoming::WaitingForInput,
+                };
+                plan.push(((at + jitter).saturating_sub(rng.u64(0..800)), Said::Frame(sign)));
+            }
+        }
+        if chance(rng, temper.late) {
+            let at = at + rng.u64(500..90_000);
+            self.speak(rng, temper, at, &mut plan);
+        }
+        if chance(rng, temper.drop) {
+            plan.push((rng.u64(0..at + 500), self.gone(rng)));
+        }
+        plan
+    }
+
+    /// A reply, whole or in pieces. The answer is when it was finished.
+    fn speak(&mut self, rng: &mut Rng, temper: &Temper, mut at: u64, plan: &mut Vec<(u64, Said)>) -> u64 {
+        self.next_id += 1;
+        let id = format!("ms-{}", self.next_id);
+        let say = |response: Response| Said::Frame(Incoming::Response(Box::new(response)));
+        if chance(rng, temper.stream) {
+            let pieces = rng.u8(1..5);
+            for i in 0..pieces {
+                let last = i + 1 == pieces && rng.u8(0..5) != 0;
+                plan.push((at, say(piece(&id, "piece ", last))));
+                at += rng.u64(0..500);
+            }
+        } else {
+            let mut response = reply(&id, "text");
+            response.more_follows = rng.u8(0..12) == 0;
+            plan.push((at, say(response.clone())));
+            if chance(rng, temper.duplicate) {
+                plan.push((at + rng.u64(0..5000), say(response)));
+            }
+        }
+        at
+    }
+
+    /// What comes after a connect.
+    pub(super) fn welcome(&mut self, rng: &mut Rng, temper: &Temper, new_session: bool) -> Vec<(u64, Said)> {
+        let mut plan = Vec::new();
+        if rng.bool() {
+            let session_continues = !new_session && rng.bool();
+            plan.push((
+                rng.u64(0..50),
+                Said::Frame(Incoming::Active { session_id: None, session_continues }),
+            ));
+        }
+        if new_session {
+            let mut at = 0;
+            for _ in 0..rng.u8(0..4) {
+                at += rng.u64(0..450);
+                at = self.speak(rng, temper, at, &mut plan);
+            }
+        }
+        if chance(rng, temper.unsolicited) {
+            let at = rng.u64(0..40_000);
+            self.speak(rng, temper, at, &mut plan);
+        }
+        if chance(rng, temper.drop) {
+            plan.push((rng.u64(0..30_000), self.gone(rng)));
+        }
+        plan
+    }
+
+    #[expect(clippy::unused_self, reason = "reads as the platform's deed")]
+    fn gone(&self, rng: &mut Rng) -> Said {
+        match rng.u8(0..24) {
+            0 => Said::Close(1000),
+            1..4 => Said::Close(1005),
+            4 => Said::Close(1007),
+            5..7 => Said::Close(1008),
+            7 => Said::Close(1009),
+            8..11 => Said::Close(1011),
+            11..13 => Said::Death,
+            _ => Said::Close(1006),
+        }
+    }
+
+    /// It received a message.
+    pub(super) fn received(&mut self, now: u64, lag: u64, client_message_id: u64) {
+        let id = format!("user-{client_message_id}-{now}").into();
+        self.remembered.push(Remembered {
+            id,
+            client_message_id: Some(client_message_id),
+            at: now,
+            visible_at: now + lag,
+        });
+    }
+
+    /// It said something, whether or not anybody heard it.
+    pub(super) fn spoke(&mut self, now: u64, lag: u64, response: &Response) {
+        if response.stream.as_ref().is_some_and(|stream| !stream.last) {
+            return;
+        }
+        let Some(id) = &response.message_id else { return };
+        if self.remembered.iter().any(|known| known.id == *id) {
+            return;
+        }
+        self.remembered.push(Remembered {
+            id: id.clone(),
+            client_message_id: None,
+            at: now,
+            visible_at: now + lag,
+        });
+    }
+
+    /// Its time of a reply, the same in a repeat and in history.
+    pub(super) fn created_on(&self, now: u64, response: &Response) -> Timestamp {
+        let known = self.remembered.iter().find(|known| Some(&known.id) == response.message_id.as_ref());
+        Timestamp::from_millis(known.map_or(now, |known| known.at))
+    }
+
+    /// A page of ten.
+    pub(super) fn history(&self, now: u64, after: Option<&str>) -> Result<HistoryPage, HistoryFailure> {
+        let visible: Vec<&Remembered> =
+            self.remembered.iter().filter(|known| known.visible_at <= now).collect();
+        if after.is_some_and(|after| visible.iter().all(|known| *known.id != *after)) && now.is_multiple_of(3)
+        {
+            // What it says to an id that it does not know is not documented: an error, or the newest page.
+            return Err(HistoryFailure::Now);
+        }
+        let from = after.and_then(|after| visible.iter().position(|known| *known.id == *after));
+        let (page, more) = match from {
+            Some(at) => (&visible[at + 1..visible.len().min(at + 11)], visible.len() > at + 11),
+            None => (&visible[visible.len().saturating_sub(10)..], visible.len() > 10),
+        };
+        let records = page.iter().map(|known| HistoryRecord {
+            id: Some(known.id.clone()),
+            from_user: known.client_message_id.is_some(),
+            user_msg_id: known.client_message_id,
+            text: "text".into(),
+            agent: false,
+            created_on: Some(Timestamp::from_millis(known.at)),
+            session_id: None,
+            event: RawValue::from_string("{}".into()).unwrap(),
+        });
+        Ok(HistoryPage { records: records.collect(), more })
+    }
+}

@@ -1,0 +1,87 @@
+//! Values that every test of the machine needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_bridge::config::{Algorithm, Bot, ConnectionStyle};
+use rtm_bridge::domain::{
+    AcceptedMessage, BotName, Content, ConversationId, MessageId, NewMessage, Resend, SessionRequest,
+    Timestamp, TurnRules, UserId,
+};
+use rtm_bridge::rtm::{Response, Stream};
+use serde_json::value::RawValue;
+
+/// A bot with the defaults of api.md 9, but without a send rate.
+pub(super) fn bot() -> Bot {
+    Bot {
+        name: BotName::new("support").unwrap(),
+        platform: "https://platform.example".parse().unwrap(),
+        api_path: "/api/1.1".into(),
+        socket_base: None,
+        chat_bot: "Support".into(),
+        task_bot_id: "st-1".into(),
+        client_id: "cs-1".into(),
+        client_secret: "not a secret".to_owned().into(),
+        algorithm: Algorithm::Hs256,
+        secure_rtm: false,
+        connection_mode: ConnectionStyle::ConnectionMode,
+        anonymous: false,
+        history: true,
+        quiet: Duration::from_secs(1),
+        deadline: Duration::from_secs(30),
+        welcome: Duration::from_millis(500),
+        late_window: Duration::from_mins(1),
+        history_settle: Duration::from_secs(3),
+        session_timeout: Duration::from_mins(15),
+        ping_interval: Duration::from_secs(25),
+        idle_ttl: Some(Duration::from_mins(15)),
+        max_open_messages: 32,
+        user_rate_per_minute: 0,
+        connects_per_minute: 0,
+        max_frame_bytes: 1 << 20,
+        max_message_bytes: 4 << 20,
+        webhook: None,
+    }
+}
+
+/// What a caller posts where it says nothing special.
+pub(super) fn plain() -> NewMessage {
+    NewMessage {
+        conversation: ConversationId::new(BotName::new("support").unwrap(), UserId::new("alice").unwrap()),
+        content: Content::new("Where is my order?").unwrap(),
+        session: SessionRequest::Continue,
+        rules: TurnRules::default(),
+        resend: Resend::Never,
+        callback: None,
+    }
+}
+
+/// The accepted message of this place in the lane.
+pub(super) fn accepted(position: u64, at: Timestamp, new: NewMessage) -> Arc<AcceptedMessage> {
+    Arc::new(AcceptedMessage {
+        id: MessageId::new(at, position.into()),
+        position,
+        client_message_id: at.as_millis().max(1_000_000_000) + position,
+        accepted_at: at,
+        new,
+    })
+}
+
+/// A plain reply of the bot.
+pub(super) fn reply(id: &str, text: &str) -> Response {
+    Response {
+        message_id: Some(id.into()),
+        text: text.into(),
+        agent: false,
+        created_on: None,
+        stream: None,
+        more_follows: false,
+        session_id: None,
+        event: RawValue::from_string("{}".into()).unwrap(),
+    }
+}
+
+/// A piece of a streamed reply.
+pub(super) fn piece(id: &str, text: &str, last: bool) -> Response {
+    Response { stream: Some(Stream { last, complete: None }), ..reply(id, text) }
+}

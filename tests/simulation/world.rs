@@ -1,0 +1,560 @@
+//! One run: a machine, a platform, a store and callers in simulated time, all drawn from one seed.
+
+mod deeds;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use rtm_bridge::config::Bot;
+use rtm_bridge::domain::{AcceptedMessage, MessageId, Outcome, Resend, SessionRequest, Timestamp, TurnRules};
+use rtm_bridge::link::{HistoryFailure, Input, Loss, Machine};
+use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
+use rtm_bridge::store::Write;
+
+use super::platform::{Platform, Said, Temper, chance};
+use super::store::Truth;
+use super::support::{bot, plain};
+use super::trace::{tell_effect, tell_input, tell_said};
+
+const START: u64 = 1_763_845_000_000;
+/// No run is longer than this many simulated milliseconds; no message may be open so long.
+const END: u64 = 3_000_000;
+const MOST_EFFECTS: usize = 24;
+
+type Outcomes = Result<(), String>;
+
+enum Event {
+    Post,
+    Hint(Arc<AcceptedMessage>),
+    Scan,
+    /// For the machine of this life only.
+    Input(u32, Input),
+    Apply(u32, Arc<Write>),
+    ReadLane(u32),
+    ReadHistory(u32, Option<Box<str>>),
+    Connected(u32, ConnectMode),
+    /// Over this socket.
+    Said(u32, Said),
+    Received(u32, Arc<AcceptedMessage>),
+    Pinged(u32),
+    Drain,
+    Kill,
+    TakeOver,
+}
+
+/// What the machine waits for.
+#[derive(Default)]
+struct Awaited {
+    write: bool,
+    lane: bool,
+    connect: bool,
+    history: u32,
+}
+
+pub(super) struct World {
+    rng: Rng,
+    temper: Temper,
+    bot: Arc<Bot>,
+    now: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    scheduled: u64,
+    truth: Truth,
+    platform: Platform,
+    machine: Option<Machine>,
+    life: u32,
+    awaited: Awaited,
+    /// The store's last answer was none: the write will be repeated.
+    unsettled: bool,
+    draining: bool,
+    rested: bool,
+    /// The socket that is open, and whether its peer has died.
+    socket: Option<(u32, bool)>,
+    sockets: u32,
+    to_post: u32,
+    posted: u32,
+    /// Time in which no machine lived.
+    downtime: u64,
+    killed_at: u64,
+    /// In this life: messages that were told and that ended, that are known to be received; replies delivered.
+    told: HashSet<MessageId>,
+    ended_here: Vec<MessageId>,
+    proved: HashSet<u64>,
+    delivered: HashSet<Box<str>>,
+    /// The last step that sent a message, and the first that delivered a reply, over all lives.
+    sends: HashMap<MessageId, (u64, u32)>,
+    first_heard: HashMap<Box<str>, u64>,
+    /// The life in which a reply was first delivered.
+    heard_in: HashMap<Box<str>, u32>,
+    last_sent: u64,
+    steps: u64,
+    idle_ticks: u32,
+    hash: u64,
+    trace: Option<Vec<String>>,
+}
+
+/// How a run went.
+pub(super) struct Run {
+    pub(super) hash: u64,
+    pub(super) failure: Option<String>,
+    pub(super) trace: Vec<String>,
+    pub(super) outcomes: Vec<&'static str>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, traced: bool) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let temper = Temper::draw(&mut rng);
+        let mut bot = bot();
+        bot.history = rng.u8(0..5) != 0;
+        bot.user_rate_per_minute = rng.choice([0, 0, 2, 5]).unwrap_or(0);
+        bot.welcome = Duration::from_millis(rng.choice([500, 500, 0, 2000]).unwrap_or(500));
+        bot.idle_ttl = rng.choice([Some(5), Some(60), Some(900), None]).flatten().map(Duration::from_secs);
+        bot.history_settle = Duration::from_millis(rng.choice([3000, 3000, 100, 0]).unwrap_or(3000));
+        bot.session_timeout = Duration::from_secs(rng.choice([900, 30]).unwrap_or(900));
+        bot.late_window = Duration::from_secs(rng.choice([60, 2]).unwrap_or(60));
+        let mut world = Self {
+            bot: Arc::new(bot),
+            now: START,
+            queue: BTreeMap::new(),
+            scheduled: 0,
+            truth: Truth::default(),
+            platform: Platform::default(),
+            machine: None,
+            life: 0,
+            awaited: Awaited::default(),
+            unsettled: false,
+            draining: false,
+            rested: false,
+            socket: None,
+            sockets: 0,
+            to_post: rng.u32(1..8),
+            posted: 0,
+            downtime: 0,
+            killed_at: START,
+            told: HashSet::new(),
+            ended_here: Vec::new(),
+            proved: HashSet::new(),
+            delivered: HashSet::new(),
+            sends: HashMap::new(),
+            first_heard: HashMap::new(),
+            heard_in: HashMap::new(),
+            last_sent: 0,
+            steps: 0,
+            idle_ticks: 0,
+            hash: 0,
+            trace: traced.then(Vec::new),
+            temper,
+            rng,
+        };
+        let mut at = 0;
+        for _ in 0..world.to_post {
+            at += if world.rng.bool() { world.rng.u64(0..300) } else { world.rng.u64(0..40_000) };
+            world.schedule(at, Event::Post);
+        }
+        for _ in 0..3 {
+            if chance(&mut world.rng, world.temper.kills) {
+                let at = world.rng.u64(0..at + 60_000);
+                let event = if world.rng.bool() { Event::Drain } else { Event::Kill };
+                world.schedule(at, event);
+            }
+        }
+        world.schedule(0, Event::TakeOver);
+        world.schedule(1000, Event::Scan);
+        world
+    }
+
+    pub(super) fn run(mut self) -> Run {
+        let failure = self.live().err();
+        let mut outcomes = vec!["no message"; usize::from(self.truth.ended.is_empty())];
+        for message in self.truth.ended.values() {
+            outcomes.push(match &message.progress.outcome {
+                Some(Outcome::Answered(by)) => by.as_str(),
+                Some(Outcome::Failed(problem)) => problem.kind.slug(),
+                None => "open",
+            });
+        }
+        let mut trace = self.trace.unwrap_or_default();
+        trace.insert(0, format!("{:?} {:?}", self.temper, self.bot));
+        Run { hash: self.hash, failure, trace, outcomes }
+    }
+
+    fn live(&mut self) -> Outcomes {
+        loop {
+            let wake = self.machine.as_ref().and_then(Machine::wake_at).map(Timestamp::as_millis);
+            let next = self.queue.first_key_value().map(|(&(at, _), _)| at);
+            match (wake, next) {
+                (None, None) => return Err("nothing will ever happen again".into()),
+                (Some(wake), next) if next.is_none_or(|next| wake <= next) => {
+                    // A timer may come a little late.
+                    let late = if self.rng.u8(0..8) == 0 { self.rng.u64(0..5) } else { 0 };
+                    let late = late.min(next.map_or(late, |next| next.saturating_sub(wake)));
+                    self.now = self.now.max(wake + late);
+                    self.step(Input::Tick)?;
+                }
+                _ => {
+                    let Some(((at, _), event)) = self.queue.pop_first() else { continue };
+                    self.now = self.now.max(at);
+                    self.happen(event)?;
+                }
+            }
+            if self.is_over() {
+                return self.at_the_end();
+            }
+            if self.now > START + END {
+                let open: Vec<_> = self.truth.lane.iter().map(|open| open.accepted.id.to_string()).collect();
+                return Err(format!("the run does not end; open: {open:?}, rested: {}", self.rested));
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let answered = self.posted == self.to_post && self.truth.lane.is_empty() && self.machine.is_some();
+        let never_rests = self.bot.idle_ttl.is_none_or(|ttl| ttl > Duration::from_mins(2));
+        let idle = !self.awaited.write
+            && !self.unsettled
+            && self.machine.as_ref().is_some_and(|m| m.open_messages() == 0);
+        answered && (self.rested || never_rests && idle && self.queue.len() <= 1)
+    }
+
+    fn at_the_end(&self) -> Outcomes {
+        if self.truth.ended.len() != self.posted as usize {
+            return Err(format!("{} posted, {} ended", self.posted, self.truth.ended.len()));
+        }
+        if let Some(id) = self.ended_here.iter().find(|id| !self.told.contains(id)) {
+            return Err(format!("{id} ended and was not told"));
+        }
+        for id in &self.delivered {
+            if !self.truth.replies.contains(id) {
+                return Err(format!("{id} was heard and is not in the journal"));
+            }
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Outcomes {
+        match event {
+            Event::Post => self.post(),
+            Event::Hint(message) => return self.tell_machine(Input::Accepted(message)),
+            Event::Scan => {
+                let wait = 1000;
+                self.schedule(wait, Event::Scan);
+                if !self.truth.lane.is_empty() {
+                    return self.tell_machine(Input::Woken);
+                }
+            }
+            Event::Input(life, input) if life == self.life && self.machine.is_some() => {
+                match &input {
+                    Input::Stored | Input::Unknown => {
+                        self.awaited.write = false;
+                        self.unsettled = matches!(input, Input::Unknown);
+                    }
+                    Input::Lane(_) => self.awaited.lane = false,
+                    Input::ConnectFailed(_) => self.awaited.connect = false,
+                    Input::History(page) => {
+                        self.awaited.history -= 1;
+                        for record in page.iter().flat_map(|page| &page.records) {
+                            self.proved.extend(record.user_msg_id);
+                        }
+                    }
+                    _ => {}
+                }
+                return self.step(input);
+            }
+            Event::Apply(life, write) if life == self.life => {
+                if let Some((message, since, at)) = self.truth.apply(&write)? {
+                    return self.check_end(message, since, at);
+                }
+            }
+            Event::ReadLane(life) if life == self.life => {
+                let lane = Box::new(self.truth.open());
+                let wait = self.lag();
+                self.schedule(wait, Event::Input(life, Input::Lane(lane)));
+            }
+            Event::ReadHistory(life, after) if life == self.life => {
+                let page = if chance(&mut self.rng, self.temper.history_fails) {
+                    Err(if self.rng.u8(0..4) == 0 { HistoryFailure::ForGood } else { HistoryFailure::Now })
+                } else {
+                    self.platform.history(self.now, after.as_deref())
+                };
+                let wait = self.rng.u64(1..300);
+                self.schedule(wait, Event::Input(life, Input::History(page)));
+            }
+            Event::Connected(life, mode) if life == self.life && self.machine.is_some() => {
+                self.connected(mode);
+                return self.step(Input::Connected);
+            }
+            Event::Said(socket, said) => return self.say(socket, said),
+            Event::Received(socket, message) if self.is_open(socket) => self.receive(socket, &message),
+            Event::Pinged(socket) if self.is_open(socket) => {
+                let input = if self.rng.bool() { Input::Heard } else { Input::Frame(Incoming::Pong) };
+                return self.step(input);
+            }
+            Event::Drain if self.machine.is_some() => {
+                self.draining = true;
+                return self.step(Input::Drain);
+            }
+            Event::Kill => self.kill("killed"),
+            Event::TakeOver if self.machine.is_none() => return self.take_over(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn post(&mut self) {
+        let mut new = plain();
+        let rng = &mut self.rng;
+        let deadline = rng.u64(500..20_000);
+        let expect = (rng.u8(0..3) == 0).then(|| rng.u64(1..4));
+        let quiet = rng.bool().then(|| rng.u64(50..3000));
+        if let Ok(rules) = TurnRules::new(expect, quiet, Some(deadline)) {
+            new.rules = rules;
+        }
+        new.resend = if rng.bool() { Resend::Auto } else { Resend::Never };
+        new.session = match rng.u8(0..8) {
+            0 => SessionRequest::New,
+            1 => SessionRequest::NewKeepAgent,
+            _ => SessionRequest::Continue,
+        };
+        self.posted += 1;
+        let message = self.truth.accept(Timestamp::from_millis(self.now), new);
+        self.note(|| {
+            format!(
+                "posted {} {:?} {:?} {:?}",
+                message.id, message.new.rules, message.new.session, message.new.resend
+            )
+        });
+        for _ in 0..2 {
+            if !chance(&mut self.rng, self.temper.hint_lost) {
+                let wait = self.rng.u64(0..3) * self.rng.u64(0..400);
+                self.schedule(wait, Event::Hint(Arc::clone(&message)));
+            }
+            if !chance(&mut self.rng, self.temper.duplicate) {
+                break;
+            }
+        }
+    }
+
+    fn connected(&mut self, mode: ConnectMode) {
+        self.awaited.connect = false;
+        self.sockets += 1;
+        let socket = self.sockets;
+        self.socket = Some((socket, false));
+        let new_session = match mode {
+            ConnectMode::Default => !self.platform.session || self.rng.u8(0..3) == 0,
+            ConnectMode::StartNew | ConnectMode::StartNewResumeAgent => true,
+            ConnectMode::Reconnect => false,
+        };
+        self.platform.session = true;
+        for (at, said) in self.platform.welcome(&mut self.rng, &self.temper, new_session) {
+            self.schedule(at, Event::Said(socket, said));
+        }
+    }
+
+    fn receive(&mut self, socket: u32, message: &AcceptedMessage) {
+        let lag = self.history_lag();
+        self.platform.received(self.now, lag, message.client_message_id);
+        self.note(|| format!("the platform received {}", message.id));
+        for (at, said) in self.platform.answer(&mut self.rng, &self.temper, message.client_message_id) {
+            self.schedule(at, Event::Said(socket, said));
+        }
+    }
+
+    fn say(&mut self, socket: u32, mut said: Said) -> Outcomes {
+        let mut socket = socket;
+        if let Said::Frame(Incoming::Response(response)) = &mut said {
+            response.created_on = Some(self.platform.created_on(self.now, response));
+            let lag = self.history_lag();
+            self.platform.spoke(self.now, lag, response);
+            // What an earlier owner heard is not repeated: the record names the newest reply only.
+            let known = response.message_id.as_ref().and_then(|id| self.heard_in.get(id));
+            if !self.is_open(socket) && known.is_none_or(|&life| life == self.life) && self.rng.bool() {
+                // Another socket of the user is there: the platform may choose it.
+                socket = self.socket.map_or(socket, |(open, _)| open);
+            }
+        }
+        if !self.is_open(socket) {
+            self.note(|| format!("missed: {}", tell_said(&said)));
+            return Ok(());
+        }
+        match said {
+            Said::Frame(frame) => {
+                match &frame {
+                    Incoming::Ack { reply_to } => self.proved.extend(*reply_to),
+                    Incoming::Response(response) => self.heard(response),
+                    Incoming::SessionEnd => self.platform.session = false,
+                    _ => {}
+                }
+                self.step(Input::Frame(frame))
+            }
+            Said::Close(code) => {
+                self.socket = None;
+                self.step(Input::Lost(Loss { code }))
+            }
+            Said::Death => {
+                self.note(|| "the peer is dead".into());
+                self.socket = Some((socket, true));
+                Ok(())
+            }
+        }
+    }
+
+    fn heard(&mut self, response: &Response) {
+        let Some(id) = &response.message_id else { return };
+        self.heard_in.entry(id.clone()).or_insert(self.life);
+        self.first_heard.entry(id.clone()).or_insert(self.steps + 1);
+        if response.stream.as_ref().is_none_or(|stream| stream.last) {
+            self.delivered.insert(id.clone());
+        }
+    }
+
+    fn tell_machine(&mut self, input: Input) -> Outcomes {
+        if self.machine.is_some() { self.step(input) } else { Ok(()) }
+    }
+
+    fn step(&mut self, input: Input) -> Outcomes {
+        let Some(machine) = &mut self.machine else { return Ok(()) };
+        self.steps += 1;
+        let now = Timestamp::from_millis(self.now);
+        let told = self.trace.is_some().then(|| tell_input(&input));
+        let is_tick = matches!(input, Input::Tick);
+        self.hash = mix(self.hash, self.now ^ kind(&input));
+        let mut effects = Vec::new();
+        machine.step(now, input, &mut effects);
+        let wake = machine.wake_at();
+        let state = machine.link_state(now);
+        self.hash = mix(self.hash, wake.map_or(1, Timestamp::as_millis));
+        if let Some(told) = told {
+            let effects: Vec<_> = effects.iter().map(tell_effect).collect();
+            let wake = wake.map(|wake| wake.as_millis().wrapping_sub(START));
+            self.note(|| format!("{told} -> {effects:?} {state:?} wake {wake:?}"));
+        }
+        if effects.len() > MOST_EFFECTS {
+            return Err(format!("{} effects in one step", effects.len()));
+        }
+        self.rested = effects.is_empty() && self.rested && is_tick;
+        for effect in effects {
+            self.hash = mix(self.hash, kind(&effect));
+            self.perform(effect)?;
+        }
+        self.check_wake(is_tick, wake)
+    }
+
+    fn check_wake(&mut self, is_tick: bool, wake: Option<Timestamp>) -> Outcomes {
+        let Some(machine) = &self.machine else { return Ok(()) };
+        let due = wake.is_some_and(|wake| wake.as_millis() <= self.now);
+        self.idle_ticks = if is_tick && due { self.idle_ticks + 1 } else { 0 };
+        if self.idle_ticks > 3 {
+            return Err("a busy loop: a tick does not move the time of the next".into());
+        }
+        let awaits =
+            self.awaited.write || self.awaited.lane || self.awaited.connect || self.awaited.history > 0;
+        if machine.open_messages() > 0 && !self.draining && !awaits && wake.is_none() {
+            return Err("a dead wait: messages are open, nothing is awaited and no time is named".into());
+        }
+        Ok(())
+    }
+
+    /// A message ended in the store: in time, and with replies that could have been its own.
+    fn check_end(&mut self, id: MessageId, since: Timestamp, at: Timestamp) -> Outcomes {
+        self.ended_here.push(id);
+        let Some(message) = self.truth.ended.get(&id) else { return Ok(()) };
+        let deadline = message.accepted.new.rules.deadline().unwrap_or(self.bot.deadline);
+        let rate = if self.bot.user_rate_per_minute > 0 { 60_000 } else { 0 };
+        // A store that does not answer holds every step up, by design.
+        let store = if self.temper.store_fails > 0 { 30_000 } else { 5 * self.temper.store_lag };
+        let slack = 1000 + store + rate + 2 * self.downtime;
+        let most = 2 * u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) + slack;
+        let took = u64::try_from(at.since(since).as_millis()).unwrap_or(u64::MAX);
+        if took > most {
+            return Err(format!("{id} ended after {took} ms, {most} ms at most"));
+        }
+        let Some(&(sent, _)) = self.sends.get(&id) else { return Ok(()) };
+        for reply in message.progress.replies.iter().filter(|reply| !reply.late) {
+            // What an earlier owner heard and took with it, history tells the next one without its beginning.
+            let id_heard =
+                reply.message_id.as_ref().filter(|id| self.heard_in.get(id.as_ref()) == Some(&self.life));
+            let heard = id_heard.and_then(|id| self.first_heard.get(id));
+            if heard.is_some_and(|&heard| heard <= sent) {
+                return Err(format!(
+                    "{:?} was heard before {id} was sent and is joined to it",
+                    reply.message_id
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, how: &str) {
+        if self.machine.take().is_none() {
+            return;
+        }
+        self.note(|| how.to_owned());
+        self.socket = None;
+        self.life += 1;
+        self.killed_at = self.now;
+        self.draining = false;
+        self.rested = false;
+        let wait = self.rng.u64(0..3) * self.rng.u64(0..12_000);
+        self.schedule(wait, Event::TakeOver);
+    }
+
+    fn take_over(&mut self) -> Outcomes {
+        self.life += 1;
+        self.downtime += self.now - self.killed_at;
+        self.awaited = Awaited::default();
+        self.unsettled = false;
+        self.told.clear();
+        self.ended_here.clear();
+        self.proved.clear();
+        self.delivered.clear();
+        if let Some(head) = self.truth.head().filter(|head| head.progress.sent_at.is_some()) {
+            let id = head.accepted.id;
+            self.truth.sent.insert(id);
+        }
+        self.note(|| "a new owner".into());
+        let now = Timestamp::from_millis(self.now);
+        let seed = self.rng.u64(..);
+        self.machine = Some(Machine::new(Arc::clone(&self.bot), self.truth.open(), now, seed));
+        self.step(Input::Tick)
+    }
+
+    fn is_open(&self, socket: u32) -> bool {
+        self.socket == Some((socket, false))
+    }
+
+    fn lag(&mut self) -> u64 {
+        self.rng.u64(1..=self.temper.store_lag)
+    }
+
+    fn history_lag(&mut self) -> u64 {
+        self.rng.u64(0..=self.temper.history_lag)
+    }
+
+    fn schedule(&mut self, wait: u64, event: Event) {
+        self.scheduled += 1;
+        self.queue.insert((self.now + wait, self.scheduled), event);
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let mut line = format!("{:>8} ", self.now - START);
+            let _ = line.write_str(&what());
+            trace.push(line);
+        }
+    }
+}
+
+fn mix(hash: u64, value: u64) -> u64 {
+    (hash.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95)
+}
+
+/// Which variant it is, as a number.
+fn kind<T>(value: &T) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    std::mem::discriminant(value).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,164 @@
+//! What the machine wants done, carried out against the models, and what it must never want.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_bridge::domain::{AcceptedMessage, Message, Resend};
+use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine};
+use rtm_bridge::rtm::ConnectMode;
+use rtm_bridge::store::Write;
+
+use super::super::platform::chance;
+use super::{Event, Outcomes, World};
+
+impl World {
+    pub(super) fn perform(&mut self, effect: Effect) -> Outcomes {
+        let life = self.life;
+        match effect {
+            Effect::Write(write) => self.write(write)?,
+            Effect::ReadLane => {
+                if std::mem::replace(&mut self.awaited.lane, true) {
+                    return Err("the lane is read twice at once".into());
+                }
+                let wait = self.lag();
+                self.schedule(wait, Event::ReadLane(life));
+            }
+            Effect::Connect(mode) => self.connect(mode)?,
+            Effect::Send(message) => self.send(message)?,
+            Effect::Ping => {
+                let Some((socket, dead)) = self.socket else { return Err("a ping without a socket".into()) };
+                if !dead {
+                    let wait = self.rng.u64(5..400);
+                    self.schedule(wait, Event::Pinged(socket));
+                }
+            }
+            Effect::Close(_) | Effect::Abandon => {
+                if self.socket.take().is_none() {
+                    return Err("a close without a socket".into());
+                }
+            }
+            Effect::ReadHistory(after) => {
+                self.awaited.history += 1;
+                let wait = self.rng.u64(1..200) * self.rng.u64(1..20);
+                self.schedule(wait, Event::ReadHistory(life, after));
+            }
+            Effect::Tell { message, .. } => self.told(&message)?,
+            Effect::Aside(_) => {}
+            Effect::Rest => {
+                let open = self.machine.as_ref().map_or(0, Machine::open_messages);
+                if open > 0 && !self.draining {
+                    return Err(format!("rests with {open} open messages"));
+                }
+                if self.socket.is_some() || self.awaited.write || self.awaited.connect || self.awaited.lane {
+                    return Err("rests although something is not finished".into());
+                }
+                self.rested = true;
+                if self.draining {
+                    self.kill("drained");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, write: Arc<Write>) -> Outcomes {
+        if std::mem::replace(&mut self.awaited.write, true) {
+            return Err("two writes at once".into());
+        }
+        let life = self.life;
+        let lag = self.lag();
+        if chance(&mut self.rng, self.temper.store_fails) {
+            match self.rng.u8(0..3) {
+                // Done, but nobody hears of it; done, but later than that; not done.
+                0 => self.schedule(lag, Event::Apply(life, write)),
+                1 => {
+                    let later = self.rng.u64(0..4000);
+                    self.schedule(lag + later, Event::Apply(life, write));
+                }
+                _ => {}
+            }
+            self.schedule(lag + 1, Event::Input(life, Input::Unknown));
+        } else {
+            self.schedule(lag, Event::Apply(life, write));
+            self.schedule(lag + 1, Event::Input(life, Input::Stored));
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, mode: ConnectMode) -> Outcomes {
+        if self.socket.is_some() || std::mem::replace(&mut self.awaited.connect, true) {
+            return Err("a connect beside another socket".into());
+        }
+        let wait = self.rng.u64(20..1500);
+        let event = if chance(&mut self.rng, self.temper.connect_fails) {
+            let failure = if self.rng.u8(0..10) == 0 {
+                ConnectFailure::Rejected("unknown bot".into())
+            } else {
+                let retry_after = (self.rng.u8(0..8) == 0).then(|| Duration::from_secs(3));
+                ConnectFailure::Unavailable { words: "refused".into(), retry_after }
+            };
+            Event::Input(self.life, Input::ConnectFailed(failure))
+        } else {
+            Event::Connected(self.life, mode)
+        };
+        self.schedule(wait, event);
+        Ok(())
+    }
+
+    fn send(&mut self, message: Arc<AcceptedMessage>) -> Outcomes {
+        let id = message.id;
+        let Some((socket, dead)) = self.socket else { return Err(format!("{id} is sent without a socket")) };
+        let head = self.truth.head().filter(|head| head.accepted.id == id);
+        let Some(head) = head else { return Err(format!("{id} is sent and is not the head of the lane")) };
+        if head.progress.sent_at.is_none() {
+            return Err(format!("{id} is sent before the store knows"));
+        }
+        if head.progress.acked_at.is_some() || head.progress.first_reply_at.is_some() {
+            return Err(format!("{id} is sent again although it is proved"));
+        }
+        if self.proved.contains(&message.client_message_id) {
+            return Err(format!("{id} is sent again although the machine heard of its receipt"));
+        }
+        if message.client_message_id < self.last_sent {
+            return Err(format!("{id} is sent after a later message"));
+        }
+        if let Some(&(_, last_socket)) = self.sends.get(&id) {
+            if message.new.resend == Resend::Never {
+                return Err(format!("{id} is sent twice and must not"));
+            }
+            if last_socket == socket {
+                return Err(format!("{id} is sent twice over one socket"));
+            }
+        } else if self.truth.sent.contains(&id) && message.new.resend == Resend::Never {
+            return Err(format!("{id} may have been sent by an earlier owner and must not be sent again"));
+        }
+        self.last_sent = message.client_message_id;
+        self.sends.insert(id, (self.steps, socket));
+        self.truth.sent.insert(id);
+        if !dead {
+            let wait = self.rng.u64(1..60);
+            self.schedule(wait, Event::Received(socket, message));
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, message: &Message) -> Outcomes {
+        let id = message.accepted.id;
+        if !self.told.insert(id) {
+            return Err(format!("{id} is told twice"));
+        }
+        let Some(stored) = self.truth.ended.get(&id) else {
+            return Err(format!("{id} is told before its end is stored"));
+        };
+        let (told, stored) = (&message.progress, &stored.progress);
+        let on_time = stored.replies.iter().filter(|reply| !reply.late).count();
+        if told.outcome != stored.outcome || told.replies.len() != on_time || told.status() != stored.status()
+        {
+            return Err(format!("{id} is told otherwise than it is stored"));
+        }
+        if told.acked_at != stored.acked_at || told.sent_at != stored.sent_at {
+            return Err(format!("{id} is told with other times than are stored"));
+        }
+        Ok(())
+    }
+}
