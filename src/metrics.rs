@@ -52,6 +52,7 @@ pub struct Metrics {
     sockets: IntGaugeVec,
     connects: IntCounterVec,
     closes: IntCounterVec,
+    asides: IntCounterVec,
     frames: IntCounterVec,
     store_seconds: HistogramVec,
     store_errors: IntCounterVec,
@@ -119,6 +120,11 @@ impl Metrics {
                 "Closed web sockets by close code; none where the link just broke.",
                 &["bot", "code"],
             )?,
+            asides: declare.counters(
+                "replies_outside_turns_total",
+                "Replies that ended no turn: late, unsolicited, or duplicates that were dropped.",
+                &["bot", "kind"],
+            )?,
             frames: declare.counters(
                 "frames_total",
                 "Web socket messages by direction and type.",
@@ -176,6 +182,9 @@ impl Metrics {
             closes: Family::new(CLOSES.iter().map(|(_, word)| *word).chain([NO_CODE]), |code| {
                 self.closes.get_metric_with_label_values(&[bot, code])
             })?,
+            asides: Family::new(["late", "unsolicited", "duplicate"].into_iter(), |kind| {
+                self.asides.get_metric_with_label_values(&[bot, kind])
+            })?,
             frames_in: frames("in", self.words.frames_in)?,
             frames_out: frames("out", self.words.frames_out)?,
         }))
@@ -223,6 +232,7 @@ pub struct BotMetrics {
     sockets: Vec<(SocketState, IntGauge)>,
     connects: Vec<(Phase, Vec<(Connect, IntCounter)>)>,
     closes: Family,
+    asides: Family,
     frames_in: Family,
     frames_out: Family,
 }
@@ -260,6 +270,11 @@ impl BotMetrics {
     /// A web socket closed; without a code where the link just broke.
     pub fn closed(&self, code: Option<u16>) {
         self.closes.count(close_word(code));
+    }
+
+    /// A reply ended no turn: `late`, `unsolicited` or `duplicate`.
+    pub fn aside(&self, kind: &str) {
+        self.asides.count(kind);
     }
 
     /// A web socket message came in.

@@ -351,8 +351,8 @@ mod tests {
         assert_eq!(TurnRules::new(None, None, Some(600_001)), Err(E::Deadline));
         let rules = TurnRules::new(Some(50), Some(60_000), Some(600_000)).unwrap();
         assert_eq!(rules.expect_replies(), Some(50));
-        assert_eq!(rules.quiet(), Some(Duration::from_secs(60)));
-        assert_eq!(rules.deadline(), Some(Duration::from_secs(600)));
+        assert_eq!(rules.quiet(), Some(Duration::from_mins(1)));
+        assert_eq!(rules.deadline(), Some(Duration::from_mins(10)));
     }
 
     #[test]

@@ -172,7 +172,7 @@ fn no_message() -> Failure {
 fn new_id(front: &Front) -> Result<MessageId, Failure> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|_| problem::internal())?;
-    Ok(MessageId::new((front.clock)(), u128::from_ne_bytes(random)))
+    Ok(MessageId::new(front.clock.now(), u128::from_ne_bytes(random)))
 }
 
 #[cfg(test)]

@@ -26,9 +26,10 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 
 use crate::config::Config;
-use crate::domain::{ProblemKind, Timestamp};
+use crate::domain::ProblemKind;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
+use crate::store::Clock;
 use problem::Failure;
 
 pub use admin::{Admin, configure_admin};
@@ -50,14 +51,14 @@ pub struct Front {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     /// The wall clock, for message ids only; the store's clock counts everywhere else.
-    clock: fn() -> Timestamp,
+    clock: Clock,
     /// Requests being answered; the only word that workers share.
     open: AtomicUsize,
 }
 
 impl Front {
     /// A front for this hub. `metrics` must have been made with [`ROUTES`].
-    pub const fn new(hub: Hub, config: Arc<Config>, metrics: Arc<Metrics>, clock: fn() -> Timestamp) -> Self {
+    pub const fn new(hub: Hub, config: Arc<Config>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self { hub, config, metrics, clock, open: AtomicUsize::new(0) }
     }
 }

@@ -17,12 +17,13 @@ use super::*;
 use crate::config;
 use crate::domain::BotName;
 use crate::metrics::Words;
+use crate::store::Clock;
 
 const PASSES: &str = r#"{"text":"hi","callback":{"url":"https://example.org/"}}"#;
 const ALICE: &str = "/conversations/alice/messages";
 
 fn hub() -> Hub {
-    Hub {}
+    Hub::closed()
 }
 
 fn bot(name: &str) -> Arc<config::Bot> {
@@ -144,7 +145,7 @@ fn metrics() -> Arc<Metrics> {
 }
 
 fn send_to(config: Config, request: TestRequest) -> Answer {
-    let front = Arc::new(Front::new(hub(), Arc::new(config), metrics(), || Timestamp::from_millis(1)));
+    let front = Arc::new(Front::new(hub(), Arc::new(config), metrics(), Clock::wall()));
     actix_web::rt::System::new().block_on(async move {
         let app = init_service(App::new().configure(configure(front))).await;
         let response = call_service(&app, request.to_request()).await.into_parts().1;
@@ -386,7 +387,7 @@ fn pages_are_served_from_within() {
 #[test]
 fn requests_are_counted_by_pattern() {
     let metrics = metrics();
-    let clock = || Timestamp::from_millis(1);
+    let clock = Clock::wall();
     let front = Arc::new(Front::new(hub(), Arc::new(config()), Arc::clone(&metrics), clock));
     actix_web::rt::System::new().block_on(async move {
         let app = init_service(App::new().configure(configure(front))).await;

@@ -1,0 +1,263 @@
+//! The composition root: a bridge is a value that is started, asked for its addresses, and stopped.
+//!
+//! The program and every test run the same path. Nothing is wired anywhere else, and the order in which a bridge
+//! ends is written down here once (api.md 7):
+//!
+//! ```text
+//! signal ─► not ready ─ grace ─► 503 draining ─ no turn open, or 2/3 of drain_timeout ─► sockets closed,
+//! waits answered with the state of the moment, partitions released ─► listeners closed ─► end
+//! ```
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::{App, HttpServer};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, sleep_until, timeout_at};
+use tracing::{info, warn};
+
+use crate::config::{self, Config, StoreUrl};
+use crate::http::{self, Admin, Front};
+use crate::hub::{self, Hub, Shards};
+use crate::metrics::{Metrics, Words};
+use crate::store::{Clock, MemoryLimits, Store};
+
+/// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
+/// first.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Ended messages that one sweep of the memory store may clear away, per partition.
+const SWEEP: usize = 1024;
+/// How long `/readyz` waits for the store.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a bridge could not start. Nothing runs then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be opened.
+    #[error("cannot listen on {address} ({key})")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address it names.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The shards could not start.
+    #[error("the shards could not start")]
+    Hub(#[from] hub::StartError),
+    /// A metric is declared wrongly.
+    #[error("a metric is declared wrongly")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Why a bridge did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The signals could not be listened to.
+    #[error("signals cannot be listened to")]
+    Signals(#[source] std::io::Error),
+    /// A listener failed.
+    #[error("a listener failed")]
+    Listener(#[source] std::io::Error),
+}
+
+/// Where a bridge listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// For callers.
+    pub api: SocketAddr,
+    /// For probes and Prometheus.
+    pub admin: SocketAddr,
+}
+
+/// A running bridge.
+#[derive(Debug)]
+pub struct Bridge {
+    addresses: Addresses,
+    store: Store,
+    shards: Shards,
+    draining: Arc<AtomicBool>,
+    server: config::Server,
+    api: Listener,
+    admin: Listener,
+    sweeper: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Listener {
+    handle: ServerHandle,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Bridge {
+    /// Starts a bridge and returns when it is ready for requests. Must be called inside a [`tokio::task::LocalSet`].
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let server = config.server.clone();
+        let metrics = Arc::new(Metrics::new(Words {
+            frames_in: hub::FRAMES_IN,
+            frames_out: hub::FRAMES_OUT,
+            routes: http::ROUTES,
+        })?);
+        let store = match config.store.url {
+            StoreUrl::Memory => {
+                Store::memory(MemoryLimits::new(config.store.memory_limit, config.store.message_ttl))
+            }
+        };
+        let api = listen("server.listen", server.listen)?;
+        let admin = listen("server.admin_listen", server.admin_listen)?;
+        let addresses =
+            Addresses { api: address(&api, server.listen), admin: address(&admin, server.admin_listen) };
+
+        let shards = Hub::start(&config, store.clone(), &metrics).await?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let front = Arc::new(Front::new(
+            shards.hub().clone(),
+            Arc::clone(&config),
+            Arc::clone(&metrics),
+            Clock::wall(),
+        ));
+        let operator = Arc::new(Admin {
+            metrics: Arc::clone(&metrics),
+            store: store.clone(),
+            store_timeout: READY_TIMEOUT,
+            draining: Arc::clone(&draining),
+        });
+        let api = HttpServer::new(move || App::new().configure(http::configure(Arc::clone(&front))))
+            .workers(server.threads)
+            .keep_alive(KEEP_ALIVE)
+            .tcp_nodelay(true)
+            .shutdown_timeout(5)
+            .disable_signals()
+            .listen(api)
+            .map_err(|source| StartError::Listen { key: "server.listen", address: server.listen, source })?
+            .run();
+        let admin =
+            HttpServer::new(move || App::new().configure(http::configure_admin(Arc::clone(&operator))))
+                .workers(1)
+                .shutdown_timeout(1)
+                .disable_signals()
+                .listen(admin)
+                .map_err(|source| StartError::Listen {
+                    key: "server.admin_listen",
+                    address: server.admin_listen,
+                    source,
+                })?
+                .run();
+        info!(api = %addresses.api, admin = %addresses.admin, "the bridge is ready");
+        Ok(Self {
+            addresses,
+            sweeper: spawn(sweep(store.clone(), Arc::clone(&metrics))),
+            store,
+            shards,
+            draining,
+            server,
+            api: Listener::start(api),
+            admin: Listener::start(admin),
+        })
+    }
+
+    /// Where it listens; with port 0 in the configuration, the port it was given.
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Its store, for those who want to look.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Runs until SIGTERM or SIGINT, then ends in good order. A second signal ends it at once.
+    ///
+    /// # Errors
+    /// [`StopError`].
+    pub async fn run_until_signal(self) -> Result<(), StopError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(StopError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(StopError::Signals)?;
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: ending"),
+            _ = interrupt.recv() => info!("SIGINT: ending; once more to end at once"),
+        }
+        tokio::select! {
+            ended = self.stop() => ended,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    }
+
+    /// Ends the bridge in the order of api.md 7, within `drain_timeout`.
+    ///
+    /// # Errors
+    /// [`StopError::Listener`].
+    pub async fn stop(self) -> Result<(), StopError> {
+        let started = Instant::now();
+        let at = |part: Duration| started + part;
+        self.draining.store(true, Ordering::Relaxed);
+        sleep_until(at(self.server.grace)).await;
+        self.shards.refuse();
+        if timeout_at(at(self.server.drain_timeout * 2 / 3), self.shards.calm()).await.is_err() {
+            warn!("turns were still open when the bridge had to end");
+        }
+        self.shards.stop().await;
+        self.sweeper.abort();
+        let api = self.api.stop(at(self.server.drain_timeout)).await;
+        let admin = self.admin.stop(at(self.server.drain_timeout)).await;
+        info!(seconds = started.elapsed().as_secs_f64(), "the bridge has ended");
+        api.and(admin)
+    }
+}
+
+impl Listener {
+    fn start(server: Server) -> Self {
+        Self { handle: server.handle(), task: spawn(server) }
+    }
+
+    /// Takes no more connections and ends when the open requests are answered.
+    async fn stop(mut self, by: Instant) -> Result<(), StopError> {
+        let graceful = async {
+            self.handle.stop(true).await;
+            (&mut self.task).await
+        };
+        if let Ok(Ok(ended)) = timeout_at(by, graceful).await {
+            return ended.map_err(StopError::Listener);
+        }
+        warn!("requests were still open when the bridge had to end");
+        Ok(())
+    }
+}
+
+/// Clears away what has expired and counts what is open, once a second.
+async fn sweep(store: Store, metrics: Arc<Metrics>) {
+    let mut second = interval(Duration::from_secs(1));
+    loop {
+        second.tick().await;
+        match &store {
+            Store::Memory(memory) => {
+                memory.sweep(SWEEP);
+                metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}
+
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|source| StartError::Listen { key, address, source })
+}
+
+fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(configured)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the bridge's own few tasks; all end with it")]
+fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+    tokio::task::spawn_local(task)
+}
