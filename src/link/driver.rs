@@ -97,7 +97,7 @@ pub async fn run<H: Host>(
         reading: None,
         history: None,
         timer: Box::pin(sleep_until(Instant::now())),
-        armed: Timestamp::default(),
+        armed: None,
         state: LinkState::Cold,
         ping: 0,
     };
@@ -166,8 +166,8 @@ struct Driver<H> {
     reading: Option<Boxed<Option<Open>>>,
     history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
     timer: Pin<Box<Sleep>>,
-    /// What the timer is set to; it may be earlier than needed, never later.
-    armed: Timestamp,
+    /// What the timer is set to, until it has gone off; it may be earlier than needed, never later.
+    armed: Option<Timestamp>,
     state: LinkState,
     ping: u64,
 }
@@ -461,8 +461,8 @@ impl<H: Host> Driver<H> {
     /// Sets the timer, unless it will go off early enough: then the machine just looks once more.
     fn arm(&mut self) {
         let Some(at) = self.machine.wake_at() else { return };
-        if at < self.armed || self.timer.is_elapsed() {
-            self.armed = at;
+        if self.armed.is_none_or(|armed| at < armed) {
+            self.armed = Some(at);
             let clock = self.host.clock();
             // A timer of the far future is set to a day: it is looked at again then.
             let at = at.min(clock.now() + Duration::from_hours(24));
@@ -497,8 +497,8 @@ impl<H: Host> Driver<H> {
             let input = self.connected(result);
             return Poll::Ready(Event::Input(input));
         }
-        if !self.timer.is_elapsed() && self.timer.as_mut().poll(cx).is_ready() {
-            self.armed = Timestamp::from_millis(u64::MAX);
+        if self.armed.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            self.armed = None;
             return Poll::Ready(Event::Input(Input::Tick));
         }
         let Some(socket) = &mut self.socket else { return Poll::Pending };
