@@ -1,5 +1,7 @@
 //! The contract from outside: one file per resource, every request over a real connection to a bridge that runs
 //! as the program runs it, in front of the simulated platform. What is asserted is what docs/api.md promises.
 
+mod broken_links;
+mod connects;
 mod messages;
 mod turns;

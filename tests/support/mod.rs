@@ -7,7 +7,7 @@ mod program;
 use std::future::Future;
 use std::time::Duration;
 
-pub(crate) use bridge::{TestBridge, bot, spawn_bridge, spawn_bridge_on};
+pub(crate) use bridge::{TestBridge, bot, quiet_platform, spawn_bridge, spawn_bridge_on};
 pub(crate) use caller::{Answer, Caller, Request};
 pub(crate) use program::Program;
 
