@@ -2,6 +2,11 @@
 //! as the program runs it, in front of the simulated platform. What is asserted is what docs/api.md promises.
 
 mod broken_links;
+mod callers;
 mod connects;
+mod idempotency;
 mod messages;
+mod operations;
+mod problems;
+mod program;
 mod turns;
