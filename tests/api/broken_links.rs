@@ -210,11 +210,8 @@ fn a_block_fails_the_turn_and_is_respected() {
         // Others are not concerned.
         bridge.script.next("bob", Step::reply("x"));
         bridge.post("bob", &body(20_000)).await.message(200);
-        assert_eq!(bridge.metric(r#"rtm_bridge_sockets{bot="sandbox",state="blocked"}"#).await, 1.0);
-        assert_eq!(
-            bridge.metric(r#"rtm_bridge_turns_total{bot="sandbox",outcome="bot-blocked"}"#).await,
-            4.0
-        );
+        assert_eq!(bridge.metric(r#"sockets{bot="sandbox",state="blocked"}"#).await, 1);
+        assert_eq!(bridge.metric(r#"turns_total{bot="sandbox",outcome="bot-blocked"}"#).await, 4);
         bridge.finish().await;
     });
 }
