@@ -101,8 +101,8 @@ fn the_same_link_may_break_again_and_again() {
 #[test]
 fn history_may_prove_that_a_message_arrived() {
     run(async {
-        let bridge = spawn_bridge(|config| bot(config).history_settle = Duration::from_secs(2)).await;
-        for delay in [0, 600] {
+        let bridge = spawn_bridge(|config| bot(config).history_settle = Duration::from_secs(1)).await;
+        for delay in [0, 400] {
             // Some platforms remember with a delay.
             bridge.script.behave(|behaviour| behaviour.history_delay = Duration::from_millis(delay));
             bridge.script.next("alice", vec![missed("missed"), Step::Drop(Cut::Reset)]);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Behaviour, Gate, Options, Spelling, Step, StreamEnd, Welcome, shapes};
+use rtm_bridge::sandbox::{Behaviour, Framing, Gate, Options, Spelling, Step, StreamEnd, Welcome, shapes};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
@@ -434,6 +434,21 @@ fn what_is_no_reply_disturbs_nothing() {
         assert_eq!(texts(&message), ["once"]);
         let duplicate = r#"replies_outside_turns_total{bot="sandbox",kind="duplicate"}"#;
         assert_eq!(bridge.metric(duplicate).await, 1);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn frames_may_travel_in_every_way() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for framing in [Framing::Binary, Framing::Fragments(1), Framing::Fragments(100)] {
+            bridge.script.behave(|behaviour| behaviour.framing = framing);
+            let steps = vec![Step::Ack, say("Grüße \u{1F600}"), Step::WaitingForInput];
+            let message = turn(&bridge, json!({}), steps).await;
+            assert_eq!(texts(&message), ["Grüße \u{1F600}"], "{framing:?}");
+            assert_eq!(ended(&message), ("inputWait", true), "{framing:?}");
+        }
         bridge.finish().await;
     });
 }
