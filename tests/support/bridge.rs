@@ -123,7 +123,9 @@ impl TestBridge {
     /// Ends everything; no message may be open.
     pub(crate) async fn finish(self) {
         assert_eq!(self.open(), 0, "messages are open at the end of the test");
+        println!("the bridge stops");
         self.bridge.stop().await.unwrap();
+        println!("the platform stops");
         self.sandbox.stop().await;
     }
 

@@ -63,6 +63,8 @@ impl Request {
 impl Caller {
     /// Sends a request and reads the answer to its end.
     pub(crate) async fn send(self, request: Request) -> Answer {
+        // Shown where a test fails: which request was not answered.
+        println!("-> {} {}", request.method, request.target);
         let mut stream = TcpStream::connect(self.0).await.unwrap();
         let Request { method, target, headers, body } = request;
         let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.0).into_bytes();
@@ -74,6 +76,7 @@ impl Caller {
         let (mut reader, mut writer) = stream.split();
         // A body that is refused early is not read to its end, and then cannot be written to its end either.
         let (_written, answer) = tokio::join!(writer.write_all(&bytes), read(&mut reader, method == "HEAD"));
+        println!("<- {} {target}", answer.status);
         answer
     }
 
