@@ -100,7 +100,7 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> H
         if grants.len() >= 1024 && grants.len().is_power_of_two() {
             grants.retain(|_, grant: &mut Grant| grant.expires > at);
         }
-        grants.insert(token.clone(), Grant { user, assertion: assertion.into(), expires, epoch })
+        grants.insert(token.clone(), Grant { user, expires, epoch })
     });
     HttpResponse::Ok().json(json!({
         "authorization": {
@@ -150,11 +150,7 @@ async fn start(request: HttpRequest, platform: Data<Platform>) -> HttpResponse {
     let nonce = (asked && behaviour.secure != super::Secure::Unsupported).then(|| platform.ids.secret());
     let sid = platform.ids.secret();
     let at = now();
-    let ticket = Ticket {
-        user: Arc::clone(&grant.user),
-        made_at: at,
-        secure: nonce.clone().map(|nonce| (nonce, Arc::clone(&grant.assertion))),
-    };
+    let ticket = Ticket { user: Arc::clone(&grant.user), made_at: at, nonce: nonce.clone() };
     platform.tickets.with(&sid, |tickets| {
         if tickets.len() >= 1024 && tickets.len().is_power_of_two() {
             tickets.retain(|_, ticket: &mut Ticket| at.since(ticket.made_at) <= behaviour.sid_ttl);

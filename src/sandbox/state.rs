@@ -151,7 +151,6 @@ impl Ids {
 #[derive(Clone)]
 pub(super) struct Grant {
     pub(super) user: Arc<User>,
-    pub(super) assertion: Arc<str>,
     pub(super) expires: Timestamp,
     /// The value of [`Platform::grant_epoch`] when it was given.
     pub(super) epoch: u64,
@@ -162,8 +161,8 @@ pub(super) struct Grant {
 pub(super) struct Ticket {
     pub(super) user: Arc<User>,
     pub(super) made_at: Timestamp,
-    /// The nonce and the assertion of the secure handshake.
-    pub(super) secure: Option<(String, Arc<str>)>,
+    /// The platform's half of the secure handshake, where one was asked for.
+    pub(super) nonce: Option<String>,
 }
 
 /// All of it.

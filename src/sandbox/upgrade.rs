@@ -1,5 +1,6 @@
 //! From a `sid` to a web socket (protocol.md 5).
 
+use std::collections::HashMap;
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,7 @@ use super::answer::{self, Struck};
 use super::behaviour::{Behaviour, Secure, StaleSid};
 use super::cut::{Frames, Knife};
 use super::faults::Endpoint;
+use super::jwt;
 use super::life::{self, Request};
 use super::socket::Socket;
 use super::state::{Platform, Ticket, locked, now};
@@ -48,7 +50,7 @@ pub(super) async fn upgrade(
     let Some(ticket) = redeem(&platform, &behaviour, parameters.sid.as_deref()) else {
         return stale(&request, payload, &behaviour);
     };
-    let selected = match handshake(&request, &behaviour, &ticket) {
+    let selected = match handshake(&request, &platform, &behaviour, &ticket) {
         Ok(selected) => selected,
         Err(refusal) => return Ok(*refusal),
     };
@@ -100,12 +102,16 @@ fn stale(
 }
 
 /// Checks the secure handshake where the ticket asks for it, and says which protocol is selected.
+///
+/// No source says that the assertion must be the very one of the grant, which may be weeks old: any that is good
+/// now and names the same user will do.
 fn handshake(
     request: &HttpRequest,
+    platform: &Platform,
     behaviour: &Behaviour,
     ticket: &Ticket,
 ) -> Result<Option<String>, Box<HttpResponse>> {
-    let Some((nonce, assertion)) = &ticket.secure else { return Ok(None) };
+    let Some(nonce) = &ticket.nonce else { return Ok(None) };
     let offered: Vec<&str> = request
         .headers()
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
@@ -113,15 +119,22 @@ fn handshake(
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .collect();
-    let jwt = format!("jwt|{assertion}");
     let nonce = format!("nonce|{nonce}");
-    let complete = ["x-rtm-v|1", &jwt, &nonce].iter().all(|value| offered.contains(value));
-    if !complete || behaviour.secure == Secure::Refuse {
+    let jwt = offered.iter().copied().find(|value| {
+        let Some(assertion) = value.strip_prefix("jwt|") else { return false };
+        let options = &platform.options;
+        // An assertion with a `jti` was used up by its grant; here it is shown, not used.
+        let mut unused = HashMap::new();
+        jwt::verify(assertion, &options.clients, &options.algorithms, now(), &mut unused)
+            .is_ok_and(|identity| identity.user == ticket.user.who.user)
+    });
+    let complete = offered.contains(&"x-rtm-v|1") && offered.contains(&nonce.as_str());
+    let Some(jwt) = jwt.filter(|_| complete && behaviour.secure != Secure::Refuse) else {
         let refusal = answer::error(StatusCode::FORBIDDEN, &json!(403), "secure handshake failed");
         return Err(Box::new(refusal));
-    }
+    };
     Ok(match behaviour.secure {
-        Secure::Jwt => Some(jwt),
+        Secure::Jwt => Some(jwt.to_owned()),
         Secure::Nonce => Some(nonce),
         Secure::Silent => None,
         Secure::Version | Secure::Unsupported | Secure::Refuse => Some("x-rtm-v|1".to_owned()),

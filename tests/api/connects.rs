@@ -222,6 +222,9 @@ fn the_secure_handshake_works_with_whatever_the_platform_selects() {
         ] {
             bridge.script.behave(|behaviour| behaviour.secure = secure);
             answered(&bridge, user, "continue").await;
+            // With the token that is there.
+            answered(&bridge, user, "new").await;
+            assert_eq!(bridge.script.observed(user).grants, 1);
         }
         bridge.script.behave(|behaviour| behaviour.secure = Secure::Refuse);
         let body = json!({"text": "hi", "turn": {"deadlineMs": 700}});

@@ -63,6 +63,13 @@ fn the_secure_handshake_wants_the_triple() {
             let link = caller.open(&url, &["x-rtm-v|1", &jwt, &nonce]).await.unwrap();
             assert_eq!(link.protocol.as_deref(), selected);
         }
+        // Any good assertion of the user, but of nobody else.
+        let later = format!("jwt|{}", caller.assertion(&json!({"aud": "later"})));
+        let (url, nonce) = start().await;
+        assert!(caller.open(&url, &["x-rtm-v|1", &later, &nonce]).await.is_ok());
+        let others = format!("jwt|{}", caller.assertion(&json!({"sub": "bob"})));
+        let (url, nonce) = start().await;
+        assert_eq!(caller.open(&url, &["x-rtm-v|1", &others, &nonce]).await.err(), Some(403));
         let (url, _) = start().await;
         assert_eq!(caller.open(&url, &[]).await.err(), Some(403));
         let (url, _) = start().await;
