@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{interval, sleep_until, timeout};
 use tracing::{Instrument as _, error, info_span};
 
 use super::budget::ConnectBudget;
@@ -271,10 +271,8 @@ impl Host for Shard {
     }
 
     async fn connect_permit(&self, bot: &Bot) {
-        let at = self.setup.budget.reserve(bot, self.clock.now());
-        let at = self.clock.instant(at);
-        if at > Instant::now() {
-            sleep_until(at).await;
+        while let Err(at) = self.setup.budget.take(bot, self.clock.now()) {
+            sleep_until(self.clock.instant(at)).await;
         }
     }
 
