@@ -247,6 +247,10 @@ impl Machine {
         }
         match self.link {
             Link::Waiting { .. } | Link::Cold if !wanted => self.link = Link::Cold,
+            Link::Connecting { .. } if !wanted => {
+                self.link = Link::Cold;
+                effects.push(Effect::Abandon);
+            }
             Link::Waiting { until, .. } if now < self.connect_at(until) => {}
             Link::Cold if now < self.connect_at(now) => {
                 let until = self.connect_at(now);
@@ -281,6 +285,7 @@ impl Machine {
     /// When the link wants a look although nothing happens.
     pub(super) fn link_wake_at(&self) -> Option<Timestamp> {
         match &self.link {
+            Link::Connecting { .. } if self.lane.is_empty() => self.keep_until,
             Link::Cold | Link::Connecting { .. } => None,
             Link::Waiting { until, .. } => Some(self.connect_at(*until)),
             Link::Open(socket) => {
