@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{interval, sleep_until, timeout};
-use tracing::{Instrument as _, error, info_span};
+use tracing::{Instrument as _, error, info_span, warn};
 
 use super::budget::ConnectBudget;
 use super::partition::Leases;
@@ -96,6 +96,8 @@ impl Shard {
                 _ = sweep.tick() => self.sweep().await,
             }
         }
+        // Whoever comes from now on, and whoever still waits in the queue, reads the store.
+        drop(commands);
         self.stop().await;
     }
 
@@ -196,6 +198,7 @@ impl Shard {
         mailbox: Rc<Mailbox>,
     ) {
         loop {
+            mailbox.forget_drain();
             let life = link::run(
                 Rc::clone(&self),
                 Arc::clone(&bot),
@@ -209,8 +212,13 @@ impl Shard {
                 Err(_) => {
                     self.setup.metrics.panics.inc();
                     error!("a conversation's task panicked, its open messages fail; this is a bug");
-                    link::fail_open(&*self, &bot, fence, &conversation).await;
-                    if mailbox.is_empty() {
+                    let failing = link::fail_open(&*self, &bot, fence, &conversation);
+                    let failed = AssertUnwindSafe(failing).catch_unwind().await;
+                    if failed.is_err() {
+                        // What is open stays in the store; the sweep brings it back in a second.
+                        self.setup.metrics.panics.inc();
+                    }
+                    if failed.is_err() || mailbox.is_empty() {
                         break;
                     }
                 }
@@ -239,15 +247,15 @@ impl Shard {
         for mailbox in self.live.borrow().values() {
             mailbox.post(Mail::Stop);
         }
+        self.watch.borrow_mut().clear();
         let gone = async {
             while !self.live.borrow().is_empty() {
                 self.calm.notified().await;
             }
         };
         if timeout(STOP, gone).await.is_err() {
-            error!(left = self.live.borrow().len(), "conversations did not stop in time");
+            warn!(left = self.live.borrow().len(), "conversations did not stop in time; their sockets are cut");
         }
-        self.watch.borrow_mut().clear();
         self.setup.leases.release(&self.setup.store).await;
     }
 }
