@@ -339,3 +339,6 @@ async fn open_shard(setup: Setup) -> Result<std::rc::Rc<Shard>, StartError> {
     setup.leases.keep(&setup.store).await;
     Ok(Shard::new(setup, connector, now))
 }
+
+#[cfg(test)]
+mod tests;

@@ -231,13 +231,15 @@ impl Shard {
         self.calm.notify_waiters();
     }
 
-    /// Lets the conversations go that have been idle longest, one in a hundred.
+    /// Lets the conversations go that have been idle longest: as many as are too many, one more, and one in a
+    /// hundred. Those that were told before and are not gone yet count among them: they are still the first.
     fn evict(&self) {
         let live = self.live.borrow();
         let mut idle: Vec<_> =
             live.values().filter_map(|mailbox| Some((mailbox.idle_since()?, mailbox))).collect();
         idle.sort_unstable_by_key(|(since, _)| *since);
-        for (_, mailbox) in idle.into_iter().take(self.setup.room.div_ceil(100)) {
+        let too_many = live.len().saturating_sub(self.setup.room) + 1 + self.setup.room / 100;
+        for (_, mailbox) in idle.into_iter().take(too_many) {
             mailbox.post(Mail::Drain);
         }
     }
@@ -254,7 +256,10 @@ impl Shard {
             }
         };
         if timeout(STOP, gone).await.is_err() {
-            warn!(left = self.live.borrow().len(), "conversations did not stop in time; their sockets are cut");
+            warn!(
+                left = self.live.borrow().len(),
+                "conversations did not stop in time; their sockets are cut"
+            );
         }
         self.setup.leases.release(&self.setup.store).await;
     }
@@ -279,6 +284,8 @@ impl Host for Shard {
     }
 
     async fn connect_permit(&self, bot: &Bot) {
+        #[cfg(test)]
+        super::tests::perhaps_panic(bot);
         while let Err(at) = self.setup.budget.take(bot, self.clock.now()) {
             sleep_until(self.clock.instant(at)).await;
         }
