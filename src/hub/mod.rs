@@ -275,6 +275,7 @@ impl Hub {
         let index = Partition::of(conversation).index() % self.shards.len();
         if let Some(shard) = self.shards.get(index)
             && shard.commands.send(command).await.is_err()
+            && !self.is_draining()
         {
             // The message is in the store; who waits for it reads it there.
             warn!("a shard has ended; a message waits in the store");

@@ -165,7 +165,7 @@ impl Machine {
     pub(super) fn on_welcome(&mut self, now: Timestamp, session_continues: bool) {
         let welcome = self.bot.welcome;
         if let Link::Open(socket) = &mut self.link
-            && socket.hold.is_some()
+            && socket.hold.is_some_and(|until| now < until)
         {
             socket.hold =
                 if session_continues { None } else { Some((now + welcome).min(socket.since + MAX_HOLD)) };
@@ -268,6 +268,11 @@ impl Machine {
     /// Whether a message may go out over the link now.
     pub(super) fn is_ready(&self, now: Timestamp) -> bool {
         matches!(&self.link, Link::Open(socket) if socket.hold.is_none_or(|until| now >= until))
+    }
+
+    /// Whether the bot may be greeting: the connection is fresh, and the first message is held for it.
+    pub(super) fn may_greet(&self, now: Timestamp) -> bool {
+        matches!(&self.link, Link::Open(socket) if socket.hold.is_some_and(|until| now < until))
     }
 
     /// The session this message wants, where that is not yet carried out.
