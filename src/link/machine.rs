@@ -63,6 +63,7 @@ pub struct Machine {
     seen: Seen,
     streams: Streams,
     draining: bool,
+    /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
     resting: bool,
 }
 
@@ -115,9 +116,17 @@ impl Machine {
     /// it does, deadlines come late and nothing else suffers.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Accepted(message) => self.on_accepted(message),
-            Input::Woken if self.lane.is_empty() => self.want_lane(),
-            Input::Woken | Input::Tick => {}
+            Input::Accepted(message) => {
+                self.resting = false;
+                self.on_accepted(message);
+            }
+            Input::Woken => {
+                self.resting = false;
+                if self.lane.is_empty() {
+                    self.want_lane();
+                }
+            }
+            Input::Tick => {}
             Input::Lane(open) => self.on_lane(open),
             Input::Stored => self.on_stored(effects),
             Input::Unknown => {
@@ -132,7 +141,6 @@ impl Machine {
             Input::History(page) => self.on_history(now, page, effects),
             Input::Drain => {
                 self.draining = true;
-                // Whoever asks is answered, also where nothing was left to do.
                 self.resting = false;
             }
         }
