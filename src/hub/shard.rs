@@ -209,7 +209,7 @@ impl Shard {
                 Err(_) => {
                     self.setup.metrics.panics.inc();
                     error!("a conversation's task panicked, its open messages fail; this is a bug");
-                    link::fail_open(&*self, fence, &conversation).await;
+                    link::fail_open(&*self, &bot, fence, &conversation).await;
                     if mailbox.is_empty() {
                         break;
                     }

@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 use super::backoff::Backoff;
 use super::host::Host;
 use super::input::{ConnectFailure, HistoryFailure};
+use super::tally;
 use crate::config::Bot;
 use crate::domain::{ConversationId, Entry, EntryBody, Outcome, Problem, ProblemKind, Timestamp, UserId};
 use crate::metrics::{Connect, Phase};
@@ -28,7 +29,7 @@ pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &Convers
             }
             Err(StoreError::Fenced) => return None,
             Err(error @ StoreError::Unknown(_)) => {
-                debug!(%conversation, %error, "the conversation could not be read; trying again");
+                debug!(bot = %conversation.bot, %error, "the conversation could not be read; trying again");
                 tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
             }
         }
@@ -36,7 +37,8 @@ pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &Convers
 }
 
 /// Fails everything that is open: its task panicked, and would again.
-pub async fn fail_open<H: Host>(host: &H, fence: Fence, conversation: &ConversationId) {
+pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation: &ConversationId) {
+    let metrics = host.bot_metrics(bot);
     let Some(open) = load(host, fence, conversation).await else { return };
     let now = host.clock().now();
     let mut record = open.record;
@@ -57,6 +59,9 @@ pub async fn fail_open<H: Host>(host: &H, fence: Fence, conversation: &Conversat
     }
     for open in open.lane {
         if let Ok(Some(message)) = host.store().message(conversation, open.accepted.id).await {
+            if let Some(metrics) = &metrics {
+                tally::turn(metrics, &message, message.accepted.accepted_at);
+            }
             host.tell(message);
         }
     }

@@ -109,10 +109,8 @@ impl<H: Host> Driver<H> {
     async fn run(mut self) -> Exit {
         self.step(Input::Tick);
         loop {
-            match self.settle().await {
-                None => {}
-                Some(Exit::Rested) if !self.mailbox.is_empty() => {}
-                Some(exit) => return self.leave(exit).await,
+            if let Some(exit) = self.settle().await {
+                return self.leave(exit).await;
             }
             self.arm();
             match self.event().await {
@@ -127,7 +125,6 @@ impl<H: Host> Driver<H> {
         if let Some(socket) = self.socket.take() {
             socket.close(1001).await;
         }
-        self.metrics.socket(self.state.metric(), None);
         exit
     }
 
@@ -183,15 +180,17 @@ impl<H: Host> Driver<H> {
             Effect::Ping => return self.ping().await,
             Effect::Close(code) => {
                 if let Some(socket) = self.socket.take() {
-                    debug!(conversation = %self.conversation, code, "closing the socket");
+                    debug!(bot = %self.bot.name, code, "closing the socket");
                     self.metrics.closed(Some(code));
                     Box::pin(socket.close(code)).await;
                 }
             }
             Effect::Abandon => {
-                info!(bot = %self.bot.name, "the platform fell silent; reconnecting");
-                self.metrics.closed(None);
-                self.socket = None;
+                self.connecting = None;
+                if self.socket.take().is_some() {
+                    info!(bot = %self.bot.name, "the platform fell silent; the socket is given up");
+                    self.metrics.closed(None);
+                }
             }
             Effect::ReadHistory(after) => self.read_history(after),
             Effect::Tell { message, head_at } => {
@@ -251,7 +250,7 @@ impl<H: Host> Driver<H> {
         match socket.send(text).await {
             Ok(()) => None,
             Err(error) => {
-                debug!(conversation = %self.conversation, %error, "could not send");
+                debug!(bot = %self.bot.name, %error, "could not send");
                 Box::pin(self.last_words()).await
             }
         }
@@ -345,13 +344,25 @@ impl<H: Host> Driver<H> {
                 Err(failure) => Input::ConnectFailed(failure),
             }));
         }
+        // Before the timer: after a stall, what has arrived in time must not be late.
+        if let Some(socket) = &mut self.socket {
+            let received = std::pin::pin!(socket.next()).poll(cx);
+            if let Poll::Ready(received) = received {
+                return Poll::Ready(Event::Input(self.received(received)));
+            }
+        }
         if self.armed.is_some() && self.timer.as_mut().poll(cx).is_ready() {
             self.armed = None;
             return Poll::Ready(Event::Input(Input::Tick));
         }
-        let Some(socket) = &mut self.socket else { return Poll::Pending };
-        let received = std::pin::pin!(socket.next()).poll(cx);
-        received.map(|received| Event::Input(self.received(received)))
+        Poll::Pending
+    }
+}
+
+impl<H> Drop for Driver<H> {
+    fn drop(&mut self) {
+        // Here and not where it leaves: a panic leaves too.
+        self.metrics.socket(self.state.metric(), None);
     }
 }
 
