@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The newest message ids, as hashes. The platform repeats frames after reconnects (protocol.md 10) and its
+/// The newest message ids, as hashes. The platform repeats frames after reconnects (protocol.md 5.6) and its
 /// history holds what the socket brought; both carry the same `messageId`.
 #[derive(Debug, Default)]
 pub(crate) struct Seen(VecDeque<u64>);
