@@ -48,31 +48,51 @@ pub async fn run<H: Host>(
     fence: Fence,
     mailbox: Rc<Mailbox>,
 ) -> Exit {
-    let Some(metrics) = host.bot_metrics(&bot) else { return Exit::Stopped };
-    let Some(open) = Box::pin(calls::load(&*host, fence, &conversation)).await else { return Exit::Fenced };
-    let now = host.clock().now();
-    let machine = Machine::new(Arc::clone(&bot), open, now, fastrand::u64(..));
-    let driver = Driver {
-        metrics,
-        host,
-        bot,
-        conversation,
-        fence,
-        mailbox,
-        machine,
-        effects: Vec::new(),
-        socket: None,
-        grant: Rc::default(),
-        connecting: None,
-        writing: None,
-        reading: None,
-        history: None,
-        timer: Box::pin(sleep_until(Instant::now())),
-        armed: None,
-        state: LinkState::Cold,
-        ping: 0,
+    // On the heap of their own, so that the task of an idle conversation is small.
+    let Some(mut driver) = Box::pin(Driver::open(host, bot, conversation, fence, mailbox)).await else {
+        return Exit::Fenced;
     };
-    driver.run().await
+    let exit = driver.run().await;
+    if let Some(socket) = driver.socket.take() {
+        Box::pin(socket.close(1001)).await;
+    }
+    exit
+}
+
+impl<H: Host> Driver<H> {
+    /// The driver of a conversation as the store knows it. None where it is no longer ours.
+    async fn open(
+        host: Rc<H>,
+        bot: Arc<Bot>,
+        conversation: ConversationId,
+        fence: Fence,
+        mailbox: Rc<Mailbox>,
+    ) -> Option<Box<Self>> {
+        let metrics = host.bot_metrics(&bot)?;
+        let open = calls::load(&*host, fence, &conversation).await?;
+        let now = host.clock().now();
+        let machine = Machine::new(Arc::clone(&bot), open, now, fastrand::u64(..));
+        Some(Box::new(Self {
+            metrics,
+            host,
+            bot,
+            conversation,
+            fence,
+            mailbox,
+            machine,
+            effects: Vec::new(),
+            socket: None,
+            grant: Rc::default(),
+            connecting: None,
+            writing: None,
+            reading: None,
+            history: None,
+            timer: Box::pin(sleep_until(Instant::now())),
+            armed: None,
+            state: LinkState::Cold,
+            ping: 0,
+        }))
+    }
 }
 
 struct Driver<H> {
@@ -106,26 +126,19 @@ enum Event {
 }
 
 impl<H: Host> Driver<H> {
-    async fn run(mut self) -> Exit {
+    async fn run(&mut self) -> Exit {
         self.step(Input::Tick);
         loop {
             if let Some(exit) = self.settle().await {
-                return self.leave(exit).await;
+                return exit;
             }
             self.arm();
             match self.event().await {
                 Event::Input(input) => self.step(input),
-                Event::Stop => return self.leave(Exit::Stopped).await,
-                Event::Fenced => return self.leave(Exit::Fenced).await,
+                Event::Stop => return Exit::Stopped,
+                Event::Fenced => return Exit::Fenced,
             }
         }
-    }
-
-    async fn leave(mut self, exit: Exit) -> Exit {
-        if let Some(socket) = self.socket.take() {
-            socket.close(1001).await;
-        }
-        exit
     }
 
     fn step(&mut self, input: Input) {
@@ -175,9 +188,9 @@ impl<H: Host> Driver<H> {
             Effect::Send(message) => {
                 self.metrics.frame_out("message");
                 let text = frame::message(&self.bot, &message);
-                return self.say(text).await;
+                return Box::pin(self.say(text)).await;
             }
-            Effect::Ping => return self.ping().await,
+            Effect::Ping => return Box::pin(self.ping()).await,
             Effect::Close(code) => {
                 if let Some(socket) = self.socket.take() {
                     debug!(bot = %self.bot.name, code, "closing the socket");
@@ -251,7 +264,7 @@ impl<H: Host> Driver<H> {
             Ok(()) => None,
             Err(error) => {
                 debug!(bot = %self.bot.name, %error, "could not send");
-                Box::pin(self.last_words()).await
+                self.last_words().await
             }
         }
     }
