@@ -63,6 +63,7 @@ pub struct Machine {
     seen: Seen,
     streams: Streams,
     draining: bool,
+    /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
     resting: bool,
 }
 
@@ -115,9 +116,17 @@ impl Machine {
     /// it does, deadlines come late and nothing else suffers.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Accepted(message) => self.on_accepted(message),
-            Input::Woken if self.lane.is_empty() => self.want_lane(),
-            Input::Woken | Input::Tick => {}
+            Input::Accepted(message) => {
+                self.resting = false;
+                self.on_accepted(message);
+            }
+            Input::Woken => {
+                self.resting = false;
+                if self.lane.is_empty() {
+                    self.want_lane();
+                }
+            }
+            Input::Tick => {}
             Input::Lane(open) => self.on_lane(open),
             Input::Stored => self.on_stored(effects),
             Input::Unknown => {
@@ -132,7 +141,6 @@ impl Machine {
             Input::History(page) => self.on_history(now, page, effects),
             Input::Drain => {
                 self.draining = true;
-                // Whoever asks is answered, also where nothing was left to do.
                 self.resting = false;
             }
         }
@@ -143,7 +151,11 @@ impl Machine {
     /// or a new message can move it.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
-        [turn, self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()].into_iter().flatten().min()
+        let refusal = self.refusal.as_ref().map(|(_, until)| *until);
+        [turn, refusal, self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How many messages have not ended.
@@ -163,6 +175,7 @@ impl Machine {
 
     /// All that follows from the state at this time, until nothing more does.
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
         self.tend_repair(now, effects);
         self.tend_turn(now, effects);
@@ -175,9 +188,10 @@ impl Machine {
         if let Some(write) = self.ledger.flush(now) {
             effects.push(Effect::Write(write));
         }
+        // A refusal is remembered here alone: to rest would be to ask the platform again with the next message.
         let resting = matches!(self.link, Link::Cold)
             && self.turn.is_none()
-            && (self.lane.is_empty() || self.draining)
+            && (self.draining || (self.lane.is_empty() && self.refusal.is_none()))
             && self.reading == Reading::Not
             && self.ledger.is_settled();
         if resting && !self.resting {

@@ -165,7 +165,7 @@ impl Machine {
     pub(super) fn on_welcome(&mut self, now: Timestamp, session_continues: bool) {
         let welcome = self.bot.welcome;
         if let Link::Open(socket) = &mut self.link
-            && socket.hold.is_some()
+            && socket.hold.is_some_and(|until| now < until)
         {
             socket.hold =
                 if session_continues { None } else { Some((now + welcome).min(socket.since + MAX_HOLD)) };
@@ -247,6 +247,10 @@ impl Machine {
         }
         match self.link {
             Link::Waiting { .. } | Link::Cold if !wanted => self.link = Link::Cold,
+            Link::Connecting { .. } if !wanted => {
+                self.link = Link::Cold;
+                effects.push(Effect::Abandon);
+            }
             Link::Waiting { until, .. } if now < self.connect_at(until) => {}
             Link::Cold if now < self.connect_at(now) => {
                 let until = self.connect_at(now);
@@ -266,6 +270,11 @@ impl Machine {
         matches!(&self.link, Link::Open(socket) if socket.hold.is_none_or(|until| now >= until))
     }
 
+    /// Whether the bot may be greeting: the connection is fresh, and the first message is held for it.
+    pub(super) fn may_greet(&self, now: Timestamp) -> bool {
+        matches!(&self.link, Link::Open(socket) if socket.hold.is_some_and(|until| now < until))
+    }
+
     /// The session this message wants, where that is not yet carried out.
     pub(super) fn wish(&self, message: &AcceptedMessage) -> Option<ConnectMode> {
         if self.ledger.record.session_done == Some(message.id) {
@@ -281,6 +290,7 @@ impl Machine {
     /// When the link wants a look although nothing happens.
     pub(super) fn link_wake_at(&self) -> Option<Timestamp> {
         match &self.link {
+            Link::Connecting { .. } if self.lane.is_empty() => self.keep_until,
             Link::Cold | Link::Connecting { .. } => None,
             Link::Waiting { until, .. } => Some(self.connect_at(*until)),
             Link::Open(socket) => {
@@ -315,8 +325,10 @@ impl Machine {
         (mode, None)
     }
 
+    /// When a connect that could begin at this time may: not while the platform has to be left alone.
     fn connect_at(&self, at: Timestamp) -> Timestamp {
-        self.ledger.record.blocked_until.map_or(at, |until| at.max(until))
+        let refused_until = self.refusal.as_ref().map(|(_, until)| *until);
+        [self.ledger.record.blocked_until, refused_until].into_iter().flatten().fold(at, Timestamp::max)
     }
 
     fn wait(&mut self, now: Timestamp, least: Duration) -> Link {
