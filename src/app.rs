@@ -4,8 +4,9 @@
 //! ends is written down here once (api.md 7):
 //!
 //! ```text
-//! signal ─► not ready ─ grace ─► 503 draining ─ no turn open, or 2/3 of drain_timeout ─► sockets closed,
-//! waits answered with the state of the moment, partitions released ─► listeners closed ─► end
+//! signal ─► not ready ─ grace ─► 503 draining ─ no turn open, or 2/3 of drain_timeout ─►
+//! waits answered with the state of the moment, sockets closed, partitions released, shard threads ended ─►
+//! listeners closed ─► end
 //! ```
 
 use std::net::{SocketAddr, TcpListener};
