@@ -22,7 +22,7 @@ pub use message::{
 };
 pub use problem::{Problem, ProblemKind};
 pub use rate::Window;
-pub use record::{LastTurn, Record};
+pub use record::{Fingerprint, LastTurn, Recent, Record};
 pub use reply::{Correlation, Reply};
 pub use time::Timestamp;
 pub use turn::{EndedBy, Outcome, Progress, Status};
