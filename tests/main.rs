@@ -3,6 +3,8 @@
 //! `#[cfg(test)]` on each module lets clippy see that its functions are tests' functions, which may unwrap.
 
 #[cfg(test)]
+mod api;
+#[cfg(test)]
 mod architecture;
 #[cfg(test)]
 mod cli;
@@ -12,3 +14,5 @@ mod contract;
 mod simulation;
 #[cfg(test)]
 mod store;
+#[cfg(test)]
+mod support;

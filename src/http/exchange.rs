@@ -26,7 +26,8 @@ pub(super) async fn serve(
 ) -> HttpResponse {
     let started = Instant::now();
     let trace = Trace::of(request.headers());
-    let span = tracing::info_span!(
+    // At debug level: a span costs microseconds, and what is said at higher levels names its trace itself.
+    let span = tracing::debug_span!(
         "request",
         http.method = %request.method(),
         http.route = route,
@@ -55,13 +56,13 @@ async fn answer(
         None => Err(HubError::Overloaded("open requests").into()),
     };
     result.unwrap_or_else(|failure| {
-        tell(&failure);
+        tell(&failure, trace);
         failure.response(request.uri().path(), trace)
     })
 }
 
 /// Logs a failure, once, here where it leaves us. Only an internal one may be a bug of ours.
-fn tell(failure: &Failure) {
+fn tell(failure: &Failure, trace: Trace) {
     let problem = failure.problem();
     match problem.kind {
         // A lost turn is logged where it is lost; this only hands it on.
@@ -69,7 +70,7 @@ fn tell(failure: &Failure) {
         kind if kind.status() < 500 => tracing::debug!(problem = kind.slug(), "refused"),
         // Said on purpose by a replica that goes away.
         ProblemKind::Draining => tracing::debug!(problem = problem.kind.slug(), "refused"),
-        kind => tracing::error!(problem = kind.slug(), detail = %problem.detail, "failed"),
+        kind => tracing::error!(trace_id = %trace, problem = kind.slug(), detail = %problem.detail, "failed"),
     }
 }
 

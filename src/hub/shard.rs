@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{interval, sleep_until, timeout};
-use tracing::{Instrument as _, error, info_span, warn};
+use tracing::{error, warn};
 
 use super::budget::ConnectBudget;
 use super::partition::Leases;
@@ -185,8 +185,7 @@ impl Shard {
         self.live.borrow_mut().insert(conversation.clone(), Rc::clone(&mailbox));
         self.setup.metrics.conversations.inc();
         self.setup.busy.fetch_add(1, Ordering::Relaxed);
-        let span = info_span!("conversation", %bot.name, user = tracing::field::Empty);
-        spawn(Rc::clone(self).live(bot, conversation, fence, mailbox).instrument(span));
+        spawn(Rc::clone(self).live(bot, conversation, fence, mailbox));
     }
 
     /// A conversation's life in memory, from its start until it has left.
@@ -211,7 +210,7 @@ impl Shard {
                 Ok(_) => break,
                 Err(_) => {
                     self.setup.metrics.panics.inc();
-                    error!("a conversation's task panicked, its open messages fail; this is a bug");
+                    error!(bot = %bot.name, "a conversation's task panicked, its open messages fail; this is a bug");
                     let failing = link::fail_open(&*self, &bot, fence, &conversation);
                     let failed = AssertUnwindSafe(failing).catch_unwind().await;
                     if failed.is_err() {

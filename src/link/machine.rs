@@ -151,7 +151,11 @@ impl Machine {
     /// or a new message can move it.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
-        [turn, self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()].into_iter().flatten().min()
+        let refusal = self.refusal.as_ref().map(|(_, until)| *until);
+        [turn, refusal, self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How many messages have not ended.
@@ -171,6 +175,7 @@ impl Machine {
 
     /// All that follows from the state at this time, until nothing more does.
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
         self.tend_repair(now, effects);
         self.tend_turn(now, effects);
@@ -183,9 +188,10 @@ impl Machine {
         if let Some(write) = self.ledger.flush(now) {
             effects.push(Effect::Write(write));
         }
+        // A refusal is remembered here alone: to rest would be to ask the platform again with the next message.
         let resting = matches!(self.link, Link::Cold)
             && self.turn.is_none()
-            && (self.lane.is_empty() || self.draining)
+            && (self.draining || (self.lane.is_empty() && self.refusal.is_none()))
             && self.reading == Reading::Not
             && self.ledger.is_settled();
         if resting && !self.resting {

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The [`Machine`] owns every hard question (what may be sent, what a reply belongs to, when a turn ends, what
-//! a broken link means) and does nothing itself; the [`driver`] does what it says and feeds back what happened.
+//! a broken link means) and does nothing itself; the `driver` does what it says and feeds back what happened.
 //! That is why all of it is tested without a socket and without a sleep.
 //!
 //! ```text

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::domain::Fingerprint;
 
-/// The newest message ids. The platform repeats frames after reconnects (protocol.md 10) and its history holds
+/// The newest message ids. The platform repeats frames after reconnects (protocol.md 5.6) and its history holds
 /// what the socket brought; both carry the same `messageId`.
 #[derive(Debug, Default)]
 pub(crate) struct Seen(VecDeque<Fingerprint>);

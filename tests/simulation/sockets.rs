@@ -161,6 +161,21 @@ fn a_refusal_for_good_fails_the_lane() {
 }
 
 #[test]
+fn a_refusal_for_good_is_remembered_for_a_while() {
+    let mut bench = Bench::new();
+    let rests = bench.rests;
+    bench.post();
+    bench.give(Input::ConnectFailed(ConnectFailure::Rejected("unknown bot".into())));
+    assert_eq!((bench.connects.len(), bench.rests), (1, rests));
+    bench.post();
+    assert_eq!((bench.end(), bench.connects.len()), ((0, "platform-rejected"), 1));
+    bench.pass(ms(5000));
+    assert_eq!(bench.rests, rests + 1);
+    bench.post();
+    assert_eq!(bench.connects.len(), 2);
+}
+
+#[test]
 fn an_outage_is_bridged_by_connects_that_follow_each_other() {
     let mut bench = Bench::with(|bot| bot.welcome = Duration::ZERO);
     bench.post();

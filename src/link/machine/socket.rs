@@ -325,8 +325,10 @@ impl Machine {
         (mode, None)
     }
 
+    /// When a connect that could begin at this time may: not while the platform has to be left alone.
     fn connect_at(&self, at: Timestamp) -> Timestamp {
-        self.ledger.record.blocked_until.map_or(at, |until| at.max(until))
+        let refused_until = self.refusal.as_ref().map(|(_, until)| *until);
+        [self.ledger.record.blocked_until, refused_until].into_iter().flatten().fold(at, Timestamp::max)
     }
 
     fn wait(&mut self, now: Timestamp, least: Duration) -> Link {

@@ -1,0 +1,285 @@
+//! What becomes of a message when the link breaks under it (api.md 1, "If the link breaks").
+
+use std::time::Duration;
+
+use rtm_bridge::sandbox::{Cut, Endpoint, Fault, Gate, Options, Step};
+use serde_json::{Value, json};
+
+use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};
+
+fn missed(text: &str) -> Step {
+    Step::OnlyHistory(text.to_owned())
+}
+
+fn body(deadline: u64) -> Value {
+    json!({"text": "hi", "turn": {"deadlineMs": deadline}})
+}
+
+/// A platform that remembers nothing.
+fn forgetful() -> Options {
+    Options { history: 0, ..quiet_platform() }
+}
+
+/// The correlations and texts of a message's replies.
+fn replies(message: &Value) -> Vec<(&str, &str)> {
+    let replies = message["replies"].as_array().unwrap();
+    replies.iter().map(|r| (r["correlation"].as_str().unwrap(), r["text"].as_str().unwrap())).collect()
+}
+
+fn sent(bridge: &TestBridge) -> usize {
+    bridge.script.observed("alice").messages.count()
+}
+
+#[test]
+fn what_is_not_sent_yet_is_sent_over_the_next_link() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).welcome = Duration::from_millis(1500)).await;
+        // The message is held for a welcome when the link breaks.
+        bridge.script.next_connect("alice", vec![Step::Close(1011)]);
+        bridge.script.next("alice", Step::reply("x"));
+        let message = bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(replies(&message), [("window", "x")]);
+        assert_eq!(sent(&bridge), 1);
+        assert_eq!(bridge.script.observed("alice").connects.count(), 2);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn what_was_missed_after_the_ack_is_read_from_history() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for (n, end) in [
+            Step::Drop(Cut::Fin),
+            Step::Drop(Cut::Reset),
+            Step::Close(1011),
+            Step::Close(1006),
+            Step::Close(1000),
+            Step::CloseWithoutCode,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            // A reset may take away what has not been read: it comes when the reply has.
+            let (said, gate) = (Step::Say("seen".to_owned()), Gate::new());
+            let read = Step::Until(gate.clone());
+            bridge.script.next("alice", vec![Step::Ack, said, read, missed("missed"), end.clone()]);
+            let location = bridge.post_async("alice", &body(20_000)).await;
+            bridge.read_when(&location, |message| message["status"] == "answering").await;
+            gate.open();
+            let message = bridge.ended(&location).await;
+            assert_eq!(replies(&message), [("window", "seen"), ("history", "missed")], "{end:?}");
+            assert_eq!(
+                (&message["endedBy"], &message["complete"]),
+                (&json!("quiet"), &json!(true)),
+                "{end:?}"
+            );
+            let seqs: Vec<_> =
+                message["replies"].as_array().unwrap().iter().map(|r| r["seq"].as_u64().unwrap()).collect();
+            assert!(seqs[0] < seqs[1]);
+            assert_eq!(sent(&bridge), n + 1, "nothing is sent again: {end:?}");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn the_same_link_may_break_again_and_again() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        bridge.script.next("alice", vec![Step::Ack, missed("first"), Step::Drop(Cut::Fin)]);
+        bridge.script.next_connect("alice", Vec::new());
+        bridge.script.next_connect("alice", vec![missed("second"), Step::Drop(Cut::Reset)]);
+        let body = json!({"text": "hi", "turn": {"expectReplies": 2, "deadlineMs": 20000}});
+        let message = bridge.post("alice", &body).await.message(200);
+        assert_eq!(replies(&message), [("history", "first"), ("history", "second")]);
+        assert_eq!(sent(&bridge), 1);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn history_may_prove_that_a_message_arrived() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).history_settle = Duration::from_secs(2)).await;
+        for delay in [0, 600] {
+            // Some platforms remember with a delay.
+            bridge.script.behave(|behaviour| behaviour.history_delay = Duration::from_millis(delay));
+            bridge.script.next("alice", vec![missed("missed"), Step::Drop(Cut::Reset)]);
+            let message = bridge.post("alice", &body(20_000)).await.message(200);
+            assert_eq!(replies(&message), [("history", "missed")]);
+            assert!(message["ackedAt"].is_string(), "{message}");
+        }
+        assert_eq!(sent(&bridge), 2);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_proved_message_without_a_reply_fails_at_its_deadline() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        bridge.script.next("alice", vec![Step::Drop(Cut::Fin)]);
+        let problem = bridge.post("alice", &body(2500)).await.problem(504, "no-reply");
+        assert!(problem["message"]["ackedAt"].is_string(), "{problem}");
+        assert_eq!(sent(&bridge), 1);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_message_that_nothing_proves_is_uncertain() {
+    run(async {
+        let bridge = spawn_bridge_on(forgetful(), |_| {}).await;
+        bridge.script.next("alice", vec![Step::Drop(Cut::Reset)]);
+        let problem = bridge.post("alice", &body(20_000)).await.problem(502, "uncertain");
+        let message = &problem["message"];
+        assert_eq!((&message["status"], &message["ackedAt"]), (&json!("failed"), &Value::Null));
+        assert!(message["sentAt"].is_string());
+        let seen = bridge.script.observed("alice");
+        assert_eq!(seen.messages.count(), 1);
+        assert!(seen.history_reads >= 2, "{}", seen.history_reads);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn where_history_cannot_be_read_nothing_is_proved() {
+    run(async {
+        for history in [true, false] {
+            let bridge = spawn_bridge(|config| bot(config).history = history).await;
+            bridge.script.fault(Endpoint::History, Fault::Status(403));
+            bridge.script.next("alice", vec![missed("never read"), Step::Drop(Cut::Fin)]);
+            bridge.post("alice", &body(20_000)).await.problem(502, "uncertain");
+            // The next message goes its way.
+            bridge.script.next("alice", Step::reply("x"));
+            bridge.post("alice", &body(20_000)).await.message(200);
+            bridge.finish().await;
+        }
+    });
+}
+
+#[test]
+fn what_nothing_proves_is_sent_again_under_the_same_id_where_that_is_wanted() {
+    run(async {
+        let bridge = spawn_bridge_on(forgetful(), |_| {}).await;
+        bridge.script.next("alice", vec![Step::Drop(Cut::Reset)]);
+        bridge.script.next("alice", Step::reply("at last"));
+        let body = json!({"text": "hi", "resend": "auto", "turn": {"expectReplies": 1, "deadlineMs": 20000}});
+        let message = bridge.post("alice", &body).await.message(200);
+        assert_eq!(replies(&message), [("window", "at last")]);
+        let heard = bridge.script.observed("alice").messages;
+        assert_eq!(heard.count(), 2);
+        assert_eq!(heard[0].client_message_id, heard[1].client_message_id);
+        assert_eq!(heard[0].client_message_id, message["clientMessageId"]);
+        assert_eq!(heard[0].text, heard[1].text);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn what_is_proved_is_never_sent_again() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        bridge.script.next("alice", vec![missed("missed"), Step::Drop(Cut::Reset)]);
+        let body = json!({"text": "hi", "resend": "auto", "turn": {"expectReplies": 1, "deadlineMs": 20000}});
+        let message = bridge.post("alice", &body).await.message(200);
+        assert_eq!(replies(&message), [("history", "missed")]);
+        assert_eq!(sent(&bridge), 1);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_block_fails_the_turn_and_is_respected() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        bridge.script.next("alice", vec![Step::Ack, Step::Say("half".to_owned()), Step::Close(1008)]);
+        let answer = bridge.post("alice", &body(20_000)).await;
+        let problem = answer.problem(502, "bot-blocked");
+        assert!((50..=60).contains(&answer.retry_after()), "{answer}");
+        assert_eq!(problem["message"]["status"], "failed");
+        // A deadline before the end of the block is hopeless: nobody is kept waiting, nobody asks the platform.
+        for _ in 0..3 {
+            let answer = bridge.post("alice", &body(20_000)).await;
+            answer.problem(502, "bot-blocked");
+            assert!((30..=60).contains(&answer.retry_after()), "{answer}");
+        }
+        assert_eq!(bridge.script.totals().starts, 1);
+        assert_eq!(sent(&bridge), 1);
+        // Others are not concerned.
+        bridge.script.next("bob", Step::reply("x"));
+        bridge.post("bob", &body(20_000)).await.message(200);
+        assert_eq!(bridge.metric(r#"rtm_bridge_sockets{bot="sandbox",state="blocked"}"#).await, 1.0);
+        assert_eq!(
+            bridge.metric(r#"rtm_bridge_turns_total{bot="sandbox",outcome="bot-blocked"}"#).await,
+            4.0
+        );
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn the_platforms_own_rate_limit_is_such_a_block() {
+    run(async {
+        let bridge = spawn_bridge_on(Options { rate_per_minute: 2, ..quiet_platform() }, |_| {}).await;
+        for _ in 0..2 {
+            bridge.post("alice", &body(20_000)).await.message(200);
+        }
+        let answer = bridge.post("alice", &body(20_000)).await;
+        answer.problem(502, "bot-blocked");
+        assert_eq!(sent(&bridge), 2);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_message_that_is_too_large_for_the_platform_fails_alone() {
+    run(async {
+        let bridge = spawn_bridge_on(Options { payload_limit: 8192, ..quiet_platform() }, |_| {}).await;
+        let large = json!({"text": "x".repeat(20_000), "resend": "auto"});
+        let problem = bridge.post("alice", &large).await.problem(413, "payload-too-large");
+        assert_eq!(problem["message"]["status"], "failed");
+        bridge.script.next("alice", Step::reply("x"));
+        bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(bridge.script.observed("alice").connects.count(), 2);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_peer_that_died_without_a_word_is_noticed() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).ping_interval = Duration::from_millis(300)).await;
+        bridge.script.next("alice", vec![Step::Ack, missed("missed"), Step::Hang]);
+        let message = bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(replies(&message), [("history", "missed")]);
+        assert_eq!(bridge.script.observed("alice").connects.count(), 2);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn an_expired_token_does_not_keep_history_shut() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let steps = vec![Step::Ack, missed("missed"), Step::ExpireTokens, Step::Drop(Cut::Fin)];
+        bridge.script.next("alice", steps);
+        let message = bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(replies(&message), [("history", "missed")]);
+        assert_eq!(bridge.script.totals().grants, 2);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn history_that_fails_for_a_while_is_read_again() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).history_settle = Duration::from_secs(1)).await;
+        bridge.script.fault_next(Endpoint::History, 1, Fault::Status(503));
+        bridge.script.next("alice", vec![Step::Ack, missed("missed"), Step::Drop(Cut::Fin)]);
+        let message = bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(replies(&message), [("history", "missed")]);
+        bridge.finish().await;
+    });
+}

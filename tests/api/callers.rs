@@ -1,0 +1,170 @@
+//! Who may do what (api.md 6).
+
+use std::sync::Arc;
+
+use rtm_bridge::config::{Bot, Caller, Config, Scopes};
+use rtm_bridge::domain::BotName;
+use rtm_bridge::sandbox::{Options, Step};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+use crate::support::{Answer, Request, TestBridge, bot, quiet_platform, run, spawn_bridge_on};
+
+const SEND: Scopes = Scopes { send: true, read: false, admin: false };
+const READ: Scopes = Scopes { send: false, read: true, admin: false };
+const ADMIN: Scopes = Scopes { send: false, read: false, admin: true };
+
+/// A caller whose key is its name.
+fn caller(name: &str, scopes: Scopes) -> Caller {
+    Caller {
+        name: name.to_owned(),
+        key_sha256: Sha256::digest(name).into(),
+        scopes,
+        bots: None,
+        user_prefix: String::new(),
+        rate_per_minute: 0,
+        max_open_requests: 0,
+        webhook_secrets: Vec::new(),
+    }
+}
+
+/// A bridge with two bots and several callers.
+async fn guarded() -> TestBridge {
+    let platform = Options { bots: vec!["st-sandbox".to_owned(), "st-2".to_owned()], ..quiet_platform() };
+    let bridge = spawn_bridge_on(platform, |config: &mut Config| {
+        let second = Bot {
+            name: BotName::new("second").unwrap(),
+            task_bot_id: "st-2".to_owned(),
+            ..bot(config).clone()
+        };
+        config.bots.push(Arc::new(second));
+        let only = |name: &str| Some(vec![BotName::new(name).unwrap()]);
+        config.callers = vec![
+            caller("sends", SEND),
+            caller("reads", READ),
+            caller("administers", ADMIN),
+            Caller { bots: only("second"), ..caller("second-only", SEND) },
+            Caller { user_prefix: "acme-".to_owned(), ..caller("acme-only", SEND) },
+        ];
+    })
+    .await;
+    bridge.script.bot(|_, _| Step::reply("x"));
+    bridge
+}
+
+/// A message under a key.
+async fn send(bridge: &TestBridge, key: &str, user: &str, query: &str) -> Answer {
+    let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+    let request = Request::new("POST", format!("/conversations/{user}/messages{query}")).json(&body);
+    bridge.send(request.header("Authorization", &format!("Bearer {key}"))).await
+}
+
+#[test]
+fn who_is_not_known_is_401() {
+    run(async {
+        let bridge = guarded().await;
+        let request = || Request::message("alice", &json!({"text": "hi"}));
+        for authorization in [
+            None,
+            Some(""),
+            Some("Bearer"),
+            Some("Bearer "),
+            Some("Bearer nobody"),
+            Some("Basic c2VuZHM6"),
+            Some("sends"),
+            Some("Bearer sends reads"),
+        ] {
+            let request = match authorization {
+                Some(value) => request().header("Authorization", value),
+                None => request(),
+            };
+            let answer = bridge.send(request).await;
+            let problem = answer.problem(401, "unauthorized");
+            assert!(answer.header("www-authenticate").unwrap().starts_with("Bearer"), "{answer}");
+            assert!(!problem["detail"].as_str().unwrap().contains("nobody"), "keys are not repeated");
+        }
+        let get = bridge.api.get("/conversations/alice/messages/01JD9ZZZZZZZZZZZZZZZZZZZZZ").await;
+        get.problem(401, "unauthorized");
+        // Whoever is not known learns nothing of what is there.
+        let body = json!({"txt": 1});
+        let wrong = Request::new("POST", "/conversations/alice/messages?bot=nobody").json(&body);
+        bridge.send(wrong).await.problem(401, "unauthorized");
+        // The scheme's name has no case.
+        bridge.send(request().header("Authorization", "bearer sends")).await.message(200);
+        // What describes the API is for everybody.
+        for target in ["/docs", "/openapi.json", "/problems/unauthorized"] {
+            assert_eq!(bridge.api.get(target).await.status, 200, "{target}");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn no_scope_includes_another() {
+    run(async {
+        let bridge = guarded().await;
+        let answer = send(&bridge, "sends", "alice", "").await;
+        answer.message(200);
+        let location = answer.header("location").unwrap().to_owned();
+        for key in ["reads", "administers"] {
+            send(&bridge, key, "alice", "").await.problem(403, "forbidden");
+        }
+        for (key, status) in [("reads", 200), ("sends", 403), ("administers", 403)] {
+            let request = Request::get(location.clone());
+            let answer = bridge.send(request.header("Authorization", &format!("Bearer {key}"))).await;
+            assert_eq!(answer.status, status, "{key}: {answer}");
+            if status == 403 {
+                answer.problem(403, "forbidden");
+            }
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_caller_may_be_limited_to_bots() {
+    run(async {
+        let bridge = guarded().await;
+        let answer = send(&bridge, "second-only", "alice", "?bot=second").await;
+        assert_eq!(answer.message(200)["bot"], "second");
+        assert!(answer.header("location").unwrap().ends_with("?bot=second"));
+        // The default bot, a bot by name, and one that does not exist are all the same to it.
+        for query in ["", "?bot=sandbox", "?bot=nobody"] {
+            send(&bridge, "second-only", "alice", query).await.problem(403, "forbidden");
+        }
+        assert_eq!(bridge.script.observed(("st-2", "alice")).messages.count(), 1);
+        assert_eq!(bridge.script.totals().messages, 1);
+        // Who may use all learns which do not exist.
+        send(&bridge, "sends", "alice", "?bot=nobody").await.problem(404, "not-found");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_caller_may_be_limited_to_users_by_their_prefix() {
+    run(async {
+        let bridge = guarded().await;
+        send(&bridge, "acme-only", "acme-alice", "").await.message(200);
+        send(&bridge, "acme-only", "%61cme-bob", "").await.message(200);
+        for user in ["alice", "Acme-alice", "%20acme-alice", "acme"] {
+            send(&bridge, "acme-only", user, "").await.problem(403, "forbidden");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn the_same_user_of_two_bots_has_two_conversations() {
+    run(async {
+        let bridge = guarded().await;
+        let answer = send(&bridge, "sends", "alice", "?bot=second").await;
+        let id = answer.message(200)["id"].as_str().unwrap().to_owned();
+        let read = |query: &str| {
+            let target = format!("/conversations/alice/messages/{id}{query}");
+            bridge.send(Request::get(target).header("Authorization", "Bearer reads"))
+        };
+        read("?bot=second").await.message(200);
+        read("").await.problem(404, "not-found");
+        bridge.finish().await;
+    });
+}

@@ -1,0 +1,345 @@
+//! How the bridge connects for a user: sessions, credentials, handshakes, keep-alive, idleness.
+
+use std::time::Duration;
+
+use rtm_bridge::config::{Algorithm, Bot, ConnectionStyle};
+use rtm_bridge::sandbox::{
+    CLIENT_ID, Client, ClientKey, Cut, Ending, Endpoint, Expiry, Fault, Options, RetryAfter, Secure, Step,
+};
+use serde_json::{Value, json};
+
+use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};
+
+/// A message that is answered.
+async fn answered(bridge: &TestBridge, user: &str, session: &str) {
+    bridge.script.next(user, Step::reply("x"));
+    let body = json!({"text": "hi", "session": session, "turn": {"expectReplies": 1}});
+    bridge.post(user, &body).await.message(200);
+}
+
+/// A message that has little time.
+async fn hurried(bridge: &TestBridge, slug: &str) -> Value {
+    let body = json!({"text": "hi", "turn": {"deadlineMs": 700}});
+    let problem = bridge.post("alice", &body).await.problem(502, slug);
+    assert_eq!(problem["message"]["status"], "failed");
+    assert_eq!(problem["message"]["error"]["detail"], problem["detail"]);
+    assert_eq!(bridge.script.totals().messages, 0, "it was not sent");
+    problem
+}
+
+fn modes(bridge: &TestBridge, user: &str) -> Vec<String> {
+    let connects = bridge.script.observed(user).connects;
+    connects.iter().map(|c| c.mode.clone().unwrap_or_default()).collect()
+}
+
+#[test]
+fn a_session_goes_on_or_begins_anew_as_asked() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        answered(&bridge, "alice", "continue").await;
+        answered(&bridge, "alice", "new").await;
+        answered(&bridge, "alice", "newKeepAgent").await;
+        answered(&bridge, "alice", "continue").await;
+        bridge.script.drop_sockets("alice", Cut::Fin);
+        bridge.script.connected("alice", 4).await;
+        answered(&bridge, "alice", "continue").await;
+        assert_eq!(modes(&bridge, "alice"), ["Default", "Start_New", "Start_New_Resume_Agent", "Reconnect"]);
+        let seen = bridge.script.observed("alice");
+        let sockets: Vec<_> = seen.messages.iter().map(|heard| heard.socket).collect();
+        let connects: Vec<_> = seen.connects.iter().map(|connected| connected.socket).collect();
+        assert_eq!(sockets, [connects[0], connects[1], connects[2], connects[2], connects[3]]);
+        // The socket of the old session was closed in good order.
+        assert_eq!(seen.closes[0].how, Ending::ByClient(Some(1000)));
+        assert_eq!(seen.closes[1].how, Ending::ByClient(Some(1000)));
+        assert_eq!(seen.grants, 1, "one token does for all");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn an_old_platform_is_asked_in_its_own_words() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).connection_mode = ConnectionStyle::IsReconnect).await;
+        answered(&bridge, "alice", "continue").await;
+        bridge.script.drop_sockets("alice", Cut::Reset);
+        bridge.script.connected("alice", 2).await;
+        answered(&bridge, "alice", "continue").await;
+        answered(&bridge, "alice", "new").await;
+        let connects = bridge.script.observed("alice").connects;
+        let asked: Vec<_> = connects.iter().map(|c| (c.is_reconnect, c.mode.is_some())).collect();
+        assert_eq!(asked, [(false, false), (true, false), (false, false)]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn an_expired_token_costs_one_new_grant() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        answered(&bridge, "alice", "continue").await;
+        for (n, spelling) in [Expiry::Status, Expiry::Code, Expiry::Message].into_iter().enumerate() {
+            bridge.script.behave(|behaviour| behaviour.expiry = spelling);
+            bridge.script.expire_tokens();
+            bridge.script.drop_sockets("alice", Cut::Fin);
+            let seen = bridge.script.connected("alice", n + 2).await;
+            assert_eq!(seen.grants, n + 2, "{spelling:?}");
+            answered(&bridge, "alice", "continue").await;
+        }
+        assert_eq!(bridge.script.totals().grants, 4);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_platform_that_fails_for_a_while_is_tried_again() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for (n, (endpoint, fault)) in [
+            (Endpoint::Grant, Fault::Status(503)),
+            (Endpoint::Grant, Fault::Html(502)),
+            (Endpoint::Grant, Fault::Drop),
+            (Endpoint::Start, Fault::Status(500)),
+            (Endpoint::Start, Fault::Html(502)),
+            (Endpoint::Start, Fault::Empty),
+            (Endpoint::Start, Fault::Body(200, "[]".to_owned())),
+            (Endpoint::Upgrade, Fault::Status(503)),
+            (Endpoint::Upgrade, Fault::Drop),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let user = format!("user-{n}");
+            bridge.script.fault_next(endpoint, 1, fault.clone());
+            answered(&bridge, &user, "continue").await;
+            let seen = bridge.script.observed(user.as_str());
+            assert_eq!((seen.messages.count(), seen.connects.count()), (1, 1), "{endpoint:?} {fault:?}");
+        }
+        assert_eq!(bridge.script.totals().grants, 9 + 3, "only what failed was tried again");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_platform_that_is_busy_is_left_alone_as_long_as_it_says() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for (user, endpoint, retry) in [
+            ("a", Endpoint::Grant, RetryAfter::Seconds(1)),
+            ("b", Endpoint::Start, RetryAfter::Date(Duration::from_secs(2))),
+            ("c", Endpoint::Start, RetryAfter::Missing),
+        ] {
+            bridge.script.fault_next(endpoint, 1, Fault::RateLimited(retry));
+            let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+            bridge.script.next(user, Step::reply("x"));
+            let location = bridge.post_async(user, &body).await;
+            let seen = bridge.script.connected(user, 1).await;
+            let message = bridge.ended(&location).await;
+            assert_eq!(message["status"], "answered");
+            let accepted: jiff::Timestamp = message["acceptedAt"].as_str().unwrap().parse().unwrap();
+            let connected: jiff::Timestamp = seen.connects[0].at.to_string().parse().unwrap();
+            let waited = connected.duration_since(accepted).as_millis();
+            // A date has whole seconds: up to one is lost in writing it.
+            assert!(waited >= if retry == RetryAfter::Missing { 0 } else { 950 }, "{user}: {waited} ms");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_platform_that_stays_away_is_unavailable_at_the_deadline() {
+    run(async {
+        for (endpoint, fault, words) in [
+            (Endpoint::Grant, Fault::Status(503), "503"),
+            (Endpoint::Grant, Fault::Html(502), "502"),
+            (Endpoint::Start, Fault::Empty, "lacks what was asked for"),
+            (Endpoint::Start, Fault::RateLimited(RetryAfter::Seconds(30)), "429"),
+            (Endpoint::Upgrade, Fault::Status(502), "502"),
+            (Endpoint::Start, Fault::Hang, ""),
+        ] {
+            let bridge = spawn_bridge(|_| {}).await;
+            bridge.script.fault(endpoint, fault.clone());
+            let problem = hurried(&bridge, "platform-unavailable").await;
+            assert!(problem["detail"].as_str().unwrap().contains(words), "{fault:?}: {problem}");
+            bridge.finish().await;
+        }
+    });
+}
+
+#[test]
+fn a_platform_that_is_not_there_is_unavailable() {
+    run(async {
+        // Nobody listens on port 1.
+        let nowhere = |bot: &mut Bot| bot.platform = "http://127.0.0.1:1".parse().unwrap();
+        let bridge = spawn_bridge(|config| nowhere(bot(config))).await;
+        hurried(&bridge, "platform-unavailable").await;
+        let series = r#"rtm_bridge_connects_total{bot="sandbox",phase="grant",result="unavailable"}"#;
+        assert!(bridge.metric(series).await >= 1.0);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn wrong_credentials_are_told_in_the_platforms_words() {
+    run(async {
+        for (change, words) in [
+            ((|bot| bot.client_secret = "wrong".into()) as fn(&mut Bot), "invalid signature"),
+            (|bot| bot.client_id = "cs-nobody".to_owned(), "unknown client"),
+        ] {
+            let bridge = spawn_bridge(|config| change(bot(config))).await;
+            let body = json!({"text": "hi"});
+            let problem = bridge.post("alice", &body).await.problem(502, "platform-rejected");
+            assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+            assert_eq!(problem["message"]["status"], "failed");
+            // For a while it is not asked again: nothing would change.
+            bridge.post("alice", &body).await.problem(502, "platform-rejected");
+            assert_eq!(bridge.script.totals().grants, 1);
+            let series = r#"rtm_bridge_connects_total{bot="sandbox",phase="grant",result="rejected"}"#;
+            assert_eq!(bridge.metric(series).await, 1.0);
+            bridge.finish().await;
+        }
+    });
+}
+
+#[test]
+fn a_bot_that_is_not_known_is_rejected() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).task_bot_id = "st-nobody".to_owned()).await;
+        bridge.post("alice", &json!({"text": "hi"})).await.problem(502, "platform-rejected");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn the_secure_handshake_works_with_whatever_the_platform_selects() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).secure_rtm = true).await;
+        for (user, secure) in [
+            ("a", Secure::Version),
+            ("b", Secure::Jwt),
+            ("c", Secure::Nonce),
+            ("d", Secure::Silent),
+            ("e", Secure::Unsupported),
+        ] {
+            bridge.script.behave(|behaviour| behaviour.secure = secure);
+            answered(&bridge, user, "continue").await;
+        }
+        bridge.script.behave(|behaviour| behaviour.secure = Secure::Refuse);
+        let body = json!({"text": "hi", "turn": {"deadlineMs": 700}});
+        bridge.post("f", &body).await.problem(502, "platform-unavailable");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_socket_base_replaces_the_host_that_the_platform_names() {
+    run(async {
+        let bridge = spawn_bridge(|config| {
+            let bot = bot(config);
+            let mut base = bot.platform.clone();
+            base.set_scheme("ws").unwrap();
+            bot.socket_base = Some(base);
+        })
+        .await;
+        bridge.script.behave(|behaviour| behaviour.url_base = Some("ws://dummy.example:80".to_owned()));
+        answered(&bridge, "alice", "continue").await;
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_bot_may_sign_with_a_private_key() {
+    run(async {
+        let public = include_str!("../fixtures/rsa.public.pem").to_owned();
+        let key = ClientKey::RsaPublicPem(public);
+        for algorithm in [Algorithm::Rs256, Algorithm::Rs512] {
+            let clients = vec![Client { id: CLIENT_ID.to_owned(), key: key.clone() }];
+            let bridge = spawn_bridge_on(Options { clients, ..quiet_platform() }, |config| {
+                let bot = bot(config);
+                bot.algorithm = algorithm;
+                bot.client_secret = include_str!("../fixtures/rsa.pem").into();
+            })
+            .await;
+            answered(&bridge, "alice", "continue").await;
+            bridge.finish().await;
+        }
+    });
+}
+
+#[test]
+fn an_idle_socket_is_closed_and_opened_when_it_is_needed() {
+    run(async {
+        let idle = Duration::from_millis(200);
+        let bridge = spawn_bridge(|config| bot(config).idle_ttl = Some(idle)).await;
+        answered(&bridge, "alice", "continue").await;
+        let seen = bridge.script.closed("alice", 1).await;
+        assert_eq!(seen.closes[0].how, Ending::ByClient(Some(1000)));
+        assert_eq!(seen.connects.count(), 1);
+        answered(&bridge, "alice", "continue").await;
+        assert_eq!(modes(&bridge, "alice"), ["Default", "Reconnect"]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn idle_sockets_give_way_where_there_is_no_room() {
+    run(async {
+        let bridge = spawn_bridge(|config| config.server.max_sockets = 1).await;
+        answered(&bridge, "alice", "continue").await;
+        answered(&bridge, "bob", "continue").await;
+        let seen = bridge.script.closed("alice", 1).await;
+        assert_eq!(seen.closes[0].how, Ending::ByClient(Some(1000)));
+        assert_eq!(bridge.script.observed("bob").closes.count(), 0);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn an_open_socket_is_pinged() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).ping_interval = Duration::from_millis(100)).await;
+        answered(&bridge, "alice", "continue").await;
+        let seen = bridge.script.observed_when("alice", |seen| seen.pings + seen.ws_pings >= 3).await;
+        assert_eq!(seen.connects.count(), 1);
+        assert!(
+            bridge.metric(r#"rtm_bridge_frames_total{bot="sandbox",direction="out",type="ping"}"#).await
+                >= 1.0
+        );
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_link_that_is_lost_while_idle_comes_back() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        answered(&bridge, "alice", "continue").await;
+        for (n, code) in [1001, 1011, 1012, 4000].into_iter().enumerate() {
+            bridge.script.push("alice", vec![Step::Close(code)]);
+            bridge.script.connected("alice", n + 2).await;
+        }
+        answered(&bridge, "alice", "continue").await;
+        for code in ["1001", "1011", "1012", "other"] {
+            let series = format!(r#"rtm_bridge_socket_closes_total{{bot="sandbox",code="{code}"}}"#);
+            assert_eq!(bridge.metric(&series).await, 1.0, "{code}");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_link_that_the_platform_ends_while_idle_stays_closed_until_it_is_needed() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        answered(&bridge, "alice", "continue").await;
+        bridge.script.push("alice", vec![Step::Close(1000)]);
+        bridge.script.closed("alice", 1).await;
+        let state = |state| format!(r#"rtm_bridge_sockets{{bot="sandbox",state="{state}"}}"#);
+        while bridge.metric(&state("ready")).await > 0.0 {}
+        for other in ["connecting", "backing_off"] {
+            assert_eq!(bridge.metric(&state(other)).await, 0.0, "{other}");
+        }
+        assert_eq!(bridge.script.observed("alice").connects.count(), 1);
+        answered(&bridge, "alice", "continue").await;
+        bridge.finish().await;
+    });
+}

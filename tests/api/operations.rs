@@ -1,0 +1,225 @@
+//! Probes, metrics and shutdown (api.md 7).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use rtm_bridge::sandbox::{Ending, Gate, Step};
+use serde_json::{Value, json};
+
+use crate::support::{Request, TestBridge, run, spawn_bridge};
+
+#[test]
+fn a_bridge_that_runs_is_alive_and_ready() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        assert_eq!(bridge.admin.get("/livez").await.status, 200);
+        let ready = bridge.admin.get("/readyz").await;
+        assert_eq!(ready.status, 200);
+        let checks = ready.json()["checks"].clone();
+        assert!(checks.as_array().unwrap().iter().all(|check| check["ok"] == true), "{checks}");
+        bridge.admin.get("/conversations/alice/messages").await.problem(404, "not-found");
+        let post = bridge.admin.send(Request::new("POST", "/readyz")).await;
+        post.problem(405, "method-not-allowed");
+        assert_eq!(post.header("allow"), Some("GET, HEAD"));
+        bridge.finish().await;
+    });
+}
+
+/// The samples of a scrape, each checked against the text format (version 0.0.4): every sample belongs to a
+/// family with help and type, and is written once.
+async fn scrape(bridge: &TestBridge) -> HashMap<String, f64> {
+    let answer = bridge.admin.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"), "{answer}");
+    assert!(answer.text().ends_with('\n'));
+    let mut family = String::new();
+    let mut samples = HashMap::new();
+    for line in answer.text().lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            family = help.split(' ').next().unwrap().to_owned();
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, family);
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+        } else {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            assert!(series.starts_with(&family), "{line} in {family}");
+            assert!(samples.insert(series.to_owned(), value.parse().unwrap()).is_none(), "{line} twice");
+        }
+    }
+    samples
+}
+
+#[test]
+fn metrics_move_with_what_happens() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let before = scrape(&bridge).await;
+        bridge.script.next("alice", vec![Step::Ack, Step::Say("x".to_owned()), Step::WaitingForInput]);
+        bridge.post("alice", &json!({"text": "hi"})).await.message(200);
+        bridge.script.next("alice", vec![Step::Ack]);
+        let body = json!({"text": "hi", "turn": {"deadlineMs": 500}});
+        bridge.post("alice", &body).await.problem(504, "no-reply");
+        bridge.script.push("alice", vec![Step::Close(1000)]);
+        bridge.script.closed("alice", 1).await;
+        while bridge.metric(r#"rtm_bridge_socket_closes_total{bot="sandbox",code="1000"}"#).await < 1.0 {}
+        bridge.api.get("/nowhere").await.problem(404, "not-found");
+
+        let after = scrape(&bridge).await;
+        let messages = "/conversations/{user}/messages";
+        for (series, moved) in [
+            (r#"turns_total{bot="sandbox",outcome="inputWait"}"#.to_owned(), 1.0),
+            (r#"turns_total{bot="sandbox",outcome="no-reply"}"#.to_owned(), 1.0),
+            (r#"turns_total{bot="sandbox",outcome="no-ack"}"#.to_owned(), 0.0),
+            (r#"turn_seconds_count{bot="sandbox",part="queue"}"#.to_owned(), 2.0),
+            (r#"turn_seconds_count{bot="sandbox",part="connect"}"#.to_owned(), 2.0),
+            (r#"turn_seconds_count{bot="sandbox",part="ack"}"#.to_owned(), 2.0),
+            (r#"turn_seconds_count{bot="sandbox",part="first_reply"}"#.to_owned(), 1.0),
+            (r#"turn_seconds_count{bot="sandbox",part="end"}"#.to_owned(), 2.0),
+            (r#"connects_total{bot="sandbox",phase="grant",result="ok"}"#.to_owned(), 1.0),
+            (r#"connects_total{bot="sandbox",phase="start",result="ok"}"#.to_owned(), 1.0),
+            (r#"connects_total{bot="sandbox",phase="socket",result="ok"}"#.to_owned(), 1.0),
+            (r#"frames_total{bot="sandbox",direction="out",type="message"}"#.to_owned(), 2.0),
+            (r#"frames_total{bot="sandbox",direction="in",type="ack"}"#.to_owned(), 2.0),
+            (r#"socket_closes_total{bot="sandbox",code="1000"}"#.to_owned(), 1.0),
+            (format!(r#"http_requests_total{{method="POST",route="{messages}",status="2xx"}}"#), 1.0),
+            (format!(r#"http_requests_total{{method="POST",route="{messages}",status="5xx"}}"#), 1.0),
+            (r#"http_requests_total{method="GET",route="other",status="4xx"}"#.to_owned(), 1.0),
+            (format!(r#"http_seconds_count{{route="{messages}"}}"#), 2.0),
+            ("panics_total".to_owned(), 0.0),
+        ] {
+            let series = format!("rtm_bridge_{series}");
+            let value = |samples: &HashMap<String, f64>| {
+                *samples.get(&series).unwrap_or_else(|| panic!("no {series}"))
+            };
+            assert_eq!(value(&after) - value(&before), moved, "{series}");
+        }
+        assert!(after.keys().any(|series| series.starts_with("process_")));
+        assert!(!after.keys().any(|series| series.contains("alice")), "users are in no label");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn sockets_and_open_messages_are_counted_as_they_are() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let gate = Gate::new();
+        bridge.script.next("alice", vec![Step::Until(gate.clone()), Step::Ack, Step::Say("x".to_owned())]);
+        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        let location = bridge.post_async("alice", &body).await;
+        bridge.script.seen("alice", 1).await;
+        let ready = r#"rtm_bridge_sockets{bot="sandbox",state="ready"}"#;
+        while bridge.metric("rtm_bridge_open_messages").await < 1.0 {}
+        assert_eq!(bridge.metric(ready).await, 1.0);
+        assert_eq!(bridge.metric("rtm_bridge_conversations").await, 1.0);
+        gate.open();
+        bridge.ended(&location).await;
+        while bridge.metric("rtm_bridge_open_messages").await > 0.0 {}
+        assert_eq!(bridge.metric(ready).await, 1.0, "the socket stays");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
+    run(async {
+        let bridge = spawn_bridge(|config| {
+            config.server.grace = Duration::from_secs(1);
+            config.server.drain_timeout = Duration::from_secs(4);
+        })
+        .await;
+        let gate = Gate::new();
+        let steps = |gate: &Gate| vec![Step::Ack, Step::Until(gate.clone()), Step::Say("x".to_owned())];
+        bridge.script.next("alice", steps(&gate));
+        bridge.script.next("bob", Step::reply("in time"));
+        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        let held = Request::message("alice", &body).prefer("wait=20");
+        let (stop, script, api, admin, sandbox) = bridge.into_stop();
+        let waiting = api.send(held);
+        let during = async {
+            script.seen("alice", 1).await;
+            while admin.get("/readyz").await.status == 200 {}
+            let ready = admin.get("/readyz").await;
+            assert_eq!(ready.status, 503);
+            let drain = &ready.json()["checks"][1];
+            assert_eq!((&drain["name"], &drain["ok"]), (&json!("drain"), &json!(false)));
+            assert_eq!(admin.get("/livez").await.status, 200, "it lives on");
+            // Within `grace` requests are still taken.
+            api.send(Request::message("bob", &body).prefer("wait=20")).await.message(200);
+            let refused = loop {
+                let answer = api.send(Request::message("carol", &body).prefer("wait=0")).await;
+                if answer.status != 202 {
+                    break answer;
+                }
+            };
+            refused.problem(503, "draining");
+            assert!(refused.retry_after() >= 1);
+            assert_eq!(refused.header("connection"), Some("close"));
+            gate.open();
+        };
+        let stop = async {
+            script.seen("alice", 1).await;
+            stop.await;
+        };
+        let (answer, (), ()) = tokio::join!(waiting, during, stop);
+        // A turn that ends in time is answered.
+        assert_eq!(answer.message(200)["replies"][0]["text"], "x");
+        for user in ["alice", "bob"] {
+            let seen = script.closed(user, 1).await;
+            assert!(matches!(seen.closes[0].how, Ending::ByClient(Some(_))), "{:?}", seen.closes[0]);
+        }
+        sandbox.stop().await;
+    });
+}
+
+#[test]
+fn a_turn_that_does_not_end_goes_over_as_it_stands() {
+    run(async {
+        let bridge = spawn_bridge(|config| config.server.drain_timeout = Duration::from_secs(3)).await;
+        bridge.script.next("alice", vec![Step::Ack, Step::Say("half".to_owned()), Step::Until(Gate::new())]);
+        let body = json!({"text": "hi", "turn": {"expectReplies": 2}});
+        let location = bridge.post_async("alice", &body).await;
+        bridge.read_when(&location, |message| message["status"] == "answering").await;
+        let (stop, script, api, _, sandbox) = bridge.into_stop();
+        let began = tokio::time::Instant::now();
+        let waiting = async {
+            let answer = api.send(Request::get(location).prefer("wait=20")).await;
+            (answer, began.elapsed())
+        };
+        let stop = async {
+            stop.await;
+            began.elapsed()
+        };
+        let ((answer, answered), stopped) = tokio::join!(waiting, stop);
+        let message = answer.message(200);
+        assert_eq!(message["status"], "answering");
+        assert_eq!(message["complete"], Value::Null);
+        assert_eq!(message["replies"][0]["text"], "half");
+        // At two thirds of `drain_timeout`.
+        assert!((1900..2900).contains(&answered.as_millis()), "{answered:?}");
+        assert!(stopped < Duration::from_millis(3500), "{stopped:?}");
+        let seen = script.closed("alice", 1).await;
+        assert!(matches!(seen.closes[0].how, Ending::ByClient(Some(_))), "{:?}", seen.closes[0]);
+        sandbox.stop().await;
+    });
+}
+
+#[test]
+fn a_post_whose_turn_does_not_end_is_202_when_the_bridge_goes() {
+    run(async {
+        let bridge = spawn_bridge(|config| config.server.drain_timeout = Duration::from_millis(1500)).await;
+        bridge.script.next("alice", vec![Step::Ack]);
+        let request = Request::message("alice", &json!({"text": "hi"})).prefer("wait=20");
+        let (stop, script, api, _, sandbox) = bridge.into_stop();
+        let stop = async {
+            script.seen("alice", 1).await;
+            stop.await;
+        };
+        let (answer, ()) = tokio::join!(api.send(request), stop);
+        let message = answer.message(202);
+        assert_eq!(answer.retry_after(), 1);
+        assert!(["sent", "acked"].contains(&message["status"].as_str().unwrap()), "{message}");
+        sandbox.stop().await;
+    });
+}

@@ -1,0 +1,444 @@
+//! When a turn ends, how it ends, and what belongs to it (api.md 1).
+
+use std::time::Duration;
+
+use rtm_bridge::sandbox::{Behaviour, Gate, Options, Spelling, Step, StreamEnd, Welcome, shapes};
+use serde_json::{Value, json};
+
+use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
+
+fn say(text: &str) -> Step {
+    Step::Say(text.to_owned())
+}
+
+fn texts(message: &Value) -> Vec<&str> {
+    message["replies"].as_array().unwrap().iter().map(|reply| reply["text"].as_str().unwrap()).collect()
+}
+
+/// Lets the bot answer with these steps, and returns how that ended.
+async fn turn(bridge: &TestBridge, turn: Value, steps: Vec<Step>) -> Value {
+    bridge.script.next("alice", steps);
+    let answer = bridge.post("alice", &json!({"text": "hi", "turn": turn})).await;
+    let message = answer.message(200);
+    assert_eq!(message["status"], "answered");
+    assert_eq!(message["error"], Value::Null);
+    message
+}
+
+fn ended(message: &Value) -> (&str, bool) {
+    (message["endedBy"].as_str().unwrap(), message["complete"].as_bool().unwrap())
+}
+
+#[test]
+fn a_turn_ends_with_the_replies_that_were_expected() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        let steps = vec![Step::Ack, say("one"), say("two"), say("three")];
+        let message = turn(&bridge, json!({"expectReplies": 2}), steps).await;
+        assert_eq!(ended(&message), ("replyCount", true));
+        assert_eq!(texts(&message), ["one", "two"]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_turn_ends_soon_after_the_bot_waits_for_input() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        // The sign may come before the last reply, in any spelling.
+        for (spelling, steps) in [
+            (Spelling::Documented, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
+            (Spelling::Documented, vec![Step::Ack, say("a"), Step::WaitingForInput, say("b")]),
+            (Spelling::Slash, vec![say("a"), say("b"), Step::WaitingForInput, Step::Ack]),
+            (Spelling::Upper, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
+            (Spelling::Capitals, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
+        ] {
+            bridge.script.behave(|behaviour| behaviour.spelling = spelling);
+            let message = turn(&bridge, json!({}), steps).await;
+            assert_eq!(ended(&message), ("inputWait", true), "{spelling:?}");
+            assert_eq!(texts(&message), ["a", "b"], "{spelling:?}");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn waiting_for_input_without_a_reply_ends_nothing() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let settled = Duration::from_millis(400);
+        let steps = vec![Step::Ack, Step::WaitingForInput, Step::Wait(settled), say("after all")];
+        let message = turn(&bridge, json!({}), steps).await;
+        assert_eq!(ended(&message), ("quiet", true));
+        assert_eq!(texts(&message), ["after all"]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn the_end_of_the_session_ends_the_turn_even_without_a_reply() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        for spelling in [Spelling::Documented, Spelling::Slash, Spelling::Upper] {
+            bridge.script.behave(|behaviour| behaviour.spelling = spelling);
+            let message = turn(&bridge, json!({}), vec![Step::Ack, Step::EndSession]).await;
+            assert_eq!(ended(&message), ("sessionEnd", true));
+            assert_eq!(texts(&message), [""; 0]);
+            let message = turn(&bridge, json!({}), vec![Step::Ack, say("bye"), Step::EndSession]).await;
+            assert_eq!(ended(&message), ("sessionEnd", true));
+            assert_eq!(texts(&message), ["bye"]);
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn an_agent_who_takes_over_ends_the_turn_and_then_answers_it() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        let message = turn(&bridge, json!({}), vec![Step::Ack, Step::AgentStart]).await;
+        assert_eq!(ended(&message), ("agent", true));
+        assert_eq!(texts(&message), [""; 0]);
+        let steps = vec![Step::Ack, Step::AgentSay("Alex here.".to_owned())];
+        let message = turn(&bridge, json!({"expectReplies": 1}), steps).await;
+        assert_eq!(texts(&message), ["Alex here."]);
+        assert_eq!(message["replies"][0]["agent"], true);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_turn_ends_when_the_bot_falls_silent() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let message = turn(&bridge, json!({}), vec![Step::Ack, say("one"), say("two")]).await;
+        assert_eq!(ended(&message), ("quiet", true));
+        assert_eq!(texts(&message), ["one", "two"]);
+        // Fewer than expected: silence counts where it was asked for.
+        let rules = json!({"expectReplies": 3, "quietMs": 300});
+        let message = turn(&bridge, rules, vec![Step::Ack, say("one")]).await;
+        assert_eq!(ended(&message), ("quiet", true));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn the_deadline_cuts_a_turn_that_has_replies() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        // With `expectReplies` alone silence ends nothing.
+        let rules = json!({"expectReplies": 3, "deadlineMs": 900});
+        let message = turn(&bridge, rules, vec![Step::Ack, say("one"), say("two")]).await;
+        assert_eq!(ended(&message), ("deadline", false));
+        assert_eq!(texts(&message), ["one", "two"]);
+        // More was announced, and did not come.
+        let more = Step::Message(shapes::named("wait_for_response").unwrap());
+        let message = turn(&bridge, json!({"deadlineMs": 900}), vec![Step::Ack, more]).await;
+        assert_eq!(ended(&message), ("deadline", false));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_turn_may_have_100_replies_or_4_mib_of_them() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
+        let message = turn(&bridge, json!({}), vec![say("again"); 101]).await;
+        assert_eq!(ended(&message), ("limit", false));
+        assert_eq!(texts(&message).len(), 100);
+        let large = Step::Message(vec![shapes::minimal(&"x".repeat(900_000))]);
+        let message = turn(&bridge, json!({}), vec![large; 6]).await;
+        assert_eq!(ended(&message), ("limit", false));
+        assert_eq!(texts(&message).len(), 5);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn silence_until_the_deadline_is_a_failure() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for (steps, slug, acked) in [(vec![Step::Ack], "no-reply", true), (Vec::new(), "no-ack", false)] {
+            bridge.script.next("alice", steps);
+            let body = json!({"text": "hi", "turn": {"deadlineMs": 500}});
+            let answer = bridge.post("alice", &body).await;
+            let problem = answer.problem(504, slug);
+            let message = &problem["message"];
+            let location = answer.header("location").unwrap();
+            assert_eq!(message["status"], "failed");
+            assert_eq!(message["complete"], false);
+            assert_eq!(message["endedBy"], Value::Null);
+            assert_eq!(message["error"]["type"], format!("/problems/{slug}"));
+            assert_eq!(message["error"]["status"], 504);
+            assert_eq!(message["replies"], json!([]));
+            assert_eq!(message["ackedAt"].is_string(), acked, "{message}");
+            assert_eq!(problem["instance"], location);
+            // Reading a failed message is no failure.
+            assert_eq!(&bridge.read(location).await, message);
+            assert_eq!(&bridge.ended(location).await, message);
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn an_ack_may_come_after_the_reply_or_never() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for (steps, acked) in [
+            (vec![say("x"), Step::Ack], true),
+            (vec![Step::Ack, Step::Ack, say("x")], true),
+            (vec![say("x")], false),
+            (vec![Step::AckAs(json!(4711)), say("x")], false),
+        ] {
+            let message = turn(&bridge, json!({}), steps.clone()).await;
+            assert_eq!(ended(&message), ("quiet", true));
+            assert_eq!(texts(&message), ["x"]);
+            assert_eq!(message["ackedAt"].is_string(), acked, "{steps:?} {message}");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn an_ack_is_known_in_every_spelling() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for spell in [
+            (|id: u64| json!(id)) as fn(u64) -> Value,
+            |id| json!(id.to_string()),
+            |id| serde_json::from_str(&format!("{id}.0")).unwrap(),
+        ] {
+            bridge.script.bot(move |_, heard| {
+                vec![Step::AckAs(spell(heard.client_message_id.as_u64().unwrap())), say("x")]
+            });
+            let message = bridge.post("alice", &json!({"text": "hi"})).await.message(200);
+            assert!(message["ackedAt"].is_string(), "{message}");
+        }
+        bridge.finish().await;
+    });
+}
+
+/// A platform that greets whoever comes.
+fn greeting(change: impl FnOnce(&mut Behaviour)) -> Options {
+    let mut behaviour = Behaviour::default();
+    change(&mut behaviour);
+    Options { behaviour, ..Options::default() }
+}
+
+#[test]
+fn a_welcome_is_never_an_answer() {
+    run(async {
+        for delay in [0, 300] {
+            let delay = Duration::from_millis(delay);
+            let platform = greeting(|behaviour| behaviour.welcome_delay = delay);
+            let bridge = spawn_bridge_on(platform, |config| {
+                bot(config).welcome = Duration::from_millis(1200);
+            })
+            .await;
+            let steps = vec![Step::Ack, say("the answer"), Step::WaitingForInput];
+            let message = turn(&bridge, json!({}), steps).await;
+            assert_eq!(texts(&message), ["the answer"]);
+            assert_eq!(ended(&message), ("inputWait", true));
+            let delivered = bridge.script.observed("alice").delivered;
+            assert_eq!(delivered.count(), 2, "the welcome was said");
+            assert_eq!(
+                bridge
+                    .metric(r#"rtm_bridge_replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#)
+                    .await,
+                1.0
+            );
+            bridge.finish().await;
+        }
+    });
+}
+
+#[test]
+fn a_session_that_goes_on_brings_no_welcome_to_wait_for() {
+    run(async {
+        let bridge = spawn_bridge_on(greeting(|_| {}), |config| {
+            let bot = bot(config);
+            bot.welcome = Duration::from_secs(3);
+            // Each connect asks for the default mode, which may bring a welcome.
+            bot.session_timeout = Duration::ZERO;
+        })
+        .await;
+        bridge.script.next_connect("alice", Vec::new());
+        let rules = json!({"expectReplies": 1});
+        turn(&bridge, rules.clone(), Step::reply("x")).await;
+        bridge.script.drop_sockets("alice", rtm_bridge::sandbox::Cut::Fin);
+        let seen = bridge.script.connected("alice", 2).await;
+        assert_eq!(seen.connects[1].mode.as_deref(), Some("Default"));
+        turn(&bridge, rules, Step::reply("y")).await;
+        let heard = bridge.script.seen("alice", 2).await.unwrap();
+        assert_eq!(heard.socket, seen.connects[1].socket);
+        assert!(heard.at.since(seen.connects[1].at) < Duration::from_millis(2500), "it was held");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_welcome_of_0_ms_is_not_waited_for() {
+    run(async {
+        let bridge = spawn_bridge_on(greeting(|b| b.welcome = Welcome::AfterFirstMessage), |_| {}).await;
+        let steps = vec![Step::Ack, say("the answer"), Step::WaitingForInput];
+        // On such a platform nothing tells the two apart.
+        let message = turn(&bridge, json!({}), steps).await;
+        assert_eq!(texts(&message).len(), 2);
+        assert_eq!(texts(&message)[1], "the answer");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_late_reply_joins_its_turn() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let gate = Gate::new();
+        let steps = vec![Step::Ack, say("a"), Step::WaitingForInput, Step::Until(gate.clone()), say("late")];
+        let message = turn(&bridge, json!({}), steps).await;
+        assert_eq!(texts(&message), ["a"]);
+        gate.open();
+        let id = message["id"].as_str().unwrap();
+        let location = format!("/conversations/alice/messages/{id}");
+        let read =
+            bridge.read_when(&location, |message| message["replies"].as_array().unwrap().len() == 2).await;
+        assert_eq!(texts(&read), ["a", "late"]);
+        let late = &read["replies"][1];
+        assert_eq!((&late["late"], &late["correlation"]), (&json!(true), &json!("window")));
+        assert_eq!(late["inReplyTo"], id);
+        assert_eq!(read["replies"][0]["late"], false);
+        // The end stays what it was.
+        for field in ["status", "endedBy", "complete", "endedAt", "firstReplyAt"] {
+            assert_eq!(read[field], message[field], "{field}");
+        }
+        assert_eq!(
+            bridge.metric(r#"rtm_bridge_replies_outside_turns_total{bot="sandbox",kind="late"}"#).await,
+            1.0
+        );
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_reply_after_the_late_window_is_unsolicited() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).late_window = Duration::ZERO).await;
+        let message = turn(&bridge, json!({}), vec![Step::Ack, say("a"), Step::WaitingForInput]).await;
+        bridge.script.push("alice", vec![say("too late")]);
+        let series = r#"rtm_bridge_replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#;
+        while bridge.metric(series).await < 1.0 {}
+        let id = message["id"].as_str().unwrap();
+        assert_eq!(texts(&bridge.read(&format!("/conversations/alice/messages/{id}")).await), ["a"]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn what_comes_after_the_next_message_belongs_to_that() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let gate = Gate::new();
+        let steps = vec![Step::Ack, say("a"), Step::WaitingForInput, Step::Until(gate.clone()), say("b")];
+        let first = turn(&bridge, json!({}), steps).await;
+        bridge.script.next("alice", vec![Step::Ack]);
+        let body = json!({"text": "next", "turn": {"expectReplies": 1}});
+        let location = bridge.post_async("alice", &body).await;
+        bridge.script.seen("alice", 2).await;
+        gate.open();
+        let second = bridge.ended(&location).await;
+        assert_eq!(texts(&second), ["b"]);
+        assert_eq!(second["replies"][0]["late"], false);
+        let id = first["id"].as_str().unwrap();
+        assert_eq!(texts(&bridge.read(&format!("/conversations/alice/messages/{id}")).await), ["a"]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_streamed_reply_is_one_reply() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let stream = |end| Step::Stream {
+            chunks: ["It ", "is ", "on its way."].map(str::to_owned).to_vec(),
+            gap: Duration::from_millis(20),
+            end,
+        };
+        for (end, by, complete) in [
+            (StreamEnd::Marked, "inputWait", true),
+            (StreamEnd::Complete, "inputWait", true),
+            (StreamEnd::Missing, "inputWait", true),
+        ] {
+            let message = turn(&bridge, json!({}), vec![Step::Ack, stream(end), Step::WaitingForInput]).await;
+            assert_eq!(texts(&message), ["It is on its way."], "{end:?}");
+            assert_eq!(ended(&message), (by, complete), "{end:?}");
+        }
+        // A stream that has not ended stretches the silence, here beyond the deadline.
+        let message = turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEnd::Missing)]).await;
+        assert_eq!(ended(&message), ("deadline", false));
+        assert_eq!(texts(&message), ["It is on its way."]);
+        // One that has ended does not.
+        let message = turn(&bridge, json!({}), vec![Step::Ack, stream(StreamEnd::Marked)]).await;
+        assert_eq!(ended(&message), ("quiet", true));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn every_shape_has_its_best_plain_text() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for (shape, text) in [
+            ("text", "Plain text"),
+            ("minimal", "Text without a component"),
+            ("quick_replies", "Was that helpful?"),
+            ("buttons", "Which order do you mean?"),
+            ("template_in_body", "Is the body readable?"),
+            ("json_text", "Say \"yes\"?"),
+            ("payload_string", "Say \"yes\"?"),
+            ("payload_plain", "You are number 2 in the queue"),
+            ("quot", "Your parcel \"4711\" is on its way"),
+            ("error", "Something went wrong"),
+            ("attachment", "Your invoice"),
+            ("two", "The first of two elements\nThe second of two elements"),
+            ("empty", ""),
+        ] {
+            let elements = shapes::named(shape).unwrap();
+            let steps = vec![Step::Ack, Step::Message(elements.clone())];
+            let message = turn(&bridge, json!({"expectReplies": 1}), steps).await;
+            assert_eq!(texts(&message), [text], "{shape}");
+            // What the platform said is there too, as it was.
+            assert_eq!(message["replies"][0]["event"]["message"], json!(elements), "{shape}");
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn what_is_no_reply_disturbs_nothing() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let twice = json!({
+            "messageId": "ms-twice",
+            "message": [shapes::text("once")],
+        });
+        let steps = vec![
+            Step::Raw("{not JSON".to_owned()),
+            Step::Frame(json!({"type": "heard_of_by_nobody", "x": [1]})),
+            Step::Frame(json!([])),
+            Step::Frame(json!({"type": 7})),
+            Step::Binary(vec![0xff, 0xfe, 0x00]),
+            Step::Event("typing".to_owned()),
+            Step::Ack,
+            Step::Response(twice.clone()),
+            Step::Response(twice),
+            Step::WaitingForInput,
+        ];
+        let message = turn(&bridge, json!({}), steps).await;
+        assert_eq!(ended(&message), ("inputWait", true));
+        assert_eq!(texts(&message), ["once"]);
+        let duplicate = r#"rtm_bridge_replies_outside_turns_total{bot="sandbox",kind="duplicate"}"#;
+        assert_eq!(bridge.metric(duplicate).await, 1.0);
+        bridge.finish().await;
+    });
+}

@@ -1,0 +1,137 @@
+//! A bridge as the program runs it, on free ports, with a simulated platform of its own.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_bridge::app::Bridge;
+use rtm_bridge::config::{Bot, Config};
+use rtm_bridge::sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
+use rtm_bridge::store::Store;
+use serde_json::{Value, json};
+
+use super::{Answer, Caller, Request};
+
+/// A bridge, its platform, and a caller. End it with [`TestBridge::finish`].
+pub(crate) struct TestBridge {
+    bridge: Bridge,
+    sandbox: Sandbox,
+    pub(crate) script: Script,
+    pub(crate) api: Caller,
+    pub(crate) admin: Caller,
+}
+
+/// The only bot of a configuration.
+pub(crate) fn bot(config: &mut Config) -> &mut Bot {
+    Arc::make_mut(&mut config.bots[0])
+}
+
+/// A bridge whose bot has no welcome and ends its turns soon.
+pub(crate) async fn spawn_bridge(change: impl FnOnce(&mut Config)) -> TestBridge {
+    spawn_bridge_on(quiet_platform(), change).await
+}
+
+/// The same, on a platform with these options.
+pub(crate) async fn spawn_bridge_on(options: Options, change: impl FnOnce(&mut Config)) -> TestBridge {
+    let sandbox = Sandbox::start(options).await.unwrap();
+    let mut config = Config::dev(sandbox.url().parse().unwrap());
+    config.server.listen.set_port(0);
+    config.server.admin_listen.set_port(0);
+    config.server.threads = 1;
+    config.server.grace = Duration::ZERO;
+    config.server.drain_timeout = Duration::from_secs(3);
+    let simulated = bot(&mut config);
+    simulated.welcome = Duration::ZERO;
+    simulated.quiet = Duration::from_millis(400);
+    simulated.history_settle = Duration::from_millis(200);
+    simulated.user_rate_per_minute = 0;
+    simulated.connects_per_minute = 0;
+    change(&mut config);
+    let bridge = Bridge::start(config).await.unwrap();
+    let addresses = bridge.addresses();
+    TestBridge {
+        bridge,
+        script: sandbox.script(),
+        sandbox,
+        api: Caller(addresses.api),
+        admin: Caller(addresses.admin),
+    }
+}
+
+/// A platform as documented, but for its welcome.
+pub(crate) fn quiet_platform() -> Options {
+    Options {
+        behaviour: Behaviour { welcome: Welcome::Off, ..Behaviour::default() },
+        rate_per_minute: 0,
+        ..Options::default()
+    }
+}
+
+impl TestBridge {
+    pub(crate) async fn send(&self, request: Request) -> Answer {
+        self.api.send(request).await
+    }
+
+    /// Posts a text and waits as long as a caller may.
+    pub(crate) async fn say(&self, user: &str, text: &str) -> Answer {
+        self.post(user, &json!({ "text": text })).await
+    }
+
+    /// Posts a body and waits as long as a caller may.
+    pub(crate) async fn post(&self, user: &str, body: &Value) -> Answer {
+        self.send(Request::message(user, body).prefer("wait=55")).await
+    }
+
+    /// Posts a body without waiting, and returns where its message is.
+    pub(crate) async fn post_async(&self, user: &str, body: &Value) -> String {
+        let answer = self.send(Request::message(user, body).prefer("respond-async")).await;
+        answer.message(202);
+        answer.header("location").unwrap().to_owned()
+    }
+
+    /// The message at a location, as it stands.
+    pub(crate) async fn read(&self, location: &str) -> Value {
+        self.api.get(location).await.message(200)
+    }
+
+    /// The message at a location when it has ended.
+    pub(crate) async fn ended(&self, location: &str) -> Value {
+        self.send(Request::get(location).prefer("wait=55")).await.message(200)
+    }
+
+    /// The message at a location as soon as it is so.
+    pub(crate) async fn read_when(&self, location: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let message = self.read(location).await;
+            if is_so(&message) {
+                return message;
+            }
+        }
+    }
+
+    /// The value of a metric, by its name and labels as they are written.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let text = self.admin.get("/metrics").await;
+        let value = text.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {series} in {}", text.text())).parse().unwrap()
+    }
+
+    /// Messages that have not ended.
+    pub(crate) fn open(&self) -> usize {
+        let Store::Memory(memory) = self.bridge.store();
+        memory.stats().open
+    }
+
+    /// Ends everything; no message may be open.
+    pub(crate) async fn finish(self) {
+        assert_eq!(self.open(), 0, "messages are open at the end of the test");
+        self.bridge.stop().await.unwrap();
+        self.sandbox.stop().await;
+    }
+
+    /// Takes it apart: what ends the bridge, and what is left to look at.
+    pub(crate) fn into_stop(self) -> (impl Future<Output = ()>, Script, Caller, Caller, Sandbox) {
+        let Self { bridge, sandbox, script, api, admin } = self;
+        (async move { bridge.stop().await.unwrap() }, script, api, admin, sandbox)
+    }
+}
