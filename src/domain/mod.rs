@@ -18,7 +18,7 @@ pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
 pub use entry::{Entry, EntryBody};
 pub use message::{
     AcceptedMessage, Attachment, Callback, Content, InvalidMessage, JsonObject, Message, MessageId,
-    NewMessage, Resend, SessionRequest, TEXT_MAX_BYTES, TurnRules,
+    NewMessage, Resend, SessionRequest, TEXT_MAX_BYTES, TraceId, TurnRules,
 };
 pub use problem::{Problem, ProblemKind};
 pub use rate::Window;

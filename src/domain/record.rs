@@ -13,13 +13,13 @@ pub struct Fingerprint(u64);
 impl Fingerprint {
     /// The fingerprint of an id.
     pub fn of(id: &str) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = Sha256::digest(id).0;
-        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        let digest = Sha256::digest(id);
+        Self(digest.iter().take(8).fold(0, |bits, &byte| bits << 8 | u64::from(byte)))
     }
 }
 
 /// The newest replies, by the fingerprints of their ids. A platform repeats frames after a reconnect (protocol.md
-/// 10), and the owner may have changed since it sent them first.
+/// 5.6), and the owner may have changed since it sent them first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recent(VecDeque<Fingerprint>);
 
