@@ -6,7 +6,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span, field};
 use super::Front;
 use super::problem::{self, Failure};
 use super::trace::Trace;
-use crate::domain::ProblemKind;
+use crate::domain::{ProblemKind, TraceId};
 use crate::hub::HubError;
 
 /// Answers a request of this route: with what `work` says, or with the problem it ran into.
@@ -35,6 +35,7 @@ pub(super) async fn serve(
         message.id = field::Empty,
         bot = field::Empty,
     );
+    request.extensions_mut().insert(TraceId::from(trace));
     let response = answer(front, request, trace, work).instrument(span).await;
     if let Some(metrics) = front.metrics.route(route) {
         metrics.answered(request.method().as_str(), response.status().as_u16(), started.elapsed());

@@ -58,6 +58,7 @@ impl Bench {
                 rules: TurnRules::new(Some(1), None, Some(5000)).unwrap(),
                 resend: Resend::Never,
                 callback: None,
+                trace: crate::domain::TraceId::default(),
             },
             idempotency: None,
             max_open: 8,

@@ -28,7 +28,7 @@ use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::Bot;
-use crate::domain::{AcceptedMessage, Problem, Timestamp};
+use crate::domain::{AcceptedMessage, Fingerprint, Problem, Timestamp};
 use crate::store::Open;
 use lane::Head;
 use socket::Link;
@@ -74,7 +74,7 @@ impl Machine {
         let Open { record, lane, head_at, next_position } = open;
         let late_until = record.last_turn.map(|turn| turn.ended_at + bot.late_window);
         let mut taken = Seen::default();
-        if let Some(id) = &record.last_platform_message {
+        for id in record.recent.iter() {
             taken.insert(id);
         }
         let mut machine = Self {
@@ -102,7 +102,7 @@ impl Machine {
             machine.lane.push_back(Arc::clone(&open.accepted));
             if machine.turn.is_none() && machine.lane.len() == 1 && open.progress.sent_at.is_some() {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
-                    machine.seen.insert(id);
+                    machine.seen.insert(Fingerprint::of(id));
                 }
                 let gap_after = machine.ledger.record.last_platform_message.clone();
                 let head_at = head_at.unwrap_or(now);

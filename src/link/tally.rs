@@ -21,7 +21,9 @@ pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) 
         Some(Outcome::Answered(by)) => metrics.turn_ended(by.as_str()),
         Some(Outcome::Failed(problem)) => {
             metrics.turn_ended(problem.kind.slug());
-            warn!(bot = %message.accepted.new.conversation.bot, message.id = %message.accepted.id, %problem, "a turn failed");
+            let new = &message.accepted.new;
+            let (bot, trace_id) = (&new.conversation.bot, new.trace);
+            warn!(%bot, message.id = %message.accepted.id, %trace_id, %problem, "a turn failed");
         }
         None => {}
     }

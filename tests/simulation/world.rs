@@ -377,9 +377,7 @@ impl World {
             response.created_on = Some(self.platform.created_on(self.now, response));
             let lag = self.history_lag();
             self.platform.spoke(self.now, lag, response);
-            // What an earlier owner heard is not repeated: the record names the newest reply only.
-            let known = response.message_id.as_ref().and_then(|id| self.heard_in.get(id));
-            if !self.is_open(socket) && known.is_none_or(|&life| life == self.life) && self.rng.bool() {
+            if !self.is_open(socket) && self.rng.bool() {
                 // Another socket of the user is there: the platform may choose it.
                 socket = self.socket.map_or(socket, |(open, _)| open);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::input::{Aside, Effect, HistoryFailure};
 use super::super::stream::{Begun, Joined, Place};
 use super::Machine;
-use crate::domain::{Correlation, EndedBy, EntryBody, MessageId, Reply, Timestamp};
+use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Reply, Timestamp};
 use crate::rtm::{HistoryPage, HistoryRecord, Incoming, Response};
 use crate::store::Change;
 
@@ -136,7 +136,9 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(id) = &response.message_id {
-            self.seen.insert(id);
+            let fingerprint = Fingerprint::of(id);
+            self.seen.insert(fingerprint);
+            self.ledger.record.recent.push(fingerprint);
             self.ledger.record.last_platform_message = Some(id.clone());
         }
         let owner = self.owner(begun, found);
