@@ -294,3 +294,26 @@ fn identities_of_every_kind_reach_the_platform_and_come_back() {
         bridge.finish().await;
     });
 }
+
+#[test]
+fn a_caller_who_hangs_up_takes_nothing_back() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let gate = Gate::new();
+        let said = Step::Say("x".to_owned());
+        bridge.script.next("alice", vec![Step::Ack, Step::Until(gate.clone()), said]);
+        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        let request = || Request::message("alice", &body).header("Idempotency-Key", "k").prefer("wait=55");
+        tokio::select! {
+            answer = bridge.send(request()) => panic!("answered: {answer}"),
+            _ = bridge.script.seen("alice", 1) => {}
+        }
+        gate.open();
+        // Whoever asks again learns how it ended.
+        let answer = bridge.send(request()).await;
+        assert_eq!(answer.message(200)["replies"][0]["text"], "x");
+        assert_eq!(answer.header("idempotency-replayed"), Some("true"));
+        assert_eq!(bridge.script.totals().messages, 1);
+        bridge.finish().await;
+    });
+}

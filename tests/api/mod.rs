@@ -5,6 +5,7 @@ mod broken_links;
 mod callers;
 mod connects;
 mod idempotency;
+mod limits;
 mod messages;
 mod operations;
 mod problems;

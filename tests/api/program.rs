@@ -87,6 +87,7 @@ fn a_signal_ends_the_service_in_good_order() {
         let (_dir, file) = config(&sandbox.url());
         let (service, api, _) = serve(&file).await;
         script.next("idle", Step::reply("x"));
+        script.next("idle", Step::reply("x"));
         let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
         api.send(Request::message("idle", &body)).await.message(200);
         // A turn is open when the signal comes.
@@ -99,8 +100,8 @@ fn a_signal_ends_the_service_in_good_order() {
             let ended = service.terminate();
             let refused = async {
                 // The listener closes at the end only; until then who comes is told.
-                let request = || Request::message("bob", &body).prefer("wait=0");
-                while api.send(request()).await.status != 503 {}
+                let again = Request::message("idle", &body).header("Idempotency-Key", "k");
+                while api.send(again.clone()).await.status != 503 {}
                 gate.open();
             };
             tokio::join!(ended, refused).0

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Behaviour, Gate, Options, Spelling, Step, StreamEnd, Welcome, shapes};
+use rtm_bridge::sandbox::{Behaviour, Framing, Gate, Options, Spelling, Step, StreamEnd, Welcome, shapes};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
@@ -243,10 +243,8 @@ fn a_welcome_is_never_an_answer() {
             let delivered = bridge.script.observed("alice").delivered;
             assert_eq!(delivered.count(), 2, "the welcome was said");
             assert_eq!(
-                bridge
-                    .metric(r#"rtm_bridge_replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#)
-                    .await,
-                1.0
+                bridge.metric(r#"replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#).await,
+                1
             );
             bridge.finish().await;
         }
@@ -312,10 +310,7 @@ fn a_late_reply_joins_its_turn() {
         for field in ["status", "endedBy", "complete", "endedAt", "firstReplyAt"] {
             assert_eq!(read[field], message[field], "{field}");
         }
-        assert_eq!(
-            bridge.metric(r#"rtm_bridge_replies_outside_turns_total{bot="sandbox",kind="late"}"#).await,
-            1.0
-        );
+        assert_eq!(bridge.metric(r#"replies_outside_turns_total{bot="sandbox",kind="late"}"#).await, 1);
         bridge.finish().await;
     });
 }
@@ -326,8 +321,8 @@ fn a_reply_after_the_late_window_is_unsolicited() {
         let bridge = spawn_bridge(|config| bot(config).late_window = Duration::ZERO).await;
         let message = turn(&bridge, json!({}), vec![Step::Ack, say("a"), Step::WaitingForInput]).await;
         bridge.script.push("alice", vec![say("too late")]);
-        let series = r#"rtm_bridge_replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#;
-        while bridge.metric(series).await < 1.0 {}
+        let series = r#"replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#;
+        while bridge.metric(series).await < 1 {}
         let id = message["id"].as_str().unwrap();
         assert_eq!(texts(&bridge.read(&format!("/conversations/alice/messages/{id}")).await), ["a"]);
         bridge.finish().await;
@@ -437,8 +432,23 @@ fn what_is_no_reply_disturbs_nothing() {
         let message = turn(&bridge, json!({}), steps).await;
         assert_eq!(ended(&message), ("inputWait", true));
         assert_eq!(texts(&message), ["once"]);
-        let duplicate = r#"rtm_bridge_replies_outside_turns_total{bot="sandbox",kind="duplicate"}"#;
-        assert_eq!(bridge.metric(duplicate).await, 1.0);
+        let duplicate = r#"replies_outside_turns_total{bot="sandbox",kind="duplicate"}"#;
+        assert_eq!(bridge.metric(duplicate).await, 1);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn frames_may_travel_in_every_way() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for framing in [Framing::Binary, Framing::Fragments(1), Framing::Fragments(100)] {
+            bridge.script.behave(|behaviour| behaviour.framing = framing);
+            let steps = vec![Step::Ack, say("Grüße \u{1F600}"), Step::WaitingForInput];
+            let message = turn(&bridge, json!({}), steps).await;
+            assert_eq!(texts(&message), ["Grüße \u{1F600}"], "{framing:?}");
+            assert_eq!(ended(&message), ("inputWait", true), "{framing:?}");
+        }
         bridge.finish().await;
     });
 }

@@ -8,7 +8,7 @@ use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{Bot, Config};
 use rtm_bridge::sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
 use rtm_bridge::store::Store;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{Answer, Caller, Request};
 
@@ -72,11 +72,6 @@ impl TestBridge {
         self.api.send(request).await
     }
 
-    /// Posts a text and waits as long as a caller may.
-    pub(crate) async fn say(&self, user: &str, text: &str) -> Answer {
-        self.post(user, &json!({ "text": text })).await
-    }
-
     /// Posts a body and waits as long as a caller may.
     pub(crate) async fn post(&self, user: &str, body: &Value) -> Answer {
         self.send(Request::message(user, body).prefer("wait=55")).await
@@ -109,10 +104,13 @@ impl TestBridge {
         }
     }
 
-    /// The value of a metric, by its name and labels as they are written.
-    pub(crate) async fn metric(&self, series: &str) -> f64 {
+    /// The value of a counter or gauge, by its name and labels as they are written, less the common prefix.
+    pub(crate) async fn metric(&self, series: &str) -> i64 {
         let text = self.admin.get("/metrics").await;
-        let value = text.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = |line: &str| {
+            line.strip_prefix("rtm_bridge_")?.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned)
+        };
+        let value = text.text().lines().find_map(value);
         value.unwrap_or_else(|| panic!("no {series} in {}", text.text())).parse().unwrap()
     }
 

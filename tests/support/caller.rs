@@ -65,12 +65,11 @@ impl Caller {
     pub(crate) async fn send(self, request: Request) -> Answer {
         let mut stream = TcpStream::connect(self.0).await.unwrap();
         let Request { method, target, headers, body } = request;
-        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.0);
+        let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.0).into_bytes();
         for (name, value) in &headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }
-        head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
         bytes.extend_from_slice(&body);
         let (mut reader, mut writer) = stream.split();
         // A body that is refused early is not read to its end, and then cannot be written to its end either.
