@@ -116,7 +116,7 @@ impl Hub {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: &Config, store: Store, metrics: &Arc<Metrics>) -> Result<Shards, StartError> {
-        let count = config.server.threads.max(1);
+        let count = config.server.threads.div_ceil(2);
         let budget = Arc::new(ConnectBudget::default());
         let incarnation = fastrand::u64(..);
         let bot_metrics: HashMap<_, _> = config
@@ -136,6 +136,7 @@ impl Hub {
                 metrics: Arc::clone(metrics),
                 bot_metrics: bot_metrics.clone(),
                 write_metrics: metrics.store("write").map_err(StartError::Metrics)?,
+                queue: metrics.shard(index).map_err(StartError::Metrics)?,
                 budget: Arc::clone(&budget),
                 leases: Leases::new(incarnation, config.cluster.lease_ttl, partitions),
                 room: config.server.max_sockets.div_ceil(count),

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use prometheus::IntGauge;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{interval, sleep_until, timeout};
 use tracing::{error, warn};
@@ -50,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bot_metrics: HashMap<BotName, Arc<BotMetrics>>,
     pub(crate) write_metrics: StoreMetrics,
+    /// How many commands wait.
+    pub(crate) queue: IntGauge,
     pub(crate) budget: Arc<ConnectBudget>,
     pub(crate) leases: Leases,
     /// Conversations it holds at most before idle ones give way.
@@ -93,7 +96,10 @@ impl Shard {
                     Some(command) => self.on_command(command),
                 },
                 _ = keep.tick() => self.keep_leases().await,
-                _ = sweep.tick() => self.sweep().await,
+                _ = sweep.tick() => {
+                    self.setup.queue.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
+                    self.sweep().await;
+                }
             }
         }
         // Whoever comes from now on, and whoever still waits in the queue, reads the store.

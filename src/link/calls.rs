@@ -15,7 +15,7 @@ use super::tally;
 use crate::config::Bot;
 use crate::domain::{ConversationId, Entry, EntryBody, Outcome, Problem, ProblemKind, Timestamp, UserId};
 use crate::metrics::{Connect, Phase};
-use crate::rtm::{ConnectMode, Grant, HistoryPage, Retry, Socket, history_page};
+use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, history_page};
 use crate::store::{Change, Fence, Open, StoreError, Write};
 
 /// The conversation as the store knows it, however long that takes. None where it is no longer ours.
@@ -124,7 +124,8 @@ pub(super) async fn connect<H: Host>(
         }
         retry @ (Retry::Now | Retry::Backoff(_)) => {
             info!(bot = %bot.name, %error, "could not connect; trying again");
-            count(phase, Connect::Unavailable);
+            let late = matches!(error, ConnectError::Unreachable { fault: Fault::Deadline, .. });
+            count(phase, if late { Connect::TimedOut } else { Connect::Unavailable });
             let retry_after = if let Retry::Backoff(after) = retry { after } else { None };
             ConnectFailure::Unavailable { words, retry_after }
         }
