@@ -236,7 +236,7 @@ impl Machine {
     }
 
     fn unreachable(&self) -> Problem {
-        let why = self.last_failure.as_deref().unwrap_or("no connection was ready");
+        let why = self.last_failure.as_deref().unwrap_or(self.waiting_for());
         let detail = format!("the message could not be sent before its deadline: {why}");
         Problem::new(ProblemKind::PlatformUnavailable, detail)
     }

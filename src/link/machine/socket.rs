@@ -265,6 +265,18 @@ impl Machine {
         }
     }
 
+    /// What a message that is not sent waits for, for its caller.
+    pub(super) const fn waiting_for(&self) -> &'static str {
+        match &self.link {
+            Link::Open(_) => "the connection was open, but a greeting of the bot was still awaited",
+            Link::Connecting { .. } => {
+                "connecting took too long, or its turn within connects_per_minute did not come"
+            }
+            Link::Waiting { .. } => "the connection was lost and the next one waited for its time",
+            Link::Cold => "no connection was ready",
+        }
+    }
+
     /// Whether a message may go out over the link now.
     pub(super) fn is_ready(&self, now: Timestamp) -> bool {
         matches!(&self.link, Link::Open(socket) if socket.hold.is_none_or(|until| now >= until))
