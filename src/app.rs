@@ -4,8 +4,9 @@
 //! ends is written down here once (api.md 7):
 //!
 //! ```text
-//! signal ─► not ready ─ grace ─► 503 draining ─ no turn open, or 2/3 of drain_timeout ─► sockets closed,
-//! waits answered with the state of the moment, partitions released ─► listeners closed ─► end
+//! signal ─► not ready ─ grace ─► 503 draining ─ no turn open, or 2/3 of drain_timeout ─►
+//! waits answered with the state of the moment, sockets closed, partitions released, shard threads ended ─►
+//! listeners closed ─► end
 //! ```
 
 use std::net::{SocketAddr, TcpListener};
@@ -18,7 +19,7 @@ use actix_web::{App, HttpServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep_until, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, Admin, Front};
@@ -65,6 +66,12 @@ pub enum StopError {
     /// A listener failed.
     #[error("a listener failed")]
     Listener(#[source] std::io::Error),
+    /// A listener ended although nobody had asked it to.
+    #[error("a listener ended by itself")]
+    Deaf,
+    /// A shard ended although nobody had asked it to: it panicked.
+    #[error("a shard ended by itself; this is a bug")]
+    Shard,
 }
 
 /// Where a bridge listens.
@@ -92,7 +99,8 @@ pub struct Bridge {
 #[derive(Debug)]
 struct Listener {
     handle: ServerHandle,
-    task: JoinHandle<std::io::Result<()>>,
+    /// None once it has ended.
+    task: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Bridge {
@@ -139,8 +147,7 @@ impl Bridge {
             .shutdown_timeout(5)
             .disable_signals()
             .listen(api)
-            .map_err(|source| StartError::Listen { key: "server.listen", address: server.listen, source })?
-            .run();
+            .map_err(|source| StartError::Listen { key: "server.listen", address: server.listen, source })?;
         let admin =
             HttpServer::new(move || App::new().configure(http::configure_admin(Arc::clone(&operator))))
                 .workers(1)
@@ -151,8 +158,9 @@ impl Bridge {
                     key: "server.admin_listen",
                     address: server.admin_listen,
                     source,
-                })?
-                .run();
+                })?;
+        // Nothing can fail from here on: `run` starts threads at once, and whoever fails leaves them behind.
+        let (api, admin) = (api.run(), admin.run());
         info!(api = %addresses.api, admin = %addresses.admin, "the bridge is ready");
         Ok(Self {
             addresses,
@@ -176,21 +184,41 @@ impl Bridge {
         &self.store
     }
 
-    /// Runs until SIGTERM or SIGINT, then ends in good order. A second signal ends it at once.
+    /// Runs until SIGTERM or SIGINT, or until a part of it fails, then ends in good order. A second signal ends it
+    /// at once.
     ///
     /// # Errors
     /// [`StopError`].
-    pub async fn run_until_signal(self) -> Result<(), StopError> {
+    pub async fn run_until_signal(mut self) -> Result<(), StopError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(StopError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(StopError::Signals)?;
+        let failed = tokio::select! {
+            _ = terminate.recv() => {
+                info!("SIGTERM: ending");
+                Ok(())
+            }
+            _ = interrupt.recv() => {
+                info!("SIGINT: ending; once more to end at once");
+                Ok(())
+            }
+            failure = self.failure() => {
+                error!(%failure, "ending: whoever watches over this process can start it again");
+                Err(failure)
+            }
+        };
         tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: ending"),
-            _ = interrupt.recv() => info!("SIGINT: ending; once more to end at once"),
+            ended = self.stop() => failed.and(ended),
+            _ = terminate.recv() => failed,
+            _ = interrupt.recv() => failed,
         }
+    }
+
+    /// Comes back when a part that must run has ended: a process without it would look alive and be of no use.
+    async fn failure(&mut self) -> StopError {
         tokio::select! {
-            ended = self.stop() => ended,
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
+            failure = self.api.failure() => failure,
+            failure = self.admin.failure() => failure,
+            () = self.shards.died() => StopError::Shard,
         }
     }
 
@@ -207,7 +235,7 @@ impl Bridge {
         if timeout_at(at(self.server.drain_timeout * 2 / 3), self.shards.calm()).await.is_err() {
             warn!("turns were still open when the bridge had to end");
         }
-        self.shards.stop().await;
+        self.shards.stop(at(self.server.drain_timeout * 5 / 6)).await;
         self.sweeper.abort();
         let api = self.api.stop(at(self.server.drain_timeout)).await;
         let admin = self.admin.stop(at(self.server.drain_timeout)).await;
@@ -218,14 +246,26 @@ impl Bridge {
 
 impl Listener {
     fn start(server: Server) -> Self {
-        Self { handle: server.handle(), task: spawn(server) }
+        Self { handle: server.handle(), task: Some(spawn(server)) }
+    }
+
+    /// Comes back when it ends by itself.
+    async fn failure(&mut self) -> StopError {
+        let Some(task) = &mut self.task else { return StopError::Deaf };
+        let ended = task.await;
+        self.task = None;
+        match ended {
+            Ok(Err(error)) => StopError::Listener(error),
+            Ok(Ok(())) | Err(_) => StopError::Deaf,
+        }
     }
 
     /// Takes no more connections and ends when the open requests are answered.
-    async fn stop(mut self, by: Instant) -> Result<(), StopError> {
+    async fn stop(self, by: Instant) -> Result<(), StopError> {
+        let Some(task) = self.task else { return Ok(()) };
         let graceful = async {
             self.handle.stop(true).await;
-            (&mut self.task).await
+            task.await
         };
         if let Ok(Ok(ended)) = timeout_at(by, graceful).await {
             return ended.map_err(StopError::Listener);

@@ -1,7 +1,7 @@
-//! rtm-bridge: a stateless REST front door to Kore.ai bots.
+//! rtm-bridge: a REST front door to Kore.ai bots.
 //!
 //! The bridge holds the web sockets (RTM) that many backends cannot hold: it takes a message over HTTP, says it
-//! over a pooled socket, and answers with what the bot said in return.
+//! over the user's socket, and answers with what the bot said in return.
 //!
 //! ```text
 //!            HTTP workers                      shard threads
@@ -10,7 +10,12 @@
 //!     └──────────── Message ◄── watch ◄────┴───────┴──► store (write, fenced)
 //! ```
 //!
-//! Layers and arrows are in `docs/architecture.md` and kept by a test.
+//! Begin with [`app::Bridge`], which wires everything together, or with [`link::Machine`], which decides
+//! everything. [`sandbox`] plays the platform, for tests and for `rtm-bridge dev`.
+//!
+//! The library is there for the program and its tests; what users may rely on is the HTTP API, the command line and
+//! the configuration (`docs/api.md`). A message's way through the code, the layers and the arrows between them,
+//! which a test keeps, are in `docs/architecture.md`.
 
 pub mod app;
 pub mod cli;

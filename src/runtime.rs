@@ -33,7 +33,13 @@ pub fn shard_thread<T: Send + 'static>(
     main: impl AsyncFnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     let runtime = current_thread()?;
-    spawn_named(name, move || LocalSet::new().block_on(&runtime, main()))
+    spawn_named(name, move || {
+        let end = LocalSet::new().block_on(&runtime, main());
+        // A look-up of a name may be under way on a thread of the runtime's own. Nobody waits for it any more, and
+        // dropping the runtime would, for as long as the resolver does.
+        runtime.shutdown_background();
+        end
+    })
 }
 
 /// Runs a future to its end on this thread, with a [`LocalSet`] around it.

@@ -30,7 +30,8 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &Log) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::builder().parse(&log.filter)?;
+    // The HTTP server narrates its start at info; whoever wants that says so in the filter, which counts more.
+    let filter = EnvFilter::builder().parse(format!("actix_server=warn,{}", log.filter))?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match log.format {

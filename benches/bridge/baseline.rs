@@ -65,7 +65,7 @@ pub(crate) fn serve_http(listen: SocketAddr) -> Result<(), Failure> {
     actix_web::rt::System::new().block_on(async move {
         let app = || App::new().route("/conversations/{user}/messages", web::post().to(answer));
         let workers = std::thread::available_parallelism()?.get();
-        HttpServer::new(app).workers(workers).bind(listen)?.run().await?;
+        HttpServer::new(app).workers(workers).keep_alive(Duration::from_secs(75)).bind(listen)?.run().await?;
         Ok(())
     })
 }

@@ -70,12 +70,8 @@ impl Sizes {
 pub(crate) async fn sandbox(binary: &Path) -> Result<Child, Failure> {
     let address = child::free_address()?;
     let listen = address.to_string();
-    let mut child = Child::start(
-        "the sandbox",
-        binary,
-        &["sandbox", "--listen", &listen, "--rate-limit", "0", "--no-record"],
-        address,
-    )?;
+    let mut child =
+        Child::start("the sandbox", binary, &["sandbox", "--listen", &listen, "--load"], address)?;
     child.listening().await?;
     Ok(child)
 }

@@ -25,7 +25,7 @@ impl CheckConfig {
             let _ = writeln!(text, "warning: {warning}");
         }
         let (bots, callers) = (config.bots.len(), config.callers.len());
-        let _ = writeln!(text, "The configuration is fine ({bots} bots, {callers} callers).");
+        let _ = writeln!(text, "The configuration is fine (bots: {bots}, callers: {callers}).");
         Ok(print(&text)?)
     }
 }

@@ -197,10 +197,18 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
             .notes
             .wrong(&path, "is empty, so that the caller could use no bot; leave it out for every bot");
     }
+    let rate_per_minute = section.or("rate_per_minute", 0, number(0..=10_000_000));
+    let max_open_requests = section.or("max_open_requests", 0, number(0..=1_000_000));
+    for (key, limit) in [("rate_per_minute", rate_per_minute), ("max_open_requests", max_open_requests)] {
+        if limit > 0 {
+            let path = section.key(key);
+            section.notes.warn(&path, "this version does not limit callers yet: it has no effect");
+        }
+    }
     Some(Caller {
         user_prefix: section.or("user_prefix", String::new(), parse::text),
-        rate_per_minute: section.or("rate_per_minute", 0, number(0..=10_000_000)),
-        max_open_requests: section.or("max_open_requests", 0, number(0..=1_000_000)),
+        rate_per_minute,
+        max_open_requests,
         webhook_secrets: section
             .secret(
                 "webhook_secrets",

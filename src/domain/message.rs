@@ -238,6 +238,16 @@ pub struct Callback {
     pub url: Box<str>,
 }
 
+/// The trace that a message was posted in (W3C Trace Context): it is followed by it through logs. Zero is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TraceId(pub u128);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// What a caller posts, checked.
 #[derive(Clone, Debug)]
 pub struct NewMessage {
@@ -253,6 +263,8 @@ pub struct NewMessage {
     pub resend: Resend,
     /// Where its end is told.
     pub callback: Option<Callback>,
+    /// In which trace it was posted.
+    pub trace: TraceId,
 }
 
 /// A message that the store has accepted: from here on it will end, exactly once.

@@ -18,11 +18,11 @@ pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
 pub use entry::{Entry, EntryBody};
 pub use message::{
     AcceptedMessage, Attachment, Callback, Content, InvalidMessage, JsonObject, Message, MessageId,
-    NewMessage, Resend, SessionRequest, TEXT_MAX_BYTES, TurnRules,
+    NewMessage, Resend, SessionRequest, TEXT_MAX_BYTES, TraceId, TurnRules,
 };
 pub use problem::{Problem, ProblemKind};
 pub use rate::Window;
-pub use record::{LastTurn, Record};
+pub use record::{Fingerprint, LastTurn, Recent, Record};
 pub use reply::{Correlation, Reply};
 pub use time::Timestamp;
 pub use turn::{EndedBy, Outcome, Progress, Status};

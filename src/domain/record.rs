@@ -1,6 +1,45 @@
 //! What of a conversation must survive a move to another replica.
 
+use std::collections::VecDeque;
+
+use sha2::{Digest, Sha256};
+
 use super::{MessageId, Timestamp, Window};
+
+/// An id of the platform's, cut to what it is known again by: 64 bits of its SHA-256, the same in every version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint(u64);
+
+impl Fingerprint {
+    /// The fingerprint of an id.
+    pub fn of(id: &str) -> Self {
+        let digest = Sha256::digest(id);
+        Self(digest.iter().take(8).fold(0, |bits, &byte| bits << 8 | u64::from(byte)))
+    }
+}
+
+/// The newest replies, by the fingerprints of their ids. A platform repeats frames after a reconnect (protocol.md
+/// 5.6), and the owner may have changed since it sent them first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recent(VecDeque<Fingerprint>);
+
+impl Recent {
+    /// What is repeated was on its way as the socket went: a few.
+    const KEPT: usize = 16;
+
+    /// Adds the newest, and lets the oldest go where there are 16.
+    pub fn push(&mut self, reply: Fingerprint) {
+        if self.0.len() == Self::KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(reply);
+    }
+
+    /// The fingerprints, oldest first.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Fingerprint> {
+        self.0.iter().copied()
+    }
+}
 
 /// The turn that ended last: late replies are joined to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +64,8 @@ pub struct Record {
     pub session_done: Option<MessageId>,
     /// The platform's id of the newest reply: history is read forward from it.
     pub last_platform_message: Option<Box<str>>,
+    /// The newest replies, so that a repeat of one is known.
+    pub recent: Recent,
     /// The platform's id of the running session, where it told one.
     pub session_id: Option<Box<str>>,
     /// The turn that ended last.

@@ -6,7 +6,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
@@ -14,7 +14,7 @@ use tracing::{Instrument as _, Span, field};
 use super::Front;
 use super::problem::{self, Failure};
 use super::trace::Trace;
-use crate::domain::ProblemKind;
+use crate::domain::{ProblemKind, TraceId};
 use crate::hub::HubError;
 
 /// Answers a request of this route: with what `work` says, or with the problem it ran into.
@@ -26,7 +26,8 @@ pub(super) async fn serve(
 ) -> HttpResponse {
     let started = Instant::now();
     let trace = Trace::of(request.headers());
-    let span = tracing::info_span!(
+    // At debug level: a span costs microseconds, and what is said at higher levels names its trace itself.
+    let span = tracing::debug_span!(
         "request",
         http.method = %request.method(),
         http.route = route,
@@ -34,6 +35,7 @@ pub(super) async fn serve(
         message.id = field::Empty,
         bot = field::Empty,
     );
+    request.extensions_mut().insert(TraceId::from(trace));
     let response = answer(front, request, trace, work).instrument(span).await;
     if let Some(metrics) = front.metrics.route(route) {
         metrics.answered(request.method().as_str(), response.status().as_u16(), started.elapsed());
@@ -55,13 +57,13 @@ async fn answer(
         None => Err(HubError::Overloaded("open requests").into()),
     };
     result.unwrap_or_else(|failure| {
-        tell(&failure);
+        tell(&failure, trace);
         failure.response(request.uri().path(), trace)
     })
 }
 
 /// Logs a failure, once, here where it leaves us. Only an internal one may be a bug of ours.
-fn tell(failure: &Failure) {
+fn tell(failure: &Failure, trace: Trace) {
     let problem = failure.problem();
     match problem.kind {
         // A lost turn is logged where it is lost; this only hands it on.
@@ -69,7 +71,7 @@ fn tell(failure: &Failure) {
         kind if kind.status() < 500 => tracing::debug!(problem = kind.slug(), "refused"),
         // Said on purpose by a replica that goes away.
         ProblemKind::Draining => tracing::debug!(problem = problem.kind.slug(), "refused"),
-        kind => tracing::error!(problem = kind.slug(), detail = %problem.detail, "failed"),
+        kind => tracing::error!(trace_id = %trace, problem = kind.slug(), detail = %problem.detail, "failed"),
     }
 }
 

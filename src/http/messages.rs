@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 
 use super::address::{self, Address};
 use super::auth::{Caller, Scope};
@@ -15,7 +15,7 @@ use super::idempotency;
 use super::prefer::Prefer;
 use super::problem::{self, Failure, Mistakes};
 use super::{Front, MESSAGE, MESSAGES};
-use crate::domain::{Message, MessageId, NewMessage, Outcome, ProblemKind};
+use crate::domain::{Message, MessageId, NewMessage, Outcome, ProblemKind, TraceId};
 use crate::hub::Posted;
 use crate::store::{Accept, Idempotency};
 
@@ -61,8 +61,9 @@ async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Resul
     let idempotency =
         key.map(|key| Idempotency { caller: caller.name().into(), key, body: idempotency::digest(&draft) });
     let Draft { content, session, rules, resend, callback } = draft;
-    let message =
-        NewMessage { conversation: address.conversation, content, session, rules, resend, callback };
+    let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
+    let conversation = address.conversation;
+    let message = NewMessage { conversation, content, session, rules, resend, callback, trace };
     let accept = Accept { id, message, idempotency, max_open: address.bot.max_open_messages };
     let posted = front.hub.post(accept, wait).await?;
     if posted.replayed {

@@ -7,6 +7,8 @@ use std::fmt;
 
 use actix_web::http::header::HeaderMap;
 
+use crate::domain::TraceId;
+
 /// Where in which trace we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Trace {
@@ -45,6 +47,12 @@ impl Trace {
 fn hex(digits: &str, count: usize) -> Option<u128> {
     let lower = digits.len() == count && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if lower { u128::from_str_radix(digits, 16).ok() } else { None }
+}
+
+impl From<Trace> for TraceId {
+    fn from(trace: Trace) -> Self {
+        Self(trace.id)
+    }
 }
 
 impl fmt::Display for Trace {

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
-use tracing::warn;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{error, warn};
 
 use self::budget::ConnectBudget;
 use self::partition::Leases;
@@ -33,6 +34,9 @@ pub use crate::link::{FRAMES_IN, FRAMES_OUT};
 
 /// Commands that may wait for a shard; more wait in the requests that bring them.
 const QUEUE: usize = 1024;
+
+/// How often a thread that is about to end is looked after; nothing tells of a thread's end.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// A message as it stood when the wait was over.
 #[derive(Debug, Clone)]
@@ -112,7 +116,7 @@ impl Hub {
     /// # Errors
     /// [`StartError`]; nothing runs then.
     pub async fn start(config: &Config, store: Store, metrics: &Arc<Metrics>) -> Result<Shards, StartError> {
-        let count = config.server.threads.max(1);
+        let count = config.server.threads.div_ceil(2);
         let budget = Arc::new(ConnectBudget::default());
         let incarnation = fastrand::u64(..);
         let bot_metrics: HashMap<_, _> = config
@@ -132,6 +136,7 @@ impl Hub {
                 metrics: Arc::clone(metrics),
                 bot_metrics: bot_metrics.clone(),
                 write_metrics: metrics.store("write").map_err(StartError::Metrics)?,
+                queue: metrics.shard(index).map_err(StartError::Metrics)?,
                 budget: Arc::clone(&budget),
                 leases: Leases::new(incarnation, config.cluster.lease_ttl, partitions),
                 room: config.server.max_sockets.div_ceil(count),
@@ -271,6 +276,7 @@ impl Hub {
         let index = Partition::of(conversation).index() % self.shards.len();
         if let Some(shard) = self.shards.get(index)
             && shard.commands.send(command).await.is_err()
+            && !self.is_draining()
         {
             // The message is in the store; who waits for it reads it there.
             warn!("a shard has ended; a message waits in the store");
@@ -299,18 +305,31 @@ impl Shards {
         }
     }
 
-    /// Closes all sockets, lets all waiters read for themselves, gives the partitions back and ends the
-    /// threads.
-    pub async fn stop(self) {
-        for shard in &*self.hub.shards {
-            shard.commands.send(Command::Stop).await.ok();
+    /// Comes back when a shard has ended without having been told to: it panicked, and what it held hangs.
+    pub async fn died(&self) {
+        let ends = self.hub.shards.iter().map(|shard| Box::pin(shard.commands.closed()));
+        select_all(ends).await;
+    }
+
+    /// Lets all waiters read for themselves, closes all sockets, gives the partitions back and ends the threads.
+    /// A shard that has not ended `by` then is left behind.
+    pub async fn stop(self, by: Instant) {
+        let ended = async {
+            for shard in &*self.hub.shards {
+                shard.commands.send(Command::Stop).await.ok();
+            }
+            for thread in &self.threads {
+                while !thread.is_finished() {
+                    sleep(MOMENT).await;
+                }
+            }
+        };
+        if timeout_at(by, ended).await.is_err() {
+            error!("a shard did not end in time");
         }
-        for shard in &*self.hub.shards {
-            shard.commands.closed().await;
-        }
-        for thread in self.threads {
+        for thread in self.threads.into_iter().filter(JoinHandle::is_finished) {
             if thread.join().is_err() {
-                warn!("a shard's thread panicked");
+                error!("a shard's thread panicked; this is a bug");
             }
         }
     }
@@ -322,3 +341,6 @@ async fn open_shard(setup: Setup) -> Result<std::rc::Rc<Shard>, StartError> {
     setup.leases.keep(&setup.store).await;
     Ok(Shard::new(setup, connector, now))
 }
+
+#[cfg(test)]
+mod tests;

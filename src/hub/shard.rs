@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use prometheus::IntGauge;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, interval, sleep_until, timeout};
-use tracing::{Instrument as _, error, info_span};
+use tokio::time::{interval, sleep_until, timeout};
+use tracing::{error, warn};
 
 use super::budget::ConnectBudget;
 use super::partition::Leases;
@@ -50,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bot_metrics: HashMap<BotName, Arc<BotMetrics>>,
     pub(crate) write_metrics: StoreMetrics,
+    /// How many commands wait.
+    pub(crate) queue: IntGauge,
     pub(crate) budget: Arc<ConnectBudget>,
     pub(crate) leases: Leases,
     /// Conversations it holds at most before idle ones give way.
@@ -93,9 +96,14 @@ impl Shard {
                     Some(command) => self.on_command(command),
                 },
                 _ = keep.tick() => self.keep_leases().await,
-                _ = sweep.tick() => self.sweep().await,
+                _ = sweep.tick() => {
+                    self.setup.queue.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
+                    self.sweep().await;
+                }
             }
         }
+        // Whoever comes from now on, and whoever still waits in the queue, reads the store.
+        drop(commands);
         self.stop().await;
     }
 
@@ -183,8 +191,7 @@ impl Shard {
         self.live.borrow_mut().insert(conversation.clone(), Rc::clone(&mailbox));
         self.setup.metrics.conversations.inc();
         self.setup.busy.fetch_add(1, Ordering::Relaxed);
-        let span = info_span!("conversation", %bot.name, user = tracing::field::Empty);
-        spawn(Rc::clone(self).live(bot, conversation, fence, mailbox).instrument(span));
+        spawn(Rc::clone(self).live(bot, conversation, fence, mailbox));
     }
 
     /// A conversation's life in memory, from its start until it has left.
@@ -196,6 +203,7 @@ impl Shard {
         mailbox: Rc<Mailbox>,
     ) {
         loop {
+            mailbox.forget_drain();
             let life = link::run(
                 Rc::clone(&self),
                 Arc::clone(&bot),
@@ -208,9 +216,14 @@ impl Shard {
                 Ok(_) => break,
                 Err(_) => {
                     self.setup.metrics.panics.inc();
-                    error!("a conversation's task panicked, its open messages fail; this is a bug");
-                    link::fail_open(&*self, fence, &conversation).await;
-                    if mailbox.is_empty() {
+                    error!(bot = %bot.name, "a conversation's task panicked, its open messages fail; this is a bug");
+                    let failing = link::fail_open(&*self, &bot, fence, &conversation);
+                    let failed = AssertUnwindSafe(failing).catch_unwind().await;
+                    if failed.is_err() {
+                        // What is open stays in the store; the sweep brings it back in a second.
+                        self.setup.metrics.panics.inc();
+                    }
+                    if failed.is_err() || mailbox.is_empty() {
                         break;
                     }
                 }
@@ -223,13 +236,15 @@ impl Shard {
         self.calm.notify_waiters();
     }
 
-    /// Lets the conversations go that have been idle longest, one in a hundred.
+    /// Lets the conversations go that have been idle longest: as many as are too many, one more, and one in a
+    /// hundred. Those that were told before and are not gone yet count among them: they are still the first.
     fn evict(&self) {
         let live = self.live.borrow();
         let mut idle: Vec<_> =
             live.values().filter_map(|mailbox| Some((mailbox.idle_since()?, mailbox))).collect();
         idle.sort_unstable_by_key(|(since, _)| *since);
-        for (_, mailbox) in idle.into_iter().take(self.setup.room.div_ceil(100)) {
+        let too_many = live.len().saturating_sub(self.setup.room) + 1 + self.setup.room / 100;
+        for (_, mailbox) in idle.into_iter().take(too_many) {
             mailbox.post(Mail::Drain);
         }
     }
@@ -239,15 +254,18 @@ impl Shard {
         for mailbox in self.live.borrow().values() {
             mailbox.post(Mail::Stop);
         }
+        self.watch.borrow_mut().clear();
         let gone = async {
             while !self.live.borrow().is_empty() {
                 self.calm.notified().await;
             }
         };
         if timeout(STOP, gone).await.is_err() {
-            error!(left = self.live.borrow().len(), "conversations did not stop in time");
+            warn!(
+                left = self.live.borrow().len(),
+                "conversations did not stop in time; their sockets are cut"
+            );
         }
-        self.watch.borrow_mut().clear();
         self.setup.leases.release(&self.setup.store).await;
     }
 }
@@ -271,10 +289,10 @@ impl Host for Shard {
     }
 
     async fn connect_permit(&self, bot: &Bot) {
-        let at = self.setup.budget.reserve(bot, self.clock.now());
-        let at = self.clock.instant(at);
-        if at > Instant::now() {
-            sleep_until(at).await;
+        #[cfg(test)]
+        super::tests::perhaps_panic(bot);
+        while let Err(at) = self.setup.budget.take(bot, self.clock.now()) {
+            sleep_until(self.clock.instant(at)).await;
         }
     }
 

@@ -16,45 +16,16 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use super::backoff::Backoff;
-use super::clock::StoreClock;
-use super::input::{Aside, ConnectFailure, Effect, HistoryFailure, Input, Loss};
+use super::host::Host;
+use super::input::{ConnectFailure, Effect, HistoryFailure, Input, Loss};
 use super::machine::{LinkState, Machine};
 use super::mailbox::{Mail, Mailbox};
+use super::{calls, tally};
 use crate::config::Bot;
-use crate::domain::{ConversationId, Entry, EntryBody, Message, Outcome, Problem, ProblemKind, Timestamp};
-use crate::metrics::{BotMetrics, StoreMetrics};
-use crate::rtm::{
-    ConnectError, ConnectMode, Connector, Grant, HistoryPage, Incoming, Received, Retry, Socket, frame,
-    history_page, translate,
-};
-use crate::store::{Change, Fence, Open, Store, StoreError, Write};
-
-/// What a conversation needs of the shard it lives on.
-pub trait Host: 'static {
-    /// The store.
-    fn store(&self) -> &Store;
-    /// The store's time.
-    fn clock(&self) -> &StoreClock;
-    /// Opens sockets.
-    fn connector(&self) -> &Connector;
-    /// Comes back when the bot's connect budget allows one more.
-    fn connect_permit(&self, bot: &Bot) -> impl Future<Output = ()>;
-    /// The message's end is stored: tells whoever waits for it.
-    fn tell(&self, message: Message);
-    /// The conversation has nothing open since then, or has something open again.
-    fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>);
-    /// What the bot's links count.
-    fn bot_metrics(&self, bot: &Bot) -> Option<Arc<BotMetrics>>;
-    /// What writes count.
-    fn write_metrics(&self) -> &StoreMetrics;
-}
-
-/// Words under which incoming frames are counted.
-pub const FRAMES_IN: &[&str] = &Incoming::KINDS;
-
-/// Words under which outgoing frames are counted.
-pub const FRAMES_OUT: &[&str] = &["message", "ping"];
+use crate::domain::{ConversationId, Timestamp};
+use crate::metrics::BotMetrics;
+use crate::rtm::{ConnectMode, Grant, HistoryPage, Incoming, Received, Socket, frame, translate};
+use crate::store::{Fence, Open, StoreError, Write};
 
 /// Why a conversation left memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,75 +48,50 @@ pub async fn run<H: Host>(
     fence: Fence,
     mailbox: Rc<Mailbox>,
 ) -> Exit {
-    let Some(metrics) = host.bot_metrics(&bot) else { return Exit::Stopped };
-    let Some(open) = Box::pin(load(&*host, fence, &conversation)).await else { return Exit::Fenced };
-    let now = host.clock().now();
-    let machine = Machine::new(Arc::clone(&bot), open, now, fastrand::u64(..));
-    let driver = Driver {
-        metrics,
-        host,
-        bot,
-        conversation,
-        fence,
-        mailbox,
-        machine,
-        effects: Vec::new(),
-        socket: None,
-        grant: Rc::default(),
-        connecting: None,
-        writing: None,
-        reading: None,
-        history: None,
-        timer: Box::pin(sleep_until(Instant::now())),
-        armed: None,
-        state: LinkState::Cold,
-        ping: 0,
+    // On the heap of their own, so that the task of an idle conversation is small.
+    let Some(mut driver) = Box::pin(Driver::open(host, bot, conversation, fence, mailbox)).await else {
+        return Exit::Fenced;
     };
-    driver.run().await
+    let exit = driver.run().await;
+    if let Some(socket) = driver.socket.take() {
+        Box::pin(socket.close(1001)).await;
+    }
+    exit
 }
 
-/// The conversation as the store knows it, however long that takes. None where it is no longer ours.
-async fn load<H: Host>(host: &H, fence: Fence, conversation: &ConversationId) -> Option<Open> {
-    let mut backoff = Backoff::default();
-    loop {
-        match host.store().open(fence, conversation).await {
-            Ok((open, now)) => {
-                host.clock().observe(now);
-                return Some(open);
-            }
-            Err(StoreError::Fenced) => return None,
-            Err(error @ StoreError::Unknown(_)) => {
-                debug!(%conversation, %error, "the conversation could not be read; trying again");
-                tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
-            }
-        }
-    }
-}
-
-/// Fails everything that is open: its task panicked, and would again.
-pub async fn fail_open<H: Host>(host: &H, fence: Fence, conversation: &ConversationId) {
-    let Some(open) = load(host, fence, conversation).await else { return };
-    let now = host.clock().now();
-    let mut record = open.record;
-    record.write += 1;
-    let problem =
-        Problem::new(ProblemKind::Internal, "the bridge failed while the message was open; this is a bug");
-    let outcome = Outcome::Failed(problem);
-    let changes = open.lane.iter().map(|open| {
-        record.seq += 1;
-        let body = EntryBody::Ended { message: open.accepted.id, outcome: outcome.clone() };
-        Change::Append(Entry { seq: record.seq, at: now, body })
-    });
-    let changes = changes.collect();
-    let write = Write { record, changes };
-    let mut backoff = Backoff::default();
-    while let Err(StoreError::Unknown(_)) = host.store().write(fence, conversation, &write).await {
-        tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
-    }
-    for open in open.lane {
-        if let Ok(Some(message)) = host.store().message(conversation, open.accepted.id).await {
-            host.tell(message);
-        }
+impl<H: Host> Driver<H> {
+    /// The driver of a conversation as the store knows it. None where it is no longer ours.
+    async fn open(
+        host: Rc<H>,
+        bot: Arc<Bot>,
+        conversation: ConversationId,
+        fence: Fence,
+        mailbox: Rc<Mailbox>,
+    ) -> Option<Box<Self>> {
+        let metrics = host.bot_metrics(&bot)?;
+        let open = calls::load(&*host, fence, &conversation).await?;
+        let now = host.clock().now();
+        let machine = Machine::new(Arc::clone(&bot), open, now, fastrand::u64(..));
+        Some(Box::new(Self {
+            metrics,
+            host,
+            bot,
+            conversation,
+            fence,
+            mailbox,
+            machine,
+            effects: Vec::new(),
+            socket: None,
+            grant: Rc::default(),
+            connecting: None,
+            writing: None,
+            reading: None,
+            history: None,
+            timer: Box::pin(sleep_until(Instant::now())),
+            armed: None,
+            state: LinkState::Cold,
+            ping: 0,
+        }))
     }
 }
 
@@ -161,7 +107,7 @@ struct Driver<H> {
     socket: Option<Socket>,
     /// The lock makes grants single flight: a connect and a read of history may both want one.
     grant: Rc<Mutex<Option<Grant>>>,
-    connecting: Option<Boxed<Result<Socket, ConnectError>>>,
+    connecting: Option<Boxed<Result<Socket, ConnectFailure>>>,
     writing: Option<Boxed<Result<Timestamp, StoreError>>>,
     reading: Option<Boxed<Option<Open>>>,
     history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
@@ -180,29 +126,19 @@ enum Event {
 }
 
 impl<H: Host> Driver<H> {
-    async fn run(mut self) -> Exit {
+    async fn run(&mut self) -> Exit {
         self.step(Input::Tick);
         loop {
-            match self.settle().await {
-                None => {}
-                Some(Exit::Rested) if !self.mailbox.is_empty() => {}
-                Some(exit) => return self.leave(exit).await,
+            if let Some(exit) = self.settle().await {
+                return exit;
             }
             self.arm();
             match self.event().await {
                 Event::Input(input) => self.step(input),
-                Event::Stop => return self.leave(Exit::Stopped).await,
-                Event::Fenced => return self.leave(Exit::Fenced).await,
+                Event::Stop => return Exit::Stopped,
+                Event::Fenced => return Exit::Fenced,
             }
         }
-    }
-
-    async fn leave(mut self, exit: Exit) -> Exit {
-        if let Some(socket) = self.socket.take() {
-            socket.close(1001).await;
-        }
-        self.metrics.socket(self.state.metric(), None);
-        exit
     }
 
     fn step(&mut self, input: Input) {
@@ -246,30 +182,32 @@ impl<H: Host> Driver<H> {
             Effect::ReadLane => {
                 let (host, fence, conversation) =
                     (Rc::clone(&self.host), self.fence, self.conversation.clone());
-                self.reading = Some(Box::pin(async move { load(&*host, fence, &conversation).await }));
+                self.reading = Some(Box::pin(async move { calls::load(&*host, fence, &conversation).await }));
             }
             Effect::Connect(mode) => self.connect(mode),
             Effect::Send(message) => {
                 self.metrics.frame_out("message");
                 let text = frame::message(&self.bot, &message);
-                return self.say(text).await;
+                return Box::pin(self.say(text)).await;
             }
-            Effect::Ping => return self.ping().await,
+            Effect::Ping => return Box::pin(self.ping()).await,
             Effect::Close(code) => {
                 if let Some(socket) = self.socket.take() {
-                    debug!(conversation = %self.conversation, code, "closing the socket");
+                    debug!(bot = %self.bot.name, code, "closing the socket");
                     self.metrics.closed(Some(code));
                     Box::pin(socket.close(code)).await;
                 }
             }
             Effect::Abandon => {
-                info!(bot = %self.bot.name, "the platform fell silent; reconnecting");
-                self.metrics.closed(None);
-                self.socket = None;
+                self.connecting = None;
+                if self.socket.take().is_some() {
+                    info!(bot = %self.bot.name, "the platform fell silent; the socket is given up");
+                    self.metrics.closed(None);
+                }
             }
             Effect::ReadHistory(after) => self.read_history(after),
             Effect::Tell { message, head_at } => {
-                self.count(&message, head_at);
+                tally::turn(&self.metrics, &message, head_at);
                 self.host.tell(message);
             }
             Effect::Aside(aside) => self.metrics.aside(aside.as_str()),
@@ -281,18 +219,8 @@ impl<H: Host> Driver<H> {
     /// Starts a write. A store in memory answers at once, and no turn of the loop is spent on it.
     fn write(&mut self, write: Arc<Write>) -> Option<Event> {
         let (host, fence, conversation) = (Rc::clone(&self.host), self.fence, self.conversation.clone());
-        let mut writing: Boxed<_> = Box::pin(async move {
-            let started = Instant::now();
-            let result = host.store().write(fence, &conversation, &write).await;
-            let metrics = host.write_metrics();
-            metrics.seconds.observe(started.elapsed().as_secs_f64());
-            match &result {
-                Ok(now) => host.clock().observe(*now),
-                Err(StoreError::Fenced) => metrics.fenced.inc(),
-                Err(StoreError::Unknown(_)) => metrics.unknown.inc(),
-            }
-            result
-        });
+        let mut writing: Boxed<_> =
+            Box::pin(async move { calls::write(&*host, fence, &conversation, &write).await });
         if let Some(result) = (&mut writing).now_or_never() {
             return Some(written(&result));
         }
@@ -303,29 +231,17 @@ impl<H: Host> Driver<H> {
     fn connect(&mut self, mode: ConnectMode) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
         let user = self.conversation.user.clone();
-        self.connecting = Some(Box::pin(async move {
-            host.connect_permit(&bot).await;
-            let mut grant = grant.lock().await;
-            host.connector().connect(&bot, &user, mode, &mut grant, host.clock().now()).await
-        }));
+        self.connecting =
+            Some(Box::pin(async move { calls::connect(&*host, &bot, &user, mode, &grant).await }));
     }
 
     fn read_history(&mut self, after: Option<Box<str>>) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
         let user = self.conversation.user.clone();
-        self.history = Some(Box::pin(async move {
-            let mut grant = grant.lock().await;
-            let now = host.clock().now();
-            let page = host.connector().history(&bot, &user, &mut grant, after.as_deref(), now).await;
-            let body = page.map_err(|error| {
-                info!(bot = %bot.name, %error, "history could not be read");
-                if error.retry() == Retry::Never { HistoryFailure::ForGood } else { HistoryFailure::Now }
-            })?;
-            history_page(&body).map_err(|error| {
-                warn!(bot = %bot.name, %error, "the platform's history is not what it should be");
-                HistoryFailure::Now
-            })
-        }));
+        self.history =
+            Some(Box::pin(
+                async move { calls::history(&*host, &bot, &user, after.as_deref(), &grant).await },
+            ));
     }
 
     async fn ping(&mut self) -> Option<Event> {
@@ -347,8 +263,8 @@ impl<H: Host> Driver<H> {
         match socket.send(text).await {
             Ok(()) => None,
             Err(error) => {
-                debug!(conversation = %self.conversation, %error, "could not send");
-                Box::pin(self.last_words()).await
+                debug!(bot = %self.bot.name, %error, "could not send");
+                self.last_words().await
             }
         }
     }
@@ -397,67 +313,6 @@ impl<H: Host> Driver<H> {
         }
     }
 
-    fn connected(&mut self, result: Result<Socket, ConnectError>) -> Input {
-        use crate::metrics::{Connect, Phase};
-        match result {
-            Ok(socket) => {
-                debug!(conversation = %self.conversation, "the socket is open");
-                self.metrics.connect(Phase::Socket, Connect::Done);
-                self.socket = Some(socket);
-                Input::Connected
-            }
-            Err(error) => {
-                let retry = error.retry();
-                let phase = match error.phase() {
-                    "grant" => Phase::Grant,
-                    "start" => Phase::Start,
-                    _ => Phase::Socket,
-                };
-                let words = error.words().into();
-                let failure = match retry {
-                    Retry::Never => {
-                        warn!(bot = %self.bot.name, %error, "the platform refuses the bridge");
-                        self.metrics.connect(phase, Connect::Rejected);
-                        ConnectFailure::Rejected(words)
-                    }
-                    Retry::Now | Retry::Backoff(_) => {
-                        info!(bot = %self.bot.name, %error, "could not connect; trying again");
-                        self.metrics.connect(phase, Connect::Unavailable);
-                        let retry_after = if let Retry::Backoff(after) = retry { after } else { None };
-                        ConnectFailure::Unavailable { words, retry_after }
-                    }
-                };
-                Input::ConnectFailed(failure)
-            }
-        }
-    }
-
-    fn count(&self, message: &Message, head_at: Timestamp) {
-        use crate::metrics::Part;
-        let progress = &message.progress;
-        match &progress.outcome {
-            Some(Outcome::Answered(by)) => self.metrics.turn_ended(by.as_str()),
-            Some(Outcome::Failed(problem)) => {
-                self.metrics.turn_ended(problem.kind.slug());
-                warn!(bot = %self.bot.name, message.id = %message.accepted.id, %problem, "a turn failed");
-            }
-            None => {}
-        }
-        self.metrics.turn_part(Part::Queue, head_at.since(message.accepted.accepted_at));
-        let Some(sent_at) = progress.sent_at else { return };
-        self.metrics.turn_part(Part::Connect, sent_at.since(head_at));
-        let parts = [
-            (Part::Ack, progress.acked_at),
-            (Part::FirstReply, progress.first_reply_at),
-            (Part::End, progress.ended_at),
-        ];
-        for (part, at) in parts {
-            if let Some(at) = at {
-                self.metrics.turn_part(part, at.since(sent_at));
-            }
-        }
-    }
-
     /// Sets the timer, unless it will go off early enough: then the machine just looks once more.
     fn arm(&mut self) {
         let Some(at) = self.machine.wake_at() else { return };
@@ -494,16 +349,33 @@ impl<H: Host> Driver<H> {
             return Poll::Ready(Event::Input(Input::History(page)));
         }
         if let Some(result) = poll_call(&mut self.connecting, cx) {
-            let input = self.connected(result);
-            return Poll::Ready(Event::Input(input));
+            return Poll::Ready(Event::Input(match result {
+                Ok(socket) => {
+                    self.socket = Some(socket);
+                    Input::Connected
+                }
+                Err(failure) => Input::ConnectFailed(failure),
+            }));
+        }
+        // Before the timer: after a stall, what has arrived in time must not be late.
+        if let Some(socket) = &mut self.socket {
+            let received = std::pin::pin!(socket.next()).poll(cx);
+            if let Poll::Ready(received) = received {
+                return Poll::Ready(Event::Input(self.received(received)));
+            }
         }
         if self.armed.is_some() && self.timer.as_mut().poll(cx).is_ready() {
             self.armed = None;
             return Poll::Ready(Event::Input(Input::Tick));
         }
-        let Some(socket) = &mut self.socket else { return Poll::Pending };
-        let received = std::pin::pin!(socket.next()).poll(cx);
-        received.map(|received| Event::Input(self.received(received)))
+        Poll::Pending
+    }
+}
+
+impl<H> Drop for Driver<H> {
+    fn drop(&mut self) {
+        // Here and not where it leaves: a panic leaves too.
+        self.metrics.socket(self.state.metric(), None);
     }
 }
 
@@ -519,30 +391,5 @@ fn written(result: &Result<Timestamp, StoreError>) -> Event {
         Ok(_) => Event::Input(Input::Stored),
         Err(StoreError::Unknown(_)) => Event::Input(Input::Unknown),
         Err(StoreError::Fenced) => Event::Fenced,
-    }
-}
-
-impl Aside {
-    /// Its word in metrics.
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Late => "late",
-            Self::Unsolicited => "unsolicited",
-            Self::Duplicate => "duplicate",
-        }
-    }
-}
-
-impl LinkState {
-    const fn metric(self) -> Option<crate::metrics::SocketState> {
-        use crate::metrics::SocketState as S;
-        match self {
-            Self::Cold => None,
-            Self::Connecting => Some(S::Connecting),
-            Self::Ready => Some(S::Ready),
-            Self::BackingOff => Some(S::BackingOff),
-            Self::Blocked => Some(S::Blocked),
-            Self::Draining => Some(S::Draining),
-        }
     }
 }

@@ -89,7 +89,8 @@ pub enum Effect {
     Ping,
     /// Close the socket with this code, in good order. No `Lost` follows.
     Close(u16),
-    /// Let go of the socket: nobody answers on it. No `Lost` follows.
+    /// Let go of the socket, because nobody answers on it, or of the connect under way, because nobody wants it
+    /// any more. No answer follows.
     Abandon,
     /// Read history forward from this message of the platform, or the newest page where there is none; answer
     /// with `History`.

@@ -28,7 +28,7 @@ use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::Bot;
-use crate::domain::{AcceptedMessage, Problem, Timestamp};
+use crate::domain::{AcceptedMessage, Fingerprint, Problem, Timestamp};
 use crate::store::Open;
 use lane::Head;
 use socket::Link;
@@ -63,6 +63,7 @@ pub struct Machine {
     seen: Seen,
     streams: Streams,
     draining: bool,
+    /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
     resting: bool,
 }
 
@@ -73,7 +74,7 @@ impl Machine {
         let Open { record, lane, head_at, next_position } = open;
         let late_until = record.last_turn.map(|turn| turn.ended_at + bot.late_window);
         let mut taken = Seen::default();
-        if let Some(id) = &record.last_platform_message {
+        for id in record.recent.iter() {
             taken.insert(id);
         }
         let mut machine = Self {
@@ -101,7 +102,7 @@ impl Machine {
             machine.lane.push_back(Arc::clone(&open.accepted));
             if machine.turn.is_none() && machine.lane.len() == 1 && open.progress.sent_at.is_some() {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
-                    machine.seen.insert(id);
+                    machine.seen.insert(Fingerprint::of(id));
                 }
                 let gap_after = machine.ledger.record.last_platform_message.clone();
                 let head_at = head_at.unwrap_or(now);
@@ -115,9 +116,17 @@ impl Machine {
     /// it does, deadlines come late and nothing else suffers.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Accepted(message) => self.on_accepted(message),
-            Input::Woken if self.lane.is_empty() => self.want_lane(),
-            Input::Woken | Input::Tick => {}
+            Input::Accepted(message) => {
+                self.resting = false;
+                self.on_accepted(message);
+            }
+            Input::Woken => {
+                self.resting = false;
+                if self.lane.is_empty() {
+                    self.want_lane();
+                }
+            }
+            Input::Tick => {}
             Input::Lane(open) => self.on_lane(open),
             Input::Stored => self.on_stored(effects),
             Input::Unknown => {
@@ -132,7 +141,6 @@ impl Machine {
             Input::History(page) => self.on_history(now, page, effects),
             Input::Drain => {
                 self.draining = true;
-                // Whoever asks is answered, also where nothing was left to do.
                 self.resting = false;
             }
         }

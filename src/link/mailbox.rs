@@ -74,6 +74,11 @@ impl Mailbox {
         self.accepted.borrow().is_empty() && !self.woken.get()
     }
 
+    /// The conversation begins anew: what it was told to drain before, it has drained.
+    pub fn forget_drain(&self) {
+        self.drain.set(false);
+    }
+
     /// Since when the conversation has nothing open; none while it has.
     pub fn idle_since(&self) -> Option<Timestamp> {
         self.idle_since.get()

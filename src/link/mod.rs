@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The [`Machine`] owns every hard question (what may be sent, what a reply belongs to, when a turn ends, what
-//! a broken link means) and does nothing itself; the [`driver`] does what it says and feeds back what happened.
+//! a broken link means) and does nothing itself; the `driver` does what it says and feeds back what happened.
 //! That is why all of it is tested without a socket and without a sleep.
 //!
 //! ```text
@@ -23,8 +23,10 @@
 //! What this layer does not know: HTTP, other conversations, which replica owns what.
 
 mod backoff;
+mod calls;
 mod clock;
 mod driver;
+mod host;
 mod input;
 mod keepalive;
 mod ledger;
@@ -33,12 +35,16 @@ mod mailbox;
 mod repair;
 mod seen;
 mod stream;
+mod tally;
 mod turn;
 
 pub use crate::rtm::{Connector, SetupError};
 pub use backoff::Backoff;
+pub use calls::fail_open;
 pub use clock::StoreClock;
-pub use driver::{Exit, FRAMES_IN, FRAMES_OUT, Host, fail_open, run};
+pub use driver::{Exit, run};
+pub use host::Host;
 pub use input::{Aside, ConnectFailure, Effect, HistoryFailure, Input, Loss};
 pub use machine::{LinkState, Machine};
 pub use mailbox::{Mail, Mailbox};
+pub use tally::{FRAMES_IN, FRAMES_OUT};

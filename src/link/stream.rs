@@ -3,12 +3,29 @@
 use crate::domain::Timestamp;
 use crate::rtm::Response;
 
-/// When a reply began, and whether the turn of that time was open: what was being said before a message went
-/// out is no answer to it, whenever it ends.
+/// When and where a reply began: what was being said before a message went out is no answer to it, whenever it
+/// ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Begun {
     pub(crate) at: Timestamp,
-    pub(crate) in_turn: bool,
+    pub(crate) place: Place,
+}
+
+/// Where a reply begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The open turn.
+    Turn,
+    /// A fresh connection on which the bot may greet: it answers nothing.
+    Greeting,
+    /// Neither.
+    Silence,
+}
+
+impl Begun {
+    pub(crate) fn in_turn(self) -> bool {
+        self.place == Place::Turn
+    }
 }
 
 /// The streams of a conversation that have not ended.
@@ -41,12 +58,12 @@ impl Streams {
         }
         let orphan = if self.0.len() == Self::KEPT { Some(self.0.remove(0).finish()) } else { None };
         self.0.push(Open { response, text, begun });
-        Joined::Growing { in_turn: begun.in_turn, orphan }
+        Joined::Growing { in_turn: begun.in_turn(), orphan }
     }
 
     /// Bytes of text of the open turn that wait for their end; none where it has no open stream.
     pub(crate) fn in_turn(&self) -> Option<usize> {
-        let mut streams = self.0.iter().filter(|open| open.begun.in_turn).peekable();
+        let mut streams = self.0.iter().filter(|open| open.begun.in_turn()).peekable();
         streams.peek()?;
         Some(streams.map(|open| open.text.len()).sum())
     }
@@ -59,7 +76,7 @@ impl Streams {
     /// Ends those of the turn, or all others, where they are: their turn is over, or their socket gone.
     pub(crate) fn cut(&mut self, in_turn: bool) -> impl Iterator<Item = (Response, Begun)> + use<> {
         let (cut, kept) =
-            std::mem::take(&mut self.0).into_iter().partition(|open| open.begun.in_turn == in_turn);
+            std::mem::take(&mut self.0).into_iter().partition(|open| open.begun.in_turn() == in_turn);
         self.0 = kept;
         let cut: Vec<Open> = cut;
         cut.into_iter().map(Open::finish)
@@ -94,7 +111,7 @@ mod tests {
     use crate::rtm::Stream;
     use serde_json::value::RawValue;
 
-    const IN_TURN: Begun = Begun { at: Timestamp::from_millis(1), in_turn: true };
+    const IN_TURN: Begun = Begun { at: Timestamp::from_millis(1), place: Place::Turn };
 
     fn piece(id: &str, text: &str, last: bool, complete: Option<&str>) -> Response {
         Response {
@@ -154,7 +171,7 @@ mod tests {
     #[test]
     fn a_stream_stays_where_it_began() {
         let mut streams = Streams::default();
-        let early = Begun { at: Timestamp::from_millis(1), in_turn: false };
+        let early = Begun { at: Timestamp::from_millis(1), place: Place::Silence };
         streams.join(Box::new(piece("a", "Wel", false, None)), early);
         assert_eq!(streams.in_turn(), None);
         streams.join(Box::new(piece("b", "It", false, None)), IN_TURN);

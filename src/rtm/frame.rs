@@ -173,6 +173,7 @@ mod tests {
                 rules: TurnRules::default(),
                 resend: Resend::Never,
                 callback: None,
+                trace: crate::domain::TraceId::default(),
             },
         }
     }

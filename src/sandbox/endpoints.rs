@@ -135,7 +135,8 @@ fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, Box<H
         .ok_or_else(|| Box::new(answer::expired(platform.behaviour().expiry)))
 }
 
-async fn start(request: HttpRequest, platform: Data<Platform>) -> HttpResponse {
+// The body is read although nothing in it is needed: a connection with an unread body cannot be kept.
+async fn start(request: HttpRequest, _body: Bytes, platform: Data<Platform>) -> HttpResponse {
     platform.counts.starts.fetch_add(1, Ordering::Relaxed);
     platform.changed.send_replace(());
     if let Struck::Answer(answer) = answer::strike(&platform, Endpoint::Start).await {

@@ -124,8 +124,8 @@ fn sockets_and_open_messages_are_counted_as_they_are() {
 fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
     run(async {
         let bridge = spawn_bridge(|config| {
-            config.server.grace = Duration::from_secs(1);
-            config.server.drain_timeout = Duration::from_secs(4);
+            config.server.grace = Duration::from_secs(2);
+            config.server.drain_timeout = Duration::from_secs(8);
         })
         .await;
         let gate = Gate::new();

@@ -144,7 +144,7 @@ fn healthcheck_tells_ready_from_not() {
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
                 let _rest = stream.read_to_end(&mut Vec::new());
             });
-            let check = run(&["healthcheck", "--url", &url]);
+            let check = run(&["healthcheck", "--timeout", "30", "--url", &url]);
             // Where the program never came, the thread above must not wait for it.
             let _unblock = TcpStream::connect(listener.local_addr().unwrap());
             check

@@ -91,6 +91,25 @@ fn absent_in_history_is_uncertain_after_the_settling_and_two_reads() {
 }
 
 #[test]
+fn sending_again_waits_for_the_send_rate() {
+    let mut bench = Bench::with(|bot| {
+        bot.user_rate_per_minute = 1;
+        bot.welcome = Duration::ZERO;
+        bot.deadline = ms(90_000);
+        bot.history = false;
+    });
+    bench.post_with(|new| new.resend = Resend::Auto);
+    bench.give(Input::Connected);
+    let sent = bench.now;
+    bench.lose(1006);
+    bench.reconnect();
+    assert_eq!(bench.sends.len(), 1);
+    bench.idle(1);
+    assert_eq!(bench.sends.len(), 2);
+    assert_eq!(bench.sends[1].1.since(sent), ms(60_000));
+}
+
+#[test]
 fn absent_in_history_is_sent_again_under_the_same_id_where_asked_for() {
     let mut bench = Bench::connected();
     let message = bench.post_with(|new| new.resend = Resend::Auto);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{Correlation, Progress, Record};
+use rtm_bridge::domain::{Correlation, Progress, Record, SessionRequest};
 use rtm_bridge::link::Input;
 use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
 use rtm_bridge::store::{Open, OpenMessage};
@@ -278,6 +278,55 @@ fn a_reply_after_the_end_is_late_within_the_window_and_unsolicited_after_it() {
     assert_eq!((late.late, late.in_reply_to, late.correlation), (true, Some(first), Correlation::Window));
     let other = bench.reply("ms-2");
     assert_eq!((other.late, other.in_reply_to, other.correlation), (false, None, Correlation::Unsolicited));
+}
+
+#[test]
+fn a_greeting_is_no_late_reply_of_the_turn_before() {
+    let mut bench = Bench::new();
+    bench.post_ruled(Some(1), None, None);
+    bench.give(Input::Connected);
+    bench.pass(ms(500));
+    bench.say("ms-1");
+    assert_eq!(bench.end(), (1, "replyCount"));
+    bench.post_with(|new| new.session = SessionRequest::New);
+    bench.give(Input::Connected);
+    bench.say("ms-welcome");
+    let greeting = bench.reply("ms-welcome");
+    assert_eq!((greeting.late, greeting.correlation), (false, Correlation::Unsolicited));
+}
+
+#[test]
+fn a_greeting_proves_and_answers_nothing_of_a_turn_that_is_open() {
+    let mut bench = Bench::with(|bot| bot.session_timeout = ms(2000));
+    bench.post_ruled(None, None, Some(8000));
+    bench.give(Input::Connected);
+    bench.pass(ms(2600));
+    assert_eq!(bench.sends.len(), 1);
+    bench.lose(1006);
+    bench.reconnect();
+    assert_eq!(bench.connects.last(), Some(&ConnectMode::Default));
+    bench.say("ms-welcome");
+    bench.give(sign(Incoming::WaitingForInput));
+    assert_eq!(bench.reply("ms-welcome").correlation, Correlation::Unsolicited);
+    bench.pass(ms(8000));
+    assert_eq!(bench.end(), (0, "uncertain"));
+}
+
+#[test]
+fn a_reply_that_is_repeated_to_a_new_owner_is_taken_once() {
+    let mut bench = Bench::connected();
+    bench.post_ruled(Some(3), None, None);
+    for id in ["ms-1", "ms-2", "ms-3"] {
+        bench.say(id);
+    }
+    let record = bench.last_write.as_ref().unwrap().record.clone();
+    let open = Open { record, ..Open::default() };
+    let mut bench = Bench::opened(open, |_| ());
+    bench.give(Input::Connected);
+    for id in ["ms-first", "ms-1", "ms-2", "ms-3"] {
+        bench.say(id);
+    }
+    assert!(bench.replies.is_empty(), "{:?}", bench.replies);
 }
 
 #[test]

@@ -75,6 +75,31 @@ fn an_idle_socket_is_closed_and_the_conversation_rests() {
 }
 
 #[test]
+fn a_connect_that_nobody_waits_for_any_more_is_let_go_of() {
+    let mut bench = Bench::new();
+    bench.post_ruled(None, None, Some(5000));
+    bench.pass(ms(4999));
+    assert_eq!((bench.connects.len(), bench.abandons, bench.rests), (1, 0, 1));
+    bench.pass(ms(1));
+    assert_eq!(bench.end(), (0, "platform-unavailable"));
+    assert_eq!((bench.abandons, bench.rests), (1, 2));
+    assert_eq!(bench.machine.link_state(bench.now), LinkState::Cold);
+    bench.post();
+    assert_eq!(bench.connects.len(), 2);
+}
+
+#[test]
+fn mail_that_comes_as_a_drained_conversation_rests_lets_it_rest_again() {
+    let mut bench = Bench::connected();
+    bench.give(Input::Drain);
+    assert_eq!((bench.closes, bench.rests), (1, 2));
+    bench.post();
+    assert_eq!((bench.sends.len(), bench.machine.open_messages(), bench.rests), (0, 1, 3));
+    bench.give(Input::Woken);
+    assert_eq!(bench.rests, 4);
+}
+
+#[test]
 fn never_keeps_an_idle_socket_open() {
     let mut bench = Bench::with(|bot| {
         bot.idle_ttl = None;

@@ -53,6 +53,7 @@ pub(super) fn plain() -> NewMessage {
         rules: TurnRules::default(),
         resend: Resend::Never,
         callback: None,
+        trace: rtm_bridge::domain::TraceId::default(),
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use rtm_bridge::config::Bot;
 use rtm_bridge::domain::{AcceptedMessage, MessageId, Outcome, Resend, SessionRequest, Timestamp, TurnRules};
-use rtm_bridge::link::{HistoryFailure, Input, Loss, Machine};
+use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Loss, Machine};
 use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
 use rtm_bridge::store::Write;
 
@@ -36,7 +36,9 @@ enum Event {
     Apply(u32, Arc<Write>),
     ReadLane(u32),
     ReadHistory(u32, Option<Box<str>>),
+    /// For this connect only.
     Connected(u32, ConnectMode),
+    ConnectFailed(u32, ConnectFailure),
     /// Over this socket.
     Said(u32, Said),
     Received(u32, Arc<AcceptedMessage>),
@@ -74,6 +76,8 @@ pub(super) struct World {
     /// The socket that is open, and whether its peer has died.
     socket: Option<(u32, bool)>,
     sockets: u32,
+    /// Connects so far; the answers to all but the last come to nothing.
+    attempts: u32,
     to_post: u32,
     posted: u32,
     /// Time in which no machine lived.
@@ -131,6 +135,7 @@ impl World {
             rested: false,
             socket: None,
             sockets: 0,
+            attempts: 0,
             to_post: rng.u32(1..8),
             posted: 0,
             downtime: 0,
@@ -253,7 +258,6 @@ impl World {
                         self.unsettled = matches!(input, Input::Unknown);
                     }
                     Input::Lane(_) => self.awaited.lane = false,
-                    Input::ConnectFailed(_) => self.awaited.connect = false,
                     Input::History(page) => {
                         self.awaited.history -= 1;
                         for record in page.iter().flat_map(|page| &page.records) {
@@ -283,9 +287,13 @@ impl World {
                 let wait = self.rng.u64(1..300);
                 self.schedule(wait, Event::Input(life, Input::History(page)));
             }
-            Event::Connected(life, mode) if life == self.life && self.machine.is_some() => {
+            Event::Connected(attempt, mode) if self.is_awaited(attempt) => {
                 self.connected(mode);
                 return self.step(Input::Connected);
+            }
+            Event::ConnectFailed(attempt, failure) if self.is_awaited(attempt) => {
+                self.awaited.connect = false;
+                return self.step(Input::ConnectFailed(failure));
             }
             Event::Said(socket, said) => return self.say(socket, said),
             Event::Received(socket, message) if self.is_open(socket) => self.receive(socket, &message),
@@ -369,9 +377,7 @@ impl World {
             response.created_on = Some(self.platform.created_on(self.now, response));
             let lag = self.history_lag();
             self.platform.spoke(self.now, lag, response);
-            // What an earlier owner heard is not repeated: the record names the newest reply only.
-            let known = response.message_id.as_ref().and_then(|id| self.heard_in.get(id));
-            if !self.is_open(socket) && known.is_none_or(|&life| life == self.life) && self.rng.bool() {
+            if !self.is_open(socket) && self.rng.bool() {
                 // Another socket of the user is there: the platform may choose it.
                 socket = self.socket.map_or(socket, |(open, _)| open);
             }
@@ -520,6 +526,10 @@ impl World {
         let seed = self.rng.u64(..);
         self.machine = Some(Machine::new(Arc::clone(&self.bot), self.truth.open(), now, seed));
         self.step(Input::Tick)
+    }
+
+    fn is_awaited(&self, attempt: u32) -> bool {
+        self.awaited.connect && attempt == self.attempts && self.machine.is_some()
     }
 
     fn is_open(&self, socket: u32) -> bool {

@@ -80,6 +80,7 @@ pub(super) fn accept(conversation: &ConversationId, number: u128) -> Accept {
         rules: TurnRules::default(),
         resend: Resend::Never,
         callback: None,
+        trace: rtm_bridge::domain::TraceId::default(),
     };
     Accept { id: id(number), message, idempotency: None, max_open: 32 }
 }

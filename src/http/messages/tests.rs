@@ -26,6 +26,7 @@ fn posted(outcome: Option<Outcome>, replayed: bool) -> (HttpResponse, Value) {
             rules: TurnRules::default(),
             resend: Resend::Never,
             callback: None,
+            trace: TraceId::default(),
         },
     };
     let message =

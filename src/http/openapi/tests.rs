@@ -81,6 +81,7 @@ fn describes_resources_as_they_are_written() {
                 rules: TurnRules::default(),
                 resend: Resend::Never,
                 callback: None,
+                trace: crate::domain::TraceId::default(),
             },
         }),
         progress: Progress {

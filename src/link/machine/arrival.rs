@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::super::input::{Aside, Effect, HistoryFailure};
-use super::super::stream::{Begun, Joined};
+use super::super::stream::{Begun, Joined, Place};
 use super::Machine;
-use crate::domain::{Correlation, EndedBy, EntryBody, MessageId, Reply, Timestamp};
+use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Reply, Timestamp};
 use crate::rtm::{HistoryPage, HistoryRecord, Incoming, Response};
 use crate::store::Change;
 
@@ -63,6 +63,10 @@ impl Machine {
     }
 
     fn on_signal(&mut self, now: Timestamp, by: EndedBy) {
+        if self.may_greet(now) {
+            // A greeting that waits for an answer says nothing of the turn that was open before.
+            return;
+        }
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) {
             turn.on_signal(by, now);
         }
@@ -101,9 +105,16 @@ impl Machine {
         }
     }
 
-    /// What begins now belongs to the open turn, if there is one.
+    /// What begins now belongs to the open turn, if there is one and the bot is not greeting.
     fn begun(&self, now: Timestamp) -> Begun {
-        Begun { at: now, in_turn: self.turn.as_ref().is_some_and(|turn| turn.is_open()) }
+        let place = if self.may_greet(now) {
+            Place::Greeting
+        } else if self.turn.as_ref().is_some_and(|turn| turn.is_open()) {
+            Place::Turn
+        } else {
+            Place::Silence
+        };
+        Begun { at: now, place }
     }
 
     /// Streams whose end will not come are replies as far as they came: those of the turn that ends, or those
@@ -125,7 +136,9 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         if let Some(id) = &response.message_id {
-            self.seen.insert(id);
+            let fingerprint = Fingerprint::of(id);
+            self.seen.insert(fingerprint);
+            self.ledger.record.recent.push(fingerprint);
             self.ledger.record.last_platform_message = Some(id.clone());
         }
         let owner = self.owner(begun, found);
@@ -157,13 +170,17 @@ impl Machine {
     /// What a reply belongs to that began then (api.md 1, "Reply").
     fn owner(&self, begun: Begun, found: Option<Correlation>) -> Owner {
         let correlation = found.unwrap_or(Correlation::Window);
-        if begun.in_turn
+        if begun.in_turn()
             && let Some(turn) = &self.turn
         {
             return Owner { message: Some(turn.message.id), correlation, late: false };
         }
         match self.ledger.record.last_turn {
-            Some(last) if last.ended_at <= begun.at && begun.at < last.ended_at + self.bot.late_window => {
+            Some(last)
+                if begun.place != Place::Greeting
+                    && last.ended_at <= begun.at
+                    && begun.at < last.ended_at + self.bot.late_window =>
+            {
                 Owner { message: Some(last.message), correlation, late: true }
             }
             _ => Owner { message: None, correlation: Correlation::Unsolicited, late: false },
@@ -237,7 +254,7 @@ impl Machine {
             if let Some(id) = &record.id {
                 self.streams.forget(id);
             }
-            let begun = self.begun(now);
+            let begun = Begun { at: now, place: Place::Turn };
             self.take_reply(now, found(record), begun, Some(Correlation::History), effects);
         }
     }

@@ -121,6 +121,9 @@ impl Machine {
                 return;
             }
             let (ready, was_sent) = (turn.phase == Phase::Ready, turn.was_sent());
+            // The first sending counted when it was decided; another one counts when it goes out.
+            let rate_free_at = if was_sent { self.rate_free_at(now) } else { now };
+            self.head.rate_until = (rate_free_at > now).then_some(rate_free_at);
             if let Some(problem) = self.hopeless(now, turn.limit()) {
                 let problem = if was_sent {
                     uncertain("the link broke after sending and could not be restored to send again")
@@ -128,7 +131,11 @@ impl Machine {
                     problem
                 };
                 self.end_turn(now, Outcome::Failed(problem), effects);
-            } else if ready && self.is_ready(now) {
+            } else if ready && rate_free_at <= now && self.is_ready(now) {
+                if was_sent {
+                    self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
+                    self.ledger.touch();
+                }
                 self.send(now, effects);
             }
             return;
@@ -137,7 +144,7 @@ impl Machine {
         if self.draining {
             return;
         }
-        let rate_free_at = self.ledger.record.sends.next(self.bot.user_rate_per_minute, now);
+        let rate_free_at = self.rate_free_at(now);
         self.head.rate_until = (rate_free_at > now).then_some(rate_free_at);
         let send_by = self.send_by(&message);
         if let Some(problem) = self.hopeless(now, send_by) {
@@ -197,10 +204,6 @@ impl Machine {
         let Some(turn) = &mut self.turn else { return };
         if turn.message.new.resend == Resend::Auto && self.refusal.is_none() {
             turn.resend();
-            self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
-            if self.is_ready(now) {
-                self.send(now, effects);
-            }
         } else {
             let problem = uncertain("the link broke after sending and nothing proves receipt");
             self.end_turn(now, Outcome::Failed(problem), effects);
@@ -209,28 +212,31 @@ impl Machine {
 
     /// When the head, not yet begun, wants a look.
     pub(super) fn head_wake_at(&self) -> Option<Timestamp> {
-        if self.turn.is_some() || self.draining {
+        let rate = self.head.rate_until.filter(|_| matches!(self.link, Link::Open(_)));
+        if let Some(turn) = &self.turn {
+            return rate.filter(|_| turn.phase == Phase::Ready);
+        }
+        if self.draining {
             return None;
         }
-        let message = self.lane.front()?;
-        let mut at = self.send_by(message);
-        if matches!(self.link, Link::Open(_))
-            && let Some(until) = self.head.rate_until
-        {
-            at = at.min(until);
-        }
-        Some(at)
+        let at = self.send_by(self.lane.front()?);
+        Some(rate.map_or(at, |until| at.min(until)))
+    }
+
+    /// When the user's send rate lets the next message go.
+    fn rate_free_at(&self, at: Timestamp) -> Timestamp {
+        self.ledger.record.sends.next(self.bot.user_rate_per_minute, at)
     }
 
     /// Until when the head must have gone out. Its time runs from when it became the head and the user's send
     /// rate let it go, which a new owner sees as the old one did.
     fn send_by(&self, message: &AcceptedMessage) -> Timestamp {
         let deadline = message.new.rules.deadline().unwrap_or(self.bot.deadline);
-        self.ledger.record.sends.next(self.bot.user_rate_per_minute, self.head.since) + deadline
+        self.rate_free_at(self.head.since) + deadline
     }
 
     fn unreachable(&self) -> Problem {
-        let why = self.last_failure.as_deref().unwrap_or("no connection was ready");
+        let why = self.last_failure.as_deref().unwrap_or(self.waiting_for());
         let detail = format!("the message could not be sent before its deadline: {why}");
         Problem::new(ProblemKind::PlatformUnavailable, detail)
     }

@@ -165,7 +165,7 @@ impl Machine {
     pub(super) fn on_welcome(&mut self, now: Timestamp, session_continues: bool) {
         let welcome = self.bot.welcome;
         if let Link::Open(socket) = &mut self.link
-            && socket.hold.is_some()
+            && socket.hold.is_some_and(|until| now < until)
         {
             socket.hold =
                 if session_continues { None } else { Some((now + welcome).min(socket.since + MAX_HOLD)) };
@@ -247,6 +247,10 @@ impl Machine {
         }
         match self.link {
             Link::Waiting { .. } | Link::Cold if !wanted => self.link = Link::Cold,
+            Link::Connecting { .. } if !wanted => {
+                self.link = Link::Cold;
+                effects.push(Effect::Abandon);
+            }
             Link::Waiting { until, .. } if now < self.connect_at(until) => {}
             Link::Cold if now < self.connect_at(now) => {
                 let until = self.connect_at(now);
@@ -261,9 +265,26 @@ impl Machine {
         }
     }
 
+    /// What a message that is not sent waits for, for its caller.
+    pub(super) const fn waiting_for(&self) -> &'static str {
+        match &self.link {
+            Link::Open(_) => "the connection was open, but a greeting of the bot was still awaited",
+            Link::Connecting { .. } => {
+                "connecting took too long, or its turn within connects_per_minute did not come"
+            }
+            Link::Waiting { .. } => "the connection was lost and the next one waited for its time",
+            Link::Cold => "no connection was ready",
+        }
+    }
+
     /// Whether a message may go out over the link now.
     pub(super) fn is_ready(&self, now: Timestamp) -> bool {
         matches!(&self.link, Link::Open(socket) if socket.hold.is_none_or(|until| now >= until))
+    }
+
+    /// Whether the bot may be greeting: the connection is fresh, and the first message is held for it.
+    pub(super) fn may_greet(&self, now: Timestamp) -> bool {
+        matches!(&self.link, Link::Open(socket) if socket.hold.is_some_and(|until| now < until))
     }
 
     /// The session this message wants, where that is not yet carried out.
@@ -281,6 +302,7 @@ impl Machine {
     /// When the link wants a look although nothing happens.
     pub(super) fn link_wake_at(&self) -> Option<Timestamp> {
         match &self.link {
+            Link::Connecting { .. } if self.lane.is_empty() => self.keep_until,
             Link::Cold | Link::Connecting { .. } => None,
             Link::Waiting { until, .. } => Some(self.connect_at(*until)),
             Link::Open(socket) => {

@@ -3,7 +3,9 @@
 //! The fixed parts are rounded up from the sizes of the structures on 64 bits. A reply is shared by its message
 //! and its journal entry and is counted once, for as long as one of the two is there.
 
-use crate::domain::{AcceptedMessage, ConversationId, Entry, EntryBody, NewMessage, Record, Reply};
+use crate::domain::{
+    AcceptedMessage, ConversationId, Entry, EntryBody, Fingerprint, NewMessage, Record, Reply,
+};
 use crate::store::Accept;
 
 /// A conversation without its journal: maps, record, lane, the sends of the last minute.
@@ -20,6 +22,7 @@ pub(super) fn conversation(id: &ConversationId) -> usize {
 pub(super) fn record(record: Option<&Record>) -> usize {
     record.map_or(0, |record| {
         record.last_platform_message.as_ref().map_or(0, |id| id.len())
+            + size_of::<Fingerprint>() * record.recent.iter().len()
             + record.session_id.as_ref().map_or(0, |id| id.len())
     })
 }

@@ -32,6 +32,7 @@ impl World {
                     self.schedule(wait, Event::Pinged(socket));
                 }
             }
+            Effect::Abandon if std::mem::take(&mut self.awaited.connect) => self.attempts += 1,
             Effect::Close(_) | Effect::Abandon => {
                 if self.socket.take().is_none() {
                     return Err("a close without a socket".into());
@@ -89,6 +90,7 @@ impl World {
         if self.socket.is_some() || std::mem::replace(&mut self.awaited.connect, true) {
             return Err("a connect beside another socket".into());
         }
+        self.attempts += 1;
         let wait = self.rng.u64(20..1500);
         let event = if chance(&mut self.rng, self.temper.connect_fails) {
             let failure = if self.rng.u8(0..10) == 0 {
@@ -97,9 +99,9 @@ impl World {
                 let retry_after = (self.rng.u8(0..8) == 0).then(|| Duration::from_secs(3));
                 ConnectFailure::Unavailable { words: "refused".into(), retry_after }
             };
-            Event::Input(self.life, Input::ConnectFailed(failure))
+            Event::ConnectFailed(self.attempts, failure)
         } else {
-            Event::Connected(self.life, mode)
+            Event::Connected(self.attempts, mode)
         };
         self.schedule(wait, event);
         Ok(())

@@ -1,0 +1,177 @@
+//! The hub with its shards, a memory store and the simulated platform.
+
+use std::sync::atomic::AtomicBool;
+
+use url::Url;
+
+use super::*;
+use crate::config::Bot;
+use crate::domain::{
+    BotName, Content, NewMessage, Outcome, Problem, ProblemKind, Resend, SessionRequest, Timestamp,
+    TurnRules, UserId,
+};
+use crate::metrics::Words;
+use crate::sandbox::{Options, Sandbox};
+use crate::store::MemoryLimits;
+
+/// The chat bot whose next connect panics, if that is wanted. Tests run beside each other.
+const BUGGY: &str = "Buggy";
+static PANIC: AtomicBool = AtomicBool::new(false);
+
+/// Where a test wants a conversation's task to panic.
+pub(super) fn perhaps_panic(bot: &Bot) {
+    assert!(&*bot.chat_bot != BUGGY || !PANIC.swap(false, Ordering::Relaxed), "on purpose");
+}
+
+/// No test waits longer for anything.
+const GUARD: Duration = Duration::from_secs(20);
+
+struct Bench {
+    shards: Shards,
+    metrics: Arc<Metrics>,
+    sandbox: Sandbox,
+    posted: u128,
+}
+
+impl Bench {
+    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
+        config.server.threads = 1;
+        change(&mut config);
+        let words = Words { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
+        let metrics = Arc::new(Metrics::new(words).unwrap());
+        let store = Store::memory(MemoryLimits::new(1 << 24, Duration::from_mins(1)));
+        let shards = Hub::start(&config, store, &metrics).await.unwrap();
+        Self { shards, metrics, sandbox, posted: 0 }
+    }
+
+    fn accept(&mut self, user: &str, text: &str) -> Accept {
+        self.posted += 1;
+        let conversation = ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() };
+        Accept {
+            id: MessageId::new(Timestamp::from_millis(1_763_845_000_000), self.posted),
+            message: NewMessage {
+                conversation,
+                content: Content::new(text).unwrap(),
+                session: SessionRequest::Continue,
+                rules: TurnRules::new(Some(1), None, Some(5000)).unwrap(),
+                resend: Resend::Never,
+                callback: None,
+                trace: crate::domain::TraceId::default(),
+            },
+            idempotency: None,
+            max_open: 8,
+        }
+    }
+
+    /// Says something and waits for the end.
+    async fn say(&mut self, user: &str, text: &str) -> Outcome {
+        let accept = self.accept(user, text);
+        let posted = self.shards.hub().post(accept, Some(GUARD)).await.unwrap();
+        posted.message.progress.outcome.unwrap()
+    }
+
+    /// Waits until so many conversations are in memory, at most.
+    async fn until_at_most(&self, conversations: i64) {
+        let fell = async {
+            while self.metrics.conversations.get() > conversations {
+                sleep(MOMENT).await;
+            }
+        };
+        timeout(GUARD, fell).await.expect("conversations leave");
+    }
+
+    async fn stop(self) {
+        self.shards.stop(Instant::now() + GUARD).await;
+        assert_eq!(self.metrics.conversations.get(), 0);
+        let text = self.metrics.text().unwrap();
+        let left: Vec<_> = text.lines().filter(|line| is_socket(line)).collect();
+        assert!(left.is_empty(), "sockets are counted that are gone: {left:?}");
+        self.sandbox.stop().await;
+    }
+}
+
+fn is_socket(line: &str) -> bool {
+    line.starts_with("rtm_bridge_sockets{") && !line.ends_with(" 0")
+}
+
+fn quick(config: &mut Config, change: impl FnOnce(&mut Bot)) {
+    let mut bot = Bot::clone(&config.bots[0]);
+    bot.welcome = Duration::ZERO;
+    change(&mut bot);
+    config.bots = vec![Arc::new(bot)];
+}
+
+#[tokio::test]
+async fn a_panic_fails_what_is_open_and_the_next_message_works() {
+    let mut bench = Bench::start(|config| quick(config, |bot| bot.chat_bot = BUGGY.into())).await;
+    PANIC.store(true, Ordering::Relaxed);
+    let failed = bench.say("alice", "Hello").await;
+    assert!(matches!(failed, Outcome::Failed(Problem { kind: ProblemKind::Internal, .. })), "{failed:?}");
+    assert_eq!(bench.metrics.panics.get(), 1);
+    assert!(matches!(bench.say("alice", "Hello").await, Outcome::Answered(_)));
+    timeout(GUARD, bench.shards.calm()).await.expect("nothing is open");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn idle_conversations_give_way_and_come_back() {
+    let mut bench = Bench::start(|config| {
+        config.server.max_sockets = 4;
+        quick(config, |_| ());
+    })
+    .await;
+    for user in 0..12 {
+        assert!(matches!(bench.say(&format!("user-{user}"), "Hello").await, Outcome::Answered(_)));
+    }
+    bench.until_at_most(4).await;
+    for user in 0..12 {
+        assert!(matches!(bench.say(&format!("user-{user}"), "Hello").await, Outcome::Answered(_)));
+    }
+    bench.until_at_most(4).await;
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_burst_makes_room_for_all_of_itself() {
+    let mut bench = Bench::start(|config| {
+        config.server.max_sockets = 10;
+        quick(config, |_| ());
+    })
+    .await;
+    for round in 0..3 {
+        let hub = bench.shards.hub().clone();
+        let accepts: Vec<_> = (0..8).map(|user| bench.accept(&format!("{round}-{user}"), "Hello")).collect();
+        let posts = accepts.into_iter().map(|accept| hub.post(accept, Some(GUARD)));
+        for posted in futures_util::future::join_all(posts).await {
+            assert!(matches!(posted.unwrap().message.progress.outcome, Some(Outcome::Answered(_))));
+        }
+    }
+    bench.until_at_most(10).await;
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_lets_waiters_go_at_once_and_frees_the_partitions() {
+    let mut bench = Bench::start(|config| quick(config, |_| ())).await;
+    let accept = bench.accept("alice", "/silent");
+    let (id, conversation) = (accept.id, accept.message.conversation.clone());
+    let hub = bench.shards.hub().clone();
+    hub.post(accept, None).await.unwrap();
+    let waiting = hub.message(&conversation, id, Some(GUARD));
+    let stopping = async {
+        // The wait is registered when its command is taken, which comes before the stop.
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+        bench.shards.refuse();
+        bench.shards.stop(started + GUARD).await;
+        started.elapsed()
+    };
+    let (message, took) = tokio::join!(waiting, stopping);
+    assert!(!message.unwrap().unwrap().progress.has_ended());
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let partition = Partition::of(&conversation);
+    assert!(hub.store.claim(partition, 7, Duration::from_secs(1)).await.unwrap().is_some());
+    bench.sandbox.stop().await;
+}

@@ -1,0 +1,153 @@
+//! The calls a conversation makes: what takes time, with its metrics and logs.
+//!
+//! Each is a function of what it is given; the driver decides when it is made and boxes it while it runs.
+
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::backoff::Backoff;
+use super::host::Host;
+use super::input::{ConnectFailure, HistoryFailure};
+use super::tally;
+use crate::config::Bot;
+use crate::domain::{ConversationId, Entry, EntryBody, Outcome, Problem, ProblemKind, Timestamp, UserId};
+use crate::metrics::{Connect, Phase};
+use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, history_page};
+use crate::store::{Change, Fence, Open, StoreError, Write};
+
+/// The conversation as the store knows it, however long that takes. None where it is no longer ours.
+pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &ConversationId) -> Option<Open> {
+    let mut backoff = Backoff::default();
+    loop {
+        match host.store().open(fence, conversation).await {
+            Ok((open, now)) => {
+                host.clock().observe(now);
+                return Some(open);
+            }
+            Err(StoreError::Fenced) => return None,
+            Err(error @ StoreError::Unknown(_)) => {
+                debug!(bot = %conversation.bot, %error, "the conversation could not be read; trying again");
+                tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
+            }
+        }
+    }
+}
+
+/// Fails everything that is open: its task panicked, and would again.
+pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation: &ConversationId) {
+    let metrics = host.bot_metrics(bot);
+    let Some(open) = load(host, fence, conversation).await else { return };
+    let now = host.clock().now();
+    let mut record = open.record;
+    record.write += 1;
+    let problem =
+        Problem::new(ProblemKind::Internal, "the bridge failed while the message was open; this is a bug");
+    let outcome = Outcome::Failed(problem);
+    let changes = open.lane.iter().map(|open| {
+        record.seq += 1;
+        let body = EntryBody::Ended { message: open.accepted.id, outcome: outcome.clone() };
+        Change::Append(Entry { seq: record.seq, at: now, body })
+    });
+    let changes = changes.collect();
+    let write = Write { record, changes };
+    let mut backoff = Backoff::default();
+    while let Err(StoreError::Unknown(_)) = host.store().write(fence, conversation, &write).await {
+        tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
+    }
+    for open in open.lane {
+        if let Ok(Some(message)) = host.store().message(conversation, open.accepted.id).await {
+            if let Some(metrics) = &metrics {
+                tally::turn(metrics, &message, message.accepted.accepted_at);
+            }
+            host.tell(message);
+        }
+    }
+}
+
+/// Carries out a write and counts it.
+pub(super) async fn write<H: Host>(
+    host: &H,
+    fence: Fence,
+    conversation: &ConversationId,
+    write: &Write,
+) -> Result<Timestamp, StoreError> {
+    let started = Instant::now();
+    let result = host.store().write(fence, conversation, write).await;
+    let metrics = host.write_metrics();
+    metrics.seconds.observe(started.elapsed().as_secs_f64());
+    match &result {
+        Ok(now) => host.clock().observe(*now),
+        Err(StoreError::Fenced) => metrics.fenced.inc(),
+        Err(StoreError::Unknown(_)) => metrics.unknown.inc(),
+    }
+    result
+}
+
+/// Opens a socket, when the bot's budget allows it.
+pub(super) async fn connect<H: Host>(
+    host: &H,
+    bot: &Bot,
+    user: &UserId,
+    mode: ConnectMode,
+    grant: &Mutex<Option<Grant>>,
+) -> Result<Socket, ConnectFailure> {
+    host.connect_permit(bot).await;
+    let mut grant = grant.lock().await;
+    let result = host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await;
+    let metrics = host.bot_metrics(bot);
+    let count = |phase, result| {
+        if let Some(metrics) = &metrics {
+            metrics.connect(phase, result);
+        }
+    };
+    let error = match result {
+        Ok(socket) => {
+            count(Phase::Socket, Connect::Done);
+            return Ok(socket);
+        }
+        Err(error) => error,
+    };
+    let phase = match error.phase() {
+        "grant" => Phase::Grant,
+        "start" => Phase::Start,
+        _ => Phase::Socket,
+    };
+    let words = error.words().into();
+    Err(match error.retry() {
+        Retry::Never => {
+            warn!(bot = %bot.name, %error, "the platform refuses the bridge");
+            count(phase, Connect::Rejected);
+            ConnectFailure::Rejected(words)
+        }
+        retry @ (Retry::Now | Retry::Backoff(_)) => {
+            info!(bot = %bot.name, %error, "could not connect; trying again");
+            let late = matches!(error, ConnectError::Unreachable { fault: Fault::Deadline, .. });
+            count(phase, if late { Connect::TimedOut } else { Connect::Unavailable });
+            let retry_after = if let Retry::Backoff(after) = retry { after } else { None };
+            ConnectFailure::Unavailable { words, retry_after }
+        }
+    })
+}
+
+/// Reads a page of history, forward from a message of the platform or the newest.
+pub(super) async fn history<H: Host>(
+    host: &H,
+    bot: &Bot,
+    user: &UserId,
+    after: Option<&str>,
+    grant: &Mutex<Option<Grant>>,
+) -> Result<HistoryPage, HistoryFailure> {
+    let mut grant = grant.lock().await;
+    let page = host.connector().history(bot, user, &mut grant, after, host.clock().now()).await;
+    let body = page.map_err(|error| {
+        info!(bot = %bot.name, %error, "history could not be read");
+        if error.retry() == Retry::Never { HistoryFailure::ForGood } else { HistoryFailure::Now }
+    })?;
+    history_page(&body).map_err(|error| {
+        warn!(bot = %bot.name, %error, "the platform's history is not what it should be");
+        HistoryFailure::Now
+    })
+}

@@ -1,0 +1,32 @@
+//! What a conversation needs of the shard it lives on.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::clock::StoreClock;
+use super::mailbox::Mailbox;
+use crate::config::Bot;
+use crate::domain::{Message, Timestamp};
+use crate::metrics::{BotMetrics, StoreMetrics};
+use crate::rtm::Connector;
+use crate::store::Store;
+
+/// What a conversation needs of the shard it lives on.
+pub trait Host: 'static {
+    /// The store.
+    fn store(&self) -> &Store;
+    /// The store's time.
+    fn clock(&self) -> &StoreClock;
+    /// Opens sockets.
+    fn connector(&self) -> &Connector;
+    /// Comes back when the bot's connect budget allows one more.
+    fn connect_permit(&self, bot: &Bot) -> impl Future<Output = ()>;
+    /// The message's end is stored: tells whoever waits for it.
+    fn tell(&self, message: Message);
+    /// The conversation has nothing open since then, or has something open again.
+    fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>);
+    /// What the bot's links count.
+    fn bot_metrics(&self, bot: &Bot) -> Option<Arc<BotMetrics>>;
+    /// What writes count.
+    fn write_metrics(&self) -> &StoreMetrics;
+}

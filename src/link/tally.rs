@@ -1,0 +1,69 @@
+//! What a link counts.
+
+use tracing::warn;
+
+use super::input::Aside;
+use super::machine::LinkState;
+use crate::domain::{Message, Outcome, Timestamp};
+use crate::metrics::{BotMetrics, Part, SocketState};
+use crate::rtm::Incoming;
+
+/// Words under which incoming frames are counted.
+pub const FRAMES_IN: &[&str] = &Incoming::KINDS;
+
+/// Words under which outgoing frames are counted.
+pub const FRAMES_OUT: &[&str] = &["message", "ping"];
+
+/// Counts an ended turn: its outcome, and where its time went.
+pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) {
+    let progress = &message.progress;
+    match &progress.outcome {
+        Some(Outcome::Answered(by)) => metrics.turn_ended(by.as_str()),
+        Some(Outcome::Failed(problem)) => {
+            metrics.turn_ended(problem.kind.slug());
+            let new = &message.accepted.new;
+            let (bot, trace_id) = (&new.conversation.bot, new.trace);
+            warn!(%bot, message.id = %message.accepted.id, %trace_id, %problem, "a turn failed");
+        }
+        None => {}
+    }
+    metrics.turn_part(Part::Queue, head_at.since(message.accepted.accepted_at));
+    let Some(sent_at) = progress.sent_at else { return };
+    metrics.turn_part(Part::Connect, sent_at.since(head_at));
+    let parts = [
+        (Part::Ack, progress.acked_at),
+        (Part::FirstReply, progress.first_reply_at),
+        (Part::End, progress.ended_at),
+    ];
+    for (part, at) in parts {
+        if let Some(at) = at {
+            metrics.turn_part(part, at.since(sent_at));
+        }
+    }
+}
+
+impl Aside {
+    /// Its word in metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Unsolicited => "unsolicited",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+impl LinkState {
+    /// Its gauge; none for a conversation without a link.
+    pub(super) const fn metric(self) -> Option<SocketState> {
+        use SocketState as S;
+        match self {
+            Self::Cold => None,
+            Self::Connecting => Some(S::Connecting),
+            Self::Ready => Some(S::Ready),
+            Self::BackingOff => Some(S::BackingOff),
+            Self::Blocked => Some(S::Blocked),
+            Self::Draining => Some(S::Draining),
+        }
+    }
+}
