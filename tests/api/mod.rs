@@ -10,4 +10,5 @@ mod messages;
 mod operations;
 mod problems;
 mod program;
+mod replies;
 mod turns;

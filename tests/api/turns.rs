@@ -1,22 +1,22 @@
-//! When a turn ends, how it ends, and what belongs to it (api.md 1).
+//! When a turn ends and how (api.md 1).
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Behaviour, Framing, Gate, Options, Spelling, Step, StreamEnd, Welcome, shapes};
+use rtm_bridge::sandbox::{Behaviour, Options, Spelling, Step, Welcome, shapes};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
 
-fn say(text: &str) -> Step {
+pub(super) fn say(text: &str) -> Step {
     Step::Say(text.to_owned())
 }
 
-fn texts(message: &Value) -> Vec<&str> {
+pub(super) fn texts(message: &Value) -> Vec<&str> {
     message["replies"].as_array().unwrap().iter().map(|reply| reply["text"].as_str().unwrap()).collect()
 }
 
 /// Lets the bot answer with these steps, and returns how that ended.
-async fn turn(bridge: &TestBridge, turn: Value, steps: Vec<Step>) -> Value {
+pub(super) async fn turn(bridge: &TestBridge, turn: Value, steps: Vec<Step>) -> Value {
     bridge.script.next("alice", steps);
     let answer = bridge.post("alice", &json!({"text": "hi", "turn": turn})).await;
     let message = answer.message(200);
@@ -25,7 +25,7 @@ async fn turn(bridge: &TestBridge, turn: Value, steps: Vec<Step>) -> Value {
     message
 }
 
-fn ended(message: &Value) -> (&str, bool) {
+pub(super) fn ended(message: &Value) -> (&str, bool) {
     (message["endedBy"].as_str().unwrap(), message["complete"].as_bool().unwrap())
 }
 
@@ -284,171 +284,6 @@ fn a_welcome_of_0_ms_is_not_waited_for() {
         let message = turn(&bridge, json!({}), steps).await;
         assert_eq!(texts(&message).len(), 2);
         assert_eq!(texts(&message)[1], "the answer");
-        bridge.finish().await;
-    });
-}
-
-#[test]
-fn a_late_reply_joins_its_turn() {
-    run(async {
-        let bridge = spawn_bridge(|_| {}).await;
-        let gate = Gate::new();
-        let steps = vec![Step::Ack, say("a"), Step::WaitingForInput, Step::Until(gate.clone()), say("late")];
-        let message = turn(&bridge, json!({}), steps).await;
-        assert_eq!(texts(&message), ["a"]);
-        gate.open();
-        let id = message["id"].as_str().unwrap();
-        let location = format!("/conversations/alice/messages/{id}");
-        let read =
-            bridge.read_when(&location, |message| message["replies"].as_array().unwrap().len() == 2).await;
-        assert_eq!(texts(&read), ["a", "late"]);
-        let late = &read["replies"][1];
-        assert_eq!((&late["late"], &late["correlation"]), (&json!(true), &json!("window")));
-        assert_eq!(late["inReplyTo"], id);
-        assert_eq!(read["replies"][0]["late"], false);
-        // The end stays what it was.
-        for field in ["status", "endedBy", "complete", "endedAt", "firstReplyAt"] {
-            assert_eq!(read[field], message[field], "{field}");
-        }
-        assert_eq!(bridge.metric(r#"replies_outside_turns_total{bot="sandbox",kind="late"}"#).await, 1);
-        bridge.finish().await;
-    });
-}
-
-#[test]
-fn a_reply_after_the_late_window_is_unsolicited() {
-    run(async {
-        let bridge = spawn_bridge(|config| bot(config).late_window = Duration::ZERO).await;
-        let message = turn(&bridge, json!({}), vec![Step::Ack, say("a"), Step::WaitingForInput]).await;
-        bridge.script.push("alice", vec![say("too late")]);
-        let series = r#"replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#;
-        while bridge.metric(series).await < 1 {}
-        let id = message["id"].as_str().unwrap();
-        assert_eq!(texts(&bridge.read(&format!("/conversations/alice/messages/{id}")).await), ["a"]);
-        bridge.finish().await;
-    });
-}
-
-#[test]
-fn what_comes_after_the_next_message_belongs_to_that() {
-    run(async {
-        let bridge = spawn_bridge(|_| {}).await;
-        let gate = Gate::new();
-        let steps = vec![Step::Ack, say("a"), Step::WaitingForInput, Step::Until(gate.clone()), say("b")];
-        let first = turn(&bridge, json!({}), steps).await;
-        bridge.script.next("alice", vec![Step::Ack]);
-        let body = json!({"text": "next", "turn": {"expectReplies": 1}});
-        let location = bridge.post_async("alice", &body).await;
-        bridge.script.seen("alice", 2).await;
-        gate.open();
-        let second = bridge.ended(&location).await;
-        assert_eq!(texts(&second), ["b"]);
-        assert_eq!(second["replies"][0]["late"], false);
-        let id = first["id"].as_str().unwrap();
-        assert_eq!(texts(&bridge.read(&format!("/conversations/alice/messages/{id}")).await), ["a"]);
-        bridge.finish().await;
-    });
-}
-
-#[test]
-fn a_streamed_reply_is_one_reply() {
-    run(async {
-        let bridge = spawn_bridge(|_| {}).await;
-        let stream = |end| Step::Stream {
-            chunks: ["It ", "is ", "on its way."].map(str::to_owned).to_vec(),
-            gap: Duration::from_millis(20),
-            end,
-        };
-        for (end, by, complete) in [
-            (StreamEnd::Marked, "inputWait", true),
-            (StreamEnd::Complete, "inputWait", true),
-            (StreamEnd::Missing, "inputWait", true),
-        ] {
-            let message = turn(&bridge, json!({}), vec![Step::Ack, stream(end), Step::WaitingForInput]).await;
-            assert_eq!(texts(&message), ["It is on its way."], "{end:?}");
-            assert_eq!(ended(&message), (by, complete), "{end:?}");
-        }
-        // A stream that has not ended stretches the silence, here beyond the deadline.
-        let message = turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEnd::Missing)]).await;
-        assert_eq!(ended(&message), ("deadline", false));
-        assert_eq!(texts(&message), ["It is on its way."]);
-        // One that has ended does not.
-        let message = turn(&bridge, json!({}), vec![Step::Ack, stream(StreamEnd::Marked)]).await;
-        assert_eq!(ended(&message), ("quiet", true));
-        bridge.finish().await;
-    });
-}
-
-#[test]
-fn every_shape_has_its_best_plain_text() {
-    run(async {
-        let bridge = spawn_bridge(|_| {}).await;
-        for (shape, text) in [
-            ("text", "Plain text"),
-            ("minimal", "Text without a component"),
-            ("quick_replies", "Was that helpful?"),
-            ("buttons", "Which order do you mean?"),
-            ("template_in_body", "Is the body readable?"),
-            ("json_text", "Say \"yes\"?"),
-            ("payload_string", "Say \"yes\"?"),
-            ("payload_plain", "You are number 2 in the queue"),
-            ("quot", "Your parcel \"4711\" is on its way"),
-            ("error", "Something went wrong"),
-            ("attachment", "Your invoice"),
-            ("two", "The first of two elements\nThe second of two elements"),
-            ("empty", ""),
-        ] {
-            let elements = shapes::named(shape).unwrap();
-            let steps = vec![Step::Ack, Step::Message(elements.clone())];
-            let message = turn(&bridge, json!({"expectReplies": 1}), steps).await;
-            assert_eq!(texts(&message), [text], "{shape}");
-            // What the platform said is there too, as it was.
-            assert_eq!(message["replies"][0]["event"]["message"], json!(elements), "{shape}");
-        }
-        bridge.finish().await;
-    });
-}
-
-#[test]
-fn what_is_no_reply_disturbs_nothing() {
-    run(async {
-        let bridge = spawn_bridge(|_| {}).await;
-        let twice = json!({
-            "messageId": "ms-twice",
-            "message": [shapes::text("once")],
-        });
-        let steps = vec![
-            Step::Raw("{not JSON".to_owned()),
-            Step::Frame(json!({"type": "heard_of_by_nobody", "x": [1]})),
-            Step::Frame(json!([])),
-            Step::Frame(json!({"type": 7})),
-            Step::Binary(vec![0xff, 0xfe, 0x00]),
-            Step::Event("typing".to_owned()),
-            Step::Ack,
-            Step::Response(twice.clone()),
-            Step::Response(twice),
-            Step::WaitingForInput,
-        ];
-        let message = turn(&bridge, json!({}), steps).await;
-        assert_eq!(ended(&message), ("inputWait", true));
-        assert_eq!(texts(&message), ["once"]);
-        let duplicate = r#"replies_outside_turns_total{bot="sandbox",kind="duplicate"}"#;
-        assert_eq!(bridge.metric(duplicate).await, 1);
-        bridge.finish().await;
-    });
-}
-
-#[test]
-fn frames_may_travel_in_every_way() {
-    run(async {
-        let bridge = spawn_bridge(|_| {}).await;
-        for framing in [Framing::Binary, Framing::Fragments(1), Framing::Fragments(100)] {
-            bridge.script.behave(|behaviour| behaviour.framing = framing);
-            let steps = vec![Step::Ack, say("Grüße \u{1F600}"), Step::WaitingForInput];
-            let message = turn(&bridge, json!({}), steps).await;
-            assert_eq!(texts(&message), ["Grüße \u{1F600}"], "{framing:?}");
-            assert_eq!(ended(&message), ("inputWait", true), "{framing:?}");
-        }
         bridge.finish().await;
     });
 }
