@@ -7,6 +7,7 @@
 mod bench;
 mod broken_link;
 mod platform;
+mod properties;
 mod rules;
 mod sockets;
 mod store;
