@@ -22,7 +22,7 @@ enum KeyCommand {
     /// Make a key. It is shown this once; the configuration keeps its hash only.
     #[command(after_help = "Example:\n  rtm-bridge key new --name crm")]
     New {
-        /// What the caller is called in logs and metrics: a-z, A-Z, 0-9, '.', '_' and '-'.
+        /// What the caller is called in logs: a-z, A-Z, 0-9, '.', '_' and '-'.
         #[arg(long, default_value = "my-backend", value_parser = name)]
         name: String,
     },

@@ -178,7 +178,7 @@ fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
 
 /// One of `[[callers]]`.
 pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
-    let name = section.required("name", "what the caller is called in logs and metrics", |value| {
+    let name = section.required("name", "what the caller is called in logs", |value| {
         let name = parse::text(value)?;
         BotName::new(&name)
             .map(|name| name.as_str().to_owned())

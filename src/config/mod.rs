@@ -199,7 +199,7 @@ pub struct Webhook {
 /// One of `[[callers]]`.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Its name in logs and metrics.
+    /// Its name in logs at debug level; idempotency keys of different names never meet.
     pub name: String,
     /// SHA-256 of its key.
     pub key_sha256: [u8; 32],

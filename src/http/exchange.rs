@@ -34,6 +34,7 @@ pub(super) async fn serve(
         trace_id = %trace,
         message.id = field::Empty,
         bot = field::Empty,
+        caller = field::Empty,
     );
     request.extensions_mut().insert(TraceId::from(trace));
     let response = answer(front, request, trace, work).instrument(span).await;

@@ -58,6 +58,7 @@ async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Resul
     let id = new_id(front)?;
     note("message.id", &id);
     note("bot", &address.bot.name);
+    note("caller", &caller.name());
     let idempotency =
         key.map(|key| Idempotency { caller: caller.name().into(), key, body: idempotency::digest(&draft) });
     let Draft { content, session, rules, resend, callback } = draft;
@@ -86,6 +87,7 @@ async fn read(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fail
     let id: MessageId = uri.path().split('/').nth(4).and_then(|id| id.parse().ok()).ok_or_else(no_message)?;
     note("message.id", &id);
     note("bot", &address.bot.name);
+    note("caller", &caller.name());
     let wait = prefer.wait.filter(|wait| !wait.is_zero());
     let message = front.hub.message(&address.conversation, id, wait).await?.ok_or_else(no_message)?;
     let mut response = written(StatusCode::OK, &message)?;

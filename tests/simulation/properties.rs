@@ -19,7 +19,7 @@ use super::bench::{incoming, outgoing};
 use super::support::{accepted, bot, plain, reply};
 
 /// Something that happens. What does not fit the moment (a frame without a socket) is left out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Op {
     Post { session: u8, resend: bool, expect: bool, told: bool },
     Woken,
@@ -58,14 +58,21 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// What the machine has of the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Socket {
+    None,
+    Connecting,
+    Open,
+}
+
 /// A machine, what it waits for, and what it has promised so far.
 struct Trial {
     machine: Machine,
     now: Timestamp,
     posted: Vec<Arc<AcceptedMessage>>,
     write: Option<Arc<Write>>,
-    connecting: bool,
-    socket: bool,
+    socket: Socket,
     history: bool,
     reading: bool,
     stored_sent: HashSet<MessageId>,
@@ -83,8 +90,7 @@ impl Trial {
             now,
             posted: Vec::new(),
             write: None,
-            connecting: false,
-            socket: false,
+            socket: Socket::None,
             history: false,
             reading: false,
             stored_sent: HashSet::new(),
@@ -112,11 +118,11 @@ impl Trial {
                 self.write = Some(write);
             }
             Effect::Connect(_) => {
-                assert!(!self.socket && !self.connecting, "a second socket");
-                self.connecting = true;
+                assert_eq!(self.socket, Socket::None, "a second socket");
+                self.socket = Socket::Connecting;
             }
             Effect::Send(message) => {
-                assert!(self.socket, "sent without a socket");
+                assert_eq!(self.socket, Socket::Open, "sent without a socket");
                 assert!(self.stored_sent.contains(&message.id), "sent before the store knew");
                 assert!(!self.proved.contains(&message.id), "sent again although received");
                 assert!(!self.stored_end.contains(&message.id), "sent after its end");
@@ -135,9 +141,11 @@ impl Trial {
             }
             Effect::ReadHistory(_) => self.history = true,
             Effect::ReadLane => self.reading = true,
-            Effect::Close(_) => self.socket = false,
-            Effect::Abandon => (self.socket, self.connecting) = (false, false),
-            Effect::Rest => assert!(self.write.is_none() && !self.socket, "rests with something in hand"),
+            Effect::Close(_) | Effect::Abandon => self.socket = Socket::None,
+            Effect::Rest => {
+                let nothing = self.write.is_none() && self.socket == Socket::None;
+                assert!(nothing, "rests with something in hand");
+            }
             Effect::Ping | Effect::Aside(_) => {}
         }
     }
@@ -161,19 +169,19 @@ impl Trial {
             Op::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
             Op::Stored => self.store(),
             Op::Unknown if self.write.is_some() => self.give(Input::Unknown),
-            Op::Connected if self.connecting => {
-                (self.connecting, self.socket) = (false, true);
+            Op::Connected if self.socket == Socket::Connecting => {
+                self.socket = Socket::Open;
                 self.give(Input::Connected);
             }
-            Op::Refused { for_good } if self.connecting => {
-                self.connecting = false;
+            Op::Refused { for_good } if self.socket == Socket::Connecting => {
+                self.socket = Socket::None;
                 self.give(Input::ConnectFailed(if for_good {
                     ConnectFailure::Rejected("no".into())
                 } else {
                     ConnectFailure::Unavailable { words: "later".into(), retry_after: None }
                 }));
             }
-            Op::Ack { right } if self.socket => {
+            Op::Ack { right } if self.is_open() => {
                 let reply_to = match (&self.out, right) {
                     (Some(out), true) => {
                         self.proved.insert(out.id);
@@ -183,11 +191,11 @@ impl Trial {
                 };
                 self.give(Input::Frame(Incoming::Ack { reply_to }));
             }
-            Op::Reply(id) if self.socket => {
+            Op::Reply(id) if self.is_open() => {
                 let response = Box::new(reply(&format!("ms-{id}"), "said"));
                 self.give(Input::Frame(Incoming::Response(response)));
             }
-            Op::Signal(which) if self.socket => self.give(Input::Frame(match which {
+            Op::Signal(which) if self.is_open() => self.give(Input::Frame(match which {
                 0 => Incoming::WaitingForInput,
                 1 => Incoming::SessionEnd,
                 2 => Incoming::AgentStart,
@@ -195,9 +203,9 @@ impl Trial {
                 4 => Incoming::Active { session_id: None, session_continues: true },
                 _ => Incoming::Malformed,
             })),
-            Op::Heard if self.socket => self.give(Input::Heard),
-            Op::Lost(code) if self.socket => {
-                self.socket = false;
+            Op::Heard if self.is_open() => self.give(Input::Heard),
+            Op::Lost(code) if self.is_open() => {
+                self.socket = Socket::None;
                 self.give(Input::Lost(Loss { code }));
             }
             Op::History { ours, reply } if self.history => {
@@ -214,6 +222,10 @@ impl Trial {
             }
             _ => {}
         }
+    }
+
+    fn is_open(&self) -> bool {
+        self.socket == Socket::Open
     }
 
     fn store(&mut self) {
@@ -276,7 +288,7 @@ impl Trial {
                 self.give(Input::Lane(Box::new(lane)));
             } else if self.write.is_some() {
                 self.store();
-            } else if self.connecting {
+            } else if self.socket == Socket::Connecting {
                 self.apply(Op::Connected);
             } else if self.history {
                 self.apply(Op::History { ours: false, reply: None });
