@@ -9,7 +9,6 @@ use actix_web::App;
 use actix_web::body::MessageBody as _;
 use actix_web::http::{Method, StatusCode};
 use actix_web::test::{TestRequest, call_service, init_service};
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -27,36 +26,8 @@ fn hub() -> Hub {
 }
 
 fn bot(name: &str) -> Arc<config::Bot> {
-    let second = Duration::from_secs(1);
-    Arc::new(config::Bot {
-        name: BotName::new(name).unwrap(),
-        platform: "https://platform.invalid".parse().unwrap(),
-        api_path: "/api/1.1".to_owned(),
-        socket_base: None,
-        chat_bot: "Support".to_owned(),
-        task_bot_id: "st-1".to_owned(),
-        client_id: "cs-1".to_owned(),
-        client_secret: SecretString::from("secret"),
-        algorithm: config::Algorithm::Hs256,
-        secure_rtm: false,
-        connection_mode: config::ConnectionStyle::ConnectionMode,
-        anonymous: false,
-        history: true,
-        quiet: second,
-        deadline: second,
-        welcome: second,
-        late_window: second,
-        history_settle: second,
-        session_timeout: second,
-        ping_interval: second,
-        idle_ttl: None,
-        max_open_messages: 32,
-        user_rate_per_minute: 0,
-        connects_per_minute: 0,
-        max_frame_bytes: 1 << 20,
-        max_message_bytes: 1 << 22,
-        webhook: None,
-    })
+    let platform = "https://platform.invalid".parse().unwrap();
+    Arc::new(config::Bot::new(BotName::new(name).unwrap(), platform))
 }
 
 fn caller(name: &str, scopes: config::Scopes, bots: Option<&[&str]>, user_prefix: &str) -> config::Caller {

@@ -1,9 +1,8 @@
 //! Values that every test of the machine needs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use rtm_bridge::config::{Algorithm, Bot, ConnectionStyle};
+use rtm_bridge::config::Bot;
 use rtm_bridge::domain::{
     AcceptedMessage, BotName, Content, ConversationId, MessageId, NewMessage, Resend, SessionRequest,
     Timestamp, TurnRules, UserId,
@@ -11,36 +10,13 @@ use rtm_bridge::domain::{
 use rtm_bridge::rtm::{Response, Stream};
 use serde_json::value::RawValue;
 
-/// A bot with the defaults of api.md 9, but without a send rate.
+/// A bot with the defaults of api.md 9, but without limits on rates.
 pub(super) fn bot() -> Bot {
+    let platform = "https://platform.example".parse().unwrap();
     Bot {
-        name: BotName::new("support").unwrap(),
-        platform: "https://platform.example".parse().unwrap(),
-        api_path: "/api/1.1".into(),
-        socket_base: None,
-        chat_bot: "Support".into(),
-        task_bot_id: "st-1".into(),
-        client_id: "cs-1".into(),
-        client_secret: "not a secret".to_owned().into(),
-        algorithm: Algorithm::Hs256,
-        secure_rtm: false,
-        connection_mode: ConnectionStyle::ConnectionMode,
-        anonymous: false,
-        history: true,
-        quiet: Duration::from_secs(1),
-        deadline: Duration::from_secs(30),
-        welcome: Duration::from_millis(500),
-        late_window: Duration::from_mins(1),
-        history_settle: Duration::from_secs(3),
-        session_timeout: Duration::from_mins(15),
-        ping_interval: Duration::from_secs(25),
-        idle_ttl: Some(Duration::from_mins(15)),
-        max_open_messages: 32,
         user_rate_per_minute: 0,
         connects_per_minute: 0,
-        max_frame_bytes: 1 << 20,
-        max_message_bytes: 4 << 20,
-        webhook: None,
+        ..Bot::new(BotName::new("support").unwrap(), platform)
     }
 }
 

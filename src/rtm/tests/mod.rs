@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use url::Url;
 
-use crate::config::{Algorithm, Bot, ConnectionStyle};
+use crate::config::Bot;
 use crate::domain::{BotName, Timestamp, UserId};
 
 const SECRET: &str = "a shared secret of this test";
@@ -28,33 +28,11 @@ const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_987);
 
 fn bot(platform: &str) -> Bot {
     Bot {
-        name: BotName::new("support").unwrap(),
-        platform: Url::parse(platform).unwrap(),
-        api_path: "/api/1.1".to_owned(),
-        socket_base: None,
         chat_bot: "Help Bot".to_owned(),
         task_bot_id: "st-0d3f".to_owned(),
         client_id: "cs-1a2b".to_owned(),
         client_secret: SECRET.into(),
-        algorithm: Algorithm::Hs256,
-        secure_rtm: false,
-        connection_mode: ConnectionStyle::ConnectionMode,
-        anonymous: false,
-        history: true,
-        quiet: Duration::from_secs(1),
-        deadline: Duration::from_secs(30),
-        welcome: Duration::from_millis(500),
-        late_window: Duration::from_mins(1),
-        history_settle: Duration::from_secs(3),
-        session_timeout: Duration::from_mins(15),
-        ping_interval: Duration::from_secs(25),
-        idle_ttl: None,
-        max_open_messages: 32,
-        user_rate_per_minute: 0,
-        connects_per_minute: 0,
-        max_frame_bytes: 1 << 20,
-        max_message_bytes: 4 << 20,
-        webhook: None,
+        ..Bot::new(BotName::new("support").unwrap(), Url::parse(platform).unwrap())
     }
 }
 
