@@ -59,6 +59,36 @@ pub async fn run<H: Host>(
     exit
 }
 
+struct Driver<H> {
+    host: Rc<H>,
+    bot: Arc<Bot>,
+    conversation: ConversationId,
+    fence: Fence,
+    mailbox: Rc<Mailbox>,
+    metrics: Arc<BotMetrics>,
+    machine: Machine,
+    effects: Vec<Effect>,
+    socket: Option<Socket>,
+    /// The lock makes grants single flight: a connect and a read of history may both want one.
+    grant: Rc<Mutex<Option<Grant>>>,
+    connecting: Option<Boxed<Result<Socket, ConnectFailure>>>,
+    writing: Option<Boxed<Result<Timestamp, StoreError>>>,
+    reading: Option<Boxed<Option<Open>>>,
+    history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
+    timer: Pin<Box<Sleep>>,
+    /// What the timer is set to, until it has gone off; it may be earlier than needed, never later.
+    armed: Option<Timestamp>,
+    state: LinkState,
+    ping: u64,
+}
+
+/// What the driver waits for.
+enum Event {
+    Input(Input),
+    Stop,
+    Fenced,
+}
+
 impl<H: Host> Driver<H> {
     /// The driver of a conversation as the store knows it. None where it is no longer ours.
     async fn open(
@@ -93,39 +123,7 @@ impl<H: Host> Driver<H> {
             ping: 0,
         }))
     }
-}
 
-struct Driver<H> {
-    host: Rc<H>,
-    bot: Arc<Bot>,
-    conversation: ConversationId,
-    fence: Fence,
-    mailbox: Rc<Mailbox>,
-    metrics: Arc<BotMetrics>,
-    machine: Machine,
-    effects: Vec<Effect>,
-    socket: Option<Socket>,
-    /// The lock makes grants single flight: a connect and a read of history may both want one.
-    grant: Rc<Mutex<Option<Grant>>>,
-    connecting: Option<Boxed<Result<Socket, ConnectFailure>>>,
-    writing: Option<Boxed<Result<Timestamp, StoreError>>>,
-    reading: Option<Boxed<Option<Open>>>,
-    history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
-    timer: Pin<Box<Sleep>>,
-    /// What the timer is set to, until it has gone off; it may be earlier than needed, never later.
-    armed: Option<Timestamp>,
-    state: LinkState,
-    ping: u64,
-}
-
-/// What the driver waits for.
-enum Event {
-    Input(Input),
-    Stop,
-    Fenced,
-}
-
-impl<H: Host> Driver<H> {
     async fn run(&mut self) -> Exit {
         self.step(Input::Tick);
         loop {
