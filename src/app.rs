@@ -25,7 +25,7 @@ use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, Admin, Front};
 use crate::hub::{self, Hub, Shards};
 use crate::metrics::{Metrics, Words};
-use crate::store::{Clock, MemoryLimits, Store};
+use crate::store::{self, Clock, MemoryLimits, Redis, Store};
 
 /// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
 /// first.
@@ -49,6 +49,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// The store could not be set up.
+    #[error(transparent)]
+    Store(#[from] store::SetupError),
     /// The shards could not start.
     #[error("the shards could not start")]
     Hub(#[from] hub::StartError),
@@ -120,6 +123,7 @@ impl Bridge {
             StoreUrl::Memory => {
                 Store::memory(MemoryLimits::new(config.store.memory_limit, config.store.message_ttl))
             }
+            StoreUrl::Redis(_) => Store::Redis(Redis::new(&config.store)?),
         };
         let api = listen("server.listen", server.listen)?;
         let admin = listen("server.admin_listen", server.admin_listen)?;
@@ -285,6 +289,7 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
                 memory.sweep(SWEEP);
                 metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
             }
+            Store::Redis(_) => {}
         }
     }
 }

@@ -73,6 +73,9 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             url: StoreUrl::Memory,
+            username: None,
+            password: None,
+            tls: super::StoreTls::default(),
             key_prefix: "rtm".to_owned(),
             message_ttl: Duration::from_hours(24),
             command_timeout: Duration::from_secs(2),

@@ -207,6 +207,7 @@ fn store(section: &mut Section<'_>) -> Store {
         ),
         wait_replicas: section.or("wait_replicas", d.wait_replicas, number(0..=16)),
         memory_limit: section.or("memory_limit", d.memory_limit, size(1 << 20..=usize::MAX)),
+        ..d
     };
     let [_, certificate, key] =
         ["ca_file", "client_cert_file", "client_key_file"].map(|key| section.optional(key, parse::text));

@@ -74,6 +74,12 @@ pub struct Server {
 pub struct Store {
     /// Where.
     pub url: StoreUrl,
+    /// Redis' user (ACL); none for its default user.
+    pub username: Option<String>,
+    /// That user's password.
+    pub password: Option<SecretString>,
+    /// What TLS is checked with.
+    pub tls: StoreTls,
     /// The first part of every key.
     pub key_prefix: String,
     /// How long an ended message is kept.
@@ -86,11 +92,58 @@ pub struct Store {
     pub memory_limit: usize,
 }
 
+/// `store.ca_file`, `store.client_cert_file`, `store.client_key_file`, as they were read: PEM.
+#[derive(Debug, Clone, Default)]
+pub struct StoreTls {
+    /// The roots that the store's certificate must lead to; none means those of the Web.
+    pub ca: Option<Vec<u8>>,
+    /// Our certificate and its key.
+    pub client: Option<(Vec<u8>, SecretString)>,
+}
+
 /// `store.url`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// `memory://`: inside this process, gone with it.
     Memory,
+    /// `redis://` and its kin.
+    Redis(RedisServers),
+}
+
+/// How Redis is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisServers {
+    /// Alone, with sentinels, or as a cluster.
+    pub topology: Topology,
+    /// Whether over TLS (`rediss`).
+    pub tls: bool,
+    /// The numbered database; 0 in a cluster.
+    pub database: i64,
+}
+
+/// What stands behind a `redis` URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topology {
+    /// One server: `redis://host:port/0`.
+    Alone(Address),
+    /// Sentinels that know the master: `redis+sentinel://host:port,host:port/master`.
+    Sentinel {
+        /// The sentinels.
+        sentinels: Vec<Address>,
+        /// The name they know the master by.
+        master: String,
+    },
+    /// Some nodes of a cluster, which know the others: `redis+cluster://host:port,host:port`.
+    Cluster(Vec<Address>),
+}
+
+/// A host and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Name or IP address, an IPv6 address without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
 }
 
 /// `[cluster]`

@@ -65,7 +65,14 @@ async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Resul
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
     let conversation = address.conversation;
     let message = NewMessage { conversation, content, session, rules, resend, callback, trace };
-    let accept = Accept { id, message, idempotency, max_open: address.bot.max_open_messages };
+    let accept = Accept {
+        id,
+        message,
+        idempotency,
+        max_open: address.bot.max_open_messages,
+        by: front.hub.incarnation(),
+        watched: wait.is_some(),
+    };
     let posted = front.hub.post(accept, wait).await?;
     if posted.replayed {
         note("message.id", &posted.message.accepted.id);

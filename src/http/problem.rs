@@ -234,8 +234,8 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
             // Fences are the owner's affair: no caller's request carries one.
-            StoreError::Fenced => internal(),
-            StoreError::Unknown(_) => {
+            StoreError::Fenced | StoreError::Lost | StoreError::OutOfStep => internal(),
+            StoreError::Unknown(_) | StoreError::Unavailable(_) => {
                 let detail = "The store did not answer in time: a message may or may not have been accepted. \
                               Send it again with the same Idempotency-Key.";
                 Self::from(Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(SOON))

@@ -28,7 +28,7 @@ use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId, Partiti
 use crate::link::{Connector, SetupError};
 use crate::metrics::Metrics;
 use crate::runtime;
-use crate::store::{Accept, AcceptError, Accepted, Store, StoreError};
+use crate::store::{Accept, AcceptError, Accepted, Incarnation, Store, StoreError};
 
 pub use crate::link::{FRAMES_IN, FRAMES_OUT};
 
@@ -91,6 +91,7 @@ pub enum StartError {
 #[derive(Clone, Debug)]
 pub struct Hub {
     store: Store,
+    incarnation: Incarnation,
     shards: Arc<[Lane]>,
     draining: Arc<AtomicBool>,
     max_busy: usize,
@@ -118,7 +119,7 @@ impl Hub {
     pub async fn start(config: &Config, store: Store, metrics: &Arc<Metrics>) -> Result<Shards, StartError> {
         let count = config.server.threads.div_ceil(2);
         let budget = Arc::new(ConnectBudget::default());
-        let incarnation = fastrand::u64(..);
+        let incarnation = Incarnation(fastrand::u64(..));
         let bot_metrics: HashMap<_, _> = config
             .bots
             .iter()
@@ -162,6 +163,7 @@ impl Hub {
         }
         let hub = Self {
             store,
+            incarnation,
             shards: lanes.into(),
             draining: Arc::default(),
             max_busy: config.server.max_sockets,
@@ -173,7 +175,13 @@ impl Hub {
     #[cfg(test)]
     pub(crate) fn closed() -> Self {
         let store = Store::memory(crate::store::MemoryLimits::new(0, Duration::ZERO));
-        Self { store, shards: [].into(), draining: Arc::new(AtomicBool::new(true)), max_busy: 0 }
+        Self {
+            store,
+            incarnation: Incarnation(0),
+            shards: [].into(),
+            draining: Arc::new(AtomicBool::new(true)),
+            max_busy: 0,
+        }
     }
 
     /// Accepts a message and waits for its end, `wait` at most; without one it returns as soon as the message
@@ -217,13 +225,18 @@ impl Hub {
         id: MessageId,
         wait: Option<Duration>,
     ) -> Result<Option<Message>, HubError> {
-        let message = self.store.message(conversation, id).await?;
+        let message = self.store.message(conversation, id, None).await?;
         match (message, wait) {
             (Some(message), Some(wait)) if !message.progress.has_ended() => {
                 self.watch(conversation, id, wait).await?.map(Some).ok_or(HubError::Lost)
             }
             (message, _) => Ok(message),
         }
+    }
+
+    /// This replica's life.
+    pub const fn incarnation(&self) -> Incarnation {
+        self.incarnation
     }
 
     /// Whether this replica is going away.
@@ -252,7 +265,7 @@ impl Hub {
             Ok(Ok(message)) => Ok(message),
             // Time is up, or the shard let its waiters go.
             Ok(Err(_)) | Err(_) => {
-                self.store.message(&accepted.new.conversation, accepted.id).await?.ok_or(HubError::Lost)
+                self.store.message(&accepted.new.conversation, accepted.id, None).await?.ok_or(HubError::Lost)
             }
         }
     }
@@ -268,7 +281,7 @@ impl Hub {
         self.command(conversation, Command::Watch { conversation: conversation.clone(), id, waiter }).await;
         match timeout(wait, told).await {
             Ok(Ok(message)) => Ok(Some(message)),
-            Ok(Err(_)) | Err(_) => Ok(self.store.message(conversation, id).await?),
+            Ok(Err(_)) | Err(_) => Ok(self.store.message(conversation, id, None).await?),
         }
     }
 

@@ -9,19 +9,23 @@ use std::time::Duration;
 use tracing::{error, warn};
 
 use crate::domain::Partition;
-use crate::store::{Fence, Store, StoreError};
+use crate::store::{Claiming, Fence, Incarnation, Store, StoreError};
 
 /// The leases of one shard.
 #[derive(Debug)]
 pub(crate) struct Leases {
-    incarnation: u64,
+    incarnation: Incarnation,
     ttl: Duration,
     owned: Vec<(Partition, Cell<Option<Fence>>)>,
 }
 
 impl Leases {
     /// Leases for these partitions, none of them claimed yet.
-    pub(crate) fn new(incarnation: u64, ttl: Duration, partitions: impl Iterator<Item = Partition>) -> Self {
+    pub(crate) fn new(
+        incarnation: Incarnation,
+        ttl: Duration,
+        partitions: impl Iterator<Item = Partition>,
+    ) -> Self {
         let owned = partitions.map(|partition| (partition, Cell::new(None))).collect();
         Self { incarnation, ttl, owned }
     }
@@ -48,19 +52,19 @@ impl Leases {
             if let Some(fence) = cell.get() {
                 match store.renew(*partition, fence, self.ttl).await {
                     Ok(_) => continue,
-                    Err(StoreError::Fenced) => {
+                    Err(StoreError::Fenced | StoreError::Lost | StoreError::OutOfStep) => {
                         warn!(%partition, "another owner claimed the partition");
                         cell.set(None);
                         lost.push(*partition);
                     }
-                    Err(error @ StoreError::Unknown(_)) => {
+                    Err(error @ (StoreError::Unknown(_) | StoreError::Unavailable(_))) => {
                         warn!(%partition, %error, "the lease could not be renewed");
                         continue;
                     }
                 }
             }
-            match store.claim(*partition, self.incarnation, self.ttl).await {
-                Ok(fence) => cell.set(fence),
+            match store.claim(*partition, self.incarnation, self.ttl, Claiming::Expired).await {
+                Ok(claim) => cell.set(claim.fence()),
                 Err(error) => error!(%partition, %error, "the partition could not be claimed"),
             }
         }

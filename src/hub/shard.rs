@@ -139,7 +139,7 @@ impl Shard {
 
     /// Reads a message that is waited for, in case its end was told before somebody waited.
     async fn look_up(self: Rc<Self>, conversation: ConversationId, id: MessageId) {
-        match self.setup.store.message(&conversation, id).await {
+        match self.setup.store.message(&conversation, id, None).await {
             Ok(Some(message)) if message.progress.has_ended() => self.watch.borrow_mut().tell(message),
             Ok(None) => self.watch.borrow_mut().forget(id),
             Ok(Some(_)) | Err(_) => {}
@@ -153,7 +153,7 @@ impl Shard {
             Rc::clone(self).look_up(conversation, id).await;
         }
         for (partition, fence) in self.setup.leases.owned() {
-            let Ok(ready) = self.setup.store.ready(partition, fence).await else { continue };
+            let Ok(ready) = self.setup.store.ready(partition, fence, false).await else { continue };
             for conversation in ready {
                 let mailbox = self.live.borrow().get(&conversation).map(Rc::clone);
                 match mailbox {
@@ -294,6 +294,14 @@ impl Host for Shard {
         while let Err(at) = self.setup.budget.take(bot, self.clock.now()) {
             sleep_until(self.clock.instant(at)).await;
         }
+    }
+
+    fn may_act(&self, partition: Partition) -> bool {
+        self.setup.leases.fence(partition).is_some()
+    }
+
+    fn forget(&self, id: MessageId) {
+        self.watch.borrow_mut().forget(id);
     }
 
     fn tell(&self, message: Message) {

@@ -62,6 +62,8 @@ impl Bench {
             },
             idempotency: None,
             max_open: 8,
+            by: self.shards.hub().incarnation(),
+            watched: true,
         }
     }
 
@@ -172,6 +174,13 @@ async fn stopping_lets_waiters_go_at_once_and_frees_the_partitions() {
     assert!(!message.unwrap().unwrap().progress.has_ended());
     assert!(took < Duration::from_secs(3), "{took:?}");
     let partition = Partition::of(&conversation);
-    assert!(hub.store.claim(partition, 7, Duration::from_secs(1)).await.unwrap().is_some());
+    assert!(
+        hub.store
+            .claim(partition, Incarnation(7), Duration::from_secs(1), crate::store::Claiming::Free)
+            .await
+            .unwrap()
+            .fence()
+            .is_some()
+    );
     bench.sandbox.stop().await;
 }

@@ -13,10 +13,10 @@ use super::host::Host;
 use super::input::{ConnectFailure, HistoryFailure};
 use super::tally;
 use crate::config::Bot;
-use crate::domain::{ConversationId, Entry, EntryBody, Outcome, Problem, ProblemKind, Timestamp, UserId};
+use crate::domain::{ConversationId, Entry, EntryBody, Outcome, Problem, ProblemKind, UserId};
 use crate::metrics::{Connect, Phase};
 use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, history_page};
-use crate::store::{Change, Fence, Open, StoreError, Write};
+use crate::store::{Change, Fence, Open, StoreError, Write, Written};
 
 /// The conversation as the store knows it, however long that takes. None where it is no longer ours.
 pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &ConversationId) -> Option<Open> {
@@ -27,8 +27,8 @@ pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &Convers
                 host.clock().observe(now);
                 return Some(open);
             }
-            Err(StoreError::Fenced) => return None,
-            Err(error @ StoreError::Unknown(_)) => {
+            Err(StoreError::Fenced | StoreError::Lost | StoreError::OutOfStep) => return None,
+            Err(error @ (StoreError::Unknown(_) | StoreError::Unavailable(_))) => {
                 debug!(bot = %conversation.bot, %error, "the conversation could not be read; trying again");
                 tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
             }
@@ -52,13 +52,13 @@ pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation:
         Change::Append(Entry { seq: record.seq, at: now, body })
     });
     let changes = changes.collect();
-    let write = Write { record, changes };
+    let write = Write { record, changes, warm_until: None };
     let mut backoff = Backoff::default();
     while let Err(StoreError::Unknown(_)) = host.store().write(fence, conversation, &write).await {
         tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
     }
     for open in open.lane {
-        if let Ok(Some(message)) = host.store().message(conversation, open.accepted.id).await {
+        if let Ok(Some(message)) = host.store().message(conversation, open.accepted.id, None).await {
             if let Some(metrics) = &metrics {
                 tally::turn(metrics, &message, message.accepted.accepted_at);
             }
@@ -73,15 +73,15 @@ pub(super) async fn write<H: Host>(
     fence: Fence,
     conversation: &ConversationId,
     write: &Write,
-) -> Result<Timestamp, StoreError> {
+) -> Result<Written, StoreError> {
     let started = Instant::now();
     let result = host.store().write(fence, conversation, write).await;
     let metrics = host.write_metrics();
     metrics.seconds.observe(started.elapsed().as_secs_f64());
     match &result {
-        Ok(now) => host.clock().observe(*now),
-        Err(StoreError::Fenced) => metrics.fenced.inc(),
-        Err(StoreError::Unknown(_)) => metrics.unknown.inc(),
+        Ok(written) => host.clock().observe(written.now),
+        Err(error) if error.is_passing() => metrics.unknown.inc(),
+        Err(_) => metrics.fenced.inc(),
     }
     result
 }

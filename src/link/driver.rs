@@ -25,7 +25,7 @@ use crate::config::Bot;
 use crate::domain::{ConversationId, Timestamp};
 use crate::metrics::BotMetrics;
 use crate::rtm::{ConnectMode, Grant, HistoryPage, Incoming, Received, Socket, frame, translate};
-use crate::store::{Fence, Open, StoreError, Write};
+use crate::store::{Fence, Open, StoreError, Write, Written};
 
 /// Why a conversation left memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ struct Driver<H> {
     /// The lock makes grants single flight: a connect and a read of history may both want one.
     grant: Rc<Mutex<Option<Grant>>>,
     connecting: Option<Boxed<Result<Socket, ConnectFailure>>>,
-    writing: Option<Boxed<Result<Timestamp, StoreError>>>,
+    writing: Option<Boxed<Result<Written, StoreError>>>,
     reading: Option<Boxed<Option<Open>>>,
     history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
     timer: Pin<Box<Sleep>>,
@@ -384,10 +384,10 @@ fn poll_call<T>(call: &mut Option<Boxed<T>>, cx: &mut Context<'_>) -> Option<T> 
     Some(result)
 }
 
-fn written(result: &Result<Timestamp, StoreError>) -> Event {
+fn written(result: &Result<Written, StoreError>) -> Event {
     match result {
         Ok(_) => Event::Input(Input::Stored),
-        Err(StoreError::Unknown(_)) => Event::Input(Input::Unknown),
-        Err(StoreError::Fenced) => Event::Fenced,
+        Err(error) if error.is_passing() => Event::Input(Input::Unknown),
+        Err(_) => Event::Fenced,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::clock::StoreClock;
 use super::mailbox::Mailbox;
 use crate::config::Bot;
-use crate::domain::{Message, Timestamp};
+use crate::domain::{Message, MessageId, Partition, Timestamp};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::rtm::Connector;
 use crate::store::Store;
@@ -21,6 +21,10 @@ pub trait Host: 'static {
     fn connector(&self) -> &Connector;
     /// Comes back when the bot's connect budget allows one more.
     fn connect_permit(&self, bot: &Bot) -> impl Future<Output = ()>;
+    /// Whether the lease of the partition is surely ours at this moment: only then may be sent and connected.
+    fn may_act(&self, partition: Partition) -> bool;
+    /// The store lost the message: whoever waits for it reads that.
+    fn forget(&self, id: MessageId);
     /// The message's end is stored: tells whoever waits for it.
     fn tell(&self, message: Message);
     /// The conversation has nothing open since then, or has something open again.

@@ -97,7 +97,7 @@ impl Ledger {
         self.touched = false;
         self.record.write += 1;
         let changes = std::mem::take(&mut self.changes);
-        let write = Arc::new(Write { record: self.record.clone(), changes });
+        let write = Arc::new(Write { record: self.record.clone(), changes, warm_until: None });
         let confirms = std::mem::take(&mut self.confirms);
         self.in_flight = Some(InFlight { write: Arc::clone(&write), confirms, repeat_at: None });
         Some(write)

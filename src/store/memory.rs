@@ -22,6 +22,7 @@
 mod contents;
 mod conversation;
 mod expiry;
+mod fleet;
 mod lease;
 mod weight;
 
@@ -32,8 +33,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::contents::Contents;
-use super::{Accept, AcceptError, Accepted, Clock, Fence, Open, StoreError, Write};
-use crate::domain::{ConversationId, Entry, Message, MessageId, Partition, Timestamp};
+use self::fleet::Replicas;
+use super::{
+    Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation, Open,
+    Permit, StoreError, Write, Written,
+};
+use crate::domain::{BotName, ConversationId, Entry, Message, MessageId, Partition, Timestamp};
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone)]
@@ -88,6 +93,7 @@ pub struct Memory {
     bytes: AtomicUsize,
     limits: MemoryLimits,
     clock: Clock,
+    replicas: Mutex<Replicas>,
 }
 
 impl fmt::Debug for Memory {
@@ -101,7 +107,7 @@ impl Memory {
     /// An empty store.
     pub fn new(limits: MemoryLimits, clock: Clock) -> Arc<Self> {
         let partitions = std::array::from_fn(|_| Mutex::default());
-        Arc::new(Self { partitions, bytes: AtomicUsize::new(0), limits, clock })
+        Arc::new(Self { partitions, bytes: AtomicUsize::new(0), limits, clock, replicas: Mutex::default() })
     }
 
     /// Accepts a message; see [`super::Store::accept`].
@@ -116,8 +122,18 @@ impl Memory {
             let now = step.now;
             // So that even a store that nobody sweeps stays small: one comes, two may go.
             step.sweep(now, &self.limits, 2);
-            match step.judge(&accept, self.room(&step), now) {
-                Ok(None) => return Ok(step.insert(accept, now, &self.limits)),
+            let room = self.room(&step);
+            match step.judge(&accept, room, now) {
+                Ok(None) => {
+                    let by = accept.by;
+                    let accepted = step.insert(accept, now, &self.limits);
+                    let owner = step.lease.owner().filter(|&owner| owner != by);
+                    drop(step);
+                    if let Some(owner) = owner {
+                        self.replicas().hint(owner, Hint::Accepted(Arc::clone(&accepted)));
+                    }
+                    return Ok(Accepted::New(accepted));
+                }
                 Ok(Some(earlier)) => return Ok(earlier),
                 Err(AcceptError::Full) if !tried => tried = true,
                 Err(refused) => return Err(refused),
@@ -128,16 +144,28 @@ impl Memory {
     }
 
     /// A message as it stands; see [`super::Store::message`].
-    pub fn message(&self, conversation: &ConversationId, id: MessageId) -> Option<Message> {
-        let step = self.step(Partition::of(conversation));
-        step.message(conversation, id, step.now)
+    pub fn message(
+        &self,
+        conversation: &ConversationId,
+        id: MessageId,
+        watcher: Option<Incarnation>,
+    ) -> Option<Message> {
+        let mut step = self.step(Partition::of(conversation));
+        let now = step.now;
+        step.message(conversation, id, watcher, now)
     }
 
     /// Takes a partition; see [`super::Store::claim`].
-    pub fn claim(&self, partition: Partition, incarnation: u64, lease: Duration) -> Option<Fence> {
+    pub fn claim(
+        &self,
+        partition: Partition,
+        incarnation: Incarnation,
+        lease: Duration,
+        claiming: Claiming,
+    ) -> Claim {
         let mut step = self.step(partition);
         let now = step.now;
-        step.lease.claim(incarnation, now, lease)
+        step.lease.claim(incarnation, now, lease, claiming)
     }
 
     /// Renews a lease; see [`super::Store::renew`].
@@ -160,15 +188,23 @@ impl Memory {
     /// # Errors
     /// [`StoreError::Fenced`].
     pub fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
-        self.step(partition).lease.release(fence)
+        self.step(partition).lease.release(fence)?;
+        self.replicas().tell_all();
+        Ok(())
     }
 
     /// The conversations with open messages; see [`super::Store::ready`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
-    pub fn ready(&self, partition: Partition, fence: Fence) -> Result<Vec<ConversationId>, StoreError> {
-        self.step(partition).ready(fence)
+    pub fn ready(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        warm: bool,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        let step = self.step(partition);
+        step.ready(fence, warm, step.now)
     }
 
     /// The record and the lane; see [`super::Store::open`].
@@ -189,23 +225,56 @@ impl Memory {
         fence: Fence,
         conversation: &ConversationId,
         write: &Write,
-    ) -> Result<Timestamp, StoreError> {
+    ) -> Result<Written, StoreError> {
         let partition = Partition::of(conversation);
         let mut step = self.step(partition);
         let now = step.now;
-        step.write(fence, conversation, write, now, &self.limits)?;
+        let mut hints = Vec::new();
+        let lost = step.write(fence, conversation, write, now, &self.limits, &mut hints)?;
         drop(step);
+        if !hints.is_empty() {
+            let replicas = self.replicas();
+            for (watcher, message) in hints {
+                replicas.hint(watcher, Hint::Ended(message));
+            }
+        }
         // A write is never refused: it may go over the limit for a moment, and pays for it here.
         if self.bytes.load(Ordering::Relaxed) > self.limits.bytes {
             self.make_room(partition, 0, self.limits.bytes);
         }
-        Ok(now)
+        Ok(Written { now, lost })
     }
 
     /// Entries of a journal; see [`super::Store::journal`].
     pub fn journal(&self, conversation: &ConversationId, after: u64, limit: usize) -> Vec<Entry> {
         let step = self.step(Partition::of(conversation));
         step.journal(conversation, after, limit, step.now, self.limits.journal_ttl)
+    }
+
+    /// Says that a replica lives; see [`super::Store::heartbeat`].
+    pub fn heartbeat(&self, heartbeat: &Heartbeat) -> Fleet {
+        let now = self.clock.now();
+        self.replicas().heartbeat(heartbeat, now)
+    }
+
+    /// A replica goes; see [`super::Store::leave`].
+    pub fn leave(&self, incarnation: Incarnation) {
+        self.replicas().leave(incarnation);
+    }
+
+    /// Counts a connect; see [`super::Store::permit`].
+    pub fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Permit {
+        let now = self.clock.now();
+        self.replicas().permit(bot, limit, token, now)
+    }
+
+    /// What is hinted to a replica; see [`super::Store::listen`].
+    pub fn listen(&self, incarnation: Incarnation) -> tokio::sync::mpsc::Receiver<Hint> {
+        self.replicas().listen(incarnation)
+    }
+
+    fn replicas(&self) -> MutexGuard<'_, Replicas> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The store's time.

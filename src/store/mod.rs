@@ -10,159 +10,43 @@
 //!   answers as the first did. A claim is repeated by claiming again, which gives a higher epoch.
 //! * **The store's clock.** Every time in the store is the store's; answers carry it as `now`.
 //! * **What is open stays.** Only what has ended expires: `message_ttl` after the end.
+//! * **Hints may be lost.** What replicas tell each other ([`Hint`]) only makes them faster: whoever relies on it
+//!   also reads in time.
 //!
-//! What it does not know: sockets, HTTP, who waits.
+//! What it does not know: sockets, HTTP, who waits on a replica.
 
+mod accept;
 mod clock;
+mod error;
+mod fleet;
+mod hint;
+mod lease;
 mod memory;
+mod redis;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{
-    AcceptedMessage, ConversationId, Entry, Message, MessageId, NewMessage, Outcome, Partition, Progress,
-    Record, Timestamp,
-};
+use crate::domain::{BotName, ConversationId, Entry, Message, MessageId, Partition, Timestamp};
 
+pub use accept::{Accept, AcceptError, Accepted, Idempotency};
 pub use clock::{Clock, ManualClock};
+pub use error::{Refusal, StoreError};
+pub use fleet::{Fleet, Heartbeat, Peer, Permit};
+pub use hint::Hint;
+pub use lease::{Claim, Claiming, Fence, Incarnation};
 pub use memory::{Memory, MemoryLimits, MemoryStats};
+pub use redis::{Listener, Redis, SetupError};
+pub use write::{Change, Open, OpenMessage, Write, Written};
 
-/// What an owner proves itself with: a random incarnation and the epoch it claimed. Compared for equality.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fence {
-    /// Chosen at random by the owner when it started.
-    pub incarnation: u64,
-    /// Rises with every claim of the partition, over restarts too.
-    pub epoch: u64,
-}
-
-/// A caller's wish for exactly one message per key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Idempotency {
-    /// The caller's name; keys of different callers never meet.
-    pub caller: Box<str>,
-    /// The caller's key.
-    pub key: Box<str>,
-    /// SHA-256 of the body's JSON value after defaults.
-    pub body: [u8; 32],
-}
-
-/// A message to accept.
-#[derive(Debug, Clone)]
-pub struct Accept {
-    /// Its id, chosen by the replica that took it.
-    pub id: MessageId,
-    /// What was posted.
-    pub message: NewMessage,
-    /// The caller's key, if it gave one.
-    pub idempotency: Option<Idempotency>,
-    /// Open messages the conversation may have, this one included.
-    pub max_open: usize,
-}
-
-/// How an accept ended.
-#[derive(Debug, Clone)]
-pub enum Accepted {
-    /// It is durable, and will end.
-    New(Arc<AcceptedMessage>),
-    /// The idempotency key was used before, with the same body: this is that message as it stands.
-    Replayed(Message),
-}
-
-/// Why an accept was refused. Nothing was stored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AcceptError {
-    /// The conversation has as many open messages as it may have.
-    #[error("the conversation already has {0} open messages")]
-    LaneFull(usize),
-    /// The idempotency key was used before, with another body.
-    #[error("the idempotency key was used for another body")]
-    IdempotencyMismatch,
-    /// The store is at its limit, and what is open must be able to end.
-    #[error("the store is full")]
-    Full,
-    /// The store could not carry it out.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// What the owner is told of one open message.
-#[derive(Debug, Clone)]
-pub struct OpenMessage {
-    /// What was accepted.
-    pub accepted: Arc<AcceptedMessage>,
-    /// How far it has come.
-    pub progress: Progress,
-}
-
-/// All the owner must know of a conversation to go on with it.
-#[derive(Debug, Clone, Default)]
-pub struct Open {
-    /// What survives a move.
-    pub record: Record,
-    /// The lane, head first.
-    pub lane: Vec<OpenMessage>,
-    /// When the first of the lane became its head; none where the lane is empty.
-    pub head_at: Option<Timestamp>,
-    /// The position that the next accepted message will have.
-    pub next_position: u64,
-}
-
-/// One change of a conversation. A [`Write`] carries some of them, in order.
-#[derive(Debug, Clone)]
-pub enum Change {
-    /// The message is about to go out. Repeated for a resend; the first time counts.
-    Sent {
-        /// Which.
-        message: MessageId,
-        /// When.
-        at: Timestamp,
-    },
-    /// The platform acknowledged it.
-    Acked {
-        /// Which.
-        message: MessageId,
-        /// When.
-        at: Timestamp,
-    },
-    /// The first sign of a reply, where the reply itself is not finished yet (a stream).
-    Answering {
-        /// Which.
-        message: MessageId,
-        /// When.
-        at: Timestamp,
-    },
-    /// Something for the journal. A reply is joined to its message, and is its first sign too. An end settles
-    /// its message, which leaves the lane; the next one becomes the head at the entry's time.
-    Append(Entry),
-}
-
-/// An owner's write: changes and the record after them, in one step.
-#[derive(Debug, Clone)]
-pub struct Write {
-    /// Its number, `record.write`: one more than the last. A repeat of a number that was carried out changes
-    /// nothing.
-    pub record: Record,
-    /// What changes.
-    pub changes: Vec<Change>,
-}
-
-/// Why the store could not carry out an operation.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// Another owner claimed the partition; nothing was written.
-    #[error("the partition belongs to another owner")]
-    Fenced,
-    /// No answer in time: it may or may not have been carried out. Repeat it.
-    #[error("the store did not answer within {0:?}")]
-    Unknown(Duration),
-}
-
-/// A store. Cheap to clone.
+/// A store. Cheap to clone; used from any thread, by futures that stay on theirs.
 #[derive(Debug, Clone)]
 pub enum Store {
     /// Inside this process.
     Memory(Arc<Memory>),
+    /// On Redis, shared by all replicas.
+    Redis(Redis),
 }
 
 impl Store {
@@ -178,51 +62,54 @@ impl Store {
     ///
     /// # Errors
     /// [`AcceptError`]; nothing was stored then, except perhaps with [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
     pub async fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
         match self {
             Self::Memory(memory) => memory.accept(accept),
+            Self::Redis(redis) => redis.accept(accept).await,
         }
     }
 
-    /// A message as it stands; `None` where it never was or has expired.
+    /// A message as it stands; `None` where it never was or has expired. While it is open, `watcher` is noted
+    /// in the same step, and is hinted at its end.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn message(
         &self,
         conversation: &ConversationId,
         id: MessageId,
+        watcher: Option<Incarnation>,
     ) -> Result<Option<Message>, StoreError> {
         match self {
-            Self::Memory(memory) => Ok(memory.message(conversation, id)),
+            Self::Memory(memory) => Ok(memory.message(conversation, id, watcher)),
+            Self::Redis(redis) => redis.message(conversation, id, watcher).await,
         }
     }
 
-    /// Takes a partition that nobody owns, whose lease has run out, or that this incarnation owns already.
-    /// `None` where somebody else owns it. Each claim has a new epoch, so an owner that claims again fences off
-    /// whatever it still had on its way.
+    /// Takes a partition that nobody owns, that this incarnation owns already, or, where that is wanted, whose
+    /// lease has run out. Each claim has a new epoch, so an owner that claims again fences off whatever it still
+    /// had on its way.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn claim(
         &self,
         partition: Partition,
-        incarnation: u64,
+        incarnation: Incarnation,
         lease: Duration,
-    ) -> Result<Option<Fence>, StoreError> {
+        claiming: Claiming,
+    ) -> Result<Claim, StoreError> {
         match self {
-            Self::Memory(memory) => Ok(memory.claim(partition, incarnation, lease)),
+            Self::Memory(memory) => Ok(memory.claim(partition, incarnation, lease, claiming)),
+            Self::Redis(redis) => redis.claim(partition, incarnation, lease, claiming).await,
         }
     }
 
     /// Renews the lease, also one that has run out, as long as nobody else claimed the partition.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] where it is no longer ours, [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
+    /// [`StoreError::Fenced`] and [`StoreError::Lost`] where it is no longer ours; [`StoreError::Unavailable`],
+    /// [`StoreError::Unknown`].
     pub async fn renew(
         &self,
         partition: Partition,
@@ -231,36 +118,42 @@ impl Store {
     ) -> Result<Timestamp, StoreError> {
         match self {
             Self::Memory(memory) => memory.renew(partition, fence, lease),
+            Self::Redis(redis) => redis.renew(partition, fence, lease).await,
         }
     }
 
-    /// Gives the partition back: it is free at once.
+    /// Gives the partition back: it is free at once, and all replicas are hinted at it ([`Hint::Fleet`]).
     ///
     /// # Errors
-    /// [`StoreError::Fenced`] where it is no longer ours, [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
+    /// As [`Store::renew`].
     pub async fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.release(partition, fence),
+            Self::Redis(redis) => redis.release(partition, fence).await,
         }
     }
 
-    /// The conversations of the partition that have open messages.
+    /// The conversations of the partition that have open messages; with `warm` also those whose
+    /// [`Write::warm_until`] has not come, which a new owner asks for once.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`], [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
-    pub async fn ready(&self, partition: Partition, fence: Fence) -> Result<Vec<ConversationId>, StoreError> {
+    /// As [`Store::renew`].
+    pub async fn ready(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        warm: bool,
+    ) -> Result<Vec<ConversationId>, StoreError> {
         match self {
-            Self::Memory(memory) => memory.ready(partition, fence),
+            Self::Memory(memory) => memory.ready(partition, fence, warm),
+            Self::Redis(redis) => redis.ready(partition, fence, warm).await,
         }
     }
 
     /// The record and the lane of a conversation, and the store's time.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`], [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
+    /// As [`Store::renew`].
     pub async fn open(
         &self,
         fence: Fence,
@@ -268,28 +161,28 @@ impl Store {
     ) -> Result<(Open, Timestamp), StoreError> {
         match self {
             Self::Memory(memory) => memory.open(fence, conversation),
+            Self::Redis(redis) => redis.open(fence, conversation).await,
         }
     }
 
-    /// Carries out an owner's write and tells the store's time.
+    /// Carries out an owner's write. Replicas that watch a message that it ends are hinted at that.
     ///
     /// Changes that come too late are left out, each by itself: progress of a message that has ended, and the
     /// end of a message that is not open, which the journal does not tell a second time either. Where the store
     /// has no record of the conversation (never had, expired, lost), a write of any number begins the count.
+    /// A repeat answers as the first did, [`Written::lost`] included.
     ///
     /// # Errors
-    /// [`StoreError::Fenced`]: nothing was written. It is also the answer to a number that is neither the last
-    /// one nor one more: the owner does not know what the store knows, and must open the conversation again.
-    /// [`StoreError::Unknown`]: repeat the same write.
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
+    /// [`StoreError::OutOfStep`] and those of [`Store::renew`].
     pub async fn write(
         &self,
         fence: Fence,
         conversation: &ConversationId,
         write: &Write,
-    ) -> Result<Timestamp, StoreError> {
+    ) -> Result<Written, StoreError> {
         match self {
             Self::Memory(memory) => memory.write(fence, conversation, write),
+            Self::Redis(redis) => redis.write(fence, conversation, write).await,
         }
     }
 
@@ -298,8 +191,7 @@ impl Store {
     /// begin anew.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn journal(
         &self,
         conversation: &ConversationId,
@@ -308,25 +200,85 @@ impl Store {
     ) -> Result<Vec<Entry>, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.journal(conversation, after, limit)),
+            Self::Redis(redis) => redis.journal(conversation, after, limit).await,
+        }
+    }
+
+    /// Says that a replica lives, and asks who else does.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Fleet, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.heartbeat(heartbeat)),
+            Self::Redis(redis) => redis.heartbeat(heartbeat).await,
+        }
+    }
+
+    /// Takes a replica that goes away out of the fleet; the others are hinted at it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => {
+                memory.leave(incarnation);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.leave(incarnation).await,
+        }
+    }
+
+    /// Counts a connect of this bot, if that keeps it at `limit` in any 60 seconds over the whole fleet; 0 is no
+    /// limit. `token` is the connect's own: the same again is counted once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Result<Permit, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.permit(bot, limit, token)),
+            Self::Redis(redis) => redis.permit(bot, limit, token).await,
+        }
+    }
+
+    /// What is hinted to a replica from now on. Call it once per incarnation.
+    pub fn listen(&self, incarnation: Incarnation) -> Hints {
+        match self {
+            Self::Memory(memory) => Hints::Memory(memory.listen(incarnation)),
+            Self::Redis(redis) => Hints::Redis(redis.listen(incarnation)),
         }
     }
 
     /// The store's clock.
     ///
     /// # Errors
-    /// [`StoreError::Unknown`].
-    #[expect(clippy::unused_async, reason = "the contract is async: a store over the network must be")]
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.now()),
+            Self::Redis(redis) => redis.now().await,
         }
     }
 }
 
-/// The end that an entry tells, where it tells one.
-pub(crate) fn ended(entry: &Entry) -> Option<(MessageId, &Outcome)> {
-    match &entry.body {
-        crate::domain::EntryBody::Ended { message, outcome } => Some((*message, outcome)),
-        _ => None,
+/// The hints of one replica, as they come.
+#[derive(Debug)]
+pub enum Hints {
+    /// Of the embedded store.
+    Memory(tokio::sync::mpsc::Receiver<Hint>),
+    /// Of Redis.
+    Redis(Listener),
+}
+
+impl Hints {
+    /// The next one, however long that takes. Hints that come faster than they are taken are lost.
+    pub async fn next(&mut self) -> Hint {
+        match self {
+            Self::Memory(hints) => match hints.recv().await {
+                Some(hint) => hint,
+                None => std::future::pending().await,
+            },
+            Self::Redis(listener) => listener.next().await,
+        }
     }
 }

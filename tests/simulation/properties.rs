@@ -235,6 +235,7 @@ impl Trial {
                 Change::Sent { message, .. } => {
                     self.stored_sent.insert(*message);
                 }
+                Change::HeadSince { .. } => {}
                 Change::Append(entry) => {
                     if let EntryBody::Ended { message, .. } = &entry.body {
                         assert!(self.stored_end.insert(*message), "ended twice");

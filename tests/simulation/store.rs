@@ -89,6 +89,7 @@ impl Truth {
                         return Err(format!("{message} answers for the first time twice"));
                     }
                 }
+                Change::HeadSince { .. } => {}
                 Change::Append(entry) => {
                     seq += 1;
                     if entry.seq != seq {

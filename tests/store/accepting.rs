@@ -11,13 +11,13 @@ pub(super) async fn an_accepted_message_is_queued_and_can_be_read_again_and_agai
     let alice = conversation("alice");
     let accepted = new(shape.store.accept(accept(&alice, 1)).await);
     for _ in 0..2 {
-        let message = shape.store.message(&alice, id(1)).await.unwrap().unwrap();
+        let message = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
         assert_eq!(message.progress.status(), Status::Queued);
         assert_eq!(message.accepted.new.content.text(), "message 1");
         assert_eq!(message.accepted.accepted_at, accepted.accepted_at);
     }
-    assert!(shape.store.message(&alice, id(2)).await.unwrap().is_none());
-    assert!(shape.store.message(&conversation("bob"), id(1)).await.unwrap().is_none());
+    assert!(shape.store.message(&alice, id(2), None).await.unwrap().is_none());
+    assert!(shape.store.message(&conversation("bob"), id(1), None).await.unwrap().is_none());
 }
 
 pub(super) async fn client_message_ids_and_positions_rise(shape: Shape) {
@@ -62,7 +62,7 @@ pub(super) async fn an_id_belongs_to_one_conversation(shape: Shape) {
     shape.post(&one, 1).await;
     let refused = shape.store.accept(accept(&two, 1)).await.unwrap_err();
     assert_eq!(refused, AcceptError::IdempotencyMismatch);
-    assert!(shape.store.message(&two, id(1)).await.unwrap().is_none());
+    assert!(shape.store.message(&two, id(1), None).await.unwrap().is_none());
 }
 
 pub(super) async fn a_key_used_again_replays_the_message_as_it_stands(shape: Shape) {
@@ -79,7 +79,7 @@ pub(super) async fn a_key_used_again_replays_the_message_as_it_stands(shape: Sha
         };
         assert_eq!((message.accepted.id, message.progress.status()), (id(1), status));
     }
-    assert!(shape.store.message(&alice, id(2)).await.unwrap().is_none());
+    assert!(shape.store.message(&alice, id(2), None).await.unwrap().is_none());
 }
 
 pub(super) async fn a_key_used_for_another_body_is_refused(shape: Shape) {

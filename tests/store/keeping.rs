@@ -70,12 +70,12 @@ pub(super) async fn what_ended_expires_and_what_is_open_stays(shape: Shape) {
     shape.pass(MESSAGE_TTL * 3);
     owner.settle(id(1)).await;
     shape.pass_almost(MESSAGE_TTL);
-    assert!(shape.store.message(&alice, id(1)).await.unwrap().is_some());
+    assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_some());
     shape.pass(Duration::from_millis(1));
-    assert!(shape.store.message(&alice, id(1)).await.unwrap().is_none());
+    assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_none());
     shape.pass(Duration::from_hours(24 * 30));
-    assert!(shape.store.message(&alice, id(2)).await.unwrap().is_some());
-    assert_eq!(shape.store.ready(Partition::of(&alice), owner.fence).await.unwrap(), [alice]);
+    assert!(shape.store.message(&alice, id(2), None).await.unwrap().is_some());
+    assert_eq!(shape.store.ready(Partition::of(&alice), owner.fence, false).await.unwrap(), [alice]);
 }
 
 pub(super) async fn client_message_ids_rise_beyond_what_was_forgotten(shape: Shape) {
@@ -95,7 +95,7 @@ pub(super) async fn client_message_ids_rise_beyond_what_was_forgotten(shape: Sha
     // The owner that still remembers goes on where it was.
     owner.settle(id(4)).await;
     assert_eq!(
-        shape.store.message(&alice, id(4)).await.unwrap().unwrap().progress.status(),
+        shape.store.message(&alice, id(4), None).await.unwrap().unwrap().progress.status(),
         Status::Answered
     );
 }

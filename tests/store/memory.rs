@@ -10,7 +10,7 @@ use rtm_bridge::store::{AcceptError, Accepted, Memory, MemoryLimits, MemoryStats
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, new, with_key};
 
 fn memory(shape: &Shape) -> Arc<Memory> {
-    let Store::Memory(memory) = &shape.store;
+    let Store::Memory(memory) = &shape.store else { panic!("the embedded store") };
     memory.clone()
 }
 
@@ -54,9 +54,9 @@ async fn when_full_what_ended_first_goes_and_what_is_open_stays() {
         owner.settle(id(number)).await;
         assert!(memory(&shape).stats().bytes <= 64 * 1024);
     }
-    assert!(shape.store.message(&alice, id(0)).await.unwrap().is_some(), "open");
-    assert!(shape.store.message(&alice, id(1)).await.unwrap().is_none(), "gone early");
-    assert!(shape.store.message(&alice, id(199)).await.unwrap().is_some(), "the newest");
+    assert!(shape.store.message(&alice, id(0), None).await.unwrap().is_some(), "open");
+    assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_none(), "gone early");
+    assert!(shape.store.message(&alice, id(199), None).await.unwrap().is_some(), "the newest");
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_message_larger_than_the_store_evicts_nothing() {
     let mut large = accept(&alice, 2);
     large.message.content = rtm_bridge::domain::Content::new("x".repeat(20_000)).unwrap();
     assert_eq!(shape.store.accept(large).await.unwrap_err(), AcceptError::Full);
-    assert!(shape.store.message(&alice, id(1)).await.unwrap().is_some());
+    assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ proptest! {
                 }
                 for (user, open) in open.iter().enumerate() {
                     for &number in open {
-                        let message = shape.store.message(&users[user], id(number)).await.unwrap();
+                        let message = shape.store.message(&users[user], id(number), None).await.unwrap();
                         assert!(message.is_some_and(|message| !message.progress.has_ended()));
                     }
                 }

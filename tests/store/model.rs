@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rtm_bridge::domain::{MessageId, Partition, Timestamp};
-use rtm_bridge::store::{AcceptError, Accepted, Change, Fence, StoreError, Write};
+use rtm_bridge::store::{AcceptError, Accepted, Change, Claiming, Fence, Incarnation, StoreError, Write};
 
 use super::shape::{LEASE, MESSAGE_TTL, Shape, accept, conversation, id, with_key};
 
@@ -17,7 +17,7 @@ enum Step {
     Acked { number: u128 },
     End { number: u128 },
     RepeatLastWrite,
-    Claim { incarnation: u64 },
+    Claim { incarnation: Incarnation },
     Release,
     Pass { millis: u64 },
 }
@@ -31,7 +31,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => number.clone().prop_map(|number| Step::Acked { number }),
         4 => number.prop_map(|number| Step::End { number }),
         1 => Just(Step::RepeatLastWrite),
-        1 => (1..3_u64).prop_map(|incarnation| Step::Claim { incarnation }),
+        1 => (1..3_u64).prop_map(|number| Step::Claim { incarnation: Incarnation(number) }),
         1 => Just(Step::Release),
         2 => (0..1_500_u64).prop_map(|millis| Step::Pass { millis }),
     ]
@@ -171,9 +171,9 @@ async fn agree(steps: Vec<Step>) {
                 let changes = vec![change];
                 let done = owner.write(changes.clone()).await;
                 if model.owner.is_some_and(|(fence, _)| fence == owner.fence) {
-                    assert_eq!(done, Ok(now));
+                    assert_eq!(done.map(|written| written.now), Ok(now));
                     model.write += 1;
-                    last_write = Some(Write { record: owner.record.clone(), changes });
+                    last_write = Some(Write { record: owner.record.clone(), changes, warm_until: None });
                     model_write(&mut model, now, &step, owner.record.seq);
                 } else {
                     assert_eq!(done, Err(StoreError::Fenced));
@@ -184,11 +184,17 @@ async fn agree(steps: Vec<Step>) {
                 if let Some(write) = &last_write
                     && model.owner.is_some_and(|(fence, _)| fence == owner.fence)
                 {
-                    assert_eq!(shape.store.write(owner.fence, &alice, write).await, Ok(now));
+                    let done = shape.store.write(owner.fence, &alice, write).await;
+                    assert_eq!(done.map(|written| written.now), Ok(now));
                 }
             }
             Step::Claim { incarnation } => {
-                let claimed = shape.store.claim(partition, incarnation, LEASE).await.unwrap();
+                let claimed = shape
+                    .store
+                    .claim(partition, incarnation, LEASE, Claiming::Expired)
+                    .await
+                    .unwrap()
+                    .fence();
                 let free =
                     model.owner.is_none_or(|(fence, until)| fence.incarnation == incarnation || until <= now);
                 assert_eq!(claimed.is_some(), free);
@@ -196,7 +202,7 @@ async fn agree(steps: Vec<Step>) {
                     assert!(fence.epoch > owner.fence.epoch && fence.epoch >= now.as_millis());
                     model.owner = Some((fence, now + LEASE));
                     // Half of the claims are another's, and our owner goes on without knowing.
-                    if incarnation == 1 {
+                    if incarnation == super::shape::ME {
                         owner.fence = fence;
                     }
                 }
@@ -219,7 +225,7 @@ async fn agree(steps: Vec<Step>) {
 async fn compare(shape: &Shape, model: &Model) {
     let alice = conversation("alice");
     for number in 0..12 {
-        let stored = shape.store.message(&alice, id(number)).await.unwrap();
+        let stored = shape.store.message(&alice, id(number), None).await.unwrap();
         let told = model.told.iter().find(|told| told.number == number);
         assert_eq!(stored.is_some(), told.is_some(), "message {number}");
         if let (Some(stored), Some(told)) = (stored, told) {
@@ -243,7 +249,7 @@ async fn compare(shape: &Shape, model: &Model) {
         assert_eq!(lane, model.lane().map(|told| id(told.number)).collect::<Vec<_>>());
         assert_eq!((open.head_at, open.next_position), (model.head_at, model.accepted));
         assert_eq!(open.record.write, model.write);
-        let ready = shape.store.ready(Partition::of(&alice), fence).await.unwrap();
+        let ready = shape.store.ready(Partition::of(&alice), fence, false).await.unwrap();
         assert_eq!(ready.is_empty(), lane.is_empty());
     }
 }

@@ -7,12 +7,15 @@ use rtm_bridge::domain::{
     Partition, Record, Reply, Resend, SessionRequest, Timestamp, TurnRules, UserId,
 };
 use rtm_bridge::store::{
-    Accept, AcceptError, Accepted, Change, Clock, Fence, Idempotency, ManualClock, Memory, MemoryLimits,
-    Store, StoreError, Write,
+    Accept, AcceptError, Accepted, Change, Claiming, Clock, Fence, Idempotency, Incarnation, ManualClock,
+    Memory, MemoryLimits, Store, StoreError, Write, Written,
 };
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_763_845_000_000);
 pub(super) const MESSAGE_TTL: Duration = Duration::from_secs(2);
+/// Two replicas.
+pub(super) const ME: Incarnation = Incarnation(1);
+pub(super) const OTHER: Incarnation = Incarnation(2);
 pub(super) const LEASE: Duration = Duration::from_secs(1);
 
 /// One side of the store and the way to let time pass on it.
@@ -41,7 +44,9 @@ impl Shape {
     }
 
     pub(super) async fn own(&self, conversation: &ConversationId) -> Owner<'_> {
-        let fence = self.store.claim(Partition::of(conversation), 1, LEASE).await.unwrap().unwrap();
+        let fence =
+            self.store.claim(Partition::of(conversation), ME, LEASE, Claiming::Expired).await.unwrap();
+        let fence = fence.fence().unwrap();
         Owner { store: &self.store, fence, conversation: conversation.clone(), record: Record::default() }
     }
 
@@ -82,7 +87,7 @@ pub(super) fn accept(conversation: &ConversationId, number: u128) -> Accept {
         callback: None,
         trace: rtm_bridge::domain::TraceId::default(),
     };
-    Accept { id: id(number), message, idempotency: None, max_open: 32 }
+    Accept { id: id(number), message, idempotency: None, max_open: 32, by: ME, watched: false }
 }
 
 pub(super) fn with_key(mut accept: Accept, caller: &str, key: &str, body: u8) -> Accept {
@@ -108,9 +113,9 @@ pub(super) struct Owner<'a> {
 }
 
 impl Owner<'_> {
-    pub(super) async fn write(&mut self, changes: Vec<Change>) -> Result<Timestamp, StoreError> {
+    pub(super) async fn write(&mut self, changes: Vec<Change>) -> Result<Written, StoreError> {
         self.record.write += 1;
-        let write = Write { record: self.record.clone(), changes };
+        let write = Write { record: self.record.clone(), changes, warm_until: None };
         self.store.write(self.fence, &self.conversation, &write).await
     }
 

@@ -11,19 +11,19 @@ pub(super) async fn ready_is_what_has_open_messages(shape: Shape) {
     let (one, two) = neighbours();
     let partition = Partition::of(&one);
     let mut owner = shape.own(&one).await;
-    assert!(shape.store.ready(partition, owner.fence).await.unwrap().is_empty());
+    assert!(shape.store.ready(partition, owner.fence, false).await.unwrap().is_empty());
     shape.post(&one, 1).await;
     shape.post(&one, 2).await;
     shape.post(&two, 3).await;
-    let mut ready = shape.store.ready(partition, owner.fence).await.unwrap();
+    let mut ready = shape.store.ready(partition, owner.fence, false).await.unwrap();
     ready.sort();
     let mut both = vec![one.clone(), two.clone()];
     both.sort();
     assert_eq!(ready, both);
     owner.settle(id(1)).await;
-    assert_eq!(shape.store.ready(partition, owner.fence).await.unwrap().len(), 2);
+    assert_eq!(shape.store.ready(partition, owner.fence, false).await.unwrap().len(), 2);
     owner.settle(id(2)).await;
-    assert_eq!(shape.store.ready(partition, owner.fence).await.unwrap(), [two]);
+    assert_eq!(shape.store.ready(partition, owner.fence, false).await.unwrap(), [two]);
 }
 
 pub(super) async fn the_next_message_is_head_since_the_end_before_it(shape: Shape) {
@@ -76,7 +76,10 @@ pub(super) async fn the_first_sign_of_each_kind_counts(shape: Shape) {
     for (sign, status) in signs {
         owner.write(vec![sign(message, at(5)), sign(message, at(6))]).await.unwrap();
         owner.write(vec![sign(message, at(7))]).await.unwrap();
-        assert_eq!(shape.store.message(&alice, message).await.unwrap().unwrap().progress.status(), status);
+        assert_eq!(
+            shape.store.message(&alice, message, None).await.unwrap().unwrap().progress.status(),
+            status
+        );
     }
     let reply = owner.reply(at(8), Some(message), "hello");
     owner.write(vec![reply]).await.unwrap();
@@ -87,7 +90,7 @@ pub(super) async fn the_first_sign_of_each_kind_counts(shape: Shape) {
     owner.settle(message).await;
     let late = vec![Change::Sent { message, at: at(9) }, Change::Answering { message, at: at(9) }];
     owner.write(late).await.unwrap();
-    let message = shape.store.message(&alice, message).await.unwrap().unwrap();
+    let message = shape.store.message(&alice, message, None).await.unwrap().unwrap();
     assert_eq!((message.progress.status(), message.progress.first_reply_at), (Status::Answered, five));
 }
 
@@ -100,7 +103,7 @@ pub(super) async fn a_message_ends_once(shape: Shape) {
     owner.write(vec![first, second]).await.unwrap();
     shape.pass(Duration::from_millis(5));
     owner.settle(message).await;
-    let message = shape.store.message(&alice, message).await.unwrap().unwrap();
+    let message = shape.store.message(&alice, message, None).await.unwrap().unwrap();
     assert_eq!(message.progress.ended_at, Some(at));
     assert_eq!(message.progress.outcome, Some(Outcome::Answered(EndedBy::Quiet)));
     assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 1, "told once");
@@ -128,12 +131,12 @@ pub(super) async fn a_repeated_write_changes_nothing(shape: Shape) {
     let message = shape.post(&alice, 1).await;
     let reply = owner.reply(owner.now().await, Some(message), "hello");
     owner.record.write = 1;
-    let write = Write { record: owner.record.clone(), changes: vec![reply] };
+    let write = Write { record: owner.record.clone(), changes: vec![reply], warm_until: None };
     for _ in 0..3 {
         shape.store.write(owner.fence, &alice, &write).await.unwrap();
     }
     assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 1);
-    assert_eq!(shape.store.message(&alice, message).await.unwrap().unwrap().progress.replies.len(), 1);
+    assert_eq!(shape.store.message(&alice, message, None).await.unwrap().unwrap().progress.replies.len(), 1);
 }
 
 pub(super) async fn a_write_out_of_order_is_refused(shape: Shape) {
@@ -144,8 +147,8 @@ pub(super) async fn a_write_out_of_order_is_refused(shape: Shape) {
     }
     for number in [0, 2, 5, u64::MAX] {
         let record = Record { write: number, ..owner.record.clone() };
-        let write = Write { record, changes: Vec::new() };
-        assert_eq!(shape.store.write(owner.fence, &alice, &write).await, Err(StoreError::Fenced), "{number}");
+        let write = Write { record, changes: Vec::new(), warm_until: None };
+        assert_eq!(shape.store.write(owner.fence, &alice, &write).await, Err(StoreError::OutOfStep), "{number}");
     }
     assert!(owner.write(Vec::new()).await.is_ok());
 }
@@ -158,7 +161,7 @@ pub(super) async fn replies_join_their_message_also_after_its_end(shape: Shape) 
     let late = owner.reply(owner.now().await, Some(message), "late");
     let unsolicited = owner.reply(owner.now().await, None, "unsolicited");
     owner.write(vec![late, unsolicited]).await.unwrap();
-    let progress = shape.store.message(&alice, message).await.unwrap().unwrap().progress;
+    let progress = shape.store.message(&alice, message, None).await.unwrap().unwrap().progress;
     assert_eq!(progress.replies.iter().map(|reply| &*reply.text).collect::<Vec<_>>(), ["late"]);
     assert_eq!(progress.first_reply_at, None, "it was answered with nothing");
 }
@@ -169,7 +172,7 @@ pub(super) async fn replies_never_join_another_conversation(shape: Shape) {
     let mut owner = shape.own(&one).await;
     let reply = owner.reply(owner.now().await, Some(id(2)), "hello");
     owner.write(vec![reply]).await.unwrap();
-    assert!(shape.store.message(&two, id(2)).await.unwrap().unwrap().progress.replies.is_empty());
+    assert!(shape.store.message(&two, id(2), None).await.unwrap().unwrap().progress.replies.is_empty());
 }
 
 pub(super) async fn the_record_is_what_was_written_last(shape: Shape) {

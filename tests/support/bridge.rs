@@ -116,7 +116,7 @@ impl TestBridge {
 
     /// Messages that have not ended.
     pub(crate) fn open(&self) -> usize {
-        let Store::Memory(memory) = self.bridge.store();
+        let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
         memory.stats().open
     }
 

@@ -13,7 +13,8 @@ use crate::domain::{
     AcceptedMessage, ConversationId, Entry, EntryBody, Message, MessageId, Outcome, Progress, Timestamp,
 };
 use crate::store::{
-    Accept, AcceptError, Accepted, Change, Fence, Idempotency, Open, OpenMessage, StoreError, Write, ended,
+    Accept, AcceptError, Accepted, Change, Fence, Idempotency, Incarnation, Open, OpenMessage, StoreError,
+    Write,
 };
 
 /// One partition.
@@ -39,6 +40,8 @@ pub(super) struct Kept {
     pub(super) message: Message,
     pub(super) key: Option<(KeyDigest, [u8; 32])>,
     pub(super) end: Option<End>,
+    /// Replicas where somebody waits for the end.
+    pub(super) watchers: Vec<Incarnation>,
 }
 
 pub(super) struct End {
@@ -66,12 +69,13 @@ impl KeyDigest {
 impl Contents {
     /// Whether a message may be accepted; `Some` where it was before.
     pub(super) fn judge(
-        &self,
+        &mut self,
         accept: &Accept,
         room: usize,
         now: Timestamp,
     ) -> Result<Option<Accepted>, AcceptError> {
         let conversation = &accept.message.conversation;
+        let watcher = accept.watched.then_some(accept.by);
         if let Some(first) = self.kept(accept.id, now) {
             let same = first.message.accepted.new.conversation == *conversation;
             return if same {
@@ -86,7 +90,8 @@ impl Contents {
         {
             let same = first.key.is_some_and(|(_, body)| body == key.body);
             return if same {
-                Ok(Some(Accepted::Replayed(first.message.clone())))
+                let message = self.message(conversation, id, watcher, now);
+                Ok(message.map(Accepted::Replayed))
             } else {
                 Err(AcceptError::IdempotencyMismatch)
             };
@@ -102,8 +107,13 @@ impl Contents {
     }
 
     /// Accepts a message that was judged to be new.
-    pub(super) fn insert(&mut self, accept: Accept, now: Timestamp, limits: &MemoryLimits) -> Accepted {
-        let Accept { id, message: mut new, idempotency, .. } = accept;
+    pub(super) fn insert(
+        &mut self,
+        accept: Accept,
+        now: Timestamp,
+        limits: &MemoryLimits,
+    ) -> Arc<AcceptedMessage> {
+        let Accept { id, message: mut new, idempotency, by, watched, .. } = accept;
         // What expired under this id but was not yet swept.
         self.remove_message(id);
         let key = idempotency.map(|key| (KeyDigest::of(&new.conversation, &key), key.body));
@@ -128,19 +138,32 @@ impl Contents {
             self.bytes += weight::KEY;
         }
         let message = Message { accepted: accepted.clone(), progress: Progress::default() };
-        self.messages.insert(id, Box::new(Kept { message, key, end: None }));
-        Accepted::New(accepted)
+        let watchers = if watched { vec![by] } else { Vec::new() };
+        self.messages.insert(id, Box::new(Kept { message, key, end: None, watchers }));
+        accepted
     }
 
-    /// A message as it stands, unless it is of another conversation or has expired.
+    /// A message as it stands, unless it is of another conversation or has expired. Somebody may wait for its
+    /// end.
     pub(super) fn message(
-        &self,
+        &mut self,
         conversation: &ConversationId,
         id: MessageId,
+        watcher: Option<Incarnation>,
         now: Timestamp,
     ) -> Option<Message> {
-        let message = &self.kept(id, now)?.message;
-        (message.accepted.new.conversation == *conversation).then(|| message.clone())
+        self.kept(id, now)?;
+        let kept = self.messages.get_mut(&id)?;
+        if kept.message.accepted.new.conversation != *conversation {
+            return None;
+        }
+        if let Some(watcher) = watcher
+            && kept.end.is_none()
+            && !kept.watchers.contains(&watcher)
+        {
+            kept.watchers.push(watcher);
+        }
+        Some(kept.message.clone())
     }
 
     fn kept(&self, id: MessageId, now: Timestamp) -> Option<&Kept> {
@@ -149,10 +172,22 @@ impl Contents {
         (!expired).then_some(&**kept)
     }
 
-    /// The conversations with open messages.
-    pub(super) fn ready(&self, fence: Fence) -> Result<Vec<ConversationId>, StoreError> {
+    /// The conversations with open messages, and those that are still warm.
+    pub(super) fn ready(
+        &self,
+        fence: Fence,
+        warm: bool,
+        now: Timestamp,
+    ) -> Result<Vec<ConversationId>, StoreError> {
         self.lease.check(fence)?;
-        Ok(self.ready.iter().cloned().collect())
+        let mut ready: Vec<_> = self.ready.iter().cloned().collect();
+        if warm {
+            let warm = self.conversations.iter().filter(|(_, conversation)| {
+                conversation.lane.is_empty() && conversation.warm_until.is_some_and(|until| now < until)
+            });
+            ready.extend(warm.map(|(name, _)| name.clone()));
+        }
+        Ok(ready)
     }
 
     /// The record and the lane of a conversation.
@@ -179,13 +214,18 @@ impl Contents {
         write: &Write,
         now: Timestamp,
         limits: &MemoryLimits,
-    ) -> Result<(), StoreError> {
+        hints: &mut Vec<(Incarnation, Message)>,
+    ) -> Result<bool, StoreError> {
         self.lease.check(fence)?;
-        let last = self.conversations.get(name).and_then(|conversation| conversation.last_write());
-        match last {
-            Some(last) if write.record.write == last => return Ok(()),
-            Some(last) if Some(write.record.write) != last.checked_add(1) => return Err(StoreError::Fenced),
-            _ => {}
+        if let Some(conversation) = self.conversations.get(name)
+            && let Some(last) = conversation.last_write()
+        {
+            if write.record.write == last {
+                return Ok(conversation.lost);
+            }
+            if Some(write.record.write) != last.checked_add(1) {
+                return Err(StoreError::OutOfStep);
+            }
         }
         self.expire_journal(name, now, limits.journal_ttl);
         let conversation = conversation(
@@ -199,17 +239,45 @@ impl Contents {
         self.bytes -= weight::record(conversation.record.as_ref());
         conversation.record = Some(write.record.clone());
         self.bytes += weight::record(conversation.record.as_ref());
-        for change in &write.changes {
-            self.apply(name, change, now, limits);
+        if write.warm_until.is_some() {
+            conversation.warm_until = write.warm_until;
         }
-        Ok(())
+        let mut lost = false;
+        for change in &write.changes {
+            lost |= !self.apply(name, change, now, limits);
+        }
+        for (message, _) in write.changes.iter().filter_map(Change::ended) {
+            let Some(kept) = self.messages.get_mut(&message) else { continue };
+            for watcher in std::mem::take(&mut kept.watchers) {
+                if watcher != fence.incarnation {
+                    hints.push((watcher, kept.message.clone()));
+                }
+            }
+        }
+        if let Some(conversation) = self.conversations.get_mut(name) {
+            conversation.lost = lost;
+        }
+        Ok(lost)
     }
 
-    fn apply(&mut self, name: &ConversationId, change: &Change, now: Timestamp, limits: &MemoryLimits) {
+    /// Carries out a change; false where it is of a message that is not here any more.
+    fn apply(
+        &mut self,
+        name: &ConversationId,
+        change: &Change,
+        now: Timestamp,
+        limits: &MemoryLimits,
+    ) -> bool {
         match change {
-            Change::Sent { message, at } => {
-                if let Some(progress) = self.running(name, *message) {
-                    progress.sent_at.get_or_insert(*at);
+            Change::Sent { message, at } => match self.running(name, *message) {
+                Some(progress) => _ = progress.sent_at.get_or_insert(*at),
+                None => return false,
+            },
+            Change::HeadSince { at } => {
+                if let Some(conversation) = self.conversations.get_mut(name)
+                    && !conversation.lane.is_empty()
+                {
+                    conversation.head_at = Some(*at);
                 }
             }
             Change::Acked { message, at } => {
@@ -223,14 +291,15 @@ impl Contents {
                 }
             }
             Change::Append(entry) => {
-                if let Some((message, outcome)) = ended(entry)
+                if let Some((message, outcome)) = entry.ended()
                     && !self.settle(name, message, outcome, entry, now + limits.message_ttl)
                 {
-                    return;
+                    return false;
                 }
                 self.append(name, entry, now, limits);
             }
         }
+        true
     }
 
     /// The message's progress, if it is one of this conversation and has not ended.

@@ -10,6 +10,10 @@ use crate::domain::{Entry, EntryBody, MessageId, Record, Reply, Timestamp};
 pub(super) struct Conversation {
     /// None until the first write: then any number may begin the count.
     pub(super) record: Option<Record>,
+    /// Whether the last write named a message that is not here any more: a repeat of it is told so again.
+    pub(super) lost: bool,
+    /// Until when a new owner should open a link although nothing is open.
+    pub(super) warm_until: Option<Timestamp>,
     /// Open messages, head first.
     pub(super) lane: VecDeque<MessageId>,
     /// When the first of the lane became its head.

@@ -3,27 +3,41 @@
 use std::time::Duration;
 
 use crate::domain::Timestamp;
-use crate::store::{Fence, StoreError};
+use crate::store::{Claim, Claiming, Fence, Incarnation, StoreError};
 
 /// The lease of one partition. Ownership ends by a time, the epoch never does: it must rise for ever.
 #[derive(Debug, Default)]
 pub(super) struct Lease {
-    owner: Option<u64>,
+    owner: Option<Incarnation>,
     epoch: u64,
     until: Timestamp,
 }
 
 impl Lease {
-    /// Takes the partition where it is free, where the lease has run out, or where it is ours already. The
-    /// epoch rises each time, so that whatever the same owner still has on its way is fenced off.
-    pub(super) fn claim(&mut self, incarnation: u64, now: Timestamp, lease: Duration) -> Option<Fence> {
-        if self.owner.is_some_and(|owner| owner != incarnation) && now < self.until {
-            return None;
+    /// Takes the partition where it is free, where it is ours already, or where the lease has run out and that
+    /// is enough. The epoch rises each time, so that whatever the same owner still has on its way is fenced off.
+    pub(super) fn claim(
+        &mut self,
+        incarnation: Incarnation,
+        now: Timestamp,
+        lease: Duration,
+        claiming: Claiming,
+    ) -> Claim {
+        if let Some(by) = self.owner
+            && by != incarnation
+            && (now < self.until || claiming == Claiming::Free)
+        {
+            return Claim::Held { by, until: self.until };
         }
         self.epoch = now.as_millis().max(self.epoch.saturating_add(1));
         self.owner = Some(incarnation);
         self.until = now + lease;
-        Some(Fence { incarnation, epoch: self.epoch })
+        Claim::Yours { fence: Fence { incarnation, epoch: self.epoch }, now }
+    }
+
+    /// Who owns it, whether or not the lease has run out.
+    pub(super) const fn owner(&self) -> Option<Incarnation> {
+        self.owner
     }
 
     /// Renews a lease that nobody else took, even one that has run out.

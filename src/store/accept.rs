@@ -1,0 +1,60 @@
+//! What it takes to accept a message, and how that may end.
+
+use std::sync::Arc;
+
+use super::{Incarnation, StoreError};
+use crate::domain::{AcceptedMessage, Message, MessageId, NewMessage};
+
+/// A caller's wish for exactly one message per key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Idempotency {
+    /// The caller's name; keys of different callers never meet.
+    pub caller: Box<str>,
+    /// The caller's key.
+    pub key: Box<str>,
+    /// SHA-256 of the body's JSON value after defaults.
+    pub body: [u8; 32],
+}
+
+/// A message to accept.
+#[derive(Debug, Clone)]
+pub struct Accept {
+    /// Its id, chosen by the replica that took it.
+    pub id: MessageId,
+    /// What was posted.
+    pub message: NewMessage,
+    /// The caller's key, if it gave one.
+    pub idempotency: Option<Idempotency>,
+    /// Open messages the conversation may have, this one included.
+    pub max_open: usize,
+    /// The replica that takes it. The partition's owner is hinted at the message where that is another one.
+    pub by: Incarnation,
+    /// Whether somebody waits for its end there: then that replica is hinted at the end.
+    pub watched: bool,
+}
+
+/// How an accept ended.
+#[derive(Debug, Clone)]
+pub enum Accepted {
+    /// It is durable, and will end.
+    New(Arc<AcceptedMessage>),
+    /// The idempotency key was used before, with the same body: this is that message as it stands.
+    Replayed(Message),
+}
+
+/// Why an accept was refused. Nothing was stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AcceptError {
+    /// The conversation has as many open messages as it may have.
+    #[error("the conversation already has {0} open messages")]
+    LaneFull(usize),
+    /// The idempotency key was used before, with another body.
+    #[error("the idempotency key was used for another body")]
+    IdempotencyMismatch,
+    /// The store is at its limit, and what is open must be able to end.
+    #[error("the store is full")]
+    Full,
+    /// The store could not carry it out.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

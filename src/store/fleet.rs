@@ -1,0 +1,47 @@
+//! The replicas that share a store, as their heartbeats tell.
+
+use super::Incarnation;
+use crate::domain::{BotName, Timestamp};
+use std::time::Duration;
+
+/// One replica as the others know it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Peer {
+    /// Its configured name; what partitions are dealt by.
+    pub name: Box<str>,
+    /// Its life.
+    pub incarnation: Incarnation,
+}
+
+/// What a replica says of itself, once a second or so.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    /// Who.
+    pub peer: Peer,
+    /// The bots it is configured with.
+    pub bots: Vec<BotName>,
+    /// For how long it counts as live after this one.
+    pub ttl: Duration,
+    /// Comes back over the replica's own channel as [`super::Hint::Echo`]: proof that hints arrive.
+    pub echo: u64,
+}
+
+/// Who is live, the asking replica included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fleet {
+    /// The store's time.
+    pub now: Timestamp,
+    /// The live replicas, in no order.
+    pub live: Vec<Peer>,
+    /// Whether the store is set up: false where it was emptied since.
+    pub prepared: bool,
+}
+
+/// Whether a bot may be connected to now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permit {
+    /// Now; it is counted.
+    Granted,
+    /// The minute is full: ask again at this time. Nothing is counted.
+    At(Timestamp),
+}

@@ -1,0 +1,72 @@
+//! The replicas that share an embedded store, and the hints between them. There is more than one only in tests.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+
+use crate::domain::{BotName, Timestamp, Window};
+use crate::store::{Fleet, Heartbeat, Hint, Incarnation, Peer, Permit};
+
+/// Hints that may wait to be taken; more are lost.
+const HINTS: usize = 1024;
+
+/// Who is live, who listens, and what each bot's connects of the last minute were.
+#[derive(Debug, Default)]
+pub(super) struct Replicas {
+    live: HashMap<Incarnation, (Peer, Timestamp)>,
+    channels: HashMap<Incarnation, mpsc::Sender<Hint>>,
+    connects: HashMap<BotName, (Window, Option<u64>)>,
+}
+
+impl Replicas {
+    pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Timestamp) -> Fleet {
+        let peer = &heartbeat.peer;
+        let known = self.live.insert(peer.incarnation, (peer.clone(), now + heartbeat.ttl)).is_some();
+        self.live.retain(|_, (_, until)| now < *until);
+        self.hint(peer.incarnation, Hint::Echo(heartbeat.echo));
+        if !known {
+            self.tell_all();
+        }
+        Fleet { now, live: self.live.values().map(|(peer, _)| peer.clone()).collect(), prepared: true }
+    }
+
+    pub(super) fn leave(&mut self, incarnation: Incarnation) {
+        self.live.remove(&incarnation);
+        self.tell_all();
+    }
+
+    pub(super) fn listen(&mut self, incarnation: Incarnation) -> mpsc::Receiver<Hint> {
+        let (sender, hints) = mpsc::channel(HINTS);
+        self.channels.retain(|_, channel| !channel.is_closed());
+        self.channels.insert(incarnation, sender);
+        self.hint(incarnation, Hint::Subscribed);
+        hints
+    }
+
+    pub(super) fn hint(&self, to: Incarnation, hint: Hint) {
+        if let Some(channel) = self.channels.get(&to) {
+            // A hint may be lost.
+            channel.try_send(hint).ok();
+        }
+    }
+
+    pub(super) fn tell_all(&self) {
+        for channel in self.channels.values() {
+            channel.try_send(Hint::Fleet).ok();
+        }
+    }
+
+    pub(super) fn permit(&mut self, bot: &BotName, limit: u32, token: u64, now: Timestamp) -> Permit {
+        let (window, last) = self.connects.entry(bot.clone()).or_default();
+        if *last == Some(token) {
+            return Permit::Granted;
+        }
+        let at = window.next(limit, now);
+        if at > now {
+            return Permit::At(at);
+        }
+        window.record(limit, now);
+        *last = Some(token);
+        Permit::Granted
+    }
+}

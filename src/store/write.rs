@@ -1,0 +1,104 @@
+//! A conversation as its owner reads it, and what the owner writes.
+
+use std::sync::Arc;
+
+use crate::domain::{AcceptedMessage, Entry, EntryBody, MessageId, Outcome, Progress, Record, Timestamp};
+
+/// What the owner is told of one open message.
+#[derive(Debug, Clone)]
+pub struct OpenMessage {
+    /// What was accepted.
+    pub accepted: Arc<AcceptedMessage>,
+    /// How far it has come.
+    pub progress: Progress,
+}
+
+/// All the owner must know of a conversation to go on with it.
+#[derive(Debug, Clone, Default)]
+pub struct Open {
+    /// What survives a move.
+    pub record: Record,
+    /// The lane, head first.
+    pub lane: Vec<OpenMessage>,
+    /// When the first of the lane became its head; none where the lane is empty.
+    pub head_at: Option<Timestamp>,
+    /// The position that the next accepted message will have.
+    pub next_position: u64,
+}
+
+/// One change of a conversation. A [`Write`] carries some of them, in order.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The message is about to go out. Repeated for a resend; the first time counts.
+    Sent {
+        /// Which.
+        message: MessageId,
+        /// When.
+        at: Timestamp,
+    },
+    /// The platform acknowledged it.
+    Acked {
+        /// Which.
+        message: MessageId,
+        /// When.
+        at: Timestamp,
+    },
+    /// The first sign of a reply, where the reply itself is not finished yet (a stream).
+    Answering {
+        /// Which.
+        message: MessageId,
+        /// When.
+        at: Timestamp,
+    },
+    /// The head's time begins anew: it could not be sent for reasons that are ours.
+    HeadSince {
+        /// When.
+        at: Timestamp,
+    },
+    /// Something for the journal. A reply is joined to its message, and is its first sign too. An end settles
+    /// its message, which leaves the lane; the next one becomes the head at the entry's time.
+    Append(Entry),
+}
+
+impl Change {
+    /// The end that the change tells, where it tells one.
+    pub(crate) const fn ended(&self) -> Option<(MessageId, &Outcome)> {
+        match self {
+            Self::Append(entry) => entry.ended(),
+            _ => None,
+        }
+    }
+}
+
+/// An owner's write: changes and the record after them, in one step.
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// Its number, `record.write`: one more than the last. A repeat of a number that was carried out changes
+    /// nothing.
+    pub record: Record,
+    /// What changes.
+    pub changes: Vec<Change>,
+    /// Until when a new owner of the partition should open a link although nothing is open: the bot may still
+    /// be speaking. None leaves what the last write said.
+    pub warm_until: Option<Timestamp>,
+}
+
+/// What became of a [`Write`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The store's time.
+    pub now: Timestamp,
+    /// A message that was to be marked as sent, or to end, is not in the lane although the owner knew it there:
+    /// the store lost it. The rest of the write was carried out.
+    pub lost: bool,
+}
+
+impl Entry {
+    /// The end that the entry tells, where it tells one.
+    pub(crate) const fn ended(&self) -> Option<(MessageId, &Outcome)> {
+        match &self.body {
+            EntryBody::Ended { message, outcome } => Some((*message, outcome)),
+            _ => None,
+        }
+    }
+}
