@@ -59,6 +59,8 @@ impl Store {
 
     /// Makes sure that the store has this version's schema, before anything else is asked of it and again when
     /// it was emptied ([`Fleet::prepared`]). An empty store is set up; one with an older schema is not touched.
+    /// Where another process is migrating it waits for up to 40 s, so do not hold up leases for it; it may be dropped
+    /// at any point.
     ///
     /// # Errors
     /// [`PrepareError`]: nothing may be asked of the store then. Only [`MigrateError::Store`],
