@@ -1,5 +1,6 @@
 //! The store on Redis.
 
+mod migrate;
 mod script;
 mod wire;
 
@@ -13,6 +14,8 @@ use crate::store::{
     Refusal, StoreError, Write, Written,
 };
 
+pub use migrate::{MigrateError, PrepareError, Report};
+
 /// Why the store could not be set up. Nothing was connected to yet.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
@@ -25,6 +28,7 @@ pub enum SetupError {
 #[derive(Debug, Clone)]
 pub struct Redis {
     wire: Arc<wire::Wire>,
+    prefix: Arc<str>,
 }
 
 const AWAY: StoreError = StoreError::Unavailable(Refusal::Unreachable);
@@ -34,9 +38,17 @@ const AWAY: StoreError = StoreError::Unavailable(Refusal::Unreachable);
 #[expect(missing_docs, reason = "see Store")]
 impl Redis {
     /// The store that the configuration names. Connects with the first operation.
-    pub fn new(_options: &config::Store) -> Result<Self, SetupError> {
-        let wire = wire::Wire::new("redis://127.0.0.1:6379", Duration::from_secs(2))?;
-        Ok(Self { wire: Arc::new(wire) })
+    pub fn new(options: &config::Store) -> Result<Self, SetupError> {
+        let url = match &options.url {
+            config::StoreUrl::Redis(config::RedisServers {
+                topology: config::Topology::Alone(address),
+                database,
+                ..
+            }) => format!("redis://{}:{}/{database}", address.host, address.port),
+            _ => "redis://127.0.0.1:6379".to_owned(),
+        };
+        let wire = wire::Wire::new(&url, options.command_timeout)?;
+        Ok(Self { wire: Arc::new(wire), prefix: options.key_prefix.as_str().into() })
     }
     pub async fn accept(&self, _accept: Accept) -> Result<Accepted, AcceptError> {
         let _ = &self.wire;

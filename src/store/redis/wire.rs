@@ -44,9 +44,11 @@ impl Wire {
 
     async fn eval(&self, call: &Call<'_>) -> Result<Value, RedisError> {
         let mut connection = self.connection().await?;
-        match connection.req_packed_command(call.by_hash()).await {
+        // What the server refuses is a value at first.
+        let answer = connection.req_packed_command(call.by_hash()).await.and_then(Value::extract_error);
+        match answer {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                connection.req_packed_command(&call.by_text()).await
+                connection.req_packed_command(&call.by_text()).await.and_then(Value::extract_error)
             }
             result => result,
         }
