@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::config::{self, Address, RedisServers, StoreUrl, Topology};
 
 #[path = "../../../../tests/cli/redis.rs"]
 mod redis;
@@ -26,12 +27,22 @@ const FAILS: Migration = Migration {
         if redis.call('HGET', KEYS[1], 'runs') == '1' then error('on purpose') end\n",
 };
 
+fn options(server: &RedisServer) -> config::Store {
+    let alone = Topology::Alone(Address { host: "127.0.0.1".to_owned(), port: server.port });
+    config::Store {
+        url: StoreUrl::Redis(RedisServers { topology: alone, tls: false, database: 0 }),
+        key_prefix: "t".to_owned(),
+        command_timeout: Duration::from_secs(10),
+        ..config::Store::default()
+    }
+}
+
 fn wire(server: &RedisServer) -> Wire {
-    Wire::new(&format!("redis://127.0.0.1:{}", server.port), Duration::from_secs(10)).unwrap()
+    Wire::new(&options(server)).unwrap()
 }
 
 fn redis_of(server: &RedisServer) -> Redis {
-    Redis { wire: wire(server).into(), prefix: "t".into() }
+    Redis::new(&options(server)).unwrap()
 }
 
 /// A cluster of one node, which holds all slots and, as every cluster, refuses scripts over several of them.
@@ -110,7 +121,7 @@ fn an_older_store_is_left_to_the_command() {
         assert_eq!(server.ask(&["dbsize"]), "257");
         newer.prepare().await.unwrap();
         // The version before it does not know that one.
-        let old = Redis { wire: wire.into(), prefix: "t".into() };
+        let old = redis_of(&server);
         let refused = old.prepare().await.unwrap_err();
         assert!(
             matches!(refused, PrepareError::Migrate(MigrateError::Foreign(Foreign::Ahead(_)))),
