@@ -37,7 +37,7 @@ pub use fleet::{Fleet, Heartbeat, Peer, Permit};
 pub use hint::Hint;
 pub use lease::{Claim, Claiming, Fence, Incarnation};
 pub use memory::{Memory, MemoryLimits, MemoryStats};
-pub use redis::{Listener, Redis, SetupError};
+pub use redis::{Concern, Health, Listener, Redis, SetupError, Traffic, Usage};
 pub use write::{Change, Open, OpenMessage, Write, Written};
 
 /// A store. Cheap to clone; used from any thread, by futures that stay on theirs.

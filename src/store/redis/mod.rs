@@ -1,15 +1,29 @@
 //! The store on Redis.
 
+mod connect;
+mod health;
+mod hint;
+mod line;
+mod listener;
+mod refusal;
 mod script;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config;
+pub use health::{Concern, Health, Usage};
+pub use listener::Listener;
+pub use wire::Traffic;
+
+use crate::config::{self, StoreUrl};
 use crate::domain::{BotName, ConversationId, Entry, Message, MessageId, Partition, Timestamp};
 use crate::store::{
-    Accept, AcceptError, Accepted, Claim, Claiming, Fence, Fleet, Heartbeat, Hint, Incarnation, Open, Permit,
+    Accept, AcceptError, Accepted, Claim, Claiming, Fence, Fleet, Heartbeat, Incarnation, Open, Permit,
     Refusal, StoreError, Write, Written,
 };
 
@@ -19,12 +33,17 @@ pub enum SetupError {
     /// The address or what belongs to it cannot be used.
     #[error("store.url cannot be used")]
     Url(#[source] deadpool_redis::redis::RedisError),
+    /// The store is not on Redis.
+    #[error("store.url does not name Redis")]
+    NotRedis,
 }
 
 /// The store on Redis. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Redis {
     wire: Arc<wire::Wire>,
+    vitals: Arc<health::Vitals>,
+    prefix: Arc<str>,
 }
 
 const AWAY: StoreError = StoreError::Unavailable(Refusal::Unreachable);
@@ -34,9 +53,34 @@ const AWAY: StoreError = StoreError::Unavailable(Refusal::Unreachable);
 #[expect(missing_docs, reason = "see Store")]
 impl Redis {
     /// The store that the configuration names. Connects with the first operation.
-    pub fn new(_options: &config::Store) -> Result<Self, SetupError> {
-        let wire = wire::Wire::new("redis://127.0.0.1:6379", Duration::from_secs(2))?;
-        Ok(Self { wire: Arc::new(wire) })
+    pub fn new(options: &config::Store) -> Result<Self, SetupError> {
+        let StoreUrl::Redis(servers) = &options.url else { return Err(SetupError::NotRedis) };
+        Ok(Self {
+            wire: Arc::new(wire::Wire::new(servers, options)?),
+            vitals: Arc::default(),
+            prefix: options.key_prefix.as_str().into(),
+        })
+    }
+
+    /// What is known of Redis, as of the last [`Redis::tend`].
+    pub fn health(&self) -> Health {
+        self.vitals.health()
+    }
+
+    /// Looks how Redis is doing; to be called once a second or so.
+    pub async fn tend(&self) {
+        self.vitals.look(&self.wire).await;
+    }
+
+    /// Whether nothing new should be accepted, so that what was accepted can end: more than 90 % of Redis' memory
+    /// is used, as of the last [`Redis::tend`].
+    pub fn is_full(&self) -> bool {
+        self.vitals.is_full()
+    }
+
+    /// What was sent so far.
+    pub fn traffic(&self) -> Traffic {
+        self.wire.traffic()
     }
     pub async fn accept(&self, _accept: Accept) -> Result<Accepted, AcceptError> {
         let _ = &self.wire;
@@ -111,23 +155,10 @@ impl Redis {
         Err(AWAY)
     }
     pub fn listen(&self, incarnation: Incarnation) -> Listener {
-        Listener { incarnation }
+        let wire = &self.wire;
+        Listener::new(Arc::clone(wire.connector()), &self.prefix, incarnation, wire.timeout())
     }
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
         Err(AWAY)
-    }
-}
-
-/// The hints of one replica.
-#[derive(Debug)]
-pub struct Listener {
-    incarnation: Incarnation,
-}
-
-impl Listener {
-    /// The next hint.
-    pub async fn next(&mut self) -> Hint {
-        let _ = self.incarnation;
-        std::future::pending().await
     }
 }

@@ -28,7 +28,7 @@ impl Script {
         for key in keys {
             cmd.arg(*key);
         }
-        Call { script: self, cmd }
+        Call { script: self, cmd, durable: false }
     }
 }
 
@@ -36,6 +36,7 @@ impl Script {
 pub(super) struct Call<'a> {
     pub(super) script: &'a Script,
     cmd: Cmd,
+    durable: bool,
 }
 
 impl Call<'_> {
@@ -43,6 +44,17 @@ impl Call<'_> {
     pub(super) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
         self.cmd.arg(arg);
         self
+    }
+
+    /// What it writes is to be confirmed by as many replicas of the store as are configured.
+    pub(super) const fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Whether [`Call::durable`] was said.
+    pub(super) const fn is_durable(&self) -> bool {
+        self.durable
     }
 
     /// By the script's hash.
