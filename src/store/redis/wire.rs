@@ -50,9 +50,10 @@ impl Wire {
 
     async fn eval(&self, call: &Call<'_>) -> Result<Value, RedisError> {
         let mut connection = self.connection().await?;
-        match connection.req_packed_command(call.by_hash()).await {
+        // A refusal comes as a value here.
+        match connection.req_packed_command(call.by_hash()).await.and_then(Value::extract_error) {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                connection.req_packed_command(&call.by_text()).await
+                connection.req_packed_command(&call.by_text()).await?.extract_error()
             }
             result => result,
         }
