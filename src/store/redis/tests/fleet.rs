@@ -30,13 +30,13 @@ async fn the_live_are_those_that_were_heard_of() {
     assert_eq!(live(&store, one.clone()).await, [one.clone(), two.clone()], "and back");
     store.leave(OTHER).await.unwrap();
     assert_eq!(live(&store, one.clone()).await, [one.clone()]);
-    assert_eq!(server.ask::<Vec<String>>("HVALS t:{fleet}:bots").await, ["a b"]);
+    assert_eq!(server.ask::<Vec<String>>(&["HVALS", "t:{fleet}:bots"]).await, ["a b"]);
 
     beat(&store, two.clone()).await;
     store.skew(LEASE * 12);
     assert_eq!(live(&store, one.clone()).await, [one.clone()]);
-    assert_eq!(server.ask::<u64>("ZCARD t:{fleet}:replicas").await, 1, "long dead");
-    assert_eq!(server.ask::<u64>("HLEN t:{fleet}:bots").await, 1);
+    assert_eq!(server.ask::<u64>(&["ZCARD", "t:{fleet}:replicas"]).await, 1, "long dead");
+    assert_eq!(server.ask::<u64>(&["HLEN", "t:{fleet}:bots"]).await, 1);
 }
 
 #[tokio::test]
@@ -44,9 +44,9 @@ async fn a_heartbeat_tells_whether_the_store_is_set_up() {
     let server = Server::start();
     let store = server.store();
     assert!(!beat(&store, peer(ME, "one")).await.prepared);
-    server.ask::<()>("HSET t:schema 1 sum").await;
+    server.ask::<()>(&["HSET", "t:schema", "1", "sum"]).await;
     assert!(beat(&store, peer(ME, "one")).await.prepared);
-    server.ask::<()>("FLUSHALL").await;
+    server.ask::<()>(&["FLUSHALL"]).await;
     assert!(!beat(&store, peer(ME, "one")).await.prepared);
 }
 
@@ -69,7 +69,7 @@ async fn connects_are_counted_once_and_over_a_minute() {
     assert_eq!(store.permit(&bot, 0, 5).await.unwrap(), Permit::Granted, "no limit");
     store.skew(minute);
     assert_eq!(store.permit(&bot, 3, 4).await.unwrap(), Permit::Granted);
-    assert!((1..=60_000).contains(&server.ask::<i64>("PTTL t:{fleet}:connects:support").await));
+    assert!((1..=60_000).contains(&server.ask::<i64>(&["PTTL", "t:{fleet}:connects:support"]).await));
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn who_owns_is_told_and_what_was_lost() {
     let free = store.claim(partition, OTHER, LEASE, Claiming::Free).await.unwrap();
     assert_eq!(free.fence(), None, "it has run out, and that is not enough");
 
-    server.ask::<()>("FLUSHALL").await;
+    server.ask::<()>(&["FLUSHALL"]).await;
     assert_eq!(store.renew(partition, fence, LEASE).await, Err(StoreError::Lost));
     let older = Fence { incarnation: ME, epoch: fence.epoch + 1_000_000 };
     own(&store).await;

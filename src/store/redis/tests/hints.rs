@@ -114,9 +114,9 @@ async fn an_end_too_large_to_carry_is_named() {
 
 #[test]
 fn what_is_no_hint_is_passed_over() {
-    let odd: [&[u8]; 9] =
-        [b"", b"Z", b"A", b"W5:ab", b"W3:a/b:", b"W-1:", b"B1:x", b"E3:a/b1:x", b"W99999999999999999999:"];
+    let odd: [&[u8]; 8] =
+        [b"", b"Z", b"A", b"W5:ab", b"W-1:", b"B1:x", b"E3:a/b1:x", b"W99999999999999999999:"];
     for payload in odd {
-        assert!(hint::decode(payload).is_none() || payload == b"W3:a/b:", "{payload:?}");
+        assert!(hint::decode(payload).is_none(), "{payload:?}");
     }
 }

@@ -8,12 +8,8 @@ use crate::store::{AcceptError, Refusal, StoreError};
 /// Names of keys without the partition's part, each with whether it expires, sorted.
 async fn keys(server: &Server) -> Vec<(String, bool)> {
     let mut keys = Vec::new();
-    for key in server.ask::<Vec<String>>("KEYS *").await {
-        let left: i64 = deadpool_redis::redis::cmd("PTTL")
-            .arg(&key)
-            .query_async(&mut server.connection().await)
-            .await
-            .unwrap();
+    for key in server.ask::<Vec<String>>(&["KEYS", "*"]).await {
+        let left: i64 = server.ask(&["PTTL", &key]).await;
         let short = key.split_once("}:").map_or(key.clone(), |(_, rest)| rest.to_owned());
         keys.push((short.chars().take(2).collect(), left >= 0));
     }
@@ -23,6 +19,11 @@ async fn keys(server: &Server) -> Vec<(String, bool)> {
 
 fn named(names: &[(&str, bool)]) -> Vec<(String, bool)> {
     names.iter().map(|(name, expires)| ((*name).to_owned(), *expires)).collect()
+}
+
+/// The conversation's key.
+fn conversation() -> String {
+    format!("t:{{{}}}:c:{}", Partition::of(&alice()), alice())
 }
 
 #[tokio::test]
@@ -49,7 +50,7 @@ async fn what_is_open_stays_and_all_that_ended_expires() {
     assert_eq!(keys(&server).await, named(&ended));
     assert_eq!(store.message(&alice(), id(1), None).await.unwrap().unwrap().progress.replies.len(), 2);
     let partition = Partition::of(&alice());
-    server.ask::<()>(&format!("DEL t:{{{partition}}}:m:{}", id(1))).await;
+    server.ask::<()>(&["DEL", &format!("t:{{{partition}}}:m:{}", id(1))]).await;
     store.write(fence, &alice(), &numbered(4, vec![reply(4, at, Some(id(1)), "later")])).await.unwrap();
     let gone: Vec<_> = ended.into_iter().filter(|(name, _)| *name != "m:").collect();
     assert_eq!(keys(&server).await, named(&gone));
@@ -74,7 +75,7 @@ async fn the_warm_are_told_until_their_time() {
     store.write(fence, &alice(), &numbered(2, vec![end(1, Timestamp::default(), id(1))])).await.unwrap();
     store.skew(LEASE);
     assert!(store.ready(partition, fence, true).await.unwrap().is_empty());
-    assert_eq!(server.ask::<u64>(&format!("EXISTS t:{{{partition}}}:warm")).await, 0);
+    assert_eq!(server.ask::<u64>(&["EXISTS", &format!("t:{{{partition}}}:warm")]).await, 0);
 }
 
 #[tokio::test]
@@ -90,10 +91,7 @@ async fn a_lost_message_is_told_to_each_repeat() {
                 assert_eq!(store.write(fence, &alice(), &write).await.unwrap().lost, lost);
             }
         }
-        server.ask::<()>(&format!("DEL t:{{{}}}:c:{}", Partition::of(&alice()), "x")).await;
-        let name = format!("t:{{{}}}:c:{}", Partition::of(&alice()), alice());
-        let del = deadpool_redis::redis::cmd("DEL").arg(name).to_owned();
-        del.exec_async(&mut server.connection().await).await.unwrap();
+        server.ask::<()>(&["DEL", &conversation()]).await;
     }
     assert!(store.journal(&alice(), 0, 9).await.unwrap().is_empty());
 }
@@ -106,7 +104,7 @@ async fn a_lane_is_healed_of_what_was_evicted() {
     for number in 1..4 {
         post(&store, number).await;
     }
-    server.ask::<()>(&format!("DEL t:{{{partition}}}:m:{}", id(2))).await;
+    server.ask::<()>(&["DEL", &format!("t:{{{partition}}}:m:{}", id(2))]).await;
     for _ in 0..2 {
         let (open, _) = store.open(fence, &alice()).await.unwrap();
         assert_eq!(open.lane.iter().map(|open| open.accepted.id).collect::<Vec<_>>(), [id(1), id(3)]);
@@ -115,7 +113,7 @@ async fn a_lane_is_healed_of_what_was_evicted() {
     third.max_open = 3;
     store.accept(third).await.unwrap();
     for number in [1, 3, 4] {
-        server.ask::<()>(&format!("DEL t:{{{partition}}}:m:{}", id(number))).await;
+        server.ask::<()>(&["DEL", &format!("t:{{{partition}}}:m:{}", id(number))]).await;
     }
     let (open, _) = store.open(fence, &alice()).await.unwrap();
     assert_eq!((open.lane.len(), open.head_at), (0, None));
@@ -131,9 +129,7 @@ async fn a_journal_older_than_its_conversation_begins_anew() {
     let at = Timestamp::from_millis(1);
     let write = numbered(1, (1..4).map(|seq| reply(seq, at, None, "old")).collect());
     store.write(fence, &alice(), &write).await.unwrap();
-    let name = format!("t:{{{}}}:c:{}", Partition::of(&alice()), alice());
-    let del = deadpool_redis::redis::cmd("DEL").arg(name).to_owned();
-    del.exec_async(&mut server.connection().await).await.unwrap();
+    server.ask::<()>(&["DEL", &conversation()]).await;
     let write = numbered(1, (1..3).map(|seq| reply(seq, at, None, "new")).collect());
     store.write(fence, &alice(), &write).await.unwrap();
     let journal = store.journal(&alice(), 0, 9).await.unwrap();
@@ -146,11 +142,11 @@ async fn what_is_corrupt_is_refused_and_the_rest_goes_on() {
     let store = server.store();
     let (fence, partition) = (own(&store).await, Partition::of(&alice()));
     let message = post(&store, 1).await;
-    server.ask::<()>(&format!("HSET t:{{{partition}}}:m:{message} o garbage")).await;
+    server.ask::<()>(&["HSET", &format!("t:{{{partition}}}:m:{message}"), "o", "garbage"]).await;
     let corrupt = StoreError::Unavailable(Refusal::Unexpected);
     assert_eq!(store.message(&alice(), message, None).await.unwrap_err(), corrupt);
     assert_eq!(store.open(fence, &alice()).await.unwrap_err(), corrupt);
-    server.ask::<()>(&format!("SADD t:{{{partition}}}:ready nonsense")).await;
+    server.ask::<()>(&["SADD", &format!("t:{{{partition}}}:ready"), "nonsense"]).await;
     assert_eq!(store.ready(partition, fence, false).await.unwrap_err(), corrupt);
     assert!(store.renew(partition, fence, LEASE).await.is_ok());
 }
@@ -167,7 +163,7 @@ async fn a_full_store_takes_nothing_new_but_answers_what_it_knows_and_lets_it_en
     assert!(matches!(store.accept(first).await, Ok(Accepted::New(_))));
     let again = with_key(accept(3), "k", 1);
     assert!(matches!(store.accept(again).await, Ok(Accepted::Replayed(_))));
-    server.ask::<()>("CONFIG SET maxmemory 1").await;
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     store.0.full.store(false, Ordering::Relaxed);
     assert!(store.accept(accept(2)).await.is_err());
     let at = Timestamp::from_millis(1);
@@ -191,9 +187,8 @@ async fn what_is_kept_is_small() {
     write.record.sends.record(50, at);
     store.write(fence, &alice(), &write).await.unwrap();
     let mut sizes = std::collections::BTreeMap::new();
-    for key in server.ask::<Vec<String>>("KEYS *").await {
-        let usage = deadpool_redis::redis::cmd("MEMORY").arg("USAGE").arg(&key).to_owned();
-        let bytes: u64 = usage.query_async(&mut server.connection().await).await.unwrap();
+    for key in server.ask::<Vec<String>>(&["KEYS", "*"]).await {
+        let bytes: u64 = server.ask(&["MEMORY", "USAGE", &key]).await;
         let (_, name) = key.split_once("}:").unwrap();
         sizes.insert(name.chars().take(1).collect::<String>(), bytes);
     }

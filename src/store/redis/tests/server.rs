@@ -78,18 +78,15 @@ impl Server {
         Client::open(("127.0.0.1", self.port)).unwrap()
     }
 
-    /// A connection past the store.
-    pub(super) async fn connection(&self) -> MultiplexedConnection {
+    async fn connection(&self) -> MultiplexedConnection {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
         self.client().get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
-    /// Carries out a command, given in words.
-    pub(super) async fn ask<T: FromRedisValue>(&self, words: &str) -> T {
+    /// Carries out a command, past the store.
+    pub(super) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut cmd = Cmd::new();
-        for word in words.split(' ') {
-            cmd.arg(word);
-        }
+        cmd.arg(words);
         cmd.query_async(&mut self.connection().await).await.unwrap()
     }
 }
