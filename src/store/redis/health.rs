@@ -106,6 +106,11 @@ impl Vitals {
         self.known().health.clone()
     }
 
+    #[cfg(test)]
+    pub(super) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
+    }
+
     /// Whether nothing new should be accepted, as of the last look.
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)

@@ -1,102 +1,88 @@
-//! A `redis-server` of a test's own.
+//! A Redis of a test's own.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use deadpool_redis::redis::aio::MultiplexedConnection;
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
-use crate::config::{Address, RedisServers, Store, StoreUrl, Topology};
+use crate::config;
+use crate::store::redis::Redis;
 
-/// A server, ended with the value. It keeps nothing unless told so.
+/// A server, killed with the test.
 pub(super) struct Server {
-    pub(super) port: u16,
     child: Child,
-    _folder: tempfile::TempDir,
-}
-
-pub(super) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-impl Server {
-    /// A server on a free port.
-    pub(super) async fn start(options: &[&str]) -> Self {
-        let port = free_port();
-        Self::start_at(port, &["--port", &port.to_string()], options).await
-    }
-
-    /// The same over TLS, with the fixtures' certificates; clients must show one too.
-    pub(super) async fn start_tls(options: &[&str]) -> Self {
-        let port = free_port();
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
-        let file = |name: &str| fixtures.join(name).display().to_string();
-        let port_text = port.to_string();
-        let tls = ["--port", "0", "--tls-port", &port_text, "--tls-auth-clients", "yes"];
-        let (ca, certificate, key) = (file("ca.crt"), file("server.crt"), file("server.key"));
-        let files = ["--tls-ca-cert-file", &ca, "--tls-cert-file", &certificate, "--tls-key-file", &key];
-        Self::start_at(port, &[tls, files].concat(), options).await
-    }
-
-    pub(super) async fn start_at(port: u16, place: &[&str], options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new("redis-server")
-            .args(place)
-            .args(["--bind", "127.0.0.1", "--save", "", "--dir"])
-            .arg(folder.path())
-            .args(options)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let server = Self { port, child, _folder: folder };
-        let listens = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(Duration::from_secs(10), listens).await.expect("redis-server listens");
-        server
-    }
-
-    /// How to reach it.
-    pub(super) fn options(&self) -> Store {
-        options(Topology::Alone(local(self.port)))
-    }
-
-    /// Sends a signal by name.
-    pub(super) fn signal(&self, name: &str) {
-        let signal = format!("-{name}");
-        assert!(
-            Command::new("kill").args([&signal, &self.child.id().to_string()]).status().unwrap().success()
-        );
-    }
-
-    /// What `redis-cli` says.
-    pub(super) fn cli(&self, args: &[&str]) -> String {
-        let port = self.port.to_string();
-        let output = Command::new("redis-cli").args(["-p", &port]).args(args).output().unwrap();
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
+    port: u16,
+    _output: BufReader<ChildStdout>,
+    _dir: tempfile::TempDir,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
-/// A server of this machine.
-pub(super) fn local(port: u16) -> Address {
-    Address { host: "127.0.0.1".to_owned(), port }
-}
+impl Server {
+    /// Starts one, and waits until it says that it is there.
+    pub(super) fn start() -> Self {
+        (0..10).find_map(|_| Self::try_start()).expect("a free port")
+    }
 
-/// A store on such servers, that waits a second for an answer.
-pub(super) fn options(topology: Topology) -> Store {
-    Store {
-        url: StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 }),
-        command_timeout: Duration::from_secs(1),
-        ..Store::default()
+    /// None where somebody else took the port meanwhile.
+    fn try_start() -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
+            .arg(port.to_string())
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server 7 must be installed: apt-get install redis-server");
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while output.read_line(&mut line).unwrap() > 0 {
+            if line.contains("Ready to accept connections") {
+                return Some(Self { child, port, _output: output, _dir: dir });
+            }
+            line.clear();
+        }
+        child.wait().unwrap();
+        None
+    }
+
+    /// The store on it.
+    pub(super) fn store(&self) -> Redis {
+        let topology =
+            config::Topology::Alone(config::Address { host: "127.0.0.1".to_owned(), port: self.port });
+        Redis::new(&config::Store {
+            url: config::StoreUrl::Redis(config::RedisServers { topology, tls: false, database: 0 }),
+            key_prefix: "t".to_owned(),
+            message_ttl: super::MESSAGE_TTL,
+            command_timeout: Duration::from_secs(10),
+            ..config::Store::default()
+        })
+        .unwrap()
+    }
+
+    /// How tests reach it past the store.
+    pub(super) fn client(&self) -> Client {
+        Client::open(("127.0.0.1", self.port)).unwrap()
+    }
+
+    async fn connection(&self) -> MultiplexedConnection {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
+        self.client().get_multiplexed_async_connection_with_config(&config).await.unwrap()
+    }
+
+    /// Carries out a command, past the store.
+    pub(super) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut cmd = Cmd::new();
+        cmd.arg(words);
+        cmd.query_async(&mut self.connection().await).await.unwrap()
     }
 }

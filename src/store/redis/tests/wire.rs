@@ -1,5 +1,7 @@
 //! The wire, the listener and the health against real servers, and against one that says what it is told to.
 
+mod server;
+
 use std::future::Future;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::super::Redis;
 use super::super::script::Script;
-use super::server::{Server, free_port, local, options};
+use self::server::{Server, free_port, local, options};
 use super::super::wire::Wire;
 use crate::config::{RedisServers, Store, StoreTls, StoreUrl, Topology};
 use crate::store::{Concern, Hint, Incarnation, Refusal, StoreError};
