@@ -289,7 +289,7 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
                 memory.sweep(SWEEP);
                 metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
             }
-            Store::Redis(_) => {}
+            Store::Redis(redis) => redis.tend().await,
         }
     }
 }

@@ -22,9 +22,8 @@ pub(super) fn store(section: &mut Section<'_>) -> Store {
     let d = Store::default();
     let target = section.secret("url", "url_file", store_url::store_url, store_url::from_text);
     let (url, from_url) = target.map_or((d.url, None), |Target { url, user }| (url, user));
-    let (username, password) = user(section, ["username", "password", "password_file"], from_url);
-    let (sentinel_username, sentinel_password) =
-        user(section, ["sentinel_username", "sentinel_password", "sentinel_password_file"], None);
+    let (username, password) = user(section, USER, from_url);
+    let (sentinel_username, sentinel_password) = user(section, SENTINEL, None);
     let tls = match &url {
         StoreUrl::Redis(servers) => Some(servers.tls),
         StoreUrl::Memory => None,
@@ -81,8 +80,7 @@ fn user(
 
 /// The files of TLS; `used` is whether the store is reached over it.
 fn files(section: &mut Section<'_>, used: bool) -> StoreTls {
-    let [ca, certificate, key] =
-        ["ca_file", "client_cert_file", "client_key_file"].map(|key| section.optional(key, parse::text));
+    let [ca, certificate, key] = TLS.map(|key| section.optional(key, parse::text));
     if certificate.is_some() != key.is_some() {
         let keys = [section.key("client_cert_file"), section.key("client_key_file")];
         section
@@ -138,6 +136,11 @@ fn belong_together(certificate: &[u8], key: &SecretString) -> bool {
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).is_ok()
 }
 
+/// Keys that mean something with some stores only.
+const USER: [&str; 3] = ["username", "password", "password_file"];
+const SENTINEL: [&str; 3] = ["sentinel_username", "sentinel_password", "sentinel_password_file"];
+const TLS: [&str; 3] = ["ca_file", "client_cert_file", "client_key_file"];
+
 fn warnings(section: &mut Section<'_>, store: &Store) {
     let [url, url_file] = ["url", "url_file"].map(|key| section.key(key));
     if !section.notes.was_given(&url) && !section.notes.was_given(&url_file) {
@@ -155,9 +158,6 @@ fn warnings(section: &mut Section<'_>, store: &Store) {
             }
         }
     };
-    const USER: [&str; 3] = ["username", "password", "password_file"];
-    const SENTINEL: [&str; 3] = ["sentinel_username", "sentinel_password", "sentinel_password_file"];
-    const TLS: [&str; 3] = ["ca_file", "client_cert_file", "client_key_file"];
     match &store.url {
         StoreUrl::Memory => {
             for keys in [["wait_replicas"].as_slice(), &USER, &SENTINEL, &TLS] {

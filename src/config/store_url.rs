@@ -170,9 +170,12 @@ fn database(text: &str) -> Parsed<i64> {
 fn addresses(hosts: &str, port: u16) -> Parsed<Vec<Address>> {
     let mut addresses: Vec<Address> = Vec::new();
     for (number, text) in (1..).zip(hosts.split(',')) {
-        let address = address(text, port).map_err(|Wrong(what)| match hosts.contains(',') {
-            true => Wrong(format!("address {number} of its list {what}")),
-            false => Wrong(what.to_owned()),
+        let address = address(text, port).map_err(|Wrong(what)| {
+            if hosts.contains(',') {
+                Wrong(format!("address {number} of its list {what}"))
+            } else {
+                Wrong(what)
+            }
         })?;
         if addresses.contains(&address) {
             return wrong(format!("address {number} of its list is there twice"));

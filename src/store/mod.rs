@@ -278,6 +278,14 @@ impl Store {
             Self::Redis(redis) => redis.now().await,
         }
     }
+
+    /// What an operator should change about the store, as far as it is known; sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+            Self::Redis(redis) => redis.health().warnings.iter().map(ToString::to_string).collect(),
+        }
+    }
 }
 
 /// The hints of one replica, as they come.

@@ -12,8 +12,8 @@ use deadpool_redis::redis::cluster_async::ClusterConnection;
 use deadpool_redis::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use deadpool_redis::redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, IntoConnectionInfo as _, Pipeline,
-    ProtocolVersion, RedisConnectionInfo, RedisResult, TlsCertificates, TlsMode, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo as _,
+    Pipeline, ProtocolVersion, RedisConnectionInfo, RedisResult, TlsCertificates, TlsMode, Value,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -57,7 +57,7 @@ pub(super) struct Connector {
 }
 
 enum Servers {
-    Alone(Client),
+    Alone(Box<Client>),
     Sentinel(Box<Sentinels>),
     Cluster { client: Box<ClusterClient>, nodes: Vec<Client> },
 }
@@ -94,7 +94,7 @@ impl Connector {
         // An attempt must fit into an operation, and leave time for a second one.
         let timeout = options.command_timeout / 2;
         let servers = match &servers.topology {
-            Topology::Alone(address) => Servers::Alone(client(address)?),
+            Topology::Alone(address) => Servers::Alone(Box::new(client(address)?)),
             Topology::Sentinel { sentinels, master } => Servers::Sentinel(Box::new(Sentinels {
                 addresses: sentinels.iter().map(|address| socket(address, servers.tls)).collect(),
                 master: master.clone(),
@@ -148,14 +148,11 @@ impl Connector {
         options: AsyncConnectionConfig,
     ) -> RedisResult<MultiplexedConnection> {
         let client = match &self.servers {
-            Servers::Alone(client) => client.clone(),
+            Servers::Alone(client) => Client::clone(client),
             Servers::Sentinel(sentinels) => sentinels.master().await?,
             Servers::Cluster { nodes, .. } => {
                 let node = turn.checked_rem(nodes.len()).and_then(|index| nodes.get(index));
-                node.cloned().ok_or((
-                    deadpool_redis::redis::ErrorKind::InvalidClientConfig,
-                    "a cluster without nodes",
-                ))?
+                node.cloned().ok_or((ErrorKind::InvalidClientConfig, "a cluster without nodes"))?
             }
         };
         client.get_multiplexed_async_connection_with_config(&options).await

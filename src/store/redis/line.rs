@@ -173,15 +173,14 @@ impl Line {
 
     /// A connection for one write that waits for replicas of the store.
     pub(super) async fn waiting(&self) -> RedisResult<managed::Object<Opener>> {
-        let pool = match self.waiting.get() {
-            Some(pool) => pool,
-            None => {
-                let pool = managed::Pool::builder(Opener(Arc::clone(&self.connector)))
-                    .max_size(WAITING_MAX)
-                    .build()
-                    .map_err(|_| (ErrorKind::InvalidClientConfig, "the pool cannot be made"))?;
-                self.waiting.get_or_init(|| pool)
-            }
+        let pool = if let Some(pool) = self.waiting.get() {
+            pool
+        } else {
+            let pool = managed::Pool::builder(Opener(Arc::clone(&self.connector)))
+                .max_size(WAITING_MAX)
+                .build()
+                .map_err(|_| (ErrorKind::InvalidClientConfig, "the pool cannot be made"))?;
+            self.waiting.get_or_init(|| pool)
         };
         pool.get().await.map_err(|error| match error {
             managed::PoolError::Backend(error) => error,

@@ -188,8 +188,8 @@ impl Wire {
     /// Where to make an attempt. While there is no connection all wait for the same one, also those who then take
     /// one of their own.
     async fn place(&self, line: &Line, request: Request<'_>) -> Result<Place, Closed> {
-        let (link, number) = match line.link().await {
-            Ok(link) => link,
+        let (shared, number) = match line.link().await {
+            Ok(open) => open,
             Err(closed) => {
                 if !self.away.swap(true, Ordering::Relaxed) {
                     tracing::warn!(reason = %closed.refusal, error = &*closed.what, "no connection to Redis");
@@ -201,7 +201,7 @@ impl Wire {
             tracing::info!("connected to Redis again");
         }
         if self.waits(request) {
-            match line.waiting().await {
+            match Box::pin(line.waiting()).await {
                 Ok(own) => Ok(Place::Own(own, number)),
                 Err(error) => {
                     // The shared connection is there, so nothing else keeps this from being tried at once again.
@@ -210,7 +210,7 @@ impl Wire {
                 }
             }
         } else {
-            Ok(Place::Shared(link, number))
+            Ok(Place::Shared(shared, number))
         }
     }
 
@@ -245,13 +245,13 @@ impl Wire {
         self.round_trips.fetch_add(1, Ordering::Relaxed);
         self.commands.fetch_add(1, Ordering::Relaxed);
         let link = match place {
-            Place::Own(own, _) => return self.confirmed(own, cmd.into_owned(), deadline).await,
+            Place::Own(own, _) => return Box::pin(self.confirmed(own, cmd.into_owned(), deadline)).await,
             Place::Shared(link, _) => link,
         };
         match (request, link) {
             (Request::Masters(cmd), Link::Cluster(cluster)) => {
                 let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
-                cluster.route_command(cmd.clone(), masters).await?.extract_error()
+                Box::pin(cluster.route_command(cmd.clone(), masters)).await?.extract_error()
             }
             (_, link) => link.send(&cmd).await,
         }

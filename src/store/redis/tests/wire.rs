@@ -21,7 +21,7 @@ use crate::store::{Concern, Hint, Incarnation, Refusal, StoreError};
 fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new()
-        .block_on(&runtime, async { timeout(Duration::from_secs(60), future).await.expect("the test ends") })
+        .block_on(&runtime, async { timeout(Duration::from_mins(1), future).await.expect("the test ends") })
 }
 
 fn wire(options: &Store) -> Wire {
