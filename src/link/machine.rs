@@ -159,7 +159,10 @@ impl Machine {
                 self.ledger.on_refused();
                 self.doubt();
             }
-            Input::Lease(sure) => self.on_lease(now, sure),
+            Input::Lease(sure) => {
+                self.on_lease(now, sure);
+                return;
+            }
             Input::Withheld => self.on_withheld(),
             Input::Connected => self.on_connected(now),
             Input::ConnectFailed(failure) => self.on_connect_failed(now, failure, effects),
