@@ -147,6 +147,7 @@ impl<H: Host> Driver<H> {
             self.metrics.socket(self.state.metric(), state.metric());
             self.state = state;
         }
+        self.mailbox.set_open(self.machine.open_messages());
         let idle = self.machine.open_messages() == 0;
         if idle != self.mailbox.idle_since().is_some() {
             self.host.idle(&self.mailbox, idle.then_some(now));
@@ -333,6 +334,7 @@ impl<H: Host> Driver<H> {
             return Poll::Ready(match mail {
                 Mail::Accepted(message) => Event::Input(Input::Accepted(message)),
                 Mail::Woken => Event::Input(Input::Woken),
+                Mail::Look => Event::Input(Input::Tick),
                 Mail::Drain => Event::Input(Input::Drain),
                 Mail::Stop => Event::Stop,
             });
