@@ -67,6 +67,8 @@ struct Watchman {
     keeper: Keeper,
     clock: StoreClock,
     contact: Cell<Contact>,
+    /// The replicas that lived at the last heartbeat, in order.
+    live: RefCell<Vec<Peer>>,
     deal: RefCell<Deal>,
     troubled: RefCell<Vec<Option<Duration>>>,
     /// Leases of others that were in the way at the last claim, and until when.
@@ -99,6 +101,7 @@ impl Keeper {
             keeper: self,
             clock: StoreClock::new(Timestamp::default()),
             contact: Cell::default(),
+            live: RefCell::default(),
             deal: RefCell::default(),
             troubled: RefCell::new(vec![None; Partition::COUNT]),
             in_the_way: RefCell::new(vec![None; Partition::COUNT]),
@@ -164,8 +167,7 @@ impl Watchman {
                     if !fleet.prepared {
                         self.prepare().await;
                     }
-                    self.keeper.metrics.replicas.set(i64::try_from(fleet.live.len()).unwrap_or(i64::MAX));
-                    self.deal.replace(Deal::over(&fleet.live));
+                    self.join(fleet.live);
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut away, true) {
@@ -186,6 +188,17 @@ impl Watchman {
             }
         }
         self.leave().await;
+    }
+
+    /// Deals anew where other replicas live than before.
+    fn join(&self, mut live: Vec<Peer>) {
+        self.keeper.metrics.replicas.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
+        live.sort_unstable();
+        if *self.live.borrow() != live {
+            info!(replicas = live.len(), "the fleet has changed");
+            self.deal.replace(Deal::over(&live));
+            self.live.replace(live);
+        }
     }
 
     /// The store was emptied under us.
@@ -258,6 +271,10 @@ impl Watchman {
             }
             join_all(claims).await;
             self.count();
+            if self.leases().is_leaving() && self.leases().held().any(|(_, _, phase)| phase == Phase::Owned) {
+                // Claimed while the replica was told to leave.
+                self.news.notify_one();
+            }
             if self.contact.get().since().is_some()
                 && let Some(first) = self.first.take()
             {

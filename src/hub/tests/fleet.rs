@@ -4,7 +4,7 @@ use super::*;
 use crate::store::{Claiming, Memory};
 
 /// Leases short enough for tests to wait for their end.
-const LEASE: Duration = Duration::from_millis(600);
+const LEASE: Duration = Duration::from_secs(2);
 
 struct Replica {
     shards: Shards,
