@@ -24,10 +24,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
+use super::Lane;
 use super::lease::{Leases, Phase};
 use super::partition::{Contact, Deal, Standing, Step, Tenure, View, decide};
 use super::shard::Command;
-use super::Lane;
 use crate::domain::{BotName, Partition, Timestamp};
 use crate::link::StoreClock;
 use crate::metrics::FleetMetrics;
@@ -318,7 +318,9 @@ impl Watchman {
                 self.clock.observe(now);
                 let metrics = &self.keeper.metrics;
                 match claiming {
-                    Claiming::Expired if self.set_in_the_way(partition, None).is_some() => &metrics.taken_over,
+                    Claiming::Expired if self.set_in_the_way(partition, None).is_some() => {
+                        &metrics.taken_over
+                    }
                     Claiming::Free | Claiming::Expired => &metrics.claimed,
                 }
                 .inc();
@@ -383,7 +385,10 @@ impl Watchman {
                 } else {
                     now.saturating_sub(self.leases().renewed_at(partition)) >= every
                 };
-                if due && let Some(under_way) = under_way.get_mut(partition.index()) && !*under_way {
+                if due
+                    && let Some(under_way) = under_way.get_mut(partition.index())
+                    && !*under_way
+                {
                     *under_way = true;
                     renewals.push(Box::pin(self.renew_one(partition, fence)));
                 }

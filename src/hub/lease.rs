@@ -130,7 +130,9 @@ impl Leases {
     /// Whether the partition is ours under this fence, and surely so at this moment.
     pub(crate) fn is_sure(&self, partition: Partition, fence: Fence) -> bool {
         self.state(partition).is_some_and(|(ours, _)| ours == fence)
-            && self.cell(partition).is_some_and(|cell| self.millis() < cell.sure_until.load(Ordering::Acquire))
+            && self
+                .cell(partition)
+                .is_some_and(|cell| self.millis() < cell.sure_until.load(Ordering::Acquire))
     }
 
     /// Whether the partition is ours, surely, and not on its way to somebody else.

@@ -129,7 +129,10 @@ impl Replica {
     }
 
     fn owned(&self) -> impl Iterator<Item = Partition> {
-        Partition::all().zip(&self.leases).filter(|(_, lease)| lease.is_some()).map(|(partition, _)| partition)
+        Partition::all()
+            .zip(&self.leases)
+            .filter(|(_, lease)| lease.is_some())
+            .map(|(partition, _)| partition)
     }
 
     /// One step. `loses` says of each operation whether its answer is lost although it was carried out.
@@ -354,7 +357,9 @@ proptest! {
         events in prop::collection::vec(event(), 1..30),
     ) {
         let mut world = World::new(seed, loss);
-        events.into_iter().for_each(|event| world.happen(event));
+        for event in events {
+            world.happen(event);
+        }
         world.settle();
         world.check()?;
         // And then it rests.

@@ -96,9 +96,7 @@ impl Fleet {
         let partition = Partition::of(&conversation(user));
         self.replicas
             .iter()
-            .position(|replica| {
-                replica.as_ref().is_some_and(|replica| replica.hub().leases.works(partition))
-            })
+            .position(|replica| replica.as_ref().is_some_and(|replica| replica.hub().leases.works(partition)))
             .unwrap()
     }
 
@@ -199,9 +197,8 @@ async fn a_dead_owner_is_replaced_when_its_leases_have_run_out() {
 async fn a_replica_that_joins_gets_its_share_and_no_more_moves() {
     let mut fleet = Fleet::start(2, false).await;
     assert!(matches!(fleet.say(0, "alice", "/echo quack").await, Outcome::Answered(_)));
-    let released = |fleet: &Fleet| -> u64 {
-        fleet.live().map(|replica| replica.metrics.fleet.released.get()).sum()
-    };
+    let released =
+        |fleet: &Fleet| -> u64 { fleet.live().map(|replica| replica.metrics.fleet.released.get()).sum() };
     let before = released(&fleet);
     fleet.join(false).await;
     fleet.until("the new replica has its share", Fleet::is_dealt).await;
@@ -282,7 +279,9 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
     accept.message.conversation.bot = bot.clone();
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
     fleet.replica(0).hub().post(accept, None).await.unwrap();
-    fleet.until("it is counted", |fleet| fleet.replica(0).metrics.fleet.heads_waiting_for_bot.get() == 1).await;
+    fleet
+        .until("it is counted", |fleet| fleet.replica(0).metrics.fleet.heads_waiting_for_bot.get() == 1)
+        .await;
     // A replica with the new configuration comes, the old one goes.
     let known = Bot::clone(&fleet.config.bots[0]);
     fleet.config.bots.push(Arc::new(Bot { name: bot, ..known }));
