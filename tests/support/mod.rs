@@ -2,14 +2,20 @@
 
 mod bridge;
 mod caller;
+mod process;
 mod program;
+mod proxy;
+mod redis;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub(crate) use bridge::{TestBridge, bot, quiet_platform, spawn_bridge, spawn_bridge_on};
 pub(crate) use caller::{Answer, Caller, Request};
+pub(crate) use process::Process;
 pub(crate) use program::Program;
+pub(crate) use proxy::Proxy;
+pub(crate) use redis::{Cluster, RedisOptions, RedisServer, Resp, Sentinels, free_port};
 
 /// A test that waits for something that never comes fails after this time.
 const GUARD: Duration = Duration::from_secs(30);
@@ -22,4 +28,21 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
         tokio::time::timeout(GUARD, test).await.expect("the test waits in vain");
     })
     .unwrap();
+}
+
+/// Asks again and again, for what no other process tells by itself, until it is so.
+pub(crate) async fn until(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(20), what, is_so).await;
+}
+
+/// The same, where it may take this long.
+pub(crate) async fn within(span: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(span, asking).await.is_err() {
+        panic!("waited {span:?} in vain until {what}");
+    }
 }
