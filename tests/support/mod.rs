@@ -2,20 +2,29 @@
 
 mod bridge;
 mod caller;
+mod fleet;
+mod ledger;
 mod process;
 mod program;
 mod proxy;
 mod redis;
+mod served;
+mod tests;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub(crate) use bridge::{TestBridge, bot, quiet_platform, spawn_bridge, spawn_bridge_on};
 pub(crate) use caller::{Answer, Caller, Request};
+pub(crate) use fleet::{Fleet, Replica};
+pub(crate) use ledger::{Bot, Ledger};
 pub(crate) use process::Process;
 pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;
-pub(crate) use redis::{Cluster, RedisOptions, RedisServer, Resp, Sentinels, free_port};
+pub(crate) use redis::{
+    Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, nothing_left, shift,
+};
+pub(crate) use served::Served;
 
 /// A test that waits for something that never comes fails after this time.
 const GUARD: Duration = Duration::from_secs(30);

@@ -2,11 +2,13 @@
 //! the test.
 
 mod cluster;
+mod expiry;
 mod resp;
 mod sentinel;
 mod server;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use expiry::{nothing_left, shift};
 pub(crate) use resp::Resp;
 pub(crate) use sentinel::Sentinels;
 pub(crate) use server::{RedisOptions, RedisServer};
@@ -36,4 +38,40 @@ fn config(topology: Topology) -> Store {
     let url = StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 });
     let defaults = Config::dev("http://127.0.0.1".parse().unwrap()).store;
     Store { url, command_timeout: Duration::from_millis(500), ..defaults }
+}
+
+/// Servers of any topology.
+pub(crate) enum Servers {
+    Alone(RedisServer),
+    Sentinels(Sentinels),
+    Cluster(Cluster),
+}
+
+impl Servers {
+    pub(crate) fn config(&self) -> Store {
+        match self {
+            Self::Alone(server) => server.config(),
+            Self::Sentinels(group) => group.config(),
+            Self::Cluster(cluster) => cluster.config(),
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Alone(server) => server.url(),
+            Self::Sentinels(group) => group.url(),
+            Self::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    /// Those that take writes.
+    pub(crate) async fn masters(&self) -> Vec<&RedisServer> {
+        match self {
+            Self::Alone(server) => vec![server],
+            Self::Sentinels(group) => vec![&group.servers[group.master().await]],
+            Self::Cluster(cluster) => {
+                cluster.masters().await.into_iter().map(|number| &cluster.nodes[number]).collect()
+            }
+        }
+    }
 }

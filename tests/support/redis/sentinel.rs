@@ -127,12 +127,21 @@ impl Sentinels {
         before
     }
 
+    /// Waits for the new master, and until another follows it: only then may it be lost too.
     async fn moved_from(&self, before: usize) {
-        until("another server is the master", async || {
+        until("another server is the master and has a replica", async || {
             let master = self.master().await;
-            master != before
-                && self.servers[master].info("role").await.as_deref() == Some("master")
-                && self.servers[master].runs()
+            let port = self.servers[master].port.to_string();
+            if master == before || self.servers[master].info("role").await.as_deref() != Some("master") {
+                return false;
+            }
+            for other in self.servers.iter().filter(|other| other.runs()) {
+                let follows = other.info("master_port").await.as_ref() == Some(&port);
+                if follows && other.info("master_link_status").await.as_deref() == Some("up") {
+                    return true;
+                }
+            }
+            false
         })
         .await;
     }
