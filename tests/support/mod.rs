@@ -31,10 +31,15 @@ const GUARD: Duration = Duration::from_secs(30);
 
 /// Runs a test on a runtime of its own.
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    run_for(GUARD, test);
+}
+
+/// The same, where it may take this long.
+pub(crate) fn run_for(guard: Duration, test: impl Future<Output = ()>) {
     // The program does it in `main`; it fails where another test was first.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     rtm_bridge::runtime::block_on(async {
-        tokio::time::timeout(GUARD, test).await.expect("the test waits in vain");
+        tokio::time::timeout(guard, test).await.expect("the test waits in vain");
     })
     .unwrap();
 }

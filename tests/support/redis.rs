@@ -64,6 +64,15 @@ impl Servers {
         }
     }
 
+    /// The one that takes writes of this key.
+    pub(crate) async fn master_of(&self, key: &str) -> &RedisServer {
+        match self {
+            Self::Alone(server) => server,
+            Self::Sentinels(group) => &group.servers[group.master().await],
+            Self::Cluster(cluster) => &cluster.nodes[cluster.master_of(cluster.slot(key).await).await],
+        }
+    }
+
     /// Those that take writes.
     pub(crate) async fn masters(&self) -> Vec<&RedisServer> {
         match self {
