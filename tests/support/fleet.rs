@@ -27,8 +27,8 @@ pub(crate) struct Replica {
     pub(crate) name: String,
     pub(crate) api: Caller,
     pub(crate) admin: Caller,
-    /// Its way to Redis, where Redis is one server without TLS: the others tell their clients where else to go.
-    pub(crate) redis: Option<Proxy>,
+    /// Where Redis is one server without TLS: the others tell their clients where else to go.
+    redis: Option<Proxy>,
     /// Its way to the platform.
     pub(crate) platform: Proxy,
     /// None once it was stopped.

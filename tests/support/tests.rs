@@ -4,13 +4,14 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use rtm_bridge::config::{Config, Store};
-use rtm_bridge::sandbox::Step;
+use rtm_bridge::sandbox::{Sandbox, Step};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{
-    Bot, Cluster, Fleet, Ledger, Process, Proxy, RedisOptions, RedisServer, Resp, Sentinels, run, until,
+    Bot, Caller, Cluster, Fleet, Ledger, Process, Proxy, RedisOptions, RedisServer, Request, Resp, Sentinels,
+    Served, Servers, nothing_left, quiet_platform, run, until,
 };
 
 #[test]
@@ -40,6 +41,9 @@ fn a_server_forgets_or_remembers_as_it_is_told() {
             assert_eq!(redis.command(&["GET", "a"]).await, kept);
             redis.command(&["SET", "a", "1"]).await;
             redis.restart_empty().await;
+            assert_eq!(redis.command(&["GET", "a"]).await, Resp::None);
+            redis.command(&["SET", "a", "1"]).await;
+            redis.flush().await;
             assert_eq!(redis.command(&["GET", "a"]).await, Resp::None);
         }
     });
@@ -145,6 +149,85 @@ fn a_ledger_balances_where_all_is_well() {
 }
 
 #[test]
+fn a_ledger_finds_out_what_nobody_heard() {
+    run(async {
+        let fleet = Fleet::start(memory(), 1, |_| {}).await;
+        Bot { replies: 1 }.speak(&fleet.script);
+        let ledger = Ledger::default();
+        let api = fleet.replicas[0].api;
+        let proxy = Proxy::start(api.0).await;
+        proxy.lose_answers().await;
+        let turn = json!({"turn": {"expectReplies": 1}});
+        let deaf = async {
+            ledger.post(Caller(proxy.address()), "alice", &turn, "wait=55").await.unwrap_err();
+        };
+        let hangs_up = async {
+            fleet.script.seen("alice", 1).await;
+            proxy.cut().await;
+        };
+        tokio::join!(deaf, hangs_up);
+        assert_eq!(ledger.promised(), 0);
+        ledger.retry(api).await;
+        assert_eq!(ledger.promised(), 1);
+        ledger.check(&fleet.callers(), &fleet.script).await;
+        fleet.finish().await;
+    });
+}
+
+#[test]
+fn a_program_is_stopped_killed_and_ended() {
+    run(async {
+        let sandbox = Sandbox::start(quiet_platform()).await.unwrap();
+        let script = sandbox.script();
+        Bot { replies: 1 }.speak(&script);
+        let ledger = Ledger::default();
+        let turn = json!({"turn": {"expectReplies": 1}});
+        let mut first = Served::start("first", &sandbox.url(), "memory://", "").await;
+        ledger.post(first.api, "alice", &turn, "wait=55").await.unwrap().message(200);
+        first.pause();
+        let silent = Request::get("/livez");
+        assert!(tokio::time::timeout(Duration::from_millis(50), first.admin.send(silent)).await.is_err());
+        first.resume();
+        assert_eq!(first.admin.get("/livez").await.status, 200);
+        first.kill();
+        assert!(first.api.try_send(Request::get("/")).await.is_err());
+
+        let mut second = Served::start("second", &sandbox.url(), "memory://", "").await;
+        assert_eq!(ledger.check_after_loss(&[second.api], &script).await, 1);
+        assert_eq!(second.terminate().await, 0);
+        assert!(second.log().contains("SIGTERM"), "{}", second.log());
+        sandbox.stop().await;
+    });
+}
+
+/// What the program makes of an address.
+fn read(url: &str) -> Store {
+    let text = format!(
+        "store.url = \"{url}\"\n[[bots]]\nname = \"a\"\nplatform = \"http://127.0.0.1\"\nchat_bot = \"a\"\n\
+         task_bot_id = \"st-a\"\nclient_id = \"cs-a\"\nclient_secret_file = \"secret\"\n"
+    );
+    let files = |_: &std::path::Path| Ok("secret".to_owned());
+    rtm_bridge::config::read(&text, "test", std::iter::empty::<(&str, &str)>(), &files).unwrap().0.store
+}
+
+#[test]
+fn addresses_say_what_configurations_do() {
+    run(async {
+        let mut servers = Vec::new();
+        for tls in [false, true] {
+            servers.push(Servers::Alone(
+                RedisServer::start(RedisOptions { tls, ..RedisOptions::default() }).await,
+            ));
+        }
+        servers.push(Servers::Sentinels(Sentinels::start().await));
+        servers.push(Servers::Cluster(Cluster::start().await));
+        for servers in servers {
+            assert_eq!(read(&servers.url()).url, servers.config().url);
+        }
+    });
+}
+
+#[test]
 #[should_panic(expected = "is lost")]
 fn a_ledger_misses_a_reply() {
     run(async {
@@ -164,8 +247,34 @@ fn a_ledger_sees_what_was_sent_twice() {
         let fleet = Fleet::start(memory(), 1, |_| {}).await;
         let ledger = Ledger::default();
         talk(&ledger, &fleet).await;
-        let again = super::Request::message("alice", &json!({"text": "alice-0"})).prefer("wait=55");
+        let again = Request::message("alice", &json!({"text": "alice-0"})).prefer("wait=55");
         fleet.replicas[0].api.send(again).await.message(200);
         ledger.check(&fleet.callers(), &fleet.script).await;
+    });
+}
+
+#[test]
+fn a_replica_is_cut_off_from_redis_and_comes_back() {
+    run(async {
+        let servers = Servers::Alone(RedisServer::start(RedisOptions::default()).await);
+        let mut fleet = Fleet::start(servers.config(), 1, |_| {}).await;
+        let ledger = Ledger::default();
+        talk(&ledger, &fleet).await;
+        let replica = &fleet.replicas[0];
+        replica.way_to_redis().cut().await;
+        until("it says so", async || replica.admin.get("/readyz").await.status == 503).await;
+        let refused = ledger.post(replica.api, "alice", &json!({}), "wait=55").await.unwrap();
+        refused.problem(503, "store-unavailable");
+        assert!(refused.retry_after() > 0);
+        replica.way_to_redis().heal().await;
+        until("it is back", async || replica.admin.get("/readyz").await.status == 200).await;
+        replica.platform.delay(Duration::from_millis(5)).await;
+        ledger.retry(replica.api).await;
+        ledger.check(&fleet.callers(), &fleet.script).await;
+        fleet.leave(0).await;
+        assert!(fleet.callers().is_empty());
+        let ttl = servers.config().message_ttl;
+        nothing_left(&servers.masters().await, "rtm", ttl).await;
+        fleet.finish().await;
     });
 }

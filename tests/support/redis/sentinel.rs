@@ -103,8 +103,8 @@ impl Sentinels {
         let mut votes = vec![0; self.servers.len()];
         for sentinel in &self.sentinels {
             let answer = sentinel.command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]).await.texts();
-            let voted = self.servers.iter().position(|server| server.port.to_string() == answer[1]);
-            votes[voted.unwrap()] += 1;
+            let of = self.servers.iter().position(|server| server.port.to_string() == answer[1]);
+            votes[of.unwrap()] += 1;
         }
         (0..votes.len()).max_by_key(|&number| votes[number]).unwrap()
     }
