@@ -38,7 +38,9 @@ pub use fleet::{Fleet, Heartbeat, Peer, Permit};
 pub use hint::Hint;
 pub use lease::{Claim, Claiming, Fence, Incarnation};
 pub use memory::{Memory, MemoryLimits, MemoryStats};
-pub use redis::{Listener, MigrateError, PrepareError, Redis, Report, SetupError};
+pub use redis::{
+    Concern, Health, Listener, MigrateError, PrepareError, Redis, Report, SetupError, Traffic, Usage,
+};
 pub use schema::{Foreign, Migration, Migrations, Numbers};
 pub use write::{Change, Open, OpenMessage, Write, Written};
 

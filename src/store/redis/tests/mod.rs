@@ -1,1 +1,4 @@
+//! On servers of their own.
 
+mod server;
+mod wire;
