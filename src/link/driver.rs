@@ -238,7 +238,7 @@ impl<H: Host> Driver<H> {
                 self.host.tell(message);
             }
             Effect::Forget(id) => {
-                tally::lost(&self.metrics, &self.bot.name, id);
+                tally::lost(&self.bot.name, id);
                 self.host.forget(id);
             }
             Effect::Aside(aside) => self.metrics.aside(aside.as_str()),

@@ -42,9 +42,8 @@ pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) 
     }
 }
 
-/// Counts and reports a message that the store accepted and lost, or of which it lost how it ended.
-pub(super) fn lost(metrics: &BotMetrics, bot: &BotName, id: MessageId) {
-    metrics.message_lost();
+/// Reports a message that the store accepted and lost, or of which it lost how it ended.
+pub(super) fn lost(bot: &BotName, id: MessageId) {
     error!(%bot, message.id = %id, "the store lost an accepted message, or its end; whoever waits for it is told so");
 }
 

@@ -101,7 +101,12 @@ impl Redis {
     }
 
     fn migrator(&self) -> Migrator<'_> {
-        Migrator { wire: &self.0.wire, keys: Keys::new(self.0.keys.prefix()), known: MIGRATIONS, patience: PATIENCE }
+        Migrator {
+            wire: &self.0.wire,
+            keys: Keys::new(self.0.keys.prefix()),
+            known: MIGRATIONS,
+            patience: PATIENCE,
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What stays, what expires, and what must not break anything.
 
-
 use super::*;
 use crate::store::{AcceptError, Refusal, StoreError};
 

@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::server::{Server, free_port, local, options};
 use super::super::Redis;
 use super::super::script::Script;
-use self::server::{Server, free_port, local, options};
 use super::super::wire::Wire;
 use crate::config::{RedisServers, Store, StoreTls, StoreUrl, Topology};
 use crate::store::{Concern, Hint, Incarnation, Refusal, StoreError};
