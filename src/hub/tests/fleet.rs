@@ -1,7 +1,7 @@
 //! Several hubs over one memory store and one simulated platform: a fleet in one process.
 
 use super::*;
-use crate::store::{Claiming, Memory};
+use crate::store::{Claiming, Memory, Peer};
 
 /// Leases short enough for tests to wait for their end.
 const LEASE: Duration = Duration::from_secs(2);
@@ -47,7 +47,7 @@ impl Fleet {
 
     async fn join(&mut self, deaf: bool) {
         let mut config = self.config.clone();
-        config.cluster.replica_id = format!("replica-{}", self.replicas.len());
+        config.cluster.replica_id = name(self.replicas.len()).into();
         let metrics = metrics();
         let shards = Hub::start_with(&config, self.store.clone(), &metrics, !deaf).await.unwrap();
         self.replicas.push(Some(Replica { shards, metrics }));
@@ -61,14 +61,20 @@ impl Fleet {
         self.replicas[index].as_ref().unwrap()
     }
 
-    /// Whether every replica works for what is dealt to it, and for nothing else.
+    /// Whether every replica works for what is dealt to it, and has nothing else.
     fn is_dealt(&self) -> bool {
-        let count = i64::try_from(self.live().count()).unwrap();
-        self.live().all(|replica| replica.metrics.fleet.replicas.get() == count)
-            && Partition::all().all(|partition| {
-                self.live().filter(|replica| replica.hub().leases.works(partition)).count() == 1
+        let live = self.replicas.iter().enumerate().filter_map(|(index, replica)| {
+            let incarnation = replica.as_ref()?.hub().incarnation();
+            Some(Peer { name: name(index), incarnation })
+        });
+        let deal = Deal::over(&live.collect::<Vec<_>>());
+        Partition::all().all(|partition| {
+            self.live().all(|replica| {
+                let mine = deal.owner(partition) == Some(replica.hub().incarnation());
+                let leases = &replica.hub().leases;
+                if mine { leases.works(partition) } else { leases.state(partition).is_none() }
             })
-            && self.live().map(Replica::partitions).sum::<i64>() == 256
+        })
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
@@ -123,6 +129,10 @@ impl Fleet {
         }
         self.sandbox.stop().await;
     }
+}
+
+fn name(index: usize) -> Box<str> {
+    format!("replica-{index}").into()
 }
 
 fn conversation(user: &str) -> ConversationId {
