@@ -305,3 +305,48 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
     assert!(matches!(message.progress.outcome, Some(Outcome::Answered(_))), "{message:?}");
     fleet.stop().await;
 }
+
+#[tokio::test]
+async fn a_turn_whose_owner_dies_goes_on_with_the_next_one() {
+    let mut fleet = Fleet::start(2, false).await;
+    let user = fleet.user(1, true);
+    let mut accept = fleet.accept(0, &user, "/slow 1000");
+    accept.message.rules = TurnRules::new(Some(1), None, Some(20_000)).unwrap();
+    let (id, conversation) = (accept.id, accept.message.conversation.clone());
+    let hub = fleet.replica(0).hub().clone();
+    let waiting = hub.post(accept, Some(GUARD));
+    let dying = async {
+        let sent = || {
+            let message = fleet.memory().message(&conversation, id, None);
+            message.is_some_and(|message| message.progress.sent_at.is_some())
+        };
+        fleet.until("the message is sent", |_| sent()).await;
+        fleet.replicas[1].take().unwrap().shards.kill(Instant::now() + GUARD).await;
+    };
+    let (posted, ()) = tokio::join!(waiting, dying);
+    let outcome = posted.unwrap().message.progress.outcome;
+    assert!(matches!(outcome, Some(Outcome::Answered(_))), "the wait went on over the death: {outcome:?}");
+    fleet.until("everything has an owner again", Fleet::is_dealt).await;
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_partition_with_a_long_turn_moves_within_its_time_and_the_turn_goes_on() {
+    let mut fleet = Fleet::start(1, false).await;
+    let users: Vec<_> = (0..8).map(|user| format!("user-{user}")).collect();
+    let mut ids = Vec::new();
+    for user in &users {
+        let mut accept = fleet.accept(0, user, "/slow 8000");
+        accept.message.rules = TurnRules::new(Some(1), None, Some(19_000)).unwrap();
+        ids.push((accept.id, accept.message.conversation.clone()));
+        fleet.replica(0).hub().post(accept, None).await.unwrap();
+    }
+    fleet.join(false).await;
+    fleet.until("the new replica has its share", Fleet::is_dealt).await;
+    assert!(users.iter().any(|user| fleet.owner(user) == 1), "none of them moved");
+    for (id, conversation) in ids {
+        let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
+        assert!(matches!(message.progress.outcome, Some(Outcome::Answered(_))), "{message:?}");
+    }
+    fleet.stop().await;
+}
