@@ -174,7 +174,7 @@ impl Shards {
 
     /// Whether what is accepted here outlives this replica.
     fn hands_over(&self) -> bool {
-        !matches!(self.hub.store, Store::Memory(_)) || self.hub.metrics.replicas.get() > 1
+        !matches!(self.hub.store, Store::Memory(_)) || self.hub.leases.replicas() > 1
     }
 
     /// Comes back when a thread has ended without having been told to: it panicked, and what it held hangs.
