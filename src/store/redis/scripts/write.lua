@@ -28,7 +28,12 @@ if held[1] then
   end
 end
 local lane, lost = held[2] or '', false
-local journal_bytes, journal_length = tonumber(held[3] or 0), nil
+local counted, journal_bytes, journal_length = held[3], 0, 0
+if counted then
+  local bytes, length = string.match(counted, '^(%d+) (%d+)$')
+  journal_bytes, journal_length = tonumber(bytes), tonumber(length)
+end
+local appended = false
 
 -- Each message that is touched is read once and written once.
 local messages, touched = {}, {}
@@ -70,19 +75,15 @@ local function sign(it, kind, at)
 end
 
 local function append(kind, place, text)
-  if not journal_length then
-    journal_length = redis.call('XLEN', KEYS[5])
-    if journal_length == 0 then
-      journal_bytes = 0
-    end
-  end
-  local added = redis.pcall('XADD', KEYS[5], place .. '-0', kind, text)
-  if type(added) == 'table' then
-    -- Its newest place is not before this one: it is from before the conversation was lost, and begins anew.
+  local added = counted and redis.pcall('XADD', KEYS[5], 'NOMKSTREAM', place .. '-0', kind, text)
+  if type(added) ~= 'string' then
+    -- The journal begins: it never was, it has expired, or it is from before the conversation was lost, and then
+    -- its places may be after this one.
     redis.call('DEL', KEYS[5])
     redis.call('XADD', KEYS[5], place .. '-0', kind, text)
-    journal_length, journal_bytes = 0, 0
+    counted, journal_bytes, journal_length = true, 0, 0
   end
+  appended = true
   journal_length = journal_length + 1
   journal_bytes = journal_bytes + string.match(text, '^%d+ (%d+)')
 end
@@ -173,7 +174,7 @@ if lane ~= (held[2] or '') then
   conversation[#conversation + 1] = 'l'
   conversation[#conversation + 1] = lane
 end
-if journal_length then
+if appended then
   -- The weights of what goes are with it, so it is read before. The newest always stays.
   local from, gone = '-', nil
   while journal_length > 1 and (journal_length > max_entries or journal_bytes > max_bytes) do
@@ -193,7 +194,7 @@ if journal_length then
   end
   redis.call('PEXPIRE', KEYS[5], journal_ttl)
   conversation[#conversation + 1] = 'b'
-  conversation[#conversation + 1] = string.format('%d', journal_bytes)
+  conversation[#conversation + 1] = string.format('%d %d', journal_bytes, journal_length)
 end
 redis.call('HSET', KEYS[4], unpack(conversation))
 if lane == '' then

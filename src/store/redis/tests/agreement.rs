@@ -10,7 +10,7 @@ enum Step {
     Accept { number: u128, key: Option<u8>, body: u8, max_open: usize },
     Write(Vec<Deed>),
     RepeatLastWrite,
-    WriteOutOfStep { number: u64 },
+    Stray { number: u64 },
     Claim { incarnation: Incarnation },
     Release,
 }
@@ -45,7 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(number, key, body, max_open)| Step::Accept { number, key, body, max_open }),
         8 => prop::collection::vec(deed(), 0..5).prop_map(Step::Write),
         1 => Just(Step::RepeatLastWrite),
-        1 => prop_oneof![0..9_u64, Just(u64::MAX)].prop_map(|number| Step::WriteOutOfStep { number }),
+        1 => prop_oneof![0..9_u64, Just(u64::MAX)].prop_map(|number| Step::Stray { number }),
         2 => prop::sample::select(vec![ME, OTHER]).prop_map(|incarnation| Step::Claim { incarnation }),
         1 => Just(Step::Release),
     ]
@@ -158,7 +158,7 @@ async fn agree(redis: Redis, steps: Vec<Step>) {
                     assert_eq!(memory.write(write).await, redis.write(write).await);
                 }
             }
-            Step::WriteOutOfStep { number } => {
+            Step::Stray { number } => {
                 // Those that are in step would be carried out.
                 if last.is_some() && !(record.write..=record.write + 1).contains(&number) {
                     let write = numbered(number, Vec::new());

@@ -190,7 +190,6 @@ async fn what_is_kept_is_small() {
         let (_, name) = key.split_once("}:").unwrap();
         sizes.insert(name.chars().take(1).collect::<String>(), bytes);
     }
-    println!("{sizes:?}");
     assert!(sizes["m"] + sizes["k"] < 1500, "an ended message: {sizes:?}");
     assert!(sizes["c"] < 800, "an idle conversation without its journal: {sizes:?}");
 }
