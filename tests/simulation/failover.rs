@@ -251,3 +251,37 @@ fn a_store_that_is_ahead_is_believed() {
     bench.give(Input::Connected);
     assert_eq!(bench.history_reads.len(), 1, "it may have been sent");
 }
+
+#[test]
+fn a_message_that_was_told_of_since_the_lane_was_asked_for_is_kept() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    bench.say("ms-1");
+    bench.give(Input::OutOfStep);
+    let (first, second) = (bench.post(), bench.post());
+    // The answer was on its way before both, or between them.
+    bench.give(open(&Record { write: 1, ..Record::default() }, &[(&first, Progress::default())], 2));
+    assert!(bench.machine.is_open(first.id) && bench.machine.is_open(second.id));
+    assert!(bench.forgotten.is_empty());
+    bench.post();
+    assert_eq!((bench.machine.open_messages(), bench.lane_reads), (3, 1));
+}
+
+#[test]
+fn a_message_whose_sending_the_store_lost_before_it_went_out_waits_until_it_is_stored_again() {
+    let mut bench = Bench::connected();
+    let before = record(&bench);
+    bench.store_hangs = true;
+    let message = bench.post();
+    bench.give(Input::Lease(false));
+    bench.give(Input::Stored { lost: false });
+    bench.say("ms-unsolicited");
+    bench.give(Input::OutOfStep);
+    bench.give(Input::Lease(true));
+    bench.give(open(&before, &[(&message, Progress::default())], 2));
+    assert_eq!(tell(bench.writes.last().unwrap())[0], "sent");
+    bench.pass(ms(1000));
+    assert!(bench.sends.is_empty());
+    bench.give(Input::Stored { lost: false });
+    assert_eq!(bench.sends.len(), 1);
+}
