@@ -108,10 +108,16 @@ impl Machine {
             resting: false,
             bot,
         };
-        for open in lane {
+        let sent = lane.iter().rposition(|open| open.progress.sent_at.is_some());
+        for (place, open) in lane.into_iter().enumerate() {
             machine.last_known = machine.last_known.max(open.accepted.client_message_id);
+            if sent.is_some_and(|sent| place < sent) {
+                // One after it was sent, so it had ended.
+                machine.end_lost(now, open.accepted.id);
+                continue;
+            }
             machine.lane.push_back(Arc::clone(&open.accepted));
-            if machine.turn.is_none() && machine.lane.len() == 1 && open.progress.sent_at.is_some() {
+            if Some(place) == sent {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
                     machine.seen.insert(Fingerprint::of(id));
                 }

@@ -285,3 +285,19 @@ fn a_message_whose_sending_the_store_lost_before_it_went_out_waits_until_it_is_s
     bench.give(Input::Stored { lost: false });
     assert_eq!(bench.sends.len(), 1);
 }
+
+#[test]
+fn a_new_owner_takes_what_stands_before_a_sent_message_for_ended() {
+    let at = Bench::new().now - ms(1000);
+    let (ended, sent) = (accepted(0, at, plain()), accepted(1, at, plain()));
+    let progress = Progress { sent_at: Some(at), acked_at: Some(at), ..Progress::default() };
+    let lane = [(&ended, Progress::default()), (&sent, progress)];
+    let lane = lane.map(|(accepted, progress)| OpenMessage { accepted: Arc::clone(accepted), progress });
+    let record = Record { write: 3, seq: 5, ..Record::default() };
+    let open = Open { record, lane: lane.into(), head_at: Some(at), next_position: 2 };
+    let mut bench = Bench::opened(open, |bot| bot.welcome = std::time::Duration::ZERO);
+    assert_eq!(ends(bench.writes.last().unwrap()), [(ended.id, ProblemKind::MessageLost)]);
+    assert_eq!(bench.forgotten, [ended.id]);
+    bench.give(Input::Connected);
+    assert!(bench.sends.is_empty() && bench.machine.is_open(sent.id));
+}

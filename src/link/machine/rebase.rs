@@ -108,7 +108,7 @@ impl Machine {
     }
 
     /// The store lost how a message ended, and so did we.
-    fn end_lost(&mut self, now: Timestamp, id: MessageId) {
+    pub(super) fn end_lost(&mut self, now: Timestamp, id: MessageId) {
         let waits = |change: &Change| change.ended().is_some_and(|(message, _)| message == id);
         if !self.ledger.waiting().iter().any(waits) {
             let detail = "the store lost how this turn ended; the bot has probably answered it";
