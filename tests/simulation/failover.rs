@@ -251,3 +251,53 @@ fn a_store_that_is_ahead_is_believed() {
     bench.give(Input::Connected);
     assert_eq!(bench.history_reads.len(), 1, "it may have been sent");
 }
+
+#[test]
+fn a_message_that_was_told_of_since_the_lane_was_asked_for_is_kept() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    bench.say("ms-1");
+    bench.give(Input::OutOfStep);
+    let (first, second) = (bench.post(), bench.post());
+    // The answer was on its way before both, or between them.
+    bench.give(open(&Record { write: 1, ..Record::default() }, &[(&first, Progress::default())], 2));
+    assert!(bench.machine.is_open(first.id) && bench.machine.is_open(second.id));
+    assert!(bench.forgotten.is_empty());
+    bench.post();
+    assert_eq!((bench.machine.open_messages(), bench.lane_reads), (3, 1));
+}
+
+#[test]
+fn a_message_whose_sending_the_store_lost_before_it_went_out_waits_until_it_is_stored_again() {
+    let mut bench = Bench::connected();
+    let before = record(&bench);
+    bench.store_hangs = true;
+    let message = bench.post();
+    bench.give(Input::Lease(false));
+    bench.give(Input::Stored { lost: false });
+    bench.say("ms-unsolicited");
+    bench.give(Input::OutOfStep);
+    bench.give(Input::Lease(true));
+    bench.give(open(&before, &[(&message, Progress::default())], 2));
+    assert_eq!(tell(bench.writes.last().unwrap())[0], "sent");
+    bench.pass(ms(1000));
+    assert!(bench.sends.is_empty());
+    bench.give(Input::Stored { lost: false });
+    assert_eq!(bench.sends.len(), 1);
+}
+
+#[test]
+fn a_new_owner_takes_what_stands_before_a_sent_message_for_ended() {
+    let at = Bench::new().now - ms(1000);
+    let (ended, sent) = (accepted(0, at, plain()), accepted(1, at, plain()));
+    let progress = Progress { sent_at: Some(at), acked_at: Some(at), ..Progress::default() };
+    let lane = [(&ended, Progress::default()), (&sent, progress)];
+    let lane = lane.map(|(accepted, progress)| OpenMessage { accepted: Arc::clone(accepted), progress });
+    let record = Record { write: 3, seq: 5, ..Record::default() };
+    let open = Open { record, lane: lane.into(), head_at: Some(at), next_position: 2 };
+    let mut bench = Bench::opened(open, |bot| bot.welcome = std::time::Duration::ZERO);
+    assert_eq!(ends(bench.writes.last().unwrap()), [(ended.id, ProblemKind::MessageLost)]);
+    assert_eq!(bench.forgotten, [ended.id]);
+    bench.give(Input::Connected);
+    assert!(bench.sends.is_empty() && bench.machine.is_open(sent.id));
+}

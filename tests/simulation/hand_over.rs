@@ -26,7 +26,9 @@ fn sent(at: Timestamp) -> Progress {
 
 fn head_since(bench: &Bench) -> Option<Timestamp> {
     let changes = bench.writes.iter().flat_map(|write| &write.changes);
-    changes.filter_map(|change| if let Change::HeadSince { at } = change { Some(*at) } else { None }).last()
+    changes
+        .filter_map(|change| if let Change::HeadSince { at } = change { Some(*at) } else { None })
+        .next_back()
 }
 
 #[test]

@@ -95,12 +95,12 @@ impl Truth {
         }
         let mut seq = self.record.seq;
         let mut ended = Vec::new();
-        let mut lost = false;
+        let mut missed = false;
         for change in &write.changes {
             match change {
                 Change::Sent { message, at } => match self.open_message(*message, "sent")? {
                     Some(open) => _ = open.progress.sent_at.get_or_insert(*at),
-                    None => lost = true,
+                    None => missed = true,
                 },
                 Change::Acked { message, at } => {
                     let Some(open) = self.sent_message(*message, "acked")? else { continue };
@@ -127,20 +127,20 @@ impl Truth {
                         return Err(format!("entry {} follows {seq}", entry.seq));
                     }
                     seq = entry.seq;
-                    lost |= !self.append(entry, &mut ended)?;
+                    missed |= !self.append(entry, &mut ended)?;
                 }
             }
         }
         if write.record.seq < seq || write.record.seq > seq && !self.lossy {
             return Err(format!("the record says seq {}, the entries {seq}", write.record.seq));
         }
-        if lost && !self.lossy {
+        if missed && !self.lossy {
             return Err("a write names a message that is not open".into());
         }
         self.record = write.record.clone();
         self.last_write = Some(Arc::clone(write));
-        self.last_lost = lost;
-        Ok(Applied::Done { ended, lost })
+        self.last_lost = missed;
+        Ok(Applied::Done { ended, lost: missed })
     }
 
     /// Takes an entry; false where it ends a message that is not open.

@@ -69,6 +69,16 @@ struct Awaited {
     history: u32,
 }
 
+/// Whether the lease is sure, and whether the machine was told so.
+struct Lease {
+    sure: bool,
+    told: bool,
+}
+
+impl Lease {
+    const SURE: Self = Self { sure: true, told: true };
+}
+
 #[derive(Clone, Copy)]
 struct Sending {
     step: u64,
@@ -92,9 +102,7 @@ pub(super) struct World {
     away_until: u64,
     /// Time in which the store was away or the lease not sure.
     hindered: u64,
-    /// Whether the lease is sure, and whether the machine was told so.
-    sure: bool,
-    told_sure: bool,
+    lease: Lease,
     /// A machine that stands still, and whether it waits for a write that is carried out.
     paused: Option<(Machine, bool)>,
     platform: Platform,
@@ -167,8 +175,7 @@ impl World {
             era: 0,
             away_until: START,
             hindered: 0,
-            sure: true,
-            told_sure: true,
+            lease: Lease::SURE,
             paused: None,
             platform: Platform::default(),
             machine: None,
@@ -490,9 +497,9 @@ impl World {
         let is_tick = matches!(input, Input::Tick);
         self.hash = mix(self.hash, self.now ^ kind(&input));
         let mut effects = Vec::new();
-        if self.told_sure != self.sure {
-            self.told_sure = self.sure;
-            machine.step(now, Input::Lease(self.sure), &mut effects);
+        if self.lease.told != self.lease.sure {
+            self.lease.told = self.lease.sure;
+            machine.step(now, Input::Lease(self.lease.sure), &mut effects);
         }
         machine.step(now, input, &mut effects);
         let wake = machine.wake_at();
@@ -588,7 +595,7 @@ impl World {
             // What an earlier owner sent may be queued again.
             self.last_sent = 0;
         }
-        (self.sure, self.told_sure) = (true, true);
+        self.lease = Lease::SURE;
         self.ended_here.clear();
         self.proved.clear();
         self.delivered.clear();

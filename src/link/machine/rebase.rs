@@ -27,8 +27,7 @@ use crate::store::{Change, Open, OpenMessage};
 impl Machine {
     /// The store may have lost what it confirmed.
     pub(super) fn doubt(&mut self) {
-        self.doubt = true;
-        self.ledger.stall(true);
+        self.ledger.doubt();
         self.want_lane();
     }
 
@@ -49,7 +48,6 @@ impl Machine {
 
     /// Goes on from where the store stands. No write is in flight, and none was since the lane was asked for.
     pub(super) fn rebase(&mut self, now: Timestamp, open: Open, known: Known, effects: &mut Vec<Effect>) {
-        self.doubt = false;
         if open.record.write > self.ledger.record.write {
             self.begin_anew(now, open, effects);
             return;
@@ -110,7 +108,7 @@ impl Machine {
     }
 
     /// The store lost how a message ended, and so did we.
-    fn end_lost(&mut self, now: Timestamp, id: MessageId) {
+    pub(super) fn end_lost(&mut self, now: Timestamp, id: MessageId) {
         let waits = |change: &Change| change.ended().is_some_and(|(message, _)| message == id);
         if !self.ledger.waiting().iter().any(waits) {
             let detail = "the store lost how this turn ended; the bot has probably answered it";
@@ -125,7 +123,7 @@ impl Machine {
         }
         let seed = self.random.u64(..);
         let anew = Self::new(Arc::clone(&self.bot), open, now, seed);
-        *self = Self { sure: self.sure, draining: self.draining, ..anew };
+        *self = Self { sure: self.sure, leaving: self.leaving, ..anew };
     }
 }
 

@@ -26,7 +26,7 @@ impl World {
             Effect::Connect(mode) => self.connect(mode)?,
             Effect::Send(message) => self.send(message)?,
             Effect::Ping => {
-                if !self.told_sure {
+                if !self.lease.told {
                     return Err("a ping under an unsure lease".into());
                 }
                 let Some((socket, dead)) = self.socket else { return Err("a ping without a socket".into()) };
@@ -99,7 +99,7 @@ impl World {
         if self.socket.is_some() || std::mem::replace(&mut self.awaited.connect, true) {
             return Err("a connect beside another socket".into());
         }
-        if !self.told_sure {
+        if !self.lease.told {
             return Err("a connect under an unsure lease".into());
         }
         self.attempts += 1;
@@ -126,7 +126,7 @@ impl World {
     fn send(&mut self, message: Arc<AcceptedMessage>) -> Outcomes {
         let id = message.id;
         let Some((socket, dead)) = self.socket else { return Err(format!("{id} is sent without a socket")) };
-        if !self.told_sure {
+        if !self.lease.told {
             return Err(format!("{id} is sent under an unsure lease"));
         }
         if self.becomes_unsure() {
@@ -174,13 +174,13 @@ impl World {
     /// The lease runs out between a step and what it wants done, now and then.
     fn becomes_unsure(&mut self) -> bool {
         let unsure = self.temper.unsure / 8;
-        if self.sure && chance(&mut self.rng, unsure) {
-            self.sure = false;
+        if self.lease.sure && chance(&mut self.rng, unsure) {
+            self.lease.sure = false;
             let wait = self.rng.u64(1..3000);
             self.hindered += wait;
             self.schedule(wait, Event::Lease(true));
         }
-        !self.sure
+        !self.lease.sure
     }
 
     fn told(&mut self, message: &Message) -> Outcomes {

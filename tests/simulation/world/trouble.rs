@@ -86,7 +86,7 @@ impl World {
     /// it may act again.
     pub(super) fn lease(&mut self, sure: bool) -> Outcomes {
         self.note(|| format!("the lease is sure: {sure}"));
-        self.sure = sure;
+        self.lease.sure = sure;
         if !sure {
             let wait = self.rng.u64(1..20_000);
             self.hindered += wait;
