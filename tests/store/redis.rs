@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{Content, Partition};
+use rtm_bridge::domain::{Content, Partition, Record};
 use rtm_bridge::store::{
     Accept, AcceptError, Accepted, Change, Claiming, Hint, Redis, Refusal, Store, StoreError,
 };
@@ -17,7 +17,7 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 /// A server, and a store that reaches it through a proxy.
 async fn behind_a_proxy() -> (RedisServer, Proxy, Store) {
     let server = RedisServer::start(RedisOptions::default()).await;
-    let proxy = Proxy::start(([127, 0, 0, 1], server.port).into()).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port).into());
     let mut config = server.config();
     config.url = format_url(proxy.address());
     config.command_timeout = TIMEOUT;
@@ -36,7 +36,7 @@ fn format_url(address: std::net::SocketAddr) -> rtm_bridge::config::StoreUrl {
 async fn own<'a>(store: &'a Store, user: &str) -> Owner<'a> {
     let conversation = conversation(user);
     let claim = store.claim(Partition::of(&conversation), ME, LEASE, Claiming::Free).await.unwrap();
-    Owner { store, fence: claim.fence().unwrap(), conversation, record: Default::default() }
+    Owner { store, fence: claim.fence().unwrap(), conversation, record: Record::default() }
 }
 
 /// The first answer that comes when the way is healed: connections may have to be made again.

@@ -147,7 +147,7 @@ fn connect(servers: &Servers, prefix: &str) -> Redis {
 
 /// One server of its own.
 pub(super) async fn alone() -> Rc<Servers> {
-    Rc::new(Servers::Alone(RedisServer::start(RedisOptions::default()).await))
+    Rc::new(Servers::Alone(Box::new(RedisServer::start(RedisOptions::default()).await)))
 }
 
 /// A group under sentinels.

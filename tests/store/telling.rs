@@ -185,8 +185,8 @@ pub(super) async fn connects_are_counted_over_the_fleet(shape: Shape) {
     let [bot, other, free] = ["support", "sales", "free"].map(|name| BotName::new(name).unwrap());
     let minute = Duration::from_mins(1);
     let before = shape.store.now().await.unwrap();
-    for token in [1, 2] {
-        let granted = stores[token as usize % 2].permit(&bot, 2, token).await.unwrap();
+    for (store, token) in stores.iter().zip([1, 2]) {
+        let granted = store.permit(&bot, 2, token).await.unwrap();
         assert_eq!(granted, Permit::Granted);
     }
     let after = shape.store.now().await.unwrap();

@@ -84,16 +84,15 @@ impl Fleet {
     pub(crate) async fn join_as(&mut self, name: &str) -> usize {
         let mut config = self.config.clone();
         config.cluster.replica_id = name.to_owned();
-        let platform =
-            Proxy::start(self.sandbox.url().parse::<url::Url>().unwrap().socket_addrs(|| None).unwrap()[0])
-                .await;
+        let platform = self.sandbox.url();
+        let platform = Proxy::start(platform.strip_prefix("http://").unwrap().parse().unwrap());
         let way: url::Url = format!("http://{}", platform.address()).parse().unwrap();
         let simulated = bot(&mut config);
         simulated.platform = way.clone();
         simulated.socket_base = Some(way);
         let mut redis = None;
         if let (Some(upstream), StoreUrl::Redis(servers)) = (self.upstream, &mut config.store.url) {
-            let proxy = Proxy::start(upstream).await;
+            let proxy = Proxy::start(upstream);
             let (host, port) = (proxy.address().ip().to_string(), proxy.address().port());
             servers.topology = Topology::Alone(config::Address { host, port });
             redis = Some(proxy);

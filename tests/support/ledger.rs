@@ -129,7 +129,8 @@ impl Ledger {
     /// All promised messages as they ended, the same on every replica.
     async fn ended(&self, callers: &[Caller], may_be_gone: bool) -> Vec<Ended> {
         let mut all = Vec::new();
-        for (number, post) in self.posts.borrow().clone().into_iter().enumerate() {
+        let posts = self.posts.borrow().clone();
+        for (number, post) in posts.into_iter().enumerate() {
             let Some(location) = &post.location else { continue };
             let first = callers[number % callers.len()];
             let answer = first.send(Request::get(location).prefer("wait=55")).await;

@@ -56,7 +56,5 @@ pub(crate) async fn within(span: Duration, what: &str, mut is_so: impl AsyncFnMu
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    if tokio::time::timeout(span, asking).await.is_err() {
-        panic!("waited {span:?} in vain until {what}");
-    }
+    assert!(tokio::time::timeout(span, asking).await.is_ok(), "waited {span:?} in vain until {what}");
 }

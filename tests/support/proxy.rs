@@ -43,7 +43,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// A proxy in front of an address of this machine; it takes connections when this returns.
-    pub(crate) async fn start(upstream: SocketAddr) -> Self {
+    pub(crate) fn start(upstream: SocketAddr) -> Self {
         let (listener, address) = loop {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
             if let Ok(listener) = std::net::TcpListener::bind(address) {

@@ -42,7 +42,7 @@ fn config(topology: Topology) -> Store {
 
 /// Servers of any topology.
 pub(crate) enum Servers {
-    Alone(RedisServer),
+    Alone(Box<RedisServer>),
     Sentinels(Sentinels),
     Cluster(Cluster),
 }

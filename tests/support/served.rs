@@ -12,7 +12,6 @@ pub(crate) struct Served {
     /// None once it has ended.
     process: Option<Process>,
     _dir: TempDir,
-    pub(crate) name: String,
     pub(crate) api: Caller,
     pub(crate) admin: Caller,
 }
@@ -70,13 +69,7 @@ filter = "info,rtm_bridge=debug"
         })
         .await;
         let (api, admin) = addresses.unwrap();
-        let replica = Self {
-            process: Some(process),
-            _dir: dir,
-            name: name.to_owned(),
-            api: Caller(api),
-            admin: Caller(admin),
-        };
+        let replica = Self { process: Some(process), _dir: dir, api: Caller(api), admin: Caller(admin) };
         until("the replica is ready", async || replica.admin.get("/readyz").await.status == 200).await;
         replica
     }
@@ -102,7 +95,6 @@ filter = "info,rtm_bridge=debug"
     }
 
     /// Asks it to end, and waits until it has.
-    #[expect(clippy::disallowed_methods, reason = "a test waits for a process")]
     pub(crate) async fn terminate(&mut self) -> i32 {
         let mut process = self.process.take().expect("it has ended");
         assert!(process.signal("TERM"), "it has ended by itself");

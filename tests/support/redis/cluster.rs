@@ -1,5 +1,7 @@
 //! A cluster of three masters with a replica each.
 
+use std::fmt::Write as _;
+
 use rtm_bridge::config::{self, Topology};
 
 use super::{RedisOptions, RedisServer, address, free_port};
@@ -100,12 +102,12 @@ impl Cluster {
     pub(crate) async fn master_of(&self, slot: i64) -> usize {
         let node = self.nodes.iter().find(|node| node.runs()).unwrap();
         let answer = node.command(&["CLUSTER", "SLOTS"]).await;
-        let ports = answer.list().iter().filter_map(|range| {
+        let mut ports = answer.list().iter().filter_map(|range| {
             let range = range.list();
             let holds = (range[0].integer()..=range[1].integer()).contains(&slot);
             holds.then(|| range[2].list()[1].integer())
         });
-        let port = ports.last().unwrap_or_else(|| panic!("nobody holds slot {slot}"));
+        let port = ports.next_back().unwrap_or_else(|| panic!("nobody holds slot {slot}"));
         self.nodes.iter().position(|node| i64::from(node.port) == port).unwrap()
     }
 
@@ -162,7 +164,7 @@ fn table(nodes: &[Known], own: usize) -> String {
             let master = &nodes[number - MASTERS].id;
             format!("{myself}slave {master} 0 0 {} connected", number - MASTERS + 1)
         };
-        text.push_str(&format!("{id} 127.0.0.1:{port}@{bus} {line}\n"));
+        writeln!(text, "{id} 127.0.0.1:{port}@{bus} {line}").unwrap();
     }
     text + &format!("vars currentEpoch {MASTERS} lastVoteEpoch 0\n")
 }

@@ -1,5 +1,6 @@
 //! Redis' protocol, as far as tests ask servers for facts.
 
+use std::fmt::Write as _;
 use std::io;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -54,7 +55,7 @@ pub(super) async fn ask(port: u16, commands: &[&[&str]]) -> io::Result<Resp> {
     for command in commands {
         let mut bytes = format!("*{}\r\n", command.len());
         for word in *command {
-            bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            write!(bytes, "${}\r\n{word}\r\n", word.len()).unwrap();
         }
         stream.write_all(bytes.as_bytes()).await?;
         answer = read(&mut stream).await?;

@@ -58,7 +58,7 @@ impl Sentinels {
                 format!("sentinel myid {id}"),
                 format!("sentinel monitor {MASTER} 127.0.0.1 {master} 2"),
                 format!("sentinel down-after-milliseconds {MASTER} 600"),
-                format!("sentinel failover-timeout {MASTER} 4000"),
+                format!("sentinel failover-timeout {MASTER} 1500"),
             ];
             for (other, other_id) in known.iter().filter(|(other, _)| other != port) {
                 lines.push(format!("sentinel known-sentinel {MASTER} 127.0.0.1 {other} {other_id}"));
@@ -127,14 +127,15 @@ impl Sentinels {
         before
     }
 
-    /// Waits for the new master, and until another follows it: only then may it be lost too.
+    /// Waits for the new master, and until another follows it: only then can the next one fail over. A former
+    /// master may take many seconds to.
     async fn moved_from(&self, before: usize) {
         until("another server is the master and has a replica", async || {
             let master = self.master().await;
-            let port = self.servers[master].port.to_string();
             if master == before || self.servers[master].info("role").await.as_deref() != Some("master") {
                 return false;
             }
+            let port = self.servers[master].port.to_string();
             for other in self.servers.iter().filter(|other| other.runs()) {
                 let follows = other.info("master_port").await.as_ref() == Some(&port);
                 if follows && other.info("master_link_status").await.as_deref() == Some("up") {

@@ -56,7 +56,8 @@ impl RedisOptions {
         let mut text = vec![
             "save \"\"".to_owned(),
             "maxmemory-policy noeviction".to_owned(),
-            "repl-diskless-sync-delay 0".to_owned(),
+            // Without a disk a replica would look as if it followed a second before it does.
+            "repl-diskless-sync no".to_owned(),
             "enable-debug-command local".to_owned(),
             format!("maxmemory {}", self.maxmemory),
             format!("appendonly {}", if self.appendonly { "yes" } else { "no" }),
