@@ -154,7 +154,7 @@ fn config(listen: SocketAddr, admin: SocketAddr, terms: &Terms) -> String {
     let Terms { sandbox, store, lease } = terms;
     // A command must be able to fail and be repeated within a lease.
     let times = lease.map_or_else(String::new, |lease| {
-        let (lease, command) = (lease.as_millis(), lease.as_millis() / 4);
+        let (lease, command) = (lease.as_millis(), COMMAND.min(lease / 4).as_millis());
         format!("store.command_timeout = \"{command}ms\"\ncluster.lease_ttl = \"{lease}ms\"")
     });
     let memory = if store.starts_with("memory") { r#"store.memory_limit = "4GiB""# } else { "" };
@@ -188,6 +188,9 @@ filter = "warn"
 "#
     )
 }
+
+/// The default of `store.command_timeout`.
+const COMMAND: Duration = Duration::from_secs(2);
 
 /// The characters of an incarnation on Redis.
 pub(crate) const INCARNATION: usize = 16;
