@@ -8,6 +8,7 @@ mod check_config;
 mod dev;
 mod healthcheck;
 mod key;
+mod migrate;
 mod sandbox;
 mod serve;
 
@@ -29,6 +30,7 @@ Examples:
   rtm-bridge dev                              try it: nothing to install or to configure
   rtm-bridge key new --name crm               make a key for the caller `crm`
   rtm-bridge check-config --config FILE       see all mistakes of a configuration
+  rtm-bridge migrate --config FILE            bring the store on Redis to this version's schema
   rtm-bridge serve --config FILE              run the service
 
 Each command has its own help: rtm-bridge COMMAND --help";
@@ -47,6 +49,7 @@ enum Command {
     Serve(serve::Serve),
     Sandbox(sandbox::Simulate),
     CheckConfig(check_config::CheckConfig),
+    Migrate(migrate::Migrate),
     Key(key::Key),
     Healthcheck(healthcheck::Healthcheck),
 }
@@ -87,6 +90,8 @@ enum Failure {
     NoRandomness,
     #[error(transparent)]
     Unhealthy(#[from] healthcheck::Unhealthy),
+    #[error(transparent)]
+    NotMigrated(#[from] migrate::NotMigrated),
 }
 
 impl Cli {
@@ -97,6 +102,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Sandbox(simulate) => simulate.run(),
             Command::CheckConfig(check) => check.run(),
+            Command::Migrate(migrate) => migrate.run(),
             Command::Key(key) => key.run(),
             Command::Healthcheck(healthcheck) => healthcheck.run(),
         };

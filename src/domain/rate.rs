@@ -46,6 +46,17 @@ impl Window {
             self.0.shrink_to_fit();
         }
     }
+
+    /// The events that are kept, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = Timestamp> {
+        self.0.iter().copied().map(Timestamp::from_millis)
+    }
+}
+
+impl FromIterator<Timestamp> for Window {
+    fn from_iter<I: IntoIterator<Item = Timestamp>>(events: I) -> Self {
+        Self(events.into_iter().map(Timestamp::as_millis).collect())
+    }
 }
 
 fn expired(event: u64, now: Timestamp) -> bool {

@@ -16,6 +16,16 @@ impl Fingerprint {
         let digest = Sha256::digest(id);
         Self(digest.iter().take(8).fold(0, |bits, &byte| bits << 8 | u64::from(byte)))
     }
+
+    /// The fingerprint of these bits, as [`Fingerprint::bits`] gave them.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The 64 bits.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 /// The newest replies, by the fingerprints of their ids. A platform repeats frames after a reconnect (protocol.md
@@ -38,6 +48,14 @@ impl Recent {
     /// The fingerprints, oldest first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Fingerprint> {
         self.0.iter().copied()
+    }
+}
+
+impl FromIterator<Fingerprint> for Recent {
+    fn from_iter<I: IntoIterator<Item = Fingerprint>>(replies: I) -> Self {
+        let mut recent = Self::default();
+        replies.into_iter().for_each(|reply| recent.push(reply));
+        recent
     }
 }
 

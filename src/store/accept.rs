@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::{Incarnation, StoreError};
-use crate::domain::{AcceptedMessage, Message, MessageId, NewMessage};
+use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId, NewMessage};
 
 /// A caller's wish for exactly one message per key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -14,6 +16,23 @@ pub struct Idempotency {
     pub key: Box<str>,
     /// SHA-256 of the body's JSON value after defaults.
     pub body: [u8; 32],
+}
+
+/// Stands for a caller's key in a conversation, at the same size for all keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct KeyDigest(pub(crate) [u8; 32]);
+
+impl Idempotency {
+    /// What stands for the key in this conversation; the same in every version, since stores hold it.
+    pub(crate) fn digest(&self, conversation: &ConversationId) -> KeyDigest {
+        let mut hash = Sha256::new();
+        for part in [conversation.bot.as_str(), conversation.user.as_str(), &self.caller, &self.key] {
+            // With its length in front no part can run into the next.
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        KeyDigest(hash.finalize().0)
+    }
 }
 
 /// A message to accept.

@@ -23,6 +23,7 @@ mod hint;
 mod lease;
 mod memory;
 mod redis;
+mod schema;
 mod write;
 
 use std::sync::Arc;
@@ -37,7 +38,8 @@ pub use fleet::{Fleet, Heartbeat, Peer, Permit};
 pub use hint::Hint;
 pub use lease::{Claim, Claiming, Fence, Incarnation};
 pub use memory::{Memory, MemoryLimits, MemoryStats};
-pub use redis::{Listener, Redis, SetupError};
+pub use redis::{Listener, MigrateError, PrepareError, Redis, Report, SetupError};
+pub use schema::{Foreign, Migration, Migrations, Numbers};
 pub use write::{Change, Open, OpenMessage, Write, Written};
 
 /// A store. Cheap to clone; used from any thread, by futures that stay on theirs.
@@ -53,6 +55,21 @@ impl Store {
     /// The embedded store, empty, by the time of this machine.
     pub fn memory(limits: MemoryLimits) -> Self {
         Self::Memory(Memory::new(limits, Clock::wall()))
+    }
+
+    /// Makes sure that the store has this version's schema, before anything else is asked of it and again when
+    /// it was emptied ([`Fleet::prepared`]). An empty store is set up; one with an older schema is not touched.
+    /// Where another process is migrating it waits for up to 40 s, so do not hold up leases for it; it may be dropped
+    /// at any point.
+    ///
+    /// # Errors
+    /// [`PrepareError`]: nothing may be asked of the store then. Only [`MigrateError::Store`],
+    /// [`MigrateError::Busy`] and [`MigrateError::LockLost`] may pass by themselves.
+    pub async fn prepare(&self) -> Result<(), PrepareError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.prepare().await,
+        }
     }
 
     /// Accepts a message: idempotency, lane, `clientMessageId` and position in one step.

@@ -33,7 +33,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that do I/O or are somebody's framework, and where they may be named.
 const FENCES: &[(&[&str], &[&str])] = &[
     (&["awc"], &["rtm/connector", "rtm/socket", "rtm/grant", "rtm/history", "webhook/sender", "cli"]),
-    (&["redis", "deadpool", "deadpool_redis"], &["store/redis"]),
+    // The client itself comes with the pool: `redis::` is our own module.
+    (&["deadpool", "deadpool_redis"], &["store/redis"]),
     (&["actix_web", "actix_ws", "actix_rt"], &["http", "app", "sandbox", "cli"]),
     // Frames and their codec, which awc's connections speak too.
     (&["actix_http"], &["http", "app", "sandbox", "cli", "rtm/connector", "rtm/socket"]),

@@ -1,5 +1,8 @@
 //! The program from outside: exit codes, and what it says where.
 
+mod migrate;
+mod redis;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -49,11 +52,11 @@ fn config(text: &str) -> (tempfile::TempDir, String) {
 fn help_and_version_are_no_failure() {
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in ["dev", "serve", "sandbox", "check-config", "key", "healthcheck", "Examples:"] {
+    for word in ["dev", "serve", "sandbox", "check-config", "migrate", "key", "healthcheck", "Examples:"] {
         assert!(out.contains(word), "{word}: {out}");
     }
     assert_eq!(run(&["--version"]).1.trim(), format!("rtm-bridge {}", env!("CARGO_PKG_VERSION")));
-    for command in ["dev", "serve", "sandbox", "check-config", "healthcheck"] {
+    for command in ["dev", "serve", "sandbox", "check-config", "migrate", "healthcheck"] {
         let (code, out, _) = run(&[command, "--help"]);
         assert!(code == Some(0) && out.contains("Example"), "{command}: {out}");
     }
@@ -83,7 +86,7 @@ fn a_good_configuration_is_0() {
 #[test]
 fn a_bad_configuration_is_78_with_all_mistakes() {
     let (_dir, file) = config(&CONFIG.replace("memory://", "redis://:hush@h").replace("cs-1", "st-1"));
-    for command in ["check-config", "serve", "healthcheck"] {
+    for command in ["check-config", "serve", "migrate", "healthcheck"] {
         let output = rtm_bridge(&[command, "--config", &file])
             .env("RTM_BRIDGE__BOTS__SUPPORT__QUIET", "never")
             .output()

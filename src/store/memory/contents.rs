@@ -4,17 +4,15 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use super::conversation::Conversation;
 use super::lease::Lease;
 use super::{MemoryLimits, expiry, weight};
 use crate::domain::{
     AcceptedMessage, ConversationId, Entry, EntryBody, Message, MessageId, Outcome, Progress, Timestamp,
 };
+use crate::store::accept::KeyDigest;
 use crate::store::{
-    Accept, AcceptError, Accepted, Change, Fence, Idempotency, Incarnation, Open, OpenMessage, StoreError,
-    Write,
+    Accept, AcceptError, Accepted, Change, Fence, Incarnation, Open, OpenMessage, StoreError, Write,
 };
 
 /// One partition.
@@ -50,22 +48,6 @@ pub(super) struct End {
     pub(super) seq: u64,
 }
 
-/// Stands for a caller's key in a conversation, at the same size for all keys.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct KeyDigest([u8; 32]);
-
-impl KeyDigest {
-    fn of(conversation: &ConversationId, key: &Idempotency) -> Self {
-        let mut hash = Sha256::new();
-        for part in [conversation.bot.as_str(), conversation.user.as_str(), &key.caller, &key.key] {
-            // With its length in front no part can run into the next.
-            hash.update(part.len().to_le_bytes());
-            hash.update(part);
-        }
-        Self(hash.finalize().0)
-    }
-}
-
 impl Contents {
     /// Whether a message may be accepted; `Some` where it was before.
     pub(super) fn judge(
@@ -85,7 +67,7 @@ impl Contents {
             };
         }
         if let Some(key) = &accept.idempotency
-            && let Some(&id) = self.keys.get(&KeyDigest::of(conversation, key))
+            && let Some(&id) = self.keys.get(&key.digest(conversation))
             && let Some(first) = self.kept(id, now)
         {
             let same = first.key.is_some_and(|(_, body)| body == key.body);
@@ -116,7 +98,7 @@ impl Contents {
         let Accept { id, message: mut new, idempotency, by, watched, .. } = accept;
         // What expired under this id but was not yet swept.
         self.remove_message(id);
-        let key = idempotency.map(|key| (KeyDigest::of(&new.conversation, &key), key.body));
+        let key = idempotency.map(|key| (key.digest(&new.conversation), key.body));
         // One copy of the names serves all messages of the conversation.
         if let Some((names, _)) = self.conversations.get_key_value(&new.conversation) {
             new.conversation = names.clone();

@@ -1,17 +1,37 @@
 //! The store on Redis.
+//!
+//! Each operation of the contract is one script on keys of one hash tag (`keys`, `scripts`), so that it happens as
+//! a whole and on one server of a cluster. Scripts move bytes and count; what the bytes mean is known here
+//! (`codec`). What it does not know: how Redis is reached, and what its refusals mean (`wire`).
 
+mod accept;
+mod answer;
+mod codec;
+mod fleet;
+#[cfg_attr(not(test), expect(dead_code, reason = "the listener will call it"))]
+mod hint;
+mod keys;
+mod lease;
+mod migrate;
+mod read;
 mod script;
+mod scripts;
+#[cfg(test)]
+mod tests;
 mod wire;
+mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use self::answer::Answer;
+use self::keys::Keys;
+use self::script::{Call, Script};
 use crate::config;
-use crate::domain::{BotName, ConversationId, Entry, Message, MessageId, Partition, Timestamp};
-use crate::store::{
-    Accept, AcceptError, Accepted, Claim, Claiming, Fence, Fleet, Heartbeat, Hint, Incarnation, Open, Permit,
-    Refusal, StoreError, Write, Written,
-};
+use crate::store::{Hint, Incarnation, StoreError};
+
+pub use migrate::{MigrateError, PrepareError, Report};
 
 /// Why the store could not be set up. Nothing was connected to yet.
 #[derive(Debug, thiserror::Error)]
@@ -21,101 +41,66 @@ pub enum SetupError {
     Url(#[source] deadpool_redis::redis::RedisError),
 }
 
+/// How long a journal is kept after its last entry, and an idle conversation after its last change.
+const JOURNAL_TTL: Duration = Duration::from_hours(24);
+/// Entries of one journal.
+const JOURNAL_ENTRIES: usize = 1000;
+/// Bytes of one journal, by [`crate::domain::Entry::weight`].
+const JOURNAL_BYTES: usize = 4 * 1024 * 1024;
+
 /// The store on Redis. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Redis {
-    wire: Arc<wire::Wire>,
+pub struct Redis(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    wire: wire::Wire,
+    keys: Keys,
+    message_ttl: Duration,
+    /// Whether so much of the server's memory is used that nothing more is accepted.
+    full: Arc<AtomicBool>,
+    /// See [`Redis::skew`].
+    skew: AtomicU64,
 }
 
-const AWAY: StoreError = StoreError::Unavailable(Refusal::Unreachable);
-
-#[expect(clippy::unused_async, reason = "to be built")]
-#[expect(clippy::missing_errors_doc, reason = "see Store")]
-#[expect(missing_docs, reason = "see Store")]
 impl Redis {
     /// The store that the configuration names. Connects with the first operation.
-    pub fn new(_options: &config::Store) -> Result<Self, SetupError> {
-        let wire = wire::Wire::new("redis://127.0.0.1:6379", Duration::from_secs(2))?;
-        Ok(Self { wire: Arc::new(wire) })
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn new(options: &config::Store) -> Result<Self, SetupError> {
+        Ok(Self(Arc::new(Inner {
+            wire: wire::Wire::new(options)?,
+            keys: Keys::new(&options.key_prefix),
+            message_ttl: options.message_ttl,
+            full: Arc::default(),
+            skew: AtomicU64::new(0),
+        })))
     }
-    pub async fn accept(&self, _accept: Accept) -> Result<Accepted, AcceptError> {
-        let _ = &self.wire;
-        Err(AWAY.into())
+
+    /// For tests: the store's clock is that much ahead of the server's. What expires does so by the server's.
+    pub fn skew(&self, by: Duration) {
+        self.0.skew.store(millis(by), Ordering::Relaxed);
     }
-    pub async fn message(
-        &self,
-        _conversation: &ConversationId,
-        _id: MessageId,
-        _watcher: Option<Incarnation>,
-    ) -> Result<Option<Message>, StoreError> {
-        Err(AWAY)
-    }
-    pub async fn claim(
-        &self,
-        _partition: Partition,
-        _incarnation: Incarnation,
-        _lease: Duration,
-        _claiming: Claiming,
-    ) -> Result<Claim, StoreError> {
-        Err(AWAY)
-    }
-    pub async fn renew(
-        &self,
-        _partition: Partition,
-        _fence: Fence,
-        _lease: Duration,
-    ) -> Result<Timestamp, StoreError> {
-        Err(AWAY)
-    }
-    pub async fn release(&self, _partition: Partition, _fence: Fence) -> Result<(), StoreError> {
-        Err(AWAY)
-    }
-    pub async fn ready(
-        &self,
-        _partition: Partition,
-        _fence: Fence,
-        _warm: bool,
-    ) -> Result<Vec<ConversationId>, StoreError> {
-        Err(AWAY)
-    }
-    pub async fn open(
-        &self,
-        _fence: Fence,
-        _conversation: &ConversationId,
-    ) -> Result<(Open, Timestamp), StoreError> {
-        Err(AWAY)
-    }
-    pub async fn write(
-        &self,
-        _fence: Fence,
-        _conversation: &ConversationId,
-        _write: &Write,
-    ) -> Result<Written, StoreError> {
-        Err(AWAY)
-    }
-    pub async fn journal(
-        &self,
-        _conversation: &ConversationId,
-        _after: u64,
-        _limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        Err(AWAY)
-    }
-    pub async fn heartbeat(&self, _heartbeat: &Heartbeat) -> Result<Fleet, StoreError> {
-        Err(AWAY)
-    }
-    pub async fn leave(&self, _incarnation: Incarnation) -> Result<(), StoreError> {
-        Err(AWAY)
-    }
-    pub async fn permit(&self, _bot: &BotName, _limit: u32, _token: u64) -> Result<Permit, StoreError> {
-        Err(AWAY)
-    }
+
+    /// What is hinted to a replica from now on.
     pub fn listen(&self, incarnation: Incarnation) -> Listener {
         Listener { incarnation }
     }
-    pub async fn now(&self) -> Result<Timestamp, StoreError> {
-        Err(AWAY)
+
+    /// A call of a script; its first argument is what tests add to the clock.
+    fn call<'a>(&self, script: &'a Script, keys: &[&str]) -> Call<'a> {
+        script.call(keys).arg(self.0.skew.load(Ordering::Relaxed))
     }
+
+    async fn run(&self, call: Call<'_>) -> Result<Answer, StoreError> {
+        Ok(Answer::read(self.0.wire.run(call).await?)?)
+    }
+}
+
+/// A span as scripts take it.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The hints of one replica.

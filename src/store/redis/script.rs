@@ -5,6 +5,8 @@
 
 use deadpool_redis::redis::{Arg, Cmd, Script as Hashed, ToRedisArgs};
 
+use crate::store::Fence;
+
 /// One script.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -43,6 +45,11 @@ impl Call<'_> {
     pub(super) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
         self.cmd.arg(arg);
         self
+    }
+
+    /// Adds what an owner proves itself with.
+    pub(super) fn fence(self, fence: Fence) -> Self {
+        self.arg(fence.incarnation.to_string()).arg(fence.epoch)
     }
 
     /// By the script's hash.

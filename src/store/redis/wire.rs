@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::SetupError;
 use super::script::Call;
+use crate::config::{self, RedisServers, StoreUrl, Topology};
 use crate::store::{Refusal, StoreError};
 
 thread_local! {
@@ -26,8 +27,13 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, SetupError> {
-        Ok(Self { number: fastrand::u64(..), url: url.to_owned(), timeout })
+    pub(super) fn new(options: &config::Store) -> Result<Self, SetupError> {
+        let StoreUrl::Redis(RedisServers { topology: Topology::Alone(address), database, .. }) = &options.url
+        else {
+            return Err(SetupError::Url((ErrorKind::InvalidClientConfig, "only redis:// yet").into()));
+        };
+        let url = format!("redis://{}:{}/{database}", address.host, address.port);
+        Ok(Self { number: fastrand::u64(..), url, timeout: options.command_timeout })
     }
 
     /// Runs a script.
@@ -44,9 +50,11 @@ impl Wire {
 
     async fn eval(&self, call: &Call<'_>) -> Result<Value, RedisError> {
         let mut connection = self.connection().await?;
-        match connection.req_packed_command(call.by_hash()).await {
+        // What the server refuses is a value at first.
+        let answer = connection.req_packed_command(call.by_hash()).await.and_then(Value::extract_error);
+        match answer {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                connection.req_packed_command(&call.by_text()).await
+                connection.req_packed_command(&call.by_text()).await.and_then(Value::extract_error)
             }
             result => result,
         }
@@ -56,6 +64,10 @@ impl Wire {
         if let Some(held) = HELD.with_borrow(|held| held.get(&self.number).cloned()) {
             return Ok(held);
         }
+        Box::pin(self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let manager = Manager::new_with_config(self.url.as_str(), config)?;
         let pool = Pool::builder(manager).max_size(1).build().map_err(|_| unexpected())?;

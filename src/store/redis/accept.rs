@@ -1,0 +1,80 @@
+//! Accepting a message.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Redis;
+use super::answer::Answer;
+use super::codec::{self, Corrupt, Stamp};
+use super::keys;
+use super::scripts::SCRIPTS;
+use crate::domain::{MessageId, NewMessage, Partition};
+use crate::store::{Accept, AcceptError, Accepted, Refusal, StoreError};
+
+impl Redis {
+    /// Accepts a message; see [`crate::store::Store::accept`].
+    ///
+    /// # Errors
+    /// [`AcceptError`].
+    pub async fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
+        let Accept { id, message: new, idempotency, max_open, by, watched } = accept;
+        let partition = self.0.keys.partition(Partition::of(&new.conversation));
+        let (lease, ready) = (partition.lease(), partition.ready());
+        let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
+        let key = idempotency.map(|key| (keys::digest(key.digest(&new.conversation)), key.body));
+        let key_name = key.as_ref().map(|(digest, _)| partition.key_of(digest));
+        let body = codec::new_message(&new)?;
+
+        let mut keys = vec![&*lease, &*ready, &*conversation, &*message];
+        keys.extend(key_name.as_deref());
+        let mut call = self
+            .call(&SCRIPTS.accept, &keys)
+            .arg(new.conversation.to_string())
+            .arg(id.to_string())
+            .arg(&body)
+            .arg(max_open)
+            .arg(u8::from(self.0.full.load(Ordering::Relaxed)))
+            .arg(by.to_string())
+            .arg(u8::from(watched))
+            .arg(self.0.keys.replica_channels());
+        if let Some((digest, body)) = &key {
+            call = call.arg(digest).arg(body.as_slice());
+        }
+
+        let answer = match self.run(call).await {
+            // Unlike an owner's writes an accept is refused when there is no room.
+            Err(StoreError::Unavailable(Refusal::OutOfMemory)) => return Err(AcceptError::Full),
+            answered => answered?,
+        };
+        told(answer, id, new)
+    }
+}
+
+/// What the script answered.
+fn told(answer: Answer, id: MessageId, new: NewMessage) -> Result<Accepted, AcceptError> {
+    let (word, mut rest) = answer.parts();
+    match word.as_slice() {
+        b"NEW" => {
+            let stamp = Stamp {
+                position: rest.number()?,
+                client_message_id: rest.number()?,
+                accepted_at: rest.time()?,
+            };
+            Ok(Accepted::New(Arc::new(stamp.on(id, new))))
+        }
+        b"REPLAYED" => {
+            let id = codec::id(&rest.text()?)?;
+            Ok(Accepted::Replayed(codec::message(&new.conversation, id, rest.values()?.pairs())?))
+        }
+        b"MISMATCH" => Err(AcceptError::IdempotencyMismatch),
+        b"LANE" => Err(AcceptError::LaneFull(usize::try_from(rest.number()?).unwrap_or(usize::MAX))),
+        b"FULL" => Err(AcceptError::Full),
+        _ => Err(Corrupt("the answer to an accept").into()),
+    }
+}
+
+impl From<Corrupt> for AcceptError {
+    fn from(corrupt: Corrupt) -> Self {
+        Self::Store(corrupt.into())
+    }
+}

@@ -1,0 +1,72 @@
+//! Entries of the journal: `AT WEIGHT BODY`, under a letter for their kind.
+//!
+//! The weight stands there so that the script that trims can count without reading the body.
+
+use serde_json::value::RawValue;
+
+use super::{Corrupt, outcome, reply, time, word};
+use crate::domain::{Entry, EntryBody, MessageId, Timestamp};
+
+const WHAT: Corrupt = Corrupt("an entry of a journal");
+
+/// An entry as the write script takes it.
+#[derive(Debug)]
+pub(in super::super) struct Told {
+    /// The letter.
+    pub(in super::super) kind: &'static str,
+    /// The message that it belongs to.
+    pub(in super::super) message: Option<MessageId>,
+    /// `AT WEIGHT BODY`
+    pub(in super::super) text: Vec<u8>,
+}
+
+/// Writes an entry.
+pub(in super::super) fn tell(entry: &Entry) -> Result<Told, Corrupt> {
+    let mut text = format!("{} {} ", entry.at.as_millis(), entry.weight()).into_bytes();
+    let (kind, message) = match &entry.body {
+        EntryBody::Reply(said) => {
+            reply::write(said, &mut text)?;
+            ("r", said.in_reply_to)
+        }
+        EntryBody::Ended { message, outcome } => {
+            outcome::write(*message, outcome, &mut text)?;
+            ("e", Some(*message))
+        }
+        EntryBody::UserMessage(raw) => {
+            text.extend_from_slice(raw.get().as_bytes());
+            ("u", None)
+        }
+        EntryBody::Platform(raw) => {
+            text.extend_from_slice(raw.get().as_bytes());
+            ("p", None)
+        }
+    };
+    Ok(Told { kind, message, text })
+}
+
+/// Reads an entry of this kind that stands at this place.
+pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<Entry, Corrupt> {
+    let (at, body) = stamped(text)?;
+    let raw = || {
+        let text = str::from_utf8(body).map_err(|_| WHAT)?;
+        RawValue::from_string(text.to_owned()).map_err(|_| WHAT)
+    };
+    let body = match kind {
+        b"r" => EntryBody::Reply(reply::read(seq, body)?.into()),
+        b"e" => {
+            let (message, outcome) = outcome::read(body)?;
+            EntryBody::Ended { message, outcome }
+        }
+        b"u" => EntryBody::UserMessage(raw()?),
+        b"p" => EntryBody::Platform(raw()?),
+        _ => return Err(WHAT),
+    };
+    Ok(Entry { seq, at, body })
+}
+
+/// The time of an entry, and its body.
+pub(super) fn stamped(text: &[u8]) -> Result<(Timestamp, &[u8]), Corrupt> {
+    let (at, rest) = word(text).ok_or(WHAT)?;
+    let (_weight, body) = word(rest).ok_or(WHAT)?;
+    Ok((time(at)?, body))
+}

@@ -1,0 +1,186 @@
+//! Messages: what was accepted, and the hash that it and its turn are kept in.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Corrupt, entry, is_default, number, reply, time, word};
+use crate::domain::{
+    AcceptedMessage, Attachment, Callback, Content, ConversationId, EntryBody, JsonObject, Message,
+    MessageId, NewMessage, Progress, Resend, SessionRequest, Timestamp, TraceId, TurnRules,
+};
+
+const WHAT: Corrupt = Corrupt("an accepted message");
+
+#[derive(Serialize, Deserialize)]
+struct Kept<'a> {
+    #[serde(rename = "t", borrow)]
+    text: Cow<'a, str>,
+    #[serde(rename = "d", borrow, default, skip_serializing_if = "Option::is_none")]
+    display_text: Option<Cow<'a, str>>,
+    #[serde(rename = "f", borrow, default, skip_serializing_if = "Vec::is_empty")]
+    attachments: Vec<KeptFile<'a>>,
+    #[serde(rename = "cd", borrow, default, skip_serializing_if = "Option::is_none")]
+    custom_data: Option<&'a RawValue>,
+    #[serde(rename = "mt", borrow, default, skip_serializing_if = "Option::is_none")]
+    meta_tags: Option<&'a RawValue>,
+    #[serde(rename = "me", borrow, default, skip_serializing_if = "Option::is_none")]
+    meta: Option<&'a RawValue>,
+    #[serde(rename = "s", default, skip_serializing_if = "is_default")]
+    session: SessionRequest,
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    expect_replies: Option<u64>,
+    #[serde(rename = "q", default, skip_serializing_if = "Option::is_none")]
+    quiet_ms: Option<u64>,
+    #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
+    deadline_ms: Option<u64>,
+    #[serde(rename = "r", default, skip_serializing_if = "is_default")]
+    resend: Resend,
+    #[serde(rename = "cb", borrow, default, skip_serializing_if = "Option::is_none")]
+    callback: Option<Cow<'a, str>>,
+    /// 32 hexadecimal digits.
+    #[serde(rename = "tr", borrow, default, skip_serializing_if = "Option::is_none")]
+    trace: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptFile<'a> {
+    #[serde(rename = "i", borrow)]
+    id: Cow<'a, str>,
+    #[serde(rename = "n", borrow, default, skip_serializing_if = "Option::is_none")]
+    name: Option<Cow<'a, str>>,
+    #[serde(rename = "t", borrow, default, skip_serializing_if = "Option::is_none")]
+    kind: Option<Cow<'a, str>>,
+}
+
+/// What the accept script adds to a new message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Stamp {
+    pub(in super::super) position: u64,
+    pub(in super::super) client_message_id: u64,
+    pub(in super::super) accepted_at: Timestamp,
+}
+
+impl Stamp {
+    /// The message that was stamped.
+    pub(in super::super) fn on(self, id: MessageId, new: NewMessage) -> AcceptedMessage {
+        let Self { position, client_message_id, accepted_at } = self;
+        AcceptedMessage { id, position, client_message_id, accepted_at, new }
+    }
+}
+
+/// A new message; who talks to whom is not in it, since its key and its conversation's field say so.
+pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt> {
+    let content = &new.content;
+    let file = |file: &'_ Attachment| KeptFile {
+        id: Cow::Owned(file.file_id.to_string()),
+        name: file.file_name.as_deref().map(|name| Cow::Owned(name.to_owned())),
+        kind: file.file_type.as_deref().map(|kind| Cow::Owned(kind.to_owned())),
+    };
+    let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let kept = Kept {
+        text: Cow::Borrowed(content.text()),
+        display_text: content.display_text.as_deref().map(Cow::Borrowed),
+        attachments: content.attachments.iter().map(file).collect(),
+        custom_data: content.custom_data.as_ref().map(JsonObject::raw),
+        meta_tags: content.meta_tags.as_ref().map(JsonObject::raw),
+        meta: content.meta.as_ref().map(JsonObject::raw),
+        session: new.session,
+        expect_replies: new.rules.expect_replies().map(|replies| replies as u64),
+        quiet_ms: new.rules.quiet().map(millis),
+        deadline_ms: new.rules.deadline().map(millis),
+        resend: new.resend,
+        callback: new.callback.as_ref().map(|callback| Cow::Borrowed(&*callback.url)),
+        trace: (new.trace != TraceId::default()).then(|| Cow::Owned(new.trace.to_string())),
+    };
+    serde_json::to_vec(&kept).map_err(|_| WHAT)
+}
+
+/// An accepted message: position, `clientMessageId` and time, then what was posted.
+pub(in super::super) fn accepted(
+    conversation: ConversationId,
+    id: MessageId,
+    bytes: &[u8],
+) -> Result<AcceptedMessage, Corrupt> {
+    let (position, rest) = word(bytes).ok_or(WHAT)?;
+    let (client_message_id, rest) = word(rest).ok_or(WHAT)?;
+    let (accepted_at, body) = word(rest).ok_or(WHAT)?;
+    let stamp = Stamp {
+        position: number(position)?,
+        client_message_id: number(client_message_id)?,
+        accepted_at: time(accepted_at)?,
+    };
+    let kept: Kept<'_> = serde_json::from_slice(body).map_err(|_| WHAT)?;
+    let object =
+        |raw: Option<&RawValue>| raw.map(|raw| JsonObject::new(raw.to_owned()).map_err(|_| WHAT)).transpose();
+    let boxed = |text: Option<Cow<'_, str>>| text.map(|text| text.into_owned().into_boxed_str());
+    let mut content = Content::new(kept.text).map_err(|_| WHAT)?;
+    content.display_text = boxed(kept.display_text);
+    content.attachments = kept
+        .attachments
+        .into_iter()
+        .map(|file| Attachment {
+            file_id: file.id.into(),
+            file_name: boxed(file.name),
+            file_type: boxed(file.kind),
+        })
+        .collect();
+    content.custom_data = object(kept.custom_data)?;
+    content.meta_tags = object(kept.meta_tags)?;
+    content.meta = object(kept.meta)?;
+    let trace = kept.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
+    let new = NewMessage {
+        conversation,
+        content,
+        session: kept.session,
+        rules: TurnRules::new(kept.expect_replies, kept.quiet_ms, kept.deadline_ms).map_err(|_| WHAT)?,
+        resend: kept.resend,
+        callback: kept.callback.map(|url| Callback { url: url.into() }),
+        trace: trace.transpose()?.unwrap_or_default(),
+    };
+    Ok(stamp.on(id, new))
+}
+
+/// A message as it stands, from the fields of its hash.
+pub(in super::super) fn message<B: AsRef<[u8]>>(
+    conversation: &ConversationId,
+    id: MessageId,
+    fields: impl Iterator<Item = Result<(B, B), Corrupt>>,
+) -> Result<Message, Corrupt> {
+    let mut stored = None;
+    let mut progress = Progress::default();
+    for field in fields {
+        let (field, value) = field?;
+        let value = value.as_ref();
+        match field.as_ref() {
+            b"a" => stored = Some(accepted(conversation.clone(), id, value)?),
+            b"p" => signs(value, &mut progress)?,
+            b"o" => {
+                let end = entry(b"e", 0, value)?;
+                if let EntryBody::Ended { outcome, .. } = end.body {
+                    (progress.ended_at, progress.outcome) = (Some(end.at), Some(outcome));
+                }
+            }
+            [b'r', place @ ..] if !place.is_empty() => {
+                let (_, body) = entry::stamped(value)?;
+                progress.replies.push(Arc::new(reply::read(number(place)?, body)?));
+            }
+            _ => {}
+        }
+    }
+    progress.replies.sort_unstable_by_key(|reply| reply.seq);
+    let accepted = Arc::new(stored.ok_or(WHAT)?);
+    Ok(Message { accepted, progress })
+}
+
+/// The times of the first signs, each of which may be missing: `sent,acked,reply`.
+fn signs(bytes: &[u8], progress: &mut Progress) -> Result<(), Corrupt> {
+    let mut times = bytes
+        .split(|&byte| byte == b',')
+        .map(|digits| (!digits.is_empty()).then(|| time(digits)).transpose());
+    let mut next = || times.next().unwrap_or(Err(Corrupt("a message's progress")));
+    (progress.sent_at, progress.acked_at, progress.first_reply_at) = (next()?, next()?, next()?);
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The record of a conversation. Every idle conversation has one, so it is kept small.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use super::{Corrupt, id, is_default};
+use crate::domain::{Fingerprint, LastTurn, Recent, Record, Timestamp, Window};
+
+const WHAT: Corrupt = Corrupt("the record of a conversation");
+
+#[derive(Serialize, Deserialize)]
+struct Kept<'a> {
+    #[serde(rename = "s", default, skip_serializing_if = "is_default")]
+    seq: u64,
+    #[serde(rename = "w", default, skip_serializing_if = "is_default")]
+    write: u64,
+    #[serde(rename = "c", default, skip_serializing_if = "Option::is_none")]
+    connected_at: Option<u64>,
+    #[serde(rename = "d", borrow, default, skip_serializing_if = "Option::is_none")]
+    session_done: Option<Cow<'a, str>>,
+    #[serde(rename = "p", borrow, default, skip_serializing_if = "Option::is_none")]
+    last_platform_message: Option<Cow<'a, str>>,
+    /// Eight bytes each, big-endian, in Base64: half of what their digits would take.
+    #[serde(rename = "f", borrow, default, skip_serializing_if = "is_default")]
+    recent: Cow<'a, str>,
+    #[serde(rename = "i", borrow, default, skip_serializing_if = "Option::is_none")]
+    session_id: Option<Cow<'a, str>>,
+    #[serde(rename = "t", borrow, default, skip_serializing_if = "Option::is_none")]
+    last_turn: Option<(Cow<'a, str>, u64)>,
+    #[serde(rename = "a", default, skip_serializing_if = "is_default")]
+    agent: bool,
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    blocked_until: Option<u64>,
+    /// Each as the step from the one before.
+    #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
+    sends: Vec<i64>,
+}
+
+/// Writes a record.
+pub(in super::super) fn record(record: &Record) -> Result<Vec<u8>, Corrupt> {
+    let recent: Vec<u8> = record.recent.iter().flat_map(|reply| reply.bits().to_be_bytes()).collect();
+    let steps = record.sends.iter().scan(0_u64, |last, at| {
+        let at = at.as_millis();
+        let step = at.wrapping_sub(*last).cast_signed();
+        *last = at;
+        Some(step)
+    });
+    let kept = Kept {
+        seq: record.seq,
+        write: record.write,
+        connected_at: record.connected_at.map(Timestamp::as_millis),
+        session_done: record.session_done.map(|id| Cow::Owned(id.to_string())),
+        last_platform_message: record.last_platform_message.as_deref().map(Cow::Borrowed),
+        recent: Cow::Owned(URL_SAFE_NO_PAD.encode(recent)),
+        session_id: record.session_id.as_deref().map(Cow::Borrowed),
+        last_turn: record
+            .last_turn
+            .map(|turn| (Cow::Owned(turn.message.to_string()), turn.ended_at.as_millis())),
+        agent: record.agent,
+        blocked_until: record.blocked_until.map(Timestamp::as_millis),
+        sends: steps.collect(),
+    };
+    serde_json::to_vec(&kept).map_err(|_| WHAT)
+}
+
+/// Reads a record.
+pub(in super::super) fn read_record(bytes: &[u8]) -> Result<Record, Corrupt> {
+    let kept: Kept<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+    let recent = URL_SAFE_NO_PAD.decode(kept.recent.as_bytes()).map_err(|_| WHAT)?;
+    let (recent, []) = recent.as_chunks::<8>() else { return Err(WHAT) };
+    let recent: Recent =
+        recent.iter().map(|bytes| Fingerprint::from_bits(u64::from_be_bytes(*bytes))).collect();
+    let sends: Window = kept
+        .sends
+        .into_iter()
+        .scan(0_u64, |last, step| {
+            *last = last.wrapping_add(step.cast_unsigned());
+            Some(Timestamp::from_millis(*last))
+        })
+        .collect();
+    let last_turn = kept.last_turn.map(|(message, ended_at)| {
+        Ok(LastTurn { message: id(&message)?, ended_at: Timestamp::from_millis(ended_at) })
+    });
+    Ok(Record {
+        seq: kept.seq,
+        write: kept.write,
+        connected_at: kept.connected_at.map(Timestamp::from_millis),
+        session_done: kept.session_done.map(|text| id(&text)).transpose()?,
+        last_platform_message: kept.last_platform_message.map(Into::into),
+        recent,
+        session_id: kept.session_id.map(Into::into),
+        last_turn: last_turn.transpose()?,
+        agent: kept.agent,
+        blocked_until: kept.blocked_until.map(Timestamp::from_millis),
+        sends,
+    })
+}

@@ -1,0 +1,70 @@
+//! Replies. The place in the journal stands beside them.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Corrupt, id, is_default};
+use crate::domain::{Correlation, Reply, Timestamp};
+
+const WHAT: Corrupt = Corrupt("a reply");
+
+#[derive(Serialize, Deserialize)]
+struct Kept<'a> {
+    #[serde(rename = "m", borrow, default, skip_serializing_if = "Option::is_none")]
+    message_id: Option<Cow<'a, str>>,
+    #[serde(rename = "i", borrow, default, skip_serializing_if = "Option::is_none")]
+    in_reply_to: Option<Cow<'a, str>>,
+    #[serde(rename = "c", borrow)]
+    correlation: Cow<'a, str>,
+    #[serde(rename = "l", default, skip_serializing_if = "is_default")]
+    late: bool,
+    #[serde(rename = "t", borrow, default)]
+    text: Cow<'a, str>,
+    #[serde(rename = "a", default, skip_serializing_if = "is_default")]
+    agent: bool,
+    #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
+    created_on: Option<u64>,
+    #[serde(rename = "e", borrow)]
+    event: &'a RawValue,
+}
+
+/// Writes a reply.
+pub(super) fn write(reply: &Reply, into: &mut Vec<u8>) -> Result<(), Corrupt> {
+    let kept = Kept {
+        message_id: reply.message_id.as_deref().map(Cow::Borrowed),
+        in_reply_to: reply.in_reply_to.map(|id| Cow::Owned(id.to_string())),
+        correlation: Cow::Borrowed(reply.correlation.as_str()),
+        late: reply.late,
+        text: Cow::Borrowed(&reply.text),
+        agent: reply.agent,
+        created_on: reply.created_on.map(Timestamp::as_millis),
+        event: &reply.event,
+    };
+    serde_json::to_writer(into, &kept).map_err(|_| WHAT)
+}
+
+/// Reads a reply that stands at this place.
+pub(super) fn read(seq: u64, bytes: &[u8]) -> Result<Reply, Corrupt> {
+    let kept: Kept<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+    Ok(Reply {
+        seq,
+        message_id: kept.message_id.map(Into::into),
+        in_reply_to: kept.in_reply_to.map(|text| id(&text)).transpose()?,
+        correlation: correlation(&kept.correlation)?,
+        late: kept.late,
+        text: kept.text.into(),
+        agent: kept.agent,
+        created_on: kept.created_on.map(Timestamp::from_millis),
+        event: kept.event.to_owned(),
+    })
+}
+
+fn correlation(word: &str) -> Result<Correlation, Corrupt> {
+    use Correlation::{Exact, History, Unsolicited, Window};
+    [Exact, Window, History, Unsolicited]
+        .into_iter()
+        .find(|correlation| correlation.as_str() == word)
+        .ok_or(WHAT)
+}

@@ -1,0 +1,60 @@
+//! Hints as they are published: a letter for the kind, then netstrings.
+
+use std::sync::Arc;
+
+use super::codec::{self, Corrupt};
+use crate::store::Hint;
+
+const WHAT: Corrupt = Corrupt("a hint");
+
+/// What a replica is told; `None`, with a line in the log, where it cannot be read. A hint may be lost anyway.
+pub(super) fn decode(payload: &[u8]) -> Option<Hint> {
+    read(payload).inspect_err(|error| tracing::warn!(%error, "a hint is passed over")).ok()
+}
+
+fn read(payload: &[u8]) -> Result<Hint, Corrupt> {
+    let (kind, rest) = payload.split_first().ok_or(WHAT)?;
+    let mut parts = Parts(rest);
+    Ok(match kind {
+        b'A' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            let id = codec::id(parts.text()?)?;
+            Hint::Accepted(Arc::new(codec::accepted(conversation, id, parts.bytes()?)?))
+        }
+        b'W' => Hint::Woken(codec::conversation(parts.text()?)?),
+        b'E' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            let id = codec::id(parts.text()?)?;
+            Hint::Ended(codec::message(&conversation, id, parts.pairs())?)
+        }
+        b'L' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            Hint::EndedLarge { conversation, id: codec::id(parts.text()?)? }
+        }
+        b'F' => Hint::Fleet,
+        b'B' => Hint::Echo(codec::number(parts.bytes()?)?),
+        _ => return Err(WHAT),
+    })
+}
+
+/// Netstrings, one after the other.
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Parts<'a> {
+    fn bytes(&mut self) -> Result<&'a [u8], Corrupt> {
+        let colon = self.0.iter().position(|&byte| byte == b':').ok_or(WHAT)?;
+        let (digits, rest) = self.0.split_at(colon);
+        let length = usize::try_from(codec::number(digits)?).map_err(|_| WHAT)?;
+        let (part, rest) = rest.get(1..).and_then(|rest| rest.split_at_checked(length)).ok_or(WHAT)?;
+        self.0 = rest;
+        Ok(part)
+    }
+
+    fn text(&mut self) -> Result<&'a str, Corrupt> {
+        str::from_utf8(self.bytes()?).map_err(|_| WHAT)
+    }
+
+    fn pairs(mut self) -> impl Iterator<Item = Result<(&'a [u8], &'a [u8]), Corrupt>> {
+        std::iter::from_fn(move || (!self.0.is_empty()).then(|| Ok((self.bytes()?, self.bytes()?))))
+    }
+}

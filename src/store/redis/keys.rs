@@ -1,0 +1,134 @@
+//! The names in Redis. What belongs to one partition stands under one hash tag, so that one script may touch it.
+//!
+//! `P` is `PREFIX:{pN}:`. The scripts name messages and idempotency keys themselves, from `P` and an id.
+//!
+//! | key | type | what |
+//! | --- | --- | --- |
+//! | `P lease` | hash | `o` the owner's incarnation, empty when released; `e` epoch; `u` until. Never expires |
+//! | `P ready` | set | conversations with open messages, as `bot/user` |
+//! | `P warm` | sorted set | conversations by [`crate::store::Write::warm_until`] |
+//! | `P c:bot/user` | hash | `r` record; `w` number of the last write, with `!` where it lost a message; `n` next position and last `clientMessageId`; `l` lane: the head's time and the ids, empty when nothing is open; `b` weight of the journal |
+//! | `P m:ID` | hash | `c` conversation; `a` what was accepted, after position, `clientMessageId` and time; `p` times of sent, acknowledged, first reply; `rN` replies and `o` end as in the journal; `d` its key's digest; `w` incarnations to hint at the end |
+//! | `P k:DIGEST` | string | idempotency key: the message's id, then SHA-256 of the body |
+//! | `P j:bot/user` | stream | journal: ids `PLACE-0`, one field by kind (`r e u p`): time, weight, body |
+//! | `PREFIX:{fleet}:replicas` | sorted set | incarnation and name, by the last heartbeat |
+//! | `PREFIX:{fleet}:bots` | hash | the same -> its bots |
+//! | `PREFIX:{fleet}:connects:BOT` | sorted set | connects of the last minute |
+//! | `PREFIX:schema` | hash | the migrations that ran |
+//!
+//! Channels: `PREFIX:replica:INCARNATION` and `PREFIX:fleet`.
+
+use std::fmt::Display;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::domain::{BotName, ConversationId, MessageId, Partition};
+use crate::store::Incarnation;
+use crate::store::accept::KeyDigest;
+
+/// The names that begin with one prefix.
+#[derive(Debug)]
+pub(super) struct Keys {
+    prefix: Box<str>,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The prefix itself.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The names of one partition.
+    pub(super) fn partition(&self, partition: Partition) -> PartitionKeys {
+        PartitionKeys(format!("{}:{{{partition}}}:", self.prefix))
+    }
+
+    /// The sorted set of the heartbeats.
+    pub(super) fn replicas(&self) -> String {
+        format!("{}:{{fleet}}:replicas", self.prefix)
+    }
+
+    /// The hash of what bots the replicas know.
+    pub(super) fn bots(&self) -> String {
+        format!("{}:{{fleet}}:bots", self.prefix)
+    }
+
+    /// The connects of a bot.
+    pub(super) fn connects(&self, bot: &BotName) -> String {
+        format!("{}:{{fleet}}:connects:{bot}", self.prefix)
+    }
+
+    /// The migrations.
+    pub(super) fn schema(&self) -> String {
+        format!("{}:schema", self.prefix)
+    }
+
+    /// What the name of each replica's own channel begins with.
+    pub(super) fn replica_channels(&self) -> String {
+        format!("{}:replica:", self.prefix)
+    }
+
+    /// The channel of one replica.
+    pub(super) fn replica_channel(&self, incarnation: Incarnation) -> String {
+        format!("{}:replica:{incarnation}", self.prefix)
+    }
+
+    /// The channel of all replicas.
+    pub(super) fn fleet_channel(&self) -> String {
+        format!("{}:fleet", self.prefix)
+    }
+}
+
+/// The names of one partition.
+#[derive(Debug)]
+pub(super) struct PartitionKeys(String);
+
+impl PartitionKeys {
+    /// What all of them begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn lease(&self) -> String {
+        self.key("lease")
+    }
+
+    pub(super) fn ready(&self) -> String {
+        self.key("ready")
+    }
+
+    pub(super) fn warm(&self) -> String {
+        self.key("warm")
+    }
+
+    pub(super) fn conversation(&self, conversation: &ConversationId) -> String {
+        self.key(format_args!("c:{conversation}"))
+    }
+
+    pub(super) fn journal(&self, conversation: &ConversationId) -> String {
+        self.key(format_args!("j:{conversation}"))
+    }
+
+    pub(super) fn message(&self, id: MessageId) -> String {
+        self.key(format_args!("m:{id}"))
+    }
+
+    /// An idempotency key, by [`digest`].
+    pub(super) fn key_of(&self, digest: &str) -> String {
+        self.key(format_args!("k:{digest}"))
+    }
+
+    fn key(&self, rest: impl Display) -> String {
+        format!("{}{rest}", self.0)
+    }
+}
+
+/// An idempotency key's digest as it stands in names.
+pub(super) fn digest(key: KeyDigest) -> String {
+    URL_SAFE_NO_PAD.encode(key.0)
+}

@@ -1,0 +1,67 @@
+//! Leases of partitions.
+
+use std::time::Duration;
+
+use super::codec::Corrupt;
+use super::scripts::SCRIPTS;
+use super::{Redis, millis};
+use crate::domain::{Partition, Timestamp};
+use crate::store::{Claim, Claiming, Fence, Incarnation, StoreError};
+
+impl Redis {
+    /// Takes a partition; see [`crate::store::Store::claim`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn claim(
+        &self,
+        partition: Partition,
+        incarnation: Incarnation,
+        lease: Duration,
+        claiming: Claiming,
+    ) -> Result<Claim, StoreError> {
+        let call = self
+            .call(&SCRIPTS.claim, &[&self.0.keys.partition(partition).lease()])
+            .arg(incarnation.to_string())
+            .arg(millis(lease))
+            .arg(u8::from(claiming == Claiming::Expired));
+        let answer = self.run(call).await?;
+        if answer.is("HELD") {
+            let (_, mut rest) = answer.expect("HELD")?;
+            let by = rest.text()?.parse().map_err(|_| Corrupt("a lease's owner"))?;
+            return Ok(Claim::Held { by, until: rest.time()? });
+        }
+        let (now, mut rest) = answer.expect("YOURS")?;
+        Ok(Claim::Yours { fence: Fence { incarnation, epoch: rest.number()? }, now })
+    }
+
+    /// Renews a lease; see [`crate::store::Store::renew`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn renew(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        lease: Duration,
+    ) -> Result<Timestamp, StoreError> {
+        let call = self
+            .call(&SCRIPTS.renew, &[&self.0.keys.partition(partition).lease()])
+            .fence(fence)
+            .arg(millis(lease));
+        Ok(self.run(call).await?.expect("OK")?.0)
+    }
+
+    /// Frees a partition; see [`crate::store::Store::release`].
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
+        let call = self
+            .call(&SCRIPTS.release, &[&self.0.keys.partition(partition).lease()])
+            .fence(fence)
+            .arg(self.0.keys.fleet_channel());
+        self.run(call).await?.expect("OK")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! On a Redis of their own: what only Redis can prove.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config::{self, Address, RedisServers, StoreUrl, Topology};
+
+#[path = "../../../../tests/cli/redis.rs"]
+mod redis;
+
+use redis::RedisServer;
+
+/// Marks each partition, in two steps: the lease key's name in the first, the cursor in the second.
+const MARKS: Migration = Migration {
+    number: 2,
+    name: "marks",
+    text: "-- Runs on each partition.\n\
+        redis.call('SADD', ARGV[1] .. 'marks', KEYS[1], ARGV[2])\n\
+        if ARGV[2] == '0' then return 'more' end\n",
+};
+/// Fails as long as there is a key that makes it.
+const FAILS: Migration = Migration {
+    number: 2,
+    name: "fails",
+    text: "-- Runs on the schema key.\n\
+        redis.call('HINCRBY', KEYS[1], 'runs', 1)\n\
+        if redis.call('HGET', KEYS[1], 'runs') == '1' then error('on purpose') end\n",
+};
+
+fn options(server: &RedisServer) -> config::Store {
+    let alone = Topology::Alone(Address { host: "127.0.0.1".to_owned(), port: server.port });
+    config::Store {
+        url: StoreUrl::Redis(RedisServers { topology: alone, tls: false, database: 0 }),
+        key_prefix: "t".to_owned(),
+        command_timeout: Duration::from_secs(10),
+        ..config::Store::default()
+    }
+}
+
+fn wire(server: &RedisServer) -> Wire {
+    Wire::new(&options(server)).unwrap()
+}
+
+fn redis_of(server: &RedisServer) -> Redis {
+    Redis::new(&options(server)).unwrap()
+}
+
+/// A cluster of one node, which holds all slots and, as every cluster, refuses scripts over several of them.
+fn cluster() -> RedisServer {
+    let server = RedisServer::start(&["--cluster-enabled", "yes"]);
+    server.ask(&["cluster", "addslotsrange", "0", "16383"]);
+    while !server.ask(&["cluster", "info"]).contains("cluster_state:ok") {}
+    server
+}
+
+fn run(test: impl Future<Output = ()>) {
+    crate::runtime::block_on(async { tokio::time::timeout(Duration::from_mins(1), test).await.unwrap() })
+        .unwrap();
+}
+
+fn migrator<'a>(wire: &'a Wire, known: &'a [Migration]) -> Migrator<'a> {
+    Migrator { wire, keys: Keys::new("t"), known, patience: PATIENCE }
+}
+
+#[test]
+fn an_empty_store_is_set_up_once_by_all_who_come() {
+    run(async {
+        let server = RedisServer::start(&[]);
+        // As replicas do that run while the store is emptied.
+        server.ask(&["set", "t:{p3}:c:support/alice", "new already"]);
+        let redis = redis_of(&server);
+        let replicas = (0..8).map(|_| redis.prepare());
+        for result in futures_util::future::join_all(replicas).await {
+            result.unwrap();
+        }
+        let fields: Vec<String> = server.ask(&["hgetall", "t:schema"]).lines().map(str::to_owned).collect();
+        assert_eq!(
+            fields,
+            [
+                "partitions",
+                "256",
+                "partition_hash",
+                "sha256(bot NUL user), first byte",
+                "1",
+                &MIGRATIONS[0].checksum()
+            ]
+        );
+        assert_eq!(server.ask(&["ttl", "t:schema"]), "-1");
+        // The lock is given back, and nothing else was left or touched.
+        let keys: BTreeSet<String> = server.ask(&["keys", "*"]).lines().map(str::to_owned).collect();
+        assert_eq!(keys, ["t:schema", "t:{p3}:c:support/alice"].map(str::to_owned).into());
+        assert_eq!(redis.migrate(false).await.unwrap(), Report::Current);
+    });
+}
+
+#[test]
+fn an_older_store_is_left_to_the_command() {
+    run(async {
+        let server = cluster();
+        let wire = wire(&server);
+        migrator(&wire, MIGRATIONS).migrate().await.unwrap();
+        let known = [MIGRATIONS[0], MARKS];
+        let newer = migrator(&wire, &known);
+        let refused = newer.prepare().await.unwrap_err();
+        assert!(refused.to_string().contains("0002-marks"), "{refused}");
+        assert!(refused.to_string().contains("rtm-bridge migrate"), "{refused}");
+        let marks = Report::Missing(Migrations(vec![MARKS]));
+        assert_eq!(newer.check().await.unwrap(), marks);
+        assert_eq!(server.ask(&["dbsize"]), "1", "neither changes anything");
+        assert_eq!(newer.migrate().await.unwrap(), Report::Applied(Migrations(vec![MARKS])));
+        // Each partition was gone through to its end, in a cluster too.
+        for partition in ["p0", "p77", "p255"] {
+            let mut marks: Vec<String> = server
+                .ask(&["smembers", &format!("t:{{{partition}}}:marks")])
+                .lines()
+                .map(str::to_owned)
+                .collect();
+            marks.sort();
+            assert_eq!(marks, ["0".to_owned(), "more".to_owned(), format!("t:{{{partition}}}:lease")]);
+        }
+        assert_eq!(server.ask(&["dbsize"]), "257");
+        newer.prepare().await.unwrap();
+        // The version before it does not know that one.
+        let old = redis_of(&server);
+        let refused = old.prepare().await.unwrap_err();
+        assert!(
+            matches!(refused, PrepareError::Migrate(MigrateError::Foreign(Foreign::Ahead(_)))),
+            "{refused}"
+        );
+    });
+}
+
+#[test]
+fn what_was_cut_off_is_run_again() {
+    run(async {
+        let server = RedisServer::start(&[]);
+        let wire = wire(&server);
+        let known = [MIGRATIONS[0], FAILS];
+        let failing = migrator(&wire, &known);
+        assert!(matches!(failing.migrate().await, Err(MigrateError::Store(_))));
+        assert_eq!(server.ask(&["hget", "t:schema", "2"]), "", "it is not recorded");
+        assert_eq!(server.ask(&["exists", "t:{t:schema}:lock"]), "0", "and nobody is kept waiting");
+        assert_eq!(failing.migrate().await.unwrap(), Report::Applied(Migrations(vec![FAILS])));
+        // A repeat of the last step, as after a time-out, records nothing twice and runs nothing twice.
+        assert!(failing.lock("again").await.unwrap());
+        failing.record(&FAILS, "again").await.unwrap();
+        assert_eq!(server.ask(&["hget", "t:schema", "runs"]), "2");
+    });
+}
+
+#[test]
+fn one_migrates_at_a_time_and_a_dead_one_blocks_nobody_for_ever() {
+    run(async {
+        let server = RedisServer::start(&[]);
+        let wire = wire(&server);
+        let one = migrator(&wire, MIGRATIONS);
+        assert!(one.lock("dead").await.unwrap());
+        assert!(one.lock("dead").await.unwrap(), "who asks again keeps it");
+        assert!(!one.lock("living").await.unwrap());
+        let left: u64 = server.ask(&["pttl", "t:{t:schema}:lock"]).parse().unwrap();
+        assert!((1..=30_000).contains(&left), "{left}");
+        let refused = one.record(&MIGRATIONS[0], "living").await;
+        assert!(matches!(refused, Err(MigrateError::LockLost)), "nothing is carried out without the lock");
+        assert_eq!(server.ask(&["exists", "t:schema"]), "0");
+
+        server.ask(&["pexpire", "t:{t:schema}:lock", "300"]);
+        let report = one.migrate().await.unwrap();
+        assert_eq!(report, Report::Applied(Migrations(MIGRATIONS.to_vec())));
+    });
+}
+
+#[test]
+fn who_is_alive_is_not_waited_for_without_end() {
+    run(async {
+        let server = RedisServer::start(&[]);
+        server.ask(&["set", "t:{t:schema}:lock", "alive"]);
+        let wire = wire(&server);
+        let one = Migrator { patience: Duration::ZERO, ..migrator(&wire, MIGRATIONS) };
+        assert!(matches!(one.migrate().await, Err(MigrateError::Busy)));
+        assert_eq!(server.ask(&["get", "t:{t:schema}:lock"]), "alive");
+    });
+}
+
+#[test]
+fn a_foreign_key_is_named_and_left_alone() {
+    run(async {
+        let server = RedisServer::start(&[]);
+        server.ask(&["set", "t:schema", "somebody's"]);
+        let error = redis_of(&server).migrate(false).await.unwrap_err().to_string();
+        assert!(error.contains("`t:schema` is a string") && error.contains("key_prefix"), "{error}");
+        server.ask(&["del", "t:schema"]);
+        server.ask(&["hset", "t:schema", "partitions", "64"]);
+        let error = redis_of(&server).prepare().await.unwrap_err().to_string();
+        assert!(error.contains("`64`, not `256`"), "{error}");
+        assert_eq!(server.ask(&["hlen", "t:schema"]), "1");
+    });
+}

@@ -1,0 +1,44 @@
+//! The scripts, put together of their parts.
+//!
+//! Each has a shebang, which gives it Redis 7's rules: it is refused as a whole, or runs to its end. None says
+//! `no-writes`, not even those that only read: a server that was made a replica would answer them with what it
+//! had, and the owner must not go on from that. All but the accept run although the store is over its memory, so
+//! that what was accepted can end.
+
+use std::sync::LazyLock;
+
+use super::script::Script;
+
+macro_rules! text {
+    ($($part:literal)*) => { concat!($(include_str!(concat!("scripts/", $part, ".lua")), "\n",)*) };
+}
+
+macro_rules! scripts {
+    ($($name:ident = $flags:literal $($part:literal)*;)*) => {
+        /// The scripts by their names; see the files for what they take and answer.
+        #[derive(Debug)]
+        pub(super) struct Scripts { $(pub(super) $name: Script,)* }
+
+        /// All of them.
+        pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
+            $($name: Script::new(stringify!($name), concat!("#!lua", $flags, "\n", text!($($part)*)).to_owned()),)*
+        });
+    };
+}
+
+scripts! {
+    accept = "" "begin" "hint" "watch" "accept";
+    message = " flags=allow-oom" "begin" "watch" "message";
+    journal = " flags=allow-oom" "begin" "journal";
+    claim = " flags=allow-oom" "begin" "claim";
+    renew = " flags=allow-oom" "begin" "fence" "renew";
+    release = " flags=allow-oom" "begin" "fence" "hint" "release";
+    ready = " flags=allow-oom" "begin" "fence" "ready";
+    open = " flags=allow-oom" "begin" "fence" "open";
+    write = " flags=allow-oom" "begin" "fence" "hint" "write";
+    heartbeat = " flags=allow-oom" "begin" "hint" "heartbeat";
+    leave = " flags=allow-oom" "begin" "hint" "leave";
+    permit = " flags=allow-oom" "begin" "permit";
+    exists = " flags=allow-oom" "begin" "exists";
+    now = " flags=allow-oom" "begin" "now";
+}

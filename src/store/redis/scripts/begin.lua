@@ -1,0 +1,3 @@
+-- Begins every script. ARGV[1] is what tests add to the clock; in milliseconds, as all times are.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]

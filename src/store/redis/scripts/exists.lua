@@ -1,0 +1,5 @@
+-- Whether a key is there.
+--
+-- KEYS  1 the key
+-- Answers OK exists
+return {'OK', now, redis.call('EXISTS', KEYS[1])}

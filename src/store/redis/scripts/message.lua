@@ -1,0 +1,16 @@
+-- A message as it stands; somebody may wait for its end.
+--
+-- KEYS  1 message
+-- Answers OK fields, none where there is no such message in this conversation
+local name, watcher = ARGV[2], ARGV[3]
+
+local fields = redis.call('HGETALL', KEYS[1])
+for i = 1, #fields, 2 do
+  if fields[i] == 'c' and fields[i + 1] == name then
+    if watcher ~= '' then
+      watch(KEYS[1], fields, watcher)
+    end
+    return {'OK', now, fields}
+  end
+end
+return {'OK', now, {}}

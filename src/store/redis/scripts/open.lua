@@ -1,0 +1,29 @@
+-- The record and the lane of a conversation.
+--
+-- KEYS  1 lease  2 ready  3 conversation
+-- Answers OK record positions lane {{id fields} ..}; what is not there is empty
+local name, partition, journal_ttl = ARGV[4], ARGV[5], ARGV[6]
+
+local held = redis.call('HMGET', KEYS[3], 'r', 'n', 'l')
+local lane = held[3] or ''
+local messages, kept = {}, string.match(lane, '^%d*')
+for id in string.gmatch(lane, ' (%w+)') do
+  local fields = redis.call('HGETALL', partition .. 'm:' .. id)
+  if #fields > 0 then
+    messages[#messages + 1] = {id, fields}
+    kept = kept .. ' ' .. id
+  end
+end
+-- A store that evicts (which it is told not to) may have lost a message whose place in the lane it kept. Nobody
+-- could end it, and it would count as open for ever.
+if #messages == 0 then
+  kept = ''
+end
+if kept ~= lane then
+  redis.call('HSET', KEYS[3], 'l', kept)
+  if kept == '' then
+    redis.call('SREM', KEYS[2], name)
+    redis.call('PEXPIRE', KEYS[3], journal_ttl)
+  end
+end
+return {'OK', now, held[1] or '', held[2] or '', kept, messages}

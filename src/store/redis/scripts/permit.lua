@@ -1,0 +1,21 @@
+-- Counts a connect of a bot, if that keeps it within its limit in any 60 seconds.
+--
+-- KEYS  1 connects of the last minute: token -> when
+-- Answers GRANTED | AT time
+local token, limit = ARGV[2], tonumber(ARGV[3])
+local SPAN = 60000
+
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - SPAN)
+-- A repeat was counted already.
+if redis.call('ZSCORE', KEYS[1], token) then
+  return {'GRANTED', now}
+end
+local spent = redis.call('ZCARD', KEYS[1])
+if spent < limit then
+  redis.call('ZADD', KEYS[1], now, token)
+  redis.call('PEXPIRE', KEYS[1], SPAN)
+  return {'GRANTED', now}
+end
+-- The limit may have been lowered: then the oldest are not those that count.
+local oldest = redis.call('ZRANGE', KEYS[1], spent - limit, spent - limit, 'WITHSCORES')
+return {'AT', now, oldest[2] + SPAN}

@@ -1,0 +1,6 @@
+#!lua flags=no-writes
+-- All that the schema key holds; its type where it is no hash.
+-- KEYS: schema.
+local kind = redis.call('TYPE', KEYS[1])['ok']
+if kind ~= 'hash' and kind ~= 'none' then return kind end
+return redis.call('HGETALL', KEYS[1])

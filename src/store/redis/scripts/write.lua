@@ -1,0 +1,209 @@
+-- Carries out an owner's write: a list of changes and the record after them.
+--
+-- KEYS  1 lease  2 ready  3 warm  4 conversation  5 journal
+-- Answers OK lost | OUTOFSTEP
+--
+-- A change is four arguments: kind, message or '', and two more:
+--   s k f  sent, acknowledged, answering    at, ''
+--   h      the head's time begins anew      at, ''
+--   r u p  a reply, another session's message, another event of the platform, for the journal
+--   e      an end                           place, text
+-- The text of an entry is `AT WEIGHT BODY`. It is kept as it is in the journal, and with its message where it has one.
+local owner, write, before = ARGV[2], ARGV[4], ARGV[5]
+local name, record, warm_until = ARGV[6], ARGV[7], ARGV[8]
+local partition, channel = ARGV[9], ARGV[10]
+local message_ttl, journal_ttl = ARGV[11], ARGV[12]
+local max_entries, max_bytes = tonumber(ARGV[13]), tonumber(ARGV[14])
+local CHANGES = 15
+
+local held = redis.call('HMGET', KEYS[4], 'w', 'l', 'b')
+if held[1] then
+  local last, lost = string.match(held[1], '^(%d+)(!?)$')
+  if last == write then
+    -- A repeat. This changes nothing, but gives a WAIT behind it something to wait for.
+    redis.call('HSET', KEYS[4], 'w', held[1])
+    return {'OK', now, lost == '!' and 1 or 0}
+  elseif last ~= before then
+    return {'OUTOFSTEP', now}
+  end
+end
+local lane, lost = held[2] or '', false
+local journal_bytes, journal_length = tonumber(held[3] or 0), nil
+
+-- Each message that is touched is read once and written once.
+local messages, touched = {}, {}
+local function message(id)
+  local it = messages[id]
+  if not it then
+    local key = partition .. 'm:' .. id
+    local had = redis.call('HMGET', key, 'c', 'o', 'p', 'w', 'd')
+    local sent, acked, first = string.match(had[3] or ',,', '^(%d*),(%d*),(%d*)$')
+    it = {
+      key = key, ours = had[1] == name, ended = had[2], watchers = had[4], digest = had[5],
+      s = sent, k = acked, f = first, fields = {},
+    }
+    messages[id], touched[#touched + 1] = it, it
+  end
+  return it
+end
+
+local function put(it, field, value)
+  local fields = it.fields
+  fields[#fields + 1] = field
+  fields[#fields + 1] = value
+  -- Lua hands over some thousands of arguments at most.
+  if #fields >= 1000 then
+    redis.call('HSET', it.key, unpack(fields))
+    it.fields = {}
+  end
+end
+
+-- The first sign of a kind counts, and none after the end.
+local function sign(it, kind, at)
+  if not it.ours or it.ended then
+    return false
+  end
+  if it[kind] == '' then
+    it[kind], it.signed = at, true
+  end
+  return true
+end
+
+local function append(kind, place, text)
+  if not journal_length then
+    journal_length = redis.call('XLEN', KEYS[5])
+    if journal_length == 0 then
+      journal_bytes = 0
+    end
+  end
+  local added = redis.pcall('XADD', KEYS[5], place .. '-0', kind, text)
+  if type(added) == 'table' then
+    -- Its newest place is not before this one: it is from before the conversation was lost, and begins anew.
+    redis.call('DEL', KEYS[5])
+    redis.call('XADD', KEYS[5], place .. '-0', kind, text)
+    journal_length, journal_bytes = 0, 0
+  end
+  journal_length = journal_length + 1
+  journal_bytes = journal_bytes + string.match(text, '^%d+ (%d+)')
+end
+
+-- Takes a message out of the lane, `SINCE ID ID ..`; the next head is one since `at`.
+local function dequeue(id, at)
+  local from, to = string.find(lane, ' ' .. id, 1, true)
+  if not from then
+    return false
+  end
+  local ahead, behind = string.sub(lane, 1, from - 1), string.sub(lane, to + 1)
+  if string.find(ahead, ' ', 1, true) then
+    lane = ahead .. behind
+  elseif behind ~= '' then
+    lane = at .. behind
+  else
+    lane = ''
+  end
+  return true
+end
+
+for i = CHANGES, #ARGV, 4 do
+  local kind, id, a, b = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  if kind == 's' then
+    lost = not sign(message(id), kind, a) or lost
+  elseif kind == 'k' or kind == 'f' then
+    sign(message(id), kind, a)
+  elseif kind == 'h' then
+    if lane ~= '' then
+      lane = a .. string.match(lane, ' .*')
+    end
+  elseif kind == 'e' then
+    local it = message(id)
+    local queued = dequeue(id, string.match(b, '^%d+'))
+    if queued and it.ours and not it.ended then
+      put(it, 'o', b)
+      it.ended, it.ends = b, true
+      append(kind, a, b)
+    else
+      lost = true
+    end
+  else
+    if id ~= '' then
+      local it = message(id)
+      -- Not where it has expired: that would bring back a piece of it, and for ever.
+      if it.ours then
+        sign(it, 'f', string.match(b, '^%d+'))
+        put(it, 'r' .. a, b)
+      end
+    end
+    append(kind, a, b)
+  end
+end
+
+for _, it in ipairs(touched) do
+  if it.signed then
+    put(it, 'p', it.s .. ',' .. it.k .. ',' .. it.f)
+  end
+  if #it.fields > 0 then
+    redis.call('HSET', it.key, unpack(it.fields))
+  end
+  if it.ends then
+    redis.call('PEXPIRE', it.key, message_ttl)
+    if it.digest then
+      redis.call('PEXPIRE', partition .. 'k:' .. it.digest, message_ttl)
+    end
+    local payload
+    for watcher in string.gmatch(it.watchers or '', '%x+') do
+      if watcher ~= owner then
+        if not payload then
+          local parts = redis.call('HGETALL', it.key)
+          local id = string.sub(it.key, -26)
+          table.insert(parts, 1, name)
+          table.insert(parts, 2, id)
+          payload = hint('E', parts)
+          if #payload >= LARGE then
+            payload = hint('L', {name, id})
+          end
+        end
+        redis.call('PUBLISH', channel .. watcher, payload)
+      end
+    end
+  end
+end
+
+local conversation = {'r', record, 'w', write .. (lost and '!' or '')}
+if lane ~= (held[2] or '') then
+  conversation[#conversation + 1] = 'l'
+  conversation[#conversation + 1] = lane
+end
+if journal_length then
+  -- The weights of what goes are with it, so it is read before. The newest always stays.
+  local from, gone = '-', nil
+  while journal_length > 1 and (journal_length > max_entries or journal_bytes > max_bytes) do
+    local old = redis.call('XRANGE', KEYS[5], from, '+', 'COUNT', math.max(journal_length - max_entries, 1))
+    if #old == 0 then
+      break
+    end
+    for _, entry in ipairs(old) do
+      gone = entry[1]
+      journal_length = journal_length - 1
+      journal_bytes = journal_bytes - string.match(entry[2][2], '^%d+ (%d+)')
+    end
+    from = '(' .. gone
+  end
+  if gone then
+    redis.call('XTRIM', KEYS[5], 'MINID', string.format('%d-0', string.match(gone, '^%d+') + 1))
+  end
+  redis.call('PEXPIRE', KEYS[5], journal_ttl)
+  conversation[#conversation + 1] = 'b'
+  conversation[#conversation + 1] = string.format('%d', journal_bytes)
+end
+redis.call('HSET', KEYS[4], unpack(conversation))
+if lane == '' then
+  if held[2] and held[2] ~= '' then
+    redis.call('SREM', KEYS[2], name)
+  end
+  redis.call('PEXPIRE', KEYS[4], journal_ttl)
+end
+if warm_until ~= '' then
+  redis.call('ZADD', KEYS[3], warm_until, name)
+  redis.call('PEXPIRE', KEYS[3], journal_ttl)
+end
+return {'OK', now, lost and 1 or 0}
