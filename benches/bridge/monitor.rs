@@ -20,6 +20,9 @@ use crate::store::Store;
 /// Nobody waits longer for what Redis has already carried out.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Before the name of a script.
+const CALL: &str = "evalsha ";
+
 /// Commands by name, that clients sent in a span of time.
 #[derive(Default)]
 pub(crate) struct Counts {
@@ -57,6 +60,13 @@ impl Names {
         let name = paths.filter(ends_it).find_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))?;
         self.0.borrow_mut().insert(Script::new(text).get_hash().to_owned(), name);
         Some(())
+    }
+
+    /// The name of a command, a script's own where it is known by now: it is called before its text is asked for.
+    fn name(&self, command: String) -> String {
+        let Some(sha) = command.strip_prefix(CALL) else { return command };
+        let names = self.0.borrow();
+        format!("{CALL}{}", names.get(sha).map(String::as_str).or(sha.get(..7)).unwrap_or(sha))
     }
 }
 
@@ -124,7 +134,10 @@ pub(crate) async fn during<T>(
     let counted = tokio::time::timeout(PATIENCE, at_end).await;
     counting.abort();
     match counted {
-        Ok(Ok(by_name)) => Ok((result?, Counts { by_name, span })),
+        Ok(Ok(counts)) => {
+            let by_name = counts.into_iter().map(|(name, count)| (names.name(name), count)).collect();
+            Ok((result?, Counts { by_name, span }))
+        }
         _ => Err(Failure::Closed { what: "MONITOR" }),
     }
 }
@@ -149,10 +162,7 @@ fn read(line: &str, names: &Names) -> Option<(String, String)> {
     let command = command.trim_matches('"').to_ascii_lowercase();
     let first = arguments.split(' ').next().unwrap_or_default().trim_matches('"');
     let name = match command.as_str() {
-        "evalsha" => {
-            let known = names.0.borrow().get(first).cloned();
-            format!("evalsha {}", known.as_deref().or(first.get(..7)).unwrap_or(first))
-        }
+        "evalsha" => format!("{CALL}{first}"),
         "eval" | "script" => {
             // What cannot be named is counted all the same.
             let _ = names.learn(arguments);

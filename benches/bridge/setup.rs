@@ -70,7 +70,7 @@ impl Sizes {
         still: Duration::from_secs(10),
         look: Duration::from_secs(1),
         probes: 40,
-        leases: &[Duration::from_secs(2), Duration::from_secs(10)],
+        leases: &[Duration::from_secs(3), Duration::from_secs(10)],
         losses: 3,
     };
     pub(crate) const QUICK: Self = Self {
@@ -84,7 +84,7 @@ impl Sizes {
         still: Duration::from_millis(500),
         look: Duration::from_millis(100),
         probes: 5,
-        leases: &[Duration::from_secs(2)],
+        leases: &[Duration::from_secs(3)],
         losses: 1,
     };
 
