@@ -29,7 +29,7 @@ const AFFECTED: usize = 48;
 /// Callers who keep asking the replica that goes.
 const FAITHFUL: usize = 8;
 /// Between two turns of a user.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(100);
 /// Of the stream, before the replica goes.
 const BEFORE: Duration = Duration::from_millis(500);
 /// Over the lease: then nobody takes over any more.
