@@ -8,6 +8,7 @@
 //! What it does not know: who serves the text, and what the words of frames and routes mean; they are handed
 //! in as [`Words`], for this module is a leaf.
 
+mod fleet;
 mod label;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use prometheus::{
 use crate::domain::{BotName, EndedBy, ProblemKind};
 use label::{CLOSES, NO_CODE, OTHER, close_word};
 
+pub use fleet::FleetMetrics;
 pub use label::{Connect, Part, Phase, SocketState};
 
 /// Seconds, from a hit in memory to the longest wait.
@@ -53,6 +55,7 @@ pub struct Metrics {
     connects: IntCounterVec,
     closes: IntCounterVec,
     asides: IntCounterVec,
+    messages_lost: IntCounterVec,
     frames: IntCounterVec,
     store_seconds: HistogramVec,
     store_errors: IntCounterVec,
@@ -64,6 +67,8 @@ pub struct Metrics {
     pub open_messages: IntGauge,
     /// Panics that were caught; each is a bug.
     pub panics: IntCounter,
+    /// This replica's place in the fleet.
+    pub fleet: FleetMetrics,
 }
 
 impl Metrics {
@@ -125,6 +130,11 @@ impl Metrics {
                 "Replies that ended no turn: late, unsolicited, or duplicates that were dropped.",
                 &["bot", "kind"],
             )?,
+            messages_lost: declare.counters(
+                "messages_lost_total",
+                "Accepted messages that the store lost, or of which it lost how they ended.",
+                &["bot"],
+            )?,
             frames: declare.counters(
                 "frames_total",
                 "Web socket messages by direction and type.",
@@ -149,6 +159,7 @@ impl Metrics {
             conversations: declare.gauge("conversations", "Conversations held in memory.")?,
             open_messages: declare.gauge("open_messages", "Accepted messages that have not ended.")?,
             panics: declare.counter("panics_total", "Panics that were caught; each is a bug.")?,
+            fleet: FleetMetrics::declare(&declare)?,
             registry: declare.0,
         })
     }
@@ -185,6 +196,7 @@ impl Metrics {
             asides: Family::new(["late", "unsolicited", "duplicate"].into_iter(), |kind| {
                 self.asides.get_metric_with_label_values(&[bot, kind])
             })?,
+            messages_lost: self.messages_lost.get_metric_with_label_values(&[bot])?,
             frames_in: frames("in", self.words.frames_in)?,
             frames_out: frames("out", self.words.frames_out)?,
         }))
@@ -233,6 +245,7 @@ pub struct BotMetrics {
     connects: Vec<(Phase, Vec<(Connect, IntCounter)>)>,
     closes: Family,
     asides: Family,
+    messages_lost: IntCounter,
     frames_in: Family,
     frames_out: Family,
 }
@@ -275,6 +288,11 @@ impl BotMetrics {
     /// A reply ended no turn: `late`, `unsolicited` or `duplicate`.
     pub fn aside(&self, kind: &str) {
         self.asides.count(kind);
+    }
+
+    /// The store lost an accepted message, or its end.
+    pub fn message_lost(&self) {
+        self.messages_lost.inc();
     }
 
     /// A web socket message came in.

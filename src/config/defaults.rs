@@ -75,6 +75,8 @@ impl Default for Store {
             url: StoreUrl::Memory,
             username: None,
             password: None,
+            sentinel_username: None,
+            sentinel_password: None,
             tls: super::StoreTls::default(),
             key_prefix: "rtm".to_owned(),
             message_ttl: Duration::from_hours(24),

@@ -10,10 +10,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::environment as variables;
 use super::mistake::{Mistakes, Notes, Warning};
-use super::parse::{self, Parsed, Wrong, duration, list, number, one_of, show, size};
+use super::parse::{self, Wrong, duration, list, number, one_of, show};
 use super::section::{Files, Section};
-use super::value::{self, Table, Value};
-use super::{Cluster, Config, Log, LogFormat, Reply, Server, Store, StoreUrl, Webhooks, bots, defaults};
+use super::value::{self, Table};
+use super::{Cluster, Config, Log, LogFormat, Reply, Server, Webhooks, bots, defaults, store};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -107,7 +107,7 @@ fn config(root: &mut Section<'_>, has_file: bool) -> Config {
     let config = Config {
         default_bot: root.optional("default_bot", bots::bot_name),
         server: root.section("server", server),
-        store: root.section("store", store),
+        store: root.section("store", store::store),
         cluster: root.section("cluster", cluster),
         reply: root.section("reply", reply),
         bots: root.tables("bots", bots::bot),
@@ -149,9 +149,10 @@ fn relations(notes: &mut Notes, config: &Config, has_file: bool) {
         );
         notes.unrelated(&["server.listen".to_owned()], what);
     }
-    if config.cluster.lease_ttl <= config.store.command_timeout {
+    // A lease is renewed at a third of it and given up at two thirds: a renewal must be answered in between.
+    if config.cluster.lease_ttl / 3 <= config.store.command_timeout {
         let what = format!(
-            "{} should be less than cluster.lease_ttl, {}: one slow renewal would lose the lease",
+            "{} should be less than a third of cluster.lease_ttl, {}: one slow renewal would lose the lease",
             show(config.store.command_timeout),
             show(config.cluster.lease_ttl)
         );
@@ -192,73 +193,6 @@ fn server(section: &mut Section<'_>) -> Server {
         section.notes.warn(&key, what);
     }
     server
-}
-
-fn store(section: &mut Section<'_>) -> Store {
-    let d = Store::default();
-    let store = Store {
-        url: section.or("url", d.url, store_url),
-        key_prefix: section.or("key_prefix", d.key_prefix, key_prefix),
-        message_ttl: section.or("message_ttl", d.message_ttl, duration(MINUTE..=30 * 24 * HOUR)),
-        command_timeout: section.or(
-            "command_timeout",
-            d.command_timeout,
-            duration(Duration::from_millis(50)..=MINUTE),
-        ),
-        wait_replicas: section.or("wait_replicas", d.wait_replicas, number(0..=16)),
-        memory_limit: section.or("memory_limit", d.memory_limit, size(1 << 20..=usize::MAX)),
-        ..d
-    };
-    let [_, certificate, key] =
-        ["ca_file", "client_cert_file", "client_key_file"].map(|key| section.optional(key, parse::text));
-    if certificate.is_some() != key.is_some() {
-        let keys = [section.key("client_cert_file"), section.key("client_key_file")];
-        section
-            .notes
-            .unrelated(&keys, "client_cert_file and client_key_file belong together: give both or neither");
-    }
-    let url = section.key("url");
-    if !section.notes.was_given(&url) {
-        section.notes.warn(
-            &url,
-            "is not given: messages are kept in this process and are gone with it; say url = \"memory://\" if that is meant",
-        );
-    }
-    for idle in ["wait_replicas", "ca_file", "client_cert_file", "client_key_file"] {
-        let path = section.key(idle);
-        let used = idle != "wait_replicas" || store.wait_replicas > 0;
-        if used && section.notes.was_given(&path) {
-            section.notes.warn(&path, "has no effect with memory://");
-        }
-    }
-    store
-}
-
-/// Not quoted in mistakes: a store's URL may hold a password.
-fn store_url(value: &Value) -> Parsed<StoreUrl> {
-    const LATER: [&str; 6] =
-        ["redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"];
-    let url = parse::text(value)?;
-    let wrong = |what: String| Err(Wrong(what));
-    match url.split_once("://") {
-        Some(("memory", "")) => Ok(StoreUrl::Memory),
-        Some(("memory", _)) => wrong("nothing may follow memory://".to_owned()),
-        Some((scheme, _)) if LATER.contains(&scheme) => {
-            wrong(format!("{scheme}:// is not supported by this version yet; use memory://"))
-        }
-        Some(_) => wrong("has an unknown scheme; use memory://".to_owned()),
-        None => wrong("is no store's URL; use memory://".to_owned()),
-    }
-}
-
-fn key_prefix(value: &Value) -> Parsed<String> {
-    let prefix = parse::text(value)?;
-    let plain = prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
-    if plain && prefix.len() <= 64 {
-        Ok(prefix)
-    } else {
-        Err(Wrong("should be 1 to 64 characters of a-z, A-Z, 0-9, '-', '_', '.' and ':'".to_owned()))
-    }
 }
 
 fn cluster(section: &mut Section<'_>) -> Cluster {

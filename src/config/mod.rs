@@ -10,6 +10,8 @@ mod load;
 mod mistake;
 mod parse;
 mod section;
+mod store;
+mod store_url;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -78,6 +80,10 @@ pub struct Store {
     pub username: Option<String>,
     /// That user's password.
     pub password: Option<SecretString>,
+    /// The user of the sentinels themselves; none for their default user.
+    pub sentinel_username: Option<String>,
+    /// That user's password; none where the sentinels let everybody in.
+    pub sentinel_password: Option<SecretString>,
     /// What TLS is checked with.
     pub tls: StoreTls,
     /// The first part of every key.

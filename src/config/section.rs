@@ -158,6 +158,20 @@ impl<'a> Section<'a> {
         parsed.map_err(|Wrong(what)| self.notes.wrong(&path, what)).ok()
     }
 
+    /// What the file holds that a key names, which was taken before.
+    pub(super) fn file<T>(
+        &mut self,
+        key: &str,
+        name: &str,
+        parse: impl FnOnce(&str) -> Parsed<T>,
+    ) -> Option<T> {
+        let parsed = self
+            .read_file(name)
+            .and_then(|text| parse(&text).map_err(|Wrong(what)| Wrong(format!("{name}: {what}"))));
+        let path = self.key(key);
+        parsed.map_err(|Wrong(what)| self.notes.wrong(&path, what)).ok()
+    }
+
     fn read_file(&self, name: &str) -> Parsed<String> {
         (self.files)(Path::new(name)).map_err(|error| {
             let hint = if Path::new(name).is_relative() {

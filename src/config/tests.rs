@@ -30,6 +30,11 @@ fn files(path: &Path) -> io::Result<String> {
             Ok("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n".to_owned())
         }
         Some("/secrets/whsec") => Ok(format!("# new\n{0}\n\n{0}\n", webhook_secret())),
+        Some("/secrets/url") => Ok("redis://bridge:hush@h:1/2\n".to_owned()),
+        Some("/tls/ca.crt") => Ok(include_str!("../../tests/fixtures/tls/ca.crt").to_owned()),
+        Some("/tls/a.crt") => Ok(include_str!("../../tests/fixtures/tls/client.crt").to_owned()),
+        Some("/tls/a.key") => Ok(include_str!("../../tests/fixtures/tls/client.key").to_owned()),
+        Some("/tls/b.key") => Ok(include_str!("../../tests/fixtures/tls/server.key").to_owned()),
         _ => Err(io::Error::from(io::ErrorKind::NotFound)),
     }
 }
@@ -209,12 +214,34 @@ const BAD: &[(&str, &str, &str)] = &[
     ("[server]\nlisten_on = \"127.0.0.1:1\"", "server.listen_on", "did you mean `listen`"),
     ("[sever]\nlisten = \"127.0.0.1:1\"", "sever", "did you mean `server`"),
     ("server = 3", "server", "[server]"),
-    ("[store]\nurl = \"redis://u:hush@h\"", "store.url", "not supported by this version yet; use memory://"),
-    ("[store]\nurl = \"rediss+sentinel://h\"", "store.url", "not supported"),
+    ("[store]\nurl = \"redis://u:hush@\"", "store.url", "no host"),
+    ("[store]\nurl = \"rediss+sentinel://h\"", "store.url", "name the master"),
+    ("[store]\nurl = \"redis://u:hush@h\"\npassword = \"hush\"", "store.url", "keep one"),
+    ("[store]\nurl = \"redis://h\"\nurl_file = \"/secrets/url\"", "store.url", "keep one"),
+    ("[store]\nurl = \"redis://h\"\nusername = \"u\"", "store.username", "password_file"),
+    (
+        "[store]\nurl = \"redis+sentinel://h/m\"\nsentinel_username = \"u\"",
+        "store.sentinel_username",
+        "sentinel_password_file",
+    ),
+    ("[store]\nurl = \"rediss://h\"\nca_file = \"/secrets/none\"", "store.ca_file", "cannot read"),
+    ("[store]\nurl = \"rediss://h\"\nca_file = \"/secrets/plain\"", "store.ca_file", "no certificate"),
+    (
+        "[store]\nurl = \"rediss://h\"\nclient_cert_file = \"/tls/a.crt\"\nclient_key_file = \"/secrets/plain\"",
+        "store.client_key_file",
+        "no private key",
+    ),
+    (
+        "[store]\nurl = \"rediss://h\"\nclient_cert_file = \"/tls/a.crt\"\nclient_key_file = \"/tls/b.key\"",
+        "store.client_key_file",
+        "not the key",
+    ),
     ("[store]\nurl = \"postgres://h\"", "store.url", "unknown scheme"),
     ("[store]\nmemory_limit = \"1MB\"", "store.memory_limit", "64KiB"),
     ("[store]\nclient_cert_file = \"x\"", "store.client_cert_file", "both or neither"),
     ("[store]\ncommand_timeout = \"10s\"", "store.command_timeout", "lease_ttl"),
+    ("[store]\ncommand_timeout = \"3334ms\"", "store.command_timeout", "a third of cluster.lease_ttl"),
+    ("[cluster]\nlease_ttl = \"6s\"", "cluster.lease_ttl", "a third of"),
     ("[cluster]\nlease_ttl = \"2s\"", "cluster.lease_ttl", "3s"),
     ("[reply]\ndefault_wait = \"56s\"", "reply.default_wait", "55s"),
     ("[webhooks]\nallowed = [\"https://a.*.example.com/\"]", "webhooks.allowed", "only begin"),
@@ -375,6 +402,64 @@ fn secrets_come_from_files_without_the_line_end() {
     );
     let text = text.replace("/secrets/empty", "secret");
     assert!(bad(&text, &[]).to_string().contains("relative to the working directory"));
+}
+
+#[test]
+fn redis_is_read_with_all_that_belongs_to_it() {
+    let text = format!(
+        r#"{BOT}
+[store]
+url = "rediss+sentinel://a,b:1/main?db=3"
+username = "bridge"
+password_file = "/secrets/plain"
+sentinel_username = "watcher"
+sentinel_password = "hush-too"
+ca_file = "/tls/ca.crt"
+client_cert_file = "/tls/a.crt"
+client_key_file = "/tls/a.key"
+wait_replicas = 2
+command_timeout = "1s"
+"#
+    );
+    let (config, warnings) = with(&text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let store = &config.store;
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let StoreUrl::Redis(servers) = &store.url else { panic!("it is Redis") };
+    assert!(servers.tls && servers.database == 3);
+    assert_eq!(store.username.as_deref(), Some("bridge"));
+    assert_eq!(store.password.as_ref().unwrap().expose_secret(), "from-a-file");
+    assert_eq!(store.sentinel_username.as_deref(), Some("watcher"));
+    assert_eq!(store.sentinel_password.as_ref().unwrap().expose_secret(), "hush-too");
+    assert_eq!(store.wait_replicas, 2);
+    let (certificate, key) = store.tls.client.as_ref().unwrap();
+    assert!(store.tls.ca.is_some() && certificate.starts_with(b"-----BEGIN CERTIFICATE-----"));
+    assert!(key.expose_secret().starts_with("-----BEGIN PRIVATE KEY-----"));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hush") && !shown.contains("PRIVATE"), "secrets are not for Debug");
+}
+
+#[test]
+fn the_stores_url_may_lie_in_a_file() {
+    let config = good(&format!("{BOT}[store]\nurl_file = \"/secrets/url\""), &[]);
+    assert_eq!(config.store.username.as_deref(), Some("bridge"));
+    assert_eq!(config.store.password.unwrap().expose_secret(), "hush");
+    assert!(matches!(config.store.url, StoreUrl::Redis(servers) if servers.database == 2));
+}
+
+#[test]
+fn what_has_no_effect_on_the_store_is_warned_of() {
+    for (text, keys) in [
+        ("url = \"memory://\"\npassword = \"x\"\nca_file = \"x\"", vec!["store.password", "store.ca_file"]),
+        ("url = \"memory://\"\nwait_replicas = 1", vec!["store.wait_replicas"]),
+        ("url = \"redis://h\"\nca_file = \"x\"", vec!["store.ca_file"]),
+        ("url = \"redis://h\"\nsentinel_password = \"x\"", vec!["store.sentinel_password"]),
+        ("url = \"redis://h\"\nmemory_limit = \"1MiB\"", vec!["store.memory_limit"]),
+        ("url = \"redis://h\"", vec![]),
+    ] {
+        let warnings = with(&format!("{BOT}[store]\n{text}"), &[]).unwrap().1;
+        let seen: Vec<_> = warnings.iter().map(|warning| warning.key.as_str()).collect();
+        assert_eq!(seen, keys, "{text}");
+    }
 }
 
 #[test]

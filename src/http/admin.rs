@@ -3,6 +3,7 @@
 //! Liveness looks at nothing but this process: an outage of the store or the platform must not make an
 //! orchestrator kill replicas that will work again when it is over. Readiness asks the store.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -56,12 +57,15 @@ struct Check {
     ok: bool,
     /// What is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'static str>,
+    detail: Option<Cow<'static, str>>,
+    /// What should be changed, although the replica is of use as it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 impl Check {
-    fn of(name: &'static str, result: Result<(), &'static str>) -> Self {
-        Self { name, ok: result.is_ok(), detail: result.err() }
+    fn of(name: &'static str, result: Result<(), Cow<'static, str>>) -> Self {
+        Self { name, ok: result.is_ok(), detail: result.err(), warnings: Vec::new() }
     }
 }
 
@@ -72,16 +76,22 @@ async fn live() -> HttpResponse {
 }
 
 async fn ready(admin: Data<Admin>) -> HttpResponse {
-    let drain =
-        if admin.draining.load(Ordering::Relaxed) { Err("this replica is shutting down") } else { Ok(()) };
-    let store = match tokio::time::timeout(admin.store_timeout, admin.store.now()).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err("the store did not answer in time"),
-    };
-    let checks = [Check::of("store", store), Check::of("drain", drain)];
+    let draining = admin.draining.load(Ordering::Relaxed);
+    let drain = if draining { Err("this replica is shutting down".into()) } else { Ok(()) };
+    let checks = [store(&admin).await, Check::of("drain", drain)];
     let ready = checks.iter().all(|check| check.ok);
     let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.insert_header((header::CACHE_CONTROL, "no-store")).json(Readiness { ready, checks })
+}
+
+/// Only whether the store answers makes a replica unready: it would not become better by anything else.
+async fn store(admin: &Admin) -> Check {
+    let answer = match tokio::time::timeout(admin.store_timeout, admin.store.now()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string().into()),
+        Err(_) => Err("the store did not answer in time".into()),
+    };
+    Check { warnings: admin.store.warnings(), ..Check::of("store", answer) }
 }
 
 async fn metrics(admin: Data<Admin>, request: HttpRequest) -> HttpResponse {

@@ -65,6 +65,8 @@ fn config() -> Config {
             memory_limit: 1 << 20,
             username: None,
             password: None,
+            sentinel_username: None,
+            sentinel_password: None,
             tls: config::StoreTls::default(),
         },
         cluster: config::Cluster { replica_id: "one".to_owned(), lease_ttl: second },

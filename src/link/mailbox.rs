@@ -14,6 +14,8 @@ pub enum Mail {
     Accepted(Arc<AcceptedMessage>),
     /// There may be messages that nobody told of.
     Woken,
+    /// The lease became sure, or unsure: [`super::Host::may_act`] answers otherwise than before.
+    Look,
     /// Finish the open turn, start nothing more, close.
     Drain,
     /// Close now; what is open goes over as recorded.
@@ -26,10 +28,12 @@ pub enum Mail {
 pub struct Mailbox {
     accepted: RefCell<VecDeque<Arc<AcceptedMessage>>>,
     woken: Cell<bool>,
+    look: Cell<bool>,
     drain: Cell<bool>,
     stop: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     idle_since: Cell<Option<Timestamp>>,
+    open: Cell<u32>,
 }
 
 impl Mailbox {
@@ -38,6 +42,7 @@ impl Mailbox {
         match mail {
             Mail::Accepted(message) => self.accepted.borrow_mut().push_back(message),
             Mail::Woken => self.woken.set(true),
+            Mail::Look => self.look.set(true),
             Mail::Drain => self.drain.set(true),
             Mail::Stop => self.stop.set(true),
         }
@@ -52,6 +57,9 @@ impl Mailbox {
         if self.stop.take() {
             return Poll::Ready(Mail::Stop);
         }
+        if self.look.take() {
+            return Poll::Ready(Mail::Look);
+        }
         let mut accepted = self.accepted.borrow_mut();
         if let Some(message) = accepted.pop_front() {
             if accepted.is_empty() {
@@ -65,8 +73,23 @@ impl Mailbox {
         if self.woken.take() {
             return Poll::Ready(Mail::Woken);
         }
+        if self.look.take() {
+            return Poll::Ready(Mail::Look);
+        }
         self.reader.replace(Some(cx.waker().clone()));
         Poll::Pending
+    }
+
+    /// Comes back when [`Mail::Stop`] is in it, and takes it out.
+    pub async fn stopped(&self) {
+        std::future::poll_fn(|cx| {
+            if self.stop.take() {
+                return Poll::Ready(());
+            }
+            self.reader.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Whether nothing is in it that a conversation has to act on.
@@ -87,5 +110,15 @@ impl Mailbox {
     /// Notes since when the conversation has nothing open.
     pub fn set_idle_since(&self, since: Option<Timestamp>) {
         self.idle_since.set(since);
+    }
+
+    /// How many messages have not ended.
+    pub fn open(&self) -> u32 {
+        self.open.get()
+    }
+
+    /// Notes how many messages have not ended.
+    pub fn set_open(&self, open: usize) {
+        self.open.set(u32::try_from(open).unwrap_or(u32::MAX));
     }
 }

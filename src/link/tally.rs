@@ -1,10 +1,10 @@
 //! What a link counts.
 
-use tracing::warn;
+use tracing::{debug, error, info, warn};
 
-use super::input::Aside;
+use super::input::{Abandoned, Aside};
 use super::machine::LinkState;
-use crate::domain::{Message, Outcome, Timestamp};
+use crate::domain::{BotName, Message, MessageId, Outcome, Timestamp};
 use crate::metrics::{BotMetrics, Part, SocketState};
 use crate::rtm::Incoming;
 
@@ -38,6 +38,26 @@ pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) 
     for (part, at) in parts {
         if let Some(at) = at {
             metrics.turn_part(part, at.since(sent_at));
+        }
+    }
+}
+
+/// Counts and reports a message that the store accepted and lost, or of which it lost how it ended.
+pub(super) fn lost(metrics: &BotMetrics, bot: &BotName, id: MessageId) {
+    metrics.message_lost();
+    error!(%bot, message.id = %id, "the store lost an accepted message, or its end; whoever waits for it is told so");
+}
+
+/// Says why a socket is given up.
+pub(super) fn abandoned(bot: &BotName, why: Abandoned) {
+    match why {
+        Abandoned::Silent => info!(%bot, "the platform fell silent; the socket is given up"),
+        Abandoned::Unwanted => debug!(%bot, "nobody wants the socket any more"),
+        Abandoned::Backlog => {
+            warn!(%bot, "the store is away and no more can be kept for it; the socket is given up");
+        }
+        Abandoned::Anew => {
+            error!(%bot, "the store is ahead of the conversation's owner, which begins anew; this is a bug");
         }
     }
 }

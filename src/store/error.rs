@@ -45,6 +45,9 @@ pub enum Refusal {
     /// It is loading its data.
     #[error("it is loading its data")]
     Loading,
+    /// It carries out somebody's long script, and nothing else.
+    #[error("it is busy with somebody's long script")]
+    Busy,
     /// It is a replica: a failover is under way.
     #[error("it takes no writes: a failover is under way, or the address is a replica's")]
     ReadOnly,

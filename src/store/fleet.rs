@@ -35,6 +35,9 @@ pub struct Fleet {
     pub live: Vec<Peer>,
     /// Whether the store is set up: false where it was emptied since.
     pub prepared: bool,
+    /// Whether the store knew the replica from before. Where it did not although an earlier heartbeat was
+    /// answered, the store lost data, and [`Fleet::live`] lacks those who have not beaten since.
+    pub known: bool,
 }
 
 /// Whether a bot may be connected to now.

@@ -38,7 +38,9 @@ pub use fleet::{Fleet, Heartbeat, Peer, Permit};
 pub use hint::Hint;
 pub use lease::{Claim, Claiming, Fence, Incarnation};
 pub use memory::{Memory, MemoryLimits, MemoryStats};
-pub use redis::{Listener, MigrateError, PrepareError, Redis, Report, SetupError};
+pub use redis::{
+    Concern, Health, Listener, MigrateError, PrepareError, Redis, Report, SetupError, Traffic, Usage,
+};
 pub use schema::{Foreign, Migration, Migrations, Numbers};
 pub use write::{Change, Open, OpenMessage, Write, Written};
 
@@ -274,6 +276,14 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.now()),
             Self::Redis(redis) => redis.now().await,
+        }
+    }
+
+    /// What an operator should change about the store, as far as it is known; sentences.
+    pub fn warnings(&self) -> Vec<String> {
+        match self {
+            Self::Memory(_) => Vec::new(),
+            Self::Redis(redis) => redis.health().warnings.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -85,7 +85,7 @@ fn a_good_configuration_is_0() {
 
 #[test]
 fn a_bad_configuration_is_78_with_all_mistakes() {
-    let (_dir, file) = config(&CONFIG.replace("memory://", "redis://:hush@h").replace("cs-1", "st-1"));
+    let (_dir, file) = config(&CONFIG.replace("memory://", "redis://:hush@h/none").replace("cs-1", "st-1"));
     for command in ["check-config", "serve", "migrate", "healthcheck"] {
         let output = rtm_bridge(&[command, "--config", &file])
             .env("RTM_BRIDGE__BOTS__SUPPORT__QUIET", "never")

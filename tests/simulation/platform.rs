@@ -27,6 +27,12 @@ pub(super) struct Temper {
     pub(super) store_lag: u64,
     pub(super) hint_lost: u32,
     pub(super) kills: u32,
+    /// Failovers of the store that lose data.
+    pub(super) losses: u32,
+    /// Times in which the lease is not sure.
+    pub(super) unsure: u32,
+    /// Times in which the store is away.
+    pub(super) outages: u32,
 }
 
 impl Temper {
@@ -50,6 +56,9 @@ impl Temper {
             store_lag: if rng.bool() { 3 } else { rng.u64(3..1500) },
             hint_lost: percent(rng, 60),
             kills: percent(rng, 60),
+            losses: if rng.bool() { 0 } else { percent(rng, 90) },
+            unsure: percent(rng, 60),
+            outages: if rng.bool() { 0 } else { percent(rng, 60) },
         }
     }
 }

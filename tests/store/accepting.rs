@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rtm_bridge::domain::Status;
-use rtm_bridge::store::{AcceptError, Accepted};
+use rtm_bridge::store::{Accept, AcceptError, Accepted};
 
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, neighbours, new, with_key};
 
@@ -47,7 +48,7 @@ pub(super) async fn an_accept_repeated_under_its_id_answers_as_the_first_did(sha
         if ended {
             owner.settle(id(1)).await;
         }
-        shape.pass(Duration::from_millis(5));
+        shape.pass(Duration::from_millis(5)).await;
         let again = new(shape.store.accept(only.clone()).await);
         assert_eq!(again.client_message_id, first.client_message_id);
         assert_eq!(again.accepted_at, first.accepted_at);
@@ -101,7 +102,7 @@ pub(super) async fn a_key_lives_as_long_as_its_message(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     new(shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
-    shape.pass(MESSAGE_TTL * 10);
+    shape.pass(MESSAGE_TTL * 10).await;
     let refused = shape.store.accept(with_key(accept(&alice, 2), "shop", "k", 2)).await.unwrap_err();
     assert_eq!(refused, AcceptError::IdempotencyMismatch, "it is open");
     // Others that end before it, so that it is not the first to be cleared away.
@@ -110,7 +111,7 @@ pub(super) async fn a_key_lives_as_long_as_its_message(shape: Shape) {
         owner.settle(id(number)).await;
     }
     owner.settle(id(1)).await;
-    shape.pass(MESSAGE_TTL);
+    shape.pass(MESSAGE_TTL).await;
     new(shape.store.accept(with_key(accept(&alice, 3), "shop", "k", 2)).await);
     // The first one's expiry must not take the key from the second.
     shape.post(&alice, 4).await;
@@ -132,4 +133,29 @@ pub(super) async fn a_full_lane_takes_no_more_until_one_ends(shape: Shape) {
     owner.settle(id(2)).await;
     new(two(3).await);
     assert_eq!(two(4).await.unwrap_err(), AcceptError::LaneFull(2));
+}
+
+pub(super) async fn eight_at_once_with_one_key_make_one_message(shape: Shape) {
+    let alice = conversation("alice");
+    let stores = [shape.store.clone(), shape.second()];
+    for round in 0..10_u128 {
+        let key = round.to_string();
+        let posts = (0..8).map(|number| {
+            let wish = with_key(accept(&alice, round * 8 + number), "shop", &key, 1);
+            stores[number as usize % 2].accept(Accept { max_open: 1000, ..wish })
+        });
+        let mut new = 0;
+        let mut ids = Vec::new();
+        for accepted in join_all(posts).await {
+            match accepted.unwrap() {
+                Accepted::New(accepted) => {
+                    new += 1;
+                    ids.push(accepted.id);
+                }
+                Accepted::Replayed(message) => ids.push(message.accepted.id),
+            }
+        }
+        assert_eq!(new, 1);
+        assert!(ids.iter().all(|id| *id == ids[0]), "all were told of the same message");
+    }
 }

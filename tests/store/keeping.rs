@@ -52,10 +52,10 @@ pub(super) async fn journals_are_gone_a_day_after_their_last_entry(shape: Shape)
     for _ in 0..2 {
         let reply = owner.reply(owner.now().await, None, "hello");
         owner.write(vec![reply]).await.unwrap();
-        shape.pass_almost(day);
+        shape.pass_almost(day).await;
     }
     assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 2);
-    shape.pass(Duration::from_millis(1));
+    shape.pass_the_rest().await;
     assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty());
     let reply = owner.reply(owner.now().await, None, "hello");
     owner.write(vec![reply]).await.unwrap();
@@ -67,13 +67,13 @@ pub(super) async fn what_ended_expires_and_what_is_open_stays(shape: Shape) {
     let mut owner = shape.own(&alice).await;
     shape.post(&alice, 1).await;
     shape.post(&alice, 2).await;
-    shape.pass(MESSAGE_TTL * 3);
+    shape.pass(MESSAGE_TTL * 3).await;
     owner.settle(id(1)).await;
-    shape.pass_almost(MESSAGE_TTL);
+    shape.pass_almost(MESSAGE_TTL).await;
     assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_some());
-    shape.pass(Duration::from_millis(1));
+    shape.pass_the_rest().await;
     assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_none());
-    shape.pass(Duration::from_hours(24 * 30));
+    shape.pass(Duration::from_hours(24 * 30)).await;
     assert!(shape.store.message(&alice, id(2), None).await.unwrap().is_some());
     assert_eq!(shape.store.ready(Partition::of(&alice), owner.fence, false).await.unwrap(), [alice]);
 }
@@ -85,7 +85,7 @@ pub(super) async fn client_message_ids_rise_beyond_what_was_forgotten(shape: Sha
     let before = new(shape.store.accept(accept(&alice, 2)).await).client_message_id;
     owner.settle(id(1)).await;
     owner.settle(id(2)).await;
-    shape.pass(Duration::from_hours(48));
+    shape.pass(Duration::from_hours(48)).await;
     // What is old goes where something new comes.
     for number in 5..10 {
         shape.post(&bob, number).await;

@@ -1,29 +1,79 @@
 //! The contract of the store, sentence by sentence, for every side of it.
 
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use self::shape::{Shape, cluster, sentinels};
+use crate::support::{Servers, run_for};
+
 mod accepting;
 mod keeping;
 mod memory;
 mod model;
 mod owning;
+mod redis;
 mod shape;
+mod telling;
 mod writing;
 
-/// Runs each sentence against each side; another side is another line here.
+/// Runs each sentence against each side. One Redis starts in no time, so each sentence has its own; sentinels and
+/// clusters take seconds, so all sentences share one, each under a prefix of its own.
 macro_rules! contract {
     ($($chapter:ident { $($sentence:ident)* })*) => {
-        contract!(@side on_memory Shape::memory, $($($chapter $sentence)*)*);
+        contract!(@each $($($chapter $sentence)*)*);
     };
-    (@side $side:ident $shape:path, $($chapter:ident $sentence:ident)*) => {
-        mod $side {
+    (@each $($chapter:ident $sentence:ident)*) => {
+        mod on_memory {
             use super::shape::Shape;
             $(
-                #[tokio::test]
-                async fn $sentence() {
-                    super::$chapter::$sentence($shape()).await;
+                #[test]
+                fn $sentence() {
+                    crate::support::run(super::$chapter::$sentence(Shape::memory()));
                 }
             )*
         }
+        mod on_redis {
+            use super::shape::{Shape, alone};
+            $(
+                #[test]
+                fn $sentence() {
+                    crate::support::run(async {
+                        let servers = alone().await;
+                        super::$chapter::$sentence(Shape::on(&servers)).await;
+                    });
+                }
+            )*
+        }
+        /// All sentences on these servers; says which do not hold.
+        async fn all_hold(servers: Rc<Servers>) {
+            let mut false_ones: Vec<&str> = Vec::new();
+            $(
+                println!("{}: {}", stringify!($chapter), stringify!($sentence));
+                let sentence = $chapter::$sentence(Shape::on(&servers));
+                let guarded = tokio::time::timeout(SENTENCE, AssertUnwindSafe(sentence).catch_unwind());
+                if !matches!(guarded.await, Ok(Ok(()))) {
+                    false_ones.push(stringify!($sentence));
+                }
+            )*
+            assert!(false_ones.is_empty(), "these do not hold: {false_ones:#?}");
+        }
     };
+}
+
+/// The longest that one sentence may take.
+const SENTENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn all_holds_under_sentinels() {
+    run_for(SENTENCE * 6, async { all_hold(sentinels().await).await });
+}
+
+#[test]
+fn all_holds_on_a_cluster() {
+    run_for(SENTENCE * 6, async { all_hold(cluster().await).await });
 }
 
 contract! {
@@ -37,6 +87,7 @@ contract! {
         keys_of_other_callers_and_conversations_are_other_keys
         a_key_lives_as_long_as_its_message
         a_full_lane_takes_no_more_until_one_ends
+        eight_at_once_with_one_key_make_one_message
     }
     owning {
         a_partition_has_one_owner
@@ -45,6 +96,8 @@ contract! {
         claiming_again_fences_off_what_was_on_its_way
         a_lease_nobody_took_can_be_renewed_late
         every_operation_of_an_owner_is_fenced
+        a_claim_of_what_is_free_takes_nothing_that_ran_out
+        a_lease_that_the_store_lost_is_lost_and_not_anothers
     }
     writing {
         ready_is_what_has_open_messages
@@ -58,6 +111,10 @@ contract! {
         replies_join_their_message_also_after_its_end
         replies_never_join_another_conversation
         the_record_is_what_was_written_last
+        the_first_write_may_have_any_number
+        a_write_says_what_the_store_lost_and_says_it_again
+        a_head_can_begin_anew
+        warm_conversations_are_told_to_a_new_owner
     }
     keeping {
         journals_are_read_from_a_place_on
@@ -66,5 +123,16 @@ contract! {
         journals_are_gone_a_day_after_their_last_entry
         what_ended_expires_and_what_is_open_stays
         client_message_ids_rise_beyond_what_was_forgotten
+    }
+    telling {
+        an_owner_elsewhere_is_told_what_is_accepted
+        a_large_message_is_told_too
+        who_watches_is_told_the_end_but_not_the_owner
+        who_posts_again_is_told_the_end_too
+        a_large_end_is_told_too
+        heartbeats_tell_who_lives
+        who_leaves_is_gone_at_once
+        a_partition_that_is_given_back_is_told_to_all
+        connects_are_counted_over_the_fleet
     }
 }

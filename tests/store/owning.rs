@@ -1,17 +1,17 @@
 //! Sentences on leases and fences.
 
 use rtm_bridge::domain::{Partition, Status, Timestamp};
-use rtm_bridge::store::{Claiming, StoreError};
+use rtm_bridge::store::{Claim, Claiming, StoreError};
 
-use super::shape::{LEASE, ME, OTHER, Shape, conversation, id};
+use super::shape::{LEASE, ME, OTHER, Owner, Shape, conversation, id};
 
 pub(super) async fn a_partition_has_one_owner(shape: Shape) {
     let partition = Partition::of(&conversation("alice"));
     let first = shape.store.claim(partition, ME, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
-    shape.pass_almost(LEASE);
+    shape.pass_almost(LEASE).await;
     assert_eq!(shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap().fence(), None);
     shape.store.renew(partition, first, LEASE).await.unwrap();
-    shape.pass_almost(LEASE);
+    shape.pass_almost(LEASE).await;
     assert_eq!(shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap().fence(), None);
     let other = Partition::all().find(|&other| other != partition).unwrap();
     assert!(shape.store.claim(other, OTHER, LEASE, Claiming::Expired).await.unwrap().fence().is_some());
@@ -20,7 +20,7 @@ pub(super) async fn a_partition_has_one_owner(shape: Shape) {
 pub(super) async fn a_lease_that_ran_out_is_free_and_the_old_owner_is_fenced(shape: Shape) {
     let partition = Partition::of(&conversation("alice"));
     let old = shape.store.claim(partition, ME, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
-    shape.pass(LEASE);
+    shape.pass(LEASE).await;
     let now = shape.store.now().await.unwrap();
     let young = shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
     assert!(young.epoch > old.epoch && young.epoch >= now.as_millis());
@@ -51,7 +51,7 @@ pub(super) async fn a_lease_nobody_took_can_be_renewed_late(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     shape.post(&alice, 1).await;
-    shape.pass(LEASE * 5);
+    shape.pass(LEASE * 5).await;
     owner.settle(id(1)).await;
     let partition = Partition::of(&alice);
     shape.store.renew(partition, owner.fence, LEASE).await.unwrap();
@@ -62,7 +62,7 @@ pub(super) async fn every_operation_of_an_owner_is_fenced(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     shape.post(&alice, 1).await;
-    shape.pass(LEASE);
+    shape.pass(LEASE).await;
     shape.store.claim(Partition::of(&alice), OTHER, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
     let end = owner.end(Timestamp::default(), id(1));
     assert_eq!(owner.write(vec![end]).await, Err(StoreError::Fenced));
@@ -73,4 +73,52 @@ pub(super) async fn every_operation_of_an_owner_is_fenced(shape: Shape) {
         Status::Queued
     );
     assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty());
+}
+
+pub(super) async fn a_claim_of_what_is_free_takes_nothing_that_ran_out(shape: Shape) {
+    let partition = Partition::of(&conversation("alice"));
+    let free = async |who| shape.store.claim(partition, who, LEASE, Claiming::Free).await.unwrap();
+    let first = free(ME).await.fence().unwrap();
+    for ran_out in [false, true] {
+        if ran_out {
+            shape.pass(LEASE).await;
+        }
+        let Claim::Held { by, until } = free(OTHER).await else { panic!("taken") };
+        assert_eq!((by, until <= shape.store.now().await.unwrap()), (ME, ran_out));
+    }
+    let again = free(ME).await.fence().expect("it is the claimer's own");
+    assert!(again.epoch > first.epoch);
+    shape.store.release(partition, again).await.unwrap();
+    assert!(free(OTHER).await.fence().is_some(), "it was given back");
+}
+
+/// What every operation of an owner says.
+async fn all_say(shape: &Shape, owner: &mut Owner<'_>, error: StoreError) {
+    let partition = Partition::of(&owner.conversation);
+    let before = owner.record.clone();
+    assert_eq!(owner.write(Vec::new()).await, Err(error.clone()));
+    owner.record = before;
+    assert_eq!(shape.store.open(owner.fence, &owner.conversation).await.unwrap_err(), error);
+    assert_eq!(shape.store.ready(partition, owner.fence, true).await, Err(error.clone()));
+    assert_eq!(shape.store.renew(partition, owner.fence, LEASE).await, Err(error.clone()));
+    assert_eq!(shape.store.release(partition, owner.fence).await, Err(error));
+}
+
+pub(super) async fn a_lease_that_the_store_lost_is_lost_and_not_anothers(shape: Shape) {
+    let alice = conversation("alice");
+    let partition = Partition::of(&alice);
+    let lease = format!("{{{partition}}}:lease");
+    let mut owner = shape.own(&alice).await;
+    let older = (owner.fence.epoch - 1).to_string();
+    if !shape.tamper("HSET", &lease, &["e", &older]).await {
+        return;
+    }
+    all_say(&shape, &mut owner, StoreError::Lost).await;
+    shape.tamper("HSET", &lease, &["o", &OTHER.to_string()]).await;
+    all_say(&shape, &mut owner, StoreError::Lost).await;
+    shape.tamper("DEL", &lease, &[]).await;
+    all_say(&shape, &mut owner, StoreError::Lost).await;
+    let claim = shape.store.claim(partition, OTHER, LEASE, Claiming::Free).await.unwrap();
+    assert!(claim.fence().unwrap().epoch > owner.fence.epoch, "epochs rise over losses too");
+    all_say(&shape, &mut owner, StoreError::Fenced).await;
 }

@@ -1,5 +1,7 @@
 //! The sides of the store, and what the tests say to them.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use rtm_bridge::domain::{
@@ -7,21 +9,37 @@ use rtm_bridge::domain::{
     Partition, Record, Reply, Resend, SessionRequest, Timestamp, TurnRules, UserId,
 };
 use rtm_bridge::store::{
-    Accept, AcceptError, Accepted, Change, Claiming, Clock, Fence, Idempotency, Incarnation, ManualClock,
-    Memory, MemoryLimits, Store, StoreError, Write, Written,
+    Accept, AcceptError, Accepted, Change, Claiming, Clock, Fence, Heartbeat, Hint, Hints, Idempotency,
+    Incarnation, ManualClock, Memory, MemoryLimits, Peer, Redis, Store, StoreError, Write, Written,
 };
 
+use crate::support::{Cluster, RedisOptions, RedisServer, Sentinels, Servers, shift, within};
+
 pub(super) const START: Timestamp = Timestamp::from_millis(1_763_845_000_000);
-pub(super) const MESSAGE_TTL: Duration = Duration::from_secs(2);
-/// Two replicas.
+/// These are long and [`SLACK`] is between: Redis' clock runs on while a sentence does.
+pub(super) const MESSAGE_TTL: Duration = Duration::from_mins(10);
+pub(super) const LEASE: Duration = Duration::from_mins(5);
+const SLACK: Duration = Duration::from_mins(1);
+/// Three replicas.
 pub(super) const ME: Incarnation = Incarnation(1);
 pub(super) const OTHER: Incarnation = Incarnation(2);
-pub(super) const LEASE: Duration = Duration::from_secs(1);
+pub(super) const THIRD: Incarnation = Incarnation(0xfedc_ba98_7654_3210);
 
 /// One side of the store and the way to let time pass on it.
 pub(super) struct Shape {
     pub(super) store: Store,
-    pub(super) clock: ManualClock,
+    side: Side,
+}
+
+enum Side {
+    Memory(ManualClock),
+    Redis {
+        servers: Rc<Servers>,
+        prefix: String,
+        /// All that were made: each is told by how much the servers' clock is to be ahead.
+        handles: RefCell<Vec<Redis>>,
+        passed: Cell<Duration>,
+    },
 }
 
 impl Shape {
@@ -31,16 +49,75 @@ impl Shape {
 
     pub(super) fn limited(limits: MemoryLimits) -> Self {
         let (clock, hand) = Clock::manual(START);
-        Self { store: Store::Memory(Memory::new(limits, clock)), clock: hand }
+        Self { store: Store::Memory(Memory::new(limits, clock)), side: Side::Memory(hand) }
     }
 
-    pub(super) fn pass(&self, span: Duration) {
-        self.clock.advance(span);
+    /// On servers, under a prefix that nobody used before.
+    pub(super) fn on(servers: &Rc<Servers>) -> Self {
+        let prefix = format!("test-{:016x}", fastrand::u64(..));
+        let redis = connect(servers, &prefix);
+        let handles = RefCell::new(vec![redis.clone()]);
+        let (servers, passed) = (Rc::clone(servers), Cell::default());
+        Self { store: Store::Redis(redis), side: Side::Redis { servers, prefix, handles, passed } }
     }
 
-    /// Lets all but a millisecond of it pass.
-    pub(super) fn pass_almost(&self, span: Duration) {
-        self.pass(span.saturating_sub(Duration::from_millis(1)));
+    /// What another replica has of the same store. Make it before time passes.
+    pub(super) fn second(&self) -> Store {
+        match &self.side {
+            Side::Memory(_) => self.store.clone(),
+            Side::Redis { servers, prefix, handles, .. } => {
+                let redis = connect(servers, prefix);
+                handles.borrow_mut().push(redis.clone());
+                Store::Redis(redis)
+            }
+        }
+    }
+
+    pub(super) async fn pass(&self, span: Duration) {
+        match &self.side {
+            Side::Memory(clock) => clock.advance(span),
+            Side::Redis { servers, prefix, handles, passed } => {
+                passed.set(passed.get() + span);
+                for redis in &*handles.borrow() {
+                    redis.skew(passed.get());
+                }
+                shift(&servers.masters().await, prefix, span).await;
+            }
+        }
+    }
+
+    /// Lets nearly all of it pass.
+    pub(super) async fn pass_almost(&self, span: Duration) {
+        self.pass(span.checked_sub(SLACK).unwrap()).await;
+    }
+
+    /// Lets pass what [`Shape::pass_almost`] left.
+    pub(super) async fn pass_the_rest(&self) {
+        self.pass(SLACK).await;
+    }
+
+    /// The servers and the prefix, where there are some: what only they can lose is lost there.
+    pub(super) fn redis(&self) -> Option<(&Servers, &str)> {
+        match &self.side {
+            Side::Memory(_) => None,
+            Side::Redis { servers, prefix, .. } => Some((&**servers, prefix)),
+        }
+    }
+
+    /// Carries a command out that touches this key, behind the store's back; false where nothing can.
+    pub(super) async fn tamper(&self, command: &str, key: &str, more: &[&str]) -> bool {
+        let Some((servers, prefix)) = self.redis() else { return false };
+        let key = format!("{prefix}:{key}");
+        let words: Vec<_> = [command, &key].into_iter().chain(more.iter().copied()).collect();
+        servers.master_of(&key).await.command(&words).await;
+        true
+    }
+
+    /// What is hinted to a replica from now on.
+    pub(super) async fn listen(&self, incarnation: Incarnation) -> Ear {
+        let mut ear = Ear(self.store.listen(incarnation));
+        ear.until("it listens", |hint| matches!(hint, Hint::Subscribed).then_some(())).await;
+        ear
     }
 
     pub(super) async fn own(&self, conversation: &ConversationId) -> Owner<'_> {
@@ -57,6 +134,74 @@ impl Shape {
             Accepted::Replayed(_) => panic!("it has no key"),
         }
     }
+}
+
+fn connect(servers: &Servers, prefix: &str) -> Redis {
+    let mut config = servers.config();
+    prefix.clone_into(&mut config.key_prefix);
+    config.message_ttl = MESSAGE_TTL;
+    // Slower than any answer, also on a busy machine: these sentences are not about time-outs.
+    config.command_timeout = Duration::from_secs(5);
+    Redis::new(&config).unwrap()
+}
+
+/// One server of its own.
+pub(super) async fn alone() -> Rc<Servers> {
+    Rc::new(Servers::Alone(RedisServer::start(RedisOptions::default()).await))
+}
+
+/// A group under sentinels.
+pub(super) async fn sentinels() -> Rc<Servers> {
+    Rc::new(Servers::Sentinels(Sentinels::start().await))
+}
+
+/// A cluster.
+pub(super) async fn cluster() -> Rc<Servers> {
+    Rc::new(Servers::Cluster(Cluster::start().await))
+}
+
+/// What a replica is told.
+pub(super) struct Ear(Hints);
+
+impl Ear {
+    /// What is wanted of the first hint that has it.
+    pub(super) async fn until<T>(&mut self, what: &str, wanted: impl Fn(&Hint) -> Option<T>) -> T {
+        let mut found = None;
+        within(Duration::from_secs(10), what, async || {
+            let hint = self.0.next().await;
+            found = wanted(&hint);
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// What was told until now, with so many messages at least. Hints of one server come in order, so all that
+    /// was on its way is here when an echo is; those of others may come later.
+    pub(super) async fn all(&mut self, store: &Store, of: Incarnation, messages: usize) -> Vec<Hint> {
+        let echo = fastrand::u64(..);
+        store.heartbeat(&heartbeat(of, echo)).await.unwrap();
+        let mut told: Vec<Hint> = Vec::new();
+        within(Duration::from_secs(10), "the echo is back", async || {
+            told.push(self.0.next().await);
+            let of_messages = |hint: &&Hint| matches!(hint, Hint::Accepted(_) | Hint::Ended(_));
+            told.iter().any(|hint| matches!(hint, Hint::Echo(number) if *number == echo))
+                && told.iter().filter(of_messages).count() >= messages
+        })
+        .await;
+        told
+    }
+}
+
+/// What a replica calls itself: all that a name may have.
+pub(super) fn name_of(incarnation: Incarnation) -> Box<str> {
+    format!("replica: {} / ä", incarnation.0).into()
+}
+
+/// A heartbeat that counts for a lease's time.
+pub(super) fn heartbeat(incarnation: Incarnation, echo: u64) -> Heartbeat {
+    let peer = Peer { name: name_of(incarnation), incarnation };
+    Heartbeat { peer, bots: vec![BotName::new("support").unwrap()], ttl: LEASE, echo }
 }
 
 pub(super) fn conversation(user: &str) -> ConversationId {

@@ -29,18 +29,18 @@ pub(super) async fn ready_is_what_has_open_messages(shape: Shape) {
 pub(super) async fn the_next_message_is_head_since_the_end_before_it(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
-    shape.pass(Duration::from_millis(7));
+    shape.pass(Duration::from_millis(7)).await;
     let (open, now) = shape.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!((open.head_at, open.lane.len()), (None, 0));
-    assert_eq!(now, shape.store.now().await.unwrap());
+    assert!(now <= shape.store.now().await.unwrap());
     let head_at = new(shape.store.accept(accept(&alice, 1)).await).accepted_at;
-    shape.pass(Duration::from_millis(7));
+    shape.pass(Duration::from_millis(7)).await;
     shape.post(&alice, 2).await;
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!(open.head_at, Some(head_at));
     assert_eq!(open.lane.iter().map(|open| open.accepted.id).collect::<Vec<_>>(), [id(1), id(2)]);
     let end_at = owner.now().await;
-    shape.pass(Duration::from_millis(7));
+    shape.pass(Duration::from_millis(7)).await;
     let end = owner.end(end_at, id(1));
     owner.write(vec![end]).await.unwrap();
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
@@ -55,7 +55,7 @@ pub(super) async fn an_end_behind_the_head_leaves_the_head_alone(shape: Shape) {
     let mut owner = shape.own(&alice).await;
     let head_at = new(shape.store.accept(accept(&alice, 1)).await).accepted_at;
     shape.post(&alice, 2).await;
-    shape.pass(Duration::from_millis(7));
+    shape.pass(Duration::from_millis(7)).await;
     owner.settle(id(2)).await;
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!((open.head_at, open.lane.len()), (Some(head_at), 1));
@@ -101,7 +101,7 @@ pub(super) async fn a_message_ends_once(shape: Shape) {
     let at = owner.now().await;
     let (first, second) = (owner.end(at, message), owner.end(at + LEASE, message));
     owner.write(vec![first, second]).await.unwrap();
-    shape.pass(Duration::from_millis(5));
+    shape.pass(Duration::from_millis(5)).await;
     owner.settle(message).await;
     let message = shape.store.message(&alice, message, None).await.unwrap().unwrap();
     assert_eq!(message.progress.ended_at, Some(at));
@@ -190,4 +190,89 @@ pub(super) async fn the_record_is_what_was_written_last(shape: Shape) {
     owner.write(Vec::new()).await.unwrap();
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!(open.record, owner.record);
+}
+
+pub(super) async fn the_first_write_may_have_any_number(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    // Also where a message was accepted before.
+    shape.post(&alice, 1).await;
+    owner.record.write = 41;
+    owner.write(Vec::new()).await.unwrap();
+    owner.settle(id(1)).await;
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.record.write, open.lane.len()), (43, 0));
+    owner.record.write = 7;
+    assert_eq!(owner.write(Vec::new()).await, Err(StoreError::OutOfStep));
+}
+
+pub(super) async fn a_write_says_what_the_store_lost_and_says_it_again(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    shape.post(&alice, 1).await;
+    let at = owner.now().await;
+    let sent = |number| Change::Sent { message: id(number), at };
+    let end = owner.end(at, id(3));
+    for (changes, lost) in [
+        (vec![sent(1)], false),
+        (vec![sent(2)], true),
+        (Vec::new(), false),
+        (vec![end, sent(1)], true),
+        (vec![Change::Acked { message: id(4), at }, Change::Answering { message: id(4), at }], false),
+    ] {
+        let told = owner.write(changes.clone()).await.unwrap();
+        assert_eq!(told.lost, lost, "{changes:?}");
+        let again = Write { record: owner.record.clone(), changes, warm_until: None };
+        assert_eq!(shape.store.write(owner.fence, &alice, &again).await.unwrap().lost, lost, "repeated");
+    }
+    assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty(), "what is lost did not end");
+    assert_eq!(
+        shape.store.message(&alice, id(1), None).await.unwrap().unwrap().progress.status(),
+        Status::Sent
+    );
+}
+
+pub(super) async fn a_head_can_begin_anew(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    owner.write(vec![Change::HeadSince { at: Timestamp::from_millis(5) }]).await.unwrap();
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!(open.head_at, None, "nothing is open");
+    shape.post(&alice, 1).await;
+    shape.post(&alice, 2).await;
+    shape.pass(LEASE).await;
+    let at = owner.now().await;
+    owner.write(vec![Change::HeadSince { at }]).await.unwrap();
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.head_at, open.lane.len()), (Some(at), 2));
+}
+
+pub(super) async fn warm_conversations_are_told_to_a_new_owner(shape: Shape) {
+    let (one, two) = neighbours();
+    let partition = Partition::of(&one);
+    let mut owner = shape.own(&one).await;
+    shape.post(&two, 2).await;
+    let warm_until = Some(owner.now().await + LEASE);
+    for keep in [warm_until, None] {
+        owner.record.write += 1;
+        let write = Write { record: owner.record.clone(), changes: Vec::new(), warm_until: keep };
+        shape.store.write(owner.fence, &one, &write).await.unwrap();
+    }
+    let fence = owner.fence;
+    let ready = async |warm| {
+        let mut ready = shape.store.ready(partition, fence, warm).await.unwrap();
+        ready.sort();
+        ready
+    };
+    let mut both = vec![one.clone(), two.clone()];
+    both.sort();
+    assert_eq!(ready(false).await, std::slice::from_ref(&two));
+    assert_eq!(ready(true).await, both);
+    shape.post(&one, 1).await;
+    assert_eq!(ready(true).await, both, "each once");
+    owner.settle(id(1)).await;
+    shape.pass_almost(LEASE).await;
+    assert_eq!(ready(true).await, both);
+    shape.pass_the_rest().await;
+    assert_eq!(ready(true).await, [two]);
 }

@@ -34,7 +34,22 @@ pub(crate) async fn spawn_bridge(change: impl FnOnce(&mut Config)) -> TestBridge
 /// The same, on a platform with these options.
 pub(crate) async fn spawn_bridge_on(options: Options, change: impl FnOnce(&mut Config)) -> TestBridge {
     let sandbox = Sandbox::start(options).await.unwrap();
-    let mut config = Config::dev(sandbox.url().parse().unwrap());
+    let mut config = small(&sandbox.url());
+    change(&mut config);
+    let bridge = Bridge::start(config).await.unwrap();
+    let addresses = bridge.addresses();
+    TestBridge {
+        bridge,
+        script: sandbox.script(),
+        sandbox,
+        api: Caller(addresses.api),
+        admin: Caller(addresses.admin),
+    }
+}
+
+/// The configuration of a small bridge on free ports that is quick about everything, for this platform.
+pub(super) fn small(platform: &str) -> Config {
+    let mut config = Config::dev(platform.parse().unwrap());
     config.server.listen.set_port(0);
     config.server.admin_listen.set_port(0);
     config.server.threads = 1;
@@ -46,16 +61,7 @@ pub(crate) async fn spawn_bridge_on(options: Options, change: impl FnOnce(&mut C
     simulated.history_settle = Duration::from_millis(200);
     simulated.user_rate_per_minute = 0;
     simulated.connects_per_minute = 0;
-    change(&mut config);
-    let bridge = Bridge::start(config).await.unwrap();
-    let addresses = bridge.addresses();
-    TestBridge {
-        bridge,
-        script: sandbox.script(),
-        sandbox,
-        api: Caller(addresses.api),
-        admin: Caller(addresses.admin),
-    }
+    config
 }
 
 /// A platform as documented, but for its welcome.

@@ -1,5 +1,6 @@
 //! A caller: speaks HTTP/1.1 over a connection per request, and can say what no library would let it say.
 
+use std::io;
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -63,9 +64,14 @@ impl Request {
 impl Caller {
     /// Sends a request and reads the answer to its end.
     pub(crate) async fn send(self, request: Request) -> Answer {
+        self.try_send(request).await.unwrap()
+    }
+
+    /// The same, of somebody who may go away before it answers.
+    pub(crate) async fn try_send(self, request: Request) -> io::Result<Answer> {
         // Shown where a test fails: which request was not answered.
         println!("-> {} {}", request.method, request.target);
-        let mut stream = TcpStream::connect(self.0).await.unwrap();
+        let mut stream = TcpStream::connect(self.0).await?;
         let Request { method, target, headers, body } = request;
         let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.0).into_bytes();
         for (name, value) in &headers {
@@ -76,8 +82,9 @@ impl Caller {
         let (mut reader, mut writer) = stream.split();
         // A body that is refused early is not read to its end, and then cannot be written to its end either.
         let (_written, answer) = tokio::join!(writer.write_all(&bytes), read(&mut reader, method == "HEAD"));
+        let answer = answer?;
         println!("<- {} {target}", answer.status);
-        answer
+        Ok(answer)
     }
 
     pub(crate) async fn get(self, target: impl Into<String>) -> Answer {
@@ -85,13 +92,14 @@ impl Caller {
     }
 }
 
-async fn read(reader: &mut (impl tokio::io::AsyncRead + Unpin), no_body: bool) -> Answer {
+async fn read(reader: &mut (impl tokio::io::AsyncRead + Unpin), no_body: bool) -> io::Result<Answer> {
+    let more = |size| if size == 0 { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) };
     let mut inbox = Vec::new();
     let head = loop {
         if let Some(at) = inbox.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
         }
-        assert_ne!(reader.read_buf(&mut inbox).await.unwrap(), 0, "closed before an answer came");
+        more(reader.read_buf(&mut inbox).await?)?;
     };
     let text = String::from_utf8(inbox[..head].to_vec()).unwrap();
     let mut lines = text.split("\r\n");
@@ -103,9 +111,9 @@ async fn read(reader: &mut (impl tokio::io::AsyncRead + Unpin), no_body: bool) -
     let mut answer = Answer { status, headers, body: inbox.split_off(head) };
     let length = if no_body { 0 } else { answer.header("content-length").map_or(0, |l| l.parse().unwrap()) };
     while answer.body.len() < length {
-        assert_ne!(reader.read_buf(&mut answer.body).await.unwrap(), 0, "closed within an answer");
+        more(reader.read_buf(&mut answer.body).await?)?;
     }
-    answer
+    Ok(answer)
 }
 
 impl Answer {

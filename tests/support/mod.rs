@@ -2,24 +2,61 @@
 
 mod bridge;
 mod caller;
+mod fleet;
+mod ledger;
+mod process;
 mod program;
+mod proxy;
+mod redis;
+mod served;
+mod tests;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub(crate) use bridge::{TestBridge, bot, quiet_platform, spawn_bridge, spawn_bridge_on};
 pub(crate) use caller::{Answer, Caller, Request};
+pub(crate) use fleet::Fleet;
+pub(crate) use ledger::{Bot, Ledger};
+pub(crate) use process::Process;
 pub(crate) use program::Program;
+pub(crate) use proxy::Proxy;
+pub(crate) use redis::{
+    Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, nothing_left, shift,
+};
+pub(crate) use served::Served;
 
 /// A test that waits for something that never comes fails after this time.
 const GUARD: Duration = Duration::from_secs(30);
 
 /// Runs a test on a runtime of its own.
 pub(crate) fn run(test: impl Future<Output = ()>) {
+    run_for(GUARD, test);
+}
+
+/// The same, where it may take this long.
+pub(crate) fn run_for(guard: Duration, test: impl Future<Output = ()>) {
     // The program does it in `main`; it fails where another test was first.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     rtm_bridge::runtime::block_on(async {
-        tokio::time::timeout(GUARD, test).await.expect("the test waits in vain");
+        tokio::time::timeout(guard, test).await.expect("the test waits in vain");
     })
     .unwrap();
+}
+
+/// Asks again and again, for what no other process tells by itself, until it is so.
+pub(crate) async fn until(what: &str, is_so: impl AsyncFnMut() -> bool) {
+    within(Duration::from_secs(20), what, is_so).await;
+}
+
+/// The same, where it may take this long.
+pub(crate) async fn within(span: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if tokio::time::timeout(span, asking).await.is_err() {
+        panic!("waited {span:?} in vain until {what}");
+    }
 }

@@ -27,7 +27,7 @@ impl Replicas {
         if !known {
             self.tell_all();
         }
-        Fleet { now, live: self.live.values().map(|(peer, _)| peer.clone()).collect(), prepared: true }
+        Fleet { now, live: self.live.values().map(|(peer, _)| peer.clone()).collect(), prepared: true, known }
     }
 
     pub(super) fn leave(&mut self, incarnation: Incarnation) {

@@ -1,7 +1,6 @@
 //! Accepting a message.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Redis;
 use super::answer::Answer;
@@ -33,13 +32,14 @@ impl Redis {
             .arg(id.to_string())
             .arg(&body)
             .arg(max_open)
-            .arg(u8::from(self.0.full.load(Ordering::Relaxed)))
+            .arg(u8::from(self.0.vitals.is_full()))
             .arg(by.to_string())
             .arg(u8::from(watched))
             .arg(self.0.keys.replica_channels());
         if let Some((digest, body)) = &key {
             call = call.arg(digest).arg(body.as_slice());
         }
+        let call = call.durable();
 
         let answer = match self.run(call).await {
             // Unlike an owner's writes an accept is refused when there is no room.

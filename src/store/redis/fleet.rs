@@ -30,8 +30,10 @@ impl Redis {
         let (live, schema) = tokio::join!(self.run(call), self.run(schema));
         let (now, mut live) = live?.expect("OK")?;
         let (_, mut schema) = schema?.expect("OK")?;
-        let live = live.values()?.texts().map(|member| read(&member?)).collect::<Result<_, Corrupt>>()?;
-        Ok(Fleet { now, live, prepared: schema.number()? == 1 })
+        let members = live.values()?;
+        let known = live.number()? == 1;
+        let live = members.texts().map(|member| read(&member?)).collect::<Result<_, Corrupt>>()?;
+        Ok(Fleet { now, live, prepared: schema.number()? == 1, known })
     }
 
     /// A replica goes; see [`crate::store::Store::leave`].

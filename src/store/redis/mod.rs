@@ -7,13 +7,17 @@
 mod accept;
 mod answer;
 mod codec;
+mod connect;
 mod fleet;
-#[cfg_attr(not(test), expect(dead_code, reason = "the listener will call it"))]
+mod health;
 mod hint;
 mod keys;
 mod lease;
+mod line;
+mod listener;
 mod migrate;
 mod read;
+mod refusal;
 mod script;
 mod scripts;
 #[cfg(test)]
@@ -22,16 +26,19 @@ mod wire;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::answer::Answer;
 use self::keys::Keys;
 use self::script::{Call, Script};
-use crate::config;
-use crate::store::{Hint, Incarnation, StoreError};
+use crate::config::{self, StoreUrl};
+use crate::store::{Incarnation, StoreError};
 
+pub use health::{Concern, Health, Usage};
+pub use listener::Listener;
 pub use migrate::{MigrateError, PrepareError, Report};
+pub use wire::Traffic;
 
 /// Why the store could not be set up. Nothing was connected to yet.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +46,9 @@ pub enum SetupError {
     /// The address or what belongs to it cannot be used.
     #[error("store.url cannot be used")]
     Url(#[source] deadpool_redis::redis::RedisError),
+    /// The store is not on Redis.
+    #[error("store.url does not name Redis")]
+    NotRedis,
 }
 
 /// How long a journal is kept after its last entry, and an idle conversation after its last change.
@@ -57,8 +67,7 @@ struct Inner {
     wire: wire::Wire,
     keys: Keys,
     message_ttl: Duration,
-    /// Whether so much of the server's memory is used that nothing more is accepted.
-    full: Arc<AtomicBool>,
+    vitals: health::Vitals,
     /// See [`Redis::skew`].
     skew: AtomicU64,
 }
@@ -69,11 +78,12 @@ impl Redis {
     /// # Errors
     /// [`SetupError`].
     pub fn new(options: &config::Store) -> Result<Self, SetupError> {
+        let StoreUrl::Redis(servers) = &options.url else { return Err(SetupError::NotRedis) };
         Ok(Self(Arc::new(Inner {
-            wire: wire::Wire::new(options)?,
+            wire: wire::Wire::new(servers, options)?,
             keys: Keys::new(&options.key_prefix),
             message_ttl: options.message_ttl,
-            full: Arc::default(),
+            vitals: health::Vitals::default(),
             skew: AtomicU64::new(0),
         })))
     }
@@ -83,9 +93,25 @@ impl Redis {
         self.0.skew.store(millis(by), Ordering::Relaxed);
     }
 
+    /// What is known of Redis, as of the last [`Redis::tend`].
+    pub fn health(&self) -> Health {
+        self.0.vitals.health()
+    }
+
+    /// Looks how Redis is doing; to be called once a second or so.
+    pub async fn tend(&self) {
+        self.0.vitals.look(&self.0.wire).await;
+    }
+
+    /// What was sent so far.
+    pub fn traffic(&self) -> Traffic {
+        self.0.wire.traffic()
+    }
+
     /// What is hinted to a replica from now on.
     pub fn listen(&self, incarnation: Incarnation) -> Listener {
-        Listener { incarnation }
+        let wire = &self.0.wire;
+        Listener::new(Arc::clone(wire.connector()), self.0.keys.prefix(), incarnation, wire.timeout())
     }
 
     /// A call of a script; its first argument is what tests add to the clock.
@@ -101,18 +127,4 @@ impl Redis {
 /// A span as scripts take it.
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The hints of one replica.
-#[derive(Debug)]
-pub struct Listener {
-    incarnation: Incarnation,
-}
-
-impl Listener {
-    /// The next hint.
-    pub async fn next(&mut self) -> Hint {
-        let _ = self.incarnation;
-        std::future::pending().await
-    }
 }

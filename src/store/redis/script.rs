@@ -30,7 +30,7 @@ impl Script {
         for key in keys {
             cmd.arg(*key);
         }
-        Call { script: self, cmd }
+        Call { script: self, cmd, durable: false }
     }
 }
 
@@ -38,6 +38,7 @@ impl Script {
 pub(super) struct Call<'a> {
     pub(super) script: &'a Script,
     cmd: Cmd,
+    durable: bool,
 }
 
 impl Call<'_> {
@@ -50,6 +51,17 @@ impl Call<'_> {
     /// Adds what an owner proves itself with.
     pub(super) fn fence(self, fence: Fence) -> Self {
         self.arg(fence.incarnation.to_string()).arg(fence.epoch)
+    }
+
+    /// What it writes is to be confirmed by as many replicas of the store as are configured.
+    pub(super) const fn durable(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// Whether [`Call::durable`] was said.
+    pub(super) const fn is_durable(&self) -> bool {
+        self.durable
     }
 
     /// By the script's hash.

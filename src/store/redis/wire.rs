@@ -1,83 +1,346 @@
-//! The connections to Redis: one for each thread that asks.
+//! Carries commands to Redis and answers back, within a deadline and over whatever happens to connections.
+//!
+//! The wire itself is addresses and counters, and is shared by all threads. Connections stay with the runtime that
+//! opened them, in a [`Line`] that each thread keeps for each wire.
+//!
+//! One operation is one deadline, `store.command_timeout`. Within it, what may pass is tried again, as the table in
+//! `refusal` says; every script is safe to run twice. At the deadline the operation fails as `Unknown` where one of
+//! its attempts may have been carried out, else as `Unavailable` with the last reason. A connection that answered
+//! nothing until a deadline is let go of, so that the next operation gets a new one; others that wait for answers
+//! over it lose nothing by that.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use deadpool_redis::redis::aio::{ConnectionLike as _, MultiplexedConnection};
-use deadpool_redis::redis::{AsyncConnectionConfig, ErrorKind, RedisError, ServerErrorKind, Value};
-use deadpool_redis::{Manager, Pool};
-use tokio::time::timeout;
+use deadpool::managed::Object;
+use deadpool_redis::redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+use deadpool_redis::redis::{
+    Cmd, ErrorKind, Pipeline, RedisError, RedisResult, ServerErrorKind, Value, from_redis_value,
+};
+use tokio::runtime::{self, Handle};
+use tokio::time::{Instant, timeout_at};
 
 use super::SetupError;
+use super::connect::{Connector, Link};
+use super::line::{Closed, Line, backoff};
+use super::refusal::{Policy, for_log, policy};
 use super::script::Call;
-use crate::config::{self, RedisServers, StoreUrl, Topology};
+use crate::config::{self, RedisServers};
 use crate::store::{Refusal, StoreError};
 
 thread_local! {
-    static HELD: RefCell<HashMap<u64, MultiplexedConnection>> = RefCell::default();
+    /// This thread's lines, by the wire's number, each with the runtime that it belongs to.
+    static LINES: RefCell<HashMap<u64, (runtime::Id, Rc<Line>)>> = RefCell::default();
 }
 
-/// How to reach Redis; the connections themselves stay on their threads.
+/// How to reach Redis. Used from any thread.
 #[derive(Debug)]
 pub(super) struct Wire {
     number: u64,
-    url: String,
+    connector: Arc<Connector>,
     timeout: Duration,
+    /// Replicas that must confirm a durable call.
+    confirmations: u32,
+    commands: AtomicU64,
+    round_trips: AtomicU64,
+    /// Whether the loss of the connection was logged, so that threads and attempts do not repeat it.
+    away: AtomicBool,
+}
+
+/// What was sent so far, by all threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Commands, a script being one; repeats count, subscriptions and logins do not.
+    pub commands: u64,
+    /// Times that an answer was waited for.
+    pub round_trips: u64,
+}
+
+/// What is to be carried out.
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    Script(&'a Call<'a>),
+    /// On every master of a cluster.
+    Masters(&'a Cmd),
+}
+
+/// Where one attempt is made.
+enum Place {
+    Shared(Link, u64),
+    Own(Object<super::line::Opener>, u64),
 }
 
 impl Wire {
-    pub(super) fn new(options: &config::Store) -> Result<Self, SetupError> {
-        let StoreUrl::Redis(RedisServers { topology: Topology::Alone(address), database, .. }) = &options.url
-        else {
-            return Err(SetupError::Url((ErrorKind::InvalidClientConfig, "only redis:// yet").into()));
-        };
-        let url = format!("redis://{}:{}/{database}", address.host, address.port);
-        Ok(Self { number: fastrand::u64(..), url, timeout: options.command_timeout })
+    pub(super) fn new(servers: &RedisServers, options: &config::Store) -> Result<Self, SetupError> {
+        let connector = Connector::new(servers, options).map_err(SetupError::Url)?;
+        Ok(Self {
+            number: fastrand::u64(..),
+            connector: Arc::new(connector),
+            timeout: options.command_timeout,
+            confirmations: options.wait_replicas,
+            commands: AtomicU64::new(0),
+            round_trips: AtomicU64::new(0),
+            away: AtomicBool::new(false),
+        })
     }
 
     /// Runs a script.
+    ///
+    /// A durable call that too few replicas of the store confirm in time fails as
+    /// [`Refusal::TooFewReplicas`] although the master carried it out; its repeat waits again.
     pub(super) async fn run(&self, call: Call<'_>) -> Result<Value, StoreError> {
-        match timeout(self.timeout, self.eval(&call)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                tracing::debug!(script = call.script.name, %error, "Redis refused");
-                Err(StoreError::Unavailable(Refusal::Unexpected))
+        // Boxed: the client's futures are nested deeply, and those who wait here should stay small.
+        Box::pin(self.perform(Request::Script(&call))).await
+    }
+
+    /// Runs a plain command on every master, and returns each one's answer.
+    pub(super) async fn on_masters(&self, cmd: &Cmd) -> Result<Vec<Value>, StoreError> {
+        let value = Box::pin(self.perform(Request::Masters(cmd))).await?;
+        Ok(match value {
+            Value::Map(nodes) if self.connector.is_cluster() => {
+                nodes.into_iter().map(|(_, answer)| answer).collect()
             }
-            Err(_) => Err(StoreError::Unknown(self.timeout)),
+            value => vec![value],
+        })
+    }
+
+    /// What was sent so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            commands: self.commands.load(Ordering::Relaxed),
+            round_trips: self.round_trips.load(Ordering::Relaxed),
         }
     }
 
-    async fn eval(&self, call: &Call<'_>) -> Result<Value, RedisError> {
-        let mut connection = self.connection().await?;
-        // What the server refuses is a value at first.
-        let answer = connection.req_packed_command(call.by_hash()).await.and_then(Value::extract_error);
-        match answer {
+    /// For the listener, which has a connection of its own.
+    pub(super) const fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
+    /// The longest that one operation may take.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    async fn perform(&self, request: Request<'_>) -> Result<Value, StoreError> {
+        let line = self.line();
+        let deadline = Instant::now() + self.timeout;
+        let mut sent = false;
+        let mut refusal = Refusal::Unreachable;
+        let mut pauses = 0;
+        loop {
+            let mut place = match timeout_at(deadline, self.place(&line, request)).await {
+                Ok(Ok(place)) => place,
+                Ok(Err(closed)) if closed.lasting => return Err(self.failed(sent, closed.refusal)),
+                Ok(Err(closed)) => {
+                    refusal = closed.refusal;
+                    continue;
+                }
+                Err(_) => return Err(self.failed(sent, refusal)),
+            };
+            let begun = Instant::now();
+            let Ok(answer) = timeout_at(deadline, self.attempt(&mut place, request, deadline)).await else {
+                self.silent(&line, place, begun);
+                return Err(StoreError::Unknown(self.timeout));
+            };
+            let error = match answer {
+                Ok(value) => {
+                    line.heard(place.number());
+                    return value.ok_or(StoreError::Unavailable(Refusal::TooFewReplicas));
+                }
+                Err(error) => error,
+            };
+            match policy(&error) {
+                Policy::Refuse(refusal) => {
+                    if let (Refusal::Unexpected, Request::Script(call)) = (refusal, request) {
+                        tracing::error!(script = call.script.name, error = for_log(&error), "Redis refused");
+                    }
+                    return Err(self.failed(sent, refusal));
+                }
+                Policy::Wait(reason) => {
+                    line.heard(place.number());
+                    refusal = reason;
+                }
+                // Twice unknown, by hash and by text: another server than a moment ago.
+                Policy::Text => refusal = Refusal::Unexpected,
+                Policy::Reconnect { refusal: reason, sent: perhaps } => {
+                    sent |= perhaps;
+                    refusal = reason;
+                    self.lost(&line, place, &error);
+                    continue;
+                }
+            }
+            drop(place);
+            pauses += 1;
+            let pause = Instant::now() + backoff(pauses);
+            if pause >= deadline {
+                return Err(self.failed(sent, refusal));
+            }
+            tokio::time::sleep_until(pause).await;
+        }
+    }
+
+    /// Where to make an attempt. While there is no connection all wait for the same one, also those who then take
+    /// one of their own.
+    async fn place(&self, line: &Line, request: Request<'_>) -> Result<Place, Closed> {
+        let (shared, number) = match line.link().await {
+            Ok(open) => open,
+            Err(closed) => {
+                if !self.away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(reason = %closed.refusal, error = &*closed.what, "no connection to Redis");
+                }
+                return Err(closed);
+            }
+        };
+        if self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!("connected to Redis again");
+        }
+        if self.waits(request) {
+            match Box::pin(line.waiting()).await {
+                Ok(own) => Ok(Place::Own(own, number)),
+                Err(error) => {
+                    // The shared connection is there, so nothing else keeps this from being tried at once again.
+                    tokio::time::sleep(backoff(3)).await;
+                    Err(Closed::from(&error))
+                }
+            }
+        } else {
+            Ok(Place::Shared(shared, number))
+        }
+    }
+
+    fn waits(&self, request: Request<'_>) -> bool {
+        self.confirmations > 0 && matches!(request, Request::Script(call) if call.is_durable())
+    }
+
+    /// One attempt: by the script's hash, and by its text where the server does not know it. None where too few
+    /// replicas confirmed.
+    async fn attempt(
+        &self,
+        place: &mut Place,
+        request: Request<'_>,
+        deadline: Instant,
+    ) -> RedisResult<Option<Value>> {
+        match self.exchange(place, request, request.cmd(), deadline).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                connection.req_packed_command(&call.by_text()).await.and_then(Value::extract_error)
+                let Request::Script(call) = request else { return Err(error) };
+                self.exchange(place, request, Cow::Owned(call.by_text()), deadline).await
             }
             result => result,
         }
     }
 
-    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
-        if let Some(held) = HELD.with_borrow(|held| held.get(&self.number).cloned()) {
-            return Ok(held);
+    async fn exchange(
+        &self,
+        place: &mut Place,
+        request: Request<'_>,
+        cmd: Cow<'_, Cmd>,
+        deadline: Instant,
+    ) -> RedisResult<Option<Value>> {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        let link = match place {
+            Place::Own(own, _) => return Box::pin(self.confirmed(own, cmd.into_owned(), deadline)).await,
+            Place::Shared(link, _) => link,
+        };
+        match (request, link) {
+            (Request::Masters(cmd), Link::Cluster(cluster)) => {
+                let masters = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+                Box::pin(cluster.route_command(cmd.clone(), masters)).await?.extract_error()
+            }
+            (_, link) => link.send(&cmd).await,
         }
-        Box::pin(self.connect()).await
+        .map(Some)
     }
 
-    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        let manager = Manager::new_with_config(self.url.as_str(), config)?;
-        let pool = Pool::builder(manager).max_size(1).build().map_err(|_| unexpected())?;
-        let connection = pool.get().await.map_err(|_| unexpected())?;
-        let connection = deadpool_redis::Connection::take(connection);
-        HELD.with_borrow_mut(|held| held.insert(self.number, connection.clone()));
-        Ok(connection)
+    /// The command, and `WAIT` behind it for half the time that is left: enough stays for a second try by text.
+    async fn confirmed(&self, link: &mut Link, cmd: Cmd, deadline: Instant) -> RedisResult<Option<Value>> {
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        let left = deadline.saturating_duration_since(Instant::now());
+        // 0 would be for ever.
+        let patience = (left / 2).as_millis().max(1);
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(cmd);
+        pipeline.cmd("WAIT").arg(self.confirmations).arg(u64::try_from(patience).unwrap_or(u64::MAX));
+        let mut answers = link.send_all(&pipeline).await?.into_iter();
+        let (Some(value), Some(confirmed)) = (answers.next(), answers.next()) else {
+            return Err((ErrorKind::Parse, "an answer is missing").into());
+        };
+        let value = value.extract_error()?;
+        let confirmed: u32 = from_redis_value(confirmed.extract_error()?)?;
+        Ok((confirmed >= self.confirmations).then_some(value))
+    }
+
+    /// Nothing came until the deadline.
+    fn silent(&self, line: &Line, place: Place, since: Instant) {
+        match place {
+            Place::Own(own, _) => drop(Object::take(own)),
+            Place::Shared(_, number) if line.silent_since(number, since) => {
+                if line.lose(number) {
+                    tracing::warn!(after = ?self.timeout, "Redis does not answer; its connection is let go of");
+                }
+            }
+            Place::Shared(..) => {}
+        }
+    }
+
+    fn lost(&self, line: &Line, place: Place, error: &RedisError) {
+        let number = place.number();
+        if let Place::Own(own, _) = place {
+            drop(Object::take(own));
+            line.lose_waiting();
+        }
+        if line.lose(number) && !self.away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(error = for_log(error), "lost the connection to Redis");
+        }
+    }
+
+    const fn failed(&self, sent: bool, refusal: Refusal) -> StoreError {
+        if sent { StoreError::Unknown(self.timeout) } else { StoreError::Unavailable(refusal) }
+    }
+
+    fn line(&self) -> Rc<Line> {
+        let runtime = Handle::current().id();
+        LINES.with_borrow_mut(|lines| {
+            match lines.get(&self.number) {
+                Some((of, line)) if *of == runtime => return Rc::clone(line),
+                _ => {}
+            }
+            // The thread's former runtime took its connections with it.
+            let line = Rc::new(Line::new(Arc::clone(&self.connector)));
+            lines.insert(self.number, (runtime, Rc::clone(&line)));
+            line
+        })
     }
 }
 
-fn unexpected() -> RedisError {
-    (ErrorKind::Io, "no connection").into()
+impl Drop for Wire {
+    /// Closes this thread's connections; those of others end with their threads.
+    fn drop(&mut self) {
+        let line =
+            LINES.try_with(|lines| lines.try_borrow_mut().ok().and_then(|mut all| all.remove(&self.number)));
+        drop(line);
+    }
+}
+
+impl Place {
+    const fn number(&self) -> u64 {
+        match self {
+            Self::Shared(_, number) | Self::Own(_, number) => *number,
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    fn cmd(self) -> Cow<'a, Cmd> {
+        match self {
+            Self::Script(call) => Cow::Borrowed(call.by_hash()),
+            Self::Masters(cmd) => Cow::Borrowed(cmd),
+        }
+    }
 }

@@ -46,6 +46,9 @@ impl Redis {
         for change in &write.changes {
             call = add(call, change)?;
         }
+        if write.changes.iter().any(|change| change.ended().is_some()) {
+            call = call.durable();
+        }
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         Ok(Written { now, lost: rest.number()? == 1 })
     }

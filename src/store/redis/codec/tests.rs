@@ -1,1 +1,301 @@
+//! What is written is read again as it was, and what cannot be read is said so.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::domain::{
+    Attachment, Callback, Content, Correlation, EndedBy, Entry, EntryBody, Fingerprint, JsonObject, LastTurn,
+    NewMessage, Outcome, Problem, ProblemKind, Record, Reply, Resend, SessionRequest, TraceId, TurnRules,
+};
+
+/// Any text: controls, quotes, what is outside of the first plane.
+fn text(length: std::ops::Range<usize>) -> impl Strategy<Value = String> {
+    prop::collection::vec(any::<char>(), length).prop_map(|chars| chars.into_iter().collect())
+}
+
+fn boxed() -> impl Strategy<Value = Option<Box<str>>> {
+    prop::option::of(text(0..20).prop_map(Into::into))
+}
+
+/// Objects as platforms and callers write them, with spaces, escapes and numbers that no float holds.
+fn raw() -> impl Strategy<Value = Box<RawValue>> {
+    let odd = prop::sample::select(vec![
+        r#"{ "a" : [1 ,2e5 ,  0.10],"b":{}}"#,
+        r#"{"n":123456789012345678901234567890.00}"#,
+        r#"{"lone":"\ud800","slash":"\/","e":"\u00e9"}"#,
+        "{\n\t\"lines\" : null }",
+        "{}",
+    ]);
+    prop_oneof![
+        odd.prop_map(str::to_owned),
+        (text(0..10), text(0..200)).prop_map(|(key, value)| serde_json::json!({ key: value }).to_string()),
+    ]
+    .prop_map(|json| RawValue::from_string(json).unwrap())
+}
+
+fn object() -> impl Strategy<Value = Option<JsonObject>> {
+    prop::option::of(raw().prop_map(|raw| JsonObject::new(raw).unwrap()))
+}
+
+fn ids() -> impl Strategy<Value = MessageId> {
+    (0..1_u64 << 48, any::<u128>()).prop_map(|(at, bits)| MessageId::new(Timestamp::from_millis(at), bits))
+}
+
+fn times() -> impl Strategy<Value = Timestamp> {
+    any::<u64>().prop_map(Timestamp::from_millis)
+}
+
+fn alice() -> ConversationId {
+    conversation("support/alice").unwrap()
+}
+
+fn content() -> impl Strategy<Value = Content> {
+    let file = (text(0..20), boxed(), boxed()).prop_map(|(file_id, file_name, file_type)| Attachment {
+        file_id: file_id.into(),
+        file_name,
+        file_type,
+    });
+    (text(1..200), boxed(), prop::collection::vec(file, 0..3), object(), object(), object()).prop_map(
+        |(text, display_text, attachments, custom_data, meta_tags, meta)| {
+            let mut content = Content::new(text).unwrap();
+            (content.display_text, content.attachments) = (display_text, attachments);
+            (content.custom_data, content.meta_tags, content.meta) = (custom_data, meta_tags, meta);
+            content
+        },
+    )
+}
+
+fn new_messages() -> impl Strategy<Value = NewMessage> {
+    use SessionRequest::{Continue, New, NewKeepAgent};
+    let rules = (
+        prop::option::of(1..=50_u64),
+        prop::option::of(50..=60_000_u64),
+        prop::option::of(500..=600_000_u64),
+    );
+    let session = prop::sample::select(vec![Continue, New, NewKeepAgent]);
+    let resend = prop::sample::select(vec![Resend::Never, Resend::Auto]);
+    let callback = boxed().prop_map(|url| url.map(|url| Callback { url }));
+    (content(), session, rules, resend, callback, any::<u128>()).prop_map(
+        |(content, session, (replies, quiet, deadline), resend, callback, trace)| NewMessage {
+            conversation: alice(),
+            content,
+            session,
+            rules: TurnRules::new(replies, quiet, deadline).unwrap(),
+            resend,
+            callback,
+            trace: TraceId(trace),
+        },
+    )
+}
+
+fn replies() -> impl Strategy<Value = Reply> {
+    use Correlation::{Exact, History, Unsolicited, Window};
+    let correlation = prop::sample::select(vec![Exact, Window, History, Unsolicited]);
+    (
+        (any::<u64>(), boxed(), prop::option::of(ids()), correlation),
+        (any::<bool>(), text(0..200), any::<bool>(), prop::option::of(times()), raw()),
+    )
+        .prop_map(
+            |((seq, message_id, in_reply_to, correlation), (late, text, agent, created_on, event))| Reply {
+                seq,
+                message_id,
+                in_reply_to,
+                correlation,
+                late,
+                text: text.into(),
+                agent,
+                created_on,
+                event,
+            },
+        )
+}
+
+fn outcomes() -> impl Strategy<Value = Outcome> {
+    let problem = (prop::sample::select(ProblemKind::ALL), text(0..100), prop::option::of(any::<u64>()))
+        .prop_map(|(kind, detail, wait)| {
+            let mut problem = Problem::new(kind, detail);
+            problem.retry_after = wait.map(Duration::from_millis);
+            problem
+        });
+    prop_oneof![
+        prop::sample::select(EndedBy::ALL.to_vec()).prop_map(Outcome::Answered),
+        problem.prop_map(Outcome::Failed),
+    ]
+}
+
+fn entries() -> impl Strategy<Value = Entry> {
+    let body = prop_oneof![
+        replies().prop_map(|reply| EntryBody::Reply(Arc::new(reply))),
+        (ids(), outcomes()).prop_map(|(message, outcome)| EntryBody::Ended { message, outcome }),
+        raw().prop_map(EntryBody::UserMessage),
+        raw().prop_map(EntryBody::Platform),
+    ];
+    (any::<u64>(), times(), body).prop_map(|(seq, at, mut body)| {
+        if let EntryBody::Reply(reply) = &mut body {
+            Arc::make_mut(reply).seq = seq;
+        }
+        Entry { seq, at, body }
+    })
+}
+
+fn records() -> impl Strategy<Value = Record> {
+    let last_turn = (ids(), times()).prop_map(|(message, ended_at)| LastTurn { message, ended_at });
+    (
+        (any::<u64>(), any::<u64>(), prop::option::of(times()), prop::option::of(ids()), boxed()),
+        (prop::collection::vec(any::<u64>(), 0..20), boxed(), prop::option::of(last_turn), any::<bool>()),
+        (prop::option::of(times()), prop::collection::vec(times(), 0..60)),
+    )
+        .prop_map(
+            |(
+                (seq, write, connected_at, session_done, last_platform_message),
+                (recent, session_id, last_turn, agent),
+                (blocked_until, sends),
+            )| Record {
+                seq,
+                write,
+                connected_at,
+                session_done,
+                last_platform_message,
+                recent: recent.into_iter().map(Fingerprint::from_bits).collect(),
+                session_id,
+                last_turn,
+                agent,
+                blocked_until,
+                sends: sends.into_iter().collect(),
+            },
+        )
+}
+
+/// An accepted message as the accept script stores it.
+fn stored(stamp: Stamp, new: &NewMessage) -> Vec<u8> {
+    let Stamp { position, client_message_id, accepted_at } = stamp;
+    let mut stored = format!("{position} {client_message_id} {} ", accepted_at.as_millis()).into_bytes();
+    stored.extend(new_message(new).unwrap());
+    stored
+}
+
+/// `Debug` of these types tells all they hold.
+fn told(value: impl std::fmt::Debug) -> String {
+    format!("{value:?}")
+}
+
+proptest! {
+    #[test]
+    fn accepted_messages_come_back(
+        new in new_messages(), id in ids(), position: u64, client_message_id: u64, at in times(),
+    ) {
+        let stamp = Stamp { position, client_message_id, accepted_at: at };
+        let read = accepted(alice(), id, &stored(stamp, &new)).unwrap();
+        prop_assert_eq!(told(read), told(stamp.on(id, new)));
+    }
+
+    #[test]
+    fn entries_come_back(entry in entries()) {
+        let written = tell(&entry).unwrap();
+        let read = super::entry(written.kind.as_bytes(), entry.seq, &written.text).unwrap();
+        prop_assert_eq!(told(&read), told(&entry));
+        let weight = written.text.split(|&byte| byte == b' ').nth(1).unwrap();
+        prop_assert_eq!(number(weight).unwrap(), entry.weight() as u64, "the script counts with it");
+    }
+
+    #[test]
+    fn records_come_back(first in records()) {
+        prop_assert_eq!(read_record(&record(&first).unwrap()).unwrap(), first);
+    }
+
+    #[test]
+    fn what_is_cut_off_or_changed_is_never_a_panic(
+        new in new_messages(), entry in entries(), first in records(),
+        cut in any::<prop::sample::Index>(), byte: u8,
+    ) {
+        let stamp = Stamp { position: 0, client_message_id: 1, accepted_at: Timestamp::default() };
+        let written = tell(&entry).unwrap();
+        for bytes in [stored(stamp, &new), written.text, record(&first).unwrap()] {
+            let at = cut.index(bytes.len());
+            let mut changed = bytes.clone();
+            changed[at] = byte;
+            for bytes in [&bytes[..at], &changed] {
+                accepted(alice(), id(ID).unwrap(), bytes).ok();
+                super::entry(written.kind.as_bytes(), 1, bytes).ok();
+                read_record(bytes).ok();
+            }
+        }
+    }
+}
+
+const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+fn fields<'a>(of: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = Result<(&'a str, &'a str), Corrupt>> {
+    of.iter().copied().map(Ok)
+}
+
+#[test]
+fn a_message_is_put_together_of_its_fields() {
+    let message = message(
+        &alice(),
+        id(ID).unwrap(),
+        fields(&[
+            ("r12", r#"7 160 {"c":"window","t":"b","e":{}}"#),
+            ("a", r#"3 20 10 {"t":"hello"}"#),
+            ("p", "4,,6"),
+            ("r9", r#"6 160 {"c":"exact","t":"a","e":{}}"#),
+            ("o", &format!(r#"8 160 {{"m":"{ID}","a":"quiet"}}"#)),
+            ("w", "0000000000000001"),
+            ("of a later version", "\u{0}"),
+        ]),
+    )
+    .unwrap();
+    let at = |millis| Some(Timestamp::from_millis(millis));
+    let (accepted, progress) = (message.accepted, message.progress);
+    assert_eq!(
+        (accepted.position, accepted.client_message_id, accepted.new.content.text()),
+        (3, 20, "hello")
+    );
+    assert_eq!((progress.sent_at, progress.acked_at, progress.first_reply_at), (at(4), None, at(6)));
+    assert_eq!((progress.ended_at, progress.outcome), (at(8), Some(Outcome::Answered(EndedBy::Quiet))));
+    let replies: Vec<_> = progress.replies.iter().map(|reply| (reply.seq, &*reply.text)).collect();
+    assert_eq!(replies, [(9, "a"), (12, "b")], "in the order of the journal, not of the hash");
+}
+
+#[test]
+fn a_message_without_its_first_field_is_corrupt() {
+    assert!(message(&alice(), id(ID).unwrap(), fields(&[("c", "support/alice"), ("p", "1,,")])).is_err());
+}
+
+#[test]
+fn fields_of_later_versions_are_passed_over() {
+    let later = r#"1 2 3 {"t":"hello","zz":{"new":[1,2]},"f":[{"i":"x","zz":1}]}"#;
+    assert_eq!(accepted(alice(), id(ID).unwrap(), later.as_bytes()).unwrap().new.content.text(), "hello");
+    assert!(read_record(br#"{"s":3,"zz":null}"#).is_ok_and(|record| record.seq == 3));
+    assert!(entry(b"r", 1, br#"1 2 {"c":"exact","t":"","e":1,"zz":[]}"#).is_ok());
+    assert!(entry(b"e", 1, format!(r#"1 2 {{"m":"{ID}","a":"quiet","zz":0}}"#).as_bytes()).is_ok());
+}
+
+#[test]
+fn what_is_usual_takes_no_room() {
+    let new = NewMessage {
+        conversation: alice(),
+        content: Content::new("hello").unwrap(),
+        session: SessionRequest::Continue,
+        rules: TurnRules::default(),
+        resend: Resend::Never,
+        callback: None,
+        trace: TraceId::default(),
+    };
+    assert_eq!(new_message(&new).unwrap(), br#"{"t":"hello"}"#);
+    assert_eq!(record(&Record::default()).unwrap(), b"{}");
+}
+
+#[test]
+fn names_of_conversations_are_read_to_the_first_slash() {
+    let odd = conversation("support/a/b: {c}").unwrap();
+    assert_eq!((odd.bot.as_str(), odd.user.as_str()), ("support", "a/b: {c}"));
+    assert_eq!(conversation(&odd.to_string()), Ok(odd));
+    for bad in ["support", "support/", "/alice", "sup port/alice", "support/\n"] {
+        assert!(conversation(bad).is_err(), "{bad:?}");
+    }
+}

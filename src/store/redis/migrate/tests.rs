@@ -38,7 +38,9 @@ fn options(server: &RedisServer) -> config::Store {
 }
 
 fn wire(server: &RedisServer) -> Wire {
-    Wire::new(&options(server)).unwrap()
+    let options = options(server);
+    let StoreUrl::Redis(servers) = &options.url else { panic!("it is on Redis") };
+    Wire::new(servers, &options).unwrap()
 }
 
 fn redis_of(server: &RedisServer) -> Redis {

@@ -1,7 +1,7 @@
 -- Says that a replica lives, and asks who else does. A member is the incarnation and the name behind it.
 --
 -- KEYS  1 replicas  2 bots
--- Answers OK members
+-- Answers OK members known
 local member, bots, ttl = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local own_channel, fleet_channel, echo = ARGV[5], ARGV[6], ARGV[7]
 
@@ -20,4 +20,4 @@ redis.call('PUBLISH', own_channel, hint('B', {echo}))
 if not last or tonumber(last) <= now - ttl then
   redis.call('PUBLISH', fleet_channel, hint('F', {}))
 end
-return {'OK', now, redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%d', now - ttl), '+inf')}
+return {'OK', now, redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%d', now - ttl), '+inf'), last and 1 or 0}

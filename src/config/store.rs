@@ -1,0 +1,187 @@
+//! `[store]`.
+
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::parse::{self, Parsed, Wrong, duration, number, size};
+use super::section::Section;
+use super::store_url::{self, Target, User};
+use super::value::Value;
+use super::{Store, StoreTls, StoreUrl, Topology};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
+
+pub(super) fn store(section: &mut Section<'_>) -> Store {
+    let d = Store::default();
+    let target = section.secret("url", "url_file", store_url::store_url, store_url::from_text);
+    let (url, from_url) = target.map_or((d.url, None), |Target { url, user }| (url, user));
+    let (username, password) = user(section, USER, from_url);
+    let (sentinel_username, sentinel_password) = user(section, SENTINEL, None);
+    let tls = match &url {
+        StoreUrl::Redis(servers) => Some(servers.tls),
+        StoreUrl::Memory => None,
+    };
+    let store = Store {
+        username,
+        password,
+        sentinel_username,
+        sentinel_password,
+        tls: files(section, tls == Some(true)),
+        key_prefix: section.or("key_prefix", d.key_prefix, key_prefix),
+        message_ttl: section.or("message_ttl", d.message_ttl, duration(MINUTE..=30 * DAY)),
+        command_timeout: section.or(
+            "command_timeout",
+            d.command_timeout,
+            duration(Duration::from_millis(50)..=MINUTE),
+        ),
+        wait_replicas: section.or("wait_replicas", d.wait_replicas, number(0..=16)),
+        memory_limit: section.or("memory_limit", d.memory_limit, size(1 << 20..=usize::MAX)),
+        url,
+    };
+    warnings(section, &store);
+    store
+}
+
+/// A user and its password, from the URL or from keys of their own.
+fn user(
+    section: &mut Section<'_>,
+    [name_key, key, file_key]: [&'static str; 3],
+    from_url: Option<User>,
+) -> (Option<String>, Option<SecretString>) {
+    let name = section.optional(name_key, parse::text);
+    let password = section.secret(key, file_key, parse::secret, parse::secret_text);
+    let keys = [name_key, key, file_key].map(|key| section.key(key));
+    let given = |section: &Section<'_>, key: &String| section.notes.was_given(key);
+    let named = given(section, &keys[0]);
+    let with_password = given(section, &keys[1]) || given(section, &keys[2]);
+    if let Some(user) = from_url {
+        if named || with_password {
+            let url = [section.key("url"), section.key("url_file")];
+            let all: Vec<String> = url.into_iter().chain(keys).collect();
+            section.notes.unrelated(
+                &all,
+                format!("holds a user or password, and {name_key} or {key} is given too; keep one of them"),
+            );
+        }
+        return (user.name, Some(user.password));
+    }
+    if named && !with_password {
+        section.notes.unrelated(&keys, format!("needs the user's password: {key} or {file_key}"));
+    }
+    (name, password)
+}
+
+/// The files of TLS; `used` is whether the store is reached over it.
+fn files(section: &mut Section<'_>, used: bool) -> StoreTls {
+    let [ca, certificate, key] = TLS.map(|key| section.optional(key, parse::text));
+    if certificate.is_some() != key.is_some() {
+        let keys = [section.key("client_cert_file"), section.key("client_key_file")];
+        section
+            .notes
+            .unrelated(&keys, "client_cert_file and client_key_file belong together: give both or neither");
+    }
+    if !used {
+        return StoreTls::default();
+    }
+    let ca = ca.and_then(|path| section.file("ca_file", &path, |text| roots(text).map(|()| text.into())));
+    let client = certificate.zip(key).and_then(|(certificate, key)| {
+        let certificate = section.file("client_cert_file", &certificate, |text| {
+            certificates(text).map(|_| text.as_bytes().to_vec())
+        });
+        let key =
+            section.file("client_key_file", &key, |text| private_key(text).map(|_| SecretString::from(text)));
+        let (certificate, key) = certificate.zip(key)?;
+        if !belong_together(&certificate, &key) {
+            let keys = [section.key("client_key_file"), section.key("client_cert_file")];
+            section.notes.unrelated(&keys, "is not the key of the certificate in client_cert_file");
+        }
+        Some((certificate, key))
+    });
+    StoreTls { ca, client }
+}
+
+fn certificates(pem: &str) -> Parsed<Vec<CertificateDer<'static>>> {
+    match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err(Wrong("holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)".to_owned())),
+    }
+}
+
+fn roots(pem: &str) -> Parsed<()> {
+    let mut roots = RootCertStore::empty();
+    certificates(pem)?
+        .into_iter()
+        .try_for_each(|certificate| roots.add(certificate))
+        .map_err(|error| Wrong(format!("holds a certificate that cannot be a root: {error}")))
+}
+
+fn private_key(pem: &str) -> Parsed<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
+        Wrong("holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`), or an encrypted one".to_owned())
+    })
+}
+
+fn belong_together(certificate: &[u8], key: &SecretString) -> bool {
+    let pair = std::str::from_utf8(certificate).ok().zip(Some(key.expose_secret()));
+    let Some((Ok(chain), Ok(key))) = pair.map(|(chain, key)| (certificates(chain), private_key(key))) else {
+        return false;
+    };
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).is_ok()
+}
+
+/// Keys that mean something with some stores only.
+const USER: [&str; 3] = ["username", "password", "password_file"];
+const SENTINEL: [&str; 3] = ["sentinel_username", "sentinel_password", "sentinel_password_file"];
+const TLS: [&str; 3] = ["ca_file", "client_cert_file", "client_key_file"];
+
+fn warnings(section: &mut Section<'_>, store: &Store) {
+    let [url, url_file] = ["url", "url_file"].map(|key| section.key(key));
+    if !section.notes.was_given(&url) && !section.notes.was_given(&url_file) {
+        section.notes.warn(
+            &url,
+            "is not given: messages are kept in this process and are gone with it; say url = \"memory://\" if that is meant",
+        );
+    }
+    let mut idle = |keys: &[&str], without: &str| {
+        for key in keys {
+            let path = section.key(key);
+            let used = *key != "wait_replicas" || store.wait_replicas > 0;
+            if used && section.notes.was_given(&path) {
+                section.notes.warn(&path, format!("has no effect {without}"));
+            }
+        }
+    };
+    match &store.url {
+        StoreUrl::Memory => {
+            for keys in [["wait_replicas"].as_slice(), &USER, &SENTINEL, &TLS] {
+                idle(keys, "with memory://");
+            }
+        }
+        StoreUrl::Redis(servers) => {
+            if !matches!(servers.topology, Topology::Sentinel { .. }) {
+                idle(&SENTINEL, "without sentinels");
+            }
+            if !servers.tls {
+                idle(&TLS, "without TLS: begin the URL with rediss");
+            }
+            idle(&["memory_limit"], "with Redis, which has its own `maxmemory`");
+        }
+    }
+}
+
+fn key_prefix(value: &Value) -> Parsed<String> {
+    let prefix = parse::text(value)?;
+    let plain = prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
+    if plain && prefix.len() <= 64 {
+        Ok(prefix)
+    } else {
+        Err(Wrong("should be 1 to 64 characters of a-z, A-Z, 0-9, '-', '_', '.' and ':'".to_owned()))
+    }
+}

@@ -1,0 +1,261 @@
+//! How a connection to Redis is opened: alone, through sentinels, as a cluster; plain or over TLS.
+//!
+//! Everything speaks RESP3: its greeting tells why a login failed, where the older one only says that it did, and
+//! the listener's pushes need it. Scripts answer the same in both.
+
+use std::fmt;
+use std::time::Duration;
+
+use deadpool_redis::redis::aio::{ConnectionLike as _, MultiplexedConnection};
+use deadpool_redis::redis::cluster::ClusterClient;
+use deadpool_redis::redis::cluster_async::ClusterConnection;
+use deadpool_redis::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use deadpool_redis::redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use deadpool_redis::redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo as _,
+    Pipeline, ProtocolVersion, RedisConnectionInfo, RedisResult, TlsCertificates, TlsMode, Value,
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::config::{self, Address, RedisServers, Topology};
+
+/// A connection; clones share it. It belongs to the runtime that opened it.
+#[derive(Clone)]
+pub(super) enum Link {
+    /// To one server.
+    Server(MultiplexedConnection),
+    /// To every node of a cluster that was needed so far.
+    Cluster(ClusterConnection),
+}
+
+impl Link {
+    /// Sends one command.
+    pub(super) async fn send(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+        match self {
+            Self::Server(connection) => connection.req_packed_command(cmd).await?,
+            Self::Cluster(connection) => connection.req_packed_command(cmd).await?,
+        }
+        .extract_error()
+    }
+
+    /// Sends commands at once, in a cluster to the node of the first key, and returns the answers as they are:
+    /// each may be an error.
+    pub(super) async fn send_all(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        let count = pipeline.len();
+        match self {
+            Self::Server(connection) => connection.req_packed_commands(pipeline, 0, count).await,
+            Self::Cluster(connection) => connection.req_packed_commands(pipeline, 0, count).await,
+        }
+    }
+}
+
+/// Opens connections. Holds addresses and secrets, no connection.
+pub(super) struct Connector {
+    servers: Servers,
+    /// The longest one attempt may take.
+    timeout: Duration,
+}
+
+enum Servers {
+    Alone(Box<Client>),
+    Sentinel(Box<Sentinels>),
+    Cluster { client: Box<ClusterClient>, nodes: Vec<Client> },
+}
+
+struct Sentinels {
+    addresses: Vec<ConnectionAddr>,
+    master: String,
+    certificates: Option<TlsCertificates>,
+    username: Option<String>,
+    password: Option<SecretString>,
+    settings: RedisConnectionInfo,
+    sentinel_username: Option<String>,
+    sentinel_password: Option<SecretString>,
+}
+
+/// By hand: there are secrets in it.
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = match &self.servers {
+            Servers::Alone(_) => "alone",
+            Servers::Sentinel(_) => "sentinel",
+            Servers::Cluster { .. } => "cluster",
+        };
+        f.debug_struct("Connector").field("servers", &shape).field("timeout", &self.timeout).finish()
+    }
+}
+
+impl Connector {
+    /// To these servers.
+    pub(super) fn new(servers: &RedisServers, options: &config::Store) -> RedisResult<Self> {
+        let certificates = servers.tls.then(|| certificates(&options.tls));
+        let settings = settings(options, servers.database);
+        let client = |address: &Address| client(address, certificates.as_ref(), &settings);
+        // An attempt must fit into an operation, and leave time for a second one.
+        let timeout = options.command_timeout / 2;
+        let servers = match &servers.topology {
+            Topology::Alone(address) => Servers::Alone(Box::new(client(address)?)),
+            Topology::Sentinel { sentinels, master } => Servers::Sentinel(Box::new(Sentinels {
+                addresses: sentinels.iter().map(|address| socket(address, servers.tls)).collect(),
+                master: master.clone(),
+                username: options.username.clone(),
+                password: options.password.clone(),
+                settings: settings.clone(),
+                sentinel_username: options.sentinel_username.clone(),
+                sentinel_password: options.sentinel_password.clone(),
+                certificates,
+            })),
+            Topology::Cluster(addresses) => {
+                let nodes = addresses.iter().map(client).collect::<RedisResult<Vec<_>>>()?;
+                let known = nodes.iter().map(|node| node.get_connection_info().clone());
+                // It follows redirections and repairs connections by itself; how long an operation may take, and
+                // how often it is repeated, is decided outside it.
+                let mut builder = ClusterClient::builder(known)
+                    .tcp_settings(tcp())
+                    .retries(3)
+                    .min_retry_wait(20)
+                    .max_retry_wait(200)
+                    .connection_timeout(timeout)
+                    .response_timeout(timeout)
+                    .overall_response_timeout(None);
+                if let Some(certificates) = &certificates {
+                    builder = builder.certs(certificates.clone());
+                }
+                Servers::Cluster { client: Box::new(builder.build()?), nodes }
+            }
+        };
+        Ok(Self { servers, timeout })
+    }
+
+    /// The longest that [`Connector::open`] should be waited for.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Opens a connection to where writes go.
+    pub(super) async fn open(&self) -> RedisResult<Link> {
+        match &self.servers {
+            Servers::Cluster { client, .. } => client.get_async_connection().await.map(Link::Cluster),
+            _ => self.open_one(0, self.patience()).await.map(Link::Server),
+        }
+    }
+
+    /// Opens a connection to one server: in a cluster to the node whose turn it is, for there each node passes
+    /// on what is published.
+    pub(super) async fn open_one(
+        &self,
+        turn: usize,
+        options: AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        let client = match &self.servers {
+            Servers::Alone(client) => Client::clone(client),
+            Servers::Sentinel(sentinels) => sentinels.master().await?,
+            Servers::Cluster { nodes, .. } => {
+                let node = turn.checked_rem(nodes.len()).and_then(|index| nodes.get(index));
+                node.cloned().ok_or((ErrorKind::InvalidClientConfig, "a cluster without nodes"))?
+            }
+        };
+        client.get_multiplexed_async_connection_with_config(&options).await
+    }
+
+    /// Answers are awaited for as long as the operation's own deadline says.
+    pub(super) fn patience(&self) -> AsyncConnectionConfig {
+        AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(1024)
+    }
+
+    /// Whether the servers are a cluster.
+    pub(super) const fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster { .. })
+    }
+}
+
+impl Sentinels {
+    /// Asks the sentinels for the master, and the master whether it is one.
+    async fn master(&self) -> RedisResult<Client> {
+        let mut builder =
+            SentinelClientBuilder::new(self.addresses.clone(), &self.master, SentinelServerType::Master)?
+                .set_client_to_redis_db(self.settings.db())
+                .set_client_to_redis_protocol(self.settings.protocol())
+                .set_client_to_redis_tcp_settings(tcp());
+        if let Some(name) = &self.username {
+            builder = builder.set_client_to_redis_username(name);
+        }
+        if let Some(password) = &self.password {
+            builder = builder.set_client_to_redis_password(password.expose_secret());
+        }
+        if let Some(name) = &self.sentinel_username {
+            builder = builder.set_client_to_sentinel_username(name);
+        }
+        if let Some(password) = &self.sentinel_password {
+            builder = builder.set_client_to_sentinel_password(password.expose_secret());
+        }
+        if let Some(certificates) = &self.certificates {
+            builder = builder
+                .set_client_to_redis_tls_mode(TlsMode::Secure)
+                .set_client_to_redis_certificates(certificates.clone())
+                .set_client_to_sentinel_certificates(certificates.clone());
+        }
+        builder.build()?.async_get_client().await
+    }
+}
+
+fn client(
+    address: &Address,
+    certificates: Option<&TlsCertificates>,
+    settings: &RedisConnectionInfo,
+) -> RedisResult<Client> {
+    let info = socket(address, certificates.is_some())
+        .into_connection_info()?
+        .set_redis_settings(settings.clone())
+        .set_tcp_settings(tcp());
+    match certificates {
+        Some(certificates) => Client::build_with_tls(info, certificates.clone()),
+        None => Client::open(info),
+    }
+}
+
+fn socket(address: &Address, tls: bool) -> ConnectionAddr {
+    let (host, port) = (address.host.clone(), address.port);
+    if tls {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    }
+}
+
+fn settings(options: &config::Store, database: i64) -> RedisConnectionInfo {
+    // What the library would say of itself is not worth a right that a user may lack.
+    let mut settings = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_skip_set_lib_name()
+        .set_db(database);
+    if let Some(name) = &options.username {
+        settings = settings.set_username(name);
+    }
+    if let Some(password) = &options.password {
+        settings = settings.set_password(password.expose_secret());
+    }
+    settings
+}
+
+fn certificates(tls: &config::StoreTls) -> TlsCertificates {
+    TlsCertificates {
+        client_tls: tls.client.as_ref().map(|(certificate, key)| ClientTlsConfig {
+            client_cert: certificate.clone(),
+            client_key: key.expose_secret().as_bytes().to_vec(),
+        }),
+        root_cert: tls.ca.clone(),
+    }
+}
+
+/// A peer that is gone without a word is noticed within half a minute, also where nothing is sent.
+fn tcp() -> TcpSettings {
+    let keep_alive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    TcpSettings::default().set_nodelay(true).set_keepalive(keep_alive)
+}

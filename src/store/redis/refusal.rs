@@ -1,0 +1,169 @@
+//! What each of Redis' errors means for the operation that met it: one table.
+//!
+//! Every script is safe to run twice, so whatever may pass is tried again until the operation's deadline. What
+//! will not pass by itself within seconds is told at once: whoever waits can do nothing better, and a wrong
+//! password must not be tried a thousand times a second.
+
+use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
+
+use crate::store::Refusal;
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Policy {
+    /// Give up: it was not carried out, and repeating it would not help.
+    Refuse(Refusal),
+    /// Ask again in a moment, over the same connection. It was not carried out.
+    Wait(Refusal),
+    /// Ask again over a new connection.
+    Reconnect {
+        /// Why, if there is no time left to.
+        refusal: Refusal,
+        /// Whether it may have been carried out all the same.
+        sent: bool,
+    },
+    /// Send the script's text: the server knows the hash no more. It was not carried out.
+    Text,
+}
+
+/// The policy for an error.
+pub(super) fn policy(error: &RedisError) -> Policy {
+    match error.kind() {
+        ErrorKind::Server(kind) => by_kind(kind, error.detail().unwrap_or_default()),
+        ErrorKind::Extension => by_code(error.code().unwrap_or_default()),
+        ErrorKind::AuthenticationFailed => Policy::Refuse(Refusal::NotAllowed),
+        // Nothing was sent: there was nobody to send it to.
+        ErrorKind::ClusterConnectionNotFound
+        | ErrorKind::MasterNameNotFoundBySentinel
+        | ErrorKind::NoValidReplicasFoundBySentinel => {
+            Policy::Reconnect { refusal: Refusal::Unreachable, sent: false }
+        }
+        ErrorKind::Io => {
+            Policy::Reconnect { refusal: Refusal::Unreachable, sent: !error.is_connection_refusal() }
+        }
+        // Half an answer: the rest of the stream means nothing any more.
+        ErrorKind::Parse => Policy::Reconnect { refusal: Refusal::Unexpected, sent: true },
+        _ => Policy::Refuse(Refusal::Unexpected),
+    }
+}
+
+fn by_kind(kind: ServerErrorKind, detail: &str) -> Policy {
+    match kind {
+        ServerErrorKind::NoScript => Policy::Text,
+        ServerErrorKind::BusyLoading => Policy::Wait(Refusal::Loading),
+        ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain => Policy::Wait(Refusal::ClusterDown),
+        // The cluster client follows these by itself; what is left has gone round too often.
+        ServerErrorKind::Moved | ServerErrorKind::Ask => {
+            Policy::Reconnect { refusal: Refusal::ClusterDown, sent: false }
+        }
+        // The master became a replica: behind a name or the sentinels there is another one.
+        ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown => {
+            Policy::Reconnect { refusal: Refusal::ReadOnly, sent: false }
+        }
+        ServerErrorKind::NoPerm => Policy::Refuse(Refusal::NotAllowed),
+        // These two have no code of their own.
+        ServerErrorKind::ResponseError if detail.starts_with("max number of clients") => {
+            Policy::Reconnect { refusal: Refusal::Unreachable, sent: false }
+        }
+        ServerErrorKind::ResponseError if detail.contains("invalid password") => {
+            Policy::Refuse(Refusal::NotAllowed)
+        }
+        _ => Policy::Refuse(Refusal::Unexpected),
+    }
+}
+
+/// Codes that the client library has no name for.
+fn by_code(code: &str) -> Policy {
+    match code {
+        "OOM" => Policy::Refuse(Refusal::OutOfMemory),
+        "MISCONF" => Policy::Refuse(Refusal::CannotSave),
+        "NOREPLICAS" => Policy::Refuse(Refusal::TooFewReplicas),
+        "NOAUTH" | "WRONGPASS" | "DENIED" => Policy::Refuse(Refusal::NotAllowed),
+        // Somebody's script or module runs for seconds.
+        "BUSY" => Policy::Wait(Refusal::Busy),
+        // `CLIENT KILL`, `DEBUG`, a failover that unblocks whoever waits.
+        "UNBLOCKED" => Policy::Reconnect { refusal: Refusal::ReadOnly, sent: true },
+        _ => Policy::Refuse(Refusal::Unexpected),
+    }
+}
+
+/// An error as it may be logged: Redis repeats the arguments of a command that it does not know, and those are
+/// users' words.
+pub(super) fn for_log(error: &RedisError) -> String {
+    let mut text = error.to_string();
+    if let Some(end) = text.find(", with args") {
+        text.truncate(end);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use deadpool_redis::redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    /// As it comes over the wire.
+    fn told(line: &str) -> RedisError {
+        let value = parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        Value::extract_error(value).unwrap_err()
+    }
+
+    fn again(refusal: Refusal, sent: bool) -> Policy {
+        Policy::Reconnect { refusal, sent }
+    }
+
+    #[test]
+    fn each_error_has_its_policy() {
+        use Policy::{Refuse, Text, Wait};
+        for (line, expected) in [
+            ("NOSCRIPT No matching script. Please use EVAL.", Text),
+            ("LOADING Redis is loading the dataset in memory", Wait(Refusal::Loading)),
+            ("CLUSTERDOWN The cluster is down", Wait(Refusal::ClusterDown)),
+            ("CLUSTERDOWN Hash slot not served", Wait(Refusal::ClusterDown)),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Wait(Refusal::ClusterDown)),
+            ("BUSY Redis is busy running a script.", Wait(Refusal::Busy)),
+            ("MOVED 3999 127.0.0.1:6381", again(Refusal::ClusterDown, false)),
+            ("ASK 3999 127.0.0.1:6381", again(Refusal::ClusterDown, false)),
+            ("READONLY You can't write against a read only replica.", again(Refusal::ReadOnly, false)),
+            ("MASTERDOWN Link with MASTER is down", again(Refusal::ReadOnly, false)),
+            ("UNBLOCKED force unblock from blocking operation", again(Refusal::ReadOnly, true)),
+            ("ERR max number of clients reached", again(Refusal::Unreachable, false)),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Refuse(Refusal::OutOfMemory)),
+            ("MISCONF Redis is configured to save RDB snapshots", Refuse(Refusal::CannotSave)),
+            ("NOREPLICAS Not enough good replicas to write.", Refuse(Refusal::TooFewReplicas)),
+            ("NOAUTH Authentication required.", Refuse(Refusal::NotAllowed)),
+            ("WRONGPASS invalid username-password pair", Refuse(Refusal::NotAllowed)),
+            ("ERR invalid password", Refuse(Refusal::NotAllowed)),
+            ("NOPERM this user has no permissions to run 'evalsha'", Refuse(Refusal::NotAllowed)),
+            ("DENIED Redis is running in protected mode", Refuse(Refusal::NotAllowed)),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Refuse(Refusal::Unexpected)),
+            ("WRONGTYPE Operation against a key", Refuse(Refusal::Unexpected)),
+            ("ERR Error running script", Refuse(Refusal::Unexpected)),
+            ("NEWCODE what a later version may say", Refuse(Refusal::Unexpected)),
+        ] {
+            assert_eq!(policy(&told(line)), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_may_have_carried_it_out_and_a_refused_one_not() {
+        let broken = |kind: io::ErrorKind| policy(&RedisError::from(io::Error::from(kind)));
+        for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut] {
+            assert_eq!(broken(kind), again(Refusal::Unreachable, true), "{kind:?}");
+        }
+        assert_eq!(broken(io::ErrorKind::ConnectionRefused), again(Refusal::Unreachable, false));
+        let nobody = RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no master"));
+        assert_eq!(policy(&nobody), again(Refusal::Unreachable, false));
+        let login = RedisError::from((ErrorKind::AuthenticationFailed, "no"));
+        assert_eq!(policy(&login), Policy::Refuse(Refusal::NotAllowed));
+    }
+
+    #[test]
+    fn arguments_are_not_for_the_log() {
+        let unknown = told("ERR unknown command 'EVALSHA', with args beginning with: 'abc' '1' 'hush'");
+        assert!(for_log(&unknown).contains("EVALSHA") && !for_log(&unknown).contains("hush"));
+    }
+}

@@ -1,0 +1,100 @@
+//! Heartbeats, and the connects that the replicas share.
+
+use super::*;
+use crate::store::{Fleet, Heartbeat, Peer, Permit, StoreError};
+
+fn peer(incarnation: Incarnation, name: &str) -> Peer {
+    Peer { name: name.into(), incarnation }
+}
+
+async fn beat(store: &Redis, peer: Peer) -> Fleet {
+    let bots = vec![BotName::new("a").unwrap(), BotName::new("b").unwrap()];
+    store.heartbeat(&Heartbeat { peer, bots, ttl: LEASE, echo: 9 }).await.unwrap()
+}
+
+async fn live(store: &Redis, peer: Peer) -> Vec<Peer> {
+    let mut live = beat(store, peer).await.live;
+    live.sort();
+    live
+}
+
+#[tokio::test]
+async fn the_live_are_those_that_were_heard_of() {
+    let server = Server::start();
+    let store = server.store();
+    let (one, two) = (peer(ME, "one"), peer(OTHER, "two: ü 1"));
+    assert_eq!(live(&store, one.clone()).await, [one.clone()]);
+    assert_eq!(live(&store, two.clone()).await, [one.clone(), two.clone()]);
+    store.skew(LEASE);
+    assert_eq!(live(&store, two.clone()).await, [two.clone()], "late");
+    assert_eq!(live(&store, one.clone()).await, [one.clone(), two.clone()], "and back");
+    store.leave(OTHER).await.unwrap();
+    assert_eq!(live(&store, one.clone()).await, [one.clone()]);
+    assert_eq!(server.ask::<Vec<String>>(&["HVALS", "t:{fleet}:bots"]).await, ["a b"]);
+
+    beat(&store, two.clone()).await;
+    store.skew(LEASE * 12);
+    assert_eq!(live(&store, one.clone()).await, [one.clone()]);
+    assert_eq!(server.ask::<u64>(&["ZCARD", "t:{fleet}:replicas"]).await, 1, "long dead");
+    assert_eq!(server.ask::<u64>(&["HLEN", "t:{fleet}:bots"]).await, 1);
+}
+
+#[tokio::test]
+async fn a_heartbeat_tells_whether_the_store_is_set_up() {
+    let server = Server::start();
+    let store = server.store();
+    assert!(!beat(&store, peer(ME, "one")).await.prepared);
+    server.ask::<()>(&["HSET", "t:schema", "1", "sum"]).await;
+    assert!(beat(&store, peer(ME, "one")).await.prepared);
+    server.ask::<()>(&["FLUSHALL"]).await;
+    assert!(!beat(&store, peer(ME, "one")).await.prepared);
+}
+
+#[tokio::test]
+async fn connects_are_counted_once_and_over_a_minute() {
+    let server = Server::start();
+    let store = server.store();
+    let bot = BotName::new("support").unwrap();
+    let minute = Duration::from_mins(1);
+    for token in [1, 2, 1, u64::MAX, 2] {
+        assert_eq!(store.permit(&bot, 3, token).await.unwrap(), Permit::Granted, "{token}");
+    }
+    let first = store.now().await.unwrap();
+    let Permit::At(at) = store.permit(&bot, 3, 4).await.unwrap() else { panic!("a fourth") };
+    assert!(at <= first + minute);
+    // The limit was lowered: all three but the newest must go.
+    let Permit::At(later) = store.permit(&bot, 1, 4).await.unwrap() else { panic!("a fourth") };
+    assert!(later >= at);
+    assert_eq!(store.permit(&BotName::new("other").unwrap(), 1, 4).await.unwrap(), Permit::Granted);
+    assert_eq!(store.permit(&bot, 0, 5).await.unwrap(), Permit::Granted, "no limit");
+    store.skew(minute);
+    assert_eq!(store.permit(&bot, 3, 4).await.unwrap(), Permit::Granted);
+    assert!((1..=60_000).contains(&server.ask::<i64>(&["PTTL", "t:{fleet}:connects:support"]).await));
+}
+
+#[tokio::test]
+async fn who_owns_is_told_and_what_was_lost() {
+    let server = Server::start();
+    let store = server.store();
+    let partition = Partition::of(&alice());
+    let fence = own(&store).await;
+    let held = store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap();
+    let crate::store::Claim::Held { by, until } = held else { panic!("{held:?}") };
+    assert_eq!(by, ME);
+    let now = store.now().await.unwrap();
+    assert!(now < until && until <= now + LEASE);
+    store.skew(LEASE);
+    let free = store.claim(partition, OTHER, LEASE, Claiming::Free).await.unwrap();
+    assert_eq!(free.fence(), None, "it has run out, and that is not enough");
+
+    server.ask::<()>(&["FLUSHALL"]).await;
+    assert_eq!(store.renew(partition, fence, LEASE).await, Err(StoreError::Lost));
+    let older = Fence { incarnation: ME, epoch: fence.epoch + 1_000_000 };
+    own(&store).await;
+    assert_eq!(
+        store.ready(partition, older, false).await,
+        Err(StoreError::Lost),
+        "the store is older than us"
+    );
+    assert_eq!(store.write(fence, &alice(), &numbered(1, Vec::new())).await, Err(StoreError::Fenced));
+}

@@ -1,0 +1,406 @@
+//! The wire, the listener and the health against real servers, and against one that says what it is told to.
+
+mod server;
+
+use std::future::Future;
+use std::time::Duration;
+
+use deadpool_redis::redis::{Cmd, Value, cmd};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::super::Redis;
+use super::super::script::Script;
+use self::server::{Server, free_port, local, options};
+use super::super::wire::Wire;
+use crate::config::{RedisServers, Store, StoreTls, StoreUrl, Topology};
+use crate::store::{Concern, Hint, Incarnation, Refusal, StoreError};
+
+/// Runs on a runtime like those of the bridge: one thread, with a local set.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new()
+        .block_on(&runtime, async { timeout(Duration::from_mins(1), future).await.expect("the test ends") })
+}
+
+fn wire(options: &Store) -> Wire {
+    let StoreUrl::Redis(servers) = &options.url else { panic!("it is on Redis") };
+    Wire::new(servers, options).unwrap()
+}
+
+fn count_up() -> Script {
+    Script::new("count_up", "#!lua\nreturn redis.call('INCRBY', KEYS[1], ARGV[1])".to_owned())
+}
+
+async fn count(wire: &Wire, script: &Script, by: u32) -> Result<i64, StoreError> {
+    wire.run(script.call(&["{p1}:n"]).arg(by)).await.map(|value| match value {
+        Value::Int(n) => n,
+        other => panic!("{other:?}"),
+    })
+}
+
+fn ping() -> Cmd {
+    cmd("PING")
+}
+
+/// Waits until it is so.
+async fn until<F: Future<Output = bool>>(mut is_so: impl FnMut() -> F) {
+    while !is_so().await {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+const NOT_ALLOWED: StoreError = StoreError::Unavailable(Refusal::NotAllowed);
+
+#[test]
+fn a_script_runs_by_hash_and_once_by_text() {
+    run(async {
+        let server = Server::start(&[]).await;
+        let wire = wire(&server.options());
+        let script = count_up();
+        assert_eq!(count(&wire, &script, 2).await, Ok(2));
+        assert_eq!(wire.traffic().commands, 2, "the hash, then the text");
+        assert_eq!(count(&wire, &script, 3).await, Ok(5));
+        assert_eq!(wire.traffic().commands, 3);
+        server.cli(&["SCRIPT", "FLUSH"]);
+        assert_eq!(count(&wire, &script, 1).await, Ok(6));
+        let many = (0..500).map(|_| count(&wire, &script, 1));
+        assert!(futures_util::future::join_all(many).await.iter().all(Result::is_ok));
+        assert_eq!(server.cli(&["GET", "{p1}:n"]), "506");
+        let clients = server.cli(&["CLIENT", "LIST"]);
+        assert_eq!(clients.lines().count(), 2, "one is ours, one redis-cli's: {clients}");
+    });
+}
+
+#[test]
+fn a_connection_that_is_cut_is_replaced_at_once() {
+    run(async {
+        let server = Server::start(&[]).await;
+        let wire = wire(&server.options());
+        for round in 1..=3 {
+            assert_eq!(count(&wire, &count_up(), 1).await, Ok(round));
+            server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        }
+    });
+}
+
+#[test]
+fn a_server_that_is_away_is_told_as_such_at_the_deadline_and_found_again() {
+    run(async {
+        let port = free_port();
+        let options = options(Topology::Alone(local(port)));
+        let wire = wire(&options);
+        let begun = Instant::now();
+        let many = (0..100).map(|_| wire.run_ping());
+        for result in futures_util::future::join_all(many).await {
+            assert_eq!(result, Err(StoreError::Unavailable(Refusal::Unreachable)));
+        }
+        let took = begun.elapsed();
+        assert!(took >= options.command_timeout && took < options.command_timeout * 3 / 2, "{took:?}");
+        let text = port.to_string();
+        let place = ["--port", &text];
+        let started = Server::start_at(port, &place, &[]);
+        let (server, answer) = tokio::join!(started, wire.run_ping());
+        answer.unwrap();
+        drop(server);
+    });
+}
+
+#[test]
+fn waiting_for_a_connection_makes_one_attempt_at_a_time() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let wire = wire(&options(Topology::Alone(local(port))));
+        // Hangs up on everybody.
+        let counted = async {
+            let mut attempts = 0;
+            while let Ok((socket, _)) = listener.accept().await {
+                attempts += 1;
+                drop(socket);
+                if attempts == 100 {
+                    break;
+                }
+            }
+            attempts
+        };
+        let all = futures_util::future::join_all((0..1000).map(|_| wire.run_ping()));
+        tokio::select! {
+            attempts = counted => panic!("{attempts} attempts"),
+            results = all => assert!(results.iter().all(Result::is_err)),
+        }
+    });
+}
+
+#[test]
+fn a_server_that_hangs_costs_each_operation_its_deadline_and_one_connection() {
+    run(async {
+        let server = Server::start(&[]).await;
+        let options = server.options();
+        let wire = wire(&options);
+        let script = count_up();
+        count(&wire, &script, 1).await.unwrap();
+        server.signal("STOP");
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let error = count(&wire, &script, 1).await.unwrap_err();
+            assert!(error.is_passing(), "{error}");
+            let took = begun.elapsed();
+            assert!(took >= options.command_timeout && took < options.command_timeout * 3 / 2, "{took:?}");
+        }
+        server.signal("CONT");
+        // Whatever was sent meanwhile may have been carried out.
+        assert!(count(&wire, &script, 1).await.unwrap() >= 2);
+    });
+}
+
+#[test]
+fn a_wrong_password_is_told_at_once_and_not_tried_again_soon() {
+    run(async {
+        let server = Server::start(&["--requirepass", "right"]).await;
+        let with = |name: Option<&str>, password: Option<&str>| {
+            let mut options = server.options();
+            options.username = name.map(str::to_owned);
+            options.password = password.map(Into::into);
+            wire(&options)
+        };
+        with(None, Some("right")).run_ping().await.unwrap();
+        for wrong in [with(None, Some("wrong")), with(Some("nobody"), Some("right")), with(None, None)] {
+            let begun = Instant::now();
+            for _ in 0..200 {
+                assert_eq!(wrong.run_ping().await, Err(NOT_ALLOWED));
+            }
+            assert!(begun.elapsed() < Duration::from_millis(900));
+        }
+        let stats = server.cli(&["-a", "right", "--no-auth-warning", "INFO", "stats"]);
+        let connections =
+            stats.lines().find_map(|line| line.trim().strip_prefix("total_connections_received:"));
+        let connections: u32 = connections.unwrap().parse().unwrap();
+        assert!(connections < 10, "{connections} connections");
+    });
+}
+
+#[test]
+fn an_acl_user_with_few_rights_is_enough() {
+    run(async {
+        let rights = "--user bridge on >secret ~rtm:* ~{p1}* &rtm:* -@all +evalsha +eval +incrby +ping +subscribe +info";
+        let server = Server::start(&rights.split(' ').collect::<Vec<_>>()).await;
+        let mut options = server.options();
+        options.username = Some("bridge".to_owned());
+        options.password = Some("secret".into());
+        let redis = Redis::new(&options).unwrap();
+        assert_eq!(count(&redis.0.wire, &count_up(), 1).await, Ok(1));
+        assert_eq!(redis.0.wire.on_masters(&cmd("FLUSHALL")).await, Err(NOT_ALLOWED));
+        assert_eq!(redis.listen(Incarnation(1)).next().await.name(), "subscribed");
+        redis.tend().await;
+        assert_eq!(redis.health().warnings, [Concern::Untold], "CONFIG GET is not allowed");
+    });
+}
+
+#[test]
+fn tls_with_our_own_root_and_certificate() {
+    run(async {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let server = Server::start_tls(&[]).await;
+        let fixture = |name: &str| {
+            std::fs::read(format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        };
+        let client = || {
+            let key = String::from_utf8(fixture("client.key")).unwrap();
+            Some((fixture("client.crt"), key.into()))
+        };
+        let with = |tls: bool, host: &str, files: StoreTls| {
+            let mut address = local(server.port);
+            address.host = host.to_owned();
+            let url = StoreUrl::Redis(RedisServers { topology: Topology::Alone(address), tls, database: 1 });
+            wire(&Store { url, tls: files, ..server.options() })
+        };
+        let ca = Some(fixture("ca.crt"));
+        for host in ["127.0.0.1", "localhost"] {
+            let wire = with(true, host, StoreTls { ca: ca.clone(), client: client() });
+            assert_eq!(count(&wire, &count_up(), 1).await.map(|n| n > 0), Ok(true), "{host}");
+        }
+        let unreachable = Err(StoreError::Unavailable(Refusal::Unreachable));
+        let stranger = with(true, "127.0.0.1", StoreTls { ca: None, client: client() });
+        assert_eq!(stranger.run_ping().await, unreachable, "not a root of the Web");
+        let plain = with(false, "127.0.0.1", StoreTls::default());
+        assert!(plain.run_ping().await.is_err());
+    });
+}
+
+#[test]
+fn what_will_not_pass_is_told_at_once() {
+    run(async {
+        let server = Server::start(&["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]).await;
+        let redis = Redis::new(&server.options()).unwrap();
+        let script = count_up();
+        count(&redis.0.wire, &script, 1).await.unwrap();
+        server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+        let begun = Instant::now();
+        let full = count(&redis.0.wire, &script, 1).await;
+        assert_eq!(full, Err(StoreError::Unavailable(Refusal::OutOfMemory)));
+        redis.tend().await;
+        assert!(redis.0.vitals.is_full());
+        assert!(redis.health().memory.unwrap().is_full());
+        server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        redis.tend().await;
+        assert!(!redis.0.vitals.is_full());
+
+        server.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        let alone = count(&redis.0.wire, &script, 1).await;
+        assert_eq!(alone, Err(StoreError::Unavailable(Refusal::TooFewReplicas)));
+        server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        let broken = Script::new("broken", "#!lua\nreturn redis.call('GET')".to_owned());
+        let bug = redis.0.wire.run(broken.call(&["{p1}:n"])).await;
+        assert_eq!(bug, Err(StoreError::Unavailable(Refusal::Unexpected)));
+        assert!(begun.elapsed() < Duration::from_millis(900));
+    });
+}
+
+#[test]
+fn what_may_pass_is_waited_for() {
+    run(async {
+        let server = Server::start(&[]).await;
+        let other = Server::start(&[]).await;
+        let wire = wire(&server.options());
+        let script = count_up();
+        count(&wire, &script, 1).await.unwrap();
+        let master = other.port.to_string();
+        server.cli(&["REPLICAOF", "127.0.0.1", &master]);
+        let replica = count(&wire, &script, 1).await;
+        assert_eq!(replica, Err(StoreError::Unavailable(Refusal::ReadOnly)));
+        let promoted = async {
+            sleep(Duration::from_millis(300)).await;
+            server.cli(&["REPLICAOF", "NO", "ONE"]);
+        };
+        let (result, ()) = tokio::join!(count(&wire, &script, 1), promoted);
+        assert!(result.is_ok(), "{result:?}");
+    });
+}
+
+#[test]
+fn a_durable_call_waits_for_the_stores_replicas() {
+    run(async {
+        let server = Server::start(&[]).await;
+        let port = server.port.to_string();
+        let options = Store { wait_replicas: 1, ..server.options() };
+        let wire = wire(&options);
+        let script = count_up();
+        let durable = || wire.run(script.call(&["{p1}:n"]).arg(1).durable());
+        assert_eq!(durable().await, Err(StoreError::Unavailable(Refusal::TooFewReplicas)));
+        assert_eq!(count(&wire, &script, 1).await, Ok(2), "it was carried out, and others do not wait");
+
+        let replica =
+            Server::start(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"]).await;
+        until(async || replica.cli(&["INFO", "replication"]).contains("master_link_status:up")).await;
+        let before = wire.traffic();
+        assert_eq!(durable().await, Ok(Value::Int(3)));
+        let after = wire.traffic();
+        assert_eq!((after.commands - before.commands, after.round_trips - before.round_trips), (2, 1));
+        let many = futures_util::future::join_all((0..50).map(|_| durable())).await;
+        assert!(many.iter().all(Result::is_ok), "{many:?}");
+        replica.signal("STOP");
+        let (stuck, quick) = tokio::join!(durable(), async {
+            let begun = Instant::now();
+            wire.run_ping().await.unwrap();
+            begun.elapsed()
+        });
+        assert_eq!(stuck, Err(StoreError::Unavailable(Refusal::TooFewReplicas)));
+        assert!(quick < Duration::from_millis(500), "{quick:?}");
+    });
+}
+
+#[test]
+fn settings_that_lose_data_are_warned_of() {
+    run(async {
+        let server = Server::start(&[]).await;
+        let redis = Redis::new(&server.options()).unwrap();
+        assert_eq!(redis.health().warnings, []);
+        redis.tend().await;
+        assert_eq!(redis.health().warnings, [Concern::NotPersistent]);
+        let memory = redis.health().memory.unwrap();
+        assert!(memory.used > 0 && memory.limit.is_none() && !memory.is_full());
+
+        let server = Server::start(&["--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"]).await;
+        let redis = Redis::new(&server.options()).unwrap();
+        redis.tend().await;
+        let evicts = Concern::Evicts { policy: "allkeys-lru".to_owned() };
+        assert_eq!(redis.health().warnings, [evicts]);
+
+        let server = Server::start(&["--save", "3600 1"]).await;
+        let redis = Redis::new(&server.options()).unwrap();
+        redis.tend().await;
+        assert_eq!(redis.health().warnings, []);
+    });
+}
+
+#[test]
+fn a_listener_hears_and_comes_back() {
+    run(async {
+        let server = Server::start(&[]).await;
+        let redis = Redis::new(&server.options()).unwrap();
+        let mut listener = redis.listen(Incarnation(7));
+        assert_eq!(listener.next().await.name(), "subscribed");
+        assert_eq!(server.cli(&["PUBLISH", "rtm:fleet", "x"]), "1");
+        assert_eq!(listener.next().await.name(), "fleet");
+        assert_eq!(server.cli(&["PUBLISH", "rtm:replica:0000000000000007", "?"]), "1");
+        server.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        assert_eq!(listener.next().await.name(), "subscribed", "what it does not know it passes over");
+
+        // A server that has died without a word.
+        server.signal("STOP");
+        assert!(timeout(Duration::from_millis(2500), listener.next()).await.is_err());
+        server.signal("CONT");
+        assert_eq!(listener.next().await.name(), "subscribed");
+        // Taken too slowly, hints are dropped, and that is said.
+        for _ in 0..6 {
+            server.cli(&["EVAL", "for i = 1, 100 do redis.call('PUBLISH', 'rtm:fleet', i) end", "0"]);
+        }
+        let seen = async {
+            let mut fleet = 0;
+            while listener.next().await.name() == "fleet" {
+                fleet += 1;
+            }
+            fleet
+        };
+        assert!(seen.await < 600);
+    });
+}
+
+#[test]
+fn half_an_answer_is_not_believed() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let wire = wire(&options(Topology::Alone(local(port))));
+        let nonsense = async {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut asked = [0; 1024];
+                let _ = socket.read(&mut asked).await;
+                let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            }
+        };
+        tokio::select! {
+            () = nonsense => {}
+            result = wire.run_ping() => assert!(result.is_err(), "{result:?}"),
+        }
+    });
+}
+
+impl Wire {
+    async fn run_ping(&self) -> Result<(), StoreError> {
+        self.on_masters(&ping()).await.map(drop)
+    }
+}
+
+impl Hint {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Subscribed => "subscribed",
+            Self::Fleet => "fleet",
+            _ => "another",
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What only Redis promises: what is said of it when it is full, hung, cut off, killed or empty.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rtm_bridge::domain::{Content, Partition};
+use rtm_bridge::store::{
+    Accept, AcceptError, Accepted, Change, Claiming, Hint, Redis, Refusal, Store, StoreError,
+};
+
+use super::shape::{LEASE, ME, MESSAGE_TTL, Owner, Shape, accept, alone, conversation, id, new, with_key};
+use crate::support::{Proxy, RedisOptions, RedisServer, Servers, nothing_left, run, until};
+
+/// The longest a command may take here.
+const TIMEOUT: Duration = Duration::from_millis(250);
+
+/// A server, and a store that reaches it through a proxy.
+async fn behind_a_proxy() -> (RedisServer, Proxy, Store) {
+    let server = RedisServer::start(RedisOptions::default()).await;
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port).into()).await;
+    let mut config = server.config();
+    config.url = format_url(proxy.address());
+    config.command_timeout = TIMEOUT;
+    let store = Store::Redis(Redis::new(&config).unwrap());
+    // Connected, and with the scripts it will use.
+    store.now().await.unwrap();
+    (server, proxy, store)
+}
+
+fn format_url(address: std::net::SocketAddr) -> rtm_bridge::config::StoreUrl {
+    use rtm_bridge::config::{Address, RedisServers, StoreUrl, Topology};
+    let address = Address { host: address.ip().to_string(), port: address.port() };
+    StoreUrl::Redis(RedisServers { topology: Topology::Alone(address), tls: false, database: 0 })
+}
+
+async fn own<'a>(store: &'a Store, user: &str) -> Owner<'a> {
+    let conversation = conversation(user);
+    let claim = store.claim(Partition::of(&conversation), ME, LEASE, Claiming::Free).await.unwrap();
+    Owner { store, fence: claim.fence().unwrap(), conversation, record: Default::default() }
+}
+
+/// The first answer that comes when the way is healed: connections may have to be made again.
+async fn back<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    let mut answer = None;
+    until("Redis is back", async || match ask().await {
+        Ok(told) => {
+            answer = Some(told);
+            true
+        }
+        Err(error) => {
+            assert!(error.is_passing(), "{error:?}");
+            false
+        }
+    })
+    .await;
+    answer.unwrap()
+}
+
+#[test]
+fn an_accept_whose_answer_was_lost_is_repeated() {
+    run(async {
+        let (_server, proxy, store) = behind_a_proxy().await;
+        let alice = conversation("alice");
+        let first = new(store.accept(accept(&alice, 1)).await);
+        let wish = with_key(accept(&alice, 2), "shop", "k", 1);
+        proxy.lose_answers().await;
+        let lost = store.accept(wish.clone()).await.unwrap_err();
+        assert_eq!(lost, AcceptError::Store(StoreError::Unknown(TIMEOUT)));
+        proxy.heal().await;
+        let read = back(async || store.message(&alice, id(2), None).await).await;
+        let done = read.expect("it was carried out").accepted;
+        for _ in 0..2 {
+            let again = new(store.accept(wish.clone()).await);
+            assert_eq!(again.client_message_id, done.client_message_id);
+            assert_eq!(again.position, first.position + 1);
+        }
+        let owner = own(&store, "alice").await;
+        let (open, _) = store.open(owner.fence, &alice).await.unwrap();
+        assert_eq!(open.lane.iter().map(|open| open.accepted.id).collect::<Vec<_>>(), [id(1), id(2)]);
+    });
+}
+
+#[test]
+fn a_write_whose_answer_was_lost_is_repeated() {
+    run(async {
+        let (_server, proxy, store) = behind_a_proxy().await;
+        let alice = conversation("alice");
+        new(store.accept(accept(&alice, 1)).await);
+        let mut owner = own(&store, "alice").await;
+        owner.write(Vec::new()).await.unwrap();
+        let at = owner.now().await;
+        let changes = vec![
+            Change::Sent { message: id(1), at },
+            owner.reply(at, Some(id(1)), "hello"),
+            owner.end(at, id(1)),
+        ];
+        proxy.lose_answers().await;
+        assert_eq!(owner.write(changes.clone()).await, Err(StoreError::Unknown(TIMEOUT)));
+        proxy.heal().await;
+        let again = rtm_bridge::store::Write { record: owner.record.clone(), changes, warm_until: None };
+        let told = back(async || store.write(owner.fence, &alice, &again).await).await;
+        assert!(!told.lost);
+        assert_eq!(store.journal(&alice, 0, 10).await.unwrap().len(), 2);
+        let message = store.message(&alice, id(1), None).await.unwrap().unwrap();
+        assert_eq!((message.progress.replies.len(), message.progress.ended_at), (1, Some(at)));
+        // The count goes on from there.
+        owner.write(Vec::new()).await.unwrap();
+    });
+}
+
+#[test]
+fn nothing_takes_longer_than_a_command_may() {
+    run(async {
+        let (mut server, proxy, store) = behind_a_proxy().await;
+        let alice = conversation("alice");
+        let ask = async || {
+            let began = tokio::time::Instant::now();
+            let answer = store.message(&alice, id(1), None).await;
+            assert!(began.elapsed() < TIMEOUT * 4, "{:?}", began.elapsed());
+            answer.map(|message| message.is_some())
+        };
+        assert_eq!(ask().await, Ok(false));
+        server.pause();
+        for _ in 0..3 {
+            assert!(ask().await.unwrap_err().is_passing());
+        }
+        server.resume();
+        assert!(!back(ask).await);
+        proxy.hang().await;
+        for _ in 0..3 {
+            assert!(ask().await.unwrap_err().is_passing());
+        }
+        proxy.heal().await;
+        assert!(!back(ask).await);
+        proxy.cut().await;
+        until("it is known to be away", async || {
+            ask().await == Err(StoreError::Unavailable(Refusal::Unreachable))
+        })
+        .await;
+        proxy.heal().await;
+        assert!(!back(ask).await);
+    });
+}
+
+#[test]
+fn an_emptied_store_heals_by_itself() {
+    run(async {
+        let (mut server, _proxy, store) = behind_a_proxy().await;
+        let alice = conversation("alice");
+        let partition = Partition::of(&alice);
+        new(store.accept(accept(&alice, 1)).await);
+        let mut owner = own(&store, "alice").await;
+        owner.write(Vec::new()).await.unwrap();
+        server.restart_empty().await;
+        // Scripts are gone too.
+        assert!(back(async || store.message(&alice, id(1), None).await).await.is_none());
+        assert_eq!(owner.write(Vec::new()).await, Err(StoreError::Lost));
+        assert_eq!(store.renew(partition, owner.fence, LEASE).await, Err(StoreError::Lost));
+        let claim = store.claim(partition, ME, LEASE, Claiming::Free).await.unwrap();
+        assert!(claim.fence().unwrap().epoch > owner.fence.epoch);
+        owner.fence = claim.fence().unwrap();
+        new(store.accept(accept(&alice, 2)).await);
+        // The owner goes on where it was: what it knew to be open is not, and it is told so.
+        let end = owner.end(owner.now().await, id(1));
+        assert!(owner.write(vec![end]).await.unwrap().lost);
+        owner.settle(id(2)).await;
+        assert_eq!(store.journal(&alice, 0, 10).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_listener_hears_again_after_a_break() {
+    run(async {
+        let (mut server, proxy, store) = behind_a_proxy().await;
+        let mut ear = store.listen(ME);
+        let mut subscribed = async || while !matches!(ear.next().await, Hint::Subscribed) {};
+        subscribed().await;
+        proxy.cut().await;
+        proxy.heal().await;
+        subscribed().await;
+        server.restart_empty().await;
+        subscribed().await;
+    });
+}
+
+#[test]
+fn a_full_store_takes_nothing_new_and_lets_what_is_open_end() {
+    run(async {
+        let server = RedisServer::start(RedisOptions { maxmemory: 8 << 20, ..RedisOptions::default() }).await;
+        let store = Store::Redis(Redis::new(&server.config()).unwrap());
+        let large = "x".repeat(32 * 1024);
+        let mut open = Vec::new();
+        // What is known of its memory may be a moment old.
+        until("it is full", async || {
+            let number = open.len() as u128;
+            let mut wish: Accept = accept(&conversation(&format!("user-{number}")), number);
+            wish.message.content = Content::new(&*large).unwrap();
+            match store.accept(wish).await {
+                Ok(Accepted::New(accepted)) => open.push(accepted),
+                Ok(Accepted::Replayed(message)) => panic!("{message:?}"),
+                Err(error) => {
+                    assert_eq!(error, AcceptError::Full);
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+        assert!(open.len() > 50, "{}", open.len());
+        for message in open {
+            let mut owner = own(&store, message.new.conversation.user.as_str()).await;
+            let reply = owner.reply(owner.now().await, Some(message.id), &large);
+            let end = owner.end(owner.now().await, message.id);
+            owner.write(vec![reply, end]).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn nothing_stays_but_what_must() {
+    run(async {
+        let servers: Rc<Servers> = alone().await;
+        let shape = Shape::on(&servers);
+        for user in ["alice", "bob"] {
+            let user = conversation(user);
+            let mut owner = shape.own(&user).await;
+            for number in 0..5_u128 {
+                let number = number + if user.user.as_str() == "bob" { 10 } else { 0 };
+                let wish = with_key(accept(&user, number), "shop", &number.to_string(), 1);
+                new(shape.store.accept(Accept { watched: true, ..wish }).await);
+                let at = owner.now().await;
+                let changes = vec![
+                    Change::Sent { message: id(number), at },
+                    owner.reply(at, Some(id(number)), "hello"),
+                    owner.reply(at, None, "unsolicited"),
+                    owner.end(at, id(number)),
+                    owner.reply(at, Some(id(number)), "late"),
+                ];
+                owner.record.write += 1;
+                let warm_until = Some(at + LEASE);
+                let write = rtm_bridge::store::Write { record: owner.record.clone(), changes, warm_until };
+                shape.store.write(owner.fence, &user, &write).await.unwrap();
+            }
+        }
+        // A late reply to a message that is gone must not bring a piece of it back, and for ever.
+        let gone = conversation("alice");
+        let mut owner = shape.own(&gone).await;
+        (owner.record.seq, owner.record.write) = (20, 5);
+        shape.pass(MESSAGE_TTL).await;
+        let late = owner.reply(owner.now().await, Some(id(0)), "very late");
+        owner.write(vec![late]).await.unwrap();
+        shape.store.heartbeat(&super::shape::heartbeat(ME, 1)).await.unwrap();
+        shape.store.permit(&gone.bot, 5, 1).await.unwrap();
+        let (servers, prefix) = shape.redis().unwrap();
+        nothing_left(&servers.masters().await, prefix, MESSAGE_TTL).await;
+    });
+}

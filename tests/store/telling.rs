@@ -1,0 +1,205 @@
+//! Sentences on what replicas are told: hints, heartbeats, connects of the whole fleet.
+
+use std::time::Duration;
+
+use rtm_bridge::domain::{BotName, Content, MessageId, Partition};
+use rtm_bridge::store::{Accept, Accepted, Claiming, Fleet, Hint, Incarnation, Peer, Permit};
+
+use super::shape::{LEASE, ME, OTHER, Shape, THIRD, accept, conversation, heartbeat, id, name_of, with_key};
+
+/// Messages that a replica was told to be accepted.
+fn accepted(told: &[Hint]) -> Vec<MessageId> {
+    let accepted = |hint: &Hint| match hint {
+        Hint::Accepted(accepted) => Some(accepted.id),
+        _ => None,
+    };
+    told.iter().filter_map(accepted).collect()
+}
+
+/// Messages that a replica was told to have ended.
+fn ended(told: &[Hint]) -> Vec<MessageId> {
+    let ended = |hint: &Hint| match hint {
+        Hint::Ended(message) => {
+            assert!(message.progress.has_ended(), "{message:?}");
+            Some(message.accepted.id)
+        }
+        _ => None,
+    };
+    told.iter().filter_map(ended).collect()
+}
+
+pub(super) async fn an_owner_elsewhere_is_told_what_is_accepted(shape: Shape) {
+    let alice = conversation("alice");
+    let mut ears = [shape.listen(ME).await, shape.listen(OTHER).await];
+    let by = |number, by| shape.store.accept(Accept { by, ..accept(&alice, number) });
+    by(1, OTHER).await.unwrap();
+    let owner = shape.own(&alice).await;
+    by(2, OTHER).await.unwrap();
+    by(3, ME).await.unwrap();
+    by(4, THIRD).await.unwrap();
+    let told = ears[0].all(&shape.store, ME, 2).await;
+    assert_eq!(accepted(&told), [id(2), id(4)], "those of others since it owns the partition");
+    let carried = told.iter().find_map(|hint| match hint {
+        Hint::Accepted(accepted) => Some(accepted),
+        _ => None,
+    });
+    let read = shape.store.message(&alice, id(2), None).await.unwrap().unwrap();
+    assert_eq!(format!("{:?}", carried.unwrap()), format!("{:?}", read.accepted), "it is all there");
+    shape.store.release(Partition::of(&alice), owner.fence).await.unwrap();
+    by(5, OTHER).await.unwrap();
+    assert!(accepted(&ears[0].all(&shape.store, ME, 0).await).is_empty(), "nobody owns it");
+    assert!(accepted(&ears[1].all(&shape.store, OTHER, 0).await).is_empty());
+}
+
+pub(super) async fn a_large_message_is_told_too(shape: Shape) {
+    let alice = conversation("alice");
+    let mut ear = shape.listen(ME).await;
+    let _owner = shape.own(&alice).await;
+    let mut large = Accept { by: OTHER, ..accept(&alice, 1) };
+    large.message.content = Content::new("x".repeat(64 * 1024)).unwrap();
+    shape.store.accept(large).await.unwrap();
+    let whose = ear
+        .until("it is told", |hint| match hint {
+            Hint::Accepted(accepted) => Some(accepted.new.conversation.clone()),
+            Hint::Woken(conversation) => Some(conversation.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(whose, alice);
+}
+
+pub(super) async fn who_watches_is_told_the_end_but_not_the_owner(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let who = [ME, OTHER, THIRD];
+    let mut ears = [shape.listen(ME).await, shape.listen(OTHER).await, shape.listen(THIRD).await];
+    shape.store.accept(Accept { by: OTHER, watched: true, ..accept(&alice, 1) }).await.unwrap();
+    shape.store.accept(Accept { by: OTHER, watched: false, ..accept(&alice, 2) }).await.unwrap();
+    // More than once is once.
+    for watcher in [THIRD, ME, THIRD, OTHER] {
+        let read = shape.store.message(&alice, id(1), Some(watcher)).await.unwrap().unwrap();
+        assert!(!read.progress.has_ended());
+    }
+    shape.store.message(&alice, id(2), None).await.unwrap().unwrap();
+    owner.settle(id(1)).await;
+    owner.settle(id(2)).await;
+    for (number, expected) in [vec![], vec![id(1)], vec![id(1)]].into_iter().enumerate() {
+        let told = ears[number].all(&shape.store, who[number], expected.len()).await;
+        assert_eq!(ended(&told), expected, "{:?}", who[number]);
+    }
+    // Who comes after the end reads it, and has nothing to wait for.
+    let read = shape.store.message(&alice, id(1), Some(THIRD)).await.unwrap().unwrap();
+    assert!(read.progress.has_ended());
+    let late = owner.reply(owner.now().await, Some(id(1)), "late");
+    owner.write(vec![late]).await.unwrap();
+    assert!(ended(&ears[2].all(&shape.store, THIRD, 0).await).is_empty());
+}
+
+pub(super) async fn who_posts_again_is_told_the_end_too(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let mut ear = shape.listen(OTHER).await;
+    shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await.unwrap();
+    let again = Accept { by: OTHER, watched: true, ..with_key(accept(&alice, 2), "shop", "k", 1) };
+    assert!(matches!(shape.store.accept(again).await.unwrap(), Accepted::Replayed(_)));
+    owner.settle(id(1)).await;
+    assert_eq!(ended(&ear.all(&shape.store, OTHER, 1).await), [id(1)]);
+}
+
+pub(super) async fn a_large_end_is_told_too(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let mut ear = shape.listen(OTHER).await;
+    shape.store.accept(Accept { by: OTHER, watched: true, ..accept(&alice, 1) }).await.unwrap();
+    let reply = owner.reply(owner.now().await, Some(id(1)), &"x".repeat(100_000));
+    let end = owner.end(owner.now().await, id(1));
+    owner.write(vec![reply, end]).await.unwrap();
+    let whose = ear
+        .until("it is told", |hint| match hint {
+            Hint::Ended(message) => Some((message.accepted.new.conversation.clone(), message.accepted.id)),
+            Hint::EndedLarge { conversation, id } => Some((conversation.clone(), *id)),
+            _ => None,
+        })
+        .await;
+    assert_eq!(whose, (alice, id(1)));
+}
+
+/// Who is live, under the right names.
+fn live(fleet: &Fleet) -> Vec<Incarnation> {
+    let mut live = Vec::new();
+    for Peer { name, incarnation } in &fleet.live {
+        assert_eq!(*name, name_of(*incarnation));
+        live.push(*incarnation);
+    }
+    live.sort_unstable();
+    live
+}
+
+pub(super) async fn heartbeats_tell_who_lives(shape: Shape) {
+    let second = shape.second();
+    let mut ear = shape.listen(ME).await;
+    let is_fleet = |hint: &Hint| matches!(hint, Hint::Fleet).then_some(());
+    let fleet = shape.store.heartbeat(&heartbeat(ME, 1)).await.unwrap();
+    assert_eq!(live(&fleet), [ME]);
+    ear.until("its own coming is told", is_fleet).await;
+    let fleet = second.heartbeat(&heartbeat(OTHER, 2)).await.unwrap();
+    assert_eq!(live(&fleet), [ME, OTHER]);
+    ear.until("a coming is told", is_fleet).await;
+    shape.pass_almost(LEASE).await;
+    let fleet = shape.store.heartbeat(&heartbeat(ME, 3)).await.unwrap();
+    assert_eq!(fleet.live.len(), 2);
+    assert!(fleet.now <= shape.store.now().await.unwrap());
+    shape.pass_the_rest().await;
+    let fleet = shape.store.heartbeat(&heartbeat(ME, 4)).await.unwrap();
+    assert_eq!(live(&fleet), [ME], "the other is late");
+    let fleet = second.heartbeat(&heartbeat(OTHER, 5)).await.unwrap();
+    assert_eq!(fleet.live.len(), 2, "and back");
+    ear.until("that is told", is_fleet).await;
+}
+
+pub(super) async fn who_leaves_is_gone_at_once(shape: Shape) {
+    let mut ear = shape.listen(ME).await;
+    for who in [ME, OTHER] {
+        shape.store.heartbeat(&heartbeat(who, 0)).await.unwrap();
+    }
+    ear.all(&shape.store, ME, 0).await;
+    // Twice, as one whose answer was lost would.
+    for _ in 0..2 {
+        shape.store.leave(OTHER).await.unwrap();
+    }
+    ear.until("a going is told", |hint| matches!(hint, Hint::Fleet).then_some(())).await;
+    let fleet = shape.store.heartbeat(&heartbeat(ME, 0)).await.unwrap();
+    assert_eq!(live(&fleet), [ME]);
+}
+
+pub(super) async fn a_partition_that_is_given_back_is_told_to_all(shape: Shape) {
+    let partition = Partition::of(&conversation("alice"));
+    let fence = shape.store.claim(partition, ME, LEASE, Claiming::Free).await.unwrap().fence().unwrap();
+    let mut ear = shape.listen(OTHER).await;
+    shape.store.release(partition, fence).await.unwrap();
+    ear.until("it is told", |hint| matches!(hint, Hint::Fleet).then_some(())).await;
+}
+
+pub(super) async fn connects_are_counted_over_the_fleet(shape: Shape) {
+    let stores = [shape.store.clone(), shape.second()];
+    let [bot, other, free] = ["support", "sales", "free"].map(|name| BotName::new(name).unwrap());
+    let minute = Duration::from_mins(1);
+    let before = shape.store.now().await.unwrap();
+    for token in [1, 2] {
+        let granted = stores[token as usize % 2].permit(&bot, 2, token).await.unwrap();
+        assert_eq!(granted, Permit::Granted);
+    }
+    let after = shape.store.now().await.unwrap();
+    for store in &stores {
+        let Permit::At(at) = store.permit(&bot, 2, 3).await.unwrap() else { panic!("one too many") };
+        assert!(before + minute <= at && at <= after + minute, "{at:?}");
+        assert_eq!(store.permit(&bot, 2, 2).await.unwrap(), Permit::Granted, "a repeat is counted once");
+        assert_eq!(store.permit(&other, 1, 4).await.unwrap(), Permit::Granted, "another bot");
+        assert_eq!(store.permit(&free, 0, 5).await.unwrap(), Permit::Granted, "no limit");
+    }
+    shape.pass(minute).await;
+    for token in [6, 7] {
+        assert_eq!(stores[0].permit(&bot, 2, token).await.unwrap(), Permit::Granted);
+    }
+    assert!(matches!(stores[1].permit(&bot, 2, 8).await.unwrap(), Permit::At(_)));
+}

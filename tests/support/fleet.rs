@@ -1,0 +1,141 @@
+//! Several bridges of one process that share a store and a platform, each with a way of its own to both.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rtm_bridge::app::Bridge;
+use rtm_bridge::config::{self, Config, StoreUrl, Topology};
+use rtm_bridge::sandbox::{Options, Sandbox, Script};
+
+use super::bridge::small;
+use super::{Caller, Proxy, bot, quiet_platform, until};
+
+/// How long a lease lives here: a take-over takes about as long.
+pub(crate) const LEASE: Duration = Duration::from_secs(1);
+
+/// Replicas, and their platform. End it with [`Fleet::finish`].
+pub(crate) struct Fleet {
+    pub(crate) replicas: Vec<Replica>,
+    sandbox: Sandbox,
+    pub(crate) script: Script,
+    config: Config,
+    upstream: Option<SocketAddr>,
+}
+
+/// One of them.
+pub(crate) struct Replica {
+    pub(crate) name: String,
+    pub(crate) api: Caller,
+    pub(crate) admin: Caller,
+    /// Where Redis is one server without TLS: the others tell their clients where else to go.
+    redis: Option<Proxy>,
+    /// Its way to the platform.
+    pub(crate) platform: Proxy,
+    /// None once it was stopped.
+    bridge: Option<Bridge>,
+}
+
+impl Fleet {
+    /// Starts replicas on a store; all are ready when this returns.
+    pub(crate) async fn start(
+        store: config::Store,
+        replicas: usize,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        Self::start_on(quiet_platform(), store, replicas, change).await
+    }
+
+    /// The same, on a platform with these options.
+    pub(crate) async fn start_on(
+        platform: Options,
+        store: config::Store,
+        replicas: usize,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let sandbox = Sandbox::start(platform).await.unwrap();
+        let mut config = small(&sandbox.url());
+        config.store = store;
+        config.cluster.lease_ttl = LEASE;
+        config.store.command_timeout = LEASE / 4;
+        change(&mut config);
+        let upstream = match &config.store.url {
+            StoreUrl::Redis(servers) if !servers.tls => match &servers.topology {
+                Topology::Alone(address) => {
+                    Some(SocketAddr::new(address.host.parse().unwrap(), address.port))
+                }
+                _ => None,
+            },
+            _ => None,
+        };
+        let mut fleet = Self { replicas: Vec::new(), script: sandbox.script(), sandbox, config, upstream };
+        for _ in 0..replicas {
+            fleet.join().await;
+        }
+        fleet
+    }
+
+    /// Starts one more, and returns its number.
+    pub(crate) async fn join(&mut self) -> usize {
+        let name = format!("replica-{}", self.replicas.len());
+        self.join_as(&name).await
+    }
+
+    /// The same, by this name.
+    pub(crate) async fn join_as(&mut self, name: &str) -> usize {
+        let mut config = self.config.clone();
+        config.cluster.replica_id = name.to_owned();
+        let platform =
+            Proxy::start(self.sandbox.url().parse::<url::Url>().unwrap().socket_addrs(|| None).unwrap()[0])
+                .await;
+        let way: url::Url = format!("http://{}", platform.address()).parse().unwrap();
+        let simulated = bot(&mut config);
+        simulated.platform = way.clone();
+        simulated.socket_base = Some(way);
+        let mut redis = None;
+        if let (Some(upstream), StoreUrl::Redis(servers)) = (self.upstream, &mut config.store.url) {
+            let proxy = Proxy::start(upstream).await;
+            let (host, port) = (proxy.address().ip().to_string(), proxy.address().port());
+            servers.topology = Topology::Alone(config::Address { host, port });
+            redis = Some(proxy);
+        }
+        let bridge = Bridge::start(config).await.unwrap();
+        let addresses = bridge.addresses();
+        let (api, admin) = (Caller(addresses.api), Caller(addresses.admin));
+        let replica = Replica { name: name.to_owned(), api, admin, redis, platform, bridge: Some(bridge) };
+        until("the replica is ready", async || replica.admin.get("/readyz").await.status == 200).await;
+        self.replicas.push(replica);
+        self.replicas.len() - 1
+    }
+
+    /// Ends one in good order.
+    pub(crate) async fn leave(&mut self, number: usize) {
+        self.replicas[number].stop().await;
+    }
+
+    /// Where to call, of all that run.
+    pub(crate) fn callers(&self) -> Vec<Caller> {
+        self.replicas.iter().filter(|replica| replica.bridge.is_some()).map(|replica| replica.api).collect()
+    }
+
+    /// Ends everything.
+    pub(crate) async fn finish(mut self) {
+        for replica in &mut self.replicas {
+            replica.stop().await;
+        }
+        self.sandbox.stop().await;
+    }
+}
+
+impl Replica {
+    async fn stop(&mut self) {
+        if let Some(bridge) = self.bridge.take() {
+            println!("{} stops", self.name);
+            bridge.stop().await.unwrap();
+        }
+    }
+
+    /// Its way to Redis, to break it.
+    pub(crate) fn way_to_redis(&self) -> &Proxy {
+        self.redis.as_ref().expect("a single Redis without TLS")
+    }
+}

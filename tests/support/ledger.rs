@@ -1,0 +1,220 @@
+//! What callers were promised, checked from the outside against what they can read and what the platform saw.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use rtm_bridge::sandbox::{Script, Step};
+use serde_json::{Value, json};
+
+use super::{Answer, Caller, Request};
+
+/// Every message that was posted, each with a text of its own and a key.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    posts: RefCell<Vec<Post>>,
+    texts: Cell<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Post {
+    user: String,
+    text: String,
+    body: Value,
+    /// Where the promised message is; none where no promise was given, or nobody heard it.
+    location: Option<String>,
+}
+
+impl Post {
+    /// Whether the platform may see it twice.
+    fn may_repeat(&self) -> bool {
+        self.body["resend"] == "auto"
+    }
+}
+
+/// What the bot says to each message of a ledger.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bot {
+    /// How many replies.
+    pub(crate) replies: usize,
+}
+
+impl Bot {
+    /// Lets the sandbox's bot be this one.
+    pub(crate) fn speak(self, script: &Script) {
+        script.bot(move |_, heard| {
+            let reply = |number| Step::Say(reply(&heard.text, number));
+            [Step::Ack].into_iter().chain((1..=self.replies).map(reply)).collect()
+        });
+    }
+}
+
+fn reply(text: &str, number: usize) -> String {
+    format!("{text}, reply {number}")
+}
+
+/// What is known of a message when it is over.
+struct Ended {
+    post: Post,
+    message: Value,
+}
+
+impl Ledger {
+    /// A request for a new message of this user: with these fields besides its text.
+    fn request(&self, user: &str, more: &Value) -> Post {
+        let number = self.texts.replace(self.texts.get() + 1);
+        let text = format!("{user}-{number}");
+        let mut body = json!({ "text": text });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            body[field] = value.clone();
+        }
+        Post { user: user.to_owned(), text, body, location: None }
+    }
+
+    /// Posts a new message of this user, with these fields besides its text, and notes what was promised.
+    ///
+    /// # Errors
+    /// Nobody answered: the message may be accepted, or not. [`Ledger::retry`] finds out.
+    pub(crate) async fn post(
+        &self,
+        caller: Caller,
+        user: &str,
+        more: &Value,
+        prefer: &str,
+    ) -> io::Result<Answer> {
+        let post = self.request(user, more);
+        let index = self.posts.borrow().len();
+        self.posts.borrow_mut().push(post.clone());
+        self.send(caller, index, post, prefer).await
+    }
+
+    async fn send(&self, caller: Caller, index: usize, post: Post, prefer: &str) -> io::Result<Answer> {
+        let request =
+            Request::message(&post.user, &post.body).header("Idempotency-Key", &post.text).prefer(prefer);
+        let answer = caller.try_send(request).await?;
+        if let Some(location) = promised(&post.user, &answer) {
+            let known = self.posts.borrow_mut()[index].location.replace(location.clone());
+            assert!(known.is_none_or(|known| known == location), "one key, two messages: {answer}");
+        }
+        Ok(answer)
+    }
+
+    /// Posts again, with the same keys, whatever was not promised: each is accepted now, or was then.
+    pub(crate) async fn retry(&self, caller: Caller) {
+        let open: Vec<_> = self.posts.borrow().iter().cloned().enumerate().collect();
+        for (index, post) in open.into_iter().filter(|(_, post)| post.location.is_none()) {
+            let answer = self.send(caller, index, post, "wait=55").await.unwrap();
+            assert!(self.posts.borrow()[index].location.is_some(), "refused again: {answer}");
+        }
+    }
+
+    /// Messages that were promised.
+    pub(crate) fn promised(&self) -> usize {
+        self.posts.borrow().iter().filter(|post| post.location.is_some()).count()
+    }
+
+    /// Checks all that was promised, asking these callers in turn. Waits until all messages have ended.
+    pub(crate) async fn check(&self, callers: &[Caller], script: &Script) {
+        let ended = self.ended(callers, false).await;
+        self.compare(&ended, script);
+    }
+
+    /// The same after Redis lost data: then a message may be gone, but none may be doubled. Returns how many are.
+    pub(crate) async fn check_after_loss(&self, callers: &[Caller], script: &Script) -> usize {
+        let ended = self.ended(callers, true).await;
+        self.compare(&ended, script);
+        self.promised() - ended.len()
+    }
+
+    /// All promised messages as they ended, the same on every replica.
+    async fn ended(&self, callers: &[Caller], may_be_gone: bool) -> Vec<Ended> {
+        let mut all = Vec::new();
+        for (number, post) in self.posts.borrow().clone().into_iter().enumerate() {
+            let Some(location) = &post.location else { continue };
+            let first = callers[number % callers.len()];
+            let answer = first.send(Request::get(location).prefer("wait=55")).await;
+            if may_be_gone && (answer.status == 404 || is_lost(&answer)) {
+                continue;
+            }
+            let message = answer.message(200);
+            assert!(!message["endedAt"].is_null(), "it never ends: {message}");
+            for other in callers {
+                let read = other.get(location).await.message(200);
+                for field in ["id", "status", "endedAt", "endedBy", "clientMessageId"] {
+                    assert_eq!(read[field], message[field], "{field} of {location} depends on who is asked");
+                }
+            }
+            all.push(Ended { post, message });
+        }
+        all
+    }
+
+    /// Compares with what the platform saw.
+    fn compare(&self, ended: &[Ended], script: &Script) {
+        let posts = self.posts.borrow();
+        let users: BTreeSet<&str> = posts.iter().map(|post| &*post.user).collect();
+        for user in users {
+            let observed = script.observed(user);
+            assert!(observed.messages.count() <= observed.messages.len(), "too many to be kept");
+            let mut texts: BTreeMap<&str, usize> = BTreeMap::new();
+            let mut ids: BTreeMap<String, usize> = BTreeMap::new();
+            for heard in observed.messages.iter() {
+                *texts.entry(&heard.text).or_default() += 1;
+                *ids.entry(heard.client_message_id.to_string()).or_default() += 1;
+            }
+            let of_user = || ended.iter().filter(|ended| ended.post.user == user);
+            for post in posts.iter().filter(|post| post.user == user && !post.may_repeat()) {
+                let seen = texts.get(&*post.text).copied().unwrap_or_default();
+                assert!(seen <= 1, "the platform saw {:?} {seen} times", post.text);
+            }
+            let twice: Vec<_> = ids.iter().filter(|(_, count)| **count > 1).collect();
+            assert!(
+                twice.len() <= posts.iter().filter(|post| post.user == user && post.may_repeat()).count(),
+                "the platform saw these twice: {twice:?}"
+            );
+            // Places of the conversation: who is posted first is sent first, and nobody sends beside.
+            let mut sockets: Vec<u64> = observed.messages.iter().map(|heard| heard.socket).collect();
+            sockets.dedup();
+            let count = sockets.len();
+            sockets.sort_unstable();
+            sockets.dedup();
+            assert_eq!(count, sockets.len(), "two sockets of {user} sent in turns");
+
+            let mut replies: BTreeMap<String, &str> = BTreeMap::new();
+            for Ended { message, .. } in of_user() {
+                for reply in message["replies"].as_array().unwrap() {
+                    let id = reply["messageId"].as_str().unwrap().to_owned();
+                    let twice = replies.insert(id, message["text"].as_str().unwrap());
+                    assert!(twice.is_none(), "{reply} is in {message} and with {twice:?}");
+                }
+            }
+            for Ended { post, message } in of_user().filter(|ended| ended.message["status"] == "answered") {
+                assert!(texts.contains_key(&*post.text), "answered without the platform: {message}");
+                for said in observed.delivered.iter().filter(|said| belongs(&said.text, &post.text)) {
+                    let of = replies.get(&said.message_id).copied();
+                    assert_eq!(of, Some(&*post.text), "{said:?} is lost: {message}");
+                }
+            }
+        }
+    }
+}
+
+/// Whether this was said to that.
+fn belongs(said: &str, text: &str) -> bool {
+    said.strip_prefix(text).is_some_and(|rest| rest.starts_with(", reply "))
+}
+
+/// Where the message is that an answer promises, or tells the end of.
+fn promised(user: &str, answer: &Answer) -> Option<String> {
+    if answer.status < 300 {
+        return Some(answer.header("location").expect("a 2xx says where its message is").to_owned());
+    }
+    let message = answer.json()["message"].clone();
+    let (id, bot) = (message["id"].as_str()?, message["bot"].as_str()?);
+    Some(format!("/conversations/{user}/messages/{id}?bot={bot}"))
+}
+
+/// Whether an answer says that Redis lost the message.
+fn is_lost(answer: &Answer) -> bool {
+    answer.status == 500 && answer.json()["type"] == "/problems/message-lost"
+}

@@ -1,0 +1,86 @@
+//! Redis as tests need it: real servers on free ports of loopback, each with a directory of its own, that end with
+//! the test.
+
+mod cluster;
+mod expiry;
+mod resp;
+mod sentinel;
+mod server;
+
+pub(crate) use cluster::Cluster;
+pub(crate) use expiry::{nothing_left, shift};
+pub(crate) use resp::Resp;
+pub(crate) use sentinel::Sentinels;
+pub(crate) use server::{RedisOptions, RedisServer};
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use rtm_bridge::config::{Address, Config, RedisServers, Store, StoreUrl, Topology};
+
+/// A port that nobody listens on. It lies below those that systems give to who asks for none, so that no
+/// connection of anybody takes it meanwhile; another test may.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn address(port: u16) -> Address {
+    Address { host: "127.0.0.1".to_owned(), port }
+}
+
+/// A store of this topology, with time-outs for tests.
+fn config(topology: Topology) -> Store {
+    let url = StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 });
+    let defaults = Config::dev("http://127.0.0.1".parse().unwrap()).store;
+    Store { url, command_timeout: Duration::from_millis(500), ..defaults }
+}
+
+/// Servers of any topology.
+pub(crate) enum Servers {
+    Alone(RedisServer),
+    Sentinels(Sentinels),
+    Cluster(Cluster),
+}
+
+impl Servers {
+    pub(crate) fn config(&self) -> Store {
+        match self {
+            Self::Alone(server) => server.config(),
+            Self::Sentinels(group) => group.config(),
+            Self::Cluster(cluster) => cluster.config(),
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::Alone(server) => server.url(),
+            Self::Sentinels(group) => group.url(),
+            Self::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    /// The one that takes writes of this key.
+    pub(crate) async fn master_of(&self, key: &str) -> &RedisServer {
+        match self {
+            Self::Alone(server) => server,
+            Self::Sentinels(group) => &group.servers[group.master().await],
+            Self::Cluster(cluster) => &cluster.nodes[cluster.master_of(cluster.slot(key).await).await],
+        }
+    }
+
+    /// Those that take writes.
+    pub(crate) async fn masters(&self) -> Vec<&RedisServer> {
+        match self {
+            Self::Alone(server) => vec![server],
+            Self::Sentinels(group) => vec![&group.servers[group.master().await]],
+            Self::Cluster(cluster) => {
+                cluster.masters().await.into_iter().map(|number| &cluster.nodes[number]).collect()
+            }
+        }
+    }
+}

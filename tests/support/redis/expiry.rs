@@ -1,0 +1,71 @@
+//! What is in Redis, when it goes, and making that sooner: nobody waits a day for a test.
+
+use std::time::Duration;
+
+use super::RedisServer;
+
+/// Takes time off whatever expires among the keys with this prefix; what is due then is gone.
+const SHIFT: &str = r"
+local cursor = '0'
+repeat
+    local page = redis.call('SCAN', cursor, 'MATCH', ARGV[1], 'COUNT', 1000)
+    cursor = page[1]
+    for _, key in ipairs(page[2]) do
+        local left = redis.call('PTTL', key)
+        if left >= 0 then
+            left = left - ARGV[2]
+            if left > 0 then redis.call('PEXPIRE', key, left) else redis.call('DEL', key) end
+        end
+    end
+until cursor == '0'
+return redis.status_reply('OK')";
+
+const LIST: &str = r"
+local keys = redis.call('KEYS', ARGV[1])
+local list = {}
+for _, key in ipairs(keys) do
+    list[#list + 1] = {key, redis.call('PTTL', key)}
+end
+return list";
+
+/// Lets this time pass for all that expires.
+pub(crate) async fn shift(masters: &[&RedisServer], prefix: &str, span: Duration) {
+    for master in masters {
+        let arguments = [&format!("{prefix}:*"), &span.as_millis().to_string()];
+        let answer = master.command(&["EVAL", SHIFT, "0", arguments[0], arguments[1]]).await;
+        assert_eq!(answer.text(), "OK");
+    }
+}
+
+/// The keys with this prefix, and in how many milliseconds each goes; none for those that stay.
+pub(crate) async fn keys(masters: &[&RedisServer], prefix: &str) -> Vec<(String, Option<i64>)> {
+    let mut keys = Vec::new();
+    for master in masters {
+        let list = master.command(&["EVAL", LIST, "0", &format!("{prefix}:*")]).await;
+        keys.extend(list.list().iter().map(|pair| {
+            let [key, left] = pair.list() else { panic!("{pair:?}") };
+            (key.text().to_owned(), Some(left.integer()).filter(|&left| left >= 0))
+        }));
+    }
+    keys.sort();
+    keys
+}
+
+/// Whether a key is meant to stay for ever: what migrations did, the heartbeats, who owns a partition.
+fn stays(prefix: &str, key: &str) -> bool {
+    let Some(rest) = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(':')) else { return false };
+    matches!(rest, "schema" | "{fleet}:replicas" | "{fleet}:bots") || rest.ends_with(":lease")
+}
+
+/// Fails where something would stay in Redis for ever that should not; call it when all messages have ended.
+pub(crate) async fn nothing_left(masters: &[&RedisServer], prefix: &str, message_ttl: Duration) {
+    let keys_now = keys(masters, prefix).await;
+    assert!(!keys_now.is_empty(), "nothing was ever there: another prefix than {prefix}?");
+    let for_ever: Vec<_> =
+        keys_now.iter().filter(|(key, left)| left.is_none() && !stays(prefix, key)).collect();
+    assert!(for_ever.is_empty(), "these keys never expire: {for_ever:?}");
+    shift(masters, prefix, message_ttl + Duration::from_hours(24)).await;
+    let left = keys(masters, prefix).await;
+    let left: Vec<_> = left.iter().filter(|(key, _)| !stays(prefix, key)).collect();
+    assert!(left.is_empty(), "these keys outlive messages and journals: {left:?}");
+}

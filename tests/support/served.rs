@@ -1,0 +1,127 @@
+//! A replica as operators run it: the program, with a configuration in a file, as a process that can be killed.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Caller, Process, until};
+
+/// A running `rtm-bridge serve`, killed when it is dropped.
+pub(crate) struct Served {
+    /// None once it has ended.
+    process: Option<Process>,
+    _dir: TempDir,
+    pub(crate) name: String,
+    pub(crate) api: Caller,
+    pub(crate) admin: Caller,
+}
+
+impl Served {
+    /// Starts a replica by this name; it is ready when this returns. `more` is put behind the tables of the
+    /// configuration, such as `[reply]` with what belongs to it.
+    pub(crate) async fn start(name: &str, platform: &str, store: &str, more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::write(path("secret"), rtm_bridge::sandbox::CLIENT_SECRET).unwrap();
+        let (client, bot, secret) =
+            (rtm_bridge::sandbox::CLIENT_ID, rtm_bridge::sandbox::BOT_ID, path("secret"));
+        // The shortest times that the program takes.
+        let text = format!(
+            r#"
+[server]
+listen = "127.0.0.1:0"
+admin_listen = "127.0.0.1:0"
+grace = "0ms"
+drain_timeout = "5s"
+threads = 1
+[store]
+url = "{store}"
+message_ttl = "1m"
+command_timeout = "500ms"
+[cluster]
+replica_id = "{name}"
+lease_ttl = "3s"
+[[bots]]
+name = "sandbox"
+platform = "{platform}"
+chat_bot = "Sandbox"
+task_bot_id = "{bot}"
+client_id = "{client}"
+client_secret_file = "{secret}"
+quiet = "400ms"
+welcome = "0ms"
+history_settle = "200ms"
+user_rate_per_minute = 0
+connects_per_minute = 0
+[log]
+format = "json"
+filter = "info,rtm_bridge=debug"
+{more}
+"#
+        );
+        std::fs::write(path("bridge.toml"), text).unwrap();
+        let arguments = ["serve", "--config", &path("bridge.toml")].map(str::to_owned);
+        let process = Process::start(env!("CARGO_BIN_EXE_rtm-bridge"), &arguments, &dir.path().join(name));
+        let mut addresses = None;
+        until("the replica listens", async || {
+            addresses = listening(&process.log());
+            addresses.is_some()
+        })
+        .await;
+        let (api, admin) = addresses.unwrap();
+        let replica = Self {
+            process: Some(process),
+            _dir: dir,
+            name: name.to_owned(),
+            api: Caller(api),
+            admin: Caller(admin),
+        };
+        until("the replica is ready", async || replica.admin.get("/readyz").await.status == 200).await;
+        replica
+    }
+
+    /// Ends it at once.
+    pub(crate) fn kill(&mut self) {
+        self.signal("KILL");
+        self.process.as_mut().unwrap().wait();
+    }
+
+    /// Stops it for the time being.
+    pub(crate) fn pause(&mut self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&mut self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&mut self, name: &str) {
+        assert!(self.process.as_mut().expect("it has ended").signal(name), "it has ended by itself");
+    }
+
+    /// Asks it to end, and waits until it has.
+    #[expect(clippy::disallowed_methods, reason = "a test waits for a process")]
+    pub(crate) async fn terminate(&mut self) -> i32 {
+        let mut process = self.process.take().expect("it has ended");
+        assert!(process.signal("TERM"), "it has ended by itself");
+        let wait = move || (process.wait(), process);
+        let (code, process) = tokio::task::spawn_blocking(wait).await.unwrap();
+        self.process = Some(process);
+        code
+    }
+
+    /// All that it logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
+    }
+}
+
+/// Where it says that it listens: for callers, for probes.
+fn listening(log: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line = log.lines().find(|line| line.contains("the bridge is ready") && line.ends_with('}'))?;
+    let line: Value = serde_json::from_str(line).ok()?;
+    let address = |name: &str| line[name].as_str()?.parse().ok();
+    Some((address("api")?, address("admin")?))
+}
