@@ -35,6 +35,8 @@ const BEFORE: Duration = Duration::from_millis(500);
 /// Over the lease: then nobody takes over any more.
 const PATIENCE: Duration = Duration::from_mins(1);
 const GLANCE: Duration = Duration::from_millis(5);
+/// The word for a replica that is not there any more.
+const GONE: &str = "no connection";
 
 /// One turn of the stream.
 struct Turn {
@@ -208,9 +210,13 @@ fn speak(user: usize, addresses: Vec<SocketAddr>, heard: &Rc<Heard>) -> tokio::t
                     heard.turns.borrow_mut().entry(user).or_default().push(turn);
                 }
                 Err(word) => {
-                    *heard.refused.borrow_mut().entry(word).or_default() += 1;
                     connection = None;
-                    address = addresses.next().or(address);
+                    let next = addresses.next();
+                    // Nobody took the request, and there is somebody else: no caller would call that a failure.
+                    if word != GONE || next.is_none() {
+                        *heard.refused.borrow_mut().entry(word).or_default() += 1;
+                    }
+                    address = next.or(address);
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -225,10 +231,10 @@ async fn turn(
     request: &[u8],
 ) -> Result<(), String> {
     let mut open = match connection.take() {
-        Some(open) => open,
-        None => Connection::open(address).await.map_err(|_| "no connection".to_owned())?,
+        Some(open) if !open.is_closed() => open,
+        _ => Connection::open(address).await.map_err(|_| GONE.to_owned())?,
     };
-    let answer = open.exchange(request).await.map_err(|_| "connection closed".to_owned())?;
+    let answer = open.exchange(request).await.map_err(|_| "closed without an answer".to_owned())?;
     let (status, body) = (answer.status, answer.body.to_vec());
     *connection = Some(open);
     match status {
