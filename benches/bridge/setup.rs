@@ -149,7 +149,8 @@ pub(crate) async fn bridge(binary: &Path, terms: &Terms) -> Result<Child, Failur
     Ok(child)
 }
 
-/// Defaults but for the budgets, which would measure themselves, and the limits that 15 000 conversations need.
+/// Defaults but for the budgets, which would measure themselves, and the limits that 15 000 conversations need. That
+/// Redis writes nothing to disk is known here and need not be warned of.
 fn config(listen: SocketAddr, admin: SocketAddr, terms: &Terms) -> String {
     let Terms { sandbox, store, lease } = terms;
     // A command must be able to fail and be repeated within a lease.
@@ -184,7 +185,7 @@ idle_ttl = "never"
 
 [log]
 format = "text"
-filter = "warn"
+filter = "warn,rtm_bridge::store::redis::health=error"
 "#
     )
 }

@@ -99,6 +99,8 @@ async fn commands(
     callers: &mut Http,
     sizes: Sizes,
 ) -> Result<Asked, Failure> {
+    // A first while does not count: scripts are sent as a whole where Redis does not know them yet, renewals among them.
+    monitor::idle(store, names, sizes.still).await?;
     let idle = monitor::idle(store, names, sizes.still).await?;
     // Callers after each other, so that each replica is asked in turn; as long as it was idle before, so that what is
     // sent once a second was sent as often.
