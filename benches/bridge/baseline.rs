@@ -19,8 +19,8 @@ use serde::Deserialize;
 use crate::child::{self, Child};
 use crate::failure::Failure;
 use crate::http::Connection;
+use crate::meter::{Metered, Run};
 use crate::platform;
-use crate::report::{Metered, Run};
 use crate::setup::{self, Sizes};
 
 /// What a child of this program is.
@@ -170,7 +170,8 @@ impl BareSocket {
             .map_err(|_| Failure::Unreadable { what: "bare-socket", detail: "no number of turns" })?;
         let run = Run { turns, elapsed: began.elapsed(), latency: None };
         let after = (self.child.cpu()?, sandbox.cpu()?);
-        Ok(Metered { run, cpu: after.0.saturating_sub(before.0), sandbox: after.1.saturating_sub(before.1) })
+        let (cpu, sandbox) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
+        Ok(Metered { run, cpu, store: Duration::ZERO, sandbox })
     }
 
     fn tell(&mut self, line: &str) -> Result<(), Failure> {

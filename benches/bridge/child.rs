@@ -107,6 +107,12 @@ impl Child {
         Ok(())
     }
 
+    /// Asks it to go.
+    pub(crate) fn terminate(&self) -> Result<(), Failure> {
+        let status = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status()?;
+        if status.success() { Ok(()) } else { Err(Failure::Exited { name: "kill", status }) }
+    }
+
     /// CPU time it has used since its start, in user and kernel mode, over all threads.
     pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;

@@ -32,6 +32,12 @@ pub(crate) enum Failure {
     Silent(Duration),
     #[error("{failed} of {turns} turns failed, the last one so: {last}")]
     Turns { failed: u64, turns: u64, last: Box<Failure> },
+    #[error("waited {after:?} in vain for {what}")]
+    Missed { what: &'static str, after: Duration },
+    #[error(transparent)]
+    Name(#[from] rtm_bridge::domain::InvalidName),
+    #[error("Redis: {0}")]
+    Redis(#[from] deadpool_redis::redis::RedisError),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     #[error(transparent)]

@@ -2,6 +2,7 @@
 //!
 //! Smaller than any library, so that the machine's cores go to what is measured.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -29,6 +30,11 @@ impl Connection {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, inbox: Vec::with_capacity(4096) })
+    }
+
+    /// Whether the server has closed it meanwhile, which whoever keeps connections looks at before using one.
+    pub(crate) fn is_closed(&self) -> bool {
+        !matches!(self.stream.try_read(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Writes the request and reads the whole answer.

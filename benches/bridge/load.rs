@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::failure::Failure;
-use crate::report::Run;
+use crate::meter::Run;
 use crate::turns::{Caller, Callers};
 
 /// The part of a run that one caller has done.

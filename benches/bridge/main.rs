@@ -1,7 +1,7 @@
-//! What the bridge costs: turns per second, CPU and latency beside the same turns spoken directly, and memory of idle
-//! conversations.
+//! What the bridge costs: turns per second, CPU and latency beside the same turns spoken directly; what it asks of Redis;
+//! how long users wait when a replica goes; and what idle conversations take.
 //!
-//! Everything runs over loopback in processes of its own: the sandbox, the bridge, two baselines that do half of
+//! Everything runs over loopback in processes of its own: the sandbox, the bridges, Redis, two baselines that do half of
 //! the bridge's work each (the roles of [`baseline`]), and this process, which only makes load. Rates on a machine
 //! that all of them share are noisy; CPU per turn is the robust figure. So each round measures all contenders one
 //! after the other, and the median of the rounds counts.
@@ -18,22 +18,30 @@
 mod baseline;
 mod child;
 mod failure;
+mod fleet;
+mod forwarder;
+mod growth;
 mod http;
 mod load;
-mod memory;
+mod meter;
+mod monitor;
 mod platform;
 mod report;
 mod setup;
 mod socket;
+mod speed;
+mod store;
+mod takeover;
+mod trips;
 mod turns;
 
 use std::time::Duration;
 
-use child::Child;
 use clap::Parser;
 use failure::Failure;
-use report::{Report, Run, Speed};
+use report::Report;
 use setup::Sizes;
+use tokio::task::LocalSet;
 
 // As in the bridge, so that the baselines are measured under the same terms.
 #[global_allocator]
@@ -45,9 +53,9 @@ struct Arguments {
     /// Small numbers: shows that everything works, and nothing else.
     #[arg(long)]
     quick: bool,
-    /// Leaves out the memory of idle conversations, or everything else.
+    /// This part only; may be given several times.
     #[arg(long, value_enum)]
-    only: Option<Part>,
+    only: Vec<Part>,
     /// Another build of rtm-bridge, to compare with.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_rtm-bridge"))]
     binary: std::path::PathBuf,
@@ -67,8 +75,14 @@ struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
+    /// Turns per second, CPU and latency.
     Speed,
-    Memory,
+    /// Commands and round trips to Redis.
+    Trips,
+    /// A replica goes.
+    Takeover,
+    /// Idle conversations, more and more.
+    Growth,
 }
 
 fn main() -> std::process::ExitCode {
@@ -95,75 +109,21 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         return Err(Failure::Files { have: files, need: sizes.files_needed() });
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut report = Report::new(sizes);
-    if arguments.only != Some(Part::Memory) {
-        let speed = tokio::task::LocalSet::new().block_on(&runtime, speed(arguments, sizes))?;
-        report.speed = Some(speed);
+    let asked = |part| arguments.only.is_empty() || arguments.only.contains(&part);
+    let binary = &arguments.binary;
+    let mut report = Report::default();
+    if asked(Part::Speed) {
+        report.speed = Some(LocalSet::new().block_on(&runtime, speed::measure(binary, sizes))?);
     }
-    if arguments.only != Some(Part::Speed) {
-        let steps =
-            tokio::task::LocalSet::new().block_on(&runtime, memory::measure(&arguments.binary, sizes))?;
-        report.memory = steps;
+    if asked(Part::Trips) {
+        report.trips = Some(LocalSet::new().block_on(&runtime, trips::measure(binary, sizes))?);
+    }
+    if asked(Part::Takeover) {
+        report.takeover = LocalSet::new().block_on(&runtime, takeover::measure(binary, sizes))?;
+    }
+    if asked(Part::Growth) {
+        report.growth = LocalSet::new().block_on(&runtime, growth::measure(binary, sizes))?;
     }
     println!("{report}");
     Ok(())
-}
-
-/// All contenders, round after round.
-async fn speed(arguments: &Arguments, sizes: Sizes) -> Result<Speed, Failure> {
-    let sandbox = setup::sandbox(&arguments.binary).await?;
-    let bridge = setup::bridge(&arguments.binary, sandbox.address).await?;
-    let bare_http = baseline::start_http().await?;
-    let mut bare_socket = baseline::BareSocket::start(sandbox.address, sizes).await?;
-
-    eprintln!(
-        "opening {} conversations through the bridge and {} sockets beside it",
-        sizes.users, sizes.users
-    );
-    let mut through = turns::Http::connect(bridge.address, sizes.callers, sizes.users).await?;
-    load::each(&mut through, 0..sizes.users).await?;
-    let mut direct = turns::Direct::connect(sandbox.address, sizes.callers, sizes.users).await?;
-    load::each(&mut direct, 0..sizes.users).await?;
-    let mut plain = turns::Http::connect(bare_http.address, sizes.callers, sizes.users).await?;
-    load::each(&mut plain, 0..sizes.users).await?;
-
-    let mut speed = Speed::default();
-    for round in 1..=sizes.rounds {
-        eprintln!("round {round} of {}: saturation", sizes.rounds);
-        let run =
-            metered(&bridge, &sandbox, load::saturate(&mut through, sizes.users, sizes.saturation)).await?;
-        speed.bridge.push(run);
-        let run =
-            metered(&sandbox, &sandbox, load::saturate(&mut direct, sizes.users, sizes.saturation)).await?;
-        speed.direct.push(run);
-        let run =
-            metered(&bare_http, &sandbox, load::saturate(&mut plain, sizes.users, sizes.saturation)).await?;
-        speed.bare_http.push(run);
-        speed.bare_socket.push(bare_socket.round(&sandbox)?);
-
-        eprintln!("round {round} of {}: {} turns a second", sizes.rounds, sizes.rate);
-        let run = metered(&bridge, &sandbox, load::pace(&mut through, sizes.users, sizes.rate, sizes.paced))
-            .await?;
-        speed.bridge_paced.push(run);
-        let run = metered(&sandbox, &sandbox, load::pace(&mut direct, sizes.users, sizes.rate, sizes.paced))
-            .await?;
-        speed.direct_paced.push(run);
-    }
-    Ok(speed)
-}
-
-/// A run, with what the process under test and the sandbox spent on it.
-async fn metered(
-    subject: &Child,
-    sandbox: &Child,
-    run: impl Future<Output = Result<Run, Failure>>,
-) -> Result<report::Metered, Failure> {
-    let before = (subject.cpu()?, sandbox.cpu()?);
-    let run = run.await?;
-    let after = (subject.cpu()?, sandbox.cpu()?);
-    Ok(report::Metered {
-        run,
-        cpu: after.0.saturating_sub(before.0),
-        sandbox: after.1.saturating_sub(before.1),
-    })
 }

@@ -6,8 +6,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use rtm_bridge::domain::Partition;
+
 use crate::child::{self, Child};
 use crate::failure::Failure;
+use crate::store;
 
 /// What the bot must be told to give one ack and one reply, and the word by which the reply is known.
 pub(crate) const TEXT: &str = "/echo quack";
@@ -20,6 +23,11 @@ pub(crate) const CLIENT_SECRET: &str = "sandbox-secret";
 pub(crate) const TASK_BOT_ID: &str = "st-sandbox";
 pub(crate) const CHAT_BOT: &str = "Sandbox";
 pub(crate) const API_PATH: &str = "/api/1.1";
+
+/// The bridge's name of the bot.
+pub(crate) const BOT: &str = "bench";
+/// Where the scripts of the store on Redis are.
+pub(crate) const SCRIPTS: &str = "src/store/redis/scripts";
 
 /// The first `clientMessageId`; of thirteen digits, as the bridge's own are.
 pub(crate) const FIRST_NUMBER: u64 = 1_700_000_000_000;
@@ -38,6 +46,16 @@ pub(crate) struct Sizes {
     pub(crate) paced: Duration,
     /// Idle conversations.
     pub(crate) idle: [usize; 3],
+    /// How long it is watched doing nothing, and how long commands are counted otherwise.
+    pub(crate) still: Duration,
+    /// Between two looks at memory that should have stopped moving.
+    pub(crate) look: Duration,
+    /// Turns whose round trips are measured, for each delay.
+    pub(crate) probes: usize,
+    /// `lease_ttl` of the fleets that lose a replica.
+    pub(crate) leases: &'static [Duration],
+    /// How often a replica is lost, for each of them and each way of going.
+    pub(crate) losses: usize,
 }
 
 impl Sizes {
@@ -49,38 +67,80 @@ impl Sizes {
         rate: 500,
         paced: Duration::from_secs(20),
         idle: [1000, 5000, 15_000],
+        still: Duration::from_secs(10),
+        look: Duration::from_secs(1),
+        probes: 40,
+        leases: &[Duration::from_secs(3), Duration::from_secs(10)],
+        losses: 3,
     };
     pub(crate) const QUICK: Self = Self {
         callers: 8,
         users: 20,
         rounds: 3,
-        saturation: Duration::from_millis(500),
+        saturation: Duration::from_millis(300),
         rate: 100,
-        paced: Duration::from_secs(1),
+        paced: Duration::from_millis(500),
         idle: [20, 40, 80],
+        still: Duration::from_millis(500),
+        look: Duration::from_millis(100),
+        probes: 5,
+        leases: &[Duration::from_secs(3)],
+        losses: 1,
     };
 
-    /// The bridge holds a socket for each idle conversation, and so does the sandbox; some more for the rest.
+    /// The bridge holds a socket for each idle conversation, and so does the sandbox, which also holds those of four
+    /// contenders beside each other; some more for the rest.
     pub(crate) fn files_needed(&self) -> u64 {
-        u64::try_from(self.idle[2].max(2 * self.users) + 2 * self.callers + 500).unwrap_or(u64::MAX)
+        u64::try_from(self.idle[2].max(4 * self.users) + 2 * self.callers + 500).unwrap_or(u64::MAX)
     }
 }
 
 /// The simulated platform: no rate limit, and nothing kept that grows with the turns.
 pub(crate) async fn sandbox(binary: &Path) -> Result<Child, Failure> {
+    sandbox_with(binary, &["--load"]).await
+}
+
+/// The simulated platform, which also remembers what was said: what a take-over asks it for.
+pub(crate) async fn remembering_sandbox(binary: &Path) -> Result<Child, Failure> {
+    sandbox_with(binary, &["--rate-per-minute", "0"]).await
+}
+
+async fn sandbox_with(binary: &Path, options: &[&str]) -> Result<Child, Failure> {
     let address = child::free_address()?;
     let listen = address.to_string();
-    let mut child =
-        Child::start("the sandbox", binary, &["sandbox", "--listen", &listen, "--load"], address)?;
+    let arguments = [&["sandbox", "--listen", &listen], options].concat();
+    let mut child = Child::start("the sandbox", binary, &arguments, address)?;
     child.listening().await?;
     Ok(child)
 }
 
-/// The bridge, as a service with the memory store.
-pub(crate) async fn bridge(binary: &Path, sandbox: SocketAddr) -> Result<Child, Failure> {
+/// What differs between bridges.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    pub(crate) sandbox: SocketAddr,
+    /// `store.url`.
+    pub(crate) store: String,
+    /// `cluster.lease_ttl`, where it is not the default.
+    pub(crate) lease: Option<Duration>,
+}
+
+impl Terms {
+    /// The memory store, and every default.
+    pub(crate) fn new(sandbox: SocketAddr) -> Self {
+        Self { sandbox, store: "memory://".to_owned(), lease: None }
+    }
+
+    /// With a Redis here.
+    pub(crate) fn on(self, redis: SocketAddr) -> Self {
+        Self { store: store::url(redis), ..self }
+    }
+}
+
+/// The bridge, as a service.
+pub(crate) async fn bridge(binary: &Path, terms: &Terms) -> Result<Child, Failure> {
     let (listen, admin) = (child::free_address()?, child::free_address()?);
     let mut file = tempfile::Builder::new().prefix("rtm-bridge-bench").suffix(".toml").tempfile()?;
-    file.write_all(config(listen, admin, sandbox).as_bytes())?;
+    file.write_all(config(listen, admin, terms).as_bytes())?;
     file.flush()?;
     let path = file.path().to_string_lossy().into_owned();
     let mut child = Child::start("the bridge", binary, &["serve", "--config", &path], listen)?;
@@ -89,21 +149,29 @@ pub(crate) async fn bridge(binary: &Path, sandbox: SocketAddr) -> Result<Child, 
     Ok(child)
 }
 
-/// Defaults but for the budgets, which would measure themselves, and the limits that 15 000 conversations need.
-fn config(listen: SocketAddr, admin: SocketAddr, sandbox: SocketAddr) -> String {
+/// Defaults but for the budgets, which would measure themselves, and the limits that 15 000 conversations need. That
+/// Redis writes nothing to disk is known here and need not be warned of.
+fn config(listen: SocketAddr, admin: SocketAddr, terms: &Terms) -> String {
+    let Terms { sandbox, store, lease } = terms;
+    // A command must be able to fail and be repeated within a lease.
+    let times = lease.map_or_else(String::new, |lease| {
+        let (lease, command) = (lease.as_millis(), COMMAND.min(lease / 4).as_millis());
+        format!("store.command_timeout = \"{command}ms\"\ncluster.lease_ttl = \"{lease}ms\"")
+    });
+    let memory = if store.starts_with("memory") { r#"store.memory_limit = "4GiB""# } else { "" };
     format!(
         r#"
+store.url = "{store}"
+{memory}
+{times}
+
 [server]
 listen = "{listen}"
 admin_listen = "{admin}"
 max_sockets = 18000
 
-[store]
-url = "memory://"
-memory_limit = "4GiB"
-
 [[bots]]
-name = "bench"
+name = "{BOT}"
 platform = "http://{sandbox}"
 api_path = "{API_PATH}"
 chat_bot = "{CHAT_BOT}"
@@ -117,16 +185,38 @@ idle_ttl = "never"
 
 [log]
 format = "text"
-filter = "warn"
+filter = "warn,rtm_bridge::store::redis::health=error"
 "#
     )
 }
 
+/// The default of `store.command_timeout`.
+const COMMAND: Duration = Duration::from_secs(2);
+
+/// The characters of an incarnation on Redis.
+pub(crate) const INCARNATION: usize = 16;
+
+/// The key of the heartbeats on Redis: a sorted set, of incarnations with a name behind each.
+pub(crate) const fn heartbeats() -> &'static str {
+    "rtm:{fleet}:replicas"
+}
+
+/// The key of a lease on Redis: a hash, its owner's incarnation in the field `o`.
+pub(crate) fn lease(partition: Partition) -> String {
+    format!("rtm:{{{partition}}}:lease")
+}
+
+/// A user. Groups keep those of bridges beside each other apart, for the platform tells each of a user's sockets what
+/// was said on the others.
+pub(crate) fn user(group: &str, number: usize) -> String {
+    format!("{group}-{number}")
+}
+
 /// The request of one user, ready to be written.
-pub(crate) fn request(address: SocketAddr, user: usize) -> Vec<u8> {
+pub(crate) fn request(user: &str) -> Vec<u8> {
     let body = format!(r#"{{"text":"{TEXT}","turn":{{"expectReplies":1}}}}"#);
     format!(
-        "POST /conversations/user-{user}/messages HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+        "POST /conversations/{user}/messages HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/json\r\n\
          Prefer: wait=30\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )

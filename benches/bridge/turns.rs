@@ -35,10 +35,17 @@ pub(crate) struct HttpCaller {
 }
 
 impl Http {
-    pub(crate) async fn connect(address: SocketAddr, callers: usize, users: usize) -> Result<Self, Failure> {
-        let requests: Rc<[Vec<u8>]> = (0..users).map(|user| setup::request(address, user)).collect();
+    /// The callers are spread over the addresses; each speaks for all users of the group.
+    pub(crate) async fn connect(
+        addresses: &[SocketAddr],
+        callers: usize,
+        group: &str,
+        users: usize,
+    ) -> Result<Self, Failure> {
+        let requests: Rc<[Vec<u8>]> =
+            (0..users).map(|user| setup::request(&setup::user(group, user))).collect();
         let mut all = Vec::with_capacity(callers);
-        for _ in 0..callers {
+        for &address in addresses.iter().cycle().take(callers) {
             all.push(HttpCaller {
                 connection: Connection::open(address).await?,
                 requests: Rc::clone(&requests),
