@@ -255,3 +255,30 @@ fn nothing_stays_but_what_must() {
         nothing_left(&servers.masters().await, prefix, MESSAGE_TTL).await;
     });
 }
+
+#[test]
+fn tls_certificates_and_passwords_let_us_in() {
+    run(async {
+        for (tls, password, user) in [
+            (false, Some("hush"), None),
+            (true, None, None),
+            (true, Some("hush"), Some(("bridge", "whisper"))),
+        ] {
+            let options = RedisOptions { password, user, tls, ..RedisOptions::default() };
+            let server = RedisServer::start(options).await;
+            let mut config = server.config();
+            // A handshake on a busy machine takes a while.
+            config.command_timeout = Duration::from_secs(5);
+            Store::Redis(Redis::new(&config).unwrap()).now().await.unwrap();
+            // Nor are those let in who lack any of it.
+            (config.password, config.tls.client) = (None, None);
+            config.command_timeout = TIMEOUT;
+            let refused = Store::Redis(Redis::new(&config).unwrap()).now().await.unwrap_err();
+            if tls {
+                assert!(refused.is_passing(), "{refused:?}");
+            } else {
+                assert_eq!(refused, StoreError::Unavailable(Refusal::NotAllowed));
+            }
+        }
+    });
+}
