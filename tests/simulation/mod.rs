@@ -6,13 +6,13 @@
 
 mod bench;
 mod broken_link;
-mod platform;
+pub(crate) mod platform;
 mod properties;
 mod rules;
 mod sockets;
 mod store;
-mod support;
-mod trace;
+pub(crate) mod support;
+pub(crate) mod trace;
 mod world;
 
 use std::collections::BTreeMap;

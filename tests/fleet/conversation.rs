@@ -1,0 +1,429 @@
+//! A conversation in a replica's memory: the link's machine, and its effects carried out against the models, in
+//! the way in which the link's driver does.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rtm_bridge::domain::AcceptedMessage;
+use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine};
+use rtm_bridge::rtm::ConnectMode;
+use rtm_bridge::store::{Permit, StoreError};
+
+use super::audit::Excuse;
+use super::network::{Reply, To};
+use super::replica::Conversation;
+use super::store::{Answer, Ask};
+use super::world::{Deed, Event, Outcome, World, kind};
+use super::START;
+use crate::simulation::trace::{tell_effect, tell_input};
+
+impl World {
+    /// Something for a user's conversation: it is brought into memory where it is not yet there and is ours.
+    pub(super) fn deliver(&mut self, slot: usize, user: usize, input: Input) -> Outcome {
+        let partition = self.users[user].partition;
+        let number = self.numbers + 1;
+        let Some(replica) = &mut self.slots[slot].replica else { return Ok(()) };
+        let Some(fence) = replica.keeper.fence(partition) else { return Ok(()) };
+        if let Some(conversation) = replica.conversations.get_mut(&user) {
+            if conversation.machine.is_some() {
+                return self.step(slot, user, input);
+            }
+            conversation.mail.push(input);
+            return Ok(());
+        }
+        if replica.keeper.is_draining(partition) {
+            return Ok(());
+        }
+        self.numbers = number;
+        replica.conversations.insert(user, Conversation::new(number, fence, partition));
+        self.load(slot, user, number);
+        Ok(())
+    }
+
+    pub(super) fn load(&mut self, slot: usize, user: usize, number: u64) {
+        if let Some(conversation) = self.conversation(slot, user, number) {
+            let fence = conversation.fence;
+            let name = self.users[user].name.clone();
+            self.ask(slot, To::Load { user, number }, Ask::Open(fence, name));
+        }
+    }
+
+    pub(super) fn on_loaded(&mut self, slot: usize, user: usize, number: u64, reply: Reply) -> Outcome {
+        let now = self.now;
+        let seed = self.rng.u64(..);
+        let bot = Arc::clone(&self.bot);
+        if self.conversation(slot, user, number).is_none() {
+            return Ok(());
+        }
+        let (open, told) = match reply {
+            Ok(Answer::Opened(Ok(opened))) => *opened,
+            Ok(Answer::Opened(Err(error))) if !error.is_passing() => {
+                self.doubt(slot, user);
+                return Ok(());
+            }
+            _ => {
+                let life = self.slots[slot].life;
+                let wait = self.rng.u64(1..1000);
+                self.schedule(wait, Event::To(slot, life, Deed::Reload { user, number }));
+                return Ok(());
+            }
+        };
+        self.slots[slot].observe(told, now);
+        let time = self.slots[slot].store_time(now);
+        let Some(conversation) = self.conversation(slot, user, number) else { return Ok(()) };
+        conversation.machine = Some(Machine::new(bot, open, time, seed));
+        let mail = std::mem::take(&mut conversation.mail);
+        self.step(slot, user, Input::Tick)?;
+        for input in mail {
+            if self.conversation(slot, user, number).is_some() {
+                self.step(slot, user, input)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The conversation with this number, if it is still in memory.
+    pub(super) fn conversation(&mut self, slot: usize, user: usize, number: u64) -> Option<&mut Conversation> {
+        let conversation = self.slots[slot].replica.as_mut()?.conversations.get_mut(&user)?;
+        (conversation.number == number).then_some(conversation)
+    }
+
+    /// Something for the conversation with this number; for none other.
+    pub(super) fn input(&mut self, slot: usize, user: usize, number: u64, input: Input) -> Outcome {
+        let lives = self.conversation(slot, user, number).is_some_and(|it| it.machine.is_some());
+        if lives { self.step(slot, user, input) } else { Ok(()) }
+    }
+
+    fn step(&mut self, slot: usize, user: usize, input: Input) -> Outcome {
+        let mut inputs = VecDeque::from([input]);
+        let mut effects = VecDeque::new();
+        let mut rested = false;
+        loop {
+            if let Some(effect) = effects.pop_front() {
+                self.hash_in(kind(&effect));
+                if let Effect::Rest = effect {
+                    rested = true;
+                    continue;
+                }
+                inputs.extend(self.perform(slot, user, effect)?);
+                if self.machine(slot, user).is_none() {
+                    return Ok(());
+                }
+                continue;
+            }
+            let Some(input) = inputs.pop_front() else { break };
+            rested = false;
+            let now = self.slots[slot].store_time(self.now);
+            let told = self.trace.is_some().then(|| tell_input(&input));
+            let Some(machine) = self.machine(slot, user) else { return Ok(()) };
+            let mut new = Vec::new();
+            machine.step(now, input, &mut new);
+            if let Some(told) = told {
+                let wants: Vec<_> = new.iter().map(tell_effect).collect();
+                let state = machine.link_state(now);
+                self.note(|| format!("{slot}, user {user}: {told} -> {wants:?} {state:?}"));
+            }
+            effects.extend(new);
+        }
+        if rested {
+            self.forget(slot, user);
+        } else {
+            self.arm(slot, user);
+        }
+        Ok(())
+    }
+
+    fn machine(&mut self, slot: usize, user: usize) -> Option<&mut Machine> {
+        self.slots[slot].replica.as_mut()?.conversations.get_mut(&user)?.machine.as_mut()
+    }
+
+    fn perform(&mut self, slot: usize, user: usize, effect: Effect) -> Outcome<Option<Input>> {
+        let life = self.slots[slot].life;
+        let name = self.users[user].name.clone();
+        let Some(replica) = &mut self.slots[slot].replica else { return Ok(None) };
+        let Some(conversation) = replica.conversations.get_mut(&user) else { return Ok(None) };
+        let (number, fence) = (conversation.number, conversation.fence);
+        match effect {
+            Effect::Write(write) => {
+                self.ask(slot, To::Write { user, number }, Ask::Write(fence, name, write));
+            }
+            Effect::ReadLane => self.ask(slot, To::Lane { user, number }, Ask::Open(fence, name)),
+            Effect::Connect(mode) => {
+                let attempt = self.number();
+                if let Some(conversation) = self.conversation(slot, user, number) {
+                    conversation.connecting = Some(attempt);
+                }
+                return self.connect(slot, user, number, attempt, mode);
+            }
+            Effect::Send(message) => return self.send(slot, user, number, message),
+            Effect::Ping => {
+                if let Some(socket) = conversation.socket {
+                    let wait = self.rng.u64(5..400);
+                    if self.users[user].sockets.contains_key(&socket) {
+                        let deed = Deed::Heard { user, number, socket, input: Input::Heard };
+                        self.schedule(wait, Event::To(slot, life, deed));
+                    }
+                }
+            }
+            Effect::Close(_) | Effect::Abandon => {
+                conversation.connecting = None;
+                if let Some(socket) = conversation.socket.take() {
+                    self.users[user].sockets.remove(&socket);
+                }
+            }
+            Effect::ReadHistory(after) => {
+                let wait = self.rng.u64(1..200);
+                self.schedule(wait, Event::ReadHistory { slot, life, user, number, after });
+            }
+            Effect::Tell { message, .. } => {
+                self.audit_tell(&message)?;
+                self.told(slot, &message)?;
+            }
+            Effect::Aside(_) | Effect::Rest => {}
+        }
+        Ok(None)
+    }
+
+    /// A connect: the bot's budget, the lease, then the platform.
+    pub(super) fn connect(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        attempt: u64,
+        mode: ConnectMode,
+    ) -> Outcome<Option<Input>> {
+        if self.temper.connects > 0 {
+            self.ask(slot, To::Permit { user, number, attempt, mode }, Ask::Permit(attempt));
+            return Ok(None);
+        }
+        self.dial(slot, user, number, attempt, mode)
+    }
+
+    pub(super) fn on_permit(
+        &mut self,
+        slot: usize,
+        (user, number, attempt, mode): (usize, u64, u64, ConnectMode),
+        reply: Reply,
+    ) -> Outcome {
+        let wanted = self.conversation(slot, user, number).is_some_and(|it| it.connecting == Some(attempt));
+        if !wanted {
+            return Ok(());
+        }
+        if let Ok(Answer::Permit(Permit::Granted)) = reply {
+            let input = self.dial(slot, user, number, attempt, mode)?;
+            return input.map_or(Ok(()), |input| self.input(slot, user, number, input));
+        }
+        let wait = match reply {
+            Ok(Answer::Permit(Permit::At(at))) => at.as_millis().saturating_sub(START + self.now).max(1),
+            _ => self.rng.u64(100..1000),
+        };
+        let life = self.slots[slot].life;
+        self.schedule(wait, Event::To(slot, life, Deed::AskPermit { user, number, attempt, mode }));
+        Ok(())
+    }
+
+    fn dial(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        attempt: u64,
+        mode: ConnectMode,
+    ) -> Outcome<Option<Input>> {
+        if !self.may_act(slot, user) {
+            if let Some(conversation) = self.conversation(slot, user, number) {
+                conversation.connecting = None;
+            }
+            let words = "the lease is not sure".into();
+            return Ok(Some(Input::ConnectFailed(ConnectFailure::Unavailable { words, retry_after: None })));
+        }
+        self.ledger.connects += 1;
+        self.audit_deed(slot, user, "connects", Excuse::None)?;
+        let life = self.slots[slot].life;
+        let wait = self.rng.u64(10..1200);
+        self.schedule(wait, Event::Connecting { slot, life, user, number, attempt, mode });
+        Ok(None)
+    }
+
+    fn may_act(&self, slot: usize, user: usize) -> bool {
+        let here = &self.slots[slot];
+        let Some(replica) = &here.replica else { return false };
+        let Some(conversation) = replica.conversations.get(&user) else { return false };
+        replica.keeper.may_act(conversation.partition, conversation.fence, here.local(self.now))
+    }
+
+    fn send(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        message: Arc<AcceptedMessage>,
+    ) -> Outcome<Option<Input>> {
+        if !self.may_act(slot, user) {
+            self.hang_up(slot, user);
+            return Ok(Some(Input::Lost(rtm_bridge::link::Loss::GONE)));
+        }
+        let Some(replica) = &mut self.slots[slot].replica else { return Ok(None) };
+        if let Some(time) = replica.trap.take() {
+            if let Some(conversation) = self.conversation(slot, user, number) {
+                conversation.in_hand = Some(message);
+            }
+            self.note(|| format!("{slot} stands still with a message of user {user} in its hand"));
+            self.pause(slot, time, false);
+            return Ok(None);
+        }
+        self.let_out(slot, user, message, Excuse::None)?;
+        Ok(None)
+    }
+
+    /// What was in hand as the replica was stopped goes out.
+    pub(super) fn let_go(&mut self, slot: usize) -> Outcome {
+        let Some(replica) = &mut self.slots[slot].replica else { return Ok(()) };
+        let held: Vec<_> = replica
+            .conversations
+            .iter_mut()
+            .filter_map(|(&user, conversation)| Some((user, conversation.in_hand.take()?)))
+            .collect();
+        for (user, message) in held {
+            self.let_out(slot, user, message, Excuse::Stopped)?;
+        }
+        Ok(())
+    }
+
+    fn let_out(
+        &mut self,
+        slot: usize,
+        user: usize,
+        message: Arc<AcceptedMessage>,
+        excuse: Excuse,
+    ) -> Outcome {
+        let socket = self.slots[slot].replica.as_ref().and_then(|it| it.conversations.get(&user)?.socket);
+        let Some(socket) = socket else { return Err(format!("{} is sent without a socket", message.id)) };
+        self.audit_send(slot, user, &message, excuse)?;
+        let wait = self.rng.u64(1..30);
+        self.schedule(wait, Event::Received { user, socket, slot, message });
+        Ok(())
+    }
+
+    /// The answer to a write.
+    pub(super) fn on_written(&mut self, slot: usize, user: usize, number: u64, reply: Reply) -> Outcome {
+        match reply {
+            Ok(Answer::Written(Ok(written))) => {
+                self.slots[slot].observe(written.now, self.now);
+                self.input(slot, user, number, Input::Stored)
+            }
+            Ok(Answer::Written(Err(error))) if !error.is_passing() => {
+                if self.conversation(slot, user, number).is_some() {
+                    if error == StoreError::OutOfStep {
+                        self.forget(slot, user);
+                    } else {
+                        self.doubt(slot, user);
+                    }
+                }
+                Ok(())
+            }
+            _ => self.input(slot, user, number, Input::Unknown),
+        }
+    }
+
+    pub(super) fn on_lane(&mut self, slot: usize, user: usize, number: u64, reply: Reply) -> Outcome {
+        let Some(conversation) = self.conversation(slot, user, number) else { return Ok(()) };
+        let fence = conversation.fence;
+        match reply {
+            Ok(Answer::Opened(Ok(opened))) => {
+                let (open, told) = *opened;
+                self.slots[slot].observe(told, self.now);
+                self.input(slot, user, number, Input::Lane(Box::new(open)))
+            }
+            Ok(Answer::Opened(Err(error))) if !error.is_passing() => {
+                self.doubt(slot, user);
+                Ok(())
+            }
+            _ => {
+                let name = self.users[user].name.clone();
+                self.ask(slot, To::Lane { user, number }, Ask::Open(fence, name));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn on_connected(
+        &mut self,
+        slot: usize,
+        user: usize,
+        (number, attempt): (u64, u64),
+        socket: Result<u64, ConnectFailure>,
+    ) -> Outcome {
+        let conversation = self.conversation(slot, user, number);
+        let Some(conversation) = conversation.filter(|it| it.connecting == Some(attempt)) else {
+            // Nobody wants it any more.
+            if let Ok(socket) = socket {
+                self.users[user].sockets.remove(&socket);
+            }
+            return Ok(());
+        };
+        conversation.connecting = None;
+        let input = match socket {
+            Ok(socket) => {
+                conversation.socket = Some(socket);
+                Input::Connected
+            }
+            Err(failure) => Input::ConnectFailed(failure),
+        };
+        self.input(slot, user, number, input)
+    }
+
+    pub(super) fn on_heard(
+        &mut self,
+        slot: usize,
+        user: usize,
+        (number, socket): (u64, u64),
+        input: Input,
+    ) -> Outcome {
+        let conversation = self.conversation(slot, user, number);
+        let Some(conversation) = conversation.filter(|it| it.socket == Some(socket)) else { return Ok(()) };
+        if matches!(input, Input::Lost(_)) {
+            conversation.socket = None;
+        }
+        self.input(slot, user, number, input)
+    }
+
+    pub(super) fn on_tick(&mut self, slot: usize, user: usize, number: u64) -> Outcome {
+        if let Some(conversation) = self.conversation(slot, user, number) {
+            conversation.armed = None;
+        }
+        self.input(slot, user, number, Input::Tick)
+    }
+
+    /// Sets the timer, unless it will go off early enough.
+    fn arm(&mut self, slot: usize, user: usize) {
+        let now = self.slots[slot].store_time(self.now);
+        let life = self.slots[slot].life;
+        let Some(replica) = &mut self.slots[slot].replica else { return };
+        let Some(conversation) = replica.conversations.get_mut(&user) else { return };
+        let Some(at) = conversation.machine.as_ref().and_then(Machine::wake_at) else { return };
+        if conversation.armed.is_none_or(|armed| at < armed) {
+            conversation.armed = Some(at);
+            let number = conversation.number;
+            let wait = u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX).clamp(1, 86_400_000);
+            self.schedule(wait, Event::To(slot, life, Deed::Tick { user, number }));
+        }
+    }
+
+    fn hang_up(&mut self, slot: usize, user: usize) {
+        let Some(replica) = &mut self.slots[slot].replica else { return };
+        let Some(conversation) = replica.conversations.get_mut(&user) else { return };
+        if let Some(socket) = conversation.socket.take() {
+            self.users[user].sockets.remove(&socket);
+        }
+    }
+
+    /// The conversation leaves memory; its socket is closed.
+    pub(super) fn forget(&mut self, slot: usize, user: usize) {
+        self.hang_up(slot, user);
+        if let Some(replica) = &mut self.slots[slot].replica {
+            replica.conversations.remove(&user);
+        }
+    }
+}
