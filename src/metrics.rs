@@ -53,6 +53,7 @@ pub struct Metrics {
     connects: IntCounterVec,
     closes: IntCounterVec,
     asides: IntCounterVec,
+    messages_lost: IntCounterVec,
     frames: IntCounterVec,
     store_seconds: HistogramVec,
     store_errors: IntCounterVec,
@@ -125,6 +126,11 @@ impl Metrics {
                 "Replies that ended no turn: late, unsolicited, or duplicates that were dropped.",
                 &["bot", "kind"],
             )?,
+            messages_lost: declare.counters(
+                "messages_lost_total",
+                "Accepted messages that the store lost, or of which it lost how they ended.",
+                &["bot"],
+            )?,
             frames: declare.counters(
                 "frames_total",
                 "Web socket messages by direction and type.",
@@ -185,6 +191,7 @@ impl Metrics {
             asides: Family::new(["late", "unsolicited", "duplicate"].into_iter(), |kind| {
                 self.asides.get_metric_with_label_values(&[bot, kind])
             })?,
+            messages_lost: self.messages_lost.get_metric_with_label_values(&[bot])?,
             frames_in: frames("in", self.words.frames_in)?,
             frames_out: frames("out", self.words.frames_out)?,
         }))
@@ -233,6 +240,7 @@ pub struct BotMetrics {
     connects: Vec<(Phase, Vec<(Connect, IntCounter)>)>,
     closes: Family,
     asides: Family,
+    messages_lost: IntCounter,
     frames_in: Family,
     frames_out: Family,
 }
@@ -275,6 +283,11 @@ impl BotMetrics {
     /// A reply ended no turn: `late`, `unsolicited` or `duplicate`.
     pub fn aside(&self, kind: &str) {
         self.asides.count(kind);
+    }
+
+    /// The store lost an accepted message, or its end.
+    pub fn message_lost(&self) {
+        self.messages_lost.inc();
     }
 
     /// A web socket message came in.

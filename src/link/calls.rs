@@ -13,10 +13,12 @@ use super::host::Host;
 use super::input::{ConnectFailure, HistoryFailure};
 use super::tally;
 use crate::config::Bot;
-use crate::domain::{ConversationId, Entry, EntryBody, Outcome, Problem, ProblemKind, UserId};
+use crate::domain::{
+    ConversationId, Entry, EntryBody, Outcome, Partition, Problem, ProblemKind, Timestamp, UserId,
+};
 use crate::metrics::{Connect, Phase};
 use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, history_page};
-use crate::store::{Change, Fence, Open, StoreError, Write, Written};
+use crate::store::{Change, Fence, Open, OpenMessage, StoreError, Write, Written};
 
 /// The conversation as the store knows it, however long that takes. None where it is no longer ours.
 pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &ConversationId) -> Option<Open> {
@@ -38,10 +40,49 @@ pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &Convers
 
 /// Fails everything that is open: its task panicked, and would again.
 pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation: &ConversationId) {
+    let Some(lane) = write_failures(host, fence, conversation).await else { return };
     let metrics = host.bot_metrics(bot);
-    let Some(open) = load(host, fence, conversation).await else { return };
-    let now = host.clock().now();
-    let mut record = open.record;
+    for open in lane {
+        match host.store().message(conversation, open.accepted.id, None).await {
+            Ok(Some(message)) => {
+                if let Some(metrics) = &metrics {
+                    tally::turn(metrics, &message, message.accepted.accepted_at);
+                }
+                host.tell(message);
+            }
+            // Whoever waits for it reads for itself.
+            Ok(None) | Err(_) => host.forget(open.accepted.id),
+        }
+    }
+}
+
+/// Ends all that is open, however long that takes, and says what it was. None where it is no longer ours.
+async fn write_failures<H: Host>(
+    host: &H,
+    fence: Fence,
+    conversation: &ConversationId,
+) -> Option<Vec<OpenMessage>> {
+    let mut backoff = Backoff::default();
+    'open: loop {
+        let open = load(host, fence, conversation).await?;
+        let write = failures(&open, host.clock().now());
+        loop {
+            match host.store().write(fence, conversation, &write).await {
+                Ok(_) => return Some(open.lane),
+                // A write of the task that panicked was still on its way, or the store lost data since.
+                Err(StoreError::OutOfStep) => continue 'open,
+                Err(StoreError::Fenced | StoreError::Lost) => return None,
+                Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
+                    tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
+                }
+            }
+        }
+    }
+}
+
+/// The write that fails all that is open.
+fn failures(open: &Open, now: Timestamp) -> Write {
+    let mut record = open.record.clone();
     record.write += 1;
     let problem =
         Problem::new(ProblemKind::Internal, "the bridge failed while the message was open; this is a bug");
@@ -52,19 +93,7 @@ pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation:
         Change::Append(Entry { seq: record.seq, at: now, body })
     });
     let changes = changes.collect();
-    let write = Write { record, changes, warm_until: None };
-    let mut backoff = Backoff::default();
-    while let Err(StoreError::Unknown(_)) = host.store().write(fence, conversation, &write).await {
-        tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
-    }
-    for open in open.lane {
-        if let Ok(Some(message)) = host.store().message(conversation, open.accepted.id, None).await {
-            if let Some(metrics) = &metrics {
-                tally::turn(metrics, &message, message.accepted.accepted_at);
-            }
-            host.tell(message);
-        }
-    }
+    Write { record, changes, warm_until: None }
 }
 
 /// Carries out a write and counts it.
@@ -81,20 +110,28 @@ pub(super) async fn write<H: Host>(
     match &result {
         Ok(written) => host.clock().observe(written.now),
         Err(error) if error.is_passing() => metrics.unknown.inc(),
+        Err(StoreError::OutOfStep) => {
+            warn!(bot = %conversation.bot, "the store lost writes of a conversation; what is still known is written again");
+        }
         Err(_) => metrics.fenced.inc(),
     }
     result
 }
 
-/// Opens a socket, when the bot's budget allows it.
+/// Opens a socket, when the bot's budget allows it, if the lease is sure then.
 pub(super) async fn connect<H: Host>(
     host: &H,
     bot: &Bot,
-    user: &UserId,
+    conversation: &ConversationId,
     mode: ConnectMode,
     grant: &Mutex<Option<Grant>>,
 ) -> Result<Socket, ConnectFailure> {
+    let (user, partition) = (&conversation.user, Partition::of(conversation));
     host.connect_permit(bot).await;
+    // The permit may have taken its time.
+    if !host.may_act(partition) {
+        return Err(ConnectFailure::Withheld);
+    }
     let mut grant = grant.lock().await;
     let result = host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await;
     let metrics = host.bot_metrics(bot);

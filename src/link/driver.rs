@@ -14,15 +14,15 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::host::Host;
-use super::input::{ConnectFailure, Effect, HistoryFailure, Input, Loss};
+use super::input::{Abandoned, ConnectFailure, Effect, HistoryFailure, Input, Loss};
 use super::machine::{LinkState, Machine};
 use super::mailbox::{Mail, Mailbox};
 use super::{calls, tally};
 use crate::config::Bot;
-use crate::domain::{ConversationId, Timestamp};
+use crate::domain::{ConversationId, Partition, Timestamp};
 use crate::metrics::BotMetrics;
 use crate::rtm::{ConnectMode, Grant, HistoryPage, Incoming, Received, Socket, frame, translate};
 use crate::store::{Fence, Open, StoreError, Write, Written};
@@ -49,8 +49,9 @@ pub async fn run<H: Host>(
     mailbox: Rc<Mailbox>,
 ) -> Exit {
     // On the heap of their own, so that the task of an idle conversation is small.
-    let Some(mut driver) = Box::pin(Driver::open(host, bot, conversation, fence, mailbox)).await else {
-        return Exit::Fenced;
+    let mut driver = match Box::pin(Driver::open(host, bot, conversation, fence, mailbox)).await {
+        Ok(driver) => driver,
+        Err(exit) => return exit,
     };
     let exit = driver.run().await;
     if let Some(socket) = driver.socket.take() {
@@ -58,6 +59,9 @@ pub async fn run<H: Host>(
     }
     exit
 }
+
+/// How long the last writes may take after [`Mail::Stop`]: whatever they tell, the next owner can do without it.
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 struct Driver<H> {
     host: Rc<H>,
@@ -79,6 +83,8 @@ struct Driver<H> {
     /// What the timer is set to, until it has gone off; it may be earlier than needed, never later.
     armed: Option<Timestamp>,
     state: LinkState,
+    /// Whether the machine was told that the lease is sure.
+    sure: bool,
     ping: u64,
 }
 
@@ -90,19 +96,22 @@ enum Event {
 }
 
 impl<H: Host> Driver<H> {
-    /// The driver of a conversation as the store knows it. None where it is no longer ours.
+    /// The driver of a conversation as the store knows it, or why there is none.
     async fn open(
         host: Rc<H>,
         bot: Arc<Bot>,
         conversation: ConversationId,
         fence: Fence,
         mailbox: Rc<Mailbox>,
-    ) -> Option<Box<Self>> {
-        let metrics = host.bot_metrics(&bot)?;
-        let open = calls::load(&*host, fence, &conversation).await?;
+    ) -> Result<Box<Self>, Exit> {
+        let metrics = host.bot_metrics(&bot).ok_or(Exit::Stopped)?;
+        let open = tokio::select! {
+            open = calls::load(&*host, fence, &conversation) => open.ok_or(Exit::Fenced)?,
+            () = mailbox.stopped() => return Err(Exit::Stopped),
+        };
         let now = host.clock().now();
         let machine = Machine::new(Arc::clone(&bot), open, now, fastrand::u64(..));
-        Some(Box::new(Self {
+        Ok(Box::new(Self {
             metrics,
             host,
             bot,
@@ -120,27 +129,45 @@ impl<H: Host> Driver<H> {
             timer: Box::pin(sleep_until(Instant::now())),
             armed: None,
             state: LinkState::Cold,
+            sure: true,
             ping: 0,
         }))
     }
 
     async fn run(&mut self) -> Exit {
         self.step(Input::Tick);
+        if let Some(exit) = self.drive().await {
+            return exit;
+        }
+        self.step(Input::Stop);
+        match timeout(LAST_WRITES, Box::pin(self.drive())).await {
+            Ok(Some(Exit::Fenced)) => Exit::Fenced,
+            Ok(_) | Err(_) => Exit::Stopped,
+        }
+    }
+
+    /// Goes on until the conversation leaves memory; none where it is told to stop.
+    async fn drive(&mut self) -> Option<Exit> {
         loop {
             if let Some(exit) = self.settle().await {
-                return exit;
+                return Some(exit);
             }
             self.arm();
             match self.event().await {
                 Event::Input(input) => self.step(input),
-                Event::Stop => return Exit::Stopped,
-                Event::Fenced => return Exit::Fenced,
+                Event::Stop => return None,
+                Event::Fenced => return Some(Exit::Fenced),
             }
         }
     }
 
     fn step(&mut self, input: Input) {
         let now = self.host.clock().now();
+        let sure = self.may_act();
+        if sure != self.sure {
+            self.sure = sure;
+            self.machine.step(now, Input::Lease(sure), &mut self.effects);
+        }
         self.machine.step(now, input, &mut self.effects);
         let state = self.machine.link_state(now);
         if state != self.state {
@@ -151,6 +178,11 @@ impl<H: Host> Driver<H> {
         if idle != self.mailbox.idle_since().is_some() {
             self.host.idle(&self.mailbox, idle.then_some(now));
         }
+    }
+
+    /// Whether the lease is sure at this moment.
+    fn may_act(&self) -> bool {
+        self.host.may_act(Partition::of(&self.conversation))
     }
 
     /// Performs what is to be done, and what follows from it, until only waiting is left.
@@ -183,6 +215,8 @@ impl<H: Host> Driver<H> {
                 self.reading = Some(Box::pin(async move { calls::load(&*host, fence, &conversation).await }));
             }
             Effect::Connect(mode) => self.connect(mode),
+            // Asked again, for what came before may have taken its time.
+            Effect::Send(_) if !self.may_act() => return Some(Event::Input(Input::Withheld)),
             Effect::Send(message) => {
                 self.metrics.frame_out("message");
                 let text = frame::message(&self.bot, &message);
@@ -196,22 +230,39 @@ impl<H: Host> Driver<H> {
                     Box::pin(socket.close(code)).await;
                 }
             }
-            Effect::Abandon => {
-                self.connecting = None;
-                if self.socket.take().is_some() {
-                    info!(bot = %self.bot.name, "the platform fell silent; the socket is given up");
-                    self.metrics.closed(None);
-                }
-            }
+            Effect::Abandon(why) => self.abandon(why),
             Effect::ReadHistory(after) => self.read_history(after),
             Effect::Tell { message, head_at } => {
                 tally::turn(&self.metrics, &message, head_at);
                 self.host.tell(message);
             }
+            Effect::Forget(id) => {
+                tally::lost(&self.metrics, &self.bot.name, id);
+                self.host.forget(id);
+            }
             Effect::Aside(aside) => self.metrics.aside(aside.as_str()),
             Effect::Rest => {}
         }
         None
+    }
+
+    fn abandon(&mut self, why: Abandoned) {
+        self.connecting = None;
+        if self.socket.take().is_none() {
+            return;
+        }
+        let bot = &self.bot.name;
+        match why {
+            Abandoned::Silent => info!(%bot, "the platform fell silent; the socket is given up"),
+            Abandoned::Unwanted => debug!(%bot, "nobody wants the socket any more"),
+            Abandoned::Backlog => {
+                warn!(%bot, "the store is away and no more can be kept for it; the socket is given up");
+            }
+            Abandoned::Anew => {
+                error!(%bot, "the store is ahead of the conversation's owner, which begins anew; this is a bug");
+            }
+        }
+        self.metrics.closed(None);
     }
 
     /// Starts a write. A store in memory answers at once, and no turn of the loop is spent on it.
@@ -228,9 +279,9 @@ impl<H: Host> Driver<H> {
 
     fn connect(&mut self, mode: ConnectMode) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
-        let user = self.conversation.user.clone();
+        let conversation = self.conversation.clone();
         self.connecting =
-            Some(Box::pin(async move { calls::connect(&*host, &bot, &user, mode, &grant).await }));
+            Some(Box::pin(async move { calls::connect(&*host, &bot, &conversation, mode, &grant).await }));
     }
 
     fn read_history(&mut self, after: Option<Box<str>>) {
@@ -333,6 +384,8 @@ impl<H: Host> Driver<H> {
             return Poll::Ready(match mail {
                 Mail::Accepted(message) => Event::Input(Input::Accepted(message)),
                 Mail::Woken => Event::Input(Input::Woken),
+                // Every step looks at the lease.
+                Mail::Look => Event::Input(Input::Tick),
                 Mail::Drain => Event::Input(Input::Drain),
                 Mail::Stop => Event::Stop,
             });
@@ -386,7 +439,8 @@ fn poll_call<T>(call: &mut Option<Boxed<T>>, cx: &mut Context<'_>) -> Option<T> 
 
 fn written(result: &Result<Written, StoreError>) -> Event {
     match result {
-        Ok(_) => Event::Input(Input::Stored),
+        Ok(written) => Event::Input(Input::Stored { lost: written.lost }),
+        Err(StoreError::OutOfStep) => Event::Input(Input::OutOfStep),
         Err(error) if error.is_passing() => Event::Input(Input::Unknown),
         Err(_) => Event::Fenced,
     }

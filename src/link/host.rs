@@ -23,7 +23,7 @@ pub trait Host: 'static {
     fn connect_permit(&self, bot: &Bot) -> impl Future<Output = ()>;
     /// Whether the lease of the partition is surely ours at this moment: only then may be sent and connected.
     fn may_act(&self, partition: Partition) -> bool;
-    /// The store lost the message: whoever waits for it reads that.
+    /// The store lost the message, or how it ended: whoever waits for it reads that.
     fn forget(&self, id: MessageId);
     /// The message's end is stored: tells whoever waits for it.
     fn tell(&self, message: Message);

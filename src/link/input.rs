@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{AcceptedMessage, Message, Timestamp};
+use crate::domain::{AcceptedMessage, Message, MessageId, Timestamp};
 use crate::rtm::{ConnectMode, HistoryPage, Incoming};
 use crate::store::{Open, Write};
 
@@ -17,9 +17,18 @@ pub enum Input {
     /// The lane as it stands, the answer to [`Effect::ReadLane`].
     Lane(Box<Open>),
     /// The write in flight is carried out.
-    Stored,
+    Stored {
+        /// A message that it marked as sent, or ended, is not open in the store any more.
+        lost: bool,
+    },
     /// The store did not answer: the write in flight may or may not be carried out.
     Unknown,
+    /// The write in flight is refused: the store lost writes before it.
+    OutOfStep,
+    /// Whether the lease of the partition is surely ours. Until this comes it counts as sure.
+    Lease(bool),
+    /// The message of [`Effect::Send`] stayed here, because the lease was not sure: no byte went out.
+    Withheld,
     /// The connect succeeded: the socket is open.
     Connected,
     /// The connect failed.
@@ -36,6 +45,8 @@ pub enum Input {
     Tick,
     /// Start nothing more; finish the open turn, then close.
     Drain,
+    /// Write what the store does not know yet and rest; nothing else is done from here on.
+    Stop,
 }
 
 /// Why no socket could be opened.
@@ -50,6 +61,8 @@ pub enum ConnectFailure {
         /// How long the platform asks to be left alone.
         retry_after: Option<Duration>,
     },
+    /// It was not tried: the lease of the partition was not sure.
+    Withheld,
 }
 
 /// Why history could not be read.
@@ -77,21 +90,23 @@ impl Loss {
 /// What is to be done. Effects are carried out in the order in which they come.
 #[derive(Debug)]
 pub enum Effect {
-    /// Write to the store; answer with `Stored` or `Unknown`. The same write may come again after `Unknown`.
+    /// Write to the store; answer with `Stored`, `Unknown` or `OutOfStep`. The same write may come again after
+    /// `Unknown`.
     Write(Arc<Write>),
     /// Read the lane; answer with `Lane`, however long it takes.
     ReadLane,
-    /// Open a socket; answer with `Connected` or `ConnectFailed`. There is none open when this comes.
+    /// Open a socket, if the lease is sure; answer with `Connected` or `ConnectFailed`. There is none open when
+    /// this comes.
     Connect(ConnectMode),
-    /// Send this message over the open socket. A failure is a `Lost`.
+    /// Send this message over the open socket, if the lease is sure: else answer with `Withheld`. A failure is a
+    /// `Lost`.
     Send(Arc<AcceptedMessage>),
     /// Ping the platform, as frame and as web socket ping.
     Ping,
     /// Close the socket with this code, in good order. No `Lost` follows.
     Close(u16),
-    /// Let go of the socket, because nobody answers on it, or of the connect under way, because nobody wants it
-    /// any more. No answer follows.
-    Abandon,
+    /// Let go of the socket, or of the connect under way. No answer follows.
+    Abandon(Abandoned),
     /// Read history forward from this message of the platform, or the newest page where there is none; answer
     /// with `History`.
     ReadHistory(Option<Box<str>>),
@@ -102,10 +117,25 @@ pub enum Effect {
         /// When it became the head of its lane.
         head_at: Timestamp,
     },
+    /// The store lost the message, or how it ended: whoever waits for it reads that.
+    Forget(MessageId),
     /// A reply arrived that ends no turn; told for those who count.
     Aside(Aside),
     /// Nothing is open, nothing is in flight, no socket is held: the conversation may leave memory.
     Rest,
+}
+
+/// Why a socket, or a connect under way, is let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Abandoned {
+    /// Nobody answers on it.
+    Silent,
+    /// Nobody wants it any more.
+    Unwanted,
+    /// The store is away, and what came over the socket since is as much as may wait for it.
+    Backlog,
+    /// The store knows more of the conversation than we do: it is begun anew.
+    Anew,
 }
 
 /// A reply outside an open turn.

@@ -1,17 +1,29 @@
 //! What the store must be told, one write at a time.
 //!
 //! Changes that come while a write is in flight go into the next one together, so a busy conversation costs no
-//! more round trips than a quiet one. Nothing counts as done before the store has confirmed it.
+//! more round trips than a quiet one. Nothing counts as done before the store has confirmed it. What may wait a
+//! moment for company does; what piles up while the store is away has a bound, [`Ledger::is_full`], at which the
+//! socket that feeds it is given up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::Backoff;
-use crate::domain::{Entry, EntryBody, Record, Timestamp};
+use crate::domain::{Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
 use crate::store::{Change, Write};
 
 /// The store is ours and near, callers wait for its answer, and a lease is short: repeats do not wait long.
 const MAX_WAIT: Duration = Duration::from_secs(2);
+/// How long an ack, or a record that changed alone, waits for a change to travel with: a bot that answers at once
+/// does so in this time, and the round trip is saved. A crash in between costs nothing but a look, for history
+/// proves receipt as well.
+const HOLD: Duration = Duration::from_millis(20);
+/// The most changes that wait for a store that is away.
+const MAX_CHANGES: usize = 1000;
+/// The most bytes of them, by [`Entry::weight`].
+const MAX_WEIGHT: usize = 4 * 1024 * 1024;
+/// Due whatever the time.
+const AT_ONCE: Timestamp = Timestamp::from_millis(0);
 
 /// Changes on their way to the store, and the record as it will be after them.
 #[derive(Debug)]
@@ -19,20 +31,29 @@ pub(crate) struct Ledger {
     /// The record; changed freely, written with the next write.
     pub(crate) record: Record,
     changes: Vec<Change>,
+    /// Bytes of the changes.
+    weight: usize,
     confirms: Confirms,
-    /// Whether the record alone is worth a write.
-    touched: bool,
+    warm_until: Option<Timestamp>,
+    /// When the changes and the record are to be written; none where nothing has to be.
+    due: Option<Timestamp>,
+    /// The number of the last write that the store confirmed.
+    confirmed: u64,
+    /// Whether new writes wait, because it is not known which one they would follow.
+    stalled: bool,
     in_flight: Option<InFlight>,
     backoff: Backoff,
 }
 
-/// What the head's turn waits for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What waits for a write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Confirms {
     /// `sent` is stored: the message may go out.
     pub(crate) sent: bool,
-    /// The end is stored: it may be told.
+    /// The end of the head's turn is stored: it may be told.
     pub(crate) ended: bool,
+    /// These are stored as lost: whoever waits for one may read that.
+    pub(crate) lost: Vec<MessageId>,
 }
 
 #[derive(Debug)]
@@ -46,21 +67,26 @@ struct InFlight {
 impl Ledger {
     pub(crate) fn new(record: Record) -> Self {
         Self {
+            confirmed: record.write,
             record,
             changes: Vec::new(),
+            weight: 0,
             confirms: Confirms::default(),
-            touched: false,
+            warm_until: None,
+            due: None,
+            stalled: false,
             in_flight: None,
             backoff: Backoff::capped(MAX_WAIT),
         }
     }
 
-    /// Adds a change.
+    /// Adds a change. An ack may wait for company.
     pub(crate) fn push(&mut self, change: Change) {
-        if matches!(change, Change::Sent { .. }) {
-            self.confirms.sent = true;
-        }
+        let due = if let Change::Acked { at, .. } = change { at + HOLD } else { AT_ONCE };
+        self.confirms.sent |= matches!(change, Change::Sent { .. });
+        self.weight += weight(&change);
         self.changes.push(change);
+        self.be_due(due);
     }
 
     /// The place that the next entry will have.
@@ -71,15 +97,42 @@ impl Ledger {
     /// Adds an entry to the journal.
     pub(crate) fn append(&mut self, at: Timestamp, body: EntryBody) {
         self.record.seq += 1;
-        if matches!(body, EntryBody::Ended { .. }) {
-            self.confirms.ended = true;
-        }
-        self.changes.push(Change::Append(Entry { seq: self.record.seq, at, body }));
+        self.push(Change::Append(Entry { seq: self.record.seq, at, body }));
     }
 
-    /// The record must be written although nothing else changed.
-    pub(crate) const fn touch(&mut self) {
-        self.touched = true;
+    /// Adds the end of the head's turn. The bot may go on speaking to it until `warm_until`, where it is given.
+    pub(crate) fn end(
+        &mut self,
+        at: Timestamp,
+        message: MessageId,
+        outcome: Outcome,
+        warm_until: Option<Timestamp>,
+    ) {
+        self.append(at, EntryBody::Ended { message, outcome });
+        self.confirms.ended = true;
+        self.warm_until = warm_until.or(self.warm_until);
+    }
+
+    /// Adds the end of a message of which the store lost how it ended.
+    pub(crate) fn end_lost(&mut self, at: Timestamp, message: MessageId, outcome: Outcome) {
+        self.append(at, EntryBody::Ended { message, outcome });
+        self.confirms.lost.push(message);
+    }
+
+    /// The record must be written although nothing else changed. That may wait for company.
+    pub(crate) fn touch(&mut self, now: Timestamp) {
+        self.be_due(now + HOLD);
+    }
+
+    /// What may wait for company waits no longer.
+    pub(crate) fn hurry(&mut self) {
+        if self.due.is_some() {
+            self.due = Some(AT_ONCE);
+        }
+    }
+
+    fn be_due(&mut self, at: Timestamp) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// The write to send off now, if one is due.
@@ -91,13 +144,15 @@ impl Ledger {
                 Arc::clone(&in_flight.write)
             });
         }
-        if self.changes.is_empty() && !self.touched {
+        if self.stalled || self.due.is_none_or(|due| now < due) {
             return None;
         }
-        self.touched = false;
+        self.due = None;
+        self.weight = 0;
         self.record.write += 1;
         let changes = std::mem::take(&mut self.changes);
-        let write = Arc::new(Write { record: self.record.clone(), changes, warm_until: None });
+        let write =
+            Arc::new(Write { record: self.record.clone(), changes, warm_until: self.warm_until.take() });
         let confirms = std::mem::take(&mut self.confirms);
         self.in_flight = Some(InFlight { write: Arc::clone(&write), confirms, repeat_at: None });
         Some(write)
@@ -106,7 +161,9 @@ impl Ledger {
     /// The write in flight is carried out.
     pub(crate) fn on_stored(&mut self) -> Confirms {
         self.backoff.reset();
-        self.in_flight.take().map(|in_flight| in_flight.confirms).unwrap_or_default()
+        let Some(in_flight) = self.in_flight.take() else { return Confirms::default() };
+        self.confirmed = in_flight.write.record.write;
+        in_flight.confirms
     }
 
     /// Nobody knows whether the write in flight is carried out: it will be repeated under its number.
@@ -117,15 +174,96 @@ impl Ledger {
         }
     }
 
-    /// Whether the store knows everything.
-    pub(crate) const fn is_settled(&self) -> bool {
-        self.in_flight.is_none() && self.changes.is_empty() && !self.touched
+    /// The write in flight was refused, because it does not follow the last one that the store has: its changes
+    /// are to be written again.
+    pub(crate) fn on_refused(&mut self) {
+        self.backoff.reset();
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let Write { changes, warm_until, .. } = Arc::unwrap_or_clone(in_flight.write);
+        self.put_first(changes);
+        self.warm_until = self.warm_until.or(warm_until);
+        self.confirms.sent |= in_flight.confirms.sent;
+        self.confirms.ended |= in_flight.confirms.ended;
+        self.confirms.lost.extend(in_flight.confirms.lost);
+        self.be_due(AT_ONCE);
     }
 
-    /// When a repeat is due.
-    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
-        self.in_flight.as_ref().and_then(|in_flight| in_flight.repeat_at)
+    /// Whether new writes wait.
+    pub(crate) const fn stall(&mut self, stalled: bool) {
+        self.stalled = stalled;
     }
+
+    /// The next write follows the one that the store has last. `missing` is what the store had and lost, and comes
+    /// before all that waits.
+    pub(crate) fn follow(&mut self, store: &Record, missing: Vec<Change>) {
+        self.record.write = store.write;
+        self.confirmed = store.write;
+        self.record.seq = self.record.seq.max(store.seq);
+        self.confirms.sent |= missing.iter().any(|change| matches!(change, Change::Sent { .. }));
+        self.put_first(missing);
+        if !self.changes.is_empty() || self.record != *store {
+            self.be_due(AT_ONCE);
+        }
+        self.stalled = false;
+    }
+
+    fn put_first(&mut self, mut changes: Vec<Change>) {
+        self.weight += changes.iter().map(weight).sum::<usize>();
+        changes.append(&mut self.changes);
+        self.changes = changes;
+    }
+
+    /// Lets go of what waits to be told of the head's message: it is lost. What the bot said stays.
+    pub(crate) fn forget(&mut self, id: MessageId) {
+        self.confirms.sent = false;
+        self.confirms.ended = false;
+        self.changes.retain(|change| match change {
+            Change::Sent { message, .. }
+            | Change::Acked { message, .. }
+            | Change::Answering { message, .. } => *message != id,
+            Change::HeadSince { .. } => true,
+            Change::Append(_) => change.ended().is_none_or(|(message, _)| message != id),
+        });
+        self.weight = self.changes.iter().map(weight).sum();
+    }
+
+    /// What waits for its write.
+    pub(crate) fn waiting(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Whether so much waits that no more can be taken in.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.changes.len() >= MAX_CHANGES || self.weight >= MAX_WEIGHT
+    }
+
+    /// Whether a write is on its way.
+    pub(crate) const fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// The number of the last write that the store confirmed.
+    pub(crate) const fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Whether the store knows everything.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.in_flight.is_none() && self.due.is_none()
+    }
+
+    /// When a write or a repeat is due.
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
+        match &self.in_flight {
+            Some(in_flight) => in_flight.repeat_at,
+            None if self.stalled => None,
+            None => self.due,
+        }
+    }
+}
+
+fn weight(change: &Change) -> usize {
+    if let Change::Append(entry) = change { entry.weight() } else { 0 }
 }
 
 #[cfg(test)]
@@ -151,8 +289,8 @@ mod tests {
         ledger.push(acked());
         ledger.push(acked());
         assert!(ledger.flush(at(0)).is_none(), "one is in flight");
-        assert_eq!(ledger.on_stored(), Confirms { sent: true, ended: false });
-        let second = ledger.flush(at(0)).unwrap();
+        assert_eq!(ledger.on_stored(), Confirms { sent: true, ..Confirms::default() });
+        let second = ledger.flush(at(21)).unwrap();
         assert_eq!((second.record.write, second.changes.len()), (2, 2));
         assert_eq!(ledger.on_stored(), Confirms::default());
         assert!(ledger.is_settled());
@@ -162,7 +300,7 @@ mod tests {
     fn an_unknown_write_is_repeated_under_its_number() {
         let mut ledger = Ledger::new(Record::default());
         ledger.push(acked());
-        let first = ledger.flush(at(0)).unwrap();
+        let first = ledger.flush(at(50)).unwrap();
         ledger.on_unknown(at(100), 1.0);
         ledger.push(acked());
         assert!(ledger.flush(at(100)).is_none());
@@ -176,10 +314,68 @@ mod tests {
     fn a_repeat_never_waits_longer_than_a_lease() {
         let mut ledger = Ledger::new(Record::default());
         ledger.push(acked());
-        ledger.flush(at(0)).unwrap();
+        ledger.flush(at(50)).unwrap();
         for _ in 0..20 {
             ledger.on_unknown(at(0), 1.0);
         }
         assert_eq!(ledger.wake_at(), Some(at(2000)));
+    }
+
+    #[test]
+    fn an_ack_waits_for_company_and_nothing_else_does() {
+        let mut ledger = Ledger::new(Record::default());
+        ledger.push(acked());
+        assert!(ledger.flush(at(20)).is_none());
+        assert_eq!(ledger.wake_at(), Some(at(21)));
+        ledger.append(at(5), EntryBody::Platform(raw("{}")));
+        assert_eq!(ledger.flush(at(5)).unwrap().changes.len(), 2, "the entry takes it along");
+        ledger.on_stored();
+        ledger.touch(at(100));
+        assert!(ledger.flush(at(119)).is_none() && !ledger.is_settled());
+        assert!(ledger.flush(at(120)).unwrap().changes.is_empty());
+        ledger.on_stored();
+        ledger.push(acked());
+        ledger.hurry();
+        assert!(ledger.flush(at(1)).is_some());
+    }
+
+    #[test]
+    fn a_refused_write_is_written_again_behind_what_the_store_lost() {
+        let mut ledger = Ledger::new(Record { write: 7, seq: 3, ..Record::default() });
+        let id = MessageId::new(at(1), 1);
+        ledger.end(at(9), id, Outcome::Answered(crate::domain::EndedBy::Quiet), Some(at(99)));
+        let refused = ledger.flush(at(9)).unwrap();
+        ledger.push(acked());
+        ledger.on_refused();
+        ledger.stall(true);
+        assert!(ledger.flush(at(50)).is_none() && ledger.wake_at().is_none());
+        let store = Record { write: 5, seq: 2, ..Record::default() };
+        ledger.follow(&store, vec![Change::Sent { message: id, at: at(2) }]);
+        let again = ledger.flush(at(50)).unwrap();
+        assert_eq!((again.record.write, again.record.seq, again.warm_until), (6, 4, refused.warm_until));
+        assert!(matches!(
+            &*again.changes,
+            [Change::Sent { .. }, Change::Append(Entry { seq: 4, .. }), Change::Acked { .. }]
+        ));
+        assert_eq!(ledger.on_stored(), Confirms { sent: true, ended: true, lost: Vec::new() });
+    }
+
+    #[test]
+    fn what_waits_for_the_store_is_bounded_by_number_and_weight() {
+        let mut ledger = Ledger::new(Record::default());
+        for _ in 1..MAX_CHANGES {
+            ledger.append(at(1), EntryBody::Platform(raw("{}")));
+        }
+        assert!(!ledger.is_full());
+        ledger.append(at(1), EntryBody::Platform(raw("{}")));
+        assert!(ledger.is_full());
+        ledger.flush(at(1)).unwrap();
+        assert!(!ledger.is_full());
+        ledger.append(at(1), EntryBody::Platform(raw(&format!("\"{}\"", "x".repeat(MAX_WEIGHT)))));
+        assert!(ledger.is_full());
+    }
+
+    fn raw(json: &str) -> Box<serde_json::value::RawValue> {
+        serde_json::value::RawValue::from_string(json.to_owned()).unwrap()
     }
 }

@@ -5,16 +5,19 @@
 //! nothing and reads no clock, so thousands of interleavings can be tried in a second. Time is the store's.
 //!
 //! Promises (kept by property tests):
-//! * every message of the lane ends exactly once, and is told only after the store confirmed the end;
-//! * nothing is sent unless `sent` is stored and the link is ready; one turn is in flight at a time;
+//! * every message of the lane ends exactly once, and is told only after the store confirmed the end; where the
+//!   store lost it, that is said instead;
+//! * nothing is sent unless `sent` is stored, the link is ready and the lease sure; one turn is in flight at a
+//!   time;
 //! * a turn that is proved received is never sent again;
 //! * while anything is to be done, [`Machine::wake_at`] names a time or an answer is awaited.
 //!
 //! The parts: [`lane`] (heads begin and turns end), [`socket`] (connects, losses, keep-alive), [`arrival`] (what
-//! the platform says, and what its history tells).
+//! the platform says, and what its history tells), [`rebase`] (what a store that lost data makes of all that).
 
 mod arrival;
 mod lane;
+mod rebase;
 mod socket;
 
 use std::collections::VecDeque;
@@ -29,7 +32,7 @@ use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::Bot;
 use crate::domain::{AcceptedMessage, Fingerprint, Problem, Timestamp};
-use crate::store::Open;
+use crate::store::{Change, Open};
 use lane::Head;
 use socket::Link;
 
@@ -47,7 +50,15 @@ pub struct Machine {
     /// The turn of the lane's head, once it is begun.
     turn: Option<Box<Turn>>,
     next_position: u64,
+    /// The greatest `clientMessageId` that is known: a message with a smaller one that is not in the lane has
+    /// ended.
+    last_known: u64,
     reading: Reading,
+    /// Whether the store may have lost what it confirmed: until its lane has been read and compared, nothing is
+    /// sent and no new write begins.
+    doubt: bool,
+    /// Whether the lease of the partition is surely ours: only then is anything sent or connected.
+    sure: bool,
     /// Whether the answer to a read of history is to come.
     reading_history: bool,
     link: Link,
@@ -63,6 +74,10 @@ pub struct Machine {
     seen: Seen,
     streams: Streams,
     draining: bool,
+    /// Whether the head that is handed over unsent was given a new beginning, so that the drain's time does not
+    /// count.
+    handed_over: bool,
+    stopping: bool,
     /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
     resting: bool,
 }
@@ -84,7 +99,10 @@ impl Machine {
             head: Head::new(head_at.unwrap_or(now)),
             turn: None,
             next_position,
+            last_known: now.as_millis(),
             reading: Reading::Not,
+            doubt: false,
+            sure: true,
             reading_history: false,
             link: Link::Cold,
             backoff: Backoff::default(),
@@ -95,10 +113,13 @@ impl Machine {
             seen: taken,
             streams: Streams::default(),
             draining: false,
+            handed_over: false,
+            stopping: false,
             resting: false,
             bot,
         };
         for open in lane {
+            machine.last_known = machine.last_known.max(open.accepted.client_message_id);
             machine.lane.push_back(Arc::clone(&open.accepted));
             if machine.turn.is_none() && machine.lane.len() == 1 && open.progress.sent_at.is_some() {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
@@ -115,6 +136,10 @@ impl Machine {
     /// Takes one input at this time and appends what is to be done. Time never goes back between calls; where
     /// it does, deadlines come late and nothing else suffers.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
+        if self.stopping {
+            self.on_last(now, input, effects);
+            return;
+        }
         match input {
             Input::Accepted(message) => {
                 self.resting = false;
@@ -127,12 +152,15 @@ impl Machine {
                 }
             }
             Input::Tick => {}
-            Input::Lane(open) => self.on_lane(open),
-            Input::Stored => self.on_stored(effects),
-            Input::Unknown => {
-                let draw = self.random.f64();
-                self.ledger.on_unknown(now, draw);
+            Input::Lane(open) => self.on_lane(now, *open, effects),
+            Input::Stored { lost } => self.on_stored(now, lost, effects),
+            Input::Unknown => self.on_unknown(now),
+            Input::OutOfStep => {
+                self.ledger.on_refused();
+                self.doubt();
             }
+            Input::Lease(sure) => self.on_lease(now, sure),
+            Input::Withheld => self.on_withheld(),
             Input::Connected => self.on_connected(now),
             Input::ConnectFailed(failure) => self.on_connect_failed(now, failure, effects),
             Input::Frame(frame) => self.on_frame(now, frame, effects),
@@ -143,13 +171,69 @@ impl Machine {
                 self.draining = true;
                 self.resting = false;
             }
+            Input::Stop => {
+                self.stop(now, effects);
+                return;
+            }
         }
         self.advance(now, effects);
+    }
+
+    fn on_unknown(&mut self, now: Timestamp) {
+        let draw = self.random.f64();
+        self.ledger.on_unknown(now, draw);
+    }
+
+    fn on_lease(&mut self, now: Timestamp, sure: bool) {
+        if sure && !self.sure {
+            self.on_heard(now);
+        }
+        self.sure = sure;
+    }
+
+    /// Nothing is begun any more. What the store does not know yet is written, and the head that waits begins its
+    /// time anew with the next owner.
+    fn stop(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.stopping = true;
+        self.hand_over(now);
+        self.ledger.hurry();
+        self.finish(now, effects);
+    }
+
+    /// What still counts after [`Input::Stop`]: how the last writes went.
+    fn on_last(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Stored { lost } => self.on_stored(now, lost, effects),
+            Input::Unknown => self.on_unknown(now),
+            Input::OutOfStep => self.doubt = true,
+            _ => {}
+        }
+        self.finish(now, effects);
+    }
+
+    fn finish(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        // What a store that lost data would have to be told takes too long now: the next owner goes by the store.
+        if self.doubt || self.ledger.is_settled() {
+            effects.push(Effect::Rest);
+        } else if let Some(write) = self.ledger.flush(now) {
+            effects.push(Effect::Write(write));
+        }
+    }
+
+    /// Gives the head that was not sent a new beginning: what kept it is ours.
+    fn hand_over(&mut self, now: Timestamp) {
+        if self.turn.is_none() && !self.lane.is_empty() && !self.handed_over {
+            self.handed_over = true;
+            self.ledger.push(Change::HeadSince { at: now });
+        }
     }
 
     /// When the machine wants a [`Input::Tick`] although nothing happens; none where only an answer to an effect
     /// or a new message can move it.
     pub fn wake_at(&self) -> Option<Timestamp> {
+        if self.stopping {
+            return self.ledger.wake_at();
+        }
         let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
         let refusal = self.refusal.as_ref().map(|(_, until)| *until);
         [turn, refusal, self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()]
@@ -181,19 +265,23 @@ impl Machine {
         self.tend_turn(now, effects);
         self.tend_head(now, effects);
         self.tend_link(now, effects);
-        if self.reading == Reading::Wanted {
-            self.reading = Reading::UnderWay { again: false };
+        // In doubt only an answer that no write crosses says how the store stands.
+        if self.reading == Reading::Wanted && !(self.doubt && self.ledger.is_in_flight()) {
+            let known =
+                Known { write: self.ledger.confirmed(), position: self.next_position, settled: self.doubt };
+            self.reading = Reading::UnderWay { again: false, known };
             effects.push(Effect::ReadLane);
+        }
+        let at_rest = matches!(self.link, Link::Cold) && self.turn.is_none() && self.reading == Reading::Not;
+        if at_rest && self.draining {
+            self.hand_over(now);
         }
         if let Some(write) = self.ledger.flush(now) {
             effects.push(Effect::Write(write));
         }
         // A refusal is remembered here alone: to rest would be to ask the platform again with the next message.
-        let resting = matches!(self.link, Link::Cold)
-            && self.turn.is_none()
-            && (self.draining || (self.lane.is_empty() && self.refusal.is_none()))
-            && self.reading == Reading::Not
-            && self.ledger.is_settled();
+        let done = self.draining || (self.lane.is_empty() && self.refusal.is_none());
+        let resting = at_rest && done && self.ledger.is_settled();
         if resting && !self.resting {
             effects.push(Effect::Rest);
         }
@@ -203,7 +291,7 @@ impl Machine {
     /// The lane has to be read: there is a message that nobody told of.
     const fn want_lane(&mut self) {
         self.reading = match self.reading {
-            Reading::UnderWay { .. } => Reading::UnderWay { again: true },
+            Reading::UnderWay { known, .. } => Reading::UnderWay { again: true, known },
             Reading::Not | Reading::Wanted => Reading::Wanted,
         };
     }
@@ -222,7 +310,19 @@ enum Reading {
     /// Asked for; `again` where something came up since, which the answer may not know.
     UnderWay {
         again: bool,
+        known: Known,
     },
+}
+
+/// What the store had told when its lane was asked for; it cannot know less, unless it lost data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    /// The last write that it confirmed.
+    write: u64,
+    /// Below this every position was accepted.
+    position: u64,
+    /// Whether no write was in flight, nor is before the answer comes.
+    settled: bool,
 }
 
 /// A time that never comes.

@@ -14,6 +14,8 @@ pub enum Mail {
     Accepted(Arc<AcceptedMessage>),
     /// There may be messages that nobody told of.
     Woken,
+    /// The lease became sure, or unsure: [`super::Host::may_act`] answers otherwise than before.
+    Look,
     /// Finish the open turn, start nothing more, close.
     Drain,
     /// Close now; what is open goes over as recorded.
@@ -26,6 +28,7 @@ pub enum Mail {
 pub struct Mailbox {
     accepted: RefCell<VecDeque<Arc<AcceptedMessage>>>,
     woken: Cell<bool>,
+    look: Cell<bool>,
     drain: Cell<bool>,
     stop: Cell<bool>,
     reader: RefCell<Option<Waker>>,
@@ -38,6 +41,7 @@ impl Mailbox {
         match mail {
             Mail::Accepted(message) => self.accepted.borrow_mut().push_back(message),
             Mail::Woken => self.woken.set(true),
+            Mail::Look => self.look.set(true),
             Mail::Drain => self.drain.set(true),
             Mail::Stop => self.stop.set(true),
         }
@@ -51,6 +55,9 @@ impl Mailbox {
     pub fn poll(&self, cx: &Context<'_>) -> Poll<Mail> {
         if self.stop.take() {
             return Poll::Ready(Mail::Stop);
+        }
+        if self.look.take() {
+            return Poll::Ready(Mail::Look);
         }
         let mut accepted = self.accepted.borrow_mut();
         if let Some(message) = accepted.pop_front() {
@@ -67,6 +74,18 @@ impl Mailbox {
         }
         self.reader.replace(Some(cx.waker().clone()));
         Poll::Pending
+    }
+
+    /// Comes back when [`Mail::Stop`] is in it, and takes it out.
+    pub async fn stopped(&self) {
+        std::future::poll_fn(|cx| {
+            if self.stop.take() {
+                return Poll::Ready(());
+            }
+            self.reader.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Whether nothing is in it that a conversation has to act on.

@@ -3,7 +3,8 @@
 //! ```text
 //!              Input                      Effect
 //!   store  ──► Stored, Lane          ┌──► Write, ReadLane      ──► store
-//!   hub    ──► Accepted, Drain       │    Tell, Rest           ──► hub
+//!   hub    ──► Accepted, Lease,      │    Tell, Forget, Rest   ──► hub
+//!              Drain, Stop           │
 //!   socket ──► Frame, Heard, Lost  machine  Send, Ping, Close  ──► socket
 //!   rtm    ──► Connected, History    └──► Connect, ReadHistory ──► rtm
 //! ```
@@ -44,7 +45,7 @@ pub use calls::fail_open;
 pub use clock::StoreClock;
 pub use driver::{Exit, run};
 pub use host::Host;
-pub use input::{Aside, ConnectFailure, Effect, HistoryFailure, Input, Loss};
+pub use input::{Abandoned, Aside, ConnectFailure, Effect, HistoryFailure, Input, Loss};
 pub use machine::{LinkState, Machine};
 pub use mailbox::{Mail, Mailbox};
 pub use tally::{FRAMES_IN, FRAMES_OUT};

@@ -1,10 +1,10 @@
 //! What a link counts.
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::input::Aside;
 use super::machine::LinkState;
-use crate::domain::{Message, Outcome, Timestamp};
+use crate::domain::{BotName, Message, MessageId, Outcome, Timestamp};
 use crate::metrics::{BotMetrics, Part, SocketState};
 use crate::rtm::Incoming;
 
@@ -40,6 +40,12 @@ pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) 
             metrics.turn_part(part, at.since(sent_at));
         }
     }
+}
+
+/// Counts and reports a message that the store accepted and lost, or of which it lost how it ended.
+pub(super) fn lost(metrics: &BotMetrics, bot: &BotName, id: MessageId) {
+    metrics.message_lost();
+    error!(%bot, message.id = %id, "the store lost an accepted message, or its end; whoever waits for it is told so");
 }
 
 impl Aside {

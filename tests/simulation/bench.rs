@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rtm_bridge::config::Bot;
 use rtm_bridge::domain::{
-    AcceptedMessage, EndedBy, EntryBody, Message, NewMessage, Outcome, ProblemKind, Reply, Timestamp,
-    TurnRules,
+    AcceptedMessage, EndedBy, EntryBody, Message, MessageId, NewMessage, Outcome, ProblemKind, Reply,
+    Timestamp, TurnRules,
 };
-use rtm_bridge::link::{Effect, HistoryFailure, Input, Loss, Machine};
+use rtm_bridge::link::{Abandoned, Effect, HistoryFailure, Input, Loss, Machine};
 use rtm_bridge::rtm::{ConnectMode, HistoryPage, HistoryRecord, Incoming, Response};
 use rtm_bridge::store::{Change, Open, Write};
 use serde_json::value::RawValue;
@@ -29,9 +29,12 @@ pub(super) struct Bench {
     pub(super) replies: Vec<Arc<Reply>>,
     pub(super) pings: usize,
     pub(super) closes: usize,
-    pub(super) abandons: usize,
+    pub(super) abandons: Vec<Abandoned>,
+    pub(super) forgotten: Vec<MessageId>,
     pub(super) rests: usize,
-    pub(super) last_write: Option<Arc<Write>>,
+    pub(super) lane_reads: usize,
+    /// Every write, repeats included.
+    pub(super) writes: Vec<Arc<Write>>,
 }
 
 pub(super) const fn ms(ms: u64) -> Duration {
@@ -66,9 +69,11 @@ impl Bench {
             replies: Vec::new(),
             pings: 0,
             closes: 0,
-            abandons: 0,
+            abandons: Vec::new(),
+            forgotten: Vec::new(),
+            lane_reads: 0,
+            writes: Vec::new(),
             rests: 0,
-            last_write: None,
         };
         bench.give(Input::Tick);
         bench
@@ -100,9 +105,9 @@ impl Bench {
                             self.replies.push(Arc::clone(reply));
                         }
                     }
-                    self.last_write = Some(write);
+                    self.writes.push(write);
                     if !self.store_hangs {
-                        self.give(Input::Stored);
+                        self.give(Input::Stored { lost: false });
                     }
                 }
                 Effect::Connect(mode) => self.connects.push(mode),
@@ -111,9 +116,11 @@ impl Bench {
                 Effect::Tell { message, .. } => self.told.push(message),
                 Effect::Ping => self.pings += 1,
                 Effect::Close(_) => self.closes += 1,
-                Effect::Abandon => self.abandons += 1,
+                Effect::Abandon(why) => self.abandons.push(why),
+                Effect::Forget(id) => self.forgotten.push(id),
                 Effect::Rest => self.rests += 1,
-                Effect::ReadLane | Effect::Aside(_) => {}
+                Effect::ReadLane => self.lane_reads += 1,
+                Effect::Aside(_) => {}
             }
         }
     }

@@ -190,7 +190,7 @@ fn with_1008_fails_a_message_that_is_about_to_go_out_too() {
     bench.post();
     bench.lose(1008);
     bench.store_hangs = false;
-    bench.give(Input::Stored);
+    bench.give(Input::Stored { lost: false });
     assert_eq!(bench.end(), (0, "bot-blocked"));
     assert!(bench.sends.is_empty());
 }

@@ -141,11 +141,12 @@ impl Trial {
             }
             Effect::ReadHistory(_) => self.history = true,
             Effect::ReadLane => self.reading = true,
-            Effect::Close(_) | Effect::Abandon => self.socket = Socket::None,
+            Effect::Close(_) | Effect::Abandon(_) => self.socket = Socket::None,
             Effect::Rest => {
                 let nothing = self.write.is_none() && self.socket == Socket::None;
                 assert!(nothing, "rests with something in hand");
             }
+            Effect::Forget(id) => panic!("{id} is lost in a store that loses nothing"),
             Effect::Ping | Effect::Aside(_) => {}
         }
     }
@@ -244,7 +245,7 @@ impl Trial {
                 Change::Acked { .. } | Change::Answering { .. } => {}
             }
         }
-        self.give(Input::Stored);
+        self.give(Input::Stored { lost: false });
     }
 
     fn pass(&mut self, span: Duration) {

@@ -319,7 +319,7 @@ fn a_reply_that_is_repeated_to_a_new_owner_is_taken_once() {
     for id in ["ms-1", "ms-2", "ms-3"] {
         bench.say(id);
     }
-    let record = bench.last_write.as_ref().unwrap().record.clone();
+    let record = bench.writes.last().unwrap().record.clone();
     let open = Open { record, ..Open::default() };
     let mut bench = Bench::opened(open, |_| ());
     bench.give(Input::Connected);
@@ -349,14 +349,14 @@ fn nothing_is_sent_before_the_store_knows_and_nothing_told() {
     bench.give(Input::Unknown);
     bench.pass(ms(1000));
     assert!(bench.sends.is_empty());
-    bench.give(Input::Stored);
+    bench.give(Input::Stored { lost: false });
     assert_eq!(bench.sends.len(), 1);
     bench.give(sign(Incoming::SessionEnd));
     bench.pass(ms(150));
-    bench.give(Input::Stored);
+    bench.give(Input::Stored { lost: false });
     bench.pass(ms(0));
     assert_eq!(bench.told.len(), 1);
-    bench.give(Input::Stored);
+    bench.give(Input::Stored { lost: false });
     assert_eq!(bench.end(), (0, "sessionEnd"));
 }
 
@@ -368,7 +368,7 @@ fn a_reply_to_a_message_that_never_went_out_is_not_its_own() {
     bench.post_ruled(None, None, Some(500));
     bench.pass(ms(500));
     bench.store_hangs = false;
-    bench.give(Input::Stored);
+    bench.give(Input::Stored { lost: false });
     assert_eq!(bench.end(), (0, "platform-unavailable"));
     bench.say("ms-1");
     assert_eq!(bench.reply("ms-1").correlation, Correlation::Unsolicited);

@@ -253,7 +253,7 @@ impl World {
             }
             Event::Input(life, input) if life == self.life && self.machine.is_some() => {
                 match &input {
-                    Input::Stored | Input::Unknown => {
+                    Input::Stored { .. } | Input::Unknown => {
                         self.awaited.write = false;
                         self.unsettled = matches!(input, Input::Unknown);
                     }

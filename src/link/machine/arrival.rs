@@ -37,18 +37,18 @@ impl Machine {
             Incoming::SessionEnd => {
                 self.ledger.record.connected_at = None;
                 self.ledger.record.session_id = None;
-                self.ledger.touch();
+                self.ledger.touch(now);
                 self.on_signal(now, EndedBy::SessionEnd);
             }
             Incoming::WaitingForInput => self.on_signal(now, EndedBy::InputWait),
             Incoming::AgentStart => {
                 self.ledger.record.agent = true;
-                self.ledger.touch();
+                self.ledger.touch(now);
                 self.on_signal(now, EndedBy::Agent);
             }
             Incoming::AgentEnd => {
                 self.ledger.record.agent = false;
-                self.ledger.touch();
+                self.ledger.touch(now);
             }
             Incoming::UserMessage(event) => self.ledger.append(now, EntryBody::UserMessage(event)),
             Incoming::Platform(event) => self.ledger.append(now, EntryBody::Platform(event)),

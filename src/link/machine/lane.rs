@@ -7,7 +7,7 @@ use super::super::input::Effect;
 use super::super::turn::{Phase, Turn, uncertain};
 use super::socket::Link;
 use super::{Machine, Reading};
-use crate::domain::{AcceptedMessage, EntryBody, LastTurn, Outcome, Problem, ProblemKind, Resend, Timestamp};
+use crate::domain::{AcceptedMessage, LastTurn, Outcome, Problem, ProblemKind, Resend, Timestamp};
 use crate::store::{Change, Open};
 
 /// What is known of the lane's first message beyond itself.
@@ -28,15 +28,26 @@ impl Machine {
     pub(super) fn on_accepted(&mut self, message: Arc<AcceptedMessage>) {
         if message.position == self.next_position {
             self.enqueue(message);
-        } else if message.position > self.next_position {
-            // One before it was not told of, or not yet: the store knows the order.
+        } else if !self.is_open(message.id) {
+            // One before it was not told of, or not yet; or it has ended; or the store lost the one that had its
+            // place: the store knows.
             self.want_lane();
         }
     }
 
-    pub(super) fn on_lane(&mut self, open: Box<Open>) {
-        let again = self.reading == (Reading::UnderWay { again: true });
+    pub(super) fn on_lane(&mut self, now: Timestamp, open: Open, effects: &mut Vec<Effect>) {
+        let Reading::UnderWay { again, known } = self.reading else { return };
         self.reading = if again { Reading::Wanted } else { Reading::Not };
+        if self.doubt {
+            if known.settled {
+                self.rebase(now, open, known, effects);
+            }
+            return;
+        }
+        if self.contradicts(&open, known) {
+            self.doubt();
+            return;
+        }
         for message in open.lane {
             if message.accepted.position >= self.next_position {
                 self.next_position = message.accepted.position;
@@ -46,17 +57,27 @@ impl Machine {
         self.next_position = self.next_position.max(open.next_position);
     }
 
-    fn enqueue(&mut self, message: Arc<AcceptedMessage>) {
+    pub(super) fn enqueue(&mut self, message: Arc<AcceptedMessage>) {
         self.next_position = message.position + 1;
+        self.last_known = self.last_known.max(message.client_message_id);
         if self.lane.is_empty() {
             self.head = Head::new(message.accepted_at);
         }
         self.lane.push_back(message);
     }
 
-    /// The write in flight is carried out.
-    pub(super) fn on_stored(&mut self, effects: &mut Vec<Effect>) {
+    /// The write in flight is carried out; perhaps without what it said of a message that the store lost.
+    pub(super) fn on_stored(&mut self, now: Timestamp, lost: bool, effects: &mut Vec<Effect>) {
         let confirms = self.ledger.on_stored();
+        effects.extend(confirms.lost.into_iter().map(Effect::Forget));
+        if lost {
+            // Where it lost one it may have lost others.
+            self.doubt();
+            if confirms.sent || confirms.ended {
+                self.lose_head(now, effects);
+            }
+            return;
+        }
         if confirms.sent
             && let Some(turn) = &mut self.turn
             && turn.phase == Phase::Storing
@@ -70,6 +91,14 @@ impl Machine {
             self.lane.pop_front();
             self.head = Head::new(ended_at);
             effects.push(Effect::Tell { message: turn.message(), head_at: turn.head_at });
+        }
+    }
+
+    /// The lease was not sure as the message was to go out: it waits until it is, or until its time is over.
+    pub(super) fn on_withheld(&mut self) {
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) {
+            turn.phase = Phase::Ready;
+            turn.repair = None;
         }
     }
 
@@ -98,7 +127,8 @@ impl Machine {
         turn.progress.ended_at = Some(now);
         turn.progress.outcome = Some(outcome.clone());
         let message = turn.message.id;
-        self.ledger.append(now, EntryBody::Ended { message, outcome });
+        let warm_until = went_out.then(|| now + self.bot.late_window);
+        self.ledger.end(now, message, outcome, warm_until);
         if went_out {
             self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
             self.on_activity(now);
@@ -134,7 +164,7 @@ impl Machine {
             } else if ready && rate_free_at <= now && self.is_ready(now) {
                 if was_sent {
                     self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
-                    self.ledger.touch();
+                    self.ledger.touch(now);
                 }
                 self.send(now, effects);
             }

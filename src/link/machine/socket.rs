@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::input::{ConnectFailure, Effect, Loss};
+use super::super::input::{Abandoned, ConnectFailure, Effect, Loss};
 use super::super::keepalive::KeepAlive;
 use super::super::repair::Repair;
 use super::super::turn::Phase;
@@ -152,6 +152,7 @@ impl Machine {
                     self.keep_until = None;
                 }
             }
+            ConnectFailure::Withheld => self.link = Link::Cold,
         }
     }
 
@@ -187,7 +188,7 @@ impl Machine {
             let wait = BLOCK.saturating_mul(1 << self.blocks.min(8)).min(MAX_BLOCK);
             self.blocks = self.blocks.saturating_add(1);
             self.ledger.record.blocked_until = Some(now + wait);
-            self.ledger.touch();
+            self.ledger.touch(now);
         }
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
         let failure = match loss.code {
@@ -220,14 +221,18 @@ impl Machine {
         }
     }
 
-    /// Pings, and gives a dead peer up.
+    /// Pings, gives a dead peer up, and one whose words find no room any more. While the lease is not sure the
+    /// socket is silent, and its peer is not asked whether it lives.
     pub(super) fn tend_socket(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let Link::Open(socket) = &mut self.link else { return };
         socket.hold = socket.hold.filter(|&until| now < until);
-        if socket.alive.is_dead(now) {
-            effects.push(Effect::Abandon);
+        if self.ledger.is_full() {
+            effects.push(Effect::Abandon(Abandoned::Backlog));
             self.on_lost(now, Loss::GONE, effects);
-        } else if socket.alive.ping_due(now) {
+        } else if self.sure && socket.alive.is_dead(now) {
+            effects.push(Effect::Abandon(Abandoned::Silent));
+            self.on_lost(now, Loss::GONE, effects);
+        } else if self.sure && socket.alive.ping_due(now) {
             effects.push(Effect::Ping);
         }
     }
@@ -249,13 +254,15 @@ impl Machine {
             Link::Waiting { .. } | Link::Cold if !wanted => self.link = Link::Cold,
             Link::Connecting { .. } if !wanted => {
                 self.link = Link::Cold;
-                effects.push(Effect::Abandon);
+                effects.push(Effect::Abandon(Abandoned::Unwanted));
             }
             Link::Waiting { until, .. } if now < self.connect_at(until) => {}
             Link::Cold if now < self.connect_at(now) => {
                 let until = self.connect_at(now);
                 self.link = Link::Waiting { until };
             }
+            // A connect waits for the lease, and for a store that can take what it would bring.
+            Link::Waiting { .. } | Link::Cold if !self.may_connect() => {}
             Link::Waiting { .. } | Link::Cold => {
                 let (mode, wish) = self.mode(now);
                 self.link = Link::Connecting { mode, wish };
@@ -268,6 +275,7 @@ impl Machine {
     /// What a message that is not sent waits for, for its caller.
     pub(super) const fn waiting_for(&self) -> &'static str {
         match &self.link {
+            _ if !self.sure => "the bridge could not reach its store to make sure that it may send",
             Link::Open(_) => "the connection was open, but a greeting of the bot was still awaited",
             Link::Connecting { .. } => {
                 "connecting took too long, or its turn within connects_per_minute did not come"
@@ -279,7 +287,12 @@ impl Machine {
 
     /// Whether a message may go out over the link now.
     pub(super) fn is_ready(&self, now: Timestamp) -> bool {
-        matches!(&self.link, Link::Open(socket) if socket.hold.is_none_or(|until| now >= until))
+        let open = matches!(&self.link, Link::Open(socket) if socket.hold.is_none_or(|until| now >= until));
+        open && self.sure && !self.doubt
+    }
+
+    const fn may_connect(&self) -> bool {
+        self.sure && !self.ledger.is_full()
     }
 
     /// Whether the bot may be greeting: the connection is fresh, and the first message is held for it.
@@ -304,11 +317,14 @@ impl Machine {
         match &self.link {
             Link::Connecting { .. } if self.lane.is_empty() => self.keep_until,
             Link::Cold | Link::Connecting { .. } => None,
+            // Whatever lets it connect again is told.
+            Link::Waiting { .. } if !self.may_connect() => None,
             Link::Waiting { until, .. } => Some(self.connect_at(*until)),
             Link::Open(socket) => {
                 let idle = if self.lane.is_empty() { self.keep_until } else { None };
                 let hold = if self.lane.is_empty() { None } else { socket.hold };
-                [Some(socket.alive.wake_at()), idle, hold].into_iter().flatten().min()
+                let alive = self.sure.then(|| socket.alive.wake_at());
+                [alive, idle, hold].into_iter().flatten().min()
             }
         }
     }

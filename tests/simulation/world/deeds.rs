@@ -32,8 +32,8 @@ impl World {
                     self.schedule(wait, Event::Pinged(socket));
                 }
             }
-            Effect::Abandon if std::mem::take(&mut self.awaited.connect) => self.attempts += 1,
-            Effect::Close(_) | Effect::Abandon => {
+            Effect::Abandon(_) if std::mem::take(&mut self.awaited.connect) => self.attempts += 1,
+            Effect::Close(_) | Effect::Abandon(_) => {
                 if self.socket.take().is_none() {
                     return Err("a close without a socket".into());
                 }
@@ -45,6 +45,7 @@ impl World {
             }
             Effect::Tell { message, .. } => self.told(&message)?,
             Effect::Aside(_) => {}
+            Effect::Forget(id) => return Err(format!("{id} is lost")),
             Effect::Rest => {
                 let open = self.machine.as_ref().map_or(0, Machine::open_messages);
                 if open > 0 && !self.draining {
@@ -81,7 +82,7 @@ impl World {
             self.schedule(lag + 1, Event::Input(life, Input::Unknown));
         } else {
             self.schedule(lag, Event::Apply(life, write));
-            self.schedule(lag + 1, Event::Input(life, Input::Stored));
+            self.schedule(lag + 1, Event::Input(life, Input::Stored { lost: false }));
         }
         Ok(())
     }
