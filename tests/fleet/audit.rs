@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use rtm_bridge::domain::{AcceptedMessage, EntryBody, Message, MessageId};
 use rtm_bridge::store::{AcceptError, Accepted};
 
-use super::keeper::owner;
+use super::keeper::deal;
 use super::store::{Answer, Ask};
 use super::world::{Outcome, World};
 
@@ -109,6 +109,11 @@ impl World {
         self.store.accepted.get(&id).is_some_and(|(_, life)| *life != self.store.life)
     }
 
+    /// A replica says that the store lost a message.
+    pub(super) fn audit_forget(&self, id: MessageId) -> Outcome {
+        if self.lost_by_the_store(id) { Ok(()) } else { Err(format!("{id} is given up as lost and is not")) }
+    }
+
     /// What a replica tells is what is stored.
     pub(super) fn audit_tell(&mut self, message: &Message) -> Outcome {
         let id = message.accepted.id;
@@ -169,8 +174,9 @@ impl World {
             .filter(|slot| slot.replica.as_ref().is_some_and(|replica| replica.leaving.is_none()))
             .filter_map(|slot| Some(slot.peer(slot.incarnation()?)))
             .collect();
+        let deal = deal(&live);
         for &partition in &self.partitions {
-            let should = owner(&live, partition);
+            let should = deal.owner(partition);
             let holder = self.store.holder(partition);
             if holder.is_none() || holder != should {
                 return Err(format!("{partition} is held by {holder:?} and not by {should:?}"));

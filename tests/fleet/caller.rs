@@ -206,12 +206,15 @@ impl World {
     pub(super) fn on_waiters(&mut self, slot: usize, id: MessageId, reply: Reply) -> Outcome {
         match reply {
             Ok(Answer::Message(Some(message))) if message.progress.has_ended() => self.told(slot, &message),
-            Ok(Answer::Message(None)) => {
-                let waiters = self.slots[slot].replica.as_mut().and_then(|it| it.waiters.remove(&id));
-                self.tell_callers(waiters.unwrap_or_default(), None)
-            }
+            Ok(Answer::Message(None)) => self.lost(slot, id),
             _ => Ok(()),
         }
+    }
+
+    /// A replica knows that a message is lost: who waits there reads that.
+    pub(super) fn lost(&mut self, slot: usize, id: MessageId) -> Outcome {
+        let waiters = self.slots[slot].replica.as_mut().and_then(|it| it.waiters.remove(&id));
+        self.tell_callers(waiters.unwrap_or_default(), None)
     }
 
     /// A replica knows that a message has ended: who waits there is told.

@@ -17,6 +17,9 @@ use super::world::{Deed, Event, Outcome, World, kind};
 use super::START;
 use crate::simulation::trace::{tell_effect, tell_input};
 
+/// How long a conversation's last writes may take.
+const LAST_WRITES: u64 = 1000;
+
 impl World {
     /// Something for a user's conversation: it is brought into memory where it is not yet there and is ours.
     pub(super) fn deliver(&mut self, slot: usize, user: usize, input: Input) -> Outcome {
@@ -106,7 +109,7 @@ impl World {
                     continue;
                 }
                 inputs.extend(self.perform(slot, user, effect)?);
-                if self.machine(slot, user).is_none() {
+                if self.in_memory_of(slot, user).is_none() {
                     return Ok(());
                 }
                 continue;
@@ -115,8 +118,14 @@ impl World {
             rested = false;
             let now = self.slots[slot].store_time(self.now);
             let told = self.trace.is_some().then(|| tell_input(&input));
-            let Some(machine) = self.machine(slot, user) else { return Ok(()) };
+            let sure = self.may_act(slot, user);
+            let Some(conversation) = self.in_memory_of(slot, user) else { return Ok(()) };
+            let changed = std::mem::replace(&mut conversation.sure, sure) != sure;
+            let Some(machine) = &mut conversation.machine else { return Ok(()) };
             let mut new = Vec::new();
+            if changed {
+                machine.step(now, Input::Lease(sure), &mut new);
+            }
             machine.step(now, input, &mut new);
             if let Some(told) = told {
                 let wants: Vec<_> = new.iter().map(tell_effect).collect();
@@ -133,8 +142,8 @@ impl World {
         Ok(())
     }
 
-    fn machine(&mut self, slot: usize, user: usize) -> Option<&mut Machine> {
-        self.slots[slot].replica.as_mut()?.conversations.get_mut(&user)?.machine.as_mut()
+    fn in_memory_of(&mut self, slot: usize, user: usize) -> Option<&mut Conversation> {
+        self.slots[slot].replica.as_mut()?.conversations.get_mut(&user)
     }
 
     fn perform(&mut self, slot: usize, user: usize, effect: Effect) -> Outcome<Option<Input>> {
@@ -165,7 +174,7 @@ impl World {
                     }
                 }
             }
-            Effect::Close(_) | Effect::Abandon => {
+            Effect::Close(_) | Effect::Abandon(_) => {
                 conversation.connecting = None;
                 if let Some(socket) = conversation.socket.take() {
                     self.users[user].sockets.remove(&socket);
@@ -178,6 +187,10 @@ impl World {
             Effect::Tell { message, .. } => {
                 self.audit_tell(&message)?;
                 self.told(slot, &message)?;
+            }
+            Effect::Forget(id) => {
+                self.audit_forget(id)?;
+                self.lost(slot, id)?;
             }
             Effect::Aside(_) | Effect::Rest => {}
         }
@@ -235,8 +248,7 @@ impl World {
             if let Some(conversation) = self.conversation(slot, user, number) {
                 conversation.connecting = None;
             }
-            let words = "the lease is not sure".into();
-            return Ok(Some(Input::ConnectFailed(ConnectFailure::Unavailable { words, retry_after: None })));
+            return Ok(Some(Input::ConnectFailed(ConnectFailure::Withheld)));
         }
         self.ledger.connects += 1;
         self.audit_deed(slot, user, "connects", Excuse::None)?;
@@ -261,8 +273,7 @@ impl World {
         message: Arc<AcceptedMessage>,
     ) -> Outcome<Option<Input>> {
         if !self.may_act(slot, user) {
-            self.hang_up(slot, user);
-            return Ok(Some(Input::Lost(rtm_bridge::link::Loss::GONE)));
+            return Ok(Some(Input::Withheld));
         }
         let Some(replica) = &mut self.slots[slot].replica else { return Ok(None) };
         if let Some(time) = replica.trap.take() {
@@ -311,15 +322,14 @@ impl World {
         match reply {
             Ok(Answer::Written(Ok(written))) => {
                 self.slots[slot].observe(written.now, self.now);
-                self.input(slot, user, number, Input::Stored)
+                self.input(slot, user, number, Input::Stored { lost: written.lost })
+            }
+            Ok(Answer::Written(Err(StoreError::OutOfStep))) => {
+                self.input(slot, user, number, Input::OutOfStep)
             }
             Ok(Answer::Written(Err(error))) if !error.is_passing() => {
                 if self.conversation(slot, user, number).is_some() {
-                    if error == StoreError::OutOfStep {
-                        self.forget(slot, user);
-                    } else {
-                        self.doubt(slot, user);
-                    }
+                    self.doubt(slot, user);
                 }
                 Ok(())
             }
@@ -394,6 +404,27 @@ impl World {
             conversation.armed = None;
         }
         self.input(slot, user, number, Input::Tick)
+    }
+
+    /// The machine is told where its lease became sure, or is not any more.
+    pub(super) fn look_at_lease(&mut self, slot: usize, user: usize) -> Outcome {
+        let sure = self.may_act(slot, user);
+        let conversation = self.in_memory_of(slot, user);
+        let differs = conversation.is_some_and(|it| it.machine.is_some() && it.sure != sure);
+        if differs { self.step(slot, user, Input::Tick) } else { Ok(()) }
+    }
+
+    /// A conversation is to end: its last writes are awaited for a moment.
+    pub(super) fn stop(&mut self, slot: usize, user: usize) -> Outcome {
+        let life = self.slots[slot].life;
+        let Some(conversation) = self.in_memory_of(slot, user) else { return Ok(()) };
+        let number = conversation.number;
+        if conversation.machine.is_none() {
+            self.forget(slot, user);
+            return Ok(());
+        }
+        self.schedule(LAST_WRITES, Event::To(slot, life, Deed::Cut { user, number }));
+        self.step(slot, user, Input::Stop)
     }
 
     /// Sets the timer, unless it will go off early enough.

@@ -56,6 +56,8 @@ pub(super) struct Conversation {
     /// None while it is read from the store.
     pub(super) machine: Option<Machine>,
     pub(super) mail: Vec<Input>,
+    /// Whether the machine was told that the lease is sure.
+    pub(super) sure: bool,
     pub(super) armed: Option<Timestamp>,
     pub(super) connecting: Option<u64>,
     pub(super) socket: Option<u64>,
@@ -117,7 +119,7 @@ impl Replica {
     pub(super) fn new(slot: &Slot, incarnation: Incarnation, partitions: &[Partition], now: u64) -> Self {
         Self {
             incarnation,
-            keeper: Keeper::new(slot.peer(incarnation), partitions.iter().copied()),
+            keeper: Keeper::new(incarnation, partitions),
             conversations: BTreeMap::new(),
             waiters: BTreeMap::new(),
             // It would ask the store for its time before anything else.
@@ -140,6 +142,7 @@ impl Conversation {
             partition,
             machine: None,
             mail: Vec::new(),
+            sure: true,
             armed: None,
             connecting: None,
             socket: None,

@@ -4,7 +4,7 @@ use rtm_bridge::domain::Partition;
 use rtm_bridge::link::Input;
 use rtm_bridge::store::{Heartbeat, Hint};
 
-use super::keeper::Step;
+use super::keeper::Want;
 use super::network::{Call, Reply, To};
 use super::store::{Answer, Ask};
 use super::world::{Deed, Event, Outcome, World};
@@ -12,7 +12,7 @@ use super::{LEASE, bot_name};
 
 const SECOND: u64 = 1000;
 /// A replica counts as live this long after a heartbeat.
-const LIVE: std::time::Duration = std::time::Duration::from_secs(5);
+const LIVE: std::time::Duration = std::time::Duration::from_millis(LEASE * 2 / 3);
 /// A replica that goes away goes at last after this time.
 const DRAIN: u64 = 30_000;
 
@@ -30,10 +30,15 @@ impl World {
                 self.schedule(SECOND, Event::To(slot, life, Deed::Sweep));
             }
             Deed::Keep => {
-                self.renew(slot);
-                self.schedule(LEASE / 3, Event::To(slot, life, Deed::Keep));
+                self.renew(slot, false);
+                self.schedule(LEASE / 12, Event::To(slot, life, Deed::Keep));
             }
             Deed::Tick { user, number } => return self.on_tick(slot, user, number),
+            Deed::Cut { user, number } => {
+                if self.conversation(slot, user, number).is_some() {
+                    self.forget(slot, user);
+                }
+            }
             Deed::Reload { user, number } => self.load(slot, user, number),
             Deed::AskPermit { user, number, attempt, mode } => {
                 if self.conversation(slot, user, number).is_some_and(|it| it.connecting == Some(attempt)) {
@@ -82,7 +87,7 @@ impl World {
                     other => panic!("a heartbeat is answered {other:?}"),
                 });
                 let told = fleet.as_ref().ok().map(|fleet| fleet.now);
-                replica.keeper.on_fleet(sent, local, fleet);
+                replica.keeper.on_fleet(local, fleet);
                 if let Some(told) = told {
                     self.slots[slot].observe(told, now);
                 }
@@ -90,8 +95,8 @@ impl World {
             }
             (Ask::Claim(..), Ok(Answer::Claims(claims))) => {
                 let mut won = Vec::new();
+                replica.keeper.on_claims(sent, &claims);
                 for (partition, claim) in claims {
-                    replica.keeper.on_claim(sent, partition, claim);
                     if let Some(fence) = claim.fence() {
                         won.push((partition, fence));
                     }
@@ -119,6 +124,11 @@ impl World {
                     self.note(|| format!("{slot} lost {partition}"));
                     self.drop_conversations(slot, partition, None);
                 }
+                self.look_at_leases(slot)?;
+                return self.tend(slot);
+            }
+            (Ask::Release(partition, fence), reply) => {
+                replica.keeper.on_released(*partition, *fence, reply.is_ok());
                 return self.tend(slot);
             }
             (Ask::Ready(..), Ok(Answer::Ready(ready))) => {
@@ -130,7 +140,7 @@ impl World {
                                 self.deliver(slot, user.unwrap_or_default(), Input::Woken)?;
                             }
                         }
-                        Err(_) if self.slots[slot].fence(partition) == Some(fence) => self.renew(slot),
+                        Err(_) if self.slots[slot].fence(partition) == Some(fence) => self.renew(slot, true),
                         Err(_) => {}
                     }
                 }
@@ -186,11 +196,25 @@ impl World {
         self.ask(slot, To::Keeper, Ask::Heartbeat(heartbeat));
     }
 
-    fn renew(&mut self, slot: usize) {
-        let held = self.slots[slot].replica.as_ref().map(|replica| replica.keeper.held()).unwrap_or_default();
-        if !held.is_empty() {
-            self.ask(slot, To::Keeper, Ask::Renew(held));
+    fn renew(&mut self, slot: usize, doubt: bool) {
+        let local = self.slots[slot].local(self.now);
+        let Some(replica) = &mut self.slots[slot].replica else { return };
+        let due = replica.keeper.due(local, doubt);
+        if !due.is_empty() {
+            self.ask(slot, To::Keeper, Ask::Renew(due));
         }
+    }
+
+    /// Conversations whose lease became sure, or is not any more, are told.
+    fn look_at_leases(&mut self, slot: usize) -> Outcome {
+        let users: Vec<usize> = match &self.slots[slot].replica {
+            Some(replica) => replica.conversations.keys().copied().collect(),
+            None => return Ok(()),
+        };
+        for user in users {
+            self.look_at_lease(slot, user)?;
+        }
+        Ok(())
     }
 
     /// Reads what hints may not have told of: lanes, and whoever waits where hints do not arrive.
@@ -214,7 +238,7 @@ impl World {
     /// The store refused what a conversation asked: its partition is not ours, or it is and was claimed anew.
     pub(super) fn doubt(&mut self, slot: usize, user: usize) {
         self.forget(slot, user);
-        self.renew(slot);
+        self.renew(slot, true);
     }
 
     /// Does what the keeper decides.
@@ -222,24 +246,28 @@ impl World {
         let local = self.slots[slot].local(self.now);
         let Some(replica) = &mut self.slots[slot].replica else { return Ok(()) };
         let conversations = &replica.conversations;
-        let steps = replica.keeper.steps(local, |partition| {
+        let wants = replica.keeper.wants(local, |partition| {
             conversations.values().all(|conversation| conversation.partition != partition)
         });
         let incarnation = replica.incarnation;
         let leaving = replica.leaving;
         let mut claims = Vec::new();
-        for step in steps {
-            match step {
-                Step::Claim(partition, claiming) => claims.push((partition, claiming)),
-                Step::Drain(partition) => {
+        for want in wants {
+            match want {
+                Want::Claim(partition, claiming) => claims.push((partition, claiming)),
+                Want::Drain(partition) => {
                     self.note(|| format!("{slot} drains {partition}"));
                     for user in self.in_memory(slot, partition) {
                         self.deliver(slot, user, Input::Drain)?;
                     }
                 }
-                Step::Release(partition, fence) => {
+                Want::Stop(partition) => {
+                    for user in self.in_memory(slot, partition) {
+                        self.stop(slot, user)?;
+                    }
+                }
+                Want::Release(partition, fence) => {
                     self.note(|| format!("{slot} releases {partition}"));
-                    self.drop_conversations(slot, partition, None);
                     self.ask(slot, To::Keeper, Ask::Release(partition, fence));
                 }
             }
