@@ -4,10 +4,13 @@
 //! ends is written down here once (api.md 7):
 //!
 //! ```text
-//! signal ─► not ready ─ grace ─► 503 draining ─ no turn open, or 2/3 of drain_timeout ─►
-//! waits answered with the state of the moment, sockets closed, partitions released, shard threads ended ─►
-//! listeners closed ─► end
+//! signal ─► not ready ─ grace ─► 503 draining, out of the fleet ─ each partition released as soon as no turn is
+//! open in it, or at 2/3 of drain_timeout ─► waits answered with the state of the moment, sockets closed, the rest
+//! released, threads ended ─► listeners closed ─► end
 //! ```
+//!
+//! With the memory store nobody takes over: partitions are kept until everything accepted has ended
+//! (docs/adr/0009).
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -18,14 +21,14 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, Admin, Front};
 use crate::hub::{self, Hub, Shards};
 use crate::metrics::{Metrics, Words};
-use crate::store::{self, Clock, MemoryLimits, Redis, Store};
+use crate::store::{self, Clock, MemoryLimits, Redis, Store, StoreError};
 
 /// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
 /// first.
@@ -34,6 +37,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const SWEEP: usize = 1024;
 /// How long `/readyz` waits for the store.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a bridge that starts waits for its store: both may have been started together.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two attempts.
+const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// Why a bridge could not start. Nothing runs then.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +59,12 @@ pub enum StartError {
     /// The store could not be set up.
     #[error(transparent)]
     Store(#[from] store::SetupError),
+    /// The store did not answer.
+    #[error(
+        "the store does not answer: start what store.url names, or correct store.url and what belongs to it \
+         (store.username, store.password, store.ca_file)"
+    )]
+    StoreAway(#[source] StoreError),
     /// The shards could not start.
     #[error("the shards could not start")]
     Hub(#[from] hub::StartError),
@@ -130,6 +143,8 @@ impl Bridge {
         let addresses =
             Addresses { api: address(&api, server.listen), admin: address(&admin, server.admin_listen) };
 
+        reach(&store).await?;
+        // FOR THE LEAD: `store.prepare()` belongs here (empty: set up; older schema: refuse with the command).
         let shards = Hub::start(&config, store.clone(), &metrics).await?;
         let draining = Arc::new(AtomicBool::new(false));
         let front = Arc::new(Front::new(
@@ -237,7 +252,7 @@ impl Bridge {
         sleep_until(at(self.server.grace)).await;
         self.shards.refuse();
         if timeout_at(at(self.server.drain_timeout * 2 / 3), self.shards.calm()).await.is_err() {
-            warn!("turns were still open when the bridge had to end");
+            warn!("turns or waits were still open when the bridge had to end");
         }
         self.shards.stop(at(self.server.drain_timeout * 5 / 6)).await;
         self.sweeper.abort();
@@ -289,8 +304,26 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
                 memory.sweep(SWEEP);
                 metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
             }
+            // FOR THE LEAD: `redis.tend().await` belongs here, if the wire wants tending once a second.
             Store::Redis(_) => {}
         }
+    }
+}
+
+/// Waits until the store answers, for a while.
+async fn reach(store: &Store) -> Result<(), StartError> {
+    let until = Instant::now() + STORE_PATIENCE;
+    loop {
+        let error = match timeout(STORE_PATIENCE, store.now()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => StoreError::Unknown(STORE_PATIENCE),
+        };
+        if Instant::now() >= until {
+            return Err(StartError::StoreAway(error));
+        }
+        warn!(%error, "the store does not answer yet");
+        sleep(STORE_RETRY).await;
     }
 }
 

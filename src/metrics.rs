@@ -8,6 +8,7 @@
 //! What it does not know: who serves the text, and what the words of frames and routes mean; they are handed
 //! in as [`Words`], for this module is a leaf.
 
+mod fleet;
 mod label;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use prometheus::{
 use crate::domain::{BotName, EndedBy, ProblemKind};
 use label::{CLOSES, NO_CODE, OTHER, close_word};
 
+pub use fleet::FleetMetrics;
 pub use label::{Connect, Part, Phase, SocketState};
 
 /// Seconds, from a hit in memory to the longest wait.
@@ -65,6 +67,8 @@ pub struct Metrics {
     pub open_messages: IntGauge,
     /// Panics that were caught; each is a bug.
     pub panics: IntCounter,
+    /// This replica's place in the fleet.
+    pub fleet: FleetMetrics,
 }
 
 impl Metrics {
@@ -155,6 +159,7 @@ impl Metrics {
             conversations: declare.gauge("conversations", "Conversations held in memory.")?,
             open_messages: declare.gauge("open_messages", "Accepted messages that have not ended.")?,
             panics: declare.counter("panics_total", "Panics that were caught; each is a bug.")?,
+            fleet: FleetMetrics::declare(&declare)?,
             registry: declare.0,
         })
     }

@@ -4,8 +4,11 @@ use std::sync::atomic::AtomicBool;
 
 use url::Url;
 
+use tokio::time::{Instant, sleep};
+
 use super::*;
-use crate::config::Bot;
+use crate::config::{Bot, Config};
+use crate::metrics::Metrics;
 use crate::domain::{
     BotName, Content, NewMessage, Outcome, Problem, ProblemKind, Resend, SessionRequest, Timestamp,
     TurnRules, UserId,
@@ -25,6 +28,8 @@ pub(super) fn perhaps_panic(bot: &Bot) {
 
 /// No test waits longer for anything.
 const GUARD: Duration = Duration::from_secs(20);
+/// Between two looks at what nothing tells of.
+const MOMENT: Duration = Duration::from_millis(5);
 
 struct Bench {
     shards: Shards,
@@ -39,32 +44,14 @@ impl Bench {
         let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
         config.server.threads = 1;
         change(&mut config);
-        let words = Words { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
-        let metrics = Arc::new(Metrics::new(words).unwrap());
-        let store = Store::memory(MemoryLimits::new(1 << 24, Duration::from_mins(1)));
-        let shards = Hub::start(&config, store, &metrics).await.unwrap();
+        let metrics = metrics();
+        let shards = Hub::start(&config, store(), &metrics).await.unwrap();
         Self { shards, metrics, sandbox, posted: 0 }
     }
 
     fn accept(&mut self, user: &str, text: &str) -> Accept {
         self.posted += 1;
-        let conversation = ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() };
-        Accept {
-            id: MessageId::new(Timestamp::from_millis(1_763_845_000_000), self.posted),
-            message: NewMessage {
-                conversation,
-                content: Content::new(text).unwrap(),
-                session: SessionRequest::Continue,
-                rules: TurnRules::new(Some(1), None, Some(5000)).unwrap(),
-                resend: Resend::Never,
-                callback: None,
-                trace: crate::domain::TraceId::default(),
-            },
-            idempotency: None,
-            max_open: 8,
-            by: self.shards.hub().incarnation(),
-            watched: true,
-        }
+        accept(self.shards.hub(), self.posted, user, text)
     }
 
     /// Says something and waits for the end.
@@ -91,6 +78,35 @@ impl Bench {
         let left: Vec<_> = text.lines().filter(|line| is_socket(line)).collect();
         assert!(left.is_empty(), "sockets are counted that are gone: {left:?}");
         self.sandbox.stop().await;
+    }
+}
+
+fn metrics() -> Arc<Metrics> {
+    let words = Words { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
+    Arc::new(Metrics::new(words).unwrap())
+}
+
+fn store() -> Store {
+    Store::memory(MemoryLimits::new(1 << 24, Duration::from_mins(1)))
+}
+
+fn accept(hub: &Hub, number: u128, user: &str, text: &str) -> Accept {
+    let conversation = ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() };
+    Accept {
+        id: MessageId::new(Timestamp::from_millis(1_763_845_000_000), number),
+        message: NewMessage {
+            conversation,
+            content: Content::new(text).unwrap(),
+            session: SessionRequest::Continue,
+            rules: TurnRules::new(Some(1), None, Some(5000)).unwrap(),
+            resend: Resend::Never,
+            callback: None,
+            trace: crate::domain::TraceId::default(),
+        },
+        idempotency: None,
+        max_open: 8,
+        by: hub.incarnation(),
+        watched: true,
     }
 }
 
@@ -184,3 +200,5 @@ async fn stopping_lets_waiters_go_at_once_and_frees_the_partitions() {
     );
     bench.sandbox.stop().await;
 }
+
+mod fleet;

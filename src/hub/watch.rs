@@ -1,18 +1,17 @@
 //! Who waits for what.
 //!
-//! A shard keeps the waiters of the conversations dealt to it. A waiter is told the Message when its end is
-//! stored; it is let go, and reads for itself, when the shard stops. Being told is a hint: waiters that have
-//! waited for a second are read once more from the store, in case the end came before they did.
+//! A shard keeps the waiters of the conversations dealt to it, whoever owns their partitions. A waiter is told
+//! the Message when its end is stored here, or when the owner hints at it; it is let go, and reads for itself,
+//! when the shard stops. Being told is a hint: where one may have been missed, all waiters are read again.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use tokio::sync::oneshot;
 
-use crate::domain::{ConversationId, Message, MessageId};
+use crate::domain::{ConversationId, Message, MessageId, Partition};
 
-/// Where a message's end is told to a request that waits.
-pub(crate) type Waiter = oneshot::Sender<Message>;
+/// Where a message's end is told to a request that waits; none where the store lost the message.
+pub(crate) type Waiter = oneshot::Sender<Option<Message>>;
 
 /// The waiters of one shard.
 #[derive(Debug, Default)]
@@ -22,24 +21,29 @@ pub(crate) struct Watch(HashMap<MessageId, Waiting>);
 struct Waiting {
     conversation: ConversationId,
     waiters: Vec<Waiter>,
-    /// Sweeps it has lived through.
-    age: u32,
+    /// Whether the message is known to be in the store. Before, that it is not there means nothing.
+    stored: bool,
 }
 
 impl Watch {
-    /// Someone waits.
-    pub(crate) fn add(&mut self, conversation: &ConversationId, id: MessageId, waiter: Waiter) {
-        match self.0.entry(id) {
-            Entry::Occupied(mut entry) => {
-                let waiting = entry.get_mut();
-                waiting.waiters.push(waiter);
-                waiting.age = 0;
-            }
-            Entry::Vacant(entry) => {
-                let waiters = vec![waiter];
-                entry.insert(Waiting { conversation: conversation.clone(), waiters, age: 0 });
-            }
+    /// Someone waits, perhaps for a message that is about to be stored.
+    pub(crate) fn add(
+        &mut self,
+        conversation: &ConversationId,
+        id: MessageId,
+        waiter: Option<Waiter>,
+        stored: bool,
+    ) {
+        if waiter.is_none() && !self.0.contains_key(&id) {
+            return;
         }
+        let waiting = self.0.entry(id).or_insert_with(|| Waiting {
+            conversation: conversation.clone(),
+            waiters: Vec::with_capacity(1),
+            stored,
+        });
+        waiting.stored |= stored;
+        waiting.waiters.extend(waiter);
     }
 
     /// The message ended.
@@ -49,33 +53,46 @@ impl Watch {
         let last = waiters.pop();
         for waiter in waiters {
             // A waiter that has gone needs no answer.
-            waiter.send(message.clone()).ok();
+            waiter.send(Some(message.clone())).ok();
         }
         if let Some(last) = last {
-            last.send(message).ok();
+            last.send(Some(message)).ok();
         }
     }
 
-    /// There is no such message: those who wait read that for themselves.
-    pub(crate) fn forget(&mut self, id: MessageId) {
-        self.0.remove(&id);
+    /// The store lost the message. Says whether anybody waited for it.
+    pub(crate) fn lose(&mut self, id: MessageId) -> bool {
+        let Some(waiting) = self.0.remove(&id) else { return false };
+        let told = waiting.waiters.into_iter().filter_map(|waiter| waiter.send(None).ok());
+        told.count() > 0
     }
 
-    /// Forgets those who gave up, and names the messages to be read once more.
-    pub(crate) fn sweep(&mut self) -> Vec<(ConversationId, MessageId)> {
-        let mut due = Vec::new();
-        self.0.retain(|id, waiting| {
+    /// Whether a read that does not find the message means that the store lost it.
+    pub(crate) fn is_stored(&self, id: MessageId) -> bool {
+        self.0.get(&id).is_some_and(|waiting| waiting.stored)
+    }
+
+    /// Forgets those who gave up.
+    pub(crate) fn sweep(&mut self) {
+        self.0.retain(|_, waiting| {
             waiting.waiters.retain(|waiter| !waiter.is_closed());
-            waiting.age = waiting.age.saturating_add(1);
-            if waiting.age == 2 && !waiting.waiters.is_empty() {
-                due.push((waiting.conversation.clone(), *id));
-            }
             !waiting.waiters.is_empty()
         });
         if self.0.capacity() > 1024 && self.0.len() * 8 < self.0.capacity() {
             self.0.shrink_to_fit();
         }
-        due
+    }
+
+    /// What is waited for, in one partition or in all.
+    pub(crate) fn stored(&self, partition: Option<Partition>) -> Vec<(ConversationId, MessageId)> {
+        self.0
+            .iter()
+            .filter(|(_, waiting)| waiting.stored)
+            .filter(|(_, waiting)| {
+                partition.is_none_or(|partition| Partition::of(&waiting.conversation) == partition)
+            })
+            .map(|(id, waiting)| (waiting.conversation.clone(), *id))
+            .collect()
     }
 
     /// Lets all of them go: they read the state of the moment for themselves.

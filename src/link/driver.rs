@@ -174,6 +174,7 @@ impl<H: Host> Driver<H> {
             self.metrics.socket(self.state.metric(), state.metric());
             self.state = state;
         }
+        self.mailbox.set_open(self.machine.open_messages());
         let idle = self.machine.open_messages() == 0;
         if idle != self.mailbox.idle_since().is_some() {
             self.host.idle(&self.mailbox, idle.then_some(now));

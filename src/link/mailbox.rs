@@ -33,6 +33,7 @@ pub struct Mailbox {
     stop: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     idle_since: Cell<Option<Timestamp>>,
+    open: Cell<u32>,
 }
 
 impl Mailbox {
@@ -72,6 +73,9 @@ impl Mailbox {
         if self.woken.take() {
             return Poll::Ready(Mail::Woken);
         }
+        if self.look.take() {
+            return Poll::Ready(Mail::Look);
+        }
         self.reader.replace(Some(cx.waker().clone()));
         Poll::Pending
     }
@@ -106,5 +110,15 @@ impl Mailbox {
     /// Notes since when the conversation has nothing open.
     pub fn set_idle_since(&self, since: Option<Timestamp>) {
         self.idle_since.set(since);
+    }
+
+    /// How many messages have not ended.
+    pub fn open(&self) -> u32 {
+        self.open.get()
+    }
+
+    /// Notes how many messages have not ended.
+    pub fn set_open(&self, open: usize) {
+        self.open.set(u32::try_from(open).unwrap_or(u32::MAX));
     }
 }

@@ -1,0 +1,70 @@
+//! What a shard is to its conversations.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shard;
+use crate::config::Bot;
+use crate::domain::{Message, MessageId, Partition, Timestamp};
+use crate::hub::budget;
+use crate::link::{Connector, Host, Mailbox, StoreClock};
+use crate::metrics::{BotMetrics, StoreMetrics};
+use crate::store::Store;
+
+impl Host for Shard {
+    fn store(&self) -> &Store {
+        &self.setup.store
+    }
+
+    fn clock(&self) -> &StoreClock {
+        &self.clock
+    }
+
+    fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    async fn connect_permit(&self, bot: &Bot) {
+        #[cfg(test)]
+        crate::hub::tests::perhaps_panic(bot);
+        budget::permit(&self.setup.store, &self.clock, bot).await;
+    }
+
+    fn may_act(&self, partition: Partition) -> bool {
+        // By the fence that the shard works under, not by the lease alone: while conversations of an earlier
+        // fence are still leaving, the replica may have claimed the partition again.
+        let fence = self.part(partition).and_then(|part| part.fence.get());
+        fence.is_some_and(|fence| self.setup.leases.is_sure(partition, fence))
+    }
+
+    fn forget(&self, id: MessageId) {
+        self.watch.borrow_mut().lose(id);
+        self.setup.metrics.fleet.messages_lost.inc();
+    }
+
+    fn tell(&self, message: Message) {
+        self.watch.borrow_mut().tell(message);
+    }
+
+    fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>) {
+        match (mailbox.idle_since(), since) {
+            (None, Some(_)) => {
+                self.setup.busy.fetch_sub(1, Ordering::Relaxed);
+                self.calm.notify_waiters();
+            }
+            (Some(_), None) => {
+                self.setup.busy.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        mailbox.set_idle_since(since);
+    }
+
+    fn bot_metrics(&self, bot: &Bot) -> Option<Arc<BotMetrics>> {
+        self.setup.bot_metrics.get(&bot.name).map(Arc::clone)
+    }
+
+    fn write_metrics(&self) -> &StoreMetrics {
+        &self.setup.write_metrics
+    }
+}

@@ -1,0 +1,151 @@
+//! How a shard comes to own a partition, and how it lets go.
+//!
+//! ```text
+//!            own                    drain                       calm
+//!   out ───────────► working ───────────────► draining ──────────────────► out, the keeper releases
+//!    ▲                  │ lost                   │ lost
+//!    └── all left ── clearing ◄──────────────────┘
+//! ```
+//!
+//! The leases say how it should be, and the shard compares: a state that was skipped over is no harm. While
+//! conversations of an earlier fence are still leaving, [`Shard::may_act`] is false for all of the partition.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::hold::hold;
+use super::part::Part;
+use super::{STOP, Shard, spawn};
+use crate::domain::Timestamp;
+use crate::hub::lease::Phase;
+use crate::link::{Backoff, Mail};
+use crate::store::Fence;
+
+/// How long open turns may hold up a partition that another replica should own.
+const MOVE: Duration = Duration::from_secs(5);
+/// How long the last writes before a release may take together.
+const HOLD: Duration = Duration::from_secs(1);
+
+impl Shard {
+    /// Compares what is with what should be.
+    pub(super) fn look(self: &Rc<Self>) {
+        if self.stopping.get() {
+            return;
+        }
+        for part in &self.parts {
+            self.look_at(part);
+        }
+        self.read_missed();
+    }
+
+    fn look_at(self: &Rc<Self>, part: &Rc<Part>) {
+        let leases = &self.setup.leases;
+        let should = leases.state(part.partition);
+        match (part.fence.get(), should) {
+            (Some(fence), should) if should.is_none_or(|(should, _)| should != fence) => self.lose(part),
+            (Some(fence), Some((_, phase))) if phase != Phase::Owned && !part.draining.get() => {
+                part.draining.set(true);
+                let (shard, part) = (Rc::clone(self), Rc::clone(part));
+                spawn(async move { shard.drain(&part, fence, phase).await });
+            }
+            (None, Some((fence, Phase::Owned))) if !part.clearing.get() => self.own(part, fence),
+            (None, Some((fence, _))) if !part.clearing.get() && !leases.is_calm(part.partition, fence) => {
+                leases.calm(part.partition, fence);
+            }
+            _ => {}
+        }
+        let sure = part.fence.get().is_some_and(|fence| leases.is_sure(part.partition, fence));
+        if sure != part.sure.replace(sure) {
+            part.tell(|| Mail::Look);
+        }
+    }
+
+    /// The partition is ours: goes on with what is open in it, and keeps links to bots that may still be speaking.
+    fn own(self: &Rc<Self>, part: &Rc<Part>, fence: Fence) {
+        part.fence.set(Some(fence));
+        let (shard, part) = (Rc::clone(self), Rc::clone(part));
+        spawn(async move {
+            let mut backoff = Backoff::default();
+            while part.fence.get() == Some(fence) {
+                match shard.setup.store.ready(part.partition, fence, true).await {
+                    Ok(ready) => {
+                        shard.start_all(&part, fence, ready).await;
+                        break;
+                    }
+                    Err(error) if error.is_passing() => {
+                        debug!(partition = %part.partition, %error, "the open messages could not be read");
+                        sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
+                    }
+                    Err(_) => {
+                        shard.setup.leases.doubt(part.partition, fence);
+                        break;
+                    }
+                }
+            }
+            shard.read_partition(part.partition).await;
+        });
+    }
+
+    /// The partition is no longer ours: everything of it goes, without a word. Who waits goes on waiting.
+    fn lose(self: &Rc<Self>, part: &Rc<Part>) {
+        part.fence.set(None);
+        part.draining.set(false);
+        part.clearing.set(!part.is_empty());
+        let (shard, part) = (Rc::clone(self), Rc::clone(part));
+        spawn(async move {
+            if part.clearing.get() {
+                part.stop(STOP).await;
+                part.clearing.set(false);
+                shard.setup.leases.wake(part.partition);
+            }
+            shard.read_partition(part.partition).await;
+        });
+    }
+
+    /// Finishes what is open in the partition, within limits, and says then that it can be released.
+    async fn drain(&self, part: &Part, fence: Fence, phase: Phase) {
+        let since = self.clock.now();
+        let leases = &self.setup.leases;
+        part.tell(|| Mail::Drain);
+        if phase == Phase::Leaving {
+            part.emptied().await;
+        } else if timeout(MOVE, part.emptied()).await.is_err()
+            && leases.state(part.partition) == Some((fence, Phase::Leaving))
+        {
+            // Meanwhile the whole replica goes, which gives turns more time.
+            part.emptied().await;
+        }
+        if part.fence.get() != Some(fence) {
+            return;
+        }
+        let cut = part.stop(STOP).await;
+        if cut > 0 {
+            warn!(partition = %part.partition, cut, "conversations did not stop in time; their sockets are cut");
+        }
+        if timeout(HOLD, self.hold_heads(part, fence, since)).await.is_err() {
+            debug!(partition = %part.partition, "heads go over with the time they have used up");
+        }
+        if part.fence.get() == Some(fence) && !self.stopping.get() {
+            part.fence.set(None);
+            part.draining.set(false);
+            leases.calm(part.partition, fence);
+            self.read_partition(part.partition).await;
+        }
+    }
+
+    /// The time of a drain does not count towards the deadline of a queued head.
+    async fn hold_heads(&self, part: &Part, fence: Fence, since: Timestamp) {
+        let Ok(ready) = self.setup.store.ready(part.partition, fence, false).await else { return };
+        stream::iter(ready)
+            .for_each_concurrent(16, async |conversation| {
+                if let Err(error) = hold(&self.setup.store, fence, &conversation, since).await {
+                    debug!(partition = %part.partition, %error, "a head's time could not be stopped");
+                }
+            })
+            .await;
+    }
+}

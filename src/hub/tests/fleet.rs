@@ -1,0 +1,298 @@
+//! Several hubs over one memory store and one simulated platform: a fleet in one process.
+
+use super::*;
+use crate::store::{Claiming, Memory};
+
+/// Leases short enough for tests to wait for their end.
+const LEASE: Duration = Duration::from_millis(600);
+
+struct Replica {
+    shards: Shards,
+    metrics: Arc<Metrics>,
+}
+
+impl Replica {
+    fn hub(&self) -> &Hub {
+        self.shards.hub()
+    }
+
+    fn partitions(&self) -> i64 {
+        self.hub().leases.held().count().try_into().unwrap()
+    }
+}
+
+struct Fleet {
+    store: Store,
+    sandbox: Sandbox,
+    config: Config,
+    replicas: Vec<Option<Replica>>,
+    posted: u128,
+}
+
+impl Fleet {
+    /// `deaf`: nobody listens to hints.
+    async fn start(count: usize, deaf: bool) -> Self {
+        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
+        config.server.threads = 3;
+        config.cluster.lease_ttl = LEASE;
+        quick(&mut config, |bot| bot.connects_per_minute = 0);
+        let mut fleet = Self { store: store(), sandbox, config, replicas: Vec::new(), posted: 0 };
+        for _ in 0..count {
+            fleet.join(deaf).await;
+        }
+        fleet.until("every partition has an owner", Fleet::is_dealt).await;
+        fleet
+    }
+
+    async fn join(&mut self, deaf: bool) {
+        let mut config = self.config.clone();
+        config.cluster.replica_id = format!("replica-{}", self.replicas.len());
+        let metrics = metrics();
+        let shards = Hub::start_with(&config, self.store.clone(), &metrics, !deaf).await.unwrap();
+        self.replicas.push(Some(Replica { shards, metrics }));
+    }
+
+    fn live(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().flatten()
+    }
+
+    fn replica(&self, index: usize) -> &Replica {
+        self.replicas[index].as_ref().unwrap()
+    }
+
+    /// Whether every replica works for what is dealt to it, and for nothing else.
+    fn is_dealt(&self) -> bool {
+        let count = i64::try_from(self.live().count()).unwrap();
+        self.live().all(|replica| replica.metrics.fleet.replicas.get() == count)
+            && Partition::all().all(|partition| {
+                self.live().filter(|replica| replica.hub().leases.works(partition)).count() == 1
+            })
+            && self.live().map(Replica::partitions).sum::<i64>() == 256
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let held = async {
+            while !holds(self) {
+                sleep(MOMENT).await;
+            }
+        };
+        timeout(GUARD, held).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    fn accept(&mut self, at: usize, user: &str, text: &str) -> Accept {
+        self.posted += 1;
+        accept(self.replica(at).hub(), self.posted, user, text)
+    }
+
+    async fn say(&mut self, at: usize, user: &str, text: &str) -> Outcome {
+        let accept = self.accept(at, user, text);
+        let posted = self.replica(at).hub().post(accept, Some(GUARD)).await.unwrap();
+        posted.message.progress.outcome.expect("an end within the wait")
+    }
+
+    /// Which replica owns a user's partition.
+    fn owner(&self, user: &str) -> usize {
+        let partition = Partition::of(&conversation(user));
+        self.replicas
+            .iter()
+            .position(|replica| {
+                replica.as_ref().is_some_and(|replica| replica.hub().leases.works(partition))
+            })
+            .unwrap()
+    }
+
+    /// A user whose partition the replica owns, or does not own.
+    fn user(&self, at: usize, owned: bool) -> String {
+        let users = (0..).map(|n| format!("user-{n}"));
+        users.into_iter().find(|user| (self.owner(user) == at) == owned).unwrap()
+    }
+
+    fn memory(&self) -> &Memory {
+        let Store::Memory(memory) = &self.store else { panic!("a memory store") };
+        memory
+    }
+
+    async fn stop(mut self) {
+        for replica in std::mem::take(&mut self.replicas).into_iter().flatten() {
+            replica.shards.stop(Instant::now() + GUARD).await;
+            assert_eq!(replica.metrics.panics.get(), 0);
+        }
+        assert_eq!(self.memory().stats().open, 0, "messages are left open");
+        for partition in Partition::all() {
+            let claim = self.memory().claim(partition, Incarnation(7), LEASE, Claiming::Free);
+            assert!(claim.fence().is_some(), "{partition} was not released: {claim:?}");
+        }
+        self.sandbox.stop().await;
+    }
+}
+
+fn conversation(user: &str) -> ConversationId {
+    ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() }
+}
+
+#[tokio::test]
+async fn any_replica_answers_for_any_user() {
+    let mut fleet = Fleet::start(3, false).await;
+    for user in 0..6 {
+        for at in 0..3 {
+            let outcome = fleet.say(at, &format!("user-{user}"), "/echo quack").await;
+            assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+        }
+    }
+    let conversations: i64 = fleet.live().map(|replica| replica.metrics.conversations.get()).sum();
+    assert_eq!(conversations, 6, "each user lives on one replica");
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_elsewhere_is_told_and_nobody_polls() {
+    let mut fleet = Fleet::start(2, false).await;
+    let user = fleet.user(0, false);
+    for _ in 0..3 {
+        assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    }
+    // The long poll of a GET as well.
+    let accept = fleet.accept(1, &user, "/echo quack");
+    let (id, conversation) = (accept.id, accept.message.conversation.clone());
+    fleet.replica(1).hub().post(accept, None).await.unwrap();
+    let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
+    assert!(message.progress.has_ended());
+    for replica in fleet.live() {
+        assert_eq!(replica.metrics.fleet.waits_read_again.get(), 0);
+    }
+    let text = fleet.replica(0).metrics.text().unwrap();
+    assert!(text.contains("rtm_bridge_hints_total{kind=\"ended\"}"), "{text}");
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_fleet_that_hears_no_hint_answers_all_the_same() {
+    let mut fleet = Fleet::start(2, true).await;
+    let user = fleet.user(0, false);
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(fleet.replica(0).metrics.fleet.waits_read_again.get() > 0, "it must have read");
+    let accept = fleet.accept(1, &user, "/echo quack");
+    let (id, conversation) = (accept.id, accept.message.conversation.clone());
+    fleet.replica(1).hub().post(accept, None).await.unwrap();
+    let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
+    assert!(message.progress.has_ended());
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_dead_owner_is_replaced_when_its_leases_have_run_out() {
+    let mut fleet = Fleet::start(2, false).await;
+    let user = fleet.user(1, true);
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    let had = fleet.replica(1).partitions();
+    let dead = fleet.replicas[1].take().unwrap();
+    dead.shards.kill(Instant::now() + GUARD).await;
+    // Nobody owns it now; who takes over answers.
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    fleet.until("everything has an owner again", Fleet::is_dealt).await;
+    assert_eq!(i64::try_from(fleet.replica(0).metrics.fleet.taken_over.get()).unwrap(), had);
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_joins_gets_its_share_and_no_more_moves() {
+    let mut fleet = Fleet::start(2, false).await;
+    assert!(matches!(fleet.say(0, "alice", "/echo quack").await, Outcome::Answered(_)));
+    let released = |fleet: &Fleet| -> u64 {
+        fleet.live().map(|replica| replica.metrics.fleet.released.get()).sum()
+    };
+    let before = released(&fleet);
+    fleet.join(false).await;
+    fleet.until("the new replica has its share", Fleet::is_dealt).await;
+    let share = fleet.replica(2).partitions();
+    assert!((40..140).contains(&share), "{share}");
+    assert_eq!(released(&fleet) - before, u64::try_from(share).unwrap());
+    for at in 0..3 {
+        assert!(matches!(fleet.say(at, "alice", "/echo quack").await, Outcome::Answered(_)));
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
+    let mut fleet = Fleet::start(2, false).await;
+    let going = fleet.replicas[0].take().unwrap();
+    let hubs = [going.hub().clone(), fleet.replica(1).hub().clone()];
+    let mut number = 0;
+    let posts: Vec<_> = (0..60)
+        .map(|user| {
+            number += 1;
+            let hub = hubs[user % 2].clone();
+            let accept = accept(&hub, number, &format!("user-{}", user / 2), "/echo quack");
+            async move { hub.post(accept, Some(GUARD)).await }
+        })
+        .collect();
+    let stopping = async {
+        going.shards.refuse();
+        timeout(GUARD, going.shards.calm()).await.expect("everything is handed over, every waiter told");
+        assert_eq!(going.partitions(), 0);
+        going.shards.stop(Instant::now() + GUARD).await;
+    };
+    // The posts first: all are accepted before the refusal.
+    let (posted, ()) = tokio::join!(futures_util::future::join_all(posts), stopping);
+    let mut accepted = 0;
+    for posted in posted {
+        match posted {
+            Ok(posted) => {
+                accepted += 1;
+                let outcome = posted.message.progress.outcome;
+                assert!(matches!(outcome, Some(Outcome::Answered(_))), "{outcome:?}");
+            }
+            Err(HubError::Draining) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(accepted >= 30, "{accepted}");
+    fleet.until("the other has everything", Fleet::is_dealt).await;
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn an_owner_that_stands_still_may_not_act_and_lets_go_when_it_wakes() {
+    let mut fleet = Fleet::start(2, false).await;
+    let user = fleet.user(1, true);
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    let sleeper = &fleet.replica(1).hub().leases;
+    let partition = Partition::of(&conversation(&user));
+    sleeper.freeze(true);
+    fleet.until("it is not sure any more", |_| !sleeper.works(partition)).await;
+    fleet.until("the other one took over", |fleet| fleet.replica(0).hub().leases.works(partition)).await;
+    let sleeper = Arc::clone(&fleet.replica(1).hub().leases);
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    // Another replica's messages are accepted by it meanwhile, and answered by the owner.
+    assert!(matches!(fleet.say(1, &user, "/echo quack").await, Outcome::Answered(_)));
+    sleeper.freeze(false);
+    fleet.until("it has its own again", Fleet::is_dealt).await;
+    assert!(fleet.replica(1).metrics.fleet.leases_lost.get() > 0);
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
+    let mut fleet = Fleet::start(1, false).await;
+    let mut accept = fleet.accept(0, "alice", "/echo quack");
+    let bot = BotName::new("new").unwrap();
+    accept.message.conversation.bot = bot.clone();
+    let (id, conversation) = (accept.id, accept.message.conversation.clone());
+    fleet.replica(0).hub().post(accept, None).await.unwrap();
+    fleet.until("it is counted", |fleet| fleet.replica(0).metrics.fleet.heads_waiting_for_bot.get() == 1).await;
+    // A replica with the new configuration comes, the old one goes.
+    let known = Bot::clone(&fleet.config.bots[0]);
+    fleet.config.bots.push(Arc::new(Bot { name: bot, ..known }));
+    fleet.join(false).await;
+    let old = fleet.replicas[0].take().unwrap();
+    old.shards.refuse();
+    timeout(GUARD, old.shards.calm()).await.unwrap();
+    old.shards.stop(Instant::now() + GUARD).await;
+    assert_eq!(old.metrics.fleet.heads_waiting_for_bot.get(), 0);
+    let message = fleet.replica(1).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
+    assert!(matches!(message.progress.outcome, Some(Outcome::Answered(_))), "{message:?}");
+    fleet.stop().await;
+}
