@@ -17,9 +17,11 @@ pub(super) struct Ledger {
     lost: BTreeSet<MessageId>,
     /// The message of each key, and the store's life in which it was accepted.
     keys: BTreeMap<(Box<str>, u32), MessageId>,
-    /// What was done in the documented gaps: a pause between the look at the lease and the deed, a clock that
-    /// stood still, a store that was emptied under its owners.
+    /// What was done in the documented gaps: a pause between the look at the lease and the deed, or a clock that
+    /// stood still with its replica.
     pub(super) gaps: u32,
+    /// What was done beside a new owner, in the first lease after the store was emptied under the old one.
+    pub(super) emptied: u32,
     pub(super) sends: u32,
     pub(super) connects: u32,
     pub(super) outcomes: BTreeMap<&'static str, u32>,
@@ -73,6 +75,11 @@ impl World {
         let deceived = self.slots[slot].replica.as_ref().is_some_and(|replica| replica.deceived.is_some());
         if excuse == Excuse::Stopped || deceived {
             self.ledger.gaps += 1;
+            return Ok(());
+        }
+        // The new owner did not know that there was another: the store had forgotten.
+        if self.store.life > 0 && super::START + self.now < self.store.emptied_at + super::LEASE {
+            self.ledger.emptied += 1;
             return Ok(());
         }
         Err(format!("{slot} {what} for user {user}, but {} is {holder}'s", self.users[user].partition))

@@ -43,9 +43,9 @@ pub(super) enum State {
 }
 
 impl Post {
-    pub(super) fn draw(index: usize, rng: &mut Rng) -> Self {
+    pub(super) fn draw(index: usize, user: usize, rng: &mut Rng) -> Self {
         Self {
-            user: rng.usize(0..super::USERS),
+            user,
             key: rng.bool().then_some(index),
             waits: rng.u8(0..3) != 0,
             deadline: rng.u64(2000..12_000),

@@ -18,12 +18,12 @@ mod tend;
 mod user;
 mod world;
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 
 use rtm_bridge::domain::BotName;
 
-use temper::Temper;
+use temper::{Blow, Temper};
 use world::{Run, World};
 
 const SEEDS: u64 = 2000;
@@ -35,42 +35,126 @@ const LEASE: u64 = 10_000;
 /// The store's time as a run begins.
 const START: u64 = 1_763_845_000_000;
 
+/// What many runs came to.
+#[derive(Debug, Default)]
+struct Sum {
+    ends: BTreeMap<&'static str, u32>,
+    sends: u32,
+    connects: u32,
+    gaps: u32,
+    emptied: u32,
+    moves: usize,
+    happened: u64,
+}
+
 #[test]
 fn every_message_ends_once_whatever_befalls_the_fleet() {
-    let seeds = chosen_seed().map_or(0..SEEDS, |seed| seed..seed + 1);
-    let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
-    let (mut sends, mut connects, mut gaps, mut moves, mut happened) = (0, 0, 0, 0, 0);
-    for seed in seeds {
-        let run = run(seed, |_| ());
-        for (outcome, count) in run.ledger.outcomes {
-            *ends.entry(outcome).or_default() += count;
-        }
-        sends += run.ledger.sends;
-        connects += run.ledger.connects;
-        gaps += run.ledger.gaps;
-        moves += run.moves;
-        happened += run.happened;
-    }
-    println!("{ends:?}; {sends} sends, {connects} connects, {gaps} in gaps; {moves} moves; {happened} events");
+    let sum = runs(SEEDS, |_, _| (), |_, _| ());
+    println!("{sum:?}");
+    assert!(sum.gaps > 0 || chosen_seed().is_some(), "no replica was ever stopped at the wrong moment");
 }
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in 0..50 {
-        assert_eq!(run(seed, |_| ()).hash, run(seed, |_| ()).hash, "seed {seed}");
+        assert_eq!(run(seed, |_, _| ()).hash, run(seed, |_, _| ()).hash, "seed {seed}");
     }
 }
 
-fn run(seed: u64, change: fn(&mut Temper)) -> Run {
-    let attempt = catch_unwind(|| World::new(seed, change, false).run());
+#[test]
+fn an_outage_of_the_store_moves_nothing() {
+    let outage = |seed: u64, temper: &mut Temper| {
+        temper.only(3, vec![(15_000, Blow::Away { time: 500 + seed * 137 % 28_000, empty: false })]);
+    };
+    let sum = runs(100, outage, |seed, run| assert_eq!(run.moves, [], "seed {seed}"));
+    println!("{sum:?}");
+}
+
+#[test]
+fn who_joins_gets_its_share_and_nothing_else_moves() {
+    let join = |_, temper: &mut Temper| temper.only(3, vec![(15_000, Blow::Join { slot: 3 })]);
+    let sum = runs(100, join, |seed, run| {
+        let partitions: BTreeSet<_> = run.moves.iter().map(|(partition, ..)| *partition).collect();
+        assert!(run.moves.iter().all(|(_, _, to)| *to == 3), "seed {seed}: {:?}", run.moves);
+        assert_eq!(partitions.len(), run.moves.len(), "seed {seed}: {:?}", run.moves);
+        assert!(!run.moves.is_empty(), "seed {seed}");
+    });
+    println!("{sum:?}");
+}
+
+#[test]
+fn who_goes_leaves_its_share_and_nothing_else_moves() {
+    for blow in [Blow::Term { slot: 1, back: 600_000 }, Blow::Crash { slot: 1, back: 600_000 }] {
+        let leave = move |_, temper: &mut Temper| temper.only(3, vec![(15_000, blow)]);
+        let sum = runs(100, leave, |seed, run| {
+            let partitions: BTreeSet<_> = run.moves.iter().map(|(partition, ..)| *partition).collect();
+            assert!(run.moves.iter().all(|(_, from, _)| *from == 1), "seed {seed}: {:?}", run.moves);
+            assert_eq!(partitions.len(), run.moves.len(), "seed {seed}: {:?}", run.moves);
+            assert!(!run.moves.is_empty(), "seed {seed}");
+        });
+        println!("{sum:?}");
+    }
+}
+
+#[test]
+fn a_store_that_comes_back_empty_is_taken_up_again() {
+    let emptied = |seed: u64, temper: &mut Temper| {
+        let time = 100 + seed * 137 % 9000;
+        temper.blows.extend((1..4).map(|i| (i * 11_000, Blow::Away { time, empty: true })));
+        temper.burst = 90;
+    };
+    let sum = runs(300, emptied, |_, _| ());
+    println!("{sum:?}");
+    assert!(sum.ends.contains_key("lost"));
+}
+
+#[test]
+fn where_every_hint_is_lost_everything_is_answered_all_the_same() {
+    for deaf in [true, false] {
+        let quiet = move |_, temper: &mut Temper| {
+            temper.only(3, Vec::new());
+            (temper.deaf, temper.hint_lost) = (deaf, if deaf { 100 } else { 0 });
+        };
+        let sum = runs(100, quiet, |_, _| ());
+        println!("{sum:?}");
+    }
+}
+
+/// Runs many seeds, on all the threads there are; `check` looks at each.
+fn runs(
+    seeds: u64,
+    change: impl Fn(u64, &mut Temper) + Copy + Send + UnwindSafe + RefUnwindSafe,
+    check: impl Fn(u64, &Run) + Copy + Send,
+) -> Sum {
+    let seeds = chosen_seed().map_or(0..seeds, |seed| seed..seed + 1);
+    let mut sum = Sum::default();
+    for seed in seeds {
+        let run = run(seed, change);
+        check(seed, &run);
+        for (outcome, count) in run.ledger.outcomes {
+            *sum.ends.entry(outcome).or_default() += count;
+        }
+        sum.sends += run.ledger.sends;
+        sum.connects += run.ledger.connects;
+        sum.gaps += run.ledger.gaps;
+        sum.emptied += run.ledger.emptied;
+        sum.moves += run.moves.len();
+        sum.happened += run.happened;
+    }
+    sum
+}
+
+fn run(seed: u64, change: impl Fn(u64, &mut Temper) + Copy + UnwindSafe + RefUnwindSafe) -> Run {
+    let attempt = catch_unwind(|| World::new(seed, |temper| change(seed, temper), false).run());
     match attempt {
         Ok(Run { failure: None, .. }) => attempt.unwrap(),
         _ => explain(seed, change),
     }
 }
 
-fn explain(seed: u64, change: fn(&mut Temper)) -> ! {
-    let again = catch_unwind(AssertUnwindSafe(|| World::new(seed, change, true).run()));
+fn explain(seed: u64, change: impl Fn(u64, &mut Temper)) -> ! {
+    let again =
+        catch_unwind(AssertUnwindSafe(|| World::new(seed, |temper| change(seed, temper), true).run()));
     let Ok(Run { failure, trace, .. }) = again else { panic!("seed {seed} panics, see above") };
     let tail = trace.len().saturating_sub(TAIL).max(1);
     let trace = [&trace[..1], &trace[tail..]].concat().join("\n");

@@ -58,9 +58,9 @@ pub(super) struct Depot {
     /// While nothing gets through to it.
     pub(super) away: bool,
     holders: BTreeMap<Partition, Option<Fence>>,
-    /// Who held a partition last, and how often it went to another replica.
+    /// Who held a partition last, and each time it went to another: from whom to whom.
     lasts: BTreeMap<Partition, Incarnation>,
-    pub(super) moves: u32,
+    pub(super) moves: Vec<(Partition, Incarnation, Incarnation)>,
     /// Everything accepted, with the life of the store in which it was.
     pub(super) accepted: BTreeMap<MessageId, (Arc<AcceptedMessage>, u32)>,
     listeners: Vec<(Incarnation, mpsc::Receiver<Hint>)>,
@@ -80,7 +80,7 @@ impl Depot {
             away: false,
             holders: BTreeMap::new(),
             lasts: BTreeMap::new(),
-            moves: 0,
+            moves: Vec::new(),
             accepted: BTreeMap::new(),
             listeners: Vec::new(),
         }
@@ -167,7 +167,9 @@ impl Depot {
                     if let Some(fence) = claim.fence() {
                         self.holders.insert(*partition, Some(fence));
                         let last = self.lasts.insert(*partition, fence.incarnation);
-                        self.moves += u32::from(last.is_some_and(|last| last != fence.incarnation));
+                        if let Some(last) = last.filter(|&last| last != fence.incarnation) {
+                            self.moves.push((*partition, last, fence.incarnation));
+                        }
                     }
                 }
                 Answer::Claims(claims)

@@ -44,9 +44,14 @@ pub(super) struct Temper {
     pub(super) deaf: bool,
     /// Whether a caller who waits more than once asks another replica.
     pub(super) roaming: bool,
-    /// How many replicas begin.
+    /// How many replicas begin, and whether all at the same time.
+    pub(super) together: bool,
     pub(super) replicas: usize,
     pub(super) posts: u32,
+    /// Of a hundred posts so many come as a blow falls or soon after.
+    pub(super) burst: u32,
+    /// How many users write.
+    pub(super) users: usize,
     /// Connects a minute for the fleet; 0 is no limit.
     pub(super) connects: u32,
     pub(super) blows: Vec<(u64, Blow)>,
@@ -69,8 +74,11 @@ impl Temper {
             hint_lost: if deaf { 100 } else { percent(rng, 60) },
             deaf,
             roaming: rng.bool(),
+            together: false,
             replicas: rng.usize(1..SLOTS),
             posts: rng.u32(4..20),
+            burst: rng.choice([0, 50, 90]).unwrap_or(0),
+            users: rng.usize(1..=super::USERS),
             connects: if rng.u8(0..6) == 0 { 60 } else { 0 },
             blows: Vec::new(),
         };
@@ -79,6 +87,13 @@ impl Temper {
             temper.blows.push((rng.u64(500..UNREST), blow));
         }
         temper
+    }
+
+    /// Nothing goes wrong but these blows; all replicas begin at the same time.
+    pub(super) fn only(&mut self, replicas: usize, blows: Vec<(u64, Blow)>) {
+        self.calm_down();
+        (self.hint_lost, self.deaf, self.lag, self.connects) = (0, false, 3, 0);
+        (self.replicas, self.together, self.blows) = (replicas, true, blows);
     }
 
     /// Everything goes well, but for what may stay as it is.

@@ -89,6 +89,9 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     calm_since: Option<u64>,
     owned_since: Option<u64>,
+    /// What had moved before the first blow.
+    settled: usize,
+    struck: bool,
     hash: u64,
     pub(super) trace: Option<Vec<String>>,
 }
@@ -99,7 +102,8 @@ pub(super) struct Run {
     pub(super) failure: Option<String>,
     pub(super) trace: Vec<String>,
     pub(super) ledger: Ledger,
-    pub(super) moves: u32,
+    /// After the first blow: which partition went from whom to whom.
+    pub(super) moves: Vec<(Partition, usize, usize)>,
     pub(super) happened: u64,
 }
 
@@ -134,6 +138,8 @@ impl World {
             ledger: Ledger::default(),
             calm_since: None,
             owned_since: None,
+            settled: 0,
+            struck: false,
             hash: 0,
             trace: traced.then(Vec::new),
             bot: Arc::new(bot),
@@ -147,14 +153,19 @@ impl World {
     fn begin(&mut self) {
         for slot in 0..self.temper.replicas {
             let wait = self.rng.u64(0..3) * self.rng.u64(0..2000);
-            self.schedule(wait, Event::Start(slot));
+            self.schedule(if self.temper.together { 0 } else { wait }, Event::Start(slot));
         }
         for (at, blow) in self.temper.blows.clone() {
             self.schedule(at, Event::Blow(blow));
         }
         for _ in 0..self.temper.posts {
-            let post = Post::draw(self.posts.len(), &mut self.rng);
-            let at = self.rng.u64(0..UNREST);
+            let user = self.rng.usize(0..self.temper.users);
+            let post = Post::draw(self.posts.len(), user, &mut self.rng);
+            let blow = self.temper.blows.get(self.rng.usize(0..self.temper.blows.len().max(1))).map(|(at, _)| *at);
+            let at = match blow {
+                Some(blow) if self.lucky(self.temper.burst) => (blow + self.rng.u64(0..6000)).saturating_sub(2000),
+                _ => self.rng.u64(0..UNREST),
+            };
             self.schedule(at, Event::Post(self.posts.len()));
             self.posts.push(post);
         }
@@ -166,7 +177,10 @@ impl World {
         let mut trace = self.trace.unwrap_or_default();
         trace.insert(0, format!("{:?} {:?}", self.temper, self.bot));
         let (hash, ledger, happened) = (self.hash, self.ledger, self.happened);
-        Run { hash, failure, trace, ledger, moves: self.store.moves, happened }
+        let slot = |incarnation: Incarnation| usize::try_from(incarnation.0 & 0xff).unwrap_or_default();
+        let moves = self.store.moves.iter().skip(self.settled);
+        let moves = moves.map(|&(partition, from, to)| (partition, slot(from), slot(to))).collect();
+        Run { hash, failure, trace, ledger, moves, happened }
     }
 
     fn live(&mut self) -> Outcome {
@@ -234,6 +248,9 @@ impl World {
             return Ok(());
         }
         self.note(|| format!("{blow:?}"));
+        if !std::mem::replace(&mut self.struck, true) {
+            self.settled = self.store.moves.len();
+        }
         match blow {
             Blow::Crash { slot, back } => {
                 self.kill(slot);
