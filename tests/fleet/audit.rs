@@ -101,7 +101,11 @@ impl World {
         }
         let id = message.id;
         let Some(stored) = self.store.message(&message.new.conversation, id) else {
-            return if self.lost_by_the_store(id) { Ok(()) } else { Err(format!("{id} is sent and not stored")) };
+            return if self.lost_by_the_store(id) {
+                Ok(())
+            } else {
+                Err(format!("{id} is sent and not stored"))
+            };
         };
         if stored.progress.sent_at.is_none() {
             return Err(format!("{id} is sent before the store knows"));

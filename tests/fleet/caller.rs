@@ -67,7 +67,9 @@ impl World {
     fn answering(&mut self) -> Option<usize> {
         let up: Vec<usize> = (0..SLOTS)
             .filter(|&slot| self.slots[slot].paused.is_none())
-            .filter(|&slot| self.slots[slot].replica.as_ref().is_some_and(|replica| replica.leaving.is_none()))
+            .filter(|&slot| {
+                self.slots[slot].replica.as_ref().is_some_and(|replica| replica.leaving.is_none())
+            })
             .collect();
         self.rng.choice(up)
     }

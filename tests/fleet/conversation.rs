@@ -9,12 +9,12 @@ use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine};
 use rtm_bridge::rtm::ConnectMode;
 use rtm_bridge::store::{Permit, StoreError};
 
+use super::START;
 use super::audit::Excuse;
 use super::network::{Reply, To};
 use super::replica::Conversation;
 use super::store::{Answer, Ask};
 use super::world::{Deed, Event, Outcome, World, kind};
-use super::START;
 use crate::simulation::trace::{tell_effect, tell_input};
 
 /// How long a conversation's last writes may take.
@@ -86,7 +86,12 @@ impl World {
     }
 
     /// The conversation with this number, if it is still in memory.
-    pub(super) fn conversation(&mut self, slot: usize, user: usize, number: u64) -> Option<&mut Conversation> {
+    pub(super) fn conversation(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+    ) -> Option<&mut Conversation> {
         let conversation = self.slots[slot].replica.as_mut()?.conversations.get_mut(&user)?;
         (conversation.number == number).then_some(conversation)
     }

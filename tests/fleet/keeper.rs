@@ -59,6 +59,8 @@ pub(super) struct Keeper {
     contact: Contact,
     claiming: bool,
     leaving: bool,
+    /// There was nothing to decide, and nothing has changed since.
+    idle: bool,
 }
 
 impl Keeper {
@@ -77,16 +79,23 @@ impl Keeper {
             contact: Contact::default(),
             claiming: false,
             leaving: false,
+            idle: false,
         }
     }
 
     pub(super) fn on_fleet(&mut self, now: u64, fleet: Result<Fleet, StoreError>) {
         match fleet {
             Ok(fleet) => {
+                let since = self.contact.since();
                 self.contact.answered(Duration::from_millis(now), LEASE_TIME);
-                self.deal = deal(&fleet.live);
+                let deal = deal(&fleet.live);
+                self.idle &= since == self.contact.since() && Rc::ptr_eq(&deal, &self.deal);
+                self.deal = deal;
             }
-            Err(_) => self.contact.broke(),
+            Err(_) => {
+                self.contact.broke();
+                self.idle = false;
+            }
         }
     }
 
@@ -95,6 +104,7 @@ impl Keeper {
         for &(partition, claim) in claims {
             if let Claim::Yours { fence, .. } = claim {
                 let held = Held { fence, sure_until: sent + SURE, renewing: false, drain: Drain::No };
+                self.idle = false;
                 self.held.insert(partition, held);
                 self.standings[partition.index()].tenure = Tenure::Owned;
             }
@@ -109,7 +119,9 @@ impl Keeper {
         fence: Fence,
         answer: Result<(), StoreError>,
     ) -> bool {
-        let Some(held) = self.held.get_mut(&partition).filter(|held| held.fence == fence) else { return false };
+        let Some(held) = self.held.get_mut(&partition).filter(|held| held.fence == fence) else {
+            return false;
+        };
         held.renewing = false;
         match answer {
             Ok(()) => held.sure_until = held.sure_until.max(sent + SURE),
@@ -142,6 +154,7 @@ impl Keeper {
             _ => Vec::new(),
         };
         for partition in troubled {
+            self.idle = false;
             self.standings[partition.index()].troubled = Some(Duration::from_millis(now));
             if let Some(held) = self.held.get_mut(&partition) {
                 held.renewing = false;
@@ -150,12 +163,14 @@ impl Keeper {
     }
 
     fn let_go(&mut self, partition: Partition) {
+        self.idle = false;
         self.held.remove(&partition);
         self.standings[partition.index()].tenure = Tenure::Out;
     }
 
     pub(super) fn leave(&mut self) {
         self.leaving = true;
+        self.idle = false;
     }
 
     pub(super) fn fence(&self, partition: Partition) -> Option<Fence> {
@@ -207,7 +222,7 @@ impl Keeper {
             }
         }
         // One round of claims at a time.
-        if self.claiming && !self.leaving {
+        if self.idle || self.claiming && !self.leaving {
             return wants;
         }
         let steps = decide(&View {
@@ -219,6 +234,7 @@ impl Keeper {
             lease: LEASE_TIME,
             standings: &self.standings,
         });
+        self.idle = steps.is_empty();
         for step in steps {
             match step {
                 Step::Claim { partition, claiming } => {
@@ -246,5 +262,7 @@ thread_local! {
 pub(super) fn deal(live: &[Peer]) -> Rc<Deal> {
     let mut live = live.to_vec();
     live.sort();
-    DEALS.with_borrow_mut(|deals| Rc::clone(deals.entry(live).or_insert_with_key(|live| Rc::new(Deal::over(live)))))
+    DEALS.with_borrow_mut(|deals| {
+        Rc::clone(deals.entry(live).or_insert_with_key(|live| Rc::new(Deal::over(live))))
+    })
 }

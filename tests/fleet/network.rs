@@ -81,7 +81,8 @@ impl World {
         let answer = self.store.carry_out(&call.ask);
         self.audit_answer(&call.ask, &answer)?;
         for (incarnation, hint) in self.store.hints() {
-            let Some(slot) = self.slots.iter().position(|slot| slot.incarnation() == Some(incarnation)) else {
+            let Some(slot) = self.slots.iter().position(|slot| slot.incarnation() == Some(incarnation))
+            else {
                 continue;
             };
             if self.is_cut_off(slot) || self.lucky(self.temper.hint_lost) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rtm_bridge::domain::{AcceptedMessage, ConversationId, Message, MessageId, Partition, Timestamp};
 use rtm_bridge::store::{
-    Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation, ManualClock,
-    Memory, MemoryLimits, Open, Permit, StoreError, Write, Written,
+    Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation,
+    ManualClock, Memory, MemoryLimits, Open, Permit, StoreError, Write, Written,
 };
 use tokio::sync::mpsc;
 
@@ -175,7 +175,8 @@ impl Depot {
                 Answer::Claims(claims)
             }
             Ask::Renew(leases) => {
-                let renew = |&(partition, fence)| (partition, fence, memory.renew(partition, fence, self.lease));
+                let renew =
+                    |&(partition, fence)| (partition, fence, memory.renew(partition, fence, self.lease));
                 Answer::Renewed(leases.iter().map(renew).collect())
             }
             Ask::Release(partition, fence) => {
@@ -196,7 +197,9 @@ impl Depot {
                 Answer::Ready(ready.collect())
             }
             Ask::Open(fence, conversation) => Answer::Opened(memory.open(*fence, conversation).map(Box::new)),
-            Ask::Write(fence, conversation, write) => Answer::Written(memory.write(*fence, conversation, write)),
+            Ask::Write(fence, conversation, write) => {
+                Answer::Written(memory.write(*fence, conversation, write))
+            }
             Ask::Accept(accept) => {
                 let accepted = memory.accept(Accept::clone(accept));
                 if let Ok(Accepted::New(message)) = &accepted {

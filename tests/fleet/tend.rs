@@ -222,8 +222,12 @@ impl World {
         let Some(replica) = &self.slots[slot].replica else { return };
         let held = replica.keeper.held();
         let missed = all || replica.echoed + 1 < replica.echo;
-        let waited: Vec<_> =
-            replica.waiters.iter().filter(|(_, posts)| missed && !posts.is_empty()).map(|(id, _)| *id).collect();
+        let waited: Vec<_> = replica
+            .waiters
+            .iter()
+            .filter(|(_, posts)| missed && !posts.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
         let incarnation = replica.incarnation;
         if !held.is_empty() {
             self.ask(slot, To::Keeper, Ask::Ready(held, false));
@@ -293,9 +297,15 @@ impl World {
     }
 
     /// Conversations of a partition leave memory, but those of this fence.
-    fn drop_conversations(&mut self, slot: usize, partition: Partition, but: Option<rtm_bridge::store::Fence>) {
+    fn drop_conversations(
+        &mut self,
+        slot: usize,
+        partition: Partition,
+        but: Option<rtm_bridge::store::Fence>,
+    ) {
         for user in self.in_memory(slot, partition) {
-            let fence = self.slots[slot].replica.as_ref().and_then(|it| Some(it.conversations.get(&user)?.fence));
+            let fence =
+                self.slots[slot].replica.as_ref().and_then(|it| Some(it.conversations.get(&user)?.fence));
             if fence != but || but.is_none() {
                 self.forget(slot, user);
             }

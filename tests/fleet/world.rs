@@ -36,16 +36,49 @@ pub(super) type Outcome<T = ()> = Result<T, String>;
 pub(super) enum Event {
     Blow(Blow),
     Start(usize),
-    Wake { slot: usize, life: u32, since: u64, frozen: bool },
+    Wake {
+        slot: usize,
+        life: u32,
+        since: u64,
+        frozen: bool,
+    },
     Mend(usize),
-    Return { empty: bool },
+    Return {
+        empty: bool,
+    },
     Calm,
     Check,
-    Arrive { call: Box<Call>, back: u64, lost: bool },
-    Connecting { slot: usize, life: u32, user: usize, number: u64, attempt: u64, mode: ConnectMode },
-    ReadHistory { slot: usize, life: u32, user: usize, number: u64, after: Option<Box<str>> },
-    Received { user: usize, socket: u64, slot: usize, message: Arc<AcceptedMessage> },
-    Said { user: usize, socket: u64, said: Said },
+    Arrive {
+        call: Box<Call>,
+        back: u64,
+        lost: bool,
+    },
+    Connecting {
+        slot: usize,
+        life: u32,
+        user: usize,
+        number: u64,
+        attempt: u64,
+        mode: ConnectMode,
+    },
+    ReadHistory {
+        slot: usize,
+        life: u32,
+        user: usize,
+        number: u64,
+        after: Option<Box<str>>,
+    },
+    Received {
+        user: usize,
+        socket: u64,
+        slot: usize,
+        message: Arc<AcceptedMessage>,
+    },
+    Said {
+        user: usize,
+        socket: u64,
+        said: Said,
+    },
     Post(usize),
     Look(usize),
     /// Happens to a replica, if that life of it still runs and is not paused.
@@ -58,16 +91,44 @@ pub(super) enum Deed {
     Beat,
     Sweep,
     Keep,
-    Tick { user: usize, number: u64 },
+    Tick {
+        user: usize,
+        number: u64,
+    },
     /// The last writes took too long.
-    Cut { user: usize, number: u64 },
-    Reload { user: usize, number: u64 },
-    AskPermit { user: usize, number: u64, attempt: u64, mode: ConnectMode },
+    Cut {
+        user: usize,
+        number: u64,
+    },
+    Reload {
+        user: usize,
+        number: u64,
+    },
+    AskPermit {
+        user: usize,
+        number: u64,
+        attempt: u64,
+        mode: ConnectMode,
+    },
     Answered(Box<Call>, Reply),
     Hinted(Hint),
-    Connected { user: usize, number: u64, attempt: u64, socket: Result<u64, ConnectFailure> },
-    Heard { user: usize, number: u64, socket: u64, input: Input },
-    History { user: usize, number: u64, page: Result<HistoryPage, HistoryFailure> },
+    Connected {
+        user: usize,
+        number: u64,
+        attempt: u64,
+        socket: Result<u64, ConnectFailure>,
+    },
+    Heard {
+        user: usize,
+        number: u64,
+        socket: u64,
+        input: Input,
+    },
+    History {
+        user: usize,
+        number: u64,
+        page: Result<HistoryPage, HistoryFailure>,
+    },
 }
 
 pub(super) struct World {
@@ -76,7 +137,7 @@ pub(super) struct World {
     pub(super) bot: Arc<Bot>,
     /// Milliseconds since the beginning.
     pub(super) now: u64,
-    queue: BTreeMap<(u64, u64), Event>,
+    queue: BTreeMap<(u64, u64), Box<Event>>,
     scheduled: u64,
     happened: u64,
     pub(super) store: Depot,
@@ -123,7 +184,8 @@ impl World {
         partitions.extend(Partition::all().step_by(61));
         partitions.sort();
         partitions.dedup();
-        let drifts: [i64; SLOTS] = std::array::from_fn(|_| rng.choice([0, 0, 200, -200, 20_000, -20_000]).unwrap_or(0));
+        let drifts: [i64; SLOTS] =
+            std::array::from_fn(|_| rng.choice([0, 0, 200, -200, 20_000, -20_000]).unwrap_or(0));
         let mut world = Self {
             now: 0,
             queue: BTreeMap::new(),
@@ -161,9 +223,12 @@ impl World {
         for _ in 0..self.temper.posts {
             let user = self.rng.usize(0..self.temper.users);
             let post = Post::draw(self.posts.len(), user, &mut self.rng);
-            let blow = self.temper.blows.get(self.rng.usize(0..self.temper.blows.len().max(1))).map(|(at, _)| *at);
+            let blow =
+                self.temper.blows.get(self.rng.usize(0..self.temper.blows.len().max(1))).map(|(at, _)| *at);
             let at = match blow {
-                Some(blow) if self.lucky(self.temper.burst) => (blow + self.rng.u64(0..6000)).saturating_sub(2000),
+                Some(blow) if self.lucky(self.temper.burst) => {
+                    (blow + self.rng.u64(0..6000)).saturating_sub(2000)
+                }
                 _ => self.rng.u64(0..UNREST),
             };
             self.schedule(at, Event::Post(self.posts.len()));
@@ -188,17 +253,17 @@ impl World {
             self.now = self.now.max(at);
             self.store.advance(START + self.now);
             self.happened += 1;
-            self.hash = mix(self.hash, self.now ^ kind(&event));
+            self.hash = mix(self.hash, self.now ^ kind(&*event));
             if self.happened > MOST {
                 return Err("too much happens: a loop".into());
             }
-            if let Event::Check = event {
+            if let Event::Check = *event {
                 if self.is_over()? {
                     return Ok(());
                 }
                 self.schedule(500, Event::Check);
             } else {
-                self.happen(event)?;
+                self.happen(*event)?;
             }
         }
         Err("nothing will ever happen again".into())
@@ -380,8 +445,10 @@ impl World {
                 self.wake(slot, self.now, false)?;
             }
         }
-        let staying =
-            self.slots.iter().any(|slot| slot.replica.as_ref().is_some_and(|replica| replica.leaving.is_none()));
+        let staying = self
+            .slots
+            .iter()
+            .any(|slot| slot.replica.as_ref().is_some_and(|replica| replica.leaving.is_none()));
         if !staying {
             let free = self.slots.iter().position(|slot| slot.replica.is_none());
             let slot = free.unwrap_or_default();
@@ -394,7 +461,7 @@ impl World {
 
     fn is_over(&mut self) -> Outcome<bool> {
         let Some(since) = self.calm_since else { return Ok(false) };
-        let coming = self.queue.values().any(|event| matches!(event, Event::Start(_)));
+        let coming = self.queue.values().any(|event| matches!(**event, Event::Start(_)));
         let owned = self.check_owners();
         match (&owned, self.owned_since) {
             (Ok(()), None) => self.owned_since = Some(self.now),
@@ -402,7 +469,10 @@ impl World {
             // Somebody comes or goes still.
             (Err(_), _) if coming || self.someone_leaves() => self.owned_since = None,
             (Err(error), _) if self.now > since + OWNED_WITHIN => {
-                let late = self.slots.iter().any(|slot| slot.replica.as_ref().is_some_and(|it| it.since + OWNED_WITHIN > self.now));
+                let late = self
+                    .slots
+                    .iter()
+                    .any(|slot| slot.replica.as_ref().is_some_and(|it| it.since + OWNED_WITHIN > self.now));
                 if !late {
                     return Err(error.clone());
                 }
@@ -439,7 +509,7 @@ impl World {
 
     pub(super) fn schedule(&mut self, wait: u64, event: Event) {
         self.scheduled += 1;
-        self.queue.insert((self.now + wait, self.scheduled), event);
+        self.queue.insert((self.now + wait, self.scheduled), Box::new(event));
     }
 
     pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
