@@ -233,15 +233,12 @@ impl World {
             if post.is_over() {
                 continue;
             }
-            match message {
-                Some(message) => {
-                    post.state = State::Told;
-                    self.ledger.told(message)?;
-                }
-                None => {
-                    post.state = State::Lost;
-                    self.told_lost(id)?;
-                }
+            if let Some(message) = message {
+                post.state = State::Told;
+                self.ledger.told(message)?;
+            } else {
+                post.state = State::Lost;
+                self.told_lost(id)?;
             }
         }
         Ok(())

@@ -46,7 +46,7 @@ enum Drain {
     Since(u64),
     Stopping,
     /// The store was asked to take it back.
-    Released(u64),
+    Released,
 }
 
 /// One replica's.
@@ -84,19 +84,16 @@ impl Keeper {
     }
 
     pub(super) fn on_fleet(&mut self, now: u64, fleet: Result<Fleet, StoreError>) {
-        match fleet {
-            Ok(fleet) => {
-                let since = self.contact.since();
-                self.contact.answered(Duration::from_millis(now), LEASE_TIME);
-                let deal = deal(&fleet.live);
-                self.idle &= since == self.contact.since() && Rc::ptr_eq(&deal, &self.deal);
-                self.deal = deal;
-            }
-            Err(_) => {
-                self.contact.broke();
-                self.idle = false;
-            }
-        }
+        let Ok(fleet) = fleet else {
+            self.contact.broke();
+            self.idle = false;
+            return;
+        };
+        let since = self.contact.since();
+        self.contact.answered(Duration::from_millis(now), LEASE_TIME);
+        let deal = deal(&fleet.live);
+        self.idle &= since == self.contact.since() && Rc::ptr_eq(&deal, &self.deal);
+        self.deal = deal;
     }
 
     pub(super) fn on_claims(&mut self, sent: u64, claims: &[(Partition, Claim)]) {
@@ -209,16 +206,15 @@ impl Keeper {
         let mut wants = Vec::new();
         for (&partition, held) in &mut self.held {
             match held.drain {
-                Drain::No => {}
                 Drain::Since(_) | Drain::Stopping if is_empty(partition) => {
-                    held.drain = Drain::Released(now);
+                    held.drain = Drain::Released;
                     wants.push(Want::Release(partition, held.fence));
                 }
                 Drain::Since(since) if !self.leaving && now >= since + MOVE => {
                     held.drain = Drain::Stopping;
                     wants.push(Want::Stop(partition));
                 }
-                Drain::Since(_) | Drain::Stopping | Drain::Released(_) => {}
+                Drain::No | Drain::Since(_) | Drain::Stopping | Drain::Released => {}
             }
         }
         // One round of claims at a time.

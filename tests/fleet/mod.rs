@@ -7,11 +7,13 @@
 //! with `FLEET_SEED=<seed> cargo test --test all fleet`.
 
 mod audit;
+mod blows;
 mod caller;
 mod conversation;
 mod keeper;
 mod network;
 mod replica;
+mod socket;
 mod store;
 mod temper;
 mod tend;

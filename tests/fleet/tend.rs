@@ -68,7 +68,7 @@ impl World {
             To::Lane { user, number } => self.on_lane(slot, user, number, reply),
             To::Write { user, number } => self.on_written(slot, user, number, reply),
             To::Permit { user, number, attempt, mode } => {
-                self.on_permit(slot, (user, number, attempt, mode), reply)
+                self.on_permit(slot, (user, number, attempt, mode), &reply)
             }
             To::Post(index) => self.on_accepted(slot, index, reply, call.ask),
             To::Look(index) => self.on_look(index, reply),
