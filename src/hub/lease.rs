@@ -8,7 +8,7 @@
 //! A lease is sure for two thirds of its life after the renewal was *sent* (docs/adr/0013): up to then nobody
 //! else can have claimed it, however the store's answer travelled.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -43,6 +43,8 @@ pub(crate) struct Leases {
     /// Wakes the keeper for a round before its time.
     pub(crate) round: Notify,
     leaving: AtomicBool,
+    /// Replicas that lived at the last heartbeat.
+    replicas: AtomicUsize,
     /// Rises when whoever waits should be read again.
     missed: AtomicU64,
     /// Whether the keeper stands still; tests stop it.
@@ -92,6 +94,7 @@ impl Leases {
             doubted: Notify::new(),
             round: Notify::new(),
             leaving: AtomicBool::new(false),
+            replicas: AtomicUsize::new(0),
             missed: AtomicU64::new(0),
             #[cfg(test)]
             frozen: AtomicBool::new(false),
@@ -130,7 +133,9 @@ impl Leases {
     /// Whether the partition is ours under this fence, and surely so at this moment.
     pub(crate) fn is_sure(&self, partition: Partition, fence: Fence) -> bool {
         self.state(partition).is_some_and(|(ours, _)| ours == fence)
-            && self.cell(partition).is_some_and(|cell| self.millis() < cell.sure_until.load(Ordering::Acquire))
+            && self
+                .cell(partition)
+                .is_some_and(|cell| self.millis() < cell.sure_until.load(Ordering::Acquire))
     }
 
     /// Whether the partition is ours, surely, and not on its way to somebody else.
@@ -193,6 +198,16 @@ impl Leases {
     pub(crate) fn missed(&self) {
         self.missed.fetch_add(1, Ordering::AcqRel);
         self.shards.iter().for_each(Notify::notify_one);
+    }
+
+    /// So many replicas live, this one included.
+    pub(crate) fn set_replicas(&self, count: usize) {
+        self.replicas.store(count, Ordering::Relaxed);
+    }
+
+    /// How many replicas lived at the last heartbeat.
+    pub(crate) fn replicas(&self) -> usize {
+        self.replicas.load(Ordering::Relaxed)
     }
 
     /// Whether this replica is about to go away.
@@ -285,4 +300,54 @@ impl Leases {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(9);
+
+    fn lease() -> (Leases, Partition, Fence) {
+        let leases = Leases::new(Incarnation(7), TTL, 2);
+        (
+            leases,
+            Partition::all().nth(3).unwrap(),
+            Fence { incarnation: Incarnation(7), epoch: u64::MAX >> 2 },
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_sure_for_two_thirds_since_its_renewal_was_sent() {
+        let (leases, partition, fence) = lease();
+        let sent = Instant::now();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        leases.own(partition, fence, sent);
+        assert!(leases.works(partition));
+        tokio::time::advance(Duration::from_millis(3999)).await;
+        assert!(leases.works(partition));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!leases.works(partition), "the answer's way is part of it");
+        assert_eq!(leases.state(partition), Some((fence, Phase::Owned)), "it is doubtful, not lost");
+        leases.renewed(partition, Instant::now());
+        assert!(leases.works(partition));
+        leases.renewed(partition, sent);
+        assert!(leases.works(partition), "an older renewal takes nothing away");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_sure_under_its_own_fence_only() {
+        let (leases, partition, fence) = lease();
+        leases.own(partition, fence, Instant::now());
+        let older = Fence { epoch: fence.epoch - 1, ..fence };
+        assert!(leases.is_sure(partition, fence) && !leases.is_sure(partition, older));
+        leases.doubt(partition, older);
+        assert!(!leases.take_doubt(partition), "nobody doubts the new lease for the old one's sake");
+        leases.calm(partition, older);
+        assert!(!leases.is_calm(partition, fence));
+        leases.drain(partition, Phase::Moving);
+        assert!(leases.is_sure(partition, fence) && !leases.works(partition));
+        leases.drop(partition);
+        assert!(!leases.is_sure(partition, fence));
+    }
 }

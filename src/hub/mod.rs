@@ -201,7 +201,8 @@ impl Hub {
         Ok(Posted { message, replayed: false })
     }
 
-    /// A message as it stands, or when it ends within `wait`. None where there is no such message.
+    /// A message as it stands, or when it ends within `wait`. None where there is no such message. While the
+    /// replica is going away, it is told as it stands.
     ///
     /// # Errors
     /// [`HubError::Store`]; [`HubError::Lost`] where it was there when the wait began.
@@ -211,7 +212,10 @@ impl Hub {
         id: MessageId,
         wait: Option<Duration>,
     ) -> Result<Option<Message>, HubError> {
-        let Some(wait) = wait else { return Ok(self.store.message(conversation, id, None).await?) };
+        // A replica that goes away begins no wait: it would hold the end up.
+        let Some(wait) = wait.filter(|_| !self.is_draining()) else {
+            return Ok(self.store.message(conversation, id, None).await?);
+        };
         let _waiting = Waiting::begin(&self.waits);
         let told = self.register(conversation, id).await;
         match self.store.message(conversation, id, Some(self.incarnation())).await? {

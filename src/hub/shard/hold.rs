@@ -24,4 +24,3 @@ pub(super) async fn hold(
     let write = Write { record, changes: vec![Change::HeadSince { at: now }], warm_until: None };
     store.write(fence, conversation, &write).await.map(|_| ())
 }
-

@@ -216,6 +216,7 @@ impl Shard {
                 self.setup.leases.calm(part.partition, fence);
             }
         }
+        self.count_nothing();
     }
 }
 

@@ -130,6 +130,13 @@ impl Shard {
             .await;
     }
 
+    /// Takes what this shard added out of the gauges that all shards share.
+    pub(super) fn count_nothing(&self) {
+        let metrics = &self.setup.metrics;
+        metrics.fleet.heads_waiting_for_bot.sub(self.looks.strangers.take());
+        metrics.open_messages.sub(self.looks.open.take());
+    }
+
     /// The memory store counts for itself.
     fn count_open(&self) {
         if matches!(self.setup.store, Store::Redis(_)) {

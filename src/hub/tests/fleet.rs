@@ -1,10 +1,10 @@
 //! Several hubs over one memory store and one simulated platform: a fleet in one process.
 
 use super::*;
-use crate::store::{Claiming, Memory};
+use crate::store::{Claiming, Memory, Peer};
 
 /// Leases short enough for tests to wait for their end.
-const LEASE: Duration = Duration::from_millis(600);
+const LEASE: Duration = Duration::from_secs(2);
 
 struct Replica {
     shards: Shards,
@@ -47,7 +47,7 @@ impl Fleet {
 
     async fn join(&mut self, deaf: bool) {
         let mut config = self.config.clone();
-        config.cluster.replica_id = format!("replica-{}", self.replicas.len());
+        config.cluster.replica_id = name(self.replicas.len()).into();
         let metrics = metrics();
         let shards = Hub::start_with(&config, self.store.clone(), &metrics, !deaf).await.unwrap();
         self.replicas.push(Some(Replica { shards, metrics }));
@@ -61,14 +61,20 @@ impl Fleet {
         self.replicas[index].as_ref().unwrap()
     }
 
-    /// Whether every replica works for what is dealt to it, and for nothing else.
+    /// Whether every replica works for what is dealt to it, and has nothing else.
     fn is_dealt(&self) -> bool {
-        let count = i64::try_from(self.live().count()).unwrap();
-        self.live().all(|replica| replica.metrics.fleet.replicas.get() == count)
-            && Partition::all().all(|partition| {
-                self.live().filter(|replica| replica.hub().leases.works(partition)).count() == 1
+        let live = self.replicas.iter().enumerate().filter_map(|(index, replica)| {
+            let incarnation = replica.as_ref()?.hub().incarnation();
+            Some(Peer { name: name(index), incarnation })
+        });
+        let deal = Deal::over(&live.collect::<Vec<_>>());
+        Partition::all().all(|partition| {
+            self.live().all(|replica| {
+                let mine = deal.owner(partition) == Some(replica.hub().incarnation());
+                let leases = &replica.hub().leases;
+                if mine { leases.works(partition) } else { leases.state(partition).is_none() }
             })
-            && self.live().map(Replica::partitions).sum::<i64>() == 256
+        })
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
@@ -96,9 +102,7 @@ impl Fleet {
         let partition = Partition::of(&conversation(user));
         self.replicas
             .iter()
-            .position(|replica| {
-                replica.as_ref().is_some_and(|replica| replica.hub().leases.works(partition))
-            })
+            .position(|replica| replica.as_ref().is_some_and(|replica| replica.hub().leases.works(partition)))
             .unwrap()
     }
 
@@ -125,6 +129,10 @@ impl Fleet {
         }
         self.sandbox.stop().await;
     }
+}
+
+fn name(index: usize) -> Box<str> {
+    format!("replica-{index}").into()
 }
 
 fn conversation(user: &str) -> ConversationId {
@@ -199,9 +207,8 @@ async fn a_dead_owner_is_replaced_when_its_leases_have_run_out() {
 async fn a_replica_that_joins_gets_its_share_and_no_more_moves() {
     let mut fleet = Fleet::start(2, false).await;
     assert!(matches!(fleet.say(0, "alice", "/echo quack").await, Outcome::Answered(_)));
-    let released = |fleet: &Fleet| -> u64 {
-        fleet.live().map(|replica| replica.metrics.fleet.released.get()).sum()
-    };
+    let released =
+        |fleet: &Fleet| -> u64 { fleet.live().map(|replica| replica.metrics.fleet.released.get()).sum() };
     let before = released(&fleet);
     fleet.join(false).await;
     fleet.until("the new replica has its share", Fleet::is_dealt).await;
@@ -282,7 +289,9 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
     accept.message.conversation.bot = bot.clone();
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
     fleet.replica(0).hub().post(accept, None).await.unwrap();
-    fleet.until("it is counted", |fleet| fleet.replica(0).metrics.fleet.heads_waiting_for_bot.get() == 1).await;
+    fleet
+        .until("it is counted", |fleet| fleet.replica(0).metrics.fleet.heads_waiting_for_bot.get() == 1)
+        .await;
     // A replica with the new configuration comes, the old one goes.
     let known = Bot::clone(&fleet.config.bots[0]);
     fleet.config.bots.push(Arc::new(Bot { name: bot, ..known }));
@@ -294,5 +303,50 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
     assert_eq!(old.metrics.fleet.heads_waiting_for_bot.get(), 0);
     let message = fleet.replica(1).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
     assert!(matches!(message.progress.outcome, Some(Outcome::Answered(_))), "{message:?}");
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_turn_whose_owner_dies_goes_on_with_the_next_one() {
+    let mut fleet = Fleet::start(2, false).await;
+    let user = fleet.user(1, true);
+    let mut accept = fleet.accept(0, &user, "/slow 1000");
+    accept.message.rules = TurnRules::new(Some(1), None, Some(20_000)).unwrap();
+    let (id, conversation) = (accept.id, accept.message.conversation.clone());
+    let hub = fleet.replica(0).hub().clone();
+    let waiting = hub.post(accept, Some(GUARD));
+    let dying = async {
+        let sent = || {
+            let message = fleet.memory().message(&conversation, id, None);
+            message.is_some_and(|message| message.progress.sent_at.is_some())
+        };
+        fleet.until("the message is sent", |_| sent()).await;
+        fleet.replicas[1].take().unwrap().shards.kill(Instant::now() + GUARD).await;
+    };
+    let (posted, ()) = tokio::join!(waiting, dying);
+    let outcome = posted.unwrap().message.progress.outcome;
+    assert!(matches!(outcome, Some(Outcome::Answered(_))), "the wait went on over the death: {outcome:?}");
+    fleet.until("everything has an owner again", Fleet::is_dealt).await;
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_partition_with_a_long_turn_moves_within_its_time_and_the_turn_goes_on() {
+    let mut fleet = Fleet::start(1, false).await;
+    let users: Vec<_> = (0..8).map(|user| format!("user-{user}")).collect();
+    let mut ids = Vec::new();
+    for user in &users {
+        let mut accept = fleet.accept(0, user, "/slow 8000");
+        accept.message.rules = TurnRules::new(Some(1), None, Some(19_000)).unwrap();
+        ids.push((accept.id, accept.message.conversation.clone()));
+        fleet.replica(0).hub().post(accept, None).await.unwrap();
+    }
+    fleet.join(false).await;
+    fleet.until("the new replica has its share", Fleet::is_dealt).await;
+    assert!(users.iter().any(|user| fleet.owner(user) == 1), "none of them moved");
+    for (id, conversation) in ids {
+        let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
+        assert!(matches!(message.progress.outcome, Some(Outcome::Answered(_))), "{message:?}");
+    }
     fleet.stop().await;
 }

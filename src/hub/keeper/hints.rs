@@ -1,0 +1,77 @@
+//! What other replicas hint at, and whether hints arrive at all.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Watchman;
+use crate::domain::Partition;
+use crate::hub::shard::Command;
+use crate::store::{Hint, Hints};
+
+/// A heartbeat that has not come back after this long means that hints are lost.
+pub(super) const ECHO: Duration = Duration::from_secs(1);
+/// Echoes that are waited for; more are not remembered, and are not needed to notice that none comes.
+const ECHOES: usize = 64;
+
+impl Watchman {
+    pub(super) async fn listen(&self, hints: Option<Hints>) {
+        let Some(mut hints) = hints else { return std::future::pending().await };
+        loop {
+            let hint = hints.next().await;
+            self.keeper.metrics.hint(kind(&hint));
+            match hint {
+                Hint::Accepted(message) => {
+                    let partition = Partition::of(&message.new.conversation);
+                    self.pass(partition, Command::Accepted { message, waiter: None });
+                }
+                Hint::Woken(conversation) => {
+                    self.pass(Partition::of(&conversation), Command::Woken(conversation));
+                }
+                Hint::Ended(message) => {
+                    self.pass(Partition::of(&message.accepted.new.conversation), Command::Ended(message));
+                }
+                Hint::EndedLarge { conversation, id } => {
+                    self.pass(Partition::of(&conversation), Command::Read { conversation, id });
+                }
+                Hint::Fleet => self.leases().round.notify_one(),
+                Hint::Echo(number) => self.echoes.borrow_mut().retain(|(sent, _)| *sent > number),
+                Hint::Subscribed => {
+                    self.leases().missed();
+                    self.leases().round.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Passes a hint on. A shard that is too busy to take it reads what it told of.
+    fn pass(&self, partition: Partition, command: Command) {
+        let lane = self.keeper.lanes.get(self.leases().shard(partition));
+        if lane.is_some_and(|lane| lane.commands.try_send(command).is_err()) {
+            self.leases().missed();
+        }
+    }
+
+    pub(super) fn remember_echo(&self, number: u64) {
+        let mut echoes = self.echoes.borrow_mut();
+        if echoes.len() < ECHOES {
+            echoes.push_back((number, Instant::now()));
+        }
+    }
+
+    pub(super) fn is_deaf(&self) -> bool {
+        self.echoes.borrow().front().is_some_and(|(_, sent)| sent.elapsed() >= ECHO)
+    }
+}
+
+const fn kind(hint: &Hint) -> &'static str {
+    match hint {
+        Hint::Accepted(_) => "accepted",
+        Hint::Woken(_) => "woken",
+        Hint::Ended(_) => "ended",
+        Hint::EndedLarge { .. } => "ended_large",
+        Hint::Fleet => "fleet",
+        Hint::Echo(_) => "echo",
+        Hint::Subscribed => "subscribed",
+    }
+}

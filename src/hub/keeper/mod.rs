@@ -1,0 +1,226 @@
+//! The keeper: what a replica does for its place in the fleet, on a thread of its own.
+//!
+//! It says that the replica lives and hears who else does, claims and renews leases, releases what is drained,
+//! and passes on what other replicas hint at. It has a thread and a connection to the store for itself, because
+//! a renewal must never wait behind the work of a busy shard (docs/adr/0013).
+//!
+//! ```text
+//!  beat ──► fleet ──► settle: decide ──► claim, drain        leases ──► shards (woken, compare)
+//!  renew ──► sure, or lost ───────────────────────────────►    ▲
+//!  release ◄── calm ◄── shards                             doubt, calm
+//!  listen ──► commands to shards; echo, fleet ──► beat
+//! ```
+//!
+//! What it does not know: conversations, sockets, who waits.
+
+mod claims;
+mod hints;
+mod renewals;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, interval, sleep};
+use tracing::{error, info, warn};
+
+use self::hints::ECHO;
+use super::Lane;
+use super::lease::Leases;
+use super::partition::{Contact, Deal};
+use crate::domain::{BotName, Partition, Timestamp};
+use crate::link::StoreClock;
+use crate::metrics::FleetMetrics;
+use crate::store::{Heartbeat, Peer, Store};
+
+/// Between two heartbeats at least: a burst of releases is one round.
+const GAP: Duration = Duration::from_millis(20);
+
+/// How the keeper ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In good order: what is held is released.
+    Release,
+    /// As if the process had been killed.
+    #[cfg(test)]
+    Cut,
+}
+
+/// What the keeper's thread is made with.
+pub(crate) struct Keeper {
+    store: Store,
+    peer: Peer,
+    bots: Vec<BotName>,
+    leases: Arc<Leases>,
+    lanes: Arc<[Lane]>,
+    metrics: FleetMetrics,
+    /// Whether hints are listened to; only tests are deaf.
+    listens: bool,
+}
+
+/// What it knows, on its thread.
+struct Watchman {
+    keeper: Keeper,
+    clock: StoreClock,
+    contact: Cell<Contact>,
+    /// The replicas that lived at the last heartbeat, in order.
+    live: RefCell<Vec<Peer>>,
+    deal: RefCell<Deal>,
+    troubled: RefCell<Vec<Option<Duration>>>,
+    /// Leases of others that were in the way at the last claim, and until when.
+    in_the_way: RefCell<Vec<Option<Timestamp>>>,
+    /// Heartbeats on their way back.
+    echoes: RefCell<VecDeque<(u64, Instant)>>,
+    /// There is something to decide.
+    news: Notify,
+    first: RefCell<Option<oneshot::Sender<()>>>,
+}
+
+impl Keeper {
+    pub(crate) const fn new(
+        store: Store,
+        peer: Peer,
+        bots: Vec<BotName>,
+        leases: Arc<Leases>,
+        lanes: Arc<[Lane]>,
+        metrics: FleetMetrics,
+        listens: bool,
+    ) -> Self {
+        Self { store, peer, bots, leases, lanes, metrics, listens }
+    }
+
+    /// Keeps the leases until it is told to end. `first` is told when it has claimed what it may for the first
+    /// time.
+    pub(crate) async fn run(self, first: oneshot::Sender<()>, mut end: mpsc::Receiver<End>) {
+        let hints = self.listens.then(|| self.store.listen(self.peer.incarnation));
+        let watchman = Watchman {
+            keeper: self,
+            clock: StoreClock::new(Timestamp::default()),
+            contact: Cell::default(),
+            live: RefCell::default(),
+            deal: RefCell::default(),
+            troubled: RefCell::new(vec![None; Partition::COUNT]),
+            in_the_way: RefCell::new(vec![None; Partition::COUNT]),
+            echoes: RefCell::default(),
+            news: Notify::new(),
+            first: RefCell::new(Some(first)),
+        };
+        let work = async {
+            tokio::join!(
+                watchman.beat(),
+                watchman.settle(),
+                watchman.renew(),
+                watchman.release(),
+                watchman.listen(hints)
+            )
+        };
+        tokio::select! {
+            _ = work => {}
+            end = end.recv() => match end {
+                Some(End::Release) => watchman.release_all().await,
+                #[cfg(test)]
+                Some(End::Cut) => {}
+                // Nobody holds the replica any more.
+                None => {}
+            }
+        }
+    }
+}
+
+impl Watchman {
+    fn leases(&self) -> &Leases {
+        &self.keeper.leases
+    }
+
+    async fn beat(&self) {
+        let every = Duration::from_secs(1).min(self.leases().ttl() / 5);
+        let mut number = 0;
+        let mut read_again = Instant::now();
+        let mut away = false;
+        while !self.leases().is_leaving() {
+            #[cfg(test)]
+            self.leases().thawed().await;
+            number += 1;
+            self.remember_echo(number);
+            let beat = Heartbeat {
+                peer: self.keeper.peer.clone(),
+                bots: self.keeper.bots.clone(),
+                // Shorter than a lease: whoever comes after a dead replica waits for its leases, not for this.
+                ttl: self.leases().ttl() * 2 / 3,
+                echo: number,
+            };
+            match self.keeper.store.heartbeat(&beat).await {
+                Ok(fleet) => {
+                    if std::mem::take(&mut away) {
+                        info!("the store answers again");
+                    }
+                    self.clock.observe(fleet.now);
+                    let mut contact = self.contact.get();
+                    contact.answered(self.leases().elapsed(), self.leases().ttl());
+                    self.contact.set(contact);
+                    if !fleet.prepared {
+                        self.prepare().await;
+                    }
+                    self.join(fleet.live);
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut away, true) {
+                        error!(%error, "the store does not answer: new messages are refused until it does");
+                    }
+                    self.contact.set(Contact::default());
+                }
+            }
+            self.news.notify_one();
+            if !away && self.is_deaf() && read_again.elapsed() >= ECHO {
+                read_again = Instant::now();
+                self.leases().missed();
+            }
+            sleep(GAP).await;
+            tokio::select! {
+                () = sleep(every.saturating_sub(GAP)) => {}
+                () = self.leases().round.notified() => {}
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Deals anew where other replicas live than before.
+    fn join(&self, mut live: Vec<Peer>) {
+        self.leases().set_replicas(live.len());
+        self.keeper.metrics.replicas.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
+        live.sort_unstable();
+        if *self.live.borrow() != live {
+            info!(replicas = live.len(), "the fleet has changed");
+            self.deal.replace(Deal::over(&live));
+            self.live.replace(live);
+        }
+    }
+
+    /// The store was emptied under us.
+    #[expect(clippy::unused_async, reason = "becomes a call of the store")]
+    async fn prepare(&self) {
+        error!("the store was emptied: what it had accepted and not ended is lost; setting it up again");
+        self.leases().missed();
+        // FOR THE LEAD: call `self.keeper.store.prepare().await` here as soon as it exists, and log its failure.
+    }
+
+    /// Goes on record as gone, then drains everything.
+    async fn leave(&self) {
+        self.news.notify_one();
+        let mut again = interval(self.leases().ttl() / 5);
+        loop {
+            again.tick().await;
+            match self.keeper.store.leave(self.keeper.peer.incarnation).await {
+                Ok(()) => break,
+                Err(error) => warn!(%error, "the replica could not take itself out of the fleet"),
+            }
+        }
+        // Its own channel is listened to, but nothing comes back that proves it: who waits reads now and then.
+        loop {
+            sleep(ECHO).await;
+            self.leases().missed();
+        }
+    }
+}
