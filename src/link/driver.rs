@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::host::Host;
 use super::input::{Abandoned, ConnectFailure, Effect, HistoryFailure, Input, Loss};
@@ -252,17 +252,7 @@ impl<H: Host> Driver<H> {
         if self.socket.take().is_none() {
             return;
         }
-        let bot = &self.bot.name;
-        match why {
-            Abandoned::Silent => info!(%bot, "the platform fell silent; the socket is given up"),
-            Abandoned::Unwanted => debug!(%bot, "nobody wants the socket any more"),
-            Abandoned::Backlog => {
-                warn!(%bot, "the store is away and no more can be kept for it; the socket is given up");
-            }
-            Abandoned::Anew => {
-                error!(%bot, "the store is ahead of the conversation's owner, which begins anew; this is a bug");
-            }
-        }
+        tally::abandoned(&self.bot.name, why);
         self.metrics.closed(None);
     }
 

@@ -25,7 +25,8 @@ pub enum Input {
     Unknown,
     /// The write in flight is refused: the store lost writes before it.
     OutOfStep,
-    /// Whether the lease of the partition is surely ours. Until this comes it counts as sure.
+    /// Whether the lease of the partition is surely ours; until this comes it counts as sure. Nothing is done
+    /// about it before the next input, which has to follow at once.
     Lease(bool),
     /// The message of [`Effect::Send`] stayed here, because the lease was not sure: no byte went out.
     Withheld,

@@ -39,8 +39,8 @@ pub(crate) struct Ledger {
     due: Option<Timestamp>,
     /// The number of the last write that the store confirmed.
     confirmed: u64,
-    /// Whether new writes wait, because it is not known which one they would follow.
-    stalled: bool,
+    /// Whether the store may have lost what it confirmed: new writes wait until it is known what they follow.
+    doubt: bool,
     in_flight: Option<InFlight>,
     backoff: Backoff,
 }
@@ -74,7 +74,7 @@ impl Ledger {
             confirms: Confirms::default(),
             warm_until: None,
             due: None,
-            stalled: false,
+            doubt: false,
             in_flight: None,
             backoff: Backoff::capped(MAX_WAIT),
         }
@@ -144,7 +144,7 @@ impl Ledger {
                 Arc::clone(&in_flight.write)
             });
         }
-        if self.stalled || self.due.is_none_or(|due| now < due) {
+        if self.doubt || self.due.is_none_or(|due| now < due) {
             return None;
         }
         self.due = None;
@@ -188,9 +188,14 @@ impl Ledger {
         self.be_due(AT_ONCE);
     }
 
-    /// Whether new writes wait.
-    pub(crate) const fn stall(&mut self, stalled: bool) {
-        self.stalled = stalled;
+    /// The store may have lost what it confirmed: nothing new is written before [`Ledger::follow`].
+    pub(crate) const fn doubt(&mut self) {
+        self.doubt = true;
+    }
+
+    /// Whether the store may have lost what it confirmed.
+    pub(crate) const fn is_in_doubt(&self) -> bool {
+        self.doubt
     }
 
     /// The next write follows the one that the store has last. `missing` is what the store had and lost, and comes
@@ -204,7 +209,7 @@ impl Ledger {
         if !self.changes.is_empty() || self.record != *store {
             self.be_due(AT_ONCE);
         }
-        self.stalled = false;
+        self.doubt = false;
     }
 
     fn put_first(&mut self, mut changes: Vec<Change>) {
@@ -256,7 +261,7 @@ impl Ledger {
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         match &self.in_flight {
             Some(in_flight) => in_flight.repeat_at,
-            None if self.stalled => None,
+            None if self.doubt => None,
             None => self.due,
         }
     }
@@ -347,7 +352,7 @@ mod tests {
         let refused = ledger.flush(at(9)).unwrap();
         ledger.push(acked());
         ledger.on_refused();
-        ledger.stall(true);
+        ledger.doubt();
         assert!(ledger.flush(at(50)).is_none() && ledger.wake_at().is_none());
         let store = Record { write: 5, seq: 2, ..Record::default() };
         ledger.follow(&store, vec![Change::Sent { message: id, at: at(2) }]);

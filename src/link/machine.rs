@@ -54,9 +54,6 @@ pub struct Machine {
     /// ended.
     last_known: u64,
     reading: Reading,
-    /// Whether the store may have lost what it confirmed: until its lane has been read and compared, nothing is
-    /// sent and no new write begins.
-    doubt: bool,
     /// Whether the lease of the partition is surely ours: only then is anything sent or connected.
     sure: bool,
     /// Whether the answer to a read of history is to come.
@@ -73,11 +70,7 @@ pub struct Machine {
     last_failure: Option<Box<str>>,
     seen: Seen,
     streams: Streams,
-    draining: bool,
-    /// Whether the head that is handed over unsent was given a new beginning, so that the drain's time does not
-    /// count.
-    handed_over: bool,
-    stopping: bool,
+    leaving: Leaving,
     /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
     resting: bool,
 }
@@ -101,7 +94,6 @@ impl Machine {
             next_position,
             last_known: now.as_millis(),
             reading: Reading::Not,
-            doubt: false,
             sure: true,
             reading_history: false,
             link: Link::Cold,
@@ -112,9 +104,7 @@ impl Machine {
             last_failure: None,
             seen: taken,
             streams: Streams::default(),
-            draining: false,
-            handed_over: false,
-            stopping: false,
+            leaving: Leaving::Not,
             resting: false,
             bot,
         };
@@ -136,8 +126,8 @@ impl Machine {
     /// Takes one input at this time and appends what is to be done. Time never goes back between calls; where
     /// it does, deadlines come late and nothing else suffers.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
-        if self.stopping {
-            self.on_last(now, input, effects);
+        if self.leaving == Leaving::AtOnce {
+            self.on_last(now, &input, effects);
             return;
         }
         match input {
@@ -159,7 +149,10 @@ impl Machine {
                 self.ledger.on_refused();
                 self.doubt();
             }
-            Input::Lease(sure) => self.on_lease(now, sure),
+            Input::Lease(sure) => {
+                self.on_lease(now, sure);
+                return;
+            }
             Input::Withheld => self.on_withheld(),
             Input::Connected => self.on_connected(now),
             Input::ConnectFailed(failure) => self.on_connect_failed(now, failure, effects),
@@ -168,7 +161,9 @@ impl Machine {
             Input::Lost(loss) => self.on_lost(now, loss, effects),
             Input::History(page) => self.on_history(now, page, effects),
             Input::Drain => {
-                self.draining = true;
+                if self.leaving == Leaving::Not {
+                    self.leaving = Leaving::Drained;
+                }
                 self.resting = false;
             }
             Input::Stop => {
@@ -194,18 +189,18 @@ impl Machine {
     /// Nothing is begun any more. What the store does not know yet is written, and the head that waits begins its
     /// time anew with the next owner.
     fn stop(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        self.stopping = true;
         self.hand_over(now);
+        self.leaving = Leaving::AtOnce;
         self.ledger.hurry();
         self.finish(now, effects);
     }
 
     /// What still counts after [`Input::Stop`]: how the last writes went.
-    fn on_last(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
+    fn on_last(&mut self, now: Timestamp, input: &Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Stored { lost } => self.on_stored(now, lost, effects),
+            Input::Stored { lost } => self.on_stored(now, *lost, effects),
             Input::Unknown => self.on_unknown(now),
-            Input::OutOfStep => self.doubt = true,
+            Input::OutOfStep => self.ledger.doubt(),
             _ => {}
         }
         self.finish(now, effects);
@@ -213,7 +208,7 @@ impl Machine {
 
     fn finish(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         // What a store that lost data would have to be told takes too long now: the next owner goes by the store.
-        if self.doubt || self.ledger.is_settled() {
+        if self.ledger.is_in_doubt() || self.ledger.is_settled() {
             effects.push(Effect::Rest);
         } else if let Some(write) = self.ledger.flush(now) {
             effects.push(Effect::Write(write));
@@ -222,8 +217,8 @@ impl Machine {
 
     /// Gives the head that was not sent a new beginning: what kept it is ours.
     fn hand_over(&mut self, now: Timestamp) {
-        if self.turn.is_none() && !self.lane.is_empty() && !self.handed_over {
-            self.handed_over = true;
+        if self.turn.is_none() && !self.lane.is_empty() && self.leaving != Leaving::HandedOver {
+            self.leaving = Leaving::HandedOver;
             self.ledger.push(Change::HeadSince { at: now });
         }
     }
@@ -231,7 +226,7 @@ impl Machine {
     /// When the machine wants a [`Input::Tick`] although nothing happens; none where only an answer to an effect
     /// or a new message can move it.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        if self.stopping {
+        if self.leaving == Leaving::AtOnce {
             return self.ledger.wake_at();
         }
         let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
@@ -266,26 +261,34 @@ impl Machine {
         self.tend_head(now, effects);
         self.tend_link(now, effects);
         // In doubt only an answer that no write crosses says how the store stands.
-        if self.reading == Reading::Wanted && !(self.doubt && self.ledger.is_in_flight()) {
-            let known =
-                Known { write: self.ledger.confirmed(), position: self.next_position, settled: self.doubt };
+        if self.reading == Reading::Wanted && !(self.ledger.is_in_doubt() && self.ledger.is_in_flight()) {
+            let known = Known {
+                write: self.ledger.confirmed(),
+                position: self.next_position,
+                settled: self.ledger.is_in_doubt(),
+            };
             self.reading = Reading::UnderWay { again: false, known };
             effects.push(Effect::ReadLane);
         }
         let at_rest = matches!(self.link, Link::Cold) && self.turn.is_none() && self.reading == Reading::Not;
-        if at_rest && self.draining {
+        if at_rest && self.is_draining() {
             self.hand_over(now);
         }
         if let Some(write) = self.ledger.flush(now) {
             effects.push(Effect::Write(write));
         }
         // A refusal is remembered here alone: to rest would be to ask the platform again with the next message.
-        let done = self.draining || (self.lane.is_empty() && self.refusal.is_none());
+        let done = self.is_draining() || (self.lane.is_empty() && self.refusal.is_none());
         let resting = at_rest && done && self.ledger.is_settled();
         if resting && !self.resting {
             effects.push(Effect::Rest);
         }
         self.resting = resting;
+    }
+
+    /// Whether nothing more is to be started.
+    fn is_draining(&self) -> bool {
+        self.leaving != Leaving::Not
     }
 
     /// The lane has to be read: there is a message that nobody told of.
@@ -300,6 +303,18 @@ impl Machine {
     fn on_activity(&mut self, now: Timestamp) {
         self.keep_until = Some(self.bot.idle_ttl.map_or(FOREVER, |ttl| now + ttl));
     }
+}
+
+/// Whether the conversation is to leave memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Not,
+    /// When the open turn has ended.
+    Drained,
+    /// The same; and the head that goes over unsent has a new beginning, so that the drain's time does not count.
+    HandedOver,
+    /// As soon as the store knows everything.
+    AtOnce,
 }
 
 /// Whether the lane has to be read from the store.

@@ -1,8 +1,8 @@
 //! What a link counts.
 
-use tracing::{error, warn};
+use tracing::{debug, error, info, warn};
 
-use super::input::Aside;
+use super::input::{Abandoned, Aside};
 use super::machine::LinkState;
 use crate::domain::{BotName, Message, MessageId, Outcome, Timestamp};
 use crate::metrics::{BotMetrics, Part, SocketState};
@@ -46,6 +46,20 @@ pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) 
 pub(super) fn lost(metrics: &BotMetrics, bot: &BotName, id: MessageId) {
     metrics.message_lost();
     error!(%bot, message.id = %id, "the store lost an accepted message, or its end; whoever waits for it is told so");
+}
+
+/// Says why a socket is given up.
+pub(super) fn abandoned(bot: &BotName, why: Abandoned) {
+    match why {
+        Abandoned::Silent => info!(%bot, "the platform fell silent; the socket is given up"),
+        Abandoned::Unwanted => debug!(%bot, "nobody wants the socket any more"),
+        Abandoned::Backlog => {
+            warn!(%bot, "the store is away and no more can be kept for it; the socket is given up");
+        }
+        Abandoned::Anew => {
+            error!(%bot, "the store is ahead of the conversation's owner, which begins anew; this is a bug");
+        }
+    }
 }
 
 impl Aside {

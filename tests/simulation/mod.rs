@@ -6,6 +6,9 @@
 
 mod bench;
 mod broken_link;
+mod failover;
+mod hand_over;
+mod lease;
 pub(crate) mod platform;
 mod properties;
 mod rules;

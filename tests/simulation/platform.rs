@@ -27,6 +27,12 @@ pub(crate) struct Temper {
     pub(crate) store_lag: u64,
     pub(crate) hint_lost: u32,
     pub(crate) kills: u32,
+    /// Failovers of the store that lose data.
+    pub(crate) losses: u32,
+    /// Times in which the lease is not sure.
+    pub(crate) unsure: u32,
+    /// Times in which the store is away.
+    pub(crate) outages: u32,
 }
 
 impl Temper {
@@ -50,6 +56,9 @@ impl Temper {
             store_lag: if rng.bool() { 3 } else { rng.u64(3..1500) },
             hint_lost: percent(rng, 60),
             kills: percent(rng, 60),
+            losses: if rng.bool() { 0 } else { percent(rng, 90) },
+            unsure: percent(rng, 60),
+            outages: if rng.bool() { 0 } else { percent(rng, 60) },
         }
     }
 }

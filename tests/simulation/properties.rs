@@ -21,20 +21,38 @@ use super::support::{accepted, bot, plain, reply};
 /// Something that happens. What does not fit the moment (a frame without a socket) is left out.
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    Post { session: u8, resend: bool, expect: bool, told: bool },
+    Post {
+        session: u8,
+        resend: bool,
+        expect: bool,
+        told: bool,
+    },
     Woken,
     Pass(u16),
     Stored,
     Unknown,
     Connected,
-    Refused { for_good: bool },
-    Ack { right: bool },
+    Refused {
+        for_good: bool,
+    },
+    Ack {
+        right: bool,
+    },
     Reply(u8),
     Signal(u8),
     Heard,
     Lost(u16),
-    History { ours: bool, reply: Option<u8> },
-    NoHistory { for_good: bool },
+    /// The lease is sure from now on, or not.
+    Lease(bool),
+    /// What goes out next finds the lease unsure at the last moment.
+    Fades,
+    History {
+        ours: bool,
+        reply: Option<u8>,
+    },
+    NoHistory {
+        for_good: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -52,6 +70,8 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (0..40u8).prop_map(Op::Reply),
         3 => (0..6u8).prop_map(Op::Signal),
         1 => Just(Op::Heard),
+        2 => any::<bool>().prop_map(Op::Lease),
+        1 => Just(Op::Fades),
         2 => code.prop_map(Op::Lost),
         2 => (any::<bool>(), prop::option::of(0..40u8)).prop_map(|(ours, reply)| Op::History { ours, reply }),
         1 => any::<bool>().prop_map(|for_good| Op::NoHistory { for_good }),
@@ -64,6 +84,14 @@ enum Socket {
     None,
     Connecting,
     Open,
+}
+
+/// What is true of the lease. Fading: it is sure until something is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    Sure,
+    Fading,
+    Unsure,
 }
 
 /// A machine, what it waits for, and what it has promised so far.
@@ -80,6 +108,9 @@ struct Trial {
     told: HashSet<MessageId>,
     proved: HashSet<MessageId>,
     out: Option<Arc<AcceptedMessage>>,
+    lease: Lease,
+    /// The record that the store has.
+    record: Record,
 }
 
 impl Trial {
@@ -98,6 +129,8 @@ impl Trial {
             told: HashSet::new(),
             proved: HashSet::new(),
             out: None,
+            lease: Lease::Sure,
+            record: Record::default(),
         }
     }
 
@@ -119,16 +152,28 @@ impl Trial {
             }
             Effect::Connect(_) => {
                 assert_eq!(self.socket, Socket::None, "a second socket");
-                self.socket = Socket::Connecting;
+                assert!(self.lease != Lease::Unsure, "a connect under an unsure lease");
+                if self.lease == Lease::Fading {
+                    self.lose_lease();
+                    self.give(Input::ConnectFailed(ConnectFailure::Withheld));
+                } else {
+                    self.socket = Socket::Connecting;
+                }
             }
             Effect::Send(message) => {
                 assert_eq!(self.socket, Socket::Open, "sent without a socket");
+                assert!(self.lease != Lease::Unsure, "sent under an unsure lease");
                 assert!(self.stored_sent.contains(&message.id), "sent before the store knew");
                 assert!(!self.proved.contains(&message.id), "sent again although received");
                 assert!(!self.stored_end.contains(&message.id), "sent after its end");
                 let other = self.out.as_ref().is_some_and(|out| out.id != message.id);
                 assert!(!other, "two turns in flight");
-                self.out = Some(message);
+                if self.lease == Lease::Fading {
+                    self.lose_lease();
+                    self.give(Input::Withheld);
+                } else {
+                    self.out = Some(message);
+                }
             }
             Effect::Tell { message, .. } => {
                 let id = message.accepted.id;
@@ -205,6 +250,8 @@ impl Trial {
                 _ => Incoming::Malformed,
             })),
             Op::Heard if self.is_open() => self.give(Input::Heard),
+            Op::Lease(sure) => self.lease(sure),
+            Op::Fades if self.lease == Lease::Sure => self.lease = Lease::Fading,
             Op::Lost(code) if self.is_open() => {
                 self.socket = Socket::None;
                 self.give(Input::Lost(Loss { code }));
@@ -229,20 +276,31 @@ impl Trial {
         self.socket == Socket::Open
     }
 
+    fn lease(&mut self, sure: bool) {
+        self.lease = if sure { Lease::Sure } else { Lease::Unsure };
+        self.give(Input::Lease(sure));
+        self.give(Input::Tick);
+    }
+
+    fn lose_lease(&mut self) {
+        self.lease = Lease::Unsure;
+        self.give(Input::Lease(false));
+    }
+
     fn store(&mut self) {
         let Some(write) = self.write.take() else { return };
+        self.record = write.record.clone();
         for change in &write.changes {
             match change {
                 Change::Sent { message, .. } => {
                     self.stored_sent.insert(*message);
                 }
-                Change::HeadSince { .. } => {}
                 Change::Append(entry) => {
                     if let EntryBody::Ended { message, .. } = &entry.body {
                         assert!(self.stored_end.insert(*message), "ended twice");
                     }
                 }
-                Change::Acked { .. } | Change::Answering { .. } => {}
+                Change::Acked { .. } | Change::Answering { .. } | Change::HeadSince { .. } => {}
             }
         }
         self.give(Input::Stored { lost: false });
@@ -268,7 +326,7 @@ impl Trial {
     fn lane(&self) -> Open {
         let open = self.posted.iter().filter(|message| !self.stored_end.contains(&message.id));
         Open {
-            record: Record::default(),
+            record: self.record.clone(),
             lane: open
                 .map(|message| OpenMessage { accepted: Arc::clone(message), progress: Progress::default() })
                 .collect(),
@@ -279,6 +337,7 @@ impl Trial {
 
     /// Everything answers from now on: whatever was accepted must end.
     fn calm(&mut self) {
+        self.lease(true);
         self.give(Input::Woken);
         for _ in 0..20_000 {
             if self.told.len() == self.posted.len() {

@@ -4,15 +4,28 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    AcceptedMessage, Correlation, EntryBody, Message, MessageId, NewMessage, Outcome, Progress, Record,
-    Timestamp,
+    AcceptedMessage, Correlation, Entry, EntryBody, Message, MessageId, NewMessage, Outcome, ProblemKind,
+    Progress, Record, Reply, Timestamp,
 };
 use rtm_bridge::store::{Change, Open, OpenMessage, Write};
 
 use super::support::accepted;
 
+/// How a write went.
+pub(super) enum Applied {
+    /// It was carried out, now or before.
+    Done {
+        /// The messages that it ended now, how each became head and when it ended.
+        ended: Vec<(MessageId, Timestamp, Timestamp)>,
+        /// A message that it marked as sent, or ended, is not in the lane.
+        lost: bool,
+    },
+    /// It does not follow the last one.
+    OutOfStep,
+}
+
 /// One conversation's truth.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Truth {
     record: Record,
     pub(super) lane: Vec<OpenMessage>,
@@ -24,11 +37,19 @@ pub(super) struct Truth {
     /// Messages whose bytes went out at least once.
     pub(super) sent: HashSet<MessageId>,
     last_write: Option<Arc<Write>>,
+    last_lost: bool,
+    last_client_message_id: u64,
+    /// It went back to an earlier state at some time.
+    pub(super) lossy: bool,
+    /// It lost all it knew of the writes, so that one of any number was taken for the first.
+    pub(super) hole: bool,
 }
 
 impl Truth {
     pub(super) fn accept(&mut self, at: Timestamp, new: NewMessage) -> Arc<AcceptedMessage> {
-        let message = accepted(self.next_position, at, new);
+        let mut message = accepted(self.next_position, at, new);
+        self.last_client_message_id = at.as_millis().max(self.last_client_message_id + 1);
+        Arc::get_mut(&mut message).unwrap().client_message_id = self.last_client_message_id;
         self.next_position += 1;
         if self.lane.is_empty() {
             self.head_at = Some(at);
@@ -50,67 +71,84 @@ impl Truth {
         self.lane.first()
     }
 
-    /// Carries out a write. The answer is how long the head took that the write ended, if it ended one.
-    pub(super) fn apply(
-        &mut self,
-        write: &Arc<Write>,
-    ) -> Result<Option<(MessageId, Timestamp, Timestamp)>, String> {
-        if write.record.write <= self.record.write {
-            if write.record.write == self.record.write {
-                let same = self.last_write.as_ref().is_some_and(|last| Arc::ptr_eq(last, write));
-                if !same {
-                    return Err(format!("write {} came with another content", write.record.write));
-                }
+    /// It is as it once was; what went out stays out.
+    pub(super) fn go_back(&mut self, past: Self) {
+        let sent = std::mem::take(&mut self.sent);
+        *self = Self { sent, lossy: true, hole: self.hole || past.record.write == 0, ..past };
+    }
+
+    /// Carries out a write.
+    pub(super) fn apply(&mut self, write: &Arc<Write>) -> Result<Applied, String> {
+        let last = self.record.write;
+        if write.record.write == last && last > 0 {
+            let same = self.last_write.as_ref().is_some_and(|last| Arc::ptr_eq(last, write));
+            if !same {
+                return Err(format!("write {last} came with another content"));
             }
-            return Ok(None);
+            return Ok(Applied::Done { ended: Vec::new(), lost: self.last_lost });
         }
-        if write.record.write != self.record.write + 1 {
-            return Err(format!("write {} follows write {}", write.record.write, self.record.write));
+        if write.record.write != last + 1 && last > 0 {
+            return Ok(Applied::OutOfStep);
+        }
+        if last == 0 && write.record.write != 1 && !self.lossy {
+            return Err(format!("write {} is the first", write.record.write));
         }
         let mut seq = self.record.seq;
-        let mut ended = None;
+        let mut ended = Vec::new();
+        let mut missed = false;
         for change in &write.changes {
             match change {
-                Change::Sent { message, at } => {
-                    let head = self.head_of(*message, "sent")?;
-                    if head.progress.sent_at.is_none() {
-                        head.progress.sent_at = Some(*at);
-                    }
-                }
+                Change::Sent { message, at } => match self.open_message(*message, "sent")? {
+                    Some(open) => _ = open.progress.sent_at.get_or_insert(*at),
+                    None => missed = true,
+                },
                 Change::Acked { message, at } => {
-                    let head = self.sent_head_of(*message, "acked")?;
-                    if head.progress.acked_at.replace(*at).is_some() {
+                    let Some(open) = self.sent_message(*message, "acked")? else { continue };
+                    if open.progress.acked_at.replace(*at).is_some() {
                         return Err(format!("{message} is acked twice"));
                     }
                 }
                 Change::Answering { message, at } => {
-                    let head = self.sent_head_of(*message, "answering")?;
-                    if head.progress.first_reply_at.replace(*at).is_some() {
+                    let Some(open) = self.sent_message(*message, "answering")? else { continue };
+                    if open.progress.first_reply_at.replace(*at).is_some() {
                         return Err(format!("{message} answers for the first time twice"));
                     }
                 }
-                Change::HeadSince { .. } => {}
-                Change::Append(entry) => {
-                    seq += 1;
-                    if entry.seq != seq {
-                        return Err(format!("entry {} follows {}", entry.seq, seq - 1));
+                Change::HeadSince { at } => {
+                    if !self.lossy && self.lane.first().is_some_and(|head| head.progress.sent_at.is_some()) {
+                        return Err("a head that is sent begins its time anew".into());
                     }
-                    ended = self.append(entry)?.or(ended);
+                    self.head_at = self.head_at.map(|_| *at);
+                }
+                Change::Append(entry) => {
+                    // What a lost message would have had leaves a gap.
+                    let follows = if self.lossy { entry.seq > seq } else { entry.seq == seq + 1 };
+                    if !follows {
+                        return Err(format!("entry {} follows {seq}", entry.seq));
+                    }
+                    seq = entry.seq;
+                    missed |= !self.append(entry, &mut ended)?;
                 }
             }
         }
-        if write.record.seq != seq {
+        if write.record.seq < seq || write.record.seq > seq && !self.lossy {
             return Err(format!("the record says seq {}, the entries {seq}", write.record.seq));
+        }
+        if missed && !self.lossy {
+            return Err("a write names a message that is not open".into());
         }
         self.record = write.record.clone();
         self.last_write = Some(Arc::clone(write));
-        Ok(ended)
+        self.last_lost = missed;
+        Ok(Applied::Done { ended, lost: missed })
     }
 
+    /// Takes an entry; false where it ends a message that is not open.
     fn append(
         &mut self,
-        entry: &rtm_bridge::domain::Entry,
-    ) -> Result<Option<(MessageId, Timestamp, Timestamp)>, String> {
+        entry: &Entry,
+        ended: &mut Vec<(MessageId, Timestamp, Timestamp)>,
+    ) -> Result<bool, String> {
         match &entry.body {
             EntryBody::Reply(reply) => {
                 if let Some(id) = &reply.message_id
@@ -121,59 +159,77 @@ impl Truth {
                 if reply.seq != entry.seq {
                     return Err("a reply has another seq than its entry".into());
                 }
-                match (reply.in_reply_to, reply.late) {
-                    (None, late) => {
-                        if late || reply.correlation != Correlation::Unsolicited {
-                            return Err("an unsolicited reply says that it belongs to something".into());
-                        }
-                    }
-                    (Some(message), late) => {
-                        if !self.sent.contains(&message) {
-                            return Err(format!("a reply is joined to {message}, which was not sent"));
-                        }
-                        if late {
-                            let Some(ended) = self.ended.get_mut(&message) else {
-                                return Err(format!("a late reply of {message}, which has not ended"));
-                            };
-                            ended.progress.replies.push(Arc::clone(reply));
-                        } else {
-                            let head = self.sent_head_of(message, "replied to")?;
-                            head.progress.first_reply_at.get_or_insert(entry.at);
-                            head.progress.replies.push(Arc::clone(reply));
-                        }
-                    }
-                }
-                Ok(None)
+                self.join(entry, reply)?;
             }
             EntryBody::Ended { message, outcome } => {
-                self.head_of(*message, "ended")?;
-                let mut open = self.lane.remove(0);
+                let given_up =
+                    matches!(outcome, Outcome::Failed(problem) if problem.kind == ProblemKind::MessageLost);
+                if given_up && !self.lossy {
+                    return Err(format!("{message} ends as lost, and nothing was lost"));
+                }
+                if self.open_message(*message, "ended")?.is_none() {
+                    return Ok(false);
+                }
+                let place = self.lane.iter().position(|open| open.accepted.id == *message).unwrap_or(0);
+                let mut open = self.lane.remove(place);
                 let since = self.head_at.unwrap_or_default();
-                self.head_at = (!self.lane.is_empty()).then_some(entry.at);
+                if place == 0 {
+                    self.head_at = (!self.lane.is_empty()).then_some(entry.at);
+                }
                 if matches!(outcome, Outcome::Answered(_)) && !self.sent.contains(message) {
                     return Err(format!("{message} is answered and was not sent"));
                 }
                 open.progress.ended_at = Some(entry.at);
                 open.progress.outcome = Some(outcome.clone());
                 self.ended.insert(*message, Message { accepted: open.accepted, progress: open.progress });
-                Ok(Some((*message, since, entry.at)))
+                if !given_up {
+                    ended.push((*message, since, entry.at));
+                }
             }
-            EntryBody::UserMessage(_) | EntryBody::Platform(_) => Ok(None),
+            EntryBody::UserMessage(_) | EntryBody::Platform(_) => {}
         }
+        Ok(true)
     }
 
-    fn head_of(&mut self, message: MessageId, what: &str) -> Result<&mut OpenMessage, String> {
-        match self.lane.first_mut() {
-            Some(head) if head.accepted.id == message => Ok(head),
-            _ => Err(format!("{message} is {what}, but it is not the lane's head")),
+    fn join(&mut self, entry: &Entry, reply: &Arc<Reply>) -> Result<(), String> {
+        let Some(message) = reply.in_reply_to else {
+            if reply.late || reply.correlation != Correlation::Unsolicited {
+                return Err("an unsolicited reply says that it belongs to something".into());
+            }
+            return Ok(());
+        };
+        if !self.sent.contains(&message) {
+            return Err(format!("a reply is joined to {message}, which was not sent"));
         }
+        if reply.late {
+            match self.ended.get_mut(&message) {
+                Some(ended) => ended.progress.replies.push(Arc::clone(reply)),
+                None if self.lossy => {}
+                None => return Err(format!("a late reply of {message}, which has not ended")),
+            }
+        } else if let Some(open) = self.sent_message(message, "replied to")? {
+            open.progress.first_reply_at.get_or_insert(entry.at);
+            open.progress.replies.push(Arc::clone(reply));
+        }
+        Ok(())
     }
 
-    fn sent_head_of(&mut self, message: MessageId, what: &str) -> Result<&mut OpenMessage, String> {
-        let head = self.head_of(message, what)?;
-        if head.progress.sent_at.is_none() {
+    /// The open message, which is the lane's head; only where something was lost it may be another, or none.
+    fn open_message(&mut self, message: MessageId, what: &str) -> Result<Option<&mut OpenMessage>, String> {
+        let place = self.lane.iter().position(|open| open.accepted.id == message);
+        if place != Some(0) && !self.lossy {
+            return Err(format!("{message} is {what}, but it is not the lane's head"));
+        }
+        Ok(place.and_then(|place| self.lane.get_mut(place)))
+    }
+
+    fn sent_message(&mut self, message: MessageId, what: &str) -> Result<Option<&mut OpenMessage>, String> {
+        // Without a record the store cannot see that it lost what the write builds on.
+        let hole = self.hole;
+        let open = self.open_message(message, what)?;
+        if open.as_ref().is_some_and(|open| open.progress.sent_at.is_none()) && !hole {
             return Err(format!("{message} is {what} before it is sent"));
         }
-        Ok(head)
+        Ok(open)
     }
 }

@@ -1,6 +1,7 @@
 //! One run: a machine, a platform, a store and callers in simulated time, all drawn from one seed.
 
 mod deeds;
+mod trouble;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -10,13 +11,15 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use rtm_bridge::config::Bot;
-use rtm_bridge::domain::{AcceptedMessage, MessageId, Outcome, Resend, SessionRequest, Timestamp, TurnRules};
+use rtm_bridge::domain::{
+    AcceptedMessage, Message, MessageId, Outcome, Resend, SessionRequest, Timestamp, TurnRules,
+};
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Loss, Machine};
 use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
 use rtm_bridge::store::Write;
 
 use super::platform::{Platform, Said, Temper, chance};
-use super::store::Truth;
+use super::store::{Applied, Truth};
 use super::support::{bot, plain};
 use super::trace::{tell_effect, tell_input, tell_said};
 
@@ -33,7 +36,8 @@ enum Event {
     Scan,
     /// For the machine of this life only.
     Input(u32, Input),
-    Apply(u32, Arc<Write>),
+    /// Over the connections of this time; somebody waits for the answer or has given up.
+    Apply(u32, u32, Arc<Write>, bool),
     ReadLane(u32),
     ReadHistory(u32, Option<Box<str>>),
     /// For this connect only.
@@ -45,7 +49,15 @@ enum Event {
     Pinged(u32),
     Drain,
     Kill,
+    /// The owner stands still, and goes on when another one has taken over.
+    Pause,
+    Wake,
     TakeOver,
+    Lease(bool),
+    /// The store is away for so long.
+    Outage(u64),
+    /// The store goes back by so many steps.
+    Failover(usize),
 }
 
 /// What the machine waits for.
@@ -57,6 +69,23 @@ struct Awaited {
     history: u32,
 }
 
+/// Whether the lease is sure, and whether the machine was told so.
+struct Lease {
+    sure: bool,
+    told: bool,
+}
+
+impl Lease {
+    const SURE: Self = Self { sure: true, told: true };
+}
+
+#[derive(Clone, Copy)]
+struct Sending {
+    step: u64,
+    socket: u32,
+    life: u32,
+}
+
 pub(super) struct World {
     rng: Rng,
     temper: Temper,
@@ -65,6 +94,17 @@ pub(super) struct World {
     queue: BTreeMap<(u64, u64), Event>,
     scheduled: u64,
     truth: Truth,
+    /// What the store was, step by step, where it will go back.
+    past: Vec<Truth>,
+    /// Counts the store's failovers: what was on its way to it is gone then.
+    era: u32,
+    /// When the store is there again.
+    away_until: u64,
+    /// Time in which the store was away or the lease not sure.
+    hindered: u64,
+    lease: Lease,
+    /// A machine that stands still, and whether it waits for a write that is carried out.
+    paused: Option<(Machine, bool)>,
     platform: Platform,
     machine: Option<Machine>,
     life: u32,
@@ -85,11 +125,16 @@ pub(super) struct World {
     killed_at: u64,
     /// In this life: messages that were told and that ended, that are known to be received; replies delivered.
     told: HashSet<MessageId>,
+    forgotten: HashSet<MessageId>,
+    /// Messages whose sending the store confirmed.
+    may_go: HashSet<MessageId>,
+    /// What was stored of each end, over all lives.
+    ends: HashMap<MessageId, Message>,
     ended_here: Vec<MessageId>,
     proved: HashSet<u64>,
     delivered: HashSet<Box<str>>,
     /// The last step that sent a message, and the first that delivered a reply, over all lives.
-    sends: HashMap<MessageId, (u64, u32)>,
+    sends: HashMap<MessageId, Sending>,
     first_heard: HashMap<Box<str>, u64>,
     /// The life in which a reply was first delivered.
     heard_in: HashMap<Box<str>, u32>,
@@ -126,6 +171,12 @@ impl World {
             queue: BTreeMap::new(),
             scheduled: 0,
             truth: Truth::default(),
+            past: Vec::new(),
+            era: 0,
+            away_until: START,
+            hindered: 0,
+            lease: Lease::SURE,
+            paused: None,
             platform: Platform::default(),
             machine: None,
             life: 0,
@@ -141,6 +192,9 @@ impl World {
             downtime: 0,
             killed_at: START,
             told: HashSet::new(),
+            forgotten: HashSet::new(),
+            may_go: HashSet::new(),
+            ends: HashMap::new(),
             ended_here: Vec::new(),
             proved: HashSet::new(),
             delivered: HashSet::new(),
@@ -163,10 +217,11 @@ impl World {
         for _ in 0..3 {
             if chance(&mut world.rng, world.temper.kills) {
                 let at = world.rng.u64(0..at + 60_000);
-                let event = if world.rng.bool() { Event::Drain } else { Event::Kill };
-                world.schedule(at, event);
+                let event = world.rng.choice([Event::Drain, Event::Drain, Event::Kill, Event::Pause]);
+                world.schedule(at, event.unwrap_or(Event::Kill));
             }
         }
+        world.plan_trouble(at + 60_000);
         world.schedule(0, Event::TakeOver);
         world.schedule(1000, Event::Scan);
         world
@@ -226,14 +281,15 @@ impl World {
     }
 
     fn at_the_end(&self) -> Outcomes {
-        if self.truth.ended.len() != self.posted as usize {
+        if self.truth.ended.len() != self.posted as usize && !self.truth.lossy {
             return Err(format!("{} posted, {} ended", self.posted, self.truth.ended.len()));
         }
-        if let Some(id) = self.ended_here.iter().find(|id| !self.told.contains(id)) {
+        let said = |id: &MessageId| self.told.contains(id) || self.forgotten.contains(id);
+        if let Some(id) = self.ended_here.iter().find(|id| !said(id)) {
             return Err(format!("{id} ended and was not told"));
         }
         for id in &self.delivered {
-            if !self.truth.replies.contains(id) {
+            if !self.truth.replies.contains(id) && !self.truth.lossy {
                 return Err(format!("{id} was heard and is not in the journal"));
             }
         }
@@ -242,18 +298,22 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Outcomes {
         match event {
+            Event::Post if self.is_away() => {
+                let wait = self.away_until - self.now + self.rng.u64(0..500);
+                self.schedule(wait, Event::Post);
+            }
             Event::Post => self.post(),
             Event::Hint(message) => return self.tell_machine(Input::Accepted(message)),
             Event::Scan => {
                 let wait = 1000;
                 self.schedule(wait, Event::Scan);
-                if !self.truth.lane.is_empty() {
+                if !self.truth.lane.is_empty() && !self.is_away() {
                     return self.tell_machine(Input::Woken);
                 }
             }
             Event::Input(life, input) if life == self.life && self.machine.is_some() => {
                 match &input {
-                    Input::Stored { .. } | Input::Unknown => {
+                    Input::Stored { .. } | Input::Unknown | Input::OutOfStep => {
                         self.awaited.write = false;
                         self.unsettled = matches!(input, Input::Unknown);
                     }
@@ -268,10 +328,12 @@ impl World {
                 }
                 return self.step(input);
             }
-            Event::Apply(life, write) if life == self.life => {
-                if let Some((message, since, at)) = self.truth.apply(&write)? {
-                    return self.check_end(message, since, at);
-                }
+            Event::Apply(life, era, write, awaited) if life == self.life => {
+                return self.apply(era, &write, awaited);
+            }
+            Event::ReadLane(life) if life == self.life && self.is_away() => {
+                let wait = self.away_until - self.now + self.lag();
+                self.schedule(wait, Event::ReadLane(life));
             }
             Event::ReadLane(life) if life == self.life => {
                 let lane = Box::new(self.truth.open());
@@ -305,7 +367,12 @@ impl World {
                 self.draining = true;
                 return self.step(Input::Drain);
             }
-            Event::Kill => self.kill("killed"),
+            Event::Kill => _ = self.kill("killed"),
+            Event::Pause => self.pause(),
+            Event::Wake => return self.wake(),
+            Event::Lease(sure) => return self.lease(sure),
+            Event::Outage(ms) => self.outage(ms),
+            Event::Failover(steps) => self.failover(steps),
             Event::TakeOver if self.machine.is_none() => return self.take_over(),
             _ => {}
         }
@@ -328,6 +395,7 @@ impl World {
             _ => SessionRequest::Continue,
         };
         self.posted += 1;
+        self.remember();
         let message = self.truth.accept(Timestamp::from_millis(self.now), new);
         self.note(|| {
             format!(
@@ -429,6 +497,10 @@ impl World {
         let is_tick = matches!(input, Input::Tick);
         self.hash = mix(self.hash, self.now ^ kind(&input));
         let mut effects = Vec::new();
+        if self.lease.told != self.lease.sure {
+            self.lease.told = self.lease.sure;
+            machine.step(now, Input::Lease(self.lease.sure), &mut effects);
+        }
         machine.step(now, input, &mut effects);
         let wake = machine.wake_at();
         let state = machine.link_state(now);
@@ -468,17 +540,21 @@ impl World {
     fn check_end(&mut self, id: MessageId, since: Timestamp, at: Timestamp) -> Outcomes {
         self.ended_here.push(id);
         let Some(message) = self.truth.ended.get(&id) else { return Ok(()) };
+        if self.ends.insert(id, message.clone()).is_some() && !self.truth.lossy {
+            return Err(format!("{id} ended twice"));
+        }
         let deadline = message.accepted.new.rules.deadline().unwrap_or(self.bot.deadline);
         let rate = if self.bot.user_rate_per_minute > 0 { 60_000 } else { 0 };
         // A store that does not answer holds every step up, by design.
         let store = if self.temper.store_fails > 0 { 30_000 } else { 5 * self.temper.store_lag };
-        let slack = 1000 + store + rate + 2 * self.downtime;
+        let lost = if self.truth.lossy { 60_000 } else { 0 };
+        let slack = 1000 + store + rate + lost + 2 * self.downtime + 2 * self.hindered;
         let most = 2 * u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) + slack;
         let took = u64::try_from(at.since(since).as_millis()).unwrap_or(u64::MAX);
         if took > most {
             return Err(format!("{id} ended after {took} ms, {most} ms at most"));
         }
-        let Some(&(sent, _)) = self.sends.get(&id) else { return Ok(()) };
+        let Some(&Sending { step: sent, .. }) = self.sends.get(&id) else { return Ok(()) };
         for reply in message.progress.replies.iter().filter(|reply| !reply.late) {
             // What an earlier owner heard and took with it, history tells the next one without its beginning.
             let id_heard =
@@ -494,10 +570,8 @@ impl World {
         Ok(())
     }
 
-    fn kill(&mut self, how: &str) {
-        if self.machine.take().is_none() {
-            return;
-        }
+    fn kill(&mut self, how: &str) -> Option<Machine> {
+        let machine = self.machine.take()?;
         self.note(|| how.to_owned());
         self.socket = None;
         self.life += 1;
@@ -506,6 +580,7 @@ impl World {
         self.rested = false;
         let wait = self.rng.u64(0..3) * self.rng.u64(0..12_000);
         self.schedule(wait, Event::TakeOver);
+        Some(machine)
     }
 
     fn take_over(&mut self) -> Outcomes {
@@ -514,6 +589,13 @@ impl World {
         self.awaited = Awaited::default();
         self.unsettled = false;
         self.told.clear();
+        self.forgotten.clear();
+        self.may_go.clear();
+        if self.truth.lossy {
+            // What an earlier owner sent may be queued again.
+            self.last_sent = 0;
+        }
+        self.lease = Lease::SURE;
         self.ended_here.clear();
         self.proved.clear();
         self.delivered.clear();

@@ -38,7 +38,7 @@ impl Machine {
     pub(super) fn on_lane(&mut self, now: Timestamp, open: Open, effects: &mut Vec<Effect>) {
         let Reading::UnderWay { again, known } = self.reading else { return };
         self.reading = if again { Reading::Wanted } else { Reading::Not };
-        if self.doubt {
+        if self.ledger.is_in_doubt() {
             if known.settled {
                 self.rebase(now, open, known, effects);
             }
@@ -171,7 +171,7 @@ impl Machine {
             return;
         }
         let Some(message) = self.lane.front().map(Arc::clone) else { return };
-        if self.draining {
+        if self.is_draining() {
             return;
         }
         let rate_free_at = self.rate_free_at(now);
@@ -246,7 +246,7 @@ impl Machine {
         if let Some(turn) = &self.turn {
             return rate.filter(|_| turn.phase == Phase::Ready);
         }
-        if self.draining {
+        if self.is_draining() {
             return None;
         }
         let at = self.send_by(self.lane.front()?);

@@ -27,8 +27,7 @@ use crate::store::{Change, Open, OpenMessage};
 impl Machine {
     /// The store may have lost what it confirmed.
     pub(super) fn doubt(&mut self) {
-        self.doubt = true;
-        self.ledger.stall(true);
+        self.ledger.doubt();
         self.want_lane();
     }
 
@@ -49,7 +48,6 @@ impl Machine {
 
     /// Goes on from where the store stands. No write is in flight, and none was since the lane was asked for.
     pub(super) fn rebase(&mut self, now: Timestamp, open: Open, known: Known, effects: &mut Vec<Effect>) {
-        self.doubt = false;
         if open.record.write > self.ledger.record.write {
             self.begin_anew(now, open, effects);
             return;
@@ -125,7 +123,7 @@ impl Machine {
         }
         let seed = self.random.u64(..);
         let anew = Self::new(Arc::clone(&self.bot), open, now, seed);
-        *self = Self { sure: self.sure, draining: self.draining, ..anew };
+        *self = Self { sure: self.sure, leaving: self.leaving, ..anew };
     }
 }
 

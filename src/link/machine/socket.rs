@@ -88,7 +88,7 @@ impl LinkState {
 impl Machine {
     /// Where the link stands at this time.
     pub fn link_state(&self, now: Timestamp) -> LinkState {
-        if self.draining {
+        if self.is_draining() {
             return LinkState::Draining;
         }
         match &self.link {
@@ -243,7 +243,7 @@ impl Machine {
         if matches!(self.link, Link::Open(_)) {
             let renewed =
                 self.turn.is_none() && self.lane.front().is_some_and(|head| self.wish(head).is_some());
-            if wanted && (self.draining || !renewed) {
+            if wanted && (self.is_draining() || !renewed) {
                 return;
             }
             self.link = Link::Cold;
@@ -288,7 +288,7 @@ impl Machine {
     /// Whether a message may go out over the link now.
     pub(super) fn is_ready(&self, now: Timestamp) -> bool {
         let open = matches!(&self.link, Link::Open(socket) if socket.hold.is_none_or(|until| now >= until));
-        open && self.sure && !self.doubt
+        open && self.sure && !self.ledger.is_in_doubt()
     }
 
     const fn may_connect(&self) -> bool {
@@ -330,7 +330,7 @@ impl Machine {
     }
 
     fn is_link_wanted(&self, now: Timestamp) -> bool {
-        if self.draining {
+        if self.is_draining() {
             return self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Ending);
         }
         !self.lane.is_empty() || self.keep_until.is_some_and(|until| now < until)

@@ -9,7 +9,7 @@ use rtm_bridge::rtm::ConnectMode;
 use rtm_bridge::store::Write;
 
 use super::super::platform::chance;
-use super::{Event, Outcomes, World};
+use super::{Event, Outcomes, Sending, World};
 
 impl World {
     pub(super) fn perform(&mut self, effect: Effect) -> Outcomes {
@@ -26,6 +26,9 @@ impl World {
             Effect::Connect(mode) => self.connect(mode)?,
             Effect::Send(message) => self.send(message)?,
             Effect::Ping => {
+                if !self.lease.told {
+                    return Err("a ping under an unsure lease".into());
+                }
                 let Some((socket, dead)) = self.socket else { return Err("a ping without a socket".into()) };
                 if !dead {
                     let wait = self.rng.u64(5..400);
@@ -45,7 +48,12 @@ impl World {
             }
             Effect::Tell { message, .. } => self.told(&message)?,
             Effect::Aside(_) => {}
-            Effect::Forget(id) => return Err(format!("{id} is lost")),
+            Effect::Forget(id) => {
+                if !self.truth.lossy {
+                    return Err(format!("{id} is forgotten, and nothing was lost"));
+                }
+                self.forgotten.insert(id);
+            }
             Effect::Rest => {
                 let open = self.machine.as_ref().map_or(0, Machine::open_messages);
                 if open > 0 && !self.draining {
@@ -67,22 +75,22 @@ impl World {
         if std::mem::replace(&mut self.awaited.write, true) {
             return Err("two writes at once".into());
         }
-        let life = self.life;
+        Self::check_size(&write)?;
+        let (life, era) = (self.life, self.era);
         let lag = self.lag();
         if chance(&mut self.rng, self.temper.store_fails) {
             match self.rng.u8(0..3) {
                 // Done, but nobody hears of it; done, but later than that; not done.
-                0 => self.schedule(lag, Event::Apply(life, write)),
+                0 => self.schedule(lag, Event::Apply(life, era, write, false)),
                 1 => {
                     let later = self.rng.u64(0..4000);
-                    self.schedule(lag + later, Event::Apply(life, write));
+                    self.schedule(lag + later, Event::Apply(life, era, write, false));
                 }
                 _ => {}
             }
             self.schedule(lag + 1, Event::Input(life, Input::Unknown));
         } else {
-            self.schedule(lag, Event::Apply(life, write));
-            self.schedule(lag + 1, Event::Input(life, Input::Stored { lost: false }));
+            self.schedule(lag, Event::Apply(life, era, write, true));
         }
         Ok(())
     }
@@ -91,7 +99,14 @@ impl World {
         if self.socket.is_some() || std::mem::replace(&mut self.awaited.connect, true) {
             return Err("a connect beside another socket".into());
         }
+        if !self.lease.told {
+            return Err("a connect under an unsure lease".into());
+        }
         self.attempts += 1;
+        if self.becomes_unsure() {
+            self.schedule(0, Event::ConnectFailed(self.attempts, ConnectFailure::Withheld));
+            return Ok(());
+        }
         let wait = self.rng.u64(20..1500);
         let event = if chance(&mut self.rng, self.temper.connect_fails) {
             let failure = if self.rng.u8(0..10) == 0 {
@@ -111,32 +126,43 @@ impl World {
     fn send(&mut self, message: Arc<AcceptedMessage>) -> Outcomes {
         let id = message.id;
         let Some((socket, dead)) = self.socket else { return Err(format!("{id} is sent without a socket")) };
+        if !self.lease.told {
+            return Err(format!("{id} is sent under an unsure lease"));
+        }
+        if self.becomes_unsure() {
+            return self.step(Input::Withheld);
+        }
         let head = self.truth.head().filter(|head| head.accepted.id == id);
-        let Some(head) = head else { return Err(format!("{id} is sent and is not the head of the lane")) };
-        if head.progress.sent_at.is_none() {
+        if head.is_none() && !self.truth.lossy {
+            return Err(format!("{id} is sent and is not the head of the lane"));
+        }
+        if head.is_none_or(|head| head.progress.sent_at.is_none()) && !self.may_go.contains(&id) {
             return Err(format!("{id} is sent before the store knows"));
         }
-        if head.progress.acked_at.is_some() || head.progress.first_reply_at.is_some() {
+        if head.is_some_and(|head| head.progress.acked_at.is_some() || head.progress.first_reply_at.is_some())
+        {
             return Err(format!("{id} is sent again although it is proved"));
         }
         if self.proved.contains(&message.client_message_id) {
             return Err(format!("{id} is sent again although the machine heard of its receipt"));
         }
+        if self.told.contains(&id) || self.forgotten.contains(&id) {
+            return Err(format!("{id} is sent after its end"));
+        }
         if message.client_message_id < self.last_sent {
             return Err(format!("{id} is sent after a later message"));
         }
-        if let Some(&(_, last_socket)) = self.sends.get(&id) {
-            if message.new.resend == Resend::Never {
-                return Err(format!("{id} is sent twice and must not"));
-            }
-            if last_socket == socket {
-                return Err(format!("{id} is sent twice over one socket"));
-            }
-        } else if self.truth.sent.contains(&id) && message.new.resend == Resend::Never {
-            return Err(format!("{id} may have been sent by an earlier owner and must not be sent again"));
+        let sending = self.sends.get(&id);
+        // What an earlier owner sent, a store that lost it cannot tell.
+        let known = sending.is_some_and(|sending| sending.life == self.life) || !self.truth.lossy;
+        if known && message.new.resend == Resend::Never && self.truth.sent.contains(&id) {
+            return Err(format!("{id} may have been sent before and must not be sent again"));
+        }
+        if sending.is_some_and(|sending| sending.socket == socket) {
+            return Err(format!("{id} is sent twice over one socket"));
         }
         self.last_sent = message.client_message_id;
-        self.sends.insert(id, (self.steps, socket));
+        self.sends.insert(id, Sending { step: self.steps, socket, life: self.life });
         self.truth.sent.insert(id);
         if !dead {
             let wait = self.rng.u64(1..60);
@@ -145,14 +171,29 @@ impl World {
         Ok(())
     }
 
+    /// The lease runs out between a step and what it wants done, now and then.
+    fn becomes_unsure(&mut self) -> bool {
+        let unsure = self.temper.unsure / 8;
+        if self.lease.sure && chance(&mut self.rng, unsure) {
+            self.lease.sure = false;
+            let wait = self.rng.u64(1..3000);
+            self.hindered += wait;
+            self.schedule(wait, Event::Lease(true));
+        }
+        !self.lease.sure
+    }
+
     fn told(&mut self, message: &Message) -> Outcomes {
         let id = message.accepted.id;
         if !self.told.insert(id) {
             return Err(format!("{id} is told twice"));
         }
-        let Some(stored) = self.truth.ended.get(&id) else {
+        let Some(stored) = self.ends.get(&id) else {
             return Err(format!("{id} is told before its end is stored"));
         };
+        if self.truth.hole {
+            return Ok(());
+        }
         let (told, stored) = (&message.progress, &stored.progress);
         let on_time = stored.replies.iter().filter(|reply| !reply.late).count();
         if told.outcome != stored.outcome || told.replies.len() != on_time || told.status() != stored.status()

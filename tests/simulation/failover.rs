@@ -1,0 +1,287 @@
+//! What a link does when the store loses what it had confirmed: it is counted and told, never resurrected and
+//! never doubled.
+
+use std::sync::Arc;
+
+use rtm_bridge::domain::{
+    AcceptedMessage, EntryBody, MessageId, Outcome, ProblemKind, Progress, Record, Resend,
+};
+use rtm_bridge::link::{Abandoned, Input};
+use rtm_bridge::store::{Change, Open, OpenMessage, Write};
+
+use super::bench::{Bench, ms};
+use super::support::{accepted, plain};
+
+fn open(record: &Record, lane: &[(&Arc<AcceptedMessage>, Progress)], next_position: u64) -> Input {
+    let lane = lane.iter().map(|(accepted, progress)| OpenMessage {
+        accepted: Arc::clone(accepted),
+        progress: progress.clone(),
+    });
+    let record = record.clone();
+    Input::Lane(Box::new(Open { record, lane: lane.collect(), head_at: None, next_position }))
+}
+
+fn record(bench: &Bench) -> Record {
+    bench.writes.last().unwrap().record.clone()
+}
+
+/// A write as words: what it tells of.
+fn tell(write: &Write) -> Vec<String> {
+    let tell = |change: &Change| match change {
+        Change::Sent { .. } => "sent".to_owned(),
+        Change::Acked { .. } => "acked".to_owned(),
+        Change::Answering { .. } => "answering".to_owned(),
+        Change::HeadSince { .. } => "head".to_owned(),
+        Change::Append(entry) => match &entry.body {
+            EntryBody::Reply(reply) => format!("{} {}", entry.seq, reply.message_id.as_deref().unwrap()),
+            EntryBody::Ended { outcome: Outcome::Failed(problem), .. } => {
+                format!("{} {}", entry.seq, problem.kind)
+            }
+            EntryBody::Ended { .. } => format!("{} answered", entry.seq),
+            _ => format!("{} other", entry.seq),
+        },
+    };
+    write.changes.iter().map(tell).collect()
+}
+
+fn ends(write: &Write) -> Vec<(MessageId, ProblemKind)> {
+    let end = |change: &Change| match change {
+        Change::Append(entry) => match &entry.body {
+            EntryBody::Ended { message, outcome: Outcome::Failed(problem) } => Some((*message, problem.kind)),
+            _ => None,
+        },
+        _ => None,
+    };
+    write.changes.iter().filter_map(end).collect()
+}
+
+#[test]
+fn a_message_that_is_lost_before_its_sending_is_not_sent() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    let lost = bench.post();
+    let next = bench.post();
+    bench.give(Input::Stored { lost: true });
+    assert_eq!((bench.sends.len(), &*bench.forgotten, bench.lane_reads), (0, &[lost.id][..], 1));
+    bench.store_hangs = false;
+    let lane = open(&record(&bench), &[(&next, Progress::default())], 3);
+    bench.give(lane);
+    assert_eq!(bench.sends.len(), 1, "the next one goes on");
+    assert_eq!(bench.sends[0].0, next.client_message_id);
+}
+
+#[test]
+fn a_message_that_is_lost_before_its_end_is_not_told() {
+    let mut bench = Bench::connected();
+    let lost = bench.post();
+    bench.say("ms-1");
+    bench.store_hangs = true;
+    bench.pass(ms(1000));
+    let told = bench.told.len();
+    bench.give(Input::Stored { lost: true });
+    bench.give(open(&record(&bench), &[], 2));
+    assert_eq!((bench.told.len(), &*bench.forgotten), (told, &[lost.id][..]));
+    assert_eq!(bench.machine.open_messages(), 0);
+}
+
+#[test]
+fn what_the_store_lost_of_the_open_turn_is_written_again_in_its_place() {
+    let mut bench = Bench::connected();
+    let before = record(&bench);
+    let message = bench.post_with(|new| new.resend = Resend::Auto);
+    bench.ack(&message);
+    bench.say("ms-1");
+    bench.say("ms-2");
+    bench.store_hangs = true;
+    bench.say("ms-3");
+    let refused = bench.writes.last().unwrap().record.write;
+    bench.give(Input::OutOfStep);
+    assert_eq!(bench.lane_reads, 1);
+    bench.give(open(&before, &[(&message, Progress::default())], 2));
+    let again = bench.writes.last().unwrap();
+    assert!(again.record.write < refused);
+    assert_eq!(again.record.write, before.write + 1);
+    let seq = before.seq;
+    let entries = [1, 2, 3].map(|i| format!("{} ms-{i}", seq + i));
+    let words: Vec<&str> =
+        ["sent", "acked", "answering"].into_iter().chain(entries.iter().map(|entry| &**entry)).collect();
+    assert_eq!(tell(again), words);
+    bench.store_hangs = false;
+    bench.give(Input::Stored { lost: false });
+    bench.pass(ms(1000));
+    assert_eq!((bench.end(), bench.sends.len()), ((3, "quiet"), 1));
+    assert!(bench.forgotten.is_empty());
+}
+
+#[test]
+fn what_the_store_kept_of_the_open_turn_is_not_written_twice() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.ack(&message);
+    bench.say("ms-1");
+    let kept = record(&bench);
+    let reply = Arc::clone(bench.replies.last().unwrap());
+    bench.say("ms-2");
+    bench.store_hangs = true;
+    bench.say("ms-3");
+    bench.give(Input::OutOfStep);
+    let at = Some(bench.now);
+    let progress = Progress {
+        sent_at: at,
+        acked_at: at,
+        first_reply_at: at,
+        replies: vec![reply],
+        ..Progress::default()
+    };
+    bench.give(open(&kept, &[(&message, progress)], 2));
+    let again = bench.writes.last().unwrap();
+    assert_eq!(tell(again), [format!("{} ms-2", kept.seq + 1), format!("{} ms-3", kept.seq + 2)]);
+}
+
+#[test]
+fn a_message_whose_end_the_store_lost_ends_as_lost_and_is_not_sent_again() {
+    let mut bench = Bench::connected();
+    let before = record(&bench);
+    let message = bench.post_with(|new| new.resend = Resend::Auto);
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    let seq = record(&bench).seq;
+    // The sweep finds it open, and says so.
+    let told = bench.told.len();
+    bench.give(Input::Woken);
+    let lane = || open(&before, &[(&message, Progress::default())], 2);
+    bench.give(lane());
+    assert_eq!(bench.lane_reads, 2, "it is looked at again, with nothing in flight");
+    bench.give(lane());
+    let end = bench.writes.last().unwrap();
+    assert_eq!(ends(end), [(message.id, ProblemKind::MessageLost)]);
+    assert!(end.record.seq > seq, "the places of what was lost are not used again");
+    assert_eq!((bench.sends.len(), bench.told.len(), &*bench.forgotten), (1, told, &[message.id][..]));
+    assert_eq!(bench.machine.open_messages(), 0);
+}
+
+#[test]
+fn a_waiting_message_that_the_store_lost_is_dropped_and_one_in_its_place_is_taken() {
+    let mut bench = Bench::connected();
+    let first = bench.post();
+    let lost = bench.post();
+    bench.pass(ms(10));
+    bench.store_hangs = true;
+    bench.say("ms-1");
+    bench.give(Input::OutOfStep);
+    // The store lost the second message, and accepted another one since.
+    let other = accepted(lost.position, bench.now + ms(5), plain());
+    let progress = Progress { sent_at: Some(bench.now), ..Progress::default() };
+    let stored = Record { write: record(&bench).write - 2, ..record(&bench) };
+    bench.give(open(&stored, &[(&first, progress), (&other, Progress::default())], lost.position + 1));
+    assert_eq!(bench.forgotten, [lost.id]);
+    assert!(bench.machine.is_open(other.id) && !bench.machine.is_open(lost.id));
+    bench.store_hangs = false;
+    bench.give(Input::Stored { lost: false });
+    bench.pass(ms(1000));
+    assert_eq!(bench.sends[1].0, other.client_message_id);
+}
+
+#[test]
+fn a_hint_of_a_message_in_the_place_of_a_lost_one_has_the_lane_read() {
+    let mut bench = Bench::connected();
+    let first = bench.post();
+    let reads = bench.lane_reads;
+    bench.give(Input::Accepted(Arc::clone(&first)));
+    assert_eq!(bench.lane_reads, reads, "a hint that comes twice");
+    bench.give(Input::Accepted(accepted(first.position, bench.now + ms(5), plain())));
+    assert_eq!(bench.lane_reads, reads + 1);
+}
+
+#[test]
+fn an_answer_that_an_end_overtook_is_no_loss() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.give(Input::Accepted(accepted(9, bench.now, plain())));
+    let lane = open(&record(&bench), &[(&message, Progress::default())], 2);
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    bench.give(lane);
+    assert_eq!(bench.lane_reads, 2);
+    let writes = bench.writes.len();
+    bench.give(open(&record(&bench), &[], 2));
+    assert_eq!((bench.writes.len(), bench.forgotten.len()), (writes, 0));
+}
+
+#[test]
+fn nothing_is_sent_before_the_lane_of_a_store_in_doubt_is_read() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    bench.say("ms-1");
+    let message = bench.post();
+    bench.give(Input::OutOfStep);
+    bench.pass(ms(3000));
+    assert!(bench.sends.is_empty());
+    bench.store_hangs = false;
+    let stored = Record { write: 1, ..Record::default() };
+    bench.give(open(&stored, &[(&message, Progress::default())], 2));
+    assert_eq!(bench.sends.len(), 1);
+}
+
+#[test]
+fn a_record_that_expired_is_no_loss() {
+    let mut bench = Bench::connected();
+    bench.give(Input::Woken);
+    bench.give(open(&Record::default(), &[], 0));
+    bench.give(open(&Record::default(), &[], 0));
+    assert!(bench.forgotten.is_empty());
+    bench.pass(ms(20));
+    assert_eq!(bench.writes.last().unwrap().record.write, 1, "the count begins anew");
+    let message = accepted(0, bench.now, plain());
+    bench.give(Input::Accepted(message));
+    assert_eq!(bench.sends.len(), 1);
+}
+
+#[test]
+fn a_store_that_is_ahead_is_believed() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    let message = bench.post();
+    bench.give(Input::OutOfStep);
+    let ahead = Record { write: record(&bench).write + 5, ..record(&bench) };
+    let progress = Progress { sent_at: Some(bench.now), ..Progress::default() };
+    bench.give(open(&ahead, &[(&message, progress)], 2));
+    assert_eq!((&*bench.abandons, bench.sends.len()), (&[Abandoned::Anew][..], 0));
+    bench.give(Input::Connected);
+    assert_eq!(bench.history_reads.len(), 1, "it may have been sent");
+}
+
+#[test]
+fn a_message_that_was_told_of_since_the_lane_was_asked_for_is_kept() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    bench.say("ms-1");
+    bench.give(Input::OutOfStep);
+    let (first, second) = (bench.post(), bench.post());
+    // The answer was on its way before both, or between them.
+    bench.give(open(&Record { write: 1, ..Record::default() }, &[(&first, Progress::default())], 2));
+    assert!(bench.machine.is_open(first.id) && bench.machine.is_open(second.id));
+    assert!(bench.forgotten.is_empty());
+    bench.post();
+    assert_eq!((bench.machine.open_messages(), bench.lane_reads), (3, 1));
+}
+
+#[test]
+fn a_message_whose_sending_the_store_lost_before_it_went_out_waits_until_it_is_stored_again() {
+    let mut bench = Bench::connected();
+    let before = record(&bench);
+    bench.store_hangs = true;
+    let message = bench.post();
+    bench.give(Input::Lease(false));
+    bench.give(Input::Stored { lost: false });
+    bench.say("ms-unsolicited");
+    bench.give(Input::OutOfStep);
+    bench.give(Input::Lease(true));
+    bench.give(open(&before, &[(&message, Progress::default())], 2));
+    assert_eq!(tell(bench.writes.last().unwrap())[0], "sent");
+    bench.pass(ms(1000));
+    assert!(bench.sends.is_empty());
+    bench.give(Input::Stored { lost: false });
+    assert_eq!(bench.sends.len(), 1);
+}

@@ -1,0 +1,233 @@
+//! How a conversation goes from one owner to the next, and what it costs the store meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_bridge::domain::{LastTurn, MessageId, Progress, Record, Resend, Timestamp};
+use rtm_bridge::link::{Abandoned, Input};
+use rtm_bridge::rtm::Incoming;
+use rtm_bridge::store::{Change, Open, OpenMessage};
+use serde_json::value::RawValue;
+
+use super::bench::{Bench, incoming, ms, outgoing};
+use super::support::{accepted, plain};
+
+/// What an owner left behind: one open message that became the head this long ago, as far as this says.
+fn left(ago: Duration, progress: impl FnOnce(Timestamp) -> Progress) -> Open {
+    let head_at = Bench::new().now - ago;
+    let record = Record { write: 3, connected_at: Some(head_at), ..Record::default() };
+    let lane = vec![OpenMessage { accepted: accepted(0, head_at, plain()), progress: progress(head_at) }];
+    Open { record, lane, head_at: Some(head_at), next_position: 1 }
+}
+
+fn sent(at: Timestamp) -> Progress {
+    Progress { sent_at: Some(at), ..Progress::default() }
+}
+
+fn head_since(bench: &Bench) -> Option<Timestamp> {
+    let changes = bench.writes.iter().flat_map(|write| &write.changes);
+    changes
+        .filter_map(|change| if let Change::HeadSince { at } = change { Some(*at) } else { None })
+        .next_back()
+}
+
+#[test]
+fn a_reply_that_comes_at_once_takes_its_ack_along() {
+    let mut bench = Bench::connected();
+    let writes = bench.writes.len();
+    let message = bench.post_with(|new| {
+        new.rules = rtm_bridge::domain::TurnRules::new(Some(1), None, None).unwrap();
+    });
+    bench.ack(&message);
+    bench.pass(ms(19));
+    bench.say("ms-1");
+    assert_eq!(bench.end(), (1, "replyCount"));
+    assert_eq!(bench.writes.len(), writes + 2, "sent; then ack, reply and end together");
+    assert!(bench.told.last().unwrap().progress.acked_at.is_some());
+}
+
+#[test]
+fn an_ack_without_company_is_written_after_20_ms() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    let writes = bench.writes.len();
+    bench.ack(&message);
+    bench.pass(ms(19));
+    assert_eq!(bench.writes.len(), writes);
+    bench.pass(ms(1));
+    assert_eq!(bench.writes.len(), writes + 1);
+}
+
+#[test]
+fn the_write_that_ends_a_turn_says_how_long_a_new_owner_keeps_a_link() {
+    let mut bench = Bench::connected();
+    bench.post();
+    bench.say("ms-1");
+    assert_eq!(bench.writes.last().unwrap().warm_until, None);
+    bench.pass(ms(1000));
+    assert_eq!(bench.writes.last().unwrap().warm_until, Some(bench.now + ms(60_000)));
+}
+
+#[test]
+fn the_end_of_a_message_that_never_went_out_keeps_nothing_warm() {
+    let mut bench = Bench::new();
+    bench.post_ruled(None, None, Some(500));
+    bench.pass(ms(500));
+    assert_eq!(bench.end(), (0, "platform-unavailable"));
+    assert_eq!(bench.writes.last().unwrap().warm_until, None);
+}
+
+#[test]
+fn a_drain_gives_the_head_that_waits_a_new_beginning() {
+    let mut bench = Bench::connected();
+    bench.post();
+    let waits = bench.post();
+    bench.give(Input::Drain);
+    bench.say("ms-1");
+    assert_eq!(head_since(&bench), None, "not while the turn runs");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    assert!(bench.machine.is_open(waits.id));
+    assert_eq!(head_since(&bench), Some(bench.now));
+    assert_eq!((bench.rests, bench.sends.len()), (2, 1));
+}
+
+#[test]
+fn a_drain_with_nothing_queued_changes_no_head() {
+    let mut bench = Bench::connected();
+    let writes = bench.writes.len();
+    bench.give(Input::Drain);
+    assert_eq!((bench.writes.len(), bench.rests), (writes, 2));
+}
+
+#[test]
+fn a_stop_writes_the_ack_that_waits_and_nothing_else_is_done() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.ack(&message);
+    bench.store_hangs = true;
+    let (writes, rests) = (bench.writes.len(), bench.rests);
+    bench.give(Input::Stop);
+    assert_eq!((bench.writes.len(), bench.rests), (writes + 1, rests));
+    bench.say("ms-1");
+    bench.lose(1006);
+    bench.pass(ms(60_000));
+    assert_eq!((bench.writes.len(), bench.rests, bench.connects.len()), (writes + 1, rests, 1));
+    bench.give(Input::Stored { lost: false });
+    assert_eq!(bench.rests, rests + 1);
+}
+
+#[test]
+fn a_stop_with_an_end_in_flight_still_tells_it() {
+    let mut bench = Bench::connected();
+    bench.post();
+    bench.say("ms-1");
+    bench.store_hangs = true;
+    bench.pass(ms(1000));
+    let (told, rests) = (bench.told.len(), bench.rests);
+    bench.give(Input::Stop);
+    assert_eq!((bench.told.len(), bench.rests), (told, rests));
+    bench.give(Input::Stored { lost: false });
+    assert_eq!((bench.told.len(), bench.rests), (told + 1, rests + 1));
+}
+
+#[test]
+fn a_stop_at_rest_rests_at_once_and_a_refused_last_write_is_let_go_of() {
+    let mut bench = Bench::connected();
+    let rests = bench.rests;
+    bench.give(Input::Stop);
+    assert_eq!(bench.rests, rests + 1);
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    bench.say("ms-1");
+    bench.give(Input::Stop);
+    bench.give(Input::OutOfStep);
+    assert_eq!((bench.rests, bench.lane_reads), (rests + 1, 0));
+}
+
+#[test]
+fn a_new_owner_ends_what_is_overdue_by_its_recorded_state() {
+    let minute = ms(60_000);
+    let bench = Bench::opened(left(minute, sent), |_| ());
+    assert_eq!(bench.end(), (0, "uncertain"));
+    let acked = |at| Progress { acked_at: Some(at), ..sent(at) };
+    let bench = Bench::opened(left(minute, acked), |_| ());
+    assert_eq!(bench.end(), (0, "no-reply"));
+    let answering = |at| Progress { first_reply_at: Some(at), ..sent(at) };
+    let bench = Bench::opened(left(minute, answering), |_| ());
+    assert_eq!(bench.end(), (0, "deadline"));
+    let bench = Bench::opened(left(minute, |_| Progress::default()), |_| ());
+    assert_eq!(bench.end(), (0, "platform-unavailable"));
+    assert!(bench.sends.is_empty());
+}
+
+#[test]
+fn a_new_owner_of_a_proved_message_reconnects_and_reads_history_and_sends_nothing() {
+    let mut open = left(ms(1000), |at| Progress { acked_at: Some(at), ..sent(at) });
+    let message = Arc::clone(&open.lane[0].accepted);
+    open.record.last_platform_message = Some("ms-0".into());
+    let mut bench = Bench::opened(open, |_| ());
+    assert_eq!(bench.connects, [rtm_bridge::rtm::ConnectMode::Reconnect]);
+    bench.give(Input::Connected);
+    assert_eq!(bench.history_reads[0].0.as_deref(), Some("ms-0"));
+    for _ in 0..3 {
+        bench.history(vec![incoming(&message), outgoing("ms-1")]);
+        bench.pass(ms(1500));
+    }
+    bench.pass(ms(1000));
+    assert_eq!((bench.end(), bench.sends.len()), ((1, "quiet"), 0));
+}
+
+#[test]
+fn a_new_owner_of_an_unproved_message_sends_it_again_only_where_that_is_wanted() {
+    for (resend, sends) in [(Resend::Auto, 1), (Resend::Never, 0)] {
+        let mut open = left(ms(1000), sent);
+        let mut new = plain();
+        new.resend = resend;
+        open.lane[0].accepted = accepted(0, open.head_at.unwrap(), new);
+        let mut bench = Bench::opened(open, |_| ());
+        bench.give(Input::Connected);
+        bench.history_fails();
+        assert_eq!((bench.sends.len(), bench.told.len()), (sends, 1 - sends));
+    }
+}
+
+#[test]
+fn a_new_owner_connects_for_late_replies_and_for_nothing_less() {
+    let ended = |ago: u64| {
+        let message = MessageId::new(Timestamp::from_millis(1), 1);
+        let last_turn = Some(LastTurn { message, ended_at: Bench::new().now - ms(ago) });
+        Open { record: Record { write: 3, last_turn, ..Record::default() }, ..Open::default() }
+    };
+    let bench = Bench::opened(ended(59_999), |_| ());
+    assert_eq!((bench.connects.len(), bench.rests), (1, 0));
+    let bench = Bench::opened(ended(60_000), |_| ());
+    assert_eq!((bench.connects.len(), bench.rests), (0, 1));
+}
+
+#[test]
+fn what_piles_up_while_the_store_is_away_is_bounded() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.ack(&message);
+    bench.pass(ms(20));
+    bench.store_hangs = true;
+    bench.say("ms-1");
+    for _ in 0..999 {
+        let event = RawValue::from_string("{}".into()).unwrap();
+        bench.give(Input::Frame(Incoming::Platform(event)));
+    }
+    assert!(bench.abandons.is_empty());
+    bench.say("ms-2");
+    assert_eq!(bench.abandons, [Abandoned::Backlog]);
+    let connects = bench.connects.len();
+    bench.give(Input::Unknown);
+    bench.pass(ms(10_000));
+    assert_eq!(bench.connects.len(), connects, "what another socket would bring finds no room either");
+    bench.store_hangs = false;
+    bench.give(Input::Stored { lost: false });
+    assert_eq!(bench.writes.last().unwrap().changes.len(), 1000);
+    bench.give(Input::Connected);
+    assert_eq!(bench.history_reads.len(), 1, "what was missed is looked for");
+    assert_eq!(bench.replies.iter().filter(|reply| reply.message_id.as_deref() == Some("ms-2")).count(), 1);
+}
