@@ -9,13 +9,13 @@ mod broken_link;
 mod failover;
 mod hand_over;
 mod lease;
-mod platform;
+pub(crate) mod platform;
 mod properties;
 mod rules;
 mod sockets;
 mod store;
-mod support;
-mod trace;
+pub(crate) mod support;
+pub(crate) mod trace;
 mod world;
 
 use std::collections::BTreeMap;

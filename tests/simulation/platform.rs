@@ -11,32 +11,32 @@ use super::support::{piece, reply};
 
 /// How often things go wrong; each run draws its own. All in percent.
 #[derive(Debug, Clone)]
-pub(super) struct Temper {
-    pub(super) drop: u32,
-    pub(super) connect_fails: u32,
-    pub(super) ack_missing: u32,
-    pub(super) silent: u32,
-    pub(super) stream: u32,
-    pub(super) signal: u32,
-    pub(super) late: u32,
-    pub(super) unsolicited: u32,
-    pub(super) duplicate: u32,
-    pub(super) history_fails: u32,
-    pub(super) history_lag: u64,
-    pub(super) store_fails: u32,
-    pub(super) store_lag: u64,
-    pub(super) hint_lost: u32,
-    pub(super) kills: u32,
+pub(crate) struct Temper {
+    pub(crate) drop: u32,
+    pub(crate) connect_fails: u32,
+    pub(crate) ack_missing: u32,
+    pub(crate) silent: u32,
+    pub(crate) stream: u32,
+    pub(crate) signal: u32,
+    pub(crate) late: u32,
+    pub(crate) unsolicited: u32,
+    pub(crate) duplicate: u32,
+    pub(crate) history_fails: u32,
+    pub(crate) history_lag: u64,
+    pub(crate) store_fails: u32,
+    pub(crate) store_lag: u64,
+    pub(crate) hint_lost: u32,
+    pub(crate) kills: u32,
     /// Failovers of the store that lose data.
-    pub(super) losses: u32,
+    pub(crate) losses: u32,
     /// Times in which the lease is not sure.
-    pub(super) unsure: u32,
+    pub(crate) unsure: u32,
     /// Times in which the store is away.
-    pub(super) outages: u32,
+    pub(crate) outages: u32,
 }
 
 impl Temper {
-    pub(super) fn draw(rng: &mut Rng) -> Self {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
         fn percent(rng: &mut Rng, most: u32) -> u32 {
             if rng.bool() { 0 } else { rng.u32(1..=most) }
         }
@@ -64,13 +64,13 @@ impl Temper {
 }
 
 /// Whether something happens that happens this often.
-pub(super) fn chance(rng: &mut Rng, percent: u32) -> bool {
+pub(crate) fn chance(rng: &mut Rng, percent: u32) -> bool {
     percent > 0 && rng.u32(0..100) < percent
 }
 
 /// What the platform does.
 #[derive(Debug, Clone)]
-pub(super) enum Said {
+pub(crate) enum Said {
     Frame(Incoming),
     Close(u16),
     /// The peer dies without a word: nothing arrives any more, nothing is answered.
@@ -86,16 +86,16 @@ struct Remembered {
 
 /// Its memory.
 #[derive(Default)]
-pub(super) struct Platform {
+pub(crate) struct Platform {
     next_id: u32,
     /// Whether the user has a session.
-    pub(super) session: bool,
+    pub(crate) session: bool,
     remembered: Vec<Remembered>,
 }
 
 impl Platform {
     /// What it says to a message, with the time after receipt.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &mut self,
         rng: &mut Rng,
         temper: &Temper,
@@ -163,7 +163,7 @@ impl Platform {
     }
 
     /// What comes after a connect.
-    pub(super) fn welcome(&mut self, rng: &mut Rng, temper: &Temper, new_session: bool) -> Vec<(u64, Said)> {
+    pub(crate) fn welcome(&mut self, rng: &mut Rng, temper: &Temper, new_session: bool) -> Vec<(u64, Said)> {
         let mut plan = Vec::new();
         if rng.bool() {
             let session_continues = !new_session && rng.bool();
@@ -204,7 +204,7 @@ impl Platform {
     }
 
     /// It received a message.
-    pub(super) fn received(&mut self, now: u64, lag: u64, client_message_id: u64) {
+    pub(crate) fn received(&mut self, now: u64, lag: u64, client_message_id: u64) {
         let id = format!("user-{client_message_id}-{now}").into();
         self.remembered.push(Remembered {
             id,
@@ -215,7 +215,7 @@ impl Platform {
     }
 
     /// It said something, whether or not anybody heard it.
-    pub(super) fn spoke(&mut self, now: u64, lag: u64, response: &Response) {
+    pub(crate) fn spoke(&mut self, now: u64, lag: u64, response: &Response) {
         if response.stream.as_ref().is_some_and(|stream| !stream.last) {
             return;
         }
@@ -232,13 +232,13 @@ impl Platform {
     }
 
     /// Its time of a reply, the same in a repeat and in history.
-    pub(super) fn created_on(&self, now: u64, response: &Response) -> Timestamp {
+    pub(crate) fn created_on(&self, now: u64, response: &Response) -> Timestamp {
         let known = self.remembered.iter().find(|known| Some(&known.id) == response.message_id.as_ref());
         Timestamp::from_millis(known.map_or(now, |known| known.at))
     }
 
     /// A page of ten.
-    pub(super) fn history(&self, now: u64, after: Option<&str>) -> Result<HistoryPage, HistoryFailure> {
+    pub(crate) fn history(&self, now: u64, after: Option<&str>) -> Result<HistoryPage, HistoryFailure> {
         let visible: Vec<&Remembered> =
             self.remembered.iter().filter(|known| known.visible_at <= now).collect();
         if after.is_some_and(|after| visible.iter().all(|known| *known.id != *after)) && now.is_multiple_of(3)

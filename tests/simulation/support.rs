@@ -11,7 +11,7 @@ use rtm_bridge::rtm::{Response, Stream};
 use serde_json::value::RawValue;
 
 /// A bot with the defaults of api.md 9, but without limits on rates.
-pub(super) fn bot() -> Bot {
+pub(crate) fn bot() -> Bot {
     let platform = "https://platform.example".parse().unwrap();
     Bot {
         user_rate_per_minute: 0,
@@ -21,7 +21,7 @@ pub(super) fn bot() -> Bot {
 }
 
 /// What a caller posts where it says nothing special.
-pub(super) fn plain() -> NewMessage {
+pub(crate) fn plain() -> NewMessage {
     NewMessage {
         conversation: ConversationId::new(BotName::new("support").unwrap(), UserId::new("alice").unwrap()),
         content: Content::new("Where is my order?").unwrap(),
@@ -34,7 +34,7 @@ pub(super) fn plain() -> NewMessage {
 }
 
 /// The accepted message of this place in the lane.
-pub(super) fn accepted(position: u64, at: Timestamp, new: NewMessage) -> Arc<AcceptedMessage> {
+pub(crate) fn accepted(position: u64, at: Timestamp, new: NewMessage) -> Arc<AcceptedMessage> {
     Arc::new(AcceptedMessage {
         id: MessageId::new(at, position.into()),
         position,
@@ -45,7 +45,7 @@ pub(super) fn accepted(position: u64, at: Timestamp, new: NewMessage) -> Arc<Acc
 }
 
 /// A plain reply of the bot.
-pub(super) fn reply(id: &str, text: &str) -> Response {
+pub(crate) fn reply(id: &str, text: &str) -> Response {
     Response {
         message_id: Some(id.into()),
         text: text.into(),
@@ -59,6 +59,6 @@ pub(super) fn reply(id: &str, text: &str) -> Response {
 }
 
 /// A piece of a streamed reply.
-pub(super) fn piece(id: &str, text: &str, last: bool) -> Response {
+pub(crate) fn piece(id: &str, text: &str, last: bool) -> Response {
     Response { stream: Some(Stream { last, complete: None }), ..reply(id, text) }
 }

@@ -14,14 +14,14 @@ fn tell_response(response: &Response) -> String {
     format!("reply {}{stream}{more}", response.message_id.as_deref().unwrap_or("without id"))
 }
 
-pub(super) fn tell_said(said: &Said) -> String {
+pub(crate) fn tell_said(said: &Said) -> String {
     match said {
         Said::Frame(Incoming::Response(response)) => tell_response(response),
         other => format!("{other:?}"),
     }
 }
 
-pub(super) fn tell_input(input: &Input) -> String {
+pub(crate) fn tell_input(input: &Input) -> String {
     match input {
         Input::Accepted(message) => format!("Accepted {}", message.id),
         Input::Lane(open) => format!("Lane of {}", open.lane.len()),
@@ -34,7 +34,7 @@ pub(super) fn tell_input(input: &Input) -> String {
     }
 }
 
-pub(super) fn tell_effect(effect: &Effect) -> String {
+pub(crate) fn tell_effect(effect: &Effect) -> String {
     match effect {
         Effect::Write(write) => {
             let changes: Vec<_> = write.changes.iter().map(tell_change).collect();

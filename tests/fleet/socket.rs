@@ -1,0 +1,177 @@
+//! A conversation's way to the platform: nothing is sent and no connect begun where the lease is not sure.
+
+use std::sync::Arc;
+
+use rtm_bridge::domain::AcceptedMessage;
+use rtm_bridge::link::{ConnectFailure, Input};
+use rtm_bridge::rtm::ConnectMode;
+use rtm_bridge::store::Permit;
+
+use super::START;
+use super::audit::Excuse;
+use super::network::{Reply, To};
+use super::store::{Answer, Ask};
+use super::world::{Deed, Event, Outcome, World};
+
+impl World {
+    /// A connect: the bot's budget, the lease, then the platform.
+    pub(super) fn connect(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        attempt: u64,
+        mode: ConnectMode,
+    ) -> Outcome<Option<Input>> {
+        if self.temper.connects > 0 {
+            self.ask(slot, To::Permit { user, number, attempt, mode }, Ask::Permit(attempt));
+            return Ok(None);
+        }
+        self.dial(slot, user, number, attempt, mode)
+    }
+
+    pub(super) fn on_permit(
+        &mut self,
+        slot: usize,
+        (user, number, attempt, mode): (usize, u64, u64, ConnectMode),
+        reply: &Reply,
+    ) -> Outcome {
+        let wanted = self.conversation(slot, user, number).is_some_and(|it| it.connecting == Some(attempt));
+        if !wanted {
+            return Ok(());
+        }
+        if let Ok(Answer::Permit(Permit::Granted)) = reply {
+            let input = self.dial(slot, user, number, attempt, mode)?;
+            return input.map_or(Ok(()), |input| self.input(slot, user, number, input));
+        }
+        let wait = match reply {
+            Ok(Answer::Permit(Permit::At(at))) => at.as_millis().saturating_sub(START + self.now).max(1),
+            _ => self.rng.u64(100..1000),
+        };
+        let life = self.slots[slot].life;
+        self.schedule(wait, Event::To(slot, life, Deed::AskPermit { user, number, attempt, mode }));
+        Ok(())
+    }
+
+    fn dial(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        attempt: u64,
+        mode: ConnectMode,
+    ) -> Outcome<Option<Input>> {
+        if !self.may_act(slot, user) {
+            if let Some(conversation) = self.conversation(slot, user, number) {
+                conversation.connecting = None;
+            }
+            return Ok(Some(Input::ConnectFailed(ConnectFailure::Withheld)));
+        }
+        self.ledger.connects += 1;
+        self.audit_deed(slot, user, "connects", Excuse::None)?;
+        let life = self.slots[slot].life;
+        let wait = self.rng.u64(10..1200);
+        self.schedule(wait, Event::Connecting { slot, life, user, number, attempt, mode });
+        Ok(None)
+    }
+
+    pub(super) fn may_act(&self, slot: usize, user: usize) -> bool {
+        let here = &self.slots[slot];
+        let Some(replica) = &here.replica else { return false };
+        let Some(conversation) = replica.conversations.get(&user) else { return false };
+        replica.keeper.may_act(conversation.partition, conversation.fence, here.local(self.now))
+    }
+
+    pub(super) fn send(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        message: Arc<AcceptedMessage>,
+    ) -> Outcome<Option<Input>> {
+        if !self.may_act(slot, user) {
+            return Ok(Some(Input::Withheld));
+        }
+        let Some(replica) = &mut self.slots[slot].replica else { return Ok(None) };
+        if let Some(time) = replica.trap.take() {
+            if let Some(conversation) = self.conversation(slot, user, number) {
+                conversation.in_hand = Some(message);
+            }
+            self.note(|| format!("{slot} stands still with a message of user {user} in its hand"));
+            self.pause(slot, time, false);
+            return Ok(None);
+        }
+        self.let_out(slot, user, message, Excuse::None)?;
+        Ok(None)
+    }
+
+    /// What was in hand as the replica was stopped goes out.
+    pub(super) fn let_go(&mut self, slot: usize) -> Outcome {
+        let Some(replica) = &mut self.slots[slot].replica else { return Ok(()) };
+        let held: Vec<_> = replica
+            .conversations
+            .iter_mut()
+            .filter_map(|(&user, conversation)| Some((user, conversation.in_hand.take()?)))
+            .collect();
+        for (user, message) in held {
+            self.let_out(slot, user, message, Excuse::Stopped)?;
+        }
+        Ok(())
+    }
+
+    fn let_out(
+        &mut self,
+        slot: usize,
+        user: usize,
+        message: Arc<AcceptedMessage>,
+        excuse: Excuse,
+    ) -> Outcome {
+        let socket = self.slots[slot].replica.as_ref().and_then(|it| it.conversations.get(&user)?.socket);
+        let Some(socket) = socket else { return Err(format!("{} is sent without a socket", message.id)) };
+        self.audit_send(slot, user, &message, excuse)?;
+        let wait = self.rng.u64(1..30);
+        self.schedule(wait, Event::Received { user, socket, slot, message });
+        Ok(())
+    }
+
+    pub(super) fn on_connected(
+        &mut self,
+        slot: usize,
+        user: usize,
+        (number, attempt): (u64, u64),
+        socket: Result<u64, ConnectFailure>,
+    ) -> Outcome {
+        let conversation = self.conversation(slot, user, number);
+        let Some(conversation) = conversation.filter(|it| it.connecting == Some(attempt)) else {
+            // Nobody wants it any more.
+            if let Ok(socket) = socket {
+                self.users[user].sockets.remove(&socket);
+            }
+            return Ok(());
+        };
+        conversation.connecting = None;
+        let input = match socket {
+            Ok(socket) => {
+                conversation.socket = Some(socket);
+                Input::Connected
+            }
+            Err(failure) => Input::ConnectFailed(failure),
+        };
+        self.input(slot, user, number, input)
+    }
+
+    pub(super) fn on_heard(
+        &mut self,
+        slot: usize,
+        user: usize,
+        (number, socket): (u64, u64),
+        input: Input,
+    ) -> Outcome {
+        let conversation = self.conversation(slot, user, number);
+        let Some(conversation) = conversation.filter(|it| it.socket == Some(socket)) else { return Ok(()) };
+        if matches!(input, Input::Lost(_)) {
+            conversation.socket = None;
+        }
+        self.input(slot, user, number, input)
+    }
+}

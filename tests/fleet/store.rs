@@ -1,0 +1,223 @@
+//! The store of the simulated fleet: the embedded one, by a clock of our own, and what is known of it from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_bridge::domain::{AcceptedMessage, ConversationId, Message, MessageId, Partition, Timestamp};
+use rtm_bridge::store::{
+    Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation,
+    ManualClock, Memory, MemoryLimits, Open, Permit, StoreError, Write, Written,
+};
+use tokio::sync::mpsc;
+
+/// What a replica asks of the store.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    Heartbeat(Heartbeat),
+    Leave(Incarnation),
+    Claim(Vec<(Partition, Claiming)>, Incarnation),
+    Renew(Vec<(Partition, Fence)>),
+    Release(Partition, Fence),
+    Ready(Vec<(Partition, Fence)>, bool),
+    Open(Fence, ConversationId),
+    Write(Fence, ConversationId, Arc<Write>),
+    Accept(Box<Accept>),
+    /// Reads a message; a watcher is noted with it.
+    Look(ConversationId, MessageId, Option<Incarnation>),
+    Permit(u64),
+}
+
+/// What it answers, where it does.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Fleet(Fleet),
+    Claims(Vec<(Partition, Claim)>),
+    Renewed(Vec<(Partition, Fence, Result<Timestamp, StoreError>)>),
+    Released,
+    Ready(Vec<(Partition, Fence, Result<Vec<ConversationId>, StoreError>)>),
+    Opened(Result<Box<(Open, Timestamp)>, StoreError>),
+    Written(Result<Written, StoreError>),
+    Accepted(Result<Accepted, AcceptError>),
+    Message(Option<Message>),
+    Permit(Permit),
+    Left,
+}
+
+/// The lives of the store: each begins empty.
+pub(super) struct Depot {
+    memory: Arc<Memory>,
+    clock: Clock,
+    hand: ManualClock,
+    lease: Duration,
+    /// Connects a minute that the bot may have; 0 is no limit.
+    pub(super) connects: u32,
+    /// How often it was emptied, and when last.
+    pub(super) life: u32,
+    pub(super) emptied_at: u64,
+    /// While nothing gets through to it.
+    pub(super) away: bool,
+    holders: BTreeMap<Partition, Option<Fence>>,
+    /// Who held a partition last, and each time it went to another: from whom to whom.
+    lasts: BTreeMap<Partition, Incarnation>,
+    pub(super) moves: Vec<(Partition, Incarnation, Incarnation)>,
+    /// Everything accepted, with the life of the store in which it was.
+    pub(super) accepted: BTreeMap<MessageId, (Arc<AcceptedMessage>, u32)>,
+    listeners: Vec<(Incarnation, mpsc::Receiver<Hint>)>,
+}
+
+impl Depot {
+    pub(super) fn new(now: u64, lease: Duration, connects: u32) -> Self {
+        let (clock, hand) = Clock::manual(Timestamp::from_millis(now));
+        Self {
+            memory: Memory::new(limits(), clock.clone()),
+            clock,
+            hand,
+            lease,
+            connects,
+            life: 0,
+            emptied_at: 0,
+            away: false,
+            holders: BTreeMap::new(),
+            lasts: BTreeMap::new(),
+            moves: Vec::new(),
+            accepted: BTreeMap::new(),
+            listeners: Vec::new(),
+        }
+    }
+
+    pub(super) fn advance(&self, now: u64) {
+        let behind = now.saturating_sub(self.clock.now().as_millis());
+        if behind > 0 {
+            self.hand.advance(Duration::from_millis(behind));
+        }
+    }
+
+    /// Everything in it is gone; who listened listens on.
+    pub(super) fn empty(&mut self, now: u64) {
+        self.memory = Memory::new(limits(), self.clock.clone());
+        self.life += 1;
+        self.emptied_at = now;
+        self.holders.clear();
+        for (incarnation, hints) in &mut self.listeners {
+            *hints = self.memory.listen(*incarnation);
+        }
+    }
+
+    pub(super) fn listen(&mut self, incarnation: Incarnation) {
+        self.listeners.push((incarnation, self.memory.listen(incarnation)));
+    }
+
+    pub(super) fn hang_up(&mut self, incarnation: Incarnation) {
+        self.listeners.retain(|(listener, _)| *listener != incarnation);
+    }
+
+    /// What was hinted since it was asked last.
+    pub(super) fn hints(&mut self) -> Vec<(Incarnation, Hint)> {
+        let mut all = Vec::new();
+        for (incarnation, hints) in &mut self.listeners {
+            while let Ok(hint) = hints.try_recv() {
+                all.push((*incarnation, hint));
+            }
+        }
+        all
+    }
+
+    /// Whose fence counts.
+    pub(super) fn holder(&self, partition: Partition) -> Option<Incarnation> {
+        self.holders.get(&partition).copied().flatten().map(|fence| fence.incarnation)
+    }
+
+    pub(super) fn message(&self, conversation: &ConversationId, id: MessageId) -> Option<Message> {
+        self.memory.message(conversation, id, None)
+    }
+
+    pub(super) fn journal(&self, conversation: &ConversationId) -> Vec<rtm_bridge::domain::Entry> {
+        self.memory.journal(conversation, 0, 1000)
+    }
+
+    /// Messages that have not ended.
+    pub(super) fn open(&self) -> BTreeSet<MessageId> {
+        let here = self.accepted.values().filter(|(_, life)| *life == self.life);
+        let open = here.filter(|(message, _)| {
+            let stored = self.message(&message.new.conversation, message.id);
+            stored.is_none_or(|message| !message.progress.has_ended())
+        });
+        open.map(|(message, _)| message.id).collect()
+    }
+
+    pub(super) fn carry_out(&mut self, ask: &Ask) -> Answer {
+        let memory = &self.memory;
+        match ask {
+            Ask::Heartbeat(heartbeat) => {
+                let mut fleet = memory.heartbeat(heartbeat);
+                fleet.live.sort();
+                Answer::Fleet(fleet)
+            }
+            Ask::Leave(incarnation) => {
+                memory.leave(*incarnation);
+                Answer::Left
+            }
+            Ask::Claim(wanted, incarnation) => {
+                let claims = wanted.iter().map(|&(partition, claiming)| {
+                    (partition, memory.claim(partition, *incarnation, self.lease, claiming))
+                });
+                let claims: Vec<_> = claims.collect();
+                for (partition, claim) in &claims {
+                    if let Some(fence) = claim.fence() {
+                        self.holders.insert(*partition, Some(fence));
+                        let last = self.lasts.insert(*partition, fence.incarnation);
+                        if let Some(last) = last.filter(|&last| last != fence.incarnation) {
+                            self.moves.push((*partition, last, fence.incarnation));
+                        }
+                    }
+                }
+                Answer::Claims(claims)
+            }
+            Ask::Renew(leases) => {
+                let renew =
+                    |&(partition, fence)| (partition, fence, memory.renew(partition, fence, self.lease));
+                Answer::Renewed(leases.iter().map(renew).collect())
+            }
+            Ask::Release(partition, fence) => {
+                if memory.release(*partition, *fence).is_ok() {
+                    self.holders.insert(*partition, None);
+                }
+                Answer::Released
+            }
+            Ask::Ready(leases, warm) => {
+                let ready = leases.iter().map(|&(partition, fence)| {
+                    let ready = memory.ready(partition, fence, *warm).map(|mut ready| {
+                        // The store's order is by chance, a run's is not.
+                        ready.sort();
+                        ready
+                    });
+                    (partition, fence, ready)
+                });
+                Answer::Ready(ready.collect())
+            }
+            Ask::Open(fence, conversation) => Answer::Opened(memory.open(*fence, conversation).map(Box::new)),
+            Ask::Write(fence, conversation, write) => {
+                Answer::Written(memory.write(*fence, conversation, write))
+            }
+            Ask::Accept(accept) => {
+                let accepted = memory.accept(Accept::clone(accept));
+                if let Ok(Accepted::New(message)) = &accepted {
+                    self.accepted.entry(message.id).or_insert_with(|| (Arc::clone(message), self.life));
+                }
+                Answer::Accepted(accepted)
+            }
+            Ask::Look(conversation, id, watcher) => {
+                Answer::Message(memory.message(conversation, *id, *watcher))
+            }
+            Ask::Permit(token) => {
+                let bot = super::bot_name();
+                Answer::Permit(memory.permit(&bot, self.connects, *token))
+            }
+        }
+    }
+}
+
+fn limits() -> MemoryLimits {
+    MemoryLimits::new(1 << 30, Duration::from_hours(24))
+}

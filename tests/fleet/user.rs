@@ -1,0 +1,171 @@
+//! A user's side of the platform: its bot, and the sockets that replicas hold for it.
+
+use std::collections::BTreeMap;
+
+use rtm_bridge::domain::{AcceptedMessage, ConversationId, MessageId, Partition, Resend, UserId};
+use rtm_bridge::link::{ConnectFailure, Input, Loss};
+use rtm_bridge::rtm::{ConnectMode, Incoming};
+
+use super::bot_name;
+use super::world::{Deed, Event, Outcome, World};
+use crate::simulation::platform::{Platform, Said};
+
+pub(super) struct User {
+    pub(super) name: ConversationId,
+    pub(super) partition: Partition,
+    pub(super) platform: Platform,
+    pub(super) sockets: BTreeMap<u64, Socket>,
+    /// How often the platform received each message.
+    received: BTreeMap<MessageId, u32>,
+}
+
+/// A socket as the platform sees it.
+pub(super) struct Socket {
+    pub(super) slot: usize,
+    life: u32,
+    /// The conversation in the replica's memory that holds it.
+    number: u64,
+    /// The peer went without a word: nothing passes any more.
+    dead: bool,
+}
+
+impl User {
+    pub(super) fn new(index: usize) -> Self {
+        let name = ConversationId::new(bot_name(), UserId::new(&format!("user-{index}")).unwrap());
+        let partition = Partition::of(&name);
+        let platform = Platform::default();
+        Self { name, partition, platform, sockets: BTreeMap::new(), received: BTreeMap::new() }
+    }
+}
+
+impl World {
+    /// A connect reaches the platform.
+    pub(super) fn open_socket(
+        &mut self,
+        (slot, life): (usize, u32),
+        user: usize,
+        number: u64,
+        attempt: u64,
+        mode: ConnectMode,
+    ) {
+        if self.slots[slot].life != life {
+            return;
+        }
+        let wait = self.rng.u64(1..50);
+        if self.lucky(self.temper.platform.connect_fails) {
+            let failure = if self.rng.u8(0..20) == 0 {
+                ConnectFailure::Rejected("unknown bot".into())
+            } else {
+                ConnectFailure::Unavailable { words: "refused".into(), retry_after: None }
+            };
+            let deed = Deed::Connected { user, number, attempt, socket: Err(failure) };
+            self.schedule(wait, Event::To(slot, life, deed));
+            return;
+        }
+        let replaces = self.rng.u8(0..3) == 0;
+        let others: Vec<u64> = self.users[user].sockets.keys().copied().filter(|_| replaces).collect();
+        for other in others {
+            self.say(user, other, Said::Close(1005));
+        }
+        let socket = self.number();
+        let known = self.users[user].platform.session;
+        let new_session = match mode {
+            ConnectMode::Default => !known || self.rng.u8(0..3) == 0,
+            ConnectMode::StartNew | ConnectMode::StartNewResumeAgent => true,
+            ConnectMode::Reconnect => false,
+        };
+        let here = &mut self.users[user];
+        here.platform.session = true;
+        here.sockets.insert(socket, Socket { slot, life, number, dead: false });
+        let plan = here.platform.welcome(&mut self.rng, &self.temper.platform, new_session);
+        // The welcome comes after the handshake.
+        for (at, said) in plan {
+            self.schedule(wait + 1 + at, Event::Said { user, socket, said });
+        }
+        let deed = Deed::Connected { user, number, attempt, socket: Ok(socket) };
+        self.schedule(wait, Event::To(slot, life, deed));
+    }
+
+    /// A message's bytes arrive, if the socket still stands.
+    pub(super) fn receive(
+        &mut self,
+        user: usize,
+        socket: u64,
+        slot: usize,
+        message: &AcceptedMessage,
+    ) -> Outcome {
+        let here = &mut self.users[user];
+        if here.sockets.get(&socket).is_none_or(|socket| socket.dead) {
+            return Ok(());
+        }
+        let times = here.received.entry(message.id).or_default();
+        *times += 1;
+        if *times > 1 && message.new.resend == Resend::Never {
+            return Err(format!("the platform saw {} twice, the second time from {slot}", message.id));
+        }
+        let lag = self.rng.u64(0..=self.temper.platform.history_lag);
+        here.platform.received(super::START + self.now, lag, message.client_message_id);
+        let plan = here.platform.answer(&mut self.rng, &self.temper.platform, message.client_message_id);
+        self.note(|| format!("the platform received {} of user {user} from {slot}", message.id));
+        for (at, said) in plan {
+            self.schedule(at, Event::Said { user, socket, said });
+        }
+        Ok(())
+    }
+
+    /// The platform says something over a socket, or over another of the user's.
+    pub(super) fn say(&mut self, user: usize, mut socket: u64, mut said: Said) {
+        if let Said::Frame(Incoming::Response(response)) = &mut said {
+            let lag = self.rng.u64(0..=self.temper.platform.history_lag);
+            let here = &mut self.users[user];
+            response.created_on = Some(here.platform.created_on(super::START + self.now, response));
+            here.platform.spoke(super::START + self.now, lag, response);
+        }
+        let here = &mut self.users[user];
+        if !here.sockets.contains_key(&socket) {
+            let other = here.sockets.keys().next_back().copied();
+            let Some(other) = other.filter(|_| !matches!(said, Said::Close(_) | Said::Death)) else { return };
+            socket = other;
+        }
+        let Some(peer) = here.sockets.get_mut(&socket) else { return };
+        if peer.dead {
+            return;
+        }
+        let input = match said {
+            Said::Frame(frame) => {
+                if let Incoming::SessionEnd = frame {
+                    here.platform.session = false;
+                }
+                Input::Frame(frame)
+            }
+            Said::Death => {
+                peer.dead = true;
+                return;
+            }
+            Said::Close(code) => Input::Lost(Loss { code }),
+        };
+        let (slot, life, number) = (peer.slot, peer.life, peer.number);
+        if matches!(input, Input::Lost(_)) {
+            here.sockets.remove(&socket);
+        }
+        // The same for all, so that nothing overtakes anything.
+        self.schedule(1, Event::To(slot, life, Deed::Heard { user, number, socket, input }));
+    }
+
+    pub(super) fn read_history(
+        &mut self,
+        (slot, life): (usize, u32),
+        user: usize,
+        number: u64,
+        after: Option<&str>,
+    ) {
+        use rtm_bridge::link::HistoryFailure;
+        let page = if self.lucky(self.temper.platform.history_fails) {
+            Err(if self.rng.u8(0..4) == 0 { HistoryFailure::ForGood } else { HistoryFailure::Now })
+        } else {
+            self.users[user].platform.history(super::START + self.now, after)
+        };
+        let wait = self.rng.u64(1..200);
+        self.schedule(wait, Event::To(slot, life, Deed::History { user, number, page }));
+    }
+}
