@@ -138,9 +138,12 @@ fn missing(turn: &mut Turn, stored: &Progress, waiting: &[Change], now: Timestam
     let (message, known) = (turn.message.id, &turn.progress);
     let mut missing = Vec::new();
     let waits = |what: fn(&Change) -> bool| waiting.iter().any(what);
+    if waits(|change| matches!(change, Change::Sent { .. })) {
+        // Then all that came after it waits too.
+        return missing;
+    }
     if let Some(at) = known.sent_at
         && stored.sent_at.is_none()
-        && !waits(|change| matches!(change, Change::Sent { .. }))
     {
         missing.push(Change::Sent { message, at });
         if turn.phase == Phase::Ready {
