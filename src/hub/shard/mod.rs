@@ -31,6 +31,7 @@ use tokio::time::interval;
 use tracing::warn;
 
 use self::part::Part;
+use super::budget::Budget;
 use super::lease::Leases;
 use super::watch::{Waiter, Watch};
 use crate::config::Bot;
@@ -87,6 +88,7 @@ pub(crate) struct Shard {
     setup: Setup,
     clock: StoreClock,
     connector: Connector,
+    budget: Budget,
     /// Its partitions, by [`Partition::index`] divided by the number of shards.
     parts: Vec<Rc<Part>>,
     /// Conversations in memory.
@@ -105,6 +107,7 @@ impl Shard {
         let parts = Partition::all().filter(|partition| setup.leases.shard(*partition) == setup.index);
         Rc::new(Self {
             parts: parts.map(Part::new).collect(),
+            budget: Budget::new(&setup.bots),
             setup,
             clock: StoreClock::new(now),
             connector,
