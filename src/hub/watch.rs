@@ -26,24 +26,21 @@ struct Waiting {
 }
 
 impl Watch {
-    /// Someone waits, perhaps for a message that is about to be stored.
-    pub(crate) fn add(
-        &mut self,
-        conversation: &ConversationId,
-        id: MessageId,
-        waiter: Option<Waiter>,
-        stored: bool,
-    ) {
-        if waiter.is_none() && !self.0.contains_key(&id) {
-            return;
-        }
+    /// Someone waits, for a message that may not be stored yet.
+    pub(crate) fn add(&mut self, conversation: ConversationId, id: MessageId, waiter: Waiter) {
         let waiting = self.0.entry(id).or_insert_with(|| Waiting {
-            conversation: conversation.clone(),
+            conversation,
             waiters: Vec::with_capacity(1),
-            stored,
+            stored: false,
         });
-        waiting.stored |= stored;
-        waiting.waiters.extend(waiter);
+        waiting.waiters.push(waiter);
+    }
+
+    /// The message is in the store.
+    pub(crate) fn set_stored(&mut self, id: MessageId) {
+        if let Some(waiting) = self.0.get_mut(&id) {
+            waiting.stored = true;
+        }
     }
 
     /// The message ended.
@@ -112,9 +109,9 @@ mod tests {
         let id = MessageId::new(Timestamp::from_millis(1), 1);
         let mut watch = Watch::default();
         let (waiter, mut told) = oneshot::channel();
-        watch.add(&conversation, id, Some(waiter), false);
+        watch.add(conversation.clone(), id, waiter);
         assert!(!watch.is_stored(id) && watch.stored(None).is_empty());
-        watch.add(&conversation, id, None, true);
+        watch.set_stored(id);
         assert!(watch.is_stored(id));
         assert_eq!(watch.stored(Some(Partition::of(&conversation))), [(conversation, id)]);
         assert!(watch.lose(id));
@@ -128,11 +125,12 @@ mod tests {
         let id = MessageId::new(Timestamp::from_millis(1), 1);
         let mut watch = Watch::default();
         let (waiter, told) = oneshot::channel();
-        watch.add(&conversation, id, Some(waiter), true);
+        watch.add(conversation, id, waiter);
+        watch.set_stored(id);
         drop(told);
         watch.sweep();
         assert!(watch.stored(None).is_empty());
-        watch.add(&conversation, id, None, true);
+        watch.set_stored(id);
         assert!(watch.stored(None).is_empty(), "nobody waits");
     }
 }

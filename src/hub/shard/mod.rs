@@ -46,12 +46,12 @@ const STOP: Duration = Duration::from_millis(1500);
 /// What other threads ask of a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A message was accepted; perhaps someone waits for its end, or is known to.
-    Accepted { message: Arc<AcceptedMessage>, waiter: Option<Waiter> },
+    /// A message was accepted; perhaps someone is known to wait for its end.
+    Accepted(Arc<AcceptedMessage>),
     /// Someone waits for the end of a message that may not be in the store yet.
     Watch { conversation: ConversationId, id: MessageId, waiter: Waiter },
     /// The message that someone waits for is in the store.
-    Stored { conversation: ConversationId, id: MessageId },
+    Stored(MessageId),
     /// There may be messages that nobody told of.
     Woken(ConversationId),
     /// A message ended at another replica.
@@ -147,13 +147,11 @@ impl Shard {
 
     fn on_command(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Accepted { message, waiter } => self.accepted(message, waiter),
+            Command::Accepted(message) => self.accepted(message),
             Command::Watch { conversation, id, waiter } => {
-                self.watch.borrow_mut().add(&conversation, id, Some(waiter), false);
+                self.watch.borrow_mut().add(conversation, id, waiter);
             }
-            Command::Stored { conversation, id } => {
-                self.watch.borrow_mut().add(&conversation, id, None, true);
-            }
+            Command::Stored(id) => self.watch.borrow_mut().set_stored(id),
             Command::Woken(conversation) => self.wake(conversation),
             Command::Ended(message) => self.watch.borrow_mut().tell(message),
             Command::Read { conversation, id } => {
@@ -175,20 +173,15 @@ impl Shard {
         }
     }
 
-    fn accepted(self: &Rc<Self>, message: Arc<AcceptedMessage>, waiter: Option<Waiter>) {
-        let (conversation, id) = (message.new.conversation.clone(), message.id);
-        let asked = waiter.is_some();
-        self.watch.borrow_mut().add(&conversation, id, waiter, true);
-        let part = self.part(Partition::of(&conversation));
-        if let Some(part) = part.filter(|part| part.works().is_some()) {
-            match part.mailbox(&conversation) {
-                Some(mailbox) => mailbox.post(Mail::Accepted(message)),
-                None => self.start(part, conversation),
-            }
-        } else if asked {
-            // It was ours when it was accepted. Its end may have been hinted at before anybody waited.
-            let shard = Rc::clone(self);
-            spawn(async move { shard.read(conversation, id).await });
+    /// Where another replica owns the partition, this only says that the message is stored.
+    fn accepted(self: &Rc<Self>, message: Arc<AcceptedMessage>) {
+        self.watch.borrow_mut().set_stored(message.id);
+        let conversation = &message.new.conversation;
+        let part = self.part(Partition::of(conversation));
+        let Some(part) = part.filter(|part| part.works().is_some()) else { return };
+        match part.mailbox(conversation) {
+            Some(mailbox) => mailbox.post(Mail::Accepted(message)),
+            None => self.start(part, conversation.clone()),
         }
     }
 
