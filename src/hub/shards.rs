@@ -106,7 +106,7 @@ impl Hub {
     }
 }
 
-fn setups(
+pub(super) fn setups(
     config: &Config,
     store: &Store,
     metrics: &Arc<Metrics>,
@@ -136,7 +136,7 @@ fn setups(
         .collect()
 }
 
-async fn open_shard(setup: Setup) -> Result<std::rc::Rc<Shard>, StartError> {
+pub(super) async fn open_shard(setup: Setup) -> Result<std::rc::Rc<Shard>, StartError> {
     let connector = Connector::new(&setup.bots)?;
     let now = setup.store.now().await?;
     Ok(Shard::new(setup, connector, now))

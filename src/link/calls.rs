@@ -104,7 +104,7 @@ pub(super) async fn write<H: Host>(
     result
 }
 
-/// Opens a socket, when the bot's budget allows it, if the lease is sure then.
+/// Opens a socket, when the bot's budget allows it, for as long as the lease is sure.
 pub(super) async fn connect<H: Host>(
     host: &H,
     bot: &Bot,
@@ -113,13 +113,17 @@ pub(super) async fn connect<H: Host>(
     grant: &Mutex<Option<Grant>>,
 ) -> Result<Socket, ConnectFailure> {
     let (user, partition) = (&conversation.user, Partition::of(conversation));
-    host.connect_permit(bot).await;
-    // The permit may have taken its time.
-    if !host.may_act(partition) {
-        return Err(ConnectFailure::Withheld);
-    }
-    let mut grant = grant.lock().await;
-    let result = host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await;
+    let connecting = async {
+        host.connect_permit(bot).await;
+        let mut grant = grant.lock().await;
+        host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await
+    };
+    let mut connecting = pin!(connecting);
+    // Budget, grant, ticket and handshake each take their time: the lease is asked for before every step.
+    let result = poll_fn(|cx| {
+        if host.may_act(partition) { connecting.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
+    });
+    let result = result.await.ok_or(ConnectFailure::Withheld)?;
     let metrics = host.bot_metrics(bot);
     let count = |phase, result| {
         if let Some(metrics) = &metrics {

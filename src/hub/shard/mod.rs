@@ -220,3 +220,6 @@ impl Shard {
 fn spawn(task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
     tokio::task::spawn_local(task)
 }
+
+#[cfg(test)]
+mod tests;

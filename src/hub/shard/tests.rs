@@ -1,0 +1,76 @@
+//! A shard without its loop: no sweep, no glance and no keeper help it along.
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+use url::Url;
+
+use super::*;
+use crate::config::Config;
+use crate::hub::shards::{open_shard, setups};
+use crate::hub::tests::{accept_by, metrics, quick, store};
+use crate::store::{Accepted, Claiming, Incarnation};
+use tokio::time::timeout;
+
+const ME: Incarnation = Incarnation(1);
+const GUARD: Duration = Duration::from_secs(5);
+
+/// A shard that owns every partition, surely so for two thirds of `lease` from now.
+async fn owner(platform: &str, lease: Duration) -> Rc<Shard> {
+    let mut config = Config::dev(Url::parse(platform).unwrap());
+    quick(&mut config, |_| ());
+    let leases = Arc::new(Leases::new(ME, lease, 1));
+    let setup = setups(&config, &store(), &metrics(), &leases).unwrap().pop().unwrap();
+    let shard = open_shard(setup).await.unwrap();
+    for partition in Partition::all() {
+        let claim = shard.setup.store.claim(partition, ME, lease, Claiming::Free).await.unwrap();
+        leases.own(partition, claim.fence().unwrap(), Instant::now());
+    }
+    shard.look();
+    shard
+}
+
+/// A message that the store accepted, and who waits for its end.
+async fn post(shard: &Shard, number: u128) -> (Arc<AcceptedMessage>, oneshot::Receiver<Option<Message>>) {
+    let accept = accept_by(ME, number, "alice", "Hello");
+    let (waiter, told) = oneshot::channel();
+    shard.watch.borrow_mut().add(accept.message.conversation.clone(), accept.id, waiter);
+    let Accepted::New(message) = shard.setup.store.accept(accept).await.unwrap() else { panic!("a new one") };
+    (message, told)
+}
+
+#[tokio::test]
+async fn a_connect_under_way_ends_with_the_lease() {
+    LocalSet::new()
+        .run_until(async {
+            // A platform that takes connections and says nothing.
+            let platform = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", platform.local_addr().unwrap());
+            let lease = Duration::from_secs(3);
+            let shard = owner(&url, lease).await;
+            let (message, _told) = post(&shard, 1).await;
+            shard.accepted(message);
+            let (mut connection, _) = timeout(GUARD, platform.accept()).await.expect("a connect").unwrap();
+            let mut asked = [0; 1];
+            timeout(GUARD, connection.read_exact(&mut asked)).await.expect("a request").unwrap();
+            // Nobody renews the lease; the shard looks at it as it does all the time.
+            let given_up = async {
+                let mut rest = Vec::new();
+                connection.read_to_end(&mut rest).await.ok();
+            };
+            let looking = async {
+                let mut glance = interval(lease / 12);
+                loop {
+                    glance.tick().await;
+                    shard.look();
+                }
+            };
+            tokio::select! {
+                given_up = timeout(lease, given_up) => given_up.expect("the connect is given up"),
+                () = looking => {}
+            }
+            shard.stop().await;
+        })
+        .await;
+}
