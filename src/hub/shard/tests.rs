@@ -8,8 +8,10 @@ use url::Url;
 
 use super::*;
 use crate::config::Config;
+use crate::domain::Outcome;
 use crate::hub::shards::{open_shard, setups};
 use crate::hub::tests::{accept_by, metrics, quick, store};
+use crate::sandbox::{Options, Sandbox};
 use crate::store::{Accepted, Claiming, Incarnation};
 use tokio::time::timeout;
 
@@ -38,6 +40,36 @@ async fn post(shard: &Shard, number: u128) -> (Arc<AcceptedMessage>, oneshot::Re
     shard.watch.borrow_mut().add(accept.message.conversation.clone(), accept.id, waiter);
     let Accepted::New(message) = shard.setup.store.accept(accept).await.unwrap() else { panic!("a new one") };
     (message, told)
+}
+
+async fn answered(told: oneshot::Receiver<Option<Message>>) {
+    let told = timeout(GUARD, told).await.expect("an end").unwrap().unwrap();
+    assert!(matches!(told.progress.outcome, Some(Outcome::Answered(_))), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_message_to_a_conversation_that_is_giving_way_is_answered_at_once() {
+    LocalSet::new()
+        .run_until(async {
+            let sandbox = Sandbox::start(Options::default()).await.unwrap();
+            let shard = owner(&sandbox.url(), Duration::from_mins(1)).await;
+            let (message, told) = post(&shard, 1).await;
+            let conversation = message.new.conversation.clone();
+            shard.accepted(message);
+            let mailbox = shard.part(Partition::of(&conversation)).unwrap().mailbox(&conversation).unwrap();
+            let taken_in = async {
+                while mailbox.open() == 0 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(GUARD, taken_in).await.expect("it is loaded");
+            // Whoever is idle longest is told to leave, also in the moment in which somebody writes.
+            mailbox.post(Mail::Drain);
+            answered(told).await;
+            shard.stop().await;
+            sandbox.stop().await;
+        })
+        .await;
 }
 
 #[tokio::test]
