@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::host::Host;
 use super::input::{ConnectFailure, HistoryFailure};
+use super::mailbox::Mailbox;
 use super::outage::outlast;
 use super::tally;
 use crate::config::Bot;
@@ -110,11 +111,12 @@ pub(super) async fn connect<H: Host>(
     bot: &Bot,
     conversation: &ConversationId,
     mode: ConnectMode,
+    mailbox: &Mailbox,
     grant: &Mutex<Option<Grant>>,
 ) -> Result<Socket, ConnectFailure> {
     let (user, partition) = (&conversation.user, Partition::of(conversation));
     let connecting = async {
-        host.connect_permit(bot).await;
+        host.connect_permit(bot, mailbox).await;
         let mut grant = grant.lock().await;
         host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await
     };

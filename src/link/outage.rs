@@ -48,6 +48,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_pass_is_an_answer() {
-        assert_eq!(outlast("a test", async || Err::<(), _>(StoreError::Fenced)).await, Err(StoreError::Fenced));
+        assert_eq!(
+            outlast("a test", async || Err::<(), _>(StoreError::Fenced)).await,
+            Err(StoreError::Fenced)
+        );
     }
 }

@@ -23,10 +23,10 @@ impl Host for Shard {
         &self.connector
     }
 
-    async fn connect_permit(&self, bot: &Bot) {
+    async fn connect_permit(&self, bot: &Bot, mailbox: &Mailbox) {
         #[cfg(test)]
         crate::hub::tests::perhaps_panic(bot);
-        self.budget.permit(&self.setup.store, &self.clock, bot).await;
+        self.budget.permit(&self.setup.store, &self.clock, bot, || mailbox.open() > 0).await;
     }
 
     fn may_act(&self, partition: Partition) -> bool {
