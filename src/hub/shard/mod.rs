@@ -40,8 +40,9 @@ use crate::link::{Connector, Mail, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
 use crate::store::Store;
 
-/// How long closing all sockets may take: a second for the peers, and a bit.
-const STOP: Duration = Duration::from_millis(1500);
+/// How long stopping may take: a second for the last writes, which a store that is away uses up, a second for the
+/// peers, and a bit.
+const STOP: Duration = Duration::from_millis(2250);
 
 /// What other threads ask of a shard.
 #[derive(Debug)]
