@@ -95,3 +95,12 @@ pub struct Record {
     /// The user's sends of the last minute.
     pub sends: Window,
 }
+
+impl Record {
+    /// Numbers the write that begins now: above the last one, and at least the time in milliseconds. So no number
+    /// is ever used twice, not even where the store or an owner forgot the last ones, and a write that was long on
+    /// its way is never taken for another.
+    pub fn number_write(&mut self, now: Timestamp) {
+        self.write = now.as_millis().max(self.write + 1);
+    }
+}

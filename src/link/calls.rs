@@ -70,7 +70,7 @@ async fn write_failures<H: Host>(
 /// The write that fails all that is open.
 fn failures(open: &Open, now: Timestamp) -> Write {
     let mut record = open.record.clone();
-    record.write += 1;
+    record.number_write(now);
     let problem =
         Problem::new(ProblemKind::Internal, "the bridge failed while the message was open; this is a bug");
     let outcome = Outcome::Failed(problem);
@@ -80,7 +80,7 @@ fn failures(open: &Open, now: Timestamp) -> Write {
         Change::Append(Entry { seq: record.seq, at: now, body })
     });
     let changes = changes.collect();
-    Write { record, changes, warm_until: None }
+    Write { record, follows: open.record.write, changes, warm_until: None }
 }
 
 /// Carries out a write and counts it.
@@ -97,9 +97,8 @@ pub(super) async fn write<H: Host>(
     match &result {
         Ok(written) => host.clock().observe(written.now),
         Err(error) if error.is_passing() => metrics.unknown.inc(),
-        Err(StoreError::OutOfStep) => {
-            warn!(bot = %conversation.bot, "the store lost writes of a conversation; what is still known is written again");
-        }
+        // The machine finds out what that means.
+        Err(StoreError::OutOfStep) => {}
         Err(_) => metrics.fenced.inc(),
     }
     result

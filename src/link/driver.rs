@@ -241,6 +241,7 @@ impl<H: Host> Driver<H> {
                 tally::lost(&self.bot.name, id);
                 self.host.forget(id);
             }
+            Effect::Rebased => tally::rebased(&self.bot.name),
             Effect::Aside(aside) => self.metrics.aside(aside.as_str()),
             Effect::Rest => {}
         }

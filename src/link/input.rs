@@ -23,7 +23,7 @@ pub enum Input {
     },
     /// The store did not answer: the write in flight may or may not be carried out.
     Unknown,
-    /// The write in flight is refused: the store lost writes before it.
+    /// The write in flight is refused: the store does not have the one before it, or has later ones.
     OutOfStep,
     /// Whether the lease of the partition is surely ours; until this comes it counts as sure. Nothing is done
     /// about it before the next input, which has to follow at once.
@@ -120,7 +120,10 @@ pub enum Effect {
     },
     /// The store lost the message, or how it ended: whoever waits for it reads that.
     Forget(MessageId),
-    /// A reply arrived that ends no turn; told for those who count.
+    /// The store lost writes that it had confirmed; what is still known of them is written again. Told for those
+    /// who count, as is the next.
+    Rebased,
+    /// A reply arrived that ends no turn.
     Aside(Aside),
     /// Nothing is open, nothing is in flight, no socket is held: the conversation may leave memory.
     Rest,

@@ -147,10 +147,13 @@ impl Ledger {
         }
         self.due = None;
         self.weight = 0;
-        self.record.write += 1;
-        let changes = std::mem::take(&mut self.changes);
-        let write =
-            Arc::new(Write { record: self.record.clone(), changes, warm_until: self.warm_until.take() });
+        self.record.number_write(now);
+        let write = Arc::new(Write {
+            record: self.record.clone(),
+            follows: self.confirmed,
+            changes: std::mem::take(&mut self.changes),
+            warm_until: self.warm_until.take(),
+        });
         let confirms = std::mem::take(&mut self.confirms);
         self.in_flight = Some(InFlight { write: Arc::clone(&write), confirms, repeat_at: None });
         Some(write)
@@ -196,10 +199,11 @@ impl Ledger {
         self.doubt
     }
 
-    /// The next write follows the one that the store has last. `missing` is what the store had and lost, and comes
-    /// before all that waits.
+    /// The next write follows the one that the store has last; its number stays above all that were used, so that
+    /// none that is still on its way is taken after it. `missing` is what the store had and lost, and comes before
+    /// all that waits.
     pub(crate) fn follow(&mut self, store: &Record, missing: Vec<Change>) {
-        self.record.write = store.write;
+        self.record.write = self.record.write.max(store.write);
         self.confirmed = store.write;
         self.record.seq = self.record.seq.max(store.seq);
         self.confirms.sent |= missing.iter().any(|change| matches!(change, Change::Sent { .. }));
@@ -288,13 +292,13 @@ mod tests {
         assert!(ledger.flush(at(0)).is_none());
         ledger.push(Change::Sent { message: MessageId::new(at(1), 1), at: at(1) });
         let first = ledger.flush(at(0)).unwrap();
-        assert_eq!((first.record.write, first.changes.len()), (1, 1));
+        assert_eq!((first.record.write, first.follows, first.changes.len()), (1, 0, 1));
         ledger.push(acked());
         ledger.push(acked());
         assert!(ledger.flush(at(0)).is_none(), "one is in flight");
         assert_eq!(ledger.on_stored(), Confirms { sent: true, ..Confirms::default() });
         let second = ledger.flush(at(21)).unwrap();
-        assert_eq!((second.record.write, second.changes.len()), (2, 2));
+        assert_eq!((second.record.write, second.follows, second.changes.len()), (21, 1, 2));
         assert_eq!(ledger.on_stored(), Confirms::default());
         assert!(ledger.is_settled());
     }
@@ -355,7 +359,9 @@ mod tests {
         let store = Record { write: 5, seq: 2, ..Record::default() };
         ledger.follow(&store, vec![Change::Sent { message: id, at: at(2) }]);
         let again = ledger.flush(at(50)).unwrap();
-        assert_eq!((again.record.write, again.record.seq, again.warm_until), (6, 4, refused.warm_until));
+        assert_eq!((refused.follows, again.follows), (7, 5));
+        assert!(again.record.write > refused.record.write);
+        assert_eq!((again.record.seq, again.warm_until), (4, refused.warm_until));
         assert!(matches!(
             &*again.changes,
             [Change::Sent { .. }, Change::Append(Entry { seq: 4, .. }), Change::Acked { .. }]

@@ -47,6 +47,11 @@ pub(super) fn lost(bot: &BotName, id: MessageId) {
     error!(%bot, message.id = %id, "the store lost an accepted message, or its end; whoever waits for it is told so");
 }
 
+/// Reports that the store lost writes.
+pub(super) fn rebased(bot: &BotName) {
+    warn!(%bot, "the store lost writes of a conversation; what is still known is written again");
+}
+
 /// Says why a socket is given up.
 pub(super) fn abandoned(bot: &BotName, why: Abandoned) {
     match why {

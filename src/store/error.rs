@@ -12,8 +12,9 @@ pub enum StoreError {
     /// held for the partition must be dropped, as with [`StoreError::Fenced`].
     #[error("the store lost the partition's lease")]
     Lost,
-    /// The write's number is neither the last one nor one more: the store lost writes of this conversation, or
-    /// the owner does. Nothing was written. The conversation must be opened again.
+    /// The write is not the last one and does not follow it: the store lost writes of this conversation, its
+    /// record has expired, or it is the owner that lost some. Nothing was written. The conversation must be opened
+    /// again.
     #[error("the store's record of the conversation is not the one that the write continues")]
     OutOfStep,
     /// The store refused or could not be reached; nothing was carried out. Repeat it.

@@ -212,8 +212,9 @@ impl Memory {
     /// # Errors
     /// [`StoreError::Fenced`].
     pub fn open(&self, fence: Fence, conversation: &ConversationId) -> Result<(Open, Timestamp), StoreError> {
-        let step = self.step(Partition::of(conversation));
-        step.open(fence, conversation).map(|open| (open, step.now))
+        let mut step = self.step(Partition::of(conversation));
+        let now = step.now;
+        step.open(fence, conversation, now, &self.limits).map(|open| (open, now))
     }
 
     /// Carries out an owner's write; see [`super::Store::write`].

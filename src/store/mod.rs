@@ -188,7 +188,7 @@ impl Store {
     ///
     /// Changes that come too late are left out, each by itself: progress of a message that has ended, and the
     /// end of a message that is not open, which the journal does not tell a second time either. Where the store
-    /// has no record of the conversation (never had, expired, lost), a write of any number begins the count.
+    /// has no record of the conversation (never had, expired, lost), its last write counts as 0.
     /// A repeat answers as the first did, [`Written::lost`] included.
     ///
     /// # Errors

@@ -73,9 +73,12 @@ impl Change {
 /// An owner's write: changes and the record after them, in one step.
 #[derive(Debug, Clone)]
 pub struct Write {
-    /// Its number, `record.write`: one more than the last. A repeat of a number that was carried out changes
-    /// nothing.
+    /// Its number is `record.write` ([`Record::number_write`]). A repeat of the number that was carried out last
+    /// changes nothing.
     pub record: Record,
+    /// The number of the write that this one continues; 0 where the store has no record. It is carried out only
+    /// where that is the last one.
+    pub follows: u64,
     /// What changes.
     pub changes: Vec<Change>,
     /// Until when a new owner of the partition should open a link although nothing is open: the bot may still

@@ -193,7 +193,7 @@ impl World {
                 self.audit_forget(id)?;
                 self.lost(slot, id)?;
             }
-            Effect::Aside(_) | Effect::Rest => {}
+            Effect::Rebased | Effect::Aside(_) | Effect::Rest => {}
         }
         Ok(None)
     }

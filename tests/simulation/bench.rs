@@ -33,6 +33,7 @@ pub(super) struct Bench {
     pub(super) forgotten: Vec<MessageId>,
     pub(super) rests: usize,
     pub(super) lane_reads: usize,
+    pub(super) rebased: usize,
     /// Every write, repeats included.
     pub(super) writes: Vec<Arc<Write>>,
 }
@@ -72,6 +73,7 @@ impl Bench {
             abandons: Vec::new(),
             forgotten: Vec::new(),
             lane_reads: 0,
+            rebased: 0,
             writes: Vec::new(),
             rests: 0,
         };
@@ -120,6 +122,7 @@ impl Bench {
                 Effect::Forget(id) => self.forgotten.push(id),
                 Effect::Rest => self.rests += 1,
                 Effect::ReadLane => self.lane_reads += 1,
+                Effect::Rebased => self.rebased += 1,
                 Effect::Aside(_) => {}
             }
         }

@@ -99,8 +99,8 @@ fn what_the_store_lost_of_the_open_turn_is_written_again_in_its_place() {
     assert_eq!(bench.lane_reads, 1);
     bench.give(open(&before, &[(&message, Progress::default())], 2));
     let again = bench.writes.last().unwrap();
-    assert!(again.record.write < refused);
-    assert_eq!(again.record.write, before.write + 1);
+    assert!(again.record.write > refused, "what was on its way is not taken after it");
+    assert_eq!((again.follows, bench.rebased), (before.write, 1));
     let seq = before.seq;
     let entries = [1, 2, 3].map(|i| format!("{} ms-{i}", seq + i));
     let words: Vec<&str> =
@@ -232,10 +232,36 @@ fn a_record_that_expired_is_no_loss() {
     bench.give(open(&Record::default(), &[], 0));
     assert!(bench.forgotten.is_empty());
     bench.pass(ms(20));
-    assert_eq!(bench.writes.last().unwrap().record.write, 1, "the count begins anew");
+    assert_eq!((bench.writes.last().unwrap().follows, bench.rebased), (0, 0), "the count begins anew");
     let message = accepted(0, bench.now, plain());
     bench.give(Input::Accepted(message));
     assert_eq!(bench.sends.len(), 1);
+}
+
+#[test]
+fn a_link_that_outlived_its_record_goes_on_as_before() {
+    let mut bench = Bench::with(|bot| (bot.idle_ttl, bot.welcome) = (None, std::time::Duration::ZERO));
+    bench.post();
+    bench.give(Input::Connected);
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    bench.idle(25 * 60);
+    let (before, told) = (record(&bench), bench.told.len());
+    bench.store_hangs = true;
+    bench.say("ms-2");
+    let refused = bench.writes.last().unwrap().record.write;
+    bench.give(Input::OutOfStep);
+    bench.give(open(&Record::default(), &[], 0));
+    let again = bench.writes.last().unwrap();
+    assert_eq!((again.follows, tell(again)), (0, vec![format!("{} ms-2", before.seq + 1)]));
+    assert!(again.record.write > refused);
+    assert_eq!(again.record.recent.iter().count(), 2, "what is still known is written");
+    bench.give(Input::Stored { lost: false });
+    bench.store_hangs = false;
+    // Positions begin anew with the next one.
+    bench.give(Input::Accepted(accepted(0, bench.now, plain())));
+    assert_eq!((bench.sends.len(), bench.connects.len()), (2, 1));
+    assert_eq!((bench.rebased, bench.forgotten.len(), bench.told.len()), (0, 0, told));
 }
 
 #[test]

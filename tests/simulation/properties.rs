@@ -192,6 +192,7 @@ impl Trial {
                 assert!(nothing, "rests with something in hand");
             }
             Effect::Forget(id) => panic!("{id} is lost in a store that loses nothing"),
+            Effect::Rebased => panic!("writes are lost in a store that loses nothing"),
             Effect::Ping | Effect::Aside(_) => {}
         }
     }

@@ -41,8 +41,6 @@ pub(super) struct Truth {
     last_client_message_id: u64,
     /// It went back to an earlier state at some time.
     pub(super) lossy: bool,
-    /// It lost all it knew of the writes, so that one of any number was taken for the first.
-    pub(super) hole: bool,
 }
 
 impl Truth {
@@ -74,24 +72,24 @@ impl Truth {
     /// It is as it once was; what went out stays out.
     pub(super) fn go_back(&mut self, past: Self) {
         let sent = std::mem::take(&mut self.sent);
-        *self = Self { sent, lossy: true, hole: self.hole || past.record.write == 0, ..past };
+        *self = Self { sent, lossy: true, ..past };
     }
 
     /// Carries out a write.
     pub(super) fn apply(&mut self, write: &Arc<Write>) -> Result<Applied, String> {
         let last = self.record.write;
-        if write.record.write == last && last > 0 {
+        if write.record.write == last {
             let same = self.last_write.as_ref().is_some_and(|last| Arc::ptr_eq(last, write));
             if !same {
                 return Err(format!("write {last} came with another content"));
             }
             return Ok(Applied::Done { ended: Vec::new(), lost: self.last_lost });
         }
-        if write.record.write != last + 1 && last > 0 {
+        if write.follows != last {
             return Ok(Applied::OutOfStep);
         }
-        if last == 0 && write.record.write != 1 && !self.lossy {
-            return Err(format!("write {} is the first", write.record.write));
+        if write.record.write <= last {
+            return Err(format!("write {} follows {last}", write.record.write));
         }
         let mut seq = self.record.seq;
         let mut ended = Vec::new();
@@ -224,10 +222,8 @@ impl Truth {
     }
 
     fn sent_message(&mut self, message: MessageId, what: &str) -> Result<Option<&mut OpenMessage>, String> {
-        // Without a record the store cannot see that it lost what the write builds on.
-        let hole = self.hole;
         let open = self.open_message(message, what)?;
-        if open.as_ref().is_some_and(|open| open.progress.sent_at.is_none()) && !hole {
+        if open.as_ref().is_some_and(|open| open.progress.sent_at.is_none()) {
             return Err(format!("{message} is {what} before it is sent"));
         }
         Ok(open)

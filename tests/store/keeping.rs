@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{Partition, Status};
+use rtm_bridge::domain::{Partition, Record, Status};
+use rtm_bridge::store::StoreError;
 
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, neighbours, new};
 
@@ -58,6 +59,7 @@ pub(super) async fn journals_are_gone_a_day_after_their_last_entry(shape: Shape)
     shape.pass_the_rest().await;
     assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty());
     let reply = owner.reply(owner.now().await, None, "hello");
+    owner.take_up().await;
     owner.write(vec![reply]).await.unwrap();
     assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 1, "the old ones do not come back");
 }
@@ -92,7 +94,11 @@ pub(super) async fn client_message_ids_rise_beyond_what_was_forgotten(shape: Sha
     }
     let after = new(shape.store.accept(accept(&alice, 4)).await);
     assert!(after.client_message_id > before);
-    // The owner that still remembers goes on where it was.
+    // The owner that still remembers more finds out.
+    assert_eq!(owner.write(Vec::new()).await, Err(StoreError::OutOfStep));
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.record, open.lane.len(), open.next_position), (Record::default(), 1, 1));
+    owner.take_up().await;
     owner.settle(id(4)).await;
     assert_eq!(
         shape.store.message(&alice, id(4), None).await.unwrap().unwrap().progress.status(),

@@ -200,6 +200,10 @@ proptest! {
                     Op::Pass(millis) => shape.pass(Duration::from_millis(millis)).await,
                     Op::Sweep(budget) => { memory(&shape).sweep(budget); }
                 }
+                // Idle conversations go where room is needed.
+                for owner in &mut owners {
+                    owner.take_up().await;
+                }
                 for (user, open) in open.iter().enumerate() {
                     for &number in open {
                         let message = shape.store.message(&users[user], id(number), None).await.unwrap();
@@ -209,6 +213,7 @@ proptest! {
             }
             for (user, open) in open.into_iter().enumerate() {
                 for number in open {
+                    owners[user].take_up().await;
                     owners[user].settle(id(number)).await;
                 }
             }

@@ -111,7 +111,7 @@ contract! {
         replies_join_their_message_also_after_its_end
         replies_never_join_another_conversation
         the_record_is_what_was_written_last
-        the_first_write_may_have_any_number
+        the_first_write_follows_none
         a_write_says_what_the_store_lost_and_says_it_again
         a_head_can_begin_anew
         warm_conversations_are_told_to_a_new_owner

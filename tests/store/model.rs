@@ -184,7 +184,7 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                 if model.owner.is_some_and(|(fence, _)| fence == owner.fence) {
                     assert!(now <= done.unwrap().now);
                     model.write += 1;
-                    last_write = Some(Write { record: owner.record.clone(), changes, warm_until: None });
+                    last_write = Some(owner.last(changes));
                     model_write(&mut model, now, &step, owner.record.seq);
                 } else {
                     assert_eq!(done, Err(StoreError::Fenced));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rtm_bridge::domain::{Content, Partition, Record};
 use rtm_bridge::store::{
-    Accept, AcceptError, Accepted, Change, Claiming, Hint, Redis, Refusal, Store, StoreError,
+    Accept, AcceptError, Accepted, Change, Claiming, Hint, Redis, Refusal, Store, StoreError, Write,
 };
 
 use super::shape::{LEASE, ME, MESSAGE_TTL, Owner, Shape, accept, alone, conversation, id, new, with_key};
@@ -97,7 +97,7 @@ fn a_write_whose_answer_was_lost_is_repeated() {
         proxy.lose_answers().await;
         assert_eq!(owner.write(changes.clone()).await, Err(StoreError::Unknown(TIMEOUT)));
         proxy.heal().await;
-        let again = rtm_bridge::store::Write { record: owner.record.clone(), changes, warm_until: None };
+        let again = owner.last(changes);
         let told = back(async || store.write(owner.fence, &alice, &again).await).await;
         assert!(!told.lost);
         assert_eq!(store.journal(&alice, 0, 10).await.unwrap().len(), 2);
@@ -160,7 +160,9 @@ fn an_emptied_store_heals_by_itself() {
         assert!(claim.fence().unwrap().epoch > owner.fence.epoch);
         owner.fence = claim.fence().unwrap();
         new(store.accept(accept(&alice, 2)).await);
-        // The owner goes on where it was: what it knew to be open is not, and it is told so.
+        // The owner begins anew: what it knew to be open is not, and it is told so.
+        assert_eq!(owner.write(Vec::new()).await, Err(StoreError::OutOfStep));
+        owner.take_up().await;
         let end = owner.end(owner.now().await, id(1));
         assert!(owner.write(vec![end]).await.unwrap().lost);
         owner.settle(id(2)).await;
@@ -237,8 +239,7 @@ fn nothing_stays_but_what_must() {
                     owner.reply(at, Some(id(number)), "late"),
                 ];
                 owner.record.write += 1;
-                let warm_until = Some(at + LEASE);
-                let write = rtm_bridge::store::Write { record: owner.record.clone(), changes, warm_until };
+                let write = Write { warm_until: Some(at + LEASE), ..owner.last(changes) };
                 shape.store.write(owner.fence, &user, &write).await.unwrap();
             }
         }

@@ -260,8 +260,19 @@ pub(super) struct Owner<'a> {
 impl Owner<'_> {
     pub(super) async fn write(&mut self, changes: Vec<Change>) -> Result<Written, StoreError> {
         self.record.write += 1;
-        let write = Write { record: self.record.clone(), changes, warm_until: None };
-        self.store.write(self.fence, &self.conversation, &write).await
+        self.store.write(self.fence, &self.conversation, &self.last(changes)).await
+    }
+
+    /// The write that was counted last.
+    pub(super) fn last(&self, changes: Vec<Change>) -> Write {
+        let follows = self.record.write - 1;
+        Write { record: self.record.clone(), follows, changes, warm_until: None }
+    }
+
+    /// The next write continues what the store has.
+    pub(super) async fn take_up(&mut self) {
+        let (open, _) = self.store.open(self.fence, &self.conversation).await.unwrap();
+        self.record.write = open.record.write;
     }
 
     pub(super) async fn now(&self) -> Timestamp {

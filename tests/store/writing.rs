@@ -131,7 +131,7 @@ pub(super) async fn a_repeated_write_changes_nothing(shape: Shape) {
     let message = shape.post(&alice, 1).await;
     let reply = owner.reply(owner.now().await, Some(message), "hello");
     owner.record.write = 1;
-    let write = Write { record: owner.record.clone(), changes: vec![reply], warm_until: None };
+    let write = owner.last(vec![reply]);
     for _ in 0..3 {
         shape.store.write(owner.fence, &alice, &write).await.unwrap();
     }
@@ -145,11 +145,18 @@ pub(super) async fn a_write_out_of_order_is_refused(shape: Shape) {
     for _ in 0..3 {
         owner.write(Vec::new()).await.unwrap();
     }
-    for number in [0, 2, 5, u64::MAX] {
+    // Also where its number could be the next one; and one that does follow may have any number.
+    for (number, follows) in [(1, 0), (2, 1), (4, 0), (4, 2), (5, 4), (0, 0), (u64::MAX, 2), (4, u64::MAX)] {
         let record = Record { write: number, ..owner.record.clone() };
-        let write = Write { record, changes: Vec::new(), warm_until: None };
-        assert_eq!(shape.store.write(owner.fence, &alice, &write).await, Err(StoreError::OutOfStep), "{number}");
+        let write = Write { record, follows, changes: Vec::new(), warm_until: None };
+        let told = shape.store.write(owner.fence, &alice, &write).await;
+        assert_eq!(told, Err(StoreError::OutOfStep), "{number} after {follows}");
     }
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!(open.record, owner.record);
+    owner.record.write = 41;
+    let jump = Write { follows: 3, ..owner.last(Vec::new()) };
+    shape.store.write(owner.fence, &alice, &jump).await.unwrap();
     assert!(owner.write(Vec::new()).await.is_ok());
 }
 
@@ -188,18 +195,18 @@ pub(super) async fn the_record_is_what_was_written_last(shape: Shape) {
     assert_eq!(open.record, owner.record);
 }
 
-pub(super) async fn the_first_write_may_have_any_number(shape: Shape) {
+pub(super) async fn the_first_write_follows_none(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     // Also where a message was accepted before.
     shape.post(&alice, 1).await;
     owner.record.write = 41;
-    owner.write(Vec::new()).await.unwrap();
+    assert_eq!(owner.write(Vec::new()).await, Err(StoreError::OutOfStep), "there is none that it follows");
+    let first = Write { follows: 0, ..owner.last(Vec::new()) };
+    shape.store.write(owner.fence, &alice, &first).await.unwrap();
     owner.settle(id(1)).await;
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!((open.record.write, open.lane.len()), (43, 0));
-    owner.record.write = 7;
-    assert_eq!(owner.write(Vec::new()).await, Err(StoreError::OutOfStep));
 }
 
 pub(super) async fn a_write_says_what_the_store_lost_and_says_it_again(shape: Shape) {
@@ -218,7 +225,7 @@ pub(super) async fn a_write_says_what_the_store_lost_and_says_it_again(shape: Sh
     ] {
         let told = owner.write(changes.clone()).await.unwrap();
         assert_eq!(told.lost, lost, "{changes:?}");
-        let again = Write { record: owner.record.clone(), changes, warm_until: None };
+        let again = owner.last(changes);
         assert_eq!(shape.store.write(owner.fence, &alice, &again).await.unwrap().lost, lost, "repeated");
     }
     assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty(), "what is lost did not end");
@@ -251,7 +258,7 @@ pub(super) async fn warm_conversations_are_told_to_a_new_owner(shape: Shape) {
     let warm_until = Some(owner.now().await + LEASE);
     for keep in [warm_until, None] {
         owner.record.write += 1;
-        let write = Write { record: owner.record.clone(), changes: Vec::new(), warm_until: keep };
+        let write = Write { warm_until: keep, ..owner.last(Vec::new()) };
         shape.store.write(owner.fence, &one, &write).await.unwrap();
     }
     let fence = owner.fence;

@@ -20,7 +20,8 @@ pub(super) async fn hold(
         return Ok(());
     }
     let mut record = open.record;
-    record.write += 1;
-    let write = Write { record, changes: vec![Change::HeadSince { at: now }], warm_until: None };
+    let follows = record.write;
+    record.number_write(now);
+    let write = Write { record, follows, changes: vec![Change::HeadSince { at: now }], warm_until: None };
     store.write(fence, conversation, &write).await.map(|_| ())
 }

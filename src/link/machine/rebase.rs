@@ -3,7 +3,8 @@
 //! A failover may take back what the store had confirmed: what it has then is an earlier state of what we wrote.
 //! It shows where a write does not follow the last one ([`Input::OutOfStep`]), where a message that a write names
 //! is not there, or where the lane tells of less than was known. The machine then is in doubt: it sends nothing
-//! and begins no write until it has read the lane, and takes up from there ([`Machine::rebase`]).
+//! and begins no write until it has read the lane, and takes up from there ([`Machine::rebase`]). A record that
+//! expired, because the link was open and nothing happened for so long, looks the same and loses nothing.
 //!
 //! What we know wins, for it was true: what the store lost of the open turn is written again. What is not known
 //! any more is not made up: a message whose end the store lost ends again, as lost; a message that the store lost
@@ -51,6 +52,10 @@ impl Machine {
         if open.record.write > self.ledger.record.write {
             self.begin_anew(now, open, effects);
             return;
+        }
+        // Where there is no record at all it has expired; whatever else went is said of each message.
+        if (1..self.ledger.confirmed()).contains(&open.record.write) {
+            effects.push(Effect::Rebased);
         }
         let stored = |id: MessageId| open.lane.iter().find(|message| message.accepted.id == id);
         // What was told of since the lane was asked for, the answer need not know.
@@ -133,9 +138,12 @@ fn missing(turn: &mut Turn, stored: &Progress, waiting: &[Change], now: Timestam
     let (message, known) = (turn.message.id, &turn.progress);
     let mut missing = Vec::new();
     let waits = |what: fn(&Change) -> bool| waiting.iter().any(what);
+    if waits(|change| matches!(change, Change::Sent { .. })) {
+        // Then all that came after it waits too.
+        return missing;
+    }
     if let Some(at) = known.sent_at
         && stored.sent_at.is_none()
-        && !waits(|change| matches!(change, Change::Sent { .. }))
     {
         missing.push(Change::Sent { message, at });
         if turn.phase == Phase::Ready {

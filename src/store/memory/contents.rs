@@ -27,7 +27,7 @@ pub(super) struct Contents {
     /// Ended messages, the first to expire in front. The time stands here too, so that what was removed before
     /// its time leaves a line behind that matches nothing.
     pub(super) ended: VecDeque<(Timestamp, MessageId)>,
-    /// Every conversation once, by when to look whether it is still needed: at the earliest the time it says.
+    /// Every conversation, by when to look whether it is still needed: at the earliest the time it says.
     pub(super) idle: BTreeSet<(Timestamp, ConversationId)>,
     /// The estimate of all this.
     pub(super) bytes: usize,
@@ -96,8 +96,9 @@ impl Contents {
         limits: &MemoryLimits,
     ) -> Arc<AcceptedMessage> {
         let Accept { id, message: mut new, idempotency, by, watched, .. } = accept;
-        // What expired under this id but was not yet swept.
+        // What expired but was not yet swept.
         self.remove_message(id);
+        self.expire_conversation(&new.conversation, now, limits.journal_ttl);
         let key = idempotency.map(|key| (key.digest(&new.conversation), key.body));
         // One copy of the names serves all messages of the conversation.
         if let Some((names, _)) = self.conversations.get_key_value(&new.conversation) {
@@ -173,8 +174,15 @@ impl Contents {
     }
 
     /// The record and the lane of a conversation.
-    pub(super) fn open(&self, fence: Fence, conversation: &ConversationId) -> Result<Open, StoreError> {
+    pub(super) fn open(
+        &mut self,
+        fence: Fence,
+        conversation: &ConversationId,
+        now: Timestamp,
+        limits: &MemoryLimits,
+    ) -> Result<Open, StoreError> {
         self.lease.check(fence)?;
+        self.expire_conversation(conversation, now, limits.journal_ttl);
         let Some(conversation) = self.conversations.get(conversation) else { return Ok(Open::default()) };
         let lane = conversation.lane.iter().filter_map(|id| self.messages.get(id)).map(|kept| OpenMessage {
             accepted: kept.message.accepted.clone(),
@@ -199,15 +207,14 @@ impl Contents {
         hints: &mut Vec<(Incarnation, Message)>,
     ) -> Result<bool, StoreError> {
         self.lease.check(fence)?;
-        if let Some(conversation) = self.conversations.get(name)
-            && let Some(last) = conversation.last_write()
-        {
-            if write.record.write == last {
-                return Ok(conversation.lost);
-            }
-            if Some(write.record.write) != last.checked_add(1) {
-                return Err(StoreError::OutOfStep);
-            }
+        self.expire_conversation(name, now, limits.journal_ttl);
+        let held = self.conversations.get(name);
+        let (last_write, last_lost) = held.map_or((0, false), |held| (held.last_write(), held.lost));
+        if write.record.write == last_write {
+            return Ok(last_lost);
+        }
+        if write.follows != last_write {
+            return Err(StoreError::OutOfStep);
         }
         self.expire_journal(name, now, limits.journal_ttl);
         let conversation = conversation(

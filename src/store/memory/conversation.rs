@@ -8,7 +8,7 @@ use crate::domain::{Entry, EntryBody, MessageId, Record, Reply, Timestamp};
 /// One conversation. Small when idle: buffers are given back, what messages share with the journal is shared.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
-    /// None until the first write: then any number may begin the count.
+    /// None until the first write.
     pub(super) record: Option<Record>,
     /// Whether the last write named a message that is not here any more: a repeat of it is told so again.
     pub(super) lost: bool,
@@ -59,9 +59,9 @@ impl Conversation {
         true
     }
 
-    /// The number of the last write that was carried out; none where no write was.
-    pub(super) fn last_write(&self) -> Option<u64> {
-        self.record.as_ref().map(|record| record.write)
+    /// The number of the last write that was carried out; 0 where no write was.
+    pub(super) fn last_write(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.write)
     }
 
     pub(super) fn append(&mut self, entry: Entry, now: Timestamp) {

@@ -109,6 +109,13 @@ impl Contents {
         }
     }
 
+    /// Forgets a conversation that nothing happened in for so long, whether it was swept or not.
+    pub(super) fn expire_conversation(&mut self, name: &ConversationId, now: Timestamp, ttl: Duration) {
+        if self.conversations.get(name).is_some_and(|held| held.touched + ttl <= now) {
+            self.forget(name, now);
+        }
+    }
+
     /// Forgets a conversation, but not one with open messages, nor one whose next `clientMessageId` would not
     /// rise without it.
     fn forget(&mut self, name: &ConversationId, now: Timestamp) -> bool {

@@ -19,7 +19,6 @@ impl Redis {
         write: &Write,
     ) -> Result<Written, StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
-        let number = write.record.write;
         let mut call = self
             .call(
                 &SCRIPTS.write,
@@ -32,8 +31,8 @@ impl Redis {
                 ],
             )
             .fence(fence)
-            .arg(number)
-            .arg(number.checked_sub(1).map_or_else(String::new, |before| before.to_string()))
+            .arg(write.record.write)
+            .arg(write.follows)
             .arg(conversation.to_string())
             .arg(codec::record(&write.record)?)
             .arg(write.warm_until.map_or_else(String::new, |until| until.as_millis().to_string()))

@@ -9,7 +9,7 @@
 --   r u p  a reply, another session's message, another event of the platform, for the journal
 --   e      an end                           place, text
 -- The text of an entry is `AT WEIGHT BODY`. It is kept as it is in the journal, and with its message where it has one.
-local owner, write, before = ARGV[2], ARGV[4], ARGV[5]
+local owner, write, follows = ARGV[2], ARGV[4], ARGV[5]
 local name, record, warm_until = ARGV[6], ARGV[7], ARGV[8]
 local partition, channel = ARGV[9], ARGV[10]
 local message_ttl, journal_ttl = ARGV[11], ARGV[12]
@@ -17,15 +17,13 @@ local max_entries, max_bytes = tonumber(ARGV[13]), tonumber(ARGV[14])
 local CHANGES = 15
 
 local held = redis.call('HMGET', KEYS[4], 'w', 'l', 'b')
-if held[1] then
-  local last, lost = string.match(held[1], '^(%d+)(!?)$')
-  if last == write then
-    -- A repeat. This changes nothing, but gives a WAIT behind it something to wait for.
-    redis.call('HSET', KEYS[4], 'w', held[1])
-    return {'OK', now, lost == '!' and 1 or 0}
-  elseif last ~= before then
-    return {'OUTOFSTEP', now}
-  end
+local last, told = string.match(held[1] or '0', '^(%d+)(!?)$')
+if last == write then
+  -- A repeat. This changes nothing, but gives a WAIT behind it something to wait for.
+  redis.call('HSET', KEYS[4], 'w', held[1])
+  return {'OK', now, told == '!' and 1 or 0}
+elseif last ~= follows then
+  return {'OUTOFSTEP', now}
 end
 local lane, lost = held[2] or '', false
 local counted, journal_bytes, journal_length = held[3], 0, 0

@@ -71,7 +71,8 @@ fn end(seq: u64, at: Timestamp, message: MessageId) -> Change {
 }
 
 fn numbered(write: u64, changes: Vec<Change>) -> Write {
-    Write { record: Record { write, ..Record::default() }, changes, warm_until: None }
+    let follows = write.saturating_sub(1);
+    Write { record: Record { write, ..Record::default() }, follows, changes, warm_until: None }
 }
 
 async fn own(store: &Redis) -> Fence {
