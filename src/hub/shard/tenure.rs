@@ -8,7 +8,8 @@
 //! ```
 //!
 //! The leases say how it should be, and the shard compares: a state that was skipped over is no harm. While
-//! conversations of an earlier fence are still leaving, [`Shard::may_act`] is false for all of the partition.
+//! conversations of an earlier fence are still leaving, [`crate::link::Host::may_act`] is false for all of the
+//! partition.
 
 use std::rc::Rc;
 use std::time::Duration;
