@@ -145,6 +145,15 @@ impl Watchman {
         &self.keeper.leases
     }
 
+    /// The store told its time. Where that leapt ahead, leases and heartbeats seem to have run out that were well:
+    /// their owners get the time to renew them.
+    fn observe(&self, told: Timestamp) {
+        if told.since(self.clock.now()) > self.leases().ttl() / 2 {
+            self.contact.set(Contact::default());
+        }
+        self.clock.observe(told);
+    }
+
     async fn beat(&self) {
         let every = Duration::from_secs(1).min(self.leases().ttl() / 5);
         let mut number = 0;
@@ -169,7 +178,7 @@ impl Watchman {
                     if std::mem::take(&mut away) {
                         info!("the store answers again");
                     }
-                    self.clock.observe(fleet.now);
+                    self.observe(fleet.now);
                     let mut contact = self.contact.get();
                     contact.answered(self.leases().elapsed(), self.leases().ttl());
                     self.contact.set(contact);
@@ -271,14 +280,40 @@ mod tests {
     use crate::hub::tests::{metrics, store};
     use crate::store::{Fence, Incarnation};
 
+    fn watchman(leases: &Arc<Leases>) -> Watchman {
+        let peer = Peer { name: "replica".into(), incarnation: leases.incarnation() };
+        let fleet = metrics().fleet.clone();
+        let keeper = Keeper::new(store(), peer, Vec::new(), Arc::clone(leases), [].into(), fleet, false);
+        Watchman::new(keeper, oneshot::channel().0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leap_of_the_stores_clock_lets_owners_renew_before_others_claim() {
+        let ttl = Duration::from_secs(10);
+        let leases = Arc::new(Leases::new(Incarnation(1), ttl, 1));
+        let watchman = watchman(&leases);
+        let answered = |told: Timestamp| {
+            watchman.observe(told);
+            let mut contact = watchman.contact.get();
+            contact.answered(leases.elapsed(), ttl);
+            watchman.contact.set(contact);
+            contact.since().unwrap()
+        };
+        let start = Timestamp::from_millis(1_763_845_000_000);
+        let since = answered(start);
+        tokio::time::advance(ttl / 5).await;
+        assert_eq!(answered(start + ttl / 5), since);
+        tokio::time::advance(ttl / 5).await;
+        assert_eq!(answered(start), since, "set back it makes nothing run out");
+        tokio::time::advance(ttl / 5).await;
+        assert_eq!(answered(start + Duration::from_hours(1)), leases.elapsed());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_loss_has_every_lease_renewed_at_once_and_is_one_loss() {
         let (ttl, me) = (Duration::from_secs(10), Incarnation(1));
         let leases = Arc::new(Leases::new(me, ttl, 1));
-        let peer = Peer { name: "replica".into(), incarnation: me };
-        let fleet = metrics().fleet.clone();
-        let keeper = Keeper::new(store(), peer, Vec::new(), Arc::clone(&leases), [].into(), fleet, false);
-        let watchman = Watchman::new(keeper, oneshot::channel().0);
+        let watchman = watchman(&leases);
         let ours: Vec<_> = Partition::all().take(3).collect();
         for &partition in &ours {
             leases.own(partition, Fence { incarnation: me, epoch: 5 }, Instant::now());

@@ -60,7 +60,7 @@ impl Watchman {
         }
         match renewed {
             Ok(now) => {
-                self.clock.observe(now);
+                self.observe(now);
                 leases.renewed(partition, sent);
             }
             Err(StoreError::Lost) => {

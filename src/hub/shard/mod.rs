@@ -150,15 +150,14 @@ impl Shard {
         match command {
             Command::Accepted(message) => self.accepted(message),
             Command::Watch { conversation, id, waiter } => {
-                self.watch.borrow_mut().add(conversation, id, waiter);
+                if self.watch.borrow_mut().add(conversation.clone(), id, waiter) {
+                    self.read_soon(conversation, id);
+                }
             }
             Command::Stored(id) => self.watch.borrow_mut().set_stored(id),
             Command::Woken(conversation) => self.wake(conversation),
             Command::Ended(message) => self.watch.borrow_mut().tell(message),
-            Command::Read { conversation, id } => {
-                let shard = Rc::clone(self);
-                spawn(async move { shard.read(conversation, id).await });
-            }
+            Command::Read { conversation, id } => self.read_soon(conversation, id),
             Command::Calm { done } => {
                 let shard = Rc::clone(self);
                 spawn(async move {

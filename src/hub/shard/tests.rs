@@ -73,6 +73,44 @@ async fn a_message_to_a_conversation_that_is_giving_way_is_answered_at_once() {
 }
 
 #[tokio::test]
+async fn an_end_that_comes_before_who_waits_for_it_is_told_all_the_same() {
+    LocalSet::new()
+        .run_until(async {
+            let sandbox = Sandbox::start(Options::default()).await.unwrap();
+            let shard = owner(&sandbox.url(), Duration::from_mins(1)).await;
+            let (message, told) = post(&shard, 1).await;
+            let (conversation, id) = (message.new.conversation.clone(), message.id);
+            // Nobody waits, or rather: whoever does is still on the way through the queue.
+            shard.watch.borrow_mut().clear();
+            drop(told);
+            shard.accepted(message);
+            let ended = async {
+                while !shard
+                    .setup
+                    .store
+                    .message(&conversation, id, None)
+                    .await
+                    .unwrap()
+                    .unwrap()
+                    .progress
+                    .has_ended()
+                {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(GUARD, ended).await.expect("an end");
+            tokio::task::yield_now().await;
+            let (waiter, told) = oneshot::channel();
+            shard.on_command(Command::Watch { conversation, id, waiter });
+            shard.on_command(Command::Stored(id));
+            answered(told).await;
+            shard.stop().await;
+            sandbox.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn a_connect_under_way_ends_with_the_lease() {
     LocalSet::new()
         .run_until(async {
