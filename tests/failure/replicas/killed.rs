@@ -1,15 +1,18 @@
 //! `kill -9` of the replica that owns the users' conversations.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_bridge::sandbox::{Endpoint, Fault};
 use serde_json::json;
 
-use super::{Halfway, Replicas, answered, sent_once, turn};
+use super::Replicas;
+use super::halfway::{answered, sent_once, turn};
+use super::load::{Load, Patience};
 use crate::support::run_for;
 
-/// What keeps the last write before the end from being known to who sent it.
+/// Why who dies does not know what became of its last write.
 #[derive(Debug, Clone, Copy)]
 enum Settling {
     /// Redis carries it out, and the answer is lost.
@@ -23,22 +26,22 @@ async fn kill(settling: Settling) {
     let mut replicas = Replicas::start(3).await;
     let mut victim = replicas.members.remove(0);
     let (script, callers) = (replicas.script.clone(), replicas.callers());
-    let halfway = Halfway::bring(&replicas, &victim, 2).await;
+    let halfway = replicas.halfway(&victim, 2).await;
     // These wait for a connection, and do not get one.
-    let unsent = replicas.users("unsent", &victim, 4).await;
+    let unsent = replicas.owners().users("unsent", &victim.name, 4).await;
     script.fault(Endpoint::Start, Fault::Hang);
     let starts = script.totals().starts;
 
     // Behind each message another one, that nobody has sent either.
-    let users: Vec<_> = halfway.all().chain(&unsent).chain(&unsent).cloned().collect();
+    let users: Vec<_> = halfway.all().chain(&unsent).chain(&unsent).collect();
     let posts = join_all(users.iter().enumerate().map(async |(number, user)| {
         let caller = callers[number % callers.len()];
-        let answer = replicas.ledger.post(caller, user, &json!({"turn": turn()}), "wait=55").await.unwrap();
-        answered(&answer.message(200));
+        let fields = json!({"turn": turn()});
+        answered(&replicas.ledger.post(caller, user, &fields, "wait=55").await.unwrap());
     }));
     let dies = async {
         for user in halfway.all().chain(&unsent) {
-            replicas.open(user, 2).await;
+            replicas.owners().open(user, 2).await;
         }
         script.wait_until(|script| script.totals().starts >= starts + unsent.len() as u64).await;
         match settling {
@@ -49,7 +52,7 @@ async fn kill(settling: Settling) {
             halfway.open([user]);
             script.delivered(&**user, 2).await;
             if matches!(settling, Settling::Unheard) {
-                replicas.open(user, 1).await;
+                replicas.owners().open(user, 1).await;
             }
         }
         victim.served.kill();
@@ -78,4 +81,27 @@ fn a_killed_replica_costs_nobody_an_answer() {
 #[test]
 fn a_replica_killed_over_an_unheard_answer_costs_nobody_one() {
     run_for(Duration::from_secs(60), kill(Settling::Unheard));
+}
+
+#[test]
+fn replicas_may_die_under_load() {
+    run_for(Duration::from_secs(60), async {
+        let mut replicas = Replicas::start(3).await;
+        let load = Load::new(&replicas, Patience::Deaths);
+        let deaths = async {
+            for _ in 0..2 {
+                load.answered(20).await;
+                let mut victim = replicas.members.remove(0);
+                victim.served.kill();
+                replicas.join().await;
+                load.turn_to(&replicas);
+                replicas.shared().await;
+            }
+            load.answered(20).await;
+            load.end();
+        };
+        tokio::join!(load.run(), deaths);
+        Rc::clone(&replicas.ledger).retry(replicas.members[0].served.api).await;
+        replicas.finish().await;
+    });
 }

@@ -1,0 +1,134 @@
+//! A replica that cannot reach Redis, while the others can.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use rtm_bridge::sandbox::{Endpoint, Fault};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::halfway::{Halfway, answered, sent_once, turn};
+use super::owners::Owners;
+use crate::support::{Fleet, LEASE, Ledger, RedisOptions, RedisServer, Request, Proxy, nothing_left, run_for, until};
+
+/// How the way breaks.
+#[derive(Debug, Clone, Copy)]
+enum Break {
+    Cut,
+    Hang,
+    LoseAnswers,
+}
+
+impl Break {
+    async fn strike(self, way: &Proxy) {
+        match self {
+            Self::Cut => way.cut().await,
+            Self::Hang => way.hang().await,
+            Self::LoseAnswers => way.lose_answers().await,
+        }
+    }
+}
+
+/// A fleet of which one after the other is cut off.
+struct Stage {
+    redis: RedisServer,
+    fleet: Fleet,
+    ledger: Ledger,
+}
+
+impl Stage {
+    /// Waits until all have their share.
+    async fn shared(&self) {
+        Owners(&self.redis).shared(self.fleet.replicas.iter().map(|replica| &*replica.name)).await;
+    }
+
+    async fn cut_off(&self, victim: usize, way: Break) {
+        self.shared().await;
+        let Self { redis, fleet, ledger } = self;
+        let (script, owners) = (&fleet.script, Owners(redis));
+        let hurt = &fleet.replicas[victim];
+        let mut callers = fleet.callers();
+        callers.remove(victim);
+        let halfway = Halfway::bring((script, ledger), owners, (&hurt.name, victim), &callers, 2).await;
+        let [sooner, later] = halfway.halves();
+        // These get their ticket when the replica may not use it any more.
+        let unsent = owners.users(&format!("unsent-{victim}"), &hurt.name, 4).await;
+        script.fault(Endpoint::Start, Fault::Slow(Duration::from_millis(900)));
+        let starts = script.totals().starts;
+
+        let post = async |(number, user): (usize, &String)| {
+            let fields = json!({"turn": turn()});
+            let caller = callers[number % callers.len()];
+            answered(&ledger.post(caller, user, &fields, "wait=55").await.unwrap());
+        };
+        let taken_over = Notify::new();
+        let first = async {
+            join_all(sooner.iter().copied().chain(&unsent).enumerate().map(post)).await;
+            taken_over.notify_one();
+        };
+        let then = join_all(later.iter().copied().enumerate().map(post));
+        let breaks = async {
+            for user in halfway.all() {
+                owners.open(user, 2).await;
+            }
+            script.wait_until(|script| script.totals().starts >= starts + unsent.len() as u64).await;
+            way.strike(hurt.way_to_redis()).await;
+            script.clear_all_faults();
+            self.says_so(victim).await;
+            let taken = {
+                script.connected(&**sooner[0], 2).await;
+                hurt.platform.taken()
+            };
+            halfway.open(sooner.iter().copied());
+            taken_over.notified().await;
+            assert_eq!(hurt.platform.taken(), taken, "it goes on connecting");
+            for user in &later {
+                script.connected(&***user, 2).await;
+            }
+            hurt.way_to_redis().heal().await;
+            until("it is back", async || hurt.admin.get("/readyz").await.status == 200).await;
+            halfway.open(later.iter().copied());
+        };
+        tokio::join!(first, then, breaks);
+        self.shared().await;
+        for user in halfway.all().chain(&unsent) {
+            let fields = json!({"turn": turn()});
+            answered(&ledger.post(hurt.api, user, &fields, "wait=55").await.unwrap());
+            let count = if unsent.contains(user) { 2 } else { 3 };
+            sent_once(script, user, count);
+        }
+    }
+
+    /// Whoever calls it learns that it has no store, and soon.
+    async fn says_so(&self, victim: usize) {
+        let hurt = &self.fleet.replicas[victim];
+        let soon = LEASE / 4 + Duration::from_secs(1);
+        for round in 0..3 {
+            let asked = Instant::now();
+            let user = format!("unlucky-{victim}-{round}");
+            let answer = self.ledger.post(hurt.api, &user, &json!({"turn": turn()}), "wait=55").await.unwrap();
+            answer.problem(503, "store-unavailable");
+            assert!(answer.retry_after() > 0 && asked.elapsed() <= soon, "{:?}: {answer}", asked.elapsed());
+        }
+        until("it is not ready", async || hurt.admin.get("/readyz").await.status == 503).await;
+        assert_eq!(hurt.admin.send(Request::get("/livez")).await.status, 200);
+    }
+}
+
+#[test]
+fn replicas_are_cut_off_one_after_the_other() {
+    run_for(Duration::from_secs(60), async {
+        let redis = RedisServer::start(RedisOptions::default()).await;
+        let fleet = Fleet::start(redis.config(), 3, |_| {}).await;
+        let stage = Stage { redis, fleet, ledger: Ledger::default() };
+        for (victim, way) in [Break::Cut, Break::Hang, Break::LoseAnswers].into_iter().enumerate() {
+            println!("{way:?}");
+            stage.cut_off(victim, way).await;
+        }
+        let Stage { redis, fleet, ledger } = stage;
+        ledger.retry(fleet.callers()[0]).await;
+        ledger.check(&fleet.callers(), &fleet.script).await;
+        fleet.finish().await;
+        nothing_left(&[&redis], "rtm", redis.config().message_ttl).await;
+    });
+}
