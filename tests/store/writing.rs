@@ -148,7 +148,11 @@ pub(super) async fn a_write_out_of_order_is_refused(shape: Shape) {
     for number in [0, 2, 5, u64::MAX] {
         let record = Record { write: number, ..owner.record.clone() };
         let write = Write { record, changes: Vec::new(), warm_until: None };
-        assert_eq!(shape.store.write(owner.fence, &alice, &write).await, Err(StoreError::OutOfStep), "{number}");
+        assert_eq!(
+            shape.store.write(owner.fence, &alice, &write).await,
+            Err(StoreError::OutOfStep),
+            "{number}"
+        );
     }
     assert!(owner.write(Vec::new()).await.is_ok());
 }

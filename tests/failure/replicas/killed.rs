@@ -75,17 +75,17 @@ async fn kill(settling: Settling) {
 
 #[test]
 fn a_killed_replica_costs_nobody_an_answer() {
-    run_for(Duration::from_secs(60), kill(Settling::Undone));
+    run_for(Duration::from_mins(1), kill(Settling::Undone));
 }
 
 #[test]
 fn a_replica_killed_over_an_unheard_answer_costs_nobody_one() {
-    run_for(Duration::from_secs(60), kill(Settling::Unheard));
+    run_for(Duration::from_mins(1), kill(Settling::Unheard));
 }
 
 #[test]
 fn replicas_may_die_under_load() {
-    run_for(Duration::from_secs(60), async {
+    run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(3).await;
         let load = Load::new(&replicas, Patience::Deaths);
         let deaths = async {

@@ -13,7 +13,7 @@ use crate::support::{Request, run_for};
 
 #[test]
 fn a_woken_replica_does_no_harm() {
-    run_for(Duration::from_secs(60), async {
+    run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(3).await;
         let mut victim = replicas.members.remove(0);
         let (script, callers, asleep) = (replicas.script.clone(), replicas.callers(), victim.served.api);

@@ -8,7 +8,7 @@ use crate::support::run_for;
 
 #[test]
 fn a_rolling_restart_fails_nobody() {
-    run_for(Duration::from_secs(60), async {
+    run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(3).await;
         let (script, ledger) = (replicas.script.clone(), replicas.ledger.clone());
         let load = Load::new(&replicas, Patience::None);
@@ -38,7 +38,7 @@ fn a_rolling_restart_fails_nobody() {
 
 #[test]
 fn replicas_join_without_a_failure() {
-    run_for(Duration::from_secs(60), async {
+    run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(1).await;
         let script = replicas.script.clone();
         let load = Load::new(&replicas, Patience::None);
