@@ -93,7 +93,7 @@ impl Stage {
             until("it is back", async || hurt.admin.get("/readyz").await.status == 200).await;
             halfway.open(later.iter().copied());
         };
-        tokio::join!(first, then, breaks);
+        tokio::join!(first, then, halfway.answered(callers[0]), breaks);
         self.shared().await;
         for user in halfway.all().chain(&unsent) {
             let fields = json!({"turn": turn()});

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rtm_bridge::sandbox::{Gate, Script, Step};
 use serde_json::{Value, json};
 
 use super::owners::Owners;
-use crate::support::{Answer, Caller, Ledger, within};
+use crate::support::{Answer, Caller, Ledger, Request, within};
 
 /// What the message of each group waits for, and the status that it has meanwhile. Those that settle wait for
 /// their last reply as those that repeat do; the test sees to it that it cannot be stored in peace.
@@ -20,6 +21,8 @@ const REPLIES: u64 = 2;
 /// Users of one replica whose messages stand still.
 pub(super) struct Halfway {
     groups: BTreeMap<&'static str, Vec<String>>,
+    /// Where their messages are.
+    locations: Vec<String>,
     /// What lets the bot go on, by user.
     gates: BTreeMap<String, Gate>,
 }
@@ -54,6 +57,7 @@ impl Halfway {
             }
             steps
         });
+        let mut locations = Vec::new();
         for (stage, status) in STAGES {
             for (number, user) in groups[stage].iter().enumerate() {
                 let resend = if number % 2 == 0 { "never" } else { "auto" };
@@ -64,9 +68,18 @@ impl Halfway {
                 let location = answer.header("location").unwrap().to_owned();
                 let is_so = async || caller.get(&*location).await.message(200)["status"] == status;
                 within(Duration::from_secs(20), &format!("{location} is {status}"), is_so).await;
+                locations.push(location);
             }
         }
-        Self { groups, gates }
+        Self { groups, locations, gates }
+    }
+
+    /// Waits at this replica until all have ended.
+    pub(super) async fn answered(&self, caller: Caller) {
+        let read = async |location: &String| {
+            answered(&caller.send(Request::get(&**location).prefer("wait=55")).await);
+        };
+        join_all(self.locations.iter().map(read)).await;
     }
 
     pub(super) fn group(&self, stage: &str) -> &[String] {

@@ -65,7 +65,8 @@ async fn kill(settling: Settling) {
             halfway.open([user]);
         }
     };
-    tokio::join!(posts, dies);
+    let reads = join_all(callers.iter().map(|caller| halfway.answered(*caller)));
+    tokio::join!(posts, reads, dies);
     for user in halfway.all().chain(&unsent) {
         sent_once(&script, user, 2);
     }

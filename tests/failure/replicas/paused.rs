@@ -68,7 +68,7 @@ fn a_woken_replica_does_no_harm() {
             }
             halfway.open(later.iter().copied());
         };
-        tokio::join!(here, there, sleeps);
+        tokio::join!(here, there, halfway.answered(asleep), sleeps);
         for user in halfway.all() {
             let observed = script.observed(&**user);
             let first = observed.connects[0].socket;
