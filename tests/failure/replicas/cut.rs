@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use rtm_bridge::sandbox::{Endpoint, Fault};
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::halfway::{Halfway, answered, sent_once, turn};
 use super::owners::Owners;
@@ -76,13 +76,16 @@ impl Stage {
             for user in &unsent {
                 script.observed_when(&**user, |seen| seen.grants > 0).await;
             }
+            let struck = Instant::now();
             way.strike(hurt.way_to_redis()).await;
-            self.says_so(victim).await;
-            script.clear_all_faults();
-            let taken = {
-                script.connected(&**sooner[0], 2).await;
+            // From then on it may not connect: its leases were renewed before.
+            let silence = async {
+                sleep_until(struck + LEASE * 2 / 3).await;
                 hurt.platform.taken()
             };
+            let (taken, ()) = tokio::join!(silence, self.says_so(victim));
+            script.clear_all_faults();
+            script.connected(&**sooner[0], 2).await;
             halfway.open(sooner.iter().copied());
             taken_over.notified().await;
             assert_eq!(hurt.platform.taken(), taken, "it goes on connecting");
