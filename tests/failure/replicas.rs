@@ -7,6 +7,7 @@ mod load;
 mod owners;
 mod paused;
 mod restarted;
+mod storm;
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -57,7 +58,7 @@ impl Replicas {
         self.joined += 1;
         let redis = Proxy::start(([127, 0, 0, 1], self.redis.port).into());
         let store = format!("redis://{}", redis.address());
-        let settings = [("SERVER__GRACE", "500ms")];
+        let settings = [("SERVER__GRACE", "500ms"), ("STORE__MESSAGE_TTL", "10m")];
         let served = Served::start_with(&name, &self.sandbox.url(), &store, "", &settings).await;
         self.members.push(Member { name, served, redis });
     }
@@ -88,7 +89,7 @@ impl Replicas {
         for member in &mut self.members {
             assert_eq!(member.served.terminate().await, 0);
         }
-        nothing_left(&[&self.redis], "rtm", Duration::from_mins(1)).await;
+        nothing_left(&[&self.redis], "rtm", Duration::from_mins(10)).await;
         self.sandbox.stop().await;
     }
 }

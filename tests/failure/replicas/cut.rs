@@ -96,7 +96,9 @@ impl Stage {
             until("it is back", async || hurt.admin.get("/readyz").await.status == 200).await;
             halfway.open(later.iter().copied());
         };
-        tokio::join!(first, then, halfway.answered(callers[0]), breaks);
+        // Those who wait at the replica that is hurt learn of the end when it is back.
+        let reads = async { tokio::join!(halfway.answered(callers[0]), halfway.answered(hurt.api)) };
+        tokio::join!(first, then, reads, breaks);
         self.shared().await;
         for user in halfway.all().chain(&unsent) {
             let fields = json!({"turn": turn()});

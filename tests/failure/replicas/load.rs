@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use rtm_bridge::sandbox::{Script, Step};
 use serde_json::json;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::Replicas;
 use crate::support::{Caller, Ledger, Request, within};
@@ -23,6 +24,8 @@ pub(super) enum Patience {
     None,
     /// Also that a replica dies with the request.
     Deaths,
+    /// Also that one has no store for a while, and that a message is uncertain.
+    Storms,
 }
 
 /// The users, and where they may call.
@@ -93,11 +96,19 @@ impl Load {
         let fields = json!({"turn": {"expectReplies": 2, "deadlineMs": 30_000}});
         match self.ledger.post(caller, user, &fields, "wait=55").await {
             Ok(answer) if answer.status == 503 => {
-                answer.problem(503, "draining");
+                let away = self.patience == Patience::Storms
+                    && answer.json()["type"] == "/problems/store-unavailable";
+                answer.problem(503, if away { "store-unavailable" } else { "draining" });
                 assert!(answer.retry_after() > 0);
             }
             Ok(answer) => {
-                assert!(matches!(answer.status, 200 | 202), "{answer}");
+                // What is known to be sent may not have been, where the store's answer to that was lost.
+                let uncertain = self.patience == Patience::Storms && answer.status == 502;
+                if uncertain {
+                    answer.problem(502, "uncertain");
+                } else {
+                    assert!(matches!(answer.status, 200 | 202), "{answer}");
+                }
                 self.answered.send_modify(|answered| *answered += 1);
             }
             Err(error) => {
@@ -107,7 +118,7 @@ impl Load {
                     ErrorKind::UnexpectedEof,
                     ErrorKind::BrokenPipe,
                 ];
-                let is_fine = self.patience == Patience::Deaths && died.contains(&error.kind());
+                let is_fine = self.patience != Patience::None && died.contains(&error.kind());
                 assert!(is_fine, "{user} got no answer: {error}");
             }
         }
@@ -122,8 +133,10 @@ impl Load {
                 let targets = self.targets.borrow();
                 targets[number % targets.len()]
             };
-            let says = admin.try_send(Request::get("/readyz")).await;
-            ready = says.is_ok_and(|answer| answer.status == 200).then_some(api);
+            let probe = admin.try_send(Request::get("/readyz"));
+            // One that is paused does not answer.
+            let says = timeout(Duration::from_millis(300), probe).await;
+            ready = says.is_ok_and(|says| says.is_ok_and(|answer| answer.status == 200)).then_some(api);
             ready.is_some()
         })
         .await;
