@@ -58,7 +58,12 @@ impl Replicas {
         self.joined += 1;
         let redis = Proxy::start(([127, 0, 0, 1], self.redis.port).into());
         let store = format!("redis://{}", redis.address());
-        let settings = [("SERVER__GRACE", "500ms"), ("STORE__MESSAGE_TTL", "10m")];
+        let settings = [
+            ("SERVER__GRACE", "500ms"),
+            // As long as the shortest lease allows: on a busy machine Redis is slow without being broken.
+            ("STORE__COMMAND_TIMEOUT", "900ms"),
+            ("STORE__MESSAGE_TTL", "10m"),
+        ];
         let served = Served::start_with(&name, &self.sandbox.url(), &store, "", &settings).await;
         self.members.push(Member { name, served, redis });
     }
