@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::halfway::{Halfway, answered, sent_once, turn};
+use super::halfway::{Halfway, sent_once, talk, turn};
 use super::owners::Owners;
 use crate::support::{
     Fleet, Ledger, Proxy, RedisOptions, RedisServer, Request, nothing_left, run_for, until,
@@ -65,9 +65,7 @@ impl Stage {
         script.fault(Endpoint::Start, Fault::Slow(LEASE * 9 / 10));
 
         let post = async |(number, user): (usize, &String)| {
-            let fields = json!({"turn": turn()});
-            let caller = callers[number % callers.len()];
-            answered(&ledger.post(caller, user, &fields, "wait=55").await.unwrap());
+            talk(ledger, callers[number % callers.len()], user).await;
         };
         let taken_over = Notify::new();
         let first = async {
@@ -107,8 +105,7 @@ impl Stage {
         tokio::join!(first, then, reads, breaks);
         self.shared().await;
         for user in halfway.all().chain(&unsent) {
-            let fields = json!({"turn": turn()});
-            answered(&ledger.post(hurt.api, user, &fields, "wait=55").await.unwrap());
+            talk(ledger, hurt.api, user).await;
             let count = if unsent.contains(user) { 2 } else { 3 };
             sent_once(script, user, count);
         }

@@ -66,7 +66,8 @@ impl Halfway {
                 let answer = ledger.post(caller, user, &fields, "respond-async").await.unwrap();
                 answer.message(202);
                 let location = answer.header("location").unwrap().to_owned();
-                let is_so = async || caller.get(&*location).await.message(200)["status"] == status;
+                // Where the machine is busy the store may be slow for once: then it is asked again.
+                let is_so = async || caller.get(&*location).await.json()["status"] == status;
                 within(Duration::from_secs(20), &format!("{location} is {status}"), is_so).await;
                 locations.push(location);
             }
@@ -104,6 +105,18 @@ impl Halfway {
     }
 }
 
+/// Posts a message of this user, and fails unless it is answered in full. A store that is slow for once is asked
+/// again, as callers are told to.
+pub(super) async fn talk(ledger: &Ledger, caller: Caller, user: &str) {
+    let answer = ledger.post(caller, user, &json!({"turn": turn()}), "wait=55").await.unwrap();
+    if answer.status == 503 {
+        answer.problem(503, "store-unavailable");
+        ledger.retry(caller).await;
+    } else {
+        answered(&answer);
+    }
+}
+
 /// What ends a message's turn.
 pub(super) fn turn() -> Value {
     json!({"expectReplies": REPLIES, "deadlineMs": 30_000})
@@ -112,7 +125,7 @@ pub(super) fn turn() -> Value {
 /// Fails unless an answer says that its message was answered, and with all replies in their order: nothing that
 /// happens here may cost one.
 #[track_caller]
-pub(super) fn answered(answer: &Answer) {
+fn answered(answer: &Answer) {
     let message = answer.message(200);
     let replies = message["replies"].as_array().unwrap();
     let texts: Vec<_> = replies.iter().map(|reply| reply["text"].as_str().unwrap()).collect();

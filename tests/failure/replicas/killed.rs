@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_bridge::sandbox::{Endpoint, Fault};
-use serde_json::json;
 
 use super::Replicas;
-use super::halfway::{answered, sent_once, turn};
+use super::halfway::{sent_once, talk};
 use super::load::{Load, Patience};
 use crate::support::run_for;
 
@@ -36,8 +35,7 @@ async fn kill(settling: Settling) {
     let users: Vec<_> = halfway.all().chain(&unsent).chain(&unsent).collect();
     let posts = join_all(users.iter().enumerate().map(async |(number, user)| {
         let caller = callers[number % callers.len()];
-        let fields = json!({"turn": turn()});
-        answered(&replicas.ledger.post(caller, user, &fields, "wait=55").await.unwrap());
+        talk(&replicas.ledger, caller, user).await;
     }));
     let dies = async {
         for user in halfway.all().chain(&unsent) {

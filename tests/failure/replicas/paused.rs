@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_bridge::sandbox::{Endpoint, Fault};
-use serde_json::json;
 use tokio::sync::Notify;
 
 use super::Replicas;
-use super::halfway::{answered, sent_once, turn};
+use super::halfway::{sent_once, talk};
 use crate::support::{Request, run_for};
 
 #[test]
@@ -25,8 +24,7 @@ fn a_woken_replica_does_no_harm() {
         let starts = script.totals().starts;
 
         let post = async |caller, user: &String| {
-            let fields = json!({"turn": turn()});
-            answered(&replicas.ledger.post(caller, user, &fields, "wait=55").await.unwrap());
+            talk(&replicas.ledger, caller, user).await;
         };
         let taken_over = Notify::new();
         let here = async {
@@ -82,8 +80,7 @@ fn a_woken_replica_does_no_harm() {
         replicas.shared().await;
         for (number, user) in halfway.all().chain(&unsent).enumerate() {
             let caller = replicas.members[number % 3].served.api;
-            let fields = json!({"turn": turn()});
-            answered(&replicas.ledger.post(caller, user, &fields, "wait=55").await.unwrap());
+            talk(&replicas.ledger, caller, user).await;
             sent_once(&script, user, if sooner.contains(&user) { 4 } else { 3 });
         }
         assert_eq!(replicas.members[0].served.admin.send(Request::get("/readyz")).await.status, 200);
