@@ -22,9 +22,9 @@ const USERS: usize = 8;
 pub(super) enum Patience {
     /// An end, and nothing but `draining` besides.
     None,
-    /// Also that a replica dies with the request.
+    /// Also that a replica dies with the request, and that a message is uncertain.
     Deaths,
-    /// Also that one has no store for a while, and that a message is uncertain.
+    /// Also that one has no store for a while.
     Storms,
 }
 
@@ -102,8 +102,8 @@ impl Load {
                 assert!(answer.retry_after() > 0);
             }
             Ok(answer) => {
-                // What is known to be sent may not have been, where the store's answer to that was lost.
-                let uncertain = self.patience == Patience::Storms && answer.status == 502;
+                // What was to be sent at once may not have been, by who died over it or had no answer to that.
+                let uncertain = self.patience != Patience::None && answer.status == 502;
                 if uncertain {
                     answer.problem(502, "uncertain");
                 } else {
