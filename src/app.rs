@@ -183,7 +183,11 @@ impl Bridge {
                 })?;
         // Nothing can fail from here on: `run` starts threads at once, and whoever fails leaves them behind.
         let (api, admin) = (api.run(), admin.run());
-        info!(api = %addresses.api, admin = %addresses.admin, "the bridge is ready");
+        info!(
+            api = %addresses.api, admin = %addresses.admin,
+            replica = %config.cluster.replica_id, incarnation = %shards.hub().incarnation(),
+            "the bridge is ready"
+        );
         Ok(Self {
             addresses,
             sweeper: spawn(sweep(store.clone(), Arc::clone(&metrics))),

@@ -155,7 +155,7 @@ pub struct Address {
 /// `[cluster]`
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    /// The name of this replica in leases and logs.
+    /// The name that partitions are dealt by.
     pub replica_id: String,
     /// How long a lease lives without renewal.
     pub lease_ttl: Duration,
@@ -217,7 +217,7 @@ pub struct Bot {
     pub max_open_messages: usize,
     /// Sends per user in any 60 s; 0: no limit.
     pub user_rate_per_minute: u32,
-    /// Connects in any 60 s; 0: no limit.
+    /// Connects in any 60 s, of all replicas together; 0: no limit.
     pub connects_per_minute: u32,
     /// The largest web socket frame we take, in bytes.
     pub max_frame_bytes: usize,

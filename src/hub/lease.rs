@@ -139,6 +139,7 @@ impl Leases {
     }
 
     /// Whether the partition is ours, surely, and not on its way to somebody else.
+    #[cfg(test)]
     pub(crate) fn works(&self, partition: Partition) -> bool {
         self.state(partition)
             .is_some_and(|(fence, phase)| phase == Phase::Owned && self.is_sure(partition, fence))

@@ -2,10 +2,10 @@
 //!
 //! Any replica takes any request. Where the partition is its own, it hands the message over to a shard of its own;
 //! else the store hints at it to the owner, and the end comes back as a hint. Whoever waits is known here before
-//! the store is asked, so no end falls between asking and waiting:
+//! the store is asked, so no end falls between asking and waiting, whoever owns the partition meanwhile:
 //!
 //! ```text
-//!  own partition:    accept ──► shard (message, waiter) ──► … ──► told
+//!  own partition:    register ──► accept (watched) ──► shard … ──► told
 //!  another's:        register ──► accept (watched) ──► owner … ──► hint ──► told
 //!  GET, long poll:   register ──► read (watched) ──► … ──► told
 //! ```
@@ -165,12 +165,10 @@ impl Hub {
         }
         let (conversation, id) = (accept.message.conversation.clone(), accept.id);
         let _waiting = wait.map(|_| Waiting::begin(&self.waits));
-        // Another replica may end the message before the answer to the accept is here.
-        let registered = match wait {
-            Some(_) if !self.leases.works(Partition::of(&conversation)) => {
-                Some(self.register(&conversation, id).await)
-            }
-            _ => None,
+        // The message may end before the answer to the accept is here: a shard looks for open messages by itself.
+        let told = match wait {
+            Some(wait) => Some((wait, self.register(&conversation, id).await)),
+            None => None,
         };
         let message = match self.store.accept(accept).await? {
             Accepted::New(message) => message,
@@ -185,18 +183,11 @@ impl Hub {
                 return Ok(Posted { message, replayed: true });
             }
         };
-        let (waiter, told) = match (registered, wait) {
-            (None, Some(_)) => {
-                let (waiter, told) = oneshot::channel();
-                (Some(waiter), Some(told))
-            }
-            (registered, _) => (None, registered),
-        };
         // Also where another replica owns the partition: who waits is then known to wait for something stored.
-        self.command(&conversation, Command::Accepted { message: Arc::clone(&message), waiter }).await;
-        let message = match (wait, told) {
-            (Some(wait), Some(told)) => self.end(&conversation, id, told, wait).await?,
-            _ => Message { accepted: message, progress: crate::domain::Progress::default() },
+        self.command(&conversation, Command::Accepted(Arc::clone(&message))).await;
+        let message = match told {
+            Some((wait, told)) => self.end(&conversation, id, told, wait).await?,
+            None => Message { accepted: message, progress: crate::domain::Progress::default() },
         };
         Ok(Posted { message, replayed: false })
     }
@@ -220,7 +211,7 @@ impl Hub {
         let told = self.register(conversation, id).await;
         match self.store.message(conversation, id, Some(self.incarnation())).await? {
             Some(message) if !message.progress.has_ended() => {
-                self.command(conversation, Command::Stored { conversation: conversation.clone(), id }).await;
+                self.command(conversation, Command::Stored(id)).await;
                 self.end(conversation, id, told, wait).await.map(Some)
             }
             message => Ok(message),

@@ -1,12 +1,13 @@
 //! The threads of a hub: how they start, and how they end.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::error;
@@ -53,7 +54,7 @@ impl Hub {
         listens: bool,
     ) -> Result<Shards, StartError> {
         let count = config.server.threads.div_ceil(2);
-        let incarnation = Incarnation(fastrand::u64(..));
+        let incarnation = incarnation();
         let leases = Arc::new(Leases::new(incarnation, config.cluster.lease_ttl, count));
         let mut lanes = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
@@ -106,7 +107,7 @@ impl Hub {
     }
 }
 
-fn setups(
+pub(super) fn setups(
     config: &Config,
     store: &Store,
     metrics: &Arc<Metrics>,
@@ -136,7 +137,7 @@ fn setups(
         .collect()
 }
 
-async fn open_shard(setup: Setup) -> Result<std::rc::Rc<Shard>, StartError> {
+pub(super) async fn open_shard(setup: Setup) -> Result<std::rc::Rc<Shard>, StartError> {
     let connector = Connector::new(&setup.bots)?;
     let now = setup.store.now().await?;
     Ok(Shard::new(setup, connector, now))
@@ -203,9 +204,8 @@ impl Shards {
             if end != End::Release {
                 self.keeper_end.send(end).await.ok();
             }
-            for lane in &*self.hub.lanes {
-                lane.commands.send(command()).await.ok();
-            }
+            // A shard that hangs does not keep the others from being told.
+            join_all(self.hub.lanes.iter().map(|lane| lane.commands.send(command()))).await;
             finished(&self.threads).await;
             // The keeper last: leases are renewed for as long as a socket may be open, and released then.
             self.keeper_end.send(end).await.ok();
@@ -220,6 +220,12 @@ impl Shards {
             }
         }
     }
+}
+
+/// No two lives may ever share it, for it makes them one owner: so it comes from the system's randomness, and not
+/// from the generator that draws jitter, which is seeded with the time.
+fn incarnation() -> Incarnation {
+    Incarnation(RandomState::new().build_hasher().finish())
 }
 
 async fn finished(threads: &[JoinHandle<()>]) {

@@ -81,16 +81,20 @@ impl Bench {
     }
 }
 
-fn metrics() -> Arc<Metrics> {
+pub(super) fn metrics() -> Arc<Metrics> {
     let words = Words { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
     Arc::new(Metrics::new(words).unwrap())
 }
 
-fn store() -> Store {
+pub(super) fn store() -> Store {
     Store::memory(MemoryLimits::new(1 << 24, Duration::from_mins(1)))
 }
 
 fn accept(hub: &Hub, number: u128, user: &str, text: &str) -> Accept {
+    accept_by(hub.incarnation(), number, user, text)
+}
+
+pub(super) fn accept_by(by: Incarnation, number: u128, user: &str, text: &str) -> Accept {
     let conversation = ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() };
     Accept {
         id: MessageId::new(Timestamp::from_millis(1_763_845_000_000), number),
@@ -105,7 +109,7 @@ fn accept(hub: &Hub, number: u128, user: &str, text: &str) -> Accept {
         },
         idempotency: None,
         max_open: 8,
-        by: hub.incarnation(),
+        by,
         watched: true,
     }
 }
@@ -114,7 +118,7 @@ fn is_socket(line: &str) -> bool {
     line.starts_with("rtm_bridge_sockets{") && !line.ends_with(" 0")
 }
 
-fn quick(config: &mut Config, change: impl FnOnce(&mut Bot)) {
+pub(super) fn quick(config: &mut Config, change: impl FnOnce(&mut Bot)) {
     let mut bot = Bot::clone(&config.bots[0]);
     bot.welcome = Duration::ZERO;
     change(&mut bot);
@@ -199,6 +203,40 @@ async fn stopping_lets_waiters_go_at_once_and_frees_the_partitions() {
             .is_some()
     );
     bench.sandbox.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_is_known_before_the_message_can_end() {
+    let (commands, mut inbox) = mpsc::channel(8);
+    let lane = Lane { commands, busy: Arc::default() };
+    let store = store();
+    let leases = Arc::new(Leases::new(Incarnation(1), Duration::from_mins(1), 1));
+    let hub = Hub {
+        store: store.clone(),
+        leases: Arc::clone(&leases),
+        lanes: [lane].into(),
+        metrics: metrics().fleet.clone(),
+        draining: Arc::default(),
+        waits: Arc::default(),
+        max_busy: 1,
+    };
+    let accept = accept(&hub, 1, "alice", "Hello");
+    let (id, conversation) = (accept.id, accept.message.conversation.clone());
+    let partition = Partition::of(&conversation);
+    let claim = store.claim(partition, Incarnation(1), Duration::from_mins(1), crate::store::Claiming::Free);
+    leases.own(partition, claim.await.unwrap().fence().unwrap(), Instant::now());
+    let posting = hub.post(accept, Some(GUARD));
+    let ending = async {
+        let Some(Command::Watch { waiter, .. }) = inbox.recv().await else { panic!("first who waits") };
+        // The shard found the message by itself, and its turn is over before it is told of it.
+        let Some(Command::Accepted(_)) = inbox.recv().await else { panic!("then the message") };
+        let mut message = store.message(&conversation, id, None).await.unwrap().unwrap();
+        message.progress.outcome = Some(Outcome::Answered(crate::domain::EndedBy::ReplyCount));
+        message.progress.ended_at = Some(Timestamp::from_millis(1));
+        waiter.send(Some(message)).unwrap();
+    };
+    let (posted, ()) = tokio::join!(timeout(GUARD, posting), ending);
+    assert!(posted.unwrap().unwrap().message.progress.has_ended());
 }
 
 mod fleet;

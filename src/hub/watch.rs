@@ -3,8 +3,11 @@
 //! A shard keeps the waiters of the conversations dealt to it, whoever owns their partitions. A waiter is told
 //! the Message when its end is stored here, or when the owner hints at it; it is let go, and reads for itself,
 //! when the shard stops. Being told is a hint: where one may have been missed, all waiters are read again.
+//!
+//! A waiter comes through the shard's queue, and read the message before: the end may be told while it is on its
+//! way. So the ends that nobody waited for are remembered for a moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio::sync::oneshot;
 
@@ -15,7 +18,11 @@ pub(crate) type Waiter = oneshot::Sender<Option<Message>>;
 
 /// The waiters of one shard.
 #[derive(Debug, Default)]
-pub(crate) struct Watch(HashMap<MessageId, Waiting>);
+pub(crate) struct Watch {
+    waits: HashMap<MessageId, Waiting>,
+    /// Ended while nobody waited here: since the last sweep, and between the two before it.
+    unheard: [HashSet<MessageId>; 2],
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -26,29 +33,33 @@ struct Waiting {
 }
 
 impl Watch {
-    /// Someone waits, perhaps for a message that is about to be stored.
-    pub(crate) fn add(
-        &mut self,
-        conversation: &ConversationId,
-        id: MessageId,
-        waiter: Option<Waiter>,
-        stored: bool,
-    ) {
-        if waiter.is_none() && !self.0.contains_key(&id) {
-            return;
-        }
-        let waiting = self.0.entry(id).or_insert_with(|| Waiting {
-            conversation: conversation.clone(),
+    /// Someone waits, for a message that may not be stored yet. Says whether it may have ended already: then it has
+    /// to be read.
+    pub(crate) fn add(&mut self, conversation: ConversationId, id: MessageId, waiter: Waiter) -> bool {
+        let waiting = self.waits.entry(id).or_insert_with(|| Waiting {
+            conversation,
             waiters: Vec::with_capacity(1),
-            stored,
+            stored: false,
         });
-        waiting.stored |= stored;
-        waiting.waiters.extend(waiter);
+        waiting.waiters.push(waiter);
+        self.unheard.iter().any(|ended| ended.contains(&id))
+    }
+
+    /// The message is in the store.
+    pub(crate) fn set_stored(&mut self, id: MessageId) {
+        if let Some(waiting) = self.waits.get_mut(&id) {
+            waiting.stored = true;
+        }
     }
 
     /// The message ended.
     pub(crate) fn tell(&mut self, message: Message) {
-        let Some(waiting) = self.0.remove(&message.accepted.id) else { return };
+        let id = message.accepted.id;
+        let Some(waiting) = self.waits.remove(&id) else {
+            let [latest, _] = &mut self.unheard;
+            latest.insert(id);
+            return;
+        };
         let mut waiters = waiting.waiters;
         let last = waiters.pop();
         for waiter in waiters {
@@ -62,30 +73,32 @@ impl Watch {
 
     /// The store lost the message. Says whether anybody waited for it.
     pub(crate) fn lose(&mut self, id: MessageId) -> bool {
-        let Some(waiting) = self.0.remove(&id) else { return false };
+        let Some(waiting) = self.waits.remove(&id) else { return false };
         let told = waiting.waiters.into_iter().filter_map(|waiter| waiter.send(None).ok());
         told.count() > 0
     }
 
     /// Whether a read that does not find the message means that the store lost it.
     pub(crate) fn is_stored(&self, id: MessageId) -> bool {
-        self.0.get(&id).is_some_and(|waiting| waiting.stored)
+        self.waits.get(&id).is_some_and(|waiting| waiting.stored)
     }
 
-    /// Forgets those who gave up.
+    /// Forgets those who gave up, and ends of a moment ago. A queue is emptied many times between two sweeps.
     pub(crate) fn sweep(&mut self) {
-        self.0.retain(|_, waiting| {
+        let [latest, before] = &mut self.unheard;
+        *before = std::mem::take(latest);
+        self.waits.retain(|_, waiting| {
             waiting.waiters.retain(|waiter| !waiter.is_closed());
             !waiting.waiters.is_empty()
         });
-        if self.0.capacity() > 1024 && self.0.len() * 8 < self.0.capacity() {
-            self.0.shrink_to_fit();
+        if self.waits.capacity() > 1024 && self.waits.len() * 8 < self.waits.capacity() {
+            self.waits.shrink_to_fit();
         }
     }
 
     /// What is waited for, in one partition or in all.
     pub(crate) fn stored(&self, partition: Option<Partition>) -> Vec<(ConversationId, MessageId)> {
-        self.0
+        self.waits
             .iter()
             .filter(|(_, waiting)| waiting.stored)
             .filter(|(_, waiting)| {
@@ -97,14 +110,16 @@ impl Watch {
 
     /// Lets all of them go: they read the state of the moment for themselves.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.waits.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BotName, Timestamp, UserId};
+    use crate::domain::{BotName, Progress, Timestamp, UserId};
+    use crate::hub::tests::{accept_by, store};
+    use crate::store::{Accepted, Incarnation};
 
     #[test]
     fn what_is_not_known_to_be_stored_cannot_be_lost() {
@@ -112,14 +127,32 @@ mod tests {
         let id = MessageId::new(Timestamp::from_millis(1), 1);
         let mut watch = Watch::default();
         let (waiter, mut told) = oneshot::channel();
-        watch.add(&conversation, id, Some(waiter), false);
+        watch.add(conversation.clone(), id, waiter);
         assert!(!watch.is_stored(id) && watch.stored(None).is_empty());
-        watch.add(&conversation, id, None, true);
+        watch.set_stored(id);
         assert!(watch.is_stored(id));
         assert_eq!(watch.stored(Some(Partition::of(&conversation))), [(conversation, id)]);
         assert!(watch.lose(id));
         assert!(told.try_recv().unwrap().is_none());
         assert!(!watch.lose(id), "nobody is left to be told");
+    }
+
+    #[tokio::test]
+    async fn an_end_is_remembered_for_who_is_on_the_way() {
+        let mut watch = Watch::default();
+        let accept = accept_by(Incarnation(1), 1, "alice", "Hello");
+        let Accepted::New(accepted) = store().accept(accept).await.unwrap() else { panic!("a new one") };
+        let (conversation, id) = (accepted.new.conversation.clone(), accepted.id);
+        let ended = Message { accepted, progress: Progress::default() };
+        assert!(!watch.add(conversation.clone(), id, oneshot::channel().0));
+        watch.tell(ended.clone());
+        assert!(!watch.add(conversation.clone(), id, oneshot::channel().0), "it was told");
+        watch.tell(ended.clone());
+        watch.tell(ended);
+        watch.sweep();
+        assert!(watch.add(conversation.clone(), id, oneshot::channel().0));
+        watch.sweep();
+        assert!(!watch.add(conversation, id, oneshot::channel().0));
     }
 
     #[test]
@@ -128,11 +161,12 @@ mod tests {
         let id = MessageId::new(Timestamp::from_millis(1), 1);
         let mut watch = Watch::default();
         let (waiter, told) = oneshot::channel();
-        watch.add(&conversation, id, Some(waiter), true);
+        watch.add(conversation, id, waiter);
+        watch.set_stored(id);
         drop(told);
         watch.sweep();
         assert!(watch.stored(None).is_empty());
-        watch.add(&conversation, id, None, true);
+        watch.set_stored(id);
         assert!(watch.stored(None).is_empty(), "nobody waits");
     }
 }

@@ -22,8 +22,13 @@ impl Backoff {
     /// The longest step, unless another is chosen.
     const CAP: Duration = Duration::from_secs(30);
 
-    /// A schedule whose steps grow up to this length.
-    pub const fn capped(cap: Duration) -> Self {
+    /// The schedule for a store that is away. It is ours and near, callers wait for its answer, and a lease is
+    /// short: once it is back nobody is to wait long before asking again.
+    pub const fn of_store() -> Self {
+        Self::capped(Duration::from_secs(2))
+    }
+
+    const fn capped(cap: Duration) -> Self {
         Self { attempt: 0, cap }
     }
 

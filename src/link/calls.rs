@@ -2,15 +2,18 @@
 //!
 //! Each is a function of what it is given; the driver decides when it is made and boxes it while it runs.
 
-use std::time::Duration;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
-use super::backoff::Backoff;
 use super::host::Host;
 use super::input::{ConnectFailure, HistoryFailure};
+use super::mailbox::Mailbox;
+use super::outage::outlast;
 use super::tally;
 use crate::config::Bot;
 use crate::domain::{
@@ -22,20 +25,10 @@ use crate::store::{Change, Fence, Open, OpenMessage, StoreError, Write, Written}
 
 /// The conversation as the store knows it, however long that takes. None where it is no longer ours.
 pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &ConversationId) -> Option<Open> {
-    let mut backoff = Backoff::default();
-    loop {
-        match host.store().open(fence, conversation).await {
-            Ok((open, now)) => {
-                host.clock().observe(now);
-                return Some(open);
-            }
-            Err(StoreError::Fenced | StoreError::Lost | StoreError::OutOfStep) => return None,
-            Err(error @ (StoreError::Unknown(_) | StoreError::Unavailable(_))) => {
-                debug!(bot = %conversation.bot, %error, "the conversation could not be read; trying again");
-                tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
-            }
-        }
-    }
+    let opened = outlast("open", async || host.store().open(fence, conversation).await).await;
+    let (open, now) = opened.ok()?;
+    host.clock().observe(now);
+    Some(open)
 }
 
 /// Fails everything that is open: its task panicked, and would again.
@@ -62,20 +55,14 @@ async fn write_failures<H: Host>(
     fence: Fence,
     conversation: &ConversationId,
 ) -> Option<Vec<OpenMessage>> {
-    let mut backoff = Backoff::default();
-    'open: loop {
+    loop {
         let open = load(host, fence, conversation).await?;
         let write = failures(&open, host.clock().now());
-        loop {
-            match host.store().write(fence, conversation, &write).await {
-                Ok(_) => return Some(open.lane),
-                // A write of the task that panicked was still on its way, or the store lost data since.
-                Err(StoreError::OutOfStep) => continue 'open,
-                Err(StoreError::Fenced | StoreError::Lost) => return None,
-                Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
-                    tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
-                }
-            }
+        match outlast("fail", async || host.store().write(fence, conversation, &write).await).await {
+            Ok(_) => return Some(open.lane),
+            // A write of the task that panicked was still on its way, or the store lost data since.
+            Err(StoreError::OutOfStep) => {}
+            Err(_) => return None,
         }
     }
 }
@@ -117,22 +104,27 @@ pub(super) async fn write<H: Host>(
     result
 }
 
-/// Opens a socket, when the bot's budget allows it, if the lease is sure then.
+/// Opens a socket, when the bot's budget allows it, for as long as the lease is sure.
 pub(super) async fn connect<H: Host>(
     host: &H,
     bot: &Bot,
     conversation: &ConversationId,
     mode: ConnectMode,
+    mailbox: &Mailbox,
     grant: &Mutex<Option<Grant>>,
 ) -> Result<Socket, ConnectFailure> {
     let (user, partition) = (&conversation.user, Partition::of(conversation));
-    host.connect_permit(bot).await;
-    // The permit may have taken its time.
-    if !host.may_act(partition) {
-        return Err(ConnectFailure::Withheld);
-    }
-    let mut grant = grant.lock().await;
-    let result = host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await;
+    let connecting = async {
+        host.connect_permit(bot, mailbox).await;
+        let mut grant = grant.lock().await;
+        host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await
+    };
+    let mut connecting = pin!(connecting);
+    // Budget, grant, ticket and handshake each take their time: the lease is asked for before every step.
+    let result = poll_fn(|cx| {
+        if host.may_act(partition) { connecting.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
+    });
+    let result = result.await.ok_or(ConnectFailure::Withheld)?;
     let metrics = host.bot_metrics(bot);
     let count = |phase, result| {
         if let Some(metrics) = &metrics {

@@ -271,9 +271,10 @@ impl<H: Host> Driver<H> {
 
     fn connect(&mut self, mode: ConnectMode) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
-        let conversation = self.conversation.clone();
-        self.connecting =
-            Some(Box::pin(async move { calls::connect(&*host, &bot, &conversation, mode, &grant).await }));
+        let (conversation, mailbox) = (self.conversation.clone(), Rc::clone(&self.mailbox));
+        self.connecting = Some(Box::pin(async move {
+            calls::connect(&*host, &bot, &conversation, mode, &mailbox, &grant).await
+        }));
     }
 
     fn read_history(&mut self, after: Option<Box<str>>) {

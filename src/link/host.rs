@@ -19,8 +19,8 @@ pub trait Host: 'static {
     fn clock(&self) -> &StoreClock;
     /// Opens sockets.
     fn connector(&self) -> &Connector;
-    /// Comes back when the bot's connect budget allows one more.
-    fn connect_permit(&self, bot: &Bot) -> impl Future<Output = ()>;
+    /// Comes back when the bot's connect budget allows one more, sooner for a conversation with open messages.
+    fn connect_permit(&self, bot: &Bot, mailbox: &Mailbox) -> impl Future<Output = ()>;
     /// Whether the lease of the partition is surely ours at this moment: only then may be sent and connected.
     fn may_act(&self, partition: Partition) -> bool;
     /// The store lost the message, or how it ended: whoever waits for it reads that.

@@ -62,7 +62,7 @@ pub enum ConnectFailure {
         /// How long the platform asks to be left alone.
         retry_after: Option<Duration>,
     },
-    /// It was not tried: the lease of the partition was not sure.
+    /// It was not tried, or given up: the lease of the partition was not sure.
     Withheld,
 }
 

@@ -12,8 +12,6 @@ use super::backoff::Backoff;
 use crate::domain::{Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
 use crate::store::{Change, Write};
 
-/// The store is ours and near, callers wait for its answer, and a lease is short: repeats do not wait long.
-const MAX_WAIT: Duration = Duration::from_secs(2);
 /// How long an ack, or a record that changed alone, waits for a change to travel with: a bot that answers at once
 /// does so in this time, and the round trip is saved. A crash in between costs nothing but a look, for history
 /// proves receipt as well.
@@ -76,7 +74,7 @@ impl Ledger {
             due: None,
             doubt: false,
             in_flight: None,
-            backoff: Backoff::capped(MAX_WAIT),
+            backoff: Backoff::of_store(),
         }
     }
 

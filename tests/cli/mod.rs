@@ -83,6 +83,24 @@ fn a_good_configuration_is_0() {
     assert_eq!(outcome(&named).0, Some(0));
 }
 
+/// As somebody who follows README copies it.
+#[test]
+fn the_configuration_in_readme_is_fine_without_a_warning() {
+    let readme = include_str!("../../README.md");
+    let (_, rest) = readme.split_once("```toml\n").unwrap();
+    let (toml, _) = rest.split_once("```").unwrap();
+    let (_dir, file) = config(toml);
+    for url in ["memory://", "redis://127.0.0.1:6379"] {
+        let checked = rtm_bridge(&["check-config", "--config", &file])
+            .env("RTM_BRIDGE__STORE__URL", url)
+            .env("RTM_BRIDGE__CLUSTER__REPLICA_ID", "one")
+            .output()
+            .unwrap();
+        let (code, out, err) = outcome(&checked);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+    }
+}
+
 #[test]
 fn a_bad_configuration_is_78_with_all_mistakes() {
     let (_dir, file) = config(&CONFIG.replace("memory://", "redis://:hush@h/none").replace("cs-1", "st-1"));

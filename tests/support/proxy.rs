@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ pub(crate) struct Proxy {
     mode: watch::Sender<Mode>,
     /// What the thread has done about it.
     done: watch::Receiver<Mode>,
+    taken: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -53,16 +56,23 @@ impl Proxy {
         listener.set_nonblocking(true).unwrap();
         let (mode, modes) = watch::channel(Mode::Heal);
         let (doing, done) = watch::channel(Mode::Heal);
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
         let run = async move || {
             let listener = TcpListener::from_std(listener).unwrap();
-            serve(listener, address, upstream, modes, doing).await;
+            serve(listener, address, upstream, modes, doing, &count).await;
         };
-        Self { address, mode, done, thread: Some(shard_thread("proxy", run).unwrap()) }
+        Self { address, mode, done, taken, thread: Some(shard_thread("proxy", run).unwrap()) }
     }
 
     /// Where it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many connections it took so far.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Acquire)
     }
 
     /// Resets all connections, and refuses new ones.
@@ -111,6 +121,7 @@ async fn serve(
     upstream: SocketAddr,
     mut modes: watch::Receiver<Mode>,
     doing: watch::Sender<Mode>,
+    taken: &AtomicUsize,
 ) {
     let mut listener = Some(listener);
     let mut connections = JoinSet::new();
@@ -137,6 +148,7 @@ async fn serve(
             _ = modes.changed() => {}
             accepted = accept => {
                 let Ok((client, _)) = accepted else { continue };
+                taken.fetch_add(1, Ordering::AcqRel);
                 connections.spawn_local(connection(client, upstream, modes.clone()));
             }
             Some(_) = connections.join_next() => {}

@@ -20,6 +20,17 @@ impl Served {
     /// Starts a replica by this name; it is ready when this returns. `more` is put behind the tables of the
     /// configuration, such as `[reply]` with what belongs to it.
     pub(crate) async fn start(name: &str, platform: &str, store: &str, more: &str) -> Self {
+        Self::start_with(name, platform, store, more, &[]).await
+    }
+
+    /// The same, with settings that an environment says instead: `SERVER__GRACE`.
+    pub(crate) async fn start_with(
+        name: &str,
+        platform: &str,
+        store: &str,
+        more: &str,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(path("secret"), rtm_bridge::sandbox::CLIENT_SECRET).unwrap();
@@ -60,8 +71,10 @@ filter = "info,rtm_bridge=debug"
 "#
         );
         std::fs::write(path("bridge.toml"), text).unwrap();
-        let arguments = ["serve", "--config", &path("bridge.toml")].map(str::to_owned);
-        let process = Process::start(env!("CARGO_BIN_EXE_rtm-bridge"), &arguments, &dir.path().join(name));
+        let settings = settings.iter().map(|(key, value)| format!("RTM_BRIDGE__{key}={value}"));
+        let program = [env!("CARGO_BIN_EXE_rtm-bridge"), "serve", "--config", &path("bridge.toml")];
+        let arguments: Vec<_> = settings.chain(program.map(str::to_owned)).collect();
+        let process = Process::start("env", &arguments, &dir.path().join(name));
         let mut addresses = None;
         until("the replica listens", async || {
             addresses = listening(&process.log());

@@ -87,7 +87,7 @@ impl Watchman {
         let leases = self.leases();
         match self.keeper.store.claim(partition, leases.incarnation(), leases.ttl(), claiming).await {
             Ok(Claim::Yours { fence, now }) => {
-                self.clock.observe(now);
+                self.observe(now);
                 let metrics = &self.keeper.metrics;
                 match claiming {
                     Claiming::Expired if self.set_in_the_way(partition, None).is_some() => {

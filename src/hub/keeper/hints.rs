@@ -23,7 +23,7 @@ impl Watchman {
             match hint {
                 Hint::Accepted(message) => {
                     let partition = Partition::of(&message.new.conversation);
-                    self.pass(partition, Command::Accepted { message, waiter: None });
+                    self.pass(partition, Command::Accepted(message));
                 }
                 Hint::Woken(conversation) => {
                     self.pass(Partition::of(&conversation), Command::Woken(conversation));

@@ -78,6 +78,8 @@ struct Watchman {
     /// The store is not set up.
     unprepared: Notify,
     first: RefCell<Option<oneshot::Sender<()>>>,
+    /// When a loss of data was noticed last. It shows in many places, and is one.
+    lost_at: Cell<Option<Instant>>,
 }
 
 impl Keeper {
@@ -97,19 +99,7 @@ impl Keeper {
     /// time.
     pub(crate) async fn run(self, first: oneshot::Sender<()>, mut end: mpsc::Receiver<End>) {
         let hints = self.listens.then(|| self.store.listen(self.peer.incarnation));
-        let watchman = Watchman {
-            keeper: self,
-            clock: StoreClock::new(Timestamp::default()),
-            contact: Cell::default(),
-            live: RefCell::default(),
-            deal: RefCell::default(),
-            troubled: RefCell::new(vec![None; Partition::COUNT]),
-            in_the_way: RefCell::new(vec![None; Partition::COUNT]),
-            echoes: RefCell::default(),
-            news: Notify::new(),
-            unprepared: Notify::new(),
-            first: RefCell::new(Some(first)),
-        };
+        let watchman = Watchman::new(self, first);
         let work = async {
             tokio::join!(
                 watchman.beat(),
@@ -134,8 +124,34 @@ impl Keeper {
 }
 
 impl Watchman {
+    fn new(keeper: Keeper, first: oneshot::Sender<()>) -> Self {
+        Self {
+            keeper,
+            clock: StoreClock::new(Timestamp::default()),
+            contact: Cell::default(),
+            live: RefCell::default(),
+            deal: RefCell::default(),
+            troubled: RefCell::new(vec![None; Partition::COUNT]),
+            in_the_way: RefCell::new(vec![None; Partition::COUNT]),
+            echoes: RefCell::default(),
+            news: Notify::new(),
+            unprepared: Notify::new(),
+            first: RefCell::new(Some(first)),
+            lost_at: Cell::default(),
+        }
+    }
+
     fn leases(&self) -> &Leases {
         &self.keeper.leases
+    }
+
+    /// The store told its time. Where that leapt ahead, leases and heartbeats seem to have run out that were well:
+    /// their owners get the time to renew them.
+    fn observe(&self, told: Timestamp) {
+        if told.since(self.clock.now()) > self.leases().ttl() / 2 {
+            self.contact.set(Contact::default());
+        }
+        self.clock.observe(told);
     }
 
     async fn beat(&self) {
@@ -162,7 +178,7 @@ impl Watchman {
                     if std::mem::take(&mut away) {
                         info!("the store answers again");
                     }
-                    self.clock.observe(fleet.now);
+                    self.observe(fleet.now);
                     let mut contact = self.contact.get();
                     contact.answered(self.leases().elapsed(), self.leases().ttl());
                     self.contact.set(contact);
@@ -213,11 +229,19 @@ impl Watchman {
         }
     }
 
-    /// The store does not know us any more: it was emptied, or lost data in a failover.
+    /// The store does not know what it knew: it was emptied, or lost data in a failover. A fleet that begins anew
+    /// there may claim what is ours, so all leases are renewed now and not when they are due.
     fn on_loss(&self) {
-        error!("the store lost data: messages that it had accepted may be lost");
         self.keeper.metrics.store_losses.inc();
         self.leases().missed();
+        if self.lost_at.get().is_some_and(|at| at.elapsed() < self.leases().ttl()) {
+            return;
+        }
+        self.lost_at.set(Some(Instant::now()));
+        error!("the store lost data: messages that it had accepted may be lost");
+        for (partition, fence, _) in self.leases().held() {
+            self.leases().doubt(partition, fence);
+        }
     }
 
     /// Sets a store up that was emptied under us, beside everything else: it may take a while.
@@ -247,5 +271,61 @@ impl Watchman {
             sleep(ECHO).await;
             self.leases().missed();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::tests::{metrics, store};
+    use crate::store::{Fence, Incarnation};
+
+    fn watchman(leases: &Arc<Leases>) -> Watchman {
+        let peer = Peer { name: "replica".into(), incarnation: leases.incarnation() };
+        let fleet = metrics().fleet.clone();
+        let keeper = Keeper::new(store(), peer, Vec::new(), Arc::clone(leases), [].into(), fleet, false);
+        Watchman::new(keeper, oneshot::channel().0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leap_of_the_stores_clock_lets_owners_renew_before_others_claim() {
+        let ttl = Duration::from_secs(10);
+        let leases = Arc::new(Leases::new(Incarnation(1), ttl, 1));
+        let watchman = watchman(&leases);
+        let answered = |told: Timestamp| {
+            watchman.observe(told);
+            let mut contact = watchman.contact.get();
+            contact.answered(leases.elapsed(), ttl);
+            watchman.contact.set(contact);
+            contact.since().unwrap()
+        };
+        let start = Timestamp::from_millis(1_763_845_000_000);
+        let since = answered(start);
+        tokio::time::advance(ttl / 5).await;
+        assert_eq!(answered(start + ttl / 5), since);
+        tokio::time::advance(ttl / 5).await;
+        assert_eq!(answered(start), since, "set back it makes nothing run out");
+        tokio::time::advance(ttl / 5).await;
+        assert_eq!(answered(start + Duration::from_hours(1)), leases.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loss_has_every_lease_renewed_at_once_and_is_one_loss() {
+        let (ttl, me) = (Duration::from_secs(10), Incarnation(1));
+        let leases = Arc::new(Leases::new(me, ttl, 1));
+        let watchman = watchman(&leases);
+        let ours: Vec<_> = Partition::all().take(3).collect();
+        for &partition in &ours {
+            leases.own(partition, Fence { incarnation: me, epoch: 5 }, Instant::now());
+        }
+        let doubted = || ours.iter().filter(|partition| leases.take_doubt(**partition)).count();
+        watchman.on_loss();
+        assert_eq!(doubted(), 3);
+        watchman.on_loss();
+        assert_eq!(doubted(), 0, "their renewals are on their way");
+        tokio::time::advance(ttl).await;
+        watchman.on_loss();
+        assert_eq!(doubted(), 3, "it is another loss");
+        assert_eq!(watchman.keeper.metrics.store_losses.get(), 3);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::{LocalBoxFuture, join_all};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::time::{Instant, interval};
-use tracing::{error, warn};
+use tracing::{debug, warn};
 
 use super::Watchman;
 use crate::domain::Partition;
@@ -60,14 +60,13 @@ impl Watchman {
         }
         match renewed {
             Ok(now) => {
-                self.clock.observe(now);
+                self.observe(now);
                 leases.renewed(partition, sent);
             }
             Err(StoreError::Lost) => {
-                error!(%partition, "the store lost the partition's lease: it lost data");
-                self.keeper.metrics.store_losses.inc();
+                debug!(%partition, "the store lost the partition's lease");
                 leases.drop(partition);
-                leases.missed();
+                self.on_loss();
                 self.news.notify_one();
             }
             Err(StoreError::Fenced | StoreError::OutOfStep) => {

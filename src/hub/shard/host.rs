@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use super::Shard;
 use crate::config::Bot;
 use crate::domain::{Message, MessageId, Partition, Timestamp};
-use crate::hub::budget;
 use crate::link::{Connector, Host, Mailbox, StoreClock};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::store::Store;
@@ -24,10 +23,10 @@ impl Host for Shard {
         &self.connector
     }
 
-    async fn connect_permit(&self, bot: &Bot) {
+    async fn connect_permit(&self, bot: &Bot, mailbox: &Mailbox) {
         #[cfg(test)]
         crate::hub::tests::perhaps_panic(bot);
-        budget::permit(&self.setup.store, &self.clock, bot).await;
+        self.budget.permit(&self.setup.store, &self.clock, bot, || mailbox.open() > 0).await;
     }
 
     fn may_act(&self, partition: Partition) -> bool {

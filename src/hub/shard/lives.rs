@@ -110,7 +110,9 @@ impl Shard {
                 Rc::clone(mailbox),
             );
             match AssertUnwindSafe(life).catch_unwind().await {
-                Ok(Exit::Rested) if !mailbox.is_empty() && part.works() == Some(fence) => {}
+                // A message came as it was about to give way to others.
+                Ok(Exit::Rested)
+                    if (!mailbox.is_empty() || mailbox.open() > 0) && part.works() == Some(fence) => {}
                 Ok(Exit::Fenced) => {
                     self.setup.leases.doubt(part.partition, fence);
                     break;

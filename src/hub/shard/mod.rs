@@ -31,6 +31,7 @@ use tokio::time::interval;
 use tracing::warn;
 
 use self::part::Part;
+use super::budget::Budget;
 use super::lease::Leases;
 use super::watch::{Waiter, Watch};
 use crate::config::Bot;
@@ -39,18 +40,19 @@ use crate::link::{Connector, Mail, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
 use crate::store::Store;
 
-/// How long closing all sockets may take: a second for the peers, and a bit.
-const STOP: Duration = Duration::from_millis(1500);
+/// How long stopping may take: a second for the last writes, which a store that is away uses up, a second for the
+/// peers, and a bit.
+const STOP: Duration = Duration::from_millis(2250);
 
 /// What other threads ask of a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A message was accepted; perhaps someone waits for its end, or is known to.
-    Accepted { message: Arc<AcceptedMessage>, waiter: Option<Waiter> },
+    /// A message was accepted; perhaps someone is known to wait for its end.
+    Accepted(Arc<AcceptedMessage>),
     /// Someone waits for the end of a message that may not be in the store yet.
     Watch { conversation: ConversationId, id: MessageId, waiter: Waiter },
     /// The message that someone waits for is in the store.
-    Stored { conversation: ConversationId, id: MessageId },
+    Stored(MessageId),
     /// There may be messages that nobody told of.
     Woken(ConversationId),
     /// A message ended at another replica.
@@ -87,6 +89,7 @@ pub(crate) struct Shard {
     setup: Setup,
     clock: StoreClock,
     connector: Connector,
+    budget: Budget,
     /// Its partitions, by [`Partition::index`] divided by the number of shards.
     parts: Vec<Rc<Part>>,
     /// Conversations in memory.
@@ -105,6 +108,7 @@ impl Shard {
         let parts = Partition::all().filter(|partition| setup.leases.shard(*partition) == setup.index);
         Rc::new(Self {
             parts: parts.map(Part::new).collect(),
+            budget: Budget::new(&setup.bots),
             setup,
             clock: StoreClock::new(now),
             connector,
@@ -144,19 +148,16 @@ impl Shard {
 
     fn on_command(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Accepted { message, waiter } => self.accepted(message, waiter),
+            Command::Accepted(message) => self.accepted(message),
             Command::Watch { conversation, id, waiter } => {
-                self.watch.borrow_mut().add(&conversation, id, Some(waiter), false);
+                if self.watch.borrow_mut().add(conversation.clone(), id, waiter) {
+                    self.read_soon(conversation, id);
+                }
             }
-            Command::Stored { conversation, id } => {
-                self.watch.borrow_mut().add(&conversation, id, None, true);
-            }
+            Command::Stored(id) => self.watch.borrow_mut().set_stored(id),
             Command::Woken(conversation) => self.wake(conversation),
             Command::Ended(message) => self.watch.borrow_mut().tell(message),
-            Command::Read { conversation, id } => {
-                let shard = Rc::clone(self);
-                spawn(async move { shard.read(conversation, id).await });
-            }
+            Command::Read { conversation, id } => self.read_soon(conversation, id),
             Command::Calm { done } => {
                 let shard = Rc::clone(self);
                 spawn(async move {
@@ -172,20 +173,15 @@ impl Shard {
         }
     }
 
-    fn accepted(self: &Rc<Self>, message: Arc<AcceptedMessage>, waiter: Option<Waiter>) {
-        let (conversation, id) = (message.new.conversation.clone(), message.id);
-        let asked = waiter.is_some();
-        self.watch.borrow_mut().add(&conversation, id, waiter, true);
-        let part = self.part(Partition::of(&conversation));
-        if let Some(part) = part.filter(|part| part.works().is_some()) {
-            match part.mailbox(&conversation) {
-                Some(mailbox) => mailbox.post(Mail::Accepted(message)),
-                None => self.start(part, conversation),
-            }
-        } else if asked {
-            // It was ours when it was accepted. Its end may have been hinted at before anybody waited.
-            let shard = Rc::clone(self);
-            spawn(async move { shard.read(conversation, id).await });
+    /// Where another replica owns the partition, this only says that the message is stored.
+    fn accepted(self: &Rc<Self>, message: Arc<AcceptedMessage>) {
+        self.watch.borrow_mut().set_stored(message.id);
+        let conversation = &message.new.conversation;
+        let part = self.part(Partition::of(conversation));
+        let Some(part) = part.filter(|part| part.works().is_some()) else { return };
+        match part.mailbox(conversation) {
+            Some(mailbox) => mailbox.post(Mail::Accepted(message)),
+            None => self.start(part, conversation.clone()),
         }
     }
 
@@ -224,3 +220,6 @@ impl Shard {
 fn spawn(task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
     tokio::task::spawn_local(task)
 }
+
+#[cfg(test)]
+mod tests;

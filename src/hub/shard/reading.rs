@@ -46,6 +46,12 @@ impl Shard {
         }
     }
 
+    /// The same, while other things go on.
+    pub(super) fn read_soon(self: &Rc<Self>, conversation: ConversationId, id: MessageId) {
+        let shard = Rc::clone(self);
+        spawn(async move { shard.read(conversation, id).await });
+    }
+
     async fn read_all(&self, waits: Vec<(ConversationId, MessageId)>) {
         stream::iter(waits)
             .for_each_concurrent(READS, |(conversation, id)| self.read(conversation, id))

@@ -8,13 +8,14 @@
 //! ```
 //!
 //! The leases say how it should be, and the shard compares: a state that was skipped over is no harm. While
-//! conversations of an earlier fence are still leaving, [`Shard::may_act`] is false for all of the partition.
+//! conversations of an earlier fence are still leaving, [`crate::link::Host::may_act`] is false for all of the
+//! partition.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::hold::hold;
@@ -22,7 +23,7 @@ use super::part::Part;
 use super::{STOP, Shard, spawn};
 use crate::domain::Timestamp;
 use crate::hub::lease::Phase;
-use crate::link::{Backoff, Mail};
+use crate::link::{Mail, outlast};
 use crate::store::Fence;
 
 /// How long open turns may hold up a partition that another replica should own.
@@ -69,22 +70,10 @@ impl Shard {
         part.fence.set(Some(fence));
         let (shard, part) = (Rc::clone(self), Rc::clone(part));
         spawn(async move {
-            let mut backoff = Backoff::default();
-            while part.fence.get() == Some(fence) {
-                match shard.setup.store.ready(part.partition, fence, true).await {
-                    Ok(ready) => {
-                        shard.start_all(&part, fence, ready).await;
-                        break;
-                    }
-                    Err(error) if error.is_passing() => {
-                        debug!(partition = %part.partition, %error, "the open messages could not be read");
-                        sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
-                    }
-                    Err(_) => {
-                        shard.setup.leases.doubt(part.partition, fence);
-                        break;
-                    }
-                }
+            let ask = async || shard.setup.store.ready(part.partition, fence, true).await;
+            match outlast("ready", ask).await {
+                Ok(ready) => shard.start_all(&part, fence, ready).await,
+                Err(_) => shard.setup.leases.doubt(part.partition, fence),
             }
             shard.read_partition(part.partition).await;
         });

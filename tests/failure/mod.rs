@@ -1,0 +1,3 @@
+//! What callers were promised, kept while parts of the whole die, stop, hang, or lose each other.
+
+mod replicas;

@@ -1,0 +1,145 @@
+//! Messages that stand still halfway, each group somewhere else, and what must have become of them in the end.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rtm_bridge::sandbox::{Gate, Script, Step};
+use serde_json::{Value, json};
+
+use super::owners::Owners;
+use crate::support::{Answer, Caller, Ledger, Request, within};
+
+/// What the message of each group waits for, and the status that it has meanwhile. Those that settle wait for
+/// their last reply as those that repeat do; the test sees to it that it cannot be stored in peace.
+const STAGES: [(&str, &str); 4] =
+    [("acking", "sent"), ("replying", "acked"), ("repeating", "answering"), ("settling", "answering")];
+
+/// How many replies every message gets in the end.
+const REPLIES: u64 = 2;
+
+/// Users of one replica whose messages stand still.
+pub(super) struct Halfway {
+    groups: BTreeMap<&'static str, Vec<String>>,
+    /// Where their messages are.
+    locations: Vec<String>,
+    /// What lets the bot go on, by user.
+    gates: BTreeMap<String, Gate>,
+}
+
+impl Halfway {
+    /// Posts a message of each of so many users per group to these callers, and waits until all stand still. The
+    /// users are named by `round`, which no other has, and this replica owns their conversations.
+    pub(super) async fn bring(
+        (script, ledger): (&Script, &Ledger),
+        owners: Owners<'_>,
+        (replica, round): (&str, usize),
+        callers: &[Caller],
+        each: usize,
+    ) -> Self {
+        let (mut groups, mut gates) = (BTreeMap::new(), BTreeMap::new());
+        for (stage, _) in STAGES {
+            let group = owners.users(&format!("{stage}-{round}"), replica, each).await;
+            gates.extend(group.iter().map(|user| (user.clone(), Gate::new())));
+            groups.insert(stage, group);
+        }
+        let known = gates.clone();
+        script.bot(move |who, heard| {
+            let say = |number| Step::Say(format!("{}, reply {number}", heard.text));
+            let mut steps: Vec<_> = [Step::Ack].into_iter().chain((1..=REPLIES).map(say)).collect();
+            if let Some(gate) = known.get(who.user()) {
+                let place = match who.user().split('-').next() {
+                    Some("acking") => 0,
+                    Some("replying") => 1,
+                    _ => 2,
+                };
+                steps.insert(place, Step::Until(gate.clone()));
+            }
+            steps
+        });
+        let mut locations = Vec::new();
+        for (stage, status) in STAGES {
+            for (number, user) in groups[stage].iter().enumerate() {
+                let resend = if number % 2 == 0 { "never" } else { "auto" };
+                let caller = callers[number % callers.len()];
+                let fields = json!({"resend": resend, "turn": turn()});
+                let answer = ledger.post(caller, user, &fields, "respond-async").await.unwrap();
+                answer.message(202);
+                let location = answer.header("location").unwrap().to_owned();
+                // Where the machine is busy the store may be slow for once: then it is asked again.
+                let is_so = async || caller.get(&*location).await.json()["status"] == status;
+                within(Duration::from_secs(20), &format!("{location} is {status}"), is_so).await;
+                locations.push(location);
+            }
+        }
+        Self { groups, locations, gates }
+    }
+
+    /// Waits at this replica until all have ended.
+    pub(super) async fn answered(&self, caller: Caller) {
+        let read = async |location: &String| {
+            answered(&caller.send(Request::get(&**location).prefer("wait=55")).await);
+        };
+        join_all(self.locations.iter().map(read)).await;
+    }
+
+    pub(super) fn group(&self, stage: &str) -> &[String] {
+        &self.groups[stage]
+    }
+
+    /// Lets the bot go on with these.
+    pub(super) fn open<'a>(&self, users: impl IntoIterator<Item = &'a String>) {
+        for user in users {
+            self.gates[user].open();
+        }
+    }
+
+    /// All users.
+    pub(super) fn all(&self) -> impl Iterator<Item = &String> {
+        self.gates.keys()
+    }
+
+    /// All users, in two halves; of each group some are in either.
+    pub(super) fn halves(&self) -> [Vec<&String>; 2] {
+        [0, 1].map(|half| self.gates.keys().skip(half).step_by(2).collect())
+    }
+}
+
+/// Posts a message of this user, and fails unless it is answered in full. A store that is slow for once is asked
+/// again, as callers are told to.
+pub(super) async fn talk(ledger: &Ledger, caller: Caller, user: &str) {
+    let answer = ledger.post(caller, user, &json!({"turn": turn()}), "wait=55").await.unwrap();
+    if answer.status == 503 {
+        answer.problem(503, "store-unavailable");
+        ledger.retry(caller).await;
+    } else {
+        answered(&answer);
+    }
+}
+
+/// What ends a message's turn.
+pub(super) fn turn() -> Value {
+    json!({"expectReplies": REPLIES, "deadlineMs": 30_000})
+}
+
+/// Fails unless an answer says that its message was answered, and with all replies in their order: nothing that
+/// happens here may cost one.
+#[track_caller]
+fn answered(answer: &Answer) {
+    let message = answer.message(200);
+    let replies = message["replies"].as_array().unwrap();
+    let texts: Vec<_> = replies.iter().map(|reply| reply["text"].as_str().unwrap()).collect();
+    let text = message["text"].as_str().unwrap();
+    let wanted: Vec<_> = (1..=REPLIES).map(|number| format!("{text}, reply {number}")).collect();
+    assert_eq!(message["status"], "answered", "{message}");
+    assert_eq!(texts, wanted, "{message}");
+}
+
+/// Fails unless the platform saw so many messages of a user, each once, whether it may be resent or not: here the
+/// platform remembers them all, which proves that they came.
+#[track_caller]
+pub(super) fn sent_once(script: &Script, user: &str, count: usize) {
+    let observed = script.observed(user);
+    let texts: HashSet<_> = observed.messages.iter().map(|heard| &heard.text).collect();
+    assert_eq!((texts.len(), observed.messages.count()), (count, count), "{:?}", observed.messages);
+}

@@ -1,0 +1,106 @@
+//! `kill -9` of the replica that owns the users' conversations.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rtm_bridge::sandbox::{Endpoint, Fault};
+
+use super::Replicas;
+use super::halfway::{sent_once, talk};
+use super::load::{Load, Patience};
+use crate::support::run_for;
+
+/// Why who dies does not know what became of its last write.
+#[derive(Debug, Clone, Copy)]
+enum Settling {
+    /// Redis carries it out, and the answer is lost.
+    Unheard,
+    /// It does not reach Redis.
+    Undone,
+}
+
+/// Kills a replica while messages of its users are in every state.
+async fn kill(settling: Settling) {
+    let mut replicas = Replicas::start(3).await;
+    let mut victim = replicas.members.remove(0);
+    let (script, callers) = (replicas.script.clone(), replicas.callers());
+    let halfway = replicas.halfway(&victim, 2).await;
+    // These wait for a connection, and do not get one.
+    let unsent = replicas.owners().users("unsent", &victim.name, 4).await;
+    script.fault(Endpoint::Start, Fault::Hang);
+    let starts = script.totals().starts;
+
+    // Behind each message another one, that nobody has sent either.
+    let users: Vec<_> = halfway.all().chain(&unsent).chain(&unsent).collect();
+    let posts = join_all(users.iter().enumerate().map(async |(number, user)| {
+        let caller = callers[number % callers.len()];
+        talk(&replicas.ledger, caller, user).await;
+    }));
+    let dies = async {
+        for user in halfway.all().chain(&unsent) {
+            replicas.owners().open(user, 2).await;
+        }
+        script.wait_until(|script| script.totals().starts >= starts + unsent.len() as u64).await;
+        match settling {
+            Settling::Unheard => victim.redis.lose_answers().await,
+            Settling::Undone => victim.redis.hang().await,
+        }
+        for user in halfway.group("settling") {
+            halfway.open([user]);
+            script.delivered(&**user, 2).await;
+            if matches!(settling, Settling::Unheard) {
+                replicas.owners().open(user, 1).await;
+            }
+        }
+        victim.served.kill();
+        script.clear_all_faults();
+        // The bot goes on with some before anybody is back to hear it.
+        let [sooner, later] = halfway.halves();
+        halfway.open(sooner);
+        for user in later {
+            script.connected(&**user, 2).await;
+            halfway.open([user]);
+        }
+    };
+    let reads = join_all(callers.iter().map(|caller| halfway.answered(*caller)));
+    tokio::join!(posts, reads, dies);
+    for user in halfway.all().chain(&unsent) {
+        sent_once(&script, user, 2);
+    }
+    replicas.shared().await;
+    replicas.finish().await;
+}
+
+#[test]
+fn a_killed_replica_costs_nobody_an_answer() {
+    run_for(Duration::from_mins(1), kill(Settling::Undone));
+}
+
+#[test]
+fn a_replica_killed_over_an_unheard_answer_costs_nobody_one() {
+    run_for(Duration::from_mins(1), kill(Settling::Unheard));
+}
+
+#[test]
+fn replicas_may_die_under_load() {
+    run_for(Duration::from_mins(1), async {
+        let mut replicas = Replicas::start(3).await;
+        let load = Load::new(&replicas, Patience::Deaths);
+        let deaths = async {
+            for _ in 0..2 {
+                load.answered(20).await;
+                let mut victim = replicas.members.remove(0);
+                victim.served.kill();
+                replicas.join().await;
+                load.turn_to(&replicas);
+                replicas.shared().await;
+            }
+            load.answered(20).await;
+            load.end();
+        };
+        tokio::join!(load.run(), deaths);
+        Rc::clone(&replicas.ledger).retry(replicas.members[0].served.api).await;
+        replicas.finish().await;
+    });
+}

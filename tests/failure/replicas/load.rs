@@ -1,0 +1,155 @@
+//! Users who talk all the time, through whichever replica is ready.
+
+use std::cell::{Cell, RefCell};
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rtm_bridge::sandbox::{Script, Step};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::Replicas;
+use crate::support::{Caller, Ledger, Request, within};
+
+/// Who talk at once.
+const USERS: usize = 8;
+
+/// What a user takes for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// An end, and nothing but `draining` besides.
+    None,
+    /// Also that a replica dies with the request, and that a message is uncertain.
+    Deaths,
+    /// Also that one has no store for a while.
+    Storms,
+}
+
+/// The users, and where they may call.
+pub(super) struct Load {
+    ledger: Rc<Ledger>,
+    patience: Patience,
+    /// For callers, for probes.
+    targets: RefCell<Vec<(Caller, Caller)>>,
+    next: Cell<usize>,
+    answered: watch::Sender<usize>,
+    ended: Cell<bool>,
+}
+
+impl Load {
+    /// Users of these replicas; their bot takes a while.
+    pub(super) fn new(replicas: &Replicas, patience: Patience) -> Self {
+        replicas.script.bot(|_, heard| {
+            let think = Step::Wait(Duration::from_millis(50));
+            let say = |number| Step::Say(format!("{}, reply {number}", heard.text));
+            vec![think.clone(), Step::Ack, say(1), think, say(2)]
+        });
+        let load = Self {
+            ledger: Rc::clone(&replicas.ledger),
+            patience,
+            targets: RefCell::default(),
+            next: Cell::default(),
+            answered: watch::Sender::default(),
+            ended: Cell::default(),
+        };
+        load.turn_to(replicas);
+        load
+    }
+
+    /// From now on these are called.
+    pub(super) fn turn_to(&self, replicas: &Replicas) {
+        let members = replicas.members.iter();
+        *self.targets.borrow_mut() = members.map(|member| (member.served.api, member.served.admin)).collect();
+    }
+
+    /// Waits until so many more messages are answered.
+    pub(super) async fn answered(&self, more: usize) {
+        let wanted = *self.answered.borrow() + more;
+        self.answered.subscribe().wait_for(|answered| *answered >= wanted).await.unwrap();
+    }
+
+    /// No more messages.
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+    }
+
+    /// The users' names.
+    pub(super) fn users() -> impl Iterator<Item = String> {
+        (0..USERS).map(|number| format!("talker-{number}"))
+    }
+
+    /// Lets all users talk until [`Load::end`].
+    pub(super) async fn run(&self) {
+        join_all(Self::users().map(async |user| {
+            while !self.ended.get() {
+                self.talk(&user).await;
+            }
+        }))
+        .await;
+    }
+
+    async fn talk(&self, user: &str) {
+        let caller = self.ready().await;
+        let fields = json!({"turn": {"expectReplies": 2, "deadlineMs": 30_000}});
+        match self.ledger.post(caller, user, &fields, "wait=55").await {
+            Ok(answer) if answer.status == 503 => {
+                let away = self.patience == Patience::Storms
+                    && answer.json()["type"] == "/problems/store-unavailable";
+                answer.problem(503, if away { "store-unavailable" } else { "draining" });
+                assert!(answer.retry_after() > 0);
+            }
+            Ok(answer) => {
+                // What was to be sent at once may not have been, by who died over it or had no answer to that.
+                let uncertain = self.patience != Patience::None && answer.status == 502;
+                if uncertain {
+                    answer.problem(502, "uncertain");
+                } else {
+                    assert!(matches!(answer.status, 200 | 202), "{answer}");
+                }
+                self.answered.send_modify(|answered| *answered += 1);
+            }
+            Err(error) => {
+                let died = [
+                    ErrorKind::ConnectionRefused,
+                    ErrorKind::ConnectionReset,
+                    ErrorKind::UnexpectedEof,
+                    ErrorKind::BrokenPipe,
+                ];
+                let is_fine = self.patience != Patience::None && died.contains(&error.kind());
+                assert!(is_fine, "{user} got no answer: {error}");
+            }
+        }
+    }
+
+    /// The next replica that says it is ready, as a load balancer would find it.
+    async fn ready(&self) -> Caller {
+        let mut ready = None;
+        within(Duration::from_secs(10), "a replica is ready", async || {
+            let number = self.next.replace(self.next.get() + 1);
+            let (api, admin) = {
+                let targets = self.targets.borrow();
+                targets[number % targets.len()]
+            };
+            let probe = admin.try_send(Request::get("/readyz"));
+            // One that is paused does not answer.
+            let says = timeout(Duration::from_millis(300), probe).await;
+            ready = says.is_ok_and(|says| says.is_ok_and(|answer| answer.status == 200)).then_some(api);
+            ready.is_some()
+        })
+        .await;
+        ready.unwrap()
+    }
+}
+
+/// Fails where a user had a socket while an older one was still open.
+#[track_caller]
+pub(super) fn one_socket_at_a_time(script: &Script, user: &str) {
+    let observed = script.observed(user);
+    for pair in observed.connects.windows(2) {
+        let closed = observed.closes.iter().find(|closed| closed.socket == pair[0].socket);
+        assert!(closed.is_some_and(|closed| closed.at <= pair[1].at), "{closed:?} before {:?}", pair[1]);
+    }
+}
