@@ -4,44 +4,53 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// An empty Redis on loopback, killed when it is dropped.
 pub(crate) struct RedisServer {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) port: u16,
+    /// Open for as long as it may still print.
+    _output: BufReader<ChildStdout>,
     _dir: tempfile::TempDir,
+}
+
+/// A port that nobody listens on now.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl RedisServer {
     /// Starts one with these options besides.
     pub(crate) fn start(options: &[&str]) -> Self {
         // Between finding a free port and taking it another may be faster.
-        loop {
-            let dir = tempfile::tempdir().unwrap();
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let mut child = Command::new("redis-server")
-                .args([
-                    "--bind",
-                    "127.0.0.1",
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                    "--port",
-                    &port.to_string(),
-                ])
-                .args(options)
-                .current_dir(&dir)
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("redis-server is installed (scripts/test does it)");
-            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            if lines.map_while(Result::ok).any(|line| line.contains("Ready to accept connections")) {
-                return Self { child, port, _dir: dir };
+        let start = || {
+            let port = free_port();
+            Self::start_on(port, &[&["--port", &port.to_string()], options].concat())
+        };
+        (0..20).find_map(|_| start()).expect("redis-server starts on a free port")
+    }
+
+    /// Starts one whose options say that it listens on this port; none where it ends at once.
+    pub(crate) fn start_on(port: u16, options: &[&str]) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(options)
+            .current_dir(&dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server 7 is installed (scripts/test does it)");
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while output.read_line(&mut line).unwrap() > 0 {
+            if line.contains("Ready to accept connections") {
+                return Some(Self { child, port, _output: output, _dir: dir });
             }
-            child.wait().unwrap();
+            line.clear();
         }
+        child.wait().unwrap();
+        None
     }
 
     /// What redis-cli answers.

@@ -2,13 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::super::tests::server::Server;
 use super::*;
-use crate::config::{self, Address, RedisServers, StoreUrl, Topology};
-
-#[path = "../../../../tests/cli/redis.rs"]
-mod redis;
-
-use redis::RedisServer;
+use crate::config::StoreUrl;
 
 /// Marks each partition, in two steps: the lease key's name in the first, the cursor in the second.
 const MARKS: Migration = Migration {
@@ -27,31 +23,21 @@ const FAILS: Migration = Migration {
         if redis.call('HGET', KEYS[1], 'runs') == '1' then error('on purpose') end\n",
 };
 
-fn options(server: &RedisServer) -> config::Store {
-    let alone = Topology::Alone(Address { host: "127.0.0.1".to_owned(), port: server.port });
-    config::Store {
-        url: StoreUrl::Redis(RedisServers { topology: alone, tls: false, database: 0 }),
-        key_prefix: "t".to_owned(),
-        command_timeout: Duration::from_secs(10),
-        ..config::Store::default()
-    }
-}
-
-fn wire(server: &RedisServer) -> Wire {
-    let options = options(server);
+fn wire(server: &Server) -> Wire {
+    let options = server.patient();
     let StoreUrl::Redis(servers) = &options.url else { panic!("it is on Redis") };
     Wire::new(servers, &options).unwrap()
 }
 
-fn redis_of(server: &RedisServer) -> Redis {
-    Redis::new(&options(server)).unwrap()
+fn redis_of(server: &Server) -> Redis {
+    Redis::new(&server.patient()).unwrap()
 }
 
 /// A cluster of one node, which holds all slots and, as every cluster, refuses scripts over several of them.
-fn cluster() -> RedisServer {
-    let server = RedisServer::start(&["--cluster-enabled", "yes"]);
-    server.ask(&["cluster", "addslotsrange", "0", "16383"]);
-    while !server.ask(&["cluster", "info"]).contains("cluster_state:ok") {}
+fn cluster() -> Server {
+    let server = Server::start_with(&["--cluster-enabled", "yes"]);
+    server.cli(&["cluster", "addslotsrange", "0", "16383"]);
+    while !server.cli(&["cluster", "info"]).contains("cluster_state:ok") {}
     server
 }
 
@@ -67,15 +53,15 @@ fn migrator<'a>(wire: &'a Wire, known: &'a [Migration]) -> Migrator<'a> {
 #[test]
 fn an_empty_store_is_set_up_once_by_all_who_come() {
     run(async {
-        let server = RedisServer::start(&[]);
+        let server = Server::start();
         // As replicas do that run while the store is emptied.
-        server.ask(&["set", "t:{p3}:c:support/alice", "new already"]);
+        server.cli(&["set", "t:{p3}:c:support/alice", "new already"]);
         let redis = redis_of(&server);
         let replicas = (0..8).map(|_| redis.prepare());
         for result in futures_util::future::join_all(replicas).await {
             result.unwrap();
         }
-        let fields: Vec<String> = server.ask(&["hgetall", "t:schema"]).lines().map(str::to_owned).collect();
+        let fields: Vec<String> = server.cli(&["hgetall", "t:schema"]).lines().map(str::to_owned).collect();
         assert_eq!(
             fields,
             [
@@ -87,9 +73,9 @@ fn an_empty_store_is_set_up_once_by_all_who_come() {
                 &MIGRATIONS[0].checksum()
             ]
         );
-        assert_eq!(server.ask(&["ttl", "t:schema"]), "-1");
+        assert_eq!(server.cli(&["ttl", "t:schema"]), "-1");
         // The lock is given back, and nothing else was left or touched.
-        let keys: BTreeSet<String> = server.ask(&["keys", "*"]).lines().map(str::to_owned).collect();
+        let keys: BTreeSet<String> = server.cli(&["keys", "*"]).lines().map(str::to_owned).collect();
         assert_eq!(keys, ["t:schema", "t:{p3}:c:support/alice"].map(str::to_owned).into());
         assert_eq!(redis.migrate(false).await.unwrap(), Report::Current);
     });
@@ -108,19 +94,19 @@ fn an_older_store_is_left_to_the_command() {
         assert!(refused.to_string().contains("rtm-bridge migrate"), "{refused}");
         let marks = Report::Missing(Migrations(vec![MARKS]));
         assert_eq!(newer.check().await.unwrap(), marks);
-        assert_eq!(server.ask(&["dbsize"]), "1", "neither changes anything");
+        assert_eq!(server.cli(&["dbsize"]), "1", "neither changes anything");
         assert_eq!(newer.migrate().await.unwrap(), Report::Applied(Migrations(vec![MARKS])));
         // Each partition was gone through to its end, in a cluster too.
         for partition in ["p0", "p77", "p255"] {
             let mut marks: Vec<String> = server
-                .ask(&["smembers", &format!("t:{{{partition}}}:marks")])
+                .cli(&["smembers", &format!("t:{{{partition}}}:marks")])
                 .lines()
                 .map(str::to_owned)
                 .collect();
             marks.sort();
             assert_eq!(marks, ["0".to_owned(), "more".to_owned(), format!("t:{{{partition}}}:lease")]);
         }
-        assert_eq!(server.ask(&["dbsize"]), "257");
+        assert_eq!(server.cli(&["dbsize"]), "257");
         newer.prepare().await.unwrap();
         // The version before it does not know that one.
         let old = redis_of(&server);
@@ -135,37 +121,37 @@ fn an_older_store_is_left_to_the_command() {
 #[test]
 fn what_was_cut_off_is_run_again() {
     run(async {
-        let server = RedisServer::start(&[]);
+        let server = Server::start();
         let wire = wire(&server);
         let known = [MIGRATIONS[0], FAILS];
         let failing = migrator(&wire, &known);
         assert!(matches!(failing.migrate().await, Err(MigrateError::Store(_))));
-        assert_eq!(server.ask(&["hget", "t:schema", "2"]), "", "it is not recorded");
-        assert_eq!(server.ask(&["exists", "t:{t:schema}:lock"]), "0", "and nobody is kept waiting");
+        assert_eq!(server.cli(&["hget", "t:schema", "2"]), "", "it is not recorded");
+        assert_eq!(server.cli(&["exists", "t:{t:schema}:lock"]), "0", "and nobody is kept waiting");
         assert_eq!(failing.migrate().await.unwrap(), Report::Applied(Migrations(vec![FAILS])));
         // A repeat of the last step, as after a time-out, records nothing twice and runs nothing twice.
         assert!(failing.lock("again").await.unwrap());
         failing.record(&FAILS, "again").await.unwrap();
-        assert_eq!(server.ask(&["hget", "t:schema", "runs"]), "2");
+        assert_eq!(server.cli(&["hget", "t:schema", "runs"]), "2");
     });
 }
 
 #[test]
 fn one_migrates_at_a_time_and_a_dead_one_blocks_nobody_for_ever() {
     run(async {
-        let server = RedisServer::start(&[]);
+        let server = Server::start();
         let wire = wire(&server);
         let one = migrator(&wire, MIGRATIONS);
         assert!(one.lock("dead").await.unwrap());
         assert!(one.lock("dead").await.unwrap(), "who asks again keeps it");
         assert!(!one.lock("living").await.unwrap());
-        let left: u64 = server.ask(&["pttl", "t:{t:schema}:lock"]).parse().unwrap();
+        let left: u64 = server.cli(&["pttl", "t:{t:schema}:lock"]).parse().unwrap();
         assert!((1..=30_000).contains(&left), "{left}");
         let refused = one.record(&MIGRATIONS[0], "living").await;
         assert!(matches!(refused, Err(MigrateError::LockLost)), "nothing is carried out without the lock");
-        assert_eq!(server.ask(&["exists", "t:schema"]), "0");
+        assert_eq!(server.cli(&["exists", "t:schema"]), "0");
 
-        server.ask(&["pexpire", "t:{t:schema}:lock", "300"]);
+        server.cli(&["pexpire", "t:{t:schema}:lock", "300"]);
         let report = one.migrate().await.unwrap();
         assert_eq!(report, Report::Applied(Migrations(MIGRATIONS.to_vec())));
     });
@@ -174,26 +160,26 @@ fn one_migrates_at_a_time_and_a_dead_one_blocks_nobody_for_ever() {
 #[test]
 fn who_is_alive_is_not_waited_for_without_end() {
     run(async {
-        let server = RedisServer::start(&[]);
-        server.ask(&["set", "t:{t:schema}:lock", "alive"]);
+        let server = Server::start();
+        server.cli(&["set", "t:{t:schema}:lock", "alive"]);
         let wire = wire(&server);
         let one = Migrator { patience: Duration::ZERO, ..migrator(&wire, MIGRATIONS) };
         assert!(matches!(one.migrate().await, Err(MigrateError::Busy)));
-        assert_eq!(server.ask(&["get", "t:{t:schema}:lock"]), "alive");
+        assert_eq!(server.cli(&["get", "t:{t:schema}:lock"]), "alive");
     });
 }
 
 #[test]
 fn a_foreign_key_is_named_and_left_alone() {
     run(async {
-        let server = RedisServer::start(&[]);
-        server.ask(&["set", "t:schema", "somebody's"]);
+        let server = Server::start();
+        server.cli(&["set", "t:schema", "somebody's"]);
         let error = redis_of(&server).migrate(false).await.unwrap_err().to_string();
         assert!(error.contains("`t:schema` is a string") && error.contains("key_prefix"), "{error}");
-        server.ask(&["del", "t:schema"]);
-        server.ask(&["hset", "t:schema", "partitions", "64"]);
+        server.cli(&["del", "t:schema"]);
+        server.cli(&["hset", "t:schema", "partitions", "64"]);
         let error = redis_of(&server).prepare().await.unwrap_err().to_string();
         assert!(error.contains("`64`, not `256`"), "{error}");
-        assert_eq!(server.ask(&["hlen", "t:schema"]), "1");
+        assert_eq!(server.cli(&["hlen", "t:schema"]), "1");
     });
 }

@@ -5,7 +5,7 @@ mod agreement;
 mod fleet;
 mod hints;
 mod keeping;
-mod server;
+pub(super) mod server;
 mod wire;
 
 use std::sync::Arc;

@@ -1,77 +1,76 @@
-//! A Redis of a test's own.
+//! A Redis of a test's own, and the store on it.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
-use std::process::{Child, ChildStdout, Command, Stdio};
+#[path = "../../../../tests/cli/redis.rs"]
+mod process;
+
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
-use crate::config;
+use self::process::RedisServer;
+use crate::config::{Address, RedisServers, Store, StoreUrl, Topology};
 use crate::store::redis::Redis;
 
-/// A server, killed with the test.
-pub(super) struct Server {
-    child: Child,
-    port: u16,
-    _output: BufReader<ChildStdout>,
-    _dir: tempfile::TempDir,
-}
+pub(in super::super) use self::process::free_port;
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
+/// A server, killed with the test. It keeps nothing unless told so.
+pub(in super::super) struct Server(RedisServer);
 
 impl Server {
-    /// Starts one, and waits until it says that it is there.
-    pub(super) fn start() -> Self {
-        (0..10).find_map(|_| Self::try_start()).expect("a free port")
+    pub(in super::super) fn start() -> Self {
+        Self::start_with(&[])
     }
 
-    /// None where somebody else took the port meanwhile.
-    fn try_start() -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
-            .arg(port.to_string())
-            .current_dir(dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server 7 must be installed: apt-get install redis-server");
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        while output.read_line(&mut line).unwrap() > 0 {
-            if line.contains("Ready to accept connections") {
-                return Some(Self { child, port, _output: output, _dir: dir });
-            }
-            line.clear();
-        }
-        child.wait().unwrap();
-        None
+    pub(in super::super) fn start_with(options: &[&str]) -> Self {
+        Self(RedisServer::start(options))
+    }
+
+    /// One on this port.
+    pub(in super::super) fn start_on(port: u16) -> Self {
+        Self(RedisServer::start_on(port, &["--port", &port.to_string()]).expect("the port is free"))
+    }
+
+    /// One over TLS alone, with the fixtures' certificates; clients must show one too.
+    pub(in super::super) fn start_tls() -> Self {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
+        let file = |name: &str| fixtures.join(name).display().to_string();
+        let (ca, certificate, key) = (file("ca.crt"), file("server.crt"), file("server.key"));
+        let start = || {
+            let port = free_port();
+            let number = port.to_string();
+            let ports = ["--port", "0", "--tls-port", &number, "--tls-auth-clients", "yes"];
+            let files = ["--tls-ca-cert-file", &ca, "--tls-cert-file", &certificate, "--tls-key-file", &key];
+            RedisServer::start_on(port, &[&ports[..], &files].concat())
+        };
+        Self((0..20).find_map(|_| start()).expect("redis-server speaks TLS"))
+    }
+
+    pub(in super::super) const fn port(&self) -> u16 {
+        self.0.port
+    }
+
+    /// How to reach it; an answer is waited for for a second.
+    pub(in super::super) fn options(&self) -> Store {
+        options(Topology::Alone(local(self.port())))
+    }
+
+    /// The same, where no answer is too late.
+    pub(in super::super) fn patient(&self) -> Store {
+        let key_prefix = "t".to_owned();
+        Store { key_prefix, command_timeout: Duration::from_secs(10), ..self.options() }
     }
 
     /// The store on it.
-    pub(super) fn store(&self) -> Redis {
-        let topology =
-            config::Topology::Alone(config::Address { host: "127.0.0.1".to_owned(), port: self.port });
-        Redis::new(&config::Store {
-            url: config::StoreUrl::Redis(config::RedisServers { topology, tls: false, database: 0 }),
-            key_prefix: "t".to_owned(),
-            message_ttl: super::MESSAGE_TTL,
-            command_timeout: Duration::from_secs(10),
-            ..config::Store::default()
-        })
-        .unwrap()
+    pub(in super::super) fn store(&self) -> Redis {
+        Redis::new(&Store { message_ttl: super::MESSAGE_TTL, ..self.patient() }).unwrap()
     }
 
     /// How tests reach it past the store.
-    pub(super) fn client(&self) -> Client {
-        Client::open(("127.0.0.1", self.port)).unwrap()
+    pub(in super::super) fn client(&self) -> Client {
+        Client::open(("127.0.0.1", self.port())).unwrap()
     }
 
     async fn connection(&self) -> MultiplexedConnection {
@@ -80,9 +79,34 @@ impl Server {
     }
 
     /// Carries out a command, past the store.
-    pub(super) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+    pub(in super::super) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut cmd = Cmd::new();
         cmd.arg(words);
         cmd.query_async(&mut self.connection().await).await.unwrap()
+    }
+
+    /// What `redis-cli` says.
+    pub(in super::super) fn cli(&self, words: &[&str]) -> String {
+        self.0.ask(words)
+    }
+
+    /// Sends a signal by name.
+    pub(in super::super) fn signal(&self, name: &str) {
+        let id = self.0.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
+    }
+}
+
+/// A server of this machine.
+pub(in super::super) fn local(port: u16) -> Address {
+    Address { host: "127.0.0.1".to_owned(), port }
+}
+
+/// A store on such servers, that waits a second for an answer.
+pub(in super::super) fn options(topology: Topology) -> Store {
+    Store {
+        url: StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 }),
+        command_timeout: Duration::from_secs(1),
+        ..Store::default()
     }
 }

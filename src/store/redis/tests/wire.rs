@@ -1,7 +1,5 @@
 //! The wire, the listener and the health against real servers, and against one that says what it is told to.
 
-mod server;
-
 use std::future::Future;
 use std::time::Duration;
 
@@ -10,10 +8,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
-use self::server::{Server, free_port, local, options};
 use super::super::Redis;
 use super::super::script::Script;
 use super::super::wire::Wire;
+use super::server::{Server, free_port, local, options};
 use crate::config::{RedisServers, Store, StoreTls, StoreUrl, Topology};
 use crate::store::{Concern, Hint, Incarnation, Refusal, StoreError};
 
@@ -56,7 +54,7 @@ const NOT_ALLOWED: StoreError = StoreError::Unavailable(Refusal::NotAllowed);
 #[test]
 fn a_script_runs_by_hash_and_once_by_text() {
     run(async {
-        let server = Server::start(&[]).await;
+        let server = Server::start();
         let wire = wire(&server.options());
         let script = count_up();
         assert_eq!(count(&wire, &script, 2).await, Ok(2));
@@ -76,7 +74,7 @@ fn a_script_runs_by_hash_and_once_by_text() {
 #[test]
 fn a_connection_that_is_cut_is_replaced_at_once() {
     run(async {
-        let server = Server::start(&[]).await;
+        let server = Server::start();
         let wire = wire(&server.options());
         for round in 1..=3 {
             assert_eq!(count(&wire, &count_up(), 1).await, Ok(round));
@@ -98,12 +96,10 @@ fn a_server_that_is_away_is_told_as_such_at_the_deadline_and_found_again() {
         }
         let took = begun.elapsed();
         assert!(took >= options.command_timeout && took < options.command_timeout * 3 / 2, "{took:?}");
-        let text = port.to_string();
-        let place = ["--port", &text];
-        let started = Server::start_at(port, &place, &[]);
-        let (server, answer) = tokio::join!(started, wire.run_ping());
+        // Asked again and again until it is there.
+        let started = async { Server::start_on(port) };
+        let (answer, _server) = tokio::join!(wire.run_ping(), started);
         answer.unwrap();
-        drop(server);
     });
 }
 
@@ -136,7 +132,7 @@ fn waiting_for_a_connection_makes_one_attempt_at_a_time() {
 #[test]
 fn a_server_that_hangs_costs_each_operation_its_deadline_and_one_connection() {
     run(async {
-        let server = Server::start(&[]).await;
+        let server = Server::start();
         let options = server.options();
         let wire = wire(&options);
         let script = count_up();
@@ -158,7 +154,7 @@ fn a_server_that_hangs_costs_each_operation_its_deadline_and_one_connection() {
 #[test]
 fn a_wrong_password_is_told_at_once_and_not_tried_again_soon() {
     run(async {
-        let server = Server::start(&["--requirepass", "right"]).await;
+        let server = Server::start_with(&["--requirepass", "right"]);
         let with = |name: Option<&str>, password: Option<&str>| {
             let mut options = server.options();
             options.username = name.map(str::to_owned);
@@ -185,7 +181,7 @@ fn a_wrong_password_is_told_at_once_and_not_tried_again_soon() {
 fn an_acl_user_with_few_rights_is_enough() {
     run(async {
         let rights = "--user bridge on >secret ~rtm:* ~{p1}* &rtm:* -@all +evalsha +eval +incrby +ping +subscribe +info";
-        let server = Server::start(&rights.split(' ').collect::<Vec<_>>()).await;
+        let server = Server::start_with(&rights.split(' ').collect::<Vec<_>>());
         let mut options = server.options();
         options.username = Some("bridge".to_owned());
         options.password = Some("secret".into());
@@ -202,7 +198,7 @@ fn an_acl_user_with_few_rights_is_enough() {
 fn tls_with_our_own_root_and_certificate() {
     run(async {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let server = Server::start_tls(&[]).await;
+        let server = Server::start_tls();
         let fixture = |name: &str| {
             std::fs::read(format!("{}/tests/fixtures/tls/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
         };
@@ -211,7 +207,7 @@ fn tls_with_our_own_root_and_certificate() {
             Some((fixture("client.crt"), key.into()))
         };
         let with = |tls: bool, host: &str, files: StoreTls| {
-            let mut address = local(server.port);
+            let mut address = local(server.port());
             address.host = host.to_owned();
             let url = StoreUrl::Redis(RedisServers { topology: Topology::Alone(address), tls, database: 1 });
             wire(&Store { url, tls: files, ..server.options() })
@@ -221,9 +217,10 @@ fn tls_with_our_own_root_and_certificate() {
             let wire = with(true, host, StoreTls { ca: ca.clone(), client: client() });
             assert_eq!(count(&wire, &count_up(), 1).await.map(|n| n > 0), Ok(true), "{host}");
         }
-        let unreachable = Err(StoreError::Unavailable(Refusal::Unreachable));
         let stranger = with(true, "127.0.0.1", StoreTls { ca: None, client: client() });
-        assert_eq!(stranger.run_ping().await, unreachable, "not a root of the Web");
+        assert_eq!(stranger.run_ping().await, Err(NOT_ALLOWED), "not a root of the Web");
+        let nobody = with(true, "127.0.0.1", StoreTls { ca, client: None });
+        assert_eq!(nobody.run_ping().await, Err(NOT_ALLOWED), "without a certificate");
         let plain = with(false, "127.0.0.1", StoreTls::default());
         assert!(plain.run_ping().await.is_err());
     });
@@ -232,7 +229,7 @@ fn tls_with_our_own_root_and_certificate() {
 #[test]
 fn what_will_not_pass_is_told_at_once() {
     run(async {
-        let server = Server::start(&["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]).await;
+        let server = Server::start_with(&["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]);
         let redis = Redis::new(&server.options()).unwrap();
         let script = count_up();
         count(&redis.0.wire, &script, 1).await.unwrap();
@@ -261,12 +258,12 @@ fn what_will_not_pass_is_told_at_once() {
 #[test]
 fn what_may_pass_is_waited_for() {
     run(async {
-        let server = Server::start(&[]).await;
-        let other = Server::start(&[]).await;
+        let server = Server::start();
+        let other = Server::start();
         let wire = wire(&server.options());
         let script = count_up();
         count(&wire, &script, 1).await.unwrap();
-        let master = other.port.to_string();
+        let master = other.port().to_string();
         server.cli(&["REPLICAOF", "127.0.0.1", &master]);
         let replica = count(&wire, &script, 1).await;
         assert_eq!(replica, Err(StoreError::Unavailable(Refusal::ReadOnly)));
@@ -282,8 +279,8 @@ fn what_may_pass_is_waited_for() {
 #[test]
 fn a_durable_call_waits_for_the_stores_replicas() {
     run(async {
-        let server = Server::start(&[]).await;
-        let port = server.port.to_string();
+        let server = Server::start();
+        let port = server.port().to_string();
         let options = Store { wait_replicas: 1, ..server.options() };
         let wire = wire(&options);
         let script = count_up();
@@ -292,7 +289,7 @@ fn a_durable_call_waits_for_the_stores_replicas() {
         assert_eq!(count(&wire, &script, 1).await, Ok(2), "it was carried out, and others do not wait");
 
         let replica =
-            Server::start(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"]).await;
+            Server::start_with(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"]);
         until(async || replica.cli(&["INFO", "replication"]).contains("master_link_status:up")).await;
         let before = wire.traffic();
         assert_eq!(durable().await, Ok(Value::Int(3)));
@@ -314,7 +311,7 @@ fn a_durable_call_waits_for_the_stores_replicas() {
 #[test]
 fn settings_that_lose_data_are_warned_of() {
     run(async {
-        let server = Server::start(&[]).await;
+        let server = Server::start();
         let redis = Redis::new(&server.options()).unwrap();
         assert_eq!(redis.health().warnings, []);
         redis.tend().await;
@@ -322,13 +319,13 @@ fn settings_that_lose_data_are_warned_of() {
         let memory = redis.health().memory.unwrap();
         assert!(memory.used > 0 && memory.limit.is_none() && !memory.is_full());
 
-        let server = Server::start(&["--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"]).await;
+        let server = Server::start_with(&["--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"]);
         let redis = Redis::new(&server.options()).unwrap();
         redis.tend().await;
         let evicts = Concern::Evicts { policy: "allkeys-lru".to_owned() };
         assert_eq!(redis.health().warnings, [evicts]);
 
-        let server = Server::start(&["--save", "3600 1"]).await;
+        let server = Server::start_with(&["--save", "3600 1"]);
         let redis = Redis::new(&server.options()).unwrap();
         redis.tend().await;
         assert_eq!(redis.health().warnings, []);
@@ -338,7 +335,7 @@ fn settings_that_lose_data_are_warned_of() {
 #[test]
 fn a_listener_hears_and_comes_back() {
     run(async {
-        let server = Server::start(&[]).await;
+        let server = Server::start();
         let redis = Redis::new(&server.options()).unwrap();
         let mut listener = redis.listen(Incarnation(7));
         assert_eq!(listener.next().await.name(), "subscribed");
