@@ -11,6 +11,8 @@ mod cli;
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod failure;
+#[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod simulation;
