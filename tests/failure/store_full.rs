@@ -10,7 +10,7 @@ use crate::support::{
     Fleet, Ledger, RedisOptions, RedisServer, Request, Resp, Served, bot, quiet_platform, run_for, until,
 };
 
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_mins(1);
 const MAXMEMORY: usize = 12 << 20;
 
 #[test]

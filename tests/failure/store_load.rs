@@ -32,7 +32,7 @@ impl Load {
         Self { ledger: Ledger::default(), users, ends: Cell::default(), refused: RefCell::default() }
     }
 
-    /// Lets users talk to all replicas while `meanwhile` runs, and until a hundred more messages were taken after it.
+    /// Lets users talk to all replicas while `meanwhile` runs, and until some more messages were taken after it.
     /// They may be refused with these problems.
     pub(super) async fn during(&self, fleet: &Fleet, allowed: &[&str], meanwhile: impl Future<Output = ()>) {
         Bot { replies: 1 }.speak(&fleet.script);
@@ -84,7 +84,7 @@ impl Load {
 }
 
 /// The problem of an answer.
-pub(super) fn slug(answer: &Answer) -> String {
+fn slug(answer: &Answer) -> String {
     answer.json()["type"].as_str().and_then(|kind| kind.strip_prefix("/problems/")).unwrap().to_owned()
 }
 
@@ -130,5 +130,10 @@ pub(super) async fn watched(redis: &RedisServer, location: &str, replicas: usize
 
 /// The partition of a user of the simulated bot.
 pub(super) fn partition(user: &str) -> Partition {
-    Partition::of(&ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap()))
+    Partition::of(&conversation(user))
+}
+
+/// The conversation of a user of the simulated bot.
+pub(super) fn conversation(user: &str) -> ConversationId {
+    ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap())
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::store_load::{Load, all_ready, sum, timed, watched};
 use crate::support::{Fleet, RedisOptions, RedisServer, Request, nothing_left, run_for, until};
 
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_mins(1);
 /// How soon those who wait learn of a loss: a heartbeat finds it out, and a read tells it.
 const PROMPT: Duration = Duration::from_secs(3);
 
@@ -139,4 +139,30 @@ fn a_restart_without_data_is_said_and_heals() {
 #[test]
 fn a_flush_is_said_and_heals() {
     run_for(GUARD, empty(Loss::Flushed));
+}
+
+#[test]
+fn a_replica_that_was_forgotten_while_it_was_away_sees_no_loss() {
+    run_for(GUARD, async {
+        let redis = RedisServer::start(RedisOptions::default()).await;
+        let fleet = Fleet::start(redis.config(), 2, |config| {
+            config.cluster.lease_ttl = Duration::from_millis(600);
+            config.store.command_timeout = Duration::from_millis(150);
+        })
+        .await;
+        let away = &fleet.replicas[1];
+        away.way_to_redis().cut().await;
+        let alone = ["ZCARD", "rtm:{fleet}:replicas"];
+        until("it is forgotten", async || redis.command(&alone).await.integer() == 1).await;
+        away.way_to_redis().heal().await;
+        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        until("it answers again", async || {
+            let post = Request::message("alice", &body).prefer("wait=20");
+            away.api.send(post).await.status == 200
+        })
+        .await;
+        until("it is known again", async || redis.command(&alone).await.integer() == 2).await;
+        assert_eq!(sum(&fleet, "store_losses_total").await, 0);
+        fleet.finish().await;
+    });
 }

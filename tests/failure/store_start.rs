@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::support::{Process, RedisOptions, RedisServer, run_for};
 
-const GUARD: Duration = Duration::from_secs(60);
+const GUARD: Duration = Duration::from_mins(1);
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 /// A replica waits ten seconds for a store that may be starting too.
 const BOUND: Duration = Duration::from_secs(20);
