@@ -108,13 +108,12 @@ impl Connector {
             Topology::Cluster(addresses) => {
                 let nodes = addresses.iter().map(client).collect::<RedisResult<Vec<_>>>()?;
                 let known = nodes.iter().map(|node| node.get_connection_info().clone());
-                // It follows redirections and repairs connections by itself; how long an operation may take, and
-                // how often it is repeated, is decided outside it.
+                // It repairs connections and learns who holds what by itself; how long an operation may take, and
+                // how often it is repeated, is decided outside it. It repeats nothing: each failure makes it look
+                // at all nodes again, and everybody else waits meanwhile.
                 let mut builder = ClusterClient::builder(known)
                     .tcp_settings(tcp())
-                    .retries(3)
-                    .min_retry_wait(20)
-                    .max_retry_wait(200)
+                    .retries(0)
                     .connection_timeout(timeout)
                     .response_timeout(timeout)
                     .overall_response_timeout(None);

@@ -61,11 +61,15 @@ fn by_kind(kind: ServerErrorKind, detail: &str) -> Policy {
             Policy::Reconnect { refusal: Refusal::ReadOnly, sent: false }
         }
         ServerErrorKind::NoPerm => Policy::Refuse(Refusal::NotAllowed),
-        // These two have no code of their own.
+        // These have no code of their own.
         ServerErrorKind::ResponseError if detail.starts_with("max number of clients") => {
             Policy::Reconnect { refusal: Refusal::Unreachable, sent: false }
         }
         ServerErrorKind::ResponseError if detail.contains("invalid password") => {
+            Policy::Refuse(Refusal::NotAllowed)
+        }
+        // What a script may not do: a command, a key, or a channel to publish to.
+        ServerErrorKind::ResponseError if detail.starts_with("The user executing the script can't") => {
             Policy::Refuse(Refusal::NotAllowed)
         }
         _ => Policy::Refuse(Refusal::Unexpected),
@@ -138,6 +142,11 @@ mod tests {
             ("WRONGPASS invalid username-password pair", Refuse(Refusal::NotAllowed)),
             ("ERR invalid password", Refuse(Refusal::NotAllowed)),
             ("NOPERM this user has no permissions to run 'evalsha'", Refuse(Refusal::NotAllowed)),
+            (
+                "ERR The user executing the script can't publish to the channel mentioned in the command script: \
+                 2461, on @user_script:37.",
+                Refuse(Refusal::NotAllowed),
+            ),
             ("DENIED Redis is running in protected mode", Refuse(Refusal::NotAllowed)),
             ("CROSSSLOT Keys in request don't hash to the same slot", Refuse(Refusal::Unexpected)),
             ("WRONGTYPE Operation against a key", Refuse(Refusal::Unexpected)),

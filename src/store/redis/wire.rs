@@ -171,8 +171,10 @@ impl Wire {
                 Policy::Reconnect { refusal: reason, sent: perhaps } => {
                     sent |= perhaps;
                     refusal = reason;
-                    self.lost(&line, place, &error);
-                    continue;
+                    if !self.is_repaired(&line, &place) {
+                        self.lost(&line, place, &error);
+                        continue;
+                    }
                 }
             }
             drop(place);
@@ -287,6 +289,13 @@ impl Wire {
             }
             Place::Shared(..) => {}
         }
+    }
+
+    /// Whether the connection is a cluster's of which other nodes answer. It is repaired by the client library, and
+    /// giving it up because of one node would hold up all who need the others.
+    fn is_repaired(&self, line: &Line, place: &Place) -> bool {
+        let then = Instant::now().checked_sub(self.timeout);
+        self.connector.is_cluster() && then.is_some_and(|then| !line.silent_since(place.number(), then))
     }
 
     fn lost(&self, line: &Line, place: Place, error: &RedisError) {
