@@ -18,24 +18,21 @@ impl Redis {
     pub async fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
         let Accept { id, message: new, idempotency, max_open, by, watched } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
-        let (lease, ready) = (partition.lease(), partition.ready());
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
         let key = idempotency.map(|key| (keys::digest(key.digest(&new.conversation)), key.body));
         let key_name = key.as_ref().map(|(digest, _)| partition.key_of(digest));
         let body = codec::new_message(&new)?;
 
-        let mut keys = vec![&*lease, &*ready, &*conversation, &*message];
+        let mut keys = vec![&*partition.lease, &*partition.ready, &*conversation, &*message];
         keys.extend(key_name.as_deref());
         let mut call = self
             .call(&SCRIPTS.accept, &keys)
             .arg(new.conversation.to_string())
-            .arg(id.to_string())
             .arg(&body)
             .arg(max_open)
             .arg(u8::from(self.0.vitals.is_full()))
             .arg(by.to_string())
-            .arg(u8::from(watched))
-            .arg(self.0.keys.replica_channels());
+            .arg(u8::from(watched));
         if let Some((digest, body)) = &key {
             call = call.arg(digest).arg(body.as_slice());
         }

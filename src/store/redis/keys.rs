@@ -18,8 +18,6 @@
 //!
 //! Channels: `PREFIX:replica:INCARNATION` and `PREFIX:fleet`.
 
-use std::fmt::Display;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -31,11 +29,14 @@ use crate::store::accept::KeyDigest;
 #[derive(Debug)]
 pub(super) struct Keys {
     prefix: Box<str>,
+    /// Made once: they are wanted with every command.
+    partitions: Box<[PartitionKeys]>,
 }
 
 impl Keys {
     pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into() }
+        let partitions = Partition::all().map(|partition| PartitionKeys::new(prefix, partition)).collect();
+        Self { prefix: prefix.into(), partitions }
     }
 
     /// The prefix itself.
@@ -44,8 +45,9 @@ impl Keys {
     }
 
     /// The names of one partition.
-    pub(super) fn partition(&self, partition: Partition) -> PartitionKeys {
-        PartitionKeys(format!("{}:{{{partition}}}:", self.prefix))
+    #[expect(clippy::indexing_slicing, reason = "there is one of each partition")]
+    pub(super) fn partition(&self, partition: Partition) -> &PartitionKeys {
+        &self.partitions[partition.index()]
     }
 
     /// The sorted set of the heartbeats.
@@ -68,11 +70,6 @@ impl Keys {
         format!("{}:schema", self.prefix)
     }
 
-    /// What the name of each replica's own channel begins with.
-    pub(super) fn replica_channels(&self) -> String {
-        format!("{}:replica:", self.prefix)
-    }
-
     /// The channel of one replica.
     pub(super) fn replica_channel(&self, incarnation: Incarnation) -> String {
         format!("{}:replica:{incarnation}", self.prefix)
@@ -86,45 +83,39 @@ impl Keys {
 
 /// The names of one partition.
 #[derive(Debug)]
-pub(super) struct PartitionKeys(String);
+pub(super) struct PartitionKeys {
+    prefix: Box<str>,
+    pub(super) lease: Box<str>,
+    pub(super) ready: Box<str>,
+    pub(super) warm: Box<str>,
+}
 
 impl PartitionKeys {
-    /// What all of them begin with.
-    pub(super) fn prefix(&self) -> &str {
-        &self.0
-    }
-
-    pub(super) fn lease(&self) -> String {
-        self.key("lease")
-    }
-
-    pub(super) fn ready(&self) -> String {
-        self.key("ready")
-    }
-
-    pub(super) fn warm(&self) -> String {
-        self.key("warm")
+    fn new(prefix: &str, partition: Partition) -> Self {
+        let prefix: Box<str> = format!("{prefix}:{{{partition}}}:").into();
+        let key = |name: &str| [&prefix, name].concat().into();
+        Self { lease: key("lease"), ready: key("ready"), warm: key("warm"), prefix }
     }
 
     pub(super) fn conversation(&self, conversation: &ConversationId) -> String {
-        self.key(format_args!("c:{conversation}"))
+        self.of("c:", conversation)
     }
 
     pub(super) fn journal(&self, conversation: &ConversationId) -> String {
-        self.key(format_args!("j:{conversation}"))
+        self.of("j:", conversation)
     }
 
     pub(super) fn message(&self, id: MessageId) -> String {
-        self.key(format_args!("m:{id}"))
+        [&self.prefix, "m:", &id.to_string()].concat()
     }
 
     /// An idempotency key, by [`digest`].
     pub(super) fn key_of(&self, digest: &str) -> String {
-        self.key(format_args!("k:{digest}"))
+        [&self.prefix, "k:", digest].concat()
     }
 
-    fn key(&self, rest: impl Display) -> String {
-        format!("{}{rest}", self.0)
+    fn of(&self, kind: &str, conversation: &ConversationId) -> String {
+        [&self.prefix, kind, conversation.bot.as_str(), "/", conversation.user.as_str()].concat()
     }
 }
 

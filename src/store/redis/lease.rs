@@ -21,7 +21,7 @@ impl Redis {
         claiming: Claiming,
     ) -> Result<Claim, StoreError> {
         let call = self
-            .call(&SCRIPTS.claim, &[&self.0.keys.partition(partition).lease()])
+            .call(&SCRIPTS.claim, &[&self.0.keys.partition(partition).lease])
             .arg(incarnation.to_string())
             .arg(millis(lease))
             .arg(u8::from(claiming == Claiming::Expired));
@@ -46,7 +46,7 @@ impl Redis {
         lease: Duration,
     ) -> Result<Timestamp, StoreError> {
         let call = self
-            .call(&SCRIPTS.renew, &[&self.0.keys.partition(partition).lease()])
+            .call(&SCRIPTS.renew, &[&self.0.keys.partition(partition).lease])
             .fence(fence)
             .arg(millis(lease));
         Ok(self.run(call).await?.expect("OK")?.0)
@@ -58,7 +58,7 @@ impl Redis {
     /// [`StoreError`].
     pub async fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
         let call = self
-            .call(&SCRIPTS.release, &[&self.0.keys.partition(partition).lease()])
+            .call(&SCRIPTS.release, &[&self.0.keys.partition(partition).lease])
             .fence(fence)
             .arg(self.0.keys.fleet_channel());
         self.run(call).await?.expect("OK")?;

@@ -51,12 +51,8 @@ pub enum SetupError {
     NotRedis,
 }
 
-/// How long a journal is kept after its last entry, and an idle conversation after its last change.
-const JOURNAL_TTL: Duration = Duration::from_hours(24);
-/// Entries of one journal.
+/// The most entries of one journal, as in `scripts/limits.lua`.
 const JOURNAL_ENTRIES: usize = 1000;
-/// Bytes of one journal, by [`crate::domain::Entry::weight`].
-const JOURNAL_BYTES: usize = 4 * 1024 * 1024;
 
 /// The store on Redis. Cheap to clone.
 #[derive(Debug, Clone)]

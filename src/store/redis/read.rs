@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::codec::{self, Corrupt};
 use super::scripts::SCRIPTS;
-use super::{JOURNAL_ENTRIES, JOURNAL_TTL, Redis, millis};
+use super::{JOURNAL_ENTRIES, Redis};
 use crate::domain::{ConversationId, Entry, Message, MessageId, Partition, Record, Timestamp};
 use crate::store::{Fence, Incarnation, Open, OpenMessage, StoreError};
 
@@ -43,7 +43,7 @@ impl Redis {
     ) -> Result<Vec<ConversationId>, StoreError> {
         let keys = self.0.keys.partition(partition);
         let call = self
-            .call(&SCRIPTS.ready, &[&keys.lease(), &keys.ready(), &keys.warm()])
+            .call(&SCRIPTS.ready, &[&keys.lease, &keys.ready, &keys.warm])
             .fence(fence)
             .arg(u8::from(warm));
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
@@ -66,11 +66,8 @@ impl Redis {
     ) -> Result<(Open, Timestamp), StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
         let call = self
-            .call(&SCRIPTS.open, &[&keys.lease(), &keys.ready(), &keys.conversation(conversation)])
-            .fence(fence)
-            .arg(conversation.to_string())
-            .arg(keys.prefix())
-            .arg(millis(JOURNAL_TTL));
+            .call(&SCRIPTS.open, &[&keys.lease, &keys.ready, &keys.conversation(conversation)])
+            .fence(fence);
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let record = rest.bytes()?;
         let (positions, lane) = (rest.text()?, rest.text()?);

@@ -7,6 +7,10 @@ use deadpool_redis::redis::{Arg, Cmd, Script as Hashed, ToRedisArgs};
 
 use crate::store::Fence;
 
+/// What fits into a call before it has to grow: a turn's do.
+const ARGUMENTS: usize = 32;
+const BYTES: usize = 2048;
+
 /// One script.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -25,7 +29,7 @@ impl Script {
 
     /// A call with these keys, all of one hash tag.
     pub(super) fn call(&self, keys: &[&str]) -> Call<'_> {
-        let mut cmd = Cmd::new();
+        let mut cmd = Cmd::with_capacity(ARGUMENTS, BYTES);
         cmd.arg("EVALSHA").arg(&self.sha).arg(keys.len());
         for key in keys {
             cmd.arg(*key);

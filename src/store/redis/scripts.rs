@@ -27,15 +27,15 @@ macro_rules! scripts {
 }
 
 scripts! {
-    accept = "" "begin" "hint" "watch" "accept";
+    accept = "" "begin" "channel" "hint" "watch" "accept";
     message = " flags=allow-oom" "begin" "watch" "message";
     journal = " flags=allow-oom" "begin" "journal";
     claim = " flags=allow-oom" "begin" "claim";
     renew = " flags=allow-oom" "begin" "fence" "renew";
     release = " flags=allow-oom" "begin" "fence" "hint" "release";
     ready = " flags=allow-oom" "begin" "fence" "ready";
-    open = " flags=allow-oom" "begin" "fence" "open";
-    write = " flags=allow-oom" "begin" "fence" "hint" "write";
+    open = " flags=allow-oom" "begin" "fence" "limits" "open";
+    write = " flags=allow-oom" "begin" "fence" "limits" "channel" "hint" "write";
     heartbeat = " flags=allow-oom" "begin" "hint" "heartbeat";
     leave = " flags=allow-oom" "begin" "hint" "leave";
     permit = " flags=allow-oom" "begin" "permit";

@@ -3,7 +3,7 @@
 use super::codec;
 use super::script::Call;
 use super::scripts::SCRIPTS;
-use super::{JOURNAL_BYTES, JOURNAL_ENTRIES, JOURNAL_TTL, Redis, millis};
+use super::{Redis, millis};
 use crate::domain::{ConversationId, MessageId, Partition, Timestamp};
 use crate::store::{Change, Fence, StoreError, Write, Written};
 
@@ -23,9 +23,9 @@ impl Redis {
             .call(
                 &SCRIPTS.write,
                 &[
-                    &keys.lease(),
-                    &keys.ready(),
-                    &keys.warm(),
+                    &keys.lease,
+                    &keys.ready,
+                    &keys.warm,
                     &keys.conversation(conversation),
                     &keys.journal(conversation),
                 ],
@@ -33,15 +33,9 @@ impl Redis {
             .fence(fence)
             .arg(write.record.write)
             .arg(write.follows)
-            .arg(conversation.to_string())
             .arg(codec::record(&write.record)?)
             .arg(write.warm_until.map_or_else(String::new, |until| until.as_millis().to_string()))
-            .arg(keys.prefix())
-            .arg(self.0.keys.replica_channels())
-            .arg(millis(self.0.message_ttl))
-            .arg(millis(JOURNAL_TTL))
-            .arg(JOURNAL_ENTRIES)
-            .arg(JOURNAL_BYTES);
+            .arg(millis(self.0.message_ttl));
         for change in &write.changes {
             call = add(call, change)?;
         }

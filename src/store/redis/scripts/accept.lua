@@ -2,34 +2,35 @@
 --
 -- KEYS  1 lease  2 ready  3 conversation  4 message  5 idempotency key, where there is one
 -- Answers NEW position clientMessageId acceptedAt | REPLAYED id fields | MISMATCH | LANE open | FULL
-local name, id, body = ARGV[2], ARGV[3], ARGV[4]
-local max_open, full = tonumber(ARGV[5]), ARGV[6] == '1'
-local by, watched, channel = ARGV[7], ARGV[8] == '1', ARGV[9]
-local digest, body_digest = ARGV[10], ARGV[11]
+local name, body, max_open, full = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
+local by, watched = ARGV[6], ARGV[7] == '1'
+local digest, body_digest = ARGV[8], ARGV[9]
+local id = string.sub(KEYS[4], -26)
 
 -- The same id is the same replica asking again, because it does not know whether the first time arrived.
-local first = redis.call('HMGET', KEYS[4], 'c', 'a')
-if first[2] then
-  if first[1] ~= name then
+local of = call('HGET', KEYS[4], 'c')
+if of then
+  if of ~= name then
     return {'MISMATCH', now}
   end
   -- Changes nothing, but gives a WAIT behind it something to wait for: that the first time reached the replicas.
-  redis.call('HSET', KEYS[4], 'c', name)
-  local position, client_message_id, accepted_at = string.match(first[2], '^(%d+) (%d+) (%d+) ')
+  call('HSET', KEYS[4], 'c', name)
+  local first = call('HGET', KEYS[4], 'a')
+  local position, client_message_id, accepted_at = string.match(first, '^(%d+) (%d+) (%d+) ')
   return {'NEW', now, position, client_message_id, accepted_at}
 end
 
-if KEYS[5] then
-  local held = redis.call('GET', KEYS[5])
+if digest then
+  local held = call('GET', KEYS[5])
   if held then
     local earlier = string.sub(held, 1, 26)
     local key = string.sub(KEYS[4], 1, -27) .. earlier
-    local fields = redis.call('HGETALL', key)
+    local fields = call('HGETALL', key)
     if #fields > 0 then
       if string.sub(held, 27) ~= body_digest then
         return {'MISMATCH', now}
       end
-      redis.call('HSET', key, 'c', name)
+      call('HSET', key, 'c', name)
       if watched then
         watch(key, fields, by)
       end
@@ -38,10 +39,11 @@ if KEYS[5] then
   end
 end
 
-local held = redis.call('HMGET', KEYS[3], 'n', 'l')
+local held = call('HMGET', KEYS[3], 'n', 'l')
 local lane = held[2] or ''
-local _, open = string.gsub(lane, ' ', '')
-if open >= max_open then
+-- `SINCE ID ID ..`: an id has 26 letters, and the time fewer.
+local open = math.floor(#lane / 27)
+if open >= tonumber(max_open) then
   return {'LANE', now, open}
 end
 if full then
@@ -51,34 +53,35 @@ end
 local position, client_message_id = 0, now
 if held[1] then
   local next, last = string.match(held[1], '^(%d+) (%d+)$')
-  position, client_message_id = tonumber(next), math.max(now, last + 1)
+  position = tonumber(next)
+  if now <= tonumber(last) then
+    client_message_id = last + 1
+  end
 end
-local accepted = string.format('%d %d %d ', position, client_message_id, now) .. body
-local fields = {'c', name, 'a', accepted}
+local accepted = position .. ' ' .. client_message_id .. ' ' .. now .. ' ' .. body
 if watched then
-  fields[5], fields[6] = 'w', by
+  call('HSET', KEYS[4], 'c', name, 'a', accepted, 'w', by)
+else
+  call('HSET', KEYS[4], 'c', name, 'a', accepted)
 end
-if KEYS[5] then
-  fields[#fields + 1] = 'd'
-  fields[#fields + 1] = digest
-  redis.call('SET', KEYS[5], id .. body_digest)
+if digest then
+  call('SET', KEYS[5], id .. body_digest)
+  call('HSET', KEYS[4], 'd', digest)
 end
-redis.call('HSET', KEYS[4], unpack(fields))
 
-local head = lane == '' and string.format('%d', now) or lane
-redis.call('HSET', KEYS[3],
-  'n', string.format('%d %d', position + 1, client_message_id), 'l', head .. ' ' .. id)
+call('HSET', KEYS[3],
+  'n', position + 1 .. ' ' .. client_message_id, 'l', (lane == '' and now or lane) .. ' ' .. id)
 if lane == '' then
-  redis.call('PERSIST', KEYS[3])
-  redis.call('SADD', KEYS[2], name)
+  call('PERSIST', KEYS[3])
+  call('SADD', KEYS[2], name)
 end
 
-local owner = redis.call('HGET', KEYS[1], 'o')
+local owner = call('HGET', KEYS[1], 'o')
 if owner and owner ~= '' and owner ~= by then
   if #accepted < LARGE then
-    redis.call('PUBLISH', channel .. owner, hint('A', {name, id, accepted}))
+    call('PUBLISH', channel(owner), hint('A', {name, id, accepted}))
   else
-    redis.call('PUBLISH', channel .. owner, hint('W', {name}))
+    call('PUBLISH', channel(owner), hint('W', {name}))
   end
 end
 return {'NEW', now, position, client_message_id, now}

@@ -4,12 +4,12 @@
 -- Answers YOURS epoch | HELD by until
 local incarnation, span, expired = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
 
-local lease = redis.call('HMGET', KEYS[1], 'o', 'e', 'u')
+local lease = call('HMGET', KEYS[1], 'o', 'e', 'u')
 local owner = lease[1]
 if owner and owner ~= '' and owner ~= incarnation and not (expired and now >= tonumber(lease[3])) then
   return {'HELD', now, owner, lease[3]}
 end
 -- Also over a store that lost its newest data, and over one within the same millisecond.
 local epoch = math.max((lease[2] or 0) + 1, now)
-redis.call('HSET', KEYS[1], 'o', incarnation, 'e', epoch, 'u', now + span)
+call('HSET', KEYS[1], 'o', incarnation, 'e', epoch, 'u', now + span)
 return {'YOURS', now, epoch}

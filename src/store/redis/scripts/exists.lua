@@ -2,4 +2,4 @@
 --
 -- KEYS  1 the key
 -- Answers OK exists
-return {'OK', now, redis.call('EXISTS', KEYS[1])}
+return {'OK', now, call('EXISTS', KEYS[1])}

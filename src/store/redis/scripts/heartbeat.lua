@@ -5,19 +5,19 @@
 local member, bots, ttl = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local own_channel, fleet_channel, echo = ARGV[5], ARGV[6], ARGV[7]
 
-local last = redis.call('ZSCORE', KEYS[1], member)
-redis.call('ZADD', KEYS[1], now, member)
-redis.call('HSET', KEYS[2], member, bots)
+local last = call('ZSCORE', KEYS[1], member)
+call('ZADD', KEYS[1], now, member)
+call('HSET', KEYS[2], member, bots)
 -- Those that are only late keep their line, so that a pause of the store takes nobody's name away.
-local dead = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%d', now - 10 * ttl))
+local dead = call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%d', now - 10 * ttl))
 if #dead > 0 then
-  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%d', now - 10 * ttl))
+  call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%d', now - 10 * ttl))
   for _, gone in ipairs(dead) do
-    redis.call('HDEL', KEYS[2], gone)
+    call('HDEL', KEYS[2], gone)
   end
 end
-redis.call('PUBLISH', own_channel, hint('B', {echo}))
+call('PUBLISH', own_channel, hint('B', {echo}))
 if not last or tonumber(last) <= now - ttl then
-  redis.call('PUBLISH', fleet_channel, hint('F', {}))
+  call('PUBLISH', fleet_channel, hint('F', {}))
 end
-return {'OK', now, redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%d', now - ttl), '+inf'), last and 1 or 0}
+return {'OK', now, call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%d', now - ttl), '+inf'), last and 1 or 0}

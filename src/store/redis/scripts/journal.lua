@@ -2,4 +2,4 @@
 --
 -- KEYS  1 journal
 -- Answers OK entries
-return {'OK', now, redis.call('XRANGE', KEYS[1], '(' .. ARGV[2], '+', 'COUNT', ARGV[3])}
+return {'OK', now, call('XRANGE', KEYS[1], '(' .. ARGV[2], '+', 'COUNT', ARGV[3])}

@@ -3,11 +3,11 @@
 -- KEYS  1 replicas  2 bots
 local incarnation, fleet_channel = ARGV[2], ARGV[3]
 
-for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+for _, member in ipairs(call('ZRANGE', KEYS[1], 0, -1)) do
   if string.sub(member, 1, 16) == incarnation then
-    redis.call('ZREM', KEYS[1], member)
-    redis.call('HDEL', KEYS[2], member)
+    call('ZREM', KEYS[1], member)
+    call('HDEL', KEYS[2], member)
   end
 end
-redis.call('PUBLISH', fleet_channel, hint('F', {}))
+call('PUBLISH', fleet_channel, hint('F', {}))
 return {'OK', now}

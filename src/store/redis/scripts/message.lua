@@ -4,7 +4,7 @@
 -- Answers OK fields, none where there is no such message in this conversation
 local name, watcher = ARGV[2], ARGV[3]
 
-local fields = redis.call('HGETALL', KEYS[1])
+local fields = call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do
   if fields[i] == 'c' and fields[i + 1] == name then
     if watcher ~= '' then

@@ -2,13 +2,14 @@
 --
 -- KEYS  1 lease  2 ready  3 conversation
 -- Answers OK record positions lane {{id fields} ..}; what is not there is empty
-local name, partition, journal_ttl = ARGV[4], ARGV[5], ARGV[6]
+local partition = string.sub(KEYS[1], 1, -6)
+local name = string.sub(KEYS[3], #partition + 3)
 
-local held = redis.call('HMGET', KEYS[3], 'r', 'n', 'l')
+local held = call('HMGET', KEYS[3], 'r', 'n', 'l')
 local lane = held[3] or ''
 local messages, kept = {}, string.match(lane, '^%d*')
 for id in string.gmatch(lane, ' (%w+)') do
-  local fields = redis.call('HGETALL', partition .. 'm:' .. id)
+  local fields = call('HGETALL', partition .. 'm:' .. id)
   if #fields > 0 then
     messages[#messages + 1] = {id, fields}
     kept = kept .. ' ' .. id
@@ -20,10 +21,10 @@ if #messages == 0 then
   kept = ''
 end
 if kept ~= lane then
-  redis.call('HSET', KEYS[3], 'l', kept)
+  call('HSET', KEYS[3], 'l', kept)
   if kept == '' then
-    redis.call('SREM', KEYS[2], name)
-    redis.call('PEXPIRE', KEYS[3], journal_ttl)
+    call('SREM', KEYS[2], name)
+    call('PEXPIRE', KEYS[3], JOURNAL_TTL)
   end
 end
 return {'OK', now, held[1] or '', held[2] or '', kept, messages}

@@ -5,17 +5,17 @@
 local token, limit = ARGV[2], tonumber(ARGV[3])
 local SPAN = 60000
 
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - SPAN)
+call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - SPAN)
 -- A repeat was counted already.
-if redis.call('ZSCORE', KEYS[1], token) then
+if call('ZSCORE', KEYS[1], token) then
   return {'GRANTED', now}
 end
-local spent = redis.call('ZCARD', KEYS[1])
+local spent = call('ZCARD', KEYS[1])
 if spent < limit then
-  redis.call('ZADD', KEYS[1], now, token)
-  redis.call('PEXPIRE', KEYS[1], SPAN)
+  call('ZADD', KEYS[1], now, token)
+  call('PEXPIRE', KEYS[1], SPAN)
   return {'GRANTED', now}
 end
 -- The limit may have been lowered: then the oldest are not those that count.
-local oldest = redis.call('ZRANGE', KEYS[1], spent - limit, spent - limit, 'WITHSCORES')
+local oldest = call('ZRANGE', KEYS[1], spent - limit, spent - limit, 'WITHSCORES')
 return {'AT', now, oldest[2] + SPAN}

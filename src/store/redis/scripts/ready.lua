@@ -5,5 +5,5 @@
 local wants_warm = ARGV[4] == '1'
 
 -- Here, because each partition's owner asks this once a second.
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
-return {'OK', now, redis.call('SMEMBERS', KEYS[2]), wants_warm and redis.call('ZRANGE', KEYS[3], 0, -1) or {}}
+call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
+return {'OK', now, call('SMEMBERS', KEYS[2]), wants_warm and call('ZRANGE', KEYS[3], 0, -1) or {}}

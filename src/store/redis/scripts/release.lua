@@ -1,6 +1,6 @@
 -- Gives a partition back. The epoch stays, since it must rise for ever.
 --
 -- KEYS  1 lease
-redis.call('HSET', KEYS[1], 'o', '')
-redis.call('PUBLISH', ARGV[4], hint('F', {}))
+call('HSET', KEYS[1], 'o', '')
+call('PUBLISH', ARGV[4], hint('F', {}))
 return {'OK', now}

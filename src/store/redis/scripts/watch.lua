@@ -10,8 +10,8 @@ local function watch(key, fields, watcher)
     end
   end
   if not watchers then
-    redis.call('HSET', key, 'w', watcher)
+    call('HSET', key, 'w', watcher)
   elseif not string.find(watchers, watcher, 1, true) then
-    redis.call('HSET', key, 'w', watchers .. ' ' .. watcher)
+    call('HSET', key, 'w', watchers .. ' ' .. watcher)
   end
 end

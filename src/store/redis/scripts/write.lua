@@ -9,21 +9,24 @@
 --   r u p  a reply, another session's message, another event of the platform, for the journal
 --   e      an end                           place, text
 -- The text of an entry is `AT WEIGHT BODY`. It is kept as it is in the journal, and with its message where it has one.
-local owner, write, follows = ARGV[2], ARGV[4], ARGV[5]
-local name, record, warm_until = ARGV[6], ARGV[7], ARGV[8]
-local partition, channel = ARGV[9], ARGV[10]
-local message_ttl, journal_ttl = ARGV[11], ARGV[12]
-local max_entries, max_bytes = tonumber(ARGV[13]), tonumber(ARGV[14])
-local CHANGES = 15
+local owner, write, follows, record = ARGV[2], ARGV[4], ARGV[5], ARGV[6]
+local warm_until, message_ttl = ARGV[7], ARGV[8]
+local CHANGES = 9
+-- `PREFIX:{pN}:`, which the names of all of the partition's keys begin with.
+local partition = string.sub(KEYS[1], 1, -6)
+local name = string.sub(KEYS[4], #partition + 3)
 
-local held = redis.call('HMGET', KEYS[4], 'w', 'l', 'b')
-local last, told = string.match(held[1] or '0', '^(%d+)(!?)$')
-if last == write then
-  -- A repeat. This changes nothing, but gives a WAIT behind it something to wait for.
-  redis.call('HSET', KEYS[4], 'w', held[1])
-  return {'OK', now, told == '!' and 1 or 0}
-elseif last ~= follows then
-  return {'OUTOFSTEP', now}
+local held = call('HMGET', KEYS[4], 'w', 'l', 'b')
+local last = held[1] or '0'
+if last ~= follows then
+  local done, told = string.match(last, '^(%d+)(!?)$')
+  if done == write then
+    -- A repeat. This changes nothing, but gives a WAIT behind it something to wait for.
+    call('HSET', KEYS[4], 'w', last)
+    return {'OK', now, told == '!' and 1 or 0}
+  elseif done ~= follows then
+    return {'OUTOFSTEP', now}
+  end
 end
 local lane, lost = held[2] or '', false
 local counted, journal_bytes, journal_length = held[3], 0, 0
@@ -39,8 +42,11 @@ local function message(id)
   local it = messages[id]
   if not it then
     local key = partition .. 'm:' .. id
-    local had = redis.call('HMGET', key, 'c', 'o', 'p', 'w', 'd')
-    local sent, acked, first = string.match(had[3] or ',,', '^(%d*),(%d*),(%d*)$')
+    local had = call('HMGET', key, 'c', 'o', 'p', 'w', 'd')
+    local sent, acked, first = '', '', ''
+    if had[3] then
+      sent, acked, first = string.match(had[3], '^(%d*),(%d*),(%d*)$')
+    end
     it = {
       key = key, ours = had[1] == name, ended = had[2], watchers = had[4], digest = had[5],
       s = sent, k = acked, f = first, fields = {},
@@ -52,11 +58,11 @@ end
 
 local function put(it, field, value)
   local fields = it.fields
-  fields[#fields + 1] = field
-  fields[#fields + 1] = value
+  local count = #fields
+  fields[count + 1], fields[count + 2] = field, value
   -- Lua hands over some thousands of arguments at most.
-  if #fields >= 1000 then
-    redis.call('HSET', it.key, unpack(fields))
+  if count >= 1000 then
+    call('HSET', it.key, unpack(fields))
     it.fields = {}
   end
 end
@@ -77,8 +83,8 @@ local function append(kind, place, text)
   if type(added) ~= 'string' then
     -- The journal begins: it never was, it has expired, or it is from before the conversation was lost, and then
     -- its places may be after this one.
-    redis.call('DEL', KEYS[5])
-    redis.call('XADD', KEYS[5], place .. '-0', kind, text)
+    call('DEL', KEYS[5])
+    call('XADD', KEYS[5], place .. '-0', kind, text)
     counted, journal_bytes, journal_length = true, 0, 0
   end
   appended = true
@@ -86,8 +92,8 @@ local function append(kind, place, text)
   journal_bytes = journal_bytes + string.match(text, '^%d+ (%d+)')
 end
 
--- Takes a message out of the lane, `SINCE ID ID ..`; the next head is one since `at`.
-local function dequeue(id, at)
+-- Takes a message out of the lane, `SINCE ID ID ..`; the next head is one since its end.
+local function dequeue(id, text)
   local from, to = string.find(lane, ' ' .. id, 1, true)
   if not from then
     return false
@@ -96,7 +102,7 @@ local function dequeue(id, at)
   if string.find(ahead, ' ', 1, true) then
     lane = ahead .. behind
   elseif behind ~= '' then
-    lane = at .. behind
+    lane = string.match(text, '^%d+') .. behind
   else
     lane = ''
   end
@@ -115,7 +121,7 @@ for i = CHANGES, #ARGV, 4 do
     end
   elseif kind == 'e' then
     local it = message(id)
-    local queued = dequeue(id, string.match(b, '^%d+'))
+    local queued = dequeue(id, b)
     if queued and it.ours and not it.ended then
       put(it, 'o', b)
       it.ended, it.ends = b, true
@@ -141,18 +147,20 @@ for _, it in ipairs(touched) do
     put(it, 'p', it.s .. ',' .. it.k .. ',' .. it.f)
   end
   if #it.fields > 0 then
-    redis.call('HSET', it.key, unpack(it.fields))
+    call('HSET', it.key, unpack(it.fields))
   end
   if it.ends then
-    redis.call('PEXPIRE', it.key, message_ttl)
+    call('PEXPIRE', it.key, message_ttl)
     if it.digest then
-      redis.call('PEXPIRE', partition .. 'k:' .. it.digest, message_ttl)
+      call('PEXPIRE', partition .. 'k:' .. it.digest, message_ttl)
     end
     local payload
-    for watcher in string.gmatch(it.watchers or '', '%x+') do
+    -- Mostly nobody waits, or somebody at the owner itself.
+    local watchers = it.watchers ~= owner and it.watchers or ''
+    for watcher in string.gmatch(watchers, '%x+') do
       if watcher ~= owner then
         if not payload then
-          local parts = redis.call('HGETALL', it.key)
+          local parts = call('HGETALL', it.key)
           local id = string.sub(it.key, -26)
           table.insert(parts, 1, name)
           table.insert(parts, 2, id)
@@ -161,7 +169,7 @@ for _, it in ipairs(touched) do
             payload = hint('L', {name, id})
           end
         end
-        redis.call('PUBLISH', channel .. watcher, payload)
+        call('PUBLISH', channel(watcher), payload)
       end
     end
   end
@@ -175,8 +183,8 @@ end
 if appended then
   -- The weights of what goes are with it, so it is read before. The newest always stays.
   local from, gone = '-', nil
-  while journal_length > 1 and (journal_length > max_entries or journal_bytes > max_bytes) do
-    local old = redis.call('XRANGE', KEYS[5], from, '+', 'COUNT', math.max(journal_length - max_entries, 1))
+  while journal_length > 1 and (journal_length > MAX_ENTRIES or journal_bytes > MAX_BYTES) do
+    local old = call('XRANGE', KEYS[5], from, '+', 'COUNT', math.max(journal_length - MAX_ENTRIES, 1))
     if #old == 0 then
       break
     end
@@ -188,21 +196,21 @@ if appended then
     from = '(' .. gone
   end
   if gone then
-    redis.call('XTRIM', KEYS[5], 'MINID', string.format('%d-0', string.match(gone, '^%d+') + 1))
+    call('XTRIM', KEYS[5], 'MINID', string.match(gone, '^%d+') + 1 .. '-0')
   end
-  redis.call('PEXPIRE', KEYS[5], journal_ttl)
+  call('PEXPIRE', KEYS[5], JOURNAL_TTL)
   conversation[#conversation + 1] = 'b'
-  conversation[#conversation + 1] = string.format('%d %d', journal_bytes, journal_length)
+  conversation[#conversation + 1] = journal_bytes .. ' ' .. journal_length
 end
-redis.call('HSET', KEYS[4], unpack(conversation))
+call('HSET', KEYS[4], unpack(conversation))
 if lane == '' then
   if held[2] and held[2] ~= '' then
-    redis.call('SREM', KEYS[2], name)
+    call('SREM', KEYS[2], name)
   end
-  redis.call('PEXPIRE', KEYS[4], journal_ttl)
+  call('PEXPIRE', KEYS[4], JOURNAL_TTL)
 end
-if warm_until ~= '' then
-  redis.call('ZADD', KEYS[3], warm_until, name)
-  redis.call('PEXPIRE', KEYS[3], journal_ttl)
+-- Its members are gone within minutes; it expires where nobody is left to take them out.
+if warm_until ~= '' and call('ZADD', KEYS[3], warm_until, name) == 1 then
+  call('PEXPIRE', KEYS[3], JOURNAL_TTL)
 end
 return {'OK', now, lost and 1 or 0}
