@@ -131,6 +131,7 @@ contract! {
         who_posts_again_is_told_the_end_too
         a_large_end_is_told_too
         heartbeats_tell_who_lives
+        each_replica_says_itself_for_how_long_it_counts
         who_leaves_is_gone_at_once
         a_partition_that_is_given_back_is_told_to_all
         connects_are_counted_over_the_fleet

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::{BotName, Content, MessageId, Partition};
-use rtm_bridge::store::{Accept, Accepted, Claiming, Fleet, Hint, Incarnation, Peer, Permit};
+use rtm_bridge::store::{Accept, Accepted, Claiming, Fleet, Heartbeat, Hint, Incarnation, Peer, Permit};
 
 use super::shape::{LEASE, ME, OTHER, Shape, THIRD, accept, conversation, heartbeat, id, name_of, with_key};
 
@@ -157,6 +157,19 @@ pub(super) async fn heartbeats_tell_who_lives(shape: Shape) {
     ear.until("that is told", is_fleet).await;
 }
 
+pub(super) async fn each_replica_says_itself_for_how_long_it_counts(shape: Shape) {
+    let long = Heartbeat { ttl: LEASE * 3, ..heartbeat(OTHER, 0) };
+    for beat in [heartbeat(ME, 0), long] {
+        shape.store.heartbeat(&beat).await.unwrap();
+    }
+    shape.pass(LEASE * 2).await;
+    let fleet = shape.store.heartbeat(&heartbeat(THIRD, 0)).await.unwrap();
+    assert_eq!(live(&fleet), [OTHER, THIRD]);
+    shape.pass(LEASE).await;
+    let long = Heartbeat { ttl: LEASE * 9, ..heartbeat(THIRD, 0) };
+    assert_eq!(live(&shape.store.heartbeat(&long).await.unwrap()), [THIRD]);
+}
+
 pub(super) async fn who_leaves_is_gone_at_once(shape: Shape) {
     let mut ear = shape.listen(ME).await;
     for who in [ME, OTHER] {
@@ -193,7 +206,10 @@ pub(super) async fn connects_are_counted_over_the_fleet(shape: Shape) {
     for store in &stores {
         let Permit::At(at) = store.permit(&bot, 2, 3).await.unwrap() else { panic!("one too many") };
         assert!(before + minute <= at && at <= after + minute, "{at:?}");
-        assert_eq!(store.permit(&bot, 2, 2).await.unwrap(), Permit::Granted, "a repeat is counted once");
+        for token in [1, 2] {
+            let again = store.permit(&bot, 2, token).await.unwrap();
+            assert_eq!(again, Permit::Granted, "a repeat is counted once");
+        }
         assert_eq!(store.permit(&other, 1, 4).await.unwrap(), Permit::Granted, "another bot");
         assert_eq!(store.permit(&free, 0, 5).await.unwrap(), Permit::Granted, "no limit");
     }

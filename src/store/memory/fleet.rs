@@ -1,21 +1,25 @@
 //! The replicas that share an embedded store, and the hints between them. There is more than one only in tests.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::domain::{BotName, Timestamp, Window};
+use crate::domain::{BotName, Timestamp};
 use crate::store::{Fleet, Heartbeat, Hint, Incarnation, Peer, Permit};
 
 /// Hints that may wait to be taken; more are lost.
 const HINTS: usize = 1024;
+/// The span that connects are counted over.
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// Who is live, who listens, and what each bot's connects of the last minute were.
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
     live: HashMap<Incarnation, (Peer, Timestamp)>,
     channels: HashMap<Incarnation, mpsc::Sender<Hint>>,
-    connects: HashMap<BotName, (Window, Option<u64>)>,
+    /// Each with its token.
+    connects: HashMap<BotName, VecDeque<(Timestamp, u64)>>,
 }
 
 impl Replicas {
@@ -57,16 +61,22 @@ impl Replicas {
     }
 
     pub(super) fn permit(&mut self, bot: &BotName, limit: u32, token: u64, now: Timestamp) -> Permit {
-        let (window, last) = self.connects.entry(bot.clone()).or_default();
-        if *last == Some(token) {
+        if limit == 0 {
             return Permit::Granted;
         }
-        let at = window.next(limit, now);
-        if at > now {
-            return Permit::At(at);
+        let connects = self.connects.entry(bot.clone()).or_default();
+        while connects.front().is_some_and(|&(at, _)| at + MINUTE <= now) {
+            connects.pop_front();
         }
-        window.record(limit, now);
-        *last = Some(token);
+        if connects.iter().any(|&(_, counted)| counted == token) {
+            return Permit::Granted;
+        }
+        // The limit may have been lowered: then the oldest are not those that count.
+        let limiting = connects.len().checked_sub(limit as usize).and_then(|oldest| connects.get(oldest));
+        if let Some(&(at, _)) = limiting {
+            return Permit::At(at + MINUTE);
+        }
+        connects.push_back((now, token));
         Permit::Granted
     }
 }

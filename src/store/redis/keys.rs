@@ -11,7 +11,7 @@
 //! | `P m:ID` | hash | `c` conversation; `a` what was accepted, after position, `clientMessageId` and time; `p` times of sent, acknowledged, first reply; `rN` replies and `o` end as in the journal; `d` its key's digest; `w` incarnations to hint at the end |
 //! | `P k:DIGEST` | string | idempotency key: the message's id, then SHA-256 of the body |
 //! | `P j:bot/user` | stream | journal: ids `PLACE-0`, one field by kind (`r e u p`): time, weight, body |
-//! | `PREFIX:{fleet}:replicas` | sorted set | incarnation and name, by the last heartbeat |
+//! | `PREFIX:{fleet}:replicas` | sorted set | incarnation and name, by when it counts as live no more |
 //! | `PREFIX:{fleet}:bots` | hash | the same -> its bots |
 //! | `PREFIX:{fleet}:connects:BOT` | sorted set | connects of the last minute |
 //! | `PREFIX:schema` | hash | the migrations that ran |

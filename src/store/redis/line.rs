@@ -137,7 +137,7 @@ impl Line {
             },
             Err(closed) => {
                 let failures = failures.saturating_add(1);
-                let pause = if closed.lasting { jittered(LOGIN_BACKOFF) } else { backoff(failures) };
+                let pause = closed.pause(failures);
                 let closed = closed.lasting.then(|| closed.clone());
                 State::Down { failures, until: now + pause, closed }
             }
@@ -213,6 +213,13 @@ impl From<&RedisError> for Closed {
             Policy::Text => (Refusal::Unexpected, false),
         };
         Self { refusal, lasting, what: for_log(error).into() }
+    }
+}
+
+impl Closed {
+    /// The pause before the next attempt, after so many failures.
+    pub(super) fn pause(&self, failures: u32) -> Duration {
+        if self.lasting { jittered(LOGIN_BACKOFF) } else { backoff(failures) }
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Connector;
 use super::hint;
-use super::line::backoff;
+use super::line::{Closed, backoff};
 use super::refusal::for_log;
 use crate::store::{Hint, Incarnation};
 
@@ -100,7 +100,7 @@ impl Listener {
                         if self.failures == 2 {
                             tracing::warn!(error = for_log(&error), "cannot listen to other replicas");
                         }
-                        self.come(backoff(self.failures));
+                        self.come(Closed::from(&error).pause(self.failures));
                     }
                 },
                 State::Up(subscription) => {

@@ -4,6 +4,10 @@
 //! will not pass by itself within seconds is told at once: whoever waits can do nothing better, and a wrong
 //! password must not be tried a thousand times a second.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::store::Refusal;
@@ -38,6 +42,7 @@ pub(super) fn policy(error: &RedisError) -> Policy {
         | ErrorKind::NoValidReplicasFoundBySentinel => {
             Policy::Reconnect { refusal: Refusal::Unreachable, sent: false }
         }
+        ErrorKind::Io if is_tls(error) => Policy::Refuse(Refusal::NotAllowed),
         ErrorKind::Io => {
             Policy::Reconnect { refusal: Refusal::Unreachable, sent: !error.is_connection_refusal() }
         }
@@ -45,6 +50,15 @@ pub(super) fn policy(error: &RedisError) -> Policy {
         ErrorKind::Parse => Policy::Reconnect { refusal: Refusal::Unexpected, sent: true },
         _ => Policy::Refuse(Refusal::Unexpected),
     }
+}
+
+/// Whether TLS could not be agreed on: an unknown authority, a certificate that is missing, a server without TLS.
+fn is_tls(error: &RedisError) -> bool {
+    // The library keeps what it wraps behind a pointer, which is what it names as the source.
+    type Wrapped = Arc<dyn Error + Send + Sync>;
+    let wrapped = error.source().and_then(|source| source.downcast_ref::<Wrapped>());
+    let io = wrapped.and_then(|wrapped| wrapped.downcast_ref::<io::Error>());
+    matches!(io.and_then(io::Error::get_ref), Some(inner) if inner.is::<rustls::Error>())
 }
 
 fn by_kind(kind: ServerErrorKind, detail: &str) -> Policy {
@@ -103,8 +117,6 @@ pub(super) fn for_log(error: &RedisError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use deadpool_redis::redis::{Value, parse_redis_value};
 
     use super::*;
@@ -164,6 +176,9 @@ mod tests {
             assert_eq!(broken(kind), again(Refusal::Unreachable, true), "{kind:?}");
         }
         assert_eq!(broken(io::ErrorKind::ConnectionRefused), again(Refusal::Unreachable, false));
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
+        let tls = RedisError::from(io::Error::new(io::ErrorKind::InvalidData, alert));
+        assert_eq!(policy(&tls), Policy::Refuse(Refusal::NotAllowed));
         let nobody = RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no master"));
         assert_eq!(policy(&nobody), again(Refusal::Unreachable, false));
         let login = RedisError::from((ErrorKind::AuthenticationFailed, "no"));

@@ -33,6 +33,9 @@ use super::script::Call;
 use crate::config::{self, RedisServers};
 use crate::store::{Refusal, StoreError};
 
+/// With less time than this left nothing is tried again.
+const LAST_TRY: Duration = Duration::from_millis(20);
+
 thread_local! {
     /// This thread's lines, by the wire's number, each with the runtime that it belongs to.
     static LINES: RefCell<HashMap<u64, (runtime::Id, Rc<Line>)>> = RefCell::default();
@@ -150,7 +153,7 @@ impl Wire {
             };
             let error = match answer {
                 Ok(value) => {
-                    line.heard(place.number());
+                    self.heard(&line, &place);
                     return value.ok_or(StoreError::Unavailable(Refusal::TooFewReplicas));
                 }
                 Err(error) => error,
@@ -163,7 +166,7 @@ impl Wire {
                     return Err(self.failed(sent, refusal));
                 }
                 Policy::Wait(reason) => {
-                    line.heard(place.number());
+                    self.heard(&line, &place);
                     refusal = reason;
                 }
                 // Twice unknown, by hash and by text: another server than a moment ago.
@@ -179,11 +182,12 @@ impl Wire {
             }
             drop(place);
             pauses += 1;
-            let pause = Instant::now() + backoff(pauses);
-            if pause >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left < LAST_TRY {
                 return Err(self.failed(sent, refusal));
             }
-            tokio::time::sleep_until(pause).await;
+            // The pauses grow, and the last ones should not eat up the time that is left.
+            tokio::time::sleep(backoff(pauses).min(left / 2)).await;
         }
     }
 
@@ -199,9 +203,6 @@ impl Wire {
                 return Err(closed);
             }
         };
-        if self.away.swap(false, Ordering::Relaxed) {
-            tracing::info!("connected to Redis again");
-        }
         if self.waits(request) {
             match Box::pin(line.waiting()).await {
                 Ok(own) => Ok(Place::Own(own, number)),
@@ -276,6 +277,14 @@ impl Wire {
         let value = value.extract_error()?;
         let confirmed: u32 = from_redis_value(confirmed.extract_error()?)?;
         Ok((confirmed >= self.confirmations).then_some(value))
+    }
+
+    /// Something was answered: only that shows that Redis is there, for a connection may have died unnoticed.
+    fn heard(&self, line: &Line, place: &Place) {
+        line.heard(place.number());
+        if self.away.load(Ordering::Relaxed) && self.away.swap(false, Ordering::Relaxed) {
+            tracing::info!("connected to Redis again");
+        }
     }
 
     /// Nothing came until the deadline.

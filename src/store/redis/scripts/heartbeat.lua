@@ -6,18 +6,16 @@ local member, bots, ttl = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local own_channel, fleet_channel, echo = ARGV[5], ARGV[6], ARGV[7]
 
 local last = call('ZSCORE', KEYS[1], member)
-call('ZADD', KEYS[1], now, member)
+call('ZADD', KEYS[1], now + ttl, member)
 call('HSET', KEYS[2], member, bots)
 -- Those that are only late keep their line, so that a pause of the store takes nobody's name away.
-local dead = call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%d', now - 10 * ttl))
-if #dead > 0 then
-  call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%d', now - 10 * ttl))
-  for _, gone in ipairs(dead) do
-    call('HDEL', KEYS[2], gone)
-  end
+local dead = call('ZRANGEBYSCORE', KEYS[1], '-inf', now - 9 * ttl)
+for _, gone in ipairs(dead) do
+  call('ZREM', KEYS[1], gone)
+  call('HDEL', KEYS[2], gone)
 end
 call('PUBLISH', own_channel, hint('B', {echo}))
-if not last or tonumber(last) <= now - ttl then
+if not last or tonumber(last) <= now then
   call('PUBLISH', fleet_channel, hint('F', {}))
 end
-return {'OK', now, call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%d', now - ttl), '+inf'), last and 1 or 0}
+return {'OK', now, call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf'), last and 1 or 0}
