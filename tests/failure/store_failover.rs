@@ -16,6 +16,9 @@ use crate::support::{Cluster, Fleet, Request, Sentinels, run_for, until};
 const GUARD: Duration = Duration::from_secs(90);
 /// The longest a command may take here.
 const COMMAND: Duration = Duration::from_millis(500);
+/// Outlasts a failover of sentinels, as the default does: who remembers what it sent goes on, where the new master
+/// does not know of it.
+const LEASE: Duration = Duration::from_secs(5);
 /// The id of no message.
 const NOBODYS: MessageId = MessageId::new(Timestamp::from_millis(1), 1);
 
@@ -34,7 +37,7 @@ async fn sentinels(blow: Blow, confirmed: u32) {
     let fleet = Fleet::start(group.config(), 2, |config| {
         config.store.wait_replicas = confirmed;
         config.store.command_timeout = COMMAND;
-        config.cluster.lease_ttl = Duration::from_secs(2);
+        config.cluster.lease_ttl = LEASE;
     })
     .await;
     let load = Load::of(6);

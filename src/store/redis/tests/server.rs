@@ -57,14 +57,19 @@ impl Server {
 
     /// The store on it.
     pub(super) fn store(&self) -> Redis {
+        let command_timeout = Duration::from_secs(10);
+        self.store_with(config::Store { command_timeout, ..config::Store::default() })
+    }
+
+    /// The store on it, with other settings.
+    pub(super) fn store_with(&self, options: config::Store) -> Redis {
         let topology =
             config::Topology::Alone(config::Address { host: "127.0.0.1".to_owned(), port: self.port });
         Redis::new(&config::Store {
             url: config::StoreUrl::Redis(config::RedisServers { topology, tls: false, database: 0 }),
             key_prefix: "t".to_owned(),
             message_ttl: super::MESSAGE_TTL,
-            command_timeout: Duration::from_secs(10),
-            ..config::Store::default()
+            ..options
         })
         .unwrap()
     }
