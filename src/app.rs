@@ -28,7 +28,7 @@ use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, Admin, Front};
 use crate::hub::{self, Hub, Shards};
 use crate::metrics::{Metrics, Words};
-use crate::store::{self, Clock, MemoryLimits, Redis, Store, StoreError};
+use crate::store::{self, Clock, MemoryLimits, Redis, Refusal, Store, StoreError};
 
 /// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
 /// first.
@@ -62,7 +62,7 @@ pub enum StartError {
     /// The store did not answer.
     #[error(
         "the store does not answer: start what store.url names, or correct store.url and what belongs to it \
-         (store.username, store.password, store.ca_file)"
+         (store.username, store.password, store.ca_file, store.client_cert_file); the log says more"
     )]
     StoreAway(#[source] StoreError),
     /// The store is not set up for this version.
@@ -325,7 +325,9 @@ async fn reach(store: &Store) -> Result<(), StartError> {
             Ok(Err(error)) => error,
             Err(_) => StoreError::Unknown(STORE_PATIENCE),
         };
-        if Instant::now() >= until {
+        // Whoever is not let in will not be in a moment either.
+        let lasts = error == StoreError::Unavailable(Refusal::NotAllowed);
+        if lasts || Instant::now() >= until {
             return Err(StartError::StoreAway(error));
         }
         warn!(%error, "the store does not answer yet");

@@ -91,7 +91,7 @@ pub enum StartError {
     #[error("a thread ended while it was set up")]
     Died,
     /// The store answered, but no round of claims came to an end.
-    #[error("the store did not let the replica join the fleet within {0:?}")]
+    #[error("the store did not let the replica join the fleet within {0:?}; the log says why")]
     Silent(Duration),
 }
 

@@ -38,6 +38,9 @@ use crate::store::{Heartbeat, Peer, Store};
 /// Between two heartbeats at least: a burst of releases is one round.
 const GAP: Duration = Duration::from_millis(20);
 
+/// A replica that has not beaten for so many times the life of a heartbeat is forgotten by the store.
+const FORGOTTEN: u32 = 10;
+
 /// How the keeper ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -159,7 +162,7 @@ impl Watchman {
         let mut number = 0;
         let mut read_again = Instant::now();
         let mut away = false;
-        let mut beaten = false;
+        let mut beaten: Option<Timestamp> = None;
         let mut patience = None;
         while !self.leases().is_leaving() {
             #[cfg(test)]
@@ -185,8 +188,14 @@ impl Watchman {
                     if !fleet.prepared {
                         self.unprepared.notify_one();
                     }
-                    if std::mem::replace(&mut beaten, true) && !fleet.known {
-                        self.on_loss();
+                    if let Some(last) = beaten.replace(fleet.now)
+                        && !fleet.known
+                    {
+                        // Whoever was silent for long is forgotten, without any loss.
+                        if fleet.now < last + beat.ttl * FORGOTTEN {
+                            self.on_loss();
+                        }
+                        self.leases().missed();
                         patience = Some(Instant::now() + beat.ttl);
                     }
                     // A store that lost the heartbeats lacks replicas that are well: nothing is dealt anew until

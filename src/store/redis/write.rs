@@ -39,12 +39,18 @@ impl Redis {
         for change in &write.changes {
             call = add(call, change)?;
         }
-        if write.changes.iter().any(|change| change.ended().is_some()) {
+        if write.changes.iter().any(is_promise) {
             call = call.durable();
         }
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         Ok(Written { now, lost: rest.number()? == 1 })
     }
+}
+
+/// Whether somebody acts on it who must not find it taken back: an end is told, and after a `sent` a message goes out,
+/// which the next owner would send again.
+const fn is_promise(change: &Change) -> bool {
+    matches!(change, Change::Sent { .. }) || change.ended().is_some()
 }
 
 /// A change as the script takes it: four arguments.

@@ -75,10 +75,21 @@ impl Halfway {
         Self { groups, locations, gates }
     }
 
-    /// Waits at this replica until all have ended.
+    /// Waits at this replica until all have ended. Who was about to begin as it lost Redis begins again.
     pub(super) async fn answered(&self, caller: Caller) {
         let read = async |location: &String| {
-            answered(&caller.send(Request::get(&**location).prefer("wait=55")).await);
+            let mut answer = None;
+            within(Duration::from_secs(50), &format!("{location} has ended"), async || {
+                let read = caller.send(Request::get(&**location).prefer("wait=55")).await;
+                if read.status == 503 {
+                    read.problem(503, "store-unavailable");
+                    return false;
+                }
+                answer = Some(read);
+                true
+            })
+            .await;
+            answered(&answer.unwrap());
         };
         join_all(self.locations.iter().map(read)).await;
     }

@@ -62,6 +62,8 @@ impl Cluster {
                     "cluster-enabled yes".to_owned(),
                     format!("cluster-port {}", own.bus),
                     "cluster-node-timeout 1000".to_owned(),
+                    // What other masters hold is served while one is away.
+                    "cluster-require-full-coverage no".to_owned(),
                     // A replica may take over however long it was away.
                     "cluster-replica-validity-factor 0".to_owned(),
                 ]

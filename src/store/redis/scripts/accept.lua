@@ -50,15 +50,17 @@ if full then
   return {'FULL', now}
 end
 
-local position, client_message_id = 0, now
+-- As text, which a number would become anew wherever it is joined to some.
+local at = string.format('%d', now)
+local position, client_message_id = '0', at
 if held[1] then
   local next, last = string.match(held[1], '^(%d+) (%d+)$')
-  position = tonumber(next)
+  position = next
   if now <= tonumber(last) then
-    client_message_id = last + 1
+    client_message_id = string.format('%d', last + 1)
   end
 end
-local accepted = position .. ' ' .. client_message_id .. ' ' .. now .. ' ' .. body
+local accepted = position .. ' ' .. client_message_id .. ' ' .. at .. ' ' .. body
 if watched then
   call('HSET', KEYS[4], 'c', name, 'a', accepted, 'w', by)
 else
@@ -70,7 +72,7 @@ if digest then
 end
 
 call('HSET', KEYS[3],
-  'n', position + 1 .. ' ' .. client_message_id, 'l', (lane == '' and now or lane) .. ' ' .. id)
+  'n', position + 1 .. ' ' .. client_message_id, 'l', (lane == '' and at or lane) .. ' ' .. id)
 if lane == '' then
   call('PERSIST', KEYS[3])
   call('SADD', KEYS[2], name)
@@ -84,4 +86,4 @@ if owner and owner ~= '' and owner ~= by then
     call('PUBLISH', channel(owner), hint('W', {name}))
   end
 end
-return {'NEW', now, position, client_message_id, now}
+return {'NEW', now, position, client_message_id, at}

@@ -1,6 +1,7 @@
 //! What stays, what expires, and what must not break anything.
 
 use super::*;
+use crate::config;
 use crate::store::{AcceptError, Refusal, StoreError};
 
 /// Names of keys without the partition's part, each with whether it expires, sorted.
@@ -168,6 +169,25 @@ async fn a_full_store_takes_nothing_new_but_answers_what_it_knows_and_lets_it_en
     let changes = vec![reply(1, at, Some(id(1)), "hello"), end(2, at, id(1))];
     assert!(!store.write(fence, &alice(), &numbered(1, changes)).await.unwrap().lost);
     assert!(store.message(&alice(), id(1), Some(ME)).await.unwrap().unwrap().progress.has_ended());
+}
+
+#[tokio::test]
+async fn what_somebody_acts_on_waits_for_the_stores_replicas() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = own(&store).await;
+    post(&store, 1).await;
+    let command_timeout = Duration::from_secs(2);
+    let options = config::Store { wait_replicas: 1, command_timeout, ..server.patient() };
+    let confirmed = Redis::new(&options).unwrap();
+    let at = Timestamp::from_millis(1);
+    let write =
+        async |number, change| confirmed.write(fence, &alice(), &numbered(number, vec![change])).await;
+    let unconfirmed = StoreError::Unavailable(Refusal::TooFewReplicas);
+    assert_eq!(write(1, Change::Sent { message: id(1), at }).await.unwrap_err(), unconfirmed);
+    assert!(!write(2, Change::Acked { message: id(1), at }).await.unwrap().lost);
+    assert!(!write(3, reply(1, at, Some(id(1)), "hello")).await.unwrap().lost);
+    assert_eq!(write(4, end(2, at, id(1))).await.unwrap_err(), unconfirmed);
 }
 
 #[tokio::test]

@@ -1,0 +1,184 @@
+//! Redis is there and answers nothing: what callers and probes are told meanwhile, and what is heard all the same.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rtm_bridge::sandbox::{Gate, Step};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::store_load::{Load, all_ready, sum, timed, watched};
+use crate::support::{Fleet, Ledger, Proxy, RedisOptions, RedisServer, Replica, Request, run_for, until};
+
+/// The longest a command may take here.
+const COMMAND: Duration = Duration::from_millis(500);
+/// `command_timeout` + 1 s: what the contract gives a caller (the longest that a refusal takes).
+const ANSWER: Duration = Duration::from_millis(1500);
+
+/// How Redis hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hang {
+    /// Its process is stopped.
+    Stopped,
+    /// Nothing comes through.
+    Silent,
+}
+
+/// Asks both replicas for this and that while Redis hangs: each says so in time.
+async fn told_in_time(fleet: &Fleet, ledger: &Ledger, location: &str) {
+    let turn_of_bob = json!({"turn": {"expectReplies": 1}});
+    let mut times = Vec::new();
+    // Twice: before it is known that nothing answers, and after.
+    for _ in 0..2 {
+        for replica in &fleet.replicas {
+            let post = ledger.post(replica.api, "bob", &turn_of_bob, "wait=5");
+            let get = replica.api.send(Request::get(location));
+            let waits = replica.api.send(Request::get(location).prefer("wait=1"));
+            let ((took_post, post), (took_get, get), (took_wait, waits)) =
+                tokio::join!(timed(post), timed(get), timed(waits));
+            for (took, answer) in [(took_post, post.unwrap()), (took_get, get), (took_wait, waits)] {
+                answer.problem(503, "store-unavailable");
+                assert!(answer.retry_after() >= 1, "{answer}");
+                assert!(took <= ANSWER * 4, "{took:?}: {answer}");
+                times.push(took);
+            }
+            assert_eq!(replica.admin.get("/livez").await.status, 200);
+            let ready = replica.admin.get("/readyz").await;
+            assert_eq!(ready.status, 503);
+            let store = &ready.json()["checks"][0];
+            assert_eq!((&store["name"], &store["ok"]), (&json!("store"), &json!(false)));
+            assert!(!store["detail"].as_str().unwrap().is_empty(), "{ready}");
+        }
+    }
+    // Of twelve on a machine that others keep busy, most.
+    times.sort_unstable();
+    assert!(times[times.len() / 2] <= ANSWER, "{times:?}");
+}
+
+/// Breaks the store of a fleet of two for longer, or for less, than a lease, while alice's turn is open.
+async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
+    let mut redis = RedisServer::start(RedisOptions::default()).await;
+    let fleet = Fleet::start(redis.config(), 2, |config| {
+        config.cluster.lease_ttl = lease;
+        config.store.command_timeout = COMMAND;
+    })
+    .await;
+    let ledger = Ledger::default();
+    let (during, after) = (Gate::new(), Gate::new());
+    fleet.script.next(
+        "alice",
+        vec![
+            Step::Ack,
+            Step::Until(during.clone()),
+            Step::Say("alice-0, reply 1".to_owned()),
+            Step::Say("alice-0, reply 2".to_owned()),
+            Step::Until(after.clone()),
+            Step::Say("alice-0, reply 3".to_owned()),
+        ],
+    );
+    let turn = json!({"turn": {"expectReplies": 3}});
+    let accepted = ledger.post(fleet.replicas[0].api, "alice", &turn, "respond-async").await.unwrap();
+    let location = accepted.header("location").unwrap().to_owned();
+    accepted.message(202);
+    let read = async || fleet.replicas[0].api.get(&location).await.message(200)["status"].clone();
+    until("it is acknowledged", async || read().await == "acked").await;
+
+    // Two who wait already, at the owner and at the other.
+    let waits = Duration::from_secs(2);
+    let waiting = fleet
+        .replicas
+        .iter()
+        .map(|replica| timed(replica.api.send(Request::get(&location).prefer("wait=2"))));
+    let outage = async {
+        watched(&redis, &location, fleet.replicas.len()).await;
+        // What a replica is told comes in order: it knows by then that it waits.
+        for replica in &fleet.replicas {
+            replica.api.get(&location).await.message(200);
+        }
+        let began = Instant::now();
+        match how {
+            Hang::Stopped => redis.pause(),
+            Hang::Silent => {
+                join_all(fleet.replicas.iter().map(|replica| replica.way_to_redis().hang())).await;
+            }
+        }
+        // The platform goes on.
+        during.open();
+        fleet.script.delivered("alice", 2).await;
+        told_in_time(&fleet, &ledger, &location).await;
+        began
+    };
+    let (waited, began) = tokio::join!(join_all(waiting), outage);
+    for (took, answer) in waited {
+        answer.problem(503, "store-unavailable");
+        assert!(took >= waits && took <= waits + ANSWER * 4, "{took:?}: {answer}");
+    }
+    if outlives_lease {
+        until("the leases have run out", async || began.elapsed() > lease * 2).await;
+    } else {
+        assert!(began.elapsed() < lease * 2 / 3, "the machine is too slow: {:?}", began.elapsed());
+    }
+    match how {
+        Hang::Stopped => redis.resume(),
+        Hang::Silent => {
+            join_all(fleet.replicas.iter().map(|replica| replica.way_to_redis().heal())).await;
+        }
+    }
+    all_ready(&fleet).await;
+    // What was said meanwhile is in it, once, and it goes on.
+    until("what was said meanwhile is stored", async || read().await == "answering").await;
+    after.open();
+    let ended = fleet.replicas[1].api.send(Request::get(&location).prefer("wait=20")).await.message(200);
+    let texts: Vec<_> = ended["replies"].as_array().unwrap().iter().map(|reply| &reply["text"]).collect();
+    assert_eq!(texts, ["alice-0, reply 1", "alice-0, reply 2", "alice-0, reply 3"]);
+    // Nobody could claim meanwhile, so the socket was read on, and the history was not needed.
+    let observed = fleet.script.observed("alice");
+    assert_eq!((observed.connects.count(), observed.closes.count()), (1, 0));
+    assert_eq!(sum(&fleet, "store_losses_total").await, 0);
+    ledger.retry(fleet.replicas[0].api).await;
+    ledger.check(&fleet.callers(), &fleet.script).await;
+    fleet.finish().await;
+}
+
+#[test]
+fn a_stopped_redis_is_told_in_time_and_the_sockets_are_read_on() {
+    run_for(Duration::from_mins(1), hang(Hang::Stopped, Duration::from_secs(20), false));
+}
+
+#[test]
+fn a_silent_way_to_redis_is_told_in_time_and_the_sockets_are_read_on() {
+    run_for(Duration::from_mins(1), hang(Hang::Silent, Duration::from_secs(20), false));
+}
+
+#[test]
+fn a_redis_that_stops_for_longer_than_a_lease_takes_no_turn_away() {
+    run_for(Duration::from_mins(1), hang(Hang::Stopped, Duration::from_secs(1), true));
+}
+
+#[test]
+fn a_way_to_redis_that_is_silent_for_longer_than_a_lease_takes_no_turn_away() {
+    run_for(Duration::from_mins(1), hang(Hang::Silent, Duration::from_secs(1), true));
+}
+
+#[test]
+fn answers_that_are_lost_under_load_double_nothing() {
+    run_for(Duration::from_mins(1), async {
+        let redis = RedisServer::start(RedisOptions::default()).await;
+        let fleet = Fleet::start(redis.config(), 2, |_| {}).await;
+        let load = Load::of(8);
+        load.during(&fleet, &["store-unavailable"], async {
+            for _ in 0..3 {
+                let ways: Vec<&Proxy> = fleet.replicas.iter().map(Replica::way_to_redis).collect();
+                let refused = load.told("store-unavailable");
+                join_all(ways.iter().map(|way| way.lose_answers())).await;
+                until("answers are lost", async || load.told("store-unavailable") >= refused + 4).await;
+                join_all(ways.iter().map(|way| way.heal())).await;
+                load.more(10).await;
+            }
+        })
+        .await;
+        load.ledger.retry(fleet.replicas[0].api).await;
+        load.ledger.check(&fleet.callers(), &fleet.script).await;
+        fleet.finish().await;
+    });
+}
