@@ -5,7 +5,7 @@
 //! when the shard stops. Being told is a hint: where one may have been missed, all waiters are read again.
 //!
 //! A waiter comes through the shard's queue, and read the message before: the end may be told while it is on its
-//! way. So the ends that nobody waited for are remembered for a moment.
+//! way. So what ended is remembered for a moment.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,8 +20,8 @@ pub(crate) type Waiter = oneshot::Sender<Option<Message>>;
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     waits: HashMap<MessageId, Waiting>,
-    /// Ended while nobody waited here: since the last sweep, and between the two before it.
-    unheard: [HashSet<MessageId>; 2],
+    /// Ended since the last sweep, and between the two before it.
+    ended: [HashSet<MessageId>; 2],
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Watch {
             stored: false,
         });
         waiting.waiters.push(waiter);
-        self.unheard.iter().any(|ended| ended.contains(&id))
+        self.ended.iter().any(|ended| ended.contains(&id))
     }
 
     /// The message is in the store.
@@ -55,11 +55,10 @@ impl Watch {
     /// The message ended.
     pub(crate) fn tell(&mut self, message: Message) {
         let id = message.accepted.id;
-        let Some(waiting) = self.waits.remove(&id) else {
-            let [latest, _] = &mut self.unheard;
-            latest.insert(id);
-            return;
-        };
+        // Also where somebody waited: he may have gone meanwhile, and another may be on the way.
+        let [latest, _] = &mut self.ended;
+        latest.insert(id);
+        let Some(waiting) = self.waits.remove(&id) else { return };
         let mut waiters = waiting.waiters;
         let last = waiters.pop();
         for waiter in waiters {
@@ -85,7 +84,7 @@ impl Watch {
 
     /// Forgets those who gave up, and ends of a moment ago. A queue is emptied many times between two sweeps.
     pub(crate) fn sweep(&mut self) {
-        let [latest, before] = &mut self.unheard;
+        let [latest, before] = &mut self.ended;
         *before = std::mem::take(latest);
         self.waits.retain(|_, waiting| {
             waiting.waiters.retain(|waiter| !waiter.is_closed());
@@ -145,9 +144,7 @@ mod tests {
         let (conversation, id) = (accepted.new.conversation.clone(), accepted.id);
         let ended = Message { accepted, progress: Progress::default() };
         assert!(!watch.add(conversation.clone(), id, oneshot::channel().0));
-        watch.tell(ended.clone());
-        assert!(!watch.add(conversation.clone(), id, oneshot::channel().0), "it was told");
-        watch.tell(ended.clone());
+        // Whoever waited is gone, or was told: another may be on the way all the same.
         watch.tell(ended);
         watch.sweep();
         assert!(watch.add(conversation.clone(), id, oneshot::channel().0));

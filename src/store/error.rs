@@ -65,7 +65,7 @@ pub enum Refusal {
     #[error("it is out of memory")]
     OutOfMemory,
     /// It does not let us in, or shows a certificate that we do not trust.
-    #[error("it refuses our user, password, rights or certificate, or we refuse its; see the log")]
+    #[error("it refuses our user, password or rights, or a certificate is refused; see the log")]
     NotAllowed,
     /// It answered something that it should not.
     #[error("it answered something unexpected; see the log")]

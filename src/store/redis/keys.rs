@@ -16,6 +16,9 @@
 //! | `PREFIX:{fleet}:connects:BOT` | sorted set | connects of the last minute |
 //! | `PREFIX:schema` | hash | the migrations that ran |
 //!
+//! A journal takes 4.4 KiB at least: Redis gives a stream's node its full size at once, `stream-node-max-bytes`, and
+//! nothing that is done to the stream changes that. With 512 there it is 1.1 KiB.
+//!
 //! Channels: `PREFIX:replica:INCARNATION` and `PREFIX:fleet`.
 
 use base64::Engine as _;

@@ -30,10 +30,6 @@ if last ~= follows then
 end
 local lane, lost = held[2] or '', false
 local counted, journal_bytes, journal_length = held[3], 0, 0
-if counted then
-  local bytes, length = string.match(counted, '^(%d+) (%d+)$')
-  journal_bytes, journal_length = tonumber(bytes), tonumber(length)
-end
 local appended = false
 
 -- Each message that is touched is read once and written once.
@@ -79,6 +75,10 @@ local function sign(it, kind, at)
 end
 
 local function append(kind, place, text)
+  if counted and not appended then
+    local bytes, length = string.match(counted, '^(%d+) (%d+)$')
+    journal_bytes, journal_length = tonumber(bytes), tonumber(length)
+  end
   local added = counted and redis.pcall('XADD', KEYS[5], 'NOMKSTREAM', place .. '-0', kind, text)
   if type(added) ~= 'string' then
     -- The journal begins: it never was, it has expired, or it is from before the conversation was lost, and then
