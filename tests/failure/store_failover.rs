@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::store_load::{Load, all_ready, conversation, partition, sum, timed};
 use crate::support::{Cluster, Fleet, Request, Sentinels, run_for, until};
 
-const GUARD: Duration = Duration::from_secs(90);
+const GUARD: Duration = Duration::from_mins(2);
 /// The longest a command may take here.
 const COMMAND: Duration = Duration::from_millis(500);
 /// Outlasts a failover of sentinels, as the default does: who remembers what it sent goes on, where the new master
@@ -41,8 +41,11 @@ async fn sentinels(blow: Blow, confirmed: u32) {
     })
     .await;
     let load = Load::of(6);
-    let allowed: &[&str] =
-        if confirmed > 0 { &["store-unavailable"] } else { &["store-unavailable", "message-lost"] };
+    let allowed: &[&str] = if confirmed > 0 {
+        &["store-unavailable", "uncertain"]
+    } else {
+        &["store-unavailable", "message-lost", "uncertain"]
+    };
     load.during(&fleet, allowed, async {
         match blow {
             Blow::Forced => {
@@ -130,7 +133,8 @@ async fn cluster(fleets: bool) {
         others.push(user_on(&cluster, master, "other").await);
     }
     let load = Load::of(6);
-    load.during(&fleet, &["store-unavailable", "message-lost"], async {
+    // Uncertain: whoever takes over finds the message as sent, and nothing proves that it went out.
+    load.during(&fleet, &["store-unavailable", "message-lost", "uncertain"], async {
         let over = Cell::new(false);
         let dies = async {
             cluster.kill_master_of(slot.unwrap()).await;

@@ -51,7 +51,7 @@ async fn empty(loss: Loss) {
     let load = Load::of(6);
     let gate = Gate::new();
     let allowed: &[&str] = match loss {
-        Loss::Restarted => &["store-unavailable", "message-lost"],
+        Loss::Restarted => &["store-unavailable", "message-lost", "uncertain"],
         Loss::Flushed => &["message-lost"],
     };
     load.during(&fleet, allowed, async {

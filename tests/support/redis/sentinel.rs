@@ -1,10 +1,12 @@
 //! A master, two replicas, and three sentinels that watch over them.
 
+use std::time::Duration;
+
 use rtm_bridge::config::{self, Topology};
 
 use super::resp::Resp;
 use super::{RedisOptions, RedisServer, address, free_port};
-use crate::support::until;
+use crate::support::{until, within};
 
 /// What the sentinels know the master by.
 const MASTER: &str = "bridge";
@@ -130,7 +132,7 @@ impl Sentinels {
     /// Waits for the new master, and until another follows it: only then can the next one fail over. A former
     /// master may take many seconds to.
     async fn moved_from(&self, before: usize) {
-        until("another server is the master and has a replica", async || {
+        within(Duration::from_mins(1), "another server is the master and has a replica", async || {
             let master = self.master().await;
             if master == before || self.servers[master].info("role").await.as_deref() != Some("master") {
                 return false;
