@@ -291,6 +291,8 @@ fn a_durable_call_waits_for_the_stores_replicas() {
         let replica =
             Server::start_with(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"]);
         until(async || replica.cli(&["INFO", "replication"]).contains("master_link_status:up")).await;
+        // The link is up before the server sends anything over it.
+        until(async || server.cli(&["INFO", "replication"]).contains("state=online")).await;
         let before = wire.traffic();
         assert_eq!(durable().await, Ok(Value::Int(3)));
         let after = wire.traffic();
