@@ -72,6 +72,7 @@ async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Resul
         max_open: address.bot.max_open_messages,
         by: front.hub.incarnation(),
         watched: wait.is_some(),
+        sends: None,
     };
     let posted = front.hub.post(accept, wait).await?;
     if posted.replayed {

@@ -1,13 +1,13 @@
 //! The hub: where HTTP hands over a message and waits for its end.
 //!
-//! Any replica takes any request. Where the partition is its own, it hands the message over to a shard of its own;
-//! else the store hints at it to the owner, and the end comes back as a hint. Whoever waits is known here before
+//! Any replica takes any request. A shard of its own has the store accept the message. Where the partition is the
+//! replica's, that shard goes on with it; else the store hints at it to the owner, and the end comes back as a hint. Whoever waits is known here before
 //! the store is asked, so no end falls between asking and waiting, whoever owns the partition meanwhile:
 //!
 //! ```text
-//!  own partition:    register ──► accept (watched) ──► shard … ──► told
-//!  another's:        register ──► accept (watched) ──► owner … ──► hint ──► told
-//!  GET, long poll:   register ──► read (watched) ──► … ──► told
+//!  own partition:    shard: register, accept (watched) ──► … ──► told
+//!  another's:        shard: register, accept (watched) ──► owner … ──► hint ──► told
+//!  GET, long poll:   shard: register ──► read (watched) ──► … ──► told
 //! ```
 //!
 //! A [`Hub`] is a bundle of channels: cloned freely, used from every HTTP worker, without a lock between them. It
@@ -30,8 +30,8 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::lease::Leases;
-use self::shard::Command;
-use crate::domain::{ConversationId, Message, MessageId, Partition};
+use self::shard::{Command, Post};
+use crate::domain::{ConversationId, Message, MessageId, Partition, Progress};
 use crate::link::SetupError;
 use crate::metrics::FleetMetrics;
 use crate::store::{Accept, AcceptError, Accepted, Incarnation, Store, StoreError};
@@ -165,13 +165,29 @@ impl Hub {
         }
         let (conversation, id) = (accept.message.conversation.clone(), accept.id);
         let _waiting = wait.map(|_| Waiting::begin(&self.waits));
-        // The message may end before the answer to the accept is here: a shard looks for open messages by itself.
-        let told = match wait {
-            Some(wait) => Some((wait, self.register(&conversation, id).await)),
-            None => None,
-        };
-        let message = match self.store.accept(accept).await? {
-            Accepted::New(message) => message,
+        let (answer, accepted) = oneshot::channel();
+        let (waiter, told) = oneshot::channel();
+        let waiter = wait.map(|_| waiter);
+        self.hand_over(&conversation, Command::Post(Box::new(Post { accept, waiter, answer }))).await?;
+        if let Some(wait) = wait {
+            match timeout(wait, told).await {
+                Ok(Ok(Some(message))) => return Ok(Posted { message, replayed: false }),
+                // The shard has counted it.
+                Ok(Ok(None)) => return Err(HubError::Lost),
+                // Time is up, or no message came of it.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        // A shard that ends lets go of what is on its way: whether the store took it, nobody knows.
+        let accepted = accepted.await.map_err(|_| StoreError::Unknown(PATIENCE))??;
+        match accepted {
+            Accepted::New(accepted) | Accepted::Sent(accepted) => {
+                let message = match wait {
+                    Some(_) => self.reread(&conversation, id).await?,
+                    None => Message { accepted, progress: Progress::default() },
+                };
+                Ok(Posted { message, replayed: false })
+            }
             Accepted::Replayed(message) => {
                 let message = match wait {
                     Some(wait) if !message.progress.has_ended() => {
@@ -180,16 +196,9 @@ impl Hub {
                     }
                     _ => message,
                 };
-                return Ok(Posted { message, replayed: true });
+                Ok(Posted { message, replayed: true })
             }
-        };
-        // Also where another replica owns the partition: who waits is then known to wait for something stored.
-        self.command(&conversation, Command::Accepted(Arc::clone(&message))).await;
-        let message = match told {
-            Some((wait, told)) => self.end(&conversation, id, told, wait).await?,
-            None => Message { accepted: message, progress: crate::domain::Progress::default() },
-        };
-        Ok(Posted { message, replayed: false })
+        }
     }
 
     /// A message as it stands, or when it ends within `wait`. None where there is no such message. While the
@@ -248,15 +257,29 @@ impl Hub {
             // The shard has counted it.
             Ok(Ok(None)) => Err(HubError::Lost),
             // Time is up, or the shard let its waiters go.
-            Ok(Err(_)) | Err(_) => {
-                self.store.message(conversation, id, None).await?.ok_or_else(|| self.lost())
-            }
+            Ok(Err(_)) | Err(_) => self.reread(conversation, id).await,
         }
+    }
+
+    /// A message that is in the store, as it stands.
+    async fn reread(&self, conversation: &ConversationId, id: MessageId) -> Result<Message, HubError> {
+        self.store.message(conversation, id, None).await?.ok_or_else(|| self.lost())
     }
 
     fn lost(&self) -> HubError {
         self.metrics.messages_lost.inc();
         HubError::Lost
+    }
+
+    /// Gives a shard what only it can do.
+    async fn hand_over(&self, conversation: &ConversationId, command: Command) -> Result<(), HubError> {
+        let lane =
+            self.lanes.get(self.leases.shard(Partition::of(conversation))).ok_or(HubError::Draining)?;
+        match timeout(PATIENCE, lane.commands.send(command)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(HubError::Draining),
+            Err(_) => Err(HubError::Overloaded("its queue of messages is full")),
+        }
     }
 
     /// Tells a shard, if it can take it in time. What it is told of is in the store: it finds that without.

@@ -111,6 +111,7 @@ pub(super) fn accept_by(by: Incarnation, number: u128, user: &str, text: &str) -
         max_open: 8,
         by,
         watched: true,
+        sends: None,
     }
 }
 
@@ -206,7 +207,7 @@ async fn stopping_lets_waiters_go_at_once_and_frees_the_partitions() {
 }
 
 #[tokio::test]
-async fn who_waits_is_known_before_the_message_can_end() {
+async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
     let (commands, mut inbox) = mpsc::channel(8);
     let lane = Lane { commands, busy: Arc::default() };
     let store = store();
@@ -227,16 +228,19 @@ async fn who_waits_is_known_before_the_message_can_end() {
     leases.own(partition, claim.await.unwrap().fence().unwrap(), Instant::now());
     let posting = hub.post(accept, Some(GUARD));
     let ending = async {
-        let Some(Command::Watch { waiter, .. }) = inbox.recv().await else { panic!("first who waits") };
-        // The shard found the message by itself, and its turn is over before it is told of it.
-        let Some(Command::Accepted(_)) = inbox.recv().await else { panic!("then the message") };
+        let Some(Command::Post(post)) = inbox.recv().await else { panic!("a message") };
+        let Post { accept, waiter, answer } = *post;
+        // The shard finds the message by itself, and its turn is over before the store's answer is here.
+        store.accept(accept).await.unwrap();
         let mut message = store.message(&conversation, id, None).await.unwrap().unwrap();
         message.progress.outcome = Some(Outcome::Answered(crate::domain::EndedBy::ReplyCount));
         message.progress.ended_at = Some(Timestamp::from_millis(1));
-        waiter.send(Some(message)).unwrap();
+        waiter.expect("somebody waits").send(Some(message)).unwrap();
+        answer
     };
-    let (posted, ()) = tokio::join!(timeout(GUARD, posting), ending);
+    let (posted, answer) = tokio::join!(timeout(GUARD, posting), ending);
     assert!(posted.unwrap().unwrap().message.progress.has_ended());
+    drop(answer);
 }
 
 mod fleet;

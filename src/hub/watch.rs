@@ -52,6 +52,11 @@ impl Watch {
         }
     }
 
+    /// There is no such message: who waited for it goes on without.
+    pub(crate) fn dismiss(&mut self, id: MessageId) {
+        self.waits.remove(&id);
+    }
+
     /// The message ended.
     pub(crate) fn tell(&mut self, message: Message) {
         let id = message.accepted.id;

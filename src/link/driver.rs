@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::host::Host;
 use super::input::{Abandoned, ConnectFailure, Effect, HistoryFailure, Input, Loss};
 use super::machine::{LinkState, Machine};
-use super::mailbox::{Mail, Mailbox};
+use super::mailbox::Mailbox;
 use super::{calls, tally};
 use crate::config::Bot;
 use crate::domain::{ConversationId, Partition, Timestamp};
@@ -60,7 +60,7 @@ pub async fn run<H: Host>(
     exit
 }
 
-/// How long the last writes may take after [`Mail::Stop`]: whatever they tell, the next owner can do without it.
+/// How long the last writes may take after [`super::Mail::Stop`]: whatever they tell, the next owner can do without it.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 struct Driver<H> {
@@ -175,6 +175,7 @@ impl<H: Host> Driver<H> {
             self.state = state;
         }
         self.mailbox.set_open(self.machine.open_messages());
+        self.mailbox.set_invites(self.machine.invites(now));
         let idle = self.machine.open_messages() == 0;
         if idle != self.mailbox.idle_since().is_some() {
             self.host.idle(&self.mailbox, idle.then_some(now));
@@ -374,14 +375,7 @@ impl<H: Host> Driver<H> {
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if let Poll::Ready(mail) = self.mailbox.poll(cx) {
-            return Poll::Ready(match mail {
-                Mail::Accepted(message) => Event::Input(Input::Accepted(message)),
-                Mail::Woken => Event::Input(Input::Woken),
-                // Every step looks at the lease.
-                Mail::Look => Event::Input(Input::Tick),
-                Mail::Drain => Event::Input(Input::Drain),
-                Mail::Stop => Event::Stop,
-            });
+            return Poll::Ready(mail.input().map_or(Event::Stop, Event::Input));
         }
         if let Some(result) = poll_call(&mut self.writing, cx) {
             return Poll::Ready(written(&result));

@@ -40,6 +40,10 @@ pub use socket::LinkState;
 
 /// One conversation's machine.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and any of them may hold at once"
+)]
 pub struct Machine {
     bot: Arc<Bot>,
     random: fastrand::Rng,
@@ -71,6 +75,8 @@ pub struct Machine {
     seen: Seen,
     streams: Streams,
     leaving: Leaving,
+    /// Whether a message is on its way that counts as sent once it is accepted: nobody else would send it.
+    invited: bool,
     /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
     resting: bool,
 }
@@ -105,6 +111,7 @@ impl Machine {
             seen: taken,
             streams: Streams::default(),
             leaving: Leaving::Not,
+            invited: false,
             resting: false,
             bot,
         };
@@ -141,6 +148,15 @@ impl Machine {
                 self.resting = false;
                 self.on_accepted(message);
             }
+            Input::Invited => {
+                self.invited = true;
+                self.resting = false;
+            }
+            Input::Sent(message) => {
+                self.invited = false;
+                self.on_sent(now, message);
+            }
+            Input::NotSent => self.invited = false,
             Input::Woken => {
                 self.resting = false;
                 if self.lane.is_empty() {
@@ -248,6 +264,17 @@ impl Machine {
         self.lane.len()
     }
 
+    /// Whether a message that is accepted now would go out at once, so that it may count as sent from its
+    /// acceptance on. A message that wants a new session never does.
+    pub fn invites(&self, now: Timestamp) -> bool {
+        let idle = self.lane.is_empty() && self.turn.is_none() && self.reading == Reading::Not;
+        idle && !self.invited
+            && !self.is_draining()
+            && self.refusal.is_none()
+            && self.is_ready(now)
+            && self.rate_free_at(now) <= now
+    }
+
     /// Whether a turn is in flight.
     pub const fn in_turn(&self) -> bool {
         self.turn.is_some()
@@ -276,7 +303,10 @@ impl Machine {
             self.reading = Reading::UnderWay { again: false, known };
             effects.push(Effect::ReadLane);
         }
-        let at_rest = matches!(self.link, Link::Cold) && self.turn.is_none() && self.reading == Reading::Not;
+        let at_rest = matches!(self.link, Link::Cold)
+            && self.turn.is_none()
+            && self.reading == Reading::Not
+            && !self.invited;
         if at_rest && self.is_draining() {
             self.hand_over(now);
         }

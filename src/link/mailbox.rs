@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::input::Input;
 use crate::domain::{AcceptedMessage, Timestamp};
 
 /// What a shard tells a conversation.
@@ -12,6 +13,13 @@ use crate::domain::{AcceptedMessage, Timestamp};
 pub enum Mail {
     /// The store accepted this message.
     Accepted(Arc<AcceptedMessage>),
+    /// A message is on its way into the store that counts as sent from its acceptance on; it comes after
+    /// [`Mailbox::take_invitation`] alone, and `Sent` or `NotSent` comes behind it.
+    Invited,
+    /// It is accepted, and counts as sent.
+    Sent(Arc<AcceptedMessage>),
+    /// It does not count as sent, if it is accepted at all.
+    NotSent,
     /// There may be messages that nobody told of.
     Woken,
     /// The lease became sure, or unsure: [`super::Host::may_act`] answers otherwise than before.
@@ -22,11 +30,32 @@ pub enum Mail {
     Stop,
 }
 
+impl Mail {
+    /// What it is to the machine; none where the conversation is to be stopped.
+    pub(crate) fn input(self) -> Option<Input> {
+        Some(match self {
+            Self::Accepted(message) => Input::Accepted(message),
+            Self::Invited => Input::Invited,
+            Self::Sent(message) => Input::Sent(message),
+            Self::NotSent => Input::NotSent,
+            Self::Woken => Input::Woken,
+            // Every step looks at the lease.
+            Self::Look => Input::Tick,
+            Self::Drain => Input::Drain,
+            Self::Stop => return None,
+        })
+    }
+}
+
 /// A conversation's queue. It holds no memory while it is empty, and it is bounded by what fills it: accepted
 /// messages by the lane's limit, the rest is kept once.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     accepted: RefCell<VecDeque<Arc<AcceptedMessage>>>,
+    invites: Cell<bool>,
+    invited: Cell<bool>,
+    sent: RefCell<Option<Arc<AcceptedMessage>>>,
+    not_sent: Cell<bool>,
     woken: Cell<bool>,
     look: Cell<bool>,
     drain: Cell<bool>,
@@ -41,6 +70,9 @@ impl Mailbox {
     pub fn post(&self, mail: Mail) {
         match mail {
             Mail::Accepted(message) => self.accepted.borrow_mut().push_back(message),
+            Mail::Invited => self.invited.set(true),
+            Mail::Sent(message) => _ = self.sent.replace(Some(message)),
+            Mail::NotSent => self.not_sent.set(true),
             Mail::Woken => self.woken.set(true),
             Mail::Look => self.look.set(true),
             Mail::Drain => self.drain.set(true),
@@ -59,6 +91,15 @@ impl Mailbox {
         }
         if self.look.take() {
             return Poll::Ready(Mail::Look);
+        }
+        if self.invited.take() {
+            return Poll::Ready(Mail::Invited);
+        }
+        if let Some(message) = self.sent.take() {
+            return Poll::Ready(Mail::Sent(message));
+        }
+        if self.not_sent.take() {
+            return Poll::Ready(Mail::NotSent);
         }
         let mut accepted = self.accepted.borrow_mut();
         if let Some(message) = accepted.pop_front() {
@@ -94,7 +135,18 @@ impl Mailbox {
 
     /// Whether nothing is in it that a conversation has to act on.
     pub fn is_empty(&self) -> bool {
-        self.accepted.borrow().is_empty() && !self.woken.get()
+        self.accepted.borrow().is_empty() && self.sent.borrow().is_none() && !self.woken.get()
+    }
+
+    /// Whether a message that is accepted now would go out at once; nobody else is told so until the conversation
+    /// says it again.
+    pub fn take_invitation(&self) -> bool {
+        self.invites.take()
+    }
+
+    /// Notes whether a message that is accepted now would go out at once.
+    pub fn set_invites(&self, invites: bool) {
+        self.invites.set(invites);
     }
 
     /// The conversation begins anew: what it was told to drain before, it has drained.

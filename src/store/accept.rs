@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Incarnation, StoreError};
+use super::{Fence, Incarnation, StoreError};
 use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId, NewMessage};
 
 /// A caller's wish for exactly one message per key.
@@ -50,6 +50,9 @@ pub struct Accept {
     pub by: Incarnation,
     /// Whether somebody waits for its end there: then that replica is hinted at the end.
     pub watched: bool,
+    /// The owner's fence, where the owner itself takes it and would send it at once. Where the fence holds and
+    /// the lane is empty, the message counts as sent from its acceptance on, which saves the write that says so.
+    pub sends: Option<Fence>,
 }
 
 /// How an accept ended.
@@ -57,6 +60,8 @@ pub struct Accept {
 pub enum Accepted {
     /// It is durable, and will end.
     New(Arc<AcceptedMessage>),
+    /// The same, and it counts as sent since it was accepted: the owner asked for that ([`Accept::sends`]).
+    Sent(Arc<AcceptedMessage>),
     /// The idempotency key was used before, with the same body: this is that message as it stands.
     Replayed(Message),
 }

@@ -129,10 +129,10 @@ impl Memory {
                     let accepted = step.insert(accept, now, &self.limits);
                     let owner = step.lease.owner().filter(|&owner| owner != by);
                     drop(step);
-                    if let Some(owner) = owner {
-                        self.replicas().hint(owner, Hint::Accepted(Arc::clone(&accepted)));
+                    if let (Some(owner), Accepted::New(message)) = (owner, &accepted) {
+                        self.replicas().hint(owner, Hint::Accepted(Arc::clone(message)));
                     }
-                    return Ok(Accepted::New(accepted));
+                    return Ok(accepted);
                 }
                 Ok(Some(earlier)) => return Ok(earlier),
                 Err(AcceptError::Full) if !tried => tried = true,

@@ -76,8 +76,9 @@ impl Store {
 
     /// Accepts a message: idempotency, lane, `clientMessageId` and position in one step.
     ///
-    /// The same id again is a repeat and answers as the first did, [`Accepted::New`], before anything else is
-    /// looked at; the id of another conversation's message is refused as [`AcceptError::IdempotencyMismatch`].
+    /// The same id again is a repeat and answers as the first did, before anything else is looked at; it answers
+    /// [`Accepted::Sent`] only while [`Accept::sends`] holds. The id of another conversation's message is refused
+    /// as [`AcceptError::IdempotencyMismatch`].
     ///
     /// # Errors
     /// [`AcceptError`]; nothing was stored then, except perhaps with [`StoreError::Unknown`].

@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use rtm_bridge::domain::{Message, MessageId, Resend, SessionRequest, Timestamp, TurnRules};
 use rtm_bridge::link::Input;
-use rtm_bridge::store::{Accept, AcceptError, Accepted, Idempotency};
+use rtm_bridge::store::{Accept, AcceptError, Accepted, Fence, Idempotency};
 
 use super::network::{Reply, To};
 use super::store::{Answer, Ask};
@@ -26,6 +26,8 @@ pub(super) struct Post {
     pub(super) state: State,
     pub(super) id: Option<MessageId>,
     asked_of: Option<usize>,
+    /// The conversation that would send it at once, by its number.
+    inviting: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,7 @@ impl Post {
             state: State::Posting,
             id: None,
             asked_of: None,
+            inviting: None,
         }
     }
 
@@ -74,12 +77,12 @@ impl World {
         self.rng.choice(up)
     }
 
-    pub(super) fn post(&mut self, index: usize) {
+    pub(super) fn post(&mut self, index: usize) -> Outcome {
         let Some(slot) = self.answering() else {
             self.schedule(1000, Event::Post(index));
-            return;
+            return Ok(());
         };
-        let Some(by) = self.slots[slot].incarnation() else { return };
+        let Some(by) = self.slots[slot].incarnation() else { return Ok(()) };
         let random = u128::from(self.rng.u64(..)) << 16;
         let post = &mut self.posts[index];
         post.asked_of = Some(slot);
@@ -90,6 +93,10 @@ impl World {
         if let Ok(rules) = TurnRules::new(None, Some(500), Some(post.deadline)) {
             new.rules = rules;
         }
+        let (user, session) = (post.user, post.session);
+        let inviting = if session == SessionRequest::Continue { self.inviting(slot, user) } else { None };
+        let post = &mut self.posts[index];
+        post.inviting = inviting.map(|(number, _)| number);
         let accept = Accept {
             id: MessageId::new(Timestamp::from_millis(START + self.now), random),
             message: new,
@@ -101,21 +108,45 @@ impl World {
             max_open: 32,
             by,
             watched: post.waits,
+            sends: inviting.map(|(_, fence)| fence),
         };
         self.ask(slot, To::Post(index), Ask::Accept(Box::new(accept)));
+        match inviting {
+            Some((number, _)) => self.input(slot, user, number, Input::Invited),
+            None => Ok(()),
+        }
+    }
+
+    /// The user's conversation there, if it would send a message at once, and its fence.
+    fn inviting(&mut self, slot: usize, user: usize) -> Option<(u64, Fence)> {
+        let now = self.slots[slot].store_time(self.now);
+        if !self.may_act(slot, user) {
+            return None;
+        }
+        let conversation = self.slots[slot].replica.as_ref()?.conversations.get(&user)?;
+        let invites = conversation.machine.as_ref()?.invites(now);
+        invites.then_some((conversation.number, conversation.fence))
+    }
+
+    /// What became of an invited message is told to who invited it; to none other.
+    fn answer_inviting(&mut self, slot: usize, index: usize, input: Input) -> Outcome {
+        let user = self.posts[index].user;
+        match self.posts[index].inviting.take() {
+            Some(number) => self.input(slot, user, number, input),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn on_accepted(&mut self, slot: usize, index: usize, reply: Reply, ask: Ask) -> Outcome {
         let answer = match reply {
             Ok(Answer::Accepted(Ok(accepted))) => accepted,
             Ok(Answer::Accepted(Err(AcceptError::Store(_)))) | Err(_) => {
-                self.refused(slot, index, ask);
-                return Ok(());
+                return self.refused(slot, index, ask);
             }
             other => return Err(format!("post {index} was answered {other:?}")),
         };
         let (id, ended) = match &answer {
-            Accepted::New(message) => (message.id, None),
+            Accepted::New(message) | Accepted::Sent(message) => (message.id, None),
             Accepted::Replayed(message) => {
                 (message.accepted.id, message.progress.has_ended().then(|| message.clone()))
             }
@@ -124,9 +155,14 @@ impl World {
         self.ledger.promise(id);
         let post = &mut self.posts[index];
         post.id = Some(id);
-        if let Accepted::New(message) = answer {
-            let user = post.user;
-            self.deliver(slot, user, Input::Accepted(message))?;
+        let user = post.user;
+        match answer {
+            Accepted::Sent(message) => self.answer_inviting(slot, index, Input::Sent(message))?,
+            Accepted::New(message) => {
+                self.answer_inviting(slot, index, Input::NotSent)?;
+                self.deliver(slot, user, Input::Accepted(message))?;
+            }
+            Accepted::Replayed(_) => self.answer_inviting(slot, index, Input::NotSent)?,
         }
         match ended {
             Some(message) => self.tell_callers(vec![index], Some(&message))?,
@@ -137,16 +173,19 @@ impl World {
     }
 
     /// The store did not answer in time, or refused.
-    fn refused(&mut self, slot: usize, index: usize, ask: Ask) {
+    fn refused(&mut self, slot: usize, index: usize, ask: Ask) -> Outcome {
         if self.rng.u8(0..4) == 0 {
             // The replica itself tries once more, under the same id.
             self.ask(slot, To::Post(index), ask);
-        } else if self.posts[index].key.is_some() {
+            return Ok(());
+        }
+        if self.posts[index].key.is_some() {
             let wait = self.rng.u64(100..3000);
             self.schedule(wait, Event::Post(index));
         } else {
             self.posts[index].state = State::GaveUp;
         }
+        self.answer_inviting(slot, index, Input::NotSent)
     }
 
     fn wait_at(&mut self, slot: usize, index: usize, id: MessageId) {

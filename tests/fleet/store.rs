@@ -202,7 +202,7 @@ impl Depot {
             }
             Ask::Accept(accept) => {
                 let accepted = memory.accept(Accept::clone(accept));
-                if let Ok(Accepted::New(message)) = &accepted {
+                if let Ok(Accepted::New(message) | Accepted::Sent(message)) = &accepted {
                     self.accepted.entry(message.id).or_insert_with(|| (Arc::clone(message), self.life));
                 }
                 Answer::Accepted(accepted)

@@ -302,7 +302,7 @@ impl World {
             }
             Event::Received { user, socket, slot, message } => self.receive(user, socket, slot, &message)?,
             Event::Said { user, socket, said } => self.say(user, socket, said),
-            Event::Post(post) => self.post(post),
+            Event::Post(post) => return self.post(post),
             Event::Look(post) => self.look(post),
         }
         Ok(())

@@ -8,6 +8,7 @@ mod bench;
 mod broken_link;
 mod failover;
 mod hand_over;
+mod invitation;
 mod lease;
 pub(crate) mod platform;
 mod properties;

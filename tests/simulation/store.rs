@@ -44,15 +44,18 @@ pub(super) struct Truth {
 }
 
 impl Truth {
-    pub(super) fn accept(&mut self, at: Timestamp, new: NewMessage) -> Arc<AcceptedMessage> {
+    /// Accepts a message. Where its owner invited it and the lane is empty, it counts as sent.
+    pub(super) fn accept(&mut self, at: Timestamp, new: NewMessage, invited: bool) -> Arc<AcceptedMessage> {
         let mut message = accepted(self.next_position, at, new);
         self.last_client_message_id = at.as_millis().max(self.last_client_message_id + 1);
         Arc::get_mut(&mut message).unwrap().client_message_id = self.last_client_message_id;
         self.next_position += 1;
+        let sent_at = (invited && self.lane.is_empty()).then_some(at);
         if self.lane.is_empty() {
             self.head_at = Some(at);
         }
-        self.lane.push(OpenMessage { accepted: Arc::clone(&message), progress: Progress::default() });
+        let progress = Progress { sent_at, ..Progress::default() };
+        self.lane.push(OpenMessage { accepted: Arc::clone(&message), progress });
         message
     }
 

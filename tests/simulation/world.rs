@@ -12,7 +12,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use rtm_bridge::config::Bot;
 use rtm_bridge::domain::{
-    AcceptedMessage, Message, MessageId, Outcome, Resend, SessionRequest, Timestamp, TurnRules,
+    AcceptedMessage, Message, MessageId, NewMessage, Outcome, Resend, SessionRequest, Timestamp, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Loss, Machine};
 use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
@@ -32,6 +32,8 @@ type Outcomes = Result<(), String>;
 
 enum Event {
     Post,
+    /// A message that the machine of this life invited arrives at the store.
+    Invited(u32, u32, Box<NewMessage>),
     Hint(Arc<AcceptedMessage>),
     Scan,
     /// For the machine of this life only.
@@ -302,7 +304,8 @@ impl World {
                 let wait = self.away_until - self.now + self.rng.u64(0..500);
                 self.schedule(wait, Event::Post);
             }
-            Event::Post => self.post(),
+            Event::Post => return self.post(),
+            Event::Invited(life, era, new) => self.accept_invited(life, era, *new),
             Event::Hint(message) => return self.tell_machine(Input::Accepted(message)),
             Event::Scan => {
                 let wait = 1000;
@@ -379,7 +382,7 @@ impl World {
         Ok(())
     }
 
-    fn post(&mut self) {
+    fn post(&mut self) -> Outcomes {
         let mut new = plain();
         let rng = &mut self.rng;
         let deadline = rng.u64(500..20_000);
@@ -395,18 +398,65 @@ impl World {
             _ => SessionRequest::Continue,
         };
         self.posted += 1;
+        let now = Timestamp::from_millis(self.now);
+        let continues = new.session == SessionRequest::Continue;
+        let may_act = self.lease.sure && self.lease.told;
+        if continues && may_act && self.machine.as_ref().is_some_and(|machine| machine.invites(now)) {
+            let lag = self.lag();
+            self.schedule(lag, Event::Invited(self.life, self.era, Box::new(new)));
+            return self.step(Input::Invited);
+        }
+        let message = self.accept(new, false);
+        self.hint(&message);
+        Ok(())
+    }
+
+    fn accept(&mut self, new: NewMessage, invited: bool) -> Arc<AcceptedMessage> {
         self.remember();
-        let message = self.truth.accept(Timestamp::from_millis(self.now), new);
+        let message = self.truth.accept(Timestamp::from_millis(self.now), new, invited);
         self.note(|| {
             format!(
                 "posted {} {:?} {:?} {:?}",
                 message.id, message.new.rules, message.new.session, message.new.resend
             )
         });
+        message
+    }
+
+    /// An invited message arrives at the store, perhaps after its machine is gone. Whether it was accepted may
+    /// stay unknown: it is found in the lane then.
+    fn accept_invited(&mut self, life: u32, era: u32, new: NewMessage) {
+        if era != self.era || self.is_away() {
+            // Its caller tries again.
+            self.posted -= 1;
+            let wait = self.rng.u64(0..2000);
+            self.schedule(wait, Event::Post);
+            self.schedule(1, Event::Input(life, Input::NotSent));
+            return;
+        }
+        let owned = life == self.life && self.machine.is_some();
+        let message = self.accept(new, owned);
+        let sent = self.truth.lane.len() == 1 && owned;
+        let wait = self.lag();
+        if chance(&mut self.rng, self.temper.store_fails) {
+            self.schedule(wait, Event::Input(life, Input::NotSent));
+            return;
+        }
+        let input = if sent {
+            self.may_go.insert(message.id);
+            Input::Sent(message)
+        } else {
+            self.hint(&message);
+            Input::NotSent
+        };
+        self.schedule(wait, Event::Input(life, input));
+    }
+
+    fn hint(&mut self, message: &Arc<AcceptedMessage>) {
         for _ in 0..2 {
             if !chance(&mut self.rng, self.temper.hint_lost) {
                 let wait = self.rng.u64(0..3) * self.rng.u64(0..400);
-                self.schedule(wait, Event::Hint(Arc::clone(&message)));
+                self.schedule(wait, Event::Hint(Arc::clone(message)));
             }
             if !chance(&mut self.rng, self.temper.duplicate) {
                 break;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_bridge::domain::Status;
-use rtm_bridge::store::{Accept, AcceptError, Accepted};
+use rtm_bridge::store::{Accept, AcceptError, Accepted, Change};
 
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, neighbours, new, with_key};
 
@@ -148,7 +148,7 @@ pub(super) async fn eight_at_once_with_one_key_make_one_message(shape: Shape) {
         let mut ids = Vec::new();
         for accepted in join_all(posts).await {
             match accepted.unwrap() {
-                Accepted::New(accepted) => {
+                Accepted::New(accepted) | Accepted::Sent(accepted) => {
                     new += 1;
                     ids.push(accepted.id);
                 }
@@ -158,4 +158,49 @@ pub(super) async fn eight_at_once_with_one_key_make_one_message(shape: Shape) {
         assert_eq!(new, 1);
         assert!(ids.iter().all(|id| *id == ids[0]), "all were told of the same message");
     }
+}
+
+pub(super) async fn what_its_owner_takes_for_an_idle_lane_counts_as_sent(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let wish = |number| Accept { sends: Some(owner.fence), ..accept(&alice, number) };
+    let (first, second) = (wish(1), wish(2));
+    // A repeat answers as the first did.
+    for _ in 0..2 {
+        let Accepted::Sent(message) = shape.store.accept(first.clone()).await.unwrap() else {
+            panic!("it is not sent")
+        };
+        let stored = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
+        assert_eq!(stored.progress.status(), Status::Sent);
+        assert_eq!(stored.progress.sent_at, Some(message.accepted_at));
+    }
+    let Accepted::New(_) = shape.store.accept(second).await.unwrap() else { panic!("one is open already") };
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    let sent: Vec<_> = open.lane.iter().map(|open| open.progress.sent_at.is_some()).collect();
+    assert_eq!(sent, [true, false]);
+    // The first time counts.
+    let at = owner.now().await;
+    owner.write(vec![Change::Sent { message: id(1), at }]).await.unwrap();
+    let stored = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
+    assert_eq!(stored.progress.sent_at, open.lane[0].progress.sent_at);
+    for number in [1, 2] {
+        owner.settle(id(number)).await;
+    }
+    let third = Accept { sends: Some(owner.fence), ..accept(&alice, 3) };
+    assert!(matches!(shape.store.accept(third).await.unwrap(), Accepted::Sent(_)));
+}
+
+pub(super) async fn what_another_takes_does_not_count_as_sent(shape: Shape) {
+    let alice = conversation("alice");
+    let old = shape.own(&alice).await.fence;
+    let first = Accept { sends: Some(old), ..accept(&alice, 1) };
+    assert!(matches!(shape.store.accept(first.clone()).await.unwrap(), Accepted::Sent(_)));
+    let mut owner = shape.own(&alice).await;
+    // Whoever repeats it under an old fence must not send it: the new owner goes on with it.
+    assert!(matches!(shape.store.accept(first).await.unwrap(), Accepted::New(_)));
+    owner.settle(id(1)).await;
+    let second = Accept { sends: Some(old), ..accept(&alice, 2) };
+    assert!(matches!(shape.store.accept(second).await.unwrap(), Accepted::New(_)));
+    let stored = shape.store.message(&alice, id(2), None).await.unwrap().unwrap();
+    assert_eq!(stored.progress.status(), Status::Queued);
 }

@@ -29,7 +29,7 @@ fn eight_threads_with_one_key_make_one_message() {
                 scope.spawn(move || {
                     barrier.wait();
                     match memory.accept(accept).unwrap() {
-                        Accepted::New(accepted) => (true, accepted.id),
+                        Accepted::New(accepted) | Accepted::Sent(accepted) => (true, accepted.id),
                         Accepted::Replayed(message) => (false, message.accepted.id),
                     }
                 })

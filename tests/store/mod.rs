@@ -88,6 +88,8 @@ contract! {
         a_key_lives_as_long_as_its_message
         a_full_lane_takes_no_more_until_one_ends
         eight_at_once_with_one_key_make_one_message
+        what_its_owner_takes_for_an_idle_lane_counts_as_sent
+        what_another_takes_does_not_count_as_sent
     }
     owning {
         a_partition_has_one_owner

@@ -198,7 +198,7 @@ fn a_full_store_takes_nothing_new_and_lets_what_is_open_end() {
             let mut wish: Accept = accept(&conversation(&format!("user-{number}")), number);
             wish.message.content = Content::new(&*large).unwrap();
             match store.accept(wish).await {
-                Ok(Accepted::New(accepted)) => open.push(accepted),
+                Ok(Accepted::New(accepted) | Accepted::Sent(accepted)) => open.push(accepted),
                 Ok(Accepted::Replayed(message)) => panic!("{message:?}"),
                 Err(error) => {
                     assert_eq!(error, AcceptError::Full);

@@ -130,7 +130,7 @@ impl Shape {
     /// Accepts a plain message.
     pub(super) async fn post(&self, conversation: &ConversationId, number: u128) -> MessageId {
         match self.store.accept(accept(conversation, number)).await.unwrap() {
-            Accepted::New(accepted) => accepted.id,
+            Accepted::New(accepted) | Accepted::Sent(accepted) => accepted.id,
             Accepted::Replayed(_) => panic!("it has no key"),
         }
     }
@@ -232,7 +232,7 @@ pub(super) fn accept(conversation: &ConversationId, number: u128) -> Accept {
         callback: None,
         trace: rtm_bridge::domain::TraceId::default(),
     };
-    Accept { id: id(number), message, idempotency: None, max_open: 32, by: ME, watched: false }
+    Accept { id: id(number), message, idempotency: None, max_open: 32, by: ME, watched: false, sends: None }
 }
 
 pub(super) fn with_key(mut accept: Accept, caller: &str, key: &str, body: u8) -> Accept {
@@ -244,7 +244,7 @@ pub(super) fn new(
     accepted: Result<Accepted, AcceptError>,
 ) -> std::sync::Arc<rtm_bridge::domain::AcceptedMessage> {
     match accepted.unwrap() {
-        Accepted::New(accepted) => accepted,
+        Accepted::New(accepted) | Accepted::Sent(accepted) => accepted,
         Accepted::Replayed(message) => panic!("replayed: {message:?}"),
     }
 }

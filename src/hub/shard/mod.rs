@@ -5,13 +5,14 @@
 //! leases, which says what the replica owns. Waiters are here also where another replica owns the partition.
 //!
 //! [`tenure`] comes to own partitions and lets go of them, [`lives`] has conversations come into memory and
-//! leave it, [`reading`] asks the store for what hints did not tell. What it does not know: what a conversation
+//! leave it, [`post`] has the store accept messages, [`reading`] asks the store for what hints did not tell. What it does not know: what a conversation
 //! does; that is the link's.
 
 mod hold;
 mod host;
 mod lives;
 mod part;
+mod post;
 mod reading;
 mod tenure;
 
@@ -31,6 +32,7 @@ use tokio::time::interval;
 use tracing::warn;
 
 use self::part::Part;
+pub(crate) use self::post::Post;
 use super::budget::Budget;
 use super::lease::Leases;
 use super::watch::{Waiter, Watch};
@@ -47,7 +49,9 @@ const STOP: Duration = Duration::from_millis(2250);
 /// What other threads ask of a shard.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// A message was accepted; perhaps someone is known to wait for its end.
+    /// A message is to be accepted; perhaps someone waits for its end.
+    Post(Box<Post>),
+    /// A message was accepted by another replica.
     Accepted(Arc<AcceptedMessage>),
     /// Someone waits for the end of a message that may not be in the store yet.
     Watch { conversation: ConversationId, id: MessageId, waiter: Waiter },
@@ -148,6 +152,7 @@ impl Shard {
 
     fn on_command(self: &Rc<Self>, command: Command) {
         match command {
+            Command::Post(post) => self.post(*post),
             Command::Accepted(message) => self.accepted(message),
             Command::Watch { conversation, id, waiter } => {
                 if self.watch.borrow_mut().add(conversation.clone(), id, waiter) {

@@ -8,7 +8,7 @@ use super::super::turn::{Phase, Turn, uncertain};
 use super::socket::Link;
 use super::{Machine, Reading};
 use crate::domain::{AcceptedMessage, LastTurn, Outcome, Problem, ProblemKind, Resend, Timestamp};
-use crate::store::{Change, Open};
+use crate::store::{Change, Open, OpenMessage};
 
 /// What is known of the lane's first message beyond itself.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,27 @@ impl Machine {
         }
     }
 
+    /// A message that this machine invited is accepted, and the store has it as sent: it goes out. Where another
+    /// one came before it, the lane was not empty, and the store says so.
+    pub(super) fn on_sent(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
+        let goes = message.position == self.next_position && self.lane.is_empty();
+        self.on_accepted(Arc::clone(&message));
+        if goes {
+            self.begin_sent(now, message);
+        }
+    }
+
+    /// Begins the turn of a head that the store has as sent although no byte of it went out.
+    pub(super) fn begin_sent(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
+        let send_by = self.send_by(&message);
+        self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
+        self.ledger.touch(now);
+        let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
+        turn.progress.sent_at = Some(turn.message.accepted_at);
+        turn.phase = Phase::Ready;
+        self.turn = Some(Box::new(turn));
+    }
+
     pub(super) fn on_lane(&mut self, now: Timestamp, open: Open, effects: &mut Vec<Effect>) {
         let Reading::UnderWay { again, known } = self.reading else { return };
         self.reading = if again { Reading::Wanted } else { Reading::Not };
@@ -48,10 +69,14 @@ impl Machine {
             self.doubt();
             return;
         }
-        for message in open.lane {
-            if message.accepted.position >= self.next_position {
-                self.next_position = message.accepted.position;
-                self.enqueue(message.accepted);
+        for OpenMessage { accepted, progress } in open.lane {
+            if accepted.position >= self.next_position {
+                let goes = self.lane.is_empty() && progress.sent_at.is_some();
+                self.enqueue(Arc::clone(&accepted));
+                // Nobody told that it was accepted; only the owner sends, and that is this machine.
+                if goes {
+                    self.begin_sent(now, accepted);
+                }
             }
         }
         self.next_position = self.next_position.max(open.next_position);
@@ -254,7 +279,7 @@ impl Machine {
     }
 
     /// When the user's send rate lets the next message go.
-    fn rate_free_at(&self, at: Timestamp) -> Timestamp {
+    pub(super) fn rate_free_at(&self, at: Timestamp) -> Timestamp {
         self.ledger.record.sends.next(self.bot.user_rate_per_minute, at)
     }
 

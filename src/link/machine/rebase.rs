@@ -70,6 +70,8 @@ impl Machine {
             None => None,
         };
         self.ledger.follow(&open.record, missing.unwrap_or_default());
+        let sent = open.lane.first().filter(|head| head.progress.sent_at.is_some());
+        let sent = sent.map(|head| head.accepted.id);
         let (kept, dropped): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.lane).into_iter().partition(|message| !is_lost(message));
         effects.extend(dropped.iter().map(|message| Effect::Forget(message.id)));
@@ -94,6 +96,10 @@ impl Machine {
         }
         if self.turn.is_none() {
             self.head = Head::new(open.head_at.unwrap_or(now));
+            let known = kept.iter().any(|message| Some(message.id) == sent);
+            if let Some(head) = self.lane.front().filter(|head| Some(head.id) == sent && !known) {
+                self.begin_sent(now, Arc::clone(head));
+            }
         }
     }
 
@@ -128,7 +134,7 @@ impl Machine {
         }
         let seed = self.random.u64(..);
         let anew = Self::new(Arc::clone(&self.bot), open, now, seed);
-        *self = Self { sure: self.sure, leaving: self.leaving, ..anew };
+        *self = Self { sure: self.sure, leaving: self.leaving, invited: self.invited, ..anew };
     }
 }
 

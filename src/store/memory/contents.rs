@@ -61,7 +61,9 @@ impl Contents {
         if let Some(first) = self.kept(accept.id, now) {
             let same = first.message.accepted.new.conversation == *conversation;
             return if same {
-                Ok(Some(Accepted::New(first.message.accepted.clone())))
+                let sent = self.holds(accept.sends) && first.message.progress.sent_at.is_some();
+                let accepted = first.message.accepted.clone();
+                Ok(Some(if sent { Accepted::Sent(accepted) } else { Accepted::New(accepted) }))
             } else {
                 Err(AcceptError::IdempotencyMismatch)
             };
@@ -88,14 +90,15 @@ impl Contents {
         Ok(None)
     }
 
+    /// Whether this is the fence that counts.
+    fn holds(&self, fence: Option<Fence>) -> bool {
+        fence.is_some_and(|fence| self.lease.check(fence).is_ok())
+    }
+
     /// Accepts a message that was judged to be new.
-    pub(super) fn insert(
-        &mut self,
-        accept: Accept,
-        now: Timestamp,
-        limits: &MemoryLimits,
-    ) -> Arc<AcceptedMessage> {
-        let Accept { id, message: mut new, idempotency, by, watched, .. } = accept;
+    pub(super) fn insert(&mut self, accept: Accept, now: Timestamp, limits: &MemoryLimits) -> Accepted {
+        let Accept { id, message: mut new, idempotency, by, watched, sends, .. } = accept;
+        let holds = self.holds(sends);
         // What expired but was not yet swept.
         self.remove_message(id);
         self.expire_conversation(&new.conversation, now, limits.journal_ttl);
@@ -112,6 +115,7 @@ impl Contents {
             &name,
             now + limits.journal_ttl,
         );
+        let sent = holds && conversation.lane.is_empty();
         let (position, client_message_id) = conversation.enqueue(id, now);
         let accepted = Arc::new(AcceptedMessage { id, position, client_message_id, accepted_at: now, new });
         self.ready.insert(name);
@@ -120,10 +124,12 @@ impl Contents {
             self.keys.insert(digest, id);
             self.bytes += weight::KEY;
         }
-        let message = Message { accepted: accepted.clone(), progress: Progress::default() };
+        let sent_at = sent.then_some(now);
+        let message =
+            Message { accepted: accepted.clone(), progress: Progress { sent_at, ..Progress::default() } };
         let watchers = if watched { vec![by] } else { Vec::new() };
         self.messages.insert(id, Box::new(Kept { message, key, end: None, watchers }));
-        accepted
+        if sent { Accepted::Sent(accepted) } else { Accepted::New(accepted) }
     }
 
     /// A message as it stands, unless it is of another conversation or has expired. Somebody may wait for its

@@ -16,7 +16,7 @@ impl Redis {
     /// # Errors
     /// [`AcceptError`].
     pub async fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
-        let Accept { id, message: new, idempotency, max_open, by, watched } = accept;
+        let Accept { id, message: new, idempotency, max_open, by, watched, sends } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
         let key = idempotency.map(|key| (keys::digest(key.digest(&new.conversation)), key.body));
@@ -32,7 +32,8 @@ impl Redis {
             .arg(max_open)
             .arg(u8::from(self.0.vitals.is_full()))
             .arg(by.to_string())
-            .arg(u8::from(watched));
+            .arg(u8::from(watched))
+            .arg(sends.map_or_else(String::new, |fence| fence.epoch.to_string()));
         if let Some((digest, body)) = &key {
             call = call.arg(digest).arg(body.as_slice());
         }
@@ -51,13 +52,14 @@ impl Redis {
 fn told(answer: Answer, id: MessageId, new: NewMessage) -> Result<Accepted, AcceptError> {
     let (word, mut rest) = answer.parts();
     match word.as_slice() {
-        b"NEW" => {
+        b"NEW" | b"SENT" => {
             let stamp = Stamp {
                 position: rest.number()?,
                 client_message_id: rest.number()?,
                 accepted_at: rest.time()?,
             };
-            Ok(Accepted::New(Arc::new(stamp.on(id, new))))
+            let accepted = Arc::new(stamp.on(id, new));
+            Ok(if word == b"SENT" { Accepted::Sent(accepted) } else { Accepted::New(accepted) })
         }
         b"REPLAYED" => {
             let id = codec::id(&rest.text()?)?;

@@ -1,11 +1,16 @@
 -- Accepts a message: idempotency, lane, clientMessageId and position.
 --
 -- KEYS  1 lease  2 ready  3 conversation  4 message  5 idempotency key, where there is one
--- Answers NEW position clientMessageId acceptedAt | REPLAYED id fields | MISMATCH | LANE open | FULL
+-- Answers NEW or SENT position clientMessageId acceptedAt | REPLAYED id fields | MISMATCH | LANE open | FULL
 local name, body, max_open, full = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
-local by, watched = ARGV[6], ARGV[7] == '1'
-local digest, body_digest = ARGV[8], ARGV[9]
+local by, watched, sends = ARGV[6], ARGV[7] == '1', ARGV[8]
+local digest, body_digest = ARGV[9], ARGV[10]
 local id = string.sub(KEYS[4], -26)
+
+local lease = call('HMGET', KEYS[1], 'o', 'e')
+local owner = lease[1]
+-- The owner itself takes it, and would send it at once.
+local owned = sends ~= '' and owner == by and lease[2] == sends
 
 -- The same id is the same replica asking again, because it does not know whether the first time arrived.
 local of = call('HGET', KEYS[4], 'c')
@@ -15,9 +20,9 @@ if of then
   end
   -- Changes nothing, but gives a WAIT behind it something to wait for: that the first time reached the replicas.
   call('HSET', KEYS[4], 'c', name)
-  local first = call('HGET', KEYS[4], 'a')
-  local position, client_message_id, accepted_at = string.match(first, '^(%d+) (%d+) (%d+) ')
-  return {'NEW', now, position, client_message_id, accepted_at}
+  local first = call('HMGET', KEYS[4], 'a', 'p')
+  local position, client_message_id, accepted_at = string.match(first[1], '^(%d+) (%d+) (%d+) ')
+  return {owned and first[2] and 'SENT' or 'NEW', now, position, client_message_id, accepted_at}
 end
 
 if digest then
@@ -61,15 +66,19 @@ if held[1] then
   end
 end
 local accepted = position .. ' ' .. client_message_id .. ' ' .. at .. ' ' .. body
+local sent = owned and lane == ''
+local fields = {'c', name, 'a', accepted}
 if watched then
-  call('HSET', KEYS[4], 'c', name, 'a', accepted, 'w', by)
-else
-  call('HSET', KEYS[4], 'c', name, 'a', accepted)
+  fields[5], fields[6] = 'w', by
+end
+if sent then
+  fields[#fields + 1], fields[#fields + 2] = 'p', at .. ',,'
 end
 if digest then
+  fields[#fields + 1], fields[#fields + 2] = 'd', digest
   call('SET', KEYS[5], id .. body_digest)
-  call('HSET', KEYS[4], 'd', digest)
 end
+call('HSET', KEYS[4], unpack(fields))
 
 call('HSET', KEYS[3],
   'n', position + 1 .. ' ' .. client_message_id, 'l', (lane == '' and at or lane) .. ' ' .. id)
@@ -78,7 +87,6 @@ if lane == '' then
   call('SADD', KEYS[2], name)
 end
 
-local owner = call('HGET', KEYS[1], 'o')
 if owner and owner ~= '' and owner ~= by then
   if #accepted < LARGE then
     call('PUBLISH', channel(owner), hint('A', {name, id, accepted}))
@@ -86,4 +94,4 @@ if owner and owner ~= '' and owner ~= by then
     call('PUBLISH', channel(owner), hint('W', {name}))
   end
 end
-return {'NEW', now, position, client_message_id, at}
+return {sent and 'SENT' or 'NEW', now, position, client_message_id, at}

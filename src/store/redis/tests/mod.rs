@@ -42,7 +42,7 @@ fn accept(number: u128) -> Accept {
         callback: None,
         trace: TraceId::default(),
     };
-    Accept { id: id(number), message, idempotency: None, max_open: 32, by: ME, watched: false }
+    Accept { id: id(number), message, idempotency: None, max_open: 32, by: ME, watched: false, sends: None }
 }
 
 fn with_key(mut accept: Accept, key: &str, body: u8) -> Accept {
@@ -81,7 +81,7 @@ async fn own(store: &Redis) -> Fence {
 
 async fn post(store: &Redis, number: u128) -> MessageId {
     match store.accept(accept(number)).await.unwrap() {
-        Accepted::New(accepted) => accepted.id,
+        Accepted::New(accepted) | Accepted::Sent(accepted) => accepted.id,
         Accepted::Replayed(_) => panic!("it has no key"),
     }
 }

@@ -1,0 +1,104 @@
+//! How a message that is posted here comes into the store.
+//!
+//! The shard of its conversation asks the store, whoever owns the partition. Where that is this shard, and the
+//! conversation would send the message at once, the store takes it as sent in the same step: what would be a write
+//! of its own before the first byte costs nothing then.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
+
+use super::super::watch::Waiter;
+use super::{Shard, spawn};
+use crate::domain::{MessageId, Partition, SessionRequest};
+use crate::link::{Host as _, Mail, Mailbox};
+use crate::store::{Accept, AcceptError, Accepted};
+
+/// A message that is posted.
+#[derive(Debug)]
+pub(crate) struct Post {
+    /// What the store is asked.
+    pub(crate) accept: Accept,
+    /// Where its end is told to a request that waits. It is let go of where no message comes of it.
+    pub(crate) waiter: Option<Waiter>,
+    /// Where the store's answer goes.
+    pub(crate) answer: Answer,
+}
+
+type Answer = oneshot::Sender<Result<Accepted, AcceptError>>;
+
+/// A message on its way into the store.
+struct Posting {
+    id: MessageId,
+    /// The conversation that would send it at once.
+    inviting: Option<Rc<Mailbox>>,
+    answer: Answer,
+}
+
+impl Shard {
+    pub(super) fn post(self: &Rc<Self>, post: Post) {
+        let Post { mut accept, waiter, answer } = post;
+        let id = accept.id;
+        if let Some(waiter) = waiter {
+            // The message may end before the answer to the accept is here: a hint may overtake that.
+            self.watch.borrow_mut().add(accept.message.conversation.clone(), id, waiter);
+        }
+        let inviting = self.invitation(&mut accept);
+        let posting = Posting { id, inviting, answer };
+        let store = self.setup.store.clone();
+        let mut accepting = Box::pin(async move { store.accept(accept).await });
+        // A store in memory answers at once.
+        if let Some(result) = accepting.as_mut().now_or_never() {
+            self.posted(posting, result);
+            return;
+        }
+        if let Some(mailbox) = &posting.inviting {
+            mailbox.post(Mail::Invited);
+        }
+        let shard = Rc::clone(self);
+        spawn(async move {
+            let result = accepting.await;
+            shard.posted(posting, result);
+        });
+    }
+
+    /// The conversation that would send the message at once; the store is asked to take it as sent then.
+    fn invitation(&self, accept: &mut Accept) -> Option<Rc<Mailbox>> {
+        let conversation = &accept.message.conversation;
+        let partition = Partition::of(conversation);
+        // A message that wants a new session has to wait for another link.
+        if accept.message.session != SessionRequest::Continue || !self.may_act(partition) {
+            return None;
+        }
+        let part = self.part(partition)?;
+        let fence = part.works()?;
+        let mailbox = part.mailbox(conversation).filter(|mailbox| mailbox.take_invitation())?;
+        accept.sends = Some(fence);
+        Some(mailbox)
+    }
+
+    fn posted(self: &Rc<Self>, posting: Posting, result: Result<Accepted, AcceptError>) {
+        let Posting { id, inviting, answer } = posting;
+        match (&result, inviting) {
+            (Ok(Accepted::Sent(message)), Some(mailbox)) => {
+                self.watch.borrow_mut().set_stored(id);
+                mailbox.post(Mail::Sent(Arc::clone(message)));
+            }
+            (result, inviting) => {
+                if let Some(mailbox) = inviting {
+                    mailbox.post(Mail::NotSent);
+                }
+                match result {
+                    Ok(Accepted::New(message) | Accepted::Sent(message)) => {
+                        self.accepted(Arc::clone(message));
+                    }
+                    Ok(Accepted::Replayed(_)) | Err(_) => self.watch.borrow_mut().dismiss(id),
+                }
+            }
+        }
+        // Who does not wait for it has gone.
+        answer.send(result).ok();
+    }
+}
