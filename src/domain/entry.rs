@@ -33,6 +33,30 @@ pub enum EntryBody {
     UserMessage(Box<RawValue>),
     /// Any other event of the platform.
     Platform(Box<RawValue>),
+    /// Entries may be missing here, for good.
+    Gap(Gap),
+}
+
+/// Why entries may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gap {
+    /// The link was down for a while, and the platform's history could not be read.
+    HistoryUnreadable,
+    /// The link was down for a while, and the platform's history did not reach back so far.
+    HistoryTooShort,
+}
+
+impl Gap {
+    /// Every reason.
+    pub const ALL: [Self; 2] = [Self::HistoryUnreadable, Self::HistoryTooShort];
+
+    /// Its word in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HistoryUnreadable => "historyUnreadable",
+            Self::HistoryTooShort => "historyTooShort",
+        }
+    }
 }
 
 impl Entry {
@@ -42,7 +66,7 @@ impl Entry {
         FIXED
             + match &self.body {
                 EntryBody::Reply(reply) => reply.event.get().len() + reply.text.len(),
-                EntryBody::Ended { .. } => 0,
+                EntryBody::Ended { .. } | EntryBody::Gap(_) => 0,
                 EntryBody::UserMessage(raw) | EntryBody::Platform(raw) => raw.get().len(),
             }
     }

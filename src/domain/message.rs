@@ -161,6 +161,9 @@ pub enum SessionRequest {
     New,
     /// A new one; a running agent conversation stays.
     NewKeepAgent,
+    /// None: the running one is to be ended. Callers cannot ask for it with a message; deleting a conversation is
+    /// such a message, with no text that would be sent.
+    Close,
 }
 
 /// What to do where a link broke and nothing proves that the platform got the message.

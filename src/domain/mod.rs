@@ -6,6 +6,8 @@
 
 mod conversation;
 mod entry;
+mod journal;
+mod link;
 mod message;
 mod problem;
 mod rate;
@@ -15,7 +17,9 @@ mod time;
 mod turn;
 
 pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
-pub use entry::{Entry, EntryBody};
+pub use entry::{Entry, EntryBody, Gap};
+pub use journal::{After, Chunk, Cursor, InvalidCursor, Live, Page, Told};
+pub use link::{Connection, ConversationState, LinkState};
 pub use message::{
     AcceptedMessage, Attachment, Callback, Content, InvalidMessage, JsonObject, Message, MessageId,
     NewMessage, Resend, SessionRequest, TEXT_MAX_BYTES, TraceId, TurnRules,

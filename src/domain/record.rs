@@ -71,6 +71,9 @@ pub struct LastTurn {
 /// The conversation's record. Its owner writes it whole with every write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
+    /// Which journal it is: the time of the first write, or of the last loss that was noticed, in milliseconds.
+    /// Places of journals with other epochs mean nothing here.
+    pub epoch: u64,
     /// The place of the newest entry of the journal; 0 where there is none.
     pub seq: u64,
     /// The number of the owner's last write; a repeated number is not carried out twice.
@@ -101,6 +104,9 @@ impl Record {
     /// is ever used twice, not even where the store or an owner forgot the last ones, and a write that was long on
     /// its way is never taken for another.
     pub fn number_write(&mut self, now: Timestamp) {
+        if self.epoch == 0 {
+            self.epoch = now.as_millis();
+        }
         self.write = now.as_millis().max(self.write + 1);
     }
 }

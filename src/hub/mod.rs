@@ -31,7 +31,7 @@ use tracing::warn;
 
 use self::lease::Leases;
 use self::shard::{Command, Post};
-use crate::domain::{ConversationId, Message, MessageId, Partition, Progress};
+use crate::domain::{After, ConversationId, Message, MessageId, Page, Partition, Progress};
 use crate::link::SetupError;
 use crate::metrics::FleetMetrics;
 use crate::store::{Accept, AcceptError, Accepted, Incarnation, Store, StoreError};
@@ -225,6 +225,19 @@ impl Hub {
             }
             message => Ok(message),
         }
+    }
+
+    /// Some of a conversation's journal; see [`Store::page`].
+    ///
+    /// # Errors
+    /// [`HubError::Store`].
+    pub async fn page(
+        &self,
+        conversation: &ConversationId,
+        after: After,
+        limit: usize,
+    ) -> Result<Page, HubError> {
+        Ok(self.store.page(conversation, after, limit, None).await?)
     }
 
     /// This replica's life.

@@ -18,11 +18,11 @@ use tracing::{debug, info, warn};
 
 use super::host::Host;
 use super::input::{Abandoned, ConnectFailure, Effect, HistoryFailure, Input, Loss};
-use super::machine::{LinkState, Machine};
+use super::machine::Machine;
 use super::mailbox::Mailbox;
 use super::{calls, tally};
 use crate::config::Bot;
-use crate::domain::{ConversationId, Partition, Timestamp};
+use crate::domain::{ConversationId, LinkState, Partition, Timestamp};
 use crate::metrics::BotMetrics;
 use crate::rtm::{ConnectMode, Grant, HistoryPage, Incoming, Received, Socket, frame, translate};
 use crate::store::{Fence, Open, StoreError, Write, Written};

@@ -36,8 +36,6 @@ use crate::store::{Change, Open};
 use lane::Head;
 use socket::Link;
 
-pub use socket::LinkState;
-
 /// One conversation's machine.
 #[derive(Debug)]
 #[expect(

@@ -40,6 +40,7 @@ mod stream;
 mod tally;
 mod turn;
 
+pub use crate::domain::LinkState;
 pub use crate::rtm::{Connector, SetupError};
 pub use backoff::Backoff;
 pub use calls::fail_open;
@@ -47,7 +48,7 @@ pub use clock::StoreClock;
 pub use driver::{Exit, run};
 pub use host::Host;
 pub use input::{Abandoned, Aside, ConnectFailure, Effect, HistoryFailure, Input, Loss};
-pub use machine::{LinkState, Machine};
+pub use machine::Machine;
 pub use mailbox::{Mail, Mailbox};
 pub use outage::outlast;
 pub use tally::{FRAMES_IN, FRAMES_OUT};

@@ -3,8 +3,7 @@
 use tracing::{debug, error, info, warn};
 
 use super::input::{Abandoned, Aside};
-use super::machine::LinkState;
-use crate::domain::{BotName, Message, MessageId, Outcome, Timestamp};
+use crate::domain::{BotName, LinkState, Message, MessageId, Outcome, Timestamp};
 use crate::metrics::{BotMetrics, Part, SocketState};
 use crate::rtm::Incoming;
 

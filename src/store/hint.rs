@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId};
+use super::Incarnation;
+use crate::domain::{AcceptedMessage, Chunk, Connection, ConversationId, Message, MessageId};
 
 /// Something a replica is told.
 #[derive(Debug, Clone)]
@@ -23,6 +24,23 @@ pub enum Hint {
         /// Which.
         id: MessageId,
     },
+    /// The journal of a conversation that is observed here has new entries, perhaps.
+    Appended(ConversationId),
+    /// A piece of a streamed reply of a conversation that is observed here.
+    Chunk(ConversationId, Arc<Chunk>),
+    /// Somebody observes a conversation of ours at this replica, for [`super::OBSERVED`] from now on.
+    Observed(ConversationId, Incarnation),
+    /// A replica asks how a conversation of ours stands; the answer goes to it under this number.
+    Asked {
+        /// Which.
+        conversation: ConversationId,
+        /// Who asks.
+        by: Incarnation,
+        /// The number.
+        number: u64,
+    },
+    /// The answer to our question of this number.
+    Answered(u64, Box<Connection>),
     /// A replica came or went, or partitions were released.
     Fleet,
     /// Our own heartbeat came back, with the number that it carried.

@@ -38,7 +38,9 @@ use super::{
     Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation, Open,
     Permit, StoreError, Write, Written,
 };
-use crate::domain::{BotName, ConversationId, Entry, Message, MessageId, Partition, Timestamp};
+use crate::domain::{
+    After, BotName, ConversationId, ConversationState, Entry, Message, MessageId, Page, Partition, Timestamp,
+};
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone)]
@@ -250,6 +252,36 @@ impl Memory {
     pub fn journal(&self, conversation: &ConversationId, after: u64, limit: usize) -> Vec<Entry> {
         let step = self.step(Partition::of(conversation));
         step.journal(conversation, after, limit, step.now, self.limits.journal_ttl)
+    }
+
+    /// Some of the journal; see [`super::Store::page`].
+    pub fn page(
+        &self,
+        conversation: &ConversationId,
+        after: After,
+        limit: usize,
+        _observer: Option<Incarnation>,
+    ) -> Page {
+        let step = self.step(Partition::of(conversation));
+        step.page(conversation, after, limit, step.now, self.limits.journal_ttl)
+    }
+
+    /// Goes on observing; see [`super::Store::observe`].
+    pub fn observe(&self, _conversations: &[ConversationId], _observer: Incarnation) {}
+
+    /// How a conversation stands; see [`super::Store::state`].
+    pub fn state(
+        &self,
+        _conversation: &ConversationId,
+        _by: Incarnation,
+        _number: u64,
+    ) -> (ConversationState, Option<Incarnation>) {
+        (ConversationState::default(), None)
+    }
+
+    /// Hints at something; see [`super::Store::hint`].
+    pub fn hint(&self, to: Incarnation, hint: Hint) {
+        self.replicas().hint(to, hint);
     }
 
     /// Says that a replica lives; see [`super::Store::heartbeat`].

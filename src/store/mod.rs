@@ -29,7 +29,11 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{BotName, ConversationId, Entry, Message, MessageId, Partition, Timestamp};
+#[cfg(doc)]
+use crate::domain::Cursor;
+use crate::domain::{
+    After, BotName, ConversationId, ConversationState, Entry, Message, MessageId, Page, Partition, Timestamp,
+};
 
 pub use accept::{Accept, AcceptError, Accepted, Idempotency};
 pub use clock::{Clock, ManualClock};
@@ -43,6 +47,9 @@ pub use redis::{
 };
 pub use schema::{Foreign, Migration, Migrations, Numbers};
 pub use write::{Change, Open, OpenMessage, Write, Written};
+
+/// How long a replica is hinted at new entries of a conversation after it asked for that.
+pub const OBSERVED: Duration = Duration::from_mins(1);
 
 /// A store. Cheap to clone; used from any thread, by futures that stay on theirs.
 #[derive(Debug, Clone)]
@@ -221,6 +228,83 @@ impl Store {
         match self {
             Self::Memory(memory) => Ok(memory.journal(conversation, after, limit)),
             Self::Redis(redis) => redis.journal(conversation, after, limit).await,
+        }
+    }
+
+    /// The entries of the journal after a place, oldest first, `limit` at most (1 to 1000), with what has become of
+    /// the messages whose ends they tell, and where the next read begins. The journal keeps what
+    /// [`Store::journal`] says.
+    ///
+    /// A place of another journal than is kept, behind its end or before its beginning is answered with the oldest
+    /// entries and [`Page::gap`]; [`Cursor::default`], the place before everything, only where the first entries are
+    /// gone. Where there is nothing to read, the place stays as it is.
+    ///
+    /// With `observer`, that replica is hinted at new entries ([`Hint::Appended`]) for [`OBSERVED`] from now on, and
+    /// the owner at the observer ([`Hint::Observed`]), in the same step: no entry falls between read and hint.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn page(
+        &self,
+        conversation: &ConversationId,
+        after: After,
+        limit: usize,
+        observer: Option<Incarnation>,
+    ) -> Result<Page, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.page(conversation, after, limit, observer)),
+            Self::Redis(redis) => redis.page(conversation, after, limit, observer).await,
+        }
+    }
+
+    /// Goes on being hinted at what [`Store::page`] says, for these conversations; in one round trip for each of the
+    /// store's servers.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn observe(
+        &self,
+        conversations: &[ConversationId],
+        observer: Incarnation,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => {
+                memory.observe(conversations, observer);
+                Ok(())
+            }
+            Self::Redis(redis) => redis.observe(conversations, observer).await,
+        }
+    }
+
+    /// How a conversation stands as far as the store knows, and who owns it; [`ConversationState::connection`] is the
+    /// owner's to tell, and is left as it is by default, but for a block that the record tells of. Where the owner is
+    /// another replica than `by`, it is hinted at the question ([`Hint::Asked`]) in the same step.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn state(
+        &self,
+        conversation: &ConversationId,
+        by: Incarnation,
+        number: u64,
+    ) -> Result<(ConversationState, Option<Incarnation>), StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.state(conversation, by, number)),
+            Self::Redis(redis) => redis.state(conversation, by, number).await,
+        }
+    }
+
+    /// Hints at something: [`Hint::Chunk`] or [`Hint::Answered`]; the store itself tells of the others.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn hint(&self, to: Incarnation, hint: &Hint) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(memory) => {
+                memory.hint(to, hint.clone());
+                Ok(())
+            }
+            Self::Redis(redis) => redis.hint(to, hint).await,
         }
     }
 

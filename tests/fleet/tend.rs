@@ -165,6 +165,12 @@ impl World {
                 self.audit_tell(&message)?;
                 self.told(slot, &message)
             }
+            // Nobody reads journals here.
+            Hint::Appended(_)
+            | Hint::Chunk(..)
+            | Hint::Observed(..)
+            | Hint::Asked { .. }
+            | Hint::Answered(..) => Ok(()),
             Hint::EndedLarge { .. } => Err("a message too large for a hint".into()),
             Hint::Fleet => {
                 self.beat(slot);

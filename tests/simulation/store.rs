@@ -187,7 +187,7 @@ impl Truth {
                     ended.push((*message, since, entry.at));
                 }
             }
-            EntryBody::UserMessage(_) | EntryBody::Platform(_) => {}
+            EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
         }
         Ok(true)
     }

@@ -34,6 +34,11 @@ impl Watchman {
                 Hint::EndedLarge { conversation, id } => {
                     self.pass(Partition::of(&conversation), Command::Read { conversation, id });
                 }
+                Hint::Appended(_)
+                | Hint::Chunk(..)
+                | Hint::Observed(..)
+                | Hint::Asked { .. }
+                | Hint::Answered(..) => {}
                 Hint::Fleet => self.leases().round.notify_one(),
                 Hint::Echo(number) => self.echoes.borrow_mut().retain(|(sent, _)| *sent > number),
                 Hint::Subscribed => {
@@ -70,6 +75,11 @@ const fn kind(hint: &Hint) -> &'static str {
         Hint::Woken(_) => "woken",
         Hint::Ended(_) => "ended",
         Hint::EndedLarge { .. } => "ended_large",
+        Hint::Appended(_) => "appended",
+        Hint::Chunk(..) => "chunk",
+        Hint::Observed(..) => "observed",
+        Hint::Asked { .. } => "asked",
+        Hint::Answered(..) => "answered",
         Hint::Fleet => "fleet",
         Hint::Echo(_) => "echo",
         Hint::Subscribed => "subscribed",

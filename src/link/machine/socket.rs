@@ -8,7 +8,9 @@ use super::super::repair::Repair;
 use super::super::turn::Phase;
 use super::lane::blocked;
 use super::{Machine, REFUSAL_TTL};
-use crate::domain::{AcceptedMessage, MessageId, Outcome, Problem, ProblemKind, SessionRequest, Timestamp};
+use crate::domain::{
+    AcceptedMessage, LinkState, MessageId, Outcome, Problem, ProblemKind, SessionRequest, Timestamp,
+};
 use crate::rtm::ConnectMode;
 
 /// A welcome may keep the first message back this long at most.
@@ -48,41 +50,6 @@ pub(super) struct OpenSocket {
     pub(super) alive: KeepAlive,
     /// While a welcome may come: until when the first message is held if nothing more comes.
     hold: Option<Timestamp>,
-}
-
-/// Where the link stands, in the words of api.md section 2.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LinkState {
-    /// No socket, and none wanted.
-    Cold,
-    /// A connect is under way.
-    Connecting,
-    /// A socket is open.
-    Ready,
-    /// The next connect waits for its time.
-    BackingOff,
-    /// The platform must be left alone.
-    Blocked,
-    /// The last turn is awaited, then the socket is closed.
-    Draining,
-}
-
-impl LinkState {
-    /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Cold, Self::Connecting, Self::Ready, Self::BackingOff, Self::Blocked, Self::Draining];
-
-    /// Its word in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Cold => "cold",
-            Self::Connecting => "connecting",
-            Self::Ready => "ready",
-            Self::BackingOff => "backingOff",
-            Self::Blocked => "blocked",
-            Self::Draining => "draining",
-        }
-    }
 }
 
 impl Machine {
@@ -306,7 +273,7 @@ impl Machine {
             return None;
         }
         match message.new.session {
-            SessionRequest::Continue => None,
+            SessionRequest::Continue | SessionRequest::Close => None,
             SessionRequest::New => Some(ConnectMode::StartNew),
             SessionRequest::NewKeepAgent => Some(ConnectMode::StartNewResumeAgent),
         }

@@ -8,7 +8,8 @@ use super::conversation::Conversation;
 use super::lease::Lease;
 use super::{MemoryLimits, expiry, weight};
 use crate::domain::{
-    AcceptedMessage, ConversationId, Entry, EntryBody, Message, MessageId, Outcome, Progress, Timestamp,
+    AcceptedMessage, After, ConversationId, Cursor, Entry, EntryBody, Message, MessageId, Outcome, Page,
+    Progress, Timestamp, Told,
 };
 use crate::store::accept::KeyDigest;
 use crate::store::{
@@ -365,6 +366,41 @@ impl Contents {
             }
             _ => Vec::new(),
         }
+    }
+
+    pub(super) fn page(
+        &self,
+        name: &ConversationId,
+        after: After,
+        limit: usize,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Page {
+        let kept = self.conversations.get(name).filter(|it| now < it.last_entry_at + ttl);
+        let record = kept.and_then(|conversation| conversation.record.as_ref());
+        let (epoch, last) = record.map_or((0, 0), |record| (record.epoch, record.seq));
+        let asked = match after {
+            After::Oldest => Cursor::default(),
+            After::Cursor(cursor) => cursor,
+            After::Latest => Cursor { epoch, seq: last },
+        };
+        let Some(conversation) = kept else { return Page { next: asked, ..Page::default() } };
+        let known = asked.epoch == epoch && asked.seq <= last;
+        let from = if known { asked.seq } else { 0 };
+        let mut rest = conversation.entries_after(from).cloned();
+        let entries: Vec<Told> = rest
+            .by_ref()
+            .take(limit)
+            .map(|entry| {
+                let message = entry.ended().and_then(|(id, _)| Some(self.kept(id, now)?.message.clone()));
+                Told { entry, message }
+            })
+            .collect();
+        let first = entries.first().map_or(from + 1, |told| told.entry.seq);
+        let anew = asked != Cursor::default() || after == After::Oldest;
+        let gap = if known { first > from + 1 } else { anew || first > 1 } && after != After::Oldest;
+        let seq = entries.last().map_or(from, |told| told.entry.seq);
+        Page { next: Cursor { epoch, seq }, more: rest.next().is_some(), gap, entries }
     }
 
     /// Open messages, ended messages, conversations.

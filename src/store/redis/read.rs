@@ -5,8 +5,10 @@ use std::sync::Arc;
 use super::codec::{self, Corrupt};
 use super::scripts::SCRIPTS;
 use super::{JOURNAL_ENTRIES, Redis};
-use crate::domain::{ConversationId, Entry, Message, MessageId, Partition, Record, Timestamp};
-use crate::store::{Fence, Incarnation, Open, OpenMessage, StoreError};
+use crate::domain::{
+    After, ConversationId, ConversationState, Entry, Message, MessageId, Page, Partition, Record, Timestamp,
+};
+use crate::store::{Fence, Hint, Incarnation, Open, OpenMessage, Refusal, StoreError};
 
 impl Redis {
     /// A message as it stands; see [`crate::store::Store::message`].
@@ -126,6 +128,49 @@ impl Redis {
             codec::entry(&kind, codec::number(place.as_bytes())?, &fields.bytes()?)
         });
         Ok(entries.collect::<Result<_, Corrupt>>()?)
+    }
+
+    /// Some of the journal; see [`crate::store::Store::page`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn page(
+        &self,
+        _conversation: &ConversationId,
+        _after: After,
+        _limit: usize,
+        _observer: Option<Incarnation>,
+    ) -> Result<Page, StoreError> {
+        Err(StoreError::Unavailable(Refusal::Unexpected))
+    }
+
+    /// Goes on observing; see [`crate::store::Store::observe`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn observe(&self, _: &[ConversationId], _observer: Incarnation) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable(Refusal::Unexpected))
+    }
+
+    /// How a conversation stands; see [`crate::store::Store::state`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn state(
+        &self,
+        _conversation: &ConversationId,
+        _by: Incarnation,
+        _number: u64,
+    ) -> Result<(ConversationState, Option<Incarnation>), StoreError> {
+        Err(StoreError::Unavailable(Refusal::Unexpected))
+    }
+
+    /// Hints at something; see [`crate::store::Store::hint`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    pub async fn hint(&self, _to: Incarnation, _hint: &Hint) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable(Refusal::Unexpected))
     }
 
     /// The store's clock.

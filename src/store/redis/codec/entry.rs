@@ -5,7 +5,7 @@
 use serde_json::value::RawValue;
 
 use super::{Corrupt, outcome, reply, time, word};
-use crate::domain::{Entry, EntryBody, MessageId, Timestamp};
+use crate::domain::{Entry, EntryBody, Gap, MessageId, Timestamp};
 
 const WHAT: Corrupt = Corrupt("an entry of a journal");
 
@@ -40,6 +40,10 @@ pub(in super::super) fn tell(entry: &Entry) -> Result<Told, Corrupt> {
             text.extend_from_slice(raw.get().as_bytes());
             ("p", None)
         }
+        EntryBody::Gap(gap) => {
+            text.extend_from_slice(gap.as_str().as_bytes());
+            ("g", None)
+        }
     };
     Ok(Told { kind, message, text })
 }
@@ -59,6 +63,7 @@ pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<Entr
         }
         b"u" => EntryBody::UserMessage(raw()?),
         b"p" => EntryBody::Platform(raw()?),
+        b"g" => EntryBody::Gap(Gap::ALL.into_iter().find(|gap| gap.as_str().as_bytes() == body).ok_or(WHAT)?),
         _ => return Err(WHAT),
     };
     Ok(Entry { seq, at, body })

@@ -13,6 +13,8 @@ const WHAT: Corrupt = Corrupt("the record of a conversation");
 
 #[derive(Serialize, Deserialize)]
 struct Kept<'a> {
+    #[serde(rename = "e", default, skip_serializing_if = "is_default")]
+    epoch: u64,
     #[serde(rename = "s", default, skip_serializing_if = "is_default")]
     seq: u64,
     #[serde(rename = "w", default, skip_serializing_if = "is_default")]
@@ -49,6 +51,7 @@ pub(in super::super) fn record(record: &Record) -> Result<Vec<u8>, Corrupt> {
         Some(step)
     });
     let kept = Kept {
+        epoch: record.epoch,
         seq: record.seq,
         write: record.write,
         connected_at: record.connected_at.map(Timestamp::as_millis),
@@ -85,6 +88,7 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<Record, Corrupt> {
         Ok(LastTurn { message: id(&message)?, ended_at: Timestamp::from_millis(ended_at) })
     });
     Ok(Record {
+        epoch: kept.epoch,
         seq: kept.seq,
         write: kept.write,
         connected_at: kept.connected_at.map(Timestamp::from_millis),

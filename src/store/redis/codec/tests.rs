@@ -8,8 +8,9 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::domain::{
-    Attachment, Callback, Content, Correlation, EndedBy, Entry, EntryBody, Fingerprint, JsonObject, LastTurn,
-    NewMessage, Outcome, Problem, ProblemKind, Record, Reply, Resend, SessionRequest, TraceId, TurnRules,
+    Attachment, Callback, Content, Correlation, EndedBy, Entry, EntryBody, Fingerprint, Gap, JsonObject,
+    LastTurn, NewMessage, Outcome, Problem, ProblemKind, Record, Reply, Resend, SessionRequest, TraceId,
+    TurnRules,
 };
 
 /// Any text: controls, quotes, what is outside of the first plane.
@@ -133,6 +134,7 @@ fn entries() -> impl Strategy<Value = Entry> {
         (ids(), outcomes()).prop_map(|(message, outcome)| EntryBody::Ended { message, outcome }),
         raw().prop_map(EntryBody::UserMessage),
         raw().prop_map(EntryBody::Platform),
+        prop::sample::select(Gap::ALL.to_vec()).prop_map(EntryBody::Gap),
     ];
     (any::<u64>(), times(), body).prop_map(|(seq, at, mut body)| {
         if let EntryBody::Reply(reply) = &mut body {
@@ -145,16 +147,17 @@ fn entries() -> impl Strategy<Value = Entry> {
 fn records() -> impl Strategy<Value = Record> {
     let last_turn = (ids(), times()).prop_map(|(message, ended_at)| LastTurn { message, ended_at });
     (
-        (any::<u64>(), any::<u64>(), prop::option::of(times()), prop::option::of(ids()), boxed()),
+        (any::<(u64, u64, u64)>(), prop::option::of(times()), prop::option::of(ids()), boxed()),
         (prop::collection::vec(any::<u64>(), 0..20), boxed(), prop::option::of(last_turn), any::<bool>()),
         (prop::option::of(times()), prop::collection::vec(times(), 0..60)),
     )
         .prop_map(
             |(
-                (seq, write, connected_at, session_done, last_platform_message),
+                ((epoch, seq, write), connected_at, session_done, last_platform_message),
                 (recent, session_id, last_turn, agent),
                 (blocked_until, sends),
             )| Record {
+                epoch,
                 seq,
                 write,
                 connected_at,

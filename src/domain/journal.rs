@@ -1,0 +1,133 @@
+//! Reading a conversation's journal: where a reader stands, and what it is given.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::{Entry, Message};
+
+/// A place in a conversation's journal: behind the entry with this `seq`. Outside it is an opaque word.
+///
+/// Places begin anew where a conversation was forgotten, and what stood at one may be another entry where the store
+/// lost data. The epoch tells the journals apart: a cursor of another one than is kept is answered with a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// Which journal; 0 is that of a conversation that has none yet.
+    pub epoch: u64,
+    /// The place of the last entry that was read; 0 before the first.
+    pub seq: u64,
+}
+
+/// What is no cursor of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no cursor; take one from `next` of a page or from the `id` of an event")]
+pub struct InvalidCursor;
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; 16];
+        let (epoch, seq) = bytes.split_at_mut(8);
+        epoch.copy_from_slice(&self.epoch.to_be_bytes());
+        seq.copy_from_slice(&self.seq.to_be_bytes());
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
+        let ([epoch, seq], []) = bytes.as_chunks::<8>() else { return Err(InvalidCursor) };
+        Ok(Self { epoch: u64::from_be_bytes(*epoch), seq: u64::from_be_bytes(*seq) })
+    }
+}
+
+/// Where a read begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// At the oldest entry that is kept.
+    Oldest,
+    /// Behind this place.
+    Cursor(Cursor),
+    /// Behind the newest entry.
+    Latest,
+}
+
+/// One entry as it is read.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The entry.
+    pub entry: Entry,
+    /// Where it tells the end of a message: the message as it stands now. None where that has expired.
+    pub message: Option<Message>,
+}
+
+/// Some of a journal's entries.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The entries, oldest first.
+    pub entries: Vec<Told>,
+    /// Where the next read begins.
+    pub next: Cursor,
+    /// Whether there are more entries behind these.
+    pub more: bool,
+    /// Whether entries between the place that was asked for and the first of these are not kept any more, or may
+    /// have been lost.
+    pub gap: bool,
+}
+
+/// A piece of a streamed reply, for those who read live; it is never kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The platform's id of the reply.
+    pub message_id: Option<Box<str>>,
+    /// Counts the pieces of the reply, from 0.
+    pub index: u32,
+    /// The piece.
+    pub text: Box<str>,
+    /// Whether it is the last one.
+    pub last: bool,
+}
+
+/// What a live reader is told between two pages.
+#[derive(Clone, Debug)]
+pub enum Live {
+    /// There may be new entries: read the next page.
+    Look,
+    /// A piece of a streamed reply.
+    Chunk(std::sync::Arc<Chunk>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_cursor_is_read_as_it_was_written(epoch: u64, seq: u64) {
+            let cursor = Cursor { epoch, seq };
+            prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+
+        #[test]
+        fn nothing_else_is_a_cursor(text in "\\PC{0,40}") {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn cut_and_stretched_ones_are_refused() {
+        let word = Cursor { epoch: 7, seq: 9 }.to_string();
+        for bad in
+            ["", "latest", &word[1..], &format!("{word}A"), &format!("{word}=="), &format!("{word}AAAA")]
+        {
+            assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
+        }
+    }
+}
