@@ -207,8 +207,8 @@ impl Store {
     }
 
     /// The entries of the journal after a place, oldest first, `limit` at most. The journal keeps its newest
-    /// 1000 entries or 4 MiB, until 24 h after the last one; then the conversation is forgotten and places
-    /// begin anew.
+    /// 1000 entries or 4 MiB, until 24 h after the last one, or up to an hour longer; then the conversation is
+    /// forgotten and places begin anew.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].

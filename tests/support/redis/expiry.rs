@@ -64,7 +64,7 @@ pub(crate) async fn nothing_left(masters: &[&RedisServer], prefix: &str, message
     let for_ever: Vec<_> =
         keys_now.iter().filter(|(key, left)| left.is_none() && !stays(prefix, key)).collect();
     assert!(for_ever.is_empty(), "these keys never expire: {for_ever:?}");
-    shift(masters, prefix, message_ttl + Duration::from_hours(24)).await;
+    shift(masters, prefix, message_ttl + Duration::from_hours(25)).await;
     let left = keys(masters, prefix).await;
     let left: Vec<_> = left.iter().filter(|(key, _)| !stays(prefix, key)).collect();
     assert!(left.is_empty(), "these keys outlive messages and journals: {left:?}");

@@ -213,3 +213,24 @@ async fn what_is_kept_is_small() {
     assert!(sizes["m"] + sizes["k"] < 1500, "an ended message: {sizes:?}");
     assert!(sizes["c"] < 800, "an idle conversation without its journal: {sizes:?}");
 }
+
+#[tokio::test]
+async fn a_journals_expiry_is_set_anew_once_an_hour() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = own(&store).await;
+    let at = store.now().await.unwrap();
+    let journal = format!("t:{{{}}}:j:{}", Partition::of(&alice()), alice());
+    let day = Duration::from_hours(24).as_millis().to_string();
+    for (number, minutes, anew) in [(1, 0, true), (2, 59, false), (3, 61, true), (4, 62, false)] {
+        store.skew(Duration::from_mins(minutes));
+        store
+            .write(fence, &alice(), &numbered(number, vec![reply(number, at, None, "hello")]))
+            .await
+            .unwrap();
+        let left = Duration::from_millis(server.ask(&["PTTL", &journal]).await);
+        assert_eq!(left > Duration::from_mins(24 * 60 + 59), anew, "{number}: {left:?}");
+        assert!(left > Duration::from_mins(23 * 60 + 59), "{number}: {left:?}");
+        server.ask::<()>(&["PEXPIRE", &journal, &day]).await;
+    }
+}
