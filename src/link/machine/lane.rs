@@ -152,8 +152,8 @@ impl Machine {
         turn.progress.ended_at = Some(now);
         turn.progress.outcome = Some(outcome.clone());
         let message = turn.message.id;
-        let warm_until = went_out.then(|| now + self.bot.late_window);
-        self.ledger.end(now, message, outcome, warm_until);
+        let late_window = went_out.then_some(self.bot.late_window);
+        self.ledger.end(now, message, outcome, late_window);
         if went_out {
             self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
             self.on_activity(now);
