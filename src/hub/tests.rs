@@ -243,3 +243,4 @@ async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
 }
 
 mod fleet;
+mod readers;

@@ -135,3 +135,6 @@ fn shrink<T>(table: &mut HashMap<ConversationId, T>) {
 fn count(some: usize) -> u64 {
     u64::try_from(some).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
