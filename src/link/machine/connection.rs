@@ -1,13 +1,15 @@
 //! How the link looks from outside: for whoever asks how the conversation stands.
 
+use std::time::Duration;
+
 use super::Machine;
 use super::lane::blocked;
 use super::socket::Link;
 use crate::domain::{Connection, LinkState, Timestamp};
 
 impl Machine {
-    /// How the connection stands at this time. It changes only where [`Machine::link_state`] does, or with a connect
-    /// that failed.
+    /// How the connection stands at this time. It is worth asking again where [`Machine::link_state`] has changed, or a
+    /// connect failed.
     pub fn connection(&self, now: Timestamp) -> Connection {
         let state = self.link_state(now);
         let (stood, since) = self.stands;
@@ -16,7 +18,7 @@ impl Machine {
         Connection {
             state,
             since: since.filter(|_| stood == state),
-            reason: self.reason(state, now),
+            reason: self.reason(state),
             retry_at: waits.then(|| self.connect_at(next)),
         }
     }
@@ -30,16 +32,17 @@ impl Machine {
     }
 
     /// Why the link is not ready, where somebody wants it.
-    fn reason(&self, state: LinkState, now: Timestamp) -> Option<Box<str>> {
-        let refusal = self.refusal.as_ref().filter(|(_, until)| now < *until);
-        let failure = refusal.map(|(problem, _)| &*problem.detail).or(self.last_failure.as_deref());
+    fn reason(&self, state: LinkState) -> Option<Box<str>> {
+        let refusal = self.refusal.as_ref().map(|(problem, _)| &*problem.detail);
+        let failure = refusal.or(self.last_failure.as_deref());
         match state {
             LinkState::Cold | LinkState::Ready => None,
+            // The first connect is no failure yet.
             LinkState::Connecting => failure.map(Into::into),
             LinkState::BackingOff => {
                 Some(failure.unwrap_or("the connection was lost, and the next one waits for its time").into())
             }
-            LinkState::Blocked => Some((*blocked(std::time::Duration::ZERO).detail).into()),
+            LinkState::Blocked => Some((*blocked(Duration::ZERO).detail).into()),
             LinkState::Draining => {
                 Some("the replica that has it closes it, or hands it over to another".into())
             }
