@@ -16,6 +16,7 @@
 mod budget;
 mod keeper;
 mod lease;
+mod observer;
 mod partition;
 mod shard;
 mod shards;
@@ -36,6 +37,7 @@ use crate::link::SetupError;
 use crate::metrics::FleetMetrics;
 use crate::store::{Accept, AcceptError, Accepted, Incarnation, Store, StoreError};
 
+pub use self::observer::Observer;
 pub use self::partition::{Contact, Deal, Standing, Step, Tenure, View, decide};
 pub use self::shards::Shards;
 pub use crate::link::{FRAMES_IN, FRAMES_OUT};
@@ -236,6 +238,7 @@ impl Hub {
         conversation: &ConversationId,
         after: After,
         limit: usize,
+        _observed: bool,
     ) -> Result<Page, HubError> {
         Ok(self.store.page(conversation, after, limit, None).await?)
     }
