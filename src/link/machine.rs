@@ -13,9 +13,11 @@
 //! * while anything is to be done, [`Machine::wake_at`] names a time or an answer is awaited.
 //!
 //! The parts: [`lane`] (heads begin and turns end), [`socket`] (connects, losses, keep-alive), [`arrival`] (what
-//! the platform says, and what its history tells), [`rebase`] (what a store that lost data makes of all that).
+//! the platform says, and what its history tells), [`rebase`] (what a store that lost data makes of all that),
+//! [`connection`] (how all that looks from outside).
 
 mod arrival;
+mod connection;
 mod lane;
 mod rebase;
 mod socket;
@@ -31,7 +33,7 @@ use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::Bot;
-use crate::domain::{AcceptedMessage, Fingerprint, Problem, Timestamp};
+use crate::domain::{AcceptedMessage, Fingerprint, LinkState, Problem, Timestamp};
 use crate::store::{Change, Open};
 use lane::Head;
 use socket::Link;
@@ -73,6 +75,8 @@ pub struct Machine {
     seen: Seen,
     streams: Streams,
     leaving: Leaving,
+    /// How the link stood after the last step, and since when, where that is known.
+    stands: (LinkState, Option<Timestamp>),
     /// Whether a message is on its way that counts as sent once it is accepted: nobody else would send it.
     invited: bool,
     /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
@@ -109,10 +113,12 @@ impl Machine {
             seen: taken,
             streams: Streams::default(),
             leaving: Leaving::Not,
+            stands: Default::default(),
             invited: false,
             resting: false,
             bot,
         };
+        machine.stands = (machine.link_state(now), None);
         let sent = lane.iter().rposition(|open| open.progress.sent_at.is_some());
         for (place, open) in lane.into_iter().enumerate() {
             machine.last_known = machine.last_known.max(open.accepted.client_message_id);
@@ -137,6 +143,11 @@ impl Machine {
     /// Takes one input at this time and appends what is to be done. Time never goes back between calls; where
     /// it does, deadlines come late and nothing else suffers.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
+        self.take(now, input, effects);
+        self.note_connection(now);
+    }
+
+    fn take(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
         if self.leaving == Leaving::AtOnce {
             self.on_last(now, &input, effects);
             return;

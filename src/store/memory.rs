@@ -235,6 +235,9 @@ impl Memory {
         let mut hints = Vec::new();
         let lost = step.write(fence, conversation, write, now, &self.limits, &mut hints)?;
         drop(step);
+        if write.changes.iter().any(|change| matches!(change, super::Change::Append(_))) {
+            self.replicas().appended(conversation, fence.incarnation);
+        }
         if !hints.is_empty() {
             let replicas = self.replicas();
             for (watcher, message) in hints {
@@ -260,23 +263,36 @@ impl Memory {
         conversation: &ConversationId,
         after: After,
         limit: usize,
-        _observer: Option<Incarnation>,
+        observer: Option<Incarnation>,
     ) -> Page {
+        if let Some(observer) = observer {
+            self.observe(std::slice::from_ref(conversation), observer);
+        }
         let step = self.step(Partition::of(conversation));
         step.page(conversation, after, limit, step.now, self.limits.journal_ttl)
     }
 
     /// Goes on observing; see [`super::Store::observe`].
-    pub fn observe(&self, _conversations: &[ConversationId], _observer: Incarnation) {}
+    pub fn observe(&self, conversations: &[ConversationId], observer: Incarnation) {
+        for conversation in conversations {
+            let owner = self.step(Partition::of(conversation)).lease.owner();
+            self.replicas().observe(conversation, observer, owner);
+        }
+    }
 
     /// How a conversation stands; see [`super::Store::state`].
     pub fn state(
         &self,
-        _conversation: &ConversationId,
-        _by: Incarnation,
-        _number: u64,
+        conversation: &ConversationId,
+        by: Incarnation,
+        number: u64,
     ) -> (ConversationState, Option<Incarnation>) {
-        (ConversationState::default(), None)
+        let owner = self.step(Partition::of(conversation)).lease.owner();
+        if let Some(owner) = owner.filter(|owner| *owner != by) {
+            let conversation = conversation.clone();
+            self.replicas().hint(owner, Hint::Asked { conversation, by, number });
+        }
+        (ConversationState::default(), owner)
     }
 
     /// Hints at something; see [`super::Store::hint`].

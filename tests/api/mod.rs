@@ -4,6 +4,8 @@
 mod broken_links;
 mod callers;
 mod connects;
+mod conversations;
+mod events;
 mod idempotency;
 mod limits;
 mod messages;
@@ -11,4 +13,5 @@ mod operations;
 mod problems;
 mod program;
 mod replies;
+mod streams;
 mod turns;

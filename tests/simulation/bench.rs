@@ -123,7 +123,7 @@ impl Bench {
                 Effect::Rest => self.rests += 1,
                 Effect::ReadLane => self.lane_reads += 1,
                 Effect::Rebased => self.rebased += 1,
-                Effect::Aside(_) => {}
+                Effect::Aside(_) | Effect::Chunk(_) => {}
             }
         }
     }

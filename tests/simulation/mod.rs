@@ -6,6 +6,7 @@
 
 mod bench;
 mod broken_link;
+mod connection;
 mod failover;
 mod hand_over;
 mod invitation;

@@ -193,7 +193,7 @@ impl Trial {
             }
             Effect::Forget(id) => panic!("{id} is lost in a store that loses nothing"),
             Effect::Rebased => panic!("writes are lost in a store that loses nothing"),
-            Effect::Ping | Effect::Aside(_) => {}
+            Effect::Ping | Effect::Aside(_) | Effect::Chunk(_) => {}
         }
     }
 

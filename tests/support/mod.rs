@@ -9,6 +9,7 @@ mod program;
 mod proxy;
 mod redis;
 mod served;
+mod stream;
 mod tests;
 
 use std::future::Future;
@@ -25,6 +26,7 @@ pub(crate) use redis::{
     Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, nothing_left, shift,
 };
 pub(crate) use served::Served;
+pub(crate) use stream::Stream;
 
 /// A test that waits for something that never comes fails after this time.
 const GUARD: Duration = Duration::from_secs(30);
