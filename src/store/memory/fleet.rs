@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::domain::{BotName, ConversationId, Timestamp};
+use crate::domain::{BotName, Timestamp};
 use crate::store::{Fleet, Heartbeat, Hint, Incarnation, Peer, Permit};
 
 /// Hints that may wait to be taken; more are lost.
@@ -18,7 +18,6 @@ const MINUTE: Duration = Duration::from_mins(1);
 pub(super) struct Replicas {
     live: HashMap<Incarnation, (Peer, Timestamp)>,
     channels: HashMap<Incarnation, mpsc::Sender<Hint>>,
-    observers: HashMap<ConversationId, Vec<Incarnation>>,
     /// Each with its token.
     connects: HashMap<BotName, VecDeque<(Timestamp, u64)>>,
 }
@@ -46,26 +45,6 @@ impl Replicas {
         self.channels.insert(incarnation, sender);
         self.hint(incarnation, Hint::Subscribed);
         hints
-    }
-
-    pub(super) fn observe(
-        &mut self,
-        conversation: &ConversationId,
-        by: Incarnation,
-        owner: Option<Incarnation>,
-    ) {
-        let observers = self.observers.entry(conversation.clone()).or_default();
-        observers.retain(|observer| *observer != by);
-        observers.push(by);
-        if let Some(owner) = owner.filter(|owner| *owner != by) {
-            self.hint(owner, Hint::Observed(conversation.clone(), by));
-        }
-    }
-
-    pub(super) fn appended(&self, conversation: &ConversationId, owner: Incarnation) {
-        for observer in self.observers.get(conversation).into_iter().flatten().filter(|by| **by != owner) {
-            self.hint(*observer, Hint::Appended(conversation.clone()));
-        }
     }
 
     pub(super) fn hint(&self, to: Incarnation, hint: Hint) {
