@@ -220,8 +220,8 @@ impl<H: Host> Driver<H> {
             // Asked again, for what came before may have taken its time.
             Effect::Send(_) if !self.may_act() => return Some(Event::Input(Input::Withheld)),
             Effect::Send(message) => {
-                self.metrics.frame_out("message");
-                let text = frame::message(&self.bot, &message);
+                let (kind, text) = calls::frame(&self.bot, &message);
+                self.metrics.frame_out(kind);
                 return Box::pin(self.say(text)).await;
             }
             Effect::Ping => return Box::pin(self.ping()).await,
@@ -244,7 +244,7 @@ impl<H: Host> Driver<H> {
             }
             Effect::Rebased => tally::rebased(&self.bot.name),
             Effect::Aside(aside) => self.metrics.aside(aside.as_str()),
-            Effect::Rest => {}
+            Effect::Chunk(_) | Effect::Rest => {}
         }
         None
     }

@@ -7,7 +7,7 @@ use rtm_bridge::link::HistoryFailure;
 use rtm_bridge::rtm::{HistoryPage, HistoryRecord, Incoming, Response};
 use serde_json::value::RawValue;
 
-use super::support::{piece, reply};
+use super::support::{event, piece, reply};
 
 /// How often things go wrong; each run draws its own. All in percent.
 #[derive(Debug, Clone)]
@@ -121,9 +121,9 @@ impl Platform {
             let jitter = rng.u64(0..600);
             for _ in 0..=rng.u8(0..2) {
                 let sign = match rng.u8(0..8) {
-                    0 => Incoming::SessionEnd,
-                    1 => Incoming::AgentStart,
-                    2 => Incoming::AgentEnd,
+                    0 => Incoming::SessionEnd(event()),
+                    1 => Incoming::AgentStart(event()),
+                    2 => Incoming::AgentEnd(event()),
                     _ => Incoming::WaitingForInput,
                 };
                 plan.push(((at + jitter).saturating_sub(rng.u64(0..800)), Said::Frame(sign)));

@@ -16,7 +16,7 @@ use rtm_bridge::rtm::{HistoryPage, Incoming};
 use rtm_bridge::store::{Change, Open, OpenMessage, Write};
 
 use super::bench::{incoming, outgoing};
-use super::support::{accepted, bot, plain, reply};
+use super::support::{accepted, bot, event, plain, reply};
 
 /// Something that happens. What does not fit the moment (a frame without a socket) is left out.
 #[derive(Debug, Clone, Copy)]
@@ -193,7 +193,7 @@ impl Trial {
             }
             Effect::Forget(id) => panic!("{id} is lost in a store that loses nothing"),
             Effect::Rebased => panic!("writes are lost in a store that loses nothing"),
-            Effect::Ping | Effect::Aside(_) => {}
+            Effect::Ping | Effect::Aside(_) | Effect::Chunk(_) => {}
         }
     }
 
@@ -244,9 +244,9 @@ impl Trial {
             }
             Op::Signal(which) if self.is_open() => self.give(Input::Frame(match which {
                 0 => Incoming::WaitingForInput,
-                1 => Incoming::SessionEnd,
-                2 => Incoming::AgentStart,
-                3 => Incoming::AgentEnd,
+                1 => Incoming::SessionEnd(event()),
+                2 => Incoming::AgentStart(event()),
+                3 => Incoming::AgentEnd(event()),
                 4 => Incoming::Active { session_id: None, session_continues: true },
                 _ => Incoming::Malformed,
             })),

@@ -320,7 +320,11 @@ impl World {
                         self.awaited.write = false;
                         self.unsettled = matches!(input, Input::Unknown);
                     }
-                    Input::Lane(_) => self.awaited.lane = false,
+                    Input::Lane(open) => {
+                        self.awaited.lane = false;
+                        let sent = open.lane.iter().filter(|open| open.progress.sent_at.is_some());
+                        self.may_go.extend(sent.map(|open| open.accepted.id));
+                    }
                     Input::History(page) => {
                         self.awaited.history -= 1;
                         for record in page.iter().flat_map(|page| &page.records) {
@@ -509,7 +513,7 @@ impl World {
                 match &frame {
                     Incoming::Ack { reply_to } => self.proved.extend(*reply_to),
                     Incoming::Response(response) => self.heard(response),
-                    Incoming::SessionEnd => self.platform.session = false,
+                    Incoming::SessionEnd(_) => self.platform.session = false,
                     _ => {}
                 }
                 self.step(Input::Frame(frame))

@@ -47,7 +47,7 @@ impl World {
                 self.schedule(wait, Event::ReadHistory(life, after));
             }
             Effect::Tell { message, .. } => self.told(&message)?,
-            Effect::Rebased | Effect::Aside(_) => {}
+            Effect::Rebased | Effect::Aside(_) | Effect::Chunk(_) => {}
             Effect::Forget(id) => {
                 if !self.truth.lossy {
                     return Err(format!("{id} is forgotten, and nothing was lost"));
