@@ -4,6 +4,7 @@
 mod broken_links;
 mod callers;
 mod connects;
+mod exact;
 mod idempotency;
 mod limits;
 mod messages;
