@@ -6,6 +6,7 @@ mod callers;
 mod connects;
 mod conversations;
 mod events;
+mod exact;
 mod idempotency;
 mod limits;
 mod messages;

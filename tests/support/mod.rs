@@ -26,7 +26,6 @@ pub(crate) use redis::{
     Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, keys, nothing_left, shift,
 };
 pub(crate) use served::Served;
-pub(crate) use stream::Stream;
 
 /// A test that waits for something that never comes fails after this time.
 const GUARD: Duration = Duration::from_secs(30);

@@ -209,8 +209,8 @@ if lane == '' then
   end
   call('PEXPIRE', KEYS[4], JOURNAL_TTL)
 end
--- Its members are gone within minutes; it expires where nobody is left to take them out.
-if warm_until ~= '' and call('ZADD', KEYS[3], warm_until, name) == 1 then
+-- No member is to stay longer than this; it expires where nobody is left to take them out.
+if warm_until ~= '' and call('ZADD', KEYS[3], 'CH', warm_until, name) == 1 then
   call('PEXPIRE', KEYS[3], JOURNAL_TTL)
 end
 -- Who observes it; the owner knows by itself.
