@@ -115,12 +115,17 @@ impl Stream {
         }
     }
 
-    /// The next event, which must be of this type; its data.
+    /// The next event, which must be of this type; its data. What the platform tells of itself may stand before it.
     #[track_caller]
     pub(crate) fn expect(&mut self, kind: &str) -> impl Future<Output = Value> {
         let place = std::panic::Location::caller();
         async move {
-            let event = self.next().await.unwrap_or_else(|| panic!("{place}: no {kind}, the stream ended"));
+            let mut next =
+                async || self.next().await.unwrap_or_else(|| panic!("{place}: no {kind}, the stream ended"));
+            let mut event = next().await;
+            while event.kind == "platform" && kind != "platform" {
+                event = next().await;
+            }
             assert_eq!(event.kind, kind, "{place}: {event:?}");
             assert_eq!(event.data["type"], kind, "{place}: {event:?}");
             event.data["data"].clone()
