@@ -11,6 +11,7 @@
 mod fleet;
 mod label;
 mod readers;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use label::{CLOSES, NO_CODE, OTHER, close_word};
 pub use fleet::FleetMetrics;
 pub use label::{Connect, Part, Phase, SocketState};
 pub use readers::ReaderMetrics;
+pub use streams::{StreamEnd, StreamMetrics};
 
 /// Seconds, from a hit in memory to the longest wait.
 const SECONDS: &[f64] =
@@ -72,6 +74,8 @@ pub struct Metrics {
     pub fleet: FleetMetrics,
     /// Those who read conversations live here.
     pub readers: ReaderMetrics,
+    /// Those who read events.
+    pub streams: StreamMetrics,
 }
 
 impl Metrics {
@@ -159,6 +163,7 @@ impl Metrics {
             panics: declare.counter("panics_total", "Panics that were caught; each is a bug.")?,
             fleet: FleetMetrics::declare(&declare)?,
             readers: ReaderMetrics::declare(&declare)?,
+            streams: StreamMetrics::declare(&declare)?,
             registry: declare.0,
         })
     }

@@ -17,10 +17,11 @@ use super::outage::outlast;
 use super::tally;
 use crate::config::Bot;
 use crate::domain::{
-    ConversationId, Entry, EntryBody, Outcome, Partition, Problem, ProblemKind, Timestamp, UserId,
+    AcceptedMessage, ConversationId, Entry, EntryBody, Outcome, Partition, Problem, ProblemKind,
+    SessionRequest, Timestamp, UserId,
 };
 use crate::metrics::{Connect, Phase};
-use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, history_page};
+use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, frame, history_page};
 use crate::store::{Change, Fence, Open, OpenMessage, StoreError, Write, Written};
 
 /// The conversation as the store knows it, however long that takes. None where it is no longer ours.
@@ -111,6 +112,14 @@ pub(super) async fn write<H: Host>(
         Err(_) => metrics.fenced.inc(),
     }
     result
+}
+
+/// What goes out for a message, and its word in metrics.
+pub(super) fn frame(bot: &Bot, message: &AcceptedMessage) -> (&'static str, String) {
+    match message.new.session {
+        SessionRequest::Close => ("close", frame::close_session(bot, message.client_message_id)),
+        _ => ("message", frame::message(bot, message)),
+    }
 }
 
 /// Opens a socket, when the bot's budget allows it, for as long as the lease is sure.

@@ -218,8 +218,8 @@ impl<H: Host> Driver<H> {
             // Asked again, for what came before may have taken its time.
             Effect::Send(_) if !self.may_act() => return Some(Event::Input(Input::Withheld)),
             Effect::Send(message) => {
-                self.metrics.frame_out("message");
-                let text = frame::message(&self.bot, &message);
+                let (kind, text) = calls::frame(&self.bot, &message);
+                self.metrics.frame_out(kind);
                 return Box::pin(self.say(text)).await;
             }
             Effect::Ping => return Box::pin(self.ping()).await,

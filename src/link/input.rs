@@ -108,7 +108,7 @@ pub enum Effect {
     /// this comes.
     Connect(ConnectMode),
     /// Send this message over the open socket, if the lease is sure: else answer with `Withheld`. A failure is a
-    /// `Lost`.
+    /// `Lost`. Of one that is to end the session, that is what goes out.
     Send(Arc<AcceptedMessage>),
     /// Ping the platform, as frame and as web socket ping.
     Ping,

@@ -101,7 +101,8 @@ impl Ledger {
         self.push(Change::Append(Entry { seq: self.record.seq, at, body }));
     }
 
-    /// Adds the end of the head's turn. The bot may go on speaking to it for `late_window`, where it is given.
+    /// Adds the end of the head's turn. For `warm_for`, where it is given, a new owner is to open a link although
+    /// nothing is open: the bot may go on speaking.
     ///
     /// The store is told of a quarter more, and not again before that is used up: in a lively conversation most
     /// ends then need not say it.
@@ -110,15 +111,20 @@ impl Ledger {
         at: Timestamp,
         message: MessageId,
         outcome: Outcome,
-        late_window: Option<Duration>,
+        warm_for: Option<Duration>,
     ) {
         self.append(at, EntryBody::Ended { message, outcome });
         self.confirms.ended = true;
-        if let Some(window) = late_window
+        if let Some(window) = warm_for
             && self.stored_warm.is_none_or(|stored| stored < at + window)
         {
             self.warm_until = Some(at + window + window / 4);
         }
+    }
+
+    /// A new owner is to open a link until then although nothing is open. Told with the next write.
+    pub(crate) const fn warm(&mut self, until: Timestamp) {
+        self.warm_until = Some(until);
     }
 
     /// Adds the end of a message of which the store lost how it ended.

@@ -9,6 +9,7 @@ mod program;
 mod proxy;
 mod redis;
 mod served;
+mod stream;
 mod tests;
 
 use std::future::Future;

@@ -109,9 +109,10 @@ impl Machine {
         let Some(turn) = self.turn.take() else { return };
         let message = turn.message.id;
         self.ledger.forget(message);
-        if turn.is_open() || turn.was_sent() {
+        if (turn.is_open() || turn.was_sent()) && !turn.closes() {
             // What the bot still says to it is no reply to the turn before.
             self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
+            self.last_echoed = Some(turn.message.client_message_id);
         }
         self.cut_streams(now, true, effects);
         self.lane.pop_front();

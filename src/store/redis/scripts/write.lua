@@ -167,7 +167,7 @@ if lane == '' then
   end
   call('PEXPIRE', KEYS[4], JOURNAL_TTL)
 end
--- Its members are gone within minutes; it expires where nobody is left to take them out.
+-- No member is to stay longer than this; it expires where nobody is left to take them out.
 if warm_until ~= '' then
   call('ZADD', KEYS[3], warm_until, name)
   call('PEXPIRE', KEYS[3], JOURNAL_TTL)
