@@ -91,8 +91,9 @@ impl Machine {
         record.session_id = None;
         record.last_turn = None;
         record.agent = false;
+        self.ledger.end(now, message, outcome, None);
         // Nobody has to open a link for what the bot still has to say.
-        self.ledger.end(now, message, outcome, Some(now));
+        self.ledger.warm(now);
     }
 
     /// Whether the session is ended, and the store is being told so.

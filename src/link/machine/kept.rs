@@ -33,21 +33,21 @@ impl Machine {
         }
     }
 
-    /// Until when a new owner is to open the link, from a turn's end on.
-    pub(super) fn warm_until(&mut self, now: Timestamp) -> Timestamp {
+    /// How long after a turn's end a new owner is to open the link. The store is told so now.
+    pub(super) fn warm_window(&mut self, now: Timestamp) -> Duration {
         if self.keeps_link() {
             self.warm_at = now + KNOWN / 2;
-            now + KNOWN
+            KNOWN
         } else {
-            now + self.bot.late_window
+            self.bot.late_window
         }
     }
 
     /// Keeps the conversation known while its link is kept for good.
     pub(super) fn tend_warmth(&mut self, now: Timestamp) {
         if self.warm_wake_at().is_some_and(|at| now >= at) {
-            let until = self.warm_until(now);
-            self.ledger.warm(until);
+            let window = self.warm_window(now);
+            self.ledger.warm(now + window);
             self.ledger.touch(now);
         }
     }
