@@ -4,7 +4,7 @@
 //! ends is written down here once (api.md 7):
 //!
 //! ```text
-//! signal ─► not ready ─ grace ─► 503 draining, out of the fleet ─ each partition released as soon as no turn is
+//! signal ─► not ready ─ grace ─► 503 draining, streams closed, out of the fleet ─ each partition released as soon as no turn is
 //! open in it, or at 2/3 of drain_timeout ─► waits answered with the state of the moment, sockets closed, the rest
 //! released, threads ended ─► listeners closed ─► end
 //! ```

@@ -10,6 +10,7 @@
 
 mod fleet;
 mod label;
+mod readers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use label::{CLOSES, NO_CODE, OTHER, close_word};
 
 pub use fleet::FleetMetrics;
 pub use label::{Connect, Part, Phase, SocketState};
+pub use readers::ReaderMetrics;
 
 /// Seconds, from a hit in memory to the longest wait.
 const SECONDS: &[f64] =
@@ -68,6 +70,8 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// This replica's place in the fleet.
     pub fleet: FleetMetrics,
+    /// Those who read conversations live here.
+    pub readers: ReaderMetrics,
 }
 
 impl Metrics {
@@ -154,6 +158,7 @@ impl Metrics {
             open_messages: declare.gauge("open_messages", "Accepted messages that have not ended.")?,
             panics: declare.counter("panics_total", "Panics that were caught; each is a bug.")?,
             fleet: FleetMetrics::declare(&declare)?,
+            readers: ReaderMetrics::declare(&declare)?,
             registry: declare.0,
         })
     }

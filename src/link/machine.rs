@@ -14,10 +14,12 @@
 //!
 //! The parts: [`lane`] (heads begin and turns end), [`socket`] (connects, losses, keep-alive), [`arrival`] (what
 //! the platform says, and what its history tells), [`kept`] (links that nobody waits for), [`close`] (sessions that
-//! callers end), [`rebase`] (what a store that lost data makes of all that).
+//! callers end), [`rebase`] (what a store that lost data makes of all that), [`connection`] (how all that looks from
+//! outside).
 
 mod arrival;
 mod close;
+mod connection;
 mod kept;
 mod lane;
 mod rebase;
@@ -34,7 +36,7 @@ use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::Bot;
-use crate::domain::{AcceptedMessage, Fingerprint, Problem, Timestamp};
+use crate::domain::{AcceptedMessage, Fingerprint, LinkState, Problem, Timestamp};
 use crate::store::{Change, Open};
 use lane::Head;
 use socket::Link;
@@ -80,6 +82,8 @@ pub struct Machine {
     seen: Seen,
     streams: Streams,
     leaving: Leaving,
+    /// How the link stood after the last step, and since when, where that is known.
+    stands: (LinkState, Option<Timestamp>),
     /// Whether a message is on its way that counts as sent once it is accepted: nobody else would send it.
     invited: bool,
     /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
@@ -118,10 +122,12 @@ impl Machine {
             seen: taken,
             streams: Streams::default(),
             leaving: Leaving::Not,
+            stands: Default::default(),
             invited: false,
             resting: false,
             bot,
         };
+        machine.stands = (machine.link_state(now), None);
         let sent = lane.iter().rposition(|open| open.progress.sent_at.is_some());
         for (place, open) in lane.into_iter().enumerate() {
             machine.last_known = machine.last_known.max(open.accepted.client_message_id);
@@ -146,6 +152,11 @@ impl Machine {
     /// Takes one input at this time and appends what is to be done. Time never goes back between calls; where
     /// it does, deadlines come late and nothing else suffers.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
+        self.take(now, input, effects);
+        self.note_connection(now);
+    }
+
+    fn take(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
         if self.leaving == Leaving::AtOnce {
             self.on_last(now, &input, effects);
             return;

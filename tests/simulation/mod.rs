@@ -8,6 +8,7 @@ mod agents;
 mod bench;
 mod broken_link;
 mod closing;
+mod connection;
 mod echoes;
 mod failover;
 mod hand_over;

@@ -699,6 +699,7 @@ impl World {
             self.may_go.insert(id);
         }
         self.note(|| "a new owner".into());
+        self.truth.forget_unnoticed();
         let now = Timestamp::from_millis(self.now);
         let seed = self.rng.u64(..);
         self.machine = Some(Machine::new(Arc::clone(&self.bot), self.truth.open(), now, seed));

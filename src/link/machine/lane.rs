@@ -162,8 +162,8 @@ impl Machine {
             self.end_close(now, message, outcome, effects);
             return;
         }
-        let warm_until = went_out.then(|| now + self.warm_window(now));
-        self.ledger.end(now, message, outcome, warm_until);
+        let window = went_out.then(|| self.warm_window(now));
+        self.ledger.end(now, message, outcome, window);
         if went_out {
             self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
             self.last_echoed = Some(echoed);

@@ -55,6 +55,7 @@ impl Machine {
         }
         // Where there is no record at all it has expired; whatever else went is said of each message.
         if (1..self.ledger.confirmed()).contains(&open.record.write) {
+            self.ledger.record.renew_epoch(now);
             effects.push(Effect::Rebased);
         }
         let stored = |id: MessageId| open.lane.iter().find(|message| message.accepted.id == id);

@@ -335,7 +335,7 @@ impl Machine {
     }
 
     /// When a connect that could begin at this time may: not while the platform has to be left alone.
-    fn connect_at(&self, at: Timestamp) -> Timestamp {
+    pub(super) fn connect_at(&self, at: Timestamp) -> Timestamp {
         let refused_until = self.refusal.as_ref().map(|(_, until)| *until);
         [self.ledger.record.blocked_until, refused_until].into_iter().flatten().fold(at, Timestamp::max)
     }
