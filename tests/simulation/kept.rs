@@ -113,11 +113,7 @@ fn a_message_asks_for_a_greeting_where_the_session_has_timed_out() {
 #[test]
 fn the_store_is_told_twice_a_day_that_it_is_known() {
     let mut bench = kept();
-    assert_eq!(
-        bench.writes.iter().rev().find_map(|write| write.warm_until),
-        Some(bench.now + 30 * HOUR),
-        "a quarter more"
-    );
+    assert_eq!(bench.writes.iter().rev().find_map(|write| write.warm_until), Some(bench.now + 24 * HOUR));
     let writes = bench.writes.len();
     bench.idle(12 * 60 - 1);
     assert_eq!(bench.writes.len(), writes);
