@@ -37,7 +37,7 @@ impl Machine {
     pub(super) fn warm_for(&mut self, now: Timestamp) -> Duration {
         if self.keeps_link() {
             self.warm_at = now + KNOWN / 2;
-            KNOWN - KNOWN / 5
+            KNOWN * 4 / 5
         } else {
             self.bot.late_window
         }
