@@ -111,6 +111,11 @@ impl Ledger {
         self.warm_until = warm_until.or(self.warm_until);
     }
 
+    /// A new owner is to open a link until then although nothing is open. Told with the next write.
+    pub(crate) const fn warm(&mut self, until: Timestamp) {
+        self.warm_until = Some(until);
+    }
+
     /// Adds the end of a message of which the store lost how it ended.
     pub(crate) fn end_lost(&mut self, at: Timestamp, message: MessageId, outcome: Outcome) {
         self.append(at, EntryBody::Ended { message, outcome });

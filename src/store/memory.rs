@@ -24,6 +24,7 @@ mod conversation;
 mod expiry;
 mod fleet;
 mod lease;
+mod reading;
 mod weight;
 
 use std::fmt;
@@ -39,7 +40,7 @@ use super::{
     Permit, StoreError, Write, Written,
 };
 use crate::domain::{
-    After, BotName, ConversationId, ConversationState, Entry, Message, MessageId, Page, Partition, Timestamp,
+    After, BotName, ConversationId, ConversationState, Message, MessageId, Page, Partition, Timestamp,
 };
 
 /// How much is kept, and for how long.
@@ -51,7 +52,7 @@ pub struct MemoryLimits {
     pub message_ttl: Duration,
     /// Entries of one journal.
     pub journal_entries: usize,
-    /// Bytes of one journal, by [`Entry::weight`]. The newest entry stays whatever its size.
+    /// Bytes of one journal, by [`Entry::weight`](crate::domain::Entry::weight). The newest entry stays whatever its size.
     pub journal_bytes: usize,
     /// How long a journal is kept after its last entry, and an idle conversation after its last change.
     pub journal_ttl: Duration,
@@ -237,8 +238,8 @@ impl Memory {
         drop(step);
         if !hints.is_empty() {
             let replicas = self.replicas();
-            for (watcher, message) in hints {
-                replicas.hint(watcher, Hint::Ended(message));
+            for (to, hint) in hints {
+                replicas.hint(to, hint);
             }
         }
         // A write is never refused: it may go over the limit for a moment, and pays for it here.
@@ -248,35 +249,55 @@ impl Memory {
         Ok(Written { now, lost })
     }
 
-    /// Entries of a journal; see [`super::Store::journal`].
-    pub fn journal(&self, conversation: &ConversationId, after: u64, limit: usize) -> Vec<Entry> {
-        let step = self.step(Partition::of(conversation));
-        step.journal(conversation, after, limit, step.now, self.limits.journal_ttl)
-    }
-
     /// Some of the journal; see [`super::Store::page`].
     pub fn page(
         &self,
         conversation: &ConversationId,
         after: After,
         limit: usize,
-        _observer: Option<Incarnation>,
+        observer: Option<Incarnation>,
     ) -> Page {
-        let step = self.step(Partition::of(conversation));
-        step.page(conversation, after, limit, step.now, self.limits.journal_ttl)
+        let mut step = self.step(Partition::of(conversation));
+        let now = step.now;
+        let owner = observer.and_then(|observer| step.observe(conversation, observer, now));
+        let page = step.page(conversation, after, limit, now, self.limits.journal_ttl);
+        drop(step);
+        if let (Some(owner), Some(observer)) = (owner, observer) {
+            self.replicas().hint(owner, Hint::Observed(conversation.clone(), observer));
+        }
+        page
     }
 
     /// Goes on observing; see [`super::Store::observe`].
-    pub fn observe(&self, _conversations: &[ConversationId], _observer: Incarnation) {}
+    pub fn observe(&self, conversations: &[ConversationId], observer: Incarnation) {
+        for conversation in conversations {
+            let mut step = self.step(Partition::of(conversation));
+            let now = step.now;
+            let owner = step.observe(conversation, observer, now);
+            drop(step);
+            if let Some(owner) = owner {
+                self.replicas().hint(owner, Hint::Observed(conversation.clone(), observer));
+            }
+        }
+    }
 
     /// How a conversation stands; see [`super::Store::state`].
     pub fn state(
         &self,
-        _conversation: &ConversationId,
-        _by: Incarnation,
-        _number: u64,
+        conversation: &ConversationId,
+        by: Incarnation,
+        number: u64,
     ) -> (ConversationState, Option<Incarnation>) {
-        (ConversationState::default(), None)
+        let mut step = self.step(Partition::of(conversation));
+        let now = step.now;
+        let state = step.state(conversation, now, self.limits.journal_ttl);
+        let owner = step.lease.owner();
+        drop(step);
+        if let Some(owner) = owner.filter(|&owner| owner != by) {
+            let conversation = conversation.clone();
+            self.replicas().hint(owner, Hint::Asked { conversation, by, number });
+        }
+        (state, owner)
     }
 
     /// Hints at something; see [`super::Store::hint`].

@@ -16,7 +16,7 @@ local CHANGES = 9
 local partition = string.sub(KEYS[1], 1, -6)
 local name = string.sub(KEYS[4], #partition + 3)
 
-local held = call('HMGET', KEYS[4], 'w', 'l', 'b')
+local held = call('HMGET', KEYS[4], 'w', 'l', 'b', 'x')
 local last = held[1] or '0'
 if last ~= follows then
   local done, told = string.match(last, '^(%d+)(!?)$')
@@ -209,8 +209,16 @@ if lane == '' then
   end
   call('PEXPIRE', KEYS[4], JOURNAL_TTL)
 end
--- Its members are gone within minutes; it expires where nobody is left to take them out.
-if warm_until ~= '' and call('ZADD', KEYS[3], warm_until, name) == 1 then
+-- No member is to stay longer than this; it expires where nobody is left to take them out.
+if warm_until ~= '' and call('ZADD', KEYS[3], 'CH', warm_until, name) == 1 then
   call('PEXPIRE', KEYS[3], JOURNAL_TTL)
+end
+-- Who observes it; the owner knows by itself.
+if appended and held[4] then
+  for observer, till in string.gmatch(held[4], '(%x+):(%d+)') do
+    if observer ~= owner and now < tonumber(till) then
+      call('PUBLISH', channel(observer), hint('J', {name}))
+    end
+  end
 end
 return {'OK', now, lost and 1 or 0}
