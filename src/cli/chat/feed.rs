@@ -63,9 +63,6 @@ impl<'a> Feed<'a> {
     pub(super) async fn next(&mut self) -> Result<Fed, Fault> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                if !event.id.is_empty() {
-                    self.after.clone_from(&event.id);
-                }
                 return Ok(Fed::Event(event));
             }
             let Some(body) = &mut self.body else {
@@ -81,6 +78,10 @@ impl<'a> Feed<'a> {
             let opened = self.since.replace(Instant::now());
             if opened.is_some_and(|opened| opened.elapsed() >= LASTED) {
                 self.pause = Pause::default();
+            }
+            // All events of it have been handed out.
+            if !self.parser.last_id().is_empty() {
+                self.parser.last_id().clone_into(&mut self.after);
             }
             self.body = None;
             return Ok(Fed::Lost);

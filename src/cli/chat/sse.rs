@@ -37,6 +37,8 @@ pub(super) struct Parser {
     /// The first line is over, and with it the place where a byte order mark may be.
     begun: bool,
     event: Event,
+    /// The id of the last event that was over, with data or without.
+    last_id: String,
     retry: Option<Duration>,
 }
 
@@ -53,6 +55,12 @@ impl Parser {
             }
         }
         Ok(())
+    }
+
+    /// Where the stream stands: the id of the last event, which may have come alone; empty where there was none. That
+    /// of an event that was cut off does not count.
+    pub(super) fn last_id(&self) -> &str {
+        &self.last_id
     }
 
     /// How long to wait before a new connection, if the stream has said so.
@@ -95,6 +103,7 @@ impl Parser {
     fn end_of_event(&mut self) -> Option<Event> {
         let Event { kind, data, id } = std::mem::take(&mut self.event);
         self.event.id.clone_from(&id);
+        self.last_id.clone_from(&id);
         let data = data.strip_suffix('\n')?.to_owned();
         let kind = if kind.is_empty() { "message".to_owned() } else { kind };
         Some(Event { kind, data, id })
@@ -216,6 +225,17 @@ mod tests {
         let told: Vec<_> = parse([&bytes[..]]).into_iter().map(|event| (event.kind, event.id)).collect();
         let as_text: Vec<_> = told.iter().map(|(kind, id)| (kind.as_str(), id.as_str())).collect();
         assert_eq!(as_text, [("reply", "a"), ("message", "a"), ("message", "b")]);
+    }
+
+    #[test]
+    fn an_id_counts_alone_and_not_before_its_event_is_over() {
+        let mut parser = Parser::default();
+        for (bytes, id) in
+            [("data: 1\n\n", ""), ("id: a\n\n", "a"), ("id: b\ndata: 2\n", "a"), ("\n", "b"), (":\n\n", "b")]
+        {
+            parser.feed(bytes.as_bytes(), &mut Vec::new()).unwrap();
+            assert_eq!(parser.last_id(), id, "{bytes:?}");
+        }
     }
 
     #[test]
