@@ -368,3 +368,19 @@ fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
 fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> JoinHandle<T> {
     tokio::task::spawn_local(task)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_that_stands_still_is_cut_by_the_system() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, _theirs) = tokio::join!(listener.accept(), tokio::net::TcpStream::connect(address));
+        let (ours, _) = ours.unwrap();
+        limit_stall(&ours);
+        assert_eq!(socket2::SockRef::from(&ours).tcp_user_timeout().unwrap(), Some(STALL));
+    }
+}

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::auth::Caller;
 use super::problem::{Failure, Mistakes};
-use super::query::Query;
+use super::query::{Parameters, Query};
 use crate::config::{Bot, Config};
 use crate::domain::{ConversationId, Message, ProblemKind, UserId};
 
@@ -49,7 +49,7 @@ impl<'c> Address<'c> {
         uri: &'q Uri,
         names: [&'static str; N],
         mistakes: &mut Mistakes,
-    ) -> Result<(Option<Self>, [Option<Cow<'q, str>>; N]), Failure> {
+    ) -> Result<(Option<Self>, Parameters<'q, N>), Failure> {
         let query = Query::read(uri.query().unwrap_or_default(), names, mistakes);
         let address = Self::choose(config, caller, uri.path(), query.bot, mistakes)?;
         Ok((address, query.others))

@@ -29,7 +29,7 @@ use super::prefer::{PREFERENCE_APPLIED, Prefer, applied_wait};
 use super::problem::{Failure, Mistakes};
 use super::{EVENTS, Front};
 use crate::domain::{After, ConversationId, Cursor, InvalidCursor, Live, Page};
-use crate::hub::HubError;
+use crate::hub::{HubError, Observer};
 
 pub(super) use self::stream::KEEP_ALIVE;
 
@@ -103,12 +103,19 @@ async fn hold(
             return Ok(page);
         }
         after = After::Cursor(page.next);
-        while !page.more {
-            match timeout_at(until, observer.next()).await {
-                Ok(Some(Live::Look)) => break,
-                Ok(Some(Live::Chunk(_))) => {}
-                Ok(None) | Err(_) => return Ok(page),
-            }
+        if !page.more && !looks(&mut observer, until).await {
+            return Ok(page);
+        }
+    }
+}
+
+/// Waits for new entries. False where there are none in time, or nobody will tell of them any more.
+async fn looks(observer: &mut Observer, until: Instant) -> bool {
+    loop {
+        match timeout_at(until, observer.next()).await {
+            Ok(Some(Live::Look)) => return true,
+            Ok(Some(Live::Chunk(_))) => {}
+            Ok(None) | Err(_) => return false,
         }
     }
 }
@@ -124,7 +131,9 @@ struct View<'a> {
 
 fn view<'a>(front: &Front, page: &'a Page, conversation: &'a ConversationId) -> View<'a> {
     let events: Vec<_> = page.entries.iter().filter_map(|told| Event::of(told, conversation)).collect();
-    events.iter().for_each(|event| front.metrics.streams.told(event.kind));
+    for event in &events {
+        front.metrics.streams.told(event.kind);
+    }
     View { events, next: page.next.to_string(), has_more: page.more, gap: page.gap }
 }
 

@@ -7,13 +7,16 @@ use std::borrow::Cow;
 use super::address::decode;
 use super::problem::Mistakes;
 
+/// Parameters in the order of their names; none of what is absent or a mistake.
+pub(super) type Parameters<'q, const N: usize> = [Option<Cow<'q, str>>; N];
+
 /// The parameters of a query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Query<'q, const N: usize> {
     /// The bot; `Err` where the query has a mistake, so that nobody knows which bot was meant.
     pub(super) bot: Result<Option<Cow<'q, str>>, ()>,
-    /// The others, in the order of their names; none where they are absent or a mistake.
-    pub(super) others: [Option<Cow<'q, str>>; N],
+    /// The others.
+    pub(super) others: Parameters<'q, N>,
 }
 
 impl<'q, const N: usize> Query<'q, N> {

@@ -243,11 +243,11 @@ impl Hub {
             return Err(HubError::Draining);
         }
         let (teller, observer) = observer::observer();
-        let (known, knows) = oneshot::channel();
+        let (known, seated) = oneshot::channel();
         let conversation_too = conversation.clone();
         let command = Command::Observe { conversation: conversation_too, teller, known };
         self.hand_over(conversation, command).await?;
-        match timeout(PATIENCE, knows).await {
+        match timeout(PATIENCE, seated).await {
             Ok(Ok(())) => Ok(observer),
             // The shard lets nobody begin, or has ended.
             Ok(Err(_)) => Err(HubError::Draining),
@@ -267,8 +267,8 @@ impl Hub {
         limit: usize,
         observed: bool,
     ) -> Result<Page, HubError> {
-        let observer = observed.then(|| self.incarnation());
-        Ok(self.store.page(conversation, after, limit, observer).await?)
+        let me = observed.then(|| self.incarnation());
+        Ok(self.store.page(conversation, after, limit, me).await?)
     }
 
     /// How a conversation stands; its connection as its owner says, which has a second to answer. Where it does not,

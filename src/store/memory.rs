@@ -39,9 +39,7 @@ use super::{
     Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation, Open,
     Permit, StoreError, Write, Written,
 };
-use crate::domain::{
-    After, BotName, ConversationId, ConversationState, Message, MessageId, Page, Partition, Timestamp,
-};
+use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp};
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone)]
@@ -247,57 +245,6 @@ impl Memory {
             self.make_room(partition, 0, self.limits.bytes);
         }
         Ok(Written { now, lost })
-    }
-
-    /// Some of the journal; see [`super::Store::page`].
-    pub fn page(
-        &self,
-        conversation: &ConversationId,
-        after: After,
-        limit: usize,
-        observer: Option<Incarnation>,
-    ) -> Page {
-        let mut step = self.step(Partition::of(conversation));
-        let now = step.now;
-        let owner = observer.and_then(|observer| step.observe(conversation, observer, now));
-        let page = step.page(conversation, after, limit, now, self.limits.journal_ttl);
-        drop(step);
-        if let (Some(owner), Some(observer)) = (owner, observer) {
-            self.replicas().hint(owner, Hint::Observed(conversation.clone(), observer));
-        }
-        page
-    }
-
-    /// Goes on observing; see [`super::Store::observe`].
-    pub fn observe(&self, conversations: &[ConversationId], observer: Incarnation) {
-        for conversation in conversations {
-            let mut step = self.step(Partition::of(conversation));
-            let now = step.now;
-            let owner = step.observe(conversation, observer, now);
-            drop(step);
-            if let Some(owner) = owner {
-                self.replicas().hint(owner, Hint::Observed(conversation.clone(), observer));
-            }
-        }
-    }
-
-    /// How a conversation stands; see [`super::Store::state`].
-    pub fn state(
-        &self,
-        conversation: &ConversationId,
-        by: Incarnation,
-        number: u64,
-    ) -> (ConversationState, Option<Incarnation>) {
-        let mut step = self.step(Partition::of(conversation));
-        let now = step.now;
-        let state = step.state(conversation, now, self.limits.journal_ttl);
-        let owner = step.lease.owner();
-        drop(step);
-        if let Some(owner) = owner.filter(|&owner| owner != by) {
-            let conversation = conversation.clone();
-            self.replicas().hint(owner, Hint::Asked { conversation, by, number });
-        }
-        (state, owner)
     }
 
     /// Hints at something; see [`super::Store::hint`].

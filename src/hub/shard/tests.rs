@@ -157,9 +157,9 @@ fn alice() -> ConversationId {
 /// Somebody who reads alice's conversation at this shard.
 async fn reader(shard: &Rc<Shard>) -> Observer {
     let (teller, observer) = observer();
-    let (known, knows) = oneshot::channel();
+    let (known, seated) = oneshot::channel();
     shard.on_command(Command::Observe { conversation: alice(), teller, known });
-    knows.await.expect("the shard takes it");
+    seated.await.expect("the shard takes it");
     observer
 }
 

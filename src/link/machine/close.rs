@@ -92,7 +92,8 @@ impl Machine {
         record.last_turn = None;
         record.agent = false;
         // Nobody has to open a link for what the bot still has to say.
-        self.ledger.end(now, message, outcome, Some(now));
+        self.ledger.end(now, message, outcome, None);
+        self.ledger.warm(now);
     }
 
     /// Whether the session is ended, and the store is being told so.

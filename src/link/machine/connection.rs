@@ -31,14 +31,14 @@ impl Machine {
         }
     }
 
-    /// Why the link is not ready, where somebody wants it.
+    /// Why the link is not ready, as far as something stands in its way.
     fn reason(&self, state: LinkState) -> Option<Box<str>> {
         let refusal = self.refusal.as_ref().map(|(problem, _)| &*problem.detail);
         let failure = refusal.or(self.last_failure.as_deref());
         match state {
-            LinkState::Cold | LinkState::Ready => None,
-            // The first connect is no failure yet.
-            LinkState::Connecting => failure.map(Into::into),
+            LinkState::Ready => None,
+            // Where nothing failed yet there is no reason; where nobody wants it any more, what failed last.
+            LinkState::Cold | LinkState::Connecting => failure.map(Into::into),
             LinkState::BackingOff => {
                 Some(failure.unwrap_or("the connection was lost, and the next one waits for its time").into())
             }

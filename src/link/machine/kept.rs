@@ -33,21 +33,21 @@ impl Machine {
         }
     }
 
-    /// Until when a new owner is to open the link, from a turn's end on.
-    pub(super) fn warm_until(&mut self, now: Timestamp) -> Timestamp {
+    /// For how long a new owner is to open the link, from a turn's end on; the ledger adds a quarter.
+    pub(super) fn warm_for(&mut self, now: Timestamp) -> Duration {
         if self.keeps_link() {
             self.warm_at = now + KNOWN / 2;
-            now + KNOWN
+            KNOWN - KNOWN / 5
         } else {
-            now + self.bot.late_window
+            self.bot.late_window
         }
     }
 
     /// Keeps the conversation known while its link is kept for good.
     pub(super) fn tend_warmth(&mut self, now: Timestamp) {
         if self.warm_wake_at().is_some_and(|at| now >= at) {
-            let until = self.warm_until(now);
-            self.ledger.warm(until);
+            self.warm_at = now + KNOWN / 2;
+            self.ledger.warm(now + KNOWN);
             self.ledger.touch(now);
         }
     }

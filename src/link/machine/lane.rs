@@ -162,8 +162,8 @@ impl Machine {
             self.end_close(now, message, outcome, effects);
             return;
         }
-        let warm_until = went_out.then(|| self.warm_until(now));
-        self.ledger.end(now, message, outcome, warm_until);
+        let warm_for = went_out.then(|| self.warm_for(now));
+        self.ledger.end(now, message, outcome, warm_for);
         if went_out {
             self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
             self.last_echoed = Some(echoed);

@@ -4,11 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::contents::Contents;
-use super::weight;
-use crate::domain::{After, ConversationId, ConversationState, Message, Page, Timestamp, Told};
+use super::{Memory, weight};
+use crate::domain::{After, ConversationId, ConversationState, Message, Page, Partition, Timestamp, Told};
 use crate::store::page::{self, Reading};
 use crate::store::state::state;
-use crate::store::{Incarnation, NOTED, OBSERVED};
+use crate::store::{Hint, Incarnation, NOTED, OBSERVED};
 
 /// Who observes which conversation, known or not.
 #[derive(Debug, Default)]
@@ -54,23 +54,77 @@ impl Observers {
     }
 }
 
+impl Memory {
+    /// Some of the journal; see [`crate::store::Store::page`].
+    pub fn page(
+        &self,
+        conversation: &ConversationId,
+        after: After,
+        limit: usize,
+        observer: Option<Incarnation>,
+    ) -> Page {
+        let mut step = self.step(Partition::of(conversation));
+        let now = step.now;
+        let told = observer.and_then(|observer| step.observe(conversation, observer, now));
+        let page = step.page(conversation, after, limit, now, self.limits.journal_ttl);
+        drop(step);
+        self.tell(told);
+        page
+    }
+
+    /// Goes on observing; see [`crate::store::Store::observe`].
+    pub fn observe(&self, conversations: &[ConversationId], observer: Incarnation) {
+        for conversation in conversations {
+            let mut step = self.step(Partition::of(conversation));
+            let now = step.now;
+            let told = step.observe(conversation, observer, now);
+            drop(step);
+            self.tell(told);
+        }
+    }
+
+    /// How a conversation stands; see [`crate::store::Store::state`].
+    pub fn state(
+        &self,
+        conversation: &ConversationId,
+        by: Incarnation,
+        number: u64,
+    ) -> (ConversationState, Option<Incarnation>) {
+        let mut step = self.step(Partition::of(conversation));
+        let now = step.now;
+        let state = step.state(conversation, now, self.limits.journal_ttl);
+        let owner = step.lease.owner();
+        drop(step);
+        let asked = Hint::Asked { conversation: conversation.clone(), by, number };
+        self.tell(owner.filter(|&owner| owner != by).map(|owner| (owner, asked)));
+        (state, owner)
+    }
+
+    fn tell(&self, told: Option<(Incarnation, Hint)>) {
+        if let Some((to, hint)) = told {
+            self.replicas().hint(to, hint);
+        }
+    }
+}
+
 impl Contents {
     /// Notes an observer, and says who is to be hinted at it: the owner, where that is another replica.
-    pub(super) fn observe(
+    fn observe(
         &mut self,
         name: &ConversationId,
         observer: Incarnation,
         now: Timestamp,
-    ) -> Option<Incarnation> {
+    ) -> Option<(Incarnation, Hint)> {
         if !self.observers.note(name, observer, now) {
             return None;
         }
         self.bytes += weight::observer(name);
-        self.lease.owner().filter(|&owner| owner != observer)
+        let owner = self.lease.owner().filter(|&owner| owner != observer)?;
+        Some((owner, Hint::Observed(name.clone(), observer)))
     }
 
     /// Some of the journal.
-    pub(super) fn page(
+    fn page(
         &mut self,
         name: &ConversationId,
         after: After,
@@ -98,12 +152,7 @@ impl Contents {
     }
 
     /// How a conversation stands.
-    pub(super) fn state(
-        &mut self,
-        name: &ConversationId,
-        now: Timestamp,
-        ttl: Duration,
-    ) -> ConversationState {
+    fn state(&mut self, name: &ConversationId, now: Timestamp, ttl: Duration) -> ConversationState {
         self.expire_conversation(name, now, ttl);
         let Some(conversation) = self.conversations.get(name) else { return state(None, None, 0, now) };
         // The first one that is given is above 0.

@@ -258,7 +258,9 @@ proptest! {
         let mut world = World::new(start, limit, before);
         // Who begins at the end knows where that was once it was given a place.
         while world.step(usize::MAX) {}
-        acts.iter().for_each(|act| world.act(act));
+        for act in &acts {
+            world.act(act);
+        }
         world.end();
         let first = if latest { before as u64 + 1 } else { 1 };
         let hidden = &world.journal.hidden;
@@ -278,7 +280,9 @@ proptest! {
     ) {
         let mut world = World::new(After::Oldest, limit, before);
         while world.step(usize::MAX) {}
-        acts.iter().for_each(|act| world.act(act));
+        for act in &acts {
+            world.act(act);
+        }
         world.end();
         let mut next = Some(1);
         for told in &world.client.told {

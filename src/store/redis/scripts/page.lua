@@ -20,6 +20,10 @@ end
 
 local bytes = 0
 for i, entry in ipairs(call('XRANGE', KEYS[3], '(' .. after, '+', 'COUNT', limit + 1)) do
+  if i > limit then
+    answer[4] = 1
+    break
+  end
   local kind, text, fields = entry[2][1], entry[2][2], {}
   bytes = bytes + #text
   if kind == 'e' then
@@ -32,7 +36,7 @@ for i, entry in ipairs(call('XRANGE', KEYS[3], '(' .. after, '+', 'COUNT', limit
     end
     fields = ours and fields or {}
   end
-  if i > limit or i > 1 and bytes > max_bytes then
+  if i > 1 and bytes > max_bytes then
     answer[4] = 1
     break
   end

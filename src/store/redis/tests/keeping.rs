@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config;
-use crate::domain::After;
+use crate::domain::{After, Cursor};
 use crate::store::{AcceptError, Refusal, StoreError};
 
 /// Names of keys without the partition's part, each with whether it expires, sorted.
@@ -140,6 +140,33 @@ async fn a_journal_older_than_its_conversation_begins_anew() {
     let write = numbered(1, (1..3).map(|seq| reply(seq, at, None, "new")).collect());
     store.write(fence, &alice(), &write).await.unwrap();
     assert_eq!(places(&store).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_page_is_one_call_but_for_a_place_of_another_journal() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = own(&store).await;
+    let at = Timestamp::from_millis(1);
+    let mut write = numbered(1, (1..4).map(|seq| reply(seq, at, None, "hello")).collect());
+    (write.record.epoch, write.record.seq) = (7, 3);
+    store.write(fence, &alice(), &write).await.unwrap();
+    let place = |epoch, seq| After::Cursor(Cursor { epoch, seq });
+    store.page(&alice(), After::Oldest, 9, Some(ME)).await.unwrap();
+    for (after, calls, read) in [
+        (After::Oldest, 1, 3),
+        (After::Latest, 1, 0),
+        (place(7, 1), 1, 2),
+        (place(7, 3), 1, 0),
+        (place(0, 0), 1, 3),
+        (place(6, 0), 1, 3),
+        (place(6, 1), 2, 3),
+        (place(7, 4), 2, 3),
+    ] {
+        let before = store.traffic().commands;
+        let page = store.page(&alice(), after, 9, Some(ME)).await.unwrap();
+        assert_eq!((store.traffic().commands - before, page.entries.len()), (calls, read), "{after:?}");
+    }
 }
 
 #[tokio::test]
