@@ -78,7 +78,7 @@ fn what_the_bot_says_unasked_is_printed_while_nobody_types() {
         let mut input = chat.stdin.take().unwrap();
         let (sender, lines) = mpsc::sync_channel(16);
         let out = BufReader::new(chat.stdout.take().unwrap());
-        let reading = std::thread::spawn(move || {
+        let reading = tokio::task::spawn_blocking(move || {
             out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)).ok();
         });
         input.write_all(b"/echo first\n").unwrap();
@@ -102,7 +102,7 @@ fn what_the_bot_says_unasked_is_printed_while_nobody_types() {
         let output = blocking(move || chat.wait_with_output().unwrap()).await;
         assert_eq!(outcome(&output), (Some(0), String::new(), String::new()));
         assert_eq!(lines.try_iter().collect::<Vec<_>>(), ["That took 300 ms."]);
-        reading.join().unwrap();
+        reading.await.unwrap();
         assert_eq!(dev.terminate().await.code(), Some(0));
     });
 }
