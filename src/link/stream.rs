@@ -228,7 +228,7 @@ mod tests {
             ("left.", Some("It left."), "left."),
             ("", Some("It left."), "left."),
             ("It left.", Some("It left."), "left."),
-            ("", Some("It has left."), ""),
+            ("", Some("They left."), ""),
             ("", None, ""),
         ] {
             assert_eq!(take("It ", false, None), (0, "It ".to_owned(), false));

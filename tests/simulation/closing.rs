@@ -144,6 +144,19 @@ fn it_takes_its_place_in_the_lane() {
 }
 
 #[test]
+fn no_link_is_opened_while_its_end_is_being_stored() {
+    let mut bench = Bench::connected();
+    close(&mut bench);
+    bench.store_hangs = true;
+    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.pass(ms(1000));
+    assert_eq!((bench.closes, bench.connects.len(), bench.told.len()), (1, 1, 1));
+    bench.store_hangs = false;
+    bench.give(Input::Stored { lost: false });
+    assert_eq!((bench.end(), bench.connects.len()), ((0, "sessionEnd"), 1));
+}
+
+#[test]
 fn it_waits_for_a_connect_that_is_under_way() {
     let mut bench = Bench::with(|bot| bot.welcome = ms(0));
     bench.post_ruled(None, None, Some(500));

@@ -696,6 +696,7 @@ impl World {
         if let Some(head) = self.truth.head().filter(|head| head.progress.sent_at.is_some()) {
             let id = head.accepted.id;
             self.truth.sent.insert(id);
+            self.may_go.insert(id);
         }
         self.note(|| "a new owner".into());
         self.truth.forget_unnoticed();

@@ -91,8 +91,8 @@ impl Machine {
         record.session_id = None;
         record.last_turn = None;
         record.agent = false;
-        // Nobody has to open a link for what the bot still has to say.
         self.ledger.end(now, message, outcome, None);
+        // Nobody has to open a link for what the bot still has to say.
         self.ledger.warm(now);
     }
 

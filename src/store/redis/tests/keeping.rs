@@ -76,9 +76,16 @@ async fn the_warm_are_told_until_their_time() {
     store.write(fence, &alice(), &write).await.unwrap();
     assert_eq!(store.ready(partition, fence, true).await.unwrap(), [alice()]);
     assert!(store.ready(partition, fence, false).await.unwrap().is_empty());
+    // Told once more, it lives on: a link may be kept for as long as there are owners.
+    let warm = format!("t:{{{partition}}}:warm");
+    server.ask::<()>(&["PEXPIRE", &warm, "60000"]).await;
+    let mut write = numbered(2, Vec::new());
+    write.warm_until = Some(store.now().await.unwrap() + LEASE);
+    store.write(fence, &alice(), &write).await.unwrap();
+    assert!(server.ask::<u64>(&["PTTL", &warm]).await > 60_000);
     post(&store, 1).await;
     assert_eq!(store.ready(partition, fence, true).await.unwrap(), [alice()], "once");
-    store.write(fence, &alice(), &numbered(2, vec![end(1, Timestamp::default(), id(1))])).await.unwrap();
+    store.write(fence, &alice(), &numbered(3, vec![end(1, Timestamp::default(), id(1))])).await.unwrap();
     store.skew(LEASE);
     assert!(store.ready(partition, fence, true).await.unwrap().is_empty());
     assert_eq!(server.ask::<u64>(&["EXISTS", &format!("t:{{{partition}}}:warm")]).await, 0);
