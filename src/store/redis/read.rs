@@ -45,7 +45,8 @@ impl Redis {
         let call = self
             .call(&SCRIPTS.ready, &[&keys.lease, &keys.ready, &keys.warm])
             .fence(fence)
-            .arg(u8::from(warm));
+            .arg(u8::from(warm))
+            .aside();
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
         let (ready, warm) = (rest.values()?.texts(), rest.values()?.texts());
         let mut names =

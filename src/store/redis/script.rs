@@ -34,7 +34,7 @@ impl Script {
         for key in keys {
             cmd.arg(*key);
         }
-        Call { script: self, cmd, durable: false }
+        Call { script: self, cmd, durable: false, aside: false }
     }
 }
 
@@ -43,6 +43,7 @@ pub(super) struct Call<'a> {
     pub(super) script: &'a Script,
     cmd: Cmd,
     durable: bool,
+    aside: bool,
 }
 
 impl Call<'_> {
@@ -66,6 +67,18 @@ impl Call<'_> {
     /// Whether [`Call::durable`] was said.
     pub(super) const fn is_durable(&self) -> bool {
         self.durable
+    }
+
+    /// It is one of many that are sent at once and that no caller waits for. In a cluster they have a connection of
+    /// their own: where a node dies, many failures at once hold up all that goes over the same one.
+    pub(super) const fn aside(mut self) -> Self {
+        self.aside = true;
+        self
+    }
+
+    /// Whether [`Call::aside`] was said.
+    pub(super) const fn is_aside(&self) -> bool {
+        self.aside
     }
 
     /// By the script's hash.

@@ -37,8 +37,9 @@ use crate::store::{Refusal, StoreError};
 const LAST_TRY: Duration = Duration::from_millis(20);
 
 thread_local! {
-    /// This thread's lines, by the wire's number, each with the runtime that it belongs to.
-    static LINES: RefCell<HashMap<u64, (runtime::Id, Rc<Line>)>> = RefCell::default();
+    /// This thread's lines, by the wire's number and whether they are for what is sent aside, each with the runtime
+    /// that it belongs to.
+    static LINES: RefCell<HashMap<(u64, bool), (runtime::Id, Rc<Line>)>> = RefCell::default();
 }
 
 /// How to reach Redis. Used from any thread.
@@ -131,7 +132,7 @@ impl Wire {
     }
 
     async fn perform(&self, request: Request<'_>) -> Result<Value, StoreError> {
-        let line = self.line();
+        let line = self.line(self.connector.is_cluster() && request.is_aside());
         let deadline = Instant::now() + self.timeout;
         let mut sent = false;
         let mut refusal = Refusal::Unreachable;
@@ -322,16 +323,17 @@ impl Wire {
         if sent { StoreError::Unknown(self.timeout) } else { StoreError::Unavailable(refusal) }
     }
 
-    fn line(&self) -> Rc<Line> {
+    fn line(&self, aside: bool) -> Rc<Line> {
         let runtime = Handle::current().id();
+        let key = (self.number, aside);
         LINES.with_borrow_mut(|lines| {
-            match lines.get(&self.number) {
+            match lines.get(&key) {
                 Some((of, line)) if *of == runtime => return Rc::clone(line),
                 _ => {}
             }
             // The thread's former runtime took its connections with it.
             let line = Rc::new(Line::new(Arc::clone(&self.connector)));
-            lines.insert(self.number, (runtime, Rc::clone(&line)));
+            lines.insert(key, (runtime, Rc::clone(&line)));
             line
         })
     }
@@ -340,9 +342,11 @@ impl Wire {
 impl Drop for Wire {
     /// Closes this thread's connections; those of others end with their threads.
     fn drop(&mut self) {
-        let line =
-            LINES.try_with(|lines| lines.try_borrow_mut().ok().and_then(|mut all| all.remove(&self.number)));
-        drop(line);
+        let lines = LINES.try_with(|lines| {
+            let mut all = lines.try_borrow_mut().ok()?;
+            Some([false, true].map(|aside| all.remove(&(self.number, aside))))
+        });
+        drop(lines);
     }
 }
 
@@ -355,6 +359,10 @@ impl Place {
 }
 
 impl<'a> Request<'a> {
+    const fn is_aside(self) -> bool {
+        matches!(self, Self::Script(call) if call.is_aside())
+    }
+
     fn cmd(self) -> Cow<'a, Cmd> {
         match self {
             Self::Script(call) => Cow::Borrowed(call.by_hash()),
