@@ -6,6 +6,7 @@ mod killed;
 mod load;
 mod owners;
 mod paused;
+mod readers;
 mod restarted;
 mod storm;
 
