@@ -36,10 +36,12 @@ use crate::store::{Refusal, StoreError};
 /// With less time than this left nothing is tried again.
 const LAST_TRY: Duration = Duration::from_millis(20);
 
+/// Lines by the wire's number and whether they are for what is sent aside, each with the runtime that it belongs to.
+type Lines = HashMap<(u64, bool), (runtime::Id, Rc<Line>)>;
+
 thread_local! {
-    /// This thread's lines, by the wire's number and whether they are for what is sent aside, each with the runtime
-    /// that it belongs to.
-    static LINES: RefCell<HashMap<(u64, bool), (runtime::Id, Rc<Line>)>> = RefCell::default();
+    /// This thread's.
+    static LINES: RefCell<Lines> = RefCell::default();
 }
 
 /// How to reach Redis. Used from any thread.
