@@ -19,7 +19,7 @@ async fn read(
     ends: usize,
     told: &mut Vec<(u64, String)>,
 ) -> String {
-    let request = Request::get(&format!("/conversations/{user}/events"));
+    let request = Request::get(format!("/conversations/{user}/events"));
     let request = if let Some(last) = last { request.header("Last-Event-ID", last) } else { request };
     let mut stream = from.events_with(request).await;
     let mut missing = ends;
