@@ -4,6 +4,7 @@
 //! take time (connect, write, history) are boxed while they run, so that an idle conversation keeps none of their
 //! memory. It decides nothing.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -79,6 +80,8 @@ struct Driver<H> {
     writing: Option<Boxed<Result<Written, StoreError>>>,
     reading: Option<Boxed<Option<Open>>>,
     history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
+    /// Whether a turn waits for history.
+    urgent: Rc<Cell<bool>>,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to, until it has gone off; it may be earlier than needed, never later.
     armed: Option<Timestamp>,
@@ -126,6 +129,7 @@ impl<H: Host> Driver<H> {
             writing: None,
             reading: None,
             history: None,
+            urgent: Rc::default(),
             timer: Box::pin(sleep_until(Instant::now())),
             armed: None,
             state: LinkState::Cold,
@@ -169,6 +173,7 @@ impl<H: Host> Driver<H> {
             self.machine.step(now, Input::Lease(sure), &mut self.effects);
         }
         self.machine.step(now, input, &mut self.effects);
+        self.urgent.set(self.machine.needs_history());
         let state = self.machine.link_state(now);
         if state != self.state {
             self.metrics.socket(self.state.metric(), state.metric());
@@ -280,11 +285,10 @@ impl<H: Host> Driver<H> {
 
     fn read_history(&mut self, after: Option<Box<str>>) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
-        let user = self.conversation.user.clone();
-        self.history =
-            Some(Box::pin(
-                async move { calls::history(&*host, &bot, &user, after.as_deref(), &grant).await },
-            ));
+        let (user, urgent) = (self.conversation.user.clone(), Rc::clone(&self.urgent));
+        self.history = Some(Box::pin(async move {
+            calls::history(&*host, &bot, &user, after.as_deref(), &grant, &urgent).await
+        }));
     }
 
     async fn ping(&mut self) -> Option<Event> {

@@ -68,9 +68,10 @@ impl Streams {
         Some(streams.map(|open| open.text.len()).sum())
     }
 
-    /// Drops one: history told it whole.
-    pub(crate) fn forget(&mut self, id: &str) {
-        self.0.retain(|open| open.response.message_id.as_deref() != Some(id));
+    /// Drops one, because history told it whole, and says where it began.
+    pub(crate) fn forget(&mut self, id: &str) -> Option<Begun> {
+        let at = self.0.iter().position(|open| open.response.message_id.as_deref() == Some(id))?;
+        Some(self.0.remove(at).begun)
     }
 
     /// Ends those of the turn, or all others, where they are: their turn is over, or their socket gone.

@@ -7,6 +7,7 @@
 mod bench;
 mod broken_link;
 mod failover;
+mod gaps;
 mod hand_over;
 mod invitation;
 mod lease;
