@@ -10,6 +10,8 @@
 
 mod fleet;
 mod label;
+mod readers;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +26,8 @@ use label::{CLOSES, NO_CODE, OTHER, close_word};
 
 pub use fleet::FleetMetrics;
 pub use label::{Connect, Part, Phase, SocketState};
+pub use readers::ReaderMetrics;
+pub use streams::{StreamEnd, StreamMetrics};
 
 /// Seconds, from a hit in memory to the longest wait.
 const SECONDS: &[f64] =
@@ -68,6 +72,10 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// This replica's place in the fleet.
     pub fleet: FleetMetrics,
+    /// Those who read conversations live here.
+    pub readers: ReaderMetrics,
+    /// Those who read events.
+    pub streams: StreamMetrics,
 }
 
 impl Metrics {
@@ -154,6 +162,8 @@ impl Metrics {
             open_messages: declare.gauge("open_messages", "Accepted messages that have not ended.")?,
             panics: declare.counter("panics_total", "Panics that were caught; each is a bug.")?,
             fleet: FleetMetrics::declare(&declare)?,
+            readers: ReaderMetrics::declare(&declare)?,
+            streams: StreamMetrics::declare(&declare)?,
             registry: declare.0,
         })
     }

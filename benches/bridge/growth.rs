@@ -8,16 +8,12 @@ use std::time::{Duration, Instant};
 use crate::child::Child;
 use crate::failure::Failure;
 use crate::fleet::Fleet;
-use crate::meter::Parties;
+use crate::meter::{self, Parties};
 use crate::monitor::{self, Names};
 use crate::setup::{self, Sizes, Terms};
 use crate::store::Store;
 use crate::{load, turns};
 
-/// Memory is still when it moved by less than a part in this many between two looks.
-const STILL: u64 = 500;
-/// After that it is taken as it is.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// Turns that each conversation takes at the end, one after the other, for what a message costs.
 const FURTHER: usize = 4;
 
@@ -117,23 +113,14 @@ impl Subject {
         })
     }
 
-    /// Once it has stopped moving: buffers are given back a little after the last turn.
+    /// Once it has stopped moving.
     async fn settled(&self) -> Result<Kept, Failure> {
-        let resident = || self.fleet.replicas.iter().map(Child::resident).sum::<Result<u64, Failure>>();
-        let began = Instant::now();
-        let mut last = resident()?;
-        let mut still = 0;
-        while still < 3 && began.elapsed() < PATIENCE {
-            tokio::time::sleep(self.sizes.look).await;
-            let now = resident()?;
-            still = if now.abs_diff(last) * STILL <= last { still + 1 } else { 0 };
-            last = now;
-        }
+        let bridge = meter::settled(&self.fleet.replicas, self.sizes.look).await? as f64;
         let store = match &self.store {
             Some(store) => Some(store.used().await? as f64 / 1024.0),
             None => None,
         };
-        Ok(Kept { bridge: last as f64, store })
+        Ok(Kept { bridge, store })
     }
 }
 

@@ -26,6 +26,8 @@ mod load;
 mod meter;
 mod monitor;
 mod platform;
+mod reader;
+mod readers;
 mod report;
 mod setup;
 mod socket;
@@ -83,6 +85,8 @@ enum Part {
     Takeover,
     /// Idle conversations, more and more.
     Growth,
+    /// Readers of events.
+    Readers,
 }
 
 fn main() -> std::process::ExitCode {
@@ -123,6 +127,9 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     }
     if asked(Part::Growth) {
         report.growth = LocalSet::new().block_on(&runtime, growth::measure(binary, sizes))?;
+    }
+    if asked(Part::Readers) {
+        report.reading = Some(LocalSet::new().block_on(&runtime, readers::measure(binary, sizes))?);
     }
     println!("{report}");
     Ok(())

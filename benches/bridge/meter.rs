@@ -1,12 +1,17 @@
 //! A run, and what the processes that took part spent on it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 use crate::child::Child;
 use crate::failure::Failure;
 use crate::load;
+
+/// Memory is still when it moved by less than a part in this many between two looks.
+const STILL: u64 = 500;
+/// After that it is taken as it is.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What came of a run.
 pub(crate) struct Run {
@@ -79,6 +84,22 @@ impl Parties<'_> {
         let store = self.store.map_or(Ok(Duration::ZERO), Child::cpu)?;
         Ok((subject, store, self.sandbox.cpu()?))
     }
+}
+
+/// The resident memory of these processes in KiB, once it has stopped moving: buffers are given back a little after the
+/// last request.
+pub(crate) async fn settled(subject: &[Child], look: Duration) -> Result<u64, Failure> {
+    let resident = || subject.iter().map(Child::resident).sum::<Result<u64, Failure>>();
+    let began = Instant::now();
+    let mut last = resident()?;
+    let mut still = 0;
+    while still < 3 && began.elapsed() < PATIENCE {
+        tokio::time::sleep(look).await;
+        let now = resident()?;
+        still = if now.abs_diff(last) * STILL <= last { still + 1 } else { 0 };
+        last = now;
+    }
+    Ok(last)
 }
 
 /// The middle one.

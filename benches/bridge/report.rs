@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 
 use crate::growth::Growth;
+use crate::readers::Reading;
 use crate::speed::Speed;
 use crate::takeover::{Tables, Takeover};
 use crate::trips::Trips;
@@ -15,6 +16,7 @@ pub(crate) struct Report {
     pub(crate) trips: Option<Trips>,
     pub(crate) takeover: Vec<Takeover>,
     pub(crate) growth: Vec<Growth>,
+    pub(crate) reading: Option<Reading>,
 }
 
 impl fmt::Display for Report {
@@ -31,6 +33,9 @@ impl fmt::Display for Report {
         }
         for growth in &self.growth {
             write!(f, "{growth}")?;
+        }
+        if let Some(reading) = &self.reading {
+            write!(f, "{reading}")?;
         }
         Ok(())
     }

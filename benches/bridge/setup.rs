@@ -56,6 +56,10 @@ pub(crate) struct Sizes {
     pub(crate) leases: &'static [Duration],
     /// How often a replica is lost, for each of them and each way of going.
     pub(crate) losses: usize,
+    /// Readers of events that only listen.
+    pub(crate) readers: [usize; 2],
+    /// After that a reader has been told that there is nothing.
+    pub(crate) comment: Duration,
 }
 
 impl Sizes {
@@ -72,6 +76,8 @@ impl Sizes {
         probes: 40,
         leases: &[Duration::from_secs(3), Duration::from_secs(10)],
         losses: 3,
+        readers: [1000, 5000],
+        comment: Duration::from_secs(17),
     };
     pub(crate) const QUICK: Self = Self {
         callers: 8,
@@ -86,6 +92,8 @@ impl Sizes {
         probes: 5,
         leases: &[Duration::from_secs(3)],
         losses: 1,
+        readers: [20, 80],
+        comment: Duration::ZERO,
     };
 
     /// The bridge holds a socket for each idle conversation, and so does the sandbox, which also holds those of four
@@ -222,6 +230,25 @@ pub(crate) fn request(user: &str) -> Vec<u8> {
     )
     .into_bytes()
 }
+
+/// The request of a reader of one user's events, from now on.
+pub(crate) fn reading(user: &str) -> Vec<u8> {
+    format!(
+        "GET /conversations/{user}/events?after=latest HTTP/1.1\r\nHost: bridge\r\nAccept: text/event-stream\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// The request that lets the simulated bot say something unasked.
+pub(crate) fn push(sandbox: SocketAddr, user: &str, text: &str) -> Vec<u8> {
+    let body = format!(r#"{{"user":"{user}","text":"{text}"}}"#);
+    let length = body.len();
+    format!("POST /sandbox/push HTTP/1.1\r\nHost: {sandbox}\r\nContent-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+/// What the sandbox answers where one socket was there to be told.
+pub(crate) const PUSHED: &[u8] = br#"{"sockets":1}"#;
 
 /// The frame that says the same directly.
 pub(crate) fn frame(number: u64) -> String {

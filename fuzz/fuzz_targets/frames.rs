@@ -11,7 +11,13 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(Incoming::KINDS.contains(&incoming.kind()));
     match &incoming {
         Incoming::Response(response) => whole(&response.event, bytes),
-        Incoming::UserMessage(raw) | Incoming::Platform(raw) | Incoming::Unknown(raw) => whole(raw, bytes),
+        Incoming::UserMessage(raw)
+        | Incoming::SessionStart { event: raw, .. }
+        | Incoming::SessionEnd(raw)
+        | Incoming::AgentStart(raw)
+        | Incoming::AgentEnd(raw)
+        | Incoming::Platform(raw)
+        | Incoming::Unknown(raw) => whole(raw, bytes),
         _ => {}
     }
     if let Ok(page) = history_page(bytes) {

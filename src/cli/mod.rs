@@ -4,6 +4,7 @@
 //! configuration with mistakes. What a command is asked for goes to standard output, everything else to
 //! standard error. Every failure says what to do next.
 
+mod chat;
 mod check_config;
 mod dev;
 mod healthcheck;
@@ -28,6 +29,7 @@ const EX_CONFIG: u8 = 78;
 const EXAMPLES: &str = "\
 Examples:
   rtm-bridge dev                              try it: nothing to install or to configure
+  rtm-bridge chat --user me                   talk to a bot through a bridge that runs
   rtm-bridge key new --name crm               make a key for the caller `crm`
   rtm-bridge check-config --config FILE       see all mistakes of a configuration
   rtm-bridge migrate --config FILE            bring the store on Redis to this version's schema
@@ -46,6 +48,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Dev(dev::Dev),
+    Chat(chat::Chat),
     Serve(serve::Serve),
     Sandbox(sandbox::Simulate),
     CheckConfig(check_config::CheckConfig),
@@ -91,6 +94,8 @@ enum Failure {
     #[error(transparent)]
     Unhealthy(#[from] healthcheck::Unhealthy),
     #[error(transparent)]
+    NoTalk(#[from] chat::NoTalk),
+    #[error(transparent)]
     NotMigrated(#[from] migrate::NotMigrated),
 }
 
@@ -99,6 +104,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         let result = match self.command {
             Command::Dev(dev) => dev.run(),
+            Command::Chat(chat) => chat.run(),
             Command::Serve(serve) => serve.run(),
             Command::Sandbox(simulate) => simulate.run(),
             Command::CheckConfig(check) => check.run(),

@@ -200,11 +200,9 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
     }
     let rate_per_minute = section.or("rate_per_minute", 0, number(0..=10_000_000));
     let max_open_requests = section.or("max_open_requests", 0, number(0..=1_000_000));
-    for (key, limit) in [("rate_per_minute", rate_per_minute), ("max_open_requests", max_open_requests)] {
-        if limit > 0 {
-            let path = section.key(key);
-            section.notes.warn(&path, "this version does not limit callers yet: it has no effect");
-        }
+    if rate_per_minute > 0 {
+        let path = section.key("rate_per_minute");
+        section.notes.warn(&path, "this version does not count callers' requests yet: it has no effect");
     }
     Some(Caller {
         user_prefix: section.or("user_prefix", String::new(), parse::text),

@@ -53,6 +53,7 @@ impl Default for Server {
             drain_timeout: Duration::from_secs(30),
             max_sockets: max_sockets(open_files()),
             max_requests: 10_000,
+            max_streams: 10_000,
             threads: std::thread::available_parallelism().map_or(1, NonZero::get),
         }
     }

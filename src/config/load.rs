@@ -169,6 +169,7 @@ fn server(section: &mut Section<'_>) -> Server {
         drain_timeout: section.or("drain_timeout", d.drain_timeout, duration(SECOND..=HOUR)),
         max_sockets: section.or("max_sockets", d.max_sockets, number(1..=10_000_000)),
         max_requests: section.or("max_requests", d.max_requests, number(1..=10_000_000)),
+        max_streams: section.or("max_streams", d.max_streams, number(0..=10_000_000)),
         threads: section.or("threads", d.threads, number(1..=1024)),
     };
     if server.grace >= server.drain_timeout {

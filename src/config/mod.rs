@@ -66,6 +66,8 @@ pub struct Server {
     pub max_sockets: usize,
     /// Requests that are answered at the same time at most; more get `overloaded`.
     pub max_requests: usize,
+    /// Streams of events that are open at the same time at most; more get `overloaded`.
+    pub max_streams: usize,
     /// HTTP worker threads, and half as many threads for the sockets: a turn costs them half as much, and fewer
     /// threads are woken less often for nothing.
     pub threads: usize,

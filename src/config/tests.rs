@@ -83,6 +83,7 @@ grace = "3s"
 drain_timeout = "30s"
 max_sockets = 400
 max_requests = 10
+max_streams = 11
 threads = 3
 [store]
 url = "memory://"
@@ -152,7 +153,7 @@ filter = "rtm_bridge=debug,info"
     // `Debug` shows every field: each differs from its default, so that none can be read and dropped.
     shows_every_value(&config);
     let keys: Vec<_> = warnings.iter().map(|warning| warning.key.as_str()).collect();
-    let unused = ["bots.support.webhook", "callers.crm.rate_per_minute", "callers.crm.max_open_requests"];
+    let unused = ["bots.support.webhook", "callers.crm.rate_per_minute"];
     assert_eq!(keys, unused, "{warnings:?}");
 }
 
@@ -163,6 +164,7 @@ fn shows_every_value(config: &Config) {
         "0.0.0.0:9090",
         "max_sockets: 400",
         "max_requests: 10",
+        "max_streams: 11",
         "threads: 3",
         "memory_limit: 67108864",
         "host-and-random",

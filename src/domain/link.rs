@@ -54,7 +54,7 @@ pub struct Connection {
     pub state: LinkState,
     /// Since when, where that is known.
     pub since: Option<Timestamp>,
-    /// Why it is not ready, in words without secrets; none where it is, or where nobody wants it.
+    /// Why it is not ready, in words without secrets; none where it is, or where nothing stands in its way.
     pub reason: Option<Box<str>>,
     /// When the next connect may be tried, where it waits for that.
     pub retry_at: Option<Timestamp>,

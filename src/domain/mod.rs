@@ -6,6 +6,7 @@
 
 mod conversation;
 mod entry;
+mod event;
 mod journal;
 mod link;
 mod message;
@@ -18,6 +19,7 @@ mod turn;
 
 pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
 pub use entry::{Entry, EntryBody, Gap};
+pub use event::EventKind;
 pub use journal::{After, Chunk, Cursor, InvalidCursor, Live, Page, Told};
 pub use link::{Connection, ConversationState, LinkState};
 pub use message::{

@@ -111,4 +111,9 @@ impl Record {
         }
         self.write = now.as_millis().max(self.write + 1);
     }
+
+    /// The journal is another one from now on: what readers have read of it may not be what is kept.
+    pub fn renew_epoch(&mut self, now: Timestamp) {
+        self.epoch = now.as_millis().max(self.epoch + 1);
+    }
 }

@@ -1,4 +1,4 @@
-//! What a URL addresses: the conversation of `/conversations/{user}/…?bot=NAME`.
+//! What a URL addresses: the conversation of `/conversations/{user}…?bot=NAME`.
 //!
 //! Pure. The user is taken from the path as it came over the wire and decoded exactly once: routers decode
 //! some escapes and keep others, so that `%2F` and `%252F` could no longer be told apart after them.
@@ -6,10 +6,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use actix_web::http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::auth::Caller;
 use super::problem::{Failure, Mistakes};
+use super::query::{Parameters, Query};
 use crate::config::{Bot, Config};
 use crate::domain::{ConversationId, Message, ProblemKind, UserId};
 
@@ -31,20 +33,45 @@ impl<'c> Address<'c> {
     pub(super) fn read(
         config: &'c Config,
         caller: Caller<'_>,
+        uri: &Uri,
+        mistakes: &mut Mistakes,
+    ) -> Result<Option<Self>, Failure> {
+        Self::read_with(config, caller, uri, [], mistakes).map(|(address, [])| address)
+    }
+
+    /// The same, with other parameters of the query that may stand beside `bot`.
+    ///
+    /// # Errors
+    /// As [`Address::read`].
+    pub(super) fn read_with<'q, const N: usize>(
+        config: &'c Config,
+        caller: Caller<'_>,
+        uri: &'q Uri,
+        names: [&'static str; N],
+        mistakes: &mut Mistakes,
+    ) -> Result<(Option<Self>, Parameters<'q, N>), Failure> {
+        let query = Query::read(uri.query().unwrap_or_default(), names, mistakes);
+        let address = Self::choose(config, caller, uri.path(), query.bot, mistakes)?;
+        Ok((address, query.others))
+    }
+
+    /// `bot` is `Err` where the query has a mistake.
+    fn choose(
+        config: &'c Config,
+        caller: Caller<'_>,
         path: &str,
-        query: &str,
+        bot: Result<Option<Cow<'_, str>>, ()>,
         mistakes: &mut Mistakes,
     ) -> Result<Option<Self>, Failure> {
         let user = path.split('/').nth(2).unwrap_or_default();
         let user = mistakes.note("path/user", decode(user));
         let user = user.and_then(|user| mistakes.note("path/user", UserId::new(&user)));
-        let named = bot_name(query, mistakes);
         let default = || match (&config.default_bot, config.bots.as_slice()) {
             (Some(name), _) => Some(Cow::from(name.as_str())),
             (None, [only]) => Some(Cow::from(only.name.as_str())),
             (None, _) => None,
         };
-        let Ok(named) = named else { return Ok(None) };
+        let Ok(named) = bot else { return Ok(None) };
         let Some(name) = named.or_else(default) else {
             mistakes.add("query/bot", "is required: there is no default bot");
             return Ok(None);
@@ -66,28 +93,6 @@ pub(super) fn location(message: &Message) -> String {
     let user = utf8_percent_encode(conversation.user.as_str(), RESERVED);
     // A bot's name has no character that would need an escape.
     format!("/conversations/{user}/messages/{}?bot={}", message.accepted.id, conversation.bot)
-}
-
-/// The one `bot` of a query; every other parameter is a mistake. `Err` where there was one.
-fn bot_name<'q>(query: &'q str, mistakes: &mut Mistakes) -> Result<Option<Cow<'q, str>>, ()> {
-    let mut bot = None;
-    let mut failed = false;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let mut refuse = |at: String, detail| {
-            failed = true;
-            mistakes.add(at, detail);
-        };
-        match (decode(name).as_deref(), decode(value)) {
-            (Ok("bot"), Ok(_)) if bot.is_some() => refuse("query/bot".to_owned(), "stands more than once"),
-            (Ok("bot"), Ok(value)) if value.is_empty() => refuse("query/bot".to_owned(), "must not be empty"),
-            (Ok("bot"), Ok(value)) => bot = Some(value),
-            (Ok("bot"), Err(detail)) => refuse("query/bot".to_owned(), detail),
-            (Ok(other), _) => refuse(format!("query/{other}"), "is not known; known here is: bot"),
-            (Err(detail), _) => refuse(format!("query/{name}"), detail),
-        }
-    }
-    if failed { Err(()) } else { Ok(bot) }
 }
 
 /// Takes one level of percent-encoding off. `+` stays a plus.
@@ -127,22 +132,6 @@ mod tests {
         for bad in ["%", "a%2", "%zz", "%C3", "%ff%fe", "%2%46"] {
             assert!(decode(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_query_names_one_bot_and_nothing_else() {
-        let read = |query: &str| {
-            let mut mistakes = Mistakes::default();
-            let bot = bot_name(query, &mut mistakes).map(|bot| bot.map(Cow::into_owned));
-            let pointers: Vec<_> = mistakes.into_vec().into_iter().map(|m| m.pointer).collect();
-            (bot, pointers)
-        };
-        assert_eq!(read(""), (Ok(None), vec![]));
-        assert_eq!(read("bot=a%2Db&"), (Ok(Some("a-b".to_owned())), vec![]));
-        assert_eq!(read("bot=a&bot=a"), (Err(()), vec!["query/bot".into()]));
-        assert_eq!(read("bot"), (Err(()), vec!["query/bot".into()]));
-        assert_eq!(read("bot=%zz"), (Err(()), vec!["query/bot".into()]));
-        assert_eq!(read("b%6Ft=a&Bot=b&x"), (Err(()), vec!["query/Bot".into(), "query/x".into()]));
     }
 
     proptest! {

@@ -27,7 +27,12 @@ pub(super) enum Caller<'c> {
     /// Nobody is configured, so that anybody may do anything; the configuration allows this on loopback only.
     Anonymous,
     /// One of `[[callers]]`.
-    Known(&'c config::Caller),
+    Known {
+        /// What it may do.
+        caller: &'c config::Caller,
+        /// Its place among them.
+        place: usize,
+    },
 }
 
 impl<'c> Caller<'c> {
@@ -43,7 +48,7 @@ impl<'c> Caller<'c> {
         if callers.is_empty() {
             return Ok(Self::Anonymous);
         }
-        let caller = key(headers).and_then(|key| find(callers, key)).ok_or_else(|| {
+        let (place, caller) = key(headers).and_then(|key| find(callers, key)).ok_or_else(|| {
             unauthorized("Send a caller's key as `Authorization: Bearer KEY`; this one is absent or unknown.")
         })?;
         let (covered, name) = match scope {
@@ -51,7 +56,7 @@ impl<'c> Caller<'c> {
             Scope::Read => (caller.scopes.read, "read"),
         };
         if covered {
-            Ok(Self::Known(caller))
+            Ok(Self::Known { caller, place })
         } else {
             Err(forbidden(format!("This key lacks the scope `{name}`.")))
         }
@@ -61,7 +66,25 @@ impl<'c> Caller<'c> {
     pub(super) fn name(self) -> &'c str {
         match self {
             Self::Anonymous => "anonymous",
-            Self::Known(caller) => &caller.name,
+            Self::Known { caller, .. } => &caller.name,
+        }
+    }
+
+    /// Its place among those who are configured.
+    pub(super) const fn place(self) -> Option<usize> {
+        match self {
+            Self::Anonymous => None,
+            Self::Known { place, .. } => Some(place),
+        }
+    }
+
+    /// The most requests it may have open; none where there is no limit.
+    pub(super) fn max_open(self) -> Option<usize> {
+        match self {
+            Self::Known { caller, .. } if caller.max_open_requests > 0 => {
+                usize::try_from(caller.max_open_requests).ok()
+            }
+            _ => None,
         }
     }
 
@@ -71,7 +94,7 @@ impl<'c> Caller<'c> {
     /// `forbidden`.
     pub(super) fn check_bot(self, bot: &str) -> Result<(), Failure> {
         match self {
-            Self::Known(config::Caller { bots: Some(bots), .. })
+            Self::Known { caller: config::Caller { bots: Some(bots), .. }, .. }
                 if !bots.iter().any(|known| known.as_str() == bot) =>
             {
                 Err(forbidden(
@@ -88,7 +111,7 @@ impl<'c> Caller<'c> {
     /// `forbidden`.
     pub(super) fn check_user(self, user: &UserId) -> Result<(), Failure> {
         match self {
-            Self::Known(caller) if !user.as_str().starts_with(&caller.user_prefix) => {
+            Self::Known { caller, .. } if !user.as_str().starts_with(&caller.user_prefix) => {
                 Err(forbidden("This key does not cover this user: its users begin otherwise.".to_owned()))
             }
             _ => Ok(()),
@@ -106,13 +129,14 @@ fn key(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// Compares with every caller, to the last byte: how long it takes says nothing about any key.
-fn find<'c>(callers: &'c [config::Caller], key: &[u8]) -> Option<&'c config::Caller> {
+fn find<'c>(callers: &'c [config::Caller], key: &[u8]) -> Option<(usize, &'c config::Caller)> {
     let presented: [u8; 32] = Sha256::digest(key).into();
     let mut found = u64::MAX;
     for (index, caller) in (0_u64..).zip(callers) {
         found.conditional_assign(&index, presented.ct_eq(&caller.key_sha256));
     }
-    callers.get(usize::try_from(found).ok()?)
+    let place = usize::try_from(found).ok()?;
+    Some((place, callers.get(place)?))
 }
 
 fn unauthorized(detail: &'static str) -> Failure {
@@ -158,7 +182,7 @@ mod tests {
             webhook_secrets: Vec::new(),
         };
         let callers = [caller("a", "one"), caller("b", "two"), caller("c", "three")];
-        let name = |key: &str| find(&callers, key.as_bytes()).map(|caller| caller.name.as_str());
+        let name = |key: &str| find(&callers, key.as_bytes()).map(|(_, caller)| caller.name.as_str());
         assert_eq!(name("one"), Some("a"));
         assert_eq!(name("three"), Some("c"));
         assert_eq!(name("two "), None);

@@ -168,9 +168,7 @@ impl Check<'_> {
         let custom_data = custom.and_then(|value| self.passed_on("/customData", value));
         let meta_tags = tags.and_then(|value| self.passed_on("/metaTags", value));
         let meta = meta.and_then(|value| self.passed_on("/meta", value));
-        let session = session
-            .and_then(|value| self.choice("/session", value, "must be `continue`, `new` or `newKeepAgent`"))
-            .unwrap_or_default();
+        let session = session.and_then(|value| self.session(value)).unwrap_or_default();
         let rules = turn.map(|turn| self.rules(turn)).unwrap_or_default();
         let resend = resend
             .and_then(|value| self.choice("/resend", value, "must be `never` or `auto`"))
@@ -250,6 +248,17 @@ impl Check<'_> {
             T::deserialize(word).ok()
         });
         self.note(at, chosen.ok_or(choices))
+    }
+
+    /// Ending the session is no message's: that is DELETE of the conversation.
+    fn session(&mut self, value: &RawValue) -> Option<SessionRequest> {
+        const CHOICES: &str = "must be `continue`, `new` or `newKeepAgent`";
+        let session = self.choice("/session", value, CHOICES)?;
+        if session == SessionRequest::Close {
+            self.add("/session", CHOICES);
+            return None;
+        }
+        Some(session)
     }
 
     /// An object that the bot gets as it is. It is read once all the same: what another reader might take for

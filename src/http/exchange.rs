@@ -4,14 +4,17 @@
 //! message by `message.id`; whose it is, is known to the store alone.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use actix_web::http::StatusCode;
+use actix_web::http::header;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use futures_util::FutureExt as _;
+use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
 use super::Front;
+use super::admission::Admission;
 use super::problem::{self, Failure};
 use super::trace::Trace;
 use crate::domain::{ProblemKind, TraceId};
@@ -81,37 +84,11 @@ pub(super) fn note(name: &'static str, value: &impl std::fmt::Display) {
     Span::current().record(name, field::display(value));
 }
 
-/// One of the requests that are open at the same time.
-struct Admission<'a>(&'a AtomicUsize);
-
-impl<'a> Admission<'a> {
-    fn of(open: &'a AtomicUsize, limit: usize) -> Option<Self> {
-        // Counted first and given back when dropped: two that come at once cannot both take the last place.
-        let admission = Self(open);
-        (open.fetch_add(1, Ordering::Relaxed) < limit).then_some(admission)
-    }
-}
-
-impl Drop for Admission<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn admits_up_to_the_limit_and_again_after_an_end() {
-        let open = AtomicUsize::new(0);
-        let first = Admission::of(&open, 2);
-        let second = Admission::of(&open, 2);
-        assert!(first.is_some() && second.is_some());
-        assert!(Admission::of(&open, 2).is_none());
-        drop(first);
-        assert!(Admission::of(&open, 2).is_some());
-        drop(second);
-        assert_eq!(open.load(Ordering::Relaxed), 0);
-    }
+/// A resource as a response. It belongs to its caller alone: no cache may keep it.
+pub(super) fn resource(status: StatusCode, resource: &impl Serialize) -> Result<HttpResponse, Failure> {
+    let body = serde_json::to_vec(resource).map_err(|_| problem::internal())?;
+    Ok(HttpResponse::build(status)
+        .insert_header((header::CONTENT_TYPE, "application/json"))
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .body(body))
 }

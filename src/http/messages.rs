@@ -8,19 +8,18 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 
 use super::address::{self, Address};
-use super::auth::{Caller, Scope};
+use super::auth::Scope;
 use super::body::{self, Draft};
-use super::exchange::{note, serve};
+use super::exchange::{note, resource, serve};
 use super::idempotency;
-use super::prefer::Prefer;
+use super::prefer::{PREFERENCE_APPLIED, Prefer, applied_wait};
 use super::problem::{self, Failure, Mistakes};
 use super::{Front, MESSAGE, MESSAGES};
-use crate::domain::{Message, MessageId, NewMessage, Outcome, ProblemKind, TraceId};
+use crate::domain::{MessageId, NewMessage, Outcome, ProblemKind, SessionRequest, TraceId};
 use crate::hub::Posted;
 use crate::store::{Accept, Idempotency};
 
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// `POST /conversations/{user}/messages`
 pub(super) async fn post(front: Data<Front>, request: HttpRequest, payload: Payload) -> HttpResponse {
@@ -34,12 +33,11 @@ pub(super) async fn get(front: Data<Front>, request: HttpRequest) -> HttpRespons
 
 async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Failure> {
     let headers = request.headers();
-    let uri = request.uri();
     let config = &*front.config;
-    let caller = Caller::of(&config.callers, headers, Scope::Send)?;
+    let (caller, _place) = front.enter(headers, Scope::Send)?;
     let mut mistakes = Mistakes::default();
-    let address = Address::read(config, caller, uri.path(), uri.query().unwrap_or_default(), &mut mistakes)?;
-    let prefer = prefer(request, &mut mistakes);
+    let address = Address::read(config, caller, request.uri(), &mut mistakes)?;
+    let prefer = Prefer::of(headers, &mut mistakes);
     let key = idempotency::key(headers, &mut mistakes);
     let body = body::read(headers, payload).await?;
     let draft = body::parse(&body, &mut mistakes);
@@ -55,7 +53,7 @@ async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Resul
         ));
     }
     let (wait, applied) = choose_wait(prefer, draft.callback.is_some(), config.reply.default_wait)?;
-    let id = new_id(front)?;
+    let id = front.new_id()?;
     note("message.id", &id);
     note("bot", &address.bot.name);
     note("caller", &caller.name());
@@ -84,10 +82,10 @@ async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Resul
 async fn read(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Failure> {
     let uri = request.uri();
     let config = &*front.config;
-    let caller = Caller::of(&config.callers, request.headers(), Scope::Read)?;
+    let (caller, _place) = front.enter(request.headers(), Scope::Read)?;
     let mut mistakes = Mistakes::default();
-    let address = Address::read(config, caller, uri.path(), uri.query().unwrap_or_default(), &mut mistakes)?;
-    let prefer = prefer(request, &mut mistakes);
+    let address = Address::read(config, caller, uri, &mut mistakes)?;
+    let prefer = Prefer::of(request.headers(), &mut mistakes);
     let (Some(address), Some(prefer), true) = (address, prefer, mistakes.is_empty()) else {
         return Err(mistakes.into());
     };
@@ -97,18 +95,14 @@ async fn read(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fail
     note("bot", &address.bot.name);
     note("caller", &caller.name());
     let wait = prefer.wait.filter(|wait| !wait.is_zero());
-    let message = front.hub.message(&address.conversation, id, wait).await?.ok_or_else(no_message)?;
-    let mut response = written(StatusCode::OK, &message)?;
+    let message = front.hub.message(&address.conversation, id, wait).await?;
+    // What closes a conversation stands in the lane like a message, and is none for callers.
+    let message = message.filter(|message| message.accepted.new.session != SessionRequest::Close);
+    let mut response = resource(StatusCode::OK, &message.ok_or_else(no_message)?)?;
     if let Some(wait) = prefer.wait {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied_wait(wait)?);
     }
     Ok(response)
-}
-
-/// The `Prefer` headers; a bad `wait` is a mistake at `header/Prefer`.
-fn prefer(request: &HttpRequest, mistakes: &mut Mistakes) -> Option<Prefer> {
-    let headers = request.headers().get_all("prefer").map(HeaderValue::as_bytes);
-    mistakes.note("header/Prefer", Prefer::parse(headers).map_err(|error| error.to_string()))
 }
 
 /// How long a POST waits, and which preference that honours. No wait means: as soon as it is durable.
@@ -128,10 +122,6 @@ fn choose_wait(
     Ok(((!wait.is_zero()).then_some(wait), applied))
 }
 
-fn applied_wait(wait: Duration) -> Result<HeaderValue, Failure> {
-    header_value(format!("wait={}", wait.as_secs()))
-}
-
 /// The answer to a POST whose message is in the store.
 fn posted_response(posted: Posted, applied: Option<HeaderValue>) -> Result<HttpResponse, Failure> {
     let Posted { message, replayed } = posted;
@@ -148,7 +138,7 @@ fn posted_response(posted: Posted, applied: Option<HeaderValue>) -> Result<HttpR
             return Err(headers.fold(failure, |failure, (name, value)| failure.with(name, value)));
         }
     };
-    let mut response = written(status, &message)?;
+    let mut response = resource(status, &message)?;
     if status == StatusCode::ACCEPTED {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -156,15 +146,6 @@ fn posted_response(posted: Posted, applied: Option<HeaderValue>) -> Result<HttpR
         response.headers_mut().insert(name, value);
     });
     Ok(response)
-}
-
-/// A Message as a response. It belongs to its caller alone: no cache may keep it.
-fn written(status: StatusCode, message: &Message) -> Result<HttpResponse, Failure> {
-    let body = serde_json::to_vec(message).map_err(|_| problem::internal())?;
-    Ok(HttpResponse::build(status)
-        .insert_header((header::CONTENT_TYPE, "application/json"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .body(body))
 }
 
 fn header_value(text: String) -> Result<HeaderValue, Failure> {
@@ -176,14 +157,6 @@ fn no_message() -> Failure {
         ProblemKind::NotFound,
         "There is no such message in this conversation: it never was, or its time to be kept is over.",
     )
-}
-
-/// A new id: the time, and 80 bits of the system's random source, for ids are unique over replicas and not to
-/// be guessed.
-fn new_id(front: &Front) -> Result<MessageId, Failure> {
-    let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(|_| problem::internal())?;
-    Ok(MessageId::new(front.clock.now(), u128::from_ne_bytes(random)))
 }
 
 #[cfg(test)]

@@ -3,10 +3,14 @@
 //! It checks what comes in, hands it to the hub and writes down what the hub says. It does not know the
 //! platform, and holds nothing between two requests but counters: any replica can answer any of them.
 
+mod accept;
 mod address;
 mod admin;
+mod admission;
 mod auth;
 mod body;
+mod conversations;
+mod events;
 mod exchange;
 mod idempotency;
 mod json;
@@ -15,25 +19,31 @@ mod openapi;
 mod pages;
 mod prefer;
 mod problem;
+mod query;
 mod trace;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use actix_web::guard::{Any, Get, Guard, Head};
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 
 use crate::config::Config;
-use crate::domain::ProblemKind;
+use crate::domain::{MessageId, Problem, ProblemKind};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::store::Clock;
+use admission::Admission;
+use auth::{Caller, Scope};
 use problem::Failure;
 
 pub use admin::{Admin, configure_admin};
 
+const CONVERSATION: &str = "/conversations/{user}";
+const EVENTS: &str = "/conversations/{user}/events";
 const MESSAGES: &str = "/conversations/{user}/messages";
 const MESSAGE: &str = "/conversations/{user}/messages/{id}";
 const OPENAPI: &str = "/openapi.json";
@@ -42,7 +52,7 @@ const PROBLEM: &str = "/problems/{slug}";
 const OTHER: &str = "other";
 
 /// Every route pattern as metrics and logs name it; `other` is whatever is no route.
-pub const ROUTES: &[&str] = &[MESSAGES, MESSAGE, OPENAPI, DOCS, PROBLEM, OTHER];
+pub const ROUTES: &[&str] = &[CONVERSATION, EVENTS, MESSAGES, MESSAGE, OPENAPI, DOCS, PROBLEM, OTHER];
 
 /// What the callers' routes work with; shared by all workers.
 #[derive(Debug)]
@@ -52,14 +62,58 @@ pub struct Front {
     metrics: Arc<Metrics>,
     /// The wall clock, for message ids only; the store's clock counts everywhere else.
     clock: Clock,
-    /// Requests being answered; the only word that workers share.
-    open: AtomicUsize,
+    /// Requests being answered.
+    open: Arc<AtomicUsize>,
+    /// Streams of events that are open.
+    streams: Arc<AtomicUsize>,
+    /// Requests and streams of each caller, by its place in the configuration.
+    callers: Vec<Arc<AtomicUsize>>,
+    /// Between two signs of life in a stream that has nothing to say.
+    keep_alive: Duration,
 }
 
 impl Front {
     /// A front for this hub. `metrics` must have been made with [`ROUTES`].
-    pub const fn new(hub: Hub, config: Arc<Config>, metrics: Arc<Metrics>, clock: Clock) -> Self {
-        Self { hub, config, metrics, clock, open: AtomicUsize::new(0) }
+    pub fn new(hub: Hub, config: Arc<Config>, metrics: Arc<Metrics>, clock: Clock) -> Self {
+        Self {
+            hub,
+            metrics,
+            clock,
+            open: Arc::default(),
+            streams: Arc::default(),
+            callers: config.callers.iter().map(|_| Arc::default()).collect(),
+            keep_alive: events::KEEP_ALIVE,
+            config,
+        }
+    }
+
+    /// The caller of a request, if it may do this and has not too many requests open; and its place among those,
+    /// to be kept for as long as the request takes.
+    ///
+    /// # Errors
+    /// `unauthorized`, `forbidden`, `rate-limited`.
+    fn enter(&self, headers: &HeaderMap, scope: Scope) -> Result<(Caller<'_>, Option<Admission>), Failure> {
+        let caller = Caller::of(&self.config.callers, headers, scope)?;
+        let Some((limit, open)) = caller.max_open().zip(caller.place().and_then(|at| self.callers.get(at)))
+        else {
+            return Ok((caller, None));
+        };
+        let place = Admission::of(open, limit).ok_or_else(|| {
+            let detail = format!(
+                "This key has {limit} requests open on this replica, streams and waits included, and may have no \
+                 more. Try again when one of them has ended."
+            );
+            Failure::from(Problem::new(ProblemKind::RateLimited, detail).retry_after(problem::SOON))
+        })?;
+        Ok((caller, Some(place)))
+    }
+
+    /// A new id: the time, and 80 bits of the system's random source, for ids are unique over replicas and not to
+    /// be guessed.
+    fn new_id(&self) -> Result<MessageId, Failure> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|_| problem::internal())?;
+        Ok(MessageId::new(self.clock.now(), u128::from_ne_bytes(random)))
     }
 }
 
@@ -67,6 +121,15 @@ impl Front {
 pub fn configure(front: Arc<Front>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
         app.app_data(Data::from(front))
+            .service(
+                web::resource(CONVERSATION)
+                    .route(web::route().guard(reads()).to(conversations::get))
+                    .route(web::delete().to(conversations::delete))
+                    .default_service(web::to(|front, request| {
+                        wrong_method(front, request, "GET, HEAD, DELETE")
+                    })),
+            )
+            .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
             .service(
                 web::resource(MESSAGES)
                     .route(web::post().to(messages::post))

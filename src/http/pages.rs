@@ -123,9 +123,9 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "Wait until an open message has ended, then repeat the request.",
         ),
         K::RateLimited => (
-            "The caller has spent its budget of requests. Nothing was accepted.",
-            "Wait <code>Retry-After</code> seconds; the headers <code>RateLimit-Policy</code> and \
-             <code>RateLimit</code> tell the budget.",
+            "The caller has as many requests open on this replica as its configuration allows \
+             (<code>callers.max_open_requests</code>), waits and streams included. Nothing was accepted.",
+            "Wait <code>Retry-After</code> seconds, or until one of them has ended. Close streams that nobody reads.",
         ),
         K::PlatformRejected => (
             "The platform refused the bot's credentials or does not know the bot. No repeat will change that.",

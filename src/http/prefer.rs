@@ -6,6 +6,13 @@
 
 use std::time::Duration;
 
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::problem::{self, Failure, Mistakes};
+
+/// Says which preference was honoured.
+pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+
 /// The longest a caller may wait, in seconds; more is cut to this.
 pub(super) const WAIT_MAX_SECONDS: u64 = 55;
 
@@ -23,7 +30,21 @@ pub(super) struct Prefer {
 #[error("`wait` must be a whole number of seconds, such as `wait=10`; more than 55 is cut to 55")]
 pub(super) struct InvalidWait;
 
+/// What `Preference-Applied` says of a wait.
+///
+/// # Errors
+/// None that could happen: it is made of digits.
+pub(super) fn applied_wait(wait: Duration) -> Result<HeaderValue, Failure> {
+    HeaderValue::try_from(format!("wait={}", wait.as_secs())).map_err(|_| problem::internal())
+}
+
 impl Prefer {
+    /// Reads the `Prefer` headers; a bad `wait` is a mistake at `header/Prefer`.
+    pub(super) fn of(headers: &HeaderMap, mistakes: &mut Mistakes) -> Option<Self> {
+        let values = headers.get_all("prefer").map(HeaderValue::as_bytes);
+        mistakes.note("header/Prefer", Self::parse(values).map_err(|error| error.to_string()))
+    }
+
     /// Reads all `Prefer` headers of a request, in order.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::hub::HubError;
 use crate::store::{AcceptError, StoreError};
 
 /// When a repeat makes sense where nothing better is known.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 
 /// One thing that is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -54,6 +54,7 @@ fn config() -> Config {
             drain_timeout: second,
             max_sockets: 10,
             max_requests: 10,
+            max_streams: 10,
             threads: 1,
         },
         store: config::Store {
@@ -81,7 +82,7 @@ fn config() -> Config {
 /// A response, read to its end.
 struct Answer {
     status: u16,
-    headers: header::HeaderMap,
+    headers: HeaderMap,
     body: Vec<u8>,
     closes: bool,
 }
@@ -148,7 +149,15 @@ fn with_key(request: TestRequest, name: &str) -> TestRequest {
 
 #[test]
 fn what_is_no_route_is_a_problem() {
-    for path in ["/", "/conversations", "/conversations/alice", &format!("{ALICE}/"), "/problems/", "/DOCS"] {
+    for path in [
+        "/",
+        "/conversations",
+        "/conversations/",
+        "/conversations/alice/",
+        &format!("{ALICE}/"),
+        "/problems/",
+        "/DOCS",
+    ] {
         let body = send(TestRequest::get().uri(path)).problem("not-found");
         assert_eq!(body["instance"], path);
     }
@@ -336,7 +345,7 @@ fn a_full_replica_says_when_to_come_back() {
 
 #[test]
 fn the_hub_s_refusals_have_their_headers() {
-    let trace = trace::Trace::of(&header::HeaderMap::new());
+    let trace = trace::Trace::of(&HeaderMap::new());
     let response = Failure::from(crate::hub::HubError::Draining).response("/", trace);
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");

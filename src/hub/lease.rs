@@ -43,6 +43,8 @@ pub(crate) struct Leases {
     /// Wakes the keeper for a round before its time.
     pub(crate) round: Notify,
     leaving: AtomicBool,
+    /// Whether nothing is accepted any more.
+    refusing: AtomicBool,
     /// Replicas that lived at the last heartbeat.
     replicas: AtomicUsize,
     /// Rises when whoever waits should be read again.
@@ -94,6 +96,7 @@ impl Leases {
             doubted: Notify::new(),
             round: Notify::new(),
             leaving: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             replicas: AtomicUsize::new(0),
             missed: AtomicU64::new(0),
             #[cfg(test)]
@@ -199,6 +202,17 @@ impl Leases {
     pub(crate) fn missed(&self) {
         self.missed.fetch_add(1, Ordering::AcqRel);
         self.shards.iter().for_each(Notify::notify_one);
+    }
+
+    /// From now on nothing is accepted here, and nobody begins to wait or to read.
+    pub(crate) fn refuse(&self) {
+        self.refusing.store(true, Ordering::Release);
+        self.shards.iter().for_each(Notify::notify_one);
+    }
+
+    /// Whether nothing is accepted here any more.
+    pub(crate) fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Acquire)
     }
 
     /// So many replicas live, this one included.

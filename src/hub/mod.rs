@@ -8,6 +8,7 @@
 //!  own partition:    shard: register, accept (watched) ──► … ──► told
 //!  another's:        shard: register, accept (watched) ──► owner … ──► hint ──► told
 //!  GET, long poll:   shard: register ──► read (watched) ──► … ──► told
+//!  events:           shard: observe ──► read (observed) ──► … ──► look ──► read …
 //! ```
 //!
 //! A [`Hub`] is a bundle of channels: cloned freely, used from every HTTP worker, without a lock between them. It
@@ -16,13 +17,14 @@
 mod budget;
 mod keeper;
 mod lease;
+mod observer;
 mod partition;
 mod shard;
 mod shards;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -30,12 +32,15 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::lease::Leases;
-use self::shard::{Command, Post};
-use crate::domain::{After, ConversationId, Message, MessageId, Page, Partition, Progress};
+use self::shard::{Command, Post, Question};
+use crate::domain::{
+    After, ConversationId, ConversationState, Message, MessageId, Page, Partition, Progress,
+};
 use crate::link::SetupError;
 use crate::metrics::FleetMetrics;
 use crate::store::{Accept, AcceptError, Accepted, Incarnation, Store, StoreError};
 
+pub use self::observer::Observer;
 pub use self::partition::{Contact, Deal, Standing, Step, Tenure, View, decide};
 pub use self::shards::Shards;
 pub use crate::link::{FRAMES_IN, FRAMES_OUT};
@@ -102,7 +107,6 @@ pub struct Hub {
     leases: Arc<Leases>,
     lanes: Arc<[Lane]>,
     metrics: FleetMetrics,
-    draining: Arc<AtomicBool>,
     /// Requests that wait for an end.
     waits: Arc<AtomicUsize>,
     max_busy: usize,
@@ -140,12 +144,13 @@ impl Hub {
     pub(crate) fn closed() -> Self {
         let words = crate::metrics::Words { frames_in: &[], frames_out: &[], routes: &[] };
         let metrics = crate::metrics::Metrics::new(words).map(|metrics| metrics.fleet).unwrap();
+        let leases = Leases::new(Incarnation(0), Duration::ZERO, 0);
+        leases.refuse();
         Self {
             store: Store::memory(crate::store::MemoryLimits::new(0, Duration::ZERO)),
-            leases: Arc::new(Leases::new(Incarnation(0), Duration::ZERO, 0)),
+            leases: Arc::new(leases),
             lanes: [].into(),
             metrics,
-            draining: Arc::new(AtomicBool::new(true)),
             waits: Arc::default(),
             max_busy: 0,
         }
@@ -227,7 +232,31 @@ impl Hub {
         }
     }
 
-    /// Some of a conversation's journal; see [`Store::page`].
+    /// Has news of a conversation told to a reader from now on. Read pages with `observed` behind this, so that no
+    /// entry falls between a page and the news of the next. How many may observe at a time is the caller's to bound:
+    /// one who waits takes some hundred bytes here.
+    ///
+    /// # Errors
+    /// [`HubError::Draining`], [`HubError::Overloaded`].
+    pub async fn observe(&self, conversation: &ConversationId) -> Result<Observer, HubError> {
+        if self.is_draining() {
+            return Err(HubError::Draining);
+        }
+        let (teller, observer) = observer::observer();
+        let (known, seated) = oneshot::channel();
+        let conversation_too = conversation.clone();
+        let command = Command::Observe { conversation: conversation_too, teller, known };
+        self.hand_over(conversation, command).await?;
+        match timeout(PATIENCE, seated).await {
+            Ok(Ok(())) => Ok(observer),
+            // The shard lets nobody begin, or has ended.
+            Ok(Err(_)) => Err(HubError::Draining),
+            Err(_) => Err(HubError::Overloaded("it is too busy for one more reader")),
+        }
+    }
+
+    /// Some of a conversation's journal; see [`Store::page`]. `observed` says that an [`Observer`] of the conversation
+    /// reads it, here: then this replica is hinted at what comes behind the page.
     ///
     /// # Errors
     /// [`HubError::Store`].
@@ -236,8 +265,22 @@ impl Hub {
         conversation: &ConversationId,
         after: After,
         limit: usize,
+        observed: bool,
     ) -> Result<Page, HubError> {
-        Ok(self.store.page(conversation, after, limit, None).await?)
+        let me = observed.then(|| self.incarnation());
+        Ok(self.store.page(conversation, after, limit, me).await?)
+    }
+
+    /// How a conversation stands; its connection as its owner says, which has a second to answer. Where it does not,
+    /// or there is none, the store's word stands, with a reason that says so.
+    ///
+    /// # Errors
+    /// [`HubError::Store`], [`HubError::Overloaded`]; [`HubError::Draining`] where the shards have ended.
+    pub async fn state(&self, conversation: &ConversationId) -> Result<ConversationState, HubError> {
+        let (answer, told) = oneshot::channel();
+        let question = Question { conversation: conversation.clone(), answer };
+        self.hand_over(conversation, Command::Ask(question)).await?;
+        told.await.map_err(|_| HubError::Draining)?
     }
 
     /// This replica's life.
@@ -247,7 +290,7 @@ impl Hub {
 
     /// Whether this replica is going away.
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.leases.is_refusing()
     }
 
     /// Has the end of a message told from now on. It may not be in the store yet.
@@ -291,7 +334,7 @@ impl Hub {
         match timeout(PATIENCE, lane.commands.send(command)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(HubError::Draining),
-            Err(_) => Err(HubError::Overloaded("its queue of messages is full")),
+            Err(_) => Err(HubError::Overloaded("its queue of requests is full")),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -99,7 +99,6 @@ impl Hub {
             leases,
             lanes,
             metrics: fleet,
-            draining: Arc::new(AtomicBool::new(false)),
             waits: Arc::default(),
             max_busy: config.server.max_sockets,
         };
@@ -149,9 +148,9 @@ impl Shards {
         &self.hub
     }
 
-    /// From now on nothing is accepted.
+    /// From now on nothing is accepted, and all who read live are let go.
     pub fn refuse(&self) {
-        self.hub.draining.store(true, Ordering::Relaxed);
+        self.hub.leases.refuse();
     }
 
     /// Comes back when this replica is not needed any more. Where somebody will take over, it leaves the fleet,

@@ -217,7 +217,6 @@ async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
         leases: Arc::clone(&leases),
         lanes: [lane].into(),
         metrics: metrics().fleet.clone(),
-        draining: Arc::default(),
         waits: Arc::default(),
         max_busy: 1,
     };
@@ -244,3 +243,4 @@ async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
 }
 
 mod fleet;
+mod readers;

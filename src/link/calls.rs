@@ -18,10 +18,11 @@ use super::outage::outlast;
 use super::tally;
 use crate::config::Bot;
 use crate::domain::{
-    ConversationId, Entry, EntryBody, Outcome, Partition, Problem, ProblemKind, Timestamp, UserId,
+    AcceptedMessage, ConversationId, Entry, EntryBody, Outcome, Partition, Problem, ProblemKind,
+    SessionRequest, Timestamp, UserId,
 };
 use crate::metrics::{Connect, Phase};
-use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, history_page};
+use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, frame, history_page};
 use crate::store::{Change, Fence, Open, OpenMessage, StoreError, Write, Written};
 
 /// The conversation as the store knows it, however long that takes. None where it is no longer ours.
@@ -60,7 +61,10 @@ async fn write_failures<H: Host>(
         let open = load(host, fence, conversation).await?;
         let write = failures(&open, host.clock().now());
         match outlast("fail", async || host.store().write(fence, conversation, &write).await).await {
-            Ok(_) => return Some(open.lane),
+            Ok(_) => {
+                host.appended(conversation);
+                return Some(open.lane);
+            }
             // A write of the task that panicked was still on its way, or the store lost data since.
             Err(StoreError::OutOfStep) => {}
             Err(_) => return None,
@@ -84,7 +88,8 @@ fn failures(open: &Open, now: Timestamp) -> Write {
     Write { record, follows: open.record.write, changes, warm_until: None }
 }
 
-/// Carries out a write and counts it.
+/// Carries out a write, counts it, and tells those who read what it appends. Where no answer comes the same write is
+/// made again: then they are told.
 pub(super) async fn write<H: Host>(
     host: &H,
     fence: Fence,
@@ -96,13 +101,26 @@ pub(super) async fn write<H: Host>(
     let metrics = host.write_metrics();
     metrics.seconds.observe(started.elapsed().as_secs_f64());
     match &result {
-        Ok(written) => host.clock().observe(written.now),
+        Ok(written) => {
+            host.clock().observe(written.now);
+            if write.changes.iter().any(|change| matches!(change, Change::Append(_))) {
+                host.appended(conversation);
+            }
+        }
         Err(error) if error.is_passing() => metrics.unknown.inc(),
         // The machine finds out what that means.
         Err(StoreError::OutOfStep) => {}
         Err(_) => metrics.fenced.inc(),
     }
     result
+}
+
+/// What goes out for a message, and its word in metrics.
+pub(super) fn frame(bot: &Bot, message: &AcceptedMessage) -> (&'static str, String) {
+    match message.new.session {
+        SessionRequest::Close => ("close", frame::close_session(bot, message.client_message_id)),
+        _ => ("message", frame::message(bot, message)),
+    }
 }
 
 /// Opens a socket, when the bot's budget allows it, for as long as the lease is sure.

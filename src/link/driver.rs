@@ -1,15 +1,16 @@
 //! The thin shell around the machine: performs its effects and feeds back what happened.
 //!
-//! One local task per conversation, on a shard's thread. All waiting is in one place, [`Driver::event`]; calls that
-//! take time (connect, write, history) are boxed while they run, so that an idle conversation keeps none of their
-//! memory. It decides nothing.
+//! One local task per conversation, on a shard's thread. All waiting is in one place, [`waiting`]; calls that take time
+//! (connect, write, history) are boxed while they run, so that an idle conversation keeps none of their memory. It
+//! decides nothing.
+
+mod waiting;
 
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -17,6 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use self::waiting::Event;
 use super::host::Host;
 use super::input::{Abandoned, ConnectFailure, Effect, HistoryFailure, Input, Loss};
 use super::machine::Machine;
@@ -91,13 +93,6 @@ struct Driver<H> {
     ping: u64,
 }
 
-/// What the driver waits for.
-enum Event {
-    Input(Input),
-    Stop,
-    Fenced,
-}
-
 impl<H: Host> Driver<H> {
     /// The driver of a conversation as the store knows it, or why there is none.
     async fn open(
@@ -114,6 +109,7 @@ impl<H: Host> Driver<H> {
         };
         let now = host.clock().now();
         let machine = Machine::new(Arc::clone(&bot), open, now, fastrand::u64(..));
+        mailbox.set_connection(machine.connection(now));
         Ok(Box::new(Self {
             metrics,
             host,
@@ -172,12 +168,15 @@ impl<H: Host> Driver<H> {
             self.sure = sure;
             self.machine.step(now, Input::Lease(sure), &mut self.effects);
         }
+        // A connect that is tried again at once fails for another reason, in the same state.
+        let failed = matches!(input, Input::ConnectFailed(_));
         self.machine.step(now, input, &mut self.effects);
         self.urgent.set(self.machine.needs_history());
         let state = self.machine.link_state(now);
-        if state != self.state {
+        if state != self.state || failed {
             self.metrics.socket(self.state.metric(), state.metric());
             self.state = state;
+            self.mailbox.set_connection(self.machine.connection(now));
         }
         self.mailbox.set_open(self.machine.open_messages());
         self.mailbox.set_invites(self.machine.invites(now));
@@ -225,8 +224,8 @@ impl<H: Host> Driver<H> {
             // Asked again, for what came before may have taken its time.
             Effect::Send(_) if !self.may_act() => return Some(Event::Input(Input::Withheld)),
             Effect::Send(message) => {
-                self.metrics.frame_out("message");
-                let text = frame::message(&self.bot, &message);
+                let (kind, text) = calls::frame(&self.bot, &message);
+                self.metrics.frame_out(kind);
                 return Box::pin(self.say(text)).await;
             }
             Effect::Ping => return Box::pin(self.ping()).await,
@@ -249,6 +248,7 @@ impl<H: Host> Driver<H> {
             }
             Effect::Rebased => tally::rebased(&self.bot.name),
             Effect::Aside(aside) => self.metrics.aside(aside.as_str()),
+            Effect::Chunk(chunk) => self.host.chunk(&self.conversation, chunk),
             Effect::Rest => {}
         }
         None
@@ -359,59 +359,6 @@ impl<H: Host> Driver<H> {
             }
         }
     }
-
-    /// Sets the timer, unless it will go off early enough: then the machine just looks once more.
-    fn arm(&mut self) {
-        let Some(at) = self.machine.wake_at() else { return };
-        if self.armed.is_none_or(|armed| at < armed) {
-            self.armed = Some(at);
-            let clock = self.host.clock();
-            // A timer of the far future is set to a day: it is looked at again then.
-            let at = at.min(clock.now() + Duration::from_hours(24));
-            self.timer.as_mut().reset(clock.instant(at));
-        }
-    }
-
-    /// Waits for whatever comes first.
-    async fn event(&mut self) -> Event {
-        std::future::poll_fn(|cx| self.poll_event(cx)).await
-    }
-
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready(mail) = self.mailbox.poll(cx) {
-            return Poll::Ready(mail.input().map_or(Event::Stop, Event::Input));
-        }
-        if let Some(result) = poll_call(&mut self.writing, cx) {
-            return Poll::Ready(written(&result));
-        }
-        if let Some(open) = poll_call(&mut self.reading, cx) {
-            return Poll::Ready(open.map_or(Event::Fenced, |open| Event::Input(Input::Lane(Box::new(open)))));
-        }
-        if let Some(page) = poll_call(&mut self.history, cx) {
-            return Poll::Ready(Event::Input(Input::History(page)));
-        }
-        if let Some(result) = poll_call(&mut self.connecting, cx) {
-            return Poll::Ready(Event::Input(match result {
-                Ok(socket) => {
-                    self.socket = Some(socket);
-                    Input::Connected
-                }
-                Err(failure) => Input::ConnectFailed(failure),
-            }));
-        }
-        // Before the timer: after a stall, what has arrived in time must not be late.
-        if let Some(socket) = &mut self.socket {
-            let received = std::pin::pin!(socket.next()).poll(cx);
-            if let Poll::Ready(received) = received {
-                return Poll::Ready(Event::Input(self.received(received)));
-            }
-        }
-        if self.armed.is_some() && self.timer.as_mut().poll(cx).is_ready() {
-            self.armed = None;
-            return Poll::Ready(Event::Input(Input::Tick));
-        }
-        Poll::Pending
-    }
 }
 
 impl<H> Drop for Driver<H> {
@@ -419,13 +366,6 @@ impl<H> Drop for Driver<H> {
         // Here and not where it leaves: a panic leaves too.
         self.metrics.socket(self.state.metric(), None);
     }
-}
-
-/// Polls a call that is under way and lets go of it when it is over.
-fn poll_call<T>(call: &mut Option<Boxed<T>>, cx: &mut Context<'_>) -> Option<T> {
-    let Poll::Ready(result) = call.as_mut()?.as_mut().poll(cx) else { return None };
-    *call = None;
-    Some(result)
 }
 
 fn written(result: &Result<Written, StoreError>) -> Event {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::clock::StoreClock;
 use super::mailbox::Mailbox;
 use crate::config::Bot;
-use crate::domain::{Message, MessageId, Partition, Timestamp};
+use crate::domain::{Chunk, ConversationId, Message, MessageId, Partition, Timestamp};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::rtm::Connector;
 use crate::store::Store;
@@ -29,6 +29,10 @@ pub trait Host: 'static {
     fn forget(&self, id: MessageId);
     /// The message's end is stored: tells whoever waits for it.
     fn tell(&self, message: Message);
+    /// The store confirmed a write with entries for the journal: tells whoever reads it.
+    fn appended(&self, conversation: &ConversationId);
+    /// A piece of a streamed reply came: tells whoever reads live.
+    fn chunk(&self, conversation: &ConversationId, chunk: Arc<Chunk>);
     /// The conversation has nothing open since then, or has something open again.
     fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>);
     /// What the bot's links count.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{AcceptedMessage, Message, MessageId, Timestamp};
+use crate::domain::{AcceptedMessage, Chunk, Message, MessageId, Timestamp};
 use crate::rtm::{ConnectMode, HistoryPage, Incoming};
 use crate::store::{Open, Write};
 
@@ -108,7 +108,7 @@ pub enum Effect {
     /// this comes.
     Connect(ConnectMode),
     /// Send this message over the open socket, if the lease is sure: else answer with `Withheld`. A failure is a
-    /// `Lost`.
+    /// `Lost`. Of one that is to end the session, that is what goes out.
     Send(Arc<AcceptedMessage>),
     /// Ping the platform, as frame and as web socket ping.
     Ping,
@@ -133,6 +133,9 @@ pub enum Effect {
     Rebased,
     /// A reply arrived that ends no turn.
     Aside(Aside),
+    /// A piece of a streamed reply came: for whoever reads live. It may come before the write that tells of the
+    /// reply, never behind it.
+    Chunk(Arc<Chunk>),
     /// Nothing is open, nothing is in flight, no socket is held: the conversation may leave memory.
     Rest,
 }

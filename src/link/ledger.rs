@@ -33,6 +33,8 @@ pub(crate) struct Ledger {
     weight: usize,
     confirms: Confirms,
     warm_until: Option<Timestamp>,
+    /// What the store is known to have for it.
+    stored_warm: Option<Timestamp>,
     /// When the changes and the record are to be written; none where nothing has to be.
     due: Option<Timestamp>,
     /// The number of the last write that the store confirmed.
@@ -71,6 +73,7 @@ impl Ledger {
             weight: 0,
             confirms: Confirms::default(),
             warm_until: None,
+            stored_warm: None,
             due: None,
             doubt: false,
             in_flight: None,
@@ -82,7 +85,7 @@ impl Ledger {
     pub(crate) fn push(&mut self, change: Change) {
         let due = if let Change::Acked { at, .. } = change { at + HOLD } else { AT_ONCE };
         self.confirms.sent |= matches!(change, Change::Sent { .. });
-        self.weight += weight(&change);
+        self.weight += change.weight();
         self.changes.push(change);
         self.be_due(due);
     }
@@ -98,17 +101,30 @@ impl Ledger {
         self.push(Change::Append(Entry { seq: self.record.seq, at, body }));
     }
 
-    /// Adds the end of the head's turn. The bot may go on speaking to it until `warm_until`, where it is given.
+    /// Adds the end of the head's turn. For `warm_for`, where it is given, a new owner is to open a link although
+    /// nothing is open: the bot may go on speaking.
+    ///
+    /// The store is told of a quarter more, and not again before that is used up: in a lively conversation most
+    /// ends then need not say it.
     pub(crate) fn end(
         &mut self,
         at: Timestamp,
         message: MessageId,
         outcome: Outcome,
-        warm_until: Option<Timestamp>,
+        warm_for: Option<Duration>,
     ) {
         self.append(at, EntryBody::Ended { message, outcome });
         self.confirms.ended = true;
-        self.warm_until = warm_until.or(self.warm_until);
+        if let Some(window) = warm_for
+            && self.stored_warm.is_none_or(|stored| stored < at + window)
+        {
+            self.warm_until = Some(at + window + window / 4);
+        }
+    }
+
+    /// A new owner is to open a link until then although nothing is open. Told with the next write.
+    pub(crate) const fn warm(&mut self, until: Timestamp) {
+        self.warm_until = Some(until);
     }
 
     /// Adds the end of a message of which the store lost how it ended.
@@ -164,6 +180,7 @@ impl Ledger {
         self.backoff.reset();
         let Some(in_flight) = self.in_flight.take() else { return Confirms::default() };
         self.confirmed = in_flight.write.record.write;
+        self.stored_warm = in_flight.write.warm_until.or(self.stored_warm);
         in_flight.confirms
     }
 
@@ -192,6 +209,7 @@ impl Ledger {
     /// The store may have lost what it confirmed: nothing new is written before [`Ledger::follow`].
     pub(crate) const fn doubt(&mut self) {
         self.doubt = true;
+        self.stored_warm = None;
     }
 
     /// Whether the store may have lost what it confirmed.
@@ -215,7 +233,7 @@ impl Ledger {
     }
 
     fn put_first(&mut self, mut changes: Vec<Change>) {
-        self.weight += changes.iter().map(weight).sum::<usize>();
+        self.weight += changes.iter().map(Change::weight).sum::<usize>();
         changes.append(&mut self.changes);
         self.changes = changes;
     }
@@ -231,7 +249,7 @@ impl Ledger {
             Change::HeadSince { .. } => true,
             Change::Append(_) => change.ended().is_none_or(|(message, _)| message != id),
         });
-        self.weight = self.changes.iter().map(weight).sum();
+        self.weight = self.changes.iter().map(Change::weight).sum();
     }
 
     /// What waits for its write.
@@ -267,10 +285,6 @@ impl Ledger {
             None => self.due,
         }
     }
-}
-
-fn weight(change: &Change) -> usize {
-    if let Change::Append(entry) = change { entry.weight() } else { 0 }
 }
 
 #[cfg(test)]
@@ -350,7 +364,12 @@ mod tests {
     fn a_refused_write_is_written_again_behind_what_the_store_lost() {
         let mut ledger = Ledger::new(Record { write: 7, seq: 3, ..Record::default() });
         let id = MessageId::new(at(1), 1);
-        ledger.end(at(9), id, Outcome::Answered(crate::domain::EndedBy::Quiet), Some(at(99)));
+        ledger.end(
+            at(9),
+            id,
+            Outcome::Answered(crate::domain::EndedBy::Quiet),
+            Some(Duration::from_millis(80)),
+        );
         let refused = ledger.flush(at(9)).unwrap();
         ledger.push(acked());
         ledger.on_refused();
@@ -361,12 +380,35 @@ mod tests {
         let again = ledger.flush(at(50)).unwrap();
         assert_eq!((refused.follows, again.follows), (7, 5));
         assert!(again.record.write > refused.record.write);
-        assert_eq!((again.record.seq, again.warm_until), (4, refused.warm_until));
+        assert_eq!((refused.warm_until, again.warm_until), (Some(at(109)), Some(at(109))));
+        assert_eq!(again.record.seq, 4);
         assert!(matches!(
             &*again.changes,
             [Change::Sent { .. }, Change::Append(Entry { seq: 4, .. }), Change::Acked { .. }]
         ));
         assert_eq!(ledger.on_stored(), Confirms { sent: true, ended: true, lost: Vec::new() });
+    }
+
+    #[test]
+    fn how_long_the_bot_may_speak_is_told_when_what_was_told_is_used_up() {
+        let mut ledger = Ledger::new(Record::default());
+        let told = |ledger: &mut Ledger, now| {
+            let outcome = Outcome::Answered(crate::domain::EndedBy::Quiet);
+            ledger.end(at(now), MessageId::new(at(1), 1), outcome, Some(Duration::from_millis(400)));
+            ledger.flush(at(now)).unwrap().warm_until
+        };
+        assert_eq!(told(&mut ledger, 1000), Some(at(1500)));
+        ledger.on_unknown(at(1000), 1.0);
+        ledger.on_refused();
+        assert_eq!(told(&mut ledger, 1050), Some(at(1550)), "nobody knows what the store has");
+        ledger.on_stored();
+        assert_eq!(told(&mut ledger, 1150), None, "the store has as much");
+        ledger.on_stored();
+        assert_eq!(told(&mut ledger, 1151), Some(at(1651)));
+        ledger.on_stored();
+        ledger.doubt();
+        ledger.follow(&Record::default(), Vec::new());
+        assert_eq!(told(&mut ledger, 1152), Some(at(1652)), "the store may have lost it");
     }
 
     #[test]

@@ -13,11 +13,15 @@
 //! * while anything is to be done, [`Machine::wake_at`] names a time or an answer is awaited.
 //!
 //! The parts: [`lane`] (heads begin and turns end), [`socket`] (connects, losses, keep-alive), [`arrival`] (what
-//! the platform says), [`gaps`] (what its history tells of what we missed), [`rebase`] (what a store that lost data
-//! makes of all that).
+//! the platform says), [`gaps`] (what its history tells of what we missed), [`kept`] (links that nobody waits for),
+//! [`close`] (sessions that callers end), [`rebase`] (what a store that lost data makes of all that), [`connection`]
+//! (how all that looks from outside).
 
 mod arrival;
+mod close;
+mod connection;
 mod gaps;
+mod kept;
 mod lane;
 mod rebase;
 mod socket;
@@ -34,7 +38,7 @@ use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::Bot;
-use crate::domain::{AcceptedMessage, Fingerprint, MessageId, Problem, Timestamp};
+use crate::domain::{AcceptedMessage, Fingerprint, LinkState, MessageId, Problem, Timestamp};
 use crate::store::{Change, Open};
 use lane::Head;
 use socket::Link;
@@ -69,14 +73,16 @@ pub struct Machine {
     said_at: Option<Timestamp>,
     /// The newest replies that were cut in the middle, a few.
     unfinished: Vec<Fingerprint>,
-    /// The message whose turn ended last, and the number it was sent with, where this owner ended it.
-    last_sent: Option<(MessageId, u64)>,
     link: Link,
     backoff: Backoff,
     /// Blocks by the platform that followed each other.
     blocks: u8,
     /// Until when the link is worth having although no message is open.
     keep_until: Option<Timestamp>,
+    /// When the store is to be told again that the link is kept for good.
+    warm_at: Timestamp,
+    /// The `clientMessageId` of the turn that ended last, where it ended here: the record does not tell.
+    last_echoed: Option<u64>,
     /// After a refusal for good, what every message gets for a while instead of another refusal.
     refusal: Option<(Problem, Timestamp)>,
     /// Why the last connect failed, in words for the caller.
@@ -84,6 +90,8 @@ pub struct Machine {
     seen: Seen,
     streams: Streams,
     leaving: Leaving,
+    /// How the link stood after the last step, and since when, where that is known.
+    stands: (LinkState, Option<Timestamp>),
     /// Whether a message is on its way that counts as sent once it is accepted: nobody else would send it.
     invited: bool,
     /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
@@ -95,7 +103,7 @@ impl Machine {
     /// give the same effects.
     pub fn new(bot: Arc<Bot>, open: Open, now: Timestamp, seed: u64) -> Self {
         let Open { record, lane, head_at, next_position } = open;
-        let late_until = record.last_turn.map(|turn| turn.ended_at + bot.late_window);
+        let keep_until = kept::kept(&bot, &record, now);
         let mut taken = Seen::default();
         for id in record.recent.iter() {
             taken.insert(id);
@@ -114,20 +122,23 @@ impl Machine {
             gap: None,
             said_at: None,
             unfinished: Vec::new(),
-            last_sent: None,
             link: Link::Cold,
             backoff: Backoff::default(),
             blocks: 0,
-            keep_until: late_until.filter(|&until| until > now),
+            keep_until,
+            warm_at: now,
+            last_echoed: None,
             refusal: None,
             last_failure: None,
             seen: taken,
             streams: Streams::default(),
             leaving: Leaving::Not,
+            stands: Default::default(),
             invited: false,
             resting: false,
             bot,
         };
+        machine.stands = (machine.link_state(now), None);
         let sent = lane.iter().rposition(|open| open.progress.sent_at.is_some());
         for (place, open) in lane.into_iter().enumerate() {
             machine.last_known = machine.last_known.max(open.accepted.client_message_id);
@@ -152,6 +163,11 @@ impl Machine {
     /// Takes one input at this time and appends what is to be done. Time never goes back between calls; where
     /// it does, deadlines come late and nothing else suffers.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
+        self.take(now, input, effects);
+        self.note_connection(now);
+    }
+
+    fn take(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
         if self.leaving == Leaving::AtOnce {
             self.on_last(now, &input, effects);
             return;
@@ -311,6 +327,7 @@ impl Machine {
         self.tend_turn(now, effects);
         self.tend_head(now, effects);
         self.tend_link(now, effects);
+        self.tend_warmth(now);
         // In doubt only an answer that no write crosses says how the store stands.
         if self.reading == Reading::Wanted && !(self.ledger.is_in_doubt() && self.ledger.is_in_flight()) {
             let known = Known {
@@ -351,11 +368,6 @@ impl Machine {
             Reading::UnderWay { known, .. } => Reading::UnderWay { again: true, known },
             Reading::Not | Reading::Wanted => Reading::Wanted,
         };
-    }
-
-    /// A sign that the link is worth keeping.
-    fn on_activity(&mut self, now: Timestamp) {
-        self.keep_until = Some(self.bot.idle_ttl.map_or(FOREVER, |ttl| now + ttl));
     }
 }
 

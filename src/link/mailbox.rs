@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::input::Input;
-use crate::domain::{AcceptedMessage, Timestamp};
+use crate::domain::{AcceptedMessage, Connection, Timestamp};
 
 /// What a shard tells a conversation.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ pub struct Mailbox {
     reader: RefCell<Option<Waker>>,
     idle_since: Cell<Option<Timestamp>>,
     open: Cell<u32>,
+    connection: RefCell<Connection>,
 }
 
 impl Mailbox {
@@ -172,5 +173,15 @@ impl Mailbox {
     /// Notes how many messages have not ended.
     pub fn set_open(&self, open: usize) {
         self.open.set(u32::try_from(open).unwrap_or(u32::MAX));
+    }
+
+    /// How the conversation's connection stands.
+    pub fn connection(&self) -> Connection {
+        self.connection.borrow().clone()
+    }
+
+    /// Notes how the connection stands.
+    pub fn set_connection(&self, connection: Connection) {
+        self.connection.replace(connection);
     }
 }

@@ -10,8 +10,12 @@
 //! history still knows it, the last read is of the newest page. That message, or one before it, stands on it; or so
 //! much was said since that another read behind it brings something; or history does not reach back to the gap.
 
+mod reach;
+
 use std::time::Duration;
 
+use self::reach::Reach;
+pub(crate) use self::reach::Trust;
 use crate::domain::{Fingerprint, Gap, Recent, Timestamp};
 
 /// Pages of one read at most; each has about ten messages. The next read goes on behind them.
@@ -43,11 +47,13 @@ pub(crate) struct Repair {
     after: Option<Box<str>>,
     /// It and some before it.
     before: Box<[Fingerprint]>,
+    /// What an earlier owner took while he repaired the same gap.
+    taken: Box<[Fingerprint]>,
     /// Nothing that is older belongs to the gap.
     floor: Option<Timestamp>,
-    /// Where it began before the bot had said anything: the time of the first message that was known then. What is
-    /// later was missed, or is known.
-    mark: Option<Timestamp>,
+    /// The first message since it began, with its time. Where the bot had said nothing before, whatever is later was
+    /// missed, or is known.
+    mark: Option<(Option<Timestamp>, Box<str>)>,
     /// The newest message since, by the platform's time.
     newest: Option<(Option<Timestamp>, Box<str>)>,
     /// How many replies came since the record's message moved.
@@ -90,34 +96,6 @@ enum Read {
     Stale,
 }
 
-/// What of a page may belong to the gap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trust {
-    /// All that stands behind what was known before.
-    All,
-    /// Nothing: the platform did not begin where it was asked to.
-    None,
-    /// What is not older than the gap.
-    Newer,
-    /// The same, and history does not reach back to the gap's beginning: that is to be said before.
-    Short,
-}
-
-/// Whether history reaches back to the gap's beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    Unknown,
-    /// It answered, and nothing showed it: the newest page is to be read.
-    Doubtful,
-    /// Nothing on that was known: either much was said, and stands behind the beginning, or that is forgotten.
-    Suspect,
-    /// It is forgotten: that is to be said, and the newest page is what there is.
-    Gone,
-    /// That is said.
-    Short,
-    Shown,
-}
-
 /// How it went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -148,7 +126,6 @@ impl Repair {
     ) -> Self {
         let anchor = after.as_deref().map(Fingerprint::of);
         let known = recent.iter().position(|reply| Some(reply) == anchor).map_or(0, |at| at + 1);
-        // Those behind it came while an earlier owner repaired the same gap.
         let mut before: Vec<_> = recent.iter().take(known).collect();
         if known == 0 {
             before.extend(anchor);
@@ -157,6 +134,7 @@ impl Repair {
             cause,
             after,
             before: before.into(),
+            taken: recent.iter().skip(known).filter(|_| known > 0).collect(),
             floor,
             mark: None,
             newest: None,
@@ -205,9 +183,8 @@ impl Repair {
         self.next_read = Some(now);
     }
 
-    /// The link is gone again; the bot's newest message is of this time.
-    pub(crate) fn on_gone(&mut self, cause: Cause, said_at: Option<Timestamp>) {
-        self.mark = self.mark.or(said_at);
+    /// The link is gone again.
+    pub(crate) fn on_gone(&mut self, cause: Cause) {
         if cause == Cause::Lost || self.cause == Cause::Stuck {
             self.cause = cause;
         }
@@ -228,9 +205,10 @@ impl Repair {
         if is_newer {
             self.newest = Some((created_on, id.into()));
         }
-        self.mark = self.mark.or(created_on);
         self.kept += 1;
-        let stays = self.after.is_some() && self.kept < Recent::MOST / 2;
+        // A new owner would have no place but the first message, where there was none before.
+        let stays = (self.after.is_some() || self.mark.is_some()) && self.kept < Recent::MOST / 2;
+        self.mark.get_or_insert_with(|| (created_on, id.into()));
         if !stays {
             self.kept = 0;
         }
@@ -255,7 +233,29 @@ impl Repair {
     /// Whether a message of this time, which follows none of ours, was missed: without a place where the gap begins
     /// it may be of any time before.
     pub(crate) fn reaches(&self, created_on: Option<Timestamp>) -> bool {
-        self.after.is_some() || self.mark.zip(created_on).is_some_and(|(mark, at)| mark <= at)
+        let mark = self.mark.as_ref().and_then(|(mark, _)| *mark);
+        self.after.is_some() || mark.zip(created_on).is_some_and(|(mark, at)| mark <= at)
+    }
+
+    /// Goes on behind the first message since it began, where there was none before and the newest page, whose oldest
+    /// is of this time, does not reach back to it. Says whether it does so.
+    pub(crate) fn on_newest_page(&mut self, oldest: Option<Timestamp>, now: Timestamp) -> bool {
+        let (None, Cause::Away | Cause::Lost) = (&self.after, self.cause) else { return false };
+        let Some((_, id)) =
+            self.mark.take_if(|(mark, _)| mark.zip(oldest).is_some_and(|(mark, at)| mark < at))
+        else {
+            return false;
+        };
+        self.before = Box::new([Fingerprint::of(&id)]);
+        self.after = Some(id);
+        self.next_read = Some(now);
+        true
+    }
+
+    /// Whether history shows all before a message of this time that it holds, once it is read for the last time. Of
+    /// what was said since the link is there it may show the later before the earlier, and no other read follows.
+    pub(crate) fn is_settled_before(&self, created_on: Option<Timestamp>) -> bool {
+        !self.is_probe() && self.since.is_some_and(|since| created_on.is_none_or(|at| at < since))
     }
 
     /// Whether this message was known before.
@@ -264,9 +264,10 @@ impl Repair {
         self.before.contains(&id)
     }
 
-    /// Whether a message of this time is too old to belong to it.
-    pub(crate) fn is_too_old(&self, created_on: Option<Timestamp>) -> bool {
+    /// Whether this message, of this time, is too old to belong to it.
+    pub(crate) fn is_too_old(&self, id: Option<&str>, created_on: Option<Timestamp>) -> bool {
         self.floor.zip(created_on).is_some_and(|(floor, at)| at < floor)
+            && !id.is_some_and(|id| self.taken.contains(&Fingerprint::of(id)))
     }
 
     /// The user's last message on the pages of this read so far.
@@ -287,21 +288,12 @@ impl Repair {
             return Trust::All;
         }
         if self.newest_page {
-            let (reach, trust) = match self.reach {
-                Reach::Short => (Reach::Short, Trust::Newer),
-                Reach::Gone => (Reach::Short, Trust::Short),
-                _ if is_empty => (Reach::Short, Trust::Short),
-                _ => (Reach::Suspect, Trust::None),
-            };
-            self.reach = reach;
+            let trust;
+            (self.reach, trust) = self.reach.of_newest(is_empty);
             return trust;
         }
         if is_empty || is_old {
-            self.reach = match self.reach {
-                Reach::Suspect => Reach::Gone,
-                Reach::Shown if is_empty => Reach::Shown,
-                _ => Reach::Doubtful,
-            };
+            self.reach = self.reach.of_other(is_empty, self.pages > 0);
             return Trust::None;
         }
         self.reach = Reach::Shown;
@@ -326,6 +318,7 @@ impl Repair {
             self.cut = next.is_some();
             // What is held has to be read once more.
             if let Some(next) = next.filter(|_| !held) {
+                self.before = Box::new([Fingerprint::of(&next)]);
                 self.after = Some(next);
             }
             self.on_read(!held, urgent, now, settle);

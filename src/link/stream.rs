@@ -1,6 +1,6 @@
 //! Streamed replies: frames of one `messageId` joined into one Reply (protocol.md 7.4).
 
-use crate::domain::Timestamp;
+use crate::domain::{Chunk, Timestamp};
 use crate::rtm::Response;
 
 /// When and where a reply began: what was being said before a message went out is no answer to it, whenever it
@@ -36,6 +36,8 @@ pub(crate) struct Streams(Vec<Open>);
 struct Open {
     response: Box<Response>,
     text: String,
+    /// Its pieces so far.
+    pieces: u32,
     begun: Begun,
 }
 
@@ -46,19 +48,32 @@ impl Streams {
     /// Takes a frame. A frame that is no stream, or ends one, comes back whole. `now` says where a stream stands
     /// that this frame begins.
     pub(crate) fn join(&mut self, mut response: Box<Response>, now: Begun) -> Joined {
-        let Some(stream) = response.stream.take() else { return Joined::Whole(response, now) };
+        let Some(stream) = response.stream.take() else {
+            return Joined::Whole { response, begun: now, chunk: None };
+        };
         let at = self.0.iter().position(|open| open.response.message_id == response.message_id);
         let known = at.map(|at| self.0.swap_remove(at));
         let begun = known.as_ref().map_or(now, |open| open.begun);
+        let index = known.as_ref().map_or(0, |open| open.pieces);
+        // One frame of a reply is enough to say what the reply answers.
+        response.echoes = response.echoes.or(known.as_ref().and_then(|open| open.response.echoes));
         let mut text = known.map(|open| open.text).unwrap_or_default();
+        // Where the last frame repeats the whole, its piece is what the pieces before it did not tell.
+        let rest = stream.complete.as_ref().and_then(|whole| whole.strip_prefix(text.as_str()));
+        let chunk = Chunk {
+            message_id: response.message_id.clone(),
+            index,
+            text: rest.map_or_else(|| response.text.clone(), Into::into),
+            last: stream.last,
+        };
         text.push_str(&response.text);
         if stream.last {
             response.text = stream.complete.unwrap_or_else(|| text.into());
-            return Joined::Whole(response, begun);
+            return Joined::Whole { response, begun, chunk: Some(chunk) };
         }
         let orphan = if self.0.len() == Self::KEPT { Some(self.0.remove(0).finish()) } else { None };
-        self.0.push(Open { response, text, begun });
-        Joined::Growing { in_turn: begun.in_turn(), orphan }
+        self.0.push(Open { response, text, pieces: index + 1, begun });
+        Joined::Growing { in_turn: begun.in_turn(), orphan, chunk }
     }
 
     /// Bytes of text of the open turn that wait for their end; none where it has no open stream.
@@ -68,10 +83,11 @@ impl Streams {
         Some(streams.map(|open| open.text.len()).sum())
     }
 
-    /// Drops one, because history told it whole, and says where it began.
-    pub(crate) fn forget(&mut self, id: &str) -> Option<Begun> {
+    /// Drops one, because history told it whole, and says where it began and what it echoed.
+    pub(crate) fn forget(&mut self, id: &str) -> Option<(Begun, Option<u64>)> {
         let at = self.0.iter().position(|open| open.response.message_id.as_deref() == Some(id))?;
-        Some(self.0.remove(at).begun)
+        let open = self.0.remove(at);
+        Some((open.begun, open.response.echoes))
     }
 
     /// Ends those of the turn, or all others, where they are: their turn is over, or their socket gone.
@@ -96,13 +112,22 @@ impl Open {
 #[derive(Debug)]
 pub(crate) enum Joined {
     /// A whole reply.
-    Whole(Box<Response>, Begun),
+    Whole {
+        /// The reply.
+        response: Box<Response>,
+        /// When and where it began.
+        begun: Begun,
+        /// Its last piece, where it came in pieces.
+        chunk: Option<Chunk>,
+    },
     /// A piece; the reply is not finished. The oldest stream may have been given up for it.
     Growing {
         /// Whether it began in the open turn.
         in_turn: bool,
         /// The stream that was given up, as far as it came.
         orphan: Option<(Response, Begun)>,
+        /// The piece.
+        chunk: Chunk,
     },
 }
 
@@ -123,6 +148,7 @@ mod tests {
             stream: Some(Stream { last, complete: complete.map(Into::into) }),
             more_follows: false,
             session_id: None,
+            echoes: None,
             event: RawValue::from_string(format!("{{\"last\":{last}}}")).unwrap(),
         }
     }
@@ -139,12 +165,14 @@ mod tests {
             Joined::Growing { orphan: None, .. }
         ));
         assert!(streams.in_turn().is_some());
-        let Joined::Whole(whole, _) = streams.join(Box::new(piece("a", "left.", true, None)), IN_TURN) else {
+        let Joined::Whole { response: whole, .. } =
+            streams.join(Box::new(piece("a", "left.", true, None)), IN_TURN)
+        else {
             panic!()
         };
         assert_eq!(&*whole.text, "It left.");
         assert_eq!(whole.event.get(), "{\"last\":true}");
-        let Joined::Whole(whole, _) =
+        let Joined::Whole { response: whole, .. } =
             streams.join(Box::new(piece("b", "", true, Some("All of it"))), IN_TURN)
         else {
             panic!()
@@ -177,11 +205,53 @@ mod tests {
         assert_eq!(streams.in_turn(), None);
         streams.join(Box::new(piece("b", "It", false, None)), IN_TURN);
         assert_eq!(streams.in_turn(), Some(2));
-        let Joined::Whole(_, begun) = streams.join(Box::new(piece("a", "come", true, None)), IN_TURN) else {
+        let Joined::Whole { begun, .. } = streams.join(Box::new(piece("a", "come", true, None)), IN_TURN)
+        else {
             panic!()
         };
         assert_eq!(begun, early);
         assert_eq!(streams.cut(false).count(), 0);
         assert_eq!(streams.cut(true).count(), 1);
+    }
+
+    #[test]
+    fn pieces_are_counted_and_together_they_are_the_reply() {
+        let mut streams = Streams::default();
+        let mut take = |text: &str, last, complete| match streams
+            .join(Box::new(piece("a", text, last, complete)), IN_TURN)
+        {
+            Joined::Growing { chunk, .. } | Joined::Whole { chunk: Some(chunk), .. } => {
+                (chunk.index, chunk.text.to_string(), chunk.last)
+            }
+            Joined::Whole { .. } => panic!("a stream without pieces"),
+        };
+        for (end, complete, told) in [
+            ("left.", None, "left."),
+            ("left.", Some("It left."), "left."),
+            ("", Some("It left."), "left."),
+            ("It left.", Some("It left."), "left."),
+            ("", Some("They left."), ""),
+            ("", None, ""),
+        ] {
+            assert_eq!(take("It ", false, None), (0, "It ".to_owned(), false));
+            assert_eq!(take("", false, None), (1, String::new(), false));
+            assert_eq!(take(end, true, complete), (2, told.to_owned(), true), "{end} {complete:?}");
+        }
+        assert_eq!(take("At once", true, None), (0, "At once".to_owned(), true));
+    }
+
+    #[test]
+    fn what_one_piece_echoes_the_reply_does() {
+        let mut streams = Streams::default();
+        let echoing = |text, last| Response { echoes: Some(7), ..piece("a", text, last, None) };
+        for pieces in [
+            [echoing("It ", false), piece("a", "left.", true, None)],
+            [piece("a", "It ", false, None), echoing("left.", true)],
+        ] {
+            let [first, last] = pieces.map(|piece| streams.join(Box::new(piece), IN_TURN));
+            assert!(matches!(first, Joined::Growing { .. }));
+            let Joined::Whole { response, .. } = last else { panic!("{last:?}") };
+            assert_eq!(response.echoes, Some(7));
+        }
     }
 }

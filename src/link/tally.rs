@@ -3,7 +3,7 @@
 use tracing::{debug, error, info, warn};
 
 use super::input::{Abandoned, Aside};
-use crate::domain::{BotName, LinkState, Message, MessageId, Outcome, Timestamp};
+use crate::domain::{BotName, LinkState, Message, MessageId, Outcome, SessionRequest, Timestamp};
 use crate::metrics::{BotMetrics, Part, SocketState};
 use crate::rtm::Incoming;
 
@@ -11,10 +11,13 @@ use crate::rtm::Incoming;
 pub const FRAMES_IN: &[&str] = &Incoming::KINDS;
 
 /// Words under which outgoing frames are counted.
-pub const FRAMES_OUT: &[&str] = &["message", "ping"];
+pub const FRAMES_OUT: &[&str] = &["message", "close", "ping"];
 
-/// Counts an ended turn: its outcome, and where its time went.
+/// Counts an ended turn: its outcome, and where its time went. The end of a session is no turn.
 pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) {
+    if message.accepted.new.session == SessionRequest::Close {
+        return;
+    }
     let progress = &message.progress;
     match &progress.outcome {
         Some(Outcome::Answered(by)) => metrics.turn_ended(by.as_str()),

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::config::Bot;
 use crate::domain::{
-    AcceptedMessage, EndedBy, Message, Outcome, Problem, ProblemKind, Progress, Reply, Timestamp,
+    AcceptedMessage, EndedBy, Message, Outcome, Problem, ProblemKind, Progress, Reply, SessionRequest,
+    Timestamp,
 };
 use crate::store::OpenMessage;
 
@@ -17,6 +18,11 @@ use crate::store::OpenMessage;
 const SETTLING: Duration = Duration::from_millis(150);
 /// The quiet time where the bot said that more follows, or a stream has not ended.
 const STRETCHED: Duration = Duration::from_secs(15);
+/// How long the end of a session may take to get out, where its caller does not say.
+const CLOSING: Duration = Duration::from_secs(30);
+/// What the platform answers to the end of a session is not documented (protocol.md 12, question 15): without a
+/// `session_end` it has ended after this time.
+const CLOSED: Duration = Duration::from_secs(2);
 /// The most replies a turn may have.
 const MAX_REPLIES: usize = 100;
 /// The most bytes of replies a turn may have.
@@ -85,7 +91,7 @@ impl Turn {
             resent: false,
             expect,
             quiet: rules.quiet().or(if expect.is_none() { Some(bot.quiet) } else { None }),
-            deadline: rules.deadline().unwrap_or(bot.deadline),
+            deadline: deadline(&message, bot),
             signal: None,
             quiet_from: None,
             more_follows: false,
@@ -99,6 +105,10 @@ impl Turn {
         let mut turn = Self::begin(open.accepted, bot, head_at, now);
         turn.phase = Phase::Out;
         turn.broken = true;
+        if turn.closes() {
+            // It may be said twice.
+            turn.resend();
+        }
         turn.bytes = open.progress.replies.iter().map(|reply| reply.event.get().len()).sum();
         turn.quiet_from = open.progress.first_reply_at.map(|_| now);
         turn.progress = open.progress;
@@ -110,9 +120,42 @@ impl Turn {
         self.progress.acked_at.is_some() || self.progress.first_reply_at.is_some()
     }
 
-    /// Whether it is out and runs: what arrives belongs to it.
+    /// Whether it is out and runs.
     pub(crate) fn is_open(&self) -> bool {
         self.phase == Phase::Out
+    }
+
+    /// Whether it only ends the session: nothing that the bot says belongs to it.
+    pub(crate) fn closes(&self) -> bool {
+        self.message.new.session == SessionRequest::Close
+    }
+
+    /// Whether the bot says that it answers this message, whose bytes went out.
+    pub(crate) fn is_echoed(&self, id: Option<u64>) -> bool {
+        let went_out = self.is_open() || self.phase == Phase::Ready && self.resent;
+        went_out && !self.closes() && id == Some(self.message.client_message_id)
+    }
+
+    /// The bot answers it: it does not go out again.
+    pub(crate) fn on_echo(&mut self) {
+        if self.phase == Phase::Ready {
+            self.phase = Phase::Out;
+        }
+    }
+
+    /// Whether a human agent took over in it: until it ends, what is said still belongs to it.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.signal.is_some_and(|(by, _)| by == EndedBy::Agent)
+    }
+
+    /// The end of the session goes out.
+    pub(crate) fn on_closing(&mut self, now: Timestamp) {
+        self.signal = Some((EndedBy::SessionEnd, now + CLOSED));
+    }
+
+    /// The session has ended.
+    pub(crate) const fn on_closed(&mut self, now: Timestamp) {
+        self.signal = Some((EndedBy::SessionEnd, now));
     }
 
     /// A reply, or a piece of one, arrived.
@@ -145,10 +188,20 @@ impl Turn {
         }
     }
 
-    /// Whether the turn is over, and how. Call it whenever something happened and at [`Turn::wake_at`].
-    pub(crate) fn verdict(&mut self, now: Timestamp, streaming: Option<usize>) -> Option<Outcome> {
+    /// Whether the turn is over, and how. Call it whenever something happened and at [`Turn::wake_at`]. `agent` says
+    /// whether a human agent has the conversation.
+    pub(crate) fn verdict(
+        &mut self,
+        now: Timestamp,
+        streaming: Option<usize>,
+        agent: bool,
+    ) -> Option<Outcome> {
         if self.phase != Phase::Out {
             return None;
+        }
+        if agent && self.is_proved() && !self.is_handed_over() && !self.closes() {
+            // A person answers when it pleases, and what it says answers no message in particular.
+            return Some(Outcome::Answered(EndedBy::Agent));
         }
         let replies = self.progress.replies.len();
         if self.expect.is_some_and(|expected| replies >= expected) {
@@ -236,6 +289,12 @@ impl Turn {
             Outcome::Failed(Problem::new(ProblemKind::NoAck, detail))
         }
     }
+}
+
+/// How long the message may take to get out, and its turn from then on.
+pub(crate) fn deadline(message: &AcceptedMessage, bot: &Bot) -> Duration {
+    let default = if message.new.session == SessionRequest::Close { CLOSING } else { bot.deadline };
+    message.new.rules.deadline().unwrap_or(default)
 }
 
 /// The Problem of a message that may or may not have reached the bot.

@@ -29,15 +29,19 @@ pub enum Incoming {
     SessionStart {
         /// The platform's session, where it names one.
         session_id: Option<Box<str>>,
+        /// The frame, untouched.
+        event: Box<RawValue>,
     },
-    /// The session is over.
-    SessionEnd,
+    /// The session is over; the frame untouched.
+    SessionEnd(Box<RawValue>),
     /// The bot waits at an entity, confirmation or standard response node.
     WaitingForInput,
-    /// A human agent took over.
-    AgentStart,
-    /// The bot has the conversation back.
-    AgentEnd,
+    /// A human agent took over (`agent_session_start`, or `agent_connected` among `events`); the frame untouched.
+    AgentStart(Box<RawValue>),
+    /// The bot has the conversation back (`agent_session_end`, `agent_disconnected`); the frame untouched.
+    AgentEnd(Box<RawValue>),
+    /// A human agent types, or stopped: up to one for each key, and nothing follows from it.
+    Typing,
     /// Another session of the same user said something; the frame untouched.
     UserMessage(Box<RawValue>),
     /// The answer to our ping.
@@ -65,6 +69,9 @@ pub struct Response {
     pub stream: Option<Stream>,
     /// Whether it announces that more will follow (template `wait_for_response`).
     pub more_follows: bool,
+    /// The `clientMessageId` that it carries: the bot says which message it answers (protocol.md 6.1). Nobody looked
+    /// whether it is one of ours.
+    pub echoes: Option<u64>,
     /// The platform's session, where it names one.
     pub session_id: Option<Box<str>>,
     /// The frame, untouched.
@@ -89,10 +96,11 @@ impl Incoming {
             Self::Response(_) => "bot_response",
             Self::Active { .. } => "bot_active",
             Self::SessionStart { .. } => "session_start",
-            Self::SessionEnd => "session_end",
+            Self::SessionEnd(_) => "session_end",
             Self::WaitingForInput => "waiting_for_user_input",
-            Self::AgentStart => "agent_session_start",
-            Self::AgentEnd => "agent_session_end",
+            Self::AgentStart(_) => "agent_session_start",
+            Self::AgentEnd(_) => "agent_session_end",
+            Self::Typing => "typing",
             Self::UserMessage(_) => "user_message",
             Self::Pong => "pong",
             Self::Platform(_) => "platform",
@@ -102,7 +110,7 @@ impl Incoming {
     }
 
     /// Every word of [`Incoming::kind`].
-    pub const KINDS: [&str; 14] = [
+    pub const KINDS: [&str; 15] = [
         "ack",
         "stream",
         "bot_response",
@@ -112,6 +120,7 @@ impl Incoming {
         "waiting_for_user_input",
         "agent_session_start",
         "agent_session_end",
+        "typing",
         "user_message",
         "pong",
         "platform",

@@ -159,12 +159,16 @@ pub(super) fn label(raw: &RawValue) -> Option<Cow<'_, str>> {
 
 /// A whole number of 0 or more, written as a number, as a float (`17.0`, `1.7e1`) or as a string of digits.
 pub(super) fn number(raw: &RawValue) -> Option<u64> {
-    let text = raw.get();
-    if text.starts_with('"') {
-        let text = string(raw)?;
-        let digits = text.trim();
-        return digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
-    }
+    if raw.get().starts_with('"') { digits(string(raw)?.trim()) } else { whole(raw.get()) }
+}
+
+/// The number that these are the digits of.
+pub(super) fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// The number that JSON writes so, if it is whole and 0 or more.
+pub(super) fn whole(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| {
         let float: f64 = text.parse().ok()?;
         #[expect(

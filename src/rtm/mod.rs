@@ -4,6 +4,7 @@
 //! not know: turns, lanes and the store; it reports what the platform said and leaves the deciding to `link`.
 
 mod connector;
+mod echo;
 mod entity;
 mod error;
 pub mod frame;

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use super::echo::echo;
 use super::incoming::{Incoming, Response, Stream};
 use super::json::{Member, is_too_deep, is_true, label, number, pick, string, truth};
 use super::text;
@@ -26,6 +27,7 @@ enum Kind {
     AgentStart,
     AgentEnd,
     UserMessage,
+    Events,
     Platform,
 }
 
@@ -41,7 +43,7 @@ const KINDS: [(&str, Kind); 22] = [
     ("agent_session_start", Kind::AgentStart),
     ("agent_session_end", Kind::AgentEnd),
     ("user_message", Kind::UserMessage),
-    ("events", Kind::Platform),
+    ("events", Kind::Events),
     ("botKitUnreachable", Kind::Platform),
     ("form_delivered", Kind::Platform),
     ("form_submitted", Kind::Platform),
@@ -89,10 +91,11 @@ fn understood(frame: &str) -> Option<Incoming> {
         Kind::Pong => Some(Incoming::Pong),
         Kind::Waiting => Some(Incoming::WaitingForInput),
         Kind::Active => active(frame, session_id),
-        Kind::SessionStart => Some(Incoming::SessionStart { session_id: id(session_id) }),
-        Kind::SessionEnd => Some(Incoming::SessionEnd),
-        Kind::AgentStart => Some(Incoming::AgentStart),
-        Kind::AgentEnd => Some(Incoming::AgentEnd),
+        Kind::SessionStart => Some(Incoming::SessionStart { session_id: id(session_id), event: raw(frame)? }),
+        Kind::SessionEnd => raw(frame).map(Incoming::SessionEnd),
+        Kind::AgentStart => raw(frame).map(Incoming::AgentStart),
+        Kind::AgentEnd => raw(frame).map(Incoming::AgentEnd),
+        Kind::Events => events(frame),
         Kind::UserMessage => raw(frame).map(Incoming::UserMessage),
         Kind::Platform => raw(frame).map(Incoming::Platform),
     }
@@ -108,6 +111,25 @@ fn ack(frame: &str) -> Option<Incoming> {
         return raw(frame).map(Incoming::Platform);
     }
     Some(Incoming::Ack { reply_to })
+}
+
+/// An event around a live agent. Platforms that send no `agent_session_start` and `_end` say the same so (protocol.md
+/// 7.1, 7.7).
+fn events(frame: &str) -> Option<Incoming> {
+    let [message] = pick(frame, ["message"])?;
+    let kind = message.and_then(|message| pick(message.get(), ["type"])).and_then(|[kind]| string(kind?));
+    let is = |name: &str| kind.as_ref().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(name));
+    if is("typing") || is("stoptyping") {
+        return Some(Incoming::Typing);
+    }
+    let event = raw(frame)?;
+    Some(if is("agent_connected") {
+        Incoming::AgentStart(event)
+    } else if is("agent_disconnected") {
+        Incoming::AgentEnd(event)
+    } else {
+        Incoming::Platform(event)
+    })
 }
 
 fn active(frame: &str, session_id: Member<'_>) -> Option<Incoming> {
@@ -148,6 +170,7 @@ fn response(frame: &str) -> Option<Incoming> {
         stream,
         more_follows: message.is_some_and(text::announces_more),
         session_id: id(session_id),
+        echoes: echo(frame),
         event: raw(frame)?,
     })))
 }

@@ -35,6 +35,7 @@ Say something about an order, or type one of these:
 /wait - says that it waits for your input
 /agent - hands you over to a person; /bot brings the bot back
 /id - tells the clientMessageId of your message
+/exact [MS] TEXT - says TEXT, perhaps MS milliseconds later, and which message it answers
 /bin - answers in a binary frame
 /junk - sends a frame that is not JSON, one of an unknown type, then answers
 /endsession - ends the session
@@ -84,7 +85,8 @@ pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
             Step::AgentSay("Hi, this is Alex. How can I help?".to_owned()),
         ]),
         "bot" => Reply::Usual(vec![Step::AgentEnd, Step::Say("I am back.".to_owned())]),
-        "id" => Reply::Usual(vec![identified(id)]),
+        "id" => Reply::Usual(vec![identified(&format!("Your message has the clientMessageId {id}."), id)]),
+        "exact" => exact(rest, id),
         "bin" => Reply::Exact(vec![
             Step::Ack,
             Step::Binary(
@@ -188,13 +190,24 @@ fn shape(name: &str) -> Reply {
 }
 
 /// What a bot does that returns the id of the message it answers (protocol.md 6.1).
-fn identified(id: &str) -> Step {
+fn identified(text: &str, id: &str) -> Step {
     let id: serde_json::Value = serde_json::from_str(id).unwrap_or_default();
-    let mut element = shapes::text(&format!("Your message has the clientMessageId {id}."));
+    let mut element = shapes::text(text);
     if let Some(payload) = element.pointer_mut("/component/payload") {
         payload["clientMessageId"] = id;
     }
     Step::Message(vec![element])
+}
+
+fn exact(rest: &str, id: &str) -> Reply {
+    let (first, text) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let default = "You know what this answers.";
+    Reply::Usual(match first.parse() {
+        Ok(ms) => {
+            vec![Step::Say("It will come.".to_owned()), wait(ms), identified(&or(text.trim(), default), id)]
+        }
+        Err(_) => vec![identified(&or(rest, default), id)],
+    })
 }
 
 fn rate_limit(rest: &str) -> Reply {

@@ -24,6 +24,7 @@ mod conversation;
 mod expiry;
 mod fleet;
 mod lease;
+mod reading;
 mod weight;
 
 use std::fmt;
@@ -38,9 +39,7 @@ use super::{
     Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation, Open,
     Permit, StoreError, Write, Written,
 };
-use crate::domain::{
-    After, BotName, ConversationId, ConversationState, Entry, Message, MessageId, Page, Partition, Timestamp,
-};
+use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp};
 
 /// How much is kept, and for how long.
 #[derive(Debug, Clone)]
@@ -51,7 +50,7 @@ pub struct MemoryLimits {
     pub message_ttl: Duration,
     /// Entries of one journal.
     pub journal_entries: usize,
-    /// Bytes of one journal, by [`Entry::weight`]. The newest entry stays whatever its size.
+    /// Bytes of one journal, by [`Entry::weight`](crate::domain::Entry::weight). The newest entry stays whatever its size.
     pub journal_bytes: usize,
     /// How long a journal is kept after its last entry, and an idle conversation after its last change.
     pub journal_ttl: Duration,
@@ -237,8 +236,8 @@ impl Memory {
         drop(step);
         if !hints.is_empty() {
             let replicas = self.replicas();
-            for (watcher, message) in hints {
-                replicas.hint(watcher, Hint::Ended(message));
+            for (to, hint) in hints {
+                replicas.hint(to, hint);
             }
         }
         // A write is never refused: it may go over the limit for a moment, and pays for it here.
@@ -246,37 +245,6 @@ impl Memory {
             self.make_room(partition, 0, self.limits.bytes);
         }
         Ok(Written { now, lost })
-    }
-
-    /// Entries of a journal; see [`super::Store::journal`].
-    pub fn journal(&self, conversation: &ConversationId, after: u64, limit: usize) -> Vec<Entry> {
-        let step = self.step(Partition::of(conversation));
-        step.journal(conversation, after, limit, step.now, self.limits.journal_ttl)
-    }
-
-    /// Some of the journal; see [`super::Store::page`].
-    pub fn page(
-        &self,
-        conversation: &ConversationId,
-        after: After,
-        limit: usize,
-        _observer: Option<Incarnation>,
-    ) -> Page {
-        let step = self.step(Partition::of(conversation));
-        step.page(conversation, after, limit, step.now, self.limits.journal_ttl)
-    }
-
-    /// Goes on observing; see [`super::Store::observe`].
-    pub fn observe(&self, _conversations: &[ConversationId], _observer: Incarnation) {}
-
-    /// How a conversation stands; see [`super::Store::state`].
-    pub fn state(
-        &self,
-        _conversation: &ConversationId,
-        _by: Incarnation,
-        _number: u64,
-    ) -> (ConversationState, Option<Incarnation>) {
-        (ConversationState::default(), None)
     }
 
     /// Hints at something; see [`super::Store::hint`].

@@ -22,8 +22,10 @@ mod fleet;
 mod hint;
 mod lease;
 mod memory;
+mod page;
 mod redis;
 mod schema;
+mod state;
 mod write;
 
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::domain::Cursor;
 use crate::domain::{
-    After, BotName, ConversationId, ConversationState, Entry, Message, MessageId, Page, Partition, Timestamp,
+    After, BotName, ConversationId, ConversationState, Message, MessageId, Page, Partition, Timestamp,
 };
 
 pub use accept::{Accept, AcceptError, Accepted, Idempotency};
@@ -48,8 +50,12 @@ pub use redis::{
 pub use schema::{Foreign, Migration, Migrations, Numbers};
 pub use write::{Change, Open, OpenMessage, Write, Written};
 
-/// How long a replica is hinted at new entries of a conversation after it asked for that.
+/// How long a replica is hinted at new entries of a conversation after it asked for that, at least.
 pub const OBSERVED: Duration = Duration::from_mins(1);
+
+/// For how long an observer is noted. A note that still holds for [`OBSERVED`] is left as it is: who reads page after
+/// page of a busy conversation writes nothing with most of them.
+const NOTED: Duration = Duration::from_secs(75);
 
 /// A store. Cheap to clone; used from any thread, by futures that stay on theirs.
 #[derive(Debug, Clone)]
@@ -213,34 +219,18 @@ impl Store {
         }
     }
 
-    /// The entries of the journal after a place, oldest first, `limit` at most. The journal keeps its newest
-    /// 1000 entries or 4 MiB, until 24 h after the last one; then the conversation is forgotten and places
-    /// begin anew.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn journal(
-        &self,
-        conversation: &ConversationId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.journal(conversation, after, limit)),
-            Self::Redis(redis) => redis.journal(conversation, after, limit).await,
-        }
-    }
-
-    /// The entries of the journal after a place, oldest first, `limit` at most (1 to 1000), with what has become of
-    /// the messages whose ends they tell, and where the next read begins. The journal keeps what
-    /// [`Store::journal`] says.
+    /// The entries of the journal after a place, oldest first, `limit` at most (1 to 1000) and 4 MiB or so, with what
+    /// has become of the messages whose ends they tell, and where the next read begins. The journal keeps its newest
+    /// 1000 entries or 4 MiB, until 24 h after the last one; then the conversation is forgotten and places begin anew.
     ///
     /// A place of another journal than is kept, behind its end or before its beginning is answered with the oldest
     /// entries and [`Page::gap`]; [`Cursor::default`], the place before everything, only where the first entries are
-    /// gone. Where there is nothing to read, the place stays as it is.
+    /// gone. Where there is nothing to read, the place stays as it is. Where places are missing inside the journal, the
+    /// page ends before them and the next one has a gap.
     ///
     /// With `observer`, that replica is hinted at new entries ([`Hint::Appended`]) for [`OBSERVED`] from now on, and
-    /// the owner at the observer ([`Hint::Observed`]), in the same step: no entry falls between read and hint.
+    /// the owner at the observer ([`Hint::Observed`]), in the same step: no entry falls between read and hint. Where
+    /// that was asked for within the last 15 s, neither is done again.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
@@ -294,11 +284,16 @@ impl Store {
         }
     }
 
-    /// Hints at something: [`Hint::Chunk`] or [`Hint::Answered`]; the store itself tells of the others.
+    /// Hints at something: [`Hint::Chunk`] or [`Hint::Answered`]. Of the others the store itself tells, in the step
+    /// that they tell of, and nobody else may.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`]; with [`Refusal::Unexpected`] a hint of another kind.
     pub async fn hint(&self, to: Incarnation, hint: &Hint) -> Result<(), StoreError> {
+        let (Hint::Chunk(..) | Hint::Answered(..)) = hint else {
+            tracing::error!("a hint that only the store may give is not passed on; this is a bug");
+            return Err(StoreError::Unavailable(Refusal::Unexpected));
+        };
         match self {
             Self::Memory(memory) => {
                 memory.hint(to, hint.clone());

@@ -61,6 +61,11 @@ pub enum Change {
 }
 
 impl Change {
+    /// What it adds to the journal, by [`Entry::weight`].
+    pub(crate) fn weight(&self) -> usize {
+        if let Self::Append(entry) = self { entry.weight() } else { 0 }
+    }
+
     /// The end that the change tells, where it tells one.
     pub(crate) const fn ended(&self) -> Option<(MessageId, &Outcome)> {
         match self {
@@ -81,8 +86,8 @@ pub struct Write {
     pub follows: u64,
     /// What changes.
     pub changes: Vec<Change>,
-    /// Until when a new owner of the partition should open a link although nothing is open: the bot may still
-    /// be speaking. None leaves what the last write said.
+    /// Until when, at least, a new owner of the partition should open a link although nothing is open: the bot may
+    /// still be speaking. None leaves what an earlier write said.
     pub warm_until: Option<Timestamp>,
 }
 

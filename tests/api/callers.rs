@@ -168,3 +168,68 @@ fn the_same_user_of_two_bots_has_two_conversations() {
         bridge.finish().await;
     });
 }
+
+#[test]
+fn keys_cover_conversations_and_their_events_as_they_cover_messages() {
+    run(async {
+        let bridge = guarded().await;
+        let call = |method: &str, key: &str, target: &str| {
+            let request = Request::new(method, target).header("Authorization", &format!("Bearer {key}"));
+            bridge.send(request)
+        };
+        let (alice, events) = ("/conversations/alice", "/conversations/alice/events");
+        for (method, target) in [("GET", alice), ("DELETE", alice), ("GET", events)] {
+            bridge.send(Request::new(method, target)).await.problem(401, "unauthorized");
+            call(method, "administers", target).await.problem(403, "forbidden");
+        }
+        for target in [alice, events] {
+            call("GET", "reads", target).await.message(200);
+            call("GET", "sends", target).await.problem(403, "forbidden");
+        }
+        call("DELETE", "reads", alice).await.problem(403, "forbidden");
+        assert_eq!(call("DELETE", "sends", alice).await.status, 204);
+        call("DELETE", "second-only", alice).await.problem(403, "forbidden");
+        assert_eq!(call("DELETE", "second-only", "/conversations/alice?bot=second").await.status, 204);
+        call("DELETE", "acme-only", alice).await.problem(403, "forbidden");
+        assert_eq!(call("DELETE", "acme-only", "/conversations/acme-alice").await.status, 204);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_caller_may_be_limited_to_so_many_open_requests() {
+    run(async {
+        let bridge = spawn_bridge_on(quiet_platform(), |config: &mut Config| {
+            let both = Scopes { read: true, ..SEND };
+            config.callers =
+                vec![Caller { max_open_requests: 2, ..caller("few", both) }, caller("many", both)];
+        })
+        .await;
+        let request =
+            |key: &str, target: &str| Request::get(target).header("Authorization", &format!("Bearer {key}"));
+        let events = "/conversations/alice/events";
+        // A stream and a wait take one place each, on all routes together.
+        let stream = bridge.api.events_with(request("few", events)).await;
+        let wait = bridge.send(request("few", events).prefer("wait=20"));
+        let others = async {
+            while bridge.metric("observers").await < 2 {}
+            for target in ["/conversations/alice", events, "/conversations/alice/messages/x"] {
+                let refused = bridge.send(request("few", target)).await;
+                let problem = refused.problem(429, "rate-limited");
+                assert!(problem["detail"].as_str().unwrap().contains('2'), "{problem}");
+                assert_eq!(refused.retry_after(), 1);
+            }
+            send(&bridge, "few", "alice", "").await.problem(429, "rate-limited");
+            // Who has no limit is not concerned.
+            bridge.send(request("many", events)).await.message(200);
+            // Who hangs up gives its place back.
+            drop(stream);
+            while bridge.send(request("few", "/conversations/alice")).await.status == 429 {}
+            bridge.script.bot(|_, _| Step::reply("x"));
+            send(&bridge, "few", "alice", "").await.message(200);
+        };
+        let (wait, ()) = tokio::join!(wait, others);
+        wait.message(200);
+        bridge.finish().await;
+    });
+}

@@ -4,6 +4,9 @@
 mod broken_links;
 mod callers;
 mod connects;
+mod conversations;
+mod events;
+mod exact;
 mod idempotency;
 mod limits;
 mod messages;
@@ -11,4 +14,5 @@ mod operations;
 mod problems;
 mod program;
 mod replies;
+mod streams;
 mod turns;

@@ -1,5 +1,6 @@
 //! The program from outside: exit codes, and what it says where.
 
+mod chat;
 mod migrate;
 mod redis;
 
@@ -52,11 +53,13 @@ fn config(text: &str) -> (tempfile::TempDir, String) {
 fn help_and_version_are_no_failure() {
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in ["dev", "serve", "sandbox", "check-config", "migrate", "key", "healthcheck", "Examples:"] {
+    for word in
+        ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "key", "healthcheck", "Examples:"]
+    {
         assert!(out.contains(word), "{word}: {out}");
     }
     assert_eq!(run(&["--version"]).1.trim(), format!("rtm-bridge {}", env!("CARGO_PKG_VERSION")));
-    for command in ["dev", "serve", "sandbox", "check-config", "migrate", "healthcheck"] {
+    for command in ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "healthcheck"] {
         let (code, out, _) = run(&[command, "--help"]);
         assert!(code == Some(0) && out.contains("Example"), "{command}: {out}");
     }

@@ -47,7 +47,7 @@ fn described(incoming: &Incoming) -> Value {
         Incoming::Active { session_id, session_continues } => {
             json!({ "sessionId": session_id, "sessionContinues": session_continues })
         }
-        Incoming::SessionStart { session_id } => json!({ "sessionId": session_id }),
+        Incoming::SessionStart { session_id, .. } => json!({ "sessionId": session_id }),
         Incoming::Response(response) => json!({
             "messageId": response.message_id,
             "text": response.text,
@@ -56,6 +56,7 @@ fn described(incoming: &Incoming) -> Value {
             "stream": response.stream.as_ref().map(|stream| json!({ "last": stream.last, "complete": stream.complete })),
             "moreFollows": response.more_follows,
             "sessionId": response.session_id,
+            "echoes": response.echoes,
         }),
         _ => json!({}),
     };
@@ -66,7 +67,13 @@ fn described(incoming: &Incoming) -> Value {
 const fn event(incoming: &Incoming) -> Option<&RawValue> {
     match incoming {
         Incoming::Response(response) => Some(&response.event),
-        Incoming::UserMessage(raw) | Incoming::Platform(raw) | Incoming::Unknown(raw) => Some(raw),
+        Incoming::UserMessage(raw)
+        | Incoming::SessionStart { event: raw, .. }
+        | Incoming::SessionEnd(raw)
+        | Incoming::AgentStart(raw)
+        | Incoming::AgentEnd(raw)
+        | Incoming::Platform(raw)
+        | Incoming::Unknown(raw) => Some(raw),
         _ => None,
     }
 }

@@ -193,7 +193,7 @@ impl World {
                 self.audit_forget(id)?;
                 self.lost(slot, id)?;
             }
-            Effect::Rebased | Effect::Aside(_) | Effect::Rest => {}
+            Effect::Rebased | Effect::Aside(_) | Effect::Chunk(_) | Effect::Rest => {}
         }
         Ok(None)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{AcceptedMessage, ConversationId, Message, MessageId, Partition, Timestamp};
+use rtm_bridge::domain::{AcceptedMessage, After, ConversationId, Message, MessageId, Partition, Timestamp};
 use rtm_bridge::store::{
     Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation,
     ManualClock, Memory, MemoryLimits, Open, Permit, StoreError, Write, Written,
@@ -133,7 +133,15 @@ impl Depot {
     }
 
     pub(super) fn journal(&self, conversation: &ConversationId) -> Vec<rtm_bridge::domain::Entry> {
-        self.memory.journal(conversation, 0, 1000)
+        let (mut entries, mut after) = (Vec::new(), After::Oldest);
+        loop {
+            let page = self.memory.page(conversation, after, 1000, None);
+            entries.extend(page.entries.into_iter().map(|told| told.entry));
+            if !page.more {
+                return entries;
+            }
+            after = After::Cursor(page.next);
+        }
     }
 
     /// Messages that have not ended.

@@ -133,7 +133,7 @@ impl World {
         }
         let input = match said {
             Said::Frame(frame) => {
-                if let Incoming::SessionEnd = frame {
+                if let Incoming::SessionEnd(_) = frame {
                     here.platform.session = false;
                 }
                 Input::Frame(frame)

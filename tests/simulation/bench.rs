@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rtm_bridge::config::Bot;
 use rtm_bridge::domain::{
-    AcceptedMessage, EndedBy, EntryBody, Message, MessageId, NewMessage, Outcome, ProblemKind, Reply,
+    AcceptedMessage, Chunk, EndedBy, EntryBody, Message, MessageId, NewMessage, Outcome, ProblemKind, Reply,
     Timestamp, TurnRules,
 };
 use rtm_bridge::link::{Abandoned, Effect, HistoryFailure, Input, Loss, Machine};
@@ -34,6 +34,7 @@ pub(super) struct Bench {
     pub(super) rests: usize,
     pub(super) lane_reads: usize,
     pub(super) rebased: usize,
+    pub(super) chunks: Vec<Arc<Chunk>>,
     /// Every write, repeats included.
     pub(super) writes: Vec<Arc<Write>>,
 }
@@ -74,6 +75,7 @@ impl Bench {
             forgotten: Vec::new(),
             lane_reads: 0,
             rebased: 0,
+            chunks: Vec::new(),
             writes: Vec::new(),
             rests: 0,
         };
@@ -124,6 +126,7 @@ impl Bench {
                 Effect::ReadLane => self.lane_reads += 1,
                 Effect::Rebased => self.rebased += 1,
                 Effect::Aside(_) => {}
+                Effect::Chunk(chunk) => self.chunks.push(chunk),
             }
         }
     }

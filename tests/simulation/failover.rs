@@ -101,6 +101,7 @@ fn what_the_store_lost_of_the_open_turn_is_written_again_in_its_place() {
     let again = bench.writes.last().unwrap();
     assert!(again.record.write > refused, "what was on its way is not taken after it");
     assert_eq!((again.follows, bench.rebased), (before.write, 1));
+    assert!(again.record.epoch > before.epoch, "readers are told that what they read may be gone");
     let seq = before.seq;
     let entries = [1, 2, 3].map(|i| format!("{} ms-{i}", seq + i));
     let words: Vec<&str> =
@@ -153,7 +154,9 @@ fn a_message_whose_end_the_store_lost_ends_as_lost_and_is_not_sent_again() {
     let lane = || open(&before, &[(&message, Progress::default())], 2);
     bench.give(lane());
     assert_eq!(bench.lane_reads, 2, "it is looked at again, with nothing in flight");
+    let epoch = record(&bench).epoch;
     bench.give(lane());
+    assert!(record(&bench).epoch > epoch, "places of the journal before mean nothing any more");
     let end = bench.writes.last().unwrap();
     assert_eq!(ends(end), [(message.id, ProblemKind::MessageLost)]);
     assert!(end.record.seq > seq, "the places of what was lost are not used again");
@@ -227,12 +230,15 @@ fn nothing_is_sent_before_the_lane_of_a_store_in_doubt_is_read() {
 #[test]
 fn a_record_that_expired_is_no_loss() {
     let mut bench = Bench::connected();
+    let epoch = record(&bench).epoch;
     bench.give(Input::Woken);
     bench.give(open(&Record::default(), &[], 0));
     bench.give(open(&Record::default(), &[], 0));
     assert!(bench.forgotten.is_empty());
     bench.pass(ms(20));
-    assert_eq!((bench.writes.last().unwrap().follows, bench.rebased), (0, 0), "the count begins anew");
+    let again = bench.writes.last().unwrap();
+    assert_eq!((again.follows, bench.rebased), (0, 0), "the count begins anew");
+    assert_eq!(again.record.epoch, epoch, "and readers miss nothing");
     let message = accepted(0, bench.now, plain());
     bench.give(Input::Accepted(message));
     assert_eq!(bench.sends.len(), 1);

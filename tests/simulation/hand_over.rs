@@ -61,11 +61,16 @@ fn an_ack_without_company_is_written_after_20_ms() {
 #[test]
 fn the_write_that_ends_a_turn_says_how_long_a_new_owner_keeps_a_link() {
     let mut bench = Bench::connected();
-    bench.post();
-    bench.say("ms-1");
-    assert_eq!(bench.writes.last().unwrap().warm_until, None);
-    bench.pass(ms(1000));
-    assert_eq!(bench.writes.last().unwrap().warm_until, Some(bench.now + ms(60_000)));
+    bench.pass(ms(60_000));
+    for (reply, pause, told) in [("ms-1", 0, true), ("ms-2", 14_000, false), ("ms-3", 0, true)] {
+        bench.pass(ms(pause));
+        bench.post();
+        bench.say(reply);
+        assert_eq!(bench.writes.last().unwrap().warm_until, None);
+        bench.pass(ms(1000));
+        let until = told.then(|| bench.now + ms(75_000));
+        assert_eq!(bench.writes.last().unwrap().warm_until, until, "what was told has to cover a minute");
+    }
 }
 
 #[test]

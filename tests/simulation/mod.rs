@@ -4,18 +4,24 @@
 //! each write, when the owner dies. [`world`] checks after every step what `link::Machine` promises. A failing
 //! seed prints its last steps; run it alone with `RTM_SIM_SEED=<seed> cargo test --test all simulation`.
 
+mod agents;
 mod bench;
 mod broken_link;
+mod closing;
+mod connection;
+mod echoes;
 mod failover;
 mod gaps;
 mod hand_over;
 mod invitation;
+mod kept;
 mod lease;
 pub(crate) mod platform;
 mod properties;
 mod rules;
 mod sockets;
 mod store;
+mod streams;
 pub(crate) mod support;
 pub(crate) mod trace;
 mod world;

@@ -7,7 +7,7 @@ use rtm_bridge::link::HistoryFailure;
 use rtm_bridge::rtm::{HistoryPage, HistoryRecord, Incoming, Response};
 use serde_json::value::RawValue;
 
-use super::support::{piece, reply};
+use super::support::{event, piece, reply};
 
 /// How often things go wrong; each run draws its own. All in percent.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub(crate) struct Temper {
     pub(crate) unsolicited: u32,
     /// What the bot says to nobody in particular, whether or not a socket is open.
     pub(crate) unasked: u32,
+    /// Answers that say what they answer.
+    pub(crate) echo: u32,
     pub(crate) duplicate: u32,
     pub(crate) history_fails: u32,
     pub(crate) history_lag: u64,
@@ -51,6 +53,7 @@ impl Temper {
             signal: percent(rng, 80),
             late: percent(rng, 60),
             unsolicited: percent(rng, 60),
+            echo: percent(rng, 100),
             duplicate: percent(rng, 40),
             history_fails: percent(rng, 70),
             history_lag: if rng.bool() { 0 } else { rng.u64(1..6000) },
@@ -105,6 +108,7 @@ impl Platform {
         client_message_id: u64,
     ) -> Vec<(u64, Said)> {
         let mut plan = Vec::new();
+        let echoes = Some(client_message_id);
         let ack = |reply_to| Said::Frame(Incoming::Ack { reply_to });
         if !chance(rng, temper.ack_missing) {
             plan.push((rng.u64(0..400), ack(Some(client_message_id))));
@@ -116,7 +120,7 @@ impl Platform {
         let mut at = rng.u64(1..1500);
         if !chance(rng, temper.silent) {
             for _ in 0..=rng.usize(0..4) * rng.usize(0..3) {
-                at = self.speak(rng, temper, at, &mut plan);
+                at = self.speak(rng, temper, at, echoes, &mut plan);
                 at += if rng.u8(0..6) == 0 { rng.u64(0..4000) } else { rng.u64(0..700) };
             }
         }
@@ -124,9 +128,9 @@ impl Platform {
             let jitter = rng.u64(0..600);
             for _ in 0..=rng.u8(0..2) {
                 let sign = match rng.u8(0..8) {
-                    0 => Incoming::SessionEnd,
-                    1 => Incoming::AgentStart,
-                    2 => Incoming::AgentEnd,
+                    0 => Incoming::SessionEnd(event()),
+                    1 => Incoming::AgentStart(event()),
+                    2 => Incoming::AgentEnd(event()),
                     _ => Incoming::WaitingForInput,
                 };
                 plan.push(((at + jitter).saturating_sub(rng.u64(0..800)), Said::Frame(sign)));
@@ -134,7 +138,7 @@ impl Platform {
         }
         if chance(rng, temper.late) {
             let at = at + rng.u64(500..90_000);
-            self.speak(rng, temper, at, &mut plan);
+            self.speak(rng, temper, at, echoes, &mut plan);
         }
         if chance(rng, temper.drop) {
             plan.push((rng.u64(0..at + 500), self.gone(rng)));
@@ -142,11 +146,44 @@ impl Platform {
         plan
     }
 
-    /// A reply, whole or in pieces. The answer is when it was finished.
-    fn speak(&mut self, rng: &mut Rng, temper: &Temper, mut at: u64, plan: &mut Vec<(u64, Said)>) -> u64 {
+    /// What it says to the end of the session, with the time after receipt: this is not documented.
+    pub(crate) fn close(
+        &mut self,
+        rng: &mut Rng,
+        temper: &Temper,
+        client_message_id: u64,
+    ) -> Vec<(u64, Said)> {
+        self.session = false;
+        let mut plan = Vec::new();
+        if rng.bool() {
+            plan.push((rng.u64(0..900), Said::Frame(Incoming::Ack { reply_to: Some(client_message_id) })));
+        }
+        if rng.bool() {
+            self.speak(rng, temper, 100, None, &mut plan);
+        }
+        if rng.bool() {
+            plan.push((rng.u64(0..3000), Said::Frame(Incoming::SessionEnd(event()))));
+        }
+        if chance(rng, temper.drop) {
+            plan.push((rng.u64(0..3000), self.gone(rng)));
+        }
+        plan
+    }
+
+    /// A reply, whole or in pieces, perhaps to a message that it names. The answer is when it was finished.
+    fn speak(
+        &mut self,
+        rng: &mut Rng,
+        temper: &Temper,
+        mut at: u64,
+        echoes: Option<u64>,
+        plan: &mut Vec<(u64, Said)>,
+    ) -> u64 {
         self.next_id += 1;
         let id = format!("ms-{}", self.next_id);
-        let say = |response: Response| Said::Frame(Incoming::Response(Box::new(response)));
+        let echoes = echoes.filter(|_| chance(rng, temper.echo));
+        let say =
+            |response: Response| Said::Frame(Incoming::Response(Box::new(Response { echoes, ..response })));
         if chance(rng, temper.stream) {
             let pieces = rng.u8(1..5);
             for i in 0..pieces {
@@ -170,7 +207,7 @@ impl Platform {
         let mut plan = Vec::new();
         let mut at = 0;
         for _ in 0..=rng.usize(0..2) * rng.usize(0..16) {
-            at = self.speak(rng, temper, at, &mut plan) + rng.u64(0..300);
+            at = self.speak(rng, temper, at, None, &mut plan) + rng.u64(0..300);
         }
         plan
     }
@@ -189,12 +226,13 @@ impl Platform {
             let mut at = 0;
             for _ in 0..rng.u8(0..4) {
                 at += rng.u64(0..450);
-                at = self.speak(rng, temper, at, &mut plan);
+                at = self.speak(rng, temper, at, None, &mut plan);
             }
         }
         if chance(rng, temper.unsolicited) {
             let at = rng.u64(0..40_000);
-            self.speak(rng, temper, at, &mut plan);
+            // Perhaps it answers another client of the same user.
+            self.speak(rng, temper, at, Some(7), &mut plan);
         }
         if chance(rng, temper.drop) {
             plan.push((rng.u64(0..30_000), self.gone(rng)));

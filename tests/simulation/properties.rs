@@ -12,11 +12,11 @@ use rtm_bridge::domain::{
     AcceptedMessage, EntryBody, MessageId, Progress, Record, Resend, SessionRequest, Timestamp, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, Effect, HistoryFailure, Input, Loss, Machine};
-use rtm_bridge::rtm::{HistoryPage, Incoming};
+use rtm_bridge::rtm::{HistoryPage, Incoming, Response};
 use rtm_bridge::store::{Change, Open, OpenMessage, Write};
 
 use super::bench::{incoming, outgoing};
-use super::support::{accepted, bot, plain, reply};
+use super::support::{accepted, bot, event, plain, reply};
 
 /// Something that happens. What does not fit the moment (a frame without a socket) is left out.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,11 @@ enum Op {
         right: bool,
     },
     Reply(u8),
+    /// One that says what it answers: what is out, or something else.
+    Echo {
+        id: u8,
+        right: bool,
+    },
     Signal(u8),
     Heard,
     Lost(u16),
@@ -58,7 +63,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let code = prop::sample::select(vec![1000, 1002, 1005, 1006, 1007, 1008, 1009, 1011]);
     prop_oneof![
-        4 => (0..3u8, any::<bool>(), any::<bool>(), any::<bool>())
+        4 => (0..4u8, any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(session, resend, expect, told)| Op::Post { session, resend, expect, told }),
         1 => Just(Op::Woken),
         6 => (0..5_000u16).prop_map(Op::Pass),
@@ -68,6 +73,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<bool>().prop_map(|for_good| Op::Refused { for_good }),
         4 => any::<bool>().prop_map(|right| Op::Ack { right }),
         5 => (0..40u8).prop_map(Op::Reply),
+        2 => (0..40u8, any::<bool>()).prop_map(|(id, right)| Op::Echo { id, right }),
         3 => (0..6u8).prop_map(Op::Signal),
         1 => Just(Op::Heard),
         2 => any::<bool>().prop_map(Op::Lease),
@@ -107,6 +113,7 @@ struct Trial {
     stored_end: HashSet<MessageId>,
     told: HashSet<MessageId>,
     proved: HashSet<MessageId>,
+    said: HashSet<u8>,
     out: Option<Arc<AcceptedMessage>>,
     lease: Lease,
     /// The record that the store has.
@@ -128,6 +135,7 @@ impl Trial {
             stored_end: HashSet::new(),
             told: HashSet::new(),
             proved: HashSet::new(),
+            said: HashSet::new(),
             out: None,
             lease: Lease::Sure,
             record: Record::default(),
@@ -164,7 +172,8 @@ impl Trial {
                 assert_eq!(self.socket, Socket::Open, "sent without a socket");
                 assert!(self.lease != Lease::Unsure, "sent under an unsure lease");
                 assert!(self.stored_sent.contains(&message.id), "sent before the store knew");
-                assert!(!self.proved.contains(&message.id), "sent again although received");
+                let closes = message.new.session == SessionRequest::Close;
+                assert!(closes || !self.proved.contains(&message.id), "sent again although received");
                 assert!(!self.stored_end.contains(&message.id), "sent after its end");
                 let other = self.out.as_ref().is_some_and(|out| out.id != message.id);
                 assert!(!other, "two turns in flight");
@@ -193,7 +202,7 @@ impl Trial {
             }
             Effect::Forget(id) => panic!("{id} is lost in a store that loses nothing"),
             Effect::Rebased => panic!("writes are lost in a store that loses nothing"),
-            Effect::Ping | Effect::Aside(_) => {}
+            Effect::Ping | Effect::Aside(_) | Effect::Chunk(_) => {}
         }
     }
 
@@ -201,8 +210,12 @@ impl Trial {
         match op {
             Op::Post { session, resend, expect, told } => {
                 let mut new = plain();
-                new.session = [SessionRequest::Continue, SessionRequest::New, SessionRequest::NewKeepAgent]
-                    [usize::from(session)];
+                new.session = [
+                    SessionRequest::Continue,
+                    SessionRequest::New,
+                    SessionRequest::NewKeepAgent,
+                    SessionRequest::Close,
+                ][usize::from(session)];
                 new.resend = if resend { Resend::Auto } else { Resend::Never };
                 new.rules = TurnRules::new(expect.then_some(2), None, None).unwrap();
                 let message = accepted(self.posted.len() as u64, self.now, new);
@@ -239,14 +252,24 @@ impl Trial {
                 self.give(Input::Frame(Incoming::Ack { reply_to }));
             }
             Op::Reply(id) if self.is_open() => {
+                self.is_new(id);
                 let response = Box::new(reply(&format!("ms-{id}"), "said"));
                 self.give(Input::Frame(Incoming::Response(response)));
             }
+            Op::Echo { id, right } if self.is_open() => {
+                let out = self.out.clone().filter(|_| right);
+                let echoes = out.as_ref().map_or(5, |out| out.client_message_id);
+                if self.is_new(id) {
+                    self.proved.extend(out.map(|out| out.id));
+                }
+                let response = Response { echoes: Some(echoes), ..reply(&format!("ms-{id}"), "said") };
+                self.give(Input::Frame(Incoming::Response(Box::new(response))));
+            }
             Op::Signal(which) if self.is_open() => self.give(Input::Frame(match which {
                 0 => Incoming::WaitingForInput,
-                1 => Incoming::SessionEnd,
-                2 => Incoming::AgentStart,
-                3 => Incoming::AgentEnd,
+                1 => Incoming::SessionEnd(event()),
+                2 => Incoming::AgentStart(event()),
+                3 => Incoming::AgentEnd(event()),
                 4 => Incoming::Active { session_id: None, session_continues: true },
                 _ => Incoming::Malformed,
             })),
@@ -259,6 +282,7 @@ impl Trial {
             }
             Op::History { ours, reply } if self.history => {
                 self.history = false;
+                self.said.extend(reply);
                 let own = self.out.clone().filter(|_| ours);
                 let mut records: Vec<_> = own.iter().map(|message| incoming(message)).collect();
                 records.extend(reply.map(|id| outgoing(&format!("ms-{id}"))));
@@ -271,6 +295,11 @@ impl Trial {
             }
             _ => {}
         }
+    }
+
+    /// Whether nothing was said under this id before.
+    fn is_new(&mut self, id: u8) -> bool {
+        self.said.insert(id)
     }
 
     fn is_open(&self) -> bool {

@@ -8,7 +8,7 @@ use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
 use rtm_bridge::store::{Open, OpenMessage};
 
 use super::bench::{Bench, ms};
-use super::support::{accepted, piece, plain, reply};
+use super::support::{accepted, event, piece, plain, reply};
 
 fn sign(incoming: Incoming) -> Input {
     Input::Frame(incoming)
@@ -51,7 +51,9 @@ fn an_input_wait_without_a_reply_goes_on() {
 
 #[test]
 fn the_sessions_end_and_an_agent_end_a_turn_without_replies() {
-    for (frame, how) in [(Incoming::SessionEnd, "sessionEnd"), (Incoming::AgentStart, "agent")] {
+    for (frame, how) in
+        [(Incoming::SessionEnd(event()), "sessionEnd"), (Incoming::AgentStart(event()), "agent")]
+    {
         let mut bench = Bench::connected();
         bench.post();
         bench.give(sign(frame));
@@ -351,7 +353,7 @@ fn nothing_is_sent_before_the_store_knows_and_nothing_told() {
     assert!(bench.sends.is_empty());
     bench.give(Input::Stored { lost: false });
     assert_eq!(bench.sends.len(), 1);
-    bench.give(sign(Incoming::SessionEnd));
+    bench.give(sign(Incoming::SessionEnd(event())));
     bench.pass(ms(150));
     bench.give(Input::Stored { lost: false });
     bench.pass(ms(0));

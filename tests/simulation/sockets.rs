@@ -7,6 +7,7 @@ use rtm_bridge::link::{Abandoned, ConnectFailure, Input, LinkState};
 use rtm_bridge::rtm::{ConnectMode, Incoming};
 
 use super::bench::{Bench, ms};
+use super::support::event;
 
 #[test]
 fn a_new_session_is_started_once_over_a_fresh_socket() {
@@ -33,7 +34,7 @@ fn a_connect_is_default_where_no_session_can_live_and_else_a_reconnect() {
     bench.lose(1006);
     bench.reconnect();
     assert_eq!(bench.connects.last(), Some(&ConnectMode::Reconnect));
-    bench.give(Input::Frame(Incoming::SessionEnd));
+    bench.give(Input::Frame(Incoming::SessionEnd(event())));
     bench.lose(1006);
     bench.reconnect();
     assert_eq!(bench.connects.last(), Some(&ConnectMode::Default));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rtm_bridge::domain::{
     AcceptedMessage, Correlation, Entry, EntryBody, Gap, Message, MessageId, NewMessage, Outcome,
-    ProblemKind, Progress, Record, Reply, Timestamp,
+    ProblemKind, Progress, Record, Reply, SessionRequest, Timestamp,
 };
 use rtm_bridge::store::{Change, Open, OpenMessage, Write};
 
@@ -36,6 +36,8 @@ pub(super) struct Truth {
     pub(super) replies: HashSet<Box<str>>,
     /// Messages whose bytes went out at least once.
     pub(super) sent: HashSet<MessageId>,
+    /// What readers may have read at each place of each journal.
+    read: HashMap<(u64, u64), String>,
     last_write: Option<Arc<Write>>,
     last_lost: bool,
     last_client_message_id: u64,
@@ -81,8 +83,8 @@ impl Truth {
 
     /// It is as it once was; what went out stays out.
     pub(super) fn go_back(&mut self, past: Self) {
-        let sent = std::mem::take(&mut self.sent);
-        *self = Self { sent, lossy: true, ..past };
+        let (sent, read) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.read));
+        *self = Self { sent, read, lossy: true, ..past };
     }
 
     /// Carries out a write.
@@ -135,7 +137,11 @@ impl Truth {
                         return Err(format!("entry {} follows {seq}", entry.seq));
                     }
                     seq = entry.seq;
-                    missed |= !self.append(entry, &mut ended)?;
+                    if self.append(entry, &mut ended)? {
+                        self.be_read(write.record.epoch, entry)?;
+                    } else {
+                        missed = true;
+                    }
                 }
             }
         }
@@ -149,6 +155,20 @@ impl Truth {
         self.last_write = Some(Arc::clone(write));
         self.last_lost = missed;
         Ok(Applied::Done { ended, lost: missed })
+    }
+
+    /// Another owner comes. What the one before did not notice to be lost, nobody will: there places are used again,
+    /// and it is only the end of the journal that tells readers (docs/adr/0020).
+    pub(super) fn forget_unnoticed(&mut self) {
+        let kept = self.record.seq;
+        self.read.retain(|(_, seq), _| *seq <= kept);
+    }
+
+    /// A reader's place says which entry it is behind, also where the store went back.
+    fn be_read(&mut self, epoch: u64, entry: &Entry) -> Result<(), String> {
+        let told = format!("{:?}", entry.body);
+        let first = self.read.entry((epoch, entry.seq)).or_insert_with(|| told.clone());
+        if *first == told { Ok(()) } else { Err(format!("{epoch}/{}: {first}, then {told}", entry.seq)) }
     }
 
     /// Takes an entry; false where it ends a message that is not open.
@@ -184,7 +204,9 @@ impl Truth {
                 if place == 0 {
                     self.head_at = (!self.lane.is_empty()).then_some(entry.at);
                 }
-                if matches!(outcome, Outcome::Answered(_)) && !self.sent.contains(message) {
+                // Where no session lives there is nothing to end.
+                let may_be_idle = open.accepted.new.session == SessionRequest::Close;
+                if matches!(outcome, Outcome::Answered(_)) && !self.sent.contains(message) && !may_be_idle {
                     return Err(format!("{message} is answered and was not sent"));
                 }
                 open.progress.ended_at = Some(entry.at);

@@ -54,8 +54,19 @@ pub(crate) fn reply(id: &str, text: &str) -> Response {
         stream: None,
         more_follows: false,
         session_id: None,
-        event: RawValue::from_string("{}".into()).unwrap(),
+        echoes: None,
+        event: event(),
     }
+}
+
+/// A frame of which only that it is there matters.
+pub(crate) fn event() -> Box<RawValue> {
+    RawValue::from_string("{}".into()).unwrap()
+}
+
+/// What the bot says to this message, and that it does.
+pub(crate) fn echo(id: &str, message: &AcceptedMessage) -> Response {
+    Response { echoes: Some(message.client_message_id), ..reply(id, id) }
 }
 
 /// A piece of a streamed reply.

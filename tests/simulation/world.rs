@@ -13,7 +13,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use rtm_bridge::config::Bot;
 use rtm_bridge::domain::{
-    AcceptedMessage, Message, MessageId, NewMessage, Outcome, Resend, SessionRequest, Timestamp, TurnRules,
+    AcceptedMessage, Correlation, Message, MessageId, NewMessage, Outcome, Resend, SessionRequest, Timestamp,
+    TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Loss, Machine};
 use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
@@ -147,6 +148,8 @@ pub(super) struct World {
     first_heard: HashMap<Box<str>, u64>,
     /// The life in which a reply was first delivered.
     heard_in: HashMap<Box<str>, u32>,
+    /// What replies said that they answer.
+    echoes: HashMap<Box<str>, u64>,
     last_sent: u64,
     steps: u64,
     idle_ticks: u32,
@@ -213,6 +216,7 @@ impl World {
             sends: HashMap::new(),
             first_heard: HashMap::new(),
             heard_in: HashMap::new(),
+            echoes: HashMap::new(),
             last_sent: 0,
             steps: 0,
             idle_ticks: 0,
@@ -302,6 +306,9 @@ impl World {
             return Err(format!("{id} ended and was not told"));
         }
         self.check_missed()?;
+        for message in self.truth.ended.values() {
+            self.check_replies(message)?;
+        }
         for id in &self.delivered {
             if !self.truth.replies.contains(id) && !self.truth.lossy {
                 return Err(format!("{id} was heard and is not in the journal"));
@@ -332,7 +339,11 @@ impl World {
                         self.awaited.write = false;
                         self.unsettled = matches!(input, Input::Unknown);
                     }
-                    Input::Lane(_) => self.awaited.lane = false,
+                    Input::Lane(open) => {
+                        self.awaited.lane = false;
+                        let sent = open.lane.iter().filter(|open| open.progress.sent_at.is_some());
+                        self.may_go.extend(sent.map(|open| open.accepted.id));
+                    }
                     Input::History(page) => {
                         self.awaited.history -= 1;
                         for record in page.iter().flat_map(|page| &page.records) {
@@ -411,6 +422,7 @@ impl World {
         new.session = match rng.u8(0..8) {
             0 => SessionRequest::New,
             1 => SessionRequest::NewKeepAgent,
+            2 => SessionRequest::Close,
             _ => SessionRequest::Continue,
         };
         self.posted += 1;
@@ -498,6 +510,14 @@ impl World {
     }
 
     fn receive(&mut self, socket: u32, message: &AcceptedMessage) {
+        if message.new.session == SessionRequest::Close {
+            self.note(|| format!("the platform is to end the session: {}", message.id));
+            let plan = self.platform.close(&mut self.rng, &self.temper, message.client_message_id);
+            for (at, said) in plan {
+                self.schedule(at, Event::Said(socket, said));
+            }
+            return;
+        }
         let lag = self.history_lag();
         self.platform.received(self.now, lag, message.client_message_id);
         self.note(|| format!("the platform received {}", message.id));
@@ -527,7 +547,7 @@ impl World {
                 match &frame {
                     Incoming::Ack { reply_to } => self.proved.extend(*reply_to),
                     Incoming::Response(response) => self.heard(response),
-                    Incoming::SessionEnd => self.platform.session = false,
+                    Incoming::SessionEnd(_) => self.platform.session = false,
                     _ => {}
                 }
                 self.step(Input::Frame(frame))
@@ -545,7 +565,9 @@ impl World {
     }
 
     fn heard(&mut self, response: &Response) {
+        self.proved.extend(response.echoes);
         let Some(id) = &response.message_id else { return };
+        self.echoes.extend(response.echoes.map(|echoed| (id.clone(), echoed)));
         self.heard_in.entry(id.clone()).or_insert(self.life);
         self.first_heard.entry(id.clone()).or_insert(self.steps + 1);
         if response.stream.as_ref().is_none_or(|stream| stream.last) {
@@ -638,6 +660,28 @@ impl World {
         Ok(())
     }
 
+    /// What is joined to a message says nothing else itself; and it is sure where it says so, and only there.
+    fn check_replies(&self, message: &Message) -> Outcomes {
+        let Message { accepted, progress } = message;
+        if accepted.new.session == SessionRequest::Close && !progress.replies.is_empty() {
+            return Err(format!("{} ends the session and has replies", accepted.id));
+        }
+        for reply in &progress.replies {
+            let echoes = reply.message_id.as_ref().and_then(|id| self.echoes.get(id));
+            let is_own = echoes == Some(&accepted.client_message_id);
+            let is_exact = reply.correlation == Correlation::Exact;
+            // An owner does not know what its forerunner's last message was, and history is not asked.
+            let is_known = !reply.late && reply.correlation != Correlation::History;
+            if is_exact != is_own && (is_exact || is_known) || is_known && echoes.is_some() && !is_own {
+                return Err(format!(
+                    "{:?} echoes {echoes:?} and is {:?} to {}",
+                    reply.message_id, reply.correlation, accepted.id
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn kill(&mut self, how: &str) -> Option<Machine> {
         let machine = self.machine.take()?;
         self.note(|| how.to_owned());
@@ -671,8 +715,10 @@ impl World {
         if let Some(head) = self.truth.head().filter(|head| head.progress.sent_at.is_some()) {
             let id = head.accepted.id;
             self.truth.sent.insert(id);
+            self.may_go.insert(id);
         }
         self.note(|| "a new owner".into());
+        self.truth.forget_unnoticed();
         let now = Timestamp::from_millis(self.now);
         let seed = self.rng.u64(..);
         self.machine = Some(Machine::new(Arc::clone(&self.bot), self.truth.open(), now, seed));

@@ -7,28 +7,13 @@ use rtm_bridge::store::StoreError;
 
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, neighbours, new};
 
-pub(super) async fn journals_are_read_from_a_place_on(shape: Shape) {
-    let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
-    assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty());
-    let at = owner.now().await;
-    let replies = (0..5).map(|_| owner.reply(at, None, "hello")).collect();
-    owner.write(replies).await.unwrap();
-    for (after, limit, places) in
-        [(0, 10, 1..6), (0, 2, 1..3), (3, 10, 4..6), (5, 10, 6..6), (9, 10, 6..6), (0, 0, 1..1)]
-    {
-        let entries = shape.store.journal(&alice, after, limit).await.unwrap();
-        assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), places.collect::<Vec<u64>>());
-    }
-}
-
 pub(super) async fn journals_keep_a_thousand_entries(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     let at = owner.now().await;
     let replies = (0..1007).map(|_| owner.reply(at, None, "hello")).collect();
     owner.write(replies).await.unwrap();
-    let entries = shape.store.journal(&alice, 0, 2000).await.unwrap();
+    let entries = shape.entries(&alice).await;
     assert_eq!((entries.len(), entries[0].seq), (1000, 8));
 }
 
@@ -42,7 +27,7 @@ pub(super) async fn journals_keep_four_mebibytes(shape: Shape) {
         let reply = owner.reply(at, None, &text);
         owner.write(vec![reply]).await.unwrap();
     }
-    let entries = shape.store.journal(&alice, 0, 10).await.unwrap();
+    let entries = shape.entries(&alice).await;
     assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [3, 4, 5]);
 }
 
@@ -55,13 +40,13 @@ pub(super) async fn journals_are_gone_a_day_after_their_last_entry(shape: Shape)
         owner.write(vec![reply]).await.unwrap();
         shape.pass_almost(day).await;
     }
-    assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 2);
+    assert_eq!(shape.entries(&alice).await.len(), 2);
     shape.pass_the_rest().await;
-    assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty());
+    assert!(shape.entries(&alice).await.is_empty());
     let reply = owner.reply(owner.now().await, None, "hello");
     owner.take_up().await;
     owner.write(vec![reply]).await.unwrap();
-    assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 1, "the old ones do not come back");
+    assert_eq!(shape.entries(&alice).await.len(), 1, "the old ones do not come back");
 }
 
 pub(super) async fn what_ended_expires_and_what_is_open_stays(shape: Shape) {

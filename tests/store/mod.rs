@@ -13,7 +13,9 @@ mod accepting;
 mod keeping;
 mod memory;
 mod model;
+mod observing;
 mod owning;
+mod reading;
 mod redis;
 mod shape;
 mod telling;
@@ -119,12 +121,37 @@ contract! {
         warm_conversations_are_told_to_a_new_owner
     }
     keeping {
-        journals_are_read_from_a_place_on
         journals_keep_a_thousand_entries
         journals_keep_four_mebibytes
         journals_are_gone_a_day_after_their_last_entry
         what_ended_expires_and_what_is_open_stays
         client_message_ids_rise_beyond_what_was_forgotten
+    }
+    reading {
+        a_journal_is_read_page_by_page
+        a_reader_may_begin_at_the_oldest_or_behind_the_newest
+        where_there_is_nothing_to_read_the_place_stays
+        what_was_trimmed_is_a_gap
+        what_expired_is_a_gap_as_soon_as_there_is_something_to_read
+        a_conversation_that_began_anew_is_a_gap
+        what_the_store_lost_is_a_gap
+        places_of_other_journals_and_beyond_the_end_are_a_gap
+        a_hole_ends_a_page_and_is_a_gap_before_the_next
+        an_end_comes_with_its_message_as_it_stands
+        an_end_of_a_message_that_expired_comes_alone
+        a_page_is_bounded_in_bytes
+        a_conversation_is_told_as_it_stands
+        an_owner_elsewhere_is_asked_for_the_rest
+    }
+    observing {
+        who_observes_is_told_of_each_write_that_appends
+        nobody_is_told_after_its_time
+        observing_goes_on_while_it_is_renewed
+        an_unknown_conversation_can_be_observed
+        observing_leaves_nothing_behind
+        observing_shortens_no_life
+        the_owner_is_told_who_observes
+        pieces_and_answers_are_passed_on
     }
     telling {
         an_owner_elsewhere_is_told_what_is_accepted

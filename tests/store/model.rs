@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rtm_bridge::domain::{MessageId, Partition, Timestamp};
+use rtm_bridge::domain::{After, EntryBody, MessageId, Partition, Timestamp};
 use rtm_bridge::store::{AcceptError, Accepted, Change, Claiming, Fence, Incarnation, StoreError, Write};
 
 use tokio::runtime::Runtime;
@@ -249,12 +249,7 @@ async fn compare(shape: &Shape, model: &Model) {
             assert_eq!(replies, told.replies);
         }
     }
-    let entries = shape.store.journal(&alice, 0, 1000).await.unwrap();
-    let entries: Vec<(u64, bool)> = entries
-        .iter()
-        .map(|entry| (entry.seq, matches!(entry.body, rtm_bridge::domain::EntryBody::Ended { .. })))
-        .collect();
-    assert_eq!(entries, model.journal);
+    compare_pages(shape, model).await;
     if let Some((fence, _)) = model.owner {
         let (open, _) = shape.store.open(fence, &alice).await.unwrap();
         let lane: Vec<MessageId> = open.lane.iter().map(|open| open.accepted.id).collect();
@@ -264,6 +259,32 @@ async fn compare(shape: &Shape, model: &Model) {
         let ready = shape.store.ready(Partition::of(&alice), fence, false).await.unwrap();
         assert_eq!(ready.is_empty(), lane.is_empty());
     }
+}
+
+/// A reader that goes from page to page reads what the journal has, and each end with its message.
+async fn compare_pages(shape: &Shape, model: &Model) {
+    let (mut after, mut read) = (After::Oldest, Vec::new());
+    for limit in [1, 2, 3, 1000].into_iter().cycle() {
+        let page = shape.store.page(&conversation("alice"), after, limit, None).await.unwrap();
+        let last = read.last().map_or(0, |(seq, _)| *seq);
+        // Places of writes that left something out stay empty.
+        let first = page.entries.first().map(|told| told.entry.seq);
+        assert_eq!(page.gap, !read.is_empty() && first.is_some_and(|first| first > last + 1));
+        for told in page.entries {
+            let ended = match told.entry.body {
+                EntryBody::Ended { message, .. } => Some(message),
+                _ => None,
+            };
+            let kept = model.told.iter().any(|told| Some(id(told.number)) == ended);
+            assert_eq!(told.message.map(|message| message.accepted.id), ended.filter(|_| kept));
+            read.push((told.entry.seq, ended.is_some()));
+        }
+        after = After::Cursor(page.next);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(read, model.journal);
 }
 
 /// Lets proptest find steps that the store and the model disagree on, in so many cases.

@@ -72,7 +72,7 @@ pub(super) async fn every_operation_of_an_owner_is_fenced(shape: Shape) {
         shape.store.message(&alice, id(1), None).await.unwrap().unwrap().progress.status(),
         Status::Queued
     );
-    assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty());
+    assert!(shape.entries(&alice).await.is_empty());
 }
 
 pub(super) async fn a_claim_of_what_is_free_takes_nothing_that_ran_out(shape: Shape) {

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rtm_bridge::domain::{
-    BotName, Content, ConversationId, Correlation, EndedBy, Entry, EntryBody, MessageId, NewMessage, Outcome,
-    Partition, Record, Reply, Resend, SessionRequest, Timestamp, TurnRules, UserId,
+    After, BotName, Content, ConversationId, Correlation, EndedBy, Entry, EntryBody, MessageId, NewMessage,
+    Outcome, Partition, Record, Reply, Resend, SessionRequest, Timestamp, TurnRules, UserId,
 };
 use rtm_bridge::store::{
     Accept, AcceptError, Accepted, Change, Claiming, Clock, Fence, Heartbeat, Hint, Hints, Idempotency,
@@ -120,6 +120,11 @@ impl Shape {
         ear
     }
 
+    /// All that is kept of a journal, page by page.
+    pub(super) async fn entries(&self, conversation: &ConversationId) -> Vec<Entry> {
+        entries(&self.store, conversation).await
+    }
+
     pub(super) async fn own(&self, conversation: &ConversationId) -> Owner<'_> {
         let fence =
             self.store.claim(Partition::of(conversation), ME, LEASE, Claiming::Expired).await.unwrap();
@@ -133,6 +138,19 @@ impl Shape {
             Accepted::New(accepted) | Accepted::Sent(accepted) => accepted.id,
             Accepted::Replayed(_) => panic!("it has no key"),
         }
+    }
+}
+
+/// All that is kept of a journal, page by page.
+pub(super) async fn entries(store: &Store, conversation: &ConversationId) -> Vec<Entry> {
+    let (mut entries, mut after) = (Vec::new(), After::Oldest);
+    loop {
+        let page = store.page(conversation, after, 7, None).await.unwrap();
+        entries.extend(page.entries.into_iter().map(|told| told.entry));
+        if !page.more {
+            return entries;
+        }
+        after = After::Cursor(page.next);
     }
 }
 
@@ -164,6 +182,11 @@ pub(super) async fn cluster() -> Rc<Servers> {
 pub(super) struct Ear(Hints);
 
 impl Ear {
+    /// The next hint, which must come.
+    pub(super) async fn next(&mut self) -> Hint {
+        tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("a hint")
+    }
+
     /// What is wanted of the first hint that has it.
     pub(super) async fn until<T>(&mut self, what: &str, wanted: impl Fn(&Hint) -> Option<T>) -> T {
         let mut found = None;
@@ -176,7 +199,7 @@ impl Ear {
         found.unwrap()
     }
 
-    /// What was told until now, with so many messages at least. Hints of one server come in order, so all that
+    /// What was told until now, with so many of messages, entries and observers at least. Hints of one server come in order, so all that
     /// was on its way is here when an echo is; those of others may come later.
     pub(super) async fn all(&mut self, store: &Store, of: Incarnation, messages: usize) -> Vec<Hint> {
         let echo = fastrand::u64(..);
@@ -184,7 +207,9 @@ impl Ear {
         let mut told: Vec<Hint> = Vec::new();
         within(Duration::from_secs(10), "the echo is back", async || {
             told.push(self.0.next().await);
-            let of_messages = |hint: &&Hint| matches!(hint, Hint::Accepted(_) | Hint::Ended(_));
+            let of_messages = |hint: &&Hint| {
+                matches!(hint, Hint::Accepted(_) | Hint::Ended(_) | Hint::Appended(_) | Hint::Observed(..))
+            };
             told.iter().any(|hint| matches!(hint, Hint::Echo(number) if *number == echo))
                 && told.iter().filter(of_messages).count() >= messages
         })

@@ -106,7 +106,7 @@ pub(super) async fn a_message_ends_once(shape: Shape) {
     let message = shape.store.message(&alice, message, None).await.unwrap().unwrap();
     assert_eq!(message.progress.ended_at, Some(at));
     assert_eq!(message.progress.outcome, Some(Outcome::Answered(EndedBy::Quiet)));
-    assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 1, "told once");
+    assert_eq!(shape.entries(&alice).await.len(), 1, "told once");
 }
 
 pub(super) async fn an_end_of_something_else_changes_nothing(shape: Shape) {
@@ -117,7 +117,7 @@ pub(super) async fn an_end_of_something_else_changes_nothing(shape: Shape) {
     for stranger in [id(2), id(3)] {
         owner.settle(stranger).await;
     }
-    assert!(shape.store.journal(&one, 0, 10).await.unwrap().is_empty());
+    assert!(shape.entries(&one).await.is_empty());
     for (conversation, number) in [(&one, 1), (&two, 2)] {
         let (open, _) = shape.store.open(owner.fence, conversation).await.unwrap();
         assert_eq!(open.lane[0].accepted.id, id(number));
@@ -135,7 +135,7 @@ pub(super) async fn a_repeated_write_changes_nothing(shape: Shape) {
     for _ in 0..3 {
         shape.store.write(owner.fence, &alice, &write).await.unwrap();
     }
-    assert_eq!(shape.store.journal(&alice, 0, 10).await.unwrap().len(), 1);
+    assert_eq!(shape.entries(&alice).await.len(), 1);
     assert_eq!(shape.store.message(&alice, message, None).await.unwrap().unwrap().progress.replies.len(), 1);
 }
 
@@ -228,7 +228,7 @@ pub(super) async fn a_write_says_what_the_store_lost_and_says_it_again(shape: Sh
         let again = owner.last(changes);
         assert_eq!(shape.store.write(owner.fence, &alice, &again).await.unwrap().lost, lost, "repeated");
     }
-    assert!(shape.store.journal(&alice, 0, 10).await.unwrap().is_empty(), "what is lost did not end");
+    assert!(shape.entries(&alice).await.is_empty(), "what is lost did not end");
     assert_eq!(
         shape.store.message(&alice, id(1), None).await.unwrap().unwrap().progress.status(),
         Status::Sent

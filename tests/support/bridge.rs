@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{Bot, Config};
-use rtm_bridge::domain::{BotName, ConversationId, Entry, UserId};
+use rtm_bridge::domain::{After, BotName, ConversationId, Entry, UserId};
 use rtm_bridge::sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
 use rtm_bridge::store::Store;
 use serde_json::Value;
@@ -130,7 +130,10 @@ impl TestBridge {
     /// The journal of a user's conversation.
     pub(crate) fn journal(&self, user: &str) -> Vec<Entry> {
         let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
-        memory.journal(&ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap()), 0, 1000)
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap());
+        let page = memory.page(&conversation, After::Oldest, 1000, None);
+        assert!(!page.more && !page.gap, "not the whole journal");
+        page.entries.into_iter().map(|told| told.entry).collect()
     }
 
     /// Ends everything; no message may be open.

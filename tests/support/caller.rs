@@ -55,6 +55,18 @@ impl Request {
         self.body(body.to_string()).header("Content-Type", "application/json")
     }
 
+    /// As it goes over the wire.
+    pub(crate) fn into_bytes(self, host: SocketAddr) -> Vec<u8> {
+        let Self { method, target, headers, body } = self;
+        let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n").into_bytes();
+        for (name, value) in &headers {
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
     pub(crate) fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
@@ -72,13 +84,8 @@ impl Caller {
         // Shown where a test fails: which request was not answered.
         println!("-> {} {}", request.method, request.target);
         let mut stream = TcpStream::connect(self.0).await?;
-        let Request { method, target, headers, body } = request;
-        let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.0).into_bytes();
-        for (name, value) in &headers {
-            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-        }
-        bytes.extend_from_slice(format!("Content-Length: {}\r\n\r\n", body.len()).as_bytes());
-        bytes.extend_from_slice(&body);
+        let (method, target) = (request.method.clone(), request.target.clone());
+        let bytes = request.into_bytes(self.0);
         let (mut reader, mut writer) = stream.split();
         // A body that is refused early is not read to its end, and then cannot be written to its end either.
         let (_written, answer) = tokio::join!(writer.write_all(&bytes), read(&mut reader, method == "HEAD"));

@@ -9,6 +9,7 @@ mod program;
 mod proxy;
 mod redis;
 mod served;
+mod stream;
 mod tests;
 
 use std::future::Future;
@@ -22,7 +23,7 @@ pub(crate) use process::Process;
 pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;
 pub(crate) use redis::{
-    Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, nothing_left, shift,
+    Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, keys, nothing_left, shift,
 };
 pub(crate) use served::Served;
 

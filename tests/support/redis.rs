@@ -8,7 +8,7 @@ mod sentinel;
 mod server;
 
 pub(crate) use cluster::Cluster;
-pub(crate) use expiry::{nothing_left, shift};
+pub(crate) use expiry::{keys, nothing_left, shift};
 pub(crate) use resp::Resp;
 pub(crate) use sentinel::Sentinels;
 pub(crate) use server::{RedisOptions, RedisServer};

@@ -53,6 +53,7 @@ fn each_mistake_has_its_pointer() {
         (r#"{"text":"a","\u0074ext":"b"}"#.to_owned(), &["/text"]),
         (r#"{"text":"a","Text":"a","a/b~":1}"#.to_owned(), &["/Text", "/a~1b~0"]),
         (r#"{"text":"a","session":"Continue"}"#.to_owned(), &["/session"]),
+        (r#"{"text":"a","session":"close"}"#.to_owned(), &["/session"]),
         (r#"{"text":"a","session":{"continue":null}}"#.to_owned(), &["/session"]),
         (r#"{"text":"a","resend":true}"#.to_owned(), &["/resend"]),
         (r#"{"text":"a","turn":[1,50,500]}"#.to_owned(), &["/turn"]),

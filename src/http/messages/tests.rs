@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use super::*;
 use crate::domain::{
-    AcceptedMessage, BotName, Content, ConversationId, EndedBy, Problem, Progress, Resend, SessionRequest,
-    Timestamp, TurnRules, UserId,
+    AcceptedMessage, BotName, Content, ConversationId, EndedBy, Message, Problem, Progress, Resend,
+    SessionRequest, Timestamp, TurnRules, UserId,
 };
 use crate::http::trace::Trace;
 

@@ -5,8 +5,9 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::domain::{
-    AcceptedMessage, BotName, Content, ConversationId, Correlation, EndedBy, Message, MessageId, NewMessage,
-    Outcome, Problem, Progress, Reply, Resend, SessionRequest, Timestamp, TurnRules, UserId,
+    AcceptedMessage, BotName, Connection, Content, ConversationId, Correlation, EndedBy, EventKind,
+    LinkState, Message, MessageId, NewMessage, Outcome, Problem, Progress, Reply, Resend, SessionRequest,
+    Timestamp, TurnRules, UserId,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -49,6 +50,13 @@ fn knows_every_problem_and_every_end() {
     let document = parsed();
     let slugs = ProblemKind::ALL.iter().map(|kind| kind.slug()).collect();
     assert_eq!(words(&document["components"]["schemas"]["ProblemSlug"]["enum"]), slugs);
+    let kinds = EventKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(words(&document["components"]["schemas"]["Event"]["properties"]["type"]["enum"]), kinds);
+    let states = LinkState::ALL.iter().map(|state| state.as_str()).collect();
+    assert_eq!(
+        words(&document["components"]["schemas"]["Connection"]["properties"]["state"]["enum"]),
+        states
+    );
     let ends = EndedBy::ALL.iter().map(|by| by.as_str()).collect();
     assert_eq!(words(&document["components"]["schemas"]["Message"]["properties"]["endedBy"]["enum"]), ends);
 }
@@ -93,9 +101,13 @@ fn describes_resources_as_they_are_written() {
     let written = serde_json::to_value(&message).unwrap();
     let document = parsed();
     let schemas = &document["components"]["schemas"];
-    for (name, resource) in
-        [("Message", &written), ("Reply", &written["replies"][0]), ("ProblemCore", &written["error"])]
-    {
+    let connection = serde_json::to_value(Connection::default()).unwrap();
+    for (name, resource) in [
+        ("Message", &written),
+        ("Reply", &written["replies"][0]),
+        ("ProblemCore", &written["error"]),
+        ("Connection", &connection),
+    ] {
         assert_eq!(keys(resource), keys(&schemas[name]["properties"]), "{name}");
         assert_eq!(keys(resource), words(&schemas[name]["required"]), "{name}");
     }

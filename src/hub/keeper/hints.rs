@@ -34,11 +34,27 @@ impl Watchman {
                 Hint::EndedLarge { conversation, id } => {
                     self.pass(Partition::of(&conversation), Command::Read { conversation, id });
                 }
-                Hint::Appended(_)
-                | Hint::Chunk(..)
-                | Hint::Observed(..)
-                | Hint::Asked { .. }
-                | Hint::Answered(..) => {}
+                Hint::Appended(conversation) => {
+                    self.pass(Partition::of(&conversation), Command::Appended(conversation));
+                }
+                Hint::Chunk(conversation, chunk) => {
+                    self.pass_or_lose(Partition::of(&conversation), Command::Chunk(conversation, chunk));
+                }
+                Hint::Observed(conversation, by) => {
+                    self.pass_or_lose(Partition::of(&conversation), Command::Observed(conversation, by));
+                }
+                Hint::Asked { conversation, by, number } => {
+                    let partition = Partition::of(&conversation);
+                    self.pass_or_lose(partition, Command::Asked { conversation, by, number });
+                }
+                Hint::Answered(number, connection) => {
+                    // The shard that asked is the number's remainder.
+                    let lanes = u64::try_from(self.keeper.lanes.len()).unwrap_or(u64::MAX);
+                    let asked = number.checked_rem(lanes).and_then(|shard| usize::try_from(shard).ok());
+                    if let Some(lane) = asked.and_then(|shard| self.keeper.lanes.get(shard)) {
+                        lane.commands.try_send(Command::Answered(number, connection)).ok();
+                    }
+                }
                 Hint::Fleet => self.leases().round.notify_one(),
                 Hint::Echo(number) => self.echoes.borrow_mut().retain(|(sent, _)| *sent > number),
                 Hint::Subscribed => {
@@ -54,6 +70,14 @@ impl Watchman {
         let lane = self.keeper.lanes.get(self.leases().shard(partition));
         if lane.is_some_and(|lane| lane.commands.try_send(command).is_err()) {
             self.leases().missed();
+        }
+    }
+
+    /// Passes on what nobody misses for long: pieces of replies are never kept, readers are noted again, and a question
+    /// without an answer is given up. A shard that is too busy has enough to do without reading all anew.
+    fn pass_or_lose(&self, partition: Partition, command: Command) {
+        if let Some(lane) = self.keeper.lanes.get(self.leases().shard(partition)) {
+            lane.commands.try_send(command).ok();
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Shard;
 use crate::config::Bot;
-use crate::domain::{Message, MessageId, Partition, Timestamp};
+use crate::domain::{Chunk, ConversationId, Message, MessageId, Partition, Timestamp};
 use crate::link::{Connector, Host, Mailbox, StoreClock};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::store::Store;
@@ -47,6 +47,15 @@ impl Host for Shard {
 
     fn tell(&self, message: Message) {
         self.watch.borrow_mut().tell(message);
+    }
+
+    fn appended(&self, conversation: &ConversationId) {
+        self.look_into(conversation);
+    }
+
+    fn chunk(&self, conversation: &ConversationId, chunk: Arc<Chunk>) {
+        self.tell_piece(conversation, &chunk);
+        self.relay_piece(conversation, &chunk);
     }
 
     fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>) {

@@ -5,15 +5,20 @@
 //! leases, which says what the replica owns. Waiters are here also where another replica owns the partition.
 //!
 //! [`tenure`] comes to own partitions and lets go of them, [`lives`] has conversations come into memory and
-//! leave it, [`post`] has the store accept messages, [`reading`] asks the store for what hints did not tell. What it does not know: what a conversation
+//! leave it, [`post`] has the store accept messages, [`reading`] asks the store for what hints did not tell, [`readers`]
+//! tells those who read live, [`asking`] finds out how a conversation stands. What it does not know: what a conversation
 //! does; that is the link's.
 
+mod asking;
 mod hold;
 mod host;
 mod lives;
+mod observers;
 mod part;
 mod post;
+mod readers;
 mod reading;
+mod relay;
 mod tenure;
 
 use std::cell::{Cell, RefCell};
@@ -31,16 +36,20 @@ use tokio::task::JoinHandle;
 use tokio::time::interval;
 use tracing::warn;
 
+pub(crate) use self::asking::Question;
 use self::part::Part;
 pub(crate) use self::post::Post;
 use super::budget::Budget;
 use super::lease::Leases;
+use super::observer::Teller;
 use super::watch::{Waiter, Watch};
 use crate::config::Bot;
-use crate::domain::{AcceptedMessage, BotName, ConversationId, Message, MessageId, Partition, Timestamp};
+use crate::domain::{
+    AcceptedMessage, BotName, Chunk, Connection, ConversationId, Message, MessageId, Partition, Timestamp,
+};
 use crate::link::{Connector, Mail, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
-use crate::store::Store;
+use crate::store::{Incarnation, Store};
 
 /// How long stopping may take: a second for the last writes, which a store that is away uses up, a second for the
 /// peers, and a bit.
@@ -63,6 +72,20 @@ pub(crate) enum Command {
     Ended(Message),
     /// A message may have ended at another replica.
     Read { conversation: ConversationId, id: MessageId },
+    /// Someone begins to read; `known` is answered when he is told from now on.
+    Observe { conversation: ConversationId, teller: Teller, known: oneshot::Sender<()> },
+    /// There may be new entries that another replica appended.
+    Appended(ConversationId),
+    /// A piece of a reply came at another replica.
+    Chunk(ConversationId, Arc<Chunk>),
+    /// Someone reads at another replica.
+    Observed(ConversationId, Incarnation),
+    /// Someone asks how a conversation stands.
+    Ask(Question),
+    /// Another replica asks the same, under this number.
+    Asked { conversation: ConversationId, by: Incarnation, number: u64 },
+    /// Another replica answers our question of this number.
+    Answered(u64, Box<Connection>),
     /// Answer when nothing is open any more.
     Calm { done: oneshot::Sender<()> },
     /// Close everything and end.
@@ -105,6 +128,9 @@ pub(crate) struct Shard {
     door: Mutex<()>,
     stopping: Cell<bool>,
     looks: reading::Looks,
+    rounds: readers::Rounds,
+    questions: asking::Questions,
+    relay: Rc<relay::Relay>,
 }
 
 impl Shard {
@@ -113,6 +139,7 @@ impl Shard {
         Rc::new(Self {
             parts: parts.map(Part::new).collect(),
             budget: Budget::new(&setup.bots),
+            relay: relay::Relay::new(setup.store.clone()),
             setup,
             clock: StoreClock::new(now),
             connector,
@@ -122,6 +149,8 @@ impl Shard {
             door: Mutex::default(),
             stopping: Cell::new(false),
             looks: reading::Looks::default(),
+            rounds: readers::Rounds::default(),
+            questions: asking::Questions::default(),
         })
     }
 
@@ -163,6 +192,13 @@ impl Shard {
             Command::Woken(conversation) => self.wake(conversation),
             Command::Ended(message) => self.watch.borrow_mut().tell(message),
             Command::Read { conversation, id } => self.read_soon(conversation, id),
+            Command::Observe { conversation, teller, known } => self.observe(conversation, teller, known),
+            Command::Appended(conversation) => self.look_into(&conversation),
+            Command::Chunk(conversation, chunk) => self.tell_piece(&conversation, &chunk),
+            Command::Observed(conversation, by) => self.note_observer(conversation, by),
+            Command::Ask(question) => self.ask(question),
+            Command::Asked { conversation, by, number } => self.answer(&conversation, by, number),
+            Command::Answered(number, connection) => self.answered(number, *connection),
             Command::Calm { done } => {
                 let shard = Rc::clone(self);
                 spawn(async move {
@@ -208,6 +244,7 @@ impl Shard {
     async fn stop(&self) {
         self.stopping.set(true);
         self.watch.borrow_mut().clear();
+        self.dismiss_readers();
         let cut: usize = join_all(self.parts.iter().map(|part| part.stop(STOP))).await.into_iter().sum();
         if cut > 0 {
             warn!(cut, "conversations did not stop in time; their sockets are cut");

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::observers::Observers;
 use crate::domain::{ConversationId, Partition};
 use crate::link::{Mail, Mailbox};
 use crate::store::Fence;
@@ -25,6 +26,8 @@ pub(super) struct Part {
     pub(super) clearing: Cell<bool>,
     /// Whether the lease was sure when the conversations were told last.
     pub(super) sure: Cell<bool>,
+    /// Who reads its conversations live, whoever owns it.
+    pub(super) observers: RefCell<Observers>,
     live: RefCell<HashMap<ConversationId, Life>>,
     /// Told when the last conversation has left.
     empty: Notify,
@@ -45,6 +48,7 @@ impl Part {
             draining: Cell::new(false),
             clearing: Cell::new(false),
             sure: Cell::new(false),
+            observers: RefCell::default(),
             live: RefCell::default(),
             empty: Notify::new(),
         })

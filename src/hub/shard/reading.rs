@@ -58,8 +58,10 @@ impl Shard {
             .await;
     }
 
-    /// Reads all who wait in a partition that changed hands: the end may have come between two owners.
+    /// Reads all who wait in a partition that changed hands: the end may have come between two owners. Who reads live
+    /// looks for himself.
     pub(super) async fn read_partition(&self, partition: Partition) {
+        self.look_all(partition);
         let waits = self.watch.borrow().stored(Some(partition));
         self.read_all(waits).await;
     }
@@ -84,6 +86,7 @@ impl Shard {
     /// Looks for open messages that no hint told of. A store that is slow is not asked again before it answered.
     pub(super) fn sweep(self: &Rc<Self>) {
         self.watch.borrow_mut().sweep();
+        self.tend_readers();
         self.count_open();
         if self.looks.sweeping.replace(true) {
             return;

@@ -41,6 +41,9 @@ impl Shard {
             self.look_at(part);
         }
         self.read_missed();
+        if self.setup.leases.is_refusing() {
+            self.dismiss_readers();
+        }
     }
 
     fn look_at(self: &Rc<Self>, part: &Rc<Part>) {

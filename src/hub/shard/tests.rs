@@ -8,11 +8,13 @@ use url::Url;
 
 use super::*;
 use crate::config::Config;
-use crate::domain::Outcome;
+use crate::domain::{BotName, Chunk, Live, Outcome, UserId};
+use crate::hub::observer::{Observer, observer};
 use crate::hub::shards::{open_shard, setups};
 use crate::hub::tests::{accept_by, metrics, quick, store};
+use crate::link::Host as _;
 use crate::sandbox::{Options, Sandbox};
-use crate::store::{Accepted, Claiming, Incarnation};
+use crate::store::{Accepted, Claiming, Hint, Incarnation};
 use tokio::time::timeout;
 
 const ME: Incarnation = Incarnation(1);
@@ -140,6 +142,125 @@ async fn a_connect_under_way_ends_with_the_lease() {
                 given_up = timeout(lease, given_up) => given_up.expect("the connect is given up"),
                 () = looking => {}
             }
+            shard.stop().await;
+        })
+        .await;
+}
+
+/// Where nobody connects.
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+fn alice() -> ConversationId {
+    ConversationId { bot: BotName::sandbox(), user: UserId::new("alice").unwrap() }
+}
+
+/// Somebody who reads alice's conversation at this shard.
+async fn reader(shard: &Rc<Shard>) -> Observer {
+    let (teller, observer) = observer();
+    let (known, seated) = oneshot::channel();
+    shard.on_command(Command::Observe { conversation: alice(), teller, known });
+    seated.await.expect("the shard takes it");
+    observer
+}
+
+#[tokio::test]
+async fn a_renewal_tells_the_store_and_has_readers_look() {
+    LocalSet::new()
+        .run_until(async {
+            let shard = owner(NOWHERE, Duration::from_mins(1)).await;
+            let mut observer = reader(&shard).await;
+            // Another replica owns the conversation from here on.
+            let (store, other) = (shard.setup.store.clone(), Incarnation(2));
+            let partition = Partition::of(&alice());
+            let (fence, _) = shard.setup.leases.state(partition).unwrap();
+            store.release(partition, fence).await.unwrap();
+            store.claim(partition, other, Duration::from_mins(1), Claiming::Free).await.unwrap();
+            let mut hints = store.listen(other);
+            for _ in 0..20 {
+                shard.tend_readers();
+            }
+            let look = timeout(GUARD, observer.next()).await.expect("it looks at each renewal");
+            assert!(matches!(look, Some(Live::Look)));
+            let renewed = async {
+                loop {
+                    if let Hint::Observed(conversation, by) = hints.next().await {
+                        return (conversation, by);
+                    }
+                }
+            };
+            assert_eq!(timeout(GUARD, renewed).await.expect("it goes on observing"), (alice(), ME));
+            shard.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_miss_has_all_readers_look_once() {
+    LocalSet::new()
+        .run_until(async {
+            let shard = owner(NOWHERE, Duration::from_mins(1)).await;
+            let mut observer = reader(&shard).await;
+            let looks = &shard.setup.metrics.readers.looks;
+            shard.setup.leases.missed();
+            let before = looks.get();
+            shard.tend_readers();
+            assert!(matches!(timeout(GUARD, observer.next()).await, Ok(Some(Live::Look))));
+            let after = looks.get();
+            assert_eq!(after, before + 1);
+            shard.tend_readers();
+            assert_eq!(looks.get(), after);
+            shard.stop().await;
+            assert!(observer.next().await.is_none(), "a shard that stops lets its readers go");
+            assert_eq!(shard.setup.metrics.readers.observers.get(), 0);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_partition_that_changes_hands_has_its_readers_look() {
+    LocalSet::new()
+        .run_until(async {
+            let shard = owner(NOWHERE, Duration::from_mins(1)).await;
+            let mut observer = reader(&shard).await;
+            Leases::drop(&shard.setup.leases, Partition::of(&alice()));
+            shard.look();
+            assert!(matches!(timeout(GUARD, observer.next()).await, Ok(Some(Live::Look))));
+            shard.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn pieces_go_to_the_replicas_where_somebody_reads_and_nowhere_else() {
+    LocalSet::new()
+        .run_until(async {
+            let shard = owner(NOWHERE, Duration::from_mins(1)).await;
+            let piece =
+                |index| Arc::new(Chunk { message_id: None, index, text: "piece".into(), last: false });
+            let mut hints = shard.setup.store.listen(Incarnation(2));
+            shard.chunk(&alice(), piece(0));
+            shard.on_command(Command::Observed(alice(), Incarnation(2)));
+            let mut observer = reader(&shard).await;
+            for index in 1..50 {
+                shard.chunk(&alice(), piece(index));
+            }
+            let pieces = async {
+                let mut pieces = Vec::new();
+                while pieces.len() < 49 {
+                    if let Hint::Chunk(conversation, chunk) = hints.next().await {
+                        assert_eq!(conversation, alice());
+                        pieces.push(chunk.index);
+                    }
+                }
+                pieces
+            };
+            let pieces = timeout(GUARD, pieces).await.expect("every piece");
+            assert!(pieces.iter().copied().eq(1..50), "{pieces:?}");
+            for index in 1..50 {
+                let Some(Live::Chunk(chunk)) = observer.next().await else { panic!("a piece") };
+                assert_eq!(chunk.index, index);
+            }
+            assert_eq!(shard.setup.metrics.readers.chunks.get(), 49);
             shard.stop().await;
         })
         .await;

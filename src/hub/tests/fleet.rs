@@ -6,13 +6,13 @@ use crate::store::{Claiming, Memory, Peer};
 /// Leases short enough for tests to wait for their end.
 const LEASE: Duration = Duration::from_secs(2);
 
-struct Replica {
-    shards: Shards,
-    metrics: Arc<Metrics>,
+pub(super) struct Replica {
+    pub(super) shards: Shards,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Replica {
-    fn hub(&self) -> &Hub {
+    pub(super) fn hub(&self) -> &Hub {
         self.shards.hub()
     }
 
@@ -21,17 +21,17 @@ impl Replica {
     }
 }
 
-struct Fleet {
-    store: Store,
+pub(super) struct Fleet {
+    pub(super) store: Store,
     sandbox: Sandbox,
     config: Config,
-    replicas: Vec<Option<Replica>>,
+    pub(super) replicas: Vec<Option<Replica>>,
     posted: u128,
 }
 
 impl Fleet {
     /// `deaf`: nobody listens to hints.
-    async fn start(count: usize, deaf: bool) -> Self {
+    pub(super) async fn start(count: usize, deaf: bool) -> Self {
         let sandbox = Sandbox::start(Options::default()).await.unwrap();
         let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
         config.server.threads = 3;
@@ -57,12 +57,12 @@ impl Fleet {
         self.replicas.iter().flatten()
     }
 
-    fn replica(&self, index: usize) -> &Replica {
+    pub(super) fn replica(&self, index: usize) -> &Replica {
         self.replicas[index].as_ref().unwrap()
     }
 
     /// Whether every replica works for what is dealt to it, and has nothing else.
-    fn is_dealt(&self) -> bool {
+    pub(super) fn is_dealt(&self) -> bool {
         let live = self.replicas.iter().enumerate().filter_map(|(index, replica)| {
             let incarnation = replica.as_ref()?.hub().incarnation();
             Some(Peer { name: name(index), incarnation })
@@ -77,7 +77,7 @@ impl Fleet {
         })
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(super) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let held = async {
             while !holds(self) {
                 sleep(MOMENT).await;
@@ -86,19 +86,19 @@ impl Fleet {
         timeout(GUARD, held).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
-    fn accept(&mut self, at: usize, user: &str, text: &str) -> Accept {
+    pub(super) fn accept(&mut self, at: usize, user: &str, text: &str) -> Accept {
         self.posted += 1;
         accept(self.replica(at).hub(), self.posted, user, text)
     }
 
-    async fn say(&mut self, at: usize, user: &str, text: &str) -> Outcome {
+    pub(super) async fn say(&mut self, at: usize, user: &str, text: &str) -> Outcome {
         let accept = self.accept(at, user, text);
         let posted = self.replica(at).hub().post(accept, Some(GUARD)).await.unwrap();
         posted.message.progress.outcome.expect("an end within the wait")
     }
 
     /// Which replica owns a user's partition.
-    fn owner(&self, user: &str) -> usize {
+    pub(super) fn owner(&self, user: &str) -> usize {
         let partition = Partition::of(&conversation(user));
         self.replicas
             .iter()
@@ -107,7 +107,7 @@ impl Fleet {
     }
 
     /// A user whose partition the replica owns, or does not own.
-    fn user(&self, at: usize, owned: bool) -> String {
+    pub(super) fn user(&self, at: usize, owned: bool) -> String {
         let users = (0..).map(|n| format!("user-{n}"));
         users.into_iter().find(|user| (self.owner(user) == at) == owned).unwrap()
     }
@@ -117,7 +117,7 @@ impl Fleet {
         memory
     }
 
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         for replica in std::mem::take(&mut self.replicas).into_iter().flatten() {
             replica.shards.stop(Instant::now() + GUARD).await;
             assert_eq!(replica.metrics.panics.get(), 0);
@@ -135,7 +135,7 @@ fn name(index: usize) -> Box<str> {
     format!("replica-{index}").into()
 }
 
-fn conversation(user: &str) -> ConversationId {
+pub(super) fn conversation(user: &str) -> ConversationId {
     ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::super::input::{Aside, Effect};
 use super::super::stream::{Begun, Joined, Place};
 use super::Machine;
+use super::socket::Link;
 use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Reply, Timestamp};
 use crate::rtm::{Incoming, Response};
 use crate::store::Change;
@@ -31,29 +32,40 @@ impl Machine {
         match frame {
             Incoming::Ack { reply_to } => self.on_ack(now, reply_to),
             Incoming::Response(response) => self.on_response(now, response, effects),
-            Incoming::Active { session_id, .. } | Incoming::SessionStart { session_id } => {
+            Incoming::Active { session_id, .. } => {
                 self.ledger.record.connected_at = Some(now);
                 self.on_session(session_id);
             }
-            Incoming::SessionEnd => {
+            Incoming::SessionStart { session_id, event } => {
+                self.ledger.record.connected_at = Some(now);
+                self.on_session(session_id);
+                // A new session begins with the bot.
+                self.ledger.record.agent &= matches!(&self.link, Link::Open(socket) if socket.resumes_agent);
+                self.ledger.append(now, EntryBody::Platform(event));
+            }
+            Incoming::SessionEnd(event) => {
                 self.ledger.record.connected_at = None;
                 self.ledger.record.session_id = None;
-                self.ledger.touch(now);
-                self.on_signal(now, EndedBy::SessionEnd);
+                self.ledger.record.agent = false;
+                self.ledger.append(now, EntryBody::Platform(event));
+                self.on_session_end(now);
             }
             Incoming::WaitingForInput => self.on_signal(now, EndedBy::InputWait),
-            Incoming::AgentStart => {
-                self.ledger.record.agent = true;
-                self.ledger.touch(now);
-                self.on_signal(now, EndedBy::Agent);
+            Incoming::AgentStart(event) => {
+                self.ledger.append(now, EntryBody::Platform(event));
+                if !std::mem::replace(&mut self.ledger.record.agent, true) {
+                    self.on_signal(now, EndedBy::Agent);
+                }
             }
-            Incoming::AgentEnd => {
+            Incoming::AgentEnd(event) => {
                 self.ledger.record.agent = false;
-                self.ledger.touch(now);
+                self.ledger.append(now, EntryBody::Platform(event));
             }
             Incoming::UserMessage(event) => self.ledger.append(now, EntryBody::UserMessage(event)),
-            Incoming::Platform(event) => self.ledger.append(now, EntryBody::Platform(event)),
-            Incoming::Pong | Incoming::Unknown(_) | Incoming::Malformed => {}
+            Incoming::Platform(event) | Incoming::Unknown(event) => {
+                self.ledger.append(now, EntryBody::Platform(event));
+            }
+            Incoming::Pong | Incoming::Typing | Incoming::Malformed => {}
         }
     }
 
@@ -63,12 +75,19 @@ impl Machine {
         }
     }
 
+    fn on_session_end(&mut self, now: Timestamp) {
+        match self.turn.as_mut().filter(|turn| turn.is_open() && turn.closes()) {
+            Some(turn) => turn.on_closed(now),
+            None => self.on_signal(now, EndedBy::SessionEnd),
+        }
+    }
+
     fn on_signal(&mut self, now: Timestamp, by: EndedBy) {
         if self.may_greet(now) {
             // A greeting that waits for an answer says nothing of the turn that was open before.
             return;
         }
-        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) {
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open() && !turn.closes()) {
             turn.on_signal(by, now);
         }
     }
@@ -88,13 +107,18 @@ impl Machine {
             effects.push(Effect::Aside(Aside::Duplicate));
             return;
         }
-        let begun = self.begun(now);
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_echoed(response.echoes)) {
+            turn.on_echo();
+        }
+        let begun = self.begun(now, response.echoes);
         match self.streams.join(response, begun) {
-            Joined::Whole(response, begun) => {
+            Joined::Whole { response, begun, chunk } => {
+                effects.extend(chunk.map(|chunk| Effect::Chunk(Arc::new(chunk))));
                 self.on_newest(response.message_id.as_deref(), response.created_on);
                 self.take_reply(now, *response, begun, None, effects);
             }
-            Joined::Growing { in_turn, orphan } => {
+            Joined::Growing { in_turn, orphan, chunk } => {
+                effects.push(Effect::Chunk(Arc::new(chunk)));
                 if in_turn && let Some(turn) = &mut self.turn {
                     if turn.progress.first_reply_at.is_none() {
                         let message = turn.message.id;
@@ -110,11 +134,15 @@ impl Machine {
         }
     }
 
-    /// What begins now belongs to the open turn, if there is one and the bot is not greeting.
-    fn begun(&self, now: Timestamp) -> Begun {
-        let place = if self.may_greet(now) {
+    /// What begins now belongs to the open turn, if there is one and neither the bot is greeting nor a person speaks;
+    /// where the bot says what it answers, that counts and nothing else.
+    fn begun(&self, now: Timestamp, echoes: Option<u64>) -> Begun {
+        let turn = self.turn.as_ref().filter(|turn| turn.is_open() && !turn.closes());
+        let place = if turn.is_some_and(|turn| turn.is_echoed(echoes)) {
+            Place::Turn
+        } else if self.may_greet(now) {
             Place::Greeting
-        } else if self.turn.as_ref().is_some_and(|turn| turn.is_open()) {
+        } else if turn.is_some() && echoes.is_none() && !self.is_with_agent() {
             Place::Turn
         } else {
             Place::Silence
@@ -144,9 +172,12 @@ impl Machine {
         if let Some(id) = &response.message_id {
             let fingerprint = Fingerprint::of(id);
             self.seen.insert(fingerprint);
-            self.ledger.record.recent.push(fingerprint, self.gap.is_some());
+            let record = &mut self.ledger.record;
+            // A new owner reads from the last message that the record names, and has to know what came since.
+            let is_last = record.last_platform_message.as_ref().is_none_or(|last| last == id);
+            record.recent.push(fingerprint, self.gap.is_some() || !is_last);
         }
-        let owner = found.unwrap_or_else(|| self.owner(begun));
+        let owner = found.unwrap_or_else(|| self.owner(begun, response.echoes));
         let more_follows = response.more_follows;
         let reply = Arc::new(Reply {
             seq: self.ledger.next_seq(),
@@ -173,16 +204,30 @@ impl Machine {
     }
 
     /// What a reply belongs to that began then (api.md 1, "Reply").
-    pub(super) fn owner(&self, begun: Begun) -> Owner {
+    pub(super) fn owner(&self, begun: Begun, echoes: Option<u64>) -> Owner {
         let correlation = Correlation::Window;
+        let last = self.ledger.record.last_turn;
+        let exact = |message, late| Owner { message: Some(message), correlation: Correlation::Exact, late };
+        if let Some(turn) = self.turn.as_ref().filter(|turn| turn.is_echoed(echoes)) {
+            return exact(turn.message.id, false);
+        }
+        if let Some(last) = last.filter(|_| echoes.is_some() && echoes == self.last_echoed) {
+            return exact(last.message, true);
+        }
         if begun.in_turn()
+            && !self.is_with_agent()
             && let Some(turn) = &self.turn
         {
             return Owner { message: Some(turn.message.id), correlation, late: false };
         }
-        match self.ledger.record.last_turn {
+        // It answers another message: an older one, or one of another client of the same user. Where an earlier owner
+        // ended the last turn it may be that one.
+        let is_of_another = echoes.is_some() && (self.last_echoed.is_some() || self.turn.is_some());
+        match last {
             Some(last)
                 if begun.place != Place::Greeting
+                    && !is_of_another
+                    && !self.ledger.record.agent
                     && last.ended_at <= begun.at
                     && begun.at < last.ended_at + self.bot.late_window =>
             {
@@ -190,5 +235,10 @@ impl Machine {
             }
             _ => Owner { message: None, correlation: Correlation::Unsolicited, late: false },
         }
+    }
+
+    /// Whether a human agent has the conversation, and did when the open turn began.
+    pub(super) fn is_with_agent(&self) -> bool {
+        self.ledger.record.agent && !self.turn.as_ref().is_some_and(|turn| turn.is_handed_over())
     }
 }

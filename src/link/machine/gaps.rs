@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::super::input::{Effect, HistoryFailure};
 use super::super::repair::{Cause, Repair, Spoken, Step, Trust};
 use super::super::stream::{Begun, Place};
+use super::super::turn::Turn;
 use super::Machine;
 use super::arrival::Owner;
 use super::socket::Link;
@@ -36,11 +37,12 @@ impl Machine {
     /// From here on something may be missed.
     pub(super) fn on_gap(&mut self, cause: Cause) {
         if let Some(gap) = &mut self.gap {
-            gap.on_gone(cause, self.said_at);
+            gap.on_gone(cause);
             return;
         }
         let record = &self.ledger.record;
-        let (after, in_turn) = (record.last_platform_message.clone(), self.turn.is_some());
+        let after = record.last_platform_message.clone();
+        let in_turn = self.turn.as_ref().is_some_and(|turn| !turn.closes());
         if after.is_some() || in_turn {
             let gap = Repair::new(cause, after, &record.recent, self.floor(), self.reading_history);
             self.gap = Some(Box::new(gap.leave_out(&self.unfinished)));
@@ -127,9 +129,14 @@ impl Machine {
         }
     }
 
+    /// The open turn, where the bot may answer it: the end of a session is not answered.
+    fn asking(&self) -> Option<&Turn> {
+        self.turn.as_deref().filter(|turn| turn.is_open() && !turn.closes())
+    }
+
     fn stuck_at(&self) -> Option<Timestamp> {
         let wait = self.bot.stuck_after.filter(|_| self.bot.history && matches!(self.link, Link::Open(_)))?;
-        let turn = self.turn.as_ref().filter(|turn| turn.is_open() && !turn.broken && !turn.probed)?;
+        let turn = self.asking().filter(|turn| !turn.broken && !turn.probed)?;
         let silent = turn.progress.first_reply_at.is_none();
         Some(turn.progress.sent_at.filter(|_| silent)? + wait)
     }
@@ -175,14 +182,19 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         page.records.sort_by_key(|record| record.created_on);
-        let own = self.turn.as_ref().filter(|turn| turn.is_open()).map(|turn| turn.message.client_message_id);
+        let own = self.asking().map(|turn| turn.message.client_message_id);
         let own_at = page.records.iter().position(|record| record.from_user && record.user_msg_id == own);
         if own.is_some() && own_at.is_some() {
             self.on_own_found(now);
         }
         let Some(gap) = &mut self.gap else { return };
+        let oldest = page.records.first().and_then(|record| record.created_on).filter(|_| page.more);
+        if asked && gap.on_newest_page(oldest, now) {
+            return;
+        }
         let known = page.records.iter().rposition(|r| r.id.as_deref().is_some_and(|id| gap.is_before(id)));
-        let is_old = page.records.iter().any(|record| gap.is_too_old(record.created_on));
+        let is_old =
+            page.records.iter().any(|record| gap.is_too_old(record.id.as_deref(), record.created_on));
         let trust =
             if asked { gap.on_reach(known.is_some(), page.records.is_empty(), is_old) } else { Trust::All };
         if trust == Trust::Short && !gap.is_probe() {
@@ -227,7 +239,8 @@ impl Machine {
 
     /// Whether the journal has it, or it need not have been missed.
     fn is_told(&self, record: &HistoryRecord, trust: Trust) -> bool {
-        let too_old = || self.gap.as_ref().is_some_and(|gap| gap.is_too_old(record.created_on));
+        let too_old =
+            || self.gap.as_ref().is_some_and(|gap| gap.is_too_old(record.id.as_deref(), record.created_on));
         record.id.as_deref().is_some_and(|id| self.seen.contains(id))
             || match trust {
                 Trust::All => false,
@@ -246,12 +259,17 @@ impl Machine {
         // What we heard the beginning of belongs where that does.
         let streamed = record.id.as_deref().and_then(|id| self.streams.forget(id));
         let owner = match streamed {
-            Some(begun) if !begun.in_turn() => {
-                Owner { correlation: Correlation::History, ..self.owner(begun) }
+            Some((begun, echoes)) if !begun.in_turn() || echoes.is_some() => {
+                match self.owner(begun, echoes) {
+                    exact if exact.correlation == Correlation::Exact => exact,
+                    other => Owner { correlation: Correlation::History, ..other },
+                }
             }
             _ => owner,
         };
-        self.on_newest(record.id.as_deref(), record.created_on);
+        if self.gap.as_ref().is_none_or(|gap| gap.is_settled_before(record.created_on)) {
+            self.on_newest(record.id.as_deref(), record.created_on);
+        }
         let begun = Begun { at: now, place: Place::Silence };
         self.take_reply(now, found(record), begun, Some(owner), effects);
     }
@@ -259,14 +277,17 @@ impl Machine {
     /// What a record of the bot's belongs to. `spoken` is the user's message that it follows in history; `ahead` says
     /// that the open turn's message stands behind it.
     fn belongs(&self, record: &HistoryRecord, spoken: Option<Spoken>, ahead: bool) -> Belongs {
-        let Some(turn) = self.turn.as_ref().filter(|turn| turn.is_open()) else {
+        let Some(turn) = self.asking() else {
             return self.belongs_before(record, spoken);
         };
-        let owner = Owner { message: Some(turn.message.id), correlation: Correlation::History, late: false };
+        // While a human agent has the conversation nothing answers a message.
+        let alone = self.is_with_agent();
+        let message = (!alone).then_some(turn.message.id);
+        let owner = Owner { message, correlation: Correlation::History, late: false };
         if spoken == Some(Spoken(Some(turn.message.client_message_id))) {
             return Belongs::To(owner);
         }
-        if ahead {
+        if ahead || alone {
             return self.belongs_before(record, spoken);
         }
         // Where our message does not show, only the platform's own times tell what came after the first reply.
@@ -295,13 +316,12 @@ impl Machine {
     /// behind that message or by its time, or none at all.
     fn belongs_before(&self, record: &HistoryRecord, spoken: Option<Spoken>) -> Belongs {
         let correlation = Correlation::History;
-        let last = self.ledger.record.last_turn.filter(|last| {
+        let last = self.ledger.record.last_turn.filter(|_| !self.ledger.record.agent);
+        let last = last.filter(|last| {
             let in_window = record.created_on.is_none_or(|at| at < last.ended_at + self.bot.late_window);
             in_window
                 && match spoken {
-                    Some(Spoken(id)) => self
-                        .last_sent
-                        .is_some_and(|(message, sent)| message == last.message && id == Some(sent)),
+                    Some(Spoken(id)) => id.is_some() && id == self.last_echoed,
                     None => record.created_on.is_some_and(|at| at >= last.ended_at),
                 }
         });
@@ -325,6 +345,7 @@ fn found(record: HistoryRecord) -> Response {
         stream: None,
         more_follows: false,
         session_id: record.session_id,
+        echoes: None,
         event: record.event,
     }
 }

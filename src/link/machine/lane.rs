@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::input::Effect;
-use super::super::turn::{Phase, Turn, uncertain};
+use super::super::turn::{Phase, Turn, deadline, uncertain};
 use super::socket::Link;
 use super::{Machine, Reading};
-use crate::domain::{AcceptedMessage, LastTurn, Outcome, Problem, ProblemKind, Resend, Timestamp};
+use crate::domain::{
+    AcceptedMessage, LastTurn, Outcome, Problem, ProblemKind, Resend, SessionRequest, Timestamp,
+};
 use crate::store::{Change, Open, OpenMessage};
 
 /// What is known of the lane's first message beyond itself.
@@ -21,6 +23,10 @@ pub(super) struct Head {
 impl Head {
     pub(super) const fn new(since: Timestamp) -> Self {
         Self { since, rate_until: None }
+    }
+
+    pub(super) const fn since(&self) -> Timestamp {
+        self.since
     }
 }
 
@@ -131,7 +137,7 @@ impl Machine {
     pub(super) fn tend_turn(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let streaming = self.streams.in_turn();
         let Some(turn) = &mut self.turn else { return };
-        if let Some(outcome) = turn.verdict(now, streaming) {
+        if let Some(outcome) = turn.verdict(now, streaming, self.ledger.record.agent) {
             self.end_turn(now, outcome, effects);
         }
     }
@@ -151,17 +157,21 @@ impl Machine {
         turn.broken = false;
         turn.progress.ended_at = Some(now);
         turn.progress.outcome = Some(outcome.clone());
-        let message = turn.message.id;
-        let warm_until = went_out.then(|| now + self.bot.late_window);
-        self.ledger.end(now, message, outcome, warm_until);
+        let (message, echoed, closes) = (turn.message.id, turn.message.client_message_id, turn.closes());
+        if closes {
+            self.end_close(now, message, outcome, effects);
+            return;
+        }
+        let warm_for = went_out.then(|| self.warm_for(now));
+        self.ledger.end(now, message, outcome, warm_for);
         if went_out {
-            self.last_sent = Some((message, turn.message.client_message_id));
             self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
+            self.last_echoed = Some(echoed);
             self.on_activity(now);
         }
     }
 
-    fn fail_head(&mut self, now: Timestamp, problem: Problem, effects: &mut Vec<Effect>) {
+    pub(super) fn fail_head(&mut self, now: Timestamp, problem: Problem, effects: &mut Vec<Effect>) {
         if self.turn.is_none()
             && let Some(message) = self.lane.front()
         {
@@ -172,6 +182,9 @@ impl Machine {
 
     /// Begins the head's turn, sends what is ready, fails what cannot be sent in time.
     pub(super) fn tend_head(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.tend_close(now, effects) {
+            return;
+        }
         if let Some(turn) = &self.turn {
             if !matches!(turn.phase, Phase::Storing | Phase::Ready) {
                 return;
@@ -215,7 +228,7 @@ impl Machine {
     }
 
     /// Why the head cannot be sent before its deadline, if that is certain.
-    fn hopeless(&self, now: Timestamp, send_by: Timestamp) -> Option<Problem> {
+    pub(super) fn hopeless(&self, now: Timestamp, send_by: Timestamp) -> Option<Problem> {
         if let Some((problem, until)) = &self.refusal
             && now < *until
         {
@@ -270,9 +283,11 @@ impl Machine {
 
     /// Until when the head must have gone out. Its time runs from when it became the head and the user's send
     /// rate let it go, which a new owner sees as the old one did.
-    fn send_by(&self, message: &AcceptedMessage) -> Timestamp {
-        let deadline = message.new.rules.deadline().unwrap_or(self.bot.deadline);
-        self.rate_free_at(self.head.since) + deadline
+    pub(super) fn send_by(&self, message: &AcceptedMessage) -> Timestamp {
+        // The end of a session is no message that the rate counts.
+        let closes = message.new.session == SessionRequest::Close;
+        let from = if closes { self.head.since } else { self.rate_free_at(self.head.since) };
+        from + deadline(message, &self.bot)
     }
 
     fn unreachable(&self) -> Problem {

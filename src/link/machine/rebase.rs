@@ -55,6 +55,7 @@ impl Machine {
         }
         // Where there is no record at all it has expired; whatever else went is said of each message.
         if (1..self.ledger.confirmed()).contains(&open.record.write) {
+            self.ledger.record.renew_epoch(now);
             effects.push(Effect::Rebased);
         }
         let stored = |id: MessageId| open.lane.iter().find(|message| message.accepted.id == id);
@@ -108,9 +109,10 @@ impl Machine {
         let Some(turn) = self.turn.take() else { return };
         let message = turn.message.id;
         self.ledger.forget(message);
-        if turn.is_open() || turn.was_sent() {
+        if (turn.is_open() || turn.was_sent()) && !turn.closes() {
             // What the bot still says to it is no reply to the turn before.
             self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
+            self.last_echoed = Some(turn.message.client_message_id);
         }
         self.cut_streams(now, true, effects);
         self.lane.pop_front();

@@ -47,6 +47,8 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct OpenSocket {
     since: Timestamp,
+    /// Whether a new session on it leaves the conversation with a human agent who has it.
+    pub(super) resumes_agent: bool,
     pub(super) alive: KeepAlive,
     /// While a welcome may come: until when the first message is held if nothing more comes.
     hold: Option<Timestamp>,
@@ -69,15 +71,19 @@ impl Machine {
 
     pub(super) fn on_connected(&mut self, now: Timestamp) {
         let Link::Connecting { mode, wish, .. } = self.link else { return };
+        // A socket alone shows no session.
+        if mode != ConnectMode::Reconnect || self.session_lives(now) {
+            self.ledger.record.connected_at = Some(now);
+        }
         let may_welcome = mode != ConnectMode::Reconnect && !self.bot.welcome.is_zero();
         self.link = Link::Open(OpenSocket {
             since: now,
+            resumes_agent: mode == ConnectMode::StartNewResumeAgent,
             alive: KeepAlive::new(self.bot.ping_interval, now),
             hold: may_welcome.then(|| now + self.bot.welcome.min(MAX_HOLD)),
         });
         self.refusal = None;
         self.last_failure = None;
-        self.ledger.record.connected_at = Some(now);
         self.ledger.record.blocked_until = None;
         if wish.is_some() {
             self.ledger.record.session_done = wish;
@@ -105,7 +111,7 @@ impl Machine {
                 self.refusal = Some((problem, now + REFUSAL_TTL));
                 self.link = self.wait(now, REFUSAL_TTL);
                 if idle {
-                    self.keep_until = None;
+                    self.give_up_link();
                 }
                 if self.turn.as_ref().is_some_and(|turn| turn.is_open() && !turn.is_proved()) {
                     // No link will come back to learn what became of the message.
@@ -116,7 +122,7 @@ impl Machine {
                 self.last_failure = Some(words);
                 self.link = self.wait(now, retry_after.unwrap_or_default());
                 if idle && self.backoff.attempt() >= IDLE_ATTEMPTS {
-                    self.keep_until = None;
+                    self.give_up_link();
                 }
             }
             ConnectFailure::Withheld => self.link = Link::Cold,
@@ -151,13 +157,16 @@ impl Machine {
         let least = if loss.code == 1005 { REPLACED } else { Duration::ZERO };
         self.link = self.wait(now, least);
         if loss.code == 1000 && self.lane.is_empty() {
-            self.keep_until = None;
+            self.give_up_link();
         }
         if loss.code == 1008 {
             let wait = BLOCK.saturating_mul(1 << self.blocks.min(8)).min(MAX_BLOCK);
             self.blocks = self.blocks.saturating_add(1);
             self.ledger.record.blocked_until = Some(now + wait);
             self.ledger.touch(now);
+        }
+        if self.on_lost_closing(now, loss, effects) {
+            return;
         }
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
         let failure = match loss.code {
@@ -289,12 +298,15 @@ impl Machine {
                 let idle = if self.lane.is_empty() && !self.invited { self.keep_until } else { None };
                 let hold = if self.lane.is_empty() { None } else { socket.hold };
                 let alive = self.sure.then(|| socket.alive.wake_at());
-                [alive, idle, hold].into_iter().flatten().min()
+                [alive, idle, hold, self.warm_wake_at()].into_iter().flatten().min()
             }
         }
     }
 
     fn is_link_wanted(&self, now: Timestamp) -> bool {
+        if self.is_closed() {
+            return false;
+        }
         if self.is_draining() {
             return self.invited || self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Ending);
         }
@@ -309,17 +321,19 @@ impl Machine {
         {
             return (mode, Some(head.id));
         }
-        let lives = |at: Timestamp| now < at + self.bot.session_timeout;
-        let mode = if self.ledger.record.connected_at.is_some_and(lives) {
-            ConnectMode::Reconnect
-        } else {
-            ConnectMode::Default
-        };
+        let unasked = self.lane.is_empty() && !self.invited && self.keeps_link();
+        let mode =
+            if unasked || self.session_lives(now) { ConnectMode::Reconnect } else { ConnectMode::Default };
         (mode, None)
     }
 
+    /// Whether the platform should still have our session.
+    pub(super) fn session_lives(&self, now: Timestamp) -> bool {
+        self.ledger.record.connected_at.is_some_and(|at| now < at + self.bot.session_timeout)
+    }
+
     /// When a connect that could begin at this time may: not while the platform has to be left alone.
-    fn connect_at(&self, at: Timestamp) -> Timestamp {
+    pub(super) fn connect_at(&self, at: Timestamp) -> Timestamp {
         let refused_until = self.refusal.as_ref().map(|(_, until)| *until);
         [self.ledger.record.blocked_until, refused_until].into_iter().flatten().fold(at, Timestamp::max)
     }

@@ -218,7 +218,7 @@ fn an_answer_of_an_earlier_loss_says_nothing_by_what_it_lacks() {
     let mut repair = lost();
     repair.on_connected(at(0));
     begins(&mut repair, at(0));
-    repair.on_gone(Cause::Lost, None);
+    repair.on_gone(Cause::Lost);
     repair.on_connected(at(10));
     assert_eq!(repair.step(at(10), true), Step::Wait, "one read at a time");
     assert_eq!(repair.wake_at(), None);
@@ -236,7 +236,7 @@ fn a_look_for_a_stuck_turn_is_one_read_that_proves_nothing_lost() {
     assert!(!empty(&mut probe, at(1)));
     assert_eq!(probe.step(at(1), true), Step::Over(None));
     let mut probe = Repair::probe(Some("ms-0".into()), &Recent::default(), None, false, at(0));
-    probe.on_gone(Cause::Lost, None);
+    probe.on_gone(Cause::Lost);
     probe.on_connected(at(5));
     begins(&mut probe, at(5));
     page(&mut probe, at(6), true);

@@ -2,18 +2,17 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::conversation::Conversation;
 use super::lease::Lease;
+use super::reading::Observers;
 use super::{MemoryLimits, expiry, weight};
 use crate::domain::{
-    AcceptedMessage, After, ConversationId, Cursor, Entry, EntryBody, Message, MessageId, Outcome, Page,
-    Progress, Timestamp, Told,
+    AcceptedMessage, ConversationId, Entry, EntryBody, Message, MessageId, Outcome, Progress, Timestamp,
 };
 use crate::store::accept::KeyDigest;
 use crate::store::{
-    Accept, AcceptError, Accepted, Change, Fence, Incarnation, Open, OpenMessage, StoreError, Write,
+    Accept, AcceptError, Accepted, Change, Fence, Hint, Incarnation, Open, OpenMessage, StoreError, Write,
 };
 
 /// One partition.
@@ -28,6 +27,7 @@ pub(super) struct Contents {
     /// Ended messages, the first to expire in front. The time stands here too, so that what was removed before
     /// its time leaves a line behind that matches nothing.
     pub(super) ended: VecDeque<(Timestamp, MessageId)>,
+    pub(super) observers: Observers,
     /// Every conversation, by when to look whether it is still needed: at the earliest the time it says.
     pub(super) idle: BTreeSet<(Timestamp, ConversationId)>,
     /// The estimate of all this.
@@ -156,7 +156,7 @@ impl Contents {
         Some(kept.message.clone())
     }
 
-    fn kept(&self, id: MessageId, now: Timestamp) -> Option<&Kept> {
+    pub(super) fn kept(&self, id: MessageId, now: Timestamp) -> Option<&Kept> {
         let kept = self.messages.get(&id)?;
         let expired = kept.end.as_ref().is_some_and(|end| end.expires_at <= now);
         (!expired).then_some(&**kept)
@@ -211,7 +211,7 @@ impl Contents {
         write: &Write,
         now: Timestamp,
         limits: &MemoryLimits,
-        hints: &mut Vec<(Incarnation, Message)>,
+        hints: &mut Vec<(Incarnation, Hint)>,
     ) -> Result<bool, StoreError> {
         self.lease.check(fence)?;
         self.expire_conversation(name, now, limits.journal_ttl);
@@ -238,17 +238,23 @@ impl Contents {
         if write.warm_until.is_some() {
             conversation.warm_until = write.warm_until;
         }
-        let mut lost = false;
+        let (mut lost, mut appended) = (false, false);
         for change in &write.changes {
-            lost |= !self.apply(name, change, now, limits);
+            let done = self.apply(name, change, now, limits);
+            lost |= !done;
+            appended |= done && matches!(change, Change::Append(_));
         }
         for (message, _) in write.changes.iter().filter_map(Change::ended) {
             let Some(kept) = self.messages.get_mut(&message) else { continue };
             for watcher in std::mem::take(&mut kept.watchers) {
                 if watcher != fence.incarnation {
-                    hints.push((watcher, kept.message.clone()));
+                    hints.push((watcher, Hint::Ended(kept.message.clone())));
                 }
             }
+        }
+        if appended {
+            let others = self.observers.of(name, now).filter(|&observer| observer != fence.incarnation);
+            hints.extend(others.map(|observer| (observer, Hint::Appended(name.clone()))));
         }
         if let Some(conversation) = self.conversations.get_mut(name) {
             conversation.lost = lost;
@@ -349,58 +355,6 @@ impl Contents {
         while let Some(old) = conversation.trim(limits.journal_entries, limits.journal_bytes) {
             self.bytes -= expiry::freed(&old, &self.messages);
         }
-    }
-
-    /// The entries of a journal after a place.
-    pub(super) fn journal(
-        &self,
-        name: &ConversationId,
-        after: u64,
-        limit: usize,
-        now: Timestamp,
-        ttl: Duration,
-    ) -> Vec<Entry> {
-        match self.conversations.get(name) {
-            Some(conversation) if now < conversation.last_entry_at + ttl => {
-                conversation.entries_after(after).take(limit).cloned().collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    pub(super) fn page(
-        &self,
-        name: &ConversationId,
-        after: After,
-        limit: usize,
-        now: Timestamp,
-        ttl: Duration,
-    ) -> Page {
-        let kept = self.conversations.get(name).filter(|it| now < it.last_entry_at + ttl);
-        let record = kept.and_then(|conversation| conversation.record.as_ref());
-        let (epoch, last) = record.map_or((0, 0), |record| (record.epoch, record.seq));
-        let asked = match after {
-            After::Oldest => Cursor::default(),
-            After::Cursor(cursor) => cursor,
-            After::Latest => Cursor { epoch, seq: last },
-        };
-        let Some(conversation) = kept else { return Page { next: asked, ..Page::default() } };
-        let known = asked.epoch == epoch && asked.seq <= last;
-        let from = if known { asked.seq } else { 0 };
-        let mut rest = conversation.entries_after(from).cloned();
-        let entries: Vec<Told> = rest
-            .by_ref()
-            .take(limit)
-            .map(|entry| {
-                let message = entry.ended().and_then(|(id, _)| Some(self.kept(id, now)?.message.clone()));
-                Told { entry, message }
-            })
-            .collect();
-        let first = entries.first().map_or(from + 1, |told| told.entry.seq);
-        let anew = asked != Cursor::default() || after == After::Oldest;
-        let gap = if known { first > from + 1 } else { anew || first > 1 } && after != After::Oldest;
-        let seq = entries.last().map_or(from, |told| told.entry.seq);
-        Page { next: Cursor { epoch, seq }, more: rest.next().is_some(), gap, entries }
     }
 
     /// Open messages, ended messages, conversations.

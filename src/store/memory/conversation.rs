@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::domain::{Entry, EntryBody, MessageId, Record, Reply, Timestamp};
-use crate::store::Incarnation;
 
 /// One conversation. Small when idle: buffers are given back, what messages share with the journal is shared.
 #[derive(Debug, Default)]
@@ -27,8 +26,6 @@ pub(super) struct Conversation {
     pub(super) touched: Timestamp,
     /// When the newest entry of the journal was appended.
     pub(super) last_entry_at: Timestamp,
-    /// Replicas that are hinted at new entries, and until when.
-    pub(super) observers: Vec<(Incarnation, Timestamp)>,
     /// Entries, oldest first.
     journal: VecDeque<Entry>,
     /// The sum of the entries' weights.

@@ -17,6 +17,12 @@ impl Contents {
             seen += 1;
         }
         while seen < budget
+            && let Some(freed) = self.observers.expire(now)
+        {
+            self.bytes -= freed;
+            seen += 1;
+        }
+        while seen < budget
             && let Some((due, _)) = self.idle.first()
             && *due <= now
             && let Some((_, name)) = self.idle.pop_first()

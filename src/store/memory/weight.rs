@@ -12,11 +12,18 @@ use crate::store::Accept;
 const CONVERSATION: usize = 512;
 /// A message without what the caller wrote.
 const MESSAGE: usize = 768;
+/// A note that somebody observes a conversation, whose names it may be the only one to keep.
+const OBSERVER: usize = 224;
 /// An idempotency key: digests only, whatever the key's length.
 pub(super) const KEY: usize = 160;
 
 pub(super) fn conversation(id: &ConversationId) -> usize {
     CONVERSATION + id.bot.as_str().len() + id.user.as_str().len()
+}
+
+/// A note that somebody observes a conversation.
+pub(super) fn observer(id: &ConversationId) -> usize {
+    OBSERVER + id.bot.as_str().len() + id.user.as_str().len()
 }
 
 pub(super) fn record(record: Option<&Record>) -> usize {

@@ -5,14 +5,17 @@
 //! rolled out, old and new read each other's. A frame of the platform and a caller's object are kept byte for byte.
 
 mod entry;
+mod link;
 mod message;
 mod outcome;
 mod record;
 mod reply;
 
 use crate::domain::{BotName, ConversationId, MessageId, Timestamp, UserId};
+use crate::store::Incarnation;
 
 pub(super) use entry::{entry, tell};
+pub(super) use link::{chunk, connection, read_chunk, read_connection};
 pub(super) use message::{Stamp, accepted, message, new_message};
 pub(super) use record::{read_record, record};
 
@@ -35,6 +38,11 @@ fn time(digits: &[u8]) -> Result<Timestamp, Corrupt> {
 /// A message's id.
 pub(super) fn id(text: &str) -> Result<MessageId, Corrupt> {
     text.parse().map_err(|_| Corrupt("a message's id"))
+}
+
+/// A replica's incarnation.
+pub(super) fn incarnation(text: &str) -> Result<Incarnation, Corrupt> {
+    text.parse().map_err(|_| Corrupt("an incarnation"))
 }
 
 /// A conversation as keys name it, `bot/user`. Bots have no slash in their names.

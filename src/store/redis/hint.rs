@@ -31,10 +31,53 @@ fn read(payload: &[u8]) -> Result<Hint, Corrupt> {
             let conversation = codec::conversation(parts.text()?)?;
             Hint::EndedLarge { conversation, id: codec::id(parts.text()?)? }
         }
+        b'J' => Hint::Appended(codec::conversation(parts.text()?)?),
+        b'C' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            Hint::Chunk(conversation, Arc::new(codec::read_chunk(parts.bytes()?)?))
+        }
+        b'O' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            Hint::Observed(conversation, codec::incarnation(parts.text()?)?)
+        }
+        b'Q' => {
+            let conversation = codec::conversation(parts.text()?)?;
+            let by = codec::incarnation(parts.text()?)?;
+            Hint::Asked { conversation, by, number: codec::number(parts.bytes()?)? }
+        }
+        b'S' => {
+            let number = codec::number(parts.bytes()?)?;
+            Hint::Answered(number, Box::new(codec::read_connection(parts.bytes()?)?))
+        }
         b'F' => Hint::Fleet,
         b'B' => Hint::Echo(codec::number(parts.bytes()?)?),
         _ => return Err(WHAT),
     })
+}
+
+/// What one replica tells another itself; `None` for a hint that only scripts give.
+pub(super) fn encode(hint: &Hint) -> Option<Vec<u8>> {
+    match hint {
+        Hint::Chunk(conversation, chunk) => {
+            let chunk = codec::chunk(chunk).ok()?;
+            Some(packed(b'C', &[conversation.to_string().as_bytes(), &chunk]))
+        }
+        Hint::Answered(number, connection) => {
+            let connection = codec::connection(connection).ok()?;
+            Some(packed(b'S', &[number.to_string().as_bytes(), &connection]))
+        }
+        _ => None,
+    }
+}
+
+fn packed(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut packed = vec![kind];
+    for part in parts {
+        packed.extend_from_slice(part.len().to_string().as_bytes());
+        packed.push(b':');
+        packed.extend_from_slice(part);
+    }
+    packed
 }
 
 /// Netstrings, one after the other.

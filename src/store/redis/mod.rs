@@ -16,6 +16,7 @@ mod lease;
 mod line;
 mod listener;
 mod migrate;
+mod observe;
 mod read;
 mod refusal;
 mod script;
@@ -50,9 +51,6 @@ pub enum SetupError {
     #[error("store.url does not name Redis")]
     NotRedis,
 }
-
-/// The most entries of one journal, as in `scripts/limits.lua`.
-const JOURNAL_ENTRIES: usize = 1000;
 
 /// The store on Redis. Cheap to clone.
 #[derive(Debug, Clone)]

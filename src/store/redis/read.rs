@@ -1,14 +1,12 @@
-//! What is read: messages, conversations, journals, the time.
+//! What is read: messages, conversations, the time.
 
 use std::sync::Arc;
 
+use super::Redis;
 use super::codec::{self, Corrupt};
 use super::scripts::SCRIPTS;
-use super::{JOURNAL_ENTRIES, Redis};
-use crate::domain::{
-    After, ConversationId, ConversationState, Entry, Message, MessageId, Page, Partition, Record, Timestamp,
-};
-use crate::store::{Fence, Hint, Incarnation, Open, OpenMessage, Refusal, StoreError};
+use crate::domain::{ConversationId, Message, MessageId, Partition, Record, Timestamp};
+use crate::store::{Fence, Incarnation, Open, OpenMessage, StoreError};
 
 impl Redis {
     /// A message as it stands; see [`crate::store::Store::message`].
@@ -96,81 +94,6 @@ impl Redis {
             next_position: first(&positions)?.unwrap_or_default(),
         };
         Ok((open, now))
-    }
-
-    /// Entries of a journal; see [`crate::store::Store::journal`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn journal(
-        &self,
-        conversation: &ConversationId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let call = self
-            .call(
-                &SCRIPTS.journal,
-                &[&self.0.keys.partition(Partition::of(conversation)).journal(conversation)],
-            )
-            .arg(after)
-            .arg(limit.min(JOURNAL_ENTRIES));
-        let (_, mut rest) = self.run(call).await?.expect("OK")?;
-        let entries = rest.values()?.lists().map(|entry| {
-            let mut entry = entry?;
-            let place = entry.text()?;
-            let place = place.strip_suffix("-0").ok_or(Corrupt("a place in a journal"))?;
-            let mut fields = entry.values()?;
-            let kind = fields.bytes()?;
-            codec::entry(&kind, codec::number(place.as_bytes())?, &fields.bytes()?)
-        });
-        Ok(entries.collect::<Result<_, Corrupt>>()?)
-    }
-
-    /// Some of the journal; see [`crate::store::Store::page`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn page(
-        &self,
-        _conversation: &ConversationId,
-        _after: After,
-        _limit: usize,
-        _observer: Option<Incarnation>,
-    ) -> Result<Page, StoreError> {
-        Err(StoreError::Unavailable(Refusal::Unexpected))
-    }
-
-    /// Goes on observing; see [`crate::store::Store::observe`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn observe(&self, _: &[ConversationId], _observer: Incarnation) -> Result<(), StoreError> {
-        Err(StoreError::Unavailable(Refusal::Unexpected))
-    }
-
-    /// How a conversation stands; see [`crate::store::Store::state`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn state(
-        &self,
-        _conversation: &ConversationId,
-        _by: Incarnation,
-        _number: u64,
-    ) -> Result<(ConversationState, Option<Incarnation>), StoreError> {
-        Err(StoreError::Unavailable(Refusal::Unexpected))
-    }
-
-    /// Hints at something; see [`crate::store::Store::hint`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn hint(&self, _to: Incarnation, _hint: &Hint) -> Result<(), StoreError> {
-        Err(StoreError::Unavailable(Refusal::Unexpected))
     }
 
     /// The store's clock.

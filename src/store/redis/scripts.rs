@@ -29,7 +29,10 @@ macro_rules! scripts {
 scripts! {
     accept = "" "begin" "channel" "hint" "watch" "accept";
     message = " flags=allow-oom" "begin" "watch" "message";
-    journal = " flags=allow-oom" "begin" "journal";
+    page = " flags=allow-oom" "begin" "channel" "hint" "observe" "page";
+    noted = " flags=allow-oom" "begin" "channel" "hint" "observe" "noted";
+    state = " flags=allow-oom" "begin" "channel" "hint" "state";
+    tell = " flags=allow-oom" "begin" "tell";
     claim = " flags=allow-oom" "begin" "claim";
     renew = " flags=allow-oom" "begin" "fence" "renew";
     release = " flags=allow-oom" "begin" "fence" "hint" "release";

@@ -1,10 +1,10 @@
 //! An owner's writes.
 
-use super::codec;
+use super::codec::{self, Corrupt};
 use super::script::Call;
 use super::scripts::SCRIPTS;
 use super::{Redis, millis};
-use crate::domain::{ConversationId, MessageId, Partition, Timestamp};
+use crate::domain::{ConversationId, EntryBody, MessageId, Partition, Timestamp};
 use crate::store::{Change, Fence, StoreError, Write, Written};
 
 impl Redis {
@@ -36,8 +36,10 @@ impl Redis {
             .arg(codec::record(&write.record)?)
             .arg(write.warm_until.map_or_else(String::new, |until| until.as_millis().to_string()))
             .arg(millis(self.0.message_ttl));
-        for change in &write.changes {
-            call = add(call, change)?;
+        let weights = write.changes.iter().map(Change::weight).sum::<usize>();
+        call = call.arg(weights);
+        for group in Group::all(&write.changes)? {
+            call = group.tell(call);
         }
         if write.changes.iter().any(is_promise) {
             call = call.durable();
@@ -53,23 +55,138 @@ const fn is_promise(change: &Change) -> bool {
     matches!(change, Change::Sent { .. }) || change.ended().is_some()
 }
 
-/// A change as the script takes it: four arguments.
-fn add<'a>(call: Call<'a>, change: &Change) -> Result<Call<'a>, StoreError> {
-    let sign = |call: Call<'a>, kind: &str, message: Option<MessageId>, at: Timestamp| {
-        call.arg(kind).arg(name(message)).arg(at.as_millis()).arg("")
-    };
-    Ok(match change {
-        Change::Sent { message, at } => sign(call, "s", Some(*message), *at),
-        Change::Acked { message, at } => sign(call, "k", Some(*message), *at),
-        Change::Answering { message, at } => sign(call, "f", Some(*message), *at),
-        Change::HeadSince { at } => sign(call, "h", None, *at),
-        Change::Append(entry) => {
-            let told = codec::tell(entry)?;
-            call.arg(told.kind).arg(name(told.message)).arg(entry.seq).arg(told.text)
-        }
-    })
+/// Changes that follow each other and are of one message, or of none, as the script takes them.
+#[derive(Debug, Default)]
+struct Group {
+    message: Option<MessageId>,
+    sent: Option<Timestamp>,
+    acked: Option<Timestamp>,
+    /// The first reply, or the first sign of one.
+    answered: Option<Timestamp>,
+    ended: bool,
+    changes: Vec<(&'static str, u64, Vec<u8>)>,
 }
 
-fn name(message: Option<MessageId>) -> String {
-    message.map_or_else(String::new, |message| message.to_string())
+impl Group {
+    fn all(changes: &[Change]) -> Result<Vec<Self>, Corrupt> {
+        let mut groups: Vec<Self> = Vec::with_capacity(1);
+        for change in changes {
+            if !groups.last().is_some_and(|group| group.fits(change)) {
+                groups.push(Self { message: message_of(change), ..Self::default() });
+            }
+            if let Some(group) = groups.last_mut() {
+                group.add(change)?;
+            }
+        }
+        Ok(groups)
+    }
+
+    fn fits(&self, change: &Change) -> bool {
+        is_of_the_conversation(change) || (message_of(change) == self.message && !self.ended)
+    }
+
+    fn add(&mut self, change: &Change) -> Result<(), Corrupt> {
+        match change {
+            Change::Sent { at, .. } => _ = self.sent.get_or_insert(*at),
+            Change::Acked { at, .. } => _ = self.acked.get_or_insert(*at),
+            Change::Answering { at, .. } => _ = self.answered.get_or_insert(*at),
+            Change::HeadSince { at } => self.changes.push(("h", at.as_millis(), Vec::new())),
+            Change::Append(entry) => {
+                match entry.body {
+                    EntryBody::Reply(_) => _ = self.answered.get_or_insert(entry.at),
+                    EntryBody::Ended { .. } => self.ended = true,
+                    EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
+                }
+                let (kind, text) = codec::tell(entry)?;
+                self.changes.push((kind, entry.seq, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(self, call: Call<'_>) -> Call<'_> {
+        let mut call = match self.message {
+            Some(message) => call.arg(message.to_string()),
+            None => call.arg(""),
+        };
+        for sign in [self.sent, self.acked, self.answered] {
+            call = match sign {
+                Some(at) => call.arg(at.as_millis()),
+                None => call.arg(""),
+            };
+        }
+        call = call.arg(self.changes.len());
+        for (kind, number, text) in self.changes {
+            call = call.arg(kind).arg(number).arg(text);
+        }
+        call
+    }
+}
+
+/// Whether the change has nothing to do with messages, so that it may stand in any group.
+const fn is_of_the_conversation(change: &Change) -> bool {
+    match change {
+        Change::Sent { .. } | Change::Acked { .. } | Change::Answering { .. } => false,
+        Change::HeadSince { .. } => true,
+        Change::Append(entry) => {
+            matches!(entry.body, EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_))
+        }
+    }
+}
+
+/// The message that the change is of; a reply may be to none.
+fn message_of(change: &Change) -> Option<MessageId> {
+    match change {
+        Change::Sent { message, .. } | Change::Acked { message, .. } | Change::Answering { message, .. } => {
+            Some(*message)
+        }
+        Change::HeadSince { .. } => None,
+        Change::Append(entry) => match &entry.body {
+            EntryBody::Reply(reply) => reply.in_reply_to,
+            EntryBody::Ended { message, .. } => Some(*message),
+            EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{EndedBy, Entry, Outcome};
+
+    #[test]
+    fn a_message_is_one_group_until_its_end_whatever_stands_in_between() {
+        let at = Timestamp::from_millis;
+        let (one, other) = (MessageId::new(at(1), 1), MessageId::new(at(1), 2));
+        let append = |seq, body| Change::Append(Entry { seq, at: at(seq), body });
+        let outcome = || Outcome::Answered(EndedBy::Quiet);
+        let groups = Group::all(&[
+            Change::HeadSince { at: at(1) },
+            Change::Acked { message: one, at: at(2) },
+            append(3, EntryBody::Platform(serde_json::value::to_raw_value("other").unwrap())),
+            Change::Acked { message: one, at: at(4) },
+            Change::Answering { message: one, at: at(5) },
+            append(6, EntryBody::Ended { message: one, outcome: outcome() }),
+            append(7, EntryBody::Platform(serde_json::value::to_raw_value("other").unwrap())),
+            Change::Acked { message: one, at: at(8) },
+            Change::Sent { message: other, at: at(9) },
+        ]);
+        let told: Vec<_> = groups
+            .unwrap()
+            .iter()
+            .map(|group| {
+                let places: Vec<_> = group.changes.iter().map(|(_, place, _)| *place).collect();
+                (group.message, [group.sent, group.acked, group.answered], places)
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (None, [None; 3], vec![1]),
+                (Some(one), [None, Some(at(2)), Some(at(5))], vec![3, 6, 7]),
+                (Some(one), [None, Some(at(8)), None], vec![]),
+                (Some(other), [Some(at(9)), None, None], vec![]),
+            ]
+        );
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{AcceptedMessage, Message, Resend};
+use rtm_bridge::domain::{AcceptedMessage, Message, Resend, SessionRequest};
 use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine};
 use rtm_bridge::rtm::ConnectMode;
 use rtm_bridge::store::Write;
@@ -47,7 +47,7 @@ impl World {
                 self.schedule(wait, Event::ReadHistory(life, after));
             }
             Effect::Tell { message, .. } => self.told(&message)?,
-            Effect::Rebased | Effect::Aside(_) => {}
+            Effect::Rebased | Effect::Aside(_) | Effect::Chunk(_) => {}
             Effect::Forget(id) => {
                 if !self.truth.lossy {
                     return Err(format!("{id} is forgotten, and nothing was lost"));
@@ -139,13 +139,18 @@ impl World {
         if head.is_none_or(|head| head.progress.sent_at.is_none()) && !self.may_go.contains(&id) {
             return Err(format!("{id} is sent before the store knows"));
         }
-        if head.is_some_and(|head| head.progress.acked_at.is_some() || head.progress.first_reply_at.is_some())
+        // The end of a session may be said twice.
+        let closes = message.new.session == SessionRequest::Close;
+        if !closes
+            && head.is_some_and(|head| {
+                head.progress.acked_at.is_some() || head.progress.first_reply_at.is_some()
+            })
         {
             return Err(format!("{id} is sent again although it is proved"));
         }
         // Where the store lost that it was sent, history may show a message that is queued again: it is new to us.
         let anew = self.truth.lossy && self.sends.get(&id).is_none_or(|sending| sending.life != self.life);
-        if self.proved.contains(&message.client_message_id) && !anew {
+        if !closes && self.proved.contains(&message.client_message_id) && !anew {
             return Err(format!("{id} is sent again although the machine heard of its receipt"));
         }
         if self.told.contains(&id) || self.forgotten.contains(&id) {
@@ -157,7 +162,7 @@ impl World {
         let sending = self.sends.get(&id);
         // What an earlier owner sent, a store that lost it cannot tell.
         let known = sending.is_some_and(|sending| sending.life == self.life) || !self.truth.lossy;
-        if known && message.new.resend == Resend::Never && self.truth.sent.contains(&id) {
+        if known && !closes && message.new.resend == Resend::Never && self.truth.sent.contains(&id) {
             return Err(format!("{id} may have been sent before and must not be sent again"));
         }
         if sending.is_some_and(|sending| sending.socket == socket) {

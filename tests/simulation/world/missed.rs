@@ -32,7 +32,11 @@ impl World {
     /// Nobody hears a reply that is said now. Before the first one that is journaled there is no place to read from.
     pub(super) fn note_missed(&mut self, response: &Response) {
         let whole = response.stream.as_ref().is_none_or(|stream| stream.last);
+        // A repeat is of the time when it was said first, and a socket may have been there then: what the platform says
+        // to another one although ours is open, nothing tells.
+        let first = response.created_on == Some(Timestamp::from_millis(self.now));
         if whole
+            && first
             && self.socket.is_none_or(|(_, dead)| dead)
             && self.truth.reads_from().is_some()
             && let Some(id) = &response.message_id

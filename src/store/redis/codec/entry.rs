@@ -5,47 +5,36 @@
 use serde_json::value::RawValue;
 
 use super::{Corrupt, outcome, reply, time, word};
-use crate::domain::{Entry, EntryBody, Gap, MessageId, Timestamp};
+use crate::domain::{Entry, EntryBody, Gap, Timestamp};
 
 const WHAT: Corrupt = Corrupt("an entry of a journal");
 
-/// An entry as the write script takes it.
-#[derive(Debug)]
-pub(in super::super) struct Told {
-    /// The letter.
-    pub(in super::super) kind: &'static str,
-    /// The message that it belongs to.
-    pub(in super::super) message: Option<MessageId>,
-    /// `AT WEIGHT BODY`
-    pub(in super::super) text: Vec<u8>,
-}
-
-/// Writes an entry.
-pub(in super::super) fn tell(entry: &Entry) -> Result<Told, Corrupt> {
+/// Writes an entry: the letter, and `AT WEIGHT BODY`.
+pub(in super::super) fn tell(entry: &Entry) -> Result<(&'static str, Vec<u8>), Corrupt> {
     let mut text = format!("{} {} ", entry.at.as_millis(), entry.weight()).into_bytes();
-    let (kind, message) = match &entry.body {
+    let kind = match &entry.body {
         EntryBody::Reply(said) => {
             reply::write(said, &mut text)?;
-            ("r", said.in_reply_to)
+            "r"
         }
         EntryBody::Ended { message, outcome } => {
             outcome::write(*message, outcome, &mut text)?;
-            ("e", Some(*message))
+            "e"
         }
         EntryBody::UserMessage(raw) => {
             text.extend_from_slice(raw.get().as_bytes());
-            ("u", None)
+            "u"
         }
         EntryBody::Platform(raw) => {
             text.extend_from_slice(raw.get().as_bytes());
-            ("p", None)
+            "p"
         }
         EntryBody::Gap(gap) => {
             text.extend_from_slice(gap.as_str().as_bytes());
-            ("g", None)
+            "g"
         }
     };
-    Ok(Told { kind, message, text })
+    Ok((kind, text))
 }
 
 /// Reads an entry of this kind that stands at this place.

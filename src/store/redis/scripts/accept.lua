@@ -67,21 +67,16 @@ if held[1] then
 end
 local accepted = position .. ' ' .. client_message_id .. ' ' .. at .. ' ' .. body
 local sent = owned and lane == ''
-local fields = {'c', name, 'a', accepted}
-if watched then
-  fields[5], fields[6] = 'w', by
-end
-if sent then
-  fields[#fields + 1], fields[#fields + 2] = 'p', at .. ',,'
-end
+local signs, watchers = sent and at .. ',,' or ',,', watched and by or ''
 if digest then
-  fields[#fields + 1], fields[#fields + 2] = 'd', digest
   call('SET', KEYS[5], id .. body_digest)
+  call('HSET', KEYS[4], 'c', name, 'a', accepted, 'p', signs, 'w', watchers, 'd', digest)
+else
+  call('HSET', KEYS[4], 'c', name, 'a', accepted, 'p', signs, 'w', watchers)
 end
-call('HSET', KEYS[4], unpack(fields))
 
 call('HSET', KEYS[3],
-  'n', position + 1 .. ' ' .. client_message_id, 'l', (lane == '' and at or lane) .. ' ' .. id)
+  'n', string.format('%d %s', position + 1, client_message_id), 'l', (lane == '' and at or lane) .. ' ' .. id)
 if lane == '' then
   call('PERSIST', KEYS[3])
   call('SADD', KEYS[2], name)

@@ -3,7 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::{After, Cursor};
 use crate::store::{Clock, Memory, MemoryLimits, Store, StoreError};
+
+/// What the owner calls the journal.
+const EPOCH: u64 = 7;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -91,7 +95,15 @@ impl Side {
 
     /// All that can be read.
     async fn state(&self) -> String {
-        let mut state = plain(self.store.journal(&alice(), 0, 1000).await);
+        let mut state = String::new();
+        let cursors = [(0, 0), (0, 1), (EPOCH, 0), (EPOCH, 2), (EPOCH, 5), (EPOCH, 1000), (EPOCH + 1, 1)];
+        let cursors = cursors.map(|(epoch, seq)| After::Cursor(Cursor { epoch, seq }));
+        for after in [After::Oldest, After::Latest].into_iter().chain(cursors) {
+            for limit in [1, 3, 1000] {
+                state.push_str(&plain(self.store.page(&alice(), after, limit, None).await));
+            }
+        }
+        state.push_str(&plain(self.store.state(&alice(), ME, 1).await));
         for number in 0..6 {
             state.push_str(&plain(self.store.message(&alice(), id(number), None).await));
         }
@@ -128,7 +140,7 @@ fn change(deed: &Deed, record: &mut Record) -> Change {
 async fn agree(redis: Redis, steps: Vec<Step>) {
     let memory = Memory::new(MemoryLimits::new(64 << 20, MESSAGE_TTL), Clock::wall());
     let mut sides = [Side::new(Store::Memory(memory)).await, Side::new(Store::Redis(redis)).await];
-    let mut record = Record::default();
+    let mut record = Record { epoch: EPOCH, ..Record::default() };
     let mut last = None;
     for step in steps {
         let [memory, redis] = &mut sides;

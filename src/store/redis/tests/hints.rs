@@ -3,9 +3,12 @@
 use deadpool_redis::redis::aio::PubSub;
 use futures_util::StreamExt as _;
 
+use proptest::prelude::*;
+
 use super::*;
-use crate::store::Hint;
+use crate::domain::{After, Chunk, Connection, LinkState};
 use crate::store::redis::hint;
+use crate::store::{Hint, NOTED, OBSERVED};
 
 /// Listens to all channels.
 async fn listen(server: &Server) -> PubSub {
@@ -112,10 +115,150 @@ async fn an_end_too_large_to_carry_is_named() {
     assert_eq!((to, conversation, ended), (channel(OTHER), alice(), id(1)));
 }
 
+#[tokio::test]
+async fn each_replica_that_observes_is_told_of_a_write_once_but_not_the_owner() {
+    let server = Server::start();
+    let (store, mut all) = (server.store(), listen(&server).await);
+    for observer in [OTHER, ME, Incarnation(7), OTHER] {
+        store.page(&alice(), After::Latest, 1, Some(observer)).await.unwrap();
+    }
+    let fence = own(&store).await;
+    let at = Timestamp::from_millis(5);
+    let write = numbered(1, vec![reply(1, at, None, "hello"), reply(2, at, None, "hello")]);
+    for _ in 0..2 {
+        store.write(fence, &alice(), &write).await.unwrap();
+    }
+    store.write(fence, &alice(), &numbered(2, vec![Change::HeadSince { at }])).await.unwrap();
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let (to, hint) = next(&mut all).await;
+        assert!(matches!(hint, Hint::Appended(of) if of == alice()));
+        told.push(to);
+    }
+    assert_eq!(told, [channel(OTHER), channel(Incarnation(7))]);
+    store.leave(ME).await.unwrap();
+    assert!(matches!(next(&mut all).await, (_, Hint::Fleet)), "nothing was between those and this");
+}
+
+#[tokio::test]
+async fn a_note_is_renewed_and_told_when_it_is_due_and_goes_with_its_time() {
+    let server = Server::start();
+    let (store, mut all) = (server.store(), listen(&server).await);
+    own(&store).await;
+    let key = format!("t:{{{}}}:c:{}", Partition::of(&alice()), alice());
+    let notes = async || server.ask::<String>(&["HGET", &key, "x"]).await;
+    let mut before = String::new();
+    for (skew, renewed) in [(0, true), (10, false), (30, true), (40, false), (50, true)] {
+        store.skew(Duration::from_secs(skew));
+        store.observe(&[alice()], OTHER).await.unwrap();
+        let now = notes().await;
+        assert_eq!(now != before, renewed, "after {skew} s");
+        if renewed {
+            let (to, hint) = next(&mut all).await;
+            assert!(matches!(hint, Hint::Observed(of, OTHER) if of == alice() && to == channel(ME)));
+        }
+        before = now;
+    }
+    let left: u64 = server.ask(&["PTTL", &key]).await;
+    assert!(Duration::from_millis(left) <= NOTED && Duration::from_millis(left) > OBSERVED, "{left}");
+    // Those whose time has passed are taken out with the next one.
+    store.skew(Duration::from_hours(1));
+    store.observe(&[alice()], Incarnation(7)).await.unwrap();
+    let notes = notes().await;
+    assert!(notes.starts_with(&format!("{}:", Incarnation(7))) && !notes.contains(' '), "{notes}");
+}
+
+#[tokio::test]
+async fn a_write_that_nobody_observes_calls_for_nothing_more() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = own(&store).await;
+    let at = Timestamp::from_millis(5);
+    let mut number = 0;
+    let mut calls = async || {
+        server.ask::<()>(&["CONFIG", "RESETSTAT"]).await;
+        number += 1;
+        let write = numbered(number, vec![reply(number, at, None, "hello")]);
+        store.write(fence, &alice(), &write).await.unwrap();
+        let stats: String = server.ask(&["INFO", "commandstats"]).await;
+        let publishes = stats.lines().any(|line| line.starts_with("cmdstat_publish:"));
+        let calls = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u64>().ok();
+        let ours = stats.lines().filter(|line| !line.starts_with("cmdstat_config"));
+        (ours.filter_map(calls).sum::<u64>(), publishes)
+    };
+    calls().await;
+    let (plain, _) = calls().await;
+    store.observe(&[alice()], ME).await.unwrap();
+    assert_eq!(calls().await, (plain, false), "the owner's own note");
+    store.observe(&[alice()], OTHER).await.unwrap();
+    assert_eq!(calls().await, (plain + 1, true));
+}
+
+fn text(length: usize) -> impl Strategy<Value = Box<str>> {
+    prop::collection::vec(any::<char>(), 0..length)
+        .prop_map(|chars| chars.into_iter().collect::<String>().into())
+}
+
+proptest! {
+    #[test]
+    fn a_piece_of_a_reply_is_read_as_it_was_written(
+        user in "[^\\p{Cc}]{1,20}",
+        message_id in prop::option::of(text(20)),
+        index: u32,
+        text in text(200),
+        last: bool,
+    ) {
+        let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new(&user).unwrap());
+        let chunk = Chunk { message_id, index, text, last };
+        let payload = hint::encode(&Hint::Chunk(conversation.clone(), Arc::new(chunk.clone()))).unwrap();
+        let Some(Hint::Chunk(of, read)) = hint::decode(&payload) else { panic!("a piece") };
+        prop_assert_eq!((of, &*read), (conversation, &chunk));
+        // What is cut off is no hint.
+        for end in 0..payload.len() {
+            prop_assert!(hint::decode(&payload[..end]).is_none());
+        }
+    }
+
+    #[test]
+    fn how_a_connection_stands_is_read_as_it_was_written(
+        number: u64,
+        state in prop::sample::select(LinkState::ALL.to_vec()),
+        since in prop::option::of(any::<u64>()),
+        reason in prop::option::of(text(50)),
+        retry_at in prop::option::of(any::<u64>()),
+    ) {
+        let [since, retry_at] = [since, retry_at].map(|at| at.map(Timestamp::from_millis));
+        let connection = Connection { state, since, reason, retry_at };
+        let payload = hint::encode(&Hint::Answered(number, Box::new(connection.clone()))).unwrap();
+        let Some(Hint::Answered(to, read)) = hint::decode(&payload) else { panic!("an answer") };
+        prop_assert_eq!((to, *read), (number, connection));
+        for end in 0..payload.len() {
+            prop_assert!(hint::decode(&payload[..end]).is_none());
+        }
+    }
+}
+
 #[test]
 fn what_is_no_hint_is_passed_over() {
-    let odd: [&[u8]; 8] =
-        [b"", b"Z", b"A", b"W5:ab", b"W-1:", b"B1:x", b"E3:a/b1:x", b"W99999999999999999999:"];
+    let odd: [&[u8]; 17] = [
+        b"",
+        b"Z",
+        b"A",
+        b"W5:ab",
+        b"W-1:",
+        b"B1:x",
+        b"E3:a/b1:x",
+        b"W99999999999999999999:",
+        b"J",
+        b"J2:ab",
+        b"O3:a/b",
+        b"O3:a/b1:z",
+        b"Q3:a/b1:1",
+        b"Q3:a/b1:11:x",
+        b"C3:a/b2:{}",
+        b"S1:12:{}",
+        b"S1:111:{\"s\":\"hot\"}",
+    ];
     for payload in odd {
         assert!(hint::decode(payload).is_none(), "{payload:?}");
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config;
+use crate::domain::{After, Cursor};
 use crate::store::{AcceptError, Refusal, StoreError};
 
 /// Names of keys without the partition's part, each with whether it expires, sorted.
@@ -18,6 +19,12 @@ async fn keys(server: &Server) -> Vec<(String, bool)> {
 
 fn named(names: &[(&str, bool)]) -> Vec<(String, bool)> {
     names.iter().map(|(name, expires)| ((*name).to_owned(), *expires)).collect()
+}
+
+/// The places of the journal's entries.
+async fn places(store: &Redis) -> Vec<u64> {
+    let page = store.page(&alice(), After::Oldest, 9, None).await.unwrap();
+    page.entries.iter().map(|told| told.entry.seq).collect()
 }
 
 /// The conversation's key.
@@ -69,9 +76,16 @@ async fn the_warm_are_told_until_their_time() {
     store.write(fence, &alice(), &write).await.unwrap();
     assert_eq!(store.ready(partition, fence, true).await.unwrap(), [alice()]);
     assert!(store.ready(partition, fence, false).await.unwrap().is_empty());
+    // Told once more, it lives on: a link may be kept for as long as there are owners.
+    let warm = format!("t:{{{partition}}}:warm");
+    server.ask::<()>(&["PEXPIRE", &warm, "60000"]).await;
+    let mut write = numbered(2, Vec::new());
+    write.warm_until = Some(store.now().await.unwrap() + LEASE);
+    store.write(fence, &alice(), &write).await.unwrap();
+    assert!(server.ask::<u64>(&["PTTL", &warm]).await > 60_000);
     post(&store, 1).await;
     assert_eq!(store.ready(partition, fence, true).await.unwrap(), [alice()], "once");
-    store.write(fence, &alice(), &numbered(2, vec![end(1, Timestamp::default(), id(1))])).await.unwrap();
+    store.write(fence, &alice(), &numbered(3, vec![end(1, Timestamp::default(), id(1))])).await.unwrap();
     store.skew(LEASE);
     assert!(store.ready(partition, fence, true).await.unwrap().is_empty());
     assert_eq!(server.ask::<u64>(&["EXISTS", &format!("t:{{{partition}}}:warm")]).await, 0);
@@ -92,7 +106,7 @@ async fn a_lost_message_is_told_to_each_repeat() {
         }
         server.ask::<()>(&["DEL", &conversation()]).await;
     }
-    assert!(store.journal(&alice(), 0, 9).await.unwrap().is_empty());
+    assert!(places(&store).await.is_empty());
 }
 
 #[tokio::test]
@@ -129,10 +143,37 @@ async fn a_journal_older_than_its_conversation_begins_anew() {
     let write = numbered(1, (1..4).map(|seq| reply(seq, at, None, "old")).collect());
     store.write(fence, &alice(), &write).await.unwrap();
     server.ask::<()>(&["DEL", &conversation()]).await;
+    assert!(places(&store).await.is_empty(), "it is nobody's any more");
     let write = numbered(1, (1..3).map(|seq| reply(seq, at, None, "new")).collect());
     store.write(fence, &alice(), &write).await.unwrap();
-    let journal = store.journal(&alice(), 0, 9).await.unwrap();
-    assert_eq!(journal.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(places(&store).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_page_is_one_call_but_for_a_place_of_another_journal() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = own(&store).await;
+    let at = Timestamp::from_millis(1);
+    let mut write = numbered(1, (1..4).map(|seq| reply(seq, at, None, "hello")).collect());
+    (write.record.epoch, write.record.seq) = (7, 3);
+    store.write(fence, &alice(), &write).await.unwrap();
+    let place = |epoch, seq| After::Cursor(Cursor { epoch, seq });
+    store.page(&alice(), After::Oldest, 9, Some(ME)).await.unwrap();
+    for (after, calls, read) in [
+        (After::Oldest, 1, 3),
+        (After::Latest, 1, 0),
+        (place(7, 1), 1, 2),
+        (place(7, 3), 1, 0),
+        (place(0, 0), 1, 3),
+        (place(6, 0), 1, 3),
+        (place(6, 1), 2, 3),
+        (place(7, 4), 2, 3),
+    ] {
+        let before = store.traffic().commands;
+        let page = store.page(&alice(), after, 9, Some(ME)).await.unwrap();
+        assert_eq!((store.traffic().commands - before, page.entries.len()), (calls, read), "{after:?}");
+    }
 }
 
 #[tokio::test]

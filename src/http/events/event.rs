@@ -1,0 +1,151 @@
+//! An entry of the journal as readers are told it (api.md 3).
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::domain::{
+    BotName, Chunk, ConversationId, Cursor, EndedBy, EntryBody, EventKind, Message, MessageId, Outcome,
+    Problem, Reply, SessionRequest, Status, Timestamp, Told, UserId,
+};
+
+/// What readers are told.
+#[derive(Debug, Serialize)]
+pub(super) struct Event<'a> {
+    /// Its place in the journal; none of what never stood there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(rename = "type", serialize_with = "word")]
+    pub(super) kind: EventKind,
+    /// When it happened, as far as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Timestamp>,
+    data: Data<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Data<'a> {
+    Reply(&'a Reply),
+    Message(&'a Message),
+    Expired(Expired<'a>),
+    Raw(&'a RawValue),
+    Platform { event: &'a RawValue },
+    Gap { reason: &'static str },
+    Chunk(Piece<'a>),
+}
+
+/// What is still known of a message that ended and has expired.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Expired<'a> {
+    id: MessageId,
+    bot: &'a BotName,
+    user: &'a UserId,
+    status: Status,
+    complete: bool,
+    ended_by: Option<EndedBy>,
+    error: Option<&'a Problem>,
+    ended_at: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Piece<'a> {
+    message_id: Option<&'a str>,
+    index: u32,
+    text: &'a str,
+    last: bool,
+}
+
+impl<'a> Event<'a> {
+    /// What readers are told of an entry; nothing where a conversation was closed, which is no message of theirs.
+    pub(super) fn of(told: &'a Told, conversation: &'a ConversationId) -> Option<Self> {
+        let Told { entry, message } = told;
+        let data = match (&entry.body, message) {
+            (EntryBody::Reply(reply), _) => Data::Reply(reply),
+            (EntryBody::Ended { .. }, Some(message)) if is_close(message) => return None,
+            (EntryBody::Ended { .. }, Some(message)) => Data::Message(message),
+            (EntryBody::Ended { message, outcome }, None) => {
+                Data::Expired(Expired::new(*message, outcome, conversation, entry.at))
+            }
+            (EntryBody::UserMessage(raw), _) => Data::Raw(raw),
+            (EntryBody::Platform(raw), _) => Data::Platform { event: raw },
+            (EntryBody::Gap(gap), _) => Data::Gap { reason: gap.as_str() },
+        };
+        Some(Self { seq: Some(entry.seq), kind: EventKind::from(&entry.body), at: Some(entry.at), data })
+    }
+
+    /// A piece of a streamed reply.
+    pub(super) fn of_chunk(chunk: &'a Chunk) -> Self {
+        let Chunk { message_id, index, text, last } = chunk;
+        let data = Data::Chunk(Piece { message_id: message_id.as_deref(), index: *index, text, last: *last });
+        Self { seq: None, kind: EventKind::Chunk, at: None, data }
+    }
+
+    /// Entries are not kept any more, or were lost by the store.
+    pub(super) const fn gap() -> Self {
+        Self { seq: None, kind: EventKind::Gap, at: None, data: Data::Gap { reason: "notKept" } }
+    }
+
+    /// Appends it to a stream as one event, with the cursor behind it if it has one.
+    pub(super) fn write(&self, id: Option<Cursor>, stream: &mut Vec<u8>) {
+        if let Some(cursor) = id {
+            write_id(cursor, stream);
+        }
+        stream.extend_from_slice(b"event: ");
+        stream.extend_from_slice(self.kind.as_str().as_bytes());
+        stream.extend_from_slice(b"\ndata: ");
+        let start = stream.len();
+        // Text and numbers: there is nothing in it that could fail to be written.
+        if serde_json::to_writer(&mut *stream, self).is_err() {
+            stream.truncate(start);
+            stream.extend_from_slice(b"null");
+        }
+        // The platform's frames stand in it as they came. A line end between two of JSON's tokens is white space, and
+        // inside of a string there is none.
+        for byte in stream.iter_mut().skip(start).filter(|byte| matches!(byte, b'\n' | b'\r')) {
+            *byte = b' ';
+        }
+        stream.extend_from_slice(b"\n\n");
+    }
+}
+
+/// Appends the line that says where a reader stands.
+pub(super) fn write_id(cursor: Cursor, stream: &mut Vec<u8>) {
+    stream.extend_from_slice(b"id: ");
+    stream.extend_from_slice(cursor.to_string().as_bytes());
+    stream.push(b'\n');
+}
+
+/// Whether readers are told of an entry.
+pub(super) fn is_told(told: &Told) -> bool {
+    !told.message.as_ref().is_some_and(is_close)
+}
+
+fn is_close(message: &Message) -> bool {
+    message.accepted.new.session == SessionRequest::Close
+}
+
+impl<'a> Expired<'a> {
+    fn new(
+        id: MessageId,
+        outcome: &'a Outcome,
+        conversation: &'a ConversationId,
+        ended_at: Timestamp,
+    ) -> Self {
+        let (status, complete, ended_by, error) = match outcome {
+            Outcome::Answered(by) => (Status::Answered, by.is_complete(), Some(*by), None),
+            Outcome::Failed(problem) => (Status::Failed, false, None, Some(problem)),
+        };
+        let ConversationId { bot, user } = conversation;
+        Self { id, bot, user, status, complete, ended_by, error, ended_at }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn word<S: serde::Serializer>(kind: &EventKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.as_str())
+}
+
+#[cfg(test)]
+mod tests;

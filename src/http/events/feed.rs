@@ -1,0 +1,141 @@
+//! What a stream of events says, in which order.
+//!
+//! Pure: the value is told what was read and what happened, and says what to write, to read or to wait for next.
+//! Entries come from pages only, each read behind the one before, so each is written once and in order; what comes
+//! live merely says when to read again, or is a piece of a reply that no cursor counts.
+//!
+//! A client that comes back names the last `id` it was given. So every place the stream reaches is given as one:
+//! with the entry that stands there, or alone where there is nothing to tell of it. Else a client that began at the
+//! end, or whose newest entries were none of its business, would come back to somewhere else.
+
+use std::vec;
+
+use bytes::Bytes;
+
+use super::event::{Event, write_id};
+use crate::domain::{After, ConversationId, Cursor, EventKind, Live, Page, Told};
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Write this; it is an event of this type, if it is one.
+    Write(Bytes, Option<EventKind>),
+    /// Read the page behind this place, and tell it with [`Feed::page`].
+    Read(After),
+    /// Wait for what comes live, and tell it with [`Feed::live`]; or say [`Feed::keep_alive`].
+    Wait,
+    /// All is said.
+    End,
+}
+
+/// The state of a stream.
+#[derive(Debug)]
+pub(super) struct Feed {
+    conversation: ConversationId,
+    /// What comes before anything else, and between: written first.
+    aside: Option<(Vec<u8>, Option<EventKind>)>,
+    /// Entries of the last page that are not written yet.
+    entries: vec::IntoIter<Told>,
+    /// Entries are missing before these.
+    gap: bool,
+    /// The epoch of the last page, and where the next one begins.
+    next: Cursor,
+    /// The place the client knows to have reached.
+    given: Option<Cursor>,
+    /// There may be more behind `next`.
+    look: bool,
+    /// Nothing comes live any more: what is there now is all that will be said.
+    last: bool,
+}
+
+impl Feed {
+    /// A stream that begins with this page. A client that loses it is asked to wait for `retry` milliseconds before
+    /// it comes back.
+    pub(super) fn new(conversation: ConversationId, first: Page, retry: u32) -> Self {
+        let mut feed = Self {
+            conversation,
+            aside: Some((format!("retry: {retry}\n\n").into_bytes(), None)),
+            entries: Vec::new().into_iter(),
+            gap: false,
+            next: first.next,
+            given: None,
+            look: false,
+            last: false,
+        };
+        feed.page(first);
+        feed
+    }
+
+    /// What is to be done next.
+    pub(super) fn step(&mut self) -> Step {
+        if let Some((bytes, kind)) = self.aside.take() {
+            return Step::Write(bytes.into(), kind);
+        }
+        if std::mem::take(&mut self.gap) {
+            // Who comes back with this begins with the entries that are kept, and is not told of the gap again.
+            let before = self.entries.as_slice().first().map_or(self.next.seq, |told| told.entry.seq - 1);
+            return self.write(&Event::gap(), Cursor { seq: before, ..self.next });
+        }
+        while let Some(told) = self.entries.next() {
+            let conversation = self.conversation.clone();
+            if let Some(event) = Event::of(&told, &conversation) {
+                return self.write(&event, Cursor { seq: told.entry.seq, ..self.next });
+            }
+        }
+        // The page's memory is not kept while nothing happens.
+        self.entries = Vec::new().into_iter();
+        if self.given != Some(self.next) {
+            self.given = Some(self.next);
+            let mut id = Vec::new();
+            write_id(self.next, &mut id);
+            id.push(b'\n');
+            return Step::Write(id.into(), None);
+        }
+        match (self.look, self.last) {
+            (true, _) => Step::Read(After::Cursor(self.next)),
+            (false, true) => Step::End,
+            (false, false) => Step::Wait,
+        }
+    }
+
+    fn write(&mut self, event: &Event<'_>, id: Cursor) -> Step {
+        self.given = Some(id);
+        let mut bytes = Vec::new();
+        event.write(Some(id), &mut bytes);
+        Step::Write(bytes.into(), Some(event.kind))
+    }
+
+    /// A page was read.
+    pub(super) fn page(&mut self, page: Page) {
+        let Page { entries, next, more, gap } = page;
+        self.entries = entries.into_iter();
+        self.gap = gap;
+        self.next = next;
+        self.look = more;
+    }
+
+    /// Something came live; none where nothing will any more.
+    pub(super) fn live(&mut self, live: Option<Live>) {
+        match live {
+            Some(Live::Look) => self.look = true,
+            Some(Live::Chunk(chunk)) => {
+                let mut bytes = Vec::new();
+                let event = Event::of_chunk(&chunk);
+                event.write(None, &mut bytes);
+                self.aside = Some((bytes, Some(event.kind)));
+            }
+            None => {
+                self.look = true;
+                self.last = true;
+            }
+        }
+    }
+
+    /// Nothing was written for a while: a comment, so that everybody on the way sees that the stream lives.
+    pub(super) fn keep_alive(&mut self) {
+        self.aside = Some((b":\n\n".to_vec(), None));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,331 @@
+//! A stream against a journal that is written, trimmed, forgotten and lost meanwhile, and a client that is cut off
+//! in the middle of anything and comes back with the last id it was given.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::domain::{
+    AcceptedMessage, BotName, Chunk, Content, EndedBy, Entry, EntryBody, Message, MessageId, NewMessage,
+    Outcome, Progress, Resend, SessionRequest, Timestamp, TraceId, TurnRules, UserId,
+};
+
+fn conversation() -> ConversationId {
+    ConversationId::new(BotName::new("b").unwrap(), UserId::new("u").unwrap())
+}
+
+/// A journal as the store's contract describes it.
+#[derive(Debug, Default)]
+struct Journal {
+    epoch: u64,
+    last: u64,
+    kept: VecDeque<Told>,
+    /// Each entry that was ever told to be there, by a number that no other has.
+    written: u64,
+    /// Those that are not told, or were lost.
+    hidden: BTreeSet<u64>,
+}
+
+impl Journal {
+    fn append(&mut self, is_close: bool) {
+        self.epoch = self.epoch.max(1);
+        self.last += 1;
+        self.written += 1;
+        // The time of an entry is its number, to know it by.
+        let at = Timestamp::from_millis(self.written);
+        let number = RawValue::from_string(self.written.to_string()).unwrap();
+        let (body, message) = if is_close {
+            self.hidden.insert(self.written);
+            let outcome = Outcome::Answered(EndedBy::SessionEnd);
+            let id = MessageId::new(at, self.written.into());
+            (EntryBody::Ended { message: id, outcome: outcome.clone() }, Some(closing(id, outcome)))
+        } else {
+            (EntryBody::UserMessage(number), None)
+        };
+        self.kept.push_back(Told { entry: Entry { seq: self.last, at, body }, message });
+    }
+
+    fn page(&self, after: After, limit: usize) -> Page {
+        let end = Cursor { epoch: self.epoch, seq: self.last };
+        let asked = match after {
+            After::Oldest => Cursor::default(),
+            After::Cursor(cursor) => cursor,
+            After::Latest => end,
+        };
+        let known = asked.epoch == self.epoch && asked.seq <= self.last;
+        let from = if known || asked == Cursor::default() { asked.seq } else { 0 };
+        let mut rest = self.kept.iter().filter(|told| told.entry.seq > from).cloned();
+        let entries: Vec<_> = rest.by_ref().take(limit).collect();
+        let first = entries.first().map_or(self.last + 1, |told| told.entry.seq);
+        let lost = !known && asked != Cursor::default();
+        let gap = after != After::Oldest && (lost || first > from + 1);
+        let seq =
+            entries.last().map_or(if lost { self.last } else { from.max(first - 1) }, |told| told.entry.seq);
+        Page { next: Cursor { epoch: self.epoch, seq }, more: rest.next().is_some(), gap, entries }
+    }
+}
+
+fn closing(id: MessageId, outcome: Outcome) -> Message {
+    let new = NewMessage {
+        conversation: conversation(),
+        content: Content::new("close").unwrap(),
+        session: SessionRequest::Close,
+        rules: TurnRules::default(),
+        resend: Resend::Never,
+        callback: None,
+        trace: TraceId::default(),
+    };
+    let at = Timestamp::from_millis(0);
+    let accepted = AcceptedMessage { id, position: 0, client_message_id: 1, accepted_at: at, new };
+    Message {
+        accepted: Arc::new(accepted),
+        progress: Progress { outcome: Some(outcome), ..Progress::default() },
+    }
+}
+
+/// A client as browsers are ones: it acts on whole blocks, and keeps the last id.
+#[derive(Debug, Default)]
+struct Client {
+    inbox: String,
+    last_id: Option<Cursor>,
+    /// The numbers of entries, and none for a gap.
+    told: Vec<Option<u64>>,
+    chunks: usize,
+}
+
+impl Client {
+    fn receive(&mut self, bytes: &[u8]) {
+        self.inbox.push_str(std::str::from_utf8(bytes).unwrap());
+        while let Some((block, rest)) =
+            self.inbox.split_once("\n\n").map(|(a, b)| (a.to_owned(), b.to_owned()))
+        {
+            self.inbox = rest;
+            let mut kind = "";
+            for line in block.lines() {
+                match line.split_once(": ") {
+                    Some(("id", id)) => self.last_id = Some(id.parse().unwrap()),
+                    Some(("event", word)) => kind = word,
+                    Some(("data", data)) => {
+                        let event: serde_json::Value = serde_json::from_str(data).unwrap();
+                        assert_eq!(event["type"], kind);
+                        match kind {
+                            "userMessage" => self.told.push(event["data"].as_u64()),
+                            "gap" => self.told.push(None),
+                            "chunk" => self.chunks += 1,
+                            other => panic!("{other}"),
+                        }
+                    }
+                    Some(("retry", _)) => {}
+                    _ => assert_eq!(line, ":", "{block}"),
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Append {
+        is_close: bool,
+    },
+    /// The oldest entries go.
+    Trim(usize),
+    /// The store lost its newest entries, and goes on under another epoch.
+    Lose(usize),
+    /// So many steps of the stream, if there is anything to do.
+    Run(usize),
+    /// The connection breaks after so many bytes of what is written next.
+    Cut(usize),
+    Look,
+    Chunk,
+    KeepAlive,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        5 => prop::bool::weighted(0.2).prop_map(|is_close| Act::Append { is_close }),
+        1 => (1..5_usize).prop_map(Act::Trim),
+        1 => (0..3_usize).prop_map(Act::Lose),
+        6 => (1..8_usize).prop_map(Act::Run),
+        2 => (0..200_usize).prop_map(Act::Cut),
+        3 => Just(Act::Look),
+        1 => Just(Act::Chunk),
+        1 => Just(Act::KeepAlive),
+    ]
+}
+
+struct World {
+    journal: Journal,
+    client: Client,
+    start: After,
+    feed: Feed,
+    limit: usize,
+}
+
+impl World {
+    fn new(start: After, limit: usize, before: usize) -> Self {
+        let mut journal = Journal::default();
+        (0..before).for_each(|_| journal.append(false));
+        let feed = Feed::new(conversation(), journal.page(start, limit), 1000);
+        Self { journal, client: Client::default(), start, feed, limit }
+    }
+
+    /// One step; what it writes gets through up to a length. False where it waits.
+    fn step(&mut self, length: usize) -> bool {
+        match self.feed.step() {
+            Step::Write(bytes, _) => self.client.receive(&bytes[..length.min(bytes.len())]),
+            Step::Read(after) => self.feed.page(self.journal.page(after, self.limit)),
+            Step::Wait | Step::End => return false,
+        }
+        true
+    }
+
+    fn reconnect(&mut self) {
+        self.client.inbox.clear();
+        let after = self.client.last_id.map_or(self.start, After::Cursor);
+        self.feed = Feed::new(conversation(), self.journal.page(after, self.limit), 1000);
+    }
+
+    fn act(&mut self, act: &Act) {
+        match act {
+            Act::Append { is_close } => self.journal.append(*is_close),
+            Act::Trim(count) => {
+                let count = (*count).min(self.journal.kept.len().saturating_sub(1));
+                self.journal.kept.drain(..count);
+            }
+            Act::Lose(count) => {
+                let kept = self.journal.kept.len() - (*count).min(self.journal.kept.len());
+                for lost in self.journal.kept.split_off(kept) {
+                    self.journal.last -= 1;
+                    self.journal.hidden.insert(lost.entry.at.as_millis());
+                }
+                self.journal.epoch += 1;
+            }
+            Act::Run(steps) => {
+                let _ = (0..*steps).all(|_| self.step(usize::MAX));
+            }
+            Act::Cut(length) => {
+                self.step(*length);
+                self.reconnect();
+            }
+            // What is told live is told to a stream that waits.
+            Act::Look | Act::Chunk | Act::KeepAlive if self.feed.step_is_wait() => match act {
+                Act::Look => self.feed.live(Some(Live::Look)),
+                Act::Chunk => {
+                    let chunk = Chunk { message_id: None, index: 0, text: "x".into(), last: false };
+                    self.feed.live(Some(Live::Chunk(Arc::new(chunk))));
+                }
+                _ => self.feed.keep_alive(),
+            },
+            Act::Look | Act::Chunk | Act::KeepAlive => {}
+        }
+    }
+
+    /// Lets the stream say all there is and end.
+    fn end(&mut self) {
+        while self.step(usize::MAX) {}
+        self.feed.live(None);
+        while self.step(usize::MAX) {}
+        assert_eq!(self.feed.step(), Step::End);
+    }
+}
+
+impl Feed {
+    fn step_is_wait(&self) -> bool {
+        self.aside.is_none()
+            && !self.gap
+            && self.entries.len() == 0
+            && self.given == Some(self.next)
+            && !self.look
+            && !self.last
+    }
+}
+
+proptest! {
+    #[test]
+    fn each_entry_is_told_once_and_in_order_whenever_the_client_is_cut(
+        acts in prop::collection::vec(act().prop_filter("loses nothing", |act| {
+            !matches!(act, Act::Trim(_) | Act::Lose(_))
+        }), 0..60),
+        limit in 1..5_usize,
+        before in 0..6_usize,
+        latest: bool,
+    ) {
+        let start = if latest { After::Latest } else { After::Oldest };
+        let mut world = World::new(start, limit, before);
+        // Who begins at the end knows where that was once it was given a place.
+        while world.step(usize::MAX) {}
+        for act in &acts {
+            world.act(act);
+        }
+        world.end();
+        let first = if latest { before as u64 + 1 } else { 1 };
+        let hidden = &world.journal.hidden;
+        let expected: Vec<_> =
+            (first..=world.journal.written).filter(|number| !hidden.contains(number)).map(Some).collect();
+        prop_assert_eq!(&world.client.told, &expected);
+        // Where it stands is the end, whatever was told of it.
+        let end = Cursor { epoch: world.journal.epoch, seq: world.journal.last };
+        prop_assert_eq!(world.client.last_id, Some(end));
+    }
+
+    #[test]
+    fn what_is_missed_is_said(
+        acts in prop::collection::vec(act(), 0..60),
+        limit in 1..5_usize,
+        before in 0..6_usize,
+    ) {
+        let mut world = World::new(After::Oldest, limit, before);
+        while world.step(usize::MAX) {}
+        for act in &acts {
+            world.act(act);
+        }
+        world.end();
+        let mut next = Some(1);
+        for told in &world.client.told {
+            if let (Some(next), Some(number)) = (next, told) {
+                // What is never told may stand between two.
+                let between = next..*number;
+                prop_assert!(next <= *number, "{:?}", &world.client.told);
+                prop_assert!(between.clone().all(|n| world.journal.hidden.contains(&n)), "{:?} lost", between);
+            }
+            next = told.map(|number| number + 1);
+        }
+        if let Some(next) = next {
+            let mut rest = next..=world.journal.written;
+            prop_assert!(rest.all(|n| world.journal.hidden.contains(&n)), "the end is missing");
+        }
+    }
+}
+
+#[test]
+fn a_gap_is_told_once_however_often_the_client_comes_back() {
+    let mut world = World::new(After::Oldest, 2, 5);
+    world.step(usize::MAX);
+    world.step(usize::MAX);
+    assert_eq!(world.client.told, [Some(1)]);
+    world.journal.kept.drain(..3);
+    world.reconnect();
+    world.step(usize::MAX);
+    world.step(usize::MAX);
+    assert_eq!(world.client.told, [Some(1), None]);
+    world.reconnect();
+    world.end();
+    assert_eq!(world.client.told, [Some(1), None, Some(4), Some(5)]);
+}
+
+#[test]
+fn the_beginning_says_when_to_come_back_and_where_it_stands() {
+    let mut world = World::new(After::Latest, 2, 3);
+    let Step::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
+    assert_eq!(bytes, "retry: 1000\n\n");
+    let Step::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
+    assert_eq!(bytes, format!("id: {}\n\n", Cursor { epoch: 1, seq: 3 }));
+    assert_eq!(world.feed.step(), Step::Wait);
+    world.feed.keep_alive();
+    assert_eq!(world.feed.step(), Step::Write(":\n\n".into(), None));
+    assert_eq!(world.feed.step(), Step::Wait);
+}

@@ -1,0 +1,66 @@
+//! The parts that need a clock or a hub of their own; the rest is tested from outside.
+
+use std::sync::Arc;
+
+use actix_web::body::MessageBody as _;
+use futures_util::future::poll_fn;
+
+use super::*;
+use crate::config::Config;
+use crate::http::Front as HttpFront;
+use crate::hub::Hub;
+use crate::metrics::{Metrics, Words};
+use crate::store::{Clock, MemoryLimits, Store};
+
+/// A front with a hub that serves, on the memory store.
+async fn front(keep_alive: Duration) -> (Data<Front>, crate::hub::Shards) {
+    let mut config = Config::dev("http://127.0.0.1:9".parse().unwrap());
+    config.server.threads = 1;
+    let words = Words { frames_in: &[], frames_out: &[], routes: crate::http::ROUTES };
+    let metrics = Arc::new(Metrics::new(words).unwrap());
+    let store = Store::memory(MemoryLimits::new(1 << 20, Duration::from_mins(1)));
+    let shards = Hub::start(&config, store, &metrics).await.unwrap();
+    let mut front = HttpFront::new(shards.hub().clone(), Arc::new(config), metrics, Clock::wall());
+    front.keep_alive = keep_alive;
+    (Data::new(front), shards)
+}
+
+#[test]
+fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
+    actix_web::rt::System::new().block_on(async {
+        let (front, shards) = front(Duration::from_millis(20)).await;
+        let name = crate::domain::BotName::new("sandbox").unwrap();
+        let conversation = ConversationId::new(name, crate::domain::UserId::new("alice").unwrap());
+        let response = open(&front, conversation, After::Latest, None, false).await.unwrap();
+        let mut body = Box::pin(response.into_body());
+        let mut pieces = Vec::new();
+        while pieces.len() < 5 {
+            let piece = poll_fn(|cx| body.as_mut().poll_next(cx)).await.unwrap().unwrap();
+            pieces.push(String::from_utf8(piece.to_vec()).unwrap());
+        }
+        assert!(pieces[0].starts_with("retry: "), "{pieces:?}");
+        assert_eq!(pieces[1], format!("id: {}\n\n", Cursor::default()));
+        assert_eq!(pieces[2..], [":\n\n"; 3]);
+        assert_eq!(front.metrics.streams.open.get(), 1);
+
+        shards.refuse();
+        shards.stop(Instant::now() + Duration::from_secs(5)).await;
+        while let Some(piece) = poll_fn(|cx| body.as_mut().poll_next(cx)).await {
+            assert_eq!(piece.unwrap(), ":\n\n");
+        }
+        drop(body);
+        assert_eq!(front.metrics.streams.open.get(), 0);
+        let text = front.metrics.text().unwrap();
+        assert!(text.contains("rtm_bridge_streams_ended_total{reason=\"drained\"} 1"), "{text}");
+    });
+}
+
+#[test]
+fn limits_are_whole_numbers_in_range() {
+    for (text, limit) in [("1", 1), ("1000", 1000), ("007", 7)] {
+        assert_eq!(parse_limit(text), Ok(limit));
+    }
+    for bad in ["", "0", "1001", "+5", "-1", "1.0", " 1", "99999999999999999999", "ten"] {
+        assert!(parse_limit(bad).is_err(), "{bad}");
+    }
+}

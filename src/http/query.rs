@@ -1,0 +1,106 @@
+//! The query of a URL: `bot`, and what a route knows besides.
+//!
+//! Pure. A parameter that nobody knows is a mistake: a typo must not pass as a wish that was heard.
+
+use std::borrow::Cow;
+
+use super::address::decode;
+use super::problem::Mistakes;
+
+/// Parameters in the order of their names; none of what is absent or a mistake.
+pub(super) type Parameters<'q, const N: usize> = [Option<Cow<'q, str>>; N];
+
+/// The parameters of a query.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Query<'q, const N: usize> {
+    /// The bot; `Err` where the query has a mistake, so that nobody knows which bot was meant.
+    pub(super) bot: Result<Option<Cow<'q, str>>, ()>,
+    /// The others.
+    pub(super) others: Parameters<'q, N>,
+}
+
+impl<'q, const N: usize> Query<'q, N> {
+    /// Reads a query; each parameter may stand once. Mistakes are noted at `query/NAME`.
+    pub(super) fn read(query: &'q str, names: [&'static str; N], mistakes: &mut Mistakes) -> Self {
+        let mut bot = None;
+        let mut others = [const { None }; N];
+        let mut failed = false;
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let mut refuse = |at: &str, detail: Cow<'static, str>| {
+                failed = true;
+                mistakes.add(format!("query/{at}"), detail);
+            };
+            let name = match decode(name) {
+                Ok(name) => name,
+                Err(detail) => {
+                    refuse(name, detail.into());
+                    continue;
+                }
+            };
+            let slot = match &*name {
+                "bot" => Some(&mut bot),
+                _ => names.iter().zip(&mut others).find(|(known, _)| **known == name).map(|(_, slot)| slot),
+            };
+            match (slot, decode(value)) {
+                (None, _) => {
+                    let known = ["bot"].into_iter().chain(names).collect::<Vec<_>>().join(", ");
+                    refuse(&name, format!("is not known; known here is: {known}").into());
+                }
+                (Some(Some(_)), Ok(_)) => refuse(&name, "stands more than once".into()),
+                (Some(_), Ok(value)) if value.is_empty() => refuse(&name, "must not be empty".into()),
+                (Some(slot), Ok(value)) => *slot = Some(value),
+                (Some(_), Err(detail)) => refuse(&name, detail.into()),
+            }
+        }
+        Self { bot: if failed { Err(()) } else { Ok(bot) }, others }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read<'q, const N: usize>(query: &'q str, names: [&'static str; N]) -> (Query<'q, N>, Vec<String>) {
+        let mut mistakes = Mistakes::default();
+        let read = Query::read(query, names, &mut mistakes);
+        (read, mistakes.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect())
+    }
+
+    #[test]
+    fn a_query_names_one_bot_and_nothing_else() {
+        let bot = |query: &'static str| {
+            let (read, pointers) = read(query, []);
+            (read.bot.map(|bot| bot.map(Cow::into_owned)), pointers)
+        };
+        let at = |pointers: &[&str]| pointers.iter().map(|&at| at.to_owned()).collect::<Vec<_>>();
+        assert_eq!(bot(""), (Ok(None), vec![]));
+        assert_eq!(bot("bot=a%2Db&"), (Ok(Some("a-b".to_owned())), vec![]));
+        assert_eq!(bot("bot=a&bot=a"), (Err(()), at(&["query/bot"])));
+        assert_eq!(bot("bot"), (Err(()), at(&["query/bot"])));
+        assert_eq!(bot("bot=%zz"), (Err(()), at(&["query/bot"])));
+        assert_eq!(bot("b%6Ft=a&Bot=b&x"), (Err(()), at(&["query/Bot", "query/x"])));
+        assert_eq!(bot("%zz=a"), (Err(()), at(&["query/%zz"])));
+    }
+
+    #[test]
+    fn a_route_may_know_more() {
+        let (query, pointers) = read("limit=5&bot=b&after=x%3D", ["after", "limit", "since"]);
+        assert_eq!(query.bot, Ok(Some("b".into())));
+        assert_eq!(query.others, [Some("x=".into()), Some("5".into()), None]);
+        assert!(pointers.is_empty());
+        let (query, pointers) = read("limit=5&limit=6&after=&bot=b", ["after", "limit"]);
+        assert_eq!(query.bot, Err(()));
+        assert_eq!(query.others, [None, Some("5".into())]);
+        assert_eq!(pointers, ["query/limit", "query/after"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_read_or_refused(query in "\\PC{0,40}") {
+            let (query, pointers) = read(&query, ["after"]);
+            prop_assert_eq!(query.bot.is_err(), !pointers.is_empty());
+        }
+    }
+}

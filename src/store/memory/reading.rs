@@ -1,0 +1,168 @@
+//! What readers ask: pages of a journal, how a conversation stands; and who is to be hinted at new entries.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::contents::Contents;
+use super::{Memory, weight};
+use crate::domain::{After, ConversationId, ConversationState, Message, Page, Partition, Timestamp, Told};
+use crate::store::page::{self, Reading};
+use crate::store::state::state;
+use crate::store::{Hint, Incarnation, NOTED, OBSERVED};
+
+/// Who observes which conversation, known or not.
+#[derive(Debug, Default)]
+pub(super) struct Observers {
+    noted: HashMap<ConversationId, Vec<(Incarnation, Timestamp)>>,
+    /// The notes in the order in which they run out, those that were renewed since included.
+    due: VecDeque<(Timestamp, ConversationId)>,
+}
+
+impl Observers {
+    /// Notes an observer; false where the note that is there still holds for long enough.
+    fn note(&mut self, name: &ConversationId, observer: Incarnation, now: Timestamp) -> bool {
+        let noted = self.noted.entry(name.clone()).or_default();
+        if noted.iter().any(|&(of, until)| of == observer && now + OBSERVED <= until) {
+            return false;
+        }
+        noted.retain(|&(of, until)| of != observer && now < until);
+        noted.push((observer, now + NOTED));
+        self.due.push_back((now + NOTED, name.clone()));
+        true
+    }
+
+    /// Who observes this conversation now.
+    pub(super) fn of(&self, name: &ConversationId, now: Timestamp) -> impl Iterator<Item = Incarnation> {
+        let noted = self.noted.get(name).into_iter().flatten();
+        noted.filter(move |&&(_, until)| now < until).map(|&(observer, _)| observer)
+    }
+
+    /// Lets go of a note that has run out, and tells its weight.
+    pub(super) fn expire(&mut self, now: Timestamp) -> Option<usize> {
+        let (_, name) = self.due.pop_front_if(|(until, _)| *until <= now)?;
+        if let Some(noted) = self.noted.get_mut(&name) {
+            noted.retain(|&(_, until)| now < until);
+            if noted.is_empty() {
+                self.noted.remove(&name);
+            }
+        }
+        if self.due.is_empty() {
+            // What a burst took is given back.
+            *self = Self::default();
+        }
+        Some(weight::observer(&name))
+    }
+}
+
+impl Memory {
+    /// Some of the journal; see [`crate::store::Store::page`].
+    pub fn page(
+        &self,
+        conversation: &ConversationId,
+        after: After,
+        limit: usize,
+        observer: Option<Incarnation>,
+    ) -> Page {
+        let mut step = self.step(Partition::of(conversation));
+        let now = step.now;
+        let told = observer.and_then(|observer| step.observe(conversation, observer, now));
+        let page = step.page(conversation, after, limit, now, self.limits.journal_ttl);
+        drop(step);
+        self.tell(told);
+        page
+    }
+
+    /// Goes on observing; see [`crate::store::Store::observe`].
+    pub fn observe(&self, conversations: &[ConversationId], observer: Incarnation) {
+        for conversation in conversations {
+            let mut step = self.step(Partition::of(conversation));
+            let now = step.now;
+            let told = step.observe(conversation, observer, now);
+            drop(step);
+            self.tell(told);
+        }
+    }
+
+    /// How a conversation stands; see [`crate::store::Store::state`].
+    pub fn state(
+        &self,
+        conversation: &ConversationId,
+        by: Incarnation,
+        number: u64,
+    ) -> (ConversationState, Option<Incarnation>) {
+        let mut step = self.step(Partition::of(conversation));
+        let now = step.now;
+        let state = step.state(conversation, now, self.limits.journal_ttl);
+        let owner = step.lease.owner();
+        drop(step);
+        let asked = Hint::Asked { conversation: conversation.clone(), by, number };
+        self.tell(owner.filter(|&owner| owner != by).map(|owner| (owner, asked)));
+        (state, owner)
+    }
+
+    fn tell(&self, told: Option<(Incarnation, Hint)>) {
+        if let Some((to, hint)) = told {
+            self.replicas().hint(to, hint);
+        }
+    }
+}
+
+impl Contents {
+    /// Notes an observer, and says who is to be hinted at it: the owner, where that is another replica.
+    fn observe(
+        &mut self,
+        name: &ConversationId,
+        observer: Incarnation,
+        now: Timestamp,
+    ) -> Option<(Incarnation, Hint)> {
+        if !self.observers.note(name, observer, now) {
+            return None;
+        }
+        self.bytes += weight::observer(name);
+        let owner = self.lease.owner().filter(|&owner| owner != observer)?;
+        Some((owner, Hint::Observed(name.clone(), observer)))
+    }
+
+    /// Some of the journal.
+    fn page(
+        &mut self,
+        name: &ConversationId,
+        after: After,
+        limit: usize,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Page {
+        self.expire_conversation(name, now, ttl);
+        self.expire_journal(name, now, ttl);
+        let Some(conversation) = self.conversations.get(name) else {
+            return Reading::new(after, None).page(Vec::new(), false);
+        };
+        let reading = Reading::new(after, conversation.record.as_ref());
+        let mut rest = conversation.entries_after(reading.from()).peekable();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while let Some(entry) = rest.peek() {
+            let message = entry.ended().and_then(|(id, _)| Some(self.kept(id, now)?.message.clone()));
+            bytes += entry.weight() + message.as_ref().map_or(0, size);
+            if entries.len() == limit.clamp(1, page::ENTRIES) || !entries.is_empty() && bytes > page::BYTES {
+                break;
+            }
+            entries.extend(rest.next().map(|entry| Told { entry: entry.clone(), message }));
+        }
+        reading.page(entries, rest.peek().is_some())
+    }
+
+    /// How a conversation stands.
+    fn state(&mut self, name: &ConversationId, now: Timestamp, ttl: Duration) -> ConversationState {
+        self.expire_conversation(name, now, ttl);
+        let Some(conversation) = self.conversations.get(name) else { return state(None, None, 0, now) };
+        // The first one that is given is above 0.
+        let accepted = Some(conversation.last_client_message_id).filter(|&last| last > 0);
+        state(conversation.record.as_ref(), accepted, conversation.lane.len() as u64, now)
+    }
+}
+
+/// Roughly how many bytes a message makes in a page.
+fn size(message: &Message) -> usize {
+    let replies = message.progress.replies.iter().map(|reply| weight::reply(reply)).sum::<usize>();
+    weight::message(&message.accepted) + replies
+}

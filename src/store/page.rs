@@ -1,0 +1,202 @@
+//! Where a read of a journal begins, and what is said of what is missing: one decision for every side of the store.
+//!
+//! A page never has a hole in it. Where places are missing inside a journal, because the store lost what stood there,
+//! the page ends before them and the next one says [`Page::gap`]; so each hole is told once, whatever the limit.
+
+use crate::domain::{After, Cursor, Page, Record, Told};
+
+/// The most entries of one page.
+pub(super) const ENTRIES: usize = 1000;
+/// The most bytes of one page, roughly, by its entries and the messages with them. A page has one entry at least.
+pub(super) const BYTES: usize = 4 * 1024 * 1024;
+
+/// A read that was asked for, held against the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    epoch: u64,
+    /// Where the reader stands when there is nothing to read.
+    place: Cursor,
+    from: u64,
+    begin: Begin,
+}
+
+/// What the first entry is to be so that none is missing before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// Any.
+    Anywhere,
+    /// The one after this place.
+    Behind(u64),
+    /// None would do: what the reader has read was another journal.
+    Elsewhere,
+}
+
+impl Reading {
+    /// What is asked for, of the journal that this record is of. Without a record there is nothing to read.
+    pub(super) fn new(after: After, record: Option<&Record>) -> Self {
+        let (epoch, last) = record.map_or((0, 0), |record| (record.epoch, record.seq));
+        let (place, from, begin) = match after {
+            After::Oldest => (Cursor { epoch, seq: last }, 0, Begin::Anywhere),
+            After::Latest => (Cursor { epoch, seq: last }, last, Begin::Behind(last)),
+            After::Cursor(cursor) if cursor.epoch == epoch && cursor.seq <= last => {
+                (cursor, cursor.seq, Begin::Behind(cursor.seq))
+            }
+            After::Cursor(cursor) if cursor == Cursor::default() => (cursor, 0, Begin::Behind(0)),
+            After::Cursor(cursor) => (cursor, 0, Begin::Elsewhere),
+        };
+        Self { epoch, place, from, begin }
+    }
+
+    /// The entries that are to be read stand behind this place.
+    pub(super) const fn from(self) -> u64 {
+        self.from
+    }
+
+    /// The page of these entries, which are the first ones behind [`Reading::from`]; `more` where others follow.
+    pub(super) fn page(self, mut entries: Vec<Told>, mut more: bool) -> Page {
+        let Some(first) = entries.first().map(|told| told.entry.seq) else {
+            return Page { next: self.place, ..Page::default() };
+        };
+        let follows =
+            |(index, told): &(usize, &Told)| told.entry.seq.checked_sub(first) == Some(*index as u64);
+        let whole = entries.iter().enumerate().take_while(follows).count();
+        more |= whole < entries.len();
+        entries.truncate(whole);
+        let gap = match self.begin {
+            Begin::Anywhere => false,
+            Begin::Behind(seq) => first.saturating_sub(1) > seq,
+            Begin::Elsewhere => true,
+        };
+        let seq = entries.last().map_or(first, |told| told.entry.seq);
+        Page { next: Cursor { epoch: self.epoch, seq }, more, gap, entries }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{Entry, EntryBody, Gap, Timestamp};
+
+    const EPOCH: u64 = 7;
+
+    fn record(seq: u64) -> Record {
+        Record { epoch: EPOCH, seq, ..Record::default() }
+    }
+
+    fn told(seq: u64) -> Told {
+        let body = EntryBody::Gap(Gap::HistoryTooShort);
+        Told { entry: Entry { seq, at: Timestamp::default(), body }, message: None }
+    }
+
+    /// What is read of a journal with these places, and whether there is a gap before it.
+    fn read(kept: &BTreeSet<u64>, last: u64, after: After, limit: usize) -> (Vec<u64>, Page) {
+        let reading = Reading::new(after, Some(&record(last)));
+        let mut rest = kept.iter().copied().filter(|&seq| seq > reading.from());
+        let entries = rest.by_ref().take(limit).map(told).collect();
+        let page = reading.page(entries, rest.next().is_some());
+        (page.entries.iter().map(|told| told.entry.seq).collect(), page)
+    }
+
+    fn at(epoch: u64, seq: u64) -> After {
+        After::Cursor(Cursor { epoch, seq })
+    }
+
+    #[test]
+    fn a_gap_is_told_where_what_follows_the_place_is_not_there() {
+        let all = BTreeSet::from([1, 2, 3, 4]);
+        let trimmed = BTreeSet::from([3, 4]);
+        for (kept, after, places, gap) in [
+            (&all, After::Oldest, 1..5, false),
+            (&all, After::Latest, 5..5, false),
+            (&all, at(0, 0), 1..5, false),
+            (&all, at(EPOCH, 0), 1..5, false),
+            (&all, at(EPOCH, 2), 3..5, false),
+            (&all, at(EPOCH, 4), 5..5, false),
+            (&all, at(EPOCH, 5), 1..5, true),
+            (&all, at(EPOCH, u64::MAX), 1..5, true),
+            (&all, at(EPOCH - 1, 2), 1..5, true),
+            (&all, at(EPOCH + 1, 2), 1..5, true),
+            (&all, at(EPOCH + 1, 0), 1..5, true),
+            (&all, at(0, 2), 1..5, true),
+            (&trimmed, After::Oldest, 3..5, false),
+            (&trimmed, at(0, 0), 3..5, true),
+            (&trimmed, at(EPOCH, 0), 3..5, true),
+            (&trimmed, at(EPOCH, 1), 3..5, true),
+            (&trimmed, at(EPOCH, 2), 3..5, false),
+            (&trimmed, at(EPOCH, 3), 4..5, false),
+            (&trimmed, at(EPOCH - 1, 3), 3..5, true),
+        ] {
+            let (read, page) = read(kept, 4, after, 10);
+            assert_eq!((read, page.gap), (places.collect(), gap), "{after:?} of {kept:?}");
+            assert!(!page.more);
+        }
+    }
+
+    #[test]
+    fn where_there_is_nothing_to_read_the_place_stays() {
+        for place in [Cursor::default(), Cursor { epoch: 3, seq: 5 }, Cursor { epoch: EPOCH, seq: 9 }] {
+            for record in [None, Some(record(4))] {
+                let page = Reading::new(After::Cursor(place), record.as_ref()).page(Vec::new(), false);
+                assert_eq!((page.next, page.gap, page.more), (place, false, false));
+            }
+        }
+        let end = Cursor { epoch: EPOCH, seq: 4 };
+        for after in [After::Oldest, After::Latest] {
+            assert_eq!(Reading::new(after, Some(&record(4))).page(Vec::new(), false).next, end);
+            assert_eq!(Reading::new(after, None).page(Vec::new(), false).next, Cursor::default());
+        }
+    }
+
+    proptest! {
+        /// A reader that goes from page to page reads all that is kept, once and in order, and is told of each hole
+        /// exactly once, whatever the limits are and whatever is added and trimmed on the way.
+        #[test]
+        fn who_pages_on_reads_each_entry_once_and_hears_of_every_hole(
+            steps in prop::collection::vec((1..5_usize, 0..4_u64, 0..3_usize, any::<bool>()), 1..60),
+            from_oldest: bool,
+        ) {
+            let (mut kept, mut last) = (BTreeSet::new(), 0_u64);
+            let mut after = if from_oldest { After::Oldest } else { After::Latest };
+            let mut position = None;
+            for (limit, added, trimmed, lost) in steps {
+                for _ in 0..added {
+                    last += 1;
+                    kept.insert(last);
+                }
+                // A place that stays empty.
+                last += u64::from(lost);
+                for _ in 0..trimmed {
+                    kept.pop_first();
+                }
+                let (places, page) = read(&kept, last, after, limit);
+                let begun = position.unwrap_or(if from_oldest {
+                    kept.first().map_or(last, |first| first - 1)
+                } else {
+                    last
+                });
+                let expected = kept.range(begun + 1..).next().copied();
+                prop_assert_eq!(places.first().copied(), expected);
+                prop_assert!(places.windows(2).all(|pair| pair[1] == pair[0] + 1), "a hole inside: {:?}", places);
+                prop_assert_eq!(page.gap, expected.is_some_and(|first| first > begun + 1));
+                let read = places.last().copied().unwrap_or(begun);
+                prop_assert_eq!(page.more, places.last().is_some_and(|_| kept.range(read + 1..).next().is_some()));
+                prop_assert_eq!(page.next.seq, read);
+                position = Some(read);
+                after = After::Cursor(page.next);
+            }
+        }
+
+        #[test]
+        fn no_cursor_is_too_odd(epoch: u64, seq: u64, last: u64, kept in prop::collection::btree_set(any::<u64>(), 0..5)) {
+            let kept: BTreeSet<u64> = kept.into_iter().filter(|&seq| seq > 0 && seq <= last).collect();
+            let (places, page) = read(&kept, last, at(epoch, seq), 3);
+            let known = epoch == EPOCH && seq <= last;
+            prop_assert!(places.iter().all(|&place| !known || place > seq));
+            prop_assert!(known || page.gap || places.is_empty() || (epoch, seq) == (0, 0));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+-- Goes on hinting a replica at new entries of conversations, all of one partition.
+--
+-- KEYS  1 lease  2 .. conversations
+-- Answers OK
+for i = 2, #KEYS do
+  observe(KEYS[i], call('HMGET', KEYS[i], 'x', 'r', 'n'), ARGV[2], ARGV[3], ARGV[4])
+end
+return {'OK', now}

@@ -1,0 +1,45 @@
+-- Some of a journal, and who is to be hinted at what comes after it.
+--
+-- KEYS  1 lease  2 conversation  3 journal
+-- Answers OK record more {place kind text fields} ..; the fields are those of the message whose end an entry tells,
+-- none where it has expired
+local after, limit, max_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local observer, least, span = ARGV[5], ARGV[6], ARGV[7]
+local partition = string.sub(KEYS[1], 1, -6)
+local name = string.sub(KEYS[2], #partition + 3)
+
+local had = call('HMGET', KEYS[2], 'x', 'r', 'n')
+if observer ~= '' then
+  observe(KEYS[2], had, observer, least, span)
+end
+local answer = {'OK', now, had[2] or '', 0}
+-- A journal without a record is one from before the conversation was lost; the next write drops it.
+if limit == 0 or not had[2] then
+  return answer
+end
+
+local bytes = 0
+for i, entry in ipairs(call('XRANGE', KEYS[3], '(' .. after, '+', 'COUNT', limit + 1)) do
+  if i > limit then
+    answer[4] = 1
+    break
+  end
+  local kind, text, fields = entry[2][1], entry[2][2], {}
+  bytes = bytes + #text
+  if kind == 'e' then
+    local id = cjson.decode(string.match(text, '^%d+ %d+ (.*)$')).m
+    fields = call('HGETALL', partition .. 'm:' .. id)
+    local ours = false
+    for f = 1, #fields, 2 do
+      ours = ours or fields[f] == 'c' and fields[f + 1] == name
+      bytes = bytes + #fields[f + 1]
+    end
+    fields = ours and fields or {}
+  end
+  if i > 1 and bytes > max_bytes then
+    answer[4] = 1
+    break
+  end
+  answer[#answer + 1] = {entry[1], kind, text, fields}
+end
+return answer

@@ -1,0 +1,12 @@
+-- How a conversation stands; its owner is asked for the rest, where that is another replica.
+--
+-- KEYS  1 lease  2 conversation
+-- Answers OK record lane positions owner; what is not there is empty
+local by, number = ARGV[2], ARGV[3]
+
+local held = call('HMGET', KEYS[2], 'r', 'l', 'n')
+local owner = call('HGET', KEYS[1], 'o') or ''
+if owner ~= '' and owner ~= by then
+  call('PUBLISH', channel(owner), hint('Q', {string.match(KEYS[2], '{p%d+}:c:(.*)$'), by, number}))
+end
+return {'OK', now, held[1] or '', held[2] or '', held[3] or '', owner}

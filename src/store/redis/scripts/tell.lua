@@ -1,0 +1,5 @@
+-- Passes on what one replica tells another.
+--
+-- KEYS  1 any key of the server that is to pass it on
+call('PUBLISH', ARGV[2], ARGV[3])
+return {'OK', now}

@@ -1,0 +1,98 @@
+//! A conversation as a resource (api.md 2).
+
+use rtm_bridge::sandbox::{Gate, Step};
+use serde_json::{Value, json};
+
+use super::events::{turn, types};
+use crate::support::{Request, run, spawn_bridge};
+
+const ALICE: &str = "/conversations/alice";
+
+#[test]
+fn a_conversation_that_nobody_knows_is_cold() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let state = bridge.api.get("/conversations/Zo%C3%AB").await.message(200);
+        assert_eq!((&state["bot"], &state["user"]), (&json!("sandbox"), &json!("Zoë")));
+        assert_eq!(state["connection"]["state"], "cold");
+        assert_eq!((&state["lastSeq"], &state["openMessages"]), (&json!(0), &json!(0)));
+        for field in ["sessionId", "lastActivityAt"] {
+            assert_eq!(state.get(field), Some(&Value::Null), "{field}: {state}");
+        }
+        let head = bridge.send(Request::new("HEAD", ALICE)).await;
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        bridge.api.get(format!("{ALICE}?bot=nobody")).await.problem(404, "not-found");
+        bridge.api.get(format!("{ALICE}?limit=1")).await.problem(400, "invalid-request");
+        let post = bridge.send(Request::new("POST", ALICE)).await;
+        post.problem(405, "method-not-allowed");
+        assert_eq!(post.header("allow"), Some("GET, HEAD, DELETE"));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_conversation_tells_how_it_stands() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one"]).await;
+        let gate = Gate::new();
+        let steps = vec![Step::Ack, Step::Until(gate.clone()), Step::Say("two".to_owned())];
+        bridge.script.next("alice", steps);
+        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        let location = bridge.post_async("alice", &body).await;
+        bridge.script.seen("alice", 2).await;
+        let state = bridge.api.get(ALICE).await.message(200);
+        assert_eq!(state["connection"]["state"], "ready", "{state}");
+        let page = bridge.api.get(format!("{ALICE}/events")).await.message(200);
+        let last = page["events"].as_array().unwrap().last().unwrap()["seq"].clone();
+        assert_eq!((&state["lastSeq"], &state["openMessages"]), (&last, &json!(1)), "{state}");
+        assert!(state["lastActivityAt"].as_str().unwrap().ends_with('Z'), "{state}");
+        gate.open();
+        bridge.ended(&location).await;
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn deleting_ends_the_session_in_its_turn_and_keeps_what_was_said() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one"]).await;
+        let gate = Gate::new();
+        let steps = vec![Step::Ack, Step::Until(gate.clone()), Step::Say("two".to_owned())];
+        bridge.script.next("alice", steps);
+        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        let location = bridge.post_async("alice", &body).await;
+        bridge.script.seen("alice", 2).await;
+        let delete = bridge.send(Request::new("DELETE", ALICE));
+        let open = async {
+            // It has its place in the lane, behind what was accepted before.
+            while bridge.metric("open_messages").await < 2 {}
+            gate.open();
+        };
+        let (deleted, ()) = tokio::join!(delete, open);
+        assert_eq!((deleted.status, deleted.body.len()), (204, 0), "{deleted}");
+        assert_eq!(bridge.read(&location).await["replies"][0]["text"], "two");
+        bridge.script.closed("alice", 1).await;
+        assert_eq!(bridge.api.get(ALICE).await.message(200)["connection"]["state"], "cold");
+        let page = bridge.api.get(format!("{ALICE}/events")).await.message(200);
+        assert_eq!(types(&page), ["reply", "message.answered", "reply", "message.answered"], "{page}");
+        // Once more there is nothing to do.
+        assert_eq!(bridge.send(Request::new("DELETE", ALICE)).await.status, 204);
+        // And talking goes on.
+        turn(&bridge, &["three"]).await;
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn no_message_can_ask_for_the_end() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let body = json!({"text": "hi", "session": "close"});
+        let problem = bridge.post("alice", &body).await.problem(400, "invalid-request");
+        assert_eq!(problem["errors"][0]["pointer"], "/session");
+        assert_eq!(bridge.open(), 0);
+        bridge.finish().await;
+    });
+}

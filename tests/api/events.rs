@@ -1,0 +1,263 @@
+//! Pages of a conversation's events, and waiting for them (api.md 3).
+
+use rtm_bridge::sandbox::Step;
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Request, TestBridge, bot, run, spawn_bridge};
+
+const EVENTS: &str = "/conversations/alice/events";
+
+/// A turn of alice's: her message and what the bot says.
+pub(super) async fn turn(bridge: &TestBridge, says: &[&str]) -> Value {
+    let say = says.iter().map(|text| Step::Say((*text).to_owned()));
+    bridge.script.next("alice", [Step::Ack].into_iter().chain(say).collect());
+    let body = json!({"text": "hi", "turn": {"expectReplies": says.len()}});
+    bridge.post("alice", &body).await.message(200)
+}
+
+async fn page(bridge: &TestBridge, query: &str) -> Value {
+    let answer = bridge.api.get(format!("{EVENTS}{query}")).await;
+    let page = answer.message(200);
+    let keys: Vec<_> = page.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["events", "gap", "hasMore", "next"], "{answer}");
+    page
+}
+
+/// What a page tells, but for what the platform tells of itself.
+pub(super) fn told(page: &Value) -> Vec<&Value> {
+    page["events"].as_array().unwrap().iter().filter(|event| event["type"] != "platform").collect()
+}
+
+pub(super) fn types(page: &Value) -> Vec<&str> {
+    told(page).iter().map(|event| event["type"].as_str().unwrap()).collect()
+}
+
+fn next(page: &Value) -> String {
+    format!("?after={}", page["next"].as_str().unwrap())
+}
+
+#[test]
+fn a_page_tells_what_happened_in_order() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let empty = page(&bridge, "").await;
+        assert_eq!(types(&empty), [""; 0]);
+        assert_eq!((&empty["hasMore"], &empty["gap"]), (&json!(false), &json!(false)));
+
+        let message = turn(&bridge, &["one", "two"]).await;
+        bridge.script.next("alice", vec![Step::Ack]);
+        let silent = json!({"text": "hi", "turn": {"deadlineMs": 500}});
+        let failed = bridge.post("alice", &silent).await.problem(504, "no-reply")["message"].clone();
+        let all = page(&bridge, "").await;
+        assert_eq!(types(&all), ["reply", "reply", "message.answered", "message.failed"]);
+        let events = told(&all);
+        for (event, data) in
+            events.iter().zip([&message["replies"][0], &message["replies"][1], &message, &failed])
+        {
+            assert_eq!(event["data"], *data);
+            assert!(event["at"].as_str().unwrap().ends_with('Z'), "{event}");
+        }
+        let seqs: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+        assert!(seqs.is_sorted_by(|a, b| a < b), "{seqs:?}");
+        assert_eq!(events[0]["data"]["seq"], seqs[0]);
+        // What was empty is where the first page begins.
+        assert_eq!(page(&bridge, &next(&empty)).await, all);
+        // Nothing is consumed, and another user has another journal.
+        assert_eq!(page(&bridge, "").await, all);
+        let other = bridge.api.get("/conversations/bob/events").await;
+        assert_eq!(types(&other.message(200)), [""; 0]);
+        assert_eq!(other.header("cache-control"), Some("no-store"));
+        assert_eq!(other.header("vary"), Some("Accept"));
+        assert_eq!(other.header("preference-applied"), None);
+        assert_eq!(bridge.metric(r#"events_total{type="reply"}"#).await, 6);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn pages_follow_each_other_to_the_end() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for _ in 0..4 {
+            turn(&bridge, &["one"]).await;
+        }
+        let all = page(&bridge, "?limit=1000").await;
+        let count = all["events"].as_array().unwrap().len();
+        for limit in [1, 3, count, count + 1] {
+            let mut seen = Vec::new();
+            let mut query = format!("?limit={limit}");
+            loop {
+                let read = page(&bridge, &query).await;
+                let events = read["events"].as_array().unwrap();
+                seen.extend_from_slice(events);
+                assert_eq!(read["gap"], false);
+                assert!(events.len() <= limit);
+                query = format!("{}&limit={limit}", next(&read));
+                if read["hasMore"] == false {
+                    break;
+                }
+                assert_eq!(events.len(), limit);
+            }
+            assert_eq!(Value::from(seen), all["events"]);
+            // At the end there is an end, where what comes next is found.
+            let end = page(&bridge, &query).await;
+            assert_eq!(types(&end), [""; 0]);
+            assert_eq!(end["hasMore"], false);
+            assert_eq!(next(&end), next(&all));
+        }
+        let latest = page(&bridge, "?after=latest").await;
+        assert_eq!((types(&latest), next(&latest)), (vec![], next(&all)));
+        turn(&bridge, &["more"]).await;
+        assert_eq!(types(&page(&bridge, &next(&latest)).await), ["reply", "message.answered"]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one"]).await;
+        let pointers = |answer: Answer| {
+            let problem = answer.problem(400, "invalid-request");
+            let errors = problem["errors"].as_array().unwrap().clone();
+            errors.iter().map(|error| error["pointer"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for (query, expected) in [
+            ("?after=x", &["query/after"][..]),
+            ("?after=", &["query/after"]),
+            ("?after=LATEST", &["query/after"]),
+            ("?after=17", &["query/after"]),
+            ("?after=AAAAAAAAAAAAAAAAAAAAAAA", &["query/after"]),
+            ("?limit=0", &["query/limit"]),
+            ("?limit=1001", &["query/limit"]),
+            ("?limit=-1", &["query/limit"]),
+            ("?limit=%2B5", &["query/limit"]),
+            ("?limit=1e2", &["query/limit"]),
+            ("?limit=99999999999999999999999", &["query/limit"]),
+            ("?limit=5&limit=5", &["query/limit"]),
+            ("?since=1&after=x", &["query/after", "query/since"]),
+        ] {
+            let mut found = pointers(bridge.api.get(format!("{EVENTS}{query}")).await);
+            found.sort();
+            assert_eq!(found, expected, "{query}");
+        }
+        let request = || Request::get(EVENTS);
+        assert_eq!(pointers(bridge.send(request().prefer("wait=soon")).await), ["header/Prefer"]);
+        let streams = request().header("Accept", "text/event-stream");
+        let bad = streams.header("Last-Event-ID", "latest");
+        assert_eq!(pointers(bridge.send(bad).await), ["header/Last-Event-ID"]);
+        // A page is not resumed by it.
+        let page = request().header("Last-Event-ID", "latest");
+        bridge.send(page).await.message(200);
+        bridge.api.get(format!("{EVENTS}?bot=nobody")).await.problem(404, "not-found");
+        let put = bridge.send(Request::new("PUT", EVENTS)).await;
+        put.problem(405, "method-not-allowed");
+        assert_eq!(put.header("allow"), Some("GET, HEAD"));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn who_comes_too_late_is_told_of_the_gap() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).late_window = std::time::Duration::ZERO).await;
+        turn(&bridge, &["one"]).await;
+        let first = page(&bridge, "?limit=1").await;
+        // More than the 4 MiB that are kept: each counts its text and the frame that holds it.
+        let large = "x".repeat(300_000);
+        bridge.script.push("alice", vec![Step::Say(large); 8]);
+        bridge.script.push("alice", vec![Step::Say("last".to_owned())]);
+        let last = async || {
+            let read = page(&bridge, "").await;
+            told(&read).last().map(|event| (event["data"]["text"].clone(), read.clone()))
+        };
+        let read = loop {
+            match last().await {
+                Some((text, read)) if text == "last" => break read,
+                _ => {}
+            }
+        };
+        assert_eq!(read["gap"], false, "the oldest is the oldest");
+        let seq = |event: &Value| event["seq"].as_u64().unwrap();
+        let (oldest, newest) = (seq(told(&read)[0]), seq(told(&read).last().unwrap()));
+        assert!(oldest > 3, "{oldest}");
+        let late = page(&bridge, &format!("{}&limit=2", next(&first))).await;
+        assert_eq!((&late["gap"], &late["events"][0]["seq"]), (&json!(true), &json!(oldest)));
+        // From there on nothing is missing.
+        let rest = page(&bridge, &next(&late)).await;
+        assert_eq!((&rest["gap"], &rest["events"][0]["seq"]), (&json!(false), &json!(oldest + 2)));
+
+        // A stream says it too, once.
+        let after = first["next"].as_str().unwrap();
+        let request = Request::get(format!("{EVENTS}?after=latest")).header("Last-Event-ID", after);
+        let mut stream = bridge.api.events_with(request).await;
+        assert_eq!(stream.expect("gap").await, json!({"reason": "notKept"}));
+        let id = stream.last_id.clone().unwrap();
+        let mut again = bridge.api.events_with(Request::get(EVENTS).header("Last-Event-ID", &id)).await;
+        for stream in [&mut stream, &mut again] {
+            for seq in oldest..=newest {
+                assert_eq!(stream.expect("reply").await["seq"], seq);
+            }
+        }
+        drop((stream, again));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn an_empty_page_is_held_until_something_happens() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one"]).await;
+        let latest = page(&bridge, "?after=latest").await;
+        let held = bridge.send(Request::get(format!("{EVENTS}{}", next(&latest))).prefer("wait=20"));
+        let (held, message) = tokio::join!(held, turn(&bridge, &["two"]));
+        assert_eq!(held.header("preference-applied"), Some("wait=20"));
+        let held = held.message(200);
+        assert_eq!(held["events"][0]["data"], message["replies"][0]);
+
+        // `latest` is where the end was as the wait began.
+        let held = bridge.send(Request::get(format!("{EVENTS}?after=latest")).prefer("wait=20"));
+        let told = async {
+            while bridge.metric("open_messages").await > 0 {}
+            turn(&bridge, &["three"]).await
+        };
+        let (held, message) = tokio::join!(held, told);
+        assert_eq!(held.message(200)["events"][0]["data"], message["replies"][0]);
+
+        // What is there is not waited for, and a wait that is over is an empty page.
+        while types(&page(&bridge, "").await).len() < 6 {}
+        let full = bridge.send(Request::get(EVENTS).prefer("wait=55")).await;
+        assert_eq!(types(&full.message(200)).len(), 6);
+        let query = next(&full.message(200));
+        for (prefer, applied) in
+            [("wait=0", Some("wait=0")), ("wait=1", Some("wait=1")), ("respond-async", None)]
+        {
+            let empty = bridge.send(Request::get(format!("{EVENTS}{query}")).prefer(prefer)).await;
+            assert_eq!(empty.header("preference-applied"), applied);
+            let empty = empty.message(200);
+            assert_eq!((types(&empty), next(&empty)), (vec![], query.clone()));
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn head_tells_of_a_page_and_of_a_stream_without_them() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one"]).await;
+        let get = bridge.api.get(EVENTS).await;
+        let head = bridge.send(Request::new("HEAD", EVENTS)).await;
+        for header in ["content-type", "content-length", "cache-control"] {
+            assert_eq!(head.header(header), get.header(header), "{header}");
+        }
+        assert_eq!((head.status, head.body.len()), (200, 0));
+        let head = bridge.send(Request::new("HEAD", EVENTS).header("Accept", "text/event-stream")).await;
+        assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")), "{head}");
+        assert_eq!(head.header("content-length"), None);
+        assert_eq!(bridge.metric("streams").await, 0);
+        bridge.finish().await;
+    });
+}

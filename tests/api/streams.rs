@@ -1,0 +1,219 @@
+//! Streams of events (api.md 3): what goes over the wire, coming back, and how they end.
+
+use std::time::Duration;
+
+use rtm_bridge::sandbox::{Gate, Step, StreamEnd};
+use serde_json::json;
+
+use super::events::turn;
+use crate::support::{Request, bot, run, spawn_bridge};
+
+const EVENTS: &str = "/conversations/alice/events";
+
+#[test]
+fn a_stream_is_made_of_the_same_events_as_pages() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one\ntwo"]).await;
+        let page = bridge.api.get(EVENTS).await.message(200);
+        // One event a page, and the cursor behind each.
+        let mut ids = Vec::new();
+        let mut query = "?limit=1".to_owned();
+        for _ in 0..page["events"].as_array().unwrap().len() {
+            let one = bridge.api.get(format!("{EVENTS}{query}")).await.message(200);
+            ids.push(one["next"].as_str().unwrap().to_owned());
+            query = format!("?limit=1&after={}", one["next"].as_str().unwrap());
+        }
+        let mut stream = bridge.api.events(EVENTS).await;
+        let header = |name: &str| {
+            let mut lines = stream.head.iter().filter_map(|line| line.split_once(": "));
+            lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+        };
+        assert_eq!(header("content-type").as_deref(), Some("text/event-stream"));
+        assert_eq!(header("cache-control").as_deref(), Some("no-store"));
+        assert_eq!(header("x-accel-buffering").as_deref(), Some("no"));
+        assert_eq!(header("transfer-encoding").as_deref(), Some("chunked"));
+
+        let retry = stream.block().await.unwrap();
+        let retry: u32 = retry.strip_prefix("retry: ").unwrap().parse().unwrap();
+        assert!((1000..=3000).contains(&retry), "{retry}");
+        for (event, id) in page["events"].as_array().unwrap().iter().zip(ids) {
+            let block = stream.block().await.unwrap();
+            let (head, data) = block.split_once("\ndata: ").unwrap();
+            let kind = event["type"].as_str().unwrap();
+            assert_eq!(head, format!("id: {id}\nevent: {kind}"));
+            assert_eq!(data.lines().count(), 1);
+            assert_eq!(&serde_json::from_str::<serde_json::Value>(data).unwrap(), event);
+        }
+
+        // What happens now comes by itself, and is the same in a page again.
+        let message = turn(&bridge, &["three"]).await;
+        assert_eq!(stream.expect("reply").await, message["replies"][0]);
+        assert_eq!(stream.expect("message.answered").await, message);
+        let page = bridge.api.get(EVENTS).await.message(200);
+        assert_eq!(stream.last_id.as_deref(), page["next"].as_str());
+        assert_eq!(bridge.metric("streams").await, 1);
+        drop(stream);
+        while bridge.metric("streams").await > 0 {}
+        assert_eq!(bridge.metric(r#"streams_ended_total{reason="gone"}"#).await, 1);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn who_comes_back_misses_nothing_and_reads_nothing_twice() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["before"]).await;
+        // Whoever begins at the end knows where that was, before anything happens there.
+        let stream = bridge.api.events(&format!("{EVENTS}?after=latest")).await.begun().await;
+        let start = stream.last_id.clone().unwrap();
+        let mut id = start.clone();
+        drop(stream);
+        let mut seqs = Vec::new();
+        for round in 0..6 {
+            let text = round.to_string();
+            let says = [text.as_str(), text.as_str()];
+            let telling = turn(&bridge, &says);
+            let reading = async {
+                // It stays for one event of the three of each turn, so it is always behind.
+                let request = Request::get(format!("{EVENTS}?after=latest")).header("Last-Event-ID", &id);
+                let mut stream = bridge.api.events_with(request).await;
+                let event = stream.next().await.unwrap();
+                seqs.push(event.data["seq"].as_u64().unwrap());
+                id = event.id.unwrap();
+            };
+            tokio::join!(telling, reading);
+        }
+        let mut stream = bridge.api.events_with(Request::get(EVENTS).header("Last-Event-ID", &id)).await;
+        let page = bridge.api.get(format!("{EVENTS}?after={start}")).await.message(200);
+        let all: Vec<_> =
+            page["events"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+        assert!(all.len() >= 18, "{page}");
+        while seqs.len() < all.len() {
+            seqs.push(stream.next().await.unwrap().data["seq"].as_u64().unwrap());
+        }
+        assert_eq!(seqs, all);
+        // An empty id is none: it begins where the URL says.
+        let empty = Request::get(EVENTS).header("Last-Event-ID", "");
+        assert_eq!(bridge.api.events_with(empty).await.expect("reply").await["text"], "before");
+        drop(stream);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn many_readers_read_the_same() {
+    run(async {
+        let whole = spawn_bridge(|_| {}).await;
+        let bridge = &whole;
+        let open = (0..20).map(|_| async { bridge.api.events(EVENTS).await });
+        let mut streams = futures_util::future::join_all(open).await;
+        let message = turn(bridge, &["one"]).await;
+        for stream in &mut streams {
+            assert_eq!(stream.expect("reply").await, message["replies"][0]);
+            assert_eq!(stream.expect("message.answered").await, message);
+        }
+        drop(streams);
+        whole.finish().await;
+    });
+}
+
+#[test]
+fn what_nobody_asked_for_is_told_too() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).late_window = Duration::ZERO).await;
+        turn(&bridge, &["one"]).await;
+        let mut stream = bridge.api.events(&format!("{EVENTS}?after=latest")).await.begun().await;
+        bridge.script.push("alice", vec![Step::Say("By the way".to_owned())]);
+        let reply = stream.expect("reply").await;
+        assert_eq!((&reply["text"], &reply["correlation"]), (&json!("By the way"), &json!("unsolicited")));
+        drop(stream);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_streamed_reply_comes_whole_after_its_pieces() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let mut stream = bridge.api.events(&format!("{EVENTS}?after=latest")).await.begun().await;
+        let chunks = ["It ", "left ", "the warehouse."].map(str::to_owned).to_vec();
+        let gap = Duration::from_millis(30);
+        bridge.script.next("alice", vec![Step::Ack, Step::Stream { chunks, gap, end: StreamEnd::Marked }]);
+        bridge.post("alice", &json!({"text": "hi", "turn": {"expectReplies": 1}})).await.message(200);
+        let mut pieces = Vec::new();
+        let reply = loop {
+            let event = stream.next().await.unwrap();
+            match event.kind.as_str() {
+                "platform" => {}
+                "chunk" => {
+                    assert_eq!(event.id, None, "a piece moves no cursor");
+                    pieces.push(event.data["data"].clone());
+                }
+                _ => break event,
+            }
+        };
+        assert_eq!(
+            (reply.kind.as_str(), &reply.data["data"]["text"]),
+            ("reply", &json!("It left the warehouse."))
+        );
+        // Pieces may be lost, but are never out of order or doubled.
+        assert!(!pieces.is_empty(), "it is told as it comes");
+        let indexes: Vec<_> = pieces.iter().map(|piece| piece["index"].as_u64().unwrap()).collect();
+        assert!(indexes.is_sorted_by(|a, b| a < b), "{indexes:?}");
+        drop(stream);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_bridge_that_goes_closes_its_streams_in_good_order() {
+    run(async {
+        let bridge = spawn_bridge(|config| config.server.drain_timeout = Duration::from_secs(6)).await;
+        turn(&bridge, &["one"]).await;
+        let gate = Gate::new();
+        let steps = vec![Step::Ack, Step::Until(gate.clone()), Step::Say("two".to_owned())];
+        bridge.script.next("alice", steps);
+        let stream = bridge.api.events(&format!("{EVENTS}?after=latest")).await;
+        let mut stream = stream.begun().await;
+        let latest = bridge.api.get(format!("{EVENTS}?after=latest")).await.message(200);
+        let held =
+            Request::get(format!("{EVENTS}?after={}", latest["next"].as_str().unwrap())).prefer("wait=50");
+        let (stop, _, api, _, sandbox) = bridge.into_stop();
+        let held = api.send(held);
+        let (held, last, ()) = tokio::join!(
+            held,
+            async {
+                while stream.next().await.is_some() {}
+                stream.last_id.clone()
+            },
+            stop
+        );
+        assert_eq!(held.message(200)["events"], json!([]), "a wait is answered as things stand");
+        assert_eq!(last.as_deref(), latest["next"].as_str());
+        gate.open();
+        sandbox.stop().await;
+    });
+}
+
+#[test]
+fn so_many_streams_and_no_more() {
+    run(async {
+        let bridge = spawn_bridge(|config| config.server.max_streams = 2).await;
+        let one = bridge.api.events(EVENTS).await;
+        let two = bridge.api.events(EVENTS).await;
+        let request = || Request::get(EVENTS).header("Accept", "text/event-stream");
+        let refused = bridge.send(request()).await;
+        let problem = refused.problem(503, "overloaded");
+        assert!(problem["detail"].as_str().unwrap().contains("streams"), "{problem}");
+        assert_eq!(refused.retry_after(), 1);
+        // Pages are not streams.
+        bridge.api.get(EVENTS).await.message(200);
+        drop(one);
+        while bridge.metric("streams").await > 1 {}
+        let three = bridge.api.events(EVENTS).await;
+        drop((two, three));
+        bridge.finish().await;
+    });
+}

@@ -1,0 +1,239 @@
+//! `rtm-bridge chat` as a process, against `rtm-bridge dev` and against a bridge that breaks off.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
+
+use serde_json::json;
+
+use super::{outcome, rtm_bridge};
+use crate::support::{Caller, Program, Request};
+
+const WELCOME: &str = "[unasked] Hello! I am the sandbox bot.";
+
+/// A running `dev`, where its API is, and where its platform is.
+async fn dev() -> (Program, String, SocketAddr) {
+    let mut dev = Program::printing(&["dev", "--port", "0", "--admin-port", "0"]);
+    let curl = dev.line_with("curl").await;
+    let url = curl.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+    let url = url.split_once("/conversations").unwrap().0.to_owned();
+    let platform = dev.line_with("simulated platform listens on").await;
+    let (_, rest) = platform.split_once("http://").unwrap();
+    let address = rest.split_once(". ").unwrap().0.parse().unwrap();
+    (dev, url, address)
+}
+
+fn start(arguments: &[&str]) -> Child {
+    let mut chat = rtm_bridge(&[&["chat", "--user", "me"], arguments].concat());
+    chat.env("RTM_BRIDGE_KEY", "rtmb_hush")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    chat.spawn().unwrap()
+}
+
+/// Pipes these lines through it.
+fn pipe(lines: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut chat = start(arguments);
+    // Where it has ended already, its output says why.
+    let _told = chat.stdin.take().unwrap().write_all(lines.as_bytes());
+    outcome(&chat.wait_with_output().unwrap())
+}
+
+/// What blocks runs beside what must go on meanwhile.
+async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+#[test]
+fn a_pipe_gets_the_replies_and_a_code() {
+    crate::support::run(async {
+        let (dev, url, _) = dev().await;
+        let at = url.clone();
+        let (code, out, err) =
+            blocking(move || pipe("/echo quack\n\n/stream one two three", &["--url", &at])).await;
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        let said: Vec<&str> = out.lines().filter(|line| !line.starts_with(WELCOME)).collect();
+        assert_eq!(said, ["quack", "one two three"]);
+
+        let at = url.clone();
+        let (code, out, err) =
+            blocking(move || pipe("/close 1008\n", &["--url", &at, "--bot", "sandbox"])).await;
+        assert_eq!(code, Some(1), "{out}{err}");
+        assert!(err.contains("(failed: ") && err.contains("1 of your messages failed"), "{err}");
+
+        let (code, out, err) = blocking(move || pipe("hi\n", &["--url", &url, "--bot", "nobody"])).await;
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{err}");
+        assert!(err.contains("--bot"), "{err}");
+        assert_eq!(dev.terminate().await.code(), Some(0));
+    });
+}
+
+#[test]
+fn what_the_bot_says_unasked_is_printed_while_nobody_types() {
+    crate::support::run(async {
+        let (dev, url, platform) = dev().await;
+        let mut chat = start(&["--url", &url]);
+        let mut input = chat.stdin.take().unwrap();
+        let (sender, lines) = mpsc::sync_channel(16);
+        let out = BufReader::new(chat.stdout.take().unwrap());
+        let reading = tokio::task::spawn_blocking(move || {
+            out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)).ok();
+        });
+        input.write_all(b"/echo first\n").unwrap();
+        let lines = blocking(move || {
+            while lines.recv().unwrap() != "first" {}
+            lines
+        })
+        .await;
+        let push = json!({"user": "me", "text": "Your parcel has arrived"}).to_string();
+        let pushed = Caller(platform).send(Request::new("POST", "/sandbox/push").body(push)).await;
+        assert_eq!(pushed.status, 200);
+        let lines = blocking(move || {
+            // It may have come before the turn was over, or late; that is for the bridge to say.
+            assert!(lines.recv().unwrap().ends_with("Your parcel has arrived"));
+            lines
+        })
+        .await;
+        // The last line is answered although nothing more will be typed.
+        input.write_all(b"/slow 300").unwrap();
+        drop(input);
+        let output = blocking(move || chat.wait_with_output().unwrap()).await;
+        assert_eq!(outcome(&output), (Some(0), String::new(), String::new()));
+        assert_eq!(lines.try_iter().collect::<Vec<_>>(), ["That took 300 ms."]);
+        reading.await.unwrap();
+        assert_eq!(dev.terminate().await.code(), Some(0));
+    });
+}
+
+#[test]
+fn nobody_there_is_1_and_says_what_to_do() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (code, out, err) = pipe("hi\n", &["--url", &format!("http://127.0.0.1:{port}")]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("rtm-bridge dev") && err.contains(&port.to_string()), "{err}");
+    for wrong in [&["--url", "localhost:8080"][..], &["--bot", "a b"], &["--key", "x"]] {
+        assert_eq!(pipe("", wrong).0, Some(2), "{wrong:?}");
+    }
+    let (code, _, err) = pipe("", &["--key-file", "/nowhere/key"]);
+    assert!(code == Some(1) && err.contains("/nowhere/key"), "{err}");
+}
+
+/// Takes requests, one to a connection and each with its head in lower case, until the program has ended.
+fn play(mut answer: impl FnMut(&str, TcpStream) + Send, chat: impl FnOnce(&str)) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                match request(&mut stream) {
+                    head if head.is_empty() => return,
+                    head => answer(&head, stream),
+                }
+            }
+        });
+        let _unblock = Unblock(address);
+        chat(&format!("http://{address}"));
+    });
+}
+
+/// Ends what waits for a request there, however the test ends, by a connection without one.
+struct Unblock(SocketAddr);
+
+impl Drop for Unblock {
+    fn drop(&mut self) {
+        TcpStream::connect(self.0).ok();
+    }
+}
+
+/// The head of a request; its body is read too, so that closing resets nothing.
+fn request(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while !bytes.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        bytes.push(byte[0]);
+    }
+    let head = String::from_utf8(bytes).unwrap().to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).unwrap();
+    head
+}
+
+/// Answers with what ends when the connection is closed; the program may have ended already.
+fn say(mut stream: &TcpStream, head: &str, body: &str) {
+    let _told = write!(stream, "HTTP/1.0 {head}\r\n\r\n{body}");
+}
+
+const STREAM: &str = "200 OK\r\nContent-Type: text/event-stream";
+const PROBLEM: &str = "401 Unauthorized\r\nContent-Type: application/problem+json";
+
+#[test]
+fn a_stream_that_breaks_off_goes_on_behind_its_last_event() {
+    let half = r#"{"seq":1,"type":"reply","data":{"text":"half","correlation":"window"}}"#;
+    let whole = r#"{"seq":2,"type":"reply","data":{"text":"whole","correlation":"window"}}"#;
+    let end = r#"{"seq":3,"type":"message.answered","data":{"id":"m1","status":"answered","complete":true,"replies":[{}]}}"#;
+    let first =
+        format!("retry: 10\nid: c1\nevent: reply\ndata: {half}\n\nid: c2\nevent: reply\ndata: {{\"seq\"");
+    let second =
+        format!("id: c2\nevent: reply\ndata: {whole}\n\nid: c3\nevent: message.answered\ndata: {end}\n\n");
+    let (mut after, mut streams) = (Vec::new(), Vec::new());
+    let bridge = |head: &str, stream: TcpStream| {
+        assert!(head.contains("authorization: bearer rtmb_hush\r\n"), "{head}");
+        if head.starts_with("post") {
+            assert!(
+                head.contains("prefer: respond-async\r\n") && head.contains("idempotency-key: "),
+                "{head}"
+            );
+            say(
+                &stream,
+                "202 Accepted\r\nContent-Type: application/json",
+                r#"{"id":"m1","status":"queued"}"#,
+            );
+            streams.pop().map(|mut open: TcpStream| open.write_all(first.as_bytes()).unwrap()).unwrap();
+        } else if head.contains("accept: text/event-stream") {
+            after.extend(
+                head.lines().find_map(|line| line.strip_prefix("last-event-id: ")).map(str::to_owned),
+            );
+            match after.len() {
+                1 => say(&stream, STREAM, ""),
+                2 => return say(&stream, "503 Service Unavailable\r\nContent-Type: text/html", "away"),
+                _ => say(&stream, STREAM, &second),
+            }
+            streams.push(stream);
+        } else {
+            assert!(head.starts_with("get /conversations/me/events?after=latest"), "{head}");
+            say(&stream, "200 OK\r\nContent-Type: application/json", r#"{"events":[],"next":"c0"}"#);
+        }
+    };
+    play(bridge, |url| {
+        let (code, out, err) = pipe("hi\n", &["--url", url]);
+        assert_eq!((code, out.as_str()), (Some(0), "half\nwhole\n"), "{err}");
+        assert!(err.contains("connection is lost") && err.contains("connected again"), "{err}");
+        assert!(!err.contains("hush"), "{err}");
+    });
+    assert_eq!(after, ["c0", "c1", "c1"]);
+}
+
+#[test]
+fn what_is_refused_is_said_and_the_key_is_not() {
+    let problem = r#"{"title":"A valid caller key is needed","detail":"Send one."}"#;
+    play(
+        |_, stream| say(&stream, PROBLEM, problem),
+        |url| {
+            let (code, out, err) = pipe("hi\n", &["--url", url]);
+            assert_eq!((code, out.as_str()), (Some(1), ""));
+            assert!(err.contains("A valid caller key is needed: Send one.; give the caller's key"), "{err}");
+            assert!(!err.contains("hush"), "{err}");
+        },
+    );
+    play(
+        |_, stream| say(&stream, "200 OK\r\nContent-Type: text/html", "<h1>nginx</h1>"),
+        |url| {
+            let (code, _, err) = pipe("hi\n", &["--url", url]);
+            assert!(code == Some(1) && err.contains("server.listen"), "{err}");
+        },
+    );
+}

@@ -1,0 +1,103 @@
+//! How a connection looks from outside (api.md 2): state, since when, why, and when the next connect may be.
+
+use std::time::Duration;
+
+use rtm_bridge::domain::{Connection, LinkState, Record};
+use rtm_bridge::link::{ConnectFailure, Input};
+use rtm_bridge::store::Open;
+
+use super::bench::{Bench, ms};
+
+fn connection(bench: &Bench) -> Connection {
+    bench.machine.connection(bench.now)
+}
+
+fn unavailable(words: &str, retry_after: Option<Duration>) -> Input {
+    Input::ConnectFailed(ConnectFailure::Unavailable { words: words.into(), retry_after })
+}
+
+#[test]
+fn a_conversation_that_nobody_wants_is_cold_and_needs_no_reason() {
+    assert_eq!(connection(&Bench::new()), Connection::default());
+}
+
+#[test]
+fn a_ready_one_says_since_when_and_no_more() {
+    let mut bench = Bench::new();
+    bench.post();
+    let posted = bench.now;
+    assert_eq!(
+        connection(&bench),
+        Connection { state: LinkState::Connecting, since: Some(posted), ..Connection::default() }
+    );
+    bench.pass(ms(300));
+    bench.give(Input::Connected);
+    bench.pass(ms(700));
+    assert_eq!(
+        connection(&bench),
+        Connection { state: LinkState::Ready, since: Some(posted + ms(300)), ..Connection::default() }
+    );
+}
+
+#[test]
+fn one_that_backs_off_says_what_failed_and_when_it_is_tried_again() {
+    let mut bench = Bench::new();
+    bench.post();
+    bench.give(unavailable("the platform answered 503", Some(ms(2000))));
+    let failed = connection(&bench);
+    assert_eq!((failed.state, failed.since), (LinkState::BackingOff, Some(bench.now)));
+    assert_eq!(failed.reason.as_deref(), Some("the platform answered 503"));
+    let retry_at = failed.retry_at.unwrap();
+    assert!(retry_at >= bench.now + ms(2000) && retry_at <= bench.now + ms(2250), "{retry_at:?}");
+    bench.pass(retry_at.since(bench.now + ms(1)));
+    assert_eq!(connection(&bench), failed);
+    bench.pass(ms(1));
+    let again = connection(&bench);
+    assert_eq!((again.state, again.since, again.retry_at), (LinkState::Connecting, Some(retry_at), None));
+    assert_eq!(again.reason, failed.reason, "it is still not ready");
+    bench.give(Input::Connected);
+    assert_eq!(connection(&bench).reason, None);
+}
+
+#[test]
+fn a_lost_and_a_refused_one_say_so() {
+    let mut bench = Bench::connected();
+    bench.post();
+    bench.lose(1006);
+    let lost = connection(&bench);
+    assert_eq!(lost.state, LinkState::BackingOff);
+    assert!(lost.reason.is_some_and(|reason| reason.contains("lost")));
+    assert!(lost.retry_at.is_some());
+
+    let mut bench = Bench::new();
+    bench.post();
+    bench.give(Input::ConnectFailed(ConnectFailure::Rejected("unknown bot".into())));
+    let refused = connection(&bench);
+    assert_eq!(refused.state, LinkState::Cold, "its messages have failed, and nobody wants it");
+    assert!(refused.reason.as_deref().is_some_and(|reason| reason.contains("unknown bot")), "{refused:?}");
+}
+
+#[test]
+fn a_blocked_one_says_until_when_also_where_another_owner_was_told() {
+    let mut bench = Bench::connected();
+    bench.post();
+    bench.lose(1008);
+    let blocked = connection(&bench);
+    assert_eq!((blocked.state, blocked.since), (LinkState::Blocked, Some(bench.now)));
+    assert_eq!(blocked.retry_at, Some(bench.now + ms(60_000)));
+    assert!(blocked.reason.as_deref().is_some_and(|reason| reason.contains("1008")));
+
+    let record = Record { blocked_until: blocked.retry_at, ..Record::default() };
+    let next = Bench::opened(Open { record, ..Open::default() }, |_| ());
+    assert_eq!(connection(&next), Connection { since: None, ..blocked });
+}
+
+#[test]
+fn one_that_is_drained_says_so() {
+    let mut bench = Bench::connected();
+    bench.post();
+    bench.give(Input::Drain);
+    let draining = connection(&bench);
+    assert_eq!((draining.state, draining.since), (LinkState::Draining, Some(bench.now)));
+    assert!(draining.reason.is_some());
+}

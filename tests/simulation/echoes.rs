@@ -1,0 +1,145 @@
+//! What a reply belongs to that says so itself (docs/exact-correlation.md).
+
+use rtm_bridge::domain::{Correlation, LastTurn, MessageId, Record, Resend};
+use rtm_bridge::link::Input;
+use rtm_bridge::rtm::{ConnectMode, Response};
+use rtm_bridge::store::Open;
+
+use super::bench::{Bench, ms};
+use super::support::{echo, piece, plain, reply};
+
+/// What a reply was joined to, how sure that is, and whether it was late.
+fn joined(bench: &Bench, id: &str) -> (Option<MessageId>, Correlation, bool) {
+    let reply = bench.reply(id);
+    (reply.in_reply_to, reply.correlation, reply.late)
+}
+
+const ALONE: (Option<MessageId>, Correlation, bool) = (None, Correlation::Unsolicited, false);
+
+#[test]
+fn an_echo_of_the_open_turn_is_exact_and_proves_receipt() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.respond(echo("ms-1", &message));
+    bench.lose(1006);
+    bench.reconnect();
+    assert!(bench.sends.len() == 1, "it is not sent again");
+    assert_eq!(joined(&bench, "ms-1"), (Some(message.id), Correlation::Exact, false));
+}
+
+/// One whose message went out over a link that broke, and whose bot may greet on the next.
+fn greeted(resend: Resend) -> (Bench, std::sync::Arc<rtm_bridge::domain::AcceptedMessage>) {
+    let mut bench = Bench::with(|bot| bot.session_timeout = ms(1));
+    let message = bench.post_with(|new| new.resend = resend);
+    bench.give(Input::Connected);
+    bench.pass(ms(500));
+    assert_eq!(bench.sends.len(), 1);
+    bench.lose(1006);
+    bench.reconnect();
+    assert_eq!(bench.connects, [ConnectMode::Default; 2]);
+    (bench, message)
+}
+
+#[test]
+fn an_echo_counts_while_the_bot_greets() {
+    let (mut bench, message) = greeted(Resend::Never);
+    bench.say("ms-welcome");
+    bench.respond(echo("ms-1", &message));
+    assert_eq!(joined(&bench, "ms-welcome"), ALONE);
+    assert_eq!(joined(&bench, "ms-1"), (Some(message.id), Correlation::Exact, false));
+}
+
+#[test]
+fn a_late_echo_joins_the_turn_before_although_the_next_one_runs() {
+    let mut bench = Bench::connected();
+    let first = bench.post();
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    let second = bench.post();
+    bench.respond(echo("ms-late", &first));
+    bench.say("ms-2");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    assert_eq!(joined(&bench, "ms-late"), (Some(first.id), Correlation::Exact, true));
+    assert_eq!(joined(&bench, "ms-2"), (Some(second.id), Correlation::Window, false));
+}
+
+#[test]
+fn a_late_echo_needs_no_late_window() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.say("ms-1");
+    bench.idle(10);
+    bench.say("ms-2");
+    bench.respond(echo("ms-3", &message));
+    assert_eq!(joined(&bench, "ms-2"), ALONE);
+    assert_eq!(joined(&bench, "ms-3"), (Some(message.id), Correlation::Exact, true));
+}
+
+#[test]
+fn an_echo_of_another_message_joins_nothing() {
+    let mut bench = Bench::connected();
+    let older = bench.post();
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    bench.post();
+    bench.say("ms-2");
+    bench.pass(ms(1000));
+    // Late, and in the next turn.
+    bench.respond(echo("ms-3", &older));
+    bench.post();
+    bench.respond(Response { echoes: Some(17), ..reply("ms-4", "to another client") });
+    bench.pass(ms(30_000));
+    assert_eq!(bench.end(), (0, "no-ack"), "it does not prove receipt either");
+    assert_eq!(joined(&bench, "ms-3"), ALONE);
+    assert_eq!(joined(&bench, "ms-4"), ALONE);
+}
+
+#[test]
+fn an_echo_of_a_message_that_did_not_go_out_joins_nothing() {
+    let mut bench = Bench::connected();
+    bench.store_hangs = true;
+    let message = bench.post();
+    assert!(bench.sends.is_empty());
+    bench.respond(echo("ms-1", &message));
+    bench.store_hangs = false;
+    bench.give(Input::Stored { lost: false });
+    assert_eq!(joined(&bench, "ms-1"), ALONE);
+}
+
+#[test]
+fn an_echo_before_the_resend_makes_it_needless() {
+    let (mut bench, message) = greeted(Resend::Auto);
+    // History cannot tell, so it is to go out again when the greeting is over.
+    bench.history_fails();
+    bench.respond(echo("ms-1", &message));
+    bench.pass(ms(2000));
+    assert_eq!((bench.sends.len(), bench.end()), (1, (1, "quiet")));
+}
+
+#[test]
+fn one_piece_of_a_stream_is_enough() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.respond(piece("ms-1", "It ", false));
+    bench.respond(Response { echoes: Some(message.client_message_id), ..piece("ms-1", "left.", true) });
+    assert_eq!(joined(&bench, "ms-1"), (Some(message.id), Correlation::Exact, false));
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+}
+
+#[test]
+fn a_new_owner_takes_an_echo_that_it_cannot_know_for_what_it_would_be_without() {
+    let now = Bench::new().now;
+    let last = LastTurn { message: MessageId::new(now, 5), ended_at: now };
+    let record = Record { write: 3, connected_at: Some(now), last_turn: Some(last), ..Record::default() };
+    let mut bench = Bench::opened(Open { record, ..Open::default() }, |bot| bot.welcome = ms(0));
+    bench.give(Input::Connected);
+    bench.respond(Response { echoes: Some(17), ..reply("ms-1", "late") });
+    assert_eq!(joined(&bench, "ms-1"), (Some(last.message), Correlation::Window, true));
+    let message = bench.post_with(|new| *new = plain());
+    bench.respond(Response { echoes: Some(17), ..reply("ms-2", "later") });
+    assert_eq!(joined(&bench, "ms-2"), ALONE, "it is no answer to what is open");
+    bench.respond(echo("ms-3", &message));
+    assert_eq!(joined(&bench, "ms-3"), (Some(message.id), Correlation::Exact, false));
+}

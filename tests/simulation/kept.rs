@@ -1,0 +1,125 @@
+//! Links that are kept for good: `idle_ttl = "never"` (api.md 9).
+
+use std::time::Duration;
+
+use rtm_bridge::domain::{LastTurn, MessageId, Record, SessionRequest};
+use rtm_bridge::link::{ConnectFailure, Input, LinkState};
+use rtm_bridge::rtm::{ConnectMode, Incoming};
+use rtm_bridge::store::Open;
+
+use super::bench::{Bench, ms};
+use super::support::event;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+fn never(bot: &mut rtm_bridge::config::Bot) {
+    bot.idle_ttl = None;
+    bot.welcome = Duration::ZERO;
+}
+
+/// One that had a turn.
+fn known() -> Open {
+    let at = Bench::new().now - 2 * HOUR;
+    let last_turn = Some(LastTurn { message: MessageId::new(at, 1), ended_at: at });
+    Open { record: Record { write: 3, last_turn, ..Record::default() }, ..Open::default() }
+}
+
+fn kept() -> Bench {
+    let mut bench = Bench::with(never);
+    bench.post_ruled(Some(1), None, None);
+    bench.give(Input::Connected);
+    bench.say("ms-1");
+    assert_eq!(bench.end(), (1, "replyCount"));
+    bench
+}
+
+#[test]
+fn a_new_owner_takes_up_the_link_without_being_asked() {
+    let mut bench = Bench::opened(known(), never);
+    assert_eq!(
+        bench.connects,
+        [ConnectMode::Reconnect],
+        "and asks for no greeting, however old the session is"
+    );
+    bench.give(Input::Connected);
+    assert_eq!(bench.machine.link_state(bench.now), LinkState::Ready);
+    bench.say("ms-alert");
+    assert_eq!(bench.reply("ms-alert").in_reply_to, None);
+    assert_eq!(bench.writes[0].record.connected_at, None, "a socket alone shows no session");
+}
+
+#[test]
+fn with_an_idle_ttl_it_does_not() {
+    let bench = Bench::opened(known(), |bot| bot.idle_ttl = Some(Duration::from_hours(100)));
+    assert!(bench.connects.is_empty());
+    assert_eq!(bench.rests, 1);
+}
+
+#[test]
+fn nor_one_that_nobody_knows_or_whose_session_its_caller_ended() {
+    assert!(Bench::opened(Open::default(), never).connects.is_empty());
+    let mut bench = kept();
+    let rests = bench.rests;
+    bench.post_with(|new| new.session = SessionRequest::Close);
+    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    assert_eq!((bench.end(), bench.rests), ((0, "sessionEnd"), rests + 1));
+    let left = bench.writes.last().unwrap();
+    assert!(left.warm_until <= Some(bench.now));
+    let open = Open { record: left.record.clone(), next_position: 2, ..Open::default() };
+    assert!(Bench::opened(open, never).connects.is_empty());
+}
+
+#[test]
+fn it_is_kept_through_a_session_that_ends() {
+    let mut bench = kept();
+    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.idle(120);
+    assert_eq!((bench.closes, bench.machine.link_state(bench.now)), (0, LinkState::Ready));
+    bench.lose(1006);
+    bench.reconnect();
+    assert_eq!(bench.connects.last(), Some(&ConnectMode::Reconnect));
+}
+
+#[test]
+fn no_number_of_failures_ends_it() {
+    for failure in [
+        ConnectFailure::Unavailable { words: "refused".into(), retry_after: None },
+        ConnectFailure::Rejected("unknown bot".into()),
+    ] {
+        let mut bench = kept();
+        let rests = bench.rests;
+        bench.lose(1000);
+        for tries in 2..30 {
+            bench.pass(ms(36_000));
+            assert_eq!(bench.connects.len(), tries, "{failure:?}");
+            bench.give(Input::ConnectFailed(failure.clone()));
+        }
+        bench.pass(ms(36_000));
+        bench.give(Input::Connected);
+        assert_eq!((bench.machine.link_state(bench.now), bench.rests), (LinkState::Ready, rests));
+    }
+}
+
+#[test]
+fn a_message_asks_for_a_greeting_where_the_session_has_timed_out() {
+    let mut bench = kept();
+    bench.idle(16);
+    bench.lose(1006);
+    bench.post();
+    bench.reconnect();
+    assert_eq!(bench.connects.last(), Some(&ConnectMode::Default));
+}
+
+#[test]
+fn the_store_is_told_twice_a_day_that_it_is_known() {
+    let mut bench = kept();
+    assert_eq!(bench.writes.iter().rev().find_map(|write| write.warm_until), Some(bench.now + 24 * HOUR));
+    let writes = bench.writes.len();
+    bench.idle(12 * 60 - 1);
+    assert_eq!(bench.writes.len(), writes);
+    bench.idle(2);
+    assert_eq!(bench.writes.len(), writes + 1);
+    assert!(bench.writes.last().unwrap().warm_until >= Some(bench.now + 23 * HOUR));
+    bench.idle(24 * 60);
+    assert_eq!(bench.writes.len(), writes + 3);
+}

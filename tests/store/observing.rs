@@ -1,0 +1,213 @@
+//! Sentences on observing: who is hinted at new entries, and what replicas tell each other of live links.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rtm_bridge::domain::{After, Chunk, Connection, ConversationId, LinkState, Status, Timestamp};
+use rtm_bridge::store::{Change, Hint, Incarnation, MemoryStats, OBSERVED, Refusal, Store, StoreError};
+
+use super::shape::{ME, OTHER, Owner, Shape, THIRD, conversation, neighbours};
+use crate::support::nothing_left;
+
+/// Conversations whose new entries a replica was hinted at.
+fn appended(told: &[Hint]) -> Vec<ConversationId> {
+    let appended = |hint: &Hint| match hint {
+        Hint::Appended(conversation) => Some(conversation.clone()),
+        _ => None,
+    };
+    told.iter().filter_map(appended).collect()
+}
+
+/// Observers that a replica was hinted at.
+fn observed(told: &[Hint]) -> Vec<(ConversationId, Incarnation)> {
+    let observed = |hint: &Hint| match hint {
+        Hint::Observed(conversation, observer) => Some((conversation.clone(), *observer)),
+        _ => None,
+    };
+    told.iter().filter_map(observed).collect()
+}
+
+async fn observe(shape: &Shape, of: &ConversationId, observer: Incarnation) {
+    shape.store.page(of, After::Latest, 1, Some(observer)).await.unwrap();
+}
+
+async fn say(owner: &mut Owner<'_>, replies: usize) {
+    let at = owner.now().await;
+    let replies = (0..replies).map(|_| owner.reply(at, None, "hello")).collect();
+    owner.write(replies).await.unwrap();
+}
+
+pub(super) async fn who_observes_is_told_of_each_write_that_appends(shape: Shape) {
+    let (alice, bob) = neighbours();
+    let mut owner = shape.own(&alice).await;
+    let who = [ME, OTHER, THIRD];
+    let mut ears = [shape.listen(ME).await, shape.listen(OTHER).await, shape.listen(THIRD).await];
+    let message = shape.post(&alice, 1).await;
+    for observer in who {
+        // More than once is once.
+        observe(&shape, &alice, observer).await;
+        observe(&shape, &alice, observer).await;
+    }
+    say(&mut owner, 3).await;
+    let at = owner.now().await;
+    owner.write(vec![Change::Sent { message, at }, Change::Acked { message, at }]).await.unwrap();
+    let end = owner.end(at, message);
+    owner.write(vec![end.clone()]).await.unwrap();
+    let again = owner.last(vec![end.clone()]);
+    shape.store.write(owner.fence, &alice, &again).await.unwrap();
+    // It has ended: that is told once, in the journal as well.
+    assert!(owner.write(vec![end]).await.unwrap().lost);
+    let mut other = shape.own(&bob).await;
+    owner.fence = other.fence;
+    say(&mut other, 1).await;
+    say(&mut owner, 1).await;
+    for (number, times) in [0, 3, 3].into_iter().enumerate() {
+        let told = ears[number].all(&shape.store, who[number], times).await;
+        assert_eq!(appended(&told), vec![alice.clone(); times], "{:?}", who[number]);
+    }
+}
+
+pub(super) async fn nobody_is_told_after_its_time(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let mut ear = shape.listen(OTHER).await;
+    observe(&shape, &alice, OTHER).await;
+    shape.pass(OBSERVED * 2).await;
+    say(&mut owner, 1).await;
+    // Another one's note takes out what has run out.
+    observe(&shape, &alice, THIRD).await;
+    say(&mut owner, 1).await;
+    observe(&shape, &alice, OTHER).await;
+    say(&mut owner, 1).await;
+    assert_eq!(appended(&ear.all(&shape.store, OTHER, 1).await), [alice]);
+}
+
+pub(super) async fn observing_goes_on_while_it_is_renewed(shape: Shape) {
+    let users: Vec<_> = (0..20).map(|number| conversation(&format!("user-{number}"))).collect();
+    let mut ear = shape.listen(OTHER).await;
+    shape.store.observe(&[], OTHER).await.unwrap();
+    for _ in 0..3 {
+        shape.store.observe(&users, OTHER).await.unwrap();
+        shape.pass(OBSERVED * 2 / 3).await;
+    }
+    for user in &users {
+        say(&mut shape.own(user).await, 1).await;
+    }
+    let mut told = appended(&ear.all(&shape.store, OTHER, users.len()).await);
+    told.sort();
+    let mut expected = users.clone();
+    expected.sort();
+    assert_eq!(told, expected);
+}
+
+pub(super) async fn an_unknown_conversation_can_be_observed(shape: Shape) {
+    let alice = conversation("alice");
+    let mut ear = shape.listen(OTHER).await;
+    observe(&shape, &alice, OTHER).await;
+    let mut owner = shape.own(&alice).await;
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.record, open.lane.len(), open.next_position), (owner.record.clone(), 0, 0));
+    assert_eq!(shape.store.state(&alice, ME, 1).await.unwrap().0.last_activity_at, None);
+    let message = shape.post(&alice, 1).await;
+    // The message stays, however long it takes, and the note goes on with it.
+    for _ in 0..3 {
+        shape.pass(OBSERVED * 2).await;
+        observe(&shape, &alice, OTHER).await;
+    }
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.lane.len(), open.next_position), (1, 1));
+    owner.settle(message).await;
+    assert_eq!(appended(&ear.all(&shape.store, OTHER, 1).await), [alice]);
+}
+
+pub(super) async fn observing_leaves_nothing_behind(shape: Shape) {
+    let (alice, bob) = neighbours();
+    // Whoever observes what nobody knows, once and again.
+    observe(&shape, &alice, OTHER).await;
+    shape.store.observe(&[alice.clone(), bob.clone()], THIRD).await.unwrap();
+    shape.pass(OBSERVED).await;
+    observe(&shape, &alice, OTHER).await;
+    shape.pass(OBSERVED * 2).await;
+    match (&shape.store, shape.redis()) {
+        (Store::Memory(memory), _) => {
+            while memory.sweep(1) > 0 {}
+            assert_eq!(memory.stats(), MemoryStats::default());
+        }
+        (_, Some((servers, prefix))) => {
+            let keys = crate::support::keys(&servers.masters().await, prefix).await;
+            assert_eq!(keys, Vec::new());
+            // Nor does what is known stay for it.
+            let mut owner = shape.own(&alice).await;
+            let message = shape.post(&alice, 1).await;
+            observe(&shape, &alice, OTHER).await;
+            owner.settle(message).await;
+            observe(&shape, &alice, THIRD).await;
+            nothing_left(&servers.masters().await, prefix, Duration::ZERO).await;
+        }
+        _ => panic!("neither memory nor Redis"),
+    }
+}
+
+pub(super) async fn observing_shortens_no_life(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let message = shape.post(&alice, 1).await;
+    observe(&shape, &alice, OTHER).await;
+    shape.pass(OBSERVED * 3).await;
+    owner.settle(message).await;
+    observe(&shape, &alice, OTHER).await;
+    shape.pass(OBSERVED * 3).await;
+    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!((open.record, open.next_position), (owner.record.clone(), 1));
+    assert_eq!(shape.entries(&alice).await.len(), 1);
+    let read = shape.store.message(&alice, message, None).await.unwrap().unwrap();
+    assert_eq!(read.progress.status(), Status::Answered);
+}
+
+pub(super) async fn the_owner_is_told_who_observes(shape: Shape) {
+    let (alice, bob) = neighbours();
+    let mut ear = shape.listen(ME).await;
+    observe(&shape, &alice, THIRD).await;
+    let _owner = shape.own(&alice).await;
+    observe(&shape, &alice, ME).await;
+    observe(&shape, &alice, OTHER).await;
+    shape.store.observe(&[bob.clone(), alice.clone()], THIRD).await.unwrap();
+    shape.pass(OBSERVED).await;
+    // Again, but not with each page.
+    for _ in 0..3 {
+        observe(&shape, &alice, OTHER).await;
+    }
+    let told = ear.all(&shape.store, ME, 3).await;
+    assert_eq!(observed(&told), [(alice.clone(), OTHER), (bob, THIRD), (alice, OTHER)]);
+}
+
+pub(super) async fn pieces_and_answers_are_passed_on(shape: Shape) {
+    let alice = conversation("alice");
+    let mut ear = shape.listen(OTHER).await;
+    let chunk =
+        Chunk { message_id: Some("ms-1".into()), index: 3, text: "Zoë \"\u{1F600}\"\n".into(), last: true };
+    let connection = Connection {
+        state: LinkState::BackingOff,
+        since: Some(Timestamp::from_millis(5)),
+        reason: Some("it is away: 3:4".into()),
+        retry_at: None,
+    };
+    let piece = Hint::Chunk(alice.clone(), Arc::new(chunk.clone()));
+    let answer = Hint::Answered(u64::MAX, Box::new(connection.clone()));
+    for hint in [&piece, &answer] {
+        shape.store.hint(OTHER, hint).await.unwrap();
+    }
+    let (mut pieces, mut answers) = (Vec::new(), Vec::new());
+    while pieces.is_empty() || answers.is_empty() {
+        match ear.next().await {
+            Hint::Chunk(of, chunk) => pieces.push((of, Chunk::clone(&chunk))),
+            Hint::Answered(number, connection) => answers.push((number, *connection)),
+            _ => {}
+        }
+    }
+    assert_eq!((pieces, answers), (vec![(alice.clone(), chunk)], vec![(u64::MAX, connection)]));
+    let refused = Err(StoreError::Unavailable(Refusal::Unexpected));
+    for hint in [Hint::Fleet, Hint::Appended(alice.clone()), Hint::Woken(alice), Hint::Subscribed] {
+        assert_eq!(shape.store.hint(OTHER, &hint).await, refused, "{hint:?}");
+    }
+}

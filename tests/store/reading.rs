@@ -1,0 +1,343 @@
+//! Sentences on reading: pages of a journal, gaps, how a conversation stands.
+
+use std::time::Duration;
+
+use rtm_bridge::domain::{
+    After, Connection, ConversationId, ConversationState, Cursor, EntryBody, LinkState, Page, Partition,
+    SessionRequest, Status,
+};
+use rtm_bridge::store::{Hint, Write};
+
+use super::shape::{ME, MESSAGE_TTL, OTHER, Owner, Shape, accept, conversation, id, new};
+
+/// What owners of these sentences call their journals.
+const EPOCH: u64 = 7;
+const DAY: Duration = Duration::from_hours(24);
+
+fn places(page: &Page) -> Vec<u64> {
+    page.entries.iter().map(|told| told.entry.seq).collect()
+}
+
+fn at(epoch: u64, seq: u64) -> After {
+    After::Cursor(Cursor { epoch, seq })
+}
+
+async fn page(shape: &Shape, of: &ConversationId, after: After, limit: usize) -> Page {
+    shape.store.page(of, after, limit, None).await.unwrap()
+}
+
+/// Where a reader stands that has read all.
+async fn end(shape: &Shape, of: &ConversationId) -> After {
+    After::Cursor(page(shape, of, After::Latest, 1).await.next)
+}
+
+/// An owner whose journal has so many replies.
+async fn with_replies<'a>(shape: &'a Shape, of: &ConversationId, replies: usize) -> Owner<'a> {
+    let mut owner = shape.own(of).await;
+    owner.record.epoch = EPOCH;
+    say(&mut owner, replies).await;
+    owner
+}
+
+async fn say(owner: &mut Owner<'_>, replies: usize) {
+    let at = owner.now().await;
+    let replies = (0..replies).map(|_| owner.reply(at, None, "hello")).collect();
+    owner.write(replies).await.unwrap();
+}
+
+pub(super) async fn a_journal_is_read_page_by_page(shape: Shape) {
+    let alice = conversation("alice");
+    let _owner = with_replies(&shape, &alice, 5).await;
+    for (after, limit, expected, more) in [
+        (After::Oldest, 1000, 1..6, false),
+        (After::Oldest, 5, 1..6, false),
+        (After::Oldest, 4, 1..5, true),
+        (After::Oldest, 0, 1..2, true),
+        (After::Oldest, usize::MAX, 1..6, false),
+        (at(EPOCH, 0), 2, 1..3, true),
+        (at(EPOCH, 3), 1, 4..5, true),
+        (at(EPOCH, 3), 2, 4..6, false),
+        (at(EPOCH, 5), 2, 6..6, false),
+    ] {
+        let page = page(&shape, &alice, after, limit).await;
+        let next = Cursor { epoch: EPOCH, seq: expected.end - 1 };
+        assert_eq!((places(&page), page.more, page.gap), (expected.collect(), more, false), "{after:?}");
+        assert_eq!(page.next, next, "{after:?}");
+    }
+    let (mut after, mut read) = (After::Oldest, Vec::new());
+    loop {
+        let page = page(&shape, &alice, after, 2).await;
+        read.extend(places(&page));
+        after = After::Cursor(page.next);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(read, [1, 2, 3, 4, 5]);
+}
+
+pub(super) async fn a_reader_may_begin_at_the_oldest_or_behind_the_newest(shape: Shape) {
+    let alice = conversation("alice");
+    // Whoever began before there was anything reads all of it.
+    for after in [After::Oldest, After::Latest] {
+        assert_eq!(page(&shape, &alice, after, 9).await.next, Cursor::default());
+    }
+    let mut owner = with_replies(&shape, &alice, 3).await;
+    let latest = page(&shape, &alice, After::Latest, 9).await;
+    assert_eq!((places(&latest), latest.more, latest.gap), (vec![], false, false));
+    assert_eq!(latest.next, Cursor { epoch: EPOCH, seq: 3 });
+    say(&mut owner, 1).await;
+    for (after, expected) in [(at(0, 0), 1..5), (After::Oldest, 1..5), (After::Cursor(latest.next), 4..5)] {
+        let page = page(&shape, &alice, after, 9).await;
+        assert_eq!((places(&page), page.gap), (expected.collect(), false), "{after:?}");
+    }
+}
+
+pub(super) async fn where_there_is_nothing_to_read_the_place_stays(shape: Shape) {
+    let (known, unknown) = (conversation("alice"), conversation("bob"));
+    let mut owner = with_replies(&shape, &known, 0).await;
+    shape.post(&known, 1).await;
+    owner.write(Vec::new()).await.unwrap();
+    for of in [&known, &unknown] {
+        for seq in [0, 1, 9, u64::MAX] {
+            for epoch in [0, EPOCH, u64::MAX] {
+                let place = Cursor { epoch, seq };
+                let page = page(&shape, of, After::Cursor(place), 9).await;
+                assert_eq!((places(&page), page.next, page.more, page.gap), (vec![], place, false, false));
+            }
+        }
+    }
+}
+
+pub(super) async fn what_was_trimmed_is_a_gap(shape: Shape) {
+    let alice = conversation("alice");
+    let _owner = with_replies(&shape, &alice, 1003).await;
+    for (after, first, gap) in [
+        (at(0, 0), 4, true),
+        (at(EPOCH, 0), 4, true),
+        (at(EPOCH, 2), 4, true),
+        (at(EPOCH, 3), 4, false),
+        (at(EPOCH, 4), 5, false),
+        (After::Oldest, 4, false),
+    ] {
+        let page = page(&shape, &alice, after, 1).await;
+        assert_eq!((places(&page), page.gap, page.more), (vec![first], gap, true), "{after:?}");
+    }
+}
+
+pub(super) async fn what_expired_is_a_gap_as_soon_as_there_is_something_to_read(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = with_replies(&shape, &alice, 3).await;
+    // The conversation stays while something is open; its journal does not.
+    shape.post(&alice, 1).await;
+    shape.pass(DAY).await;
+    let latest = page(&shape, &alice, After::Latest, 9).await.next;
+    assert_eq!(latest, Cursor { epoch: EPOCH, seq: 3 });
+    for after in [at(EPOCH, 1), at(EPOCH, 3), at(0, 0)] {
+        let page = page(&shape, &alice, after, 9).await;
+        assert_eq!((places(&page), page.gap, After::Cursor(page.next)), (vec![], false, after));
+    }
+    say(&mut owner, 1).await;
+    for (after, gap) in [(at(EPOCH, 1), true), (at(EPOCH, 3), false), (at(0, 0), true)] {
+        let page = page(&shape, &alice, after, 9).await;
+        assert_eq!((places(&page), page.gap), (vec![4], gap), "{after:?}");
+    }
+}
+
+pub(super) async fn a_conversation_that_began_anew_is_a_gap(shape: Shape) {
+    let alice = conversation("alice");
+    let _owner = with_replies(&shape, &alice, 3).await;
+    shape.pass(DAY).await;
+    let old = [at(EPOCH, 1), at(EPOCH, 3)];
+    for after in old {
+        let page = page(&shape, &alice, after, 9).await;
+        assert_eq!((places(&page), page.gap, After::Cursor(page.next)), (vec![], false, after));
+    }
+    let mut owner = shape.own(&alice).await;
+    owner.record.epoch = EPOCH + 1;
+    say(&mut owner, 5).await;
+    for after in old {
+        let page = page(&shape, &alice, after, 2).await;
+        assert_eq!((places(&page), page.gap, page.more), (vec![1, 2], true, true), "{after:?}");
+        assert_eq!(page.next, Cursor { epoch: EPOCH + 1, seq: 2 });
+    }
+}
+
+pub(super) async fn what_the_store_lost_is_a_gap(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = with_replies(&shape, &alice, 3).await;
+    let partition = Partition::of(&alice);
+    for kind in ["c", "j"] {
+        if !shape.tamper("DEL", &format!("{{{partition}}}:{kind}:{alice}"), &[]).await {
+            return;
+        }
+    }
+    // Its owner still knows, and goes on behind the places that are gone.
+    owner.take_up().await;
+    say(&mut owner, 1).await;
+    for (after, gap) in
+        [(at(EPOCH, 1), true), (at(0, 0), true), (at(EPOCH, 3), false), (After::Oldest, false)]
+    {
+        let page = page(&shape, &alice, after, 9).await;
+        assert_eq!((places(&page), page.gap), (vec![4], gap), "{after:?}");
+    }
+}
+
+pub(super) async fn places_of_other_journals_and_beyond_the_end_are_a_gap(shape: Shape) {
+    let alice = conversation("alice");
+    let _owner = with_replies(&shape, &alice, 3).await;
+    for after in [
+        at(EPOCH + 1, 2),
+        at(EPOCH - 1, 3),
+        at(EPOCH + 1, 0),
+        at(0, 2),
+        at(EPOCH, 4),
+        at(EPOCH, u64::MAX),
+        at(u64::MAX, u64::MAX),
+    ] {
+        let page = page(&shape, &alice, after, 2).await;
+        assert_eq!((places(&page), page.gap, page.more), (vec![1, 2], true, true), "{after:?}");
+        assert_eq!(page.next, Cursor { epoch: EPOCH, seq: 2 });
+    }
+}
+
+pub(super) async fn a_hole_ends_a_page_and_is_a_gap_before_the_next(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = with_replies(&shape, &alice, 2).await;
+    owner.record.seq += 3;
+    say(&mut owner, 2).await;
+    for limit in [2, 3, 9] {
+        let first = page(&shape, &alice, After::Oldest, limit).await;
+        assert_eq!((places(&first), first.more, first.gap), (vec![1, 2], true, false));
+        let second = page(&shape, &alice, After::Cursor(first.next), limit).await;
+        assert_eq!((places(&second), second.more, second.gap), (vec![6, 7], false, true));
+    }
+    let inside = page(&shape, &alice, at(EPOCH, 4), 9).await;
+    assert_eq!((places(&inside), inside.gap), (vec![6, 7], true));
+}
+
+pub(super) async fn an_end_comes_with_its_message_as_it_stands(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = with_replies(&shape, &alice, 0).await;
+    shape.post(&alice, 1).await;
+    let mut close = accept(&alice, 2);
+    close.message.session = SessionRequest::Close;
+    new(shape.store.accept(close).await);
+    let at = owner.now().await;
+    let changes = vec![
+        owner.reply(at, Some(id(1)), "in time"),
+        owner.end(at, id(1)),
+        owner.reply(at, Some(id(1)), "late"),
+        owner.end(at, id(2)),
+        owner.reply(at, None, "unsolicited"),
+    ];
+    owner.write(changes).await.unwrap();
+    let page = page(&shape, &alice, After::Oldest, 9).await;
+    assert_eq!(places(&page), [1, 2, 3, 4, 5]);
+    let told: Vec<_> = page.entries.iter().map(|told| told.message.as_ref()).collect();
+    let [None, Some(first), None, Some(second), None] = &told[..] else { panic!("{told:?}") };
+    for (number, told) in [(1, first), (2, second)] {
+        let read = shape.store.message(&alice, id(number), None).await.unwrap().unwrap();
+        assert_eq!(format!("{told:?}"), format!("{read:?}"));
+        assert_eq!(told.progress.status(), Status::Answered);
+    }
+    assert_eq!(first.progress.replies.len(), 2, "the late one joined it");
+    assert_eq!(second.accepted.new.session, SessionRequest::Close);
+    let EntryBody::Reply(reply) = &page.entries[4].entry.body else { panic!("{page:?}") };
+    assert_eq!(&*reply.text, "unsolicited");
+}
+
+pub(super) async fn an_end_of_a_message_that_expired_comes_alone(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = with_replies(&shape, &alice, 0).await;
+    shape.post(&alice, 1).await;
+    owner.settle(id(1)).await;
+    shape.pass(MESSAGE_TTL).await;
+    let page = page(&shape, &alice, After::Oldest, 9).await;
+    let [told] = &page.entries[..] else { panic!("{page:?}") };
+    assert!(matches!(told.entry.body, EntryBody::Ended { message, .. } if message == id(1)));
+    assert!(told.message.is_none());
+}
+
+pub(super) async fn a_page_is_bounded_in_bytes(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = with_replies(&shape, &alice, 0).await;
+    // Replies of two mebibytes each come with the end of their message, whatever the journal still has of them.
+    let text = "x".repeat(1 << 20);
+    for number in 1..5 {
+        shape.post(&alice, number).await;
+        let at = owner.now().await;
+        let changes = vec![owner.reply(at, Some(id(number)), &text)];
+        owner.write(changes).await.unwrap();
+    }
+    for number in 1..5 {
+        owner.settle(id(number)).await;
+    }
+    let (mut after, mut pages, mut ends) = (After::Oldest, 0, Vec::new());
+    loop {
+        let page = page(&shape, &alice, after, 1000).await;
+        let told: Vec<_> = page.entries.iter().filter_map(|told| told.message.as_ref()).collect();
+        assert!(!page.entries.is_empty() && told.len() <= 2, "{} ends", told.len());
+        ends.extend(told.iter().map(|message| message.accepted.id));
+        pages += 1;
+        after = After::Cursor(page.next);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(ends, [id(1), id(2), id(3), id(4)]);
+    assert!(pages > 2, "{pages}");
+    assert_eq!(end(&shape, &alice).await, after);
+}
+
+pub(super) async fn a_conversation_is_told_as_it_stands(shape: Shape) {
+    let alice = conversation("alice");
+    let state = async || shape.store.state(&alice, ME, 1).await.unwrap();
+    assert_eq!(state().await, (ConversationState::default(), None), "nobody knows it");
+    let accepted = new(shape.store.accept(accept(&alice, 1)).await);
+    shape.post(&alice, 2).await;
+    let (queued, owner) = state().await;
+    assert_eq!((queued.open_messages, queued.last_seq, owner), (2, 0, None));
+    let since = queued.last_activity_at.unwrap();
+    assert!(accepted.accepted_at <= since && since <= shape.store.now().await.unwrap());
+    let mut owner = shape.own(&alice).await;
+    shape.pass(Duration::from_millis(500)).await;
+    let now = owner.now().await;
+    owner.record.session_id = Some("s-1".into());
+    owner.record.blocked_until = Some(now + DAY);
+    let changes = vec![owner.reply(now, Some(id(1)), "hello"), owner.end(now, id(1))];
+    owner.record.number_write(now);
+    let write = Write { follows: 0, ..owner.last(changes) };
+    shape.store.write(owner.fence, &alice, &write).await.unwrap();
+    let (told, by) = state().await;
+    assert_eq!(by, Some(ME));
+    assert_eq!((told.open_messages, told.last_seq, told.session_id.as_deref()), (1, 2, Some("s-1")));
+    assert_eq!(told.last_activity_at, Some(now));
+    assert_eq!(told.connection.state, LinkState::Blocked);
+    assert_eq!(told.connection.retry_at, Some(now + DAY));
+    assert!(told.connection.reason.is_some());
+    shape.pass(DAY).await;
+    let (told, _) = state().await;
+    assert_eq!((told.connection, told.open_messages), (Connection::default(), 1));
+    let posted = new(shape.store.accept(accept(&alice, 3)).await).accepted_at;
+    assert!(state().await.0.last_activity_at >= Some(posted));
+    shape.store.release(Partition::of(&alice), owner.fence).await.unwrap();
+    assert_eq!(state().await.1, None, "nobody owns it");
+}
+
+pub(super) async fn an_owner_elsewhere_is_asked_for_the_rest(shape: Shape) {
+    let alice = conversation("alice / {p1}:c: / Zoë");
+    let mut ear = shape.listen(ME).await;
+    shape.store.state(&alice, OTHER, 1).await.unwrap();
+    let _owner = shape.own(&alice).await;
+    for (by, number) in [(ME, 2), (OTHER, u64::MAX)] {
+        assert_eq!(shape.store.state(&alice, by, number).await.unwrap().1, Some(ME));
+    }
+    let asked = ear
+        .until("it is asked", |hint| match hint {
+            Hint::Asked { conversation, by, number } => Some((conversation.clone(), *by, *number)),
+            _ => None,
+        })
+        .await;
+    assert_eq!(asked, (alice, OTHER, u64::MAX), "neither before it owned it, nor by itself");
+}
