@@ -74,12 +74,15 @@ impl Feed {
         if std::mem::take(&mut self.gap) {
             // Who comes back with this begins with the entries that are kept, and is not told of the gap again.
             let before = self.entries.as_slice().first().map_or(self.next.seq, |told| told.entry.seq - 1);
-            return self.write(&Event::gap(), Cursor { seq: before, ..self.next });
+            let id = Cursor { seq: before, ..self.next };
+            self.given = Some(id);
+            return written(&Event::gap(), id);
         }
-        while let Some(told) = self.entries.next() {
-            let conversation = self.conversation.clone();
-            if let Some(event) = Event::of(&told, &conversation) {
-                return self.write(&event, Cursor { seq: told.entry.seq, ..self.next });
+        for told in self.entries.by_ref() {
+            if let Some(event) = Event::of(&told, &self.conversation) {
+                let id = Cursor { seq: told.entry.seq, ..self.next };
+                self.given = Some(id);
+                return written(&event, id);
             }
         }
         // The page's memory is not kept while nothing happens.
@@ -96,13 +99,6 @@ impl Feed {
             (false, true) => Step::End,
             (false, false) => Step::Wait,
         }
-    }
-
-    fn write(&mut self, event: &Event<'_>, id: Cursor) -> Step {
-        self.given = Some(id);
-        let mut bytes = Vec::new();
-        event.write(Some(id), &mut bytes);
-        Step::Write(bytes.into(), Some(event.kind))
     }
 
     /// A page was read.
@@ -135,6 +131,12 @@ impl Feed {
     pub(super) fn keep_alive(&mut self) {
         self.aside = Some((b":\n\n".to_vec(), None));
     }
+}
+
+fn written(event: &Event<'_>, id: Cursor) -> Step {
+    let mut bytes = Vec::new();
+    event.write(Some(id), &mut bytes);
+    Step::Write(bytes.into(), Some(event.kind))
 }
 
 #[cfg(test)]
