@@ -204,3 +204,15 @@ fn an_agent_does_not_keep_the_session() {
     assert_eq!(bench.end(), (0, "sessionEnd"));
     assert!(!record(&bench).agent);
 }
+
+#[test]
+fn what_the_bot_says_after_the_end_is_read_with_the_next_session() {
+    let mut bench = Bench::connected();
+    close(&mut bench);
+    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    assert_eq!(bench.end(), (0, "sessionEnd"));
+    bench.post();
+    bench.give(Input::Connected);
+    assert_eq!(bench.history_reads.len(), 1);
+    assert_eq!(bench.history_reads[0].0.as_deref(), Some("ms-first"));
+}

@@ -262,3 +262,49 @@ fn a_new_owner_begins_where_the_newest_replies_still_tell_what_is_known() {
     let next = Repair::new(Cause::Away, Some(record.into()), &recent, None, false);
     assert!(!next.is_before("ms-999"), "what came since the record's message is not before the gap");
 }
+
+#[test]
+fn an_empty_answer_after_a_full_one_is_doubted() {
+    let mut repair = lost();
+    repair.on_connected(at(0));
+    begins(&mut repair, at(0));
+    page(&mut repair, at(0), false);
+    begins(&mut repair, at(3000));
+    assert!(!empty(&mut repair, at(3000)));
+    assert_eq!(begins(&mut repair, at(3000)), None, "the newest page");
+    page(&mut repair, at(3001), true);
+    assert_eq!(repair.step(at(3001), true), Step::Over(None));
+}
+
+#[test]
+fn what_is_said_since_the_link_is_there_does_not_move_the_place() {
+    let mut repair = lost();
+    assert!(!repair.is_settled_before(Some(at(0))), "no read is of any use yet");
+    repair.on_connected(at(10));
+    assert!(repair.is_settled_before(Some(at(9))) && repair.is_settled_before(None));
+    assert!(!repair.is_settled_before(Some(at(10))));
+    let probe = Repair::probe(Some("ms-0".into()), &Recent::default(), None, false, at(10));
+    assert!(!probe.is_settled_before(Some(at(9))));
+}
+
+#[test]
+fn a_gap_before_the_first_reply_goes_on_behind_that_one() {
+    let mut repair = Repair::new(Cause::Lost, None, &Recent::default(), None, false);
+    repair.on_connected(at(0));
+    assert!(!repair.stays("ms-1", Some(at(5))), "a new owner has a place now");
+    assert!(repair.stays("ms-9", Some(at(9))), "and begins there");
+    assert_eq!(begins(&mut repair, at(10)), None);
+    assert!(repair.on_answer());
+    assert!(!repair.on_newest_page(Some(at(5)), at(11)), "it reaches back");
+    assert!(!repair.on_newest_page(None, at(11)), "it is all there is");
+    assert!(repair.on_newest_page(Some(at(6)), at(11)));
+    assert_eq!(begins(&mut repair, at(11)).as_deref(), Some("ms-1"));
+}
+
+#[test]
+fn what_an_earlier_owner_took_is_not_too_old() {
+    let recent: Recent = ["ms-0", "ms-1"].into_iter().map(Fingerprint::of).collect();
+    let repair = Repair::new(Cause::Away, Some("ms-0".into()), &recent, Some(at(100)), false);
+    assert!(!repair.is_too_old(Some("ms-1"), Some(at(50))));
+    assert!(repair.is_too_old(Some("ms-2"), Some(at(50))) && !repair.is_too_old(Some("ms-2"), Some(at(100))));
+}
