@@ -58,6 +58,7 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<Bot>> {
         welcome: section.or("welcome", d.welcome, duration(ms(0)..=3 * SECOND)),
         late_window: section.or("late_window", d.late_window, duration(ms(0)..=HOUR)),
         history_settle: section.or("history_settle", d.history_settle, duration(ms(0)..=MINUTE)),
+        stuck_after: section.or("stuck_after", d.stuck_after, parse::duration_or_never(SECOND..=10 * MINUTE)),
         session_timeout: section.or("session_timeout", d.session_timeout, duration(MINUTE..=7 * DAY)),
         ping_interval: section.or("ping_interval", d.ping_interval, duration(SECOND..=10 * MINUTE)),
         idle_ttl: section.or("idle_ttl", d.idle_ttl, parse::duration_or_never(SECOND..=7 * DAY)),

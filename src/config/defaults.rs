@@ -140,6 +140,7 @@ impl Bot {
             welcome: Duration::from_millis(500),
             late_window: Duration::from_mins(1),
             history_settle: Duration::from_secs(3),
+            stuck_after: Some(Duration::from_secs(10)),
             session_timeout: Duration::from_mins(15),
             ping_interval: Duration::from_secs(25),
             idle_ttl: Some(Duration::from_mins(15)),

@@ -209,6 +209,8 @@ pub struct Bot {
     pub late_window: Duration,
     /// How long after a reconnect history may still learn of a message.
     pub history_settle: Duration,
+    /// How long after sending a silent bot's turn takes a look at history; none means never.
+    pub stuck_after: Option<Duration>,
     /// The platform's idle limit of a session.
     pub session_timeout: Duration,
     /// Between two pings.

@@ -119,6 +119,7 @@ deadline = "31s"
 welcome = "0ms"
 late_window = "61s"
 history_settle = "4s"
+stuck_after = "never"
 session_timeout = "16m"
 ping_interval = "26s"
 idle_ttl = "never"
@@ -178,6 +179,7 @@ fn shows_every_value(config: &Config) {
         "welcome: 0ns",
         "late_window: 61s",
         "history_settle: 4s",
+        "stuck_after: None",
         "session_timeout: 960s",
         "ping_interval: 26s",
         "idle_ttl: None",

@@ -36,12 +36,14 @@ pub struct Recent(VecDeque<Fingerprint>);
 impl Recent {
     /// What is repeated was on its way as the socket went: a few.
     const KEPT: usize = 16;
+    /// While history is to be read from an earlier message, all since it are kept, within reason.
+    pub(crate) const MOST: usize = 128;
 
-    /// Adds the newest, and lets the oldest go where there are 16.
-    pub fn push(&mut self, reply: Fingerprint) {
-        if self.0.len() == Self::KEPT {
-            self.0.pop_front();
-        }
+    /// Adds the newest, and lets the oldest go where there are 16; `repairing` keeps 128.
+    pub fn push(&mut self, reply: Fingerprint, repairing: bool) {
+        let most = if repairing { Self::MOST } else { Self::KEPT };
+        let over = (self.0.len() + 1).saturating_sub(most);
+        self.0.drain(..over);
         self.0.push_back(reply);
     }
 
@@ -54,7 +56,7 @@ impl Recent {
 impl FromIterator<Fingerprint> for Recent {
     fn from_iter<I: IntoIterator<Item = Fingerprint>>(replies: I) -> Self {
         let mut recent = Self::default();
-        replies.into_iter().for_each(|reply| recent.push(reply));
+        replies.into_iter().for_each(|reply| recent.push(reply, true));
         recent
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each is a function of what it is given; the driver decides when it is made and boxes it while it runs.
 
+use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -178,14 +179,18 @@ pub(super) async fn connect<H: Host>(
     })
 }
 
-/// Reads a page of history, forward from a message of the platform or the newest.
+/// Reads a page of history, forward from a message of the platform or the newest. It waits for the bot's budget as
+/// long as it is not urgent: after an outage thousands of idle conversations may want to read.
 pub(super) async fn history<H: Host>(
     host: &H,
     bot: &Bot,
     user: &UserId,
     after: Option<&str>,
     grant: &Mutex<Option<Grant>>,
+    urgent: &Cell<bool>,
 ) -> Result<HistoryPage, HistoryFailure> {
+    let mut permit = pin!(host.history_permit(bot));
+    poll_fn(|cx| if urgent.get() { Poll::Ready(()) } else { permit.as_mut().poll(cx) }).await;
     let mut grant = grant.lock().await;
     let page = host.connector().history(bot, user, &mut grant, after, host.clock().now()).await;
     let body = page.map_err(|error| {

@@ -1,10 +1,12 @@
 //! The thin shell around the machine: performs its effects and feeds back what happened.
 //!
-//! One local task per conversation, on a shard's thread. All waiting is in one place, [`waiting`]; calls that take time (connect, write, history) are boxed while they run, so that an idle conversation keeps none of their
-//! memory. It decides nothing.
+//! One local task per conversation, on a shard's thread. All waiting is in one place, [`waiting`]; calls that take time
+//! (connect, write, history) are boxed while they run, so that an idle conversation keeps none of their memory. It
+//! decides nothing.
 
 mod waiting;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -80,6 +82,8 @@ struct Driver<H> {
     writing: Option<Boxed<Result<Written, StoreError>>>,
     reading: Option<Boxed<Option<Open>>>,
     history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
+    /// Whether a turn waits for history.
+    urgent: Rc<Cell<bool>>,
     timer: Pin<Box<Sleep>>,
     /// What the timer is set to, until it has gone off; it may be earlier than needed, never later.
     armed: Option<Timestamp>,
@@ -121,6 +125,7 @@ impl<H: Host> Driver<H> {
             writing: None,
             reading: None,
             history: None,
+            urgent: Rc::default(),
             timer: Box::pin(sleep_until(Instant::now())),
             armed: None,
             state: LinkState::Cold,
@@ -166,6 +171,7 @@ impl<H: Host> Driver<H> {
         // A connect that is tried again at once fails for another reason, in the same state.
         let failed = matches!(input, Input::ConnectFailed(_));
         self.machine.step(now, input, &mut self.effects);
+        self.urgent.set(self.machine.needs_history());
         let state = self.machine.link_state(now);
         if state != self.state || failed {
             self.metrics.socket(self.state.metric(), state.metric());
@@ -279,11 +285,10 @@ impl<H: Host> Driver<H> {
 
     fn read_history(&mut self, after: Option<Box<str>>) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
-        let user = self.conversation.user.clone();
-        self.history =
-            Some(Box::pin(
-                async move { calls::history(&*host, &bot, &user, after.as_deref(), &grant).await },
-            ));
+        let (user, urgent) = (self.conversation.user.clone(), Rc::clone(&self.urgent));
+        self.history = Some(Box::pin(async move {
+            calls::history(&*host, &bot, &user, after.as_deref(), &grant, &urgent).await
+        }));
     }
 
     async fn ping(&mut self) -> Option<Event> {

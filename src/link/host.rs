@@ -21,6 +21,8 @@ pub trait Host: 'static {
     fn connector(&self) -> &Connector;
     /// Comes back when the bot's connect budget allows one more, sooner for a conversation with open messages.
     fn connect_permit(&self, bot: &Bot, mailbox: &Mailbox) -> impl Future<Output = ()>;
+    /// The same for a read of history that nobody waits for: it lets those pass whose caller waits.
+    fn history_permit(&self, bot: &Bot) -> impl Future<Output = ()>;
     /// Whether the lease of the partition is surely ours at this moment: only then may be sent and connected.
     fn may_act(&self, partition: Partition) -> bool;
     /// The store lost the message, or how it ended: whoever waits for it reads that.

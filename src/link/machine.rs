@@ -13,13 +13,14 @@
 //! * while anything is to be done, [`Machine::wake_at`] names a time or an answer is awaited.
 //!
 //! The parts: [`lane`] (heads begin and turns end), [`socket`] (connects, losses, keep-alive), [`arrival`] (what
-//! the platform says, and what its history tells), [`kept`] (links that nobody waits for), [`close`] (sessions that
-//! callers end), [`rebase`] (what a store that lost data makes of all that), [`connection`] (how all that looks from
-//! outside).
+//! the platform says), [`gaps`] (what its history tells of what we missed), [`kept`] (links that nobody waits for),
+//! [`close`] (sessions that callers end), [`rebase`] (what a store that lost data makes of all that), [`connection`]
+//! (how all that looks from outside).
 
 mod arrival;
 mod close;
 mod connection;
+mod gaps;
 mod kept;
 mod lane;
 mod rebase;
@@ -32,11 +33,12 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::input::{Effect, Input};
 use super::ledger::Ledger;
+use super::repair::{Cause, Repair};
 use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::Bot;
-use crate::domain::{AcceptedMessage, Fingerprint, LinkState, Problem, Timestamp};
+use crate::domain::{AcceptedMessage, Fingerprint, LinkState, MessageId, Problem, Timestamp};
 use crate::store::{Change, Open};
 use lane::Head;
 use socket::Link;
@@ -65,6 +67,12 @@ pub struct Machine {
     sure: bool,
     /// Whether the answer to a read of history is to come.
     reading_history: bool,
+    /// What may have been missed, until history has told it.
+    gap: Option<Box<Repair>>,
+    /// The platform's time of the newest reply, where this owner saw it.
+    said_at: Option<Timestamp>,
+    /// The newest replies that were cut in the middle, a few.
+    unfinished: Vec<Fingerprint>,
     link: Link,
     backoff: Backoff,
     /// Blocks by the platform that followed each other.
@@ -111,6 +119,9 @@ impl Machine {
             reading: Reading::Not,
             sure: true,
             reading_history: false,
+            gap: None,
+            said_at: None,
+            unfinished: Vec::new(),
             link: Link::Cold,
             backoff: Backoff::default(),
             blocks: 0,
@@ -141,11 +152,11 @@ impl Machine {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
                     machine.seen.insert(Fingerprint::of(id));
                 }
-                let gap_after = machine.ledger.record.last_platform_message.clone();
                 let head_at = head_at.unwrap_or(now);
-                machine.turn = Some(Box::new(Turn::resume(open, gap_after, &machine.bot, head_at, now)));
+                machine.turn = Some(Box::new(Turn::resume(open, &machine.bot, head_at, now)));
             }
         }
+        machine.on_gap(if machine.turn.is_some() { Cause::Lost } else { Cause::Away });
         machine
     }
 
@@ -271,7 +282,7 @@ impl Machine {
         }
         let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
         let refusal = self.refusal.as_ref().map(|(_, until)| *until);
-        [turn, refusal, self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()]
+        [turn, refusal, self.gap_wake_at(), self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()]
             .into_iter()
             .flatten()
             .min()
@@ -293,13 +304,18 @@ impl Machine {
             && self.rate_free_at(now) <= now
     }
 
+    /// Whether a turn waits for what history tells: reading it must not wait for others.
+    pub fn needs_history(&self) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.is_open() && (turn.broken || turn.probed))
+    }
+
     /// Whether a turn is in flight.
     pub const fn in_turn(&self) -> bool {
         self.turn.is_some()
     }
 
     /// Whether the message is in the lane and has not ended.
-    pub fn is_open(&self, id: crate::domain::MessageId) -> bool {
+    pub fn is_open(&self, id: MessageId) -> bool {
         self.lane.iter().any(|message| message.id == id)
     }
 
@@ -307,7 +323,7 @@ impl Machine {
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
-        self.tend_repair(now, effects);
+        self.tend_gap(now, effects);
         self.tend_turn(now, effects);
         self.tend_head(now, effects);
         self.tend_link(now, effects);

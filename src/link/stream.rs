@@ -83,9 +83,11 @@ impl Streams {
         Some(streams.map(|open| open.text.len()).sum())
     }
 
-    /// Drops one: history told it whole.
-    pub(crate) fn forget(&mut self, id: &str) {
-        self.0.retain(|open| open.response.message_id.as_deref() != Some(id));
+    /// Drops one, because history told it whole, and says where it began and what it echoed.
+    pub(crate) fn forget(&mut self, id: &str) -> Option<(Begun, Option<u64>)> {
+        let at = self.0.iter().position(|open| open.response.message_id.as_deref() == Some(id))?;
+        let open = self.0.remove(at);
+        Some((open.begun, open.response.echoes))
     }
 
     /// Ends those of the turn, or all others, where they are: their turn is over, or their socket gone.

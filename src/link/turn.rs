@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::repair::Repair;
 use crate::config::Bot;
 use crate::domain::{
     AcceptedMessage, EndedBy, Message, Outcome, Problem, ProblemKind, Progress, Reply, SessionRequest,
@@ -44,12 +43,18 @@ pub(crate) enum Phase {
 
 /// The turn of the lane's head, from the decision to send until its end is stored.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and any of them may hold at once"
+)]
 pub(crate) struct Turn {
     pub(crate) message: Arc<AcceptedMessage>,
     pub(crate) progress: Progress,
     pub(crate) phase: Phase,
-    /// What the link's loss left open, while the message is out.
-    pub(crate) repair: Option<Repair>,
+    /// Whether the link was lost while the message is out, and history has not said all.
+    pub(crate) broken: bool,
+    /// Whether history was asked because the bot said nothing for long.
+    pub(crate) probed: bool,
     /// When the message became the head of its lane.
     pub(crate) head_at: Timestamp,
     /// Until when it must have gone out.
@@ -79,7 +84,8 @@ impl Turn {
         Self {
             progress: Progress::default(),
             phase: Phase::Storing,
-            repair: None,
+            broken: false,
+            probed: false,
             head_at,
             send_by,
             resent: false,
@@ -95,16 +101,10 @@ impl Turn {
     }
 
     /// The turn of a message that an earlier owner sent, or was about to: its link is lost.
-    pub(crate) fn resume(
-        open: OpenMessage,
-        gap_after: Option<Box<str>>,
-        bot: &Bot,
-        head_at: Timestamp,
-        now: Timestamp,
-    ) -> Self {
+    pub(crate) fn resume(open: OpenMessage, bot: &Bot, head_at: Timestamp, now: Timestamp) -> Self {
         let mut turn = Self::begin(open.accepted, bot, head_at, now);
         turn.phase = Phase::Out;
-        turn.repair = Some(Repair::new(gap_after, false));
+        turn.broken = true;
         if turn.closes() {
             // It may be said twice.
             turn.resend();
@@ -182,7 +182,7 @@ impl Turn {
 
     /// What the link's loss left open is closed: the quiet time begins anew.
     pub(crate) fn on_gap_closed(&mut self, now: Timestamp) {
-        self.repair = None;
+        self.broken = false;
         if self.quiet_from.is_some() {
             self.quiet_from = Some(now);
         }
@@ -229,22 +229,17 @@ impl Turn {
         match self.phase {
             Phase::Storing | Phase::Ready => Some(self.limit()),
             Phase::Ending => None,
-            Phase::Out => [
-                self.signal.map(|(_, at)| at),
-                self.quiet_end(streaming),
-                self.repair.as_ref().and_then(Repair::wake_at),
-                Some(self.ends_by()),
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
+            Phase::Out => [self.signal.map(|(_, at)| at), self.quiet_end(streaming), Some(self.ends_by())]
+                .into_iter()
+                .flatten()
+                .min(),
         }
     }
 
     /// Nothing proved that the platform has it: it is to go out again.
     pub(crate) fn resend(&mut self) {
         self.phase = Phase::Ready;
-        self.repair = None;
+        self.broken = false;
         self.resent = true;
     }
 
@@ -272,7 +267,7 @@ impl Turn {
     fn quiet_end(&self, streaming: bool) -> Option<Timestamp> {
         let quiet = self.quiet?;
         let from = self.quiet_from?;
-        if self.repair.is_some() {
+        if self.broken {
             return None;
         }
         let stretched = self.more_follows || streaming;
@@ -287,7 +282,7 @@ impl Turn {
         } else if self.progress.acked_at.is_some() {
             let detail = format!("the platform has the message, but the bot said nothing within {secs} s");
             Outcome::Failed(Problem::new(ProblemKind::NoReply, detail))
-        } else if self.repair.is_some() {
+        } else if self.broken {
             Outcome::Failed(uncertain("the link broke after sending and did not come back in time"))
         } else {
             let detail = format!("neither an ack nor a reply came within {secs} s after sending");

@@ -146,6 +146,7 @@ mod tests {
             welcome: zero,
             late_window: zero,
             history_settle: zero,
+            stuck_after: None,
             session_timeout: zero,
             ping_interval: zero,
             idle_ttl: None,

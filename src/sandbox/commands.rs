@@ -41,6 +41,8 @@ Say something about an order, or type one of these:
 /endsession - ends the session
 /close CODE - closes the socket with CODE; 1005 closes without a code
 /drop [TEXT] - drops the connection after the ack; TEXT is in the history only
+/missed N [MS] - drops the connection and says N messages after MS milliseconds, in the history only
+/forget - the history forgets all that was said before
 /reset - resets the connection
 /hang - the socket stays open and does nothing any more
 /expire - makes all tokens expire
@@ -107,6 +109,8 @@ pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
             }
             Reply::Exact(steps)
         }
+        "missed" => missed(rest),
+        "forget" => Reply::Usual(vec![Step::Forget, Step::Say("I remember nothing from before.".to_owned())]),
         "reset" => Reply::Exact(vec![Step::Drop(Cut::Reset)]),
         "hang" => Reply::Exact(vec![Step::Hang]),
         "expire" => Reply::Usual(vec![Step::ExpireTokens, Step::Say("All tokens are expired.".to_owned())]),
@@ -158,6 +162,19 @@ fn several(rest: &str) -> Reply {
         }
         steps
     })
+}
+
+/// What a bot says of itself while nobody is connected.
+fn missed(rest: &str) -> Reply {
+    let (n, ms) = rest.split_once(char::is_whitespace).unwrap_or((rest, "0"));
+    let (Ok(n), Ok(ms)) = (n.parse::<u64>(), ms.trim().parse()) else { return usual("Type /missed N [MS].") };
+    let n = n.min(200);
+    let mut steps = vec![Step::Ack, Step::Say("You will miss something.".to_owned()), Step::Drop(Cut::Fin)];
+    if ms > 0 {
+        steps.push(wait(ms));
+    }
+    steps.extend((1..=n).map(|part| Step::OnlyHistory(format!("Missed message {part} of {n}"))));
+    Reply::Exact(steps)
 }
 
 fn stream(text: &str) -> Reply {
@@ -232,6 +249,8 @@ mod tests {
     fn bad_arguments_are_told() {
         assert_eq!(said("/slow soon"), ["Type /slow MS."]);
         assert_eq!(said("/several"), ["Type /several N [GAP]."]);
+        assert_eq!(said("/missed"), ["Type /missed N [MS]."]);
+        assert_eq!(said("/missed 2 soon"), ["Type /missed N [MS]."]);
         assert_eq!(said("/close 99999"), ["A close code is a number from 1000 to 4999."]);
         assert!(said("/template nope")[0].contains("quick_replies"));
         assert_eq!(said("/several 2"), ["Message 1 of 2", "Message 2 of 2"]);

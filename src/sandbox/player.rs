@@ -105,6 +105,7 @@ impl Player {
             Step::OnlyHistory(text) => {
                 self.note(&text, None, false, Vec::new(), |_, _| ());
             }
+            Step::Forget => locked(&self.user.inner).history.clear(),
             Step::Close(code) => self.close(Some(code)).await,
             Step::CloseWithoutCode => self.close(None).await,
             Step::Drop(how) => {

@@ -59,6 +59,8 @@ pub enum Step {
     EndSession,
     /// Says a text that no socket gets: it is in the history only.
     OnlyHistory(String),
+    /// Forgets what was said so far: the history begins anew, and the ids of earlier messages mean nothing to it.
+    Forget,
     /// Closes with this code.
     Close(u16),
     /// Closes with a close frame that has no code: what the client sees as 1005.

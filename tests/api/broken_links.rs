@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use rtm_bridge::domain::EntryBody;
 use rtm_bridge::sandbox::{Cut, Endpoint, Fault, Gate, Options, Step};
 use serde_json::{Value, json};
 
-use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};
+use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on, until};
 
 fn missed(text: &str) -> Step {
     Step::OnlyHistory(text.to_owned())
@@ -277,6 +278,57 @@ fn history_that_fails_for_a_while_is_read_again() {
         bridge.script.next("alice", vec![Step::Ack, missed("missed"), Step::Drop(Cut::Fin)]);
         let message = bridge.post("alice", &body(20_000)).await.message(200);
         assert_eq!(replies(&message), [("history", "missed")]);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn what_the_bot_says_while_no_socket_is_open_is_journaled_once() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).idle_ttl = Some(Duration::from_mins(1))).await;
+        bridge.script.next("alice", Step::reply("before"));
+        bridge.post("alice", &body(20_000)).await.message(200);
+        // The next sockets are of no use for a while: nothing can be heard.
+        bridge.script.fault(Endpoint::Start, Fault::Status(503));
+        bridge.script.drop_sockets("alice", Cut::Fin);
+        until("the socket to be gone", async || bridge.script.open_sockets("alice") == 0).await;
+        for text in ["one", "two"] {
+            bridge.script.push("alice", vec![Step::Say(text.to_owned())]);
+        }
+        bridge.script.clear_faults(Endpoint::Start);
+        bridge.script.next("alice", Step::reply("after"));
+        let message = bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(replies(&message), [("window", "after")]);
+        until("both to be found", async || told(&bridge).len() == 4).await;
+        // Nothing is told twice by the second look.
+        until("the second look", async || bridge.script.observed("alice").history_reads >= 2).await;
+        let mut told = told(&bridge);
+        assert_eq!(told[0], ("window", "before".to_owned()));
+        told.sort();
+        let all = [("history", "one"), ("history", "two"), ("window", "after"), ("window", "before")];
+        assert_eq!(told, all.map(|(how, text)| (how, text.to_owned())));
+        bridge.finish().await;
+    });
+}
+
+/// The replies of the conversation's journal.
+fn told(bridge: &TestBridge) -> Vec<(&'static str, String)> {
+    let entries = bridge.journal("alice");
+    let replies = entries.iter().filter_map(|entry| match &entry.body {
+        EntryBody::Reply(reply) => Some((reply.correlation.as_str(), reply.text.to_string())),
+        _ => None,
+    });
+    replies.collect()
+}
+
+#[test]
+fn a_silent_turn_finds_its_reply_in_history() {
+    run(async {
+        let bridge = spawn_bridge(|config| bot(config).stuck_after = Some(Duration::from_secs(1))).await;
+        bridge.script.next("alice", vec![Step::Ack, missed("missed")]);
+        let message = bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(replies(&message), [("history", "missed")]);
+        assert_eq!(bridge.script.observed("alice").connects.count(), 1);
         bridge.finish().await;
     });
 }

@@ -166,6 +166,11 @@ impl Bench {
         self.post_with(|new| new.rules = rules);
     }
 
+    pub(super) fn post_until(&mut self, deadline: Option<u64>) -> Arc<AcceptedMessage> {
+        let rules = TurnRules::new(None, None, deadline).unwrap();
+        self.post_with(|new| new.rules = rules)
+    }
+
     pub(super) fn post_with(&mut self, change: impl FnOnce(&mut NewMessage)) -> Arc<AcceptedMessage> {
         let mut new = plain();
         change(&mut new);

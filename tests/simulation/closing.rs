@@ -104,7 +104,8 @@ fn a_link_that_breaks_is_restored_to_say_it_again() {
     bench.lose(1006);
     bench.reconnect();
     assert_eq!(bench.connects.last(), Some(&ConnectMode::Reconnect));
-    assert_eq!((bench.sends.len(), bench.history_reads.len()), (2, 0));
+    // History is read for what was missed, and nothing waits for its answer.
+    assert_eq!((bench.sends.len(), bench.history_reads.len()), (2, 1));
     bench.pass(ms(2000));
     assert_eq!(bench.end(), (0, "sessionEnd"));
 }
@@ -202,4 +203,16 @@ fn an_agent_does_not_keep_the_session() {
     bench.pass(ms(2000));
     assert_eq!(bench.end(), (0, "sessionEnd"));
     assert!(!record(&bench).agent);
+}
+
+#[test]
+fn what_the_bot_says_after_the_end_is_read_with_the_next_session() {
+    let mut bench = Bench::connected();
+    close(&mut bench);
+    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    assert_eq!(bench.end(), (0, "sessionEnd"));
+    bench.post();
+    bench.give(Input::Connected);
+    assert_eq!(bench.history_reads.len(), 1);
+    assert_eq!(bench.history_reads[0].0.as_deref(), Some("ms-first"));
 }

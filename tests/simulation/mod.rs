@@ -11,6 +11,7 @@ mod closing;
 mod connection;
 mod echoes;
 mod failover;
+mod gaps;
 mod hand_over;
 mod invitation;
 mod kept;

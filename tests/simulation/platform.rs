@@ -20,6 +20,8 @@ pub(crate) struct Temper {
     pub(crate) signal: u32,
     pub(crate) late: u32,
     pub(crate) unsolicited: u32,
+    /// What the bot says to nobody in particular, whether or not a socket is open.
+    pub(crate) unasked: u32,
     /// Answers that say what they answer.
     pub(crate) echo: u32,
     pub(crate) duplicate: u32,
@@ -62,6 +64,7 @@ impl Temper {
             losses: if rng.bool() { 0 } else { percent(rng, 90) },
             unsure: percent(rng, 60),
             outages: if rng.bool() { 0 } else { percent(rng, 60) },
+            unasked: percent(rng, 90),
         }
     }
 }
@@ -199,6 +202,16 @@ impl Platform {
         at
     }
 
+    /// What it says of itself.
+    pub(crate) fn unasked(&mut self, rng: &mut Rng, temper: &Temper) -> Vec<(u64, Said)> {
+        let mut plan = Vec::new();
+        let mut at = 0;
+        for _ in 0..=rng.usize(0..2) * rng.usize(0..16) {
+            at = self.speak(rng, temper, at, None, &mut plan) + rng.u64(0..300);
+        }
+        plan
+    }
+
     /// What comes after a connect.
     pub(crate) fn welcome(&mut self, rng: &mut Rng, temper: &Temper, new_session: bool) -> Vec<(u64, Said)> {
         let mut plan = Vec::new();
@@ -275,19 +288,28 @@ impl Platform {
         Timestamp::from_millis(known.map_or(now, |known| known.at))
     }
 
+    /// When it said what its history holds, and from when on that shows it.
+    pub(crate) fn replies(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        let replies = self.remembered.iter().filter(|known| known.client_message_id.is_none());
+        replies.map(|known| (&*known.id, known.at, known.visible_at))
+    }
+
     /// A page of ten.
     pub(crate) fn history(&self, now: u64, after: Option<&str>) -> Result<HistoryPage, HistoryFailure> {
         let visible: Vec<&Remembered> =
             self.remembered.iter().filter(|known| known.visible_at <= now).collect();
-        if after.is_some_and(|after| visible.iter().all(|known| *known.id != *after)) && now.is_multiple_of(3)
-        {
-            // What it says to an id that it does not know is not documented: an error, or the newest page.
-            return Err(HistoryFailure::Now);
-        }
-        let from = after.and_then(|after| visible.iter().position(|known| *known.id == *after));
+        let from = after.map(|after| visible.iter().position(|known| *known.id == *after));
+        let newest = (&visible[visible.len().saturating_sub(10)..], visible.len() > 10);
         let (page, more) = match from {
-            Some(at) => (&visible[at + 1..visible.len().min(at + 11)], visible.len() > at + 11),
-            None => (&visible[visible.len().saturating_sub(10)..], visible.len() > 10),
+            None => newest,
+            Some(Some(at)) => (&visible[at + 1..visible.len().min(at + 11)], visible.len() > at + 11),
+            // What it says to an id that it does not know is not documented.
+            Some(None) => match now % 4 {
+                0 => return Err(HistoryFailure::Now),
+                1 => (&visible[..0], false),
+                2 => (&visible[..visible.len().min(10)], visible.len() > 10),
+                _ => newest,
+            },
         };
         let records = page.iter().map(|known| HistoryRecord {
             id: Some(known.id.clone()),

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    AcceptedMessage, Correlation, Entry, EntryBody, Message, MessageId, NewMessage, Outcome, ProblemKind,
-    Progress, Record, Reply, SessionRequest, Timestamp,
+    AcceptedMessage, Correlation, Entry, EntryBody, Gap, Message, MessageId, NewMessage, Outcome,
+    ProblemKind, Progress, Record, Reply, SessionRequest, Timestamp,
 };
 use rtm_bridge::store::{Change, Open, OpenMessage, Write};
 
@@ -41,6 +41,8 @@ pub(super) struct Truth {
     last_write: Option<Arc<Write>>,
     last_lost: bool,
     last_client_message_id: u64,
+    /// The gaps of the journal.
+    pub(super) gaps: Vec<(Timestamp, Gap)>,
     /// It went back to an earlier state at some time.
     pub(super) lossy: bool,
 }
@@ -68,6 +70,11 @@ impl Truth {
             head_at: self.head_at,
             next_position: self.next_position,
         }
+    }
+
+    /// The platform's message behind which a new owner would read history.
+    pub(super) fn reads_from(&self) -> Option<&str> {
+        self.record.last_platform_message.as_deref()
     }
 
     pub(super) fn head(&self) -> Option<&OpenMessage> {
@@ -209,14 +216,15 @@ impl Truth {
                     ended.push((*message, since, entry.at));
                 }
             }
-            EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
+            EntryBody::Gap(gap) => self.gaps.push((entry.at, *gap)),
+            EntryBody::UserMessage(_) | EntryBody::Platform(_) => {}
         }
         Ok(true)
     }
 
     fn join(&mut self, entry: &Entry, reply: &Arc<Reply>) -> Result<(), String> {
         let Some(message) = reply.in_reply_to else {
-            if reply.late || reply.correlation != Correlation::Unsolicited {
+            if reply.late || !matches!(reply.correlation, Correlation::Unsolicited | Correlation::History) {
                 return Err("an unsolicited reply says that it belongs to something".into());
             }
             return Ok(());

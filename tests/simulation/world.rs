@@ -1,6 +1,7 @@
 //! One run: a machine, a platform, a store and callers in simulated time, all drawn from one seed.
 
 mod deeds;
+mod missed;
 mod trouble;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -50,6 +51,8 @@ enum Event {
     Said(u32, Said),
     Received(u32, Arc<AcceptedMessage>),
     Pinged(u32),
+    /// The bot speaks of itself.
+    Unasked,
     Drain,
     Kill,
     /// The owner stands still, and goes on when another one has taken over.
@@ -109,6 +112,10 @@ pub(super) struct World {
     /// A machine that stands still, and whether it waits for a write that is carried out.
     paused: Option<(Machine, bool)>,
     platform: Platform,
+    /// What the bot said that nobody heard, or that was heard and not stored.
+    missed: HashSet<Box<str>>,
+    /// When the last connect succeeded.
+    connected_at: u64,
     machine: Option<Machine>,
     life: u32,
     awaited: Awaited,
@@ -168,6 +175,7 @@ impl World {
         bot.welcome = Duration::from_millis(rng.choice([500, 500, 0, 2000]).unwrap_or(500));
         bot.idle_ttl = rng.choice([Some(5), Some(60), Some(900), None]).flatten().map(Duration::from_secs);
         bot.history_settle = Duration::from_millis(rng.choice([3000, 3000, 100, 0]).unwrap_or(3000));
+        bot.stuck_after = rng.choice([Some(10), Some(1), None]).flatten().map(Duration::from_secs);
         bot.session_timeout = Duration::from_secs(rng.choice([900, 30]).unwrap_or(900));
         bot.late_window = Duration::from_secs(rng.choice([60, 2]).unwrap_or(60));
         let mut world = Self {
@@ -183,6 +191,8 @@ impl World {
             lease: Lease::SURE,
             paused: None,
             platform: Platform::default(),
+            missed: HashSet::new(),
+            connected_at: START,
             machine: None,
             life: 0,
             awaited: Awaited::default(),
@@ -228,6 +238,7 @@ impl World {
             }
         }
         world.plan_trouble(at + 60_000);
+        world.plan_unasked(at + 60_000);
         world.schedule(0, Event::TakeOver);
         world.schedule(1000, Event::Scan);
         world
@@ -294,6 +305,7 @@ impl World {
         if let Some(id) = self.ended_here.iter().find(|id| !said(id)) {
             return Err(format!("{id} ended and was not told"));
         }
+        self.check_missed()?;
         for message in self.truth.ended.values() {
             self.check_replies(message)?;
         }
@@ -351,6 +363,9 @@ impl World {
             }
             Event::ReadLane(life) if life == self.life => {
                 let lane = Box::new(self.truth.open());
+                // It may be lost before the answer arrives.
+                let sent = lane.lane.iter().filter(|open| open.progress.sent_at.is_some());
+                self.may_go.extend(sent.map(|open| open.accepted.id));
                 let wait = self.lag();
                 self.schedule(wait, Event::Input(life, Input::Lane(lane)));
             }
@@ -377,6 +392,7 @@ impl World {
                 let input = if self.rng.bool() { Input::Heard } else { Input::Frame(Incoming::Pong) };
                 return self.step(input);
             }
+            Event::Unasked => self.speak_unasked(),
             Event::Drain if self.machine.is_some() => {
                 self.draining = true;
                 return self.step(Input::Drain);
@@ -481,6 +497,7 @@ impl World {
         self.sockets += 1;
         let socket = self.sockets;
         self.socket = Some((socket, false));
+        self.connected_at = self.now;
         let new_session = match mode {
             ConnectMode::Default => !self.platform.session || self.rng.u8(0..3) == 0,
             ConnectMode::StartNew | ConnectMode::StartNewResumeAgent => true,
@@ -515,6 +532,7 @@ impl World {
             response.created_on = Some(self.platform.created_on(self.now, response));
             let lag = self.history_lag();
             self.platform.spoke(self.now, lag, response);
+            self.note_missed(response);
             if !self.is_open(socket) && self.rng.bool() {
                 // Another socket of the user is there: the platform may choose it.
                 socket = self.socket.map_or(socket, |(open, _)| open);
@@ -667,6 +685,7 @@ impl World {
     fn kill(&mut self, how: &str) -> Option<Machine> {
         let machine = self.machine.take()?;
         self.note(|| how.to_owned());
+        self.note_unstored();
         self.socket = None;
         self.life += 1;
         self.killed_at = self.now;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{Bot, Config};
+use rtm_bridge::domain::{After, BotName, ConversationId, Entry, UserId};
 use rtm_bridge::sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
 use rtm_bridge::store::Store;
 use serde_json::Value;
@@ -124,6 +125,15 @@ impl TestBridge {
     pub(crate) fn open(&self) -> usize {
         let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
         memory.stats().open
+    }
+
+    /// The journal of a user's conversation.
+    pub(crate) fn journal(&self, user: &str) -> Vec<Entry> {
+        let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap());
+        let page = memory.page(&conversation, After::Oldest, 1000, None);
+        assert!(!page.more && !page.gap, "not the whole journal");
+        page.entries.into_iter().map(|told| told.entry).collect()
     }
 
     /// Ends everything; no message may be open.

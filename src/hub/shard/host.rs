@@ -29,6 +29,10 @@ impl Host for Shard {
         self.budget.permit(&self.setup.store, &self.clock, bot, || mailbox.open() > 0).await;
     }
 
+    async fn history_permit(&self, bot: &Bot) {
+        self.budget.permit(&self.setup.store, &self.clock, bot, || false).await;
+    }
+
     fn may_act(&self, partition: Partition) -> bool {
         // By the fence that the shard works under, not by the lease alone: while conversations of an earlier
         // fence are still leaving, the replica may have claimed the partition again.

@@ -1,20 +1,21 @@
-//! What arrives: frames of the platform and pages of its history, and what they belong to.
+//! What arrives: frames of the platform, and what they belong to.
 
 use std::sync::Arc;
 
-use super::super::input::{Aside, Effect, HistoryFailure};
+use super::super::input::{Aside, Effect};
 use super::super::stream::{Begun, Joined, Place};
 use super::Machine;
 use super::socket::Link;
 use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Reply, Timestamp};
-use crate::rtm::{HistoryPage, HistoryRecord, Incoming, Response};
+use crate::rtm::{Incoming, Response};
 use crate::store::Change;
 
 /// What a reply is joined to.
-struct Owner {
-    message: Option<MessageId>,
-    correlation: Correlation,
-    late: bool,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner {
+    pub(super) message: Option<MessageId>,
+    pub(super) correlation: Correlation,
+    pub(super) late: bool,
 }
 
 impl Machine {
@@ -113,6 +114,7 @@ impl Machine {
         match self.streams.join(response, begun) {
             Joined::Whole { response, begun, chunk } => {
                 effects.extend(chunk.map(|chunk| Effect::Chunk(Arc::new(chunk))));
+                self.on_newest(response.message_id.as_deref(), response.created_on);
                 self.take_reply(now, *response, begun, None, effects);
             }
             Joined::Growing { in_turn, orphan, chunk } => {
@@ -125,6 +127,7 @@ impl Machine {
                     turn.on_reply_begun(now);
                 }
                 if let Some((orphan, begun)) = orphan {
+                    self.on_unfinished(orphan.message_id.as_deref());
                     self.take_reply(now, orphan, begun, None, effects);
                 }
             }
@@ -151,27 +154,30 @@ impl Machine {
     /// that began outside of it on a socket that is gone.
     pub(super) fn cut_streams(&mut self, now: Timestamp, in_turn: bool, effects: &mut Vec<Effect>) {
         for (response, begun) in self.streams.cut(in_turn) {
+            self.on_unfinished(response.message_id.as_deref());
             self.take_reply(now, response, begun, None, effects);
         }
     }
 
-    /// Takes a whole reply: joins it to what it belongs to and journals it. `found` is set where it comes from
-    /// history.
-    fn take_reply(
+    /// Takes a whole reply: joins it to what it belongs to and journals it. `found` says what that is where it comes
+    /// from history.
+    pub(super) fn take_reply(
         &mut self,
         now: Timestamp,
         response: Response,
         begun: Begun,
-        found: Option<Correlation>,
+        found: Option<Owner>,
         effects: &mut Vec<Effect>,
     ) {
         if let Some(id) = &response.message_id {
             let fingerprint = Fingerprint::of(id);
             self.seen.insert(fingerprint);
-            self.ledger.record.recent.push(fingerprint);
-            self.ledger.record.last_platform_message = Some(id.clone());
+            let record = &mut self.ledger.record;
+            // A new owner reads from the last message that the record names, and has to know what came since.
+            let is_last = record.last_platform_message.as_ref().is_none_or(|last| last == id);
+            record.recent.push(fingerprint, self.gap.is_some() || !is_last);
         }
-        let owner = self.owner(begun, response.echoes, found);
+        let owner = found.unwrap_or_else(|| self.owner(begun, response.echoes));
         let more_follows = response.more_follows;
         let reply = Arc::new(Reply {
             seq: self.ledger.next_seq(),
@@ -198,7 +204,8 @@ impl Machine {
     }
 
     /// What a reply belongs to that began then (api.md 1, "Reply").
-    fn owner(&self, begun: Begun, echoes: Option<u64>, found: Option<Correlation>) -> Owner {
+    pub(super) fn owner(&self, begun: Begun, echoes: Option<u64>) -> Owner {
+        let correlation = Correlation::Window;
         let last = self.ledger.record.last_turn;
         let exact = |message, late| Owner { message: Some(message), correlation: Correlation::Exact, late };
         if let Some(turn) = self.turn.as_ref().filter(|turn| turn.is_echoed(echoes)) {
@@ -207,7 +214,6 @@ impl Machine {
         if let Some(last) = last.filter(|_| echoes.is_some() && echoes == self.last_echoed) {
             return exact(last.message, true);
         }
-        let correlation = found.unwrap_or(Correlation::Window);
         if begun.in_turn()
             && !self.is_with_agent()
             && let Some(turn) = &self.turn
@@ -232,94 +238,7 @@ impl Machine {
     }
 
     /// Whether a human agent has the conversation, and did when the open turn began.
-    fn is_with_agent(&self) -> bool {
+    pub(super) fn is_with_agent(&self) -> bool {
         self.ledger.record.agent && !self.turn.as_ref().is_some_and(|turn| turn.is_handed_over())
-    }
-
-    pub(super) fn on_history(
-        &mut self,
-        now: Timestamp,
-        page: Result<HistoryPage, HistoryFailure>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let settle = self.bot.history_settle;
-        self.reading_history = false;
-        let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
-        let Some(repair) = turn.repair.as_mut() else { return };
-        let asked = repair.on_answer();
-        match page {
-            Ok(page) => self.take_history(now, page, asked, effects),
-            Err(failure) if asked => repair.on_failure(failure == HistoryFailure::ForGood, now, settle),
-            Err(_) => {}
-        }
-    }
-
-    /// Takes what a page tells of the open turn: our own message, which proves receipt, and the bot's messages
-    /// that follow it. What stands before our message belongs to earlier turns. A page that was not `asked` for since
-    /// the last loss proves by what it holds, and nothing by what it lacks.
-    fn take_history(
-        &mut self,
-        now: Timestamp,
-        mut page: HistoryPage,
-        asked: bool,
-        effects: &mut Vec<Effect>,
-    ) {
-        let settle = self.bot.history_settle;
-        let Some(turn) = &mut self.turn else { return };
-        let Some(repair) = &mut turn.repair else { return };
-        let client_message_id = turn.message.client_message_id;
-        page.records.sort_by_key(|record| record.created_on);
-        let own = page
-            .records
-            .iter()
-            .position(|record| record.from_user && record.user_msg_id == Some(client_message_id));
-        // Where our message does not show, and a page may begin anywhere (what the platform answers to an id that it
-        // does not know yet is not documented), only its own times tell what came after the turn's first reply.
-        let first_reply = turn.progress.replies.iter().filter_map(|reply| reply.created_on).min();
-        let is_later = |record: &HistoryRecord| {
-            first_reply.is_some_and(|first| record.created_on.is_some_and(|at| at >= first))
-        };
-        let from = match own {
-            Some(at) => at + 1,
-            None if repair.is_own_found() => 0,
-            None => page.records.iter().position(is_later).unwrap_or(page.records.len()),
-        };
-        if asked {
-            if own.is_some() {
-                repair.on_own_found();
-            }
-            let next = page.records.iter().rev().find_map(|record| record.id.clone()).filter(|_| page.more);
-            repair.on_page(next, now, settle);
-        }
-        if own.is_some() && turn.progress.acked_at.is_none() {
-            turn.progress.acked_at = Some(now);
-            let message = turn.message.id;
-            self.ledger.push(Change::Acked { message, at: now });
-        }
-        for record in page.records.into_iter().skip(from).filter(|record| !record.from_user) {
-            if record.id.as_deref().is_some_and(|id| self.seen.contains(id)) {
-                continue;
-            }
-            if let Some(id) = &record.id {
-                self.streams.forget(id);
-            }
-            let begun = Begun { at: now, place: Place::Turn };
-            self.take_reply(now, found(record), begun, Some(Correlation::History), effects);
-        }
-    }
-}
-
-/// A record of history as the response it once was.
-fn found(record: HistoryRecord) -> Response {
-    Response {
-        message_id: record.id,
-        text: record.text,
-        agent: record.agent,
-        created_on: record.created_on,
-        stream: None,
-        more_follows: false,
-        session_id: record.session_id,
-        echoes: None,
-        event: record.event,
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::super::input::{Effect, Loss};
+use super::super::repair::Cause;
 use super::super::turn::{Phase, Turn};
 use super::Machine;
 use super::socket::Link;
@@ -84,6 +85,8 @@ impl Machine {
             self.link = Link::Cold;
         }
         self.cut_streams(now, false, effects);
+        // What the bot still says is read when somebody speaks to it again.
+        self.on_gap(Cause::Away);
         self.keep_until = None;
         self.last_echoed = None;
         let record = &mut self.ledger.record;

@@ -129,7 +129,7 @@ impl Machine {
     pub(super) fn on_withheld(&mut self) {
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) {
             turn.phase = Phase::Ready;
-            turn.repair = None;
+            turn.broken = false;
         }
     }
 
@@ -154,7 +154,7 @@ impl Machine {
         }
         let went_out = turn.is_open() || turn.was_sent();
         turn.phase = Phase::Ending;
-        turn.repair = None;
+        turn.broken = false;
         turn.progress.ended_at = Some(now);
         turn.progress.outcome = Some(outcome.clone());
         let (message, echoed, closes) = (turn.message.id, turn.message.client_message_id, turn.closes());
@@ -249,22 +249,6 @@ impl Machine {
             turn.phase = Phase::Out;
             effects.push(Effect::Send(Arc::clone(&turn.message)));
             self.on_activity(now);
-        }
-    }
-
-    /// Reads history where a loss left something open, and decides when it has said all.
-    pub(super) fn tend_repair(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        use super::super::repair::Step;
-        let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
-        let Some(repair) = &mut turn.repair else { return };
-        match repair.step(now, self.bot.history) {
-            Step::Wait => {}
-            Step::Read => {
-                effects.push(Effect::ReadHistory(repair.read_after()));
-                self.reading_history = true;
-            }
-            Step::Done if turn.is_proved() => turn.on_gap_closed(now),
-            Step::Done => self.resolve_unproved(now, effects),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::input::{Abandoned, ConnectFailure, Effect, Loss};
 use super::super::keepalive::KeepAlive;
-use super::super::repair::Repair;
+use super::super::repair::Cause;
 use super::super::turn::Phase;
 use super::lane::blocked;
 use super::{Machine, REFUSAL_TTL};
@@ -89,8 +89,8 @@ impl Machine {
             self.ledger.record.session_done = wish;
             self.ledger.record.agent &= mode == ConnectMode::StartNewResumeAgent;
         }
-        if let Some(repair) = self.turn.as_mut().and_then(|turn| turn.repair.as_mut()) {
-            repair.on_connected(now);
+        if let Some(gap) = &mut self.gap {
+            gap.on_connected(now);
         }
         if self.keep_until.is_none() {
             self.on_activity(now);
@@ -152,6 +152,8 @@ impl Machine {
             self.backoff.reset();
         }
         self.cut_streams(now, false, effects);
+        let lived = self.ledger.record.connected_at.is_some();
+        self.on_gap(if lived { Cause::Lost } else { Cause::Away });
         let least = if loss.code == 1005 { REPLACED } else { Duration::ZERO };
         self.link = self.wait(now, least);
         if loss.code == 1000 && self.lane.is_empty() {
@@ -186,12 +188,7 @@ impl Machine {
             self.end_turn(now, Outcome::Failed(problem), effects);
             return;
         }
-        if let Some(repair) = &mut turn.repair {
-            repair.on_lost();
-        } else {
-            let gap_after = self.ledger.record.last_platform_message.clone();
-            turn.repair = Some(Repair::new(gap_after, self.reading_history));
-        }
+        turn.broken = true;
         if !turn.is_proved() && !self.bot.history {
             self.resolve_unproved(now, effects);
         }
@@ -225,6 +222,7 @@ impl Machine {
             self.link = Link::Cold;
             effects.push(Effect::Close(1000));
             self.cut_streams(now, false, effects);
+            self.on_gap(Cause::Away);
         }
         match self.link {
             Link::Waiting { .. } | Link::Cold if !wanted => self.link = Link::Cold,

@@ -242,7 +242,7 @@ async fn what_is_kept_is_small() {
         numbered(1, vec![Change::Sent { message: id(1), at }, Change::Acked { message: id(1), at }]);
     store.write(fence, &alice(), &write).await.unwrap();
     write = numbered(2, vec![reply(1, at, Some(id(1)), "It left the warehouse."), end(2, at, id(1))]);
-    write.record.recent.push(crate::domain::Fingerprint::of("ms-1"));
+    write.record.recent.push(crate::domain::Fingerprint::of("ms-1"), false);
     write.record.sends.record(50, at);
     store.write(fence, &alice(), &write).await.unwrap();
     let mut sizes = std::collections::BTreeMap::new();

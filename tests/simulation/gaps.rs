@@ -1,0 +1,405 @@
+//! The rules of gap repair: what is read when, what it becomes, and what is said where it cannot be known.
+
+use std::sync::Arc;
+
+use rtm_bridge::domain::{Correlation, EntryBody, Fingerprint, Gap, LastTurn, MessageId, Record, Timestamp};
+use rtm_bridge::link::{HistoryFailure, Input};
+use rtm_bridge::rtm::{HistoryPage, HistoryRecord};
+use rtm_bridge::store::{Change, Open};
+
+use super::bench::{Bench, incoming, ms, outgoing};
+
+/// Gaps in the journal, and replies by their ids, in order.
+fn journal(bench: &Bench) -> Vec<String> {
+    let changes = bench.writes.iter().flat_map(|write| &write.changes);
+    let entries = changes.filter_map(|change| match change {
+        Change::Append(entry) => Some(&entry.body),
+        _ => None,
+    });
+    let told = entries.filter_map(|body| match body {
+        EntryBody::Reply(reply) => reply.message_id.as_deref().map(str::to_owned),
+        EntryBody::Gap(gap) => Some(gap.as_str().to_owned()),
+        _ => None,
+    });
+    told.collect()
+}
+
+fn gaps(bench: &Bench) -> Vec<String> {
+    journal(bench).into_iter().filter(|told| Gap::ALL.iter().any(|gap| gap.as_str() == told)).collect()
+}
+
+/// A reply that was said so long after the bench began.
+fn said(bench: &Bench, id: &str, at: u64) -> HistoryRecord {
+    let began = bench.now;
+    HistoryRecord { created_on: Some(began + ms(at)), ..outgoing(id) }
+}
+
+/// A conversation that an earlier owner left: the bot said "ms-0" last.
+fn known() -> Open {
+    let mut record = Record { seq: 1, last_platform_message: Some("ms-0".into()), ..Record::default() };
+    record.recent.push(Fingerprint::of("ms-0"), false);
+    Open { record, ..Open::default() }
+}
+
+/// One whose link broke while nothing was open, and is there again.
+fn broken() -> Bench {
+    let mut bench = Bench::connected();
+    bench.idle(3);
+    bench.writes.clear();
+    bench
+}
+
+fn reads(bench: &Bench) -> Vec<Option<&str>> {
+    bench.history_reads.iter().map(|(after, _)| after.as_deref()).collect()
+}
+
+#[test]
+fn what_was_said_to_nobody_is_read_after_the_reconnect() {
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.history(vec![outgoing("ms-1"), outgoing("ms-2")]);
+    bench.pass(ms(3000));
+    bench.history(vec![outgoing("ms-1"), outgoing("ms-2"), outgoing("ms-3")]);
+    assert_eq!(journal(&bench), ["ms-1", "ms-2", "ms-3"]);
+    let reply = bench.reply("ms-3");
+    assert_eq!((reply.correlation, reply.in_reply_to, reply.late), (Correlation::History, None, false));
+    bench.pass(ms(200_000));
+    assert_eq!(reads(&bench), [Some("ms-first"); 2], "twice and no more");
+}
+
+#[test]
+fn a_known_conversation_is_asked_about_on_its_first_connect() {
+    let mut bench = Bench::opened(known(), |_| ());
+    bench.post();
+    bench.give(Input::Connected);
+    assert_eq!(reads(&bench), [Some("ms-0")]);
+    bench.history(vec![outgoing("ms-1")]);
+    assert_eq!(journal(&bench), ["ms-1"]);
+    let mut bench = Bench::new();
+    bench.post();
+    bench.give(Input::Connected);
+    assert!(bench.history_reads.is_empty(), "nothing is known of this one");
+}
+
+#[test]
+fn our_own_close_is_followed_by_a_read_too() {
+    let mut bench = Bench::connected();
+    bench.idle(16);
+    assert_eq!(bench.closes, 1);
+    bench.post();
+    bench.give(Input::Connected);
+    assert_eq!(reads(&bench), [Some("ms-first")]);
+}
+
+#[test]
+fn pages_are_followed_in_order() {
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    let first: Vec<_> = (1..=10).map(|n| outgoing(&format!("ms-{n}"))).collect();
+    bench.give(Input::History(Ok(HistoryPage { records: first, more: true })));
+    bench.history(vec![outgoing("ms-11")]);
+    let told: Vec<String> = (1..=11).map(|n| format!("ms-{n}")).collect();
+    assert_eq!(journal(&bench), told);
+    assert_eq!(reads(&bench), [Some("ms-first"), Some("ms-10")]);
+}
+
+#[test]
+fn what_the_new_socket_brings_is_told_once() {
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.say("ms-2");
+    bench.history(vec![outgoing("ms-1"), outgoing("ms-2"), outgoing("ms-3")]);
+    bench.say("ms-3");
+    bench.pass(ms(3000));
+    bench.history(vec![outgoing("ms-1"), outgoing("ms-2"), outgoing("ms-3")]);
+    assert_eq!(journal(&bench), ["ms-2", "ms-1", "ms-3"]);
+}
+
+#[test]
+fn a_new_owner_goes_on_from_the_message_before_the_gap() {
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.say("ms-2");
+    let record = bench.writes.last().unwrap().record.clone();
+    assert_eq!(record.last_platform_message.as_deref(), Some("ms-first"));
+    let mut next = Bench::opened(Open { record, ..Open::default() }, |_| ());
+    let message = next.post();
+    next.give(Input::Connected);
+    next.history(vec![outgoing("ms-1"), outgoing("ms-2"), incoming(&message)]);
+    assert_eq!(journal(&next), ["ms-1"]);
+    next.pass(ms(3000));
+    next.history(vec![outgoing("ms-1"), outgoing("ms-2"), incoming(&message)]);
+    next.pass(ms(100));
+    let record = &next.writes.last().unwrap().record;
+    assert_ne!(record.last_platform_message.as_deref(), Some("ms-first"), "it is closed");
+}
+
+#[test]
+fn by_its_time_a_found_reply_is_a_late_one_of_the_turn_before() {
+    let mut bench = Bench::connected();
+    let message = bench.told.last().unwrap().accepted.id;
+    bench.lose(1006);
+    let (late, later) = (said(&bench, "ms-1", 1000), said(&bench, "ms-2", 61_000));
+    bench.pass(ms(70_000));
+    bench.give(Input::Connected);
+    bench.history(vec![late, later]);
+    let reply = bench.reply("ms-1");
+    assert_eq!(
+        (reply.correlation, reply.in_reply_to, reply.late),
+        (Correlation::History, Some(message), true)
+    );
+    assert_eq!(bench.reply("ms-2").in_reply_to, None);
+}
+
+#[test]
+fn behind_its_message_a_found_reply_belongs_to_a_turn_that_ended_meanwhile() {
+    let mut bench = Bench::connected();
+    let message = bench.post_until(Some(5000));
+    bench.ack(&message);
+    bench.lose(1006);
+    bench.pass(ms(6000));
+    assert_eq!(bench.end(), (0, "no-reply"));
+    if bench.history_reads.is_empty() {
+        bench.give(Input::Connected);
+    }
+    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    let reply = bench.reply("ms-1");
+    assert_eq!((reply.in_reply_to, reply.late), (Some(message.id), true));
+}
+
+#[test]
+fn what_stands_before_the_open_turns_message_is_none_of_its_replies() {
+    let mut bench = Bench::opened(known(), |bot| bot.welcome = ms(0));
+    let message = bench.post();
+    bench.give(Input::Connected);
+    bench.ack(&message);
+    bench.history(vec![outgoing("ms-1"), incoming(&message), outgoing("ms-2")]);
+    assert_eq!(bench.reply("ms-1").in_reply_to, None);
+    let reply = bench.reply("ms-2");
+    assert_eq!((reply.in_reply_to, reply.correlation), (Some(message.id), Correlation::History));
+}
+
+#[test]
+fn what_cannot_be_told_from_a_reply_waits_until_the_message_shows() {
+    let mut bench = Bench::opened(known(), |bot| bot.welcome = ms(0));
+    let message = bench.post_until(Some(2000));
+    bench.give(Input::Connected);
+    bench.ack(&message);
+    let found = said(&bench, "ms-1", 0);
+    bench.history(vec![found.clone()]);
+    assert!(journal(&bench).is_empty());
+    bench.pass(ms(3000));
+    assert_eq!(bench.end(), (0, "no-reply"));
+    bench.history(vec![found]);
+    assert_eq!(journal(&bench), ["ms-1"]);
+}
+
+#[test]
+fn a_stuck_turn_takes_one_look_before_its_deadline() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.ack(&message);
+    bench.pass(ms(9999));
+    assert!(bench.history_reads.is_empty());
+    bench.pass(ms(1));
+    assert_eq!(reads(&bench), [Some("ms-first")]);
+    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    assert_eq!(bench.reply("ms-1").correlation, Correlation::History);
+}
+
+#[test]
+fn a_look_that_finds_nothing_changes_nothing() {
+    let mut bench = Bench::connected();
+    bench.post();
+    bench.pass(ms(10_000));
+    bench.history(Vec::new());
+    bench.pass(ms(20_000));
+    assert_eq!(bench.end(), (0, "no-ack"));
+    assert_eq!((bench.history_reads.len(), gaps(&bench).len()), (1, 0));
+}
+
+#[test]
+fn a_look_proves_receipt() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.pass(ms(10_000));
+    bench.history(vec![incoming(&message)]);
+    bench.pass(ms(20_000));
+    assert_eq!(bench.end(), (0, "no-reply"));
+}
+
+#[test]
+fn no_look_is_taken_where_none_is_wanted() {
+    for change in [
+        (|bot| bot.stuck_after = None) as fn(&mut rtm_bridge::config::Bot),
+        |bot| bot.history = false,
+        |bot| bot.stuck_after = Some(ms(31_000)),
+    ] {
+        let mut bench = Bench::with(|bot| {
+            bot.welcome = ms(0);
+            change(bot);
+        });
+        bench.post();
+        bench.give(Input::Connected);
+        bench.pass(ms(30_000));
+        assert!(bench.history_reads.is_empty());
+        assert_eq!(bench.end().1, "no-ack");
+    }
+}
+
+#[test]
+fn history_that_cannot_be_read_is_a_gap() {
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.history_fails();
+    bench.say("ms-9");
+    assert_eq!(journal(&bench), ["historyUnreadable", "ms-9"]);
+    bench.idle(2);
+    assert_eq!((gaps(&bench).len(), bench.history_reads.len()), (1, 1), "said once");
+    bench.lose(1006);
+    bench.reconnect();
+    assert_eq!(bench.history_reads[1].0.as_deref(), Some("ms-9"), "the next gap begins later");
+}
+
+#[test]
+fn history_that_is_away_is_read_later_before_a_gap_is_told() {
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    let fails = || Input::History(Err(HistoryFailure::Now));
+    bench.give(fails());
+    for wait in [3000, 15_000] {
+        bench.pass(ms(wait));
+        bench.give(fails());
+    }
+    assert!(journal(&bench).is_empty());
+    bench.idle(1);
+    bench.pass(ms(1));
+    assert_eq!(bench.history_reads.len(), 4);
+    bench.give(fails());
+    assert_eq!(journal(&bench), ["historyUnreadable"]);
+}
+
+#[test]
+fn a_forgotten_message_is_a_gap_before_what_history_still_holds() {
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.history(Vec::new());
+    bench.pass(ms(3000));
+    bench.history(vec![outgoing("ms-8"), outgoing("ms-9")]);
+    bench.history(Vec::new());
+    assert!(journal(&bench).is_empty());
+    bench.history(vec![outgoing("ms-8"), outgoing("ms-9")]);
+    assert_eq!(journal(&bench), ["historyTooShort", "ms-8", "ms-9"]);
+    assert_eq!(reads(&bench), [Some("ms-first"), None, Some("ms-first"), None]);
+}
+
+#[test]
+fn more_pages_than_are_read_are_a_gap_behind_them() {
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    let mut n = 0;
+    for _ in 0..2 {
+        for _ in 0..10 {
+            n += 1;
+            let records = vec![outgoing(&format!("ms-{n}"))];
+            bench.give(Input::History(Ok(HistoryPage { records, more: true })));
+        }
+        bench.pass(ms(3000));
+    }
+    assert_eq!(bench.history_reads.len(), 20);
+    assert_eq!(journal(&bench).last().map(String::as_str), Some("historyTooShort"));
+    assert_eq!(journal(&bench).len(), 21);
+}
+
+#[test]
+fn without_history_a_loss_is_a_gap_and_our_own_close_is_none() {
+    let without = |bot: &mut rtm_bridge::config::Bot| {
+        bot.history = false;
+        bot.welcome = ms(0);
+    };
+    let mut bench = Bench::opened(known(), without);
+    bench.post();
+    bench.give(Input::Connected);
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    bench.idle(16);
+    assert_eq!(bench.closes, 1);
+    bench.post();
+    bench.give(Input::Connected);
+    bench.say("ms-2");
+    bench.pass(ms(1000));
+    assert!(gaps(&bench).is_empty());
+    bench.lose(1006);
+    assert!(gaps(&bench).is_empty(), "it is said when the link is there again");
+    bench.reconnect();
+    bench.say("ms-3");
+    assert_eq!(journal(&bench), ["ms-1", "ms-2", "historyUnreadable", "ms-3"]);
+    assert!(bench.history_reads.is_empty());
+}
+
+#[test]
+fn who_is_about_to_go_begins_no_repair_that_no_turn_waits_for() {
+    let mut bench = Bench::connected();
+    let message = bench.post();
+    bench.ack(&message);
+    bench.lose(1006);
+    bench.give(Input::Drain);
+    bench.reconnect();
+    assert_eq!(bench.history_reads.len(), 1, "its turn waits for this one");
+    let mut bench = broken();
+    bench.lose(1006);
+    bench.reconnect();
+    bench.history(Vec::new());
+    bench.give(Input::Drain);
+    bench.pass(ms(10_000));
+    assert_eq!(bench.history_reads.len(), 1);
+}
+
+#[test]
+fn pages_of_an_older_time_are_not_taken_for_the_gap() {
+    let mut bench = Bench::connected();
+    bench.respond(rtm_bridge::rtm::Response {
+        created_on: Some(bench.now),
+        ..super::support::reply("ms-now", "now")
+    });
+    let old = |bench: &Bench, id: &str| HistoryRecord {
+        created_on: Some(Timestamp::from_millis(bench.now.as_millis() - 3_600_000)),
+        ..outgoing(id)
+    };
+    bench.writes.clear();
+    bench.lose(1006);
+    bench.reconnect();
+    let page = vec![old(&bench, "ms-old-1"), old(&bench, "ms-old-2")];
+    bench.history(page.clone());
+    assert!(journal(&bench).is_empty());
+    bench.pass(ms(3000));
+    assert_eq!(reads(&bench), [Some("ms-now"), None]);
+    let now = said(&bench, "ms-now", 0);
+    bench.history([page, vec![now, said(&bench, "ms-1", 1)]].concat());
+    assert_eq!(journal(&bench), ["ms-1"]);
+}
+
+#[test]
+fn the_turn_of_an_earlier_owner_takes_late_replies_by_their_time() {
+    let mut open = known();
+    let at = Timestamp::from_millis(1_763_844_999_000);
+    let message = MessageId::new(at, 1);
+    open.record.last_turn = Some(LastTurn { message, ended_at: at });
+    let mut bench = Bench::opened(open, |_| ());
+    bench.post();
+    bench.give(Input::Connected);
+    let record = HistoryRecord { created_on: Some(at + ms(500)), ..outgoing("ms-1") };
+    bench.history(vec![record]);
+    let reply: &Arc<_> = bench.replies.last().unwrap();
+    assert_eq!((reply.in_reply_to, reply.late), (Some(message), true));
+}
