@@ -133,7 +133,10 @@ where
         .map(|mut caller| {
             let work = work.clone();
             tokio::task::spawn_local(async move {
-                let share = work(&mut caller).await;
+                let share = match caller.ready().await {
+                    Ok(()) => work(&mut caller).await,
+                    Err(failure) => Err(failure),
+                };
                 (caller, share)
             })
         })

@@ -17,6 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Somebody who takes one turn after the other, for any user.
 pub(crate) trait Caller: 'static {
+    /// Comes before the first turn of a run: between two runs the others have theirs, and a server may have closed
+    /// the connection by then.
+    async fn ready(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
     fn turn(&mut self, user: usize) -> impl Future<Output = Result<(), Failure>>;
 }
 
@@ -30,6 +35,7 @@ pub(crate) trait Callers {
 pub(crate) struct Http(Vec<HttpCaller>);
 
 pub(crate) struct HttpCaller {
+    address: SocketAddr,
     connection: Connection,
     requests: Rc<[Vec<u8>]>,
 }
@@ -47,6 +53,7 @@ impl Http {
         let mut all = Vec::with_capacity(callers);
         for &address in addresses.iter().cycle().take(callers) {
             all.push(HttpCaller {
+                address,
                 connection: Connection::open(address).await?,
                 requests: Rc::clone(&requests),
             });
@@ -63,6 +70,13 @@ impl Callers for Http {
 }
 
 impl Caller for HttpCaller {
+    async fn ready(&mut self) -> Result<(), Failure> {
+        if self.connection.is_closed() {
+            self.connection = Connection::open(self.address).await?;
+        }
+        Ok(())
+    }
+
     async fn turn(&mut self, user: usize) -> Result<(), Failure> {
         let request = self.requests.get(user).ok_or(Failure::Proc("no such user"))?;
         let answer = tokio::time::timeout(PATIENCE + PATIENCE, self.connection.exchange(request))
