@@ -156,12 +156,9 @@ impl Bridge {
         store.prepare().await?;
         let shards = Hub::start(&config, store.clone(), &metrics).await?;
         let draining = Arc::new(AtomicBool::new(false));
-        let front = Arc::new(Front::new(
-            shards.hub().clone(),
-            Arc::clone(&config),
-            Arc::clone(&metrics),
-            Clock::wall(),
-        ));
+        let front =
+            Front::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
+        let front = Arc::new(front.draining(Arc::clone(&draining)));
         let operator = Arc::new(Admin {
             metrics: Arc::clone(&metrics),
             store: store.clone(),

@@ -20,6 +20,8 @@ pub(crate) struct Answer<'a> {
 pub(crate) struct Connection {
     stream: TcpStream,
     inbox: Vec<u8>,
+    /// The server said that it closes it.
+    ends: bool,
 }
 
 /// For the error that says whose answer it was.
@@ -29,12 +31,13 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, inbox: Vec::with_capacity(4096) })
+        Ok(Self { stream, inbox: Vec::with_capacity(4096), ends: false })
     }
 
     /// Whether the server has closed it meanwhile, which whoever keeps connections looks at before using one.
     pub(crate) fn is_closed(&self) -> bool {
-        !matches!(self.stream.try_read(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        self.ends
+            || !matches!(self.stream.try_read(&mut [0; 1]), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Writes the request and reads the whole answer.
@@ -47,11 +50,12 @@ impl Connection {
             }
             self.read().await?;
         };
-        let (status, length) = {
+        let (status, length, ends) = {
             let text = std::str::from_utf8(self.inbox.get(..head).unwrap_or_default())
                 .map_err(|_| Failure::Unreadable { what: WHAT, detail: "the head is not UTF-8" })?;
             read_head(text)?
         };
+        self.ends = ends;
         while self.inbox.len() < head + length {
             self.read().await?;
         }
@@ -66,8 +70,8 @@ impl Connection {
     }
 }
 
-/// Status and Content-Length.
-fn read_head(head: &str) -> Result<(u16, usize), Failure> {
+/// Status, Content-Length, and whether the server closes the connection.
+fn read_head(head: &str) -> Result<(u16, usize, bool), Failure> {
     let mut lines = head.split("\r\n");
     let status = lines
         .next()
@@ -75,10 +79,14 @@ fn read_head(head: &str) -> Result<(u16, usize), Failure> {
         .and_then(|rest| rest.get(..3))
         .and_then(|digits| digits.parse().ok())
         .ok_or(Failure::Unreadable { what: WHAT, detail: "no status line" })?;
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse().ok())
-        .ok_or(Failure::Unreadable { what: WHAT, detail: "no Content-Length" })?;
-    Ok((status, length))
+    let (mut length, mut ends) = (None, false);
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse().ok();
+        } else if name.eq_ignore_ascii_case("connection") {
+            ends = value.trim().eq_ignore_ascii_case("close");
+        }
+    }
+    let length = length.ok_or(Failure::Unreadable { what: WHAT, detail: "no Content-Length" })?;
+    Ok((status, length, ends))
 }

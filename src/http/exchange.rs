@@ -4,9 +4,10 @@
 //! message by `message.id`; whose it is, is known to the store alone.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::Ordering;
 
-use actix_web::http::StatusCode;
 use actix_web::http::header;
+use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use futures_util::FutureExt as _;
 use serde::Serialize;
@@ -40,7 +41,10 @@ pub(super) async fn serve(
         caller = field::Empty,
     );
     request.extensions_mut().insert(TraceId::from(trace));
-    let response = answer(front, request, trace, work).instrument(span).await;
+    let mut response = answer(front, request, trace, work).instrument(span).await;
+    if front.draining.load(Ordering::Relaxed) {
+        response.head_mut().set_connection_type(ConnectionType::Close);
+    }
     if let Some(metrics) = front.metrics.route(route) {
         metrics.answered(request.method().as_str(), response.status().as_u16(), started.elapsed());
     }

@@ -23,7 +23,7 @@ mod query;
 mod trace;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use actix_web::guard::{Any, Get, Guard, Head};
@@ -70,6 +70,9 @@ pub struct Front {
     callers: Vec<Arc<AtomicUsize>>,
     /// Between two signs of life in a stream that has nothing to say.
     keep_alive: Duration,
+    /// Whether the replica is going away: each answer closes its connection then, so that none is idle, and may be
+    /// about to be used, when all are closed.
+    draining: Arc<AtomicBool>,
 }
 
 impl Front {
@@ -83,8 +86,15 @@ impl Front {
             streams: Arc::default(),
             callers: config.callers.iter().map(|_| Arc::default()).collect(),
             keep_alive: events::KEEP_ALIVE,
+            draining: Arc::default(),
             config,
         }
+    }
+
+    /// The same, for a replica that says here when it is going away.
+    #[must_use]
+    pub fn draining(self, draining: Arc<AtomicBool>) -> Self {
+        Self { draining, ..self }
     }
 
     /// The caller of a request, if it may do this and has not too many requests open; and its place among those,

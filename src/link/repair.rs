@@ -3,7 +3,7 @@
 //! The platform replays nothing to a new socket (protocol.md 5.6); its history is the only witness of what was said
 //! meanwhile, and how soon a message shows up there is not known (7.10). So history is read at the connect and again
 //! when `history_settle` has passed, in between too where a turn waits for it. What its pages mean is decided by the
-//! machine ([`super::machine::gaps`]).
+//! machine (`machine/gaps`).
 //!
 //! What the platform answers to an id that it does not know is not documented, and an empty page after the newest
 //! known message may mean that nothing was said or that the message is forgotten. So where nothing showed that

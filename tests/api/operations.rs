@@ -145,8 +145,10 @@ fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
             let drain = &ready.json()["checks"][1];
             assert_eq!((&drain["name"], &drain["ok"]), (&json!("drain"), &json!(false)));
             assert_eq!(admin.get("/livez").await.status, 200, "it lives on");
-            // Within `grace` requests are still taken.
-            api.send(Request::message("bob", &body).prefer("wait=20")).await.message(200);
+            // Within `grace` requests are still taken, each for the last time over its connection.
+            let answer = api.send(Request::message("bob", &body).prefer("wait=20")).await;
+            answer.message(200);
+            assert_eq!(answer.header("connection"), Some("close"));
             // One message, repeated: it takes one place only.
             let again = Request::message("bob", &body).header("Idempotency-Key", "k");
             let refused = loop {
