@@ -1,8 +1,9 @@
 //! The hub: where HTTP hands over a message and waits for its end.
 //!
 //! Any replica takes any request. A shard of its own has the store accept the message. Where the partition is the
-//! replica's, that shard goes on with it; else the store hints at it to the owner, and the end comes back as a hint. Whoever waits is known here before
-//! the store is asked, so no end falls between asking and waiting, whoever owns the partition meanwhile:
+//! replica's, that shard goes on with it; else the store hints at it to the owner, and the end comes back as a hint.
+//! Whoever waits is known here before the store is asked, so no end falls between asking and waiting, whoever owns the
+//! partition meanwhile:
 //!
 //! ```text
 //!  own partition:    shard: register, accept (watched) ──► … ──► told
@@ -45,7 +46,8 @@ pub use self::partition::{Contact, Deal, Standing, Step, Tenure, View, decide};
 pub use self::shards::Shards;
 pub use crate::link::{FRAMES_IN, FRAMES_OUT};
 
-/// How long a command may wait for a place in a shard's queue; what it tells of is in the store by then.
+/// How long a command may wait for a place in a shard's queue. After that a message is refused, and what is in the
+/// store already is left to be found there.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A message as it stood when the wait was over.

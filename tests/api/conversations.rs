@@ -4,7 +4,7 @@ use rtm_bridge::sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
 use super::events::{turn, types};
-use crate::support::{Request, run, spawn_bridge};
+use crate::support::{Request, TestBridge, run, spawn_bridge};
 
 const ALICE: &str = "/conversations/alice";
 
@@ -30,17 +30,23 @@ fn a_conversation_that_nobody_knows_is_cold() {
     });
 }
 
+/// A turn of alice's that is over, and a second one that waits at the gate; where its message is.
+async fn second_turn(bridge: &TestBridge) -> (Gate, String) {
+    turn(bridge, &["one"]).await;
+    let gate = Gate::new();
+    let steps = vec![Step::Ack, Step::Until(gate.clone()), Step::Say("two".to_owned())];
+    bridge.script.next("alice", steps);
+    let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+    let location = bridge.post_async("alice", &body).await;
+    bridge.script.seen("alice", 2).await;
+    (gate, location)
+}
+
 #[test]
 fn a_conversation_tells_how_it_stands() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        turn(&bridge, &["one"]).await;
-        let gate = Gate::new();
-        let steps = vec![Step::Ack, Step::Until(gate.clone()), Step::Say("two".to_owned())];
-        bridge.script.next("alice", steps);
-        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
-        let location = bridge.post_async("alice", &body).await;
-        bridge.script.seen("alice", 2).await;
+        let (gate, location) = second_turn(&bridge).await;
         let state = bridge.api.get(ALICE).await.message(200);
         assert_eq!(state["connection"]["state"], "ready", "{state}");
         let page = bridge.api.get(format!("{ALICE}/events")).await.message(200);
@@ -57,13 +63,7 @@ fn a_conversation_tells_how_it_stands() {
 fn deleting_ends_the_session_in_its_turn_and_keeps_what_was_said() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        turn(&bridge, &["one"]).await;
-        let gate = Gate::new();
-        let steps = vec![Step::Ack, Step::Until(gate.clone()), Step::Say("two".to_owned())];
-        bridge.script.next("alice", steps);
-        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
-        let location = bridge.post_async("alice", &body).await;
-        bridge.script.seen("alice", 2).await;
+        let (gate, location) = second_turn(&bridge).await;
         let delete = bridge.send(Request::new("DELETE", ALICE));
         let open = async {
             // It has its place in the lane, behind what was accepted before.
