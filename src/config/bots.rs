@@ -9,7 +9,7 @@ use super::mistake::Notes;
 use super::parse::{self, Parsed, Wrong, boolean, duration, list, number, one_of, show, size};
 use super::section::Section;
 use super::value::Value;
-use super::{Algorithm, Bot, Caller, ConnectionStyle, Scopes, Webhook};
+use super::{Algorithm, Bot, Caller, ConnectionStyle, Form, Scopes, Webhook};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -174,7 +174,14 @@ fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
     }
     let path = section.path().to_owned();
     section.notes.warn(&path, "this version delivers no webhooks yet: nothing is sent to it");
-    Some(Webhook { url: url?, secrets: secrets? })
+    Some(Webhook {
+        url: url?,
+        secrets: secrets?,
+        form: Form::default(),
+        bearer_token: None,
+        headers: Vec::new(),
+        legacy_signature: None,
+    })
 }
 
 /// One of `[[callers]]`.
@@ -216,6 +223,7 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
                 parse::webhook_secrets_text,
             )
             .unwrap_or_default(),
+        webhook_form: Form::default(),
         bots,
         name: name?,
         key_sha256: key_sha256?,

@@ -108,7 +108,14 @@ impl Default for Reply {
 
 impl Default for Webhooks {
     fn default() -> Self {
-        Self { allowed: Vec::new(), allow_private: Vec::new(), timeout: Duration::from_secs(15) }
+        Self {
+            allowed: Vec::new(),
+            allow_private: Vec::new(),
+            timeout: Duration::from_secs(15),
+            ca: None,
+            max_in_flight: 256,
+            max_per_host: 32,
+        }
     }
 }
 

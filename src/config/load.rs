@@ -225,6 +225,7 @@ fn webhooks(section: &mut Section<'_>) -> Webhooks {
         allowed: section.or("allowed", d.allowed, list(parse::url_pattern)),
         allow_private: section.or("allow_private", d.allow_private, list(parse::cidr)),
         timeout: section.or("timeout", d.timeout, duration(SECOND..=MINUTE)),
+        ..d
     }
 }
 

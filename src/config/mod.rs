@@ -20,6 +20,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
@@ -257,6 +258,35 @@ pub struct Webhook {
     pub url: Url,
     /// `whsec_` secrets, newest first.
     pub secrets: Vec<SecretString>,
+    /// In what form it is told.
+    pub form: Form,
+    /// Sent as `Authorization: Bearer …`.
+    pub bearer_token: Option<SecretString>,
+    /// Headers that go with every delivery, by name.
+    pub headers: Vec<(Box<str>, SecretString)>,
+    /// The signature that older receivers check, beside the standard one.
+    pub legacy_signature: Option<LegacySignature>,
+}
+
+/// In what form a receiver is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// `type`, `timestamp` and `data` (Standard Webhooks).
+    #[default]
+    Standard,
+    /// `CloudEvents` 1.0 over HTTP, in binary mode.
+    CloudEvents,
+    /// What the platform's own webhook channel posts (protocol.md 9.1).
+    KoreV2,
+}
+
+/// `bots.webhook.signature_header` and `signature_secret`: HMAC-SHA256 of the body, in hexadecimal.
+#[derive(Debug, Clone)]
+pub struct LegacySignature {
+    /// The header's name.
+    pub header: Box<str>,
+    /// What it is made with.
+    pub secret: SecretString,
 }
 
 /// One of `[[callers]]`.
@@ -278,6 +308,8 @@ pub struct Caller {
     pub max_open_requests: u32,
     /// Secrets its callbacks are signed with, newest first.
     pub webhook_secrets: Vec<SecretString>,
+    /// In what form its callbacks are told.
+    pub webhook_form: Form,
 }
 
 /// What a caller may do; none of them includes another.
@@ -297,9 +329,15 @@ pub struct Webhooks {
     /// Patterns that a callback must match.
     pub allowed: Vec<String>,
     /// CIDRs of addresses that are fine although they are not public.
-    pub allow_private: Vec<String>,
+    pub allow_private: Vec<IpNet>,
     /// The longest one attempt may take.
     pub timeout: Duration,
+    /// Authorities that receivers' certificates may rest on besides the public ones, in PEM.
+    pub ca: Option<Vec<u8>>,
+    /// Attempts in flight at a time.
+    pub max_in_flight: usize,
+    /// Attempts in flight at a time to one host.
+    pub max_per_host: usize,
 }
 
 /// `[log]`

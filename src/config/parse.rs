@@ -2,12 +2,13 @@
 //!
 //! All are pure. Those for secrets never quote what they were given.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
 use secrecy::SecretString;
 use url::{Host, Url};
@@ -338,19 +339,9 @@ pub(super) fn url_pattern(value: &Value) -> Parsed<String> {
 }
 
 /// A range of addresses, `10.0.0.0/8`.
-pub(super) fn cidr(value: &Value) -> Parsed<String> {
+pub(super) fn cidr(value: &Value) -> Parsed<IpNet> {
     let text = as_text(value, "\"10.0.0.0/8\"")?;
-    let fits = text.split_once('/').is_some_and(|(address, bits)| {
-        let most = match address.parse() {
-            Ok(IpAddr::V4(_)) => 32,
-            Ok(IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        bits.bytes().all(|b| b.is_ascii_digit()) && bits.parse::<u8>().is_ok_and(|bits| bits <= most)
-    });
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        wrong(format!("{} is no range of addresses such as 10.0.0.0/8 or fd00::/8", quoted(text)))
-    }
+    text.parse().map_err(|_| {
+        Wrong(format!("{} is no range of addresses such as 10.0.0.0/8 or fd00::/8", quoted(text)))
+    })
 }

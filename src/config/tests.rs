@@ -486,7 +486,7 @@ fn the_environment_goes_before_the_file() {
     assert_eq!(bot.client_secret.expose_secret(), "from-a-file");
     assert!(!bot.history && bot.webhook.is_some());
     assert_eq!(config.webhooks.allowed, ["https://a/", "https://b/"]);
-    assert_eq!(config.webhooks.allow_private, ["10.0.0.0/8"]);
+    assert_eq!(config.webhooks.allow_private, ["10.0.0.0/8".parse().unwrap()]);
     assert_eq!(config.reply.default_wait, Duration::from_secs(15));
 }
 

@@ -150,6 +150,11 @@ impl Partition {
         (0..=u8::MAX).map(Self)
     }
 
+    /// The partition of this number.
+    pub const fn from_byte(number: u8) -> Self {
+        Self(number)
+    }
+
     /// Its number, 0 to 255.
     pub const fn index(self) -> usize {
         self.0 as usize

@@ -239,6 +239,9 @@ fn within<T: TryFrom<u64>>(
 pub struct Callback {
     /// The receiver.
     pub url: Box<str>,
+    /// The caller whose secrets sign what goes there; none where the bot's do. Callers neither set nor see it.
+    #[serde(skip)]
+    pub signer: Option<Box<str>>,
 }
 
 /// The trace that a message was posted in (W3C Trace Context): it is followed by it through logs. Zero is none.

@@ -5,6 +5,7 @@
 //! random numbers are arguments. Nothing here knows Kore.ai's wire, HTTP or the store.
 
 mod conversation;
+mod delivery;
 mod entry;
 mod event;
 mod journal;
@@ -18,6 +19,7 @@ mod time;
 mod turn;
 
 pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
+pub use delivery::{Attempt, Delivery, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin};
 pub use entry::{Entry, EntryBody, Gap};
 pub use event::EventKind;
 pub use journal::{After, Chunk, Cursor, InvalidCursor, Live, Page, Told};

@@ -180,6 +180,7 @@ mod tests {
             rate_per_minute: 0,
             max_open_requests: 0,
             webhook_secrets: Vec::new(),
+            webhook_form: config::Form::Standard,
         };
         let callers = [caller("a", "one"), caller("b", "two"), caller("c", "three")];
         let name = |key: &str| find(&callers, key.as_bytes()).map(|(_, caller)| caller.name.as_str());

@@ -340,7 +340,7 @@ impl Check<'_> {
             "/callback/url",
             if usable { Ok(()) } else { Err("must be an absolute http or https URL") },
         )?;
-        Some(Callback { url })
+        Some(Callback { url, signer: None })
     }
 }
 

@@ -40,6 +40,7 @@ fn caller(name: &str, scopes: config::Scopes, bots: Option<&[&str]>, user_prefix
         rate_per_minute: 0,
         max_open_requests: 0,
         webhook_secrets: Vec::new(),
+        webhook_form: config::Form::default(),
     }
 }
 
@@ -74,7 +75,12 @@ fn config() -> Config {
         reply: config::Reply { default_wait: second },
         bots: vec![bot("support")],
         callers: Vec::new(),
-        webhooks: config::Webhooks { allowed: Vec::new(), allow_private: Vec::new(), timeout: second },
+        webhooks: config::Webhooks {
+            allowed: Vec::new(),
+            allow_private: Vec::new(),
+            timeout: second,
+            ..config::Webhooks::default()
+        },
         log: config::Log { format: config::LogFormat::Text, filter: "info".to_owned() },
     }
 }

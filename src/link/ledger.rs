@@ -246,7 +246,7 @@ impl Ledger {
             Change::Sent { message, .. }
             | Change::Acked { message, .. }
             | Change::Answering { message, .. } => *message != id,
-            Change::HeadSince { .. } => true,
+            Change::HeadSince { .. } | Change::Deliver(_) => true,
             Change::Append(_) => change.ended().is_none_or(|(message, _)| message != id),
         });
         self.weight = self.changes.iter().map(Change::weight).sum();

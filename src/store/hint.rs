@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Incarnation;
-use crate::domain::{AcceptedMessage, Chunk, Connection, ConversationId, Message, MessageId};
+use crate::domain::{AcceptedMessage, Chunk, Connection, ConversationId, Message, MessageId, Partition};
 
 /// Something a replica is told.
 #[derive(Debug, Clone)]
@@ -41,6 +41,8 @@ pub enum Hint {
     },
     /// The answer to our question of this number.
     Answered(u64, Box<Connection>),
+    /// Deliveries of a partition of ours are to be attempted again: read its outbox.
+    Redelivered(Partition),
     /// A replica came or went, or partitions were released.
     Fleet,
     /// Our own heartbeat came back, with the number that it carried.

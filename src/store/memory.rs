@@ -24,6 +24,7 @@ mod conversation;
 mod expiry;
 mod fleet;
 mod lease;
+mod outbox;
 mod reading;
 mod weight;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::domain::{AcceptedMessage, Entry, EntryBody, MessageId, Outcome, Progress, Record, Timestamp};
+use crate::domain::{
+    AcceptedMessage, Entry, EntryBody, MessageId, NewDelivery, Outcome, Progress, Record, Timestamp,
+};
 
 /// What the owner is told of one open message.
 #[derive(Debug, Clone)]
@@ -55,6 +57,9 @@ pub enum Change {
         /// When.
         at: Timestamp,
     },
+    /// A delivery, told of right after the entry that it tells of. Where that entry is an end which is left out, the
+    /// delivery is left out too.
+    Deliver(Box<NewDelivery>),
     /// Something for the journal. A reply is joined to its message, and is its first sign too. An end settles
     /// its message, which leaves the lane; the next one becomes the head at the entry's time.
     Append(Entry),

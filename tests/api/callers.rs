@@ -25,6 +25,7 @@ fn caller(name: &str, scopes: Scopes) -> Caller {
         rate_per_minute: 0,
         max_open_requests: 0,
         webhook_secrets: Vec::new(),
+        webhook_form: rtm_bridge::config::Form::Standard,
     }
 }
 

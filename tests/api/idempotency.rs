@@ -132,6 +132,7 @@ fn a_key_counts_for_its_caller_and_conversation() {
             rate_per_minute: 0,
             max_open_requests: 0,
             webhook_secrets: Vec::new(),
+            webhook_form: rtm_bridge::config::Form::Standard,
         };
         let change = |config: &mut Config| config.callers = vec![caller("crm"), caller("erp")];
         let bridge = spawn_bridge(change).await;

@@ -170,6 +170,7 @@ impl World {
             | Hint::Chunk(..)
             | Hint::Observed(..)
             | Hint::Asked { .. }
+            | Hint::Redelivered(_)
             | Hint::Answered(..) => Ok(()),
             Hint::EndedLarge { .. } => Err("a message too large for a hint".into()),
             Hint::Fleet => {

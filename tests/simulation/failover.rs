@@ -32,6 +32,7 @@ fn tell(write: &Write) -> Vec<String> {
         Change::Acked { .. } => "acked".to_owned(),
         Change::Answering { .. } => "answering".to_owned(),
         Change::HeadSince { .. } => "head".to_owned(),
+        Change::Deliver(_) => "deliver".to_owned(),
         Change::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => format!("{} {}", entry.seq, reply.message_id.as_deref().unwrap()),
             EntryBody::Ended { outcome: Outcome::Failed(problem), .. } => {

@@ -330,7 +330,10 @@ impl Trial {
                         assert!(self.stored_end.insert(*message), "ended twice");
                     }
                 }
-                Change::Acked { .. } | Change::Answering { .. } | Change::HeadSince { .. } => {}
+                Change::Acked { .. }
+                | Change::Answering { .. }
+                | Change::HeadSince { .. }
+                | Change::Deliver(_) => {}
             }
         }
         self.give(Input::Stored { lost: false });

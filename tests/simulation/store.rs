@@ -130,6 +130,7 @@ impl Truth {
                     }
                     self.head_at = self.head_at.map(|_| *at);
                 }
+                Change::Deliver(_) => {}
                 Change::Append(entry) => {
                     // What a lost message would have had leaves a gap.
                     let follows = if self.lossy { entry.seq > seq } else { entry.seq == seq + 1 };

@@ -55,6 +55,7 @@ impl Watchman {
                         lane.commands.try_send(Command::Answered(number, connection)).ok();
                     }
                 }
+                Hint::Redelivered(_) => {}
                 Hint::Fleet => self.leases().round.notify_one(),
                 Hint::Echo(number) => self.echoes.borrow_mut().retain(|(sent, _)| *sent > number),
                 Hint::Subscribed => {
@@ -104,6 +105,7 @@ const fn kind(hint: &Hint) -> &'static str {
         Hint::Observed(..) => "observed",
         Hint::Asked { .. } => "asked",
         Hint::Answered(..) => "answered",
+        Hint::Redelivered(_) => "redelivered",
         Hint::Fleet => "fleet",
         Hint::Echo(_) => "echo",
         Hint::Subscribed => "subscribed",

@@ -282,6 +282,7 @@ impl Contents {
                     conversation.head_at = Some(*at);
                 }
             }
+            Change::Deliver(_) => {}
             Change::Acked { message, at } => {
                 if let Some(progress) = self.running(name, *message) {
                     progress.acked_at.get_or_insert(*at);

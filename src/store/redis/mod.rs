@@ -17,6 +17,7 @@ mod line;
 mod listener;
 mod migrate;
 mod observe;
+mod outbox;
 mod read;
 mod refusal;
 mod script;

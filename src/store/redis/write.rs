@@ -91,6 +91,7 @@ impl Group {
             Change::Acked { at, .. } => _ = self.acked.get_or_insert(*at),
             Change::Answering { at, .. } => _ = self.answered.get_or_insert(*at),
             Change::HeadSince { at } => self.changes.push(("h", at.as_millis(), Vec::new())),
+            Change::Deliver(_) => {}
             Change::Append(entry) => {
                 match entry.body {
                     EntryBody::Reply(_) => _ = self.answered.get_or_insert(entry.at),
@@ -127,7 +128,7 @@ impl Group {
 const fn is_of_the_conversation(change: &Change) -> bool {
     match change {
         Change::Sent { .. } | Change::Acked { .. } | Change::Answering { .. } => false,
-        Change::HeadSince { .. } => true,
+        Change::HeadSince { .. } | Change::Deliver(_) => true,
         Change::Append(entry) => {
             matches!(entry.body, EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_))
         }
@@ -140,7 +141,7 @@ fn message_of(change: &Change) -> Option<MessageId> {
         Change::Sent { message, .. } | Change::Acked { message, .. } | Change::Answering { message, .. } => {
             Some(*message)
         }
-        Change::HeadSince { .. } => None,
+        Change::HeadSince { .. } | Change::Deliver(_) => None,
         Change::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => reply.in_reply_to,
             EntryBody::Ended { message, .. } => Some(*message),

@@ -40,6 +40,8 @@ struct Kept<'a> {
     resend: Resend,
     #[serde(rename = "cb", borrow, default, skip_serializing_if = "Option::is_none")]
     callback: Option<Cow<'a, str>>,
+    #[serde(rename = "cs", borrow, default, skip_serializing_if = "Option::is_none")]
+    signer: Option<Cow<'a, str>>,
     /// 32 hexadecimal digits.
     #[serde(rename = "tr", borrow, default, skip_serializing_if = "Option::is_none")]
     trace: Option<Cow<'a, str>>,
@@ -93,6 +95,7 @@ pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt
         deadline_ms: new.rules.deadline().map(millis),
         resend: new.resend,
         callback: new.callback.as_ref().map(|callback| Cow::Borrowed(&*callback.url)),
+        signer: new.callback.as_ref().and_then(|callback| callback.signer.as_deref()).map(Cow::Borrowed),
         trace: (new.trace != TraceId::default()).then(|| Cow::Owned(new.trace.to_string())),
     };
     serde_json::to_vec(&kept).map_err(|_| WHAT)
@@ -137,7 +140,7 @@ pub(in super::super) fn accepted(
         session: kept.session,
         rules: TurnRules::new(kept.expect_replies, kept.quiet_ms, kept.deadline_ms).map_err(|_| WHAT)?,
         resend: kept.resend,
-        callback: kept.callback.map(|url| Callback { url: url.into() }),
+        callback: kept.callback.map(|url| Callback { url: url.into(), signer: kept.signer.map(Into::into) }),
         trace: trace.transpose()?.unwrap_or_default(),
     };
     Ok(stamp.on(id, new))

@@ -79,7 +79,7 @@ fn new_messages() -> impl Strategy<Value = NewMessage> {
     );
     let session = prop::sample::select(vec![Continue, New, NewKeepAgent]);
     let resend = prop::sample::select(vec![Resend::Never, Resend::Auto]);
-    let callback = boxed().prop_map(|url| url.map(|url| Callback { url }));
+    let callback = boxed().prop_map(|url| url.map(|url| Callback { url, signer: None }));
     (content(), session, rules, resend, callback, any::<u128>()).prop_map(
         |(content, session, (replies, quiet, deadline), resend, callback, trace)| NewMessage {
             conversation: alice(),
