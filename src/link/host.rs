@@ -3,13 +3,12 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::clock::StoreClock;
 use super::mailbox::Mailbox;
 use crate::config::Bot;
 use crate::domain::{Chunk, ConversationId, Message, MessageId, Partition, Timestamp};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::rtm::Connector;
-use crate::store::Store;
+use crate::store::{Store, StoreClock};
 
 /// What a conversation needs of the shard it lives on.
 pub trait Host: 'static {

@@ -25,7 +25,6 @@
 
 mod backoff;
 mod calls;
-mod clock;
 mod driver;
 mod host;
 mod input;
@@ -42,9 +41,9 @@ mod turn;
 
 pub use crate::domain::LinkState;
 pub use crate::rtm::{Connector, SetupError};
+pub use crate::store::StoreClock;
 pub use backoff::Backoff;
 pub use calls::fail_open;
-pub use clock::StoreClock;
 pub use driver::{Exit, run};
 pub use host::Host;
 pub use input::{Abandoned, Aside, ConnectFailure, Effect, HistoryFailure, Input, Loss};

@@ -18,6 +18,7 @@
 mod accept;
 mod clock;
 mod error;
+mod estimate;
 mod fleet;
 mod hint;
 mod lease;
@@ -43,6 +44,7 @@ use crate::domain::{
 pub use accept::{Accept, AcceptError, Accepted, Idempotency};
 pub use clock::{Clock, ManualClock};
 pub use error::{Refusal, StoreError};
+pub use estimate::StoreClock;
 pub use fleet::{Fleet, Heartbeat, Peer, Permit};
 pub use hint::Hint;
 pub use lease::{Claim, Claiming, Fence, Incarnation};

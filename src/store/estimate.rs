@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::domain::Timestamp;
 
-/// The store's clock as one shard knows it: the last time the store told, and how long ago that was.
+/// The store's clock as one thread knows it: the last time the store told, and how long ago that was.
 ///
 /// It never goes back, except where the store's own clock did by more than a second.
 #[derive(Debug)]
