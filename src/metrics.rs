@@ -8,25 +8,26 @@
 //! What it does not know: who serves the text, and what the words of frames and routes mean; they are handed
 //! in as [`Words`], for this module is a leaf.
 
+mod bot;
+mod declare;
 mod fleet;
 mod label;
 mod readers;
+mod route;
 mod streams;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use crate::domain::{BotName, EndedBy, ProblemKind};
-use label::{CLOSES, NO_CODE, OTHER, close_word};
+use declare::Declare;
+use label::OTHER;
 
+pub use bot::BotMetrics;
 pub use fleet::FleetMetrics;
 pub use label::{Connect, Part, Phase, SocketState};
 pub use readers::ReaderMetrics;
+pub use route::RouteMetrics;
 pub use streams::{StreamEnd, StreamMetrics};
 
 /// Seconds, from a hit in memory to the longest wait.
@@ -168,43 +169,6 @@ impl Metrics {
         })
     }
 
-    /// The children of one bot; taken once, at start.
-    ///
-    /// # Errors
-    /// Only where a declaration of this module is wrong.
-    pub fn bot(&self, bot: &BotName) -> Result<Arc<BotMetrics>, Error> {
-        let bot = bot.as_str();
-        let outcomes =
-            EndedBy::ALL.iter().map(|by| by.as_str()).chain(ProblemKind::ALL.iter().map(|kind| kind.slug()));
-        let frames = |direction, kinds: &'static [&'static str]| {
-            Family::new(kinds.iter().copied(), |kind| {
-                self.frames.get_metric_with_label_values(&[bot, direction, kind])
-            })
-        };
-        Ok(Arc::new(BotMetrics {
-            turns: Family::new(outcomes, |word| self.turns.get_metric_with_label_values(&[bot, word]))?,
-            parts: children(Part::ALL, |part| {
-                self.turn_seconds.get_metric_with_label_values(&[bot, part.as_str()])
-            })?,
-            sockets: children(SocketState::ALL, |state| {
-                self.sockets.get_metric_with_label_values(&[bot, state.as_str()])
-            })?,
-            connects: children(Phase::ALL, |phase| {
-                children(Connect::ALL, |result| {
-                    self.connects.get_metric_with_label_values(&[bot, phase.as_str(), result.as_str()])
-                })
-            })?,
-            closes: Family::new(CLOSES.iter().map(|(_, word)| *word).chain([NO_CODE]), |code| {
-                self.closes.get_metric_with_label_values(&[bot, code])
-            })?,
-            asides: Family::new(["late", "unsolicited", "duplicate"].into_iter(), |kind| {
-                self.asides.get_metric_with_label_values(&[bot, kind])
-            })?,
-            frames_in: frames("in", self.words.frames_in)?,
-            frames_out: frames("out", self.words.frames_out)?,
-        }))
-    }
-
     /// The children of one operation of the store; taken once, at start.
     ///
     /// # Errors
@@ -239,70 +203,6 @@ impl Metrics {
     }
 }
 
-/// What the link of one bot's conversations counts.
-#[derive(Debug)]
-pub struct BotMetrics {
-    turns: Family,
-    parts: Vec<(Part, Histogram)>,
-    sockets: Vec<(SocketState, IntGauge)>,
-    connects: Vec<(Phase, Vec<(Connect, IntCounter)>)>,
-    closes: Family,
-    asides: Family,
-    frames_in: Family,
-    frames_out: Family,
-}
-
-impl BotMetrics {
-    /// A turn ended: with the word of an [`EndedBy`] or the slug of a [`ProblemKind`].
-    pub fn turn_ended(&self, outcome: &str) {
-        self.turns.count(outcome);
-    }
-
-    /// A part of a turn took this long.
-    pub fn turn_part(&self, part: Part, took: Duration) {
-        if let Some(histogram) = child(&self.parts, part) {
-            histogram.observe(took.as_secs_f64());
-        }
-    }
-
-    /// A link went from one state to another; none is a conversation without one.
-    pub fn socket(&self, from: Option<SocketState>, to: Option<SocketState>) {
-        if let Some(gauge) = from.and_then(|state| child(&self.sockets, state)) {
-            gauge.dec();
-        }
-        if let Some(gauge) = to.and_then(|state| child(&self.sockets, state)) {
-            gauge.inc();
-        }
-    }
-
-    /// A step of a connect ended.
-    pub fn connect(&self, phase: Phase, result: Connect) {
-        if let Some(counter) = child(&self.connects, phase).and_then(|results| child(results, result)) {
-            counter.inc();
-        }
-    }
-
-    /// A web socket closed; without a code where the link just broke.
-    pub fn closed(&self, code: Option<u16>) {
-        self.closes.count(close_word(code));
-    }
-
-    /// A reply ended no turn: `late`, `unsolicited` or `duplicate`.
-    pub fn aside(&self, kind: &str) {
-        self.asides.count(kind);
-    }
-
-    /// A web socket message came in.
-    pub fn frame_in(&self, kind: &str) {
-        self.frames_in.count(kind);
-    }
-
-    /// A web socket message went out.
-    pub fn frame_out(&self, kind: &str) {
-        self.frames_out.count(kind);
-    }
-}
-
 /// What one operation of the store counts.
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
@@ -312,48 +212,6 @@ pub struct StoreMetrics {
     pub fenced: IntCounter,
     /// No answer in time.
     pub unknown: IntCounter,
-}
-
-/// What one route counts.
-#[derive(Debug)]
-pub struct RouteMetrics {
-    seconds: Histogram,
-    requests: Vec<(&'static str, [IntCounter; 4])>,
-    other: [IntCounter; 4],
-}
-
-impl RouteMetrics {
-    fn new(requests: &IntCounterVec, seconds: &HistogramVec, route: &str) -> Result<Self, Error> {
-        let by_class = |method: &str| {
-            let class = |class| requests.get_metric_with_label_values(&[route, method, class]);
-            Ok::<_, Error>([class("2xx")?, class("3xx")?, class("4xx")?, class("5xx")?])
-        };
-        Ok(Self {
-            seconds: seconds.get_metric_with_label_values(&[route])?,
-            requests: ["GET", "POST", "DELETE"]
-                .into_iter()
-                .map(|method| Ok((method, by_class(method)?)))
-                .collect::<Result<_, Error>>()?,
-            other: by_class(OTHER)?,
-        })
-    }
-
-    /// A request with this method was answered with this status after this time.
-    pub fn answered(&self, method: &str, status: u16, took: Duration) {
-        self.seconds.observe(took.as_secs_f64());
-        let [success, redirect, refused, failed] = self
-            .requests
-            .iter()
-            .find(|(known, _)| *known == method)
-            .map_or(&self.other, |(_, counters)| counters);
-        match status {
-            0..300 => success,
-            300..400 => redirect,
-            400..500 => refused,
-            _ => failed,
-        }
-        .inc();
-    }
 }
 
 /// Counters by words of a closed set, and one for every other word. The sets are small: a scan beats a map.
@@ -385,52 +243,6 @@ fn children<L: Copy, M>(labels: &[L], child: impl Fn(L) -> Result<M, Error>) -> 
 
 fn child<L: Copy + PartialEq, M>(children: &[(L, M)], label: L) -> Option<&M> {
     children.iter().find(|(known, _)| *known == label).map(|(_, child)| child)
-}
-
-/// Declares metrics in a registry, all under one prefix.
-struct Declare(Registry);
-
-impl Declare {
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(name, help).namespace("rtm_bridge")
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
-        let metric = IntCounter::with_opts(Self::opts(name, help))?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
-        let metric = IntCounterVec::new(Self::opts(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
-        let metric = IntGauge::with_opts(Self::opts(name, help))?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
-        let metric = IntGaugeVec::new(Self::opts(name, help), labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        labels: &[&str],
-        buckets: &[f64],
-    ) -> Result<HistogramVec, Error> {
-        let opts = HistogramOpts { common_opts: Self::opts(name, help), buckets: buckets.to_vec() };
-        let metric = HistogramVec::new(opts, labels)?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::domain::BotName;
 
 const WORDS: Words =
     Words { frames_in: &["ack", "pong"], frames_out: &["user_message"], routes: &["/a/{b}"] };

@@ -1,0 +1,51 @@
+//! How metrics are declared.
+
+use prometheus::{
+    Error, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+/// Declares metrics in a registry, all under one prefix.
+pub(super) struct Declare(pub(super) Registry);
+
+impl Declare {
+    fn opts(name: &str, help: &str) -> Opts {
+        Opts::new(name, help).namespace("rtm_bridge")
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
+        let metric = IntCounter::with_opts(Self::opts(name, help))?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
+        let metric = IntCounterVec::new(Self::opts(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
+        let metric = IntGauge::with_opts(Self::opts(name, help))?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
+        let metric = IntGaugeVec::new(Self::opts(name, help), labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, Error> {
+        let opts = HistogramOpts { common_opts: Self::opts(name, help), buckets: buckets.to_vec() };
+        let metric = HistogramVec::new(opts, labels)?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+}
