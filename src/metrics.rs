@@ -10,6 +10,7 @@
 
 mod bot;
 mod declare;
+mod deliveries;
 mod fleet;
 mod label;
 mod readers;
@@ -24,8 +25,9 @@ use declare::Declare;
 use label::OTHER;
 
 pub use bot::BotMetrics;
+pub use deliveries::{BotDeliveries, DeliveryMetrics};
 pub use fleet::FleetMetrics;
-pub use label::{Connect, Part, Phase, SocketState};
+pub use label::{AttemptEnd, Connect, Part, Phase, SocketState};
 pub use readers::ReaderMetrics;
 pub use route::RouteMetrics;
 pub use streams::{StreamEnd, StreamMetrics};
@@ -77,6 +79,8 @@ pub struct Metrics {
     pub readers: ReaderMetrics,
     /// Those who read events.
     pub streams: StreamMetrics,
+    /// Deliveries to receivers of webhooks.
+    pub deliveries: DeliveryMetrics,
 }
 
 impl Metrics {
@@ -165,6 +169,7 @@ impl Metrics {
             fleet: FleetMetrics::declare(&declare)?,
             readers: ReaderMetrics::declare(&declare)?,
             streams: StreamMetrics::declare(&declare)?,
+            deliveries: DeliveryMetrics::declare(&declare)?,
             registry: declare.0,
         })
     }

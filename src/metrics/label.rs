@@ -79,6 +79,24 @@ label! {
     }
 }
 
+label! {
+    /// How an attempt to deliver ended.
+    AttemptEnd {
+        /// The receiver took it.
+        Delivered = "delivered",
+        /// The receiver wants no more.
+        Gone = "gone",
+        /// The receiver answered, and did not take it.
+        Refused = "refused",
+        /// No answer came.
+        Unreached = "unreached",
+        /// It was not made: the address is none it may go to, or there is nothing to sign with.
+        Forbidden = "forbidden",
+        /// This replica let go of the conversation, or began too late.
+        BrokenOff = "broken_off",
+    }
+}
+
 /// Close codes that say something (RFC 6455, 7.4.1 and its registry).
 pub(super) const CLOSES: [(u16, &str); 13] = [
     (1000, "1000"),

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::domain::BotName;
+use crate::domain::{BotName, DeliveryKind};
 
 const WORDS: Words =
     Words { frames_in: &["ack", "pong"], frames_out: &["user_message"], routes: &["/a/{b}"] };
@@ -38,6 +38,28 @@ fn counts_what_it_is_told() {
         (r#"rtm_bridge_socket_closes_total{bot="support",code="none"}"#, "1"),
         (r#"rtm_bridge_frames_total{bot="support",direction="in",type="ack"}"#, "1"),
         (r#"rtm_bridge_frames_total{bot="support",direction="out",type="user_message"}"#, "1"),
+    ] {
+        assert_eq!(line(&metrics, series), format!("{series} {value}"));
+    }
+}
+
+#[test]
+fn deliveries_are_counted_by_bot_and_attempts_by_result() {
+    let metrics = Metrics::new(WORDS).unwrap();
+    let support = metrics.deliveries.bot(Some(&BotName::new("support").unwrap())).unwrap();
+    support.delivered(DeliveryKind::MessageAnswered);
+    metrics.deliveries.bot(None).unwrap().buried(DeliveryKind::ReplyLate);
+    metrics.deliveries.attempted(AttemptEnd::Refused, Duration::from_millis(3));
+    metrics.deliveries.attempted(AttemptEnd::BrokenOff, Duration::from_millis(3));
+    metrics.deliveries.began(Duration::from_millis(3));
+    for (series, value) in [
+        (r#"rtm_bridge_deliveries_total{bot="support",end="delivered",type="message.answered"}"#, "1"),
+        (r#"rtm_bridge_deliveries_total{bot="support",end="buried",type="reply.late"}"#, "0"),
+        (r#"rtm_bridge_deliveries_total{bot="other",end="buried",type="reply.late"}"#, "1"),
+        (r#"rtm_bridge_delivery_attempts_total{result="refused"}"#, "1"),
+        (r#"rtm_bridge_delivery_attempts_total{result="broken_off"}"#, "1"),
+        ("rtm_bridge_delivery_attempt_seconds_count", "1"),
+        ("rtm_bridge_delivery_first_attempt_seconds_count", "1"),
     ] {
         assert_eq!(line(&metrics, series), format!("{series} {value}"));
     }
