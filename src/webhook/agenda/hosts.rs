@@ -1,0 +1,224 @@
+//! The hosts that deliveries go to: whose turn it is.
+//!
+//! Hosts with something due take turns, one attempt each, however much waits for any of them. A host has no more than
+//! its limit in flight, and never more than there is room left for others: so a host that takes long leaves a part of
+//! the room free for every other, and the more of them there are, the less each of them has.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
+
+use url::Url;
+
+use super::super::breaker::{Breaker, Health, Switched};
+use crate::domain::{Partition, Timestamp};
+use crate::store::QueueId;
+
+/// Host and port of a target, as its breaker and its limit go by them. Targets without any have one in common: they
+/// are refused when they are attempted.
+pub(super) fn name_of(target: &str) -> Rc<str> {
+    let Ok(url) = Url::parse(target) else { return "".into() };
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{}:{port}", url.host_str().unwrap_or_default()).into()
+}
+
+/// All hosts that something is known for.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    by_name: HashMap<Rc<str>, Host>,
+    /// Those that take turns. Each was found to have something due.
+    ready: VecDeque<Rc<str>>,
+    /// When to look at the others.
+    timers: BTreeSet<(Timestamp, Rc<str>)>,
+    per_host: usize,
+    open: usize,
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    /// Queues that wait, by when they are due.
+    due: BTreeSet<(Timestamp, QueueId, Partition)>,
+    /// All queues that go here, those in flight and those held back included.
+    queues: usize,
+    in_flight: usize,
+    breaker: Breaker,
+    place: Place,
+}
+
+/// Where a host stands: at most in one place, so that it has one turn.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Nowhere,
+    Timed(Timestamp),
+    Ready,
+}
+
+/// A queue whose turn it is.
+#[derive(Debug)]
+pub(super) struct Pick {
+    pub(super) host: Rc<str>,
+    pub(super) queue: QueueId,
+    pub(super) partition: Partition,
+    pub(super) due: Timestamp,
+    /// The host's breaker is open.
+    pub(super) probe: bool,
+}
+
+impl Host {
+    /// When something may begin here; none where first something has to end.
+    fn wakes(&self, per_host: usize) -> Option<Timestamp> {
+        let (due, ..) = self.due.first()?;
+        match self.breaker.open_until() {
+            Some(until) => (self.in_flight == 0).then(|| until.max(*due)),
+            None => (self.in_flight < per_host).then_some(*due),
+        }
+    }
+}
+
+impl Hosts {
+    pub(super) fn new(per_host: usize) -> Self {
+        let per_host = per_host.max(1);
+        Self { by_name: HashMap::new(), ready: VecDeque::new(), timers: BTreeSet::new(), per_host, open: 0 }
+    }
+
+    /// A queue that goes to this target is known from now on. Returns its host's name.
+    pub(super) fn enter(&mut self, target: &str) -> Rc<str> {
+        let name = name_of(target);
+        let known = self.by_name.get_key_value(&name).map(|(name, _)| Rc::clone(name));
+        let name = known.unwrap_or(name);
+        self.by_name.entry(Rc::clone(&name)).or_default().queues += 1;
+        name
+    }
+
+    /// A queue is known no more; it does not wait.
+    pub(super) fn leave(&mut self, name: &Rc<str>) {
+        if let Some(host) = self.by_name.get_mut(name) {
+            host.queues -= 1;
+        }
+        self.forget_unused(name);
+    }
+
+    /// A queue waits.
+    pub(super) fn wait(&mut self, name: &Rc<str>, due: Timestamp, queue: QueueId, partition: Partition) {
+        if let Some(host) = self.by_name.get_mut(name) {
+            host.due.insert((due, queue, partition));
+        }
+        self.place(name);
+    }
+
+    /// A queue that waited does not any more.
+    pub(super) fn recall(&mut self, name: &Rc<str>, due: Timestamp, queue: QueueId, partition: Partition) {
+        if let Some(host) = self.by_name.get_mut(name) {
+            host.due.remove(&(due, queue, partition));
+        }
+        self.place(name);
+    }
+
+    /// Whose turn it is, where there is room for so many more attempts. What is returned counts as in flight.
+    pub(super) fn pick(&mut self, now: Timestamp, room: usize) -> Option<Pick> {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, name)) = self.timers.pop_first()
+        {
+            if let Some(host) = self.by_name.get_mut(&name) {
+                host.place = Place::Ready;
+                self.ready.push_back(name);
+            }
+        }
+        for _ in 0..self.ready.len() {
+            let name = self.ready.pop_front()?;
+            let Some(host) = self.by_name.get_mut(&name) else { continue };
+            host.place = Place::Nowhere;
+            let may = host.wakes(self.per_host).is_some_and(|at| at <= now);
+            if may && host.in_flight >= room {
+                host.place = Place::Ready;
+                self.ready.push_back(name);
+                continue;
+            }
+            let first = if may { host.due.pop_first() } else { None };
+            let probe = host.breaker.open_until().is_some();
+            host.in_flight += usize::from(first.is_some());
+            self.place(&name);
+            if let Some((due, queue, partition)) = first {
+                return Some(Pick { host: name, queue, partition, due, probe });
+            }
+            self.forget_unused(&name);
+        }
+        None
+    }
+
+    /// Whether something could begin now, if there is room.
+    pub(super) fn has_due(&self, now: Timestamp) -> bool {
+        let due = |host: &Host| host.due.first().is_some_and(|(due, ..)| *due <= now);
+        self.by_name
+            .values()
+            .any(|host| host.breaker.open_until().is_none_or(|until| until <= now) && due(host))
+    }
+
+    /// What was picked is not in flight any more.
+    pub(super) fn free(&mut self, name: &Rc<str>) {
+        if let Some(host) = self.by_name.get_mut(name) {
+            host.in_flight -= 1;
+        }
+        self.place(name);
+        self.forget_unused(name);
+    }
+
+    /// An attempt showed this of the host.
+    pub(super) fn tell(
+        &mut self,
+        name: &Rc<str>,
+        health: Health,
+        probe: bool,
+        now: Timestamp,
+    ) -> Option<Switched> {
+        let switched = self.by_name.get_mut(name)?.breaker.tell(health, probe, now);
+        match switched {
+            Some(Switched::Opened) => self.open += 1,
+            Some(Switched::Closed) => self.open -= 1,
+            None => {}
+        }
+        self.place(name);
+        switched
+    }
+
+    /// When the next host wants to be looked at.
+    pub(super) fn wake_at(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Breakers that are open.
+    pub(super) const fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Has the host looked at when something may begin there, unless it has a turn anyway.
+    fn place(&mut self, name: &Rc<str>) {
+        let Some(host) = self.by_name.get_mut(name) else { return };
+        let timed = match host.place {
+            Place::Ready => return,
+            Place::Timed(at) => Some(at),
+            Place::Nowhere => None,
+        };
+        let wakes = host.wakes(self.per_host);
+        if timed == wakes {
+            return;
+        }
+        host.place = wakes.map_or(Place::Nowhere, Place::Timed);
+        if let Some(at) = timed {
+            self.timers.remove(&(at, Rc::clone(name)));
+        }
+        if let Some(at) = wakes {
+            self.timers.insert((at, Rc::clone(name)));
+        }
+    }
+
+    /// Callers name hosts, without end: of one that nothing goes to any more nothing is kept.
+    fn forget_unused(&mut self, name: &Rc<str>) {
+        let unused = |host: &Host| host.queues == 0 && host.in_flight == 0 && host.place == Place::Nowhere;
+        if self.by_name.get(name).is_some_and(unused)
+            && let Some(host) = self.by_name.remove(name)
+        {
+            self.open -= usize::from(host.breaker.open_until().is_some());
+        }
+    }
+}
