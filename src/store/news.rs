@@ -93,6 +93,11 @@ impl Teller {
 }
 
 impl Listening {
+    /// Whether there are no news at the moment.
+    pub fn is_empty(&self) -> bool {
+        self.news.is_empty() && !self.missed.some.load(Ordering::Acquire)
+    }
+
     /// The next news, however long that takes; none where nobody tells any more.
     pub async fn next(&mut self) -> Option<News> {
         loop {

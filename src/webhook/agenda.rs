@@ -20,6 +20,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::time::Duration;
 
+pub(super) use self::hosts::name_of as host_of;
 use self::hosts::{Hosts, Pick};
 use self::part::{Part, Queue, State, part};
 use super::breaker::{Health, Switched};

@@ -3,8 +3,14 @@
 //! The store's outbox holds what is to be told; here it is decided when, composed, signed, sent, and decided what
 //! follows. It does not know conversations, sockets or callers' requests.
 
-#[expect(dead_code, reason = "the dispatcher will use it")]
 mod agenda;
-#[expect(dead_code, reason = "attempts are made by the dispatcher")]
 mod attempt;
 mod breaker;
+mod dispatcher;
+mod schedule;
+mod sender;
+pub mod signature;
+mod targets;
+
+pub use dispatcher::{Dispatcher, StartError};
+pub use sender::SetupError;

@@ -15,7 +15,7 @@ use crate::store::QueueId;
 
 /// Host and port of a target, as its breaker and its limit go by them. Targets without any have one in common: they
 /// are refused when they are attempted.
-pub(super) fn name_of(target: &str) -> Rc<str> {
+pub(in crate::webhook) fn name_of(target: &str) -> Rc<str> {
     let Ok(url) = Url::parse(target) else { return "".into() };
     let port = url.port_or_known_default().unwrap_or_default();
     format!("{}:{port}", url.host_str().unwrap_or_default()).into()

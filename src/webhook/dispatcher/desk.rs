@@ -1,0 +1,353 @@
+//! The desk: what is told and what happened goes to the agenda, what the agenda says is done.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::select;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{Span, debug, warn};
+
+use super::Order;
+use super::flight::{self, Event, Flight, Work};
+use super::tally::Tally;
+use crate::config::Webhooks;
+use crate::domain::{Attempt, DeliveryState, Partition, Timestamp};
+use crate::store::{
+    Begun, DeliveryQuery, Fence, Finish, Listening, News, Outbox, Store, StoreClock, StoreError, Taken,
+    Verdict,
+};
+use crate::webhook::agenda::{Agenda, Begin};
+use crate::webhook::attempt::{Fate, Made};
+use crate::webhook::breaker::Health;
+use crate::webhook::schedule;
+
+/// What an attempt's window in the store is longer than the attempt.
+const SPARE: Duration = Duration::from_secs(5);
+/// How old the wish to begin may be when the attempt is made: the window began after the wish and must not end before
+/// the attempt, by anybody's clock.
+const FRESH: Duration = Duration::from_secs(4);
+/// How long a desk with nothing to do sleeps.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// The desk; `A` makes an attempt.
+pub(super) struct Desk<A> {
+    store: Store,
+    clock: StoreClock,
+    agenda: Agenda,
+    tally: Tally,
+    send: Rc<A>,
+    /// For how long an attempt is noted.
+    window: Duration,
+    tenures: HashMap<Partition, Tenure>,
+    work: FuturesUnordered<Work>,
+    stopping: bool,
+}
+
+/// A partition that is ours.
+struct Tenure {
+    fence: Fence,
+    /// Cancelled where what is in flight is to be broken off.
+    breaking: CancellationToken,
+    /// Told when nothing is in flight; none where the partition is not about to be released.
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
+    pub(super) fn new(config: &Webhooks, store: Store, now: Timestamp, tally: Tally, send: A) -> Self {
+        // Tokens of two replicas must not be the same: not even where both came up at the same time from one image.
+        let seed = getrandom::u64().unwrap_or_else(|_| fastrand::u64(..));
+        let rng = fastrand::Rng::with_seed(seed);
+        Self {
+            store,
+            clock: StoreClock::new(now),
+            agenda: Agenda::new(config.max_in_flight, config.max_per_host, rng),
+            tally,
+            send: Rc::new(send),
+            window: config.timeout + SPARE,
+            tenures: HashMap::new(),
+            work: FuturesUnordered::new(),
+            stopping: false,
+        }
+    }
+
+    /// Works until it is told to stop, or nobody can tell it any more.
+    pub(super) async fn run(mut self, mut listening: Listening, mut orders: mpsc::Receiver<Order>) {
+        let mut told = true;
+        let mut calm = None;
+        let mut until = None;
+        loop {
+            self.start_due();
+            self.tally.measure(&self.agenda);
+            if listening.is_empty() && self.agenda.is_calm(self.clock.now()) {
+                // Nobody waits for it any more, or it is told.
+                calm.take().map(|done: oneshot::Sender<()>| done.send(()));
+            }
+            if self.stopping && self.agenda.in_flight() == 0 {
+                break;
+            }
+            let wake = self.agenda.wake_at().filter(|_| !self.stopping);
+            let wake = wake.map_or_else(|| Instant::now() + IDLE, |at| self.clock.instant(at));
+            select! {
+                news = listening.next(), if told => match news {
+                    Some(news) => self.hear(news),
+                    None => told = false,
+                },
+                Some(event) = self.work.next(), if !self.work.is_empty() => self.take(event),
+                order = orders.recv(), if !self.stopping => match order {
+                    Some(Order::Calm(done)) => calm = Some(done),
+                    Some(Order::Stop(by)) => {
+                        until = Some(by);
+                        self.break_off();
+                    }
+                    None => return,
+                },
+                () = sleep_until(until.unwrap_or(wake)) => {
+                    if until.is_some() {
+                        warn!("the store was not told how all attempts ended; they are made again");
+                        break;
+                    }
+                }
+            }
+        }
+        self.tally.measure(&self.agenda);
+        if let Store::Memory(_) = &self.store {
+            self.mourn().await;
+        }
+    }
+
+    /// Does what the agenda says.
+    fn start_due(&mut self) {
+        if self.stopping {
+            return;
+        }
+        let now = self.clock.now();
+        while let Some((partition, fence)) = self.agenda.next_reading(now) {
+            self.work.push(flight::read(&self.store, partition, fence, 0));
+        }
+        while let Some(begin) = self.agenda.next(now) {
+            self.work.push(flight::begin(&self.store, begin, self.window));
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        let now = self.clock.now();
+        match news {
+            News::Owned(partition, fence) => {
+                let tenure = Tenure { fence, breaking: CancellationToken::new(), done: None };
+                if let Some(earlier) = self.tenures.insert(partition, tenure) {
+                    earlier.breaking.cancel();
+                }
+                self.agenda.own(partition, fence, now);
+            }
+            News::Due { partition, fence, queue, target } => {
+                self.agenda.ring(partition, fence, queue, &target, now);
+            }
+            News::Redelivered(partition) => self.agenda.look(partition, now),
+            News::Missed => self.agenda.look_everywhere(now),
+            News::Releasing { partition, fence, by, done } => {
+                // Where it is not ours, nothing is in flight: the sender is dropped, which tells so too.
+                let Some(tenure) = self.tenures.get_mut(&partition).filter(|tenure| tenure.fence == fence)
+                else {
+                    return;
+                };
+                tenure.done = Some(done);
+                self.agenda.release(partition, fence);
+                self.work.push(flight::overdue(partition, fence, by));
+                self.settle(partition, fence);
+            }
+            News::Lost(partition, fence) => self.lose(partition, fence),
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Read { partition, fence, answer } => self.read(partition, fence, answer),
+            Event::Begun { begin, asked, answer } => {
+                self.begun(begin, asked, answer);
+                self.settle(begin.partition, begin.fence);
+            }
+            Event::Attempted { begin, taken, span, made, took } => {
+                self.tally.attempted(&span, made.as_ref(), took);
+                let flight = self.judge(begin, taken, span, made, took);
+                self.work.push(flight::finish(&self.store, Box::new(flight), 0));
+            }
+            Event::Finished { flight, times, answer } => {
+                let Begin { partition, fence, token, .. } = flight.begin;
+                let now = self.clock.now();
+                match answer {
+                    Ok(finished) => {
+                        self.clock.observe(finished.now);
+                        self.tally.finished(&flight);
+                        let health = flight.fate.as_ref().and_then(Health::of);
+                        if let Some((host, switched)) = self.agenda.ended(token, finished.next, health, now) {
+                            Tally::switched(&host, switched);
+                        }
+                    }
+                    Err(error) if error.is_passing() => {
+                        debug!(parent: &flight.span, %error, "the store was not told how an attempt ended; telling it again");
+                        self.agenda.delayed(token, now);
+                        self.work.push(flight::finish(&self.store, flight, times + 1));
+                        return;
+                    }
+                    Err(_) => {
+                        self.lose(partition, fence);
+                        self.agenda.ended(token, None, None, now);
+                    }
+                }
+                self.settle(partition, fence);
+            }
+            Event::Overdue(partition, fence) => {
+                if let Some(tenure) = self.tenures.get(&partition).filter(|tenure| tenure.fence == fence) {
+                    tenure.breaking.cancel();
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, partition: Partition, fence: Fence, answer: Result<Outbox, StoreError>) {
+        match answer {
+            Ok(Outbox { queues, next, now }) => {
+                self.clock.observe(now);
+                let more = next.filter(|_| !self.stopping);
+                if self.agenda.read(partition, fence, &queues, more.is_some(), self.clock.now())
+                    && let Some(from) = more
+                {
+                    self.work.push(flight::read(&self.store, partition, fence, from));
+                }
+            }
+            Err(error) => {
+                if !error.is_passing() {
+                    self.lose(partition, fence);
+                }
+                self.agenda.not_read(partition, fence, self.clock.now());
+            }
+        }
+    }
+
+    fn begun(&mut self, begin: Begin, asked: Instant, answer: Result<Begun, StoreError>) {
+        let now = self.clock.now();
+        match answer {
+            Ok(Begun::Taken(taken)) => self.taken(begin, asked, taken),
+            Ok(Begun::Later(due)) => self.agenda.later(begin.token, due, now),
+            Ok(Begun::Empty) => {
+                self.agenda.ended(begin.token, None, None, now);
+            }
+            Err(error) if error.is_passing() => self.agenda.unanswered(begin.token, now),
+            Err(_) => {
+                self.lose(begin.partition, begin.fence);
+                self.agenda.ended(begin.token, None, None, now);
+            }
+        }
+    }
+
+    fn taken(&mut self, begin: Begin, asked: Instant, taken: Box<Taken>) {
+        self.clock.observe(taken.now);
+        let span = self.tally.began(&taken);
+        let tenure = self.tenures.get(&begin.partition).filter(|tenure| tenure.fence == begin.fence);
+        let breaking = tenure.map(|tenure| tenure.breaking.clone()).filter(|_| asked.elapsed() < FRESH);
+        // One attempt is always made, and none to tell of yesterday as if it were news.
+        let stale = taken.step > 0 && taken.now.since(taken.since) >= schedule::AGE_MAX;
+        let Some(breaking) = breaking.filter(|_| !stale) else {
+            let verdict =
+                if stale { Verdict::Bury("it was tried for 24 hours".into()) } else { Verdict::Again };
+            if !stale {
+                self.tally.attempted(&span, None, Duration::ZERO);
+            }
+            let error = if stale { "not made: its time is over" } else { "not made: the store was too slow" };
+            let attempt = not_made(&taken, error, Duration::ZERO);
+            let flight = over(begin, taken, span, attempt, verdict, None);
+            self.work.push(flight::finish(&self.store, Box::new(flight), 0));
+            return;
+        };
+        let panics = self.tally.panics();
+        self.work.push(flight::attempt(&self.send, begin, taken, span, breaking, panics));
+    }
+
+    /// What follows from an attempt.
+    fn judge(
+        &self,
+        begin: Begin,
+        taken: Box<Taken>,
+        span: Span,
+        made: Option<Made>,
+        took: Duration,
+    ) -> Flight {
+        let Some(Made { attempt, fate }) = made else {
+            let attempt = not_made(&taken, "broken off: this replica let go of the conversation", took);
+            return over(begin, taken, span, attempt, Verdict::Again, None);
+        };
+        let now = self.clock.now();
+        let verdict = schedule::verdict(&fate, taken.step, taken.since, now, fastrand::f64());
+        over(begin, taken, span, attempt, verdict, Some(fate))
+    }
+
+    /// The partition is no longer ours.
+    fn lose(&mut self, partition: Partition, fence: Fence) {
+        self.agenda.lose(partition, fence);
+        if self.tenures.get(&partition).is_some_and(|tenure| tenure.fence == fence)
+            && let Some(tenure) = self.tenures.remove(&partition)
+        {
+            tenure.breaking.cancel();
+        }
+    }
+
+    /// Lets go of a partition that is about to be released, as soon as nothing is in flight there.
+    fn settle(&mut self, partition: Partition, fence: Fence) {
+        if !self.agenda.is_quiet(partition, fence) {
+            return;
+        }
+        let Some(tenure) = self.tenures.get_mut(&partition).filter(|tenure| tenure.fence == fence) else {
+            return;
+        };
+        if let Some(done) = tenure.done.take() {
+            self.lose(partition, fence);
+            done.send(()).ok();
+        }
+    }
+
+    /// Nothing begins any more, and what is in flight is broken off.
+    fn break_off(&mut self) {
+        self.stopping = true;
+        for tenure in self.tenures.values() {
+            tenure.breaking.cancel();
+        }
+    }
+
+    /// Says what is lost with a store that nobody has after us.
+    async fn mourn(&self) {
+        let mut query =
+            DeliveryQuery { state: Some(DeliveryState::Pending), limit: 1000, ..DeliveryQuery::default() };
+        let mut lost = 0;
+        while let Ok(page) = self.store.deliveries(&query).await {
+            lost += page.deliveries.len();
+            query.before = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        if lost > 0 {
+            warn!(lost, "deliveries were not made yet; they are lost with the memory store");
+        }
+    }
+}
+
+/// What the delivery's list says of an attempt that was not made, or not to its end.
+fn not_made(taken: &Taken, why: &str, duration: Duration) -> Attempt {
+    Attempt { at: taken.now, status: None, error: Some(why.into()), duration, response: None }
+}
+
+fn over(
+    begin: Begin,
+    taken: Box<Taken>,
+    span: Span,
+    attempt: Attempt,
+    verdict: Verdict,
+    fate: Option<Fate>,
+) -> Flight {
+    let finish = Finish { id: taken.delivery.id, number: taken.made + 1, attempt, verdict };
+    Flight { begin, taken, finish, fate, span }
+}

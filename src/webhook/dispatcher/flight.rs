@@ -1,0 +1,133 @@
+//! What the desk has under way: each a future of its own, which ends as an event.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use prometheus::IntCounter;
+use tokio::select;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, error};
+
+use crate::domain::{Attempt, Partition};
+use crate::store::{Begun, Fence, Finish, Finished, Outbox, Store, StoreError, Taken};
+use crate::webhook::agenda::Begin;
+use crate::webhook::attempt::{Fate, Made};
+
+/// The first pause before the store is told again how an attempt ended; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The longest one.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Something under way.
+pub(super) type Work = Pin<Box<dyn Future<Output = Event>>>;
+
+/// What happened.
+pub(super) enum Event {
+    /// A part of an outbox was read.
+    Read { partition: Partition, fence: Fence, answer: Result<Outbox, StoreError> },
+    /// The store was asked whether an attempt may begin, at that time.
+    Begun { begin: Begin, asked: Instant, answer: Result<Begun, StoreError> },
+    /// An attempt ended; without having been made where it was broken off.
+    Attempted { begin: Begin, taken: Box<Taken>, span: Span, made: Option<Made>, took: Duration },
+    /// The store was told how an attempt ended, so many times before.
+    Finished { flight: Box<Flight>, times: u32, answer: Result<Finished, StoreError> },
+    /// What is in flight in the partition had its time.
+    Overdue(Partition, Fence),
+}
+
+/// An attempt that is over, until the store knows.
+pub(super) struct Flight {
+    pub(super) begin: Begin,
+    pub(super) taken: Box<Taken>,
+    pub(super) finish: Finish,
+    /// None where it was not made.
+    pub(super) fate: Option<Fate>,
+    pub(super) span: Span,
+}
+
+pub(super) fn read(store: &Store, partition: Partition, fence: Fence, from: usize) -> Work {
+    let store = store.clone();
+    Box::pin(
+        async move { Event::Read { partition, fence, answer: store.outbox(partition, fence, from).await } },
+    )
+}
+
+pub(super) fn begin(store: &Store, begin: Begin, window: Duration) -> Work {
+    let store = store.clone();
+    Box::pin(async move {
+        let asked = Instant::now();
+        let Begin { partition, fence, queue, token } = begin;
+        Event::Begun { begin, asked, answer: store.begin(partition, fence, queue, token, window).await }
+    })
+}
+
+/// Makes an attempt until `breaking` is cancelled. One that panics has failed: its delivery is tried again and buried
+/// in the end, as if the receiver did not answer, and no other suffers.
+pub(super) fn attempt<A>(
+    send: &Rc<A>,
+    begin: Begin,
+    taken: Box<Taken>,
+    span: Span,
+    breaking: CancellationToken,
+    panics: IntCounter,
+) -> Work
+where
+    A: AsyncFn(&Taken) -> Made + 'static,
+{
+    let send = Rc::clone(send);
+    let inside = span.clone();
+    let making = async move {
+        let started = Instant::now();
+        let made = if breaking.is_cancelled() {
+            None
+        } else {
+            select! {
+                biased;
+                made = AssertUnwindSafe((*send)(&taken)).catch_unwind() => {
+                    Some(made.unwrap_or_else(|_| {
+                        panics.inc();
+                        panicked(&taken, started.elapsed())
+                    }))
+                }
+                () = breaking.cancelled() => None,
+            }
+        };
+        Event::Attempted { begin, taken, span, made, took: started.elapsed() }
+    };
+    Box::pin(making.instrument(inside))
+}
+
+fn panicked(taken: &Taken, duration: Duration) -> Made {
+    error!("an attempt panicked; this is a bug");
+    let error = Some("the bridge failed; this is a bug".into());
+    Made {
+        attempt: Attempt { at: taken.now, status: None, error, duration, response: None },
+        fate: Fate::Forbidden,
+    }
+}
+
+/// Tells the store how an attempt ended; after a pause, where it was told before.
+pub(super) fn finish(store: &Store, flight: Box<Flight>, times: u32) -> Work {
+    let store = store.clone();
+    Box::pin(async move {
+        if times > 0 {
+            let pause = PAUSE.saturating_mul(1 << (times - 1).min(8)).min(PAUSE_MAX);
+            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        }
+        let Begin { partition, fence, queue, .. } = flight.begin;
+        let answer = store.finish(partition, fence, queue, &flight.finish).await;
+        Event::Finished { flight, times, answer }
+    })
+}
+
+pub(super) fn overdue(partition: Partition, fence: Fence, by: Instant) -> Work {
+    Box::pin(async move {
+        sleep_until(by).await;
+        Event::Overdue(partition, fence)
+    })
+}

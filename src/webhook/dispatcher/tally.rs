@@ -1,0 +1,113 @@
+//! What the dispatcher counts and logs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tracing::{Span, debug, info, info_span, warn};
+
+use super::flight::Flight;
+use crate::config::Config;
+use crate::domain::{BotName, NewDelivery};
+use crate::metrics::{AttemptEnd, BotDeliveries, Metrics};
+use crate::store::{Taken, Verdict};
+use crate::webhook::agenda::{Agenda, host_of};
+use crate::webhook::attempt::{Fate, Made};
+use crate::webhook::breaker::Switched;
+
+pub(super) struct Tally {
+    metrics: Arc<Metrics>,
+    bots: HashMap<BotName, BotDeliveries>,
+    /// Of bots that are configured no more.
+    others: BotDeliveries,
+}
+
+impl Tally {
+    pub(super) fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, prometheus::Error> {
+        let deliveries = &metrics.deliveries;
+        let bots = config
+            .bots
+            .iter()
+            .map(|bot| Ok((bot.name.clone(), deliveries.bot(Some(&bot.name))?)))
+            .collect::<Result<_, prometheus::Error>>()?;
+        let others = deliveries.bot(None)?;
+        Ok(Self { bots, others, metrics })
+    }
+
+    /// Counts panics that were caught.
+    pub(super) fn panics(&self) -> IntCounter {
+        self.metrics.panics.clone()
+    }
+
+    /// How much there is to do.
+    pub(super) fn measure(&self, agenda: &Agenda) {
+        let deliveries = &self.metrics.deliveries;
+        for (gauge, count) in [
+            (&deliveries.queues, agenda.queues()),
+            (&deliveries.in_flight, agenda.in_flight()),
+            (&deliveries.breakers_open, agenda.open_breakers()),
+        ] {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// An attempt begins. Returns its span.
+    pub(super) fn began(&self, taken: &Taken) -> Span {
+        let NewDelivery { id, kind, conversation, target, trace, created_at, .. } = &taken.delivery;
+        if taken.made == 0 {
+            self.metrics.deliveries.began(taken.now.since(*created_at));
+        }
+        let span = info_span!(
+            "attempt", delivery.id = %id, attempt = taken.made + 1, bot = %conversation.bot,
+            kind = kind.as_str(), trace_id = %trace
+        );
+        debug!(parent: &span, host = &*host_of(target), "attempting");
+        span
+    }
+
+    /// An attempt ended; without having been made where it was broken off or too late.
+    pub(super) fn attempted(&self, span: &Span, made: Option<&Made>, took: Duration) {
+        let end = made.map_or(AttemptEnd::BrokenOff, |made| match made.fate {
+            Fate::Delivered => AttemptEnd::Delivered,
+            Fate::Gone => AttemptEnd::Gone,
+            Fate::Refused { .. } => AttemptEnd::Refused,
+            Fate::Unreached => AttemptEnd::Unreached,
+            Fate::Forbidden => AttemptEnd::Forbidden,
+        });
+        self.metrics.deliveries.attempted(end, took);
+        let attempt = made.map(|made| &made.attempt);
+        debug!(
+            parent: span,
+            result = end.as_str(),
+            status = attempt.and_then(|attempt| attempt.status),
+            error = attempt.and_then(|attempt| attempt.error.as_deref()),
+            seconds = took.as_secs_f64(),
+            "attempted"
+        );
+    }
+
+    /// The store knows how an attempt ended.
+    pub(super) fn finished(&self, flight: &Flight) {
+        let NewDelivery { kind, conversation, .. } = &flight.taken.delivery;
+        let bot = self.bots.get(&conversation.bot).unwrap_or(&self.others);
+        match &flight.finish.verdict {
+            Verdict::Delivered => bot.delivered(*kind),
+            Verdict::Bury(reason) => {
+                bot.buried(*kind);
+                warn!(parent: &flight.span, %reason, "a delivery is buried; it can be redelivered");
+            }
+            Verdict::Retry(_) | Verdict::Again => {}
+        }
+    }
+
+    /// A host's breaker went over.
+    pub(super) fn switched(host: &str, switched: Switched) {
+        match switched {
+            Switched::Opened => {
+                info!(host, "a receiver fails again and again; it is only probed from now on")
+            }
+            Switched::Closed => info!(host, "a receiver is well again"),
+        }
+    }
+}
