@@ -5,12 +5,12 @@
 //!
 //! ```text
 //! signal ─► not ready ─ grace ─► 503 draining, streams closed, out of the fleet ─ each partition released as soon as no turn is
-//! open in it, or at 2/3 of drain_timeout ─► waits answered with the state of the moment, sockets closed, the rest
-//! released, threads ended ─► listeners closed ─► end
+//! open in it and no delivery in flight, or at 2/3 of drain_timeout ─► deliveries broken off ─► waits answered with the
+//! state of the moment, sockets closed, the rest released, threads ended ─► listeners closed ─► end
 //! ```
 //!
-//! With the memory store nobody takes over: partitions are kept until everything accepted has ended
-//! (docs/adr/0009).
+//! With the memory store nobody takes over: partitions are kept until everything accepted has ended and each delivery
+//! that is due was attempted (docs/adr/0009).
 
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
@@ -30,6 +30,7 @@ use crate::http::{self, Admin, Front};
 use crate::hub::{self, Hub, Shards};
 use crate::metrics::{Metrics, Words};
 use crate::store::{self, Clock, MemoryLimits, Redis, Refusal, Store, StoreError};
+use crate::webhook::{self, Dispatcher};
 
 /// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
 /// first.
@@ -77,6 +78,9 @@ pub enum StartError {
     /// The shards could not start.
     #[error("the shards could not start")]
     Hub(#[from] hub::StartError),
+    /// The dispatcher of webhooks could not start.
+    #[error("the dispatcher of webhooks could not start")]
+    Webhooks(#[from] webhook::StartError),
     /// A metric is declared wrongly.
     #[error("a metric is declared wrongly")]
     Metrics(#[from] prometheus::Error),
@@ -97,6 +101,9 @@ pub enum StopError {
     /// A shard ended although nobody had asked it to: it panicked.
     #[error("a shard ended by itself; this is a bug")]
     Shard,
+    /// The dispatcher of webhooks ended although nobody had asked it to: it panicked.
+    #[error("the dispatcher of webhooks ended by itself; this is a bug")]
+    Dispatcher,
 }
 
 /// Where a bridge listens.
@@ -114,6 +121,7 @@ pub struct Bridge {
     addresses: Addresses,
     store: Store,
     shards: Shards,
+    dispatcher: Dispatcher,
     draining: Arc<AtomicBool>,
     server: config::Server,
     api: Listener,
@@ -154,6 +162,9 @@ impl Bridge {
 
         reach(&store).await?;
         store.prepare().await?;
+        // First: what the shards come to own is told to it at once.
+        let (_teller, listening) = store::news();
+        let dispatcher = Dispatcher::start(&config, store.clone(), &metrics, listening).await?;
         let shards = Hub::start(&config, store.clone(), &metrics).await?;
         let draining = Arc::new(AtomicBool::new(false));
         let front =
@@ -200,6 +211,7 @@ impl Bridge {
             sweeper: spawn(sweep(store.clone(), Arc::clone(&metrics))),
             store,
             shards,
+            dispatcher,
             draining,
             server,
             api: Listener::start(api),
@@ -252,6 +264,7 @@ impl Bridge {
             failure = self.api.failure() => failure,
             failure = self.admin.failure() => failure,
             () = self.shards.died() => StopError::Shard,
+            () = self.dispatcher.died() => StopError::Dispatcher,
         }
     }
 
@@ -265,9 +278,17 @@ impl Bridge {
         self.draining.store(true, Ordering::Relaxed);
         sleep_until(at(self.server.grace)).await;
         self.shards.refuse();
-        if timeout_at(at(self.server.drain_timeout * 2 / 3), self.shards.calm()).await.is_err() {
-            warn!("turns or waits were still open when the bridge had to end");
+        let calm = async {
+            self.shards.calm().await;
+            if let Store::Memory(_) = &self.store {
+                self.dispatcher.calm().await;
+            }
+        };
+        if timeout_at(at(self.server.drain_timeout * 2 / 3), calm).await.is_err() {
+            warn!("turns, waits or deliveries were still open when the bridge had to end");
         }
+        // While the leases of what was not released are held: nobody else may say how its attempts ended.
+        self.dispatcher.stop(at(self.server.drain_timeout * 3 / 4)).await;
         self.shards.stop(at(self.server.drain_timeout * 5 / 6)).await;
         self.sweeper.abort();
         let api = self.api.stop(at(self.server.drain_timeout)).await;
