@@ -222,3 +222,67 @@ impl Hosts {
         }
     }
 }
+
+#[cfg(test)]
+impl Hosts {
+    /// Every queue that waits, with its host.
+    pub(super) fn all_due(&self) -> Vec<(String, Timestamp, QueueId, Partition)> {
+        let of = |(name, host): (&Rc<str>, &Host)| {
+            let name = name.to_string();
+            host.due
+                .iter()
+                .map(move |(due, queue, partition)| (name.clone(), *due, *queue, *partition))
+                .collect()
+        };
+        self.by_name.iter().flat_map::<Vec<_>, _>(of).collect()
+    }
+
+    /// Whether it agrees with itself, and with what is in flight and known.
+    pub(super) fn check(&self, in_flight: usize, queues: usize) {
+        assert_eq!(self.by_name.values().map(|host| host.in_flight).sum::<usize>(), in_flight);
+        assert_eq!(self.by_name.values().map(|host| host.queues).sum::<usize>(), queues);
+        assert_eq!(
+            self.by_name.values().filter(|host| host.breaker.open_until().is_some()).count(),
+            self.open
+        );
+        for (name, host) in &self.by_name {
+            assert!(host.in_flight <= self.per_host);
+            let timed = self.timers.iter().filter(|(_, timed)| timed == name).map(|(at, _)| *at);
+            let ready = self.ready.iter().filter(|ready| *ready == name).count();
+            match host.place {
+                Place::Nowhere => assert_eq!((timed.count(), ready), (0, 0)),
+                Place::Timed(at) => assert_eq!((timed.collect::<Vec<_>>(), ready), (vec![at], 0)),
+                Place::Ready => assert_eq!((timed.count(), ready), (0, 1)),
+            }
+            assert!(
+                host.place != Place::Nowhere || host.wakes(self.per_host).is_none(),
+                "{name} sleeps for ever"
+            );
+            assert!(
+                host.queues > 0 || host.in_flight > 0 || host.place == Place::Ready,
+                "{name} is kept for nothing"
+            );
+        }
+        assert!(
+            self.timers
+                .iter()
+                .chain(
+                    self.ready
+                        .iter()
+                        .map(|name| (Timestamp::default(), name.clone()))
+                        .collect::<Vec<_>>()
+                        .iter()
+                )
+                .all(|(_, name)| self.by_name.contains_key(name))
+        );
+    }
+
+    /// While there is room, whoever has nothing in flight and something due has its turn at once.
+    pub(super) fn check_nobody_is_kept_waiting(&self, now: Timestamp, room: usize) {
+        for (name, host) in &self.by_name {
+            let waits =
+                room > 0 && host.in_flight == 0 && host.wakes(self.per_host).is_some_and(|at| at <= now);
+            assert!(!waits, "{name} is kept waiting");
+        }
+    }
+}
