@@ -14,5 +14,7 @@ mod sender;
 pub mod signature;
 #[cfg_attr(not(test), expect(dead_code, reason = "attempts are made by the dispatcher"))]
 mod targets;
+#[cfg(test)]
+mod tests;
 
 pub use sender::SetupError;

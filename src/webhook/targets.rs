@@ -173,4 +173,4 @@ fn header_value(bot: &str, name: &str, value: &str) -> Result<HeaderValue, Setup
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -29,14 +29,8 @@ struct Said<'a> {
     text: Cow<'a, str>,
     #[serde(borrow)]
     created_on: Option<Cow<'a, str>>,
-    event: Frame,
-}
-
-/// What is needed of the platform's frame, whatever its shape.
-#[derive(Deserialize)]
-struct Frame {
-    #[serde(default)]
-    message: Value,
+    /// The platform's frame, whatever its shape.
+    event: Value,
 }
 
 #[derive(Serialize)]
@@ -96,7 +90,7 @@ fn parts<'a>(said: &'a Said<'_>, happened: &'a str) -> Vec<Part<'a>> {
         created_on: said.created_on.as_deref().unwrap_or(happened),
         message_id: said.message_id.as_deref(),
     };
-    let elements = said.event.message.as_array().map(Vec::as_slice).unwrap_or_default();
+    let elements = said.event.get("message").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if !elements.iter().any(|element| template(element).is_some()) {
         return vec![part("text", Cow::Owned(Value::String(said.text.as_ref().into())))];
     }
