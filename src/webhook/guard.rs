@@ -2,7 +2,7 @@
 //!
 //! Whoever may name a callback names a host, and whoever has a domain decides what its name resolves to. So it is the
 //! address that is judged, after resolution, and the address that was judged is connected to. What is public is told by
-//! the special-purpose registries of IANA (RFC 6890), and of IPv6 only global unicast (2000::/3) is.
+//! the special-purpose registries of IANA (RFC 6890), and of IPv6 only global unicast (`2000::/3`) is.
 //!
 //! Pure.
 

@@ -26,7 +26,8 @@ use futures_util::{Stream, StreamExt as _};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use self::dial::Resolve;
@@ -89,11 +90,14 @@ pub(super) struct Sender {
     tls: Arc<rustls::ClientConfig>,
     guard: Rc<Guard>,
     resolve: Resolve,
-    /// One client for each scheme, host and port in use. awc closes a kept connection only when it is about to use it, so
-    /// connections to a host that nothing is sent to any more end with its client.
-    clients: RefCell<HashMap<Box<str>, Rc<Kept>>>,
-    tidied: Cell<Instant>,
+    clients: Rc<Clients>,
+    /// Ends with the sender.
+    _tidying: AbortOnDropHandle<()>,
 }
+
+/// One client for each scheme, host and port in use. awc closes a kept connection only when it is about to use it, so
+/// connections to a host that nothing is sent to any more end with its client.
+type Clients = RefCell<HashMap<Box<str>, Rc<Kept>>>;
 
 /// The client of a host, and when it was last used.
 struct Kept {
@@ -113,22 +117,16 @@ impl Sender {
     }
 
     fn resolving(config: &Webhooks, resolve: Resolve) -> Result<Self, SetupError> {
+        let tls = tls(config.ca.as_deref())?;
+        let clients = Rc::new(Clients::default());
         Ok(Self {
             deadline: config.timeout,
-            tls: tls(config.ca.as_deref())?,
+            tls,
             guard: Rc::new(Guard::new(&config.allow_private)),
             resolve,
-            clients: RefCell::default(),
-            tidied: Cell::new(Instant::now()),
+            _tidying: keep_tidy(&clients),
+            clients,
         })
-    }
-
-    /// Closes the connections that were not used for some seconds. Sending does it too; where nothing is sent, somebody
-    /// has to call this now and then.
-    pub(super) fn tidy(&self) {
-        let now = Instant::now();
-        self.tidied.set(now);
-        self.clients.borrow_mut().retain(|_, kept| now.duration_since(kept.used.get()) < KEEP_ALIVE);
     }
 
     /// Posts `body` to `url` and reads the answer. An answer's status counts from the moment that its head is complete,
@@ -143,9 +141,6 @@ impl Sender {
         body: Bytes,
     ) -> Result<Answer, Failure> {
         let deadline = Instant::now() + self.deadline;
-        if deadline.duration_since(self.tidied.get()) > self.deadline + KEEP_ALIVE {
-            self.tidy();
-        }
         let authority = authority(url).ok_or(Failure::Url)?;
         headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|_| Failure::Url)?);
         let origin = format!("{}://{authority}", url.scheme());
@@ -210,6 +205,20 @@ impl Sender {
             .conn_keep_alive(KEEP_ALIVE);
         ClientBuilder::new().connector(connector).disable_redirects().disable_timeout().finish()
     }
+}
+
+/// Closes the connections to hosts that nothing was sent to for some seconds, for as long as the task is kept.
+fn keep_tidy(clients: &Rc<Clients>) -> AbortOnDropHandle<()> {
+    let clients = Rc::clone(clients);
+    #[expect(clippy::disallowed_methods, reason = "the sender owns it: it ends with it")]
+    let task = tokio::task::spawn_local(async move {
+        loop {
+            sleep(KEEP_ALIVE / 2).await;
+            let in_use = |kept: &Rc<Kept>| Rc::strong_count(kept) > 1;
+            clients.borrow_mut().retain(|_, kept| in_use(kept) || kept.used.get().elapsed() < KEEP_ALIVE);
+        }
+    });
+    AbortOnDropHandle::new(task)
 }
 
 /// Host and port as `Host` has them; none where the URL is none to post to. Credentials in a URL would end up in lists of

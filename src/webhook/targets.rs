@@ -65,7 +65,7 @@ pub(super) struct Manner<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Unsigned {
     /// The bot is gone.
-    #[error("the bot {0} is not configured any more: nothing tells how to sign for it")]
+    #[error("the bot {0}, whose secrets sign this, is not configured any more: configure it again")]
     Bot(Box<str>),
     /// The bot has no webhook, whose secrets would sign.
     #[error("bots.{0}.webhook is not configured any more, and its secrets sign this: configure it again")]
@@ -94,11 +94,18 @@ impl Targets {
     ///
     /// # Errors
     /// [`Unsigned`] where the configuration has nothing to sign it with any more.
-    pub(super) fn manner(&self, delivery: &NewDelivery) -> Result<Manner<'_>, Unsigned> {
+    pub(super) fn manner<'a>(&'a self, delivery: &'a NewDelivery) -> Result<Manner<'a>, Unsigned> {
         let name = delivery.conversation.bot.as_str();
-        let bot = self.bots.get(name).ok_or_else(|| Unsigned::Bot(name.into()))?;
-        let manner = |form, secrets, extras| Manner { form, secrets, extras, bot: &bot.id };
-        let own = || bot.webhook.as_ref().ok_or_else(|| Unsigned::Webhook(name.into()));
+        let bot = self.bots.get(name);
+        let own = || {
+            let bot = bot.ok_or_else(|| Unsigned::Bot(name.into()))?;
+            bot.webhook.as_ref().ok_or_else(|| Unsigned::Webhook(name.into()))
+        };
+        let manner = |form, secrets, extras| {
+            // A caller's callbacks outlive the bot that they tell of.
+            let bot = bot.map_or(name, |bot| &bot.id);
+            Manner { form, secrets, extras, bot }
+        };
         match &delivery.origin {
             Origin::Bot => {
                 let own = own()?;

@@ -116,8 +116,8 @@ pub(super) enum Does {
     Says(String),
     /// Sends these bytes and closes.
     Closes(String),
-    /// Sends these bytes, then the piece again and again.
-    Repeats(String, &'static str),
+    /// Sends these bytes, then the piece again and again, with a pause before each.
+    Repeats(String, String, Duration),
     /// Sends these bytes and nothing more.
     Stalls(String),
 }
@@ -187,7 +187,7 @@ impl Receiver {
             self.seen.borrow_mut().push(seen);
             let does = self.script.borrow_mut().pop_front();
             let does = does.unwrap_or_else(|| Does::Says("HTTP/1.1 204 No Content\r\n\r\n".to_owned()));
-            let (Does::Says(bytes) | Does::Closes(bytes) | Does::Repeats(bytes, _) | Does::Stalls(bytes)) =
+            let (Does::Says(bytes) | Does::Closes(bytes) | Does::Repeats(bytes, _, _) | Does::Stalls(bytes)) =
                 &does;
             if stream.write_all(bytes.as_bytes()).await.is_err() {
                 return;
@@ -199,9 +199,9 @@ impl Receiver {
                     let _ = stream.shutdown().await;
                     return;
                 }
-                Does::Repeats(_, piece) => {
+                Does::Repeats(_, piece, pause) => {
                     while stream.write_all(piece.as_bytes()).await.is_ok() {
-                        tokio::task::yield_now().await;
+                        tokio::time::sleep(pause).await;
                     }
                     return;
                 }

@@ -41,7 +41,7 @@ const FENCES: &[(&[&str], &[&str])] = &[
 ];
 
 /// Where threads and tasks may start.
-const SPAWNERS: &[&str] = &["runtime", "hub/shard", "sandbox", "app"];
+const SPAWNERS: &[&str] = &["runtime", "hub/shard", "sandbox", "app", "webhook/sender"];
 
 /// The last two segments of what starts them, and the methods that do.
 const SPAWN_PATHS: &[[&str; 2]] = &[

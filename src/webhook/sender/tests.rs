@@ -7,6 +7,9 @@ use tokio::io::AsyncWriteExt as _;
 use super::*;
 use crate::webhook::tests::{CA, Does, Receiver, answer, nearby, run, sender, server_tls};
 
+/// How long a receiver that drips waits between two drops.
+const MOMENT: Duration = Duration::from_millis(10);
+
 async fn post(sender: &Sender, url: &str) -> Result<Answer, Failure> {
     sender.post(&Url::parse(url).unwrap(), HeaderMap::new(), Bytes::from_static(b"{}")).await
 }
@@ -48,15 +51,12 @@ fn connections_are_used_again_and_closed_when_idle() {
             assert_eq!(post(&sender, &receiver.url()).await.unwrap().status, 204);
         }
         assert_eq!(receiver.connections.get(), 1);
-        sender.tidy();
-        assert_eq!(sender.clients.borrow().len(), 1, "it was used just now");
-        let closed = receiver.bell.notified();
-        for kept in sender.clients.borrow().values() {
-            kept.used.set(Instant::now() - KEEP_ALIVE);
-        }
-        sender.tidy();
-        assert!(sender.clients.borrow().is_empty());
+        // Time goes on by itself when nothing else does.
+        tokio::time::pause();
+        let (began, closed) = (Instant::now(), receiver.bell.notified());
         closed.await;
+        assert!(began.elapsed() >= KEEP_ALIVE, "it was kept for as long as it may be of use");
+        assert!(sender.clients.borrow().is_empty());
     });
 }
 
@@ -112,12 +112,20 @@ fn a_head_is_an_answer_whatever_becomes_of_its_body() {
             ),
             (Does::Closes("HTTP/1.0 200 OK\r\n\r\nuntil the end".to_owned()), "until the end"),
             (
+                Does::Repeats(
+                    "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_owned(),
+                    "drip".to_owned(),
+                    MOMENT,
+                ),
+                "dripdripd",
+            ),
+            (
                 Does::Closes(
                     "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n".to_owned(),
                 ),
                 "abc",
             ),
-            (Does::Repeats("HTTP/1.0 200 OK\r\n\r\n".to_owned(), "xxxxxxxxxxxxxxxx"), &long),
+            (Does::Repeats("HTTP/1.0 200 OK\r\n\r\n".to_owned(), "x".repeat(4096), Duration::ZERO), &long),
         ] {
             let receiver = Receiver::start([does]).await;
             let answer = post(&Sender::new(&quick).unwrap(), &receiver.url()).await.unwrap();
@@ -129,8 +137,12 @@ fn a_head_is_an_answer_whatever_becomes_of_its_body() {
 #[test]
 fn an_endless_answer_is_left_after_64_kib() {
     run(async {
-        let receiver =
-            Receiver::start([Does::Repeats("HTTP/1.0 200 OK\r\n\r\n".to_owned(), "0123456789abcdef")]).await;
+        let receiver = Receiver::start([Does::Repeats(
+            "HTTP/1.0 200 OK\r\n\r\n".to_owned(),
+            "x".repeat(4096),
+            Duration::ZERO,
+        )])
+        .await;
         let began = Instant::now();
         let closed = receiver.bell.notified();
         let answer = post(&sender(), &receiver.url()).await.unwrap();
@@ -147,7 +159,7 @@ fn silence_and_drops_end_at_the_deadline() {
         for does in [
             Does::Stalls(String::new()),
             Does::Stalls("HTTP/1.1 200 OK\r\nx: y\r\n".to_owned()),
-            Does::Repeats("HTTP/1.1 200 OK\r\n".to_owned(), ""),
+            Does::Repeats("HTTP/1.1 200 OK\r\n".to_owned(), "a: b\r\n".to_owned(), MOMENT),
         ] {
             let receiver = Receiver::start([does]).await;
             let failure = post(&Sender::new(&quick).unwrap(), &receiver.url()).await.unwrap_err();
@@ -340,6 +352,22 @@ fn text_is_cut_between_characters() {
 }
 
 proptest! {
+    /// Two parsers read a URL, one for patterns and one for sending: they have to agree on where it leads.
+    #[test]
+    fn what_is_a_url_can_be_sent_to_and_leads_to_the_same_host(
+        host in r"[a-zA-Z0-9._%-]{1,12}|\[[0-9a-f:]{2,8}\]",
+        port in prop::option::of(any::<u16>()),
+        rest in r"[/?][ -~é]{0,20}",
+    ) {
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        if let Ok(url) = Url::parse(&format!("https://{host}{port}{rest}")) {
+            let uri = awc::http::Uri::try_from(url.as_str()).unwrap_or_else(|e| panic!("{url}: {e}"));
+            prop_assert_eq!(uri.host(), url.host_str());
+            prop_assert_eq!(uri.port_u16().unwrap_or(443), url.port_or_known_default().unwrap());
+            prop_assert_eq!(authority(&url), Some(uri.authority().unwrap().as_str()));
+        }
+    }
+
     #[test]
     fn any_bytes_are_text_of_that_length_at_most(bytes in prop::collection::vec(any::<u8>(), 0..KEPT)) {
         prop_assert!(text(&bytes).len() <= KEPT);

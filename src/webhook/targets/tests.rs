@@ -66,7 +66,8 @@ fn the_bots_webhook_gets_all_that_is_configured_for_it() {
             Some(LegacySignature { header: "X-Hub-Signature".into(), secret: "older".into() });
     });
     let targets = Targets::new(&config).unwrap();
-    let manner = targets.manner(&delivery(Origin::Bot)).unwrap();
+    let delivery = delivery(Origin::Bot);
+    let manner = targets.manner(&delivery).unwrap();
     assert_eq!((manner.form, manner.bot), (Form::KoreV2, "st-0d3f"));
     assert_eq!(signed(&manner), with(SECRET));
     let extras = manner.extras.unwrap();
@@ -85,10 +86,11 @@ fn a_callback_gets_a_signature_and_nothing_else_of_the_bots() {
     });
     let targets = Targets::new(&config).unwrap();
     // Even where it is the very URL of the bot's webhook.
-    let manner = targets.manner(&delivery(callback(None))).unwrap();
+    let (by_bot, by_caller) = (delivery(callback(None)), delivery(callback(Some("crm"))));
+    let manner = targets.manner(&by_bot).unwrap();
     assert!(manner.extras.is_none());
     assert_eq!((manner.form, signed(&manner)), (Form::Standard, with(SECRET)));
-    let manner = targets.manner(&delivery(callback(Some("crm")))).unwrap();
+    let manner = targets.manner(&by_caller).unwrap();
     assert!(manner.extras.is_none());
     assert_eq!((manner.form, signed(&manner)), (Form::CloudEvents, with(OTHER)));
 }
@@ -100,7 +102,8 @@ fn a_webhook_that_moved_takes_its_credentials_along() {
         webhook.bearer_token = Some("t0ken".into());
     });
     let targets = Targets::new(&config).unwrap();
-    let manner = targets.manner(&delivery(Origin::Bot)).unwrap();
+    let delivery = delivery(Origin::Bot);
+    let manner = targets.manner(&delivery).unwrap();
     assert!(manner.extras.is_none());
     assert_eq!(signed(&manner), with(SECRET));
 }
@@ -122,6 +125,10 @@ fn what_is_not_configured_any_more_is_told_by_name() {
     config.bots.clear();
     let targets = Targets::new(&config).unwrap();
     assert_eq!(refused(&targets, Origin::Bot), Some(Unsigned::Bot("support".into())));
+    config.callers[0].webhook_secrets.push(OTHER.into());
+    let targets = Targets::new(&config).unwrap();
+    let orphan = delivery(callback(Some("crm")));
+    assert_eq!(targets.manner(&orphan).unwrap().bot, "support", "a callback needs its caller only");
 }
 
 #[test]
