@@ -361,8 +361,17 @@ proptest! {
     ) {
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         if let Ok(url) = Url::parse(&format!("https://{host}{port}{rest}")) {
-            let uri = awc::http::Uri::try_from(url.as_str()).unwrap_or_else(|e| panic!("{url}: {e}"));
-            prop_assert_eq!(uri.host(), url.host_str());
+            let host = url.host_str().unwrap();
+            let usual = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_[]:".contains(&b));
+            let uri = match awc::http::Uri::try_from(url.as_str()) {
+                Ok(uri) => uri,
+                // Hosts that no resolver knows: braces and the like.
+                Err(error) => {
+ prop_assert!(!usual, "{url}: {error}");
+ return Ok(());
+ }
+            };
+            prop_assert_eq!(uri.host(), Some(host));
             prop_assert_eq!(uri.port_u16().unwrap_or(443), url.port_or_known_default().unwrap());
             prop_assert_eq!(authority(&url), Some(uri.authority().unwrap().as_str()));
         }
