@@ -1,10 +1,14 @@
 //! One attempt: what is sent, and what came of it.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::sender::Sender;
+use tokio::time::Instant;
+use url::Url;
+
+use super::payload;
+use super::sender::{Answer, Failure, Sender};
 use super::targets::Targets;
-use crate::domain::Attempt;
+use crate::domain::{Attempt, Timestamp};
 use crate::store::Taken;
 
 /// An attempt that was made.
@@ -36,17 +40,70 @@ pub(super) enum Fate {
     Forbidden,
 }
 
-/// Makes one attempt, within the time-out of the configuration, and says what came of it. It may be dropped at any time.
+/// Makes one attempt, within `webhooks.timeout`, and says what came of it. It may be dropped at any time.
 pub(super) async fn attempt(sender: &Sender, targets: &Targets, taken: &Taken) -> Made {
-    let _ = (sender, targets);
-    Made {
-        attempt: Attempt {
-            at: taken.now,
-            status: None,
-            error: Some("not sent".into()),
-            duration: Duration::ZERO,
-            response: None,
+    let began = Instant::now();
+    let answered = exchange(sender, targets, taken).await;
+    let duration = began.elapsed();
+    let (fate, status, error, response) = match answered {
+        Ok(answer) => {
+            let fate = fate(&answer, taken.now + duration);
+            let error = complaint(&fate, answer.status);
+            (fate, Some(answer.status), error, answer.body)
+        }
+        Err((fate, error)) => (fate, None, Some(error), None),
+    };
+    Made { attempt: Attempt { at: taken.now, status, error, duration, response }, fate }
+}
+
+async fn exchange(sender: &Sender, targets: &Targets, taken: &Taken) -> Result<Answer, (Fate, Box<str>)> {
+    let forbidden = |why: &dyn std::error::Error| (Fate::Forbidden, why.to_string().into());
+    let manner = targets.manner(&taken.delivery).map_err(|why| forbidden(&why))?;
+    let url = Url::parse(&taken.delivery.target).map_err(|_| forbidden(&Failure::Url))?;
+    let (headers, body) =
+        payload::compose(taken, &manner, fastrand::u64(1..)).map_err(|why| forbidden(&why))?;
+    sender.post(&url, headers, body).await.map_err(|failure| {
+        let fate = if failure.is_ours() { Fate::Forbidden } else { Fate::Unreached };
+        (fate, failure.to_string().into())
+    })
+}
+
+/// What an answer means.
+fn fate(answer: &Answer, now: Timestamp) -> Fate {
+    match answer.status {
+        200..=299 => Fate::Delivered,
+        410 => Fate::Gone,
+        status => Fate::Refused {
+            retry_after: answer.retry_after.as_deref().and_then(|value| retry_after(value, now)),
+            ailing: status == 429 || status >= 500,
         },
-        fate: Fate::Forbidden,
     }
 }
+
+/// What is wrong with an answer, in words.
+fn complaint(fate: &Fate, status: u16) -> Option<Box<str>> {
+    match (fate, status) {
+        (Fate::Delivered, _) => None,
+        (Fate::Gone, _) => Some("it answered 410: it wants no more".into()),
+        (_, 300..=399) => Some(format!("it answered {status}; redirects are not followed").into()),
+        _ => Some(format!("it answered {status}").into()),
+    }
+}
+
+/// The wait that `Retry-After` asks for: seconds or an HTTP date (RFC 9110, 10.2.3).
+fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return match value {
+            "" => None,
+            // More seconds than can be counted are as many as can be.
+            digits => Some(Duration::from_secs(digits.parse().unwrap_or(u64::MAX))),
+        };
+    }
+    let until = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    let until = Timestamp::from_millis(u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
+    Some(until.since(now))
+}
+
+#[cfg(test)]
+mod tests;

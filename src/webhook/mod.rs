@@ -7,10 +7,14 @@ mod agenda;
 mod attempt;
 mod breaker;
 mod dispatcher;
+mod guard;
+mod payload;
 mod schedule;
 mod sender;
 pub mod signature;
 mod targets;
+#[cfg(test)]
+mod tests;
 
 pub use dispatcher::{Dispatcher, StartError};
 pub use sender::SetupError;

@@ -164,7 +164,7 @@ mod tests {
                 }
                 prop_assert!(step < 8);
             }
-            prop_assert!(attempts == 9 || now.since(SINCE) > Duration::from_secs(86_400 - 21_600));
+            prop_assert!(attempts == 9 || now.since(SINCE) > Duration::from_hours(24 - 6));
         }
     }
 }

@@ -1,6 +1,49 @@
-//! Sends to strangers.
+//! Sends to strangers: one POST to an address that may be anybody's, and what came back of it.
+//!
+//! Whoever is at the other end may be slow, endless, or somewhere it must not be. So the whole exchange, look-up
+//! included, has one deadline; of an answer little is read; addresses are checked ([`Guard`]) between being looked up
+//! and being connected to; redirects are not followed, and proxies of the environment are not used. What awc does
+//! otherwise than it should is undone as in `rtm`'s connector.
+//!
+//! Connections are kept for the next delivery to the same host, for a few seconds: a kept one leads to an address that
+//! was checked when it was opened.
 
+mod dial;
+mod failure;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use awc::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use awc::{Client, ClientBuilder};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+use url::Url;
+
+use self::dial::Resolve;
+pub(super) use self::failure::Failure;
+use super::guard::Guard;
+use super::signature::InvalidSecret;
 use crate::config::Webhooks;
+
+/// The longest that look-up and TCP may take together, and the longest that TLS may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// A connection is not reused after this time without use; below the 5 s at which many servers close.
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// How much of an answer is kept, in bytes.
+const KEPT: usize = 8 * 1024;
+/// How much of an answer is read, in bytes: a connection can be reused only where its answer was read to the end.
+const READ: usize = 64 * 1024;
 
 /// Why there is no sender; a mistake of configuration or build, found at start.
 #[derive(Debug, thiserror::Error)]
@@ -8,8 +51,8 @@ pub enum SetupError {
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
-    /// `webhooks.ca_file` holds no certificates.
-    #[error("webhooks.ca_file holds no certificate authority in PEM")]
+    /// `webhooks.ca_file` holds nothing to trust.
+    #[error("webhooks.ca_file should hold certificates in PEM (`-----BEGIN CERTIFICATE-----`)")]
     Authorities,
     /// A secret cannot sign.
     #[error("{whose}: {error}")]
@@ -18,12 +61,51 @@ pub enum SetupError {
         whose: Box<str>,
         /// Why.
         #[source]
-        error: super::signature::InvalidSecret,
+        error: InvalidSecret,
+    },
+    /// A header's name or value cannot be sent.
+    #[error("bots.{bot}.webhook: the header {name} has a name or a value that HTTP has no room for")]
+    Header {
+        /// Whose.
+        bot: Box<str>,
+        /// Its name.
+        name: Box<str>,
     },
 }
 
-/// Sends for one thread. It is `!Send`: made on the thread that uses it.
-pub(super) struct Sender {}
+/// What a receiver answered.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The status.
+    pub(super) status: u16,
+    /// `Retry-After`, unread.
+    pub(super) retry_after: Option<Box<str>>,
+    /// The first [`KEPT`] bytes of the body; none where it is empty.
+    pub(super) body: Option<Box<str>>,
+}
+
+/// Sends for one thread. It is `!Send`: made on the thread that uses it, within its `LocalSet`.
+pub(super) struct Sender {
+    deadline: Duration,
+    tls: Arc<rustls::ClientConfig>,
+    guard: Rc<Guard>,
+    resolve: Resolve,
+    clients: Rc<Clients>,
+    /// Ends with the sender.
+    _tidying: AbortOnDropHandle<()>,
+}
+
+/// One client for each scheme, host and port in use. awc closes a kept connection only when it is about to use it, so
+/// connections to a host that nothing is sent to any more end with its client.
+type Clients = RefCell<HashMap<Box<str>, Rc<Kept>>>;
+
+/// The client of a host, and when it was last used.
+struct Kept {
+    client: Client,
+    used: Cell<Instant>,
+    /// Connections that were opened, ever.
+    opened: Rc<Cell<u64>>,
+}
 
 impl Sender {
     /// A sender with these limits.
@@ -31,7 +113,170 @@ impl Sender {
     /// # Errors
     /// [`SetupError`].
     pub(super) fn new(config: &Webhooks) -> Result<Self, SetupError> {
-        let _ = config;
-        Ok(Self {})
+        Self::resolving(config, dial::system())
     }
+
+    fn resolving(config: &Webhooks, resolve: Resolve) -> Result<Self, SetupError> {
+        let tls = tls(config.ca.as_deref())?;
+        let clients = Rc::new(Clients::default());
+        Ok(Self {
+            deadline: config.timeout,
+            tls,
+            guard: Rc::new(Guard::new(&config.allow_private)),
+            resolve,
+            _tidying: keep_tidy(&clients),
+            clients,
+        })
+    }
+
+    /// Posts `body` to `url` and reads the answer. An answer's status counts from the moment that its head is complete,
+    /// whatever becomes of its body.
+    ///
+    /// # Errors
+    /// [`Failure`] where there is no answer.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        let deadline = Instant::now() + self.deadline;
+        let authority = authority(url).ok_or(Failure::Url)?;
+        headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|_| Failure::Url)?);
+        let origin = format!("{}://{authority}", url.scheme());
+
+        let kept = self.kept(&origin);
+        let opened = kept.opened.get();
+        let first = self.exchange(&kept, url, headers.clone(), body.clone(), deadline).await;
+        // A kept connection that was closed just when it was to be used again says nothing about the receiver.
+        let stale = matches!(first, Err(Failure::HungUp)) && kept.opened.get() == opened;
+        if !stale {
+            return first;
+        }
+        self.clients.borrow_mut().remove(&*origin);
+        self.exchange(&self.kept(&origin), url, headers, body, deadline).await
+    }
+
+    async fn exchange(
+        &self,
+        kept: &Kept,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        let mut request = kept.client.post(url.as_str());
+        *request.headers_mut() = headers;
+        let sent = timeout_at(deadline, request.send_body(body)).await;
+        let mut response = sent
+            .map_err(|_| Failure::Deadline(self.deadline))?
+            .map_err(|error| Failure::of(error, url, self.connect_deadline()))?;
+        let body = read(&mut response, deadline).await;
+        kept.used.set(Instant::now());
+        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        Ok(Answer { status: response.status().as_u16(), retry_after: retry_after.map(Into::into), body })
+    }
+
+    fn connect_deadline(&self) -> Duration {
+        CONNECT_DEADLINE.min(self.deadline)
+    }
+
+    /// The client of this scheme, host and port.
+    fn kept(&self, origin: &str) -> Rc<Kept> {
+        if let Some(kept) = self.clients.borrow().get(origin) {
+            kept.used.set(Instant::now());
+            return Rc::clone(kept);
+        }
+        let opened = Rc::new(Cell::new(0));
+        let client = self.client(&opened);
+        let kept = Rc::new(Kept { client, used: Cell::new(Instant::now()), opened });
+        self.clients.borrow_mut().insert(origin.into(), Rc::clone(&kept));
+        kept
+    }
+
+    fn client(&self, opened: &Rc<Cell<u64>>) -> Client {
+        let phase = self.connect_deadline();
+        let connector = awc::Connector::new()
+            .connector(dial::service(Rc::clone(&self.guard), Rc::clone(&self.resolve), Rc::clone(opened)))
+            .rustls_0_23(Arc::clone(&self.tls))
+            .limit(0)
+            .timeout(phase)
+            .handshake_timeout(phase)
+            .conn_keep_alive(KEEP_ALIVE);
+        ClientBuilder::new().connector(connector).disable_redirects().disable_timeout().finish()
+    }
+}
+
+/// Closes the connections to hosts that nothing was sent to for some seconds, for as long as the task is kept.
+fn keep_tidy(clients: &Rc<Clients>) -> AbortOnDropHandle<()> {
+    let clients = Rc::clone(clients);
+    #[expect(clippy::disallowed_methods, reason = "the sender owns it: it ends with it")]
+    let task = tokio::task::spawn_local(async move {
+        loop {
+            sleep(KEEP_ALIVE / 2).await;
+            let in_use = |kept: &Rc<Kept>| Rc::strong_count(kept) > 1;
+            clients.borrow_mut().retain(|_, kept| in_use(kept) || kept.used.get().elapsed() < KEEP_ALIVE);
+        }
+    });
+    AbortOnDropHandle::new(task)
+}
+
+/// Host and port as `Host` has them; none where the URL is none to post to. Credentials in a URL would end up in lists of
+/// deliveries.
+fn authority(url: &Url) -> Option<&str> {
+    let plain =
+        matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none();
+    let authority = url.authority();
+    (plain && !authority.is_empty()).then_some(authority)
+}
+
+/// Reads an answer's body until its end, its limit or the deadline, and keeps the beginning as text.
+async fn read<E>(
+    body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+    deadline: Instant,
+) -> Option<Box<str>> {
+    let (mut kept, mut read) = (Vec::new(), 0);
+    // A body that breaks off or never ends is worth no more than what came of it.
+    while let Ok(Some(Ok(piece))) = timeout_at(deadline, body.next()).await {
+        read += piece.len();
+        kept.extend(piece.iter().take(KEPT - kept.len()));
+        if read >= READ {
+            break;
+        }
+    }
+    (!kept.is_empty()).then(|| text(&kept))
+}
+
+/// The text of these bytes, [`KEPT`] bytes of it at most; a character that the end of them cuts is left out.
+fn text(bytes: &[u8]) -> Box<str> {
+    let whole = match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => bytes.get(..error.valid_up_to()).unwrap_or_default(),
+        _ => bytes,
+    };
+    let mut text = String::from_utf8_lossy(whole).into_owned();
+    text.truncate(text.floor_char_boundary(KEPT));
+    text.into()
+}
+
+/// What TLS is done with: HTTP/1.1 only, and the authorities that Mozilla trusts, and those of `ca`.
+fn tls(ca: Option<&[u8]>) -> Result<Arc<rustls::ClientConfig>, SetupError> {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    if let Some(pem) = ca {
+        let before = roots.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|_| SetupError::Authorities)?;
+            roots.add(certificate).map_err(|_| SetupError::Authorities)?;
+        }
+        if roots.len() == before {
+            return Err(SetupError::Authorities);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(SetupError::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
 }

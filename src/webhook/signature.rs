@@ -155,3 +155,6 @@ impl LegacyKey {
         digits
     }
 }
+
+#[cfg(test)]
+mod tests;

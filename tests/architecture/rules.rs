@@ -37,11 +37,11 @@ const FENCES: &[(&[&str], &[&str])] = &[
     (&["deadpool", "deadpool_redis"], &["store/redis"]),
     (&["actix_web", "actix_ws", "actix_rt"], &["http", "app", "sandbox", "cli"]),
     // Frames and their codec, which awc's connections speak too.
-    (&["actix_http"], &["http", "app", "sandbox", "cli", "rtm/connector", "rtm/socket"]),
+    (&["actix_http"], &["http", "app", "sandbox", "cli", "rtm/connector", "rtm/socket", "webhook/sender"]),
 ];
 
 /// Where threads and tasks may start.
-const SPAWNERS: &[&str] = &["runtime", "hub/shard", "sandbox", "app"];
+const SPAWNERS: &[&str] = &["runtime", "hub/shard", "sandbox", "app", "webhook/sender"];
 
 /// The last two segments of what starts them, and the methods that do.
 const SPAWN_PATHS: &[[&str; 2]] = &[

@@ -1,0 +1,210 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::{DeliveryKind, Origin};
+use crate::webhook::signature::{Secret, verify};
+use crate::webhook::targets::{Extras, Targets};
+use crate::webhook::tests::{HAPPENED, NOW, SECRET, taken};
+
+const TARGET: &str = "https://hooks.example.com/in";
+
+fn secret() -> Secret {
+    Secret::parse(&SECRET.into()).unwrap()
+}
+
+/// Composes as for a target of this form with one secret.
+fn composed(taken: &Taken, form: Form) -> (HeaderMap, Bytes) {
+    let secrets = [secret()];
+    compose(taken, &Manner { form, secrets: &secrets, extras: None, bot: "st-0d3f" }, 0xb7).unwrap()
+}
+
+fn json(bytes: &Bytes) -> Value {
+    serde_json::from_slice(bytes).unwrap()
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap())
+}
+
+#[test]
+fn the_standard_form_is_type_time_and_the_data_as_it_was_stored() {
+    // Order, blanks and numbers of the data are the writer's: nothing is read and written anew.
+    let data = r#"{"b":1.0 ,"a":"\u00e9", "n":12345678901234567890123}"#;
+    let (headers, body) = composed(&taken(TARGET, DeliveryKind::MessageAnswered, data), Form::Standard);
+    let expected =
+        format!(r#"{{"type":"message.answered","timestamp":"2026-11-18T11:06:39.001Z","data":{data}}}"#);
+    assert_eq!(body, expected);
+    assert_eq!(HAPPENED.to_string(), "2026-11-18T11:06:39.001Z");
+    assert_eq!(header(&headers, "content-type"), Some("application/json"));
+    assert_eq!(header(&headers, "user-agent"), Some(concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"))));
+    assert_eq!(header(&headers, "webhook-attempt"), Some("1"));
+    assert_eq!(header(&headers, "webhook-timestamp"), Some("1795000000"));
+    assert_eq!(
+        header(&headers, "traceparent"),
+        Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000b7-01")
+    );
+    let told = |name| header(&headers, name).unwrap();
+    let checked = verify(
+        &[secret()],
+        told("webhook-id"),
+        told("webhook-timestamp"),
+        told("webhook-signature"),
+        &body,
+        NOW,
+    );
+    assert_eq!(checked, Ok(()));
+    assert_eq!(headers.keys().filter(|name| name.as_str().starts_with("ce-")).count(), 0);
+}
+
+#[test]
+fn another_attempt_carries_the_same_id_and_bytes() {
+    for form in [Form::Standard, Form::CloudEvents, Form::KoreV2] {
+        let data = r#"{"replies":[],"complete":true}"#;
+        let first = taken(TARGET, DeliveryKind::MessageAnswered, data);
+        let mut second = first.clone();
+        (second.made, second.now) = (4, NOW + std::time::Duration::from_mins(10));
+        let ((before, body), (after, again)) = (composed(&first, form), composed(&second, form));
+        assert_eq!(body, again);
+        assert_eq!(before.get("webhook-id"), after.get("webhook-id"));
+        assert_eq!(header(&after, "webhook-attempt"), Some("5"));
+        assert_eq!(header(&after, "webhook-timestamp"), Some("1795000600"));
+        assert_ne!(before.get("webhook-signature"), after.get("webhook-signature"));
+    }
+}
+
+#[test]
+fn outside_a_trace_none_is_told() {
+    let mut outside = taken(TARGET, DeliveryKind::ReplyUnsolicited, "{}");
+    outside.delivery.trace = TraceId::default();
+    assert_eq!(composed(&outside, Form::Standard).0.get("traceparent"), None);
+}
+
+#[test]
+fn cloud_events_have_their_attributes_in_headers() {
+    let told = taken(TARGET, DeliveryKind::ReplyLate, r#"{"text":"hi"}"#);
+    let (headers, body) = composed(&told, Form::CloudEvents);
+    assert_eq!(body, r#"{"text":"hi"}"#);
+    for (name, value) in [
+        ("ce-specversion", "1.0"),
+        ("ce-id", told.delivery.id.to_string().as_str()),
+        ("ce-type", "reply.late"),
+        ("ce-source", "/conversations/Zo%C3%AB%20%2F%201?bot=support"),
+        ("ce-time", "2026-11-18T11:06:39.001Z"),
+        ("ce-subject", "01JD9ZZZZZZZZZZZZZZZZZZZZZ"),
+        ("content-type", "application/json"),
+    ] {
+        assert_eq!(header(&headers, name), Some(value), "{name}");
+    }
+    let mut alone = told;
+    alone.delivery.message = None;
+    assert_eq!(composed(&alone, Form::CloudEvents).0.get("ce-subject"), None);
+}
+
+#[test]
+fn a_turn_as_the_platforms_own_channel_tells_it() {
+    let data = json!({
+        "id": "01JD9", "status": "answered", "complete": true, "endedBy": "quiet",
+        "replies": [
+            {"seq": 1, "messageId": "ms-1", "text": "Hello \"you\"", "createdOn": "2026-11-18T11:33:18.500Z",
+             "event": {"type": "bot_response", "message": [{"type": "text", "cInfo": {"body": "Hello"}}]}},
+            {"seq": 2, "messageId": null, "text": "Pick one", "createdOn": null,
+             "event": {"message": [
+                {"type": "text", "component": {"type": "text", "payload": {"text": "First"}}, "cInfo": {"body": "x"}},
+                {"type": "text", "cInfo": {"body": "Second"}},
+                {"type": "text", "component": {"type": "template",
+                    "payload": {"type": "template", "payload": {"template_type": "button", "text": "Pick one"}}}},
+             ]}},
+        ],
+    });
+    let told = taken(TARGET, DeliveryKind::MessageAnswered, &data.to_string());
+    let (headers, body) = composed(&told, Form::KoreV2);
+    let happened = "2026-11-18T11:06:39.001Z";
+    assert_eq!(
+        json(&body),
+        json!({
+            "to": "Zoë / 1", "from": "st-0d3f",
+            "data": [
+                {"type": "text", "val": "Hello \"you\"", "createdOn": "2026-11-18T11:33:18.500Z", "messageId": "ms-1"},
+                {"type": "text", "val": "First", "createdOn": happened},
+                {"type": "text", "val": "Second", "createdOn": happened},
+                {"type": "template",
+                 "val": {"type": "template", "payload": {"template_type": "button", "text": "Pick one"}},
+                 "createdOn": happened},
+            ],
+            "_v": "v2", "endOfTask": true, "endReason": "Fulfilled",
+        })
+    );
+    assert!(headers.contains_key("webhook-signature"));
+}
+
+#[test]
+fn ends_and_replies_of_the_platforms_channel_differ_in_their_end() {
+    let kore = |kind, data: &Value| json(&composed(&taken(TARGET, kind, &data.to_string()), Form::KoreV2).1);
+    let failed = kore(
+        DeliveryKind::MessageFailed,
+        &json!({"replies": [], "complete": false, "error": {"type": "/problems/no-reply"}}),
+    );
+    assert_eq!(failed["data"], json!([]));
+    assert_eq!((&failed["endOfTask"], &failed["endReason"]), (&json!(true), &json!("interrupted")));
+    let cut = kore(DeliveryKind::MessageAnswered, &json!({"replies": [], "complete": false}));
+    assert_eq!(cut["endReason"], json!("interrupted"));
+
+    let reply = json!({"messageId": "ms-2", "text": "later", "createdOn": null, "event": {"any": "thing"}});
+    for kind in [DeliveryKind::ReplyLate, DeliveryKind::ReplyUnsolicited] {
+        let told = kore(kind, &reply);
+        assert_eq!(told["data"][0]["val"], json!("later"));
+        assert_eq!((&told["endOfTask"], told.get("endReason")), (&json!(false), None));
+    }
+}
+
+#[test]
+fn frames_of_any_shape_are_told_by_their_text() {
+    for event in [
+        json!({}),
+        json!({"message": null}),
+        json!({"message": "text"}),
+        json!({"message": []}),
+        json!({"message": [1, null, "x", {}, {"component": 1}]}),
+        json!({"message": [{"component": {"payload": {"type": "error", "payload": {"text": "no"}}}}]}),
+        json!({"message": [{"component": {"payload": {"type": "text", "payload": {"text": "no"}}}}]}),
+        json!({"components": [{"cT": "text", "data": {"text": "from history"}}]}),
+        json!(["no frame at all"]),
+        json!("no frame at all"),
+    ] {
+        let reply = json!({"messageId": "ms-2", "text": "said", "createdOn": null, "event": event});
+        let told = taken(TARGET, DeliveryKind::ReplyLate, &reply.to_string());
+        let parts = json(&composed(&told, Form::KoreV2).1)["data"].take();
+        assert_eq!(parts.as_array().map(Vec::len), Some(1), "{event}");
+        assert_eq!((&parts[0]["type"], &parts[0]["val"]), (&json!("text"), &json!("said")), "{event}");
+    }
+}
+
+#[test]
+fn data_of_another_shape_is_an_error_that_quotes_nothing() {
+    let told = taken(TARGET, DeliveryKind::MessageAnswered, r#"{"secret":"hush"}"#);
+    let secrets = [secret()];
+    let manner = Manner { form: Form::KoreV2, secrets: &secrets, extras: None, bot: "st-0d3f" };
+    let error = compose(&told, &manner, 1).unwrap_err();
+    assert!(!error.to_string().contains("hush"), "{error}");
+}
+
+#[test]
+fn what_is_configured_for_the_bots_webhook_goes_with_it() {
+    let config = crate::webhook::targets::tests::config(|webhook, _| {
+        webhook.bearer_token = Some("t0ken".into());
+        webhook.headers = vec![("X-Tenant".into(), "blue".into()), ("X-Tenant".into(), "green".into())];
+        webhook.legacy_signature =
+            Some(crate::config::LegacySignature { header: "X-Signature".into(), secret: "key".into() });
+    });
+    let targets = Targets::new(&config).unwrap();
+    let mut told = taken(TARGET, DeliveryKind::MessageAnswered, "{}");
+    told.delivery.origin = Origin::Bot;
+    let manner = targets.manner(&told.delivery).unwrap();
+    let _: &Extras = manner.extras.unwrap();
+    let (headers, body) = compose(&told, &manner, 1).unwrap();
+    assert_eq!(header(&headers, "authorization"), Some("Bearer t0ken"));
+    assert_eq!(headers.get_all("x-tenant").count(), 2);
+    let digits = header(&headers, "x-signature").unwrap();
+    assert_eq!(digits.len(), 64);
+    assert_eq!(digits, signature::LegacyKey::new(&"key".into()).sign(&body));
+}

@@ -1,0 +1,239 @@
+//! What the tests of sending share: a receiver on loopback, played by hand.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::value::RawValue;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+
+use super::sender::Sender;
+use crate::config::Webhooks;
+use crate::domain::{
+    BotName, ConversationId, DeliveryId, DeliveryKind, NewDelivery, Origin, Timestamp, TraceId, UserId,
+};
+use crate::store::Taken;
+
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_987);
+pub(super) const HAPPENED: Timestamp = Timestamp::from_millis(1_794_999_999_001);
+/// The authority that signed the certificate of [`server_tls`].
+pub(super) const CA: &[u8] = include_bytes!("../../tests/fixtures/tls/ca.crt");
+pub(super) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Runs a test as the dispatcher's thread would, and not for ever.
+pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test hangs")
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the played receiver runs beside the test")]
+fn spawn(task: impl Future<Output = ()> + 'static) {
+    tokio::task::spawn_local(task);
+}
+
+/// A delivery about to be attempted for the first time, to this target.
+pub(super) fn taken(target: &str, kind: DeliveryKind, data: &str) -> Taken {
+    let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new("Zoë / 1").unwrap());
+    let delivery = NewDelivery {
+        id: DeliveryId::of(&conversation, 7, 9, HAPPENED),
+        kind,
+        conversation,
+        message: "01JD9ZZZZZZZZZZZZZZZZZZZZZ".parse().ok(),
+        target: target.into(),
+        origin: Origin::Bot,
+        trace: TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
+        created_at: HAPPENED,
+        data: RawValue::from_string(data.to_owned()).unwrap(),
+    };
+    Taken { delivery, since: HAPPENED, made: 0, step: 0, now: NOW }
+}
+
+/// The limits of a sender that may go to loopback.
+pub(super) fn nearby() -> Webhooks {
+    Webhooks {
+        allow_private: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+        timeout: Duration::from_secs(5),
+        ..Webhooks::default()
+    }
+}
+
+pub(super) fn sender() -> Sender {
+    Sender::new(&nearby()).unwrap()
+}
+
+/// A server's side of TLS, for `localhost` and `127.0.0.1`, signed by [`CA`].
+pub(super) fn server_tls() -> TlsAcceptor {
+    let certificate =
+        CertificateDer::from_pem_slice(include_bytes!("../../tests/fixtures/tls/server.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../tests/fixtures/tls/server.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    // A server that would rather speak something else.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A request as the receiver saw it.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// `POST /hook HTTP/1.1`
+    pub(super) line: String,
+    head: String,
+    pub(super) body: String,
+}
+
+impl Seen {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.head.lines().filter_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then_some(value.trim())
+        });
+        let first = found.next();
+        assert_eq!(found.next(), None, "{name} is there twice");
+        first
+    }
+}
+
+/// What the receiver does with one request.
+pub(super) enum Does {
+    /// Sends these bytes, and waits for the next request.
+    Says(String),
+    /// Sends these bytes and closes.
+    Closes(String),
+    /// Sends these bytes, then the piece again and again, with a pause before each.
+    Repeats(String, String, Duration),
+    /// Sends these bytes and nothing more.
+    Stalls(String),
+}
+
+/// An answer with this status and body.
+pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A receiver on loopback. What it was not told to do it does as a good one: 204.
+pub(super) struct Receiver {
+    pub(super) address: SocketAddr,
+    pub(super) connections: Cell<usize>,
+    /// Connections that the sender closed, and a bell for it.
+    pub(super) closed: Cell<usize>,
+    pub(super) bell: Notify,
+    pub(super) seen: RefCell<Vec<Seen>>,
+    script: RefCell<VecDeque<Does>>,
+}
+
+impl Receiver {
+    pub(super) async fn start(script: impl IntoIterator<Item = Does>) -> Rc<Self> {
+        Self::start_with(None, script).await
+    }
+
+    pub(super) async fn start_with(
+        tls: Option<TlsAcceptor>,
+        script: impl IntoIterator<Item = Does>,
+    ) -> Rc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let receiver = Rc::new(Self {
+            address: listener.local_addr().unwrap(),
+            connections: Cell::new(0),
+            closed: Cell::new(0),
+            bell: Notify::new(),
+            seen: RefCell::default(),
+            script: RefCell::new(script.into_iter().collect()),
+        });
+        let accepting = Rc::clone(&receiver);
+        spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                accepting.connections.set(accepting.connections.get() + 1);
+                let (receiver, tls) = (Rc::clone(&accepting), tls.clone());
+                spawn(async move {
+                    match tls {
+                        None => receiver.serve(stream).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                receiver.serve(stream).await;
+                            }
+                        }
+                    }
+                    receiver.closed.set(receiver.closed.get() + 1);
+                    receiver.bell.notify_waiters();
+                });
+            }
+        });
+        receiver
+    }
+
+    pub(super) fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    async fn serve(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
+        while let Some(seen) = request(&mut stream).await {
+            self.seen.borrow_mut().push(seen);
+            let does = self.script.borrow_mut().pop_front();
+            let does = does.unwrap_or_else(|| Does::Says("HTTP/1.1 204 No Content\r\n\r\n".to_owned()));
+            let (Does::Says(bytes) | Does::Closes(bytes) | Does::Repeats(bytes, _, _) | Does::Stalls(bytes)) =
+                &does;
+            if stream.write_all(bytes.as_bytes()).await.is_err() {
+                return;
+            }
+            let _ = stream.flush().await;
+            match does {
+                Does::Says(_) => {}
+                Does::Closes(_) => {
+                    let _ = stream.shutdown().await;
+                    return;
+                }
+                Does::Repeats(_, piece, pause) => {
+                    while stream.write_all(piece.as_bytes()).await.is_ok() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    return;
+                }
+                Does::Stalls(_) => {
+                    let _ = stream.read_u8().await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The next request of a connection; none where it ended.
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
+    let mut bytes = Vec::new();
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+    let (line, head) = head.split_once("\r\n").unwrap();
+    let mut seen = Seen { line: line.to_owned(), head: head.to_owned(), body: String::new() };
+    let length: usize = seen.header("content-length").map_or(0, |length| length.parse().unwrap());
+    while bytes.len() < end + length {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+    seen.body = String::from_utf8(bytes[end..].to_vec()).unwrap();
+    Some(seen)
+}
