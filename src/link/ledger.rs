@@ -5,9 +5,12 @@
 //! moment for company does; what piles up while the store is away has a bound, [`Ledger::is_full`], at which the
 //! socket that feeds it is given up.
 
+mod pending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::pending::Pending;
 use super::backoff::Backoff;
 use crate::domain::{Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
 use crate::store::{Change, Write};
@@ -16,10 +19,6 @@ use crate::store::{Change, Write};
 /// does so in this time, and the round trip is saved. A crash in between costs nothing but a look, for history
 /// proves receipt as well.
 const HOLD: Duration = Duration::from_millis(20);
-/// The most changes that wait for a store that is away.
-const MAX_CHANGES: usize = 1000;
-/// The most bytes of them, by [`Entry::weight`].
-const MAX_WEIGHT: usize = 4 * 1024 * 1024;
 /// Due whatever the time.
 const AT_ONCE: Timestamp = Timestamp::from_millis(0);
 
@@ -28,9 +27,7 @@ const AT_ONCE: Timestamp = Timestamp::from_millis(0);
 pub(crate) struct Ledger {
     /// The record; changed freely, written with the next write.
     pub(crate) record: Record,
-    changes: Vec<Change>,
-    /// Bytes of the changes.
-    weight: usize,
+    pending: Pending,
     confirms: Confirms,
     warm_until: Option<Timestamp>,
     /// What the store is known to have for it.
@@ -69,8 +66,7 @@ impl Ledger {
         Self {
             confirmed: record.write,
             record,
-            changes: Vec::new(),
-            weight: 0,
+            pending: Pending::default(),
             confirms: Confirms::default(),
             warm_until: None,
             stored_warm: None,
@@ -85,8 +81,7 @@ impl Ledger {
     pub(crate) fn push(&mut self, change: Change) {
         let due = if let Change::Acked { at, .. } = change { at + HOLD } else { AT_ONCE };
         self.confirms.sent |= matches!(change, Change::Sent { .. });
-        self.weight += change.weight();
-        self.changes.push(change);
+        self.pending.push(change);
         self.be_due(due);
     }
 
@@ -162,12 +157,11 @@ impl Ledger {
             return None;
         }
         self.due = None;
-        self.weight = 0;
         self.record.number_write(now);
         let write = Arc::new(Write {
             record: self.record.clone(),
             follows: self.confirmed,
-            changes: std::mem::take(&mut self.changes),
+            changes: self.pending.take(),
             warm_until: self.warm_until.take(),
         });
         let confirms = std::mem::take(&mut self.confirms);
@@ -198,7 +192,7 @@ impl Ledger {
         self.backoff.reset();
         let Some(in_flight) = self.in_flight.take() else { return };
         let Write { changes, warm_until, .. } = Arc::unwrap_or_clone(in_flight.write);
-        self.put_first(changes);
+        self.pending.put_first(changes);
         self.warm_until = self.warm_until.or(warm_until);
         self.confirms.sent |= in_flight.confirms.sent;
         self.confirms.ended |= in_flight.confirms.ended;
@@ -225,41 +219,28 @@ impl Ledger {
         self.confirmed = store.write;
         self.record.seq = self.record.seq.max(store.seq);
         self.confirms.sent |= missing.iter().any(|change| matches!(change, Change::Sent { .. }));
-        self.put_first(missing);
-        if !self.changes.is_empty() || self.record != *store {
+        self.pending.put_first(missing);
+        if !self.waiting().is_empty() || self.record != *store {
             self.be_due(AT_ONCE);
         }
         self.doubt = false;
-    }
-
-    fn put_first(&mut self, mut changes: Vec<Change>) {
-        self.weight += changes.iter().map(Change::weight).sum::<usize>();
-        changes.append(&mut self.changes);
-        self.changes = changes;
     }
 
     /// Lets go of what waits to be told of the head's message: it is lost. What the bot said stays.
     pub(crate) fn forget(&mut self, id: MessageId) {
         self.confirms.sent = false;
         self.confirms.ended = false;
-        self.changes.retain(|change| match change {
-            Change::Sent { message, .. }
-            | Change::Acked { message, .. }
-            | Change::Answering { message, .. } => *message != id,
-            Change::HeadSince { .. } | Change::Deliver(_) => true,
-            Change::Append(_) => change.ended().is_none_or(|(message, _)| message != id),
-        });
-        self.weight = self.changes.iter().map(Change::weight).sum();
+        self.pending.forget(id);
     }
 
     /// What waits for its write.
     pub(crate) fn waiting(&self) -> &[Change] {
-        &self.changes
+        self.pending.all()
     }
 
     /// Whether so much waits that no more can be taken in.
     pub(crate) const fn is_full(&self) -> bool {
-        self.changes.len() >= MAX_CHANGES || self.weight >= MAX_WEIGHT
+        self.pending.is_full()
     }
 
     /// Whether a write is on its way.
@@ -289,6 +270,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use super::pending::{MAX_CHANGES, MAX_WEIGHT};
     use super::*;
     use crate::domain::MessageId;
 

@@ -1,0 +1,61 @@
+//! Changes that wait for their write: in order, weighed, and bounded.
+
+use crate::domain::MessageId;
+use crate::store::Change;
+
+/// The most changes that wait for a store that is away.
+pub(super) const MAX_CHANGES: usize = 1000;
+/// The most bytes of them, by [`Change::weight`].
+pub(super) const MAX_WEIGHT: usize = 4 * 1024 * 1024;
+
+/// What waits for its write.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    changes: Vec<Change>,
+    weight: usize,
+}
+
+impl Pending {
+    pub(super) fn push(&mut self, change: Change) {
+        self.weight += change.weight();
+        self.changes.push(change);
+    }
+
+    /// Puts changes before all that wait.
+    pub(super) fn put_first(&mut self, mut changes: Vec<Change>) {
+        self.weight += weight(&changes);
+        changes.append(&mut self.changes);
+        self.changes = changes;
+    }
+
+    /// Takes all of it, for a write.
+    pub(super) fn take(&mut self) -> Vec<Change> {
+        self.weight = 0;
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Lets go of what is told of this message itself. What the bot said stays.
+    pub(super) fn forget(&mut self, id: MessageId) {
+        self.changes.retain(|change| match change {
+            Change::Sent { message, .. }
+            | Change::Acked { message, .. }
+            | Change::Answering { message, .. } => *message != id,
+            Change::HeadSince { .. } | Change::Deliver(_) => true,
+            Change::Append(_) => change.ended().is_none_or(|(message, _)| message != id),
+        });
+        self.weight = weight(&self.changes);
+    }
+
+    pub(super) fn all(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Whether so much waits that no more can be taken in.
+    pub(super) const fn is_full(&self) -> bool {
+        self.changes.len() >= MAX_CHANGES || self.weight >= MAX_WEIGHT
+    }
+}
+
+fn weight(changes: &[Change]) -> usize {
+    changes.iter().map(Change::weight).sum()
+}
