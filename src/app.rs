@@ -154,7 +154,9 @@ impl Bridge {
 
         reach(&store).await?;
         store.prepare().await?;
-        let shards = Hub::start(&config, store.clone(), &metrics).await?;
+        // Nobody listens: whoever tells of deliveries is told so at once.
+        let (news, _) = store::news();
+        let shards = Hub::start(&config, store.clone(), &metrics, news).await?;
         let draining = Arc::new(AtomicBool::new(false));
         let front =
             Front::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
@@ -265,7 +267,8 @@ impl Bridge {
         self.draining.store(true, Ordering::Relaxed);
         sleep_until(at(self.server.grace)).await;
         self.shards.refuse();
-        if timeout_at(at(self.server.drain_timeout * 2 / 3), self.shards.calm()).await.is_err() {
+        let calm_by = at(self.server.drain_timeout * 2 / 3);
+        if timeout_at(calm_by, self.shards.calm(calm_by)).await.is_err() {
             warn!("turns or waits were still open when the bridge had to end");
         }
         self.shards.stop(at(self.server.drain_timeout * 5 / 6)).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use self::pending::Pending;
 use super::backoff::Backoff;
-use crate::domain::{Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
+use crate::domain::{Cursor, Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
 use crate::store::{Change, Write};
 
 /// How long an ack, or a record that changed alone, waits for a change to travel with: a bot that answers at once
@@ -90,10 +90,23 @@ impl Ledger {
         self.record.seq + 1
     }
 
-    /// Adds an entry to the journal.
+    /// The place of the last entry.
+    pub(crate) const fn place(&self) -> Cursor {
+        Cursor { epoch: self.record.epoch, seq: self.record.seq }
+    }
+
+    /// Adds an entry to the journal. A delivery that tells of it is the next to be pushed.
     pub(crate) fn append(&mut self, at: Timestamp, body: EntryBody) {
+        self.record.begin_journal(at);
         self.record.seq += 1;
         self.push(Change::Append(Entry { seq: self.record.seq, at, body }));
+    }
+
+    /// Has the entry that was just added delivered, where somebody is to be told.
+    pub(crate) fn deliver(&mut self, delivery: Option<Change>) {
+        if let Some(delivery) = delivery {
+            self.push(delivery);
+        }
     }
 
     /// Adds the end of the head's turn. For `warm_for`, where it is given, a new owner is to open a link although

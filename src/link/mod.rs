@@ -34,6 +34,7 @@ mod ledger;
 mod machine;
 mod mailbox;
 mod outage;
+mod outbox;
 mod repair;
 mod seen;
 mod stream;

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::domain::{BotName, Chunk, Live, Outcome, UserId};
 use crate::hub::observer::{Observer, observer};
 use crate::hub::shards::{open_shard, setups};
-use crate::hub::tests::{accept_by, metrics, quick, store};
+use crate::hub::tests::{accept_by, metrics, quick, store as memory};
 use crate::link::Host as _;
 use crate::sandbox::{Options, Sandbox};
 use crate::store::{Accepted, Claiming, Hint, Incarnation};
@@ -22,10 +22,15 @@ const GUARD: Duration = Duration::from_secs(5);
 
 /// A shard that owns every partition, surely so for two thirds of `lease` from now.
 async fn owner(platform: &str, lease: Duration) -> Rc<Shard> {
+    owner_telling(platform, lease, store::news().0).await
+}
+
+/// The same, and who is told what it owns.
+async fn owner_telling(platform: &str, lease: Duration, news: store::Teller) -> Rc<Shard> {
     let mut config = Config::dev(Url::parse(platform).unwrap());
     quick(&mut config, |_| ());
     let leases = Arc::new(Leases::new(ME, lease, 1));
-    let setup = setups(&config, &store(), &metrics(), &leases).unwrap().pop().unwrap();
+    let setup = setups(&config, &memory(), &metrics(), &leases, &news).unwrap().pop().unwrap();
     let shard = open_shard(setup).await.unwrap();
     for partition in Partition::all() {
         let claim = shard.setup.store.claim(partition, ME, lease, Claiming::Free).await.unwrap();

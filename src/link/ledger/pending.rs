@@ -5,7 +5,7 @@ use crate::store::Change;
 
 /// The most changes that wait for a store that is away.
 pub(super) const MAX_CHANGES: usize = 1000;
-/// The most bytes of them, by [`Change::weight`].
+/// The most bytes of them, by [`weight`].
 pub(super) const MAX_WEIGHT: usize = 4 * 1024 * 1024;
 
 /// What waits for its write.
@@ -17,13 +17,13 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn push(&mut self, change: Change) {
-        self.weight += change.weight();
+        self.weight += weight(&change);
         self.changes.push(change);
     }
 
     /// Puts changes before all that wait.
     pub(super) fn put_first(&mut self, mut changes: Vec<Change>) {
-        self.weight += weight(&changes);
+        self.weight += changes.iter().map(weight).sum::<usize>();
         changes.append(&mut self.changes);
         self.changes = changes;
     }
@@ -40,10 +40,11 @@ impl Pending {
             Change::Sent { message, .. }
             | Change::Acked { message, .. }
             | Change::Answering { message, .. } => *message != id,
-            Change::HeadSince { .. } | Change::Deliver(_) => true,
+            Change::HeadSince { .. } => true,
+            Change::Deliver(delivery) => !(delivery.kind.is_end() && delivery.message == Some(id)),
             Change::Append(_) => change.ended().is_none_or(|(message, _)| message != id),
         });
-        self.weight = weight(&self.changes);
+        self.weight = self.changes.iter().map(weight).sum();
     }
 
     pub(super) fn all(&self) -> &[Change] {
@@ -56,6 +57,12 @@ impl Pending {
     }
 }
 
-fn weight(changes: &[Change]) -> usize {
-    changes.iter().map(Change::weight).sum()
+/// What counts towards the bound. Of ends there is one at a time, and what it tells has a bound of its own: it does not
+/// cost the socket whose replies it repeats.
+fn weight(change: &Change) -> usize {
+    match change {
+        Change::Deliver(delivery) if delivery.kind.is_end() => 0,
+        Change::Deliver(delivery) => delivery.weight(),
+        _ => change.weight(),
+    }
 }
