@@ -279,7 +279,7 @@ mod tests {
     use crate::hub::tests::{metrics, store};
     use crate::store::{Fence, Incarnation};
 
-    fn watchman(leases: &Arc<Leases>) -> Watchman {
+    pub(super) fn watchman(leases: &Arc<Leases>) -> Watchman {
         let keeper = Keeper {
             store: store(),
             peer: Peer { name: "replica".into(), incarnation: leases.incarnation() },
