@@ -221,3 +221,51 @@ pub(super) async fn history<H: Host>(
         HistoryFailure::Now
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::{
+        BotName, Callback, Content, DeliveryId, DeliveryKind, MessageId, NewMessage, Record, Resend, TraceId,
+        TurnRules,
+    };
+
+    #[test]
+    fn what_a_panic_fails_is_delivered_where_its_caller_wanted_it() {
+        let platform = "https://platform.example".parse().unwrap();
+        let bot = Bot::new(BotName::new("support").unwrap(), platform);
+        let conversation = ConversationId::new(bot.name.clone(), UserId::new("alice").unwrap());
+        let (at, now) = (Timestamp::from_millis(1000), Timestamp::from_millis(2000));
+        let open = |position, callback| OpenMessage {
+            accepted: Arc::new(AcceptedMessage {
+                id: MessageId::new(at, position),
+                position: 0,
+                client_message_id: 1000,
+                accepted_at: at,
+                new: NewMessage {
+                    conversation: conversation.clone(),
+                    content: Content::new("hello").unwrap(),
+                    session: SessionRequest::Continue,
+                    rules: TurnRules::default(),
+                    resend: Resend::Never,
+                    callback,
+                    trace: TraceId::default(),
+                },
+            }),
+            progress: Progress::default(),
+        };
+        let callback = Callback { url: "https://caller.example/hook".into(), signer: None };
+        let lane = vec![open(1, None), open(2, Some(callback))];
+        let ids: Vec<_> = lane.iter().map(|open| open.accepted.id).collect();
+        // Nothing was written yet: the journal begins here.
+        let write = failures(&bot, &Open { record: Record::default(), lane, ..Open::default() }, now);
+        let [first, second, Change::Deliver(delivery)] = &*write.changes else { panic!("{write:?}") };
+        let ended = [first, second].map(|change| change.ended().unwrap().0);
+        assert_eq!((&ended[..], write.record.seq), (&*ids, 2));
+        assert_eq!((delivery.kind, delivery.message), (DeliveryKind::MessageFailed, Some(ids[1])));
+        assert_eq!(delivery.id, DeliveryId::of(&conversation, write.record.epoch, 2, now));
+        assert!(delivery.data.get().contains(r#""status":"failed""#), "{}", delivery.data);
+    }
+}

@@ -285,7 +285,9 @@ impl Ledger {
 mod tests {
     use super::pending::{MAX_CHANGES, MAX_WEIGHT};
     use super::*;
-    use crate::domain::MessageId;
+    use crate::domain::{
+        BotName, ConversationId, DeliveryId, DeliveryKind, MessageId, NewDelivery, Origin, TraceId, UserId,
+    };
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(ms)
@@ -419,6 +421,52 @@ mod tests {
         assert!(!ledger.is_full());
         ledger.append(at(1), EntryBody::Platform(raw(&format!("\"{}\"", "x".repeat(MAX_WEIGHT)))));
         assert!(ledger.is_full());
+    }
+
+    fn delivery(kind: DeliveryKind, message: MessageId, bytes: usize) -> Change {
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        Change::Deliver(Box::new(NewDelivery {
+            id: DeliveryId::of(&conversation, 1, 1, at(1)),
+            kind,
+            conversation,
+            message: Some(message),
+            target: "https://receiver.example/".into(),
+            origin: Origin::Bot,
+            trace: TraceId::default(),
+            created_at: at(1),
+            data: raw(&format!("\"{}\"", "x".repeat(bytes))),
+        }))
+    }
+
+    #[test]
+    fn what_is_delivered_of_replies_is_weighed_and_of_the_end_it_is_not() {
+        let (mut ledger, id) = (Ledger::new(Record::default()), MessageId::new(at(1), 1));
+        ledger.deliver(Some(delivery(DeliveryKind::MessageAnswered, id, MAX_WEIGHT)));
+        assert!(!ledger.is_full(), "a long turn does not cost its socket");
+        ledger.deliver(Some(delivery(DeliveryKind::ReplyLate, id, MAX_WEIGHT)));
+        assert!(ledger.is_full());
+        ledger.flush(at(1)).unwrap();
+        assert!(!ledger.is_full());
+        ledger.on_refused();
+        assert!(ledger.is_full(), "it waits again");
+    }
+
+    #[test]
+    fn a_lost_messages_end_goes_with_its_delivery_and_what_the_bot_said_stays() {
+        let mut ledger = Ledger::new(Record::default());
+        let [lost, other] = [1, 2].map(|id| MessageId::new(at(1), id));
+        for kind in DeliveryKind::ALL {
+            ledger.deliver(Some(delivery(kind, lost, 1)));
+        }
+        ledger.deliver(Some(delivery(DeliveryKind::MessageFailed, other, 1)));
+        ledger.forget(lost);
+        let kept = ledger.waiting().iter().map(|change| match change {
+            Change::Deliver(delivery) => (delivery.kind, delivery.message),
+            _ => panic!("{change:?}"),
+        });
+        let kept: Vec<_> = kept.collect();
+        let replies = [(DeliveryKind::ReplyLate, Some(lost)), (DeliveryKind::ReplyUnsolicited, Some(lost))];
+        assert_eq!(kept, [&replies[..], &[(DeliveryKind::MessageFailed, Some(other))]].concat());
     }
 
     fn raw(json: &str) -> Box<serde_json::value::RawValue> {

@@ -57,7 +57,8 @@ const SPAWN_PATHS: &[[&str; 2]] = &[
 const SPAWN_METHODS: &[&str] = &["spawn", "spawn_local", "spawn_blocking"];
 
 /// Files that take time and randomness as arguments. `link/turn` covers `link/turns` too.
-const PURE: &[&str] = &["domain", "link/machine", "link/turn", "link/turns", "link/backoff", "hub/partition"];
+const PURE: &[&str] =
+    &["domain", "link/machine", "link/turn", "link/turns", "link/backoff", "link/outbox", "hub/partition"];
 /// Files that read no clock, although they wait.
 const CLOCKLESS: &[&str] = &["store/mod.rs"];
 
