@@ -163,9 +163,9 @@ impl Bridge {
         reach(&store).await?;
         store.prepare().await?;
         // First: what the shards come to own is told to it at once.
-        let (_teller, listening) = store::news();
+        let (teller, listening) = store::news();
         let dispatcher = Dispatcher::start(&config, store.clone(), &metrics, listening).await?;
-        let shards = Hub::start(&config, store.clone(), &metrics).await?;
+        let shards = Hub::start(&config, store.clone(), &metrics, teller).await?;
         let draining = Arc::new(AtomicBool::new(false));
         let front =
             Front::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
@@ -278,13 +278,14 @@ impl Bridge {
         self.draining.store(true, Ordering::Relaxed);
         sleep_until(at(self.server.grace)).await;
         self.shards.refuse();
+        let calm_by = at(self.server.drain_timeout * 2 / 3);
         let calm = async {
-            self.shards.calm().await;
+            self.shards.calm(calm_by).await;
             if let Store::Memory(_) = &self.store {
                 self.dispatcher.calm().await;
             }
         };
-        if timeout_at(at(self.server.drain_timeout * 2 / 3), calm).await.is_err() {
+        if timeout_at(calm_by, calm).await.is_err() {
             warn!("turns, waits or deliveries were still open when the bridge had to end");
         }
         // While the leases of what was not released are held: nobody else may say how its attempts ended.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{ConversationId, MessageId, Partition, Timestamp, TraceId};
+use super::{ConversationId, MessageId, Outcome, Partition, Timestamp, TraceId};
 
 /// A delivery's id, which is its `webhook-id` too: a ULID, so that ids sort by time. Its last byte is the number of the
 /// partition that the delivery is kept in, so that it is found by its id alone.
@@ -80,6 +80,11 @@ impl DeliveryKind {
     pub const ALL: [Self; 4] =
         [Self::MessageAnswered, Self::MessageFailed, Self::ReplyLate, Self::ReplyUnsolicited];
 
+    /// Whether it tells of a message's end.
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::MessageAnswered | Self::MessageFailed)
+    }
+
     /// Its word: the `type` of the body, and the event's type in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -87,6 +92,15 @@ impl DeliveryKind {
             Self::MessageFailed => "message.failed",
             Self::ReplyLate => "reply.late",
             Self::ReplyUnsolicited => "reply.unsolicited",
+        }
+    }
+}
+
+impl From<&Outcome> for DeliveryKind {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Answered(_) => Self::MessageAnswered,
+            Outcome::Failed(_) => Self::MessageFailed,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sha2::{Digest, Sha256};
 
-use super::{MessageId, Timestamp, Window};
+use super::{AcceptedMessage, Callback, MessageId, Timestamp, TraceId, Window};
 
 /// An id of the platform's, cut to what it is known again by: 64 bits of its SHA-256, the same in every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,19 +61,43 @@ impl FromIterator<Fingerprint> for Recent {
     }
 }
 
-/// The turn that ended last: late replies are joined to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The turn that ended last: late replies are joined to it, and told where its end was.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastTurn {
     /// Its message.
     pub message: MessageId,
     /// When it ended.
     pub ended_at: Timestamp,
+    /// What a bot that says what it answers says of its replies; none where an earlier version kept the record.
+    pub client_message_id: Option<u64>,
+    /// Where its message's caller wanted it told.
+    pub callback: Option<Callback>,
+    /// The trace that its message was posted in.
+    pub trace: TraceId,
+}
+
+impl LastTurn {
+    /// The turn of this message, which ended then.
+    pub fn of(message: &AcceptedMessage, ended_at: Timestamp) -> Self {
+        Self {
+            message: message.id,
+            ended_at,
+            client_message_id: Some(message.client_message_id),
+            callback: message.new.callback.clone(),
+            trace: message.new.trace,
+        }
+    }
+
+    /// Whether the bot says that it answers its message.
+    pub fn is_echoed(&self, id: Option<u64>) -> bool {
+        id.is_some() && id == self.client_message_id
+    }
 }
 
 /// The conversation's record. Its owner writes it whole with every write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Which journal it is: the time of the first write, or of the last loss that was noticed, in milliseconds.
+    /// Which journal it is: the time of what it began with, or of the last loss that was noticed, in milliseconds.
     /// Places of journals with other epochs mean nothing here.
     pub epoch: u64,
     /// The place of the newest entry of the journal; 0 where there is none.
@@ -106,10 +130,15 @@ impl Record {
     /// is ever used twice, not even where the store or an owner forgot the last ones, and a write that was long on
     /// its way is never taken for another.
     pub fn number_write(&mut self, now: Timestamp) {
+        self.begin_journal(now);
+        self.write = now.as_millis().max(self.write + 1);
+    }
+
+    /// Gives the journal its epoch, where this is what it begins with: what is appended is known by epoch and place.
+    pub fn begin_journal(&mut self, now: Timestamp) {
         if self.epoch == 0 {
             self.epoch = now.as_millis();
         }
-        self.write = now.as_millis().max(self.write + 1);
     }
 
     /// The journal is another one from now on: what readers have read of it may not be what is kept.

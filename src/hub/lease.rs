@@ -43,6 +43,8 @@ pub(crate) struct Leases {
     /// Wakes the keeper for a round before its time.
     pub(crate) round: Notify,
     leaving: AtomicBool,
+    /// Milliseconds since the origin at which a replica that leaves is gone at the latest.
+    gone_by: AtomicU64,
     /// Whether nothing is accepted any more.
     refusing: AtomicBool,
     /// Replicas that lived at the last heartbeat.
@@ -96,6 +98,7 @@ impl Leases {
             doubted: Notify::new(),
             round: Notify::new(),
             leaving: AtomicBool::new(false),
+            gone_by: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             replicas: AtomicUsize::new(0),
             missed: AtomicU64::new(0),
@@ -230,8 +233,14 @@ impl Leases {
         self.leaving.load(Ordering::Acquire)
     }
 
-    /// This replica goes away.
-    pub(crate) fn leave(&self) {
+    /// When this replica is gone at the latest, where it is about to go away.
+    pub(crate) fn gone_by(&self) -> Instant {
+        self.origin + Duration::from_millis(self.gone_by.load(Ordering::Acquire))
+    }
+
+    /// This replica goes away, until then at the latest.
+    pub(crate) fn leave(&self, by: Instant) {
+        self.gone_by.store(millis(by.saturating_duration_since(self.origin)), Ordering::Release);
         self.leaving.store(true, Ordering::Release);
         self.round.notify_one();
     }

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::link::Connector;
 use crate::metrics::Metrics;
 use crate::runtime;
-use crate::store::{Incarnation, Peer, Store};
+use crate::store::{Incarnation, Peer, Store, Teller};
 
 /// Commands that may wait for a shard; more wait in the requests that bring them.
 const QUEUE: usize = 1024;
@@ -38,12 +38,18 @@ pub struct Shards {
 }
 
 impl Hub {
-    /// Starts the threads, and waits until the replica has claimed what it may. The store must answer.
+    /// Starts the threads, and waits until the replica has claimed what it may. The store must answer. `news` tells
+    /// whoever attempts deliveries what is owned and due.
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub async fn start(config: &Config, store: Store, metrics: &Arc<Metrics>) -> Result<Shards, StartError> {
-        Self::start_with(config, store, metrics, true).await
+    pub async fn start(
+        config: &Config,
+        store: Store,
+        metrics: &Arc<Metrics>,
+        news: Teller,
+    ) -> Result<Shards, StartError> {
+        Self::start_with(config, store, metrics, news, true).await
     }
 
     /// The same, perhaps without listening to hints.
@@ -51,6 +57,7 @@ impl Hub {
         config: &Config,
         store: Store,
         metrics: &Arc<Metrics>,
+        news: Teller,
         listens: bool,
     ) -> Result<Shards, StartError> {
         let count = config.server.threads.div_ceil(2);
@@ -58,7 +65,7 @@ impl Hub {
         let leases = Arc::new(Leases::new(incarnation, config.cluster.lease_ttl, count));
         let mut lanes = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
-        for setup in setups(config, &store, metrics, &leases)? {
+        for setup in setups(config, &store, metrics, &leases, &news)? {
             let busy = Arc::clone(&setup.busy);
             let (commands, inbox) = mpsc::channel(QUEUE);
             let (ready, started) = oneshot::channel();
@@ -82,8 +89,16 @@ impl Hub {
         let peer = Peer { name: config.cluster.replica_id.as_str().into(), incarnation };
         let bots = config.bots.iter().map(|bot| bot.name.clone()).collect();
         let fleet = metrics.fleet.clone();
-        let (lanes_too, leases_too) = (Arc::clone(&lanes), Arc::clone(&leases));
-        let keeper = Keeper::new(store.clone(), peer, bots, leases_too, lanes_too, fleet.clone(), listens);
+        let keeper = Keeper {
+            store: store.clone(),
+            peer,
+            bots,
+            leases: Arc::clone(&leases),
+            lanes: Arc::clone(&lanes),
+            metrics: fleet.clone(),
+            news,
+            listens,
+        };
         let (first, claimed) = oneshot::channel();
         let (keeper_end, end) = mpsc::channel(1);
         let keeper = runtime::shard_thread("keeper", async move || keeper.run(first, end).await)
@@ -111,6 +126,7 @@ pub(super) fn setups(
     store: &Store,
     metrics: &Arc<Metrics>,
     leases: &Arc<Leases>,
+    news: &Teller,
 ) -> Result<Vec<Setup>, StartError> {
     let bot_metrics: HashMap<_, _> = config
         .bots
@@ -131,6 +147,7 @@ pub(super) fn setups(
                 leases: Arc::clone(leases),
                 room: config.server.max_sockets.div_ceil(leases.shards()),
                 busy: Arc::new(AtomicUsize::new(0)),
+                news: news.clone(),
             })
         })
         .collect()
@@ -155,10 +172,11 @@ impl Shards {
 
     /// Comes back when this replica is not needed any more. Where somebody will take over, it leaves the fleet,
     /// and each partition is released as soon as no turn is open in it; who waits here is told by the new owner.
-    /// Where nobody will (docs/adr/0009), everything accepted is finished here.
-    pub async fn calm(&self) {
+    /// Where nobody will (docs/adr/0009), everything accepted is finished here. `by` then the caller stops waiting for
+    /// it: attempts to deliver are broken off a little earlier.
+    pub async fn calm(&self, by: Instant) {
         if self.hands_over() {
-            self.hub.leases.leave();
+            self.hub.leases.leave(by);
             while self.hub.leases.held().next().is_some() || self.hub.waits.load(Ordering::Relaxed) > 0 {
                 sleep(MOMENT * 4).await;
             }

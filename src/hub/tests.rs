@@ -45,7 +45,7 @@ impl Bench {
         config.server.threads = 1;
         change(&mut config);
         let metrics = metrics();
-        let shards = Hub::start(&config, store(), &metrics).await.unwrap();
+        let shards = Hub::start(&config, store(), &metrics, crate::store::news().0).await.unwrap();
         Self { shards, metrics, sandbox, posted: 0 }
     }
 
@@ -134,7 +134,7 @@ async fn a_panic_fails_what_is_open_and_the_next_message_works() {
     assert!(matches!(failed, Outcome::Failed(Problem { kind: ProblemKind::Internal, .. })), "{failed:?}");
     assert_eq!(bench.metrics.panics.get(), 1);
     assert!(matches!(bench.say("alice", "Hello").await, Outcome::Answered(_)));
-    timeout(GUARD, bench.shards.calm()).await.expect("nothing is open");
+    timeout(GUARD, bench.shards.calm(Instant::now() + GUARD)).await.expect("nothing is open");
     bench.stop().await;
 }
 

@@ -15,11 +15,12 @@ use super::host::Host;
 use super::input::{ConnectFailure, HistoryFailure};
 use super::mailbox::Mailbox;
 use super::outage::outlast;
+use super::outbox;
 use super::tally;
 use crate::config::Bot;
 use crate::domain::{
-    AcceptedMessage, ConversationId, Entry, EntryBody, Outcome, Partition, Problem, ProblemKind,
-    SessionRequest, Timestamp, UserId,
+    AcceptedMessage, ConversationId, Cursor, Entry, EntryBody, Outcome, Partition, Problem, ProblemKind,
+    Progress, SessionRequest, Timestamp, UserId,
 };
 use crate::metrics::{Connect, Phase};
 use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, frame, history_page};
@@ -35,7 +36,7 @@ pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &Convers
 
 /// Fails everything that is open: its task panicked, and would again.
 pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation: &ConversationId) {
-    let Some(lane) = write_failures(host, fence, conversation).await else { return };
+    let Some(lane) = write_failures(host, bot, fence, conversation).await else { return };
     let metrics = host.bot_metrics(bot);
     for open in lane {
         match host.store().message(conversation, open.accepted.id, None).await {
@@ -54,15 +55,16 @@ pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation:
 /// Ends all that is open, however long that takes, and says what it was. None where it is no longer ours.
 async fn write_failures<H: Host>(
     host: &H,
+    bot: &Bot,
     fence: Fence,
     conversation: &ConversationId,
 ) -> Option<Vec<OpenMessage>> {
     loop {
         let open = load(host, fence, conversation).await?;
-        let write = failures(&open, host.clock().now());
+        let write = failures(bot, &open, host.clock().now());
         match outlast("fail", async || host.store().write(fence, conversation, &write).await).await {
             Ok(_) => {
-                host.appended(conversation);
+                tell(host, fence, conversation, &write);
                 return Some(open.lane);
             }
             // A write of the task that panicked was still on its way, or the store lost data since.
@@ -73,23 +75,27 @@ async fn write_failures<H: Host>(
 }
 
 /// The write that fails all that is open.
-fn failures(open: &Open, now: Timestamp) -> Write {
+fn failures(bot: &Bot, open: &Open, now: Timestamp) -> Write {
     let mut record = open.record.clone();
     record.number_write(now);
     let problem =
         Problem::new(ProblemKind::Internal, "the bridge failed while the message was open; this is a bug");
     let outcome = Outcome::Failed(problem);
-    let changes = open.lane.iter().map(|open| {
+    let mut changes = Vec::with_capacity(2 * open.lane.len());
+    for OpenMessage { accepted, progress } in &open.lane {
         record.seq += 1;
-        let body = EntryBody::Ended { message: open.accepted.id, outcome: outcome.clone() };
-        Change::Append(Entry { seq: record.seq, at: now, body })
-    });
-    let changes = changes.collect();
+        let body = EntryBody::Ended { message: accepted.id, outcome: outcome.clone() };
+        changes.push(Change::Append(Entry { seq: record.seq, at: now, body }));
+        let (ended_at, outcome) = (Some(now), Some(outcome.clone()));
+        let progress = Progress { ended_at, outcome, ..progress.clone() };
+        let place = Cursor { epoch: record.epoch, seq: record.seq };
+        changes.extend(outbox::of_end(bot, accepted, &progress, place, now));
+    }
     Write { record, follows: open.record.write, changes, warm_until: None }
 }
 
-/// Carries out a write, counts it, and tells those who read what it appends. Where no answer comes the same write is
-/// made again: then they are told.
+/// Carries out a write, counts it, and tells those who read what it appends, and who delivers what it has delivered.
+/// Where no answer comes the same write is made again: then they are told.
 pub(super) async fn write<H: Host>(
     host: &H,
     fence: Fence,
@@ -103,9 +109,7 @@ pub(super) async fn write<H: Host>(
     match &result {
         Ok(written) => {
             host.clock().observe(written.now);
-            if write.changes.iter().any(|change| matches!(change, Change::Append(_))) {
-                host.appended(conversation);
-            }
+            tell(host, fence, conversation, write);
         }
         Err(error) if error.is_passing() => metrics.unknown.inc(),
         // The machine finds out what that means.
@@ -113,6 +117,21 @@ pub(super) async fn write<H: Host>(
         Err(_) => metrics.fenced.inc(),
     }
     result
+}
+
+/// Tells of a write that is carried out.
+fn tell<H: Host>(host: &H, fence: Fence, conversation: &ConversationId, write: &Write) {
+    if write.changes.iter().any(|change| matches!(change, Change::Append(_))) {
+        host.appended(conversation);
+    }
+    let mut told = None;
+    for change in &write.changes {
+        if let Change::Deliver(delivery) = change
+            && told.replace(&*delivery.target) != Some(&*delivery.target)
+        {
+            host.due(fence, conversation, &delivery.target);
+        }
+    }
 }
 
 /// What goes out for a message, and its word in metrics.
@@ -201,4 +220,52 @@ pub(super) async fn history<H: Host>(
         warn!(bot = %bot.name, %error, "the platform's history is not what it should be");
         HistoryFailure::Now
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::{
+        BotName, Callback, Content, DeliveryId, DeliveryKind, MessageId, NewMessage, Record, Resend, TraceId,
+        TurnRules,
+    };
+
+    #[test]
+    fn what_a_panic_fails_is_delivered_where_its_caller_wanted_it() {
+        let platform = "https://platform.example".parse().unwrap();
+        let bot = Bot::new(BotName::new("support").unwrap(), platform);
+        let conversation = ConversationId::new(bot.name.clone(), UserId::new("alice").unwrap());
+        let (at, now) = (Timestamp::from_millis(1000), Timestamp::from_millis(2000));
+        let open = |position, callback| OpenMessage {
+            accepted: Arc::new(AcceptedMessage {
+                id: MessageId::new(at, position),
+                position: 0,
+                client_message_id: 1000,
+                accepted_at: at,
+                new: NewMessage {
+                    conversation: conversation.clone(),
+                    content: Content::new("hello").unwrap(),
+                    session: SessionRequest::Continue,
+                    rules: TurnRules::default(),
+                    resend: Resend::Never,
+                    callback,
+                    trace: TraceId::default(),
+                },
+            }),
+            progress: Progress::default(),
+        };
+        let callback = Callback { url: "https://caller.example/hook".into(), signer: None };
+        let lane = vec![open(1, None), open(2, Some(callback))];
+        let ids: Vec<_> = lane.iter().map(|open| open.accepted.id).collect();
+        // Nothing was written yet: the journal begins here.
+        let write = failures(&bot, &Open { record: Record::default(), lane, ..Open::default() }, now);
+        let [first, second, Change::Deliver(delivery)] = &*write.changes else { panic!("{write:?}") };
+        let ended = [first, second].map(|change| change.ended().unwrap().0);
+        assert_eq!((&ended[..], write.record.seq), (&*ids, 2));
+        assert_eq!((delivery.kind, delivery.message), (DeliveryKind::MessageFailed, Some(ids[1])));
+        assert_eq!(delivery.id, DeliveryId::of(&conversation, write.record.epoch, 2, now));
+        assert!(delivery.data.get().contains(r#""status":"failed""#), "{}", delivery.data);
+    }
 }

@@ -108,7 +108,7 @@ impl<H: Host> Driver<H> {
             () = mailbox.stopped() => return Err(Exit::Stopped),
         };
         let now = host.clock().now();
-        let machine = Machine::new(Arc::clone(&bot), open, now, fastrand::u64(..));
+        let machine = Machine::new(Arc::clone(&bot), conversation.clone(), open, now, fastrand::u64(..));
         mailbox.set_connection(machine.connection(now));
         Ok(Box::new(Self {
             metrics,

@@ -8,7 +8,7 @@ use crate::config::Bot;
 use crate::domain::{Chunk, ConversationId, Message, MessageId, Partition, Timestamp};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::rtm::Connector;
-use crate::store::{Store, StoreClock};
+use crate::store::{Fence, Store, StoreClock};
 
 /// What a conversation needs of the shard it lives on.
 pub trait Host: 'static {
@@ -30,6 +30,8 @@ pub trait Host: 'static {
     fn tell(&self, message: Message);
     /// The store confirmed a write with entries for the journal: tells whoever reads it.
     fn appended(&self, conversation: &ConversationId);
+    /// The store confirmed a write with deliveries to this target: tells whoever attempts them.
+    fn due(&self, fence: Fence, conversation: &ConversationId, target: &str);
     /// A piece of a streamed reply came: tells whoever reads live.
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<Chunk>);
     /// The conversation has nothing open since then, or has something open again.

@@ -5,21 +5,20 @@
 //! moment for company does; what piles up while the store is away has a bound, [`Ledger::is_full`], at which the
 //! socket that feeds it is given up.
 
+mod pending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::pending::Pending;
 use super::backoff::Backoff;
-use crate::domain::{Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
+use crate::domain::{Cursor, Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
 use crate::store::{Change, Write};
 
 /// How long an ack, or a record that changed alone, waits for a change to travel with: a bot that answers at once
 /// does so in this time, and the round trip is saved. A crash in between costs nothing but a look, for history
 /// proves receipt as well.
 const HOLD: Duration = Duration::from_millis(20);
-/// The most changes that wait for a store that is away.
-const MAX_CHANGES: usize = 1000;
-/// The most bytes of them, by [`Entry::weight`].
-const MAX_WEIGHT: usize = 4 * 1024 * 1024;
 /// Due whatever the time.
 const AT_ONCE: Timestamp = Timestamp::from_millis(0);
 
@@ -28,9 +27,7 @@ const AT_ONCE: Timestamp = Timestamp::from_millis(0);
 pub(crate) struct Ledger {
     /// The record; changed freely, written with the next write.
     pub(crate) record: Record,
-    changes: Vec<Change>,
-    /// Bytes of the changes.
-    weight: usize,
+    pending: Pending,
     confirms: Confirms,
     warm_until: Option<Timestamp>,
     /// What the store is known to have for it.
@@ -69,8 +66,7 @@ impl Ledger {
         Self {
             confirmed: record.write,
             record,
-            changes: Vec::new(),
-            weight: 0,
+            pending: Pending::default(),
             confirms: Confirms::default(),
             warm_until: None,
             stored_warm: None,
@@ -85,8 +81,7 @@ impl Ledger {
     pub(crate) fn push(&mut self, change: Change) {
         let due = if let Change::Acked { at, .. } = change { at + HOLD } else { AT_ONCE };
         self.confirms.sent |= matches!(change, Change::Sent { .. });
-        self.weight += change.weight();
-        self.changes.push(change);
+        self.pending.push(change);
         self.be_due(due);
     }
 
@@ -95,10 +90,23 @@ impl Ledger {
         self.record.seq + 1
     }
 
-    /// Adds an entry to the journal.
+    /// The place of the last entry.
+    pub(crate) const fn place(&self) -> Cursor {
+        Cursor { epoch: self.record.epoch, seq: self.record.seq }
+    }
+
+    /// Adds an entry to the journal. A delivery that tells of it is the next to be pushed.
     pub(crate) fn append(&mut self, at: Timestamp, body: EntryBody) {
+        self.record.begin_journal(at);
         self.record.seq += 1;
         self.push(Change::Append(Entry { seq: self.record.seq, at, body }));
+    }
+
+    /// Has the entry that was just added delivered, where somebody is to be told.
+    pub(crate) fn deliver(&mut self, delivery: Option<Change>) {
+        if let Some(delivery) = delivery {
+            self.push(delivery);
+        }
     }
 
     /// Adds the end of the head's turn. For `warm_for`, where it is given, a new owner is to open a link although
@@ -162,12 +170,11 @@ impl Ledger {
             return None;
         }
         self.due = None;
-        self.weight = 0;
         self.record.number_write(now);
         let write = Arc::new(Write {
             record: self.record.clone(),
             follows: self.confirmed,
-            changes: std::mem::take(&mut self.changes),
+            changes: self.pending.take(),
             warm_until: self.warm_until.take(),
         });
         let confirms = std::mem::take(&mut self.confirms);
@@ -198,7 +205,7 @@ impl Ledger {
         self.backoff.reset();
         let Some(in_flight) = self.in_flight.take() else { return };
         let Write { changes, warm_until, .. } = Arc::unwrap_or_clone(in_flight.write);
-        self.put_first(changes);
+        self.pending.put_first(changes);
         self.warm_until = self.warm_until.or(warm_until);
         self.confirms.sent |= in_flight.confirms.sent;
         self.confirms.ended |= in_flight.confirms.ended;
@@ -225,41 +232,28 @@ impl Ledger {
         self.confirmed = store.write;
         self.record.seq = self.record.seq.max(store.seq);
         self.confirms.sent |= missing.iter().any(|change| matches!(change, Change::Sent { .. }));
-        self.put_first(missing);
-        if !self.changes.is_empty() || self.record != *store {
+        self.pending.put_first(missing);
+        if !self.waiting().is_empty() || self.record != *store {
             self.be_due(AT_ONCE);
         }
         self.doubt = false;
-    }
-
-    fn put_first(&mut self, mut changes: Vec<Change>) {
-        self.weight += changes.iter().map(Change::weight).sum::<usize>();
-        changes.append(&mut self.changes);
-        self.changes = changes;
     }
 
     /// Lets go of what waits to be told of the head's message: it is lost. What the bot said stays.
     pub(crate) fn forget(&mut self, id: MessageId) {
         self.confirms.sent = false;
         self.confirms.ended = false;
-        self.changes.retain(|change| match change {
-            Change::Sent { message, .. }
-            | Change::Acked { message, .. }
-            | Change::Answering { message, .. } => *message != id,
-            Change::HeadSince { .. } | Change::Deliver(_) => true,
-            Change::Append(_) => change.ended().is_none_or(|(message, _)| message != id),
-        });
-        self.weight = self.changes.iter().map(Change::weight).sum();
+        self.pending.forget(id);
     }
 
     /// What waits for its write.
     pub(crate) fn waiting(&self) -> &[Change] {
-        &self.changes
+        self.pending.all()
     }
 
     /// Whether so much waits that no more can be taken in.
     pub(crate) const fn is_full(&self) -> bool {
-        self.changes.len() >= MAX_CHANGES || self.weight >= MAX_WEIGHT
+        self.pending.is_full()
     }
 
     /// Whether a write is on its way.
@@ -289,8 +283,11 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use super::pending::{MAX_CHANGES, MAX_WEIGHT};
     use super::*;
-    use crate::domain::MessageId;
+    use crate::domain::{
+        BotName, ConversationId, DeliveryId, DeliveryKind, MessageId, NewDelivery, Origin, TraceId, UserId,
+    };
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(ms)
@@ -424,6 +421,52 @@ mod tests {
         assert!(!ledger.is_full());
         ledger.append(at(1), EntryBody::Platform(raw(&format!("\"{}\"", "x".repeat(MAX_WEIGHT)))));
         assert!(ledger.is_full());
+    }
+
+    fn delivery(kind: DeliveryKind, message: MessageId, bytes: usize) -> Change {
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        Change::Deliver(Box::new(NewDelivery {
+            id: DeliveryId::of(&conversation, 1, 1, at(1)),
+            kind,
+            conversation,
+            message: Some(message),
+            target: "https://receiver.example/".into(),
+            origin: Origin::Bot,
+            trace: TraceId::default(),
+            created_at: at(1),
+            data: raw(&format!("\"{}\"", "x".repeat(bytes))),
+        }))
+    }
+
+    #[test]
+    fn what_is_delivered_of_replies_is_weighed_and_of_the_end_it_is_not() {
+        let (mut ledger, id) = (Ledger::new(Record::default()), MessageId::new(at(1), 1));
+        ledger.deliver(Some(delivery(DeliveryKind::MessageAnswered, id, MAX_WEIGHT)));
+        assert!(!ledger.is_full(), "a long turn does not cost its socket");
+        ledger.deliver(Some(delivery(DeliveryKind::ReplyLate, id, MAX_WEIGHT)));
+        assert!(ledger.is_full());
+        ledger.flush(at(1)).unwrap();
+        assert!(!ledger.is_full());
+        ledger.on_refused();
+        assert!(ledger.is_full(), "it waits again");
+    }
+
+    #[test]
+    fn a_lost_messages_end_goes_with_its_delivery_and_what_the_bot_said_stays() {
+        let mut ledger = Ledger::new(Record::default());
+        let [lost, other] = [1, 2].map(|id| MessageId::new(at(1), id));
+        for kind in DeliveryKind::ALL {
+            ledger.deliver(Some(delivery(kind, lost, 1)));
+        }
+        ledger.deliver(Some(delivery(DeliveryKind::MessageFailed, other, 1)));
+        ledger.forget(lost);
+        let kept = ledger.waiting().iter().map(|change| match change {
+            Change::Deliver(delivery) => (delivery.kind, delivery.message),
+            _ => panic!("{change:?}"),
+        });
+        let kept: Vec<_> = kept.collect();
+        let replies = [(DeliveryKind::ReplyLate, Some(lost)), (DeliveryKind::ReplyUnsolicited, Some(lost))];
+        assert_eq!(kept, [&replies[..], &[(DeliveryKind::MessageFailed, Some(other))]].concat());
     }
 
     fn raw(json: &str) -> Box<serde_json::value::RawValue> {

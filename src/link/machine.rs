@@ -38,7 +38,7 @@ use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::Bot;
-use crate::domain::{AcceptedMessage, Fingerprint, LinkState, MessageId, Problem, Timestamp};
+use crate::domain::{AcceptedMessage, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp};
 use crate::store::{Change, Open};
 use lane::Head;
 use socket::Link;
@@ -51,6 +51,7 @@ use socket::Link;
 )]
 pub struct Machine {
     bot: Arc<Bot>,
+    conversation: ConversationId,
     random: fastrand::Rng,
     ledger: Ledger,
     /// Accepted messages that have not ended, the head first.
@@ -81,8 +82,6 @@ pub struct Machine {
     keep_until: Option<Timestamp>,
     /// When the store is to be told again that the link is kept for good.
     warm_at: Timestamp,
-    /// The `clientMessageId` of the turn that ended last, where it ended here: the record does not tell.
-    last_echoed: Option<u64>,
     /// After a refusal for good, what every message gets for a while instead of another refusal.
     refusal: Option<(Problem, Timestamp)>,
     /// Why the last connect failed, in words for the caller.
@@ -101,7 +100,7 @@ pub struct Machine {
 impl Machine {
     /// The machine of a conversation as the store knows it. `seed` feeds its jitter: the same seed and inputs
     /// give the same effects.
-    pub fn new(bot: Arc<Bot>, open: Open, now: Timestamp, seed: u64) -> Self {
+    pub fn new(bot: Arc<Bot>, conversation: ConversationId, open: Open, now: Timestamp, seed: u64) -> Self {
         let Open { record, lane, head_at, next_position } = open;
         let keep_until = kept::kept(&bot, &record, now);
         let mut taken = Seen::default();
@@ -127,7 +126,6 @@ impl Machine {
             blocks: 0,
             keep_until,
             warm_at: now,
-            last_echoed: None,
             refusal: None,
             last_failure: None,
             seen: taken,
@@ -136,6 +134,7 @@ impl Machine {
             stands: Default::default(),
             invited: false,
             resting: false,
+            conversation,
             bot,
         };
         machine.stands = (machine.link_state(now), None);
@@ -144,7 +143,7 @@ impl Machine {
             machine.last_known = machine.last_known.max(open.accepted.client_message_id);
             if sent.is_some_and(|sent| place < sent) {
                 // One after it was sent, so it had ended.
-                machine.end_lost(now, open.accepted.id);
+                machine.end_lost(now, open);
                 continue;
             }
             machine.lane.push_back(Arc::clone(&open.accepted));

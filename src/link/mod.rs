@@ -33,6 +33,7 @@ mod ledger;
 mod machine;
 mod mailbox;
 mod outage;
+mod outbox;
 mod repair;
 mod seen;
 mod stream;

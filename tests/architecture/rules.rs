@@ -63,6 +63,7 @@ const PURE: &[&str] = &[
     "link/turn",
     "link/turns",
     "link/backoff",
+    "link/outbox",
     "hub/partition",
     "webhook/agenda",
     "webhook/breaker",

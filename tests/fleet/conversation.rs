@@ -69,8 +69,9 @@ impl World {
         };
         self.slots[slot].observe(told, now);
         let time = self.slots[slot].store_time(now);
+        let name = self.users[user].name.clone();
         let Some(conversation) = self.conversation(slot, user, number) else { return Ok(()) };
-        conversation.machine = Some(Machine::new(bot, open, time, seed));
+        conversation.machine = Some(Machine::new(bot, name, open, time, seed));
         let mail = std::mem::take(&mut conversation.mail);
         self.step(slot, user, Input::Tick)?;
         for input in mail {

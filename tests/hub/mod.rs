@@ -11,7 +11,7 @@ use rtm_bridge::domain::{
 use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, Observer, Shards};
 use rtm_bridge::metrics::{Metrics, Words};
 use rtm_bridge::sandbox::Sandbox;
-use rtm_bridge::store::{Accept, Redis, Store};
+use rtm_bridge::store::{Accept, Redis, Store, news};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{RedisOptions, RedisServer, bot, quiet_platform, run};
@@ -35,7 +35,7 @@ impl Replica {
         store.prepare().await.unwrap();
         let words = Words { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
         let metrics = Arc::new(Metrics::new(words).unwrap());
-        let shards = Hub::start(&config, store, &metrics).await.unwrap();
+        let shards = Hub::start(&config, store, &metrics, news().0).await.unwrap();
         Self { shards, metrics }
     }
 
@@ -152,7 +152,7 @@ fn readers_and_questions_find_the_owner_over_redis() {
         let refused = first.hub().observe(&alice()).await;
         assert!(matches!(refused, Err(HubError::Draining)), "{refused:?}");
         let mut moved = Reader::begin(second.hub(), &alice(), gone.after).await;
-        timeout(SOON, first.shards.calm()).await.expect("everything is handed over");
+        timeout(SOON, first.shards.calm(Instant::now() + SOON)).await.expect("everything is handed over");
         say(second.hub(), 4).await;
         moved.until_ended(1).await;
         readers[0].until_ended(4).await;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use rtm_bridge::config::Bot;
 use rtm_bridge::domain::{
-    AcceptedMessage, Chunk, EndedBy, EntryBody, Message, MessageId, NewMessage, Outcome, ProblemKind, Reply,
-    Timestamp, TurnRules,
+    AcceptedMessage, Chunk, EndedBy, EntryBody, Message, MessageId, NewMessage, Outcome, ProblemKind, Record,
+    Reply, Timestamp, TurnRules,
 };
 use rtm_bridge::link::{Abandoned, Effect, HistoryFailure, Input, Loss, Machine};
 use rtm_bridge::rtm::{ConnectMode, HistoryPage, HistoryRecord, Incoming, Response};
@@ -58,7 +58,7 @@ impl Bench {
         change(&mut bot);
         let now = Timestamp::from_millis(1_763_845_000_000);
         let posted = open.next_position;
-        let machine = Machine::new(Arc::new(bot), open, now, 7);
+        let machine = Machine::new(Arc::new(bot), plain().conversation, open, now, 7);
         let mut bench = Self {
             machine,
             now,
@@ -226,6 +226,11 @@ impl Bench {
             None => "open",
         };
         (message.progress.replies.len(), how)
+    }
+
+    /// The record of the last write.
+    pub(super) fn record(&self) -> Record {
+        self.writes.last().unwrap().record.clone()
     }
 
     pub(super) fn reply(&self, id: &str) -> &Reply {

@@ -43,7 +43,7 @@ fn the_session_ends_over_the_open_link_and_is_forgotten() {
     assert_eq!(bench.end(), (0, "sessionEnd"));
     assert_eq!((bench.closes, bench.machine.link_state(bench.now)), (1, LinkState::Cold));
     let record = record(&bench);
-    assert_eq!((record.connected_at, &record.session_id, record.last_turn), (None, &None, None));
+    assert_eq!((record.connected_at, &record.session_id, record.last_turn.clone()), (None, &None, None));
     assert!(bench.writes.last().unwrap().warm_until <= Some(bench.now), "no new owner takes up the link");
     assert_eq!(bench.rests, rests + 1);
     bench.post();

@@ -1,12 +1,12 @@
 //! What a reply belongs to that says so itself (docs/exact-correlation.md).
 
-use rtm_bridge::domain::{Correlation, LastTurn, MessageId, Record, Resend};
+use rtm_bridge::domain::{Correlation, MessageId, Record, Resend};
 use rtm_bridge::link::Input;
 use rtm_bridge::rtm::{ConnectMode, Response};
 use rtm_bridge::store::Open;
 
 use super::bench::{Bench, ms};
-use super::support::{echo, piece, plain, reply};
+use super::support::{echo, last_turn, piece, plain, reply};
 
 /// What a reply was joined to, how sure that is, and whether it was late.
 fn joined(bench: &Bench, id: &str) -> (Option<MessageId>, Correlation, bool) {
@@ -131,8 +131,9 @@ fn one_piece_of_a_stream_is_enough() {
 #[test]
 fn a_new_owner_takes_an_echo_that_it_cannot_know_for_what_it_would_be_without() {
     let now = Bench::new().now;
-    let last = LastTurn { message: MessageId::new(now, 5), ended_at: now };
-    let record = Record { write: 3, connected_at: Some(now), last_turn: Some(last), ..Record::default() };
+    let last = last_turn(MessageId::new(now, 5), now);
+    let record =
+        Record { write: 3, connected_at: Some(now), last_turn: Some(last.clone()), ..Record::default() };
     let mut bench = Bench::opened(Open { record, ..Open::default() }, |bot| bot.welcome = ms(0));
     bench.give(Input::Connected);
     bench.respond(Response { echoes: Some(17), ..reply("ms-1", "late") });

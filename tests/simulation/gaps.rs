@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::domain::{Correlation, EntryBody, Fingerprint, Gap, LastTurn, MessageId, Record, Timestamp};
+use rtm_bridge::domain::{Correlation, EntryBody, Fingerprint, Gap, MessageId, Record, Timestamp};
 use rtm_bridge::link::{HistoryFailure, Input};
 use rtm_bridge::rtm::{HistoryPage, HistoryRecord};
 use rtm_bridge::store::{Change, Open};
 
 use super::bench::{Bench, incoming, ms, outgoing};
+use super::support::last_turn;
 
 /// Gaps in the journal, and replies by their ids, in order.
 fn journal(bench: &Bench) -> Vec<String> {
@@ -394,7 +395,7 @@ fn the_turn_of_an_earlier_owner_takes_late_replies_by_their_time() {
     let mut open = known();
     let at = Timestamp::from_millis(1_763_844_999_000);
     let message = MessageId::new(at, 1);
-    open.record.last_turn = Some(LastTurn { message, ended_at: at });
+    open.record.last_turn = Some(last_turn(message, at));
     let mut bench = Bench::opened(open, |_| ());
     bench.post();
     bench.give(Input::Connected);

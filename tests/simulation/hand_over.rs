@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{LastTurn, MessageId, Progress, Record, Resend, Timestamp};
+use rtm_bridge::domain::{MessageId, Progress, Record, Resend, Timestamp};
 use rtm_bridge::link::{Abandoned, Input};
 use rtm_bridge::rtm::Incoming;
 use rtm_bridge::store::{Change, Open, OpenMessage};
 use serde_json::value::RawValue;
 
 use super::bench::{Bench, incoming, ms, outgoing};
-use super::support::{accepted, plain};
+use super::support::{accepted, last_turn, plain};
 
 /// What an owner left behind: one open message that became the head this long ago, as far as this says.
 fn left(ago: Duration, progress: impl FnOnce(Timestamp) -> Progress) -> Open {
@@ -201,7 +201,7 @@ fn a_new_owner_of_an_unproved_message_sends_it_again_only_where_that_is_wanted()
 fn a_new_owner_connects_for_late_replies_and_for_nothing_less() {
     let ended = |ago: u64| {
         let message = MessageId::new(Timestamp::from_millis(1), 1);
-        let last_turn = Some(LastTurn { message, ended_at: Bench::new().now - ms(ago) });
+        let last_turn = Some(last_turn(message, Bench::new().now - ms(ago)));
         Open { record: Record { write: 3, last_turn, ..Record::default() }, ..Open::default() }
     };
     let bench = Bench::opened(ended(59_999), |_| ());

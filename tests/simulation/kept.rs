@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{LastTurn, MessageId, Record, SessionRequest};
+use rtm_bridge::domain::{MessageId, Record, SessionRequest};
 use rtm_bridge::link::{ConnectFailure, Input, LinkState};
 use rtm_bridge::rtm::{ConnectMode, Incoming};
 use rtm_bridge::store::Open;
 
 use super::bench::{Bench, ms};
-use super::support::event;
+use super::support::{event, last_turn};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -20,7 +20,7 @@ fn never(bot: &mut rtm_bridge::config::Bot) {
 /// One that had a turn.
 fn known() -> Open {
     let at = Bench::new().now - 2 * HOUR;
-    let last_turn = Some(LastTurn { message: MessageId::new(at, 1), ended_at: at });
+    let last_turn = Some(last_turn(MessageId::new(at, 1), at));
     Open { record: Record { write: 3, last_turn, ..Record::default() }, ..Open::default() }
 }
 

@@ -124,7 +124,7 @@ impl Trial {
     fn new() -> Self {
         let now = Timestamp::from_millis(1_763_845_000_000);
         Self {
-            machine: Machine::new(Arc::new(bot()), Open::default(), now, 11),
+            machine: Machine::new(Arc::new(bot()), plain().conversation, Open::default(), now, 11),
             now,
             posted: Vec::new(),
             write: None,

@@ -9,6 +9,7 @@ use rtm_bridge::domain::{
 };
 use rtm_bridge::store::{Change, Open, OpenMessage, Write};
 
+use super::receivers::{Receivers, tells};
 use super::support::accepted;
 
 /// How a write went.
@@ -43,11 +44,18 @@ pub(super) struct Truth {
     last_client_message_id: u64,
     /// The gaps of the journal.
     pub(super) gaps: Vec<(Timestamp, Gap)>,
+    /// Who is to be told of what.
+    receivers: Receivers,
     /// It went back to an earlier state at some time.
     pub(super) lossy: bool,
 }
 
 impl Truth {
+    /// One in which these are to be told.
+    pub(super) fn of(receivers: Receivers) -> Self {
+        Self { receivers, ..Self::default() }
+    }
+
     /// Accepts a message. Where its owner invited it and the lane is empty, it counts as sent.
     pub(super) fn accept(&mut self, at: Timestamp, new: NewMessage, invited: bool) -> Arc<AcceptedMessage> {
         let mut message = accepted(self.next_position, at, new);
@@ -58,6 +66,7 @@ impl Truth {
         if self.lane.is_empty() {
             self.head_at = Some(at);
         }
+        self.receivers.on_accepted(&message);
         let progress = Progress { sent_at, ..Progress::default() };
         self.lane.push(OpenMessage { accepted: Arc::clone(&message), progress });
         message
@@ -84,7 +93,8 @@ impl Truth {
     /// It is as it once was; what went out stays out.
     pub(super) fn go_back(&mut self, past: Self) {
         let (sent, read) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.read));
-        *self = Self { sent, read, lossy: true, ..past };
+        let receivers = std::mem::take(&mut self.receivers);
+        *self = Self { sent, read, receivers, lossy: true, ..past };
     }
 
     /// Carries out a write.
@@ -103,6 +113,7 @@ impl Truth {
         if write.record.write <= last {
             return Err(format!("write {} follows {last}", write.record.write));
         }
+        self.receivers.check(write, !self.lossy)?;
         let mut seq = self.record.seq;
         let mut ended = Vec::new();
         let mut missed = false;
@@ -130,7 +141,15 @@ impl Truth {
                     }
                     self.head_at = self.head_at.map(|_| *at);
                 }
-                Change::Deliver(_) => {}
+                Change::Deliver(delivery) => {
+                    let ended = delivery.message.and_then(|message| self.ended.get(&message));
+                    let differs = |ended: &&Message| delivery.kind.is_end() && !tells(delivery, ended);
+                    if !self.lossy
+                        && let Some(ended) = ended.filter(differs)
+                    {
+                        return Err(format!("{ended:?} is told as {}", delivery.data));
+                    }
+                }
                 Change::Append(entry) => {
                     // What a lost message would have had leaves a gap.
                     let follows = if self.lossy { entry.seq > seq } else { entry.seq == seq + 1 };

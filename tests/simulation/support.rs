@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::config::Bot;
+use rtm_bridge::config::{Bot, Form, Webhook};
 use rtm_bridge::domain::{
-    AcceptedMessage, BotName, Content, ConversationId, MessageId, NewMessage, Resend, SessionRequest,
-    Timestamp, TurnRules, UserId,
+    AcceptedMessage, BotName, Callback, Content, ConversationId, LastTurn, MessageId, NewMessage, Resend,
+    SessionRequest, Timestamp, TraceId, TurnRules, UserId,
 };
 use rtm_bridge::rtm::{Response, Stream};
 use serde_json::value::RawValue;
@@ -29,8 +29,25 @@ pub(crate) fn plain() -> NewMessage {
         rules: TurnRules::default(),
         resend: Resend::Never,
         callback: None,
-        trace: rtm_bridge::domain::TraceId::default(),
+        trace: TraceId::default(),
     }
+}
+
+/// The bot's own webhook.
+pub(crate) fn webhook() -> Webhook {
+    Webhook {
+        url: "https://bot.example/hook".parse().unwrap(),
+        secrets: Vec::new(),
+        form: Form::Standard,
+        bearer_token: None,
+        headers: Vec::new(),
+        legacy_signature: None,
+    }
+}
+
+/// Where a caller wants to be told, signed with its own secrets or the bot's.
+pub(crate) fn callback(signer: Option<&str>) -> Callback {
+    Callback { url: "https://caller.example/hook".into(), signer: signer.map(Into::into) }
 }
 
 /// The accepted message of this place in the lane.
@@ -42,6 +59,11 @@ pub(crate) fn accepted(position: u64, at: Timestamp, new: NewMessage) -> Arc<Acc
         accepted_at: at,
         new,
     })
+}
+
+/// The turn that ended last, as an earlier version kept it.
+pub(crate) fn last_turn(message: MessageId, ended_at: Timestamp) -> LastTurn {
+    LastTurn { message, ended_at, client_message_id: None, callback: None, trace: TraceId::default() }
 }
 
 /// A plain reply of the bot.

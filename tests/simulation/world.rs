@@ -14,15 +14,16 @@ use fastrand::Rng;
 use rtm_bridge::config::Bot;
 use rtm_bridge::domain::{
     AcceptedMessage, Correlation, Message, MessageId, NewMessage, Outcome, Resend, SessionRequest, Timestamp,
-    TurnRules,
+    TraceId, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Loss, Machine};
 use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
 use rtm_bridge::store::Write;
 
 use super::platform::{Platform, Said, Temper, chance};
+use super::receivers::Receivers;
 use super::store::{Applied, Truth};
-use super::support::{bot, plain};
+use super::support::{bot, callback, plain, webhook};
 use super::trace::{tell_effect, tell_input, tell_said};
 
 const START: u64 = 1_763_845_000_000;
@@ -94,6 +95,8 @@ struct Sending {
 
 pub(super) struct World {
     rng: Rng,
+    /// Draws who is to be told: apart, so that nothing else of a run depends on it.
+    receivers: Rng,
     temper: Temper,
     bot: Arc<Bot>,
     now: u64,
@@ -178,12 +181,16 @@ impl World {
         bot.stuck_after = rng.choice([Some(10), Some(1), None]).flatten().map(Duration::from_secs);
         bot.session_timeout = Duration::from_secs(rng.choice([900, 30]).unwrap_or(900));
         bot.late_window = Duration::from_secs(rng.choice([60, 2]).unwrap_or(60));
+        let mut receivers = Rng::with_seed(!seed);
+        bot.webhook = receivers.bool().then(webhook);
+        let webhook = bot.webhook.as_ref().map(|webhook| webhook.url.as_str().into());
         let mut world = Self {
+            receivers,
             bot: Arc::new(bot),
             now: START,
             queue: BTreeMap::new(),
             scheduled: 0,
-            truth: Truth::default(),
+            truth: Truth::of(Receivers::of(webhook)),
             past: Vec::new(),
             era: 0,
             away_until: START,
@@ -425,6 +432,9 @@ impl World {
             2 => SessionRequest::Close,
             _ => SessionRequest::Continue,
         };
+        new.callback =
+            self.receivers.choice([None, Some(callback(None)), Some(callback(Some("crm")))]).flatten();
+        new.trace = TraceId(self.receivers.choice([0, 7]).unwrap_or_default());
         self.posted += 1;
         let now = Timestamp::from_millis(self.now);
         let continues = new.session == SessionRequest::Continue;
@@ -670,8 +680,8 @@ impl World {
             let echoes = reply.message_id.as_ref().and_then(|id| self.echoes.get(id));
             let is_own = echoes == Some(&accepted.client_message_id);
             let is_exact = reply.correlation == Correlation::Exact;
-            // An owner does not know what its forerunner's last message was, and history is not asked.
-            let is_known = !reply.late && reply.correlation != Correlation::History;
+            // History is not asked what a reply answers.
+            let is_known = reply.correlation != Correlation::History;
             if is_exact != is_own && (is_exact || is_known) || is_known && echoes.is_some() && !is_own {
                 return Err(format!(
                     "{:?} echoes {echoes:?} and is {:?} to {}",
@@ -721,7 +731,8 @@ impl World {
         self.truth.forget_unnoticed();
         let now = Timestamp::from_millis(self.now);
         let seed = self.rng.u64(..);
-        self.machine = Some(Machine::new(Arc::clone(&self.bot), self.truth.open(), now, seed));
+        self.machine =
+            Some(Machine::new(Arc::clone(&self.bot), plain().conversation, self.truth.open(), now, seed));
         self.step(Input::Tick)
     }
 

@@ -19,7 +19,7 @@ async fn front(keep_alive: Duration) -> (Data<Front>, crate::hub::Shards) {
     let words = Words { frames_in: &[], frames_out: &[], routes: crate::http::ROUTES };
     let metrics = Arc::new(Metrics::new(words).unwrap());
     let store = Store::memory(MemoryLimits::new(1 << 20, Duration::from_mins(1)));
-    let shards = Hub::start(&config, store, &metrics).await.unwrap();
+    let shards = Hub::start(&config, store, &metrics, crate::store::news().0).await.unwrap();
     let mut front = HttpFront::new(shards.hub().clone(), Arc::new(config), metrics, Clock::wall());
     front.keep_alive = keep_alive;
     (Data::new(front), shards)

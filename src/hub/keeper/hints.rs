@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Watchman;
 use crate::domain::Partition;
 use crate::hub::shard::Command;
-use crate::store::{Hint, Hints};
+use crate::store::{Hint, Hints, News};
 
 /// A heartbeat that has not come back after this long means that hints are lost.
 pub(super) const ECHO: Duration = Duration::from_secs(1);
@@ -20,48 +20,57 @@ impl Watchman {
         loop {
             let hint = hints.next().await;
             self.keeper.metrics.hint(kind(&hint));
-            match hint {
-                Hint::Accepted(message) => {
-                    let partition = Partition::of(&message.new.conversation);
-                    self.pass(partition, Command::Accepted(message));
+            self.on_hint(hint);
+        }
+    }
+
+    fn on_hint(&self, hint: Hint) {
+        match hint {
+            Hint::Accepted(message) => {
+                let partition = Partition::of(&message.new.conversation);
+                self.pass(partition, Command::Accepted(message));
+            }
+            Hint::Woken(conversation) => {
+                self.pass(Partition::of(&conversation), Command::Woken(conversation));
+            }
+            Hint::Ended(message) => {
+                self.pass(Partition::of(&message.accepted.new.conversation), Command::Ended(message));
+            }
+            Hint::EndedLarge { conversation, id } => {
+                self.pass(Partition::of(&conversation), Command::Read { conversation, id });
+            }
+            Hint::Appended(conversation) => {
+                self.pass(Partition::of(&conversation), Command::Appended(conversation));
+            }
+            Hint::Chunk(conversation, chunk) => {
+                self.pass_or_lose(Partition::of(&conversation), Command::Chunk(conversation, chunk));
+            }
+            Hint::Observed(conversation, by) => {
+                self.pass_or_lose(Partition::of(&conversation), Command::Observed(conversation, by));
+            }
+            Hint::Asked { conversation, by, number } => {
+                let partition = Partition::of(&conversation);
+                self.pass_or_lose(partition, Command::Asked { conversation, by, number });
+            }
+            Hint::Answered(number, connection) => {
+                // The shard that asked is the number's remainder.
+                let lanes = u64::try_from(self.keeper.lanes.len()).unwrap_or(u64::MAX);
+                let asked = number.checked_rem(lanes).and_then(|shard| usize::try_from(shard).ok());
+                if let Some(lane) = asked.and_then(|shard| self.keeper.lanes.get(shard)) {
+                    lane.commands.try_send(Command::Answered(number, connection)).ok();
                 }
-                Hint::Woken(conversation) => {
-                    self.pass(Partition::of(&conversation), Command::Woken(conversation));
+            }
+            Hint::Redelivered(partition) => {
+                if self.leases().state(partition).is_some() {
+                    self.keeper.news.tell_now(News::Redelivered(partition));
                 }
-                Hint::Ended(message) => {
-                    self.pass(Partition::of(&message.accepted.new.conversation), Command::Ended(message));
-                }
-                Hint::EndedLarge { conversation, id } => {
-                    self.pass(Partition::of(&conversation), Command::Read { conversation, id });
-                }
-                Hint::Appended(conversation) => {
-                    self.pass(Partition::of(&conversation), Command::Appended(conversation));
-                }
-                Hint::Chunk(conversation, chunk) => {
-                    self.pass_or_lose(Partition::of(&conversation), Command::Chunk(conversation, chunk));
-                }
-                Hint::Observed(conversation, by) => {
-                    self.pass_or_lose(Partition::of(&conversation), Command::Observed(conversation, by));
-                }
-                Hint::Asked { conversation, by, number } => {
-                    let partition = Partition::of(&conversation);
-                    self.pass_or_lose(partition, Command::Asked { conversation, by, number });
-                }
-                Hint::Answered(number, connection) => {
-                    // The shard that asked is the number's remainder.
-                    let lanes = u64::try_from(self.keeper.lanes.len()).unwrap_or(u64::MAX);
-                    let asked = number.checked_rem(lanes).and_then(|shard| usize::try_from(shard).ok());
-                    if let Some(lane) = asked.and_then(|shard| self.keeper.lanes.get(shard)) {
-                        lane.commands.try_send(Command::Answered(number, connection)).ok();
-                    }
-                }
-                Hint::Redelivered(_) => {}
-                Hint::Fleet => self.leases().round.notify_one(),
-                Hint::Echo(number) => self.echoes.borrow_mut().retain(|(sent, _)| *sent > number),
-                Hint::Subscribed => {
-                    self.leases().missed();
-                    self.leases().round.notify_one();
-                }
+            }
+            Hint::Fleet => self.leases().round.notify_one(),
+            Hint::Echo(number) => self.echoes.borrow_mut().retain(|(sent, _)| *sent > number),
+            Hint::Subscribed => {
+                self.keeper.news.tell_now(News::Missed);
+                self.leases().missed();
+                self.leases().round.notify_one();
             }
         }
     }
@@ -109,5 +118,33 @@ const fn kind(hint: &Hint) -> &'static str {
         Hint::Fleet => "fleet",
         Hint::Echo(_) => "echo",
         Hint::Subscribed => "subscribed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::tests::watchman;
+    use super::*;
+    use crate::hub::lease::Leases;
+    use crate::store::{Fence, Incarnation, news};
+
+    #[tokio::test]
+    async fn who_attempts_deliveries_is_told_what_hints_say_of_them() {
+        let me = Incarnation(1);
+        let leases = Arc::new(Leases::new(me, Duration::from_secs(10), 1));
+        let (teller, mut listening) = news();
+        let mut watchman = watchman(&leases);
+        watchman.keeper.news = teller;
+        let (ours, others) = (Partition::from_byte(3), Partition::from_byte(4));
+        leases.own(ours, Fence { incarnation: me, epoch: 5 }, Instant::now());
+        for hint in [Hint::Redelivered(others), Hint::Redelivered(ours), Hint::Subscribed] {
+            watchman.on_hint(hint);
+        }
+        drop(watchman);
+        assert!(matches!(listening.next().await, Some(News::Redelivered(partition)) if partition == ours));
+        assert!(matches!(listening.next().await, Some(News::Missed)));
+        assert!(listening.next().await.is_none(), "what others own is theirs to attempt");
     }
 }

@@ -33,7 +33,7 @@ use super::partition::{Contact, Deal};
 use crate::domain::{BotName, Partition, Timestamp};
 use crate::link::StoreClock;
 use crate::metrics::FleetMetrics;
-use crate::store::{Heartbeat, Peer, Store};
+use crate::store::{Heartbeat, Peer, Store, Teller};
 
 /// Between two heartbeats at least: a burst of releases is one round.
 const GAP: Duration = Duration::from_millis(20);
@@ -53,14 +53,16 @@ pub(crate) enum End {
 
 /// What the keeper's thread is made with.
 pub(crate) struct Keeper {
-    store: Store,
-    peer: Peer,
-    bots: Vec<BotName>,
-    leases: Arc<Leases>,
-    lanes: Arc<[Lane]>,
-    metrics: FleetMetrics,
+    pub(crate) store: Store,
+    pub(crate) peer: Peer,
+    pub(crate) bots: Vec<BotName>,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) lanes: Arc<[Lane]>,
+    pub(crate) metrics: FleetMetrics,
+    /// Tells whoever attempts deliveries.
+    pub(crate) news: Teller,
     /// Whether hints are listened to; only tests are deaf.
-    listens: bool,
+    pub(crate) listens: bool,
 }
 
 /// What it knows, on its thread.
@@ -86,18 +88,6 @@ struct Watchman {
 }
 
 impl Keeper {
-    pub(crate) const fn new(
-        store: Store,
-        peer: Peer,
-        bots: Vec<BotName>,
-        leases: Arc<Leases>,
-        lanes: Arc<[Lane]>,
-        metrics: FleetMetrics,
-        listens: bool,
-    ) -> Self {
-        Self { store, peer, bots, leases, lanes, metrics, listens }
-    }
-
     /// Keeps the leases until it is told to end. `first` is told when it has claimed what it may for the first
     /// time.
     pub(crate) async fn run(self, first: oneshot::Sender<()>, mut end: mpsc::Receiver<End>) {
@@ -289,10 +279,17 @@ mod tests {
     use crate::hub::tests::{metrics, store};
     use crate::store::{Fence, Incarnation};
 
-    fn watchman(leases: &Arc<Leases>) -> Watchman {
-        let peer = Peer { name: "replica".into(), incarnation: leases.incarnation() };
-        let fleet = metrics().fleet.clone();
-        let keeper = Keeper::new(store(), peer, Vec::new(), Arc::clone(leases), [].into(), fleet, false);
+    pub(super) fn watchman(leases: &Arc<Leases>) -> Watchman {
+        let keeper = Keeper {
+            store: store(),
+            peer: Peer { name: "replica".into(), incarnation: leases.incarnation() },
+            bots: Vec::new(),
+            leases: Arc::clone(leases),
+            lanes: [].into(),
+            metrics: metrics().fleet.clone(),
+            news: crate::store::news().0,
+            listens: false,
+        };
         Watchman::new(keeper, oneshot::channel().0)
     }
 

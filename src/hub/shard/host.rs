@@ -8,7 +8,7 @@ use crate::config::Bot;
 use crate::domain::{Chunk, ConversationId, Message, MessageId, Partition, Timestamp};
 use crate::link::{Connector, Host, Mailbox, StoreClock};
 use crate::metrics::{BotMetrics, StoreMetrics};
-use crate::store::Store;
+use crate::store::{Fence, News, QueueId, Store};
 
 impl Host for Shard {
     fn store(&self) -> &Store {
@@ -51,6 +51,11 @@ impl Host for Shard {
 
     fn appended(&self, conversation: &ConversationId) {
         self.look_into(conversation);
+    }
+
+    fn due(&self, fence: Fence, conversation: &ConversationId, target: &str) {
+        let (partition, queue) = (Partition::of(conversation), QueueId::of(conversation, target));
+        self.setup.news.tell_now(News::Due { partition, fence, queue, target: target.into() });
     }
 
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<Chunk>) {

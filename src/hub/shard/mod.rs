@@ -49,7 +49,7 @@ use crate::domain::{
 };
 use crate::link::{Connector, Mail, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
-use crate::store::{Incarnation, Store};
+use crate::store::{self, Incarnation, Store};
 
 /// How long stopping may take: a second for the last writes, which a store that is away uses up, a second for the
 /// peers, and a bit.
@@ -110,6 +110,8 @@ pub(crate) struct Setup {
     pub(crate) room: usize,
     /// How many of them have something open; read by admission.
     pub(crate) busy: Arc<AtomicUsize>,
+    /// Tells whoever attempts deliveries.
+    pub(crate) news: store::Teller,
 }
 
 pub(crate) struct Shard {

@@ -8,13 +8,14 @@ use url::Url;
 
 use super::*;
 use crate::config::Config;
-use crate::domain::{BotName, Chunk, Live, Outcome, UserId};
+use crate::domain::{BotName, Callback, Chunk, Live, Outcome, UserId};
+use crate::hub::lease::Phase;
 use crate::hub::observer::{Observer, observer};
 use crate::hub::shards::{open_shard, setups};
-use crate::hub::tests::{accept_by, metrics, quick, store};
+use crate::hub::tests::{accept_by, metrics, quick, store as memory};
 use crate::link::Host as _;
 use crate::sandbox::{Options, Sandbox};
-use crate::store::{Accepted, Claiming, Hint, Incarnation};
+use crate::store::{Accepted, Claiming, Fence, Hint, Incarnation, News, QueueId};
 use tokio::time::timeout;
 
 const ME: Incarnation = Incarnation(1);
@@ -22,10 +23,15 @@ const GUARD: Duration = Duration::from_secs(5);
 
 /// A shard that owns every partition, surely so for two thirds of `lease` from now.
 async fn owner(platform: &str, lease: Duration) -> Rc<Shard> {
+    owner_telling(platform, lease, store::news().0).await
+}
+
+/// The same, and who is told what it owns.
+async fn owner_telling(platform: &str, lease: Duration, news: store::Teller) -> Rc<Shard> {
     let mut config = Config::dev(Url::parse(platform).unwrap());
     quick(&mut config, |_| ());
     let leases = Arc::new(Leases::new(ME, lease, 1));
-    let setup = setups(&config, &store(), &metrics(), &leases).unwrap().pop().unwrap();
+    let setup = setups(&config, &memory(), &metrics(), &leases, &news).unwrap().pop().unwrap();
     let shard = open_shard(setup).await.unwrap();
     for partition in Partition::all() {
         let claim = shard.setup.store.claim(partition, ME, lease, Claiming::Free).await.unwrap();
@@ -33,6 +39,30 @@ async fn owner(platform: &str, lease: Duration) -> Rc<Shard> {
     }
     shard.look();
     shard
+}
+
+/// The next news that are not of what is owned.
+async fn news(listening: &mut store::Listening) -> News {
+    loop {
+        match timeout(GUARD, listening.next()).await.expect("news").expect("somebody tells") {
+            News::Owned(..) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Has alice's partition drained, and waits until the dispatcher is told.
+async fn releasing(
+    shard: &Rc<Shard>,
+    listening: &mut store::Listening,
+    phase: Phase,
+) -> (Fence, Instant, oneshot::Sender<()>) {
+    let ours = Partition::of(&alice());
+    shard.setup.leases.drain(ours, phase);
+    shard.look();
+    let News::Releasing { partition, fence, by, done } = news(listening).await else { panic!("a release") };
+    assert_eq!((partition, Some((fence, phase))), (ours, shard.setup.leases.state(ours)));
+    (fence, by, done)
 }
 
 /// A message that the store accepted, and who waits for its end.
@@ -261,6 +291,124 @@ async fn pieces_go_to_the_replicas_where_somebody_reads_and_nowhere_else() {
                 assert_eq!(chunk.index, index);
             }
             assert_eq!(shard.setup.metrics.readers.chunks.get(), 49);
+            shard.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn who_attempts_deliveries_is_told_what_is_owned_due_and_lost_in_this_order() {
+    LocalSet::new()
+        .run_until(async {
+            let sandbox = Sandbox::start(Options::default()).await.unwrap();
+            let (teller, mut listening) = store::news();
+            let shard = owner_telling(&sandbox.url(), Duration::from_mins(1), teller).await;
+            let ours = Partition::of(&alice());
+            let (fence, _) = shard.setup.leases.state(ours).unwrap();
+            for expected in Partition::all() {
+                let told = timeout(GUARD, listening.next()).await.expect("each is told");
+                assert!(matches!(told, Some(News::Owned(partition, _)) if partition == expected), "{told:?}");
+            }
+            let mut accept = accept_by(ME, 1, "alice", "Hello");
+            let url = "https://caller.example/hook";
+            accept.message.callback = Some(Callback { url: url.into(), signer: None });
+            let Accepted::New(message) = shard.setup.store.accept(accept).await.unwrap() else {
+                panic!("new")
+            };
+            shard.accepted(message);
+            let News::Due { partition, fence: under, queue, target } = news(&mut listening).await else {
+                panic!("its end is due")
+            };
+            assert_eq!((partition, under, &*target), (ours, fence, url));
+            assert_eq!(queue, QueueId::of(&alice(), url));
+            Leases::drop(&shard.setup.leases, ours);
+            shard.look();
+            let lost = loop {
+                match news(&mut listening).await {
+                    // What the bot said behind the turn's end.
+                    News::Due { .. } => {}
+                    other => break other,
+                }
+            };
+            assert!(matches!(lost, News::Lost(partition, under) if (partition, under) == (ours, fence)));
+            shard.stop().await;
+            sandbox.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_calm_when_its_attempts_have_ended() {
+    LocalSet::new()
+        .run_until(async {
+            let (teller, mut listening) = store::news();
+            let shard = owner_telling(NOWHERE, Duration::from_mins(1), teller).await;
+            let leases = &shard.setup.leases;
+            let began = Instant::now();
+            let (fence, by, done) = releasing(&shard, &mut listening, Phase::Moving).await;
+            assert_eq!(by - began, Duration::from_secs(5), "what a move may take");
+            tokio::time::sleep_until(by).await;
+            assert!(!leases.is_calm(Partition::of(&alice()), fence), "an attempt is in flight");
+            done.send(()).unwrap();
+            timeout(GUARD, leases.calmed.notified()).await.expect("it is calm");
+            assert!(leases.is_calm(Partition::of(&alice()), fence));
+            assert_eq!(Instant::now(), by, "at once");
+            shard.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_that_never_end_hold_a_partition_up_no_longer_than_a_moment() {
+    LocalSet::new()
+        .run_until(async {
+            let (teller, mut listening) = store::news();
+            let shard = owner_telling(NOWHERE, Duration::from_mins(1), teller).await;
+            let leases = &shard.setup.leases;
+            let gone_by = Instant::now() + Duration::from_secs(20);
+            leases.leave(gone_by);
+            let (fence, by, _done) = releasing(&shard, &mut listening, Phase::Leaving).await;
+            assert_eq!(gone_by - by, Duration::from_secs(1), "broken off while there is time to say so");
+            timeout(GUARD * 5, leases.calmed.notified()).await.expect("it is calm");
+            assert!(leases.is_calm(Partition::of(&alice()), fence));
+            assert_eq!(Instant::now(), gone_by);
+            shard.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_is_calm_at_once_where_nobody_attempts_anything() {
+    LocalSet::new()
+        .run_until(async {
+            let shard = owner(NOWHERE, Duration::from_mins(1)).await;
+            let (leases, ours) = (&shard.setup.leases, Partition::of(&alice()));
+            let began = Instant::now();
+            leases.drain(ours, Phase::Moving);
+            shard.look();
+            timeout(GUARD, leases.calmed.notified()).await.expect("it is calm");
+            assert!(leases.state(ours).is_some_and(|(fence, _)| leases.is_calm(ours, fence)));
+            assert_eq!(Instant::now(), began);
+            shard.stop().await;
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_lost_while_its_attempts_end_is_not_calm() {
+    LocalSet::new()
+        .run_until(async {
+            let (teller, mut listening) = store::news();
+            let shard = owner_telling(NOWHERE, Duration::from_mins(1), teller).await;
+            let (leases, ours) = (&shard.setup.leases, Partition::of(&alice()));
+            let (fence, _, done) = releasing(&shard, &mut listening, Phase::Moving).await;
+            Leases::drop(leases, ours);
+            shard.look();
+            assert!(matches!(news(&mut listening).await, News::Lost(partition, _) if partition == ours));
+            done.send(()).unwrap();
+            // Whatever is to follow has followed when the clock goes on.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(!leases.is_calm(ours, fence), "it is not ours to release");
             shard.stop().await;
         })
         .await;

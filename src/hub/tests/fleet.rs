@@ -1,7 +1,7 @@
 //! Several hubs over one memory store and one simulated platform: a fleet in one process.
 
 use super::*;
-use crate::store::{Claiming, Memory, Peer};
+use crate::store::{self, Claiming, Memory, Peer};
 
 /// Leases short enough for tests to wait for their end.
 const LEASE: Duration = Duration::from_secs(2);
@@ -49,7 +49,8 @@ impl Fleet {
         let mut config = self.config.clone();
         config.cluster.replica_id = name(self.replicas.len()).into();
         let metrics = metrics();
-        let shards = Hub::start_with(&config, self.store.clone(), &metrics, !deaf).await.unwrap();
+        let shards =
+            Hub::start_with(&config, self.store.clone(), &metrics, store::news().0, !deaf).await.unwrap();
         self.replicas.push(Some(Replica { shards, metrics }));
     }
 
@@ -237,7 +238,9 @@ async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
         .collect();
     let stopping = async {
         going.shards.refuse();
-        timeout(GUARD, going.shards.calm()).await.expect("everything is handed over, every waiter told");
+        timeout(GUARD, going.shards.calm(Instant::now() + GUARD))
+            .await
+            .expect("everything is handed over, every waiter told");
         assert_eq!(going.partitions(), 0);
         going.shards.stop(Instant::now() + GUARD).await;
     };
@@ -298,7 +301,7 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
     fleet.join(false).await;
     let old = fleet.replicas[0].take().unwrap();
     old.shards.refuse();
-    timeout(GUARD, old.shards.calm()).await.unwrap();
+    timeout(GUARD, old.shards.calm(Instant::now() + GUARD)).await.unwrap();
     old.shards.stop(Instant::now() + GUARD).await;
     assert_eq!(old.metrics.fleet.heads_waiting_for_bot.get(), 0);
     let message = fleet.replica(1).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();

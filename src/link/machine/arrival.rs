@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::input::{Aside, Effect};
+use super::super::outbox;
 use super::super::stream::{Begun, Joined, Place};
 use super::Machine;
 use super::socket::Link;
@@ -191,6 +192,9 @@ impl Machine {
             event: response.event,
         });
         self.ledger.append(now, EntryBody::Reply(Arc::clone(&reply)));
+        let (last, place) = (self.ledger.record.last_turn.as_ref(), self.ledger.place());
+        let delivery = outbox::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
+        self.ledger.deliver(delivery);
         match (owner.message, owner.late) {
             (None, _) => effects.push(Effect::Aside(Aside::Unsolicited)),
             (Some(_), true) => effects.push(Effect::Aside(Aside::Late)),
@@ -206,12 +210,12 @@ impl Machine {
     /// What a reply belongs to that began then (api.md 1, "Reply").
     pub(super) fn owner(&self, begun: Begun, echoes: Option<u64>) -> Owner {
         let correlation = Correlation::Window;
-        let last = self.ledger.record.last_turn;
+        let last = self.ledger.record.last_turn.as_ref();
         let exact = |message, late| Owner { message: Some(message), correlation: Correlation::Exact, late };
         if let Some(turn) = self.turn.as_ref().filter(|turn| turn.is_echoed(echoes)) {
             return exact(turn.message.id, false);
         }
-        if let Some(last) = last.filter(|_| echoes.is_some() && echoes == self.last_echoed) {
+        if let Some(last) = last.filter(|last| last.is_echoed(echoes)) {
             return exact(last.message, true);
         }
         if begun.in_turn()
@@ -220,9 +224,10 @@ impl Machine {
         {
             return Owner { message: Some(turn.message.id), correlation, late: false };
         }
-        // It answers another message: an older one, or one of another client of the same user. Where an earlier owner
+        // It answers another message: an older one, or one of another client of the same user. Where an earlier version
         // ended the last turn it may be that one.
-        let is_of_another = echoes.is_some() && (self.last_echoed.is_some() || self.turn.is_some());
+        let knows_last = last.is_some_and(|last| last.client_message_id.is_some());
+        let is_of_another = echoes.is_some() && (knows_last || self.turn.is_some());
         match last {
             Some(last)
                 if begun.place != Place::Greeting

@@ -88,7 +88,6 @@ impl Machine {
         // What the bot still says is read when somebody speaks to it again.
         self.on_gap(Cause::Away);
         self.keep_until = None;
-        self.last_echoed = None;
         let record = &mut self.ledger.record;
         record.connected_at = None;
         record.session_id = None;

@@ -53,7 +53,7 @@ impl Machine {
     /// where an earlier owner was connected since.
     fn floor(&self) -> Option<Timestamp> {
         let record = &self.ledger.record;
-        let last_turn = record.last_turn.map(|turn| turn.ended_at);
+        let last_turn = record.last_turn.as_ref().map(|turn| turn.ended_at);
         Some(self.said_at.or(record.connected_at).or(last_turn)? - SKEW)
     }
 
@@ -316,12 +316,12 @@ impl Machine {
     /// behind that message or by its time, or none at all.
     fn belongs_before(&self, record: &HistoryRecord, spoken: Option<Spoken>) -> Belongs {
         let correlation = Correlation::History;
-        let last = self.ledger.record.last_turn.filter(|_| !self.ledger.record.agent);
+        let last = self.ledger.record.last_turn.as_ref().filter(|_| !self.ledger.record.agent);
         let last = last.filter(|last| {
             let in_window = record.created_on.is_none_or(|at| at < last.ended_at + self.bot.late_window);
             in_window
                 && match spoken {
-                    Some(Spoken(id)) => id.is_some() && id == self.last_echoed,
+                    Some(Spoken(id)) => last.is_echoed(id),
                     None => record.created_on.is_some_and(|at| at >= last.ended_at),
                 }
         });

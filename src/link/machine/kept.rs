@@ -66,6 +66,6 @@ pub(super) fn kept(bot: &Bot, record: &Record, now: Timestamp) -> Option<Timesta
     if bot.idle_ttl.is_none() && known {
         return Some(FOREVER);
     }
-    let late_until = record.last_turn.map(|turn| turn.ended_at + bot.late_window);
+    let late_until = record.last_turn.as_ref().map(|turn| turn.ended_at + bot.late_window);
     late_until.filter(|&until| until > now)
 }

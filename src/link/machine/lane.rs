@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::input::Effect;
+use super::super::outbox;
 use super::super::turn::{Phase, Turn, deadline, uncertain};
 use super::socket::Link;
 use super::{Machine, Reading};
@@ -157,16 +158,17 @@ impl Machine {
         turn.broken = false;
         turn.progress.ended_at = Some(now);
         turn.progress.outcome = Some(outcome.clone());
-        let (message, echoed, closes) = (turn.message.id, turn.message.client_message_id, turn.closes());
-        if closes {
+        let message = turn.message.id;
+        if turn.closes() {
             self.end_close(now, message, outcome, effects);
             return;
         }
         let warm_for = went_out.then(|| self.warm_for(now));
         self.ledger.end(now, message, outcome, warm_for);
+        let Some(Turn { message, progress, .. }) = self.turn.as_deref() else { return };
+        self.ledger.deliver(outbox::of_end(&self.bot, message, progress, self.ledger.place(), now));
         if went_out {
-            self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
-            self.last_echoed = Some(echoed);
+            self.ledger.record.last_turn = Some(LastTurn::of(message, now));
             self.on_activity(now);
         }
     }

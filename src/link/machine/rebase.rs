@@ -15,6 +15,7 @@
 use std::sync::Arc;
 
 use super::super::input::{Abandoned, Effect};
+use super::super::outbox;
 use super::super::turn::{Phase, Turn};
 use super::lane::Head;
 use super::socket::Link;
@@ -78,7 +79,7 @@ impl Machine {
         effects.extend(dropped.iter().map(|message| Effect::Forget(message.id)));
         let newer: Vec<_> =
             kept.iter().filter(|message| stored(message.id).is_none()).map(Arc::clone).collect();
-        for OpenMessage { accepted, .. } in open.lane {
+        for OpenMessage { accepted, progress } in open.lane {
             let is_known = kept.iter().any(|message| message.id == accepted.id);
             if is_known
                 || accepted.position >= self.next_position
@@ -87,7 +88,7 @@ impl Machine {
                 self.last_known = self.last_known.max(accepted.client_message_id);
                 self.lane.push_back(accepted);
             } else {
-                self.end_lost(now, accepted.id);
+                self.end_lost(now, OpenMessage { accepted, progress });
             }
         }
         self.next_position = open.next_position;
@@ -111,8 +112,7 @@ impl Machine {
         self.ledger.forget(message);
         if (turn.is_open() || turn.was_sent()) && !turn.closes() {
             // What the bot still says to it is no reply to the turn before.
-            self.ledger.record.last_turn = Some(LastTurn { message, ended_at: now });
-            self.last_echoed = Some(turn.message.client_message_id);
+            self.ledger.record.last_turn = Some(LastTurn::of(&turn.message, now));
         }
         self.cut_streams(now, true, effects);
         self.lane.pop_front();
@@ -121,12 +121,18 @@ impl Machine {
     }
 
     /// The store lost how a message ended, and so did we.
-    pub(super) fn end_lost(&mut self, now: Timestamp, id: MessageId) {
-        let waits = |change: &Change| change.ended().is_some_and(|(message, _)| message == id);
-        if !self.ledger.waiting().iter().any(waits) {
-            let detail = "the store lost how this turn ended; the bot has probably answered it";
-            self.ledger.end_lost(now, id, Outcome::Failed(Problem::new(ProblemKind::MessageLost, detail)));
+    pub(super) fn end_lost(&mut self, now: Timestamp, open: OpenMessage) {
+        let OpenMessage { accepted, mut progress } = open;
+        let waits = |change: &Change| change.ended().is_some_and(|(message, _)| message == accepted.id);
+        if self.ledger.waiting().iter().any(waits) {
+            return;
         }
+        let detail = "the store lost how this turn ended; the bot has probably answered it";
+        let outcome = Outcome::Failed(Problem::new(ProblemKind::MessageLost, detail));
+        self.ledger.end_lost(now, accepted.id, outcome.clone());
+        (progress.ended_at, progress.outcome) = (Some(now), Some(outcome));
+        let delivery = outbox::of_end(&self.bot, &accepted, &progress, self.ledger.place(), now);
+        self.ledger.deliver(delivery);
     }
 
     /// The store is ahead of us, which no loss explains: it is believed, and nothing of ours is kept.
@@ -135,7 +141,7 @@ impl Machine {
             effects.push(Effect::Abandon(Abandoned::Anew));
         }
         let seed = self.random.u64(..);
-        let anew = Self::new(Arc::clone(&self.bot), open, now, seed);
+        let anew = Self::new(Arc::clone(&self.bot), self.conversation.clone(), open, now, seed);
         *self = Self { sure: self.sure, leaving: self.leaving, invited: self.invited, ..anew };
     }
 }

@@ -36,6 +36,11 @@ pub(super) fn record(record: Option<&Record>) -> usize {
         record.last_platform_message.as_ref().map_or(0, |id| id.len())
             + size_of::<Fingerprint>() * record.recent.iter().len()
             + record.session_id.as_ref().map_or(0, |id| id.len())
+            + record
+                .last_turn
+                .as_ref()
+                .and_then(|turn| turn.callback.as_ref())
+                .map_or(0, |callback| callback.url.len())
     })
 }
 

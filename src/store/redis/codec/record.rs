@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::{Corrupt, id, is_default};
-use crate::domain::{Fingerprint, LastTurn, Recent, Record, Timestamp, Window};
+use crate::domain::{Callback, Fingerprint, LastTurn, Recent, Record, Timestamp, TraceId, Window};
 
 const WHAT: Corrupt = Corrupt("the record of a conversation");
 
@@ -32,6 +32,16 @@ struct Kept<'a> {
     session_id: Option<Cow<'a, str>>,
     #[serde(rename = "t", borrow, default, skip_serializing_if = "Option::is_none")]
     last_turn: Option<(Cow<'a, str>, u64)>,
+    /// What the last turn's replies may echo, as the step from it to the turn's end: a few digits.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    last_echo: Option<i64>,
+    #[serde(rename = "cb", borrow, default, skip_serializing_if = "Option::is_none")]
+    last_callback: Option<Cow<'a, str>>,
+    #[serde(rename = "cs", borrow, default, skip_serializing_if = "Option::is_none")]
+    last_signer: Option<Cow<'a, str>>,
+    /// Sixteen bytes, big-endian, in Base64.
+    #[serde(rename = "tr", borrow, default, skip_serializing_if = "Option::is_none")]
+    last_trace: Option<Cow<'a, str>>,
     #[serde(rename = "a", default, skip_serializing_if = "is_default")]
     agent: bool,
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +60,8 @@ pub(in super::super) fn record(record: &Record) -> Result<Vec<u8>, Corrupt> {
         *last = at;
         Some(step)
     });
+    let last = record.last_turn.as_ref();
+    let callback = last.and_then(|turn| turn.callback.as_ref());
     let kept = Kept {
         epoch: record.epoch,
         seq: record.seq,
@@ -59,9 +71,16 @@ pub(in super::super) fn record(record: &Record) -> Result<Vec<u8>, Corrupt> {
         last_platform_message: record.last_platform_message.as_deref().map(Cow::Borrowed),
         recent: Cow::Owned(URL_SAFE_NO_PAD.encode(recent)),
         session_id: record.session_id.as_deref().map(Cow::Borrowed),
-        last_turn: record
-            .last_turn
-            .map(|turn| (Cow::Owned(turn.message.to_string()), turn.ended_at.as_millis())),
+        last_turn: last.map(|turn| (Cow::Owned(turn.message.to_string()), turn.ended_at.as_millis())),
+        last_echo: last.and_then(|turn| {
+            let echo = turn.client_message_id?;
+            Some(turn.ended_at.as_millis().wrapping_sub(echo).cast_signed())
+        }),
+        last_callback: callback.map(|callback| Cow::Borrowed(&*callback.url)),
+        last_signer: callback.and_then(|callback| callback.signer.as_deref()).map(Cow::Borrowed),
+        last_trace: last
+            .filter(|turn| turn.trace != TraceId::default())
+            .map(|turn| Cow::Owned(URL_SAFE_NO_PAD.encode(turn.trace.0.to_be_bytes()))),
         agent: record.agent,
         blocked_until: record.blocked_until.map(Timestamp::as_millis),
         sends: steps.collect(),
@@ -84,8 +103,17 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<Record, Corrupt> {
             Some(Timestamp::from_millis(*last))
         })
         .collect();
+    let (echo, signer) = (kept.last_echo, kept.last_signer);
+    let callback = kept.last_callback.map(|url| Callback { url: url.into(), signer: signer.map(Into::into) });
+    let trace = kept.last_trace.map(|text| trace(&text)).transpose()?;
     let last_turn = kept.last_turn.map(|(message, ended_at)| {
-        Ok(LastTurn { message: id(&message)?, ended_at: Timestamp::from_millis(ended_at) })
+        Ok(LastTurn {
+            message: id(&message)?,
+            ended_at: Timestamp::from_millis(ended_at),
+            client_message_id: echo.map(|step| ended_at.wrapping_sub(step.cast_unsigned())),
+            callback,
+            trace: trace.unwrap_or_default(),
+        })
     });
     Ok(Record {
         epoch: kept.epoch,
@@ -101,4 +129,9 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<Record, Corrupt> {
         blocked_until: kept.blocked_until.map(Timestamp::from_millis),
         sends,
     })
+}
+
+fn trace(text: &str) -> Result<TraceId, Corrupt> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| WHAT)?;
+    bytes.try_into().map(|bytes| TraceId(u128::from_be_bytes(bytes))).map_err(|_| WHAT)
 }

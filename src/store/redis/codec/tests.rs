@@ -145,7 +145,17 @@ fn entries() -> impl Strategy<Value = Entry> {
 }
 
 fn records() -> impl Strategy<Value = Record> {
-    let last_turn = (ids(), times()).prop_map(|(message, ended_at)| LastTurn { message, ended_at });
+    let callback = (".{1,20}", prop::option::of(".{1,8}"))
+        .prop_map(|(url, signer)| Callback { url: url.into(), signer: signer.map(Into::into) });
+    let last_turn =
+        (ids(), times(), any::<Option<u64>>(), prop::option::of(callback), prop::option::of(any::<u128>()))
+            .prop_map(|(message, ended_at, client_message_id, callback, trace)| LastTurn {
+                message,
+                ended_at,
+                client_message_id,
+                callback,
+                trace: TraceId(trace.unwrap_or_default()),
+            });
     (
         (any::<(u64, u64, u64)>(), prop::option::of(times()), prop::option::of(ids()), boxed()),
         (prop::collection::vec(any::<u64>(), 0..20), boxed(), prop::option::of(last_turn), any::<bool>()),
@@ -276,6 +286,25 @@ fn fields_of_later_versions_are_passed_over() {
     assert!(read_record(br#"{"s":3,"zz":null}"#).is_ok_and(|record| record.seq == 3));
     assert!(entry(b"r", 1, br#"1 2 {"c":"exact","t":"","e":1,"zz":[]}"#).is_ok());
     assert!(entry(b"e", 1, format!(r#"1 2 {{"m":"{ID}","a":"quiet","zz":0}}"#).as_bytes()).is_ok());
+}
+
+#[test]
+fn a_record_of_an_earlier_version_does_not_tell_what_its_last_turn_is_echoed_by() {
+    let earlier = format!(r#"{{"w":3,"t":["{ID}",1763845000123]}}"#);
+    let read = read_record(earlier.as_bytes()).unwrap();
+    let last = LastTurn {
+        message: id(ID).unwrap(),
+        ended_at: Timestamp::from_millis(1_763_845_000_123),
+        client_message_id: None,
+        callback: None,
+        trace: TraceId::default(),
+    };
+    assert_eq!(read, Record { write: 3, last_turn: Some(last.clone()), ..Record::default() });
+    assert_eq!(record(&read).unwrap(), earlier.as_bytes());
+    let last = LastTurn { client_message_id: Some(1_763_845_000_000), ..last };
+    let later = format!(r#"{{"t":["{ID}",1763845000123],"x":123}}"#);
+    let kept = record(&Record { last_turn: Some(last), ..Record::default() }).unwrap();
+    assert_eq!(kept, later.as_bytes(), "which takes no more than it must");
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! Who is told of what, by webhook (api.md 4): decides where a delivery goes and renders what it tells.
+//!
+//! A message's end and its late replies go where its caller wanted them, else to the bot's own webhook; what the bot
+//! says unasked goes to the bot's. Without a target there is no delivery, and nothing is rendered. The end of a session
+//! (`DELETE`) is no message of anybody's. Pure: whoever appends an entry pushes its delivery right behind it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::config::Bot;
+use crate::domain::{
+    AcceptedMessage, BotName, Callback, ConversationId, Cursor, DeliveryId, DeliveryKind, LastTurn, Message,
+    NewDelivery, Origin, Progress, Reply, SessionRequest, Timestamp, TraceId, UserId,
+};
+use crate::store::Change;
+
+/// The delivery of a message's end, whose entry stands at this place; none where nobody is to be told.
+pub(crate) fn of_end(
+    bot: &Bot,
+    accepted: &Arc<AcceptedMessage>,
+    progress: &Progress,
+    place: Cursor,
+    at: Timestamp,
+) -> Option<Change> {
+    let new = &accepted.new;
+    if new.session == SessionRequest::Close {
+        return None;
+    }
+    let kind = progress.outcome.as_ref()?.into();
+    let (target, origin) = address(bot, new.callback.as_ref())?;
+    let message = Message { accepted: Arc::clone(accepted), progress: progress.clone() };
+    let delivery = NewDelivery {
+        id: DeliveryId::of(&new.conversation, place.epoch, place.seq, at),
+        kind,
+        conversation: new.conversation.clone(),
+        message: Some(accepted.id),
+        target,
+        origin,
+        trace: new.trace,
+        created_at: at,
+        data: render(&message)?,
+    };
+    Some(Change::Deliver(Box::new(delivery)))
+}
+
+/// The delivery of a reply, whose entry stands at this place; none where its turn's end will tell of it, or nobody is to
+/// be told. `last` is the turn that late replies are joined to.
+pub(crate) fn of_reply(
+    bot: &Bot,
+    conversation: &ConversationId,
+    reply: &Reply,
+    last: Option<&LastTurn>,
+    place: Cursor,
+    at: Timestamp,
+) -> Option<Change> {
+    let (kind, last) = match reply.in_reply_to {
+        None => (DeliveryKind::ReplyUnsolicited, None),
+        Some(message) if reply.late => (DeliveryKind::ReplyLate, last.filter(|last| last.message == message)),
+        Some(_) => return None,
+    };
+    let (target, origin) = address(bot, last.and_then(|last| last.callback.as_ref()))?;
+    let delivery = NewDelivery {
+        id: DeliveryId::of(conversation, place.epoch, place.seq, at),
+        kind,
+        conversation: conversation.clone(),
+        message: reply.in_reply_to,
+        target,
+        origin,
+        trace: last.map_or_else(TraceId::default, |last| last.trace),
+        created_at: at,
+        data: render(&ReplyOf { bot: &conversation.bot, user: &conversation.user, reply })?,
+    };
+    Some(Change::Deliver(Box::new(delivery)))
+}
+
+/// To the callback if there is one, else to the bot's own webhook.
+fn address(bot: &Bot, callback: Option<&Callback>) -> Option<(Box<str>, Origin)> {
+    match (callback, &bot.webhook) {
+        (Some(Callback { url, signer }), _) => {
+            Some((url.clone(), Origin::Callback { signer: signer.clone() }))
+        }
+        (None, Some(webhook)) => Some((webhook.url.as_str().into(), Origin::Bot)),
+        (None, None) => None,
+    }
+}
+
+/// A reply, and whose conversation it belongs to.
+#[derive(Debug, Serialize)]
+struct ReplyOf<'a> {
+    bot: &'a BotName,
+    user: &'a UserId,
+    #[serde(flatten)]
+    reply: &'a Reply,
+}
+
+/// As JSON. None where it has none, which no Message and no Reply is: all their keys are text.
+fn render(data: &impl Serialize) -> Option<Box<RawValue>> {
+    to_raw_value(data).ok()
+}
