@@ -33,6 +33,12 @@ impl DeliveryId {
         Self(Ulid::from_parts(at.as_millis(), bits << 8 | partition))
     }
 
+    /// The least id of what happened at this time or later.
+    pub fn first_at(at: Timestamp) -> Self {
+        // An id has 48 bits for the time.
+        Self(Ulid::from_parts(at.as_millis().min((1 << 48) - 1), 0))
+    }
+
     /// The partition that it is kept in.
     pub fn partition(self) -> Partition {
         let [.., last] = self.0.to_bytes();

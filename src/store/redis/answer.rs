@@ -88,6 +88,17 @@ impl Values {
         self.number().map(Timestamp::from_millis)
     }
 
+    /// The next, as a time; none where it is empty.
+    pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, Corrupt> {
+        match self.0.as_slice().first() {
+            Some(Value::BulkString(digits)) if digits.is_empty() => {
+                self.0.next();
+                Ok(None)
+            }
+            _ => self.time().map(Some),
+        }
+    }
+
     /// The next, as values of its own.
     pub(super) fn values(&mut self) -> Result<Self, Corrupt> {
         self.0.next().ok_or(SHAPE).and_then(Self::of)

@@ -4,6 +4,7 @@
 //! are short, what is usual is left out, and fields that are not known are passed over: while a new version is
 //! rolled out, old and new read each other's. A frame of the platform and a caller's object are kept byte for byte.
 
+mod delivery;
 mod entry;
 mod link;
 mod message;
@@ -14,6 +15,7 @@ mod reply;
 use crate::domain::{BotName, ConversationId, MessageId, Timestamp, UserId};
 use crate::store::Incarnation;
 
+pub(super) use delivery::{attempt, delivery, delivery_id, new_delivery, read_new_delivery};
 pub(super) use entry::{entry, tell};
 pub(super) use link::{chunk, connection, read_chunk, read_connection};
 pub(super) use message::{Stamp, accepted, message, new_message};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::codec::{self, Corrupt};
+use crate::domain::Partition;
 use crate::store::Hint;
 
 const WHAT: Corrupt = Corrupt("a hint");
@@ -48,6 +49,10 @@ fn read(payload: &[u8]) -> Result<Hint, Corrupt> {
         b'S' => {
             let number = codec::number(parts.bytes()?)?;
             Hint::Answered(number, Box::new(codec::read_connection(parts.bytes()?)?))
+        }
+        b'R' => {
+            let number = codec::number(parts.bytes()?)?;
+            Hint::Redelivered(Partition::from_byte(u8::try_from(number).map_err(|_| WHAT)?))
         }
         b'F' => Hint::Fleet,
         b'B' => Hint::Echo(codec::number(parts.bytes()?)?),

@@ -1,6 +1,7 @@
 //! The names in Redis. What belongs to one partition stands under one hash tag, so that one script may touch it.
 //!
-//! `P` is `PREFIX:{pN}:`. The scripts name messages and idempotency keys themselves, from `P` and an id.
+//! `P` is `PREFIX:{pN}:`. The scripts name messages, idempotency keys and all of the
+//! outbox themselves, from `P` and an id.
 //!
 //! | key | type | what |
 //! | --- | --- | --- |
@@ -11,6 +12,10 @@
 //! | `P m:ID` | hash | `c` conversation; `a` what was accepted, after position, `clientMessageId` and time; `p` times of sent, acknowledged, first reply; `rN` replies and `o` end as in the journal; `d` its key's digest; `w` incarnations to hint at the end |
 //! | `P k:DIGEST` | string | idempotency key: the message's id, then SHA-256 of the body |
 //! | `P j:bot/user` | stream | journal: ids `PLACE-0`, one field by kind (`r e u p g`): time, weight, body |
+//! | `P d:ID` | hash | delivery: `c` conversation; `t` target; `n` what else was said of it; `b` data; `s` where it stands, `STATE QUEUE SINCE MADE STEP TOKEN`; `r` reason; `aN` its attempts by number, the newest ones. Expires once it is delivered or dead |
+//! | `P o:QUEUE` | list | outbox: the ids of pending deliveries, the one that is attempted first |
+//! | `P due` | sorted set | the queues, by when their first may be attempted: where an attempt is in flight, when that is over |
+//! | `P x:STATE` | sorted set | deliveries that are `pending`, `delivered`, `dead`, as `ID bot/user`; all of one score, so that they stand by id |
 //! | `PREFIX:{fleet}:replicas` | sorted set | incarnation and name, by when it counts as live no more |
 //! | `PREFIX:{fleet}:bots` | hash | the same -> its bots |
 //! | `PREFIX:{fleet}:connects:BOT` | sorted set | connects of the last minute |

@@ -8,6 +8,7 @@ mod accept;
 mod answer;
 mod codec;
 mod connect;
+mod deliveries;
 mod fleet;
 mod health;
 mod hint;

@@ -1,19 +1,22 @@
-//! The outbox on Redis.
+//! The outbox: its queues, and attempts from their beginning to their end.
 
 use std::time::Duration;
 
-use super::Redis;
-use crate::domain::{Delivery, DeliveryId, Partition};
+use super::answer::Values;
+use super::codec::{self, Corrupt};
+use super::scripts::SCRIPTS;
+use super::{Redis, millis};
+use crate::domain::{DeliveryId, DeliveryState, Partition};
 use crate::store::{
-    Begun, DeliveryPage, DeliveryQuery, Fence, Finish, Finished, Outbox, QueueId, Redelivered, Refusal,
-    StoreError,
+    ATTEMPTS, Begun, DEAD_TTL, Fence, Finish, Finished, Outbox, QueueId, Redelivered, StoreError, Taken,
+    Verdict, Waiting,
 };
 
-const TODO: StoreError = StoreError::Unavailable(Refusal::Unexpected);
+/// About how many queues are read at once: no script should hold up others for long.
+const TOGETHER: usize = 256;
 
-#[expect(clippy::unused_async, reason = "written elsewhere")]
 impl Redis {
-    /// See [`crate::store::Store::outbox`].
+    /// Some queues of a partition; see [`crate::store::Store::outbox`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -23,11 +26,24 @@ impl Redis {
         fence: Fence,
         from: usize,
     ) -> Result<Outbox, StoreError> {
-        let _ = (partition, fence, from);
-        Ok(Outbox::default())
+        let call = self
+            .call(&SCRIPTS.outbox, &[&self.0.keys.partition(partition).lease])
+            .fence(fence)
+            .arg(from)
+            .arg(TOGETHER)
+            .aside();
+        let (now, mut rest) = self.run(call).await?.expect("OK")?;
+        let next = usize::try_from(rest.number()?).map_err(|_| Corrupt("a place in an outbox"))?;
+        let waiting = |mut waiting: Values| -> Result<_, Corrupt> {
+            let queue = waiting.text()?;
+            let queue = QueueId::parse(&queue).ok_or(Corrupt("a queue's name"))?;
+            Ok(Waiting { queue, due: waiting.time()?, target: waiting.text()?.into() })
+        };
+        let queues = rest.lists().map(|queue| waiting(queue?)).collect::<Result<_, Corrupt>>()?;
+        Ok(Outbox { queues, next: (next > 0).then_some(next), now })
     }
 
-    /// See [`crate::store::Store::begin`].
+    /// Notes that an attempt begins; see [`crate::store::Store::begin`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -39,11 +55,36 @@ impl Redis {
         token: u64,
         window: Duration,
     ) -> Result<Begun, StoreError> {
-        let _ = (partition, fence, queue, token, window);
-        Err(TODO)
+        let call = self
+            .call(&SCRIPTS.begin, &[&self.0.keys.partition(partition).lease])
+            .fence(fence)
+            .arg(queue.to_string())
+            .arg(format!("{token:x}"))
+            .arg(millis(window));
+        let answer = self.run(call).await?;
+        if answer.is("EMPTY") {
+            return Ok(Begun::Empty);
+        }
+        if answer.is("LATER") {
+            return Ok(Begun::Later(answer.expect("LATER")?.1.time()?));
+        }
+        let (now, mut rest) = answer.expect("TAKEN")?;
+        let (id, conversation) = (rest.text()?, rest.text()?);
+        let (target, told, data) = (rest.text()?, rest.bytes()?, rest.text()?);
+        let delivery = codec::read_new_delivery(
+            codec::delivery_id(&id)?,
+            codec::conversation(&conversation)?,
+            target,
+            &told,
+            data,
+        )?;
+        let since = rest.time()?;
+        let mut count = || u32::try_from(rest.number()?).map_err(|_| Corrupt("a number of attempts"));
+        let (made, step) = (count()?, count()?);
+        Ok(Begun::Taken(Box::new(Taken { delivery, since, made, step, now })))
     }
 
-    /// See [`crate::store::Store::finish`].
+    /// Notes how an attempt ended; see [`crate::store::Store::finish`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -54,34 +95,47 @@ impl Redis {
         queue: QueueId,
         finish: &Finish,
     ) -> Result<Finished, StoreError> {
-        let _ = (partition, fence, queue, finish);
-        Err(TODO)
+        let error = finish.attempt.error.as_deref().unwrap_or_default();
+        // What it is from now on, for how long it waits or is kept, whether that is a step of the schedule, and why.
+        let (state, span, stepped, reason) = match &finish.verdict {
+            Verdict::Delivered => (DeliveryState::Delivered, self.0.message_ttl, true, ""),
+            Verdict::Retry(wait) => (DeliveryState::Pending, *wait, true, error),
+            Verdict::Again => (DeliveryState::Pending, Duration::ZERO, false, error),
+            Verdict::Bury(reason) => (DeliveryState::Dead, DEAD_TTL, true, &**reason),
+        };
+        let call = self
+            .call(&SCRIPTS.finish, &[&self.0.keys.partition(partition).lease])
+            .fence(fence)
+            .arg(queue.to_string())
+            .arg(finish.id.to_string())
+            .arg(finish.number)
+            .arg(codec::attempt(&finish.attempt)?)
+            .arg(ATTEMPTS)
+            .arg(state.as_str())
+            .arg(millis(span))
+            .arg(u8::from(stepped))
+            .arg(reason);
+        let (now, mut rest) = self.run(call).await?.expect("OK")?;
+        Ok(Finished { next: rest.time_or_none()?, now })
     }
 
-    /// See [`crate::store::Store::delivery`].
+    /// Has a delivery attempted again; see [`crate::store::Store::redeliver`].
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        let _ = id;
-        Err(TODO)
-    }
-
-    /// See [`crate::store::Store::deliveries`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
-        let _ = query;
-        Err(TODO)
-    }
-
-    /// See [`crate::store::Store::redeliver`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn redeliver(&self, id: DeliveryId) -> Result<Redelivered, StoreError> {
-        let _ = id;
-        Err(TODO)
+        let call = self
+            .call(&SCRIPTS.redeliver, &[&self.0.keys.partition(id.partition()).lease])
+            .arg(id.to_string())
+            .arg(QueueId::alone(id).to_string());
+        let answer = self.run(call).await?;
+        if answer.is("UNKNOWN") {
+            return Ok(Redelivered::Unknown);
+        }
+        if answer.is("INFLIGHT") {
+            return Ok(Redelivered::InFlight);
+        }
+        answer.expect("QUEUED")?;
+        Ok(Redelivered::Queued)
     }
 }

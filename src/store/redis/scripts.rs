@@ -39,6 +39,12 @@ scripts! {
     ready = " flags=allow-oom" "begin" "fence" "ready";
     open = " flags=allow-oom" "begin" "fence" "limits" "open";
     write = " flags=allow-oom" "begin" "fence" "limits" "channel" "hint" "write";
+    outbox = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_queues";
+    begin = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_begin";
+    finish = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_finish";
+    redeliver = " flags=allow-oom" "begin" "channel" "hint" "outbox_first" "outbox_redeliver";
+    deliveries = " flags=allow-oom" "begin" "outbox_first" "outbox_read";
+    list = " flags=allow-oom" "begin" "outbox_first" "outbox_list";
     heartbeat = " flags=allow-oom" "begin" "hint" "heartbeat";
     leave = " flags=allow-oom" "begin" "hint" "leave";
     permit = " flags=allow-oom" "begin" "permit";

@@ -4,8 +4,8 @@ use super::codec::{self, Corrupt};
 use super::script::Call;
 use super::scripts::SCRIPTS;
 use super::{Redis, millis};
-use crate::domain::{ConversationId, EntryBody, MessageId, Partition, Timestamp};
-use crate::store::{Change, Fence, StoreError, Write, Written};
+use crate::domain::{ConversationId, EntryBody, MessageId, NewDelivery, Partition, Timestamp};
+use crate::store::{Change, Fence, QueueId, StoreError, Write, Written};
 
 impl Redis {
     /// Carries out an owner's write; see [`crate::store::Store::write`].
@@ -57,18 +57,27 @@ const fn is_promise(change: &Change) -> bool {
 
 /// Changes that follow each other and are of one message, or of none, as the script takes them.
 #[derive(Debug, Default)]
-struct Group {
+struct Group<'a> {
     message: Option<MessageId>,
     sent: Option<Timestamp>,
     acked: Option<Timestamp>,
     /// The first reply, or the first sign of one.
     answered: Option<Timestamp>,
     ended: bool,
-    changes: Vec<(&'static str, u64, Vec<u8>)>,
+    changes: Vec<Told<'a>>,
 }
 
-impl Group {
-    fn all(changes: &[Change]) -> Result<Vec<Self>, Corrupt> {
+/// A change as the script takes it.
+#[derive(Debug)]
+enum Told<'a> {
+    /// Its kind, and what belongs to that.
+    Plain(&'static str, u64, Vec<u8>),
+    /// With what else is told of it than its fields; the data is the largest part, and is not copied.
+    Delivery(&'a NewDelivery, Vec<u8>),
+}
+
+impl<'a> Group<'a> {
+    fn all(changes: &'a [Change]) -> Result<Vec<Self>, Corrupt> {
         let mut groups: Vec<Self> = Vec::with_capacity(1);
         for change in changes {
             if !groups.last().is_some_and(|group| group.fits(change)) {
@@ -85,13 +94,15 @@ impl Group {
         is_of_the_conversation(change) || (message_of(change) == self.message && !self.ended)
     }
 
-    fn add(&mut self, change: &Change) -> Result<(), Corrupt> {
+    fn add(&mut self, change: &'a Change) -> Result<(), Corrupt> {
         match change {
             Change::Sent { at, .. } => _ = self.sent.get_or_insert(*at),
             Change::Acked { at, .. } => _ = self.acked.get_or_insert(*at),
             Change::Answering { at, .. } => _ = self.answered.get_or_insert(*at),
-            Change::HeadSince { at } => self.changes.push(("h", at.as_millis(), Vec::new())),
-            Change::Deliver(_) => {}
+            Change::HeadSince { at } => {
+                self.changes.push(Told::Plain("h", at.as_millis(), Vec::new()));
+            }
+            Change::Deliver(new) => self.changes.push(Told::Delivery(new, codec::new_delivery(new)?)),
             Change::Append(entry) => {
                 match entry.body {
                     EntryBody::Reply(_) => _ = self.answered.get_or_insert(entry.at),
@@ -99,7 +110,7 @@ impl Group {
                     EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
                 }
                 let (kind, text) = codec::tell(entry)?;
-                self.changes.push((kind, entry.seq, text));
+                self.changes.push(Told::Plain(kind, entry.seq, text));
             }
         }
         Ok(())
@@ -116,11 +127,32 @@ impl Group {
                 None => call.arg(""),
             };
         }
-        call = call.arg(self.changes.len());
-        for (kind, number, text) in self.changes {
-            call = call.arg(kind).arg(number).arg(text);
+        call = call.arg(self.changes.iter().map(Told::size).sum::<usize>());
+        for change in self.changes {
+            call = match change {
+                Told::Plain(kind, number, text) => call.arg(kind).arg(number).arg(text),
+                Told::Delivery(new, told) => {
+                    let queue = QueueId::of(&new.conversation, &new.target);
+                    call.arg("d")
+                        .arg(new.id.to_string())
+                        .arg(format!("{queue} {}", new.created_at.as_millis()))
+                        .arg(&*new.target)
+                        .arg(told)
+                        .arg(new.data.get())
+                }
+            };
         }
         call
+    }
+}
+
+impl Told<'_> {
+    /// How many changes it counts as.
+    const fn size(&self) -> usize {
+        match self {
+            Self::Plain(..) => 1,
+            Self::Delivery(..) => 2,
+        }
     }
 }
 
@@ -161,7 +193,7 @@ mod tests {
         let (one, other) = (MessageId::new(at(1), 1), MessageId::new(at(1), 2));
         let append = |seq, body| Change::Append(Entry { seq, at: at(seq), body });
         let outcome = || Outcome::Answered(EndedBy::Quiet);
-        let groups = Group::all(&[
+        let changes = [
             Change::HeadSince { at: at(1) },
             Change::Acked { message: one, at: at(2) },
             append(3, EntryBody::Platform(serde_json::value::to_raw_value("other").unwrap())),
@@ -171,12 +203,17 @@ mod tests {
             append(7, EntryBody::Platform(serde_json::value::to_raw_value("other").unwrap())),
             Change::Acked { message: one, at: at(8) },
             Change::Sent { message: other, at: at(9) },
-        ]);
+        ];
+        let groups = Group::all(&changes);
+        let place = |told: &Told<'_>| match told {
+            Told::Plain(_, place, _) => *place,
+            Told::Delivery(new, _) => new.created_at.as_millis(),
+        };
         let told: Vec<_> = groups
             .unwrap()
             .iter()
             .map(|group| {
-                let places: Vec<_> = group.changes.iter().map(|(_, place, _)| *place).collect();
+                let places: Vec<_> = group.changes.iter().map(place).collect();
                 (group.message, [group.sent, group.acked, group.answered], places)
             })
             .collect();

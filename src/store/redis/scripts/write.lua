@@ -11,7 +11,9 @@
 --   u  another session's message                                                           place, text
 --   p  another event of the platform                                                       place, text
 --   h  the head's time begins anew                                                         at, ''
--- All but the last are entries of the journal. The text is `AT WEIGHT BODY`, and is kept as it is, also with the
+--   d  a delivery, of the entry before it, and with that left out; it counts as two changes:
+--                                                            id, `QUEUE SINCE`; target, what else is told of it, data
+-- All but the last two are entries of the journal. The text is `AT WEIGHT BODY`, and is kept as it is, also with the
 -- message.
 local owner, write, follows, record = ARGV[2], ARGV[4], ARGV[5], ARGV[6]
 local warm_until, message_ttl, weight = ARGV[7], ARGV[8], ARGV[9]
@@ -58,9 +60,11 @@ while ARGV[at] do
     end
   end
 
-  for change = first, after - 1, 3 do
+  local change, left_out = first, false
+  while change < after do
     local kind, place, text = ARGV[change], ARGV[change + 1], ARGV[change + 2]
     local for_journal = true
+    change = change + 3
     if kind == 'e' then
       -- Out of the lane, `SINCE ID ID ..`; the next head is one since this end.
       local from, to = string.find(lane, ' ' .. id, 1, true)
@@ -79,7 +83,7 @@ while ARGV[at] do
         fields[count + 1], fields[count + 2] = 'o', text
         count = count + 2
       else
-        lost, for_journal = true, false
+        lost, left_out, for_journal = true, true, false
         weight = weight - string.match(text, '^%d+ (%d+)')
       end
     elseif kind == 'h' then
@@ -96,8 +100,23 @@ while ARGV[at] do
         call('HSET', key, unpack(fields, 1, count))
         count = 0
       end
+    elseif kind == 'd' then
+      for_journal = false
+      local delivery = partition .. 'd:' .. place
+      -- What the store lost is written again under its id, and this may not have been lost with it.
+      if not left_out and call('EXISTS', delivery) == 0 then
+        call('HSET', delivery, 'c', name, 't', ARGV[change], 'n', ARGV[change + 1], 'b', ARGV[change + 2],
+          's', 'pending ' .. text .. ' 0 0 ')
+        call('ZADD', partition .. 'x:pending', 0, place .. ' ' .. name)
+        local queue = string.sub(text, 1, 32)
+        if call('RPUSH', partition .. 'o:' .. queue, place) == 1 then
+          call('ZADD', partition .. 'due', now, queue)
+        end
+      end
+      change = change + 3
     end
     if for_journal then
+      left_out = false
       local place_given = counted and redis.pcall('XADD', KEYS[5], 'NOMKSTREAM', place, kind, text)
       if type(place_given) ~= 'string' then
         -- The journal begins: it never was, it has expired, or it is from before the conversation was lost, and then

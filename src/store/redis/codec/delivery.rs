@@ -1,0 +1,162 @@
+//! Deliveries and their attempts.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Corrupt, conversation, id, is_default, number};
+use crate::domain::{
+    Attempt, ConversationId, Delivery, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin,
+    Timestamp, TraceId,
+};
+
+const WHAT: Corrupt = Corrupt("a delivery");
+
+/// What is said of a delivery beside conversation, target and data.
+#[derive(Serialize, Deserialize)]
+struct Kept<'a> {
+    #[serde(rename = "k", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(rename = "m", borrow, default, skip_serializing_if = "Option::is_none")]
+    message: Option<Cow<'a, str>>,
+    #[serde(rename = "cb", default, skip_serializing_if = "is_default")]
+    callback: bool,
+    #[serde(rename = "cs", borrow, default, skip_serializing_if = "Option::is_none")]
+    signer: Option<Cow<'a, str>>,
+    /// 32 hexadecimal digits.
+    #[serde(rename = "tr", borrow, default, skip_serializing_if = "Option::is_none")]
+    trace: Option<Cow<'a, str>>,
+    #[serde(rename = "a")]
+    created_at: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptAttempt<'a> {
+    #[serde(rename = "a")]
+    at: u64,
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(rename = "e", borrow, default, skip_serializing_if = "Option::is_none")]
+    error: Option<Cow<'a, str>>,
+    #[serde(rename = "d", default, skip_serializing_if = "is_default")]
+    duration_ms: u64,
+    #[serde(rename = "r", borrow, default, skip_serializing_if = "Option::is_none")]
+    response: Option<Cow<'a, str>>,
+}
+
+/// A delivery's id.
+pub(in super::super) fn delivery_id(text: &str) -> Result<DeliveryId, Corrupt> {
+    text.parse().map_err(|_| Corrupt("a delivery's id"))
+}
+
+/// What stands beside conversation, target and data of a new delivery.
+pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, Corrupt> {
+    let (callback, signer) = match &new.origin {
+        Origin::Bot => (false, None),
+        Origin::Callback { signer } => (true, signer.as_deref()),
+    };
+    let kept = Kept {
+        kind: Cow::Borrowed(new.kind.as_str()),
+        message: new.message.map(|id| Cow::Owned(id.to_string())),
+        callback,
+        signer: signer.map(Cow::Borrowed),
+        trace: (new.trace != TraceId::default()).then(|| Cow::Owned(new.trace.to_string())),
+        created_at: new.created_at.as_millis(),
+    };
+    serde_json::to_vec(&kept).map_err(|_| WHAT)
+}
+
+/// A delivery as it was written.
+pub(in super::super) fn read_new_delivery(
+    of: DeliveryId,
+    conversation: ConversationId,
+    target: String,
+    told: &[u8],
+    data: String,
+) -> Result<NewDelivery, Corrupt> {
+    let kept: Kept<'_> = serde_json::from_slice(told).map_err(|_| WHAT)?;
+    let kind = DeliveryKind::ALL.into_iter().find(|kind| kind.as_str() == kept.kind).ok_or(WHAT)?;
+    let trace = kept.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
+    Ok(NewDelivery {
+        id: of,
+        kind,
+        conversation,
+        message: kept.message.map(|message| id(&message)).transpose()?,
+        target: target.into(),
+        origin: if kept.callback {
+            Origin::Callback { signer: kept.signer.map(Into::into) }
+        } else {
+            Origin::Bot
+        },
+        trace: trace.transpose()?.unwrap_or_default(),
+        created_at: Timestamp::from_millis(kept.created_at),
+        data: RawValue::from_string(data).map_err(|_| WHAT)?,
+    })
+}
+
+/// Writes an attempt.
+pub(in super::super) fn attempt(attempt: &Attempt) -> Result<Vec<u8>, Corrupt> {
+    let kept = KeptAttempt {
+        at: attempt.at.as_millis(),
+        status: attempt.status,
+        error: attempt.error.as_deref().map(Cow::Borrowed),
+        duration_ms: u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
+        response: attempt.response.as_deref().map(Cow::Borrowed),
+    };
+    serde_json::to_vec(&kept).map_err(|_| WHAT)
+}
+
+fn read_attempt(bytes: &[u8]) -> Result<Attempt, Corrupt> {
+    let kept: KeptAttempt<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+    Ok(Attempt {
+        at: Timestamp::from_millis(kept.at),
+        status: kept.status,
+        error: kept.error.map(Into::into),
+        duration: Duration::from_millis(kept.duration_ms),
+        response: kept.response.map(Into::into),
+    })
+}
+
+/// How far a delivery has come, by the first word of where it stands; the rest is the scripts' own.
+fn state(stands: &[u8]) -> Result<DeliveryState, Corrupt> {
+    let word = stands.split(|&byte| byte == b' ').next().unwrap_or_default();
+    DeliveryState::ALL.into_iter().find(|state| state.as_str().as_bytes() == word).ok_or(WHAT)
+}
+
+/// A delivery as it stands, from the fields of its hash and the time when it is due.
+pub(in super::super) fn delivery(
+    of: DeliveryId,
+    due: Option<Timestamp>,
+    fields: impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), Corrupt>>,
+) -> Result<Delivery, Corrupt> {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| WHAT);
+    let (mut talk, mut target, mut told, mut data, mut stands) = (None, None, None, None, None);
+    let (mut reason, mut attempts) = (None, Vec::new());
+    for field in fields {
+        let (field, value) = field?;
+        match field.as_slice() {
+            b"c" => talk = Some(conversation(&text(value)?)?),
+            b"t" => target = Some(text(value)?),
+            b"n" => told = Some(value),
+            b"b" => data = Some(text(value)?),
+            b"s" => stands = Some(state(&value)?),
+            b"r" => reason = Some(text(value)?.into()),
+            [b'a', place @ ..] if !place.is_empty() => attempts.push((number(place)?, read_attempt(&value)?)),
+            _ => {}
+        }
+    }
+    attempts.sort_unstable_by_key(|(place, _)| *place);
+    let (Some(talk), Some(target), Some(told), Some(data), Some(stands)) = (talk, target, told, data, stands)
+    else {
+        return Err(WHAT);
+    };
+    Ok(Delivery {
+        new: read_new_delivery(of, talk, target, &told, data)?,
+        state: stands,
+        next_attempt_at: due,
+        reason,
+        attempts: attempts.into_iter().map(|(_, attempt)| attempt).collect(),
+    })
+}

@@ -1,0 +1,22 @@
+-- Notes that the first delivery of a queue is attempted.
+--
+-- KEYS  1 lease
+-- Answers TAKEN id conversation target told data since made step | LATER due | EMPTY
+local queue, token, window = ARGV[4], ARGV[5], ARGV[6]
+
+local id, held = first(queue, 's', 'c', 't', 'n', 'b')
+if not id then
+  return {'EMPTY', now}
+end
+local stands, begun = string.match(held[1], '^(.* )(%x*)$')
+-- The same token is the owner asking again, because it does not know whether the first time arrived.
+if begun ~= token then
+  local due = call('ZSCORE', DUE, queue)
+  if due and now < tonumber(due) then
+    return {'LATER', now, due}
+  end
+  call('HSET', partition .. 'd:' .. id, 's', stands .. token)
+end
+call('ZADD', DUE, now + window, queue)
+local since, made, step = string.match(stands, ' (%d+) (%d+) (%d+) $')
+return {'TAKEN', now, id, held[2], held[3], held[4], held[5], since, made, step}

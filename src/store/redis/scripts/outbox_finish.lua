@@ -1,0 +1,53 @@
+-- Notes how an attempt ended.
+--
+-- KEYS  1 lease
+-- Answers OK due; of the queue's first, empty where the queue is
+local queue, id, number, attempt, kept = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+-- What it is from now on; for how long it waits, or is kept; whether that is a step of the schedule; and why.
+local state, span, stepped, reason = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+
+local key, list = partition .. 'd:' .. id, partition .. 'o:' .. queue
+local held = call('HMGET', key, 's', 'c', 'r')
+local _, of, since, made, step, token = string.match(held[1] or '', STANDS)
+local ahead = call('LRANGE', list, 0, 1)
+if of ~= queue or ahead[1] ~= id or token == '' or made + 1 ~= tonumber(number) then
+  -- A repeat, or of a delivery that was taken out of this queue since.
+  return {'OK', now, call('ZSCORE', DUE, queue) or ''}
+end
+
+local stands = table.concat({state, queue, since, number, step + stepped, ''}, ' ')
+if reason ~= '' then
+  call('HSET', key, 's', stands, 'a' .. number, attempt, 'r', reason)
+else
+  call('HSET', key, 's', stands, 'a' .. number, attempt)
+  if held[3] then
+    call('HDEL', key, 'r')
+  end
+end
+if made + 1 > tonumber(kept) then
+  call('HDEL', key, 'a' .. (number - kept))
+end
+if state == 'pending' then
+  call('ZADD', DUE, now + span, queue)
+  return {'OK', now, now + span}
+end
+
+call('LPOP', list)
+if ahead[2] then
+  call('ZADD', DUE, now, queue)
+else
+  call('ZREM', DUE, queue)
+end
+local member, index = id .. ' ' .. held[2], partition .. 'x:' .. state
+call('PEXPIRE', key, span)
+call('ZREM', PENDING, member)
+call('ZADD', index, 0, member)
+call('PEXPIRE', index, span)
+-- For each that comes two may go, oldest first, so that what has expired is not named for much longer.
+for _, old in ipairs(call('ZRANGE', index, 0, 1)) do
+  if call('EXISTS', partition .. 'd:' .. string.sub(old, 1, 26)) == 1 then
+    break
+  end
+  call('ZREM', index, old)
+end
+return {'OK', now, ahead[2] and now or ''}

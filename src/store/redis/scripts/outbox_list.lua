@@ -1,0 +1,46 @@
+-- Which deliveries there are, without a look into them.
+--
+-- KEYS  1 lease
+-- Answers OK reached {id bytes} ..; in no order. All that fit are told down to what was reached, itself included, and
+-- perhaps some behind it; where that is empty all are told
+local before, oldest, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local bots, user, prefix = ARGV[5], ARGV[6], ARGV[7]
+-- Where little fits no script should look for long.
+local LOOK = 1000
+
+local function fits(name)
+  local bot, who = string.match(name, '^([^/]*)/(.*)$')
+  return (bots == '' or string.find(bots, ' ' .. bot .. ' ', 1, true))
+    and (user == '' or who == user)
+    and string.sub(who, 1, #prefix) == prefix
+end
+
+local answer = {'OK', now, ''}
+for i = 8, #ARGV do
+  local index = partition .. 'x:' .. ARGV[i]
+  local place, looked, found, more = before, 0, 0, true
+  while more and found <= limit and looked < LOOK do
+    local members = call('ZRANGE', index, place, oldest, 'BYLEX', 'REV', 'LIMIT', 0, limit + 1)
+    more = #members > limit
+    for _, member in ipairs(members) do
+      local id = string.sub(member, 1, 26)
+      place = '(' .. id
+      if fits(string.sub(member, 28)) then
+        local bytes = call('HSTRLEN', partition .. 'd:' .. id, 'b')
+        if bytes > 0 then
+          found = found + 1
+          answer[#answer + 1] = {id, bytes}
+        else
+          -- It has expired, and nothing came since that would have taken it out.
+          call('ZREM', index, member)
+        end
+      end
+    end
+    looked = looked + #members
+  end
+  if more then
+    local reached = string.sub(place, 2)
+    answer[3] = reached > answer[3] and reached or answer[3]
+  end
+end
+return answer
