@@ -3,18 +3,24 @@
 //! How it is read (TOML file, environment, secrets from files) and how mistakes are reported is in the
 //! sub-modules; what each key means is api.md section 9.
 
+mod address;
 mod bots;
+mod callers;
+mod certificates;
 mod defaults;
 mod environment;
+mod header;
 mod load;
 mod mistake;
 mod parse;
+mod secret;
 mod section;
 mod store;
 mod store_url;
 #[cfg(test)]
 mod tests;
 mod value;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +30,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::BotName;
+use crate::domain::{BotName, UrlPattern};
 
 pub use load::{environment, load, read};
 pub use mistake::{Mistakes, Origin, Remark, Warning};
@@ -327,7 +333,7 @@ pub struct Scopes {
 #[derive(Debug, Clone)]
 pub struct Webhooks {
     /// Patterns that a callback must match.
-    pub allowed: Vec<String>,
+    pub allowed: Vec<UrlPattern>,
     /// CIDRs of addresses that are fine although they are not public.
     pub allow_private: Vec<IpNet>,
     /// The longest one attempt may take.
