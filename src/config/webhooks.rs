@@ -17,6 +17,9 @@ const FORMS: [(&str, Form); 3] =
 
 const UNENCRYPTED: &str = "is not encrypted: what is told can be read on the way; use https";
 
+const PRIVATE: &str =
+    "is no public address, and nothing is sent there; `webhooks.allow_private` lists ranges that are fine";
+
 /// In what form a receiver is told.
 pub(super) fn webhook_form(value: &Value) -> Parsed<Form> {
     one_of(&FORMS)(value)
@@ -108,7 +111,6 @@ fn legacy_signature(
 /// What is allowed, but hardly meant.
 pub(super) fn check(notes: &mut Notes, config: &Config) {
     let Webhooks { allowed, allow_private, .. } = &config.webhooks;
-    const PRIVATE: &str = "is no public address, and nothing is sent there; `webhooks.allow_private` lists ranges that are fine";
     for bot in &config.bots {
         if let Some(webhook) = &bot.webhook
             && address::is_out_of_reach(webhook.url.host().as_ref(), allow_private)

@@ -113,7 +113,7 @@ fn broken(detail: &'static str) -> Failure {
 
 /// Checks a body and notes everything that is wrong with it; `None` where something is.
 pub(super) fn parse(body: &[u8], mistakes: &mut Mistakes) -> Option<Draft> {
-    Check::run(body, mistakes, |check, body| check.draft(body))
+    Check::run(body, mistakes, Check::draft)
 }
 
 impl Check<'_> {

@@ -21,10 +21,10 @@ pub(super) struct Check<'m> {
 
 impl Check<'_> {
     /// What a body says, as `read` reads it; none where something is wrong with it, which is noted.
-    pub(super) fn run<T>(
+    pub(super) fn run<'m, T>(
         body: &[u8],
-        mistakes: &mut Mistakes,
-        read: impl FnOnce(&mut Check<'_>, &str) -> Option<T>,
+        mistakes: &'m mut Mistakes,
+        read: impl FnOnce(&mut Check<'m>, &str) -> Option<T>,
     ) -> Option<T> {
         let Ok(body) = std::str::from_utf8(body) else {
             mistakes.add("", "must be UTF-8");
