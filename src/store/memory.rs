@@ -9,9 +9,10 @@
 //! All is bounded by [`MemoryLimits::bytes`], estimated, not measured. What expires goes by [`Memory::sweep`],
 //! and is not seen from the moment it expired. Towards the limit, before anything is refused, the messages that
 //! ended first go early, with their idempotency keys and what the journal told until their end; then the
-//! conversations that were idle longest. The partition that needs the room gives first. Open messages never go:
-//! when nothing else is left, accepts are refused at nine tenths of the limit and the last tenth is for their
-//! ends.
+//! conversations that were idle longest. Deliveries that are delivered or dead go early like messages that ended, in
+//! the order in which they would expire. The partition that needs the room gives first. Open messages and pending
+//! deliveries never go: when nothing else is left, accepts are refused at nine tenths of the limit and the last tenth
+//! is for what becomes of them.
 //!
 //! An idle conversation after one turn keeps about 1.5 KiB and the platform's frame: its record and lane 0.5, the
 //! message 0.7, two entries of the journal 0.3. Reply and frame are shared by message and journal.
@@ -21,6 +22,7 @@
 
 mod contents;
 mod conversation;
+mod deliveries;
 mod expiry;
 mod fleet;
 mod lease;
@@ -86,6 +88,10 @@ pub struct MemoryStats {
     pub ended: usize,
     /// Conversations, idle ones included.
     pub conversations: usize,
+    /// Deliveries that wait for an attempt or for its end.
+    pub pending: usize,
+    /// Deliveries that are delivered or dead, not yet swept.
+    pub settled: usize,
 }
 
 /// The embedded store; see the module.
@@ -241,10 +247,7 @@ impl Memory {
                 replicas.hint(to, hint);
             }
         }
-        // A write is never refused: it may go over the limit for a moment, and pays for it here.
-        if self.bytes.load(Ordering::Relaxed) > self.limits.bytes {
-            self.make_room(partition, 0, self.limits.bytes);
-        }
+        self.settle_up(partition);
         Ok(Written { now, lost })
     }
 
@@ -300,11 +303,14 @@ impl Memory {
         Partition::all().fold(MemoryStats::default(), |sum, partition| {
             let step = self.step(partition);
             let (open, ended, conversations) = step.counts();
+            let (pending, settled) = step.deliveries.counts();
             MemoryStats {
-                bytes: sum.bytes + step.bytes,
+                bytes: sum.bytes + step.weight(),
                 open: sum.open + open,
                 ended: sum.ended + ended,
                 conversations: sum.conversations + conversations,
+                pending: sum.pending + pending,
+                settled: sum.settled + settled,
             }
         })
     }
@@ -312,7 +318,14 @@ impl Memory {
     /// How many bytes may still be accepted, as this step sees it.
     fn room(&self, step: &Step<'_>) -> usize {
         let others = self.bytes.load(Ordering::Relaxed).saturating_sub(step.before);
-        self.limits.accept_bytes().saturating_sub(others + step.bytes)
+        self.limits.accept_bytes().saturating_sub(others + step.weight())
+    }
+
+    /// What an owner notes is never refused: it may go over the limit for a moment, and is paid for here.
+    fn settle_up(&self, partition: Partition) {
+        if self.bytes.load(Ordering::Relaxed) > self.limits.bytes {
+            self.make_room(partition, 0, self.limits.bytes);
+        }
     }
 
     /// Evicts until `need` more bytes fit under `line`: from this partition first, then from the ones after it,
@@ -327,12 +340,12 @@ impl Memory {
             let mut step = self.step(partition);
             let now = step.now;
             let others = self.bytes.load(Ordering::Relaxed).saturating_sub(step.before);
-            while others + step.bytes > goal {
+            while others + step.weight() > goal {
                 if !step.evict(now, &self.limits) {
                     break;
                 }
             }
-            if others + step.bytes <= goal {
+            if others + step.weight() <= goal {
                 return;
             }
         }
@@ -343,7 +356,7 @@ impl Memory {
         // A panic in a step is a bug in it, but no reason to lose every conversation of the partition.
         let contents = self.partitions[partition.index()].lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock, so that the times of a partition's steps do not go back.
-        Step { before: contents.bytes, now: self.clock.now(), total: &self.bytes, contents }
+        Step { before: contents.weight(), now: self.clock.now(), total: &self.bytes, contents }
     }
 }
 
@@ -372,6 +385,6 @@ impl DerefMut for Step<'_> {
 impl Drop for Step<'_> {
     fn drop(&mut self) {
         // Wraps around like the sum itself: adding the difference is exact also where it is negative.
-        self.total.fetch_add(self.contents.bytes.wrapping_sub(self.before), Ordering::Relaxed);
+        self.total.fetch_add(self.contents.weight().wrapping_sub(self.before), Ordering::Relaxed);
     }
 }

@@ -10,12 +10,17 @@ use self::shape::{Shape, cluster, sentinels};
 use crate::support::{Servers, run_for};
 
 mod accepting;
+mod attempting;
+mod delivering;
 mod keeping;
+mod listing;
 mod memory;
 mod model;
 mod observing;
 mod owning;
+mod postman;
 mod reading;
+mod redelivering;
 mod redis;
 mod shape;
 mod telling;
@@ -27,16 +32,19 @@ macro_rules! contract {
     ($($chapter:ident { $($sentence:ident)* })*) => {
         contract!(@each $($($chapter $sentence)*)*);
     };
-    (@each $($chapter:ident $sentence:ident)*) => {
-        mod on_memory {
+    (@memory $module:ident { $($chapter:ident { $($sentence:ident)* })* }) => {
+        mod $module {
             use super::shape::Shape;
-            $(
+            $($(
                 #[test]
                 fn $sentence() {
                     crate::support::run(super::$chapter::$sentence(Shape::memory()));
                 }
-            )*
+            )*)*
         }
+    };
+    (@each $($chapter:ident $sentence:ident)*) => {
+        contract!(@memory on_memory { $($chapter { $sentence })* });
         mod on_redis {
             use super::shape::{Shape, alone};
             $(
@@ -166,3 +174,40 @@ contract! {
         connects_are_counted_over_the_fleet
     }
 }
+
+contract! { @memory deliveries_on_memory {
+    delivering {
+        a_delivery_is_written_with_what_it_tells_of
+        the_delivery_of_an_end_that_is_left_out_is_left_out
+        what_is_written_again_is_delivered_once
+        a_queue_is_of_one_conversation_and_target
+        an_outbox_is_told_to_its_end
+        only_the_first_of_a_queue_is_attempted
+    }
+    attempting {
+        an_attempt_is_nobody_elses_while_its_window_lasts
+        who_takes_over_waits_for_the_attempt_in_flight
+        a_retry_waits_for_its_time
+        what_is_buried_says_why
+        the_end_of_an_attempt_told_again_changes_nothing
+        an_end_without_a_beginning_changes_nothing
+        the_newest_attempts_are_kept
+        every_step_of_an_attempt_is_fenced
+    }
+    listing {
+        deliveries_are_listed_newest_first
+        deliveries_are_listed_page_by_page
+        deliveries_are_listed_by_what_is_asked_for
+        what_is_settled_goes_in_its_time_and_what_is_pending_stays
+        deliveries_leave_nothing_behind
+    }
+    redelivering {
+        what_is_settled_is_delivered_again_outside_the_order
+        what_is_pending_leaves_its_queue_to_be_delivered_again
+        what_is_redelivered_twice_is_attempted_once
+        what_is_in_flight_is_not_redelivered
+        what_is_not_there_is_not_redelivered
+        an_attempt_that_nobody_ended_can_be_redelivered
+        the_owner_is_told_of_a_redelivery
+    }
+} }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::conversation::Conversation;
+use super::deliveries::Deliveries;
 use super::lease::Lease;
 use super::reading::Observers;
 use super::{MemoryLimits, expiry, weight};
@@ -28,9 +29,10 @@ pub(super) struct Contents {
     /// its time leaves a line behind that matches nothing.
     pub(super) ended: VecDeque<(Timestamp, MessageId)>,
     pub(super) observers: Observers,
+    pub(super) deliveries: Deliveries,
     /// Every conversation, by when to look whether it is still needed: at the earliest the time it says.
     pub(super) idle: BTreeSet<(Timestamp, ConversationId)>,
-    /// The estimate of all this.
+    /// The estimate of all this but the deliveries, which count themselves.
     pub(super) bytes: usize,
 }
 
@@ -50,6 +52,11 @@ pub(super) struct End {
 }
 
 impl Contents {
+    /// The estimate of all that is here.
+    pub(super) const fn weight(&self) -> usize {
+        self.bytes + self.deliveries.bytes()
+    }
+
     /// Whether a message may be accepted; `Some` where it was before.
     pub(super) fn judge(
         &mut self,
@@ -238,11 +245,20 @@ impl Contents {
         if write.warm_until.is_some() {
             conversation.warm_until = write.warm_until;
         }
-        let (mut lost, mut appended) = (false, false);
+        let (mut lost, mut appended, mut told) = (false, false, true);
         for change in &write.changes {
+            if let Change::Deliver(new) = change {
+                if told {
+                    self.deliveries.push(new, now);
+                }
+                continue;
+            }
             let done = self.apply(name, change, now, limits);
             lost |= !done;
-            appended |= done && matches!(change, Change::Append(_));
+            if let Change::Append(_) = change {
+                told = done;
+                appended |= done;
+            }
         }
         for (message, _) in write.changes.iter().filter_map(Change::ended) {
             let Some(kept) = self.messages.get_mut(&message) else { continue };
@@ -282,6 +298,7 @@ impl Contents {
                     conversation.head_at = Some(*at);
                 }
             }
+            // Goes by the entry before it, not by itself.
             Change::Deliver(_) => {}
             Change::Acked { message, at } => {
                 if let Some(progress) = self.running(name, *message) {

@@ -16,6 +16,10 @@ impl Contents {
             self.remove_oldest_ended(false);
             seen += 1;
         }
+        while seen < budget && self.deliveries.first_expiry().is_some_and(|expires_at| expires_at <= now) {
+            self.deliveries.remove_first();
+            seen += 1;
+        }
         while seen < budget
             && let Some(freed) = self.observers.expire(now)
         {
@@ -43,12 +47,23 @@ impl Contents {
         seen
     }
 
-    /// Gives up something before its time: the message that ended first, with what the journal told until then;
-    /// where none is left, the conversation that was idle longest. False where all that is left is open.
+    /// Gives up something before its time. Of the messages that ended and the deliveries that are delivered or dead
+    /// that is what would expire first; with a message goes what the journal told until its end. Where none is left,
+    /// the conversation that was idle longest. False where all that is left is open or pending.
     pub(super) fn evict(&mut self, now: Timestamp, limits: &MemoryLimits) -> bool {
-        while !self.ended.is_empty() {
-            if self.remove_oldest_ended(true) {
-                return true;
+        loop {
+            let (message, delivery) = (self.ended.front(), self.deliveries.first_expiry());
+            match (message.map(|&(expires_at, _)| expires_at), delivery) {
+                (None, None) => break,
+                (Some(message), delivery) if delivery.is_none_or(|delivery| message <= delivery) => {
+                    if self.remove_oldest_ended(true) {
+                        return true;
+                    }
+                }
+                _ => {
+                    self.deliveries.remove_first();
+                    return true;
+                }
             }
         }
         // Where everything is open there is nothing to look for, and refusing must stay cheap.
@@ -147,6 +162,7 @@ impl Contents {
             )* };
         }
         shrink!(conversations messages keys ready ended);
+        self.deliveries.shrink();
     }
 }
 

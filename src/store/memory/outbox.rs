@@ -1,26 +1,29 @@
-//! The outbox in memory.
+//! The outbox in memory: the shell around each partition's [`Deliveries`](super::deliveries::Deliveries).
 
 use std::time::Duration;
 
 use super::Memory;
 use crate::domain::{Delivery, DeliveryId, Partition};
 use crate::store::{
-    Begun, DeliveryPage, DeliveryQuery, Fence, Finish, Finished, Outbox, QueueId, Redelivered, StoreError,
+    Begun, DeliveryPage, DeliveryQuery, Fence, Finish, Finished, Hint, Outbox, QueueId, Redelivered,
+    StoreError,
 };
 
+/// The most deliveries of one page.
+const PAGE: usize = 1000;
+
 impl Memory {
-    /// See [`crate::store::Store::outbox`].
+    /// The queues of a partition, all in one page; see [`crate::store::Store::outbox`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
     pub fn outbox(&self, partition: Partition, fence: Fence, from: usize) -> Result<Outbox, StoreError> {
         let step = self.step(partition);
         step.lease.check(fence)?;
-        let _ = from;
-        Ok(Outbox { now: step.now, ..Outbox::default() })
+        Ok(Outbox { queues: step.deliveries.queues().skip(from).collect(), next: None, now: step.now })
     }
 
-    /// See [`crate::store::Store::begin`].
+    /// Notes that an attempt begins; see [`crate::store::Store::begin`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
@@ -32,11 +35,13 @@ impl Memory {
         token: u64,
         window: Duration,
     ) -> Result<Begun, StoreError> {
-        let _ = (partition, fence, queue, token, window);
-        Ok(Begun::Empty)
+        let mut step = self.step(partition);
+        step.lease.check(fence)?;
+        let now = step.now;
+        Ok(step.deliveries.begin(queue, token, window, now))
     }
 
-    /// See [`crate::store::Store::finish`].
+    /// Notes how an attempt ended; see [`crate::store::Store::finish`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
@@ -47,25 +52,51 @@ impl Memory {
         queue: QueueId,
         finish: &Finish,
     ) -> Result<Finished, StoreError> {
-        let _ = (fence, queue, finish);
-        Ok(Finished { next: None, now: self.step(partition).now })
+        let mut step = self.step(partition);
+        step.lease.check(fence)?;
+        let now = step.now;
+        let finished = step.deliveries.finish(queue, finish, self.limits.message_ttl, now);
+        drop(step);
+        self.settle_up(partition);
+        Ok(finished)
     }
 
-    /// See [`crate::store::Store::delivery`].
+    /// A delivery as it stands; see [`crate::store::Store::delivery`].
     pub fn delivery(&self, id: DeliveryId) -> Option<Delivery> {
-        let _ = (self, id);
-        None
+        let step = self.step(id.partition());
+        step.deliveries.delivery(id, step.now)
     }
 
-    /// See [`crate::store::Store::deliveries`].
+    /// Deliveries, newest first; see [`crate::store::Store::deliveries`].
     pub fn deliveries(&self, query: &DeliveryQuery) -> DeliveryPage {
-        let _ = (self, query);
-        DeliveryPage::default()
+        let limit = query.limit.clamp(1, PAGE);
+        let mut newest: Vec<DeliveryId> = Vec::new();
+        for partition in query.partitions() {
+            let step = self.step(partition);
+            // One more than fits says that there is more.
+            newest.extend(step.deliveries.list(query, step.now).take(limit + 1));
+        }
+        newest.sort_unstable_by(|one, other| other.cmp(one));
+        let more = newest.len() > limit;
+        newest.truncate(limit);
+        let next = newest.last().copied().filter(|_| more);
+        // Only those of the page are copied. What happened to one meanwhile may take it off the page.
+        let asked_for = |delivery: &Delivery| query.state.is_none_or(|state| state == delivery.state);
+        let deliveries = newest.into_iter().filter_map(|id| self.delivery(id)).filter(asked_for).collect();
+        DeliveryPage { deliveries, next }
     }
 
-    /// See [`crate::store::Store::redeliver`].
+    /// Has a delivery attempted again; see [`crate::store::Store::redeliver`].
     pub fn redeliver(&self, id: DeliveryId) -> Redelivered {
-        let _ = (self, id);
-        Redelivered::Unknown
+        let partition = id.partition();
+        let mut step = self.step(partition);
+        let now = step.now;
+        let redelivered = step.deliveries.redeliver(id, now);
+        let owner = step.lease.owner().filter(|_| redelivered == Redelivered::Queued);
+        drop(step);
+        if let Some(owner) = owner {
+            self.replicas().hint(owner, Hint::Redelivered(partition));
+        }
+        redelivered
     }
 }

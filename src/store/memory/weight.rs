@@ -4,7 +4,8 @@
 //! and its journal entry and is counted once, for as long as one of the two is there.
 
 use crate::domain::{
-    AcceptedMessage, ConversationId, Entry, EntryBody, Fingerprint, NewMessage, Record, Reply,
+    AcceptedMessage, Attempt, ConversationId, Entry, EntryBody, Fingerprint, NewDelivery, NewMessage, Record,
+    Reply,
 };
 use crate::store::Accept;
 
@@ -14,6 +15,10 @@ const CONVERSATION: usize = 512;
 const MESSAGE: usize = 768;
 /// A note that somebody observes a conversation, whose names it may be the only one to keep.
 const OBSERVER: usize = 224;
+/// What a delivery takes beside itself: its places in the maps, and a queue that it may be alone in.
+const DELIVERY: usize = 256;
+/// An attempt without its texts, and what a list keeps free behind it.
+const ATTEMPT: usize = 144;
 /// An idempotency key: digests only, whatever the key's length.
 pub(super) const KEY: usize = 160;
 
@@ -70,4 +75,14 @@ pub(super) fn bare_entry(entry: &Entry) -> usize {
         EntryBody::Reply(shared) => entry.weight().saturating_sub(reply(shared)),
         _ => entry.weight(),
     }
+}
+
+/// A delivery without its attempts.
+pub(super) fn delivery(new: &NewDelivery) -> usize {
+    DELIVERY + new.weight()
+}
+
+pub(super) fn attempt(attempt: &Attempt) -> usize {
+    let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+    ATTEMPT + text(&attempt.error) + text(&attempt.response)
 }

@@ -1,0 +1,212 @@
+//! Sentences on attempts to deliver: how they begin, end, and go over to another owner.
+
+use std::time::Duration;
+
+use rtm_bridge::domain::{DeliveryState, Partition};
+use rtm_bridge::store::{ATTEMPTS, Claiming, Finish, Finished, StoreError, Verdict};
+
+use super::postman::{HOOK, OTHER_HOOK, Postman, RETRY, WINDOW, bury, end, retry, say, stands};
+use super::shape::{LEASE, ME, OTHER, Shape, conversation};
+
+pub(super) async fn an_attempt_is_nobody_elses_while_its_window_lasts(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let postman = Postman::of(&owner, HOOK);
+    let id = say(&mut owner, HOOK).await;
+    let first = postman.take(id, 1).await;
+    let until = first.now + WINDOW;
+    assert_eq!(postman.later(2).await, until);
+    assert_eq!(postman.due().await, Some(until));
+    let standing = stands(&shape, id).await;
+    assert_eq!((standing.state, standing.next_attempt_at), (DeliveryState::Pending, Some(until)));
+    shape.pass_almost(WINDOW).await;
+    assert_eq!(postman.later(2).await, until);
+    // The same again: the same answer, and a window that begins anew.
+    let again = postman.take(id, 1).await;
+    assert!(first.now < again.now);
+    assert_eq!((again.since, again.made, again.step), (first.since, 0, 0));
+    shape.pass_the_rest().await;
+    assert_eq!(postman.later(2).await, again.now + WINDOW);
+    assert_eq!(postman.due().await, Some(again.now + WINDOW));
+    shape.pass(WINDOW).await;
+    let other = postman.take(id, 2).await;
+    assert_eq!((other.made, other.step), (0, 0), "of what was not told the end of nothing is known");
+    assert_eq!(postman.later(1).await, other.now + WINDOW, "another's now");
+    assert_eq!(postman.finish(&other, Verdict::Delivered).await.next, None);
+}
+
+pub(super) async fn who_takes_over_waits_for_the_attempt_in_flight(shape: Shape) {
+    let alice = conversation("alice");
+    let partition = Partition::of(&alice);
+    let mut owner = shape.own(&alice).await;
+    let old = Postman::of(&owner, HOOK);
+    let id = say(&mut owner, HOOK).await;
+    old.attempt(id, retry()).await;
+    shape.pass(LEASE).await;
+    let flying = old.take(id, 1).await;
+    shape.pass(LEASE).await;
+    let claim = shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap();
+    let heir = Postman { fence: claim.fence().unwrap(), ..Postman::of(&owner, HOOK) };
+    assert_eq!(heir.due().await, Some(flying.now + WINDOW));
+    assert_eq!(heir.later(2).await, flying.now + WINDOW);
+    // What the old owner tells of it comes too late.
+    let told = shape.store.finish(partition, old.fence, old.queue, &end(&flying, Verdict::Delivered)).await;
+    assert_eq!(told, Err(StoreError::Fenced));
+    shape.pass(WINDOW.checked_sub(LEASE).unwrap()).await;
+    let taken = heir.take(id, 2).await;
+    assert_eq!((taken.made, taken.step, taken.since), (1, 1, flying.since));
+    heir.finish(&taken, Verdict::Again).await;
+    // A clean hand-over leaves nothing to wait for.
+    shape.store.release(partition, heir.fence).await.unwrap();
+    let claim = shape.store.claim(partition, ME, LEASE, Claiming::Free).await.unwrap();
+    let next = Postman { fence: claim.fence().unwrap(), ..heir };
+    assert!(next.due().await.unwrap() <= shape.store.now().await.unwrap());
+    assert_eq!(next.take(id, 3).await.made, 2);
+}
+
+pub(super) async fn a_retry_waits_for_its_time(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let postman = Postman::of(&owner, HOOK);
+    let id = say(&mut owner, HOOK).await;
+    let taken = postman.take(id, 1).await;
+    let Finished { next, now } = postman.finish(&taken, retry()).await;
+    assert_eq!(next, Some(now + RETRY));
+    let standing = stands(&shape, id).await;
+    let Finish { attempt, .. } = end(&taken, retry());
+    assert_eq!((standing.state, standing.next_attempt_at), (DeliveryState::Pending, next));
+    assert_eq!((&standing.reason, &standing.attempts), (&attempt.error, &vec![attempt.clone()]));
+    shape.pass_almost(RETRY).await;
+    assert_eq!((Some(postman.later(1).await), postman.due().await), (next, next));
+    shape.pass_the_rest().await;
+    // The second is made at once again, and does not count in the schedule.
+    for (number, verdict, step) in [(1, Verdict::Again, 1), (2, retry(), 1)] {
+        let taken = postman.take(id, 1).await;
+        assert_eq!((taken.made, taken.step, taken.since), (number, step, standing.new.created_at));
+        let Finished { next, now } = postman.finish(&taken, verdict.clone()).await;
+        let wait = if verdict == Verdict::Again { Duration::ZERO } else { RETRY };
+        assert_eq!((next, stands(&shape, id).await.next_attempt_at), (Some(now + wait), next));
+    }
+    shape.pass(RETRY).await;
+    let taken = postman.take(id, 1).await;
+    assert_eq!((taken.made, taken.step), (3, 2));
+    postman.finish(&taken, Verdict::Delivered).await;
+    let stands = stands(&shape, id).await;
+    assert_eq!((stands.state, stands.next_attempt_at, stands.reason), (DeliveryState::Delivered, None, None));
+    assert_eq!(stands.attempts.len(), 4);
+    assert_eq!(
+        stands.attempts.iter().map(|attempt| attempt.status).collect::<Vec<_>>(),
+        [Some(503), None, Some(503), Some(204)]
+    );
+}
+
+pub(super) async fn what_is_buried_says_why(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let id = say(&mut owner, HOOK).await;
+    assert_eq!(Postman::of(&owner, HOOK).attempt(id, bury()).await.next, None);
+    let stands = stands(&shape, id).await;
+    assert_eq!((stands.state, stands.next_attempt_at), (DeliveryState::Dead, None));
+    assert_eq!(stands.reason.as_deref(), Some("it was tried for 24 hours"));
+    assert_eq!(stands.attempts.len(), 1);
+}
+
+pub(super) async fn the_end_of_an_attempt_told_again_changes_nothing(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let postman = Postman::of(&owner, HOOK);
+    let ids = [say(&mut owner, HOOK).await, say(&mut owner, HOOK).await];
+    let first = postman.take(ids[0], 1).await;
+    let retried = postman.finish(&first, retry()).await;
+    for verdict in [retry(), Verdict::Delivered, bury(), Verdict::Again] {
+        assert_eq!(postman.finish(&first, verdict).await.next, retried.next, "as the queue stands");
+    }
+    shape.pass(RETRY).await;
+    let second = postman.take(ids[0], 2).await;
+    let in_flight = Some(second.now + WINDOW);
+    assert_eq!(postman.finish(&first, Verdict::Delivered).await.next, in_flight, "it is of an earlier one");
+    postman.finish(&second, Verdict::Delivered).await;
+    let third = postman.take(ids[1], 3).await;
+    for old in [&first, &second] {
+        assert_eq!(postman.finish(old, bury()).await.next, Some(third.now + WINDOW), "the queue went on");
+    }
+    assert_eq!(postman.finish(&third, Verdict::Delivered).await.next, None);
+    assert_eq!(postman.finish(&third, retry()).await.next, None);
+    let mut attempts = Vec::new();
+    for id in ids {
+        let stands = stands(&shape, id).await;
+        assert_eq!((stands.state, stands.reason), (DeliveryState::Delivered, None));
+        attempts.push(stands.attempts.len());
+    }
+    assert_eq!(attempts, [2, 1]);
+}
+
+pub(super) async fn an_end_without_a_beginning_changes_nothing(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let [postman, other] = [HOOK, OTHER_HOOK].map(|target| Postman::of(&owner, target));
+    let ids = [say(&mut owner, HOOK).await, say(&mut owner, HOOK).await];
+    let taken = postman.take(ids[0], 1).await;
+    assert_eq!(other.finish(&taken, Verdict::Delivered).await.next, None, "no delivery of that queue");
+    let mut future = taken.clone();
+    future.made += 1;
+    let mut second = taken.clone();
+    second.delivery.id = ids[1];
+    let in_flight = Some(taken.now + WINDOW);
+    for stranger in [future, second] {
+        assert_eq!(postman.finish(&stranger, bury()).await.next, in_flight);
+    }
+    let Finished { next, .. } = postman.finish(&taken, retry()).await;
+    let mut unbegun = taken;
+    unbegun.made += 1;
+    assert_eq!(postman.finish(&unbegun, Verdict::Delivered).await.next, next);
+    for (id, attempts) in ids.into_iter().zip([1, 0]) {
+        let stands = stands(&shape, id).await;
+        assert_eq!((stands.state, stands.attempts.len()), (DeliveryState::Pending, attempts));
+    }
+}
+
+pub(super) async fn the_newest_attempts_are_kept(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let postman = Postman::of(&owner, HOOK);
+    let id = say(&mut owner, HOOK).await;
+    let mut made = Vec::new();
+    for token in 0..ATTEMPTS as u64 + 3 {
+        let taken = postman.take(id, token).await;
+        made.push(end(&taken, Verdict::Again).attempt);
+        postman.finish(&taken, Verdict::Again).await;
+    }
+    assert_eq!(stands(&shape, id).await.attempts, made[3..]);
+    assert_eq!(postman.take(id, 100).await.made as usize, ATTEMPTS + 3, "they are counted on");
+}
+
+pub(super) async fn every_step_of_an_attempt_is_fenced(shape: Shape) {
+    let alice = conversation("alice");
+    let partition = Partition::of(&alice);
+    let mut owner = shape.own(&alice).await;
+    let postman = Postman::of(&owner, HOOK);
+    let id = say(&mut owner, HOOK).await;
+    let taken = postman.take(id, 1).await;
+    let finish = end(&taken, Verdict::Delivered);
+    let all_say = async |error: StoreError| {
+        let Postman { store, fence, queue, .. } = postman;
+        assert_eq!(store.outbox(partition, fence, 0).await.unwrap_err(), error);
+        assert_eq!(store.begin(partition, fence, queue, 1, WINDOW).await.unwrap_err(), error);
+        assert_eq!(store.finish(partition, fence, queue, &finish).await, Err(error));
+    };
+    let lease = format!("{{{partition}}}:lease");
+    let older = (owner.fence.epoch - 1).to_string();
+    if shape.tamper("HSET", &lease, &["e", &older]).await {
+        all_say(StoreError::Lost).await;
+    }
+    // Its own next claim too fences off what is on its way.
+    let fence = shape.own(&alice).await.fence;
+    all_say(StoreError::Fenced).await;
+    shape.store.release(partition, fence).await.unwrap();
+    all_say(StoreError::Fenced).await;
+    shape.store.claim(partition, OTHER, LEASE, Claiming::Free).await.unwrap().fence().unwrap();
+    all_say(StoreError::Fenced).await;
+    let stands = stands(&shape, id).await;
+    assert_eq!((stands.state, stands.next_attempt_at), (DeliveryState::Pending, Some(taken.now + WINDOW)));
+}

@@ -1,0 +1,204 @@
+//! Sentences on delivering again what an operator asks for.
+
+use rtm_bridge::domain::{DeliveryId, DeliveryState, Partition};
+use rtm_bridge::store::{Begun, Finished, Hint, Redelivered, Verdict};
+
+use super::postman::{HOOK, OTHER_HOOK, Postman, WINDOW, bury, end, say, stands};
+use super::shape::{LEASE, ME, MESSAGE_TTL, OTHER, Shape, conversation};
+
+pub(super) async fn what_is_settled_is_delivered_again_outside_the_order(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    for verdict in [Verdict::Delivered, bury()] {
+        let target = if verdict == Verdict::Delivered { HOOK } else { OTHER_HOOK };
+        let postman = Postman::of(&owner, target);
+        let [first, second] = [say(&mut owner, target).await, say(&mut owner, target).await];
+        let created_at = stands(&shape, first).await.new.created_at;
+        postman.attempt(first, Verdict::Retry(LEASE)).await;
+        shape.pass(LEASE).await;
+        postman.attempt(first, verdict).await;
+        // Nearly at the end of its life.
+        shape.pass_almost(MESSAGE_TTL).await;
+        let before = owner.now().await;
+        assert_eq!(shape.store.redeliver(first).await.unwrap(), Redelivered::Queued);
+        let after = owner.now().await;
+        let standing = stands(&shape, first).await;
+        assert_eq!((standing.state, &standing.reason), (DeliveryState::Pending, &None));
+        assert!(standing.next_attempt_at.is_some_and(|next| before <= next && next <= after), "at once");
+        assert_eq!(standing.attempts.len(), 2, "what was attempted is not forgotten");
+        // It waits for nobody and nobody for it, and its life as it was is over.
+        shape.pass(MESSAGE_TTL).await;
+        let alone = Postman::alone(&owner, first);
+        let waiting = alone.outbox().await;
+        let waiting = waiting.iter().find(|waiting| waiting.queue == alone.queue).expect("it waits");
+        assert!((before..=after).contains(&waiting.due) && *waiting.target == *target);
+        let taken = alone.take(first, 1).await;
+        assert!((before..=after).contains(&taken.since), "its schedule begins anew");
+        assert_eq!((taken.made, taken.step, taken.delivery.created_at), (2, 0, created_at));
+        postman.attempt(second, Verdict::Delivered).await;
+        let Finished { next, now } = alone.finish(&taken, Verdict::Retry(LEASE)).await;
+        assert_eq!(next, Some(now + LEASE));
+        shape.pass(LEASE).await;
+        let taken = alone.take(first, 2).await;
+        assert_eq!((taken.made, taken.step), (3, 1));
+        assert_eq!(alone.finish(&taken, Verdict::Delivered).await.next, None);
+        assert!(matches!(alone.begin(3).await, Begun::Empty));
+        let standing = stands(&shape, first).await;
+        assert_eq!(
+            (standing.state, standing.reason, standing.attempts.len()),
+            (DeliveryState::Delivered, None, 4)
+        );
+        shape.pass_almost(MESSAGE_TTL).await;
+        assert!(shape.store.delivery(first).await.unwrap().is_some(), "its time counts from its last end");
+        shape.pass_the_rest().await;
+        assert!(shape.store.delivery(first).await.unwrap().is_none());
+    }
+}
+
+pub(super) async fn what_is_pending_leaves_its_queue_to_be_delivered_again(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let postman = Postman::of(&owner, HOOK);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(say(&mut owner, HOOK).await);
+    }
+    // The first, which waits for its next attempt; then one from the middle.
+    let taken = postman.take(ids[0], 1).await;
+    postman.finish(&taken, Verdict::Retry(WINDOW)).await;
+    for (redelivered, first, made) in [(0, 1, 1), (2, 1, 0)] {
+        let before = owner.now().await;
+        assert_eq!(shape.store.redeliver(ids[redelivered]).await.unwrap(), Redelivered::Queued);
+        assert!(postman.due().await.is_some_and(|due| due <= before.max(taken.now) + LEASE));
+        let next = stands(&shape, ids[first]).await.next_attempt_at;
+        assert!(next.is_some_and(|next| next <= before + LEASE), "it is the first now");
+        let alone = Postman::alone(&owner, ids[redelivered]).take(ids[redelivered], 2).await;
+        assert_eq!((alone.made, alone.step), (made, 0));
+        assert!(before <= alone.since);
+    }
+    // The end of an attempt that was made before comes to nothing.
+    let next = postman.finish(&taken, Verdict::Delivered).await.next;
+    assert_eq!(next, postman.due().await);
+    postman.attempt(ids[1], Verdict::Delivered).await;
+    // The last one leaves an empty queue behind.
+    assert_eq!(shape.store.redeliver(ids[3]).await.unwrap(), Redelivered::Queued);
+    assert_eq!(postman.due().await, None);
+    assert!(matches!(postman.begin(3).await, Begun::Empty));
+    for id in [ids[0], ids[2]] {
+        assert_eq!(stands(&shape, id).await.state, DeliveryState::Pending);
+    }
+    let last = say(&mut owner, HOOK).await;
+    postman.attempt(last, Verdict::Delivered).await;
+}
+
+pub(super) async fn what_is_redelivered_twice_is_attempted_once(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let id = say(&mut owner, HOOK).await;
+    Postman::of(&owner, HOOK).attempt(id, bury()).await;
+    let alone = Postman::alone(&owner, id);
+    for _ in 0..2 {
+        assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    }
+    alone.attempt(id, Verdict::Retry(WINDOW)).await;
+    // Whoever asks while it waits does not wait.
+    let since = owner.now().await;
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    let taken = alone.take(id, 1).await;
+    assert_eq!((taken.made, taken.step), (2, 0));
+    assert!(since <= taken.since);
+    assert_eq!(alone.finish(&taken, Verdict::Delivered).await.next, None);
+    assert_eq!(alone.outbox().await, []);
+}
+
+pub(super) async fn what_is_in_flight_is_not_redelivered(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let mut ear = shape.listen(ME).await;
+    let postman = Postman::of(&owner, HOOK);
+    let id = say(&mut owner, HOOK).await;
+    for alone in [false, true] {
+        let postman =
+            if alone { Postman::alone(&owner, id) } else { Postman { ..Postman::of(&owner, HOOK) } };
+        let taken = postman.take(id, 1).await;
+        let before = stands(&shape, id).await;
+        assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::InFlight);
+        assert_eq!(format!("{:?}", stands(&shape, id).await), format!("{before:?}"));
+        assert_eq!(postman.outbox().await.len(), 1);
+        assert_eq!(postman.finish(&taken, bury()).await.next, None, "its end counts");
+        if !alone {
+            assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+        }
+    }
+    assert_eq!(stands(&shape, id).await.attempts.len(), 2);
+    assert_eq!(postman.outbox().await, []);
+    let told = ear.all(&shape.store, ME, 0).await;
+    let told = told.iter().filter(|hint| matches!(hint, Hint::Redelivered(_))).count();
+    assert!(told <= 1, "only what was redelivered is told");
+}
+
+pub(super) async fn what_is_not_there_is_not_redelivered(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let never = DeliveryId::of(&alice, 7, 9, owner.now().await);
+    assert_eq!(shape.store.redeliver(never).await.unwrap(), Redelivered::Unknown);
+    assert!(shape.store.delivery(never).await.unwrap().is_none());
+    let id = say(&mut owner, HOOK).await;
+    let postman = Postman::of(&owner, HOOK);
+    let taken = postman.take(id, 1).await;
+    postman.finish(&taken, Verdict::Delivered).await;
+    shape.pass(MESSAGE_TTL).await;
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Unknown, "expired");
+    // Nor does what is told of it bring a piece of it back.
+    for queue in [postman.queue, Postman::alone(&owner, id).queue] {
+        let told = end(&taken, bury());
+        let finished = shape.store.finish(postman.partition, owner.fence, queue, &told).await.unwrap();
+        assert_eq!(finished.next, None);
+    }
+    assert!(shape.store.delivery(id).await.unwrap().is_none());
+}
+
+pub(super) async fn an_attempt_that_nobody_ended_can_be_redelivered(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let postman = Postman::of(&owner, HOOK);
+    let [id, next] = [say(&mut owner, HOOK).await, say(&mut owner, HOOK).await];
+    let lost = postman.take(id, 1).await;
+    shape.pass_almost(WINDOW).await;
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::InFlight);
+    shape.pass_the_rest().await;
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    // Whoever made that attempt after all is not believed any more.
+    let taken = postman.take(next, 2).await;
+    assert_eq!(postman.finish(&lost, Verdict::Delivered).await.next, Some(taken.now + WINDOW));
+    let alone = Postman::alone(&owner, id);
+    let again = alone.take(id, 3).await;
+    assert_eq!((again.made, again.step), (0, 0));
+    assert_eq!(alone.finish(&again, Verdict::Delivered).await.next, None);
+    assert_eq!(stands(&shape, id).await.attempts, [end(&again, Verdict::Delivered).attempt]);
+}
+
+pub(super) async fn the_owner_is_told_of_a_redelivery(shape: Shape) {
+    let alice = conversation("alice");
+    let partition = Partition::of(&alice);
+    let mut owner = shape.own(&alice).await;
+    let mut ears = [shape.listen(ME).await, shape.listen(OTHER).await];
+    let id = say(&mut owner, HOOK).await;
+    let told = |hint: &Hint| match hint {
+        Hint::Redelivered(partition) => Some(*partition),
+        _ => None,
+    };
+    assert_eq!(shape.second().redeliver(id).await.unwrap(), Redelivered::Queued);
+    assert_eq!(ears[0].until("it is told", told).await, partition);
+    assert!(
+        ears[1].all(&shape.store, OTHER, 0).await.iter().all(|hint| told(hint).is_none()),
+        "not to others"
+    );
+    // Where nobody owns it, whoever comes reads it.
+    shape.store.release(partition, owner.fence).await.unwrap();
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    owner.fence = shape.own(&alice).await.fence;
+    let alone = Postman::alone(&owner, id);
+    assert_eq!(alone.outbox().await.len(), 1);
+    alone.take(id, 1).await;
+}
