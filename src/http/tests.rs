@@ -15,13 +15,13 @@ use super::*;
 use crate::config;
 use crate::domain::BotName;
 use crate::metrics::Words;
-use crate::store::Clock;
+use crate::store::{Clock, MemoryLimits, Store};
 
 const PASSES: &str = r#"{"text":"hi"}"#;
 const ALICE: &str = "/conversations/alice/messages";
 
-fn hub() -> Hub {
-    Hub::closed()
+fn store() -> Store {
+    Store::memory(MemoryLimits::new(0, Duration::ZERO))
 }
 
 fn bot(name: &str) -> Arc<config::Bot> {
@@ -138,7 +138,16 @@ pub(super) fn send_to(config: Config, request: TestRequest) -> Answer {
 
 /// The answers of one bridge to these, one after the other.
 pub(super) fn send_all(config: Config, requests: impl IntoIterator<Item = TestRequest>) -> Vec<Answer> {
-    let front = Arc::new(Front::new(hub(), Arc::new(config), metrics(), Clock::wall()));
+    send_all_on(store(), config, requests)
+}
+
+/// The same, of a bridge before this store.
+pub(super) fn send_all_on(
+    store: Store,
+    config: Config,
+    requests: impl IntoIterator<Item = TestRequest>,
+) -> Vec<Answer> {
+    let front = Arc::new(Front::new(Hub::closed(store), Arc::new(config), metrics(), Clock::wall()));
     actix_web::rt::System::new().block_on(async move {
         let app = init_service(App::new().configure(configure(front))).await;
         let mut answers = Vec::new();
@@ -462,7 +471,7 @@ fn pages_are_served_from_within() {
 fn requests_are_counted_by_pattern() {
     let metrics = metrics();
     let clock = Clock::wall();
-    let front = Arc::new(Front::new(hub(), Arc::new(config()), Arc::clone(&metrics), clock));
+    let front = Arc::new(Front::new(Hub::closed(store()), Arc::new(config()), Arc::clone(&metrics), clock));
     actix_web::rt::System::new().block_on(async move {
         let app = init_service(App::new().configure(configure(front))).await;
         call_service(&app, post("/conversations/someone/messages", "").to_request()).await;

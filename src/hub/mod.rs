@@ -144,15 +144,15 @@ impl Drop for Waiting {
 }
 
 impl Hub {
-    /// A hub that is going away and has no shards.
+    /// A hub that is going away and has no shards, before this store.
     #[cfg(test)]
-    pub(crate) fn closed() -> Self {
+    pub(crate) fn closed(store: Store) -> Self {
         let words = crate::metrics::Words { frames_in: &[], frames_out: &[], routes: &[] };
         let metrics = crate::metrics::Metrics::new(words).map(|metrics| metrics.fleet).unwrap();
         let leases = Leases::new(Incarnation(0), Duration::ZERO, 0);
         leases.refuse();
         Self {
-            store: Store::memory(crate::store::MemoryLimits::new(0, Duration::ZERO)),
+            store,
             leases: Arc::new(leases),
             lanes: [].into(),
             metrics,
