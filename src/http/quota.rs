@@ -160,32 +160,32 @@ mod tests {
         runtime().block_on(async {
             let callers = [caller("free", 0), caller("few", 3), caller("many", 600)];
             let quotas = Quotas::new(&callers);
-            let spend = |key: &str| quotas.spend(&callers, &with(key));
-            assert_eq!(spend("free"), None);
-            assert_eq!(spend("nobody"), None);
+            let ask = |key: &str| quotas.spend(&callers, &with(key));
+            assert_eq!(ask("free"), None);
+            assert_eq!(ask("nobody"), None);
             assert_eq!(quotas.spend(&callers, &HeaderMap::new()), None);
             for left in [2, 1, 0] {
-                let spent = spend("few").unwrap();
+                let spent = ask("few").unwrap();
                 assert!(spent.refusal().is_none());
                 let (policy, limit) = told(spent);
                 assert_eq!(policy, "\"default\";q=3;w=60");
                 assert_eq!(limit, format!("\"default\";r={left};t=20"));
             }
             advance(Duration::from_millis(500)).await;
-            let spent = spend("few").unwrap();
+            let spent = ask("few").unwrap();
             let refusal = spent.refusal().unwrap();
             assert_eq!(refusal.problem().kind, ProblemKind::RateLimited);
             assert_eq!(refusal.problem().retry_after, Some(Duration::from_millis(19_500)));
             assert_eq!(told(spent).1, "\"default\";r=0;t=20");
             // One caller's requests are not another's.
-            assert_eq!(told(spend("many").unwrap()).1, "\"default\";r=599;t=1");
+            assert_eq!(told(ask("many").unwrap()).1, "\"default\";r=599;t=1");
             advance(Duration::from_millis(19_499)).await;
-            assert!(spend("few").unwrap().refusal().is_some(), "refused requests cost nothing");
+            assert!(ask("few").unwrap().refusal().is_some(), "refused requests cost nothing");
             advance(Duration::from_millis(1)).await;
-            assert!(spend("few").unwrap().refusal().is_none());
-            assert!(spend("few").unwrap().refusal().is_some());
+            assert!(ask("few").unwrap().refusal().is_none());
+            assert!(ask("few").unwrap().refusal().is_some());
             advance(Duration::from_mins(1)).await;
-            assert_eq!(told(spend("few").unwrap()).1, "\"default\";r=2;t=20");
+            assert_eq!(told(ask("few").unwrap()).1, "\"default\";r=2;t=20");
         });
     }
 
