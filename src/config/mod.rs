@@ -260,8 +260,8 @@ pub enum ConnectionStyle {
 /// `[bots.webhook]`
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// The receiver.
-    pub url: Url,
+    /// The receiver of what is told unasked; without one only callbacks are sent, and signed with `secrets`.
+    pub url: Option<Url>,
     /// `whsec_` secrets, newest first.
     pub secrets: Vec<SecretString>,
     /// In what form it is told.
@@ -332,7 +332,7 @@ pub struct Scopes {
 /// `[webhooks]`
 #[derive(Debug, Clone)]
 pub struct Webhooks {
-    /// Patterns that a callback must match.
+    /// Patterns of which a callback must match one.
     pub allowed: Vec<UrlPattern>,
     /// CIDRs of addresses that are fine although they are not public.
     pub allow_private: Vec<IpNet>,

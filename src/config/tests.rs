@@ -289,6 +289,11 @@ fn webhooks_that_are_hardly_meant_are_warned_of() {
             bot("https://h.example/") + "[webhooks]\nallowed = [\"https://10.0.0.1/\"]",
             &[(allowed, "allow_private")],
         ),
+        (format!("{BOT}[bots.webhook]\nsecrets = [\"{secrets}\"]"), &[]),
+        (
+            format!("{BOT}[bots.webhook]\nsecrets = [\"{secrets}\"]\nform = \"kore-v2\""),
+            &[(url, "not given")],
+        ),
         (signing.clone() + "[webhooks]\nallowed = [\"https://h.example/\"]", &[]),
         (caller("") + "[webhooks]\nallowed = [\"https://h.example/\"]", &[(allowed, "to sign with")]),
         (signing + "webhook_form = \"kore-v2\"", &[]),

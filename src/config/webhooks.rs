@@ -54,7 +54,7 @@ pub(super) fn webhooks(section: &mut Section<'_>) -> Webhooks {
 
 /// `[bots.webhook]`
 pub(super) fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
-    let url = section.required("url", "the receiver of the bot's events", address::receiver);
+    let url = section.optional("url", address::receiver);
     let secrets =
         section.secret("secrets", "secrets_file", list(secret::webhook_secret), secret::webhook_secrets_text);
     let path = section.key("secrets");
@@ -73,14 +73,21 @@ pub(super) fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
         section.notes.unrelated(&keys, "is given, and a header `authorization` too; keep one of them");
     }
     let legacy_signature = legacy_signature(section, &headers, bearer_token.is_some());
-    if let Some(url) = &url
-        && url.scheme() == "http"
-        && !address::is_loopback(url)
-    {
-        let path = section.key("url");
+    let path = section.key("url");
+    if url.as_ref().is_some_and(|url| url.scheme() == "http" && !address::is_loopback(url)) {
         section.notes.warn(&path, UNENCRYPTED);
     }
-    Some(Webhook { url: url?, secrets: secrets?, form, bearer_token, headers, legacy_signature })
+    let own = form != Form::default()
+        || bearer_token.is_some()
+        || !headers.is_empty()
+        || legacy_signature.is_some();
+    if own && url.is_none() && !section.notes.was_given(&path) {
+        section.notes.warn(
+            &path,
+            "is not given: without it only callbacks are sent, to which nothing but `secrets` applies",
+        );
+    }
+    Some(Webhook { url, secrets: secrets?, form, bearer_token, headers, legacy_signature })
 }
 
 fn legacy_signature(
@@ -112,9 +119,8 @@ fn legacy_signature(
 pub(super) fn check(notes: &mut Notes, config: &Config) {
     let Webhooks { allowed, allow_private, .. } = &config.webhooks;
     for bot in &config.bots {
-        if let Some(webhook) = &bot.webhook
-            && address::is_out_of_reach(webhook.url.host().as_ref(), allow_private)
-        {
+        let url = bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref());
+        if url.is_some_and(|url| address::is_out_of_reach(url.host().as_ref(), allow_private)) {
             notes.warn(&format!("bots.{}.webhook.url", bot.name), PRIVATE);
         }
     }
