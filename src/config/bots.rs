@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
 use super::mistake::Notes;
 use super::parse::{self, Parsed, Wrong, boolean, duration, number, one_of, show, size};
 use super::section::Section;
 use super::value::Value;
 use super::webhooks::webhook;
-use super::{Algorithm, Bot, Caller, ConnectionStyle, address, secret};
+use super::{Algorithm, Bot, Caller, ConnectionStyle, address, certificates, secret};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,6 +46,7 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<Bot>> {
     let read = Bot {
         api_path: section.or("api_path", d.api_path, address::api_path),
         socket_base: section.optional("socket_base", address::base_url(&["wss", "ws", "https", "http"])),
+        ca: certificates::authorities(section),
         chat_bot: chat_bot.clone().unwrap_or_default(),
         task_bot_id: task_bot_id.clone().unwrap_or_default(),
         client_id: client_id.clone().unwrap_or_default(),
@@ -146,6 +148,15 @@ fn relations(section: &mut Section<'_>, bot: &Bot, has_platform: bool, has_secre
             "HS256 and HS512 sign with a shared secret, but client_secret is a key in PEM; use RS256 or RS512"
         };
         unrelated(section, "algorithm", "client_secret", what.to_owned());
+    }
+    let encrypted = |url: &Url| matches!(url.scheme(), "https" | "wss");
+    if bot.ca.is_some()
+        && has_platform
+        && !encrypted(&bot.platform)
+        && !bot.socket_base.as_ref().is_some_and(encrypted)
+    {
+        let path = section.key("ca_file");
+        section.notes.warn(&path, "has no effect without https");
     }
     for (key, url) in
         [("platform", has_platform.then_some(&bot.platform)), ("socket_base", bot.socket_base.as_ref())]

@@ -188,6 +188,8 @@ pub struct Bot {
     pub api_path: String,
     /// Replaces scheme, host and port of the socket's URL.
     pub socket_base: Option<Url>,
+    /// Authorities that the platform's certificate may rest on besides the public ones, in PEM.
+    pub ca: Option<Vec<u8>>,
     /// The bot's name on the platform.
     pub chat_bot: String,
     /// The bot's id on the platform (`st-…`).

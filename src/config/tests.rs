@@ -106,6 +106,7 @@ name = "support"
 platform = "https://bots.kore.ai"
 api_path = "/api"
 socket_base = ""
+ca_file = "/tls/ca.crt"
 chat_bot = "CNN"
 task_bot_id = "st-1"
 client_id = "cs-1"
@@ -168,6 +169,7 @@ filter = "rtm_bridge=debug,info"
 fn shows_every_value(config: &Config) {
     let seen = format!("{config:?}");
     assert!(config.webhooks.ca.as_ref().is_some_and(|pem| pem.starts_with(b"-----BEGIN CERTIFICATE")));
+    assert!(config.bots[0].ca.is_some());
     assert!(!seen.contains("hush") && !seen.contains("from-a-file"), "secrets are not for Debug");
     for part in [
         "0.0.0.0:8080",
@@ -405,6 +407,7 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
     ("platform = \"https://bots.kore.ai?x\"", "platform", "query"),
     ("platform = \"\"", "platform", "missing"),
     ("socket_base = \"ftp://x\"", "socket_base", "wss://"),
+    ("ca_file = \"/secrets/plain\"", "ca_file", "no certificate"),
     ("api_path = \"api\"", "api_path", "/api/1.1"),
     ("client_secret = \"\"", "client_secret", "missing"),
     ("client_secret = 7", "client_secret", "text"),
