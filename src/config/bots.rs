@@ -1,15 +1,17 @@
-//! `[[bots]]` and `[[callers]]`: the tables of lists.
+//! `[[bots]]`, and what must hold between the tables of the two lists.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use url::Url;
 
 use super::mistake::Notes;
-use super::parse::{self, Parsed, Wrong, boolean, duration, list, number, one_of, show, size};
+use super::parse::{self, Parsed, Wrong, boolean, duration, number, one_of, show, size};
 use super::section::Section;
 use super::value::Value;
-use super::{Algorithm, Bot, Caller, ConnectionStyle, Form, Scopes, Webhook};
+use super::webhooks::webhook;
+use super::{Algorithm, Bot, Caller, ConnectionStyle, address, certificates, secret};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,7 +30,7 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<Bot>> {
     let platform = section.required(
         "platform",
         "the API host of the platform, such as \"https://bots.kore.ai\"",
-        parse::base_url(&["https", "http"]),
+        address::base_url(&["https", "http"]),
     );
     let chat_bot = section.required("chat_bot", "the bot's name on the platform", parse::text);
     let task_bot_id =
@@ -38,12 +40,13 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<Bot>> {
     let secret = client_secret(section);
 
     // The defaults do not depend on who the bot is: stand-ins do until both are known.
-    let stand_in = parse::base_url(&["https"])(&Value::Text("https://bots.kore.ai".to_owned())).ok()?;
+    let stand_in = address::base_url(&["https"])(&Value::Text("https://bots.kore.ai".to_owned())).ok()?;
     let d = Bot::new(name.clone().unwrap_or_else(BotName::sandbox), platform.clone().unwrap_or(stand_in));
     let ms = Duration::from_millis;
     let read = Bot {
-        api_path: section.or("api_path", d.api_path, parse::api_path),
-        socket_base: section.optional("socket_base", parse::base_url(&["wss", "ws", "https", "http"])),
+        api_path: section.or("api_path", d.api_path, address::api_path),
+        socket_base: section.optional("socket_base", address::base_url(&["wss", "ws", "https", "http"])),
+        ca: certificates::authorities(section),
         chat_bot: chat_bot.clone().unwrap_or_default(),
         task_bot_id: task_bot_id.clone().unwrap_or_default(),
         client_id: client_id.clone().unwrap_or_default(),
@@ -108,7 +111,7 @@ fn platform_id(wanted: &'static str, other: &'static str) -> impl FnOnce(&Value)
 }
 
 fn client_secret(section: &mut Section<'_>) -> Option<SecretString> {
-    let secret = section.secret("client_secret", "client_secret_file", parse::secret, parse::secret_text);
+    let secret = section.secret("client_secret", "client_secret_file", secret::secret, secret::secret_text);
     let (direct, by_file) = (section.key("client_secret"), section.key("client_secret_file"));
     if secret.is_none() && !section.notes.was_given(&direct) && !section.notes.was_given(&by_file) {
         section.notes.wrong(
@@ -146,11 +149,20 @@ fn relations(section: &mut Section<'_>, bot: &Bot, has_platform: bool, has_secre
         };
         unrelated(section, "algorithm", "client_secret", what.to_owned());
     }
+    let encrypted = |url: &Url| matches!(url.scheme(), "https" | "wss");
+    if bot.ca.is_some()
+        && has_platform
+        && !encrypted(&bot.platform)
+        && !bot.socket_base.as_ref().is_some_and(encrypted)
+    {
+        let path = section.key("ca_file");
+        section.notes.warn(&path, "has no effect without https");
+    }
     for (key, url) in
         [("platform", has_platform.then_some(&bot.platform)), ("socket_base", bot.socket_base.as_ref())]
     {
         let Some(url) = url else { continue };
-        if matches!(url.scheme(), "http" | "ws") && !parse::is_loopback(url) {
+        if matches!(url.scheme(), "http" | "ws") && !address::is_loopback(url) {
             let path = section.key(key);
             let what = "is not encrypted: tokens and messages can be read on the way; use https";
             section.notes.warn(&path, what);
@@ -161,95 +173,6 @@ fn relations(section: &mut Section<'_>, bot: &Bot, has_platform: bool, has_secre
 fn unrelated(section: &mut Section<'_>, one: &str, other: &str, what: String) {
     let keys = [section.key(one), section.key(other)];
     section.notes.unrelated(&keys, what);
-}
-
-fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
-    let url = section.required("url", "the receiver of the bot's events", parse::receiver);
-    let secrets =
-        section.secret("secrets", "secrets_file", list(parse::webhook_secret), parse::webhook_secrets_text);
-    let path = section.key("secrets");
-    let given = section.notes.was_given(&path) || section.notes.was_given(&section.key("secrets_file"));
-    if secrets.as_ref().is_some_and(Vec::is_empty) || (secrets.is_none() && !given) {
-        section.notes.wrong(&path, "is missing: what deliveries are signed with, or `secrets_file`");
-    }
-    let path = section.path().to_owned();
-    section.notes.warn(&path, "this version delivers no webhooks yet: nothing is sent to it");
-    Some(Webhook {
-        url: url?,
-        secrets: secrets?,
-        form: Form::default(),
-        bearer_token: None,
-        headers: Vec::new(),
-        legacy_signature: None,
-    })
-}
-
-/// One of `[[callers]]`.
-pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
-    let name = section.required("name", "what the caller is called in logs", |value| {
-        let name = parse::text(value)?;
-        BotName::new(&name)
-            .map(|name| name.as_str().to_owned())
-            .map_err(|_| Wrong("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned()))
-    });
-    let key_sha256 = section.required(
-        "key_sha256",
-        "the hash of the caller's key; `rtm-bridge key new` prints both",
-        parse::sha256,
-    );
-    let scopes = section.required("scopes", "what the caller may do: \"send\", \"read\", \"admin\"", scopes);
-    let bots = section.optional("bots", list(bot_name));
-    let path = section.key("bots");
-    if bots.as_ref().is_some_and(Vec::is_empty) {
-        section
-            .notes
-            .wrong(&path, "is empty, so that the caller could use no bot; leave it out for every bot");
-    }
-    let rate_per_minute = section.or("rate_per_minute", 0, number(0..=10_000_000));
-    let max_open_requests = section.or("max_open_requests", 0, number(0..=1_000_000));
-    if rate_per_minute > 0 {
-        let path = section.key("rate_per_minute");
-        section.notes.warn(&path, "this version does not count callers' requests yet: it has no effect");
-    }
-    Some(Caller {
-        user_prefix: section.or("user_prefix", String::new(), parse::text),
-        rate_per_minute,
-        max_open_requests,
-        webhook_secrets: section
-            .secret(
-                "webhook_secrets",
-                "webhook_secrets_file",
-                list(parse::webhook_secret),
-                parse::webhook_secrets_text,
-            )
-            .unwrap_or_default(),
-        webhook_form: Form::default(),
-        bots,
-        name: name?,
-        key_sha256: key_sha256?,
-        scopes: scopes?,
-    })
-}
-
-fn scopes(value: &Value) -> Parsed<Scopes> {
-    #[derive(Clone, Copy)]
-    enum Scope {
-        Send,
-        Read,
-        Admin,
-    }
-    let words = &[("send", Scope::Send), ("read", Scope::Read), ("admin", Scope::Admin)];
-    let all = list(|value| one_of(words)(value))(value)?;
-    if all.is_empty() {
-        return Err(Wrong(
-            "is empty: the caller could do nothing; send, read and admin are known".to_owned(),
-        ));
-    }
-    Ok(all.into_iter().fold(Scopes::default(), |scopes, scope| match scope {
-        Scope::Send => Scopes { send: true, ..scopes },
-        Scope::Read => Scopes { read: true, ..scopes },
-        Scope::Admin => Scopes { admin: true, ..scopes },
-    }))
 }
 
 /// What must hold between the tables of the two lists.

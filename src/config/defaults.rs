@@ -133,6 +133,7 @@ impl Bot {
             platform,
             api_path: "/api/1.1".to_owned(),
             socket_base: None,
+            ca: None,
             chat_bot: String::new(),
             task_bot_id: String::new(),
             client_id: String::new(),

@@ -10,10 +10,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::environment as variables;
 use super::mistake::{Mistakes, Notes, Warning};
-use super::parse::{self, Wrong, duration, list, number, one_of, show};
+use super::parse::{self, Wrong, duration, number, one_of, show};
 use super::section::{Files, Section};
 use super::value::{self, Table};
-use super::{Cluster, Config, Log, LogFormat, Reply, Server, Webhooks, bots, defaults, store};
+use super::{Cluster, Config, Log, LogFormat, Reply, Server};
+use super::{address, bots, callers, defaults, store, webhooks};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -111,12 +112,13 @@ fn config(root: &mut Section<'_>, has_file: bool) -> Config {
         cluster: root.section("cluster", cluster),
         reply: root.section("reply", reply),
         bots: root.tables("bots", bots::bot),
-        callers: root.tables("callers", bots::caller),
-        webhooks: root.section("webhooks", webhooks),
+        callers: root.tables("callers", callers::caller),
+        webhooks: root.section("webhooks", webhooks::webhooks),
         log: root.section("log", log),
     };
     relations(root.notes, &config, has_file);
     bots::check(root.notes, &config.bots, &config.callers);
+    webhooks::check(root.notes, &config);
     config
 }
 
@@ -163,8 +165,8 @@ fn relations(notes: &mut Notes, config: &Config, has_file: bool) {
 fn server(section: &mut Section<'_>) -> Server {
     let d = Server::default();
     let server = Server {
-        listen: section.or("listen", d.listen, parse::address),
-        admin_listen: section.or("admin_listen", d.admin_listen, parse::address),
+        listen: section.or("listen", d.listen, address::address),
+        admin_listen: section.or("admin_listen", d.admin_listen, address::address),
         grace: section.or("grace", d.grace, duration(Duration::ZERO..=5 * MINUTE)),
         drain_timeout: section.or("drain_timeout", d.drain_timeout, duration(SECOND..=HOUR)),
         max_sockets: section.or("max_sockets", d.max_sockets, number(1..=10_000_000)),
@@ -217,16 +219,6 @@ fn reply(section: &mut Section<'_>) -> Reply {
     let d = Reply::default();
     // Load balancers end silent requests after 60 s.
     Reply { default_wait: section.or("default_wait", d.default_wait, duration(Duration::ZERO..=55 * SECOND)) }
-}
-
-fn webhooks(section: &mut Section<'_>) -> Webhooks {
-    let d = Webhooks::default();
-    Webhooks {
-        allowed: section.or("allowed", d.allowed, list(parse::url_pattern)),
-        allow_private: section.or("allow_private", d.allow_private, list(parse::cidr)),
-        timeout: section.or("timeout", d.timeout, duration(SECOND..=MINUTE)),
-        ..d
-    }
 }
 
 fn log(section: &mut Section<'_>) -> Log {

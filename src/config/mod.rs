@@ -3,18 +3,24 @@
 //! How it is read (TOML file, environment, secrets from files) and how mistakes are reported is in the
 //! sub-modules; what each key means is api.md section 9.
 
+mod address;
 mod bots;
+mod callers;
+mod certificates;
 mod defaults;
 mod environment;
+mod header;
 mod load;
 mod mistake;
 mod parse;
+mod secret;
 mod section;
 mod store;
 mod store_url;
 #[cfg(test)]
 mod tests;
 mod value;
+mod webhooks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +30,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::BotName;
+use crate::domain::{BotName, UrlPattern};
 
 pub use load::{environment, load, read};
 pub use mistake::{Mistakes, Origin, Remark, Warning};
@@ -182,6 +188,8 @@ pub struct Bot {
     pub api_path: String,
     /// Replaces scheme, host and port of the socket's URL.
     pub socket_base: Option<Url>,
+    /// Authorities that the platform's certificate may rest on besides the public ones, in PEM.
+    pub ca: Option<Vec<u8>>,
     /// The bot's name on the platform.
     pub chat_bot: String,
     /// The bot's id on the platform (`st-…`).
@@ -254,8 +262,8 @@ pub enum ConnectionStyle {
 /// `[bots.webhook]`
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// The receiver.
-    pub url: Url,
+    /// The receiver of what is told unasked; without one only callbacks are sent, and signed with `secrets`.
+    pub url: Option<Url>,
     /// `whsec_` secrets, newest first.
     pub secrets: Vec<SecretString>,
     /// In what form it is told.
@@ -326,8 +334,8 @@ pub struct Scopes {
 /// `[webhooks]`
 #[derive(Debug, Clone)]
 pub struct Webhooks {
-    /// Patterns that a callback must match.
-    pub allowed: Vec<String>,
+    /// Patterns of which a callback must match one.
+    pub allowed: Vec<UrlPattern>,
     /// CIDRs of addresses that are fine although they are not public.
     pub allow_private: Vec<IpNet>,
     /// The longest one attempt may take.

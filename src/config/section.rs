@@ -56,11 +56,6 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// The path of this table.
-    pub(super) fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Takes a raw value. Empty text is as none.
     fn take(&mut self, key: &'static str) -> Option<Item> {
         self.known.push(key);

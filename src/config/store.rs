@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use rustls::RootCertStore;
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 
+use super::certificates::{belong_together, certificates, private_key, roots};
 use super::parse::{self, Parsed, Wrong, duration, number, size};
+use super::secret;
 use super::section::Section;
 use super::store_url::{self, Target, User};
 use super::value::Value;
@@ -56,7 +53,7 @@ fn user(
     from_url: Option<User>,
 ) -> (Option<String>, Option<SecretString>) {
     let name = section.optional(name_key, parse::text);
-    let password = section.secret(key, file_key, parse::secret, parse::secret_text);
+    let password = section.secret(key, file_key, secret::secret, secret::secret_text);
     let keys = [name_key, key, file_key].map(|key| section.key(key));
     let given = |section: &Section<'_>, key: &String| section.notes.was_given(key);
     let named = given(section, &keys[0]);
@@ -105,35 +102,6 @@ fn files(section: &mut Section<'_>, used: bool) -> StoreTls {
         Some((certificate, key))
     });
     StoreTls { ca, client }
-}
-
-fn certificates(pem: &str) -> Parsed<Vec<CertificateDer<'static>>> {
-    match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
-        Ok(all) if !all.is_empty() => Ok(all),
-        _ => Err(Wrong("holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)".to_owned())),
-    }
-}
-
-fn roots(pem: &str) -> Parsed<()> {
-    let mut roots = RootCertStore::empty();
-    certificates(pem)?
-        .into_iter()
-        .try_for_each(|certificate| roots.add(certificate))
-        .map_err(|error| Wrong(format!("holds a certificate that cannot be a root: {error}")))
-}
-
-fn private_key(pem: &str) -> Parsed<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
-        Wrong("holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`), or an encrypted one".to_owned())
-    })
-}
-
-fn belong_together(certificate: &[u8], key: &SecretString) -> bool {
-    let pair = std::str::from_utf8(certificate).ok().zip(Some(key.expose_secret()));
-    let Some((Ok(chain), Ok(key))) = pair.map(|(chain, key)| (certificates(chain), private_key(key))) else {
-        return false;
-    };
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).is_ok()
 }
 
 /// Keys that mean something with some stores only.

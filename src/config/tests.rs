@@ -30,6 +30,7 @@ fn files(path: &Path) -> io::Result<String> {
             Ok("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n".to_owned())
         }
         Some("/secrets/whsec") => Ok(format!("# new\n{0}\n\n{0}\n", webhook_secret())),
+        Some("/secrets/headers") => Ok("X-Team: hush\n".to_owned()),
         Some("/secrets/url") => Ok("redis://bridge:hush@h:1/2\n".to_owned()),
         Some("/tls/ca.crt") => Ok(include_str!("../../tests/fixtures/tls/ca.crt").to_owned()),
         Some("/tls/a.crt") => Ok(include_str!("../../tests/fixtures/tls/client.crt").to_owned()),
@@ -105,6 +106,7 @@ name = "support"
 platform = "https://bots.kore.ai"
 api_path = "/api"
 socket_base = ""
+ca_file = "/tls/ca.crt"
 chat_bot = "CNN"
 task_bot_id = "st-1"
 client_id = "cs-1"
@@ -131,6 +133,11 @@ max_message_bytes = "1MiB"
   [bots.webhook]
   url = "https://hooks.example.com/in?x=1"
   secrets_file = "/secrets/whsec"
+  form = "kore-v2"
+  bearer_token_file = "/secrets/plain"
+  headers_file = "/secrets/headers"
+  signature_header = "X-Old-Signature"
+  signature_secret_file = "/secrets/plain"
 [[callers]]
 name = "crm"
 key_sha256 = "{HASH}"
@@ -140,10 +147,14 @@ user_prefix = "eu-"
 rate_per_minute = 60
 max_open_requests = 7
 webhook_secrets_file = "/secrets/whsec"
+webhook_form = "cloudevents"
 [webhooks]
 allowed = ["https://*.example.com/", "http://127.0.0.1:9/in"]
-allow_private = ["10.0.0.0/8", "fd00::/8"]
+allow_private = ["127.0.0.0/8", "fd00::/8"]
 timeout = "14s"
+ca_file = "/tls/ca.crt"
+max_in_flight = 99
+max_per_host = 98
 [log]
 format = "text"
 filter = "rtm_bridge=debug,info"
@@ -152,13 +163,14 @@ filter = "rtm_bridge=debug,info"
     let (config, warnings) = with(&text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     // `Debug` shows every field: each differs from its default, so that none can be read and dropped.
     shows_every_value(&config);
-    let keys: Vec<_> = warnings.iter().map(|warning| warning.key.as_str()).collect();
-    let unused = ["bots.support.webhook", "callers.crm.rate_per_minute"];
-    assert_eq!(keys, unused, "{warnings:?}");
+    assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 fn shows_every_value(config: &Config) {
     let seen = format!("{config:?}");
+    assert!(config.webhooks.ca.as_ref().is_some_and(|pem| pem.starts_with(b"-----BEGIN CERTIFICATE")));
+    assert!(config.bots[0].ca.is_some());
+    assert!(!seen.contains("hush") && !seen.contains("from-a-file"), "secrets are not for Debug");
     for part in [
         "0.0.0.0:8080",
         "0.0.0.0:9090",
@@ -195,12 +207,111 @@ fn shows_every_value(config: &Config) {
         "https://*.example.com/",
         "fd00::/8",
         "timeout: 14s",
+        "form: KoreV2",
+        "bearer_token: Some(",
+        "(\"x-team\", ",
+        "LegacySignature { header: \"x-old-signature\"",
+        "webhook_form: CloudEvents",
+        "max_in_flight: 99",
+        "max_per_host: 98",
         "Text",
         "rtm_bridge=debug,info",
         "send: true, read: true, admin: false",
     ] {
         assert!(seen.contains(part), "{part} is not in {seen}");
     }
+}
+
+/// As [`BAD`], of a bot's webhook that is good without it.
+const BAD_WEBHOOK: &[(&str, &str, &str)] = &[
+    ("form = \"xml\"", "form", "standard, cloudevents, kore-v2"),
+    ("bearer_token = \"Bearer hush\"", "bearer_token", "without `Bearer`"),
+    ("bearer_token = \"hush\"\nbearer_token_file = \"/secrets/plain\"", "bearer_token", "keep one"),
+    ("bearer_token = \"hush\"\nheaders = [\"Authorization: hush\"]", "bearer_token", "keep one"),
+    ("headers = [\"hush\"]", "headers", "Name: value"),
+    ("headers = [\"Host: hush\"]", "headers", "connection"),
+    ("headers = [\"a: hush\", \"A: hush\"]", "headers", "twice"),
+    ("headers = \"a: hush\"", "headers", "list"),
+    ("headers = [\"Webhook-Id: hush\"]", "headers", "itself"),
+    ("signature_header = \"X-Sig\"", "signature_header", "or neither"),
+    ("signature_secret = \"hush\"", "signature_secret", "or neither"),
+    ("signature_header = \"webhook-signature\"\nsignature_secret = \"hush\"", "signature_header", "itself"),
+    ("signature_header = \"a b\"\nsignature_secret = \"hush\"", "signature_header", "name"),
+    (
+        "headers = [\"X-Sig: hush\"]\nsignature_header = \"x-sig\"\nsignature_secret = \"hush\"",
+        "signature_header",
+        "another value",
+    ),
+    ("url = \"https://u:hush@h/\"", "url", "credentials"),
+    ("url = \"https://h/#hush\"", "url", "fragment"),
+    ("bearer = \"hush\"", "bearer", "did you mean `bearer_token`"),
+];
+
+#[test]
+fn each_mistake_of_a_webhook_is_told_by_its_key() {
+    let secrets = webhook_secret();
+    for &(lines, key, word) in BAD_WEBHOOK {
+        let url = if lines.starts_with("url") { "" } else { "url = \"https://h/\"" };
+        let text = format!("{BOT}[bots.webhook]\n{url}\nsecrets = [\"{secrets}\"]\n{lines}");
+        let mistakes = bad(&text, &[]);
+        let found: Vec<_> = mistakes.iter().collect();
+        let [mistake] = found.as_slice() else { panic!("one mistake expected for {lines}: {mistakes}") };
+        assert_eq!(mistake.key, format!("bots.support.webhook.{key}"), "{mistakes}");
+        assert!(mistake.what.contains(word), "{word}: {mistakes}");
+        assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
+    }
+}
+
+#[test]
+fn webhooks_that_are_hardly_meant_are_warned_of() {
+    let secrets = webhook_secret();
+    let bot = |url: &str| format!("{BOT}[bots.webhook]\nurl = \"{url}\"\nsecrets = [\"{secrets}\"]\n");
+    let signing = caller(&format!("webhook_secrets = [\"{secrets}\"]\n"));
+    let warned = |text: &str| -> Vec<(String, String)> {
+        let (_, warnings) = with(text, &[]).unwrap_or_else(|mistakes| panic!("{text}: {mistakes}"));
+        let about = warnings.into_iter().filter(|warning| warning.key.contains("webhook"));
+        about.map(|warning| (warning.key, warning.what)).collect()
+    };
+    let (url, allowed) = ("bots.support.webhook.url", "webhooks.allowed");
+    for (text, expected) in [
+        (bot("https://h.example/"), &[][..]),
+        (bot("http://h.example/"), &[(url, "not encrypted")]),
+        (bot("https://10.1.2.3/"), &[(url, "allow_private")]),
+        (bot("https://[fd00::1]/"), &[(url, "allow_private")]),
+        (bot("https://[::ffff:192.168.0.1]/"), &[(url, "allow_private")]),
+        (bot("http://localhost:9/"), &[(url, "allow_private")]),
+        (bot("http://10.1.2.3/"), &[(url, "not encrypted"), (url, "allow_private")]),
+        (bot("https://10.1.2.3/") + "[webhooks]\nallow_private = [\"10.0.0.0/8\"]", &[]),
+        (bot("http://localhost:9/") + "[webhooks]\nallow_private = [\"127.0.0.0/8\"]", &[]),
+        (
+            bot("https://h.example/") + "[webhooks]\nallowed = [\"http://h.example/\"]",
+            &[(allowed, "not encrypted")],
+        ),
+        (
+            bot("https://h.example/") + "[webhooks]\nallowed = [\"https://10.0.0.1/\"]",
+            &[(allowed, "allow_private")],
+        ),
+        (format!("{BOT}[bots.webhook]\nsecrets = [\"{secrets}\"]"), &[]),
+        (
+            format!("{BOT}[bots.webhook]\nsecrets = [\"{secrets}\"]\nform = \"kore-v2\""),
+            &[(url, "not given")],
+        ),
+        (signing.clone() + "[webhooks]\nallowed = [\"https://h.example/\"]", &[]),
+        (caller("") + "[webhooks]\nallowed = [\"https://h.example/\"]", &[(allowed, "to sign with")]),
+        (signing + "webhook_form = \"kore-v2\"", &[]),
+        (caller("webhook_form = \"kore-v2\""), &[("callers.crm.webhook_form", "no effect")]),
+    ] {
+        let warned = warned(&text);
+        let same = warned.len() == expected.len()
+            && warned.iter().zip(expected).all(|((key, what), (at, word))| key == at && what.contains(word));
+        assert!(same, "{expected:?}: {warned:?}");
+    }
+}
+
+#[test]
+fn fewer_attempts_in_all_are_fewer_to_one_host() {
+    let config = good(&format!("{BOT}[webhooks]\nmax_in_flight = 8"), &[]);
+    assert_eq!((config.webhooks.max_in_flight, config.webhooks.max_per_host), (8, 8));
 }
 
 /// Configurations with one mistake each: what is appended to a good one, the key, a word of the explanation.
@@ -252,7 +363,13 @@ const BAD: &[(&str, &str, &str)] = &[
     ("[webhooks]\nallowed = [\"ftp://example.com/\"]", "webhooks.allowed", "scheme"),
     ("[webhooks]\nallowed = [\"https://u:hush@example.com/\"]", "webhooks.allowed", "credentials"),
     ("[webhooks]\nallowed = [\"https://*.10.0.0.1/\"]", "webhooks.allowed", "pattern"),
+    ("[webhooks]\nallowed = [\"https://example.com/?a\"]", "webhooks.allowed", "query"),
     ("[webhooks]\nallow_private = [\"10.0.0.0\"]", "webhooks.allow_private", "10.0.0.0/8"),
+    ("[webhooks]\nca_file = \"/secrets/plain\"", "webhooks.ca_file", "no certificate"),
+    ("[webhooks]\nca_file = \"/secrets/none\"", "webhooks.ca_file", "cannot read"),
+    ("[webhooks]\nmax_in_flight = 0", "webhooks.max_in_flight", "within 1"),
+    ("[webhooks]\nmax_in_flight = 8\nmax_per_host = 9", "webhooks.max_per_host", "at most max_in_flight, 8"),
+    ("[webhooks]\nmax_per_host = 257", "webhooks.max_per_host", "256"),
     ("[webhooks]\nallow_private = [\"10.0.0.0/33\"]", "webhooks.allow_private", "range"),
     ("[log]\nfilter = \"info=what=ever\"", "log.filter", "filter"),
     ("[log]\nformat = \"xml\"", "log.format", "json, text"),
@@ -290,6 +407,7 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
     ("platform = \"https://bots.kore.ai?x\"", "platform", "query"),
     ("platform = \"\"", "platform", "missing"),
     ("socket_base = \"ftp://x\"", "socket_base", "wss://"),
+    ("ca_file = \"/secrets/plain\"", "ca_file", "no certificate"),
     ("api_path = \"api\"", "api_path", "/api/1.1"),
     ("client_secret = \"\"", "client_secret", "missing"),
     ("client_secret = 7", "client_secret", "text"),
@@ -485,7 +603,8 @@ fn the_environment_goes_before_the_file() {
     assert_eq!(config.server.listen.port(), 1);
     assert_eq!(bot.client_secret.expose_secret(), "from-a-file");
     assert!(!bot.history && bot.webhook.is_some());
-    assert_eq!(config.webhooks.allowed, ["https://a/", "https://b/"]);
+    let allowed: Vec<_> = config.webhooks.allowed.iter().map(ToString::to_string).collect();
+    assert_eq!(allowed, ["https://a/", "https://b/"]);
     assert_eq!(config.webhooks.allow_private, ["10.0.0.0/8".parse().unwrap()]);
     assert_eq!(config.reply.default_wait, Duration::from_secs(15));
 }

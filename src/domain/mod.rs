@@ -4,6 +4,7 @@
 //! invariant are private. There is no I/O, no async, no clock and no randomness in this layer; times and
 //! random numbers are arguments. Nothing here knows Kore.ai's wire, HTTP or the store.
 
+mod callback;
 mod conversation;
 mod delivery;
 mod entry;
@@ -18,6 +19,7 @@ mod reply;
 mod time;
 mod turn;
 
+pub use callback::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
 pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
 pub use delivery::{Attempt, Delivery, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin};
 pub use entry::{Entry, EntryBody, Gap};

@@ -10,7 +10,7 @@ use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::problem::Failure;
 use crate::config;
-use crate::domain::{ProblemKind, UserId};
+use crate::domain::{BotName, ProblemKind, UserId};
 
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum Scope {
     Send,
     /// GET what belongs to conversations.
     Read,
+    /// Deliveries.
+    Admin,
 }
 
 /// Who calls.
@@ -54,6 +56,7 @@ impl<'c> Caller<'c> {
         let (covered, name) = match scope {
             Scope::Send => (caller.scopes.send, "send"),
             Scope::Read => (caller.scopes.read, "read"),
+            Scope::Admin => (caller.scopes.admin, "admin"),
         };
         if covered {
             Ok(Self::Known { caller, place })
@@ -88,6 +91,30 @@ impl<'c> Caller<'c> {
         }
     }
 
+    /// The name that its callbacks are signed under; none where it has no secrets.
+    pub(super) fn signer(self) -> Option<&'c str> {
+        match self {
+            Self::Known { caller, .. } if !caller.webhook_secrets.is_empty() => Some(&caller.name),
+            _ => None,
+        }
+    }
+
+    /// The bots that its configuration lists; none where it may use all.
+    pub(super) fn bots(self) -> Option<&'c [BotName]> {
+        match self {
+            Self::Anonymous => None,
+            Self::Known { caller, .. } => caller.bots.as_deref(),
+        }
+    }
+
+    /// What its users begin with.
+    pub(super) fn user_prefix(self) -> &'c str {
+        match self {
+            Self::Anonymous => "",
+            Self::Known { caller, .. } => &caller.user_prefix,
+        }
+    }
+
     /// Refuses a bot that its configuration does not list, known or not.
     ///
     /// # Errors
@@ -117,6 +144,11 @@ impl<'c> Caller<'c> {
             _ => Ok(()),
         }
     }
+}
+
+/// The place of the caller whose key this is, whatever it may do.
+pub(super) fn place(callers: &[config::Caller], headers: &HeaderMap) -> Option<usize> {
+    key(headers).and_then(|key| find(callers, key)).map(|(place, _)| place)
 }
 
 /// The credentials of the one `Authorization: Bearer` header (RFC 6750; the scheme in any case).

@@ -1,26 +1,22 @@
 //! The body of a POST: reading it within bounds, and checking it so that all mistakes are told at once.
 //!
-//! The checking ([`parse`]) is pure. It looks at one level of an object at a time and leaves values as text
-//! until they are asked for: nothing is guessed (derived readers take an array for a struct), every mistake
-//! has its pointer, and what is passed on to the bot stays as it was written. `null` means absent.
+//! The checking ([`parse`]) is pure; see [`Check`]. What is passed on to the bot stays as it was written.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use serde::Deserialize;
-use serde::de::IntoDeserializer as _;
-use serde::de::value::StrDeserializer;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::json::{self, Text};
+use super::check::{Check, pointer};
+use super::json;
 use super::problem::{Failure, Mistakes};
 use crate::domain::{
-    Attachment, Callback, Content, InvalidMessage, JsonObject, ProblemKind, Resend, SessionRequest, TurnRules,
+    Attachment, CALLBACK_MAX_BYTES, Callback, Content, InvalidMessage, JsonObject, ProblemKind, Resend,
+    SessionRequest, TurnRules,
 };
 
 /// The largest body, in bytes.
@@ -117,30 +113,10 @@ fn broken(detail: &'static str) -> Failure {
 
 /// Checks a body and notes everything that is wrong with it; `None` where something is.
 pub(super) fn parse(body: &[u8], mistakes: &mut Mistakes) -> Option<Draft> {
-    let Ok(body) = std::str::from_utf8(body) else {
-        mistakes.add("", "must be UTF-8");
-        return None;
-    };
-    let mut check = Check { mistakes, failed: false };
-    let draft = check.draft(body);
-    if check.failed { None } else { draft }
-}
-
-struct Check<'m> {
-    mistakes: &'m mut Mistakes,
-    failed: bool,
+    Check::run(body, mistakes, Check::draft)
 }
 
 impl Check<'_> {
-    fn add(&mut self, pointer: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) {
-        self.failed = true;
-        self.mistakes.add(pointer, detail);
-    }
-
-    fn note<T, E: Into<Cow<'static, str>>>(&mut self, at: &str, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.add(at.to_owned(), error)).ok()
-    }
-
     fn draft(&mut self, body: &str) -> Option<Draft> {
         let [text, display, attachments, custom, tags, meta, session, turn, resend, callback] = self.object(
             "",
@@ -181,73 +157,6 @@ impl Check<'_> {
         content.meta_tags = meta_tags;
         content.meta = meta;
         Some(Draft { content, session, rules, resend, callback })
-    }
-
-    /// The values of these members, by name; others are mistakes.
-    fn object<'a, const N: usize>(
-        &mut self,
-        at: &str,
-        text: &'a str,
-        names: [&str; N],
-    ) -> Option<[Option<&'a RawValue>; N]> {
-        let members = match json::object(text) {
-            Ok(members) => members,
-            Err(error) if error.is_data() => {
-                self.add(at.to_owned(), "must be a JSON object");
-                return None;
-            }
-            Err(error) => {
-                self.add(at.to_owned(), format!("is not valid JSON: {error}"));
-                return None;
-            }
-        };
-        let mut values = [None; N];
-        for (index, (key, value)) in members.iter().enumerate() {
-            let known = names.iter().zip(values.iter_mut()).find(|(name, _)| *name == key);
-            if members.iter().take(index).any(|(earlier, _)| earlier == key) {
-                self.add(pointer(at, key), "stands more than once");
-            } else if let Some((_, slot)) = known {
-                *slot = (value.get() != "null").then_some(*value);
-            } else {
-                self.add(pointer(at, key), format!("is not known; known here are: {}", names.join(", ")));
-            }
-        }
-        Some(values)
-    }
-
-    fn required<'a>(&mut self, at: &str, value: Option<&'a RawValue>) -> Option<&'a RawValue> {
-        if value.is_none() {
-            self.add(at.to_owned(), "is required");
-        }
-        value
-    }
-
-    fn text(&mut self, at: &str, value: &RawValue) -> Option<Box<str>> {
-        match serde_json::from_str::<Text<'_>>(value.get()) {
-            Ok(Text(text)) => Some(text.into()),
-            Err(_) if value.get().starts_with('"') => {
-                self.add(at.to_owned(), "must be valid Unicode; it has an escape that is none");
-                None
-            }
-            Err(_) => {
-                self.add(at.to_owned(), "must be a string");
-                None
-            }
-        }
-    }
-
-    fn choice<T: for<'de> Deserialize<'de>>(
-        &mut self,
-        at: &str,
-        value: &RawValue,
-        choices: &'static str,
-    ) -> Option<T> {
-        let word = serde_json::from_str::<Text<'_>>(value.get()).ok();
-        let chosen = word.and_then(|Text(word)| {
-            let word: StrDeserializer<'_, serde::de::value::Error> = word.as_ref().into_deserializer();
-            T::deserialize(word).ok()
-        });
-        self.note(at, chosen.ok_or(choices))
     }
 
     /// Ending the session is no message's: that is DELETE of the conversation.
@@ -334,6 +243,10 @@ impl Check<'_> {
         let [url] = self.object("/callback", value.get(), ["url"])?;
         let url = self.required("/callback/url", url)?;
         let url = self.text("/callback/url", url)?;
+        if url.len() > CALLBACK_MAX_BYTES {
+            self.add("/callback/url", format!("may have {CALLBACK_MAX_BYTES} bytes at most"));
+            return None;
+        }
         let usable =
             Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         self.note(
@@ -342,11 +255,6 @@ impl Check<'_> {
         )?;
         Some(Callback { url, signer: None })
     }
-}
-
-/// A JSON pointer one step further (RFC 6901).
-fn pointer(at: &str, key: &str) -> String {
-    format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::auth::Scope;
 use super::exchange::{note, resource, serve};
 use super::prefer::{PREFERENCE_APPLIED, Prefer, applied_wait};
 use super::problem::{Failure, Mistakes};
+use super::query::parse_limit;
 use super::{EVENTS, Front};
 use crate::domain::{After, ConversationId, Cursor, InvalidCursor, Live, Page};
 use crate::hub::{HubError, Observer};
@@ -35,8 +36,6 @@ pub(super) use self::stream::KEEP_ALIVE;
 
 /// Events of a page where the caller does not say.
 const LIMIT: usize = 100;
-/// Events of a page at most.
-const LIMIT_MAX: usize = 1000;
 /// After how many milliseconds a client that lost a stream comes back: between these, so that those of a replica
 /// that went do not all come at once.
 const RETRY: std::ops::RangeInclusive<u32> = 1000..=3000;
@@ -173,12 +172,6 @@ fn parse_after(text: &str) -> Result<After, String> {
         "latest" => Ok(After::Latest),
         cursor => cursor.parse().map(After::Cursor).map_err(|error| format!("{error}, or say `latest`")),
     }
-}
-
-fn parse_limit(text: &str) -> Result<usize, &'static str> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let limit = text.parse().ok().filter(|limit| digits && (1..=LIMIT_MAX).contains(limit));
-    limit.ok_or("must be a whole number from 1 to 1000")
 }
 
 /// Where a client that lost its stream stands. An empty value is none: browsers know no other way to have none.

@@ -17,6 +17,7 @@ use tracing::{Instrument as _, Span, field};
 use super::Front;
 use super::admission::Admission;
 use super::problem::{self, Failure};
+use super::quota::Spent;
 use super::trace::Trace;
 use crate::domain::{ProblemKind, TraceId};
 use crate::hub::HubError;
@@ -41,7 +42,17 @@ pub(super) async fn serve(
         caller = field::Empty,
     );
     request.extensions_mut().insert(TraceId::from(trace));
+    let spent = front.quotas.spend(&front.config.callers, request.headers());
+    let work = async {
+        match spent.as_ref().and_then(Spent::refusal) {
+            Some(refusal) => Err(refusal),
+            None => work.await,
+        }
+    };
     let mut response = answer(front, request, trace, work).instrument(span).await;
+    if let Some(spent) = spent {
+        spent.tell(response.headers_mut());
+    }
     if front.draining.load(Ordering::Relaxed) {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }

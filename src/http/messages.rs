@@ -10,6 +10,7 @@ use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use super::address::{self, Address};
 use super::auth::Scope;
 use super::body::{self, Draft};
+use super::callback;
 use super::exchange::{note, resource, serve};
 use super::idempotency;
 use super::prefer::{PREFERENCE_APPLIED, Prefer, applied_wait};
@@ -45,21 +46,16 @@ async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Resul
     else {
         return Err(mistakes.into());
     };
-    if draft.callback.is_some() {
-        return Err(Failure::new(
-            ProblemKind::CallbackRefused,
-            "This version delivers no webhooks yet, so it takes no callback. Leave `callback` out, and wait \
-             for the answer or read the message until it has ended.",
-        ));
-    }
-    let (wait, applied) = choose_wait(prefer, draft.callback.is_some(), config.reply.default_wait)?;
+    let admit = |callback| callback::admit(callback, caller, address.bot, &config.webhooks.allowed);
+    let callback = draft.callback.clone().map(admit).transpose()?;
+    let (wait, applied) = choose_wait(prefer, callback.is_some(), config.reply.default_wait)?;
     let id = front.new_id()?;
     note("message.id", &id);
     note("bot", &address.bot.name);
     note("caller", &caller.name());
     let idempotency =
         key.map(|key| Idempotency { caller: caller.name().into(), key, body: idempotency::digest(&draft) });
-    let Draft { content, session, rules, resend, callback } = draft;
+    let Draft { content, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
     let conversation = address.conversation;
     let message = NewMessage { conversation, content, session, rules, resend, callback, trace };

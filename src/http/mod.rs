@@ -9,7 +9,10 @@ mod admin;
 mod admission;
 mod auth;
 mod body;
+mod callback;
+mod check;
 mod conversations;
+mod deliveries;
 mod events;
 mod exchange;
 mod idempotency;
@@ -20,6 +23,7 @@ mod pages;
 mod prefer;
 mod problem;
 mod query;
+mod quota;
 mod trace;
 
 use std::sync::Arc;
@@ -39,6 +43,7 @@ use crate::store::Clock;
 use admission::Admission;
 use auth::{Caller, Scope};
 use problem::Failure;
+use quota::Quotas;
 
 pub use admin::{Admin, configure_admin};
 
@@ -46,13 +51,30 @@ const CONVERSATION: &str = "/conversations/{user}";
 const EVENTS: &str = "/conversations/{user}/events";
 const MESSAGES: &str = "/conversations/{user}/messages";
 const MESSAGE: &str = "/conversations/{user}/messages/{id}";
+const DELIVERIES: &str = "/deliveries";
+const DELIVERY: &str = "/deliveries/{id}";
+const REDELIVER: &str = "/deliveries/{id}/redeliver";
+const REDRIVE: &str = "/deliveries/redrive";
 const OPENAPI: &str = "/openapi.json";
 const DOCS: &str = "/docs";
 const PROBLEM: &str = "/problems/{slug}";
 const OTHER: &str = "other";
 
 /// Every route pattern as metrics and logs name it; `other` is whatever is no route.
-pub const ROUTES: &[&str] = &[CONVERSATION, EVENTS, MESSAGES, MESSAGE, OPENAPI, DOCS, PROBLEM, OTHER];
+pub const ROUTES: &[&str] = &[
+    CONVERSATION,
+    EVENTS,
+    MESSAGES,
+    MESSAGE,
+    DELIVERIES,
+    DELIVERY,
+    REDELIVER,
+    REDRIVE,
+    OPENAPI,
+    DOCS,
+    PROBLEM,
+    OTHER,
+];
 
 /// What the callers' routes work with; shared by all workers.
 #[derive(Debug)]
@@ -68,6 +90,8 @@ pub struct Front {
     streams: Arc<AtomicUsize>,
     /// Requests and streams of each caller, by its place in the configuration.
     callers: Vec<Arc<AtomicUsize>>,
+    /// What is left of the rates of callers.
+    quotas: Quotas,
     /// Between two signs of life in a stream that has nothing to say.
     keep_alive: Duration,
     /// Whether the replica is going away: each answer closes its connection then, so that none is idle, and may be
@@ -85,6 +109,7 @@ impl Front {
             open: Arc::default(),
             streams: Arc::default(),
             callers: config.callers.iter().map(|_| Arc::default()).collect(),
+            quotas: Quotas::new(&config.callers),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             config,
@@ -140,12 +165,13 @@ pub fn configure(front: Arc<Front>) -> impl FnOnce(&mut ServiceConfig) {
                     })),
             )
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
-            .service(
-                web::resource(MESSAGES)
-                    .route(web::post().to(messages::post))
-                    .default_service(web::to(|front, request| wrong_method(front, request, "POST"))),
-            )
+            .service(write_only(MESSAGES).route(web::post().to(messages::post)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))
+            .service(read_only(DELIVERIES).route(web::route().guard(reads()).to(deliveries::list)))
+            // Before the one that would take its last segment for an id.
+            .service(write_only(REDRIVE).route(web::post().to(deliveries::redrive)))
+            .service(read_only(DELIVERY).route(web::route().guard(reads()).to(deliveries::get)))
+            .service(write_only(REDELIVER).route(web::post().to(deliveries::redeliver)))
             .service(read_only(OPENAPI).route(web::route().guard(reads()).to(pages::openapi)))
             .service(read_only(DOCS).route(web::route().guard(reads()).to(pages::docs)))
             .service(read_only(PROBLEM).route(web::route().guard(reads()).to(pages::problem)))
@@ -156,6 +182,10 @@ pub fn configure(front: Arc<Front>) -> impl FnOnce(&mut ServiceConfig) {
 fn read_only(pattern: &str) -> actix_web::Resource {
     web::resource(pattern)
         .default_service(web::to(|front, request| wrong_method(front, request, "GET, HEAD")))
+}
+
+fn write_only(pattern: &str) -> actix_web::Resource {
+    web::resource(pattern).default_service(web::to(|front, request| wrong_method(front, request, "POST")))
 }
 
 /// Whoever answers GET answers HEAD (RFC 9110, 9.3.2).

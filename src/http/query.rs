@@ -7,6 +7,9 @@ use std::borrow::Cow;
 use super::address::decode;
 use super::problem::Mistakes;
 
+/// Items of a page at most.
+const LIMIT_MAX: usize = 1000;
+
 /// Parameters in the order of their names; none of what is absent or a mistake.
 pub(super) type Parameters<'q, const N: usize> = [Option<Cow<'q, str>>; N];
 
@@ -55,6 +58,13 @@ impl<'q, const N: usize> Query<'q, N> {
         }
         Self { bot: if failed { Err(()) } else { Ok(bot) }, others }
     }
+}
+
+/// How many items a page may have: a whole number from 1 to 1000.
+pub(super) fn parse_limit(text: &str) -> Result<usize, &'static str> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let limit = text.parse().ok().filter(|limit| digits && (1..=LIMIT_MAX).contains(limit));
+    limit.ok_or("must be a whole number from 1 to 1000")
 }
 
 #[cfg(test)]

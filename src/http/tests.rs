@@ -1,7 +1,6 @@
 //! Every refusal that needs no turn, through the real routes.
 //!
-//! Where a request has to pass all checks, its body carries a callback: the refusal of that comes last, right
-//! before the hub.
+//! The hub behind them is going away: a message that passes all checks is refused by it, as `draining`.
 
 use std::time::Duration;
 
@@ -16,13 +15,13 @@ use super::*;
 use crate::config;
 use crate::domain::BotName;
 use crate::metrics::Words;
-use crate::store::Clock;
+use crate::store::{Clock, MemoryLimits, Store};
 
-const PASSES: &str = r#"{"text":"hi","callback":{"url":"https://example.org/"}}"#;
+const PASSES: &str = r#"{"text":"hi"}"#;
 const ALICE: &str = "/conversations/alice/messages";
 
-fn hub() -> Hub {
-    Hub::closed()
+fn store() -> Store {
+    Store::memory(MemoryLimits::new(0, Duration::ZERO))
 }
 
 fn bot(name: &str) -> Arc<config::Bot> {
@@ -30,7 +29,12 @@ fn bot(name: &str) -> Arc<config::Bot> {
     Arc::new(config::Bot::new(BotName::new(name).unwrap(), platform))
 }
 
-fn caller(name: &str, scopes: config::Scopes, bots: Option<&[&str]>, user_prefix: &str) -> config::Caller {
+pub(super) fn caller(
+    name: &str,
+    scopes: config::Scopes,
+    bots: Option<&[&str]>,
+    user_prefix: &str,
+) -> config::Caller {
     config::Caller {
         name: name.to_owned(),
         key_sha256: Sha256::digest(format!("key of {name}")).into(),
@@ -44,7 +48,7 @@ fn caller(name: &str, scopes: config::Scopes, bots: Option<&[&str]>, user_prefix
     }
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     let second = Duration::from_secs(1);
     Config {
         default_bot: None,
@@ -86,20 +90,20 @@ fn config() -> Config {
 }
 
 /// A response, read to its end.
-struct Answer {
-    status: u16,
+pub(super) struct Answer {
+    pub(super) status: u16,
     headers: HeaderMap,
-    body: Vec<u8>,
+    pub(super) body: Vec<u8>,
     closes: bool,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// The problem it must be, whole and consistent.
-    fn problem(&self, slug: &str) -> Value {
+    pub(super) fn problem(&self, slug: &str) -> Value {
         let body: Value = serde_json::from_slice(&self.body).unwrap();
         let kind = ProblemKind::from_slug(slug).unwrap();
         assert_eq!(body["type"], format!("/problems/{slug}"), "{body}");
@@ -115,7 +119,7 @@ impl Answer {
     }
 
     /// Where the mistakes of a 400 are.
-    fn pointers(&self) -> Vec<String> {
+    pub(super) fn pointers(&self) -> Vec<String> {
         let body = self.problem("invalid-request");
         let errors = body["errors"].as_array().unwrap();
         assert!(errors.iter().all(|error| !error["detail"].as_str().unwrap().is_empty()));
@@ -127,17 +131,36 @@ fn metrics() -> Arc<Metrics> {
     Arc::new(Metrics::new(Words { frames_in: &[], frames_out: &[], routes: ROUTES }).unwrap())
 }
 
-fn send_to(config: Config, request: TestRequest) -> Answer {
-    let front = Arc::new(Front::new(hub(), Arc::new(config), metrics(), Clock::wall()));
+pub(super) fn send_to(config: Config, request: TestRequest) -> Answer {
+    let mut answers = send_all(config, [request]);
+    answers.pop().unwrap()
+}
+
+/// The answers of one bridge to these, one after the other.
+pub(super) fn send_all(config: Config, requests: impl IntoIterator<Item = TestRequest>) -> Vec<Answer> {
+    send_all_on(store(), config, requests)
+}
+
+/// The same, of a bridge before this store.
+pub(super) fn send_all_on(
+    store: Store,
+    config: Config,
+    requests: impl IntoIterator<Item = TestRequest>,
+) -> Vec<Answer> {
+    let front = Arc::new(Front::new(Hub::closed(store), Arc::new(config), metrics(), Clock::wall()));
     actix_web::rt::System::new().block_on(async move {
         let app = init_service(App::new().configure(configure(front))).await;
-        let response = call_service(&app, request.to_request()).await.into_parts().1;
-        Answer {
-            status: response.status().as_u16(),
-            headers: response.headers().clone(),
-            closes: response.head().connection_type() == actix_web::http::ConnectionType::Close,
-            body: response.into_body().try_into_bytes().unwrap().to_vec(),
+        let mut answers = Vec::new();
+        for request in requests {
+            let response = call_service(&app, request.to_request()).await.into_parts().1;
+            answers.push(Answer {
+                status: response.status().as_u16(),
+                headers: response.headers().clone(),
+                closes: response.head().connection_type() == actix_web::http::ConnectionType::Close,
+                body: response.into_body().try_into_bytes().unwrap().to_vec(),
+            });
         }
+        answers
     })
 }
 
@@ -145,11 +168,11 @@ fn send(request: TestRequest) -> Answer {
     send_to(config(), request)
 }
 
-fn post(uri: &str, body: impl Into<bytes::Bytes>) -> TestRequest {
+pub(super) fn post(uri: &str, body: impl Into<bytes::Bytes>) -> TestRequest {
     TestRequest::post().uri(uri).insert_header(("content-type", "application/json")).set_payload(body)
 }
 
-fn with_key(request: TestRequest, name: &str) -> TestRequest {
+pub(super) fn with_key(request: TestRequest, name: &str) -> TestRequest {
     request.insert_header(("authorization", format!("Bearer key of {name}")))
 }
 
@@ -179,6 +202,10 @@ fn a_wrong_method_names_the_right_ones() {
         (Method::DELETE, "/docs", "GET, HEAD"),
         (Method::PUT, "/openapi.json", "GET, HEAD"),
         (Method::PATCH, "/problems/internal", "GET, HEAD"),
+        (Method::POST, "/deliveries", "GET, HEAD"),
+        (Method::DELETE, "/deliveries/01JD9ZZZZZZZZZZZZZZZZZZZZZ", "GET, HEAD"),
+        (Method::GET, "/deliveries/01JD9ZZZZZZZZZZZZZZZZZZZZZ/redeliver", "POST"),
+        (Method::GET, "/deliveries/redrive", "POST"),
     ] {
         let answer = send(TestRequest::default().method(method).uri(path));
         answer.problem("method-not-allowed");
@@ -196,14 +223,14 @@ fn bodies_must_be_json_and_say_so() {
     send(post(ALICE, PASSES).insert_header(("content-encoding", "gzip"))).problem("unsupported-media-type");
     for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.crm+json;v=1"] {
         send(TestRequest::post().uri(ALICE).insert_header(("content-type", kind)).set_payload(PASSES))
-            .problem("callback-refused");
+            .problem("draining");
     }
 }
 
 #[test]
 fn bodies_are_bounded() {
     let most = format!("{PASSES}{}", " ".repeat(body::MAX_BYTES - PASSES.len()));
-    send(post(ALICE, most.clone())).problem("callback-refused");
+    send(post(ALICE, most.clone())).problem("draining");
     let answer = send(post(ALICE, most + " "));
     answer.problem("payload-too-large");
     assert!(answer.closes);
@@ -259,7 +286,7 @@ fn one_mistake_is_named_in_the_detail() {
 #[test]
 fn users_are_decoded_once_and_checked() {
     for user in ["a%2Fb", "a%252Fb", "Zo%C3%AB", "%20", "%2E%2E", "+49", "a;b=c", &"x".repeat(256)] {
-        send(post(&format!("/conversations/{user}/messages"), PASSES)).problem("callback-refused");
+        send(post(&format!("/conversations/{user}/messages"), PASSES)).problem("draining");
     }
     for user in ["%", "%4", "%gg", "%ff", "a%0Ab", "%7F", &"x".repeat(257)] {
         let answer = send(post(&format!("/conversations/{user}/messages"), PASSES));
@@ -269,12 +296,12 @@ fn users_are_decoded_once_and_checked() {
 
 #[test]
 fn bots_are_chosen_by_name_or_default() {
-    send(post(&format!("{ALICE}?bot=support"), PASSES)).problem("callback-refused");
+    send(post(&format!("{ALICE}?bot=support"), PASSES)).problem("draining");
     send(post(&format!("{ALICE}?bot=sales"), PASSES)).problem("not-found");
     let two = || Config { bots: vec![bot("support"), bot("sales")], ..config() };
     assert_eq!(send_to(two(), post(ALICE, PASSES)).pointers(), ["query/bot"]);
     let default = Config { default_bot: BotName::new("sales").ok(), ..two() };
-    send_to(default, post(ALICE, PASSES)).problem("callback-refused");
+    send_to(default, post(ALICE, PASSES)).problem("draining");
 }
 
 #[test]
@@ -301,7 +328,7 @@ fn keys_are_needed_where_callers_are_configured() {
         answer.problem("unauthorized");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
     }
-    send_to(closed(), with_key(post(ALICE, PASSES), "crm")).problem("callback-refused");
+    send_to(closed(), with_key(post(ALICE, PASSES), "crm")).problem("draining");
     assert_eq!(send_to(closed(), TestRequest::get().uri("/docs")).status, 200);
 }
 
@@ -330,7 +357,72 @@ fn a_key_covers_its_scopes_bots_and_users() {
     check(post(&format!("{ALICE}?bot=unknown"), PASSES), "sales", "bot");
     check(post(ALICE, PASSES), "crm", "user");
     let crm = with_key(post("/conversations/crm%2D7/messages", PASSES), "crm");
-    send_to(Config { callers: callers(), ..config() }, crm).problem("callback-refused");
+    send_to(Config { callers: callers(), ..config() }, crm).problem("draining");
+}
+
+#[test]
+fn a_callback_is_taken_where_it_is_covered_and_signed() {
+    let body = r#"{"text":"hi","callback":{"url":"https://hooks.example/in"}}"#;
+    let of = |pattern: &str, signs: bool| {
+        let mut config = config();
+        config.webhooks.allowed = vec![pattern.parse().unwrap()];
+        let scopes = config::Scopes { send: true, ..config::Scopes::default() };
+        let mut crm = caller("crm", scopes, None, "");
+        crm.webhook_secrets = signs.then(|| "whsec_x".into()).into_iter().collect();
+        config.callers = vec![crm];
+        send_to(config, with_key(post(ALICE, body), "crm"))
+    };
+    of("https://hooks.example/", true).problem("draining");
+    of("https://hooks.example/in", true).problem("draining");
+    of("https://hooks.example/", false).problem("callback-refused");
+    let refused = of("https://*.hooks.example/", true).problem("callback-refused");
+    assert!(refused["detail"].as_str().unwrap().contains("https://*.hooks.example/"), "{refused}");
+    send(post(ALICE, body)).problem("callback-refused");
+    let long = format!(r#"{{"text":"hi","callback":{{"url":"https://h.example/{}"}}}}"#, "x".repeat(2048));
+    assert_eq!(send(post(ALICE, long)).pointers(), ["/callback/url"]);
+}
+
+#[test]
+fn every_answer_to_a_limited_key_says_how_it_stands() {
+    let mut config = config();
+    let scopes = config::Scopes { send: true, ..config::Scopes::default() };
+    let limited = config::Caller { rate_per_minute: 7, ..caller("few", scopes, None, "") };
+    config.callers = vec![limited, caller("free", scopes, None, "")];
+    let requests = [
+        with_key(post(ALICE, PASSES), "few"),
+        with_key(post(ALICE, "{"), "few"),
+        with_key(TestRequest::get().uri(&format!("{ALICE}/1")), "few"),
+        with_key(TestRequest::get().uri("/nowhere"), "few"),
+        with_key(TestRequest::get().uri(ALICE), "few"),
+        with_key(TestRequest::get().uri("/docs"), "few"),
+        with_key(TestRequest::get().uri("/deliveries"), "few"),
+        with_key(post(ALICE, PASSES), "few"),
+        with_key(TestRequest::get().uri("/docs"), "few"),
+        with_key(post(ALICE, PASSES), "free"),
+        with_key(post(ALICE, PASSES), "nobody"),
+        TestRequest::get().uri("/docs"),
+    ];
+    let answers = send_all(config, requests);
+    let seen: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(seen, [503, 400, 403, 404, 405, 200, 403, 429, 429, 503, 401, 200]);
+    for (index, answer) in answers.iter().enumerate() {
+        let limit = answer.header("ratelimit");
+        assert_eq!(answer.header("ratelimit-policy").is_some(), limit.is_some());
+        if index < 9 {
+            assert_eq!(answer.header("ratelimit-policy"), Some("\"default\";q=7;w=60"));
+            assert!(
+                limit.unwrap().starts_with(&format!("\"default\";r={};t=", 6_usize.saturating_sub(index)))
+            );
+        } else {
+            assert_eq!(limit, None);
+        }
+        if answer.status == 429 {
+            let detail = answer.problem("rate-limited");
+            assert!(detail["detail"].as_str().unwrap().contains("7 requests a minute"), "{detail}");
+            let (wait, reset) = (answer.header("retry-after").unwrap(), limit.unwrap());
+            assert!(reset.ends_with(&format!(";t={wait}")), "{wait}: {reset}");
+        }
+    }
 }
 
 #[test]
@@ -379,7 +471,7 @@ fn pages_are_served_from_within() {
 fn requests_are_counted_by_pattern() {
     let metrics = metrics();
     let clock = Clock::wall();
-    let front = Arc::new(Front::new(hub(), Arc::new(config()), Arc::clone(&metrics), clock));
+    let front = Arc::new(Front::new(Hub::closed(store()), Arc::new(config()), Arc::clone(&metrics), clock));
     actix_web::rt::System::new().block_on(async move {
         let app = init_service(App::new().configure(configure(front))).await;
         call_service(&app, post("/conversations/someone/messages", "").to_request()).await;

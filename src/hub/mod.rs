@@ -35,11 +35,14 @@ use tracing::warn;
 use self::lease::Leases;
 use self::shard::{Command, Post, Question};
 use crate::domain::{
-    After, ConversationId, ConversationState, Message, MessageId, Page, Partition, Progress,
+    After, ConversationId, ConversationState, Delivery, DeliveryId, Message, MessageId, Page, Partition,
+    Progress,
 };
 use crate::link::SetupError;
 use crate::metrics::FleetMetrics;
-use crate::store::{Accept, AcceptError, Accepted, Incarnation, Store, StoreError};
+use crate::store::{
+    Accept, AcceptError, Accepted, DeliveryPage, DeliveryQuery, Incarnation, Redelivered, Store, StoreError,
+};
 
 pub use self::observer::Observer;
 pub use self::partition::{Contact, Deal, Standing, Step, Tenure, View, decide};
@@ -141,15 +144,15 @@ impl Drop for Waiting {
 }
 
 impl Hub {
-    /// A hub that is going away and has no shards.
+    /// A hub that is going away and has no shards, before this store.
     #[cfg(test)]
-    pub(crate) fn closed() -> Self {
+    pub(crate) fn closed(store: Store) -> Self {
         let words = crate::metrics::Words { frames_in: &[], frames_out: &[], routes: &[] };
         let metrics = crate::metrics::Metrics::new(words).map(|metrics| metrics.fleet).unwrap();
         let leases = Leases::new(Incarnation(0), Duration::ZERO, 0);
         leases.refuse();
         Self {
-            store: Store::memory(crate::store::MemoryLimits::new(0, Duration::ZERO)),
+            store,
             leases: Arc::new(leases),
             lanes: [].into(),
             metrics,
@@ -283,6 +286,30 @@ impl Hub {
         let question = Question { conversation: conversation.clone(), answer };
         self.hand_over(conversation, Command::Ask(question)).await?;
         told.await.map_err(|_| HubError::Draining)?
+    }
+
+    /// A delivery as it stands; see [`Store::delivery`].
+    ///
+    /// # Errors
+    /// As [`Store::delivery`].
+    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.store.delivery(id).await
+    }
+
+    /// Deliveries, newest first; see [`Store::deliveries`].
+    ///
+    /// # Errors
+    /// As [`Store::deliveries`].
+    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        self.store.deliveries(query).await
+    }
+
+    /// Has a delivery made again, by whoever owns its partition; see [`Store::redeliver`].
+    ///
+    /// # Errors
+    /// As [`Store::redeliver`].
+    pub async fn redeliver(&self, id: DeliveryId) -> Result<Redelivered, StoreError> {
+        self.store.redeliver(id).await
     }
 
     /// This replica's life.

@@ -21,6 +21,8 @@ use awc::http::{StatusCode, Uri, header};
 use awc::{Client, ClientBuilder, ClientRequest, SendClientRequest};
 use bytes::Bytes;
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -57,6 +59,9 @@ pub enum SetupError {
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
+    /// A bot's own authorities cannot be read.
+    #[error("bot {0}: ca_file holds something that is no certificate of an authority")]
+    Authority(BotName),
     /// A bot's key cannot sign.
     #[error("bot {bot}: {error}")]
     Signer {
@@ -70,10 +75,17 @@ pub enum SetupError {
 
 /// Opens the sockets of one shard thread.
 pub struct Connector {
-    pub(super) calls: Client,
-    sockets: Client,
+    public: Clients,
+    /// Of bots that name authorities of their own: nobody else trusts those.
+    own: HashMap<BotName, Clients>,
     signers: HashMap<BotName, Rc<Signer>>,
     scratch: Rc<RefCell<Scratch>>,
+}
+
+/// What goes over the network, with the same idea of whom to trust.
+pub(super) struct Clients {
+    pub(super) calls: Client,
+    sockets: Client,
 }
 
 /// What both calls tell the platform about the bot.
@@ -103,40 +115,36 @@ struct StartBody<'a> {
 }
 
 impl Connector {
-    /// A connector for these bots, with every bot's key parsed, that trusts the certificate authorities Mozilla
-    /// trusts.
+    /// A connector for these bots, with every bot's key parsed. It trusts the certificate authorities Mozilla
+    /// trusts, and for a bot those of its `ca_file` too.
     ///
     /// # Errors
     /// [`SetupError`].
     pub fn new(bots: &[Arc<Bot>]) -> Result<Self, SetupError> {
-        Self::trusting(bots, webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect())
-    }
-
-    /// As [`Connector::new`], but trusts `roots` and nothing else.
-    ///
-    /// # Errors
-    /// [`SetupError`].
-    pub fn trusting(bots: &[Arc<Bot>], roots: RootCertStore) -> Result<Self, SetupError> {
+        let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+        let mut own = HashMap::new();
         let mut signers = HashMap::with_capacity(bots.len());
         for bot in bots {
+            if let Some(ca) = &bot.ca {
+                let mut roots = roots.clone();
+                let authorities = CertificateDer::pem_slice_iter(ca).collect::<Result<Vec<_>, _>>();
+                let unusable = || SetupError::Authority(bot.name.clone());
+                for authority in authorities.map_err(|_| unusable())? {
+                    roots.add(authority).map_err(|_| unusable())?;
+                }
+                own.insert(bot.name.clone(), Clients::trusting(roots)?);
+            }
             let signer =
                 Signer::new(bot).map_err(|error| SetupError::Signer { bot: bot.name.clone(), error })?;
             signers.insert(bot.name.clone(), Rc::new(signer));
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(SetupError::Tls)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let tls = Arc::new(tls);
-        Ok(Self {
-            calls: client(&tls, CALLS_MAX),
-            sockets: client(&tls, 0),
-            signers,
-            scratch: Rc::new(RefCell::new(Scratch::default())),
-        })
+        let scratch = Rc::new(RefCell::new(Scratch::default()));
+        Ok(Self { public: Clients::trusting(roots)?, own, signers, scratch })
+    }
+
+    /// What a bot's platform is reached with.
+    pub(super) fn clients(&self, bot: &Bot) -> &Clients {
+        self.own.get(&bot.name).unwrap_or(&self.public)
     }
 
     /// Opens a socket for `user`: takes the grant in `grant` or makes one and leaves it there, asks for a ticket
@@ -176,7 +184,8 @@ impl Connector {
         now: Timestamp,
     ) -> Result<Ticket, ConnectError> {
         let asked = Instant::now();
-        let mut request = self.calls.post(endpoint(bot, "/rtm/start")).insert_header(authorization(grant));
+        let mut request =
+            self.clients(bot).calls.post(endpoint(bot, "/rtm/start")).insert_header(authorization(grant));
         if bot.secure_rtm {
             request = request.insert_header(("x-rtm-v", "1"));
         }
@@ -194,7 +203,7 @@ impl Connector {
         ticket: &Ticket,
         now: Timestamp,
     ) -> Result<Socket, ConnectError> {
-        let mut request = self.sockets.ws(ticket.url.as_str());
+        let mut request = self.clients(bot).sockets.ws(ticket.url.as_str());
         if let Some(nonce) = &ticket.nonce {
             let assertion = self.signer(bot)?.mint(user, now)?;
             request = request.header(header::SEC_WEBSOCKET_PROTOCOL, offer(&assertion, nonce)?);
@@ -223,6 +232,21 @@ fn offer(assertion: &SecretString, nonce: &SecretString) -> Result<header::Heade
     }
     let value = format!("x-rtm-v|1, jwt|{assertion}, nonce|{nonce}");
     header::HeaderValue::try_from(value).map_err(|_| unusable())
+}
+
+impl Clients {
+    /// Clients that trust these authorities and nobody else.
+    fn trusting(roots: RootCertStore) -> Result<Self, SetupError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(SetupError::Tls)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let tls = Arc::new(tls);
+        Ok(Self { calls: client(&tls, CALLS_MAX), sockets: client(&tls, 0) })
+    }
 }
 
 /// An awc client with our settings. A limit of 0 means none: how many sockets there are is decided where

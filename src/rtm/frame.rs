@@ -132,6 +132,7 @@ mod tests {
             platform: "https://platform.example".parse().unwrap(),
             api_path: "/api".into(),
             socket_base: None,
+            ca: None,
             chat_bot: "Help \"Bot\"".into(),
             task_bot_id: "st-1".into(),
             client_id: "cs-1".into(),

@@ -111,7 +111,7 @@ impl Connector {
         let assertion = self.signer(bot)?.mint(user, now)?;
         let body =
             GrantBody { assertion: assertion.expose_secret(), bot_info: BotInfo::of(bot), token: NoToken {} };
-        let request = self.calls.post(endpoint(bot, "/oAuth/token/jwtgrant"));
+        let request = self.clients(bot).calls.post(endpoint(bot, "/oAuth/token/jwtgrant"));
         let answer = call(Phase::Grant, request, Some(&body), BODY_MAX, now).await?;
         Grant::read(&answer, now).ok_or_else(|| lacking(Phase::Grant, &answer, now))
     }

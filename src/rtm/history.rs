@@ -67,8 +67,11 @@ impl Connector {
         let query = Query { bot_id: &bot.task_bot_id, limit: PAGE, offset, forward, message_id };
         let body_max = bot.max_message_bytes.max(BODY_MAX);
         self.with_grant(bot, user, grant, now, async |grant| {
-            let request =
-                self.calls.get(endpoint(bot, "/botmessages/rtm")).insert_header(authorization(grant));
+            let request = self
+                .clients(bot)
+                .calls
+                .get(endpoint(bot, "/botmessages/rtm"))
+                .insert_header(authorization(grant));
             let request = request.query(&query).map_err(|_| ConnectError::Rejected {
                 phase: Phase::History,
                 words: "the message id to read history from does not fit into a URL".into(),

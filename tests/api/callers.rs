@@ -198,6 +198,45 @@ fn keys_cover_conversations_and_their_events_as_they_cover_messages() {
 }
 
 #[test]
+fn a_caller_may_be_limited_to_so_many_requests_a_minute() {
+    run(async {
+        let bridge = spawn_bridge_on(quiet_platform(), |config: &mut Config| {
+            let both = Scopes { read: true, ..SEND };
+            config.callers = vec![Caller { rate_per_minute: 4, ..caller("few", both) }, caller("many", both)];
+        })
+        .await;
+        let request =
+            |key: &str, target: &str| Request::get(target).header("Authorization", &format!("Bearer {key}"));
+        let policy = "\"default\";q=4;w=60";
+        // A stream says it in its head, and counts once, however long it is open.
+        let stream = bridge.api.events_with(request("few", "/conversations/alice/events")).await;
+        let head = stream.head.join("\n").to_lowercase();
+        assert!(head.contains(&format!("ratelimit-policy: {policy}")), "{head}");
+        assert!(head.contains("ratelimit: \"default\";r=3;t=15"), "{head}");
+        for (target, status, left) in
+            [("/conversations/alice", 200, 2), ("/nowhere", 404, 1), ("/conversations/%zz", 400, 0)]
+        {
+            let answer = bridge.send(request("few", target)).await;
+            assert_eq!(answer.status, status, "{answer}");
+            assert_eq!(answer.header("ratelimit-policy"), Some(policy));
+            assert_eq!(answer.header("ratelimit"), Some(format!("\"default\";r={left};t=15").as_str()));
+        }
+        let refused = send(&bridge, "few", "alice", "").await;
+        let problem = refused.problem(429, "rate-limited");
+        assert!(problem["detail"].as_str().unwrap().contains('4'), "{problem}");
+        assert!((1..=15).contains(&refused.retry_after()), "{refused}");
+        assert!(refused.header("ratelimit").unwrap().starts_with("\"default\";r=0;t="), "{refused}");
+        assert_eq!(bridge.script.totals().messages, 0, "nothing was accepted");
+        // Others have budgets of their own, or none, and are told nothing of it.
+        let free = bridge.send(request("many", "/conversations/alice")).await;
+        free.message(200);
+        assert_eq!(free.header("ratelimit"), None);
+        drop(stream);
+        bridge.finish().await;
+    });
+}
+
+#[test]
 fn a_caller_may_be_limited_to_so_many_open_requests() {
     run(async {
         let bridge = spawn_bridge_on(quiet_platform(), |config: &mut Config| {

@@ -2,9 +2,11 @@
 //! as the program runs it, in front of the simulated platform. What is asserted is what docs/api.md promises.
 
 mod broken_links;
+mod callbacks;
 mod callers;
 mod connects;
 mod conversations;
+mod deliveries;
 mod events;
 mod exact;
 mod idempotency;

@@ -5,9 +5,10 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::domain::{
-    AcceptedMessage, BotName, Connection, Content, ConversationId, Correlation, EndedBy, EventKind,
-    LinkState, Message, MessageId, NewMessage, Outcome, Problem, Progress, Reply, Resend, SessionRequest,
-    Timestamp, TurnRules, UserId,
+    AcceptedMessage, Attempt, BotName, Connection, Content, ConversationId, Correlation, Delivery,
+    DeliveryId, DeliveryKind, DeliveryState, EndedBy, EventKind, LinkState, Message, MessageId, NewDelivery,
+    NewMessage, Origin, Outcome, Problem, Progress, Reply, Resend, SessionRequest, Timestamp, TurnRules,
+    UserId,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -57,6 +58,11 @@ fn knows_every_problem_and_every_end() {
         words(&document["components"]["schemas"]["Connection"]["properties"]["state"]["enum"]),
         states
     );
+    let delivery = &document["components"]["schemas"]["Delivery"]["properties"];
+    let kinds = DeliveryKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(words(&delivery["type"]["enum"]), kinds);
+    let states = DeliveryState::ALL.iter().map(|state| state.as_str()).collect();
+    assert_eq!(words(&delivery["state"]["enum"]), states);
     let ends = EndedBy::ALL.iter().map(|by| by.as_str()).collect();
     assert_eq!(words(&document["components"]["schemas"]["Message"]["properties"]["endedBy"]["enum"]), ends);
 }
@@ -102,11 +108,38 @@ fn describes_resources_as_they_are_written() {
     let document = parsed();
     let schemas = &document["components"]["schemas"];
     let connection = serde_json::to_value(Connection::default()).unwrap();
+    let conversation = &message.accepted.new.conversation;
+    let delivery = Delivery {
+        new: NewDelivery {
+            id: DeliveryId::of(conversation, 1, 1, Timestamp::from_millis(1)),
+            kind: DeliveryKind::MessageFailed,
+            conversation: conversation.clone(),
+            message: Some(id),
+            target: "https://hooks.example/".into(),
+            origin: Origin::Bot,
+            trace: crate::domain::TraceId::default(),
+            created_at: Timestamp::from_millis(1),
+            data: RawValue::from_string("{}".to_owned()).unwrap(),
+        },
+        state: DeliveryState::Pending,
+        next_attempt_at: None,
+        reason: None,
+        attempts: vec![Attempt {
+            at: Timestamp::from_millis(1),
+            status: None,
+            error: None,
+            duration: std::time::Duration::ZERO,
+            response: None,
+        }],
+    };
+    let delivery = serde_json::to_value(&delivery).unwrap();
     for (name, resource) in [
         ("Message", &written),
         ("Reply", &written["replies"][0]),
         ("ProblemCore", &written["error"]),
         ("Connection", &connection),
+        ("Delivery", &delivery),
+        ("Attempt", &delivery["attempts"][0]),
     ] {
         assert_eq!(keys(resource), keys(&schemas[name]["properties"]), "{name}");
         assert_eq!(keys(resource), words(&schemas[name]["required"]), "{name}");

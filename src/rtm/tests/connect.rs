@@ -349,12 +349,11 @@ fn history_is_asked_for_page_by_page() {
     });
 }
 
-fn server_tls() -> (Arc<rustls::ServerConfig>, rustls::RootCertStore) {
-    let certificate =
-        CertificateDer::from_pem_slice(include_bytes!("../../../tests/fixtures/tls.pem")).unwrap();
+const CERTIFICATE: &[u8] = include_bytes!("../../../tests/fixtures/tls.pem");
+
+fn server_tls() -> Arc<rustls::ServerConfig> {
+    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../../tests/fixtures/tls.key.pem")).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -363,16 +362,17 @@ fn server_tls() -> (Arc<rustls::ServerConfig>, rustls::RootCertStore) {
         .with_single_cert(vec![certificate], key)
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    (Arc::new(config), roots)
+    Arc::new(config)
 }
 
 #[test]
 fn tls_does_not_negotiate_h2_and_checks_the_certificate() {
     run(async {
-        let (tls, roots) = server_tls();
-        let platform = Platform::start_with(Some(tls)).await;
+        let platform = Platform::start_with(Some(server_tls())).await;
         let bot = platform.bot();
-        let connector = Connector::trusting(&[Arc::new(bot.clone())], roots).unwrap();
+        let other = Bot { name: crate::domain::BotName::new("other").unwrap(), ..bot.clone() };
+        let own = Bot { ca: Some(CERTIFICATE.into()), ..bot.clone() };
+        let connector = Connector::new(&[Arc::new(own), Arc::new(other.clone())]).unwrap();
         let mut socket =
             connector.connect(&bot, &user(), ConnectMode::Default, &mut None, NOW).await.unwrap();
         socket.send("over TLS").await.unwrap();
@@ -381,6 +381,9 @@ fn tls_does_not_negotiate_h2_and_checks_the_certificate() {
             platform.bell.notified().await;
         }
 
+        // What one bot trusts another does not.
+        let apart = connector.connect(&other, &user(), ConnectMode::Default, &mut None, NOW).await;
+        assert!(matches!(apart, Err(ConnectError::Unreachable { fault: Fault::Tls(_), .. })));
         let error = refused(&bot).await;
         assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Tls(_), .. }), "{error:?}");
         assert_eq!(error.retry(), Retry::Backoff(None));
@@ -394,6 +397,14 @@ fn tcp_nodelay_is_set() {
         let connection = tcp().call(ConnectInfo::new(platform.url().parse().unwrap())).await.unwrap();
         assert!(connection.io_ref().nodelay().unwrap());
     });
+}
+
+#[test]
+fn authorities_that_are_none_are_named_at_the_start() {
+    let ca = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let bot = Bot { ca: Some(ca.into()), ..bot("https://bots.example") };
+    let error = Connector::new(&[Arc::new(bot)]).err().unwrap();
+    assert!(error.to_string().starts_with("bot support: ca_file"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,77 @@
+//! `[[callers]]`.
+
+use super::bots::bot_name;
+use super::parse::{self, Parsed, Wrong, list, number, one_of};
+use super::secret;
+use super::section::Section;
+use super::value::Value;
+use super::webhooks::webhook_form;
+use super::{Caller, Scopes};
+use crate::domain::BotName;
+
+/// One of `[[callers]]`.
+pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
+    let name = section.required("name", "what the caller is called in logs", |value| {
+        let name = parse::text(value)?;
+        BotName::new(&name)
+            .map(|name| name.as_str().to_owned())
+            .map_err(|_| Wrong("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned()))
+    });
+    let key_sha256 = section.required(
+        "key_sha256",
+        "the hash of the caller's key; `rtm-bridge key new` prints both",
+        secret::sha256,
+    );
+    let scopes = section.required("scopes", "what the caller may do: \"send\", \"read\", \"admin\"", scopes);
+    let bots = section.optional("bots", list(bot_name));
+    let path = section.key("bots");
+    if bots.as_ref().is_some_and(Vec::is_empty) {
+        section
+            .notes
+            .wrong(&path, "is empty, so that the caller could use no bot; leave it out for every bot");
+    }
+    let secrets = section.secret(
+        "webhook_secrets",
+        "webhook_secrets_file",
+        list(secret::webhook_secret),
+        secret::webhook_secrets_text,
+    );
+    let form = section.optional("webhook_form", webhook_form);
+    if form.is_some() && secrets.as_ref().is_none_or(Vec::is_empty) {
+        let path = section.key("webhook_form");
+        let what = "has no effect without webhook_secrets: callbacks are then signed and told as the bot's";
+        section.notes.warn(&path, what);
+    }
+    Some(Caller {
+        user_prefix: section.or("user_prefix", String::new(), parse::text),
+        rate_per_minute: section.or("rate_per_minute", 0, number(0..=10_000_000)),
+        max_open_requests: section.or("max_open_requests", 0, number(0..=1_000_000)),
+        webhook_secrets: secrets.unwrap_or_default(),
+        webhook_form: form.unwrap_or_default(),
+        bots,
+        name: name?,
+        key_sha256: key_sha256?,
+        scopes: scopes?,
+    })
+}
+
+fn scopes(value: &Value) -> Parsed<Scopes> {
+    #[derive(Clone, Copy)]
+    enum Scope {
+        Send,
+        Read,
+        Admin,
+    }
+    let words = &[("send", Scope::Send), ("read", Scope::Read), ("admin", Scope::Admin)];
+    let all = list(|value| one_of(words)(value))(value)?;
+    if all.is_empty() {
+        return Err(Wrong(
+            "is empty: the caller could do nothing; send, read and admin are known".to_owned(),
+        ));
+    }
+    Ok(all.into_iter().fold(Scopes::default(), |scopes, scope| match scope {
+        Scope::Send => Scopes { send: true, ..scopes },
+        Scope::Read => Scopes { read: true, ..scopes },
+        Scope::Admin => Scopes { admin: true, ..scopes },
+    }))
+}

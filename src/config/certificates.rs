@@ -1,0 +1,46 @@
+//! Certificates, roots and keys in PEM: read once, so that a mistake is told at start.
+
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::parse::{Parsed, Wrong, text};
+use super::section::Section;
+
+/// `ca_file`: the authorities in it, as they were read.
+pub(super) fn authorities(section: &mut Section<'_>) -> Option<Vec<u8>> {
+    let path = section.optional("ca_file", text)?;
+    section.file("ca_file", &path, |pem| roots(pem).map(|()| pem.into()))
+}
+
+pub(super) fn certificates(pem: &str) -> Parsed<Vec<CertificateDer<'static>>> {
+    match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
+        Ok(all) if !all.is_empty() => Ok(all),
+        _ => Err(Wrong("holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)".to_owned())),
+    }
+}
+
+pub(super) fn roots(pem: &str) -> Parsed<()> {
+    let mut roots = RootCertStore::empty();
+    certificates(pem)?
+        .into_iter()
+        .try_for_each(|certificate| roots.add(certificate))
+        .map_err(|error| Wrong(format!("holds a certificate that cannot be a root: {error}")))
+}
+
+pub(super) fn private_key(pem: &str) -> Parsed<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
+        Wrong("holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`), or an encrypted one".to_owned())
+    })
+}
+
+pub(super) fn belong_together(certificate: &[u8], key: &SecretString) -> bool {
+    let pair = std::str::from_utf8(certificate).ok().zip(Some(key.expose_secret()));
+    let Some((Ok(chain), Ok(key))) = pair.map(|(chain, key)| (certificates(chain), private_key(key))) else {
+        return false;
+    };
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).is_ok()
+}

@@ -1,0 +1,144 @@
+//! Whether a message's callback is taken, and whose secrets sign what goes there (api.md 4).
+
+use super::auth::Caller;
+use super::problem::Failure;
+use crate::config::Bot;
+use crate::domain::{Callback, CallbackUrl, ProblemKind, UrlPattern};
+
+/// Patterns that a refusal names at most.
+const NAMED: usize = 20;
+
+/// The callback with its signer.
+///
+/// # Errors
+/// `callback-refused`, with what would be taken.
+pub(super) fn admit(
+    callback: Callback,
+    caller: Caller<'_>,
+    bot: &Bot,
+    allowed: &[UrlPattern],
+) -> Result<Callback, Failure> {
+    let url: CallbackUrl = callback.url.parse().map_err(|fault| {
+        refused(format!(
+            "`callback.url` {fault}. It must be a plain URL that everybody reads alike: without credentials, fragment, \
+             backslashes, dot segments and escaped slashes in its path."
+        ))
+    })?;
+    if !allowed.iter().any(|pattern| pattern.covers(&url)) {
+        return Err(refused(instead(allowed)));
+    }
+    let signer = caller.signer();
+    if signer.is_none() && bot.webhook.as_ref().is_none_or(|webhook| webhook.secrets.is_empty()) {
+        return Err(refused(
+            "There is no secret to sign with, neither of this key (`callers.webhook_secrets_file`) nor of the bot \
+             (`bots.webhook`): an operator has to configure one before callbacks are taken."
+                .to_owned(),
+        ));
+    }
+    Ok(Callback { signer: signer.map(Into::into), ..callback })
+}
+
+fn instead(allowed: &[UrlPattern]) -> String {
+    if allowed.is_empty() {
+        return "No callbacks are taken here: `webhooks.allowed` is empty. An operator has to list what is fine, or \
+                leave `callback` out and wait for the answer."
+            .to_owned();
+    }
+    let named: Vec<_> = allowed.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = if allowed.len() > NAMED { ", …" } else { "" };
+    let named = named.join(", ");
+    format!(
+        "`callback.url` is not covered by `webhooks.allowed`. Taken are scheme, host, port and the beginning of the \
+         path, by whole segments, of: {named}{more}"
+    )
+}
+
+fn refused(detail: String) -> Failure {
+    Failure::new(ProblemKind::CallbackRefused, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Form, Scopes, Webhook};
+    use crate::domain::BotName;
+
+    fn caller(signs: bool) -> config::Caller {
+        config::Caller {
+            name: "crm".to_owned(),
+            key_sha256: [0; 32],
+            scopes: Scopes::default(),
+            bots: None,
+            user_prefix: String::new(),
+            rate_per_minute: 0,
+            max_open_requests: 0,
+            webhook_secrets: signs.then(|| "whsec_1".into()).into_iter().collect(),
+            webhook_form: Form::Standard,
+        }
+    }
+
+    fn bot(signs: bool) -> Bot {
+        let webhook = Webhook {
+            url: None,
+            secrets: vec!["whsec_2".into()],
+            form: Form::KoreV2,
+            bearer_token: None,
+            headers: Vec::new(),
+            legacy_signature: None,
+        };
+        let bot = Bot::new(BotName::new("b").unwrap(), "https://platform.invalid".parse().unwrap());
+        Bot { webhook: signs.then_some(webhook), ..bot }
+    }
+
+    fn try_it(
+        url: &str,
+        caller: Caller<'_>,
+        bot: &Bot,
+        allowed: &[&str],
+    ) -> Result<Option<Box<str>>, String> {
+        let allowed: Vec<UrlPattern> = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        let callback = Callback { url: url.into(), signer: Some("forged".into()) };
+        let admitted = admit(callback, caller, bot, &allowed).map_err(|failure| {
+            assert_eq!(failure.problem().kind, ProblemKind::CallbackRefused);
+            failure.problem().detail.to_string()
+        })?;
+        assert_eq!(&*admitted.url, url, "as it was given");
+        Ok(admitted.signer)
+    }
+
+    #[test]
+    fn the_caller_signs_where_it_can_else_the_bot_else_nobody() {
+        let (crm, mute) = (caller(true), caller(false));
+        let known = |caller| Caller::Known { caller, place: 0 };
+        let (url, allowed) = ("https://h.example/in", &["https://h.example/"][..]);
+        let signs = |caller, signing| try_it(url, caller, &bot(signing), allowed);
+        assert_eq!(signs(known(&crm), true), Ok(Some("crm".into())));
+        assert_eq!(signs(known(&crm), false), Ok(Some("crm".into())));
+        assert_eq!(signs(known(&mute), true), Ok(None));
+        assert_eq!(signs(Caller::Anonymous, true), Ok(None));
+        for nobody in [known(&mute), Caller::Anonymous] {
+            assert!(signs(nobody, false).unwrap_err().contains("webhook_secrets_file"));
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_would_be_taken() {
+        let bot = bot(true);
+        let refusal =
+            |url: &str, allowed: &[&str]| try_it(url, Caller::Anonymous, &bot, allowed).unwrap_err();
+        assert!(refusal("https://h.example/", &[]).contains("`webhooks.allowed` is empty"));
+        let both = ["https://*.example/in", "http://localhost:9/"];
+        let detail = refusal("https://h.example/out", &both);
+        assert!(both.iter().all(|pattern| detail.contains(pattern)), "{detail}");
+        let many = ["https://h.example/"; NAMED + 1];
+        assert!(refusal("https://other.example/", &many).ends_with(", …"));
+        for (url, word) in [
+            ("https://h.example/in/../out", "dot segment"),
+            ("https://u:hush@h.example/in", "credentials"),
+            ("https://h.example/in#x", "fragment"),
+        ] {
+            let detail = refusal(url, &both);
+            assert!(detail.contains(word) && !detail.contains("hush"), "{detail}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Checking a body field by field, so that all mistakes are told at once.
+//!
+//! Pure. It looks at one level of an object at a time and leaves values as text until they are asked for: nothing is
+//! guessed (derived readers take an array for a struct), and every mistake has its pointer. `null` means absent.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
+use serde::de::value::StrDeserializer;
+use serde_json::value::RawValue;
+
+use super::json::{self, Text};
+use super::problem::Mistakes;
+
+/// A body that is being checked.
+pub(super) struct Check<'m> {
+    mistakes: &'m mut Mistakes,
+    failed: bool,
+}
+
+impl Check<'_> {
+    /// What a body says, as `read` reads it; none where something is wrong with it, which is noted.
+    pub(super) fn run<'m, T>(
+        body: &[u8],
+        mistakes: &'m mut Mistakes,
+        read: impl FnOnce(&mut Check<'m>, &str) -> Option<T>,
+    ) -> Option<T> {
+        let Ok(body) = std::str::from_utf8(body) else {
+            mistakes.add("", "must be UTF-8");
+            return None;
+        };
+        let mut check = Check { mistakes, failed: false };
+        let read = read(&mut check, body);
+        if check.failed { None } else { read }
+    }
+
+    /// Notes a mistake.
+    pub(super) fn add(
+        &mut self,
+        pointer: impl Into<Cow<'static, str>>,
+        detail: impl Into<Cow<'static, str>>,
+    ) {
+        self.failed = true;
+        self.mistakes.add(pointer, detail);
+    }
+
+    /// The value, or none with its mistake noted.
+    pub(super) fn note<T, E: Into<Cow<'static, str>>>(
+        &mut self,
+        at: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        result.map_err(|error| self.add(at.to_owned(), error)).ok()
+    }
+
+    /// The values of these members, by name; others are mistakes.
+    pub(super) fn object<'a, const N: usize>(
+        &mut self,
+        at: &str,
+        text: &'a str,
+        names: [&str; N],
+    ) -> Option<[Option<&'a RawValue>; N]> {
+        let members = match json::object(text) {
+            Ok(members) => members,
+            Err(error) if error.is_data() => {
+                self.add(at.to_owned(), "must be a JSON object");
+                return None;
+            }
+            Err(error) => {
+                self.add(at.to_owned(), format!("is not valid JSON: {error}"));
+                return None;
+            }
+        };
+        let mut values = [None; N];
+        for (index, (key, value)) in members.iter().enumerate() {
+            let known = names.iter().zip(values.iter_mut()).find(|(name, _)| *name == key);
+            if members.iter().take(index).any(|(earlier, _)| earlier == key) {
+                self.add(pointer(at, key), "stands more than once");
+            } else if let Some((_, slot)) = known {
+                *slot = (value.get() != "null").then_some(*value);
+            } else {
+                self.add(pointer(at, key), format!("is not known; known here are: {}", names.join(", ")));
+            }
+        }
+        Some(values)
+    }
+
+    /// A value that must be there.
+    pub(super) fn required<'a>(&mut self, at: &str, value: Option<&'a RawValue>) -> Option<&'a RawValue> {
+        if value.is_none() {
+            self.add(at.to_owned(), "is required");
+        }
+        value
+    }
+
+    /// A string.
+    pub(super) fn text(&mut self, at: &str, value: &RawValue) -> Option<Box<str>> {
+        match serde_json::from_str::<Text<'_>>(value.get()) {
+            Ok(Text(text)) => Some(text.into()),
+            Err(_) if value.get().starts_with('"') => {
+                self.add(at.to_owned(), "must be valid Unicode; it has an escape that is none");
+                None
+            }
+            Err(_) => {
+                self.add(at.to_owned(), "must be a string");
+                None
+            }
+        }
+    }
+
+    /// One of some words; `choices` says which.
+    pub(super) fn choice<T: for<'de> Deserialize<'de>>(
+        &mut self,
+        at: &str,
+        value: &RawValue,
+        choices: &'static str,
+    ) -> Option<T> {
+        let word = serde_json::from_str::<Text<'_>>(value.get()).ok();
+        let chosen = word.and_then(|Text(word)| {
+            let word: StrDeserializer<'_, serde::de::value::Error> = word.as_ref().into_deserializer();
+            T::deserialize(word).ok()
+        });
+        self.note(at, chosen.ok_or(choices))
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, at: &'static str, value: &RawValue) -> Option<bool> {
+        self.note(at, value.get().parse().map_err(|_| "must be true or false"))
+    }
+}
+
+/// A JSON pointer one step further (RFC 6901).
+pub(super) fn pointer(at: &str, key: &str) -> String {
+    format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
+}

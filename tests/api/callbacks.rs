@@ -1,0 +1,117 @@
+//! Callbacks as callers ask for them (api.md 4): which are taken, and what a POST with one answers.
+
+use rtm_bridge::config::{Caller, Config, Scopes};
+use rtm_bridge::sandbox::{Gate, Step};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::support::{Answer, Request, TestBridge, run, spawn_bridge};
+
+/// Where nobody listens, and where nothing is sent either: it is no public address.
+const TARGET: &str = "http://127.0.0.1:9/in/crm";
+
+/// A caller whose key is its name, and who signs.
+fn signing(name: &str) -> Caller {
+    Caller {
+        name: name.to_owned(),
+        key_sha256: Sha256::digest(name).into(),
+        scopes: Scopes { send: true, read: true, admin: true },
+        bots: None,
+        user_prefix: String::new(),
+        rate_per_minute: 0,
+        max_open_requests: 0,
+        webhook_secrets: vec![format!("whsec_{}", "QUFB".repeat(8)).into()],
+        webhook_form: rtm_bridge::config::Form::Standard,
+    }
+}
+
+async fn allowing(patterns: &[&str]) -> TestBridge {
+    let bridge = spawn_bridge(|config: &mut Config| {
+        config.webhooks.allowed = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        config.callers = vec![signing("crm"), Caller { webhook_secrets: Vec::new(), ..signing("mute") }];
+    })
+    .await;
+    bridge.script.bot(|_, _| Step::reply("x"));
+    bridge
+}
+
+fn body(url: &str) -> Value {
+    json!({"text": "hi", "turn": {"expectReplies": 1}, "callback": {"url": url}})
+}
+
+async fn post(bridge: &TestBridge, key: &str, url: &str) -> Answer {
+    let request = Request::message("alice", &body(url));
+    bridge.send(request.header("Authorization", &format!("Bearer {key}"))).await
+}
+
+#[test]
+fn with_a_callback_nobody_waits_who_does_not_say_so() {
+    run(async {
+        let bridge = allowing(&["http://127.0.0.1:9/in"]).await;
+        let gate = Gate::new();
+        bridge.script.next("alice", vec![Step::Until(gate.clone()), Step::Ack, Step::Say("x".to_owned())]);
+        // The bot is silent until this is answered.
+        let answer = post(&bridge, "crm", TARGET).await;
+        let message = answer.message(202);
+        assert_eq!(message["callback"], json!({"url": TARGET}));
+        assert_eq!(answer.retry_after(), 1);
+        gate.open();
+        let location = answer.header("location").unwrap().to_owned();
+        let read = Request::get(location).prefer("wait=20").header("Authorization", "Bearer crm");
+        let ended = bridge.send(read).await.message(200);
+        assert_eq!((&ended["status"], &ended["callback"]), (&json!("answered"), &json!({"url": TARGET})));
+        // Who says so waits.
+        let request = Request::message("alice", &body(TARGET)).prefer("wait=20");
+        let answer = bridge.send(request.header("Authorization", "Bearer crm")).await;
+        assert_eq!(answer.message(200)["status"], "answered");
+        assert_eq!(answer.header("preference-applied"), Some("wait=20"));
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn what_is_not_covered_or_not_signed_is_refused_and_says_why() {
+    run(async {
+        let patterns = ["http://127.0.0.1:9/in", "https://*.example.com/hooks"];
+        let bridge = allowing(&patterns).await;
+        for (url, word) in [
+            ("https://elsewhere.example/hooks", "https://*.example.com/hooks"),
+            ("https://a.example.com/hooksX", "http://127.0.0.1:9/in"),
+            ("http://a.example.com/hooks", "http://127.0.0.1:9/in"),
+            ("https://a.example.com/hooks/../admin", "dot segment"),
+            ("https://a.example.com/hooks/%2e%2e/admin", "dot segment"),
+            ("https://a.example.com/hooks%2fadmin", "escaped slash"),
+            ("https://me:hush@a.example.com/hooks", "credentials"),
+            ("https://a.example.com/hooks#x", "fragment"),
+            ("https://a.example.com\\hooks", "backslash"),
+        ] {
+            let problem = post(&bridge, "crm", url).await.problem(422, "callback-refused");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains(word) && !detail.contains("hush"), "{url}: {detail}");
+            assert_eq!(problem.get("message"), None, "nothing was accepted");
+        }
+        let problem = post(&bridge, "mute", TARGET).await.problem(422, "callback-refused");
+        assert!(problem["detail"].as_str().unwrap().contains("secret"), "{problem}");
+        for url in ["/in/crm", "ftp://127.0.0.1:9/in", "http://127.0.0.1:99999/in"] {
+            let problem = post(&bridge, "crm", url).await.problem(400, "invalid-request");
+            assert_eq!(problem["errors"][0]["pointer"], "/callback/url");
+        }
+        assert_eq!(bridge.script.totals().messages, 0);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn a_repeat_with_another_callback_is_another_message() {
+    run(async {
+        let bridge = allowing(&["http://127.0.0.1:9/"]).await;
+        let send = |url: &str| {
+            let request = Request::message("alice", &body(url)).header("Idempotency-Key", "k");
+            bridge.send(request.prefer("wait=20").header("Authorization", "Bearer crm"))
+        };
+        let first = send(TARGET).await.message(200);
+        assert_eq!(send(TARGET).await.message(200)["id"], first["id"]);
+        send("http://127.0.0.1:9/out").await.problem(422, "idempotency-mismatch");
+        bridge.finish().await;
+    });
+}

@@ -1,0 +1,253 @@
+//! Deliveries as operators see them (api.md 4): found, looked at, made again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rtm_bridge::config::{Caller, Config, Scopes};
+use rtm_bridge::sandbox::Step;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{Answer, Request, TestBridge, run, spawn_bridge, until};
+
+/// A caller whose key is its name.
+fn caller(name: &str, scopes: Scopes, user_prefix: &str) -> Caller {
+    Caller {
+        name: name.to_owned(),
+        key_sha256: Sha256::digest(name).into(),
+        scopes,
+        bots: None,
+        user_prefix: user_prefix.to_owned(),
+        rate_per_minute: 0,
+        max_open_requests: 0,
+        webhook_secrets: vec![format!("whsec_{}", "QUFB".repeat(8)).into()],
+        webhook_form: rtm_bridge::config::Form::Standard,
+    }
+}
+
+const SEND: Scopes = Scopes { send: true, read: true, admin: false };
+const ADMIN: Scopes = Scopes { send: false, read: false, admin: true };
+
+async fn send(bridge: &TestBridge, key: &str, request: Request) -> Answer {
+    bridge.send(request.header("Authorization", &format!("Bearer {key}"))).await
+}
+
+async fn list(bridge: &TestBridge, key: &str, query: &str) -> Value {
+    send(bridge, key, Request::get(format!("/deliveries{query}"))).await.message(200)
+}
+
+fn ids(page: &Value) -> Vec<&str> {
+    page["deliveries"].as_array().unwrap().iter().map(|delivery| delivery["id"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn deliveries_need_the_scope_admin() {
+    run(async {
+        let bridge = telling_to(9).await;
+        let id = "01JD9ZZZZZZZZZZZZZZZZZZZZZ";
+        for (method, target) in [
+            ("GET", "/deliveries".to_owned()),
+            ("GET", format!("/deliveries/{id}")),
+            ("POST", format!("/deliveries/{id}/redeliver")),
+            ("POST", "/deliveries/redrive".to_owned()),
+        ] {
+            let request = || Request::new(method, target.clone()).json(&json!({"state": "dead"}));
+            bridge.send(request()).await.problem(401, "unauthorized");
+            send(&bridge, "crm", request()).await.problem(403, "forbidden");
+            let status = send(&bridge, "ops", request()).await.status;
+            assert_eq!(status, if target.contains(id) { 404 } else { 200 }, "{method} {target}");
+            let other = if method == "GET" { "PUT" } else { "GET" };
+            if target != "/deliveries/redrive" {
+                let refused = send(&bridge, "ops", Request::new(other, target.clone())).await;
+                refused.problem(405, "method-not-allowed");
+            }
+        }
+        assert_eq!(list(&bridge, "ops", "").await, json!({"deliveries": [], "next": null}));
+        send(&bridge, "eu-ops", Request::get("/deliveries?user=us-1")).await.problem(403, "forbidden");
+        for query in ["?state=lost", "?after=x", "?limit=0", "?limit=1001", "?since=now"] {
+            send(&bridge, "ops", Request::get(format!("/deliveries{query}")))
+                .await
+                .problem(400, "invalid-request");
+        }
+        for body in [json!({}), json!({"state": "pending"}), json!({"state": "dead", "all": true})] {
+            let redrive = Request::new("POST", "/deliveries/redrive").json(&body);
+            send(&bridge, "ops", redrive).await.problem(400, "invalid-request");
+        }
+        bridge.finish().await;
+    });
+}
+
+/// Answers every request with the status of the moment, and remembers their ids.
+#[derive(Clone)]
+struct Receiver {
+    address: SocketAddr,
+    status: Arc<AtomicU16>,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Receiver {
+    /// A receiver, and what it works with: poll it beside the test.
+    async fn open(status: u16) -> (Self, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (Self { address, status: Arc::new(status.into()), seen: Arc::default() }, listener)
+    }
+
+    async fn serve(&self, listener: &TcpListener) {
+        loop {
+            let (connection, _) = listener.accept().await.unwrap();
+            // Whoever breaks off is none of this test's.
+            self.answer(connection).await.ok();
+        }
+    }
+
+    async fn answer(&self, mut connection: TcpStream) -> io::Result<()> {
+        let mut inbox = Vec::new();
+        let head = loop {
+            if let Some(at) = inbox.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if connection.read_buf(&mut inbox).await? == 0 {
+                return Ok(());
+            }
+        };
+        let text = String::from_utf8(inbox[..head].to_vec()).unwrap().to_lowercase();
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let length: usize = value("content-length:").map_or(0, |length| length.parse().unwrap());
+        while inbox.len() < head + length {
+            if connection.read_buf(&mut inbox).await? == 0 {
+                return Ok(());
+            }
+        }
+        self.seen.lock().unwrap().push(value("webhook-id:").unwrap().to_uppercase());
+        let status = self.status.load(Ordering::Relaxed);
+        let answer = format!("HTTP/1.1 {status} x\r\nContent-Length: 5\r\nConnection: close\r\n\r\nthere");
+        connection.write_all(answer.as_bytes()).await
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/in", self.address)
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+/// Runs a test beside its receiver, which answers with this status.
+fn beside(status: u16, test: impl AsyncFnOnce(Receiver)) {
+    run(async {
+        let (receiver, listener) = Receiver::open(status).await;
+        tokio::select! {
+            () = test(receiver.clone()) => {}
+            () = receiver.serve(&listener) => {}
+        }
+    });
+}
+
+/// A bridge that may tell a receiver at this port.
+async fn telling_to(port: u16) -> TestBridge {
+    let pattern = format!("http://127.0.0.1:{port}/");
+    let bridge = spawn_bridge(|config: &mut Config| {
+        config.webhooks.allowed = vec![pattern.parse().unwrap()];
+        config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
+        config.callers =
+            vec![caller("crm", SEND, ""), caller("ops", ADMIN, ""), caller("eu-ops", ADMIN, "eu-")];
+    })
+    .await;
+    bridge.script.bot(|_, _| Step::reply("x"));
+    bridge
+}
+
+/// Posts a message of this user, and waits until its delivery is in this state.
+async fn tell(bridge: &TestBridge, receiver: &Receiver, user: &str, state: &str) -> Value {
+    let body = json!({"text": "hi", "turn": {"expectReplies": 1}, "callback": {"url": receiver.url()}});
+    let message = send(bridge, "crm", Request::message(user, &body).prefer("wait=20")).await.message(200);
+    stands(bridge, &format!("?user={user}"), |delivery| {
+        delivery["messageId"] == message["id"] && delivery["state"] == state
+    })
+    .await
+}
+
+/// A delivery of this query, as soon as there is one like this.
+async fn stands(bridge: &TestBridge, query: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let mut found = None;
+    until("the delivery stands so", async || {
+        let page = list(bridge, "ops", query).await;
+        found = page["deliveries"].as_array().unwrap().iter().find(|delivery| is_so(delivery)).cloned();
+        found.is_some()
+    })
+    .await;
+    found.unwrap()
+}
+
+#[test]
+#[ignore = "nothing is delivered yet"]
+fn a_buried_delivery_is_found_looked_at_and_made_again() {
+    beside(410, async |receiver| {
+        let bridge = telling_to(receiver.address.port()).await;
+        let dead = tell(&bridge, &receiver, "alice", "dead").await;
+        let id = dead["id"].as_str().unwrap();
+        assert_eq!(
+            (&dead["type"], &dead["user"], &dead["target"]),
+            (&json!("message.answered"), &json!("alice"), &json!(receiver.url()))
+        );
+        assert!(dead["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{dead}");
+        assert_eq!(dead["nextAttemptAt"], Value::Null);
+        let attempt = &dead["attempts"][0];
+        assert_eq!((&attempt["status"], &attempt["response"]), (&json!(410), &json!("there")));
+        let shown = send(&bridge, "ops", Request::get(format!("/deliveries/{id}"))).await.message(200);
+        assert_eq!(shown, dead);
+        receiver.status.store(204, Ordering::Relaxed);
+        let again = Request::new("POST", format!("/deliveries/{id}/redeliver"));
+        let queued = send(&bridge, "ops", again).await.message(202);
+        assert_eq!(queued["id"], id);
+        let done = stands(&bridge, "", |delivery| delivery["state"] == "delivered").await;
+        assert_eq!((&done["id"], done["attempts"].as_array().unwrap().len()), (&json!(id), 2));
+        assert_eq!(receiver.seen(), [id, id], "under the same webhook-id");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+#[ignore = "nothing is delivered yet"]
+fn all_that_is_buried_is_redriven_within_what_a_key_covers() {
+    beside(410, async |receiver| {
+        let bridge = telling_to(receiver.address.port()).await;
+        let mut written = Vec::new();
+        for user in ["eu-1", "us-1", "eu-2"] {
+            written.push(tell(&bridge, &receiver, user, "dead").await["id"].as_str().unwrap().to_owned());
+        }
+        written.reverse();
+        assert_eq!(ids(&list(&bridge, "ops", "?state=dead").await), written);
+        assert_eq!(ids(&list(&bridge, "eu-ops", "?state=dead").await), [&written[0], &written[2]]);
+        let first = list(&bridge, "ops", "?limit=2").await;
+        let rest = list(&bridge, "ops", &format!("?limit=2&after={}", first["next"].as_str().unwrap())).await;
+        assert_eq!([ids(&first), ids(&rest)].concat(), written);
+        let hidden = format!("/deliveries/{}", written[1]);
+        send(&bridge, "eu-ops", Request::get(hidden.clone())).await.problem(404, "not-found");
+        let again = Request::new("POST", format!("{hidden}/redeliver"));
+        send(&bridge, "eu-ops", again).await.problem(404, "not-found");
+
+        receiver.status.store(200, Ordering::Relaxed);
+        let redrive = async |key: &str, body: Value| {
+            send(&bridge, key, Request::new("POST", "/deliveries/redrive").json(&body)).await.message(200)
+        };
+        let dry = json!({"state": "dead", "dryRun": true});
+        assert_eq!(redrive("ops", dry).await, json!({"count": 3, "hasMore": false}));
+        assert_eq!(receiver.seen().len(), 3, "only counted");
+        assert_eq!(redrive("eu-ops", json!({"state": "dead"})).await["count"], 2);
+        for id in [&written[0], &written[2]] {
+            stands(&bridge, "?state=delivered", |delivery| delivery["id"] == id.as_str()).await;
+        }
+        assert_eq!(ids(&list(&bridge, "ops", "?state=dead").await), [&written[1]]);
+        assert_eq!(redrive("ops", json!({"state": "dead"})).await["count"], 1);
+        stands(&bridge, "?user=us-1", |delivery| delivery["state"] == "delivered").await;
+        assert_eq!(redrive("ops", json!({"state": "dead"})).await["count"], 0);
+        bridge.finish().await;
+    });
+}
