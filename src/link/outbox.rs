@@ -81,8 +81,7 @@ fn address(bot: &Bot, callback: Option<&Callback>) -> Option<(Box<str>, Origin)>
         (Some(Callback { url, signer }), _) => {
             Some((url.clone(), Origin::Callback { signer: signer.clone() }))
         }
-        (None, Some(webhook)) => Some((webhook.url.as_str().into(), Origin::Bot)),
-        (None, None) => None,
+        (None, webhook) => Some((webhook.as_ref()?.url.as_ref()?.as_str().into(), Origin::Bot)),
     }
 }
 

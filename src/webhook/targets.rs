@@ -29,7 +29,7 @@ struct BotTarget {
 
 /// A bot's own webhook.
 struct Own {
-    url: Box<str>,
+    url: Option<Box<str>>,
     form: Form,
     secrets: Vec<Secret>,
     extras: Extras,
@@ -109,7 +109,7 @@ impl Targets {
         match &delivery.origin {
             Origin::Bot => {
                 let own = own()?;
-                let extras = (own.url == delivery.target).then_some(&own.extras);
+                let extras = (own.url.as_ref() == Some(&delivery.target)).then_some(&own.extras);
                 Ok(manner(own.form, &own.secrets, extras))
             }
             Origin::Callback { signer: None } => Ok(manner(Form::Standard, &own()?.secrets, None)),
@@ -146,7 +146,7 @@ impl Own {
             .map(|legacy| Ok((header_name(bot, &legacy.header)?, LegacyKey::new(&legacy.secret))))
             .transpose()?;
         Ok(Self {
-            url: webhook.url.as_str().into(),
+            url: webhook.url.as_ref().map(|url| url.as_str().into()),
             form: webhook.form,
             secrets: secrets(&webhook.secrets, || format!("bots.{bot}.webhook"))?,
             extras: Extras { headers, legacy },

@@ -186,7 +186,6 @@ async fn stands(bridge: &TestBridge, query: &str, is_so: impl Fn(&Value) -> bool
 }
 
 #[test]
-#[ignore = "nothing is delivered yet"]
 fn a_buried_delivery_is_found_looked_at_and_made_again() {
     beside(410, async |receiver| {
         let bridge = telling_to(receiver.address.port()).await;
@@ -214,7 +213,6 @@ fn a_buried_delivery_is_found_looked_at_and_made_again() {
 }
 
 #[test]
-#[ignore = "nothing is delivered yet"]
 fn all_that_is_buried_is_redriven_within_what_a_key_covers() {
     beside(410, async |receiver| {
         let bridge = telling_to(receiver.address.port()).await;

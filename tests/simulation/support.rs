@@ -36,7 +36,7 @@ pub(crate) fn plain() -> NewMessage {
 /// The bot's own webhook.
 pub(crate) fn webhook() -> Webhook {
     Webhook {
-        url: "https://bot.example/hook".parse().unwrap(),
+        url: Some("https://bot.example/hook".parse().unwrap()),
         secrets: Vec::new(),
         form: Form::Standard,
         bearer_token: None,

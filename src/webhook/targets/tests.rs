@@ -11,7 +11,7 @@ const URL: &str = "https://hooks.example.com/in";
 /// A configuration of one bot with a webhook and one caller with secrets of its own.
 pub(in crate::webhook) fn config(change: impl FnOnce(&mut Webhook, &mut Caller)) -> Config {
     let mut webhook = Webhook {
-        url: URL.parse().unwrap(),
+        url: Some(URL.parse().unwrap()),
         secrets: vec![SECRET.into()],
         form: Form::Standard,
         bearer_token: None,
@@ -98,7 +98,7 @@ fn a_callback_gets_a_signature_and_nothing_else_of_the_bots() {
 #[test]
 fn a_webhook_that_moved_takes_its_credentials_along() {
     let config = config(|webhook, _| {
-        webhook.url = "https://new.example.com/in".parse().unwrap();
+        webhook.url = Some("https://new.example.com/in".parse().unwrap());
         webhook.bearer_token = Some("t0ken".into());
     });
     let targets = Targets::new(&config).unwrap();
