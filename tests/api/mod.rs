@@ -18,3 +18,4 @@ mod program;
 mod replies;
 mod streams;
 mod turns;
+mod webhooks;

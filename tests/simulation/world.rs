@@ -183,7 +183,8 @@ impl World {
         bot.late_window = Duration::from_secs(rng.choice([60, 2]).unwrap_or(60));
         let mut receivers = Rng::with_seed(!seed);
         bot.webhook = receivers.bool().then(webhook);
-        let webhook = bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref()).map(|url| url.as_str().into());
+        let webhook =
+            bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref()).map(|url| url.as_str().into());
         let mut world = Self {
             receivers,
             bot: Arc::new(bot),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{Bot, Config};
-use rtm_bridge::domain::{After, BotName, ConversationId, Entry, UserId};
+use rtm_bridge::domain::{After, BotName, ConversationId, DeliveryState, Entry, UserId};
 use rtm_bridge::sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
-use rtm_bridge::store::Store;
+use rtm_bridge::store::{DeliveryQuery, Store};
 use serde_json::Value;
 
-use super::{Answer, Caller, Request};
+use super::{Answer, Caller, Request, until};
 
 /// A bridge, its platform, and a caller. End it with [`TestBridge::finish`].
 pub(crate) struct TestBridge {
@@ -134,6 +134,22 @@ impl TestBridge {
         let page = memory.page(&conversation, After::Oldest, 1000, None);
         assert!(!page.more && !page.gap, "not the whole journal");
         page.entries.into_iter().map(|told| told.entry).collect()
+    }
+
+    /// Deliveries that are not over.
+    pub(crate) fn undelivered(&self) -> usize {
+        let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
+        let pending = Some(DeliveryState::Pending);
+        memory
+            .deliveries(&DeliveryQuery { state: pending, limit: 1000, ..DeliveryQuery::default() })
+            .deliveries
+            .len()
+    }
+
+    /// The same, where nothing may be left in the outbox either.
+    pub(crate) async fn finish_delivered(self) {
+        until("nothing is left in the outbox", async || self.undelivered() == 0).await;
+        self.finish().await;
     }
 
     /// Ends everything; no message may be open.

@@ -7,6 +7,7 @@ mod ledger;
 mod process;
 mod program;
 mod proxy;
+mod receiver;
 mod redis;
 mod served;
 mod stream;
@@ -22,6 +23,7 @@ pub(crate) use ledger::{Bot, Ledger};
 pub(crate) use process::Process;
 pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;
+pub(crate) use receiver::{OTHER_SECRET, Receiver, Reply, SECRET, Told};
 pub(crate) use redis::{
     Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, keys, nothing_left, shift,
 };
