@@ -404,13 +404,10 @@ impl Agenda {
             return;
         }
         part.silent = 1;
-        match part.read_at {
-            // Begun before; it may still say that the store answers.
-            None => {}
-            Some(_) => {
-                let pause = PAUSE.mul_f64(self.rng.f64());
-                self.read_at(partition, now + pause);
-            }
+        // One that is under way may still say that the store answers.
+        if part.read_at.is_some() {
+            let pause = PAUSE.mul_f64(self.rng.f64());
+            self.read_at(partition, now + pause);
         }
     }
 

@@ -101,7 +101,7 @@ fn a_callback_is_told_instead_and_nothing_of_the_bots_webhook_but_its_signature(
         with_callback["callback"] = json!({"url": receiver.url("/crm?case=7")});
         bridge.post("alice", &with_callback).await.message(200);
         bridge.script.next("alice", vec![Step::Ack]);
-        with_callback["turn"] = json!({"deadlineMs": 300});
+        with_callback["turn"] = json!({"deadlineMs": 500});
         bridge.post("alice", &with_callback).await.problem(504, "no-reply");
         let told = receiver.told_at_least(2).await;
         let types: Vec<_> = told.iter().map(|told| told.json()["type"].clone()).collect();
@@ -232,7 +232,7 @@ fn a_conversation_that_waits_for_its_receiver_holds_up_no_other() {
             receiver.told_when(|told| told.iter().filter(|told| told.user() != "alice").count() == 3).await;
         let of_alice = told.iter().filter(|told| told.user() == "alice").count();
         assert_eq!(of_alice, 1, "one at a time");
-        assert_eq!(bridge.undelivered(), 2);
+        until("the others' are over", async || bridge.undelivered() == 2).await;
         bridge.finish().await;
     });
 }
@@ -336,6 +336,47 @@ fn a_replica_that_goes_breaks_its_attempt_off_and_the_next_one_makes_it() {
         assert_eq!(told.iter().map(Told::attempt).collect::<Vec<_>>(), [1, 2, 1]);
         let page = fleet.replicas[1].api.get("/deliveries?state=pending").await;
         assert_eq!(page.message(200), json!({"deliveries": [], "next": null}));
+        fleet.finish().await;
+    });
+}
+
+#[test]
+fn what_was_being_attempted_as_the_store_went_away_is_finished_when_it_is_back() {
+    run(async {
+        let redis = RedisServer::start(RedisOptions::default()).await;
+        let receiver = Receiver::start();
+        let fleet = Fleet::start(redis.config(), 1, |config| {
+            telling(config, &receiver);
+            // Nobody else is there to take over, and the outage is long.
+            config.cluster.lease_ttl = Duration::from_secs(20);
+        })
+        .await;
+        fleet.script.bot(|_, _| Step::reply("x"));
+        receiver.answers(|_| Reply::Nothing);
+        let replica = &fleet.replicas[0];
+        for user in ["alice", "bob", "carol", "alice", "bob", "carol"] {
+            let post = Request::message(user, &body()).prefer("wait=20");
+            replica.api.send(post).await.message(200);
+        }
+        receiver.told_at_least(3).await;
+        replica.way_to_redis().cut().await;
+        receiver.hang_up();
+        receiver.answers(|_| Reply::status(200));
+        // It learns that the store is away from trying to say how the attempts ended.
+        until("the store is away", async || replica.admin.get("/readyz").await.status == 503).await;
+        assert_eq!(receiver.told().len(), 3, "nothing is begun");
+        replica.way_to_redis().heal().await;
+        let told = receiver.told_at_least(9).await;
+        for user in ["alice", "bob", "carol"] {
+            let of_user: Vec<_> = told.iter().filter(|told| told.user() == user).collect();
+            let attempts: Vec<_> = of_user.iter().map(|told| told.attempt()).collect();
+            assert_eq!((attempts, of_user[0].id()), (vec![1, 2, 1], of_user[1].id()));
+        }
+        until("nothing is pending", async || {
+            let page = replica.api.get("/deliveries?state=pending").await;
+            page.status == 200 && page.json()["deliveries"] == json!([])
+        })
+        .await;
         fleet.finish().await;
     });
 }

@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
 
-use rtm_bridge::domain::Timestamp;
 use rtm_bridge::runtime::shard_thread;
+use rtm_bridge::store::Clock;
 use rtm_bridge::webhook::signature::{Secret, verify};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,7 +31,7 @@ pub(crate) struct Told {
 pub(crate) enum Reply {
     /// This status, and these headers.
     Status(u16, Vec<(&'static str, String)>),
-    /// Nothing, until the other side gives up.
+    /// Nothing, until one of both gives up.
     Nothing,
 }
 
@@ -43,6 +42,8 @@ pub(crate) struct Receiver {
     address: SocketAddr,
     judge: Arc<Mutex<Judge>>,
     told: watch::Receiver<Vec<Told>>,
+    /// How often it hung up.
+    hangs_up: watch::Sender<usize>,
     end: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -83,10 +84,8 @@ impl Told {
     /// Whether somebody who has this secret signed it just now.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
         let secret = Secret::parse(&secret.into()).unwrap();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        let now = Timestamp::from_millis(u64::try_from(now.as_millis()).unwrap());
         let (at, signature) = (self.header("webhook-timestamp"), self.header("webhook-signature"));
-        verify(&[secret], self.id(), at, signature, &self.body, now).is_ok()
+        verify(&[secret], self.id(), at, signature, &self.body, Clock::wall().now()).is_ok()
     }
 }
 
@@ -99,7 +98,8 @@ impl Receiver {
         let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_| Reply::status(204))));
         let (telling, told) = watch::channel(Vec::new());
         let (end, mut ended) = watch::channel(false);
-        let judging = Arc::clone(&judge);
+        let hangs_up = watch::Sender::new(0);
+        let (judging, hung_up) = (Arc::clone(&judge), hangs_up.subscribe());
         let run = async move || {
             let listener = TcpListener::from_std(listener).unwrap();
             let telling = Arc::new(telling);
@@ -108,19 +108,24 @@ impl Receiver {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let (stream, _) = accepted.unwrap();
-                        connections.spawn_local(serve(stream, Arc::clone(&judging), Arc::clone(&telling)));
+                        connections.spawn_local(serve(stream, Arc::clone(&judging), Arc::clone(&telling), hung_up.clone()));
                     }
                     _ = ended.changed() => return,
                 }
             }
         };
         let thread = Some(shard_thread("receiver", run).unwrap());
-        Self { address, judge, told, end, thread }
+        Self { address, judge, told, hangs_up, end, thread }
     }
 
     /// Answers so from now on.
     pub(crate) fn answers(&self, judge: impl Fn(&Told) -> Reply + Send + 'static) {
         *self.judge.lock().unwrap() = Box::new(judge);
+    }
+
+    /// Lets go of all that it has not answered.
+    pub(crate) fn hang_up(&self) {
+        self.hangs_up.send_modify(|times| *times += 1);
     }
 
     /// Where it takes this path.
@@ -154,22 +159,29 @@ impl Drop for Receiver {
 }
 
 /// Serves a connection until the other side lets go of it.
-async fn serve(mut stream: TcpStream, judge: Arc<Mutex<Judge>>, telling: Arc<watch::Sender<Vec<Told>>>) {
+async fn serve(
+    mut stream: TcpStream,
+    judge: Arc<Mutex<Judge>>,
+    telling: Arc<watch::Sender<Vec<Told>>>,
+    mut hung_up: watch::Receiver<usize>,
+) {
+    hung_up.mark_unchanged();
     let mut inbox = Vec::new();
     while let Some(told) = read(&mut stream, &mut inbox).await {
         let reply = judge.lock().unwrap()(&told);
         println!("-> receiver: {} {}, attempt {}: {reply:?}", told.path, told.id(), told.attempt());
         telling.send_modify(|all| all.push(told));
         let Reply::Status(status, headers) = reply else {
-            // Whatever comes, an end too.
-            while stream.read(&mut [0; 256]).await.is_ok_and(|size| size > 0) {}
-            return;
+            let other_side = async { while stream.read(&mut [0; 256]).await.is_ok_and(|size| size > 0) {} };
+            tokio::select! {
+                () = other_side => return,
+                _ = hung_up.changed() => return,
+            }
         };
-        let mut answer = format!("HTTP/1.1 {status} So\r\nContent-Length: 0\r\n");
-        for (name, value) in headers {
-            answer += &format!("{name}: {value}\r\n");
-        }
-        if stream.write_all(format!("{answer}\r\n").as_bytes()).await.is_err() {
+        let mut lines = vec![format!("HTTP/1.1 {status} So"), "Content-Length: 0".to_owned()];
+        lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+        let answer = lines.join("\r\n") + "\r\n\r\n";
+        if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }
     }

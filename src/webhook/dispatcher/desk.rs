@@ -59,8 +59,7 @@ struct Tenure {
 impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
     pub(super) fn new(config: &Webhooks, store: Store, now: Timestamp, tally: Tally, send: A) -> Self {
         // Tokens of two replicas must not be the same: not even where both came up at the same time from one image.
-        let seed = getrandom::u64().unwrap_or_else(|_| fastrand::u64(..));
-        let rng = fastrand::Rng::with_seed(seed);
+        let rng = fastrand::Rng::with_seed(getrandom::u64().unwrap_or_else(|_| fastrand::u64(..)));
         Self {
             store,
             clock: StoreClock::new(now),

@@ -32,7 +32,7 @@ impl Tally {
             .map(|bot| Ok((bot.name.clone(), deliveries.bot(Some(&bot.name))?)))
             .collect::<Result<_, prometheus::Error>>()?;
         let others = deliveries.bot(None)?;
-        Ok(Self { bots, others, metrics })
+        Ok(Self { metrics, bots, others })
     }
 
     /// Counts panics that were caught.
@@ -105,7 +105,7 @@ impl Tally {
     pub(super) fn switched(host: &str, switched: Switched) {
         match switched {
             Switched::Opened => {
-                info!(host, "a receiver fails again and again; it is only probed from now on")
+                info!(host, "a receiver fails again and again; it is only probed from now on");
             }
             Switched::Closed => info!(host, "a receiver is well again"),
         }

@@ -62,7 +62,8 @@ enum Happening {
     BeginAnswered(usize, Begin, Answer),
     Attempted(usize, Begin, u64, bool),
     Finishes(usize, Begin, u64, Outcome),
-    FinishAnswered(usize, Begin, u64, Outcome, Option<Option<Timestamp>>),
+    FinishAnswered(usize, Begin, Outcome, Option<Timestamp>),
+    FinishUnheard(usize, Begin, u64, Outcome),
     Reads(usize, Partition, Fence),
     ReadAnswered(usize, Partition, Fence, Option<Vec<Waiting>>),
     Learns(usize, Partition, Fence),
@@ -253,26 +254,18 @@ impl World {
                         self.replicas[replica].lose(begin.partition, begin.fence);
                         self.replicas[replica].ended(begin.token, None, None, self.now);
                     }
-                    Err(false) => {
-                        let unheard = Happening::FinishAnswered(replica, begin, id, outcome, None);
-                        self.soon_after(unheard);
-                    }
-                    Ok(next) => {
-                        let heard = Happening::FinishAnswered(replica, begin, id, outcome, Some(next));
-                        self.soon_after(heard);
-                    }
+                    Err(false) => self.soon_after(Happening::FinishUnheard(replica, begin, id, outcome)),
+                    Ok(next) => self.soon_after(Happening::FinishAnswered(replica, begin, outcome, next)),
                 }
             }
-            Happening::FinishAnswered(replica, begin, id, outcome, answer) => match answer {
-                Some(next) => {
-                    let health = if outcome == Outcome::Took { Health::Well } else { Health::Ailing };
-                    self.replicas[replica].ended(begin.token, next, Some(health), self.now);
-                }
-                None => {
-                    self.replicas[replica].delayed(begin.token, self.now);
-                    self.later(seconds(1), Happening::Finishes(replica, begin, id, outcome));
-                }
-            },
+            Happening::FinishAnswered(replica, begin, outcome, next) => {
+                let health = if outcome == Outcome::Took { Health::Well } else { Health::Ailing };
+                self.replicas[replica].ended(begin.token, next, Some(health), self.now);
+            }
+            Happening::FinishUnheard(replica, begin, id, outcome) => {
+                self.replicas[replica].delayed(begin.token, self.now);
+                self.later(seconds(1), Happening::Finishes(replica, begin, id, outcome));
+            }
             Happening::Reads(replica, partition, fence) => {
                 let outbox = &self.outboxes[&partition];
                 let answers = self.now >= outbox.away;
