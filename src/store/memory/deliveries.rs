@@ -233,7 +233,7 @@ impl Deliveries {
 
     /// Removes the first of the settled ones.
     pub(super) fn remove_first(&mut self) {
-        if let Some((_, id)) = self.settled.first().copied() {
+        if let Some((_, id)) = self.settled.pop_first() {
             self.remove(id);
         }
     }
