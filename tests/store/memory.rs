@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rtm_bridge::domain::ConversationId;
-use rtm_bridge::store::{AcceptError, Accepted, Memory, MemoryLimits, MemoryStats, Store};
+use rtm_bridge::store::{
+    AcceptError, Accepted, Begun, Change, DEAD_TTL, Memory, MemoryLimits, MemoryStats, Redelivered, Store,
+    Verdict,
+};
 
+use super::postman::{HOOK, OTHER_HOOK, Postman, bury, delivery, say, stands};
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, new, with_key};
 
 fn memory(shape: &Shape) -> Arc<Memory> {
@@ -142,11 +146,80 @@ async fn one_idle_conversation_is_small() {
     assert!(memory(&shape).stats().bytes < 2048, "{:?}", memory(&shape).stats());
 }
 
+#[tokio::test]
+async fn when_full_what_is_settled_goes_early_and_what_is_pending_stays() {
+    let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
+    let mut owner = shape.own(&conversation("alice")).await;
+    let targets = [HOOK, OTHER_HOOK];
+    let [postman, waiting] = targets.map(|target| Postman::of(&owner, target));
+    let dead = say(&mut owner, HOOK).await;
+    postman.attempt(dead, bury()).await;
+    let (mut delivered, mut pending) = (Vec::new(), Vec::new());
+    for number in 0..20 {
+        let id = say(&mut owner, HOOK).await;
+        postman.attempt(id, Verdict::Delivered).await;
+        delivered.push(id);
+        if number % 4 == 0 {
+            pending.push(say(&mut owner, OTHER_HOOK).await);
+        }
+        shape.pass(Duration::from_millis(2)).await;
+    }
+    assert_eq!(memory(&shape).stats().settled, 21);
+    let mut open = 0;
+    let refused = loop {
+        let number = open as u128;
+        if let Err(refused) =
+            shape.store.accept(accept(&conversation(&format!("user-{number}")), number)).await
+        {
+            break refused;
+        }
+        open += 1;
+        let mut left = Vec::new();
+        for id in &delivered {
+            left.push(shape.store.delivery(*id).await.unwrap().is_some());
+        }
+        assert!(left.is_sorted(), "the first to be settled goes first: {left:?}");
+        // It was settled before them all, and is to be kept for longer.
+        assert!(!left.contains(&true) || shape.store.delivery(dead).await.unwrap().is_some());
+    };
+    assert_eq!(refused, AcceptError::Full);
+    let stats = memory(&shape).stats();
+    assert_eq!((stats.open, stats.pending, stats.settled), (open, pending.len(), 0));
+    // What is pending is delivered all the same, and makes room then.
+    for id in pending {
+        waiting.attempt(id, Verdict::Delivered).await;
+    }
+    shape.post(&conversation("late"), 1000).await;
+}
+
+#[tokio::test]
+async fn what_receivers_answer_is_counted() {
+    let shape = Shape::memory();
+    let mut owner = shape.own(&conversation("alice")).await;
+    let id = say(&mut owner, HOOK).await;
+    let postman = Postman::of(&owner, HOOK);
+    let before = memory(&shape).stats().bytes;
+    for _ in 0..100 {
+        postman.attempt(id, Verdict::Again).await;
+    }
+    let attempts = stands(&shape, id).await.attempts;
+    let texts = |attempt: &rtm_bridge::domain::Attempt| {
+        attempt.response.as_ref().map_or(0, |text| text.len())
+            + attempt.error.as_ref().map_or(0, |text| text.len())
+    };
+    let weight = memory(&shape).stats().bytes - before;
+    assert!(weight > attempts.iter().map(texts).sum::<usize>() + attempts.len() * 64, "{weight}");
+    assert!(weight < attempts.iter().map(texts).sum::<usize>() + attempts.len() * 256, "{weight}");
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Accept(usize),
     Reply(usize, usize),
     End(usize),
+    Deliver(usize, usize),
+    Attempt(usize, Verdict),
+    Redeliver(usize),
     Pass(u64),
     Sweep(usize),
 }
@@ -160,6 +233,11 @@ proptest! {
             4 => (0..4_usize).prop_map(Op::Accept),
             4 => (0..4_usize, 0..5_000_usize).prop_map(|(user, size)| Op::Reply(user, size)),
             3 => (0..4_usize).prop_map(Op::End),
+            3 => (0..4_usize, 0..3_000_usize).prop_map(|(user, size)| Op::Deliver(user, size)),
+            3 => (0..4_usize, prop_oneof![
+                Just(Verdict::Delivered), Just(Verdict::Again), Just(bury()), Just(Verdict::Retry(MESSAGE_TTL)),
+            ]).prop_map(|(user, verdict)| Op::Attempt(user, verdict)),
+            1 => (0..20_usize).prop_map(Op::Redeliver),
             1 => (0..1_500_000_u64).prop_map(Op::Pass),
             1 => (100_000..90_000_000_u64).prop_map(Op::Pass),
             1 => (0..3_usize).prop_map(Op::Sweep),
@@ -175,6 +253,7 @@ proptest! {
             }
             let mut open: Vec<Vec<u128>> = vec![Vec::new(); 4];
             let mut last = 0;
+            let mut deliveries = Vec::new();
             for op in ops {
                 match op {
                     Op::Accept(user) => {
@@ -197,6 +276,26 @@ proptest! {
                             owners[user].settle(id(open[user].remove(0))).await;
                         }
                     }
+                    Op::Deliver(user, size) => {
+                        let owner = &mut owners[user];
+                        let at = owner.now().await;
+                        let reply = owner.reply(at, None, "hello");
+                        let mut new = delivery(owner, at, HOOK);
+                        new.data = serde_json::value::to_raw_value(&"x".repeat(size)).unwrap();
+                        deliveries.push((user, new.id));
+                        owner.write(vec![reply, Change::Deliver(Box::new(new))]).await.unwrap();
+                    }
+                    Op::Attempt(user, verdict) => {
+                        let postman = Postman::of(&owners[user], HOOK);
+                        if let Begun::Taken(taken) = postman.begin(1).await {
+                            postman.finish(&taken, verdict).await;
+                        }
+                    }
+                    Op::Redeliver(number) => {
+                        if let Some((_, id)) = deliveries.get(number) {
+                            shape.store.redeliver(*id).await.unwrap();
+                        }
+                    }
                     Op::Pass(millis) => shape.pass(Duration::from_millis(millis)).await,
                     Op::Sweep(budget) => { memory(&shape).sweep(budget); }
                 }
@@ -217,10 +316,15 @@ proptest! {
                     owners[user].settle(id(number)).await;
                 }
             }
-            shape.pass(Duration::from_hours(24)).await;
-            while memory(&shape).sweep(10) > 0 {}
-            shape.pass(Duration::from_hours(24)).await;
-            while memory(&shape).sweep(10) > 0 {}
+            for (user, id) in deliveries {
+                if shape.store.redeliver(id).await.unwrap() == Redelivered::Queued {
+                    Postman::alone(&owners[user], id).attempt(id, bury()).await;
+                }
+            }
+            for _ in 0..2 {
+                shape.pass(DEAD_TTL).await;
+                while memory(&shape).sweep(10) > 0 {}
+            }
             assert_eq!(memory(&shape).stats(), MemoryStats::default());
         });
     }

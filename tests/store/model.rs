@@ -10,7 +10,10 @@ use rtm_bridge::store::{AcceptError, Accepted, Change, Claiming, Fence, Incarnat
 
 use tokio::runtime::Runtime;
 
-use super::shape::{LEASE, MESSAGE_TTL, Shape, accept, alone, conversation, id, with_key};
+use self::deliveries::Deliveries;
+use super::shape::{LEASE, MESSAGE_TTL, Owner, Shape, accept, alone, conversation, id, with_key};
+
+mod deliveries;
 
 const MAX_OPEN: usize = 3;
 /// No number of these comes near to a lease's time or a message's: on Redis the clock runs on, and a case may take
@@ -19,14 +22,30 @@ const SPAN: Duration = Duration::from_secs(70);
 
 #[derive(Debug, Clone)]
 enum Step {
-    Accept { number: u128, key: Option<u8>, body: u8 },
-    Reply { number: u128 },
-    Acked { number: u128 },
-    End { number: u128 },
+    Accept {
+        number: u128,
+        key: Option<u8>,
+        body: u8,
+    },
+    Reply {
+        number: u128,
+    },
+    Acked {
+        number: u128,
+    },
+    End {
+        number: u128,
+    },
     RepeatLastWrite,
-    Claim { incarnation: Incarnation },
+    Claim {
+        incarnation: Incarnation,
+    },
     Release,
-    Pass { span: Duration },
+    Pass {
+        span: Duration,
+    },
+    /// Something with deliveries.
+    Outbox(deliveries::Step),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -42,6 +61,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Release),
         2 => (0..4_u32).prop_map(|spans| Step::Pass { span: SPAN * spans }),
     ]
+}
+
+/// Steps with deliveries among them.
+fn delivering() -> impl Strategy<Value = Step> {
+    prop_oneof![1 => step(), 2 => deliveries::step().prop_map(Step::Outbox)]
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +89,7 @@ struct Model {
     write: u64,
     accepted: u64,
     last_client_message_id: u64,
+    deliveries: Deliveries,
 }
 
 impl Model {
@@ -227,10 +252,36 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                 }
             }
             Step::Pass { span } => shape.pass(span).await,
+            Step::Outbox(deliveries::Step::Write { target }) => {
+                last_write = tell(&mut model, &mut owner, target, now).await.or(last_write);
+            }
+            Step::Outbox(step) => {
+                let ours = model.owner.is_some_and(|(fence, _)| fence == owner.fence);
+                model.deliveries.take(shape, &owner, &step, ours).await;
+            }
         }
         model.expire(owner.now().await);
         compare(shape, &model).await;
+        let fence = model.owner.map(|(fence, _)| fence);
+        model.deliveries.compare(&owner, fence).await;
     }
+}
+
+/// Writes a reply and its delivery; the write, where it was carried out.
+async fn tell(model: &mut Model, owner: &mut Owner<'_>, target: usize, now: Timestamp) -> Option<Write> {
+    let before = owner.record.clone();
+    let changes = model.deliveries.write(owner, now, target);
+    let done = owner.write(changes.clone()).await;
+    if model.owner.is_some_and(|(fence, _)| fence == owner.fence) {
+        model.write += 1;
+        model.journal.push((owner.record.seq, false));
+        model.deliveries.written(target, now, done.unwrap().now);
+        return Some(owner.last(changes));
+    }
+    assert_eq!(done, Err(StoreError::Fenced));
+    model.deliveries.refused();
+    owner.record = before;
+    None
 }
 
 async fn compare(shape: &Shape, model: &Model) {
@@ -288,9 +339,9 @@ async fn compare_pages(shape: &Shape, model: &Model) {
 }
 
 /// Lets proptest find steps that the store and the model disagree on, in so many cases.
-fn agree_in(cases: u32, runtime: &Runtime, shape: impl Fn() -> Shape) {
+fn agree_in(cases: u32, runtime: &Runtime, step: impl Strategy<Value = Step>, shape: impl Fn() -> Shape) {
     let config = ProptestConfig { cases, ..ProptestConfig::default() };
-    let agreed = TestRunner::new(config).run(&prop::collection::vec(step(), 1..80), |steps| {
+    let agreed = TestRunner::new(config).run(&prop::collection::vec(step, 1..80), |steps| {
         runtime.block_on(agree(&shape(), steps));
         Ok(())
     });
@@ -305,12 +356,13 @@ fn runtime() -> Runtime {
 
 #[test]
 fn memory_does_what_the_model_does() {
-    agree_in(256, &runtime(), Shape::memory);
+    agree_in(256, &runtime(), step(), Shape::memory);
+    agree_in(256, &runtime(), delivering(), Shape::memory);
 }
 
 #[test]
 fn redis_does_what_the_model_does() {
     let runtime = runtime();
     let servers = runtime.block_on(alone());
-    agree_in(24, &runtime, || Shape::on(&servers));
+    agree_in(24, &runtime, step(), || Shape::on(&servers));
 }

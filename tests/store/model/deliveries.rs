@@ -1,0 +1,296 @@
+//! Deliveries in the model: a list, and of each the queue that it stands in.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rtm_bridge::domain::{DeliveryId, DeliveryState, Partition, Timestamp};
+use rtm_bridge::store::{
+    ATTEMPTS, Begun, Change, DEAD_TTL, DeliveryQuery, Fence, QueueId, Redelivered, StoreError, Taken, Verdict,
+};
+
+use crate::store::postman::{self, HOOK, OTHER_HOOK, Postman, delivery};
+use crate::store::shape::{MESSAGE_TTL, Owner, Shape};
+
+/// No sum of spans comes near to it.
+const RETRY: Duration = Duration::from_secs(105);
+/// Nor to this.
+const WINDOW: Duration = Duration::from_secs(175);
+const TARGETS: [&str; 2] = [HOOK, OTHER_HOOK];
+
+/// What is done with deliveries. Numbers count from the first one; those that are too high mean nothing.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Write {
+        target: usize,
+    },
+    Begin {
+        queue: Queue,
+        token: u64,
+    },
+    /// Of an attempt that was begun sooner or later.
+    Finish {
+        begun: usize,
+        verdict: Verdict,
+    },
+    Redeliver {
+        number: usize,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Queue {
+    Of(usize),
+    Alone(usize),
+}
+
+pub(super) fn step() -> impl Strategy<Value = Step> {
+    let queue = prop_oneof![3 => (0..2_usize).prop_map(Queue::Of), 1 => (0..6_usize).prop_map(Queue::Alone)];
+    let verdict = prop_oneof![
+        3 => Just(Verdict::Delivered),
+        2 => Just(Verdict::Retry(RETRY)),
+        1 => Just(Verdict::Again),
+        1 => Just(Verdict::Bury("enough".into())),
+    ];
+    prop_oneof![
+        3 => (0..2_usize).prop_map(|target| Step::Write { target }),
+        5 => (queue, 0..3_u64).prop_map(|(queue, token)| Step::Begin { queue, token }),
+        4 => (0..4_usize, verdict).prop_map(|(begun, verdict)| Step::Finish { begun, verdict }),
+        2 => (0..6_usize).prop_map(|number| Step::Redeliver { number }),
+    ]
+}
+
+#[derive(Debug)]
+struct Told {
+    id: DeliveryId,
+    number: usize,
+    state: DeliveryState,
+    /// The place in its queue, while it is pending.
+    queue: Queue,
+    place: usize,
+    due: Timestamp,
+    token: Option<u64>,
+    since: Timestamp,
+    made: u32,
+    step: u32,
+    expires_at: Option<Timestamp>,
+}
+
+#[derive(Default)]
+pub(super) struct Deliveries {
+    ids: Vec<DeliveryId>,
+    told: Vec<Told>,
+    /// The attempts that were begun, the newest in front.
+    begun: Vec<(Queue, Taken)>,
+    places: usize,
+}
+
+impl Deliveries {
+    fn expire(&mut self, now: Timestamp) {
+        self.told.retain(|told| told.expires_at.is_none_or(|at| now < at));
+    }
+
+    fn first(&mut self, queue: Queue) -> Option<&mut Told> {
+        let pending = |told: &&mut Told| told.state == DeliveryState::Pending && told.queue == queue;
+        self.told.iter_mut().filter(pending).min_by_key(|told| told.place)
+    }
+
+    fn name(&self, owner: &Owner<'_>, queue: Queue) -> Option<QueueId> {
+        match queue {
+            Queue::Of(target) => Some(QueueId::of(&owner.conversation, TARGETS[target])),
+            Queue::Alone(number) => self.ids.get(number).map(|id| QueueId::alone(*id)),
+        }
+    }
+
+    /// The changes that write a delivery.
+    pub(super) fn write(&mut self, owner: &mut Owner<'_>, at: Timestamp, target: usize) -> Vec<Change> {
+        let reply = owner.reply(at, None, "hello");
+        let new = delivery(owner, at, TARGETS[target]);
+        self.ids.push(new.id);
+        vec![reply, Change::Deliver(Box::new(new))]
+    }
+
+    /// What was written last was refused.
+    pub(super) fn refused(&mut self) {
+        self.ids.pop();
+    }
+
+    /// What was written last is there.
+    pub(super) fn written(&mut self, target: usize, at: Timestamp, now: Timestamp) {
+        let number = self.ids.len() - 1;
+        self.places += 1;
+        self.told.push(Told {
+            id: self.ids[number],
+            number,
+            state: DeliveryState::Pending,
+            queue: Queue::Of(target),
+            place: self.places,
+            due: now,
+            token: None,
+            since: at,
+            made: 0,
+            step: 0,
+            expires_at: None,
+        });
+    }
+
+    /// Takes a step that is no write; `ours` where the owner's fence is the one that counts.
+    pub(super) async fn take(&mut self, shape: &Shape, owner: &Owner<'_>, step: &Step, ours: bool) {
+        match step {
+            Step::Write { .. } => unreachable!("a write"),
+            Step::Begin { queue, token } => self.begin(owner, *queue, *token, ours).await,
+            Step::Finish { begun, verdict } => self.finish(owner, *begun, verdict, ours).await,
+            Step::Redeliver { number } => self.redeliver(shape, owner, *number).await,
+        }
+    }
+
+    async fn begin(&mut self, owner: &Owner<'_>, queue: Queue, token: u64, ours: bool) {
+        let Some(name) = self.name(owner, queue) else { return };
+        let partition = Partition::of(&owner.conversation);
+        let before = owner.now().await;
+        let begun = owner.store.begin(partition, owner.fence, name, token, WINDOW).await;
+        if !ours {
+            assert_eq!(begun.unwrap_err(), StoreError::Fenced);
+            return;
+        }
+        match (begun.unwrap(), self.first(queue)) {
+            (Begun::Empty, None) => {}
+            (Begun::Later(until), Some(told)) => {
+                assert_eq!(until, told.due);
+                assert!(before < until && told.token != Some(token));
+            }
+            (Begun::Taken(begun), Some(told)) => {
+                assert!(told.due <= begun.now || told.token == Some(token), "{told:?}");
+                assert!(before <= begun.now);
+                assert_eq!((begun.delivery.id, begun.made, begun.step), (told.id, told.made, told.step));
+                assert!(same(begun.since, told.since), "{:?} and {told:?}", begun.since);
+                (told.due, told.token) = (begun.now + WINDOW, Some(token));
+                self.begun.insert(0, (queue, *begun));
+            }
+            (begun, told) => panic!("{begun:?} and {told:?}"),
+        }
+    }
+
+    async fn finish(&mut self, owner: &Owner<'_>, begun: usize, verdict: &Verdict, ours: bool) {
+        let Some((queue, taken)) = self.begun.get(begun).cloned() else { return };
+        let (Some(name), partition) = (self.name(owner, queue), Partition::of(&owner.conversation)) else {
+            return;
+        };
+        let finish = postman::end(&taken, verdict.clone());
+        let finished = owner.store.finish(partition, owner.fence, name, &finish).await;
+        if !ours {
+            assert_eq!(finished, Err(StoreError::Fenced));
+            return;
+        }
+        let finished = finished.unwrap();
+        let now = finished.now;
+        if let Some(told) = self.first(queue)
+            && (told.id, told.made + 1) == (finish.id, finish.number)
+            && told.token.take().is_some()
+        {
+            told.made += 1;
+            told.due = now;
+            match verdict {
+                Verdict::Again => {}
+                Verdict::Retry(wait) => {
+                    told.due = now + *wait;
+                    told.step += 1;
+                }
+                Verdict::Delivered => {
+                    (told.state, told.expires_at) = (DeliveryState::Delivered, Some(now + MESSAGE_TTL));
+                }
+                Verdict::Bury(_) => {
+                    (told.state, told.expires_at) = (DeliveryState::Dead, Some(now + DEAD_TTL));
+                }
+            }
+        }
+        let due = self.first(queue).map(|told| told.due);
+        assert_eq!(due.is_some(), finished.next.is_some());
+        if let (Some(due), Some(next)) = (due, finished.next) {
+            assert_eq!(due.max(now), next.max(now), "due at once, or at its time");
+        }
+    }
+
+    async fn redeliver(&mut self, shape: &Shape, owner: &Owner<'_>, number: usize) {
+        let Some(id) = self.ids.get(number).copied() else { return };
+        let now = owner.now().await;
+        self.expire(now);
+        let expected = match self.told.iter().find(|told| told.id == id) {
+            None => Redelivered::Unknown,
+            Some(told) if told.token.is_some() && now < told.due => Redelivered::InFlight,
+            Some(_) => Redelivered::Queued,
+        };
+        assert_eq!(shape.store.redeliver(id).await.unwrap(), expected);
+        if expected != Redelivered::Queued {
+            return;
+        }
+        self.places += 1;
+        let place = self.places;
+        for told in self.told.iter_mut().filter(|told| told.id == id) {
+            (told.queue, told.place, told.state) = (Queue::Alone(number), place, DeliveryState::Pending);
+            (told.due, told.since, told.step) = (now, now, 0);
+            (told.token, told.expires_at) = (None, None);
+        }
+    }
+
+    /// Everything that can be read is as it is here.
+    pub(super) async fn compare(&mut self, owner: &Owner<'_>, fence: Option<Fence>) {
+        let now = owner.now().await;
+        self.expire(now);
+        for number in 0..self.ids.len() {
+            let stored = owner.store.delivery(self.ids[number]).await.unwrap();
+            let Some(place) = self.told.iter().position(|told| told.number == number) else {
+                assert!(stored.is_none(), "{stored:?}");
+                continue;
+            };
+            let stored = stored.expect("it is kept");
+            let (state, queue, id) = (self.told[place].state, self.told[place].queue, self.told[place].id);
+            let made = self.told[place].made as usize;
+            assert_eq!((stored.state, stored.attempts.len()), (state, made.min(ATTEMPTS)));
+            let first =
+                state == DeliveryState::Pending && self.first(queue).is_some_and(|first| first.id == id);
+            assert_eq!(stored.next_attempt_at.is_some(), first, "{stored:?}");
+            if let Some(next) = stored.next_attempt_at {
+                assert!(due(next, self.told[place].due, now), "{next:?} and {:?}", self.told[place]);
+            }
+        }
+        let mut expected: Vec<_> = self.told.iter().map(|told| told.id).collect();
+        expected.sort_unstable_by(|one, other| other.cmp(one));
+        let query = DeliveryQuery {
+            bots: Some(vec![owner.conversation.bot.clone()]),
+            user: Some(owner.conversation.user.clone()),
+            limit: 1000,
+            ..DeliveryQuery::default()
+        };
+        let listed = owner.store.deliveries(&query).await.unwrap().deliveries;
+        assert_eq!(listed.iter().map(|listed| listed.new.id).collect::<Vec<_>>(), expected);
+        if let Some(fence) = fence {
+            self.compare_outbox(&Postman { fence, ..Postman::of(owner, HOOK) }, owner, now).await;
+        }
+    }
+
+    async fn compare_outbox(&mut self, postman: &Postman<'_>, owner: &Owner<'_>, now: Timestamp) {
+        let waiting = postman.outbox().await;
+        let queues = (0..2).map(Queue::Of).chain((0..self.ids.len()).map(Queue::Alone));
+        let mut known = 0;
+        for queue in queues {
+            let name = self.name(owner, queue).unwrap();
+            let waits = waiting.iter().find(|waiting| waiting.queue == name);
+            assert_eq!(waits.is_some(), self.first(queue).is_some(), "{queue:?}");
+            if let (Some(waits), Some(first)) = (waits, self.first(queue)) {
+                known += 1;
+                assert!(due(waits.due, first.due, now), "{waits:?} and {first:?}");
+            }
+        }
+        assert_eq!(waiting.len(), known);
+    }
+}
+
+/// Whether a time is what the model takes it for, where the store does not say it. Redis' clock runs on meanwhile.
+fn same(stored: Timestamp, told: Timestamp) -> bool {
+    told <= stored && stored < told + Duration::from_secs(20)
+}
+
+/// Whether both are over, or the same.
+fn due(stored: Timestamp, told: Timestamp, now: Timestamp) -> bool {
+    stored == told || told <= now && stored < now + Duration::from_secs(20)
+}
