@@ -32,19 +32,16 @@ macro_rules! contract {
     ($($chapter:ident { $($sentence:ident)* })*) => {
         contract!(@each $($($chapter $sentence)*)*);
     };
-    (@memory $module:ident { $($chapter:ident { $($sentence:ident)* })* }) => {
-        mod $module {
+    (@each $($chapter:ident $sentence:ident)*) => {
+        mod on_memory {
             use super::shape::Shape;
-            $($(
+            $(
                 #[test]
                 fn $sentence() {
                     crate::support::run(super::$chapter::$sentence(Shape::memory()));
                 }
-            )*)*
+            )*
         }
-    };
-    (@each $($chapter:ident $sentence:ident)*) => {
-        contract!(@memory on_memory { $($chapter { $sentence })* });
         mod on_redis {
             use super::shape::{Shape, alone};
             $(
@@ -173,9 +170,6 @@ contract! {
         a_partition_that_is_given_back_is_told_to_all
         connects_are_counted_over_the_fleet
     }
-}
-
-contract! { @memory deliveries_on_memory {
     delivering {
         a_delivery_is_written_with_what_it_tells_of
         the_delivery_of_an_end_that_is_left_out_is_left_out
@@ -210,4 +204,4 @@ contract! { @memory deliveries_on_memory {
         an_attempt_that_nobody_ended_can_be_redelivered
         the_owner_is_told_of_a_redelivery
     }
-} }
+}

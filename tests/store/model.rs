@@ -365,4 +365,5 @@ fn redis_does_what_the_model_does() {
     let runtime = runtime();
     let servers = runtime.block_on(alone());
     agree_in(24, &runtime, step(), || Shape::on(&servers));
+    agree_in(24, &runtime, delivering(), || Shape::on(&servers));
 }

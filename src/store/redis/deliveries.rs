@@ -226,3 +226,93 @@ impl Merge {
         (self.chosen.into_iter().map(|(id, _)| id).collect(), next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::{ConversationId, Timestamp};
+
+    /// What a partition tells of what it has, looking at so many at most; each `odd` one does not fit.
+    fn list(kept: &BTreeSet<DeliveryId>, before: Option<DeliveryId>, limit: usize, look: usize) -> List {
+        let (mut told, mut reached) = (Vec::new(), None);
+        let mut rest = kept.iter().rev().filter(|&&id| before.is_none_or(|before| id < before)).peekable();
+        let mut looked = 0;
+        while let Some(&id) = rest.next() {
+            looked += 1;
+            if fits(id) {
+                told.push((id, 1));
+            }
+            if (told.len() > limit || looked >= look) && rest.peek().is_some() {
+                reached = Some(id);
+                break;
+            }
+        }
+        // Another state's, which is behind what was reached, and in no order.
+        told.extend(rest.filter(|&&id| reached.is_some() && fits(id)).take(2).map(|&id| (id, 1)));
+        told.reverse();
+        List { told, reached }
+    }
+
+    fn fits(id: DeliveryId) -> bool {
+        id.to_string().bytes().map(u32::from).sum::<u32>() % 3 > 0
+    }
+
+    proptest! {
+        /// However partitions are filled and however little they tell at once, pages are in order and tell all.
+        #[test]
+        fn pages_tell_all_that_fits_once_and_in_order(
+            made in prop::collection::vec((0..12_u8, 0..20_u64), 0..200),
+            limit in 1..20_usize, each in 1..9_usize, look in 1..30_usize, rounds in 1..4_usize,
+        ) {
+            let mut kept: BTreeMap<Partition, BTreeSet<DeliveryId>> = BTreeMap::new();
+            for (seq, (user, at)) in made.iter().enumerate() {
+                let name = format!("sandbox/user {user}");
+                let conversation: ConversationId = codec::conversation(&name).unwrap();
+                let id = DeliveryId::of(&conversation, 7, seq as u64, Timestamp::from_millis(*at));
+                kept.entry(id.partition()).or_default().insert(id);
+            }
+            let expected = kept.values().flatten().copied().filter(|&id| fits(id)).collect::<BTreeSet<_>>();
+            let (mut read, mut before) = (Vec::new(), None);
+            loop {
+                let mut merge = Merge::new(kept.keys().copied().collect(), before);
+                for _ in 0..rounds {
+                    let lists = merge
+                        .hungry()
+                        .map(|source| list(&kept[&source.partition], source.older, each, look))
+                        .collect();
+                    merge.feed(lists);
+                    if merge.choose(limit + 1) {
+                        break;
+                    }
+                }
+                let (page, next) = merge.page(limit);
+                prop_assert!(page.len() <= limit);
+                read.extend(page);
+                let Some(next) = next else { break };
+                prop_assert!(before.is_none_or(|before| next < before), "it goes on");
+                before = Some(next);
+            }
+            prop_assert_eq!(read, expected.into_iter().rev().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn a_page_is_bounded_in_bytes_and_has_one_at_least(
+            sizes in prop::collection::vec(1..page::BYTES as u64 * 2, 1..10), limit in 1..12_usize,
+        ) {
+            let conversation = codec::conversation("sandbox/alice").unwrap();
+            let id = |seq| DeliveryId::of(&conversation, 7, seq, Timestamp::from_millis(seq));
+            let told = sizes.iter().zip(0..).map(|(size, seq)| (id(seq), *size)).collect();
+            let mut merge = Merge::new(vec![Partition::of(&conversation)], None);
+            merge.feed(vec![List { told, reached: None }]);
+            prop_assert!(merge.choose(limit + 1));
+            let (page, next) = merge.page(limit);
+            let told: u64 = sizes.iter().rev().take(page.len()).sum();
+            prop_assert!(page.len() == 1 || (!page.is_empty() && told <= page::BYTES as u64));
+            prop_assert_eq!(next, page.last().copied().filter(|_| page.len() < sizes.len()));
+        }
+    }
+}

@@ -8,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::domain::{
-    Attachment, Callback, Content, Correlation, EndedBy, Entry, EntryBody, Fingerprint, Gap, JsonObject,
-    LastTurn, NewMessage, Outcome, Problem, ProblemKind, Record, Reply, Resend, SessionRequest, TraceId,
-    TurnRules,
+    Attachment, Attempt, Callback, Content, Correlation, Delivery, DeliveryId, DeliveryKind, DeliveryState,
+    EndedBy, Entry, EntryBody, Fingerprint, Gap, JsonObject, LastTurn, NewDelivery, NewMessage, Origin,
+    Outcome, Problem, ProblemKind, Record, Reply, Resend, SessionRequest, TraceId, TurnRules,
 };
 
 /// Any text: controls, quotes, what is outside of the first plane.
@@ -183,6 +183,52 @@ fn records() -> impl Strategy<Value = Record> {
         )
 }
 
+fn deliveries() -> impl Strategy<Value = NewDelivery> {
+    let kind = prop::sample::select(DeliveryKind::ALL.to_vec());
+    let origin = prop_oneof![Just(Origin::Bot), boxed().prop_map(|signer| Origin::Callback { signer })];
+    ((any::<u64>(), times(), kind, prop::option::of(ids())), (text(1..50), origin, any::<u128>(), raw()))
+        .prop_map(|((seq, created_at, kind, message), (target, origin, trace, data))| NewDelivery {
+            id: DeliveryId::of(&alice(), 7, seq, Timestamp::from_millis(seq % 1000)),
+            kind,
+            conversation: alice(),
+            message,
+            target: target.into(),
+            origin,
+            trace: TraceId(trace),
+            created_at,
+            data,
+        })
+}
+
+fn attempts() -> impl Strategy<Value = Attempt> {
+    (times(), any::<Option<u16>>(), boxed(), any::<u64>(), boxed()).prop_map(
+        |(at, status, error, millis, response)| Attempt {
+            at,
+            status,
+            error,
+            duration: Duration::from_millis(millis),
+            response,
+        },
+    )
+}
+
+/// The fields that the write script stores, and those of these attempts.
+fn hash(new: &NewDelivery, attempts: &[(u64, Attempt)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let pair = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
+    let mut fields = vec![
+        pair("c", new.conversation.to_string().as_bytes()),
+        pair("t", new.target.as_bytes()),
+        pair("n", &new_delivery(new).unwrap()),
+        pair("b", new.data.get().as_bytes()),
+        pair("s", b"pending 0 1 2 3 "),
+        pair("of a later version", b"\0"),
+    ];
+    for (number, of) in attempts {
+        fields.push(pair(&format!("a{number}"), &attempt(of).unwrap()));
+    }
+    fields
+}
+
 /// An accepted message as the accept script stores it.
 fn stored(stamp: Stamp, new: &NewMessage) -> Vec<u8> {
     let Stamp { position, client_message_id, accepted_at } = stamp;
@@ -218,6 +264,41 @@ proptest! {
     #[test]
     fn records_come_back(first in records()) {
         prop_assert_eq!(read_record(&record(&first).unwrap()).unwrap(), first);
+    }
+
+    #[test]
+    fn deliveries_come_back(
+        new in deliveries(), tried in prop::collection::vec(attempts(), 0..15), reason in boxed(),
+        due in prop::option::of(times()), first in 1..100_u64,
+    ) {
+        let numbered: Vec<_> = (first..).zip(tried.clone()).collect();
+        let mut fields = hash(&new, &numbered);
+        fields.extend(reason.as_ref().map(|reason| (b"r".to_vec(), reason.as_bytes().to_vec())));
+        // A hash has no order.
+        fields.sort();
+        let read = delivery(new.id, due, fields.into_iter().map(Ok)).unwrap();
+        let state = DeliveryState::Pending;
+        let stands = Delivery { new, state, next_attempt_at: due, reason, attempts: tried };
+        prop_assert_eq!(told(read), told(stands));
+    }
+
+    #[test]
+    fn a_delivery_that_is_cut_off_or_changed_is_never_a_panic(
+        new in deliveries(), tried in attempts(), field in any::<prop::sample::Index>(),
+        cut in any::<prop::sample::Index>(), byte: u8,
+    ) {
+        let fields = hash(&new, &[(1, tried)]);
+        let field = field.index(fields.len());
+        let at = cut.index(fields[field].1.len());
+        let (mut short, mut changed, mut gone) = (fields.clone(), fields.clone(), fields);
+        short[field].1.truncate(at);
+        changed[field].1[at] = byte;
+        gone.remove(field);
+        let lacks = |of: usize| of < 5;
+        for fields in [short, changed] {
+            delivery(new.id, None, fields.into_iter().map(Ok)).ok();
+        }
+        prop_assert_eq!(delivery(new.id, None, gone.into_iter().map(Ok)).is_err(), lacks(field));
     }
 
     #[test]
@@ -320,6 +401,18 @@ fn what_is_usual_takes_no_room() {
     };
     assert_eq!(new_message(&new).unwrap(), br#"{"t":"hello"}"#);
     assert_eq!(record(&Record::default()).unwrap(), b"{}");
+    let told = new_delivery(&NewDelivery {
+        id: DeliveryId::of(&alice(), 1, 1, Timestamp::from_millis(2)),
+        kind: DeliveryKind::MessageAnswered,
+        conversation: alice(),
+        message: None,
+        target: "https://legacy.example".into(),
+        origin: Origin::Bot,
+        trace: TraceId::default(),
+        created_at: Timestamp::from_millis(2),
+        data: RawValue::from_string("{}".to_owned()).unwrap(),
+    });
+    assert_eq!(told.unwrap(), br#"{"k":"message.answered","a":2}"#);
 }
 
 #[test]

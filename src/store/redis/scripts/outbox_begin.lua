@@ -17,6 +17,6 @@ if begun ~= token then
   end
   call('HSET', partition .. 'd:' .. id, 's', stands .. token)
 end
-call('ZADD', DUE, now + window, queue)
+call('ZADD', DUE, string.format('%d', now + window), queue)
 local since, made, step = string.match(stands, ' (%d+) (%d+) (%d+) $')
 return {'TAKEN', now, id, held[2], held[3], held[4], held[5], since, made, step}

@@ -110,7 +110,7 @@ while ARGV[at] do
         call('ZADD', partition .. 'x:pending', 0, place .. ' ' .. name)
         local queue = string.sub(text, 1, 32)
         if call('RPUSH', partition .. 'o:' .. queue, place) == 1 then
-          call('ZADD', partition .. 'due', now, queue)
+          call('ZADD', partition .. 'due', string.format('%d', now), queue)
         end
       end
       change = change + 3

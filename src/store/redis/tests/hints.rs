@@ -240,7 +240,7 @@ proptest! {
 
 #[test]
 fn what_is_no_hint_is_passed_over() {
-    let odd: [&[u8]; 17] = [
+    let odd: [&[u8]; 20] = [
         b"",
         b"Z",
         b"A",
@@ -258,6 +258,9 @@ fn what_is_no_hint_is_passed_over() {
         b"C3:a/b2:{}",
         b"S1:12:{}",
         b"S1:111:{\"s\":\"hot\"}",
+        b"R",
+        b"R1:x",
+        b"R3:256",
     ];
     for payload in odd {
         assert!(hint::decode(payload).is_none(), "{payload:?}");

@@ -5,6 +5,7 @@ mod agreement;
 mod fleet;
 mod hints;
 mod keeping;
+mod outbox;
 pub(super) mod server;
 mod wire;
 

@@ -1,0 +1,451 @@
+//! What deliveries leave in Redis and what they cost there; how lists of them are made.
+
+use serde_json::value::to_raw_value;
+
+use super::*;
+use crate::domain::{Attempt, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin};
+use crate::store::{
+    Begun, DEAD_TTL, DeliveryPage, DeliveryQuery, Finish, Finished, QueueId, Redelivered, Refusal,
+    StoreError, Verdict,
+};
+
+const HOOK: &str = "https://legacy.example/hook";
+const WINDOW: Duration = Duration::from_secs(20);
+
+/// A conversation's owner, who delivers too.
+struct Owner {
+    store: Redis,
+    conversation: ConversationId,
+    fence: Fence,
+    write: u64,
+}
+
+impl Owner {
+    async fn of(store: &Redis, conversation: ConversationId) -> Self {
+        let claim = store.claim(Partition::of(&conversation), ME, LEASE, Claiming::Expired).await.unwrap();
+        Self { store: store.clone(), conversation, fence: claim.fence().unwrap(), write: 0 }
+    }
+
+    fn partition(&self) -> Partition {
+        Partition::of(&self.conversation)
+    }
+
+    fn queue(&self) -> QueueId {
+        QueueId::of(&self.conversation, HOOK)
+    }
+
+    /// A name in Redis.
+    fn key(&self, name: &str) -> String {
+        format!("t:{{{}}}:{name}", self.partition())
+    }
+
+    /// A write that delivers so many; they happened at this time.
+    async fn deliver(&mut self, at: Timestamp, many: u64) -> Vec<DeliveryId> {
+        self.write += 1;
+        let (mut changes, mut ids) = (Vec::new(), Vec::new());
+        for number in 1..=many {
+            let seq = self.write * 10_000 + number;
+            let id = DeliveryId::of(&self.conversation, 7, seq, at);
+            let new = NewDelivery {
+                id,
+                kind: DeliveryKind::ReplyUnsolicited,
+                conversation: self.conversation.clone(),
+                message: None,
+                target: HOOK.into(),
+                origin: Origin::Bot,
+                trace: TraceId::default(),
+                created_at: at,
+                data: to_raw_value(&serde_json::json!({ "text": "It left the warehouse." })).unwrap(),
+            };
+            changes.extend([reply(seq, at, None, "hello"), Change::Deliver(Box::new(new))]);
+            ids.push(id);
+        }
+        let write = numbered(self.write, changes);
+        self.store.write(self.fence, &self.conversation, &write).await.unwrap();
+        ids
+    }
+
+    async fn begin(&self, queue: QueueId) -> Begun {
+        let token = fastrand::u64(..);
+        self.store.begin(self.partition(), self.fence, queue, token, WINDOW).await.unwrap()
+    }
+
+    /// The first of a queue is attempted once.
+    async fn attempt(&self, queue: QueueId, verdict: Verdict) -> Finished {
+        let Begun::Taken(taken) = self.begin(queue).await else { panic!("nothing is due") };
+        let attempt = Attempt {
+            at: taken.now,
+            status: Some(503),
+            error: Some("answered 503".into()),
+            duration: Duration::from_millis(7),
+            response: None,
+        };
+        let finish = Finish { id: taken.delivery.id, number: taken.made + 1, attempt, verdict };
+        self.store.finish(self.partition(), self.fence, queue, &finish).await.unwrap()
+    }
+}
+
+/// The partition's names of what has to do with deliveries, each with the time it has left.
+async fn keys(server: &Server) -> Vec<(String, Option<Duration>)> {
+    let mut keys = Vec::new();
+    for key in server.ask::<Vec<String>>(&["KEYS", "*"]).await {
+        let Some((_, name)) = key.split_once("}:") else { continue };
+        let name = match name.split_at_checked(2) {
+            Some((kind @ ("d:" | "o:"), _)) => kind,
+            Some(("x:", _)) => name,
+            _ if name == "due" => name,
+            _ => continue,
+        };
+        let left: i64 = server.ask(&["PTTL", &key]).await;
+        keys.push((name.to_owned(), u64::try_from(left).ok().map(Duration::from_millis)));
+    }
+    keys.sort();
+    keys
+}
+
+/// Fails unless these are there, those that expire with about this time left.
+async fn expect(server: &Server, expected: &[(&str, Option<Duration>)]) {
+    let keys = keys(server).await;
+    let names = |keys: &[(String, Option<Duration>)]| keys.iter().map(|(name, _)| name.clone()).collect();
+    let expected_names: Vec<String> = expected.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(expected_names, Vec::from_iter::<Vec<String>>(names(&keys)), "{keys:?}");
+    for ((name, left), (_, span)) in keys.iter().zip(expected) {
+        let fits = match (left, span) {
+            (None, None) => true,
+            (Some(left), Some(span)) => left <= span && span.saturating_sub(*left) < Duration::from_mins(1),
+            _ => false,
+        };
+        assert!(fits, "{name} has {left:?} left, not {span:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_pending_stays_and_what_is_settled_expires() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    let ids = alice.deliver(at, 2).await;
+    let pending = [("d:", None), ("d:", None), ("due", None), ("o:", None), ("x:pending", None)];
+    expect(&server, &pending).await;
+    // On its way, and waiting for its next attempt.
+    assert!(matches!(alice.begin(alice.queue()).await, Begun::Taken(_)));
+    expect(&server, &pending).await;
+    store.skew(WINDOW);
+    assert!(alice.attempt(alice.queue(), Verdict::Retry(Duration::ZERO)).await.next.is_some());
+    expect(&server, &pending).await;
+    assert!(alice.attempt(alice.queue(), Verdict::Delivered).await.next.is_some());
+    expect(
+        &server,
+        &[
+            ("d:", None),
+            ("d:", Some(MESSAGE_TTL)),
+            ("due", None),
+            ("o:", None),
+            ("x:delivered", Some(MESSAGE_TTL)),
+            ("x:pending", None),
+        ],
+    )
+    .await;
+    assert_eq!(alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await.next, None);
+    expect(
+        &server,
+        &[
+            ("d:", Some(MESSAGE_TTL)),
+            ("d:", Some(DEAD_TTL)),
+            ("x:dead", Some(DEAD_TTL)),
+            ("x:delivered", Some(MESSAGE_TTL)),
+        ],
+    )
+    .await;
+    // Redelivered, it is pending like any other, and for as long as it takes.
+    for id in ids {
+        assert_eq!(store.redeliver(id).await.unwrap(), Redelivered::Queued);
+        assert_eq!(store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    }
+    expect(
+        &server,
+        &[("d:", None), ("d:", None), ("due", None), ("o:", None), ("o:", None), ("x:pending", None)],
+    )
+    .await;
+    let due: u64 = server.ask(&["ZCARD", &alice.key("due")]).await;
+    let pending: u64 = server.ask(&["ZCARD", &alice.key("x:pending")]).await;
+    assert_eq!((due, pending), (2, 2));
+}
+
+#[tokio::test]
+async fn names_of_what_has_expired_go_as_soon_as_somebody_asks() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    let ids = alice.deliver(at, 30).await;
+    for _ in 0..20 {
+        alice.attempt(alice.queue(), Verdict::Delivered).await;
+    }
+    // The first of them stays, as one does that was delivered later than it happened.
+    let mut delivered: Vec<_> = ids[..20].to_vec();
+    delivered.sort_unstable();
+    for id in &delivered[1..] {
+        server.ask::<()>(&["DEL", &alice.key(&format!("d:{id}"))]).await;
+    }
+    let named = async || server.ask::<u64>(&["ZCARD", &alice.key("x:delivered")]).await;
+    alice.attempt(alice.queue(), Verdict::Delivered).await;
+    let before = named().await;
+    assert!(before >= 20, "what is behind the first may wait for it: {before}");
+    server.ask::<()>(&["DEL", &alice.key(&format!("d:{}", delivered[0]))]).await;
+    // Nobody is told of them, and who asks takes them away.
+    let query =
+        DeliveryQuery { state: Some(DeliveryState::Delivered), limit: 1000, ..DeliveryQuery::default() };
+    let page = store.deliveries(&query).await.unwrap();
+    assert_eq!((page.deliveries.len(), page.next, named().await), (1, None, 1));
+}
+
+#[tokio::test]
+async fn names_of_what_has_expired_go_also_where_nobody_asks() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    let old = alice.deliver(at, 30).await;
+    for id in &old {
+        alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await;
+        assert!(store.delivery(*id).await.unwrap().is_some());
+    }
+    for id in &old {
+        server.ask::<()>(&["DEL", &alice.key(&format!("d:{id}"))]).await;
+    }
+    let mut come = 0;
+    loop {
+        alice.deliver(at + WINDOW, 1).await;
+        alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await;
+        come += 1;
+        let named: u64 = server.ask(&["ZCARD", &alice.key("x:dead")]).await;
+        if named == come {
+            break;
+        }
+        assert!(named <= 30 + come && come < 300, "{named} after {come}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_is_healed_of_what_was_evicted() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    let ids = alice.deliver(at, 4).await;
+    let evict = async |id: DeliveryId| {
+        server.ask::<()>(&["DEL", &alice.key(&format!("d:{id}"))]).await;
+    };
+    // The first was on its way, and what is behind it does not wait for that.
+    assert!(matches!(alice.begin(alice.queue()).await, Begun::Taken(_)));
+    evict(ids[0]).await;
+    evict(ids[1]).await;
+    let Begun::Taken(taken) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+    assert_eq!(taken.delivery.id, ids[2]);
+    evict(ids[2]).await;
+    evict(ids[3]).await;
+    let outbox = store.outbox(alice.partition(), alice.fence, 0).await.unwrap();
+    assert!(outbox.queues.is_empty() && outbox.next.is_none());
+    assert!(matches!(alice.begin(alice.queue()).await, Begun::Empty));
+    assert_eq!(server.ask::<u64>(&["EXISTS", &alice.key("due")]).await, 0);
+    let query = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
+    assert!(store.deliveries(&query).await.unwrap().deliveries.is_empty());
+    expect(&server, &[]).await;
+}
+
+#[tokio::test]
+async fn a_corrupt_delivery_is_refused_and_other_queues_go_on() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    let corrupt = StoreError::Unavailable(Refusal::Unexpected);
+    for (field, value) in [("n", "{}"), ("b", "{"), ("c", "nobody"), ("s", "odd"), ("s", "")] {
+        let id = alice.deliver(at, 1).await[0];
+        server.ask::<()>(&["HSET", &alice.key(&format!("d:{id}")), field, value]).await;
+        let begun = store.begin(alice.partition(), alice.fence, alice.queue(), 1, WINDOW).await;
+        assert_eq!(begun.unwrap_err(), corrupt, "{field} {value}");
+        assert_eq!(store.delivery(id).await.unwrap_err(), corrupt, "{field} {value}");
+        server.ask::<()>(&["DEL", &alice.key(&format!("d:{id}"))]).await;
+        store.skew(WINDOW);
+    }
+    alice.deliver(at, 1).await;
+    assert!(matches!(alice.begin(alice.queue()).await, Begun::Taken(_)));
+}
+
+#[tokio::test]
+async fn a_full_store_still_takes_and_ends_deliveries() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let id = alice.deliver(at, 1).await[0];
+    alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await;
+    assert_eq!(store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    assert_eq!(alice.attempt(QueueId::alone(id), Verdict::Delivered).await.next, None);
+    assert_eq!(store.delivery(id).await.unwrap().unwrap().state, DeliveryState::Delivered);
+}
+
+#[tokio::test]
+async fn what_is_kept_of_a_delivery_is_small() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    let used = async || {
+        let mut bytes = 0;
+        for key in server.ask::<Vec<String>>(&["KEYS", "*"]).await {
+            if ["}:d:", "}:o:", "}:x:", "}:due"].iter().any(|kind| key.contains(kind)) {
+                bytes += server.ask::<u64>(&["MEMORY", "USAGE", &key, "SAMPLES", "0"]).await;
+            }
+        }
+        bytes
+    };
+    alice.deliver(at, 1).await;
+    let pending = used().await;
+    assert!(pending < 1400, "one that waits, with its queue: {pending}");
+    alice.deliver(at, 200).await;
+    let more = used().await;
+    assert!(more - pending < 200 * 900, "200 that wait behind it: {more}");
+    for _ in 0..201 {
+        alice.attempt(alice.queue(), Verdict::Delivered).await;
+    }
+    let delivered = used().await;
+    assert!(delivered < 201 * 1100, "delivered: {delivered}");
+}
+
+#[tokio::test]
+async fn an_attempt_is_two_calls_and_waits_for_no_replica_of_the_store() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    alice.deliver(at, 1).await;
+    let options = crate::config::Store { wait_replicas: 1, ..server.patient() };
+    alice.store = Redis::new(&options).unwrap();
+    alice.begin(QueueId::of(&alice.conversation, "nowhere")).await;
+    alice.store.skew(WINDOW);
+    alice.attempt(alice.queue(), Verdict::Retry(Duration::ZERO)).await;
+    let before = alice.store.traffic();
+    alice.attempt(alice.queue(), Verdict::Delivered).await;
+    let after = alice.store.traffic();
+    assert_eq!((after.commands - before.commands, after.round_trips - before.round_trips), (2, 2));
+}
+
+/// So many users, each the owner of a partition of its own, mostly.
+async fn owners(store: &Redis, many: usize) -> Vec<Owner> {
+    let mut owners = Vec::new();
+    for number in 0..many {
+        let user = UserId::new(&format!("user {number}")).unwrap();
+        owners.push(Owner::of(store, ConversationId::new(BotName::sandbox(), user)).await);
+    }
+    // Each claim of the same partition fences off the one before.
+    for number in 0..many {
+        let partition = owners[number].partition();
+        let fence = owners.iter().rev().find(|owner| owner.partition() == partition).unwrap().fence;
+        owners[number].fence = fence;
+    }
+    owners
+}
+
+/// All that are asked for, in pages of so many at most, and how many pages there were.
+async fn pages(store: &Redis, query: &DeliveryQuery) -> (Vec<DeliveryId>, usize) {
+    let (mut ids, mut pages, mut query) = (Vec::new(), 0, query.clone());
+    loop {
+        let DeliveryPage { deliveries, next } = store.deliveries(&query).await.unwrap();
+        assert!(deliveries.len() <= query.limit);
+        ids.extend(deliveries.iter().map(|delivery| delivery.new.id));
+        pages += 1;
+        let Some(next) = next else { return (ids, pages) };
+        query.before = Some(next);
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_in_order_over_all_partitions_and_asks_them_once() {
+    let server = Server::start();
+    let store = server.store();
+    let start = store.now().await.unwrap();
+    let mut all = Vec::new();
+    let mut owners = owners(&store, 300).await;
+    for (number, owner) in owners.iter_mut().enumerate() {
+        all.extend(owner.deliver(start + Duration::from_millis(number as u64 % 100), 2).await);
+    }
+    all.sort_unstable_by(|one, other| other.cmp(one));
+    for limit in [7, 100, 599, 600, 601, 1000] {
+        let query = DeliveryQuery { limit, ..DeliveryQuery::default() };
+        let (ids, pages) = pages(&store, &query).await;
+        assert_eq!(ids, all, "{limit}");
+        assert_eq!(pages, all.len().div_ceil(limit), "no page is short where there is enough");
+    }
+    // Who fills pages alone is asked for more.
+    let many = owners[0].deliver(start + Duration::from_secs(1), 400).await;
+    let query = DeliveryQuery { limit: 150, ..DeliveryQuery::default() };
+    let (ids, pages) = pages(&store, &query).await;
+    assert_eq!((ids.len(), pages), (1000, 7));
+    assert!(ids[..400].iter().all(|id| many.contains(id)) && ids[400..] == all);
+
+    let before = store.traffic().commands;
+    let query = DeliveryQuery { limit: 20, before: all.first().copied(), ..DeliveryQuery::default() };
+    assert_eq!(store.deliveries(&query).await.unwrap().deliveries.len(), 20);
+    let asked = store.traffic().commands - before;
+    assert!(
+        (256..=256 + 20).contains(&asked),
+        "each partition for names, some for what is on the page: {asked}"
+    );
+    let before = store.traffic().commands;
+    let (bot, user) = (owners[0].conversation.bot.clone(), owners[0].conversation.user.clone());
+    let query =
+        DeliveryQuery { bots: Some(vec![bot]), user: Some(user), limit: 9, ..DeliveryQuery::default() };
+    assert_eq!(store.deliveries(&query).await.unwrap().deliveries.len(), 9);
+    assert_eq!(store.traffic().commands - before, 2, "of one conversation, its partition alone");
+}
+
+#[tokio::test]
+async fn where_little_fits_a_page_ends_early_and_goes_on() {
+    let server = Server::start();
+    let store = server.store();
+    let start = store.now().await.unwrap();
+    let mut alice = Owner::of(&store, alice()).await;
+    let neighbour = (0..100_000)
+        .map(|number| UserId::new(&format!("user {number}")).unwrap())
+        .map(|user| ConversationId::new(BotName::sandbox(), user))
+        .find(|neighbour| Partition::of(neighbour) == alice.partition())
+        .unwrap();
+    let mut other = Owner::of(&store, neighbour).await;
+    alice.fence = other.fence;
+    let oldest = alice.deliver(start, 1).await;
+    for number in 1..12 {
+        other.deliver(start + Duration::from_secs(number), 1000).await;
+    }
+    let newest = alice.deliver(start + Duration::from_mins(1), 1).await;
+    let query = DeliveryQuery { user_prefix: "alice".into(), limit: 10, ..DeliveryQuery::default() };
+    let first = store.deliveries(&query).await.unwrap();
+    assert_eq!(first.deliveries.iter().map(|delivery| delivery.new.id).collect::<Vec<_>>(), newest);
+    assert!(first.next.is_some(), "no page looks at all there is");
+    let (ids, pages) = pages(&store, &query).await;
+    assert_eq!(ids, [newest, oldest].concat());
+    assert!(pages <= 3, "{pages}");
+}
+
+#[tokio::test]
+async fn a_page_is_bounded_in_bytes() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    let mut ids = alice.deliver(at, 5).await;
+    // A mebibyte and a half each.
+    let large = serde_json::to_string(&"x".repeat(3 << 19)).unwrap();
+    for id in &ids {
+        server.ask::<()>(&["HSET", &alice.key(&format!("d:{id}")), "b", &large]).await;
+    }
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    let query = DeliveryQuery { limit: 100, ..DeliveryQuery::default() };
+    let page = store.deliveries(&query).await.unwrap();
+    assert_eq!((page.deliveries.len(), page.next), (2, Some(ids[1])));
+    assert_eq!(pages(&store, &query).await, (ids, 3));
+}
