@@ -254,8 +254,8 @@ pub enum ConnectionStyle {
 /// `[bots.webhook]`
 #[derive(Debug, Clone)]
 pub struct Webhook {
-    /// The receiver.
-    pub url: Url,
+    /// The receiver of what is told unasked; without one only callbacks are sent, and signed with `secrets`.
+    pub url: Option<Url>,
     /// `whsec_` secrets, newest first.
     pub secrets: Vec<SecretString>,
     /// In what form it is told.
