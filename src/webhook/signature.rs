@@ -1,0 +1,157 @@
+//! Signatures: what shows a receiver that a delivery is ours, untouched and fresh.
+//!
+//! They are those of Standard Webhooks, version `v1`: HMAC-SHA256 over the delivery's id, the time of the attempt and
+//! the body, one for each secret in use, so that a secret is exchanged without a gap. The other side is here too:
+//! [`verify`], for `rtm-bridge webhook verify` and for whoever builds a receiver in Rust.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::hmac::{self, Context, HMAC_SHA256, Key, Tag};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::ConstantTimeEq as _;
+
+use crate::domain::Timestamp;
+
+/// What a secret begins with.
+const PREFIX: &str = "whsec_";
+/// What a signature of this version begins with.
+const VERSION: &str = "v1,";
+/// How far the time of an attempt may be from the receiver's, before and after.
+pub const TOLERANCE: Duration = Duration::from_mins(5);
+
+/// Text that is no secret. It is not quoted: it may be one that was mistyped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a webhook secret is whsec_ and then base64, as `rtm-bridge webhook secret` prints it")]
+pub struct InvalidSecret;
+
+/// A secret that signs, decoded once.
+#[derive(Clone)]
+pub struct Secret(Key);
+
+impl Secret {
+    /// Reads a secret: `whsec_` and base64.
+    ///
+    /// # Errors
+    /// [`InvalidSecret`].
+    pub fn parse(text: &SecretString) -> Result<Self, InvalidSecret> {
+        let digits = text.expose_secret().trim().strip_prefix(PREFIX).ok_or(InvalidSecret)?;
+        let bytes = STANDARD.decode(digits).map_err(|_| InvalidSecret)?;
+        if bytes.is_empty() { Err(InvalidSecret) } else { Ok(Self(Key::new(HMAC_SHA256, &bytes))) }
+    }
+
+    fn tag(&self, id: &str, timestamp: &str, body: &[u8]) -> Tag {
+        let mut context = Context::with_key(&self.0);
+        for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+            context.update(part);
+        }
+        context.sign()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// The value of `webhook-signature`: one signature for each secret, in their order. `timestamp` is that of
+/// `webhook-timestamp`, in seconds since 1970.
+pub fn sign(secrets: &[Secret], id: &str, timestamp: u64, body: &[u8]) -> String {
+    let timestamp = timestamp.to_string();
+    let mut header = String::with_capacity(secrets.len() * 48);
+    for secret in secrets {
+        if !header.is_empty() {
+            header.push(' ');
+        }
+        header.push_str(VERSION);
+        STANDARD.encode_string(secret.tag(id, &timestamp, body), &mut header);
+    }
+    header
+}
+
+/// Why a delivery is not to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unverified {
+    /// The header holds no signature of this version.
+    #[error("webhook-signature holds no signature of version v1 (v1, and 44 characters of base64)")]
+    NoSignature,
+    /// None of the signatures is right.
+    #[error(
+        "no signature is one of these secrets over this id, time and body: compare the secret with the sender's, and \
+         verify the body byte for byte as it arrived, before anything parses it"
+    )]
+    Mismatch,
+    /// The time is no number.
+    #[error("webhook-timestamp is no whole number of seconds since 1970")]
+    Timestamp,
+    /// It was signed too long ago.
+    #[error("it was signed {} s ago, and {} s are the most: somebody sends it again, or a clock is wrong", .0.as_secs(), TOLERANCE.as_secs())]
+    TooOld(Duration),
+    /// It was signed too far in the future.
+    #[error("it was signed {} s from now, and {} s are the most: a clock is wrong", .0.as_secs(), TOLERANCE.as_secs())]
+    TooNew(Duration),
+}
+
+/// Checks what arrived, as a receiver does: the headers `webhook-id`, `webhook-timestamp` and `webhook-signature` as
+/// they are, the body byte for byte, and the receiver's time.
+///
+/// The signature is looked at first, so that [`Unverified::TooOld`] is said only of what was truly signed.
+///
+/// # Errors
+/// [`Unverified`].
+pub fn verify(
+    secrets: &[Secret],
+    id: &str,
+    timestamp: &str,
+    signatures: &str,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<(), Unverified> {
+    // A sign before the digits would be read as a number, and is none of the standard's.
+    let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
+    let at: u64 = timestamp.parse().ok().filter(|_| digits).ok_or(Unverified::Timestamp)?;
+    let given: Vec<Vec<u8>> = signatures
+        .split_ascii_whitespace()
+        .filter_map(|signature| STANDARD.decode(signature.strip_prefix(VERSION)?).ok())
+        .collect();
+    if given.is_empty() {
+        return Err(Unverified::NoSignature);
+    }
+    let genuine = secrets.iter().map(|secret| secret.tag(id, timestamp, body)).fold(false, |found, tag| {
+        given.iter().fold(found, |found, given| found | bool::from(given.as_slice().ct_eq(tag.as_ref())))
+    });
+    if !genuine {
+        return Err(Unverified::Mismatch);
+    }
+    let at = Timestamp::from_millis(at.saturating_mul(1000));
+    match (now.since(at), at.since(now)) {
+        (age, _) if age > TOLERANCE => Err(Unverified::TooOld(age)),
+        (_, ahead) if ahead > TOLERANCE => Err(Unverified::TooNew(ahead)),
+        _ => Ok(()),
+    }
+}
+
+/// What signs for older receivers: HMAC-SHA256 of the body alone, in hexadecimal.
+pub(super) struct LegacyKey(Key);
+
+impl LegacyKey {
+    /// The key of these bytes, whatever they are.
+    pub(super) fn new(secret: &SecretString) -> Self {
+        Self(Key::new(HMAC_SHA256, secret.expose_secret().as_bytes()))
+    }
+
+    /// The value of the header.
+    pub(super) fn sign(&self, body: &[u8]) -> String {
+        let tag = hmac::sign(&self.0, body);
+        let mut digits = String::with_capacity(64);
+        for byte in tag.as_ref() {
+            for nibble in [byte >> 4, byte & 15] {
+                digits.extend(char::from_digit(nibble.into(), 16));
+            }
+        }
+        digits
+    }
+}
