@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use self::arrived::Untrusted;
 pub(super) use self::secret::new as new_secret;
 use super::Failure;
 use crate::config;
@@ -66,28 +67,23 @@ pub(super) enum NoWebhook {
     Unreadable { what: String, source: io::Error },
     #[error("{0} is longer than {1} bytes: that is no delivery of a bridge")]
     TooLong(String, usize),
-    #[error(
-        "not verified: the header {0} is missing; give --headers FILE, or --id, --timestamp and --signature"
-    )]
-    Missing(&'static str),
-    #[error(
-        "not verified: the body ends with a line end that was not sent; without it the signature is right. Save the \
-         body as it arrives, with no `echo` and no editor in between"
-    )]
-    LineEnd,
-    #[error("not verified: {why}{}", age_hint(.why))]
-    Unverified { why: Unverified },
+    #[error("not verified: {why}{}", next_step(.why))]
+    Untrusted { why: Untrusted },
     #[error("cannot listen on {0}; choose another address with --addr")]
     Listen(SocketAddr, #[source] io::Error),
     #[error("the receiver ended by itself")]
     Deaf(#[source] io::Error),
 }
 
-/// What to do about an age.
-fn age_hint(why: &Unverified) -> &'static str {
+/// What to do about it at the command line.
+fn next_step(why: &Untrusted) -> &'static str {
     match why {
-        Unverified::TooOld(_) => ". The signature is right: with --any-age that alone is judged",
-        _ => "",
+        Untrusted::Missing(_) => "; give --headers FILE, or --id, --timestamp and --signature",
+        Untrusted::LineEnd => ". Save the body as it arrives, with no `echo` and no editor in between",
+        Untrusted::Unverified(Unverified::TooOld(_)) => {
+            ". The signature is right: with --any-age that alone is judged"
+        }
+        Untrusted::Unverified(_) => "",
     }
 }
 

@@ -3,6 +3,7 @@
 mod chat;
 mod migrate;
 mod redis;
+mod webhook;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -53,13 +54,22 @@ fn config(text: &str) -> (tempfile::TempDir, String) {
 fn help_and_version_are_no_failure() {
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in
-        ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "key", "healthcheck", "Examples:"]
-    {
+    for word in [
+        "dev",
+        "chat",
+        "serve",
+        "sandbox",
+        "check-config",
+        "migrate",
+        "key",
+        "webhook",
+        "healthcheck",
+        "Examples:",
+    ] {
         assert!(out.contains(word), "{word}: {out}");
     }
     assert_eq!(run(&["--version"]).1.trim(), format!("rtm-bridge {}", env!("CARGO_PKG_VERSION")));
-    for command in ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "healthcheck"] {
+    for command in ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "webhook", "healthcheck"] {
         let (code, out, _) = run(&[command, "--help"]);
         assert!(code == Some(0) && out.contains("Example"), "{command}: {out}");
     }

@@ -3,8 +3,6 @@
 use crate::domain::Timestamp;
 use crate::webhook::signature::{Secret, Unverified, verify};
 
-use super::NoWebhook;
-
 /// The headers of a delivery, in the order in which they came.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Headers(Vec<(String, String)>);
@@ -48,6 +46,17 @@ pub(super) struct Genuine {
     pub(super) signed: Timestamp,
 }
 
+/// Why a delivery is not to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::cli) enum Untrusted {
+    #[error("the header {0} is missing")]
+    Missing(&'static str),
+    #[error("the body ends with a line end that was not sent; without it the signature is right")]
+    LineEnd,
+    #[error(transparent)]
+    Unverified(#[from] Unverified),
+}
+
 /// Judges a delivery by its headers, the body byte for byte, and the time; without one, its age is not looked at.
 ///
 /// # Errors
@@ -57,8 +66,8 @@ pub(super) fn judge(
     headers: &Headers,
     body: &[u8],
     now: Option<Timestamp>,
-) -> Result<Genuine, NoWebhook> {
-    let header = |name| headers.get(name).ok_or(NoWebhook::Missing(name));
+) -> Result<Genuine, Untrusted> {
+    let header = |name| headers.get(name).ok_or(Untrusted::Missing(name));
     let (id, at, signatures) =
         (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
     let seconds: u64 = at.parse().unwrap_or_default();
@@ -74,9 +83,9 @@ pub(super) fn judge(
         Err(Unverified::Mismatch)
             if without_line_end(body).is_some_and(|body| check(secrets, body).is_ok()) =>
         {
-            Err(NoWebhook::LineEnd)
+            Err(Untrusted::LineEnd)
         }
-        Err(why) => Err(NoWebhook::Unverified { why }),
+        Err(why) => Err(why.into()),
     }
 }
 
@@ -119,11 +128,11 @@ mod tests {
         let both = [new.clone(), old];
         assert_eq!(judge(&both, &signed, b"{}", Some(NOW)).unwrap(), Genuine { secret: 2, signed: NOW });
         for body in [&b"{}\n"[..], b"{}\r\n"] {
-            assert!(matches!(judge(&both, &signed, body, Some(NOW)), Err(NoWebhook::LineEnd)));
+            assert_eq!(judge(&both, &signed, body, Some(NOW)), Err(Untrusted::LineEnd));
         }
         for (secrets, body) in [(&both[..], &b"{ }\n"[..]), (&[new], b"{}")] {
             let judged = judge(secrets, &signed, body, Some(NOW));
-            assert!(matches!(judged, Err(NoWebhook::Unverified { why: Unverified::Mismatch })), "{judged:?}");
+            assert_eq!(judged, Err(Untrusted::Unverified(Unverified::Mismatch)));
         }
     }
 
@@ -133,7 +142,7 @@ mod tests {
         let signed = headers(&sign(&secrets, "01M", 1_795_426_048, b"{}"));
         let later = NOW + std::time::Duration::from_secs(301);
         let old = judge(&secrets, &signed, b"{}", Some(later)).unwrap_err().to_string();
-        assert!(old.contains("301 s ago") && old.contains("--any-age"), "{old}");
+        assert!(old.contains("301 s ago"), "{old}");
         assert!(judge(&secrets, &signed, b"{}", None).is_ok());
     }
 
@@ -147,7 +156,7 @@ mod tests {
             ("webhook-id: 1\nwebhook-timestamp: 2\nwebhook-signature: sha256=ab", "version v1"),
         ] {
             let error = judge(&secrets, &Headers::parse(text), b"{}", None).unwrap_err().to_string();
-            assert!(error.starts_with("not verified: ") && error.contains(words), "{text:?}: {error}");
+            assert!(error.contains(words), "{text:?}: {error}");
         }
     }
 }

@@ -133,9 +133,10 @@ impl Desk<'_> {
                 Err(why) => (&body[..], Verdict::Refused(why.to_string())),
             },
         };
-        let status = if matches!(verdict, Verdict::Refused(_)) { UNTRUSTED } else { self.next_status() };
+        let refused = matches!(verdict, Verdict::Refused(_));
+        let status = if refused { UNTRUSTED } else { self.next_status() };
         let id = headers.get("webhook-id").unwrap_or_default();
-        let repeated = self.taken.iter().any(|known| known == id);
+        let repeated = !refused && self.taken.iter().any(|known| known == id);
         if !repeated && !id.is_empty() && (200..300).contains(&status) {
             if self.taken.len() == KNOWN_MAX {
                 self.taken.pop_front();

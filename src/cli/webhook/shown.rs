@@ -51,10 +51,10 @@ impl Shown<'_> {
                 let _ = write!(text, "  {word}{}", shown(value));
             }
         }
-        text.push_str(match (&self.verdict, self.status) {
-            (Verdict::Unchecked, _) => "  not checked",
-            (Verdict::Verified, _) => "  verified",
-            (Verdict::Refused(_), _) => "  NOT VERIFIED",
+        text.push_str(match &self.verdict {
+            Verdict::Unchecked => "  not checked",
+            Verdict::Verified => "  verified",
+            Verdict::Refused(_) => "  NOT VERIFIED",
         });
         let _ = write!(text, "  -> {}", self.status);
         if self.repeated {
@@ -162,7 +162,7 @@ fn said(body: &Value, kind: &str) -> Vec<(String, String)> {
         "message.answered" | "message.failed" => {
             all.push((format!("{}: ", text(data, "user")), text(data, "text")));
             let replies = data.get("replies").and_then(Value::as_array).into_iter().flatten();
-            all.extend(replies.map(|reply| (speaker(reply).to_owned(), text(reply, "text"))));
+            all.extend(replies.map(|reply| (format!("{}: ", speaker(reply)), text(reply, "text"))));
             if let Some(problem) = data.get("error").filter(|error| !error.is_null()) {
                 all.push((
                     "failed: ".to_owned(),
@@ -172,7 +172,7 @@ fn said(body: &Value, kind: &str) -> Vec<(String, String)> {
         }
         "reply.late" | "reply.unsolicited" => {
             let user = text(data, "user");
-            all.push((format!("{}(to {user}) ", speaker(data)), text(data, "text")));
+            all.push((format!("{}, to {user}: ", speaker(data)), text(data, "text")));
         }
         _ => {}
     }
@@ -180,7 +180,7 @@ fn said(body: &Value, kind: &str) -> Vec<(String, String)> {
 }
 
 fn speaker(reply: &Value) -> &'static str {
-    if reply.get("agent").is_some_and(|agent| agent == true) { "agent: " } else { "bot: " }
+    if reply.get("agent").is_some_and(|agent| agent == true) { "agent" } else { "bot" }
 }
 
 /// Adds a text, its lines indented; what is very long is cut.
@@ -254,7 +254,7 @@ mod tests {
         );
         let late = json!({"type": "reply.late", "data": {"user": "bob", "text": "more"}}).to_string();
         assert!(
-            show(&headers(&[]), late.as_bytes(), Verdict::Verified).0.ends_with("    bot: (to bob) more\n")
+            show(&headers(&[]), late.as_bytes(), Verdict::Verified).0.ends_with("    bot, to bob: more\n")
         );
         let kore = json!({"_v": "v2", "data": [{"type": "text", "val": "Hello"}, {"type": "template", "val": {"a": 1}}]});
         let (text, line) = show(&headers(&[]), kore.to_string().as_bytes(), Verdict::Verified);

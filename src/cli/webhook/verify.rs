@@ -54,7 +54,8 @@ impl Verify {
             _ => bounded(io::stdin().lock(), "standard input", BODY_MAX)?,
         };
         let now = Clock::wall().now();
-        let genuine = judge(&secrets, &headers, &body, (!self.any_age).then_some(now))?;
+        let genuine = judge(&secrets, &headers, &body, (!self.any_age).then_some(now))
+            .map_err(|why| NoWebhook::Untrusted { why })?;
         let age = if genuine.signed > now {
             "just now".to_owned()
         } else {
