@@ -193,3 +193,27 @@ fn programs_get_a_line_of_json_for_each() {
         assert_eq!(program.terminate().await.code(), Some(0));
     });
 }
+
+#[test]
+fn dev_takes_callbacks_to_what_listens_and_nowhere_else() {
+    crate::support::run(async {
+        let mut dev = Program::printing(&["dev", "--port", "0", "--admin-port", "0"]);
+        let line = dev.line_with("RTM_BRIDGE_WEBHOOK_SECRET=").await;
+        let secret = line.split_once('=').unwrap().1.trim_end_matches(" \\\n");
+        assert!(Secret::parse(&secret.into()).is_ok(), "{line}");
+        let curl = dev.line_with("curl").await;
+        let address = curl.split_once("http://").unwrap().1.split_once('/').unwrap().0;
+        let api = Caller(address.parse().unwrap());
+        let data = dev.line_with("callback").await;
+        let body: Value = serde_json::from_str(data.split('\'').nth(1).unwrap()).unwrap();
+        assert_eq!(body["callback"]["url"], "http://127.0.0.1:9099/");
+        for (url, status) in [
+            ("http://127.0.0.1:9099/", 202),
+            ("http://localhost:9099/x", 202),
+            ("http://127.0.0.1:9098/", 422),
+        ] {
+            let body = json!({"text": "/silent", "callback": {"url": url}});
+            assert_eq!(api.send(Request::message("alice", &body)).await.status, status, "{url}");
+        }
+    });
+}

@@ -6,11 +6,12 @@ mod language;
 
 use std::time::SystemTime;
 
+use rtm_bridge::config::{Form, Webhook};
 use rtm_bridge::webhook::signature::{Secret, sign};
 use serde_json::json;
 
 use self::language::{Language, NODE, PYTHON};
-use crate::support::{Caller, Request};
+use crate::support::{Caller, Request, bot, spawn_bridge, until};
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const NEWER: &str = "whsec_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
@@ -64,6 +65,42 @@ fn a_receiver_trusts_what_is_ours(language: &'static Language) {
     });
 }
 
+/// What a real bridge delivers is taken by the receiver of README, while the bridge's secret is being exchanged.
+fn a_receiver_takes_what_a_bridge_delivers(language: &'static Language) {
+    crate::support::run(async {
+        let mut receiver = language.receiver(SECRET).await;
+        let callback = format!("http://{}/", receiver.address);
+        let bridge = spawn_bridge(|config| {
+            bot(config).webhook = Some(Webhook {
+                url: None,
+                secrets: vec![NEWER.into(), SECRET.into()],
+                form: Form::Standard,
+                bearer_token: None,
+                headers: Vec::new(),
+                legacy_signature: None,
+            });
+            config.webhooks.allowed = vec![callback.parse().unwrap()];
+            config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
+        })
+        .await;
+        let message = json!({"text": "/echo Où est ma commande ? 📦", "callback": {"url": callback}});
+        assert_eq!(
+            bridge.send(Request::message("zo%C3%AB", &message)).await.status,
+            202,
+            "{}",
+            language.name
+        );
+        assert_eq!(receiver.line().await, "message.answered zoë", "{}", language.name);
+        // What follows from the answer is stored a moment later.
+        until("it is delivered", async || {
+            let page = bridge.api.get("/deliveries?state=delivered").await.json();
+            page["deliveries"][0]["attempts"][0]["status"] == 204
+        })
+        .await;
+        bridge.finish().await;
+    });
+}
+
 /// `rtm-bridge webhook verify` takes what the library of this language signs.
 fn we_trust_what_is_theirs(language: &'static Language) {
     let body = "{\"type\":\"message.answered\",\"data\":{\"text\":\"Où est ma commande ? 📦\"}}";
@@ -103,6 +140,18 @@ fn the_receiver_in_python_trusts_what_is_ours() {
 #[ignore = "needs libraries of Node: scripts/test receivers"]
 fn the_receiver_in_node_trusts_what_is_ours() {
     a_receiver_trusts_what_is_ours(&NODE);
+}
+
+#[test]
+#[ignore = "needs libraries of Python: scripts/test receivers"]
+fn the_receiver_in_python_takes_what_a_bridge_delivers() {
+    a_receiver_takes_what_a_bridge_delivers(&PYTHON);
+}
+
+#[test]
+#[ignore = "needs libraries of Node: scripts/test receivers"]
+fn the_receiver_in_node_takes_what_a_bridge_delivers() {
+    a_receiver_takes_what_a_bridge_delivers(&NODE);
 }
 
 #[test]
