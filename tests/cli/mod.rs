@@ -115,6 +115,19 @@ fn the_configuration_in_readme_is_fine_without_a_warning() {
 }
 
 #[test]
+fn the_webhooks_in_readme_belong_into_its_configuration() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [bridge, webhooks] = blocks[..] else { panic!("{blocks:?}") };
+    let (dir, file) = config(&format!("{bridge}{webhooks}"));
+    std::fs::write(dir.path().join("webhook.secret"), run(&["webhook", "secret"]).1).unwrap();
+    let checked = rtm_bridge(&["check-config", "--config", &file]).current_dir(dir.path()).output().unwrap();
+    let (code, out, err) = outcome(&checked);
+    assert_eq!(code, Some(0), "{out}{err}");
+}
+
+#[test]
 fn a_bad_configuration_is_78_with_all_mistakes() {
     let (_dir, file) = config(&CONFIG.replace("memory://", "redis://:hush@h/none").replace("cs-1", "st-1"));
     for command in ["check-config", "serve", "migrate", "healthcheck"] {
