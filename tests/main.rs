@@ -17,6 +17,8 @@ mod fleet;
 #[cfg(test)]
 mod hub;
 #[cfg(test)]
+mod receivers;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod store;

@@ -1,15 +1,20 @@
 //! `rtm-bridge dev`
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use clap::Args;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use super::{Failure, is_address_in_use, print};
+use super::{Failure, is_address_in_use, print, webhook};
 use crate::app::Bridge;
-use crate::config::Config;
+use crate::config::{Config, Form, Webhook};
 use crate::sandbox::{Options, Sandbox};
 use crate::{runtime, telemetry};
+
+/// Where `rtm-bridge webhook listen` listens by default, by both of its names.
+const CALLBACKS: [&str; 2] = ["http://127.0.0.1:9099/", "http://localhost:9099/"];
 
 /// Try it: the bridge, a store in memory and a simulated platform in one process. Nothing to install, no keys.
 ///
@@ -43,6 +48,8 @@ impl Dev {
         let mut config = Config::dev(platform);
         config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         config.server.admin_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port));
+        let secret = webhook::new_secret()?;
+        take_callbacks(&mut config, &secret);
         telemetry::start(&config.log)?;
         let bridge = Bridge::start(config).await.map_err(|error| {
             let hint = is_address_in_use(&error)
@@ -50,20 +57,46 @@ impl Dev {
             Failure::Start { hint, source: error.into() }
         })?;
         let addresses = bridge.addresses();
-        print(&banner(addresses.api, addresses.admin, sandbox.address()))?;
+        print(&banner(addresses.api, addresses.admin, sandbox.address(), secret.expose_secret()))?;
         let ended = bridge.run_until_signal().await.map_err(|error| Failure::End(error.into()));
         sandbox.stop().await;
         ended
     }
 }
 
-fn banner(api: SocketAddr, admin: SocketAddr, sandbox: SocketAddr) -> String {
+/// Lets callers name a receiver on this machine. The bot has none of its own, so that nothing is posted unasked.
+fn take_callbacks(config: &mut Config, secret: &SecretString) {
+    for bot in &mut config.bots {
+        Arc::make_mut(bot).webhook = Some(Webhook {
+            url: None,
+            secrets: vec![secret.clone()],
+            form: Form::Standard,
+            bearer_token: None,
+            headers: Vec::new(),
+            legacy_signature: None,
+        });
+    }
+    config.webhooks.allowed = CALLBACKS.iter().filter_map(|pattern| pattern.parse().ok()).collect();
+    config.webhooks.allow_private =
+        vec![IpAddr::from(Ipv4Addr::LOCALHOST).into(), IpAddr::from(Ipv6Addr::LOCALHOST).into()];
+}
+
+fn banner(api: SocketAddr, admin: SocketAddr, sandbox: SocketAddr, secret: &str) -> String {
+    let [callback, _] = CALLBACKS;
     format!(
         "\
 rtm-bridge {version} is running, with a simulated bot behind it. Say something to it:
 
   curl -sS http://{api}/conversations/alice/messages \\
     -H 'content-type: application/json' -d '{{\"text\":\"Where is my order?\"}}'
+
+Or have the answer posted, to what listens in another terminal:
+
+  RTM_BRIDGE_WEBHOOK_SECRET={secret} \\
+    {program} webhook listen
+
+  curl -sS http://{api}/conversations/alice/messages -H 'content-type: application/json' \\
+    -d '{{\"text\":\"Where is my order?\",\"callback\":{{\"url\":\"{callback}\"}}}}'
 
 Then try:
   '{{\"text\":\"/help\"}}' shows what else the bot can do, faults included
@@ -73,5 +106,16 @@ Then try:
 The simulated platform listens on http://{sandbox}. Nothing is kept. Ctrl-C ends it.
 ",
         version = env!("CARGO_PKG_VERSION"),
+        program = program(),
     )
+}
+
+/// What this program was started as, where it can be pasted as it is.
+fn program() -> String {
+    let plain = |name: &String| name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+    std::env::args_os()
+        .next()
+        .and_then(|name| name.into_string().ok())
+        .filter(plain)
+        .unwrap_or_else(|| "rtm-bridge".to_owned())
 }

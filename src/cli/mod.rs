@@ -12,6 +12,7 @@ mod key;
 mod migrate;
 mod sandbox;
 mod serve;
+mod webhook;
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -31,6 +32,7 @@ Examples:
   rtm-bridge dev                              try it: nothing to install or to configure
   rtm-bridge chat --user me                   talk to a bot through a bridge that runs
   rtm-bridge key new --name crm               make a key for the caller `crm`
+  rtm-bridge webhook listen                   see what webhooks bring, while you build a receiver
   rtm-bridge check-config --config FILE       see all mistakes of a configuration
   rtm-bridge migrate --config FILE            bring the store on Redis to this version's schema
   rtm-bridge serve --config FILE              run the service
@@ -54,6 +56,7 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     Migrate(migrate::Migrate),
     Key(key::Key),
+    Webhook(webhook::Webhook),
     Healthcheck(healthcheck::Healthcheck),
 }
 
@@ -89,12 +92,14 @@ enum Failure {
     Start { hint: Option<&'static str>, source: Box<dyn Error + Send + Sync> },
     #[error("the bridge did not end well")]
     End(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the system gave no random bytes; no key was made")]
+    #[error("the system gave no random bytes; nothing was made")]
     NoRandomness,
     #[error(transparent)]
     Unhealthy(#[from] healthcheck::Unhealthy),
     #[error(transparent)]
     NoTalk(#[from] chat::NoTalk),
+    #[error(transparent)]
+    NoWebhook(#[from] webhook::NoWebhook),
     #[error(transparent)]
     NotMigrated(#[from] migrate::NotMigrated),
 }
@@ -110,6 +115,7 @@ impl Cli {
             Command::CheckConfig(check) => check.run(),
             Command::Migrate(migrate) => migrate.run(),
             Command::Key(key) => key.run(),
+            Command::Webhook(webhook) => webhook.run(),
             Command::Healthcheck(healthcheck) => healthcheck.run(),
         };
         match result {

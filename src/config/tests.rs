@@ -610,6 +610,13 @@ fn the_environment_goes_before_the_file() {
 }
 
 #[test]
+fn a_bot_may_sign_callbacks_and_have_no_receiver_of_its_own() {
+    let text = format!("{BOT}[bots.webhook]\nsecrets_file = \"/secrets/whsec\"");
+    let webhook = good(&text, &[]).bots[0].webhook.clone().unwrap();
+    assert_eq!((webhook.url, webhook.secrets.len()), (None, 2));
+}
+
+#[test]
 fn a_bot_can_be_made_by_the_environment_alone() {
     let env: Vec<(String, &str)> = BOT
         .lines()

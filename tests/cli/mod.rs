@@ -3,6 +3,7 @@
 mod chat;
 mod migrate;
 mod redis;
+mod webhook;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -53,13 +54,22 @@ fn config(text: &str) -> (tempfile::TempDir, String) {
 fn help_and_version_are_no_failure() {
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in
-        ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "key", "healthcheck", "Examples:"]
-    {
+    for word in [
+        "dev",
+        "chat",
+        "serve",
+        "sandbox",
+        "check-config",
+        "migrate",
+        "key",
+        "webhook",
+        "healthcheck",
+        "Examples:",
+    ] {
         assert!(out.contains(word), "{word}: {out}");
     }
     assert_eq!(run(&["--version"]).1.trim(), format!("rtm-bridge {}", env!("CARGO_PKG_VERSION")));
-    for command in ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "healthcheck"] {
+    for command in ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "webhook", "healthcheck"] {
         let (code, out, _) = run(&[command, "--help"]);
         assert!(code == Some(0) && out.contains("Example"), "{command}: {out}");
     }
@@ -102,6 +112,19 @@ fn the_configuration_in_readme_is_fine_without_a_warning() {
         let (code, out, err) = outcome(&checked);
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
     }
+}
+
+#[test]
+fn the_webhooks_in_readme_belong_into_its_configuration() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [bridge, webhooks] = blocks[..] else { panic!("{blocks:?}") };
+    let (dir, file) = config(&format!("{bridge}{webhooks}"));
+    std::fs::write(dir.path().join("webhook.secret"), run(&["webhook", "secret"]).1).unwrap();
+    let checked = rtm_bridge(&["check-config", "--config", &file]).current_dir(dir.path()).output().unwrap();
+    let (code, out, err) = outcome(&checked);
+    assert_eq!(code, Some(0), "{out}{err}");
 }
 
 #[test]
