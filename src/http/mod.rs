@@ -14,12 +14,14 @@ mod events;
 mod exchange;
 mod idempotency;
 mod json;
+mod line;
 mod messages;
 mod openapi;
 mod pages;
 mod prefer;
 mod problem;
 mod query;
+mod server;
 mod trace;
 
 use std::sync::Arc;
@@ -41,6 +43,7 @@ use auth::{Caller, Scope};
 use problem::Failure;
 
 pub use admin::{Admin, configure_admin};
+pub use server::serve;
 
 const CONVERSATION: &str = "/conversations/{user}";
 const EVENTS: &str = "/conversations/{user}/events";
