@@ -81,7 +81,7 @@ fn failures(open: &Open, now: Timestamp) -> Write {
     let outcome = Outcome::Failed(problem);
     let changes = open.lane.iter().map(|open| {
         record.seq += 1;
-        let body = EntryBody::Ended { message: open.accepted.id, outcome: outcome.clone() };
+        let body = EntryBody::end_of(&open.accepted, outcome.clone());
         Change::Append(Entry { seq: record.seq, at: now, body })
     });
     let changes = changes.collect();

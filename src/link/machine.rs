@@ -144,7 +144,7 @@ impl Machine {
             machine.last_known = machine.last_known.max(open.accepted.client_message_id);
             if sent.is_some_and(|sent| place < sent) {
                 // One after it was sent, so it had ended.
-                machine.end_lost(now, open.accepted.id);
+                machine.end_lost(now, &open.accepted);
                 continue;
             }
             machine.lane.push_back(Arc::clone(&open.accepted));

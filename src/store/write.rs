@@ -110,7 +110,9 @@ impl Entry {
     /// The end that the entry tells, where it tells one.
     pub(crate) const fn ended(&self) -> Option<(MessageId, &Outcome)> {
         match &self.body {
-            EntryBody::Ended { message, outcome } => Some((*message, outcome)),
+            EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome } => {
+                Some((*message, outcome))
+            }
             _ => None,
         }
     }

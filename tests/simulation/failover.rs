@@ -35,10 +35,11 @@ fn tell(write: &Write) -> Vec<String> {
         Change::Deliver(_) => "deliver".to_owned(),
         Change::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => format!("{} {}", entry.seq, reply.message_id.as_deref().unwrap()),
-            EntryBody::Ended { outcome: Outcome::Failed(problem), .. } => {
+            EntryBody::Ended { outcome: Outcome::Failed(problem), .. }
+            | EntryBody::Closed { outcome: Outcome::Failed(problem), .. } => {
                 format!("{} {}", entry.seq, problem.kind)
             }
-            EntryBody::Ended { .. } => format!("{} answered", entry.seq),
+            EntryBody::Ended { .. } | EntryBody::Closed { .. } => format!("{} answered", entry.seq),
             _ => format!("{} other", entry.seq),
         },
     };

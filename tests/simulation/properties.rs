@@ -326,7 +326,8 @@ impl Trial {
                     self.stored_sent.insert(*message);
                 }
                 Change::Append(entry) => {
-                    if let EntryBody::Ended { message, .. } = &entry.body {
+                    if let EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } = &entry.body
+                    {
                         assert!(self.stored_end.insert(*message), "ended twice");
                     }
                 }

@@ -190,7 +190,7 @@ impl Truth {
                 }
                 self.join(entry, reply)?;
             }
-            EntryBody::Ended { message, outcome } => {
+            EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome } => {
                 let given_up =
                     matches!(outcome, Outcome::Failed(problem) if problem.kind == ProblemKind::MessageLost);
                 if given_up && !self.lossy {

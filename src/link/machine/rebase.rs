@@ -87,7 +87,7 @@ impl Machine {
                 self.last_known = self.last_known.max(accepted.client_message_id);
                 self.lane.push_back(accepted);
             } else {
-                self.end_lost(now, accepted.id);
+                self.end_lost(now, &accepted);
             }
         }
         self.next_position = open.next_position;
@@ -121,11 +121,11 @@ impl Machine {
     }
 
     /// The store lost how a message ended, and so did we.
-    pub(super) fn end_lost(&mut self, now: Timestamp, id: MessageId) {
-        let waits = |change: &Change| change.ended().is_some_and(|(message, _)| message == id);
+    pub(super) fn end_lost(&mut self, now: Timestamp, lost: &AcceptedMessage) {
+        let waits = |change: &Change| change.ended().is_some_and(|(message, _)| message == lost.id);
         if !self.ledger.waiting().iter().any(waits) {
             let detail = "the store lost how this turn ended; the bot has probably answered it";
-            self.ledger.end_lost(now, id, Outcome::Failed(Problem::new(ProblemKind::MessageLost, detail)));
+            self.ledger.end_lost(now, lost, Outcome::Failed(Problem::new(ProblemKind::MessageLost, detail)));
         }
     }
 

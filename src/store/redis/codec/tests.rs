@@ -132,6 +132,7 @@ fn entries() -> impl Strategy<Value = Entry> {
     let body = prop_oneof![
         replies().prop_map(|reply| EntryBody::Reply(Arc::new(reply))),
         (ids(), outcomes()).prop_map(|(message, outcome)| EntryBody::Ended { message, outcome }),
+        (ids(), outcomes()).prop_map(|(message, outcome)| EntryBody::Closed { message, outcome }),
         raw().prop_map(EntryBody::UserMessage),
         raw().prop_map(EntryBody::Platform),
         prop::sample::select(Gap::ALL.to_vec()).prop_map(EntryBody::Gap),
