@@ -102,7 +102,7 @@ impl Machine {
     /// The machine of a conversation as the store knows it. `seed` feeds its jitter: the same seed and inputs
     /// give the same effects.
     pub fn new(bot: Arc<Bot>, open: Open, now: Timestamp, seed: u64) -> Self {
-        let Open { record, lane, head_at, next_position } = open;
+        let Open { record, lane, head_at, next_position, .. } = open;
         let (keep_until, said_at) = (kept::kept(&bot, &record, now), record.said_at);
         let mut taken = Seen::default();
         for id in record.recent.iter() {

@@ -364,8 +364,8 @@ impl Trial {
             lane: open
                 .map(|message| OpenMessage { accepted: Arc::clone(message), progress: Progress::default() })
                 .collect(),
-            head_at: None,
             next_position: self.posted.len() as u64,
+            ..Open::default()
         }
     }
 

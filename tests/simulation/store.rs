@@ -69,6 +69,7 @@ impl Truth {
             lane: self.lane.clone(),
             head_at: self.head_at,
             next_position: self.next_position,
+            observers: Vec::new(),
         }
     }
 
