@@ -12,7 +12,6 @@
 //! With the memory store nobody takes over: partitions are kept until everything accepted has ended and each delivery
 //! that is due was attempted (docs/adr/0009).
 
-use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +22,7 @@ use actix_web::{App, HttpServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, Admin, Front};
@@ -32,14 +31,6 @@ use crate::metrics::{Metrics, Words};
 use crate::store::{self, Clock, MemoryLimits, Redis, Refusal, Store, StoreError};
 use crate::webhook::{self, Dispatcher};
 
-/// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
-/// first.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How much of a response is collected before it is written. Whatever it grows to is kept as long as the connection,
-/// and a stream's may be open for days: half of what a connection has from the start, so that it never grows.
-const WRITE_BUFFER: usize = 4 << 10;
-/// How long a caller may leave what was sent to it unacknowledged, or have no room for more.
-const STALL: Duration = Duration::from_secs(30);
 /// Ended messages that one sweep of the memory store may clear away, per partition.
 const SWEEP: usize = 1024;
 /// How long `/readyz` waits for the store.
@@ -176,18 +167,6 @@ impl Bridge {
             store_timeout: READY_TIMEOUT,
             draining: Arc::clone(&draining),
         });
-        let api = HttpServer::new(move || App::new().configure(http::configure(Arc::clone(&front))))
-            .workers(server.threads)
-            .keep_alive(KEEP_ALIVE)
-            .tcp_nodelay(true)
-            .h1_write_buffer_size(WRITE_BUFFER)
-            // Who has closed its side takes no answer any more, and no place among the waits and streams.
-            .h1_allow_half_closed(false)
-            .on_connect(|connection, _| limit_stall(connection))
-            .shutdown_timeout(5)
-            .disable_signals()
-            .listen(api)
-            .map_err(|source| StartError::Listen { key: "server.listen", address: server.listen, source })?;
         let admin =
             HttpServer::new(move || App::new().configure(http::configure_admin(Arc::clone(&operator))))
                 .workers(1)
@@ -199,8 +178,13 @@ impl Bridge {
                     address: server.admin_listen,
                     source,
                 })?;
-        // Nothing can fail from here on: `run` starts threads at once, and whoever fails leaves them behind.
-        let (api, admin) = (api.run(), admin.run());
+        // Nothing can fail behind this: it starts threads at once, and whoever fails then leaves them behind.
+        let api = http::serve(front, api, server.threads).map_err(|source| StartError::Listen {
+            key: "server.listen",
+            address: server.listen,
+            source,
+        })?;
+        let admin = admin.run();
         info!(
             api = %addresses.api, admin = %addresses.admin,
             replica = %config.cluster.replica_id, incarnation = %shards.hub().incarnation(),
@@ -330,17 +314,6 @@ impl Listener {
     }
 }
 
-/// Lets the system cut a connection whose other side takes nothing any more. Nobody else can: a response is not asked
-/// for more while what it gave is not taken, and a peer that lives but does not read answers every probe.
-fn limit_stall(connection: &dyn Any) {
-    #[cfg(target_os = "linux")]
-    if let Some(connection) = connection.downcast_ref::<actix_web::rt::net::TcpStream>()
-        && let Err(error) = socket2::SockRef::from(connection).set_tcp_user_timeout(Some(STALL))
-    {
-        debug!(%error, "a connection that stands still will not be cut");
-    }
-}
-
 /// Clears away what has expired and counts what is open, once a second.
 async fn sweep(store: Store, metrics: Arc<Metrics>) {
     let mut second = interval(Duration::from_secs(1));
@@ -386,20 +359,4 @@ fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
 #[expect(clippy::disallowed_methods, reason = "the bridge's own few tasks; all end with it")]
 fn spawn<T: 'static>(task: impl Future<Output = T> + 'static) -> JoinHandle<T> {
     tokio::task::spawn_local(task)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn a_connection_that_stands_still_is_cut_by_the_system() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (ours, _theirs) = tokio::join!(listener.accept(), tokio::net::TcpStream::connect(address));
-        let (ours, _) = ours.unwrap();
-        limit_stall(&ours);
-        assert_eq!(socket2::SockRef::from(&ours).tcp_user_timeout().unwrap(), Some(STALL));
-    }
 }

@@ -103,7 +103,8 @@ impl Sizes {
     }
 }
 
-/// The simulated platform: no rate limit, and nothing kept that grows with the turns.
+/// The simulated platform: no rate limit, nothing kept that grows with the turns, and no end for who waits for his
+/// round.
 pub(crate) async fn sandbox(binary: &Path) -> Result<Child, Failure> {
     sandbox_with(binary, &["--load"]).await
 }

@@ -27,7 +27,7 @@ pub(super) struct Simulate {
     /// How long a token is good for, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 30 * 24 * 60 * 60, value_parser = clap::value_parser!(u64).range(1..))]
     token_ttl: u64,
-    /// For load tests: no send rate, no history, nothing recorded.
+    /// For load tests: no send rate, no end of idle sockets and sessions, no history, nothing recorded.
     #[arg(long, conflicts_with = "rate_per_minute")]
     load: bool,
     /// Worker threads.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{MessageId, Outcome, Reply, Timestamp};
+use super::{AcceptedMessage, MessageId, Outcome, Reply, SessionRequest, Timestamp};
 
 /// One entry: everything worth telling, in the order in which it happened.
 #[derive(Clone, Debug)]
@@ -24,6 +24,14 @@ pub enum EntryBody {
     Reply(Arc<Reply>),
     /// A message's turn ended.
     Ended {
+        /// The message.
+        message: MessageId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The same of a message that asks for the session's end. Readers are not told of it: it says nothing to the bot,
+    /// and what it did shows in the conversation.
+    Closed {
         /// The message.
         message: MessageId,
         /// How.
@@ -59,6 +67,18 @@ impl Gap {
     }
 }
 
+impl EntryBody {
+    /// The end of this message.
+    pub fn end_of(accepted: &AcceptedMessage, outcome: Outcome) -> Self {
+        let message = accepted.id;
+        if accepted.new.session == SessionRequest::Close {
+            Self::Closed { message, outcome }
+        } else {
+            Self::Ended { message, outcome }
+        }
+    }
+}
+
 impl Entry {
     /// Roughly how many bytes it keeps; bounds are counted with this.
     pub fn weight(&self) -> usize {
@@ -66,7 +86,7 @@ impl Entry {
         FIXED
             + match &self.body {
                 EntryBody::Reply(reply) => reply.event.get().len() + reply.text.len(),
-                EntryBody::Ended { .. } | EntryBody::Gap(_) => 0,
+                EntryBody::Ended { .. } | EntryBody::Closed { .. } | EntryBody::Gap(_) => 0,
                 EntryBody::UserMessage(raw) | EntryBody::Platform(raw) => raw.get().len(),
             }
     }

@@ -47,15 +47,17 @@ impl EventKind {
     }
 }
 
-impl From<&EntryBody> for EventKind {
-    fn from(body: &EntryBody) -> Self {
-        match body {
+impl EventKind {
+    /// What an entry is told as; none of what readers are not told.
+    pub const fn of(body: &EntryBody) -> Option<Self> {
+        Some(match body {
             EntryBody::Reply(_) => Self::Reply,
             EntryBody::Ended { outcome: Outcome::Answered(_), .. } => Self::Answered,
             EntryBody::Ended { outcome: Outcome::Failed(_), .. } => Self::Failed,
+            EntryBody::Closed { .. } => return None,
             EntryBody::UserMessage(_) => Self::UserMessage,
             EntryBody::Platform(_) => Self::Platform,
             EntryBody::Gap(_) => Self::Gap,
-        }
+        })
     }
 }

@@ -111,6 +111,9 @@ pub struct Record {
     pub session_done: Option<MessageId>,
     /// The platform's id of the newest reply: history is read forward from it.
     pub last_platform_message: Option<Box<str>>,
+    /// The platform's time of that reply, or of one before it where it told none: history is not read from before
+    /// then, whoever was connected since.
+    pub said_at: Option<Timestamp>,
     /// The newest replies, so that a repeat of one is known.
     pub recent: Recent,
     /// The platform's id of the running session, where it told one.

@@ -25,6 +25,7 @@ use super::address::Address;
 use super::admission::Admission;
 use super::auth::Scope;
 use super::exchange::{note, resource, serve};
+use super::line::Line;
 use super::prefer::{PREFERENCE_APPLIED, Prefer, applied_wait};
 use super::problem::{Failure, Mistakes};
 use super::query::parse_limit;
@@ -66,7 +67,14 @@ async fn read(front: &Data<Front>, request: &HttpRequest) -> Result<HttpResponse
     let conversation = address.conversation;
     if streams {
         let after = resumed.map_or(after, After::Cursor);
-        return open(front, conversation, after, place, request.method() == Method::HEAD).await;
+        if request.method() == Method::HEAD {
+            return Ok(stream_head().finish().set_body(NoBody::new()).map_into_boxed_body());
+        }
+        let body = open(front, conversation, after, place).await?.into_body();
+        return Ok(match Line::of(request) {
+            Some(line) => stream_head().force_close().body(line.parting(body)),
+            None => stream_head().body(body),
+        });
     }
     let page = hold(front, &conversation, after, limit, prefer.wait.filter(|wait| !wait.is_zero())).await?;
     let mut response = resource(StatusCode::OK, &view(front, &page, &conversation))?;
@@ -142,18 +150,13 @@ async fn open(
     conversation: ConversationId,
     after: After,
     place: Option<Admission>,
-    head: bool,
-) -> Result<HttpResponse, Failure> {
-    if head {
-        return Ok(stream_head().finish().set_body(NoBody::new()).map_into_boxed_body());
-    }
+) -> Result<Stream, Failure> {
     let stream = Admission::of(&front.streams, front.config.server.max_streams)
         .ok_or(HubError::Overloaded("open streams of events"))?;
     let observer = front.hub.observe(&conversation).await?;
     let first = front.hub.page(&conversation, after, stream::PAGE, true).await?;
     let feed = Feed::new(conversation.clone(), first, fastrand::u32(RETRY));
-    let stream = Stream { front: front.clone(), conversation, observer, feed, _places: (stream, place) };
-    Ok(stream_head().body(stream.into_body()))
+    Ok(Stream { front: front.clone(), conversation, observer, feed, _places: (stream, place) })
 }
 
 fn stream_head() -> HttpResponseBuilder {

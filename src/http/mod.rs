@@ -17,6 +17,7 @@ mod events;
 mod exchange;
 mod idempotency;
 mod json;
+mod line;
 mod messages;
 mod openapi;
 mod pages;
@@ -24,6 +25,7 @@ mod prefer;
 mod problem;
 mod query;
 mod quota;
+mod server;
 mod trace;
 
 use std::sync::Arc;
@@ -46,6 +48,7 @@ use problem::Failure;
 use quota::Quotas;
 
 pub use admin::{Admin, configure_admin};
+pub use server::serve;
 
 const CONVERSATION: &str = "/conversations/{user}";
 const EVENTS: &str = "/conversations/{user}/events";

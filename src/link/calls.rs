@@ -84,7 +84,7 @@ fn failures(bot: &Bot, open: &Open, now: Timestamp) -> Write {
     let mut changes = Vec::with_capacity(2 * open.lane.len());
     for OpenMessage { accepted, progress } in &open.lane {
         record.seq += 1;
-        let body = EntryBody::Ended { message: accepted.id, outcome: outcome.clone() };
+        let body = EntryBody::end_of(accepted, outcome.clone());
         changes.push(Change::Append(Entry { seq: record.seq, at: now, body }));
         let (ended_at, outcome) = (Some(now), Some(outcome.clone()));
         let progress = Progress { ended_at, outcome, ..progress.clone() };

@@ -103,11 +103,15 @@ impl<H: Host> Driver<H> {
         mailbox: Rc<Mailbox>,
     ) -> Result<Box<Self>, Exit> {
         let metrics = host.bot_metrics(&bot).ok_or(Exit::Stopped)?;
-        let open = tokio::select! {
+        let mut open = tokio::select! {
             open = calls::load(&*host, fence, &conversation) => open.ok_or(Exit::Fenced)?,
             () = mailbox.stopped() => return Err(Exit::Stopped),
         };
         let now = host.clock().now();
+        let observers = std::mem::take(&mut open.observers);
+        if !observers.is_empty() {
+            host.observed(&conversation, observers);
+        }
         let machine = Machine::new(Arc::clone(&bot), conversation.clone(), open, now, fastrand::u64(..));
         mailbox.set_connection(machine.connection(now));
         Ok(Box::new(Self {

@@ -8,7 +8,7 @@ use crate::config::Bot;
 use crate::domain::{Chunk, ConversationId, Message, MessageId, Partition, Timestamp};
 use crate::metrics::{BotMetrics, StoreMetrics};
 use crate::rtm::Connector;
-use crate::store::{Fence, Store, StoreClock};
+use crate::store::{Fence, Incarnation, Store, StoreClock};
 
 /// What a conversation needs of the shard it lives on.
 pub trait Host: 'static {
@@ -34,6 +34,8 @@ pub trait Host: 'static {
     fn due(&self, fence: Fence, conversation: &ConversationId, target: &str);
     /// A piece of a streamed reply came: tells whoever reads live.
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<Chunk>);
+    /// The conversation is opened, and somebody reads it live at these replicas.
+    fn observed(&self, conversation: &ConversationId, at: Vec<Incarnation>);
     /// The conversation has nothing open since then, or has something open again.
     fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>);
     /// What the bot's links count.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use self::pending::Pending;
 use super::backoff::Backoff;
-use crate::domain::{Cursor, Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
+use crate::domain::{AcceptedMessage, Cursor, Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
 use crate::store::{Change, Write};
 
 /// How long an ack, or a record that changed alone, waits for a change to travel with: a bot that answers at once
@@ -130,15 +130,21 @@ impl Ledger {
         }
     }
 
+    /// Adds the end of the head, which ends the session.
+    pub(crate) fn end_close(&mut self, at: Timestamp, message: MessageId, outcome: Outcome) {
+        self.append(at, EntryBody::Closed { message, outcome });
+        self.confirms.ended = true;
+    }
+
     /// A new owner is to open a link until then although nothing is open. Told with the next write.
     pub(crate) const fn warm(&mut self, until: Timestamp) {
         self.warm_until = Some(until);
     }
 
     /// Adds the end of a message of which the store lost how it ended.
-    pub(crate) fn end_lost(&mut self, at: Timestamp, message: MessageId, outcome: Outcome) {
-        self.append(at, EntryBody::Ended { message, outcome });
-        self.confirms.lost.push(message);
+    pub(crate) fn end_lost(&mut self, at: Timestamp, message: &AcceptedMessage, outcome: Outcome) {
+        self.append(at, EntryBody::end_of(message, outcome));
+        self.confirms.lost.push(message.id);
     }
 
     /// The record must be written although nothing else changed. That may wait for company.

@@ -70,7 +70,7 @@ pub struct Machine {
     reading_history: bool,
     /// What may have been missed, until history has told it.
     gap: Option<Box<Repair>>,
-    /// The platform's time of the newest reply, where this owner saw it.
+    /// The platform's time of the newest reply that is known.
     said_at: Option<Timestamp>,
     /// The newest replies that were cut in the middle, a few.
     unfinished: Vec<Fingerprint>,
@@ -101,8 +101,8 @@ impl Machine {
     /// The machine of a conversation as the store knows it. `seed` feeds its jitter: the same seed and inputs
     /// give the same effects.
     pub fn new(bot: Arc<Bot>, conversation: ConversationId, open: Open, now: Timestamp, seed: u64) -> Self {
-        let Open { record, lane, head_at, next_position } = open;
-        let keep_until = kept::kept(&bot, &record, now);
+        let Open { record, lane, head_at, next_position, .. } = open;
+        let (keep_until, said_at) = (kept::kept(&bot, &record, now), record.said_at);
         let mut taken = Seen::default();
         for id in record.recent.iter() {
             taken.insert(id);
@@ -119,7 +119,7 @@ impl Machine {
             sure: true,
             reading_history: false,
             gap: None,
-            said_at: None,
+            said_at,
             unfinished: Vec::new(),
             link: Link::Cold,
             backoff: Backoff::default(),

@@ -220,9 +220,9 @@ impl Repair {
         self.cause == Cause::Stuck
     }
 
-    /// The newest message since it began.
-    pub(crate) fn into_newest(self) -> Option<Box<str>> {
-        self.newest.map(|(_, id)| id)
+    /// The newest message since it began, with its time.
+    pub(crate) fn into_newest(self) -> Option<(Option<Timestamp>, Box<str>)> {
+        self.newest
     }
 
     /// An answer came; false where it is not of a read since the last loss.

@@ -133,9 +133,19 @@ impl Default for Options {
 }
 
 impl Options {
-    /// For load tests: nothing is observed or kept, no rate limit.
+    /// For load tests: nothing is observed or kept, no rate limit, and a socket whose turn has not come is not closed for
+    /// saying nothing.
     pub fn for_load(workers: usize) -> Self {
-        Self { rate_per_minute: 0, history: 0, record: false, resets: false, workers, ..Self::default() }
+        Self {
+            rate_per_minute: 0,
+            idle_timeout: None,
+            session_timeout: None,
+            history: 0,
+            record: false,
+            resets: false,
+            workers,
+            ..Self::default()
+        }
     }
 }
 

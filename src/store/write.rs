@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::domain::{
     AcceptedMessage, Entry, EntryBody, MessageId, NewDelivery, Outcome, Progress, Record, Timestamp,
 };
+use crate::store::Incarnation;
 
 /// What the owner is told of one open message.
 #[derive(Debug, Clone)]
@@ -26,6 +27,9 @@ pub struct Open {
     pub head_at: Option<Timestamp>,
     /// The position that the next accepted message will have.
     pub next_position: u64,
+    /// The replicas at which somebody reads the conversation live, as far as the store knows: an owner that was not one
+    /// when they said so was not told.
+    pub observers: Vec<Incarnation>,
 }
 
 /// One change of a conversation. A [`Write`] carries some of them, in order.
@@ -110,7 +114,9 @@ impl Entry {
     /// The end that the entry tells, where it tells one.
     pub(crate) const fn ended(&self) -> Option<(MessageId, &Outcome)> {
         match &self.body {
-            EntryBody::Ended { message, outcome } => Some((*message, outcome)),
+            EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome } => {
+                Some((*message, outcome))
+            }
             _ => None,
         }
     }

@@ -1,5 +1,7 @@
 //! A conversation as a resource (api.md 2).
 
+use std::time::Duration;
+
 use rtm_bridge::sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
@@ -81,6 +83,23 @@ fn deleting_ends_the_session_in_its_turn_and_keeps_what_was_said() {
         assert_eq!(bridge.send(Request::new("DELETE", ALICE)).await.status, 204);
         // And talking goes on.
         turn(&bridge, &["three"]).await;
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn what_ended_a_session_is_no_event_when_nothing_is_known_of_it_any_more_either() {
+    run(async {
+        let bridge = spawn_bridge(|config| config.store.message_ttl = Duration::from_millis(300)).await;
+        turn(&bridge, &["one"]).await;
+        assert_eq!(bridge.send(Request::new("DELETE", ALICE)).await.status, 204);
+        // Messages expire in the order of their ends.
+        let last = turn(&bridge, &["two"]).await;
+        let location = format!("{ALICE}/messages/{}", last["id"].as_str().unwrap());
+        while bridge.api.get(&location).await.status != 404 {}
+        let page = bridge.api.get(format!("{ALICE}/events")).await.message(200);
+        assert_eq!(types(&page), ["reply", "message.answered", "reply", "message.answered"], "{page}");
+        assert!(page["events"][1]["data"]["replies"].is_null(), "it has expired too: {page}");
         bridge.finish().await;
     });
 }

@@ -33,6 +33,7 @@ fn a_stream_is_made_of_the_same_events_as_pages() {
         assert_eq!(header("cache-control").as_deref(), Some("no-store"));
         assert_eq!(header("x-accel-buffering").as_deref(), Some("no"));
         assert_eq!(header("transfer-encoding").as_deref(), Some("chunked"));
+        assert_eq!(header("connection").as_deref(), Some("close"));
 
         let retry = stream.block().await.unwrap();
         let retry: u32 = retry.strip_prefix("retry: ").unwrap().parse().unwrap();

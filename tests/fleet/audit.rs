@@ -167,7 +167,9 @@ impl World {
                             return Err(format!("{id} is in the journal twice"));
                         }
                     }
-                    EntryBody::Ended { message, .. } if !ended.insert(*message) => {
+                    EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. }
+                        if !ended.insert(*message) =>
+                    {
                         return Err(format!("{message} is in the journal as ended twice"));
                     }
                     _ => {}

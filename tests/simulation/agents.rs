@@ -90,7 +90,7 @@ fn a_new_owner_knows_of_the_agent() {
     let progress = Progress { sent_at: Some(at), ..Progress::default() };
     let message = accepted(0, at, plain());
     let lane = vec![OpenMessage { accepted: message.clone(), progress }];
-    let open = Open { record, lane, head_at: Some(at), next_position: 1 };
+    let open = Open { record, lane, head_at: Some(at), next_position: 1, ..Open::default() };
     let mut bench = Bench::opened(open, |_| ());
     bench.give(Input::Connected);
     bench.history(vec![incoming(&message), outgoing("ms-1")]);

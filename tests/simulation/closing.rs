@@ -26,7 +26,7 @@ fn left(connected_at: Option<Timestamp>, sent: bool) -> Open {
     new.session = SessionRequest::Close;
     let progress = Progress { sent_at: sent.then_some(at), ..Progress::default() };
     let lane = vec![OpenMessage { accepted: accepted(0, at, new), progress }];
-    Open { record, lane, head_at: Some(at), next_position: 1 }
+    Open { record, lane, head_at: Some(at), next_position: 1, ..Open::default() }
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn open(record: &Record, lane: &[(&Arc<AcceptedMessage>, Progress)], next_positi
         progress: progress.clone(),
     });
     let record = record.clone();
-    Input::Lane(Box::new(Open { record, lane: lane.collect(), head_at: None, next_position }))
+    Input::Lane(Box::new(Open { record, lane: lane.collect(), next_position, ..Open::default() }))
 }
 
 fn record(bench: &Bench) -> Record {
@@ -35,10 +35,11 @@ fn tell(write: &Write) -> Vec<String> {
         Change::Deliver(_) => "deliver".to_owned(),
         Change::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => format!("{} {}", entry.seq, reply.message_id.as_deref().unwrap()),
-            EntryBody::Ended { outcome: Outcome::Failed(problem), .. } => {
+            EntryBody::Ended { outcome: Outcome::Failed(problem), .. }
+            | EntryBody::Closed { outcome: Outcome::Failed(problem), .. } => {
                 format!("{} {}", entry.seq, problem.kind)
             }
-            EntryBody::Ended { .. } => format!("{} answered", entry.seq),
+            EntryBody::Ended { .. } | EntryBody::Closed { .. } => format!("{} answered", entry.seq),
             _ => format!("{} other", entry.seq),
         },
     };
@@ -327,7 +328,7 @@ fn a_new_owner_takes_what_stands_before_a_sent_message_for_ended() {
     let lane = [(&ended, Progress::default()), (&sent, progress)];
     let lane = lane.map(|(accepted, progress)| OpenMessage { accepted: Arc::clone(accepted), progress });
     let record = Record { write: 3, seq: 5, ..Record::default() };
-    let open = Open { record, lane: lane.into(), head_at: Some(at), next_position: 2 };
+    let open = Open { record, lane: lane.into(), head_at: Some(at), next_position: 2, ..Open::default() };
     let mut bench = Bench::opened(open, |bot| bot.welcome = std::time::Duration::ZERO);
     assert_eq!(ends(bench.writes.last().unwrap()), [(ended.id, ProblemKind::MessageLost)]);
     assert_eq!(bench.forgotten, [ended.id]);

@@ -391,6 +391,44 @@ fn pages_of_an_older_time_are_not_taken_for_the_gap() {
 }
 
 #[test]
+fn what_was_missed_before_an_earlier_owner_connected_again_is_taken() {
+    let mut open = known();
+    let at = Timestamp::from_millis(1_763_844_000_000);
+    // He lost his link, was connected again minutes later, and was gone before history had told him.
+    (open.record.said_at, open.record.connected_at) = (Some(at), Some(at + ms(600_000)));
+    let mut bench = Bench::opened(open, |_| ());
+    bench.post();
+    bench.give(Input::Connected);
+    let missed = HistoryRecord { created_on: Some(at + ms(60_000)), ..outgoing("ms-1") };
+    bench.history(vec![missed]);
+    assert_eq!(journal(&bench), ["ms-1"]);
+}
+
+#[test]
+fn the_time_of_the_message_before_a_gap_stays_until_the_gap_is_closed() {
+    let mut bench = Bench::connected();
+    let at = bench.now;
+    let say = |bench: &mut Bench, id: &str, at| {
+        let said = rtm_bridge::rtm::Response { created_on: Some(at), ..super::support::reply(id, id) };
+        bench.respond(said);
+    };
+    say(&mut bench, "ms-0", at);
+    bench.lose(1006);
+    bench.reconnect();
+    say(&mut bench, "ms-2", at + ms(120_000));
+    let record = bench.writes.last().unwrap().record.clone();
+    assert_eq!((record.last_platform_message.as_deref(), record.said_at), (Some("ms-0"), Some(at)));
+    let page = vec![said(&bench, "ms-1", 60_000), said(&bench, "ms-2", 120_000)];
+    bench.history(page.clone());
+    bench.pass(ms(3000));
+    bench.history(page);
+    bench.pass(ms(100));
+    let record = &bench.writes.last().unwrap().record;
+    assert_eq!(record.last_platform_message.as_deref(), Some("ms-2"));
+    assert_eq!(record.said_at, Some(at + ms(120_000)));
+}
+
+#[test]
 fn the_turn_of_an_earlier_owner_takes_late_replies_by_their_time() {
     let mut open = known();
     let at = Timestamp::from_millis(1_763_844_999_000);

@@ -17,7 +17,7 @@ fn left(ago: Duration, progress: impl FnOnce(Timestamp) -> Progress) -> Open {
     let head_at = Bench::new().now - ago;
     let record = Record { write: 3, connected_at: Some(head_at), ..Record::default() };
     let lane = vec![OpenMessage { accepted: accepted(0, head_at, plain()), progress: progress(head_at) }];
-    Open { record, lane, head_at: Some(head_at), next_position: 1 }
+    Open { record, lane, head_at: Some(head_at), next_position: 1, ..Open::default() }
 }
 
 fn sent(at: Timestamp) -> Progress {

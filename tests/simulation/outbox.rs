@@ -201,7 +201,7 @@ fn what_is_written_again_keeps_its_id() {
     let first = id_of(&bench);
     bench.give(Input::OutOfStep);
     let lane = vec![OpenMessage { accepted: message, progress: Progress::default() }];
-    bench.give(Input::Lane(Box::new(Open { record: before, lane, head_at: None, next_position: 2 })));
+    bench.give(Input::Lane(Box::new(Open { record: before, lane, head_at: None, next_position: 2, ..Open::default() })));
     let again = id_of(&bench);
     assert_eq!((bench.rebased, again.0, again.1), (1, first.0, first.1));
     assert!(again.2 > first.2, "although the journal is another one");
@@ -235,7 +235,7 @@ fn a_message_whose_end_is_lost_is_told_as_lost() {
     let lane =
         [&first, &head].map(|message| OpenMessage { accepted: Arc::clone(message), progress: sent.clone() });
     let record = Record { write: 3, epoch: 9, seq: 4, ..Record::default() };
-    let open = Open { record, lane: lane.into(), head_at: Some(at), next_position: 2 };
+    let open = Open { record, lane: lane.into(), head_at: Some(at), next_position: 2, ..Open::default() };
     let bench = Bench::opened(open, |_| ());
     assert_eq!(kinds(&delivered(&bench.writes)), [(DeliveryKind::MessageFailed, CALLER)]);
     let (entry, delivery) = delivered(&bench.writes)[0];

@@ -326,7 +326,8 @@ impl Trial {
                     self.stored_sent.insert(*message);
                 }
                 Change::Append(entry) => {
-                    if let EntryBody::Ended { message, .. } = &entry.body {
+                    if let EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } = &entry.body
+                    {
                         assert!(self.stored_end.insert(*message), "ended twice");
                     }
                 }
@@ -363,8 +364,8 @@ impl Trial {
             lane: open
                 .map(|message| OpenMessage { accepted: Arc::clone(message), progress: Progress::default() })
                 .collect(),
-            head_at: None,
             next_position: self.posted.len() as u64,
+            ..Open::default()
         }
     }
 

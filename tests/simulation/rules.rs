@@ -194,7 +194,7 @@ fn a_new_owner_does_not_count_the_wait_for_the_send_rate_either() {
     let head_at = now - ms(19_000);
     let message = accepted(0, head_at, plain());
     let lane = vec![OpenMessage { accepted: message, progress: Progress::default() }];
-    let open = Open { record, lane, head_at: Some(head_at), next_position: 1 };
+    let open = Open { record, lane, head_at: Some(head_at), next_position: 1, ..Open::default() };
     let mut bench = Bench::opened(open, |bot| {
         bot.user_rate_per_minute = 1;
         bot.deadline = ms(5000);

@@ -78,6 +78,7 @@ impl Truth {
             lane: self.lane.clone(),
             head_at: self.head_at,
             next_position: self.next_position,
+            observers: Vec::new(),
         }
     }
 
@@ -209,7 +210,7 @@ impl Truth {
                 }
                 self.join(entry, reply)?;
             }
-            EntryBody::Ended { message, outcome } => {
+            EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome } => {
                 let given_up =
                     matches!(outcome, Outcome::Failed(problem) if problem.kind == ProblemKind::MessageLost);
                 if given_up && !self.lossy {

@@ -153,6 +153,7 @@ contract! {
         nobody_is_told_after_its_time
         observing_goes_on_while_it_is_renewed
         an_unknown_conversation_can_be_observed
+        who_opens_a_conversation_is_told_who_observes_it
         observing_leaves_nothing_behind
         observing_shortens_no_life
         the_owner_is_told_who_observes

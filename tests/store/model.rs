@@ -323,7 +323,7 @@ async fn compare_pages(shape: &Shape, model: &Model) {
         assert_eq!(page.gap, !read.is_empty() && first.is_some_and(|first| first > last + 1));
         for told in page.entries {
             let ended = match told.entry.body {
-                EntryBody::Ended { message, .. } => Some(message),
+                EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } => Some(message),
                 _ => None,
             };
             let kept = model.told.iter().any(|told| Some(id(told.number)) == ended);

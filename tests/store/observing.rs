@@ -120,6 +120,31 @@ pub(super) async fn an_unknown_conversation_can_be_observed(shape: Shape) {
     assert_eq!(appended(&ear.all(&shape.store, OTHER, 1).await), [alice]);
 }
 
+pub(super) async fn who_opens_a_conversation_is_told_who_observes_it(shape: Shape) {
+    let (alice, bob) = neighbours();
+    // Nobody owns it yet: there is nobody to hint at them.
+    observe(&shape, &alice, OTHER).await;
+    observe(&shape, &alice, THIRD).await;
+    let owner = shape.own(&alice).await;
+    let observers = async |of: &ConversationId| {
+        let (open, _) = shape.store.open(owner.fence, of).await.unwrap();
+        let mut observers = open.observers;
+        observers.sort_unstable();
+        observers
+    };
+    let mut both = vec![OTHER, THIRD];
+    both.sort_unstable();
+    assert_eq!(observers(&alice).await, both);
+    assert_eq!(observers(&bob).await, []);
+    // Also of one that was spoken in, and nobody whose time has run out.
+    let message = shape.post(&alice, 1).await;
+    shape.pass(OBSERVED * 2).await;
+    observe(&shape, &alice, ME).await;
+    assert_eq!(observers(&alice).await, [ME]);
+    let mut owner = owner;
+    owner.settle(message).await;
+}
+
 pub(super) async fn observing_leaves_nothing_behind(shape: Shape) {
     let (alice, bob) = neighbours();
     // Whoever observes what nobody knows, once and again.

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{
     BotName, Chunk, ConversationId, Cursor, EndedBy, EntryBody, EventKind, Message, MessageId, Outcome,
-    Problem, Reply, SessionRequest, Status, Timestamp, Told, UserId,
+    Problem, Reply, Status, Timestamp, Told, UserId,
 };
 
 /// What readers are told.
@@ -58,21 +58,21 @@ struct Piece<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// What readers are told of an entry; nothing where a conversation was closed, which is no message of theirs.
+    /// What readers are told of an entry, if anything.
     pub(super) fn of(told: &'a Told, conversation: &'a ConversationId) -> Option<Self> {
         let Told { entry, message } = told;
+        let kind = EventKind::of(&entry.body)?;
         let data = match (&entry.body, message) {
             (EntryBody::Reply(reply), _) => Data::Reply(reply),
-            (EntryBody::Ended { .. }, Some(message)) if is_close(message) => return None,
-            (EntryBody::Ended { .. }, Some(message)) => Data::Message(message),
-            (EntryBody::Ended { message, outcome }, None) => {
+            (EntryBody::Ended { .. } | EntryBody::Closed { .. }, Some(message)) => Data::Message(message),
+            (EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome }, None) => {
                 Data::Expired(Expired::new(*message, outcome, conversation, entry.at))
             }
             (EntryBody::UserMessage(raw), _) => Data::Raw(raw),
             (EntryBody::Platform(raw), _) => Data::Platform { event: raw },
             (EntryBody::Gap(gap), _) => Data::Gap { reason: gap.as_str() },
         };
-        Some(Self { seq: Some(entry.seq), kind: EventKind::from(&entry.body), at: Some(entry.at), data })
+        Some(Self { seq: Some(entry.seq), kind, at: Some(entry.at), data })
     }
 
     /// A piece of a streamed reply.
@@ -119,11 +119,7 @@ pub(super) fn write_id(cursor: Cursor, stream: &mut Vec<u8>) {
 
 /// Whether readers are told of an entry.
 pub(super) fn is_told(told: &Told) -> bool {
-    !told.message.as_ref().is_some_and(is_close)
-}
-
-fn is_close(message: &Message) -> bool {
-    message.accepted.new.session == SessionRequest::Close
+    EventKind::of(&told.entry.body).is_some()
 }
 
 impl<'a> Expired<'a> {

@@ -5,12 +5,12 @@
 //! what is needed to read a page is made for that page.
 //!
 //! A reader whose connection stands still is not polled at all, and cannot end itself. The system does that: see
-//! `app`, which lets no peer leave what was sent unacknowledged.
+//! `server`, which lets no peer leave what was sent unacknowledged.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use actix_web::body::{BodyStream, MessageBody};
+use actix_web::body::{BodyStream, BoxBody};
 use actix_web::web::Data;
 use bytes::Bytes;
 use futures_util::stream;
@@ -30,9 +30,6 @@ pub(in crate::http) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Entries read at a time: a stream keeps no more in memory than these.
 pub(super) const PAGE: usize = 100;
 
-/// What is handed to the connection at once. Larger pieces would grow its buffer for good (`app::WRITE_BUFFER`).
-const PIECE: usize = 4000;
-
 /// After a store that did not answer is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -48,8 +45,6 @@ pub(super) struct Stream {
 
 struct Open {
     stream: Stream,
-    /// What the connection has not taken yet.
-    rest: Bytes,
     /// When the last piece was given.
     given_at: Instant,
     end: StreamEnd,
@@ -57,26 +52,28 @@ struct Open {
 
 impl Stream {
     /// The body of its response.
-    pub(super) fn into_body(self) -> impl MessageBody + 'static {
+    pub(super) fn into_body(self) -> BoxBody {
         self.front.metrics.streams.open.inc();
-        let open = Open { stream: self, rest: Bytes::new(), given_at: Instant::now(), end: StreamEnd::Gone };
-        BodyStream::new(stream::unfold(open, async |mut open| {
+        let open = Open { stream: self, given_at: Instant::now(), end: StreamEnd::Gone };
+        // On the heap: what is moved into a future is kept twice by it.
+        BoxBody::new(BodyStream::new(stream::unfold(Box::new(open), async |mut open| {
             let piece = open.next().await?;
             Some((Ok::<_, Infallible>(piece), open))
-        }))
+        })))
     }
 }
 
 impl Open {
     /// What is written next; none at the end.
     async fn next(&mut self) -> Option<Bytes> {
-        while self.rest.is_empty() {
+        loop {
             match self.stream.feed.step() {
                 Step::Write(bytes, kind) => {
-                    self.rest = bytes;
                     if let Some(kind) = kind {
                         self.stream.front.metrics.streams.told(kind);
                     }
+                    self.given_at = Instant::now();
+                    return Some(bytes);
                 }
                 // On the heap while it is needed: it is larger than all the rest.
                 Step::Read(after) => match Box::pin(self.stream.read(after)).await {
@@ -98,8 +95,6 @@ impl Open {
                 Step::End => return None,
             }
         }
-        self.given_at = Instant::now();
-        Some(self.rest.split_to(self.rest.len().min(PIECE)))
     }
 
     /// A page could not be read. That of a store that is away is read again: to send everybody away would only bring

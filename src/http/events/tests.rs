@@ -31,11 +31,10 @@ fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
         let (front, shards) = front(Duration::from_millis(20)).await;
         let name = crate::domain::BotName::new("sandbox").unwrap();
         let conversation = ConversationId::new(name, crate::domain::UserId::new("alice").unwrap());
-        let response = open(&front, conversation, After::Latest, None, false).await.unwrap();
-        let mut body = Box::pin(response.into_body());
+        let mut body = open(&front, conversation, After::Latest, None).await.unwrap().into_body();
         let mut pieces = Vec::new();
         while pieces.len() < 5 {
-            let piece = poll_fn(|cx| body.as_mut().poll_next(cx)).await.unwrap().unwrap();
+            let piece = poll_fn(|cx| body.as_pin_mut().poll_next(cx)).await.unwrap().unwrap();
             pieces.push(String::from_utf8(piece.to_vec()).unwrap());
         }
         assert!(pieces[0].starts_with("retry: "), "{pieces:?}");
@@ -45,7 +44,7 @@ fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
 
         shards.refuse();
         shards.stop(Instant::now() + Duration::from_secs(5)).await;
-        while let Some(piece) = poll_fn(|cx| body.as_mut().poll_next(cx)).await {
+        while let Some(piece) = poll_fn(|cx| body.as_pin_mut().poll_next(cx)).await {
             assert_eq!(piece.unwrap(), ":\n\n");
         }
         drop(body);

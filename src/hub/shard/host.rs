@@ -8,7 +8,7 @@ use crate::config::Bot;
 use crate::domain::{Chunk, ConversationId, Message, MessageId, Partition, Timestamp};
 use crate::link::{Connector, Host, Mailbox, StoreClock};
 use crate::metrics::{BotMetrics, StoreMetrics};
-use crate::store::{Fence, News, QueueId, Store};
+use crate::store::{Fence, Incarnation, News, QueueId, Store};
 
 impl Host for Shard {
     fn store(&self) -> &Store {
@@ -61,6 +61,13 @@ impl Host for Shard {
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<Chunk>) {
         self.tell_piece(conversation, &chunk);
         self.relay_piece(conversation, &chunk);
+    }
+
+    fn observed(&self, conversation: &ConversationId, at: Vec<Incarnation>) {
+        let me = self.setup.leases.incarnation();
+        for observer in at.into_iter().filter(|&observer| observer != me) {
+            self.note_observer(conversation.clone(), observer);
+        }
     }
 
     fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>) {

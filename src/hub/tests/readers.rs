@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::fleet::{Fleet, conversation};
+use super::fleet::{Fleet, conversation, name};
 use super::*;
 use crate::domain::{Chunk, EntryBody, LinkState, Live, Told};
-use crate::store::Hint;
+use crate::store::{Hint, Peer};
 
 /// Much shorter than the time between two renewals.
 const SOON: Duration = Duration::from_secs(10);
@@ -127,6 +127,32 @@ async fn a_reader_is_told_on_through_the_death_of_the_owner() {
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
     reader.until_ended(2, SOON).await;
     fleet.until("everything has an owner again", Fleet::is_dealt).await;
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_owner_knows_who_reads_elsewhere() {
+    let mut fleet = Fleet::start(3, false).await;
+    // Whose conversation goes from one to the other, and neither is where it is read.
+    let peer =
+        |index: usize| Peer { name: name(index), incarnation: fleet.replica(index).hub().incarnation() };
+    let left = Deal::over(&[peer(0), peer(2)]);
+    let (next, mut users) = (fleet.replica(2).hub().incarnation(), (0..).map(|n| format!("user-{n}")));
+    let goes_over = |user: &String| {
+        fleet.owner(user) == 1 && left.owner(Partition::of(&conversation(user))) == Some(next)
+    };
+    let user = users.find(goes_over).unwrap();
+    let mut reader = Reader::begin(fleet.replica(0).hub(), &user, After::Oldest).await;
+    fleet.replicas[1].take().unwrap().shards.kill(Instant::now() + GUARD).await;
+    fleet.until("everything has an owner again", Fleet::is_dealt).await;
+    assert_eq!(fleet.owner(&user), 2);
+    let piece =
+        async { while !matches!(reader.observer.next().await.expect("it is read on"), Live::Chunk(_)) {} };
+    let piece = timeout(SOON, piece);
+    let (said, piece) = tokio::join!(fleet.say(0, &user, "/stream one two three"), piece);
+    assert!(matches!(said, Outcome::Answered(_)));
+    piece.expect("it is told of the pieces");
+    drop(reader);
     fleet.stop().await;
 }
 

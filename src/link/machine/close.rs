@@ -75,7 +75,7 @@ impl Machine {
         effects: &mut Vec<Effect>,
     ) {
         if matches!(outcome, Outcome::Failed(_)) {
-            self.ledger.end(now, message, outcome, None);
+            self.ledger.end_close(now, message, outcome);
             return;
         }
         if matches!(self.link, Link::Open(_)) {
@@ -93,7 +93,7 @@ impl Machine {
         record.session_id = None;
         record.last_turn = None;
         record.agent = false;
-        self.ledger.end(now, message, outcome, None);
+        self.ledger.end_close(now, message, outcome);
         // Nobody has to open a link for what the bot still has to say.
         self.ledger.warm(now);
     }

@@ -49,8 +49,8 @@ impl Machine {
         }
     }
 
-    /// When the newest message that we know was said, about: what is older was not missed since. It may be too late
-    /// where an earlier owner was connected since.
+    /// When the newest message that we know was said, about: what is older was not missed since. Where the platform
+    /// tells no times it may be too late, for an earlier owner may have been connected since.
     fn floor(&self) -> Option<Timestamp> {
         let record = &self.ledger.record;
         let last_turn = record.last_turn.as_ref().map(|turn| turn.ended_at);
@@ -63,8 +63,15 @@ impl Machine {
         let Some(id) = id else { return };
         self.said_at = self.said_at.max(created_on);
         if self.gap.as_mut().is_none_or(|gap| !gap.stays(id, created_on)) {
-            self.ledger.record.last_platform_message = Some(id.into());
+            self.read_from(id.into(), created_on);
         }
+    }
+
+    /// History is read from this message on.
+    fn read_from(&mut self, id: Box<str>, created_on: Option<Timestamp>) {
+        let record = &mut self.ledger.record;
+        record.last_platform_message = Some(id);
+        record.said_at = record.said_at.max(created_on);
     }
 
     /// A reply with this id is journaled as far as it came.
@@ -147,10 +154,10 @@ impl Machine {
         if let Some(missing) = missing {
             self.ledger.append(now, EntryBody::Gap(missing));
         }
-        if let Some(newest) = gap.into_newest()
+        if let Some((created_on, newest)) = gap.into_newest()
             && self.ledger.record.last_platform_message.as_ref() != Some(&newest)
         {
-            self.ledger.record.last_platform_message = Some(newest);
+            self.read_from(newest, created_on);
             self.ledger.touch(now);
         }
     }

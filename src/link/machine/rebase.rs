@@ -129,7 +129,7 @@ impl Machine {
         }
         let detail = "the store lost how this turn ended; the bot has probably answered it";
         let outcome = Outcome::Failed(Problem::new(ProblemKind::MessageLost, detail));
-        self.ledger.end_lost(now, accepted.id, outcome.clone());
+        self.ledger.end_lost(now, &accepted, outcome.clone());
         (progress.ended_at, progress.outcome) = (Some(now), Some(outcome));
         let delivery = outbox::of_end(&self.bot, &accepted, &progress, self.ledger.place(), now);
         self.ledger.deliver(delivery);

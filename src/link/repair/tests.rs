@@ -258,7 +258,7 @@ fn a_new_owner_begins_where_the_newest_replies_still_tell_what_is_known() {
         let kept = recent.iter().position(|reply| reply == Fingerprint::of(&record));
         assert!(kept.is_some(), "{record} at {n}");
     }
-    assert_eq!(repair.into_newest().as_deref(), Some("ms-999"));
+    assert_eq!(repair.into_newest().map(|(_, id)| id).as_deref(), Some("ms-999"));
     let next = Repair::new(Cause::Away, Some(record.into()), &recent, None, false);
     assert!(!next.is_before("ms-999"), "what came since the record's message is not before the gap");
 }

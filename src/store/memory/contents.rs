@@ -197,7 +197,10 @@ impl Contents {
     ) -> Result<Open, StoreError> {
         self.lease.check(fence)?;
         self.expire_conversation(conversation, now, limits.journal_ttl);
-        let Some(conversation) = self.conversations.get(conversation) else { return Ok(Open::default()) };
+        let observers = self.observers.of(conversation, now).collect();
+        let Some(conversation) = self.conversations.get(conversation) else {
+            return Ok(Open { observers, ..Open::default() });
+        };
         let lane = conversation.lane.iter().filter_map(|id| self.messages.get(id)).map(|kept| OpenMessage {
             accepted: kept.message.accepted.clone(),
             progress: kept.message.progress.clone(),
@@ -207,6 +210,7 @@ impl Contents {
             lane: lane.collect(),
             head_at: conversation.head_at,
             next_position: conversation.next_position,
+            observers,
         })
     }
 

@@ -93,6 +93,11 @@ impl Redis {
             lane: lane_of(rest.values()?)?,
             head_at: first(&lane)?.map(Timestamp::from_millis),
             next_position: first(&positions)?.unwrap_or_default(),
+            observers: rest
+                .values()?
+                .texts()
+                .map(|observer| codec::incarnation(&observer?))
+                .collect::<Result<_, Corrupt>>()?,
         };
         Ok((open, now))
     }

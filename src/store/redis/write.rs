@@ -106,7 +106,7 @@ impl<'a> Group<'a> {
             Change::Append(entry) => {
                 match entry.body {
                     EntryBody::Reply(_) => _ = self.answered.get_or_insert(entry.at),
-                    EntryBody::Ended { .. } => self.ended = true,
+                    EntryBody::Ended { .. } | EntryBody::Closed { .. } => self.ended = true,
                     EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
                 }
                 let (kind, text) = codec::tell(entry)?;
@@ -176,7 +176,7 @@ fn message_of(change: &Change) -> Option<MessageId> {
         Change::HeadSince { .. } | Change::Deliver(_) => None,
         Change::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => reply.in_reply_to,
-            EntryBody::Ended { message, .. } => Some(*message),
+            EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } => Some(*message),
             EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => None,
         },
     }

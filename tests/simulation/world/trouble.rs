@@ -160,7 +160,7 @@ impl World {
     /// What a write may hold at most, however long the store was away.
     pub(super) fn check_size(write: &Write) -> Outcomes {
         let entries = write.changes.iter().filter(
-            |change| matches!(change, Change::Append(entry) if !matches!(entry.body, EntryBody::Ended { .. })),
+            |change| matches!(change, Change::Append(entry) if !matches!(entry.body, EntryBody::Ended { .. } | EntryBody::Closed { .. })),
         );
         let entries = entries.count();
         if entries > 1010 { Err(format!("a write of {entries} entries")) } else { Ok(()) }

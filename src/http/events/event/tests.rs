@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::{
-    AcceptedMessage, Content, Correlation, Entry, Gap, NewMessage, Progress, Resend, TurnRules,
+    AcceptedMessage, Content, Correlation, Entry, Gap, NewMessage, Progress, Resend, SessionRequest,
+    TurnRules,
 };
 
 fn conversation() -> ConversationId {
@@ -108,9 +109,12 @@ fn each_entry_has_its_type_and_data() {
 fn what_closed_a_conversation_is_not_told() {
     let outcome = Outcome::Answered(EndedBy::SessionEnd);
     let closed = message(SessionRequest::Close, outcome.clone());
-    let told = told(EntryBody::Ended { message: id(), outcome }, Some(closed));
-    assert_eq!(written(&told), None);
-    assert!(!is_told(&told));
+    // Not either when nothing is known of the message any more.
+    for known in [Some(closed), None] {
+        let told = told(EntryBody::Closed { message: id(), outcome: outcome.clone() }, known);
+        assert_eq!(written(&told), None);
+        assert!(!is_told(&told));
+    }
 }
 
 #[test]

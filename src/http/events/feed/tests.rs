@@ -41,7 +41,7 @@ impl Journal {
             self.hidden.insert(self.written);
             let outcome = Outcome::Answered(EndedBy::SessionEnd);
             let id = MessageId::new(at, self.written.into());
-            (EntryBody::Ended { message: id, outcome: outcome.clone() }, Some(closing(id, outcome)))
+            (EntryBody::Closed { message: id, outcome: outcome.clone() }, Some(closing(id, outcome)))
         } else {
             (EntryBody::UserMessage(number), None)
         };

@@ -18,7 +18,11 @@ pub(in super::super) fn tell(entry: &Entry) -> Result<(&'static str, Vec<u8>), C
             "r"
         }
         EntryBody::Ended { message, outcome } => {
-            outcome::write(*message, outcome, &mut text)?;
+            outcome::write(*message, outcome, false, &mut text)?;
+            "e"
+        }
+        EntryBody::Closed { message, outcome } => {
+            outcome::write(*message, outcome, true, &mut text)?;
             "e"
         }
         EntryBody::UserMessage(raw) => {
@@ -47,8 +51,12 @@ pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<Entr
     let body = match kind {
         b"r" => EntryBody::Reply(reply::read(seq, body)?.into()),
         b"e" => {
-            let (message, outcome) = outcome::read(body)?;
-            EntryBody::Ended { message, outcome }
+            let (message, outcome, closes) = outcome::read(body)?;
+            if closes {
+                EntryBody::Closed { message, outcome }
+            } else {
+                EntryBody::Ended { message, outcome }
+            }
         }
         b"u" => EntryBody::UserMessage(raw()?),
         b"p" => EntryBody::Platform(raw()?),

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::{Corrupt, entry, is_default, number, reply, time, word};
 use crate::domain::{
-    AcceptedMessage, Attachment, Callback, Content, ConversationId, EntryBody, JsonObject, Message,
-    MessageId, NewMessage, Progress, Resend, SessionRequest, Timestamp, TraceId, TurnRules,
+    AcceptedMessage, Attachment, Callback, Content, ConversationId, JsonObject, Message, MessageId,
+    NewMessage, Progress, Resend, SessionRequest, Timestamp, TraceId, TurnRules,
 };
 
 const WHAT: Corrupt = Corrupt("an accepted message");
@@ -162,8 +162,8 @@ pub(in super::super) fn message<B: AsRef<[u8]>>(
             b"p" => signs(value, &mut progress)?,
             b"o" => {
                 let end = entry(b"e", 0, value)?;
-                if let EntryBody::Ended { outcome, .. } = end.body {
-                    (progress.ended_at, progress.outcome) = (Some(end.at), Some(outcome));
+                if let Some((_, outcome)) = end.ended() {
+                    (progress.ended_at, progress.outcome) = (Some(end.at), Some(outcome.clone()));
                 }
             }
             [b'r', place @ ..] if !place.is_empty() => {

@@ -18,6 +18,9 @@ struct Kept<'a> {
     answered: Option<Cow<'a, str>>,
     #[serde(rename = "p", borrow, default, skip_serializing_if = "Option::is_none")]
     problem: Option<KeptProblem<'a>>,
+    /// Whether the message asked for the session's end.
+    #[serde(rename = "c", default, skip_serializing_if = "is_false")]
+    closes: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -30,26 +33,38 @@ struct KeptProblem<'a> {
     retry_after_ms: Option<u64>,
 }
 
-/// Writes an end.
-pub(super) fn write(message: MessageId, outcome: &Outcome, into: &mut Vec<u8>) -> Result<(), Corrupt> {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// Writes an end; `closes` says whether of a message that asks for the session's end.
+pub(super) fn write(
+    message: MessageId,
+    outcome: &Outcome,
+    closes: bool,
+    into: &mut Vec<u8>,
+) -> Result<(), Corrupt> {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let message = Cow::Owned(message.to_string());
     let kept = match outcome {
-        Outcome::Answered(by) => Kept { message, answered: Some(Cow::Borrowed(by.as_str())), problem: None },
+        Outcome::Answered(by) => {
+            Kept { message, answered: Some(Cow::Borrowed(by.as_str())), problem: None, closes }
+        }
         Outcome::Failed(problem) => {
             let problem = KeptProblem {
                 kind: Cow::Borrowed(problem.kind.slug()),
                 detail: Cow::Borrowed(&problem.detail),
                 retry_after_ms: problem.retry_after.map(millis),
             };
-            Kept { message, answered: None, problem: Some(problem) }
+            Kept { message, answered: None, problem: Some(problem), closes }
         }
     };
     serde_json::to_writer(into, &kept).map_err(|_| WHAT)
 }
 
-/// Reads an end, and whose it is.
-pub(super) fn read(bytes: &[u8]) -> Result<(MessageId, Outcome), Corrupt> {
+/// Reads an end, whose it is, and whether that message asked for the session's end.
+pub(super) fn read(bytes: &[u8]) -> Result<(MessageId, Outcome, bool), Corrupt> {
     let kept: Kept<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
     let outcome = match (kept.answered, kept.problem) {
         (Some(word), None) => {
@@ -64,5 +79,5 @@ pub(super) fn read(bytes: &[u8]) -> Result<(MessageId, Outcome), Corrupt> {
         }
         _ => return Err(WHAT),
     };
-    Ok((id(&kept.message)?, outcome))
+    Ok((id(&kept.message)?, outcome, kept.closes))
 }

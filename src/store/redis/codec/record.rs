@@ -25,6 +25,8 @@ struct Kept<'a> {
     session_done: Option<Cow<'a, str>>,
     #[serde(rename = "p", borrow, default, skip_serializing_if = "Option::is_none")]
     last_platform_message: Option<Cow<'a, str>>,
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    said_at: Option<u64>,
     /// Eight bytes each, big-endian, in Base64: half of what their digits would take.
     #[serde(rename = "f", borrow, default, skip_serializing_if = "is_default")]
     recent: Cow<'a, str>,
@@ -69,6 +71,7 @@ pub(in super::super) fn record(record: &Record) -> Result<Vec<u8>, Corrupt> {
         connected_at: record.connected_at.map(Timestamp::as_millis),
         session_done: record.session_done.map(|id| Cow::Owned(id.to_string())),
         last_platform_message: record.last_platform_message.as_deref().map(Cow::Borrowed),
+        said_at: record.said_at.map(Timestamp::as_millis),
         recent: Cow::Owned(URL_SAFE_NO_PAD.encode(recent)),
         session_id: record.session_id.as_deref().map(Cow::Borrowed),
         last_turn: last.map(|turn| (Cow::Owned(turn.message.to_string()), turn.ended_at.as_millis())),
@@ -122,6 +125,7 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<Record, Corrupt> {
         connected_at: kept.connected_at.map(Timestamp::from_millis),
         session_done: kept.session_done.map(|text| id(&text)).transpose()?,
         last_platform_message: kept.last_platform_message.map(Into::into),
+        said_at: kept.said_at.map(Timestamp::from_millis),
         recent,
         session_id: kept.session_id.map(Into::into),
         last_turn: last_turn.transpose()?,

@@ -132,6 +132,7 @@ fn entries() -> impl Strategy<Value = Entry> {
     let body = prop_oneof![
         replies().prop_map(|reply| EntryBody::Reply(Arc::new(reply))),
         (ids(), outcomes()).prop_map(|(message, outcome)| EntryBody::Ended { message, outcome }),
+        (ids(), outcomes()).prop_map(|(message, outcome)| EntryBody::Closed { message, outcome }),
         raw().prop_map(EntryBody::UserMessage),
         raw().prop_map(EntryBody::Platform),
         prop::sample::select(Gap::ALL.to_vec()).prop_map(EntryBody::Gap),
@@ -159,13 +160,13 @@ fn records() -> impl Strategy<Value = Record> {
     (
         (any::<(u64, u64, u64)>(), prop::option::of(times()), prop::option::of(ids()), boxed()),
         (prop::collection::vec(any::<u64>(), 0..20), boxed(), prop::option::of(last_turn), any::<bool>()),
-        (prop::option::of(times()), prop::collection::vec(times(), 0..60)),
+        (prop::option::of(times()), prop::option::of(times()), prop::collection::vec(times(), 0..60)),
     )
         .prop_map(
             |(
                 ((epoch, seq, write), connected_at, session_done, last_platform_message),
                 (recent, session_id, last_turn, agent),
-                (blocked_until, sends),
+                (said_at, blocked_until, sends),
             )| Record {
                 epoch,
                 seq,
@@ -173,6 +174,7 @@ fn records() -> impl Strategy<Value = Record> {
                 connected_at,
                 session_done,
                 last_platform_message,
+                said_at,
                 recent: recent.into_iter().map(Fingerprint::from_bits).collect(),
                 session_id,
                 last_turn,

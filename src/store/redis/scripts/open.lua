@@ -1,11 +1,11 @@
 -- The record and the lane of a conversation.
 --
 -- KEYS  1 lease  2 ready  3 conversation
--- Answers OK record positions lane {{id fields} ..}; what is not there is empty
+-- Answers OK record positions lane {{id fields} ..} {observer ..}; what is not there is empty
 local partition = string.sub(KEYS[1], 1, -6)
 local name = string.sub(KEYS[3], #partition + 3)
 
-local held = call('HMGET', KEYS[3], 'r', 'n', 'l')
+local held = call('HMGET', KEYS[3], 'r', 'n', 'l', 'x')
 local lane = held[3] or ''
 local messages, kept = {}, string.match(lane, '^%d*')
 for id in string.gmatch(lane, ' (%w+)') do
@@ -27,4 +27,10 @@ if kept ~= lane then
     call('PEXPIRE', KEYS[3], JOURNAL_TTL)
   end
 end
-return {'OK', now, held[1] or '', held[2] or '', kept, messages}
+local observers = {}
+for observer, till in string.gmatch(held[4] or '', '(%x+):(%d+)') do
+  if now < tonumber(till) then
+    observers[#observers + 1] = observer
+  end
+end
+return {'OK', now, held[1] or '', held[2] or '', kept, messages, observers}

@@ -1,0 +1,240 @@
+{{- define "rtm-bridge.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "rtm-bridge.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else if contains (include "rtm-bridge.name" .) .Release.Name }}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "rtm-bridge.name" .) | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "rtm-bridge.selector" -}}
+app.kubernetes.io/name: {{ include "rtm-bridge.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "rtm-bridge.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "rtm-bridge.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "rtm-bridge.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "rtm-bridge.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "rtm-bridge.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* The port of an address such as 0.0.0.0:8080. */}}
+{{- define "rtm-bridge.port" -}}
+{{- splitList ":" . | last }}
+{{- end }}
+
+{{/* Whole seconds of a duration such as 500ms, 30s, 1m30s, 2h, rounded up. */}}
+{{- define "rtm-bridge.seconds" -}}
+{{- $total := 0 }}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 }}
+{{- $number := regexFind "^[0-9]+" . | int }}
+{{- $unit := regexFind "[a-z]+$" . }}
+{{- if eq $unit "h" }}{{ $total = add $total (mul $number 3600) }}
+{{- else if eq $unit "m" }}{{ $total = add $total (mul $number 60) }}
+{{- else if eq $unit "s" }}{{ $total = add $total $number }}
+{{- else }}{{ $total = add $total (div (add $number 999) 1000) }}
+{{- end }}
+{{- end }}
+{{- $total }}
+{{- end }}
+
+{{/* All bots: those of the values, and the one of the sandbox. As JSON. */}}
+{{- define "rtm-bridge.bots" -}}
+{{- $bots := deepCopy .Values.bots }}
+{{- if .Values.sandbox.enabled }}
+{{- $_ := set $bots "sandbox" (dict
+      "platform" (printf "http://%s-sandbox:4000" (include "rtm-bridge.fullname" .))
+      "chat_bot" "Sandbox" "task_bot_id" "st-sandbox" "client_id" "cs-sandbox"
+      "client_secret" (dict "value" "sandbox-secret")) }}
+{{- end }}
+{{- $bots | toJson }}
+{{- end }}
+
+{{/* All callers, likewise: `helm test` sends with the key `helm-test`, which opens the bot of the sandbox only. */}}
+{{- define "rtm-bridge.callers" -}}
+{{- $callers := deepCopy .Values.callers }}
+{{- if .Values.sandbox.enabled }}
+{{- $_ := set $callers "helm-test" (dict
+      "key_sha256" (sha256sum (include "rtm-bridge.testKey" .))
+      "scopes" (list "send" "read") "bots" (list "sandbox")) }}
+{{- end }}
+{{- $callers | toJson }}
+{{- end }}
+
+{{/* Opens nothing but the simulated platform's bot, so it need not be a secret. */}}
+{{- define "rtm-bridge.testKey" -}}
+{{- printf "helm-test-%s-%s-only-for-the-sandbox" .Release.Namespace .Release.Name }}
+{{- end }}
+
+{{/* Whether a value stands for a file that is mounted. */}}
+{{- define "rtm-bridge.isMounted" -}}
+{{- if kindIs "map" . }}
+{{- if or (hasKey . "existingSecret") (hasKey . "existingConfigMap") (hasKey . "value") }}true{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* One table's `key = value` lines. Takes path and table. */}}
+{{- define "rtm-bridge.entries" -}}
+{{- $path := .path }}
+{{- range $key, $value := .table }}
+{{- if include "rtm-bridge.isMounted" $value }}
+{{ ternary $key (printf "%s_file" $key) (hasSuffix "_file" $key) }} = {{ printf "/etc/rtm-bridge/secrets/%s.%s" $path $key | toJson }}
+{{- else if kindIs "map" $value }}
+{{- else if kindIs "float64" $value }}
+{{ $key }} = {{ if eq (floor $value) $value }}{{ int64 $value }}{{ else }}{{ $value }}{{ end }}
+{{- else if not (kindIs "invalid" $value) }}
+{{ $key }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The whole configuration, in TOML. */}}
+{{- define "rtm-bridge.toml" -}}
+{{- $top := dict }}
+{{- range $key, $value := .Values.config }}
+{{- if not (kindIs "map" $value) }}{{ $_ := set $top $key $value }}{{ end }}
+{{- end }}
+{{- include "rtm-bridge.entries" (dict "path" "config" "table" $top) | trim }}
+{{- range $section, $table := .Values.config }}
+{{- if and (kindIs "map" $table) $table }}
+
+[{{ $section }}]
+{{- include "rtm-bridge.entries" (dict "path" $section "table" $table) }}
+{{- end }}
+{{- end }}
+{{- range $name, $bot := include "rtm-bridge.bots" . | fromJson }}
+
+[[bots]]
+name = {{ toJson $name }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s" $name) "table" $bot) }}
+{{- range $section, $table := $bot }}
+{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) }}
+[bots.{{ $section }}]
+{{- include "rtm-bridge.entries" (dict "path" (printf "bots.%s.%s" $name $section) "table" $table) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $name, $caller := include "rtm-bridge.callers" . | fromJson }}
+
+[[callers]]
+name = {{ toJson $name }}
+{{- include "rtm-bridge.entries" (dict "path" (printf "callers.%s" $name) "table" $caller) }}
+{{- end }}
+{{- end }}
+
+{{/* Every table with its path, as JSON: what files are mounted is found in them. */}}
+{{- define "rtm-bridge.tables" -}}
+{{- $tables := dict }}
+{{- range $section, $table := .Values.config }}
+{{- if kindIs "map" $table }}{{ $_ := set $tables $section $table }}{{ end }}
+{{- end }}
+{{- range $name, $bot := include "rtm-bridge.bots" . | fromJson }}
+{{- $_ := set $tables (printf "bots.%s" $name) $bot }}
+{{- range $section, $table := $bot }}
+{{- if and (kindIs "map" $table) (not (include "rtm-bridge.isMounted" $table)) }}
+{{- $_ := set $tables (printf "bots.%s.%s" $name $section) $table }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $name, $caller := include "rtm-bridge.callers" . | fromJson }}
+{{- $_ := set $tables (printf "callers.%s" $name) $caller }}
+{{- end }}
+{{- $tables | toJson }}
+{{- end }}
+
+{{/* The contents of the chart's own Secret, as JSON. */}}
+{{- define "rtm-bridge.ownSecrets" -}}
+{{- $own := dict }}
+{{- range $path, $table := include "rtm-bridge.tables" . | fromJson }}
+{{- range $key, $value := $table }}
+{{- if and (include "rtm-bridge.isMounted" $value) (hasKey $value "value") }}
+{{- $_ := set $own (printf "%s.%s" $path $key) $value.value }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $own | toJson }}
+{{- end }}
+
+{{/* The sources of the volume with all secrets. Takes root and the name of the chart's own Secret. */}}
+{{- define "rtm-bridge.secretSources" -}}
+{{- $own := include "rtm-bridge.ownSecrets" .root | fromJson }}
+{{- if $own }}
+- secret:
+    name: {{ .secret }}
+{{- end }}
+{{- range $path, $table := include "rtm-bridge.tables" .root | fromJson }}
+{{- range $key, $value := $table }}
+{{- if include "rtm-bridge.isMounted" $value }}
+{{- if hasKey $value "existingSecret" }}
+- secret:
+    name: {{ $value.existingSecret }}
+    items: [{key: {{ required (printf "%s.%s: say which key of the Secret %s" $path $key $value.existingSecret) $value.key | quote }}, path: {{ printf "%s.%s" $path $key | quote }}}]
+{{- else if hasKey $value "existingConfigMap" }}
+- configMap:
+    name: {{ $value.existingConfigMap }}
+    items: [{key: {{ required (printf "%s.%s: say which key of the ConfigMap %s" $path $key $value.existingConfigMap) $value.key | quote }}, path: {{ printf "%s.%s" $path $key | quote }}}]
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* What a pod with the bridge's configuration mounts. Takes root, configMap and secret. */}}
+{{- define "rtm-bridge.volumes" -}}
+- name: config
+  configMap:
+    name: {{ .configMap }}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources: {{- include "rtm-bridge.secretSources" . | nindent 6 | default " []" }}
+{{- end }}
+
+{{- define "rtm-bridge.volumeMounts" -}}
+- {name: config, mountPath: /etc/rtm-bridge/config, readOnly: true}
+- {name: secrets, mountPath: /etc/rtm-bridge/secrets, readOnly: true}
+{{- end }}
+
+{{/* What would only show when the pods start is said here. */}}
+{{- define "rtm-bridge.check" -}}
+{{- $url := .Values.config.store.url }}
+{{- if not (or (kindIs "map" $url) (hasKey .Values.config.store "url_file")) }}
+{{- $_ := required "config.store.url is missing: the Redis that all replicas share, such as redis://redis:6379/0" $url }}
+{{- if hasPrefix "memory:" $url }}
+{{- if or (gt (int .Values.replicaCount) 1) .Values.autoscaling.enabled }}
+{{- fail "config.store.url is memory://: each replica would hold messages of its own; use Redis, or replicaCount 1 and no autoscaling" }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if not (include "rtm-bridge.bots" . | fromJson) }}
+{{- fail "bots is empty: give one at least, or sandbox.enabled=true for a first look" }}
+{{- end }}
+{{- if not (include "rtm-bridge.callers" . | fromJson) }}
+{{- fail "callers is empty, so nobody could send: make a key with `rtm-bridge key new`, and give its hash as callers.NAME.key_sha256" }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled }}
+{{- fail "metrics.serviceMonitor and metrics.podMonitor would both read the same metrics: enable one" }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use actix_http::HttpService;
+use actix_service::{ServiceFactory as _, map_config};
+use actix_web::body::BodyStream;
+use actix_web::dev::AppConfig;
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpResponse};
+use futures_util::StreamExt as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
+
+use super::*;
+
+/// What the body says next.
+type Says = mpsc::Receiver<Bytes>;
+
+async fn listen(request: HttpRequest, says: Data<Mutex<Option<Says>>>) -> HttpResponse {
+    let says = says.lock().await.take().unwrap();
+    let pieces = futures_util::stream::unfold(says, async |mut says| Some((says.recv().await?, says)));
+    let body = BoxBody::new(BodyStream::new(pieces.map(Ok::<_, Infallible>)));
+    match Line::of(&request) {
+        Some(line) => HttpResponse::Ok().force_close().body(line.parting(body)),
+        None => HttpResponse::Ok().body(body),
+    }
+}
+
+/// A caller who has sent this, the body's other end, and what counts who still has the server and its connection.
+async fn called(request: &str) -> (TcpStream, mpsc::Sender<Bytes>, Rc<()>) {
+    let (say, says) = mpsc::channel(100);
+    let says = Data::new(Mutex::new(Some(says)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (caller, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let mut caller = caller.unwrap();
+    let counted = Rc::new(());
+    let (socket, held) = (accepted.unwrap().0, Rc::clone(&counted));
+    let app = App::new().app_data(says).route("/", web::get().to(listen));
+    let server = HttpService::build()
+        .h1_allow_half_closed(false)
+        .on_connect_ext(move |line: &Line, data| {
+            data.insert(line.clone());
+            data.insert(Rc::clone(&held));
+        })
+        .h1(map_config(app, |()| AppConfig::default()));
+    let server = Rc::new(server.new_service(()).await.unwrap());
+    actix_web::rt::spawn(async move { serve(socket, server).await.unwrap() });
+    caller.write_all(request.as_bytes()).await.unwrap();
+    (caller, say, counted)
+}
+
+async fn read(caller: &mut TcpStream, until: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(until.as_bytes()) {
+        let read = timeout(Duration::from_secs(10), caller.read_buf(&mut text)).await;
+        assert!(read.unwrap().unwrap() > 0, "{:?} ends before {until:?}", String::from_utf8_lossy(&text));
+    }
+    String::from_utf8(text).unwrap()
+}
+
+fn run(test: impl Future<Output = ()>) {
+    actix_web::rt::System::new().block_on(test);
+}
+
+#[test]
+fn what_parts_leaves_nothing_with_the_server_and_goes_on() {
+    run(async {
+        let (mut caller, say, counted) = called("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        // Nothing was said yet: the head does not wait for it.
+        let head = read(&mut caller, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains("transfer-encoding: chunked\r\n"), "{head}");
+        assert!(head.contains("connection: close\r\n"), "{head}");
+        say.send("one".into()).await.unwrap();
+        assert_eq!(read(&mut caller, "one\r\n").await, "3\r\none\r\n");
+        // The server is gone, with its connection.
+        assert_eq!(Rc::strong_count(&counted), 1);
+
+        // What a caller sends behind his request is no request.
+        caller.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+        say.send("two".into()).await.unwrap();
+        assert_eq!(read(&mut caller, "two\r\n").await, "3\r\ntwo\r\n");
+        let long = "x".repeat(100_000);
+        for piece in ["", &long, "0\r\n"] {
+            say.send(piece.to_owned().into()).await.unwrap();
+        }
+        drop(say);
+        let rest = read(&mut caller, "0\r\n\r\n0\r\n\r\n").await;
+        assert_eq!(rest, format!("186a0\r\n{long}\r\n3\r\n0\r\n\r\n0\r\n\r\n"));
+        assert_eq!(caller.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_caller_who_goes_is_noticed_while_nothing_is_said() {
+    run(async {
+        let (mut caller, say, _) = called("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        read(&mut caller, "\r\n\r\n").await;
+        say.send("one".into()).await.unwrap();
+        read(&mut caller, "one\r\n").await;
+        // He has only closed his side.
+        caller.shutdown().await.unwrap();
+        timeout(Duration::from_secs(10), say.closed()).await.unwrap();
+        assert_eq!(caller.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn who_does_not_read_is_not_written_to_for_ever() {
+    run(async {
+        let (mut caller, say, _) = called("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        read(&mut caller, "\r\n\r\n").await;
+        // The body is asked for more only as the connection takes what it gave.
+        let piece = Bytes::from(vec![b'x'; 1 << 20]);
+        let full = async { while say.send(piece.clone()).await.is_ok() {} };
+        assert!(timeout(Duration::from_millis(500), full).await.is_err(), "all of it was taken");
+        drop(caller);
+        timeout(Duration::from_secs(10), say.closed()).await.unwrap();
+    });
+}
+
+#[test]
+fn who_does_not_know_chunks_is_served_by_the_server() {
+    run(async {
+        let (mut caller, say, counted) = called("GET / HTTP/1.0\r\n\r\n").await;
+        let head = read(&mut caller, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
+        assert_eq!(Rc::strong_count(&counted), 3, "the server's, its connection's and ours");
+        say.send("one".into()).await.unwrap();
+        drop(say);
+        let mut rest = String::new();
+        caller.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.contains("one"), "{rest}");
+    });
+}

@@ -1,0 +1,96 @@
+//! The listener for callers.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::HttpService;
+use actix_service::{ServiceFactory as _, fn_factory, fn_service, map_config};
+use actix_web::App;
+use actix_web::dev::{AppConfig, Server};
+use actix_web::rt::net::TcpStream;
+use tracing::debug;
+
+use super::line::{self, Line};
+use super::{Front, configure};
+
+/// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
+/// first.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long a caller may leave what was sent to it unacknowledged, or have no room for more.
+const STALL: Duration = Duration::from_secs(30);
+/// How long a connection that is being closed may take for it.
+const CLOSING: Duration = Duration::from_secs(1);
+/// How long open requests have when the listener ends, in seconds.
+const LAST_REQUESTS: u64 = 5;
+
+/// Starts to serve callers on so many threads. Where this fails nothing was started.
+///
+/// It is put together here and not by `HttpServer`, because that knows no connections but its own: see `line`.
+///
+/// # Errors
+/// The listener cannot be used.
+pub fn serve(front: Arc<Front>, listener: TcpListener, threads: usize) -> io::Result<Server> {
+    let server = Server::build();
+    let ending = server.graceful_shutdown_signal();
+    let connections = move || {
+        let ending = ending.clone();
+        let requests = HttpService::build()
+            .keep_alive(KEEP_ALIVE)
+            .client_disconnect_timeout(CLOSING)
+            // Who has closed its side takes no answer any more, and no place among the waits.
+            .h1_allow_half_closed(false)
+            // Else idle connections would hold up the end.
+            .graceful_shutdown_signal(move || {
+                let ending = ending.clone();
+                async move { ending.notified().await }
+            })
+            .on_connect_ext(|line: &Line, data| {
+                data.insert(line.clone());
+            })
+            .h1(map_config(App::new().configure(configure(Arc::clone(&front))), |()| AppConfig::default()));
+        fn_factory(move || {
+            let requests = requests.new_service(());
+            async move {
+                let requests = Rc::new(requests.await?);
+                Ok::<_, ()>(fn_service(move |socket: TcpStream| {
+                    set_up(&socket);
+                    line::serve(socket, Rc::clone(&requests))
+                }))
+            }
+        })
+    };
+    let server = server.workers(threads).shutdown_timeout(LAST_REQUESTS).disable_signals();
+    Ok(server.listen("api", listener, connections)?.run())
+}
+
+/// Lets the system send at once, and cut a connection whose other side takes nothing any more. Nobody else can do that: a
+/// response is not asked for more while what it gave is not taken, and a peer that lives but does not read answers
+/// every probe.
+fn set_up(socket: &TcpStream) {
+    let set = socket.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let set = set.and(socket2::SockRef::from(socket).set_tcp_user_timeout(Some(STALL)));
+    if let Err(error) = set {
+        debug!(%error, "a connection that stands still will not be cut");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_that_stands_still_is_cut_by_the_system() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, _theirs) = tokio::join!(listener.accept(), TcpStream::connect(address));
+        let (ours, _) = ours.unwrap();
+        set_up(&ours);
+        assert_eq!(socket2::SockRef::from(&ours).tcp_user_timeout().unwrap(), Some(STALL));
+        assert!(ours.nodelay().unwrap());
+    }
+}
