@@ -39,6 +39,7 @@ const OPEN_MAX: usize = 8;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     rtm-bridge chat --user me\n  \
+    rtm-bridge chat --user me 'Where is my order?'\n  \
     echo 'Where is my order?' | rtm-bridge chat --user me\n  \
     rtm-bridge chat --user me --url https://bridge.example --bot support --key-file key.txt")]
 pub(super) struct Chat {
@@ -51,6 +52,9 @@ pub(super) struct Chat {
     /// Which bot, where the bridge has several and no default.
     #[arg(long, value_name = "NAME", value_parser = bot)]
     bot: Option<BotName>,
+    /// What to say, one message each, instead of reading lines from standard input.
+    #[arg(value_name = "TEXT")]
+    texts: Vec<String>,
     /// A file that holds the caller's key. Without it the environment's `RTM_BRIDGE_KEY` is taken, if there is one.
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -124,11 +128,11 @@ impl Chat {
         feed.next().await.map_err(failed)?;
 
         let mut talk = Talk::new(io::stdout().is_terminal());
-        if io::stdin().is_terminal() {
+        if self.texts.is_empty() && io::stdin().is_terminal() {
             let words = format!("you are {} at {}; Ctrl-D ends", self.user.as_str(), self.url);
             show(&talk.note(&words))?;
         }
-        let mut lines = input::lines().map_err(Failure::Runtime)?;
+        let mut lines = input::lines(&self.texts).map_err(Failure::Runtime)?;
         let mut typing = true;
         while typing || talk.open() > 0 {
             tokio::select! {

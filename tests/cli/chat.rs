@@ -59,6 +59,12 @@ fn a_pipe_gets_the_replies_and_a_code() {
 
         let at = url.clone();
         let (code, out, err) =
+            blocking(move || pipe("not read", &["--url", &at, "/echo one", "/echo two"])).await;
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        assert_eq!(out.lines().collect::<Vec<_>>(), ["one", "two"], "what is given is said instead");
+
+        let at = url.clone();
+        let (code, out, err) =
             blocking(move || pipe("/close 1008\n", &["--url", &at, "--bot", "sandbox"])).await;
         assert_eq!(code, Some(1), "{out}{err}");
         assert!(err.contains("(failed: ") && err.contains("1 of your messages failed"), "{err}");

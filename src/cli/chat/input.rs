@@ -1,4 +1,4 @@
-//! The lines that are typed, or piped in.
+//! The lines that are typed, piped in, or given as arguments.
 //!
 //! They are read on a thread of their own: a terminal is read by a call that blocks, and that nothing ends but the
 //! end of the process.
@@ -23,22 +23,27 @@ pub(super) enum Line {
     Broken(io::Error),
 }
 
-/// Reads standard input to its end, never further ahead than one line.
+/// Reads these texts, or standard input where there are none, to the end, never further ahead than one line.
 ///
 /// # Errors
 /// The system has no thread for it.
-pub(super) fn lines() -> io::Result<mpsc::Receiver<Line>> {
+pub(super) fn lines(texts: &[String]) -> io::Result<mpsc::Receiver<Line>> {
     let (sender, lines) = mpsc::channel(1);
-    runtime::spawn_named("stdin", move || {
-        let mut input = io::stdin().lock();
-        while let Some(line) = next(&mut input) {
-            let last = matches!(line, Line::Broken(_));
-            if sender.blocking_send(line).is_err() || last {
-                return;
-            }
-        }
+    let given = (!texts.is_empty()).then(|| texts.join("\n"));
+    runtime::spawn_named("lines", move || match given {
+        Some(texts) => pass(&mut texts.as_bytes(), &sender),
+        None => pass(&mut io::stdin().lock(), &sender),
     })?;
     Ok(lines)
+}
+
+fn pass(input: &mut impl BufRead, sender: &mpsc::Sender<Line>) {
+    while let Some(line) = next(input) {
+        let last = matches!(line, Line::Broken(_));
+        if sender.blocking_send(line).is_err() || last {
+            return;
+        }
+    }
 }
 
 /// The next line that is not blank.
