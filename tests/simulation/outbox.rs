@@ -201,7 +201,13 @@ fn what_is_written_again_keeps_its_id() {
     let first = id_of(&bench);
     bench.give(Input::OutOfStep);
     let lane = vec![OpenMessage { accepted: message, progress: Progress::default() }];
-    bench.give(Input::Lane(Box::new(Open { record: before, lane, head_at: None, next_position: 2, ..Open::default() })));
+    bench.give(Input::Lane(Box::new(Open {
+        record: before,
+        lane,
+        head_at: None,
+        next_position: 2,
+        ..Open::default()
+    })));
     let again = id_of(&bench);
     assert_eq!((bench.rebased, again.0, again.1), (1, first.0, first.1));
     assert!(again.2 > first.2, "although the journal is another one");
