@@ -22,6 +22,7 @@ use self::talk::{Printed, Talk};
 use self::told::Told;
 use super::{Failure, print};
 use crate::domain::{BotName, UserId};
+use crate::tls::TlsError;
 use crate::{config, runtime};
 
 /// The variable that holds the caller's key.
@@ -69,8 +70,8 @@ pub(super) enum NoTalk {
         "{0} holds no key: one line of visible characters is expected, such as `rtm-bridge key new` prints"
     )]
     NotAKey(String),
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("{url}: {fault}{}", next_step(.fault))]
     Bridge { url: Box<str>, fault: Box<Fault> },
     #[error("standard input cannot be read")]

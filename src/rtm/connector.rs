@@ -20,9 +20,6 @@ use awc::error::{PayloadError, SendRequestError, WsClientError};
 use awc::http::{StatusCode, Uri, header};
 use awc::{Client, ClientBuilder, ClientRequest, SendClientRequest};
 use bytes::Bytes;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use tokio::net::TcpStream;
@@ -36,6 +33,7 @@ use super::socket::{Scratch, Socket};
 use super::ticket::{ConnectMode, Ticket};
 use crate::config::Bot;
 use crate::domain::{BotName, Timestamp, UserId};
+use crate::tls::{self, TlsError};
 
 /// The longest that DNS and TCP may take together.
 pub(super) const TCP_DEADLINE: Duration = Duration::from_secs(5);
@@ -56,12 +54,18 @@ const CALLS_MAX: usize = 64;
 /// Why there is no connector; both are mistakes of configuration or build, found at start.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The TLS library refuses its own defaults.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
+    /// There is no TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A bot's own authorities cannot be read.
-    #[error("bot {0}: ca_file holds something that is no certificate of an authority")]
-    Authority(BotName),
+    #[error("bot {bot}: {error}")]
+    Authorities {
+        /// Whose.
+        bot: BotName,
+        /// Why.
+        #[source]
+        error: TlsError,
+    },
     /// A bot's key cannot sign.
     #[error("bot {bot}: {error}")]
     Signer {
@@ -121,25 +125,19 @@ impl Connector {
     /// # Errors
     /// [`SetupError`].
     pub fn new(bots: &[Arc<Bot>]) -> Result<Self, SetupError> {
-        let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
         let mut own = HashMap::new();
         let mut signers = HashMap::with_capacity(bots.len());
         for bot in bots {
             if let Some(ca) = &bot.ca {
-                let mut roots = roots.clone();
-                let authorities = CertificateDer::pem_slice_iter(ca).collect::<Result<Vec<_>, _>>();
-                let unusable = || SetupError::Authority(bot.name.clone());
-                for authority in authorities.map_err(|_| unusable())? {
-                    roots.add(authority).map_err(|_| unusable())?;
-                }
-                own.insert(bot.name.clone(), Clients::trusting(roots)?);
+                let authorities = |error| SetupError::Authorities { bot: bot.name.clone(), error };
+                own.insert(bot.name.clone(), Clients::new(&tls::client(Some(ca)).map_err(authorities)?));
             }
             let signer =
                 Signer::new(bot).map_err(|error| SetupError::Signer { bot: bot.name.clone(), error })?;
             signers.insert(bot.name.clone(), Rc::new(signer));
         }
         let scratch = Rc::new(RefCell::new(Scratch::default()));
-        Ok(Self { public: Clients::trusting(roots)?, own, signers, scratch })
+        Ok(Self { public: Clients::new(&tls::client(None)?), own, signers, scratch })
     }
 
     /// What a bot's platform is reached with.
@@ -235,17 +233,8 @@ fn offer(assertion: &SecretString, nonce: &SecretString) -> Result<header::Heade
 }
 
 impl Clients {
-    /// Clients that trust these authorities and nobody else.
-    fn trusting(roots: RootCertStore) -> Result<Self, SetupError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(SetupError::Tls)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let tls = Arc::new(tls);
-        Ok(Self { calls: client(&tls, CALLS_MAX), sockets: client(&tls, 0) })
+    fn new(tls: &Arc<rustls::ClientConfig>) -> Self {
+        Self { calls: client(tls, CALLS_MAX), sockets: client(tls, 0) }
     }
 }
 

@@ -23,9 +23,6 @@ pub(super) use awc::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use awc::{Client, ClientBuilder};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
@@ -35,6 +32,7 @@ pub(super) use self::failure::Failure;
 use super::guard::Guard;
 use super::signature::InvalidSecret;
 use crate::config::Webhooks;
+use crate::tls::{self, TlsError};
 
 /// The longest that look-up and TCP may take together, and the longest that TLS may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,12 +46,9 @@ const READ: usize = 64 * 1024;
 /// Why there is no sender; a mistake of configuration or build, found at start.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// The TLS library refuses its own defaults.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] rustls::Error),
-    /// `webhooks.ca_file` holds nothing to trust.
-    #[error("webhooks.ca_file should hold certificates in PEM (`-----BEGIN CERTIFICATE-----`)")]
-    Authorities,
+    /// There is no TLS, or `webhooks.ca_file` holds nothing to trust.
+    #[error("webhooks: {0}")]
+    Tls(#[source] TlsError),
     /// A secret cannot sign.
     #[error("{whose}: {error}")]
     Secret {
@@ -117,7 +112,7 @@ impl Sender {
     }
 
     fn resolving(config: &Webhooks, resolve: Resolve) -> Result<Self, SetupError> {
-        let tls = tls(config.ca.as_deref())?;
+        let tls = tls::client(config.ca.as_deref()).map_err(SetupError::Tls)?;
         let clients = Rc::new(Clients::default());
         Ok(Self {
             deadline: config.timeout,
@@ -256,27 +251,4 @@ fn text(bytes: &[u8]) -> Box<str> {
     let mut text = String::from_utf8_lossy(whole).into_owned();
     text.truncate(text.floor_char_boundary(KEPT));
     text.into()
-}
-
-/// What TLS is done with: HTTP/1.1 only, and the authorities that Mozilla trusts, and those of `ca`.
-fn tls(ca: Option<&[u8]>) -> Result<Arc<rustls::ClientConfig>, SetupError> {
-    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-    if let Some(pem) = ca {
-        let before = roots.len();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|_| SetupError::Authorities)?;
-            roots.add(certificate).map_err(|_| SetupError::Authorities)?;
-        }
-        if roots.len() == before {
-            return Err(SetupError::Authorities);
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(SetupError::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(tls))
 }

@@ -12,13 +12,16 @@ pub(super) const LINES: usize = 440;
 /// Who may use whom, in order of the layers: a layer's name, then those it may use besides itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["app", "sandbox", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    (
+        "cli",
+        &["app", "sandbox", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tls"],
+    ),
     ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("http", &["hub", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("webhook", &["store", "domain", "config", "metrics", "telemetry", "runtime"]),
+    ("webhook", &["store", "domain", "config", "metrics", "telemetry", "runtime", "tls"]),
     ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime"]),
+    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tls"]),
     ("store", &["domain", "config", "metrics", "telemetry", "runtime"]),
     // Two readings of the protocol check each other: the sandbox shares nothing with `rtm`.
     ("sandbox", &["domain"]),
@@ -26,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &["domain"]),
     ("telemetry", &["config", "domain"]),
     ("runtime", &[]),
+    ("tls", &[]),
     ("config", &["domain"]),
     ("domain", &[]),
 ];

@@ -1,6 +1,5 @@
 //! The bridge's HTTP API as a caller uses it: the calls that a conversation takes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use awc::error::{PayloadError, SendRequestError};
@@ -21,6 +20,7 @@ use url::Url;
 use super::pause::Pause;
 use super::told::{Message, Problem};
 use crate::domain::{BotName, UserId};
+use crate::tls::{self, TlsError};
 
 /// The longest that the head of an answer may take, and that the rest of it may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -81,7 +81,7 @@ impl Bridge {
         user: &UserId,
         bot: Option<BotName>,
         key: Option<SecretString>,
-    ) -> Result<Self, rustls::Error> {
+    ) -> Result<Self, TlsError> {
         let base = url.as_str().trim_end_matches('/');
         let conversation =
             format!("{base}/conversations/{}", utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC));
@@ -161,15 +161,8 @@ impl Bridge {
 
 /// A client that holds one stream open beside short calls, and trusts the certificate authorities Mozilla trusts.
 /// Redirects are not followed: they would take the key elsewhere.
-fn client() -> Result<Client, rustls::Error> {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let connector = awc::Connector::new().rustls_0_23(Arc::new(tls)).timeout(DEADLINE);
+fn client() -> Result<Client, TlsError> {
+    let connector = awc::Connector::new().rustls_0_23(tls::client(None)?).timeout(DEADLINE);
     Ok(Client::builder()
         .connector(connector)
         .disable_redirects()

@@ -328,7 +328,7 @@ fn tls_is_checked_against_the_name_and_the_authorities() {
 fn authorities_have_to_be_some() {
     for pem in ["", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         let config = Webhooks { ca: Some(pem.into()), ..nearby() };
-        assert!(matches!(Sender::new(&config), Err(SetupError::Authorities)), "{pem:?}");
+        assert!(matches!(Sender::new(&config), Err(SetupError::Tls(TlsError::Authorities))), "{pem:?}");
     }
 }
 

@@ -1,0 +1,63 @@
+//! TLS as a client of HTTP/1.1: whom it trusts, and with what it is done.
+//!
+//! Everybody who opens connections of their own with awc does it with this: awc's defaults would offer HTTP/2, over
+//! which no web socket opens, and would read the system's authorities, which an image without files does not have.
+//!
+//! It does not know Redis, whose client brings its own.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The library refuses its own defaults.
+    #[error("TLS cannot be set up")]
+    Library(#[from] rustls::Error),
+    /// What should hold authorities holds none, or something else.
+    #[error("ca_file should hold certificates of authorities in PEM (`-----BEGIN CERTIFICATE-----`)")]
+    Authorities,
+}
+
+/// What connections are made with that trust the certificate authorities Mozilla trusts, and those of `ca` (PEM) too.
+///
+/// # Errors
+/// [`TlsError::Authorities`] where `ca` is there and holds no certificate, or one that cannot be an authority's.
+pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(pem) = ca {
+        let before = roots.len();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let added = certificate.ok().map(|certificate| roots.add(certificate));
+            added.and_then(Result::ok).ok_or(TlsError::Authorities)?;
+        }
+        if roots.len() == before {
+            return Err(TlsError::Authorities);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut tls = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(tls))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_authorities_in_pem_are_trusted() {
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for pem in ["", "none", broken] {
+            assert!(matches!(client(Some(pem.as_bytes())), Err(TlsError::Authorities)), "{pem:?}");
+        }
+        assert!(client(Some(include_bytes!("../tests/fixtures/tls.pem"))).is_ok());
+        assert_eq!(client(None).unwrap().alpn_protocols, [b"http/1.1"]);
+    }
+}
