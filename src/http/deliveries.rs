@@ -12,11 +12,10 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::address::decode;
 use super::auth::{Caller, Scope};
 use super::exchange::{note, resource, serve};
 use super::problem::{self, Failure, Mistakes};
-use super::query::{Query, parse_limit};
+use super::query::{Query, decode, parse_limit};
 use super::{DELIVERIES, DELIVERY, Front, REDELIVER};
 use crate::domain::{BotName, Delivery, DeliveryId, DeliveryState, Problem, ProblemKind, UserId};
 use crate::store::{DeliveryQuery, Redelivered, StoreError};

@@ -9,10 +9,15 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use super::pages::STYLE;
 use crate::domain::ProblemKind;
 
 const SOURCE: &str = include_str!("openapi.json");
+
+/// The look of all pages.
+pub(super) const STYLE: &str = "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;\
+padding:0 1rem;color:#222}code,pre{font-family:ui-monospace,monospace;font-size:.9em}pre{background:#f4f4f4;\
+padding:.8rem;overflow:auto}table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;\
+padding:.3rem .8rem .3rem 0;border-bottom:1px solid #ddd}</style>";
 
 /// The document of this version.
 pub(super) fn document() -> &'static str {

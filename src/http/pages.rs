@@ -7,7 +7,7 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::exchange::serve;
-use super::openapi;
+use super::openapi::{self, STYLE};
 use super::problem::Failure;
 use super::{DOCS, Front, OPENAPI, PROBLEM};
 use crate::domain::ProblemKind;
@@ -43,12 +43,6 @@ fn page(kind: &'static str, body: impl actix_web::body::MessageBody + 'static) -
         .insert_header((header::CACHE_CONTROL, "public, max-age=300"))
         .body(body)
 }
-
-/// The look of all pages.
-pub(super) const STYLE: &str = "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;\
-padding:0 1rem;color:#222}code,pre{font-family:ui-monospace,monospace;font-size:.9em}pre{background:#f4f4f4;\
-padding:.8rem;overflow:auto}table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;\
-padding:.3rem .8rem .3rem 0;border-bottom:1px solid #ddd}</style>";
 
 fn explain(kind: ProblemKind) -> String {
     let (slug, title, status) = (kind.slug(), kind.title(), kind.status());

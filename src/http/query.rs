@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 
-use super::address::decode;
 use super::problem::Mistakes;
 
 /// Items of a page at most.
@@ -67,6 +66,23 @@ pub(super) fn parse_limit(text: &str) -> Result<usize, &'static str> {
     limit.ok_or("must be a whole number from 1 to 1000")
 }
 
+/// Takes one level of percent-encoding off. `+` stays a plus.
+///
+/// # Errors
+/// What is wrong with it: a `%` without two hexadecimal digits, or bytes that are not UTF-8.
+pub(super) fn decode(text: &str) -> Result<Cow<'_, str>, &'static str> {
+    let well_formed = text
+        .split('%')
+        .skip(1)
+        .all(|rest| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()));
+    if !well_formed {
+        return Err("must be percent-encoded: `%` takes two hexadecimal digits after it");
+    }
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8()
+        .map_err(|_| "must be UTF-8 under its percent-encoding")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +92,23 @@ mod tests {
         let mut mistakes = Mistakes::default();
         let read = Query::read(query, names, &mut mistakes);
         (read, mistakes.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect())
+    }
+
+    #[test]
+    fn decodes_one_level() {
+        for (text, expected) in [
+            ("alice", "alice"),
+            ("a%2Fb", "a/b"),
+            ("a%252Fb", "a%2Fb"),
+            ("Zo%C3%AB", "Zoë"),
+            ("a+b%20c", "a+b c"),
+            ("%25", "%"),
+        ] {
+            assert_eq!(decode(text).as_deref(), Ok(expected), "{text}");
+        }
+        for bad in ["%", "a%2", "%zz", "%C3", "%ff%fe", "%2%46"] {
+            assert!(decode(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -107,6 +140,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_text_is_decoded_or_refused(text in any::<String>()) {
+            let _ = decode(&text);
+        }
+
         #[test]
         fn any_query_is_read_or_refused(query in "\\PC{0,40}") {
             let (query, pointers) = read(&query, ["after"]);

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::behaviour::Welcome;
 use super::commands::{self, Reply};
 use super::history::Said;
-use super::life::value;
 use super::player::{Cause, perform, scene};
 use super::record::Heard;
 use super::session::Session;
@@ -232,4 +231,9 @@ fn noted(socket: &Socket, frame: &Frame<'_>, raw: &str) -> Heard {
         text: frame.text(),
         frame: serde_json::from_str(raw).unwrap_or_else(|_| json!(raw)),
     }
+}
+
+/// A JSON value of a raw one; `null` where there is none.
+fn value(raw: Option<&RawValue>) -> Value {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
 }

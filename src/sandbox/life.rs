@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use actix_ws::{AggregatedMessage as Message, AggregatedMessageStream, ProtocolError};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, Welcome};
@@ -216,9 +216,4 @@ async fn end_session(platform: &Arc<Platform>, user: &Arc<User>) {
         let steps = closing.into_iter().chain([Step::EndSession]).collect();
         perform(platform, user, Cause::default(), steps).await;
     }
-}
-
-/// A JSON value of a raw one; `null` where there is none.
-pub(super) fn value(raw: Option<&serde_json::value::RawValue>) -> Value {
-    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
 }
