@@ -6,18 +6,37 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{Entry, Message};
+use super::{Entry, Message, Timestamp};
 
-/// A place in a conversation's journal: behind the entry with this `seq`. Outside it is an opaque word.
+/// A place in a conversation's journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Which journal.
+    pub epoch: u64,
+    /// Which of its entries.
+    pub seq: u64,
+}
+
+/// Where a reader stands in a conversation's journal: behind the entry with this `seq`. Outside it is an opaque word.
 ///
 /// Places begin anew where a conversation was forgotten, and what stood at one may be another entry where the store
-/// lost data. The epoch tells the journals apart: a cursor of another one than is kept is answered with a gap.
+/// lost data. The epoch tells the journals apart, and within one, where nobody noticed the loss, the time of the entry
+/// that was read: a cursor of another journal or entry than is kept is answered with a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// Which journal; 0 is that of a conversation that has none yet.
     pub epoch: u64,
     /// The place of the last entry that was read; 0 before the first.
     pub seq: u64,
+    /// When that entry was written; none where it was not read, or is not kept.
+    pub at: Option<Timestamp>,
+}
+
+impl Cursor {
+    /// Behind this entry of a journal.
+    pub const fn behind(epoch: u64, entry: &Entry) -> Self {
+        Self { epoch, seq: entry.seq, at: Some(entry.at) }
+    }
 }
 
 /// What is no cursor of ours.
@@ -27,10 +46,10 @@ pub struct InvalidCursor;
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut bytes = [0; 16];
-        let (epoch, seq) = bytes.split_at_mut(8);
-        epoch.copy_from_slice(&self.epoch.to_be_bytes());
-        seq.copy_from_slice(&self.seq.to_be_bytes());
+        let mut bytes = Vec::with_capacity(24);
+        bytes.extend(self.epoch.to_be_bytes());
+        bytes.extend(self.seq.to_be_bytes());
+        bytes.extend(self.at.map(|at| at.as_millis().to_be_bytes()).iter().flatten());
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
 }
@@ -40,8 +59,13 @@ impl FromStr for Cursor {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
-        let ([epoch, seq], []) = bytes.as_chunks::<8>() else { return Err(InvalidCursor) };
-        Ok(Self { epoch: u64::from_be_bytes(*epoch), seq: u64::from_be_bytes(*seq) })
+        let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
+        let (epoch, seq, at) = match bytes.as_chunks::<8>() {
+            ([epoch, seq], []) => (epoch, seq, None),
+            ([epoch, seq, at], []) => (epoch, seq, Some(Timestamp::from_millis(number(at)))),
+            _ => return Err(InvalidCursor),
+        };
+        Ok(Self { epoch: number(epoch), seq: number(seq), at })
     }
 }
 
@@ -108,8 +132,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_is_read_as_it_was_written(epoch: u64, seq: u64) {
-            let cursor = Cursor { epoch, seq };
+        fn a_cursor_is_read_as_it_was_written(epoch: u64, seq: u64, at: Option<u64>) {
+            let cursor = Cursor { epoch, seq, at: at.map(Timestamp::from_millis) };
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
 
@@ -123,11 +147,13 @@ mod tests {
 
     #[test]
     fn cut_and_stretched_ones_are_refused() {
-        let word = Cursor { epoch: 7, seq: 9 }.to_string();
-        for bad in
-            ["", "latest", &word[1..], &format!("{word}A"), &format!("{word}=="), &format!("{word}AAAA")]
-        {
-            assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
+        for at in [None, Some(Timestamp::from_millis(11))] {
+            let word = Cursor { epoch: 7, seq: 9, at }.to_string();
+            for bad in
+                ["", "latest", &word[1..], &format!("{word}A"), &format!("{word}=="), &format!("{word}AAAA")]
+            {
+                assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
 pub use delivery::{Attempt, Delivery, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin};
 pub use entry::{Entry, EntryBody, Gap};
 pub use event::EventKind;
-pub use journal::{After, Chunk, Cursor, InvalidCursor, Live, Page, Told};
+pub use journal::{After, Chunk, Cursor, InvalidCursor, Live, Page, Place, Told};
 pub use link::{Connection, ConversationState, LinkState};
 pub use message::{
     AcceptedMessage, Attachment, Callback, Content, InvalidMessage, JsonObject, Message, MessageId,

@@ -19,7 +19,7 @@ use super::outbox;
 use super::tally;
 use crate::config::Bot;
 use crate::domain::{
-    AcceptedMessage, ConversationId, Cursor, Entry, EntryBody, Outcome, Partition, Problem, ProblemKind,
+    AcceptedMessage, ConversationId, Entry, EntryBody, Outcome, Partition, Place, Problem, ProblemKind,
     Progress, SessionRequest, Timestamp, UserId,
 };
 use crate::metrics::{Connect, Phase};
@@ -88,7 +88,7 @@ fn failures(bot: &Bot, open: &Open, now: Timestamp) -> Write {
         changes.push(Change::Append(Entry { seq: record.seq, at: now, body }));
         let (ended_at, outcome) = (Some(now), Some(outcome.clone()));
         let progress = Progress { ended_at, outcome, ..progress.clone() };
-        let place = Cursor { epoch: record.epoch, seq: record.seq };
+        let place = Place { epoch: record.epoch, seq: record.seq };
         changes.extend(outbox::of_end(bot, accepted, &progress, place, now));
     }
     Write { record, follows: open.record.write, changes, warm_until: None }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use self::pending::Pending;
 use super::backoff::Backoff;
-use crate::domain::{AcceptedMessage, Cursor, Entry, EntryBody, MessageId, Outcome, Record, Timestamp};
+use crate::domain::{AcceptedMessage, Entry, EntryBody, MessageId, Outcome, Place, Record, Timestamp};
 use crate::store::{Change, Write};
 
 /// How long an ack, or a record that changed alone, waits for a change to travel with: a bot that answers at once
@@ -91,8 +91,8 @@ impl Ledger {
     }
 
     /// The place of the last entry.
-    pub(crate) const fn place(&self) -> Cursor {
-        Cursor { epoch: self.record.epoch, seq: self.record.seq }
+    pub(crate) const fn place(&self) -> Place {
+        Place { epoch: self.record.epoch, seq: self.record.seq }
     }
 
     /// Adds an entry to the journal. A delivery that tells of it is the next to be pushed.

@@ -11,8 +11,8 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::config::Bot;
 use crate::domain::{
-    AcceptedMessage, BotName, Callback, ConversationId, Cursor, DeliveryId, DeliveryKind, LastTurn, Message,
-    NewDelivery, Origin, Progress, Reply, SessionRequest, Timestamp, TraceId, UserId,
+    AcceptedMessage, BotName, Callback, ConversationId, DeliveryId, DeliveryKind, LastTurn, Message,
+    NewDelivery, Origin, Place, Progress, Reply, SessionRequest, Timestamp, TraceId, UserId,
 };
 use crate::store::Change;
 
@@ -21,7 +21,7 @@ pub(crate) fn of_end(
     bot: &Bot,
     accepted: &Arc<AcceptedMessage>,
     progress: &Progress,
-    place: Cursor,
+    place: Place,
     at: Timestamp,
 ) -> Option<Change> {
     let new = &accepted.new;
@@ -52,7 +52,7 @@ pub(crate) fn of_reply(
     conversation: &ConversationId,
     reply: &Reply,
     last: Option<&LastTurn>,
-    place: Cursor,
+    place: Place,
     at: Timestamp,
 ) -> Option<Change> {
     let (kind, last) = match reply.in_reply_to {

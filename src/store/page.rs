@@ -3,7 +3,7 @@
 //! A page never has a hole in it. Where places are missing inside a journal, because the store lost what stood there,
 //! the page ends before them and the next one says [`Page::gap`]; so each hole is told once, whatever the limit.
 
-use crate::domain::{After, Cursor, Page, Record, Told};
+use crate::domain::{After, Cursor, Page, Record, Timestamp, Told};
 
 /// The most entries of one page.
 pub(super) const ENTRIES: usize = 1000;
@@ -33,12 +33,19 @@ enum Begin {
 
 impl Reading {
     /// What is asked for, of the journal that this record is of. Without a record there is nothing to read.
-    pub(super) fn new(after: After, record: Option<&Record>) -> Self {
+    ///
+    /// `stood` is when the entry was written that the reader stands behind: that at the cursor's place, or the newest
+    /// one; none where it is not kept.
+    pub(super) fn new(after: After, record: Option<&Record>, stood: Option<Timestamp>) -> Self {
         let (epoch, last) = record.map_or((0, 0), |record| (record.epoch, record.seq));
         let (place, from, begin) = match after {
-            After::Oldest => (Cursor { epoch, seq: last }, 0, Begin::Anywhere),
-            After::Latest => (Cursor { epoch, seq: last }, last, Begin::Behind(last)),
-            After::Cursor(cursor) if cursor.epoch == epoch && cursor.seq <= last => {
+            After::Oldest => (Cursor { epoch, seq: last, at: None }, 0, Begin::Anywhere),
+            After::Latest => (Cursor { epoch, seq: last, at: stood }, last, Begin::Behind(last)),
+            After::Cursor(cursor)
+                if cursor.epoch == epoch
+                    && cursor.seq <= last
+                    && cursor.at.zip(stood).is_none_or(|(read, kept)| read == kept) =>
+            {
                 (cursor, cursor.seq, Begin::Behind(cursor.seq))
             }
             After::Cursor(cursor) if cursor == Cursor::default() => (cursor, 0, Begin::Behind(0)),
@@ -67,8 +74,8 @@ impl Reading {
             Begin::Behind(seq) => first.saturating_sub(1) > seq,
             Begin::Elsewhere => true,
         };
-        let seq = entries.last().map_or(first, |told| told.entry.seq);
-        Page { next: Cursor { epoch: self.epoch, seq }, more, gap, entries }
+        let next = entries.last().map_or(self.place, |told| Cursor::behind(self.epoch, &told.entry));
+        Page { next, more, gap, entries }
     }
 }
 
@@ -87,14 +94,23 @@ mod tests {
         Record { epoch: EPOCH, seq, ..Record::default() }
     }
 
+    fn written(seq: u64) -> Timestamp {
+        Timestamp::from_millis(seq.wrapping_mul(10))
+    }
+
     fn told(seq: u64) -> Told {
         let body = EntryBody::Gap(Gap::HistoryTooShort);
-        Told { entry: Entry { seq, at: Timestamp::default(), body }, message: None }
+        Told { entry: Entry { seq, at: written(seq), body }, message: None }
     }
 
     /// What is read of a journal with these places, and whether there is a gap before it.
     fn read(kept: &BTreeSet<u64>, last: u64, after: After, limit: usize) -> (Vec<u64>, Page) {
-        let reading = Reading::new(after, Some(&record(last)));
+        let behind = match after {
+            After::Oldest => None,
+            After::Latest => kept.last(),
+            After::Cursor(cursor) => kept.get(&cursor.seq),
+        };
+        let reading = Reading::new(after, Some(&record(last)), behind.copied().map(written));
         let mut rest = kept.iter().copied().filter(|&seq| seq > reading.from());
         let entries = rest.by_ref().take(limit).map(told).collect();
         let page = reading.page(entries, rest.next().is_some());
@@ -102,7 +118,12 @@ mod tests {
     }
 
     fn at(epoch: u64, seq: u64) -> After {
-        After::Cursor(Cursor { epoch, seq })
+        After::Cursor(Cursor { epoch, seq, at: None })
+    }
+
+    /// Behind an entry that was written at this time.
+    fn behind(seq: u64, at: Timestamp) -> After {
+        After::Cursor(Cursor { epoch: EPOCH, seq, at: Some(at) })
     }
 
     #[test]
@@ -122,6 +143,14 @@ mod tests {
             (&all, at(EPOCH + 1, 2), 1..5, true),
             (&all, at(EPOCH + 1, 0), 1..5, true),
             (&all, at(0, 2), 1..5, true),
+            (&all, behind(2, written(2)), 3..5, false),
+            (&all, behind(2, written(3)), 1..5, true),
+            (&all, behind(4, written(4)), 5..5, false),
+            (&all, behind(4, written(5)), 1..5, true),
+            (&all, behind(5, written(5)), 1..5, true),
+            // What the reader stands behind is not kept: nothing says that it was another entry.
+            (&trimmed, behind(2, written(9)), 3..5, false),
+            (&trimmed, behind(3, written(9)), 3..5, true),
             (&trimmed, After::Oldest, 3..5, false),
             (&trimmed, at(0, 0), 3..5, true),
             (&trimmed, at(EPOCH, 0), 3..5, true),
@@ -138,16 +167,21 @@ mod tests {
 
     #[test]
     fn where_there_is_nothing_to_read_the_place_stays() {
-        for place in [Cursor::default(), Cursor { epoch: 3, seq: 5 }, Cursor { epoch: EPOCH, seq: 9 }] {
+        let places = [(0, 0), (3, 5), (EPOCH, 9)];
+        for (epoch, seq) in places {
+            let place = Cursor { epoch, seq, at: None };
             for record in [None, Some(record(4))] {
-                let page = Reading::new(After::Cursor(place), record.as_ref()).page(Vec::new(), false);
+                let page = Reading::new(After::Cursor(place), record.as_ref(), None).page(Vec::new(), false);
                 assert_eq!((page.next, page.gap, page.more), (place, false, false));
             }
         }
-        let end = Cursor { epoch: EPOCH, seq: 4 };
-        for after in [After::Oldest, After::Latest] {
-            assert_eq!(Reading::new(after, Some(&record(4))).page(Vec::new(), false).next, end);
-            assert_eq!(Reading::new(after, None).page(Vec::new(), false).next, Cursor::default());
+        let end = Cursor { epoch: EPOCH, seq: 4, at: None };
+        for (after, stood) in
+            [(After::Oldest, None), (After::Latest, None), (After::Latest, Some(written(4)))]
+        {
+            let at_end = Reading::new(after, Some(&record(4)), stood).page(Vec::new(), false);
+            assert_eq!(at_end.next, Cursor { at: stood, ..end });
+            assert_eq!(Reading::new(after, None, None).page(Vec::new(), false).next, Cursor::default());
         }
     }
 

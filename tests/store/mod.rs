@@ -140,6 +140,7 @@ contract! {
         what_expired_is_a_gap_as_soon_as_there_is_something_to_read
         a_conversation_that_began_anew_is_a_gap
         what_the_store_lost_is_a_gap
+        what_stands_where_another_entry_was_read_is_a_gap
         places_of_other_journals_and_beyond_the_end_are_a_gap
         a_hole_ends_a_page_and_is_a_gap_before_the_next
         an_end_comes_with_its_message_as_it_stands

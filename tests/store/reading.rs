@@ -19,7 +19,12 @@ fn places(page: &Page) -> Vec<u64> {
 }
 
 fn at(epoch: u64, seq: u64) -> After {
-    After::Cursor(Cursor { epoch, seq })
+    After::Cursor(Cursor { epoch, seq, at: None })
+}
+
+/// Where a page ends, whenever what stands there was written.
+fn next(page: &Page) -> (u64, u64) {
+    (page.next.epoch, page.next.seq)
 }
 
 async fn page(shape: &Shape, of: &ConversationId, after: After, limit: usize) -> Page {
@@ -60,9 +65,9 @@ pub(super) async fn a_journal_is_read_page_by_page(shape: Shape) {
         (at(EPOCH, 5), 2, 6..6, false),
     ] {
         let page = page(&shape, &alice, after, limit).await;
-        let next = Cursor { epoch: EPOCH, seq: expected.end - 1 };
+        let end = (EPOCH, expected.end - 1);
         assert_eq!((places(&page), page.more, page.gap), (expected.collect(), more, false), "{after:?}");
-        assert_eq!(page.next, next, "{after:?}");
+        assert_eq!(next(&page), end, "{after:?}");
     }
     let (mut after, mut read) = (After::Oldest, Vec::new());
     loop {
@@ -85,7 +90,7 @@ pub(super) async fn a_reader_may_begin_at_the_oldest_or_behind_the_newest(shape:
     let mut owner = with_replies(&shape, &alice, 3).await;
     let latest = page(&shape, &alice, After::Latest, 9).await;
     assert_eq!((places(&latest), latest.more, latest.gap), (vec![], false, false));
-    assert_eq!(latest.next, Cursor { epoch: EPOCH, seq: 3 });
+    assert_eq!((next(&latest), latest.next.at.is_some()), ((EPOCH, 3), true));
     say(&mut owner, 1).await;
     for (after, expected) in [(at(0, 0), 1..5), (After::Oldest, 1..5), (After::Cursor(latest.next), 4..5)] {
         let page = page(&shape, &alice, after, 9).await;
@@ -101,7 +106,7 @@ pub(super) async fn where_there_is_nothing_to_read_the_place_stays(shape: Shape)
     for of in [&known, &unknown] {
         for seq in [0, 1, 9, u64::MAX] {
             for epoch in [0, EPOCH, u64::MAX] {
-                let place = Cursor { epoch, seq };
+                let place = Cursor { epoch, seq, at: None };
                 let page = page(&shape, of, After::Cursor(place), 9).await;
                 assert_eq!((places(&page), page.next, page.more, page.gap), (vec![], place, false, false));
             }
@@ -132,7 +137,7 @@ pub(super) async fn what_expired_is_a_gap_as_soon_as_there_is_something_to_read(
     shape.post(&alice, 1).await;
     shape.pass(DAY).await;
     let latest = page(&shape, &alice, After::Latest, 9).await.next;
-    assert_eq!(latest, Cursor { epoch: EPOCH, seq: 3 });
+    assert_eq!(latest, Cursor { epoch: EPOCH, seq: 3, at: None });
     for after in [at(EPOCH, 1), at(EPOCH, 3), at(0, 0)] {
         let page = page(&shape, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap, After::Cursor(page.next)), (vec![], false, after));
@@ -159,7 +164,7 @@ pub(super) async fn a_conversation_that_began_anew_is_a_gap(shape: Shape) {
     for after in old {
         let page = page(&shape, &alice, after, 2).await;
         assert_eq!((places(&page), page.gap, page.more), (vec![1, 2], true, true), "{after:?}");
-        assert_eq!(page.next, Cursor { epoch: EPOCH + 1, seq: 2 });
+        assert_eq!(next(&page), (EPOCH + 1, 2));
     }
 }
 
@@ -183,6 +188,27 @@ pub(super) async fn what_the_store_lost_is_a_gap(shape: Shape) {
     }
 }
 
+pub(super) async fn what_stands_where_another_entry_was_read_is_a_gap(shape: Shape) {
+    let alice = conversation("alice");
+    let _owner = with_replies(&shape, &alice, 3).await;
+    let read = page(&shape, &alice, After::Oldest, 3).await.next;
+    let latest = page(&shape, &alice, After::Latest, 3).await.next;
+    assert_eq!((read, read.at.is_some()), (latest, true));
+    shape.pass(Duration::from_secs(1)).await;
+    // The store goes back by all of it, and nobody is there who would know.
+    let partition = Partition::of(&alice);
+    for kind in ["c", "j"] {
+        if !shape.tamper("DEL", &format!("{{{partition}}}:{kind}:{alice}"), &[]).await {
+            return;
+        }
+    }
+    let _next = with_replies(&shape, &alice, 5).await;
+    for (after, first, gap) in [(After::Cursor(read), 1, true), (at(EPOCH, 3), 4, false)] {
+        let page = page(&shape, &alice, after, 9).await;
+        assert_eq!((places(&page), page.gap), ((first..6).collect(), gap), "{after:?}");
+    }
+}
+
 pub(super) async fn places_of_other_journals_and_beyond_the_end_are_a_gap(shape: Shape) {
     let alice = conversation("alice");
     let _owner = with_replies(&shape, &alice, 3).await;
@@ -197,7 +223,7 @@ pub(super) async fn places_of_other_journals_and_beyond_the_end_are_a_gap(shape:
     ] {
         let page = page(&shape, &alice, after, 2).await;
         assert_eq!((places(&page), page.gap, page.more), (vec![1, 2], true, true), "{after:?}");
-        assert_eq!(page.next, Cursor { epoch: EPOCH, seq: 2 });
+        assert_eq!(next(&page), (EPOCH, 2));
     }
 }
 

@@ -74,13 +74,13 @@ impl Feed {
         if std::mem::take(&mut self.gap) {
             // Who comes back with this begins with the entries that are kept, and is not told of the gap again.
             let before = self.entries.as_slice().first().map_or(self.next.seq, |told| told.entry.seq - 1);
-            let id = Cursor { seq: before, ..self.next };
+            let id = Cursor { seq: before, at: None, ..self.next };
             self.given = Some(id);
             return written(&Event::gap(), id);
         }
         for told in self.entries.by_ref() {
             if let Some(event) = Event::of(&told, &self.conversation) {
-                let id = Cursor { seq: told.entry.seq, ..self.next };
+                let id = Cursor::behind(self.next.epoch, &told.entry);
                 self.given = Some(id);
                 return written(&event, id);
             }

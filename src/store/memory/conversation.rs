@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::domain::{Entry, EntryBody, MessageId, Record, Reply, Timestamp};
+use crate::domain::{After, Entry, EntryBody, MessageId, Record, Reply, Timestamp};
 
 /// One conversation. Small when idle: buffers are given back, what messages share with the journal is shared.
 #[derive(Debug, Default)]
@@ -101,6 +101,19 @@ impl Conversation {
             .ok()
             .and_then(|place| self.journal.get(place))
             .is_some_and(|entry| matches!(&entry.body, EntryBody::Reply(told) if Arc::ptr_eq(told, reply)))
+    }
+
+    /// When the entry was written that a reader stands behind who begins here; none where it is not kept.
+    pub(super) fn stood(&self, after: After) -> Option<Timestamp> {
+        let entry = match after {
+            After::Oldest => None,
+            After::Latest => self.journal.back(),
+            After::Cursor(cursor) => {
+                let place = self.journal.binary_search_by_key(&cursor.seq, |entry| entry.seq);
+                place.ok().and_then(|place| self.journal.get(place))
+            }
+        };
+        entry.map(|entry| entry.at)
     }
 
     /// The entries after a place, oldest first.

@@ -135,9 +135,9 @@ impl Contents {
         self.expire_conversation(name, now, ttl);
         self.expire_journal(name, now, ttl);
         let Some(conversation) = self.conversations.get(name) else {
-            return Reading::new(after, None).page(Vec::new(), false);
+            return Reading::new(after, None, None).page(Vec::new(), false);
         };
-        let reading = Reading::new(after, conversation.record.as_ref());
+        let reading = Reading::new(after, conversation.record.as_ref(), conversation.stood(after));
         let mut rest = conversation.entries_after(reading.from()).peekable();
         let (mut entries, mut bytes) = (Vec::new(), 0);
         while let Some(entry) = rest.peek() {

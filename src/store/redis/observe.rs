@@ -8,7 +8,7 @@ use super::answer::Values;
 use super::codec::{self, Corrupt};
 use super::scripts::SCRIPTS;
 use super::{Redis, hint, millis};
-use crate::domain::{After, ConversationId, ConversationState, Page, Partition, Record, Told};
+use crate::domain::{After, ConversationId, ConversationState, Page, Partition, Record, Timestamp, Told};
 use crate::store::page::{self, Reading};
 use crate::store::state::state;
 use crate::store::{Hint, Incarnation, NOTED, OBSERVED, Refusal, StoreError};
@@ -21,6 +21,8 @@ struct Read {
     record: Option<Record>,
     entries: Vec<Told>,
     more: bool,
+    /// When the entry was written that the entries are read behind; none where it is not kept.
+    stood: Option<Timestamp>,
 }
 
 impl Redis {
@@ -44,10 +46,11 @@ impl Redis {
             After::Latest => (u64::MAX, 0),
         };
         let mut read = self.read(conversation, begin, count, observer).await?;
-        let mut reading = Reading::new(after, read.record.as_ref());
+        let mut reading = Reading::new(after, read.record.as_ref(), read.stood);
         if reading.from() < begin && after != After::Latest && read.record.is_some() {
+            let stood = read.stood;
             read = self.read(conversation, 0, limit, None).await?;
-            reading = Reading::new(after, read.record.as_ref());
+            reading = Reading::new(after, read.record.as_ref(), stood);
             // It was found to be known after all: another owner wrote meanwhile.
             read.entries.retain(|told| told.entry.seq > reading.from());
         }
@@ -75,8 +78,10 @@ impl Redis {
         let record = rest.bytes()?;
         let record = (!record.is_empty()).then(|| codec::read_record(&record)).transpose()?;
         let more = rest.number()? == 1;
+        let stood = rest.text()?;
+        let stood = (!stood.is_empty()).then(|| codec::number(stood.as_bytes())).transpose()?;
         let entries = rest.lists().map(|entry| told(conversation, entry?)).collect::<Result<_, Corrupt>>()?;
-        Ok(Read { record, entries, more })
+        Ok(Read { record, entries, more, stood: stood.map(Timestamp::from_millis) })
     }
 
     /// Goes on observing; see [`crate::store::Store::observe`].

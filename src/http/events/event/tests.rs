@@ -122,7 +122,7 @@ fn an_event_of_a_stream_is_one_line_whatever_the_platform_sent() {
     let frame = "{\n\t\"a\" :\r\n [1,\r2],\"b\":\"x\\ny\\u2028\"}";
     let told = told(EntryBody::UserMessage(raw(frame)), None);
     let mut stream = Vec::new();
-    let cursor = Cursor { epoch: 1, seq: 7 };
+    let cursor = Cursor { epoch: 1, seq: 7, at: None };
     Event::of(&told, &conversation()).unwrap().write(Some(cursor), &mut stream);
     let text = String::from_utf8(stream).unwrap();
     let expected = format!(

@@ -48,8 +48,14 @@ impl Journal {
         self.kept.push_back(Told { entry: Entry { seq: self.last, at, body }, message });
     }
 
+    /// Behind the newest entry.
+    fn end(&self) -> Cursor {
+        let newest = self.kept.back().filter(|told| told.entry.seq == self.last);
+        Cursor { epoch: self.epoch, seq: self.last, at: newest.map(|told| told.entry.at) }
+    }
+
     fn page(&self, after: After, limit: usize) -> Page {
-        let end = Cursor { epoch: self.epoch, seq: self.last };
+        let end = self.end();
         let asked = match after {
             After::Oldest => Cursor::default(),
             After::Cursor(cursor) => cursor,
@@ -64,7 +70,8 @@ impl Journal {
         let gap = after != After::Oldest && (lost || first > from + 1);
         let seq =
             entries.last().map_or(if lost { self.last } else { from.max(first - 1) }, |told| told.entry.seq);
-        Page { next: Cursor { epoch: self.epoch, seq }, more: rest.next().is_some(), gap, entries }
+        let at = entries.last().map_or(asked.at.filter(|_| seq == asked.seq), |told| Some(told.entry.at));
+        Page { next: Cursor { epoch: self.epoch, seq, at }, more: rest.next().is_some(), gap, entries }
     }
 }
 
@@ -268,7 +275,7 @@ proptest! {
             (first..=world.journal.written).filter(|number| !hidden.contains(number)).map(Some).collect();
         prop_assert_eq!(&world.client.told, &expected);
         // Where it stands is the end, whatever was told of it.
-        let end = Cursor { epoch: world.journal.epoch, seq: world.journal.last };
+        let end = world.journal.end();
         prop_assert_eq!(world.client.last_id, Some(end));
     }
 
@@ -323,7 +330,7 @@ fn the_beginning_says_when_to_come_back_and_where_it_stands() {
     let Step::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
     assert_eq!(bytes, "retry: 1000\n\n");
     let Step::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
-    assert_eq!(bytes, format!("id: {}\n\n", Cursor { epoch: 1, seq: 3 }));
+    assert_eq!(bytes, format!("id: {}\n\n", world.journal.end()));
     assert_eq!(world.feed.step(), Step::Wait);
     world.feed.keep_alive();
     assert_eq!(world.feed.step(), Step::Write(":\n\n".into(), None));

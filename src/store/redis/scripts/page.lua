@@ -1,8 +1,9 @@
 -- Some of a journal, and who is to be hinted at what comes after it.
 --
 -- KEYS  1 lease  2 conversation  3 journal
--- Answers OK record more {place kind text fields} ..; the fields are those of the message whose end an entry tells,
--- none where it has expired
+-- Answers OK record more stood {place kind text fields} ..; stood is when the entry was written that the reader stands
+-- behind, the newest one where none is asked for, and empty where that is not kept; the fields are those of the message
+-- whose end an entry tells, none where it has expired
 local after, limit, max_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local observer, least, span = ARGV[5], ARGV[6], ARGV[7]
 local partition = string.sub(KEYS[1], 1, -6)
@@ -12,14 +13,27 @@ local had = call('HMGET', KEYS[2], 'x', 'r', 'n')
 if observer ~= '' then
   observe(KEYS[2], had, observer, least, span)
 end
-local answer = {'OK', now, had[2] or '', 0}
+local answer = {'OK', now, had[2] or '', 0, ''}
 -- A journal without a record is one from before the conversation was lost; the next write drops it.
-if limit == 0 or not had[2] then
+if not had[2] then
   return answer
 end
 
+local function stood(entry)
+  return string.match(entry[2][2], '^%d+')
+end
+if limit == 0 then
+  local newest = call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)[1]
+  answer[5] = newest and stood(newest) or ''
+  return answer
+end
+
+local entries = call('XRANGE', KEYS[3], after, '+', 'COUNT', limit + 2)
+if entries[1] and entries[1][1] == after .. '-0' then
+  answer[5] = stood(table.remove(entries, 1))
+end
 local bytes = 0
-for i, entry in ipairs(call('XRANGE', KEYS[3], '(' .. after, '+', 'COUNT', limit + 1)) do
+for i, entry in ipairs(entries) do
   if i > limit then
     answer[4] = 1
     break

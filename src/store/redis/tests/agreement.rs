@@ -97,7 +97,7 @@ impl Side {
     async fn state(&self) -> String {
         let mut state = String::new();
         let cursors = [(0, 0), (0, 1), (EPOCH, 0), (EPOCH, 2), (EPOCH, 5), (EPOCH, 1000), (EPOCH + 1, 1)];
-        let cursors = cursors.map(|(epoch, seq)| After::Cursor(Cursor { epoch, seq }));
+        let cursors = cursors.map(|(epoch, seq)| After::Cursor(Cursor { epoch, seq, at: None }));
         for after in [After::Oldest, After::Latest].into_iter().chain(cursors) {
             for limit in [1, 3, 1000] {
                 state.push_str(&plain(self.store.page(&alice(), after, limit, None).await));

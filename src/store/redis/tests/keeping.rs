@@ -158,7 +158,7 @@ async fn a_page_is_one_call_but_for_a_place_of_another_journal() {
     let mut write = numbered(1, (1..4).map(|seq| reply(seq, at, None, "hello")).collect());
     (write.record.epoch, write.record.seq) = (7, 3);
     store.write(fence, &alice(), &write).await.unwrap();
-    let place = |epoch, seq| After::Cursor(Cursor { epoch, seq });
+    let place = |epoch, seq| After::Cursor(Cursor { epoch, seq, at: None });
     store.page(&alice(), After::Oldest, 9, Some(ME)).await.unwrap();
     for (after, calls, read) in [
         (After::Oldest, 1, 3),
