@@ -99,11 +99,17 @@ impl Ledger {
         Ok(answer)
     }
 
-    /// Posts again, with the same keys, whatever was not promised: each is accepted now, or was then.
+    /// Posts again, with the same keys, whatever was not promised: each is accepted now, or was then. A thread that
+    /// had nothing to ask of the store since it went away may find its connection dead, once; so each may be refused
+    /// once more for that.
     pub(crate) async fn retry(&self, caller: Caller) {
         let open: Vec<_> = self.posts.borrow().iter().cloned().enumerate().collect();
         for (index, post) in open.into_iter().filter(|(_, post)| post.location.is_none()) {
-            let answer = self.send(caller, index, post, "wait=55").await.unwrap();
+            let mut answer = self.send(caller, index, post.clone(), "wait=55").await.unwrap();
+            if answer.status == 503 {
+                answer.problem(503, "store-unavailable");
+                answer = self.send(caller, index, post, "wait=55").await.unwrap();
+            }
             assert!(self.posts.borrow()[index].location.is_some(), "refused again: {answer}");
         }
     }
