@@ -3,8 +3,11 @@
 //! The platform limits calls per bot (protocol.md 8), so the limit belongs to the bot and not to a replica: the
 //! store counts. Places are not handed out in advance: a wait that is given up would keep its place from those
 //! who still want to connect. Of a shard's conversations one asks at a time and the others stand in line behind
-//! it: after an outage thousands wait, and the store is not to be asked by all of them for each place. Most of them
-//! only keep a link warm; they let those pass whose caller waits.
+//! it: after an outage thousands wait, and the store is not to be asked by all of them for each place.
+//!
+//! There are two lines. Most of those who wait only keep a link warm, or read what was said while there was none;
+//! they get three quarters of the limit at most, and come back after those whose caller waits, who so find a place
+//! however many of the others there are.
 
 use std::collections::HashMap;
 use std::future::{Future as _, poll_fn};
@@ -26,19 +29,20 @@ const SPREAD: Duration = Duration::from_millis(100);
 
 /// Those who wait for a connect, by bot.
 #[derive(Debug)]
-pub(crate) struct Budget(HashMap<BotName, Line>);
+pub(crate) struct Budget(HashMap<BotName, Lines>);
 
+/// Who has one of these asks the store.
 #[derive(Debug, Default)]
-struct Line {
-    /// Who has it asks the store.
-    first: Mutex<()>,
-    /// Who has it, of those without an open message, may stand in line for that.
+struct Lines {
+    /// Of those with an open message.
+    open: Mutex<()>,
+    /// Of those without.
     idle: Mutex<()>,
 }
 
 impl Budget {
     pub(crate) fn new(bots: &[Arc<Bot>]) -> Self {
-        Self(bots.iter().map(|bot| (bot.name.clone(), Line::default())).collect())
+        Self(bots.iter().map(|bot| (bot.name.clone(), Lines::default())).collect())
     }
 
     /// Comes back when the bot may be connected to: first come, first served. `is_open` says whether the
@@ -51,24 +55,31 @@ impl Budget {
         bot: &Bot,
         is_open: impl Fn() -> bool,
     ) {
-        let Some(line) = self.0.get(&bot.name).filter(|_| bot.connects_per_minute > 0) else { return };
-        let _idle = {
-            let mut idle = pin!(line.idle.lock());
+        let limit = bot.connects_per_minute;
+        let Some(lines) = self.0.get(&bot.name).filter(|_| limit > 0) else { return };
+        // One for both lines: what was counted in the first is not counted again.
+        let token = fastrand::u64(..);
+        let turn = async |line: &Mutex<()>, limit, later| {
+            let _first = line.lock().await;
+            let ask = async || store.permit(&bot.name, limit, token).await;
+            while let Ok(Permit::At(at)) = outlast("permit", ask).await {
+                sleep_until(clock.instant(at) + later + SPREAD.mul_f64(fastrand::f64())).await;
+            }
+            // It is granted: no error is the store's answer to this.
+        };
+        let granted = {
+            let mut idle = pin!(turn(&lines.idle, share(limit), SPREAD));
             poll_fn(|cx| if is_open() { Poll::Ready(None) } else { idle.as_mut().poll(cx).map(Some) }).await
         };
-        let _first = line.first.lock().await;
-        let token = fastrand::u64(..);
-        loop {
-            let ask = async || store.permit(&bot.name, bot.connects_per_minute, token).await;
-            match outlast("permit", ask).await {
-                Ok(Permit::At(at)) => {
-                    sleep_until(clock.instant(at) + SPREAD.mul_f64(fastrand::f64())).await;
-                }
-                // No other error is the store's answer to this.
-                Ok(Permit::Granted) | Err(_) => return,
-            }
+        if granted.is_none() {
+            turn(&lines.open, limit, Duration::ZERO).await;
         }
     }
+}
+
+/// How many of a minute's connects those may have for whom nobody waits.
+const fn share(limit: u32) -> u32 {
+    if limit == 1 { 1 } else { limit - limit.div_ceil(4) }
 }
 
 #[cfg(test)]
@@ -123,9 +134,15 @@ mod tests {
     async fn who_has_an_open_message_passes_those_who_have_none() {
         let mut open = [false; 25];
         open[20..].fill(true);
-        // The first ones were there before anybody else, and one stood in line already. A message came for the
-        // tenth while it waited.
+        // The first ones were there before anybody else. A message came for the tenth while it waited. Of the third
+        // minute's connects two are taken, and that is all that the others may have.
         let connected = connected(4, &open, Some(10)).await;
-        assert_eq!(connected, [vec![0, 1, 2], vec![3, 20, 21], vec![22, 23, 24], vec![10, 4, 5]]);
+        assert_eq!(connected, [vec![0, 1, 20], vec![21, 22, 23], vec![24, 10], vec![2, 3]]);
+    }
+
+    #[test]
+    fn who_waits_for_nobody_leaves_a_quarter() {
+        let shares = [1, 2, 3, 4, 5, 8, 250, u32::MAX].map(share);
+        assert_eq!(shares, [1, 1, 2, 3, 3, 6, 187, 3_221_225_471]);
     }
 }
