@@ -75,7 +75,7 @@ impl Reading {
             Begin::Elsewhere => true,
         };
         let next = entries.last().map_or(self.place, |told| Cursor::behind(self.epoch, &told.entry));
-        Page { next, more, gap, entries }
+        Page { entries, next, more, gap }
     }
 }
 
