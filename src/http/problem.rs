@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::trace::Trace;
 use crate::domain::{InvalidMessage, InvalidName, Message, Problem, ProblemKind};
 use crate::hub::HubError;
-use crate::store::{AcceptError, StoreError};
+use crate::store::{AcceptError, Refusal, StoreError};
 
 /// When a repeat makes sense where nothing better is known.
 pub(super) const SOON: Duration = Duration::from_secs(1);
@@ -236,8 +236,18 @@ impl From<StoreError> for Failure {
             // Fences are the owner's affair: no caller's request carries one.
             StoreError::Fenced | StoreError::Lost | StoreError::OutOfStep => internal(),
             StoreError::Unknown(_) | StoreError::Unavailable(_) => {
-                let detail = "The store did not answer in time: a message may or may not have been accepted. \
-                              Send it again with the same Idempotency-Key.";
+                let detail = match error {
+                    // Of these two no caller may believe that nothing happened.
+                    StoreError::Unavailable(Refusal::TooFewReplicas) => {
+                        "Too few of the store's replicas confirmed it: a message may or may not have been accepted. \
+                         Send it again with the same Idempotency-Key."
+                    }
+                    StoreError::Unknown(_) => {
+                        "The store did not answer in time: a message may or may not have been accepted. \
+                         Send it again with the same Idempotency-Key."
+                    }
+                    _ => "The store cannot be used at the moment: nothing was accepted. Send it again later.",
+                };
                 Self::from(Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(SOON))
             }
         }
@@ -284,6 +294,14 @@ mod tests {
         assert_eq!(kind(AcceptError::Full), (K::Overloaded, Some(SOON)));
         assert_eq!(kind(StoreError::Unknown(SOON)), (K::StoreUnavailable, Some(SOON)));
         assert_eq!(kind(StoreError::Fenced), (K::Internal, None));
+    }
+
+    #[test]
+    fn only_what_may_have_been_carried_out_is_said_to_be() {
+        let open = |error: StoreError| Failure::from(error).problem().detail.contains("may or may not");
+        assert!(open(StoreError::Unknown(SOON)));
+        assert!(open(StoreError::Unavailable(Refusal::TooFewReplicas)));
+        assert!(!open(StoreError::Unavailable(Refusal::OutOfMemory)));
     }
 
     #[test]
