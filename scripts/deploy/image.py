@@ -66,6 +66,8 @@ FILES = {
     "usr/bin": 0o755,
     "usr/bin/rtm-bridge": 0o755,
 }
+# Bytes of the program, not optimised too; more is debug information that was left in.
+LARGEST = 64 * 2**20
 
 
 class Fault(Exception):
@@ -78,7 +80,7 @@ def wanted(holds, text):
 
 
 def run(*command, limit=60):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -182,6 +184,7 @@ def check_files():
     wanted("LOAD" in headers and not re.search(r"INTERP|\(NEEDED\)", headers), f"the program is not static\n{headers}")
     wanted(b"ISRG Root X1" in program.read_bytes(), "the program does not bring the certificates of public authorities")
     size = program.stat().st_size
+    wanted(size <= LARGEST, f"the program has {size} bytes")
     podman("image", "unmount", IMAGE)
     return size
 
@@ -269,7 +272,7 @@ PODMAN = [
 ]
 try:
     main(options)
-except Fault as fault:
+except (Fault, OSError, subprocess.TimeoutExpired) as fault:
     print(f"check-image: {fault}", file=sys.stderr)
     for name in ("platform", "migrate", "bridge"):
         code, out = run(*PODMAN, "logs", name)
