@@ -2,13 +2,14 @@
 
 import copy
 import re
+import shlex
 import tempfile
 from pathlib import Path
 
 import yaml
 
 import chart
-from shell import BRIDGE, ROOT, Fault, must
+from shell import BRIDGE, ROOT, Fault, must, run
 
 # What stands in a file whose content the bridge looks at; in any other a word will do.
 CERTIFICATE = ROOT / "tests/fixtures/tls.pem"
@@ -212,6 +213,22 @@ def examples_of_the_readme_render():
             raise Fault(f"the README's values do not render: {error}")
 
 
+def commands_that_are_described_render():
+    """Each `helm install` to paste, but those with a values file of the reader's own."""
+    seen = 0
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), chart.CHART / "README.md"]:
+        for command in re.findall(r"^helm (?:install|upgrade --install) ((?:.*\\\n)*.*)$", page.read_text(), re.M):
+            arguments = shlex.split(command.replace("\\\n", " ").replace("key_sha256=…", f"key_sha256={'a' * 64}"))
+            if "--values" in arguments:
+                continue
+            seen += 1
+            code, _, err = run("helm", "template", *(argument for argument in arguments if argument != "--wait"))
+            if code:
+                raise Fault(f"{page.relative_to(ROOT)}: helm install {command}\n{err}")
+    if not seen:
+        raise Fault("nobody is told how to install the chart")
+
+
 CHECKS = [
     bad_values_are_refused,
     every_value_is_used,
@@ -220,4 +237,5 @@ CHECKS = [
     rendered_configurations_are_read,
     the_readme_names_every_value,
     examples_of_the_readme_render,
+    commands_that_are_described_render,
 ]
