@@ -13,6 +13,7 @@ mod declare;
 mod deliveries;
 mod fleet;
 mod label;
+mod oldest;
 mod readers;
 mod route;
 mod streams;
@@ -28,6 +29,7 @@ pub use bot::BotMetrics;
 pub use deliveries::{BotDeliveries, DeliveryMetrics};
 pub use fleet::FleetMetrics;
 pub use label::{AttemptEnd, Connect, Part, Phase, SocketState};
+pub use oldest::OldestTurn;
 pub use readers::ReaderMetrics;
 pub use route::RouteMetrics;
 pub use streams::{StreamEnd, StreamMetrics};
@@ -71,6 +73,8 @@ pub struct Metrics {
     pub conversations: IntGauge,
     /// Accepted messages of this replica's partitions that have not ended.
     pub open_messages: IntGauge,
+    /// The one of them that is open longest.
+    pub oldest_turn: OldestTurn,
     /// Panics that were caught; each is a bug.
     pub panics: IntCounter,
     /// This replica's place in the fleet.
@@ -165,6 +169,7 @@ impl Metrics {
             )?,
             conversations: declare.gauge("conversations", "Conversations held in memory.")?,
             open_messages: declare.gauge("open_messages", "Accepted messages that have not ended.")?,
+            oldest_turn: OldestTurn::declare(&declare)?,
             panics: declare.counter("panics_total", "Panics that were caught; each is a bug.")?,
             fleet: FleetMetrics::declare(&declare)?,
             readers: ReaderMetrics::declare(&declare)?,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 
 use super::{ConfigFile, Failure, print};
+use crate::config;
 
 /// Check a configuration: all mistakes at once, exit code 78 if there are any.
 ///
@@ -14,10 +15,19 @@ use super::{ConfigFile, Failure, print};
 pub(super) struct CheckConfig {
     #[command(flatten)]
     config: ConfigFile,
+
+    /// Only list every key there is, one a line, for programs that write configurations.
+    #[arg(long, conflicts_with = "path")]
+    keys: bool,
 }
 
 impl CheckConfig {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if self.keys {
+            return Ok(print(
+                &config::keys().into_iter().fold(String::new(), |text, key| text + &key + "\n"),
+            )?);
+        }
         let (config, warnings) = self.config.load()?;
         let mut text = String::new();
         // Writing to a String cannot fail.

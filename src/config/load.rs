@@ -1,5 +1,6 @@
 //! Reads a whole configuration.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -74,6 +75,18 @@ where
     V: Into<OsString>,
 {
     assemble(Some((text, name)), variables::ours(env), files)
+}
+
+/// Every key there is, by its path; the tables of a list are called `NAME`, as in `bots.NAME.deadline`.
+pub fn keys() -> BTreeSet<String> {
+    /// Every table is there; what it lacks does not matter.
+    const TABLES: &str = "bots = [{ name = \"NAME\", webhook = {} }]\ncallers = [{ name = \"NAME\" }]";
+    let mut notes = Notes::default();
+    if let Some(table) = value::document(TABLES, &Arc::from("keys"), &mut notes) {
+        let no_files = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
+        Section::root(table, &mut notes, &no_files, |root| config(root, true));
+    }
+    notes.into_keys()
 }
 
 fn file(path: &Path) -> io::Result<String> {

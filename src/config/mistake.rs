@@ -2,6 +2,7 @@
 //!
 //! No text here ever holds the value of a secret; the modules `parse` and `section` see to that.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -85,9 +86,29 @@ pub(super) struct Notes {
     origins: std::collections::BTreeMap<String, Origin>,
     mistakes: Vec<Remark>,
     warnings: Vec<Warning>,
+    known: BTreeSet<String>,
 }
 
 impl Notes {
+    /// Remembers that there is such a key, given or not.
+    pub(super) fn known(&mut self, key: String) {
+        self.known.insert(key);
+    }
+
+    /// All keys that were asked for, but the tables.
+    pub(super) fn into_keys(self) -> BTreeSet<String> {
+        let tables: BTreeSet<String> = self
+            .known
+            .iter()
+            .filter_map(|key| key.rsplit_once('.'))
+            .map(|(table, _)| table.to_owned())
+            .collect();
+        // A list's own key stands before the names of its tables.
+        let is_table =
+            |key: &String| tables.iter().any(|table| table == key || table.starts_with(&format!("{key}.")));
+        self.known.iter().filter(|key| !is_table(key)).cloned().collect()
+    }
+
     /// Remembers where a key was given, for all that is said about it later.
     pub(super) fn given(&mut self, key: &str, origin: Origin) {
         self.origins.insert(key.to_owned(), origin);

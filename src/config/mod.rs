@@ -32,7 +32,7 @@ use url::Url;
 
 use crate::domain::{BotName, UrlPattern};
 
-pub use load::{environment, load, read};
+pub use load::{environment, keys, load, read};
 pub use mistake::{Mistakes, Origin, Remark, Warning};
 
 /// Everything a bridge needs to know at start.

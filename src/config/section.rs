@@ -38,6 +38,10 @@ impl<'a> Section<'a> {
 
     fn run<T>(mut self, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let result = read(&mut self);
+        for key in &self.known {
+            let path = self.key(key);
+            self.notes.known(path);
+        }
         for (key, item) in std::mem::take(&mut self.left) {
             let mut what = "there is no such key".to_owned();
             if let Some(near) = nearest(&key, &self.known) {

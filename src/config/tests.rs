@@ -166,6 +166,32 @@ filter = "rtm_bridge=debug,info"
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 
+#[test]
+fn the_keys_are_those_that_are_taken() {
+    let keys = super::keys();
+    for key in [
+        "default_bot",
+        "server.drain_timeout",
+        "store.url_file",
+        "bots.NAME.ca_file",
+        "bots.NAME.webhook.headers_file",
+        "callers.NAME.webhook_form",
+        "webhooks.max_per_host",
+    ] {
+        assert!(keys.contains(key), "{key} is missing: {keys:?}");
+    }
+    for table in ["server", "bots", "bots.NAME", "bots.NAME.webhook", "callers"] {
+        assert!(!keys.contains(table), "{table} is a table");
+    }
+    // Each may be written, whatever it then says of the value.
+    for key in keys.iter().filter(|key| !key.contains("NAME")) {
+        let known = with(&format!("{key} = \"x\"\n{BOT}"), &[]);
+        let unknown =
+            known.err().is_some_and(|mistakes| mistakes.to_string().contains("there is no such key"));
+        assert!(!unknown, "{key}");
+    }
+}
+
 fn shows_every_value(config: &Config) {
     let seen = format!("{config:?}");
     assert!(config.webhooks.ca.as_ref().is_some_and(|pem| pem.starts_with(b"-----BEGIN CERTIFICATE")));

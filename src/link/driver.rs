@@ -182,7 +182,7 @@ impl<H: Host> Driver<H> {
             self.state = state;
             self.mailbox.set_connection(self.machine.connection(now));
         }
-        self.mailbox.set_open(self.machine.open_messages());
+        self.mailbox.set_open(self.machine.open_messages(), self.machine.oldest_message());
         self.mailbox.set_invites(self.machine.invites(now));
         let idle = self.machine.open_messages() == 0;
         if idle != self.mailbox.idle_since().is_some() {

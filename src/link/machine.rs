@@ -292,6 +292,11 @@ impl Machine {
         self.lane.len()
     }
 
+    /// When the oldest message was accepted that has not ended.
+    pub fn oldest_message(&self) -> Option<Timestamp> {
+        self.lane.front().map(|message| message.accepted_at)
+    }
+
     /// Whether a message that is accepted now would go out at once, so that it may count as sent from its
     /// acceptance on. A message that wants a new session never does.
     pub fn invites(&self, now: Timestamp) -> bool {

@@ -63,6 +63,7 @@ pub struct Mailbox {
     reader: RefCell<Option<Waker>>,
     idle_since: Cell<Option<Timestamp>>,
     open: Cell<u32>,
+    oldest: Cell<Option<Timestamp>>,
     connection: RefCell<Connection>,
 }
 
@@ -170,9 +171,15 @@ impl Mailbox {
         self.open.get()
     }
 
-    /// Notes how many messages have not ended.
-    pub fn set_open(&self, open: usize) {
+    /// When the oldest message was accepted that has not ended; none without one.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.oldest.get()
+    }
+
+    /// Notes how many messages have not ended, and when the oldest of them was accepted.
+    pub fn set_open(&self, open: usize, oldest: Option<Timestamp>) {
         self.open.set(u32::try_from(open).unwrap_or(u32::MAX));
+        self.oldest.set(oldest);
     }
 
     /// How the conversation's connection stands.

@@ -1,8 +1,8 @@
 //! How metrics are declared.
 
 use prometheus::{
-    Error, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
 /// Declares metrics in a registry, all under one prefix.
@@ -27,6 +27,13 @@ impl Declare {
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
         let metric = IntGauge::with_opts(Self::opts(name, help))?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    /// A gauge of a duration, which is rarely a whole number.
+    pub(super) fn seconds(&self, name: &str, help: &str) -> Result<Gauge, Error> {
+        let metric = Gauge::with_opts(Self::opts(name, help))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

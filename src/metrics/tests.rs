@@ -66,6 +66,25 @@ fn deliveries_are_counted_by_bot_and_attempts_by_result() {
 }
 
 #[test]
+fn the_oldest_turn_is_the_oldest_of_all_shards() {
+    let metrics = Metrics::new(WORDS).unwrap();
+    let shown = || line(&metrics, "rtm_bridge_oldest_turn_seconds");
+    assert_eq!(shown(), "rtm_bridge_oldest_turn_seconds 0");
+    for (shard, millis, seconds) in [
+        (0, Some(1500), "1.5"),
+        (1, Some(2250), "2.25"),
+        (0, Some(2500), "2.5"),
+        (0, None, "2.25"),
+        (1, Some(100), "0.1"),
+        (1, None, "0"),
+        (1, None, "0"),
+    ] {
+        metrics.oldest_turn.tell(shard, millis.map(Duration::from_millis));
+        assert_eq!(shown(), format!("rtm_bridge_oldest_turn_seconds {seconds}"));
+    }
+}
+
+#[test]
 fn a_word_outside_its_set_never_becomes_a_label() {
     let metrics = Metrics::new(WORDS).unwrap();
     metrics.bot(&BotName::new("b").unwrap()).unwrap().frame_in("alice@example.org");

@@ -96,6 +96,16 @@ fn a_good_configuration_is_0() {
     assert_eq!(outcome(&named).0, Some(0));
 }
 
+#[test]
+fn the_keys_of_a_configuration_are_listed_without_one() {
+    let (code, out, err) = run(&["check-config", "--keys"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for key in ["server.listen", "bots.NAME.client_secret_file", "webhooks.allowed"] {
+        assert!(out.lines().any(|line| line == key), "{key} is missing: {out}");
+    }
+    assert_eq!(run(&["check-config", "--keys", "--config", "bridge.toml"]).0, Some(2), "one or the other");
+}
+
 /// As somebody who follows README copies it.
 #[test]
 fn the_configuration_in_readme_is_fine_without_a_warning() {

@@ -40,6 +40,27 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/* What every pod of the chart has. */}}
+{{- define "rtm-bridge.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Who serves probes and metrics: a Service that the outside reaches does not. */}}
+{{- define "rtm-bridge.adminService" -}}
+{{- include "rtm-bridge.fullname" . }}{{ if ne .Values.service.type "ClusterIP" }}-admin{{ end }}
+{{- end }}
+
 {{/* The port of an address such as 0.0.0.0:8080. */}}
 {{- define "rtm-bridge.port" -}}
 {{- splitList ":" . | last }}
@@ -58,6 +79,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 {{- $total }}
+{{- end }}
+
+{{/* The ports that URLs name, or their schemes stand for, behind others that are given. Takes urls and ports; as JSON. */}}
+{{- define "rtm-bridge.ports" -}}
+{{- $known := dict "https" 443 "wss" 443 "http" 80 "ws" 80 "redis+sentinel" 26379 "rediss+sentinel" 26379 }}
+{{- $ports := list }}
+{{- range .ports }}{{ $ports = append $ports (int .) }}{{ end }}
+{{- range .urls }}
+{{- $scheme := regexFind "^[a-z+]+" . }}
+{{- range . | regexFind "://[^/?#]*" | trimPrefix "://" | splitList "@" | last | splitList "," }}
+{{- $ports = append $ports (regexFind ":[0-9]+$" . | trimPrefix ":" | default (get $known $scheme | default 6379) | int) }}
+{{- end }}
+{{- end }}
+{{- $ports | uniq | toJson }}
 {{- end }}
 
 {{/* All bots: those of the values, and the one of the sandbox. As JSON. */}}
@@ -227,6 +262,23 @@ name = {{ toJson $name }}
 {{- fail "config.store.url is memory://: each replica would hold messages of its own; use Redis, or replicaCount 1 and no autoscaling" }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- range $key := list "listen" "admin_listen" }}
+{{- $address := get $.Values.config.server $key }}
+{{- if regexMatch "^(127[.]|localhost:|\\[::1\\])" $address }}
+{{- fail (printf "config.server.%s is %s: neither the Service nor probes would reach it; use 0.0.0.0" $key $address) }}
+{{- end }}
+{{- end }}
+{{- with .Values.autoscaling }}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) }}
+{{- fail "autoscaling.minReplicas is more than autoscaling.maxReplicas" }}
+{{- end }}
+{{- if and .enabled (not (or .targetCPU .targetSockets .targetOldestTurnSeconds)) }}
+{{- fail "autoscaling has nothing to scale by: set targetCPU, targetSockets or targetOldestTurnSeconds" }}
+{{- end }}
+{{- end }}
+{{- if not (or (regexMatch "[1-9]" (toString .Values.rollingUpdate.maxSurge)) (regexMatch "[1-9]" (toString .Values.rollingUpdate.maxUnavailable))) }}
+{{- fail "rollingUpdate.maxSurge and rollingUpdate.maxUnavailable are both 0: no pod could ever be replaced" }}
 {{- end }}
 {{- if not (include "rtm-bridge.bots" . | fromJson) }}
 {{- fail "bots is empty: give one at least, or sandbox.enabled=true for a first look" }}

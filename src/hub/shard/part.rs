@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::observers::Observers;
-use crate::domain::{ConversationId, Partition};
+use crate::domain::{ConversationId, Partition, Timestamp};
 use crate::link::{Mail, Mailbox};
 use crate::store::Fence;
 
@@ -82,6 +82,11 @@ impl Part {
     /// How many messages of its conversations have not ended.
     pub(super) fn open(&self) -> i64 {
         self.live.borrow().values().map(|life| i64::from(life.mailbox.open())).sum()
+    }
+
+    /// When the oldest of them was accepted.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.live.borrow().values().filter_map(|life| life.mailbox.oldest()).min()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -144,10 +144,14 @@ impl Shard {
         let metrics = &self.setup.metrics;
         metrics.fleet.heads_waiting_for_bot.sub(self.looks.strangers.take());
         metrics.open_messages.sub(self.looks.open.take());
+        metrics.oldest_turn.tell(self.setup.index, None);
     }
 
-    /// The memory store counts for itself.
+    /// The memory store counts for itself, but does not know which message is the oldest.
     fn count_open(&self) {
+        let oldest = self.parts.iter().filter_map(|part| part.oldest()).min();
+        let age = oldest.map(|accepted_at| self.clock.now().since(accepted_at));
+        self.setup.metrics.oldest_turn.tell(self.setup.index, age);
         if matches!(self.setup.store, Store::Redis(_)) {
             let open = self.parts.iter().map(|part| part.open()).sum();
             let before = self.looks.open.replace(open);

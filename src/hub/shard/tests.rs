@@ -177,6 +177,45 @@ async fn a_connect_under_way_ends_with_the_lease() {
         .await;
 }
 
+#[tokio::test]
+async fn the_oldest_open_message_is_known_until_it_ends() {
+    LocalSet::new()
+        .run_until(async {
+            let sandbox = Sandbox::start(Options::default()).await.unwrap();
+            let shard = owner(&sandbox.url(), Duration::from_mins(1)).await;
+            let part = Rc::clone(shard.part(Partition::of(&alice())).unwrap());
+            assert_eq!(part.oldest(), None);
+            let (first, told) = post(&shard, 1).await;
+            let (second, then_told) = post(&shard, 2).await;
+            let accepted_at = [&first, &second].map(|message| message.accepted_at);
+            let becomes = async |expected| {
+                while part.oldest() != expected {
+                    tokio::task::yield_now().await;
+                }
+            };
+            shard.accepted(first);
+            shard.accepted(second);
+            timeout(GUARD, becomes(Some(accepted_at[0]))).await.expect("the first is the oldest");
+            let shown = || {
+                let text = shard.setup.metrics.text().unwrap();
+                let value =
+                    text.lines().find_map(|line| line.strip_prefix("rtm_bridge_oldest_turn_seconds "));
+                value.unwrap().parse::<f64>().unwrap()
+            };
+            let long_ago = Timestamp::from_millis(accepted_at[0].as_millis() - 5000);
+            part.mailbox(&alice()).unwrap().set_open(2, Some(long_ago));
+            shard.sweep();
+            assert!((5.0..15.0).contains(&shown()), "{}", shown());
+            answered(told).await;
+            answered(then_told).await;
+            timeout(GUARD, becomes(None)).await.expect("nothing is open any more");
+            shard.stop().await;
+            assert!(shown() < f64::EPSILON, "a shard that stopped has nothing open");
+            sandbox.stop().await;
+        })
+        .await;
+}
+
 /// Where nobody connects.
 const NOWHERE: &str = "http://127.0.0.1:9";
 
