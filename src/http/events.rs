@@ -73,7 +73,12 @@ async fn read(front: &Data<Front>, request: &HttpRequest) -> Result<HttpResponse
         let body = open(front, conversation, after, place).await?.into_body();
         return Ok(match Line::of(request) {
             Some(line) => stream_head().force_close().body(line.parting(body)),
-            None => stream_head().body(body),
+            None => {
+                let mut response = stream_head().force_close().body(body);
+                // HTTP/1.0 knows none (RFC 9112, 6.1): there the end of the connection is the end of the stream.
+                response.head_mut().no_chunking(true);
+                response
+            }
         });
     }
     let page = hold(front, &conversation, after, limit, prefer.wait.filter(|wait| !wait.is_zero())).await?;

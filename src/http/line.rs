@@ -2,8 +2,9 @@
 //!
 //! The server keeps two buffers of 8 KiB and the machine of an HTTP connection for as long as the connection lives, which
 //! is right for requests that come one after the other. A stream is one request for days in which mostly nothing is
-//! said. So it parts: once its head is written, the server is told that all has ended, and forgets the connection. What
-//! follows is written here, and between two events there is nothing but the socket and the body.
+//! said. So it parts: once its head is written, the server's work on the connection is dropped, with whatever else it
+//! was about to read or answer there. What follows is written here, and between two events there is nothing but the
+//! socket and the body.
 //!
 //! Only who speaks HTTP/1.1 gets that: the body is chunked (RFC 9112, 7.1), so that its end can be told from a broken
 //! connection. The response says that the connection closes behind it.
@@ -42,8 +43,9 @@ enum State {
     Heading(TcpStream),
     /// The head is written.
     Headed(TcpStream),
-    /// The stream goes on without the server, which finds nothing here any more.
+    /// The stream goes on without the server.
     Parted(TcpStream, BoxBody),
+    /// It does so by now.
     Gone,
 }
 
@@ -67,6 +69,10 @@ impl Line {
     /// The body of a response that parts. The response must close its connection.
     pub(super) fn parting(self, body: BoxBody) -> impl MessageBody<Error = Infallible> + 'static {
         Parting { line: self, body: Some(body) }
+    }
+
+    fn has_parted(&self) -> bool {
+        matches!(*self.0.borrow(), State::Parted(..))
     }
 
     /// What has parted.
@@ -113,7 +119,8 @@ impl MessageBody for Parting {
             (state, _) => state,
         });
         self.body = rest;
-        if self.body.is_some() { Poll::Pending } else { Poll::Ready(None) }
+        // Also when it has parted: who polls this is dropped then, and must not take up the next request before.
+        Poll::Pending
     }
 }
 
@@ -153,8 +160,14 @@ where
     let peer = socket.peer_addr().ok();
     let line = Line::new(socket);
     // On the heap of its own, so that a stream keeps none of it.
-    Box::pin(server.call((line.clone(), peer))).await?;
-    drop(server);
+    let mut serving = Box::pin(server.call((line.clone(), peer)));
+    let served = poll_fn(|cx| match serving.as_mut().poll(cx) {
+        // What it says now is of no account: it had no connection any more.
+        _ if line.has_parted() => Poll::Ready(Ok(())),
+        served => served,
+    });
+    served.await?;
+    drop((serving, server));
     if let Some((socket, body)) = line.parted() {
         // Whatever breaks it off, the caller has gone.
         write(socket, body).await.ok();

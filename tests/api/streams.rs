@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rtm_bridge::sandbox::{Gate, Step, StreamEnd};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use super::events::turn;
 use crate::support::{Request, bot, run, spawn_bridge};
@@ -195,6 +197,28 @@ fn a_bridge_that_goes_closes_its_streams_in_good_order() {
         assert_eq!(last.as_deref(), latest["next"].as_str());
         gate.open();
         sandbox.stop().await;
+    });
+}
+
+#[test]
+fn who_speaks_http_1_0_is_not_given_chunks() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, &["one"]).await;
+        let mut caller = TcpStream::connect(bridge.api.0).await.unwrap();
+        // Keeping the connection would need a length.
+        let head = "Accept: text/event-stream\r\nConnection: keep-alive\r\n";
+        caller.write_all(format!("GET {EVENTS} HTTP/1.0\r\n{head}\r\n").as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while !said.windows(4).any(|four| four == b"id: ") {
+            assert_ne!(caller.read_buf(&mut said).await.unwrap(), 0);
+        }
+        let said = String::from_utf8(said).unwrap();
+        let (head, body) = said.split_once("\r\n\r\n").unwrap();
+        assert!(!head.contains("transfer-encoding") && !head.contains("keep-alive"), "{head}");
+        assert!(body.starts_with("retry: ") && !body.contains('\r'), "{body}");
+        drop(caller);
+        bridge.finish().await;
     });
 }
 

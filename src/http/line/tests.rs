@@ -135,3 +135,26 @@ fn who_does_not_know_chunks_is_served_by_the_server() {
         assert!(rest.contains("one"), "{rest}");
     });
 }
+
+#[test]
+fn what_comes_behind_the_request_holds_up_no_stream() {
+    run(async {
+        let behind = "GET / HTTP/1.1\r\nHost: h\r\n";
+        for request in [
+            // Whoever takes this one up too finds nothing to say.
+            format!("{behind}\r\n{behind}\r\n"),
+            format!("{behind}Transfer-Encoding: chunked\r\n\r\n5\r\nhel"),
+            format!("{behind}Content-Length: 5\r\n\r\nhel"),
+        ] {
+            let (mut caller, say, counted) = called(&request).await;
+            read(&mut caller, "\r\n\r\n").await;
+            say.send("one".into()).await.unwrap();
+            assert_eq!(read(&mut caller, "one\r\n").await, "3\r\none\r\n", "{request:?}");
+            assert_eq!(Rc::strong_count(&counted), 1);
+            caller.write_all(b"lo\r\n0\r\n\r\n").await.unwrap();
+            drop(say);
+            assert_eq!(read(&mut caller, "\r\n\r\n").await, "0\r\n\r\n");
+            assert_eq!(caller.read(&mut [0]).await.unwrap(), 0);
+        }
+    });
+}
