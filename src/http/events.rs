@@ -71,15 +71,13 @@ async fn read(front: &Data<Front>, request: &HttpRequest) -> Result<HttpResponse
             return Ok(stream_head().finish().set_body(NoBody::new()).map_into_boxed_body());
         }
         let body = open(front, conversation, after, place).await?.into_body();
-        return Ok(match Line::of(request) {
-            Some(line) => stream_head().force_close().body(line.parting(body)),
-            None => {
-                let mut response = stream_head().force_close().body(body);
-                // HTTP/1.0 knows none (RFC 9112, 6.1): there the end of the connection is the end of the stream.
-                response.head_mut().no_chunking(true);
-                response
-            }
-        });
+        if let Some(line) = Line::of(request) {
+            return Ok(stream_head().force_close().body(line.parting(body)));
+        }
+        let mut response = stream_head().force_close().body(body);
+        // HTTP/1.0 knows no chunks (RFC 9112, 6.1): there the end of the connection is the end of the stream.
+        response.head_mut().no_chunking(true);
+        return Ok(response);
     }
     let page = hold(front, &conversation, after, limit, prefer.wait.filter(|wait| !wait.is_zero())).await?;
     let mut response = resource(StatusCode::OK, &view(front, &page, &conversation))?;

@@ -160,14 +160,14 @@ where
     let peer = socket.peer_addr().ok();
     let line = Line::new(socket);
     // On the heap of its own, so that a stream keeps none of it.
-    let mut serving = Box::pin(server.call((line.clone(), peer)));
-    let served = poll_fn(|cx| match serving.as_mut().poll(cx) {
+    let mut work = Box::pin(server.call((line.clone(), peer)));
+    let until_parted = poll_fn(|cx| match work.as_mut().poll(cx) {
         // What it says now is of no account: it had no connection any more.
         _ if line.has_parted() => Poll::Ready(Ok(())),
-        served => served,
+        end => end,
     });
-    served.await?;
-    drop((serving, server));
+    until_parted.await?;
+    drop((work, server));
     if let Some((socket, body)) = line.parted() {
         // Whatever breaks it off, the caller has gone.
         write(socket, body).await.ok();

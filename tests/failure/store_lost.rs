@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_bridge::sandbox::{Gate, Step};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::store_load::{Load, all_ready, sum, timed, watched};
 use crate::support::{Fleet, RedisOptions, RedisServer, Request, nothing_left, run_for, until};
@@ -163,6 +163,54 @@ fn a_replica_that_was_forgotten_while_it_was_away_sees_no_loss() {
         .await;
         until("it is known again", async || redis.command(&alone).await.integer() == 2).await;
         assert_eq!(sum(&fleet, "store_losses_total").await, 0);
+        fleet.finish().await;
+    });
+}
+
+#[test]
+fn what_the_store_took_back_as_its_owner_went_is_said_to_readers() {
+    run_for(GUARD, async {
+        let redis = RedisServer::start(RedisOptions::default()).await;
+        let mut fleet = Fleet::start(redis.config(), 1, |_| {}).await;
+        let say = async |fleet: &Fleet, text: &str| {
+            let body = json!({"text": format!("/echo {text}"), "turn": {"expectReplies": 1}});
+            let replica = fleet.replicas.last().unwrap();
+            replica.api.send(Request::message("alice", &body).prefer("wait=20")).await.message(200);
+        };
+        let read = async |fleet: &Fleet, after: &str| {
+            let replica = fleet.replicas.last().unwrap();
+            replica.api.get(format!("/conversations/alice/events{after}")).await.message(200)
+        };
+        let behind = |page: &Value| format!("?after={}", page["next"].as_str().unwrap());
+
+        say(&fleet, "one").await;
+        let kept = read(&fleet, "").await;
+        let keys = redis.command(&["KEYS", "*/alice"]).await.texts();
+        for key in &keys {
+            redis.command(&["COPY", key, &format!("{key}:before")]).await;
+        }
+        say(&fleet, "two").await;
+        let lost = read(&fleet, &behind(&kept)).await;
+        assert_eq!((lost["gap"].as_bool(), lost["events"].as_array().unwrap().len()), (Some(false), 2));
+
+        // What was confirmed last is not there any more, and nobody is left who would know.
+        fleet.leave(0).await;
+        for key in &keys {
+            redis.command(&["COPY", &format!("{key}:before"), key, "REPLACE"]).await;
+        }
+        fleet.join().await;
+        for text in ["three", "four"] {
+            say(&fleet, text).await;
+        }
+        // Whoever had read on is told, although the journal is longer by now than it was then.
+        let page = read(&fleet, &behind(&lost)).await;
+        assert_eq!(page["gap"], true, "{page}");
+        assert_eq!(page["events"], read(&fleet, "").await["events"]);
+        // And whoever had not, reads on.
+        let page = read(&fleet, &behind(&kept)).await;
+        assert_eq!(page["gap"], false, "{page}");
+        let end = kept["events"].as_array().unwrap().last().unwrap()["seq"].as_u64().unwrap();
+        assert_eq!(page["events"][0]["seq"], end + 1);
         fleet.finish().await;
     });
 }
