@@ -30,6 +30,7 @@ mod reader;
 mod readers;
 mod receiver;
 mod report;
+mod sayers;
 mod setup;
 mod socket;
 mod speed;

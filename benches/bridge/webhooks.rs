@@ -5,10 +5,9 @@
 //! nobody is to be told: what is left is the delivery.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -17,15 +16,14 @@ use tokio::sync::Semaphore;
 use crate::child::{self, Child};
 use crate::failure::Failure;
 use crate::fleet::Fleet;
-use crate::http::Connection;
 use crate::load;
 use crate::meter::{Parties, Run, median, spread};
 use crate::monitor::{self, Counts, Names};
-use crate::reader;
-use crate::receiver::{Book, Receiver, locked};
+use crate::receiver::{Book, Receiver};
+use crate::sayers::{Person, Sayers};
 use crate::setup::{self, Hook, Sizes, Terms};
 use crate::store::Store;
-use crate::turns::{self, Caller, Callers};
+use crate::turns;
 
 /// Numbers that are on their way at the same time, at saturation: as many attempts as a replica makes at once.
 const WINDOW: usize = 256;
@@ -139,14 +137,6 @@ enum Target {
     AllButAbsent,
 }
 
-/// A user, and who is told what his bot says.
-struct Person {
-    bot: String,
-    user: String,
-    /// Somebody takes it.
-    heard: bool,
-}
-
 /// A fleet, and receivers.
 struct Scene {
     receiver: Receiver,
@@ -227,14 +217,23 @@ impl Scene {
     async fn saturate(&self, people: &Rc<[Person]>) -> Result<Told, Failure> {
         let window = Arc::new(Semaphore::new(WINDOW));
         self.receiver.book().window = Arc::clone(&window);
-        let mut sayers = Sayers::connect(self, people, Some(window)).await?;
+        let mut sayers = self.sayers(people, Some(&window)).await?;
         let [span, _] = self.sizes.delivering;
         self.tell(load::saturate(&mut sayers, people.len(), span)).await
     }
 
     async fn pace(&self, people: &Rc<[Person]>, rate: u32, span: Duration) -> Result<Told, Failure> {
-        let mut sayers = Sayers::connect(self, people, None).await?;
+        let mut sayers = self.sayers(people, None).await?;
         self.tell(load::pace(&mut sayers, people.len(), rate, span)).await
+    }
+
+    async fn sayers(
+        &self,
+        people: &Rc<[Person]>,
+        window: Option<&Arc<Semaphore>>,
+    ) -> Result<Sayers, Failure> {
+        let book = self.receiver.shared();
+        Sayers::connect(self.sandbox.address, self.sizes.callers, people, &book, window).await
     }
 
     /// Numbers are said, until all have come.
@@ -277,65 +276,6 @@ impl Scene {
 /// The name of one bot of many, each with a receiver of its own.
 fn many(target: usize) -> String {
     format!("target-{target}")
-}
-
-/// Those who let bots say numbers.
-struct Sayers(Vec<Sayer>);
-
-struct Sayer {
-    connection: Connection,
-    sandbox: SocketAddr,
-    people: Rc<[Person]>,
-    book: Arc<Mutex<Book>>,
-    window: Option<Arc<Semaphore>>,
-}
-
-impl Sayers {
-    async fn connect(
-        scene: &Scene,
-        people: &Rc<[Person]>,
-        window: Option<Arc<Semaphore>>,
-    ) -> Result<Self, Failure> {
-        let mut all = Vec::with_capacity(scene.sizes.callers);
-        let sandbox = scene.sandbox.address;
-        for _ in 0..scene.sizes.callers {
-            let connection = Connection::open(sandbox).await?;
-            let (people, book, window) = (Rc::clone(people), scene.receiver.shared(), window.clone());
-            all.push(Sayer { connection, sandbox, people, book, window });
-        }
-        Ok(Self(all))
-    }
-}
-
-impl Callers for Sayers {
-    type Caller = Sayer;
-    fn callers(&mut self) -> &mut Vec<Sayer> {
-        &mut self.0
-    }
-}
-
-impl Caller for Sayer {
-    async fn turn(&mut self, user: usize) -> Result<(), Failure> {
-        let person = self.people.get(user).ok_or(Failure::Proc("no such user"))?;
-        if let Some(window) = &self.window {
-            let permit = tokio::time::timeout(PATIENCE, window.acquire()).await;
-            // The receiver gives it back.
-            permit.map_err(|_| Failure::Silent(PATIENCE))?.map_err(std::io::Error::other)?.forget();
-        }
-        let number = locked(&self.book).say(person.heard);
-        let id = if person.bot == setup::BOT {
-            setup::TASK_BOT_ID.to_owned()
-        } else {
-            setup::task_bot_id(&person.bot)
-        };
-        let request = setup::push_by(self.sandbox, &id, &person.user, &reader::mark(number));
-        let answer = self.connection.exchange(&request).await?;
-        if answer.status != 200 || answer.body != setup::PUSHED {
-            let body = String::from_utf8_lossy(answer.body).into_owned();
-            return Err(Failure::Status { what: "the sandbox", status: answer.status, body });
-        }
-        Ok(())
-    }
 }
 
 impl Spent {
