@@ -86,7 +86,7 @@ impl Sizes {
         comment: Duration::from_secs(17),
         targets: 100,
         deliveries: 200,
-        delivering: [Duration::from_secs(5), Duration::from_secs(10)],
+        delivering: [Duration::from_secs(4), Duration::from_secs(10)],
     };
     pub(crate) const QUICK: Self = Self {
         callers: 8,

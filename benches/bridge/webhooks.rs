@@ -2,7 +2,7 @@
 //! the others.
 //!
 //! The bot says numbers unasked, so that the turns' own work is left out. The same is said at the same rate where
-//! nobody is to be told: what is left is the delivery.
+//! nobody is to be told: the difference is the delivery.
 
 use std::fmt;
 use std::path::Path;
@@ -74,7 +74,8 @@ struct Round {
     /// At saturation: to one receiver, and to all.
     one: Told,
     all: Told,
-    /// What was said at the rate of the latter, to nobody.
+    /// At the rate of the other parts' turns: to all, and to nobody.
+    told: Told,
     none: Told,
     /// At the fixed rate: all are well, one does not answer, one is not there.
     well: Told,
@@ -178,15 +179,15 @@ impl Scene {
         let everybody = self.crowd(Target::All).await?;
         let all = self.saturate(&everybody).await?;
         let nobody = self.crowd(Target::Nobody).await?;
-        let [saturation, paced] = self.sizes.delivering;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some thousands")]
-        let none = self.pace(&nobody, all.rate() as u32, saturation).await?;
+        let [span, paced] = self.sizes.delivering;
+        let told = self.pace(&everybody, self.sizes.rate, span).await?;
+        let none = self.pace(&nobody, self.sizes.rate, span).await?;
         let rate = self.sizes.deliveries;
         let well = self.pace(&everybody, rate, paced).await?;
         // Each opens its conversations late: once it is there, deliveries to it fail.
         let silent = self.pace(&self.crowd(Target::AllButSilent).await?, rate, paced).await?;
         let absent = self.pace(&self.crowd(Target::AllButAbsent).await?, rate, paced).await?;
-        Ok(Round { one, all, none, well, silent, absent })
+        Ok(Round { one, all, told, none, well, silent, absent })
     }
 
     /// Users with an open conversation each.
@@ -292,23 +293,24 @@ impl Spent {
 
 impl fmt::Display for Hooked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sizes { users, targets, deliveries, rounds, delivering: [saturation, paced], .. } = self.sizes;
+        let Sizes { users, targets, rate, deliveries, rounds, delivering: [span, paced], .. } = self.sizes;
         writeln!(
             f,
-            "Deliveries of what the bot says unasked in {users} conversations, {WINDOW} of them on their way; \
-             {saturation:?} a round, {rounds} rounds, median (least to most). CPU µs for each, from the frame to the \
-             store's note that it was taken; what the frame costs without a webhook is shown in the last row.\n"
+            "Deliveries of what the bot says unasked in {users} conversations: {WINDOW} of them on their way at any time, \
+             and {rate} a second with webhooks and without; {span:?} a round, {rounds} rounds, median (least to most). \
+             CPU µs for each, from the frame to the store's note that it was taken.\n"
         )?;
         writeln!(
             f,
-            "| deliveries | a second | bridge CPU µs | Redis CPU µs | sandbox | receiver | load | by CPU alone, two cores for bridge and Redis |"
+            "| deliveries | a second | bridge CPU µs | Redis CPU µs | sandbox | receiver | load | by CPU, two cores for bridge and Redis |"
         )?;
         writeln!(f, "| --- | --- | --- | --- | --- | --- | --- | --- |")?;
         for (store, rounds) in &self.stores {
-            let rows: [(String, Pick); 3] = [
+            let rows: [(String, Pick); 4] = [
                 ("to one receiver".to_owned(), |round| &round.one),
                 (format!("to {targets} receivers"), |round| &round.all),
-                ("to nobody, at the same rate".to_owned(), |round| &round.none),
+                (format!("to {targets} receivers, {rate} a second"), |round| &round.told),
+                (format!("to nobody, {rate} a second"), |round| &round.none),
             ];
             for (what, told) in rows {
                 let figures =
