@@ -65,3 +65,28 @@ impl Simulate {
         Options { listen: self.listen, token_ttl: Duration::from_secs(self.token_ttl), bots, ..base }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        simulate: Simulate,
+    }
+
+    fn bots(arguments: &[&str]) -> Vec<String> {
+        Alone::parse_from([&["sandbox"], arguments].concat()).simulate.options().bots
+    }
+
+    #[test]
+    fn it_knows_the_bots_that_are_named_or_one() {
+        for load in [&[][..], &["--load"]] {
+            assert_eq!(bots(load), [BOT_ID]);
+            assert_eq!(bots(&[load, &["--bot", "st-a", "--bot", "st-b"]].concat()), ["st-a", "st-b"]);
+        }
+    }
+}
