@@ -115,14 +115,7 @@ impl Child {
 
     /// CPU time it has used since its start, in user and kernel mode, over all threads.
     pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
-        // The name in parentheses may hold anything; what follows its end are plain fields, utime the 12th of them.
-        let (_, fields) = stat.rsplit_once(')').ok_or(Failure::Proc("stat"))?;
-        let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse::<u32>);
-        let (Some(Ok(user)), Some(Ok(system))) = (times.next(), times.next()) else {
-            return Err(Failure::Proc("stat"));
-        };
-        Ok(TICK * (user + system))
+        cpu(&format!("/proc/{}/stat", self.process.id()))
     }
 
     /// Its resident memory, in KiB.
@@ -142,4 +135,16 @@ impl Drop for Child {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// The CPU time that the process or thread of this `stat` file has used since its start, in user and kernel mode.
+pub(crate) fn cpu(stat: &str) -> Result<Duration, Failure> {
+    let stat = fs::read_to_string(stat)?;
+    // The name in parentheses may hold anything; what follows its end are plain fields, utime the 12th of them.
+    let (_, fields) = stat.rsplit_once(')').ok_or(Failure::Proc("stat"))?;
+    let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse::<u32>);
+    let (Some(Ok(user)), Some(Ok(system))) = (times.next(), times.next()) else {
+        return Err(Failure::Proc("stat"));
+    };
+    Ok(TICK * (user + system))
 }

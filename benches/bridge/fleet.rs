@@ -31,7 +31,11 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// One replica with the memory store.
     pub(crate) async fn alone(binary: &Path, sandbox: SocketAddr) -> Result<Self, Failure> {
-        let terms = Terms::new(sandbox);
+        Self::alone_on(binary, Terms::new(sandbox)).await
+    }
+
+    /// The same, on these terms.
+    pub(crate) async fn alone_on(binary: &Path, terms: Terms) -> Result<Self, Failure> {
         let replicas = vec![setup::bridge(binary, &terms).await?];
         Ok(Self { binary: binary.to_owned(), terms, replicas, incarnations: Vec::new() })
     }

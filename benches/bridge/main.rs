@@ -1,5 +1,5 @@
 //! What the bridge costs: turns per second, CPU and latency beside the same turns spoken directly; what it asks of Redis;
-//! how long users wait when a replica goes; and what idle conversations take.
+//! how long users wait when a replica goes; what idle conversations take; and what readers and webhooks cost.
 //!
 //! Everything runs over loopback in processes of its own: the sandbox, the bridges, Redis, two baselines that do half of
 //! the bridge's work each (the roles of [`baseline`]), and this process, which only makes load. Rates on a machine
@@ -28,7 +28,9 @@ mod monitor;
 mod platform;
 mod reader;
 mod readers;
+mod receiver;
 mod report;
+mod sayers;
 mod setup;
 mod socket;
 mod speed;
@@ -36,6 +38,7 @@ mod store;
 mod takeover;
 mod trips;
 mod turns;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -87,6 +90,8 @@ enum Part {
     Growth,
     /// Readers of events.
     Readers,
+    /// Deliveries.
+    Webhooks,
 }
 
 fn main() -> std::process::ExitCode {
@@ -130,6 +135,9 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     }
     if asked(Part::Readers) {
         report.reading = Some(LocalSet::new().block_on(&runtime, readers::measure(binary, sizes))?);
+    }
+    if asked(Part::Webhooks) {
+        report.hooked = Some(LocalSet::new().block_on(&runtime, webhooks::measure(binary, sizes))?);
     }
     println!("{report}");
     Ok(())

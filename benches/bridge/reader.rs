@@ -149,7 +149,7 @@ impl Caller for Speaker {
 }
 
 /// How a number is said.
-fn mark(number: usize) -> String {
+pub(crate) fn mark(number: usize) -> String {
     format!("{}-{number}-", setup::SIGN)
 }
 
@@ -192,7 +192,7 @@ async fn listen(mut stream: TcpStream, heard: &RefCell<Heard>) -> Result<(), Fai
 }
 
 /// The numbers in these bytes, and from where on there may be a part of one.
-fn numbers(bytes: &[u8], mut found: impl FnMut(usize)) -> usize {
+pub(crate) fn numbers(bytes: &[u8], mut found: impl FnMut(usize)) -> usize {
     let sign = setup::SIGN.as_bytes();
     let mut at = 0;
     while let Some(rest) = bytes.get(at..) {

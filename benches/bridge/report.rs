@@ -8,6 +8,7 @@ use crate::readers::Reading;
 use crate::speed::Speed;
 use crate::takeover::{Tables, Takeover};
 use crate::trips::Trips;
+use crate::webhooks::Hooked;
 
 /// Everything that was measured.
 #[derive(Default)]
@@ -17,6 +18,7 @@ pub(crate) struct Report {
     pub(crate) takeover: Vec<Takeover>,
     pub(crate) growth: Vec<Growth>,
     pub(crate) reading: Option<Reading>,
+    pub(crate) hooked: Option<Hooked>,
 }
 
 impl fmt::Display for Report {
@@ -36,6 +38,9 @@ impl fmt::Display for Report {
         }
         if let Some(reading) = &self.reading {
             write!(f, "{reading}")?;
+        }
+        if let Some(hooked) = &self.hooked {
+            write!(f, "{hooked}")?;
         }
         Ok(())
     }

@@ -60,6 +60,12 @@ pub(crate) struct Sizes {
     pub(crate) readers: [usize; 2],
     /// After that a reader has been told that there is nothing.
     pub(crate) comment: Duration,
+    /// Receivers of webhooks.
+    pub(crate) targets: usize,
+    /// Deliveries a second at the fixed rate.
+    pub(crate) deliveries: u32,
+    /// How long they are measured at saturation, and at the fixed rate.
+    pub(crate) delivering: [Duration; 2],
 }
 
 impl Sizes {
@@ -78,6 +84,9 @@ impl Sizes {
         losses: 3,
         readers: [1000, 5000],
         comment: Duration::from_secs(17),
+        targets: 100,
+        deliveries: 200,
+        delivering: [Duration::from_secs(4), Duration::from_secs(10)],
     };
     pub(crate) const QUICK: Self = Self {
         callers: 8,
@@ -94,6 +103,9 @@ impl Sizes {
         losses: 1,
         readers: [20, 80],
         comment: Duration::ZERO,
+        targets: 4,
+        deliveries: 100,
+        delivering: [Duration::from_millis(300), Duration::from_millis(500)],
     };
 
     /// The bridge holds a socket for each idle conversation, and so does the sandbox, which also holds those of four
@@ -107,6 +119,14 @@ impl Sizes {
 /// round.
 pub(crate) async fn sandbox(binary: &Path) -> Result<Child, Failure> {
     sandbox_with(binary, &["--load"]).await
+}
+
+/// The same, which knows the bots with webhooks too.
+pub(crate) async fn sandbox_of(binary: &Path, hooks: &[Hook]) -> Result<Child, Failure> {
+    let ids: Vec<String> = hooks.iter().map(|hook| task_bot_id(&hook.bot)).collect();
+    let bots = std::iter::once(TASK_BOT_ID).chain(ids.iter().map(String::as_str));
+    let options: Vec<&str> = std::iter::once("--load").chain(bots.flat_map(|id| ["--bot", id])).collect();
+    sandbox_with(binary, &options).await
 }
 
 /// The simulated platform, which also remembers what was said: what a take-over asks it for.
@@ -131,12 +151,21 @@ pub(crate) struct Terms {
     pub(crate) store: String,
     /// `cluster.lease_ttl`, where it is not the default.
     pub(crate) lease: Option<Duration>,
+    /// Bots beside [`BOT`], each with a webhook of its own.
+    pub(crate) hooks: Vec<Hook>,
+}
+
+/// A bot, and where it is told of.
+#[derive(Clone)]
+pub(crate) struct Hook {
+    pub(crate) bot: String,
+    pub(crate) address: SocketAddr,
 }
 
 impl Terms {
     /// The memory store, and every default.
     pub(crate) fn new(sandbox: SocketAddr) -> Self {
-        Self { sandbox, store: "memory://".to_owned(), lease: None }
+        Self { sandbox, store: "memory://".to_owned(), lease: None, hooks: Vec::new() }
     }
 
     /// With a Redis here.
@@ -161,43 +190,65 @@ pub(crate) async fn bridge(binary: &Path, terms: &Terms) -> Result<Child, Failur
 /// Defaults but for the budgets, which would measure themselves, and the limits that 15 000 conversations need. That
 /// Redis writes nothing to disk is known here and need not be warned of.
 fn config(listen: SocketAddr, admin: SocketAddr, terms: &Terms) -> String {
-    let Terms { sandbox, store, lease } = terms;
+    let Terms { sandbox, store, lease, hooks } = terms;
     // A command must be able to fail and be repeated within a lease.
     let times = lease.map_or_else(String::new, |lease| {
         let (lease, command) = (lease.as_millis(), COMMAND.min(lease / 4).as_millis());
         format!("store.command_timeout = \"{command}ms\"\ncluster.lease_ttl = \"{lease}ms\"")
     });
     let memory = if store.starts_with("memory") { r#"store.memory_limit = "4GiB""# } else { "" };
+    let webhooks = if hooks.is_empty() { "" } else { r#"webhooks.allow_private = ["127.0.0.0/8"]"# };
+    let hooked = hooks.iter().map(|hook| {
+        let webhook =
+            format!("[bots.webhook]\nurl = \"http://{}/hook\"\nsecrets = [\"{SECRET}\"]", hook.address);
+        bot(&hook.bot, &task_bot_id(&hook.bot), *sandbox) + &webhook
+    });
+    let bots: String = std::iter::once(bot(BOT, TASK_BOT_ID, *sandbox)).chain(hooked).collect();
     format!(
         r#"
 store.url = "{store}"
 {memory}
 {times}
+{webhooks}
 
 [server]
 listen = "{listen}"
 admin_listen = "{admin}"
 max_sockets = 18000
 
+[log]
+format = "text"
+filter = "warn,rtm_bridge::store::redis::health=error"
+{bots}"#
+    )
+}
+
+fn bot(name: &str, id: &str, sandbox: SocketAddr) -> String {
+    format!(
+        r#"
 [[bots]]
-name = "{BOT}"
+name = "{name}"
 platform = "http://{sandbox}"
 api_path = "{API_PATH}"
 chat_bot = "{CHAT_BOT}"
-task_bot_id = "{TASK_BOT_ID}"
+task_bot_id = "{id}"
 client_id = "{CLIENT_ID}"
 client_secret = "{CLIENT_SECRET}"
 user_rate_per_minute = 0
 connects_per_minute = 0
 welcome = "0ms"
 idle_ttl = "never"
-
-[log]
-format = "text"
-filter = "warn,rtm_bridge::store::redis::health=error"
 "#
     )
 }
+
+/// The platform's id of a bot with a webhook.
+pub(crate) fn task_bot_id(bot: &str) -> String {
+    format!("st-{bot}")
+}
+
+/// What deliveries are signed with.
+const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The default of `store.command_timeout`.
 const COMMAND: Duration = Duration::from_secs(2);
@@ -223,9 +274,18 @@ pub(crate) fn user(group: &str, number: usize) -> String {
 
 /// The request of one user, ready to be written.
 pub(crate) fn request(user: &str) -> Vec<u8> {
+    request_at(&format!("/conversations/{user}/messages"))
+}
+
+/// The same, where there are more bots than one.
+pub(crate) fn request_to(bot: &str, user: &str) -> Vec<u8> {
+    request_at(&format!("/conversations/{user}/messages?bot={bot}"))
+}
+
+fn request_at(path: &str) -> Vec<u8> {
     let body = format!(r#"{{"text":"{TEXT}","turn":{{"expectReplies":1}}}}"#);
     format!(
-        "POST /conversations/{user}/messages HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/json\r\n\
          Prefer: wait=30\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -242,7 +302,15 @@ pub(crate) fn reading(user: &str) -> Vec<u8> {
 
 /// The request that lets the simulated bot say something unasked.
 pub(crate) fn push(sandbox: SocketAddr, user: &str, text: &str) -> Vec<u8> {
-    let body = format!(r#"{{"user":"{user}","text":"{text}"}}"#);
+    pushed(sandbox, &format!(r#"{{"user":"{user}","text":"{text}"}}"#))
+}
+
+/// The same of the bot with this id, where there are more than one.
+pub(crate) fn push_by(sandbox: SocketAddr, id: &str, user: &str, text: &str) -> Vec<u8> {
+    pushed(sandbox, &format!(r#"{{"bot":"{id}","user":"{user}","text":"{text}"}}"#))
+}
+
+fn pushed(sandbox: SocketAddr, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("POST /sandbox/push HTTP/1.1\r\nHost: {sandbox}\r\nContent-Length: {length}\r\n\r\n{body}")
         .into_bytes()

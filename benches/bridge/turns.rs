@@ -48,8 +48,16 @@ impl Http {
         group: &str,
         users: usize,
     ) -> Result<Self, Failure> {
-        let requests: Rc<[Vec<u8>]> =
-            (0..users).map(|user| setup::request(&setup::user(group, user))).collect();
+        let requests = (0..users).map(|user| setup::request(&setup::user(group, user)));
+        Self::asking(addresses, callers, requests.collect()).await
+    }
+
+    /// The same, with the request of each user.
+    pub(crate) async fn asking(
+        addresses: &[SocketAddr],
+        callers: usize,
+        requests: Rc<[Vec<u8>]>,
+    ) -> Result<Self, Failure> {
         let mut all = Vec::with_capacity(callers);
         for &address in addresses.iter().cycle().take(callers) {
             all.push(HttpCaller {
