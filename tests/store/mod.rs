@@ -185,6 +185,7 @@ contract! {
         a_retry_waits_for_its_time
         what_is_buried_says_why
         the_end_of_an_attempt_told_again_changes_nothing
+        the_end_of_an_attempt_is_no_other_ones
         an_end_without_a_beginning_changes_nothing
         the_newest_attempts_are_kept
         every_step_of_an_attempt_is_fenced

@@ -81,7 +81,7 @@ impl Redis {
         let since = rest.time()?;
         let mut count = || u32::try_from(rest.number()?).map_err(|_| Corrupt("a number of attempts"));
         let (made, step) = (count()?, count()?);
-        Ok(Begun::Taken(Box::new(Taken { delivery, since, made, step, now })))
+        Ok(Begun::Taken(Box::new(Taken { delivery, since, made, step, token, now })))
     }
 
     /// Notes how an attempt ended; see [`crate::store::Store::finish`].
@@ -108,7 +108,7 @@ impl Redis {
             .fence(fence)
             .arg(queue.to_string())
             .arg(finish.id.to_string())
-            .arg(finish.number)
+            .arg(format!("{:x}", finish.token))
             .arg(codec::attempt(&finish.attempt)?)
             .arg(ATTEMPTS)
             .arg(state.as_str())

@@ -347,6 +347,6 @@ fn over(
     verdict: Verdict,
     fate: Option<Fate>,
 ) -> Flight {
-    let finish = Finish { id: taken.delivery.id, number: taken.made + 1, attempt, verdict };
+    let finish = Finish { id: taken.delivery.id, token: taken.token, attempt, verdict };
     Flight { begin, taken, finish, fate, span }
 }

@@ -80,7 +80,7 @@ impl Owner {
             duration: Duration::from_millis(7),
             response: None,
         };
-        let finish = Finish { id: taken.delivery.id, number: taken.made + 1, attempt, verdict };
+        let finish = Finish { id: taken.delivery.id, token: taken.token, attempt, verdict };
         self.store.finish(self.partition(), self.fence, queue, &finish).await.unwrap()
     }
 }
