@@ -124,10 +124,16 @@ impl Redis {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn redeliver(&self, id: DeliveryId) -> Result<Redelivered, StoreError> {
+        self.wish(id, fastrand::u64(..)).await
+    }
+
+    /// The same; who wishes for the same once more is answered the same and gets nothing more.
+    pub(super) async fn wish(&self, id: DeliveryId, wish: u64) -> Result<Redelivered, StoreError> {
         let call = self
             .call(&SCRIPTS.redeliver, &[&self.0.keys.partition(id.partition()).lease])
             .arg(id.to_string())
-            .arg(QueueId::alone(id).to_string());
+            .arg(QueueId::alone(id).to_string())
+            .arg(format!("{wish:x}"));
         let answer = self.run(call).await?;
         if answer.is("UNKNOWN") {
             return Ok(Redelivered::Unknown);
