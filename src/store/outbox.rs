@@ -80,6 +80,8 @@ pub struct Waiting {
     pub target: Box<str>,
     /// When its first delivery may be attempted: at its next attempt's time, or when the attempt in flight is over.
     pub due: Timestamp,
+    /// Since when that one is tried: [`Taken::since`].
+    pub since: Timestamp,
 }
 
 /// The queues of a partition, as its owner reads them.

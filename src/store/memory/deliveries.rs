@@ -111,7 +111,8 @@ impl Deliveries {
     pub(super) fn queues(&self) -> impl Iterator<Item = Waiting> {
         self.queues.keys().filter_map(|&queue| {
             let (id, due, _) = self.first(queue)?;
-            Some(Waiting { queue, target: self.kept.get(&id)?.new.target.clone(), due })
+            let Kept { new, since, .. } = &**self.kept.get(&id)?;
+            Some(Waiting { queue, target: new.target.clone(), due, since: *since })
         })
     }
 

@@ -37,7 +37,8 @@ impl Redis {
         let waiting = |mut waiting: Values| -> Result<_, Corrupt> {
             let queue = waiting.text()?;
             let queue = QueueId::parse(&queue).ok_or(Corrupt("a queue's name"))?;
-            Ok(Waiting { queue, due: waiting.time()?, target: waiting.text()?.into() })
+            let (due, target, since) = (waiting.time()?, waiting.text()?.into(), waiting.time()?);
+            Ok(Waiting { queue, target, due, since })
         };
         let queues = rest.lists().map(|queue| waiting(queue?)).collect::<Result<_, Corrupt>>()?;
         Ok(Outbox { queues, next: (next > 0).then_some(next), now })
