@@ -80,6 +80,8 @@ pub struct Waiting {
     pub target: Box<str>,
     /// When its first delivery may be attempted: at its next attempt's time, or when the attempt in flight is over.
     pub due: Timestamp,
+    /// Since when that one is tried: [`Taken::since`].
+    pub since: Timestamp,
 }
 
 /// The queues of a partition, as its owner reads them.
@@ -115,6 +117,8 @@ pub struct Taken {
     pub made: u32,
     /// How many of them since then: the place in the schedule.
     pub step: u32,
+    /// This attempt's own, as it was begun with.
+    pub token: u64,
     /// The store's time.
     pub now: Timestamp,
 }
@@ -124,8 +128,8 @@ pub struct Taken {
 pub struct Finish {
     /// Which delivery.
     pub id: DeliveryId,
-    /// The number of the attempt, [`Taken::made`] + 1: a repeat is known by it.
-    pub number: u32,
+    /// [`Taken::token`]: no other attempt is ended by it, and this one only once.
+    pub token: u64,
     /// What happened.
     pub attempt: Attempt,
     /// What follows.
@@ -256,7 +260,8 @@ impl Store {
         }
     }
 
-    /// Notes how an attempt ended, and what follows. A repeat changes nothing and says how the queue stands.
+    /// Notes how an attempt ended, and what follows. A repeat changes nothing and says how the queue stands; so does the
+    /// end of an attempt whose time was over when another began.
     ///
     /// # Errors
     /// As [`Store::renew`].

@@ -14,9 +14,10 @@
 //! from time to time.
 
 mod hosts;
+mod overdue;
 mod part;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub(super) struct Agenda {
     /// When outboxes are to be read.
     readings: BTreeSet<(Timestamp, Partition)>,
     reading: usize,
+    /// Queues to bury from, whose hosts are left alone.
+    overdue: VecDeque<(Partition, Fence, QueueId)>,
     queues: usize,
 }
 
@@ -61,6 +64,8 @@ pub(super) struct Begin {
     pub(super) fence: Fence,
     pub(super) queue: QueueId,
     pub(super) token: u64,
+    /// Its time was over when its outbox was read, and its host is left alone: it is no attempt that is wanted.
+    pub(super) overdue: bool,
 }
 
 #[derive(Debug)]
@@ -87,6 +92,7 @@ impl Agenda {
             in_flight: 0,
             readings: BTreeSet::new(),
             reading: 0,
+            overdue: VecDeque::new(),
             queues: 0,
         }
     }
@@ -163,7 +169,7 @@ impl Agenda {
         more: bool,
         now: Timestamp,
     ) -> bool {
-        for Waiting { queue, target, due } in waiting {
+        for Waiting { queue, target, due, since } in waiting {
             let Some(part) = part(&mut self.parts, partition, fence).filter(|part| !part.releasing) else {
                 break;
             };
@@ -181,6 +187,7 @@ impl Agenda {
                 }
                 None => self.note(partition, *queue, target, *due),
             }
+            self.look_at_age(partition, fence, *queue, (*since, *due), now);
         }
         let Some(part) = part(&mut self.parts, partition, fence) else {
             self.reading -= 1;
@@ -216,6 +223,9 @@ impl Agenda {
 
     /// An attempt to begin now. Whoever is given one says how that ended: [`Agenda::ended`], [`Agenda::unanswered`].
     pub(super) fn next(&mut self, now: Timestamp) -> Option<Begin> {
+        if let Some(begin) = self.next_overdue(now) {
+            return Some(begin);
+        }
         loop {
             let room = self.in_all - self.in_flight;
             if room == 0 {
@@ -240,7 +250,7 @@ impl Agenda {
             self.in_flight += 1;
             let token = unanswered.remove(&queue).unwrap_or_else(|| self.rng.u64(..));
             self.flights.insert(token, Flight { partition, fence, queue, host, probe, counts: true });
-            return Some(Begin { partition, fence, queue, token });
+            return Some(Begin { partition, fence, queue, token, overdue: false });
         }
     }
 
@@ -343,7 +353,7 @@ impl Agenda {
     /// Whether all that is due was attempted, and the stores' answers are known. What a breaker keeps back is not due.
     pub(super) fn is_calm(&self, now: Timestamp) -> bool {
         let reading = self.reading > 0 || self.readings.first().is_some_and(|(at, _)| *at <= now);
-        self.flights.is_empty() && !reading && !self.hosts.has_due(now)
+        self.flights.is_empty() && self.overdue.is_empty() && !reading && !self.hosts.has_due(now)
     }
 
     /// Queues that are not empty.

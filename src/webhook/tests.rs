@@ -56,7 +56,7 @@ pub(super) fn taken(target: &str, kind: DeliveryKind, data: &str) -> Taken {
         created_at: HAPPENED,
         data: RawValue::from_string(data.to_owned()).unwrap(),
     };
-    Taken { delivery, since: HAPPENED, made: 0, step: 0, now: NOW }
+    Taken { delivery, since: HAPPENED, made: 0, step: 0, token: 1, now: NOW }
 }
 
 /// The limits of a sender that may go to loopback.

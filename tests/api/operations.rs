@@ -180,7 +180,12 @@ fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
 #[test]
 fn a_turn_that_does_not_end_goes_over_as_it_stands() {
     run(async {
-        let bridge = spawn_bridge(|config| config.server.drain_timeout = Duration::from_secs(3)).await;
+        let bridge = spawn_bridge(|config| {
+            config.server.drain_timeout = Duration::from_secs(3);
+            // Who asks after that is not held any more, but told at once how it stands.
+            config.server.grace = Duration::from_millis(1500);
+        })
+        .await;
         bridge.script.next("alice", vec![Step::Ack, Step::Say("half".to_owned()), Step::Until(Gate::new())]);
         let body = json!({"text": "hi", "turn": {"expectReplies": 2}});
         let location = bridge.post_async("alice", &body).await;

@@ -9,4 +9,3 @@ mod store_hung;
 mod store_load;
 mod store_lost;
 mod store_start;
-mod webhooks;

@@ -1,6 +1,7 @@
 //! Replicas that share a Redis, and what becomes of their users' messages when one of them is hurt.
 
 mod cut;
+mod deliveries;
 mod halfway;
 mod killed;
 mod load;
@@ -29,6 +30,9 @@ struct Replicas {
     ledger: Rc<Ledger>,
     members: Vec<Member>,
     joined: usize,
+    /// Of each one's configuration: what is put behind its tables, and what its environment says.
+    more: String,
+    settings: Vec<(&'static str, String)>,
 }
 
 /// One of them.
@@ -42,10 +46,21 @@ struct Member {
 impl Replicas {
     /// Starts so many; each owns its share when this returns.
     async fn start(count: usize) -> Self {
-        let redis = RedisServer::start(RedisOptions::default()).await;
+        Self::start_with(count, RedisOptions::default(), "", Vec::new()).await
+    }
+
+    /// The same, with this Redis and these settings.
+    async fn start_with(
+        count: usize,
+        options: RedisOptions,
+        more: &str,
+        settings: Vec<(&'static str, String)>,
+    ) -> Self {
+        let redis = RedisServer::start(options).await;
         let sandbox = Sandbox::start(quiet_platform()).await.unwrap();
         let (script, ledger) = (sandbox.script(), Rc::default());
-        let mut replicas = Self { redis, sandbox, script, ledger, members: Vec::new(), joined: 0 };
+        let (members, more) = (Vec::new(), more.to_owned());
+        let mut replicas = Self { redis, sandbox, script, ledger, members, joined: 0, more, settings };
         for _ in 0..count {
             replicas.join().await;
         }
@@ -59,13 +74,14 @@ impl Replicas {
         self.joined += 1;
         let redis = Proxy::start(([127, 0, 0, 1], self.redis.port).into());
         let store = format!("redis://{}", redis.address());
-        let settings = [
+        let mut settings = vec![
             ("SERVER__GRACE", "500ms"),
             // As long as the shortest lease allows: on a busy machine Redis is slow without being broken.
             ("STORE__COMMAND_TIMEOUT", "900ms"),
             ("STORE__MESSAGE_TTL", "10m"),
         ];
-        let served = Served::start_with(&name, &self.sandbox.url(), &store, "", &settings).await;
+        settings.extend(self.settings.iter().map(|(key, value)| (*key, value.as_str())));
+        let served = Served::start_with(&name, &self.sandbox.url(), &store, &self.more, &settings).await;
         self.members.push(Member { name, served, redis });
     }
 

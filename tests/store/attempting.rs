@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::{DeliveryState, Partition};
-use rtm_bridge::store::{ATTEMPTS, Claiming, Finish, Finished, StoreError, Verdict};
+use rtm_bridge::store::{ATTEMPTS, Claiming, Finish, Finished, Redelivered, StoreError, Verdict};
 
 use super::postman::{HOOK, OTHER_HOOK, Postman, RETRY, WINDOW, bury, end, retry, say, stands};
 use super::shape::{LEASE, ME, OTHER, Shape, conversation};
@@ -141,6 +141,31 @@ pub(super) async fn the_end_of_an_attempt_told_again_changes_nothing(shape: Shap
     assert_eq!(attempts, [2, 1]);
 }
 
+pub(super) async fn the_end_of_an_attempt_is_no_other_ones(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let id = say(&mut owner, HOOK).await;
+    // Both would be the first that ended, in its queue and in the one that it has for itself.
+    for (alone, tokens) in [(false, [1, 2]), (true, [3, 4])] {
+        let postman = if alone { Postman::alone(&owner, id) } else { Postman::of(&owner, HOOK) };
+        let first = postman.take(id, tokens[0]).await;
+        shape.pass(WINDOW).await;
+        if alone {
+            assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+        }
+        let second = postman.take(id, tokens[1]).await;
+        assert_eq!(first.made, second.made);
+        let in_flight = Some(second.now + WINDOW);
+        for verdict in [Verdict::Delivered, retry(), bury(), Verdict::Again] {
+            assert_eq!(postman.finish(&first, verdict).await.next, in_flight, "that one goes on");
+        }
+        let attempts = stands(&shape, id).await.attempts.len();
+        assert_eq!(postman.finish(&second, bury()).await.next, None);
+        assert_eq!(stands(&shape, id).await.attempts.len(), attempts + 1);
+        assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    }
+}
+
 pub(super) async fn an_end_without_a_beginning_changes_nothing(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
@@ -149,7 +174,7 @@ pub(super) async fn an_end_without_a_beginning_changes_nothing(shape: Shape) {
     let taken = postman.take(ids[0], 1).await;
     assert_eq!(other.finish(&taken, Verdict::Delivered).await.next, None, "no delivery of that queue");
     let mut future = taken.clone();
-    future.made += 1;
+    future.token += 1;
     let mut second = taken.clone();
     second.delivery.id = ids[1];
     let in_flight = Some(taken.now + WINDOW);
@@ -158,7 +183,7 @@ pub(super) async fn an_end_without_a_beginning_changes_nothing(shape: Shape) {
     }
     let Finished { next, .. } = postman.finish(&taken, retry()).await;
     let mut unbegun = taken;
-    unbegun.made += 1;
+    unbegun.token += 1;
     assert_eq!(postman.finish(&unbegun, Verdict::Delivered).await.next, next);
     for (id, attempts) in ids.into_iter().zip([1, 0]) {
         let stands = stands(&shape, id).await;

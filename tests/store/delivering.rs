@@ -170,6 +170,7 @@ pub(super) async fn an_outbox_is_told_to_its_end(shape: Shape) {
     assert_eq!(waiting.iter().map(|waiting| waiting.queue).collect::<Vec<_>>(), expected);
     let now = owner.now().await;
     assert!(waiting.iter().all(|waiting| at <= waiting.due && waiting.due <= now), "each is due");
+    assert!(waiting.iter().all(|waiting| waiting.since == at), "and tried since it happened");
 }
 
 pub(super) async fn only_the_first_of_a_queue_is_attempted(shape: Shape) {

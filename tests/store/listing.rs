@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{BotName, ConversationId, Delivery, DeliveryId, DeliveryState, Timestamp, UserId};
+use rtm_bridge::domain::{
+    BotName, ConversationId, Delivery, DeliveryId, DeliveryState, NewDelivery, Timestamp, UserId,
+};
 use rtm_bridge::store::{
     Change, DEAD_TTL, DeliveryPage, DeliveryQuery, MemoryStats, Redelivered, Store, Verdict,
 };
@@ -81,6 +83,28 @@ pub(super) async fn deliveries_are_listed_newest_first(shape: Shape) {
     same.extend(written);
     assert_eq!(list(&shape, everything(), 1000).await, same);
     assert_eq!(list(&shape, everything(), 2).await, same);
+}
+
+pub(super) async fn a_page_of_deliveries_is_bounded_in_bytes(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let at = owner.now().await;
+        let reply = owner.reply(at, None, "hello");
+        let data = serde_json::value::to_raw_value(&"x".repeat(1_500_000)).unwrap();
+        let new = NewDelivery { data, ..delivery(&owner, at, HOOK) };
+        ids.push(new.id);
+        owner.write(vec![reply, Change::Deliver(Box::new(new))]).await.unwrap();
+    }
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    let mut query = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
+    for (expected, more) in [(&ids[..2], true), (&ids[2..4], true), (&ids[4..], false)] {
+        let page = shape.store.deliveries(&query).await.unwrap();
+        assert_eq!(page.deliveries.iter().map(|told| told.new.id).collect::<Vec<_>>(), expected);
+        assert_eq!(page.next.is_some(), more);
+        query.before = page.next;
+    }
 }
 
 pub(super) async fn deliveries_are_listed_page_by_page(shape: Shape) {

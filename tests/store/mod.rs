@@ -186,6 +186,7 @@ contract! {
         a_retry_waits_for_its_time
         what_is_buried_says_why
         the_end_of_an_attempt_told_again_changes_nothing
+        the_end_of_an_attempt_is_no_other_ones
         an_end_without_a_beginning_changes_nothing
         the_newest_attempts_are_kept
         every_step_of_an_attempt_is_fenced
@@ -193,6 +194,7 @@ contract! {
     listing {
         deliveries_are_listed_newest_first
         deliveries_are_listed_page_by_page
+        a_page_of_deliveries_is_bounded_in_bytes
         deliveries_are_listed_by_what_is_asked_for
         what_is_settled_goes_in_its_time_and_what_is_pending_stays
         deliveries_leave_nothing_behind

@@ -136,7 +136,7 @@ pub(super) fn end(taken: &Taken, verdict: Verdict) -> Finish {
         duration: Duration::from_millis(number.into()),
         response: (number != 2).then(|| format!("<p>{number} \u{1F600}\0").into()),
     };
-    Finish { id: taken.delivery.id, number, attempt, verdict }
+    Finish { id: taken.delivery.id, token: taken.token, attempt, verdict }
 }
 
 pub(super) fn retry() -> Verdict {

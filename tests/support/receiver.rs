@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use rtm_bridge::domain::Timestamp;
 use rtm_bridge::runtime::shard_thread;
 use rtm_bridge::store::Clock;
 use rtm_bridge::webhook::signature::{Secret, verify};
@@ -24,6 +25,8 @@ pub(crate) struct Told {
     pub(crate) path: String,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// When it had come, by this machine's clock.
+    pub(crate) at: Timestamp,
 }
 
 /// What it answers.
@@ -31,6 +34,8 @@ pub(crate) struct Told {
 pub(crate) enum Reply {
     /// This status, and these headers.
     Status(u16, Vec<(&'static str, String)>),
+    /// This status, as soon as the test says [`Receiver::answer_held`].
+    Held(u16),
     /// Nothing, until one of both gives up.
     Nothing,
 }
@@ -44,6 +49,8 @@ pub(crate) struct Receiver {
     told: watch::Receiver<Vec<Told>>,
     /// How often it hung up.
     hangs_up: watch::Sender<usize>,
+    /// How often it answered what it held.
+    answers_held: watch::Sender<usize>,
     end: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -98,8 +105,9 @@ impl Receiver {
         let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_| Reply::status(204))));
         let (telling, told) = watch::channel(Vec::new());
         let (end, mut ended) = watch::channel(false);
-        let hangs_up = watch::Sender::new(0);
-        let (judging, hung_up) = (Arc::clone(&judge), hangs_up.subscribe());
+        let (hangs_up, answers_held) = (watch::Sender::new(0), watch::Sender::new(0));
+        let judging = Arc::clone(&judge);
+        let signals = Signals { hung_up: hangs_up.subscribe(), answered: answers_held.subscribe() };
         let run = async move || {
             let listener = TcpListener::from_std(listener).unwrap();
             let telling = Arc::new(telling);
@@ -108,14 +116,15 @@ impl Receiver {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let (stream, _) = accepted.unwrap();
-                        connections.spawn_local(serve(stream, Arc::clone(&judging), Arc::clone(&telling), hung_up.clone()));
+                        let (judge, telling) = (Arc::clone(&judging), Arc::clone(&telling));
+                        connections.spawn_local(serve(stream, judge, telling, signals.clone()));
                     }
                     _ = ended.changed() => return,
                 }
             }
         };
         let thread = Some(shard_thread("receiver", run).unwrap());
-        Self { address, judge, told, hangs_up, end, thread }
+        Self { address, judge, told, hangs_up, answers_held, end, thread }
     }
 
     /// Answers so from now on.
@@ -126,6 +135,16 @@ impl Receiver {
     /// Lets go of all that it has not answered.
     pub(crate) fn hang_up(&self) {
         self.hangs_up.send_modify(|times| *times += 1);
+    }
+
+    /// Answers all that it holds.
+    pub(crate) fn answer_held(&self) {
+        self.answers_held.send_modify(|times| *times += 1);
+    }
+
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Where it takes this path.
@@ -158,24 +177,39 @@ impl Drop for Receiver {
     }
 }
 
+/// What a test tells all connections.
+#[derive(Clone)]
+struct Signals {
+    hung_up: watch::Receiver<usize>,
+    answered: watch::Receiver<usize>,
+}
+
 /// Serves a connection until the other side lets go of it.
 async fn serve(
     mut stream: TcpStream,
     judge: Arc<Mutex<Judge>>,
     telling: Arc<watch::Sender<Vec<Told>>>,
-    mut hung_up: watch::Receiver<usize>,
+    mut signals: Signals,
 ) {
-    hung_up.mark_unchanged();
+    signals.hung_up.mark_unchanged();
     let mut inbox = Vec::new();
     while let Some(told) = read(&mut stream, &mut inbox).await {
         let reply = judge.lock().unwrap()(&told);
         println!("-> receiver: {} {}, attempt {}: {reply:?}", told.path, told.id(), told.attempt());
+        signals.answered.mark_unchanged();
         telling.send_modify(|all| all.push(told));
-        let Reply::Status(status, headers) = reply else {
-            let other_side = async { while stream.read(&mut [0; 256]).await.is_ok_and(|size| size > 0) {} };
-            tokio::select! {
-                () = other_side => return,
-                _ = hung_up.changed() => return,
+        let (status, headers) = match reply {
+            Reply::Status(status, headers) => (status, headers),
+            held => {
+                let other_side =
+                    async { while stream.read(&mut [0; 256]).await.is_ok_and(|size| size > 0) {} };
+                tokio::select! {
+                    () = other_side => return,
+                    _ = signals.hung_up.changed() => return,
+                    _ = signals.answered.changed(), if matches!(held, Reply::Held(_)) => {}
+                }
+                let Reply::Held(status) = held else { return };
+                (status, Vec::new())
             }
         };
         let mut lines = vec![format!("HTTP/1.1 {status} So"), "Content-Length: 0".to_owned()];
@@ -205,7 +239,7 @@ async fn read(stream: &mut TcpStream, inbox: &mut Vec<u8>) -> Option<Told> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut told = Told { path, headers, body: Vec::new() };
+    let mut told = Told { path, headers, body: Vec::new(), at: Timestamp::default() };
     let end = head + told.header("content-length").parse::<usize>().unwrap();
     while inbox.len() < end {
         if stream.read_buf(inbox).await.ok()? == 0 {
@@ -213,6 +247,7 @@ async fn read(stream: &mut TcpStream, inbox: &mut Vec<u8>) -> Option<Told> {
         }
     }
     told.body = inbox[head..end].to_vec();
+    told.at = Clock::wall().now();
     inbox.drain(..end);
     Some(told)
 }

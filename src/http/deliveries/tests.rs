@@ -219,7 +219,7 @@ impl Kept {
             duration: Duration::from_millis(7),
             response: Some("gone".into()),
         };
-        let finish = Finish { id, number: taken.made + 1, attempt, verdict };
+        let finish = Finish { id, token: taken.token, attempt, verdict };
         self.store.finish(partition, fence, queue, &finish).unwrap();
     }
 

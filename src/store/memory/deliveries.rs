@@ -111,7 +111,8 @@ impl Deliveries {
     pub(super) fn queues(&self) -> impl Iterator<Item = Waiting> {
         self.queues.keys().filter_map(|&queue| {
             let (id, due, _) = self.first(queue)?;
-            Some(Waiting { queue, target: self.kept.get(&id)?.new.target.clone(), due })
+            let Kept { new, since, .. } = &**self.kept.get(&id)?;
+            Some(Waiting { queue, target: new.target.clone(), due, since: *since })
         })
     }
 
@@ -124,7 +125,7 @@ impl Deliveries {
         let Some(kept) = self.kept.get_mut(&id) else { return Begun::Empty };
         kept.standing = Standing::Pending { queue, due: now + window, token: Some(token) };
         let Kept { since, made, step, .. } = **kept;
-        Begun::Taken(Box::new(Taken { delivery: kept.new.clone(), since, made, step, now }))
+        Begun::Taken(Box::new(Taken { delivery: kept.new.clone(), since, made, step, token, now }))
     }
 
     /// Notes how an attempt ended, if it is the one in flight.
@@ -143,8 +144,7 @@ impl Deliveries {
 
     /// Whether this attempt is the one in flight of this queue.
     fn attempts(&self, queue: QueueId, finish: &Finish) -> bool {
-        let first = self.first(queue).is_some_and(|(id, _, token)| id == finish.id && token.is_some());
-        first && self.kept.get(&finish.id).is_some_and(|kept| kept.made + 1 == finish.number)
+        self.first(queue).is_some_and(|(id, _, token)| id == finish.id && token == Some(finish.token))
     }
 
     fn end_attempt(&mut self, queue: QueueId, finish: &Finish, message_ttl: Duration, now: Timestamp) {

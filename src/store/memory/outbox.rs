@@ -6,7 +6,7 @@ use super::Memory;
 use crate::domain::{Delivery, DeliveryId, Partition};
 use crate::store::{
     Begun, DeliveryPage, DeliveryQuery, Fence, Finish, Finished, Hint, Outbox, QueueId, Redelivered,
-    StoreError,
+    StoreError, page,
 };
 
 /// The most deliveries of one page.
@@ -77,13 +77,26 @@ impl Memory {
             newest.extend(step.deliveries.list(query, step.now).take(limit + 1));
         }
         newest.sort_unstable_by(|one, other| other.cmp(one));
-        let more = newest.len() > limit;
-        newest.truncate(limit);
-        let next = newest.last().copied().filter(|_| more);
-        // Only those of the page are copied. What happened to one meanwhile may take it off the page.
-        let asked_for = |delivery: &Delivery| query.state.is_none_or(|state| state == delivery.state);
-        let deliveries = newest.into_iter().filter_map(|id| self.delivery(id)).filter(asked_for).collect();
-        DeliveryPage { deliveries, next }
+        let mut page = DeliveryPage::default();
+        let (mut bytes, mut looked_at) = (0, None);
+        for (place, id) in newest.into_iter().enumerate() {
+            if place == limit {
+                page.next = looked_at;
+                break;
+            }
+            // Only those of the page are copied. What happened to one meanwhile may take it off the page.
+            let asked_for = |delivery: &Delivery| query.state.is_none_or(|state| state == delivery.state);
+            if let Some(delivery) = self.delivery(id).filter(asked_for) {
+                bytes += delivery.new.data.get().len();
+                if bytes > page::BYTES && !page.deliveries.is_empty() {
+                    page.next = looked_at;
+                    break;
+                }
+                page.deliveries.push(delivery);
+            }
+            looked_at = Some(id);
+        }
+        page
     }
 
     /// Has a delivery attempted again; see [`crate::store::Store::redeliver`].

@@ -37,7 +37,8 @@ impl Redis {
         let waiting = |mut waiting: Values| -> Result<_, Corrupt> {
             let queue = waiting.text()?;
             let queue = QueueId::parse(&queue).ok_or(Corrupt("a queue's name"))?;
-            Ok(Waiting { queue, due: waiting.time()?, target: waiting.text()?.into() })
+            let (due, target, since) = (waiting.time()?, waiting.text()?.into(), waiting.time()?);
+            Ok(Waiting { queue, target, due, since })
         };
         let queues = rest.lists().map(|queue| waiting(queue?)).collect::<Result<_, Corrupt>>()?;
         Ok(Outbox { queues, next: (next > 0).then_some(next), now })
@@ -81,7 +82,7 @@ impl Redis {
         let since = rest.time()?;
         let mut count = || u32::try_from(rest.number()?).map_err(|_| Corrupt("a number of attempts"));
         let (made, step) = (count()?, count()?);
-        Ok(Begun::Taken(Box::new(Taken { delivery, since, made, step, now })))
+        Ok(Begun::Taken(Box::new(Taken { delivery, since, made, step, token, now })))
     }
 
     /// Notes how an attempt ended; see [`crate::store::Store::finish`].
@@ -108,7 +109,7 @@ impl Redis {
             .fence(fence)
             .arg(queue.to_string())
             .arg(finish.id.to_string())
-            .arg(finish.number)
+            .arg(format!("{:x}", finish.token))
             .arg(codec::attempt(&finish.attempt)?)
             .arg(ATTEMPTS)
             .arg(state.as_str())
@@ -124,10 +125,16 @@ impl Redis {
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn redeliver(&self, id: DeliveryId) -> Result<Redelivered, StoreError> {
+        self.wish(id, fastrand::u64(..)).await
+    }
+
+    /// The same; who wishes for the same once more is answered the same and gets nothing more.
+    pub(super) async fn wish(&self, id: DeliveryId, wish: u64) -> Result<Redelivered, StoreError> {
         let call = self
             .call(&SCRIPTS.redeliver, &[&self.0.keys.partition(id.partition()).lease])
             .arg(id.to_string())
-            .arg(QueueId::alone(id).to_string());
+            .arg(QueueId::alone(id).to_string())
+            .arg(format!("{wish:x}"));
         let answer = self.run(call).await?;
         if answer.is("UNKNOWN") {
             return Ok(Redelivered::Unknown);

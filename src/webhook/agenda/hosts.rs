@@ -163,6 +163,21 @@ impl Hosts {
         self.forget_unused(name);
     }
 
+    /// Whether the host is left alone, or only probed.
+    pub(super) fn is_open(&self, name: &Rc<str>) -> bool {
+        self.by_name.get(name).is_some_and(|host| host.breaker.open_until().is_some())
+    }
+
+    /// Something that does not go to the host takes a place there; false where none is free.
+    pub(super) fn admit(&mut self, name: &Rc<str>) -> bool {
+        let Some(host) = self.by_name.get_mut(name).filter(|host| host.in_flight < self.per_host) else {
+            return false;
+        };
+        host.in_flight += 1;
+        self.place(name);
+        true
+    }
+
     /// An attempt showed this of the host.
     pub(super) fn tell(
         &mut self,

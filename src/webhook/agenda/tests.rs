@@ -220,7 +220,8 @@ fn what_is_lost_and_owned_again_begins_anew() {
     agenda.ring_at("one", 1);
     let old = agenda.next(NOW).unwrap();
     agenda.own(PARTITION, fence(2), NOW);
-    let read = Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW + seconds(20) };
+    let read =
+        Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW + seconds(20), since: NOW };
     assert_eq!(agenda.next_reading(NOW), Some((PARTITION, fence(2))));
     agenda.read(PARTITION, fence(2), &[read], false, NOW);
     // What ends of the earlier tenure says nothing of this one.
@@ -254,7 +255,8 @@ fn while_the_store_is_silent_nothing_begins_and_the_same_attempt_is_repeated() {
     now = agenda.wake_at().unwrap();
     agenda.next_reading(now).unwrap();
     // The attempt was noted, as it turns out.
-    let read = Waiting { queue: queue(1), target: "https://one/in".into(), due: now + seconds(20) };
+    let read =
+        Waiting { queue: queue(1), target: "https://one/in".into(), due: now + seconds(20), since: NOW };
     agenda.read(PARTITION, fence(1), &[read], false, now);
     let (_, begun) = agenda.begin_all(now);
     assert_eq!(begun.len(), 2);
@@ -292,14 +294,14 @@ fn outboxes_are_read_again_from_time_to_time_and_when_asked() {
     // Asked for while it is read: what was asked for may not be in it.
     agenda.look(PARTITION, NOW);
     assert_eq!(agenda.next_reading(NOW), None);
-    let read = Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW };
+    let read = Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW, since: NOW };
     assert!(agenda.read(PARTITION, fence(1), &[read], true, NOW), "there is more");
     assert!(!agenda.read(PARTITION, fence(1), &[], false, NOW));
     assert!(agenda.next_reading(NOW).is_some());
     // One that was redelivered out of its queue: the next in it is due sooner than was thought.
     let begin = agenda.next(NOW).unwrap();
     agenda.ended(begin.token, Some(NOW + seconds(3600)), None, NOW);
-    let sooner = Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW };
+    let sooner = Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW, since: NOW };
     agenda.read(PARTITION, fence(1), &[sooner], false, NOW);
     assert!(agenda.next(NOW).is_some());
     agenda.check();

@@ -248,11 +248,15 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
         let span = self.tally.began(&taken);
         let tenure = self.tenures.get(&begin.partition).filter(|tenure| tenure.fence == begin.fence);
         let breaking = tenure.map(|tenure| tenure.breaking.clone()).filter(|_| asked.elapsed() < FRESH);
-        // One attempt is always made, and none to tell of yesterday as if it were news.
-        let stale = taken.step > 0 && taken.now.since(taken.since) >= schedule::AGE_MAX;
+        // One attempt is always made, unless the host is known to fail; and none to tell of yesterday as if it were news.
+        let tried = taken.step > 0 || begin.overdue;
+        let stale = tried && taken.now.since(taken.since) >= schedule::AGE_MAX;
         let Some(breaking) = breaking.filter(|_| !stale) else {
-            let verdict =
-                if stale { Verdict::Bury("it was tried for 24 hours".into()) } else { Verdict::Again };
+            let verdict = match (stale, taken.step) {
+                (false, _) => Verdict::Again,
+                (true, 0) => Verdict::Bury("its receiver's host failed for 24 hours".into()),
+                (true, _) => Verdict::Bury("it was tried for 24 hours".into()),
+            };
             if !stale {
                 self.tally.attempted(&span, None, Duration::ZERO);
             }
@@ -347,6 +351,6 @@ fn over(
     verdict: Verdict,
     fate: Option<Fate>,
 ) -> Flight {
-    let finish = Finish { id: taken.delivery.id, number: taken.made + 1, attempt, verdict };
+    let finish = Finish { id: taken.delivery.id, token: taken.token, attempt, verdict };
     Flight { begin, taken, finish, fate, span }
 }

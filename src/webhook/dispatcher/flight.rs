@@ -61,7 +61,7 @@ pub(super) fn begin(store: &Store, begin: Begin, window: Duration) -> Work {
     let store = store.clone();
     Box::pin(async move {
         let asked = Instant::now();
-        let Begin { partition, fence, queue, token } = begin;
+        let Begin { partition, fence, queue, token, .. } = begin;
         Event::Begun { begin, asked, answer: store.begin(partition, fence, queue, token, window).await }
     })
 }

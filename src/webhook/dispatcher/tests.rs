@@ -121,6 +121,11 @@ impl Stage {
 
     /// Writes a delivery as the owner does, and tells.
     async fn deliver(&self) -> DeliveryId {
+        self.deliver_to(TARGET).await
+    }
+
+    /// The same, to this target.
+    async fn deliver_to(&self, target: &str) -> DeliveryId {
         let (open, now) = self.store.open(self.fence, &self.conversation).unwrap();
         let mut record = open.record;
         let follows = record.write;
@@ -129,13 +134,14 @@ impl Stage {
         let id = DeliveryId::of(&self.conversation, record.epoch, record.seq, now);
         let raw = || RawValue::from_string("{}".to_owned()).unwrap();
         let entry = Entry { seq: record.seq, at: now, body: EntryBody::Platform(raw()) };
-        let new = taken(TARGET, crate::domain::DeliveryKind::ReplyUnsolicited, "{}").delivery;
+        let new = taken(target, crate::domain::DeliveryKind::ReplyUnsolicited, "{}").delivery;
         let new = NewDelivery { id, created_at: now, conversation: self.conversation.clone(), ..new };
         let changes = vec![Change::Append(entry), Change::Deliver(Box::new(new))];
         let write = Write { record, follows, changes, warm_until: None };
         self.store.write(self.fence, &self.conversation, &write).unwrap();
-        let (partition, fence, queue) = (self.partition(), self.fence, self.queue());
-        self.teller.tell(News::Due { partition, fence, queue, target: TARGET.into() }).await;
+        let (partition, fence) = (self.partition(), self.fence);
+        let queue = QueueId::of(&self.conversation, target);
+        self.teller.tell(News::Due { partition, fence, queue, target: target.into() }).await;
         id
     }
 
@@ -281,6 +287,29 @@ async fn what_was_tried_for_a_day_is_buried_without_another_attempt() {
         stage.until(|| stage.stands(second).state == DeliveryState::Delivered).await;
         assert_eq!(stage.stands(first).state, DeliveryState::Dead);
         assert_eq!(*stage.made.borrow(), [(first, 1), (second, 1)], "one attempt is always made");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_host_was_not_told_for_a_day_is_buried_in_time() {
+    beside(&[Act::Ends(500); 100], async |stage| {
+        let target = |number: usize| format!("{TARGET}/{number}");
+        let mut ids = Vec::new();
+        for number in 0..20 {
+            ids.push(stage.deliver_to(&target(number)).await);
+        }
+        stage.until(|| stage.metrics.deliveries.breakers_open.get() == 1).await;
+        // Nobody comes to these: the host is probed once a minute, if at all.
+        for number in 20..60 {
+            ids.push(stage.deliver_to(&target(number)).await);
+        }
+        let probes = stage.made.borrow().len();
+        stage.pass(Duration::from_hours(25)).await;
+        stage.until(|| ids.iter().all(|id| stage.stands(*id).state == DeliveryState::Dead)).await;
+        assert!(stage.made.borrow().len() <= probes + 2, "{:?}", stage.made.borrow().len() - probes);
+        let last = stage.stands(ids[59]);
+        assert!(last.attempts[0].error.as_ref().unwrap().contains("time is over"), "{last:?}");
     })
     .await;
 }

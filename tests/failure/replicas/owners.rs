@@ -64,6 +64,6 @@ impl Owners<'_> {
     }
 }
 
-fn partition(user: &str) -> Partition {
+pub(super) fn partition(user: &str) -> Partition {
     Partition::of(&ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap()))
 }

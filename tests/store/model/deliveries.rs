@@ -184,11 +184,10 @@ impl Deliveries {
         let finished = finished.unwrap();
         let now = finished.now;
         if let Some(told) = self.first(queue)
-            && (told.id, told.made + 1) == (finish.id, finish.number)
-            && told.token.take().is_some()
+            && (told.id, told.token) == (finish.id, Some(finish.token))
         {
             told.made += 1;
-            told.due = now;
+            (told.due, told.token) = (now, None);
             match verdict {
                 Verdict::Again => {}
                 Verdict::Retry(wait) => {

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lease
 -- Answers OK due; of the queue's first, empty where the queue is
-local queue, id, number, attempt, kept = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local queue, id, ours, attempt, kept = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 -- What it is from now on; for how long it waits, or is kept; whether that is a step of the schedule; and why.
 local state, span, stepped, reason = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 
@@ -10,11 +10,12 @@ local key, list = partition .. 'd:' .. id, partition .. 'o:' .. queue
 local held = call('HMGET', key, 's', 'c', 'r')
 local _, of, since, made, step, token = string.match(held[1] or '', STANDS)
 local ahead = call('LRANGE', list, 0, 1)
-if of ~= queue or ahead[1] ~= id or token == '' or made + 1 ~= tonumber(number) then
-  -- A repeat, or of a delivery that was taken out of this queue since.
+if of ~= queue or ahead[1] ~= id or token ~= ours then
+  -- A repeat, or of a delivery that was taken out of this queue since, or of an attempt that was not the last.
   return {'OK', now, call('ZSCORE', DUE, queue) or ''}
 end
 
+local number = string.format('%d', made + 1)
 local stands = string.format('%s %s %s %s %d ', state, queue, since, number, step + stepped)
 if reason ~= '' then
   call('HSET', key, 's', stands, 'a' .. number, attempt, 'r', reason)
@@ -24,8 +25,8 @@ else
     call('HDEL', key, 'r')
   end
 end
-if made + 1 > tonumber(kept) then
-  call('HDEL', key, 'a' .. (number - kept))
+if tonumber(number) > tonumber(kept) then
+  call('HDEL', key, 'a' .. string.format('%d', number - kept))
 end
 if state == 'pending' then
   local due = string.format('%d', now + span)

@@ -2,12 +2,16 @@
 --
 -- KEYS  1 lease
 -- Answers QUEUED | INFLIGHT | UNKNOWN
-local id, alone = ARGV[2], ARGV[3]
+local id, alone, wish = ARGV[2], ARGV[3], ARGV[4]
 
 local key = partition .. 'd:' .. id
-local held = call('HMGET', key, 's', 'c')
+local held = call('HMGET', key, 's', 'c', 'q')
 if not held[1] then
   return {'UNKNOWN', now}
+end
+-- A repeat, whose first answer was lost: what was wished for is on its way, or done.
+if held[3] == wish then
+  return {'QUEUED', now}
 end
 local state, queue, _, made, _, token = string.match(held[1], STANDS)
 if state == 'pending' then
@@ -29,7 +33,7 @@ else
   call('ZADD', PENDING, 0, member)
   call('PERSIST', key)
 end
-call('HSET', key, 's', table.concat({'pending', alone, string.format('%d', now), made, '0 '}, ' '))
+call('HSET', key, 's', table.concat({'pending', alone, string.format('%d', now), made, '0 '}, ' '), 'q', wish)
 call('HDEL', key, 'r')
 call('RPUSH', partition .. 'o:' .. alone, id)
 call('ZADD', DUE, now, alone)

@@ -6,7 +6,7 @@ use super::*;
 use crate::domain::{Attempt, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin};
 use crate::store::{
     Begun, DEAD_TTL, DeliveryPage, DeliveryQuery, Finish, Finished, QueueId, Redelivered, Refusal,
-    StoreError, Verdict,
+    StoreError, Taken, Verdict,
 };
 
 const HOOK: &str = "https://legacy.example/hook";
@@ -73,6 +73,10 @@ impl Owner {
     /// The first of a queue is attempted once.
     async fn attempt(&self, queue: QueueId, verdict: Verdict) -> Finished {
         let Begun::Taken(taken) = self.begin(queue).await else { panic!("nothing is due") };
+        self.finish(queue, &taken, verdict).await
+    }
+
+    async fn finish(&self, queue: QueueId, taken: &Taken, verdict: Verdict) -> Finished {
         let attempt = Attempt {
             at: taken.now,
             status: Some(503),
@@ -80,7 +84,7 @@ impl Owner {
             duration: Duration::from_millis(7),
             response: None,
         };
-        let finish = Finish { id: taken.delivery.id, number: taken.made + 1, attempt, verdict };
+        let finish = Finish { id: taken.delivery.id, token: taken.token, attempt, verdict };
         self.store.finish(self.partition(), self.fence, queue, &finish).await.unwrap()
     }
 }
@@ -225,6 +229,62 @@ async fn names_of_what_has_expired_go_also_where_nobody_asks() {
             break;
         }
         assert!(named <= 30 + come && come < 300, "{named} after {come}");
+    }
+}
+
+#[tokio::test]
+async fn a_wish_whose_answer_was_lost_is_granted_once() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let id = alice.deliver(store.now().await.unwrap(), 1).await[0];
+    alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await;
+    let alone = QueueId::alone(id);
+    assert_eq!(store.wish(id, 7).await.unwrap(), Redelivered::Queued);
+    assert_eq!(store.wish(id, 7).await.unwrap(), Redelivered::Queued);
+    let Begun::Taken(taken) = alice.begin(alone).await else { panic!("nothing is due") };
+    assert_eq!(store.wish(id, 7).await.unwrap(), Redelivered::Queued, "and under way");
+    assert_eq!(store.wish(id, 8).await.unwrap(), Redelivered::InFlight);
+    alice.finish(alone, &taken, Verdict::Delivered).await;
+    assert_eq!(store.wish(id, 7).await.unwrap(), Redelivered::Queued, "and done");
+    assert_eq!(store.delivery(id).await.unwrap().unwrap().state, DeliveryState::Delivered);
+    assert!(matches!(alice.begin(alone).await, Begun::Empty));
+    assert_eq!(store.wish(id, 8).await.unwrap(), Redelivered::Queued, "another wish");
+    assert!(matches!(alice.begin(alone).await, Begun::Taken(_)));
+}
+
+#[tokio::test]
+async fn a_leap_of_the_clock_leaves_order_and_ends_as_they_are() {
+    let (server, hour) = (Server::start(), Duration::from_hours(1));
+    let store = server.store();
+    store.skew(hour);
+    let mut alice = Owner::of(&store, alice()).await;
+    let ids = alice.deliver(store.now().await.unwrap(), 3).await;
+    let Begun::Taken(first) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+    // Back: who may be attempting it still has all the time, and what he tells is believed.
+    store.skew(Duration::ZERO);
+    let Begun::Later(until) = alice.begin(alice.queue()).await else { panic!("it is in flight") };
+    assert_eq!(until, first.now + WINDOW);
+    let finished = alice.finish(alice.queue(), &first, Verdict::Delivered).await;
+    assert!(finished.next.is_some_and(|next| next <= finished.now), "the next one need not wait an hour");
+    let Begun::Taken(second) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+    assert_eq!(second.delivery.id, ids[1]);
+    // Forward: its time is over, and it is begun anew; one end counts.
+    store.skew(hour);
+    let Begun::Taken(again) = alice.begin(alice.queue()).await else { panic!("its time is over") };
+    assert_eq!(again.delivery.id, ids[1]);
+    let next = alice.finish(alice.queue(), &second, Verdict::Delivered).await.next;
+    assert_eq!(next, Some(again.now + WINDOW));
+    let retried = alice.finish(alice.queue(), &again, Verdict::Retry(WINDOW)).await;
+    // Back, while it waits: it comes later, before what is behind it.
+    store.skew(Duration::ZERO);
+    let Begun::Later(until) = alice.begin(alice.queue()).await else { panic!("it waits") };
+    assert_eq!(Some(until), retried.next);
+    store.skew(hour + WINDOW);
+    for id in &ids[1..] {
+        let Begun::Taken(taken) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+        assert_eq!(taken.delivery.id, *id);
+        alice.finish(alice.queue(), &taken, Verdict::Delivered).await;
     }
 }
 

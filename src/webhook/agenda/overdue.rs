@@ -1,0 +1,59 @@
+//! What is to be buried although nobody comes to it: its time is over, and its host is left alone.
+//!
+//! A host that fails is probed by one attempt a minute, which ends one delivery's time at most; thousands may wait
+//! behind it. How old they are is seen where their outbox is read.
+
+use std::rc::Rc;
+
+use super::part::{Queue, State, part};
+use super::{Agenda, Begin, Flight};
+use crate::domain::{Partition, Timestamp};
+use crate::store::{Fence, QueueId};
+use crate::webhook::schedule::AGE_MAX;
+
+impl Agenda {
+    /// A queue was read whose first delivery is tried since then, and due.
+    pub(super) fn look_at_age(
+        &mut self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        (since, due): (Timestamp, Timestamp),
+        now: Timestamp,
+    ) {
+        if due <= now && now.since(since) >= AGE_MAX {
+            self.overdue.push_back((partition, fence, queue));
+        }
+    }
+
+    /// What to begin for the sake of burying: while a host is left alone nobody else would come to it.
+    pub(super) fn next_overdue(&mut self, now: Timestamp) -> Option<Begin> {
+        while self.in_flight < self.in_all {
+            let (partition, fence, queue) = *self.overdue.front()?;
+            let part = part(&mut self.parts, partition, fence).filter(|part| part.silent == 0);
+            let known = part.and_then(|part| Some((part.queues.get_mut(&queue)?, &mut part.flights)));
+            if let Some((Queue { host, state: state @ State::Waiting(_) }, flights)) = known
+                && let State::Waiting(due) = *state
+                && due <= now
+                && self.hosts.is_open(host)
+            {
+                if !self.hosts.admit(host) {
+                    return None;
+                }
+                let host = Rc::clone(host);
+                *state = State::InFlight { rung: false };
+                *flights += 1;
+                self.in_flight += 1;
+                self.overdue.pop_front();
+                self.hosts.recall(&host, due, queue, partition);
+                let token = self.rng.u64(..);
+                self.flights
+                    .insert(token, Flight { partition, fence, queue, host, probe: true, counts: true });
+                return Some(Begin { partition, fence, queue, token, overdue: true });
+            }
+            // Others have come to it, or will.
+            self.overdue.pop_front();
+        }
+        None
+    }
+}

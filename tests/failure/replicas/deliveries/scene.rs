@@ -1,0 +1,236 @@
+//! Replicas that tell a receiver, and users whose first deliveries are held up in different ways.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rtm_bridge::domain::Timestamp;
+use rtm_bridge::sandbox::Step;
+use serde_json::json;
+
+use super::super::owners::partition;
+use super::super::{Member, Replicas};
+use crate::support::{Proxy, Receiver, RedisOptions, RedisServer, Reply, Request, SECRET, Told, within};
+
+/// How many messages each user posts, and so is told of.
+pub(super) const MESSAGES: usize = 3;
+/// `webhooks.timeout`.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(8);
+
+/// A user who belongs to no group.
+pub(super) const WARM: &str = "warm";
+
+/// Replicas that tell a receiver, and users of the first one of them.
+pub(super) struct Scene {
+    pub(super) replicas: Replicas,
+    pub(super) receiver: Receiver,
+    /// Another way to the receiver, which callbacks can name.
+    pub(super) way: Proxy,
+    pub(super) victim: Member,
+    /// By what holds up the first delivery of each.
+    pub(super) users: BTreeMap<&'static str, Vec<String>>,
+}
+
+/// How a delivery stands in Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Attempts that ended.
+    pub(super) made: u32,
+    /// Whether one was begun.
+    pub(super) begun: bool,
+    /// When its queue's first is due.
+    pub(super) due: Timestamp,
+}
+
+impl Scene {
+    /// Three replicas, and two users in each of these groups.
+    pub(super) async fn set(groups: &[&'static str], options: RedisOptions) -> Self {
+        let receiver = Receiver::start();
+        let way = Proxy::start(receiver.address());
+        let more = format!(
+            "[webhooks]\ntimeout = \"{}s\"\nallow_private = [\"127.0.0.0/8\"]\nallowed = [\"http://{}/\"]",
+            TIMEOUT.as_secs(),
+            way.address()
+        );
+        let settings = vec![
+            ("BOTS__SANDBOX__WEBHOOK__URL", receiver.url("/in")),
+            ("BOTS__SANDBOX__WEBHOOK__SECRETS", SECRET.to_owned()),
+        ];
+        let mut replicas = Replicas::start_with(3, options, &more, settings).await;
+        replicas.script.bot(|_, _| Step::reply("x"));
+        let victim = replicas.members.remove(0);
+        let mut users = BTreeMap::new();
+        for group in groups {
+            users.insert(*group, replicas.owners().users(group, &victim.name, 2).await);
+        }
+        let scene = Self { replicas, receiver, way, victim, users };
+        // So that Redis has all scripts: one that it does not know needs its answer to be heard.
+        let caller = scene.replicas.callers()[0];
+        caller.send(scene.message(WARM).prefer("wait=40")).await.message(200);
+        within(Duration::from_secs(10), "the scripts are known", async || {
+            scene.standing(WARM, "delivered").await.len() == 1
+        })
+        .await;
+        scene
+    }
+
+    /// Waits until the receiver was told so often of users of these groups.
+    pub(super) async fn reached(&self, times: usize) {
+        let of_groups = |told: &[Told]| told.iter().filter(|told| told.user() != WARM).count() >= times;
+        self.receiver.told_when(of_groups).await;
+    }
+
+    /// Answers first attempts for users of these groups like this from now on; all others are taken.
+    pub(super) fn answers(&self, first: &[(&'static str, Reply)]) {
+        let first: BTreeMap<_, _> = first.iter().cloned().collect();
+        self.receiver.answers(move |told| match (first.get(group(&told.user())), told.attempt()) {
+            (Some(reply), 1) => reply.clone(),
+            _ => Reply::status(204),
+        });
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &String> {
+        self.users.values().flatten()
+    }
+
+    pub(super) fn of(&self, group: &str) -> impl Iterator<Item = &String> {
+        self.users[group].iter()
+    }
+
+    /// Posts messages of each of these users, one after the other; their ends are stored when this returns.
+    pub(super) async fn post<'a>(&self, users: impl IntoIterator<Item = &'a String>, messages: usize) {
+        let callers = self.replicas.callers();
+        join_all(users.into_iter().enumerate().map(async |(number, user)| {
+            for _ in 0..messages {
+                let post = self.message(user).prefer("wait=40");
+                callers[number % callers.len()].send(post).await.message(200);
+            }
+        }))
+        .await;
+    }
+
+    pub(super) fn message(&self, user: &str) -> Request {
+        let mut body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        if user.starts_with("noted") {
+            body["callback"] = json!({"url": format!("http://{}/in", self.way.address())});
+        }
+        Request::message(user, &body)
+    }
+
+    /// How a user's deliveries in this state stand, the first one first.
+    pub(super) async fn standing(&self, user: &str, state: &str) -> Vec<Standing> {
+        standing(&self.replicas.redis, user, state).await
+    }
+
+    /// Waits until the first of what is pending for a user stands so.
+    pub(super) async fn first_when(&self, user: &str, is_so: impl Fn(&Standing) -> bool) -> Standing {
+        let mut found = None;
+        within(Duration::from_secs(10), &format!("the first delivery of {user} is so"), async || {
+            found = self.standing(user, "pending").await.first().filter(|first| is_so(first)).cloned();
+            found.is_some()
+        })
+        .await;
+        found.unwrap()
+    }
+
+    /// Waits until the first attempts of this group have failed, and that is noted.
+    pub(super) async fn refused(&self, group: &str) {
+        for user in self.of(group) {
+            self.first_when(user, |first| first.made == 1 && !first.begun).await;
+        }
+    }
+
+    /// When what holds each of these users up is over.
+    pub(super) async fn dues<'a>(
+        &self,
+        users: impl IntoIterator<Item = &'a String>,
+    ) -> BTreeMap<String, Timestamp> {
+        let mut dues = BTreeMap::new();
+        for user in users {
+            dues.insert(user.clone(), self.standing(user, "pending").await[0].due);
+        }
+        dues
+    }
+
+    /// What the receiver was told of each user, when everybody was told all, and nothing is pending.
+    pub(super) async fn told(&self) -> BTreeMap<String, Vec<Told>> {
+        for user in self.all() {
+            within(Duration::from_secs(30), &format!("all of {user} is delivered"), async || {
+                self.standing(user, "delivered").await.len() == MESSAGES
+            })
+            .await;
+            assert_eq!(self.standing(user, "pending").await, []);
+        }
+        let mut by_user: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for told in self.receiver.told() {
+            by_user.entry(told.user()).or_default().push(told);
+        }
+        by_user
+    }
+}
+
+/// Checks that a user was told all in order, the first message in these attempts, the others once.
+pub(super) fn check(user: &str, told: &[Told], first: &[u32]) {
+    let attempts: Vec<_> = told.iter().map(Told::attempt).collect();
+    let others = vec![1; MESSAGES - 1];
+    let ids: Vec<_> = told.iter().map(Told::id).collect();
+    assert_eq!(attempts, [first, &others].concat(), "{user} was told {ids:?}");
+    let (first, rest) = told.split_at(first.len());
+    assert!(first.iter().all(|told| (told.id(), &told.body) == (first[0].id(), &first[0].body)));
+    let times: Vec<_> = told.iter().map(happened).collect();
+    assert!(times.is_sorted(), "{user}: {times:?}");
+    let mut ids: Vec<_> = rest.iter().chain(&first[..1]).map(Told::id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), MESSAGES);
+    assert!(told.iter().all(|told| told.is_signed_with(SECRET)));
+}
+
+/// What may have been in flight, or was to wait, has its time.
+pub(super) fn not_before(due: Timestamp, told: &Told) {
+    assert!(told.at >= due, "{} was told {:?} too early", told.user(), due.since(told.at));
+}
+
+/// A refusal that asks to be left alone for so many seconds.
+pub(super) fn asking_for(seconds: &str) -> Reply {
+    Reply::Status(503, vec![("Retry-After", seconds.to_owned())])
+}
+
+/// What a user is named after.
+pub(super) fn group(user: &str) -> &str {
+    user.split('-').next().unwrap()
+}
+
+/// How many of a replica's attempts were taken.
+pub(super) async fn delivered(replica: &Member) -> u64 {
+    let series = r#"rtm_bridge_delivery_attempts_total{result="delivered"} "#;
+    let metrics = replica.served.admin.get("/metrics").await;
+    metrics.text().lines().find_map(|line| line.strip_prefix(series)).unwrap().parse().unwrap()
+}
+
+/// When that happened which is told.
+pub(super) fn happened(told: &Told) -> Timestamp {
+    Timestamp::parse(told.json()["timestamp"].as_str().unwrap()).unwrap()
+}
+
+/// See [`Scene::standing`].
+pub(super) async fn standing(redis: &RedisServer, user: &str, state: &str) -> Vec<Standing> {
+    const STANDING: &str = r"
+local partition, name, found = KEYS[1], ARGV[2], {}
+for _, member in ipairs(redis.call('ZRANGE', partition .. 'x:' .. ARGV[1], 0, -1)) do
+    if string.sub(member, 28) == name then
+        local stands = redis.call('HGET', partition .. 'd:' .. string.sub(member, 1, 26), 's')
+        local queue, _, made, _, token = string.match(stands, '^%a+ (%x+) (%d+) (%d+) (%d+) (%x*)$')
+        found[#found + 1] = {made, token, redis.call('ZSCORE', partition .. 'due', queue) or '0'}
+    end
+end
+return found";
+    let keys = format!("rtm:{{{}}}:", partition(user));
+    let answer = redis.command(&["EVAL", STANDING, "1", &keys, state, &format!("sandbox/{user}")]).await;
+    let standing = |fields: Vec<String>| Standing {
+        made: fields[0].parse().unwrap(),
+        begun: !fields[1].is_empty(),
+        due: Timestamp::from_millis(fields[2].parse().unwrap()),
+    };
+    answer.list().iter().map(|fields| standing(fields.texts())).collect()
+}
