@@ -159,6 +159,9 @@ fn an_update_a_rollback_and_a_drain_fail_nobody() {
         };
         tokio::join!(load.run(), story);
         println!("{}", load.figures);
+        // For `scripts/test rehearsal` to show.
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/target/rehearsal.md"), load.figures.to_string())
+            .unwrap();
         load.check(&script, &world.receiver).await;
         assert!(load.figures.handed_over() > 0, "nothing was handed over: what was rehearsed?");
         for log in cluster.uninstall().await.values() {
