@@ -20,6 +20,7 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
@@ -114,6 +115,8 @@ pub struct Bridge {
     shards: Shards,
     dispatcher: Dispatcher,
     draining: Arc<AtomicBool>,
+    /// Closes connections of callers.
+    retire: Arc<Notify>,
     server: config::Server,
     api: Listener,
     admin: Listener,
@@ -178,12 +181,10 @@ impl Bridge {
                     address: server.admin_listen,
                     source,
                 })?;
+        let retire = Arc::new(Notify::new());
         // Nothing can fail behind this: it starts threads at once, and whoever fails then leaves them behind.
-        let api = http::serve(front, api, server.threads).map_err(|source| StartError::Listen {
-            key: "server.listen",
-            address: server.listen,
-            source,
-        })?;
+        let api = http::serve(front, api, server.threads, Arc::clone(&retire))
+            .map_err(|source| StartError::Listen { key: "server.listen", address: server.listen, source })?;
         let admin = admin.run();
         info!(
             api = %addresses.api, admin = %addresses.admin,
@@ -197,6 +198,7 @@ impl Bridge {
             shards,
             dispatcher,
             draining,
+            retire,
             server,
             api: Listener::start(api),
             admin: Listener::start(admin),
@@ -260,6 +262,10 @@ impl Bridge {
         let started = Instant::now();
         let at = |part: Duration| started + part;
         self.draining.store(true, Ordering::Relaxed);
+        // Whoever has kept a connection, and used it seldom, finds it closed and goes elsewhere, instead of being refused on
+        // it a moment later.
+        sleep_until(at(self.server.grace * 9 / 10)).await;
+        self.retire.notify_waiters();
         sleep_until(at(self.server.grace)).await;
         self.shards.refuse();
         let calm_by = at(self.server.drain_timeout * 2 / 3);

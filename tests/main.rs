@@ -19,6 +19,8 @@ mod hub;
 #[cfg(test)]
 mod receivers;
 #[cfg(test)]
+mod rehearsal;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod store;

@@ -11,6 +11,7 @@ use actix_service::{ServiceFactory as _, fn_factory, fn_service, map_config};
 use actix_web::App;
 use actix_web::dev::{AppConfig, Server};
 use actix_web::rt::net::TcpStream;
+use tokio::sync::Notify;
 use tracing::debug;
 
 use super::line::{self, Line};
@@ -26,17 +27,23 @@ const CLOSING: Duration = Duration::from_secs(1);
 /// How long open requests have when the listener ends, in seconds.
 const LAST_REQUESTS: u64 = 5;
 
-/// Starts to serve callers on so many threads. Where this fails nothing was started.
+/// Starts to serve callers on so many threads. Where this fails nothing was started. Whenever `retire` tells all who wait
+/// for it, the connections that are open then close: idle ones at once, the others behind their answer.
 ///
 /// It is put together here and not by `HttpServer`, because that knows no connections but its own: see `line`.
 ///
 /// # Errors
 /// The listener cannot be used.
-pub fn serve(front: Arc<Front>, listener: TcpListener, threads: usize) -> io::Result<Server> {
+pub fn serve(
+    front: Arc<Front>,
+    listener: TcpListener,
+    threads: usize,
+    retire: Arc<Notify>,
+) -> io::Result<Server> {
     let server = Server::build();
     let ending = server.graceful_shutdown_signal();
     let connections = move || {
-        let ending = ending.clone();
+        let (ending, retire) = (ending.clone(), Arc::clone(&retire));
         let requests = HttpService::build()
             .keep_alive(KEEP_ALIVE)
             .client_disconnect_timeout(CLOSING)
@@ -44,8 +51,13 @@ pub fn serve(front: Arc<Front>, listener: TcpListener, threads: usize) -> io::Re
             .h1_allow_half_closed(false)
             // Else idle connections would hold up the end.
             .graceful_shutdown_signal(move || {
-                let ending = ending.clone();
-                async move { ending.notified().await }
+                let (ending, retired) = (ending.clone(), Arc::clone(&retire).notified_owned());
+                async move {
+                    tokio::select! {
+                        () = ending.notified() => {}
+                        () = retired => {}
+                    }
+                }
             })
             .on_connect_ext(|line: &Line, data| {
                 data.insert(line.clone());

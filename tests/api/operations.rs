@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use rtm_bridge::sandbox::{Ending, Gate, Step};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::support::{Request, TestBridge, run, spawn_bridge};
+use crate::support::{Answer, Request, TestBridge, run, spawn_bridge};
 
 #[test]
 fn a_bridge_that_runs_is_alive_and_ready() {
@@ -173,6 +175,35 @@ fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
             let seen = script.closed(user, 1).await;
             assert!(matches!(seen.closes[0].how, Ending::ByClient(Some(_))), "{:?}", seen.closes[0]);
         }
+        sandbox.stop().await;
+    });
+}
+
+#[test]
+fn a_connection_that_is_kept_and_idle_is_closed_before_anybody_is_refused_on_it() {
+    run(async {
+        let bridge = spawn_bridge(|config| {
+            // A tenth of it is left when idle connections are closed.
+            config.server.grace = Duration::from_secs(5);
+            config.server.drain_timeout = Duration::from_secs(15);
+        })
+        .await;
+        let gate = Gate::new();
+        bridge.script.next("alice", vec![Step::Ack, Step::Until(gate.clone()), Step::Say("x".to_owned())]);
+        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        let location = bridge.post_async("alice", &body).await;
+        let mut idle = TcpStream::connect(bridge.api.0).await.unwrap();
+        idle.write_all(&Request::get(&*location).into_bytes(bridge.api.0)).await.unwrap();
+        let answer = Answer::read(&mut idle, false).await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, None), "it may be kept");
+        let (stop, _, api, _, sandbox) = bridge.into_stop();
+        let during = async {
+            assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "it is closed");
+            // On a new one everything goes on: the bridge is not at its end, and refuses nobody yet.
+            api.send(Request::message("bob", &body)).await.message(200);
+            gate.open();
+        };
+        tokio::join!(during, stop);
         sandbox.stop().await;
     });
 }

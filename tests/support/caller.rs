@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Who sends requests to an address.
@@ -82,13 +82,14 @@ impl Caller {
     /// The same, of somebody who may go away before it answers.
     pub(crate) async fn try_send(self, request: Request) -> io::Result<Answer> {
         // Shown where a test fails: which request was not answered.
-        println!("-> {} {}", request.method, request.target);
+        println!("-> {request}");
         let mut stream = TcpStream::connect(self.0).await?;
         let (method, target) = (request.method.clone(), request.target.clone());
         let bytes = request.into_bytes(self.0);
         let (mut reader, mut writer) = stream.split();
         // A body that is refused early is not read to its end, and then cannot be written to its end either.
-        let (_written, answer) = tokio::join!(writer.write_all(&bytes), read(&mut reader, method == "HEAD"));
+        let (_written, answer) =
+            tokio::join!(writer.write_all(&bytes), Answer::read(&mut reader, method == "HEAD"));
         let answer = answer?;
         println!("<- {} {target}", answer.status);
         Ok(answer)
@@ -99,31 +100,36 @@ impl Caller {
     }
 }
 
-async fn read(reader: &mut (impl tokio::io::AsyncRead + Unpin), no_body: bool) -> io::Result<Answer> {
-    let more = |size| if size == 0 { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) };
-    let mut inbox = Vec::new();
-    let head = loop {
-        if let Some(at) = inbox.windows(4).position(|four| four == b"\r\n\r\n") {
-            break at + 4;
-        }
-        more(reader.read_buf(&mut inbox).await?)?;
-    };
-    let text = String::from_utf8(inbox[..head].to_vec()).unwrap();
-    let mut lines = text.split("\r\n");
-    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let headers: Vec<_> = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
-        .collect();
-    let mut answer = Answer { status, headers, body: inbox.split_off(head) };
-    let length = if no_body { 0 } else { answer.header("content-length").map_or(0, |l| l.parse().unwrap()) };
-    while answer.body.len() < length {
-        more(reader.read_buf(&mut answer.body).await?)?;
-    }
-    Ok(answer)
-}
-
 impl Answer {
+    /// Reads one to its end, from a connection on which nothing else follows.
+    ///
+    /// # Errors
+    /// The connection ends before.
+    pub(crate) async fn read(reader: &mut (impl AsyncRead + Unpin), no_body: bool) -> io::Result<Self> {
+        let more = |size| if size == 0 { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) };
+        let mut inbox = Vec::new();
+        let head = loop {
+            if let Some(at) = inbox.windows(4).position(|four| four == b"\r\n\r\n") {
+                break at + 4;
+            }
+            more(reader.read_buf(&mut inbox).await?)?;
+        };
+        let text = String::from_utf8(inbox[..head].to_vec()).unwrap();
+        let mut lines = text.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: Vec<_> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
+            .collect();
+        let mut answer = Self { status, headers, body: inbox.split_off(head) };
+        let length =
+            if no_body { 0 } else { answer.header("content-length").map_or(0, |l| l.parse().unwrap()) };
+        while answer.body.len() < length {
+            more(reader.read_buf(&mut answer.body).await?)?;
+        }
+        Ok(answer)
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -165,6 +171,12 @@ impl Answer {
     #[track_caller]
     pub(crate) fn retry_after(&self) -> u64 {
         self.header("retry-after").unwrap_or_else(|| panic!("no Retry-After: {self}")).parse().unwrap()
+    }
+}
+
+impl std::fmt::Display for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.method, self.target)
     }
 }
 

@@ -7,18 +7,24 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 /// The log is `$0`, the program and its arguments are `$@`; each line it is told is answered with one.
 const GUARDIAN: &str = r#"
 "$@" >>"$0" 2>&1 </dev/null &
-while read -r order; do
+program=$!
+while read -r order seconds; do
     case $order in
-        wait) wait $!; echo $? ;;
-        *) kill -"$order" $! 2>>"$0"; echo $? ;;
+        wait) wait $program; echo $? ;;
+        end)
+            kill -TERM $program 2>>"$0"
+            { sleep "$seconds"; kill -KILL $program; } >/dev/null 2>&1 &
+            wait $program; echo $?; kill $! ;;
+        *) kill -"$order" $program 2>>"$0"; echo $? ;;
     esac
 done
-kill -KILL $! 2>/dev/null
-wait $! 2>/dev/null
+kill -KILL $program 2>/dev/null
+wait $program 2>/dev/null
 "#;
 
 /// A running program, killed when it is dropped.
@@ -58,6 +64,11 @@ impl Process {
     /// Waits until it has ended, and returns its code; a signal's number and 128 where one ended it.
     pub(crate) fn wait(&mut self) -> i32 {
         self.order("wait")
+    }
+
+    /// Asks it to end, and kills it when this time has passed, as a kubelet does; its code, as [`Process::wait`].
+    pub(crate) fn end_within(&mut self, span: Duration) -> i32 {
+        self.order(&format!("end {}", span.as_secs_f64()))
     }
 
     fn order(&mut self, order: &str) -> i32 {

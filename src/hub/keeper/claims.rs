@@ -89,10 +89,10 @@ impl Watchman {
             Ok(Claim::Yours { fence, now }) => {
                 self.observe(now);
                 let metrics = &self.keeper.metrics;
+                // One that had not run out yet was given back.
+                let ran_out = self.set_in_the_way(partition, None).is_some_and(|until| until <= now);
                 match claiming {
-                    Claiming::Expired if self.set_in_the_way(partition, None).is_some() => {
-                        &metrics.taken_over
-                    }
+                    Claiming::Expired if ran_out => &metrics.taken_over,
                     Claiming::Free | Claiming::Expired => &metrics.claimed,
                 }
                 .inc();

@@ -260,6 +260,7 @@ async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
     }
     assert!(accepted >= 30, "{accepted}");
     fleet.until("the other has everything", Fleet::is_dealt).await;
+    assert_eq!(fleet.replica(1).metrics.fleet.taken_over.get(), 0, "all was given back, nothing ran out");
     fleet.stop().await;
 }
 

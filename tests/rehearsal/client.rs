@@ -1,0 +1,46 @@
+//! A client that keeps its connection, as the pools of HTTP libraries do, and never repeats a request.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::support::{Answer, Request};
+
+/// A client and its connection.
+pub(super) struct Client {
+    to: SocketAddr,
+    kept: Option<TcpStream>,
+}
+
+impl Client {
+    pub(super) const fn new(to: SocketAddr) -> Self {
+        Self { to, kept: None }
+    }
+
+    /// Sends a request, on the connection that is kept unless that was closed meanwhile.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub(super) async fn send(&mut self, request: Request) -> io::Result<Answer> {
+        let mut stream = if let Some(stream) = self.kept.take().filter(is_open) {
+            stream
+        } else {
+            let stream = TcpStream::connect(self.to).await?;
+            stream.set_nodelay(true)?;
+            stream
+        };
+        stream.write_all(&request.into_bytes(self.to)).await?;
+        let answer = Answer::read(&mut stream, false).await?;
+        if answer.header("connection") != Some("close") {
+            self.kept = Some(stream);
+        }
+        Ok(answer)
+    }
+}
+
+/// Whether nothing says that the other side has closed it.
+fn is_open(stream: &TcpStream) -> bool {
+    stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}

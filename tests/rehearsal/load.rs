@@ -1,0 +1,291 @@
+//! Callers of all sorts, who send one request after the other through the service and repeat none.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rtm_bridge::sandbox::{Script, Step};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::client::Client;
+use super::figures::Figures;
+use super::spawn;
+use crate::support::{Answer, Caller, Receiver, Request, until};
+
+/// How many replies every message gets.
+const REPLIES: u64 = 2;
+
+/// A sort of callers. Their names begin with it.
+struct Sort {
+    name: &'static str,
+    users: usize,
+    /// How long the bot thinks about each reply.
+    think: Duration,
+    /// How long they do at most, between two messages, nothing.
+    pause: Duration,
+    /// What they ask for.
+    prefer: &'static str,
+}
+
+const SORTS: [Sort; 4] = [
+    Sort { name: "talker", users: 8, think: millis(20), pause: millis(300), prefer: "wait=55" },
+    // Whose turns are open when a pod goes.
+    Sort { name: "slow", users: 4, think: millis(2000), pause: millis(300), prefer: "wait=55" },
+    // Whose connections are idle when a pod goes.
+    Sort { name: "rare", users: 8, think: millis(20), pause: millis(9000), prefer: "wait=55" },
+    // Who learn of the answer by a webhook.
+    Sort { name: "sender", users: 3, think: millis(20), pause: millis(800), prefer: "respond-async" },
+];
+
+const fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// The callers, and what they were promised.
+pub(super) struct Load {
+    service: Caller,
+    key: String,
+    pub(super) figures: Figures,
+    /// By user, in the order in which they were accepted: where each message is, and its text.
+    accepted: RefCell<BTreeMap<String, Vec<(String, String)>>>,
+    /// Of those, the ones that nobody has seen answered yet, with their users.
+    open: RefCell<Vec<(String, (String, String))>>,
+    /// Texts of messages that nobody knows to be accepted.
+    doubtful: RefCell<Vec<String>>,
+    answered: watch::Sender<usize>,
+    ended: Cell<bool>,
+    /// By user, the places that its reader was told of.
+    told: RefCell<BTreeMap<String, Vec<u64>>>,
+}
+
+impl Load {
+    pub(super) fn new(service: Caller, key: &str, script: &Script) -> Rc<Self> {
+        script.bot(|who, heard| {
+            let sort = SORTS.iter().find(|sort| who.user().starts_with(sort.name));
+            let think = Step::Wait(sort.map_or(Duration::ZERO, |sort| sort.think));
+            let say = |number| Step::Say(format!("{}, reply {number}", heard.text));
+            vec![Step::Ack, think.clone(), say(1), think, say(2)]
+        });
+        Rc::new(Self {
+            service,
+            key: format!("Bearer {key}"),
+            figures: Figures::default(),
+            accepted: RefCell::default(),
+            open: RefCell::default(),
+            doubtful: RefCell::default(),
+            answered: watch::Sender::default(),
+            ended: Cell::default(),
+            told: RefCell::default(),
+        })
+    }
+
+    fn users() -> impl Iterator<Item = (String, &'static Sort)> {
+        SORTS
+            .iter()
+            .flat_map(|sort| (0..sort.users).map(move |number| (format!("{}-{number}", sort.name), sort)))
+    }
+
+    /// Waits until so many more messages are answered.
+    pub(super) async fn answered(&self, more: usize) {
+        let wanted = *self.answered.borrow() + more;
+        self.answered.subscribe().wait_for(|answered| *answered >= wanted).await.unwrap();
+    }
+
+    /// No more messages.
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+    }
+
+    /// Lets all send and read until [`Load::end`], and until the readers know all.
+    pub(super) async fn run(self: &Rc<Self>) {
+        let readers: Vec<_> = Self::users()
+            .map(|(user, _)| {
+                let load = Rc::clone(self);
+                spawn(async move { load.read(&user).await })
+            })
+            .collect();
+        join_all(Self::users().map(async |(user, sort)| {
+            let mut client = Client::new(self.service.0);
+            let mut number = 0;
+            while !self.ended.get() {
+                self.send(&mut client, &user, sort, number).await;
+                number += 1;
+                // Who pauses long need not do so to the end.
+                let until = Instant::now() + sort.pause.mul_f64(fastrand::f64());
+                while !self.ended.get() && Instant::now() < until {
+                    sleep(until.saturating_duration_since(Instant::now()).min(millis(200))).await;
+                }
+            }
+        }))
+        .await;
+        join_all(Self::users().map(async |(user, _)| {
+            self.everything_ended(&user).await;
+            let last = self.page(&user).await.last().copied();
+            let told = || self.told.borrow().get(&user).and_then(|told| told.last().copied());
+            until("the reader knows all", async || told() == last).await;
+        }))
+        .await;
+        for reader in readers {
+            assert!(!reader.is_finished(), "a reader has failed");
+            reader.abort();
+        }
+    }
+
+    /// One message, and a look at it.
+    async fn send(&self, client: &mut Client, user: &str, sort: &Sort, number: usize) {
+        let text = format!("{user}-{number}");
+        let turn = json!({"expectReplies": REPLIES, "deadlineMs": 30_000});
+        let request = Request::message(user, &json!({"text": text, "turn": turn}))
+            .header("Idempotency-Key", &text)
+            .prefer(sort.prefer);
+        let began = Instant::now();
+        let Some(answer) = self.ask(client, request).await else {
+            self.doubtful.borrow_mut().push(text);
+            return;
+        };
+        let location = answer.header("location").expect("a 2xx says where its message is").to_owned();
+        let accepted = (location.clone(), text.clone());
+        self.accepted.borrow_mut().entry(user.to_owned()).or_default().push(accepted.clone());
+        if answer.status == 200 {
+            let thinks = sort.think * u32::try_from(REPLIES).unwrap();
+            self.figures.turn(began.elapsed().saturating_sub(thinks));
+        }
+        // Whose wait was cut short waits on, as the 202 says.
+        let rest = if sort.prefer == "respond-async" { "wait=0" } else { "wait=55" };
+        match self.ask(client, Request::get(location).prefer(rest)).await.map(|answer| answer.json()) {
+            Some(message) if message["status"] == "answered" => {
+                is_answered(&message, &text);
+                self.answered.send_modify(|answered| *answered += 1);
+            }
+            _ => self.open.borrow_mut().push((user.to_owned(), accepted)),
+        }
+    }
+
+    /// Sends a request, and returns its answer if that is one of success.
+    async fn ask(&self, client: &mut Client, request: Request) -> Option<Answer> {
+        let what = format!("{request}");
+        let failure = match client.send(request.header("Authorization", &self.key)).await {
+            Ok(answer) if matches!(answer.status, 200 | 202) => {
+                self.figures.request(None);
+                return Some(answer);
+            }
+            Ok(answer) => format!("{what}: {answer}"),
+            Err(error) => format!("{what}: {error}"),
+        };
+        self.figures.request(Some(failure));
+        None
+    }
+
+    /// Reads a conversation live, for ever, and goes on elsewhere where a stream ends.
+    async fn read(&self, user: &str) {
+        let mut last = None::<String>;
+        loop {
+            let request =
+                Request::get(format!("/conversations/{user}/events")).header("Authorization", &self.key);
+            let request =
+                if let Some(last) = &last { request.header("Last-Event-ID", last) } else { request };
+            self.figures.stream();
+            let mut stream = self.service.events_with(request).await;
+            while let Some(event) = stream.next().await {
+                assert_ne!(event.kind, "gap", "{user}: {event:?}");
+                if let Some(place) = event.data["seq"].as_u64() {
+                    self.told.borrow_mut().entry(user.to_owned()).or_default().push(place);
+                }
+            }
+            last = stream.last_id.or(last);
+        }
+    }
+
+    /// One request on a connection of its own.
+    async fn get(&self, target: &str) -> Answer {
+        let request = Request::get(target).header("Authorization", &self.key).prefer("wait=55");
+        self.service.send(request).await
+    }
+
+    /// The places in a conversation's log.
+    async fn page(&self, user: &str) -> Vec<u64> {
+        let (mut places, mut target) = (Vec::new(), format!("/conversations/{user}/events?limit=1000"));
+        loop {
+            let request = Request::get(&*target).header("Authorization", &self.key);
+            let page = self.service.send(request).await.message(200);
+            let events = page["events"].as_array().unwrap();
+            places.extend(events.iter().map(|event| event["seq"].as_u64().unwrap()));
+            if page["hasMore"] == false {
+                return places;
+            }
+            let next = page["next"].as_str().unwrap();
+            target = format!("/conversations/{user}/events?limit=1000&after={next}");
+        }
+    }
+
+    /// Waits until all that was open has ended.
+    async fn everything_ended(&self, user: &str) {
+        let open: Vec<_> = self.open.borrow().iter().filter(|(of, _)| of == user).cloned().collect();
+        for (_, (location, text)) in open {
+            is_answered(&self.get(&location).await.message(200), &text);
+        }
+    }
+
+    /// Checks what everybody was promised: answers, one sending each, logs without gaps, webhooks in order.
+    pub(super) async fn check(&self, script: &Script, receiver: &Receiver) {
+        assert_eq!(self.figures.failures(), Vec::<String>::new());
+        assert!(self.doubtful.borrow().is_empty());
+        let accepted = self.accepted.borrow().clone();
+        for (user, messages) in &accepted {
+            let seen: Vec<_> =
+                script.observed(user.as_str()).messages.iter().map(|heard| heard.text.clone()).collect();
+            let texts: Vec<_> = messages.iter().map(|(_, text)| text.clone()).collect();
+            assert_eq!(seen, texts, "what the platform saw of {user}, each once and in order");
+            let log = self.page(user).await;
+            assert_eq!(self.told.borrow()[user], log, "what the reader of {user} was told");
+        }
+        let told = receiver
+            .told_when(|told| {
+                let told = distinct(told);
+                accepted
+                    .iter()
+                    .all(|(user, messages)| told.get(user).is_some_and(|ids| ids.len() >= messages.len()))
+            })
+            .await;
+        let told = distinct(&told);
+        for (user, messages) in &accepted {
+            let ids: Vec<_> = messages.iter().map(|(location, _)| id(location)).collect();
+            let told: Vec<_> = told[user].iter().map(String::as_str).collect();
+            assert_eq!(told, ids, "the webhooks of {user}, in order");
+        }
+    }
+}
+
+/// Fails unless a message was answered with all replies to its text, in their order.
+#[track_caller]
+fn is_answered(message: &Value, text: &str) {
+    let replies: Vec<_> =
+        message["replies"].as_array().unwrap().iter().map(|reply| reply["text"].clone()).collect();
+    let wanted: Vec<_> = (1..=REPLIES).map(|number| json!(format!("{text}, reply {number}"))).collect();
+    assert_eq!((&message["status"], replies), (&json!("answered"), wanted), "{message}");
+}
+
+/// By user, the messages whose end was told, in the order of their first telling.
+fn distinct(told: &[crate::support::Told]) -> BTreeMap<String, Vec<String>> {
+    let mut ends: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for told in told {
+        let body = told.json();
+        assert_eq!(body["type"], "message.answered", "{body}");
+        let ends = ends.entry(told.user()).or_default();
+        let id = body["data"]["id"].as_str().unwrap();
+        if !ends.iter().any(|known| known == id) {
+            ends.push(id.to_owned());
+        }
+    }
+    ends
+}
+
+/// The message's id in its location.
+fn id(location: &str) -> &str {
+    let (_, rest) = location.split_once("/messages/").unwrap();
+    rest.split_once('?').map_or(rest, |(id, _)| id)
+}
