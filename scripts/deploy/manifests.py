@@ -120,6 +120,12 @@ def an_update_never_drops_below_capacity():
         )
 
 
+def two_pods_never_have_a_store_each():
+    change = {"replicaCount": 1, "config": {"store": {"url": "memory://"}}}
+    deployment = chart.bridge(chart.documents(chart.merged(chart.case("sandbox"), change)))
+    wanted("memory://", (deployment["spec"]["strategy"] == {"type": "Recreate"}, "is updated with two pods at a time"))
+
+
 def grace_fits_the_drain():
     for drain, before, reserve, seconds in [("30s", 5, 10, 45), ("1m30s", 0, 10, 100), ("2500ms", 1, 1, 5), ("1h", 0, 0, 3600)]:
         change = {"config": {"server": {"drain_timeout": drain, "grace": "1s"}}}
