@@ -258,6 +258,7 @@ CHECKS = [
     pods_keep_the_restricted_profile,
     what_a_pod_needs_is_there_before_it,
     an_update_never_drops_below_capacity,
+    two_pods_never_have_a_store_each,
     grace_fits_the_drain,
     a_change_of_configuration_or_secret_restarts_the_pods,
     names_meet,
