@@ -19,8 +19,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use awc::http::StatusCode;
 pub(super) use awc::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use awc::{Client, ClientBuilder};
+use awc::{Client, ClientBuilder, ClientResponse};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -140,32 +141,38 @@ impl Sender {
         headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|_| Failure::Url)?);
         let origin = format!("{}://{authority}", url.scheme());
 
-        let kept = self.kept(&origin);
-        let opened = kept.opened.get();
-        let first = self.exchange(&kept, url, headers.clone(), body.clone(), deadline).await;
+        let opened = Rc::clone(&self.kept(&origin).opened);
+        let before = opened.get();
+        let first = self.exchange(&origin, url, headers.clone(), body.clone(), deadline).await;
         // A kept connection that was closed just when it was to be used again says nothing about the receiver.
-        let stale = matches!(first, Err(Failure::HungUp)) && kept.opened.get() == opened;
+        let stale = matches!(first, Err(Failure::HungUp)) && opened.get() == before;
         if !stale {
             return first;
         }
         self.clients.borrow_mut().remove(&*origin);
-        self.exchange(&self.kept(&origin), url, headers, body, deadline).await
+        self.exchange(&origin, url, headers, body, deadline).await
     }
 
     async fn exchange(
         &self,
-        kept: &Kept,
+        origin: &str,
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
+        let kept = self.kept(origin);
         let mut request = kept.client.post(url.as_str());
         *request.headers_mut() = headers;
         let sent = timeout_at(deadline, request.send_body(body)).await;
         let mut response = sent
             .map_err(|_| Failure::Deadline(self.deadline))?
             .map_err(|error| Failure::of(error, url, self.connect_deadline()))?;
+        if !is_delimited(&response) {
+            // The connection is back among the kept ones, and what it still brings would be read as the next answer.
+            // Nobody may take it: whoever posts from now on makes a client of his own.
+            self.clients.borrow_mut().remove(origin);
+        }
         let body = read(&mut response, deadline).await;
         kept.used.set(Instant::now());
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
@@ -223,6 +230,16 @@ fn authority(url: &Url) -> Option<&str> {
         matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none();
     let authority = url.authority();
     (plain && !authority.is_empty()).then_some(authority)
+}
+
+/// Whether what follows an answer's head ends where the head says (RFC 9112, 6.3). Behind an interim one (1xx) the real one
+/// comes, and a body without a length ends with its connection; awc expects nothing more of either.
+fn is_delimited<S>(answer: &ClientResponse<S>) -> bool {
+    let (status, headers) = (answer.status(), answer.headers());
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length =
+        headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
+    !status.is_informational() && (bodiless || length)
 }
 
 /// Reads an answer's body until its end, its limit or the deadline, and keeps the beginning as text.

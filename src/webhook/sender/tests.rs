@@ -74,6 +74,24 @@ fn a_connection_that_was_closed_meanwhile_is_opened_anew() {
 }
 
 #[test]
+fn what_follows_an_answer_without_an_end_is_no_answer_to_the_next() {
+    run(async {
+        for (first, status) in [
+            ("HTTP/1.1 100 Continue\r\n\r\n", 100),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 100),
+            ("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", 103),
+            ("HTTP/1.1 500 Oh\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 500),
+        ] {
+            let receiver = Receiver::start([Does::Says(first.to_owned())]).await;
+            let sender = sender();
+            assert_eq!(post(&sender, &receiver.url()).await.unwrap().status, status, "{first:?}");
+            assert_eq!(post(&sender, &receiver.url()).await.unwrap().status, 204, "{first:?}");
+            assert_eq!(receiver.connections.get(), 2, "{first:?}");
+        }
+    });
+}
+
+#[test]
 fn a_new_connection_that_is_closed_is_a_failure() {
     run(async {
         let receiver = Receiver::start([Does::Closes(String::new())]).await;
