@@ -179,7 +179,8 @@ impl Agenda {
                 // It was read before the attempt was noted, or after its end: then there is more.
                 Some(Queue { state: State::InFlight { rung }, .. }) => *rung |= *due <= now,
                 Some(Queue { state: State::Held(at), .. }) => *at = *due,
-                Some(Queue { state: State::Waiting(at), .. }) if at == due => {}
+                // What was read may be from before the last attempt; a time that is too early is put right by `begin`.
+                Some(Queue { state: State::Waiting(at), .. }) if *at <= *due => {}
                 Some(Queue { state: State::Waiting(at), host }) => {
                     let (before, host) = (std::mem::replace(at, *due), Rc::clone(host));
                     self.hosts.recall(&host, before, *queue, partition);

@@ -56,6 +56,8 @@ pub(super) enum Switched {
 pub(super) struct Breaker {
     /// In a row, while it is closed.
     failures: u32,
+    /// When the first of those in a row was seen.
+    failing_since: Option<Timestamp>,
     open: Option<Open>,
 }
 
@@ -71,12 +73,18 @@ impl Breaker {
         self.open.map(|open| open.until)
     }
 
+    /// Since when the host has failed, with no success in between, as far as this process saw it; none where the breaker
+    /// is closed.
+    pub(super) fn failing_since(&self) -> Option<Timestamp> {
+        self.failing_since.filter(|_| self.open.is_some())
+    }
+
     /// An attempt showed this. `probe` says that it began while the breaker was open: what began before is no news of
     /// a host that is known to fail.
     pub(super) fn tell(&mut self, health: Health, probe: bool, now: Timestamp) -> Option<Switched> {
         match (health, &mut self.open) {
             (Health::Well, open) => {
-                self.failures = 0;
+                (self.failures, self.failing_since) = (0, None);
                 open.take().map(|_| Switched::Closed)
             }
             (Health::Ailing, Some(open)) => {
@@ -88,6 +96,7 @@ impl Breaker {
             }
             (Health::Ailing, None) => {
                 self.failures += 1;
+                self.failing_since.get_or_insert(now);
                 (self.failures >= FAILURES).then(|| {
                     self.open = Some(Open { until: now + FIRST, pause: FIRST });
                     Switched::Opened
@@ -135,6 +144,18 @@ mod tests {
             pauses.push(breaker.open_until().unwrap().since(now).as_secs());
         }
         assert_eq!(pauses, [10, 20, 40, 60, 60, 60]);
+    }
+
+    #[test]
+    fn tells_since_when_the_host_fails_while_it_is_open() {
+        let mut breaker = failed(FAILURES - 1);
+        assert_eq!(breaker.failing_since(), None);
+        breaker.tell(Health::Ailing, false, NOW + LONGEST);
+        assert_eq!(breaker.failing_since(), Some(NOW));
+        breaker.tell(Health::Ailing, true, NOW + 2 * LONGEST);
+        assert_eq!(breaker.failing_since(), Some(NOW));
+        breaker.tell(Health::Well, true, NOW + 3 * LONGEST);
+        assert_eq!(breaker.failing_since(), None);
     }
 
     #[test]

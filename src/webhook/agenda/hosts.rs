@@ -163,9 +163,9 @@ impl Hosts {
         self.forget_unused(name);
     }
 
-    /// Whether the host is left alone, or only probed.
-    pub(super) fn is_open(&self, name: &Rc<str>) -> bool {
-        self.by_name.get(name).is_some_and(|host| host.breaker.open_until().is_some())
+    /// Since when the host has failed that is left alone, or only probed.
+    pub(super) fn failing_since(&self, name: &Rc<str>) -> Option<Timestamp> {
+        self.by_name.get(name)?.breaker.failing_since()
     }
 
     /// Something that does not go to the host takes a place there; false where none is free.

@@ -1,7 +1,9 @@
 //! What is to be buried although nobody comes to it: its time is over, and its host is left alone.
 //!
 //! A host that fails is probed by one attempt a minute, which ends one delivery's time at most; thousands may wait
-//! behind it. How old they are is seen where their outbox is read.
+//! behind it. How old they are is seen where their outbox is read. One attempt is made of each, unless its host has
+//! failed for as long as any of them is tried: a host that fell over a minute ago, under what an outage had piled up, may
+//! be back in another.
 
 use std::rc::Rc;
 
@@ -35,7 +37,7 @@ impl Agenda {
             if let Some((Queue { host, state: state @ State::Waiting(_) }, flights)) = known
                 && let State::Waiting(due) = *state
                 && due <= now
-                && self.hosts.is_open(host)
+                && self.hosts.failing_since(host).is_some_and(|since| now.since(since) >= AGE_MAX)
             {
                 if !self.hosts.admit(host) {
                     return None;

@@ -316,3 +316,36 @@ fn targets_that_go_to_one_port_are_one_host() {
     assert_eq!(name("http://[::1]:8080/"), "[::1]:8080");
     assert_eq!(name("what is this?"), "");
 }
+
+#[test]
+fn only_a_host_that_failed_for_a_day_has_what_nobody_tried_buried() {
+    let mut agenda = agenda(99, 99);
+    for number in 0..20 {
+        agenda.ring_at("one", number);
+    }
+    for begin in agenda.begin_all(NOW).1 {
+        agenda.ended(begin.token, Some(NOW + Duration::from_hours(48)), Some(Health::Ailing), NOW);
+    }
+    // As it is found after an outage of the replicas: nobody came to it for more than a day.
+    let day = Duration::from_hours(24);
+    let old = |now: Timestamp| Waiting {
+        queue: queue(50),
+        target: "https://one/in".into(),
+        due: now,
+        since: Timestamp::from_millis(NOW.as_millis() - 90_000_000),
+    };
+    let mut began = |now: Timestamp, overdue| {
+        agenda.look(PARTITION, now);
+        assert!(agenda.next_reading(now).is_some());
+        agenda.read(PARTITION, fence(1), &[old(now)], false, now);
+        let begun = agenda.begin_all(now).1;
+        assert!(begun.iter().all(|begin| begin.overdue == overdue), "{now}: {begun:?}");
+        for begin in &begun {
+            agenda.ended(begin.token, Some(now + seconds(60)), Some(Health::Ailing), now);
+        }
+        begun.len()
+    };
+    assert_eq!(began(NOW, false), 0, "the host is left alone");
+    assert_eq!(began(NOW + seconds(5), false), 1, "it is probed");
+    assert_eq!(began(NOW + day, true), 1);
+}

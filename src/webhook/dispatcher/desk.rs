@@ -185,6 +185,10 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
                         if let Some((host, switched)) = self.agenda.ended(token, finished.next, health, now) {
                             Tally::switched(&host, switched);
                         }
+                        if flight.begin.overdue {
+                            // The one behind it may be as old; a busy queue would grow faster than it is buried.
+                            self.agenda.look(partition, now);
+                        }
                     }
                     Err(error) if error.is_passing() => {
                         debug!(parent: &flight.span, %error, "the store was not told how an attempt ended; telling it again");
@@ -248,10 +252,13 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
         let span = self.tally.began(&taken);
         let tenure = self.tenures.get(&begin.partition).filter(|tenure| tenure.fence == begin.fence);
         let breaking = tenure.map(|tenure| tenure.breaking.clone()).filter(|_| asked.elapsed() < FRESH);
-        // One attempt is always made, unless the host is known to fail; and none to tell of yesterday as if it were news.
+        // One attempt is always made, unless the host failed for all that time; and none to tell of yesterday as if it
+        // were news.
         let tried = taken.step > 0 || begin.overdue;
         let stale = tried && taken.now.since(taken.since) >= schedule::AGE_MAX;
-        let Some(breaking) = breaking.filter(|_| !stale) else {
+        // Begun to be buried, and another one is first by now: its host is left alone.
+        let spared = begin.overdue && !stale;
+        let Some(breaking) = breaking.filter(|_| !stale && !spared) else {
             let verdict = match (stale, taken.step) {
                 (false, _) => Verdict::Again,
                 (true, 0) => Verdict::Bury("its receiver's host failed for 24 hours".into()),
@@ -260,7 +267,11 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
             if !stale {
                 self.tally.attempted(&span, None, Duration::ZERO);
             }
-            let error = if stale { "not made: its time is over" } else { "not made: the store was too slow" };
+            let error = match (stale, spared) {
+                (true, _) => "not made: its time is over",
+                (_, true) => "not made: its host is left alone",
+                _ => "not made: the store was too slow",
+            };
             let attempt = not_made(&taken, error, Duration::ZERO);
             let flight = over(begin, taken, span, attempt, verdict, None);
             self.work.push(flight::finish(&self.store, Box::new(flight), 0));
