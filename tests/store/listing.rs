@@ -9,7 +9,7 @@ use rtm_bridge::store::{
     Change, DEAD_TTL, DeliveryPage, DeliveryQuery, MemoryStats, Redelivered, Store, Verdict,
 };
 
-use super::postman::{HOOK, Postman, bury, delivery, say, stands};
+use super::postman::{HOOK, Postman, bury, delivery, end, retry, say, stands};
 use super::shape::{LEASE, MESSAGE_TTL, Owner, Shape, conversation, neighbours};
 use crate::support::nothing_left;
 
@@ -105,6 +105,28 @@ pub(super) async fn a_page_of_deliveries_is_bounded_in_bytes(shape: Shape) {
         assert_eq!(page.next.is_some(), more);
         query.before = page.next;
     }
+}
+
+pub(super) async fn what_receivers_answered_counts_in_a_page(shape: Shape) {
+    let mut ids = Vec::new();
+    for user in ["alice", "bob", "carol"] {
+        let mut owner = shape.own(&conversation(user)).await;
+        let postman = Postman::of(&owner, HOOK);
+        let id = say(&mut owner, HOOK).await;
+        let taken = postman.take(id, 1).await;
+        let mut ended = end(&taken, retry());
+        ended.attempt.response = Some("x".repeat(1_500_000).into());
+        shape.store.finish(postman.partition, postman.fence, postman.queue, &ended).await.unwrap();
+        ids.push(id);
+    }
+    ids.sort_unstable_by(|one, other| other.cmp(one));
+    let mut query = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
+    for expected in [&ids[..2], &ids[2..]] {
+        let page = shape.store.deliveries(&query).await.unwrap();
+        assert_eq!(page.deliveries.iter().map(|told| told.new.id).collect::<Vec<_>>(), expected);
+        query.before = page.next;
+    }
+    assert_eq!(query.before, None);
 }
 
 pub(super) async fn deliveries_are_listed_page_by_page(shape: Shape) {

@@ -195,6 +195,7 @@ contract! {
         deliveries_are_listed_newest_first
         deliveries_are_listed_page_by_page
         a_page_of_deliveries_is_bounded_in_bytes
+        what_receivers_answered_counts_in_a_page
         deliveries_are_listed_by_what_is_asked_for
         what_is_settled_goes_in_its_time_and_what_is_pending_stays
         deliveries_leave_nothing_behind

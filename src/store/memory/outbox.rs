@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Memory;
+use super::{Memory, weight};
 use crate::domain::{Delivery, DeliveryId, Partition};
 use crate::store::{
     Begun, DeliveryPage, DeliveryQuery, Fence, Finish, Finished, Hint, Outbox, QueueId, Redelivered,
@@ -87,7 +87,8 @@ impl Memory {
             // Only those of the page are copied. What happened to one meanwhile may take it off the page.
             let asked_for = |delivery: &Delivery| query.state.is_none_or(|state| state == delivery.state);
             if let Some(delivery) = self.delivery(id).filter(asked_for) {
-                bytes += delivery.new.data.get().len();
+                bytes += delivery.new.data.get().len()
+                    + delivery.attempts.iter().map(weight::attempt).sum::<usize>();
                 if bytes > page::BYTES && !page.deliveries.is_empty() {
                     page.next = looked_at;
                     break;

@@ -6,6 +6,9 @@ local queue, id, ours, attempt, kept = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[
 -- What it is from now on; for how long it waits, or is kept; whether that is a step of the schedule; and why.
 local state, span, stepped, reason = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 
+-- Of these 32 are less than a page may hold a thousand times.
+local SMALL = 128
+
 local key, list = partition .. 'd:' .. id, partition .. 'o:' .. queue
 local held = call('HMGET', key, 's', 'c', 'r')
 local _, of, since, made, step, token = string.match(held[1] or '', STANDS)
@@ -24,6 +27,11 @@ else
   if held[3] then
     call('HDEL', key, 'r')
   end
+end
+-- What receivers answer can be far larger than what they are told; lists are bounded by both. Those that are dropped
+-- still count: it is a bound.
+if #attempt > SMALL then
+  call('HINCRBY', key, 'z', #attempt)
 end
 if tonumber(number) > tonumber(kept) then
   call('HDEL', key, 'a' .. string.format('%d', number - kept))

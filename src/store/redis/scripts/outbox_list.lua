@@ -26,8 +26,10 @@ for i = 8, #ARGV do
       local id = string.sub(member, 1, 26)
       place = '(' .. id
       if fits(string.sub(member, 28)) then
-        local bytes = call('HSTRLEN', partition .. 'd:' .. id, 'b')
+        local key = partition .. 'd:' .. id
+        local bytes = call('HSTRLEN', key, 'b')
         if bytes > 0 then
+          bytes = bytes + (call('HGET', key, 'z') or 0)
           found = found + 1
           answer[#answer + 1] = {id, bytes}
         else
