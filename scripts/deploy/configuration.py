@@ -66,6 +66,7 @@ def bad_values_are_refused():
         ("a selector in place of a list", {"networkPolicy": {"ingressFrom": {"podSelector": {}}}}, "ingressFrom"),
         ("no store", {"config": {"store": {"url": ""}}}, "config.store.url is missing"),
         ("memory for two", {"config": {"store": {"url": "memory://"}}}, "memory://"),
+        ("no port of a Redis whose URL is secret", {"config": {"store": {"url": {"existingSecret": "s", "key": "k"}}}, "networkPolicy": {"egress": {"redis": {"ports": []}}}}, "networkPolicy.egress.redis.ports is empty"),
         ("an address that nobody reaches", {"config": {"server": {"listen": "127.0.0.1:8080"}}}, "config.server.listen"),
         ("a route without a gateway", {"httpRoute": {"enabled": True}}, "parentRefs"),
         ("two monitors", {"metrics": {"serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}}, "enable one"),

@@ -263,6 +263,11 @@ name = {{ toJson $name }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with .Values.networkPolicy }}
+{{- if and .enabled (not .egress.redis.ports) (or (kindIs "map" $url) (not $url)) }}
+{{- fail "networkPolicy.egress.redis.ports is empty, and config.store.url is in a Secret: say which ports Redis has" }}
+{{- end }}
+{{- end }}
 {{- range $key := list "listen" "admin_listen" }}
 {{- $address := get $.Values.config.server $key }}
 {{- if regexMatch "^(127[.]|localhost:|\\[::1\\])" $address }}
