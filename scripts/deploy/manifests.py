@@ -236,6 +236,7 @@ def egress_fits_the_urls():
         (redis({"existingSecret": "s", "key": "k"}), [6379], [443]),
         (bot(platform="http://h:8000", socket_base="wss://s:9443", webhook={"url": "http://r/in", "secrets": {"value": "x"}}), [6379], [443, 8000, 9443, 80]),
         ({"config": {"webhooks": {"allowed": ["https://*.example.com:8443/in"]}}}, [6379], [443, 8443]),
+        ({"config": {"webhooks": None}}, [6379], [443]),
         # Kubernetes takes a rule without ports as one for all ports.
         ({**redis("redis://redis:7000"), **opened("redis")}, [7000], [443]),
         (opened("web"), [6379], None),
