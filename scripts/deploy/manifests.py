@@ -227,6 +227,7 @@ def egress_fits_the_urls():
     """The ports that the configuration names are open; the policy of the migration opens Redis only."""
     redis = lambda url: {"config": {"store": {"url": url}}}
     bot = lambda **more: {"bots": {"b": {"platform": "https://h", "chat_bot": "B", "task_bot_id": "st", "client_id": "cs", "client_secret": {"value": "x"}, **more}}}
+    opened = lambda to, *ports: {"networkPolicy": {"egress": {to: {"ports": list(ports)}}}}
     for change, open_to_redis, open_to_web in [
         (redis("redis://redis"), [6379], [443]),
         (redis("rediss://user:1:2@redis:7000/0"), [6379, 7000], [443]),
@@ -235,9 +236,15 @@ def egress_fits_the_urls():
         (redis({"existingSecret": "s", "key": "k"}), [6379], [443]),
         (bot(platform="http://h:8000", socket_base="wss://s:9443", webhook={"url": "http://r/in", "secrets": {"value": "x"}}), [6379], [443, 8000, 9443, 80]),
         ({"config": {"webhooks": {"allowed": ["https://*.example.com:8443/in"]}}}, [6379], [443, 8443]),
+        ({"config": {"webhooks": None}}, [6379], [443]),
+        # Kubernetes takes a rule without ports as one for all ports.
+        ({**redis("redis://redis:7000"), **opened("redis")}, [7000], [443]),
+        (opened("web"), [6379], None),
+        ({**bot(platform="http://h:8000"), **opened("web")}, [6379], [8000]),
+        ({**redis({"existingSecret": "s", "key": "k"}), **opened("redis", 7000)}, [7000], [443]),
     ]:
         manifests = chart.documents(chart.merged(chart.case("sandbox"), change))
-        for ending, rules in [("migrate", [open_to_redis]), ("rtm-bridge", [open_to_redis, open_to_web, [4000]])]:
+        for ending, rules in [("migrate", [open_to_redis]), ("rtm-bridge", [open_to_redis, *filter(None, [open_to_web]), [4000]])]:
             policy = chart.the(manifests, "NetworkPolicy", ending)
             ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
             if ports != [[53, 53], *rules]:

@@ -11,6 +11,8 @@ pub struct FleetMetrics {
     pub replicas: IntGauge,
     /// Partitions this replica owns.
     pub partitions: IntGauge,
+    /// 1 where the store answered this replica's last heartbeat, else 0; 0 before the first.
+    pub store_up: IntGauge,
     /// Partitions claimed that nobody owned.
     pub claimed: IntCounter,
     /// Partitions taken from an owner whose lease had run out.
@@ -40,6 +42,8 @@ impl FleetMetrics {
         Ok(Self {
             replicas: declare.gauge("replicas", "Replicas that live, by their heartbeats.")?,
             partitions: declare.gauge("partitions_owned", "Partitions this replica owns, of 256.")?,
+            store_up: declare
+                .gauge("store_up", "Whether the store answered this replica's last heartbeat: 1, or 0.")?,
             claimed: takeovers.get_metric_with_label_values(&["free"])?,
             taken_over: takeovers.get_metric_with_label_values(&["expired"])?,
             released: declare.counter("releases_total", "Partitions that this replica drained and gave back.")?,

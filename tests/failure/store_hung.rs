@@ -89,6 +89,7 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
         .replicas
         .iter()
         .map(|replica| timed(replica.api.send(Request::get(&location).prefer("wait=2"))));
+    assert_eq!(sum(&fleet, "store_up").await, 2);
     let outage = async {
         watched(&redis, &location, fleet.replicas.len()).await;
         // What a replica is told comes in order: it knows by then that it waits.
@@ -106,6 +107,7 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
         during.open();
         fleet.script.delivered("alice", 2).await;
         told_in_time(&fleet, &ledger, &location).await;
+        until("no heartbeat is answered", async || sum(&fleet, "store_up").await == 0).await;
         began
     };
     let (waited, began) = tokio::join!(join_all(waiting), outage);
@@ -135,6 +137,7 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
     let observed = fleet.script.observed("alice");
     assert_eq!((observed.connects.count(), observed.closes.count()), (1, 0));
     assert_eq!(sum(&fleet, "store_losses_total").await, 0);
+    until("each heartbeat is answered again", async || sum(&fleet, "store_up").await == 2).await;
     ledger.retry(fleet.replicas[0].api).await;
     ledger.check(&fleet.callers(), &fleet.script).await;
     fleet.finish().await;

@@ -263,10 +263,29 @@ name = {{ toJson $name }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with .Values.networkPolicy }}
+{{- if and .enabled (not .egress.redis.ports) (or (kindIs "map" $url) (not $url)) }}
+{{- fail "networkPolicy.egress.redis.ports is empty, and config.store.url is in a Secret: say which ports Redis has" }}
+{{- end }}
+{{- end }}
 {{- range $key := list "listen" "admin_listen" }}
 {{- $address := get $.Values.config.server $key }}
 {{- if regexMatch "^(127[.]|localhost:|\\[::1\\])" $address }}
 {{- fail (printf "config.server.%s is %s: neither the Service nor probes would reach it; use 0.0.0.0" $key $address) }}
+{{- end }}
+{{- end }}
+{{- if eq (include "rtm-bridge.port" .Values.config.server.listen) (include "rtm-bridge.port" .Values.config.server.admin_listen) }}
+{{- fail "config.server.listen and config.server.admin_listen have one port, and a pod has one address: give each a port of its own" }}
+{{- end }}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) }}
+{{- fail "ingress.hosts is empty: say for which host and paths, or leave ingress.enabled false" }}
+{{- end }}
+{{- if .Values.sandbox.enabled }}
+{{- if hasKey .Values.bots "sandbox" }}
+{{- fail "bots.sandbox is the bot that sandbox.enabled adds: give yours another name, or leave sandbox.enabled false" }}
+{{- end }}
+{{- if hasKey .Values.callers "helm-test" }}
+{{- fail "callers.helm-test is the caller that sandbox.enabled adds: give yours another name, or leave sandbox.enabled false" }}
 {{- end }}
 {{- end }}
 {{- with .Values.autoscaling }}

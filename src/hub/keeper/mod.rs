@@ -168,6 +168,7 @@ impl Watchman {
             };
             match self.keeper.store.heartbeat(&beat).await {
                 Ok(fleet) => {
+                    self.keeper.metrics.store_up.set(1);
                     if std::mem::take(&mut away) {
                         info!("the store answers again");
                     }
@@ -196,6 +197,7 @@ impl Watchman {
                     }
                 }
                 Err(error) => {
+                    self.keeper.metrics.store_up.set(0);
                     if !std::mem::replace(&mut away, true) {
                         error!(%error, "the store does not answer: new messages are refused until it does");
                     }
