@@ -54,7 +54,7 @@ pub(super) struct Chat {
     #[arg(long, value_name = "NAME", value_parser = bot)]
     bot: Option<BotName>,
     /// What to say, one message each, instead of reading lines from standard input.
-    #[arg(value_name = "TEXT")]
+    #[arg(value_name = "TEXT", value_parser = said)]
     texts: Vec<String>,
     /// A file that holds the caller's key. Without it the environment's `RTM_BRIDGE_KEY` is taken, if there is one.
     #[arg(long, value_name = "FILE")]
@@ -104,6 +104,10 @@ fn bot(text: &str) -> Result<BotName, String> {
     BotName::new(text).map_err(|error| error.to_string())
 }
 
+fn said(text: &str) -> Result<String, &'static str> {
+    if text.trim().is_empty() { Err("says nothing") } else { Ok(text.to_owned()) }
+}
+
 fn base(text: &str) -> Result<Url, &'static str> {
     const WANTED: &str = "should be a URL such as http://127.0.0.1:8080, without user, query and fragment";
     let url = Url::parse(text).map_err(|_| WANTED)?;
@@ -133,7 +137,7 @@ impl Chat {
             let words = format!("you are {} at {}; Ctrl-D ends", self.user.as_str(), self.url);
             show(&talk.note(&words))?;
         }
-        let mut lines = input::lines(&self.texts).map_err(Failure::Runtime)?;
+        let mut lines = input::lines(self.texts).map_err(Failure::Runtime)?;
         let mut typing = true;
         while typing || talk.open() > 0 {
             tokio::select! {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::{Failure, asked_to_end, print};
 use crate::runtime;
@@ -22,7 +23,7 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4000")]
     listen: SocketAddr,
     /// The id of a bot that it knows; may be given several times.
-    #[arg(long = "bot", value_name = "ID", default_value = BOT_ID)]
+    #[arg(long = "bot", value_name = "ID", default_value = BOT_ID, value_parser = NonEmptyStringValueParser::new())]
     bots: Vec<String>,
     /// Messages that a user may send in any 60 s before the socket is closed with 1008; 0: no limit.
     #[arg(long, value_name = "N", default_value_t = 60)]
@@ -87,6 +88,7 @@ mod tests {
         for load in [&[][..], &["--load"]] {
             assert_eq!(bots(load), [BOT_ID]);
             assert_eq!(bots(&[load, &["--bot", "st-a", "--bot", "st-b"]].concat()), ["st-a", "st-b"]);
+            assert!(Alone::try_parse_from([&["sandbox"], load, &["--bot", ""]].concat()).is_err());
         }
     }
 }

@@ -4,6 +4,7 @@
 //! end of the process.
 
 use std::io::{self, BufRead, Read as _};
+use std::iter;
 
 use tokio::sync::mpsc;
 
@@ -27,23 +28,34 @@ pub(super) enum Line {
 ///
 /// # Errors
 /// The system has no thread for it.
-pub(super) fn lines(texts: &[String]) -> io::Result<mpsc::Receiver<Line>> {
+pub(super) fn lines(texts: Vec<String>) -> io::Result<mpsc::Receiver<Line>> {
     let (sender, lines) = mpsc::channel(1);
-    let given = (!texts.is_empty()).then(|| texts.join("\n"));
-    runtime::spawn_named("lines", move || match given {
-        Some(texts) => pass(&mut texts.as_bytes(), &sender),
-        None => pass(&mut io::stdin().lock(), &sender),
+    runtime::spawn_named("lines", move || {
+        if texts.is_empty() {
+            let mut input = io::stdin().lock();
+            pass(iter::from_fn(|| next(&mut input)), &sender);
+        } else {
+            pass(texts.into_iter().map(given), &sender);
+        }
     })?;
     Ok(lines)
 }
 
-fn pass(input: &mut impl BufRead, sender: &mpsc::Sender<Line>) {
-    while let Some(line) = next(input) {
+fn pass(lines: impl Iterator<Item = Line>, sender: &mpsc::Sender<Line>) {
+    for line in lines {
         let last = matches!(line, Line::Broken(_));
         if sender.blocking_send(line).is_err() || last {
             return;
         }
     }
+}
+
+/// An argument, which is one message whatever lines it has.
+fn given(text: String) -> Line {
+    if text.len() > LINE_MAX {
+        return Line::Unsendable("a text is 64 KiB long at most");
+    }
+    Line::Text(text)
 }
 
 /// The next line that is not blank.
@@ -85,7 +97,7 @@ mod tests {
             Line::Unsendable(why) => format!("! {why}"),
             Line::Broken(error) => panic!("{error}"),
         };
-        std::iter::from_fn(|| next(&mut bytes)).map(line).collect()
+        iter::from_fn(|| next(&mut bytes)).map(line).collect()
     }
 
     #[test]
@@ -93,6 +105,13 @@ mod tests {
         assert_eq!(read(b"hi\n\n  \n two \r\nlast"), ["hi", " two ", "last"]);
         assert_eq!(read(b""), [""; 0]);
         assert_eq!(read(b"\xff\nhi\n"), ["! the line is not UTF-8", "hi"]);
+    }
+
+    #[test]
+    fn an_argument_is_one_message() {
+        assert!(matches!(given("one\ntwo".to_owned()), Line::Text(text) if text == "one\ntwo"));
+        assert!(matches!(given("x".repeat(LINE_MAX)), Line::Text(_)));
+        assert!(matches!(given("x".repeat(LINE_MAX + 1)), Line::Unsendable(_)));
     }
 
     #[test]
