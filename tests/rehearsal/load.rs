@@ -1,6 +1,6 @@
 //! Callers of all sorts, who send one request after the other through the service and repeat none.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use futures_util::future::join_all;
 use rtm_bridge::sandbox::{Script, Step};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
 use super::figures::Figures;
@@ -57,7 +58,7 @@ pub(super) struct Load {
     /// Texts of messages that nobody knows to be accepted.
     doubtful: RefCell<Vec<String>>,
     answered: watch::Sender<usize>,
-    ended: Cell<bool>,
+    ended: CancellationToken,
     /// By user, the places that its reader was told of.
     told: RefCell<BTreeMap<String, Vec<u64>>>,
 }
@@ -78,7 +79,7 @@ impl Load {
             open: RefCell::default(),
             doubtful: RefCell::default(),
             answered: watch::Sender::default(),
-            ended: Cell::default(),
+            ended: CancellationToken::new(),
             told: RefCell::default(),
         })
     }
@@ -97,7 +98,7 @@ impl Load {
 
     /// No more messages.
     pub(super) fn end(&self) {
-        self.ended.set(true);
+        self.ended.cancel();
     }
 
     /// Lets all send and read until [`Load::end`], and until the readers know all.
@@ -111,14 +112,12 @@ impl Load {
         join_all(Self::users().map(async |(user, sort)| {
             let mut client = Client::new(self.service.0);
             let mut number = 0;
-            while !self.ended.get() {
+            while !self.ended.is_cancelled() {
                 self.send(&mut client, &user, sort, number).await;
                 number += 1;
                 // Who pauses long need not do so to the end.
-                let until = Instant::now() + sort.pause.mul_f64(fastrand::f64());
-                while !self.ended.get() && Instant::now() < until {
-                    sleep(until.saturating_duration_since(Instant::now()).min(millis(200))).await;
-                }
+                let pause = sort.pause.mul_f64(fastrand::f64());
+                timeout(pause, self.ended.cancelled()).await.ok();
             }
         }))
         .await;
