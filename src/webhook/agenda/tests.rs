@@ -301,8 +301,10 @@ fn outboxes_are_read_again_from_time_to_time_and_when_asked() {
     // One that was redelivered out of its queue: the next in it is due sooner than was thought.
     let begin = agenda.next(NOW).unwrap();
     agenda.ended(begin.token, Some(NOW + seconds(3600)), None, NOW);
-    let sooner = Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW, since: NOW };
-    agenda.read(PARTITION, fence(1), &[sooner], false, NOW);
+    let read = |due| Waiting { queue: queue(1), target: "https://one/in".into(), due, since: NOW };
+    agenda.read(PARTITION, fence(1), &[read(NOW)], true, NOW);
+    // And one that was read before that puts nothing off.
+    agenda.read(PARTITION, fence(1), &[read(NOW + seconds(20))], false, NOW);
     assert!(agenda.next(NOW).is_some());
     agenda.check();
 }
