@@ -6,7 +6,7 @@ local queue, id, ours, attempt, kept = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[
 -- What it is from now on; for how long it waits, or is kept; whether that is a step of the schedule; and why.
 local state, span, stepped, reason = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 
--- Of these 32 are less than a page may hold a thousand times.
+-- An attempt of so many bytes is not worth counting: a page of a thousand deliveries with 32 of these each is 4 MiB.
 local SMALL = 128
 
 local key, list = partition .. 'd:' .. id, partition .. 'o:' .. queue
