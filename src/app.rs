@@ -28,8 +28,8 @@ use tracing::{error, info, warn};
 use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, Admin, Front};
 use crate::hub::{self, Hub, Shards};
-use crate::metrics::{Metrics, Words};
-use crate::store::{self, Clock, MemoryLimits, Redis, Refusal, Store, StoreError};
+use crate::metrics::{LabelSets, Metrics};
+use crate::store::{self, Clock, MemoryLimits, RedisStore, Store, StoreError, StoreRefusal};
 use crate::webhook::{self, Dispatcher};
 
 /// Ended messages that one sweep of the memory store may clear away, per partition.
@@ -43,7 +43,7 @@ const STORE_RETRY: Duration = Duration::from_millis(500);
 
 /// Why a bridge could not start. Nothing runs then.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum BridgeStartError {
     /// A listener could not be opened.
     #[error("cannot listen on {address} ({key})")]
     Listen {
@@ -57,7 +57,7 @@ pub enum StartError {
     },
     /// The store could not be set up.
     #[error(transparent)]
-    Store(#[from] store::SetupError),
+    Store(#[from] store::RedisSetupError),
     /// The store did not answer.
     #[error(
         "the store does not answer: start what store.url names, or correct store.url and what belongs to it \
@@ -69,10 +69,10 @@ pub enum StartError {
     Schema(#[from] store::PrepareError),
     /// The shards could not start.
     #[error("the shards could not start")]
-    Hub(#[from] hub::StartError),
+    Hub(#[from] hub::HubStartError),
     /// The dispatcher of webhooks could not start.
     #[error("the dispatcher of webhooks could not start")]
-    Webhooks(#[from] webhook::StartError),
+    Webhooks(#[from] webhook::DispatcherStartError),
     /// A metric is declared wrongly.
     #[error("a metric is declared wrongly")]
     Metrics(#[from] prometheus::Error),
@@ -117,7 +117,7 @@ pub struct Bridge {
     draining: Arc<AtomicBool>,
     /// Closes connections of callers.
     retire: Arc<Notify>,
-    server: config::Server,
+    server: config::ServerConfig,
     api: Listener,
     admin: Listener,
     sweeper: JoinHandle<()>,
@@ -134,11 +134,11 @@ impl Bridge {
     /// Starts a bridge and returns when it is ready for requests. Must be called inside a [`tokio::task::LocalSet`].
     ///
     /// # Errors
-    /// [`StartError`].
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    /// [`BridgeStartError`].
+    pub async fn start(config: Config) -> Result<Self, BridgeStartError> {
         let config = Arc::new(config);
         let server = config.server.clone();
-        let metrics = Arc::new(Metrics::new(Words {
+        let metrics = Arc::new(Metrics::new(LabelSets {
             frames_in: hub::FRAMES_IN,
             frames_out: hub::FRAMES_OUT,
             routes: http::ROUTES,
@@ -147,7 +147,7 @@ impl Bridge {
             StoreUrl::Memory => {
                 Store::memory(MemoryLimits::new(config.store.memory_limit, config.store.message_ttl))
             }
-            StoreUrl::Redis(_) => Store::Redis(Redis::new(&config.store)?),
+            StoreUrl::Redis(_) => Store::Redis(RedisStore::new(&config.store)?),
         };
         let api = listen("server.listen", server.listen)?;
         let admin = listen("server.admin_listen", server.admin_listen)?;
@@ -176,15 +176,16 @@ impl Bridge {
                 .shutdown_timeout(1)
                 .disable_signals()
                 .listen(admin)
-                .map_err(|source| StartError::Listen {
+                .map_err(|source| BridgeStartError::Listen {
                     key: "server.admin_listen",
                     address: server.admin_listen,
                     source,
                 })?;
         let retire = Arc::new(Notify::new());
         // Nothing can fail behind this: it starts threads at once, and whoever fails then leaves them behind.
-        let api = http::serve(front, api, server.threads, Arc::clone(&retire))
-            .map_err(|source| StartError::Listen { key: "server.listen", address: server.listen, source })?;
+        let api = http::serve(front, api, server.threads, Arc::clone(&retire)).map_err(|source| {
+            BridgeStartError::Listen { key: "server.listen", address: server.listen, source }
+        })?;
         let admin = admin.run();
         info!(
             api = %addresses.api, admin = %addresses.admin,
@@ -336,7 +337,7 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
 }
 
 /// Waits until the store answers, for a while.
-async fn reach(store: &Store) -> Result<(), StartError> {
+async fn reach(store: &Store) -> Result<(), BridgeStartError> {
     let until = Instant::now() + STORE_PATIENCE;
     loop {
         let error = match timeout(STORE_PATIENCE, store.now()).await {
@@ -345,17 +346,17 @@ async fn reach(store: &Store) -> Result<(), StartError> {
             Err(_) => StoreError::Unknown(STORE_PATIENCE),
         };
         // Whoever is not let in will not be in a moment either.
-        let lasts = error == StoreError::Unavailable(Refusal::NotAllowed);
+        let lasts = error == StoreError::Unavailable(StoreRefusal::NotAllowed);
         if lasts || Instant::now() >= until {
-            return Err(StartError::StoreAway(error));
+            return Err(BridgeStartError::StoreAway(error));
         }
         warn!(%error, "the store does not answer yet");
         sleep(STORE_RETRY).await;
     }
 }
 
-fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).map_err(|source| StartError::Listen { key, address, source })
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, BridgeStartError> {
+    TcpListener::bind(address).map_err(|source| BridgeStartError::Listen { key, address, source })
 }
 
 fn address(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {

@@ -6,7 +6,7 @@
 //! from the configuration; nothing a caller or a user sent ever becomes one.
 //!
 //! What it does not know: who serves the text, and what the words of frames and routes mean; they are handed
-//! in as [`Words`], for this module is a leaf.
+//! in as [`LabelSets`], for this module is a leaf.
 
 mod bot;
 mod declare;
@@ -44,7 +44,7 @@ const STORE_SECONDS: &[f64] =
 
 /// Words of other layers that become labels.
 #[derive(Clone, Copy, Debug)]
-pub struct Words {
+pub struct LabelSets {
     /// Kinds of frames that come in.
     pub frames_in: &'static [&'static str],
     /// Kinds of frames that go out.
@@ -57,7 +57,7 @@ pub struct Words {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    words: Words,
+    words: LabelSets,
     turns: IntCounterVec,
     turn_seconds: HistogramVec,
     sockets: IntGaugeVec,
@@ -92,7 +92,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Only where a declaration of this module is wrong, which its test would show.
-    pub fn new(words: Words) -> Result<Self, Error> {
+    pub fn new(words: LabelSets) -> Result<Self, Error> {
         let declare = Declare(Registry::new());
         declare
             .gauges("build_info", "Always 1; the label says which version runs.", &["version"])?
@@ -199,7 +199,7 @@ impl Metrics {
         self.shard_queue.get_metric_with_label_values(&[index.to_string()])
     }
 
-    /// The children of a route, if it is one of [`Words::routes`].
+    /// The children of a route, if it is one of [`LabelSets::routes`].
     pub fn route(&self, pattern: &str) -> Option<&RouteMetrics> {
         self.routes.iter().find(|(route, _)| *route == pattern).map(|(_, metrics)| metrics)
     }

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
-use crate::config::{Log, LogFormat};
+use crate::config::{LogConfig, LogFormat};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn start(log: &Log) -> Result<(), TelemetryError> {
+pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
     // The HTTP server narrates its start at info; whoever wants that says so in the filter, which counts more.
     let filter = EnvFilter::builder().parse(format!("actix_server=warn,{}", log.filter))?;
     let registry = tracing_subscriber::registry().with(filter);

@@ -3,21 +3,21 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use rtm_bridge::rtm::{Incoming, history_page, translate};
+use rtm_bridge::rtm::{IncomingFrame, history_page, translate};
 use serde_json::value::RawValue;
 
 fuzz_target!(|bytes: &[u8]| {
     let incoming = translate(bytes);
-    assert!(Incoming::KINDS.contains(&incoming.kind()));
+    assert!(IncomingFrame::KINDS.contains(&incoming.kind()));
     match &incoming {
-        Incoming::Response(response) => whole(&response.event, bytes),
-        Incoming::UserMessage(raw)
-        | Incoming::SessionStart { event: raw, .. }
-        | Incoming::SessionEnd(raw)
-        | Incoming::AgentStart(raw)
-        | Incoming::AgentEnd(raw)
-        | Incoming::Platform(raw)
-        | Incoming::Unknown(raw) => whole(raw, bytes),
+        IncomingFrame::Response(response) => whole(&response.event, bytes),
+        IncomingFrame::UserMessage(raw)
+        | IncomingFrame::SessionStart { event: raw, .. }
+        | IncomingFrame::SessionEnd(raw)
+        | IncomingFrame::AgentStart(raw)
+        | IncomingFrame::AgentEnd(raw)
+        | IncomingFrame::Platform(raw)
+        | IncomingFrame::Unknown(raw) => whole(raw, bytes),
         _ => {}
     }
     if let Ok(page) = history_page(bytes) {

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{Failure, is_address_in_use, print, webhook};
 use crate::app::Bridge;
-use crate::config::{Config, Form, Webhook};
+use crate::config::{BotWebhookConfig, Config, PayloadFormat};
 use crate::sandbox::{Options, Sandbox};
 use crate::{runtime, telemetry};
 
@@ -67,10 +67,10 @@ impl Dev {
 /// Lets callers name a receiver on this machine. The bot has none of its own, so that nothing is posted unasked.
 fn take_callbacks(config: &mut Config, secret: &SecretString) {
     for bot in &mut config.bots {
-        Arc::make_mut(bot).webhook = Some(Webhook {
+        Arc::make_mut(bot).webhook = Some(BotWebhookConfig {
             url: None,
             secrets: vec![secret.clone()],
-            form: Form::Standard,
+            form: PayloadFormat::Standard,
             bearer_token: None,
             headers: Vec::new(),
             legacy_signature: None,

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{ConfigFile, Failure, print};
 use crate::config::StoreUrl;
-use crate::store::{MigrateError, Redis, Report, SetupError};
+use crate::store::{MigrateError, MigrationReport, RedisSetupError, RedisStore};
 use crate::{runtime, telemetry};
 
 /// Bring the store to this version's schema, while replicas of the version before it serve.
@@ -27,7 +27,7 @@ pub(super) struct Migrate {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotMigrated {
     #[error(transparent)]
-    Setup(#[from] SetupError),
+    Setup(#[from] RedisSetupError),
     #[error(transparent)]
     Migrate(#[from] MigrateError),
     #[error("the store lacks migrations; run `rtm-bridge migrate` without --check")]
@@ -41,14 +41,16 @@ impl Migrate {
             return Ok(print("store.url is memory://, which needs no migrations.\n")?);
         }
         telemetry::start(&config.log)?;
-        let store = Redis::new(&config.store).map_err(NotMigrated::from)?;
+        let store = RedisStore::new(&config.store).map_err(NotMigrated::from)?;
         let report = runtime::block_on(store.migrate(self.check)).map_err(Failure::Runtime)?;
         match report.map_err(NotMigrated::from)? {
-            Report::Current => print("The store has this version's schema; nothing is to be done.\n")?,
-            Report::Applied(applied) => {
+            MigrationReport::Current => {
+                print("The store has this version's schema; nothing is to be done.\n")?
+            }
+            MigrationReport::Applied(applied) => {
                 print(&format!("Carried out: {applied}. The store has this version's schema now.\n"))?;
             }
-            Report::Missing(missing) => {
+            MigrationReport::Missing(missing) => {
                 print(&format!("Not carried out yet: {missing}.\n"))?;
                 return Err(NotMigrated::Missing.into());
             }

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Mistakes, Warning};
+use crate::config::{self, Config, ConfigErrors, ConfigWarning};
 use crate::telemetry::TelemetryError;
 
 /// The exit code of a configuration with mistakes: `EX_CONFIG` of sysexits.
@@ -70,7 +70,7 @@ struct ConfigFile {
 }
 
 impl ConfigFile {
-    fn load(&self) -> Result<(Config, Vec<Warning>), Mistakes> {
+    fn load(&self) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
         config::load(self.path.as_deref(), config::environment())
     }
 }
@@ -79,7 +79,7 @@ impl ConfigFile {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    Config(#[from] Mistakes),
+    Config(#[from] ConfigErrors),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error("cannot start the runtime; is the process out of threads or files (ulimit -u, ulimit -n)?")]

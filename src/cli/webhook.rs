@@ -17,7 +17,7 @@ use self::arrived::Untrusted;
 pub(super) use self::secret::new as new_secret;
 use super::Failure;
 use crate::config;
-use crate::webhook::signature::{InvalidSecret, Secret, Unverified};
+use crate::webhook::signature::{InvalidSecret, SigningSecret, VerificationError};
 
 /// The variable that may hold secrets.
 const SECRET: &str = "RTM_BRIDGE_WEBHOOK_SECRET";
@@ -80,7 +80,7 @@ fn next_step(why: &Untrusted) -> &'static str {
     match why {
         Untrusted::Missing(_) => "; give --headers FILE, or --id, --timestamp and --signature",
         Untrusted::LineEnd => ". Save the body as it arrives, with no `echo` and no editor in between",
-        Untrusted::Unverified(Unverified::TooOld(_)) => {
+        Untrusted::Unverified(VerificationError::TooOld(_)) => {
             ". The signature is right: with --any-age that alone is judged"
         }
         Untrusted::Unverified(_) => "",
@@ -101,7 +101,7 @@ struct Secrets {
 
 impl Secrets {
     /// All of them, the file's first; none where there are none.
-    fn read(&self) -> Result<Vec<Secret>, NoWebhook> {
+    fn read(&self) -> Result<Vec<SigningSecret>, NoWebhook> {
         let mut all = Vec::new();
         if let Some(path) = &self.secret_file {
             let text = SecretString::from(String::from_utf8_lossy(&file(path, SMALL_MAX)?).into_owned());
@@ -147,7 +147,7 @@ fn bounded(from: impl Read, what: &str, most: usize) -> Result<Vec<u8>, NoWebhoo
 }
 
 /// Reads secrets as the bridge does: one a line; empty lines and lines with `#` are skipped.
-fn parse(origin: &str, text: &str) -> Result<Vec<Secret>, NoWebhook> {
+fn parse(origin: &str, text: &str) -> Result<Vec<SigningSecret>, NoWebhook> {
     let mut secrets = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -156,7 +156,7 @@ fn parse(origin: &str, text: &str) -> Result<Vec<Secret>, NoWebhook> {
         }
         let place =
             if text.trim().contains('\n') { format!("{origin}, line {number}") } else { origin.to_owned() };
-        secrets.push(Secret::parse(&line.into()).map_err(|error| NoWebhook::Secret(place, error))?);
+        secrets.push(SigningSecret::parse(&line.into()).map_err(|error| NoWebhook::Secret(place, error))?);
     }
     if secrets.is_empty() { Err(NoWebhook::NoSecretIn(origin.to_owned())) } else { Ok(secrets) }
 }

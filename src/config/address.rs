@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use url::{Host, Url};
 
-use super::parse::{Parsed, Wrong, as_text, quoted, text, wrong};
+use super::parse::{InvalidValue, Parsed, as_text, quoted, text, wrong};
 use super::value::Value;
 use crate::domain::UrlPattern;
 
@@ -13,7 +13,7 @@ use crate::domain::UrlPattern;
 pub(super) fn address(value: &Value) -> Parsed<SocketAddr> {
     let text = as_text(value, "\"127.0.0.1:8080\"")?;
     text.parse().map_err(|_| {
-        Wrong(format!(
+        InvalidValue(format!(
             "{} is no IP address with a port such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080",
             quoted(text)
         ))
@@ -36,7 +36,7 @@ pub(super) fn web_url(value: &Value, schemes: &[&str]) -> Parsed<Url> {
     let example = format!("{}://host", schemes.first().unwrap_or(&"https"));
     let text = as_text(value, &format!("\"{example}\""))?;
     // Not quoted: someone may have put a password into it.
-    let url = Url::parse(text).map_err(|e| Wrong(format!("is no URL such as {example}: {e}")))?;
+    let url = Url::parse(text).map_err(|e| InvalidValue(format!("is no URL such as {example}: {e}")))?;
     if !schemes.contains(&url.scheme()) {
         return wrong(format!(
             "has the scheme {}, but should begin with {}",
@@ -59,7 +59,8 @@ pub(super) fn web_url(value: &Value, schemes: &[&str]) -> Parsed<Url> {
 /// A receiver of webhooks: an `https` URL, or `http` for receivers nearby; a query is part of it.
 pub(super) fn receiver(value: &Value) -> Parsed<Url> {
     let text = as_text(value, "\"https://hooks.example.com/in\"")?;
-    let mut url = Url::parse(text).map_err(|e| Wrong(format!("is no URL such as https://host/path: {e}")))?;
+    let mut url =
+        Url::parse(text).map_err(|e| InvalidValue(format!("is no URL such as https://host/path: {e}")))?;
     let query = url.query().map(str::to_owned);
     url.set_query(None);
     let mut url = web_url(&Value::Text(url.into()), &["https", "http"])?;
@@ -100,14 +101,14 @@ pub(super) fn url_pattern(value: &Value) -> Parsed<UrlPattern> {
     let text = as_text(value, "\"https://*.example.com/\"")?;
     // What stands before an `@` may be a password.
     let shown = if text.contains('@') { "one of them".to_owned() } else { quoted(text) };
-    text.parse().map_err(|why| Wrong(format!("{shown} {WANTED}: {why}")))
+    text.parse().map_err(|why| InvalidValue(format!("{shown} {WANTED}: {why}")))
 }
 
 /// A range of addresses, `10.0.0.0/8`.
 pub(super) fn cidr(value: &Value) -> Parsed<IpNet> {
     let text = as_text(value, "\"10.0.0.0/8\"")?;
     text.parse().map_err(|_| {
-        Wrong(format!("{} is no range of addresses such as 10.0.0.0/8 or fd00::/8", quoted(text)))
+        InvalidValue(format!("{} is no range of addresses such as 10.0.0.0/8 or fd00::/8", quoted(text)))
     })
 }
 

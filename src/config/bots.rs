@@ -6,12 +6,12 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::mistake::Notes;
-use super::parse::{self, Parsed, Wrong, boolean, duration, number, one_of, show, size};
+use super::mistake::Diagnostics;
+use super::parse::{self, InvalidValue, Parsed, boolean, duration, number, one_of, show, size};
 use super::section::Section;
 use super::value::Value;
 use super::webhooks::webhook;
-use super::{Algorithm, Bot, Caller, ConnectionStyle, address, certificates, secret};
+use super::{BotConfig, CallerConfig, ConnectionStyle, JwtAlgorithm, address, certificates, secret};
 use crate::domain::BotName;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,11 +21,11 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// The name of a bot.
 pub(super) fn bot_name(value: &Value) -> Parsed<BotName> {
-    BotName::new(&parse::text(value)?).map_err(|e| Wrong(e.to_string()))
+    BotName::new(&parse::text(value)?).map_err(|e| InvalidValue(e.to_string()))
 }
 
 /// One of `[[bots]]`; none where something that has no default is missing or wrong.
-pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<Bot>> {
+pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
     let name = section.required("name", "how requests name the bot", bot_name);
     let platform = section.required(
         "platform",
@@ -41,9 +41,10 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<Bot>> {
 
     // The defaults do not depend on who the bot is: stand-ins do until both are known.
     let stand_in = address::base_url(&["https"])(&Value::Text("https://bots.kore.ai".to_owned())).ok()?;
-    let d = Bot::new(name.clone().unwrap_or_else(BotName::sandbox), platform.clone().unwrap_or(stand_in));
+    let d =
+        BotConfig::new(name.clone().unwrap_or_else(BotName::sandbox), platform.clone().unwrap_or(stand_in));
     let ms = Duration::from_millis;
-    let read = Bot {
+    let read = BotConfig {
         api_path: section.or("api_path", d.api_path, address::api_path),
         socket_base: section.optional("socket_base", address::base_url(&["wss", "ws", "https", "http"])),
         ca: certificates::authorities(section),
@@ -84,11 +85,11 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<Bot>> {
     .then(|| Arc::new(read))
 }
 
-const ALGORITHMS: [(&str, Algorithm); 4] = [
-    ("HS256", Algorithm::Hs256),
-    ("HS512", Algorithm::Hs512),
-    ("RS256", Algorithm::Rs256),
-    ("RS512", Algorithm::Rs512),
+const ALGORITHMS: [(&str, JwtAlgorithm); 4] = [
+    ("HS256", JwtAlgorithm::Hs256),
+    ("HS512", JwtAlgorithm::Hs512),
+    ("RS256", JwtAlgorithm::Rs256),
+    ("RS512", JwtAlgorithm::Rs512),
 ];
 
 const STYLES: [(&str, ConnectionStyle); 2] =
@@ -99,12 +100,12 @@ fn platform_id(wanted: &'static str, other: &'static str) -> impl FnOnce(&Value)
     move |value| {
         let id = parse::text(value)?;
         if id.starts_with(other) {
-            return Err(Wrong(format!(
+            return Err(InvalidValue(format!(
                 "begins with `{other}`, but should begin with `{wanted}`: are client_id and task_bot_id swapped?"
             )));
         }
         if id.contains(char::is_whitespace) {
-            return Err(Wrong("has white space in it".to_owned()));
+            return Err(InvalidValue("has white space in it".to_owned()));
         }
         Ok(id)
     }
@@ -122,7 +123,7 @@ fn client_secret(section: &mut Section<'_>) -> Option<SecretString> {
     secret
 }
 
-fn relations(section: &mut Section<'_>, bot: &Bot, has_platform: bool, has_secret: bool) {
+fn relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: bool, has_secret: bool) {
     if bot.quiet >= bot.deadline {
         let (quiet, deadline) = (show(bot.quiet), show(bot.deadline));
         unrelated(section, "quiet", "deadline", format!("{quiet} should be less than deadline, {deadline}"));
@@ -139,7 +140,7 @@ fn relations(section: &mut Section<'_>, bot: &Bot, has_platform: bool, has_secre
             format!("{frame} should be at most max_message_bytes, {message}: a frame is part of a message");
         unrelated(section, "max_frame_bytes", "max_message_bytes", what);
     }
-    let rsa = matches!(bot.algorithm, Algorithm::Rs256 | Algorithm::Rs512);
+    let rsa = matches!(bot.algorithm, JwtAlgorithm::Rs256 | JwtAlgorithm::Rs512);
     let pem = bot.client_secret.expose_secret().trim_start().starts_with("-----BEGIN ");
     if has_secret && rsa != pem {
         let what = if rsa {
@@ -176,7 +177,7 @@ fn unrelated(section: &mut Section<'_>, one: &str, other: &str, what: String) {
 }
 
 /// What must hold between the tables of the two lists.
-pub(super) fn check(notes: &mut Notes, bots: &[Arc<Bot>], callers: &[Caller]) {
+pub(super) fn check(notes: &mut Diagnostics, bots: &[Arc<BotConfig>], callers: &[CallerConfig]) {
     for (i, bot) in bots.iter().enumerate() {
         let twin = bots.iter().take(i).find(|other| {
             other.name != bot.name && other.platform == bot.platform && other.task_bot_id == bot.task_bot_id

@@ -1,21 +1,21 @@
 //! `[[callers]]`.
 
 use super::bots::bot_name;
-use super::parse::{self, Parsed, Wrong, list, number, one_of};
+use super::parse::{self, InvalidValue, Parsed, list, number, one_of};
 use super::secret;
 use super::section::Section;
 use super::value::Value;
 use super::webhooks::webhook_form;
-use super::{Caller, Scopes};
+use super::{CallerConfig, CallerScopes};
 use crate::domain::BotName;
 
 /// One of `[[callers]]`.
-pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
+pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
     let name = section.required("name", "what the caller is called in logs", |value| {
         let name = parse::text(value)?;
-        BotName::new(&name)
-            .map(|name| name.as_str().to_owned())
-            .map_err(|_| Wrong("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned()))
+        BotName::new(&name).map(|name| name.as_str().to_owned()).map_err(|_| {
+            InvalidValue("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned())
+        })
     });
     let key_sha256 = section.required(
         "key_sha256",
@@ -42,7 +42,7 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
         let what = "has no effect without webhook_secrets: callbacks are then signed and told as the bot's";
         section.notes.warn(&path, what);
     }
-    Some(Caller {
+    Some(CallerConfig {
         user_prefix: section.or("user_prefix", String::new(), parse::text),
         rate_per_minute: section.or("rate_per_minute", 0, number(0..=10_000_000)),
         max_open_requests: section.or("max_open_requests", 0, number(0..=1_000_000)),
@@ -55,7 +55,7 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<Caller> {
     })
 }
 
-fn scopes(value: &Value) -> Parsed<Scopes> {
+fn scopes(value: &Value) -> Parsed<CallerScopes> {
     #[derive(Clone, Copy)]
     enum Scope {
         Send,
@@ -65,13 +65,13 @@ fn scopes(value: &Value) -> Parsed<Scopes> {
     let words = &[("send", Scope::Send), ("read", Scope::Read), ("admin", Scope::Admin)];
     let all = list(|value| one_of(words)(value))(value)?;
     if all.is_empty() {
-        return Err(Wrong(
+        return Err(InvalidValue(
             "is empty: the caller could do nothing; send, read and admin are known".to_owned(),
         ));
     }
-    Ok(all.into_iter().fold(Scopes::default(), |scopes, scope| match scope {
-        Scope::Send => Scopes { send: true, ..scopes },
-        Scope::Read => Scopes { read: true, ..scopes },
-        Scope::Admin => Scopes { admin: true, ..scopes },
+    Ok(all.into_iter().fold(CallerScopes::default(), |scopes, scope| match scope {
+        Scope::Send => CallerScopes { send: true, ..scopes },
+        Scope::Read => CallerScopes { read: true, ..scopes },
+        Scope::Admin => CallerScopes { admin: true, ..scopes },
     }))
 }

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::parse::{Parsed, Wrong, text};
+use super::parse::{InvalidValue, Parsed, text};
 use super::section::Section;
 
 /// `ca_file`: the authorities in it, as they were read.
@@ -19,7 +19,7 @@ pub(super) fn authorities(section: &mut Section<'_>) -> Option<Vec<u8>> {
 pub(super) fn certificates(pem: &str) -> Parsed<Vec<CertificateDer<'static>>> {
     match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
         Ok(all) if !all.is_empty() => Ok(all),
-        _ => Err(Wrong("holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)".to_owned())),
+        _ => Err(InvalidValue("holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)".to_owned())),
     }
 }
 
@@ -28,12 +28,14 @@ pub(super) fn roots(pem: &str) -> Parsed<()> {
     certificates(pem)?
         .into_iter()
         .try_for_each(|certificate| roots.add(certificate))
-        .map_err(|error| Wrong(format!("holds a certificate that cannot be a root: {error}")))
+        .map_err(|error| InvalidValue(format!("holds a certificate that cannot be a root: {error}")))
 }
 
 pub(super) fn private_key(pem: &str) -> Parsed<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
-        Wrong("holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`), or an encrypted one".to_owned())
+        InvalidValue(
+            "holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`), or an encrypted one".to_owned(),
+        )
     })
 }
 

@@ -9,8 +9,8 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::{
-    Algorithm, Bot, Cluster, Config, ConnectionStyle, Log, LogFormat, Reply, Server, Store, StoreUrl,
-    Webhooks,
+    BotConfig, ClusterConfig, Config, ConnectionStyle, JwtAlgorithm, LogConfig, LogFormat, ReplyConfig,
+    ServerConfig, StoreConfig, StoreUrl, WebhooksConfig,
 };
 use crate::domain::BotName;
 
@@ -22,28 +22,28 @@ impl Config {
     /// that listens at `platform`. Tests take it too, with the ports set to 0.
     pub fn dev(platform: Url) -> Self {
         let sandbox = BotName::sandbox();
-        let bot = Bot {
+        let bot = BotConfig {
             chat_bot: "Sandbox".to_owned(),
             task_bot_id: "st-sandbox".to_owned(),
             client_id: "cs-sandbox".to_owned(),
             client_secret: "sandbox-secret".into(),
-            ..Bot::new(sandbox.clone(), platform)
+            ..BotConfig::new(sandbox.clone(), platform)
         };
         Self {
             default_bot: Some(sandbox),
-            server: Server::default(),
-            store: Store::default(),
-            cluster: Cluster::default(),
-            reply: Reply::default(),
+            server: ServerConfig::default(),
+            store: StoreConfig::default(),
+            cluster: ClusterConfig::default(),
+            reply: ReplyConfig::default(),
             bots: vec![Arc::new(bot)],
             callers: Vec::new(),
-            webhooks: Webhooks::default(),
-            log: Log { format: LogFormat::Text, filter: "warn,rtm_bridge=info".to_owned() },
+            webhooks: WebhooksConfig::default(),
+            log: LogConfig { format: LogFormat::Text, filter: "warn,rtm_bridge=info".to_owned() },
         }
     }
 }
 
-impl Default for Server {
+impl Default for ServerConfig {
     /// Loopback only; as many sockets as the process may open files, less some headroom.
     fn default() -> Self {
         Self {
@@ -70,7 +70,7 @@ fn max_sockets(open_files: Option<u64>) -> usize {
     usize::try_from(sockets).unwrap_or(64)
 }
 
-impl Default for Store {
+impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             url: StoreUrl::Memory,
@@ -88,7 +88,7 @@ impl Default for Store {
     }
 }
 
-impl Default for Cluster {
+impl Default for ClusterConfig {
     /// A name made of the host's and chance.
     fn default() -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -100,13 +100,13 @@ impl Default for Cluster {
     }
 }
 
-impl Default for Reply {
+impl Default for ReplyConfig {
     fn default() -> Self {
         Self { default_wait: Duration::from_secs(15) }
     }
 }
 
-impl Default for Webhooks {
+impl Default for WebhooksConfig {
     fn default() -> Self {
         Self {
             allowed: Vec::new(),
@@ -119,13 +119,13 @@ impl Default for Webhooks {
     }
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
         Self { format: LogFormat::Json, filter: "info".to_owned() }
     }
 }
 
-impl Bot {
+impl BotConfig {
     /// A bot with every default; its names and its secret on the platform are still empty.
     pub fn new(name: BotName, platform: Url) -> Self {
         Self {
@@ -138,7 +138,7 @@ impl Bot {
             task_bot_id: String::new(),
             client_id: String::new(),
             client_secret: SecretString::default(),
-            algorithm: Algorithm::Hs256,
+            algorithm: JwtAlgorithm::Hs256,
             secure_rtm: false,
             connection_mode: ConnectionStyle::ConnectionMode,
             anonymous: false,

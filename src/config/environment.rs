@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::mistake::{Notes, Origin};
+use super::mistake::{Diagnostics, ValueOrigin};
 use super::value::{Item, Table, Value};
 
 /// What begins the name of every variable that is a key.
@@ -45,7 +45,7 @@ pub(super) fn file(environment: &Environment) -> Option<&OsString> {
 }
 
 /// Lays the variables over what the file said.
-pub(super) fn overlay(root: &mut Table, environment: Environment, notes: &mut Notes) {
+pub(super) fn overlay(root: &mut Table, environment: Environment, notes: &mut Diagnostics) {
     // A variable that says another name comes last: until then the table answers to the name in the file.
     let (names, others): (Vec<_>, Vec<_>) =
         environment.into_iter().partition(|(name, _)| name.ends_with("__NAME"));
@@ -59,7 +59,7 @@ pub(super) fn overlay(root: &mut Table, environment: Environment, notes: &mut No
             notes.wrong("", format!("{name}: its value is not UTF-8"));
             continue;
         };
-        let origin = Origin::Environment(name.as_str().into());
+        let origin = ValueOrigin::Environment(name.as_str().into());
         let item = Item { value: Value::Untyped(value), origin: origin.clone() };
         let list = rest.split_once("__").map(|(list, within)| (list.to_ascii_lowercase(), within));
         let placed = match list {
@@ -117,7 +117,7 @@ fn element<'t, 'p>(
     root: &'t mut Table,
     list: &str,
     path: &'p str,
-    origin: &Origin,
+    origin: &ValueOrigin,
 ) -> Result<(&'t mut Table, &'p str), Refusal> {
     let items = root
         .entry(list.to_owned())

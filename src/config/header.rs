@@ -2,7 +2,7 @@
 
 use secrecy::SecretString;
 
-use super::parse::{Parsed, Wrong, as_text, list, text, wrong};
+use super::parse::{InvalidValue, Parsed, as_text, list, text, wrong};
 use super::value::Value;
 
 /// A name in lower case, and a value.
@@ -75,8 +75,9 @@ fn collect<'t>(lines: impl Iterator<Item = &'t str>) -> Parsed<Vec<Header>> {
 }
 
 fn header(line: &str) -> Parsed<Header> {
-    let (name, value) =
-        line.split_once(':').ok_or_else(|| Wrong("should have a colon in each: `Name: value`".to_owned()))?;
+    let (name, value) = line
+        .split_once(':')
+        .ok_or_else(|| InvalidValue("should have a colon in each: `Name: value`".to_owned()))?;
     let (name, value) = (checked(name.trim_end())?, value.trim());
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\t')) {
         return wrong(format!("should have a value of visible ASCII characters for `{name}`"));
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<(String, String)>, String> {
-        let headers = headers_text(text).map_err(|Wrong(what)| what)?;
+        let headers = headers_text(text).map_err(|InvalidValue(what)| what)?;
         Ok(headers
             .into_iter()
             .map(|(name, value)| (name.into_string(), value.expose_secret().to_owned()))

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::environment as variables;
-use super::mistake::{Mistakes, Notes, Warning};
-use super::parse::{self, Wrong, duration, number, one_of, show};
+use super::mistake::{ConfigErrors, ConfigWarning, Diagnostics};
+use super::parse::{self, InvalidValue, duration, number, one_of, show};
 use super::section::{Files, Section};
 use super::value::{self, Table};
-use super::{Cluster, Config, Log, LogFormat, Reply, Server};
+use super::{ClusterConfig, Config, LogConfig, LogFormat, ReplyConfig, ServerConfig};
 use super::{address, bots, callers, defaults, store, webhooks};
 use crate::domain::BotName;
 
@@ -40,7 +40,7 @@ pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
 pub fn load<K, V>(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (K, V)>,
-) -> Result<(Config, Vec<Warning>), Mistakes>
+) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors>
 where
     K: Into<OsString>,
     V: Into<OsString>,
@@ -51,7 +51,7 @@ where
     let Some(path) = path else { return assemble(None, env, &file) };
     let name = path.to_string_lossy();
     let text = file(Path::new(&path)).map_err(|error| {
-        Mistakes::one(format!(
+        ConfigErrors::one(format!(
             "cannot read the configuration file {name}: {error}; name it with --config or RTM_BRIDGE_CONFIG"
         ))
     })?;
@@ -69,7 +69,7 @@ pub fn read<K, V>(
     name: &str,
     env: impl IntoIterator<Item = (K, V)>,
     files: &dyn Fn(&Path) -> io::Result<String>,
-) -> Result<(Config, Vec<Warning>), Mistakes>
+) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors>
 where
     K: Into<OsString>,
     V: Into<OsString>,
@@ -81,7 +81,7 @@ where
 pub fn keys() -> BTreeSet<String> {
     /// Every table is there; what it lacks does not matter.
     const TABLES: &str = "bots = [{ name = \"NAME\", webhook = {} }]\ncallers = [{ name = \"NAME\" }]";
-    let mut notes = Notes::default();
+    let mut notes = Diagnostics::default();
     if let Some(table) = value::document(TABLES, &Arc::from("keys"), &mut notes) {
         let no_files = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
         Section::root(table, &mut notes, &no_files, |root| config(root, true));
@@ -102,8 +102,8 @@ fn assemble(
     document: Option<(&str, &str)>,
     env: variables::Environment,
     files: Files<'_>,
-) -> Result<(Config, Vec<Warning>), Mistakes> {
-    let mut notes = Notes::default();
+) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
+    let mut notes = Diagnostics::default();
     let table = match document {
         Some((text, name)) => value::document(text, &Arc::from(name), &mut notes),
         None => Some(Table::new()),
@@ -135,7 +135,7 @@ fn config(root: &mut Section<'_>, has_file: bool) -> Config {
     config
 }
 
-fn relations(notes: &mut Notes, config: &Config, has_file: bool) {
+fn relations(notes: &mut Diagnostics, config: &Config, has_file: bool) {
     if !notes.was_given("bots") {
         let hint =
             if has_file { "" } else { " (no file was given either: --config FILE or RTM_BRIDGE_CONFIG)" };
@@ -144,7 +144,7 @@ fn relations(notes: &mut Notes, config: &Config, has_file: bool) {
         notes.unless_within("bots", "at least one [[bots]] is needed");
     }
     // A bot with mistakes of its own is known by name all the same.
-    let known = |notes: &Notes, bot: &BotName| notes.was_given(&format!("bots.{bot}"));
+    let known = |notes: &Diagnostics, bot: &BotName| notes.was_given(&format!("bots.{bot}"));
     if let Some(bot) = &config.default_bot
         && !known(notes, bot)
     {
@@ -175,9 +175,9 @@ fn relations(notes: &mut Notes, config: &Config, has_file: bool) {
     }
 }
 
-fn server(section: &mut Section<'_>) -> Server {
-    let d = Server::default();
-    let server = Server {
+fn server(section: &mut Section<'_>) -> ServerConfig {
+    let d = ServerConfig::default();
+    let server = ServerConfig {
         listen: section.or("listen", d.listen, address::address),
         admin_listen: section.or("admin_listen", d.admin_listen, address::address),
         grace: section.or("grace", d.grace, duration(Duration::ZERO..=5 * MINUTE)),
@@ -211,16 +211,16 @@ fn server(section: &mut Section<'_>) -> Server {
     server
 }
 
-fn cluster(section: &mut Section<'_>) -> Cluster {
-    let d = Cluster::default();
-    Cluster {
+fn cluster(section: &mut Section<'_>) -> ClusterConfig {
+    let d = ClusterConfig::default();
+    ClusterConfig {
         replica_id: section.or("replica_id", d.replica_id, |value| {
             let id = parse::text(value)?;
             let plain = id.bytes().all(|b| b.is_ascii_graphic());
             if plain && id.len() <= 128 {
                 Ok(id)
             } else {
-                Err(Wrong("should be 1 to 128 visible ASCII characters".to_owned()))
+                Err(InvalidValue("should be 1 to 128 visible ASCII characters".to_owned()))
             }
         }),
         // A lease is renewed every third of it: under 3 s one slow renewal would be one too many.
@@ -228,23 +228,25 @@ fn cluster(section: &mut Section<'_>) -> Cluster {
     }
 }
 
-fn reply(section: &mut Section<'_>) -> Reply {
-    let d = Reply::default();
+fn reply(section: &mut Section<'_>) -> ReplyConfig {
+    let d = ReplyConfig::default();
     // Load balancers end silent requests after 60 s.
-    Reply { default_wait: section.or("default_wait", d.default_wait, duration(Duration::ZERO..=55 * SECOND)) }
+    ReplyConfig {
+        default_wait: section.or("default_wait", d.default_wait, duration(Duration::ZERO..=55 * SECOND)),
+    }
 }
 
-fn log(section: &mut Section<'_>) -> Log {
+fn log(section: &mut Section<'_>) -> LogConfig {
     const FORMATS: [(&str, LogFormat); 2] = [("json", LogFormat::Json), ("text", LogFormat::Text)];
-    let d = Log::default();
-    Log {
+    let d = LogConfig::default();
+    LogConfig {
         format: section.or("format", d.format, one_of(&FORMATS)),
         filter: section.or("filter", d.filter, |value| {
             let filter = parse::text(value)?;
             match EnvFilter::builder().parse(&filter) {
                 Ok(_) => Ok(filter),
                 Err(error) => {
-                    Err(Wrong(format!("is no filter such as info or rtm_bridge=debug,info: {error}")))
+                    Err(InvalidValue(format!("is no filter such as info or rtm_bridge=debug,info: {error}")))
                 }
             }
         }),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// In the file, at this line (the first is 1).
     File {
         /// The file as it was named.
@@ -20,7 +20,7 @@ pub enum Origin {
     Environment(Arc<str>),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { file, line } => write!(f, "{file}:{line}"),
@@ -31,16 +31,16 @@ impl fmt::Display for Origin {
 
 /// One mistake, or one thing that is allowed but hardly meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
+pub struct Diagnostic {
     /// The path of the key, such as `bots.support.ping_interval`; empty where it is about the whole.
     pub key: String,
     /// Where the key, or the table that lacks it, was given; none where it was not given at all.
-    pub origin: Option<Origin>,
+    pub origin: Option<ValueOrigin>,
     /// What is wrong, and what would be right.
     pub what: String,
 }
 
-impl fmt::Display for Remark {
+impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.key.as_str(), &self.origin) {
             ("", None) => {}
@@ -54,20 +54,20 @@ impl fmt::Display for Remark {
 
 /// All mistakes of a configuration; never empty.
 #[derive(Debug, Clone, thiserror::Error)]
-pub struct Mistakes(Vec<Remark>);
+pub struct ConfigErrors(Vec<Diagnostic>);
 
-impl Mistakes {
+impl ConfigErrors {
     pub(super) fn one(what: String) -> Self {
-        Self(vec![Remark { key: String::new(), origin: None, what }])
+        Self(vec![Diagnostic { key: String::new(), origin: None, what }])
     }
 
     /// Each of them, in the order of reading.
-    pub fn iter(&self) -> impl Iterator<Item = &Remark> {
+    pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.0.iter()
     }
 }
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
             1 => f.write_str("the configuration has a mistake:")?,
@@ -78,18 +78,18 @@ impl fmt::Display for Mistakes {
 }
 
 /// Something that is allowed but hardly meant; to be logged at start.
-pub type Warning = Remark;
+pub type ConfigWarning = Diagnostic;
 
 /// What is noted while a configuration is read.
 #[derive(Default)]
-pub(super) struct Notes {
-    origins: std::collections::BTreeMap<String, Origin>,
-    mistakes: Vec<Remark>,
-    warnings: Vec<Warning>,
+pub(super) struct Diagnostics {
+    origins: std::collections::BTreeMap<String, ValueOrigin>,
+    mistakes: Vec<Diagnostic>,
+    warnings: Vec<ConfigWarning>,
     known: BTreeSet<String>,
 }
 
-impl Notes {
+impl Diagnostics {
     /// Remembers that there is such a key, given or not.
     pub(super) fn known(&mut self, key: String) {
         self.known.insert(key);
@@ -110,7 +110,7 @@ impl Notes {
     }
 
     /// Remembers where a key was given, for all that is said about it later.
-    pub(super) fn given(&mut self, key: &str, origin: Origin) {
+    pub(super) fn given(&mut self, key: &str, origin: ValueOrigin) {
         self.origins.insert(key.to_owned(), origin);
     }
 
@@ -154,19 +154,19 @@ impl Notes {
     }
 
     /// The warnings, or all mistakes where there are any.
-    pub(super) fn finish(self) -> Result<Vec<Warning>, Mistakes> {
-        if self.mistakes.is_empty() { Ok(self.warnings) } else { Err(Mistakes(self.mistakes)) }
+    pub(super) fn finish(self) -> Result<Vec<ConfigWarning>, ConfigErrors> {
+        if self.mistakes.is_empty() { Ok(self.warnings) } else { Err(ConfigErrors(self.mistakes)) }
     }
 
     /// The mistakes, where there are some for sure.
-    pub(super) fn into_mistakes(self) -> Mistakes {
-        Mistakes(self.mistakes)
+    pub(super) fn into_mistakes(self) -> ConfigErrors {
+        ConfigErrors(self.mistakes)
     }
 
     /// About a key; a key that was not given is placed where the nearest table around it was.
-    fn remark(&self, key: &str, what: String) -> Remark {
+    fn remark(&self, key: &str, what: String) -> Diagnostic {
         let around = std::iter::successors(Some(key), |key| key.rsplit_once('.').map(|(table, _)| table));
         let origin = around.into_iter().find_map(|key| self.origins.get(key)).cloned();
-        Remark { key: key.to_owned(), origin, what }
+        Diagnostic { key: key.to_owned(), origin, what }
     }
 }

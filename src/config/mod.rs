@@ -33,7 +33,7 @@ use url::Url;
 use crate::domain::{BotName, UrlPattern};
 
 pub use load::{environment, keys, load, read};
-pub use mistake::{Mistakes, Origin, Remark, Warning};
+pub use mistake::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 
 /// Everything a bridge needs to know at start.
 #[derive(Debug, Clone)]
@@ -41,26 +41,26 @@ pub struct Config {
     /// The bot of requests that name none.
     pub default_bot: Option<BotName>,
     /// Listeners, admission and shutdown.
-    pub server: Server,
+    pub server: ServerConfig,
     /// Where messages are kept.
-    pub store: Store,
+    pub store: StoreConfig,
     /// Which replica this is.
-    pub cluster: Cluster,
+    pub cluster: ClusterConfig,
     /// How long callers wait.
-    pub reply: Reply,
+    pub reply: ReplyConfig,
     /// The bots, by name; never empty.
-    pub bots: Vec<Arc<Bot>>,
+    pub bots: Vec<Arc<BotConfig>>,
     /// Who may call.
-    pub callers: Vec<Caller>,
+    pub callers: Vec<CallerConfig>,
     /// What webhooks may reach.
-    pub webhooks: Webhooks,
+    pub webhooks: WebhooksConfig,
     /// What is logged.
-    pub log: Log,
+    pub log: LogConfig,
 }
 
 /// `[server]`
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ServerConfig {
     /// Where callers connect.
     pub listen: SocketAddr,
     /// Where probes and Prometheus connect.
@@ -82,7 +82,7 @@ pub struct Server {
 
 /// `[store]`
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct StoreConfig {
     /// Where.
     pub url: StoreUrl,
     /// Redis' user (ACL); none for its default user.
@@ -129,7 +129,7 @@ pub enum StoreUrl {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisServers {
     /// Alone, with sentinels, or as a cluster.
-    pub topology: Topology,
+    pub topology: RedisTopology,
     /// Whether over TLS (`rediss`).
     pub tls: bool,
     /// The numbered database; 0 in a cluster.
@@ -138,23 +138,23 @@ pub struct RedisServers {
 
 /// What stands behind a `redis` URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Topology {
+pub enum RedisTopology {
     /// One server: `redis://host:port/0`.
-    Alone(Address),
+    Alone(HostPort),
     /// Sentinels that know the master: `redis+sentinel://host:port,host:port/master`.
     Sentinel {
         /// The sentinels.
-        sentinels: Vec<Address>,
+        sentinels: Vec<HostPort>,
         /// The name they know the master by.
         master: String,
     },
     /// Some nodes of a cluster, which know the others: `redis+cluster://host:port,host:port`.
-    Cluster(Vec<Address>),
+    Cluster(Vec<HostPort>),
 }
 
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct HostPort {
     /// Name or IP address, an IPv6 address without brackets.
     pub host: String,
     /// Port.
@@ -163,7 +163,7 @@ pub struct Address {
 
 /// `[cluster]`
 #[derive(Debug, Clone)]
-pub struct Cluster {
+pub struct ClusterConfig {
     /// The name that partitions are dealt by.
     pub replica_id: String,
     /// How long a lease lives without renewal.
@@ -172,14 +172,14 @@ pub struct Cluster {
 
 /// `[reply]`
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct ReplyConfig {
     /// How long a POST waits where it does not say.
     pub default_wait: Duration,
 }
 
 /// One of `[[bots]]`.
 #[derive(Debug, Clone)]
-pub struct Bot {
+pub struct BotConfig {
     /// Our name of it.
     pub name: BotName,
     /// The API host of the platform.
@@ -199,7 +199,7 @@ pub struct Bot {
     /// HS*: the shared secret. RS*: the private key in PEM.
     pub client_secret: SecretString,
     /// How the JWT is signed.
-    pub algorithm: Algorithm,
+    pub algorithm: JwtAlgorithm,
     /// Whether to ask for the secure handshake (protocol.md 5.2).
     pub secure_rtm: bool,
     /// How a connect says what it wants (protocol.md 4.3).
@@ -237,13 +237,13 @@ pub struct Bot {
     /// The largest web socket message we take, over all its fragments, in bytes.
     pub max_message_bytes: usize,
     /// Where this bot's events go.
-    pub webhook: Option<Webhook>,
+    pub webhook: Option<BotWebhookConfig>,
 }
 
 /// How the JWT is signed (protocol.md 2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of RFC 7518 say it all")]
-pub enum Algorithm {
+pub enum JwtAlgorithm {
     Hs256,
     Hs512,
     Rs256,
@@ -261,13 +261,13 @@ pub enum ConnectionStyle {
 
 /// `[bots.webhook]`
 #[derive(Debug, Clone)]
-pub struct Webhook {
+pub struct BotWebhookConfig {
     /// The receiver of what is told unasked; without one only callbacks are sent, and signed with `secrets`.
     pub url: Option<Url>,
     /// `whsec_` secrets, newest first.
     pub secrets: Vec<SecretString>,
     /// In what form it is told.
-    pub form: Form,
+    pub form: PayloadFormat,
     /// Sent as `Authorization: Bearer …`.
     pub bearer_token: Option<SecretString>,
     /// Headers that go with every delivery, by name.
@@ -278,8 +278,8 @@ pub struct Webhook {
 
 /// In what form a receiver is told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Form {
-    /// `type`, `timestamp` and `data` (Standard Webhooks).
+pub enum PayloadFormat {
+    /// `type`, `timestamp` and `data` (Standard WebhooksConfig).
     #[default]
     Standard,
     /// `CloudEvents` 1.0 over HTTP, in binary mode.
@@ -299,13 +299,13 @@ pub struct LegacySignature {
 
 /// One of `[[callers]]`.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub struct CallerConfig {
     /// Its name in logs at debug level; idempotency keys of different names never meet.
     pub name: String,
     /// SHA-256 of its key.
     pub key_sha256: [u8; 32],
     /// What it may do.
-    pub scopes: Scopes,
+    pub scopes: CallerScopes,
     /// The bots it may use; none means every bot.
     pub bots: Option<Vec<BotName>>,
     /// What its users' identities begin with.
@@ -317,12 +317,12 @@ pub struct Caller {
     /// Secrets its callbacks are signed with, newest first.
     pub webhook_secrets: Vec<SecretString>,
     /// In what form its callbacks are told.
-    pub webhook_form: Form,
+    pub webhook_form: PayloadFormat,
 }
 
 /// What a caller may do; none of them includes another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Scopes {
+pub struct CallerScopes {
     /// POST messages, DELETE conversations.
     pub send: bool,
     /// GET what belongs to conversations.
@@ -333,7 +333,7 @@ pub struct Scopes {
 
 /// `[webhooks]`
 #[derive(Debug, Clone)]
-pub struct Webhooks {
+pub struct WebhooksConfig {
     /// Patterns of which a callback must match one.
     pub allowed: Vec<UrlPattern>,
     /// CIDRs of addresses that are fine although they are not public.
@@ -350,7 +350,7 @@ pub struct Webhooks {
 
 /// `[log]`
 #[derive(Debug, Clone)]
-pub struct Log {
+pub struct LogConfig {
     /// For machines or for people.
     pub format: LogFormat,
     /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.

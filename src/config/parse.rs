@@ -9,15 +9,15 @@ use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
 
 use super::value::Value;
 
-/// Why a value was refused: a sentence that goes into a [`super::Remark`].
+/// Why a value was refused: a sentence that goes into a [`super::Diagnostic`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wrong(pub(super) String);
+pub(super) struct InvalidValue(pub(super) String);
 
-pub(super) type Parsed<T> = Result<T, Wrong>;
+pub(super) type Parsed<T> = Result<T, InvalidValue>;
 
 /// A refusal for this reason.
 pub(super) fn wrong<T>(what: impl Into<String>) -> Parsed<T> {
-    Err(Wrong(what.into()))
+    Err(InvalidValue(what.into()))
 }
 
 /// A value as a mistake may quote it: short, on one line.
@@ -32,7 +32,7 @@ pub(super) fn as_text<'v>(value: &'v Value, example: &str) -> Parsed<&'v str> {
     value
         .as_text()
         .map(str::trim)
-        .ok_or_else(|| Wrong(format!("is {}, but should be text such as {example}", value.kind())))
+        .ok_or_else(|| InvalidValue(format!("is {}, but should be text such as {example}", value.kind())))
 }
 
 /// Any text without control characters.
@@ -64,16 +64,16 @@ where
     move |value| {
         let number = match value {
             Value::Integer(number) => *number,
-            Value::Untyped(text) => {
-                text.trim().parse().map_err(|_| Wrong(format!("{} is not a whole number", quoted(text))))?
-            }
+            Value::Untyped(text) => text
+                .trim()
+                .parse()
+                .map_err(|_| InvalidValue(format!("{} is not a whole number", quoted(text))))?,
             Value::Text(_) => return wrong("is text, but should be a number, without quotes"),
             other => return wrong(format!("is {}, but should be a whole number", other.kind())),
         };
-        T::try_from(number)
-            .ok()
-            .filter(|number| range.contains(number))
-            .ok_or_else(|| Wrong(format!("{number} is not within {} to {}", range.start(), range.end())))
+        T::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
+            InvalidValue(format!("{number} is not within {} to {}", range.start(), range.end()))
+        })
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&Value) -
         }
         let text = as_text(value, "\"30s\"")?;
         let span = SpanParser::new().parse_unsigned_duration(text).map_err(|_| {
-            Wrong(format!("{} is no duration such as 250ms, 30s, 15m, 24h or 1m30s", quoted(text)))
+            InvalidValue(format!("{} is no duration such as 250ms, 30s, 15m, 24h or 1m30s", quoted(text)))
         })?;
         if range.contains(&span) {
             Ok(span)
@@ -109,7 +109,9 @@ pub(super) fn duration_or_never(
 ) -> impl FnOnce(&Value) -> Parsed<Option<Duration>> {
     move |value| match value.as_text() {
         Some(text) if text.trim() == "never" => Ok(None),
-        _ => duration(range)(value).map(Some).map_err(|Wrong(what)| Wrong(format!("{what}, or \"never\""))),
+        _ => duration(range)(value)
+            .map(Some)
+            .map_err(|InvalidValue(what)| InvalidValue(format!("{what}, or \"never\""))),
     }
 }
 
@@ -156,7 +158,7 @@ pub(super) fn one_of<T: Copy>(words: &'static [(&'static str, T)]) -> impl FnOnc
         words
             .iter()
             .find_map(|(word, meaning)| (*word == text).then_some(*meaning))
-            .ok_or_else(|| Wrong(format!("{} is none of {}", quoted(text), all())))
+            .ok_or_else(|| InvalidValue(format!("{} is none of {}", quoted(text), all())))
     }
 }
 

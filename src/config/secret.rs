@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 
-use super::parse::{Parsed, Wrong, as_text, wrong};
+use super::parse::{InvalidValue, Parsed, as_text, wrong};
 use super::value::Value;
 
 /// SHA-256 in hexadecimal.
@@ -18,7 +18,7 @@ pub(super) fn sha256(value: &Value) -> Parsed<[u8; 32]> {
     let mut hash = [0; 32];
     for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         let digits = std::str::from_utf8(digits).unwrap_or_default();
-        *byte = u8::from_str_radix(digits, 16).map_err(|_| Wrong(WANTED.to_owned()))?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| InvalidValue(WANTED.to_owned()))?;
     }
     Ok(hash)
 }

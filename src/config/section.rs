@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use super::mistake::{Notes, Origin};
-use super::parse::{Parsed, Wrong};
+use super::mistake::{Diagnostics, ValueOrigin};
+use super::parse::{InvalidValue, Parsed};
 use super::value::{Item, Table, Value};
 
 /// How a file that a secret lies in is read.
@@ -21,7 +21,7 @@ pub(super) struct Section<'a> {
     path: String,
     left: Table,
     known: Vec<&'static str>,
-    pub(super) notes: &'a mut Notes,
+    pub(super) notes: &'a mut Diagnostics,
     files: Files<'a>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Section<'a> {
     /// Takes the whole document apart.
     pub(super) fn root<T>(
         table: Table,
-        notes: &'a mut Notes,
+        notes: &'a mut Diagnostics,
         files: Files<'a>,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
@@ -83,7 +83,7 @@ impl<'a> Section<'a> {
         let path = self.key(key);
         match parse(&item.value) {
             Ok(value) => Some(value),
-            Err(Wrong(what)) => {
+            Err(InvalidValue(what)) => {
                 self.notes.wrong(&path, what);
                 None
             }
@@ -128,8 +128,9 @@ impl<'a> Section<'a> {
     ) -> Option<T> {
         let (direct, by_file) = (self.take(key), self.take(file_key));
         let (path, file_path) = (self.key(key), self.key(file_key));
-        let from_environment =
-            |item: &Option<Item>| item.as_ref().is_some_and(|i| matches!(i.origin, Origin::Environment(_)));
+        let from_environment = |item: &Option<Item>| {
+            item.as_ref().is_some_and(|i| matches!(i.origin, ValueOrigin::Environment(_)))
+        };
         let by_file = match (&direct, by_file) {
             (Some(_), by_file @ Some(_)) => match (from_environment(&direct), from_environment(&by_file)) {
                 (true, false) => None,
@@ -145,16 +146,19 @@ impl<'a> Section<'a> {
             (Some(item), _) => {
                 let parsed = match item.value.as_text() {
                     Some(name) => self.read_file(name).and_then(|text| {
-                        from_file(&text).map_err(|Wrong(what)| Wrong(format!("{name}: {what}")))
+                        from_file(&text).map_err(|InvalidValue(what)| InvalidValue(format!("{name}: {what}")))
                     }),
-                    None => Err(Wrong(format!("is {}, but should be the path of a file", item.value.kind()))),
+                    None => Err(InvalidValue(format!(
+                        "is {}, but should be the path of a file",
+                        item.value.kind()
+                    ))),
                 };
                 (file_path, parsed)
             }
             (None, Some(item)) => (path, parse(&item.value)),
             (None, None) => return None,
         };
-        parsed.map_err(|Wrong(what)| self.notes.wrong(&path, what)).ok()
+        parsed.map_err(|InvalidValue(what)| self.notes.wrong(&path, what)).ok()
     }
 
     /// What the file holds that a key names, which was taken before.
@@ -164,11 +168,11 @@ impl<'a> Section<'a> {
         name: &str,
         parse: impl FnOnce(&str) -> Parsed<T>,
     ) -> Option<T> {
-        let parsed = self
-            .read_file(name)
-            .and_then(|text| parse(&text).map_err(|Wrong(what)| Wrong(format!("{name}: {what}"))));
+        let parsed = self.read_file(name).and_then(|text| {
+            parse(&text).map_err(|InvalidValue(what)| InvalidValue(format!("{name}: {what}")))
+        });
         let path = self.key(key);
-        parsed.map_err(|Wrong(what)| self.notes.wrong(&path, what)).ok()
+        parsed.map_err(|InvalidValue(what)| self.notes.wrong(&path, what)).ok()
     }
 
     fn read_file(&self, name: &str) -> Parsed<String> {
@@ -178,7 +182,7 @@ impl<'a> Section<'a> {
             } else {
                 ""
             };
-            Wrong(format!("cannot read {name}: {error}{hint}"))
+            InvalidValue(format!("cannot read {name}: {error}{hint}"))
         })
     }
 
@@ -232,7 +236,7 @@ impl<'a> Section<'a> {
             }
             None => Vec::new(),
         };
-        let mut names: Vec<(String, Origin)> = Vec::new();
+        let mut names: Vec<(String, ValueOrigin)> = Vec::new();
         let mut all = Vec::new();
         for (number, item) in (1..).zip(items) {
             let Value::Table(left) = item.value else {

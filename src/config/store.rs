@@ -5,18 +5,18 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::certificates::{belong_together, certificates, private_key, roots};
-use super::parse::{self, Parsed, Wrong, duration, number, size};
+use super::parse::{self, InvalidValue, Parsed, duration, number, size};
 use super::secret;
 use super::section::Section;
 use super::store_url::{self, Target, User};
 use super::value::Value;
-use super::{Store, StoreTls, StoreUrl, Topology};
+use super::{RedisTopology, StoreConfig, StoreTls, StoreUrl};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
 
-pub(super) fn store(section: &mut Section<'_>) -> Store {
-    let d = Store::default();
+pub(super) fn store(section: &mut Section<'_>) -> StoreConfig {
+    let d = StoreConfig::default();
     let target = section.secret("url", "url_file", store_url::store_url, store_url::from_text);
     let (url, from_url) = target.map_or((d.url, None), |Target { url, user }| (url, user));
     let (username, password) = user(section, USER, from_url);
@@ -25,7 +25,7 @@ pub(super) fn store(section: &mut Section<'_>) -> Store {
         StoreUrl::Redis(servers) => Some(servers.tls),
         StoreUrl::Memory => None,
     };
-    let store = Store {
+    let store = StoreConfig {
         username,
         password,
         sentinel_username,
@@ -109,7 +109,7 @@ const USER: [&str; 3] = ["username", "password", "password_file"];
 const SENTINEL: [&str; 3] = ["sentinel_username", "sentinel_password", "sentinel_password_file"];
 const TLS: [&str; 3] = ["ca_file", "client_cert_file", "client_key_file"];
 
-fn warnings(section: &mut Section<'_>, store: &Store) {
+fn warnings(section: &mut Section<'_>, store: &StoreConfig) {
     let [url, url_file] = ["url", "url_file"].map(|key| section.key(key));
     if !section.notes.was_given(&url) && !section.notes.was_given(&url_file) {
         section.notes.warn(
@@ -133,7 +133,7 @@ fn warnings(section: &mut Section<'_>, store: &Store) {
             }
         }
         StoreUrl::Redis(servers) => {
-            if !matches!(servers.topology, Topology::Sentinel { .. }) {
+            if !matches!(servers.topology, RedisTopology::Sentinel { .. }) {
                 idle(&SENTINEL, "without sentinels");
             }
             if !servers.tls {
@@ -150,6 +150,6 @@ fn key_prefix(value: &Value) -> Parsed<String> {
     if plain && prefix.len() <= 64 {
         Ok(prefix)
     } else {
-        Err(Wrong("should be 1 to 64 characters of a-z, A-Z, 0-9, '-', '_', '.' and ':'".to_owned()))
+        Err(InvalidValue("should be 1 to 64 characters of a-z, A-Z, 0-9, '-', '_', '.' and ':'".to_owned()))
     }
 }

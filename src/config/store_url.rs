@@ -8,9 +8,9 @@ use std::net::Ipv6Addr;
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
-use super::parse::{self, Parsed, Wrong};
+use super::parse::{self, InvalidValue, Parsed};
 use super::value::Value;
-use super::{Address, RedisServers, StoreUrl, Topology};
+use super::{HostPort, RedisServers, RedisTopology, StoreUrl};
 
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
@@ -49,7 +49,7 @@ const FORMS: &str =
     "use memory://, redis://, redis+sentinel://, redis+cluster://, or rediss://, rediss+… for TLS";
 
 fn wrong<T>(what: impl Into<String>) -> Parsed<T> {
-    Err(Wrong(what.into()))
+    Err(InvalidValue(what.into()))
 }
 
 /// As [`from_text`], of the key's value.
@@ -108,7 +108,7 @@ fn redis(rest: &str, kind: Kind, tls: bool) -> Parsed<Target> {
                     "has a query (?…), which means nothing here; a database goes after the host: /1",
                 );
             }
-            (Topology::Alone(address), database(path)?)
+            (RedisTopology::Alone(address), database(path)?)
         }
         Kind::Sentinel => {
             let sentinels = addresses(SENTINEL_PORT)?;
@@ -123,13 +123,13 @@ fn redis(rest: &str, kind: Kind, tls: bool) -> Parsed<Target> {
                 Some(Some(number)) if !number.is_empty() => database(number)?,
                 Some(_) => return wrong("has a query other than ?db=1, which names the database"),
             };
-            (Topology::Sentinel { sentinels, master }, database)
+            (RedisTopology::Sentinel { sentinels, master }, database)
         }
         Kind::Cluster => {
             if database(path)? != 0 || query.is_some() {
                 return wrong("has something after its hosts; a cluster has one database, so leave it out");
             }
-            (Topology::Cluster(addresses(REDIS_PORT)?), 0)
+            (RedisTopology::Cluster(addresses(REDIS_PORT)?), 0)
         }
     };
     Ok(Target { url: StoreUrl::Redis(RedisServers { topology, tls, database }), user })
@@ -167,14 +167,14 @@ fn database(text: &str) -> Parsed<i64> {
     }
 }
 
-fn addresses(hosts: &str, port: u16) -> Parsed<Vec<Address>> {
-    let mut addresses: Vec<Address> = Vec::new();
+fn addresses(hosts: &str, port: u16) -> Parsed<Vec<HostPort>> {
+    let mut addresses: Vec<HostPort> = Vec::new();
     for (number, text) in (1..).zip(hosts.split(',')) {
-        let address = address(text, port).map_err(|Wrong(what)| {
+        let address = address(text, port).map_err(|InvalidValue(what)| {
             if hosts.contains(',') {
-                Wrong(format!("address {number} of its list {what}"))
+                InvalidValue(format!("address {number} of its list {what}"))
             } else {
-                Wrong(what)
+                InvalidValue(what)
             }
         })?;
         if addresses.contains(&address) {
@@ -185,7 +185,7 @@ fn addresses(hosts: &str, port: u16) -> Parsed<Vec<Address>> {
     Ok(addresses)
 }
 
-fn address(text: &str, default_port: u16) -> Parsed<Address> {
+fn address(text: &str, default_port: u16) -> Parsed<HostPort> {
     let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
         let Some((host, port)) = bracketed.split_once(']') else {
             return wrong("has a [ without its ]");
@@ -218,7 +218,7 @@ fn address(text: &str, default_port: u16) -> Parsed<Address> {
         Some((true, Ok(port))) if port > 0 => port,
         Some(_) => return wrong("has a port that is no number from 1 to 65535"),
     };
-    Ok(Address { host: host.to_owned(), port })
+    Ok(HostPort { host: host.to_owned(), port })
 }
 
 #[cfg(test)]
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Target {
-        from_text(text).unwrap_or_else(|Wrong(what)| panic!("{text}: {what}"))
+        from_text(text).unwrap_or_else(|InvalidValue(what)| panic!("{text}: {what}"))
     }
 
     fn servers(text: &str) -> RedisServers {
@@ -239,14 +239,14 @@ mod tests {
         }
     }
 
-    fn at(host: &str, port: u16) -> Address {
-        Address { host: host.to_owned(), port }
+    fn at(host: &str, port: u16) -> HostPort {
+        HostPort { host: host.to_owned(), port }
     }
 
     #[test]
     fn one_server() {
         let plain = |host, port, database| RedisServers {
-            topology: Topology::Alone(at(host, port)),
+            topology: RedisTopology::Alone(at(host, port)),
             tls: false,
             database,
         };
@@ -262,10 +262,10 @@ mod tests {
     fn sentinels_and_clusters() {
         let sentinel = servers("rediss+sentinel://a,b:1,[::1]/my%20master?db=3");
         let sentinels = vec![at("a", 26379), at("b", 1), at("::1", 26379)];
-        let topology = Topology::Sentinel { sentinels, master: "my master".to_owned() };
+        let topology = RedisTopology::Sentinel { sentinels, master: "my master".to_owned() };
         assert_eq!(sentinel, RedisServers { topology, tls: true, database: 3 });
         let cluster = servers("redis+cluster://a:7000,b,[::1]:7002/");
-        let topology = Topology::Cluster(vec![at("a", 7000), at("b", 6379), at("::1", 7002)]);
+        let topology = RedisTopology::Cluster(vec![at("a", 7000), at("b", 6379), at("::1", 7002)]);
         assert_eq!(cluster, RedisServers { topology, tls: false, database: 0 });
     }
 
@@ -321,7 +321,7 @@ mod tests {
             ("redis+cluster://a,b/1", "one database"),
             ("redis+cluster://a,b?x", "leave it out"),
         ] {
-            let Err(Wrong(what)) = from_text(text) else { panic!("{text} is taken") };
+            let Err(InvalidValue(what)) = from_text(text) else { panic!("{text} is taken") };
             assert!(what.contains(word), "{text}: {what}");
             assert!(!what.contains("hush"), "{what}");
         }
@@ -345,7 +345,7 @@ mod tests {
             let user = target.user.unwrap();
             prop_assert_eq!(user.name.unwrap_or_default(), name);
             prop_assert_eq!(user.password.expose_secret(), password.as_str());
-            let topology = Topology::Alone(at("h", port));
+            let topology = RedisTopology::Alone(at("h", port));
             prop_assert_eq!(target.url, StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 }));
         }
     }

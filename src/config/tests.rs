@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 
-use super::{Config, Mistakes, StoreUrl, Warning, read};
+use super::{Config, ConfigErrors, ConfigWarning, StoreUrl, read};
 
 const BOT: &str = r#"
 [[bots]]
@@ -44,7 +44,7 @@ fn webhook_secret() -> String {
     format!("whsec_{}", "QUFB".repeat(8))
 }
 
-fn with(text: &str, env: &[(&str, &str)]) -> Result<(Config, Vec<Warning>), Mistakes> {
+fn with(text: &str, env: &[(&str, &str)]) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
     read(text, "bridge.toml", env.iter().copied(), &files)
 }
 
@@ -52,7 +52,7 @@ fn good(text: &str, env: &[(&str, &str)]) -> Config {
     with(text, env).unwrap_or_else(|mistakes| panic!("{mistakes}")).0
 }
 
-fn bad(text: &str, env: &[(&str, &str)]) -> Mistakes {
+fn bad(text: &str, env: &[(&str, &str)]) -> ConfigErrors {
     with(text, env).map(|(config, _)| config).expect_err("there is a mistake in it")
 }
 
@@ -731,7 +731,7 @@ proptest! {
         match (in_file, in_env) {
             (Ok((a, _)), Ok((b, _))) => prop_assert_eq!(format!("{a:?}"), format!("{b:?}")),
             (Err(a), Err(b)) => {
-                let what = |m: &Mistakes| m.iter().map(|m| (m.key.clone(), m.what.clone())).collect::<Vec<_>>();
+                let what = |m: &ConfigErrors| m.iter().map(|m| (m.key.clone(), m.what.clone())).collect::<Vec<_>>();
                 prop_assert_eq!(what(&a), what(&b));
             }
             _ => prop_assert!(false, "they differ for {key} = {span}"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Notes, Origin};
+use super::mistake::{Diagnostics, ValueOrigin};
 
 /// A table; keys in the order of the alphabet, so that reports do not depend on a hash.
 pub(super) type Table = BTreeMap<String, Item>;
@@ -13,7 +13,7 @@ pub(super) type Table = BTreeMap<String, Item>;
 /// A value and where it was given.
 pub(super) struct Item {
     pub(super) value: Value,
-    pub(super) origin: Origin,
+    pub(super) origin: ValueOrigin,
 }
 
 /// A value as TOML or the environment gave it. Not `Debug`: it may be a secret.
@@ -53,8 +53,8 @@ impl Value {
 
 /// Reads a TOML document. Every fault of its syntax becomes a mistake; none of them quotes the document,
 /// which may hold secrets.
-pub(super) fn document(text: &str, file: &Arc<str>, notes: &mut Notes) -> Option<Table> {
-    let place = |start: usize| Origin::File { file: Arc::clone(file), line: line(text, start) };
+pub(super) fn document(text: &str, file: &Arc<str>, notes: &mut Diagnostics) -> Option<Table> {
+    let place = |start: usize| ValueOrigin::File { file: Arc::clone(file), line: line(text, start) };
     let (root, faults) = DeTable::parse_recoverable(text);
     if faults.is_empty() {
         return Some(table(root.get_ref(), &place));
@@ -69,10 +69,10 @@ pub(super) fn document(text: &str, file: &Arc<str>, notes: &mut Notes) -> Option
 /// Reads one TOML value, as an environment variable may hold a list.
 pub(super) fn fragment(text: &str) -> Option<Value> {
     let parsed = DeValue::parse(text).ok()?;
-    Some(value(parsed.get_ref(), &|_| Origin::Environment("".into())))
+    Some(value(parsed.get_ref(), &|_| ValueOrigin::Environment("".into())))
 }
 
-fn table(table: &DeTable<'_>, place: &dyn Fn(usize) -> Origin) -> Table {
+fn table(table: &DeTable<'_>, place: &dyn Fn(usize) -> ValueOrigin) -> Table {
     table
         .iter()
         .map(|(key, item)| {
@@ -82,7 +82,7 @@ fn table(table: &DeTable<'_>, place: &dyn Fn(usize) -> Origin) -> Table {
         .collect()
 }
 
-fn value(from: &DeValue<'_>, place: &dyn Fn(usize) -> Origin) -> Value {
+fn value(from: &DeValue<'_>, place: &dyn Fn(usize) -> ValueOrigin) -> Value {
     match from {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use super::mistake::Notes;
+use super::mistake::Diagnostics;
 use super::parse::{Parsed, duration, list, number, one_of};
 use super::section::Section;
 use super::value::Value;
-use super::{Config, Form, LegacySignature, Webhook, Webhooks};
+use super::{BotWebhookConfig, Config, LegacySignature, PayloadFormat, WebhooksConfig};
 use super::{address, certificates, header, secret};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 
-const FORMS: [(&str, Form); 3] =
-    [("standard", Form::Standard), ("cloudevents", Form::CloudEvents), ("kore-v2", Form::KoreV2)];
+const FORMS: [(&str, PayloadFormat); 3] = [
+    ("standard", PayloadFormat::Standard),
+    ("cloudevents", PayloadFormat::CloudEvents),
+    ("kore-v2", PayloadFormat::KoreV2),
+];
 
 const UNENCRYPTED: &str = "is not encrypted: what is told can be read on the way; use https";
 
@@ -21,13 +24,13 @@ const PRIVATE: &str =
     "is no public address, and nothing is sent there; `webhooks.allow_private` lists ranges that are fine";
 
 /// In what form a receiver is told.
-pub(super) fn webhook_form(value: &Value) -> Parsed<Form> {
+pub(super) fn webhook_form(value: &Value) -> Parsed<PayloadFormat> {
     one_of(&FORMS)(value)
 }
 
 /// `[webhooks]`
-pub(super) fn webhooks(section: &mut Section<'_>) -> Webhooks {
-    let d = Webhooks::default();
+pub(super) fn webhooks(section: &mut Section<'_>) -> WebhooksConfig {
+    let d = WebhooksConfig::default();
     let max_in_flight = section.or("max_in_flight", d.max_in_flight, number(1..=10_000));
     let max_per_host = section.or("max_per_host", d.max_per_host.min(max_in_flight), number(1..=10_000));
     if max_per_host > max_in_flight {
@@ -42,7 +45,7 @@ pub(super) fn webhooks(section: &mut Section<'_>) -> Webhooks {
             section.notes.warn(&path, format!("{pattern} {UNENCRYPTED}"));
         }
     }
-    Webhooks {
+    WebhooksConfig {
         allowed,
         allow_private: section.or("allow_private", d.allow_private, list(address::cidr)),
         timeout: section.or("timeout", d.timeout, duration(SECOND..=MINUTE)),
@@ -53,7 +56,7 @@ pub(super) fn webhooks(section: &mut Section<'_>) -> Webhooks {
 }
 
 /// `[bots.webhook]`
-pub(super) fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
+pub(super) fn webhook(section: &mut Section<'_>) -> Option<BotWebhookConfig> {
     let url = section.optional("url", address::receiver);
     let secrets =
         section.secret("secrets", "secrets_file", list(secret::webhook_secret), secret::webhook_secrets_text);
@@ -62,7 +65,7 @@ pub(super) fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
     if secrets.as_ref().is_some_and(Vec::is_empty) || (secrets.is_none() && !given) {
         section.notes.wrong(&path, "is missing: what deliveries are signed with, or `secrets_file`");
     }
-    let form = section.or("form", Form::default(), webhook_form);
+    let form = section.or("form", PayloadFormat::default(), webhook_form);
     let bearer_token =
         section.secret("bearer_token", "bearer_token_file", secret::bearer_token, secret::bearer_token_text);
     let headers = section.secret("headers", "headers_file", header::headers, header::headers_text);
@@ -77,7 +80,7 @@ pub(super) fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
     if url.as_ref().is_some_and(|url| url.scheme() == "http" && !address::is_loopback(url)) {
         section.notes.warn(&path, UNENCRYPTED);
     }
-    let own = form != Form::default()
+    let own = form != PayloadFormat::default()
         || bearer_token.is_some()
         || !headers.is_empty()
         || legacy_signature.is_some();
@@ -87,7 +90,7 @@ pub(super) fn webhook(section: &mut Section<'_>) -> Option<Webhook> {
             "is not given: without it only callbacks are sent, to which nothing but `secrets` applies",
         );
     }
-    Some(Webhook { url, secrets: secrets?, form, bearer_token, headers, legacy_signature })
+    Some(BotWebhookConfig { url, secrets: secrets?, form, bearer_token, headers, legacy_signature })
 }
 
 fn legacy_signature(
@@ -116,8 +119,8 @@ fn legacy_signature(
 }
 
 /// What is allowed, but hardly meant.
-pub(super) fn check(notes: &mut Notes, config: &Config) {
-    let Webhooks { allowed, allow_private, .. } = &config.webhooks;
+pub(super) fn check(notes: &mut Diagnostics, config: &Config) {
+    let WebhooksConfig { allowed, allow_private, .. } = &config.webhooks;
     for bot in &config.bots {
         let url = bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref());
         if url.is_some_and(|url| address::is_out_of_reach(url.host().as_ref(), allow_private)) {

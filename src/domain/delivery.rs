@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{ConversationId, MessageId, Outcome, Partition, Timestamp, TraceId};
+use super::{ConversationId, MessageId, Partition, Timestamp, TraceId, TurnOutcome};
 
 /// A delivery's id, which is its `webhook-id` too: a ULID, so that ids sort by time. Its last byte is the number of the
 /// partition that the delivery is kept in, so that it is found by its id alone.
@@ -102,11 +102,11 @@ impl DeliveryKind {
     }
 }
 
-impl From<&Outcome> for DeliveryKind {
-    fn from(outcome: &Outcome) -> Self {
+impl From<&TurnOutcome> for DeliveryKind {
+    fn from(outcome: &TurnOutcome) -> Self {
         match outcome {
-            Outcome::Answered(_) => Self::MessageAnswered,
-            Outcome::Failed(_) => Self::MessageFailed,
+            TurnOutcome::Answered(_) => Self::MessageAnswered,
+            TurnOutcome::Failed(_) => Self::MessageFailed,
         }
     }
 }
@@ -119,7 +119,7 @@ impl Serialize for DeliveryKind {
 
 /// Who named the target, which decides what a delivery is signed with and what else is told to the target.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
+pub enum DeliveryOrigin {
     /// The configuration: it is the bot's own webhook.
     Bot,
     /// A caller, with a message. Nothing that is configured for the bot's own webhook but its signature is for this one.
@@ -143,7 +143,7 @@ pub struct NewDelivery {
     /// Where it goes: a URL, as it was given. Deliveries of a conversation to one target stay in order.
     pub target: Box<str>,
     /// Who named the target.
-    pub origin: Origin,
+    pub origin: DeliveryOrigin,
     /// The trace of the message.
     pub trace: TraceId,
     /// When that happened.
@@ -193,7 +193,7 @@ impl Serialize for DeliveryState {
 
 /// One attempt to deliver.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
+pub struct DeliveryAttempt {
     /// When it began, by the store's clock.
     pub at: Timestamp,
     /// The status that the receiver answered with; none where no answer came.
@@ -206,7 +206,7 @@ pub struct Attempt {
     pub response: Option<Box<str>>,
 }
 
-impl Serialize for Attempt {
+impl Serialize for DeliveryAttempt {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -241,7 +241,7 @@ pub struct Delivery {
     /// Why it is buried, or why it waits.
     pub reason: Option<Box<str>>,
     /// What was attempted, oldest first; of very many the newest.
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<DeliveryAttempt>,
 }
 
 impl Serialize for Delivery {
@@ -259,7 +259,7 @@ impl Serialize for Delivery {
             created_at: Timestamp,
             next_attempt_at: Option<Timestamp>,
             reason: Option<&'a str>,
-            attempts: &'a [Attempt],
+            attempts: &'a [DeliveryAttempt],
         }
         let new = &self.new;
         View {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::{AcceptedMessage, MessageId, Outcome, Reply, SessionRequest, Timestamp};
+use super::{AcceptedMessage, MessageId, Reply, SessionRequest, Timestamp, TurnOutcome};
 
 /// One entry: everything worth telling, in the order in which it happened.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct JournalEntry {
     /// Its place; rises by one per entry of the conversation.
     pub seq: u64,
     /// When it happened.
@@ -27,7 +27,7 @@ pub enum EntryBody {
         /// The message.
         message: MessageId,
         /// How.
-        outcome: Outcome,
+        outcome: TurnOutcome,
     },
     /// The same of a message that asks for the session's end. Readers are not told of it: it says nothing to the bot,
     /// and what it did shows in the conversation.
@@ -35,26 +35,26 @@ pub enum EntryBody {
         /// The message.
         message: MessageId,
         /// How.
-        outcome: Outcome,
+        outcome: TurnOutcome,
     },
     /// Another session of the same user said something.
     UserMessage(Box<RawValue>),
     /// Any other event of the platform.
     Platform(Box<RawValue>),
     /// Entries may be missing here, for good.
-    Gap(Gap),
+    Gap(GapReason),
 }
 
 /// Why entries may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Gap {
+pub enum GapReason {
     /// The link was down for a while, and the platform's history could not be read.
     HistoryUnreadable,
     /// The link was down for a while, and the platform's history did not reach back so far.
     HistoryTooShort,
 }
 
-impl Gap {
+impl GapReason {
     /// Every reason.
     pub const ALL: [Self; 2] = [Self::HistoryUnreadable, Self::HistoryTooShort];
 
@@ -69,7 +69,7 @@ impl Gap {
 
 impl EntryBody {
     /// The end of this message.
-    pub fn end_of(accepted: &AcceptedMessage, outcome: Outcome) -> Self {
+    pub fn end_of(accepted: &AcceptedMessage, outcome: TurnOutcome) -> Self {
         let message = accepted.id;
         if accepted.new.session == SessionRequest::Close {
             Self::Closed { message, outcome }
@@ -79,7 +79,7 @@ impl EntryBody {
     }
 }
 
-impl Entry {
+impl JournalEntry {
     /// Roughly how many bytes it keeps; bounds are counted with this.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 160;

@@ -1,6 +1,6 @@
 //! What readers of a conversation are told, in the words of api.md section 3.
 
-use super::{EntryBody, Outcome};
+use super::{EntryBody, TurnOutcome};
 
 /// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,8 +52,8 @@ impl EventKind {
     pub const fn of(body: &EntryBody) -> Option<Self> {
         Some(match body {
             EntryBody::Reply(_) => Self::Reply,
-            EntryBody::Ended { outcome: Outcome::Answered(_), .. } => Self::Answered,
-            EntryBody::Ended { outcome: Outcome::Failed(_), .. } => Self::Failed,
+            EntryBody::Ended { outcome: TurnOutcome::Answered(_), .. } => Self::Answered,
+            EntryBody::Ended { outcome: TurnOutcome::Failed(_), .. } => Self::Failed,
             EntryBody::Closed { .. } => return None,
             EntryBody::UserMessage(_) => Self::UserMessage,
             EntryBody::Platform(_) => Self::Platform,

@@ -6,11 +6,11 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::{Entry, Message, Timestamp};
+use super::{JournalEntry, Message, Timestamp};
 
 /// A place in a conversation's journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct JournalPosition {
     /// Which journal.
     pub epoch: u64,
     /// Which of its entries.
@@ -34,7 +34,7 @@ pub struct Cursor {
 
 impl Cursor {
     /// Behind this entry of a journal.
-    pub const fn behind(epoch: u64, entry: &Entry) -> Self {
+    pub const fn behind(epoch: u64, entry: &JournalEntry) -> Self {
         Self { epoch, seq: entry.seq, at: Some(entry.at) }
     }
 }
@@ -71,7 +71,7 @@ impl FromStr for Cursor {
 
 /// Where a read begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
+pub enum ReadStart {
     /// At the oldest entry that is kept.
     Oldest,
     /// Behind this place.
@@ -82,18 +82,18 @@ pub enum After {
 
 /// One entry as it is read.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct EntryWithMessage {
     /// The entry.
-    pub entry: Entry,
+    pub entry: JournalEntry,
     /// Where it tells the end of a message: the message as it stands now. None where that has expired.
     pub message: Option<Message>,
 }
 
 /// Some of a journal's entries.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
+pub struct JournalPage {
     /// The entries, oldest first.
-    pub entries: Vec<Told>,
+    pub entries: Vec<EntryWithMessage>,
     /// Where the next read begins.
     pub next: Cursor,
     /// Whether there are more entries behind these.
@@ -105,7 +105,7 @@ pub struct Page {
 
 /// A piece of a streamed reply, for those who read live; it is never kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub struct ReplyChunk {
     /// The platform's id of the reply.
     pub message_id: Option<Box<str>>,
     /// Counts the pieces of the reply, from 0.
@@ -118,11 +118,11 @@ pub struct Chunk {
 
 /// What a live reader is told between two pages.
 #[derive(Clone, Debug)]
-pub enum Live {
+pub enum LiveSignal {
     /// There may be new entries: read the next page.
     Look,
     /// A piece of a streamed reply.
-    Chunk(std::sync::Arc<Chunk>),
+    Chunk(std::sync::Arc<ReplyChunk>),
 }
 
 #[cfg(test)]

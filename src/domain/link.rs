@@ -49,7 +49,7 @@ impl Serialize for LinkState {
 /// A conversation's connection to the platform.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Connection {
+pub struct ConnectionStatus {
     /// Where it stands.
     pub state: LinkState,
     /// Since when, where that is known.
@@ -64,7 +64,7 @@ pub struct Connection {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConversationState {
     /// Its connection.
-    pub connection: Connection,
+    pub connection: ConnectionStatus,
     /// The platform's id of the running session, where it told one.
     pub session_id: Option<Box<str>>,
     /// The place of the newest entry of the journal; 0 where there is none.

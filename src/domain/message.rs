@@ -9,7 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use ulid::Ulid;
 
-use super::{BotName, ConversationId, EndedBy, Outcome, Problem, Progress, Reply, Status, Timestamp, UserId};
+use super::{
+    BotName, ConversationId, EndedBy, MessageProgress, MessageStatus, Problem, Reply, Timestamp, TurnOutcome,
+    UserId,
+};
 
 /// The longest text a caller may send, in bytes of UTF-8.
 pub const TEXT_MAX_BYTES: usize = 64 * 1024;
@@ -110,7 +113,7 @@ pub struct Attachment {
 /// What is said.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Content {
+pub struct MessageContent {
     text: Box<str>,
     /// What the user saw, where that differs: a button's title.
     pub display_text: Option<Box<str>>,
@@ -124,7 +127,7 @@ pub struct Content {
     pub meta: Option<JsonObject>,
 }
 
-impl Content {
+impl MessageContent {
     /// Content with nothing but a text.
     ///
     /// # Errors
@@ -169,7 +172,7 @@ pub enum SessionRequest {
 /// What to do where a link broke and nothing proves that the platform got the message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Resend {
+pub enum ResendPolicy {
     /// Fail as `uncertain`.
     #[default]
     Never,
@@ -260,13 +263,13 @@ pub struct NewMessage {
     /// Who talks to whom.
     pub conversation: ConversationId,
     /// What is said.
-    pub content: Content,
+    pub content: MessageContent,
     /// In which session.
     pub session: SessionRequest,
     /// When the turn is to end.
     pub rules: TurnRules,
     /// Whether it may be sent twice.
-    pub resend: Resend,
+    pub resend: ResendPolicy,
     /// Where its end is told.
     pub callback: Option<Callback>,
     /// In which trace it was posted.
@@ -294,7 +297,7 @@ pub struct Message {
     /// What was accepted.
     pub accepted: Arc<AcceptedMessage>,
     /// How far it has come.
-    pub progress: Progress,
+    pub progress: MessageProgress,
 }
 
 impl Serialize for Message {
@@ -306,7 +309,7 @@ impl Serialize for Message {
             bot: &'a BotName,
             user: &'a UserId,
             client_message_id: u64,
-            status: Status,
+            status: MessageStatus,
             complete: Option<bool>,
             ended_by: Option<EndedBy>,
             text: &'a str,
@@ -322,8 +325,8 @@ impl Serialize for Message {
         let Self { accepted, progress } = self;
         let (complete, ended_by, error) = match &progress.outcome {
             None => (None, None, None),
-            Some(Outcome::Answered(by)) => (Some(by.is_complete()), Some(*by), None),
-            Some(Outcome::Failed(problem)) => (Some(false), None, Some(problem)),
+            Some(TurnOutcome::Answered(by)) => (Some(by.is_complete()), Some(*by), None),
+            Some(TurnOutcome::Failed(problem)) => (Some(false), None, Some(problem)),
         };
         View {
             id: accepted.id,
@@ -353,9 +356,9 @@ mod tests {
 
     #[test]
     fn texts_are_bounded() {
-        assert_eq!(Content::new("").unwrap_err(), InvalidMessage::Text);
-        assert_eq!(Content::new("x".repeat(TEXT_MAX_BYTES + 1)).unwrap_err(), InvalidMessage::Text);
-        assert!(Content::new("x".repeat(TEXT_MAX_BYTES)).is_ok());
+        assert_eq!(MessageContent::new("").unwrap_err(), InvalidMessage::Text);
+        assert_eq!(MessageContent::new("x".repeat(TEXT_MAX_BYTES + 1)).unwrap_err(), InvalidMessage::Text);
+        assert!(MessageContent::new("x".repeat(TEXT_MAX_BYTES)).is_ok());
     }
 
     #[test]

@@ -21,18 +21,22 @@ mod turn;
 
 pub use callback::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
 pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
-pub use delivery::{Attempt, Delivery, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin};
-pub use entry::{Entry, EntryBody, Gap};
+pub use delivery::{
+    Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery,
+};
+pub use entry::{EntryBody, GapReason, JournalEntry};
 pub use event::EventKind;
-pub use journal::{After, Chunk, Cursor, InvalidCursor, Live, Page, Place, Told};
-pub use link::{Connection, ConversationState, LinkState};
+pub use journal::{
+    Cursor, EntryWithMessage, InvalidCursor, JournalPage, JournalPosition, LiveSignal, ReadStart, ReplyChunk,
+};
+pub use link::{ConnectionStatus, ConversationState, LinkState};
 pub use message::{
-    AcceptedMessage, Attachment, Callback, Content, InvalidMessage, JsonObject, Message, MessageId,
-    NewMessage, Resend, SessionRequest, TEXT_MAX_BYTES, TraceId, TurnRules,
+    AcceptedMessage, Attachment, Callback, InvalidMessage, JsonObject, Message, MessageContent, MessageId,
+    NewMessage, ResendPolicy, SessionRequest, TEXT_MAX_BYTES, TraceId, TurnRules,
 };
 pub use problem::{Problem, ProblemKind};
-pub use rate::Window;
-pub use record::{Fingerprint, LastTurn, Recent, Record};
+pub use rate::RateWindow;
+pub use record::{ConversationRecord, Fingerprint, LastTurn, RecentReplies};
 pub use reply::{Correlation, Reply};
 pub use time::Timestamp;
-pub use turn::{EndedBy, Outcome, Progress, Status};
+pub use turn::{EndedBy, MessageProgress, MessageStatus, TurnOutcome};

@@ -17,9 +17,9 @@ const SPAN: Duration = Duration::from_mins(1);
 /// is given back as the events age.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Window(VecDeque<u64>);
+pub struct RateWindow(VecDeque<u64>);
 
-impl Window {
+impl RateWindow {
     /// When the next event may happen at the earliest: `now`, or later where the last 60 seconds are full.
     /// A `limit` of 0 means no limit.
     pub fn next(&self, limit: u32, now: Timestamp) -> Timestamp {
@@ -53,7 +53,7 @@ impl Window {
     }
 }
 
-impl FromIterator<Timestamp> for Window {
+impl FromIterator<Timestamp> for RateWindow {
     fn from_iter<I: IntoIterator<Item = Timestamp>>(events: I) -> Self {
         Self(events.into_iter().map(Timestamp::as_millis).collect())
     }
@@ -70,13 +70,13 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit_and_keeps_nothing() {
-        let mut window = Window::default();
+        let mut window = RateWindow::default();
         for at in 0..1000 {
             let at = Timestamp::from_millis(at);
             assert_eq!(window.next(0, at), at);
             window.record(0, at);
         }
-        assert_eq!(window, Window::default());
+        assert_eq!(window, RateWindow::default());
     }
 
     proptest! {
@@ -85,7 +85,7 @@ mod tests {
             limit in 1u32..20,
             gaps in prop::collection::vec(0u64..20_000, 1..200),
         ) {
-            let mut window = Window::default();
+            let mut window = RateWindow::default();
             let mut now = Timestamp::from_millis(1);
             let mut events: Vec<u64> = Vec::new();
             for gap in gaps {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sha2::{Digest, Sha256};
 
-use super::{AcceptedMessage, Callback, MessageId, Timestamp, TraceId, Window};
+use super::{AcceptedMessage, Callback, MessageId, RateWindow, Timestamp, TraceId};
 
 /// An id of the platform's, cut to what it is known again by: 64 bits of its SHA-256, the same in every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,9 +31,9 @@ impl Fingerprint {
 /// The newest replies, by the fingerprints of their ids. A platform repeats frames after a reconnect (protocol.md
 /// 5.6), and the owner may have changed since it sent them first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recent(VecDeque<Fingerprint>);
+pub struct RecentReplies(VecDeque<Fingerprint>);
 
-impl Recent {
+impl RecentReplies {
     /// What is repeated was on its way as the socket went: a few.
     const KEPT: usize = 16;
     /// While history is to be read from an earlier message, all since it are kept, within reason.
@@ -53,7 +53,7 @@ impl Recent {
     }
 }
 
-impl FromIterator<Fingerprint> for Recent {
+impl FromIterator<Fingerprint> for RecentReplies {
     fn from_iter<I: IntoIterator<Item = Fingerprint>>(replies: I) -> Self {
         let mut recent = Self::default();
         replies.into_iter().for_each(|reply| recent.push(reply, true));
@@ -96,7 +96,7 @@ impl LastTurn {
 
 /// The conversation's record. Its owner writes it whole with every write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Record {
+pub struct ConversationRecord {
     /// Which journal it is: the time of what it began with, or of the last loss that was noticed, in milliseconds.
     /// Places of journals with other epochs mean nothing here.
     pub epoch: u64,
@@ -115,7 +115,7 @@ pub struct Record {
     /// then, whoever was connected since.
     pub said_at: Option<Timestamp>,
     /// The newest replies, so that a repeat of one is known.
-    pub recent: Recent,
+    pub recent: RecentReplies,
     /// The platform's id of the running session, where it told one.
     pub session_id: Option<Box<str>>,
     /// The turn that ended last.
@@ -125,10 +125,10 @@ pub struct Record {
     /// Until when the platform must be left alone after a close with 1008.
     pub blocked_until: Option<Timestamp>,
     /// The user's sends of the last minute.
-    pub sends: Window,
+    pub sends: RateWindow,
 }
 
-impl Record {
+impl ConversationRecord {
     /// Numbers the write that begins now: above the last one, and at least the time in milliseconds. So no number
     /// is ever used twice, not even where the store or an owner forgot the last ones, and a write that was long on
     /// its way is never taken for another.

@@ -9,7 +9,7 @@ use super::{Problem, Reply, Timestamp};
 /// Where a message stands. It moves to the right only: `queued`, `sent`, `acked`, `answering`, then
 /// `answered`, or `failed` from any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Status {
+pub enum MessageStatus {
     /// In the store, not yet sent.
     Queued,
     /// Sent, nothing heard.
@@ -24,7 +24,7 @@ pub enum Status {
     Failed,
 }
 
-impl Status {
+impl MessageStatus {
     /// Its word in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -38,7 +38,7 @@ impl Status {
     }
 }
 
-impl Serialize for Status {
+impl Serialize for MessageStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
     }
@@ -102,7 +102,7 @@ impl Serialize for EndedBy {
 
 /// How a turn ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum TurnOutcome {
     /// With what the bot said, which may be nothing.
     Answered(EndedBy),
     /// With a Problem.
@@ -111,7 +111,7 @@ pub enum Outcome {
 
 /// How far a message has come. The status follows from it.
 #[derive(Clone, Debug, Default)]
-pub struct Progress {
+pub struct MessageProgress {
     /// When it was first about to go out.
     pub sent_at: Option<Timestamp>,
     /// When the platform's ack arrived; replies may come without one.
@@ -123,19 +123,19 @@ pub struct Progress {
     /// What the bot said, late replies included.
     pub replies: Vec<Arc<Reply>>,
     /// How it ended; none while it runs.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<TurnOutcome>,
 }
 
-impl Progress {
+impl MessageProgress {
     /// Where the message stands.
-    pub const fn status(&self) -> Status {
+    pub const fn status(&self) -> MessageStatus {
         match self.outcome {
-            Some(Outcome::Answered(_)) => Status::Answered,
-            Some(Outcome::Failed(_)) => Status::Failed,
-            None if self.first_reply_at.is_some() => Status::Answering,
-            None if self.acked_at.is_some() => Status::Acked,
-            None if self.sent_at.is_some() => Status::Sent,
-            None => Status::Queued,
+            Some(TurnOutcome::Answered(_)) => MessageStatus::Answered,
+            Some(TurnOutcome::Failed(_)) => MessageStatus::Failed,
+            None if self.first_reply_at.is_some() => MessageStatus::Answering,
+            None if self.acked_at.is_some() => MessageStatus::Acked,
+            None if self.sent_at.is_some() => MessageStatus::Sent,
+            None => MessageStatus::Queued,
         }
     }
 

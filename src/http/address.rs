@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::auth::Caller;
 use super::problem::{Failure, Mistakes};
 use super::query::{Parameters, Query, decode};
-use crate::config::{Bot, Config};
+use crate::config::{BotConfig, Config};
 use crate::domain::{ConversationId, Message, ProblemKind, UserId};
 
 /// What RFC 3986 lets stand in a path segment without an escape, whoever reads it.
@@ -22,7 +22,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 #[derive(Debug)]
 pub(super) struct Address<'c> {
     pub(super) conversation: ConversationId,
-    pub(super) bot: &'c Arc<Bot>,
+    pub(super) bot: &'c Arc<BotConfig>,
 }
 
 impl<'c> Address<'c> {
@@ -42,7 +42,7 @@ impl<'c> Address<'c> {
     /// The same, with other parameters of the query that may stand beside `bot`.
     ///
     /// # Errors
-    /// As [`Address::read`].
+    /// As [`HostPort::read`].
     pub(super) fn read_with<'q, const N: usize>(
         config: &'c Config,
         caller: Caller<'_>,

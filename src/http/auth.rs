@@ -31,7 +31,7 @@ pub(super) enum Caller<'c> {
     /// One of `[[callers]]`.
     Known {
         /// What it may do.
-        caller: &'c config::Caller,
+        caller: &'c config::CallerConfig,
         /// Its place among them.
         place: usize,
     },
@@ -43,7 +43,7 @@ impl<'c> Caller<'c> {
     /// # Errors
     /// `unauthorized`, `forbidden`.
     pub(super) fn of(
-        callers: &'c [config::Caller],
+        callers: &'c [config::CallerConfig],
         headers: &HeaderMap,
         scope: Scope,
     ) -> Result<Self, Failure> {
@@ -121,7 +121,7 @@ impl<'c> Caller<'c> {
     /// `forbidden`.
     pub(super) fn check_bot(self, bot: &str) -> Result<(), Failure> {
         match self {
-            Self::Known { caller: config::Caller { bots: Some(bots), .. }, .. }
+            Self::Known { caller: config::CallerConfig { bots: Some(bots), .. }, .. }
                 if !bots.iter().any(|known| known.as_str() == bot) =>
             {
                 Err(forbidden(
@@ -147,7 +147,7 @@ impl<'c> Caller<'c> {
 }
 
 /// The place of the caller whose key this is, whatever it may do.
-pub(super) fn place(callers: &[config::Caller], headers: &HeaderMap) -> Option<usize> {
+pub(super) fn place(callers: &[config::CallerConfig], headers: &HeaderMap) -> Option<usize> {
     key(headers).and_then(|key| find(callers, key)).map(|(place, _)| place)
 }
 
@@ -161,7 +161,7 @@ fn key(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// Compares with every caller, to the last byte: how long it takes says nothing about any key.
-fn find<'c>(callers: &'c [config::Caller], key: &[u8]) -> Option<(usize, &'c config::Caller)> {
+fn find<'c>(callers: &'c [config::CallerConfig], key: &[u8]) -> Option<(usize, &'c config::CallerConfig)> {
     let presented: [u8; 32] = Sha256::digest(key).into();
     let mut found = u64::MAX;
     for (index, caller) in (0_u64..).zip(callers) {
@@ -203,16 +203,16 @@ mod tests {
 
     #[test]
     fn finds_the_caller_whose_key_it_is() {
-        let caller = |name: &str, key: &str| config::Caller {
+        let caller = |name: &str, key: &str| config::CallerConfig {
             name: name.to_owned(),
             key_sha256: Sha256::digest(key).into(),
-            scopes: config::Scopes::default(),
+            scopes: config::CallerScopes::default(),
             bots: None,
             user_prefix: String::new(),
             rate_per_minute: 0,
             max_open_requests: 0,
             webhook_secrets: Vec::new(),
-            webhook_form: config::Form::Standard,
+            webhook_form: config::PayloadFormat::Standard,
         };
         let callers = [caller("a", "one"), caller("b", "two"), caller("c", "three")];
         let name = |key: &str| find(&callers, key.as_bytes()).map(|(_, caller)| caller.name.as_str());

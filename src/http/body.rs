@@ -15,8 +15,8 @@ use super::check::{Check, pointer};
 use super::json;
 use super::problem::{Failure, Mistakes};
 use crate::domain::{
-    Attachment, CALLBACK_MAX_BYTES, Callback, Content, InvalidMessage, JsonObject, ProblemKind, Resend,
-    SessionRequest, TurnRules,
+    Attachment, CALLBACK_MAX_BYTES, Callback, InvalidMessage, JsonObject, MessageContent, ProblemKind,
+    ResendPolicy, SessionRequest, TurnRules,
 };
 
 /// The largest body, in bytes.
@@ -31,10 +31,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// A message's body, checked.
 #[derive(Debug)]
 pub(super) struct Draft {
-    pub(super) content: Content,
+    pub(super) content: MessageContent,
     pub(super) session: SessionRequest,
     pub(super) rules: TurnRules,
-    pub(super) resend: Resend,
+    pub(super) resend: ResendPolicy,
     pub(super) callback: Option<Callback>,
 }
 
@@ -138,7 +138,7 @@ impl Check<'_> {
         let content = self
             .required("/text", text)
             .and_then(|text| self.text("/text", text))
-            .and_then(|text| self.note("/text", Content::new(text)));
+            .and_then(|text| self.note("/text", MessageContent::new(text)));
         let display_text = display.and_then(|text| self.text("/displayText", text));
         let attachments = attachments.map(|list| self.attachments(list)).unwrap_or_default();
         let custom_data = custom.and_then(|value| self.passed_on("/customData", value));

@@ -2,7 +2,7 @@
 
 use super::auth::Caller;
 use super::problem::Failure;
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{Callback, CallbackUrl, ProblemKind, UrlPattern};
 
 /// Patterns that a refusal names at most.
@@ -15,7 +15,7 @@ const NAMED: usize = 20;
 pub(super) fn admit(
     callback: Callback,
     caller: Caller<'_>,
-    bot: &Bot,
+    bot: &BotConfig,
     allowed: &[UrlPattern],
 ) -> Result<Callback, Failure> {
     let url: CallbackUrl = callback.url.parse().map_err(|fault| {
@@ -60,40 +60,40 @@ fn refused(detail: String) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Form, Scopes, Webhook};
+    use crate::config::{self, BotWebhookConfig, CallerScopes, PayloadFormat};
     use crate::domain::BotName;
 
-    fn caller(signs: bool) -> config::Caller {
-        config::Caller {
+    fn caller(signs: bool) -> config::CallerConfig {
+        config::CallerConfig {
             name: "crm".to_owned(),
             key_sha256: [0; 32],
-            scopes: Scopes::default(),
+            scopes: CallerScopes::default(),
             bots: None,
             user_prefix: String::new(),
             rate_per_minute: 0,
             max_open_requests: 0,
             webhook_secrets: signs.then(|| "whsec_1".into()).into_iter().collect(),
-            webhook_form: Form::Standard,
+            webhook_form: PayloadFormat::Standard,
         }
     }
 
-    fn bot(signs: bool) -> Bot {
-        let webhook = Webhook {
+    fn bot(signs: bool) -> BotConfig {
+        let webhook = BotWebhookConfig {
             url: None,
             secrets: vec!["whsec_2".into()],
-            form: Form::KoreV2,
+            form: PayloadFormat::KoreV2,
             bearer_token: None,
             headers: Vec::new(),
             legacy_signature: None,
         };
-        let bot = Bot::new(BotName::new("b").unwrap(), "https://platform.invalid".parse().unwrap());
-        Bot { webhook: signs.then_some(webhook), ..bot }
+        let bot = BotConfig::new(BotName::new("b").unwrap(), "https://platform.invalid".parse().unwrap());
+        BotConfig { webhook: signs.then_some(webhook), ..bot }
     }
 
     fn try_it(
         url: &str,
         caller: Caller<'_>,
-        bot: &Bot,
+        bot: &BotConfig,
         allowed: &[&str],
     ) -> Result<Option<Box<str>>, String> {
         let allowed: Vec<UrlPattern> = allowed.iter().map(|text| text.parse().unwrap()).collect();

@@ -13,10 +13,10 @@ use super::exchange::{note, resource, serve};
 use super::problem::{self, Failure, Mistakes};
 use super::{CONVERSATION, Front};
 use crate::domain::{
-    BotName, Connection, Content, ConversationState, NewMessage, Outcome, Problem, ProblemKind, Resend,
-    SessionRequest, Timestamp, TraceId, TurnRules, UserId,
+    BotName, ConnectionStatus, ConversationState, MessageContent, NewMessage, Problem, ProblemKind,
+    ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
 };
-use crate::store::Accept;
+use crate::store::AcceptRequest;
 
 /// How long a caller is kept waiting for the end of a conversation.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -40,7 +40,7 @@ async fn read(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fail
     struct View<'a> {
         bot: &'a BotName,
         user: &'a UserId,
-        connection: &'a Connection,
+        connection: &'a ConnectionStatus,
         session_id: Option<&'a str>,
         last_seq: u64,
         open_messages: u64,
@@ -78,14 +78,14 @@ async fn close(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fai
     note("caller", &caller.name());
     let message = NewMessage {
         conversation,
-        content: Content::new(NO_TEXT).map_err(|_| problem::internal())?,
+        content: MessageContent::new(NO_TEXT).map_err(|_| problem::internal())?,
         session: SessionRequest::Close,
         rules: TurnRules::default(),
-        resend: Resend::Never,
+        resend: ResendPolicy::Never,
         callback: None,
         trace: request.extensions().get::<TraceId>().copied().unwrap_or_default(),
     };
-    let accept = Accept {
+    let accept = AcceptRequest {
         id,
         message,
         idempotency: None,
@@ -96,8 +96,8 @@ async fn close(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fai
     };
     let posted = front.hub.post(accept, Some(PATIENCE)).await?;
     match posted.message.progress.outcome {
-        Some(Outcome::Answered(_)) => Ok(HttpResponse::NoContent().finish()),
-        Some(Outcome::Failed(problem)) => Err(problem.into()),
+        Some(TurnOutcome::Answered(_)) => Ok(HttpResponse::NoContent().finish()),
+        Some(TurnOutcome::Failed(problem)) => Err(problem.into()),
         None => {
             let detail = "The conversation could not be ended in time: earlier messages are still open, or the \
                           platform does not answer. It stays in line, and is ended when its turn comes.";

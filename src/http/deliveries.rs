@@ -18,7 +18,7 @@ use super::problem::{self, Failure, Mistakes};
 use super::query::{Query, decode, parse_limit};
 use super::{DELIVERIES, DELIVERY, Front, REDELIVER};
 use crate::domain::{BotName, Delivery, DeliveryId, DeliveryState, Problem, ProblemKind, UserId};
-use crate::store::{DeliveryQuery, Redelivered, StoreError};
+use crate::store::{DeliveryQuery, RedeliverResult, StoreError};
 
 pub(super) use self::redrive::post as redrive;
 
@@ -77,8 +77,8 @@ async fn again(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fai
     without_query(request)?;
     let id = find(front, caller, request).await?.new.id;
     match front.hub.redeliver(id).await.map_err(unasked)? {
-        Redelivered::Queued | Redelivered::InFlight => {}
-        Redelivered::Unknown => return Err(no_delivery()),
+        RedeliverResult::Queued | RedeliverResult::InFlight => {}
+        RedeliverResult::Unknown => return Err(no_delivery()),
     }
     tracing::info!(delivery = %id, caller = caller.name(), "a delivery is made again");
     let delivery = front.hub.delivery(id).await.map_err(unasked)?.ok_or_else(no_delivery)?;

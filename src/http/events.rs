@@ -30,8 +30,8 @@ use super::prefer::{PREFERENCE_APPLIED, Prefer, applied_wait};
 use super::problem::{Failure, Mistakes};
 use super::query::parse_limit;
 use super::{EVENTS, Front};
-use crate::domain::{After, ConversationId, Cursor, InvalidCursor, Live, Page};
-use crate::hub::{HubError, Observer};
+use crate::domain::{ConversationId, Cursor, InvalidCursor, JournalPage, LiveSignal, ReadStart};
+use crate::hub::{HubError, Subscription};
 
 pub(super) use self::stream::KEEP_ALIVE;
 
@@ -52,7 +52,8 @@ async fn read(front: &Data<Front>, request: &HttpRequest) -> Result<HttpResponse
     let mut mistakes = Mistakes::default();
     let (address, [after, limit]) =
         Address::read_with(&front.config, caller, request.uri(), ["after", "limit"], &mut mistakes)?;
-    let after = after.map_or(Some(After::Oldest), |text| mistakes.note("query/after", parse_after(&text)));
+    let after =
+        after.map_or(Some(ReadStart::Oldest), |text| mistakes.note("query/after", parse_after(&text)));
     let limit = limit.map_or(Some(LIMIT), |text| mistakes.note("query/limit", parse_limit(&text)));
     let prefer = Prefer::of(headers, &mut mistakes);
     let streams = prefers_stream(headers);
@@ -66,7 +67,7 @@ async fn read(front: &Data<Front>, request: &HttpRequest) -> Result<HttpResponse
     note("caller", &caller.name());
     let conversation = address.conversation;
     if streams {
-        let after = resumed.map_or(after, After::Cursor);
+        let after = resumed.map_or(after, ReadStart::Cursor);
         if request.method() == Method::HEAD {
             return Ok(stream_head().finish().set_body(NoBody::new()).map_into_boxed_body());
         }
@@ -92,10 +93,10 @@ async fn read(front: &Data<Front>, request: &HttpRequest) -> Result<HttpResponse
 async fn hold(
     front: &Front,
     conversation: &ConversationId,
-    after: After,
+    after: ReadStart,
     limit: usize,
     wait: Option<Duration>,
-) -> Result<Page, Failure> {
+) -> Result<JournalPage, Failure> {
     let Some(wait) = wait else {
         return Ok(front.hub.page(conversation, after, limit, false).await?);
     };
@@ -112,7 +113,7 @@ async fn hold(
         if page.gap || page.entries.iter().any(is_told) {
             return Ok(page);
         }
-        after = After::Cursor(page.next);
+        after = ReadStart::Cursor(page.next);
         if !page.more && !looks(&mut observer, until).await {
             return Ok(page);
         }
@@ -120,11 +121,11 @@ async fn hold(
 }
 
 /// Waits for new entries. False where there are none in time, or nobody will tell of them any more.
-async fn looks(observer: &mut Observer, until: Instant) -> bool {
+async fn looks(observer: &mut Subscription, until: Instant) -> bool {
     loop {
         match timeout_at(until, observer.next()).await {
-            Ok(Some(Live::Look)) => return true,
-            Ok(Some(Live::Chunk(_))) => {}
+            Ok(Some(LiveSignal::Look)) => return true,
+            Ok(Some(LiveSignal::Chunk(_))) => {}
             Ok(None) | Err(_) => return false,
         }
     }
@@ -139,7 +140,7 @@ struct View<'a> {
     gap: bool,
 }
 
-fn view<'a>(front: &Front, page: &'a Page, conversation: &'a ConversationId) -> View<'a> {
+fn view<'a>(front: &Front, page: &'a JournalPage, conversation: &'a ConversationId) -> View<'a> {
     let events: Vec<_> = page.entries.iter().filter_map(|told| Event::of(told, conversation)).collect();
     for event in &events {
         front.metrics.streams.told(event.kind);
@@ -151,7 +152,7 @@ fn view<'a>(front: &Front, page: &'a Page, conversation: &'a ConversationId) -> 
 async fn open(
     front: &Data<Front>,
     conversation: ConversationId,
-    after: After,
+    after: ReadStart,
     place: Option<Admission>,
 ) -> Result<Stream, Failure> {
     let stream = Admission::of(&front.streams, front.config.server.max_streams)
@@ -173,10 +174,10 @@ fn stream_head() -> HttpResponseBuilder {
     response
 }
 
-fn parse_after(text: &str) -> Result<After, String> {
+fn parse_after(text: &str) -> Result<ReadStart, String> {
     match text {
-        "latest" => Ok(After::Latest),
-        cursor => cursor.parse().map(After::Cursor).map_err(|error| format!("{error}, or say `latest`")),
+        "latest" => Ok(ReadStart::Latest),
+        cursor => cursor.parse().map(ReadStart::Cursor).map_err(|error| format!("{error}, or say `latest`")),
     }
 }
 

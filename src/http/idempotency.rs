@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::body::Draft;
 use super::json::{self, Value};
 use super::problem::Mistakes;
-use crate::domain::{Attachment, Callback, JsonObject, Resend, SessionRequest};
+use crate::domain::{Attachment, Callback, JsonObject, ResendPolicy, SessionRequest};
 
 /// The longest key, in characters.
 const MAX_LENGTH: usize = 255;
@@ -37,7 +37,7 @@ pub(super) fn digest(draft: &Draft) -> [u8; 32] {
         attachments: &'a [Attachment],
         session: SessionRequest,
         turn: (Option<usize>, Option<u128>, Option<u128>),
-        resend: Resend,
+        resend: ResendPolicy,
         callback: Option<&'a Callback>,
     }
     let Draft { content, session, rules, resend, callback } = draft;

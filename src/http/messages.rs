@@ -16,9 +16,9 @@ use super::idempotency;
 use super::prefer::{PREFERENCE_APPLIED, Prefer, applied_wait};
 use super::problem::{self, Failure, Mistakes};
 use super::{Front, MESSAGE, MESSAGES};
-use crate::domain::{MessageId, NewMessage, Outcome, ProblemKind, SessionRequest, TraceId};
-use crate::hub::Posted;
-use crate::store::{Accept, Idempotency};
+use crate::domain::{MessageId, NewMessage, ProblemKind, SessionRequest, TraceId, TurnOutcome};
+use crate::hub::PostResult;
+use crate::store::{AcceptRequest, IdempotencyRequest};
 
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -53,13 +53,16 @@ async fn accept(front: &Front, request: &HttpRequest, payload: Payload) -> Resul
     note("message.id", &id);
     note("bot", &address.bot.name);
     note("caller", &caller.name());
-    let idempotency =
-        key.map(|key| Idempotency { caller: caller.name().into(), key, body: idempotency::digest(&draft) });
+    let idempotency = key.map(|key| IdempotencyRequest {
+        caller: caller.name().into(),
+        key,
+        body: idempotency::digest(&draft),
+    });
     let Draft { content, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
     let conversation = address.conversation;
     let message = NewMessage { conversation, content, session, rules, resend, callback, trace };
-    let accept = Accept {
+    let accept = AcceptRequest {
         id,
         message,
         idempotency,
@@ -119,17 +122,17 @@ fn choose_wait(
 }
 
 /// The answer to a POST whose message is in the store.
-fn posted_response(posted: Posted, applied: Option<HeaderValue>) -> Result<HttpResponse, Failure> {
-    let Posted { message, replayed } = posted;
+fn posted_response(posted: PostResult, applied: Option<HeaderValue>) -> Result<HttpResponse, Failure> {
+    let PostResult { message, replayed } = posted;
     let location = address::location(&message);
     let replayed = replayed.then(|| (IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true")));
     let applied = applied.map(|applied| (PREFERENCE_APPLIED, applied));
     let headers =
         [(header::LOCATION, header_value(location.clone())?)].into_iter().chain(replayed).chain(applied);
     let status = match &message.progress.outcome {
-        Some(Outcome::Answered(_)) => StatusCode::OK,
+        Some(TurnOutcome::Answered(_)) => StatusCode::OK,
         None => StatusCode::ACCEPTED,
-        Some(Outcome::Failed(problem)) => {
+        Some(TurnOutcome::Failed(problem)) => {
             let failure = Failure::of_message(problem.clone(), message, location);
             return Err(headers.fold(failure, |failure, (name, value)| failure.with(name, value)));
         }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::trace::Trace;
 use crate::domain::{InvalidMessage, InvalidName, Message, Problem, ProblemKind};
 use crate::hub::HubError;
-use crate::store::{AcceptError, Refusal, StoreError};
+use crate::store::{AcceptError, StoreError, StoreRefusal};
 
 /// When a repeat makes sense where nothing better is known.
 pub(super) const SOON: Duration = Duration::from_secs(1);
@@ -238,7 +238,7 @@ impl From<StoreError> for Failure {
             StoreError::Unknown(_) | StoreError::Unavailable(_) => {
                 let detail = match error {
                     // Of these two no caller may believe that nothing happened.
-                    StoreError::Unavailable(Refusal::TooFewReplicas) => {
+                    StoreError::Unavailable(StoreRefusal::TooFewReplicas) => {
                         "Too few of the store's replicas confirmed it: a message may or may not have been accepted. \
                          Send it again with the same Idempotency-Key."
                     }
@@ -300,8 +300,8 @@ mod tests {
     fn only_what_may_have_been_carried_out_is_said_to_be() {
         let open = |error: StoreError| Failure::from(error).problem().detail.contains("may or may not");
         assert!(open(StoreError::Unknown(SOON)));
-        assert!(open(StoreError::Unavailable(Refusal::TooFewReplicas)));
-        assert!(!open(StoreError::Unavailable(Refusal::OutOfMemory)));
+        assert!(open(StoreError::Unavailable(StoreRefusal::TooFewReplicas)));
+        assert!(!open(StoreError::Unavailable(StoreRefusal::OutOfMemory)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::auth;
 use super::problem::Failure;
-use crate::config::Caller;
+use crate::config::CallerConfig;
 use crate::domain::{Problem, ProblemKind};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -57,7 +57,7 @@ pub(super) struct Spent {
 
 impl Quotas {
     /// Full buckets for these callers.
-    pub(super) fn new(callers: &[Caller]) -> Self {
+    pub(super) fn new(callers: &[CallerConfig]) -> Self {
         let since = Since(Instant::now());
         let bucket = |limit| (limit, Bucket::new(Quota::per_minute(limit), InMemoryState::default(), since));
         Self {
@@ -69,7 +69,7 @@ impl Quotas {
     }
 
     /// Counts a request with these headers, if its key has a bucket.
-    pub(super) fn spend(&self, callers: &[Caller], headers: &HeaderMap) -> Option<Spent> {
+    pub(super) fn spend(&self, callers: &[CallerConfig], headers: &HeaderMap) -> Option<Spent> {
         if self.buckets.iter().all(Option::is_none) {
             return None;
         }
@@ -122,19 +122,19 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::config::{Form, Scopes};
+    use crate::config::{CallerScopes, PayloadFormat};
 
-    fn caller(name: &str, rate_per_minute: u32) -> Caller {
-        Caller {
+    fn caller(name: &str, rate_per_minute: u32) -> CallerConfig {
+        CallerConfig {
             name: name.to_owned(),
             key_sha256: Sha256::digest(name).into(),
-            scopes: Scopes::default(),
+            scopes: CallerScopes::default(),
             bots: None,
             user_prefix: String::new(),
             rate_per_minute,
             max_open_requests: 0,
             webhook_secrets: Vec::new(),
-            webhook_form: Form::Standard,
+            webhook_form: PayloadFormat::Standard,
         }
     }
 

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::*;
 use crate::config;
 use crate::domain::BotName;
-use crate::metrics::Words;
+use crate::metrics::LabelSets;
 use crate::store::{Clock, MemoryLimits, Store};
 
 const PASSES: &str = r#"{"text":"hi"}"#;
@@ -24,18 +24,18 @@ fn store() -> Store {
     Store::memory(MemoryLimits::new(0, Duration::ZERO))
 }
 
-fn bot(name: &str) -> Arc<config::Bot> {
+fn bot(name: &str) -> Arc<config::BotConfig> {
     let platform = "https://platform.invalid".parse().unwrap();
-    Arc::new(config::Bot::new(BotName::new(name).unwrap(), platform))
+    Arc::new(config::BotConfig::new(BotName::new(name).unwrap(), platform))
 }
 
 pub(super) fn caller(
     name: &str,
-    scopes: config::Scopes,
+    scopes: config::CallerScopes,
     bots: Option<&[&str]>,
     user_prefix: &str,
-) -> config::Caller {
-    config::Caller {
+) -> config::CallerConfig {
+    config::CallerConfig {
         name: name.to_owned(),
         key_sha256: Sha256::digest(format!("key of {name}")).into(),
         scopes,
@@ -44,7 +44,7 @@ pub(super) fn caller(
         rate_per_minute: 0,
         max_open_requests: 0,
         webhook_secrets: Vec::new(),
-        webhook_form: config::Form::default(),
+        webhook_form: config::PayloadFormat::default(),
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) fn config() -> Config {
     let second = Duration::from_secs(1);
     Config {
         default_bot: None,
-        server: config::Server {
+        server: config::ServerConfig {
             listen: ([127, 0, 0, 1], 0).into(),
             admin_listen: ([127, 0, 0, 1], 0).into(),
             grace: second,
@@ -62,7 +62,7 @@ pub(super) fn config() -> Config {
             max_streams: 10,
             threads: 1,
         },
-        store: config::Store {
+        store: config::StoreConfig {
             url: config::StoreUrl::Memory,
             key_prefix: "rtm".to_owned(),
             message_ttl: second,
@@ -75,17 +75,17 @@ pub(super) fn config() -> Config {
             sentinel_password: None,
             tls: config::StoreTls::default(),
         },
-        cluster: config::Cluster { replica_id: "one".to_owned(), lease_ttl: second },
-        reply: config::Reply { default_wait: second },
+        cluster: config::ClusterConfig { replica_id: "one".to_owned(), lease_ttl: second },
+        reply: config::ReplyConfig { default_wait: second },
         bots: vec![bot("support")],
         callers: Vec::new(),
-        webhooks: config::Webhooks {
+        webhooks: config::WebhooksConfig {
             allowed: Vec::new(),
             allow_private: Vec::new(),
             timeout: second,
-            ..config::Webhooks::default()
+            ..config::WebhooksConfig::default()
         },
-        log: config::Log { format: config::LogFormat::Text, filter: "info".to_owned() },
+        log: config::LogConfig { format: config::LogFormat::Text, filter: "info".to_owned() },
     }
 }
 
@@ -128,7 +128,7 @@ impl Answer {
 }
 
 fn metrics() -> Arc<Metrics> {
-    Arc::new(Metrics::new(Words { frames_in: &[], frames_out: &[], routes: ROUTES }).unwrap())
+    Arc::new(Metrics::new(LabelSets { frames_in: &[], frames_out: &[], routes: ROUTES }).unwrap())
 }
 
 pub(super) fn send_to(config: Config, request: TestRequest) -> Answer {
@@ -315,7 +315,7 @@ fn what_is_no_id_is_no_message() {
 
 #[test]
 fn keys_are_needed_where_callers_are_configured() {
-    let all = config::Scopes { send: true, read: true, admin: false };
+    let all = config::CallerScopes { send: true, read: true, admin: false };
     let closed = || Config { callers: vec![caller("crm", all, None, "")], ..config() };
     for request in [
         post(ALICE, PASSES),
@@ -335,8 +335,8 @@ fn keys_are_needed_where_callers_are_configured() {
 #[test]
 fn a_key_covers_its_scopes_bots_and_users() {
     let (send_only, read_only) = (
-        config::Scopes { send: true, ..config::Scopes::default() },
-        config::Scopes { read: true, admin: true, ..config::Scopes::default() },
+        config::CallerScopes { send: true, ..config::CallerScopes::default() },
+        config::CallerScopes { read: true, admin: true, ..config::CallerScopes::default() },
     );
     let callers = || {
         vec![
@@ -366,7 +366,7 @@ fn a_callback_is_taken_where_it_is_covered_and_signed() {
     let of = |pattern: &str, signs: bool| {
         let mut config = config();
         config.webhooks.allowed = vec![pattern.parse().unwrap()];
-        let scopes = config::Scopes { send: true, ..config::Scopes::default() };
+        let scopes = config::CallerScopes { send: true, ..config::CallerScopes::default() };
         let mut crm = caller("crm", scopes, None, "");
         crm.webhook_secrets = signs.then(|| "whsec_x".into()).into_iter().collect();
         config.callers = vec![crm];
@@ -385,8 +385,8 @@ fn a_callback_is_taken_where_it_is_covered_and_signed() {
 #[test]
 fn every_answer_to_a_limited_key_says_how_it_stands() {
     let mut config = config();
-    let scopes = config::Scopes { send: true, ..config::Scopes::default() };
-    let limited = config::Caller { rate_per_minute: 7, ..caller("few", scopes, None, "") };
+    let scopes = config::CallerScopes { send: true, ..config::CallerScopes::default() };
+    let limited = config::CallerConfig { rate_per_minute: 7, ..caller("few", scopes, None, "") };
     config.callers = vec![limited, caller("free", scopes, None, "")];
     let requests = [
         with_key(post(ALICE, PASSES), "few"),

@@ -19,10 +19,10 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::sleep_until;
 
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::BotName;
 use crate::link::{StoreClock, outlast};
-use crate::store::{Permit, Store};
+use crate::store::{ConnectPermit, Store};
 
 /// Shards that were told the same time come back spread over this span: most would be refused again.
 const SPREAD: Duration = Duration::from_millis(100);
@@ -41,7 +41,7 @@ struct Lines {
 }
 
 impl Budget {
-    pub(crate) fn new(bots: &[Arc<Bot>]) -> Self {
+    pub(crate) fn new(bots: &[Arc<BotConfig>]) -> Self {
         Self(bots.iter().map(|bot| (bot.name.clone(), Lines::default())).collect())
     }
 
@@ -52,7 +52,7 @@ impl Budget {
         &self,
         store: &Store,
         clock: &StoreClock,
-        bot: &Bot,
+        bot: &BotConfig,
         is_open: impl Fn() -> bool,
     ) {
         let limit = bot.connects_per_minute;
@@ -62,7 +62,7 @@ impl Budget {
         let turn = async |line: &Mutex<()>, limit, later| {
             let _first = line.lock().await;
             let ask = async || store.permit(&bot.name, limit, token).await;
-            while let Ok(Permit::At(at)) = outlast("permit", ask).await {
+            while let Ok(ConnectPermit::At(at)) = outlast("permit", ask).await {
                 sleep_until(clock.instant(at) + later + SPREAD.mul_f64(fastrand::f64())).await;
             }
             // It is granted: no error is the store's answer to this.
@@ -93,15 +93,15 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::domain::Timestamp;
-    use crate::store::{Clock, Memory, MemoryLimits};
+    use crate::store::{Clock, MemoryLimits, MemoryStore};
 
     /// Who connects in each of so many minutes, at three a minute, where these have an open message and `late`
     /// gets one after the first minute.
     async fn connected(minutes: usize, open: &[bool], late: Option<usize>) -> Vec<Vec<usize>> {
         let (clock, hand) = Clock::manual(Timestamp::from_millis(1_000_000));
-        let store = Store::Memory(Memory::new(MemoryLimits::new(0, Duration::ZERO), clock.clone()));
+        let store = Store::Memory(MemoryStore::new(MemoryLimits::new(0, Duration::ZERO), clock.clone()));
         let config = Config::dev(Url::parse("http://127.0.0.1:1").unwrap());
-        let bot = Bot { connects_per_minute: 3, ..Bot::clone(&config.bots[0]) };
+        let bot = BotConfig { connects_per_minute: 3, ..BotConfig::clone(&config.bots[0]) };
         let budget = Budget::new(&config.bots);
         let told = StoreClock::new(clock.now());
         let (connected, promoted) = (RefCell::new(Vec::new()), Cell::new(None));

@@ -35,16 +35,17 @@ use tracing::warn;
 use self::lease::Leases;
 use self::shard::{Command, Post, Question};
 use crate::domain::{
-    After, ConversationId, ConversationState, Delivery, DeliveryId, Message, MessageId, Page, Partition,
-    Progress,
+    ConversationId, ConversationState, Delivery, DeliveryId, JournalPage, Message, MessageId,
+    MessageProgress, Partition, ReadStart,
 };
-use crate::link::SetupError;
+use crate::link::ConnectorSetupError;
 use crate::metrics::FleetMetrics;
 use crate::store::{
-    Accept, AcceptError, Accepted, DeliveryPage, DeliveryQuery, Incarnation, Redelivered, Store, StoreError,
+    AcceptError, AcceptRequest, AcceptResult, DeliveryPage, DeliveryQuery, Incarnation, RedeliverResult,
+    Store, StoreError,
 };
 
-pub use self::observer::Observer;
+pub use self::observer::Subscription;
 pub use self::partition::{Contact, Deal, Standing, Step, Tenure, View, decide};
 pub use self::shards::Shards;
 pub use crate::link::{FRAMES_IN, FRAMES_OUT};
@@ -55,7 +56,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A message as it stood when the wait was over.
 #[derive(Debug, Clone)]
-pub struct Posted {
+pub struct PostResult {
     /// The message.
     pub message: Message,
     /// Whether it was accepted earlier, under the same idempotency key.
@@ -84,13 +85,13 @@ pub enum HubError {
 
 /// Why the hub could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum HubStartError {
     /// A shard's thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
     /// A shard could not be set up.
     #[error(transparent)]
-    Setup(#[from] SetupError),
+    Setup(#[from] ConnectorSetupError),
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -147,7 +148,7 @@ impl Hub {
     /// A hub that is going away and has no shards, before this store.
     #[cfg(test)]
     pub(crate) fn closed(store: Store) -> Self {
-        let words = crate::metrics::Words { frames_in: &[], frames_out: &[], routes: &[] };
+        let words = crate::metrics::LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
         let metrics = crate::metrics::Metrics::new(words).map(|metrics| metrics.fleet).unwrap();
         let leases = Leases::new(Incarnation(0), Duration::ZERO, 0);
         leases.refuse();
@@ -166,7 +167,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`HubError`]; only [`HubError::Lost`] and [`HubError::Store`] can come after the message was accepted.
-    pub async fn post(&self, accept: Accept, wait: Option<Duration>) -> Result<Posted, HubError> {
+    pub async fn post(&self, accept: AcceptRequest, wait: Option<Duration>) -> Result<PostResult, HubError> {
         if self.is_draining() {
             return Err(HubError::Draining);
         }
@@ -181,7 +182,7 @@ impl Hub {
         self.hand_over(&conversation, Command::Post(Box::new(Post { accept, waiter, answer }))).await?;
         if let Some(wait) = wait {
             match timeout(wait, told).await {
-                Ok(Ok(Some(message))) => return Ok(Posted { message, replayed: false }),
+                Ok(Ok(Some(message))) => return Ok(PostResult { message, replayed: false }),
                 // The shard has counted it.
                 Ok(Ok(None)) => return Err(HubError::Lost),
                 // Time is up, or no message came of it.
@@ -191,14 +192,14 @@ impl Hub {
         // A shard that ends lets go of what is on its way: whether the store took it, nobody knows.
         let accepted = accepted.await.map_err(|_| StoreError::Unknown(PATIENCE))??;
         match accepted {
-            Accepted::New(accepted) | Accepted::Sent(accepted) => {
+            AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => {
                 let message = match wait {
                     Some(_) => self.reread(&conversation, id).await?,
-                    None => Message { accepted, progress: Progress::default() },
+                    None => Message { accepted, progress: MessageProgress::default() },
                 };
-                Ok(Posted { message, replayed: false })
+                Ok(PostResult { message, replayed: false })
             }
-            Accepted::Replayed(message) => {
+            AcceptResult::Replayed(message) => {
                 let message = match wait {
                     Some(wait) if !message.progress.has_ended() => {
                         let message = self.message(&conversation, message.accepted.id, Some(wait)).await?;
@@ -206,7 +207,7 @@ impl Hub {
                     }
                     _ => message,
                 };
-                Ok(Posted { message, replayed: true })
+                Ok(PostResult { message, replayed: true })
             }
         }
     }
@@ -243,7 +244,7 @@ impl Hub {
     ///
     /// # Errors
     /// [`HubError::Draining`], [`HubError::Overloaded`].
-    pub async fn observe(&self, conversation: &ConversationId) -> Result<Observer, HubError> {
+    pub async fn observe(&self, conversation: &ConversationId) -> Result<Subscription, HubError> {
         if self.is_draining() {
             return Err(HubError::Draining);
         }
@@ -260,7 +261,7 @@ impl Hub {
         }
     }
 
-    /// Some of a conversation's journal; see [`Store::page`]. `observed` says that an [`Observer`] of the conversation
+    /// Some of a conversation's journal; see [`StoreConfig::page`]. `observed` says that an [`HintSubscription`] of the conversation
     /// reads it, here: then this replica is hinted at what comes behind the page.
     ///
     /// # Errors
@@ -268,10 +269,10 @@ impl Hub {
     pub async fn page(
         &self,
         conversation: &ConversationId,
-        after: After,
+        after: ReadStart,
         limit: usize,
         observed: bool,
-    ) -> Result<Page, HubError> {
+    ) -> Result<JournalPage, HubError> {
         let me = observed.then(|| self.incarnation());
         Ok(self.store.page(conversation, after, limit, me).await?)
     }
@@ -288,27 +289,27 @@ impl Hub {
         told.await.map_err(|_| HubError::Draining)?
     }
 
-    /// A delivery as it stands; see [`Store::delivery`].
+    /// A delivery as it stands; see [`StoreConfig::delivery`].
     ///
     /// # Errors
-    /// As [`Store::delivery`].
+    /// As [`StoreConfig::delivery`].
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         self.store.delivery(id).await
     }
 
-    /// Deliveries, newest first; see [`Store::deliveries`].
+    /// Deliveries, newest first; see [`StoreConfig::deliveries`].
     ///
     /// # Errors
-    /// As [`Store::deliveries`].
+    /// As [`StoreConfig::deliveries`].
     pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
         self.store.deliveries(query).await
     }
 
-    /// Has a delivery made again, by whoever owns its partition; see [`Store::redeliver`].
+    /// Has a delivery made again, by whoever owns its partition; see [`StoreConfig::redeliver`].
     ///
     /// # Errors
-    /// As [`Store::redeliver`].
-    pub async fn redeliver(&self, id: DeliveryId) -> Result<Redelivered, StoreError> {
+    /// As [`StoreConfig::redeliver`].
+    pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
         self.store.redeliver(id).await
     }
 

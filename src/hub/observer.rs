@@ -1,7 +1,7 @@
 //! Who reads a conversation live: a queue between the shard that tells and the HTTP worker that reads.
 //!
 //! It carries no entries. A reader is told to look, reads the store's next page behind its cursor, and so reads each
-//! entry once and in order, whatever it was told and however often. One [`Live::Look`] is enough for any number of new
+//! entry once and in order, whatever it was told and however often. One [`LiveSignal::Look`] is enough for any number of new
 //! entries, so at most one waits; pieces of streamed replies wait up to a bound. A reader that lets them pile up is let
 //! go of: what it missed of them is not kept anywhere, what counts is in the journal.
 //!
@@ -15,23 +15,23 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
-use crate::domain::{Chunk, Live};
+use crate::domain::{LiveSignal, ReplyChunk};
 
 /// Pieces that may wait for a reader: some seconds of a bot that types fast.
 const PIECES: usize = 64;
 
 /// A reader's end: what it is told of a conversation between two pages. Dropping it ends the observing.
 #[derive(Debug)]
-pub struct Observer(Arc<Mutex<Queue>>);
+pub struct Subscription(Arc<Mutex<Queue>>);
 
 /// The shard's end. Dropping it ends the queue: the reader gets what waits, then nothing more.
 #[derive(Debug)]
-pub(crate) struct Teller(Weak<Mutex<Queue>>);
+pub(crate) struct Publisher(Weak<Mutex<Queue>>);
 
 /// What waits for a reader.
 #[derive(Debug, Default)]
 struct Queue {
-    pieces: VecDeque<Arc<Chunk>>,
+    pieces: VecDeque<Arc<ReplyChunk>>,
     /// There may be new entries; that is told behind so many of the pieces, which came before.
     look: Option<usize>,
     /// Nothing comes any more.
@@ -51,22 +51,22 @@ pub(crate) enum Telling {
 }
 
 /// The two ends of a new queue.
-pub(crate) fn observer() -> (Teller, Observer) {
+pub(crate) fn observer() -> (Publisher, Subscription) {
     let queue = Arc::default();
-    (Teller(Arc::downgrade(&queue)), Observer(queue))
+    (Publisher(Arc::downgrade(&queue)), Subscription(queue))
 }
 
-impl Observer {
+impl Subscription {
     /// What comes next, however long that takes. None where this reader was too slow, or the replica goes away: go
     /// with your cursor, here or to another replica.
     ///
-    /// A piece of a reply comes before the [`Live::Look`] that the finished reply is told by. Where that was read
+    /// A piece of a reply comes before the [`LiveSignal::Look`] that the finished reply is told by. Where that was read
     /// already, for another entry's sake, it may come behind. Nothing is lost where the future is dropped.
-    pub async fn next(&mut self) -> Option<Live> {
+    pub async fn next(&mut self) -> Option<LiveSignal> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<Live>> {
+    fn poll_next(&mut self, cx: &Context<'_>) -> Poll<Option<LiveSignal>> {
         let mut queue = lock(&self.0);
         if let Some(live) = queue.pop() {
             return Poll::Ready(Some(live));
@@ -83,11 +83,11 @@ impl Observer {
 }
 
 impl Queue {
-    fn pop(&mut self) -> Option<Live> {
+    fn pop(&mut self) -> Option<LiveSignal> {
         if let Some(before) = &mut self.look {
             let Some(rest) = before.checked_sub(1) else {
                 self.look = None;
-                return Some(Live::Look);
+                return Some(LiveSignal::Look);
             };
             *before = rest;
         }
@@ -96,11 +96,11 @@ impl Queue {
             // A reader that waits keeps no buffer.
             self.pieces = VecDeque::new();
         }
-        Some(Live::Chunk(piece))
+        Some(LiveSignal::Chunk(piece))
     }
 }
 
-impl Teller {
+impl Publisher {
     /// There may be new entries.
     pub(crate) fn look(&self) -> Telling {
         self.tell(|queue| {
@@ -110,7 +110,7 @@ impl Teller {
     }
 
     /// A piece of a streamed reply came.
-    pub(crate) fn chunk(&self, chunk: &Arc<Chunk>) -> Telling {
+    pub(crate) fn chunk(&self, chunk: &Arc<ReplyChunk>) -> Telling {
         self.tell(|queue| {
             if queue.pieces.len() >= PIECES {
                 return Telling::Slow;
@@ -138,7 +138,7 @@ impl Teller {
     }
 }
 
-impl Drop for Teller {
+impl Drop for Publisher {
     fn drop(&mut self) {
         self.tell(|queue| {
             queue.closed = true;
@@ -160,17 +160,17 @@ mod tests {
 
     use super::*;
 
-    fn piece(index: u32) -> Arc<Chunk> {
-        Arc::new(Chunk { message_id: None, index, text: "…".into(), last: false })
+    fn piece(index: u32) -> Arc<ReplyChunk> {
+        Arc::new(ReplyChunk { message_id: None, index, text: "…".into(), last: false })
     }
 
     /// All that can be had at once: the indexes of pieces, none for a look; and whether the queue has ended.
-    fn read(observer: &mut Observer) -> (Vec<Option<u32>>, bool) {
+    fn read(observer: &mut Subscription) -> (Vec<Option<u32>>, bool) {
         let mut told = Vec::new();
         loop {
             match observer.next().now_or_never() {
-                Some(Some(Live::Look)) => told.push(None),
-                Some(Some(Live::Chunk(chunk))) => told.push(Some(chunk.index)),
+                Some(Some(LiveSignal::Look)) => told.push(None),
+                Some(Some(LiveSignal::Chunk(chunk))) => told.push(Some(chunk.index)),
                 Some(None) => return (told, true),
                 None => return (told, false),
             }
@@ -183,7 +183,7 @@ mod tests {
         let counts = 2 * size_of::<usize>();
         let size = size_of::<Mutex<Queue>>() + counts;
         assert!(size <= 100, "{size}");
-        assert_eq!(size_of::<Observer>() + size_of::<Teller>(), 2 * size_of::<usize>());
+        assert_eq!(size_of::<Subscription>() + size_of::<Publisher>(), 2 * size_of::<usize>());
         for index in 0..8 {
             assert_eq!(teller.chunk(&piece(index)), Telling::Done);
         }
@@ -239,8 +239,8 @@ mod tests {
             drop(teller);
         };
         let reading = async {
-            assert!(matches!(observer.next().await, Some(Live::Look)));
-            assert!(matches!(observer.next().await, Some(Live::Chunk(_))));
+            assert!(matches!(observer.next().await, Some(LiveSignal::Look)));
+            assert!(matches!(observer.next().await, Some(LiveSignal::Chunk(_))));
             assert!(observer.next().await.is_none());
             assert!(observer.next().await.is_none(), "it stays ended");
         };
@@ -276,12 +276,12 @@ mod tests {
                         pushed += u32::from(!full);
                     }
                     Deed::Read => match observer.next().now_or_never() {
-                        Some(Some(Live::Chunk(chunk))) => {
+                        Some(Some(LiveSignal::Chunk(chunk))) => {
                             prop_assert_eq!(chunk.index, popped);
                             prop_assert!(look != Some(popped), "the look comes first");
                             popped += 1;
                         }
-                        Some(Some(Live::Look)) => prop_assert_eq!(look.take(), Some(popped)),
+                        Some(Some(LiveSignal::Look)) => prop_assert_eq!(look.take(), Some(popped)),
                         Some(None) => prop_assert!(false, "nobody ended it"),
                         None => prop_assert!(look.is_none() && pushed == popped, "something waits"),
                     },

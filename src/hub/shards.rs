@@ -15,12 +15,12 @@ use tracing::error;
 use super::keeper::{End, Keeper};
 use super::lease::Leases;
 use super::shard::{Command, Setup, Shard};
-use super::{Hub, Lane, StartError};
+use super::{Hub, HubStartError, Lane};
 use crate::config::Config;
-use crate::link::Connector;
+use crate::link::PlatformConnector;
 use crate::metrics::Metrics;
 use crate::runtime;
-use crate::store::{Incarnation, Peer, Store, Teller};
+use crate::store::{Incarnation, OutboxEventSender, ReplicaIdentity, Store};
 
 /// Commands that may wait for a shard; more wait in the requests that bring them.
 const QUEUE: usize = 1024;
@@ -42,13 +42,13 @@ impl Hub {
     /// whoever attempts deliveries what is owned and due.
     ///
     /// # Errors
-    /// [`StartError`]; nothing runs then.
+    /// [`HubStartError`]; nothing runs then.
     pub async fn start(
         config: &Config,
         store: Store,
         metrics: &Arc<Metrics>,
-        news: Teller,
-    ) -> Result<Shards, StartError> {
+        news: OutboxEventSender,
+    ) -> Result<Shards, HubStartError> {
         Self::start_with(config, store, metrics, news, true).await
     }
 
@@ -57,9 +57,9 @@ impl Hub {
         config: &Config,
         store: Store,
         metrics: &Arc<Metrics>,
-        news: Teller,
+        news: OutboxEventSender,
         listens: bool,
-    ) -> Result<Shards, StartError> {
+    ) -> Result<Shards, HubStartError> {
         let count = config.server.threads.div_ceil(2);
         let incarnation = incarnation();
         let leases = Arc::new(Leases::new(incarnation, config.cluster.lease_ttl, count));
@@ -80,13 +80,13 @@ impl Hub {
                     }
                 }
             })
-            .map_err(StartError::Thread)?;
-            started.await.map_err(|_| StartError::Died)??;
+            .map_err(HubStartError::Thread)?;
+            started.await.map_err(|_| HubStartError::Died)??;
             threads.push(thread);
             lanes.push(Lane { commands, busy });
         }
         let lanes: Arc<[Lane]> = lanes.into();
-        let peer = Peer { name: config.cluster.replica_id.as_str().into(), incarnation };
+        let peer = ReplicaIdentity { name: config.cluster.replica_id.as_str().into(), incarnation };
         let bots = config.bots.iter().map(|bot| bot.name.clone()).collect();
         let fleet = metrics.fleet.clone();
         let keeper = Keeper {
@@ -102,13 +102,13 @@ impl Hub {
         let (first, claimed) = oneshot::channel();
         let (keeper_end, end) = mpsc::channel(1);
         let keeper = runtime::shard_thread("keeper", async move || keeper.run(first, end).await)
-            .map_err(StartError::Thread)?;
+            .map_err(HubStartError::Thread)?;
         // A heartbeat and the claims that follow it, each no longer than a command may take, and some more.
         let patience = config.store.command_timeout * 5;
         timeout(patience, claimed)
             .await
-            .map_err(|_| StartError::Silent(patience))?
-            .map_err(|_| StartError::Died)?;
+            .map_err(|_| HubStartError::Silent(patience))?
+            .map_err(|_| HubStartError::Died)?;
         let hub = Self {
             store,
             leases,
@@ -126,14 +126,14 @@ pub(super) fn setups(
     store: &Store,
     metrics: &Arc<Metrics>,
     leases: &Arc<Leases>,
-    news: &Teller,
-) -> Result<Vec<Setup>, StartError> {
+    news: &OutboxEventSender,
+) -> Result<Vec<Setup>, HubStartError> {
     let bot_metrics: HashMap<_, _> = config
         .bots
         .iter()
         .map(|bot| Ok((bot.name.clone(), metrics.bot(&bot.name)?)))
         .collect::<Result<_, _>>()
-        .map_err(StartError::Metrics)?;
+        .map_err(HubStartError::Metrics)?;
     (0..leases.shards())
         .map(|index| {
             Ok(Setup {
@@ -142,8 +142,8 @@ pub(super) fn setups(
                 bots: config.bots.clone(),
                 metrics: Arc::clone(metrics),
                 bot_metrics: bot_metrics.clone(),
-                write_metrics: metrics.store("write").map_err(StartError::Metrics)?,
-                queue: metrics.shard(index).map_err(StartError::Metrics)?,
+                write_metrics: metrics.store("write").map_err(HubStartError::Metrics)?,
+                queue: metrics.shard(index).map_err(HubStartError::Metrics)?,
                 leases: Arc::clone(leases),
                 room: config.server.max_sockets.div_ceil(leases.shards()),
                 busy: Arc::new(AtomicUsize::new(0)),
@@ -153,8 +153,8 @@ pub(super) fn setups(
         .collect()
 }
 
-pub(super) async fn open_shard(setup: Setup) -> Result<std::rc::Rc<Shard>, StartError> {
-    let connector = Connector::new(&setup.bots)?;
+pub(super) async fn open_shard(setup: Setup) -> Result<std::rc::Rc<Shard>, HubStartError> {
+    let connector = PlatformConnector::new(&setup.bots)?;
     let now = setup.store.now().await?;
     Ok(Shard::new(setup, connector, now))
 }

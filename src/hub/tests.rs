@@ -7,13 +7,13 @@ use url::Url;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::config::{Bot, Config};
+use crate::config::{BotConfig, Config};
 use crate::domain::{
-    BotName, Content, NewMessage, Outcome, Problem, ProblemKind, Resend, SessionRequest, Timestamp,
-    TurnRules, UserId,
+    BotName, MessageContent, NewMessage, Problem, ProblemKind, ResendPolicy, SessionRequest, Timestamp,
+    TurnOutcome, TurnRules, UserId,
 };
+use crate::metrics::LabelSets;
 use crate::metrics::Metrics;
-use crate::metrics::Words;
 use crate::sandbox::{Options, Sandbox};
 use crate::store::MemoryLimits;
 
@@ -22,7 +22,7 @@ const BUGGY: &str = "Buggy";
 static PANIC: AtomicBool = AtomicBool::new(false);
 
 /// Where a test wants a conversation's task to panic.
-pub(super) fn perhaps_panic(bot: &Bot) {
+pub(super) fn perhaps_panic(bot: &BotConfig) {
     assert!(&*bot.chat_bot != BUGGY || !PANIC.swap(false, Ordering::Relaxed), "on purpose");
 }
 
@@ -49,13 +49,13 @@ impl Bench {
         Self { shards, metrics, sandbox, posted: 0 }
     }
 
-    fn accept(&mut self, user: &str, text: &str) -> Accept {
+    fn accept(&mut self, user: &str, text: &str) -> AcceptRequest {
         self.posted += 1;
         accept(self.shards.hub(), self.posted, user, text)
     }
 
     /// Says something and waits for the end.
-    async fn say(&mut self, user: &str, text: &str) -> Outcome {
+    async fn say(&mut self, user: &str, text: &str) -> TurnOutcome {
         let accept = self.accept(user, text);
         let posted = self.shards.hub().post(accept, Some(GUARD)).await.unwrap();
         posted.message.progress.outcome.unwrap()
@@ -82,7 +82,7 @@ impl Bench {
 }
 
 pub(super) fn metrics() -> Arc<Metrics> {
-    let words = Words { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
+    let words = LabelSets { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
     Arc::new(Metrics::new(words).unwrap())
 }
 
@@ -90,20 +90,20 @@ pub(super) fn store() -> Store {
     Store::memory(MemoryLimits::new(1 << 24, Duration::from_mins(1)))
 }
 
-fn accept(hub: &Hub, number: u128, user: &str, text: &str) -> Accept {
+fn accept(hub: &Hub, number: u128, user: &str, text: &str) -> AcceptRequest {
     accept_by(hub.incarnation(), number, user, text)
 }
 
-pub(super) fn accept_by(by: Incarnation, number: u128, user: &str, text: &str) -> Accept {
+pub(super) fn accept_by(by: Incarnation, number: u128, user: &str, text: &str) -> AcceptRequest {
     let conversation = ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() };
-    Accept {
+    AcceptRequest {
         id: MessageId::new(Timestamp::from_millis(1_763_845_000_000), number),
         message: NewMessage {
             conversation,
-            content: Content::new(text).unwrap(),
+            content: MessageContent::new(text).unwrap(),
             session: SessionRequest::Continue,
             rules: TurnRules::new(Some(1), None, Some(5000)).unwrap(),
-            resend: Resend::Never,
+            resend: ResendPolicy::Never,
             callback: None,
             trace: crate::domain::TraceId::default(),
         },
@@ -119,8 +119,8 @@ fn is_socket(line: &str) -> bool {
     line.starts_with("rtm_bridge_sockets{") && !line.ends_with(" 0")
 }
 
-pub(super) fn quick(config: &mut Config, change: impl FnOnce(&mut Bot)) {
-    let mut bot = Bot::clone(&config.bots[0]);
+pub(super) fn quick(config: &mut Config, change: impl FnOnce(&mut BotConfig)) {
+    let mut bot = BotConfig::clone(&config.bots[0]);
     bot.welcome = Duration::ZERO;
     change(&mut bot);
     config.bots = vec![Arc::new(bot)];
@@ -131,9 +131,9 @@ async fn a_panic_fails_what_is_open_and_the_next_message_works() {
     let mut bench = Bench::start(|config| quick(config, |bot| bot.chat_bot = BUGGY.into())).await;
     PANIC.store(true, Ordering::Relaxed);
     let failed = bench.say("alice", "Hello").await;
-    assert!(matches!(failed, Outcome::Failed(Problem { kind: ProblemKind::Internal, .. })), "{failed:?}");
+    assert!(matches!(failed, TurnOutcome::Failed(Problem { kind: ProblemKind::Internal, .. })), "{failed:?}");
     assert_eq!(bench.metrics.panics.get(), 1);
-    assert!(matches!(bench.say("alice", "Hello").await, Outcome::Answered(_)));
+    assert!(matches!(bench.say("alice", "Hello").await, TurnOutcome::Answered(_)));
     timeout(GUARD, bench.shards.calm(Instant::now() + GUARD)).await.expect("nothing is open");
     bench.stop().await;
 }
@@ -146,11 +146,11 @@ async fn idle_conversations_give_way_and_come_back() {
     })
     .await;
     for user in 0..12 {
-        assert!(matches!(bench.say(&format!("user-{user}"), "Hello").await, Outcome::Answered(_)));
+        assert!(matches!(bench.say(&format!("user-{user}"), "Hello").await, TurnOutcome::Answered(_)));
     }
     bench.until_at_most(4).await;
     for user in 0..12 {
-        assert!(matches!(bench.say(&format!("user-{user}"), "Hello").await, Outcome::Answered(_)));
+        assert!(matches!(bench.say(&format!("user-{user}"), "Hello").await, TurnOutcome::Answered(_)));
     }
     bench.until_at_most(4).await;
     bench.stop().await;
@@ -168,7 +168,7 @@ async fn a_burst_makes_room_for_all_of_itself() {
         let accepts: Vec<_> = (0..8).map(|user| bench.accept(&format!("{round}-{user}"), "Hello")).collect();
         let posts = accepts.into_iter().map(|accept| hub.post(accept, Some(GUARD)));
         for posted in futures_util::future::join_all(posts).await {
-            assert!(matches!(posted.unwrap().message.progress.outcome, Some(Outcome::Answered(_))));
+            assert!(matches!(posted.unwrap().message.progress.outcome, Some(TurnOutcome::Answered(_))));
         }
     }
     bench.until_at_most(10).await;
@@ -197,7 +197,7 @@ async fn stopping_lets_waiters_go_at_once_and_frees_the_partitions() {
     let partition = Partition::of(&conversation);
     assert!(
         hub.store
-            .claim(partition, Incarnation(7), Duration::from_secs(1), crate::store::Claiming::Free)
+            .claim(partition, Incarnation(7), Duration::from_secs(1), crate::store::ClaimMode::Free)
             .await
             .unwrap()
             .fence()
@@ -223,7 +223,7 @@ async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
     let accept = accept(&hub, 1, "alice", "Hello");
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
     let partition = Partition::of(&conversation);
-    let claim = store.claim(partition, Incarnation(1), Duration::from_mins(1), crate::store::Claiming::Free);
+    let claim = store.claim(partition, Incarnation(1), Duration::from_mins(1), crate::store::ClaimMode::Free);
     leases.own(partition, claim.await.unwrap().fence().unwrap(), Instant::now());
     let posting = hub.post(accept, Some(GUARD));
     let ending = async {
@@ -232,7 +232,7 @@ async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
         // The shard finds the message by itself, and its turn is over before the store's answer is here.
         store.accept(accept).await.unwrap();
         let mut message = store.message(&conversation, id, None).await.unwrap().unwrap();
-        message.progress.outcome = Some(Outcome::Answered(crate::domain::EndedBy::ReplyCount));
+        message.progress.outcome = Some(TurnOutcome::Answered(crate::domain::EndedBy::ReplyCount));
         message.progress.ended_at = Some(Timestamp::from_millis(1));
         waiter.expect("somebody waits").send(Some(message)).unwrap();
         answer

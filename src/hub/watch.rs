@@ -121,9 +121,9 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BotName, Progress, Timestamp, UserId};
+    use crate::domain::{BotName, MessageProgress, Timestamp, UserId};
     use crate::hub::tests::{accept_by, store};
-    use crate::store::{Accepted, Incarnation};
+    use crate::store::{AcceptResult, Incarnation};
 
     #[test]
     fn what_is_not_known_to_be_stored_cannot_be_lost() {
@@ -145,9 +145,9 @@ mod tests {
     async fn an_end_is_remembered_for_who_is_on_the_way() {
         let mut watch = Watch::default();
         let accept = accept_by(Incarnation(1), 1, "alice", "Hello");
-        let Accepted::New(accepted) = store().accept(accept).await.unwrap() else { panic!("a new one") };
+        let AcceptResult::New(accepted) = store().accept(accept).await.unwrap() else { panic!("a new one") };
         let (conversation, id) = (accepted.new.conversation.clone(), accepted.id);
-        let ended = Message { accepted, progress: Progress::default() };
+        let ended = Message { accepted, progress: MessageProgress::default() };
         assert!(!watch.add(conversation.clone(), id, oneshot::channel().0));
         // Whoever waited is gone, or was told: another may be on the way all the same.
         watch.tell(ended);

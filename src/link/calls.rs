@@ -11,23 +11,32 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::host::Host;
+use super::host::ConversationHost;
 use super::input::{ConnectFailure, HistoryFailure};
 use super::mailbox::Mailbox;
 use super::outage::outlast;
 use super::outbox;
 use super::tally;
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{
-    AcceptedMessage, ConversationId, Entry, EntryBody, Outcome, Partition, Place, Problem, ProblemKind,
-    Progress, SessionRequest, Timestamp, UserId,
+    AcceptedMessage, ConversationId, EntryBody, JournalEntry, JournalPosition, MessageProgress, Partition,
+    Problem, ProblemKind, SessionRequest, Timestamp, TurnOutcome, UserId,
 };
 use crate::metrics::{Connect, Phase};
-use crate::rtm::{ConnectError, ConnectMode, Fault, Grant, HistoryPage, Retry, Socket, frame, history_page};
-use crate::store::{Change, Fence, Open, OpenMessage, StoreError, Write, Written};
+use crate::rtm::{
+    CallError, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice, frame,
+    history_page,
+};
+use crate::store::{
+    ConversationChange, ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult,
+};
 
 /// The conversation as the store knows it, however long that takes. None where it is no longer ours.
-pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &ConversationId) -> Option<Open> {
+pub(super) async fn load<H: ConversationHost>(
+    host: &H,
+    fence: Fence,
+    conversation: &ConversationId,
+) -> Option<ConversationSnapshot> {
     let opened = outlast("open", async || host.store().open(fence, conversation).await).await;
     let (open, now) = opened.ok()?;
     host.clock().observe(now);
@@ -35,7 +44,12 @@ pub(super) async fn load<H: Host>(host: &H, fence: Fence, conversation: &Convers
 }
 
 /// Fails everything that is open: its task panicked, and would again.
-pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation: &ConversationId) {
+pub async fn fail_open<H: ConversationHost>(
+    host: &H,
+    bot: &BotConfig,
+    fence: Fence,
+    conversation: &ConversationId,
+) {
     let Some(lane) = write_failures(host, bot, fence, conversation).await else { return };
     let metrics = host.bot_metrics(bot);
     for open in lane {
@@ -53,9 +67,9 @@ pub async fn fail_open<H: Host>(host: &H, bot: &Bot, fence: Fence, conversation:
 }
 
 /// Ends all that is open, however long that takes, and says what it was. None where it is no longer ours.
-async fn write_failures<H: Host>(
+async fn write_failures<H: ConversationHost>(
     host: &H,
-    bot: &Bot,
+    bot: &BotConfig,
     fence: Fence,
     conversation: &ConversationId,
 ) -> Option<Vec<OpenMessage>> {
@@ -75,33 +89,33 @@ async fn write_failures<H: Host>(
 }
 
 /// The write that fails all that is open.
-fn failures(bot: &Bot, open: &Open, now: Timestamp) -> Write {
+fn failures(bot: &BotConfig, open: &ConversationSnapshot, now: Timestamp) -> ConversationWrite {
     let mut record = open.record.clone();
     record.number_write(now);
     let problem =
         Problem::new(ProblemKind::Internal, "the bridge failed while the message was open; this is a bug");
-    let outcome = Outcome::Failed(problem);
+    let outcome = TurnOutcome::Failed(problem);
     let mut changes = Vec::with_capacity(2 * open.lane.len());
     for OpenMessage { accepted, progress } in &open.lane {
         record.seq += 1;
         let body = EntryBody::end_of(accepted, outcome.clone());
-        changes.push(Change::Append(Entry { seq: record.seq, at: now, body }));
+        changes.push(ConversationChange::Append(JournalEntry { seq: record.seq, at: now, body }));
         let (ended_at, outcome) = (Some(now), Some(outcome.clone()));
-        let progress = Progress { ended_at, outcome, ..progress.clone() };
-        let place = Place { epoch: record.epoch, seq: record.seq };
+        let progress = MessageProgress { ended_at, outcome, ..progress.clone() };
+        let place = JournalPosition { epoch: record.epoch, seq: record.seq };
         changes.extend(outbox::of_end(bot, accepted, &progress, place, now));
     }
-    Write { record, follows: open.record.write, changes, warm_until: None }
+    ConversationWrite { record, follows: open.record.write, changes, warm_until: None }
 }
 
 /// Carries out a write, counts it, and tells those who read what it appends, and who delivers what it has delivered.
 /// Where no answer comes the same write is made again: then they are told.
-pub(super) async fn write<H: Host>(
+pub(super) async fn write<H: ConversationHost>(
     host: &H,
     fence: Fence,
     conversation: &ConversationId,
-    write: &Write,
-) -> Result<Written, StoreError> {
+    write: &ConversationWrite,
+) -> Result<WriteResult, StoreError> {
     let started = Instant::now();
     let result = host.store().write(fence, conversation, write).await;
     let metrics = host.write_metrics();
@@ -120,13 +134,18 @@ pub(super) async fn write<H: Host>(
 }
 
 /// Tells of a write that is carried out.
-fn tell<H: Host>(host: &H, fence: Fence, conversation: &ConversationId, write: &Write) {
-    if write.changes.iter().any(|change| matches!(change, Change::Append(_))) {
+fn tell<H: ConversationHost>(
+    host: &H,
+    fence: Fence,
+    conversation: &ConversationId,
+    write: &ConversationWrite,
+) {
+    if write.changes.iter().any(|change| matches!(change, ConversationChange::Append(_))) {
         host.appended(conversation);
     }
     let mut told = None;
     for change in &write.changes {
-        if let Change::Deliver(delivery) = change
+        if let ConversationChange::Deliver(delivery) = change
             && told.replace(&*delivery.target) != Some(&*delivery.target)
         {
             host.due(fence, conversation, &delivery.target);
@@ -135,7 +154,7 @@ fn tell<H: Host>(host: &H, fence: Fence, conversation: &ConversationId, write: &
 }
 
 /// What goes out for a message, and its word in metrics.
-pub(super) fn frame(bot: &Bot, message: &AcceptedMessage) -> (&'static str, String) {
+pub(super) fn frame(bot: &BotConfig, message: &AcceptedMessage) -> (&'static str, String) {
     match message.new.session {
         SessionRequest::Close => ("close", frame::close_session(bot, message.client_message_id)),
         _ => ("message", frame::message(bot, message)),
@@ -143,14 +162,14 @@ pub(super) fn frame(bot: &Bot, message: &AcceptedMessage) -> (&'static str, Stri
 }
 
 /// Opens a socket, when the bot's budget allows it, for as long as the lease is sure.
-pub(super) async fn connect<H: Host>(
+pub(super) async fn connect<H: ConversationHost>(
     host: &H,
-    bot: &Bot,
+    bot: &BotConfig,
     conversation: &ConversationId,
     mode: ConnectMode,
     mailbox: &Mailbox,
     grant: &Mutex<Option<Grant>>,
-) -> Result<Socket, ConnectFailure> {
+) -> Result<PlatformSocket, ConnectFailure> {
     let (user, partition) = (&conversation.user, Partition::of(conversation));
     let connecting = async {
         host.connect_permit(bot, mailbox).await;
@@ -183,16 +202,16 @@ pub(super) async fn connect<H: Host>(
     };
     let words = error.words().into();
     Err(match error.retry() {
-        Retry::Never => {
+        RetryAdvice::Never => {
             warn!(bot = %bot.name, %error, "the platform refuses the bridge");
             count(phase, Connect::Rejected);
             ConnectFailure::Rejected(words)
         }
-        retry @ (Retry::Now | Retry::Backoff(_)) => {
+        retry @ (RetryAdvice::Now | RetryAdvice::Backoff(_)) => {
             info!(bot = %bot.name, %error, "could not connect; trying again");
-            let late = matches!(error, ConnectError::Unreachable { fault: Fault::Deadline, .. });
+            let late = matches!(error, ConnectError::Unreachable { fault: CallError::Deadline, .. });
             count(phase, if late { Connect::TimedOut } else { Connect::Unavailable });
-            let retry_after = if let Retry::Backoff(after) = retry { after } else { None };
+            let retry_after = if let RetryAdvice::Backoff(after) = retry { after } else { None };
             ConnectFailure::Unavailable { words, retry_after }
         }
     })
@@ -200,9 +219,9 @@ pub(super) async fn connect<H: Host>(
 
 /// Reads a page of history, forward from a message of the platform or the newest. It waits for the bot's budget as
 /// long as it is not urgent: after an outage thousands of idle conversations may want to read.
-pub(super) async fn history<H: Host>(
+pub(super) async fn history<H: ConversationHost>(
     host: &H,
-    bot: &Bot,
+    bot: &BotConfig,
     user: &UserId,
     after: Option<&str>,
     grant: &Mutex<Option<Grant>>,
@@ -214,7 +233,7 @@ pub(super) async fn history<H: Host>(
     let page = host.connector().history(bot, user, &mut grant, after, host.clock().now()).await;
     let body = page.map_err(|error| {
         info!(bot = %bot.name, %error, "history could not be read");
-        if error.retry() == Retry::Never { HistoryFailure::ForGood } else { HistoryFailure::Now }
+        if error.retry() == RetryAdvice::Never { HistoryFailure::ForGood } else { HistoryFailure::Now }
     })?;
     history_page(&body).map_err(|error| {
         warn!(bot = %bot.name, %error, "the platform's history is not what it should be");
@@ -228,14 +247,14 @@ mod tests {
 
     use super::*;
     use crate::domain::{
-        BotName, Callback, Content, DeliveryId, DeliveryKind, MessageId, NewMessage, Record, Resend, TraceId,
-        TurnRules,
+        BotName, Callback, ConversationRecord, DeliveryId, DeliveryKind, MessageContent, MessageId,
+        NewMessage, ResendPolicy, TraceId, TurnRules,
     };
 
     #[test]
     fn what_a_panic_fails_is_delivered_where_its_caller_wanted_it() {
         let platform = "https://platform.example".parse().unwrap();
-        let bot = Bot::new(BotName::new("support").unwrap(), platform);
+        let bot = BotConfig::new(BotName::new("support").unwrap(), platform);
         let conversation = ConversationId::new(bot.name.clone(), UserId::new("alice").unwrap());
         let (at, now) = (Timestamp::from_millis(1000), Timestamp::from_millis(2000));
         let open = |position, callback| OpenMessage {
@@ -246,22 +265,32 @@ mod tests {
                 accepted_at: at,
                 new: NewMessage {
                     conversation: conversation.clone(),
-                    content: Content::new("hello").unwrap(),
+                    content: MessageContent::new("hello").unwrap(),
                     session: SessionRequest::Continue,
                     rules: TurnRules::default(),
-                    resend: Resend::Never,
+                    resend: ResendPolicy::Never,
                     callback,
                     trace: TraceId::default(),
                 },
             }),
-            progress: Progress::default(),
+            progress: MessageProgress::default(),
         };
         let callback = Callback { url: "https://caller.example/hook".into(), signer: None };
         let lane = vec![open(1, None), open(2, Some(callback))];
         let ids: Vec<_> = lane.iter().map(|open| open.accepted.id).collect();
         // Nothing was written yet: the journal begins here.
-        let write = failures(&bot, &Open { record: Record::default(), lane, ..Open::default() }, now);
-        let [first, second, Change::Deliver(delivery)] = &*write.changes else { panic!("{write:?}") };
+        let write = failures(
+            &bot,
+            &ConversationSnapshot {
+                record: ConversationRecord::default(),
+                lane,
+                ..ConversationSnapshot::default()
+            },
+            now,
+        );
+        let [first, second, ConversationChange::Deliver(delivery)] = &*write.changes else {
+            panic!("{write:?}")
+        };
         let ended = [first, second].map(|change| change.ended().unwrap().0);
         assert_eq!((&ended[..], write.record.seq), (&*ids, 2));
         assert_eq!((delivery.kind, delivery.message), (DeliveryKind::MessageFailed, Some(ids[1])));

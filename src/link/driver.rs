@@ -19,20 +19,22 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use self::waiting::Event;
-use super::host::Host;
-use super::input::{Abandoned, ConnectFailure, Effect, HistoryFailure, Input, Loss};
+use super::host::ConversationHost;
+use super::input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, SocketLoss};
 use super::machine::Machine;
 use super::mailbox::Mailbox;
 use super::{calls, tally};
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{ConversationId, LinkState, Partition, Timestamp};
 use crate::metrics::BotMetrics;
-use crate::rtm::{ConnectMode, Grant, HistoryPage, Incoming, Received, Socket, frame, translate};
-use crate::store::{Fence, Open, StoreError, Write, Written};
+use crate::rtm::{
+    ConnectMode, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, frame, translate,
+};
+use crate::store::{ConversationSnapshot, ConversationWrite, Fence, StoreError, WriteResult};
 
 /// Why a conversation left memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitReason {
     /// Nothing is open.
     Rested,
     /// It was told to stop; what is open goes over as recorded.
@@ -44,13 +46,13 @@ pub enum Exit {
 type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Lives a conversation: loads it, drives it, and returns when it leaves memory.
-pub async fn run<H: Host>(
+pub async fn run<H: ConversationHost>(
     host: Rc<H>,
-    bot: Arc<Bot>,
+    bot: Arc<BotConfig>,
     conversation: ConversationId,
     fence: Fence,
     mailbox: Rc<Mailbox>,
-) -> Exit {
+) -> ExitReason {
     // On the heap of their own, so that the task of an idle conversation is small.
     let mut driver = match Box::pin(Driver::open(host, bot, conversation, fence, mailbox)).await {
         Ok(driver) => driver,
@@ -68,19 +70,19 @@ const LAST_WRITES: Duration = Duration::from_secs(1);
 
 struct Driver<H> {
     host: Rc<H>,
-    bot: Arc<Bot>,
+    bot: Arc<BotConfig>,
     conversation: ConversationId,
     fence: Fence,
     mailbox: Rc<Mailbox>,
     metrics: Arc<BotMetrics>,
     machine: Machine,
     effects: Vec<Effect>,
-    socket: Option<Socket>,
+    socket: Option<PlatformSocket>,
     /// The lock makes grants single flight: a connect and a read of history may both want one.
     grant: Rc<Mutex<Option<Grant>>>,
-    connecting: Option<Boxed<Result<Socket, ConnectFailure>>>,
-    writing: Option<Boxed<Result<Written, StoreError>>>,
-    reading: Option<Boxed<Option<Open>>>,
+    connecting: Option<Boxed<Result<PlatformSocket, ConnectFailure>>>,
+    writing: Option<Boxed<Result<WriteResult, StoreError>>>,
+    reading: Option<Boxed<Option<ConversationSnapshot>>>,
     history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
     /// Whether a turn waits for history.
     urgent: Rc<Cell<bool>>,
@@ -93,19 +95,19 @@ struct Driver<H> {
     ping: u64,
 }
 
-impl<H: Host> Driver<H> {
+impl<H: ConversationHost> Driver<H> {
     /// The driver of a conversation as the store knows it, or why there is none.
     async fn open(
         host: Rc<H>,
-        bot: Arc<Bot>,
+        bot: Arc<BotConfig>,
         conversation: ConversationId,
         fence: Fence,
         mailbox: Rc<Mailbox>,
-    ) -> Result<Box<Self>, Exit> {
-        let metrics = host.bot_metrics(&bot).ok_or(Exit::Stopped)?;
+    ) -> Result<Box<Self>, ExitReason> {
+        let metrics = host.bot_metrics(&bot).ok_or(ExitReason::Stopped)?;
         let mut open = tokio::select! {
-            open = calls::load(&*host, fence, &conversation) => open.ok_or(Exit::Fenced)?,
-            () = mailbox.stopped() => return Err(Exit::Stopped),
+            open = calls::load(&*host, fence, &conversation) => open.ok_or(ExitReason::Fenced)?,
+            () = mailbox.stopped() => return Err(ExitReason::Stopped),
         };
         let now = host.clock().now();
         let observers = std::mem::take(&mut open.observers);
@@ -138,20 +140,20 @@ impl<H: Host> Driver<H> {
         }))
     }
 
-    async fn run(&mut self) -> Exit {
+    async fn run(&mut self) -> ExitReason {
         self.step(Input::Tick);
         if let Some(exit) = self.drive().await {
             return exit;
         }
         self.step(Input::Stop);
         match timeout(LAST_WRITES, Box::pin(self.drive())).await {
-            Ok(Some(Exit::Fenced)) => Exit::Fenced,
-            Ok(_) | Err(_) => Exit::Stopped,
+            Ok(Some(ExitReason::Fenced)) => ExitReason::Fenced,
+            Ok(_) | Err(_) => ExitReason::Stopped,
         }
     }
 
     /// Goes on until the conversation leaves memory; none where it is told to stop.
-    async fn drive(&mut self) -> Option<Exit> {
+    async fn drive(&mut self) -> Option<ExitReason> {
         loop {
             if let Some(exit) = self.settle().await {
                 return Some(exit);
@@ -160,7 +162,7 @@ impl<H: Host> Driver<H> {
             match self.event().await {
                 Event::Input(input) => self.step(input),
                 Event::Stop => return None,
-                Event::Fenced => return Some(Exit::Fenced),
+                Event::Fenced => return Some(ExitReason::Fenced),
             }
         }
     }
@@ -196,18 +198,18 @@ impl<H: Host> Driver<H> {
     }
 
     /// Performs what is to be done, and what follows from it, until only waiting is left.
-    async fn settle(&mut self) -> Option<Exit> {
+    async fn settle(&mut self) -> Option<ExitReason> {
         let mut exit = None;
         while !self.effects.is_empty() {
             for effect in std::mem::take(&mut self.effects) {
                 exit = match effect {
-                    Effect::Rest => Some(Exit::Rested),
+                    Effect::Rest => Some(ExitReason::Rested),
                     effect => match self.perform(effect).await {
                         Some(Event::Input(input)) => {
                             self.step(input);
                             None
                         }
-                        Some(Event::Fenced) => return Some(Exit::Fenced),
+                        Some(Event::Fenced) => return Some(ExitReason::Fenced),
                         Some(Event::Stop) | None => exit,
                     },
                 };
@@ -258,7 +260,7 @@ impl<H: Host> Driver<H> {
         None
     }
 
-    fn abandon(&mut self, why: Abandoned) {
+    fn abandon(&mut self, why: AbandonReason) {
         self.connecting = None;
         if self.socket.take().is_none() {
             return;
@@ -268,7 +270,7 @@ impl<H: Host> Driver<H> {
     }
 
     /// Starts a write. A store in memory answers at once, and no turn of the loop is spent on it.
-    fn write(&mut self, write: Arc<Write>) -> Option<Event> {
+    fn write(&mut self, write: Arc<ConversationWrite>) -> Option<Event> {
         let (host, fence, conversation) = (Rc::clone(&self.host), self.fence, self.conversation.clone());
         let mut writing: Boxed<_> =
             Box::pin(async move { calls::write(&*host, fence, &conversation, &write).await });
@@ -335,31 +337,31 @@ impl<H: Host> Driver<H> {
                 }
             }
         }
-        Some(Event::Input(Input::Lost(Loss::GONE)))
+        Some(Event::Input(Input::Lost(SocketLoss::GONE)))
     }
 
     /// What came over the socket, as input. A closed socket is let go of.
-    fn received(&mut self, received: Received) -> Input {
+    fn received(&mut self, received: SocketEvent) -> Input {
         match received {
-            Received::Frame(bytes) => {
+            SocketEvent::Frame(bytes) => {
                 let frame = translate(&bytes);
                 self.metrics.frame_in(frame.kind());
                 match &frame {
-                    Incoming::Malformed => {
+                    IncomingFrame::Malformed => {
                         warn!(bot = %self.bot.name, bytes = bytes.len(), "a frame that cannot be read");
                     }
-                    Incoming::Unknown(_) => debug!(bot = %self.bot.name, "a frame of an unknown type"),
+                    IncomingFrame::Unknown(_) => debug!(bot = %self.bot.name, "a frame of an unknown type"),
                     _ => {}
                 }
                 Input::Frame(frame)
             }
-            Received::Heard => Input::Heard,
-            Received::Closed(closed) => {
+            SocketEvent::Heard => Input::Heard,
+            SocketEvent::Closed(closed) => {
                 info!(bot = %self.bot.name, code = closed.code, reason = %closed.reason, "the socket closed");
-                self.metrics.closed((closed.code != Loss::GONE.code).then_some(closed.code));
+                self.metrics.closed((closed.code != SocketLoss::GONE.code).then_some(closed.code));
                 self.socket = None;
                 // A close of our own says nothing about the message.
-                Input::Lost(if closed.ours { Loss::GONE } else { Loss { code: closed.code } })
+                Input::Lost(if closed.ours { SocketLoss::GONE } else { SocketLoss { code: closed.code } })
             }
         }
     }
@@ -372,7 +374,7 @@ impl<H> Drop for Driver<H> {
     }
 }
 
-fn written(result: &Result<Written, StoreError>) -> Event {
+fn written(result: &Result<WriteResult, StoreError>) -> Event {
     match result {
         Ok(written) => Event::Input(Input::Stored { lost: written.lost }),
         Err(StoreError::OutOfStep) => Event::Input(Input::OutOfStep),

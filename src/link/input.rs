@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::{AcceptedMessage, Chunk, Message, MessageId, Timestamp};
-use crate::rtm::{ConnectMode, HistoryPage, Incoming};
-use crate::store::{Open, Write};
+use crate::domain::{AcceptedMessage, Message, MessageId, ReplyChunk, Timestamp};
+use crate::rtm::{ConnectMode, HistoryPage, IncomingFrame};
+use crate::store::{ConversationSnapshot, ConversationWrite};
 
 /// What happened.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub enum Input {
     /// There may be messages that nobody told of: the lane is to be read.
     Woken,
     /// The lane as it stands, the answer to [`Effect::ReadLane`].
-    Lane(Box<Open>),
+    Lane(Box<ConversationSnapshot>),
     /// The write in flight is carried out.
     Stored {
         /// A message that it marked as sent, or ended, is not open in the store any more.
@@ -43,11 +43,11 @@ pub enum Input {
     /// The connect failed.
     ConnectFailed(ConnectFailure),
     /// The platform said something.
-    Frame(Incoming),
+    Frame(IncomingFrame),
     /// The platform showed that it lives, without saying anything (web socket ping or pong).
     Heard,
     /// The socket is gone.
-    Lost(Loss),
+    Lost(SocketLoss),
     /// A page of history, the answer to [`Effect::ReadHistory`].
     History(Result<HistoryPage, HistoryFailure>),
     /// The time that [`super::Machine::wake_at`] named has come, or it is worth a look for another reason.
@@ -86,12 +86,12 @@ pub enum HistoryFailure {
 /// How a socket ended: the close code as a client sees it (RFC 6455 7.4.1: 1005 is a close without code, 1006
 /// a connection that just went).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loss {
+pub struct SocketLoss {
     /// The code.
     pub code: u16,
 }
 
-impl Loss {
+impl SocketLoss {
     /// The connection went without a word, or we gave it up.
     pub const GONE: Self = Self { code: 1006 };
 }
@@ -101,7 +101,7 @@ impl Loss {
 pub enum Effect {
     /// Write to the store; answer with `Stored`, `Unknown` or `OutOfStep`. The same write may come again after
     /// `Unknown`.
-    Write(Arc<Write>),
+    Write(Arc<ConversationWrite>),
     /// Read the lane; answer with `Lane`, however long it takes.
     ReadLane,
     /// Open a socket, if the lease is sure; answer with `Connected` or `ConnectFailed`. There is none open when
@@ -115,7 +115,7 @@ pub enum Effect {
     /// Close the socket with this code, in good order. No `Lost` follows.
     Close(u16),
     /// Let go of the socket, or of the connect under way. No answer follows.
-    Abandon(Abandoned),
+    Abandon(AbandonReason),
     /// Read history forward from this message of the platform, or the newest page where there is none; answer
     /// with `History`.
     ReadHistory(Option<Box<str>>),
@@ -132,17 +132,17 @@ pub enum Effect {
     /// who count, as is the next.
     Rebased,
     /// A reply arrived that ends no turn.
-    Aside(Aside),
+    Aside(OutOfTurnReply),
     /// A piece of a streamed reply came: for whoever reads live. It may come before the write that tells of the
     /// reply, never behind it.
-    Chunk(Arc<Chunk>),
+    Chunk(Arc<ReplyChunk>),
     /// Nothing is open, nothing is in flight, no socket is held: the conversation may leave memory.
     Rest,
 }
 
 /// Why a socket, or a connect under way, is let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Abandoned {
+pub enum AbandonReason {
     /// Nobody answers on it.
     Silent,
     /// Nobody wants it any more.
@@ -155,7 +155,7 @@ pub enum Abandoned {
 
 /// A reply outside an open turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aside {
+pub enum OutOfTurnReply {
     /// It belongs to the turn that just ended.
     Late,
     /// It belongs to no turn.

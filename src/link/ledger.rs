@@ -12,8 +12,11 @@ use std::time::Duration;
 
 use self::pending::Pending;
 use super::backoff::Backoff;
-use crate::domain::{AcceptedMessage, Entry, EntryBody, MessageId, Outcome, Place, Record, Timestamp};
-use crate::store::{Change, Write};
+use crate::domain::{
+    AcceptedMessage, ConversationRecord, EntryBody, JournalEntry, JournalPosition, MessageId, Timestamp,
+    TurnOutcome,
+};
+use crate::store::{ConversationChange, ConversationWrite};
 
 /// How long an ack, or a record that changed alone, waits for a change to travel with: a bot that answers at once
 /// does so in this time, and the round trip is saved. A crash in between costs nothing but a look, for history
@@ -26,7 +29,7 @@ const AT_ONCE: Timestamp = Timestamp::from_millis(0);
 #[derive(Debug)]
 pub(crate) struct Ledger {
     /// The record; changed freely, written with the next write.
-    pub(crate) record: Record,
+    pub(crate) record: ConversationRecord,
     pending: Pending,
     confirms: Confirms,
     warm_until: Option<Timestamp>,
@@ -55,14 +58,14 @@ pub(crate) struct Confirms {
 
 #[derive(Debug)]
 struct InFlight {
-    write: Arc<Write>,
+    write: Arc<ConversationWrite>,
     confirms: Confirms,
     /// Set after an unknown result: when to repeat it.
     repeat_at: Option<Timestamp>,
 }
 
 impl Ledger {
-    pub(crate) fn new(record: Record) -> Self {
+    pub(crate) fn new(record: ConversationRecord) -> Self {
         Self {
             confirmed: record.write,
             record,
@@ -78,9 +81,9 @@ impl Ledger {
     }
 
     /// Adds a change. An ack may wait for company.
-    pub(crate) fn push(&mut self, change: Change) {
-        let due = if let Change::Acked { at, .. } = change { at + HOLD } else { AT_ONCE };
-        self.confirms.sent |= matches!(change, Change::Sent { .. });
+    pub(crate) fn push(&mut self, change: ConversationChange) {
+        let due = if let ConversationChange::Acked { at, .. } = change { at + HOLD } else { AT_ONCE };
+        self.confirms.sent |= matches!(change, ConversationChange::Sent { .. });
         self.pending.push(change);
         self.be_due(due);
     }
@@ -91,19 +94,19 @@ impl Ledger {
     }
 
     /// The place of the last entry.
-    pub(crate) const fn place(&self) -> Place {
-        Place { epoch: self.record.epoch, seq: self.record.seq }
+    pub(crate) const fn place(&self) -> JournalPosition {
+        JournalPosition { epoch: self.record.epoch, seq: self.record.seq }
     }
 
     /// Adds an entry to the journal. A delivery that tells of it is the next to be pushed.
     pub(crate) fn append(&mut self, at: Timestamp, body: EntryBody) {
         self.record.begin_journal(at);
         self.record.seq += 1;
-        self.push(Change::Append(Entry { seq: self.record.seq, at, body }));
+        self.push(ConversationChange::Append(JournalEntry { seq: self.record.seq, at, body }));
     }
 
     /// Has the entry that was just added delivered, where somebody is to be told.
-    pub(crate) fn deliver(&mut self, delivery: Option<Change>) {
+    pub(crate) fn deliver(&mut self, delivery: Option<ConversationChange>) {
         if let Some(delivery) = delivery {
             self.push(delivery);
         }
@@ -118,7 +121,7 @@ impl Ledger {
         &mut self,
         at: Timestamp,
         message: MessageId,
-        outcome: Outcome,
+        outcome: TurnOutcome,
         warm_for: Option<Duration>,
     ) {
         self.append(at, EntryBody::Ended { message, outcome });
@@ -131,7 +134,7 @@ impl Ledger {
     }
 
     /// Adds the end of the head, which ends the session.
-    pub(crate) fn end_close(&mut self, at: Timestamp, message: MessageId, outcome: Outcome) {
+    pub(crate) fn end_close(&mut self, at: Timestamp, message: MessageId, outcome: TurnOutcome) {
         self.append(at, EntryBody::Closed { message, outcome });
         self.confirms.ended = true;
     }
@@ -142,7 +145,7 @@ impl Ledger {
     }
 
     /// Adds the end of a message of which the store lost how it ended.
-    pub(crate) fn end_lost(&mut self, at: Timestamp, message: &AcceptedMessage, outcome: Outcome) {
+    pub(crate) fn end_lost(&mut self, at: Timestamp, message: &AcceptedMessage, outcome: TurnOutcome) {
         self.append(at, EntryBody::end_of(message, outcome));
         self.confirms.lost.push(message.id);
     }
@@ -164,7 +167,7 @@ impl Ledger {
     }
 
     /// The write to send off now, if one is due.
-    pub(crate) fn flush(&mut self, now: Timestamp) -> Option<Arc<Write>> {
+    pub(crate) fn flush(&mut self, now: Timestamp) -> Option<Arc<ConversationWrite>> {
         if let Some(in_flight) = &mut self.in_flight {
             let due = in_flight.repeat_at.is_some_and(|at| now >= at);
             return due.then(|| {
@@ -177,7 +180,7 @@ impl Ledger {
         }
         self.due = None;
         self.record.number_write(now);
-        let write = Arc::new(Write {
+        let write = Arc::new(ConversationWrite {
             record: self.record.clone(),
             follows: self.confirmed,
             changes: self.pending.take(),
@@ -210,7 +213,7 @@ impl Ledger {
     pub(crate) fn on_refused(&mut self) {
         self.backoff.reset();
         let Some(in_flight) = self.in_flight.take() else { return };
-        let Write { changes, warm_until, .. } = Arc::unwrap_or_clone(in_flight.write);
+        let ConversationWrite { changes, warm_until, .. } = Arc::unwrap_or_clone(in_flight.write);
         self.pending.put_first(changes);
         self.warm_until = self.warm_until.or(warm_until);
         self.confirms.sent |= in_flight.confirms.sent;
@@ -233,11 +236,11 @@ impl Ledger {
     /// The next write follows the one that the store has last; its number stays above all that were used, so that
     /// none that is still on its way is taken after it. `missing` is what the store had and lost, and comes before
     /// all that waits.
-    pub(crate) fn follow(&mut self, store: &Record, missing: Vec<Change>) {
+    pub(crate) fn follow(&mut self, store: &ConversationRecord, missing: Vec<ConversationChange>) {
         self.record.write = self.record.write.max(store.write);
         self.confirmed = store.write;
         self.record.seq = self.record.seq.max(store.seq);
-        self.confirms.sent |= missing.iter().any(|change| matches!(change, Change::Sent { .. }));
+        self.confirms.sent |= missing.iter().any(|change| matches!(change, ConversationChange::Sent { .. }));
         self.pending.put_first(missing);
         if !self.waiting().is_empty() || self.record != *store {
             self.be_due(AT_ONCE);
@@ -253,7 +256,7 @@ impl Ledger {
     }
 
     /// What waits for its write.
-    pub(crate) fn waiting(&self) -> &[Change] {
+    pub(crate) fn waiting(&self) -> &[ConversationChange] {
         self.pending.all()
     }
 
@@ -292,22 +295,23 @@ mod tests {
     use super::pending::{MAX_CHANGES, MAX_WEIGHT};
     use super::*;
     use crate::domain::{
-        BotName, ConversationId, DeliveryId, DeliveryKind, MessageId, NewDelivery, Origin, TraceId, UserId,
+        BotName, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, MessageId, NewDelivery, TraceId,
+        UserId,
     };
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(ms)
     }
 
-    fn acked() -> Change {
-        Change::Acked { message: MessageId::new(at(1), 1), at: at(1) }
+    fn acked() -> ConversationChange {
+        ConversationChange::Acked { message: MessageId::new(at(1), 1), at: at(1) }
     }
 
     #[test]
     fn one_write_at_a_time_and_the_rest_together() {
-        let mut ledger = Ledger::new(Record::default());
+        let mut ledger = Ledger::new(ConversationRecord::default());
         assert!(ledger.flush(at(0)).is_none());
-        ledger.push(Change::Sent { message: MessageId::new(at(1), 1), at: at(1) });
+        ledger.push(ConversationChange::Sent { message: MessageId::new(at(1), 1), at: at(1) });
         let first = ledger.flush(at(0)).unwrap();
         assert_eq!((first.record.write, first.follows, first.changes.len()), (1, 0, 1));
         ledger.push(acked());
@@ -322,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_unknown_write_is_repeated_under_its_number() {
-        let mut ledger = Ledger::new(Record::default());
+        let mut ledger = Ledger::new(ConversationRecord::default());
         ledger.push(acked());
         let first = ledger.flush(at(50)).unwrap();
         ledger.on_unknown(at(100), 1.0);
@@ -336,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_repeat_never_waits_longer_than_a_lease() {
-        let mut ledger = Ledger::new(Record::default());
+        let mut ledger = Ledger::new(ConversationRecord::default());
         ledger.push(acked());
         ledger.flush(at(50)).unwrap();
         for _ in 0..20 {
@@ -347,7 +351,7 @@ mod tests {
 
     #[test]
     fn an_ack_waits_for_company_and_nothing_else_does() {
-        let mut ledger = Ledger::new(Record::default());
+        let mut ledger = Ledger::new(ConversationRecord::default());
         ledger.push(acked());
         assert!(ledger.flush(at(20)).is_none());
         assert_eq!(ledger.wake_at(), Some(at(21)));
@@ -365,12 +369,13 @@ mod tests {
 
     #[test]
     fn a_refused_write_is_written_again_behind_what_the_store_lost() {
-        let mut ledger = Ledger::new(Record { write: 7, seq: 3, ..Record::default() });
+        let mut ledger =
+            Ledger::new(ConversationRecord { write: 7, seq: 3, ..ConversationRecord::default() });
         let id = MessageId::new(at(1), 1);
         ledger.end(
             at(9),
             id,
-            Outcome::Answered(crate::domain::EndedBy::Quiet),
+            TurnOutcome::Answered(crate::domain::EndedBy::Quiet),
             Some(Duration::from_millis(80)),
         );
         let refused = ledger.flush(at(9)).unwrap();
@@ -378,8 +383,8 @@ mod tests {
         ledger.on_refused();
         ledger.doubt();
         assert!(ledger.flush(at(50)).is_none() && ledger.wake_at().is_none());
-        let store = Record { write: 5, seq: 2, ..Record::default() };
-        ledger.follow(&store, vec![Change::Sent { message: id, at: at(2) }]);
+        let store = ConversationRecord { write: 5, seq: 2, ..ConversationRecord::default() };
+        ledger.follow(&store, vec![ConversationChange::Sent { message: id, at: at(2) }]);
         let again = ledger.flush(at(50)).unwrap();
         assert_eq!((refused.follows, again.follows), (7, 5));
         assert!(again.record.write > refused.record.write);
@@ -387,16 +392,20 @@ mod tests {
         assert_eq!(again.record.seq, 4);
         assert!(matches!(
             &*again.changes,
-            [Change::Sent { .. }, Change::Append(Entry { seq: 4, .. }), Change::Acked { .. }]
+            [
+                ConversationChange::Sent { .. },
+                ConversationChange::Append(JournalEntry { seq: 4, .. }),
+                ConversationChange::Acked { .. }
+            ]
         ));
         assert_eq!(ledger.on_stored(), Confirms { sent: true, ended: true, lost: Vec::new() });
     }
 
     #[test]
     fn how_long_the_bot_may_speak_is_told_when_what_was_told_is_used_up() {
-        let mut ledger = Ledger::new(Record::default());
+        let mut ledger = Ledger::new(ConversationRecord::default());
         let told = |ledger: &mut Ledger, now| {
-            let outcome = Outcome::Answered(crate::domain::EndedBy::Quiet);
+            let outcome = TurnOutcome::Answered(crate::domain::EndedBy::Quiet);
             ledger.end(at(now), MessageId::new(at(1), 1), outcome, Some(Duration::from_millis(400)));
             ledger.flush(at(now)).unwrap().warm_until
         };
@@ -410,13 +419,13 @@ mod tests {
         assert_eq!(told(&mut ledger, 1151), Some(at(1651)));
         ledger.on_stored();
         ledger.doubt();
-        ledger.follow(&Record::default(), Vec::new());
+        ledger.follow(&ConversationRecord::default(), Vec::new());
         assert_eq!(told(&mut ledger, 1152), Some(at(1652)), "the store may have lost it");
     }
 
     #[test]
     fn what_waits_for_the_store_is_bounded_by_number_and_weight() {
-        let mut ledger = Ledger::new(Record::default());
+        let mut ledger = Ledger::new(ConversationRecord::default());
         for _ in 1..MAX_CHANGES {
             ledger.append(at(1), EntryBody::Platform(raw("{}")));
         }
@@ -429,15 +438,15 @@ mod tests {
         assert!(ledger.is_full());
     }
 
-    fn delivery(kind: DeliveryKind, message: MessageId, bytes: usize) -> Change {
+    fn delivery(kind: DeliveryKind, message: MessageId, bytes: usize) -> ConversationChange {
         let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
-        Change::Deliver(Box::new(NewDelivery {
+        ConversationChange::Deliver(Box::new(NewDelivery {
             id: DeliveryId::of(&conversation, 1, 1, at(1)),
             kind,
             conversation,
             message: Some(message),
             target: "https://receiver.example/".into(),
-            origin: Origin::Bot,
+            origin: DeliveryOrigin::Bot,
             trace: TraceId::default(),
             created_at: at(1),
             data: raw(&format!("\"{}\"", "x".repeat(bytes))),
@@ -446,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_is_delivered_of_replies_is_weighed_and_of_the_end_it_is_not() {
-        let (mut ledger, id) = (Ledger::new(Record::default()), MessageId::new(at(1), 1));
+        let (mut ledger, id) = (Ledger::new(ConversationRecord::default()), MessageId::new(at(1), 1));
         ledger.deliver(Some(delivery(DeliveryKind::MessageAnswered, id, MAX_WEIGHT)));
         assert!(!ledger.is_full(), "a long turn does not cost its socket");
         ledger.deliver(Some(delivery(DeliveryKind::ReplyLate, id, MAX_WEIGHT)));
@@ -459,7 +468,7 @@ mod tests {
 
     #[test]
     fn a_lost_messages_end_goes_with_its_delivery_and_what_the_bot_said_stays() {
-        let mut ledger = Ledger::new(Record::default());
+        let mut ledger = Ledger::new(ConversationRecord::default());
         let [lost, other] = [1, 2].map(|id| MessageId::new(at(1), id));
         for kind in DeliveryKind::ALL {
             ledger.deliver(Some(delivery(kind, lost, 1)));
@@ -467,7 +476,7 @@ mod tests {
         ledger.deliver(Some(delivery(DeliveryKind::MessageFailed, other, 1)));
         ledger.forget(lost);
         let kept = ledger.waiting().iter().map(|change| match change {
-            Change::Deliver(delivery) => (delivery.kind, delivery.message),
+            ConversationChange::Deliver(delivery) => (delivery.kind, delivery.message),
             _ => panic!("{change:?}"),
         });
         let kept: Vec<_> = kept.collect();

@@ -37,9 +37,9 @@ use super::repair::{Cause, Repair};
 use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{AcceptedMessage, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp};
-use crate::store::{Change, Open};
+use crate::store::{ConversationChange, ConversationSnapshot};
 use lane::Head;
 use socket::Link;
 
@@ -50,7 +50,7 @@ use socket::Link;
     reason = "each is a fact of its own, and any of them may hold at once"
 )]
 pub struct Machine {
-    bot: Arc<Bot>,
+    bot: Arc<BotConfig>,
     conversation: ConversationId,
     random: fastrand::Rng,
     ledger: Ledger,
@@ -100,8 +100,14 @@ pub struct Machine {
 impl Machine {
     /// The machine of a conversation as the store knows it. `seed` feeds its jitter: the same seed and inputs
     /// give the same effects.
-    pub fn new(bot: Arc<Bot>, conversation: ConversationId, open: Open, now: Timestamp, seed: u64) -> Self {
-        let Open { record, lane, head_at, next_position, .. } = open;
+    pub fn new(
+        bot: Arc<BotConfig>,
+        conversation: ConversationId,
+        open: ConversationSnapshot,
+        now: Timestamp,
+        seed: u64,
+    ) -> Self {
+        let ConversationSnapshot { record, lane, head_at, next_position, .. } = open;
         let (keep_until, said_at) = (kept::kept(&bot, &record, now), record.said_at);
         let mut taken = Seen::default();
         for id in record.recent.iter() {
@@ -269,7 +275,7 @@ impl Machine {
     fn hand_over(&mut self, now: Timestamp) {
         if self.turn.is_none() && !self.lane.is_empty() && self.leaving != Leaving::HandedOver {
             self.leaving = Leaving::HandedOver;
-            self.ledger.push(Change::HeadSince { at: now });
+            self.ledger.push(ConversationChange::HeadSince { at: now });
         }
     }
 

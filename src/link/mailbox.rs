@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::input::Input;
-use crate::domain::{AcceptedMessage, Connection, Timestamp};
+use crate::domain::{AcceptedMessage, ConnectionStatus, Timestamp};
 
 /// What a shard tells a conversation.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub enum Mail {
     NotSent,
     /// There may be messages that nobody told of.
     Woken,
-    /// The lease became sure, or unsure: [`super::Host::may_act`] answers otherwise than before.
+    /// The lease became sure, or unsure: [`super::ConversationHost::may_act`] answers otherwise than before.
     Look,
     /// Finish the open turn, start nothing more, close.
     Drain,
@@ -64,7 +64,7 @@ pub struct Mailbox {
     idle_since: Cell<Option<Timestamp>>,
     open: Cell<u32>,
     oldest: Cell<Option<Timestamp>>,
-    connection: RefCell<Connection>,
+    connection: RefCell<ConnectionStatus>,
 }
 
 impl Mailbox {
@@ -183,12 +183,12 @@ impl Mailbox {
     }
 
     /// How the conversation's connection stands.
-    pub fn connection(&self) -> Connection {
+    pub fn connection(&self) -> ConnectionStatus {
         self.connection.borrow().clone()
     }
 
     /// Notes how the connection stands.
-    pub fn set_connection(&self, connection: Connection) {
+    pub fn set_connection(&self, connection: ConnectionStatus) {
         self.connection.replace(connection);
     }
 }

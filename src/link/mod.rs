@@ -41,13 +41,13 @@ mod tally;
 mod turn;
 
 pub use crate::domain::LinkState;
-pub use crate::rtm::{Connector, SetupError};
+pub use crate::rtm::{ConnectorSetupError, PlatformConnector};
 pub use crate::store::StoreClock;
 pub use backoff::Backoff;
 pub use calls::fail_open;
-pub use driver::{Exit, run};
-pub use host::Host;
-pub use input::{Abandoned, Aside, ConnectFailure, Effect, HistoryFailure, Input, Loss};
+pub use driver::{ExitReason, run};
+pub use host::ConversationHost;
+pub use input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, OutOfTurnReply, SocketLoss};
 pub use machine::Machine;
 pub use mailbox::{Mail, Mailbox};
 pub use outage::outlast;

@@ -9,21 +9,22 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{
-    AcceptedMessage, BotName, Callback, ConversationId, DeliveryId, DeliveryKind, LastTurn, Message,
-    NewDelivery, Origin, Place, Progress, Reply, SessionRequest, Timestamp, TraceId, UserId,
+    AcceptedMessage, BotName, Callback, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin,
+    JournalPosition, LastTurn, Message, MessageProgress, NewDelivery, Reply, SessionRequest, Timestamp,
+    TraceId, UserId,
 };
-use crate::store::Change;
+use crate::store::ConversationChange;
 
 /// The delivery of a message's end, whose entry stands at this place; none where nobody is to be told.
 pub(crate) fn of_end(
-    bot: &Bot,
+    bot: &BotConfig,
     accepted: &Arc<AcceptedMessage>,
-    progress: &Progress,
-    place: Place,
+    progress: &MessageProgress,
+    place: JournalPosition,
     at: Timestamp,
-) -> Option<Change> {
+) -> Option<ConversationChange> {
     let new = &accepted.new;
     if new.session == SessionRequest::Close {
         return None;
@@ -42,19 +43,19 @@ pub(crate) fn of_end(
         created_at: at,
         data: render(&message)?,
     };
-    Some(Change::Deliver(Box::new(delivery)))
+    Some(ConversationChange::Deliver(Box::new(delivery)))
 }
 
 /// The delivery of a reply, whose entry stands at this place; none where its turn's end will tell of it, or nobody is to
 /// be told. `last` is the turn that late replies are joined to.
 pub(crate) fn of_reply(
-    bot: &Bot,
+    bot: &BotConfig,
     conversation: &ConversationId,
     reply: &Reply,
     last: Option<&LastTurn>,
-    place: Place,
+    place: JournalPosition,
     at: Timestamp,
-) -> Option<Change> {
+) -> Option<ConversationChange> {
     let (kind, last) = match reply.in_reply_to {
         None => (DeliveryKind::ReplyUnsolicited, None),
         Some(message) if reply.late => (DeliveryKind::ReplyLate, last.filter(|last| last.message == message)),
@@ -72,16 +73,16 @@ pub(crate) fn of_reply(
         created_at: at,
         data: render(&ReplyOf { bot: &conversation.bot, user: &conversation.user, reply })?,
     };
-    Some(Change::Deliver(Box::new(delivery)))
+    Some(ConversationChange::Deliver(Box::new(delivery)))
 }
 
 /// To the callback if there is one, else to the bot's own webhook.
-fn address(bot: &Bot, callback: Option<&Callback>) -> Option<(Box<str>, Origin)> {
+fn address(bot: &BotConfig, callback: Option<&Callback>) -> Option<(Box<str>, DeliveryOrigin)> {
     match (callback, &bot.webhook) {
         (Some(Callback { url, signer }), _) => {
-            Some((url.clone(), Origin::Callback { signer: signer.clone() }))
+            Some((url.clone(), DeliveryOrigin::Callback { signer: signer.clone() }))
         }
-        (None, webhook) => Some((webhook.as_ref()?.url.as_ref()?.as_str().into(), Origin::Bot)),
+        (None, webhook) => Some((webhook.as_ref()?.url.as_ref()?.as_str().into(), DeliveryOrigin::Bot)),
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use self::reach::Reach;
 pub(crate) use self::reach::Trust;
-use crate::domain::{Fingerprint, Gap, Recent, Timestamp};
+use crate::domain::{Fingerprint, GapReason, RecentReplies, Timestamp};
 
 /// Pages of one read at most; each has about ten messages. The next read goes on behind them.
 const MAX_PAGES: u8 = 10;
@@ -111,7 +111,7 @@ pub(crate) enum Step {
     /// Read history.
     Read,
     /// It is over. What is still missing stays so, for this reason.
-    Over(Option<Gap>),
+    Over(Option<GapReason>),
 }
 
 impl Repair {
@@ -120,7 +120,7 @@ impl Repair {
     pub(crate) fn new(
         cause: Cause,
         after: Option<Box<str>>,
-        recent: &Recent,
+        recent: &RecentReplies,
         floor: Option<Timestamp>,
         reading: bool,
     ) -> Self {
@@ -167,7 +167,7 @@ impl Repair {
     /// One look for a turn that is stuck while the link is there.
     pub(crate) fn probe(
         after: Option<Box<str>>,
-        recent: &Recent,
+        recent: &RecentReplies,
         floor: Option<Timestamp>,
         reading: bool,
         now: Timestamp,
@@ -207,7 +207,7 @@ impl Repair {
         }
         self.kept += 1;
         // A new owner would have no place but the first message, where there was none before.
-        let stays = (self.after.is_some() || self.mark.is_some()) && self.kept < Recent::MOST / 2;
+        let stays = (self.after.is_some() || self.mark.is_some()) && self.kept < RecentReplies::MOST / 2;
         self.mark.get_or_insert_with(|| (created_on, id.into()));
         if !stays {
             self.kept = 0;
@@ -389,12 +389,12 @@ impl Repair {
         }
         if !history {
             // Whoever switched it off knows that nothing is seen while no socket is open; a loss is news.
-            return Step::Over((self.cause == Cause::Lost).then_some(Gap::HistoryUnreadable));
+            return Step::Over((self.cause == Cause::Lost).then_some(GapReason::HistoryUnreadable));
         }
         match (self.end, self.next_read) {
             (Some(_), _) if self.cause == Cause::Stuck => Step::Over(None),
-            (Some(End::Unreadable), _) => Step::Over(Some(Gap::HistoryUnreadable)),
-            (Some(End::Read), _) => Step::Over(self.cut.then_some(Gap::HistoryTooShort)),
+            (Some(End::Unreadable), _) => Step::Over(Some(GapReason::HistoryUnreadable)),
+            (Some(End::Read), _) => Step::Over(self.cut.then_some(GapReason::HistoryTooShort)),
             (None, Some(at)) if now >= at && self.read == Read::None => {
                 self.read = Read::Asked;
                 self.next_read = None;

@@ -1,7 +1,7 @@
 //! Streamed replies: frames of one `messageId` joined into one Reply (protocol.md 7.4).
 
-use crate::domain::{Chunk, Timestamp};
-use crate::rtm::Response;
+use crate::domain::{ReplyChunk, Timestamp};
+use crate::rtm::BotResponse;
 
 /// When and where a reply began: what was being said before a message went out is no answer to it, whenever it
 /// ends.
@@ -34,7 +34,7 @@ pub(crate) struct Streams(Vec<Open>);
 
 #[derive(Debug)]
 struct Open {
-    response: Box<Response>,
+    response: Box<BotResponse>,
     text: String,
     /// Its pieces so far.
     pieces: u32,
@@ -47,7 +47,7 @@ impl Streams {
 
     /// Takes a frame. A frame that is no stream, or ends one, comes back whole. `now` says where a stream stands
     /// that this frame begins.
-    pub(crate) fn join(&mut self, mut response: Box<Response>, now: Begun) -> Joined {
+    pub(crate) fn join(&mut self, mut response: Box<BotResponse>, now: Begun) -> Joined {
         let Some(stream) = response.stream.take() else {
             return Joined::Whole { response, begun: now, chunk: None };
         };
@@ -60,7 +60,7 @@ impl Streams {
         let mut text = known.map(|open| open.text).unwrap_or_default();
         // Where the last frame repeats the whole, its piece is what the pieces before it did not tell.
         let rest = stream.complete.as_ref().and_then(|whole| whole.strip_prefix(text.as_str()));
-        let chunk = Chunk {
+        let chunk = ReplyChunk {
             message_id: response.message_id.clone(),
             index,
             text: rest.map_or_else(|| response.text.clone(), Into::into),
@@ -91,7 +91,7 @@ impl Streams {
     }
 
     /// Ends those of the turn, or all others, where they are: their turn is over, or their socket gone.
-    pub(crate) fn cut(&mut self, in_turn: bool) -> impl Iterator<Item = (Response, Begun)> + use<> {
+    pub(crate) fn cut(&mut self, in_turn: bool) -> impl Iterator<Item = (BotResponse, Begun)> + use<> {
         let (cut, kept) =
             std::mem::take(&mut self.0).into_iter().partition(|open| open.begun.in_turn() == in_turn);
         self.0 = kept;
@@ -101,7 +101,7 @@ impl Streams {
 }
 
 impl Open {
-    fn finish(self) -> (Response, Begun) {
+    fn finish(self) -> (BotResponse, Begun) {
         let mut response = *self.response;
         response.text = self.text.into();
         (response, self.begun)
@@ -114,38 +114,38 @@ pub(crate) enum Joined {
     /// A whole reply.
     Whole {
         /// The reply.
-        response: Box<Response>,
+        response: Box<BotResponse>,
         /// When and where it began.
         begun: Begun,
         /// Its last piece, where it came in pieces.
-        chunk: Option<Chunk>,
+        chunk: Option<ReplyChunk>,
     },
     /// A piece; the reply is not finished. The oldest stream may have been given up for it.
     Growing {
         /// Whether it began in the open turn.
         in_turn: bool,
         /// The stream that was given up, as far as it came.
-        orphan: Option<(Response, Begun)>,
+        orphan: Option<(BotResponse, Begun)>,
         /// The piece.
-        chunk: Chunk,
+        chunk: ReplyChunk,
     },
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rtm::Stream;
+    use crate::rtm::StreamInfo;
     use serde_json::value::RawValue;
 
     const IN_TURN: Begun = Begun { at: Timestamp::from_millis(1), place: Place::Turn };
 
-    fn piece(id: &str, text: &str, last: bool, complete: Option<&str>) -> Response {
-        Response {
+    fn piece(id: &str, text: &str, last: bool, complete: Option<&str>) -> BotResponse {
+        BotResponse {
             message_id: Some(id.into()),
             text: text.into(),
             agent: false,
             created_on: None,
-            stream: Some(Stream { last, complete: complete.map(Into::into) }),
+            stream: Some(StreamInfo { last, complete: complete.map(Into::into) }),
             more_follows: false,
             session_id: None,
             echoes: None,
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn what_one_piece_echoes_the_reply_does() {
         let mut streams = Streams::default();
-        let echoing = |text, last| Response { echoes: Some(7), ..piece("a", text, last, None) };
+        let echoing = |text, last| BotResponse { echoes: Some(7), ..piece("a", text, last, None) };
         for pieces in [
             [echoing("It ", false), piece("a", "left.", true, None)],
             [piece("a", "It ", false, None), echoing("left.", true)],

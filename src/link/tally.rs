@@ -2,13 +2,13 @@
 
 use tracing::{debug, error, info, warn};
 
-use super::input::{Abandoned, Aside};
-use crate::domain::{BotName, LinkState, Message, MessageId, Outcome, SessionRequest, Timestamp};
+use super::input::{AbandonReason, OutOfTurnReply};
+use crate::domain::{BotName, LinkState, Message, MessageId, SessionRequest, Timestamp, TurnOutcome};
 use crate::metrics::{BotMetrics, Part, SocketState};
-use crate::rtm::Incoming;
+use crate::rtm::IncomingFrame;
 
 /// Words under which incoming frames are counted.
-pub const FRAMES_IN: &[&str] = &Incoming::KINDS;
+pub const FRAMES_IN: &[&str] = &IncomingFrame::KINDS;
 
 /// Words under which outgoing frames are counted.
 pub const FRAMES_OUT: &[&str] = &["message", "close", "ping"];
@@ -20,8 +20,8 @@ pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) 
     }
     let progress = &message.progress;
     match &progress.outcome {
-        Some(Outcome::Answered(by)) => metrics.turn_ended(by.as_str()),
-        Some(Outcome::Failed(problem)) => {
+        Some(TurnOutcome::Answered(by)) => metrics.turn_ended(by.as_str()),
+        Some(TurnOutcome::Failed(problem)) => {
             metrics.turn_ended(problem.kind.slug());
             let new = &message.accepted.new;
             let (bot, trace_id) = (&new.conversation.bot, new.trace);
@@ -55,20 +55,20 @@ pub(super) fn rebased(bot: &BotName) {
 }
 
 /// Says why a socket is given up.
-pub(super) fn abandoned(bot: &BotName, why: Abandoned) {
+pub(super) fn abandoned(bot: &BotName, why: AbandonReason) {
     match why {
-        Abandoned::Silent => info!(%bot, "the platform fell silent; the socket is given up"),
-        Abandoned::Unwanted => debug!(%bot, "nobody wants the socket any more"),
-        Abandoned::Backlog => {
+        AbandonReason::Silent => info!(%bot, "the platform fell silent; the socket is given up"),
+        AbandonReason::Unwanted => debug!(%bot, "nobody wants the socket any more"),
+        AbandonReason::Backlog => {
             warn!(%bot, "the store is away and no more can be kept for it; the socket is given up");
         }
-        Abandoned::Anew => {
+        AbandonReason::Anew => {
             error!(%bot, "the store is ahead of the conversation's owner, which begins anew; this is a bug");
         }
     }
 }
 
-impl Aside {
+impl OutOfTurnReply {
     /// Its word in metrics.
     pub(super) const fn as_str(self) -> &'static str {
         match self {

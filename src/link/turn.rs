@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{
-    AcceptedMessage, EndedBy, Message, Outcome, Problem, ProblemKind, Progress, Reply, SessionRequest,
-    Timestamp,
+    AcceptedMessage, EndedBy, Message, MessageProgress, Problem, ProblemKind, Reply, SessionRequest,
+    Timestamp, TurnOutcome,
 };
 use crate::store::OpenMessage;
 
@@ -49,7 +49,7 @@ pub(crate) enum Phase {
 )]
 pub(crate) struct Turn {
     pub(crate) message: Arc<AcceptedMessage>,
-    pub(crate) progress: Progress,
+    pub(crate) progress: MessageProgress,
     pub(crate) phase: Phase,
     /// Whether the link was lost while the message is out, and history has not said all.
     pub(crate) broken: bool,
@@ -75,14 +75,14 @@ impl Turn {
     /// The turn of a message that is about to be sent.
     pub(crate) fn begin(
         message: Arc<AcceptedMessage>,
-        bot: &Bot,
+        bot: &BotConfig,
         head_at: Timestamp,
         send_by: Timestamp,
     ) -> Self {
         let rules = message.new.rules;
         let expect = rules.expect_replies();
         Self {
-            progress: Progress::default(),
+            progress: MessageProgress::default(),
             phase: Phase::Storing,
             broken: false,
             probed: false,
@@ -101,7 +101,7 @@ impl Turn {
     }
 
     /// The turn of a message that an earlier owner sent, or was about to: its link is lost.
-    pub(crate) fn resume(open: OpenMessage, bot: &Bot, head_at: Timestamp, now: Timestamp) -> Self {
+    pub(crate) fn resume(open: OpenMessage, bot: &BotConfig, head_at: Timestamp, now: Timestamp) -> Self {
         let mut turn = Self::begin(open.accepted, bot, head_at, now);
         turn.phase = Phase::Out;
         turn.broken = true;
@@ -195,31 +195,31 @@ impl Turn {
         now: Timestamp,
         streaming: Option<usize>,
         agent: bool,
-    ) -> Option<Outcome> {
+    ) -> Option<TurnOutcome> {
         if self.phase != Phase::Out {
             return None;
         }
         if agent && self.is_proved() && !self.is_handed_over() && !self.closes() {
             // A person answers when it pleases, and what it says answers no message in particular.
-            return Some(Outcome::Answered(EndedBy::Agent));
+            return Some(TurnOutcome::Answered(EndedBy::Agent));
         }
         let replies = self.progress.replies.len();
         if self.expect.is_some_and(|expected| replies >= expected) {
-            return Some(Outcome::Answered(EndedBy::ReplyCount));
+            return Some(TurnOutcome::Answered(EndedBy::ReplyCount));
         }
         if replies >= MAX_REPLIES || self.bytes + streaming.unwrap_or_default() >= MAX_BYTES {
-            return Some(Outcome::Answered(EndedBy::Limit));
+            return Some(TurnOutcome::Answered(EndedBy::Limit));
         }
         if let Some((by, at)) = self.signal
             && now >= at
         {
             if by != EndedBy::InputWait || self.progress.first_reply_at.is_some() {
-                return Some(Outcome::Answered(by));
+                return Some(TurnOutcome::Answered(by));
             }
             self.signal = None;
         }
         if self.quiet_end(streaming.is_some()).is_some_and(|at| now >= at) {
-            return Some(Outcome::Answered(EndedBy::Quiet));
+            return Some(TurnOutcome::Answered(EndedBy::Quiet));
         }
         (now >= self.ends_by()).then(|| self.cut())
     }
@@ -275,24 +275,24 @@ impl Turn {
     }
 
     /// What the deadline makes of the turn.
-    fn cut(&self) -> Outcome {
+    fn cut(&self) -> TurnOutcome {
         let secs = self.deadline.as_secs_f64();
         if self.progress.first_reply_at.is_some() {
-            Outcome::Answered(EndedBy::Deadline)
+            TurnOutcome::Answered(EndedBy::Deadline)
         } else if self.progress.acked_at.is_some() {
             let detail = format!("the platform has the message, but the bot said nothing within {secs} s");
-            Outcome::Failed(Problem::new(ProblemKind::NoReply, detail))
+            TurnOutcome::Failed(Problem::new(ProblemKind::NoReply, detail))
         } else if self.broken {
-            Outcome::Failed(uncertain("the link broke after sending and did not come back in time"))
+            TurnOutcome::Failed(uncertain("the link broke after sending and did not come back in time"))
         } else {
             let detail = format!("neither an ack nor a reply came within {secs} s after sending");
-            Outcome::Failed(Problem::new(ProblemKind::NoAck, detail))
+            TurnOutcome::Failed(Problem::new(ProblemKind::NoAck, detail))
         }
     }
 }
 
 /// How long the message may take to get out, and its turn from then on.
-pub(crate) fn deadline(message: &AcceptedMessage, bot: &Bot) -> Duration {
+pub(crate) fn deadline(message: &AcceptedMessage, bot: &BotConfig) -> Duration {
     let default = if message.new.session == SessionRequest::Close { CLOSING } else { bot.deadline };
     message.new.rules.deadline().unwrap_or(default)
 }

@@ -3,8 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::domain::{BotName, DeliveryKind};
 
-const WORDS: Words =
-    Words { frames_in: &["ack", "pong"], frames_out: &["user_message"], routes: &["/a/{b}"] };
+const WORDS: LabelSets =
+    LabelSets { frames_in: &["ack", "pong"], frames_out: &["user_message"], routes: &["/a/{b}"] };
 
 fn line(metrics: &Metrics, start: &str) -> String {
     let text = metrics.text().unwrap();

@@ -25,13 +25,13 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use super::error::{ConnectError, Fault, Phase};
+use super::error::{CallError, ConnectError, ConnectPhase};
 use super::grant::Grant;
-use super::jwt::{Signer, SignerError};
-use super::refusal::Refusal;
-use super::socket::{Scratch, Socket};
+use super::jwt::{JwtSigner, SignerError};
+use super::refusal::PlatformRefusal;
+use super::socket::{PlatformSocket, Scratch};
 use super::ticket::{ConnectMode, Ticket};
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{BotName, Timestamp, UserId};
 use crate::tls::{self, TlsError};
 
@@ -53,7 +53,7 @@ const CALLS_MAX: usize = 64;
 
 /// Why there is no connector; both are mistakes of configuration or build, found at start.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub enum ConnectorSetupError {
     /// There is no TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -78,11 +78,11 @@ pub enum SetupError {
 }
 
 /// Opens the sockets of one shard thread.
-pub struct Connector {
+pub struct PlatformConnector {
     public: Clients,
     /// Of bots that name authorities of their own: nobody else trusts those.
     own: HashMap<BotName, Clients>,
-    signers: HashMap<BotName, Rc<Signer>>,
+    signers: HashMap<BotName, Rc<JwtSigner>>,
     scratch: Rc<RefCell<Scratch>>,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct BotInfo<'a> {
 }
 
 impl<'a> BotInfo<'a> {
-    pub(super) fn of(bot: &'a Bot) -> Self {
+    pub(super) fn of(bot: &'a BotConfig) -> Self {
         Self { chat_bot: &bot.chat_bot, task_bot_id: &bot.task_bot_id }
     }
 }
@@ -118,22 +118,22 @@ struct StartBody<'a> {
     token: NoToken,
 }
 
-impl Connector {
+impl PlatformConnector {
     /// A connector for these bots, with every bot's key parsed. It trusts the certificate authorities Mozilla
     /// trusts, and for a bot those of its `ca_file` too.
     ///
     /// # Errors
-    /// [`SetupError`].
-    pub fn new(bots: &[Arc<Bot>]) -> Result<Self, SetupError> {
+    /// [`ConnectorSetupError`].
+    pub fn new(bots: &[Arc<BotConfig>]) -> Result<Self, ConnectorSetupError> {
         let mut own = HashMap::new();
         let mut signers = HashMap::with_capacity(bots.len());
         for bot in bots {
             if let Some(ca) = &bot.ca {
-                let authorities = |error| SetupError::Authorities { bot: bot.name.clone(), error };
+                let authorities = |error| ConnectorSetupError::Authorities { bot: bot.name.clone(), error };
                 own.insert(bot.name.clone(), Clients::new(&tls::client(Some(ca)).map_err(authorities)?));
             }
-            let signer =
-                Signer::new(bot).map_err(|error| SetupError::Signer { bot: bot.name.clone(), error })?;
+            let signer = JwtSigner::new(bot)
+                .map_err(|error| ConnectorSetupError::Signer { bot: bot.name.clone(), error })?;
             signers.insert(bot.name.clone(), Rc::new(signer));
         }
         let scratch = Rc::new(RefCell::new(Scratch::default()));
@@ -141,7 +141,7 @@ impl Connector {
     }
 
     /// What a bot's platform is reached with.
-    pub(super) fn clients(&self, bot: &Bot) -> &Clients {
+    pub(super) fn clients(&self, bot: &BotConfig) -> &Clients {
         self.own.get(&bot.name).unwrap_or(&self.public)
     }
 
@@ -152,12 +152,12 @@ impl Connector {
     /// [`ConnectError`]; its `retry()` says what to do.
     pub async fn connect(
         &self,
-        bot: &Bot,
+        bot: &BotConfig,
         user: &UserId,
         mode: ConnectMode,
         grant: &mut Option<Grant>,
         now: Timestamp,
-    ) -> Result<Socket, ConnectError> {
+    ) -> Result<PlatformSocket, ConnectError> {
         let began = Instant::now();
         let ticket = self
             .with_grant(bot, user, grant, now, async |grant| self.start(bot, mode, grant, now).await)
@@ -166,17 +166,17 @@ impl Connector {
     }
 
     /// The signer of a bot; one that was not there at the start gets its own, each time.
-    pub(super) fn signer(&self, bot: &Bot) -> Result<Rc<Signer>, SignerError> {
+    pub(super) fn signer(&self, bot: &BotConfig) -> Result<Rc<JwtSigner>, SignerError> {
         match self.signers.get(&bot.name) {
             Some(signer) => Ok(Rc::clone(signer)),
-            None => Signer::new(bot).map(Rc::new),
+            None => JwtSigner::new(bot).map(Rc::new),
         }
     }
 
     /// `POST …/rtm/start` (protocol.md 4).
     async fn start(
         &self,
-        bot: &Bot,
+        bot: &BotConfig,
         mode: ConnectMode,
         grant: &Grant,
         now: Timestamp,
@@ -188,19 +188,20 @@ impl Connector {
             request = request.insert_header(("x-rtm-v", "1"));
         }
         let body = StartBody { bot_info: BotInfo::of(bot), token: NoToken {} };
-        let answer = call(Phase::Start, request, Some(&body), BODY_MAX, now).await?;
-        Ticket::read(&answer, bot, mode, asked).unwrap_or_else(|| Err(lacking(Phase::Start, &answer, now)))
+        let answer = call(ConnectPhase::Start, request, Some(&body), BODY_MAX, now).await?;
+        Ticket::read(&answer, bot, mode, asked)
+            .unwrap_or_else(|| Err(lacking(ConnectPhase::Start, &answer, now)))
     }
 
     /// The handshake (protocol.md 5.1, 5.2). A secure one shows a JWT minted for it: with a grant from before
     /// there is no other, and one of the same connect may be about to expire.
     async fn open(
         &self,
-        bot: &Bot,
+        bot: &BotConfig,
         user: &UserId,
         ticket: &Ticket,
         now: Timestamp,
-    ) -> Result<Socket, ConnectError> {
+    ) -> Result<PlatformSocket, ConnectError> {
         let mut request = self.clients(bot).sockets.ws(ticket.url.as_str());
         if let Some(nonce) = &ticket.nonce {
             let assertion = self.signer(bot)?.mint(user, now)?;
@@ -210,10 +211,11 @@ impl Connector {
             return Err(ConnectError::StaleTicket);
         }
         let opened = timeout(TCP_DEADLINE + TLS_DEADLINE + ANSWER_DEADLINE, request.connect()).await;
-        let (_, framed) =
-            opened.map_err(|_| unreachable(Phase::Socket, Fault::Deadline))?.map_err(refused_upgrade)?;
+        let (_, framed) = opened
+            .map_err(|_| unreachable(ConnectPhase::Socket, CallError::Deadline))?
+            .map_err(refused_upgrade)?;
         let parts = framed.into_parts();
-        Ok(Socket::new(parts.io, &parts.read_buf, bot, Rc::clone(&self.scratch)))
+        Ok(PlatformSocket::new(parts.io, &parts.read_buf, bot, Rc::clone(&self.scratch)))
     }
 }
 
@@ -222,7 +224,7 @@ fn offer(assertion: &SecretString, nonce: &SecretString) -> Result<header::Heade
     let (assertion, nonce) = (assertion.expose_secret(), nonce.expose_secret());
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let unusable = || ConnectError::Unavailable {
-        phase: Phase::Start,
+        phase: ConnectPhase::Start,
         words: "the platform's nonce does not fit into a handshake".into(),
     };
     if !nonce.bytes().all(token) {
@@ -270,7 +272,7 @@ pub(super) fn tcp()
 }
 
 /// The address of one of the platform's calls.
-pub(super) fn endpoint(bot: &Bot, path: &str) -> String {
+pub(super) fn endpoint(bot: &BotConfig, path: &str) -> String {
     let platform = bot.platform.as_str().trim_end_matches('/');
     format!("{platform}{}{path}", bot.api_path.trim_end_matches('/'))
 }
@@ -282,7 +284,7 @@ pub(super) fn authorization(grant: &Grant) -> (header::HeaderName, String) {
 
 /// Makes one call and reads its whole answer, under one deadline.
 pub(super) async fn call(
-    phase: Phase,
+    phase: ConnectPhase,
     request: ClientRequest,
     body: Option<&impl Serialize>,
     body_max: usize,
@@ -305,7 +307,7 @@ pub(super) async fn call(
         };
         let (retry_after, location) = (text(header::RETRY_AFTER), text(header::LOCATION));
         let status = response.status().as_u16();
-        let refusal = Refusal {
+        let refusal = PlatformRefusal {
             phase,
             status,
             retry_after: retry_after.as_deref(),
@@ -316,23 +318,23 @@ pub(super) async fn call(
     };
     match timeout(TCP_DEADLINE + TLS_DEADLINE + ANSWER_DEADLINE, exchange).await {
         Ok(result) => result,
-        Err(_) => Err(unreachable(phase, Fault::Deadline)),
+        Err(_) => Err(unreachable(phase, CallError::Deadline)),
     }
 }
 
 /// A 2xx whose body lacks what was asked for; it may carry a refusal instead.
-pub(super) fn lacking(phase: Phase, body: &[u8], now: Timestamp) -> ConnectError {
-    Refusal { phase, status: StatusCode::OK.as_u16(), retry_after: None, location: None, body }
+pub(super) fn lacking(phase: ConnectPhase, body: &[u8], now: Timestamp) -> ConnectError {
+    PlatformRefusal { phase, status: StatusCode::OK.as_u16(), retry_after: None, location: None, body }
         .into_error(now)
 }
 
-const fn unreachable(phase: Phase, fault: Fault) -> ConnectError {
+const fn unreachable(phase: ConnectPhase, fault: CallError) -> ConnectError {
     ConnectError::Unreachable { phase, fault }
 }
 
 /// Why an upgrade failed. Whatever it is, the ticket is spent and the next try asks for another.
 fn refused_upgrade(error: WsClientError) -> ConnectError {
-    let phase = Phase::Socket;
+    let phase = ConnectPhase::Socket;
     let words = match error {
         WsClientError::SendRequest(error) => return unreachable(phase, sending_fault(error)),
         WsClientError::InvalidResponseStatus(status) => {
@@ -343,31 +345,31 @@ fn refused_upgrade(error: WsClientError) -> ConnectError {
     ConnectError::Unavailable { phase, words }
 }
 
-fn sending_fault(error: SendRequestError) -> Fault {
+fn sending_fault(error: SendRequestError) -> CallError {
     use awc::error::ConnectError as Connecting;
     match error {
         SendRequestError::Connect(
             Connecting::Resolver(_) | Connecting::NoRecords | Connecting::Unresolved,
-        ) => Fault::Dns,
-        SendRequestError::Connect(Connecting::Timeout) | SendRequestError::Timeout => Fault::Deadline,
+        ) => CallError::Dns,
+        SendRequestError::Connect(Connecting::Timeout) | SendRequestError::Timeout => CallError::Deadline,
         SendRequestError::Connect(Connecting::Io(error))
             if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
         {
-            Fault::Tls(error)
+            CallError::Tls(error)
         }
         SendRequestError::Connect(Connecting::Io(error))
         | SendRequestError::Send(error)
-        | SendRequestError::Response(ParseError::Io(error)) => Fault::Connection(error),
-        SendRequestError::Connect(_) => Fault::HungUp,
-        _ => Fault::NotHttp,
+        | SendRequestError::Response(ParseError::Io(error)) => CallError::Connection(error),
+        SendRequestError::Connect(_) => CallError::HungUp,
+        _ => CallError::NotHttp,
     }
 }
 
-fn body_fault(error: PayloadError) -> Fault {
+fn body_fault(error: PayloadError) -> CallError {
     match error {
-        PayloadError::Overflow => Fault::TooLarge,
-        PayloadError::Io(error) => Fault::Connection(error),
-        PayloadError::Incomplete(_) => Fault::HungUp,
-        _ => Fault::NotHttp,
+        PayloadError::Overflow => CallError::TooLarge,
+        PayloadError::Io(error) => CallError::Connection(error),
+        PayloadError::Incomplete(_) => CallError::HungUp,
+        _ => CallError::NotHttp,
     }
 }

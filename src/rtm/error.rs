@@ -11,7 +11,7 @@ use super::jwt::SignerError;
 
 /// What to do after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
+pub enum RetryAdvice {
     /// Try again at once; the next try begins with a new ticket.
     Now,
     /// Try again later; where the platform named a wait, not before it is over. The wait may be zero, so the
@@ -23,7 +23,7 @@ pub enum Retry {
 
 /// The step in which something failed; a closed set, fit for a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConnectPhase {
     /// `POST …/oAuth/token/jwtgrant` (protocol.md 3).
     Grant,
     /// `POST …/rtm/start` (protocol.md 4).
@@ -34,7 +34,7 @@ pub enum Phase {
     History,
 }
 
-impl Phase {
+impl ConnectPhase {
     /// Its word in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Phase {
     }
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for ConnectPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -54,7 +54,7 @@ impl fmt::Display for Phase {
 
 /// Why there was no answer to read.
 #[derive(Debug, thiserror::Error)]
-pub enum Fault {
+pub enum CallError {
     /// The host's name has no address.
     #[error("the platform's host name cannot be resolved")]
     Dns,
@@ -78,7 +78,7 @@ pub enum Fault {
     TooLarge,
 }
 
-impl Fault {
+impl CallError {
     const fn words(&self) -> &'static str {
         match self {
             Self::Dns => "the platform's host name cannot be resolved",
@@ -101,7 +101,7 @@ pub enum ConnectError {
     #[error("{phase}: {words}")]
     Rejected {
         /// Where.
-        phase: Phase,
+        phase: ConnectPhase,
         /// What a caller may be told.
         words: Box<str>,
     },
@@ -109,7 +109,7 @@ pub enum ConnectError {
     #[error("{phase}: {words}")]
     TokenExpired {
         /// Where.
-        phase: Phase,
+        phase: ConnectPhase,
         /// What a caller may be told.
         words: Box<str>,
     },
@@ -117,7 +117,7 @@ pub enum ConnectError {
     #[error("{phase}: {words}")]
     Limited {
         /// Where.
-        phase: Phase,
+        phase: ConnectPhase,
         /// What a caller may be told.
         words: Box<str>,
         /// The wait that `Retry-After` asks for, an hour at most.
@@ -127,7 +127,7 @@ pub enum ConnectError {
     #[error("{phase}: {words}")]
     Unavailable {
         /// Where.
-        phase: Phase,
+        phase: ConnectPhase,
         /// What a caller may be told.
         words: Box<str>,
     },
@@ -135,10 +135,10 @@ pub enum ConnectError {
     #[error("{phase}: {fault}")]
     Unreachable {
         /// Where.
-        phase: Phase,
+        phase: ConnectPhase,
         /// Why.
         #[source]
-        fault: Fault,
+        fault: CallError,
     },
     /// The ticket got too old before it could be used; URLs of `rtm/start` live for 30 s (protocol.md 4.2).
     #[error("socket: the ticket got too old before it could be used")]
@@ -150,14 +150,14 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// What to do next.
-    pub const fn retry(&self) -> Retry {
+    pub const fn retry(&self) -> RetryAdvice {
         match self {
-            Self::Rejected { .. } | Self::Signer(_) => Retry::Never,
-            Self::Limited { after, .. } => Retry::Backoff(*after),
+            Self::Rejected { .. } | Self::Signer(_) => RetryAdvice::Never,
+            Self::Limited { after, .. } => RetryAdvice::Backoff(*after),
             Self::TokenExpired { .. } | Self::Unavailable { .. } | Self::Unreachable { .. } => {
-                Retry::Backoff(None)
+                RetryAdvice::Backoff(None)
             }
-            Self::StaleTicket => Retry::Now,
+            Self::StaleTicket => RetryAdvice::Now,
         }
     }
 
@@ -182,8 +182,8 @@ impl ConnectError {
             | Self::Limited { phase, .. }
             | Self::Unavailable { phase, .. }
             | Self::Unreachable { phase, .. } => phase.as_str(),
-            Self::StaleTicket => Phase::Socket.as_str(),
-            Self::Signer(_) => Phase::Grant.as_str(),
+            Self::StaleTicket => ConnectPhase::Socket.as_str(),
+            Self::Signer(_) => ConnectPhase::Grant.as_str(),
         }
     }
 }

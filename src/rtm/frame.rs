@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{AcceptedMessage, Attachment, JsonObject};
 
 const MESSAGE: &str = "/bot.message";
@@ -52,7 +52,7 @@ struct BotInfo<'a> {
 }
 
 impl<'a> Frame<'a> {
-    fn new(bot: &'a Bot, resourceid: &'a str, id: u64) -> Self {
+    fn new(bot: &'a BotConfig, resourceid: &'a str, id: u64) -> Self {
         Self {
             kind: None,
             client_message_id: Some(id),
@@ -78,7 +78,7 @@ impl<'a> Frame<'a> {
 }
 
 /// What a user says (protocol.md 6.1). The platform acknowledges it by its `clientMessageId`.
-pub fn message(bot: &Bot, message: &AcceptedMessage) -> String {
+pub fn message(bot: &BotConfig, message: &AcceptedMessage) -> String {
     let content = &message.new.content;
     let mut frame = Frame::new(bot, MESSAGE, message.client_message_id);
     // The mobile SDKs put custom data into the message, the Web SDK into botInfo, and which of the two a bot
@@ -99,7 +99,7 @@ pub fn message(bot: &Bot, message: &AcceptedMessage) -> String {
 
 /// The application's ping (protocol.md 5.4). Its ids are a counter of their own, so that none can be taken
 /// for a message's.
-pub fn ping(bot: &Bot, id: u64) -> String {
+pub fn ping(bot: &BotConfig, id: u64) -> String {
     let mut frame = Frame::new(bot, MESSAGE, id);
     frame.kind = Some("ping");
     frame.client_message_id = None;
@@ -107,7 +107,7 @@ pub fn ping(bot: &Bot, id: u64) -> String {
 }
 
 /// Ends the platform's session (protocol.md 6.2).
-pub fn close_session(bot: &Bot, id: u64) -> String {
+pub fn close_session(bot: &BotConfig, id: u64) -> String {
     Frame::new(bot, CLOSE_SESSION, id).write()
 }
 
@@ -119,15 +119,15 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::{Algorithm, ConnectionStyle};
+    use crate::config::{ConnectionStyle, JwtAlgorithm};
     use crate::domain::{
-        BotName, Content, ConversationId, MessageId, NewMessage, Resend, SessionRequest, Timestamp,
-        TurnRules, UserId,
+        BotName, ConversationId, MessageContent, MessageId, NewMessage, ResendPolicy, SessionRequest,
+        Timestamp, TurnRules, UserId,
     };
 
-    fn bot() -> Bot {
+    fn bot() -> BotConfig {
         let zero = Duration::ZERO;
-        Bot {
+        BotConfig {
             name: BotName::new("support").unwrap(),
             platform: "https://platform.example".parse().unwrap(),
             api_path: "/api".into(),
@@ -137,7 +137,7 @@ mod tests {
             task_bot_id: "st-1".into(),
             client_id: "cs-1".into(),
             client_secret: SecretString::from("secret"),
-            algorithm: Algorithm::Hs256,
+            algorithm: JwtAlgorithm::Hs256,
             secure_rtm: false,
             connection_mode: ConnectionStyle::ConnectionMode,
             anonymous: false,
@@ -160,7 +160,7 @@ mod tests {
         }
     }
 
-    fn accepted(content: Content) -> AcceptedMessage {
+    fn accepted(content: MessageContent) -> AcceptedMessage {
         let conversation =
             ConversationId::new(BotName::new("support").unwrap(), UserId::new("alice").unwrap());
         AcceptedMessage {
@@ -173,7 +173,7 @@ mod tests {
                 content,
                 session: SessionRequest::Continue,
                 rules: TurnRules::default(),
-                resend: Resend::Never,
+                resend: ResendPolicy::Never,
                 callback: None,
                 trace: crate::domain::TraceId::default(),
             },
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_plain_message_has_what_the_platform_needs_and_no_more() {
-        let frame = message(&bot(), &accepted(Content::new("Hi \"there\"\n😀").unwrap()));
+        let frame = message(&bot(), &accepted(MessageContent::new("Hi \"there\"\n😀").unwrap()));
         let expected = json!({
             "clientMessageId": 1_763_845_000_123_u64,
             "id": 1_763_845_000_123_u64,
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn what_is_the_bots_goes_through_untouched() {
         let object = |text: &str| serde_json::from_str::<JsonObject>(text).unwrap();
-        let mut content = Content::new("YES_1").unwrap();
+        let mut content = MessageContent::new("YES_1").unwrap();
         content.display_text = Some("Yes".into());
         content.attachments =
             vec![Attachment { file_id: "f-1".into(), file_name: Some("a.png".into()), file_type: None }];

@@ -9,9 +9,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::connector::{BODY_MAX, BotInfo, Connector, NoToken, call, endpoint, lacking};
-use super::error::{ConnectError, Phase};
-use crate::config::Bot;
+use super::connector::{BODY_MAX, BotInfo, NoToken, PlatformConnector, call, endpoint, lacking};
+use super::error::{ConnectError, ConnectPhase};
+use crate::config::BotConfig;
 use crate::domain::{Timestamp, UserId};
 
 /// The longest time before its expiry at which a grant is renewed; of a short-lived one it is a tenth.
@@ -76,12 +76,12 @@ struct GrantBody<'a> {
     token: NoToken,
 }
 
-impl Connector {
+impl PlatformConnector {
     /// Makes a call with the grant in `slot`, or with a new one, left there. Where the call says that the token
     /// has expired, the grant is dropped and the call repeated once with a new one.
     pub(super) async fn with_grant<T>(
         &self,
-        bot: &Bot,
+        bot: &BotConfig,
         user: &UserId,
         slot: &mut Option<Grant>,
         now: Timestamp,
@@ -107,12 +107,12 @@ impl Connector {
     }
 
     /// `POST …/oAuth/token/jwtgrant` (protocol.md 3), with a JWT of its own.
-    async fn grant(&self, bot: &Bot, user: &UserId, now: Timestamp) -> Result<Grant, ConnectError> {
+    async fn grant(&self, bot: &BotConfig, user: &UserId, now: Timestamp) -> Result<Grant, ConnectError> {
         let assertion = self.signer(bot)?.mint(user, now)?;
         let body =
             GrantBody { assertion: assertion.expose_secret(), bot_info: BotInfo::of(bot), token: NoToken {} };
         let request = self.clients(bot).calls.post(endpoint(bot, "/oAuth/token/jwtgrant"));
-        let answer = call(Phase::Grant, request, Some(&body), BODY_MAX, now).await?;
-        Grant::read(&answer, now).ok_or_else(|| lacking(Phase::Grant, &answer, now))
+        let answer = call(ConnectPhase::Grant, request, Some(&body), BODY_MAX, now).await?;
+        Grant::read(&answer, now).ok_or_else(|| lacking(ConnectPhase::Grant, &answer, now))
     }
 }

@@ -5,10 +5,10 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::connector::{BODY_MAX, Connector, authorization, call, endpoint};
-use super::error::{ConnectError, Phase};
+use super::connector::{BODY_MAX, PlatformConnector, authorization, call, endpoint};
+use super::error::{ConnectError, ConnectPhase};
 use super::grant::Grant;
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{Timestamp, UserId};
 
 /// Messages of one page; the SDKs call it the maximum.
@@ -44,7 +44,7 @@ struct Query<'a> {
     message_id: Option<&'a str>,
 }
 
-impl Connector {
+impl PlatformConnector {
     /// One page of what `user` and the bot said to each other, 10 messages at most, as the platform sends it;
     /// `moreAvailable` in it says whether to ask for another. A page is `max_message_bytes` of the bot at most,
     /// 256 KiB at least.
@@ -53,7 +53,7 @@ impl Connector {
     /// [`ConnectError`]; its `retry()` says what to do.
     pub async fn history(
         &self,
-        bot: &Bot,
+        bot: &BotConfig,
         user: &UserId,
         grant: &mut Option<Grant>,
         page: impl Into<HistoryFrom<'_>>,
@@ -73,10 +73,10 @@ impl Connector {
                 .get(endpoint(bot, "/botmessages/rtm"))
                 .insert_header(authorization(grant));
             let request = request.query(&query).map_err(|_| ConnectError::Rejected {
-                phase: Phase::History,
+                phase: ConnectPhase::History,
                 words: "the message id to read history from does not fit into a URL".into(),
             })?;
-            call(Phase::History, request, None::<&()>, body_max, now).await
+            call(ConnectPhase::History, request, None::<&()>, body_max, now).await
         })
         .await
     }

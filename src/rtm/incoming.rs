@@ -1,7 +1,7 @@
 //! What the platform says, in our words: the result of reading one frame.
 //!
 //! The link decides on these and never on a frame's JSON. Reading is lenient (protocol.md 7): whatever cannot
-//! be understood becomes [`Incoming::Unknown`] or [`Incoming::Malformed`], never an error.
+//! be understood becomes [`IncomingFrame::Unknown`] or [`IncomingFrame::Malformed`], never an error.
 
 use serde_json::value::RawValue;
 
@@ -9,7 +9,7 @@ use crate::domain::Timestamp;
 
 /// One frame of the platform, understood.
 #[derive(Debug, Clone)]
-pub enum Incoming {
+pub enum IncomingFrame {
     /// The platform received a frame of ours. `reply_to` is the id it names, where it names one; numbers,
     /// floats and strings of digits all count (protocol.md 6.1).
     Ack {
@@ -17,7 +17,7 @@ pub enum Incoming {
         reply_to: Option<u64>,
     },
     /// The bot, or a human agent, says something.
-    Response(Box<Response>),
+    Response(Box<BotResponse>),
     /// The connection is ready (`bot_active`).
     Active {
         /// The platform's session, where it names one.
@@ -56,7 +56,7 @@ pub enum Incoming {
 
 /// A `bot_response`.
 #[derive(Debug, Clone)]
-pub struct Response {
+pub struct BotResponse {
     /// The platform's id of it (`ms-…`); old platforms give none.
     pub message_id: Option<Box<str>>,
     /// The best plain text (protocol.md 7.3). Of a streamed frame, its piece.
@@ -66,7 +66,7 @@ pub struct Response {
     /// The platform's time of it.
     pub created_on: Option<Timestamp>,
     /// Whether it is one frame of a stream (protocol.md 7.4).
-    pub stream: Option<Stream>,
+    pub stream: Option<StreamInfo>,
     /// Whether it announces that more will follow (template `wait_for_response`).
     pub more_follows: bool,
     /// The `clientMessageId` that it carries: the bot says which message it answers (protocol.md 6.1). Nobody looked
@@ -80,14 +80,14 @@ pub struct Response {
 
 /// What a streamed frame says about its stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stream {
+pub struct StreamInfo {
     /// Whether it is the last of the stream.
     pub last: bool,
     /// The whole text, where the last frame carries it.
     pub complete: Option<Box<str>>,
 }
 
-impl Incoming {
+impl IncomingFrame {
     /// Its word in metrics; a closed set.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -109,7 +109,7 @@ impl Incoming {
         }
     }
 
-    /// Every word of [`Incoming::kind`].
+    /// Every word of [`IncomingFrame::kind`].
     pub const KINDS: [&str; 15] = [
         "ack",
         "stream",

@@ -9,7 +9,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
-use crate::config::{Algorithm, Bot};
+use crate::config::{BotConfig, JwtAlgorithm};
 use crate::domain::{Timestamp, UserId};
 
 /// How long a JWT is good for: long enough for grant, ticket and handshake, each of which has a deadline.
@@ -47,7 +47,7 @@ impl SignerError {
 
 /// Signs a bot's JWTs; the key is read and tried once. Its Debug shows no key.
 #[derive(Debug)]
-pub struct Signer {
+pub struct JwtSigner {
     header: Header,
     key: EncodingKey,
     issuer: Box<str>,
@@ -65,19 +65,19 @@ struct Claims<'a> {
     anonymous: bool,
 }
 
-impl Signer {
+impl JwtSigner {
     /// Parses the bot's key and signs something with it, so that a bad key is found now and not with the first
     /// message.
     ///
     /// # Errors
     /// [`SignerError`]; change `client_secret` or `algorithm` of the bot.
-    pub fn new(bot: &Bot) -> Result<Self, SignerError> {
+    pub fn new(bot: &BotConfig) -> Result<Self, SignerError> {
         let secret = bot.client_secret.expose_secret();
         let (algorithm, key) = match bot.algorithm {
-            Algorithm::Hs256 => (jsonwebtoken::Algorithm::HS256, Self::shared(secret)?),
-            Algorithm::Hs512 => (jsonwebtoken::Algorithm::HS512, Self::shared(secret)?),
-            Algorithm::Rs256 => (jsonwebtoken::Algorithm::RS256, Self::rsa(secret)?),
-            Algorithm::Rs512 => (jsonwebtoken::Algorithm::RS512, Self::rsa(secret)?),
+            JwtAlgorithm::Hs256 => (jsonwebtoken::Algorithm::HS256, Self::shared(secret)?),
+            JwtAlgorithm::Hs512 => (jsonwebtoken::Algorithm::HS512, Self::shared(secret)?),
+            JwtAlgorithm::Rs256 => (jsonwebtoken::Algorithm::RS256, Self::rsa(secret)?),
+            JwtAlgorithm::Rs512 => (jsonwebtoken::Algorithm::RS512, Self::rsa(secret)?),
         };
         let signer = Self {
             header: Header::new(algorithm),
@@ -92,7 +92,7 @@ impl Signer {
     /// A JWT about `user`, good for a minute from `now`.
     ///
     /// # Errors
-    /// [`SignerError::BadKey`], which [`Signer::new`] would have found.
+    /// [`SignerError::BadKey`], which [`JwtSigner::new`] would have found.
     pub fn mint(&self, user: &UserId, now: Timestamp) -> Result<SecretString, SignerError> {
         self.sign(user.as_str(), now)
     }

@@ -23,13 +23,13 @@ mod translate;
 #[cfg(test)]
 mod tests;
 
-pub use connector::{Connector, SetupError};
-pub use error::{ConnectError, Fault, Phase, Retry};
+pub use connector::{ConnectorSetupError, PlatformConnector};
+pub use error::{CallError, ConnectError, ConnectPhase, RetryAdvice};
 pub use grant::Grant;
 pub use history::HistoryFrom;
-pub use incoming::{Incoming, Response, Stream};
-pub use jwt::{Signer, SignerError};
-pub use records::{BadPage, HistoryPage, HistoryRecord, history_page};
-pub use socket::{Closed, Received, Socket, SocketError};
+pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
+pub use jwt::{JwtSigner, SignerError};
+pub use records::{HistoryPage, HistoryRecord, InvalidHistoryPage, history_page};
+pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 pub use ticket::ConnectMode;
 pub use translate::translate;

@@ -13,7 +13,7 @@ use crate::domain::Timestamp;
 /// The answer of the history API is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the history's answer is not a JSON object with a list of messages; read it again later")]
-pub struct BadPage;
+pub struct InvalidHistoryPage;
 
 /// One page.
 #[derive(Debug, Clone)]
@@ -48,15 +48,15 @@ pub struct HistoryRecord {
 /// Reads the body of a history answer that has status 200.
 ///
 /// # Errors
-/// [`BadPage`] where it is not UTF-8, not one JSON object, has no array `messages`, or nests deeper than 128
+/// [`InvalidHistoryPage`] where it is not UTF-8, not one JSON object, has no array `messages`, or nests deeper than 128
 /// levels.
-pub fn history_page(body: &[u8]) -> Result<HistoryPage, BadPage> {
-    let body = std::str::from_utf8(body).map_err(|_| BadPage)?;
+pub fn history_page(body: &[u8]) -> Result<HistoryPage, InvalidHistoryPage> {
+    let body = std::str::from_utf8(body).map_err(|_| InvalidHistoryPage)?;
     if is_too_deep(body) {
-        return Err(BadPage);
+        return Err(InvalidHistoryPage);
     }
-    let [messages, more] = pick(body, ["messages", "moreAvailable"]).ok_or(BadPage)?;
-    let messages = messages.and_then(elements).ok_or(BadPage)?;
+    let [messages, more] = pick(body, ["messages", "moreAvailable"]).ok_or(InvalidHistoryPage)?;
+    let messages = messages.and_then(elements).ok_or(InvalidHistoryPage)?;
     Ok(HistoryPage { records: messages.into_iter().filter_map(record).collect(), more: is_true(more) })
 }
 
@@ -123,9 +123,9 @@ mod tests {
             r#"{"messages":[}"#,
             &deep,
         ] {
-            assert_eq!(history_page(body.as_bytes()).unwrap_err(), BadPage, "{body}");
+            assert_eq!(history_page(body.as_bytes()).unwrap_err(), InvalidHistoryPage, "{body}");
         }
-        assert_eq!(history_page(b"{\"messages\":[\"\xff\"]}").unwrap_err(), BadPage);
+        assert_eq!(history_page(b"{\"messages\":[\"\xff\"]}").unwrap_err(), InvalidHistoryPage);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::error::{ConnectError, Phase};
+use super::error::{ConnectError, ConnectPhase};
 use crate::domain::Timestamp;
 
 /// The longest text of the platform's that we pass on, in characters.
@@ -35,9 +35,9 @@ struct Refused {
 
 /// An answer that is not what was asked for.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Refusal<'a> {
+pub(super) struct PlatformRefusal<'a> {
     /// Where.
-    pub(super) phase: Phase,
+    pub(super) phase: ConnectPhase,
     /// The HTTP status, 2xx included: an answer may lack what it should bring.
     pub(super) status: u16,
     /// `Retry-After`, unread.
@@ -48,7 +48,7 @@ pub(super) struct Refusal<'a> {
     pub(super) body: &'a [u8],
 }
 
-impl Refusal<'_> {
+impl PlatformRefusal<'_> {
     /// What it means (protocol.md 3.3, 4.4).
     pub(super) fn into_error(self, now: Timestamp) -> ConnectError {
         let Self { phase, status, .. } = self;
@@ -69,7 +69,7 @@ impl Refusal<'_> {
             (said, _) => fit(&format!("the platform answered {status}: {said}")),
         };
         let expired =
-            phase != Phase::Grant && (status == 401 || refused.as_ref().is_some_and(Refused::expired));
+            phase != ConnectPhase::Grant && (status == 401 || refused.as_ref().is_some_and(Refused::expired));
         match status {
             _ if expired => ConnectError::TokenExpired { phase, words },
             429 => {

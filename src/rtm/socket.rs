@@ -29,7 +29,7 @@ use tokio::time::timeout;
 use tokio_util::codec::{Decoder as _, Encoder as _};
 
 use super::refusal::fit;
-use crate::config::Bot;
+use crate::config::BotConfig;
 
 /// The longest that a send may wait for the peer to take it.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
@@ -55,16 +55,16 @@ impl Default for Scratch {
 }
 
 /// What came. Its Debug shows the length of a message and not what it says.
-pub enum Received {
+pub enum SocketEvent {
     /// A whole text or binary message, fragments joined. Not checked for UTF-8.
     Frame(Bytes),
     /// The peer lives: a ping, which has been answered, or a pong.
     Heard,
     /// The socket is over; every further call says the same.
-    Closed(Closed),
+    Closed(SocketClose),
 }
 
-impl fmt::Debug for Received {
+impl fmt::Debug for SocketEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frame(bytes) => write!(f, "Frame({} bytes)", bytes.len()),
@@ -76,7 +76,7 @@ impl fmt::Debug for Received {
 
 /// How a socket ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Closed {
+pub struct SocketClose {
     /// The close code as a client sees it: 1005 for a close without code, 1006 where TCP is gone or the peer
     /// broke the protocol, else the code sent (protocol.md 5.5).
     pub code: u16,
@@ -93,7 +93,7 @@ pub struct Closed {
 pub enum SocketError {
     /// The socket was over before.
     #[error("the socket is closed ({})", .0.code)]
-    Closed(Closed),
+    Closed(SocketClose),
     /// The peer took nothing for 10 s.
     #[error("the platform took no data for 10 s; open a new socket")]
     Deadline,
@@ -102,8 +102,8 @@ pub enum SocketError {
     Broken(#[source] io::Error),
 }
 
-/// One open web socket. Dropping it cuts the connection; [`Socket::close`] says goodbye.
-pub struct Socket {
+/// One open web socket. Dropping it cuts the connection; [`PlatformSocket::close`] says goodbye.
+pub struct PlatformSocket {
     io: BoxedSocket,
     codec: Codec,
     scratch: Rc<RefCell<Scratch>>,
@@ -117,14 +117,14 @@ pub struct Socket {
     unflushed: bool,
     /// Whether writing failed; what the peer said before may still be read.
     mute: bool,
-    closed: Option<Closed>,
+    closed: Option<SocketClose>,
     max_frame: u64,
     max_message: usize,
 }
 
-impl Socket {
+impl PlatformSocket {
     /// The socket on a connection whose handshake is done. `early` came in one segment with the 101.
-    pub(super) fn new(io: BoxedSocket, early: &[u8], bot: &Bot, scratch: Rc<RefCell<Scratch>>) -> Self {
+    pub(super) fn new(io: BoxedSocket, early: &[u8], bot: &BotConfig, scratch: Rc<RefCell<Scratch>>) -> Self {
         let max_frame = bot.max_frame_bytes.min(bot.max_message_bytes);
         Self {
             io,
@@ -142,7 +142,7 @@ impl Socket {
     }
 
     /// The next thing that comes. Safe to cancel: nothing is lost by dropping the future between two polls.
-    pub async fn next(&mut self) -> Received {
+    pub async fn next(&mut self) -> SocketEvent {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
@@ -155,10 +155,10 @@ impl Socket {
         self.write(Message::Text(text.into())).await
     }
 
-    /// Sends a ping of the web socket's own kind; the pong comes as [`Received::Heard`].
+    /// Sends a ping of the web socket's own kind; the pong comes as [`SocketEvent::Heard`].
     ///
     /// # Errors
-    /// As [`Socket::send`].
+    /// As [`PlatformSocket::send`].
     pub async fn ping(&mut self) -> Result<(), SocketError> {
         self.write(Message::Ping(Bytes::new())).await
     }
@@ -171,7 +171,7 @@ impl Socket {
                 self.write(Message::Close(Some(reason))).await.ok();
                 // Nothing follows a close frame, neither pongs nor another one (RFC 6455, 5.5.1).
                 self.mute();
-                while !matches!(self.next().await, Received::Closed(_)) {}
+                while !matches!(self.next().await, SocketEvent::Closed(_)) {}
             }
             // So that TLS says goodbye too.
             poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await.ok();
@@ -271,9 +271,9 @@ impl Socket {
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<SocketEvent> {
         if let Some(closed) = &self.closed {
-            return Poll::Ready(Received::Closed(closed.clone()));
+            return Poll::Ready(SocketEvent::Closed(closed.clone()));
         }
         self.nudge(cx);
         loop {
@@ -293,7 +293,7 @@ impl Socket {
     }
 
     /// The next thing in what has been read.
-    fn decode(&mut self, cx: &mut Context<'_>) -> Option<Received> {
+    fn decode(&mut self, cx: &mut Context<'_>) -> Option<SocketEvent> {
         loop {
             if payload_length(&self.unread).is_some_and(|length| length > self.max_frame) {
                 return Some(self.too_big(cx));
@@ -313,7 +313,7 @@ impl Socket {
             match frame {
                 Frame::Text(bytes) | Frame::Binary(bytes) => {
                     self.shrink();
-                    return Some(Received::Frame(bytes));
+                    return Some(SocketEvent::Frame(bytes));
                 }
                 Frame::Continuation(item) => {
                     let (bytes, last) = match item {
@@ -328,7 +328,7 @@ impl Socket {
                     self.parts.extend_from_slice(&bytes);
                     if last {
                         self.shrink();
-                        return Some(Received::Frame(std::mem::take(&mut self.parts).freeze()));
+                        return Some(SocketEvent::Frame(std::mem::take(&mut self.parts).freeze()));
                     }
                 }
                 Frame::Ping(payload) => {
@@ -339,11 +339,11 @@ impl Socket {
                         self.nudge(cx);
                     }
                     self.shrink();
-                    return Some(Received::Heard);
+                    return Some(SocketEvent::Heard);
                 }
                 Frame::Pong(_) => {
                     self.shrink();
-                    return Some(Received::Heard);
+                    return Some(SocketEvent::Heard);
                 }
                 Frame::Close(reason) => {
                     let code = reason.as_ref().map_or(1005, |reason| reason.code.into());
@@ -362,7 +362,7 @@ impl Socket {
         }
     }
 
-    fn too_big(&mut self, cx: &mut Context<'_>) -> Received {
+    fn too_big(&mut self, cx: &mut Context<'_>) -> SocketEvent {
         self.say_goodbye(cx, 1009);
         self.end(1009, true, "a message above max_frame_bytes or max_message_bytes")
     }
@@ -375,13 +375,13 @@ impl Socket {
         }
     }
 
-    fn end(&mut self, code: u16, ours: bool, reason: &str) -> Received {
-        let closed = Closed { code, ours, reason: fit(reason) };
+    fn end(&mut self, code: u16, ours: bool, reason: &str) -> SocketEvent {
+        let closed = SocketClose { code, ours, reason: fit(reason) };
         self.closed = Some(closed.clone());
         self.unread = BytesMut::new();
         self.parts = BytesMut::new();
         self.mute();
-        Received::Closed(closed)
+        SocketEvent::Closed(closed)
     }
 }
 

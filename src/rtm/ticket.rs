@@ -10,9 +10,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
-use super::error::{ConnectError, Phase};
+use super::error::{ConnectError, ConnectPhase};
 use super::refusal::fit;
-use crate::config::{Bot, ConnectionStyle};
+use crate::config::{BotConfig, ConnectionStyle};
 
 /// How long a ticket may be used (protocol.md 4.2).
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ impl Ticket {
     /// Reads the answer of `rtm/start`; `None` where it is not JSON or has no `url`.
     pub(super) fn read(
         body: &[u8],
-        bot: &Bot,
+        bot: &BotConfig,
         mode: ConnectMode,
         asked: Instant,
     ) -> Option<Result<Self, ConnectError>> {
@@ -84,9 +84,9 @@ impl Ticket {
 }
 
 /// Where to connect: the ticket's path and query, at `socket_base` where there is one, with the mode.
-fn address(url: &str, bot: &Bot, mode: ConnectMode) -> Result<Url, ConnectError> {
+fn address(url: &str, bot: &BotConfig, mode: ConnectMode) -> Result<Url, ConnectError> {
     let unusable = || ConnectError::Unavailable {
-        phase: Phase::Start,
+        phase: ConnectPhase::Start,
         words: "the platform's socket address is no URL".into(),
     };
     let given = Url::parse(url).map_err(|_| unusable())?;
@@ -108,7 +108,7 @@ fn address(url: &str, bot: &Bot, mode: ConnectMode) -> Result<Url, ConnectError>
             let words = format!(
                 "the platform offers an unencrypted socket at {host}; set `socket_base` to the wss:// address"
             );
-            return Err(ConnectError::Rejected { phase: Phase::Start, words: fit(&words) });
+            return Err(ConnectError::Rejected { phase: ConnectPhase::Start, words: fit(&words) });
         }
         _ => return Err(unusable()),
     };
@@ -124,7 +124,7 @@ fn address(url: &str, bot: &Bot, mode: ConnectMode) -> Result<Url, ConnectError>
 }
 
 /// Whether the operator accepts a socket without TLS for this bot.
-fn plain_allowed(bot: &Bot) -> bool {
+fn plain_allowed(bot: &BotConfig) -> bool {
     let plain = |url: &Url| matches!(url.scheme(), "http" | "ws");
     bot.socket_base.as_ref().map_or_else(|| plain(&bot.platform), plain)
 }

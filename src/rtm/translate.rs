@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::echo::echo;
-use super::incoming::{Incoming, Response, Stream};
+use super::incoming::{BotResponse, IncomingFrame, StreamInfo};
 use super::json::{Member, is_too_deep, is_true, label, number, pick, string, truth};
 use super::text;
 use crate::domain::Timestamp;
@@ -67,13 +67,13 @@ impl Kind {
 
 /// Reads one frame, text or binary; never fails.
 ///
-/// [`Incoming::Malformed`] is what is not UTF-8, not one JSON object, without a `type` that is a text, or
+/// [`IncomingFrame::Malformed`] is what is not UTF-8, not one JSON object, without a `type` that is a text, or
 /// nested deeper than 128 levels, which readers after us could not take.
-pub fn translate(frame: &[u8]) -> Incoming {
-    std::str::from_utf8(frame).ok().and_then(understood).unwrap_or(Incoming::Malformed)
+pub fn translate(frame: &[u8]) -> IncomingFrame {
+    std::str::from_utf8(frame).ok().and_then(understood).unwrap_or(IncomingFrame::Malformed)
 }
 
-fn understood(frame: &str) -> Option<Incoming> {
+fn understood(frame: &str) -> Option<IncomingFrame> {
     if is_too_deep(frame) {
         return None;
     }
@@ -84,64 +84,66 @@ fn understood(frame: &str) -> Option<Incoming> {
     if name.is_empty() {
         return None;
     }
-    let Some(kind) = Kind::of(name) else { return raw(frame).map(Incoming::Unknown) };
+    let Some(kind) = Kind::of(name) else { return raw(frame).map(IncomingFrame::Unknown) };
     match kind {
         Kind::Response => response(frame),
         Kind::Ack => ack(frame),
-        Kind::Pong => Some(Incoming::Pong),
-        Kind::Waiting => Some(Incoming::WaitingForInput),
+        Kind::Pong => Some(IncomingFrame::Pong),
+        Kind::Waiting => Some(IncomingFrame::WaitingForInput),
         Kind::Active => active(frame, session_id),
-        Kind::SessionStart => Some(Incoming::SessionStart { session_id: id(session_id), event: raw(frame)? }),
-        Kind::SessionEnd => raw(frame).map(Incoming::SessionEnd),
-        Kind::AgentStart => raw(frame).map(Incoming::AgentStart),
-        Kind::AgentEnd => raw(frame).map(Incoming::AgentEnd),
+        Kind::SessionStart => {
+            Some(IncomingFrame::SessionStart { session_id: id(session_id), event: raw(frame)? })
+        }
+        Kind::SessionEnd => raw(frame).map(IncomingFrame::SessionEnd),
+        Kind::AgentStart => raw(frame).map(IncomingFrame::AgentStart),
+        Kind::AgentEnd => raw(frame).map(IncomingFrame::AgentEnd),
         Kind::Events => events(frame),
-        Kind::UserMessage => raw(frame).map(Incoming::UserMessage),
-        Kind::Platform => raw(frame).map(Incoming::Platform),
+        Kind::UserMessage => raw(frame).map(IncomingFrame::UserMessage),
+        Kind::Platform => raw(frame).map(IncomingFrame::Platform),
     }
 }
 
 /// An ack that says no, or that names something which cannot be a number of ours, acknowledges nothing of
 /// ours; one that names nothing answers a frame without an id (protocol.md 6.2) or is an older platform's.
-fn ack(frame: &str) -> Option<Incoming> {
+fn ack(frame: &str) -> Option<IncomingFrame> {
     let [ok, names @ ..] = pick(frame, ["ok", "replyto", "reply_to", "replyTo"])?;
     let reply_to = names.into_iter().flatten().find_map(number);
     let names_another = reply_to.is_none() && names.iter().any(Option::is_some);
     if names_another || ok.and_then(truth) == Some(false) {
-        return raw(frame).map(Incoming::Platform);
+        return raw(frame).map(IncomingFrame::Platform);
     }
-    Some(Incoming::Ack { reply_to })
+    Some(IncomingFrame::Ack { reply_to })
 }
 
 /// An event around a live agent. Platforms that send no `agent_session_start` and `_end` say the same so (protocol.md
 /// 7.1, 7.7).
-fn events(frame: &str) -> Option<Incoming> {
+fn events(frame: &str) -> Option<IncomingFrame> {
     let [message] = pick(frame, ["message"])?;
     let kind = message.and_then(|message| pick(message.get(), ["type"])).and_then(|[kind]| string(kind?));
     let is = |name: &str| kind.as_ref().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(name));
     if is("typing") || is("stoptyping") {
-        return Some(Incoming::Typing);
+        return Some(IncomingFrame::Typing);
     }
     let event = raw(frame)?;
     Some(if is("agent_connected") {
-        Incoming::AgentStart(event)
+        IncomingFrame::AgentStart(event)
     } else if is("agent_disconnected") {
-        Incoming::AgentEnd(event)
+        IncomingFrame::AgentEnd(event)
     } else {
-        Incoming::Platform(event)
+        IncomingFrame::Platform(event)
     })
 }
 
-fn active(frame: &str, session_id: Member<'_>) -> Option<Incoming> {
+fn active(frame: &str, session_id: Member<'_>) -> Option<IncomingFrame> {
     let [recent] = pick(frame, ["recentSessionInfo"])?;
     let recent = recent.and_then(|recent| pick(recent.get(), ["isActive", "sessionId"]));
     let [is_active, recent_id] = recent.unwrap_or_default();
     let session_continues = is_true(is_active);
     let recent_id = recent_id.filter(|_| session_continues);
-    Some(Incoming::Active { session_id: id(session_id.or(recent_id)), session_continues })
+    Some(IncomingFrame::Active { session_id: id(session_id.or(recent_id)), session_continues })
 }
 
-fn response(frame: &str) -> Option<Incoming> {
+fn response(frame: &str) -> Option<IncomingFrame> {
     let names = [
         "message",
         "messageId",
@@ -158,11 +160,11 @@ fn response(frame: &str) -> Option<Incoming> {
     let last = is_true(end);
     let (text, stream) = if last || is_true(streamed) {
         let (text, complete) = streamed_text(message, last.then_some(complete).flatten(), last);
-        (text, Some(Stream { last, complete: complete.map(String::into_boxed_str) }))
+        (text, Some(StreamInfo { last, complete: complete.map(String::into_boxed_str) }))
     } else {
         (message.map(text::of_message).unwrap_or_default(), None)
     };
-    Some(Incoming::Response(Box::new(Response {
+    Some(IncomingFrame::Response(Box::new(BotResponse {
         message_id: id(message_id),
         text: text.into_boxed_str(),
         agent: is_true(from_agent) || author.is_some_and(is_agent),
@@ -216,13 +218,13 @@ pub(super) fn is_agent(author: &RawValue) -> bool {
 mod tests {
     use super::*;
 
-    fn read(frame: &str) -> Incoming {
+    fn read(frame: &str) -> IncomingFrame {
         translate(frame.as_bytes())
     }
 
-    fn response(rest: &str) -> Response {
+    fn response(rest: &str) -> BotResponse {
         match read(&format!(r#"{{"type":"bot_response",{rest}}}"#)) {
-            Incoming::Response(response) => *response,
+            IncomingFrame::Response(response) => *response,
             other => panic!("{other:?}"),
         }
     }
@@ -275,11 +277,11 @@ mod tests {
         for key in ["replyto", "reply_to", "replyTo"] {
             for id in ["1512722848096", "1512722848096.0", "\"1512722848096\""] {
                 let ack = read(&format!(r#"{{"ok":true,"{key}":{id},"message":"delivered","type":"ack"}}"#));
-                assert!(matches!(ack, Incoming::Ack { reply_to: Some(1_512_722_848_096) }), "{ack:?}");
+                assert!(matches!(ack, IncomingFrame::Ack { reply_to: Some(1_512_722_848_096) }), "{ack:?}");
             }
         }
         for nameless in [r#"{"ok":true,"type":"ack"}"#, r#"{"type":"ack","replyto":null}"#] {
-            assert!(matches!(read(nameless), Incoming::Ack { reply_to: None }), "{nameless}");
+            assert!(matches!(read(nameless), IncomingFrame::Ack { reply_to: None }), "{nameless}");
         }
     }
 
@@ -295,7 +297,7 @@ mod tests {
     #[test]
     fn active_says_whether_the_session_goes_on() {
         let active = |rest: &str| match read(&format!(r#"{{"type":"Bot_Active"{rest}}}"#)) {
-            Incoming::Active { session_id, session_continues } => (session_id, session_continues),
+            IncomingFrame::Active { session_id, session_continues } => (session_id, session_continues),
             other => panic!("{other:?}"),
         };
         assert_eq!(active(""), (None, false));
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn the_event_is_the_frame_without_the_blanks_around_it() {
         let frame = r#"{ "type" : "bot_response", "n": 1.50, "n": 12345678901234567890 }"#;
-        let Incoming::Response(response) = read(&format!("\n {frame}\t")) else { panic!() };
+        let IncomingFrame::Response(response) = read(&format!("\n {frame}\t")) else { panic!() };
         assert_eq!(response.event.get(), frame);
         assert_eq!(response.message_id, None);
     }
@@ -358,12 +360,12 @@ mod tests {
         };
         let piece = response(&format!(r#"{},"completeResponse":"too early""#, body(" and ")));
         assert_eq!(&*piece.text, " and ");
-        assert_eq!(piece.stream, Some(Stream { last: false, complete: None }));
+        assert_eq!(piece.stream, Some(StreamInfo { last: false, complete: None }));
         let last = response(&format!(r#"{},"endChunk":true"#, body("")));
-        assert_eq!((&*last.text, last.stream), ("", Some(Stream { last: true, complete: None })));
+        assert_eq!((&*last.text, last.stream), ("", Some(StreamInfo { last: true, complete: None })));
         for complete in [r#""a and b""#, r#"{"text":"a and b"}"#, r#"{"payload":{"text":"a and b"}}"#] {
             let last = response(&format!(r#"{},"endChunk":true,"completeResponse":{complete}"#, body(" b")));
-            assert_eq!(last.stream, Some(Stream { last: true, complete: Some("a and b".into()) }));
+            assert_eq!(last.stream, Some(StreamInfo { last: true, complete: Some("a and b".into()) }));
         }
         assert_eq!(response(r#""sM":false,"endChunk":false"#).stream, None);
         assert!(response(r#""endChunk":true"#).stream.is_some(), "an end ends a stream, marked or not");
@@ -374,6 +376,6 @@ mod tests {
         let template = r#""message":[{"component":{"type":"template","payload":{"type":"template","payload":{"template_type":"answerTemplate","text":"all"}}},"cInfo":{"body":"{}"}}]"#;
         let last = response(&format!(r#""sM":true,"endChunk":true,{template}"#));
         assert_eq!(&*last.text, "");
-        assert_eq!(last.stream, Some(Stream { last: true, complete: Some("all".into()) }));
+        assert_eq!(last.stream, Some(StreamInfo { last: true, complete: Some("all".into()) }));
     }
 }

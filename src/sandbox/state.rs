@@ -16,7 +16,7 @@ use super::record::{Heard, Observed, Totals};
 use super::session::Session;
 use super::socket::Socket;
 use super::step::Step;
-use crate::domain::{Timestamp, Window};
+use crate::domain::{RateWindow, Timestamp};
 
 /// A bot of a test's own: what it does with each message.
 pub(super) type BotFn = dyn Fn(&Who, &Heard) -> Vec<Step> + Send + Sync;
@@ -269,7 +269,7 @@ pub(super) struct Inner {
     /// Constant per socket: the newest one's.
     pub(super) trace: String,
     /// The user's messages of the last minute.
-    pub(super) rate: Window,
+    pub(super) rate: RateWindow,
     pub(super) history: VecDeque<Said>,
     /// What happens on the next messages.
     pub(super) next: VecDeque<Vec<Step>>,

@@ -9,7 +9,7 @@ use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId, NewMess
 
 /// A caller's wish for exactly one message per key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Idempotency {
+pub struct IdempotencyRequest {
     /// The caller's name; keys of different callers never meet.
     pub caller: Box<str>,
     /// The caller's key.
@@ -22,7 +22,7 @@ pub struct Idempotency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct KeyDigest(pub(crate) [u8; 32]);
 
-impl Idempotency {
+impl IdempotencyRequest {
     /// What stands for the key in this conversation; the same in every version, since stores hold it.
     pub(crate) fn digest(&self, conversation: &ConversationId) -> KeyDigest {
         let mut hash = Sha256::new();
@@ -37,13 +37,13 @@ impl Idempotency {
 
 /// A message to accept.
 #[derive(Debug, Clone)]
-pub struct Accept {
+pub struct AcceptRequest {
     /// Its id, chosen by the replica that took it.
     pub id: MessageId,
     /// What was posted.
     pub message: NewMessage,
     /// The caller's key, if it gave one.
-    pub idempotency: Option<Idempotency>,
+    pub idempotency: Option<IdempotencyRequest>,
     /// Open messages the conversation may have, this one included.
     pub max_open: usize,
     /// The replica that takes it. The partition's owner is hinted at the message where that is another one.
@@ -57,10 +57,10 @@ pub struct Accept {
 
 /// How an accept ended.
 #[derive(Debug, Clone)]
-pub enum Accepted {
+pub enum AcceptResult {
     /// It is durable, and will end.
     New(Arc<AcceptedMessage>),
-    /// The same, and it counts as sent since it was accepted: the owner asked for that ([`Accept::sends`]).
+    /// The same, and it counts as sent since it was accepted: the owner asked for that ([`AcceptRequest::sends`]).
     Sent(Arc<AcceptedMessage>),
     /// The idempotency key was used before, with the same body: this is that message as it stands.
     Replayed(Message),

@@ -19,7 +19,7 @@ pub enum StoreError {
     OutOfStep,
     /// The store refused or could not be reached; nothing was carried out. Repeat it.
     #[error("the store is not available: {0}")]
-    Unavailable(Refusal),
+    Unavailable(StoreRefusal),
     /// No answer in time: it may or may not have been carried out. Repeat it.
     #[error("the store did not answer within {0:?}")]
     Unknown(Duration),
@@ -39,7 +39,7 @@ impl StoreError {
 
 /// Why the store refuses; the text is for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum StoreRefusal {
     /// No connection.
     #[error("it cannot be reached")]
     Unreachable,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// One replica as the others know it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Peer {
+pub struct ReplicaIdentity {
     /// Its configured name; what partitions are dealt by.
     pub name: Box<str>,
     /// Its life.
@@ -17,7 +17,7 @@ pub struct Peer {
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
     /// Who.
-    pub peer: Peer,
+    pub peer: ReplicaIdentity,
     /// The bots it is configured with.
     pub bots: Vec<BotName>,
     /// For how long it counts as live after this one.
@@ -28,21 +28,21 @@ pub struct Heartbeat {
 
 /// Who is live, the asking replica included.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fleet {
+pub struct FleetStatus {
     /// The store's time.
     pub now: Timestamp,
     /// The live replicas, in no order.
-    pub live: Vec<Peer>,
+    pub live: Vec<ReplicaIdentity>,
     /// Whether the store is set up: false where it was emptied since.
     pub prepared: bool,
     /// Whether the store knew the replica from before. Where it did not although an earlier heartbeat was
-    /// answered, the store lost data, and [`Fleet::live`] lacks those who have not beaten since.
+    /// answered, the store lost data, and [`FleetStatus::live`] lacks those who have not beaten since.
     pub known: bool,
 }
 
 /// Whether a bot may be connected to now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permit {
+pub enum ConnectPermit {
     /// Now; it is counted.
     Granted,
     /// The minute is full: ask again at this time. Nothing is counted.

@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use super::Incarnation;
-use crate::domain::{AcceptedMessage, Chunk, Connection, ConversationId, Message, MessageId, Partition};
+use crate::domain::{
+    AcceptedMessage, ConnectionStatus, ConversationId, Message, MessageId, Partition, ReplyChunk,
+};
 
 /// Something a replica is told.
 #[derive(Debug, Clone)]
@@ -27,7 +29,7 @@ pub enum Hint {
     /// The journal of a conversation that is observed here has new entries, perhaps.
     Appended(ConversationId),
     /// A piece of a streamed reply of a conversation that is observed here.
-    Chunk(ConversationId, Arc<Chunk>),
+    Chunk(ConversationId, Arc<ReplyChunk>),
     /// Somebody observes a conversation of ours at this replica, for [`super::OBSERVED`] from now on.
     Observed(ConversationId, Incarnation),
     /// A replica asks how a conversation of ours stands; the answer goes to it under this number.
@@ -40,7 +42,7 @@ pub enum Hint {
         number: u64,
     },
     /// The answer to our question of this number.
-    Answered(u64, Box<Connection>),
+    Answered(u64, Box<ConnectionStatus>),
     /// Deliveries of a partition of ours are to be attempted again: read its outbox.
     Redelivered(Partition),
     /// A replica came or went, or partitions were released.

@@ -36,7 +36,7 @@ pub struct Fence {
 
 /// Which partitions a claim may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claiming {
+pub enum ClaimMode {
     /// Those that nobody owns: released, never owned, or the claimer's own.
     Free,
     /// Also those whose lease has run out.
@@ -45,7 +45,7 @@ pub enum Claiming {
 
 /// How a claim ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Claim {
+pub enum ClaimResult {
     /// The partition is the claimer's.
     Yours {
         /// To prove it with.
@@ -62,7 +62,7 @@ pub enum Claim {
     },
 }
 
-impl Claim {
+impl ClaimResult {
     /// The fence, where the claim succeeded.
     pub const fn fence(self) -> Option<Fence> {
         match self {

@@ -1,12 +1,12 @@
 //! The embedded store: inside this process, gone with it.
 //!
-//! It keeps the whole contract of [`super::Store`], fences, expiry and write numbers included, so that what is
+//! It keeps the whole contract of [`super::StoreConfig`], fences, expiry and write numbers included, so that what is
 //! true here is true on Redis. One mutex per partition is held for one step and never over an await; an
 //! operation touches one partition.
 //!
 //! ## What it keeps, and how much
 //!
-//! All is bounded by [`MemoryLimits::bytes`], estimated, not measured. What expires goes by [`Memory::sweep`],
+//! All is bounded by [`MemoryLimits::bytes`], estimated, not measured. What expires goes by [`MemoryStore::sweep`],
 //! and is not seen from the moment it expired. Towards the limit, before anything is refused, the messages that
 //! ended first go early, with their idempotency keys and what the journal told until their end; then the
 //! conversations that were idle longest. Deliveries that are delivered or dead go early like messages that ended, in
@@ -39,8 +39,9 @@ use std::time::Duration;
 use self::contents::Contents;
 use self::fleet::Replicas;
 use super::{
-    Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation, Open,
-    Permit, StoreError, Write, Written,
+    AcceptError, AcceptRequest, AcceptResult, ClaimMode, ClaimResult, Clock, ConnectPermit,
+    ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation, StoreError,
+    WriteResult,
 };
 use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp};
 
@@ -53,7 +54,7 @@ pub struct MemoryLimits {
     pub message_ttl: Duration,
     /// Entries of one journal.
     pub journal_entries: usize,
-    /// Bytes of one journal, by [`Entry::weight`](crate::domain::Entry::weight). The newest entry stays whatever its size.
+    /// Bytes of one journal, by [`JournalEntry::weight`](crate::domain::Entry::weight). The newest entry stays whatever its size.
     pub journal_bytes: usize,
     /// How long a journal is kept after its last entry, and an idle conversation after its last change.
     pub journal_ttl: Duration,
@@ -95,7 +96,7 @@ pub struct MemoryStats {
 }
 
 /// The embedded store; see the module.
-pub struct Memory {
+pub struct MemoryStore {
     partitions: [Mutex<Contents>; Partition::COUNT],
     /// The sum over the partitions.
     bytes: AtomicUsize,
@@ -104,25 +105,25 @@ pub struct Memory {
     replicas: Mutex<Replicas>,
 }
 
-impl fmt::Debug for Memory {
+impl fmt::Debug for MemoryStore {
     // The contents are what users said: they do not belong into a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
-impl Memory {
+impl MemoryStore {
     /// An empty store.
     pub fn new(limits: MemoryLimits, clock: Clock) -> Arc<Self> {
         let partitions = std::array::from_fn(|_| Mutex::default());
         Arc::new(Self { partitions, bytes: AtomicUsize::new(0), limits, clock, replicas: Mutex::default() })
     }
 
-    /// Accepts a message; see [`super::Store::accept`].
+    /// Accepts a message; see [`super::StoreConfig::accept`].
     ///
     /// # Errors
     /// [`AcceptError`], never [`AcceptError::Store`].
-    pub fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
+    pub fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
         let partition = Partition::of(&accept.message.conversation);
         let mut tried = false;
         loop {
@@ -137,7 +138,7 @@ impl Memory {
                     let accepted = step.insert(accept, now, &self.limits);
                     let owner = step.lease.owner().filter(|&owner| owner != by);
                     drop(step);
-                    if let (Some(owner), Accepted::New(message)) = (owner, &accepted) {
+                    if let (Some(owner), AcceptResult::New(message)) = (owner, &accepted) {
                         self.replicas().hint(owner, Hint::Accepted(Arc::clone(message)));
                     }
                     return Ok(accepted);
@@ -151,7 +152,7 @@ impl Memory {
         }
     }
 
-    /// A message as it stands; see [`super::Store::message`].
+    /// A message as it stands; see [`super::StoreConfig::message`].
     pub fn message(
         &self,
         conversation: &ConversationId,
@@ -163,20 +164,20 @@ impl Memory {
         step.message(conversation, id, watcher, now)
     }
 
-    /// Takes a partition; see [`super::Store::claim`].
+    /// Takes a partition; see [`super::StoreConfig::claim`].
     pub fn claim(
         &self,
         partition: Partition,
         incarnation: Incarnation,
         lease: Duration,
-        claiming: Claiming,
-    ) -> Claim {
+        claiming: ClaimMode,
+    ) -> ClaimResult {
         let mut step = self.step(partition);
         let now = step.now;
         step.lease.claim(incarnation, now, lease, claiming)
     }
 
-    /// Renews a lease; see [`super::Store::renew`].
+    /// Renews a lease; see [`super::StoreConfig::renew`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
@@ -191,7 +192,7 @@ impl Memory {
         step.lease.renew(fence, now, lease).map(|()| now)
     }
 
-    /// Frees a partition; see [`super::Store::release`].
+    /// Frees a partition; see [`super::StoreConfig::release`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
@@ -201,7 +202,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The conversations with open messages; see [`super::Store::ready`].
+    /// The conversations with open messages; see [`super::StoreConfig::ready`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
@@ -215,17 +216,21 @@ impl Memory {
         step.ready(fence, warm, step.now)
     }
 
-    /// The record and the lane; see [`super::Store::open`].
+    /// The record and the lane; see [`super::StoreConfig::open`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
-    pub fn open(&self, fence: Fence, conversation: &ConversationId) -> Result<(Open, Timestamp), StoreError> {
+    pub fn open(
+        &self,
+        fence: Fence,
+        conversation: &ConversationId,
+    ) -> Result<(ConversationSnapshot, Timestamp), StoreError> {
         let mut step = self.step(Partition::of(conversation));
         let now = step.now;
         step.open(fence, conversation, now, &self.limits).map(|open| (open, now))
     }
 
-    /// Carries out an owner's write; see [`super::Store::write`].
+    /// Carries out an owner's write; see [`super::StoreConfig::write`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
@@ -233,8 +238,8 @@ impl Memory {
         &self,
         fence: Fence,
         conversation: &ConversationId,
-        write: &Write,
-    ) -> Result<Written, StoreError> {
+        write: &ConversationWrite,
+    ) -> Result<WriteResult, StoreError> {
         let partition = Partition::of(conversation);
         let mut step = self.step(partition);
         let now = step.now;
@@ -248,32 +253,32 @@ impl Memory {
             }
         }
         self.settle_up(partition);
-        Ok(Written { now, lost })
+        Ok(WriteResult { now, lost })
     }
 
-    /// Hints at something; see [`super::Store::hint`].
+    /// Hints at something; see [`super::StoreConfig::hint`].
     pub fn hint(&self, to: Incarnation, hint: Hint) {
         self.replicas().hint(to, hint);
     }
 
-    /// Says that a replica lives; see [`super::Store::heartbeat`].
-    pub fn heartbeat(&self, heartbeat: &Heartbeat) -> Fleet {
+    /// Says that a replica lives; see [`super::StoreConfig::heartbeat`].
+    pub fn heartbeat(&self, heartbeat: &Heartbeat) -> FleetStatus {
         let now = self.clock.now();
         self.replicas().heartbeat(heartbeat, now)
     }
 
-    /// A replica goes; see [`super::Store::leave`].
+    /// A replica goes; see [`super::StoreConfig::leave`].
     pub fn leave(&self, incarnation: Incarnation) {
         self.replicas().leave(incarnation);
     }
 
-    /// Counts a connect; see [`super::Store::permit`].
-    pub fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Permit {
+    /// Counts a connect; see [`super::StoreConfig::permit`].
+    pub fn permit(&self, bot: &BotName, limit: u32, token: u64) -> ConnectPermit {
         let now = self.clock.now();
         self.replicas().permit(bot, limit, token, now)
     }
 
-    /// What is hinted to a replica; see [`super::Store::listen`].
+    /// What is hinted to a replica; see [`super::StoreConfig::listen`].
     pub fn listen(&self, incarnation: Incarnation) -> tokio::sync::mpsc::Receiver<Hint> {
         self.replicas().listen(incarnation)
     }

@@ -1,6 +1,6 @@
 //! The store: where accepted messages, their turns and the journals are kept, and what it promises.
 //!
-//! The contract, the same for every side of [`Store`]:
+//! The contract, the same for every side of [`StoreConfig`]:
 //!
 //! * **One step.** Each operation is atomic and touches keys of one partition only, so that on Redis it is one
 //!   script (docs/architecture.md, "Atomic by construction").
@@ -37,27 +37,29 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::domain::Cursor;
 use crate::domain::{
-    After, BotName, ConversationId, ConversationState, Message, MessageId, Page, Partition, Timestamp,
+    BotName, ConversationId, ConversationState, JournalPage, Message, MessageId, Partition, ReadStart,
+    Timestamp,
 };
 
-pub use accept::{Accept, AcceptError, Accepted, Idempotency};
+pub use accept::{AcceptError, AcceptRequest, AcceptResult, IdempotencyRequest};
 pub use clock::{Clock, ManualClock};
-pub use error::{Refusal, StoreError};
+pub use error::{StoreError, StoreRefusal};
 pub use estimate::StoreClock;
-pub use fleet::{Fleet, Heartbeat, Peer, Permit};
+pub use fleet::{ConnectPermit, FleetStatus, Heartbeat, ReplicaIdentity};
 pub use hint::Hint;
-pub use lease::{Claim, Claiming, Fence, Incarnation};
-pub use memory::{Memory, MemoryLimits, MemoryStats};
-pub use news::{Listening, News, Teller, news};
+pub use lease::{ClaimMode, ClaimResult, Fence, Incarnation};
+pub use memory::{MemoryLimits, MemoryStats, MemoryStore};
+pub use news::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, news};
 pub use outbox::{
-    ATTEMPTS, Begun, DEAD_TTL, DeliveryPage, DeliveryQuery, Finish, Finished, Outbox, QueueId, Redelivered,
-    Taken, Verdict, Waiting,
+    ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryPage, DeliveryQuery, FinishRequest,
+    FinishResult, OutboxPage, PendingQueue, QueueId, RedeliverResult, RetryDecision,
 };
 pub use redis::{
-    Concern, Health, Listener, MigrateError, PrepareError, Redis, Report, SetupError, Traffic, Usage,
+    HealthIssue, HintListener, MemoryUsage, MigrateError, MigrationReport, PrepareError, RedisHealth,
+    RedisSetupError, RedisStore, Traffic,
 };
-pub use schema::{Foreign, Migration, Migrations, Numbers};
-pub use write::{Change, Open, OpenMessage, Write, Written};
+pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
+pub use write::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage, WriteResult};
 
 /// How long a replica is hinted at new entries of a conversation after it asked for that, at least.
 pub const OBSERVED: Duration = Duration::from_mins(1);
@@ -70,19 +72,19 @@ const NOTED: Duration = Duration::from_secs(75);
 #[derive(Debug, Clone)]
 pub enum Store {
     /// Inside this process.
-    Memory(Arc<Memory>),
+    Memory(Arc<MemoryStore>),
     /// On Redis, shared by all replicas.
-    Redis(Redis),
+    Redis(RedisStore),
 }
 
 impl Store {
     /// The embedded store, empty, by the time of this machine.
     pub fn memory(limits: MemoryLimits) -> Self {
-        Self::Memory(Memory::new(limits, Clock::wall()))
+        Self::Memory(MemoryStore::new(limits, Clock::wall()))
     }
 
     /// Makes sure that the store has this version's schema, before anything else is asked of it and again when
-    /// it was emptied ([`Fleet::prepared`]). An empty store is set up; one with an older schema is not touched.
+    /// it was emptied ([`FleetStatus::prepared`]). An empty store is set up; one with an older schema is not touched.
     /// Where another process is migrating it waits for up to 40 s, so do not hold up leases for it; it may be dropped
     /// at any point.
     ///
@@ -99,12 +101,12 @@ impl Store {
     /// Accepts a message: idempotency, lane, `clientMessageId` and position in one step.
     ///
     /// The same id again is a repeat and answers as the first did, before anything else is looked at; it answers
-    /// [`Accepted::Sent`] only while [`Accept::sends`] holds. The id of another conversation's message is refused
+    /// [`AcceptResult::Sent`] only while [`AcceptRequest::sends`] holds. The id of another conversation's message is refused
     /// as [`AcceptError::IdempotencyMismatch`].
     ///
     /// # Errors
     /// [`AcceptError`]; nothing was stored then, except perhaps with [`StoreError::Unknown`].
-    pub async fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
+    pub async fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
         match self {
             Self::Memory(memory) => memory.accept(accept),
             Self::Redis(redis) => redis.accept(accept).await,
@@ -139,8 +141,8 @@ impl Store {
         partition: Partition,
         incarnation: Incarnation,
         lease: Duration,
-        claiming: Claiming,
-    ) -> Result<Claim, StoreError> {
+        claiming: ClaimMode,
+    ) -> Result<ClaimResult, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.claim(partition, incarnation, lease, claiming)),
             Self::Redis(redis) => redis.claim(partition, incarnation, lease, claiming).await,
@@ -167,7 +169,7 @@ impl Store {
     /// Gives the partition back: it is free at once, and all replicas are hinted at it ([`Hint::Fleet`]).
     ///
     /// # Errors
-    /// As [`Store::renew`].
+    /// As [`StoreConfig::renew`].
     pub async fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
         match self {
             Self::Memory(memory) => memory.release(partition, fence),
@@ -176,10 +178,10 @@ impl Store {
     }
 
     /// The conversations of the partition that have open messages; with `warm` also those whose
-    /// [`Write::warm_until`] has not come, which a new owner asks for once.
+    /// [`ConversationWrite::warm_until`] has not come, which a new owner asks for once.
     ///
     /// # Errors
-    /// As [`Store::renew`].
+    /// As [`StoreConfig::renew`].
     pub async fn ready(
         &self,
         partition: Partition,
@@ -195,12 +197,12 @@ impl Store {
     /// The record and the lane of a conversation, and the store's time.
     ///
     /// # Errors
-    /// As [`Store::renew`].
+    /// As [`StoreConfig::renew`].
     pub async fn open(
         &self,
         fence: Fence,
         conversation: &ConversationId,
-    ) -> Result<(Open, Timestamp), StoreError> {
+    ) -> Result<(ConversationSnapshot, Timestamp), StoreError> {
         match self {
             Self::Memory(memory) => memory.open(fence, conversation),
             Self::Redis(redis) => redis.open(fence, conversation).await,
@@ -212,16 +214,16 @@ impl Store {
     /// Changes that come too late are left out, each by itself: progress of a message that has ended, and the
     /// end of a message that is not open, which the journal does not tell a second time either. Where the store
     /// has no record of the conversation (never had, expired, lost), its last write counts as 0.
-    /// A repeat answers as the first did, [`Written::lost`] included.
+    /// A repeat answers as the first did, [`WriteResult::lost`] included.
     ///
     /// # Errors
-    /// [`StoreError::OutOfStep`] and those of [`Store::renew`].
+    /// [`StoreError::OutOfStep`] and those of [`StoreConfig::renew`].
     pub async fn write(
         &self,
         fence: Fence,
         conversation: &ConversationId,
-        write: &Write,
-    ) -> Result<Written, StoreError> {
+        write: &ConversationWrite,
+    ) -> Result<WriteResult, StoreError> {
         match self {
             Self::Memory(memory) => memory.write(fence, conversation, write),
             Self::Redis(redis) => redis.write(fence, conversation, write).await,
@@ -233,7 +235,7 @@ impl Store {
     /// 1000 entries or 4 MiB, until 24 h after the last one; then the conversation is forgotten and places begin anew.
     ///
     /// A place of another journal than is kept, behind its end or before its beginning is answered with the oldest
-    /// entries and [`Page::gap`]; [`Cursor::default`], the place before everything, only where the first entries are
+    /// entries and [`JournalPage::gap`]; [`Cursor::default`], the place before everything, only where the first entries are
     /// gone. Where there is nothing to read, the place stays as it is. Where places are missing inside the journal, the
     /// page ends before them and the next one has a gap.
     ///
@@ -246,17 +248,17 @@ impl Store {
     pub async fn page(
         &self,
         conversation: &ConversationId,
-        after: After,
+        after: ReadStart,
         limit: usize,
         observer: Option<Incarnation>,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<JournalPage, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.page(conversation, after, limit, observer)),
             Self::Redis(redis) => redis.page(conversation, after, limit, observer).await,
         }
     }
 
-    /// Goes on being hinted at what [`Store::page`] says, for these conversations; in one round trip for each of the
+    /// Goes on being hinted at what [`StoreConfig::page`] says, for these conversations; in one round trip for each of the
     /// store's servers.
     ///
     /// # Errors
@@ -297,11 +299,11 @@ impl Store {
     /// that they tell of, and nobody else may.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`]; with [`Refusal::Unexpected`] a hint of another kind.
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`]; with [`StoreRefusal::Unexpected`] a hint of another kind.
     pub async fn hint(&self, to: Incarnation, hint: &Hint) -> Result<(), StoreError> {
         let (Hint::Chunk(..) | Hint::Answered(..)) = hint else {
             tracing::error!("a hint that only the store may give is not passed on; this is a bug");
-            return Err(StoreError::Unavailable(Refusal::Unexpected));
+            return Err(StoreError::Unavailable(StoreRefusal::Unexpected));
         };
         match self {
             Self::Memory(memory) => {
@@ -316,7 +318,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Fleet, StoreError> {
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<FleetStatus, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.heartbeat(heartbeat)),
             Self::Redis(redis) => redis.heartbeat(heartbeat).await,
@@ -342,7 +344,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Result<Permit, StoreError> {
+    pub async fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Result<ConnectPermit, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.permit(bot, limit, token)),
             Self::Redis(redis) => redis.permit(bot, limit, token).await,
@@ -350,10 +352,10 @@ impl Store {
     }
 
     /// What is hinted to a replica from now on. Call it once per incarnation.
-    pub fn listen(&self, incarnation: Incarnation) -> Hints {
+    pub fn listen(&self, incarnation: Incarnation) -> HintStream {
         match self {
-            Self::Memory(memory) => Hints::Memory(memory.listen(incarnation)),
-            Self::Redis(redis) => Hints::Redis(redis.listen(incarnation)),
+            Self::Memory(memory) => HintStream::Memory(memory.listen(incarnation)),
+            Self::Redis(redis) => HintStream::Redis(redis.listen(incarnation)),
         }
     }
 
@@ -379,14 +381,14 @@ impl Store {
 
 /// The hints of one replica, as they come.
 #[derive(Debug)]
-pub enum Hints {
+pub enum HintStream {
     /// Of the embedded store.
     Memory(tokio::sync::mpsc::Receiver<Hint>),
     /// Of Redis.
-    Redis(Listener),
+    Redis(HintListener),
 }
 
-impl Hints {
+impl HintStream {
     /// The next one, however long that takes. Hints that come faster than they are taken are lost.
     pub async fn next(&mut self) -> Hint {
         match self {

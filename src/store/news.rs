@@ -17,7 +17,7 @@ const WAITING: usize = 4096;
 
 /// What the owner of partitions tells.
 #[derive(Debug)]
-pub enum News {
+pub enum OutboxEvent {
     /// The partition is ours: its deliveries are to be attempted from now on.
     Owned(Partition, Fence),
     /// A delivery was written.
@@ -52,39 +52,42 @@ pub enum News {
 
 /// The side of the shards. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Teller {
-    news: mpsc::Sender<News>,
-    missed: Arc<Missed>,
+pub struct OutboxEventSender {
+    news: mpsc::Sender<OutboxEvent>,
+    missed: Arc<MissedEvents>,
 }
 
 /// The side of the dispatcher.
 #[derive(Debug)]
-pub struct Listening {
-    news: mpsc::Receiver<News>,
-    missed: Arc<Missed>,
+pub struct OutboxEventReceiver {
+    news: mpsc::Receiver<OutboxEvent>,
+    missed: Arc<MissedEvents>,
 }
 
 #[derive(Debug, Default)]
-struct Missed {
+struct MissedEvents {
     some: AtomicBool,
     wake: Notify,
 }
 
 /// A channel for news, which holds some thousands.
-pub fn news() -> (Teller, Listening) {
+pub fn news() -> (OutboxEventSender, OutboxEventReceiver) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let missed = Arc::new(Missed::default());
-    (Teller { news: sender, missed: Arc::clone(&missed) }, Listening { news: receiver, missed })
+    let missed = Arc::new(MissedEvents::default());
+    (
+        OutboxEventSender { news: sender, missed: Arc::clone(&missed) },
+        OutboxEventReceiver { news: receiver, missed },
+    )
 }
 
-impl Teller {
+impl OutboxEventSender {
     /// Tells, however long that takes; nothing where nobody listens any more.
-    pub async fn tell(&self, news: News) {
+    pub async fn tell(&self, news: OutboxEvent) {
         self.news.send(news).await.ok();
     }
 
     /// Tells at once, or notes that something went missing.
-    pub fn tell_now(&self, news: News) {
+    pub fn tell_now(&self, news: OutboxEvent) {
         if let Err(mpsc::error::TrySendError::Full(_)) = self.news.try_send(news) {
             self.missed.some.store(true, Ordering::Release);
             self.missed.wake.notify_one();
@@ -92,17 +95,17 @@ impl Teller {
     }
 }
 
-impl Listening {
+impl OutboxEventReceiver {
     /// Whether there are no news at the moment.
     pub fn is_empty(&self) -> bool {
         self.news.is_empty() && !self.missed.some.load(Ordering::Acquire)
     }
 
     /// The next news, however long that takes; none where nobody tells any more.
-    pub async fn next(&mut self) -> Option<News> {
+    pub async fn next(&mut self) -> Option<OutboxEvent> {
         loop {
             if self.missed.some.swap(false, Ordering::AcqRel) {
-                return Some(News::Missed);
+                return Some(OutboxEvent::Missed);
             }
             tokio::select! {
                 news = self.news.recv() => return news,
@@ -121,11 +124,11 @@ mod tests {
         let (teller, mut listening) = news();
         let partition = Partition::from_byte(7);
         for _ in 0..=WAITING {
-            teller.tell_now(News::Redelivered(partition));
+            teller.tell_now(OutboxEvent::Redelivered(partition));
         }
-        assert!(matches!(listening.next().await, Some(News::Missed)));
+        assert!(matches!(listening.next().await, Some(OutboxEvent::Missed)));
         for _ in 0..WAITING {
-            assert!(matches!(listening.next().await, Some(News::Redelivered(_))));
+            assert!(matches!(listening.next().await, Some(OutboxEvent::Redelivered(_))));
         }
         drop(teller);
         assert!(listening.next().await.is_none());

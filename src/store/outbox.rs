@@ -1,6 +1,6 @@
 //! The outbox: what is to be delivered to receivers of webhooks, in order, and how that goes on.
 //!
-//! A delivery is written by its conversation's owner in the same step as what it tells of ([`Change::Deliver`]), at the
+//! A delivery is written by its conversation's owner in the same step as what it tells of ([`ConversationChange::Deliver`]), at the
 //! end of a queue: one queue for each conversation and target. Only the partition's owner attempts, and of each queue
 //! only the first. An attempt is noted before it is made: until its time is over nobody else makes one, whatever
 //! becomes of the owner.
@@ -14,7 +14,7 @@
 //!
 //! When to try again and when to bury is not the store's to know.
 //!
-//! [`Change::Deliver`]: super::Change::Deliver
+//! [`ConversationChange::Deliver`]: super::ConversationChange::Deliver
 
 use std::fmt;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Fence, Store, StoreError};
 use crate::domain::{
-    Attempt, BotName, ConversationId, Delivery, DeliveryId, DeliveryState, NewDelivery, Partition, Timestamp,
-    UserId,
+    BotName, ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Partition,
+    Timestamp, UserId,
 };
 
 /// How long a buried delivery is kept.
@@ -73,22 +73,22 @@ impl fmt::Display for QueueId {
 
 /// A queue that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
+pub struct PendingQueue {
     /// Which.
     pub queue: QueueId,
     /// Where its deliveries go.
     pub target: Box<str>,
     /// When its first delivery may be attempted: at its next attempt's time, or when the attempt in flight is over.
     pub due: Timestamp,
-    /// Since when that one is tried: [`Taken::since`].
+    /// Since when that one is tried: [`ClaimedDelivery::since`].
     pub since: Timestamp,
 }
 
 /// The queues of a partition, as its owner reads them.
 #[derive(Clone, Debug, Default)]
-pub struct Outbox {
+pub struct OutboxPage {
     /// Some queues, in no order that means anything.
-    pub queues: Vec<Waiting>,
+    pub queues: Vec<PendingQueue>,
     /// Where the next read goes on; none where these were the last.
     pub next: Option<usize>,
     /// The store's time.
@@ -97,9 +97,9 @@ pub struct Outbox {
 
 /// What became of the wish to begin an attempt.
 #[derive(Clone, Debug)]
-pub enum Begun {
+pub enum BeginResult {
     /// The attempt is noted: make it, within the window that was asked for.
-    Taken(Box<Taken>),
+    Taken(Box<ClaimedDelivery>),
     /// Nothing is due before then: its time has not come, or another attempt may be in flight.
     Later(Timestamp),
     /// There is nothing in the queue.
@@ -108,7 +108,7 @@ pub enum Begun {
 
 /// A delivery to attempt now.
 #[derive(Clone, Debug)]
-pub struct Taken {
+pub struct ClaimedDelivery {
     /// What to deliver.
     pub delivery: NewDelivery,
     /// Since when it is tried: since it was created, or redelivered.
@@ -125,20 +125,20 @@ pub struct Taken {
 
 /// How an attempt ended.
 #[derive(Clone, Debug)]
-pub struct Finish {
+pub struct FinishRequest {
     /// Which delivery.
     pub id: DeliveryId,
-    /// [`Taken::token`]: no other attempt is ended by it, and this one only once.
+    /// [`ClaimedDelivery::token`]: no other attempt is ended by it, and this one only once.
     pub token: u64,
     /// What happened.
-    pub attempt: Attempt,
+    pub attempt: DeliveryAttempt,
     /// What follows.
-    pub verdict: Verdict,
+    pub verdict: RetryDecision,
 }
 
 /// What follows from an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RetryDecision {
     /// It is delivered.
     Delivered,
     /// It is tried again after this time, and stays the first of its queue.
@@ -151,7 +151,7 @@ pub enum Verdict {
 
 /// What the store did with the end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finished {
+pub struct FinishResult {
     /// When the queue's first delivery is due; none where the queue is empty.
     pub next: Option<Timestamp>,
     /// The store's time.
@@ -160,7 +160,7 @@ pub struct Finished {
 
 /// What became of the wish to deliver again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Redelivered {
+pub enum RedeliverResult {
     /// It is due now, in a queue of its own; its schedule begins anew.
     Queued,
     /// An attempt is being made: it stays as it is.
@@ -227,13 +227,13 @@ impl Store {
     /// written meanwhile may be missing or come twice: the owner knows it from its own writes.
     ///
     /// # Errors
-    /// As [`Store::renew`].
+    /// As [`StoreConfig::renew`].
     pub async fn outbox(
         &self,
         partition: Partition,
         fence: Fence,
         from: usize,
-    ) -> Result<Outbox, StoreError> {
+    ) -> Result<OutboxPage, StoreError> {
         match self {
             Self::Memory(memory) => memory.outbox(partition, fence, from),
             Self::Redis(redis) => redis.outbox(partition, fence, from).await,
@@ -245,7 +245,7 @@ impl Store {
     /// a window that begins anew.
     ///
     /// # Errors
-    /// As [`Store::renew`].
+    /// As [`StoreConfig::renew`].
     pub async fn begin(
         &self,
         partition: Partition,
@@ -253,7 +253,7 @@ impl Store {
         queue: QueueId,
         token: u64,
         window: Duration,
-    ) -> Result<Begun, StoreError> {
+    ) -> Result<BeginResult, StoreError> {
         match self {
             Self::Memory(memory) => memory.begin(partition, fence, queue, token, window),
             Self::Redis(redis) => redis.begin(partition, fence, queue, token, window).await,
@@ -264,14 +264,14 @@ impl Store {
     /// end of an attempt whose time was over when another began.
     ///
     /// # Errors
-    /// As [`Store::renew`].
+    /// As [`StoreConfig::renew`].
     pub async fn finish(
         &self,
         partition: Partition,
         fence: Fence,
         queue: QueueId,
-        finish: &Finish,
-    ) -> Result<Finished, StoreError> {
+        finish: &FinishRequest,
+    ) -> Result<FinishResult, StoreError> {
         match self {
             Self::Memory(memory) => memory.finish(partition, fence, queue, finish),
             Self::Redis(redis) => redis.finish(partition, fence, queue, finish).await,
@@ -306,7 +306,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn redeliver(&self, id: DeliveryId) -> Result<Redelivered, StoreError> {
+    pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
         match self {
             Self::Memory(memory) => Ok(memory.redeliver(id)),
             Self::Redis(redis) => redis.redeliver(id).await,

@@ -1,9 +1,9 @@
 //! Where a read of a journal begins, and what is said of what is missing: one decision for every side of the store.
 //!
 //! A page never has a hole in it. Where places are missing inside a journal, because the store lost what stood there,
-//! the page ends before them and the next one says [`Page::gap`]; so each hole is told once, whatever the limit.
+//! the page ends before them and the next one says [`JournalPage::gap`]; so each hole is told once, whatever the limit.
 
-use crate::domain::{After, Cursor, Page, Record, Timestamp, Told};
+use crate::domain::{ConversationRecord, Cursor, EntryWithMessage, JournalPage, ReadStart, Timestamp};
 
 /// The most entries of one page.
 pub(super) const ENTRIES: usize = 1000;
@@ -36,20 +36,24 @@ impl Reading {
     ///
     /// `stood` is when the entry was written that the reader stands behind: that at the cursor's place, or the newest
     /// one; none where it is not kept.
-    pub(super) fn new(after: After, record: Option<&Record>, stood: Option<Timestamp>) -> Self {
+    pub(super) fn new(
+        after: ReadStart,
+        record: Option<&ConversationRecord>,
+        stood: Option<Timestamp>,
+    ) -> Self {
         let (epoch, last) = record.map_or((0, 0), |record| (record.epoch, record.seq));
         let (place, from, begin) = match after {
-            After::Oldest => (Cursor { epoch, seq: last, at: None }, 0, Begin::Anywhere),
-            After::Latest => (Cursor { epoch, seq: last, at: stood }, last, Begin::Behind(last)),
-            After::Cursor(cursor)
+            ReadStart::Oldest => (Cursor { epoch, seq: last, at: None }, 0, Begin::Anywhere),
+            ReadStart::Latest => (Cursor { epoch, seq: last, at: stood }, last, Begin::Behind(last)),
+            ReadStart::Cursor(cursor)
                 if cursor.epoch == epoch
                     && cursor.seq <= last
                     && cursor.at.zip(stood).is_none_or(|(read, kept)| read == kept) =>
             {
                 (cursor, cursor.seq, Begin::Behind(cursor.seq))
             }
-            After::Cursor(cursor) if cursor == Cursor::default() => (cursor, 0, Begin::Behind(0)),
-            After::Cursor(cursor) => (cursor, 0, Begin::Elsewhere),
+            ReadStart::Cursor(cursor) if cursor == Cursor::default() => (cursor, 0, Begin::Behind(0)),
+            ReadStart::Cursor(cursor) => (cursor, 0, Begin::Elsewhere),
         };
         Self { epoch, place, from, begin }
     }
@@ -60,12 +64,13 @@ impl Reading {
     }
 
     /// The page of these entries, which are the first ones behind [`Reading::from`]; `more` where others follow.
-    pub(super) fn page(self, mut entries: Vec<Told>, mut more: bool) -> Page {
+    pub(super) fn page(self, mut entries: Vec<EntryWithMessage>, mut more: bool) -> JournalPage {
         let Some(first) = entries.first().map(|told| told.entry.seq) else {
-            return Page { next: self.place, ..Page::default() };
+            return JournalPage { next: self.place, ..JournalPage::default() };
         };
-        let follows =
-            |(index, told): &(usize, &Told)| told.entry.seq.checked_sub(first) == Some(*index as u64);
+        let follows = |(index, told): &(usize, &EntryWithMessage)| {
+            told.entry.seq.checked_sub(first) == Some(*index as u64)
+        };
         let whole = entries.iter().enumerate().take_while(follows).count();
         more |= whole < entries.len();
         entries.truncate(whole);
@@ -75,7 +80,7 @@ impl Reading {
             Begin::Elsewhere => true,
         };
         let next = entries.last().map_or(self.place, |told| Cursor::behind(self.epoch, &told.entry));
-        Page { entries, next, more, gap }
+        JournalPage { entries, next, more, gap }
     }
 }
 
@@ -86,29 +91,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{Entry, EntryBody, Gap, Timestamp};
+    use crate::domain::{EntryBody, GapReason, JournalEntry, Timestamp};
 
     const EPOCH: u64 = 7;
 
-    fn record(seq: u64) -> Record {
-        Record { epoch: EPOCH, seq, ..Record::default() }
+    fn record(seq: u64) -> ConversationRecord {
+        ConversationRecord { epoch: EPOCH, seq, ..ConversationRecord::default() }
     }
 
     fn written(seq: u64) -> Timestamp {
         Timestamp::from_millis(seq.wrapping_mul(10))
     }
 
-    fn told(seq: u64) -> Told {
-        let body = EntryBody::Gap(Gap::HistoryTooShort);
-        Told { entry: Entry { seq, at: written(seq), body }, message: None }
+    fn told(seq: u64) -> EntryWithMessage {
+        let body = EntryBody::Gap(GapReason::HistoryTooShort);
+        EntryWithMessage { entry: JournalEntry { seq, at: written(seq), body }, message: None }
     }
 
     /// What is read of a journal with these places, and whether there is a gap before it.
-    fn read(kept: &BTreeSet<u64>, last: u64, after: After, limit: usize) -> (Vec<u64>, Page) {
+    fn read(kept: &BTreeSet<u64>, last: u64, after: ReadStart, limit: usize) -> (Vec<u64>, JournalPage) {
         let behind = match after {
-            After::Oldest => None,
-            After::Latest => kept.last(),
-            After::Cursor(cursor) => kept.get(&cursor.seq),
+            ReadStart::Oldest => None,
+            ReadStart::Latest => kept.last(),
+            ReadStart::Cursor(cursor) => kept.get(&cursor.seq),
         };
         let reading = Reading::new(after, Some(&record(last)), behind.copied().map(written));
         let mut rest = kept.iter().copied().filter(|&seq| seq > reading.from());
@@ -117,13 +122,13 @@ mod tests {
         (page.entries.iter().map(|told| told.entry.seq).collect(), page)
     }
 
-    fn at(epoch: u64, seq: u64) -> After {
-        After::Cursor(Cursor { epoch, seq, at: None })
+    fn at(epoch: u64, seq: u64) -> ReadStart {
+        ReadStart::Cursor(Cursor { epoch, seq, at: None })
     }
 
     /// Behind an entry that was written at this time.
-    fn behind(seq: u64, at: Timestamp) -> After {
-        After::Cursor(Cursor { epoch: EPOCH, seq, at: Some(at) })
+    fn behind(seq: u64, at: Timestamp) -> ReadStart {
+        ReadStart::Cursor(Cursor { epoch: EPOCH, seq, at: Some(at) })
     }
 
     #[test]
@@ -131,8 +136,8 @@ mod tests {
         let all = BTreeSet::from([1, 2, 3, 4]);
         let trimmed = BTreeSet::from([3, 4]);
         for (kept, after, places, gap) in [
-            (&all, After::Oldest, 1..5, false),
-            (&all, After::Latest, 5..5, false),
+            (&all, ReadStart::Oldest, 1..5, false),
+            (&all, ReadStart::Latest, 5..5, false),
             (&all, at(0, 0), 1..5, false),
             (&all, at(EPOCH, 0), 1..5, false),
             (&all, at(EPOCH, 2), 3..5, false),
@@ -151,7 +156,7 @@ mod tests {
             // What the reader stands behind is not kept: nothing says that it was another entry.
             (&trimmed, behind(2, written(9)), 3..5, false),
             (&trimmed, behind(3, written(9)), 3..5, true),
-            (&trimmed, After::Oldest, 3..5, false),
+            (&trimmed, ReadStart::Oldest, 3..5, false),
             (&trimmed, at(0, 0), 3..5, true),
             (&trimmed, at(EPOCH, 0), 3..5, true),
             (&trimmed, at(EPOCH, 1), 3..5, true),
@@ -171,13 +176,14 @@ mod tests {
         for (epoch, seq) in places {
             let place = Cursor { epoch, seq, at: None };
             for record in [None, Some(record(4))] {
-                let page = Reading::new(After::Cursor(place), record.as_ref(), None).page(Vec::new(), false);
+                let page =
+                    Reading::new(ReadStart::Cursor(place), record.as_ref(), None).page(Vec::new(), false);
                 assert_eq!((page.next, page.gap, page.more), (place, false, false));
             }
         }
         let end = Cursor { epoch: EPOCH, seq: 4, at: None };
         for (after, stood) in
-            [(After::Oldest, None), (After::Latest, None), (After::Latest, Some(written(4)))]
+            [(ReadStart::Oldest, None), (ReadStart::Latest, None), (ReadStart::Latest, Some(written(4)))]
         {
             let at_end = Reading::new(after, Some(&record(4)), stood).page(Vec::new(), false);
             assert_eq!(at_end.next, Cursor { at: stood, ..end });
@@ -194,7 +200,7 @@ mod tests {
             from_oldest: bool,
         ) {
             let (mut kept, mut last) = (BTreeSet::new(), 0_u64);
-            let mut after = if from_oldest { After::Oldest } else { After::Latest };
+            let mut after = if from_oldest { ReadStart::Oldest } else { ReadStart::Latest };
             let mut position = None;
             for (limit, added, trimmed, lost) in steps {
                 for _ in 0..added {
@@ -220,7 +226,7 @@ mod tests {
                 prop_assert_eq!(page.more, places.last().is_some_and(|_| kept.range(read + 1..).next().is_some()));
                 prop_assert_eq!(page.next.seq, read);
                 position = Some(read);
-                after = After::Cursor(page.next);
+                after = ReadStart::Cursor(page.next);
             }
         }
 

@@ -72,9 +72,9 @@ impl fmt::Debug for Migration {
 
 /// Some migrations, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Migrations(pub Vec<Migration>);
+pub struct MigrationList(pub Vec<Migration>);
 
-impl fmt::Display for Migrations {
+impl fmt::Display for MigrationList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         commas(f, &self.0)
     }
@@ -82,9 +82,9 @@ impl fmt::Display for Migrations {
 
 /// The numbers of migrations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Numbers(pub Vec<u32>);
+pub struct MigrationNumbers(pub Vec<u32>);
 
-impl fmt::Display for Numbers {
+impl fmt::Display for MigrationNumbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         commas(f, &self.0)
     }
@@ -109,14 +109,14 @@ pub(super) enum Schema {
     /// It has had all of them.
     Current,
     /// These are to come.
-    Behind(Migrations),
+    Behind(MigrationList),
     /// This version must not touch it.
-    Foreign(Foreign),
+    Foreign(ForeignSchema),
 }
 
 /// Why this version must not touch a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Foreign {
+pub enum ForeignSchema {
     /// The key of the schema is something else's.
     #[error("the store's key `{key}` is a {kind} and none of ours; choose another store.key_prefix")]
     NotASchema {
@@ -142,7 +142,7 @@ pub enum Foreign {
         "the store was migrated by a newer version of rtm-bridge (migrations not known here: {0}); run that version, \
          or a newer one"
     )]
-    Ahead(Numbers),
+    Ahead(MigrationNumbers),
     /// Its conversations are dealt onto partitions by another rule.
     #[error(
         "the store deals conversations onto partitions by another rule than this version (`{fact}` is {}, not `{ours}`); \
@@ -171,7 +171,7 @@ impl Schema {
             let checksum = recorded.get(&migration.number);
             let missing = checksum.is_none() && Some(migration.number) < last;
             if missing || checksum.is_some_and(|recorded| *recorded != migration.checksum()) {
-                return Foreign::Changed { migration: *migration, recorded: !missing }.into();
+                return ForeignSchema::Changed { migration: *migration, recorded: !missing }.into();
             }
             if checksum.is_none() {
                 pending.push(*migration);
@@ -181,24 +181,24 @@ impl Schema {
             recorded.keys().filter(|number| known.iter().all(|migration| migration.number != **number));
         let unknown: Vec<u32> = unknown.copied().collect();
         if !unknown.is_empty() {
-            return Foreign::Ahead(Numbers(unknown)).into();
+            return ForeignSchema::Ahead(MigrationNumbers(unknown)).into();
         }
         for (fact, ours) in FACTS {
             let found = fields.get(fact);
             if found.map_or(last.is_some(), |found| found != ours) {
-                return Foreign::OtherLayout { fact, recorded: found.cloned(), ours }.into();
+                return ForeignSchema::OtherLayout { fact, recorded: found.cloned(), ours }.into();
             }
         }
         match last {
             None => Self::Empty,
             Some(_) if pending.is_empty() => Self::Current,
-            Some(_) => Self::Behind(Migrations(pending)),
+            Some(_) => Self::Behind(MigrationList(pending)),
         }
     }
 }
 
-impl From<Foreign> for Schema {
-    fn from(foreign: Foreign) -> Self {
+impl From<ForeignSchema> for Schema {
+    fn from(foreign: ForeignSchema) -> Self {
         Self::Foreign(foreign)
     }
 }
@@ -340,7 +340,7 @@ mod tests {
                 _ if !sound => None,
                 0 => Some(Schema::Empty),
                 n if n == known => Some(Schema::Current),
-                n => Some(Schema::Behind(Migrations(KNOWN[n..known].to_vec()))),
+                n => Some(Schema::Behind(MigrationList(KNOWN[n..known].to_vec()))),
             };
             match wanted {
                 Some(wanted) => prop_assert_eq!(verdict, wanted),

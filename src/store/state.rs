@@ -1,6 +1,6 @@
 //! How a conversation stands, as far as the store can tell: one reading of the record for every side of it.
 
-use crate::domain::{Connection, ConversationState, LinkState, Record, Timestamp};
+use crate::domain::{ConnectionStatus, ConversationRecord, ConversationState, LinkState, Timestamp};
 
 /// The state that follows from the record, from the `clientMessageId` that was given last, and from how many messages
 /// are open.
@@ -8,7 +8,7 @@ use crate::domain::{Connection, ConversationState, LinkState, Record, Timestamp}
 /// Both a write's number and a `clientMessageId` are at least the time in milliseconds that they were given at, and
 /// above it only where several were given in one; so they are taken for it.
 pub(super) fn state(
-    record: Option<&Record>,
+    record: Option<&ConversationRecord>,
     last_client_message_id: Option<u64>,
     open_messages: u64,
     now: Timestamp,
@@ -26,8 +26,8 @@ pub(super) fn state(
 }
 
 /// The connection of a user that the platform does not let through until then.
-fn connection(until: Timestamp) -> Connection {
-    Connection {
+fn connection(until: Timestamp) -> ConnectionStatus {
+    ConnectionStatus {
         state: LinkState::Blocked,
         since: None,
         reason: Some(
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_last_activity_is_what_came_last_and_never_in_the_future() {
-        let record = Record { write: 20, ..Record::default() };
+        let record = ConversationRecord { write: 20, ..ConversationRecord::default() };
         for (record, accepted, now, last) in [
             (Some(&record), None, 50, 20),
             (Some(&record), Some(10), 50, 20),
@@ -66,9 +66,9 @@ mod tests {
 
     #[test]
     fn a_block_is_told_until_its_time() {
-        let record = Record { blocked_until: Some(at(50)), ..Record::default() };
+        let record = ConversationRecord { blocked_until: Some(at(50)), ..ConversationRecord::default() };
         let connection = state(Some(&record), None, 0, at(49)).connection;
         assert_eq!((connection.state, connection.retry_at), (LinkState::Blocked, Some(at(50))));
-        assert_eq!(state(Some(&record), None, 0, at(50)).connection, Connection::default());
+        assert_eq!(state(Some(&record), None, 0, at(50)).connection, ConnectionStatus::default());
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    AcceptedMessage, Entry, EntryBody, MessageId, NewDelivery, Outcome, Progress, Record, Timestamp,
+    AcceptedMessage, ConversationRecord, EntryBody, JournalEntry, MessageId, MessageProgress, NewDelivery,
+    Timestamp, TurnOutcome,
 };
 use crate::store::Incarnation;
 
@@ -13,14 +14,14 @@ pub struct OpenMessage {
     /// What was accepted.
     pub accepted: Arc<AcceptedMessage>,
     /// How far it has come.
-    pub progress: Progress,
+    pub progress: MessageProgress,
 }
 
 /// All the owner must know of a conversation to go on with it.
 #[derive(Debug, Clone, Default)]
-pub struct Open {
+pub struct ConversationSnapshot {
     /// What survives a move.
-    pub record: Record,
+    pub record: ConversationRecord,
     /// The lane, head first.
     pub lane: Vec<OpenMessage>,
     /// When the first of the lane became its head; none where the lane is empty.
@@ -32,9 +33,9 @@ pub struct Open {
     pub observers: Vec<Incarnation>,
 }
 
-/// One change of a conversation. A [`Write`] carries some of them, in order.
+/// One change of a conversation. A [`ConversationWrite`] carries some of them, in order.
 #[derive(Debug, Clone)]
-pub enum Change {
+pub enum ConversationChange {
     /// The message is about to go out. Repeated for a resend; the first time counts.
     Sent {
         /// Which.
@@ -66,17 +67,17 @@ pub enum Change {
     Deliver(Box<NewDelivery>),
     /// Something for the journal. A reply is joined to its message, and is its first sign too. An end settles
     /// its message, which leaves the lane; the next one becomes the head at the entry's time.
-    Append(Entry),
+    Append(JournalEntry),
 }
 
-impl Change {
-    /// What it adds to the journal, by [`Entry::weight`].
+impl ConversationChange {
+    /// What it adds to the journal, by [`JournalEntry::weight`].
     pub(crate) fn weight(&self) -> usize {
         if let Self::Append(entry) = self { entry.weight() } else { 0 }
     }
 
     /// The end that the change tells, where it tells one.
-    pub(crate) const fn ended(&self) -> Option<(MessageId, &Outcome)> {
+    pub(crate) const fn ended(&self) -> Option<(MessageId, &TurnOutcome)> {
         match self {
             Self::Append(entry) => entry.ended(),
             _ => None,
@@ -86,23 +87,23 @@ impl Change {
 
 /// An owner's write: changes and the record after them, in one step.
 #[derive(Debug, Clone)]
-pub struct Write {
-    /// Its number is `record.write` ([`Record::number_write`]). A repeat of the number that was carried out last
+pub struct ConversationWrite {
+    /// Its number is `record.write` ([`ConversationRecord::number_write`]). A repeat of the number that was carried out last
     /// changes nothing.
-    pub record: Record,
+    pub record: ConversationRecord,
     /// The number of the write that this one continues; 0 where the store has no record. It is carried out only
     /// where that is the last one.
     pub follows: u64,
     /// What changes.
-    pub changes: Vec<Change>,
+    pub changes: Vec<ConversationChange>,
     /// Until when, at least, a new owner of the partition should open a link although nothing is open: the bot may
     /// still be speaking. None leaves what an earlier write said.
     pub warm_until: Option<Timestamp>,
 }
 
-/// What became of a [`Write`].
+/// What became of a [`ConversationWrite`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteResult {
     /// The store's time.
     pub now: Timestamp,
     /// A message that was to be marked as sent, or to end, is not in the lane although the owner knew it there:
@@ -110,9 +111,9 @@ pub struct Written {
     pub lost: bool,
 }
 
-impl Entry {
+impl JournalEntry {
     /// The end that the entry tells, where it tells one.
-    pub(crate) const fn ended(&self) -> Option<(MessageId, &Outcome)> {
+    pub(crate) const fn ended(&self) -> Option<(MessageId, &TurnOutcome)> {
         match &self.body {
             EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome } => {
                 Some((*message, outcome))

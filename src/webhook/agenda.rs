@@ -26,7 +26,7 @@ use self::hosts::{Hosts, Pick};
 use self::part::{Part, Queue, State, part};
 use super::breaker::{Health, Switched};
 use crate::domain::{Partition, Timestamp};
-use crate::store::{Fence, QueueId, Waiting};
+use crate::store::{Fence, PendingQueue, QueueId};
 
 /// Between two readings of an outbox whose owner is told of everything, as it should be.
 const READ_AGAIN: Duration = Duration::from_secs(30);
@@ -57,7 +57,7 @@ pub(super) struct Agenda {
     queues: usize,
 }
 
-/// An attempt to begin, by the words of [`crate::store::Store::begin`].
+/// An attempt to begin, by the words of [`crate::store::StoreConfig::begin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Begin {
     pub(super) partition: Partition,
@@ -165,11 +165,11 @@ impl Agenda {
         &mut self,
         partition: Partition,
         fence: Fence,
-        waiting: &[Waiting],
+        waiting: &[PendingQueue],
         more: bool,
         now: Timestamp,
     ) -> bool {
-        for Waiting { queue, target, due, since } in waiting {
+        for PendingQueue { queue, target, due, since } in waiting {
             let Some(part) = part(&mut self.parts, partition, fence).filter(|part| !part.releasing) else {
                 break;
             };

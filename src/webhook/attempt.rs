@@ -6,16 +6,16 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::payload;
-use super::sender::{Answer, Failure, Sender};
+use super::sender::{Answer, DeliverySender, Failure};
 use super::targets::Targets;
-use crate::domain::{Attempt, Timestamp};
-use crate::store::Taken;
+use crate::domain::{DeliveryAttempt, Timestamp};
+use crate::store::ClaimedDelivery;
 
 /// An attempt that was made.
 #[derive(Debug)]
 pub(super) struct Made {
     /// For the delivery's list.
-    pub(super) attempt: Attempt,
+    pub(super) attempt: DeliveryAttempt,
     /// What it means.
     pub(super) fate: Fate,
 }
@@ -41,7 +41,7 @@ pub(super) enum Fate {
 }
 
 /// Makes one attempt, within `webhooks.timeout`, and says what came of it. It may be dropped at any time.
-pub(super) async fn attempt(sender: &Sender, targets: &Targets, taken: &Taken) -> Made {
+pub(super) async fn attempt(sender: &DeliverySender, targets: &Targets, taken: &ClaimedDelivery) -> Made {
     let began = Instant::now();
     let answered = exchange(sender, targets, taken).await;
     let duration = began.elapsed();
@@ -53,10 +53,14 @@ pub(super) async fn attempt(sender: &Sender, targets: &Targets, taken: &Taken) -
         }
         Err((fate, error)) => (fate, None, Some(error), None),
     };
-    Made { attempt: Attempt { at: taken.now, status, error, duration, response }, fate }
+    Made { attempt: DeliveryAttempt { at: taken.now, status, error, duration, response }, fate }
 }
 
-async fn exchange(sender: &Sender, targets: &Targets, taken: &Taken) -> Result<Answer, (Fate, Box<str>)> {
+async fn exchange(
+    sender: &DeliverySender,
+    targets: &Targets,
+    taken: &ClaimedDelivery,
+) -> Result<Answer, (Fate, Box<str>)> {
     let forbidden = |why: &dyn std::error::Error| (Fate::Forbidden, why.to_string().into());
     let manner = targets.manner(&taken.delivery).map_err(|why| forbidden(&why))?;
     let url = Url::parse(&taken.delivery.target).map_err(|_| forbidden(&Failure::Url))?;

@@ -29,25 +29,25 @@ use tracing::error;
 use self::desk::Desk;
 use self::tally::Tally;
 use super::attempt::attempt;
-use super::sender::{Sender, SetupError};
+use super::sender::{DeliverySender, SenderSetupError};
 use super::targets::Targets;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::runtime;
-use crate::store::{Listening, Store, StoreError, Taken};
+use crate::store::{ClaimedDelivery, OutboxEventReceiver, Store, StoreError};
 
 /// How often a thread that is about to end is looked after; nothing tells of a thread's end.
 const MOMENT: Duration = Duration::from_millis(5);
 
 /// Why there is no dispatcher.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum DispatcherStartError {
     /// Its thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
     /// It could not be set up.
     #[error(transparent)]
-    Setup(#[from] SetupError),
+    Setup(#[from] SenderSetupError),
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -79,20 +79,20 @@ impl Dispatcher {
     /// Starts the thread. The store must answer. It does what it is told of partitions.
     ///
     /// # Errors
-    /// [`StartError`]; nothing runs then.
+    /// [`DispatcherStartError`]; nothing runs then.
     pub async fn start(
         config: &Arc<Config>,
         store: Store,
         metrics: &Arc<Metrics>,
-        listening: Listening,
-    ) -> Result<Self, StartError> {
+        listening: OutboxEventReceiver,
+    ) -> Result<Self, DispatcherStartError> {
         let (config, metrics) = (Arc::clone(config), Arc::clone(metrics));
         let (orders, inbox) = mpsc::channel(1);
-        let (ready, started) = oneshot::channel::<Result<(), StartError>>();
+        let (ready, started) = oneshot::channel::<Result<(), DispatcherStartError>>();
         let thread = runtime::shard_thread("webhook", async move || {
-            let opened: Result<_, StartError> = async {
-                let (sender, targets) = (Sender::new(&config.webhooks)?, Targets::new(&config)?);
-                let send = async move |taken: &Taken| attempt(&sender, &targets, taken).await;
+            let opened: Result<_, DispatcherStartError> = async {
+                let (sender, targets) = (DeliverySender::new(&config.webhooks)?, Targets::new(&config)?);
+                let send = async move |taken: &ClaimedDelivery| attempt(&sender, &targets, taken).await;
                 let tally = Tally::new(&config, metrics)?;
                 let now = store.now().await?;
                 Ok(Desk::new(&config.webhooks, store, now, tally, send))
@@ -108,8 +108,8 @@ impl Dispatcher {
                 }
             }
         })
-        .map_err(StartError::Thread)?;
-        started.await.map_err(|_| StartError::Died)??;
+        .map_err(DispatcherStartError::Thread)?;
+        started.await.map_err(|_| DispatcherStartError::Died)??;
         Ok(Self { orders, thread })
     }
 

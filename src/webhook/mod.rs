@@ -16,5 +16,5 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub use dispatcher::{Dispatcher, StartError};
-pub use sender::SetupError;
+pub use dispatcher::{Dispatcher, DispatcherStartError};
+pub use sender::SenderSetupError;

@@ -15,9 +15,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::sender::{HeaderMap, HeaderName, HeaderValue, header};
 use super::signature;
 use super::targets::Manner;
-use crate::config::Form;
+use crate::config::PayloadFormat;
 use crate::domain::{NewDelivery, TraceId};
-use crate::store::Taken;
+use crate::store::ClaimedDelivery;
 
 /// The header that names a delivery, the same in every attempt.
 const ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -36,7 +36,7 @@ const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 
 /// What was stored is not what this version stores: a bug, or another program wrote it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unreadable {
+pub(super) enum PayloadError {
     /// The data is no Message and no Reply.
     #[error("what is stored of the delivery cannot be read as a Message or a Reply")]
     Data(#[from] serde_json::Error),
@@ -48,19 +48,19 @@ pub(super) enum Unreadable {
 /// The body and the headers of an attempt; `span` names it in its trace.
 ///
 /// # Errors
-/// [`Unreadable`].
+/// [`PayloadError`].
 pub(super) fn compose(
-    taken: &Taken,
+    taken: &ClaimedDelivery,
     manner: &Manner<'_>,
     span: u64,
-) -> Result<(HeaderMap, Bytes), Unreadable> {
+) -> Result<(HeaderMap, Bytes), PayloadError> {
     let delivery = &taken.delivery;
     let body = body(delivery, manner)?;
     let mut headers = HeaderMap::with_capacity(16);
     let mut set = |name: HeaderName, value: &str| {
         HeaderValue::from_str(value)
             .map(|value| drop(headers.insert(name, value)))
-            .map_err(|_| Unreadable::Header)
+            .map_err(|_| PayloadError::Header)
     };
 
     let id = delivery.id.to_string();
@@ -74,7 +74,7 @@ pub(super) fn compose(
     if delivery.trace != TraceId::default() {
         set(TRACEPARENT, &format!("00-{}-{span:016x}-01", delivery.trace))?;
     }
-    if manner.form == Form::CloudEvents {
+    if manner.form == PayloadFormat::CloudEvents {
         let event = |name| HeaderName::from_static(name);
         set(event("ce-specversion"), "1.0")?;
         set(event("ce-id"), &id)?;
@@ -97,10 +97,10 @@ pub(super) fn compose(
 }
 
 /// The same bytes in every attempt.
-fn body(delivery: &NewDelivery, manner: &Manner<'_>) -> Result<Bytes, Unreadable> {
+fn body(delivery: &NewDelivery, manner: &Manner<'_>) -> Result<Bytes, PayloadError> {
     let data = delivery.data.get();
     Ok(match manner.form {
-        Form::Standard => {
+        PayloadFormat::Standard => {
             let mut body = String::with_capacity(data.len() + 96);
             // None of the words needs escaping, and a `String` takes all that is written to it.
             let _ = write!(
@@ -111,8 +111,8 @@ fn body(delivery: &NewDelivery, manner: &Manner<'_>) -> Result<Bytes, Unreadable
             );
             body.into()
         }
-        Form::CloudEvents => Bytes::copy_from_slice(data.as_bytes()),
-        Form::KoreV2 => kore::body(delivery, manner.bot)?.into(),
+        PayloadFormat::CloudEvents => Bytes::copy_from_slice(data.as_bytes()),
+        PayloadFormat::KoreV2 => kore::body(delivery, manner.bot)?.into(),
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::attempt::Fate;
 use crate::domain::Timestamp;
-use crate::store::Verdict;
+use crate::store::RetryDecision;
 
 /// The waits between attempts, in seconds. After the last of them one more attempt is made.
 const STEPS: [u64; 8] = [1, 5, 15, 60, 300, 1800, 7200, 18_000];
@@ -25,22 +25,22 @@ pub(super) const AGE_MAX: Duration = Duration::from_hours(24);
 ///
 /// The next attempt is made within [`AGE_MAX`] or not at all: what is that old is of no use to a receiver that believes
 /// it to be news.
-pub(super) fn verdict(fate: &Fate, step: u32, since: Timestamp, now: Timestamp, draw: f64) -> Verdict {
+pub(super) fn verdict(fate: &Fate, step: u32, since: Timestamp, now: Timestamp, draw: f64) -> RetryDecision {
     let asked = match fate {
-        Fate::Delivered => return Verdict::Delivered,
-        Fate::Gone => return Verdict::Bury("the receiver wants no more of it: it answered 410".into()),
+        Fate::Delivered => return RetryDecision::Delivered,
+        Fate::Gone => return RetryDecision::Bury("the receiver wants no more of it: it answered 410".into()),
         Fate::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
         Fate::Unreached | Fate::Forbidden => Duration::ZERO,
     };
     let steps = usize::try_from(step).ok().and_then(|step| STEPS.get(step));
     let Some(nominal) = steps.copied().map(Duration::from_secs) else {
-        return Verdict::Bury("the last attempt of the schedule failed too".into());
+        return RetryDecision::Bury("the last attempt of the schedule failed too".into());
     };
     let wait = spread(nominal, draw).max(asked.min(nominal * STRETCH).min(ASKED_MAX));
     if (now + wait).since(since) > AGE_MAX {
-        return Verdict::Bury("it was tried for 24 hours".into());
+        return RetryDecision::Bury("it was tried for 24 hours".into());
     }
-    Verdict::Retry(wait)
+    RetryDecision::Retry(wait)
 }
 
 fn spread(nominal: Duration, draw: f64) -> Duration {
@@ -62,7 +62,7 @@ mod tests {
     /// The wait after a failure at this step, with a draw in the middle.
     fn wait(fate: &Fate, step: u32) -> Option<u64> {
         match verdict(fate, step, SINCE, SINCE, 0.5) {
-            Verdict::Retry(wait) => Some(wait.as_secs()),
+            RetryDecision::Retry(wait) => Some(wait.as_secs()),
             _ => None,
         }
     }
@@ -96,17 +96,17 @@ mod tests {
 
     #[test]
     fn what_was_delivered_or_is_not_wanted_is_over() {
-        assert_eq!(verdict(&Fate::Delivered, 99, SINCE, SINCE + AGE_MAX * 2, 0.5), Verdict::Delivered);
-        assert!(matches!(verdict(&Fate::Gone, 0, SINCE, SINCE, 0.5), Verdict::Bury(_)));
+        assert_eq!(verdict(&Fate::Delivered, 99, SINCE, SINCE + AGE_MAX * 2, 0.5), RetryDecision::Delivered);
+        assert!(matches!(verdict(&Fate::Gone, 0, SINCE, SINCE, 0.5), RetryDecision::Bury(_)));
     }
 
     #[test]
     fn nothing_is_tried_after_a_day() {
         // It waited behind others for a day, was attempted once, and is not again.
         let late = verdict(&Fate::Unreached, 0, SINCE, SINCE + AGE_MAX, 0.5);
-        assert!(matches!(late, Verdict::Bury(_)), "{late:?}");
+        assert!(matches!(late, RetryDecision::Bury(_)), "{late:?}");
         let just = verdict(&Fate::Unreached, 0, SINCE, SINCE + AGE_MAX - Duration::from_secs(1), 0.5);
-        assert!(matches!(just, Verdict::Retry(_)), "{just:?}");
+        assert!(matches!(just, RetryDecision::Retry(_)), "{just:?}");
     }
 
     fn fates() -> impl Strategy<Value = Fate> {
@@ -128,7 +128,7 @@ mod tests {
         ) {
             let now = SINCE + Duration::from_secs(age);
             match verdict(&fate, step, SINCE, now, draw) {
-                Verdict::Retry(wait) => {
+                RetryDecision::Retry(wait) => {
                     let nominal = Duration::from_secs(STEPS[step as usize]);
                     let asked = match fate {
                         Fate::Refused { retry_after: Some(asked), .. } => asked.min(nominal * 10).min(ASKED_MAX),
@@ -139,7 +139,7 @@ mod tests {
                     prop_assert!(wait <= nominal.mul_f64(1.201).max(asked));
                     prop_assert!((now + wait).since(SINCE) <= AGE_MAX);
                 }
-                Verdict::Bury(why) => {
+                RetryDecision::Bury(why) => {
                     prop_assert!(!why.is_empty());
                     prop_assert!(step >= 8 || age + 21_600 + 3600 > 86_400);
                 }
@@ -158,8 +158,8 @@ mod tests {
             for (step, (fate, draw)) in (0_u32..).zip(fates.iter().zip(draws)) {
                 attempts += 1;
                 match verdict(fate, step, SINCE, now, draw) {
-                    Verdict::Retry(wait) => now = now + wait,
-                    Verdict::Bury(_) => break,
+                    RetryDecision::Retry(wait) => now = now + wait,
+                    RetryDecision::Bury(_) => break,
                     other => prop_assert!(false, "{other:?}"),
                 }
                 prop_assert!(step < 8);

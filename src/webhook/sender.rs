@@ -32,7 +32,7 @@ use self::dial::Resolve;
 pub(super) use self::failure::Failure;
 use super::guard::Guard;
 use super::signature::InvalidSecret;
-use crate::config::Webhooks;
+use crate::config::WebhooksConfig;
 use crate::tls::{self, TlsError};
 
 /// The longest that look-up and TCP may take together, and the longest that TLS may take.
@@ -46,7 +46,7 @@ const READ: usize = 64 * 1024;
 
 /// Why there is no sender; a mistake of configuration or build, found at start.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub enum SenderSetupError {
     /// There is no TLS, or `webhooks.ca_file` holds nothing to trust.
     #[error("webhooks: {0}")]
     Tls(#[source] TlsError),
@@ -81,7 +81,7 @@ pub(super) struct Answer {
 }
 
 /// Sends for one thread. It is `!Send`: made on the thread that uses it, within its `LocalSet`.
-pub(super) struct Sender {
+pub(super) struct DeliverySender {
     deadline: Duration,
     tls: Arc<rustls::ClientConfig>,
     guard: Rc<Guard>,
@@ -103,17 +103,17 @@ struct Kept {
     opened: Rc<Cell<u64>>,
 }
 
-impl Sender {
+impl DeliverySender {
     /// A sender with these limits.
     ///
     /// # Errors
-    /// [`SetupError`].
-    pub(super) fn new(config: &Webhooks) -> Result<Self, SetupError> {
+    /// [`SenderSetupError`].
+    pub(super) fn new(config: &WebhooksConfig) -> Result<Self, SenderSetupError> {
         Self::resolving(config, dial::system())
     }
 
-    fn resolving(config: &Webhooks, resolve: Resolve) -> Result<Self, SetupError> {
-        let tls = tls::client(config.ca.as_deref()).map_err(SetupError::Tls)?;
+    fn resolving(config: &WebhooksConfig, resolve: Resolve) -> Result<Self, SenderSetupError> {
+        let tls = tls::client(config.ca.as_deref()).map_err(SenderSetupError::Tls)?;
         let clients = Rc::new(Clients::default());
         Ok(Self {
             deadline: config.timeout,

@@ -29,9 +29,9 @@ pub struct InvalidSecret;
 
 /// A secret that signs, decoded once.
 #[derive(Clone)]
-pub struct Secret(Key);
+pub struct SigningSecret(Key);
 
-impl Secret {
+impl SigningSecret {
     /// Reads a secret: `whsec_` and base64.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for SigningSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
     }
@@ -59,7 +59,7 @@ impl fmt::Debug for Secret {
 
 /// The value of `webhook-signature`: one signature for each secret, in their order. `timestamp` is that of
 /// `webhook-timestamp`, in seconds since 1970.
-pub fn sign(secrets: &[Secret], id: &str, timestamp: u64, body: &[u8]) -> String {
+pub fn sign(secrets: &[SigningSecret], id: &str, timestamp: u64, body: &[u8]) -> String {
     let timestamp = timestamp.to_string();
     let mut header = String::with_capacity(secrets.len() * 48);
     for secret in secrets {
@@ -74,7 +74,7 @@ pub fn sign(secrets: &[Secret], id: &str, timestamp: u64, body: &[u8]) -> String
 
 /// Why a delivery is not to be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unverified {
+pub enum VerificationError {
     /// The header holds no signature of this version.
     #[error("webhook-signature holds no signature of version v1 (v1, and 44 characters of base64)")]
     NoSignature,
@@ -98,38 +98,38 @@ pub enum Unverified {
 /// Checks what arrived, as a receiver does: the headers `webhook-id`, `webhook-timestamp` and `webhook-signature` as
 /// they are, the body byte for byte, and the receiver's time.
 ///
-/// The signature is looked at first, so that [`Unverified::TooOld`] is said only of what was truly signed.
+/// The signature is looked at first, so that [`VerificationError::TooOld`] is said only of what was truly signed.
 ///
 /// # Errors
-/// [`Unverified`].
+/// [`VerificationError`].
 pub fn verify(
-    secrets: &[Secret],
+    secrets: &[SigningSecret],
     id: &str,
     timestamp: &str,
     signatures: &str,
     body: &[u8],
     now: Timestamp,
-) -> Result<(), Unverified> {
+) -> Result<(), VerificationError> {
     // A sign before the digits would be read as a number, and is none of the standard's.
     let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
-    let at: u64 = timestamp.parse().ok().filter(|_| digits).ok_or(Unverified::Timestamp)?;
+    let at: u64 = timestamp.parse().ok().filter(|_| digits).ok_or(VerificationError::Timestamp)?;
     let given: Vec<Vec<u8>> = signatures
         .split_ascii_whitespace()
         .filter_map(|signature| STANDARD.decode(signature.strip_prefix(VERSION)?).ok())
         .collect();
     if given.is_empty() {
-        return Err(Unverified::NoSignature);
+        return Err(VerificationError::NoSignature);
     }
     let genuine = secrets.iter().map(|secret| secret.tag(id, timestamp, body)).fold(false, |found, tag| {
         given.iter().fold(found, |found, given| found | bool::from(given.as_slice().ct_eq(tag.as_ref())))
     });
     if !genuine {
-        return Err(Unverified::Mismatch);
+        return Err(VerificationError::Mismatch);
     }
     let at = Timestamp::from_millis(at.saturating_mul(1000));
     match (now.since(at), at.since(now)) {
-        (age, _) if age > TOLERANCE => Err(Unverified::TooOld(age)),
-        (_, ahead) if ahead > TOLERANCE => Err(Unverified::TooNew(ahead)),
+        (age, _) if age > TOLERANCE => Err(VerificationError::TooOld(age)),
+        (_, ahead) if ahead > TOLERANCE => Err(VerificationError::TooNew(ahead)),
         _ => Ok(()),
     }
 }

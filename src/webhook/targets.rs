@@ -9,10 +9,10 @@ use std::collections::HashMap;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::sender::{HeaderName, HeaderValue, SetupError, header};
-use super::signature::{LegacyKey, Secret};
-use crate::config::{Bot, Caller, Config, Form, Webhook};
-use crate::domain::{NewDelivery, Origin};
+use super::sender::{HeaderName, HeaderValue, SenderSetupError, header};
+use super::signature::{LegacyKey, SigningSecret};
+use crate::config::{BotConfig, BotWebhookConfig, CallerConfig, Config, PayloadFormat};
+use crate::domain::{DeliveryOrigin, NewDelivery};
 
 /// Every bot and caller of the configuration, ready to sign.
 pub(super) struct Targets {
@@ -30,14 +30,14 @@ struct BotTarget {
 /// A bot's own webhook.
 struct Own {
     url: Option<Box<str>>,
-    form: Form,
-    secrets: Vec<Secret>,
+    form: PayloadFormat,
+    secrets: Vec<SigningSecret>,
     extras: Extras,
 }
 
 struct CallerTarget {
-    form: Form,
-    secrets: Vec<Secret>,
+    form: PayloadFormat,
+    secrets: Vec<SigningSecret>,
 }
 
 /// What is sent to the bot's own webhook and to nobody else.
@@ -52,9 +52,9 @@ pub(super) struct Extras {
 /// How one delivery is sent.
 pub(super) struct Manner<'a> {
     /// In what form.
-    pub(super) form: Form,
+    pub(super) form: PayloadFormat,
     /// What signs, newest first; never empty.
-    pub(super) secrets: &'a [Secret],
+    pub(super) secrets: &'a [SigningSecret],
     /// What else goes with it.
     pub(super) extras: Option<&'a Extras>,
     /// The bot's id on the platform.
@@ -82,8 +82,8 @@ impl Targets {
     /// Reads the configuration, and decodes every secret.
     ///
     /// # Errors
-    /// [`SetupError`].
-    pub(super) fn new(config: &Config) -> Result<Self, SetupError> {
+    /// [`SenderSetupError`].
+    pub(super) fn new(config: &Config) -> Result<Self, SenderSetupError> {
         let bots = config.bots.iter().map(|bot| Ok((bot.name.as_str().into(), BotTarget::new(bot)?)));
         let callers =
             config.callers.iter().map(|caller| Ok((caller.name.as_str().into(), CallerTarget::new(caller)?)));
@@ -107,13 +107,15 @@ impl Targets {
             Manner { form, secrets, extras, bot }
         };
         match &delivery.origin {
-            Origin::Bot => {
+            DeliveryOrigin::Bot => {
                 let own = own()?;
                 let extras = (own.url.as_ref() == Some(&delivery.target)).then_some(&own.extras);
                 Ok(manner(own.form, &own.secrets, extras))
             }
-            Origin::Callback { signer: None } => Ok(manner(Form::Standard, &own()?.secrets, None)),
-            Origin::Callback { signer: Some(signer) } => {
+            DeliveryOrigin::Callback { signer: None } => {
+                Ok(manner(PayloadFormat::Standard, &own()?.secrets, None))
+            }
+            DeliveryOrigin::Callback { signer: Some(signer) } => {
                 let caller = self.callers.get(signer).ok_or_else(|| Unsigned::Caller(signer.clone()))?;
                 if caller.secrets.is_empty() {
                     return Err(Unsigned::Secrets(signer.clone()));
@@ -125,14 +127,14 @@ impl Targets {
 }
 
 impl BotTarget {
-    fn new(bot: &Bot) -> Result<Self, SetupError> {
+    fn new(bot: &BotConfig) -> Result<Self, SenderSetupError> {
         let webhook = bot.webhook.as_ref().map(|webhook| Own::new(bot.name.as_str(), webhook)).transpose()?;
         Ok(Self { id: bot.task_bot_id.as_str().into(), webhook })
     }
 }
 
 impl Own {
-    fn new(bot: &str, webhook: &Webhook) -> Result<Self, SetupError> {
+    fn new(bot: &str, webhook: &BotWebhookConfig) -> Result<Self, SenderSetupError> {
         let mut headers = Vec::with_capacity(webhook.headers.len() + 1);
         for (name, value) in &webhook.headers {
             headers.push((header_name(bot, name)?, header_value(bot, name, value.expose_secret())?));
@@ -155,25 +157,29 @@ impl Own {
 }
 
 impl CallerTarget {
-    fn new(caller: &Caller) -> Result<Self, SetupError> {
+    fn new(caller: &CallerConfig) -> Result<Self, SenderSetupError> {
         let secrets = secrets(&caller.webhook_secrets, || format!("callers.{}", caller.name))?;
         Ok(Self { form: caller.webhook_form, secrets })
     }
 }
 
-fn secrets(texts: &[SecretString], whose: impl Fn() -> String) -> Result<Vec<Secret>, SetupError> {
-    let secret =
-        |text| Secret::parse(text).map_err(|error| SetupError::Secret { whose: whose().into(), error });
+fn secrets(
+    texts: &[SecretString],
+    whose: impl Fn() -> String,
+) -> Result<Vec<SigningSecret>, SenderSetupError> {
+    let secret = |text| {
+        SigningSecret::parse(text).map_err(|error| SenderSetupError::Secret { whose: whose().into(), error })
+    };
     texts.iter().map(secret).collect()
 }
 
-fn header_name(bot: &str, name: &str) -> Result<HeaderName, SetupError> {
-    let unusable = |_| SetupError::Header { bot: bot.into(), name: name.into() };
+fn header_name(bot: &str, name: &str) -> Result<HeaderName, SenderSetupError> {
+    let unusable = |_| SenderSetupError::Header { bot: bot.into(), name: name.into() };
     HeaderName::from_bytes(name.as_bytes()).map_err(unusable)
 }
 
-fn header_value(bot: &str, name: &str, value: &str) -> Result<HeaderValue, SetupError> {
-    let unusable = |_| SetupError::Header { bot: bot.into(), name: name.into() };
+fn header_value(bot: &str, name: &str, value: &str) -> Result<HeaderValue, SenderSetupError> {
+    let unusable = |_| SenderSetupError::Header { bot: bot.into(), name: name.into() };
     let mut value = HeaderValue::from_str(value).map_err(unusable)?;
     value.set_sensitive(true);
     Ok(value)

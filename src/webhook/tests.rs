@@ -16,12 +16,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
-use super::sender::Sender;
-use crate::config::Webhooks;
+use super::sender::DeliverySender;
+use crate::config::WebhooksConfig;
 use crate::domain::{
-    BotName, ConversationId, DeliveryId, DeliveryKind, NewDelivery, Origin, Timestamp, TraceId, UserId,
+    BotName, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, NewDelivery, Timestamp, TraceId,
+    UserId,
 };
-use crate::store::Taken;
+use crate::store::ClaimedDelivery;
 
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_987);
 pub(super) const HAPPENED: Timestamp = Timestamp::from_millis(1_794_999_999_001);
@@ -43,7 +44,7 @@ fn spawn(task: impl Future<Output = ()> + 'static) {
 }
 
 /// A delivery about to be attempted for the first time, to this target.
-pub(super) fn taken(target: &str, kind: DeliveryKind, data: &str) -> Taken {
+pub(super) fn taken(target: &str, kind: DeliveryKind, data: &str) -> ClaimedDelivery {
     let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new("Zoë / 1").unwrap());
     let delivery = NewDelivery {
         id: DeliveryId::of(&conversation, 7, 9, HAPPENED),
@@ -51,25 +52,25 @@ pub(super) fn taken(target: &str, kind: DeliveryKind, data: &str) -> Taken {
         conversation,
         message: "01JD9ZZZZZZZZZZZZZZZZZZZZZ".parse().ok(),
         target: target.into(),
-        origin: Origin::Bot,
+        origin: DeliveryOrigin::Bot,
         trace: TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
         created_at: HAPPENED,
         data: RawValue::from_string(data.to_owned()).unwrap(),
     };
-    Taken { delivery, since: HAPPENED, made: 0, step: 0, token: 1, now: NOW }
+    ClaimedDelivery { delivery, since: HAPPENED, made: 0, step: 0, token: 1, now: NOW }
 }
 
 /// The limits of a sender that may go to loopback.
-pub(super) fn nearby() -> Webhooks {
-    Webhooks {
+pub(super) fn nearby() -> WebhooksConfig {
+    WebhooksConfig {
         allow_private: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         timeout: Duration::from_secs(5),
-        ..Webhooks::default()
+        ..WebhooksConfig::default()
     }
 }
 
-pub(super) fn sender() -> Sender {
-    Sender::new(&nearby()).unwrap()
+pub(super) fn sender() -> DeliverySender {
+    DeliverySender::new(&nearby()).unwrap()
 }
 
 /// A server's side of TLS, for `localhost` and `127.0.0.1`, signed by [`CA`].

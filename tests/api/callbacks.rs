@@ -1,6 +1,6 @@
 //! Callbacks as callers ask for them (api.md 4): which are taken, and what a POST with one answers.
 
-use rtm_bridge::config::{Caller, Config, Scopes};
+use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
 use rtm_bridge::sandbox::{Gate, Step};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -11,24 +11,25 @@ use crate::support::{Answer, Request, TestBridge, run, spawn_bridge};
 const TARGET: &str = "http://127.0.0.1:9/in/crm";
 
 /// A caller whose key is its name, and who signs.
-fn signing(name: &str) -> Caller {
-    Caller {
+fn signing(name: &str) -> CallerConfig {
+    CallerConfig {
         name: name.to_owned(),
         key_sha256: Sha256::digest(name).into(),
-        scopes: Scopes { send: true, read: true, admin: true },
+        scopes: CallerScopes { send: true, read: true, admin: true },
         bots: None,
         user_prefix: String::new(),
         rate_per_minute: 0,
         max_open_requests: 0,
         webhook_secrets: vec![format!("whsec_{}", "QUFB".repeat(8)).into()],
-        webhook_form: rtm_bridge::config::Form::Standard,
+        webhook_form: rtm_bridge::config::PayloadFormat::Standard,
     }
 }
 
 async fn allowing(patterns: &[&str]) -> TestBridge {
     let bridge = spawn_bridge(|config: &mut Config| {
         config.webhooks.allowed = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
-        config.callers = vec![signing("crm"), Caller { webhook_secrets: Vec::new(), ..signing("mute") }];
+        config.callers =
+            vec![signing("crm"), CallerConfig { webhook_secrets: Vec::new(), ..signing("mute") }];
     })
     .await;
     bridge.script.bot(|_, _| Step::reply("x"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::config::{Bot, Caller, Config, Scopes};
+use rtm_bridge::config::{BotConfig, CallerConfig, CallerScopes, Config};
 use rtm_bridge::domain::BotName;
 use rtm_bridge::sandbox::{Options, Step};
 use serde_json::json;
@@ -10,13 +10,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::support::{Answer, Request, TestBridge, bot, quiet_platform, run, spawn_bridge_on};
 
-const SEND: Scopes = Scopes { send: true, read: false, admin: false };
-const READ: Scopes = Scopes { send: false, read: true, admin: false };
-const ADMIN: Scopes = Scopes { send: false, read: false, admin: true };
+const SEND: CallerScopes = CallerScopes { send: true, read: false, admin: false };
+const READ: CallerScopes = CallerScopes { send: false, read: true, admin: false };
+const ADMIN: CallerScopes = CallerScopes { send: false, read: false, admin: true };
 
 /// A caller whose key is its name.
-fn caller(name: &str, scopes: Scopes) -> Caller {
-    Caller {
+fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
+    CallerConfig {
         name: name.to_owned(),
         key_sha256: Sha256::digest(name).into(),
         scopes,
@@ -25,7 +25,7 @@ fn caller(name: &str, scopes: Scopes) -> Caller {
         rate_per_minute: 0,
         max_open_requests: 0,
         webhook_secrets: Vec::new(),
-        webhook_form: rtm_bridge::config::Form::Standard,
+        webhook_form: rtm_bridge::config::PayloadFormat::Standard,
     }
 }
 
@@ -33,7 +33,7 @@ fn caller(name: &str, scopes: Scopes) -> Caller {
 async fn guarded() -> TestBridge {
     let platform = Options { bots: vec!["st-sandbox".to_owned(), "st-2".to_owned()], ..quiet_platform() };
     let bridge = spawn_bridge_on(platform, |config: &mut Config| {
-        let second = Bot {
+        let second = BotConfig {
             name: BotName::new("second").unwrap(),
             task_bot_id: "st-2".to_owned(),
             ..bot(config).clone()
@@ -44,8 +44,8 @@ async fn guarded() -> TestBridge {
             caller("sends", SEND),
             caller("reads", READ),
             caller("administers", ADMIN),
-            Caller { bots: only("second"), ..caller("second-only", SEND) },
-            Caller { user_prefix: "acme-".to_owned(), ..caller("acme-only", SEND) },
+            CallerConfig { bots: only("second"), ..caller("second-only", SEND) },
+            CallerConfig { user_prefix: "acme-".to_owned(), ..caller("acme-only", SEND) },
         ];
     })
     .await;
@@ -201,8 +201,9 @@ fn keys_cover_conversations_and_their_events_as_they_cover_messages() {
 fn a_caller_may_be_limited_to_so_many_requests_a_minute() {
     run(async {
         let bridge = spawn_bridge_on(quiet_platform(), |config: &mut Config| {
-            let both = Scopes { read: true, ..SEND };
-            config.callers = vec![Caller { rate_per_minute: 4, ..caller("few", both) }, caller("many", both)];
+            let both = CallerScopes { read: true, ..SEND };
+            config.callers =
+                vec![CallerConfig { rate_per_minute: 4, ..caller("few", both) }, caller("many", both)];
         })
         .await;
         let request =
@@ -240,9 +241,9 @@ fn a_caller_may_be_limited_to_so_many_requests_a_minute() {
 fn a_caller_may_be_limited_to_so_many_open_requests() {
     run(async {
         let bridge = spawn_bridge_on(quiet_platform(), |config: &mut Config| {
-            let both = Scopes { read: true, ..SEND };
+            let both = CallerScopes { read: true, ..SEND };
             config.callers =
-                vec![Caller { max_open_requests: 2, ..caller("few", both) }, caller("many", both)];
+                vec![CallerConfig { max_open_requests: 2, ..caller("few", both) }, caller("many", both)];
         })
         .await;
         let request =

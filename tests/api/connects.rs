@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::config::{Algorithm, Bot, ConnectionStyle};
+use rtm_bridge::config::{BotConfig, ConnectionStyle, JwtAlgorithm};
 use rtm_bridge::sandbox::{
     CLIENT_ID, Client, ClientKey, Cut, Ending, Endpoint, Expiry, Fault, Options, RetryAfter, Secure, Step,
 };
@@ -169,7 +169,7 @@ fn a_platform_that_stays_away_is_unavailable_at_the_deadline() {
 fn a_platform_that_is_not_there_is_unavailable() {
     run(async {
         // Nobody listens on port 1.
-        let nowhere = |bot: &mut Bot| bot.platform = "http://127.0.0.1:1".parse().unwrap();
+        let nowhere = |bot: &mut BotConfig| bot.platform = "http://127.0.0.1:1".parse().unwrap();
         let bridge = spawn_bridge(|config| nowhere(bot(config))).await;
         hurried(&bridge, "platform-unavailable").await;
         let series = r#"connects_total{bot="sandbox",phase="grant",result="unavailable"}"#;
@@ -182,7 +182,7 @@ fn a_platform_that_is_not_there_is_unavailable() {
 fn wrong_credentials_are_told_in_the_platforms_words() {
     run(async {
         for (change, words) in [
-            ((|bot| bot.client_secret = "wrong".into()) as fn(&mut Bot), "invalid signature"),
+            ((|bot| bot.client_secret = "wrong".into()) as fn(&mut BotConfig), "invalid signature"),
             (|bot| bot.client_id = "cs-nobody".to_owned(), "unknown client"),
         ] {
             let bridge = spawn_bridge(|config| change(bot(config))).await;
@@ -254,7 +254,7 @@ fn a_bot_may_sign_with_a_private_key() {
     run(async {
         let public = include_str!("../fixtures/rsa.public.pem").to_owned();
         let key = ClientKey::RsaPublicPem(public);
-        for algorithm in [Algorithm::Rs256, Algorithm::Rs512] {
+        for algorithm in [JwtAlgorithm::Rs256, JwtAlgorithm::Rs512] {
             let clients = vec![Client { id: CLIENT_ID.to_owned(), key: key.clone() }];
             let bridge = spawn_bridge_on(Options { clients, ..quiet_platform() }, |config| {
                 let bot = bot(config);

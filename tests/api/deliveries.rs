@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rtm_bridge::config::{Caller, Config, Scopes};
+use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
 use rtm_bridge::sandbox::Step;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::support::{Answer, Request, TestBridge, run, spawn_bridge, until};
 
 /// A caller whose key is its name.
-fn caller(name: &str, scopes: Scopes, user_prefix: &str) -> Caller {
-    Caller {
+fn caller(name: &str, scopes: CallerScopes, user_prefix: &str) -> CallerConfig {
+    CallerConfig {
         name: name.to_owned(),
         key_sha256: Sha256::digest(name).into(),
         scopes,
@@ -25,12 +25,12 @@ fn caller(name: &str, scopes: Scopes, user_prefix: &str) -> Caller {
         rate_per_minute: 0,
         max_open_requests: 0,
         webhook_secrets: vec![format!("whsec_{}", "QUFB".repeat(8)).into()],
-        webhook_form: rtm_bridge::config::Form::Standard,
+        webhook_form: rtm_bridge::config::PayloadFormat::Standard,
     }
 }
 
-const SEND: Scopes = Scopes { send: true, read: true, admin: false };
-const ADMIN: Scopes = Scopes { send: false, read: false, admin: true };
+const SEND: CallerScopes = CallerScopes { send: true, read: true, admin: false };
+const ADMIN: CallerScopes = CallerScopes { send: false, read: false, admin: true };
 
 async fn send(bridge: &TestBridge, key: &str, request: Request) -> Answer {
     bridge.send(request.header("Authorization", &format!("Bearer {key}"))).await

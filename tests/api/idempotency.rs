@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: a repeat is the same message (api.md 1).
 
-use rtm_bridge::config::{Caller, Config, Scopes};
+use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
 use rtm_bridge::sandbox::{Gate, Step};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -123,16 +123,16 @@ fn a_repeat_of_a_failed_message_fails_the_same_way() {
 #[test]
 fn a_key_counts_for_its_caller_and_conversation() {
     run(async {
-        let caller = |name: &str| Caller {
+        let caller = |name: &str| CallerConfig {
             name: name.to_owned(),
             key_sha256: Sha256::digest(name).into(),
-            scopes: Scopes { send: true, read: true, admin: false },
+            scopes: CallerScopes { send: true, read: true, admin: false },
             bots: None,
             user_prefix: String::new(),
             rate_per_minute: 0,
             max_open_requests: 0,
             webhook_secrets: Vec::new(),
-            webhook_form: rtm_bridge::config::Form::Standard,
+            webhook_form: rtm_bridge::config::PayloadFormat::Standard,
         };
         let change = |config: &mut Config| config.callers = vec![caller("crm"), caller("erp")];
         let bridge = spawn_bridge(change).await;

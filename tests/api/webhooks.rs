@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rtm_bridge::config::{Config, Form, Webhook};
+use rtm_bridge::config::{BotWebhookConfig, Config, PayloadFormat};
 use rtm_bridge::domain::Timestamp;
 use rtm_bridge::sandbox::{Gate, Step};
 use serde_json::{Value, json};
@@ -18,10 +18,10 @@ use crate::support::{
 fn telling(config: &mut Config, receiver: &Receiver) {
     config.webhooks.allowed = vec![receiver.url("/").parse().unwrap()];
     config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];
-    bot(config).webhook = Some(Webhook {
+    bot(config).webhook = Some(BotWebhookConfig {
         url: Some(receiver.url("/bot").parse().unwrap()),
         secrets: vec![SECRET.into()],
-        form: Form::Standard,
+        form: PayloadFormat::Standard,
         bearer_token: Some("a-bearer-token".into()),
         headers: vec![("x-tenant".into(), "acme".into())],
         legacy_signature: None,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::SystemTime;
 
-use rtm_bridge::webhook::signature::{Secret, sign};
+use rtm_bridge::webhook::signature::{SigningSecret, sign};
 use serde_json::{Value, json};
 
 use super::{CONFIG, config, outcome, rtm_bridge, run};
@@ -21,7 +21,7 @@ fn now() -> u64 {
 
 /// The arguments that tell of a signature of this body, made so many seconds ago.
 fn signed(secret: &str, body: &str, ago: u64) -> [String; 3] {
-    let secret = Secret::parse(&secret.into()).unwrap();
+    let secret = SigningSecret::parse(&secret.into()).unwrap();
     let at = now() - ago;
     [
         "--id=01M".to_owned(),
@@ -124,7 +124,7 @@ async fn listen(arguments: &[&str]) -> (Program, Caller) {
 
 fn delivery(id: &str, body: &str) -> Request {
     let at = now();
-    let signature = sign(&[Secret::parse(&SECRET.into()).unwrap()], id, at, body.as_bytes());
+    let signature = sign(&[SigningSecret::parse(&SECRET.into()).unwrap()], id, at, body.as_bytes());
     Request::new("POST", "/any/path?x=1")
         .header("Webhook-Id", id)
         .header("Webhook-Timestamp", &at.to_string())
@@ -200,7 +200,7 @@ fn dev_takes_callbacks_to_what_listens_and_nowhere_else() {
         let mut dev = Program::printing(&["dev", "--port", "0", "--admin-port", "0"]);
         let line = dev.line_with("RTM_BRIDGE_WEBHOOK_SECRET=").await;
         let secret = line.split_once('=').unwrap().1.trim_end_matches(" \\\n");
-        assert!(Secret::parse(&secret.into()).is_ok(), "{line}");
+        assert!(SigningSecret::parse(&secret.into()).is_ok(), "{line}");
         let curl = dev.line_with("curl").await;
         let address = curl.split_once("http://").unwrap().1.split_once('/').unwrap().0;
         let api = Caller(address.parse().unwrap());

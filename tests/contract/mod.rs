@@ -9,7 +9,7 @@ mod properties;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rtm_bridge::rtm::{HistoryRecord, Incoming, history_page, translate};
+use rtm_bridge::rtm::{HistoryRecord, IncomingFrame, history_page, translate};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -41,14 +41,14 @@ fn recordings(folder: &str) -> Vec<(PathBuf, Recording)> {
 }
 
 /// What we understood, in the words of the recordings.
-fn described(incoming: &Incoming) -> Value {
+fn described(incoming: &IncomingFrame) -> Value {
     let mut seen = match incoming {
-        Incoming::Ack { reply_to } => json!({ "replyTo": reply_to }),
-        Incoming::Active { session_id, session_continues } => {
+        IncomingFrame::Ack { reply_to } => json!({ "replyTo": reply_to }),
+        IncomingFrame::Active { session_id, session_continues } => {
             json!({ "sessionId": session_id, "sessionContinues": session_continues })
         }
-        Incoming::SessionStart { session_id, .. } => json!({ "sessionId": session_id }),
-        Incoming::Response(response) => json!({
+        IncomingFrame::SessionStart { session_id, .. } => json!({ "sessionId": session_id }),
+        IncomingFrame::Response(response) => json!({
             "messageId": response.message_id,
             "text": response.text,
             "agent": response.agent,
@@ -64,16 +64,16 @@ fn described(incoming: &Incoming) -> Value {
     seen
 }
 
-const fn event(incoming: &Incoming) -> Option<&RawValue> {
+const fn event(incoming: &IncomingFrame) -> Option<&RawValue> {
     match incoming {
-        Incoming::Response(response) => Some(&response.event),
-        Incoming::UserMessage(raw)
-        | Incoming::SessionStart { event: raw, .. }
-        | Incoming::SessionEnd(raw)
-        | Incoming::AgentStart(raw)
-        | Incoming::AgentEnd(raw)
-        | Incoming::Platform(raw)
-        | Incoming::Unknown(raw) => Some(raw),
+        IncomingFrame::Response(response) => Some(&response.event),
+        IncomingFrame::UserMessage(raw)
+        | IncomingFrame::SessionStart { event: raw, .. }
+        | IncomingFrame::SessionEnd(raw)
+        | IncomingFrame::AgentStart(raw)
+        | IncomingFrame::AgentEnd(raw)
+        | IncomingFrame::Platform(raw)
+        | IncomingFrame::Unknown(raw) => Some(raw),
         _ => None,
     }
 }
@@ -93,7 +93,7 @@ fn recorded_frames_are_understood() {
 fn recordings_cover_every_kind_but_malformed() {
     let seen: Vec<Value> =
         recordings("frames").into_iter().map(|(_, recording)| recording.expected["kind"].clone()).collect();
-    for kind in Incoming::KINDS {
+    for kind in IncomingFrame::KINDS {
         assert!(kind == "malformed" || seen.contains(&kind.into()), "no recording of kind {kind}");
     }
 }

@@ -1,7 +1,7 @@
 //! What holds for frames and history of any shape.
 
 use proptest::prelude::*;
-use rtm_bridge::rtm::{Incoming, history_page, translate};
+use rtm_bridge::rtm::{IncomingFrame, history_page, translate};
 
 /// JSON of any shape, with the names that mean something well represented.
 fn json() -> impl Strategy<Value = String> {
@@ -52,13 +52,13 @@ fn json() -> impl Strategy<Value = String> {
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(frame: Vec<u8>) {
-        prop_assert!(Incoming::KINDS.contains(&translate(&frame).kind()));
+        prop_assert!(IncomingFrame::KINDS.contains(&translate(&frame).kind()));
     }
 
     #[test]
     fn no_message_costs_the_reply(message in json()) {
         let frame = format!(r#"{{"type":"bot_response","messageId":"ms-1","message":{message}}}"#);
-        let Incoming::Response(response) = translate(frame.as_bytes()) else { panic!("{frame}") };
+        let IncomingFrame::Response(response) = translate(frame.as_bytes()) else { panic!("{frame}") };
         prop_assert_eq!(response.message_id.as_deref(), Some("ms-1"));
         prop_assert_eq!(response.event.get(), frame);
     }

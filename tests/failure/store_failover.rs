@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use rtm_bridge::config;
 use rtm_bridge::domain::{MessageId, Partition, Timestamp};
-use rtm_bridge::store::{Redis, Store};
+use rtm_bridge::store::{RedisStore, Store};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -182,8 +182,8 @@ fn a_cluster_goes_on_when_the_master_of_the_heartbeats_dies() {
 fn a_clusters_dead_node_holds_up_nobody_else() {
     run_for(GUARD, async {
         let mut cluster = Cluster::start().await;
-        let config = config::Store { command_timeout: COMMAND, ..cluster.config() };
-        let store = Store::Redis(Redis::new(&config).unwrap());
+        let config = config::StoreConfig { command_timeout: COMMAND, ..cluster.config() };
+        let store = Store::Redis(RedisStore::new(&config).unwrap());
         let mut users = Vec::new();
         for master in cluster.masters().await {
             users.push(user_on(&cluster, master, "user").await);

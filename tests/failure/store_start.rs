@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::store::{Redis, Store};
+use rtm_bridge::store::{RedisStore, Store};
 use tokio::time::Instant;
 
 use crate::support::{Process, RedisOptions, RedisServer, run_for};
@@ -56,7 +56,7 @@ fn a_foreign_or_newer_schema_is_refused_with_the_way_out() {
             let redis = RedisServer::start(RedisOptions::default()).await;
             // Set up by this version, then changed by somebody else.
             if command[0] == "HSET" {
-                Store::Redis(Redis::new(&redis.config()).unwrap()).prepare().await.unwrap();
+                Store::Redis(RedisStore::new(&redis.config()).unwrap()).prepare().await.unwrap();
             }
             redis.command(command).await;
             refuses(&format!("url = \"{}\"", redis.url()), words).await;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rtm_bridge::domain::{AcceptedMessage, EntryBody, Message, MessageId};
-use rtm_bridge::store::{AcceptError, Accepted};
+use rtm_bridge::store::{AcceptError, AcceptResult};
 
 use super::keeper::deal;
 use super::store::{Answer, Ask};
@@ -141,8 +141,8 @@ impl World {
         let (Ask::Accept(accept), Answer::Accepted(accepted)) = (ask, answer) else { return Ok(()) };
         let Some(key) = &accept.idempotency else { return Ok(()) };
         let id = match accepted {
-            Ok(Accepted::New(message) | Accepted::Sent(message)) => message.id,
-            Ok(Accepted::Replayed(message)) => message.accepted.id,
+            Ok(AcceptResult::New(message) | AcceptResult::Sent(message)) => message.id,
+            Ok(AcceptResult::Replayed(message)) => message.accepted.id,
             Err(AcceptError::Store(_) | AcceptError::LaneFull(_)) => return Ok(()),
             Err(error) => return Err(format!("an accept is refused: {error}")),
         };
@@ -211,8 +211,8 @@ impl World {
             match &stored {
                 Some(stored) if stored.progress.has_ended() => {
                     let end = match &stored.progress.outcome {
-                        Some(rtm_bridge::domain::Outcome::Answered(by)) => by.as_str(),
-                        Some(rtm_bridge::domain::Outcome::Failed(problem)) => problem.kind.slug(),
+                        Some(rtm_bridge::domain::TurnOutcome::Answered(by)) => by.as_str(),
+                        Some(rtm_bridge::domain::TurnOutcome::Failed(problem)) => problem.kind.slug(),
                         None => "none",
                     };
                     *self.ledger.outcomes.entry(end).or_default() += 1;

@@ -1,9 +1,9 @@
 //! Callers: they post through any replica, repeat what they got no answer to, and wait on any replica.
 
 use fastrand::Rng;
-use rtm_bridge::domain::{Message, MessageId, Resend, SessionRequest, Timestamp, TurnRules};
+use rtm_bridge::domain::{Message, MessageId, ResendPolicy, SessionRequest, Timestamp, TurnRules};
 use rtm_bridge::link::Input;
-use rtm_bridge::store::{Accept, AcceptError, Accepted, Fence, Idempotency};
+use rtm_bridge::store::{AcceptError, AcceptRequest, AcceptResult, Fence, IdempotencyRequest};
 
 use super::network::{Reply, To};
 use super::store::{Answer, Ask};
@@ -21,7 +21,7 @@ pub(super) struct Post {
     pub(super) key: Option<usize>,
     waits: bool,
     deadline: u64,
-    resend: Resend,
+    resend: ResendPolicy,
     session: SessionRequest,
     pub(super) state: State,
     pub(super) id: Option<MessageId>,
@@ -51,7 +51,7 @@ impl Post {
             key: rng.bool().then_some(index),
             waits: rng.u8(0..3) != 0,
             deadline: rng.u64(2000..12_000),
-            resend: if rng.bool() { Resend::Auto } else { Resend::Never },
+            resend: if rng.bool() { ResendPolicy::Auto } else { ResendPolicy::Never },
             session: if rng.u8(0..10) == 0 { SessionRequest::New } else { SessionRequest::Continue },
             state: State::Posting,
             id: None,
@@ -97,10 +97,10 @@ impl World {
         let inviting = if session == SessionRequest::Continue { self.inviting(slot, user) } else { None };
         let post = &mut self.posts[index];
         post.inviting = inviting.map(|(number, _)| number);
-        let accept = Accept {
+        let accept = AcceptRequest {
             id: MessageId::new(Timestamp::from_millis(START + self.now), random),
             message: new,
-            idempotency: post.key.map(|key| Idempotency {
+            idempotency: post.key.map(|key| IdempotencyRequest {
                 caller: "shop".into(),
                 key: key.to_string().into(),
                 body: [0; 32],
@@ -146,8 +146,8 @@ impl World {
             other => return Err(format!("post {index} was answered {other:?}")),
         };
         let (id, ended) = match &answer {
-            Accepted::New(message) | Accepted::Sent(message) => (message.id, None),
-            Accepted::Replayed(message) => {
+            AcceptResult::New(message) | AcceptResult::Sent(message) => (message.id, None),
+            AcceptResult::Replayed(message) => {
                 (message.accepted.id, message.progress.has_ended().then(|| message.clone()))
             }
         };
@@ -157,12 +157,12 @@ impl World {
         post.id = Some(id);
         let user = post.user;
         match answer {
-            Accepted::Sent(message) => self.answer_inviting(slot, index, Input::Sent(message))?,
-            Accepted::New(message) => {
+            AcceptResult::Sent(message) => self.answer_inviting(slot, index, Input::Sent(message))?,
+            AcceptResult::New(message) => {
                 self.answer_inviting(slot, index, Input::NotSent)?;
                 self.deliver(slot, user, Input::Accepted(message))?;
             }
-            Accepted::Replayed(_) => self.answer_inviting(slot, index, Input::NotSent)?,
+            AcceptResult::Replayed(_) => self.answer_inviting(slot, index, Input::NotSent)?,
         }
         match ended {
             Some(message) => self.tell_callers(vec![index], Some(&message))?,

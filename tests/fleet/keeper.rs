@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use rtm_bridge::domain::Partition;
 use rtm_bridge::hub::{Contact, Deal, Standing, Step, Tenure, View, decide};
-use rtm_bridge::store::{Claim, Claiming, Fence, Fleet, Incarnation, Peer, StoreError};
+use rtm_bridge::store::{
+    ClaimMode, ClaimResult, Fence, FleetStatus, Incarnation, ReplicaIdentity, StoreError,
+};
 
 use super::LEASE;
 use super::store::Ask;
@@ -22,7 +24,7 @@ const SURE: u64 = LEASE * 2 / 3;
 /// What a keeper wants done.
 #[derive(Debug)]
 pub(super) enum Want {
-    Claim(Partition, Claiming),
+    Claim(Partition, ClaimMode),
     /// Nothing more is begun for it.
     Drain(Partition),
     /// What is still in memory of it ends.
@@ -83,7 +85,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn on_fleet(&mut self, now: u64, fleet: Result<Fleet, StoreError>) {
+    pub(super) fn on_fleet(&mut self, now: u64, fleet: Result<FleetStatus, StoreError>) {
         let Ok(fleet) = fleet else {
             self.contact.broke();
             self.idle = false;
@@ -96,10 +98,10 @@ impl Keeper {
         self.deal = deal;
     }
 
-    pub(super) fn on_claims(&mut self, sent: u64, claims: &[(Partition, Claim)]) {
+    pub(super) fn on_claims(&mut self, sent: u64, claims: &[(Partition, ClaimResult)]) {
         self.claiming = false;
         for &(partition, claim) in claims {
-            if let Claim::Yours { fence, .. } = claim {
+            if let ClaimResult::Yours { fence, .. } = claim {
                 let held = Held { fence, sure_until: sent + SURE, renewing: false, drain: Drain::No };
                 self.idle = false;
                 self.held.insert(partition, held);
@@ -251,11 +253,11 @@ impl Keeper {
 }
 
 thread_local! {
-    static DEALS: RefCell<HashMap<Vec<Peer>, Rc<Deal>>> = RefCell::default();
+    static DEALS: RefCell<HashMap<Vec<ReplicaIdentity>, Rc<Deal>>> = RefCell::default();
 }
 
 /// The deal over these; kept, for it is the same in many runs and takes a hash per replica and partition.
-pub(super) fn deal(live: &[Peer]) -> Rc<Deal> {
+pub(super) fn deal(live: &[ReplicaIdentity]) -> Rc<Deal> {
     let mut live = live.to_vec();
     live.sort();
     DEALS.with_borrow_mut(|deals| {

@@ -2,7 +2,7 @@
 
 use rtm_bridge::domain::MessageId;
 use rtm_bridge::rtm::ConnectMode;
-use rtm_bridge::store::{Refusal, StoreError};
+use rtm_bridge::store::{StoreError, StoreRefusal};
 
 use super::store::{Answer, Ask};
 use super::world::{Deed, Event, Outcome, World};
@@ -45,7 +45,7 @@ impl World {
         let call = Box::new(Call { slot, life, to, ask, sent, sent_at: self.now });
         if self.lucky(self.temper.refusal) || (self.is_cut_off(slot) && self.rng.bool()) {
             let wait = self.lag();
-            let refused = Err(StoreError::Unavailable(Refusal::Unreachable));
+            let refused = Err(StoreError::Unavailable(StoreRefusal::Unreachable));
             self.schedule(wait, Event::To(slot, life, Deed::Answered(call, refused)));
             return;
         }

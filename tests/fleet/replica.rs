@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rtm_bridge::domain::{AcceptedMessage, MessageId, Partition, Timestamp};
 use rtm_bridge::link::{Input, Machine};
-use rtm_bridge::store::{Fence, Incarnation, Peer};
+use rtm_bridge::store::{Fence, Incarnation, ReplicaIdentity};
 
 use super::keeper::Keeper;
 use super::world::Event;
@@ -93,8 +93,8 @@ impl Slot {
         self.replica.as_ref()?.keeper.fence(partition)
     }
 
-    pub(super) fn peer(&self, incarnation: Incarnation) -> Peer {
-        Peer { name: self.name.clone(), incarnation }
+    pub(super) fn peer(&self, incarnation: Incarnation) -> ReplicaIdentity {
+        ReplicaIdentity { name: self.name.clone(), incarnation }
     }
 
     /// The store's time as it knows it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rtm_bridge::domain::AcceptedMessage;
 use rtm_bridge::link::{ConnectFailure, Input};
 use rtm_bridge::rtm::ConnectMode;
-use rtm_bridge::store::Permit;
+use rtm_bridge::store::ConnectPermit;
 
 use super::START;
 use super::audit::Excuse;
@@ -40,12 +40,14 @@ impl World {
         if !wanted {
             return Ok(());
         }
-        if let Ok(Answer::Permit(Permit::Granted)) = reply {
+        if let Ok(Answer::Permit(ConnectPermit::Granted)) = reply {
             let input = self.dial(slot, user, number, attempt, mode)?;
             return input.map_or(Ok(()), |input| self.input(slot, user, number, input));
         }
         let wait = match reply {
-            Ok(Answer::Permit(Permit::At(at))) => at.as_millis().saturating_sub(START + self.now).max(1),
+            Ok(Answer::Permit(ConnectPermit::At(at))) => {
+                at.as_millis().saturating_sub(START + self.now).max(1)
+            }
             _ => self.rng.u64(100..1000),
         };
         let life = self.slots[slot].life;

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{AcceptedMessage, After, ConversationId, Message, MessageId, Partition, Timestamp};
+use rtm_bridge::domain::{
+    AcceptedMessage, ConversationId, Message, MessageId, Partition, ReadStart, Timestamp,
+};
 use rtm_bridge::store::{
-    Accept, AcceptError, Accepted, Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Hint, Incarnation,
-    ManualClock, Memory, MemoryLimits, Open, Permit, StoreError, Write, Written,
+    AcceptError, AcceptRequest, AcceptResult, ClaimMode, ClaimResult, Clock, ConnectPermit,
+    ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation, ManualClock,
+    MemoryLimits, MemoryStore, StoreError, WriteResult,
 };
 use tokio::sync::mpsc;
 
@@ -16,13 +19,13 @@ use tokio::sync::mpsc;
 pub(super) enum Ask {
     Heartbeat(Heartbeat),
     Leave(Incarnation),
-    Claim(Vec<(Partition, Claiming)>, Incarnation),
+    Claim(Vec<(Partition, ClaimMode)>, Incarnation),
     Renew(Vec<(Partition, Fence)>),
     Release(Partition, Fence),
     Ready(Vec<(Partition, Fence)>, bool),
     Open(Fence, ConversationId),
-    Write(Fence, ConversationId, Arc<Write>),
-    Accept(Box<Accept>),
+    Write(Fence, ConversationId, Arc<ConversationWrite>),
+    Accept(Box<AcceptRequest>),
     /// Reads a message; a watcher is noted with it.
     Look(ConversationId, MessageId, Option<Incarnation>),
     Permit(u64),
@@ -31,22 +34,22 @@ pub(super) enum Ask {
 /// What it answers, where it does.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Fleet(Fleet),
-    Claims(Vec<(Partition, Claim)>),
+    Fleet(FleetStatus),
+    Claims(Vec<(Partition, ClaimResult)>),
     Renewed(Vec<(Partition, Fence, Result<Timestamp, StoreError>)>),
     Released,
     Ready(Vec<(Partition, Fence, Result<Vec<ConversationId>, StoreError>)>),
-    Opened(Result<Box<(Open, Timestamp)>, StoreError>),
-    Written(Result<Written, StoreError>),
-    Accepted(Result<Accepted, AcceptError>),
+    Opened(Result<Box<(ConversationSnapshot, Timestamp)>, StoreError>),
+    Written(Result<WriteResult, StoreError>),
+    Accepted(Result<AcceptResult, AcceptError>),
     Message(Option<Message>),
-    Permit(Permit),
+    Permit(ConnectPermit),
     Left,
 }
 
 /// The lives of the store: each begins empty.
 pub(super) struct Depot {
-    memory: Arc<Memory>,
+    memory: Arc<MemoryStore>,
     clock: Clock,
     hand: ManualClock,
     lease: Duration,
@@ -70,7 +73,7 @@ impl Depot {
     pub(super) fn new(now: u64, lease: Duration, connects: u32) -> Self {
         let (clock, hand) = Clock::manual(Timestamp::from_millis(now));
         Self {
-            memory: Memory::new(limits(), clock.clone()),
+            memory: MemoryStore::new(limits(), clock.clone()),
             clock,
             hand,
             lease,
@@ -95,7 +98,7 @@ impl Depot {
 
     /// Everything in it is gone; who listened listens on.
     pub(super) fn empty(&mut self, now: u64) {
-        self.memory = Memory::new(limits(), self.clock.clone());
+        self.memory = MemoryStore::new(limits(), self.clock.clone());
         self.life += 1;
         self.emptied_at = now;
         self.holders.clear();
@@ -132,15 +135,15 @@ impl Depot {
         self.memory.message(conversation, id, None)
     }
 
-    pub(super) fn journal(&self, conversation: &ConversationId) -> Vec<rtm_bridge::domain::Entry> {
-        let (mut entries, mut after) = (Vec::new(), After::Oldest);
+    pub(super) fn journal(&self, conversation: &ConversationId) -> Vec<rtm_bridge::domain::JournalEntry> {
+        let (mut entries, mut after) = (Vec::new(), ReadStart::Oldest);
         loop {
             let page = self.memory.page(conversation, after, 1000, None);
             entries.extend(page.entries.into_iter().map(|told| told.entry));
             if !page.more {
                 return entries;
             }
-            after = After::Cursor(page.next);
+            after = ReadStart::Cursor(page.next);
         }
     }
 
@@ -209,8 +212,8 @@ impl Depot {
                 Answer::Written(memory.write(*fence, conversation, write))
             }
             Ask::Accept(accept) => {
-                let accepted = memory.accept(Accept::clone(accept));
-                if let Ok(Accepted::New(message) | Accepted::Sent(message)) = &accepted {
+                let accepted = memory.accept(AcceptRequest::clone(accept));
+                if let Ok(AcceptResult::New(message) | AcceptResult::Sent(message)) = &accepted {
                     self.accepted.entry(message.id).or_insert_with(|| (Arc::clone(message), self.life));
                 }
                 Answer::Accepted(accepted)

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rtm_bridge::domain::{AcceptedMessage, ConversationId, MessageId, Partition, Resend, UserId};
-use rtm_bridge::link::{ConnectFailure, Input, Loss};
-use rtm_bridge::rtm::{ConnectMode, Incoming};
+use rtm_bridge::domain::{AcceptedMessage, ConversationId, MessageId, Partition, ResendPolicy, UserId};
+use rtm_bridge::link::{ConnectFailure, Input, SocketLoss};
+use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
 
 use super::bot_name;
 use super::world::{Deed, Event, Outcome, World};
@@ -100,7 +100,7 @@ impl World {
         }
         let times = here.received.entry(message.id).or_default();
         *times += 1;
-        if *times > 1 && message.new.resend == Resend::Never {
+        if *times > 1 && message.new.resend == ResendPolicy::Never {
             return Err(format!("the platform saw {} twice, the second time from {slot}", message.id));
         }
         let lag = self.rng.u64(0..=self.temper.platform.history_lag);
@@ -115,7 +115,7 @@ impl World {
 
     /// The platform says something over a socket, or over another of the user's.
     pub(super) fn say(&mut self, user: usize, mut socket: u64, mut said: Said) {
-        if let Said::Frame(Incoming::Response(response)) = &mut said {
+        if let Said::Frame(IncomingFrame::Response(response)) = &mut said {
             let lag = self.rng.u64(0..=self.temper.platform.history_lag);
             let here = &mut self.users[user];
             response.created_on = Some(here.platform.created_on(super::START + self.now, response));
@@ -133,7 +133,7 @@ impl World {
         }
         let input = match said {
             Said::Frame(frame) => {
-                if let Incoming::SessionEnd(_) = frame {
+                if let IncomingFrame::SessionEnd(_) = frame {
                     here.platform.session = false;
                 }
                 Input::Frame(frame)
@@ -142,7 +142,7 @@ impl World {
                 peer.dead = true;
                 return;
             }
-            Said::Close(code) => Input::Lost(Loss { code }),
+            Said::Close(code) => Input::Lost(SocketLoss { code }),
         };
         let (slot, life, number) = (peer.slot, peer.life, peer.number);
         if matches!(input, Input::Lost(_)) {

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use fastrand::Rng;
-use rtm_bridge::config::Bot;
+use rtm_bridge::config::BotConfig;
 use rtm_bridge::domain::{AcceptedMessage, Partition};
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input};
 use rtm_bridge::rtm::{ConnectMode, HistoryPage};
@@ -134,7 +134,7 @@ pub(super) enum Deed {
 pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) temper: Temper,
-    pub(super) bot: Arc<Bot>,
+    pub(super) bot: Arc<BotConfig>,
     /// Milliseconds since the beginning.
     pub(super) now: u64,
     queue: BTreeMap<(u64, u64), Box<Event>>,

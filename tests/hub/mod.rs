@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rtm_bridge::config::Config;
 use rtm_bridge::domain::{
-    After, BotName, Content, ConversationId, EntryBody, LinkState, Live, MessageId, NewMessage, Outcome,
-    Resend, SessionRequest, Timestamp, TraceId, TurnRules, UserId,
+    BotName, ConversationId, EntryBody, LinkState, LiveSignal, MessageContent, MessageId, NewMessage,
+    ReadStart, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
 };
-use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, Observer, Shards};
-use rtm_bridge::metrics::{Metrics, Words};
+use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, Shards, Subscription};
+use rtm_bridge::metrics::{LabelSets, Metrics};
 use rtm_bridge::sandbox::Sandbox;
-use rtm_bridge::store::{Accept, Redis, Store, news};
+use rtm_bridge::store::{AcceptRequest, RedisStore, Store, news};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{RedisOptions, RedisServer, bot, quiet_platform, run};
@@ -31,9 +31,9 @@ impl Replica {
         config.cluster.replica_id = name.into();
         config.store = server.config();
         bot(&mut config).welcome = Duration::ZERO;
-        let store = Store::Redis(Redis::new(&config.store).unwrap());
+        let store = Store::Redis(RedisStore::new(&config.store).unwrap());
         store.prepare().await.unwrap();
-        let words = Words { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
+        let words = LabelSets { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
         let metrics = Arc::new(Metrics::new(words).unwrap());
         let shards = Hub::start(&config, store, &metrics, news().0).await.unwrap();
         Self { shards, metrics }
@@ -48,14 +48,14 @@ impl Replica {
 struct Reader {
     hub: Hub,
     conversation: ConversationId,
-    observer: Observer,
-    after: After,
+    observer: Subscription,
+    after: ReadStart,
     places: Vec<u64>,
     ends: usize,
 }
 
 impl Reader {
-    async fn begin(hub: &Hub, conversation: &ConversationId, after: After) -> Self {
+    async fn begin(hub: &Hub, conversation: &ConversationId, after: ReadStart) -> Self {
         let observer = hub.observe(conversation).await.unwrap();
         let (hub, conversation) = (hub.clone(), conversation.clone());
         let mut reader = Self { hub, conversation, observer, after, places: Vec::new(), ends: 0 };
@@ -67,7 +67,7 @@ impl Reader {
         loop {
             let page = self.hub.page(&self.conversation, self.after, 2, true).await.unwrap();
             assert!(!page.gap);
-            self.after = After::Cursor(page.next);
+            self.after = ReadStart::Cursor(page.next);
             for told in page.entries {
                 self.places.push(told.entry.seq);
                 if let EntryBody::Ended { .. } = told.entry.body {
@@ -86,8 +86,8 @@ impl Reader {
         let reading = async {
             while self.ends < messages {
                 match self.observer.next().await {
-                    Some(Live::Look) => self.read().await,
-                    Some(Live::Chunk(_)) => {}
+                    Some(LiveSignal::Look) => self.read().await,
+                    Some(LiveSignal::Chunk(_)) => {}
                     None => panic!("it was let go of"),
                 }
             }
@@ -103,18 +103,19 @@ fn alice() -> ConversationId {
 async fn say(hub: &Hub, number: u128) {
     let message = NewMessage {
         conversation: alice(),
-        content: Content::new("/echo quack").unwrap(),
+        content: MessageContent::new("/echo quack").unwrap(),
         session: SessionRequest::Continue,
         rules: TurnRules::new(Some(1), None, Some(5000)).unwrap(),
-        resend: Resend::Never,
+        resend: ResendPolicy::Never,
         callback: None,
         trace: TraceId::default(),
     };
     let id = MessageId::new(Timestamp::from_millis(1_763_845_000_000), number);
     let by = hub.incarnation();
-    let accept = Accept { id, message, idempotency: None, max_open: 8, by, watched: true, sends: None };
+    let accept =
+        AcceptRequest { id, message, idempotency: None, max_open: 8, by, watched: true, sends: None };
     let posted = hub.post(accept, Some(SOON)).await.unwrap();
-    assert!(matches!(posted.message.progress.outcome, Some(Outcome::Answered(_))), "{posted:?}");
+    assert!(matches!(posted.message.progress.outcome, Some(TurnOutcome::Answered(_))), "{posted:?}");
 }
 
 #[test]
@@ -129,7 +130,7 @@ fn readers_and_questions_find_the_owner_over_redis() {
         for replica in [&first, &second] {
             let state = replica.hub().state(&alice()).await.unwrap();
             assert_eq!(state.connection.state, LinkState::Cold);
-            readers.push(Reader::begin(replica.hub(), &alice(), After::Oldest).await);
+            readers.push(Reader::begin(replica.hub(), &alice(), ReadStart::Oldest).await);
         }
         for round in 1..=3 {
             say(first.hub(), round).await;

@@ -6,8 +6,8 @@ mod language;
 
 use std::time::SystemTime;
 
-use rtm_bridge::config::{Form, Webhook};
-use rtm_bridge::webhook::signature::{Secret, sign};
+use rtm_bridge::config::{BotWebhookConfig, PayloadFormat};
+use rtm_bridge::webhook::signature::{SigningSecret, sign};
 use serde_json::json;
 
 use self::language::{Language, NODE, PYTHON};
@@ -29,7 +29,8 @@ fn delivery(id: &str, secrets: &[&str], at: u64, user: &str) -> Request {
     let data = json!({"user": user, "text": "Où est ma commande ? 📦", "replies": []});
     let body = json!({"type": "message.answered", "timestamp": "2026-11-23T09:30:00.123Z", "data": data})
         .to_string();
-    let secrets: Vec<_> = secrets.iter().map(|secret| Secret::parse(&(*secret).into()).unwrap()).collect();
+    let secrets: Vec<_> =
+        secrets.iter().map(|secret| SigningSecret::parse(&(*secret).into()).unwrap()).collect();
     let signature = sign(&secrets, id, at, body.as_bytes());
     Request::new("POST", "/")
         .header("Content-Type", "application/json")
@@ -71,10 +72,10 @@ fn a_receiver_takes_what_a_bridge_delivers(language: &'static Language) {
         let mut receiver = language.receiver(SECRET).await;
         let callback = format!("http://{}/", receiver.address);
         let bridge = spawn_bridge(|config| {
-            bot(config).webhook = Some(Webhook {
+            bot(config).webhook = Some(BotWebhookConfig {
                 url: None,
                 secrets: vec![NEWER.into(), SECRET.into()],
-                form: Form::Standard,
+                form: PayloadFormat::Standard,
                 bearer_token: None,
                 headers: Vec::new(),
                 legacy_signature: None,

@@ -1,9 +1,9 @@
 //! While a human agent has the conversation (api.md 1), and what of the platform's events is told (api.md 3).
 
-use rtm_bridge::domain::{Correlation, EntryBody, Progress, Record};
+use rtm_bridge::domain::{ConversationRecord, Correlation, EntryBody, MessageProgress};
 use rtm_bridge::link::Input;
-use rtm_bridge::rtm::Incoming;
-use rtm_bridge::store::{Change, Open, OpenMessage};
+use rtm_bridge::rtm::IncomingFrame;
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, OpenMessage};
 use serde_json::value::RawValue;
 
 use super::bench::{Bench, incoming, ms, outgoing};
@@ -11,7 +11,7 @@ use super::support::{accepted, event, plain};
 
 fn with_agent() -> Bench {
     let mut bench = Bench::connected();
-    bench.give(Input::Frame(Incoming::AgentStart(event())));
+    bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
     bench
 }
 
@@ -48,9 +48,9 @@ fn the_turn_in_which_the_agent_takes_over_keeps_what_is_said_in_it() {
     let message = bench.post();
     bench.ack(&message);
     bench.say("ms-1");
-    bench.give(Input::Frame(Incoming::AgentStart(event())));
+    bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
     // Platforms may say it in two ways.
-    bench.give(Input::Frame(Incoming::AgentStart(event())));
+    bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
     bench.pass(ms(100));
     bench.say("ms-2");
     bench.pass(ms(50));
@@ -61,7 +61,7 @@ fn the_turn_in_which_the_agent_takes_over_keeps_what_is_said_in_it() {
 
 #[test]
 fn the_bot_answers_again_when_it_has_the_conversation_back() {
-    for back in [Incoming::AgentEnd(event()), Incoming::SessionEnd(event())] {
+    for back in [IncomingFrame::AgentEnd(event()), IncomingFrame::SessionEnd(event())] {
         let mut bench = with_agent();
         bench.give(Input::Frame(back));
         let message = bench.post();
@@ -75,7 +75,7 @@ fn the_bot_answers_again_when_it_has_the_conversation_back() {
 #[test]
 fn a_new_session_begins_with_the_bot() {
     let mut bench = with_agent();
-    bench.give(Input::Frame(Incoming::SessionStart { session_id: None, event: event() }));
+    bench.give(Input::Frame(IncomingFrame::SessionStart { session_id: None, event: event() }));
     let message = bench.post();
     bench.ack(&message);
     bench.say("ms-1");
@@ -86,11 +86,18 @@ fn a_new_session_begins_with_the_bot() {
 #[test]
 fn a_new_owner_knows_of_the_agent() {
     let at = Bench::new().now;
-    let record = Record { write: 3, connected_at: Some(at), agent: true, ..Record::default() };
-    let progress = Progress { sent_at: Some(at), ..Progress::default() };
+    let record =
+        ConversationRecord { write: 3, connected_at: Some(at), agent: true, ..ConversationRecord::default() };
+    let progress = MessageProgress { sent_at: Some(at), ..MessageProgress::default() };
     let message = accepted(0, at, plain());
     let lane = vec![OpenMessage { accepted: message.clone(), progress }];
-    let open = Open { record, lane, head_at: Some(at), next_position: 1, ..Open::default() };
+    let open = ConversationSnapshot {
+        record,
+        lane,
+        head_at: Some(at),
+        next_position: 1,
+        ..ConversationSnapshot::default()
+    };
     let mut bench = Bench::opened(open, |_| ());
     bench.give(Input::Connected);
     bench.history(vec![incoming(&message), outgoing("ms-1")]);
@@ -105,24 +112,24 @@ fn events_are_told_as_they_came_and_noise_is_not() {
     let mut bench = Bench::connected();
     let from = bench.writes.len();
     for told in [
-        Incoming::SessionStart { session_id: None, event: frame("session_start") },
-        Incoming::Active { session_id: None, session_continues: true },
-        Incoming::AgentStart(frame("agent_session_start")),
-        Incoming::Typing,
-        Incoming::AgentEnd(frame("agent_session_end")),
-        Incoming::WaitingForInput,
-        Incoming::Unknown(frame("never_heard_of")),
-        Incoming::Pong,
-        Incoming::Malformed,
-        Incoming::Platform(frame("form_submitted")),
-        Incoming::SessionEnd(frame("session_end")),
+        IncomingFrame::SessionStart { session_id: None, event: frame("session_start") },
+        IncomingFrame::Active { session_id: None, session_continues: true },
+        IncomingFrame::AgentStart(frame("agent_session_start")),
+        IncomingFrame::Typing,
+        IncomingFrame::AgentEnd(frame("agent_session_end")),
+        IncomingFrame::WaitingForInput,
+        IncomingFrame::Unknown(frame("never_heard_of")),
+        IncomingFrame::Pong,
+        IncomingFrame::Malformed,
+        IncomingFrame::Platform(frame("form_submitted")),
+        IncomingFrame::SessionEnd(frame("session_end")),
     ] {
         bench.give(Input::Frame(told));
     }
     let changes = bench.writes[from..].iter().flat_map(|write| &write.changes);
     let told: Vec<_> = changes
         .filter_map(|change| match change {
-            Change::Append(entry) => match &entry.body {
+            ConversationChange::Append(entry) => match &entry.body {
                 EntryBody::Platform(event) => Some(event.get().to_owned()),
                 _ => None,
             },

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::config::Bot;
+use rtm_bridge::config::BotConfig;
 use rtm_bridge::domain::{
-    AcceptedMessage, Chunk, EndedBy, EntryBody, Message, MessageId, NewMessage, Outcome, ProblemKind, Record,
-    Reply, Timestamp, TurnRules,
+    AcceptedMessage, ConversationRecord, EndedBy, EntryBody, Message, MessageId, NewMessage, ProblemKind,
+    Reply, ReplyChunk, Timestamp, TurnOutcome, TurnRules,
 };
-use rtm_bridge::link::{Abandoned, Effect, HistoryFailure, Input, Loss, Machine};
-use rtm_bridge::rtm::{ConnectMode, HistoryPage, HistoryRecord, Incoming, Response};
-use rtm_bridge::store::{Change, Open, Write};
+use rtm_bridge::link::{AbandonReason, Effect, HistoryFailure, Input, Machine, SocketLoss};
+use rtm_bridge::rtm::{BotResponse, ConnectMode, HistoryPage, HistoryRecord, IncomingFrame};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite};
 use serde_json::value::RawValue;
 
 use super::support::{accepted, bot, plain, reply};
@@ -29,14 +29,14 @@ pub(super) struct Bench {
     pub(super) replies: Vec<Arc<Reply>>,
     pub(super) pings: usize,
     pub(super) closes: usize,
-    pub(super) abandons: Vec<Abandoned>,
+    pub(super) abandons: Vec<AbandonReason>,
     pub(super) forgotten: Vec<MessageId>,
     pub(super) rests: usize,
     pub(super) lane_reads: usize,
     pub(super) rebased: usize,
-    pub(super) chunks: Vec<Arc<Chunk>>,
+    pub(super) chunks: Vec<Arc<ReplyChunk>>,
     /// Every write, repeats included.
-    pub(super) writes: Vec<Arc<Write>>,
+    pub(super) writes: Vec<Arc<ConversationWrite>>,
 }
 
 pub(super) const fn ms(ms: u64) -> Duration {
@@ -48,12 +48,12 @@ impl Bench {
         Self::with(|_| ())
     }
 
-    pub(super) fn with(change: impl FnOnce(&mut Bot)) -> Self {
-        Self::opened(Open::default(), change)
+    pub(super) fn with(change: impl FnOnce(&mut BotConfig)) -> Self {
+        Self::opened(ConversationSnapshot::default(), change)
     }
 
     /// A machine that takes over what the store holds.
-    pub(super) fn opened(open: Open, change: impl FnOnce(&mut Bot)) -> Self {
+    pub(super) fn opened(open: ConversationSnapshot, change: impl FnOnce(&mut BotConfig)) -> Self {
         let mut bot = bot();
         change(&mut bot);
         let now = Timestamp::from_millis(1_763_845_000_000);
@@ -89,7 +89,7 @@ impl Bench {
         bench.post();
         bench.give(Input::Connected);
         bench.say("ms-first");
-        bench.give(Input::Frame(Incoming::WaitingForInput));
+        bench.give(Input::Frame(IncomingFrame::WaitingForInput));
         bench.pass(ms(150));
         assert_eq!(bench.end().1, "inputWait");
         bench.sends.clear();
@@ -103,7 +103,7 @@ impl Bench {
             match effect {
                 Effect::Write(write) => {
                     for change in &write.changes {
-                        if let Change::Append(entry) = change
+                        if let ConversationChange::Append(entry) = change
                             && let EntryBody::Reply(reply) = &entry.body
                         {
                             self.replies.push(Arc::clone(reply));
@@ -184,16 +184,16 @@ impl Bench {
         self.respond(reply(id, id));
     }
 
-    pub(super) fn respond(&mut self, response: Response) {
-        self.give(Input::Frame(Incoming::Response(Box::new(response))));
+    pub(super) fn respond(&mut self, response: BotResponse) {
+        self.give(Input::Frame(IncomingFrame::Response(Box::new(response))));
     }
 
     pub(super) fn ack(&mut self, message: &AcceptedMessage) {
-        self.give(Input::Frame(Incoming::Ack { reply_to: Some(message.client_message_id) }));
+        self.give(Input::Frame(IncomingFrame::Ack { reply_to: Some(message.client_message_id) }));
     }
 
     pub(super) fn lose(&mut self, code: u16) {
-        self.give(Input::Lost(Loss { code }));
+        self.give(Input::Lost(SocketLoss { code }));
     }
 
     /// The wait for the next connect passes and it succeeds.
@@ -221,15 +221,15 @@ impl Bench {
     pub(super) fn end(&self) -> (usize, &'static str) {
         let Some(message) = self.told.last() else { return (0, "nothing was told") };
         let how = match &message.progress.outcome {
-            Some(Outcome::Answered(by)) => EndedBy::as_str(*by),
-            Some(Outcome::Failed(problem)) => ProblemKind::slug(problem.kind),
+            Some(TurnOutcome::Answered(by)) => EndedBy::as_str(*by),
+            Some(TurnOutcome::Failed(problem)) => ProblemKind::slug(problem.kind),
             None => "open",
         };
         (message.progress.replies.len(), how)
     }
 
     /// The record of the last write.
-    pub(super) fn record(&self) -> Record {
+    pub(super) fn record(&self) -> ConversationRecord {
         self.writes.last().unwrap().record.clone()
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{Correlation, Outcome, ProblemKind, Resend};
+use rtm_bridge::domain::{Correlation, ProblemKind, ResendPolicy, TurnOutcome};
 use rtm_bridge::link::{Input, LinkState};
 
 use super::bench::{Bench, incoming, ms, outgoing};
@@ -23,7 +23,7 @@ fn before_the_sending_is_mended_and_the_message_sent() {
 #[test]
 fn after_the_ack_is_mended_by_history_without_sending_again() {
     let mut bench = Bench::connected();
-    let message = bench.post_with(|new| new.resend = Resend::Auto);
+    let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.ack(&message);
     bench.lose(1006);
     bench.reconnect();
@@ -98,7 +98,7 @@ fn sending_again_waits_for_the_send_rate() {
         bot.deadline = ms(90_000);
         bot.history = false;
     });
-    bench.post_with(|new| new.resend = Resend::Auto);
+    bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.give(Input::Connected);
     let sent = bench.now;
     bench.lose(1006);
@@ -112,7 +112,7 @@ fn sending_again_waits_for_the_send_rate() {
 #[test]
 fn absent_in_history_is_sent_again_under_the_same_id_where_asked_for() {
     let mut bench = Bench::connected();
-    let message = bench.post_with(|new| new.resend = Resend::Auto);
+    let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.lose(1006);
     bench.reconnect();
     bench.history(Vec::new());
@@ -171,7 +171,7 @@ fn with_1008_fails_the_turn_and_blocks_for_a_minute() {
     bench.lose(1008);
     assert_eq!(bench.told.len(), 3, "the turn and the head that cannot wait");
     for message in &bench.told[1..] {
-        let Some(Outcome::Failed(problem)) = &message.progress.outcome else { panic!() };
+        let Some(TurnOutcome::Failed(problem)) = &message.progress.outcome else { panic!() };
         assert_eq!(problem.kind, ProblemKind::BotBlocked);
         assert_eq!(problem.retry_after, Some(ms(60_000)));
     }
@@ -199,7 +199,7 @@ fn with_1008_fails_a_message_that_is_about_to_go_out_too() {
 fn with_1009_or_1007_fails_the_turn_and_reconnects() {
     for (code, how) in [(1009, "payload-too-large"), (1007, "platform-rejected")] {
         let mut bench = Bench::connected();
-        bench.post_with(|new| new.resend = Resend::Auto);
+        bench.post_with(|new| new.resend = ResendPolicy::Auto);
         bench.lose(code);
         assert_eq!(bench.end(), (0, how));
         bench.post();
@@ -234,7 +234,7 @@ fn with_1005_is_not_fought_over() {
 #[test]
 fn is_proved_by_a_page_that_comes_after_the_next_loss() {
     let mut bench = Bench::connected();
-    let message = bench.post_with(|new| new.resend = Resend::Auto);
+    let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.lose(1006);
     bench.reconnect();
     bench.lose(1006);

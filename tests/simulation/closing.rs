@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::domain::{AcceptedMessage, Progress, Record, SessionRequest, Timestamp};
+use rtm_bridge::domain::{AcceptedMessage, ConversationRecord, MessageProgress, SessionRequest, Timestamp};
 use rtm_bridge::link::{Input, LinkState};
-use rtm_bridge::rtm::{ConnectMode, Incoming};
-use rtm_bridge::store::{Open, OpenMessage};
+use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
+use rtm_bridge::store::{ConversationSnapshot, OpenMessage};
 
 use super::bench::{Bench, ms};
 use super::support::{accepted, event, plain};
@@ -14,19 +14,25 @@ fn close(bench: &mut Bench) -> Arc<AcceptedMessage> {
     bench.post_with(|new| new.session = SessionRequest::Close)
 }
 
-fn record(bench: &Bench) -> &Record {
+fn record(bench: &Bench) -> &ConversationRecord {
     &bench.writes.last().unwrap().record
 }
 
 /// What an owner left behind that was about to end the session.
-fn left(connected_at: Option<Timestamp>, sent: bool) -> Open {
+fn left(connected_at: Option<Timestamp>, sent: bool) -> ConversationSnapshot {
     let at = Bench::new().now;
-    let record = Record { write: 3, connected_at, ..Record::default() };
+    let record = ConversationRecord { write: 3, connected_at, ..ConversationRecord::default() };
     let mut new = plain();
     new.session = SessionRequest::Close;
-    let progress = Progress { sent_at: sent.then_some(at), ..Progress::default() };
+    let progress = MessageProgress { sent_at: sent.then_some(at), ..MessageProgress::default() };
     let lane = vec![OpenMessage { accepted: accepted(0, at, new), progress }];
-    Open { record, lane, head_at: Some(at), next_position: 1, ..Open::default() }
+    ConversationSnapshot {
+        record,
+        lane,
+        head_at: Some(at),
+        next_position: 1,
+        ..ConversationSnapshot::default()
+    }
 }
 
 #[test]
@@ -39,7 +45,7 @@ fn the_session_ends_over_the_open_link_and_is_forgotten() {
     bench.ack(&message);
     bench.say("ms-bye");
     assert_eq!(bench.told.len(), 1, "an ack is receipt and no more");
-    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     assert_eq!(bench.end(), (0, "sessionEnd"));
     assert_eq!((bench.closes, bench.machine.link_state(bench.now)), (1, LinkState::Cold));
     let record = record(&bench);
@@ -81,7 +87,7 @@ fn a_session_without_a_link_is_reconnected_to_and_ended() {
     assert_eq!(bench.connects, [ConnectMode::Reconnect]);
     bench.give(Input::Connected);
     assert_eq!(bench.sends.len(), 1);
-    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     assert_eq!(bench.end(), (0, "sessionEnd"));
 }
 
@@ -138,7 +144,7 @@ fn it_takes_its_place_in_the_lane() {
     assert_eq!((bench.end(), bench.sends.len()), ((1, "quiet"), 2));
     bench.say("ms-late");
     assert_eq!(bench.reply("ms-late").in_reply_to, Some(first.id), "it belongs to no turn of its own");
-    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     assert_eq!(bench.connects.last(), Some(&ConnectMode::Default), "the next message begins a session");
     bench.give(Input::Connected);
     assert_eq!(bench.sends.last().unwrap().0, last.client_message_id);
@@ -149,7 +155,7 @@ fn no_link_is_opened_while_its_end_is_being_stored() {
     let mut bench = Bench::connected();
     close(&mut bench);
     bench.store_hangs = true;
-    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     bench.pass(ms(1000));
     assert_eq!((bench.closes, bench.connects.len(), bench.told.len()), (1, 1, 1));
     bench.store_hangs = false;
@@ -196,7 +202,7 @@ fn it_is_no_message_that_the_send_rate_counts() {
 #[test]
 fn an_agent_does_not_keep_the_session() {
     let mut bench = Bench::connected();
-    bench.give(Input::Frame(Incoming::AgentStart(event())));
+    bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
     let message = close(&mut bench);
     bench.ack(&message);
     assert_eq!(bench.told.len(), 1);
@@ -209,7 +215,7 @@ fn an_agent_does_not_keep_the_session() {
 fn what_the_bot_says_after_the_end_is_read_with_the_next_session() {
     let mut bench = Bench::connected();
     close(&mut bench);
-    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     assert_eq!(bench.end(), (0, "sessionEnd"));
     bench.post();
     bench.give(Input::Connected);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{Connection, LinkState, Record};
+use rtm_bridge::domain::{ConnectionStatus, ConversationRecord, LinkState};
 use rtm_bridge::link::{ConnectFailure, Input};
-use rtm_bridge::store::Open;
+use rtm_bridge::store::ConversationSnapshot;
 
 use super::bench::{Bench, ms};
 
-fn connection(bench: &Bench) -> Connection {
+fn connection(bench: &Bench) -> ConnectionStatus {
     bench.machine.connection(bench.now)
 }
 
@@ -18,7 +18,7 @@ fn unavailable(words: &str, retry_after: Option<Duration>) -> Input {
 
 #[test]
 fn a_conversation_that_nobody_wants_is_cold_and_needs_no_reason() {
-    assert_eq!(connection(&Bench::new()), Connection::default());
+    assert_eq!(connection(&Bench::new()), ConnectionStatus::default());
 }
 
 #[test]
@@ -28,14 +28,18 @@ fn a_ready_one_says_since_when_and_no_more() {
     let posted = bench.now;
     assert_eq!(
         connection(&bench),
-        Connection { state: LinkState::Connecting, since: Some(posted), ..Connection::default() }
+        ConnectionStatus { state: LinkState::Connecting, since: Some(posted), ..ConnectionStatus::default() }
     );
     bench.pass(ms(300));
     bench.give(Input::Connected);
     bench.pass(ms(700));
     assert_eq!(
         connection(&bench),
-        Connection { state: LinkState::Ready, since: Some(posted + ms(300)), ..Connection::default() }
+        ConnectionStatus {
+            state: LinkState::Ready,
+            since: Some(posted + ms(300)),
+            ..ConnectionStatus::default()
+        }
     );
 }
 
@@ -87,9 +91,9 @@ fn a_blocked_one_says_until_when_also_where_another_owner_was_told() {
     assert_eq!(blocked.retry_at, Some(bench.now + ms(60_000)));
     assert!(blocked.reason.as_deref().is_some_and(|reason| reason.contains("1008")));
 
-    let record = Record { blocked_until: blocked.retry_at, ..Record::default() };
-    let next = Bench::opened(Open { record, ..Open::default() }, |_| ());
-    assert_eq!(connection(&next), Connection { since: None, ..blocked });
+    let record = ConversationRecord { blocked_until: blocked.retry_at, ..ConversationRecord::default() };
+    let next = Bench::opened(ConversationSnapshot { record, ..ConversationSnapshot::default() }, |_| ());
+    assert_eq!(connection(&next), ConnectionStatus { since: None, ..blocked });
 }
 
 #[test]

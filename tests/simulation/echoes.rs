@@ -1,9 +1,9 @@
 //! What a reply belongs to that says so itself (docs/exact-correlation.md).
 
-use rtm_bridge::domain::{Correlation, MessageId, Record, Resend};
+use rtm_bridge::domain::{ConversationRecord, Correlation, MessageId, ResendPolicy};
 use rtm_bridge::link::Input;
-use rtm_bridge::rtm::{ConnectMode, Response};
-use rtm_bridge::store::Open;
+use rtm_bridge::rtm::{BotResponse, ConnectMode};
+use rtm_bridge::store::ConversationSnapshot;
 
 use super::bench::{Bench, ms};
 use super::support::{echo, last_turn, piece, plain, reply};
@@ -28,7 +28,7 @@ fn an_echo_of_the_open_turn_is_exact_and_proves_receipt() {
 }
 
 /// One whose message went out over a link that broke, and whose bot may greet on the next.
-fn greeted(resend: Resend) -> (Bench, std::sync::Arc<rtm_bridge::domain::AcceptedMessage>) {
+fn greeted(resend: ResendPolicy) -> (Bench, std::sync::Arc<rtm_bridge::domain::AcceptedMessage>) {
     let mut bench = Bench::with(|bot| bot.session_timeout = ms(1));
     let message = bench.post_with(|new| new.resend = resend);
     bench.give(Input::Connected);
@@ -42,7 +42,7 @@ fn greeted(resend: Resend) -> (Bench, std::sync::Arc<rtm_bridge::domain::Accepte
 
 #[test]
 fn an_echo_counts_while_the_bot_greets() {
-    let (mut bench, message) = greeted(Resend::Never);
+    let (mut bench, message) = greeted(ResendPolicy::Never);
     bench.say("ms-welcome");
     bench.respond(echo("ms-1", &message));
     assert_eq!(joined(&bench, "ms-welcome"), ALONE);
@@ -88,7 +88,7 @@ fn an_echo_of_another_message_joins_nothing() {
     // Late, and in the next turn.
     bench.respond(echo("ms-3", &older));
     bench.post();
-    bench.respond(Response { echoes: Some(17), ..reply("ms-4", "to another client") });
+    bench.respond(BotResponse { echoes: Some(17), ..reply("ms-4", "to another client") });
     bench.pass(ms(30_000));
     assert_eq!(bench.end(), (0, "no-ack"), "it does not prove receipt either");
     assert_eq!(joined(&bench, "ms-3"), ALONE);
@@ -109,7 +109,7 @@ fn an_echo_of_a_message_that_did_not_go_out_joins_nothing() {
 
 #[test]
 fn an_echo_before_the_resend_makes_it_needless() {
-    let (mut bench, message) = greeted(Resend::Auto);
+    let (mut bench, message) = greeted(ResendPolicy::Auto);
     // History cannot tell, so it is to go out again when the greeting is over.
     bench.history_fails();
     bench.respond(echo("ms-1", &message));
@@ -122,7 +122,7 @@ fn one_piece_of_a_stream_is_enough() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.respond(piece("ms-1", "It ", false));
-    bench.respond(Response { echoes: Some(message.client_message_id), ..piece("ms-1", "left.", true) });
+    bench.respond(BotResponse { echoes: Some(message.client_message_id), ..piece("ms-1", "left.", true) });
     assert_eq!(joined(&bench, "ms-1"), (Some(message.id), Correlation::Exact, false));
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (1, "quiet"));
@@ -132,14 +132,21 @@ fn one_piece_of_a_stream_is_enough() {
 fn a_new_owner_takes_an_echo_that_it_cannot_know_for_what_it_would_be_without() {
     let now = Bench::new().now;
     let last = last_turn(MessageId::new(now, 5), now);
-    let record =
-        Record { write: 3, connected_at: Some(now), last_turn: Some(last.clone()), ..Record::default() };
-    let mut bench = Bench::opened(Open { record, ..Open::default() }, |bot| bot.welcome = ms(0));
+    let record = ConversationRecord {
+        write: 3,
+        connected_at: Some(now),
+        last_turn: Some(last.clone()),
+        ..ConversationRecord::default()
+    };
+    let mut bench =
+        Bench::opened(ConversationSnapshot { record, ..ConversationSnapshot::default() }, |bot| {
+            bot.welcome = ms(0)
+        });
     bench.give(Input::Connected);
-    bench.respond(Response { echoes: Some(17), ..reply("ms-1", "late") });
+    bench.respond(BotResponse { echoes: Some(17), ..reply("ms-1", "late") });
     assert_eq!(joined(&bench, "ms-1"), (Some(last.message), Correlation::Window, true));
     let message = bench.post_with(|new| *new = plain());
-    bench.respond(Response { echoes: Some(17), ..reply("ms-2", "later") });
+    bench.respond(BotResponse { echoes: Some(17), ..reply("ms-2", "later") });
     assert_eq!(joined(&bench, "ms-2"), ALONE, "it is no answer to what is open");
     bench.respond(echo("ms-3", &message));
     assert_eq!(joined(&bench, "ms-3"), (Some(message.id), Correlation::Exact, false));

@@ -4,39 +4,49 @@
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    AcceptedMessage, EntryBody, MessageId, Outcome, ProblemKind, Progress, Record, Resend,
+    AcceptedMessage, ConversationRecord, EntryBody, MessageId, MessageProgress, ProblemKind, ResendPolicy,
+    TurnOutcome,
 };
-use rtm_bridge::link::{Abandoned, Input};
-use rtm_bridge::store::{Change, Open, OpenMessage, Write};
+use rtm_bridge::link::{AbandonReason, Input};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
 
 use super::bench::{Bench, ms};
 use super::support::{accepted, plain};
 
-fn open(record: &Record, lane: &[(&Arc<AcceptedMessage>, Progress)], next_position: u64) -> Input {
+fn open(
+    record: &ConversationRecord,
+    lane: &[(&Arc<AcceptedMessage>, MessageProgress)],
+    next_position: u64,
+) -> Input {
     let lane = lane.iter().map(|(accepted, progress)| OpenMessage {
         accepted: Arc::clone(accepted),
         progress: progress.clone(),
     });
     let record = record.clone();
-    Input::Lane(Box::new(Open { record, lane: lane.collect(), next_position, ..Open::default() }))
+    Input::Lane(Box::new(ConversationSnapshot {
+        record,
+        lane: lane.collect(),
+        next_position,
+        ..ConversationSnapshot::default()
+    }))
 }
 
-fn record(bench: &Bench) -> Record {
+fn record(bench: &Bench) -> ConversationRecord {
     bench.writes.last().unwrap().record.clone()
 }
 
 /// A write as words: what it tells of.
-fn tell(write: &Write) -> Vec<String> {
-    let tell = |change: &Change| match change {
-        Change::Sent { .. } => "sent".to_owned(),
-        Change::Acked { .. } => "acked".to_owned(),
-        Change::Answering { .. } => "answering".to_owned(),
-        Change::HeadSince { .. } => "head".to_owned(),
-        Change::Deliver(_) => "deliver".to_owned(),
-        Change::Append(entry) => match &entry.body {
+fn tell(write: &ConversationWrite) -> Vec<String> {
+    let tell = |change: &ConversationChange| match change {
+        ConversationChange::Sent { .. } => "sent".to_owned(),
+        ConversationChange::Acked { .. } => "acked".to_owned(),
+        ConversationChange::Answering { .. } => "answering".to_owned(),
+        ConversationChange::HeadSince { .. } => "head".to_owned(),
+        ConversationChange::Deliver(_) => "deliver".to_owned(),
+        ConversationChange::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => format!("{} {}", entry.seq, reply.message_id.as_deref().unwrap()),
-            EntryBody::Ended { outcome: Outcome::Failed(problem), .. }
-            | EntryBody::Closed { outcome: Outcome::Failed(problem), .. } => {
+            EntryBody::Ended { outcome: TurnOutcome::Failed(problem), .. }
+            | EntryBody::Closed { outcome: TurnOutcome::Failed(problem), .. } => {
                 format!("{} {}", entry.seq, problem.kind)
             }
             EntryBody::Ended { .. } | EntryBody::Closed { .. } => format!("{} answered", entry.seq),
@@ -46,10 +56,12 @@ fn tell(write: &Write) -> Vec<String> {
     write.changes.iter().map(tell).collect()
 }
 
-fn ends(write: &Write) -> Vec<(MessageId, ProblemKind)> {
-    let end = |change: &Change| match change {
-        Change::Append(entry) => match &entry.body {
-            EntryBody::Ended { message, outcome: Outcome::Failed(problem) } => Some((*message, problem.kind)),
+fn ends(write: &ConversationWrite) -> Vec<(MessageId, ProblemKind)> {
+    let end = |change: &ConversationChange| match change {
+        ConversationChange::Append(entry) => match &entry.body {
+            EntryBody::Ended { message, outcome: TurnOutcome::Failed(problem) } => {
+                Some((*message, problem.kind))
+            }
             _ => None,
         },
         _ => None,
@@ -66,7 +78,7 @@ fn a_message_that_is_lost_before_its_sending_is_not_sent() {
     bench.give(Input::Stored { lost: true });
     assert_eq!((bench.sends.len(), &*bench.forgotten, bench.lane_reads), (0, &[lost.id][..], 1));
     bench.store_hangs = false;
-    let lane = open(&record(&bench), &[(&next, Progress::default())], 3);
+    let lane = open(&record(&bench), &[(&next, MessageProgress::default())], 3);
     bench.give(lane);
     assert_eq!(bench.sends.len(), 1, "the next one goes on");
     assert_eq!(bench.sends[0].0, next.client_message_id);
@@ -90,7 +102,7 @@ fn a_message_that_is_lost_before_its_end_is_not_told() {
 fn what_the_store_lost_of_the_open_turn_is_written_again_in_its_place() {
     let mut bench = Bench::connected();
     let before = record(&bench);
-    let message = bench.post_with(|new| new.resend = Resend::Auto);
+    let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.ack(&message);
     bench.say("ms-1");
     bench.say("ms-2");
@@ -99,7 +111,7 @@ fn what_the_store_lost_of_the_open_turn_is_written_again_in_its_place() {
     let refused = bench.writes.last().unwrap().record.write;
     bench.give(Input::OutOfStep);
     assert_eq!(bench.lane_reads, 1);
-    bench.give(open(&before, &[(&message, Progress::default())], 2));
+    bench.give(open(&before, &[(&message, MessageProgress::default())], 2));
     let again = bench.writes.last().unwrap();
     assert!(again.record.write > refused, "what was on its way is not taken after it");
     assert_eq!((again.follows, bench.rebased), (before.write, 1));
@@ -129,12 +141,12 @@ fn what_the_store_kept_of_the_open_turn_is_not_written_twice() {
     bench.say("ms-3");
     bench.give(Input::OutOfStep);
     let at = Some(bench.now);
-    let progress = Progress {
+    let progress = MessageProgress {
         sent_at: at,
         acked_at: at,
         first_reply_at: at,
         replies: vec![reply],
-        ..Progress::default()
+        ..MessageProgress::default()
     };
     bench.give(open(&kept, &[(&message, progress)], 2));
     let again = bench.writes.last().unwrap();
@@ -145,7 +157,7 @@ fn what_the_store_kept_of_the_open_turn_is_not_written_twice() {
 fn a_message_whose_end_the_store_lost_ends_as_lost_and_is_not_sent_again() {
     let mut bench = Bench::connected();
     let before = record(&bench);
-    let message = bench.post_with(|new| new.resend = Resend::Auto);
+    let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.say("ms-1");
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (1, "quiet"));
@@ -153,7 +165,7 @@ fn a_message_whose_end_the_store_lost_ends_as_lost_and_is_not_sent_again() {
     // The sweep finds it open, and says so.
     let told = bench.told.len();
     bench.give(Input::Woken);
-    let lane = || open(&before, &[(&message, Progress::default())], 2);
+    let lane = || open(&before, &[(&message, MessageProgress::default())], 2);
     bench.give(lane());
     assert_eq!(bench.lane_reads, 2, "it is looked at again, with nothing in flight");
     let epoch = record(&bench).epoch;
@@ -177,9 +189,9 @@ fn a_waiting_message_that_the_store_lost_is_dropped_and_one_in_its_place_is_take
     bench.give(Input::OutOfStep);
     // The store lost the second message, and accepted another one since.
     let other = accepted(lost.position, bench.now + ms(5), plain());
-    let progress = Progress { sent_at: Some(bench.now), ..Progress::default() };
-    let stored = Record { write: record(&bench).write - 2, ..record(&bench) };
-    bench.give(open(&stored, &[(&first, progress), (&other, Progress::default())], lost.position + 1));
+    let progress = MessageProgress { sent_at: Some(bench.now), ..MessageProgress::default() };
+    let stored = ConversationRecord { write: record(&bench).write - 2, ..record(&bench) };
+    bench.give(open(&stored, &[(&first, progress), (&other, MessageProgress::default())], lost.position + 1));
     assert_eq!(bench.forgotten, [lost.id]);
     assert!(bench.machine.is_open(other.id) && !bench.machine.is_open(lost.id));
     bench.store_hangs = false;
@@ -204,7 +216,7 @@ fn an_answer_that_an_end_overtook_is_no_loss() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.give(Input::Accepted(accepted(9, bench.now, plain())));
-    let lane = open(&record(&bench), &[(&message, Progress::default())], 2);
+    let lane = open(&record(&bench), &[(&message, MessageProgress::default())], 2);
     bench.say("ms-1");
     bench.pass(ms(1000));
     bench.give(lane);
@@ -224,8 +236,8 @@ fn nothing_is_sent_before_the_lane_of_a_store_in_doubt_is_read() {
     bench.pass(ms(3000));
     assert!(bench.sends.is_empty());
     bench.store_hangs = false;
-    let stored = Record { write: 1, ..Record::default() };
-    bench.give(open(&stored, &[(&message, Progress::default())], 2));
+    let stored = ConversationRecord { write: 1, ..ConversationRecord::default() };
+    bench.give(open(&stored, &[(&message, MessageProgress::default())], 2));
     assert_eq!(bench.sends.len(), 1);
 }
 
@@ -234,8 +246,8 @@ fn a_record_that_expired_is_no_loss() {
     let mut bench = Bench::connected();
     let epoch = record(&bench).epoch;
     bench.give(Input::Woken);
-    bench.give(open(&Record::default(), &[], 0));
-    bench.give(open(&Record::default(), &[], 0));
+    bench.give(open(&ConversationRecord::default(), &[], 0));
+    bench.give(open(&ConversationRecord::default(), &[], 0));
     assert!(bench.forgotten.is_empty());
     bench.pass(ms(20));
     let again = bench.writes.last().unwrap();
@@ -259,7 +271,7 @@ fn a_link_that_outlived_its_record_goes_on_as_before() {
     bench.say("ms-2");
     let refused = bench.writes.last().unwrap().record.write;
     bench.give(Input::OutOfStep);
-    bench.give(open(&Record::default(), &[], 0));
+    bench.give(open(&ConversationRecord::default(), &[], 0));
     let again = bench.writes.last().unwrap();
     assert_eq!((again.follows, tell(again)), (0, vec![format!("{} ms-2", before.seq + 1)]));
     assert!(again.record.write > refused);
@@ -278,10 +290,10 @@ fn a_store_that_is_ahead_is_believed() {
     bench.store_hangs = true;
     let message = bench.post();
     bench.give(Input::OutOfStep);
-    let ahead = Record { write: record(&bench).write + 5, ..record(&bench) };
-    let progress = Progress { sent_at: Some(bench.now), ..Progress::default() };
+    let ahead = ConversationRecord { write: record(&bench).write + 5, ..record(&bench) };
+    let progress = MessageProgress { sent_at: Some(bench.now), ..MessageProgress::default() };
     bench.give(open(&ahead, &[(&message, progress)], 2));
-    assert_eq!((&*bench.abandons, bench.sends.len()), (&[Abandoned::Anew][..], 0));
+    assert_eq!((&*bench.abandons, bench.sends.len()), (&[AbandonReason::Anew][..], 0));
     bench.give(Input::Connected);
     assert_eq!(bench.history_reads.len(), 1, "it may have been sent");
 }
@@ -294,7 +306,11 @@ fn a_message_that_was_told_of_since_the_lane_was_asked_for_is_kept() {
     bench.give(Input::OutOfStep);
     let (first, second) = (bench.post(), bench.post());
     // The answer was on its way before both, or between them.
-    bench.give(open(&Record { write: 1, ..Record::default() }, &[(&first, Progress::default())], 2));
+    bench.give(open(
+        &ConversationRecord { write: 1, ..ConversationRecord::default() },
+        &[(&first, MessageProgress::default())],
+        2,
+    ));
     assert!(bench.machine.is_open(first.id) && bench.machine.is_open(second.id));
     assert!(bench.forgotten.is_empty());
     bench.post();
@@ -312,7 +328,7 @@ fn a_message_whose_sending_the_store_lost_before_it_went_out_waits_until_it_is_s
     bench.say("ms-unsolicited");
     bench.give(Input::OutOfStep);
     bench.give(Input::Lease(true));
-    bench.give(open(&before, &[(&message, Progress::default())], 2));
+    bench.give(open(&before, &[(&message, MessageProgress::default())], 2));
     assert_eq!(tell(bench.writes.last().unwrap())[0], "sent");
     bench.pass(ms(1000));
     assert!(bench.sends.is_empty());
@@ -324,11 +340,17 @@ fn a_message_whose_sending_the_store_lost_before_it_went_out_waits_until_it_is_s
 fn a_new_owner_takes_what_stands_before_a_sent_message_for_ended() {
     let at = Bench::new().now - ms(1000);
     let (ended, sent) = (accepted(0, at, plain()), accepted(1, at, plain()));
-    let progress = Progress { sent_at: Some(at), acked_at: Some(at), ..Progress::default() };
-    let lane = [(&ended, Progress::default()), (&sent, progress)];
+    let progress = MessageProgress { sent_at: Some(at), acked_at: Some(at), ..MessageProgress::default() };
+    let lane = [(&ended, MessageProgress::default()), (&sent, progress)];
     let lane = lane.map(|(accepted, progress)| OpenMessage { accepted: Arc::clone(accepted), progress });
-    let record = Record { write: 3, seq: 5, ..Record::default() };
-    let open = Open { record, lane: lane.into(), head_at: Some(at), next_position: 2, ..Open::default() };
+    let record = ConversationRecord { write: 3, seq: 5, ..ConversationRecord::default() };
+    let open = ConversationSnapshot {
+        record,
+        lane: lane.into(),
+        head_at: Some(at),
+        next_position: 2,
+        ..ConversationSnapshot::default()
+    };
     let mut bench = Bench::opened(open, |bot| bot.welcome = std::time::Duration::ZERO);
     assert_eq!(ends(bench.writes.last().unwrap()), [(ended.id, ProblemKind::MessageLost)]);
     assert_eq!(bench.forgotten, [ended.id]);

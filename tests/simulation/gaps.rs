@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::domain::{Correlation, EntryBody, Fingerprint, Gap, MessageId, Record, Timestamp};
+use rtm_bridge::domain::{
+    ConversationRecord, Correlation, EntryBody, Fingerprint, GapReason, MessageId, Timestamp,
+};
 use rtm_bridge::link::{HistoryFailure, Input};
 use rtm_bridge::rtm::{HistoryPage, HistoryRecord};
-use rtm_bridge::store::{Change, Open};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, incoming, ms, outgoing};
 use super::support::last_turn;
@@ -14,7 +16,7 @@ use super::support::last_turn;
 fn journal(bench: &Bench) -> Vec<String> {
     let changes = bench.writes.iter().flat_map(|write| &write.changes);
     let entries = changes.filter_map(|change| match change {
-        Change::Append(entry) => Some(&entry.body),
+        ConversationChange::Append(entry) => Some(&entry.body),
         _ => None,
     });
     let told = entries.filter_map(|body| match body {
@@ -26,7 +28,7 @@ fn journal(bench: &Bench) -> Vec<String> {
 }
 
 fn gaps(bench: &Bench) -> Vec<String> {
-    journal(bench).into_iter().filter(|told| Gap::ALL.iter().any(|gap| gap.as_str() == told)).collect()
+    journal(bench).into_iter().filter(|told| GapReason::ALL.iter().any(|gap| gap.as_str() == told)).collect()
 }
 
 /// A reply that was said so long after the bench began.
@@ -36,10 +38,14 @@ fn said(bench: &Bench, id: &str, at: u64) -> HistoryRecord {
 }
 
 /// A conversation that an earlier owner left: the bot said "ms-0" last.
-fn known() -> Open {
-    let mut record = Record { seq: 1, last_platform_message: Some("ms-0".into()), ..Record::default() };
+fn known() -> ConversationSnapshot {
+    let mut record = ConversationRecord {
+        seq: 1,
+        last_platform_message: Some("ms-0".into()),
+        ..ConversationRecord::default()
+    };
     record.recent.push(Fingerprint::of("ms-0"), false);
-    Open { record, ..Open::default() }
+    ConversationSnapshot { record, ..ConversationSnapshot::default() }
 }
 
 /// One whose link broke while nothing was open, and is there again.
@@ -127,7 +133,7 @@ fn a_new_owner_goes_on_from_the_message_before_the_gap() {
     bench.say("ms-2");
     let record = bench.writes.last().unwrap().record.clone();
     assert_eq!(record.last_platform_message.as_deref(), Some("ms-first"));
-    let mut next = Bench::opened(Open { record, ..Open::default() }, |_| ());
+    let mut next = Bench::opened(ConversationSnapshot { record, ..ConversationSnapshot::default() }, |_| ());
     let message = next.post();
     next.give(Input::Connected);
     next.history(vec![outgoing("ms-1"), outgoing("ms-2"), incoming(&message)]);
@@ -238,7 +244,7 @@ fn a_look_proves_receipt() {
 #[test]
 fn no_look_is_taken_where_none_is_wanted() {
     for change in [
-        (|bot| bot.stuck_after = None) as fn(&mut rtm_bridge::config::Bot),
+        (|bot| bot.stuck_after = None) as fn(&mut rtm_bridge::config::BotConfig),
         |bot| bot.history = false,
         |bot| bot.stuck_after = Some(ms(31_000)),
     ] {
@@ -324,7 +330,7 @@ fn more_pages_than_are_read_are_a_gap_behind_them() {
 
 #[test]
 fn without_history_a_loss_is_a_gap_and_our_own_close_is_none() {
-    let without = |bot: &mut rtm_bridge::config::Bot| {
+    let without = |bot: &mut rtm_bridge::config::BotConfig| {
         bot.history = false;
         bot.welcome = ms(0);
     };
@@ -369,7 +375,7 @@ fn who_is_about_to_go_begins_no_repair_that_no_turn_waits_for() {
 #[test]
 fn pages_of_an_older_time_are_not_taken_for_the_gap() {
     let mut bench = Bench::connected();
-    bench.respond(rtm_bridge::rtm::Response {
+    bench.respond(rtm_bridge::rtm::BotResponse {
         created_on: Some(bench.now),
         ..super::support::reply("ms-now", "now")
     });
@@ -409,7 +415,7 @@ fn the_time_of_the_message_before_a_gap_stays_until_the_gap_is_closed() {
     let mut bench = Bench::connected();
     let at = bench.now;
     let say = |bench: &mut Bench, id: &str, at| {
-        let said = rtm_bridge::rtm::Response { created_on: Some(at), ..super::support::reply(id, id) };
+        let said = rtm_bridge::rtm::BotResponse { created_on: Some(at), ..super::support::reply(id, id) };
         bench.respond(said);
     };
     say(&mut bench, "ms-0", at);

@@ -3,31 +3,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{MessageId, Progress, Record, Resend, Timestamp};
-use rtm_bridge::link::{Abandoned, Input};
-use rtm_bridge::rtm::Incoming;
-use rtm_bridge::store::{Change, Open, OpenMessage};
+use rtm_bridge::domain::{ConversationRecord, MessageId, MessageProgress, ResendPolicy, Timestamp};
+use rtm_bridge::link::{AbandonReason, Input};
+use rtm_bridge::rtm::IncomingFrame;
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, OpenMessage};
 use serde_json::value::RawValue;
 
 use super::bench::{Bench, incoming, ms, outgoing};
 use super::support::{accepted, last_turn, plain};
 
 /// What an owner left behind: one open message that became the head this long ago, as far as this says.
-fn left(ago: Duration, progress: impl FnOnce(Timestamp) -> Progress) -> Open {
+fn left(ago: Duration, progress: impl FnOnce(Timestamp) -> MessageProgress) -> ConversationSnapshot {
     let head_at = Bench::new().now - ago;
-    let record = Record { write: 3, connected_at: Some(head_at), ..Record::default() };
+    let record =
+        ConversationRecord { write: 3, connected_at: Some(head_at), ..ConversationRecord::default() };
     let lane = vec![OpenMessage { accepted: accepted(0, head_at, plain()), progress: progress(head_at) }];
-    Open { record, lane, head_at: Some(head_at), next_position: 1, ..Open::default() }
+    ConversationSnapshot {
+        record,
+        lane,
+        head_at: Some(head_at),
+        next_position: 1,
+        ..ConversationSnapshot::default()
+    }
 }
 
-fn sent(at: Timestamp) -> Progress {
-    Progress { sent_at: Some(at), ..Progress::default() }
+fn sent(at: Timestamp) -> MessageProgress {
+    MessageProgress { sent_at: Some(at), ..MessageProgress::default() }
 }
 
 fn head_since(bench: &Bench) -> Option<Timestamp> {
     let changes = bench.writes.iter().flat_map(|write| &write.changes);
     changes
-        .filter_map(|change| if let Change::HeadSince { at } = change { Some(*at) } else { None })
+        .filter_map(|change| if let ConversationChange::HeadSince { at } = change { Some(*at) } else { None })
         .next_back()
 }
 
@@ -155,20 +162,20 @@ fn a_new_owner_ends_what_is_overdue_by_its_recorded_state() {
     let minute = ms(60_000);
     let bench = Bench::opened(left(minute, sent), |_| ());
     assert_eq!(bench.end(), (0, "uncertain"));
-    let acked = |at| Progress { acked_at: Some(at), ..sent(at) };
+    let acked = |at| MessageProgress { acked_at: Some(at), ..sent(at) };
     let bench = Bench::opened(left(minute, acked), |_| ());
     assert_eq!(bench.end(), (0, "no-reply"));
-    let answering = |at| Progress { first_reply_at: Some(at), ..sent(at) };
+    let answering = |at| MessageProgress { first_reply_at: Some(at), ..sent(at) };
     let bench = Bench::opened(left(minute, answering), |_| ());
     assert_eq!(bench.end(), (0, "deadline"));
-    let bench = Bench::opened(left(minute, |_| Progress::default()), |_| ());
+    let bench = Bench::opened(left(minute, |_| MessageProgress::default()), |_| ());
     assert_eq!(bench.end(), (0, "platform-unavailable"));
     assert!(bench.sends.is_empty());
 }
 
 #[test]
 fn a_new_owner_of_a_proved_message_reconnects_and_reads_history_and_sends_nothing() {
-    let mut open = left(ms(1000), |at| Progress { acked_at: Some(at), ..sent(at) });
+    let mut open = left(ms(1000), |at| MessageProgress { acked_at: Some(at), ..sent(at) });
     let message = Arc::clone(&open.lane[0].accepted);
     open.record.last_platform_message = Some("ms-0".into());
     let mut bench = Bench::opened(open, |_| ());
@@ -185,7 +192,7 @@ fn a_new_owner_of_a_proved_message_reconnects_and_reads_history_and_sends_nothin
 
 #[test]
 fn a_new_owner_of_an_unproved_message_sends_it_again_only_where_that_is_wanted() {
-    for (resend, sends) in [(Resend::Auto, 1), (Resend::Never, 0)] {
+    for (resend, sends) in [(ResendPolicy::Auto, 1), (ResendPolicy::Never, 0)] {
         let mut open = left(ms(1000), sent);
         let mut new = plain();
         new.resend = resend;
@@ -202,7 +209,10 @@ fn a_new_owner_connects_for_late_replies_and_for_nothing_less() {
     let ended = |ago: u64| {
         let message = MessageId::new(Timestamp::from_millis(1), 1);
         let last_turn = Some(last_turn(message, Bench::new().now - ms(ago)));
-        Open { record: Record { write: 3, last_turn, ..Record::default() }, ..Open::default() }
+        ConversationSnapshot {
+            record: ConversationRecord { write: 3, last_turn, ..ConversationRecord::default() },
+            ..ConversationSnapshot::default()
+        }
     };
     let bench = Bench::opened(ended(59_999), |_| ());
     assert_eq!((bench.connects.len(), bench.rests), (1, 0));
@@ -220,11 +230,11 @@ fn what_piles_up_while_the_store_is_away_is_bounded() {
     bench.say("ms-1");
     for _ in 0..999 {
         let event = RawValue::from_string("{}".into()).unwrap();
-        bench.give(Input::Frame(Incoming::Platform(event)));
+        bench.give(Input::Frame(IncomingFrame::Platform(event)));
     }
     assert!(bench.abandons.is_empty());
     bench.say("ms-2");
-    assert_eq!(bench.abandons, [Abandoned::Backlog]);
+    assert_eq!(bench.abandons, [AbandonReason::Backlog]);
     let connects = bench.connects.len();
     bench.give(Input::Unknown);
     bench.pass(ms(10_000));

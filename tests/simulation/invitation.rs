@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{AcceptedMessage, Progress};
+use rtm_bridge::domain::{AcceptedMessage, MessageProgress};
 use rtm_bridge::link::Input;
-use rtm_bridge::store::{Change, Open, OpenMessage};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, OpenMessage};
 
 use super::bench::{Bench, ms};
 use super::support::{accepted, plain};
@@ -15,11 +15,16 @@ fn next(bench: &Bench) -> Arc<AcceptedMessage> {
     accepted(1, bench.now, plain())
 }
 
-fn as_sent(message: &Arc<AcceptedMessage>) -> Open {
-    let progress = Progress { sent_at: Some(message.accepted_at), ..Progress::default() };
+fn as_sent(message: &Arc<AcceptedMessage>) -> ConversationSnapshot {
+    let progress = MessageProgress { sent_at: Some(message.accepted_at), ..MessageProgress::default() };
     let lane = vec![OpenMessage { accepted: Arc::clone(message), progress }];
     let next_position = message.position + 1;
-    Open { lane, head_at: Some(message.accepted_at), next_position, ..Open::default() }
+    ConversationSnapshot {
+        lane,
+        head_at: Some(message.accepted_at),
+        next_position,
+        ..ConversationSnapshot::default()
+    }
 }
 
 fn has_sent(bench: &Bench) -> bool {
@@ -28,7 +33,7 @@ fn has_sent(bench: &Bench) -> bool {
         .iter()
         .skip(1)
         .flat_map(|write| &write.changes)
-        .any(|change| matches!(change, Change::Sent { .. }))
+        .any(|change| matches!(change, ConversationChange::Sent { .. }))
 }
 
 #[test]

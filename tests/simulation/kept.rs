@@ -2,26 +2,29 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{MessageId, Record, SessionRequest};
+use rtm_bridge::domain::{ConversationRecord, MessageId, SessionRequest};
 use rtm_bridge::link::{ConnectFailure, Input, LinkState};
-use rtm_bridge::rtm::{ConnectMode, Incoming};
-use rtm_bridge::store::Open;
+use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
+use rtm_bridge::store::ConversationSnapshot;
 
 use super::bench::{Bench, ms};
 use super::support::{event, last_turn};
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn never(bot: &mut rtm_bridge::config::Bot) {
+fn never(bot: &mut rtm_bridge::config::BotConfig) {
     bot.idle_ttl = None;
     bot.welcome = Duration::ZERO;
 }
 
 /// One that had a turn.
-fn known() -> Open {
+fn known() -> ConversationSnapshot {
     let at = Bench::new().now - 2 * HOUR;
     let last_turn = Some(last_turn(MessageId::new(at, 1), at));
-    Open { record: Record { write: 3, last_turn, ..Record::default() }, ..Open::default() }
+    ConversationSnapshot {
+        record: ConversationRecord { write: 3, last_turn, ..ConversationRecord::default() },
+        ..ConversationSnapshot::default()
+    }
 }
 
 fn kept() -> Bench {
@@ -57,22 +60,26 @@ fn with_an_idle_ttl_it_does_not() {
 
 #[test]
 fn nor_one_that_nobody_knows_or_whose_session_its_caller_ended() {
-    assert!(Bench::opened(Open::default(), never).connects.is_empty());
+    assert!(Bench::opened(ConversationSnapshot::default(), never).connects.is_empty());
     let mut bench = kept();
     let rests = bench.rests;
     bench.post_with(|new| new.session = SessionRequest::Close);
-    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     assert_eq!((bench.end(), bench.rests), ((0, "sessionEnd"), rests + 1));
     let left = bench.writes.last().unwrap();
     assert!(left.warm_until <= Some(bench.now));
-    let open = Open { record: left.record.clone(), next_position: 2, ..Open::default() };
+    let open = ConversationSnapshot {
+        record: left.record.clone(),
+        next_position: 2,
+        ..ConversationSnapshot::default()
+    };
     assert!(Bench::opened(open, never).connects.is_empty());
 }
 
 #[test]
 fn it_is_kept_through_a_session_that_ends() {
     let mut bench = kept();
-    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     bench.idle(120);
     assert_eq!((bench.closes, bench.machine.link_state(bench.now)), (0, LinkState::Ready));
     bench.lose(1006);

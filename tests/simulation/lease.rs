@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::Outcome;
+use rtm_bridge::domain::TurnOutcome;
 use rtm_bridge::link::{ConnectFailure, Input};
-use rtm_bridge::store::Change;
+use rtm_bridge::store::ConversationChange;
 
 use super::bench::{Bench, ms};
 
@@ -85,7 +85,7 @@ fn a_message_that_was_withheld_at_the_last_moment_goes_out_later() {
     assert_eq!(bench.sends.len(), 1);
     unsure(&mut bench, false);
     assert_eq!(bench.sends.len(), 2);
-    let sent = |change: &&Change| matches!(change, Change::Sent { .. });
+    let sent = |change: &&ConversationChange| matches!(change, ConversationChange::Sent { .. });
     let marks = bench.writes.iter().flat_map(|write| &write.changes).filter(sent).count();
     assert_eq!(marks, 2, "the one before and this one, which is marked once");
     bench.say("ms-1");
@@ -101,7 +101,7 @@ fn a_message_that_was_withheld_past_its_deadline_fails_and_says_why() {
     bench.give(Input::Withheld);
     bench.pass(ms(4000));
     assert_eq!((bench.end(), bench.sends.len()), ((0, "platform-unavailable"), 1));
-    let Some(Outcome::Failed(problem)) = &bench.told.last().unwrap().progress.outcome else { panic!() };
+    let Some(TurnOutcome::Failed(problem)) = &bench.told.last().unwrap().progress.outcome else { panic!() };
     assert!(problem.detail.contains("could not reach its store"), "{problem:?}");
 }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    DeliveryId, DeliveryKind, Entry, EntryBody, MessageId, NewDelivery, NewMessage, Origin, Partition,
-    ProblemKind, Progress, Record, SessionRequest, TraceId,
+    ConversationRecord, DeliveryId, DeliveryKind, DeliveryOrigin, EntryBody, JournalEntry, MessageId,
+    MessageProgress, NewDelivery, NewMessage, Partition, ProblemKind, SessionRequest, TraceId,
 };
 use rtm_bridge::link::Input;
-use rtm_bridge::rtm::Incoming;
-use rtm_bridge::store::{Change, Open, OpenMessage, Write};
+use rtm_bridge::rtm::IncomingFrame;
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
 use serde_json::{Value, json};
 
 use super::bench::{Bench, ms};
@@ -33,7 +33,7 @@ fn connected() -> Bench {
 }
 
 /// What is written behind that.
-fn since(bench: &Bench) -> Vec<(&Entry, &NewDelivery)> {
+fn since(bench: &Bench) -> Vec<(&JournalEntry, &NewDelivery)> {
     delivered(&bench.writes[1..])
 }
 
@@ -43,20 +43,24 @@ fn to_caller(new: &mut NewMessage) {
 }
 
 /// What is delivered, each with the entry that stands right before it.
-fn delivered(writes: &[Arc<Write>]) -> Vec<(&Entry, &NewDelivery)> {
+fn delivered(writes: &[Arc<ConversationWrite>]) -> Vec<(&JournalEntry, &NewDelivery)> {
     let pairs = writes.iter().flat_map(|write| write.changes.windows(2));
     let told = pairs.filter_map(|pair| match pair {
-        [Change::Append(entry), Change::Deliver(delivery)] => Some((entry, &**delivery)),
+        [ConversationChange::Append(entry), ConversationChange::Deliver(delivery)] => {
+            Some((entry, &**delivery))
+        }
         _ => None,
     });
     let told: Vec<_> = told.collect();
-    let deliveries =
-        writes.iter().flat_map(|write| &write.changes).filter(|change| matches!(change, Change::Deliver(_)));
+    let deliveries = writes
+        .iter()
+        .flat_map(|write| &write.changes)
+        .filter(|change| matches!(change, ConversationChange::Deliver(_)));
     assert_eq!(told.len(), deliveries.count(), "each right behind its entry");
     told
 }
 
-fn kinds<'a>(told: &[(&Entry, &'a NewDelivery)]) -> Vec<(DeliveryKind, &'a str)> {
+fn kinds<'a>(told: &[(&JournalEntry, &'a NewDelivery)]) -> Vec<(DeliveryKind, &'a str)> {
     told.iter().map(|(_, told)| (told.kind, &*told.target)).collect()
 }
 
@@ -78,12 +82,12 @@ fn an_end_goes_to_the_callback_and_else_to_the_bots_webhook() {
     );
     let told = since(&bench);
     let (first, second) = (told[0].1, told[1].1);
-    assert_eq!(first.origin, Origin::Callback { signer: Some("crm".into()) });
+    assert_eq!(first.origin, DeliveryOrigin::Callback { signer: Some("crm".into()) });
     assert_eq!(
         (first.message, first.trace, &first.conversation),
         (Some(message.id), TRACE, &plain().conversation)
     );
-    assert_eq!((&second.origin, second.trace), (&Origin::Bot, TraceId::default()));
+    assert_eq!((&second.origin, second.trace), (&DeliveryOrigin::Bot, TraceId::default()));
     for ((_, delivery), message) in told.iter().zip(&bench.told[1..]) {
         assert!(tells(delivery, message), "{} is not {message:?}", delivery.data);
     }
@@ -109,7 +113,7 @@ fn the_end_of_a_session_is_told_to_nobody() {
         to_caller(new);
         new.session = SessionRequest::Close;
     });
-    bench.give(Input::Frame(Incoming::SessionEnd(super::support::event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(super::support::event())));
     assert_eq!(bench.end().1, "sessionEnd");
     assert!(since(&bench).is_empty());
     bench.post_with(|new| new.session = SessionRequest::Close);
@@ -155,10 +159,13 @@ fn a_new_owner_knows_what_the_last_turn_is_echoed_by_and_who_is_told() {
     bench.say("ms-1");
     bench.pass(ms(1000));
     let record = bench.writes.last().unwrap().record.clone();
-    let mut next = Bench::opened(Open { record, next_position: 2, ..Open::default() }, |bot| {
-        bot.welcome = ms(0);
-        bot.webhook = Some(webhook());
-    });
+    let mut next = Bench::opened(
+        ConversationSnapshot { record, next_position: 2, ..ConversationSnapshot::default() },
+        |bot| {
+            bot.welcome = ms(0);
+            bot.webhook = Some(webhook());
+        },
+    );
     next.give(Input::Connected);
     next.respond(echo("ms-echo", &message));
     let late = next.reply("ms-echo");
@@ -200,13 +207,13 @@ fn what_is_written_again_keeps_its_id() {
     };
     let first = id_of(&bench);
     bench.give(Input::OutOfStep);
-    let lane = vec![OpenMessage { accepted: message, progress: Progress::default() }];
-    bench.give(Input::Lane(Box::new(Open {
+    let lane = vec![OpenMessage { accepted: message, progress: MessageProgress::default() }];
+    bench.give(Input::Lane(Box::new(ConversationSnapshot {
         record: before,
         lane,
         head_at: None,
         next_position: 2,
-        ..Open::default()
+        ..ConversationSnapshot::default()
     })));
     let again = id_of(&bench);
     assert_eq!((bench.rebased, again.0, again.1), (1, first.0, first.1));
@@ -226,7 +233,11 @@ fn what_is_lost_before_its_end_is_not_delivered_and_what_was_said_late_is() {
     // Nobody has it, and the end still waits behind what is in flight.
     bench.give(Input::OutOfStep);
     let record = bench.record();
-    bench.give(Input::Lane(Box::new(Open { record, next_position: 2, ..Open::default() })));
+    bench.give(Input::Lane(Box::new(ConversationSnapshot {
+        record,
+        next_position: 2,
+        ..ConversationSnapshot::default()
+    })));
     assert_eq!(bench.forgotten.len(), 1);
     let told: Vec<_> = delivered(&bench.writes[write..]).iter().map(|(_, told)| told.kind).collect();
     assert_eq!(told, [DeliveryKind::ReplyLate]);
@@ -237,11 +248,17 @@ fn a_message_whose_end_is_lost_is_told_as_lost() {
     let (at, mut new) = (Bench::new().now - ms(5000), plain());
     to_caller(&mut new);
     let (first, head) = (accepted(0, at, new), accepted(1, at, plain()));
-    let sent = Progress { sent_at: Some(at), ..Progress::default() };
+    let sent = MessageProgress { sent_at: Some(at), ..MessageProgress::default() };
     let lane =
         [&first, &head].map(|message| OpenMessage { accepted: Arc::clone(message), progress: sent.clone() });
-    let record = Record { write: 3, epoch: 9, seq: 4, ..Record::default() };
-    let open = Open { record, lane: lane.into(), head_at: Some(at), next_position: 2, ..Open::default() };
+    let record = ConversationRecord { write: 3, epoch: 9, seq: 4, ..ConversationRecord::default() };
+    let open = ConversationSnapshot {
+        record,
+        lane: lane.into(),
+        head_at: Some(at),
+        next_position: 2,
+        ..ConversationSnapshot::default()
+    };
     let bench = Bench::opened(open, |_| ());
     assert_eq!(kinds(&delivered(&bench.writes)), [(DeliveryKind::MessageFailed, CALLER)]);
     let (entry, delivery) = delivered(&bench.writes)[0];

@@ -4,7 +4,7 @@
 use fastrand::Rng;
 use rtm_bridge::domain::Timestamp;
 use rtm_bridge::link::HistoryFailure;
-use rtm_bridge::rtm::{HistoryPage, HistoryRecord, Incoming, Response};
+use rtm_bridge::rtm::{BotResponse, HistoryPage, HistoryRecord, IncomingFrame};
 use serde_json::value::RawValue;
 
 use super::support::{event, piece, reply};
@@ -77,7 +77,7 @@ pub(crate) fn chance(rng: &mut Rng, percent: u32) -> bool {
 /// What the platform does.
 #[derive(Debug, Clone)]
 pub(crate) enum Said {
-    Frame(Incoming),
+    Frame(IncomingFrame),
     Close(u16),
     /// The peer dies without a word: nothing arrives any more, nothing is answered.
     Death,
@@ -109,7 +109,7 @@ impl Platform {
     ) -> Vec<(u64, Said)> {
         let mut plan = Vec::new();
         let echoes = Some(client_message_id);
-        let ack = |reply_to| Said::Frame(Incoming::Ack { reply_to });
+        let ack = |reply_to| Said::Frame(IncomingFrame::Ack { reply_to });
         if !chance(rng, temper.ack_missing) {
             plan.push((rng.u64(0..400), ack(Some(client_message_id))));
         }
@@ -128,10 +128,10 @@ impl Platform {
             let jitter = rng.u64(0..600);
             for _ in 0..=rng.u8(0..2) {
                 let sign = match rng.u8(0..8) {
-                    0 => Incoming::SessionEnd(event()),
-                    1 => Incoming::AgentStart(event()),
-                    2 => Incoming::AgentEnd(event()),
-                    _ => Incoming::WaitingForInput,
+                    0 => IncomingFrame::SessionEnd(event()),
+                    1 => IncomingFrame::AgentStart(event()),
+                    2 => IncomingFrame::AgentEnd(event()),
+                    _ => IncomingFrame::WaitingForInput,
                 };
                 plan.push(((at + jitter).saturating_sub(rng.u64(0..800)), Said::Frame(sign)));
             }
@@ -156,13 +156,16 @@ impl Platform {
         self.session = false;
         let mut plan = Vec::new();
         if rng.bool() {
-            plan.push((rng.u64(0..900), Said::Frame(Incoming::Ack { reply_to: Some(client_message_id) })));
+            plan.push((
+                rng.u64(0..900),
+                Said::Frame(IncomingFrame::Ack { reply_to: Some(client_message_id) }),
+            ));
         }
         if rng.bool() {
             self.speak(rng, temper, 100, None, &mut plan);
         }
         if rng.bool() {
-            plan.push((rng.u64(0..3000), Said::Frame(Incoming::SessionEnd(event()))));
+            plan.push((rng.u64(0..3000), Said::Frame(IncomingFrame::SessionEnd(event()))));
         }
         if chance(rng, temper.drop) {
             plan.push((rng.u64(0..3000), self.gone(rng)));
@@ -182,8 +185,9 @@ impl Platform {
         self.next_id += 1;
         let id = format!("ms-{}", self.next_id);
         let echoes = echoes.filter(|_| chance(rng, temper.echo));
-        let say =
-            |response: Response| Said::Frame(Incoming::Response(Box::new(Response { echoes, ..response })));
+        let say = |response: BotResponse| {
+            Said::Frame(IncomingFrame::Response(Box::new(BotResponse { echoes, ..response })))
+        };
         if chance(rng, temper.stream) {
             let pieces = rng.u8(1..5);
             for i in 0..pieces {
@@ -219,7 +223,7 @@ impl Platform {
             let session_continues = !new_session && rng.bool();
             plan.push((
                 rng.u64(0..50),
-                Said::Frame(Incoming::Active { session_id: None, session_continues }),
+                Said::Frame(IncomingFrame::Active { session_id: None, session_continues }),
             ));
         }
         if new_session {
@@ -266,7 +270,7 @@ impl Platform {
     }
 
     /// It said something, whether or not anybody heard it.
-    pub(crate) fn spoke(&mut self, now: u64, lag: u64, response: &Response) {
+    pub(crate) fn spoke(&mut self, now: u64, lag: u64, response: &BotResponse) {
         if response.stream.as_ref().is_some_and(|stream| !stream.last) {
             return;
         }
@@ -283,7 +287,7 @@ impl Platform {
     }
 
     /// Its time of a reply, the same in a repeat and in history.
-    pub(crate) fn created_on(&self, now: u64, response: &Response) -> Timestamp {
+    pub(crate) fn created_on(&self, now: u64, response: &BotResponse) -> Timestamp {
         let known = self.remembered.iter().find(|known| Some(&known.id) == response.message_id.as_ref());
         Timestamp::from_millis(known.map_or(now, |known| known.at))
     }

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rtm_bridge::domain::{
-    AcceptedMessage, EntryBody, MessageId, Progress, Record, Resend, SessionRequest, Timestamp, TurnRules,
+    AcceptedMessage, ConversationRecord, EntryBody, MessageId, MessageProgress, ResendPolicy, SessionRequest,
+    Timestamp, TurnRules,
 };
-use rtm_bridge::link::{ConnectFailure, Effect, HistoryFailure, Input, Loss, Machine};
-use rtm_bridge::rtm::{HistoryPage, Incoming, Response};
-use rtm_bridge::store::{Change, Open, OpenMessage, Write};
+use rtm_bridge::link::{ConnectFailure, Effect, HistoryFailure, Input, Machine, SocketLoss};
+use rtm_bridge::rtm::{BotResponse, HistoryPage, IncomingFrame};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
 
 use super::bench::{incoming, outgoing};
 use super::support::{accepted, bot, event, plain, reply};
@@ -105,7 +106,7 @@ struct Trial {
     machine: Machine,
     now: Timestamp,
     posted: Vec<Arc<AcceptedMessage>>,
-    write: Option<Arc<Write>>,
+    write: Option<Arc<ConversationWrite>>,
     socket: Socket,
     history: bool,
     reading: bool,
@@ -117,14 +118,20 @@ struct Trial {
     out: Option<Arc<AcceptedMessage>>,
     lease: Lease,
     /// The record that the store has.
-    record: Record,
+    record: ConversationRecord,
 }
 
 impl Trial {
     fn new() -> Self {
         let now = Timestamp::from_millis(1_763_845_000_000);
         Self {
-            machine: Machine::new(Arc::new(bot()), plain().conversation, Open::default(), now, 11),
+            machine: Machine::new(
+                Arc::new(bot()),
+                plain().conversation,
+                ConversationSnapshot::default(),
+                now,
+                11,
+            ),
             now,
             posted: Vec::new(),
             write: None,
@@ -138,7 +145,7 @@ impl Trial {
             said: HashSet::new(),
             out: None,
             lease: Lease::Sure,
-            record: Record::default(),
+            record: ConversationRecord::default(),
         }
     }
 
@@ -216,7 +223,7 @@ impl Trial {
                     SessionRequest::NewKeepAgent,
                     SessionRequest::Close,
                 ][usize::from(session)];
-                new.resend = if resend { Resend::Auto } else { Resend::Never };
+                new.resend = if resend { ResendPolicy::Auto } else { ResendPolicy::Never };
                 new.rules = TurnRules::new(expect.then_some(2), None, None).unwrap();
                 let message = accepted(self.posted.len() as u64, self.now, new);
                 self.posted.push(Arc::clone(&message));
@@ -249,12 +256,12 @@ impl Trial {
                     }
                     _ => Some(5),
                 };
-                self.give(Input::Frame(Incoming::Ack { reply_to }));
+                self.give(Input::Frame(IncomingFrame::Ack { reply_to }));
             }
             Op::Reply(id) if self.is_open() => {
                 self.is_new(id);
                 let response = Box::new(reply(&format!("ms-{id}"), "said"));
-                self.give(Input::Frame(Incoming::Response(response)));
+                self.give(Input::Frame(IncomingFrame::Response(response)));
             }
             Op::Echo { id, right } if self.is_open() => {
                 let out = self.out.clone().filter(|_| right);
@@ -262,23 +269,23 @@ impl Trial {
                 if self.is_new(id) {
                     self.proved.extend(out.map(|out| out.id));
                 }
-                let response = Response { echoes: Some(echoes), ..reply(&format!("ms-{id}"), "said") };
-                self.give(Input::Frame(Incoming::Response(Box::new(response))));
+                let response = BotResponse { echoes: Some(echoes), ..reply(&format!("ms-{id}"), "said") };
+                self.give(Input::Frame(IncomingFrame::Response(Box::new(response))));
             }
             Op::Signal(which) if self.is_open() => self.give(Input::Frame(match which {
-                0 => Incoming::WaitingForInput,
-                1 => Incoming::SessionEnd(event()),
-                2 => Incoming::AgentStart(event()),
-                3 => Incoming::AgentEnd(event()),
-                4 => Incoming::Active { session_id: None, session_continues: true },
-                _ => Incoming::Malformed,
+                0 => IncomingFrame::WaitingForInput,
+                1 => IncomingFrame::SessionEnd(event()),
+                2 => IncomingFrame::AgentStart(event()),
+                3 => IncomingFrame::AgentEnd(event()),
+                4 => IncomingFrame::Active { session_id: None, session_continues: true },
+                _ => IncomingFrame::Malformed,
             })),
             Op::Heard if self.is_open() => self.give(Input::Heard),
             Op::Lease(sure) => self.lease(sure),
             Op::Fades if self.lease == Lease::Sure => self.lease = Lease::Fading,
             Op::Lost(code) if self.is_open() => {
                 self.socket = Socket::None;
-                self.give(Input::Lost(Loss { code }));
+                self.give(Input::Lost(SocketLoss { code }));
             }
             Op::History { ours, reply } if self.history => {
                 self.history = false;
@@ -322,19 +329,19 @@ impl Trial {
         self.record = write.record.clone();
         for change in &write.changes {
             match change {
-                Change::Sent { message, .. } => {
+                ConversationChange::Sent { message, .. } => {
                     self.stored_sent.insert(*message);
                 }
-                Change::Append(entry) => {
+                ConversationChange::Append(entry) => {
                     if let EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } = &entry.body
                     {
                         assert!(self.stored_end.insert(*message), "ended twice");
                     }
                 }
-                Change::Acked { .. }
-                | Change::Answering { .. }
-                | Change::HeadSince { .. }
-                | Change::Deliver(_) => {}
+                ConversationChange::Acked { .. }
+                | ConversationChange::Answering { .. }
+                | ConversationChange::HeadSince { .. }
+                | ConversationChange::Deliver(_) => {}
             }
         }
         self.give(Input::Stored { lost: false });
@@ -357,15 +364,18 @@ impl Trial {
         panic!("a busy loop");
     }
 
-    fn lane(&self) -> Open {
+    fn lane(&self) -> ConversationSnapshot {
         let open = self.posted.iter().filter(|message| !self.stored_end.contains(&message.id));
-        Open {
+        ConversationSnapshot {
             record: self.record.clone(),
             lane: open
-                .map(|message| OpenMessage { accepted: Arc::clone(message), progress: Progress::default() })
+                .map(|message| OpenMessage {
+                    accepted: Arc::clone(message),
+                    progress: MessageProgress::default(),
+                })
                 .collect(),
             next_position: self.posted.len() as u64,
-            ..Open::default()
+            ..ConversationSnapshot::default()
         }
     }
 

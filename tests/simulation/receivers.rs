@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    AcceptedMessage, ConversationId, DeliveryId, DeliveryKind, Entry, EntryBody, Message, MessageId,
-    NewDelivery, Origin, Reply, SessionRequest, TraceId,
+    AcceptedMessage, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, EntryBody, JournalEntry,
+    Message, MessageId, NewDelivery, Reply, SessionRequest, TraceId,
 };
-use rtm_bridge::store::{Change, Write};
+use rtm_bridge::store::{ConversationChange, ConversationWrite};
 use serde_json::{Value, json};
 
 /// What is to be delivered of an entry.
@@ -16,7 +16,7 @@ struct Owed {
     kind: DeliveryKind,
     message: Option<MessageId>,
     target: Box<str>,
-    origin: Origin,
+    origin: DeliveryOrigin,
     trace: TraceId,
 }
 
@@ -42,15 +42,15 @@ impl Receivers {
     }
 
     /// Each entry has exactly what it owes right behind it, and nothing else is delivered.
-    pub(super) fn check(&mut self, write: &Write, exact: bool) -> Result<(), String> {
+    pub(super) fn check(&mut self, write: &ConversationWrite, exact: bool) -> Result<(), String> {
         let mut before = None;
         let mut changes = write.changes.iter().peekable();
         while let Some(change) = changes.next() {
             match change {
-                Change::Append(entry) => {
+                ConversationChange::Append(entry) => {
                     let owed = self.owed(entry)?;
                     let delivery = match changes.peek() {
-                        Some(Change::Deliver(delivery)) => Some(delivery),
+                        Some(ConversationChange::Deliver(delivery)) => Some(delivery),
                         _ => None,
                     };
                     let told = delivery.map(|told| Owed {
@@ -65,7 +65,7 @@ impl Receivers {
                     }
                     before = Some(entry);
                 }
-                Change::Deliver(delivery) => {
+                ConversationChange::Deliver(delivery) => {
                     let entry = before.take().ok_or("a delivery that tells of no entry")?;
                     let epoch = exact.then_some(write.record.epoch);
                     self.on_delivery(delivery, entry, epoch)?;
@@ -79,7 +79,7 @@ impl Receivers {
     fn on_delivery(
         &mut self,
         delivery: &NewDelivery,
-        entry: &Entry,
+        entry: &JournalEntry,
         epoch: Option<u64>,
     ) -> Result<(), String> {
         let NewDelivery { id, conversation, created_at, data, .. } = delivery;
@@ -99,7 +99,7 @@ impl Receivers {
         if *first == told { Ok(()) } else { Err(format!("{id} told {first}, then {told}")) }
     }
 
-    fn owed(&self, entry: &Entry) -> Result<Option<Owed>, String> {
+    fn owed(&self, entry: &JournalEntry) -> Result<Option<Owed>, String> {
         let (kind, message) = match &entry.body {
             EntryBody::Ended { message, outcome } => (DeliveryKind::from(outcome), Some(*message)),
             EntryBody::Reply(reply) if reply.late => (DeliveryKind::ReplyLate, reply.in_reply_to),
@@ -116,9 +116,9 @@ impl Receivers {
         let callback = posted.and_then(|posted| posted.new.callback.as_ref());
         let wanted = match (callback, &self.webhook) {
             (Some(callback), _) => {
-                Some((callback.url.clone(), Origin::Callback { signer: callback.signer.clone() }))
+                Some((callback.url.clone(), DeliveryOrigin::Callback { signer: callback.signer.clone() }))
             }
-            (None, webhook) => webhook.clone().map(|url| (url, Origin::Bot)),
+            (None, webhook) => webhook.clone().map(|url| (url, DeliveryOrigin::Bot)),
         };
         Ok(wanted.map(|(target, origin)| Owed { kind, message, target, origin, trace }))
     }

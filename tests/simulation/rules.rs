@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{Correlation, Progress, Record, SessionRequest};
+use rtm_bridge::domain::{ConversationRecord, Correlation, MessageProgress, SessionRequest};
 use rtm_bridge::link::Input;
-use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
-use rtm_bridge::store::{Open, OpenMessage};
+use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
+use rtm_bridge::store::{ConversationSnapshot, OpenMessage};
 
 use super::bench::{Bench, ms};
 use super::support::{accepted, event, piece, plain, reply};
 
-fn sign(incoming: Incoming) -> Input {
+fn sign(incoming: IncomingFrame) -> Input {
     Input::Frame(incoming)
 }
 
@@ -29,7 +29,7 @@ fn a_sign_of_the_end_settles_for_150_ms_and_later_frames_still_count() {
     let mut bench = Bench::connected();
     bench.post();
     bench.say("ms-1");
-    bench.give(sign(Incoming::WaitingForInput));
+    bench.give(sign(IncomingFrame::WaitingForInput));
     bench.pass(ms(149));
     bench.say("ms-2");
     assert_eq!(bench.told.len(), 1);
@@ -41,7 +41,7 @@ fn a_sign_of_the_end_settles_for_150_ms_and_later_frames_still_count() {
 fn an_input_wait_without_a_reply_goes_on() {
     let mut bench = Bench::connected();
     bench.post();
-    bench.give(sign(Incoming::WaitingForInput));
+    bench.give(sign(IncomingFrame::WaitingForInput));
     bench.pass(ms(5000));
     assert_eq!(bench.told.len(), 1);
     bench.say("ms-1");
@@ -52,7 +52,7 @@ fn an_input_wait_without_a_reply_goes_on() {
 #[test]
 fn the_sessions_end_and_an_agent_end_a_turn_without_replies() {
     for (frame, how) in
-        [(Incoming::SessionEnd(event()), "sessionEnd"), (Incoming::AgentStart(event()), "agent")]
+        [(IncomingFrame::SessionEnd(event()), "sessionEnd"), (IncomingFrame::AgentStart(event()), "agent")]
     {
         let mut bench = Bench::connected();
         bench.post();
@@ -95,7 +95,7 @@ fn expected_replies_leave_quiet_only_where_it_was_given() {
 fn an_announced_reply_stretches_quiet_to_15_s() {
     let mut bench = Bench::connected();
     bench.post();
-    bench.respond(Response { more_follows: true, ..reply("ms-1", "one moment") });
+    bench.respond(BotResponse { more_follows: true, ..reply("ms-1", "one moment") });
     bench.pass(ms(14_999));
     assert_eq!(bench.told.len(), 1);
     bench.say("ms-2");
@@ -189,12 +189,18 @@ fn waiting_for_the_send_rate_does_not_count() {
 #[test]
 fn a_new_owner_does_not_count_the_wait_for_the_send_rate_either() {
     let now = Bench::new().now;
-    let mut record = Record::default();
+    let mut record = ConversationRecord::default();
     record.sends.record(1, now - ms(20_000));
     let head_at = now - ms(19_000);
     let message = accepted(0, head_at, plain());
-    let lane = vec![OpenMessage { accepted: message, progress: Progress::default() }];
-    let open = Open { record, lane, head_at: Some(head_at), next_position: 1, ..Open::default() };
+    let lane = vec![OpenMessage { accepted: message, progress: MessageProgress::default() }];
+    let open = ConversationSnapshot {
+        record,
+        lane,
+        head_at: Some(head_at),
+        next_position: 1,
+        ..ConversationSnapshot::default()
+    };
     let mut bench = Bench::opened(open, |bot| {
         bot.user_rate_per_minute = 1;
         bot.deadline = ms(5000);
@@ -221,7 +227,7 @@ fn a_hundred_replies_or_four_mebibytes_are_the_limit() {
     let event = format!("{{\"x\":\"{}\"}}", "x".repeat(1 << 20));
     for i in 0..4 {
         let event = serde_json::value::RawValue::from_string(event.clone()).unwrap();
-        bench.respond(Response { event, ..reply(&format!("big-{i}"), "big") });
+        bench.respond(BotResponse { event, ..reply(&format!("big-{i}"), "big") });
     }
     assert_eq!(bench.end(), (4, "limit"));
 }
@@ -262,9 +268,9 @@ fn without_a_welcome_or_with_a_living_session_nothing_is_held() {
     let mut bench = Bench::new();
     bench.post();
     bench.give(Input::Connected);
-    bench.give(sign(Incoming::Active { session_id: None, session_continues: false }));
+    bench.give(sign(IncomingFrame::Active { session_id: None, session_continues: false }));
     assert!(bench.sends.is_empty());
-    bench.give(sign(Incoming::Active { session_id: None, session_continues: true }));
+    bench.give(sign(IncomingFrame::Active { session_id: None, session_continues: true }));
     assert_eq!(bench.sends.len(), 1);
 }
 
@@ -308,7 +314,7 @@ fn a_greeting_proves_and_answers_nothing_of_a_turn_that_is_open() {
     bench.reconnect();
     assert_eq!(bench.connects.last(), Some(&ConnectMode::Default));
     bench.say("ms-welcome");
-    bench.give(sign(Incoming::WaitingForInput));
+    bench.give(sign(IncomingFrame::WaitingForInput));
     assert_eq!(bench.reply("ms-welcome").correlation, Correlation::Unsolicited);
     bench.pass(ms(8000));
     assert_eq!(bench.end(), (0, "uncertain"));
@@ -322,7 +328,7 @@ fn a_reply_that_is_repeated_to_a_new_owner_is_taken_once() {
         bench.say(id);
     }
     let record = bench.writes.last().unwrap().record.clone();
-    let open = Open { record, ..Open::default() };
+    let open = ConversationSnapshot { record, ..ConversationSnapshot::default() };
     let mut bench = Bench::opened(open, |_| ());
     bench.give(Input::Connected);
     for id in ["ms-first", "ms-1", "ms-2", "ms-3"] {
@@ -353,7 +359,7 @@ fn nothing_is_sent_before_the_store_knows_and_nothing_told() {
     assert!(bench.sends.is_empty());
     bench.give(Input::Stored { lost: false });
     assert_eq!(bench.sends.len(), 1);
-    bench.give(sign(Incoming::SessionEnd(event())));
+    bench.give(sign(IncomingFrame::SessionEnd(event())));
     bench.pass(ms(150));
     bench.give(Input::Stored { lost: false });
     bench.pass(ms(0));

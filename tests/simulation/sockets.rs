@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::SessionRequest;
-use rtm_bridge::link::{Abandoned, ConnectFailure, Input, LinkState};
-use rtm_bridge::rtm::{ConnectMode, Incoming};
+use rtm_bridge::link::{AbandonReason, ConnectFailure, Input, LinkState};
+use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
 
 use super::bench::{Bench, ms};
 use super::support::event;
@@ -34,7 +34,7 @@ fn a_connect_is_default_where_no_session_can_live_and_else_a_reconnect() {
     bench.lose(1006);
     bench.reconnect();
     assert_eq!(bench.connects.last(), Some(&ConnectMode::Reconnect));
-    bench.give(Input::Frame(Incoming::SessionEnd(event())));
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     bench.lose(1006);
     bench.reconnect();
     assert_eq!(bench.connects.last(), Some(&ConnectMode::Default));
@@ -51,7 +51,7 @@ fn pongs_do_not_keep_a_session_alive() {
     bench.say("ms-1");
     for _ in 0..4 {
         bench.pass(ms(20_000));
-        bench.give(Input::Frame(Incoming::Pong));
+        bench.give(Input::Frame(IncomingFrame::Pong));
     }
     bench.lose(1006);
     bench.reconnect();
@@ -83,7 +83,7 @@ fn a_connect_that_nobody_waits_for_any_more_is_let_go_of() {
     assert_eq!((bench.connects.len(), bench.abandons.len(), bench.rests), (1, 0, 1));
     bench.pass(ms(1));
     assert_eq!(bench.end(), (0, "platform-unavailable"));
-    assert_eq!((&*bench.abandons, bench.rests), (&[Abandoned::Unwanted][..], 2));
+    assert_eq!((&*bench.abandons, bench.rests), (&[AbandonReason::Unwanted][..], 2));
     assert_eq!(bench.machine.link_state(bench.now), LinkState::Cold);
     bench.post();
     assert_eq!(bench.connects.len(), 2);
@@ -123,7 +123,7 @@ fn a_silent_peer_is_pinged_and_given_up_after_two_and_a_half_intervals() {
     bench.pass(ms(62_000));
     assert_eq!((bench.pings, bench.abandons.len()), (2, 0));
     bench.pass(ms(500));
-    assert_eq!(bench.abandons, [Abandoned::Silent]);
+    assert_eq!(bench.abandons, [AbandonReason::Silent]);
     bench.reconnect();
 }
 

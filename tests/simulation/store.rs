@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    AcceptedMessage, Correlation, Entry, EntryBody, Gap, Message, MessageId, NewMessage, Outcome,
-    ProblemKind, Progress, Record, Reply, SessionRequest, Timestamp,
+    AcceptedMessage, ConversationRecord, Correlation, EntryBody, GapReason, JournalEntry, Message, MessageId,
+    MessageProgress, NewMessage, ProblemKind, Reply, SessionRequest, Timestamp, TurnOutcome,
 };
-use rtm_bridge::store::{Change, Open, OpenMessage, Write};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
 
 use super::receivers::{Receivers, tells};
 use super::support::accepted;
@@ -28,7 +28,7 @@ pub(super) enum Applied {
 /// One conversation's truth.
 #[derive(Default, Clone)]
 pub(super) struct Truth {
-    record: Record,
+    record: ConversationRecord,
     pub(super) lane: Vec<OpenMessage>,
     head_at: Option<Timestamp>,
     next_position: u64,
@@ -39,11 +39,11 @@ pub(super) struct Truth {
     pub(super) sent: HashSet<MessageId>,
     /// What readers may have read at each place of each journal.
     read: HashMap<(u64, u64), String>,
-    last_write: Option<Arc<Write>>,
+    last_write: Option<Arc<ConversationWrite>>,
     last_lost: bool,
     last_client_message_id: u64,
     /// The gaps of the journal.
-    pub(super) gaps: Vec<(Timestamp, Gap)>,
+    pub(super) gaps: Vec<(Timestamp, GapReason)>,
     /// Who is to be told of what.
     receivers: Receivers,
     /// It went back to an earlier state at some time.
@@ -67,13 +67,13 @@ impl Truth {
             self.head_at = Some(at);
         }
         self.receivers.on_accepted(&message);
-        let progress = Progress { sent_at, ..Progress::default() };
+        let progress = MessageProgress { sent_at, ..MessageProgress::default() };
         self.lane.push(OpenMessage { accepted: Arc::clone(&message), progress });
         message
     }
 
-    pub(super) fn open(&self) -> Open {
-        Open {
+    pub(super) fn open(&self) -> ConversationSnapshot {
+        ConversationSnapshot {
             record: self.record.clone(),
             lane: self.lane.clone(),
             head_at: self.head_at,
@@ -99,7 +99,7 @@ impl Truth {
     }
 
     /// Carries out a write.
-    pub(super) fn apply(&mut self, write: &Arc<Write>) -> Result<Applied, String> {
+    pub(super) fn apply(&mut self, write: &Arc<ConversationWrite>) -> Result<Applied, String> {
         let last = self.record.write;
         if write.record.write == last {
             let same = self.last_write.as_ref().is_some_and(|last| Arc::ptr_eq(last, write));
@@ -120,29 +120,29 @@ impl Truth {
         let mut missed = false;
         for change in &write.changes {
             match change {
-                Change::Sent { message, at } => match self.open_message(*message, "sent")? {
+                ConversationChange::Sent { message, at } => match self.open_message(*message, "sent")? {
                     Some(open) => _ = open.progress.sent_at.get_or_insert(*at),
                     None => missed = true,
                 },
-                Change::Acked { message, at } => {
+                ConversationChange::Acked { message, at } => {
                     let Some(open) = self.sent_message(*message, "acked")? else { continue };
                     if open.progress.acked_at.replace(*at).is_some() {
                         return Err(format!("{message} is acked twice"));
                     }
                 }
-                Change::Answering { message, at } => {
+                ConversationChange::Answering { message, at } => {
                     let Some(open) = self.sent_message(*message, "answering")? else { continue };
                     if open.progress.first_reply_at.replace(*at).is_some() {
                         return Err(format!("{message} answers for the first time twice"));
                     }
                 }
-                Change::HeadSince { at } => {
+                ConversationChange::HeadSince { at } => {
                     if !self.lossy && self.lane.first().is_some_and(|head| head.progress.sent_at.is_some()) {
                         return Err("a head that is sent begins its time anew".into());
                     }
                     self.head_at = self.head_at.map(|_| *at);
                 }
-                Change::Deliver(delivery) => {
+                ConversationChange::Deliver(delivery) => {
                     let ended = delivery.message.and_then(|message| self.ended.get(&message));
                     let differs = |ended: &&Message| delivery.kind.is_end() && !tells(delivery, ended);
                     if !self.lossy
@@ -151,7 +151,7 @@ impl Truth {
                         return Err(format!("{ended:?} is told as {}", delivery.data));
                     }
                 }
-                Change::Append(entry) => {
+                ConversationChange::Append(entry) => {
                     // What a lost message would have had leaves a gap.
                     let follows = if self.lossy { entry.seq > seq } else { entry.seq == seq + 1 };
                     if !follows {
@@ -186,7 +186,7 @@ impl Truth {
     }
 
     /// A reader's place says which entry it is behind, also where the store went back.
-    fn be_read(&mut self, epoch: u64, entry: &Entry) -> Result<(), String> {
+    fn be_read(&mut self, epoch: u64, entry: &JournalEntry) -> Result<(), String> {
         let told = format!("{:?}", entry.body);
         let first = self.read.entry((epoch, entry.seq)).or_insert_with(|| told.clone());
         if *first == told { Ok(()) } else { Err(format!("{epoch}/{}: {first}, then {told}", entry.seq)) }
@@ -195,7 +195,7 @@ impl Truth {
     /// Takes an entry; false where it ends a message that is not open.
     fn append(
         &mut self,
-        entry: &Entry,
+        entry: &JournalEntry,
         ended: &mut Vec<(MessageId, Timestamp, Timestamp)>,
     ) -> Result<bool, String> {
         match &entry.body {
@@ -211,8 +211,7 @@ impl Truth {
                 self.join(entry, reply)?;
             }
             EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome } => {
-                let given_up =
-                    matches!(outcome, Outcome::Failed(problem) if problem.kind == ProblemKind::MessageLost);
+                let given_up = matches!(outcome, TurnOutcome::Failed(problem) if problem.kind == ProblemKind::MessageLost);
                 if given_up && !self.lossy {
                     return Err(format!("{message} ends as lost, and nothing was lost"));
                 }
@@ -227,7 +226,8 @@ impl Truth {
                 }
                 // Where no session lives there is nothing to end.
                 let may_be_idle = open.accepted.new.session == SessionRequest::Close;
-                if matches!(outcome, Outcome::Answered(_)) && !self.sent.contains(message) && !may_be_idle {
+                if matches!(outcome, TurnOutcome::Answered(_)) && !self.sent.contains(message) && !may_be_idle
+                {
                     return Err(format!("{message} is answered and was not sent"));
                 }
                 open.progress.ended_at = Some(entry.at);
@@ -243,7 +243,7 @@ impl Truth {
         Ok(true)
     }
 
-    fn join(&mut self, entry: &Entry, reply: &Arc<Reply>) -> Result<(), String> {
+    fn join(&mut self, entry: &JournalEntry, reply: &Arc<Reply>) -> Result<(), String> {
         let Some(message) = reply.in_reply_to else {
             if reply.late || !matches!(reply.correlation, Correlation::Unsolicited | Correlation::History) {
                 return Err("an unsolicited reply says that it belongs to something".into());

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::config::{Bot, Form, Webhook};
+use rtm_bridge::config::{BotConfig, BotWebhookConfig, PayloadFormat};
 use rtm_bridge::domain::{
-    AcceptedMessage, BotName, Callback, Content, ConversationId, LastTurn, MessageId, NewMessage, Resend,
-    SessionRequest, Timestamp, TraceId, TurnRules, UserId,
+    AcceptedMessage, BotName, Callback, ConversationId, LastTurn, MessageContent, MessageId, NewMessage,
+    ResendPolicy, SessionRequest, Timestamp, TraceId, TurnRules, UserId,
 };
-use rtm_bridge::rtm::{Response, Stream};
+use rtm_bridge::rtm::{BotResponse, StreamInfo};
 use serde_json::value::RawValue;
 
 /// A bot with the defaults of api.md 9, but without limits on rates.
-pub(crate) fn bot() -> Bot {
+pub(crate) fn bot() -> BotConfig {
     let platform = "https://platform.example".parse().unwrap();
-    Bot {
+    BotConfig {
         user_rate_per_minute: 0,
         connects_per_minute: 0,
-        ..Bot::new(BotName::new("support").unwrap(), platform)
+        ..BotConfig::new(BotName::new("support").unwrap(), platform)
     }
 }
 
@@ -24,21 +24,21 @@ pub(crate) fn bot() -> Bot {
 pub(crate) fn plain() -> NewMessage {
     NewMessage {
         conversation: ConversationId::new(BotName::new("support").unwrap(), UserId::new("alice").unwrap()),
-        content: Content::new("Where is my order?").unwrap(),
+        content: MessageContent::new("Where is my order?").unwrap(),
         session: SessionRequest::Continue,
         rules: TurnRules::default(),
-        resend: Resend::Never,
+        resend: ResendPolicy::Never,
         callback: None,
         trace: TraceId::default(),
     }
 }
 
 /// The bot's own webhook.
-pub(crate) fn webhook() -> Webhook {
-    Webhook {
+pub(crate) fn webhook() -> BotWebhookConfig {
+    BotWebhookConfig {
         url: Some("https://bot.example/hook".parse().unwrap()),
         secrets: Vec::new(),
-        form: Form::Standard,
+        form: PayloadFormat::Standard,
         bearer_token: None,
         headers: Vec::new(),
         legacy_signature: None,
@@ -67,8 +67,8 @@ pub(crate) fn last_turn(message: MessageId, ended_at: Timestamp) -> LastTurn {
 }
 
 /// A plain reply of the bot.
-pub(crate) fn reply(id: &str, text: &str) -> Response {
-    Response {
+pub(crate) fn reply(id: &str, text: &str) -> BotResponse {
+    BotResponse {
         message_id: Some(id.into()),
         text: text.into(),
         agent: false,
@@ -87,11 +87,11 @@ pub(crate) fn event() -> Box<RawValue> {
 }
 
 /// What the bot says to this message, and that it does.
-pub(crate) fn echo(id: &str, message: &AcceptedMessage) -> Response {
-    Response { echoes: Some(message.client_message_id), ..reply(id, id) }
+pub(crate) fn echo(id: &str, message: &AcceptedMessage) -> BotResponse {
+    BotResponse { echoes: Some(message.client_message_id), ..reply(id, id) }
 }
 
 /// A piece of a streamed reply.
-pub(crate) fn piece(id: &str, text: &str, last: bool) -> Response {
-    Response { stream: Some(Stream { last, complete: None }), ..reply(id, text) }
+pub(crate) fn piece(id: &str, text: &str, last: bool) -> BotResponse {
+    BotResponse { stream: Some(StreamInfo { last, complete: None }), ..reply(id, text) }
 }

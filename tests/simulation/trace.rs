@@ -2,12 +2,12 @@
 
 use rtm_bridge::domain::EntryBody;
 use rtm_bridge::link::{Effect, Input};
-use rtm_bridge::rtm::{Incoming, Response};
-use rtm_bridge::store::Change;
+use rtm_bridge::rtm::{BotResponse, IncomingFrame};
+use rtm_bridge::store::ConversationChange;
 
 use super::platform::Said;
 
-fn tell_response(response: &Response) -> String {
+fn tell_response(response: &BotResponse) -> String {
     let stream =
         response.stream.as_ref().map_or("", |stream| if stream.last { " last piece" } else { " piece" });
     let more = if response.more_follows { " more follows" } else { "" };
@@ -16,7 +16,7 @@ fn tell_response(response: &Response) -> String {
 
 pub(crate) fn tell_said(said: &Said) -> String {
     match said {
-        Said::Frame(Incoming::Response(response)) => tell_response(response),
+        Said::Frame(IncomingFrame::Response(response)) => tell_response(response),
         other => format!("{other:?}"),
     }
 }
@@ -25,7 +25,7 @@ pub(crate) fn tell_input(input: &Input) -> String {
     match input {
         Input::Accepted(message) => format!("Accepted {}", message.id),
         Input::Lane(open) => format!("Lane of {}", open.lane.len()),
-        Input::Frame(Incoming::Response(response)) => tell_response(response),
+        Input::Frame(IncomingFrame::Response(response)) => tell_response(response),
         Input::History(Ok(page)) => {
             let ids: Vec<_> = page.records.iter().filter_map(|record| record.id.as_deref()).collect();
             format!("History {ids:?} more {}", page.more)
@@ -48,9 +48,9 @@ pub(crate) fn tell_effect(effect: &Effect) -> String {
     }
 }
 
-fn tell_change(change: &Change) -> String {
+fn tell_change(change: &ConversationChange) -> String {
     match change {
-        Change::Append(entry) => match &entry.body {
+        ConversationChange::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => {
                 let to = reply.in_reply_to.map(|id| id.to_string()).unwrap_or_default();
                 let late = if reply.late { " late" } else { "" };

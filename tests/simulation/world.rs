@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use rtm_bridge::config::Bot;
+use rtm_bridge::config::BotConfig;
 use rtm_bridge::domain::{
-    AcceptedMessage, Correlation, Message, MessageId, NewMessage, Outcome, Resend, SessionRequest, Timestamp,
-    TraceId, TurnRules,
+    AcceptedMessage, Correlation, Message, MessageId, NewMessage, ResendPolicy, SessionRequest, Timestamp,
+    TraceId, TurnOutcome, TurnRules,
 };
-use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Loss, Machine};
-use rtm_bridge::rtm::{ConnectMode, Incoming, Response};
-use rtm_bridge::store::Write;
+use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Machine, SocketLoss};
+use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
+use rtm_bridge::store::ConversationWrite;
 
 use super::platform::{Platform, Said, Temper, chance};
 use super::receivers::Receivers;
@@ -42,7 +42,7 @@ enum Event {
     /// For the machine of this life only.
     Input(u32, Input),
     /// Over the connections of this time; somebody waits for the answer or has given up.
-    Apply(u32, u32, Arc<Write>, bool),
+    Apply(u32, u32, Arc<ConversationWrite>, bool),
     ReadLane(u32),
     ReadHistory(u32, Option<Box<str>>),
     /// For this connect only.
@@ -98,7 +98,7 @@ pub(super) struct World {
     /// Draws who is to be told: apart, so that nothing else of a run depends on it.
     receivers: Rng,
     temper: Temper,
-    bot: Arc<Bot>,
+    bot: Arc<BotConfig>,
     now: u64,
     queue: BTreeMap<(u64, u64), Event>,
     scheduled: u64,
@@ -257,8 +257,8 @@ impl World {
         let mut outcomes = vec!["no message"; usize::from(self.truth.ended.is_empty())];
         for message in self.truth.ended.values() {
             outcomes.push(match &message.progress.outcome {
-                Some(Outcome::Answered(by)) => by.as_str(),
-                Some(Outcome::Failed(problem)) => problem.kind.slug(),
+                Some(TurnOutcome::Answered(by)) => by.as_str(),
+                Some(TurnOutcome::Failed(problem)) => problem.kind.slug(),
                 None => "open",
             });
         }
@@ -397,7 +397,7 @@ impl World {
             Event::Said(socket, said) => return self.say(socket, said),
             Event::Received(socket, message) if self.is_open(socket) => self.receive(socket, &message),
             Event::Pinged(socket) if self.is_open(socket) => {
-                let input = if self.rng.bool() { Input::Heard } else { Input::Frame(Incoming::Pong) };
+                let input = if self.rng.bool() { Input::Heard } else { Input::Frame(IncomingFrame::Pong) };
                 return self.step(input);
             }
             Event::Unasked => self.speak_unasked(),
@@ -426,7 +426,7 @@ impl World {
         if let Ok(rules) = TurnRules::new(expect, quiet, Some(deadline)) {
             new.rules = rules;
         }
-        new.resend = if rng.bool() { Resend::Auto } else { Resend::Never };
+        new.resend = if rng.bool() { ResendPolicy::Auto } else { ResendPolicy::Never };
         new.session = match rng.u8(0..8) {
             0 => SessionRequest::New,
             1 => SessionRequest::NewKeepAgent,
@@ -539,7 +539,7 @@ impl World {
 
     fn say(&mut self, socket: u32, mut said: Said) -> Outcomes {
         let mut socket = socket;
-        if let Said::Frame(Incoming::Response(response)) = &mut said {
+        if let Said::Frame(IncomingFrame::Response(response)) = &mut said {
             response.created_on = Some(self.platform.created_on(self.now, response));
             let lag = self.history_lag();
             self.platform.spoke(self.now, lag, response);
@@ -556,16 +556,16 @@ impl World {
         match said {
             Said::Frame(frame) => {
                 match &frame {
-                    Incoming::Ack { reply_to } => self.proved.extend(*reply_to),
-                    Incoming::Response(response) => self.heard(response),
-                    Incoming::SessionEnd(_) => self.platform.session = false,
+                    IncomingFrame::Ack { reply_to } => self.proved.extend(*reply_to),
+                    IncomingFrame::Response(response) => self.heard(response),
+                    IncomingFrame::SessionEnd(_) => self.platform.session = false,
                     _ => {}
                 }
                 self.step(Input::Frame(frame))
             }
             Said::Close(code) => {
                 self.socket = None;
-                self.step(Input::Lost(Loss { code }))
+                self.step(Input::Lost(SocketLoss { code }))
             }
             Said::Death => {
                 self.note(|| "the peer is dead".into());
@@ -575,7 +575,7 @@ impl World {
         }
     }
 
-    fn heard(&mut self, response: &Response) {
+    fn heard(&mut self, response: &BotResponse) {
         self.proved.extend(response.echoes);
         let Some(id) = &response.message_id else { return };
         self.echoes.extend(response.echoes.map(|echoed| (id.clone(), echoed)));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::domain::Status;
-use rtm_bridge::store::{Accept, AcceptError, Accepted, Change};
+use rtm_bridge::domain::MessageStatus;
+use rtm_bridge::store::{AcceptError, AcceptRequest, AcceptResult, ConversationChange};
 
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, neighbours, new, with_key};
 
@@ -13,7 +13,7 @@ pub(super) async fn an_accepted_message_is_queued_and_can_be_read_again_and_agai
     let accepted = new(shape.store.accept(accept(&alice, 1)).await);
     for _ in 0..2 {
         let message = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
-        assert_eq!(message.progress.status(), Status::Queued);
+        assert_eq!(message.progress.status(), MessageStatus::Queued);
         assert_eq!(message.accepted.new.content.text(), "message 1");
         assert_eq!(message.accepted.accepted_at, accepted.accepted_at);
     }
@@ -70,12 +70,12 @@ pub(super) async fn a_key_used_again_replays_the_message_as_it_stands(shape: Sha
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     new(shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
-    for status in [Status::Queued, Status::Answered] {
-        if status == Status::Answered {
+    for status in [MessageStatus::Queued, MessageStatus::Answered] {
+        if status == MessageStatus::Answered {
             owner.settle(id(1)).await;
         }
         let again = with_key(accept(&alice, 2), "shop", "k", 1);
-        let Accepted::Replayed(message) = shape.store.accept(again).await.unwrap() else {
+        let AcceptResult::Replayed(message) = shape.store.accept(again).await.unwrap() else {
             panic!("accepted twice")
         };
         assert_eq!((message.accepted.id, message.progress.status()), (id(1), status));
@@ -142,17 +142,17 @@ pub(super) async fn eight_at_once_with_one_key_make_one_message(shape: Shape) {
         let key = round.to_string();
         let posts = (0..8).map(|number| {
             let wish = with_key(accept(&alice, round * 8 + number), "shop", &key, 1);
-            stores[number as usize % 2].accept(Accept { max_open: 1000, ..wish })
+            stores[number as usize % 2].accept(AcceptRequest { max_open: 1000, ..wish })
         });
         let mut new = 0;
         let mut ids = Vec::new();
         for accepted in join_all(posts).await {
             match accepted.unwrap() {
-                Accepted::New(accepted) | Accepted::Sent(accepted) => {
+                AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => {
                     new += 1;
                     ids.push(accepted.id);
                 }
-                Accepted::Replayed(message) => ids.push(message.accepted.id),
+                AcceptResult::Replayed(message) => ids.push(message.accepted.id),
             }
         }
         assert_eq!(new, 1);
@@ -163,44 +163,46 @@ pub(super) async fn eight_at_once_with_one_key_make_one_message(shape: Shape) {
 pub(super) async fn what_its_owner_takes_for_an_idle_lane_counts_as_sent(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
-    let wish = |number| Accept { sends: Some(owner.fence), ..accept(&alice, number) };
+    let wish = |number| AcceptRequest { sends: Some(owner.fence), ..accept(&alice, number) };
     let (first, second) = (wish(1), wish(2));
     // A repeat answers as the first did.
     for _ in 0..2 {
-        let Accepted::Sent(message) = shape.store.accept(first.clone()).await.unwrap() else {
+        let AcceptResult::Sent(message) = shape.store.accept(first.clone()).await.unwrap() else {
             panic!("it is not sent")
         };
         let stored = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
-        assert_eq!(stored.progress.status(), Status::Sent);
+        assert_eq!(stored.progress.status(), MessageStatus::Sent);
         assert_eq!(stored.progress.sent_at, Some(message.accepted_at));
     }
-    let Accepted::New(_) = shape.store.accept(second).await.unwrap() else { panic!("one is open already") };
+    let AcceptResult::New(_) = shape.store.accept(second).await.unwrap() else {
+        panic!("one is open already")
+    };
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
     let sent: Vec<_> = open.lane.iter().map(|open| open.progress.sent_at.is_some()).collect();
     assert_eq!(sent, [true, false]);
     // The first time counts.
     let at = owner.now().await;
-    owner.write(vec![Change::Sent { message: id(1), at }]).await.unwrap();
+    owner.write(vec![ConversationChange::Sent { message: id(1), at }]).await.unwrap();
     let stored = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
     assert_eq!(stored.progress.sent_at, open.lane[0].progress.sent_at);
     for number in [1, 2] {
         owner.settle(id(number)).await;
     }
-    let third = Accept { sends: Some(owner.fence), ..accept(&alice, 3) };
-    assert!(matches!(shape.store.accept(third).await.unwrap(), Accepted::Sent(_)));
+    let third = AcceptRequest { sends: Some(owner.fence), ..accept(&alice, 3) };
+    assert!(matches!(shape.store.accept(third).await.unwrap(), AcceptResult::Sent(_)));
 }
 
 pub(super) async fn what_another_takes_does_not_count_as_sent(shape: Shape) {
     let alice = conversation("alice");
     let old = shape.own(&alice).await.fence;
-    let first = Accept { sends: Some(old), ..accept(&alice, 1) };
-    assert!(matches!(shape.store.accept(first.clone()).await.unwrap(), Accepted::Sent(_)));
+    let first = AcceptRequest { sends: Some(old), ..accept(&alice, 1) };
+    assert!(matches!(shape.store.accept(first.clone()).await.unwrap(), AcceptResult::Sent(_)));
     let mut owner = shape.own(&alice).await;
     // Whoever repeats it under an old fence must not send it: the new owner goes on with it.
-    assert!(matches!(shape.store.accept(first).await.unwrap(), Accepted::New(_)));
+    assert!(matches!(shape.store.accept(first).await.unwrap(), AcceptResult::New(_)));
     owner.settle(id(1)).await;
-    let second = Accept { sends: Some(old), ..accept(&alice, 2) };
-    assert!(matches!(shape.store.accept(second).await.unwrap(), Accepted::New(_)));
+    let second = AcceptRequest { sends: Some(old), ..accept(&alice, 2) };
+    assert!(matches!(shape.store.accept(second).await.unwrap(), AcceptResult::New(_)));
     let stored = shape.store.message(&alice, id(2), None).await.unwrap().unwrap();
-    assert_eq!(stored.progress.status(), Status::Queued);
+    assert_eq!(stored.progress.status(), MessageStatus::Queued);
 }

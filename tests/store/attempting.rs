@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::{DeliveryState, Partition};
-use rtm_bridge::store::{ATTEMPTS, Claiming, Finish, Finished, Redelivered, StoreError, Verdict};
+use rtm_bridge::store::{
+    ATTEMPTS, ClaimMode, FinishRequest, FinishResult, RedeliverResult, RetryDecision, StoreError,
+};
 
 use super::postman::{HOOK, OTHER_HOOK, Postman, RETRY, WINDOW, bury, end, retry, say, stands};
 use super::shape::{LEASE, ME, OTHER, Shape, conversation};
@@ -32,7 +34,7 @@ pub(super) async fn an_attempt_is_nobody_elses_while_its_window_lasts(shape: Sha
     let other = postman.take(id, 2).await;
     assert_eq!((other.made, other.step), (0, 0), "of what was not told the end of nothing is known");
     assert_eq!(postman.later(1).await, other.now + WINDOW, "another's now");
-    assert_eq!(postman.finish(&other, Verdict::Delivered).await.next, None);
+    assert_eq!(postman.finish(&other, RetryDecision::Delivered).await.next, None);
 }
 
 pub(super) async fn who_takes_over_waits_for_the_attempt_in_flight(shape: Shape) {
@@ -45,20 +47,21 @@ pub(super) async fn who_takes_over_waits_for_the_attempt_in_flight(shape: Shape)
     shape.pass(LEASE).await;
     let flying = old.take(id, 1).await;
     shape.pass(LEASE).await;
-    let claim = shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap();
+    let claim = shape.store.claim(partition, OTHER, LEASE, ClaimMode::Expired).await.unwrap();
     let heir = Postman { fence: claim.fence().unwrap(), ..Postman::of(&owner, HOOK) };
     assert_eq!(heir.due().await, Some(flying.now + WINDOW));
     assert_eq!(heir.later(2).await, flying.now + WINDOW);
     // What the old owner tells of it comes too late.
-    let told = shape.store.finish(partition, old.fence, old.queue, &end(&flying, Verdict::Delivered)).await;
+    let told =
+        shape.store.finish(partition, old.fence, old.queue, &end(&flying, RetryDecision::Delivered)).await;
     assert_eq!(told, Err(StoreError::Fenced));
     shape.pass(WINDOW.checked_sub(LEASE).unwrap()).await;
     let taken = heir.take(id, 2).await;
     assert_eq!((taken.made, taken.step, taken.since), (1, 1, flying.since));
-    heir.finish(&taken, Verdict::Again).await;
+    heir.finish(&taken, RetryDecision::Again).await;
     // A clean hand-over leaves nothing to wait for.
     shape.store.release(partition, heir.fence).await.unwrap();
-    let claim = shape.store.claim(partition, ME, LEASE, Claiming::Free).await.unwrap();
+    let claim = shape.store.claim(partition, ME, LEASE, ClaimMode::Free).await.unwrap();
     let next = Postman { fence: claim.fence().unwrap(), ..heir };
     assert!(next.due().await.unwrap() <= shape.store.now().await.unwrap());
     assert_eq!(next.take(id, 3).await.made, 2);
@@ -70,27 +73,27 @@ pub(super) async fn a_retry_waits_for_its_time(shape: Shape) {
     let postman = Postman::of(&owner, HOOK);
     let id = say(&mut owner, HOOK).await;
     let taken = postman.take(id, 1).await;
-    let Finished { next, now } = postman.finish(&taken, retry()).await;
+    let FinishResult { next, now } = postman.finish(&taken, retry()).await;
     assert_eq!(next, Some(now + RETRY));
     let standing = stands(&shape, id).await;
-    let Finish { attempt, .. } = end(&taken, retry());
+    let FinishRequest { attempt, .. } = end(&taken, retry());
     assert_eq!((standing.state, standing.next_attempt_at), (DeliveryState::Pending, next));
     assert_eq!((&standing.reason, &standing.attempts), (&attempt.error, &vec![attempt.clone()]));
     shape.pass_almost(RETRY).await;
     assert_eq!((Some(postman.later(1).await), postman.due().await), (next, next));
     shape.pass_the_rest().await;
     // The second is made at once again, and does not count in the schedule.
-    for (number, verdict, step) in [(1, Verdict::Again, 1), (2, retry(), 1)] {
+    for (number, verdict, step) in [(1, RetryDecision::Again, 1), (2, retry(), 1)] {
         let taken = postman.take(id, 1).await;
         assert_eq!((taken.made, taken.step, taken.since), (number, step, standing.new.created_at));
-        let Finished { next, now } = postman.finish(&taken, verdict.clone()).await;
-        let wait = if verdict == Verdict::Again { Duration::ZERO } else { RETRY };
+        let FinishResult { next, now } = postman.finish(&taken, verdict.clone()).await;
+        let wait = if verdict == RetryDecision::Again { Duration::ZERO } else { RETRY };
         assert_eq!((next, stands(&shape, id).await.next_attempt_at), (Some(now + wait), next));
     }
     shape.pass(RETRY).await;
     let taken = postman.take(id, 1).await;
     assert_eq!((taken.made, taken.step), (3, 2));
-    postman.finish(&taken, Verdict::Delivered).await;
+    postman.finish(&taken, RetryDecision::Delivered).await;
     let stands = stands(&shape, id).await;
     assert_eq!((stands.state, stands.next_attempt_at, stands.reason), (DeliveryState::Delivered, None, None));
     assert_eq!(stands.attempts.len(), 4);
@@ -118,19 +121,23 @@ pub(super) async fn the_end_of_an_attempt_told_again_changes_nothing(shape: Shap
     let ids = [say(&mut owner, HOOK).await, say(&mut owner, HOOK).await];
     let first = postman.take(ids[0], 1).await;
     let retried = postman.finish(&first, retry()).await;
-    for verdict in [retry(), Verdict::Delivered, bury(), Verdict::Again] {
+    for verdict in [retry(), RetryDecision::Delivered, bury(), RetryDecision::Again] {
         assert_eq!(postman.finish(&first, verdict).await.next, retried.next, "as the queue stands");
     }
     shape.pass(RETRY).await;
     let second = postman.take(ids[0], 2).await;
     let in_flight = Some(second.now + WINDOW);
-    assert_eq!(postman.finish(&first, Verdict::Delivered).await.next, in_flight, "it is of an earlier one");
-    postman.finish(&second, Verdict::Delivered).await;
+    assert_eq!(
+        postman.finish(&first, RetryDecision::Delivered).await.next,
+        in_flight,
+        "it is of an earlier one"
+    );
+    postman.finish(&second, RetryDecision::Delivered).await;
     let third = postman.take(ids[1], 3).await;
     for old in [&first, &second] {
         assert_eq!(postman.finish(old, bury()).await.next, Some(third.now + WINDOW), "the queue went on");
     }
-    assert_eq!(postman.finish(&third, Verdict::Delivered).await.next, None);
+    assert_eq!(postman.finish(&third, RetryDecision::Delivered).await.next, None);
     assert_eq!(postman.finish(&third, retry()).await.next, None);
     let mut attempts = Vec::new();
     for id in ids {
@@ -151,18 +158,18 @@ pub(super) async fn the_end_of_an_attempt_is_no_other_ones(shape: Shape) {
         let first = postman.take(id, tokens[0]).await;
         shape.pass(WINDOW).await;
         if alone {
-            assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+            assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
         }
         let second = postman.take(id, tokens[1]).await;
         assert_eq!(first.made, second.made);
         let in_flight = Some(second.now + WINDOW);
-        for verdict in [Verdict::Delivered, retry(), bury(), Verdict::Again] {
+        for verdict in [RetryDecision::Delivered, retry(), bury(), RetryDecision::Again] {
             assert_eq!(postman.finish(&first, verdict).await.next, in_flight, "that one goes on");
         }
         let attempts = stands(&shape, id).await.attempts.len();
         assert_eq!(postman.finish(&second, bury()).await.next, None);
         assert_eq!(stands(&shape, id).await.attempts.len(), attempts + 1);
-        assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+        assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
     }
 }
 
@@ -172,7 +179,7 @@ pub(super) async fn an_end_without_a_beginning_changes_nothing(shape: Shape) {
     let [postman, other] = [HOOK, OTHER_HOOK].map(|target| Postman::of(&owner, target));
     let ids = [say(&mut owner, HOOK).await, say(&mut owner, HOOK).await];
     let taken = postman.take(ids[0], 1).await;
-    assert_eq!(other.finish(&taken, Verdict::Delivered).await.next, None, "no delivery of that queue");
+    assert_eq!(other.finish(&taken, RetryDecision::Delivered).await.next, None, "no delivery of that queue");
     let mut future = taken.clone();
     future.token += 1;
     let mut second = taken.clone();
@@ -181,10 +188,10 @@ pub(super) async fn an_end_without_a_beginning_changes_nothing(shape: Shape) {
     for stranger in [future, second] {
         assert_eq!(postman.finish(&stranger, bury()).await.next, in_flight);
     }
-    let Finished { next, .. } = postman.finish(&taken, retry()).await;
+    let FinishResult { next, .. } = postman.finish(&taken, retry()).await;
     let mut unbegun = taken;
     unbegun.token += 1;
-    assert_eq!(postman.finish(&unbegun, Verdict::Delivered).await.next, next);
+    assert_eq!(postman.finish(&unbegun, RetryDecision::Delivered).await.next, next);
     for (id, attempts) in ids.into_iter().zip([1, 0]) {
         let stands = stands(&shape, id).await;
         assert_eq!((stands.state, stands.attempts.len()), (DeliveryState::Pending, attempts));
@@ -199,8 +206,8 @@ pub(super) async fn the_newest_attempts_are_kept(shape: Shape) {
     let mut made = Vec::new();
     for token in 0..ATTEMPTS as u64 + 3 {
         let taken = postman.take(id, token).await;
-        made.push(end(&taken, Verdict::Again).attempt);
-        postman.finish(&taken, Verdict::Again).await;
+        made.push(end(&taken, RetryDecision::Again).attempt);
+        postman.finish(&taken, RetryDecision::Again).await;
     }
     assert_eq!(stands(&shape, id).await.attempts, made[3..]);
     assert_eq!(postman.take(id, 100).await.made as usize, ATTEMPTS + 3, "they are counted on");
@@ -213,7 +220,7 @@ pub(super) async fn every_step_of_an_attempt_is_fenced(shape: Shape) {
     let postman = Postman::of(&owner, HOOK);
     let id = say(&mut owner, HOOK).await;
     let taken = postman.take(id, 1).await;
-    let finish = end(&taken, Verdict::Delivered);
+    let finish = end(&taken, RetryDecision::Delivered);
     let all_say = async |error: StoreError| {
         let Postman { store, fence, queue, .. } = postman;
         assert_eq!(store.outbox(partition, fence, 0).await.unwrap_err(), error);
@@ -230,7 +237,7 @@ pub(super) async fn every_step_of_an_attempt_is_fenced(shape: Shape) {
     all_say(StoreError::Fenced).await;
     shape.store.release(partition, fence).await.unwrap();
     all_say(StoreError::Fenced).await;
-    shape.store.claim(partition, OTHER, LEASE, Claiming::Free).await.unwrap().fence().unwrap();
+    shape.store.claim(partition, OTHER, LEASE, ClaimMode::Free).await.unwrap().fence().unwrap();
     all_say(StoreError::Fenced).await;
     let stands = stands(&shape, id).await;
     assert_eq!((stands.state, stands.next_attempt_at), (DeliveryState::Pending, Some(taken.now + WINDOW)));

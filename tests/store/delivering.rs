@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{DeliveryKind, DeliveryState, NewDelivery, Origin, TraceId};
-use rtm_bridge::store::{Begun, Change, Finished, QueueId, StoreError, Verdict, Write};
+use rtm_bridge::domain::{DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery, TraceId};
+use rtm_bridge::store::{
+    BeginResult, ConversationChange, ConversationWrite, FinishResult, QueueId, RetryDecision, StoreError,
+};
 
 use super::postman::{HOOK, OTHER_HOOK, Postman, RETRY, bury, delivery, retry, say, stands};
 use super::shape::{Shape, conversation, id, neighbours};
@@ -16,10 +18,10 @@ pub(super) async fn a_delivery_is_written_with_what_it_tells_of(shape: Shape) {
     let signer = Some("crm: \"ä\"".into());
     let (mut changes, mut written) = (Vec::new(), Vec::new());
     for (kind, origin) in DeliveryKind::ALL.into_iter().zip([
-        Origin::Bot,
-        Origin::Callback { signer: None },
-        Origin::Callback { signer },
-        Origin::Callback { signer: Some("".into()) },
+        DeliveryOrigin::Bot,
+        DeliveryOrigin::Callback { signer: None },
+        DeliveryOrigin::Callback { signer },
+        DeliveryOrigin::Callback { signer: Some("".into()) },
     ]) {
         changes.push(match kind {
             DeliveryKind::MessageAnswered => owner.end(at, message),
@@ -35,7 +37,7 @@ pub(super) async fn a_delivery_is_written_with_what_it_tells_of(shape: Shape) {
             ..delivery(&owner, at, &format!("https://legacy.example/ä?{}#", kind.as_str()))
         };
         written.push(new.clone());
-        changes.push(Change::Deliver(Box::new(new)));
+        changes.push(ConversationChange::Deliver(Box::new(new)));
     }
     let before = owner.now().await;
     owner.write(changes).await.unwrap();
@@ -74,7 +76,7 @@ pub(super) async fn the_delivery_of_an_end_that_is_left_out_is_left_out(shape: S
         });
         let new = delivery(&owner, at, HOOK);
         ids.push(new.id);
-        changes.push(Change::Deliver(Box::new(new)));
+        changes.push(ConversationChange::Deliver(Box::new(new)));
     }
     assert!(owner.write(changes).await.unwrap().lost);
     let mut kept = Vec::new();
@@ -84,9 +86,9 @@ pub(super) async fn the_delivery_of_an_end_that_is_left_out_is_left_out(shape: S
     assert_eq!(kept, [true, false, true, false, true]);
     let postman = Postman::of(&owner, HOOK);
     for id in [ids[0], ids[2], ids[4]] {
-        postman.attempt(id, Verdict::Delivered).await;
+        postman.attempt(id, RetryDecision::Delivered).await;
     }
-    assert!(matches!(postman.begin(1).await, Begun::Empty));
+    assert!(matches!(postman.begin(1).await, BeginResult::Empty));
 }
 
 pub(super) async fn what_is_written_again_is_delivered_once(shape: Shape) {
@@ -96,20 +98,20 @@ pub(super) async fn what_is_written_again_is_delivered_once(shape: Shape) {
     let reply = owner.reply(at, None, "hello");
     let new = delivery(&owner, at, HOOK);
     let id = new.id;
-    let changes = vec![reply, Change::Deliver(Box::new(new))];
+    let changes = vec![reply, ConversationChange::Deliver(Box::new(new))];
     owner.write(changes.clone()).await.unwrap();
     let again = owner.last(changes.clone());
     shape.store.write(owner.fence, &alice, &again).await.unwrap();
     let postman = Postman::of(&owner, HOOK);
-    assert_eq!(postman.attempt(id, Verdict::Delivered).await.next, None);
+    assert_eq!(postman.attempt(id, RetryDecision::Delivered).await.next, None);
     shape.store.write(owner.fence, &alice, &again).await.unwrap();
-    assert!(matches!(postman.begin(1).await, Begun::Empty));
+    assert!(matches!(postman.begin(1).await, BeginResult::Empty));
     // A write that is refused delivers nothing, and one that tells of the same entry finds it delivered.
-    let mut refused = Write { follows: 7, ..owner.last(changes.clone()) };
+    let mut refused = ConversationWrite { follows: 7, ..owner.last(changes.clone()) };
     refused.record.write = 8;
     assert_eq!(shape.store.write(owner.fence, &alice, &refused).await, Err(StoreError::OutOfStep));
     owner.write(changes).await.unwrap();
-    assert!(matches!(postman.begin(1).await, Begun::Empty));
+    assert!(matches!(postman.begin(1).await, BeginResult::Empty));
     assert_eq!(stands(&shape, id).await.state, DeliveryState::Delivered);
 }
 
@@ -143,13 +145,13 @@ pub(super) async fn a_queue_is_of_one_conversation_and_target(shape: Shape) {
             taken.push(postman.take(id, 1).await);
         }
         for ((postman, _), taken) in postmen.iter().zip(taken) {
-            postman.finish(&taken, Verdict::Delivered).await;
+            postman.finish(&taken, RetryDecision::Delivered).await;
         }
     }
     assert_eq!(postmen[0].0.outbox().await, []);
     let nobody =
         Postman { queue: QueueId::of(&conversation("nobody"), HOOK), ..Postman::of(&of_alice, HOOK) };
-    assert!(matches!(nobody.begin(1).await, Begun::Empty));
+    assert!(matches!(nobody.begin(1).await, BeginResult::Empty));
 }
 
 pub(super) async fn an_outbox_is_told_to_its_end(shape: Shape) {
@@ -160,7 +162,7 @@ pub(super) async fn an_outbox_is_told_to_its_end(shape: Shape) {
     let target = |number: usize| format!("{HOOK}/{number}");
     let changes = (0..QUEUES).flat_map(|number| {
         let reply = owner.reply(at, None, "hello");
-        [reply, Change::Deliver(Box::new(delivery(&owner, at, &target(number))))]
+        [reply, ConversationChange::Deliver(Box::new(delivery(&owner, at, &target(number))))]
     });
     let changes: Vec<_> = changes.collect();
     owner.write(changes).await.unwrap();
@@ -182,7 +184,9 @@ pub(super) async fn only_the_first_of_a_queue_is_attempted(shape: Shape) {
         ids.push(say(&mut owner, HOOK).await);
         shape.pass(Duration::from_millis(3)).await;
     }
-    for (number, verdict) in [Verdict::Delivered, bury(), Verdict::Delivered].into_iter().enumerate() {
+    for (number, verdict) in
+        [RetryDecision::Delivered, bury(), RetryDecision::Delivered].into_iter().enumerate()
+    {
         let id = ids[number];
         for waits in &ids[number + 1..] {
             let stands = stands(&shape, *waits).await;
@@ -194,15 +198,15 @@ pub(super) async fn only_the_first_of_a_queue_is_attempted(shape: Shape) {
         }
         // However often it is tried, it stays the first.
         for _ in 0..2 {
-            let Finished { next, now } = postman.attempt(id, retry()).await;
+            let FinishResult { next, now } = postman.attempt(id, retry()).await;
             assert_eq!(next, Some(now + RETRY));
             shape.pass(RETRY).await;
         }
-        let Finished { next, now } = postman.attempt(id, verdict).await;
+        let FinishResult { next, now } = postman.attempt(id, verdict).await;
         assert!(next.is_some_and(|next| next <= now), "the next one is due at once");
         assert!(stands(&shape, ids[number + 1]).await.next_attempt_at.is_some_and(|next| next <= now));
     }
-    assert_eq!(postman.attempt(ids[3], Verdict::Delivered).await.next, None);
+    assert_eq!(postman.attempt(ids[3], RetryDecision::Delivered).await.next, None);
     let mut states = Vec::new();
     for id in ids {
         states.push(stands(&shape, id).await.state);

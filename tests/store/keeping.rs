@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{Partition, Record, Status};
+use rtm_bridge::domain::{ConversationRecord, MessageStatus, Partition};
 use rtm_bridge::store::StoreError;
 
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, neighbours, new};
@@ -82,11 +82,11 @@ pub(super) async fn client_message_ids_rise_beyond_what_was_forgotten(shape: Sha
     // The owner that still remembers more finds out.
     assert_eq!(owner.write(Vec::new()).await, Err(StoreError::OutOfStep));
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
-    assert_eq!((open.record, open.lane.len(), open.next_position), (Record::default(), 1, 1));
+    assert_eq!((open.record, open.lane.len(), open.next_position), (ConversationRecord::default(), 1, 1));
     owner.take_up().await;
     owner.settle(id(4)).await;
     assert_eq!(
         shape.store.message(&alice, id(4), None).await.unwrap().unwrap().progress.status(),
-        Status::Answered
+        MessageStatus::Answered
     );
 }

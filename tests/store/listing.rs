@@ -6,7 +6,8 @@ use rtm_bridge::domain::{
     BotName, ConversationId, Delivery, DeliveryId, DeliveryState, NewDelivery, Timestamp, UserId,
 };
 use rtm_bridge::store::{
-    Change, DEAD_TTL, DeliveryPage, DeliveryQuery, MemoryStats, Redelivered, Store, Verdict,
+    ConversationChange, DEAD_TTL, DeliveryPage, DeliveryQuery, MemoryStats, RedeliverResult, RetryDecision,
+    Store,
 };
 
 use super::postman::{HOOK, Postman, bury, delivery, end, retry, say, stands};
@@ -76,7 +77,7 @@ pub(super) async fn deliveries_are_listed_newest_first(shape: Shape) {
         changes.push(owner.reply(at, None, "hello"));
         let new = delivery(&owner, at, HOOK);
         same.push(new.id);
-        changes.push(Change::Deliver(Box::new(new)));
+        changes.push(ConversationChange::Deliver(Box::new(new)));
     }
     owner.write(changes).await.unwrap();
     same.sort_unstable_by(|one, other| other.cmp(one));
@@ -95,7 +96,7 @@ pub(super) async fn a_page_of_deliveries_is_bounded_in_bytes(shape: Shape) {
         let data = serde_json::value::to_raw_value(&"x".repeat(1_500_000)).unwrap();
         let new = NewDelivery { data, ..delivery(&owner, at, HOOK) };
         ids.push(new.id);
-        owner.write(vec![reply, Change::Deliver(Box::new(new))]).await.unwrap();
+        owner.write(vec![reply, ConversationChange::Deliver(Box::new(new))]).await.unwrap();
     }
     ids.sort_unstable_by(|one, other| other.cmp(one));
     let mut query = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
@@ -154,7 +155,7 @@ pub(super) async fn deliveries_are_listed_by_what_is_asked_for(shape: Shape) {
     // Two of each: the first is delivered, buried or waits, the other one waits.
     let mut written: Vec<(DeliveryId, &ConversationId, DeliveryState, Timestamp)> = Vec::new();
     let fates = [
-        (DeliveryState::Delivered, Some(Verdict::Delivered)),
+        (DeliveryState::Delivered, Some(RetryDecision::Delivered)),
         (DeliveryState::Dead, Some(bury())),
         (DeliveryState::Pending, None),
     ];
@@ -217,11 +218,11 @@ async fn of_each_state<'a>(owner: &mut Owner<'a>) -> [(DeliveryId, Postman<'a>);
     let [delivered, dead, pending] = ["1", "2", "3"]
         .map(|number| (format!("{HOOK}/{number}"), Postman::of(owner, &format!("{HOOK}/{number}"))));
     let one = say(owner, &delivered.0).await;
-    delivered.1.attempt(one, Verdict::Delivered).await;
+    delivered.1.attempt(one, RetryDecision::Delivered).await;
     let two = say(owner, &dead.0).await;
     dead.1.attempt(two, bury()).await;
     let three = say(owner, &pending.0).await;
-    pending.1.attempt(three, Verdict::Retry(LEASE)).await;
+    pending.1.attempt(three, RetryDecision::Retry(LEASE)).await;
     [(one, delivered.1), (two, dead.1), (three, pending.1)]
 }
 
@@ -254,8 +255,8 @@ pub(super) async fn what_is_settled_goes_in_its_time_and_what_is_pending_stays(s
     let later = say(&mut owner, "https://legacy.example/hook/3").await;
     let taken = postman.take(pending, 1).await;
     assert_eq!((taken.made, taken.step, &*taken.delivery.target), (1, 1, "https://legacy.example/hook/3"));
-    postman.finish(&taken, Verdict::Delivered).await;
-    postman.attempt(later, Verdict::Delivered).await;
+    postman.finish(&taken, RetryDecision::Delivered).await;
+    postman.attempt(later, RetryDecision::Delivered).await;
     // The time counts from the end, not from the beginning.
     shape.pass_almost(MESSAGE_TTL).await;
     all(&[pending]).await;
@@ -271,12 +272,12 @@ pub(super) async fn deliveries_leave_nothing_behind(shape: Shape) {
         shape.pass(LEASE).await;
         postman.attempt(pending, bury()).await;
         for id in [delivered, dead, pending] {
-            for verdict in [Verdict::Again, Verdict::Delivered] {
-                assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+            for verdict in [RetryDecision::Again, RetryDecision::Delivered] {
+                assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
                 Postman::alone(&owner, id).attempt(id, verdict).await;
             }
         }
-        assert_eq!(shape.store.redeliver(dead).await.unwrap(), Redelivered::Queued);
+        assert_eq!(shape.store.redeliver(dead).await.unwrap(), RedeliverResult::Queued);
         Postman::alone(&owner, dead).attempt(dead, bury()).await;
     }
     let life = DEAD_TTL + Duration::from_hours(24);

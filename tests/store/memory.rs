@@ -6,14 +6,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rtm_bridge::domain::ConversationId;
 use rtm_bridge::store::{
-    AcceptError, Accepted, Begun, Change, DEAD_TTL, Memory, MemoryLimits, MemoryStats, Redelivered, Store,
-    Verdict,
+    AcceptError, AcceptResult, BeginResult, ConversationChange, DEAD_TTL, MemoryLimits, MemoryStats,
+    MemoryStore, RedeliverResult, RetryDecision, Store,
 };
 
 use super::postman::{HOOK, OTHER_HOOK, Postman, bury, delivery, say, stands};
 use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, new, with_key};
 
-fn memory(shape: &Shape) -> Arc<Memory> {
+fn memory(shape: &Shape) -> Arc<MemoryStore> {
     let Store::Memory(memory) = &shape.store else { panic!("the embedded store") };
     memory.clone()
 }
@@ -28,13 +28,13 @@ fn eight_threads_with_one_key_make_one_message() {
         let made = std::thread::scope(|scope| {
             let post = |number| {
                 let accept = with_key(accept(&alice, round * 8 + number), "shop", &round.to_string(), 1);
-                let accept = rtm_bridge::store::Accept { max_open: 1000, ..accept };
+                let accept = rtm_bridge::store::AcceptRequest { max_open: 1000, ..accept };
                 let (memory, barrier) = (&memory, &barrier);
                 scope.spawn(move || {
                     barrier.wait();
                     match memory.accept(accept).unwrap() {
-                        Accepted::New(accepted) | Accepted::Sent(accepted) => (true, accepted.id),
-                        Accepted::Replayed(message) => (false, message.accepted.id),
+                        AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => (true, accepted.id),
+                        AcceptResult::Replayed(message) => (false, message.accepted.id),
                     }
                 })
             };
@@ -129,7 +129,7 @@ async fn a_message_larger_than_the_store_evicts_nothing() {
     shape.post(&alice, 1).await;
     shape.own(&alice).await.settle(id(1)).await;
     let mut large = accept(&alice, 2);
-    large.message.content = rtm_bridge::domain::Content::new("x".repeat(20_000)).unwrap();
+    large.message.content = rtm_bridge::domain::MessageContent::new("x".repeat(20_000)).unwrap();
     assert_eq!(shape.store.accept(large).await.unwrap_err(), AcceptError::Full);
     assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_some());
 }
@@ -157,7 +157,7 @@ async fn when_full_what_is_settled_goes_early_and_what_is_pending_stays() {
     let (mut delivered, mut pending) = (Vec::new(), Vec::new());
     for number in 0..20 {
         let id = say(&mut owner, HOOK).await;
-        postman.attempt(id, Verdict::Delivered).await;
+        postman.attempt(id, RetryDecision::Delivered).await;
         delivered.push(id);
         if number % 4 == 0 {
             pending.push(say(&mut owner, OTHER_HOOK).await);
@@ -187,7 +187,7 @@ async fn when_full_what_is_settled_goes_early_and_what_is_pending_stays() {
     assert_eq!((stats.open, stats.pending, stats.settled), (open, pending.len(), 0));
     // What is pending is delivered all the same, and makes room then.
     for id in pending {
-        waiting.attempt(id, Verdict::Delivered).await;
+        waiting.attempt(id, RetryDecision::Delivered).await;
     }
     shape.post(&conversation("late"), 1000).await;
 }
@@ -200,10 +200,10 @@ async fn what_receivers_answer_is_counted() {
     let postman = Postman::of(&owner, HOOK);
     let before = memory(&shape).stats().bytes;
     for _ in 0..100 {
-        postman.attempt(id, Verdict::Again).await;
+        postman.attempt(id, RetryDecision::Again).await;
     }
     let attempts = stands(&shape, id).await.attempts;
-    let texts = |attempt: &rtm_bridge::domain::Attempt| {
+    let texts = |attempt: &rtm_bridge::domain::DeliveryAttempt| {
         attempt.response.as_ref().map_or(0, |text| text.len())
             + attempt.error.as_ref().map_or(0, |text| text.len())
     };
@@ -218,7 +218,7 @@ enum Op {
     Reply(usize, usize),
     End(usize),
     Deliver(usize, usize),
-    Attempt(usize, Verdict),
+    Attempt(usize, RetryDecision),
     Redeliver(usize),
     Pass(u64),
     Sweep(usize),
@@ -235,7 +235,7 @@ proptest! {
             3 => (0..4_usize).prop_map(Op::End),
             3 => (0..4_usize, 0..3_000_usize).prop_map(|(user, size)| Op::Deliver(user, size)),
             3 => (0..4_usize, prop_oneof![
-                Just(Verdict::Delivered), Just(Verdict::Again), Just(bury()), Just(Verdict::Retry(MESSAGE_TTL)),
+                Just(RetryDecision::Delivered), Just(RetryDecision::Again), Just(bury()), Just(RetryDecision::Retry(MESSAGE_TTL)),
             ]).prop_map(|(user, verdict)| Op::Attempt(user, verdict)),
             1 => (0..20_usize).prop_map(Op::Redeliver),
             1 => (0..1_500_000_u64).prop_map(Op::Pass),
@@ -283,11 +283,11 @@ proptest! {
                         let mut new = delivery(owner, at, HOOK);
                         new.data = serde_json::value::to_raw_value(&"x".repeat(size)).unwrap();
                         deliveries.push((user, new.id));
-                        owner.write(vec![reply, Change::Deliver(Box::new(new))]).await.unwrap();
+                        owner.write(vec![reply, ConversationChange::Deliver(Box::new(new))]).await.unwrap();
                     }
                     Op::Attempt(user, verdict) => {
                         let postman = Postman::of(&owners[user], HOOK);
-                        if let Begun::Taken(taken) = postman.begin(1).await {
+                        if let BeginResult::Taken(taken) = postman.begin(1).await {
                             postman.finish(&taken, verdict).await;
                         }
                     }
@@ -317,7 +317,7 @@ proptest! {
                 }
             }
             for (user, id) in deliveries {
-                if shape.store.redeliver(id).await.unwrap() == Redelivered::Queued {
+                if shape.store.redeliver(id).await.unwrap() == RedeliverResult::Queued {
                     Postman::alone(&owners[user], id).attempt(id, bury()).await;
                 }
             }

@@ -5,8 +5,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use rtm_bridge::domain::{After, EntryBody, MessageId, Partition, Timestamp};
-use rtm_bridge::store::{AcceptError, Accepted, Change, Claiming, Fence, Incarnation, StoreError, Write};
+use rtm_bridge::domain::{EntryBody, MessageId, Partition, ReadStart, Timestamp};
+use rtm_bridge::store::{
+    AcceptError, AcceptResult, ClaimMode, ConversationChange, ConversationWrite, Fence, Incarnation,
+    StoreError,
+};
 
 use tokio::runtime::Runtime;
 
@@ -174,7 +177,7 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
     let mut model = Model::default();
     let mut owner = shape.own(&alice).await;
     model.owner = Some((owner.fence, owner.now().await + LEASE));
-    let mut last_write: Option<Write> = None;
+    let mut last_write: Option<ConversationWrite> = None;
     for step in steps {
         let now = owner.now().await;
         model.expire(now);
@@ -188,11 +191,11 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                 // The time of it is the store's.
                 let mut at = now;
                 let answer = match shape.store.accept(wish).await {
-                    Ok(Accepted::New(accepted) | Accepted::Sent(accepted)) => {
+                    Ok(AcceptResult::New(accepted) | AcceptResult::Sent(accepted)) => {
                         at = at.max(accepted.accepted_at);
                         Answer::New(accepted.position, accepted.client_message_id)
                     }
-                    Ok(Accepted::Replayed(message)) => Answer::Replayed(message.accepted.id),
+                    Ok(AcceptResult::Replayed(message)) => Answer::Replayed(message.accepted.id),
                     Err(refused) => Answer::Refused(refused),
                 };
                 assert_eq!(answer, model_accept(&mut model, at, number, key.map(|key| (key, body))));
@@ -201,7 +204,7 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                 let before = owner.record.clone();
                 let change = match step {
                     Step::Reply { .. } => owner.reply(now, Some(id(number)), "hello"),
-                    Step::Acked { .. } => Change::Acked { message: id(number), at: now },
+                    Step::Acked { .. } => ConversationChange::Acked { message: id(number), at: now },
                     _ => owner.end(now, id(number)),
                 };
                 let changes = vec![change];
@@ -227,7 +230,7 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
             Step::Claim { incarnation } => {
                 let claimed = shape
                     .store
-                    .claim(partition, incarnation, LEASE, Claiming::Expired)
+                    .claim(partition, incarnation, LEASE, ClaimMode::Expired)
                     .await
                     .unwrap()
                     .fence();
@@ -268,7 +271,12 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
 }
 
 /// Writes a reply and its delivery; the write, where it was carried out.
-async fn tell(model: &mut Model, owner: &mut Owner<'_>, target: usize, now: Timestamp) -> Option<Write> {
+async fn tell(
+    model: &mut Model,
+    owner: &mut Owner<'_>,
+    target: usize,
+    now: Timestamp,
+) -> Option<ConversationWrite> {
     let before = owner.record.clone();
     let changes = model.deliveries.write(owner, now, target);
     let done = owner.write(changes.clone()).await;
@@ -314,7 +322,7 @@ async fn compare(shape: &Shape, model: &Model) {
 
 /// A reader that goes from page to page reads what the journal has, and each end with its message.
 async fn compare_pages(shape: &Shape, model: &Model) {
-    let (mut after, mut read) = (After::Oldest, Vec::new());
+    let (mut after, mut read) = (ReadStart::Oldest, Vec::new());
     for limit in [1, 2, 3, 1000].into_iter().cycle() {
         let page = shape.store.page(&conversation("alice"), after, limit, None).await.unwrap();
         let last = read.last().map_or(0, |(seq, _)| *seq);
@@ -330,7 +338,7 @@ async fn compare_pages(shape: &Shape, model: &Model) {
             assert_eq!(told.message.map(|message| message.accepted.id), ended.filter(|_| kept));
             read.push((told.entry.seq, ended.is_some()));
         }
-        after = After::Cursor(page.next);
+        after = ReadStart::Cursor(page.next);
         if !page.more {
             break;
         }

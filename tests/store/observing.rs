@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{After, Chunk, Connection, ConversationId, LinkState, Status, Timestamp};
-use rtm_bridge::store::{Change, Hint, Incarnation, MemoryStats, OBSERVED, Refusal, Store, StoreError};
+use rtm_bridge::domain::{
+    ConnectionStatus, ConversationId, LinkState, MessageStatus, ReadStart, ReplyChunk, Timestamp,
+};
+use rtm_bridge::store::{
+    ConversationChange, Hint, Incarnation, MemoryStats, OBSERVED, Store, StoreError, StoreRefusal,
+};
 
 use super::shape::{ME, OTHER, Owner, Shape, THIRD, conversation, neighbours};
 use crate::support::nothing_left;
@@ -28,7 +32,7 @@ fn observed(told: &[Hint]) -> Vec<(ConversationId, Incarnation)> {
 }
 
 async fn observe(shape: &Shape, of: &ConversationId, observer: Incarnation) {
-    shape.store.page(of, After::Latest, 1, Some(observer)).await.unwrap();
+    shape.store.page(of, ReadStart::Latest, 1, Some(observer)).await.unwrap();
 }
 
 async fn say(owner: &mut Owner<'_>, replies: usize) {
@@ -50,7 +54,10 @@ pub(super) async fn who_observes_is_told_of_each_write_that_appends(shape: Shape
     }
     say(&mut owner, 3).await;
     let at = owner.now().await;
-    owner.write(vec![Change::Sent { message, at }, Change::Acked { message, at }]).await.unwrap();
+    owner
+        .write(vec![ConversationChange::Sent { message, at }, ConversationChange::Acked { message, at }])
+        .await
+        .unwrap();
     let end = owner.end(at, message);
     owner.write(vec![end.clone()]).await.unwrap();
     let again = owner.last(vec![end.clone()]);
@@ -186,7 +193,7 @@ pub(super) async fn observing_shortens_no_life(shape: Shape) {
     assert_eq!((open.record, open.next_position), (owner.record.clone(), 1));
     assert_eq!(shape.entries(&alice).await.len(), 1);
     let read = shape.store.message(&alice, message, None).await.unwrap().unwrap();
-    assert_eq!(read.progress.status(), Status::Answered);
+    assert_eq!(read.progress.status(), MessageStatus::Answered);
 }
 
 pub(super) async fn the_owner_is_told_who_observes(shape: Shape) {
@@ -209,9 +216,13 @@ pub(super) async fn the_owner_is_told_who_observes(shape: Shape) {
 pub(super) async fn pieces_and_answers_are_passed_on(shape: Shape) {
     let alice = conversation("alice");
     let mut ear = shape.listen(OTHER).await;
-    let chunk =
-        Chunk { message_id: Some("ms-1".into()), index: 3, text: "Zoë \"\u{1F600}\"\n".into(), last: true };
-    let connection = Connection {
+    let chunk = ReplyChunk {
+        message_id: Some("ms-1".into()),
+        index: 3,
+        text: "Zoë \"\u{1F600}\"\n".into(),
+        last: true,
+    };
+    let connection = ConnectionStatus {
         state: LinkState::BackingOff,
         since: Some(Timestamp::from_millis(5)),
         reason: Some("it is away: 3:4".into()),
@@ -225,13 +236,13 @@ pub(super) async fn pieces_and_answers_are_passed_on(shape: Shape) {
     let (mut pieces, mut answers) = (Vec::new(), Vec::new());
     while pieces.is_empty() || answers.is_empty() {
         match ear.next().await {
-            Hint::Chunk(of, chunk) => pieces.push((of, Chunk::clone(&chunk))),
+            Hint::Chunk(of, chunk) => pieces.push((of, ReplyChunk::clone(&chunk))),
             Hint::Answered(number, connection) => answers.push((number, *connection)),
             _ => {}
         }
     }
     assert_eq!((pieces, answers), (vec![(alice.clone(), chunk)], vec![(u64::MAX, connection)]));
-    let refused = Err(StoreError::Unavailable(Refusal::Unexpected));
+    let refused = Err(StoreError::Unavailable(StoreRefusal::Unexpected));
     for hint in [Hint::Fleet, Hint::Appended(alice.clone()), Hint::Woken(alice), Hint::Subscribed] {
         assert_eq!(shape.store.hint(OTHER, &hint).await, refused, "{hint:?}");
     }

@@ -1,28 +1,29 @@
 //! Sentences on leases and fences.
 
-use rtm_bridge::domain::{Partition, Status, Timestamp};
-use rtm_bridge::store::{Claim, Claiming, StoreError};
+use rtm_bridge::domain::{MessageStatus, Partition, Timestamp};
+use rtm_bridge::store::{ClaimMode, ClaimResult, StoreError};
 
 use super::shape::{LEASE, ME, OTHER, Owner, Shape, conversation, id};
 
 pub(super) async fn a_partition_has_one_owner(shape: Shape) {
     let partition = Partition::of(&conversation("alice"));
-    let first = shape.store.claim(partition, ME, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
+    let first = shape.store.claim(partition, ME, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap();
     shape.pass_almost(LEASE).await;
-    assert_eq!(shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap().fence(), None);
+    assert_eq!(shape.store.claim(partition, OTHER, LEASE, ClaimMode::Expired).await.unwrap().fence(), None);
     shape.store.renew(partition, first, LEASE).await.unwrap();
     shape.pass_almost(LEASE).await;
-    assert_eq!(shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap().fence(), None);
+    assert_eq!(shape.store.claim(partition, OTHER, LEASE, ClaimMode::Expired).await.unwrap().fence(), None);
     let other = Partition::all().find(|&other| other != partition).unwrap();
-    assert!(shape.store.claim(other, OTHER, LEASE, Claiming::Expired).await.unwrap().fence().is_some());
+    assert!(shape.store.claim(other, OTHER, LEASE, ClaimMode::Expired).await.unwrap().fence().is_some());
 }
 
 pub(super) async fn a_lease_that_ran_out_is_free_and_the_old_owner_is_fenced(shape: Shape) {
     let partition = Partition::of(&conversation("alice"));
-    let old = shape.store.claim(partition, ME, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
+    let old = shape.store.claim(partition, ME, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap();
     shape.pass(LEASE).await;
     let now = shape.store.now().await.unwrap();
-    let young = shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
+    let young =
+        shape.store.claim(partition, OTHER, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap();
     assert!(young.epoch > old.epoch && young.epoch >= now.as_millis());
     assert_eq!(shape.store.renew(partition, old, LEASE).await, Err(StoreError::Fenced));
     assert_eq!(shape.store.release(partition, old).await, Err(StoreError::Fenced));
@@ -31,17 +32,18 @@ pub(super) async fn a_lease_that_ran_out_is_free_and_the_old_owner_is_fenced(sha
 
 pub(super) async fn a_released_partition_is_free_at_once(shape: Shape) {
     let partition = Partition::of(&conversation("alice"));
-    let old = shape.store.claim(partition, ME, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
+    let old = shape.store.claim(partition, ME, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap();
     shape.store.release(partition, old).await.unwrap();
     assert_eq!(shape.store.renew(partition, old, LEASE).await, Err(StoreError::Fenced));
-    let young = shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
+    let young =
+        shape.store.claim(partition, OTHER, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap();
     assert!(young.epoch > old.epoch, "also within one millisecond");
 }
 
 pub(super) async fn claiming_again_fences_off_what_was_on_its_way(shape: Shape) {
     let partition = Partition::of(&conversation("alice"));
-    let old = shape.store.claim(partition, ME, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
-    let young = shape.store.claim(partition, ME, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
+    let old = shape.store.claim(partition, ME, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap();
+    let young = shape.store.claim(partition, ME, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap();
     assert!(young.epoch > old.epoch);
     assert_eq!(shape.store.ready(partition, old, false).await, Err(StoreError::Fenced));
     assert_eq!(shape.store.ready(partition, young, false).await, Ok(Vec::new()));
@@ -55,7 +57,7 @@ pub(super) async fn a_lease_nobody_took_can_be_renewed_late(shape: Shape) {
     owner.settle(id(1)).await;
     let partition = Partition::of(&alice);
     shape.store.renew(partition, owner.fence, LEASE).await.unwrap();
-    assert_eq!(shape.store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap().fence(), None);
+    assert_eq!(shape.store.claim(partition, OTHER, LEASE, ClaimMode::Expired).await.unwrap().fence(), None);
 }
 
 pub(super) async fn every_operation_of_an_owner_is_fenced(shape: Shape) {
@@ -63,27 +65,33 @@ pub(super) async fn every_operation_of_an_owner_is_fenced(shape: Shape) {
     let mut owner = shape.own(&alice).await;
     shape.post(&alice, 1).await;
     shape.pass(LEASE).await;
-    shape.store.claim(Partition::of(&alice), OTHER, LEASE, Claiming::Expired).await.unwrap().fence().unwrap();
+    shape
+        .store
+        .claim(Partition::of(&alice), OTHER, LEASE, ClaimMode::Expired)
+        .await
+        .unwrap()
+        .fence()
+        .unwrap();
     let end = owner.end(Timestamp::default(), id(1));
     assert_eq!(owner.write(vec![end]).await, Err(StoreError::Fenced));
     assert_eq!(shape.store.open(owner.fence, &alice).await.unwrap_err(), StoreError::Fenced);
     assert_eq!(shape.store.ready(Partition::of(&alice), owner.fence, false).await, Err(StoreError::Fenced));
     assert_eq!(
         shape.store.message(&alice, id(1), None).await.unwrap().unwrap().progress.status(),
-        Status::Queued
+        MessageStatus::Queued
     );
     assert!(shape.entries(&alice).await.is_empty());
 }
 
 pub(super) async fn a_claim_of_what_is_free_takes_nothing_that_ran_out(shape: Shape) {
     let partition = Partition::of(&conversation("alice"));
-    let free = async |who| shape.store.claim(partition, who, LEASE, Claiming::Free).await.unwrap();
+    let free = async |who| shape.store.claim(partition, who, LEASE, ClaimMode::Free).await.unwrap();
     let first = free(ME).await.fence().unwrap();
     for ran_out in [false, true] {
         if ran_out {
             shape.pass(LEASE).await;
         }
-        let Claim::Held { by, until } = free(OTHER).await else { panic!("taken") };
+        let ClaimResult::Held { by, until } = free(OTHER).await else { panic!("taken") };
         assert_eq!((by, until <= shape.store.now().await.unwrap()), (ME, ran_out));
     }
     let again = free(ME).await.fence().expect("it is the claimer's own");
@@ -118,7 +126,7 @@ pub(super) async fn a_lease_that_the_store_lost_is_lost_and_not_anothers(shape: 
     all_say(&shape, &mut owner, StoreError::Lost).await;
     shape.tamper("DEL", &lease, &[]).await;
     all_say(&shape, &mut owner, StoreError::Lost).await;
-    let claim = shape.store.claim(partition, OTHER, LEASE, Claiming::Free).await.unwrap();
+    let claim = shape.store.claim(partition, OTHER, LEASE, ClaimMode::Free).await.unwrap();
     assert!(claim.fence().unwrap().epoch > owner.fence.epoch, "epochs rise over losses too");
     all_say(&shape, &mut owner, StoreError::Fenced).await;
 }

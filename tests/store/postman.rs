@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::{
-    Attempt, Delivery, DeliveryId, DeliveryKind, NewDelivery, Origin, Partition, Timestamp, TraceId,
+    Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, NewDelivery, Partition, Timestamp,
+    TraceId,
 };
 use rtm_bridge::store::{
-    Begun, Change, Fence, Finish, Finished, Outbox, QueueId, Store, Taken, Verdict, Waiting,
+    BeginResult, ClaimedDelivery, ConversationChange, Fence, FinishRequest, FinishResult, OutboxPage,
+    PendingQueue, QueueId, RetryDecision, Store,
 };
 
 use super::shape::{Owner, Shape};
@@ -27,7 +29,7 @@ pub(super) fn delivery(owner: &Owner<'_>, at: Timestamp, target: &str) -> NewDel
         conversation: conversation.clone(),
         message: None,
         target: target.into(),
-        origin: Origin::Bot,
+        origin: DeliveryOrigin::Bot,
         trace: TraceId::default(),
         created_at: at,
         data: serde_json::value::to_raw_value(&record.seq).unwrap(),
@@ -40,7 +42,7 @@ pub(super) async fn say(owner: &mut Owner<'_>, target: &str) -> DeliveryId {
     let reply = owner.reply(at, None, "hello");
     let new = delivery(owner, at, target);
     let id = new.id;
-    owner.write(vec![reply, Change::Deliver(Box::new(new))]).await.unwrap();
+    owner.write(vec![reply, ConversationChange::Deliver(Box::new(new))]).await.unwrap();
     id
 }
 
@@ -69,15 +71,15 @@ impl<'a> Postman<'a> {
         Self { queue: QueueId::alone(id), ..Self::of(owner, HOOK) }
     }
 
-    pub(super) async fn begin(&self, token: u64) -> Begun {
+    pub(super) async fn begin(&self, token: u64) -> BeginResult {
         let Self { store, partition, fence, queue } = *self;
         store.begin(partition, fence, queue, token, WINDOW).await.unwrap()
     }
 
     /// Begins an attempt of this delivery, which must be due.
-    pub(super) async fn take(&self, id: DeliveryId, token: u64) -> Taken {
+    pub(super) async fn take(&self, id: DeliveryId, token: u64) -> ClaimedDelivery {
         match self.begin(token).await {
-            Begun::Taken(begun) => {
+            BeginResult::Taken(begun) => {
                 assert_eq!(begun.delivery.id, id);
                 *begun
             }
@@ -88,26 +90,26 @@ impl<'a> Postman<'a> {
     /// Until when nothing is due.
     pub(super) async fn later(&self, token: u64) -> Timestamp {
         match self.begin(token).await {
-            Begun::Later(until) => until,
+            BeginResult::Later(until) => until,
             other => panic!("it is due: {other:?}"),
         }
     }
 
-    pub(super) async fn finish(&self, taken: &Taken, verdict: Verdict) -> Finished {
+    pub(super) async fn finish(&self, taken: &ClaimedDelivery, verdict: RetryDecision) -> FinishResult {
         self.store.finish(self.partition, self.fence, self.queue, &end(taken, verdict)).await.unwrap()
     }
 
     /// Attempts this delivery once, which must be due.
-    pub(super) async fn attempt(&self, id: DeliveryId, verdict: Verdict) -> Finished {
+    pub(super) async fn attempt(&self, id: DeliveryId, verdict: RetryDecision) -> FinishResult {
         let taken = self.take(id, fastrand::u64(..)).await;
         self.finish(&taken, verdict).await
     }
 
     /// The queues of the partition, page by page.
-    pub(super) async fn outbox(&self) -> Vec<Waiting> {
+    pub(super) async fn outbox(&self) -> Vec<PendingQueue> {
         let (mut queues, mut from) = (Vec::new(), 0);
         loop {
-            let Outbox { queues: some, next, now } =
+            let OutboxPage { queues: some, next, now } =
                 self.store.outbox(self.partition, self.fence, from).await.unwrap();
             assert!(now <= self.store.now().await.unwrap());
             queues.extend(some);
@@ -126,23 +128,23 @@ impl<'a> Postman<'a> {
 }
 
 /// The end of an attempt; what is said of it tells its number.
-pub(super) fn end(taken: &Taken, verdict: Verdict) -> Finish {
+pub(super) fn end(taken: &ClaimedDelivery, verdict: RetryDecision) -> FinishRequest {
     let number = taken.made + 1;
-    let delivered = verdict == Verdict::Delivered;
-    let attempt = Attempt {
+    let delivered = verdict == RetryDecision::Delivered;
+    let attempt = DeliveryAttempt {
         at: taken.now,
         status: (number != 2).then_some(if delivered { 204 } else { 503 }),
         error: (!delivered).then(|| format!("attempt {number}: \"Zoë\" is away\n").into()),
         duration: Duration::from_millis(number.into()),
         response: (number != 2).then(|| format!("<p>{number} \u{1F600}\0").into()),
     };
-    Finish { id: taken.delivery.id, token: taken.token, attempt, verdict }
+    FinishRequest { id: taken.delivery.id, token: taken.token, attempt, verdict }
 }
 
-pub(super) fn retry() -> Verdict {
-    Verdict::Retry(RETRY)
+pub(super) fn retry() -> RetryDecision {
+    RetryDecision::Retry(RETRY)
 }
 
-pub(super) fn bury() -> Verdict {
-    Verdict::Bury("it was tried for 24 hours".into())
+pub(super) fn bury() -> RetryDecision {
+    RetryDecision::Bury("it was tried for 24 hours".into())
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::{
-    After, Connection, ConversationId, ConversationState, Cursor, EntryBody, LinkState, Page, Partition,
-    SessionRequest, Status,
+    ConnectionStatus, ConversationId, ConversationState, Cursor, EntryBody, JournalPage, LinkState,
+    MessageStatus, Partition, ReadStart, SessionRequest,
 };
-use rtm_bridge::store::{Hint, Write};
+use rtm_bridge::store::{ConversationWrite, Hint};
 
 use super::shape::{ME, MESSAGE_TTL, OTHER, Owner, Shape, accept, conversation, id, new};
 
@@ -14,26 +14,26 @@ use super::shape::{ME, MESSAGE_TTL, OTHER, Owner, Shape, accept, conversation, i
 const EPOCH: u64 = 7;
 const DAY: Duration = Duration::from_hours(24);
 
-fn places(page: &Page) -> Vec<u64> {
+fn places(page: &JournalPage) -> Vec<u64> {
     page.entries.iter().map(|told| told.entry.seq).collect()
 }
 
-fn at(epoch: u64, seq: u64) -> After {
-    After::Cursor(Cursor { epoch, seq, at: None })
+fn at(epoch: u64, seq: u64) -> ReadStart {
+    ReadStart::Cursor(Cursor { epoch, seq, at: None })
 }
 
 /// Where a page ends, whenever what stands there was written.
-fn next(page: &Page) -> (u64, u64) {
+fn next(page: &JournalPage) -> (u64, u64) {
     (page.next.epoch, page.next.seq)
 }
 
-async fn page(shape: &Shape, of: &ConversationId, after: After, limit: usize) -> Page {
+async fn page(shape: &Shape, of: &ConversationId, after: ReadStart, limit: usize) -> JournalPage {
     shape.store.page(of, after, limit, None).await.unwrap()
 }
 
 /// Where a reader stands that has read all.
-async fn end(shape: &Shape, of: &ConversationId) -> After {
-    After::Cursor(page(shape, of, After::Latest, 1).await.next)
+async fn end(shape: &Shape, of: &ConversationId) -> ReadStart {
+    ReadStart::Cursor(page(shape, of, ReadStart::Latest, 1).await.next)
 }
 
 /// An owner whose journal has so many replies.
@@ -54,11 +54,11 @@ pub(super) async fn a_journal_is_read_page_by_page(shape: Shape) {
     let alice = conversation("alice");
     let _owner = with_replies(&shape, &alice, 5).await;
     for (after, limit, expected, more) in [
-        (After::Oldest, 1000, 1..6, false),
-        (After::Oldest, 5, 1..6, false),
-        (After::Oldest, 4, 1..5, true),
-        (After::Oldest, 0, 1..2, true),
-        (After::Oldest, usize::MAX, 1..6, false),
+        (ReadStart::Oldest, 1000, 1..6, false),
+        (ReadStart::Oldest, 5, 1..6, false),
+        (ReadStart::Oldest, 4, 1..5, true),
+        (ReadStart::Oldest, 0, 1..2, true),
+        (ReadStart::Oldest, usize::MAX, 1..6, false),
         (at(EPOCH, 0), 2, 1..3, true),
         (at(EPOCH, 3), 1, 4..5, true),
         (at(EPOCH, 3), 2, 4..6, false),
@@ -69,11 +69,11 @@ pub(super) async fn a_journal_is_read_page_by_page(shape: Shape) {
         assert_eq!((places(&page), page.more, page.gap), (expected.collect(), more, false), "{after:?}");
         assert_eq!(next(&page), end, "{after:?}");
     }
-    let (mut after, mut read) = (After::Oldest, Vec::new());
+    let (mut after, mut read) = (ReadStart::Oldest, Vec::new());
     loop {
         let page = page(&shape, &alice, after, 2).await;
         read.extend(places(&page));
-        after = After::Cursor(page.next);
+        after = ReadStart::Cursor(page.next);
         if !page.more {
             break;
         }
@@ -84,15 +84,17 @@ pub(super) async fn a_journal_is_read_page_by_page(shape: Shape) {
 pub(super) async fn a_reader_may_begin_at_the_oldest_or_behind_the_newest(shape: Shape) {
     let alice = conversation("alice");
     // Whoever began before there was anything reads all of it.
-    for after in [After::Oldest, After::Latest] {
+    for after in [ReadStart::Oldest, ReadStart::Latest] {
         assert_eq!(page(&shape, &alice, after, 9).await.next, Cursor::default());
     }
     let mut owner = with_replies(&shape, &alice, 3).await;
-    let latest = page(&shape, &alice, After::Latest, 9).await;
+    let latest = page(&shape, &alice, ReadStart::Latest, 9).await;
     assert_eq!((places(&latest), latest.more, latest.gap), (vec![], false, false));
     assert_eq!((next(&latest), latest.next.at.is_some()), ((EPOCH, 3), true));
     say(&mut owner, 1).await;
-    for (after, expected) in [(at(0, 0), 1..5), (After::Oldest, 1..5), (After::Cursor(latest.next), 4..5)] {
+    for (after, expected) in
+        [(at(0, 0), 1..5), (ReadStart::Oldest, 1..5), (ReadStart::Cursor(latest.next), 4..5)]
+    {
         let page = page(&shape, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap), (expected.collect(), false), "{after:?}");
     }
@@ -107,7 +109,7 @@ pub(super) async fn where_there_is_nothing_to_read_the_place_stays(shape: Shape)
         for seq in [0, 1, 9, u64::MAX] {
             for epoch in [0, EPOCH, u64::MAX] {
                 let place = Cursor { epoch, seq, at: None };
-                let page = page(&shape, of, After::Cursor(place), 9).await;
+                let page = page(&shape, of, ReadStart::Cursor(place), 9).await;
                 assert_eq!((places(&page), page.next, page.more, page.gap), (vec![], place, false, false));
             }
         }
@@ -123,7 +125,7 @@ pub(super) async fn what_was_trimmed_is_a_gap(shape: Shape) {
         (at(EPOCH, 2), 4, true),
         (at(EPOCH, 3), 4, false),
         (at(EPOCH, 4), 5, false),
-        (After::Oldest, 4, false),
+        (ReadStart::Oldest, 4, false),
     ] {
         let page = page(&shape, &alice, after, 1).await;
         assert_eq!((places(&page), page.gap, page.more), (vec![first], gap, true), "{after:?}");
@@ -136,11 +138,11 @@ pub(super) async fn what_expired_is_a_gap_as_soon_as_there_is_something_to_read(
     // The conversation stays while something is open; its journal does not.
     shape.post(&alice, 1).await;
     shape.pass(DAY).await;
-    let latest = page(&shape, &alice, After::Latest, 9).await.next;
+    let latest = page(&shape, &alice, ReadStart::Latest, 9).await.next;
     assert_eq!(latest, Cursor { epoch: EPOCH, seq: 3, at: None });
     for after in [at(EPOCH, 1), at(EPOCH, 3), at(0, 0)] {
         let page = page(&shape, &alice, after, 9).await;
-        assert_eq!((places(&page), page.gap, After::Cursor(page.next)), (vec![], false, after));
+        assert_eq!((places(&page), page.gap, ReadStart::Cursor(page.next)), (vec![], false, after));
     }
     say(&mut owner, 1).await;
     for (after, gap) in [(at(EPOCH, 1), true), (at(EPOCH, 3), false), (at(0, 0), true)] {
@@ -156,7 +158,7 @@ pub(super) async fn a_conversation_that_began_anew_is_a_gap(shape: Shape) {
     let old = [at(EPOCH, 1), at(EPOCH, 3)];
     for after in old {
         let page = page(&shape, &alice, after, 9).await;
-        assert_eq!((places(&page), page.gap, After::Cursor(page.next)), (vec![], false, after));
+        assert_eq!((places(&page), page.gap, ReadStart::Cursor(page.next)), (vec![], false, after));
     }
     let mut owner = shape.own(&alice).await;
     owner.record.epoch = EPOCH + 1;
@@ -181,7 +183,7 @@ pub(super) async fn what_the_store_lost_is_a_gap(shape: Shape) {
     owner.take_up().await;
     say(&mut owner, 1).await;
     for (after, gap) in
-        [(at(EPOCH, 1), true), (at(0, 0), true), (at(EPOCH, 3), false), (After::Oldest, false)]
+        [(at(EPOCH, 1), true), (at(0, 0), true), (at(EPOCH, 3), false), (ReadStart::Oldest, false)]
     {
         let page = page(&shape, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap), (vec![4], gap), "{after:?}");
@@ -191,8 +193,8 @@ pub(super) async fn what_the_store_lost_is_a_gap(shape: Shape) {
 pub(super) async fn what_stands_where_another_entry_was_read_is_a_gap(shape: Shape) {
     let alice = conversation("alice");
     let _owner = with_replies(&shape, &alice, 3).await;
-    let read = page(&shape, &alice, After::Oldest, 3).await.next;
-    let latest = page(&shape, &alice, After::Latest, 3).await.next;
+    let read = page(&shape, &alice, ReadStart::Oldest, 3).await.next;
+    let latest = page(&shape, &alice, ReadStart::Latest, 3).await.next;
     assert_eq!((read, read.at.is_some()), (latest, true));
     shape.pass(Duration::from_secs(1)).await;
     // The store goes back by all of it, and nobody is there who would know.
@@ -203,7 +205,7 @@ pub(super) async fn what_stands_where_another_entry_was_read_is_a_gap(shape: Sha
         }
     }
     let _next = with_replies(&shape, &alice, 5).await;
-    for (after, first, gap) in [(After::Cursor(read), 1, true), (at(EPOCH, 3), 4, false)] {
+    for (after, first, gap) in [(ReadStart::Cursor(read), 1, true), (at(EPOCH, 3), 4, false)] {
         let page = page(&shape, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap), ((first..6).collect(), gap), "{after:?}");
     }
@@ -233,9 +235,9 @@ pub(super) async fn a_hole_ends_a_page_and_is_a_gap_before_the_next(shape: Shape
     owner.record.seq += 3;
     say(&mut owner, 2).await;
     for limit in [2, 3, 9] {
-        let first = page(&shape, &alice, After::Oldest, limit).await;
+        let first = page(&shape, &alice, ReadStart::Oldest, limit).await;
         assert_eq!((places(&first), first.more, first.gap), (vec![1, 2], true, false));
-        let second = page(&shape, &alice, After::Cursor(first.next), limit).await;
+        let second = page(&shape, &alice, ReadStart::Cursor(first.next), limit).await;
         assert_eq!((places(&second), second.more, second.gap), (vec![6, 7], false, true));
     }
     let inside = page(&shape, &alice, at(EPOCH, 4), 9).await;
@@ -258,14 +260,14 @@ pub(super) async fn an_end_comes_with_its_message_as_it_stands(shape: Shape) {
         owner.reply(at, None, "unsolicited"),
     ];
     owner.write(changes).await.unwrap();
-    let page = page(&shape, &alice, After::Oldest, 9).await;
+    let page = page(&shape, &alice, ReadStart::Oldest, 9).await;
     assert_eq!(places(&page), [1, 2, 3, 4, 5]);
     let told: Vec<_> = page.entries.iter().map(|told| told.message.as_ref()).collect();
     let [None, Some(first), None, Some(second), None] = &told[..] else { panic!("{told:?}") };
     for (number, told) in [(1, first), (2, second)] {
         let read = shape.store.message(&alice, id(number), None).await.unwrap().unwrap();
         assert_eq!(format!("{told:?}"), format!("{read:?}"));
-        assert_eq!(told.progress.status(), Status::Answered);
+        assert_eq!(told.progress.status(), MessageStatus::Answered);
     }
     assert_eq!(first.progress.replies.len(), 2, "the late one joined it");
     assert_eq!(second.accepted.new.session, SessionRequest::Close);
@@ -279,7 +281,7 @@ pub(super) async fn an_end_of_a_message_that_expired_comes_alone(shape: Shape) {
     shape.post(&alice, 1).await;
     owner.settle(id(1)).await;
     shape.pass(MESSAGE_TTL).await;
-    let page = page(&shape, &alice, After::Oldest, 9).await;
+    let page = page(&shape, &alice, ReadStart::Oldest, 9).await;
     let [told] = &page.entries[..] else { panic!("{page:?}") };
     assert!(matches!(told.entry.body, EntryBody::Ended { message, .. } if message == id(1)));
     assert!(told.message.is_none());
@@ -299,14 +301,14 @@ pub(super) async fn a_page_is_bounded_in_bytes(shape: Shape) {
     for number in 1..5 {
         owner.settle(id(number)).await;
     }
-    let (mut after, mut pages, mut ends) = (After::Oldest, 0, Vec::new());
+    let (mut after, mut pages, mut ends) = (ReadStart::Oldest, 0, Vec::new());
     loop {
         let page = page(&shape, &alice, after, 1000).await;
         let told: Vec<_> = page.entries.iter().filter_map(|told| told.message.as_ref()).collect();
         assert!(!page.entries.is_empty() && told.len() <= 2, "{} ends", told.len());
         ends.extend(told.iter().map(|message| message.accepted.id));
         pages += 1;
-        after = After::Cursor(page.next);
+        after = ReadStart::Cursor(page.next);
         if !page.more {
             break;
         }
@@ -333,7 +335,7 @@ pub(super) async fn a_conversation_is_told_as_it_stands(shape: Shape) {
     owner.record.blocked_until = Some(now + DAY);
     let changes = vec![owner.reply(now, Some(id(1)), "hello"), owner.end(now, id(1))];
     owner.record.number_write(now);
-    let write = Write { follows: 0, ..owner.last(changes) };
+    let write = ConversationWrite { follows: 0, ..owner.last(changes) };
     shape.store.write(owner.fence, &alice, &write).await.unwrap();
     let (told, by) = state().await;
     assert_eq!(by, Some(ME));
@@ -344,7 +346,7 @@ pub(super) async fn a_conversation_is_told_as_it_stands(shape: Shape) {
     assert!(told.connection.reason.is_some());
     shape.pass(DAY).await;
     let (told, _) = state().await;
-    assert_eq!((told.connection, told.open_messages), (Connection::default(), 1));
+    assert_eq!((told.connection, told.open_messages), (ConnectionStatus::default(), 1));
     let posted = new(shape.store.accept(accept(&alice, 3)).await).accepted_at;
     assert!(state().await.0.last_activity_at >= Some(posted));
     shape.store.release(Partition::of(&alice), owner.fence).await.unwrap();

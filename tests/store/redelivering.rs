@@ -1,7 +1,7 @@
 //! Sentences on delivering again what an operator asks for.
 
 use rtm_bridge::domain::{DeliveryId, DeliveryState, Partition};
-use rtm_bridge::store::{Begun, Finished, Hint, Redelivered, Verdict};
+use rtm_bridge::store::{BeginResult, FinishResult, Hint, RedeliverResult, RetryDecision};
 
 use super::postman::{HOOK, OTHER_HOOK, Postman, WINDOW, bury, end, say, stands};
 use super::shape::{LEASE, ME, MESSAGE_TTL, OTHER, Shape, conversation};
@@ -9,18 +9,18 @@ use super::shape::{LEASE, ME, MESSAGE_TTL, OTHER, Shape, conversation};
 pub(super) async fn what_is_settled_is_delivered_again_outside_the_order(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
-    for verdict in [Verdict::Delivered, bury()] {
-        let target = if verdict == Verdict::Delivered { HOOK } else { OTHER_HOOK };
+    for verdict in [RetryDecision::Delivered, bury()] {
+        let target = if verdict == RetryDecision::Delivered { HOOK } else { OTHER_HOOK };
         let postman = Postman::of(&owner, target);
         let [first, second] = [say(&mut owner, target).await, say(&mut owner, target).await];
         let created_at = stands(&shape, first).await.new.created_at;
-        postman.attempt(first, Verdict::Retry(LEASE)).await;
+        postman.attempt(first, RetryDecision::Retry(LEASE)).await;
         shape.pass(LEASE).await;
         postman.attempt(first, verdict).await;
         // Nearly at the end of its life.
         shape.pass_almost(MESSAGE_TTL).await;
         let before = owner.now().await;
-        assert_eq!(shape.store.redeliver(first).await.unwrap(), Redelivered::Queued);
+        assert_eq!(shape.store.redeliver(first).await.unwrap(), RedeliverResult::Queued);
         let after = owner.now().await;
         let standing = stands(&shape, first).await;
         assert_eq!((standing.state, &standing.reason), (DeliveryState::Pending, &None));
@@ -35,14 +35,14 @@ pub(super) async fn what_is_settled_is_delivered_again_outside_the_order(shape: 
         let taken = alone.take(first, 1).await;
         assert!((before..=after).contains(&taken.since), "its schedule begins anew");
         assert_eq!((taken.made, taken.step, taken.delivery.created_at), (2, 0, created_at));
-        postman.attempt(second, Verdict::Delivered).await;
-        let Finished { next, now } = alone.finish(&taken, Verdict::Retry(LEASE)).await;
+        postman.attempt(second, RetryDecision::Delivered).await;
+        let FinishResult { next, now } = alone.finish(&taken, RetryDecision::Retry(LEASE)).await;
         assert_eq!(next, Some(now + LEASE));
         shape.pass(LEASE).await;
         let taken = alone.take(first, 2).await;
         assert_eq!((taken.made, taken.step), (3, 1));
-        assert_eq!(alone.finish(&taken, Verdict::Delivered).await.next, None);
-        assert!(matches!(alone.begin(3).await, Begun::Empty));
+        assert_eq!(alone.finish(&taken, RetryDecision::Delivered).await.next, None);
+        assert!(matches!(alone.begin(3).await, BeginResult::Empty));
         let standing = stands(&shape, first).await;
         assert_eq!(
             (standing.state, standing.reason, standing.attempts.len()),
@@ -65,10 +65,10 @@ pub(super) async fn what_is_pending_leaves_its_queue_to_be_delivered_again(shape
     }
     // The first, which waits for its next attempt; then one from the middle.
     let taken = postman.take(ids[0], 1).await;
-    postman.finish(&taken, Verdict::Retry(WINDOW)).await;
+    postman.finish(&taken, RetryDecision::Retry(WINDOW)).await;
     for (redelivered, first, made) in [(0, 1, 1), (2, 1, 0)] {
         let before = owner.now().await;
-        assert_eq!(shape.store.redeliver(ids[redelivered]).await.unwrap(), Redelivered::Queued);
+        assert_eq!(shape.store.redeliver(ids[redelivered]).await.unwrap(), RedeliverResult::Queued);
         assert!(postman.due().await.is_some_and(|due| due <= before.max(taken.now) + LEASE));
         let next = stands(&shape, ids[first]).await.next_attempt_at;
         assert!(next.is_some_and(|next| next <= before + LEASE), "it is the first now");
@@ -77,18 +77,18 @@ pub(super) async fn what_is_pending_leaves_its_queue_to_be_delivered_again(shape
         assert!(before <= alone.since);
     }
     // The end of an attempt that was made before comes to nothing.
-    let next = postman.finish(&taken, Verdict::Delivered).await.next;
+    let next = postman.finish(&taken, RetryDecision::Delivered).await.next;
     assert_eq!(next, postman.due().await);
-    postman.attempt(ids[1], Verdict::Delivered).await;
+    postman.attempt(ids[1], RetryDecision::Delivered).await;
     // The last one leaves an empty queue behind.
-    assert_eq!(shape.store.redeliver(ids[3]).await.unwrap(), Redelivered::Queued);
+    assert_eq!(shape.store.redeliver(ids[3]).await.unwrap(), RedeliverResult::Queued);
     assert_eq!(postman.due().await, None);
-    assert!(matches!(postman.begin(3).await, Begun::Empty));
+    assert!(matches!(postman.begin(3).await, BeginResult::Empty));
     for id in [ids[0], ids[2]] {
         assert_eq!(stands(&shape, id).await.state, DeliveryState::Pending);
     }
     let last = say(&mut owner, HOOK).await;
-    postman.attempt(last, Verdict::Delivered).await;
+    postman.attempt(last, RetryDecision::Delivered).await;
 }
 
 pub(super) async fn what_is_redelivered_twice_is_attempted_once(shape: Shape) {
@@ -98,16 +98,16 @@ pub(super) async fn what_is_redelivered_twice_is_attempted_once(shape: Shape) {
     Postman::of(&owner, HOOK).attempt(id, bury()).await;
     let alone = Postman::alone(&owner, id);
     for _ in 0..2 {
-        assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+        assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
     }
-    alone.attempt(id, Verdict::Retry(WINDOW)).await;
+    alone.attempt(id, RetryDecision::Retry(WINDOW)).await;
     // Whoever asks while it waits does not wait.
     let since = owner.now().await;
-    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
     let taken = alone.take(id, 1).await;
     assert_eq!((taken.made, taken.step), (2, 0));
     assert!(since <= taken.since);
-    assert_eq!(alone.finish(&taken, Verdict::Delivered).await.next, None);
+    assert_eq!(alone.finish(&taken, RetryDecision::Delivered).await.next, None);
     assert_eq!(alone.outbox().await, []);
 }
 
@@ -122,12 +122,12 @@ pub(super) async fn what_is_in_flight_is_not_redelivered(shape: Shape) {
             if alone { Postman::alone(&owner, id) } else { Postman { ..Postman::of(&owner, HOOK) } };
         let taken = postman.take(id, 1).await;
         let before = stands(&shape, id).await;
-        assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::InFlight);
+        assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::InFlight);
         assert_eq!(format!("{:?}", stands(&shape, id).await), format!("{before:?}"));
         assert_eq!(postman.outbox().await.len(), 1);
         assert_eq!(postman.finish(&taken, bury()).await.next, None, "its end counts");
         if !alone {
-            assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+            assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
         }
     }
     assert_eq!(stands(&shape, id).await.attempts.len(), 2);
@@ -141,14 +141,14 @@ pub(super) async fn what_is_not_there_is_not_redelivered(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     let never = DeliveryId::of(&alice, 7, 9, owner.now().await);
-    assert_eq!(shape.store.redeliver(never).await.unwrap(), Redelivered::Unknown);
+    assert_eq!(shape.store.redeliver(never).await.unwrap(), RedeliverResult::Unknown);
     assert!(shape.store.delivery(never).await.unwrap().is_none());
     let id = say(&mut owner, HOOK).await;
     let postman = Postman::of(&owner, HOOK);
     let taken = postman.take(id, 1).await;
-    postman.finish(&taken, Verdict::Delivered).await;
+    postman.finish(&taken, RetryDecision::Delivered).await;
     shape.pass(MESSAGE_TTL).await;
-    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Unknown, "expired");
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Unknown, "expired");
     // Nor does what is told of it bring a piece of it back.
     for queue in [postman.queue, Postman::alone(&owner, id).queue] {
         let told = end(&taken, bury());
@@ -165,17 +165,17 @@ pub(super) async fn an_attempt_that_nobody_ended_can_be_redelivered(shape: Shape
     let [id, next] = [say(&mut owner, HOOK).await, say(&mut owner, HOOK).await];
     let lost = postman.take(id, 1).await;
     shape.pass_almost(WINDOW).await;
-    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::InFlight);
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::InFlight);
     shape.pass_the_rest().await;
-    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
     // Whoever made that attempt after all is not believed any more.
     let taken = postman.take(next, 2).await;
-    assert_eq!(postman.finish(&lost, Verdict::Delivered).await.next, Some(taken.now + WINDOW));
+    assert_eq!(postman.finish(&lost, RetryDecision::Delivered).await.next, Some(taken.now + WINDOW));
     let alone = Postman::alone(&owner, id);
     let again = alone.take(id, 3).await;
     assert_eq!((again.made, again.step), (0, 0));
-    assert_eq!(alone.finish(&again, Verdict::Delivered).await.next, None);
-    assert_eq!(stands(&shape, id).await.attempts, [end(&again, Verdict::Delivered).attempt]);
+    assert_eq!(alone.finish(&again, RetryDecision::Delivered).await.next, None);
+    assert_eq!(stands(&shape, id).await.attempts, [end(&again, RetryDecision::Delivered).attempt]);
 }
 
 pub(super) async fn the_owner_is_told_of_a_redelivery(shape: Shape) {
@@ -188,7 +188,7 @@ pub(super) async fn the_owner_is_told_of_a_redelivery(shape: Shape) {
         Hint::Redelivered(partition) => Some(*partition),
         _ => None,
     };
-    assert_eq!(shape.second().redeliver(id).await.unwrap(), Redelivered::Queued);
+    assert_eq!(shape.second().redeliver(id).await.unwrap(), RedeliverResult::Queued);
     assert_eq!(ears[0].until("it is told", told).await, partition);
     assert!(
         ears[1].all(&shape.store, OTHER, 0).await.iter().all(|hint| told(hint).is_none()),
@@ -196,7 +196,7 @@ pub(super) async fn the_owner_is_told_of_a_redelivery(shape: Shape) {
     );
     // Where nobody owns it, whoever comes reads it.
     shape.store.release(partition, owner.fence).await.unwrap();
-    assert_eq!(shape.store.redeliver(id).await.unwrap(), Redelivered::Queued);
+    assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
     owner.fence = shape.own(&alice).await.fence;
     let alone = Postman::alone(&owner, id);
     assert_eq!(alone.outbox().await.len(), 1);

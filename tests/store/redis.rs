@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{Content, Partition, Record};
+use rtm_bridge::domain::{ConversationRecord, MessageContent, Partition};
 use rtm_bridge::store::{
-    Accept, AcceptError, Accepted, Change, Claiming, Hint, Redis, Refusal, Store, StoreError, Write,
+    AcceptError, AcceptRequest, AcceptResult, ClaimMode, ConversationChange, ConversationWrite, Hint,
+    RedisStore, Store, StoreError, StoreRefusal,
 };
 
 use super::shape::{
@@ -23,22 +24,22 @@ async fn behind_a_proxy() -> (RedisServer, Proxy, Store) {
     let mut config = server.config();
     config.url = format_url(proxy.address());
     config.command_timeout = TIMEOUT;
-    let store = Store::Redis(Redis::new(&config).unwrap());
+    let store = Store::Redis(RedisStore::new(&config).unwrap());
     // Connected, and with the scripts it will use.
     store.now().await.unwrap();
     (server, proxy, store)
 }
 
 fn format_url(address: std::net::SocketAddr) -> rtm_bridge::config::StoreUrl {
-    use rtm_bridge::config::{Address, RedisServers, StoreUrl, Topology};
-    let address = Address { host: address.ip().to_string(), port: address.port() };
-    StoreUrl::Redis(RedisServers { topology: Topology::Alone(address), tls: false, database: 0 })
+    use rtm_bridge::config::{HostPort, RedisServers, RedisTopology, StoreUrl};
+    let address = HostPort { host: address.ip().to_string(), port: address.port() };
+    StoreUrl::Redis(RedisServers { topology: RedisTopology::Alone(address), tls: false, database: 0 })
 }
 
 async fn own<'a>(store: &'a Store, user: &str) -> Owner<'a> {
     let conversation = conversation(user);
-    let claim = store.claim(Partition::of(&conversation), ME, LEASE, Claiming::Free).await.unwrap();
-    Owner { store, fence: claim.fence().unwrap(), conversation, record: Record::default() }
+    let claim = store.claim(Partition::of(&conversation), ME, LEASE, ClaimMode::Free).await.unwrap();
+    Owner { store, fence: claim.fence().unwrap(), conversation, record: ConversationRecord::default() }
 }
 
 /// The first answer that comes when the way is healed: connections may have to be made again.
@@ -92,7 +93,7 @@ fn a_write_whose_answer_was_lost_is_repeated() {
         owner.write(Vec::new()).await.unwrap();
         let at = owner.now().await;
         let changes = vec![
-            Change::Sent { message: id(1), at },
+            ConversationChange::Sent { message: id(1), at },
             owner.reply(at, Some(id(1)), "hello"),
             owner.end(at, id(1)),
         ];
@@ -136,7 +137,7 @@ fn nothing_takes_longer_than_a_command_may() {
         assert!(!back(ask).await);
         proxy.cut().await;
         until("it is known to be away", async || {
-            ask().await == Err(StoreError::Unavailable(Refusal::Unreachable))
+            ask().await == Err(StoreError::Unavailable(StoreRefusal::Unreachable))
         })
         .await;
         proxy.heal().await;
@@ -158,7 +159,7 @@ fn an_emptied_store_heals_by_itself() {
         assert!(back(async || store.message(&alice, id(1), None).await).await.is_none());
         assert_eq!(owner.write(Vec::new()).await, Err(StoreError::Lost));
         assert_eq!(store.renew(partition, owner.fence, LEASE).await, Err(StoreError::Lost));
-        let claim = store.claim(partition, ME, LEASE, Claiming::Free).await.unwrap();
+        let claim = store.claim(partition, ME, LEASE, ClaimMode::Free).await.unwrap();
         assert!(claim.fence().unwrap().epoch > owner.fence.epoch);
         owner.fence = claim.fence().unwrap();
         new(store.accept(accept(&alice, 2)).await);
@@ -191,17 +192,17 @@ fn a_listener_hears_again_after_a_break() {
 fn a_full_store_takes_nothing_new_and_lets_what_is_open_end() {
     run(async {
         let server = RedisServer::start(RedisOptions { maxmemory: 8 << 20, ..RedisOptions::default() }).await;
-        let store = Store::Redis(Redis::new(&server.config()).unwrap());
+        let store = Store::Redis(RedisStore::new(&server.config()).unwrap());
         let large = "x".repeat(32 * 1024);
         let mut open = Vec::new();
         // What is known of its memory may be a moment old.
         until("it is full", async || {
             let number = open.len() as u128;
-            let mut wish: Accept = accept(&conversation(&format!("user-{number}")), number);
-            wish.message.content = Content::new(&*large).unwrap();
+            let mut wish: AcceptRequest = accept(&conversation(&format!("user-{number}")), number);
+            wish.message.content = MessageContent::new(&*large).unwrap();
             match store.accept(wish).await {
-                Ok(Accepted::New(accepted) | Accepted::Sent(accepted)) => open.push(accepted),
-                Ok(Accepted::Replayed(message)) => panic!("{message:?}"),
+                Ok(AcceptResult::New(accepted) | AcceptResult::Sent(accepted)) => open.push(accepted),
+                Ok(AcceptResult::Replayed(message)) => panic!("{message:?}"),
                 Err(error) => {
                     assert_eq!(error, AcceptError::Full);
                     return true;
@@ -231,17 +232,17 @@ fn nothing_stays_but_what_must() {
             for number in 0..5_u128 {
                 let number = number + if user.user.as_str() == "bob" { 10 } else { 0 };
                 let wish = with_key(accept(&user, number), "shop", &number.to_string(), 1);
-                new(shape.store.accept(Accept { watched: true, ..wish }).await);
+                new(shape.store.accept(AcceptRequest { watched: true, ..wish }).await);
                 let at = owner.now().await;
                 let changes = vec![
-                    Change::Sent { message: id(number), at },
+                    ConversationChange::Sent { message: id(number), at },
                     owner.reply(at, Some(id(number)), "hello"),
                     owner.reply(at, None, "unsolicited"),
                     owner.end(at, id(number)),
                     owner.reply(at, Some(id(number)), "late"),
                 ];
                 owner.record.write += 1;
-                let write = Write { warm_until: Some(at + LEASE), ..owner.last(changes) };
+                let write = ConversationWrite { warm_until: Some(at + LEASE), ..owner.last(changes) };
                 shape.store.write(owner.fence, &user, &write).await.unwrap();
             }
         }
@@ -272,12 +273,12 @@ fn tls_certificates_and_passwords_let_us_in() {
             let mut config = server.config();
             // A handshake on a busy machine takes a while.
             config.command_timeout = Duration::from_secs(5);
-            Store::Redis(Redis::new(&config).unwrap()).now().await.unwrap();
+            Store::Redis(RedisStore::new(&config).unwrap()).now().await.unwrap();
             // Nor are those let in who lack any of it.
             (config.password, config.tls.client) = (None, None);
             config.command_timeout = TIMEOUT;
-            let refused = Store::Redis(Redis::new(&config).unwrap()).now().await.unwrap_err();
-            assert_eq!(refused, StoreError::Unavailable(Refusal::NotAllowed));
+            let refused = Store::Redis(RedisStore::new(&config).unwrap()).now().await.unwrap_err();
+            assert_eq!(refused, StoreError::Unavailable(StoreRefusal::NotAllowed));
         }
     });
 }

@@ -5,18 +5,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rtm_bridge::domain::{
-    After, BotName, Content, ConversationId, Correlation, EndedBy, Entry, EntryBody, MessageId, NewMessage,
-    Outcome, Partition, Record, Reply, Resend, SessionRequest, Timestamp, TurnRules, UserId,
+    BotName, ConversationId, ConversationRecord, Correlation, EndedBy, EntryBody, JournalEntry,
+    MessageContent, MessageId, NewMessage, Partition, ReadStart, Reply, ResendPolicy, SessionRequest,
+    Timestamp, TurnOutcome, TurnRules, UserId,
 };
 use rtm_bridge::store::{
-    Accept, AcceptError, Accepted, Change, Claiming, Clock, Fence, Heartbeat, Hint, Hints, Idempotency,
-    Incarnation, ManualClock, Memory, MemoryLimits, Peer, Redis, Store, StoreError, Write, Written,
+    AcceptError, AcceptRequest, AcceptResult, ClaimMode, Clock, ConversationChange, ConversationWrite, Fence,
+    Heartbeat, Hint, HintStream, IdempotencyRequest, Incarnation, ManualClock, MemoryLimits, MemoryStore,
+    RedisStore, ReplicaIdentity, Store, StoreError, WriteResult,
 };
 
 use crate::support::{Cluster, RedisOptions, RedisServer, Sentinels, Servers, shift, within};
 
 pub(super) const START: Timestamp = Timestamp::from_millis(1_763_845_000_000);
-/// These are long and [`SLACK`] is between: Redis' clock runs on while a sentence does.
+/// These are long and [`SLACK`] is between: RedisStore' clock runs on while a sentence does.
 pub(super) const MESSAGE_TTL: Duration = Duration::from_mins(10);
 pub(super) const LEASE: Duration = Duration::from_mins(5);
 const SLACK: Duration = Duration::from_mins(1);
@@ -37,7 +39,7 @@ enum Side {
         servers: Rc<Servers>,
         prefix: String,
         /// All that were made: each is told by how much the servers' clock is to be ahead.
-        handles: RefCell<Vec<Redis>>,
+        handles: RefCell<Vec<RedisStore>>,
         passed: Cell<Duration>,
     },
 }
@@ -49,7 +51,7 @@ impl Shape {
 
     pub(super) fn limited(limits: MemoryLimits) -> Self {
         let (clock, hand) = Clock::manual(START);
-        Self { store: Store::Memory(Memory::new(limits, clock)), side: Side::Memory(hand) }
+        Self { store: Store::Memory(MemoryStore::new(limits, clock)), side: Side::Memory(hand) }
     }
 
     /// On servers, under a prefix that nobody used before.
@@ -121,46 +123,51 @@ impl Shape {
     }
 
     /// All that is kept of a journal, page by page.
-    pub(super) async fn entries(&self, conversation: &ConversationId) -> Vec<Entry> {
+    pub(super) async fn entries(&self, conversation: &ConversationId) -> Vec<JournalEntry> {
         entries(&self.store, conversation).await
     }
 
     pub(super) async fn own(&self, conversation: &ConversationId) -> Owner<'_> {
         let fence =
-            self.store.claim(Partition::of(conversation), ME, LEASE, Claiming::Expired).await.unwrap();
+            self.store.claim(Partition::of(conversation), ME, LEASE, ClaimMode::Expired).await.unwrap();
         let fence = fence.fence().unwrap();
-        Owner { store: &self.store, fence, conversation: conversation.clone(), record: Record::default() }
+        Owner {
+            store: &self.store,
+            fence,
+            conversation: conversation.clone(),
+            record: ConversationRecord::default(),
+        }
     }
 
     /// Accepts a plain message.
     pub(super) async fn post(&self, conversation: &ConversationId, number: u128) -> MessageId {
         match self.store.accept(accept(conversation, number)).await.unwrap() {
-            Accepted::New(accepted) | Accepted::Sent(accepted) => accepted.id,
-            Accepted::Replayed(_) => panic!("it has no key"),
+            AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => accepted.id,
+            AcceptResult::Replayed(_) => panic!("it has no key"),
         }
     }
 }
 
 /// All that is kept of a journal, page by page.
-pub(super) async fn entries(store: &Store, conversation: &ConversationId) -> Vec<Entry> {
-    let (mut entries, mut after) = (Vec::new(), After::Oldest);
+pub(super) async fn entries(store: &Store, conversation: &ConversationId) -> Vec<JournalEntry> {
+    let (mut entries, mut after) = (Vec::new(), ReadStart::Oldest);
     loop {
         let page = store.page(conversation, after, 7, None).await.unwrap();
         entries.extend(page.entries.into_iter().map(|told| told.entry));
         if !page.more {
             return entries;
         }
-        after = After::Cursor(page.next);
+        after = ReadStart::Cursor(page.next);
     }
 }
 
-fn connect(servers: &Servers, prefix: &str) -> Redis {
+fn connect(servers: &Servers, prefix: &str) -> RedisStore {
     let mut config = servers.config();
     prefix.clone_into(&mut config.key_prefix);
     config.message_ttl = MESSAGE_TTL;
     // Slower than any answer, also on a busy machine: these sentences are not about time-outs.
     config.command_timeout = Duration::from_secs(5);
-    Redis::new(&config).unwrap()
+    RedisStore::new(&config).unwrap()
 }
 
 /// One server of its own.
@@ -179,7 +186,7 @@ pub(super) async fn cluster() -> Rc<Servers> {
 }
 
 /// What a replica is told.
-pub(super) struct Ear(Hints);
+pub(super) struct Ear(HintStream);
 
 impl Ear {
     /// The next hint, which must come.
@@ -225,7 +232,7 @@ pub(super) fn name_of(incarnation: Incarnation) -> Box<str> {
 
 /// A heartbeat that counts for a lease's time.
 pub(super) fn heartbeat(incarnation: Incarnation, echo: u64) -> Heartbeat {
-    let peer = Peer { name: name_of(incarnation), incarnation };
+    let peer = ReplicaIdentity { name: name_of(incarnation), incarnation };
     Heartbeat { peer, bots: vec![BotName::new("support").unwrap()], ttl: LEASE, echo }
 }
 
@@ -247,30 +254,39 @@ pub(super) fn id(number: u128) -> MessageId {
     MessageId::new(START, number)
 }
 
-pub(super) fn accept(conversation: &ConversationId, number: u128) -> Accept {
+pub(super) fn accept(conversation: &ConversationId, number: u128) -> AcceptRequest {
     let message = NewMessage {
         conversation: conversation.clone(),
-        content: Content::new(format!("message {number}")).unwrap(),
+        content: MessageContent::new(format!("message {number}")).unwrap(),
         session: SessionRequest::Continue,
         rules: TurnRules::default(),
-        resend: Resend::Never,
+        resend: ResendPolicy::Never,
         callback: None,
         trace: rtm_bridge::domain::TraceId::default(),
     };
-    Accept { id: id(number), message, idempotency: None, max_open: 32, by: ME, watched: false, sends: None }
+    AcceptRequest {
+        id: id(number),
+        message,
+        idempotency: None,
+        max_open: 32,
+        by: ME,
+        watched: false,
+        sends: None,
+    }
 }
 
-pub(super) fn with_key(mut accept: Accept, caller: &str, key: &str, body: u8) -> Accept {
-    accept.idempotency = Some(Idempotency { caller: caller.into(), key: key.into(), body: [body; 32] });
+pub(super) fn with_key(mut accept: AcceptRequest, caller: &str, key: &str, body: u8) -> AcceptRequest {
+    accept.idempotency =
+        Some(IdempotencyRequest { caller: caller.into(), key: key.into(), body: [body; 32] });
     accept
 }
 
 pub(super) fn new(
-    accepted: Result<Accepted, AcceptError>,
+    accepted: Result<AcceptResult, AcceptError>,
 ) -> std::sync::Arc<rtm_bridge::domain::AcceptedMessage> {
     match accepted.unwrap() {
-        Accepted::New(accepted) | Accepted::Sent(accepted) => accepted,
-        Accepted::Replayed(message) => panic!("replayed: {message:?}"),
+        AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => accepted,
+        AcceptResult::Replayed(message) => panic!("replayed: {message:?}"),
     }
 }
 
@@ -279,19 +295,22 @@ pub(super) struct Owner<'a> {
     pub(super) store: &'a Store,
     pub(super) fence: Fence,
     pub(super) conversation: ConversationId,
-    pub(super) record: Record,
+    pub(super) record: ConversationRecord,
 }
 
 impl Owner<'_> {
-    pub(super) async fn write(&mut self, changes: Vec<Change>) -> Result<Written, StoreError> {
+    pub(super) async fn write(
+        &mut self,
+        changes: Vec<ConversationChange>,
+    ) -> Result<WriteResult, StoreError> {
         self.record.write += 1;
         self.store.write(self.fence, &self.conversation, &self.last(changes)).await
     }
 
     /// The write that was counted last.
-    pub(super) fn last(&self, changes: Vec<Change>) -> Write {
+    pub(super) fn last(&self, changes: Vec<ConversationChange>) -> ConversationWrite {
         let follows = self.record.write - 1;
-        Write { record: self.record.clone(), follows, changes, warm_until: None }
+        ConversationWrite { record: self.record.clone(), follows, changes, warm_until: None }
     }
 
     /// The next write continues what the store has.
@@ -304,12 +323,12 @@ impl Owner<'_> {
         self.store.now().await.unwrap()
     }
 
-    pub(super) fn entry(&mut self, at: Timestamp, body: EntryBody) -> Change {
+    pub(super) fn entry(&mut self, at: Timestamp, body: EntryBody) -> ConversationChange {
         self.record.seq += 1;
-        Change::Append(Entry { seq: self.record.seq, at, body })
+        ConversationChange::Append(JournalEntry { seq: self.record.seq, at, body })
     }
 
-    pub(super) fn reply(&mut self, at: Timestamp, to: Option<MessageId>, text: &str) -> Change {
+    pub(super) fn reply(&mut self, at: Timestamp, to: Option<MessageId>, text: &str) -> ConversationChange {
         let reply = Reply {
             seq: self.record.seq + 1,
             message_id: None,
@@ -324,8 +343,8 @@ impl Owner<'_> {
         self.entry(at, EntryBody::Reply(reply.into()))
     }
 
-    pub(super) fn end(&mut self, at: Timestamp, message: MessageId) -> Change {
-        self.entry(at, EntryBody::Ended { message, outcome: Outcome::Answered(EndedBy::Quiet) })
+    pub(super) fn end(&mut self, at: Timestamp, message: MessageId) -> ConversationChange {
+        self.entry(at, EntryBody::Ended { message, outcome: TurnOutcome::Answered(EndedBy::Quiet) })
     }
 
     /// Ends a message now.

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{BotName, Content, MessageId, Partition};
-use rtm_bridge::store::{Accept, Accepted, Claiming, Fleet, Heartbeat, Hint, Incarnation, Peer, Permit};
+use rtm_bridge::domain::{BotName, MessageContent, MessageId, Partition};
+use rtm_bridge::store::{
+    AcceptRequest, AcceptResult, ClaimMode, ConnectPermit, FleetStatus, Heartbeat, Hint, Incarnation,
+    ReplicaIdentity,
+};
 
 use super::shape::{LEASE, ME, OTHER, Shape, THIRD, accept, conversation, heartbeat, id, name_of, with_key};
 
@@ -31,7 +34,7 @@ fn ended(told: &[Hint]) -> Vec<MessageId> {
 pub(super) async fn an_owner_elsewhere_is_told_what_is_accepted(shape: Shape) {
     let alice = conversation("alice");
     let mut ears = [shape.listen(ME).await, shape.listen(OTHER).await];
-    let by = |number, by| shape.store.accept(Accept { by, ..accept(&alice, number) });
+    let by = |number, by| shape.store.accept(AcceptRequest { by, ..accept(&alice, number) });
     by(1, OTHER).await.unwrap();
     let owner = shape.own(&alice).await;
     by(2, OTHER).await.unwrap();
@@ -55,8 +58,8 @@ pub(super) async fn a_large_message_is_told_too(shape: Shape) {
     let alice = conversation("alice");
     let mut ear = shape.listen(ME).await;
     let _owner = shape.own(&alice).await;
-    let mut large = Accept { by: OTHER, ..accept(&alice, 1) };
-    large.message.content = Content::new("x".repeat(64 * 1024)).unwrap();
+    let mut large = AcceptRequest { by: OTHER, ..accept(&alice, 1) };
+    large.message.content = MessageContent::new("x".repeat(64 * 1024)).unwrap();
     shape.store.accept(large).await.unwrap();
     let whose = ear
         .until("it is told", |hint| match hint {
@@ -73,8 +76,8 @@ pub(super) async fn who_watches_is_told_the_end_but_not_the_owner(shape: Shape) 
     let mut owner = shape.own(&alice).await;
     let who = [ME, OTHER, THIRD];
     let mut ears = [shape.listen(ME).await, shape.listen(OTHER).await, shape.listen(THIRD).await];
-    shape.store.accept(Accept { by: OTHER, watched: true, ..accept(&alice, 1) }).await.unwrap();
-    shape.store.accept(Accept { by: OTHER, watched: false, ..accept(&alice, 2) }).await.unwrap();
+    shape.store.accept(AcceptRequest { by: OTHER, watched: true, ..accept(&alice, 1) }).await.unwrap();
+    shape.store.accept(AcceptRequest { by: OTHER, watched: false, ..accept(&alice, 2) }).await.unwrap();
     // More than once is once.
     for watcher in [THIRD, ME, THIRD, OTHER] {
         let read = shape.store.message(&alice, id(1), Some(watcher)).await.unwrap().unwrap();
@@ -100,8 +103,8 @@ pub(super) async fn who_posts_again_is_told_the_end_too(shape: Shape) {
     let mut owner = shape.own(&alice).await;
     let mut ear = shape.listen(OTHER).await;
     shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await.unwrap();
-    let again = Accept { by: OTHER, watched: true, ..with_key(accept(&alice, 2), "shop", "k", 1) };
-    assert!(matches!(shape.store.accept(again).await.unwrap(), Accepted::Replayed(_)));
+    let again = AcceptRequest { by: OTHER, watched: true, ..with_key(accept(&alice, 2), "shop", "k", 1) };
+    assert!(matches!(shape.store.accept(again).await.unwrap(), AcceptResult::Replayed(_)));
     owner.settle(id(1)).await;
     assert_eq!(ended(&ear.all(&shape.store, OTHER, 1).await), [id(1)]);
 }
@@ -110,7 +113,7 @@ pub(super) async fn a_large_end_is_told_too(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     let mut ear = shape.listen(OTHER).await;
-    shape.store.accept(Accept { by: OTHER, watched: true, ..accept(&alice, 1) }).await.unwrap();
+    shape.store.accept(AcceptRequest { by: OTHER, watched: true, ..accept(&alice, 1) }).await.unwrap();
     let reply = owner.reply(owner.now().await, Some(id(1)), &"x".repeat(100_000));
     let end = owner.end(owner.now().await, id(1));
     owner.write(vec![reply, end]).await.unwrap();
@@ -125,9 +128,9 @@ pub(super) async fn a_large_end_is_told_too(shape: Shape) {
 }
 
 /// Who is live, under the right names.
-fn live(fleet: &Fleet) -> Vec<Incarnation> {
+fn live(fleet: &FleetStatus) -> Vec<Incarnation> {
     let mut live = Vec::new();
-    for Peer { name, incarnation } in &fleet.live {
+    for ReplicaIdentity { name, incarnation } in &fleet.live {
         assert_eq!(*name, name_of(*incarnation));
         live.push(*incarnation);
     }
@@ -187,7 +190,7 @@ pub(super) async fn who_leaves_is_gone_at_once(shape: Shape) {
 
 pub(super) async fn a_partition_that_is_given_back_is_told_to_all(shape: Shape) {
     let partition = Partition::of(&conversation("alice"));
-    let fence = shape.store.claim(partition, ME, LEASE, Claiming::Free).await.unwrap().fence().unwrap();
+    let fence = shape.store.claim(partition, ME, LEASE, ClaimMode::Free).await.unwrap().fence().unwrap();
     let mut ear = shape.listen(OTHER).await;
     shape.store.release(partition, fence).await.unwrap();
     ear.until("it is told", |hint| matches!(hint, Hint::Fleet).then_some(())).await;
@@ -200,22 +203,22 @@ pub(super) async fn connects_are_counted_over_the_fleet(shape: Shape) {
     let before = shape.store.now().await.unwrap();
     for (store, token) in stores.iter().zip([1, 2]) {
         let granted = store.permit(&bot, 2, token).await.unwrap();
-        assert_eq!(granted, Permit::Granted);
+        assert_eq!(granted, ConnectPermit::Granted);
     }
     let after = shape.store.now().await.unwrap();
     for store in &stores {
-        let Permit::At(at) = store.permit(&bot, 2, 3).await.unwrap() else { panic!("one too many") };
+        let ConnectPermit::At(at) = store.permit(&bot, 2, 3).await.unwrap() else { panic!("one too many") };
         assert!(before + minute <= at && at <= after + minute, "{at:?}");
         for token in [1, 2] {
             let again = store.permit(&bot, 2, token).await.unwrap();
-            assert_eq!(again, Permit::Granted, "a repeat is counted once");
+            assert_eq!(again, ConnectPermit::Granted, "a repeat is counted once");
         }
-        assert_eq!(store.permit(&other, 1, 4).await.unwrap(), Permit::Granted, "another bot");
-        assert_eq!(store.permit(&free, 0, 5).await.unwrap(), Permit::Granted, "no limit");
+        assert_eq!(store.permit(&other, 1, 4).await.unwrap(), ConnectPermit::Granted, "another bot");
+        assert_eq!(store.permit(&free, 0, 5).await.unwrap(), ConnectPermit::Granted, "no limit");
     }
     shape.pass(minute).await;
     for token in [6, 7] {
-        assert_eq!(stores[0].permit(&bot, 2, token).await.unwrap(), Permit::Granted);
+        assert_eq!(stores[0].permit(&bot, 2, token).await.unwrap(), ConnectPermit::Granted);
     }
-    assert!(matches!(stores[1].permit(&bot, 2, 8).await.unwrap(), Permit::At(_)));
+    assert!(matches!(stores[1].permit(&bot, 2, 8).await.unwrap(), ConnectPermit::At(_)));
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{EndedBy, MessageId, Outcome, Partition, Record, Status, Timestamp};
-use rtm_bridge::store::{Change, StoreError, Write};
+use rtm_bridge::domain::{
+    ConversationRecord, EndedBy, MessageId, MessageStatus, Partition, Timestamp, TurnOutcome,
+};
+use rtm_bridge::store::{ConversationChange, ConversationWrite, StoreError};
 
 use super::shape::{LEASE, Shape, accept, conversation, id, neighbours, new};
 
@@ -61,17 +63,17 @@ pub(super) async fn an_end_behind_the_head_leaves_the_head_alone(shape: Shape) {
     assert_eq!((open.head_at, open.lane.len()), (Some(head_at), 1));
 }
 
-type Sign = fn(MessageId, Timestamp) -> Change;
+type Sign = fn(MessageId, Timestamp) -> ConversationChange;
 
 pub(super) async fn the_first_sign_of_each_kind_counts(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     let message = shape.post(&alice, 1).await;
     let at = Timestamp::from_millis;
-    let signs: [(Sign, Status); 3] = [
-        (|message, at| Change::Sent { message, at }, Status::Sent),
-        (|message, at| Change::Acked { message, at }, Status::Acked),
-        (|message, at| Change::Answering { message, at }, Status::Answering),
+    let signs: [(Sign, MessageStatus); 3] = [
+        (|message, at| ConversationChange::Sent { message, at }, MessageStatus::Sent),
+        (|message, at| ConversationChange::Acked { message, at }, MessageStatus::Acked),
+        (|message, at| ConversationChange::Answering { message, at }, MessageStatus::Answering),
     ];
     for (sign, status) in signs {
         owner.write(vec![sign(message, at(5)), sign(message, at(6))]).await.unwrap();
@@ -88,10 +90,13 @@ pub(super) async fn the_first_sign_of_each_kind_counts(shape: Shape) {
     let five = Some(at(5));
     assert_eq!((progress.sent_at, progress.acked_at, progress.first_reply_at), (five, five, five));
     owner.settle(message).await;
-    let late = vec![Change::Sent { message, at: at(9) }, Change::Answering { message, at: at(9) }];
+    let late = vec![
+        ConversationChange::Sent { message, at: at(9) },
+        ConversationChange::Answering { message, at: at(9) },
+    ];
     owner.write(late).await.unwrap();
     let message = shape.store.message(&alice, message, None).await.unwrap().unwrap();
-    assert_eq!((message.progress.status(), message.progress.first_reply_at), (Status::Answered, five));
+    assert_eq!((message.progress.status(), message.progress.first_reply_at), (MessageStatus::Answered, five));
 }
 
 pub(super) async fn a_message_ends_once(shape: Shape) {
@@ -105,7 +110,7 @@ pub(super) async fn a_message_ends_once(shape: Shape) {
     owner.settle(message).await;
     let message = shape.store.message(&alice, message, None).await.unwrap().unwrap();
     assert_eq!(message.progress.ended_at, Some(at));
-    assert_eq!(message.progress.outcome, Some(Outcome::Answered(EndedBy::Quiet)));
+    assert_eq!(message.progress.outcome, Some(TurnOutcome::Answered(EndedBy::Quiet)));
     assert_eq!(shape.entries(&alice).await.len(), 1, "told once");
 }
 
@@ -147,15 +152,15 @@ pub(super) async fn a_write_out_of_order_is_refused(shape: Shape) {
     }
     // Also where its number could be the next one; and one that does follow may have any number.
     for (number, follows) in [(1, 0), (2, 1), (4, 0), (4, 2), (5, 4), (0, 0), (u64::MAX, 2), (4, u64::MAX)] {
-        let record = Record { write: number, ..owner.record.clone() };
-        let write = Write { record, follows, changes: Vec::new(), warm_until: None };
+        let record = ConversationRecord { write: number, ..owner.record.clone() };
+        let write = ConversationWrite { record, follows, changes: Vec::new(), warm_until: None };
         let told = shape.store.write(owner.fence, &alice, &write).await;
         assert_eq!(told, Err(StoreError::OutOfStep), "{number} after {follows}");
     }
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!(open.record, owner.record);
     owner.record.write = 41;
-    let jump = Write { follows: 3, ..owner.last(Vec::new()) };
+    let jump = ConversationWrite { follows: 3, ..owner.last(Vec::new()) };
     shape.store.write(owner.fence, &alice, &jump).await.unwrap();
     assert!(owner.write(Vec::new()).await.is_ok());
 }
@@ -186,7 +191,7 @@ pub(super) async fn the_record_is_what_was_written_last(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
-    assert_eq!(open.record, Record::default());
+    assert_eq!(open.record, ConversationRecord::default());
     owner.record.agent = true;
     owner.record.session_id = Some("s-1".into());
     owner.record.sends.record(50, owner.now().await);
@@ -202,7 +207,7 @@ pub(super) async fn the_first_write_follows_none(shape: Shape) {
     shape.post(&alice, 1).await;
     owner.record.write = 41;
     assert_eq!(owner.write(Vec::new()).await, Err(StoreError::OutOfStep), "there is none that it follows");
-    let first = Write { follows: 0, ..owner.last(Vec::new()) };
+    let first = ConversationWrite { follows: 0, ..owner.last(Vec::new()) };
     shape.store.write(owner.fence, &alice, &first).await.unwrap();
     owner.settle(id(1)).await;
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
@@ -214,14 +219,20 @@ pub(super) async fn a_write_says_what_the_store_lost_and_says_it_again(shape: Sh
     let mut owner = shape.own(&alice).await;
     shape.post(&alice, 1).await;
     let at = owner.now().await;
-    let sent = |number| Change::Sent { message: id(number), at };
+    let sent = |number| ConversationChange::Sent { message: id(number), at };
     let end = owner.end(at, id(3));
     for (changes, lost) in [
         (vec![sent(1)], false),
         (vec![sent(2)], true),
         (Vec::new(), false),
         (vec![end, sent(1)], true),
-        (vec![Change::Acked { message: id(4), at }, Change::Answering { message: id(4), at }], false),
+        (
+            vec![
+                ConversationChange::Acked { message: id(4), at },
+                ConversationChange::Answering { message: id(4), at },
+            ],
+            false,
+        ),
     ] {
         let told = owner.write(changes.clone()).await.unwrap();
         assert_eq!(told.lost, lost, "{changes:?}");
@@ -231,21 +242,21 @@ pub(super) async fn a_write_says_what_the_store_lost_and_says_it_again(shape: Sh
     assert!(shape.entries(&alice).await.is_empty(), "what is lost did not end");
     assert_eq!(
         shape.store.message(&alice, id(1), None).await.unwrap().unwrap().progress.status(),
-        Status::Sent
+        MessageStatus::Sent
     );
 }
 
 pub(super) async fn a_head_can_begin_anew(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
-    owner.write(vec![Change::HeadSince { at: Timestamp::from_millis(5) }]).await.unwrap();
+    owner.write(vec![ConversationChange::HeadSince { at: Timestamp::from_millis(5) }]).await.unwrap();
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!(open.head_at, None, "nothing is open");
     shape.post(&alice, 1).await;
     shape.post(&alice, 2).await;
     shape.pass(LEASE).await;
     let at = owner.now().await;
-    owner.write(vec![Change::HeadSince { at }]).await.unwrap();
+    owner.write(vec![ConversationChange::HeadSince { at }]).await.unwrap();
     let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!((open.head_at, open.lane.len()), (Some(at), 2));
 }
@@ -258,7 +269,7 @@ pub(super) async fn warm_conversations_are_told_to_a_new_owner(shape: Shape) {
     let warm_until = Some(owner.now().await + LEASE);
     for keep in [warm_until, None] {
         owner.record.write += 1;
-        let write = Write { warm_until: keep, ..owner.last(Vec::new()) };
+        let write = ConversationWrite { warm_until: keep, ..owner.last(Vec::new()) };
         shape.store.write(owner.fence, &one, &write).await.unwrap();
     }
     let fence = owner.fence;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
-use rtm_bridge::config::{Bot, Config};
-use rtm_bridge::domain::{After, BotName, ConversationId, DeliveryState, Entry, UserId};
+use rtm_bridge::config::{BotConfig, Config};
+use rtm_bridge::domain::{BotName, ConversationId, DeliveryState, JournalEntry, ReadStart, UserId};
 use rtm_bridge::sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
 use rtm_bridge::store::{DeliveryQuery, Store};
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub(crate) struct TestBridge {
 }
 
 /// The only bot of a configuration.
-pub(crate) fn bot(config: &mut Config) -> &mut Bot {
+pub(crate) fn bot(config: &mut Config) -> &mut BotConfig {
     Arc::make_mut(&mut config.bots[0])
 }
 
@@ -128,10 +128,10 @@ impl TestBridge {
     }
 
     /// The journal of a user's conversation.
-    pub(crate) fn journal(&self, user: &str) -> Vec<Entry> {
+    pub(crate) fn journal(&self, user: &str) -> Vec<JournalEntry> {
         let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
         let conversation = ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap());
-        let page = memory.page(&conversation, After::Oldest, 1000, None);
+        let page = memory.page(&conversation, ReadStart::Oldest, 1000, None);
         assert!(!page.more && !page.gap, "not the whole journal");
         page.entries.into_iter().map(|told| told.entry).collect()
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
-use rtm_bridge::config::{self, Config, StoreUrl, Topology};
+use rtm_bridge::config::{self, Config, RedisTopology, StoreUrl};
 use rtm_bridge::sandbox::{Options, Sandbox, Script};
 
 use super::bridge::small;
@@ -13,7 +13,7 @@ use super::{Caller, Proxy, bot, quiet_platform, until};
 /// How long a lease lives here: a take-over takes about as long.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
-/// Replicas, and their platform. End it with [`Fleet::finish`].
+/// Replicas, and their platform. End it with [`FleetStatus::finish`].
 pub(crate) struct Fleet {
     pub(crate) replicas: Vec<Replica>,
     sandbox: Sandbox,
@@ -38,7 +38,7 @@ pub(crate) struct Replica {
 impl Fleet {
     /// Starts replicas on a store; all are ready when this returns.
     pub(crate) async fn start(
-        store: config::Store,
+        store: config::StoreConfig,
         replicas: usize,
         change: impl FnOnce(&mut Config),
     ) -> Self {
@@ -48,7 +48,7 @@ impl Fleet {
     /// The same, on a platform with these options.
     pub(crate) async fn start_on(
         platform: Options,
-        store: config::Store,
+        store: config::StoreConfig,
         replicas: usize,
         change: impl FnOnce(&mut Config),
     ) -> Self {
@@ -60,7 +60,7 @@ impl Fleet {
         change(&mut config);
         let upstream = match &config.store.url {
             StoreUrl::Redis(servers) if !servers.tls => match &servers.topology {
-                Topology::Alone(address) => {
+                RedisTopology::Alone(address) => {
                     Some(SocketAddr::new(address.host.parse().unwrap(), address.port))
                 }
                 _ => None,
@@ -94,7 +94,7 @@ impl Fleet {
         if let (Some(upstream), StoreUrl::Redis(servers)) = (self.upstream, &mut config.store.url) {
             let proxy = Proxy::start(upstream);
             let (host, port) = (proxy.address().ip().to_string(), proxy.address().port());
-            servers.topology = Topology::Alone(config::Address { host, port });
+            servers.topology = RedisTopology::Alone(config::HostPort { host, port });
             redis = Some(proxy);
         }
         let bridge = Bridge::start(config).await.unwrap();

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use rtm_bridge::domain::Timestamp;
 use rtm_bridge::runtime::shard_thread;
 use rtm_bridge::store::Clock;
-use rtm_bridge::webhook::signature::{Secret, verify};
+use rtm_bridge::webhook::signature::{SigningSecret, verify};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -90,7 +90,7 @@ impl Told {
 
     /// Whether somebody who has this secret signed it just now.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
-        let secret = Secret::parse(&secret.into()).unwrap();
+        let secret = SigningSecret::parse(&secret.into()).unwrap();
         let (at, signature) = (self.header("webhook-timestamp"), self.header("webhook-signature"));
         verify(&[secret], self.id(), at, signature, &self.body, Clock::wall().now()).is_ok()
     }

@@ -16,7 +16,7 @@ pub(crate) use server::{RedisOptions, RedisServer};
 use std::net::TcpListener;
 use std::time::Duration;
 
-use rtm_bridge::config::{Address, Config, RedisServers, Store, StoreUrl, Topology};
+use rtm_bridge::config::{Config, HostPort, RedisServers, RedisTopology, StoreConfig, StoreUrl};
 
 /// A port that nobody listens on. It lies below those that systems give to who asks for none, so that no
 /// connection of anybody takes it meanwhile; another test may.
@@ -29,15 +29,15 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-fn address(port: u16) -> Address {
-    Address { host: "127.0.0.1".to_owned(), port }
+fn address(port: u16) -> HostPort {
+    HostPort { host: "127.0.0.1".to_owned(), port }
 }
 
 /// A store of this topology, with time-outs for tests.
-fn config(topology: Topology) -> Store {
+fn config(topology: RedisTopology) -> StoreConfig {
     let url = StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 });
     let defaults = Config::dev("http://127.0.0.1".parse().unwrap()).store;
-    Store { url, command_timeout: Duration::from_millis(500), ..defaults }
+    StoreConfig { url, command_timeout: Duration::from_millis(500), ..defaults }
 }
 
 /// Servers of any topology.
@@ -48,7 +48,7 @@ pub(crate) enum Servers {
 }
 
 impl Servers {
-    pub(crate) fn config(&self) -> Store {
+    pub(crate) fn config(&self) -> StoreConfig {
         match self {
             Self::Alone(server) => server.config(),
             Self::Sentinels(group) => group.config(),

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use rtm_bridge::config::{Config, Store};
+use rtm_bridge::config::{Config, StoreConfig};
 use rtm_bridge::sandbox::{Sandbox, Step};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -123,7 +123,7 @@ fn a_proxy_breaks_the_way_and_heals_it() {
     });
 }
 
-fn memory() -> Store {
+fn memory() -> StoreConfig {
     Config::dev("http://127.0.0.1".parse().unwrap()).store
 }
 
@@ -201,7 +201,7 @@ fn a_program_is_stopped_killed_and_ended() {
 }
 
 /// What the program makes of an address.
-fn read(url: &str) -> Store {
+fn read(url: &str) -> StoreConfig {
     let text = format!(
         "store.url = \"{url}\"\n[[bots]]\nname = \"a\"\nplatform = \"http://127.0.0.1\"\nchat_bot = \"a\"\n\
          task_bot_id = \"st-a\"\nclient_id = \"cs-a\"\nclient_secret_file = \"secret\"\n"

@@ -1,7 +1,7 @@
 //! A delivery as it arrived, and whether it is to be trusted.
 
 use crate::domain::Timestamp;
-use crate::webhook::signature::{Secret, Unverified, verify};
+use crate::webhook::signature::{SigningSecret, VerificationError, verify};
 
 /// The headers of a delivery, in the order in which they came.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +54,7 @@ pub(in crate::cli) enum Untrusted {
     #[error("the body ends with a line end that was not sent; without it the signature is right")]
     LineEnd,
     #[error(transparent)]
-    Unverified(#[from] Unverified),
+    Unverified(#[from] VerificationError),
 }
 
 /// Judges a delivery by its headers, the body byte for byte, and the time; without one, its age is not looked at.
@@ -62,7 +62,7 @@ pub(in crate::cli) enum Untrusted {
 /// # Errors
 /// What is missing or wrong.
 pub(super) fn judge(
-    secrets: &[Secret],
+    secrets: &[SigningSecret],
     headers: &Headers,
     body: &[u8],
     now: Option<Timestamp>,
@@ -72,15 +72,16 @@ pub(super) fn judge(
         (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
     let seconds: u64 = at.parse().unwrap_or_default();
     let signed = Timestamp::from_millis(seconds.saturating_mul(1000));
-    let check =
-        |secrets: &[Secret], body: &[u8]| verify(secrets, id, at, signatures, body, now.unwrap_or(signed));
+    let check = |secrets: &[SigningSecret], body: &[u8]| {
+        verify(secrets, id, at, signatures, body, now.unwrap_or(signed))
+    };
     match check(secrets, body) {
         Ok(()) => {
-            let one = |secret: &Secret| check(std::slice::from_ref(secret), body).is_ok();
+            let one = |secret: &SigningSecret| check(std::slice::from_ref(secret), body).is_ok();
             let secret = secrets.iter().position(one).map_or(0, |place| place + 1);
             Ok(Genuine { secret, signed })
         }
-        Err(Unverified::Mismatch)
+        Err(VerificationError::Mismatch)
             if without_line_end(body).is_some_and(|body| check(secrets, body).is_ok()) =>
         {
             Err(Untrusted::LineEnd)
@@ -102,8 +103,8 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_795_426_048_000);
 
-    fn secret(text: &str) -> Secret {
-        Secret::parse(&format!("whsec_{text}").into()).unwrap()
+    fn secret(text: &str) -> SigningSecret {
+        SigningSecret::parse(&format!("whsec_{text}").into()).unwrap()
     }
 
     fn headers(signature: &str) -> Headers {
@@ -132,7 +133,7 @@ mod tests {
         }
         for (secrets, body) in [(&both[..], &b"{ }\n"[..]), (&[new], b"{}")] {
             let judged = judge(secrets, &signed, body, Some(NOW));
-            assert_eq!(judged, Err(Untrusted::Unverified(Unverified::Mismatch)));
+            assert_eq!(judged, Err(Untrusted::Unverified(VerificationError::Mismatch)));
         }
     }
 

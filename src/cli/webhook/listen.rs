@@ -20,7 +20,7 @@ use super::{BODY_MAX, NoWebhook, Secrets};
 use crate::cli::{Failure, asked_to_end, print};
 use crate::runtime;
 use crate::store::Clock;
-use crate::webhook::signature::Secret;
+use crate::webhook::signature::SigningSecret;
 
 /// Deliveries that wait to be shown; more wait in their connections.
 const WAITING_MAX: usize = 64;
@@ -67,7 +67,7 @@ impl Listen {
         runtime::block_on(self.listen(&secrets)).map_err(Failure::Runtime)?
     }
 
-    async fn listen(&self, secrets: &[Secret]) -> Result<(), Failure> {
+    async fn listen(&self, secrets: &[SigningSecret]) -> Result<(), Failure> {
         let failed = |source| NoWebhook::Listen(self.addr, source);
         let listener = TcpListener::bind(self.addr).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -113,7 +113,7 @@ impl Listen {
 
 /// Where deliveries are judged and answered, one by one.
 struct Desk<'a> {
-    secrets: &'a [Secret],
+    secrets: &'a [SigningSecret],
     statuses: &'a [u16],
     clock: Clock,
     /// Ids of what was taken, oldest first.

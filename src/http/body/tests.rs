@@ -27,7 +27,7 @@ fn a_whole_message_is_read() {
     assert_eq!(draft.rules.expect_replies(), Some(2));
     assert_eq!(draft.rules.quiet(), Some(Duration::from_millis(50)));
     assert_eq!(draft.rules.deadline(), Some(Duration::from_mins(10)));
-    assert_eq!(draft.resend, Resend::Auto);
+    assert_eq!(draft.resend, ResendPolicy::Auto);
     assert_eq!(&*draft.callback.unwrap().url, "https://example.org/hook");
 }
 

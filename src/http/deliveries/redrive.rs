@@ -17,7 +17,7 @@ use crate::http::exchange::{note, resource, serve};
 use crate::http::problem::{Failure, Mistakes};
 use crate::http::{Front, REDRIVE, body};
 use crate::hub::Hub;
-use crate::store::{DeliveryQuery, Redelivered, StoreError};
+use crate::store::{DeliveryQuery, RedeliverResult, StoreError};
 
 /// Deliveries that are read at a time: each comes with what it would tell, and with what was answered to its attempts.
 const PAGE: usize = 50;
@@ -125,7 +125,7 @@ async fn queue(hub: &Hub, ids: impl Iterator<Item = DeliveryId>, before: usize) 
     let mut count = 0;
     while let Some(redelivered) = asked.try_next().await.map_err(|error| broken_off(error, before + count))? {
         // What somebody else has asked for meanwhile, or what is gone, does not count.
-        count += usize::from(redelivered == Redelivered::Queued);
+        count += usize::from(redelivered == RedeliverResult::Queued);
     }
     Ok(count)
 }

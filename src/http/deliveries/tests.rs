@@ -6,18 +6,19 @@ use serde_json::{Value, json};
 
 use super::redrive::parse;
 use super::*;
-use crate::config::{Config, Scopes};
+use crate::config::{CallerScopes, Config};
 use crate::domain::ConversationId;
 use crate::domain::{
-    Attempt, DeliveryKind, Entry, EntryBody, Gap, NewDelivery, Origin, Partition, Record, Timestamp, TraceId,
+    ConversationRecord, DeliveryAttempt, DeliveryKind, DeliveryOrigin, EntryBody, GapReason, JournalEntry,
+    NewDelivery, Partition, Timestamp, TraceId,
 };
 use crate::http::tests::{Answer, caller, config, post, send_all, send_all_on, send_to, with_key};
 use crate::store::{
-    Begun, Change, Claiming, Clock, Fence, Finish, Incarnation, ManualClock, Memory, MemoryLimits, QueueId,
-    Store, Verdict, Write,
+    BeginResult, ClaimMode, Clock, ConversationChange, ConversationWrite, Fence, FinishRequest, Incarnation,
+    ManualClock, MemoryLimits, MemoryStore, QueueId, RetryDecision, Store,
 };
 
-const ADMIN: Scopes = Scopes { send: false, read: false, admin: true };
+const ADMIN: CallerScopes = CallerScopes { send: false, read: false, admin: true };
 const ID: &str = "01JD9ZZZZZZZZZZZZZZZZZZZZZ";
 
 fn get(uri: &str) -> TestRequest {
@@ -106,7 +107,7 @@ fn every_mistake_of_a_redrive_is_told() {
 #[test]
 fn deliveries_are_for_administrators_of_their_bots_and_users() {
     let guarded = || {
-        let others = Scopes { send: true, read: true, admin: false };
+        let others = CallerScopes { send: true, read: true, admin: false };
         let callers = vec![
             caller("all", ADMIN, None, ""),
             caller("none", others, None, ""),
@@ -167,7 +168,7 @@ const HOOK: &str = "https://hooks.example/in";
 
 /// A store with deliveries, and what its owner knows.
 struct Kept {
-    store: Arc<Memory>,
+    store: Arc<MemoryStore>,
     clock: ManualClock,
 }
 
@@ -175,51 +176,51 @@ impl Kept {
     fn new() -> Self {
         let (clock, hand) = Clock::manual(Timestamp::from_millis(1_763_845_000_000));
         let limits = MemoryLimits::new(64 << 20, Duration::from_hours(24));
-        Self { store: Memory::new(limits, clock), clock: hand }
+        Self { store: MemoryStore::new(limits, clock), clock: hand }
     }
 
     /// Writes a delivery of this conversation a second after the last one, and has it attempted once.
-    fn deliver(&self, bot: &str, user: &str, verdict: Verdict) -> DeliveryId {
+    fn deliver(&self, bot: &str, user: &str, verdict: RetryDecision) -> DeliveryId {
         self.clock.advance(Duration::from_secs(1));
         let at = self.store.now();
         let conversation = ConversationId::new(BotName::new(bot).unwrap(), UserId::new(user).unwrap());
         let partition = Partition::of(&conversation);
         let lease = Duration::from_mins(1);
-        let fence = self.store.claim(partition, Incarnation(1), lease, Claiming::Expired).fence().unwrap();
+        let fence = self.store.claim(partition, Incarnation(1), lease, ClaimMode::Expired).fence().unwrap();
         let new = NewDelivery {
             id: DeliveryId::of(&conversation, 1, 1, at),
             kind: DeliveryKind::ReplyUnsolicited,
             conversation: conversation.clone(),
             message: None,
             target: HOOK.into(),
-            origin: Origin::Bot,
+            origin: DeliveryOrigin::Bot,
             trace: TraceId::default(),
             created_at: at,
             data: serde_json::value::to_raw_value(&json!({"text": "hello"})).unwrap(),
         };
         let id = new.id;
-        let entry = Entry { seq: 1, at, body: EntryBody::Gap(Gap::HistoryTooShort) };
-        let record = Record { epoch: 1, seq: 1, write: 1, ..Record::default() };
-        let changes = vec![Change::Append(entry), Change::Deliver(Box::new(new))];
-        let write = Write { record, follows: 0, changes, warm_until: None };
+        let entry = JournalEntry { seq: 1, at, body: EntryBody::Gap(GapReason::HistoryTooShort) };
+        let record = ConversationRecord { epoch: 1, seq: 1, write: 1, ..ConversationRecord::default() };
+        let changes = vec![ConversationChange::Append(entry), ConversationChange::Deliver(Box::new(new))];
+        let write = ConversationWrite { record, follows: 0, changes, warm_until: None };
         self.store.write(fence, &conversation, &write).unwrap();
         self.attempt(id, QueueId::of(&conversation, HOOK), fence, verdict);
         id
     }
 
-    fn attempt(&self, id: DeliveryId, queue: QueueId, fence: Fence, verdict: Verdict) {
+    fn attempt(&self, id: DeliveryId, queue: QueueId, fence: Fence, verdict: RetryDecision) {
         let (partition, window) = (id.partition(), Duration::from_secs(20));
-        let Begun::Taken(taken) = self.store.begin(partition, fence, queue, 1, window).unwrap() else {
+        let BeginResult::Taken(taken) = self.store.begin(partition, fence, queue, 1, window).unwrap() else {
             panic!("nothing is due")
         };
-        let attempt = Attempt {
+        let attempt = DeliveryAttempt {
             at: taken.now,
             status: Some(410),
             error: Some("answered 410".into()),
             duration: Duration::from_millis(7),
             response: Some("gone".into()),
         };
-        let finish = Finish { id, token: taken.token, attempt, verdict };
+        let finish = FinishRequest { id, token: taken.token, attempt, verdict };
         self.store.finish(partition, fence, queue, &finish).unwrap();
     }
 
@@ -232,8 +233,8 @@ impl Kept {
     }
 }
 
-fn bury() -> Verdict {
-    Verdict::Bury("the receiver wants no more (410)".into())
+fn bury() -> RetryDecision {
+    RetryDecision::Bury("the receiver wants no more (410)".into())
 }
 
 fn ids(page: &Value) -> Vec<String> {
@@ -246,7 +247,7 @@ fn deliveries_are_listed_newest_first_and_page_by_page() {
     let kept = Kept::new();
     let user = |index| format!("user-{index}");
     let written: Vec<_> = (0..25).map(|index| kept.deliver("support", &user(index), bury())).collect();
-    let delivered = kept.deliver("support", "served", Verdict::Delivered);
+    let delivered = kept.deliver("support", "served", RetryDecision::Delivered);
     let mut expected: Vec<_> = written.iter().map(ToString::to_string).collect();
     expected.reverse();
     let (mut seen, mut next) = (Vec::new(), String::new());
@@ -306,7 +307,7 @@ fn all_that_is_buried_is_made_again_and_nothing_else() {
     let late: Vec<_> =
         (0..130).map(|index| kept.deliver("support", &format!("user-{index}"), bury())).collect();
     let other = kept.deliver("sales", "user-1", bury());
-    let served = kept.deliver("support", "served", Verdict::Delivered);
+    let served = kept.deliver("support", "served", RetryDecision::Delivered);
     let redrive = |body: Value| {
         let answers = kept.send(config(), [post("/deliveries/redrive", body.to_string())]);
         json(&answers[0])

@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{
-    BotName, Chunk, ConversationId, Cursor, EndedBy, EntryBody, EventKind, Message, MessageId, Outcome,
-    Problem, Reply, Status, Timestamp, Told, UserId,
+    BotName, ConversationId, Cursor, EndedBy, EntryBody, EntryWithMessage, EventKind, Message, MessageId,
+    MessageStatus, Problem, Reply, ReplyChunk, Timestamp, TurnOutcome, UserId,
 };
 
 /// What readers are told.
@@ -41,7 +41,7 @@ struct Expired<'a> {
     id: MessageId,
     bot: &'a BotName,
     user: &'a UserId,
-    status: Status,
+    status: MessageStatus,
     complete: bool,
     ended_by: Option<EndedBy>,
     error: Option<&'a Problem>,
@@ -59,8 +59,8 @@ struct Piece<'a> {
 
 impl<'a> Event<'a> {
     /// What readers are told of an entry, if anything.
-    pub(super) fn of(told: &'a Told, conversation: &'a ConversationId) -> Option<Self> {
-        let Told { entry, message } = told;
+    pub(super) fn of(told: &'a EntryWithMessage, conversation: &'a ConversationId) -> Option<Self> {
+        let EntryWithMessage { entry, message } = told;
         let kind = EventKind::of(&entry.body)?;
         let data = match (&entry.body, message) {
             (EntryBody::Reply(reply), _) => Data::Reply(reply),
@@ -76,8 +76,8 @@ impl<'a> Event<'a> {
     }
 
     /// A piece of a streamed reply.
-    pub(super) fn of_chunk(chunk: &'a Chunk) -> Self {
-        let Chunk { message_id, index, text, last } = chunk;
+    pub(super) fn of_chunk(chunk: &'a ReplyChunk) -> Self {
+        let ReplyChunk { message_id, index, text, last } = chunk;
         let data = Data::Chunk(Piece { message_id: message_id.as_deref(), index: *index, text, last: *last });
         Self { seq: None, kind: EventKind::Chunk, at: None, data }
     }
@@ -118,20 +118,20 @@ pub(super) fn write_id(cursor: Cursor, stream: &mut Vec<u8>) {
 }
 
 /// Whether readers are told of an entry.
-pub(super) fn is_told(told: &Told) -> bool {
+pub(super) fn is_told(told: &EntryWithMessage) -> bool {
     EventKind::of(&told.entry.body).is_some()
 }
 
 impl<'a> Expired<'a> {
     fn new(
         id: MessageId,
-        outcome: &'a Outcome,
+        outcome: &'a TurnOutcome,
         conversation: &'a ConversationId,
         ended_at: Timestamp,
     ) -> Self {
         let (status, complete, ended_by, error) = match outcome {
-            Outcome::Answered(by) => (Status::Answered, by.is_complete(), Some(*by), None),
-            Outcome::Failed(problem) => (Status::Failed, false, None, Some(problem)),
+            TurnOutcome::Answered(by) => (MessageStatus::Answered, by.is_complete(), Some(*by), None),
+            TurnOutcome::Failed(problem) => (MessageStatus::Failed, false, None, Some(problem)),
         };
         let ConversationId { bot, user } = conversation;
         Self { id, bot, user, status, complete, ended_by, error, ended_at }

@@ -13,7 +13,9 @@ use std::vec;
 use bytes::Bytes;
 
 use super::event::{Event, write_id};
-use crate::domain::{After, ConversationId, Cursor, EventKind, Live, Page, Told};
+use crate::domain::{
+    ConversationId, Cursor, EntryWithMessage, EventKind, JournalPage, LiveSignal, ReadStart,
+};
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub(super) enum Step {
     /// Write this; it is an event of this type, if it is one.
     Write(Bytes, Option<EventKind>),
     /// Read the page behind this place, and tell it with [`Feed::page`].
-    Read(After),
+    Read(ReadStart),
     /// Wait for what comes live, and tell it with [`Feed::live`]; or say [`Feed::keep_alive`].
     Wait,
     /// All is said.
@@ -35,7 +37,7 @@ pub(super) struct Feed {
     /// What comes before anything else, and between: written first.
     aside: Option<(Vec<u8>, Option<EventKind>)>,
     /// Entries of the last page that are not written yet.
-    entries: vec::IntoIter<Told>,
+    entries: vec::IntoIter<EntryWithMessage>,
     /// Entries are missing before these.
     gap: bool,
     /// The epoch of the last page, and where the next one begins.
@@ -51,7 +53,7 @@ pub(super) struct Feed {
 impl Feed {
     /// A stream that begins with this page. A client that loses it is asked to wait for `retry` milliseconds before
     /// it comes back.
-    pub(super) fn new(conversation: ConversationId, first: Page, retry: u32) -> Self {
+    pub(super) fn new(conversation: ConversationId, first: JournalPage, retry: u32) -> Self {
         let mut feed = Self {
             conversation,
             aside: Some((format!("retry: {retry}\n\n").into_bytes(), None)),
@@ -95,15 +97,15 @@ impl Feed {
             return Step::Write(id.into(), None);
         }
         match (self.look, self.last) {
-            (true, _) => Step::Read(After::Cursor(self.next)),
+            (true, _) => Step::Read(ReadStart::Cursor(self.next)),
             (false, true) => Step::End,
             (false, false) => Step::Wait,
         }
     }
 
     /// A page was read.
-    pub(super) fn page(&mut self, page: Page) {
-        let Page { entries, next, more, gap } = page;
+    pub(super) fn page(&mut self, page: JournalPage) {
+        let JournalPage { entries, next, more, gap } = page;
         self.entries = entries.into_iter();
         self.gap = gap;
         self.next = next;
@@ -111,10 +113,10 @@ impl Feed {
     }
 
     /// Something came live; none where nothing will any more.
-    pub(super) fn live(&mut self, live: Option<Live>) {
+    pub(super) fn live(&mut self, live: Option<LiveSignal>) {
         match live {
-            Some(Live::Look) => self.look = true,
-            Some(Live::Chunk(chunk)) => {
+            Some(LiveSignal::Look) => self.look = true,
+            Some(LiveSignal::Chunk(chunk)) => {
                 let mut bytes = Vec::new();
                 let event = Event::of_chunk(&chunk);
                 event.write(None, &mut bytes);

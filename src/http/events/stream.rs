@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
 
 use super::feed::{Feed, Step};
-use crate::domain::{After, ConversationId, Page};
+use crate::domain::{ConversationId, JournalPage, ReadStart};
 use crate::http::Front;
 use crate::http::admission::Admission;
-use crate::hub::{HubError, Observer};
+use crate::hub::{HubError, Subscription};
 use crate::metrics::StreamEnd;
 
 /// Between two signs of life in a stream that has nothing to say.
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Stream {
     pub(super) front: Data<Front>,
     pub(super) conversation: ConversationId,
-    pub(super) observer: Observer,
+    pub(super) observer: Subscription,
     pub(super) feed: Feed,
     /// Among the streams, and among the caller's requests.
     pub(super) _places: (Admission, Option<Admission>),
@@ -119,7 +119,7 @@ impl Open {
 }
 
 impl Stream {
-    async fn read(&self, after: After) -> Result<Page, HubError> {
+    async fn read(&self, after: ReadStart) -> Result<JournalPage, HubError> {
         self.front.hub.page(&self.conversation, after, PAGE, true).await
     }
 

@@ -9,14 +9,14 @@ use super::*;
 use crate::config::Config;
 use crate::http::Front as HttpFront;
 use crate::hub::Hub;
-use crate::metrics::{Metrics, Words};
+use crate::metrics::{LabelSets, Metrics};
 use crate::store::{Clock, MemoryLimits, Store};
 
 /// A front with a hub that serves, on the memory store.
 async fn front(keep_alive: Duration) -> (Data<Front>, crate::hub::Shards) {
     let mut config = Config::dev("http://127.0.0.1:9".parse().unwrap());
     config.server.threads = 1;
-    let words = Words { frames_in: &[], frames_out: &[], routes: crate::http::ROUTES };
+    let words = LabelSets { frames_in: &[], frames_out: &[], routes: crate::http::ROUTES };
     let metrics = Arc::new(Metrics::new(words).unwrap());
     let store = Store::memory(MemoryLimits::new(1 << 20, Duration::from_mins(1)));
     let shards = Hub::start(&config, store, &metrics, crate::store::news().0).await.unwrap();
@@ -31,7 +31,7 @@ fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
         let (front, shards) = front(Duration::from_millis(20)).await;
         let name = crate::domain::BotName::new("sandbox").unwrap();
         let conversation = ConversationId::new(name, crate::domain::UserId::new("alice").unwrap());
-        let mut body = open(&front, conversation, After::Latest, None).await.unwrap().into_body();
+        let mut body = open(&front, conversation, ReadStart::Latest, None).await.unwrap().into_body();
         let mut pieces = Vec::new();
         while pieces.len() < 5 {
             let piece = poll_fn(|cx| body.as_pin_mut().poll_next(cx)).await.unwrap().unwrap();

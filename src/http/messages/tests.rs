@@ -5,14 +5,14 @@ use serde_json::Value;
 
 use super::*;
 use crate::domain::{
-    AcceptedMessage, BotName, Content, ConversationId, EndedBy, Message, Problem, Progress, Resend,
-    SessionRequest, Timestamp, TurnRules, UserId,
+    AcceptedMessage, BotName, ConversationId, EndedBy, Message, MessageContent, MessageProgress, Problem,
+    ResendPolicy, SessionRequest, Timestamp, TurnRules, UserId,
 };
 use crate::http::trace::Trace;
 
 const LOCATION: &str = "/conversations/a%2F%C3%AB/messages/00000000010000000000000001?bot=b.1";
 
-fn posted(outcome: Option<Outcome>, replayed: bool) -> (HttpResponse, Value) {
+fn posted(outcome: Option<TurnOutcome>, replayed: bool) -> (HttpResponse, Value) {
     let conversation = ConversationId::new(BotName::new("b.1").unwrap(), UserId::new("a/ë").unwrap());
     let accepted = AcceptedMessage {
         id: MessageId::new(Timestamp::from_millis(1), 1),
@@ -21,19 +21,22 @@ fn posted(outcome: Option<Outcome>, replayed: bool) -> (HttpResponse, Value) {
         accepted_at: Timestamp::from_millis(1),
         new: NewMessage {
             conversation,
-            content: Content::new("hi").unwrap(),
+            content: MessageContent::new("hi").unwrap(),
             session: SessionRequest::Continue,
             rules: TurnRules::default(),
-            resend: Resend::Never,
+            resend: ResendPolicy::Never,
             callback: None,
             trace: TraceId::default(),
         },
     };
-    let message =
-        Message { accepted: Arc::new(accepted), progress: Progress { outcome, ..Progress::default() } };
+    let message = Message {
+        accepted: Arc::new(accepted),
+        progress: MessageProgress { outcome, ..MessageProgress::default() },
+    };
     let trace = Trace::of(&header::HeaderMap::new());
-    let response = posted_response(Posted { message, replayed }, Some(HeaderValue::from_static("wait=3")))
-        .unwrap_or_else(|failure| failure.response("/", trace));
+    let response =
+        posted_response(PostResult { message, replayed }, Some(HeaderValue::from_static("wait=3")))
+            .unwrap_or_else(|failure| failure.response("/", trace));
     let (head, body) = response.into_parts();
     let body = serde_json::from_slice(&body.try_into_bytes().unwrap()).unwrap();
     (head.map_into_boxed_body(), body)
@@ -45,7 +48,7 @@ fn sent<'a>(response: &'a HttpResponse, name: &str) -> Option<&'a str> {
 
 #[test]
 fn an_answered_message_is_a_200() {
-    let (response, body) = posted(Some(Outcome::Answered(EndedBy::Quiet)), true);
+    let (response, body) = posted(Some(TurnOutcome::Answered(EndedBy::Quiet)), true);
     assert_eq!(response.status(), 200);
     assert_eq!(sent(&response, "location"), Some(LOCATION));
     assert_eq!(sent(&response, "content-type"), Some("application/json"));
@@ -70,7 +73,7 @@ fn a_running_message_is_a_202() {
 fn a_failed_message_is_its_problem_and_carries_the_message() {
     let blocked =
         Problem::new(ProblemKind::BotBlocked, "closed with 1008").retry_after(Duration::from_mins(1));
-    let (response, body) = posted(Some(Outcome::Failed(blocked)), true);
+    let (response, body) = posted(Some(TurnOutcome::Failed(blocked)), true);
     assert_eq!(response.status(), 502);
     assert_eq!(sent(&response, "location"), Some(LOCATION));
     assert_eq!(sent(&response, "content-type"), Some("application/problem+json"));

@@ -5,10 +5,10 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::domain::{
-    AcceptedMessage, Attempt, BotName, Connection, Content, ConversationId, Correlation, Delivery,
-    DeliveryId, DeliveryKind, DeliveryState, EndedBy, EventKind, LinkState, Message, MessageId, NewDelivery,
-    NewMessage, Origin, Outcome, Problem, Progress, Reply, Resend, SessionRequest, Timestamp, TurnRules,
-    UserId,
+    AcceptedMessage, BotName, ConnectionStatus, ConversationId, Correlation, Delivery, DeliveryAttempt,
+    DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EventKind, LinkState, Message,
+    MessageContent, MessageId, MessageProgress, NewDelivery, NewMessage, Problem, Reply, ResendPolicy,
+    SessionRequest, Timestamp, TurnOutcome, TurnRules, UserId,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -90,24 +90,24 @@ fn describes_resources_as_they_are_written() {
             accepted_at: Timestamp::from_millis(1),
             new: NewMessage {
                 conversation,
-                content: Content::new("hi").unwrap(),
+                content: MessageContent::new("hi").unwrap(),
                 session: SessionRequest::Continue,
                 rules: TurnRules::default(),
-                resend: Resend::Never,
+                resend: ResendPolicy::Never,
                 callback: None,
                 trace: crate::domain::TraceId::default(),
             },
         }),
-        progress: Progress {
+        progress: MessageProgress {
             replies: vec![Arc::new(reply)],
-            outcome: Some(Outcome::Failed(Problem::new(ProblemKind::NoReply, "nothing"))),
-            ..Progress::default()
+            outcome: Some(TurnOutcome::Failed(Problem::new(ProblemKind::NoReply, "nothing"))),
+            ..MessageProgress::default()
         },
     };
     let written = serde_json::to_value(&message).unwrap();
     let document = parsed();
     let schemas = &document["components"]["schemas"];
-    let connection = serde_json::to_value(Connection::default()).unwrap();
+    let connection = serde_json::to_value(ConnectionStatus::default()).unwrap();
     let conversation = &message.accepted.new.conversation;
     let delivery = Delivery {
         new: NewDelivery {
@@ -116,7 +116,7 @@ fn describes_resources_as_they_are_written() {
             conversation: conversation.clone(),
             message: Some(id),
             target: "https://hooks.example/".into(),
-            origin: Origin::Bot,
+            origin: DeliveryOrigin::Bot,
             trace: crate::domain::TraceId::default(),
             created_at: Timestamp::from_millis(1),
             data: RawValue::from_string("{}".to_owned()).unwrap(),
@@ -124,7 +124,7 @@ fn describes_resources_as_they_are_written() {
         state: DeliveryState::Pending,
         next_attempt_at: None,
         reason: None,
-        attempts: vec![Attempt {
+        attempts: vec![DeliveryAttempt {
             at: Timestamp::from_millis(1),
             status: None,
             error: None,

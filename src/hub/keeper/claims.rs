@@ -9,7 +9,7 @@ use super::Watchman;
 use crate::domain::{Partition, Timestamp};
 use crate::hub::lease::Phase;
 use crate::hub::partition::{Standing, Step, Tenure, View, decide};
-use crate::store::{Claim, Claiming, StoreError};
+use crate::store::{ClaimMode, ClaimResult, StoreError};
 
 impl Watchman {
     /// Does what there is to do, whenever there is news.
@@ -82,23 +82,23 @@ impl Watchman {
         })
     }
 
-    async fn claim(&self, partition: Partition, claiming: Claiming) {
+    async fn claim(&self, partition: Partition, claiming: ClaimMode) {
         let sent = Instant::now();
         let leases = self.leases();
         match self.keeper.store.claim(partition, leases.incarnation(), leases.ttl(), claiming).await {
-            Ok(Claim::Yours { fence, now }) => {
+            Ok(ClaimResult::Yours { fence, now }) => {
                 self.observe(now);
                 let metrics = &self.keeper.metrics;
                 // One that had not run out yet was given back.
                 let ran_out = self.set_in_the_way(partition, None).is_some_and(|until| until <= now);
                 match claiming {
-                    Claiming::Expired if ran_out => &metrics.taken_over,
-                    Claiming::Free | Claiming::Expired => &metrics.claimed,
+                    ClaimMode::Expired if ran_out => &metrics.taken_over,
+                    ClaimMode::Free | ClaimMode::Expired => &metrics.claimed,
                 }
                 .inc();
                 leases.own(partition, fence, sent);
             }
-            Ok(Claim::Held { until, .. }) => {
+            Ok(ClaimResult::Held { until, .. }) => {
                 self.set_in_the_way(partition, Some(until));
             }
             Err(error) => self.trouble(partition, &error),

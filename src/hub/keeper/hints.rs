@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Watchman;
 use crate::domain::Partition;
 use crate::hub::shard::Command;
-use crate::store::{Hint, Hints, News};
+use crate::store::{Hint, HintStream, OutboxEvent};
 
 /// A heartbeat that has not come back after this long means that hints are lost.
 pub(super) const ECHO: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ pub(super) const ECHO: Duration = Duration::from_secs(1);
 const ECHOES: usize = 64;
 
 impl Watchman {
-    pub(super) async fn listen(&self, hints: Option<Hints>) {
+    pub(super) async fn listen(&self, hints: Option<HintStream>) {
         let Some(mut hints) = hints else { return std::future::pending().await };
         loop {
             let hint = hints.next().await;
@@ -62,13 +62,13 @@ impl Watchman {
             }
             Hint::Redelivered(partition) => {
                 if self.leases().state(partition).is_some() {
-                    self.keeper.news.tell_now(News::Redelivered(partition));
+                    self.keeper.news.tell_now(OutboxEvent::Redelivered(partition));
                 }
             }
             Hint::Fleet => self.leases().round.notify_one(),
             Hint::Echo(number) => self.echoes.borrow_mut().retain(|(sent, _)| *sent > number),
             Hint::Subscribed => {
-                self.keeper.news.tell_now(News::Missed);
+                self.keeper.news.tell_now(OutboxEvent::Missed);
                 self.leases().missed();
                 self.leases().round.notify_one();
             }
@@ -143,8 +143,10 @@ mod tests {
             watchman.on_hint(hint);
         }
         drop(watchman);
-        assert!(matches!(listening.next().await, Some(News::Redelivered(partition)) if partition == ours));
-        assert!(matches!(listening.next().await, Some(News::Missed)));
+        assert!(
+            matches!(listening.next().await, Some(OutboxEvent::Redelivered(partition)) if partition == ours)
+        );
+        assert!(matches!(listening.next().await, Some(OutboxEvent::Missed)));
         assert!(listening.next().await.is_none(), "what others own is theirs to attempt");
     }
 }

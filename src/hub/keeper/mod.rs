@@ -33,7 +33,7 @@ use super::partition::{Contact, Deal};
 use crate::domain::{BotName, Partition, Timestamp};
 use crate::link::StoreClock;
 use crate::metrics::FleetMetrics;
-use crate::store::{Heartbeat, Peer, Store, Teller};
+use crate::store::{Heartbeat, OutboxEventSender, ReplicaIdentity, Store};
 
 /// Between two heartbeats at least: a burst of releases is one round.
 const GAP: Duration = Duration::from_millis(20);
@@ -54,13 +54,13 @@ pub(crate) enum End {
 /// What the keeper's thread is made with.
 pub(crate) struct Keeper {
     pub(crate) store: Store,
-    pub(crate) peer: Peer,
+    pub(crate) peer: ReplicaIdentity,
     pub(crate) bots: Vec<BotName>,
     pub(crate) leases: Arc<Leases>,
     pub(crate) lanes: Arc<[Lane]>,
     pub(crate) metrics: FleetMetrics,
     /// Tells whoever attempts deliveries.
-    pub(crate) news: Teller,
+    pub(crate) news: OutboxEventSender,
     /// Whether hints are listened to; only tests are deaf.
     pub(crate) listens: bool,
 }
@@ -71,7 +71,7 @@ struct Watchman {
     clock: StoreClock,
     contact: Cell<Contact>,
     /// The replicas that lived at the last heartbeat, in order.
-    live: RefCell<Vec<Peer>>,
+    live: RefCell<Vec<ReplicaIdentity>>,
     deal: RefCell<Deal>,
     troubled: RefCell<Vec<Option<Duration>>>,
     /// Leases of others that were in the way at the last claim, and until when.
@@ -219,7 +219,7 @@ impl Watchman {
     }
 
     /// Deals anew where other replicas live than before.
-    fn join(&self, mut live: Vec<Peer>) {
+    fn join(&self, mut live: Vec<ReplicaIdentity>) {
         self.leases().set_replicas(live.len());
         self.keeper.metrics.replicas.set(i64::try_from(live.len()).unwrap_or(i64::MAX));
         live.sort_unstable();
@@ -284,7 +284,7 @@ mod tests {
     pub(super) fn watchman(leases: &Arc<Leases>) -> Watchman {
         let keeper = Keeper {
             store: store(),
-            peer: Peer { name: "replica".into(), incarnation: leases.incarnation() },
+            peer: ReplicaIdentity { name: "replica".into(), incarnation: leases.incarnation() },
             bots: Vec::new(),
             leases: Arc::clone(leases),
             lanes: [].into(),

@@ -6,7 +6,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::domain::Partition;
-use crate::store::{Incarnation, Peer};
+use crate::store::{Incarnation, ReplicaIdentity};
 
 /// Which replica should own which partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,7 +14,7 @@ pub struct Deal(Vec<Incarnation>);
 
 impl Deal {
     /// Deals all partitions over these replicas, in whatever order they come.
-    pub fn over(live: &[Peer]) -> Self {
+    pub fn over(live: &[ReplicaIdentity]) -> Self {
         let seeded: Vec<_> = live
             .iter()
             .map(|peer| {

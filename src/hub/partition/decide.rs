@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Deal;
 use crate::domain::Partition;
-use crate::store::{Claiming, Incarnation};
+use crate::store::{ClaimMode, Incarnation};
 
 /// What a replica has of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub enum Step {
         /// Which.
         partition: Partition,
         /// Whether also from an owner whose lease has run out.
-        claiming: Claiming,
+        claiming: ClaimMode,
     },
     /// Finish what is open in it, then release it.
     Drain {
@@ -85,7 +85,7 @@ pub fn decide(view: &View<'_>) -> Vec<Step> {
             Tenure::Out if mine => {
                 let since = standing.troubled.map_or(contact, |troubled| troubled.max(contact));
                 let patient = view.now.saturating_sub(since) >= view.lease;
-                let claiming = if patient { Claiming::Expired } else { Claiming::Free };
+                let claiming = if patient { ClaimMode::Expired } else { ClaimMode::Free };
                 Some(Step::Claim { partition, claiming })
             }
             Tenure::Owned if !mine => Some(Step::Drain { partition }),

@@ -8,16 +8,19 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{Partition, Timestamp};
 use crate::store::{
-    Claim, Claiming, Clock, Fence, Fleet, Heartbeat, Incarnation, ManualClock, Memory, MemoryLimits, Peer,
-    StoreError,
+    ClaimMode, ClaimResult, Clock, Fence, FleetStatus, Heartbeat, Incarnation, ManualClock, MemoryLimits,
+    MemoryStore, ReplicaIdentity, StoreError,
 };
 
 const LEASE: Duration = Duration::from_secs(10);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn peers(count: u64) -> Vec<Peer> {
+fn peers(count: u64) -> Vec<ReplicaIdentity> {
     (1..=count)
-        .map(|n| Peer { name: format!("replica-{n}").into(), incarnation: Incarnation(n * 0x9e37_79b9) })
+        .map(|n| ReplicaIdentity {
+            name: format!("replica-{n}").into(),
+            incarnation: Incarnation(n * 0x9e37_79b9),
+        })
         .collect()
 }
 
@@ -45,7 +48,7 @@ fn nobody_is_dealt_nothing() {
 
 #[test]
 fn of_two_with_one_name_the_same_one_gets_all() {
-    let twin = |n| Peer { name: "twin".into(), incarnation: Incarnation(n) };
+    let twin = |n| ReplicaIdentity { name: "twin".into(), incarnation: Incarnation(n) };
     let (ab, ba) = (Deal::over(&[twin(1), twin(2)]), Deal::over(&[twin(2), twin(1)]));
     assert_eq!(ab, ba);
     assert!(Partition::all().all(|partition| ab.owner(partition) == Some(Incarnation(2))));
@@ -91,12 +94,12 @@ proptest! {
 
 /// A replica that does what is decided, a step each second of its own clock.
 struct Replica {
-    peer: Peer,
+    peer: ReplicaIdentity,
     /// What its clock shows, in milliseconds; it runs a little fast or slow.
     clock: u64,
     rate: u64,
     contact: Contact,
-    live: Vec<Peer>,
+    live: Vec<ReplicaIdentity>,
     deal: Deal,
     leases: Vec<Option<(Fence, Option<u64>)>>,
     troubled: Vec<Option<Duration>>,
@@ -106,7 +109,7 @@ struct Replica {
 }
 
 impl Replica {
-    fn new(peer: Peer, clock: u64, rate: u64) -> Self {
+    fn new(peer: ReplicaIdentity, clock: u64, rate: u64) -> Self {
         let leases = vec![None; Partition::COUNT];
         let troubled = vec![None; Partition::COUNT];
         Self {
@@ -136,7 +139,7 @@ impl Replica {
     }
 
     /// One step. `loses` says of each operation whether its answer is lost although it was carried out.
-    fn step(&mut self, store: &Memory, loses: &mut impl FnMut() -> bool, moves: &mut usize) {
+    fn step(&mut self, store: &MemoryStore, loses: &mut impl FnMut() -> bool, moves: &mut usize) {
         self.clock += self.rate;
         if self.paused {
             return;
@@ -144,7 +147,7 @@ impl Replica {
         let heartbeat =
             Heartbeat { peer: self.peer.clone(), bots: Vec::new(), ttl: LEASE * 2 / 3, echo: self.clock };
         if !self.leaving {
-            let answer: Option<Fleet> = (!self.cut).then(|| store.heartbeat(&heartbeat));
+            let answer: Option<FleetStatus> = (!self.cut).then(|| store.heartbeat(&heartbeat));
             match answer.filter(|_| !loses()) {
                 Some(mut fleet) => {
                     self.contact.answered(self.now(), LEASE);
@@ -194,7 +197,7 @@ impl Replica {
         }
     }
 
-    fn renew(&mut self, store: &Memory, loses: &mut impl FnMut() -> bool) {
+    fn renew(&mut self, store: &MemoryStore, loses: &mut impl FnMut() -> bool) {
         for partition in Partition::all() {
             let Some((fence, drained_at)) = self.leases[partition.index()] else { continue };
             if self.cut {
@@ -219,9 +222,9 @@ impl Replica {
 
     fn claim(
         &mut self,
-        store: &Memory,
+        store: &MemoryStore,
         partition: Partition,
-        claiming: Claiming,
+        claiming: ClaimMode,
         loses: &mut impl FnMut() -> bool,
         moves: &mut usize,
     ) {
@@ -232,7 +235,7 @@ impl Replica {
         let claim = store.claim(partition, self.peer.incarnation, LEASE, claiming);
         if loses() {
             self.troubled[partition.index()] = Some(self.now());
-        } else if let Claim::Yours { fence, .. } = claim {
+        } else if let ClaimResult::Yours { fence, .. } = claim {
             *moves += 1;
             self.leases[partition.index()] = Some((fence, None));
         }
@@ -261,7 +264,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 struct World {
-    store: Arc<Memory>,
+    store: Arc<MemoryStore>,
     hand: ManualClock,
     replicas: Vec<Replica>,
     born: u64,
@@ -273,7 +276,7 @@ struct World {
 impl World {
     fn new(seed: u64, loss: f64) -> Self {
         let (clock, hand) = Clock::manual(Timestamp::from_millis(1_763_845_000_000));
-        let store = Memory::new(MemoryLimits::new(1 << 20, SECOND), clock);
+        let store = MemoryStore::new(MemoryLimits::new(1 << 20, SECOND), clock);
         let random = fastrand::Rng::with_seed(seed);
         Self { store, hand, replicas: Vec::new(), born: 0, random, loss, moves: 0 }
     }

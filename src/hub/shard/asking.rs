@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::{Shard, spawn};
-use crate::domain::{Connection, ConversationId, ConversationState, LinkState, Partition};
+use crate::domain::{ConnectionStatus, ConversationId, ConversationState, LinkState, Partition};
 use crate::hub::{HubError, PATIENCE};
 use crate::store::{Hint, Incarnation, StoreError};
 
@@ -29,7 +29,7 @@ pub(crate) struct Question {
 /// The questions that wait for other replicas.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    waiting: RefCell<HashMap<u64, oneshot::Sender<Connection>>>,
+    waiting: RefCell<HashMap<u64, oneshot::Sender<ConnectionStatus>>>,
     asked: Cell<u64>,
 }
 
@@ -74,7 +74,7 @@ impl Shard {
         &self,
         conversation: &ConversationId,
         number: u64,
-        told: oneshot::Receiver<Connection>,
+        told: oneshot::Receiver<ConnectionStatus>,
     ) -> Result<ConversationState, StoreError> {
         let me = self.setup.leases.incarnation();
         let (mut state, owner) = self.setup.store.state(conversation, me, number).await?;
@@ -101,26 +101,26 @@ impl Shard {
 
     /// How the conversation's connection stands, where this shard has it; none where its partition is not ours. One that
     /// is not in memory has no connection, and wants none.
-    fn connection(&self, conversation: &ConversationId) -> Option<Connection> {
+    fn connection(&self, conversation: &ConversationId) -> Option<ConnectionStatus> {
         let part = self.part(Partition::of(conversation))?;
         let mailbox = part.mailbox(conversation);
         match mailbox {
             Some(mailbox) => Some(mailbox.connection()),
-            None => part.fence.get().map(|_| Connection::default()),
+            None => part.fence.get().map(|_| ConnectionStatus::default()),
         }
     }
 
     /// Another replica asks.
     pub(super) fn answer(&self, conversation: &ConversationId, by: Incarnation, number: u64) {
-        let connection = self.connection(conversation).unwrap_or_else(|| Connection {
+        let connection = self.connection(conversation).unwrap_or_else(|| ConnectionStatus {
             reason: Some("the conversation is going from one replica to another".into()),
-            ..Connection::default()
+            ..ConnectionStatus::default()
         });
         self.relay.send(by, Hint::Answered(number, Box::new(connection)));
     }
 
     /// Another replica answers. A question that was given up is not there any more.
-    pub(super) fn answered(&self, number: u64, connection: Connection) {
+    pub(super) fn answered(&self, number: u64, connection: ConnectionStatus) {
         let asked = self.questions.waiting.borrow_mut().remove(&number);
         if let Some(asked) = asked {
             asked.send(connection).ok();
@@ -129,7 +129,7 @@ impl Shard {
 }
 
 /// Takes the owner's word. That a conversation is not in its memory says nothing of a block, which the record keeps.
-fn learn(state: &mut ConversationState, connection: Connection) {
+fn learn(state: &mut ConversationState, connection: ConnectionStatus) {
     if connection.state != LinkState::Cold || state.connection.state != LinkState::Blocked {
         state.connection = connection;
     }

@@ -1,7 +1,7 @@
 //! Heads whose time must not run: nobody here may or can send them.
 
 use crate::domain::{ConversationId, Timestamp};
-use crate::store::{Change, Fence, Store, StoreError, Write};
+use crate::store::{ConversationChange, ConversationWrite, Fence, Store, StoreError};
 
 /// Lets the head's time begin anew where the conversation's head is queued since before `since`. The caller owns
 /// the conversation, and has it not in memory.
@@ -22,6 +22,11 @@ pub(super) async fn hold(
     let mut record = open.record;
     let follows = record.write;
     record.number_write(now);
-    let write = Write { record, follows, changes: vec![Change::HeadSince { at: now }], warm_until: None };
+    let write = ConversationWrite {
+        record,
+        follows,
+        changes: vec![ConversationChange::HeadSince { at: now }],
+        warm_until: None,
+    };
     store.write(fence, conversation, &write).await.map(|_| ())
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shard;
-use crate::config::Bot;
-use crate::domain::{Chunk, ConversationId, Message, MessageId, Partition, Timestamp};
-use crate::link::{Connector, Host, Mailbox, StoreClock};
+use crate::config::BotConfig;
+use crate::domain::{ConversationId, Message, MessageId, Partition, ReplyChunk, Timestamp};
+use crate::link::{ConversationHost, Mailbox, PlatformConnector, StoreClock};
 use crate::metrics::{BotMetrics, StoreMetrics};
-use crate::store::{Fence, Incarnation, News, QueueId, Store};
+use crate::store::{Fence, Incarnation, OutboxEvent, QueueId, Store};
 
-impl Host for Shard {
+impl ConversationHost for Shard {
     fn store(&self) -> &Store {
         &self.setup.store
     }
@@ -19,17 +19,17 @@ impl Host for Shard {
         &self.clock
     }
 
-    fn connector(&self) -> &Connector {
+    fn connector(&self) -> &PlatformConnector {
         &self.connector
     }
 
-    async fn connect_permit(&self, bot: &Bot, mailbox: &Mailbox) {
+    async fn connect_permit(&self, bot: &BotConfig, mailbox: &Mailbox) {
         #[cfg(test)]
         crate::hub::tests::perhaps_panic(bot);
         self.budget.permit(&self.setup.store, &self.clock, bot, || mailbox.open() > 0).await;
     }
 
-    async fn history_permit(&self, bot: &Bot) {
+    async fn history_permit(&self, bot: &BotConfig) {
         self.budget.permit(&self.setup.store, &self.clock, bot, || false).await;
     }
 
@@ -55,10 +55,10 @@ impl Host for Shard {
 
     fn due(&self, fence: Fence, conversation: &ConversationId, target: &str) {
         let (partition, queue) = (Partition::of(conversation), QueueId::of(conversation, target));
-        self.setup.news.tell_now(News::Due { partition, fence, queue, target: target.into() });
+        self.setup.news.tell_now(OutboxEvent::Due { partition, fence, queue, target: target.into() });
     }
 
-    fn chunk(&self, conversation: &ConversationId, chunk: Arc<Chunk>) {
+    fn chunk(&self, conversation: &ConversationId, chunk: Arc<ReplyChunk>) {
         self.tell_piece(conversation, &chunk);
         self.relay_piece(conversation, &chunk);
     }
@@ -84,7 +84,7 @@ impl Host for Shard {
         mailbox.set_idle_since(since);
     }
 
-    fn bot_metrics(&self, bot: &Bot) -> Option<Arc<BotMetrics>> {
+    fn bot_metrics(&self, bot: &BotConfig) -> Option<Arc<BotMetrics>> {
         self.setup.bot_metrics.get(&bot.name).map(Arc::clone)
     }
 

@@ -10,9 +10,9 @@ use tracing::error;
 
 use super::part::Part;
 use super::{Shard, spawn};
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::ConversationId;
-use crate::link::{self, Exit, Host as _, Mail, Mailbox};
+use crate::link::{self, ConversationHost as _, ExitReason, Mail, Mailbox};
 use crate::store::Fence;
 
 /// Conversations that are brought into memory between two round trips to the store.
@@ -37,7 +37,7 @@ impl Drop for Stay {
 }
 
 impl Shard {
-    pub(super) fn bot(&self, conversation: &ConversationId) -> Option<&Arc<Bot>> {
+    pub(super) fn bot(&self, conversation: &ConversationId) -> Option<&Arc<BotConfig>> {
         self.setup.bots.iter().find(|bot| bot.name == conversation.bot)
     }
 
@@ -98,7 +98,7 @@ impl Shard {
     }
 
     /// A conversation's life in memory, from its start until it has left.
-    async fn live(self: Rc<Self>, bot: Arc<Bot>, fence: Fence, stay: Stay) {
+    async fn live(self: Rc<Self>, bot: Arc<BotConfig>, fence: Fence, stay: Stay) {
         let Stay { part, conversation, mailbox, .. } = &stay;
         loop {
             mailbox.forget_drain();
@@ -111,13 +111,13 @@ impl Shard {
             );
             match AssertUnwindSafe(life).catch_unwind().await {
                 // A message came as it was about to give way to others.
-                Ok(Exit::Rested)
+                Ok(ExitReason::Rested)
                     if (!mailbox.is_empty() || mailbox.open() > 0) && part.works() == Some(fence) => {}
-                Ok(Exit::Fenced) => {
+                Ok(ExitReason::Fenced) => {
                     self.setup.leases.doubt(part.partition, fence);
                     break;
                 }
-                Ok(Exit::Rested | Exit::Stopped) => break,
+                Ok(ExitReason::Rested | ExitReason::Stopped) => break,
                 Err(_) => {
                     self.setup.metrics.panics.inc();
                     error!(bot = %bot.name, "a conversation's task panicked, its open messages fail; this is a bug");

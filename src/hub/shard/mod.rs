@@ -41,13 +41,14 @@ use self::part::Part;
 pub(crate) use self::post::Post;
 use super::budget::Budget;
 use super::lease::Leases;
-use super::observer::Teller;
+use super::observer::Publisher;
 use super::watch::{Waiter, Watch};
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{
-    AcceptedMessage, BotName, Chunk, Connection, ConversationId, Message, MessageId, Partition, Timestamp,
+    AcceptedMessage, BotName, ConnectionStatus, ConversationId, Message, MessageId, Partition, ReplyChunk,
+    Timestamp,
 };
-use crate::link::{Connector, Mail, StoreClock};
+use crate::link::{Mail, PlatformConnector, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
 use crate::store::{self, Incarnation, Store};
 
@@ -73,11 +74,11 @@ pub(crate) enum Command {
     /// A message may have ended at another replica.
     Read { conversation: ConversationId, id: MessageId },
     /// Someone begins to read; `known` is answered when he is told from now on.
-    Observe { conversation: ConversationId, teller: Teller, known: oneshot::Sender<()> },
+    Observe { conversation: ConversationId, teller: Publisher, known: oneshot::Sender<()> },
     /// There may be new entries that another replica appended.
     Appended(ConversationId),
     /// A piece of a reply came at another replica.
-    Chunk(ConversationId, Arc<Chunk>),
+    Chunk(ConversationId, Arc<ReplyChunk>),
     /// Someone reads at another replica.
     Observed(ConversationId, Incarnation),
     /// Someone asks how a conversation stands.
@@ -85,7 +86,7 @@ pub(crate) enum Command {
     /// Another replica asks the same, under this number.
     Asked { conversation: ConversationId, by: Incarnation, number: u64 },
     /// Another replica answers our question of this number.
-    Answered(u64, Box<Connection>),
+    Answered(u64, Box<ConnectionStatus>),
     /// Answer when nothing is open any more.
     Calm { done: oneshot::Sender<()> },
     /// Close everything and end.
@@ -99,7 +100,7 @@ pub(crate) enum Command {
 pub(crate) struct Setup {
     pub(crate) index: usize,
     pub(crate) store: Store,
-    pub(crate) bots: Vec<Arc<Bot>>,
+    pub(crate) bots: Vec<Arc<BotConfig>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bot_metrics: HashMap<BotName, Arc<BotMetrics>>,
     pub(crate) write_metrics: StoreMetrics,
@@ -111,13 +112,13 @@ pub(crate) struct Setup {
     /// How many of them have something open; read by admission.
     pub(crate) busy: Arc<AtomicUsize>,
     /// Tells whoever attempts deliveries.
-    pub(crate) news: store::Teller,
+    pub(crate) news: store::OutboxEventSender,
 }
 
 pub(crate) struct Shard {
     setup: Setup,
     clock: StoreClock,
-    connector: Connector,
+    connector: PlatformConnector,
     budget: Budget,
     /// Its partitions, by [`Partition::index`] divided by the number of shards.
     parts: Vec<Rc<Part>>,
@@ -136,7 +137,7 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub(crate) fn new(setup: Setup, connector: Connector, now: Timestamp) -> Rc<Self> {
+    pub(crate) fn new(setup: Setup, connector: PlatformConnector, now: Timestamp) -> Rc<Self> {
         let parts = Partition::all().filter(|partition| setup.leases.shard(*partition) == setup.index);
         Rc::new(Self {
             parts: parts.map(Part::new).collect(),

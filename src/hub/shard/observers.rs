@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::observer::{Teller, Telling};
-use crate::domain::{Chunk, ConversationId};
+use super::super::observer::{Publisher, Telling};
+use crate::domain::{ConversationId, ReplyChunk};
 use crate::store::{Incarnation, OBSERVED};
 
 /// Conversations of a partition that are noted as observed elsewhere; of more the pieces of replies are not sent.
@@ -21,7 +21,7 @@ const REPLICAS: usize = 64;
 /// The observers of one partition's conversations.
 #[derive(Debug, Default)]
 pub(super) struct Observers {
-    here: HashMap<ConversationId, Vec<Teller>>,
+    here: HashMap<ConversationId, Vec<Publisher>>,
     elsewhere: HashMap<ConversationId, Vec<(Incarnation, Instant)>>,
 }
 
@@ -35,17 +35,17 @@ pub(super) struct Told {
 
 impl Observers {
     /// Somebody reads the conversation here.
-    pub(super) fn add(&mut self, conversation: ConversationId, teller: Teller) {
+    pub(super) fn add(&mut self, conversation: ConversationId, teller: Publisher) {
         self.here.entry(conversation).or_insert_with(|| Vec::with_capacity(1)).push(teller);
     }
 
     /// Tells who reads the conversation here to look.
     pub(super) fn look(&mut self, conversation: &ConversationId) -> Told {
-        self.tell(conversation, Teller::look)
+        self.tell(conversation, Publisher::look)
     }
 
     /// Tells who reads the conversation here of a piece of a reply.
-    pub(super) fn chunk(&mut self, conversation: &ConversationId, chunk: &Arc<Chunk>) -> Told {
+    pub(super) fn chunk(&mut self, conversation: &ConversationId, chunk: &Arc<ReplyChunk>) -> Told {
         self.tell(conversation, |teller| teller.chunk(chunk))
     }
 
@@ -108,7 +108,7 @@ impl Observers {
         self.here = HashMap::new();
     }
 
-    fn tell(&mut self, conversation: &ConversationId, tell: impl Fn(&Teller) -> Telling) -> Told {
+    fn tell(&mut self, conversation: &ConversationId, tell: impl Fn(&Publisher) -> Telling) -> Told {
         let mut told = Told::default();
         let Some(tellers) = self.here.get_mut(conversation) else { return told };
         tellers.retain(|teller| match tell(teller) {

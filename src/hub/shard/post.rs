@@ -13,21 +13,21 @@ use tokio::sync::oneshot;
 use super::super::watch::Waiter;
 use super::{Shard, spawn};
 use crate::domain::{MessageId, Partition, SessionRequest};
-use crate::link::{Host as _, Mail, Mailbox};
-use crate::store::{Accept, AcceptError, Accepted};
+use crate::link::{ConversationHost as _, Mail, Mailbox};
+use crate::store::{AcceptError, AcceptRequest, AcceptResult};
 
 /// A message that is posted.
 #[derive(Debug)]
 pub(crate) struct Post {
     /// What the store is asked.
-    pub(crate) accept: Accept,
+    pub(crate) accept: AcceptRequest,
     /// Where its end is told to a request that waits. It is let go of where no message comes of it.
     pub(crate) waiter: Option<Waiter>,
     /// Where the store's answer goes.
     pub(crate) answer: Answer,
 }
 
-type Answer = oneshot::Sender<Result<Accepted, AcceptError>>;
+type Answer = oneshot::Sender<Result<AcceptResult, AcceptError>>;
 
 /// A message on its way into the store.
 struct Posting {
@@ -65,7 +65,7 @@ impl Shard {
     }
 
     /// The conversation that would send the message at once; the store is asked to take it as sent then.
-    fn invitation(&self, accept: &mut Accept) -> Option<Rc<Mailbox>> {
+    fn invitation(&self, accept: &mut AcceptRequest) -> Option<Rc<Mailbox>> {
         let conversation = &accept.message.conversation;
         let partition = Partition::of(conversation);
         // A message that wants a new session has to wait for another link.
@@ -79,10 +79,10 @@ impl Shard {
         Some(mailbox)
     }
 
-    fn posted(self: &Rc<Self>, posting: Posting, result: Result<Accepted, AcceptError>) {
+    fn posted(self: &Rc<Self>, posting: Posting, result: Result<AcceptResult, AcceptError>) {
         let Posting { id, inviting, answer } = posting;
         match (&result, inviting) {
-            (Ok(Accepted::Sent(message)), Some(mailbox)) => {
+            (Ok(AcceptResult::Sent(message)), Some(mailbox)) => {
                 self.watch.borrow_mut().set_stored(id);
                 mailbox.post(Mail::Sent(Arc::clone(message)));
             }
@@ -91,10 +91,10 @@ impl Shard {
                     mailbox.post(Mail::NotSent);
                 }
                 match result {
-                    Ok(Accepted::New(message) | Accepted::Sent(message)) => {
+                    Ok(AcceptResult::New(message) | AcceptResult::Sent(message)) => {
                         self.accepted(Arc::clone(message));
                     }
-                    Ok(Accepted::Replayed(_)) | Err(_) => self.watch.borrow_mut().dismiss(id),
+                    Ok(AcceptResult::Replayed(_)) | Err(_) => self.watch.borrow_mut().dismiss(id),
                 }
             }
         }

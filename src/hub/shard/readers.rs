@@ -15,8 +15,8 @@ use tracing::debug;
 use super::observers::Told;
 use super::part::Part;
 use super::{Shard, spawn};
-use crate::domain::{Chunk, ConversationId, Partition};
-use crate::hub::observer::Teller;
+use crate::domain::{ConversationId, Partition, ReplyChunk};
+use crate::hub::observer::Publisher;
 use crate::store::{Hint, Incarnation};
 
 /// Every so many sweeps, which come once a second, each observed conversation is renewed: three times within
@@ -39,7 +39,12 @@ pub(super) struct Rounds {
 impl Shard {
     /// Somebody begins to read here; `known` is answered when he is told from now on. While the replica goes away
     /// nobody begins.
-    pub(super) fn observe(&self, conversation: ConversationId, teller: Teller, known: oneshot::Sender<()>) {
+    pub(super) fn observe(
+        &self,
+        conversation: ConversationId,
+        teller: Publisher,
+        known: oneshot::Sender<()>,
+    ) {
         if self.setup.leases.is_refusing() || self.stopping.get() {
             return;
         }
@@ -58,7 +63,7 @@ impl Shard {
     }
 
     /// A piece of a reply came, of a conversation of ours or of another replica.
-    pub(super) fn tell_piece(&self, conversation: &ConversationId, chunk: &Arc<Chunk>) {
+    pub(super) fn tell_piece(&self, conversation: &ConversationId, chunk: &Arc<ReplyChunk>) {
         if let Some(part) = self.part(Partition::of(conversation)) {
             let told = part.observers.borrow_mut().chunk(conversation, chunk);
             let metrics = &self.setup.metrics.readers;
@@ -68,7 +73,7 @@ impl Shard {
     }
 
     /// A piece of a reply came, of a conversation of ours: tells the other replicas where somebody reads it.
-    pub(super) fn relay_piece(&self, conversation: &ConversationId, chunk: &Arc<Chunk>) {
+    pub(super) fn relay_piece(&self, conversation: &ConversationId, chunk: &Arc<ReplyChunk>) {
         let Some(part) = self.part(Partition::of(conversation)) else { return };
         for replica in part.observers.borrow().elsewhere(conversation, Instant::now()) {
             self.relay.send(replica, Hint::Chunk(conversation.clone(), Arc::clone(chunk)));

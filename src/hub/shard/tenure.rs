@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The leases say how it should be, and the shard compares: a state that was skipped over is no harm. While
-//! conversations of an earlier fence are still leaving, [`crate::link::Host::may_act`] is false for all of the
+//! conversations of an earlier fence are still leaving, [`crate::link::ConversationHost::may_act`] is false for all of the
 //! partition.
 //!
 //! Whoever attempts deliveries is told of each step, in this order for each partition: owned, releasing, lost. Its
@@ -28,7 +28,7 @@ use super::{STOP, Shard, spawn};
 use crate::domain::{Partition, Timestamp};
 use crate::hub::lease::Phase;
 use crate::link::{Mail, outlast};
-use crate::store::{Fence, News};
+use crate::store::{Fence, OutboxEvent};
 
 /// How long open turns may hold up a partition that another replica should own.
 const MOVE: Duration = Duration::from_secs(5);
@@ -82,7 +82,7 @@ impl Shard {
         let (shard, part) = (Rc::clone(self), Rc::clone(part));
         spawn(async move {
             // News stand in the order in which they are first told, however long they wait: before all else.
-            let told = shard.setup.news.tell(News::Owned(part.partition, fence));
+            let told = shard.setup.news.tell(OutboxEvent::Owned(part.partition, fence));
             let begun = async {
                 let ask = async || shard.setup.store.ready(part.partition, fence, true).await;
                 match outlast("ready", ask).await {
@@ -102,7 +102,7 @@ impl Shard {
         part.clearing.set(!part.is_empty());
         let (shard, part) = (Rc::clone(self), Rc::clone(part));
         spawn(async move {
-            let told = shard.setup.news.tell(News::Lost(part.partition, fence));
+            let told = shard.setup.news.tell(OutboxEvent::Lost(part.partition, fence));
             let cleared = async {
                 if part.clearing.get() {
                     part.stop(STOP).await;
@@ -158,7 +158,7 @@ impl Shard {
         let by = by.into_iter().fold(Instant::now(), Instant::max);
         let (done, ended) = oneshot::channel();
         let ending = async {
-            self.setup.news.tell(News::Releasing { partition, fence, by, done }).await;
+            self.setup.news.tell(OutboxEvent::Releasing { partition, fence, by, done }).await;
             // Whoever is gone has nothing in flight.
             ended.await.ok();
         };

@@ -8,14 +8,14 @@ use url::Url;
 
 use super::*;
 use crate::config::Config;
-use crate::domain::{BotName, Callback, Chunk, Live, Outcome, UserId};
+use crate::domain::{BotName, Callback, LiveSignal, ReplyChunk, TurnOutcome, UserId};
 use crate::hub::lease::Phase;
-use crate::hub::observer::{Observer, observer};
+use crate::hub::observer::{Subscription, observer};
 use crate::hub::shards::{open_shard, setups};
 use crate::hub::tests::{accept_by, metrics, quick, store as memory};
-use crate::link::Host as _;
+use crate::link::ConversationHost as _;
 use crate::sandbox::{Options, Sandbox};
-use crate::store::{Accepted, Claiming, Fence, Hint, Incarnation, News, QueueId};
+use crate::store::{AcceptResult, ClaimMode, Fence, Hint, Incarnation, OutboxEvent, QueueId};
 use tokio::time::timeout;
 
 const ME: Incarnation = Incarnation(1);
@@ -27,14 +27,14 @@ async fn owner(platform: &str, lease: Duration) -> Rc<Shard> {
 }
 
 /// The same, and who is told what it owns.
-async fn owner_telling(platform: &str, lease: Duration, news: store::Teller) -> Rc<Shard> {
+async fn owner_telling(platform: &str, lease: Duration, news: store::OutboxEventSender) -> Rc<Shard> {
     let mut config = Config::dev(Url::parse(platform).unwrap());
     quick(&mut config, |_| ());
     let leases = Arc::new(Leases::new(ME, lease, 1));
     let setup = setups(&config, &memory(), &metrics(), &leases, &news).unwrap().pop().unwrap();
     let shard = open_shard(setup).await.unwrap();
     for partition in Partition::all() {
-        let claim = shard.setup.store.claim(partition, ME, lease, Claiming::Free).await.unwrap();
+        let claim = shard.setup.store.claim(partition, ME, lease, ClaimMode::Free).await.unwrap();
         leases.own(partition, claim.fence().unwrap(), Instant::now());
     }
     shard.look();
@@ -42,10 +42,10 @@ async fn owner_telling(platform: &str, lease: Duration, news: store::Teller) -> 
 }
 
 /// The next news that are not of what is owned.
-async fn news(listening: &mut store::Listening) -> News {
+async fn news(listening: &mut store::OutboxEventReceiver) -> OutboxEvent {
     loop {
         match timeout(GUARD, listening.next()).await.expect("news").expect("somebody tells") {
-            News::Owned(..) => {}
+            OutboxEvent::Owned(..) => {}
             other => return other,
         }
     }
@@ -54,13 +54,15 @@ async fn news(listening: &mut store::Listening) -> News {
 /// Has alice's partition drained, and waits until the dispatcher is told.
 async fn releasing(
     shard: &Rc<Shard>,
-    listening: &mut store::Listening,
+    listening: &mut store::OutboxEventReceiver,
     phase: Phase,
 ) -> (Fence, Instant, oneshot::Sender<()>) {
     let ours = Partition::of(&alice());
     shard.setup.leases.drain(ours, phase);
     shard.look();
-    let News::Releasing { partition, fence, by, done } = news(listening).await else { panic!("a release") };
+    let OutboxEvent::Releasing { partition, fence, by, done } = news(listening).await else {
+        panic!("a release")
+    };
     assert_eq!((partition, Some((fence, phase))), (ours, shard.setup.leases.state(ours)));
     (fence, by, done)
 }
@@ -70,13 +72,15 @@ async fn post(shard: &Shard, number: u128) -> (Arc<AcceptedMessage>, oneshot::Re
     let accept = accept_by(ME, number, "alice", "Hello");
     let (waiter, told) = oneshot::channel();
     shard.watch.borrow_mut().add(accept.message.conversation.clone(), accept.id, waiter);
-    let Accepted::New(message) = shard.setup.store.accept(accept).await.unwrap() else { panic!("a new one") };
+    let AcceptResult::New(message) = shard.setup.store.accept(accept).await.unwrap() else {
+        panic!("a new one")
+    };
     (message, told)
 }
 
 async fn answered(told: oneshot::Receiver<Option<Message>>) {
     let told = timeout(GUARD, told).await.expect("an end").unwrap().unwrap();
-    assert!(matches!(told.progress.outcome, Some(Outcome::Answered(_))), "{told:?}");
+    assert!(matches!(told.progress.outcome, Some(TurnOutcome::Answered(_))), "{told:?}");
 }
 
 #[tokio::test]
@@ -224,7 +228,7 @@ fn alice() -> ConversationId {
 }
 
 /// Somebody who reads alice's conversation at this shard.
-async fn reader(shard: &Rc<Shard>) -> Observer {
+async fn reader(shard: &Rc<Shard>) -> Subscription {
     let (teller, observer) = observer();
     let (known, seated) = oneshot::channel();
     shard.on_command(Command::Observe { conversation: alice(), teller, known });
@@ -243,13 +247,13 @@ async fn a_renewal_tells_the_store_and_has_readers_look() {
             let partition = Partition::of(&alice());
             let (fence, _) = shard.setup.leases.state(partition).unwrap();
             store.release(partition, fence).await.unwrap();
-            store.claim(partition, other, Duration::from_mins(1), Claiming::Free).await.unwrap();
+            store.claim(partition, other, Duration::from_mins(1), ClaimMode::Free).await.unwrap();
             let mut hints = store.listen(other);
             for _ in 0..20 {
                 shard.tend_readers();
             }
             let look = timeout(GUARD, observer.next()).await.expect("it looks at each renewal");
-            assert!(matches!(look, Some(Live::Look)));
+            assert!(matches!(look, Some(LiveSignal::Look)));
             let renewed = async {
                 loop {
                     if let Hint::Observed(conversation, by) = hints.next().await {
@@ -273,7 +277,7 @@ async fn a_miss_has_all_readers_look_once() {
             shard.setup.leases.missed();
             let before = looks.get();
             shard.tend_readers();
-            assert!(matches!(timeout(GUARD, observer.next()).await, Ok(Some(Live::Look))));
+            assert!(matches!(timeout(GUARD, observer.next()).await, Ok(Some(LiveSignal::Look))));
             let after = looks.get();
             assert_eq!(after, before + 1);
             shard.tend_readers();
@@ -293,7 +297,7 @@ async fn a_partition_that_changes_hands_has_its_readers_look() {
             let mut observer = reader(&shard).await;
             Leases::drop(&shard.setup.leases, Partition::of(&alice()));
             shard.look();
-            assert!(matches!(timeout(GUARD, observer.next()).await, Ok(Some(Live::Look))));
+            assert!(matches!(timeout(GUARD, observer.next()).await, Ok(Some(LiveSignal::Look))));
             shard.stop().await;
         })
         .await;
@@ -305,7 +309,7 @@ async fn pieces_go_to_the_replicas_where_somebody_reads_and_nowhere_else() {
         .run_until(async {
             let shard = owner(NOWHERE, Duration::from_mins(1)).await;
             let piece =
-                |index| Arc::new(Chunk { message_id: None, index, text: "piece".into(), last: false });
+                |index| Arc::new(ReplyChunk { message_id: None, index, text: "piece".into(), last: false });
             let mut hints = shard.setup.store.listen(Incarnation(2));
             shard.chunk(&alice(), piece(0));
             shard.on_command(Command::Observed(alice(), Incarnation(2)));
@@ -326,7 +330,7 @@ async fn pieces_go_to_the_replicas_where_somebody_reads_and_nowhere_else() {
             let pieces = timeout(GUARD, pieces).await.expect("every piece");
             assert!(pieces.iter().copied().eq(1..50), "{pieces:?}");
             for index in 1..50 {
-                let Some(Live::Chunk(chunk)) = observer.next().await else { panic!("a piece") };
+                let Some(LiveSignal::Chunk(chunk)) = observer.next().await else { panic!("a piece") };
                 assert_eq!(chunk.index, index);
             }
             assert_eq!(shard.setup.metrics.readers.chunks.get(), 49);
@@ -346,16 +350,20 @@ async fn who_attempts_deliveries_is_told_what_is_owned_due_and_lost_in_this_orde
             let (fence, _) = shard.setup.leases.state(ours).unwrap();
             for expected in Partition::all() {
                 let told = timeout(GUARD, listening.next()).await.expect("each is told");
-                assert!(matches!(told, Some(News::Owned(partition, _)) if partition == expected), "{told:?}");
+                assert!(
+                    matches!(told, Some(OutboxEvent::Owned(partition, _)) if partition == expected),
+                    "{told:?}"
+                );
             }
             let mut accept = accept_by(ME, 1, "alice", "Hello");
             let url = "https://caller.example/hook";
             accept.message.callback = Some(Callback { url: url.into(), signer: None });
-            let Accepted::New(message) = shard.setup.store.accept(accept).await.unwrap() else {
+            let AcceptResult::New(message) = shard.setup.store.accept(accept).await.unwrap() else {
                 panic!("new")
             };
             shard.accepted(message);
-            let News::Due { partition, fence: under, queue, target } = news(&mut listening).await else {
+            let OutboxEvent::Due { partition, fence: under, queue, target } = news(&mut listening).await
+            else {
                 panic!("its end is due")
             };
             assert_eq!((partition, under, &*target), (ours, fence, url));
@@ -365,11 +373,13 @@ async fn who_attempts_deliveries_is_told_what_is_owned_due_and_lost_in_this_orde
             let lost = loop {
                 match news(&mut listening).await {
                     // What the bot said behind the turn's end.
-                    News::Due { .. } => {}
+                    OutboxEvent::Due { .. } => {}
                     other => break other,
                 }
             };
-            assert!(matches!(lost, News::Lost(partition, under) if (partition, under) == (ours, fence)));
+            assert!(
+                matches!(lost, OutboxEvent::Lost(partition, under) if (partition, under) == (ours, fence))
+            );
             shard.stop().await;
             sandbox.stop().await;
         })
@@ -443,7 +453,9 @@ async fn a_partition_that_is_lost_while_its_attempts_end_is_not_calm() {
             let (fence, _, done) = releasing(&shard, &mut listening, Phase::Moving).await;
             Leases::drop(leases, ours);
             shard.look();
-            assert!(matches!(news(&mut listening).await, News::Lost(partition, _) if partition == ours));
+            assert!(
+                matches!(news(&mut listening).await, OutboxEvent::Lost(partition, _) if partition == ours)
+            );
             done.send(()).unwrap();
             // Whatever is to follow has followed when the clock goes on.
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,7 +1,7 @@
 //! Several hubs over one memory store and one simulated platform: a fleet in one process.
 
 use super::*;
-use crate::store::{self, Claiming, Memory, Peer};
+use crate::store::{self, ClaimMode, MemoryStore, ReplicaIdentity};
 
 /// Leases short enough for tests to wait for their end.
 const LEASE: Duration = Duration::from_secs(2);
@@ -66,7 +66,7 @@ impl Fleet {
     pub(super) fn is_dealt(&self) -> bool {
         let live = self.replicas.iter().enumerate().filter_map(|(index, replica)| {
             let incarnation = replica.as_ref()?.hub().incarnation();
-            Some(Peer { name: name(index), incarnation })
+            Some(ReplicaIdentity { name: name(index), incarnation })
         });
         let deal = Deal::over(&live.collect::<Vec<_>>());
         Partition::all().all(|partition| {
@@ -87,12 +87,12 @@ impl Fleet {
         timeout(GUARD, held).await.unwrap_or_else(|_| panic!("never: {what}"));
     }
 
-    pub(super) fn accept(&mut self, at: usize, user: &str, text: &str) -> Accept {
+    pub(super) fn accept(&mut self, at: usize, user: &str, text: &str) -> AcceptRequest {
         self.posted += 1;
         accept(self.replica(at).hub(), self.posted, user, text)
     }
 
-    pub(super) async fn say(&mut self, at: usize, user: &str, text: &str) -> Outcome {
+    pub(super) async fn say(&mut self, at: usize, user: &str, text: &str) -> TurnOutcome {
         let accept = self.accept(at, user, text);
         let posted = self.replica(at).hub().post(accept, Some(GUARD)).await.unwrap();
         posted.message.progress.outcome.expect("an end within the wait")
@@ -113,7 +113,7 @@ impl Fleet {
         users.into_iter().find(|user| (self.owner(user) == at) == owned).unwrap()
     }
 
-    fn memory(&self) -> &Memory {
+    fn memory(&self) -> &MemoryStore {
         let Store::Memory(memory) = &self.store else { panic!("a memory store") };
         memory
     }
@@ -125,7 +125,7 @@ impl Fleet {
         }
         assert_eq!(self.memory().stats().open, 0, "messages are left open");
         for partition in Partition::all() {
-            let claim = self.memory().claim(partition, Incarnation(7), LEASE, Claiming::Free);
+            let claim = self.memory().claim(partition, Incarnation(7), LEASE, ClaimMode::Free);
             assert!(claim.fence().is_some(), "{partition} was not released: {claim:?}");
         }
         self.sandbox.stop().await;
@@ -146,7 +146,7 @@ async fn any_replica_answers_for_any_user() {
     for user in 0..6 {
         for at in 0..3 {
             let outcome = fleet.say(at, &format!("user-{user}"), "/echo quack").await;
-            assert!(matches!(outcome, Outcome::Answered(_)), "{outcome:?}");
+            assert!(matches!(outcome, TurnOutcome::Answered(_)), "{outcome:?}");
         }
     }
     let conversations: i64 = fleet.live().map(|replica| replica.metrics.conversations.get()).sum();
@@ -159,7 +159,7 @@ async fn who_waits_elsewhere_is_told_and_nobody_polls() {
     let mut fleet = Fleet::start(2, false).await;
     let user = fleet.user(0, false);
     for _ in 0..3 {
-        assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+        assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     }
     // The long poll of a GET as well.
     let accept = fleet.accept(1, &user, "/echo quack");
@@ -179,7 +179,7 @@ async fn who_waits_elsewhere_is_told_and_nobody_polls() {
 async fn a_fleet_that_hears_no_hint_answers_all_the_same() {
     let mut fleet = Fleet::start(2, true).await;
     let user = fleet.user(0, false);
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     assert!(fleet.replica(0).metrics.fleet.waits_read_again.get() > 0, "it must have read");
     let accept = fleet.accept(1, &user, "/echo quack");
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
@@ -193,12 +193,12 @@ async fn a_fleet_that_hears_no_hint_answers_all_the_same() {
 async fn a_dead_owner_is_replaced_when_its_leases_have_run_out() {
     let mut fleet = Fleet::start(2, false).await;
     let user = fleet.user(1, true);
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     let had = fleet.replica(1).partitions();
     let dead = fleet.replicas[1].take().unwrap();
     dead.shards.kill(Instant::now() + GUARD).await;
     // Nobody owns it now; who takes over answers.
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     fleet.until("everything has an owner again", Fleet::is_dealt).await;
     assert_eq!(i64::try_from(fleet.replica(0).metrics.fleet.taken_over.get()).unwrap(), had);
     fleet.stop().await;
@@ -207,7 +207,7 @@ async fn a_dead_owner_is_replaced_when_its_leases_have_run_out() {
 #[tokio::test]
 async fn a_replica_that_joins_gets_its_share_and_no_more_moves() {
     let mut fleet = Fleet::start(2, false).await;
-    assert!(matches!(fleet.say(0, "alice", "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(0, "alice", "/echo quack").await, TurnOutcome::Answered(_)));
     let released =
         |fleet: &Fleet| -> u64 { fleet.live().map(|replica| replica.metrics.fleet.released.get()).sum() };
     let before = released(&fleet);
@@ -217,7 +217,7 @@ async fn a_replica_that_joins_gets_its_share_and_no_more_moves() {
     assert!((40..140).contains(&share), "{share}");
     assert_eq!(released(&fleet) - before, u64::try_from(share).unwrap());
     for at in 0..3 {
-        assert!(matches!(fleet.say(at, "alice", "/echo quack").await, Outcome::Answered(_)));
+        assert!(matches!(fleet.say(at, "alice", "/echo quack").await, TurnOutcome::Answered(_)));
     }
     fleet.stop().await;
 }
@@ -252,7 +252,7 @@ async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
             Ok(posted) => {
                 accepted += 1;
                 let outcome = posted.message.progress.outcome;
-                assert!(matches!(outcome, Some(Outcome::Answered(_))), "{outcome:?}");
+                assert!(matches!(outcome, Some(TurnOutcome::Answered(_))), "{outcome:?}");
             }
             Err(HubError::Draining) => {}
             Err(error) => panic!("{error}"),
@@ -268,20 +268,20 @@ async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
 async fn an_owner_that_stands_still_may_not_act_and_lets_go_when_it_wakes() {
     let mut fleet = Fleet::start(2, false).await;
     let user = fleet.user(1, true);
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     let sleeper = &fleet.replica(1).hub().leases;
     let partition = Partition::of(&conversation(&user));
     sleeper.freeze(true);
     fleet.until("it is not sure any more", |_| !sleeper.works(partition)).await;
     fleet.until("the other one took over", |fleet| fleet.replica(0).hub().leases.works(partition)).await;
     let sleeper = Arc::clone(&fleet.replica(1).hub().leases);
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     // Another replica's messages are accepted by it meanwhile, and answered by the owner.
-    assert!(matches!(fleet.say(1, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(1, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     sleeper.freeze(false);
     fleet.until("it has its own again", Fleet::is_dealt).await;
     assert!(fleet.replica(1).metrics.fleet.leases_lost.get() > 0);
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     fleet.stop().await;
 }
 
@@ -297,8 +297,8 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
         .until("it is counted", |fleet| fleet.replica(0).metrics.fleet.heads_waiting_for_bot.get() == 1)
         .await;
     // A replica with the new configuration comes, the old one goes.
-    let known = Bot::clone(&fleet.config.bots[0]);
-    fleet.config.bots.push(Arc::new(Bot { name: bot, ..known }));
+    let known = BotConfig::clone(&fleet.config.bots[0]);
+    fleet.config.bots.push(Arc::new(BotConfig { name: bot, ..known }));
     fleet.join(false).await;
     let old = fleet.replicas[0].take().unwrap();
     old.shards.refuse();
@@ -306,7 +306,7 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
     old.shards.stop(Instant::now() + GUARD).await;
     assert_eq!(old.metrics.fleet.heads_waiting_for_bot.get(), 0);
     let message = fleet.replica(1).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
-    assert!(matches!(message.progress.outcome, Some(Outcome::Answered(_))), "{message:?}");
+    assert!(matches!(message.progress.outcome, Some(TurnOutcome::Answered(_))), "{message:?}");
     fleet.stop().await;
 }
 
@@ -325,7 +325,10 @@ async fn a_turn_whose_owner_dies_goes_on_with_the_next_one() {
     };
     let (posted, ()) = tokio::join!(waiting, dying);
     let outcome = posted.unwrap().message.progress.outcome;
-    assert!(matches!(outcome, Some(Outcome::Answered(_))), "the wait went on over the death: {outcome:?}");
+    assert!(
+        matches!(outcome, Some(TurnOutcome::Answered(_))),
+        "the wait went on over the death: {outcome:?}"
+    );
     fleet.until("everything has an owner again", Fleet::is_dealt).await;
     fleet.stop().await;
 }
@@ -346,7 +349,7 @@ async fn a_partition_with_a_long_turn_moves_within_its_time_and_the_turn_goes_on
     assert!(users.iter().any(|user| fleet.owner(user) == 1), "none of them moved");
     for (id, conversation) in ids {
         let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
-        assert!(matches!(message.progress.outcome, Some(Outcome::Answered(_))), "{message:?}");
+        assert!(matches!(message.progress.outcome, Some(TurnOutcome::Answered(_))), "{message:?}");
     }
     fleet.stop().await;
 }

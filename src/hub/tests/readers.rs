@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::fleet::{Fleet, conversation, name};
 use super::*;
-use crate::domain::{Chunk, EntryBody, LinkState, Live, Told};
-use crate::store::{Hint, Peer};
+use crate::domain::{EntryBody, EntryWithMessage, LinkState, LiveSignal, ReplyChunk};
+use crate::store::{Hint, ReplicaIdentity};
 
 /// Much shorter than the time between two renewals.
 const SOON: Duration = Duration::from_secs(10);
@@ -14,13 +14,13 @@ const SOON: Duration = Duration::from_secs(10);
 struct Reader {
     hub: Hub,
     conversation: ConversationId,
-    observer: Observer,
-    after: After,
-    read: Vec<Told>,
+    observer: Subscription,
+    after: ReadStart,
+    read: Vec<EntryWithMessage>,
 }
 
 impl Reader {
-    async fn begin(hub: &Hub, user: &str, after: After) -> Self {
+    async fn begin(hub: &Hub, user: &str, after: ReadStart) -> Self {
         let conversation = conversation(user);
         let observer = hub.observe(&conversation).await.unwrap();
         let mut reader = Self { hub: hub.clone(), conversation, observer, after, read: Vec::new() };
@@ -32,7 +32,7 @@ impl Reader {
         loop {
             let page = self.hub.page(&self.conversation, self.after, 2, true).await.unwrap();
             assert!(!page.gap);
-            self.after = After::Cursor(page.next);
+            self.after = ReadStart::Cursor(page.next);
             self.read.extend(page.entries);
             if !page.more {
                 return;
@@ -47,8 +47,8 @@ impl Reader {
                 < messages
             {
                 match self.observer.next().await {
-                    Some(Live::Look) => self.read_pages().await,
-                    Some(Live::Chunk(_)) => {}
+                    Some(LiveSignal::Look) => self.read_pages().await,
+                    Some(LiveSignal::Chunk(_)) => {}
                     None => panic!("it was let go of"),
                 }
             }
@@ -65,10 +65,10 @@ async fn a_reader_is_told_at_once_at_the_owner_and_elsewhere() {
     let user = fleet.user(0, true);
     let mut readers = Vec::new();
     for at in [0, 1, 1] {
-        readers.push(Reader::begin(fleet.replica(at).hub(), &user, After::Oldest).await);
+        readers.push(Reader::begin(fleet.replica(at).hub(), &user, ReadStart::Oldest).await);
     }
     for round in 1..=3 {
-        assert!(matches!(fleet.say(1, &user, "/echo quack").await, Outcome::Answered(_)));
+        assert!(matches!(fleet.say(1, &user, "/echo quack").await, TurnOutcome::Answered(_)));
         for reader in &mut readers {
             reader.until_ended(round, SOON).await;
         }
@@ -94,7 +94,7 @@ async fn a_reader_is_told_at_once_at_the_owner_and_elsewhere() {
 async fn a_reader_that_moves_between_replicas_mid_turn_reads_each_entry_once() {
     let mut fleet = Fleet::start(2, false).await;
     let user = fleet.user(0, true);
-    let mut reader = Reader::begin(fleet.replica(0).hub(), &user, After::Oldest).await;
+    let mut reader = Reader::begin(fleet.replica(0).hub(), &user, ReadStart::Oldest).await;
     for round in 1..=6 {
         let accept = fleet.accept(0, &user, "/slow 50");
         fleet.replica(0).hub().post(accept, None).await.unwrap();
@@ -111,8 +111,8 @@ async fn a_reader_that_moves_between_replicas_mid_turn_reads_each_entry_once() {
 async fn a_reader_of_a_fleet_that_hears_no_hint_is_told_all_the_same() {
     let mut fleet = Fleet::start(2, true).await;
     let user = fleet.user(0, true);
-    let mut reader = Reader::begin(fleet.replica(1).hub(), &user, After::Oldest).await;
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    let mut reader = Reader::begin(fleet.replica(1).hub(), &user, ReadStart::Oldest).await;
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     reader.until_ended(1, SOON).await;
     fleet.stop().await;
 }
@@ -121,10 +121,10 @@ async fn a_reader_of_a_fleet_that_hears_no_hint_is_told_all_the_same() {
 async fn a_reader_is_told_on_through_the_death_of_the_owner() {
     let mut fleet = Fleet::start(2, false).await;
     let user = fleet.user(1, true);
-    let mut reader = Reader::begin(fleet.replica(0).hub(), &user, After::Oldest).await;
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    let mut reader = Reader::begin(fleet.replica(0).hub(), &user, ReadStart::Oldest).await;
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     fleet.replicas[1].take().unwrap().shards.kill(Instant::now() + GUARD).await;
-    assert!(matches!(fleet.say(0, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     reader.until_ended(2, SOON).await;
     fleet.until("everything has an owner again", Fleet::is_dealt).await;
     fleet.stop().await;
@@ -134,23 +134,26 @@ async fn a_reader_is_told_on_through_the_death_of_the_owner() {
 async fn a_new_owner_knows_who_reads_elsewhere() {
     let mut fleet = Fleet::start(3, false).await;
     // Whose conversation goes from one to the other, and neither is where it is read.
-    let peer =
-        |index: usize| Peer { name: name(index), incarnation: fleet.replica(index).hub().incarnation() };
+    let peer = |index: usize| ReplicaIdentity {
+        name: name(index),
+        incarnation: fleet.replica(index).hub().incarnation(),
+    };
     let left = Deal::over(&[peer(0), peer(2)]);
     let (next, mut users) = (fleet.replica(2).hub().incarnation(), (0..).map(|n| format!("user-{n}")));
     let goes_over = |user: &String| {
         fleet.owner(user) == 1 && left.owner(Partition::of(&conversation(user))) == Some(next)
     };
     let user = users.find(goes_over).unwrap();
-    let mut reader = Reader::begin(fleet.replica(0).hub(), &user, After::Oldest).await;
+    let mut reader = Reader::begin(fleet.replica(0).hub(), &user, ReadStart::Oldest).await;
     fleet.replicas[1].take().unwrap().shards.kill(Instant::now() + GUARD).await;
     fleet.until("everything has an owner again", Fleet::is_dealt).await;
     assert_eq!(fleet.owner(&user), 2);
-    let piece =
-        async { while !matches!(reader.observer.next().await.expect("it is read on"), Live::Chunk(_)) {} };
+    let piece = async {
+        while !matches!(reader.observer.next().await.expect("it is read on"), LiveSignal::Chunk(_)) {}
+    };
     let piece = timeout(SOON, piece);
     let (said, piece) = tokio::join!(fleet.say(0, &user, "/stream one two three"), piece);
-    assert!(matches!(said, Outcome::Answered(_)));
+    assert!(matches!(said, TurnOutcome::Answered(_)));
     piece.expect("it is told of the pieces");
     drop(reader);
     fleet.stop().await;
@@ -161,11 +164,11 @@ async fn pieces_of_replies_come_from_other_replicas_and_a_slow_reader_is_let_go_
     let fleet = Fleet::start(2, false).await;
     let user = fleet.user(0, true);
     let at = fleet.replica(1).hub();
-    let mut reader = Reader::begin(at, &user, After::Latest).await;
-    let chunk = |index| Arc::new(Chunk { message_id: None, index, text: "piece".into(), last: false });
+    let mut reader = Reader::begin(at, &user, ReadStart::Latest).await;
+    let chunk = |index| Arc::new(ReplyChunk { message_id: None, index, text: "piece".into(), last: false });
     fleet.store.hint(at.incarnation(), &Hint::Chunk(conversation(&user), chunk(7))).await.unwrap();
     match timeout(SOON, reader.observer.next()).await.expect("a piece") {
-        Some(Live::Chunk(piece)) => assert_eq!(piece, chunk(7)),
+        Some(LiveSignal::Chunk(piece)) => assert_eq!(piece, chunk(7)),
         other => panic!("{other:?}"),
     }
     // It does not read any more: pieces pile up only so far.
@@ -185,7 +188,7 @@ async fn pieces_of_replies_come_from_other_replicas_and_a_slow_reader_is_let_go_
     timeout(GUARD, slow).await.expect("it is let go of");
     let mut waited = 0;
     while let Some(live) = timeout(SOON, reader.observer.next()).await.expect("an end") {
-        waited += u32::from(matches!(live, Live::Chunk(_)));
+        waited += u32::from(matches!(live, LiveSignal::Chunk(_)));
     }
     assert!(waited <= 64, "{waited}");
     // It may come back with its cursor.
@@ -201,7 +204,7 @@ async fn readers_are_let_go_when_the_replica_goes_away() {
     let hub = fleet.replica(0).hub();
     let mut readers = Vec::new();
     for user in ["alice", "bob"] {
-        readers.push(Reader::begin(hub, user, After::Oldest).await);
+        readers.push(Reader::begin(hub, user, ReadStart::Oldest).await);
     }
     fleet.replica(0).shards.refuse();
     for reader in &mut readers {
@@ -224,9 +227,9 @@ async fn how_a_conversation_stands_is_known_on_every_replica() {
     let user = fleet.user(0, true);
     for at in [0, 1] {
         let state = fleet.replica(at).hub().state(&conversation(&user)).await.unwrap();
-        assert_eq!(state.connection, crate::domain::Connection::default(), "nobody wants it");
+        assert_eq!(state.connection, crate::domain::ConnectionStatus::default(), "nobody wants it");
     }
-    assert!(matches!(fleet.say(1, &user, "/echo quack").await, Outcome::Answered(_)));
+    assert!(matches!(fleet.say(1, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     for at in [0, 1] {
         let state = fleet.replica(at).hub().state(&conversation(&user)).await.unwrap();
         let connection = state.connection;

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Boxed, Driver, written};
-use crate::link::host::Host;
+use crate::link::host::ConversationHost;
 use crate::link::input::Input;
 
 /// What the driver waits for.
@@ -15,7 +15,7 @@ pub(super) enum Event {
     Fenced,
 }
 
-impl<H: Host> Driver<H> {
+impl<H: ConversationHost> Driver<H> {
     /// Sets the timer, unless it will go off early enough: then the machine just looks once more.
     pub(super) fn arm(&mut self) {
         let Some(at) = self.machine.wake_at() else { return };

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::super::input::{Aside, Effect};
+use super::super::input::{Effect, OutOfTurnReply};
 use super::super::outbox;
 use super::super::stream::{Begun, Joined, Place};
 use super::Machine;
 use super::socket::Link;
 use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Reply, Timestamp};
-use crate::rtm::{Incoming, Response};
-use crate::store::Change;
+use crate::rtm::{BotResponse, IncomingFrame};
+use crate::store::ConversationChange;
 
 /// What a reply is joined to.
 #[derive(Debug, Clone, Copy)]
@@ -20,10 +20,10 @@ pub(super) struct Owner {
 }
 
 impl Machine {
-    pub(super) fn on_frame(&mut self, now: Timestamp, frame: Incoming, effects: &mut Vec<Effect>) {
+    pub(super) fn on_frame(&mut self, now: Timestamp, frame: IncomingFrame, effects: &mut Vec<Effect>) {
         self.on_heard(now);
-        let session_continues = matches!(&frame, Incoming::Active { session_continues: true, .. });
-        if !matches!(frame, Incoming::Pong | Incoming::Malformed) {
+        let session_continues = matches!(&frame, IncomingFrame::Active { session_continues: true, .. });
+        if !matches!(frame, IncomingFrame::Pong | IncomingFrame::Malformed) {
             self.on_welcome(now, session_continues);
             // A pong shows that the socket lives, not that the session does.
             if let Some(at) = &mut self.ledger.record.connected_at {
@@ -31,42 +31,42 @@ impl Machine {
             }
         }
         match frame {
-            Incoming::Ack { reply_to } => self.on_ack(now, reply_to),
-            Incoming::Response(response) => self.on_response(now, response, effects),
-            Incoming::Active { session_id, .. } => {
+            IncomingFrame::Ack { reply_to } => self.on_ack(now, reply_to),
+            IncomingFrame::Response(response) => self.on_response(now, response, effects),
+            IncomingFrame::Active { session_id, .. } => {
                 self.ledger.record.connected_at = Some(now);
                 self.on_session(session_id);
             }
-            Incoming::SessionStart { session_id, event } => {
+            IncomingFrame::SessionStart { session_id, event } => {
                 self.ledger.record.connected_at = Some(now);
                 self.on_session(session_id);
                 // A new session begins with the bot.
                 self.ledger.record.agent &= matches!(&self.link, Link::Open(socket) if socket.resumes_agent);
                 self.ledger.append(now, EntryBody::Platform(event));
             }
-            Incoming::SessionEnd(event) => {
+            IncomingFrame::SessionEnd(event) => {
                 self.ledger.record.connected_at = None;
                 self.ledger.record.session_id = None;
                 self.ledger.record.agent = false;
                 self.ledger.append(now, EntryBody::Platform(event));
                 self.on_session_end(now);
             }
-            Incoming::WaitingForInput => self.on_signal(now, EndedBy::InputWait),
-            Incoming::AgentStart(event) => {
+            IncomingFrame::WaitingForInput => self.on_signal(now, EndedBy::InputWait),
+            IncomingFrame::AgentStart(event) => {
                 self.ledger.append(now, EntryBody::Platform(event));
                 if !std::mem::replace(&mut self.ledger.record.agent, true) {
                     self.on_signal(now, EndedBy::Agent);
                 }
             }
-            Incoming::AgentEnd(event) => {
+            IncomingFrame::AgentEnd(event) => {
                 self.ledger.record.agent = false;
                 self.ledger.append(now, EntryBody::Platform(event));
             }
-            Incoming::UserMessage(event) => self.ledger.append(now, EntryBody::UserMessage(event)),
-            Incoming::Platform(event) | Incoming::Unknown(event) => {
+            IncomingFrame::UserMessage(event) => self.ledger.append(now, EntryBody::UserMessage(event)),
+            IncomingFrame::Platform(event) | IncomingFrame::Unknown(event) => {
                 self.ledger.append(now, EntryBody::Platform(event));
             }
-            Incoming::Pong | Incoming::Typing | Incoming::Malformed => {}
+            IncomingFrame::Pong | IncomingFrame::Typing | IncomingFrame::Malformed => {}
         }
     }
 
@@ -98,14 +98,14 @@ impl Machine {
         if reply_to == Some(turn.message.client_message_id) && turn.progress.acked_at.is_none() {
             turn.progress.acked_at = Some(now);
             let message = turn.message.id;
-            self.ledger.push(Change::Acked { message, at: now });
+            self.ledger.push(ConversationChange::Acked { message, at: now });
         }
     }
 
-    fn on_response(&mut self, now: Timestamp, mut response: Box<Response>, effects: &mut Vec<Effect>) {
+    fn on_response(&mut self, now: Timestamp, mut response: Box<BotResponse>, effects: &mut Vec<Effect>) {
         self.on_session(response.session_id.take());
         if response.message_id.as_deref().is_some_and(|id| self.seen.contains(id)) {
-            effects.push(Effect::Aside(Aside::Duplicate));
+            effects.push(Effect::Aside(OutOfTurnReply::Duplicate));
             return;
         }
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_echoed(response.echoes)) {
@@ -123,7 +123,7 @@ impl Machine {
                 if in_turn && let Some(turn) = &mut self.turn {
                     if turn.progress.first_reply_at.is_none() {
                         let message = turn.message.id;
-                        self.ledger.push(Change::Answering { message, at: now });
+                        self.ledger.push(ConversationChange::Answering { message, at: now });
                     }
                     turn.on_reply_begun(now);
                 }
@@ -165,7 +165,7 @@ impl Machine {
     pub(super) fn take_reply(
         &mut self,
         now: Timestamp,
-        response: Response,
+        response: BotResponse,
         begun: Begun,
         found: Option<Owner>,
         effects: &mut Vec<Effect>,
@@ -196,8 +196,8 @@ impl Machine {
         let delivery = outbox::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
         self.ledger.deliver(delivery);
         match (owner.message, owner.late) {
-            (None, _) => effects.push(Effect::Aside(Aside::Unsolicited)),
-            (Some(_), true) => effects.push(Effect::Aside(Aside::Late)),
+            (None, _) => effects.push(Effect::Aside(OutOfTurnReply::Unsolicited)),
+            (Some(_), true) => effects.push(Effect::Aside(OutOfTurnReply::Late)),
             (Some(_), false) => {
                 if let Some(turn) = &mut self.turn {
                     turn.on_reply(reply, more_follows, now);

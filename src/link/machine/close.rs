@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use super::super::input::{Effect, Loss};
+use super::super::input::{Effect, SocketLoss};
 use super::super::repair::Cause;
 use super::super::turn::{Phase, Turn};
 use super::Machine;
 use super::socket::Link;
-use crate::domain::{EndedBy, MessageId, Outcome, SessionRequest, Timestamp};
-use crate::store::Change;
+use crate::domain::{EndedBy, MessageId, SessionRequest, Timestamp, TurnOutcome};
+use crate::store::ConversationChange;
 
 impl Machine {
     /// Carries the head out where it ends the session; false where it does not.
@@ -27,13 +27,13 @@ impl Machine {
         if phase != Some(Phase::Storing) && self.is_nothing_to_close(now) {
             let turn = Turn::begin(head, &self.bot, self.head.since(), send_by);
             self.turn.get_or_insert_with(|| Box::new(turn));
-            self.end_turn(now, Outcome::Answered(EndedBy::SessionEnd), effects);
+            self.end_turn(now, TurnOutcome::Answered(EndedBy::SessionEnd), effects);
         } else if let Some(problem) = self.hopeless(now, send_by) {
             self.fail_head(now, problem, effects);
         } else if phase.is_none() && self.is_ready(now) {
             let mut turn = Turn::begin(head, &self.bot, self.head.since(), send_by);
             turn.progress.sent_at = Some(now);
-            self.ledger.push(Change::Sent { message: turn.message.id, at: now });
+            self.ledger.push(ConversationChange::Sent { message: turn.message.id, at: now });
             self.turn = Some(Box::new(turn));
         } else if phase == Some(Phase::Ready)
             && self.is_ready(now)
@@ -52,12 +52,17 @@ impl Machine {
     }
 
     /// The link is gone while the platform was told to end the session. True where that settles it.
-    pub(super) fn on_lost_closing(&mut self, now: Timestamp, loss: Loss, effects: &mut Vec<Effect>) -> bool {
+    pub(super) fn on_lost_closing(
+        &mut self,
+        now: Timestamp,
+        loss: SocketLoss,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open() && turn.closes()) else {
             return false;
         };
         if turn.is_proved() || loss.code == 1000 {
-            self.end_turn(now, Outcome::Answered(EndedBy::SessionEnd), effects);
+            self.end_turn(now, TurnOutcome::Answered(EndedBy::SessionEnd), effects);
         } else if matches!(loss.code, 1007..=1009) {
             return false;
         } else {
@@ -71,10 +76,10 @@ impl Machine {
         &mut self,
         now: Timestamp,
         message: MessageId,
-        outcome: Outcome,
+        outcome: TurnOutcome,
         effects: &mut Vec<Effect>,
     ) {
-        if matches!(outcome, Outcome::Failed(_)) {
+        if matches!(outcome, TurnOutcome::Failed(_)) {
             self.ledger.end_close(now, message, outcome);
             return;
         }
@@ -103,7 +108,7 @@ impl Machine {
         self.turn.as_ref().is_some_and(|turn| {
             turn.closes()
                 && turn.phase == Phase::Ending
-                && matches!(turn.progress.outcome, Some(Outcome::Answered(_)))
+                && matches!(turn.progress.outcome, Some(TurnOutcome::Answered(_)))
         })
     }
 }

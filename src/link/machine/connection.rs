@@ -5,17 +5,17 @@ use std::time::Duration;
 use super::Machine;
 use super::lane::blocked;
 use super::socket::Link;
-use crate::domain::{Connection, LinkState, Timestamp};
+use crate::domain::{ConnectionStatus, LinkState, Timestamp};
 
 impl Machine {
     /// How the connection stands at this time. It is worth asking again where [`Machine::link_state`] has changed, or a
     /// connect failed.
-    pub fn connection(&self, now: Timestamp) -> Connection {
+    pub fn connection(&self, now: Timestamp) -> ConnectionStatus {
         let state = self.link_state(now);
         let (stood, since) = self.stands;
         let next = if let Link::Waiting { until } = self.link { until } else { now };
         let waits = matches!(state, LinkState::BackingOff | LinkState::Blocked);
-        Connection {
+        ConnectionStatus {
             state,
             since: since.filter(|_| stood == state),
             reason: self.reason(state),

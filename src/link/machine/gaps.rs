@@ -18,9 +18,9 @@ use super::super::turn::Turn;
 use super::Machine;
 use super::arrival::Owner;
 use super::socket::Link;
-use crate::domain::{Correlation, EntryBody, Fingerprint, Gap, Timestamp};
-use crate::rtm::{HistoryPage, HistoryRecord, Response};
-use crate::store::Change;
+use crate::domain::{Correlation, EntryBody, Fingerprint, GapReason, Timestamp};
+use crate::rtm::{BotResponse, HistoryPage, HistoryRecord};
+use crate::store::ConversationChange;
 
 /// How far the platform's clock may be from ours where only times tell what came first.
 const SKEW: Duration = Duration::from_mins(1);
@@ -149,7 +149,7 @@ impl Machine {
     }
 
     /// Nothing more is to be learned about the gap.
-    fn close_gap(&mut self, now: Timestamp, missing: Option<Gap>) {
+    fn close_gap(&mut self, now: Timestamp, missing: Option<GapReason>) {
         let Some(gap) = self.gap.take() else { return };
         if let Some(missing) = missing {
             self.ledger.append(now, EntryBody::Gap(missing));
@@ -205,7 +205,7 @@ impl Machine {
         let trust =
             if asked { gap.on_reach(known.is_some(), page.records.is_empty(), is_old) } else { Trust::All };
         if trust == Trust::Short && !gap.is_probe() {
-            self.ledger.append(now, EntryBody::Gap(Gap::HistoryTooShort));
+            self.ledger.append(now, EntryBody::Gap(GapReason::HistoryTooShort));
         }
         let more = page.more && trust != Trust::None;
         let next = page.records.iter().rev().find_map(|record| record.id.clone()).filter(|_| more);
@@ -240,7 +240,7 @@ impl Machine {
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.progress.acked_at.is_none()) {
             turn.progress.acked_at = Some(now);
             let message = turn.message.id;
-            self.ledger.push(Change::Acked { message, at: now });
+            self.ledger.push(ConversationChange::Acked { message, at: now });
         }
     }
 
@@ -343,8 +343,8 @@ impl Machine {
 }
 
 /// A record of history as the response it once was.
-fn found(record: HistoryRecord) -> Response {
-    Response {
+fn found(record: HistoryRecord) -> BotResponse {
+    BotResponse {
         message_id: record.id,
         text: record.text,
         agent: record.agent,

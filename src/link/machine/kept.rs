@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::socket::Link;
 use super::{FOREVER, Machine};
-use crate::config::Bot;
-use crate::domain::{Record, Timestamp};
+use crate::config::BotConfig;
+use crate::domain::{ConversationRecord, Timestamp};
 
 /// How long a new owner takes up a link that is kept for good after it was last heard of: as long as the store keeps
 /// the conversation.
@@ -61,7 +61,7 @@ impl Machine {
 
 /// Until when the link of a conversation is worth having that comes into memory: while the bot may still answer its
 /// last turn, or for good. One whose session was ended by its caller had no turn since.
-pub(super) fn kept(bot: &Bot, record: &Record, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn kept(bot: &BotConfig, record: &ConversationRecord, now: Timestamp) -> Option<Timestamp> {
     let known = record.connected_at.is_some() || record.last_turn.is_some();
     if bot.idle_ttl.is_none() && known {
         return Some(FOREVER);

@@ -9,9 +9,9 @@ use super::super::turn::{Phase, Turn, deadline, uncertain};
 use super::socket::Link;
 use super::{Machine, Reading};
 use crate::domain::{
-    AcceptedMessage, LastTurn, Outcome, Problem, ProblemKind, Resend, SessionRequest, Timestamp,
+    AcceptedMessage, LastTurn, Problem, ProblemKind, ResendPolicy, SessionRequest, Timestamp, TurnOutcome,
 };
-use crate::store::{Change, Open, OpenMessage};
+use crate::store::{ConversationChange, ConversationSnapshot, OpenMessage};
 
 /// What is known of the lane's first message beyond itself.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ impl Machine {
         self.turn = Some(Box::new(turn));
     }
 
-    pub(super) fn on_lane(&mut self, now: Timestamp, open: Open, effects: &mut Vec<Effect>) {
+    pub(super) fn on_lane(&mut self, now: Timestamp, open: ConversationSnapshot, effects: &mut Vec<Effect>) {
         let Reading::UnderWay { again, known } = self.reading else { return };
         self.reading = if again { Reading::Wanted } else { Reading::Not };
         if self.ledger.is_in_doubt() {
@@ -144,12 +144,12 @@ impl Machine {
     }
 
     /// Decides the end of the turn. It is told when it is stored.
-    pub(super) fn end_turn(&mut self, now: Timestamp, outcome: Outcome, effects: &mut Vec<Effect>) {
+    pub(super) fn end_turn(&mut self, now: Timestamp, outcome: TurnOutcome, effects: &mut Vec<Effect>) {
         if self.turn.as_ref().is_some_and(|turn| turn.is_open()) {
             self.cut_streams(now, true, effects);
         }
         let Some(turn) = &mut self.turn else { return };
-        if matches!(outcome, Outcome::Answered(_)) {
+        if matches!(outcome, TurnOutcome::Answered(_)) {
             self.backoff.reset();
             self.blocks = 0;
         }
@@ -179,7 +179,7 @@ impl Machine {
         {
             self.turn = Some(Box::new(Turn::begin(Arc::clone(message), &self.bot, self.head.since, now)));
         }
-        self.end_turn(now, Outcome::Failed(problem), effects);
+        self.end_turn(now, TurnOutcome::Failed(problem), effects);
     }
 
     /// Begins the head's turn, sends what is ready, fails what cannot be sent in time.
@@ -201,7 +201,7 @@ impl Machine {
                 } else {
                     problem
                 };
-                self.end_turn(now, Outcome::Failed(problem), effects);
+                self.end_turn(now, TurnOutcome::Failed(problem), effects);
             } else if ready && rate_free_at <= now && self.is_ready(now) {
                 if was_sent {
                     self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
@@ -224,7 +224,7 @@ impl Machine {
             self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
             let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
             turn.progress.sent_at = Some(now);
-            self.ledger.push(Change::Sent { message: turn.message.id, at: now });
+            self.ledger.push(ConversationChange::Sent { message: turn.message.id, at: now });
             self.turn = Some(Box::new(turn));
         }
     }
@@ -257,11 +257,11 @@ impl Machine {
     /// Nothing will prove any more that the platform has the message: send it again, or say so.
     pub(super) fn resolve_unproved(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(turn) = &mut self.turn else { return };
-        if turn.message.new.resend == Resend::Auto && self.refusal.is_none() {
+        if turn.message.new.resend == ResendPolicy::Auto && self.refusal.is_none() {
             turn.resend();
         } else {
             let problem = uncertain("the link broke after sending and nothing proves receipt");
-            self.end_turn(now, Outcome::Failed(problem), effects);
+            self.end_turn(now, TurnOutcome::Failed(problem), effects);
         }
     }
 

@@ -14,17 +14,17 @@
 
 use std::sync::Arc;
 
-use super::super::input::{Abandoned, Effect};
+use super::super::input::{AbandonReason, Effect};
 use super::super::outbox;
 use super::super::turn::{Phase, Turn};
 use super::lane::Head;
 use super::socket::Link;
 use super::{Known, Machine};
 use crate::domain::{
-    AcceptedMessage, Entry, EntryBody, LastTurn, MessageId, Outcome, Problem, ProblemKind, Progress,
-    Timestamp,
+    AcceptedMessage, EntryBody, JournalEntry, LastTurn, MessageId, MessageProgress, Problem, ProblemKind,
+    Timestamp, TurnOutcome,
 };
-use crate::store::{Change, Open, OpenMessage};
+use crate::store::{ConversationChange, ConversationSnapshot, OpenMessage};
 
 impl Machine {
     /// The store may have lost what it confirmed.
@@ -35,7 +35,7 @@ impl Machine {
 
     /// Whether a lane cannot be that of a store that kept what was known as it was asked. It may also just have
     /// been read before an end that is confirmed by now; a second look tells.
-    pub(super) fn contradicts(&self, open: &Open, known: Known) -> bool {
+    pub(super) fn contradicts(&self, open: &ConversationSnapshot, known: Known) -> bool {
         let ending =
             self.turn.as_ref().filter(|turn| turn.phase == Phase::Ending).map(|turn| turn.message.id);
         let has = |id: MessageId| open.lane.iter().any(|message| message.accepted.id == id);
@@ -49,7 +49,13 @@ impl Machine {
     }
 
     /// Goes on from where the store stands. No write is in flight, and none was since the lane was asked for.
-    pub(super) fn rebase(&mut self, now: Timestamp, open: Open, known: Known, effects: &mut Vec<Effect>) {
+    pub(super) fn rebase(
+        &mut self,
+        now: Timestamp,
+        open: ConversationSnapshot,
+        known: Known,
+        effects: &mut Vec<Effect>,
+    ) {
         if open.record.write > self.ledger.record.write {
             self.begin_anew(now, open, effects);
             return;
@@ -123,12 +129,13 @@ impl Machine {
     /// The store lost how a message ended, and so did we.
     pub(super) fn end_lost(&mut self, now: Timestamp, open: OpenMessage) {
         let OpenMessage { accepted, mut progress } = open;
-        let waits = |change: &Change| change.ended().is_some_and(|(message, _)| message == accepted.id);
+        let waits =
+            |change: &ConversationChange| change.ended().is_some_and(|(message, _)| message == accepted.id);
         if self.ledger.waiting().iter().any(waits) {
             return;
         }
         let detail = "the store lost how this turn ended; the bot has probably answered it";
-        let outcome = Outcome::Failed(Problem::new(ProblemKind::MessageLost, detail));
+        let outcome = TurnOutcome::Failed(Problem::new(ProblemKind::MessageLost, detail));
         self.ledger.end_lost(now, &accepted, outcome.clone());
         (progress.ended_at, progress.outcome) = (Some(now), Some(outcome));
         let delivery = outbox::of_end(&self.bot, &accepted, &progress, self.ledger.place(), now);
@@ -136,9 +143,9 @@ impl Machine {
     }
 
     /// The store is ahead of us, which no loss explains: it is believed, and nothing of ours is kept.
-    fn begin_anew(&mut self, now: Timestamp, open: Open, effects: &mut Vec<Effect>) {
+    fn begin_anew(&mut self, now: Timestamp, open: ConversationSnapshot, effects: &mut Vec<Effect>) {
         if matches!(self.link, Link::Open(_) | Link::Connecting { .. }) {
-            effects.push(Effect::Abandon(Abandoned::Anew));
+            effects.push(Effect::Abandon(AbandonReason::Anew));
         }
         let seed = self.random.u64(..);
         let anew = Self::new(Arc::clone(&self.bot), self.conversation.clone(), open, now, seed);
@@ -148,36 +155,41 @@ impl Machine {
 
 /// What the store had of the turn and lost, as changes to be made again. What waits for its write is not among
 /// them.
-fn missing(turn: &mut Turn, stored: &Progress, waiting: &[Change], now: Timestamp) -> Vec<Change> {
+fn missing(
+    turn: &mut Turn,
+    stored: &MessageProgress,
+    waiting: &[ConversationChange],
+    now: Timestamp,
+) -> Vec<ConversationChange> {
     let (message, known) = (turn.message.id, &turn.progress);
     let mut missing = Vec::new();
-    let waits = |what: fn(&Change) -> bool| waiting.iter().any(what);
-    if waits(|change| matches!(change, Change::Sent { .. })) {
+    let waits = |what: fn(&ConversationChange) -> bool| waiting.iter().any(what);
+    if waits(|change| matches!(change, ConversationChange::Sent { .. })) {
         // Then all that came after it waits too.
         return missing;
     }
     if let Some(at) = known.sent_at
         && stored.sent_at.is_none()
     {
-        missing.push(Change::Sent { message, at });
+        missing.push(ConversationChange::Sent { message, at });
         if turn.phase == Phase::Ready {
             turn.phase = Phase::Storing;
         }
     }
     if let Some(at) = known.acked_at
         && stored.acked_at.is_none()
-        && !waits(|change| matches!(change, Change::Acked { .. }))
+        && !waits(|change| matches!(change, ConversationChange::Acked { .. }))
     {
-        missing.push(Change::Acked { message, at });
+        missing.push(ConversationChange::Acked { message, at });
     }
     if let Some(at) = known.first_reply_at
         && stored.first_reply_at.is_none()
-        && !waits(|change| matches!(change, Change::Answering { .. }))
+        && !waits(|change| matches!(change, ConversationChange::Answering { .. }))
     {
-        missing.push(Change::Answering { message, at });
+        missing.push(ConversationChange::Answering { message, at });
     }
     let waiting_from = waiting.iter().find_map(|change| match change {
-        Change::Append(entry) => Some(entry.seq),
+        ConversationChange::Append(entry) => Some(entry.seq),
         _ => None,
     });
     let stored_until = stored.replies.iter().map(|reply| reply.seq).max();
@@ -185,7 +197,11 @@ fn missing(turn: &mut Turn, stored: &Progress, waiting: &[Change], now: Timestam
         stored_until.is_none_or(|until| reply.seq > until) && waiting_from.is_none_or(|from| reply.seq < from)
     });
     missing.extend(lost.map(|reply| {
-        Change::Append(Entry { seq: reply.seq, at: now, body: EntryBody::Reply(Arc::clone(reply)) })
+        ConversationChange::Append(JournalEntry {
+            seq: reply.seq,
+            at: now,
+            body: EntryBody::Reply(Arc::clone(reply)),
+        })
     }));
     missing
 }

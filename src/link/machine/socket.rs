@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::super::input::{Abandoned, ConnectFailure, Effect, Loss};
+use super::super::input::{AbandonReason, ConnectFailure, Effect, SocketLoss};
 use super::super::keepalive::KeepAlive;
 use super::super::repair::Cause;
 use super::super::turn::Phase;
 use super::lane::blocked;
 use super::{Machine, REFUSAL_TTL};
 use crate::domain::{
-    AcceptedMessage, LinkState, MessageId, Outcome, Problem, ProblemKind, SessionRequest, Timestamp,
+    AcceptedMessage, LinkState, MessageId, Problem, ProblemKind, SessionRequest, Timestamp, TurnOutcome,
 };
 use crate::rtm::ConnectMode;
 
@@ -146,7 +146,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_lost(&mut self, now: Timestamp, loss: Loss, effects: &mut Vec<Effect>) {
+    pub(super) fn on_lost(&mut self, now: Timestamp, loss: SocketLoss, effects: &mut Vec<Effect>) {
         let Link::Open(socket) = &self.link else { return };
         if now.since(socket.since) >= STABLE {
             self.backoff.reset();
@@ -185,7 +185,7 @@ impl Machine {
             _ => None,
         };
         if let Some(problem) = failure {
-            self.end_turn(now, Outcome::Failed(problem), effects);
+            self.end_turn(now, TurnOutcome::Failed(problem), effects);
             return;
         }
         turn.broken = true;
@@ -200,11 +200,11 @@ impl Machine {
         let Link::Open(socket) = &mut self.link else { return };
         socket.hold = socket.hold.filter(|&until| now < until);
         if self.ledger.is_full() {
-            effects.push(Effect::Abandon(Abandoned::Backlog));
-            self.on_lost(now, Loss::GONE, effects);
+            effects.push(Effect::Abandon(AbandonReason::Backlog));
+            self.on_lost(now, SocketLoss::GONE, effects);
         } else if self.sure && socket.alive.is_dead(now) {
-            effects.push(Effect::Abandon(Abandoned::Silent));
-            self.on_lost(now, Loss::GONE, effects);
+            effects.push(Effect::Abandon(AbandonReason::Silent));
+            self.on_lost(now, SocketLoss::GONE, effects);
         } else if self.sure && socket.alive.ping_due(now) {
             effects.push(Effect::Ping);
         }
@@ -228,7 +228,7 @@ impl Machine {
             Link::Waiting { .. } | Link::Cold if !wanted => self.link = Link::Cold,
             Link::Connecting { .. } if !wanted => {
                 self.link = Link::Cold;
-                effects.push(Effect::Abandon(Abandoned::Unwanted));
+                effects.push(Effect::Abandon(AbandonReason::Unwanted));
             }
             Link::Waiting { until, .. } if now < self.connect_at(until) => {}
             Link::Cold if now < self.connect_at(now) => {

@@ -7,7 +7,7 @@ fn at(ms: u64) -> Timestamp {
 }
 
 fn lost() -> Repair {
-    Repair::new(Cause::Lost, Some("ms-0".into()), &Recent::default(), None, false)
+    Repair::new(Cause::Lost, Some("ms-0".into()), &RecentReplies::default(), None, false)
 }
 
 /// A read is due, and this is where it begins.
@@ -154,7 +154,7 @@ fn what_cannot_be_read_is_read_later_and_then_given_up() {
     assert!(repair.is_settled() && repair.is_last());
     begins(&mut repair, now);
     failed(&mut repair, now, false);
-    assert_eq!(repair.step(now, true), Step::Over(Some(Gap::HistoryUnreadable)));
+    assert_eq!(repair.step(now, true), Step::Over(Some(GapReason::HistoryUnreadable)));
 }
 
 #[test]
@@ -200,13 +200,13 @@ fn pages_do_not_go_on_for_ever() {
         }
         assert_eq!(repair.after.as_deref(), Some(&*format!("ms-{n}")), "the next read goes on there");
     }
-    assert_eq!(repair.step(at(3000), true), Step::Over(Some(Gap::HistoryTooShort)));
+    assert_eq!(repair.step(at(3000), true), Step::Over(Some(GapReason::HistoryTooShort)));
 }
 
 #[test]
 fn without_history_a_loss_is_told_and_nothing_else() {
-    for (cause, missing) in [(Cause::Lost, Some(Gap::HistoryUnreadable)), (Cause::Away, None)] {
-        let mut repair = Repair::new(cause, Some("ms-0".into()), &Recent::default(), None, false);
+    for (cause, missing) in [(Cause::Lost, Some(GapReason::HistoryUnreadable)), (Cause::Away, None)] {
+        let mut repair = Repair::new(cause, Some("ms-0".into()), &RecentReplies::default(), None, false);
         assert_eq!(repair.step(at(0), false), Step::Wait);
         repair.on_connected(at(0));
         assert_eq!(repair.step(at(0), false), Step::Over(missing));
@@ -226,16 +226,16 @@ fn an_answer_of_an_earlier_loss_says_nothing_by_what_it_lacks() {
     begins(&mut repair, at(20));
     assert!(repair.on_answer());
     repair.on_failure(true, false, at(20), SETTLE);
-    assert_eq!(repair.step(at(20), true), Step::Over(Some(Gap::HistoryUnreadable)));
+    assert_eq!(repair.step(at(20), true), Step::Over(Some(GapReason::HistoryUnreadable)));
 }
 
 #[test]
 fn a_look_for_a_stuck_turn_is_one_read_that_proves_nothing_lost() {
-    let mut probe = Repair::probe(Some("ms-0".into()), &Recent::default(), None, false, at(0));
+    let mut probe = Repair::probe(Some("ms-0".into()), &RecentReplies::default(), None, false, at(0));
     begins(&mut probe, at(0));
     assert!(!empty(&mut probe, at(1)));
     assert_eq!(probe.step(at(1), true), Step::Over(None));
-    let mut probe = Repair::probe(Some("ms-0".into()), &Recent::default(), None, false, at(0));
+    let mut probe = Repair::probe(Some("ms-0".into()), &RecentReplies::default(), None, false, at(0));
     probe.on_gone(Cause::Lost);
     probe.on_connected(at(5));
     begins(&mut probe, at(5));
@@ -245,7 +245,7 @@ fn a_look_for_a_stuck_turn_is_one_read_that_proves_nothing_lost() {
 
 #[test]
 fn a_new_owner_begins_where_the_newest_replies_still_tell_what_is_known() {
-    let mut recent: Recent = ["a", "ms-0"].into_iter().map(Fingerprint::of).collect();
+    let mut recent: RecentReplies = ["a", "ms-0"].into_iter().map(Fingerprint::of).collect();
     let mut repair = Repair::new(Cause::Lost, Some("ms-0".into()), &recent, None, false);
     assert!(repair.is_before("a") && repair.is_before("ms-0") && !repair.is_before("ms-1"));
     let mut record = "ms-0".to_owned();
@@ -283,13 +283,13 @@ fn what_is_said_since_the_link_is_there_does_not_move_the_place() {
     repair.on_connected(at(10));
     assert!(repair.is_settled_before(Some(at(9))) && repair.is_settled_before(None));
     assert!(!repair.is_settled_before(Some(at(10))));
-    let probe = Repair::probe(Some("ms-0".into()), &Recent::default(), None, false, at(10));
+    let probe = Repair::probe(Some("ms-0".into()), &RecentReplies::default(), None, false, at(10));
     assert!(!probe.is_settled_before(Some(at(9))));
 }
 
 #[test]
 fn a_gap_before_the_first_reply_goes_on_behind_that_one() {
-    let mut repair = Repair::new(Cause::Lost, None, &Recent::default(), None, false);
+    let mut repair = Repair::new(Cause::Lost, None, &RecentReplies::default(), None, false);
     repair.on_connected(at(0));
     assert!(!repair.stays("ms-1", Some(at(5))), "a new owner has a place now");
     assert!(repair.stays("ms-9", Some(at(9))), "and begins there");
@@ -303,7 +303,7 @@ fn a_gap_before_the_first_reply_goes_on_behind_that_one() {
 
 #[test]
 fn what_an_earlier_owner_took_is_not_too_old() {
-    let recent: Recent = ["ms-0", "ms-1"].into_iter().map(Fingerprint::of).collect();
+    let recent: RecentReplies = ["ms-0", "ms-1"].into_iter().map(Fingerprint::of).collect();
     let repair = Repair::new(Cause::Away, Some("ms-0".into()), &recent, Some(at(100)), false);
     assert!(!repair.is_too_old(Some("ms-1"), Some(at(50))));
     assert!(repair.is_too_old(Some("ms-2"), Some(at(50))) && !repair.is_too_old(Some("ms-2"), Some(at(100))));

@@ -9,24 +9,27 @@ use serde_json::json as value;
 use tokio::net::TcpListener;
 
 use super::{Answer, NOW, Platform, bot, granted, json, run, run_paused, user};
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::rtm::connector::tcp;
-use crate::rtm::{ConnectError, ConnectMode, Connector, Fault, Grant, HistoryFrom, Received, Retry, Socket};
+use crate::rtm::{
+    CallError, ConnectError, ConnectMode, Grant, HistoryFrom, PlatformConnector, PlatformSocket, RetryAdvice,
+    SocketEvent,
+};
 
 const GRANT: &str = "/oAuth/token/jwtgrant";
 const START: &str = "/rtm/start";
 const SOCKET: &str = "/rtm/bot";
 const HISTORY: &str = "/botmessages/rtm";
 
-fn connector(bot: &Bot) -> Connector {
-    Connector::new(&[Arc::new(bot.clone())]).unwrap()
+fn connector(bot: &BotConfig) -> PlatformConnector {
+    PlatformConnector::new(&[Arc::new(bot.clone())]).unwrap()
 }
 
-async fn connect(bot: &Bot, grant: &mut Option<Grant>) -> Result<Socket, ConnectError> {
+async fn connect(bot: &BotConfig, grant: &mut Option<Grant>) -> Result<PlatformSocket, ConnectError> {
     connector(bot).connect(bot, &user(), ConnectMode::Default, grant, NOW).await
 }
 
-async fn refused(bot: &Bot) -> ConnectError {
+async fn refused(bot: &BotConfig) -> ConnectError {
     match connect(bot, &mut None).await {
         Err(error) => error,
         Ok(_) => panic!("it connected"),
@@ -93,7 +96,7 @@ fn a_grant_is_kept_until_shortly_before_its_expiry() {
             connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.err().unwrap();
         assert_eq!(
             (error.phase(), error.retry()),
-            ("grant", Retry::Backoff(None)),
+            ("grant", RetryAdvice::Backoff(None)),
             "no header holds a space"
         );
         connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
@@ -143,7 +146,7 @@ fn a_refused_jwt_is_final_and_its_words_are_masked() {
         );
         platform.answers(GRANT, Answer::Http("401 Unauthorized", body));
         let error = refused(&platform.bot()).await;
-        assert_eq!((error.phase(), error.retry()), ("grant", Retry::Never));
+        assert_eq!((error.phase(), error.retry()), ("grant", RetryAdvice::Never));
         assert!(error.words().starts_with("the platform answered 401: error verifying the jwt: … x x"));
         assert_eq!(error.words().chars().count(), 300);
         assert!(!format!("{error} {error:?}").contains("eyJ"));
@@ -173,7 +176,7 @@ fn answers_that_are_none_are_tried_again_later() {
         ] {
             platform.answers(path, answer);
             let error = refused(&platform.bot()).await;
-            assert_eq!(error.retry(), Retry::Backoff(None), "{error:?}");
+            assert_eq!(error.retry(), RetryAdvice::Backoff(None), "{error:?}");
             let phase = if path == GRANT {
                 "grant"
             } else if path == START {
@@ -195,7 +198,10 @@ fn too_many_requests_name_their_wait() {
     run(async {
         let platform = Platform::start().await;
         platform.answers(START, json("429 Too Many Requests\r\nretry-after: 7", ""));
-        assert_eq!(refused(&platform.bot()).await.retry(), Retry::Backoff(Some(Duration::from_secs(7))));
+        assert_eq!(
+            refused(&platform.bot()).await.retry(),
+            RetryAdvice::Backoff(Some(Duration::from_secs(7)))
+        );
     });
 }
 
@@ -210,7 +216,7 @@ fn redirects_are_not_followed() {
                     format!("{status}\r\nlocation: http://localhost:{}/x?a=b", other.address.port()).leak();
                 platform.answers(path, json(status, ""));
                 let error = refused(&platform.bot()).await;
-                assert_eq!(error.retry(), Retry::Never);
+                assert_eq!(error.retry(), RetryAdvice::Never);
                 assert!(error.words().contains("redirects to localhost (3"), "{}", error.words());
             }
         }
@@ -225,8 +231,11 @@ fn nobody_listening_is_tried_again_later() {
         let bot = bot(&format!("http://{}", listener.local_addr().unwrap()));
         drop(listener);
         let error = refused(&bot).await;
-        assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Connection(_), .. }), "{error:?}");
-        assert_eq!(error.retry(), Retry::Backoff(None));
+        assert!(
+            matches!(error, ConnectError::Unreachable { fault: CallError::Connection(_), .. }),
+            "{error:?}"
+        );
+        assert_eq!(error.retry(), RetryAdvice::Backoff(None));
     });
 }
 
@@ -237,14 +246,17 @@ fn each_phase_has_its_deadline() {
         for (path, phase) in [(GRANT, "grant"), (START, "start"), (SOCKET, "socket")] {
             platform.answers(path, Answer::Hang);
             let error = refused(&platform.bot()).await;
-            assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Deadline, .. }), "{error:?}");
+            assert!(
+                matches!(error, ConnectError::Unreachable { fault: CallError::Deadline, .. }),
+                "{error:?}"
+            );
             assert_eq!(error.phase(), phase);
         }
         // TLS against a server that accepts and says nothing.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bot = bot(&format!("https://localhost:{}", listener.local_addr().unwrap().port()));
         let error = refused(&bot).await;
-        assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Deadline, .. }), "{error:?}");
+        assert!(matches!(error, ConnectError::Unreachable { fault: CallError::Deadline, .. }), "{error:?}");
     });
 }
 
@@ -290,8 +302,8 @@ fn frames_in_one_segment_with_the_101_are_not_lost() {
         let platform = Platform::start().await;
         platform.answers(SOCKET, Answer::Upgrade(b"\x81\x05hello\x81\x02hi\x81\x04ha".to_vec()));
         let mut socket = connect(&platform.bot(), &mut None).await.unwrap();
-        assert!(matches!(socket.next().await, Received::Frame(bytes) if bytes == "hello"));
-        assert!(matches!(socket.next().await, Received::Frame(bytes) if bytes == "hi"));
+        assert!(matches!(socket.next().await, SocketEvent::Frame(bytes) if bytes == "hello"));
+        assert!(matches!(socket.next().await, SocketEvent::Frame(bytes) if bytes == "hi"));
     });
 }
 
@@ -318,7 +330,7 @@ fn a_secure_handshake_offers_three_subprotocols_in_one_header() {
 
         // A nonce that would break the header is not sent; a platform that gives none gets the classic handshake.
         platform.answers(START, ticket("a\r\nb: c"));
-        assert_eq!(refused(&bot).await.retry(), Retry::Backoff(None));
+        assert_eq!(refused(&bot).await.retry(), RetryAdvice::Backoff(None));
         connect(&bot, &mut None).await.unwrap();
         assert_eq!(platform.seen(SOCKET).last().unwrap().header("sec-websocket-protocol"), None);
     });
@@ -345,7 +357,7 @@ fn history_is_asked_for_page_by_page() {
         assert_eq!(platform.seen(GRANT).len(), 2, "a 401 here renews the token too");
         platform.answers(HISTORY, json("404 Not Found", ""));
         let error = connector.history(&bot, &user(), &mut grant, after, NOW).await.unwrap_err();
-        assert_eq!((error.phase(), error.retry()), ("history", Retry::Never));
+        assert_eq!((error.phase(), error.retry()), ("history", RetryAdvice::Never));
     });
 }
 
@@ -370,9 +382,9 @@ fn tls_does_not_negotiate_h2_and_checks_the_certificate() {
     run(async {
         let platform = Platform::start_with(Some(server_tls())).await;
         let bot = platform.bot();
-        let other = Bot { name: crate::domain::BotName::new("other").unwrap(), ..bot.clone() };
-        let own = Bot { ca: Some(CERTIFICATE.into()), ..bot.clone() };
-        let connector = Connector::new(&[Arc::new(own), Arc::new(other.clone())]).unwrap();
+        let other = BotConfig { name: crate::domain::BotName::new("other").unwrap(), ..bot.clone() };
+        let own = BotConfig { ca: Some(CERTIFICATE.into()), ..bot.clone() };
+        let connector = PlatformConnector::new(&[Arc::new(own), Arc::new(other.clone())]).unwrap();
         let mut socket =
             connector.connect(&bot, &user(), ConnectMode::Default, &mut None, NOW).await.unwrap();
         socket.send("over TLS").await.unwrap();
@@ -383,10 +395,10 @@ fn tls_does_not_negotiate_h2_and_checks_the_certificate() {
 
         // What one bot trusts another does not.
         let apart = connector.connect(&other, &user(), ConnectMode::Default, &mut None, NOW).await;
-        assert!(matches!(apart, Err(ConnectError::Unreachable { fault: Fault::Tls(_), .. })));
+        assert!(matches!(apart, Err(ConnectError::Unreachable { fault: CallError::Tls(_), .. })));
         let error = refused(&bot).await;
-        assert!(matches!(error, ConnectError::Unreachable { fault: Fault::Tls(_), .. }), "{error:?}");
-        assert_eq!(error.retry(), Retry::Backoff(None));
+        assert!(matches!(error, ConnectError::Unreachable { fault: CallError::Tls(_), .. }), "{error:?}");
+        assert_eq!(error.retry(), RetryAdvice::Backoff(None));
     });
 }
 
@@ -402,8 +414,8 @@ fn tcp_nodelay_is_set() {
 #[test]
 fn authorities_that_are_none_are_named_at_the_start() {
     let ca = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let bot = Bot { ca: Some(ca.into()), ..bot("https://bots.example") };
-    let error = Connector::new(&[Arc::new(bot)]).err().unwrap();
+    let bot = BotConfig { ca: Some(ca.into()), ..bot("https://bots.example") };
+    let error = PlatformConnector::new(&[Arc::new(bot)]).err().unwrap();
     assert!(error.to_string().starts_with("bot support: ca_file"), "{error}");
 }
 
@@ -411,6 +423,6 @@ fn authorities_that_are_none_are_named_at_the_start() {
 fn an_unknown_bot_key_is_named_at_the_start() {
     let mut bot = bot("https://bots.example");
     bot.client_secret = "".into();
-    let error = Connector::new(&[Arc::new(bot)]).err().unwrap();
+    let error = PlatformConnector::new(&[Arc::new(bot)]).err().unwrap();
     assert_eq!(error.to_string(), "bot support: the client secret is empty");
 }

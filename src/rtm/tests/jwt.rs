@@ -3,17 +3,17 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::{NOW, SECRET, bot, user};
-use crate::config::Algorithm;
-use crate::rtm::{Signer, SignerError};
+use crate::config::JwtAlgorithm;
+use crate::rtm::{JwtSigner, SignerError};
 
 const PRIVATE: &str = include_str!("../../../tests/fixtures/rsa.pem");
 const PUBLIC: &str = include_str!("../../../tests/fixtures/rsa.public.pem");
 
-fn claims(algorithm: Algorithm, secret: &str, name: jsonwebtoken::Algorithm, key: &DecodingKey) -> Value {
+fn claims(algorithm: JwtAlgorithm, secret: &str, name: jsonwebtoken::Algorithm, key: &DecodingKey) -> Value {
     let mut bot = bot("https://bots.example");
     bot.algorithm = algorithm;
     bot.client_secret = secret.into();
-    let jwt = Signer::new(&bot).unwrap().mint(&user(), NOW).unwrap();
+    let jwt = JwtSigner::new(&bot).unwrap().mint(&user(), NOW).unwrap();
     let mut validation = Validation::new(name);
     validation.validate_exp = false;
     validation.set_audience(&["https://idproxy.kore.com/authorize"]);
@@ -29,10 +29,10 @@ fn each_algorithm_verifies_and_the_seconds_are_integers() {
         "iss": "cs-1a2b", "sub": "alice@example.com", "isAnonymous": false,
     });
     for (algorithm, secret, name, key) in [
-        (Algorithm::Hs256, SECRET, jsonwebtoken::Algorithm::HS256, &shared),
-        (Algorithm::Hs512, SECRET, jsonwebtoken::Algorithm::HS512, &shared),
-        (Algorithm::Rs256, PRIVATE, jsonwebtoken::Algorithm::RS256, &public),
-        (Algorithm::Rs512, PRIVATE, jsonwebtoken::Algorithm::RS512, &public),
+        (JwtAlgorithm::Hs256, SECRET, jsonwebtoken::Algorithm::HS256, &shared),
+        (JwtAlgorithm::Hs512, SECRET, jsonwebtoken::Algorithm::HS512, &shared),
+        (JwtAlgorithm::Rs256, PRIVATE, jsonwebtoken::Algorithm::RS256, &public),
+        (JwtAlgorithm::Rs512, PRIVATE, jsonwebtoken::Algorithm::RS512, &public),
     ] {
         assert_eq!(claims(algorithm, secret, name, key), expected, "{algorithm:?}");
     }
@@ -44,19 +44,19 @@ fn a_key_that_cannot_sign_is_found_at_once() {
         let mut bot = bot("https://bots.example");
         bot.algorithm = algorithm;
         bot.client_secret = secret.into();
-        Signer::new(&bot).map(drop)
+        JwtSigner::new(&bot).map(drop)
     };
-    assert_eq!(signer(Algorithm::Hs256, ""), Err(SignerError::EmptySecret));
-    assert_eq!(signer(Algorithm::Rs256, "not a key"), Err(SignerError::BadPem));
-    assert_eq!(signer(Algorithm::Rs512, PUBLIC), Err(SignerError::BadKey));
+    assert_eq!(signer(JwtAlgorithm::Hs256, ""), Err(SignerError::EmptySecret));
+    assert_eq!(signer(JwtAlgorithm::Rs256, "not a key"), Err(SignerError::BadPem));
+    assert_eq!(signer(JwtAlgorithm::Rs512, PUBLIC), Err(SignerError::BadKey));
     assert_eq!(
-        signer(Algorithm::Rs256, include_str!("../../../tests/fixtures/tls.key.pem")),
+        signer(JwtAlgorithm::Rs256, include_str!("../../../tests/fixtures/tls.key.pem")),
         Err(SignerError::BadPem)
     );
 }
 
 #[test]
 fn a_signer_shows_no_key() {
-    let shown = format!("{:?}", Signer::new(&bot("https://bots.example")).unwrap());
+    let shown = format!("{:?}", JwtSigner::new(&bot("https://bots.example")).unwrap());
     assert!(!shown.contains(SECRET) && shown.contains("cs-1a2b"), "{shown}");
 }

@@ -20,19 +20,19 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use url::Url;
 
-use crate::config::Bot;
+use crate::config::BotConfig;
 use crate::domain::{BotName, Timestamp, UserId};
 
 const SECRET: &str = "a shared secret of this test";
 const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_987);
 
-fn bot(platform: &str) -> Bot {
-    Bot {
+fn bot(platform: &str) -> BotConfig {
+    BotConfig {
         chat_bot: "Help Bot".to_owned(),
         task_bot_id: "st-0d3f".to_owned(),
         client_id: "cs-1a2b".to_owned(),
         client_secret: SECRET.into(),
-        ..Bot::new(BotName::new("support").unwrap(), Url::parse(platform).unwrap())
+        ..BotConfig::new(BotName::new("support").unwrap(), Url::parse(platform).unwrap())
     }
 }
 
@@ -155,7 +155,7 @@ impl Platform {
         }
     }
 
-    fn bot(&self) -> Bot {
+    fn bot(&self) -> BotConfig {
         bot(&self.url())
     }
 

@@ -3,11 +3,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::NOW;
-use crate::rtm::error::{ConnectError, Phase, Retry};
-use crate::rtm::refusal::{Refusal, fit};
+use crate::rtm::error::{ConnectError, ConnectPhase, RetryAdvice};
+use crate::rtm::refusal::{PlatformRefusal, fit};
 
-fn refuse(phase: Phase, status: u16, retry_after: Option<&str>, body: &str) -> ConnectError {
-    Refusal { phase, status, retry_after, location: None, body: body.as_bytes() }.into_error(NOW)
+fn refuse(phase: ConnectPhase, status: u16, retry_after: Option<&str>, body: &str) -> ConnectError {
+    PlatformRefusal { phase, status, retry_after, location: None, body: body.as_bytes() }.into_error(NOW)
 }
 
 #[test]
@@ -21,10 +21,10 @@ fn each_spelling_of_an_expired_token_is_one() {
         (400, r#"{"errors":[{"msg":"Token Expired"}]}"#),
         (200, r#"{"errors":[{"msg":"token expired","code":4001}]}"#),
     ] {
-        for phase in [Phase::Start, Phase::History] {
+        for phase in [ConnectPhase::Start, ConnectPhase::History] {
             let error = refuse(phase, status, None, body);
             assert!(matches!(error, ConnectError::TokenExpired { .. }), "{status} {body}: {error:?}");
-            assert_eq!(error.retry(), Retry::Backoff(None));
+            assert_eq!(error.retry(), RetryAdvice::Backoff(None));
         }
     }
 }
@@ -32,12 +32,12 @@ fn each_spelling_of_an_expired_token_is_one() {
 #[test]
 fn a_401_at_the_grant_is_final() {
     let error = refuse(
-        Phase::Grant,
+        ConnectPhase::Grant,
         401,
         None,
         r#"{"errors":[{"msg":"error verifying the jwt: bad signature","code":401}]}"#,
     );
-    assert_eq!(error.retry(), Retry::Never);
+    assert_eq!(error.retry(), RetryAdvice::Never);
     assert_eq!(error.words(), "the platform answered 401: error verifying the jwt: bad signature");
     assert_eq!(error.phase(), "grant");
 }
@@ -45,22 +45,22 @@ fn a_401_at_the_grant_is_final() {
 #[test]
 fn statuses_say_whether_to_come_back() {
     for status in [400, 403, 404, 422, 301, 307] {
-        assert_eq!(refuse(Phase::Start, status, None, "").retry(), Retry::Never, "{status}");
+        assert_eq!(refuse(ConnectPhase::Start, status, None, "").retry(), RetryAdvice::Never, "{status}");
     }
     for status in [200, 204, 408, 425, 500, 502, 503, 504, 600] {
         assert_eq!(
-            refuse(Phase::Start, status, None, "<html>no</html>").retry(),
-            Retry::Backoff(None),
+            refuse(ConnectPhase::Start, status, None, "<html>no</html>").retry(),
+            RetryAdvice::Backoff(None),
             "{status}"
         );
     }
-    assert!(!refuse(Phase::Start, 502, None, "<html>secret</html>").words().contains("html"));
+    assert!(!refuse(ConnectPhase::Start, 502, None, "<html>secret</html>").words().contains("html"));
 }
 
 #[test]
 fn retry_after_is_seconds_or_a_date() {
-    let wait = |value: Option<&str>| match refuse(Phase::Start, 429, value, "").retry() {
-        Retry::Backoff(wait) => wait,
+    let wait = |value: Option<&str>| match refuse(ConnectPhase::Start, 429, value, "").retry() {
+        RetryAdvice::Backoff(wait) => wait,
         other => panic!("{other:?}"),
     };
     assert_eq!(wait(None), None);

@@ -10,31 +10,31 @@ use tokio::time::Instant;
 use tokio_util::codec::Framed;
 
 use super::{bot, run, run_paused};
-use crate::rtm::socket::{Closed, Received, Socket, SocketError};
+use crate::rtm::socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 
 /// A socket of ours and the raw other end of it, which takes `pipe` bytes that nobody reads.
-fn raw(pipe: usize) -> (Socket, DuplexStream) {
+fn raw(pipe: usize) -> (PlatformSocket, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(pipe);
     let bot = bot("https://bots.example");
-    (Socket::new(Box::new(ours), &[], &bot, Rc::default()), theirs)
+    (PlatformSocket::new(Box::new(ours), &[], &bot, Rc::default()), theirs)
 }
 
 /// A socket of ours and a platform that speaks frames.
-fn pair() -> (Socket, Framed<DuplexStream, Codec>) {
+fn pair() -> (PlatformSocket, Framed<DuplexStream, Codec>) {
     let (ours, theirs) = raw(8 << 20);
     (ours, Framed::new(theirs, Codec::new().max_size(8 << 20)))
 }
 
-async fn frame(socket: &mut Socket) -> Bytes {
+async fn frame(socket: &mut PlatformSocket) -> Bytes {
     match socket.next().await {
-        Received::Frame(bytes) => bytes,
+        SocketEvent::Frame(bytes) => bytes,
         other => panic!("no frame but {other:?}"),
     }
 }
 
-async fn closed(socket: &mut Socket) -> Closed {
+async fn closed(socket: &mut PlatformSocket) -> SocketClose {
     match socket.next().await {
-        Received::Closed(closed) => closed,
+        SocketEvent::Closed(closed) => closed,
         other => panic!("not closed but {other:?}"),
     }
 }
@@ -104,7 +104,7 @@ fn fragments_are_joined_with_pings_between_them() {
         ] {
             platform.send(message).await.unwrap();
         }
-        assert!(matches!(socket.next().await, Received::Heard));
+        assert!(matches!(socket.next().await, SocketEvent::Heard));
         assert_eq!(frame(&mut socket).await, "one two three");
         assert_eq!(frame(&mut socket).await, "next");
         assert_eq!(socket.held(), 0);
@@ -132,7 +132,7 @@ fn pings_are_answered_with_their_payload() {
     run(async {
         let (mut socket, mut platform) = pair();
         platform.send(Message::Ping("payload".into())).await.unwrap();
-        assert!(matches!(socket.next().await, Received::Heard));
+        assert!(matches!(socket.next().await, SocketEvent::Heard));
         assert_eq!(platform.next().await.unwrap().unwrap(), Frame::Pong("payload".into()));
         assert_eq!(socket.held(), 0);
     });
@@ -149,7 +149,7 @@ fn pings_of_a_peer_that_does_not_read_fill_no_memory() {
         };
         let heard = async {
             for _ in 0..1000 {
-                assert!(matches!(socket.next().await, Received::Heard));
+                assert!(matches!(socket.next().await, SocketEvent::Heard));
             }
         };
         tokio::join!(flood, heard);
@@ -164,7 +164,7 @@ fn our_pings_are_heard_back() {
         socket.ping().await.unwrap();
         assert_eq!(platform.next().await.unwrap().unwrap(), Frame::Ping(Bytes::new()));
         platform.send(Message::Pong(Bytes::new())).await.unwrap();
-        assert!(matches!(socket.next().await, Received::Heard));
+        assert!(matches!(socket.next().await, SocketEvent::Heard));
     });
 }
 
@@ -279,7 +279,7 @@ fn next_can_be_cancelled_between_any_two_bytes() {
             }
         }
         assert!(
-            matches!(&received[..], [Received::Heard, Received::Frame(a), Received::Frame(b)]
+            matches!(&received[..], [SocketEvent::Heard, SocketEvent::Frame(a), SocketEvent::Frame(b)]
                 if a == "one three" && b == "end"),
             "{received:?}"
         );
@@ -318,7 +318,7 @@ fn an_idle_socket_holds_no_buffers() {
             assert!(socket.next().now_or_never().is_none());
             assert_eq!(socket.held(), 0);
         }
-        assert!(size_of::<Socket>() <= 320, "{}", size_of::<Socket>());
+        assert!(size_of::<PlatformSocket>() <= 320, "{}", size_of::<PlatformSocket>());
     });
 }
 
@@ -341,7 +341,7 @@ proptest! {
             while !bytes.is_empty() {
                 let cut = *cuts.next().unwrap();
                 platform.write_all(&bytes.split_to(cut.min(bytes.len()))).await.unwrap();
-                while let Some(Received::Frame(message)) = socket.next().now_or_never() {
+                while let Some(SocketEvent::Frame(message)) = socket.next().now_or_never() {
                     received.push(message.to_vec());
                 }
             }
@@ -356,7 +356,7 @@ proptest! {
             let (mut socket, mut platform) = raw(1 << 16);
             platform.write_all(&bytes).await.unwrap();
             drop(platform);
-            let all = async { while !matches!(socket.next().await, Received::Closed(_)) {} };
+            let all = async { while !matches!(socket.next().await, SocketEvent::Closed(_)) {} };
             tokio::time::timeout(Duration::from_secs(5), all).await.unwrap();
             assert_eq!(socket.held(), 0);
         });

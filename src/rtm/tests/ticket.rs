@@ -4,11 +4,11 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::bot;
-use crate::config::{Bot, ConnectionStyle};
-use crate::rtm::error::Retry;
+use crate::config::{BotConfig, ConnectionStyle};
+use crate::rtm::error::RetryAdvice;
 use crate::rtm::ticket::{ConnectMode, Ticket};
 
-fn address(bot: &Bot, url: &str, mode: ConnectMode) -> Result<String, Retry> {
+fn address(bot: &BotConfig, url: &str, mode: ConnectMode) -> Result<String, RetryAdvice> {
     let body = serde_json::json!({ "url": url }).to_string();
     let ticket = Ticket::read(body.as_bytes(), bot, mode, Instant::now()).expect("it has a url");
     ticket.map(|ticket| ticket.url.into()).map_err(|error| error.retry())
@@ -61,10 +61,13 @@ fn the_socket_base_replaces_scheme_host_and_port_and_goes_before_the_path() {
 fn ws_only_if_platform_or_socket_base_is_plain() {
     let plain = "ws://bots.example/rtm/bot?sid=1";
     let mode = ConnectMode::Default;
-    assert_eq!(address(&bot("https://bots.example"), plain, mode), Err(Retry::Never));
+    assert_eq!(address(&bot("https://bots.example"), plain, mode), Err(RetryAdvice::Never));
     assert!(address(&bot("http://bots.example"), plain, mode).is_ok());
-    assert_eq!(address(&bot("https://bots.example"), "ftp://bots.example/", mode), Err(Retry::Backoff(None)));
-    assert_eq!(address(&bot("https://bots.example"), "rtm/bot", mode), Err(Retry::Backoff(None)));
+    assert_eq!(
+        address(&bot("https://bots.example"), "ftp://bots.example/", mode),
+        Err(RetryAdvice::Backoff(None))
+    );
+    assert_eq!(address(&bot("https://bots.example"), "rtm/bot", mode), Err(RetryAdvice::Backoff(None)));
 }
 
 #[test]

@@ -9,11 +9,13 @@ use super::lease::Lease;
 use super::reading::Observers;
 use super::{MemoryLimits, expiry, weight};
 use crate::domain::{
-    AcceptedMessage, ConversationId, Entry, EntryBody, Message, MessageId, Outcome, Progress, Timestamp,
+    AcceptedMessage, ConversationId, EntryBody, JournalEntry, Message, MessageId, MessageProgress, Timestamp,
+    TurnOutcome,
 };
 use crate::store::accept::KeyDigest;
 use crate::store::{
-    Accept, AcceptError, Accepted, Change, Fence, Hint, Incarnation, Open, OpenMessage, StoreError, Write,
+    AcceptError, AcceptRequest, AcceptResult, ConversationChange, ConversationSnapshot, ConversationWrite,
+    Fence, Hint, Incarnation, OpenMessage, StoreError,
 };
 
 /// One partition.
@@ -60,10 +62,10 @@ impl Contents {
     /// Whether a message may be accepted; `Some` where it was before.
     pub(super) fn judge(
         &mut self,
-        accept: &Accept,
+        accept: &AcceptRequest,
         room: usize,
         now: Timestamp,
-    ) -> Result<Option<Accepted>, AcceptError> {
+    ) -> Result<Option<AcceptResult>, AcceptError> {
         let conversation = &accept.message.conversation;
         let watcher = accept.watched.then_some(accept.by);
         if let Some(first) = self.kept(accept.id, now) {
@@ -71,7 +73,7 @@ impl Contents {
             return if same {
                 let sent = self.holds(accept.sends) && first.message.progress.sent_at.is_some();
                 let accepted = first.message.accepted.clone();
-                Ok(Some(if sent { Accepted::Sent(accepted) } else { Accepted::New(accepted) }))
+                Ok(Some(if sent { AcceptResult::Sent(accepted) } else { AcceptResult::New(accepted) }))
             } else {
                 Err(AcceptError::IdempotencyMismatch)
             };
@@ -83,7 +85,7 @@ impl Contents {
             let same = first.key.is_some_and(|(_, body)| body == key.body);
             return if same {
                 let message = self.message(conversation, id, watcher, now);
-                Ok(message.map(Accepted::Replayed))
+                Ok(message.map(AcceptResult::Replayed))
             } else {
                 Err(AcceptError::IdempotencyMismatch)
             };
@@ -104,8 +106,13 @@ impl Contents {
     }
 
     /// Accepts a message that was judged to be new.
-    pub(super) fn insert(&mut self, accept: Accept, now: Timestamp, limits: &MemoryLimits) -> Accepted {
-        let Accept { id, message: mut new, idempotency, by, watched, sends, .. } = accept;
+    pub(super) fn insert(
+        &mut self,
+        accept: AcceptRequest,
+        now: Timestamp,
+        limits: &MemoryLimits,
+    ) -> AcceptResult {
+        let AcceptRequest { id, message: mut new, idempotency, by, watched, sends, .. } = accept;
         let holds = self.holds(sends);
         // What expired but was not yet swept.
         self.remove_message(id);
@@ -133,11 +140,13 @@ impl Contents {
             self.bytes += weight::KEY;
         }
         let sent_at = sent.then_some(now);
-        let message =
-            Message { accepted: accepted.clone(), progress: Progress { sent_at, ..Progress::default() } };
+        let message = Message {
+            accepted: accepted.clone(),
+            progress: MessageProgress { sent_at, ..MessageProgress::default() },
+        };
         let watchers = if watched { vec![by] } else { Vec::new() };
         self.messages.insert(id, Box::new(Kept { message, key, end: None, watchers }));
-        if sent { Accepted::Sent(accepted) } else { Accepted::New(accepted) }
+        if sent { AcceptResult::Sent(accepted) } else { AcceptResult::New(accepted) }
     }
 
     /// A message as it stands, unless it is of another conversation or has expired. Somebody may wait for its
@@ -194,18 +203,18 @@ impl Contents {
         conversation: &ConversationId,
         now: Timestamp,
         limits: &MemoryLimits,
-    ) -> Result<Open, StoreError> {
+    ) -> Result<ConversationSnapshot, StoreError> {
         self.lease.check(fence)?;
         self.expire_conversation(conversation, now, limits.journal_ttl);
         let observers = self.observers.of(conversation, now).collect();
         let Some(conversation) = self.conversations.get(conversation) else {
-            return Ok(Open { observers, ..Open::default() });
+            return Ok(ConversationSnapshot { observers, ..ConversationSnapshot::default() });
         };
         let lane = conversation.lane.iter().filter_map(|id| self.messages.get(id)).map(|kept| OpenMessage {
             accepted: kept.message.accepted.clone(),
             progress: kept.message.progress.clone(),
         });
-        Ok(Open {
+        Ok(ConversationSnapshot {
             record: conversation.record.clone().unwrap_or_default(),
             lane: lane.collect(),
             head_at: conversation.head_at,
@@ -219,7 +228,7 @@ impl Contents {
         &mut self,
         fence: Fence,
         name: &ConversationId,
-        write: &Write,
+        write: &ConversationWrite,
         now: Timestamp,
         limits: &MemoryLimits,
         hints: &mut Vec<(Incarnation, Hint)>,
@@ -251,7 +260,7 @@ impl Contents {
         }
         let (mut lost, mut appended, mut told) = (false, false, true);
         for change in &write.changes {
-            if let Change::Deliver(new) = change {
+            if let ConversationChange::Deliver(new) = change {
                 if told {
                     self.deliveries.push(new, now);
                 }
@@ -259,12 +268,12 @@ impl Contents {
             }
             let done = self.apply(name, change, now, limits);
             lost |= !done;
-            if let Change::Append(_) = change {
+            if let ConversationChange::Append(_) = change {
                 told = done;
                 appended |= done;
             }
         }
-        for (message, _) in write.changes.iter().filter_map(Change::ended) {
+        for (message, _) in write.changes.iter().filter_map(ConversationChange::ended) {
             let Some(kept) = self.messages.get_mut(&message) else { continue };
             for watcher in std::mem::take(&mut kept.watchers) {
                 if watcher != fence.incarnation {
@@ -286,16 +295,16 @@ impl Contents {
     fn apply(
         &mut self,
         name: &ConversationId,
-        change: &Change,
+        change: &ConversationChange,
         now: Timestamp,
         limits: &MemoryLimits,
     ) -> bool {
         match change {
-            Change::Sent { message, at } => match self.running(name, *message) {
+            ConversationChange::Sent { message, at } => match self.running(name, *message) {
                 Some(progress) => _ = progress.sent_at.get_or_insert(*at),
                 None => return false,
             },
-            Change::HeadSince { at } => {
+            ConversationChange::HeadSince { at } => {
                 if let Some(conversation) = self.conversations.get_mut(name)
                     && !conversation.lane.is_empty()
                 {
@@ -303,18 +312,18 @@ impl Contents {
                 }
             }
             // Goes by the entry before it, not by itself.
-            Change::Deliver(_) => {}
-            Change::Acked { message, at } => {
+            ConversationChange::Deliver(_) => {}
+            ConversationChange::Acked { message, at } => {
                 if let Some(progress) = self.running(name, *message) {
                     progress.acked_at.get_or_insert(*at);
                 }
             }
-            Change::Answering { message, at } => {
+            ConversationChange::Answering { message, at } => {
                 if let Some(progress) = self.running(name, *message) {
                     progress.first_reply_at.get_or_insert(*at);
                 }
             }
-            Change::Append(entry) => {
+            ConversationChange::Append(entry) => {
                 if let Some((message, outcome)) = entry.ended()
                     && !self.settle(name, message, outcome, entry, now + limits.message_ttl)
                 {
@@ -327,7 +336,7 @@ impl Contents {
     }
 
     /// The message's progress, if it is one of this conversation and has not ended.
-    fn running(&mut self, name: &ConversationId, id: MessageId) -> Option<&mut Progress> {
+    fn running(&mut self, name: &ConversationId, id: MessageId) -> Option<&mut MessageProgress> {
         let kept = self.messages.get_mut(&id)?;
         (kept.end.is_none() && kept.message.accepted.new.conversation == *name)
             .then_some(&mut kept.message.progress)
@@ -338,8 +347,8 @@ impl Contents {
         &mut self,
         name: &ConversationId,
         id: MessageId,
-        outcome: &Outcome,
-        entry: &Entry,
+        outcome: &TurnOutcome,
+        entry: &JournalEntry,
         expires_at: Timestamp,
     ) -> bool {
         let Some(conversation) = self.conversations.get_mut(name) else { return false };
@@ -357,7 +366,7 @@ impl Contents {
         true
     }
 
-    fn append(&mut self, name: &ConversationId, entry: &Entry, now: Timestamp, limits: &MemoryLimits) {
+    fn append(&mut self, name: &ConversationId, entry: &JournalEntry, now: Timestamp, limits: &MemoryLimits) {
         let Some(conversation) = self.conversations.get_mut(name) else { return };
         self.bytes += weight::bare_entry(entry);
         if let EntryBody::Reply(reply) = &entry.body {

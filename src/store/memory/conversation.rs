@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::domain::{After, Entry, EntryBody, MessageId, Record, Reply, Timestamp};
+use crate::domain::{ConversationRecord, EntryBody, JournalEntry, MessageId, ReadStart, Reply, Timestamp};
 
 /// One conversation. Small when idle: buffers are given back, what messages share with the journal is shared.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     /// None until the first write.
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<ConversationRecord>,
     /// Whether the last write named a message that is not here any more: a repeat of it is told so again.
     pub(super) lost: bool,
     /// Until when a new owner should open a link although nothing is open.
@@ -27,7 +27,7 @@ pub(super) struct Conversation {
     /// When the newest entry of the journal was appended.
     pub(super) last_entry_at: Timestamp,
     /// Entries, oldest first.
-    journal: VecDeque<Entry>,
+    journal: VecDeque<JournalEntry>,
     /// The sum of the entries' weights.
     journal_bytes: usize,
 }
@@ -64,14 +64,14 @@ impl Conversation {
         self.record.as_ref().map_or(0, |record| record.write)
     }
 
-    pub(super) fn append(&mut self, entry: Entry, now: Timestamp) {
+    pub(super) fn append(&mut self, entry: JournalEntry, now: Timestamp) {
         self.journal_bytes += entry.weight();
         self.journal.push_back(entry);
         self.last_entry_at = now;
     }
 
     /// Takes out the oldest entry if the journal is over one of its bounds. The newest always stays.
-    pub(super) fn trim(&mut self, entries: usize, bytes: usize) -> Option<Entry> {
+    pub(super) fn trim(&mut self, entries: usize, bytes: usize) -> Option<JournalEntry> {
         if self.journal.len() > 1 && (self.journal.len() > entries || self.journal_bytes > bytes) {
             self.pop_entry()
         } else {
@@ -80,12 +80,12 @@ impl Conversation {
     }
 
     /// Takes out the oldest entry if it stands at `seq` or before.
-    pub(super) fn pop_until(&mut self, seq: u64) -> Option<Entry> {
+    pub(super) fn pop_until(&mut self, seq: u64) -> Option<JournalEntry> {
         if self.journal.front()?.seq <= seq { self.pop_entry() } else { None }
     }
 
     /// Takes out the oldest entry.
-    pub(super) fn pop_entry(&mut self) -> Option<Entry> {
+    pub(super) fn pop_entry(&mut self) -> Option<JournalEntry> {
         let entry = self.journal.pop_front()?;
         self.journal_bytes -= entry.weight();
         if self.journal.capacity() > 16 && self.journal.len() * 4 < self.journal.capacity() {
@@ -104,11 +104,11 @@ impl Conversation {
     }
 
     /// When the entry was written that a reader stands behind who begins here; none where it is not kept.
-    pub(super) fn stood(&self, after: After) -> Option<Timestamp> {
+    pub(super) fn stood(&self, after: ReadStart) -> Option<Timestamp> {
         let entry = match after {
-            After::Oldest => None,
-            After::Latest => self.journal.back(),
-            After::Cursor(cursor) => {
+            ReadStart::Oldest => None,
+            ReadStart::Latest => self.journal.back(),
+            ReadStart::Cursor(cursor) => {
                 let place = self.journal.binary_search_by_key(&cursor.seq, |entry| entry.seq);
                 place.ok().and_then(|place| self.journal.get(place))
             }
@@ -117,7 +117,7 @@ impl Conversation {
     }
 
     /// The entries after a place, oldest first.
-    pub(super) fn entries_after(&self, seq: u64) -> impl Iterator<Item = &Entry> {
+    pub(super) fn entries_after(&self, seq: u64) -> impl Iterator<Item = &JournalEntry> {
         self.journal.range(self.journal.partition_point(|entry| entry.seq <= seq)..)
     }
 }

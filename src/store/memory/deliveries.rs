@@ -5,9 +5,10 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::weight;
-use crate::domain::{Attempt, Delivery, DeliveryId, DeliveryState, NewDelivery, Timestamp};
+use crate::domain::{Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Timestamp};
 use crate::store::{
-    ATTEMPTS, Begun, DEAD_TTL, DeliveryQuery, Finish, Finished, QueueId, Redelivered, Taken, Verdict, Waiting,
+    ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryQuery, FinishRequest, FinishResult,
+    PendingQueue, QueueId, RedeliverResult, RetryDecision,
 };
 
 /// The deliveries of a partition.
@@ -34,7 +35,7 @@ struct Kept {
     step: u32,
     reason: Option<Box<str>>,
     /// The newest, oldest first.
-    attempts: VecDeque<Attempt>,
+    attempts: VecDeque<DeliveryAttempt>,
 }
 
 #[derive(Clone, Copy)]
@@ -108,46 +109,59 @@ impl Deliveries {
     }
 
     /// Every queue.
-    pub(super) fn queues(&self) -> impl Iterator<Item = Waiting> {
+    pub(super) fn queues(&self) -> impl Iterator<Item = PendingQueue> {
         self.queues.keys().filter_map(|&queue| {
             let (id, due, _) = self.first(queue)?;
             let Kept { new, since, .. } = &**self.kept.get(&id)?;
-            Some(Waiting { queue, target: new.target.clone(), due, since: *since })
+            Some(PendingQueue { queue, target: new.target.clone(), due, since: *since })
         })
     }
 
     /// Notes that the first of the queue is attempted.
-    pub(super) fn begin(&mut self, queue: QueueId, token: u64, window: Duration, now: Timestamp) -> Begun {
-        let Some((id, due, in_flight)) = self.first(queue) else { return Begun::Empty };
+    pub(super) fn begin(
+        &mut self,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+        now: Timestamp,
+    ) -> BeginResult {
+        let Some((id, due, in_flight)) = self.first(queue) else { return BeginResult::Empty };
         if now < due && in_flight != Some(token) {
-            return Begun::Later(due);
+            return BeginResult::Later(due);
         }
-        let Some(kept) = self.kept.get_mut(&id) else { return Begun::Empty };
+        let Some(kept) = self.kept.get_mut(&id) else { return BeginResult::Empty };
         kept.standing = Standing::Pending { queue, due: now + window, token: Some(token) };
         let Kept { since, made, step, .. } = **kept;
-        Begun::Taken(Box::new(Taken { delivery: kept.new.clone(), since, made, step, token, now }))
+        BeginResult::Taken(Box::new(ClaimedDelivery {
+            delivery: kept.new.clone(),
+            since,
+            made,
+            step,
+            token,
+            now,
+        }))
     }
 
     /// Notes how an attempt ended, if it is the one in flight.
     pub(super) fn finish(
         &mut self,
         queue: QueueId,
-        finish: &Finish,
+        finish: &FinishRequest,
         message_ttl: Duration,
         now: Timestamp,
-    ) -> Finished {
+    ) -> FinishResult {
         if self.attempts(queue, finish) {
             self.end_attempt(queue, finish, message_ttl, now);
         }
-        Finished { next: self.first(queue).map(|(_, due, _)| due), now }
+        FinishResult { next: self.first(queue).map(|(_, due, _)| due), now }
     }
 
     /// Whether this attempt is the one in flight of this queue.
-    fn attempts(&self, queue: QueueId, finish: &Finish) -> bool {
+    fn attempts(&self, queue: QueueId, finish: &FinishRequest) -> bool {
         self.first(queue).is_some_and(|(id, _, token)| id == finish.id && token == Some(finish.token))
     }
 
-    fn end_attempt(&mut self, queue: QueueId, finish: &Finish, message_ttl: Duration, now: Timestamp) {
+    fn end_attempt(&mut self, queue: QueueId, finish: &FinishRequest, message_ttl: Duration, now: Timestamp) {
         let Some(kept) = self.kept.get_mut(&finish.id) else { return };
         self.bytes -= kept.weight();
         kept.made += 1;
@@ -158,10 +172,10 @@ impl Deliveries {
         let again = |wait| Standing::Pending { queue, due: now + wait, token: None };
         let settled = |delivered, ttl| Standing::Settled { delivered, expires_at: now + ttl };
         (kept.standing, kept.reason) = match &finish.verdict {
-            Verdict::Delivered => (settled(true, message_ttl), None),
-            Verdict::Bury(reason) => (settled(false, DEAD_TTL), Some(reason.clone())),
-            Verdict::Again => (again(Duration::ZERO), finish.attempt.error.clone()),
-            Verdict::Retry(wait) => {
+            RetryDecision::Delivered => (settled(true, message_ttl), None),
+            RetryDecision::Bury(reason) => (settled(false, DEAD_TTL), Some(reason.clone())),
+            RetryDecision::Again => (again(Duration::ZERO), finish.attempt.error.clone()),
+            RetryDecision::Retry(wait) => {
                 kept.step += 1;
                 (again(*wait), finish.attempt.error.clone())
             }
@@ -207,23 +221,23 @@ impl Deliveries {
     }
 
     /// Puts a delivery into a queue of its own, due now.
-    pub(super) fn redeliver(&mut self, id: DeliveryId, now: Timestamp) -> Redelivered {
-        let Some(kept) = self.kept(id, now) else { return Redelivered::Unknown };
+    pub(super) fn redeliver(&mut self, id: DeliveryId, now: Timestamp) -> RedeliverResult {
+        let Some(kept) = self.kept(id, now) else { return RedeliverResult::Unknown };
         match kept.standing {
-            Standing::Pending { due, token: Some(_), .. } if now < due => return Redelivered::InFlight,
+            Standing::Pending { due, token: Some(_), .. } if now < due => return RedeliverResult::InFlight,
             Standing::Pending { queue, .. } => self.leave(queue, id),
             Standing::Settled { expires_at, .. } => {
                 self.settled.remove(&(expires_at, id));
             }
         }
-        let Some(kept) = self.kept.get_mut(&id) else { return Redelivered::Unknown };
+        let Some(kept) = self.kept.get_mut(&id) else { return RedeliverResult::Unknown };
         self.bytes -= kept.weight();
         let queue = QueueId::alone(id);
         kept.standing = Standing::Pending { queue, due: now, token: None };
         (kept.since, kept.step, kept.reason) = (now, 0, None);
         self.bytes += kept.weight();
         self.queues.entry(queue).or_default().push_back(id);
-        Redelivered::Queued
+        RedeliverResult::Queued
     }
 
     /// When the first of the settled ones goes.

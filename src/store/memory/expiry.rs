@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::contents::{Contents, Kept};
 use super::{MemoryLimits, weight};
-use crate::domain::{ConversationId, Entry, EntryBody, Message, MessageId, Timestamp};
+use crate::domain::{ConversationId, EntryBody, JournalEntry, Message, MessageId, Timestamp};
 
 impl Contents {
     /// Removes what has expired, `budget` things at most, and tells how many it looked at.
@@ -167,7 +167,7 @@ impl Contents {
 }
 
 /// What the end of an entry frees: its reply only where no message keeps it.
-pub(super) fn freed(entry: &Entry, messages: &HashMap<MessageId, Box<Kept>>) -> usize {
+pub(super) fn freed(entry: &JournalEntry, messages: &HashMap<MessageId, Box<Kept>>) -> usize {
     let bare = weight::bare_entry(entry);
     match &entry.body {
         EntryBody::Reply(reply) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::{BotName, Timestamp};
-use crate::store::{Fleet, Heartbeat, Hint, Incarnation, Peer, Permit};
+use crate::store::{ConnectPermit, FleetStatus, Heartbeat, Hint, Incarnation, ReplicaIdentity};
 
 /// Hints that may wait to be taken; more are lost.
 const HINTS: usize = 1024;
@@ -16,14 +16,14 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Who is live, who listens, and what each bot's connects of the last minute were.
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
-    live: HashMap<Incarnation, (Peer, Timestamp)>,
+    live: HashMap<Incarnation, (ReplicaIdentity, Timestamp)>,
     channels: HashMap<Incarnation, mpsc::Sender<Hint>>,
     /// Each with its token.
     connects: HashMap<BotName, VecDeque<(Timestamp, u64)>>,
 }
 
 impl Replicas {
-    pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Timestamp) -> Fleet {
+    pub(super) fn heartbeat(&mut self, heartbeat: &Heartbeat, now: Timestamp) -> FleetStatus {
         let peer = &heartbeat.peer;
         let known = self.live.insert(peer.incarnation, (peer.clone(), now + heartbeat.ttl)).is_some();
         self.live.retain(|_, (_, until)| now < *until);
@@ -31,7 +31,12 @@ impl Replicas {
         if !known {
             self.tell_all();
         }
-        Fleet { now, live: self.live.values().map(|(peer, _)| peer.clone()).collect(), prepared: true, known }
+        FleetStatus {
+            now,
+            live: self.live.values().map(|(peer, _)| peer.clone()).collect(),
+            prepared: true,
+            known,
+        }
     }
 
     pub(super) fn leave(&mut self, incarnation: Incarnation) {
@@ -60,23 +65,23 @@ impl Replicas {
         }
     }
 
-    pub(super) fn permit(&mut self, bot: &BotName, limit: u32, token: u64, now: Timestamp) -> Permit {
+    pub(super) fn permit(&mut self, bot: &BotName, limit: u32, token: u64, now: Timestamp) -> ConnectPermit {
         if limit == 0 {
-            return Permit::Granted;
+            return ConnectPermit::Granted;
         }
         let connects = self.connects.entry(bot.clone()).or_default();
         while connects.front().is_some_and(|&(at, _)| at + MINUTE <= now) {
             connects.pop_front();
         }
         if connects.iter().any(|&(_, counted)| counted == token) {
-            return Permit::Granted;
+            return ConnectPermit::Granted;
         }
         // The limit may have been lowered: then the oldest are not those that count.
         let limiting = connects.len().checked_sub(limit as usize).and_then(|oldest| connects.get(oldest));
         if let Some(&(at, _)) = limiting {
-            return Permit::At(at + MINUTE);
+            return ConnectPermit::At(at + MINUTE);
         }
         connects.push_back((now, token));
-        Permit::Granted
+        ConnectPermit::Granted
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::Timestamp;
-use crate::store::{Claim, Claiming, Fence, Incarnation, StoreError};
+use crate::store::{ClaimMode, ClaimResult, Fence, Incarnation, StoreError};
 
 /// The lease of one partition. Ownership ends by a time, the epoch never does: it must rise for ever.
 #[derive(Debug, Default)]
@@ -21,18 +21,18 @@ impl Lease {
         incarnation: Incarnation,
         now: Timestamp,
         lease: Duration,
-        claiming: Claiming,
-    ) -> Claim {
+        claiming: ClaimMode,
+    ) -> ClaimResult {
         if let Some(by) = self.owner
             && by != incarnation
-            && (now < self.until || claiming == Claiming::Free)
+            && (now < self.until || claiming == ClaimMode::Free)
         {
-            return Claim::Held { by, until: self.until };
+            return ClaimResult::Held { by, until: self.until };
         }
         self.epoch = now.as_millis().max(self.epoch.saturating_add(1));
         self.owner = Some(incarnation);
         self.until = now + lease;
-        Claim::Yours { fence: Fence { incarnation, epoch: self.epoch }, now }
+        ClaimResult::Yours { fence: Fence { incarnation, epoch: self.epoch }, now }
     }
 
     /// Who owns it, whether or not the lease has run out.

@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-use super::{Memory, weight};
+use super::{MemoryStore, weight};
 use crate::domain::{Delivery, DeliveryId, Partition};
 use crate::store::{
-    Begun, DeliveryPage, DeliveryQuery, Fence, Finish, Finished, Hint, Outbox, QueueId, Redelivered,
-    StoreError, page,
+    BeginResult, DeliveryPage, DeliveryQuery, Fence, FinishRequest, FinishResult, Hint, OutboxPage, QueueId,
+    RedeliverResult, StoreError, page,
 };
 
 /// The most deliveries of one page.
 const PAGE: usize = 1000;
 
-impl Memory {
-    /// The queues of a partition, all in one page; see [`crate::store::Store::outbox`].
+impl MemoryStore {
+    /// The queues of a partition, all in one page; see [`crate::store::StoreConfig::outbox`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
-    pub fn outbox(&self, partition: Partition, fence: Fence, from: usize) -> Result<Outbox, StoreError> {
+    pub fn outbox(&self, partition: Partition, fence: Fence, from: usize) -> Result<OutboxPage, StoreError> {
         let step = self.step(partition);
         step.lease.check(fence)?;
-        Ok(Outbox { queues: step.deliveries.queues().skip(from).collect(), next: None, now: step.now })
+        Ok(OutboxPage { queues: step.deliveries.queues().skip(from).collect(), next: None, now: step.now })
     }
 
-    /// Notes that an attempt begins; see [`crate::store::Store::begin`].
+    /// Notes that an attempt begins; see [`crate::store::StoreConfig::begin`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
@@ -34,14 +34,14 @@ impl Memory {
         queue: QueueId,
         token: u64,
         window: Duration,
-    ) -> Result<Begun, StoreError> {
+    ) -> Result<BeginResult, StoreError> {
         let mut step = self.step(partition);
         step.lease.check(fence)?;
         let now = step.now;
         Ok(step.deliveries.begin(queue, token, window, now))
     }
 
-    /// Notes how an attempt ended; see [`crate::store::Store::finish`].
+    /// Notes how an attempt ended; see [`crate::store::StoreConfig::finish`].
     ///
     /// # Errors
     /// [`StoreError::Fenced`].
@@ -50,8 +50,8 @@ impl Memory {
         partition: Partition,
         fence: Fence,
         queue: QueueId,
-        finish: &Finish,
-    ) -> Result<Finished, StoreError> {
+        finish: &FinishRequest,
+    ) -> Result<FinishResult, StoreError> {
         let mut step = self.step(partition);
         step.lease.check(fence)?;
         let now = step.now;
@@ -61,13 +61,13 @@ impl Memory {
         Ok(finished)
     }
 
-    /// A delivery as it stands; see [`crate::store::Store::delivery`].
+    /// A delivery as it stands; see [`crate::store::StoreConfig::delivery`].
     pub fn delivery(&self, id: DeliveryId) -> Option<Delivery> {
         let step = self.step(id.partition());
         step.deliveries.delivery(id, step.now)
     }
 
-    /// Deliveries, newest first; see [`crate::store::Store::deliveries`].
+    /// Deliveries, newest first; see [`crate::store::StoreConfig::deliveries`].
     pub fn deliveries(&self, query: &DeliveryQuery) -> DeliveryPage {
         let limit = query.limit.clamp(1, PAGE);
         let mut newest: Vec<DeliveryId> = Vec::new();
@@ -100,13 +100,13 @@ impl Memory {
         page
     }
 
-    /// Has a delivery attempted again; see [`crate::store::Store::redeliver`].
-    pub fn redeliver(&self, id: DeliveryId) -> Redelivered {
+    /// Has a delivery attempted again; see [`crate::store::StoreConfig::redeliver`].
+    pub fn redeliver(&self, id: DeliveryId) -> RedeliverResult {
         let partition = id.partition();
         let mut step = self.step(partition);
         let now = step.now;
         let redelivered = step.deliveries.redeliver(id, now);
-        let owner = step.lease.owner().filter(|_| redelivered == Redelivered::Queued);
+        let owner = step.lease.owner().filter(|_| redelivered == RedeliverResult::Queued);
         drop(step);
         if let Some(owner) = owner {
             self.replicas().hint(owner, Hint::Redelivered(partition));

@@ -4,8 +4,11 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use super::contents::Contents;
-use super::{Memory, weight};
-use crate::domain::{After, ConversationId, ConversationState, Message, Page, Partition, Timestamp, Told};
+use super::{MemoryStore, weight};
+use crate::domain::{
+    ConversationId, ConversationState, EntryWithMessage, JournalPage, Message, Partition, ReadStart,
+    Timestamp,
+};
 use crate::store::page::{self, Reading};
 use crate::store::state::state;
 use crate::store::{Hint, Incarnation, NOTED, OBSERVED};
@@ -54,15 +57,15 @@ impl Observers {
     }
 }
 
-impl Memory {
-    /// Some of the journal; see [`crate::store::Store::page`].
+impl MemoryStore {
+    /// Some of the journal; see [`crate::store::StoreConfig::page`].
     pub fn page(
         &self,
         conversation: &ConversationId,
-        after: After,
+        after: ReadStart,
         limit: usize,
         observer: Option<Incarnation>,
-    ) -> Page {
+    ) -> JournalPage {
         let mut step = self.step(Partition::of(conversation));
         let now = step.now;
         let told = observer.and_then(|observer| step.observe(conversation, observer, now));
@@ -72,7 +75,7 @@ impl Memory {
         page
     }
 
-    /// Goes on observing; see [`crate::store::Store::observe`].
+    /// Goes on observing; see [`crate::store::StoreConfig::observe`].
     pub fn observe(&self, conversations: &[ConversationId], observer: Incarnation) {
         for conversation in conversations {
             let mut step = self.step(Partition::of(conversation));
@@ -83,7 +86,7 @@ impl Memory {
         }
     }
 
-    /// How a conversation stands; see [`crate::store::Store::state`].
+    /// How a conversation stands; see [`crate::store::StoreConfig::state`].
     pub fn state(
         &self,
         conversation: &ConversationId,
@@ -127,11 +130,11 @@ impl Contents {
     fn page(
         &mut self,
         name: &ConversationId,
-        after: After,
+        after: ReadStart,
         limit: usize,
         now: Timestamp,
         ttl: Duration,
-    ) -> Page {
+    ) -> JournalPage {
         self.expire_conversation(name, now, ttl);
         self.expire_journal(name, now, ttl);
         let Some(conversation) = self.conversations.get(name) else {
@@ -146,7 +149,7 @@ impl Contents {
             if entries.len() == limit.clamp(1, page::ENTRIES) || !entries.is_empty() && bytes > page::BYTES {
                 break;
             }
-            entries.extend(rest.next().map(|entry| Told { entry: entry.clone(), message }));
+            entries.extend(rest.next().map(|entry| EntryWithMessage { entry: entry.clone(), message }));
         }
         reading.page(entries, rest.peek().is_some())
     }

@@ -4,10 +4,10 @@
 //! and its journal entry and is counted once, for as long as one of the two is there.
 
 use crate::domain::{
-    AcceptedMessage, Attempt, ConversationId, Entry, EntryBody, Fingerprint, NewDelivery, NewMessage, Record,
-    Reply,
+    AcceptedMessage, ConversationId, ConversationRecord, DeliveryAttempt, EntryBody, Fingerprint,
+    JournalEntry, NewDelivery, NewMessage, Reply,
 };
-use crate::store::Accept;
+use crate::store::AcceptRequest;
 
 /// A conversation without its journal: maps, record, lane, the sends of the last minute.
 const CONVERSATION: usize = 512;
@@ -31,7 +31,7 @@ pub(super) fn observer(id: &ConversationId) -> usize {
     OBSERVER + id.bot.as_str().len() + id.user.as_str().len()
 }
 
-pub(super) fn record(record: Option<&Record>) -> usize {
+pub(super) fn record(record: Option<&ConversationRecord>) -> usize {
     record.map_or(0, |record| {
         record.last_platform_message.as_ref().map_or(0, |id| id.len())
             + size_of::<Fingerprint>() * record.recent.iter().len()
@@ -44,7 +44,7 @@ pub(super) fn record(record: Option<&Record>) -> usize {
     })
 }
 
-pub(super) fn accept(accept: &Accept) -> usize {
+pub(super) fn accept(accept: &AcceptRequest) -> usize {
     conversation(&accept.message.conversation)
         + new_message(&accept.message)
         + accept.idempotency.as_ref().map_or(0, |_| KEY)
@@ -75,7 +75,7 @@ pub(super) fn reply(reply: &Reply) -> usize {
 }
 
 /// An entry without the reply in it.
-pub(super) fn bare_entry(entry: &Entry) -> usize {
+pub(super) fn bare_entry(entry: &JournalEntry) -> usize {
     match &entry.body {
         EntryBody::Reply(shared) => entry.weight().saturating_sub(reply(shared)),
         _ => entry.weight(),
@@ -87,7 +87,7 @@ pub(super) fn delivery(new: &NewDelivery) -> usize {
     DELIVERY + new.weight()
 }
 
-pub(super) fn attempt(attempt: &Attempt) -> usize {
+pub(super) fn attempt(attempt: &DeliveryAttempt) -> usize {
     let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
     ATTEMPT + text(&attempt.error) + text(&attempt.response)
 }

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use super::Redis;
+use super::RedisStore;
 use super::answer::Answer;
 use super::codec::{self, Corrupt, Stamp};
 use super::keys;
 use super::scripts::SCRIPTS;
 use crate::domain::{MessageId, NewMessage, Partition};
-use crate::store::{Accept, AcceptError, Accepted, Refusal, StoreError};
+use crate::store::{AcceptError, AcceptRequest, AcceptResult, StoreError, StoreRefusal};
 
-impl Redis {
-    /// Accepts a message; see [`crate::store::Store::accept`].
+impl RedisStore {
+    /// Accepts a message; see [`crate::store::StoreConfig::accept`].
     ///
     /// # Errors
     /// [`AcceptError`].
-    pub async fn accept(&self, accept: Accept) -> Result<Accepted, AcceptError> {
-        let Accept { id, message: new, idempotency, max_open, by, watched, sends } = accept;
+    pub async fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
+        let AcceptRequest { id, message: new, idempotency, max_open, by, watched, sends } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
         let key = idempotency.map(|key| (keys::digest(key.digest(&new.conversation)), key.body));
@@ -41,7 +41,7 @@ impl Redis {
 
         let answer = match self.run(call).await {
             // Unlike an owner's writes an accept is refused when there is no room.
-            Err(StoreError::Unavailable(Refusal::OutOfMemory)) => return Err(AcceptError::Full),
+            Err(StoreError::Unavailable(StoreRefusal::OutOfMemory)) => return Err(AcceptError::Full),
             answered => answered?,
         };
         told(answer, id, new)
@@ -49,7 +49,7 @@ impl Redis {
 }
 
 /// What the script answered.
-fn told(answer: Answer, id: MessageId, new: NewMessage) -> Result<Accepted, AcceptError> {
+fn told(answer: Answer, id: MessageId, new: NewMessage) -> Result<AcceptResult, AcceptError> {
     let (word, mut rest) = answer.parts();
     match word.as_slice() {
         b"NEW" | b"SENT" => {
@@ -59,11 +59,11 @@ fn told(answer: Answer, id: MessageId, new: NewMessage) -> Result<Accepted, Acce
                 accepted_at: rest.time()?,
             };
             let accepted = Arc::new(stamp.on(id, new));
-            Ok(if word == b"SENT" { Accepted::Sent(accepted) } else { Accepted::New(accepted) })
+            Ok(if word == b"SENT" { AcceptResult::Sent(accepted) } else { AcceptResult::New(accepted) })
         }
         b"REPLAYED" => {
             let id = codec::id(&rest.text()?)?;
-            Ok(Accepted::Replayed(codec::message(&new.conversation, id, rest.values()?.pairs())?))
+            Ok(AcceptResult::Replayed(codec::message(&new.conversation, id, rest.values()?.pairs())?))
         }
         b"MISMATCH" => Err(AcceptError::IdempotencyMismatch),
         b"LANE" => Err(AcceptError::LaneFull(usize::try_from(rest.number()?).unwrap_or(usize::MAX))),

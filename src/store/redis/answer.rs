@@ -6,7 +6,7 @@ use deadpool_redis::redis::Value;
 
 use super::codec::{Corrupt, number};
 use crate::domain::Timestamp;
-use crate::store::{Refusal, StoreError};
+use crate::store::{StoreError, StoreRefusal};
 
 /// What follows the word and the time, taken one by one. Bytes are moved, never copied.
 #[derive(Debug)]
@@ -124,6 +124,6 @@ impl From<Corrupt> for StoreError {
     /// Logged here: the caller is only told that the store is not available.
     fn from(corrupt: Corrupt) -> Self {
         tracing::error!(error = %corrupt, "the store holds something that cannot be read");
-        Self::Unavailable(Refusal::Unexpected)
+        Self::Unavailable(StoreRefusal::Unexpected)
     }
 }

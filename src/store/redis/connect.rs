@@ -17,7 +17,7 @@ use deadpool_redis::redis::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::config::{self, Address, RedisServers, Topology};
+use crate::config::{self, HostPort, RedisServers, RedisTopology};
 
 /// A connection; clones share it. It belongs to the runtime that opened it.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl Link {
 }
 
 /// Opens connections. Holds addresses and secrets, no connection.
-pub(super) struct Connector {
+pub(super) struct RedisConnector {
     servers: Servers,
     /// The longest one attempt may take.
     timeout: Duration,
@@ -74,7 +74,7 @@ struct Sentinels {
 }
 
 /// By hand: there are secrets in it.
-impl fmt::Debug for Connector {
+impl fmt::Debug for RedisConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shape = match &self.servers {
             Servers::Alone(_) => "alone",
@@ -85,17 +85,17 @@ impl fmt::Debug for Connector {
     }
 }
 
-impl Connector {
+impl RedisConnector {
     /// To these servers.
-    pub(super) fn new(servers: &RedisServers, options: &config::Store) -> RedisResult<Self> {
+    pub(super) fn new(servers: &RedisServers, options: &config::StoreConfig) -> RedisResult<Self> {
         let certificates = servers.tls.then(|| certificates(&options.tls));
         let settings = settings(options, servers.database);
-        let client = |address: &Address| client(address, certificates.as_ref(), &settings);
+        let client = |address: &HostPort| client(address, certificates.as_ref(), &settings);
         // An attempt must fit into an operation, and leave time for a second one.
         let timeout = options.command_timeout / 2;
         let servers = match &servers.topology {
-            Topology::Alone(address) => Servers::Alone(Box::new(client(address)?)),
-            Topology::Sentinel { sentinels, master } => Servers::Sentinel(Box::new(Sentinels {
+            RedisTopology::Alone(address) => Servers::Alone(Box::new(client(address)?)),
+            RedisTopology::Sentinel { sentinels, master } => Servers::Sentinel(Box::new(Sentinels {
                 addresses: sentinels.iter().map(|address| socket(address, servers.tls)).collect(),
                 master: master.clone(),
                 username: options.username.clone(),
@@ -105,7 +105,7 @@ impl Connector {
                 sentinel_password: options.sentinel_password.clone(),
                 certificates,
             })),
-            Topology::Cluster(addresses) => {
+            RedisTopology::Cluster(addresses) => {
                 let nodes = addresses.iter().map(client).collect::<RedisResult<Vec<_>>>()?;
                 let known = nodes.iter().map(|node| node.get_connection_info().clone());
                 // It repairs connections and learns who holds what by itself; how long an operation may take, and
@@ -126,7 +126,7 @@ impl Connector {
         Ok(Self { servers, timeout })
     }
 
-    /// The longest that [`Connector::open`] should be waited for.
+    /// The longest that [`RedisConnector::open`] should be waited for.
     pub(super) const fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -202,7 +202,7 @@ impl Sentinels {
 }
 
 fn client(
-    address: &Address,
+    address: &HostPort,
     certificates: Option<&TlsCertificates>,
     settings: &RedisConnectionInfo,
 ) -> RedisResult<Client> {
@@ -216,7 +216,7 @@ fn client(
     }
 }
 
-fn socket(address: &Address, tls: bool) -> ConnectionAddr {
+fn socket(address: &HostPort, tls: bool) -> ConnectionAddr {
     let (host, port) = (address.host.clone(), address.port);
     if tls {
         ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
@@ -225,7 +225,7 @@ fn socket(address: &Address, tls: bool) -> ConnectionAddr {
     }
 }
 
-fn settings(options: &config::Store, database: i64) -> RedisConnectionInfo {
+fn settings(options: &config::StoreConfig, database: i64) -> RedisConnectionInfo {
     // What the library would say of itself is not worth a right that a user may lack.
     let mut settings = RedisConnectionInfo::default()
         .set_protocol(ProtocolVersion::RESP3)

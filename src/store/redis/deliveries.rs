@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::try_join_all;
 
-use super::Redis;
+use super::RedisStore;
 use super::answer::Values;
 use super::codec::{self, Corrupt};
 use super::scripts::SCRIPTS;
@@ -21,8 +21,8 @@ const PAGE: usize = 1000;
 /// How often partitions are asked for one page. Where little fits it may end before it is full.
 const ROUNDS: usize = 8;
 
-impl Redis {
-    /// A delivery as it stands; see [`crate::store::Store::delivery`].
+impl RedisStore {
+    /// A delivery as it stands; see [`crate::store::StoreConfig::delivery`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
@@ -30,7 +30,7 @@ impl Redis {
         Ok(self.read_deliveries(id.partition(), &[id]).await?.pop())
     }
 
-    /// Deliveries, newest first; see [`crate::store::Store::deliveries`].
+    /// Deliveries, newest first; see [`crate::store::StoreConfig::deliveries`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].

@@ -1,18 +1,18 @@
 //! The replicas: heartbeats, and the budget they share.
 
-use super::Redis;
+use super::RedisStore;
 use super::codec::Corrupt;
 use super::millis;
 use super::scripts::SCRIPTS;
 use crate::domain::BotName;
-use crate::store::{Fleet, Heartbeat, Incarnation, Peer, Permit, StoreError};
+use crate::store::{ConnectPermit, FleetStatus, Heartbeat, Incarnation, ReplicaIdentity, StoreError};
 
-impl Redis {
-    /// Says that a replica lives; see [`crate::store::Store::heartbeat`].
+impl RedisStore {
+    /// Says that a replica lives; see [`crate::store::StoreConfig::heartbeat`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Fleet, StoreError> {
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<FleetStatus, StoreError> {
         let keys = &self.0.keys;
         let peer = &heartbeat.peer;
         let bots: Vec<&str> = heartbeat.bots.iter().map(BotName::as_str).collect();
@@ -33,10 +33,10 @@ impl Redis {
         let members = live.values()?;
         let known = live.number()? == 1;
         let live = members.texts().map(|member| read(&member?)).collect::<Result<_, Corrupt>>()?;
-        Ok(Fleet { now, live, prepared: schema.number()? == 1, known })
+        Ok(FleetStatus { now, live, prepared: schema.number()? == 1, known })
     }
 
-    /// A replica goes; see [`crate::store::Store::leave`].
+    /// A replica goes; see [`crate::store::StoreConfig::leave`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
@@ -50,28 +50,28 @@ impl Redis {
         Ok(())
     }
 
-    /// Counts a connect; see [`crate::store::Store::permit`].
+    /// Counts a connect; see [`crate::store::StoreConfig::permit`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Result<Permit, StoreError> {
+    pub async fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Result<ConnectPermit, StoreError> {
         if limit == 0 {
-            return Ok(Permit::Granted);
+            return Ok(ConnectPermit::Granted);
         }
         let call =
             self.call(&SCRIPTS.permit, &[&self.0.keys.connects(bot)]).arg(format!("{token:016x}")).arg(limit);
         let answer = self.run(call).await?;
         if answer.is("AT") {
-            return Ok(Permit::At(answer.expect("AT")?.1.time()?));
+            return Ok(ConnectPermit::At(answer.expect("AT")?.1.time()?));
         }
         answer.expect("GRANTED")?;
-        Ok(Permit::Granted)
+        Ok(ConnectPermit::Granted)
     }
 }
 
 /// A member of the sorted set: 16 digits of the incarnation, then the name.
-fn read(member: &str) -> Result<Peer, Corrupt> {
+fn read(member: &str) -> Result<ReplicaIdentity, Corrupt> {
     const WHAT: Corrupt = Corrupt("a heartbeat");
     let (incarnation, name) = member.split_at_checked(16).ok_or(WHAT)?;
-    Ok(Peer { name: name.into(), incarnation: incarnation.parse().map_err(|_| WHAT)? })
+    Ok(ReplicaIdentity { name: name.into(), incarnation: incarnation.parse().map_err(|_| WHAT)? })
 }

@@ -14,30 +14,30 @@ use deadpool_redis::redis::{Cmd, Value, cmd, from_redis_value};
 use tokio::time::Instant;
 
 use super::wire::Wire;
-use crate::store::{Refusal, StoreError};
+use crate::store::{StoreError, StoreRefusal};
 
 /// How often the settings are looked at; memory is each time.
 const SETTINGS_EVERY: Duration = Duration::from_mins(1);
 
 /// What is known of Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
+pub struct RedisHealth {
     /// The memory of the fullest master; none until it is known.
-    pub memory: Option<Usage>,
+    pub memory: Option<MemoryUsage>,
     /// What an operator should change.
-    pub warnings: Vec<Concern>,
+    pub warnings: Vec<HealthIssue>,
 }
 
 /// A master's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub struct MemoryUsage {
     /// Bytes that are used.
     pub used: u64,
     /// Bytes that may be used; none where there is no limit.
     pub limit: Option<u64>,
 }
 
-impl Usage {
+impl MemoryUsage {
     /// Used of the limit, in thousandths; 0 where there is no limit.
     fn share(self) -> u64 {
         self.limit.map_or(0, |limit| self.used.saturating_mul(1000) / limit.max(1))
@@ -51,7 +51,7 @@ impl Usage {
 
 /// What an operator should change about Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Concern {
+pub enum HealthIssue {
     /// It throws away data when its memory is full.
     Evicts {
         /// Its `maxmemory-policy`.
@@ -63,7 +63,7 @@ pub enum Concern {
     Untold,
 }
 
-impl fmt::Display for Concern {
+impl fmt::Display for HealthIssue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Evicts { policy } => write!(
@@ -90,9 +90,9 @@ pub(super) struct Vitals {
 
 #[derive(Debug, Default)]
 struct Known {
-    health: Health,
+    health: RedisHealth,
     /// Of persistence, as of the last look.
-    persistence: Option<Concern>,
+    persistence: Option<HealthIssue>,
     looked: Option<Instant>,
 }
 
@@ -102,7 +102,7 @@ impl Vitals {
     }
 
     /// As of the last look.
-    pub(super) fn health(&self) -> Health {
+    pub(super) fn health(&self) -> RedisHealth {
         self.known().health.clone()
     }
 
@@ -132,7 +132,7 @@ impl Vitals {
         for concern in warnings.iter().filter(|concern| !known.health.warnings.contains(concern)) {
             tracing::warn!("Redis: {concern}");
         }
-        let full = memory.usage.is_some_and(Usage::is_full);
+        let full = memory.usage.is_some_and(MemoryUsage::is_full);
         if self.full.swap(full, Ordering::Relaxed) != full {
             if full {
                 tracing::warn!(usage = ?memory.usage, "Redis is almost full: new messages are refused");
@@ -140,15 +140,15 @@ impl Vitals {
                 tracing::info!("Redis has room again");
             }
         }
-        known.health = Health { memory: memory.usage, warnings };
+        known.health = RedisHealth { memory: memory.usage, warnings };
     }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Memory {
     /// Of the fullest.
-    usage: Option<Usage>,
-    concerns: Vec<Concern>,
+    usage: Option<MemoryUsage>,
+    concerns: Vec<HealthIssue>,
 }
 
 /// None where Redis is away.
@@ -170,12 +170,12 @@ impl Memory {
         let told = number("used_memory").zip(number("maxmemory")).zip(read.get("maxmemory_policy"));
         let concern = match told {
             Some(((used, limit), policy)) => {
-                let usage = Usage { used, limit: (limit > 0).then_some(limit) };
+                let usage = MemoryUsage { used, limit: (limit > 0).then_some(limit) };
                 let fullest = self.usage.is_none_or(|most| (most.share(), most.used) < (usage.share(), used));
                 self.usage = if fullest { Some(usage) } else { self.usage };
-                (*policy != "noeviction").then(|| Concern::Evicts { policy: (*policy).to_owned() })
+                (*policy != "noeviction").then(|| HealthIssue::Evicts { policy: (*policy).to_owned() })
             }
-            None => Some(Concern::Untold),
+            None => Some(HealthIssue::Untold),
         };
         self.concerns.extend(concern.filter(|concern| !self.concerns.contains(concern)));
         self
@@ -183,7 +183,7 @@ impl Memory {
 }
 
 /// What is wrong about persistence on any master.
-async fn persistence(wire: &Wire) -> Option<Concern> {
+async fn persistence(wire: &Wire) -> Option<HealthIssue> {
     let infos = ask(wire, cmd("INFO").arg("persistence")).await?;
     let appends = |answer: &Value| {
         let text: String = from_redis_value(answer.clone()).ok()?;
@@ -203,9 +203,9 @@ async fn persistence(wire: &Wire) -> Option<Concern> {
     if saves.iter().all(|saves| *saves == Some(true)) {
         None
     } else if saves.is_empty() || saves.contains(&None) {
-        Some(Concern::Untold)
+        Some(HealthIssue::Untold)
     } else {
-        Some(Concern::NotPersistent)
+        Some(HealthIssue::NotPersistent)
     }
 }
 
@@ -214,7 +214,9 @@ async fn ask(wire: &Wire, cmd: &Cmd) -> Option<Vec<Value>> {
     match wire.on_masters(cmd).await {
         Ok(answers) => Some(answers),
         // A command that Redis does not know was renamed or taken away.
-        Err(StoreError::Unavailable(Refusal::NotAllowed | Refusal::Unexpected)) => Some(vec![Value::Nil]),
+        Err(StoreError::Unavailable(StoreRefusal::NotAllowed | StoreRefusal::Unexpected)) => {
+            Some(vec![Value::Nil])
+        }
         Err(_) => None,
     }
 }

@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | `P lease` | hash | `o` the owner's incarnation, empty when released; `e` epoch; `u` until. Never expires |
 //! | `P ready` | set | conversations with open messages, as `bot/user` |
-//! | `P warm` | sorted set | conversations by [`crate::store::Write::warm_until`] |
+//! | `P warm` | sorted set | conversations by [`crate::store::ConversationWrite::warm_until`] |
 //! | `P c:bot/user` | hash | `r` record; `w` number of the last write, with `!` where it lost a message; `n` next position and last `clientMessageId`; `l` lane: the head's time and the ids, empty when nothing is open; `b` weight and number of the journal's entries, in one number; `x` who observes it: `INCARNATION:UNTIL ..`, alone and for that time where nothing else is known |
 //! | `P m:ID` | hash | `c` conversation; `a` what was accepted, after position, `clientMessageId` and time; `p` times of sent, acknowledged, first reply; `rN` replies and `o` end as in the journal; `d` its key's digest; `w` incarnations to hint at the end |
 //! | `P k:DIGEST` | string | idempotency key: the message's id, then SHA-256 of the body |

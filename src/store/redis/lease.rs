@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::codec::Corrupt;
 use super::scripts::SCRIPTS;
-use super::{Redis, millis};
+use super::{RedisStore, millis};
 use crate::domain::{Partition, Timestamp};
-use crate::store::{Claim, Claiming, Fence, Incarnation, StoreError};
+use crate::store::{ClaimMode, ClaimResult, Fence, Incarnation, StoreError};
 
-impl Redis {
-    /// Takes a partition; see [`crate::store::Store::claim`].
+impl RedisStore {
+    /// Takes a partition; see [`crate::store::StoreConfig::claim`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
@@ -18,24 +18,24 @@ impl Redis {
         partition: Partition,
         incarnation: Incarnation,
         lease: Duration,
-        claiming: Claiming,
-    ) -> Result<Claim, StoreError> {
+        claiming: ClaimMode,
+    ) -> Result<ClaimResult, StoreError> {
         let call = self
             .call(&SCRIPTS.claim, &[&self.0.keys.partition(partition).lease])
             .arg(incarnation.to_string())
             .arg(millis(lease))
-            .arg(u8::from(claiming == Claiming::Expired));
+            .arg(u8::from(claiming == ClaimMode::Expired));
         let answer = self.run(call).await?;
         if answer.is("HELD") {
             let (_, mut rest) = answer.expect("HELD")?;
             let by = rest.text()?.parse().map_err(|_| Corrupt("a lease's owner"))?;
-            return Ok(Claim::Held { by, until: rest.time()? });
+            return Ok(ClaimResult::Held { by, until: rest.time()? });
         }
         let (now, mut rest) = answer.expect("YOURS")?;
-        Ok(Claim::Yours { fence: Fence { incarnation, epoch: rest.number()? }, now })
+        Ok(ClaimResult::Yours { fence: Fence { incarnation, epoch: rest.number()? }, now })
     }
 
-    /// Renews a lease; see [`crate::store::Store::renew`].
+    /// Renews a lease; see [`crate::store::StoreConfig::renew`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -52,7 +52,7 @@ impl Redis {
         Ok(self.run(call).await?.expect("OK")?.0)
     }
 
-    /// Frees a partition; see [`crate::store::Store::release`].
+    /// Frees a partition; see [`crate::store::StoreConfig::release`].
     ///
     /// # Errors
     /// [`StoreError`].

@@ -22,9 +22,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::{LocalBoxFuture, Shared};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::connect::{Connector, Link};
+use super::connect::{Link, RedisConnector};
 use super::refusal::{Policy, for_log, policy};
-use crate::store::Refusal;
+use crate::store::StoreRefusal;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ const WAITING_MAX: usize = 16;
 /// Why there is no connection.
 #[derive(Debug, Clone)]
 pub(super) struct Closed {
-    pub(super) refusal: Refusal,
+    pub(super) refusal: StoreRefusal,
     /// Whether it will not pass by itself within seconds.
     pub(super) lasting: bool,
     /// For the log.
@@ -49,7 +49,7 @@ type Opened = Result<Link, Closed>;
 
 /// One thread's connections.
 pub(super) struct Line {
-    connector: Arc<Connector>,
+    connector: Arc<RedisConnector>,
     state: RefCell<State>,
     waiting: OnceCell<managed::Pool<Opener>>,
 }
@@ -78,7 +78,7 @@ enum State {
 }
 
 impl Line {
-    pub(super) fn new(connector: Arc<Connector>) -> Self {
+    pub(super) fn new(connector: Arc<RedisConnector>) -> Self {
         let state = State::Down { failures: 0, until: Instant::now(), closed: None };
         Self { connector, state: RefCell::new(state), waiting: OnceCell::new() }
     }
@@ -196,7 +196,7 @@ impl Line {
     }
 }
 
-async fn open(connector: Arc<Connector>, until: Instant) -> Opened {
+async fn open(connector: Arc<RedisConnector>, until: Instant) -> Opened {
     sleep_until(until).await;
     let opened = match timeout(connector.timeout(), connector.open()).await {
         Ok(opened) => opened,
@@ -210,7 +210,7 @@ impl From<&RedisError> for Closed {
         let (refusal, lasting) = match policy(error) {
             Policy::Refuse(refusal) => (refusal, true),
             Policy::Wait(refusal) | Policy::Reconnect { refusal, .. } => (refusal, false),
-            Policy::Text => (Refusal::Unexpected, false),
+            Policy::Text => (StoreRefusal::Unexpected, false),
         };
         Self { refusal, lasting, what: for_log(error).into() }
     }
@@ -237,7 +237,7 @@ fn jittered(longest: Duration) -> Duration {
 
 /// What fills the pool.
 #[derive(Debug)]
-pub(super) struct Opener(Arc<Connector>);
+pub(super) struct Opener(Arc<RedisConnector>);
 
 impl managed::Manager for Opener {
     type Type = Link;

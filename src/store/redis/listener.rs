@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::connect::Connector;
+use super::connect::RedisConnector;
 use super::hint;
 use super::line::{Closed, backoff};
 use super::refusal::for_log;
@@ -29,8 +29,8 @@ const QUEUE: usize = 256;
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
 /// The hints of one replica.
-pub struct Listener {
-    connector: Arc<Connector>,
+pub struct HintListener {
+    connector: Arc<RedisConnector>,
     own: String,
     fleet: String,
     /// The longest that an answer may take.
@@ -44,11 +44,11 @@ pub struct Listener {
 
 /// Both are kept between calls, so that one that is given up half-way loses nothing.
 enum State {
-    Coming(BoxFuture<'static, RedisResult<Subscription>>),
-    Up(Subscription),
+    Coming(BoxFuture<'static, RedisResult<HintSubscription>>),
+    Up(HintSubscription),
 }
 
-struct Subscription {
+struct HintSubscription {
     connection: MultiplexedConnection,
     messages: mpsc::Receiver<Msg>,
     /// Whether the queue was full when something came.
@@ -57,17 +57,17 @@ struct Subscription {
     check: BoxFuture<'static, bool>,
 }
 
-impl fmt::Debug for Listener {
+impl fmt::Debug for HintListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener").field("own", &self.own).field("fleet", &self.fleet).finish_non_exhaustive()
     }
 }
 
-impl Listener {
+impl HintListener {
     /// Listens to what is meant for this replica and for all; `patience` is the longest that the server may take to
     /// answer.
     pub(super) fn new(
-        connector: Arc<Connector>,
+        connector: Arc<RedisConnector>,
         prefix: &str,
         incarnation: Incarnation,
         patience: Duration,
@@ -163,11 +163,11 @@ impl Listener {
 }
 
 async fn subscribe(
-    connector: Arc<Connector>,
+    connector: Arc<RedisConnector>,
     turn: usize,
     channels: [String; 2],
     patience: Duration,
-) -> RedisResult<Subscription> {
+) -> RedisResult<HintSubscription> {
     let (sender, messages) = mpsc::channel(QUEUE);
     let missed = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&missed);
@@ -178,7 +178,7 @@ async fn subscribe(
     let mut connection = connector.open_one(turn, options).await?;
     connection.subscribe(&channels).await?;
     let check = check(connection.clone(), patience);
-    Ok(Subscription { connection, messages, missed, check })
+    Ok(HintSubscription { connection, messages, missed, check })
 }
 
 /// Whether it still answers, after a while.

@@ -18,12 +18,12 @@ use std::time::Duration;
 use deadpool_redis::redis::{FromRedisValue, Value};
 use tokio::time::{Instant, sleep};
 
-use super::Redis;
+use super::RedisStore;
 use super::script::Script;
 use super::wire::Wire;
 use crate::domain::Partition;
-use crate::store::schema::{Foreign, MIGRATIONS, Migration, Migrations, Schema};
-use crate::store::{Refusal, StoreError};
+use crate::store::schema::{ForeignSchema, MIGRATIONS, Migration, MigrationList, Schema};
+use crate::store::{StoreError, StoreRefusal};
 
 /// How long the lock lives without renewal: longer than any script may run.
 const LOCK: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ pub enum MigrateError {
     Store(#[from] StoreError),
     /// The store is not one that this version may touch.
     #[error(transparent)]
-    Foreign(#[from] Foreign),
+    Foreign(#[from] ForeignSchema),
     /// Another process holds the lock, and is alive.
     #[error("another process is migrating the store; wait until it has ended, then try again")]
     Busy,
@@ -65,7 +65,7 @@ pub enum PrepareError {
     #[error(
         "the store lacks migrations of this version ({0}); run `rtm-bridge migrate --config FILE` with the same configuration"
     )]
-    Behind(Migrations),
+    Behind(MigrationList),
     /// It cannot be read or set up, or is none of ours.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
@@ -73,17 +73,17 @@ pub enum PrepareError {
 
 /// What `migrate` did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Report {
+pub enum MigrationReport {
     /// There was nothing to do.
     Current,
     /// These are to be carried out; nothing was done.
-    Missing(Migrations),
+    Missing(MigrationList),
     /// These were carried out.
-    Applied(Migrations),
+    Applied(MigrationList),
 }
 
-impl Redis {
-    /// See [`crate::store::Store::prepare`].
+impl RedisStore {
+    /// See [`crate::store::StoreConfig::prepare`].
     ///
     /// # Errors
     /// [`PrepareError`].
@@ -95,7 +95,7 @@ impl Redis {
     ///
     /// # Errors
     /// [`MigrateError`]. Migrations that were carried out before it stay.
-    pub async fn migrate(&self, check: bool) -> Result<Report, MigrateError> {
+    pub async fn migrate(&self, check: bool) -> Result<MigrationReport, MigrateError> {
         let migrator = self.migrator();
         if check { migrator.check().await } else { migrator.migrate().await }
     }
@@ -143,7 +143,7 @@ impl Migrator<'_> {
             fields @ (Value::Array(_) | Value::Map(_)) => {
                 Ok(Schema::of(self.known, &read::<BTreeMap<String, String>>(fields)?))
             }
-            kind => Ok(Foreign::NotASchema { key: self.keys.schema.clone(), kind: read(kind)? }.into()),
+            kind => Ok(ForeignSchema::NotASchema { key: self.keys.schema.clone(), kind: read(kind)? }.into()),
         }
     }
 
@@ -154,7 +154,7 @@ impl Migrator<'_> {
             Schema::Foreign(foreign) => Err(MigrateError::from(foreign).into()),
             Schema::Empty => {
                 // Where another replica was faster there is nothing to tell.
-                if let Report::Applied(applied) = self.migrate().await? {
+                if let MigrationReport::Applied(applied) = self.migrate().await? {
                     tracing::info!(migrations = %applied, "the store was empty and is set up");
                 }
                 Ok(())
@@ -162,18 +162,18 @@ impl Migrator<'_> {
         }
     }
 
-    async fn check(&self) -> Result<Report, MigrateError> {
+    async fn check(&self) -> Result<MigrationReport, MigrateError> {
         match self.schema().await? {
-            Schema::Current => Ok(Report::Current),
-            Schema::Empty => Ok(Report::Missing(Migrations(self.known.to_vec()))),
-            Schema::Behind(missing) => Ok(Report::Missing(missing)),
+            Schema::Current => Ok(MigrationReport::Current),
+            Schema::Empty => Ok(MigrationReport::Missing(MigrationList(self.known.to_vec()))),
+            Schema::Behind(missing) => Ok(MigrationReport::Missing(missing)),
             Schema::Foreign(foreign) => Err(foreign.into()),
         }
     }
 
-    async fn migrate(&self) -> Result<Report, MigrateError> {
+    async fn migrate(&self) -> Result<MigrationReport, MigrateError> {
         // What needs nothing, or cannot be helped, needs no lock either.
-        let Report::Missing(_) = self.check().await? else { return Ok(Report::Current) };
+        let MigrationReport::Missing(_) = self.check().await? else { return Ok(MigrationReport::Current) };
         let token = format!("{:032x}", fastrand::u128(..));
         let patience = Instant::now() + self.patience;
         while !self.lock(&token).await? {
@@ -191,8 +191,10 @@ impl Migrator<'_> {
     }
 
     /// Carries out what is missing, now that nobody else does.
-    async fn carry_out(&self, token: &str) -> Result<Report, MigrateError> {
-        let Report::Missing(missing) = self.check().await? else { return Ok(Report::Current) };
+    async fn carry_out(&self, token: &str) -> Result<MigrationReport, MigrateError> {
+        let MigrationReport::Missing(missing) = self.check().await? else {
+            return Ok(MigrationReport::Current);
+        };
         for migration in &missing.0 {
             tracing::info!(%migration, "migrating the store");
             if migration.is_on_partitions() {
@@ -204,7 +206,7 @@ impl Migrator<'_> {
         }
         // The last word has what the store says now, facts included.
         match self.schema().await? {
-            Schema::Current => Ok(Report::Applied(missing)),
+            Schema::Current => Ok(MigrationReport::Applied(missing)),
             Schema::Foreign(foreign) => Err(foreign.into()),
             Schema::Empty | Schema::Behind(_) => Err(MigrateError::LockLost),
         }
@@ -256,7 +258,7 @@ fn applying(migration: &Migration) -> String {
 fn read<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
     T::from_redis_value(value).map_err(|error| {
         tracing::warn!(%error, "the schema's script answered something unexpected");
-        StoreError::Unavailable(Refusal::Unexpected)
+        StoreError::Unavailable(StoreRefusal::Unexpected)
     })
 }
 

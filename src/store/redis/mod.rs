@@ -38,14 +38,14 @@ use self::script::{Call, Script};
 use crate::config::{self, StoreUrl};
 use crate::store::{Incarnation, StoreError};
 
-pub use health::{Concern, Health, Usage};
-pub use listener::Listener;
-pub use migrate::{MigrateError, PrepareError, Report};
+pub use health::{HealthIssue, MemoryUsage, RedisHealth};
+pub use listener::HintListener;
+pub use migrate::{MigrateError, MigrationReport, PrepareError};
 pub use wire::Traffic;
 
 /// Why the store could not be set up. Nothing was connected to yet.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub enum RedisSetupError {
     /// The address or what belongs to it cannot be used.
     #[error("store.url cannot be used")]
     Url(#[source] deadpool_redis::redis::RedisError),
@@ -56,7 +56,7 @@ pub enum SetupError {
 
 /// The store on Redis. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Redis(Arc<Inner>);
+pub struct RedisStore(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -64,17 +64,17 @@ struct Inner {
     keys: Keys,
     message_ttl: Duration,
     vitals: health::Vitals,
-    /// See [`Redis::skew`].
+    /// See [`RedisStore::skew`].
     skew: AtomicU64,
 }
 
-impl Redis {
+impl RedisStore {
     /// The store that the configuration names. Connects with the first operation.
     ///
     /// # Errors
-    /// [`SetupError`].
-    pub fn new(options: &config::Store) -> Result<Self, SetupError> {
-        let StoreUrl::Redis(servers) = &options.url else { return Err(SetupError::NotRedis) };
+    /// [`RedisSetupError`].
+    pub fn new(options: &config::StoreConfig) -> Result<Self, RedisSetupError> {
+        let StoreUrl::Redis(servers) = &options.url else { return Err(RedisSetupError::NotRedis) };
         Ok(Self(Arc::new(Inner {
             wire: wire::Wire::new(servers, options)?,
             keys: Keys::new(&options.key_prefix),
@@ -89,8 +89,8 @@ impl Redis {
         self.0.skew.store(millis(by), Ordering::Relaxed);
     }
 
-    /// What is known of Redis, as of the last [`Redis::tend`].
-    pub fn health(&self) -> Health {
+    /// What is known of Redis, as of the last [`RedisStore::tend`].
+    pub fn health(&self) -> RedisHealth {
         self.0.vitals.health()
     }
 
@@ -105,9 +105,9 @@ impl Redis {
     }
 
     /// What is hinted to a replica from now on.
-    pub fn listen(&self, incarnation: Incarnation) -> Listener {
+    pub fn listen(&self, incarnation: Incarnation) -> HintListener {
         let wire = &self.0.wire;
-        Listener::new(Arc::clone(wire.connector()), self.0.keys.prefix(), incarnation, wire.timeout())
+        HintListener::new(Arc::clone(wire.connector()), self.0.keys.prefix(), incarnation, wire.timeout())
     }
 
     /// A call of a script; its first argument is what tests add to the clock.

@@ -7,47 +7,50 @@ use futures_util::future::join_all;
 use super::answer::Values;
 use super::codec::{self, Corrupt};
 use super::scripts::SCRIPTS;
-use super::{Redis, hint, millis};
-use crate::domain::{After, ConversationId, ConversationState, Page, Partition, Record, Timestamp, Told};
+use super::{RedisStore, hint, millis};
+use crate::domain::{
+    ConversationId, ConversationRecord, ConversationState, EntryWithMessage, JournalPage, Partition,
+    ReadStart, Timestamp,
+};
 use crate::store::page::{self, Reading};
 use crate::store::state::state;
-use crate::store::{Hint, Incarnation, NOTED, OBSERVED, Refusal, StoreError};
+use crate::store::{Hint, Incarnation, NOTED, OBSERVED, StoreError, StoreRefusal};
 
 /// The most conversations of one call: no script should hold up others for long.
 const TOGETHER: usize = 256;
 
 /// What was read in one step: the record, entries, and whether there are more.
 struct Read {
-    record: Option<Record>,
-    entries: Vec<Told>,
+    record: Option<ConversationRecord>,
+    entries: Vec<EntryWithMessage>,
     more: bool,
     /// When the entry was written that the entries are read behind; none where it is not kept.
     stood: Option<Timestamp>,
 }
 
-impl Redis {
-    /// Some of the journal; see [`crate::store::Store::page`].
+impl RedisStore {
+    /// Some of the journal; see [`crate::store::StoreConfig::page`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn page(
         &self,
         conversation: &ConversationId,
-        after: After,
+        after: ReadStart,
         limit: usize,
         observer: Option<Incarnation>,
-    ) -> Result<Page, StoreError> {
+    ) -> Result<JournalPage, StoreError> {
         let limit = limit.clamp(1, page::ENTRIES);
         // Which place to read from is said by the record, which is read with the entries: the cursor's is right, but
         // for one of another journal.
         let (begin, count) = match after {
-            After::Oldest => (0, limit),
-            After::Cursor(cursor) => (cursor.seq, limit),
-            After::Latest => (u64::MAX, 0),
+            ReadStart::Oldest => (0, limit),
+            ReadStart::Cursor(cursor) => (cursor.seq, limit),
+            ReadStart::Latest => (u64::MAX, 0),
         };
         let mut read = self.read(conversation, begin, count, observer).await?;
         let mut reading = Reading::new(after, read.record.as_ref(), read.stood);
-        if reading.from() < begin && after != After::Latest && read.record.is_some() {
+        if reading.from() < begin && after != ReadStart::Latest && read.record.is_some() {
             let stood = read.stood;
             read = self.read(conversation, 0, limit, None).await?;
             reading = Reading::new(after, read.record.as_ref(), stood);
@@ -84,7 +87,7 @@ impl Redis {
         Ok(Read { record, entries, more, stood: stood.map(Timestamp::from_millis) })
     }
 
-    /// Goes on observing; see [`crate::store::Store::observe`].
+    /// Goes on observing; see [`crate::store::StoreConfig::observe`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`]: some of them may not be noted then.
@@ -115,7 +118,7 @@ impl Redis {
         join_all(calls).await.into_iter().collect()
     }
 
-    /// How a conversation stands; see [`crate::store::Store::state`].
+    /// How a conversation stands; see [`crate::store::StoreConfig::state`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
@@ -142,13 +145,13 @@ impl Redis {
         Ok((state(record.as_ref(), accepted, open, now), owner))
     }
 
-    /// Hints at something; see [`crate::store::Store::hint`].
+    /// Hints at something; see [`crate::store::StoreConfig::hint`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
     pub async fn hint(&self, to: Incarnation, told: &Hint) -> Result<(), StoreError> {
         let Some(payload) = hint::encode(told) else {
-            return Err(StoreError::Unavailable(Refusal::Unexpected));
+            return Err(StoreError::Unavailable(StoreRefusal::Unexpected));
         };
         // By the server that tells of the conversation's entries too, so that pieces do not come after the whole.
         let key = match told {
@@ -163,7 +166,7 @@ impl Redis {
 }
 
 /// An entry as the page script gives it.
-fn told(conversation: &ConversationId, mut entry: Values) -> Result<Told, Corrupt> {
+fn told(conversation: &ConversationId, mut entry: Values) -> Result<EntryWithMessage, Corrupt> {
     let place = entry.text()?;
     let place = place.strip_suffix("-0").ok_or(Corrupt("a place in a journal"))?;
     let (seq, kind, text) = (codec::number(place.as_bytes())?, entry.bytes()?, entry.bytes()?);
@@ -173,5 +176,5 @@ fn told(conversation: &ConversationId, mut entry: Values) -> Result<Told, Corrup
         (Some((id, _)), Some(_)) => Some(codec::message(conversation, id, fields)?),
         _ => None,
     };
-    Ok(Told { entry: entry_told, message })
+    Ok(EntryWithMessage { entry: entry_told, message })
 }

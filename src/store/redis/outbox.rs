@@ -5,18 +5,18 @@ use std::time::Duration;
 use super::answer::Values;
 use super::codec::{self, Corrupt};
 use super::scripts::SCRIPTS;
-use super::{Redis, millis};
+use super::{RedisStore, millis};
 use crate::domain::{DeliveryId, DeliveryState, Partition};
 use crate::store::{
-    ATTEMPTS, Begun, DEAD_TTL, Fence, Finish, Finished, Outbox, QueueId, Redelivered, StoreError, Taken,
-    Verdict, Waiting,
+    ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, Fence, FinishRequest, FinishResult, OutboxPage,
+    PendingQueue, QueueId, RedeliverResult, RetryDecision, StoreError,
 };
 
 /// About how many queues are read at once: no script should hold up others for long.
 const TOGETHER: usize = 256;
 
-impl Redis {
-    /// Some queues of a partition; see [`crate::store::Store::outbox`].
+impl RedisStore {
+    /// Some queues of a partition; see [`crate::store::StoreConfig::outbox`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -25,7 +25,7 @@ impl Redis {
         partition: Partition,
         fence: Fence,
         from: usize,
-    ) -> Result<Outbox, StoreError> {
+    ) -> Result<OutboxPage, StoreError> {
         let call = self
             .call(&SCRIPTS.outbox, &[&self.0.keys.partition(partition).lease])
             .fence(fence)
@@ -38,13 +38,13 @@ impl Redis {
             let queue = waiting.text()?;
             let queue = QueueId::parse(&queue).ok_or(Corrupt("a queue's name"))?;
             let (due, target, since) = (waiting.time()?, waiting.text()?.into(), waiting.time()?);
-            Ok(Waiting { queue, target, due, since })
+            Ok(PendingQueue { queue, target, due, since })
         };
         let queues = rest.lists().map(|queue| waiting(queue?)).collect::<Result<_, Corrupt>>()?;
-        Ok(Outbox { queues, next: (next > 0).then_some(next), now })
+        Ok(OutboxPage { queues, next: (next > 0).then_some(next), now })
     }
 
-    /// Notes that an attempt begins; see [`crate::store::Store::begin`].
+    /// Notes that an attempt begins; see [`crate::store::StoreConfig::begin`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -55,7 +55,7 @@ impl Redis {
         queue: QueueId,
         token: u64,
         window: Duration,
-    ) -> Result<Begun, StoreError> {
+    ) -> Result<BeginResult, StoreError> {
         let call = self
             .call(&SCRIPTS.begin, &[&self.0.keys.partition(partition).lease])
             .fence(fence)
@@ -64,10 +64,10 @@ impl Redis {
             .arg(millis(window));
         let answer = self.run(call).await?;
         if answer.is("EMPTY") {
-            return Ok(Begun::Empty);
+            return Ok(BeginResult::Empty);
         }
         if answer.is("LATER") {
-            return Ok(Begun::Later(answer.expect("LATER")?.1.time()?));
+            return Ok(BeginResult::Later(answer.expect("LATER")?.1.time()?));
         }
         let (now, mut rest) = answer.expect("TAKEN")?;
         let (id, conversation) = (rest.text()?, rest.text()?);
@@ -82,10 +82,10 @@ impl Redis {
         let since = rest.time()?;
         let mut count = || u32::try_from(rest.number()?).map_err(|_| Corrupt("a number of attempts"));
         let (made, step) = (count()?, count()?);
-        Ok(Begun::Taken(Box::new(Taken { delivery, since, made, step, token, now })))
+        Ok(BeginResult::Taken(Box::new(ClaimedDelivery { delivery, since, made, step, token, now })))
     }
 
-    /// Notes how an attempt ended; see [`crate::store::Store::finish`].
+    /// Notes how an attempt ended; see [`crate::store::StoreConfig::finish`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -94,15 +94,15 @@ impl Redis {
         partition: Partition,
         fence: Fence,
         queue: QueueId,
-        finish: &Finish,
-    ) -> Result<Finished, StoreError> {
+        finish: &FinishRequest,
+    ) -> Result<FinishResult, StoreError> {
         let error = finish.attempt.error.as_deref().unwrap_or_default();
         // What it is from now on, for how long it waits or is kept, whether that is a step of the schedule, and why.
         let (state, span, stepped, reason) = match &finish.verdict {
-            Verdict::Delivered => (DeliveryState::Delivered, self.0.message_ttl, true, ""),
-            Verdict::Retry(wait) => (DeliveryState::Pending, *wait, true, error),
-            Verdict::Again => (DeliveryState::Pending, Duration::ZERO, false, error),
-            Verdict::Bury(reason) => (DeliveryState::Dead, DEAD_TTL, true, &**reason),
+            RetryDecision::Delivered => (DeliveryState::Delivered, self.0.message_ttl, true, ""),
+            RetryDecision::Retry(wait) => (DeliveryState::Pending, *wait, true, error),
+            RetryDecision::Again => (DeliveryState::Pending, Duration::ZERO, false, error),
+            RetryDecision::Bury(reason) => (DeliveryState::Dead, DEAD_TTL, true, &**reason),
         };
         let call = self
             .call(&SCRIPTS.finish, &[&self.0.keys.partition(partition).lease])
@@ -117,19 +117,19 @@ impl Redis {
             .arg(u8::from(stepped))
             .arg(reason);
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
-        Ok(Finished { next: rest.time_or_none()?, now })
+        Ok(FinishResult { next: rest.time_or_none()?, now })
     }
 
-    /// Has a delivery attempted again; see [`crate::store::Store::redeliver`].
+    /// Has a delivery attempted again; see [`crate::store::StoreConfig::redeliver`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn redeliver(&self, id: DeliveryId) -> Result<Redelivered, StoreError> {
+    pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
         self.wish(id, fastrand::u64(..)).await
     }
 
     /// The same; who wishes for the same once more is answered the same and gets nothing more.
-    pub(super) async fn wish(&self, id: DeliveryId, wish: u64) -> Result<Redelivered, StoreError> {
+    pub(super) async fn wish(&self, id: DeliveryId, wish: u64) -> Result<RedeliverResult, StoreError> {
         let call = self
             .call(&SCRIPTS.redeliver, &[&self.0.keys.partition(id.partition()).lease])
             .arg(id.to_string())
@@ -137,12 +137,12 @@ impl Redis {
             .arg(format!("{wish:x}"));
         let answer = self.run(call).await?;
         if answer.is("UNKNOWN") {
-            return Ok(Redelivered::Unknown);
+            return Ok(RedeliverResult::Unknown);
         }
         if answer.is("INFLIGHT") {
-            return Ok(Redelivered::InFlight);
+            return Ok(RedeliverResult::InFlight);
         }
         answer.expect("QUEUED")?;
-        Ok(Redelivered::Queued)
+        Ok(RedeliverResult::Queued)
     }
 }

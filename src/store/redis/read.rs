@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Redis;
+use super::RedisStore;
 use super::codec::{self, Corrupt};
 use super::scripts::SCRIPTS;
-use crate::domain::{ConversationId, Message, MessageId, Partition, Record, Timestamp};
-use crate::store::{Fence, Incarnation, Open, OpenMessage, StoreError};
+use crate::domain::{ConversationId, ConversationRecord, Message, MessageId, Partition, Timestamp};
+use crate::store::{ConversationSnapshot, Fence, Incarnation, OpenMessage, StoreError};
 
-impl Redis {
-    /// A message as it stands; see [`crate::store::Store::message`].
+impl RedisStore {
+    /// A message as it stands; see [`crate::store::StoreConfig::message`].
     ///
     /// # Errors
     /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
@@ -31,7 +31,7 @@ impl Redis {
         Ok(Some(codec::message(conversation, id, fields)?))
     }
 
-    /// The conversations with open messages; see [`crate::store::Store::ready`].
+    /// The conversations with open messages; see [`crate::store::StoreConfig::ready`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -56,7 +56,7 @@ impl Redis {
         Ok(names)
     }
 
-    /// The record and the lane; see [`crate::store::Store::open`].
+    /// The record and the lane; see [`crate::store::StoreConfig::open`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -64,7 +64,7 @@ impl Redis {
         &self,
         fence: Fence,
         conversation: &ConversationId,
-    ) -> Result<(Open, Timestamp), StoreError> {
+    ) -> Result<(ConversationSnapshot, Timestamp), StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
         let call = self
             .call(&SCRIPTS.open, &[&keys.lease, &keys.ready, &keys.conversation(conversation)])
@@ -88,8 +88,12 @@ impl Redis {
             let word = words.split(' ').next().filter(|word| !word.is_empty());
             word.map(|word| codec::number(word.as_bytes())).transpose()
         };
-        let open = Open {
-            record: if record.is_empty() { Record::default() } else { codec::read_record(&record)? },
+        let open = ConversationSnapshot {
+            record: if record.is_empty() {
+                ConversationRecord::default()
+            } else {
+                codec::read_record(&record)?
+            },
             lane: lane_of(rest.values()?)?,
             head_at: first(&lane)?.map(Timestamp::from_millis),
             next_position: first(&positions)?.unwrap_or_default(),

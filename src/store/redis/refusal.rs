@@ -10,19 +10,19 @@ use std::sync::Arc;
 
 use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use crate::store::Refusal;
+use crate::store::StoreRefusal;
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Policy {
     /// Give up: it was not carried out, and repeating it would not help.
-    Refuse(Refusal),
+    Refuse(StoreRefusal),
     /// Ask again in a moment, over the same connection. It was not carried out.
-    Wait(Refusal),
+    Wait(StoreRefusal),
     /// Ask again over a new connection.
     Reconnect {
         /// Why, if there is no time left to.
-        refusal: Refusal,
+        refusal: StoreRefusal,
         /// Whether it may have been carried out all the same.
         sent: bool,
     },
@@ -35,20 +35,20 @@ pub(super) fn policy(error: &RedisError) -> Policy {
     match error.kind() {
         ErrorKind::Server(kind) => by_kind(kind, error.detail().unwrap_or_default()),
         ErrorKind::Extension => by_code(error.code().unwrap_or_default()),
-        ErrorKind::AuthenticationFailed => Policy::Refuse(Refusal::NotAllowed),
+        ErrorKind::AuthenticationFailed => Policy::Refuse(StoreRefusal::NotAllowed),
         // Nothing was sent: there was nobody to send it to.
         ErrorKind::ClusterConnectionNotFound
         | ErrorKind::MasterNameNotFoundBySentinel
         | ErrorKind::NoValidReplicasFoundBySentinel => {
-            Policy::Reconnect { refusal: Refusal::Unreachable, sent: false }
+            Policy::Reconnect { refusal: StoreRefusal::Unreachable, sent: false }
         }
-        ErrorKind::Io if is_tls(error) => Policy::Refuse(Refusal::NotAllowed),
+        ErrorKind::Io if is_tls(error) => Policy::Refuse(StoreRefusal::NotAllowed),
         ErrorKind::Io => {
-            Policy::Reconnect { refusal: Refusal::Unreachable, sent: !error.is_connection_refusal() }
+            Policy::Reconnect { refusal: StoreRefusal::Unreachable, sent: !error.is_connection_refusal() }
         }
         // Half an answer: the rest of the stream means nothing any more.
-        ErrorKind::Parse => Policy::Reconnect { refusal: Refusal::Unexpected, sent: true },
-        _ => Policy::Refuse(Refusal::Unexpected),
+        ErrorKind::Parse => Policy::Reconnect { refusal: StoreRefusal::Unexpected, sent: true },
+        _ => Policy::Refuse(StoreRefusal::Unexpected),
     }
 }
 
@@ -64,44 +64,44 @@ fn is_tls(error: &RedisError) -> bool {
 fn by_kind(kind: ServerErrorKind, detail: &str) -> Policy {
     match kind {
         ServerErrorKind::NoScript => Policy::Text,
-        ServerErrorKind::BusyLoading => Policy::Wait(Refusal::Loading),
-        ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain => Policy::Wait(Refusal::ClusterDown),
+        ServerErrorKind::BusyLoading => Policy::Wait(StoreRefusal::Loading),
+        ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain => Policy::Wait(StoreRefusal::ClusterDown),
         // The cluster client follows these by itself; what is left has gone round too often.
         ServerErrorKind::Moved | ServerErrorKind::Ask => {
-            Policy::Reconnect { refusal: Refusal::ClusterDown, sent: false }
+            Policy::Reconnect { refusal: StoreRefusal::ClusterDown, sent: false }
         }
         // The master became a replica: behind a name or the sentinels there is another one.
         ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown => {
-            Policy::Reconnect { refusal: Refusal::ReadOnly, sent: false }
+            Policy::Reconnect { refusal: StoreRefusal::ReadOnly, sent: false }
         }
-        ServerErrorKind::NoPerm => Policy::Refuse(Refusal::NotAllowed),
+        ServerErrorKind::NoPerm => Policy::Refuse(StoreRefusal::NotAllowed),
         // These have no code of their own.
         ServerErrorKind::ResponseError if detail.starts_with("max number of clients") => {
-            Policy::Reconnect { refusal: Refusal::Unreachable, sent: false }
+            Policy::Reconnect { refusal: StoreRefusal::Unreachable, sent: false }
         }
         ServerErrorKind::ResponseError if detail.contains("invalid password") => {
-            Policy::Refuse(Refusal::NotAllowed)
+            Policy::Refuse(StoreRefusal::NotAllowed)
         }
         // What a script may not do: a command, a key, or a channel to publish to.
         ServerErrorKind::ResponseError if detail.starts_with("The user executing the script can't") => {
-            Policy::Refuse(Refusal::NotAllowed)
+            Policy::Refuse(StoreRefusal::NotAllowed)
         }
-        _ => Policy::Refuse(Refusal::Unexpected),
+        _ => Policy::Refuse(StoreRefusal::Unexpected),
     }
 }
 
 /// Codes that the client library has no name for.
 fn by_code(code: &str) -> Policy {
     match code {
-        "OOM" => Policy::Refuse(Refusal::OutOfMemory),
-        "MISCONF" => Policy::Refuse(Refusal::CannotSave),
-        "NOREPLICAS" => Policy::Refuse(Refusal::TooFewReplicas),
-        "NOAUTH" | "WRONGPASS" | "DENIED" => Policy::Refuse(Refusal::NotAllowed),
+        "OOM" => Policy::Refuse(StoreRefusal::OutOfMemory),
+        "MISCONF" => Policy::Refuse(StoreRefusal::CannotSave),
+        "NOREPLICAS" => Policy::Refuse(StoreRefusal::TooFewReplicas),
+        "NOAUTH" | "WRONGPASS" | "DENIED" => Policy::Refuse(StoreRefusal::NotAllowed),
         // Somebody's script or module runs for seconds.
-        "BUSY" => Policy::Wait(Refusal::Busy),
+        "BUSY" => Policy::Wait(StoreRefusal::Busy),
         // `CLIENT KILL`, `DEBUG`, a failover that unblocks whoever waits.
-        "UNBLOCKED" => Policy::Reconnect { refusal: Refusal::ReadOnly, sent: true },
-        _ => Policy::Refuse(Refusal::Unexpected),
+        "UNBLOCKED" => Policy::Reconnect { refusal: StoreRefusal::ReadOnly, sent: true },
+        _ => Policy::Refuse(StoreRefusal::Unexpected),
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
         Value::extract_error(value).unwrap_err()
     }
 
-    fn again(refusal: Refusal, sent: bool) -> Policy {
+    fn again(refusal: StoreRefusal, sent: bool) -> Policy {
         Policy::Reconnect { refusal, sent }
     }
 
@@ -136,34 +136,34 @@ mod tests {
         use Policy::{Refuse, Text, Wait};
         for (line, expected) in [
             ("NOSCRIPT No matching script. Please use EVAL.", Text),
-            ("LOADING Redis is loading the dataset in memory", Wait(Refusal::Loading)),
-            ("CLUSTERDOWN The cluster is down", Wait(Refusal::ClusterDown)),
-            ("CLUSTERDOWN Hash slot not served", Wait(Refusal::ClusterDown)),
-            ("TRYAGAIN Multiple keys request during rehashing of slot", Wait(Refusal::ClusterDown)),
-            ("BUSY Redis is busy running a script.", Wait(Refusal::Busy)),
-            ("MOVED 3999 127.0.0.1:6381", again(Refusal::ClusterDown, false)),
-            ("ASK 3999 127.0.0.1:6381", again(Refusal::ClusterDown, false)),
-            ("READONLY You can't write against a read only replica.", again(Refusal::ReadOnly, false)),
-            ("MASTERDOWN Link with MASTER is down", again(Refusal::ReadOnly, false)),
-            ("UNBLOCKED force unblock from blocking operation", again(Refusal::ReadOnly, true)),
-            ("ERR max number of clients reached", again(Refusal::Unreachable, false)),
-            ("OOM command not allowed when used memory > 'maxmemory'.", Refuse(Refusal::OutOfMemory)),
-            ("MISCONF Redis is configured to save RDB snapshots", Refuse(Refusal::CannotSave)),
-            ("NOREPLICAS Not enough good replicas to write.", Refuse(Refusal::TooFewReplicas)),
-            ("NOAUTH Authentication required.", Refuse(Refusal::NotAllowed)),
-            ("WRONGPASS invalid username-password pair", Refuse(Refusal::NotAllowed)),
-            ("ERR invalid password", Refuse(Refusal::NotAllowed)),
-            ("NOPERM this user has no permissions to run 'evalsha'", Refuse(Refusal::NotAllowed)),
+            ("LOADING Redis is loading the dataset in memory", Wait(StoreRefusal::Loading)),
+            ("CLUSTERDOWN The cluster is down", Wait(StoreRefusal::ClusterDown)),
+            ("CLUSTERDOWN Hash slot not served", Wait(StoreRefusal::ClusterDown)),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Wait(StoreRefusal::ClusterDown)),
+            ("BUSY Redis is busy running a script.", Wait(StoreRefusal::Busy)),
+            ("MOVED 3999 127.0.0.1:6381", again(StoreRefusal::ClusterDown, false)),
+            ("ASK 3999 127.0.0.1:6381", again(StoreRefusal::ClusterDown, false)),
+            ("READONLY You can't write against a read only replica.", again(StoreRefusal::ReadOnly, false)),
+            ("MASTERDOWN Link with MASTER is down", again(StoreRefusal::ReadOnly, false)),
+            ("UNBLOCKED force unblock from blocking operation", again(StoreRefusal::ReadOnly, true)),
+            ("ERR max number of clients reached", again(StoreRefusal::Unreachable, false)),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Refuse(StoreRefusal::OutOfMemory)),
+            ("MISCONF Redis is configured to save RDB snapshots", Refuse(StoreRefusal::CannotSave)),
+            ("NOREPLICAS Not enough good replicas to write.", Refuse(StoreRefusal::TooFewReplicas)),
+            ("NOAUTH Authentication required.", Refuse(StoreRefusal::NotAllowed)),
+            ("WRONGPASS invalid username-password pair", Refuse(StoreRefusal::NotAllowed)),
+            ("ERR invalid password", Refuse(StoreRefusal::NotAllowed)),
+            ("NOPERM this user has no permissions to run 'evalsha'", Refuse(StoreRefusal::NotAllowed)),
             (
                 "ERR The user executing the script can't publish to the channel mentioned in the command script: \
                  2461, on @user_script:37.",
-                Refuse(Refusal::NotAllowed),
+                Refuse(StoreRefusal::NotAllowed),
             ),
-            ("DENIED Redis is running in protected mode", Refuse(Refusal::NotAllowed)),
-            ("CROSSSLOT Keys in request don't hash to the same slot", Refuse(Refusal::Unexpected)),
-            ("WRONGTYPE Operation against a key", Refuse(Refusal::Unexpected)),
-            ("ERR Error running script", Refuse(Refusal::Unexpected)),
-            ("NEWCODE what a later version may say", Refuse(Refusal::Unexpected)),
+            ("DENIED Redis is running in protected mode", Refuse(StoreRefusal::NotAllowed)),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Refuse(StoreRefusal::Unexpected)),
+            ("WRONGTYPE Operation against a key", Refuse(StoreRefusal::Unexpected)),
+            ("ERR Error running script", Refuse(StoreRefusal::Unexpected)),
+            ("NEWCODE what a later version may say", Refuse(StoreRefusal::Unexpected)),
         ] {
             assert_eq!(policy(&told(line)), expected, "{line}");
         }
@@ -173,16 +173,16 @@ mod tests {
     fn a_broken_connection_may_have_carried_it_out_and_a_refused_one_not() {
         let broken = |kind: io::ErrorKind| policy(&RedisError::from(io::Error::from(kind)));
         for kind in [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut] {
-            assert_eq!(broken(kind), again(Refusal::Unreachable, true), "{kind:?}");
+            assert_eq!(broken(kind), again(StoreRefusal::Unreachable, true), "{kind:?}");
         }
-        assert_eq!(broken(io::ErrorKind::ConnectionRefused), again(Refusal::Unreachable, false));
+        assert_eq!(broken(io::ErrorKind::ConnectionRefused), again(StoreRefusal::Unreachable, false));
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
         let tls = RedisError::from(io::Error::new(io::ErrorKind::InvalidData, alert));
-        assert_eq!(policy(&tls), Policy::Refuse(Refusal::NotAllowed));
+        assert_eq!(policy(&tls), Policy::Refuse(StoreRefusal::NotAllowed));
         let nobody = RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "no master"));
-        assert_eq!(policy(&nobody), again(Refusal::Unreachable, false));
+        assert_eq!(policy(&nobody), again(StoreRefusal::Unreachable, false));
         let login = RedisError::from((ErrorKind::AuthenticationFailed, "no"));
-        assert_eq!(policy(&login), Policy::Refuse(Refusal::NotAllowed));
+        assert_eq!(policy(&login), Policy::Refuse(StoreRefusal::NotAllowed));
     }
 
     #[test]

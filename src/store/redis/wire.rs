@@ -25,13 +25,13 @@ use deadpool_redis::redis::{
 use tokio::runtime::{self, Handle};
 use tokio::time::{Instant, timeout_at};
 
-use super::SetupError;
-use super::connect::{Connector, Link};
+use super::RedisSetupError;
+use super::connect::{Link, RedisConnector};
 use super::line::{Closed, Line, backoff};
 use super::refusal::{Policy, for_log, policy};
 use super::script::Call;
 use crate::config::{self, RedisServers};
-use crate::store::{Refusal, StoreError};
+use crate::store::{StoreError, StoreRefusal};
 
 /// With less time than this left nothing is tried again.
 const LAST_TRY: Duration = Duration::from_millis(20);
@@ -48,7 +48,7 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Wire {
     number: u64,
-    connector: Arc<Connector>,
+    connector: Arc<RedisConnector>,
     timeout: Duration,
     /// Replicas that must confirm a durable call.
     confirmations: u32,
@@ -82,8 +82,11 @@ enum Place {
 }
 
 impl Wire {
-    pub(super) fn new(servers: &RedisServers, options: &config::Store) -> Result<Self, SetupError> {
-        let connector = Connector::new(servers, options).map_err(SetupError::Url)?;
+    pub(super) fn new(
+        servers: &RedisServers,
+        options: &config::StoreConfig,
+    ) -> Result<Self, RedisSetupError> {
+        let connector = RedisConnector::new(servers, options).map_err(RedisSetupError::Url)?;
         Ok(Self {
             number: fastrand::u64(..),
             connector: Arc::new(connector),
@@ -98,7 +101,7 @@ impl Wire {
     /// Runs a script.
     ///
     /// A durable call that too few replicas of the store confirm in time fails as
-    /// [`Refusal::TooFewReplicas`] although the master carried it out; its repeat waits again.
+    /// [`StoreRefusal::TooFewReplicas`] although the master carried it out; its repeat waits again.
     pub(super) async fn run(&self, call: Call<'_>) -> Result<Value, StoreError> {
         // Boxed: the client's futures are nested deeply, and those who wait here should stay small.
         Box::pin(self.perform(Request::Script(&call))).await
@@ -124,7 +127,7 @@ impl Wire {
     }
 
     /// For the listener, which has a connection of its own.
-    pub(super) const fn connector(&self) -> &Arc<Connector> {
+    pub(super) const fn connector(&self) -> &Arc<RedisConnector> {
         &self.connector
     }
 
@@ -137,7 +140,7 @@ impl Wire {
         let line = self.line(self.connector.is_cluster() && request.is_aside());
         let deadline = Instant::now() + self.timeout;
         let mut sent = false;
-        let mut refusal = Refusal::Unreachable;
+        let mut refusal = StoreRefusal::Unreachable;
         let mut pauses = 0;
         loop {
             let mut place = match timeout_at(deadline, self.place(&line, request)).await {
@@ -157,13 +160,13 @@ impl Wire {
             let error = match answer {
                 Ok(value) => {
                     self.heard(&line, &place);
-                    return value.ok_or(StoreError::Unavailable(Refusal::TooFewReplicas));
+                    return value.ok_or(StoreError::Unavailable(StoreRefusal::TooFewReplicas));
                 }
                 Err(error) => error,
             };
             match policy(&error) {
                 Policy::Refuse(refusal) => {
-                    if let (Refusal::Unexpected, Request::Script(call)) = (refusal, request) {
+                    if let (StoreRefusal::Unexpected, Request::Script(call)) = (refusal, request) {
                         tracing::error!(script = call.script.name, error = for_log(&error), "Redis refused");
                     }
                     return Err(self.failed(sent, refusal));
@@ -173,7 +176,7 @@ impl Wire {
                     refusal = reason;
                 }
                 // Twice unknown, by hash and by text: another server than a moment ago.
-                Policy::Text => refusal = Refusal::Unexpected,
+                Policy::Text => refusal = StoreRefusal::Unexpected,
                 Policy::Reconnect { refusal: reason, sent: perhaps } => {
                     sent |= perhaps;
                     refusal = reason;
@@ -321,7 +324,7 @@ impl Wire {
         }
     }
 
-    const fn failed(&self, sent: bool, refusal: Refusal) -> StoreError {
+    const fn failed(&self, sent: bool, refusal: StoreRefusal) -> StoreError {
         if sent { StoreError::Unknown(self.timeout) } else { StoreError::Unavailable(refusal) }
     }
 

@@ -3,12 +3,12 @@
 use super::codec::{self, Corrupt};
 use super::script::Call;
 use super::scripts::SCRIPTS;
-use super::{Redis, millis};
+use super::{RedisStore, millis};
 use crate::domain::{ConversationId, EntryBody, MessageId, NewDelivery, Partition, Timestamp};
-use crate::store::{Change, Fence, QueueId, StoreError, Write, Written};
+use crate::store::{ConversationChange, ConversationWrite, Fence, QueueId, StoreError, WriteResult};
 
-impl Redis {
-    /// Carries out an owner's write; see [`crate::store::Store::write`].
+impl RedisStore {
+    /// Carries out an owner's write; see [`crate::store::StoreConfig::write`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -16,8 +16,8 @@ impl Redis {
         &self,
         fence: Fence,
         conversation: &ConversationId,
-        write: &Write,
-    ) -> Result<Written, StoreError> {
+        write: &ConversationWrite,
+    ) -> Result<WriteResult, StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
         let mut call = self
             .call(
@@ -36,7 +36,7 @@ impl Redis {
             .arg(codec::record(&write.record)?)
             .arg(write.warm_until.map_or_else(String::new, |until| until.as_millis().to_string()))
             .arg(millis(self.0.message_ttl));
-        let weights = write.changes.iter().map(Change::weight).sum::<usize>();
+        let weights = write.changes.iter().map(ConversationChange::weight).sum::<usize>();
         call = call.arg(weights);
         for group in Group::all(&write.changes)? {
             call = group.tell(call);
@@ -45,14 +45,14 @@ impl Redis {
             call = call.durable();
         }
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
-        Ok(Written { now, lost: rest.number()? == 1 })
+        Ok(WriteResult { now, lost: rest.number()? == 1 })
     }
 }
 
 /// Whether somebody acts on it who must not find it taken back: an end is told, and after a `sent` a message goes out,
 /// which the next owner would send again.
-const fn is_promise(change: &Change) -> bool {
-    matches!(change, Change::Sent { .. }) || change.ended().is_some()
+const fn is_promise(change: &ConversationChange) -> bool {
+    matches!(change, ConversationChange::Sent { .. }) || change.ended().is_some()
 }
 
 /// Changes that follow each other and are of one message, or of none, as the script takes them.
@@ -77,7 +77,7 @@ enum Told<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn all(changes: &'a [Change]) -> Result<Vec<Self>, Corrupt> {
+    fn all(changes: &'a [ConversationChange]) -> Result<Vec<Self>, Corrupt> {
         let mut groups: Vec<Self> = Vec::with_capacity(1);
         for change in changes {
             if !groups.last().is_some_and(|group| group.fits(change)) {
@@ -90,20 +90,22 @@ impl<'a> Group<'a> {
         Ok(groups)
     }
 
-    fn fits(&self, change: &Change) -> bool {
+    fn fits(&self, change: &ConversationChange) -> bool {
         is_of_the_conversation(change) || (message_of(change) == self.message && !self.ended)
     }
 
-    fn add(&mut self, change: &'a Change) -> Result<(), Corrupt> {
+    fn add(&mut self, change: &'a ConversationChange) -> Result<(), Corrupt> {
         match change {
-            Change::Sent { at, .. } => _ = self.sent.get_or_insert(*at),
-            Change::Acked { at, .. } => _ = self.acked.get_or_insert(*at),
-            Change::Answering { at, .. } => _ = self.answered.get_or_insert(*at),
-            Change::HeadSince { at } => {
+            ConversationChange::Sent { at, .. } => _ = self.sent.get_or_insert(*at),
+            ConversationChange::Acked { at, .. } => _ = self.acked.get_or_insert(*at),
+            ConversationChange::Answering { at, .. } => _ = self.answered.get_or_insert(*at),
+            ConversationChange::HeadSince { at } => {
                 self.changes.push(Told::Plain("h", at.as_millis(), Vec::new()));
             }
-            Change::Deliver(new) => self.changes.push(Told::Delivery(new, codec::new_delivery(new)?)),
-            Change::Append(entry) => {
+            ConversationChange::Deliver(new) => {
+                self.changes.push(Told::Delivery(new, codec::new_delivery(new)?))
+            }
+            ConversationChange::Append(entry) => {
                 match entry.body {
                     EntryBody::Reply(_) => _ = self.answered.get_or_insert(entry.at),
                     EntryBody::Ended { .. } | EntryBody::Closed { .. } => self.ended = true,
@@ -157,24 +159,26 @@ impl Told<'_> {
 }
 
 /// Whether the change has nothing to do with messages, so that it may stand in any group.
-const fn is_of_the_conversation(change: &Change) -> bool {
+const fn is_of_the_conversation(change: &ConversationChange) -> bool {
     match change {
-        Change::Sent { .. } | Change::Acked { .. } | Change::Answering { .. } => false,
-        Change::HeadSince { .. } | Change::Deliver(_) => true,
-        Change::Append(entry) => {
+        ConversationChange::Sent { .. }
+        | ConversationChange::Acked { .. }
+        | ConversationChange::Answering { .. } => false,
+        ConversationChange::HeadSince { .. } | ConversationChange::Deliver(_) => true,
+        ConversationChange::Append(entry) => {
             matches!(entry.body, EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_))
         }
     }
 }
 
 /// The message that the change is of; a reply may be to none.
-fn message_of(change: &Change) -> Option<MessageId> {
+fn message_of(change: &ConversationChange) -> Option<MessageId> {
     match change {
-        Change::Sent { message, .. } | Change::Acked { message, .. } | Change::Answering { message, .. } => {
-            Some(*message)
-        }
-        Change::HeadSince { .. } | Change::Deliver(_) => None,
-        Change::Append(entry) => match &entry.body {
+        ConversationChange::Sent { message, .. }
+        | ConversationChange::Acked { message, .. }
+        | ConversationChange::Answering { message, .. } => Some(*message),
+        ConversationChange::HeadSince { .. } | ConversationChange::Deliver(_) => None,
+        ConversationChange::Append(entry) => match &entry.body {
             EntryBody::Reply(reply) => reply.in_reply_to,
             EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } => Some(*message),
             EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => None,
@@ -185,24 +189,24 @@ fn message_of(change: &Change) -> Option<MessageId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EndedBy, Entry, Outcome};
+    use crate::domain::{EndedBy, JournalEntry, TurnOutcome};
 
     #[test]
     fn a_message_is_one_group_until_its_end_whatever_stands_in_between() {
         let at = Timestamp::from_millis;
         let (one, other) = (MessageId::new(at(1), 1), MessageId::new(at(1), 2));
-        let append = |seq, body| Change::Append(Entry { seq, at: at(seq), body });
-        let outcome = || Outcome::Answered(EndedBy::Quiet);
+        let append = |seq, body| ConversationChange::Append(JournalEntry { seq, at: at(seq), body });
+        let outcome = || TurnOutcome::Answered(EndedBy::Quiet);
         let changes = [
-            Change::HeadSince { at: at(1) },
-            Change::Acked { message: one, at: at(2) },
+            ConversationChange::HeadSince { at: at(1) },
+            ConversationChange::Acked { message: one, at: at(2) },
             append(3, EntryBody::Platform(serde_json::value::to_raw_value("other").unwrap())),
-            Change::Acked { message: one, at: at(4) },
-            Change::Answering { message: one, at: at(5) },
+            ConversationChange::Acked { message: one, at: at(4) },
+            ConversationChange::Answering { message: one, at: at(5) },
             append(6, EntryBody::Ended { message: one, outcome: outcome() }),
             append(7, EntryBody::Platform(serde_json::value::to_raw_value("other").unwrap())),
-            Change::Acked { message: one, at: at(8) },
-            Change::Sent { message: other, at: at(9) },
+            ConversationChange::Acked { message: one, at: at(8) },
+            ConversationChange::Sent { message: other, at: at(9) },
         ];
         let groups = Group::all(&changes);
         let place = |told: &Told<'_>| match told {

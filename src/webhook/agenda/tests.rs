@@ -221,7 +221,7 @@ fn what_is_lost_and_owned_again_begins_anew() {
     let old = agenda.next(NOW).unwrap();
     agenda.own(PARTITION, fence(2), NOW);
     let read =
-        Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW + seconds(20), since: NOW };
+        PendingQueue { queue: queue(1), target: "https://one/in".into(), due: NOW + seconds(20), since: NOW };
     assert_eq!(agenda.next_reading(NOW), Some((PARTITION, fence(2))));
     agenda.read(PARTITION, fence(2), &[read], false, NOW);
     // What ends of the earlier tenure says nothing of this one.
@@ -256,7 +256,7 @@ fn while_the_store_is_silent_nothing_begins_and_the_same_attempt_is_repeated() {
     agenda.next_reading(now).unwrap();
     // The attempt was noted, as it turns out.
     let read =
-        Waiting { queue: queue(1), target: "https://one/in".into(), due: now + seconds(20), since: NOW };
+        PendingQueue { queue: queue(1), target: "https://one/in".into(), due: now + seconds(20), since: NOW };
     agenda.read(PARTITION, fence(1), &[read], false, now);
     let (_, begun) = agenda.begin_all(now);
     assert_eq!(begun.len(), 2);
@@ -294,14 +294,14 @@ fn outboxes_are_read_again_from_time_to_time_and_when_asked() {
     // Asked for while it is read: what was asked for may not be in it.
     agenda.look(PARTITION, NOW);
     assert_eq!(agenda.next_reading(NOW), None);
-    let read = Waiting { queue: queue(1), target: "https://one/in".into(), due: NOW, since: NOW };
+    let read = PendingQueue { queue: queue(1), target: "https://one/in".into(), due: NOW, since: NOW };
     assert!(agenda.read(PARTITION, fence(1), &[read], true, NOW), "there is more");
     assert!(!agenda.read(PARTITION, fence(1), &[], false, NOW));
     assert!(agenda.next_reading(NOW).is_some());
     // One that was redelivered out of its queue: the next in it is due sooner than was thought.
     let begin = agenda.next(NOW).unwrap();
     agenda.ended(begin.token, Some(NOW + seconds(3600)), None, NOW);
-    let read = |due| Waiting { queue: queue(1), target: "https://one/in".into(), due, since: NOW };
+    let read = |due| PendingQueue { queue: queue(1), target: "https://one/in".into(), due, since: NOW };
     agenda.read(PARTITION, fence(1), &[read(NOW)], true, NOW);
     // And one that was read before that puts nothing off.
     agenda.read(PARTITION, fence(1), &[read(NOW + seconds(20))], false, NOW);
@@ -330,7 +330,7 @@ fn only_a_host_that_failed_for_a_day_has_what_nobody_tried_buried() {
     }
     // As it is found after an outage of the replicas: nobody came to it for more than a day.
     let day = Duration::from_hours(24);
-    let old = |now: Timestamp| Waiting {
+    let old = |now: Timestamp| PendingQueue {
         queue: queue(50),
         target: "https://one/in".into(),
         due: now,

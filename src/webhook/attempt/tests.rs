@@ -1,6 +1,6 @@
 use super::*;
 use crate::domain::DeliveryKind;
-use crate::webhook::signature::{Secret, verify};
+use crate::webhook::signature::{SigningSecret, verify};
 use crate::webhook::targets::tests::config;
 use crate::webhook::tests::{Does, NOW, Receiver, SECRET, answer, run, sender, taken};
 
@@ -73,7 +73,7 @@ fn what_arrives_can_be_verified() {
         assert_eq!(attempted(&receiver).await.fate, Fate::Delivered);
         let seen = receiver.seen.borrow()[0].clone();
         let told = |name| seen.header(name).unwrap();
-        let secret = Secret::parse(&SECRET.into()).unwrap();
+        let secret = SigningSecret::parse(&SECRET.into()).unwrap();
         let body = seen.body.as_bytes();
         verify(
             &[secret],
@@ -128,7 +128,7 @@ fn without_a_secret_nothing_is_sent() {
     run(async {
         let receiver = Receiver::start([]).await;
         let mut taken = taken(&receiver.url(), DeliveryKind::MessageAnswered, "{}");
-        taken.delivery.origin = crate::domain::Origin::Callback { signer: Some("gone".into()) };
+        taken.delivery.origin = crate::domain::DeliveryOrigin::Callback { signer: Some("gone".into()) };
         let made = attempt(&sender(), &targets(), &taken).await;
         assert_eq!(made.fate, Fate::Forbidden);
         assert!(made.attempt.error.unwrap().contains("the caller gone"));

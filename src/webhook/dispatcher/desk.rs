@@ -14,11 +14,11 @@ use tracing::{Span, debug, warn};
 use super::Order;
 use super::flight::{self, Event, Flight, Work};
 use super::tally::Tally;
-use crate::config::Webhooks;
-use crate::domain::{Attempt, DeliveryState, Partition, Timestamp};
+use crate::config::WebhooksConfig;
+use crate::domain::{DeliveryAttempt, DeliveryState, Partition, Timestamp};
 use crate::store::{
-    Begun, DeliveryQuery, Fence, Finish, Listening, News, Outbox, Store, StoreClock, StoreError, Taken,
-    Verdict,
+    BeginResult, ClaimedDelivery, DeliveryQuery, Fence, FinishRequest, OutboxEvent, OutboxEventReceiver,
+    OutboxPage, RetryDecision, Store, StoreClock, StoreError,
 };
 use crate::webhook::agenda::{Agenda, Begin};
 use crate::webhook::attempt::{Fate, Made};
@@ -56,8 +56,8 @@ struct Tenure {
     done: Option<oneshot::Sender<()>>,
 }
 
-impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
-    pub(super) fn new(config: &Webhooks, store: Store, now: Timestamp, tally: Tally, send: A) -> Self {
+impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
+    pub(super) fn new(config: &WebhooksConfig, store: Store, now: Timestamp, tally: Tally, send: A) -> Self {
         // Tokens of two replicas must not be the same: not even where both came up at the same time from one image.
         let rng = fastrand::Rng::with_seed(getrandom::u64().unwrap_or_else(|_| fastrand::u64(..)));
         Self {
@@ -74,7 +74,7 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
     }
 
     /// Works until it is told to stop, or nobody can tell it any more.
-    pub(super) async fn run(mut self, mut listening: Listening, mut orders: mpsc::Receiver<Order>) {
+    pub(super) async fn run(mut self, mut listening: OutboxEventReceiver, mut orders: mpsc::Receiver<Order>) {
         let mut told = true;
         let mut calm = None;
         let mut until = None;
@@ -132,22 +132,22 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
         }
     }
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: OutboxEvent) {
         let now = self.clock.now();
         match news {
-            News::Owned(partition, fence) => {
+            OutboxEvent::Owned(partition, fence) => {
                 let tenure = Tenure { fence, breaking: CancellationToken::new(), done: None };
                 if let Some(earlier) = self.tenures.insert(partition, tenure) {
                     earlier.breaking.cancel();
                 }
                 self.agenda.own(partition, fence, now);
             }
-            News::Due { partition, fence, queue, target } => {
+            OutboxEvent::Due { partition, fence, queue, target } => {
                 self.agenda.ring(partition, fence, queue, &target, now);
             }
-            News::Redelivered(partition) => self.agenda.look(partition, now),
-            News::Missed => self.agenda.look_everywhere(now),
-            News::Releasing { partition, fence, by, done } => {
+            OutboxEvent::Redelivered(partition) => self.agenda.look(partition, now),
+            OutboxEvent::Missed => self.agenda.look_everywhere(now),
+            OutboxEvent::Releasing { partition, fence, by, done } => {
                 // Where it is not ours, nothing is in flight: the sender is dropped, which tells so too.
                 let Some(tenure) = self.tenures.get_mut(&partition).filter(|tenure| tenure.fence == fence)
                 else {
@@ -158,7 +158,7 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
                 self.work.push(flight::overdue(partition, fence, by));
                 self.settle(partition, fence);
             }
-            News::Lost(partition, fence) => self.lose(partition, fence),
+            OutboxEvent::Lost(partition, fence) => self.lose(partition, fence),
         }
     }
 
@@ -211,9 +211,9 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
         }
     }
 
-    fn read(&mut self, partition: Partition, fence: Fence, answer: Result<Outbox, StoreError>) {
+    fn read(&mut self, partition: Partition, fence: Fence, answer: Result<OutboxPage, StoreError>) {
         match answer {
-            Ok(Outbox { queues, next, now }) => {
+            Ok(OutboxPage { queues, next, now }) => {
                 self.clock.observe(now);
                 let more = next.filter(|_| !self.stopping);
                 if self.agenda.read(partition, fence, &queues, more.is_some(), self.clock.now())
@@ -231,12 +231,12 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
         }
     }
 
-    fn begun(&mut self, begin: Begin, asked: Instant, answer: Result<Begun, StoreError>) {
+    fn begun(&mut self, begin: Begin, asked: Instant, answer: Result<BeginResult, StoreError>) {
         let now = self.clock.now();
         match answer {
-            Ok(Begun::Taken(taken)) => self.taken(begin, asked, taken),
-            Ok(Begun::Later(due)) => self.agenda.later(begin.token, due, now),
-            Ok(Begun::Empty) => {
+            Ok(BeginResult::Taken(taken)) => self.taken(begin, asked, taken),
+            Ok(BeginResult::Later(due)) => self.agenda.later(begin.token, due, now),
+            Ok(BeginResult::Empty) => {
                 self.agenda.ended(begin.token, None, None, now);
             }
             Err(error) if error.is_passing() => self.agenda.unanswered(begin.token, now),
@@ -247,7 +247,7 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
         }
     }
 
-    fn taken(&mut self, begin: Begin, asked: Instant, taken: Box<Taken>) {
+    fn taken(&mut self, begin: Begin, asked: Instant, taken: Box<ClaimedDelivery>) {
         self.clock.observe(taken.now);
         let span = self.tally.began(&taken);
         let tenure = self.tenures.get(&begin.partition).filter(|tenure| tenure.fence == begin.fence);
@@ -260,9 +260,9 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
         let spared = begin.overdue && !stale;
         let Some(breaking) = breaking.filter(|_| !stale && !spared) else {
             let verdict = match (stale, taken.step) {
-                (false, _) => Verdict::Again,
-                (true, 0) => Verdict::Bury("its receiver's host failed for 24 hours".into()),
-                (true, _) => Verdict::Bury("it was tried for 24 hours".into()),
+                (false, _) => RetryDecision::Again,
+                (true, 0) => RetryDecision::Bury("its receiver's host failed for 24 hours".into()),
+                (true, _) => RetryDecision::Bury("it was tried for 24 hours".into()),
             };
             if !stale {
                 self.tally.attempted(&span, None, Duration::ZERO);
@@ -285,14 +285,14 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
     fn judge(
         &self,
         begin: Begin,
-        taken: Box<Taken>,
+        taken: Box<ClaimedDelivery>,
         span: Span,
         made: Option<Made>,
         took: Duration,
     ) -> Flight {
         let Some(Made { attempt, fate }) = made else {
             let attempt = not_made(&taken, "broken off: this replica let go of the conversation", took);
-            return over(begin, taken, span, attempt, Verdict::Again, None);
+            return over(begin, taken, span, attempt, RetryDecision::Again, None);
         };
         let now = self.clock.now();
         let verdict = schedule::verdict(&fate, taken.step, taken.since, now, fastrand::f64());
@@ -350,18 +350,18 @@ impl<A: AsyncFn(&Taken) -> Made + 'static> Desk<A> {
 }
 
 /// What the delivery's list says of an attempt that was not made, or not to its end.
-fn not_made(taken: &Taken, why: &str, duration: Duration) -> Attempt {
-    Attempt { at: taken.now, status: None, error: Some(why.into()), duration, response: None }
+fn not_made(taken: &ClaimedDelivery, why: &str, duration: Duration) -> DeliveryAttempt {
+    DeliveryAttempt { at: taken.now, status: None, error: Some(why.into()), duration, response: None }
 }
 
 fn over(
     begin: Begin,
-    taken: Box<Taken>,
+    taken: Box<ClaimedDelivery>,
     span: Span,
-    attempt: Attempt,
-    verdict: Verdict,
+    attempt: DeliveryAttempt,
+    verdict: RetryDecision,
     fate: Option<Fate>,
 ) -> Flight {
-    let finish = Finish { id: taken.delivery.id, token: taken.token, attempt, verdict };
+    let finish = FinishRequest { id: taken.delivery.id, token: taken.token, attempt, verdict };
     Flight { begin, taken, finish, fate, span }
 }

@@ -13,8 +13,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, error};
 
-use crate::domain::{Attempt, Partition};
-use crate::store::{Begun, Fence, Finish, Finished, Outbox, Store, StoreError, Taken};
+use crate::domain::{DeliveryAttempt, Partition};
+use crate::store::{
+    BeginResult, ClaimedDelivery, Fence, FinishRequest, FinishResult, OutboxPage, Store, StoreError,
+};
 use crate::webhook::agenda::Begin;
 use crate::webhook::attempt::{Fate, Made};
 
@@ -29,13 +31,13 @@ pub(super) type Work = Pin<Box<dyn Future<Output = Event>>>;
 /// What happened.
 pub(super) enum Event {
     /// A part of an outbox was read.
-    Read { partition: Partition, fence: Fence, answer: Result<Outbox, StoreError> },
+    Read { partition: Partition, fence: Fence, answer: Result<OutboxPage, StoreError> },
     /// The store was asked whether an attempt may begin, at that time.
-    Begun { begin: Begin, asked: Instant, answer: Result<Begun, StoreError> },
+    Begun { begin: Begin, asked: Instant, answer: Result<BeginResult, StoreError> },
     /// An attempt ended; without having been made where it was broken off.
-    Attempted { begin: Begin, taken: Box<Taken>, span: Span, made: Option<Made>, took: Duration },
+    Attempted { begin: Begin, taken: Box<ClaimedDelivery>, span: Span, made: Option<Made>, took: Duration },
     /// The store was told how an attempt ended, so many times before.
-    Finished { flight: Box<Flight>, times: u32, answer: Result<Finished, StoreError> },
+    Finished { flight: Box<Flight>, times: u32, answer: Result<FinishResult, StoreError> },
     /// What is in flight in the partition had its time.
     Overdue(Partition, Fence),
 }
@@ -43,8 +45,8 @@ pub(super) enum Event {
 /// An attempt that is over, until the store knows.
 pub(super) struct Flight {
     pub(super) begin: Begin,
-    pub(super) taken: Box<Taken>,
-    pub(super) finish: Finish,
+    pub(super) taken: Box<ClaimedDelivery>,
+    pub(super) finish: FinishRequest,
     /// None where it was not made.
     pub(super) fate: Option<Fate>,
     pub(super) span: Span,
@@ -71,13 +73,13 @@ pub(super) fn begin(store: &Store, begin: Begin, window: Duration) -> Work {
 pub(super) fn attempt<A>(
     send: &Rc<A>,
     begin: Begin,
-    taken: Box<Taken>,
+    taken: Box<ClaimedDelivery>,
     span: Span,
     breaking: CancellationToken,
     panics: IntCounter,
 ) -> Work
 where
-    A: AsyncFn(&Taken) -> Made + 'static,
+    A: AsyncFn(&ClaimedDelivery) -> Made + 'static,
 {
     let send = Rc::clone(send);
     let inside = span.clone();
@@ -102,11 +104,11 @@ where
     Box::pin(making.instrument(inside))
 }
 
-fn panicked(taken: &Taken, duration: Duration) -> Made {
+fn panicked(taken: &ClaimedDelivery, duration: Duration) -> Made {
     error!("an attempt panicked; this is a bug");
     let error = Some("the bridge failed; this is a bug".into());
     Made {
-        attempt: Attempt { at: taken.now, status: None, error, duration, response: None },
+        attempt: DeliveryAttempt { at: taken.now, status: None, error, duration, response: None },
         fate: Fate::Forbidden,
     }
 }

@@ -11,7 +11,7 @@ use super::flight::Flight;
 use crate::config::Config;
 use crate::domain::{BotName, NewDelivery};
 use crate::metrics::{AttemptEnd, BotDeliveries, Metrics};
-use crate::store::{Taken, Verdict};
+use crate::store::{ClaimedDelivery, RetryDecision};
 use crate::webhook::agenda::{Agenda, host_of};
 use crate::webhook::attempt::{Fate, Made};
 use crate::webhook::breaker::Switched;
@@ -53,7 +53,7 @@ impl Tally {
     }
 
     /// An attempt begins. Returns its span.
-    pub(super) fn began(&self, taken: &Taken) -> Span {
+    pub(super) fn began(&self, taken: &ClaimedDelivery) -> Span {
         let NewDelivery { id, kind, conversation, target, trace, created_at, .. } = &taken.delivery;
         if taken.made == 0 {
             self.metrics.deliveries.began(taken.now.since(*created_at));
@@ -92,12 +92,12 @@ impl Tally {
         let NewDelivery { kind, conversation, .. } = &flight.taken.delivery;
         let bot = self.bots.get(&conversation.bot).unwrap_or(&self.others);
         match &flight.finish.verdict {
-            Verdict::Delivered => bot.delivered(*kind),
-            Verdict::Bury(reason) => {
+            RetryDecision::Delivered => bot.delivered(*kind),
+            RetryDecision::Bury(reason) => {
                 bot.buried(*kind);
                 warn!(parent: &flight.span, %reason, "a delivery is buried; it can be redelivered");
             }
-            Verdict::Retry(_) | Verdict::Again => {}
+            RetryDecision::Retry(_) | RetryDecision::Again => {}
         }
     }
 

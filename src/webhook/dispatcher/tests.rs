@@ -9,12 +9,13 @@ use tokio::select;
 
 use super::*;
 use crate::domain::{
-    Attempt, ConversationId, Delivery, DeliveryId, DeliveryState, Entry, EntryBody, NewDelivery, Partition,
+    ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, EntryBody, JournalEntry,
+    NewDelivery, Partition,
 };
-use crate::metrics::Words;
+use crate::metrics::LabelSets;
 use crate::store::{
-    Change, Claiming, Clock, Fence, Incarnation, ManualClock, Memory, MemoryLimits, News, QueueId, Teller,
-    Write, news,
+    ClaimMode, Clock, ConversationChange, ConversationWrite, Fence, Incarnation, ManualClock, MemoryLimits,
+    MemoryStore, OutboxEvent, OutboxEventSender, QueueId, news,
 };
 use crate::webhook::attempt::{Fate, Made};
 use crate::webhook::tests::taken;
@@ -31,11 +32,11 @@ enum Act {
 
 /// A store with a partition of ours, and a dispatcher's desk beside the test.
 struct Stage {
-    store: Arc<Memory>,
+    store: Arc<MemoryStore>,
     hand: ManualClock,
     conversation: ConversationId,
     fence: Fence,
-    teller: Teller,
+    teller: OutboxEventSender,
     orders: mpsc::Sender<Order>,
     /// What comes next; when nothing is left, attempts succeed.
     acts: Rc<RefCell<VecDeque<Act>>>,
@@ -46,7 +47,7 @@ struct Stage {
     stops: Rc<Cell<bool>>,
 }
 
-async fn act(act: Act, taken: &Taken) -> Made {
+async fn act(act: Act, taken: &ClaimedDelivery) -> Made {
     let (status, fate) = match act {
         Act::Ends(200) => (200, Fate::Delivered),
         Act::Ends(410) => (410, Fate::Gone),
@@ -55,17 +56,18 @@ async fn act(act: Act, taken: &Taken) -> Made {
         Act::Panics => panic!("on purpose"),
     };
     let duration = Duration::ZERO;
-    let attempt = Attempt { at: taken.now, status: Some(status), error: None, duration, response: None };
+    let attempt =
+        DeliveryAttempt { at: taken.now, status: Some(status), error: None, duration, response: None };
     Made { attempt, fate }
 }
 
 /// Runs a test beside a desk that owns the partition of the conversation.
 async fn beside(acts: &[Act], test: impl AsyncFnOnce(&Stage)) {
     let (clock, hand) = Clock::manual(taken(TARGET, crate::domain::DeliveryKind::MessageAnswered, "{}").now);
-    let store = Memory::new(MemoryLimits::new(1 << 20, Duration::from_hours(24)), clock);
+    let store = MemoryStore::new(MemoryLimits::new(1 << 20, Duration::from_hours(24)), clock);
     let conversation =
         taken(TARGET, crate::domain::DeliveryKind::MessageAnswered, "{}").delivery.conversation;
-    let words = Words { frames_in: &[], frames_out: &[], routes: &[] };
+    let words = LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
     let metrics = Arc::new(Metrics::new(words).unwrap());
     let config = Config::dev("http://127.0.0.1".parse().unwrap());
     let (teller, listening) = news();
@@ -84,7 +86,7 @@ async fn beside(acts: &[Act], test: impl AsyncFnOnce(&Stage)) {
         stops: Rc::default(),
     };
     let (acts, made) = (Rc::clone(&stage.acts), Rc::clone(&stage.made));
-    let send = async move |taken: &Taken| {
+    let send = async move |taken: &ClaimedDelivery| {
         made.borrow_mut().push((taken.delivery.id, taken.made + 1));
         let next = acts.borrow_mut().pop_front().unwrap_or(Act::Ends(200));
         act(next, taken).await
@@ -92,7 +94,7 @@ async fn beside(acts: &[Act], test: impl AsyncFnOnce(&Stage)) {
     let tally = Tally::new(&config, metrics).unwrap();
     let now = store.now();
     let desk = Desk::new(&config.webhooks, Store::Memory(store), now, tally, send);
-    stage.teller.tell(News::Owned(stage.partition(), fence)).await;
+    stage.teller.tell(OutboxEvent::Owned(stage.partition(), fence)).await;
     let running = async {
         desk.run(listening, inbox).await;
         assert!(stage.stops.get(), "the desk ended by itself");
@@ -104,10 +106,10 @@ async fn beside(acts: &[Act], test: impl AsyncFnOnce(&Stage)) {
     }
 }
 
-fn claim(store: &Memory, conversation: &ConversationId, incarnation: u64) -> Fence {
+fn claim(store: &MemoryStore, conversation: &ConversationId, incarnation: u64) -> Fence {
     let partition = Partition::of(conversation);
     let lease = Duration::from_hours(1);
-    store.claim(partition, Incarnation(incarnation), lease, Claiming::Free).fence().unwrap()
+    store.claim(partition, Incarnation(incarnation), lease, ClaimMode::Free).fence().unwrap()
 }
 
 impl Stage {
@@ -133,15 +135,15 @@ impl Stage {
         record.seq += 1;
         let id = DeliveryId::of(&self.conversation, record.epoch, record.seq, now);
         let raw = || RawValue::from_string("{}".to_owned()).unwrap();
-        let entry = Entry { seq: record.seq, at: now, body: EntryBody::Platform(raw()) };
+        let entry = JournalEntry { seq: record.seq, at: now, body: EntryBody::Platform(raw()) };
         let new = taken(target, crate::domain::DeliveryKind::ReplyUnsolicited, "{}").delivery;
         let new = NewDelivery { id, created_at: now, conversation: self.conversation.clone(), ..new };
-        let changes = vec![Change::Append(entry), Change::Deliver(Box::new(new))];
-        let write = Write { record, follows, changes, warm_until: None };
+        let changes = vec![ConversationChange::Append(entry), ConversationChange::Deliver(Box::new(new))];
+        let write = ConversationWrite { record, follows, changes, warm_until: None };
         self.store.write(self.fence, &self.conversation, &write).unwrap();
         let (partition, fence) = (self.partition(), self.fence);
         let queue = QueueId::of(&self.conversation, target);
-        self.teller.tell(News::Due { partition, fence, queue, target: target.into() }).await;
+        self.teller.tell(OutboxEvent::Due { partition, fence, queue, target: target.into() }).await;
         id
     }
 
@@ -169,7 +171,7 @@ impl Stage {
     async fn release(&self, by: Duration) -> oneshot::Receiver<()> {
         let (done, told) = oneshot::channel();
         let (partition, fence, by) = (self.partition(), self.fence, Instant::now() + by);
-        self.teller.tell(News::Releasing { partition, fence, by, done }).await;
+        self.teller.tell(OutboxEvent::Releasing { partition, fence, by, done }).await;
         told
     }
 }
@@ -247,7 +249,7 @@ async fn who_lost_the_partition_breaks_off_and_writes_nothing() {
         stage.until(|| stage.made.borrow().len() == 1).await;
         stage.store.release(stage.partition(), stage.fence).unwrap();
         let fence = claim(&stage.store, &stage.conversation, 2);
-        stage.teller.tell(News::Lost(stage.partition(), stage.fence)).await;
+        stage.teller.tell(OutboxEvent::Lost(stage.partition(), stage.fence)).await;
         stage.until(|| stage.metrics.deliveries.in_flight.get() == 0).await;
         assert_eq!(stage.stands(first).attempts, []);
         // The window of the attempt still runs, for whoever owns it now.
@@ -266,7 +268,7 @@ async fn who_learns_of_the_loss_from_the_store_stops_too() {
         let first = stale.deliver().await;
         // Told under the fence that was ours.
         let (partition, fence, queue) = (stage.partition(), stage.fence, stage.queue());
-        stage.teller.tell(News::Due { partition, fence, queue, target: TARGET.into() }).await;
+        stage.teller.tell(OutboxEvent::Due { partition, fence, queue, target: TARGET.into() }).await;
         let (done, told) = oneshot::channel();
         stage.orders.send(Order::Calm(done)).await.unwrap();
         told.await.unwrap();
@@ -320,14 +322,14 @@ async fn redelivered_ones_and_those_that_nobody_told_of_are_found() {
         let first = stage.deliver().await;
         stage.until(|| stage.stands(first).state == DeliveryState::Delivered).await;
         stage.store.redeliver(first);
-        stage.teller.tell(News::Redelivered(stage.partition())).await;
+        stage.teller.tell(OutboxEvent::Redelivered(stage.partition())).await;
         stage.until(|| stage.made.borrow().len() == 2).await;
         stage.store.redeliver(first);
         stage.pass(Duration::from_mins(1)).await;
         stage.until(|| stage.made.borrow().len() == 3).await;
         stage.until(|| stage.stands(first).state == DeliveryState::Delivered).await;
         stage.store.redeliver(first);
-        stage.teller.tell(News::Missed).await;
+        stage.teller.tell(OutboxEvent::Missed).await;
         stage.until(|| stage.made.borrow().len() == 4).await;
     })
     .await;

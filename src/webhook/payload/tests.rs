@@ -1,19 +1,19 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::{DeliveryKind, Origin};
-use crate::webhook::signature::{Secret, verify};
+use crate::domain::{DeliveryKind, DeliveryOrigin};
+use crate::webhook::signature::{SigningSecret, verify};
 use crate::webhook::targets::{Extras, Targets};
 use crate::webhook::tests::{HAPPENED, NOW, SECRET, taken};
 
 const TARGET: &str = "https://hooks.example.com/in";
 
-fn secret() -> Secret {
-    Secret::parse(&SECRET.into()).unwrap()
+fn secret() -> SigningSecret {
+    SigningSecret::parse(&SECRET.into()).unwrap()
 }
 
 /// Composes as for a target of this form with one secret.
-fn composed(taken: &Taken, form: Form) -> (HeaderMap, Bytes) {
+fn composed(taken: &ClaimedDelivery, form: PayloadFormat) -> (HeaderMap, Bytes) {
     let secrets = [secret()];
     compose(taken, &Manner { form, secrets: &secrets, extras: None, bot: "st-0d3f" }, 0xb7).unwrap()
 }
@@ -30,7 +30,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 fn the_standard_form_is_type_time_and_the_data_as_it_was_stored() {
     // Order, blanks and numbers of the data are the writer's: nothing is read and written anew.
     let data = r#"{"b":1.0 ,"a":"\u00e9", "n":12345678901234567890123}"#;
-    let (headers, body) = composed(&taken(TARGET, DeliveryKind::MessageAnswered, data), Form::Standard);
+    let (headers, body) =
+        composed(&taken(TARGET, DeliveryKind::MessageAnswered, data), PayloadFormat::Standard);
     let expected =
         format!(r#"{{"type":"message.answered","timestamp":"2026-11-18T11:06:39.001Z","data":{data}}}"#);
     assert_eq!(body, expected);
@@ -58,7 +59,7 @@ fn the_standard_form_is_type_time_and_the_data_as_it_was_stored() {
 
 #[test]
 fn another_attempt_carries_the_same_id_and_bytes() {
-    for form in [Form::Standard, Form::CloudEvents, Form::KoreV2] {
+    for form in [PayloadFormat::Standard, PayloadFormat::CloudEvents, PayloadFormat::KoreV2] {
         let data = r#"{"replies":[],"complete":true}"#;
         let first = taken(TARGET, DeliveryKind::MessageAnswered, data);
         let mut second = first.clone();
@@ -76,13 +77,13 @@ fn another_attempt_carries_the_same_id_and_bytes() {
 fn outside_a_trace_none_is_told() {
     let mut outside = taken(TARGET, DeliveryKind::ReplyUnsolicited, "{}");
     outside.delivery.trace = TraceId::default();
-    assert_eq!(composed(&outside, Form::Standard).0.get("traceparent"), None);
+    assert_eq!(composed(&outside, PayloadFormat::Standard).0.get("traceparent"), None);
 }
 
 #[test]
 fn cloud_events_have_their_attributes_in_headers() {
     let told = taken(TARGET, DeliveryKind::ReplyLate, r#"{"text":"hi"}"#);
-    let (headers, body) = composed(&told, Form::CloudEvents);
+    let (headers, body) = composed(&told, PayloadFormat::CloudEvents);
     assert_eq!(body, r#"{"text":"hi"}"#);
     for (name, value) in [
         ("ce-specversion", "1.0"),
@@ -97,7 +98,7 @@ fn cloud_events_have_their_attributes_in_headers() {
     }
     let mut alone = told;
     alone.delivery.message = None;
-    assert_eq!(composed(&alone, Form::CloudEvents).0.get("ce-subject"), None);
+    assert_eq!(composed(&alone, PayloadFormat::CloudEvents).0.get("ce-subject"), None);
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn a_turn_as_the_platforms_own_channel_tells_it() {
         ],
     });
     let told = taken(TARGET, DeliveryKind::MessageAnswered, &data.to_string());
-    let (headers, body) = composed(&told, Form::KoreV2);
+    let (headers, body) = composed(&told, PayloadFormat::KoreV2);
     let happened = "2026-11-18T11:06:39.001Z";
     assert_eq!(
         json(&body),
@@ -139,7 +140,9 @@ fn a_turn_as_the_platforms_own_channel_tells_it() {
 
 #[test]
 fn ends_and_replies_of_the_platforms_channel_differ_in_their_end() {
-    let kore = |kind, data: &Value| json(&composed(&taken(TARGET, kind, &data.to_string()), Form::KoreV2).1);
+    let kore = |kind, data: &Value| {
+        json(&composed(&taken(TARGET, kind, &data.to_string()), PayloadFormat::KoreV2).1)
+    };
     let failed = kore(
         DeliveryKind::MessageFailed,
         &json!({"replies": [], "complete": false, "error": {"type": "/problems/no-reply"}}),
@@ -173,7 +176,7 @@ fn frames_of_any_shape_are_told_by_their_text() {
     ] {
         let reply = json!({"messageId": "ms-2", "text": "said", "createdOn": null, "event": event});
         let told = taken(TARGET, DeliveryKind::ReplyLate, &reply.to_string());
-        let parts = json(&composed(&told, Form::KoreV2).1)["data"].take();
+        let parts = json(&composed(&told, PayloadFormat::KoreV2).1)["data"].take();
         assert_eq!(parts.as_array().map(Vec::len), Some(1), "{event}");
         assert_eq!((&parts[0]["type"], &parts[0]["val"]), (&json!("text"), &json!("said")), "{event}");
     }
@@ -183,7 +186,7 @@ fn frames_of_any_shape_are_told_by_their_text() {
 fn data_of_another_shape_is_an_error_that_quotes_nothing() {
     let told = taken(TARGET, DeliveryKind::MessageAnswered, r#"{"secret":"hush"}"#);
     let secrets = [secret()];
-    let manner = Manner { form: Form::KoreV2, secrets: &secrets, extras: None, bot: "st-0d3f" };
+    let manner = Manner { form: PayloadFormat::KoreV2, secrets: &secrets, extras: None, bot: "st-0d3f" };
     let error = compose(&told, &manner, 1).unwrap_err();
     assert!(!error.to_string().contains("hush"), "{error}");
 }
@@ -198,7 +201,7 @@ fn what_is_configured_for_the_bots_webhook_goes_with_it() {
     });
     let targets = Targets::new(&config).unwrap();
     let mut told = taken(TARGET, DeliveryKind::MessageAnswered, "{}");
-    told.delivery.origin = Origin::Bot;
+    told.delivery.origin = DeliveryOrigin::Bot;
     let manner = targets.manner(&told.delivery).unwrap();
     let _: &Extras = manner.extras.unwrap();
     let (headers, body) = compose(&told, &manner, 1).unwrap();

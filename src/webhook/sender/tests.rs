@@ -10,12 +10,12 @@ use crate::webhook::tests::{CA, Does, Receiver, answer, nearby, run, sender, ser
 /// How long a receiver that drips waits between two drops.
 const MOMENT: Duration = Duration::from_millis(10);
 
-async fn post(sender: &Sender, url: &str) -> Result<Answer, Failure> {
+async fn post(sender: &DeliverySender, url: &str) -> Result<Answer, Failure> {
     sender.post(&Url::parse(url).unwrap(), HeaderMap::new(), Bytes::from_static(b"{}")).await
 }
 
 /// A sender whose resolver answers with these, one after the other, and then with the last for ever.
-fn resolving(config: &Webhooks, answers: Vec<Vec<&'static str>>) -> (Sender, Rc<Cell<usize>>) {
+fn resolving(config: &WebhooksConfig, answers: Vec<Vec<&'static str>>) -> (DeliverySender, Rc<Cell<usize>>) {
     let asked = Rc::new(Cell::new(0));
     let count = Rc::clone(&asked);
     let resolve: Resolve = Rc::new(move |_, port| {
@@ -24,7 +24,7 @@ fn resolving(config: &Webhooks, answers: Vec<Vec<&'static str>>) -> (Sender, Rc<
             answers[nth].iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect();
         Box::pin(async move { Ok(found) })
     });
-    (Sender::resolving(config, resolve).unwrap(), asked)
+    (DeliverySender::resolving(config, resolve).unwrap(), asked)
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn half_of_a_head_is_no_answer() {
 #[test]
 fn a_head_is_an_answer_whatever_becomes_of_its_body() {
     run(async {
-        let quick = Webhooks { timeout: Duration::from_millis(300), ..nearby() };
+        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..nearby() };
         let long = "x".repeat(KEPT);
         for (does, body) in [
             (
@@ -146,7 +146,7 @@ fn a_head_is_an_answer_whatever_becomes_of_its_body() {
             (Does::Repeats("HTTP/1.0 200 OK\r\n\r\n".to_owned(), "x".repeat(4096), Duration::ZERO), &long),
         ] {
             let receiver = Receiver::start([does]).await;
-            let answer = post(&Sender::new(&quick).unwrap(), &receiver.url()).await.unwrap();
+            let answer = post(&DeliverySender::new(&quick).unwrap(), &receiver.url()).await.unwrap();
             assert_eq!((answer.status, answer.body.as_deref()), (200, Some(body)));
         }
     });
@@ -173,14 +173,14 @@ fn an_endless_answer_is_left_after_64_kib() {
 #[test]
 fn silence_and_drops_end_at_the_deadline() {
     run(async {
-        let quick = Webhooks { timeout: Duration::from_millis(300), ..nearby() };
+        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..nearby() };
         for does in [
             Does::Stalls(String::new()),
             Does::Stalls("HTTP/1.1 200 OK\r\nx: y\r\n".to_owned()),
             Does::Repeats("HTTP/1.1 200 OK\r\n".to_owned(), "a: b\r\n".to_owned(), MOMENT),
         ] {
             let receiver = Receiver::start([does]).await;
-            let failure = post(&Sender::new(&quick).unwrap(), &receiver.url()).await.unwrap_err();
+            let failure = post(&DeliverySender::new(&quick).unwrap(), &receiver.url()).await.unwrap_err();
             assert_eq!(failure, Failure::Deadline(quick.timeout));
             assert_eq!(failure.to_string(), "no answer within 0.3 s");
         }
@@ -190,10 +190,11 @@ fn silence_and_drops_end_at_the_deadline() {
 #[test]
 fn looking_up_a_name_counts_too() {
     run(async {
-        let quick = Webhooks { timeout: Duration::from_millis(300), ..nearby() };
+        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..nearby() };
         let never: Resolve = Rc::new(|_, _| Box::pin(std::future::pending()));
-        let failure =
-            post(&Sender::resolving(&quick, never).unwrap(), "http://slow.example/").await.unwrap_err();
+        let failure = post(&DeliverySender::resolving(&quick, never).unwrap(), "http://slow.example/")
+            .await
+            .unwrap_err();
         assert!(matches!(failure, Failure::ConnectDeadline(_) | Failure::Deadline(_)), "{failure}");
     });
 }
@@ -208,7 +209,8 @@ fn nobody_there_is_told_apart() {
         assert_eq!(post(&sender(), &format!("http://{free}/")).await.unwrap_err(), Failure::Refused);
 
         let unknown: Resolve = Rc::new(|_, _| Box::pin(async { Err(io::Error::other("no such host")) }));
-        let failure = post(&Sender::resolving(&nearby(), unknown).unwrap(), "http://gone.example/").await;
+        let failure =
+            post(&DeliverySender::resolving(&nearby(), unknown).unwrap(), "http://gone.example/").await;
         assert_eq!(failure.unwrap_err().to_string(), "the name gone.example does not resolve");
         let (sender, _) = resolving(&nearby(), vec![vec![]]);
         assert_eq!(
@@ -223,7 +225,7 @@ fn addresses_that_are_not_public_are_not_connected_to() {
     run(async {
         let receiver = Receiver::start([]).await;
         let port = receiver.address.port();
-        let strict = Sender::new(&Webhooks::default()).unwrap();
+        let strict = DeliverySender::new(&WebhooksConfig::default()).unwrap();
         for host in [
             "127.0.0.1",
             "127.1",
@@ -248,7 +250,7 @@ fn addresses_that_are_not_public_are_not_connected_to() {
         for address in
             ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "::1", "fd00:ec2::254"]
         {
-            let (strict, _) = resolving(&Webhooks::default(), vec![vec![address]]);
+            let (strict, _) = resolving(&WebhooksConfig::default(), vec![vec![address]]);
             let failure = post(&strict, &format!("http://hooks.example:{port}/")).await.unwrap_err();
             assert_eq!(failure, Failure::NotPublic(address.parse().unwrap()));
         }
@@ -278,10 +280,10 @@ fn a_name_that_changes_between_check_and_connection_gains_nothing() {
         let receiver = Receiver::start([]).await;
         let url = format!("http://rebind.example:{}/", receiver.address.port());
         // TEST-NET answers nobody, so it plays the public address here.
-        let public = Webhooks {
+        let public = WebhooksConfig {
             allow_private: vec!["192.0.2.0/24".parse().unwrap()],
             timeout: Duration::from_millis(200),
-            ..Webhooks::default()
+            ..WebhooksConfig::default()
         };
         let (sender, asked) = resolving(&public, vec![vec!["192.0.2.1"], vec!["127.0.0.1"]]);
         let failure = post(&sender, &url).await.unwrap_err();
@@ -298,7 +300,7 @@ fn of_several_addresses_only_those_that_pass_are_used() {
     run(async {
         let receiver = Receiver::start([]).await;
         let url = format!("http://hooks.example:{}/", receiver.address.port());
-        let only = Webhooks { allow_private: vec!["127.0.0.1/32".parse().unwrap()], ..nearby() };
+        let only = WebhooksConfig { allow_private: vec!["127.0.0.1/32".parse().unwrap()], ..nearby() };
         let (sender, _) = resolving(&only, vec![vec!["127.0.0.2", "10.0.0.1", "127.0.0.1"]]);
         assert_eq!(post(&sender, &url).await.unwrap().status, 204);
         // One that refuses is followed by the next.
@@ -313,8 +315,8 @@ fn tls_is_checked_against_the_name_and_the_authorities() {
     run(async {
         let receiver = Receiver::start_with(Some(server_tls()), []).await;
         let port = receiver.address.port();
-        let private = Webhooks { ca: Some(CA.to_vec()), ..nearby() };
-        let trusting = Sender::new(&private).unwrap();
+        let private = WebhooksConfig { ca: Some(CA.to_vec()), ..nearby() };
+        let trusting = DeliverySender::new(&private).unwrap();
         for host in ["localhost", "127.0.0.1"] {
             assert_eq!(
                 post(&trusting, &format!("https://{host}:{port}/")).await.unwrap().status,
@@ -345,8 +347,11 @@ fn tls_is_checked_against_the_name_and_the_authorities() {
 #[test]
 fn authorities_have_to_be_some() {
     for pem in ["", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        let config = Webhooks { ca: Some(pem.into()), ..nearby() };
-        assert!(matches!(Sender::new(&config), Err(SetupError::Tls(TlsError::Authorities))), "{pem:?}");
+        let config = WebhooksConfig { ca: Some(pem.into()), ..nearby() };
+        assert!(
+            matches!(DeliverySender::new(&config), Err(SenderSetupError::Tls(TlsError::Authorities))),
+            "{pem:?}"
+        );
     }
 }
 

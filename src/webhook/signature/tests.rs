@@ -8,15 +8,15 @@ const TIMESTAMP: u64 = 1_614_265_330;
 const BODY: &[u8] = br#"{"test": 2432232314}"#;
 const SIGNATURE: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
 
-fn secret(text: &str) -> Secret {
-    Secret::parse(&text.into()).unwrap()
+fn secret(text: &str) -> SigningSecret {
+    SigningSecret::parse(&text.into()).unwrap()
 }
 
-fn known() -> Secret {
+fn known() -> SigningSecret {
     secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 }
 
-fn other() -> Secret {
+fn other() -> SigningSecret {
     secret("whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3")
 }
 
@@ -24,7 +24,12 @@ fn at(seconds: u64) -> Timestamp {
     Timestamp::from_millis(seconds * 1000)
 }
 
-fn check(secrets: &[Secret], timestamp: &str, signatures: &str, now: u64) -> Result<(), Unverified> {
+fn check(
+    secrets: &[SigningSecret],
+    timestamp: &str,
+    signatures: &str,
+    now: u64,
+) -> Result<(), VerificationError> {
     verify(secrets, ID, timestamp, signatures, BODY, at(now))
 }
 
@@ -62,13 +67,13 @@ fn any_of_the_secrets_and_any_of_the_signatures_does() {
         assert_eq!(check(&[known()], &time, &signatures, TIMESTAMP), Ok(()), "{signatures}");
         assert_eq!(check(&[other(), known()], &time, &signatures, TIMESTAMP), Ok(()), "{signatures}");
     }
-    assert_eq!(check(&[other()], &time, SIGNATURE, TIMESTAMP), Err(Unverified::Mismatch));
-    assert_eq!(check(&[], &time, SIGNATURE, TIMESTAMP), Err(Unverified::Mismatch));
+    assert_eq!(check(&[other()], &time, SIGNATURE, TIMESTAMP), Err(VerificationError::Mismatch));
+    assert_eq!(check(&[], &time, SIGNATURE, TIMESTAMP), Err(VerificationError::Mismatch));
 }
 
 #[test]
 fn forgeries_are_told_by_what_is_wrong() {
-    use Unverified as E;
+    use VerificationError as E;
     let time = TIMESTAMP.to_string();
     for none in [
         "",
@@ -102,17 +107,17 @@ fn five_minutes_either_way_are_tolerated() {
         assert_eq!(check(&[known()], &time, SIGNATURE, now), Ok(()));
     }
     let late = check(&[known()], &time, SIGNATURE, TIMESTAMP + 301);
-    assert_eq!(late, Err(Unverified::TooOld(Duration::from_secs(301))));
+    assert_eq!(late, Err(VerificationError::TooOld(Duration::from_secs(301))));
     let early = check(&[known()], &time, SIGNATURE, TIMESTAMP - 301);
-    assert_eq!(early, Err(Unverified::TooNew(Duration::from_secs(301))));
+    assert_eq!(early, Err(VerificationError::TooNew(Duration::from_secs(301))));
     // Of a forgery its age is not told.
-    assert_eq!(check(&[other()], &time, SIGNATURE, TIMESTAMP + 301), Err(Unverified::Mismatch));
+    assert_eq!(check(&[other()], &time, SIGNATURE, TIMESTAMP + 301), Err(VerificationError::Mismatch));
 }
 
 #[test]
 fn secrets_are_read_and_never_shown() {
     for good in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", " whsec_aGVsbG8=\n"] {
-        assert!(Secret::parse(&good.into()).is_ok(), "{good}");
+        assert!(SigningSecret::parse(&good.into()).is_ok(), "{good}");
     }
     for bad in [
         "",
@@ -122,7 +127,7 @@ fn secrets_are_read_and_never_shown() {
         "whsec_aGVsbG8",
         "WHSEC_aGVsbG8=",
     ] {
-        let error = Secret::parse(&bad.into()).unwrap_err();
+        let error = SigningSecret::parse(&bad.into()).unwrap_err();
         assert!(bad.is_empty() || bad == "whsec_" || !error.to_string().contains(bad), "{bad}");
     }
     assert_eq!(format!("{:?}", known()), "Secret");
@@ -147,7 +152,7 @@ proptest! {
         let mut other = body.clone();
         other[flip.index(body.len())] ^= 1;
         let forged = verify(&secrets, &id, &time, &signatures, &other, at(timestamp));
-        prop_assert_eq!(forged, Err(Unverified::Mismatch));
+        prop_assert_eq!(forged, Err(VerificationError::Mismatch));
     }
 
     #[test]

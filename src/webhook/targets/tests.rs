@@ -9,42 +9,42 @@ const OTHER: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
 const URL: &str = "https://hooks.example.com/in";
 
 /// A configuration of one bot with a webhook and one caller with secrets of its own.
-pub(in crate::webhook) fn config(change: impl FnOnce(&mut Webhook, &mut Caller)) -> Config {
-    let mut webhook = Webhook {
+pub(in crate::webhook) fn config(change: impl FnOnce(&mut BotWebhookConfig, &mut CallerConfig)) -> Config {
+    let mut webhook = BotWebhookConfig {
         url: Some(URL.parse().unwrap()),
         secrets: vec![SECRET.into()],
-        form: Form::Standard,
+        form: PayloadFormat::Standard,
         bearer_token: None,
         headers: Vec::new(),
         legacy_signature: None,
     };
-    let mut caller = Caller {
+    let mut caller = CallerConfig {
         name: "crm".to_owned(),
         key_sha256: [0; 32],
-        scopes: config::Scopes::default(),
+        scopes: config::CallerScopes::default(),
         bots: None,
         user_prefix: String::new(),
         rate_per_minute: 0,
         max_open_requests: 0,
         webhook_secrets: vec![OTHER.into()],
-        webhook_form: Form::CloudEvents,
+        webhook_form: PayloadFormat::CloudEvents,
     };
     change(&mut webhook, &mut caller);
-    let bot = Bot {
+    let bot = BotConfig {
         task_bot_id: "st-0d3f".to_owned(),
         webhook: Some(webhook),
-        ..Bot::new(BotName::new("support").unwrap(), "https://bots.kore.ai".parse().unwrap())
+        ..BotConfig::new(BotName::new("support").unwrap(), "https://bots.kore.ai".parse().unwrap())
     };
     let platform = bot.platform.clone();
     Config { bots: vec![Arc::new(bot)], callers: vec![caller], ..Config::dev(platform) }
 }
 
-fn delivery(origin: Origin) -> NewDelivery {
+fn delivery(origin: DeliveryOrigin) -> NewDelivery {
     NewDelivery { origin, ..taken(URL, DeliveryKind::MessageAnswered, "{}").delivery }
 }
 
-fn callback(signer: Option<&str>) -> Origin {
-    Origin::Callback { signer: signer.map(Into::into) }
+fn callback(signer: Option<&str>) -> DeliveryOrigin {
+    DeliveryOrigin::Callback { signer: signer.map(Into::into) }
 }
 
 /// What a manner signs, which tells its secrets apart.
@@ -53,22 +53,22 @@ fn signed(manner: &Manner<'_>) -> String {
 }
 
 fn with(secret: &str) -> String {
-    crate::webhook::signature::sign(&[Secret::parse(&secret.into()).unwrap()], "id", 1, b"")
+    crate::webhook::signature::sign(&[SigningSecret::parse(&secret.into()).unwrap()], "id", 1, b"")
 }
 
 #[test]
 fn the_bots_webhook_gets_all_that_is_configured_for_it() {
     let config = config(|webhook, _| {
-        webhook.form = Form::KoreV2;
+        webhook.form = PayloadFormat::KoreV2;
         webhook.bearer_token = Some("t0ken".into());
         webhook.headers = vec![("X-Tenant".into(), "blue".into())];
         webhook.legacy_signature =
             Some(LegacySignature { header: "X-Hub-Signature".into(), secret: "older".into() });
     });
     let targets = Targets::new(&config).unwrap();
-    let delivery = delivery(Origin::Bot);
+    let delivery = delivery(DeliveryOrigin::Bot);
     let manner = targets.manner(&delivery).unwrap();
-    assert_eq!((manner.form, manner.bot), (Form::KoreV2, "st-0d3f"));
+    assert_eq!((manner.form, manner.bot), (PayloadFormat::KoreV2, "st-0d3f"));
     assert_eq!(signed(&manner), with(SECRET));
     let extras = manner.extras.unwrap();
     let headers: Vec<_> =
@@ -81,7 +81,7 @@ fn the_bots_webhook_gets_all_that_is_configured_for_it() {
 #[test]
 fn a_callback_gets_a_signature_and_nothing_else_of_the_bots() {
     let config = config(|webhook, _| {
-        webhook.form = Form::KoreV2;
+        webhook.form = PayloadFormat::KoreV2;
         webhook.bearer_token = Some("t0ken".into());
     });
     let targets = Targets::new(&config).unwrap();
@@ -89,10 +89,10 @@ fn a_callback_gets_a_signature_and_nothing_else_of_the_bots() {
     let (by_bot, by_caller) = (delivery(callback(None)), delivery(callback(Some("crm"))));
     let manner = targets.manner(&by_bot).unwrap();
     assert!(manner.extras.is_none());
-    assert_eq!((manner.form, signed(&manner)), (Form::Standard, with(SECRET)));
+    assert_eq!((manner.form, signed(&manner)), (PayloadFormat::Standard, with(SECRET)));
     let manner = targets.manner(&by_caller).unwrap();
     assert!(manner.extras.is_none());
-    assert_eq!((manner.form, signed(&manner)), (Form::CloudEvents, with(OTHER)));
+    assert_eq!((manner.form, signed(&manner)), (PayloadFormat::CloudEvents, with(OTHER)));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_webhook_that_moved_takes_its_credentials_along() {
         webhook.bearer_token = Some("t0ken".into());
     });
     let targets = Targets::new(&config).unwrap();
-    let delivery = delivery(Origin::Bot);
+    let delivery = delivery(DeliveryOrigin::Bot);
     let manner = targets.manner(&delivery).unwrap();
     assert!(manner.extras.is_none());
     assert_eq!(signed(&manner), with(SECRET));
@@ -116,15 +116,15 @@ fn what_is_not_configured_any_more_is_told_by_name() {
     assert_eq!(refused(&targets, callback(Some("crm"))), Some(Unsigned::Secrets("crm".into())));
     assert_eq!(refused(&targets, callback(Some("gone"))), Some(Unsigned::Caller("gone".into())));
 
-    let bot = Bot { webhook: None, ..(*config.bots[0]).clone() };
+    let bot = BotConfig { webhook: None, ..(*config.bots[0]).clone() };
     config.bots = vec![Arc::new(bot)];
     let targets = Targets::new(&config).unwrap();
-    for origin in [Origin::Bot, callback(None)] {
+    for origin in [DeliveryOrigin::Bot, callback(None)] {
         assert_eq!(refused(&targets, origin), Some(Unsigned::Webhook("support".into())));
     }
     config.bots.clear();
     let targets = Targets::new(&config).unwrap();
-    assert_eq!(refused(&targets, Origin::Bot), Some(Unsigned::Bot("support".into())));
+    assert_eq!(refused(&targets, DeliveryOrigin::Bot), Some(Unsigned::Bot("support".into())));
     config.callers[0].webhook_secrets.push(OTHER.into());
     let targets = Targets::new(&config).unwrap();
     let orphan = delivery(callback(Some("crm")));
@@ -133,7 +133,7 @@ fn what_is_not_configured_any_more_is_told_by_name() {
 
 #[test]
 fn secrets_and_headers_that_cannot_be_are_found_at_start_and_not_quoted() {
-    let said = |change: &dyn Fn(&mut Webhook, &mut Caller)| {
+    let said = |change: &dyn Fn(&mut BotWebhookConfig, &mut CallerConfig)| {
         let error = Targets::new(&config(|webhook, caller| change(webhook, caller))).err().unwrap();
         format!("{error} {error:?}")
     };

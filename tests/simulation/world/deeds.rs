@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{AcceptedMessage, Message, Resend, SessionRequest};
+use rtm_bridge::domain::{AcceptedMessage, Message, ResendPolicy, SessionRequest};
 use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine};
 use rtm_bridge::rtm::ConnectMode;
-use rtm_bridge::store::Write;
+use rtm_bridge::store::ConversationWrite;
 
 use super::super::platform::chance;
 use super::{Event, Outcomes, Sending, World};
@@ -71,7 +71,7 @@ impl World {
         Ok(())
     }
 
-    fn write(&mut self, write: Arc<Write>) -> Outcomes {
+    fn write(&mut self, write: Arc<ConversationWrite>) -> Outcomes {
         if std::mem::replace(&mut self.awaited.write, true) {
             return Err("two writes at once".into());
         }
@@ -162,7 +162,7 @@ impl World {
         let sending = self.sends.get(&id);
         // What an earlier owner sent, a store that lost it cannot tell.
         let known = sending.is_some_and(|sending| sending.life == self.life) || !self.truth.lossy;
-        if known && !closes && message.new.resend == Resend::Never && self.truth.sent.contains(&id) {
+        if known && !closes && message.new.resend == ResendPolicy::Never && self.truth.sent.contains(&id) {
             return Err(format!("{id} may have been sent before and must not be sent again"));
         }
         if sending.is_some_and(|sending| sending.socket == socket) {

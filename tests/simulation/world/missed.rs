@@ -2,7 +2,7 @@
 
 use rtm_bridge::domain::Timestamp;
 use rtm_bridge::link::{LinkState, Machine};
-use rtm_bridge::rtm::Response;
+use rtm_bridge::rtm::BotResponse;
 
 use super::super::platform::chance;
 use super::{Event, Outcomes, START, World};
@@ -30,7 +30,7 @@ impl World {
     }
 
     /// Nobody hears a reply that is said now. Before the first one that is journaled there is no place to read from.
-    pub(super) fn note_missed(&mut self, response: &Response) {
+    pub(super) fn note_missed(&mut self, response: &BotResponse) {
         let whole = response.stream.as_ref().is_none_or(|stream| stream.last);
         // A repeat is of the time when it was said first, and a socket may have been there then: what the platform says
         // to another one although ours is open, nothing tells.

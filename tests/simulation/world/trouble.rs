@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rtm_bridge::domain::{EntryBody, Timestamp};
 use rtm_bridge::link::{Effect, Input};
-use rtm_bridge::rtm::Incoming;
-use rtm_bridge::store::{Change, Write};
+use rtm_bridge::rtm::IncomingFrame;
+use rtm_bridge::store::{ConversationChange, ConversationWrite};
 use serde_json::value::RawValue;
 
 use super::super::platform::{Said, chance};
@@ -45,7 +45,7 @@ impl World {
     }
 
     /// A write arrives at the store.
-    pub(super) fn apply(&mut self, era: u32, write: &Arc<Write>, awaited: bool) -> Outcomes {
+    pub(super) fn apply(&mut self, era: u32, write: &Arc<ConversationWrite>, awaited: bool) -> Outcomes {
         let life = self.life;
         if era != self.era || self.is_away() {
             if awaited {
@@ -73,7 +73,7 @@ impl World {
         if awaited {
             if matches!(input, Input::Stored { lost: false }) {
                 self.may_go.extend(write.changes.iter().filter_map(|change| match change {
-                    Change::Sent { message, .. } => Some(*message),
+                    ConversationChange::Sent { message, .. } => Some(*message),
                     _ => None,
                 }));
             }
@@ -107,7 +107,7 @@ impl World {
         for _ in 0..frames {
             let at = self.rng.u64(0..ms.max(1));
             let Ok(event) = RawValue::from_string("{}".to_owned()) else { continue };
-            self.schedule(at, Event::Said(socket, Said::Frame(Incoming::Platform(event))));
+            self.schedule(at, Event::Said(socket, Said::Frame(IncomingFrame::Platform(event))));
         }
     }
 
@@ -145,7 +145,7 @@ impl World {
             machine.step(now, Input::Stored { lost: false }, &mut effects);
         }
         machine.step(now, Input::Connected, &mut effects);
-        machine.step(now, Input::Frame(Incoming::WaitingForInput), &mut effects);
+        machine.step(now, Input::Frame(IncomingFrame::WaitingForInput), &mut effects);
         machine.step(now, Input::Tick, &mut effects);
         if let Some(wake) = machine.wake_at() {
             machine.step(wake, Input::Tick, &mut effects);
@@ -158,9 +158,9 @@ impl World {
     }
 
     /// What a write may hold at most, however long the store was away.
-    pub(super) fn check_size(write: &Write) -> Outcomes {
+    pub(super) fn check_size(write: &ConversationWrite) -> Outcomes {
         let entries = write.changes.iter().filter(
-            |change| matches!(change, Change::Append(entry) if !matches!(entry.body, EntryBody::Ended { .. } | EntryBody::Closed { .. })),
+            |change| matches!(change, ConversationChange::Append(entry) if !matches!(entry.body, EntryBody::Ended { .. } | EntryBody::Closed { .. })),
         );
         let entries = entries.count();
         if entries > 1010 { Err(format!("a write of {entries} entries")) } else { Ok(()) }

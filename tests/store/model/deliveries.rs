@@ -5,7 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use rtm_bridge::domain::{DeliveryId, DeliveryState, Partition, Timestamp};
 use rtm_bridge::store::{
-    ATTEMPTS, Begun, Change, DEAD_TTL, DeliveryQuery, Fence, QueueId, Redelivered, StoreError, Taken, Verdict,
+    ATTEMPTS, BeginResult, ClaimedDelivery, ConversationChange, DEAD_TTL, DeliveryQuery, Fence, QueueId,
+    RedeliverResult, RetryDecision, StoreError,
 };
 
 use crate::store::postman::{self, HOOK, OTHER_HOOK, Postman, delivery};
@@ -30,7 +31,7 @@ pub(super) enum Step {
     /// Of an attempt that was begun sooner or later.
     Finish {
         begun: usize,
-        verdict: Verdict,
+        verdict: RetryDecision,
     },
     Redeliver {
         number: usize,
@@ -46,10 +47,10 @@ pub(super) enum Queue {
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let queue = prop_oneof![3 => (0..2_usize).prop_map(Queue::Of), 1 => (0..6_usize).prop_map(Queue::Alone)];
     let verdict = prop_oneof![
-        3 => Just(Verdict::Delivered),
-        2 => Just(Verdict::Retry(RETRY)),
-        1 => Just(Verdict::Again),
-        1 => Just(Verdict::Bury("enough".into())),
+        3 => Just(RetryDecision::Delivered),
+        2 => Just(RetryDecision::Retry(RETRY)),
+        1 => Just(RetryDecision::Again),
+        1 => Just(RetryDecision::Bury("enough".into())),
     ];
     prop_oneof![
         3 => (0..2_usize).prop_map(|target| Step::Write { target }),
@@ -80,7 +81,7 @@ pub(super) struct Deliveries {
     ids: Vec<DeliveryId>,
     told: Vec<Told>,
     /// The attempts that were begun, the newest in front.
-    begun: Vec<(Queue, Taken)>,
+    begun: Vec<(Queue, ClaimedDelivery)>,
     places: usize,
 }
 
@@ -102,11 +103,16 @@ impl Deliveries {
     }
 
     /// The changes that write a delivery.
-    pub(super) fn write(&mut self, owner: &mut Owner<'_>, at: Timestamp, target: usize) -> Vec<Change> {
+    pub(super) fn write(
+        &mut self,
+        owner: &mut Owner<'_>,
+        at: Timestamp,
+        target: usize,
+    ) -> Vec<ConversationChange> {
         let reply = owner.reply(at, None, "hello");
         let new = delivery(owner, at, TARGETS[target]);
         self.ids.push(new.id);
-        vec![reply, Change::Deliver(Box::new(new))]
+        vec![reply, ConversationChange::Deliver(Box::new(new))]
     }
 
     /// What was written last was refused.
@@ -153,12 +159,12 @@ impl Deliveries {
             return;
         }
         match (begun.unwrap(), self.first(queue)) {
-            (Begun::Empty, None) => {}
-            (Begun::Later(until), Some(told)) => {
+            (BeginResult::Empty, None) => {}
+            (BeginResult::Later(until), Some(told)) => {
                 assert_eq!(until, told.due);
                 assert!(before < until && told.token != Some(token));
             }
-            (Begun::Taken(begun), Some(told)) => {
+            (BeginResult::Taken(begun), Some(told)) => {
                 assert!(told.due <= begun.now || told.token == Some(token), "{told:?}");
                 assert!(before <= begun.now);
                 assert_eq!((begun.delivery.id, begun.made, begun.step), (told.id, told.made, told.step));
@@ -170,7 +176,7 @@ impl Deliveries {
         }
     }
 
-    async fn finish(&mut self, owner: &Owner<'_>, begun: usize, verdict: &Verdict, ours: bool) {
+    async fn finish(&mut self, owner: &Owner<'_>, begun: usize, verdict: &RetryDecision, ours: bool) {
         let Some((queue, taken)) = self.begun.get(begun).cloned() else { return };
         let (Some(name), partition) = (self.name(owner, queue), Partition::of(&owner.conversation)) else {
             return;
@@ -189,15 +195,15 @@ impl Deliveries {
             told.made += 1;
             (told.due, told.token) = (now, None);
             match verdict {
-                Verdict::Again => {}
-                Verdict::Retry(wait) => {
+                RetryDecision::Again => {}
+                RetryDecision::Retry(wait) => {
                     told.due = now + *wait;
                     told.step += 1;
                 }
-                Verdict::Delivered => {
+                RetryDecision::Delivered => {
                     (told.state, told.expires_at) = (DeliveryState::Delivered, Some(now + MESSAGE_TTL));
                 }
-                Verdict::Bury(_) => {
+                RetryDecision::Bury(_) => {
                     (told.state, told.expires_at) = (DeliveryState::Dead, Some(now + DEAD_TTL));
                 }
             }
@@ -214,12 +220,12 @@ impl Deliveries {
         let now = owner.now().await;
         self.expire(now);
         let expected = match self.told.iter().find(|told| told.id == id) {
-            None => Redelivered::Unknown,
-            Some(told) if told.token.is_some() && now < told.due => Redelivered::InFlight,
-            Some(_) => Redelivered::Queued,
+            None => RedeliverResult::Unknown,
+            Some(told) if told.token.is_some() && now < told.due => RedeliverResult::InFlight,
+            Some(_) => RedeliverResult::Queued,
         };
         assert_eq!(shape.store.redeliver(id).await.unwrap(), expected);
-        if expected != Redelivered::Queued {
+        if expected != RedeliverResult::Queued {
             return;
         }
         self.places += 1;

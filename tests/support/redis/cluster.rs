@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use rtm_bridge::config::{self, Topology};
+use rtm_bridge::config::{self, RedisTopology};
 
 use super::{RedisOptions, RedisServer, address, free_port};
 use crate::support::until;
@@ -79,8 +79,8 @@ impl Cluster {
     }
 
     /// As the configuration would be: it names two nodes, the others are asked for.
-    pub(crate) fn config(&self) -> config::Store {
-        super::config(Topology::Cluster(self.nodes[..2].iter().map(|node| address(node.port)).collect()))
+    pub(crate) fn config(&self) -> config::StoreConfig {
+        super::config(RedisTopology::Cluster(self.nodes[..2].iter().map(|node| address(node.port)).collect()))
     }
 
     /// As `store.url`.

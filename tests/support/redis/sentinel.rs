@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::config::{self, Topology};
+use rtm_bridge::config::{self, RedisTopology};
 
 use super::resp::Resp;
 use super::{RedisOptions, RedisServer, address, free_port};
@@ -88,9 +88,9 @@ impl Sentinels {
     }
 
     /// As the configuration would be.
-    pub(crate) fn config(&self) -> config::Store {
+    pub(crate) fn config(&self) -> config::StoreConfig {
         let sentinels = self.sentinels.iter().map(|sentinel| address(sentinel.port)).collect();
-        super::config(Topology::Sentinel { sentinels, master: MASTER.to_owned() })
+        super::config(RedisTopology::Sentinel { sentinels, master: MASTER.to_owned() })
     }
 
     /// As `store.url`.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rtm_bridge::config::{self, RedisServers, StoreTls, StoreUrl, Topology};
+use rtm_bridge::config::{self, RedisServers, RedisTopology, StoreTls, StoreUrl};
 use tempfile::TempDir;
 
 use super::resp::{Resp, ask};
@@ -153,8 +153,8 @@ impl RedisServer {
     }
 
     /// As the configuration would be.
-    pub(crate) fn config(&self) -> config::Store {
-        let mut config = super::config(Topology::Alone(address(self.port)));
+    pub(crate) fn config(&self) -> config::StoreConfig {
+        let mut config = super::config(RedisTopology::Alone(address(self.port)));
         config.password = self.options.password.map(Into::into);
         if let Some((user, password)) = self.options.user {
             config.username = Some(user.to_owned());
@@ -162,9 +162,12 @@ impl RedisServer {
         }
         if self.options.tls {
             let pem = |name: &str| std::fs::read_to_string(format!("{FIXTURES}/{name}")).unwrap();
-            let host = config::Address { host: "localhost".to_owned(), port: self.tls_port };
-            config.url =
-                StoreUrl::Redis(RedisServers { topology: Topology::Alone(host), tls: true, database: 0 });
+            let host = config::HostPort { host: "localhost".to_owned(), port: self.tls_port };
+            config.url = StoreUrl::Redis(RedisServers {
+                topology: RedisTopology::Alone(host),
+                tls: true,
+                database: 0,
+            });
             let certificate = pem("tls.pem").into_bytes();
             config.tls = StoreTls {
                 ca: Some(certificate.clone()),

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::domain::{
-    AcceptedMessage, Content, Correlation, Entry, Gap, NewMessage, Progress, Resend, SessionRequest,
-    TurnRules,
+    AcceptedMessage, Correlation, GapReason, JournalEntry, MessageContent, MessageProgress, NewMessage,
+    ResendPolicy, SessionRequest, TurnRules,
 };
 
 fn conversation() -> ConversationId {
@@ -20,7 +20,7 @@ fn id() -> MessageId {
     MessageId::new(Timestamp::from_millis(1), 1)
 }
 
-fn message(session: SessionRequest, outcome: Outcome) -> Message {
+fn message(session: SessionRequest, outcome: TurnOutcome) -> Message {
     let accepted = AcceptedMessage {
         id: id(),
         position: 0,
@@ -28,23 +28,23 @@ fn message(session: SessionRequest, outcome: Outcome) -> Message {
         accepted_at: Timestamp::from_millis(1),
         new: NewMessage {
             conversation: conversation(),
-            content: Content::new("hi").unwrap(),
+            content: MessageContent::new("hi").unwrap(),
             session,
             rules: TurnRules::default(),
-            resend: Resend::Never,
+            resend: ResendPolicy::Never,
             callback: None,
             trace: crate::domain::TraceId::default(),
         },
     };
-    let progress = Progress { outcome: Some(outcome), ..Progress::default() };
+    let progress = MessageProgress { outcome: Some(outcome), ..MessageProgress::default() };
     Message { accepted: Arc::new(accepted), progress }
 }
 
-fn told(body: EntryBody, message: Option<Message>) -> Told {
-    Told { entry: Entry { seq: 7, at: Timestamp::from_millis(1), body }, message }
+fn told(body: EntryBody, message: Option<Message>) -> EntryWithMessage {
+    EntryWithMessage { entry: JournalEntry { seq: 7, at: Timestamp::from_millis(1), body }, message }
 }
 
-fn written(told: &Told) -> Option<Value> {
+fn written(told: &EntryWithMessage) -> Option<Value> {
     Event::of(told, &conversation()).map(|event| serde_json::to_value(event).unwrap())
 }
 
@@ -63,8 +63,8 @@ fn each_entry_has_its_type_and_data() {
     };
     let frame = "{\"type\":\"x\"}";
     let problem = Problem::new(crate::domain::ProblemKind::NoReply, "nothing");
-    let answered = Outcome::Answered(EndedBy::Quiet);
-    let failed = Outcome::Failed(problem.clone());
+    let answered = TurnOutcome::Answered(EndedBy::Quiet);
+    let failed = TurnOutcome::Failed(problem.clone());
     for (told, kind, data) in [
         (told(EntryBody::Reply(Arc::new(reply.clone())), None), "reply", json!(reply)),
         (
@@ -97,7 +97,7 @@ fn each_entry_has_its_type_and_data() {
         ),
         (told(EntryBody::UserMessage(raw(frame)), None), "userMessage", json!({"type": "x"})),
         (told(EntryBody::Platform(raw(frame)), None), "platform", json!({"event": {"type": "x"}})),
-        (told(EntryBody::Gap(Gap::HistoryTooShort), None), "gap", json!({"reason": "historyTooShort"})),
+        (told(EntryBody::Gap(GapReason::HistoryTooShort), None), "gap", json!({"reason": "historyTooShort"})),
     ] {
         let expected = json!({"seq": 7, "type": kind, "at": "1970-01-01T00:00:00.001Z", "data": data});
         assert_eq!(written(&told), Some(expected), "{told:?}");
@@ -107,7 +107,7 @@ fn each_entry_has_its_type_and_data() {
 
 #[test]
 fn what_closed_a_conversation_is_not_told() {
-    let outcome = Outcome::Answered(EndedBy::SessionEnd);
+    let outcome = TurnOutcome::Answered(EndedBy::SessionEnd);
     let closed = message(SessionRequest::Close, outcome.clone());
     // Not either when nothing is known of the message any more.
     for known in [Some(closed), None] {
@@ -136,7 +136,7 @@ fn an_event_of_a_stream_is_one_line_whatever_the_platform_sent() {
 #[test]
 fn pieces_have_no_cursor() {
     let mut stream = Vec::new();
-    let chunk = Chunk { message_id: Some("ms-1".into()), index: 2, text: "It left".into(), last: false };
+    let chunk = ReplyChunk { message_id: Some("ms-1".into()), index: 2, text: "It left".into(), last: false };
     Event::of_chunk(&chunk).write(None, &mut stream);
     let data = r#"{"type":"chunk","data":{"messageId":"ms-1","index":2,"text":"It left","last":false}}"#;
     assert_eq!(String::from_utf8(stream).unwrap(), format!("event: chunk\ndata: {data}\n\n"));

@@ -9,8 +9,9 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::domain::{
-    AcceptedMessage, BotName, Chunk, Content, EndedBy, Entry, EntryBody, Message, MessageId, NewMessage,
-    Outcome, Progress, Resend, SessionRequest, Timestamp, TraceId, TurnRules, UserId,
+    AcceptedMessage, BotName, EndedBy, EntryBody, JournalEntry, Message, MessageContent, MessageId,
+    MessageProgress, NewMessage, ReplyChunk, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome,
+    TurnRules, UserId,
 };
 
 fn conversation() -> ConversationId {
@@ -22,7 +23,7 @@ fn conversation() -> ConversationId {
 struct Journal {
     epoch: u64,
     last: u64,
-    kept: VecDeque<Told>,
+    kept: VecDeque<EntryWithMessage>,
     /// Each entry that was ever told to be there, by a number that no other has.
     written: u64,
     /// Those that are not told, or were lost.
@@ -39,13 +40,13 @@ impl Journal {
         let number = RawValue::from_string(self.written.to_string()).unwrap();
         let (body, message) = if is_close {
             self.hidden.insert(self.written);
-            let outcome = Outcome::Answered(EndedBy::SessionEnd);
+            let outcome = TurnOutcome::Answered(EndedBy::SessionEnd);
             let id = MessageId::new(at, self.written.into());
             (EntryBody::Closed { message: id, outcome: outcome.clone() }, Some(closing(id, outcome)))
         } else {
             (EntryBody::UserMessage(number), None)
         };
-        self.kept.push_back(Told { entry: Entry { seq: self.last, at, body }, message });
+        self.kept.push_back(EntryWithMessage { entry: JournalEntry { seq: self.last, at, body }, message });
     }
 
     /// Behind the newest entry.
@@ -54,12 +55,12 @@ impl Journal {
         Cursor { epoch: self.epoch, seq: self.last, at: newest.map(|told| told.entry.at) }
     }
 
-    fn page(&self, after: After, limit: usize) -> Page {
+    fn page(&self, after: ReadStart, limit: usize) -> JournalPage {
         let end = self.end();
         let asked = match after {
-            After::Oldest => Cursor::default(),
-            After::Cursor(cursor) => cursor,
-            After::Latest => end,
+            ReadStart::Oldest => Cursor::default(),
+            ReadStart::Cursor(cursor) => cursor,
+            ReadStart::Latest => end,
         };
         let known = asked.epoch == self.epoch && asked.seq <= self.last;
         let from = if known || asked == Cursor::default() { asked.seq } else { 0 };
@@ -67,21 +68,21 @@ impl Journal {
         let entries: Vec<_> = rest.by_ref().take(limit).collect();
         let first = entries.first().map_or(self.last + 1, |told| told.entry.seq);
         let lost = !known && asked != Cursor::default();
-        let gap = after != After::Oldest && (lost || first > from + 1);
+        let gap = after != ReadStart::Oldest && (lost || first > from + 1);
         let seq =
             entries.last().map_or(if lost { self.last } else { from.max(first - 1) }, |told| told.entry.seq);
         let at = entries.last().map_or(asked.at.filter(|_| seq == asked.seq), |told| Some(told.entry.at));
-        Page { next: Cursor { epoch: self.epoch, seq, at }, more: rest.next().is_some(), gap, entries }
+        JournalPage { next: Cursor { epoch: self.epoch, seq, at }, more: rest.next().is_some(), gap, entries }
     }
 }
 
-fn closing(id: MessageId, outcome: Outcome) -> Message {
+fn closing(id: MessageId, outcome: TurnOutcome) -> Message {
     let new = NewMessage {
         conversation: conversation(),
-        content: Content::new("close").unwrap(),
+        content: MessageContent::new("close").unwrap(),
         session: SessionRequest::Close,
         rules: TurnRules::default(),
-        resend: Resend::Never,
+        resend: ResendPolicy::Never,
         callback: None,
         trace: TraceId::default(),
     };
@@ -89,7 +90,7 @@ fn closing(id: MessageId, outcome: Outcome) -> Message {
     let accepted = AcceptedMessage { id, position: 0, client_message_id: 1, accepted_at: at, new };
     Message {
         accepted: Arc::new(accepted),
-        progress: Progress { outcome: Some(outcome), ..Progress::default() },
+        progress: MessageProgress { outcome: Some(outcome), ..MessageProgress::default() },
     }
 }
 
@@ -167,13 +168,13 @@ fn act() -> impl Strategy<Value = Act> {
 struct World {
     journal: Journal,
     client: Client,
-    start: After,
+    start: ReadStart,
     feed: Feed,
     limit: usize,
 }
 
 impl World {
-    fn new(start: After, limit: usize, before: usize) -> Self {
+    fn new(start: ReadStart, limit: usize, before: usize) -> Self {
         let mut journal = Journal::default();
         (0..before).for_each(|_| journal.append(false));
         let feed = Feed::new(conversation(), journal.page(start, limit), 1000);
@@ -192,7 +193,7 @@ impl World {
 
     fn reconnect(&mut self) {
         self.client.inbox.clear();
-        let after = self.client.last_id.map_or(self.start, After::Cursor);
+        let after = self.client.last_id.map_or(self.start, ReadStart::Cursor);
         self.feed = Feed::new(conversation(), self.journal.page(after, self.limit), 1000);
     }
 
@@ -220,10 +221,10 @@ impl World {
             }
             // What is told live is told to a stream that waits.
             Act::Look | Act::Chunk | Act::KeepAlive if self.feed.step_is_wait() => match act {
-                Act::Look => self.feed.live(Some(Live::Look)),
+                Act::Look => self.feed.live(Some(LiveSignal::Look)),
                 Act::Chunk => {
-                    let chunk = Chunk { message_id: None, index: 0, text: "x".into(), last: false };
-                    self.feed.live(Some(Live::Chunk(Arc::new(chunk))));
+                    let chunk = ReplyChunk { message_id: None, index: 0, text: "x".into(), last: false };
+                    self.feed.live(Some(LiveSignal::Chunk(Arc::new(chunk))));
                 }
                 _ => self.feed.keep_alive(),
             },
@@ -261,7 +262,7 @@ proptest! {
         before in 0..6_usize,
         latest: bool,
     ) {
-        let start = if latest { After::Latest } else { After::Oldest };
+        let start = if latest { ReadStart::Latest } else { ReadStart::Oldest };
         let mut world = World::new(start, limit, before);
         // Who begins at the end knows where that was once it was given a place.
         while world.step(usize::MAX) {}
@@ -285,7 +286,7 @@ proptest! {
         limit in 1..5_usize,
         before in 0..6_usize,
     ) {
-        let mut world = World::new(After::Oldest, limit, before);
+        let mut world = World::new(ReadStart::Oldest, limit, before);
         while world.step(usize::MAX) {}
         for act in &acts {
             world.act(act);
@@ -310,7 +311,7 @@ proptest! {
 
 #[test]
 fn a_gap_is_told_once_however_often_the_client_comes_back() {
-    let mut world = World::new(After::Oldest, 2, 5);
+    let mut world = World::new(ReadStart::Oldest, 2, 5);
     world.step(usize::MAX);
     world.step(usize::MAX);
     assert_eq!(world.client.told, [Some(1)]);
@@ -326,7 +327,7 @@ fn a_gap_is_told_once_however_often_the_client_comes_back() {
 
 #[test]
 fn the_beginning_says_when_to_come_back_and_where_it_stands() {
-    let mut world = World::new(After::Latest, 2, 3);
+    let mut world = World::new(ReadStart::Latest, 2, 3);
     let Step::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
     assert_eq!(bytes, "retry: 1000\n\n");
     let Step::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };

@@ -5,16 +5,21 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{After, BotName, Entry, EntryBody, Gap, Live, Partition, Record, Timestamp, UserId};
-use crate::hub::observer::{Observer, observer};
-use crate::store::{Change, Claiming, Clock, Fence, Memory, MemoryLimits, Write};
+use crate::domain::{
+    BotName, ConversationRecord, EntryBody, GapReason, JournalEntry, LiveSignal, Partition, ReadStart,
+    Timestamp, UserId,
+};
+use crate::hub::observer::{Subscription, observer};
+use crate::store::{
+    ClaimMode, Clock, ConversationChange, ConversationWrite, Fence, MemoryLimits, MemoryStore,
+};
 
 fn conversation(user: &str) -> ConversationId {
     ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() }
 }
 
-fn piece() -> Arc<Chunk> {
-    Arc::new(Chunk { message_id: None, index: 0, text: "…".into(), last: false })
+fn piece() -> Arc<ReplyChunk> {
+    Arc::new(ReplyChunk { message_id: None, index: 0, text: "…".into(), last: false })
 }
 
 const ONE: Told = Told { told: 1, slow: 0 };
@@ -29,15 +34,15 @@ async fn those_who_read_the_conversation_are_told_and_nobody_else() {
     let (teller, mut other) = observer();
     observers.add(bob.clone(), teller);
     assert_eq!(observers.look(&alice), ONE);
-    assert!(matches!(reader.next().now_or_never(), Some(Some(Live::Look))));
+    assert!(matches!(reader.next().now_or_never(), Some(Some(LiveSignal::Look))));
     assert!(other.next().now_or_never().is_none());
     assert_eq!(observers.chunk(&bob, &piece()), ONE);
-    assert!(matches!(other.next().now_or_never(), Some(Some(Live::Chunk(_)))));
+    assert!(matches!(other.next().now_or_never(), Some(Some(LiveSignal::Chunk(_)))));
     assert!(reader.next().now_or_never().is_none());
     assert_eq!(observers.look_all(), Told { told: 2, slow: 0 });
     assert_eq!(observers.look(&conversation("carol")), NOBODY);
     observers.dismiss();
-    assert!(matches!(reader.next().now_or_never(), Some(Some(Live::Look))));
+    assert!(matches!(reader.next().now_or_never(), Some(Some(LiveSignal::Look))));
     assert!(matches!(reader.next().now_or_never(), Some(None)), "the replica goes away");
 }
 
@@ -52,7 +57,7 @@ async fn a_slow_reader_is_let_go_of_and_the_others_read_on() {
     let mut let_go = 0;
     for _ in 0..1000 {
         let_go += observers.chunk(&alice, &piece()).slow;
-        assert!(matches!(quick.next().now_or_never(), Some(Some(Live::Chunk(_)))));
+        assert!(matches!(quick.next().now_or_never(), Some(Some(LiveSignal::Chunk(_)))));
     }
     assert_eq!((let_go, observers.readers()), (1, 1));
     let mut waited = 0;
@@ -109,43 +114,47 @@ async fn replicas_are_noted_for_a_minute_and_not_without_bound() {
 
 /// A conversation's journal in a store, and who appends to it.
 struct Journal {
-    store: Arc<Memory>,
+    store: Arc<MemoryStore>,
     fence: Fence,
-    record: Record,
+    record: ConversationRecord,
 }
 
 impl Journal {
     fn new() -> Self {
-        let store = Memory::new(MemoryLimits::new(1 << 24, Duration::from_mins(1)), Clock::wall());
+        let store = MemoryStore::new(MemoryLimits::new(1 << 24, Duration::from_mins(1)), Clock::wall());
         let partition = Partition::of(&conversation("alice"));
-        let claim = store.claim(partition, Incarnation(1), Duration::from_mins(1), Claiming::Free);
-        Self { store, fence: claim.fence().unwrap(), record: Record::default() }
+        let claim = store.claim(partition, Incarnation(1), Duration::from_mins(1), ClaimMode::Free);
+        Self { store, fence: claim.fence().unwrap(), record: ConversationRecord::default() }
     }
 
     fn append(&mut self, count: u64) {
         let follows = self.record.write;
         self.record.number_write(self.store.now());
         let changes = (1..=count).map(|place| {
-            let body = EntryBody::Gap(Gap::HistoryTooShort);
-            Change::Append(Entry { seq: self.record.seq + place, at: Timestamp::from_millis(1), body })
+            let body = EntryBody::Gap(GapReason::HistoryTooShort);
+            ConversationChange::Append(JournalEntry {
+                seq: self.record.seq + place,
+                at: Timestamp::from_millis(1),
+                body,
+            })
         });
         let changes = changes.collect();
         self.record.seq += count;
-        let write = Write { record: self.record.clone(), follows, changes, warm_until: None };
+        let write = ConversationWrite { record: self.record.clone(), follows, changes, warm_until: None };
         self.store.write(self.fence, &conversation("alice"), &write).unwrap();
     }
 }
 
 /// A reader as HTTP has it: known first, then page by page, then told.
 struct Reader {
-    observer: Observer,
-    after: After,
+    observer: Subscription,
+    after: ReadStart,
     read: Vec<u64>,
     looks: bool,
 }
 
 impl Reader {
-    fn begin(observers: &mut Observers, after: After, read: Vec<u64>) -> Self {
+    fn begin(observers: &mut Observers, after: ReadStart, read: Vec<u64>) -> Self {
         let (teller, observer) = observer();
         observers.add(conversation("alice"), teller);
         Self { observer, after, read, looks: true }
@@ -157,13 +166,13 @@ impl Reader {
             let page = journal.store.page(&conversation("alice"), self.after, 3, Some(Incarnation(2)));
             assert!(!page.gap, "nothing was lost");
             self.read.extend(page.entries.iter().map(|told| told.entry.seq));
-            self.after = After::Cursor(page.next);
+            self.after = ReadStart::Cursor(page.next);
             self.looks = page.more;
             return true;
         }
         match self.observer.next().now_or_never() {
-            Some(Some(Live::Look)) => self.looks = true,
-            Some(Some(Live::Chunk(_))) => {}
+            Some(Some(LiveSignal::Look)) => self.looks = true,
+            Some(Some(LiveSignal::Chunk(_))) => {}
             Some(None) => panic!("nobody let it go"),
             None => return false,
         }
@@ -204,7 +213,7 @@ proptest! {
         let mut journal = Journal::new();
         let mut replicas = [Observers::default(), Observers::default()];
         let mut at = 0;
-        let mut reader = Reader::begin(&mut replicas[at], After::Oldest, Vec::new());
+        let mut reader = Reader::begin(&mut replicas[at], ReadStart::Oldest, Vec::new());
         // Whether the reader was not told of something.
         let mut missed = false;
         for deed in deeds {

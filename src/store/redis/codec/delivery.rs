@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::{Corrupt, conversation, id, is_default, number};
 use crate::domain::{
-    Attempt, ConversationId, Delivery, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin,
-    Timestamp, TraceId,
+    ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState,
+    NewDelivery, Timestamp, TraceId,
 };
 
 const WHAT: Corrupt = Corrupt("a delivery");
@@ -54,8 +54,8 @@ pub(in super::super) fn delivery_id(text: &str) -> Result<DeliveryId, Corrupt> {
 /// What stands beside conversation, target and data of a new delivery.
 pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, Corrupt> {
     let (callback, signer) = match &new.origin {
-        Origin::Bot => (false, None),
-        Origin::Callback { signer } => (true, signer.as_deref()),
+        DeliveryOrigin::Bot => (false, None),
+        DeliveryOrigin::Callback { signer } => (true, signer.as_deref()),
     };
     let kept = Kept {
         kind: Cow::Borrowed(new.kind.as_str()),
@@ -86,9 +86,9 @@ pub(in super::super) fn read_new_delivery(
         message: kept.message.map(|message| id(&message)).transpose()?,
         target: target.into(),
         origin: if kept.callback {
-            Origin::Callback { signer: kept.signer.map(Into::into) }
+            DeliveryOrigin::Callback { signer: kept.signer.map(Into::into) }
         } else {
-            Origin::Bot
+            DeliveryOrigin::Bot
         },
         trace: trace.transpose()?.unwrap_or_default(),
         created_at: Timestamp::from_millis(kept.created_at),
@@ -97,7 +97,7 @@ pub(in super::super) fn read_new_delivery(
 }
 
 /// Writes an attempt.
-pub(in super::super) fn attempt(attempt: &Attempt) -> Result<Vec<u8>, Corrupt> {
+pub(in super::super) fn attempt(attempt: &DeliveryAttempt) -> Result<Vec<u8>, Corrupt> {
     let kept = KeptAttempt {
         at: attempt.at.as_millis(),
         status: attempt.status,
@@ -108,9 +108,9 @@ pub(in super::super) fn attempt(attempt: &Attempt) -> Result<Vec<u8>, Corrupt> {
     serde_json::to_vec(&kept).map_err(|_| WHAT)
 }
 
-fn read_attempt(bytes: &[u8]) -> Result<Attempt, Corrupt> {
+fn read_attempt(bytes: &[u8]) -> Result<DeliveryAttempt, Corrupt> {
     let kept: KeptAttempt<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
-    Ok(Attempt {
+    Ok(DeliveryAttempt {
         at: Timestamp::from_millis(kept.at),
         status: kept.status,
         error: kept.error.map(Into::into),

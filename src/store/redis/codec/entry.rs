@@ -5,12 +5,12 @@
 use serde_json::value::RawValue;
 
 use super::{Corrupt, outcome, reply, time, word};
-use crate::domain::{Entry, EntryBody, Gap, Timestamp};
+use crate::domain::{EntryBody, GapReason, JournalEntry, Timestamp};
 
 const WHAT: Corrupt = Corrupt("an entry of a journal");
 
 /// Writes an entry: the letter, and `AT WEIGHT BODY`.
-pub(in super::super) fn tell(entry: &Entry) -> Result<(&'static str, Vec<u8>), Corrupt> {
+pub(in super::super) fn tell(entry: &JournalEntry) -> Result<(&'static str, Vec<u8>), Corrupt> {
     let mut text = format!("{} {} ", entry.at.as_millis(), entry.weight()).into_bytes();
     let kind = match &entry.body {
         EntryBody::Reply(said) => {
@@ -42,7 +42,7 @@ pub(in super::super) fn tell(entry: &Entry) -> Result<(&'static str, Vec<u8>), C
 }
 
 /// Reads an entry of this kind that stands at this place.
-pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<Entry, Corrupt> {
+pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<JournalEntry, Corrupt> {
     let (at, body) = stamped(text)?;
     let raw = || {
         let text = str::from_utf8(body).map_err(|_| WHAT)?;
@@ -60,10 +60,12 @@ pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<Entr
         }
         b"u" => EntryBody::UserMessage(raw()?),
         b"p" => EntryBody::Platform(raw()?),
-        b"g" => EntryBody::Gap(Gap::ALL.into_iter().find(|gap| gap.as_str().as_bytes() == body).ok_or(WHAT)?),
+        b"g" => EntryBody::Gap(
+            GapReason::ALL.into_iter().find(|gap| gap.as_str().as_bytes() == body).ok_or(WHAT)?,
+        ),
         _ => return Err(WHAT),
     };
-    Ok(Entry { seq, at, body })
+    Ok(JournalEntry { seq, at, body })
 }
 
 /// The time of an entry, and its body.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{Corrupt, is_default};
-use crate::domain::{Chunk, Connection, LinkState, Timestamp};
+use crate::domain::{ConnectionStatus, LinkState, ReplyChunk, Timestamp};
 
 const CHUNK: Corrupt = Corrupt("a piece of a reply");
 const CONNECTION: Corrupt = Corrupt("the state of a connection");
@@ -35,7 +35,7 @@ struct KeptConnection<'a> {
 }
 
 /// Writes a piece of a reply.
-pub(in super::super) fn chunk(chunk: &Chunk) -> Result<Vec<u8>, Corrupt> {
+pub(in super::super) fn chunk(chunk: &ReplyChunk) -> Result<Vec<u8>, Corrupt> {
     let kept = KeptChunk {
         message_id: chunk.message_id.as_deref().map(Cow::Borrowed),
         index: chunk.index,
@@ -46,13 +46,13 @@ pub(in super::super) fn chunk(chunk: &Chunk) -> Result<Vec<u8>, Corrupt> {
 }
 
 /// Reads a piece of a reply.
-pub(in super::super) fn read_chunk(bytes: &[u8]) -> Result<Chunk, Corrupt> {
+pub(in super::super) fn read_chunk(bytes: &[u8]) -> Result<ReplyChunk, Corrupt> {
     let KeptChunk { message_id, index, text, last } = serde_json::from_slice(bytes).map_err(|_| CHUNK)?;
-    Ok(Chunk { message_id: message_id.map(Into::into), index, text: text.into(), last })
+    Ok(ReplyChunk { message_id: message_id.map(Into::into), index, text: text.into(), last })
 }
 
 /// Writes how a connection stands.
-pub(in super::super) fn connection(connection: &Connection) -> Result<Vec<u8>, Corrupt> {
+pub(in super::super) fn connection(connection: &ConnectionStatus) -> Result<Vec<u8>, Corrupt> {
     let kept = KeptConnection {
         state: Cow::Borrowed(connection.state.as_str()),
         since: connection.since.map(Timestamp::as_millis),
@@ -63,10 +63,10 @@ pub(in super::super) fn connection(connection: &Connection) -> Result<Vec<u8>, C
 }
 
 /// Reads how a connection stands.
-pub(in super::super) fn read_connection(bytes: &[u8]) -> Result<Connection, Corrupt> {
+pub(in super::super) fn read_connection(bytes: &[u8]) -> Result<ConnectionStatus, Corrupt> {
     let kept: KeptConnection<'_> = serde_json::from_slice(bytes).map_err(|_| CONNECTION)?;
     let state = LinkState::ALL.into_iter().find(|state| state.as_str() == kept.state).ok_or(CONNECTION)?;
-    Ok(Connection {
+    Ok(ConnectionStatus {
         state,
         since: kept.since.map(Timestamp::from_millis),
         reason: kept.reason.map(Into::into),

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::{Corrupt, entry, is_default, number, reply, time, word};
 use crate::domain::{
-    AcceptedMessage, Attachment, Callback, Content, ConversationId, JsonObject, Message, MessageId,
-    NewMessage, Progress, Resend, SessionRequest, Timestamp, TraceId, TurnRules,
+    AcceptedMessage, Attachment, Callback, ConversationId, JsonObject, Message, MessageContent, MessageId,
+    MessageProgress, NewMessage, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnRules,
 };
 
 const WHAT: Corrupt = Corrupt("an accepted message");
@@ -37,7 +37,7 @@ struct Kept<'a> {
     #[serde(rename = "l", default, skip_serializing_if = "Option::is_none")]
     deadline_ms: Option<u64>,
     #[serde(rename = "r", default, skip_serializing_if = "is_default")]
-    resend: Resend,
+    resend: ResendPolicy,
     #[serde(rename = "cb", borrow, default, skip_serializing_if = "Option::is_none")]
     callback: Option<Cow<'a, str>>,
     #[serde(rename = "cs", borrow, default, skip_serializing_if = "Option::is_none")]
@@ -119,7 +119,7 @@ pub(in super::super) fn accepted(
     let object =
         |raw: Option<&RawValue>| raw.map(|raw| JsonObject::new(raw.to_owned()).map_err(|_| WHAT)).transpose();
     let boxed = |text: Option<Cow<'_, str>>| text.map(|text| text.into_owned().into_boxed_str());
-    let mut content = Content::new(kept.text).map_err(|_| WHAT)?;
+    let mut content = MessageContent::new(kept.text).map_err(|_| WHAT)?;
     content.display_text = boxed(kept.display_text);
     content.attachments = kept
         .attachments
@@ -153,7 +153,7 @@ pub(in super::super) fn message<B: AsRef<[u8]>>(
     fields: impl Iterator<Item = Result<(B, B), Corrupt>>,
 ) -> Result<Message, Corrupt> {
     let mut stored = None;
-    let mut progress = Progress::default();
+    let mut progress = MessageProgress::default();
     for field in fields {
         let (field, value) = field?;
         let value = value.as_ref();
@@ -179,7 +179,7 @@ pub(in super::super) fn message<B: AsRef<[u8]>>(
 }
 
 /// The times of the first signs, each of which may be missing: `sent,acked,reply`.
-fn signs(bytes: &[u8], progress: &mut Progress) -> Result<(), Corrupt> {
+fn signs(bytes: &[u8], progress: &mut MessageProgress) -> Result<(), Corrupt> {
     let mut times = bytes
         .split(|&byte| byte == b',')
         .map(|digits| (!digits.is_empty()).then(|| time(digits)).transpose());

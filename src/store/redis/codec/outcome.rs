@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Corrupt, id};
-use crate::domain::{EndedBy, MessageId, Outcome, Problem, ProblemKind};
+use crate::domain::{EndedBy, MessageId, Problem, ProblemKind, TurnOutcome};
 
 const WHAT: Corrupt = Corrupt("the end of a turn");
 
@@ -41,17 +41,17 @@ const fn is_false(flag: &bool) -> bool {
 /// Writes an end; `closes` says whether of a message that asks for the session's end.
 pub(super) fn write(
     message: MessageId,
-    outcome: &Outcome,
+    outcome: &TurnOutcome,
     closes: bool,
     into: &mut Vec<u8>,
 ) -> Result<(), Corrupt> {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let message = Cow::Owned(message.to_string());
     let kept = match outcome {
-        Outcome::Answered(by) => {
+        TurnOutcome::Answered(by) => {
             Kept { message, answered: Some(Cow::Borrowed(by.as_str())), problem: None, closes }
         }
-        Outcome::Failed(problem) => {
+        TurnOutcome::Failed(problem) => {
             let problem = KeptProblem {
                 kind: Cow::Borrowed(problem.kind.slug()),
                 detail: Cow::Borrowed(&problem.detail),
@@ -64,18 +64,18 @@ pub(super) fn write(
 }
 
 /// Reads an end, whose it is, and whether that message asked for the session's end.
-pub(super) fn read(bytes: &[u8]) -> Result<(MessageId, Outcome, bool), Corrupt> {
+pub(super) fn read(bytes: &[u8]) -> Result<(MessageId, TurnOutcome, bool), Corrupt> {
     let kept: Kept<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
     let outcome = match (kept.answered, kept.problem) {
         (Some(word), None) => {
             let by = EndedBy::ALL.into_iter().find(|by| by.as_str() == word).ok_or(WHAT)?;
-            Outcome::Answered(by)
+            TurnOutcome::Answered(by)
         }
         (None, Some(kept)) => {
             let kind = ProblemKind::from_slug(&kept.kind).ok_or(WHAT)?;
             let mut problem = Problem::new(kind, kept.detail.into_owned());
             problem.retry_after = kept.retry_after_ms.map(Duration::from_millis);
-            Outcome::Failed(problem)
+            TurnOutcome::Failed(problem)
         }
         _ => return Err(WHAT),
     };

@@ -7,7 +7,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::{Corrupt, id, is_default};
-use crate::domain::{Callback, Fingerprint, LastTurn, Recent, Record, Timestamp, TraceId, Window};
+use crate::domain::{
+    Callback, ConversationRecord, Fingerprint, LastTurn, RateWindow, RecentReplies, Timestamp, TraceId,
+};
 
 const WHAT: Corrupt = Corrupt("the record of a conversation");
 
@@ -54,7 +56,7 @@ struct Kept<'a> {
 }
 
 /// Writes a record.
-pub(in super::super) fn record(record: &Record) -> Result<Vec<u8>, Corrupt> {
+pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, Corrupt> {
     let recent: Vec<u8> = record.recent.iter().flat_map(|reply| reply.bits().to_be_bytes()).collect();
     let steps = record.sends.iter().scan(0_u64, |last, at| {
         let at = at.as_millis();
@@ -92,13 +94,13 @@ pub(in super::super) fn record(record: &Record) -> Result<Vec<u8>, Corrupt> {
 }
 
 /// Reads a record.
-pub(in super::super) fn read_record(bytes: &[u8]) -> Result<Record, Corrupt> {
+pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, Corrupt> {
     let kept: Kept<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
     let recent = URL_SAFE_NO_PAD.decode(kept.recent.as_bytes()).map_err(|_| WHAT)?;
     let (recent, []) = recent.as_chunks::<8>() else { return Err(WHAT) };
-    let recent: Recent =
+    let recent: RecentReplies =
         recent.iter().map(|bytes| Fingerprint::from_bits(u64::from_be_bytes(*bytes))).collect();
-    let sends: Window = kept
+    let sends: RateWindow = kept
         .sends
         .into_iter()
         .scan(0_u64, |last, step| {
@@ -118,7 +120,7 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<Record, Corrupt> {
             trace: trace.unwrap_or_default(),
         })
     });
-    Ok(Record {
+    Ok(ConversationRecord {
         epoch: kept.epoch,
         seq: kept.seq,
         write: kept.write,

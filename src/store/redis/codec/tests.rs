@@ -8,9 +8,10 @@ use serde_json::value::RawValue;
 
 use super::*;
 use crate::domain::{
-    Attachment, Attempt, Callback, Content, Correlation, Delivery, DeliveryId, DeliveryKind, DeliveryState,
-    EndedBy, Entry, EntryBody, Fingerprint, Gap, JsonObject, LastTurn, NewDelivery, NewMessage, Origin,
-    Outcome, Problem, ProblemKind, Record, Reply, Resend, SessionRequest, TraceId, TurnRules,
+    Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
+    DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
+    JsonObject, LastTurn, MessageContent, NewDelivery, NewMessage, Problem, ProblemKind, Reply, ResendPolicy,
+    SessionRequest, TraceId, TurnOutcome, TurnRules,
 };
 
 /// Any text: controls, quotes, what is outside of the first plane.
@@ -54,7 +55,7 @@ fn alice() -> ConversationId {
     conversation("support/alice").unwrap()
 }
 
-fn content() -> impl Strategy<Value = Content> {
+fn content() -> impl Strategy<Value = MessageContent> {
     let file = (text(0..20), boxed(), boxed()).prop_map(|(file_id, file_name, file_type)| Attachment {
         file_id: file_id.into(),
         file_name,
@@ -62,7 +63,7 @@ fn content() -> impl Strategy<Value = Content> {
     });
     (text(1..200), boxed(), prop::collection::vec(file, 0..3), object(), object(), object()).prop_map(
         |(text, display_text, attachments, custom_data, meta_tags, meta)| {
-            let mut content = Content::new(text).unwrap();
+            let mut content = MessageContent::new(text).unwrap();
             (content.display_text, content.attachments) = (display_text, attachments);
             (content.custom_data, content.meta_tags, content.meta) = (custom_data, meta_tags, meta);
             content
@@ -78,7 +79,7 @@ fn new_messages() -> impl Strategy<Value = NewMessage> {
         prop::option::of(500..=600_000_u64),
     );
     let session = prop::sample::select(vec![Continue, New, NewKeepAgent]);
-    let resend = prop::sample::select(vec![Resend::Never, Resend::Auto]);
+    let resend = prop::sample::select(vec![ResendPolicy::Never, ResendPolicy::Auto]);
     let callback = boxed().prop_map(|url| url.map(|url| Callback { url, signer: None }));
     (content(), session, rules, resend, callback, any::<u128>()).prop_map(
         |(content, session, (replies, quiet, deadline), resend, callback, trace)| NewMessage {
@@ -115,7 +116,7 @@ fn replies() -> impl Strategy<Value = Reply> {
         )
 }
 
-fn outcomes() -> impl Strategy<Value = Outcome> {
+fn outcomes() -> impl Strategy<Value = TurnOutcome> {
     let problem = (prop::sample::select(ProblemKind::ALL), text(0..100), prop::option::of(any::<u64>()))
         .prop_map(|(kind, detail, wait)| {
             let mut problem = Problem::new(kind, detail);
@@ -123,29 +124,29 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
             problem
         });
     prop_oneof![
-        prop::sample::select(EndedBy::ALL.to_vec()).prop_map(Outcome::Answered),
-        problem.prop_map(Outcome::Failed),
+        prop::sample::select(EndedBy::ALL.to_vec()).prop_map(TurnOutcome::Answered),
+        problem.prop_map(TurnOutcome::Failed),
     ]
 }
 
-fn entries() -> impl Strategy<Value = Entry> {
+fn entries() -> impl Strategy<Value = JournalEntry> {
     let body = prop_oneof![
         replies().prop_map(|reply| EntryBody::Reply(Arc::new(reply))),
         (ids(), outcomes()).prop_map(|(message, outcome)| EntryBody::Ended { message, outcome }),
         (ids(), outcomes()).prop_map(|(message, outcome)| EntryBody::Closed { message, outcome }),
         raw().prop_map(EntryBody::UserMessage),
         raw().prop_map(EntryBody::Platform),
-        prop::sample::select(Gap::ALL.to_vec()).prop_map(EntryBody::Gap),
+        prop::sample::select(GapReason::ALL.to_vec()).prop_map(EntryBody::Gap),
     ];
     (any::<u64>(), times(), body).prop_map(|(seq, at, mut body)| {
         if let EntryBody::Reply(reply) = &mut body {
             Arc::make_mut(reply).seq = seq;
         }
-        Entry { seq, at, body }
+        JournalEntry { seq, at, body }
     })
 }
 
-fn records() -> impl Strategy<Value = Record> {
+fn records() -> impl Strategy<Value = ConversationRecord> {
     let callback = (".{1,20}", prop::option::of(".{1,8}"))
         .prop_map(|(url, signer)| Callback { url: url.into(), signer: signer.map(Into::into) });
     let last_turn =
@@ -167,7 +168,7 @@ fn records() -> impl Strategy<Value = Record> {
                 ((epoch, seq, write), connected_at, session_done, last_platform_message),
                 (recent, session_id, last_turn, agent),
                 (said_at, blocked_until, sends),
-            )| Record {
+            )| ConversationRecord {
                 epoch,
                 seq,
                 write,
@@ -187,7 +188,10 @@ fn records() -> impl Strategy<Value = Record> {
 
 fn deliveries() -> impl Strategy<Value = NewDelivery> {
     let kind = prop::sample::select(DeliveryKind::ALL.to_vec());
-    let origin = prop_oneof![Just(Origin::Bot), boxed().prop_map(|signer| Origin::Callback { signer })];
+    let origin = prop_oneof![
+        Just(DeliveryOrigin::Bot),
+        boxed().prop_map(|signer| DeliveryOrigin::Callback { signer })
+    ];
     ((any::<u64>(), times(), kind, prop::option::of(ids())), (text(1..50), origin, any::<u128>(), raw()))
         .prop_map(|((seq, created_at, kind, message), (target, origin, trace, data))| NewDelivery {
             id: DeliveryId::of(&alice(), 7, seq, Timestamp::from_millis(seq % 1000)),
@@ -202,9 +206,9 @@ fn deliveries() -> impl Strategy<Value = NewDelivery> {
         })
 }
 
-fn attempts() -> impl Strategy<Value = Attempt> {
+fn attempts() -> impl Strategy<Value = DeliveryAttempt> {
     (times(), any::<Option<u16>>(), boxed(), any::<u64>(), boxed()).prop_map(
-        |(at, status, error, millis, response)| Attempt {
+        |(at, status, error, millis, response)| DeliveryAttempt {
             at,
             status,
             error,
@@ -215,7 +219,7 @@ fn attempts() -> impl Strategy<Value = Attempt> {
 }
 
 /// The fields that the write script stores, and those of these attempts.
-fn hash(new: &NewDelivery, attempts: &[(u64, Attempt)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn hash(new: &NewDelivery, attempts: &[(u64, DeliveryAttempt)]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pair = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
     let mut fields = vec![
         pair("c", new.conversation.to_string().as_bytes()),
@@ -352,7 +356,7 @@ fn a_message_is_put_together_of_its_fields() {
         (3, 20, "hello")
     );
     assert_eq!((progress.sent_at, progress.acked_at, progress.first_reply_at), (at(4), None, at(6)));
-    assert_eq!((progress.ended_at, progress.outcome), (at(8), Some(Outcome::Answered(EndedBy::Quiet))));
+    assert_eq!((progress.ended_at, progress.outcome), (at(8), Some(TurnOutcome::Answered(EndedBy::Quiet))));
     let replies: Vec<_> = progress.replies.iter().map(|reply| (reply.seq, &*reply.text)).collect();
     assert_eq!(replies, [(9, "a"), (12, "b")], "in the order of the journal, not of the hash");
 }
@@ -382,11 +386,15 @@ fn a_record_of_an_earlier_version_does_not_tell_what_its_last_turn_is_echoed_by(
         callback: None,
         trace: TraceId::default(),
     };
-    assert_eq!(read, Record { write: 3, last_turn: Some(last.clone()), ..Record::default() });
+    assert_eq!(
+        read,
+        ConversationRecord { write: 3, last_turn: Some(last.clone()), ..ConversationRecord::default() }
+    );
     assert_eq!(record(&read).unwrap(), earlier.as_bytes());
     let last = LastTurn { client_message_id: Some(1_763_845_000_000), ..last };
     let later = format!(r#"{{"t":["{ID}",1763845000123],"x":123}}"#);
-    let kept = record(&Record { last_turn: Some(last), ..Record::default() }).unwrap();
+    let kept =
+        record(&ConversationRecord { last_turn: Some(last), ..ConversationRecord::default() }).unwrap();
     assert_eq!(kept, later.as_bytes(), "which takes no more than it must");
 }
 
@@ -394,22 +402,22 @@ fn a_record_of_an_earlier_version_does_not_tell_what_its_last_turn_is_echoed_by(
 fn what_is_usual_takes_no_room() {
     let new = NewMessage {
         conversation: alice(),
-        content: Content::new("hello").unwrap(),
+        content: MessageContent::new("hello").unwrap(),
         session: SessionRequest::Continue,
         rules: TurnRules::default(),
-        resend: Resend::Never,
+        resend: ResendPolicy::Never,
         callback: None,
         trace: TraceId::default(),
     };
     assert_eq!(new_message(&new).unwrap(), br#"{"t":"hello"}"#);
-    assert_eq!(record(&Record::default()).unwrap(), b"{}");
+    assert_eq!(record(&ConversationRecord::default()).unwrap(), b"{}");
     let told = new_delivery(&NewDelivery {
         id: DeliveryId::of(&alice(), 1, 1, Timestamp::from_millis(2)),
         kind: DeliveryKind::MessageAnswered,
         conversation: alice(),
         message: None,
         target: "https://legacy.example".into(),
-        origin: Origin::Bot,
+        origin: DeliveryOrigin::Bot,
         trace: TraceId::default(),
         created_at: Timestamp::from_millis(2),
         data: RawValue::from_string("{}".to_owned()).unwrap(),

@@ -29,8 +29,8 @@ fn wire(server: &Server) -> Wire {
     Wire::new(servers, &options).unwrap()
 }
 
-fn redis_of(server: &Server) -> Redis {
-    Redis::new(&server.patient()).unwrap()
+fn redis_of(server: &Server) -> RedisStore {
+    RedisStore::new(&server.patient()).unwrap()
 }
 
 /// A cluster of one node, which holds all slots and, as every cluster, refuses scripts over several of them.
@@ -77,7 +77,7 @@ fn an_empty_store_is_set_up_once_by_all_who_come() {
         // The lock is given back, and nothing else was left or touched.
         let keys: BTreeSet<String> = server.cli(&["keys", "*"]).lines().map(str::to_owned).collect();
         assert_eq!(keys, ["t:schema", "t:{p3}:c:support/alice"].map(str::to_owned).into());
-        assert_eq!(redis.migrate(false).await.unwrap(), Report::Current);
+        assert_eq!(redis.migrate(false).await.unwrap(), MigrationReport::Current);
     });
 }
 
@@ -92,10 +92,10 @@ fn an_older_store_is_left_to_the_command() {
         let refused = newer.prepare().await.unwrap_err();
         assert!(refused.to_string().contains("0002-marks"), "{refused}");
         assert!(refused.to_string().contains("rtm-bridge migrate"), "{refused}");
-        let marks = Report::Missing(Migrations(vec![MARKS]));
+        let marks = MigrationReport::Missing(MigrationList(vec![MARKS]));
         assert_eq!(newer.check().await.unwrap(), marks);
         assert_eq!(server.cli(&["dbsize"]), "1", "neither changes anything");
-        assert_eq!(newer.migrate().await.unwrap(), Report::Applied(Migrations(vec![MARKS])));
+        assert_eq!(newer.migrate().await.unwrap(), MigrationReport::Applied(MigrationList(vec![MARKS])));
         // Each partition was gone through to its end, in a cluster too.
         for partition in ["p0", "p77", "p255"] {
             let mut marks: Vec<String> = server
@@ -112,7 +112,7 @@ fn an_older_store_is_left_to_the_command() {
         let old = redis_of(&server);
         let refused = old.prepare().await.unwrap_err();
         assert!(
-            matches!(refused, PrepareError::Migrate(MigrateError::Foreign(Foreign::Ahead(_)))),
+            matches!(refused, PrepareError::Migrate(MigrateError::Foreign(ForeignSchema::Ahead(_)))),
             "{refused}"
         );
     });
@@ -128,7 +128,7 @@ fn what_was_cut_off_is_run_again() {
         assert!(matches!(failing.migrate().await, Err(MigrateError::Store(_))));
         assert_eq!(server.cli(&["hget", "t:schema", "2"]), "", "it is not recorded");
         assert_eq!(server.cli(&["exists", "t:{t:schema}:lock"]), "0", "and nobody is kept waiting");
-        assert_eq!(failing.migrate().await.unwrap(), Report::Applied(Migrations(vec![FAILS])));
+        assert_eq!(failing.migrate().await.unwrap(), MigrationReport::Applied(MigrationList(vec![FAILS])));
         // A repeat of the last step, as after a time-out, records nothing twice and runs nothing twice.
         assert!(failing.lock("again").await.unwrap());
         failing.record(&FAILS, "again").await.unwrap();
@@ -153,7 +153,7 @@ fn one_migrates_at_a_time_and_a_dead_one_blocks_nobody_for_ever() {
 
         server.cli(&["pexpire", "t:{t:schema}:lock", "300"]);
         let report = one.migrate().await.unwrap();
-        assert_eq!(report, Report::Applied(Migrations(MIGRATIONS.to_vec())));
+        assert_eq!(report, MigrationReport::Applied(MigrationList(MIGRATIONS.to_vec())));
     });
 }
 

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{After, Cursor};
-use crate::store::{Clock, Memory, MemoryLimits, Store, StoreError};
+use crate::domain::{Cursor, ReadStart};
+use crate::store::{Clock, MemoryLimits, MemoryStore, Store, StoreError};
 
 /// What the owner calls the journal.
 const EPOCH: u64 = 7;
@@ -81,15 +81,15 @@ fn plain(told: impl std::fmt::Debug) -> String {
 
 impl Side {
     async fn new(store: Store) -> Self {
-        let fence = store.claim(Partition::of(&alice()), ME, LEASE, Claiming::Expired).await.unwrap();
+        let fence = store.claim(Partition::of(&alice()), ME, LEASE, ClaimMode::Expired).await.unwrap();
         Self { store, fence: fence.fence().unwrap() }
     }
 
-    async fn accept(&self, accept: &Accept) -> String {
+    async fn accept(&self, accept: &AcceptRequest) -> String {
         plain(self.store.accept(accept.clone()).await)
     }
 
-    async fn write(&self, write: &Write) -> Result<bool, StoreError> {
+    async fn write(&self, write: &ConversationWrite) -> Result<bool, StoreError> {
         self.store.write(self.fence, &alice(), write).await.map(|written| written.lost)
     }
 
@@ -97,8 +97,8 @@ impl Side {
     async fn state(&self) -> String {
         let mut state = String::new();
         let cursors = [(0, 0), (0, 1), (EPOCH, 0), (EPOCH, 2), (EPOCH, 5), (EPOCH, 1000), (EPOCH + 1, 1)];
-        let cursors = cursors.map(|(epoch, seq)| After::Cursor(Cursor { epoch, seq, at: None }));
-        for after in [After::Oldest, After::Latest].into_iter().chain(cursors) {
+        let cursors = cursors.map(|(epoch, seq)| ReadStart::Cursor(Cursor { epoch, seq, at: None }));
+        for after in [ReadStart::Oldest, ReadStart::Latest].into_iter().chain(cursors) {
             for limit in [1, 3, 1000] {
                 state.push_str(&plain(self.store.page(&alice(), after, limit, None).await));
             }
@@ -115,20 +115,20 @@ impl Side {
     }
 }
 
-fn change(deed: &Deed, record: &mut Record) -> Change {
+fn change(deed: &Deed, record: &mut ConversationRecord) -> ConversationChange {
     let at = Timestamp::from_millis(record.write * 10);
     let mut entry = |body| {
         record.seq += 1;
-        Change::Append(Entry { seq: record.seq, at, body })
+        ConversationChange::Append(JournalEntry { seq: record.seq, at, body })
     };
     match deed {
-        Deed::Sent(number) => Change::Sent { message: id(*number), at },
-        Deed::Acked(number) => Change::Acked { message: id(*number), at },
-        Deed::Answering(number) => Change::Answering { message: id(*number), at },
-        Deed::HeadSince => Change::HeadSince { at },
+        Deed::Sent(number) => ConversationChange::Sent { message: id(*number), at },
+        Deed::Acked(number) => ConversationChange::Acked { message: id(*number), at },
+        Deed::Answering(number) => ConversationChange::Answering { message: id(*number), at },
+        Deed::HeadSince => ConversationChange::HeadSince { at },
         Deed::Other => entry(EntryBody::Platform(serde_json::value::to_raw_value("other").unwrap())),
         Deed::End(number) => {
-            entry(EntryBody::Ended { message: id(*number), outcome: Outcome::Answered(EndedBy::Quiet) })
+            entry(EntryBody::Ended { message: id(*number), outcome: TurnOutcome::Answered(EndedBy::Quiet) })
         }
         Deed::Reply(to) => {
             record.seq += 1;
@@ -137,16 +137,16 @@ fn change(deed: &Deed, record: &mut Record) -> Change {
     }
 }
 
-async fn agree(redis: Redis, steps: Vec<Step>) {
-    let memory = Memory::new(MemoryLimits::new(64 << 20, MESSAGE_TTL), Clock::wall());
+async fn agree(redis: RedisStore, steps: Vec<Step>) {
+    let memory = MemoryStore::new(MemoryLimits::new(64 << 20, MESSAGE_TTL), Clock::wall());
     let mut sides = [Side::new(Store::Memory(memory)).await, Side::new(Store::Redis(redis)).await];
-    let mut record = Record { epoch: EPOCH, ..Record::default() };
+    let mut record = ConversationRecord { epoch: EPOCH, ..ConversationRecord::default() };
     let mut last = None;
     for step in steps {
         let [memory, redis] = &mut sides;
         match step {
             Step::Accept { number, key, body, max_open } => {
-                let mut wish = Accept { max_open, watched: body == 0, ..accept(number) };
+                let mut wish = AcceptRequest { max_open, watched: body == 0, ..accept(number) };
                 if let Some(key) = key {
                     wish = with_key(wish, &key.to_string(), body);
                 }
@@ -156,8 +156,9 @@ async fn agree(redis: Redis, steps: Vec<Step>) {
                 let before = record.clone();
                 record.write += 1;
                 let follows = before.write;
-                let changes: Vec<Change> = deeds.iter().map(|deed| change(deed, &mut record)).collect();
-                let write = Write { record: record.clone(), follows, changes, warm_until: None };
+                let changes: Vec<ConversationChange> =
+                    deeds.iter().map(|deed| change(deed, &mut record)).collect();
+                let write = ConversationWrite { record: record.clone(), follows, changes, warm_until: None };
                 let done = memory.write(&write).await;
                 assert_eq!(done, redis.write(&write).await, "{deeds:?}");
                 if done.is_ok() {
@@ -182,7 +183,7 @@ async fn agree(redis: Redis, steps: Vec<Step>) {
                 let (mut taken, partition) = (Vec::new(), Partition::of(&alice()));
                 for side in [memory, redis] {
                     let claim =
-                        side.store.claim(partition, incarnation, LEASE, Claiming::Free).await.unwrap();
+                        side.store.claim(partition, incarnation, LEASE, ClaimMode::Free).await.unwrap();
                     // Where another took it, our owner goes on without knowing.
                     if let Some(fence) = claim.fence().filter(|_| incarnation == ME) {
                         side.fence = fence;

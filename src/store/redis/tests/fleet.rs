@@ -3,18 +3,18 @@
 use std::slice;
 
 use super::*;
-use crate::store::{Fleet, Heartbeat, Peer, Permit, StoreError};
+use crate::store::{ConnectPermit, FleetStatus, Heartbeat, ReplicaIdentity, StoreError};
 
-fn peer(incarnation: Incarnation, name: &str) -> Peer {
-    Peer { name: name.into(), incarnation }
+fn peer(incarnation: Incarnation, name: &str) -> ReplicaIdentity {
+    ReplicaIdentity { name: name.into(), incarnation }
 }
 
-async fn beat(store: &Redis, peer: Peer) -> Fleet {
+async fn beat(store: &RedisStore, peer: ReplicaIdentity) -> FleetStatus {
     let bots = vec![BotName::new("a").unwrap(), BotName::new("b").unwrap()];
     store.heartbeat(&Heartbeat { peer, bots, ttl: LEASE, echo: 9 }).await.unwrap()
 }
 
-async fn live(store: &Redis, peer: Peer) -> Vec<Peer> {
+async fn live(store: &RedisStore, peer: ReplicaIdentity) -> Vec<ReplicaIdentity> {
     let mut live = beat(store, peer).await.live;
     live.sort();
     live
@@ -59,18 +59,18 @@ async fn connects_are_counted_once_and_over_a_minute() {
     let bot = BotName::new("support").unwrap();
     let minute = Duration::from_mins(1);
     for token in [1, 2, 1, u64::MAX, 2] {
-        assert_eq!(store.permit(&bot, 3, token).await.unwrap(), Permit::Granted, "{token}");
+        assert_eq!(store.permit(&bot, 3, token).await.unwrap(), ConnectPermit::Granted, "{token}");
     }
     let first = store.now().await.unwrap();
-    let Permit::At(at) = store.permit(&bot, 3, 4).await.unwrap() else { panic!("a fourth") };
+    let ConnectPermit::At(at) = store.permit(&bot, 3, 4).await.unwrap() else { panic!("a fourth") };
     assert!(at <= first + minute);
     // The limit was lowered: all three but the newest must go.
-    let Permit::At(later) = store.permit(&bot, 1, 4).await.unwrap() else { panic!("a fourth") };
+    let ConnectPermit::At(later) = store.permit(&bot, 1, 4).await.unwrap() else { panic!("a fourth") };
     assert!(later >= at);
-    assert_eq!(store.permit(&BotName::new("other").unwrap(), 1, 4).await.unwrap(), Permit::Granted);
-    assert_eq!(store.permit(&bot, 0, 5).await.unwrap(), Permit::Granted, "no limit");
+    assert_eq!(store.permit(&BotName::new("other").unwrap(), 1, 4).await.unwrap(), ConnectPermit::Granted);
+    assert_eq!(store.permit(&bot, 0, 5).await.unwrap(), ConnectPermit::Granted, "no limit");
     store.skew(minute);
-    assert_eq!(store.permit(&bot, 3, 4).await.unwrap(), Permit::Granted);
+    assert_eq!(store.permit(&bot, 3, 4).await.unwrap(), ConnectPermit::Granted);
     assert!((1..=60_000).contains(&server.ask::<i64>(&["PTTL", "t:{fleet}:connects:support"]).await));
 }
 
@@ -80,13 +80,13 @@ async fn who_owns_is_told_and_what_was_lost() {
     let store = server.store();
     let partition = Partition::of(&alice());
     let fence = own(&store).await;
-    let held = store.claim(partition, OTHER, LEASE, Claiming::Expired).await.unwrap();
-    let crate::store::Claim::Held { by, until } = held else { panic!("{held:?}") };
+    let held = store.claim(partition, OTHER, LEASE, ClaimMode::Expired).await.unwrap();
+    let crate::store::ClaimResult::Held { by, until } = held else { panic!("{held:?}") };
     assert_eq!(by, ME);
     let now = store.now().await.unwrap();
     assert!(now < until && until <= now + LEASE);
     store.skew(LEASE);
-    let free = store.claim(partition, OTHER, LEASE, Claiming::Free).await.unwrap();
+    let free = store.claim(partition, OTHER, LEASE, ClaimMode::Free).await.unwrap();
     assert_eq!(free.fence(), None, "it has run out, and that is not enough");
 
     server.ask::<()>(&["FLUSHALL"]).await;

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{After, Chunk, Connection, LinkState};
+use crate::domain::{ConnectionStatus, LinkState, ReadStart, ReplyChunk};
 use crate::store::redis::hint;
 use crate::store::{Hint, NOTED, OBSERVED};
 
@@ -36,15 +36,15 @@ async fn the_owner_is_told_what_others_accept_for_it() {
     post(&store, 1).await;
     own(&store).await;
     post(&store, 2).await;
-    let accepted = Accept { by: OTHER, ..accept(3) };
+    let accepted = AcceptRequest { by: OTHER, ..accept(3) };
     store.accept(accepted.clone()).await.unwrap();
     let (to, told) = next(&mut all).await;
     let Hint::Accepted(message) = told else { panic!("{told:?}") };
     assert_eq!((to, message.id, message.position), (channel(ME), id(3), 2));
     assert_eq!((&message.new.conversation, message.new.content.text()), (&alice(), "message 3"));
 
-    let mut large = Accept { by: OTHER, ..accept(4) };
-    large.message.content = Content::new("x".repeat(65_536)).unwrap();
+    let mut large = AcceptRequest { by: OTHER, ..accept(4) };
+    large.message.content = MessageContent::new("x".repeat(65_536)).unwrap();
     store.accept(large).await.unwrap();
     let (to, told) = next(&mut all).await;
     assert!(matches!(told, Hint::Woken(who) if to == channel(ME) && who == alice()));
@@ -58,9 +58,9 @@ async fn a_free_partition_has_nobody_to_tell() {
     store.release(Partition::of(&alice()), fence).await.unwrap();
     let (to, told) = next(&mut all).await;
     assert!(matches!(told, Hint::Fleet) && to == "t:fleet");
-    store.accept(Accept { by: OTHER, ..accept(1) }).await.unwrap();
+    store.accept(AcceptRequest { by: OTHER, ..accept(1) }).await.unwrap();
     own(&store).await;
-    store.accept(Accept { by: OTHER, ..accept(2) }).await.unwrap();
+    store.accept(AcceptRequest { by: OTHER, ..accept(2) }).await.unwrap();
     let (_, told) = next(&mut all).await;
     assert!(matches!(told, Hint::Accepted(message) if message.id == id(2)), "the first one told nobody");
 }
@@ -69,7 +69,7 @@ async fn a_free_partition_has_nobody_to_tell() {
 async fn each_replica_that_waits_is_told_the_end_once_but_not_the_owner() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
-    store.accept(Accept { watched: true, ..accept(1) }).await.unwrap();
+    store.accept(AcceptRequest { watched: true, ..accept(1) }).await.unwrap();
     let fence = own(&store).await;
     for _ in 0..2 {
         store.message(&alice(), id(1), Some(OTHER)).await.unwrap().unwrap();
@@ -78,7 +78,7 @@ async fn each_replica_that_waits_is_told_the_end_once_but_not_the_owner() {
     }
     let at = Timestamp::from_millis(5);
     let changes = vec![
-        Change::Sent { message: id(1), at },
+        ConversationChange::Sent { message: id(1), at },
         reply(1, at, Some(id(1)), "Zoë\n\u{1F600}"),
         end(2, at, id(1)),
     ];
@@ -103,10 +103,10 @@ async fn an_end_too_large_to_carry_is_named() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
     let fence = own(&store).await;
-    store.accept(with_key(Accept { by: ME, ..accept(1) }, "k", 1)).await.unwrap();
+    store.accept(with_key(AcceptRequest { by: ME, ..accept(1) }, "k", 1)).await.unwrap();
     // A caller that repeats itself elsewhere waits there too.
-    let again = Accept { by: OTHER, watched: true, ..with_key(accept(2), "k", 1) };
-    assert!(matches!(store.accept(again).await.unwrap(), Accepted::Replayed(_)));
+    let again = AcceptRequest { by: OTHER, watched: true, ..with_key(accept(2), "k", 1) };
+    assert!(matches!(store.accept(again).await.unwrap(), AcceptResult::Replayed(_)));
     let at = Timestamp::from_millis(5);
     let changes = vec![reply(1, at, Some(id(1)), &"x".repeat(40_000)), end(2, at, id(1))];
     store.write(fence, &alice(), &numbered(1, changes)).await.unwrap();
@@ -120,7 +120,7 @@ async fn each_replica_that_observes_is_told_of_a_write_once_but_not_the_owner() 
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
     for observer in [OTHER, ME, Incarnation(7), OTHER] {
-        store.page(&alice(), After::Latest, 1, Some(observer)).await.unwrap();
+        store.page(&alice(), ReadStart::Latest, 1, Some(observer)).await.unwrap();
     }
     let fence = own(&store).await;
     let at = Timestamp::from_millis(5);
@@ -128,7 +128,7 @@ async fn each_replica_that_observes_is_told_of_a_write_once_but_not_the_owner() 
     for _ in 0..2 {
         store.write(fence, &alice(), &write).await.unwrap();
     }
-    store.write(fence, &alice(), &numbered(2, vec![Change::HeadSince { at }])).await.unwrap();
+    store.write(fence, &alice(), &numbered(2, vec![ConversationChange::HeadSince { at }])).await.unwrap();
     let mut told = Vec::new();
     for _ in 0..2 {
         let (to, hint) = next(&mut all).await;
@@ -209,7 +209,7 @@ proptest! {
         last: bool,
     ) {
         let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new(&user).unwrap());
-        let chunk = Chunk { message_id, index, text, last };
+        let chunk = ReplyChunk { message_id, index, text, last };
         let payload = hint::encode(&Hint::Chunk(conversation.clone(), Arc::new(chunk.clone()))).unwrap();
         let Some(Hint::Chunk(of, read)) = hint::decode(&payload) else { panic!("a piece") };
         prop_assert_eq!((of, &*read), (conversation, &chunk));
@@ -228,7 +228,7 @@ proptest! {
         retry_at in prop::option::of(any::<u64>()),
     ) {
         let [since, retry_at] = [since, retry_at].map(|at| at.map(Timestamp::from_millis));
-        let connection = Connection { state, since, reason, retry_at };
+        let connection = ConnectionStatus { state, since, reason, retry_at };
         let payload = hint::encode(&Hint::Answered(number, Box::new(connection.clone()))).unwrap();
         let Some(Hint::Answered(to, read)) = hint::decode(&payload) else { panic!("an answer") };
         prop_assert_eq!((to, *read), (number, connection));

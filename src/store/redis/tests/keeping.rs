@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::config;
-use crate::domain::{After, Cursor};
-use crate::store::{AcceptError, Refusal, StoreError};
+use crate::domain::{Cursor, ReadStart};
+use crate::store::{AcceptError, StoreError, StoreRefusal};
 
 /// Names of keys without the partition's part, each with whether it expires, sorted.
 async fn keys(server: &Server) -> Vec<(String, bool)> {
@@ -22,8 +22,8 @@ fn named(names: &[(&str, bool)]) -> Vec<(String, bool)> {
 }
 
 /// The places of the journal's entries.
-async fn places(store: &Redis) -> Vec<u64> {
-    let page = store.page(&alice(), After::Oldest, 9, None).await.unwrap();
+async fn places(store: &RedisStore) -> Vec<u64> {
+    let page = store.page(&alice(), ReadStart::Oldest, 9, None).await.unwrap();
     page.entries.iter().map(|told| told.entry.seq).collect()
 }
 
@@ -40,7 +40,7 @@ async fn what_is_open_stays_and_all_that_ended_expires() {
     store.accept(with_key(accept(1), "k", 1)).await.unwrap();
     let at = store.now().await.unwrap();
     let open = [("c:", false), ("j:", true), ("k:", false), ("le", false), ("m:", false), ("re", false)];
-    let changes = vec![Change::Sent { message: id(1), at }, reply(1, at, Some(id(1)), "hello")];
+    let changes = vec![ConversationChange::Sent { message: id(1), at }, reply(1, at, Some(id(1)), "hello")];
     store.write(fence, &alice(), &numbered(1, changes)).await.unwrap();
     assert_eq!(keys(&server).await, named(&open));
 
@@ -51,7 +51,7 @@ async fn what_is_open_stays_and_all_that_ended_expires() {
     assert_eq!(keys(&server).await, named(&ended));
 
     // What comes late neither takes an expiry away nor brings back what is gone.
-    let late = || vec![reply(3, at, Some(id(1)), "late"), Change::Acked { message: id(1), at }];
+    let late = || vec![reply(3, at, Some(id(1)), "late"), ConversationChange::Acked { message: id(1), at }];
     store.write(fence, &alice(), &numbered(3, late())).await.unwrap();
     assert_eq!(keys(&server).await, named(&ended));
     assert_eq!(store.message(&alice(), id(1), None).await.unwrap().unwrap().progress.replies.len(), 2);
@@ -97,7 +97,7 @@ async fn a_lost_message_is_told_to_each_repeat() {
     let store = server.store();
     let fence = own(&store).await;
     let at = Timestamp::from_millis(1);
-    for changes in [vec![Change::Sent { message: id(1), at }], vec![end(1, at, id(1))]] {
+    for changes in [vec![ConversationChange::Sent { message: id(1), at }], vec![end(1, at, id(1))]] {
         for (number, changes, lost) in [(1, changes, true), (2, Vec::new(), false)] {
             let write = numbered(number, changes);
             for _ in 0..2 {
@@ -158,11 +158,11 @@ async fn a_page_is_one_call_but_for_a_place_of_another_journal() {
     let mut write = numbered(1, (1..4).map(|seq| reply(seq, at, None, "hello")).collect());
     (write.record.epoch, write.record.seq) = (7, 3);
     store.write(fence, &alice(), &write).await.unwrap();
-    let place = |epoch, seq| After::Cursor(Cursor { epoch, seq, at: None });
-    store.page(&alice(), After::Oldest, 9, Some(ME)).await.unwrap();
+    let place = |epoch, seq| ReadStart::Cursor(Cursor { epoch, seq, at: None });
+    store.page(&alice(), ReadStart::Oldest, 9, Some(ME)).await.unwrap();
     for (after, calls, read) in [
-        (After::Oldest, 1, 3),
-        (After::Latest, 1, 0),
+        (ReadStart::Oldest, 1, 3),
+        (ReadStart::Latest, 1, 0),
         (place(7, 1), 1, 2),
         (place(7, 3), 1, 0),
         (place(0, 0), 1, 3),
@@ -183,7 +183,7 @@ async fn what_is_corrupt_is_refused_and_the_rest_goes_on() {
     let (fence, partition) = (own(&store).await, Partition::of(&alice()));
     let message = post(&store, 1).await;
     server.ask::<()>(&["HSET", &format!("t:{{{partition}}}:m:{message}"), "o", "garbage"]).await;
-    let corrupt = StoreError::Unavailable(Refusal::Unexpected);
+    let corrupt = StoreError::Unavailable(StoreRefusal::Unexpected);
     assert_eq!(store.message(&alice(), message, None).await.unwrap_err(), corrupt);
     assert_eq!(store.open(fence, &alice()).await.unwrap_err(), corrupt);
     server.ask::<()>(&["SADD", &format!("t:{{{partition}}}:ready"), "nonsense"]).await;
@@ -200,9 +200,9 @@ async fn a_full_store_takes_nothing_new_but_answers_what_it_knows_and_lets_it_en
     store.accept(first.clone()).await.unwrap();
     store.0.vitals.set_full(true);
     assert_eq!(store.accept(accept(2)).await.unwrap_err(), AcceptError::Full);
-    assert!(matches!(store.accept(first).await, Ok(Accepted::New(_))));
+    assert!(matches!(store.accept(first).await, Ok(AcceptResult::New(_))));
     let again = with_key(accept(3), "k", 1);
-    assert!(matches!(store.accept(again).await, Ok(Accepted::Replayed(_))));
+    assert!(matches!(store.accept(again).await, Ok(AcceptResult::Replayed(_))));
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     store.0.vitals.set_full(false);
     assert!(store.accept(accept(2)).await.is_err());
@@ -219,14 +219,14 @@ async fn what_somebody_acts_on_waits_for_the_stores_replicas() {
     let fence = own(&store).await;
     post(&store, 1).await;
     let command_timeout = Duration::from_secs(2);
-    let options = config::Store { wait_replicas: 1, command_timeout, ..server.patient() };
-    let confirmed = Redis::new(&options).unwrap();
+    let options = config::StoreConfig { wait_replicas: 1, command_timeout, ..server.patient() };
+    let confirmed = RedisStore::new(&options).unwrap();
     let at = Timestamp::from_millis(1);
     let write =
         async |number, change| confirmed.write(fence, &alice(), &numbered(number, vec![change])).await;
-    let unconfirmed = StoreError::Unavailable(Refusal::TooFewReplicas);
-    assert_eq!(write(1, Change::Sent { message: id(1), at }).await.unwrap_err(), unconfirmed);
-    assert!(!write(2, Change::Acked { message: id(1), at }).await.unwrap().lost);
+    let unconfirmed = StoreError::Unavailable(StoreRefusal::TooFewReplicas);
+    assert_eq!(write(1, ConversationChange::Sent { message: id(1), at }).await.unwrap_err(), unconfirmed);
+    assert!(!write(2, ConversationChange::Acked { message: id(1), at }).await.unwrap().lost);
     assert!(!write(3, reply(1, at, Some(id(1)), "hello")).await.unwrap().lost);
     assert_eq!(write(4, end(2, at, id(1))).await.unwrap_err(), unconfirmed);
 }
@@ -236,10 +236,15 @@ async fn what_is_kept_is_small() {
     let server = Server::start();
     let store = server.store();
     let fence = own(&store).await;
-    store.accept(Accept { watched: true, ..with_key(accept(1), "k", 1) }).await.unwrap();
+    store.accept(AcceptRequest { watched: true, ..with_key(accept(1), "k", 1) }).await.unwrap();
     let at = store.now().await.unwrap();
-    let mut write =
-        numbered(1, vec![Change::Sent { message: id(1), at }, Change::Acked { message: id(1), at }]);
+    let mut write = numbered(
+        1,
+        vec![
+            ConversationChange::Sent { message: id(1), at },
+            ConversationChange::Acked { message: id(1), at },
+        ],
+    );
     store.write(fence, &alice(), &write).await.unwrap();
     write = numbered(2, vec![reply(1, at, Some(id(1)), "It left the warehouse."), end(2, at, id(1))]);
     write.record.recent.push(crate::domain::Fingerprint::of("ms-1"), false);

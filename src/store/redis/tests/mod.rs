@@ -14,11 +14,15 @@ use std::time::Duration;
 
 use self::server::Server;
 use crate::domain::{
-    BotName, Content, ConversationId, Correlation, EndedBy, Entry, EntryBody, MessageId, NewMessage, Outcome,
-    Partition, Record, Reply, Resend, SessionRequest, Timestamp, TraceId, TurnRules, UserId,
+    BotName, ConversationId, ConversationRecord, Correlation, EndedBy, EntryBody, JournalEntry,
+    MessageContent, MessageId, NewMessage, Partition, Reply, ResendPolicy, SessionRequest, Timestamp,
+    TraceId, TurnOutcome, TurnRules, UserId,
 };
-use crate::store::redis::Redis;
-use crate::store::{Accept, Accepted, Change, Claiming, Fence, Idempotency, Incarnation, Write};
+use crate::store::redis::RedisStore;
+use crate::store::{
+    AcceptRequest, AcceptResult, ClaimMode, ConversationChange, ConversationWrite, Fence, IdempotencyRequest,
+    Incarnation,
+};
 
 const MESSAGE_TTL: Duration = Duration::from_mins(10);
 const LEASE: Duration = Duration::from_secs(10);
@@ -33,25 +37,34 @@ fn id(number: u128) -> MessageId {
     MessageId::new(Timestamp::from_millis(1_763_845_000_000), number)
 }
 
-fn accept(number: u128) -> Accept {
+fn accept(number: u128) -> AcceptRequest {
     let message = NewMessage {
         conversation: alice(),
-        content: Content::new(format!("message {number}")).unwrap(),
+        content: MessageContent::new(format!("message {number}")).unwrap(),
         session: SessionRequest::Continue,
         rules: TurnRules::default(),
-        resend: Resend::Never,
+        resend: ResendPolicy::Never,
         callback: None,
         trace: TraceId::default(),
     };
-    Accept { id: id(number), message, idempotency: None, max_open: 32, by: ME, watched: false, sends: None }
+    AcceptRequest {
+        id: id(number),
+        message,
+        idempotency: None,
+        max_open: 32,
+        by: ME,
+        watched: false,
+        sends: None,
+    }
 }
 
-fn with_key(mut accept: Accept, key: &str, body: u8) -> Accept {
-    accept.idempotency = Some(Idempotency { caller: "shop".into(), key: key.into(), body: [body; 32] });
+fn with_key(mut accept: AcceptRequest, key: &str, body: u8) -> AcceptRequest {
+    accept.idempotency =
+        Some(IdempotencyRequest { caller: "shop".into(), key: key.into(), body: [body; 32] });
     accept
 }
 
-fn reply(seq: u64, at: Timestamp, to: Option<MessageId>, text: &str) -> Change {
+fn reply(seq: u64, at: Timestamp, to: Option<MessageId>, text: &str) -> ConversationChange {
     let reply = Reply {
         seq,
         message_id: Some("ms-1".into()),
@@ -63,26 +76,31 @@ fn reply(seq: u64, at: Timestamp, to: Option<MessageId>, text: &str) -> Change {
         created_on: None,
         event: serde_json::value::to_raw_value(text).unwrap(),
     };
-    Change::Append(Entry { seq, at, body: EntryBody::Reply(Arc::new(reply)) })
+    ConversationChange::Append(JournalEntry { seq, at, body: EntryBody::Reply(Arc::new(reply)) })
 }
 
-fn end(seq: u64, at: Timestamp, message: MessageId) -> Change {
-    let outcome = Outcome::Answered(EndedBy::Quiet);
-    Change::Append(Entry { seq, at, body: EntryBody::Ended { message, outcome } })
+fn end(seq: u64, at: Timestamp, message: MessageId) -> ConversationChange {
+    let outcome = TurnOutcome::Answered(EndedBy::Quiet);
+    ConversationChange::Append(JournalEntry { seq, at, body: EntryBody::Ended { message, outcome } })
 }
 
-fn numbered(write: u64, changes: Vec<Change>) -> Write {
+fn numbered(write: u64, changes: Vec<ConversationChange>) -> ConversationWrite {
     let follows = write.saturating_sub(1);
-    Write { record: Record { write, ..Record::default() }, follows, changes, warm_until: None }
+    ConversationWrite {
+        record: ConversationRecord { write, ..ConversationRecord::default() },
+        follows,
+        changes,
+        warm_until: None,
+    }
 }
 
-async fn own(store: &Redis) -> Fence {
-    store.claim(Partition::of(&alice()), ME, LEASE, Claiming::Expired).await.unwrap().fence().unwrap()
+async fn own(store: &RedisStore) -> Fence {
+    store.claim(Partition::of(&alice()), ME, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap()
 }
 
-async fn post(store: &Redis, number: u128) -> MessageId {
+async fn post(store: &RedisStore, number: u128) -> MessageId {
     match store.accept(accept(number)).await.unwrap() {
-        Accepted::New(accepted) | Accepted::Sent(accepted) => accepted.id,
-        Accepted::Replayed(_) => panic!("it has no key"),
+        AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => accepted.id,
+        AcceptResult::Replayed(_) => panic!("it has no key"),
     }
 }

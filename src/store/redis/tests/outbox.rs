@@ -3,10 +3,10 @@
 use serde_json::value::to_raw_value;
 
 use super::*;
-use crate::domain::{Attempt, DeliveryId, DeliveryKind, DeliveryState, NewDelivery, Origin};
+use crate::domain::{DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery};
 use crate::store::{
-    Begun, DEAD_TTL, DeliveryPage, DeliveryQuery, Finish, Finished, QueueId, Redelivered, Refusal,
-    StoreError, Taken, Verdict,
+    BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryPage, DeliveryQuery, FinishRequest, FinishResult,
+    QueueId, RedeliverResult, RetryDecision, StoreError, StoreRefusal,
 };
 
 const HOOK: &str = "https://legacy.example/hook";
@@ -14,15 +14,15 @@ const WINDOW: Duration = Duration::from_secs(20);
 
 /// A conversation's owner, who delivers too.
 struct Owner {
-    store: Redis,
+    store: RedisStore,
     conversation: ConversationId,
     fence: Fence,
     write: u64,
 }
 
 impl Owner {
-    async fn of(store: &Redis, conversation: ConversationId) -> Self {
-        let claim = store.claim(Partition::of(&conversation), ME, LEASE, Claiming::Expired).await.unwrap();
+    async fn of(store: &RedisStore, conversation: ConversationId) -> Self {
+        let claim = store.claim(Partition::of(&conversation), ME, LEASE, ClaimMode::Expired).await.unwrap();
         Self { store: store.clone(), conversation, fence: claim.fence().unwrap(), write: 0 }
     }
 
@@ -52,12 +52,12 @@ impl Owner {
                 conversation: self.conversation.clone(),
                 message: None,
                 target: HOOK.into(),
-                origin: Origin::Bot,
+                origin: DeliveryOrigin::Bot,
                 trace: TraceId::default(),
                 created_at: at,
                 data: to_raw_value(&serde_json::json!({ "text": "It left the warehouse." })).unwrap(),
             };
-            changes.extend([reply(seq, at, None, "hello"), Change::Deliver(Box::new(new))]);
+            changes.extend([reply(seq, at, None, "hello"), ConversationChange::Deliver(Box::new(new))]);
             ids.push(id);
         }
         let write = numbered(self.write, changes);
@@ -65,26 +65,26 @@ impl Owner {
         ids
     }
 
-    async fn begin(&self, queue: QueueId) -> Begun {
+    async fn begin(&self, queue: QueueId) -> BeginResult {
         let token = fastrand::u64(..);
         self.store.begin(self.partition(), self.fence, queue, token, WINDOW).await.unwrap()
     }
 
     /// The first of a queue is attempted once.
-    async fn attempt(&self, queue: QueueId, verdict: Verdict) -> Finished {
-        let Begun::Taken(taken) = self.begin(queue).await else { panic!("nothing is due") };
+    async fn attempt(&self, queue: QueueId, verdict: RetryDecision) -> FinishResult {
+        let BeginResult::Taken(taken) = self.begin(queue).await else { panic!("nothing is due") };
         self.finish(queue, &taken, verdict).await
     }
 
-    async fn finish(&self, queue: QueueId, taken: &Taken, verdict: Verdict) -> Finished {
-        let attempt = Attempt {
+    async fn finish(&self, queue: QueueId, taken: &ClaimedDelivery, verdict: RetryDecision) -> FinishResult {
+        let attempt = DeliveryAttempt {
             at: taken.now,
             status: Some(503),
             error: Some("answered 503".into()),
             duration: Duration::from_millis(7),
             response: None,
         };
-        let finish = Finish { id: taken.delivery.id, token: taken.token, attempt, verdict };
+        let finish = FinishRequest { id: taken.delivery.id, token: taken.token, attempt, verdict };
         self.store.finish(self.partition(), self.fence, queue, &finish).await.unwrap()
     }
 }
@@ -133,12 +133,12 @@ async fn what_is_pending_stays_and_what_is_settled_expires() {
     let pending = [("d:", None), ("d:", None), ("due", None), ("o:", None), ("x:pending", None)];
     expect(&server, &pending).await;
     // On its way, and waiting for its next attempt.
-    assert!(matches!(alice.begin(alice.queue()).await, Begun::Taken(_)));
+    assert!(matches!(alice.begin(alice.queue()).await, BeginResult::Taken(_)));
     expect(&server, &pending).await;
     store.skew(WINDOW);
-    assert!(alice.attempt(alice.queue(), Verdict::Retry(Duration::ZERO)).await.next.is_some());
+    assert!(alice.attempt(alice.queue(), RetryDecision::Retry(Duration::ZERO)).await.next.is_some());
     expect(&server, &pending).await;
-    assert!(alice.attempt(alice.queue(), Verdict::Delivered).await.next.is_some());
+    assert!(alice.attempt(alice.queue(), RetryDecision::Delivered).await.next.is_some());
     expect(
         &server,
         &[
@@ -151,7 +151,7 @@ async fn what_is_pending_stays_and_what_is_settled_expires() {
         ],
     )
     .await;
-    assert_eq!(alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await.next, None);
+    assert_eq!(alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await.next, None);
     expect(
         &server,
         &[
@@ -164,8 +164,8 @@ async fn what_is_pending_stays_and_what_is_settled_expires() {
     .await;
     // Redelivered, it is pending like any other, and for as long as it takes.
     for id in ids {
-        assert_eq!(store.redeliver(id).await.unwrap(), Redelivered::Queued);
-        assert_eq!(store.redeliver(id).await.unwrap(), Redelivered::Queued);
+        assert_eq!(store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
+        assert_eq!(store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
     }
     expect(
         &server,
@@ -185,7 +185,7 @@ async fn names_of_what_has_expired_go_as_soon_as_somebody_asks() {
     let at = store.now().await.unwrap();
     let ids = alice.deliver(at, 30).await;
     for _ in 0..20 {
-        alice.attempt(alice.queue(), Verdict::Delivered).await;
+        alice.attempt(alice.queue(), RetryDecision::Delivered).await;
     }
     // The first of them stays, as one does that was delivered later than it happened.
     let mut delivered: Vec<_> = ids[..20].to_vec();
@@ -194,7 +194,7 @@ async fn names_of_what_has_expired_go_as_soon_as_somebody_asks() {
         server.ask::<()>(&["DEL", &alice.key(&format!("d:{id}"))]).await;
     }
     let named = async || server.ask::<u64>(&["ZCARD", &alice.key("x:delivered")]).await;
-    alice.attempt(alice.queue(), Verdict::Delivered).await;
+    alice.attempt(alice.queue(), RetryDecision::Delivered).await;
     let before = named().await;
     assert!(before >= 20, "what is behind the first may wait for it: {before}");
     server.ask::<()>(&["DEL", &alice.key(&format!("d:{}", delivered[0]))]).await;
@@ -213,7 +213,7 @@ async fn names_of_what_has_expired_go_also_where_nobody_asks() {
     let at = store.now().await.unwrap();
     let old = alice.deliver(at, 30).await;
     for id in &old {
-        alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await;
+        alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await;
         assert!(store.delivery(*id).await.unwrap().is_some());
     }
     for id in &old {
@@ -222,7 +222,7 @@ async fn names_of_what_has_expired_go_also_where_nobody_asks() {
     let mut come = 0;
     loop {
         alice.deliver(at + WINDOW, 1).await;
-        alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await;
+        alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await;
         come += 1;
         let named: u64 = server.ask(&["ZCARD", &alice.key("x:dead")]).await;
         if named == come {
@@ -238,19 +238,19 @@ async fn a_wish_whose_answer_was_lost_is_granted_once() {
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
     let id = alice.deliver(store.now().await.unwrap(), 1).await[0];
-    alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await;
+    alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await;
     let alone = QueueId::alone(id);
-    assert_eq!(store.wish(id, 7).await.unwrap(), Redelivered::Queued);
-    assert_eq!(store.wish(id, 7).await.unwrap(), Redelivered::Queued);
-    let Begun::Taken(taken) = alice.begin(alone).await else { panic!("nothing is due") };
-    assert_eq!(store.wish(id, 7).await.unwrap(), Redelivered::Queued, "and under way");
-    assert_eq!(store.wish(id, 8).await.unwrap(), Redelivered::InFlight);
-    alice.finish(alone, &taken, Verdict::Delivered).await;
-    assert_eq!(store.wish(id, 7).await.unwrap(), Redelivered::Queued, "and done");
+    assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued);
+    assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued);
+    let BeginResult::Taken(taken) = alice.begin(alone).await else { panic!("nothing is due") };
+    assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued, "and under way");
+    assert_eq!(store.wish(id, 8).await.unwrap(), RedeliverResult::InFlight);
+    alice.finish(alone, &taken, RetryDecision::Delivered).await;
+    assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued, "and done");
     assert_eq!(store.delivery(id).await.unwrap().unwrap().state, DeliveryState::Delivered);
-    assert!(matches!(alice.begin(alone).await, Begun::Empty));
-    assert_eq!(store.wish(id, 8).await.unwrap(), Redelivered::Queued, "another wish");
-    assert!(matches!(alice.begin(alone).await, Begun::Taken(_)));
+    assert!(matches!(alice.begin(alone).await, BeginResult::Empty));
+    assert_eq!(store.wish(id, 8).await.unwrap(), RedeliverResult::Queued, "another wish");
+    assert!(matches!(alice.begin(alone).await, BeginResult::Taken(_)));
 }
 
 #[tokio::test]
@@ -260,31 +260,31 @@ async fn a_leap_of_the_clock_leaves_order_and_ends_as_they_are() {
     store.skew(hour);
     let mut alice = Owner::of(&store, alice()).await;
     let ids = alice.deliver(store.now().await.unwrap(), 3).await;
-    let Begun::Taken(first) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+    let BeginResult::Taken(first) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
     // Back: who may be attempting it still has all the time, and what he tells is believed.
     store.skew(Duration::ZERO);
-    let Begun::Later(until) = alice.begin(alice.queue()).await else { panic!("it is in flight") };
+    let BeginResult::Later(until) = alice.begin(alice.queue()).await else { panic!("it is in flight") };
     assert_eq!(until, first.now + WINDOW);
-    let finished = alice.finish(alice.queue(), &first, Verdict::Delivered).await;
+    let finished = alice.finish(alice.queue(), &first, RetryDecision::Delivered).await;
     assert!(finished.next.is_some_and(|next| next <= finished.now), "the next one need not wait an hour");
-    let Begun::Taken(second) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+    let BeginResult::Taken(second) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
     assert_eq!(second.delivery.id, ids[1]);
     // Forward: its time is over, and it is begun anew; one end counts.
     store.skew(hour);
-    let Begun::Taken(again) = alice.begin(alice.queue()).await else { panic!("its time is over") };
+    let BeginResult::Taken(again) = alice.begin(alice.queue()).await else { panic!("its time is over") };
     assert_eq!(again.delivery.id, ids[1]);
-    let next = alice.finish(alice.queue(), &second, Verdict::Delivered).await.next;
+    let next = alice.finish(alice.queue(), &second, RetryDecision::Delivered).await.next;
     assert_eq!(next, Some(again.now + WINDOW));
-    let retried = alice.finish(alice.queue(), &again, Verdict::Retry(WINDOW)).await;
+    let retried = alice.finish(alice.queue(), &again, RetryDecision::Retry(WINDOW)).await;
     // Back, while it waits: it comes later, before what is behind it.
     store.skew(Duration::ZERO);
-    let Begun::Later(until) = alice.begin(alice.queue()).await else { panic!("it waits") };
+    let BeginResult::Later(until) = alice.begin(alice.queue()).await else { panic!("it waits") };
     assert_eq!(Some(until), retried.next);
     store.skew(hour + WINDOW);
     for id in &ids[1..] {
-        let Begun::Taken(taken) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+        let BeginResult::Taken(taken) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
         assert_eq!(taken.delivery.id, *id);
-        alice.finish(alice.queue(), &taken, Verdict::Delivered).await;
+        alice.finish(alice.queue(), &taken, RetryDecision::Delivered).await;
     }
 }
 
@@ -299,16 +299,16 @@ async fn a_queue_is_healed_of_what_was_evicted() {
         server.ask::<()>(&["DEL", &alice.key(&format!("d:{id}"))]).await;
     };
     // The first was on its way, and what is behind it does not wait for that.
-    assert!(matches!(alice.begin(alice.queue()).await, Begun::Taken(_)));
+    assert!(matches!(alice.begin(alice.queue()).await, BeginResult::Taken(_)));
     evict(ids[0]).await;
     evict(ids[1]).await;
-    let Begun::Taken(taken) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+    let BeginResult::Taken(taken) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
     assert_eq!(taken.delivery.id, ids[2]);
     evict(ids[2]).await;
     evict(ids[3]).await;
     let outbox = store.outbox(alice.partition(), alice.fence, 0).await.unwrap();
     assert!(outbox.queues.is_empty() && outbox.next.is_none());
-    assert!(matches!(alice.begin(alice.queue()).await, Begun::Empty));
+    assert!(matches!(alice.begin(alice.queue()).await, BeginResult::Empty));
     assert_eq!(server.ask::<u64>(&["EXISTS", &alice.key("due")]).await, 0);
     let query = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
     assert!(store.deliveries(&query).await.unwrap().deliveries.is_empty());
@@ -321,7 +321,7 @@ async fn a_corrupt_delivery_is_refused_and_other_queues_go_on() {
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
     let at = store.now().await.unwrap();
-    let corrupt = StoreError::Unavailable(Refusal::Unexpected);
+    let corrupt = StoreError::Unavailable(StoreRefusal::Unexpected);
     for (field, value) in [("n", "{}"), ("b", "{"), ("c", "nobody"), ("s", "odd"), ("s", "")] {
         let id = alice.deliver(at, 1).await[0];
         server.ask::<()>(&["HSET", &alice.key(&format!("d:{id}")), field, value]).await;
@@ -332,7 +332,7 @@ async fn a_corrupt_delivery_is_refused_and_other_queues_go_on() {
         store.skew(WINDOW);
     }
     alice.deliver(at, 1).await;
-    assert!(matches!(alice.begin(alice.queue()).await, Begun::Taken(_)));
+    assert!(matches!(alice.begin(alice.queue()).await, BeginResult::Taken(_)));
 }
 
 #[tokio::test]
@@ -343,9 +343,9 @@ async fn a_full_store_still_takes_and_ends_deliveries() {
     let at = store.now().await.unwrap();
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let id = alice.deliver(at, 1).await[0];
-    alice.attempt(alice.queue(), Verdict::Bury("gone".into())).await;
-    assert_eq!(store.redeliver(id).await.unwrap(), Redelivered::Queued);
-    assert_eq!(alice.attempt(QueueId::alone(id), Verdict::Delivered).await.next, None);
+    alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await;
+    assert_eq!(store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
+    assert_eq!(alice.attempt(QueueId::alone(id), RetryDecision::Delivered).await.next, None);
     assert_eq!(store.delivery(id).await.unwrap().unwrap().state, DeliveryState::Delivered);
 }
 
@@ -371,7 +371,7 @@ async fn what_is_kept_of_a_delivery_is_small() {
     let more = used().await;
     assert!(more - pending < 200 * 900, "200 that wait behind it: {more}");
     for _ in 0..201 {
-        alice.attempt(alice.queue(), Verdict::Delivered).await;
+        alice.attempt(alice.queue(), RetryDecision::Delivered).await;
     }
     let delivered = used().await;
     assert!(delivered < 201 * 1100, "delivered: {delivered}");
@@ -384,19 +384,19 @@ async fn an_attempt_is_two_calls_and_waits_for_no_replica_of_the_store() {
     let mut alice = Owner::of(&store, alice()).await;
     let at = store.now().await.unwrap();
     alice.deliver(at, 1).await;
-    let options = crate::config::Store { wait_replicas: 1, ..server.patient() };
-    alice.store = Redis::new(&options).unwrap();
+    let options = crate::config::StoreConfig { wait_replicas: 1, ..server.patient() };
+    alice.store = RedisStore::new(&options).unwrap();
     alice.begin(QueueId::of(&alice.conversation, "nowhere")).await;
     alice.store.skew(WINDOW);
-    alice.attempt(alice.queue(), Verdict::Retry(Duration::ZERO)).await;
+    alice.attempt(alice.queue(), RetryDecision::Retry(Duration::ZERO)).await;
     let before = alice.store.traffic();
-    alice.attempt(alice.queue(), Verdict::Delivered).await;
+    alice.attempt(alice.queue(), RetryDecision::Delivered).await;
     let after = alice.store.traffic();
     assert_eq!((after.commands - before.commands, after.round_trips - before.round_trips), (2, 2));
 }
 
 /// So many users, each the owner of a partition of its own, mostly.
-async fn owners(store: &Redis, many: usize) -> Vec<Owner> {
+async fn owners(store: &RedisStore, many: usize) -> Vec<Owner> {
     let mut owners = Vec::new();
     for number in 0..many {
         let user = UserId::new(&format!("user {number}")).unwrap();
@@ -412,7 +412,7 @@ async fn owners(store: &Redis, many: usize) -> Vec<Owner> {
 }
 
 /// All that are asked for, in pages of so many at most, and how many pages there were.
-async fn pages(store: &Redis, query: &DeliveryQuery) -> (Vec<DeliveryId>, usize) {
+async fn pages(store: &RedisStore, query: &DeliveryQuery) -> (Vec<DeliveryId>, usize) {
     let (mut ids, mut pages, mut query) = (Vec::new(), 0, query.clone());
     loop {
         let DeliveryPage { deliveries, next } = store.deliveries(&query).await.unwrap();

@@ -11,8 +11,8 @@ use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
 use self::process::RedisServer;
-use crate::config::{Address, RedisServers, Store, StoreUrl, Topology};
-use crate::store::redis::Redis;
+use crate::config::{HostPort, RedisServers, RedisTopology, StoreConfig, StoreUrl};
+use crate::store::redis::RedisStore;
 
 pub(in super::super) use self::process::free_port;
 
@@ -53,19 +53,19 @@ impl Server {
     }
 
     /// How to reach it; an answer is waited for for a second.
-    pub(in super::super) fn options(&self) -> Store {
-        options(Topology::Alone(local(self.port())))
+    pub(in super::super) fn options(&self) -> StoreConfig {
+        options(RedisTopology::Alone(local(self.port())))
     }
 
     /// The same, where no answer is too late.
-    pub(in super::super) fn patient(&self) -> Store {
+    pub(in super::super) fn patient(&self) -> StoreConfig {
         let key_prefix = "t".to_owned();
-        Store { key_prefix, command_timeout: Duration::from_secs(10), ..self.options() }
+        StoreConfig { key_prefix, command_timeout: Duration::from_secs(10), ..self.options() }
     }
 
     /// The store on it.
-    pub(in super::super) fn store(&self) -> Redis {
-        Redis::new(&Store { message_ttl: super::MESSAGE_TTL, ..self.patient() }).unwrap()
+    pub(in super::super) fn store(&self) -> RedisStore {
+        RedisStore::new(&StoreConfig { message_ttl: super::MESSAGE_TTL, ..self.patient() }).unwrap()
     }
 
     /// How tests reach it past the store.
@@ -98,15 +98,15 @@ impl Server {
 }
 
 /// A server of this machine.
-pub(in super::super) fn local(port: u16) -> Address {
-    Address { host: "127.0.0.1".to_owned(), port }
+pub(in super::super) fn local(port: u16) -> HostPort {
+    HostPort { host: "127.0.0.1".to_owned(), port }
 }
 
 /// A store on such servers, that waits a second for an answer.
-pub(in super::super) fn options(topology: Topology) -> Store {
-    Store {
+pub(in super::super) fn options(topology: RedisTopology) -> StoreConfig {
+    StoreConfig {
         url: StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 }),
         command_timeout: Duration::from_secs(1),
-        ..Store::default()
+        ..StoreConfig::default()
     }
 }

@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::super::Redis;
+use super::super::RedisStore;
 use super::super::script::Script;
 use super::super::wire::Wire;
 use super::server::{Server, free_port, local, options};
-use crate::config::{RedisServers, Store, StoreTls, StoreUrl, Topology};
-use crate::store::{Concern, Hint, Incarnation, Refusal, StoreError};
+use crate::config::{RedisServers, RedisTopology, StoreConfig, StoreTls, StoreUrl};
+use crate::store::{HealthIssue, Hint, Incarnation, StoreError, StoreRefusal};
 
 /// Runs on a runtime like those of the bridge: one thread, with a local set.
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -22,7 +22,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .block_on(&runtime, async { timeout(Duration::from_mins(1), future).await.expect("the test ends") })
 }
 
-fn wire(options: &Store) -> Wire {
+fn wire(options: &StoreConfig) -> Wire {
     let StoreUrl::Redis(servers) = &options.url else { panic!("it is on Redis") };
     Wire::new(servers, options).unwrap()
 }
@@ -49,7 +49,7 @@ async fn until<F: Future<Output = bool>>(mut is_so: impl FnMut() -> F) {
     }
 }
 
-const NOT_ALLOWED: StoreError = StoreError::Unavailable(Refusal::NotAllowed);
+const NOT_ALLOWED: StoreError = StoreError::Unavailable(StoreRefusal::NotAllowed);
 
 #[test]
 fn a_script_runs_by_hash_and_once_by_text() {
@@ -87,12 +87,12 @@ fn a_connection_that_is_cut_is_replaced_at_once() {
 fn a_server_that_is_away_is_told_as_such_at_the_deadline_and_found_again() {
     run(async {
         let port = free_port();
-        let options = options(Topology::Alone(local(port)));
+        let options = options(RedisTopology::Alone(local(port)));
         let wire = wire(&options);
         let begun = Instant::now();
         let many = (0..100).map(|_| wire.run_ping());
         for result in futures_util::future::join_all(many).await {
-            assert_eq!(result, Err(StoreError::Unavailable(Refusal::Unreachable)));
+            assert_eq!(result, Err(StoreError::Unavailable(StoreRefusal::Unreachable)));
         }
         let took = begun.elapsed();
         assert!(took >= options.command_timeout && took < options.command_timeout * 3 / 2, "{took:?}");
@@ -108,7 +108,7 @@ fn waiting_for_a_connection_makes_one_attempt_at_a_time() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wire = wire(&options(Topology::Alone(local(port))));
+        let wire = wire(&options(RedisTopology::Alone(local(port))));
         // Hangs up on everybody.
         let counted = async {
             let mut attempts = 0;
@@ -185,12 +185,12 @@ fn an_acl_user_with_few_rights_is_enough() {
         let mut options = server.options();
         options.username = Some("bridge".to_owned());
         options.password = Some("secret".into());
-        let redis = Redis::new(&options).unwrap();
+        let redis = RedisStore::new(&options).unwrap();
         assert_eq!(count(&redis.0.wire, &count_up(), 1).await, Ok(1));
         assert_eq!(redis.0.wire.on_masters(&cmd("FLUSHALL")).await, Err(NOT_ALLOWED));
         assert_eq!(redis.listen(Incarnation(1)).next().await.name(), "subscribed");
         redis.tend().await;
-        assert_eq!(redis.health().warnings, [Concern::Untold], "CONFIG GET is not allowed");
+        assert_eq!(redis.health().warnings, [HealthIssue::Untold], "CONFIG GET is not allowed");
     });
 }
 
@@ -209,8 +209,9 @@ fn tls_with_our_own_root_and_certificate() {
         let with = |tls: bool, host: &str, files: StoreTls| {
             let mut address = local(server.port());
             address.host = host.to_owned();
-            let url = StoreUrl::Redis(RedisServers { topology: Topology::Alone(address), tls, database: 1 });
-            wire(&Store { url, tls: files, ..server.options() })
+            let url =
+                StoreUrl::Redis(RedisServers { topology: RedisTopology::Alone(address), tls, database: 1 });
+            wire(&StoreConfig { url, tls: files, ..server.options() })
         };
         let ca = Some(fixture("ca.crt"));
         for host in ["127.0.0.1", "localhost"] {
@@ -230,13 +231,13 @@ fn tls_with_our_own_root_and_certificate() {
 fn what_will_not_pass_is_told_at_once() {
     run(async {
         let server = Server::start_with(&["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]);
-        let redis = Redis::new(&server.options()).unwrap();
+        let redis = RedisStore::new(&server.options()).unwrap();
         let script = count_up();
         count(&redis.0.wire, &script, 1).await.unwrap();
         server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
         let begun = Instant::now();
         let full = count(&redis.0.wire, &script, 1).await;
-        assert_eq!(full, Err(StoreError::Unavailable(Refusal::OutOfMemory)));
+        assert_eq!(full, Err(StoreError::Unavailable(StoreRefusal::OutOfMemory)));
         redis.tend().await;
         assert!(redis.0.vitals.is_full());
         assert!(redis.health().memory.unwrap().is_full());
@@ -246,11 +247,11 @@ fn what_will_not_pass_is_told_at_once() {
 
         server.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
         let alone = count(&redis.0.wire, &script, 1).await;
-        assert_eq!(alone, Err(StoreError::Unavailable(Refusal::TooFewReplicas)));
+        assert_eq!(alone, Err(StoreError::Unavailable(StoreRefusal::TooFewReplicas)));
         server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
         let broken = Script::new("broken", "#!lua\nreturn redis.call('GET')".to_owned());
         let bug = redis.0.wire.run(broken.call(&["{p1}:n"])).await;
-        assert_eq!(bug, Err(StoreError::Unavailable(Refusal::Unexpected)));
+        assert_eq!(bug, Err(StoreError::Unavailable(StoreRefusal::Unexpected)));
         assert!(begun.elapsed() < Duration::from_millis(900));
     });
 }
@@ -266,7 +267,7 @@ fn what_may_pass_is_waited_for() {
         let master = other.port().to_string();
         server.cli(&["REPLICAOF", "127.0.0.1", &master]);
         let replica = count(&wire, &script, 1).await;
-        assert_eq!(replica, Err(StoreError::Unavailable(Refusal::ReadOnly)));
+        assert_eq!(replica, Err(StoreError::Unavailable(StoreRefusal::ReadOnly)));
         let promoted = async {
             sleep(Duration::from_millis(300)).await;
             server.cli(&["REPLICAOF", "NO", "ONE"]);
@@ -282,11 +283,11 @@ fn a_durable_call_waits_for_the_stores_replicas() {
         // Else the master waits 5 s for more replicas before it sends its data.
         let server = Server::start_with(&["--repl-diskless-sync-delay", "0"]);
         let port = server.port().to_string();
-        let options = Store { wait_replicas: 1, ..server.options() };
+        let options = StoreConfig { wait_replicas: 1, ..server.options() };
         let wire = wire(&options);
         let script = count_up();
         let durable = || wire.run(script.call(&["{p1}:n"]).arg(1).durable());
-        assert_eq!(durable().await, Err(StoreError::Unavailable(Refusal::TooFewReplicas)));
+        assert_eq!(durable().await, Err(StoreError::Unavailable(StoreRefusal::TooFewReplicas)));
         assert_eq!(count(&wire, &script, 1).await, Ok(2), "it was carried out, and others do not wait");
 
         let replica = Server::start_with(&["--replicaof", "127.0.0.1", &port]);
@@ -305,7 +306,7 @@ fn a_durable_call_waits_for_the_stores_replicas() {
             wire.run_ping().await.unwrap();
             begun.elapsed()
         });
-        assert_eq!(stuck, Err(StoreError::Unavailable(Refusal::TooFewReplicas)));
+        assert_eq!(stuck, Err(StoreError::Unavailable(StoreRefusal::TooFewReplicas)));
         assert!(quick < Duration::from_millis(500), "{quick:?}");
     });
 }
@@ -314,21 +315,21 @@ fn a_durable_call_waits_for_the_stores_replicas() {
 fn settings_that_lose_data_are_warned_of() {
     run(async {
         let server = Server::start();
-        let redis = Redis::new(&server.options()).unwrap();
+        let redis = RedisStore::new(&server.options()).unwrap();
         assert_eq!(redis.health().warnings, []);
         redis.tend().await;
-        assert_eq!(redis.health().warnings, [Concern::NotPersistent]);
+        assert_eq!(redis.health().warnings, [HealthIssue::NotPersistent]);
         let memory = redis.health().memory.unwrap();
         assert!(memory.used > 0 && memory.limit.is_none() && !memory.is_full());
 
         let server = Server::start_with(&["--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"]);
-        let redis = Redis::new(&server.options()).unwrap();
+        let redis = RedisStore::new(&server.options()).unwrap();
         redis.tend().await;
-        let evicts = Concern::Evicts { policy: "allkeys-lru".to_owned() };
+        let evicts = HealthIssue::Evicts { policy: "allkeys-lru".to_owned() };
         assert_eq!(redis.health().warnings, [evicts]);
 
         let server = Server::start_with(&["--save", "3600 1"]);
-        let redis = Redis::new(&server.options()).unwrap();
+        let redis = RedisStore::new(&server.options()).unwrap();
         redis.tend().await;
         assert_eq!(redis.health().warnings, []);
     });
@@ -338,7 +339,7 @@ fn settings_that_lose_data_are_warned_of() {
 fn a_listener_hears_and_comes_back() {
     run(async {
         let server = Server::start();
-        let redis = Redis::new(&server.options()).unwrap();
+        let redis = RedisStore::new(&server.options()).unwrap();
         let mut listener = redis.listen(Incarnation(7));
         assert_eq!(listener.next().await.name(), "subscribed");
         assert_eq!(server.cli(&["PUBLISH", "rtm:fleet", "x"]), "1");
@@ -372,7 +373,7 @@ fn half_an_answer_is_not_believed() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wire = wire(&options(Topology::Alone(local(port))));
+        let wire = wire(&options(RedisTopology::Alone(local(port))));
         let nonsense = async {
             loop {
                 let (mut socket, _) = listener.accept().await.unwrap();

@@ -65,7 +65,7 @@ enum Happening {
     FinishAnswered(usize, Begin, Outcome, Option<Timestamp>),
     FinishUnheard(usize, Begin, u64, Outcome),
     Reads(usize, Partition, Fence),
-    ReadAnswered(usize, Partition, Fence, Option<Vec<Waiting>>),
+    ReadAnswered(usize, Partition, Fence, Option<Vec<PendingQueue>>),
     Learns(usize, Partition, Fence),
 }
 
@@ -271,7 +271,7 @@ impl World {
                 let answers = self.now >= outbox.away;
                 let read =
                     outbox.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty()).map(|(id, queue)| {
-                        Waiting {
+                        PendingQueue {
                             queue: *id,
                             target: target(*id).into(),
                             due: queue.flight.map_or(queue.due, |(_, until)| until),
