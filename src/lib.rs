@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Begin with [`app::Bridge`], which wires everything together, or with [`link::Machine`], which decides
-//! everything. [`sandbox`] plays the platform, for tests and for `rtm-bridge dev`.
+//! everything. [`rtm_sandbox`] plays the platform, for tests and for `rtm-bridge dev`.
 //!
 //! The library is there for the program and its tests; what users may rely on is the HTTP API, the command line and
 //! the configuration (`docs/api.md`). A message's way through the code, the layers and the arrows between them,
@@ -27,7 +27,6 @@ pub mod link;
 pub mod metrics;
 pub mod rtm;
 pub mod runtime;
-pub mod sandbox;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

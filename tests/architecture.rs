@@ -14,24 +14,28 @@ use rules::{Rule, Violation};
 
 #[test]
 fn the_tree_keeps_its_layers() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    collect(&src, &src, &mut files);
-    assert!(files.iter().any(|(path, _)| path == "lib.rs"), "no sources found under {}", src.display());
+    for directory in ["src", "crates"] {
+        collect(root, &root.join(directory), &mut files);
+    }
+    for expected in ["src/lib.rs", "crates/sandbox/src/lib.rs"] {
+        assert!(files.iter().any(|(path, _)| path == expected), "no {expected} under {}", root.display());
+    }
 
     let violations: Vec<_> = files.iter().flat_map(|(path, text)| rules::check(path, text)).collect();
     let report: Vec<_> = violations.iter().map(Violation::to_string).collect();
     assert!(report.is_empty(), "{} violation(s):\n{}\n", report.len(), report.join("\n"));
 }
 
-/// Every Rust file below `directory`, as its path under `src/` and its text.
-fn collect(src: &Path, directory: &Path, files: &mut Vec<(String, String)>) {
+/// Every Rust file below `directory`, as its path under `root` and its text.
+fn collect(root: &Path, directory: &Path, files: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            collect(src, &path, files);
+            collect(root, &path, files);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(src).unwrap().to_str().unwrap().to_owned();
+            let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             files.push((name, fs::read_to_string(&path).unwrap()));
         }
     }
@@ -39,14 +43,13 @@ fn collect(src: &Path, directory: &Path, files: &mut Vec<(String, String)>) {
 
 /// The rules that `text` breaks when it stands in `src/{path}`.
 fn broken(path: &str, text: &str) -> Vec<Rule> {
-    rules::check(path, text).into_iter().map(|violation| violation.rule).collect()
+    rules::check(&format!("src/{path}"), text).into_iter().map(|violation| violation.rule).collect()
 }
 
 #[test]
 fn an_import_against_the_arrows_is_found() {
     assert_eq!(broken("domain/reply.rs", "use crate::store::Store;"), [Rule::Arrow]);
     assert_eq!(broken("store/memory.rs", "use crate::{domain::Reply, hub::Hub};"), [Rule::Arrow]);
-    assert_eq!(broken("sandbox/bot.rs", "use crate::rtm::Incoming;"), [Rule::Arrow]);
     assert_eq!(broken("http/auth.rs", "use crate::link::Machine;"), [Rule::Arrow]);
     assert_eq!(broken("config/mod.rs", "use crate::metrics::Metrics;"), [Rule::Arrow]);
     assert_eq!(broken("main.rs", "fn main() { rtm_bridge::app::run() }"), [Rule::Arrow]);
@@ -100,12 +103,13 @@ fn outside_crates_stay_behind_their_fences() {
     );
     assert_eq!(broken("store/mod.rs", "type Pool = deadpool_redis::Pool;"), [Rule::Fence]);
     assert_eq!(broken("hub/mod.rs", "fn f() -> ::actix_web::HttpResponse { g() }"), [Rule::Fence]);
-    assert_eq!(broken("rtm/socket.rs", "use actix_ws::Session;"), [Rule::Fence]);
+    assert_eq!(broken("rtm/socket.rs", "use actix_web::web;"), [Rule::Fence]);
+    assert_eq!(broken("rtm/socket.rs", "use rtm_sandbox::shapes;"), [Rule::Fence]);
 
     let none: [Rule; 0] = [];
     assert_eq!(broken("rtm/socket/frames.rs", "use awc::ws::Frame; use actix_http::ws::Codec;"), none);
     assert_eq!(broken("store/redis/mod.rs", "use deadpool_redis::redis::aio::MultiplexedConnection;"), none);
-    assert_eq!(broken("sandbox/endpoints.rs", "use actix_web::web; use actix_ws::Session;"), none);
+    assert_eq!(broken("cli/dev.rs", "use rtm_sandbox::Sandbox;"), none);
 }
 
 #[test]
@@ -160,8 +164,8 @@ fn tests_inside_a_file_are_free_in_means_but_not_in_arrows() {
     let means = "#[cfg(test)] mod tests { use awc::ws::Frame; fn f() { tokio::spawn(g()); } }";
     assert_eq!(broken("link/driver.rs", means), []);
     assert_eq!(broken("link/driver.rs", "#[cfg(all(test, unix))] mod tests { use awc::ws::Frame; }"), []);
-    assert_eq!(broken("link/tests/flow.rs", "use awc::ws::Frame; use crate::sandbox::Sandbox;"), []);
-    assert_eq!(broken("link/driver.rs", "#[cfg(test)] mod tests { use crate::sandbox::Sandbox; }"), []);
+    assert_eq!(broken("link/tests/flow.rs", "use awc::ws::Frame; use rtm_sandbox::Sandbox;"), []);
+    assert_eq!(broken("link/driver.rs", "#[cfg(test)] mod tests { use rtm_sandbox::Sandbox; }"), []);
     assert_eq!(broken("link/driver.rs", "#[cfg(test)] mod tests { use crate::http::Api; }"), [Rule::Arrow]);
     // What is compiled without tests is no test.
     assert_eq!(broken("link/driver.rs", "#[cfg(not(test))] mod live { use awc::ws::Frame; }"), [Rule::Fence]);
@@ -172,6 +176,8 @@ fn names_that_say_nothing_are_found() {
     for path in ["http/utils.rs", "hub/manager.rs", "http/auth_helper.rs", "store/common/mod.rs"] {
         assert_eq!(broken(path, ""), [Rule::Name], "{path}");
     }
+    let elsewhere = rules::check("crates/sandbox/src/util.rs", "use crate::anything::At;");
+    assert_eq!(elsewhere.iter().map(|violation| violation.rule).collect::<Vec<_>>(), [Rule::Name]);
     // Only whole words count.
     assert_eq!(broken("http/commonplace.rs", ""), []);
 }
@@ -195,7 +201,7 @@ fn a_file_that_is_no_rust_is_found() {
 
 #[test]
 fn a_verdict_names_file_fault_and_remedy() {
-    let verdict = rules::check("http/auth.rs", "use crate::link::Machine;").remove(0).to_string();
+    let verdict = rules::check("src/http/auth.rs", "use crate::link::Machine;").remove(0).to_string();
     assert!(verdict.starts_with("src/http/auth.rs: "), "{verdict}");
     assert!(verdict.contains("crate::link::Machine"), "{verdict}");
     assert!(verdict.contains("http may use hub"), "{verdict}");

@@ -10,7 +10,7 @@ use url::Url;
 use super::{Failure, is_address_in_use, print, webhook};
 use crate::app::Bridge;
 use crate::config::{BotWebhookConfig, Config, PayloadFormat};
-use crate::sandbox::{Options, Sandbox};
+use rtm_sandbox::{Options, Sandbox};
 use crate::{runtime, telemetry};
 
 /// Where `rtm-bridge webhook listen` listens by default, by both of its names.

@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::{Failure, asked_to_end, print};
 use crate::runtime;
-use crate::sandbox::{BOT_ID, Options, Sandbox};
+use rtm_sandbox::{BOT_ID, Options, Sandbox};
 
 /// Run the simulated platform alone, for your own tests. Ctrl-C ends it.
 ///

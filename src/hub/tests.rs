@@ -14,7 +14,7 @@ use crate::domain::{
 };
 use crate::metrics::LabelSets;
 use crate::metrics::Metrics;
-use crate::sandbox::{Options, Sandbox};
+use rtm_sandbox::{Options, Sandbox};
 use crate::store::MemoryLimits;
 
 /// The chat bot whose next connect panics, if that is wanted. Tests run beside each other.

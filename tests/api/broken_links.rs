@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::EntryBody;
-use rtm_bridge::sandbox::{Cut, Endpoint, Fault, Gate, Options, Step};
+use rtm_sandbox::{Cut, Endpoint, Fault, Gate, Options, Step};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on, until};

@@ -1,7 +1,7 @@
 //! Callbacks as callers ask for them (api.md 4): which are taken, and what a POST with one answers.
 
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rtm_bridge::config::{BotConfig, CallerConfig, CallerScopes, Config};
 use rtm_bridge::domain::BotName;
-use rtm_bridge::sandbox::{Options, Step};
+use rtm_sandbox::{Options, Step};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 

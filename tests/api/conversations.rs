@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
 use super::events::{turn, types};

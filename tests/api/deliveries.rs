@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
-use rtm_bridge::sandbox::Step;
+use rtm_sandbox::Step;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

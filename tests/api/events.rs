@@ -1,6 +1,6 @@
 //! Pages of a conversation's events, and waiting for them (api.md 3).
 
-use rtm_bridge::sandbox::Step;
+use rtm_sandbox::Step;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Request, TestBridge, bot, run, spawn_bridge};

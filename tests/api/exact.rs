@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Gate, Step, shapes};
+use rtm_sandbox::{Gate, Step, shapes};
 use serde_json::{Value, json};
 
 use super::turns::{say, texts};

@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a repeat is the same message (api.md 1).
 
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Options, Step, shapes};
+use rtm_sandbox::{Options, Step, shapes};
 use serde_json::json;
 
 use crate::support::{Request, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};

@@ -1,6 +1,6 @@
 //! POST and GET of messages: the resource, waiting, order (api.md 1).
 
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
 use crate::support::{Request, run, spawn_bridge};

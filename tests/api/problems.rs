@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rtm_bridge::domain::ProblemKind;
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Request, bot, run, spawn_bridge};

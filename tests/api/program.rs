@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use rtm_bridge::sandbox::{Ending, Sandbox, Step};
+use rtm_sandbox::{Ending, Sandbox, Step};
 use serde_json::{Value, json};
 
 use crate::support::{Caller, Program, Request, quiet_platform, run};
@@ -91,7 +91,7 @@ fn a_signal_ends_the_service_in_good_order() {
         let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
         api.send(Request::message("idle", &body)).await.message(200);
         // A turn is open when the signal comes.
-        let gate = rtm_bridge::sandbox::Gate::new();
+        let gate = rtm_sandbox::Gate::new();
         let until = Step::Until(gate.clone());
         script.next("alice", vec![Step::Ack, until, Step::Say("in time".to_owned())]);
         let waiting = api.send(Request::message("alice", &body).prefer("wait=20"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Framing, Gate, Step, StreamEnd, shapes};
+use rtm_sandbox::{Framing, Gate, Step, StreamEnd, shapes};
 use serde_json::json;
 
 use super::turns::{ended, say, texts, turn};

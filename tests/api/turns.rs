@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Behaviour, Options, Spelling, Step, Welcome, shapes};
+use jiff::SignedDuration;
+use rtm_sandbox::{Behaviour, Options, Spelling, Step, Welcome, shapes};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
@@ -271,13 +272,16 @@ fn a_session_that_goes_on_brings_no_welcome_to_wait_for() {
         bridge.script.next_connect("alice", Vec::new());
         let rules = json!({"expectReplies": 1});
         turn(&bridge, rules.clone(), Step::reply("x")).await;
-        bridge.script.drop_sockets("alice", rtm_bridge::sandbox::Cut::Fin);
+        bridge.script.drop_sockets("alice", rtm_sandbox::Cut::Fin);
         let seen = bridge.script.connected("alice", 2).await;
         assert_eq!(seen.connects[1].mode.as_deref(), Some("Default"));
         turn(&bridge, rules, Step::reply("y")).await;
         let heard = bridge.script.seen("alice", 2).await.unwrap();
         assert_eq!(heard.socket, seen.connects[1].socket);
-        assert!(heard.at.since(seen.connects[1].at) < Duration::from_millis(2500), "it was held");
+        assert!(
+            heard.at.duration_since(seen.connects[1].at) < SignedDuration::from_millis(2500),
+            "it was held"
+        );
         bridge.finish().await;
     });
 }

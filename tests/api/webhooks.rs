@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rtm_bridge::config::{BotWebhookConfig, Config, PayloadFormat};
 use rtm_bridge::domain::Timestamp;
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
 use crate::support::{

@@ -12,10 +12,7 @@ pub(super) const LINES: usize = 440;
 /// Who may use whom, in order of the layers: a layer's name, then those it may use besides itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    (
-        "cli",
-        &["app", "sandbox", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tls"],
-    ),
+    ("cli", &["app", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tls"]),
     ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("http", &["hub", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
@@ -23,8 +20,6 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tls"]),
     ("store", &["domain", "config", "metrics", "telemetry", "runtime"]),
-    // Two readings of the protocol check each other: the sandbox shares nothing with `rtm`.
-    ("sandbox", &["domain"]),
     // Leaves for all above the domain.
     ("metrics", &["domain"]),
     ("telemetry", &["config", "domain"]),
@@ -39,13 +34,15 @@ const FENCES: &[(&[&str], &[&str])] = &[
     (&["awc"], &["rtm/connector", "rtm/socket", "rtm/grant", "rtm/history", "webhook/sender", "cli"]),
     // The client itself comes with the pool: `redis::` is our own module.
     (&["deadpool", "deadpool_redis"], &["store/redis"]),
-    (&["actix_web", "actix_ws", "actix_rt"], &["http", "app", "sandbox", "cli"]),
+    (&["actix_web", "actix_rt"], &["http", "app", "cli"]),
     // Frames and their codec, which awc's connections speak too.
-    (&["actix_http"], &["http", "app", "sandbox", "cli", "rtm/connector", "rtm/socket", "webhook/sender"]),
+    (&["actix_http"], &["http", "app", "cli", "rtm/connector", "rtm/socket", "webhook/sender"]),
+    // The simulated platform is for the command line, and for the tests of any layer.
+    (&["rtm_sandbox"], &["cli"]),
 ];
 
 /// Where threads and tasks may start.
-const SPAWNERS: &[&str] = &["runtime", "hub/shard", "sandbox", "app", "webhook/sender"];
+const SPAWNERS: &[&str] = &["runtime", "hub/shard", "app", "webhook/sender"];
 
 /// The last two segments of what starts them, and the methods that do.
 const SPAWN_PATHS: &[[&str; 2]] = &[
@@ -120,12 +117,34 @@ pub(super) struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "src/{}: {}", self.path, self.what)
+        write!(f, "{}: {}", self.path, self.what)
     }
 }
 
-/// The rules that `text` breaks as the file `src/{path}`; each fault once.
+/// Returns the rules that `text` breaks as the file `path` of the repository, each fault once. The rules about layers
+/// hold for the server's `src/` only.
 pub(super) fn check(path: &str, text: &str) -> Vec<Violation> {
+    let mut faults = match path.strip_prefix("src/") {
+        Some(path) => layer_faults(path, text),
+        None => Vec::new(),
+    };
+    for word in path.trim_end_matches(".rs").split(['/', '_']).filter(|word| EMPTY_WORDS.contains(word)) {
+        faults.push((Rule::Name, format!("`{word}` names no thing; call the file by the noun it holds")));
+    }
+    let lines = lines(text);
+    if lines > LINES && !reading::is_test_file(path) {
+        faults.push((
+            Rule::Length,
+            format!(
+                "{lines} lines, {LINES} are the most; find the second noun in it and give that a file of its own"
+            ),
+        ));
+    }
+    faults.into_iter().map(|(rule, what)| Violation { rule, path: path.to_owned(), what }).collect()
+}
+
+/// Returns the rules about layers that `text` breaks as the file `src/{path}`.
+fn layer_faults(path: &str, text: &str) -> Vec<(Rule, String)> {
     let mut faults: Vec<(Rule, String)> = Vec::new();
     let mut fault = |rule, what: String| {
         if !faults.iter().any(|(_, known)| *known == what) {
@@ -143,19 +162,6 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Violation> {
             ),
         );
     }
-    for word in path.trim_end_matches(".rs").split(['/', '_']).filter(|word| EMPTY_WORDS.contains(word)) {
-        fault(Rule::Name, format!("`{word}` names no thing; call the file by the noun it holds"));
-    }
-    let lines = lines(text);
-    if lines > LINES && !reading::is_test_file(path) {
-        fault(
-            Rule::Length,
-            format!(
-                "{lines} lines, {LINES} are the most; find the second noun in it and give that a file of its own"
-            ),
-        );
-    }
-
     match reading::mentions(path, text) {
         Ok(mentions) => {
             for mention in mentions {
@@ -166,7 +172,7 @@ pub(super) fn check(path: &str, text: &str) -> Vec<Violation> {
         }
         Err(error) => fault(Rule::Unreadable, format!("not Rust: {error}")),
     }
-    faults.into_iter().map(|(rule, what)| Violation { rule, path: path.to_owned(), what }).collect()
+    faults
 }
 
 fn judge(
@@ -193,8 +199,6 @@ fn judge(
         && let Some(arrows) = arrows
         && target != layer
         && !arrows.contains(&target.as_str())
-        // Any layer's own tests may talk to the simulated platform.
-        && !(test && target == "sandbox")
         // An item of the crate's root, such as `crate::VERSION`, is not a layer.
         && target.starts_with(char::is_lowercase)
     {

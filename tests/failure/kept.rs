@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::Step;
+use rtm_sandbox::Step;
 use serde_json::json;
 
 use crate::support::{Fleet, RedisOptions, RedisServer, Request, bot, run_for};

@@ -14,7 +14,7 @@ mod storm;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Sandbox, Script};
+use rtm_sandbox::{Sandbox, Script};
 
 use self::halfway::Halfway;
 use self::owners::Owners;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
 use super::store_load::all_ready;
@@ -97,7 +97,7 @@ fn what_may_lose_data_is_told_at_the_start_and_to_probes() {
         ] {
             let options = RedisOptions { appendonly, ..RedisOptions::default() };
             let redis = RedisServer::start(options.line(format!("maxmemory-policy {policy}"))).await;
-            let sandbox = rtm_bridge::sandbox::Sandbox::start(quiet_platform()).await.unwrap();
+            let sandbox = rtm_sandbox::Sandbox::start(quiet_platform()).await.unwrap();
             let mut served = Served::start("one", &sandbox.url(), &redis.url(), "").await;
             let mut told = Vec::new();
             until("it has looked", async || {

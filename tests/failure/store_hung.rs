@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::json;
 use tokio::time::Instant;
 

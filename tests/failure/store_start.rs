@@ -16,7 +16,7 @@ const BOUND: Duration = Duration::from_secs(20);
 async fn serve(store: &str) -> (i32, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    std::fs::write(path("secret"), rtm_bridge::sandbox::CLIENT_SECRET).unwrap();
+    std::fs::write(path("secret"), rtm_sandbox::CLIENT_SECRET).unwrap();
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n[store]\n{store}\n\
          [[bots]]\nname = \"a\"\nplatform = \"http://127.0.0.1:1\"\nchat_bot = \"a\"\ntask_bot_id = \"st-a\"\n\

@@ -10,7 +10,7 @@ use rtm_bridge::domain::{
 };
 use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, Shards, Subscription};
 use rtm_bridge::metrics::{LabelSets, Metrics};
-use rtm_bridge::sandbox::Sandbox;
+use rtm_sandbox::Sandbox;
 use rtm_bridge::store::{AcceptRequest, RedisStore, Store, news};
 use tokio::time::{Instant, timeout};
 

@@ -21,7 +21,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{BOT_ID, CLIENT_ID, CLIENT_SECRET, Options, Sandbox};
+use rtm_sandbox::{BOT_ID, CLIENT_ID, CLIENT_SECRET, Options, Sandbox};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{BotConfig, Config};
 use rtm_bridge::domain::{BotName, ConversationId, DeliveryState, JournalEntry, ReadStart, UserId};
-use rtm_bridge::sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
+use rtm_sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
 use rtm_bridge::store::{DeliveryQuery, Store};
 use serde_json::Value;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{self, Config, RedisTopology, StoreUrl};
-use rtm_bridge::sandbox::{Options, Sandbox, Script};
+use rtm_sandbox::{Options, Sandbox, Script};
 
 use super::bridge::small;
 use super::{Caller, Proxy, bot, quiet_platform, until};

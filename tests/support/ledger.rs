@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use rtm_bridge::sandbox::{Script, Step};
+use rtm_sandbox::{Script, Step};
 use serde_json::{Value, json};
 
 use super::{Answer, Caller, Request};

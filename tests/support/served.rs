@@ -33,9 +33,8 @@ impl Served {
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        std::fs::write(path("secret"), rtm_bridge::sandbox::CLIENT_SECRET).unwrap();
-        let (client, bot, secret) =
-            (rtm_bridge::sandbox::CLIENT_ID, rtm_bridge::sandbox::BOT_ID, path("secret"));
+        std::fs::write(path("secret"), rtm_sandbox::CLIENT_SECRET).unwrap();
+        let (client, bot, secret) = (rtm_sandbox::CLIENT_ID, rtm_sandbox::BOT_ID, path("secret"));
         // The shortest times that the program takes.
         let text = format!(
             r#"

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use rtm_bridge::config::{Config, StoreConfig};
-use rtm_bridge::sandbox::{Sandbox, Step};
+use rtm_sandbox::{Sandbox, Step};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::sandbox::{Endpoint, Fault};
+use rtm_sandbox::{Endpoint, Fault};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};

@@ -8,7 +8,7 @@ mod scene;
 
 use std::time::Duration;
 
-use rtm_bridge::sandbox::{Gate, Step};
+use rtm_sandbox::{Gate, Step};
 use serde_json::json;
 
 use self::scene::{MESSAGES, Scene, asking_for, check, delivered, group, not_before};

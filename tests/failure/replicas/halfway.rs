@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::sandbox::{Gate, Script, Step};
+use rtm_sandbox::{Gate, Script, Step};
 use serde_json::{Value, json};
 
 use super::owners::Owners;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::sandbox::{Endpoint, Fault};
+use rtm_sandbox::{Endpoint, Fault};
 
 use super::Replicas;
 use super::halfway::{sent_once, talk};

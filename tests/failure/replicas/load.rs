@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::sandbox::{Script, Step};
+use rtm_sandbox::{Script, Step};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;

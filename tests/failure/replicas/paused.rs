@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::sandbox::{Endpoint, Fault};
+use rtm_sandbox::{Endpoint, Fault};
 use tokio::sync::Notify;
 
 use super::Replicas;
@@ -59,9 +59,8 @@ fn a_woken_replica_does_no_harm() {
             victim.served.resume();
             for user in halfway.all() {
                 let first = script.observed(&**user).connects[0].socket;
-                let is_closed = |seen: &rtm_bridge::sandbox::Observed| {
-                    seen.closes.iter().any(|closed| closed.socket == first)
-                };
+                let is_closed =
+                    |seen: &rtm_sandbox::Observed| seen.closes.iter().any(|closed| closed.socket == first);
                 script.observed_when(&**user, is_closed).await;
             }
             halfway.open(later.iter().copied());

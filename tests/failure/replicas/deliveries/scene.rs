@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_bridge::domain::Timestamp;
-use rtm_bridge::sandbox::Step;
+use rtm_sandbox::Step;
 use serde_json::json;
 
 use super::super::owners::partition;

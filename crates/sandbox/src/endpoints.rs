@@ -10,12 +10,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{self, Struck};
+use super::clock;
 use super::commands;
 use super::faults::Endpoint;
 use super::history::{self, Query};
 use super::jwt;
 use super::player::{Cause, Player};
-use super::state::{Grant, Platform, Ticket, Who, locked, now};
+use super::state::{Grant, Platform, Ticket, Who, locked};
 use super::step::Step;
 use super::upgrade;
 
@@ -78,7 +79,7 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> H
     if !platform.options.bots.is_empty() && !platform.options.bots.contains(&info.task_bot_id) {
         return answer::error(StatusCode::BAD_REQUEST, &json!(400), "no bot has this taskBotId");
     }
-    let at = now();
+    let at = clock::now();
     let verified = {
         let options = &platform.options;
         let mut used = locked(&platform.used_jtis);
@@ -93,7 +94,7 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> H
     platform.observe(&user, |observed| observed.grants += 1);
 
     let token = platform.ids.secret();
-    let expires = at + platform.options.token_ttl;
+    let expires = clock::after(at, platform.options.token_ttl);
     let epoch = platform.grant_epoch.load(Ordering::Acquire);
     platform.grants.with(&token, |grants| {
         // Nobody gives a token back, so each shard sweeps itself now and then.
@@ -104,7 +105,8 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> H
     });
     HttpResponse::Ok().json(json!({
         "authorization": {
-            "accessToken": token, "token_type": "bearer", "issuedDate": at, "expiresDate": expires,
+            "accessToken": token, "token_type": "bearer",
+            "issuedDate": clock::rfc3339(at), "expiresDate": clock::rfc3339(expires),
         },
         "userInfo": {
             "userId": platform.ids.uuid("u-"), "accountId": platform.ids.session(), "orgId": platform.ids.uuid("o-"),
@@ -130,7 +132,7 @@ fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, Box<H
     platform
         .grants
         .with(token, |grants| grants.get(token).cloned())
-        .filter(|grant| grant.expires > now())
+        .filter(|grant| grant.expires > clock::now())
         .filter(|grant| grant.epoch == platform.grant_epoch.load(Ordering::Acquire))
         .ok_or_else(|| Box::new(answer::expired(platform.behaviour().expiry)))
 }
@@ -150,11 +152,11 @@ async fn start(request: HttpRequest, _body: Bytes, platform: Data<Platform>) -> 
     let asked = request.headers().get("x-rtm-v").is_some_and(|version| version == "1");
     let nonce = (asked && behaviour.secure != super::Secure::Unsupported).then(|| platform.ids.secret());
     let sid = platform.ids.secret();
-    let at = now();
+    let at = clock::now();
     let ticket = Ticket { user: Arc::clone(&grant.user), made_at: at, nonce: nonce.clone() };
     platform.tickets.with(&sid, |tickets| {
         if tickets.len() >= 1024 && tickets.len().is_power_of_two() {
-            tickets.retain(|_, ticket: &mut Ticket| at.since(ticket.made_at) <= behaviour.sid_ttl);
+            tickets.retain(|_, ticket: &mut Ticket| clock::elapsed(ticket.made_at, at) <= behaviour.sid_ttl);
         }
         tickets.insert(sid.clone(), ticket)
     });
@@ -205,7 +207,7 @@ async fn read_history(
     };
     let page = {
         let inner = locked(&grant.user.inner);
-        history::page(&inner.history, grant.user.bot_id(), &query, now())
+        history::page(&inner.history, grant.user.bot_id(), &query, clock::now())
     };
     HttpResponse::Ok().json(page)
 }

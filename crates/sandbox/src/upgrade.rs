@@ -14,12 +14,13 @@ use serde_json::json;
 
 use super::answer::{self, Struck};
 use super::behaviour::{Behaviour, Secure, StaleSid};
+use super::clock;
 use super::cut::{Frames, Knife};
 use super::faults::Endpoint;
 use super::jwt;
 use super::life::{self, Request};
 use super::socket::Socket;
-use super::state::{Platform, Ticket, locked, now};
+use super::state::{Platform, Ticket, locked};
 
 /// A second descriptor of a connection, kept until its web socket takes it.
 #[derive(Default)]
@@ -79,7 +80,7 @@ fn redeem(platform: &Platform, behaviour: &Behaviour, sid: Option<&str>) -> Opti
     let ticket = platform.tickets.with(sid, |tickets| {
         if behaviour.sid_single_use { tickets.remove(sid) } else { tickets.get(sid).cloned() }
     })?;
-    (now().since(ticket.made_at) <= behaviour.sid_ttl).then_some(ticket)
+    (clock::elapsed(ticket.made_at, clock::now()) <= behaviour.sid_ttl).then_some(ticket)
 }
 
 fn stale(
@@ -125,7 +126,7 @@ fn handshake(
         let options = &platform.options;
         // An assertion with a `jti` was used up by its grant; here it is shown, not used.
         let mut unused = HashMap::new();
-        jwt::verify(assertion, &options.clients, &options.algorithms, now(), &mut unused)
+        jwt::verify(assertion, &options.clients, &options.algorithms, clock::now(), &mut unused)
             .is_ok_and(|identity| identity.user == ticket.user.who.user)
     });
     let complete = offered.contains(&"x-rtm-v|1") && offered.contains(&nonce.as_str());

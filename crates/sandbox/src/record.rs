@@ -1,8 +1,7 @@
 //! What the platform saw, for tests to look at.
 
+use jiff::Timestamp;
 use serde_json::Value;
-
-use crate::domain::Timestamp;
 
 /// Observations of one kind that are kept per user; later ones are counted only.
 const KEPT: usize = 10_000;

@@ -1,10 +1,11 @@
 //! The frames of the platform, written (protocol.md 7).
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::behaviour::Spelling;
-use crate::domain::Timestamp;
+use super::clock;
 
 /// What every frame of a user says about where it comes from.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ struct Response<'a> {
     message: &'a [Value],
     message_id: &'a str,
     bot_info: BotInfo<'a>,
-    created_on: Timestamp,
-    timestamp: u64,
+    created_on: String,
+    timestamp: i64,
     icon: &'a str,
     trace_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,8 +69,8 @@ pub(super) fn response(scene: &Scene<'_>, id: &str, message: &[Value], fields: O
         message,
         message_id: id,
         bot_info: BotInfo { chat_bot: scene.chat_bot, task_bot_id: scene.bot_id },
-        created_on: scene.now,
-        timestamp: scene.now.as_millis(),
+        created_on: clock::rfc3339(scene.now),
+        timestamp: scene.now.as_millisecond(),
         icon: "https://example.com/bot.png",
         trace_id: scene.trace,
         session_id: scene.session,
@@ -130,7 +131,7 @@ fn overlay(frame: &mut Map<String, Value>, fields: &Map<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::shapes;
+    use crate::shapes;
 
     const SCENE: Scene<'_> = Scene {
         spelling: Spelling::Documented,
@@ -139,7 +140,7 @@ mod tests {
         session: Some("5e"),
         trace: "766866d48cfcbdfe",
         context: None,
-        now: Timestamp::from_millis(1_512_722_909_000),
+        now: Timestamp::constant(1_512_722_909, 0),
     };
 
     #[test]

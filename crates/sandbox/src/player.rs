@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use serde_json::{Value, json};
 
 use super::behaviour::Behaviour;
+use super::clock;
 use super::frames::{self, Scene};
 use super::history::Said;
 use super::record::Delivered;
 use super::shapes;
 use super::socket::Socket;
-use super::state::{Inner, Platform, User, locked, now};
+use super::state::{Inner, Platform, User, locked};
 use super::step::{Step, StreamEnd};
 
 /// Why steps are performed.
@@ -203,7 +204,7 @@ impl Player {
     ) -> R {
         let behaviour = self.behaviour();
         let id = self.platform.ids.uuid("ms-");
-        let at = now();
+        let at = clock::now();
         self.platform.counts.responses.fetch_add(1, Ordering::Relaxed);
         let frame = {
             let mut inner = locked(&self.user.inner);
@@ -217,7 +218,7 @@ impl Player {
                 text: text.to_owned(),
                 template,
                 at,
-                visible_at: at + behaviour.history_delay,
+                visible_at: clock::after(at, behaviour.history_delay),
                 session,
             };
             inner.remember(said, self.platform.options.history);
@@ -275,6 +276,6 @@ pub(super) fn scene<'a>(behaviour: &Behaviour, user: &'a User, inner: &'a Inner)
         session: inner.session.as_ref().map(|session| session.id.as_str()),
         trace: &inner.trace,
         context: inner.session.as_ref().and_then(|session| session.context.as_deref()),
-        now: now(),
+        now: clock::now(),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::domain::Timestamp;
+use super::clock;
 
 /// One message of a user or of the bot.
 #[derive(Debug, Clone)]
@@ -77,8 +78,8 @@ fn entry(said: &Said, bot_id: &str) -> Value {
         "_id": said.id,
         "type": if said.from_user { "incoming" } else { "outgoing" },
         "components": [{"cT": "text", "data": {"text": said.template.as_ref().unwrap_or(&said.text)}}],
-        "createdOn": said.at,
-        "timestampValue": said.at.as_millis(),
+        "createdOn": clock::rfc3339(said.at),
+        "timestampValue": said.at.as_millisecond(),
         "sessionId": said.session,
         "botId": bot_id,
         "chnl": "rtm",
@@ -102,23 +103,23 @@ fn entry(said: &Said, bot_id: &str) -> Value {
 mod tests {
     use super::*;
 
-    fn said(n: u64) -> Said {
+    fn said(n: i64) -> Said {
         Said {
             id: format!("ms-{n}"),
-            user_message_id: n.is_multiple_of(2).then(|| RawValue::from_string(format!("{n}.5")).unwrap()),
-            from_user: n.is_multiple_of(2),
+            user_message_id: (n % 2 == 0).then(|| RawValue::from_string(format!("{n}.5")).unwrap()),
+            from_user: n % 2 == 0,
             by_agent: false,
             text: format!("text {n}"),
             template: (n == 3).then(|| "{}".to_owned()),
-            at: Timestamp::from_millis(n),
-            visible_at: Timestamp::from_millis(n),
+            at: Timestamp::from_millisecond(n).unwrap(),
+            visible_at: Timestamp::from_millisecond(n).unwrap(),
             session: "5".to_owned(),
         }
     }
 
-    fn ids(query: &Query, now: u64) -> (Vec<String>, bool, usize) {
+    fn ids(query: &Query, now: i64) -> (Vec<String>, bool, usize) {
         let said = (0..10).map(said).collect();
-        let page = page(&said, "st-1", query, Timestamp::from_millis(now));
+        let page = page(&said, "st-1", query, Timestamp::from_millisecond(now).unwrap());
         let ids = page.messages.iter().map(|m| m["_id"].as_str().unwrap()[3..].to_owned()).collect();
         (ids, page.more_available, page.total)
     }
@@ -150,7 +151,12 @@ mod tests {
     #[test]
     fn user_messages_carry_the_users_id_as_it_was() {
         let all = (0..3).map(said).collect();
-        let page = page(&all, "st-1", &Query { limit: 9, ..Query::default() }, Timestamp::from_millis(9));
+        let page = page(
+            &all,
+            "st-1",
+            &Query { limit: 9, ..Query::default() },
+            Timestamp::from_millisecond(9).unwrap(),
+        );
         assert_eq!(page.messages[2]["userMsgId"], json!(2.5));
         assert_eq!(page.messages[2]["type"], "incoming");
         assert_eq!(page.messages[1].get("userMsgId"), None);
@@ -161,7 +167,12 @@ mod tests {
     #[test]
     fn templates_are_json_text_with_an_alternative() {
         let all = [said(3)].into();
-        let page = page(&all, "st-1", &Query { limit: 9, ..Query::default() }, Timestamp::from_millis(9));
+        let page = page(
+            &all,
+            "st-1",
+            &Query { limit: 9, ..Query::default() },
+            Timestamp::from_millisecond(9).unwrap(),
+        );
         assert_eq!(page.messages[0]["components"][0]["data"]["text"], "{}");
         assert_eq!(page.messages[0]["tags"]["altText"], json!([{"value": "text 3"}]));
     }

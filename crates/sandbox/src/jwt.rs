@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, decode, decode_header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use crate::domain::Timestamp;
+use super::clock;
 
 /// With a `jti`, an assertion may live this long at most.
 const JTI_TTL: Duration = Duration::from_hours(1);
@@ -100,7 +101,7 @@ pub(super) fn verify(
         return Err(Refusal::Expired);
     }
     if let Some(jti) = claim(&claims, "jti", "kore_jti") {
-        if expires > now + JTI_TTL {
+        if expires > clock::after(now, JTI_TTL) {
             return Err(Refusal::TooLongForJti);
         }
         used_jtis.retain(|_, expires| *expires > now);
@@ -134,7 +135,7 @@ fn claim<'a>(claims: &'a Map<String, Value>, plain: &str, twin: &str) -> Option<
 fn time(claims: &Map<String, Value>, name: &str) -> Option<Timestamp> {
     let number = claims.get(name)?.as_f64().filter(|number| *number >= 0.0)?;
     let seconds = if number > LARGEST_SECONDS { number / 1000.0 } else { number };
-    Some(Timestamp::from_millis(0) + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    Some(clock::after(Timestamp::UNIX_EPOCH, Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
 }
 
 #[cfg(test)]
@@ -144,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    const NOW: u64 = 1_763_845_000;
+    const NOW: i64 = 1_763_845_000;
 
     fn sign(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
         encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
@@ -154,7 +155,7 @@ mod tests {
         let clients =
             [Client { id: "cs-1".into(), key: ClientKey::Secret(SecretString::from("secret-of-cs-1")) }];
         let all = [Algorithm::HS256, Algorithm::HS512, Algorithm::RS256, Algorithm::RS512];
-        verify(assertion, &clients, &all, Timestamp::from_millis(NOW * 1000), used)
+        verify(assertion, &clients, &all, Timestamp::from_second(NOW).unwrap(), used)
     }
 
     fn once(claims: &Value) -> Result<Identity, Refusal> {
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn a_jti_is_used_once_and_lives_an_hour_at_most() {
         let mut used = HashMap::new();
-        let with = |exp: u64, jti: &str| {
+        let with = |exp: i64, jti: &str| {
             let claims = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": exp, "jti": jti});
             sign(Algorithm::HS256, "secret-of-cs-1", &claims)
         };
@@ -221,7 +222,7 @@ mod tests {
         let clients = [Client { id: "cs-1".into(), key: ClientKey::RsaPublicPem(public.into()) }];
         let claims = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60});
         let private = EncodingKey::from_rsa_pem(include_bytes!("tests/rsa_private.pem")).unwrap();
-        let now = Timestamp::from_millis(NOW * 1000);
+        let now = Timestamp::from_second(NOW).unwrap();
         let judge = |token: &str, allowed: &[Algorithm]| {
             verify(token, &clients, allowed, now, &mut HashMap::new()).map(|identity| identity.user)
         };

@@ -11,13 +11,14 @@
 //!  Script::push ────────────────────────────────────────────┴──► player ──► sockets, history, record
 //! ```
 //!
-//! It reads the protocol on its own and shares no wire type with [`rtm`](crate::rtm): two readings of the
+//! It reads the protocol on its own and shares no wire type with the bridge: two readings of the
 //! same document check each other. It keeps everything in memory, per user and for ever; it is not meant to
 //! be reachable from outside.
 
 mod answer;
 mod behaviour;
 mod bot;
+mod clock;
 mod commands;
 mod cut;
 mod endpoints;

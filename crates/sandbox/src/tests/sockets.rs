@@ -26,8 +26,8 @@ fn a_ticket_is_good_once_and_for_a_while() {
             behaviour.sid_ttl = Duration::ZERO;
             behaviour.stale_sid = StaleSid::Refuse(410);
         });
-        let made = state::now();
-        while state::now() == made {
+        let made = clock::now();
+        while clock::now() == made {
             tokio::task::yield_now().await;
         }
         assert_eq!(caller.open(&url, &[]).await.err(), Some(410), "too old");

@@ -1,22 +1,26 @@
 //! What a client says, understood (protocol.md 6), and what happens then.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::behaviour::Welcome;
+use super::clock;
 use super::commands::{self, Reply};
 use super::history::Said;
 use super::player::{Cause, perform, scene};
 use super::record::Heard;
 use super::session::Session;
 use super::socket::Socket;
-use super::state::{Inner, Platform, User, locked, now};
+use super::state::{Inner, Platform, User, locked};
 use super::step::Step;
 use super::{bot, frames};
 
@@ -60,7 +64,7 @@ pub(super) async fn frame(platform: &Arc<Platform>, user: &Arc<User>, socket: &A
     let Ok(frame) = serde_json::from_str::<Frame<'_>>(text) else {
         // What the platform does with such a frame is unknown; it is noted and otherwise ignored.
         let heard = Heard {
-            at: now(),
+            at: clock::now(),
             socket: socket.id,
             client_message_id: Value::Null,
             text: String::new(),
@@ -96,24 +100,33 @@ pub(super) async fn frame(platform: &Arc<Platform>, user: &Arc<User>, socket: &A
     }
 }
 
+/// Counts a message at `at`, and returns whether the user sent fewer than `limit` in the last minute. A refused message
+/// does not count. With `limit` 0 there is no limit.
+fn is_within_rate(sent: &mut VecDeque<Timestamp>, limit: u32, at: Timestamp) -> bool {
+    const MINUTE: Duration = Duration::from_mins(1);
+    if limit == 0 {
+        return true;
+    }
+    while sent.front().is_some_and(|&first| clock::after(first, MINUTE) <= at) {
+        sent.pop_front();
+    }
+    let is_within = sent.len() < limit as usize;
+    if is_within {
+        sent.push_back(at);
+    }
+    is_within
+}
+
 /// A message of the user: the rate limit, the history, the other sockets, then the answer.
 async fn message(platform: &Arc<Platform>, user: &Arc<User>, cause: Cause, frame: &Frame<'_>, raw: &str) {
     let Some(socket) = cause.socket.clone() else { return };
-    let at = now();
+    let at = clock::now();
     let limit = platform.options.rate_per_minute;
     let behaviour = platform.behaviour();
     let text = frame.text();
     let id = frame.client_message_id.or(frame.id).map_or("null", RawValue::get);
 
-    let allowed = {
-        let mut inner = locked(&user.inner);
-        let allowed = inner.rate.next(limit, at) <= at;
-        if allowed {
-            inner.rate.record(limit, at);
-        }
-        allowed
-    };
-    if !allowed {
+    if !is_within_rate(&mut locked(&user.inner).sent, limit, at) {
         return socket.close(Some(1008), "rate limit exceeded").await;
     }
     platform.counts.messages.fetch_add(1, Ordering::Relaxed);
@@ -148,7 +161,7 @@ async fn message(platform: &Arc<Platform>, user: &Arc<User>, cause: Cause, frame
             text,
             template: None,
             at,
-            visible_at: at + behaviour.history_delay,
+            visible_at: clock::after(at, behaviour.history_delay),
             session: inner.session.as_ref().map(|session| session.id.clone()).unwrap_or_default(),
         };
         inner.remember(said, platform.options.history);
@@ -225,7 +238,7 @@ fn by_default(platform: &Platform, session: &mut Session, agent: bool, text: &st
 
 fn noted(socket: &Socket, frame: &Frame<'_>, raw: &str) -> Heard {
     Heard {
-        at: now(),
+        at: clock::now(),
         socket: socket.id,
         client_message_id: value(frame.client_message_id),
         text: frame.text(),
@@ -236,4 +249,17 @@ fn noted(socket: &Socket, frame: &Frame<'_>, raw: &str) -> Heard {
 /// A JSON value of a raw one; `null` where there is none.
 fn value(raw: Option<&RawValue>) -> Value {
     raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_counts_any_sixty_seconds() {
+        let mut sent = VecDeque::new();
+        let mut sends = |second| is_within_rate(&mut sent, 2, Timestamp::from_second(second).unwrap());
+        assert_eq!([0, 30, 59, 60, 89, 90].map(&mut sends), [true, true, false, true, false, true]);
+        assert!(is_within_rate(&mut sent, 0, Timestamp::UNIX_EPOCH));
+    }
 }

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -16,7 +17,6 @@ use super::record::{Heard, Observed, Totals};
 use super::session::Session;
 use super::socket::Socket;
 use super::step::Step;
-use crate::domain::{RateWindow, Timestamp};
 
 /// A bot of a test's own: what it does with each message.
 pub(super) type BotFn = dyn Fn(&Who, &Heard) -> Vec<Step> + Send + Sync;
@@ -57,16 +57,6 @@ impl From<(&str, &str)> for Who {
 /// Locks, also after another holder panicked: what is behind is never half written.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The wall clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the sandbox plays another machine, so it has a clock of its own"
-)]
-pub(super) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A map in 64 parts.
@@ -268,8 +258,8 @@ pub(super) struct Inner {
     pub(super) agent: bool,
     /// Constant per socket: the newest one's.
     pub(super) trace: String,
-    /// The user's messages of the last minute.
-    pub(super) rate: RateWindow,
+    /// When the messages of the last minute came, the oldest first.
+    pub(super) sent: VecDeque<Timestamp>,
     pub(super) history: VecDeque<Said>,
     /// What happens on the next messages.
     pub(super) next: VecDeque<Vec<Step>>,

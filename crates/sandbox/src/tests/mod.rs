@@ -119,7 +119,7 @@ impl Caller {
     }
 
     fn assertion(&self, more: &Value) -> String {
-        let iat = state::now().as_millis() / 1000;
+        let iat = clock::now().as_second();
         let mut claims =
             json!({"iss": CLIENT_ID, "sub": self.user, "iat": iat, "exp": iat + 600, "aud": "x"});
         for (name, value) in more.as_object().unwrap() {

@@ -10,9 +10,10 @@ use actix_web::web::Bytes;
 use serde_json::{Value, json};
 
 use super::behaviour::Expiry;
+use super::clock;
 use super::cut::{Frames, Knife};
 use super::faults::{Endpoint, Fault, RetryAfter};
-use super::state::{Platform, now};
+use super::state::Platform;
 use super::step::Cut;
 
 /// What a planned fault leaves of a request.
@@ -55,9 +56,7 @@ pub(super) async fn strike(platform: &Platform, endpoint: Endpoint) -> Struck {
             let value = match retry_after {
                 RetryAfter::Seconds(seconds) => Some(seconds.to_string()),
                 RetryAfter::Date(span) => {
-                    let at =
-                        std::time::UNIX_EPOCH + std::time::Duration::from_millis((now() + span).as_millis());
-                    Some(httpdate::fmt_http_date(at))
+                    Some(httpdate::fmt_http_date(clock::after(clock::now(), span).into()))
                 }
                 RetryAfter::Missing => None,
             };

@@ -12,12 +12,13 @@ use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, Welcome};
 use super::bot;
+use super::clock;
 use super::heard;
 use super::player::{Cause, perform};
 use super::record::{Closed, Connected, Ending};
 use super::session::{Arrival, Mode, Session};
 use super::socket::Socket;
-use super::state::{Platform, User, locked, now};
+use super::state::{Platform, User, locked};
 use super::step::Step;
 
 /// What the upgrade's query string says.
@@ -67,7 +68,7 @@ pub(super) fn enter(platform: &Platform, user: &User, socket: &Arc<Socket>, requ
     };
     let Request { mode, is_reconnect, query } = request;
     platform.observe(user, |observed| {
-        observed.connects.push(Connected { at: now(), socket: socket.id, mode, is_reconnect, query });
+        observed.connects.push(Connected { at: clock::now(), socket: socket.id, mode, is_reconnect, query });
     });
     greeting
 }
@@ -119,7 +120,8 @@ pub(super) async fn run(
     platform.counts.open_sockets.fetch_sub(1, Ordering::Relaxed);
     locked(&user.inner).sockets.retain(|other| other.id != socket.id);
     let how = socket.ending.get().copied().unwrap_or(observed);
-    platform.observe(&user, |observed| observed.closes.push(Closed { at: now(), socket: socket.id, how }));
+    platform
+        .observe(&user, |observed| observed.closes.push(Closed { at: clock::now(), socket: socket.id, how }));
 }
 
 async fn listen(
