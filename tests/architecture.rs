@@ -19,7 +19,7 @@ fn the_tree_keeps_its_layers() {
     for directory in ["src", "crates"] {
         collect(root, &root.join(directory), &mut files);
     }
-    for expected in ["src/lib.rs", "crates/sandbox/src/lib.rs"] {
+    for expected in ["src/lib.rs", "crates/bench/src/main.rs", "crates/sandbox/src/lib.rs"] {
         assert!(files.iter().any(|(path, _)| path == expected), "no {expected} under {}", root.display());
     }
 

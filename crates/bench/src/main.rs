@@ -61,9 +61,9 @@ struct Arguments {
     /// This part only; may be given several times.
     #[arg(long, value_enum)]
     only: Vec<Part>,
-    /// Another build of rtm-bridge, to compare with.
-    #[arg(long, default_value = env!("CARGO_BIN_EXE_rtm-bridge"))]
-    binary: std::path::PathBuf,
+    /// The rtm-bridge to measure, if not the one beside this program.
+    #[arg(long)]
+    binary: Option<std::path::PathBuf>,
     /// What this process is; for its own children.
     #[arg(long, value_enum, hide = true)]
     role: Option<baseline::Role>,
@@ -73,9 +73,6 @@ struct Arguments {
     /// How long a round of the role `bare-socket` takes, in milliseconds.
     #[arg(long, hide = true, default_value_t = 1000)]
     millis: u64,
-    /// Given by `cargo bench`.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -119,7 +116,10 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = |part| arguments.only.is_empty() || arguments.only.contains(&part);
-    let binary = &arguments.binary;
+    let binary = &match &arguments.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe()?.with_file_name("rtm-bridge"),
+    };
     let mut report = Report::default();
     if asked(Part::Speed) {
         report.speed = Some(LocalSet::new().block_on(&runtime, speed::measure(binary, sizes))?);

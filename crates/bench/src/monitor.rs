@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ impl Names {
     fn learn(&self, arguments: &str) -> Option<()> {
         let text = unescape(arguments.trim_start_matches("\"load\" "));
         let text = std::str::from_utf8(&text).ok()?;
-        let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(setup::SCRIPTS)).ok()?;
+        let files = fs::read_dir(setup::SCRIPTS).ok()?;
         let paths = files.filter_map(|entry| Some(entry.ok()?.path()));
         let ends_it = |path: &PathBuf| {
             fs::read_to_string(path).is_ok_and(|file| text.trim_end().ends_with(file.trim_end()))

@@ -27,7 +27,7 @@ pub(crate) const API_PATH: &str = "/api/1.1";
 /// The bridge's name of the bot.
 pub(crate) const BOT: &str = "bench";
 /// Where the scripts of the store on Redis are.
-pub(crate) const SCRIPTS: &str = "src/store/redis/scripts";
+pub(crate) const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../src/store/redis/scripts");
 
 /// The first `clientMessageId`; of thirteen digits, as the bridge's own are.
 pub(crate) const FIRST_NUMBER: u64 = 1_700_000_000_000;
