@@ -4,6 +4,7 @@
 //! The first test judges the real tree. The others judge the judge: each shows it a snippet that breaks one rule
 //! and expects exactly that verdict, so that a rule cannot fall silent unnoticed.
 
+mod language;
 mod reading;
 mod rules;
 

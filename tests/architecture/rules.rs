@@ -282,7 +282,7 @@ fn draws(segments: &[String]) -> bool {
 }
 
 /// Lines without the test module at the end.
-fn lines(text: &str) -> usize {
+pub(super) fn lines(text: &str) -> usize {
     const TESTS: &str = "\n#[cfg(test)]\nmod ";
     let code = match text.rfind(TESTS) {
         // The module must reach to the file's end: its closing brace is the only one at the line's start.
