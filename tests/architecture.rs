@@ -133,7 +133,7 @@ fn tasks_and_threads_start_only_where_they_have_an_owner() {
 #[test]
 fn pure_code_reads_no_clock_and_waits_for_nothing() {
     for path in
-        ["domain/turn.rs", "link/machine.rs", "link/machine/drain.rs", "link/turns.rs", "link/backoff.rs"]
+        ["domain/turn.rs", "link/machine.rs", "link/machine/drain.rs", "link/turns.rs", "domain/backoff.rs"]
     {
         for body in [
             "use std::time::Instant;",

@@ -10,8 +10,8 @@ use url::Url;
 use super::{Failure, is_address_in_use, print, webhook};
 use crate::app::Bridge;
 use crate::config::{BotWebhookConfig, Config, PayloadFormat};
-use rtm_sandbox::{Options, Sandbox};
 use crate::{runtime, telemetry};
+use rtm_sandbox::{Options, Sandbox};
 
 /// Where `rtm-bridge webhook listen` listens by default, by both of its names.
 const CALLBACKS: [&str; 2] = ["http://127.0.0.1:9099/", "http://localhost:9099/"];

@@ -4,6 +4,7 @@
 //! invariant are private. There is no I/O, no async, no clock and no randomness in this layer; times and
 //! random numbers are arguments. Nothing here knows Kore.ai's wire, HTTP or the store.
 
+mod backoff;
 mod callback;
 mod conversation;
 mod delivery;
@@ -19,6 +20,7 @@ mod reply;
 mod time;
 mod turn;
 
+pub use backoff::Backoff;
 pub use callback::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
 pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
 pub use delivery::{

@@ -14,8 +14,8 @@ use crate::domain::{
 };
 use crate::metrics::LabelSets;
 use crate::metrics::Metrics;
-use rtm_sandbox::{Options, Sandbox};
 use crate::store::MemoryLimits;
+use rtm_sandbox::{Options, Sandbox};
 
 /// The chat bot whose next connect panics, if that is wanted. Tests run beside each other.
 const BUGGY: &str = "Buggy";

@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::pending::Pending;
-use super::backoff::Backoff;
 use crate::domain::{
-    AcceptedMessage, ConversationRecord, EntryBody, JournalEntry, JournalPosition, MessageId, Timestamp,
-    TurnOutcome,
+    AcceptedMessage, Backoff, ConversationRecord, EntryBody, JournalEntry, JournalPosition, MessageId,
+    Timestamp, TurnOutcome,
 };
 use crate::store::{ConversationChange, ConversationWrite};
 
@@ -76,7 +75,7 @@ impl Ledger {
             due: None,
             doubt: false,
             in_flight: None,
-            backoff: Backoff::of_store(),
+            backoff: Backoff::for_store(),
         }
     }
 
@@ -202,7 +201,7 @@ impl Ledger {
 
     /// Nobody knows whether the write in flight is carried out: it will be repeated under its number.
     pub(crate) fn on_unknown(&mut self, now: Timestamp, draw: f64) {
-        let wait = self.backoff.next(draw, Duration::ZERO);
+        let wait = self.backoff.next(draw);
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.repeat_at = Some(now + wait);
         }

@@ -30,7 +30,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backoff::Backoff;
 use super::input::{Effect, Input};
 use super::ledger::Ledger;
 use super::repair::{Cause, Repair};
@@ -38,10 +37,15 @@ use super::seen::Seen;
 use super::stream::Streams;
 use super::turn::Turn;
 use crate::config::BotConfig;
-use crate::domain::{AcceptedMessage, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp};
+use crate::domain::{
+    AcceptedMessage, Backoff, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp,
+};
 use crate::store::{ConversationChange, ConversationSnapshot};
 use lane::Head;
 use socket::Link;
+
+/// The first and the longest step between two connects that fail.
+const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 
 /// One conversation's machine.
 #[derive(Debug)]
@@ -128,7 +132,7 @@ impl Machine {
             said_at,
             unfinished: Vec::new(),
             link: Link::Cold,
-            backoff: Backoff::default(),
+            backoff: CONNECT_BACKOFF,
             blocks: 0,
             keep_until,
             warm_at: now,

@@ -23,7 +23,6 @@
 //!
 //! What this layer does not know: HTTP, other conversations, which replica owns what.
 
-mod backoff;
 mod calls;
 mod driver;
 mod host;
@@ -43,7 +42,6 @@ mod turn;
 pub use crate::domain::LinkState;
 pub use crate::rtm::{ConnectorSetupError, PlatformConnector};
 pub use crate::store::StoreClock;
-pub use backoff::Backoff;
 pub use calls::fail_open;
 pub use driver::{ExitReason, run};
 pub use host::ConversationHost;

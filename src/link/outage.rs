@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
-use super::backoff::Backoff;
+use crate::domain::Backoff;
 use crate::store::StoreError;
 
 /// Asks until the store answers, however long that takes; soon after it is back it is asked again. `what` is for
@@ -16,12 +16,12 @@ pub async fn outlast<T>(
     what: &'static str,
     mut ask: impl AsyncFnMut() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut backoff = Backoff::of_store();
+    let mut backoff = Backoff::for_store();
     loop {
         match ask().await {
             Err(error) if error.is_passing() => {
                 debug!(what, %error, "the store did not answer; asking again");
-                tokio::time::sleep(backoff.next(fastrand::f64(), Duration::ZERO)).await;
+                tokio::time::sleep(backoff.next(fastrand::f64())).await;
             }
             answer => return answer,
         }

@@ -63,7 +63,6 @@ const PURE: &[&str] = &[
     "link/machine",
     "link/turn",
     "link/turns",
-    "link/backoff",
     "link/outbox",
     "hub/partition",
     "webhook/agenda",

@@ -10,8 +10,8 @@ use rtm_bridge::domain::{
 };
 use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, Shards, Subscription};
 use rtm_bridge::metrics::{LabelSets, Metrics};
-use rtm_sandbox::Sandbox;
 use rtm_bridge::store::{AcceptRequest, RedisStore, Store, news};
+use rtm_sandbox::Sandbox;
 use tokio::time::{Instant, timeout};
 
 use crate::support::{RedisOptions, RedisServer, bot, quiet_platform, run};

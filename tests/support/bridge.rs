@@ -7,8 +7,8 @@ use std::time::Duration;
 use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{BotConfig, Config};
 use rtm_bridge::domain::{BotName, ConversationId, DeliveryState, JournalEntry, ReadStart, UserId};
-use rtm_sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
 use rtm_bridge::store::{DeliveryQuery, Store};
+use rtm_sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
 use serde_json::Value;
 
 use super::{Answer, Caller, Request, until};

@@ -14,8 +14,8 @@ use crate::hub::observer::{Subscription, observer};
 use crate::hub::shards::{open_shard, setups};
 use crate::hub::tests::{accept_by, metrics, quick, store as memory};
 use crate::link::ConversationHost as _;
-use rtm_sandbox::{Options, Sandbox};
 use crate::store::{AcceptResult, ClaimMode, Fence, Hint, Incarnation, OutboxEvent, QueueId};
+use rtm_sandbox::{Options, Sandbox};
 use tokio::time::timeout;
 
 const ME: Incarnation = Incarnation(1);

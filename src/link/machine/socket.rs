@@ -121,7 +121,7 @@ impl Machine {
             ConnectFailure::Unavailable { words, retry_after } => {
                 self.last_failure = Some(words);
                 self.link = self.wait(now, retry_after.unwrap_or_default());
-                if idle && self.backoff.attempt() >= IDLE_ATTEMPTS {
+                if idle && self.backoff.failures() >= IDLE_ATTEMPTS {
                     self.give_up_link();
                 }
             }
@@ -340,6 +340,6 @@ impl Machine {
 
     fn wait(&mut self, now: Timestamp, least: Duration) -> Link {
         let draw = self.random.f64();
-        Link::Waiting { until: now + self.backoff.next(draw, least) }
+        Link::Waiting { until: now + least + self.backoff.next(draw) }
     }
 }
