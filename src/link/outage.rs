@@ -1,7 +1,5 @@
 //! What cannot go on without the store's answer outlasts its outages.
 
-use std::time::Duration;
-
 use tracing::debug;
 
 use crate::domain::Backoff;
@@ -30,6 +28,8 @@ pub async fn outlast<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use tokio::time::Instant;
 
