@@ -106,11 +106,11 @@ fn the_keys_of_a_configuration_are_listed_without_one() {
     assert_eq!(run(&["check-config", "--keys", "--config", "bridge.toml"]).0, Some(2), "one or the other");
 }
 
-/// As somebody who follows README copies it.
+/// The configuration as a reader of the page copies it.
 #[test]
-fn the_configuration_in_readme_is_fine_without_a_warning() {
-    let readme = include_str!("../../README.md");
-    let (_, rest) = readme.split_once("```toml\n").unwrap();
+fn getting_started_configuration_has_no_warning() {
+    let page = include_str!("../../docs/getting-started.md");
+    let (_, rest) = page.split_once("```toml\n").unwrap();
     let (toml, _) = rest.split_once("```").unwrap();
     let (_dir, file) = config(toml);
     for url in ["memory://", "redis://127.0.0.1:6379"] {
@@ -125,10 +125,10 @@ fn the_configuration_in_readme_is_fine_without_a_warning() {
 }
 
 #[test]
-fn the_webhooks_in_readme_belong_into_its_configuration() {
-    let readme = include_str!("../../README.md");
+fn getting_started_webhooks_extend_its_configuration() {
+    let page = include_str!("../../docs/getting-started.md");
     let blocks: Vec<&str> =
-        readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let [bridge, webhooks] = blocks[..] else { panic!("{blocks:?}") };
     let (dir, file) = config(&format!("{bridge}{webhooks}"));
     std::fs::write(dir.path().join("webhook.secret"), run(&["webhook", "secret"]).1).unwrap();

@@ -1,4 +1,4 @@
-//! The languages that README has a receiver in.
+//! The languages that docs/getting-started.md has a receiver in.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::{free_port, until};
 
-const README: &str = include_str!("../../README.md");
-/// Where the receivers of README listen.
+const PAGE: &str = include_str!("../../docs/getting-started.md");
+/// Where the receivers of docs/getting-started.md listen.
 const PORT: &str = "9099";
 
 /// A language.
@@ -17,7 +17,7 @@ pub(super) struct Language {
     pub(super) name: &'static str,
     /// What runs it.
     program: &'static str,
-    /// What its code begins with in README.
+    /// What its code begins with in docs/getting-started.md.
     fence: &'static str,
     /// What a file of it is called.
     extension: &'static str,
@@ -60,11 +60,11 @@ pub(super) struct Receiver {
 }
 
 impl Language {
-    /// Starts the receiver that README has, on a free port.
+    /// Starts the receiver that docs/getting-started.md has, on a free port.
     pub(super) async fn receiver(&'static self, secret: &str) -> Receiver {
-        let (_, rest) = README.split_once(self.fence).expect("README has a receiver in it");
+        let (_, rest) = PAGE.split_once(self.fence).expect("the page has a receiver in it");
         let (code, _) = rest.split_once("```").unwrap();
-        assert!(code.contains(PORT), "{}: it listens where README says that it does", self.name);
+        assert!(code.contains(PORT), "{}: it listens where the page says", self.name);
         let port = free_port();
         let script = self.write(&format!("receiver-{port}"), &code.replace(PORT, &port.to_string()));
         let mut child =

@@ -1,4 +1,4 @@
-//! Foreign verification: the receivers of README as they stand there, on the official libraries of Standard Webhooks.
+//! Foreign verification: the receivers of docs/getting-started.md, on the official libraries of Standard Webhooks.
 //!
 //! They need what `scripts/test receivers` installs below `target/receivers`, so they are ignored elsewhere.
 
@@ -40,7 +40,7 @@ fn delivery(id: &str, secrets: &[&str], at: u64, user: &str) -> Request {
         .body(body)
 }
 
-/// What the receiver of README does in this language, with what our side signs.
+/// What the receiver of docs/getting-started.md does in this language, with what our side signs.
 fn a_receiver_trusts_what_is_ours(language: &'static Language) {
     crate::support::run(async {
         let mut receiver = language.receiver(SECRET).await;
@@ -66,7 +66,7 @@ fn a_receiver_trusts_what_is_ours(language: &'static Language) {
     });
 }
 
-/// What a real bridge delivers is taken by the receiver of README, while the bridge's secret is being exchanged.
+/// What a real bridge delivers is taken by the receiver of docs/getting-started.md, while the bridge's secret is being exchanged.
 fn a_receiver_takes_what_a_bridge_delivers(language: &'static Language) {
     crate::support::run(async {
         let mut receiver = language.receiver(SECRET).await;
