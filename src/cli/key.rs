@@ -5,10 +5,9 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
-use sha2::{Digest as _, Sha256};
 
 use super::{Failure, print};
-use crate::domain::BotName;
+use crate::domain::{BotName, Sha256};
 
 /// Make keys for callers.
 #[derive(Debug, Args)]

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
-use sha2::{Digest, Sha256};
+
+use super::Sha256;
 
 /// Why a name was refused. The text says what would be accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -137,11 +138,11 @@ impl Partition {
 
     /// The partition a conversation lives in.
     pub fn of(conversation: &ConversationId) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::default();
         hash.update(conversation.bot.as_str());
         hash.update([0]);
         hash.update(conversation.user.as_str());
-        let [first, ..] = hash.finalize().0;
+        let [first, ..] = hash.finish();
         Self(first)
     }
 

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{ConversationId, MessageId, Partition, Timestamp, TraceId, TurnOutcome};
+use super::{ConversationId, MessageId, Partition, Sha256, Timestamp, TraceId, TurnOutcome};
 
 /// A delivery's id, which is its `webhook-id` too: a ULID, so that ids sort by time. Its last byte is the number of the
 /// partition that the delivery is kept in, so that it is found by its id alone.
@@ -20,14 +19,14 @@ impl DeliveryId {
     /// The id of what tells of the journal's entry at this place. The same entry has the same id, also where an owner
     /// has to write it again because the store lost it: receivers then know it again.
     pub fn of(conversation: &ConversationId, epoch: u64, seq: u64, at: Timestamp) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::default();
         for part in [conversation.bot.as_str(), conversation.user.as_str()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
         hash.update(epoch.to_le_bytes());
         hash.update(seq.to_le_bytes());
-        let digest = hash.finalize().0;
+        let digest = hash.finish();
         let bits = digest.iter().take(9).fold(0_u128, |bits, &byte| bits << 8 | u128::from(byte));
         let partition = Partition::of(conversation).index() as u128;
         Self(Ulid::from_parts(at.as_millis(), bits << 8 | partition))

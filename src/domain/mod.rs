@@ -17,6 +17,7 @@ mod problem;
 mod rate;
 mod record;
 mod reply;
+mod sha256;
 mod time;
 mod turn;
 
@@ -40,5 +41,6 @@ pub use problem::{Problem, ProblemKind};
 pub use rate::RateWindow;
 pub use record::{ConversationRecord, Fingerprint, LastTurn, RecentReplies};
 pub use reply::{Correlation, Reply};
+pub use sha256::Sha256;
 pub use time::Timestamp;
 pub use turn::{EndedBy, MessageProgress, MessageStatus, TurnOutcome};

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use sha2::{Digest, Sha256};
-
-use super::{AcceptedMessage, Callback, MessageId, RateWindow, Timestamp, TraceId};
+use super::{AcceptedMessage, Callback, MessageId, RateWindow, Sha256, Timestamp, TraceId};
 
 /// An id of the platform's, cut to what it is known again by: 64 bits of its SHA-256, the same in every version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,12 +5,11 @@
 //! be called missing. So the names of other bots cannot be found out by trying.
 
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
-use sha2::{Digest as _, Sha256};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::problem::Failure;
 use crate::config;
-use crate::domain::{BotName, ProblemKind, UserId};
+use crate::domain::{BotName, ProblemKind, Sha256, UserId};
 
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +161,7 @@ fn key(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Compares with every caller, to the last byte: how long it takes says nothing about any key.
 fn find<'c>(callers: &'c [config::CallerConfig], key: &[u8]) -> Option<(usize, &'c config::CallerConfig)> {
-    let presented: [u8; 32] = Sha256::digest(key).into();
+    let presented = Sha256::digest(key);
     let mut found = u64::MAX;
     for (index, caller) in (0_u64..).zip(callers) {
         found.conditional_assign(&index, presented.ct_eq(&caller.key_sha256));
@@ -205,7 +204,7 @@ mod tests {
     fn finds_the_caller_whose_key_it_is() {
         let caller = |name: &str, key: &str| config::CallerConfig {
             name: name.to_owned(),
-            key_sha256: Sha256::digest(key).into(),
+            key_sha256: Sha256::digest(key),
             scopes: config::CallerScopes::default(),
             bots: None,
             user_prefix: String::new(),

@@ -7,12 +7,11 @@
 
 use actix_web::http::header::HeaderMap;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use super::body::Draft;
 use super::json::{self, Value};
 use super::problem::Mistakes;
-use crate::domain::{Attachment, Callback, JsonObject, ResendPolicy, SessionRequest};
+use crate::domain::{Attachment, Callback, JsonObject, ResendPolicy, SessionRequest, Sha256};
 
 /// The longest key, in characters.
 const MAX_LENGTH: usize = 255;
@@ -55,13 +54,14 @@ pub(super) fn digest(draft: &Draft) -> [u8; 32] {
         callback: callback.as_ref(),
     };
     // Replicas of different versions compare these: a change of the form takes a new first byte.
-    let mut hash = Sha256::new_with_prefix([1]);
+    let mut hash = Sha256::default();
+    hash.update([1]);
     // Plain data in a fixed order: writing it cannot fail, and gives the same text for the same message.
     json::hash_text(&mut hash, &serde_json::to_string(&fixed).unwrap_or_default());
     for object in [&content.custom_data, &content.meta_tags, &content.meta] {
         hash_object(&mut hash, object.as_ref());
     }
-    hash.finalize().into()
+    hash.finish()
 }
 
 fn hash_object(hash: &mut Sha256, object: Option<&JsonObject>) {

@@ -8,10 +8,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::domain::Sha256;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 /// A string, borrowed where it has no escapes.
 #[derive(Deserialize)]
@@ -189,9 +189,9 @@ mod tests {
     }
 
     fn digest(value: &Value) -> [u8; 32] {
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::default();
         value.hash(&mut hash);
-        hash.finalize().into()
+        hash.finish()
     }
 
     #[test]

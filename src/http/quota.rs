@@ -116,9 +116,9 @@ impl Spent {
 
 #[cfg(test)]
 mod tests {
+    use crate::domain::Sha256;
     use actix_web::http::header;
     use proptest::prelude::*;
-    use sha2::{Digest as _, Sha256};
     use tokio::time::advance;
 
     use super::*;
@@ -127,7 +127,7 @@ mod tests {
     fn caller(name: &str, rate_per_minute: u32) -> CallerConfig {
         CallerConfig {
             name: name.to_owned(),
-            key_sha256: Sha256::digest(name).into(),
+            key_sha256: Sha256::digest(name),
             scopes: CallerScopes::default(),
             bots: None,
             user_prefix: String::new(),

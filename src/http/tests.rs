@@ -9,11 +9,10 @@ use actix_web::body::MessageBody as _;
 use actix_web::http::{Method, StatusCode};
 use actix_web::test::{TestRequest, call_service, init_service};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::config;
-use crate::domain::BotName;
+use crate::domain::{BotName, Sha256};
 use crate::metrics::LabelSets;
 use crate::store::{Clock, MemoryLimits, Store};
 
@@ -37,7 +36,7 @@ pub(super) fn caller(
 ) -> config::CallerConfig {
     config::CallerConfig {
         name: name.to_owned(),
-        key_sha256: Sha256::digest(format!("key of {name}")).into(),
+        key_sha256: Sha256::digest(format!("key of {name}")),
         scopes,
         bots: bots.map(|bots| bots.iter().map(|bot| BotName::new(bot).unwrap()).collect()),
         user_prefix: user_prefix.to_owned(),

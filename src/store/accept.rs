@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use super::{Fence, Incarnation, StoreError};
-use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId, NewMessage};
+use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId, NewMessage, Sha256};
 
 /// A caller's wish for exactly one message per key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,13 +23,13 @@ pub(crate) struct KeyDigest(pub(crate) [u8; 32]);
 impl IdempotencyRequest {
     /// What stands for the key in this conversation; the same in every version, since stores hold it.
     pub(crate) fn digest(&self, conversation: &ConversationId) -> KeyDigest {
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::default();
         for part in [conversation.bot.as_str(), conversation.user.as_str(), &self.caller, &self.key] {
             // With its length in front no part can run into the next.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        KeyDigest(hash.finalize().0)
+        KeyDigest(hash.finish())
     }
 }
 

@@ -19,12 +19,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use super::{Fence, Store, StoreError};
 use crate::domain::{
     BotName, ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Partition,
-    Timestamp, UserId,
+    Sha256, Timestamp, UserId,
 };
 
 /// How long a buried delivery is kept.
@@ -49,13 +47,13 @@ impl QueueId {
     }
 
     fn digest(parts: &[&str]) -> Self {
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::default();
         for part in parts {
             // With its length in front no part can run into the next.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        Self(hash.finalize().iter().take(16).fold(0, |bits, &byte| bits << 8 | u128::from(byte)))
+        Self(hash.finish().iter().take(16).fold(0, |bits, &byte| bits << 8 | u128::from(byte)))
     }
 
     /// The queue of these digits, as its `Display` gave them; none where they are no 32 hexadecimal digits.

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use sha2::{Digest as _, Sha256};
+use crate::domain::Sha256;
 
 /// Every migration of this version, in order.
 pub(super) const MIGRATIONS: &[Migration] = &[Migration {

@@ -1,9 +1,9 @@
 //! Callbacks as callers ask for them (api.md 4): which are taken, and what a POST with one answers.
 
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
+use rtm_bridge::domain::Sha256;
 use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::support::{Answer, Request, TestBridge, run, spawn_bridge};
 
@@ -14,7 +14,7 @@ const TARGET: &str = "http://127.0.0.1:9/in/crm";
 fn signing(name: &str) -> CallerConfig {
     CallerConfig {
         name: name.to_owned(),
-        key_sha256: Sha256::digest(name).into(),
+        key_sha256: Sha256::digest(name),
         scopes: CallerScopes { send: true, read: true, admin: true },
         bots: None,
         user_prefix: String::new(),

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use rtm_bridge::config::{BotConfig, CallerConfig, CallerScopes, Config};
-use rtm_bridge::domain::BotName;
+use rtm_bridge::domain::{BotName, Sha256};
 use rtm_sandbox::{Options, Step};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::support::{Answer, Request, TestBridge, bot, quiet_platform, run, spawn_bridge_on};
 
@@ -18,7 +17,7 @@ const ADMIN: CallerScopes = CallerScopes { send: false, read: false, admin: true
 fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
     CallerConfig {
         name: name.to_owned(),
-        key_sha256: Sha256::digest(name).into(),
+        key_sha256: Sha256::digest(name),
         scopes,
         bots: None,
         user_prefix: String::new(),

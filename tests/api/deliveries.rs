@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
+use rtm_bridge::domain::Sha256;
 use rtm_sandbox::Step;
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -18,7 +18,7 @@ use crate::support::{Answer, Request, TestBridge, run, spawn_bridge, until};
 fn caller(name: &str, scopes: CallerScopes, user_prefix: &str) -> CallerConfig {
     CallerConfig {
         name: name.to_owned(),
-        key_sha256: Sha256::digest(name).into(),
+        key_sha256: Sha256::digest(name),
         scopes,
         bots: None,
         user_prefix: user_prefix.to_owned(),

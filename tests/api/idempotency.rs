@@ -1,9 +1,9 @@
 //! `Idempotency-Key`: a repeat is the same message (api.md 1).
 
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
+use rtm_bridge::domain::Sha256;
 use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::support::{Answer, Request, run, spawn_bridge};
 
@@ -125,7 +125,7 @@ fn a_key_counts_for_its_caller_and_conversation() {
     run(async {
         let caller = |name: &str| CallerConfig {
             name: name.to_owned(),
-            key_sha256: Sha256::digest(name).into(),
+            key_sha256: Sha256::digest(name),
             scopes: CallerScopes { send: true, read: true, admin: false },
             bots: None,
             user_prefix: String::new(),

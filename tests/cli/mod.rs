@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 
-use sha2::{Digest, Sha256};
+use rtm_bridge::domain::Sha256;
 
 const CONFIG: &str = r#"
 [store]

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use rtm_bridge::domain::Sha256;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 /// Files by their names: the data of a `ConfigMap` or Secret.
 pub(super) type Data = BTreeMap<String, String>;

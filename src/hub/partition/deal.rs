@@ -3,9 +3,7 @@
 //! Every replica draws a number for every partition, and the highest draw has it. A replica that joins takes
 //! only what it wins, one that leaves gives up only what it had; nothing else moves.
 
-use sha2::{Digest as _, Sha256};
-
-use crate::domain::Partition;
+use crate::domain::{Partition, Sha256};
 use crate::store::{Incarnation, ReplicaIdentity};
 
 /// Which replica should own which partition.
@@ -18,7 +16,7 @@ impl Deal {
         let seeded: Vec<_> = live
             .iter()
             .map(|peer| {
-                let mut hash = Sha256::new();
+                let mut hash = Sha256::default();
                 hash.update(peer.name.as_bytes());
                 hash.update([0]);
                 (hash, peer.incarnation)
@@ -46,6 +44,6 @@ impl Deal {
 fn draw(seed: &Sha256, partition: Partition) -> u64 {
     let mut hash = seed.clone();
     hash.update([u8::try_from(partition.index()).unwrap_or_default()]);
-    let digest = hash.finalize().0;
+    let digest = hash.finish();
     digest.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
