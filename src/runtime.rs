@@ -8,6 +8,7 @@ use std::future::Future;
 use std::io;
 use std::thread::JoinHandle;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
@@ -55,9 +56,13 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
 /// many. Where the system refuses, the limit stays.
 ///
 /// # Errors
-/// The system does not tell the limit, or refuses to change it.
+/// The system refuses to change the limit.
 pub fn raise_open_files() -> io::Result<u64> {
-    rlimit::increase_nofile_limit(rlimit::INFINITY)
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    }
+    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 fn current_thread() -> io::Result<Runtime> {
@@ -92,8 +97,8 @@ mod tests {
 
     #[test]
     fn the_limit_of_files_rises_to_what_is_allowed() {
-        let hard = rlimit::Resource::NOFILE.get_hard().unwrap();
-        assert_eq!(raise_open_files().unwrap(), hard);
-        assert_eq!(rlimit::Resource::NOFILE.get_soft().unwrap(), hard);
+        let hard = getrlimit(Resource::Nofile).maximum;
+        assert_eq!(raise_open_files().unwrap(), hard.unwrap_or(u64::MAX));
+        assert_eq!(getrlimit(Resource::Nofile).current, hard);
     }
 }

@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use secrecy::SecretString;
 use url::Url;
 
@@ -59,14 +60,14 @@ impl Default for ServerConfig {
     }
 }
 
-/// Files this process may open; none where the system does not tell.
-pub(super) fn open_files() -> Option<u64> {
-    rlimit::Resource::NOFILE.get_soft().ok()
+/// Files this process may open; the greatest number where there is no limit.
+pub(super) fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-fn max_sockets(open_files: Option<u64>) -> usize {
-    // Without a limit memory is what ends first: about 30 KiB a socket.
-    let sockets = open_files.unwrap_or(1024).saturating_sub(FILE_HEADROOM).clamp(64, 100_000);
+fn max_sockets(open_files: u64) -> usize {
+    // Beyond that memory is what ends first: about 30 KiB a socket.
+    let sockets = open_files.saturating_sub(FILE_HEADROOM).clamp(64, 100_000);
     usize::try_from(sockets).unwrap_or(64)
 }
 
@@ -168,9 +169,8 @@ mod tests {
 
     #[test]
     fn sockets_leave_room_for_other_files() {
-        assert_eq!(max_sockets(Some(20_000)), 20_000 - 512);
-        assert_eq!(max_sockets(Some(100)), 64);
-        assert_eq!(max_sockets(None), 512);
-        assert_eq!(max_sockets(Some(u64::MAX)), 100_000);
+        assert_eq!(max_sockets(20_000), 20_000 - 512);
+        assert_eq!(max_sockets(100), 64);
+        assert_eq!(max_sockets(u64::MAX), 100_000);
     }
 }

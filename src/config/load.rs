@@ -197,8 +197,8 @@ fn server(section: &mut Section<'_>) -> ServerConfig {
         let keys = [section.key("admin_listen"), section.key("listen")];
         section.notes.unrelated(&keys, format!("{} is `listen` too; take another port", server.listen));
     }
-    if let Some(files) = defaults::open_files()
-        && (server.max_sockets as u64).saturating_add(defaults::FILE_HEADROOM) > files
+    let files = defaults::open_files();
+    if (server.max_sockets as u64).saturating_add(defaults::FILE_HEADROOM) > files
         && server.max_sockets > d.max_sockets
     {
         let key = section.key("max_sockets");

@@ -110,7 +110,7 @@ fn main() -> std::process::ExitCode {
 fn measure(arguments: &Arguments) -> Result<(), Failure> {
     let sizes = if arguments.quick { Sizes::QUICK } else { Sizes::FULL };
     // Soft limits are often 1024; children inherit this one.
-    let files = rlimit::increase_nofile_limit(u64::MAX)?;
+    let files = rtm_bridge::runtime::raise_open_files()?;
     if files < sizes.files_needed() {
         return Err(Failure::Files { have: files, need: sizes.files_needed() });
     }
