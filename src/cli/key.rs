@@ -38,8 +38,7 @@ impl Key {
     pub(super) fn run(self) -> Result<(), Failure> {
         let KeyCommand::New { name } = self.command;
         let mut bytes = [0; 32];
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        provider.secure_random.fill(&mut bytes).map_err(|_| Failure::NoRandomness)?;
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::NoRandomness)?;
         Ok(print(&show(&name, &bytes))?)
     }
 }

@@ -150,7 +150,7 @@ impl Front {
     /// be guessed.
     fn new_id(&self) -> Result<MessageId, Failure> {
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|_| problem::internal())?;
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| problem::internal())?;
         Ok(MessageId::new(self.clock.now(), u128::from_ne_bytes(random)))
     }
 }

@@ -27,7 +27,6 @@ impl NewSecret {
 /// A new secret of 32 random bytes.
 pub(in crate::cli) fn new() -> Result<SecretString, Failure> {
     let mut bytes = [0; 32];
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    provider.secure_random.fill(&mut bytes).map_err(|_| Failure::NoRandomness)?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::NoRandomness)?;
     Ok(format!("whsec_{}", STANDARD.encode(bytes)).into())
 }

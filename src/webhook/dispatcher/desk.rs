@@ -59,7 +59,11 @@ struct Tenure {
 impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
     pub(super) fn new(config: &WebhooksConfig, store: Store, now: Timestamp, tally: Tally, send: A) -> Self {
         // Tokens of two replicas must not be the same: not even where both came up at the same time from one image.
-        let rng = fastrand::Rng::with_seed(getrandom::u64().unwrap_or_else(|_| fastrand::u64(..)));
+        let mut seed = [0; 8];
+        let rng = match aws_lc_rs::rand::fill(&mut seed) {
+            Ok(()) => fastrand::Rng::with_seed(u64::from_ne_bytes(seed)),
+            Err(_) => fastrand::Rng::new(),
+        };
         Self {
             store,
             clock: StoreClock::new(now),
