@@ -14,6 +14,8 @@ mod deliveries;
 mod fleet;
 mod label;
 mod oldest;
+#[cfg(target_os = "linux")]
+mod process;
 mod readers;
 mod route;
 mod streams;
@@ -115,7 +117,7 @@ impl Metrics {
             .map(|route| Ok((*route, RouteMetrics::new(&requests, &request_seconds, route)?)))
             .collect::<Result<_, Error>>()?;
         #[cfg(target_os = "linux")]
-        declare.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        declare.0.register(Box::new(process::ProcessCollector::new()?))?;
         Ok(Self {
             words,
             routes,
