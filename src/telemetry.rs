@@ -5,7 +5,8 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
@@ -14,9 +15,6 @@ use crate::config::{LogConfig, LogFormat};
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// `log.filter` is no filter. A checked configuration holds none such.
-    #[error("log.filter is no filter such as info or rtm_bridge=debug,info")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
     /// It was set up before.
     #[error("logging is set up already")]
     Twice(#[from] TryInitError),
@@ -31,7 +29,10 @@ pub enum TelemetryError {
 /// [`TelemetryError`].
 pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
     // The HTTP server narrates its start at info; whoever wants that says so in the filter, which counts more.
-    let filter = EnvFilter::builder().parse(format!("actix_server=warn,{}", log.filter))?;
+    let filter = Targets::new()
+        .with_target("actix_server", Level::WARN)
+        .with_targets(&log.filter)
+        .with_default(log.filter.default_level().unwrap_or(LevelFilter::OFF));
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     match log.format {

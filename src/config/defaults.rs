@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
 use secrecy::SecretString;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use super::{
@@ -23,6 +25,7 @@ impl Config {
     /// that listens at `platform`. Tests take it too, with the ports set to 0.
     pub fn dev(platform: Url) -> Self {
         let sandbox = BotName::sandbox();
+        let filter = Targets::new().with_default(Level::WARN).with_target("rtm_bridge", Level::INFO);
         let bot = BotConfig {
             chat_bot: "Sandbox".to_owned(),
             task_bot_id: "st-sandbox".to_owned(),
@@ -39,7 +42,7 @@ impl Config {
             bots: vec![Arc::new(bot)],
             callers: Vec::new(),
             webhooks: WebhooksConfig::default(),
-            log: LogConfig { format: LogFormat::Text, filter: "warn,rtm_bridge=info".to_owned() },
+            log: LogConfig { format: LogFormat::Text, filter },
         }
     }
 }
@@ -122,7 +125,7 @@ impl Default for WebhooksConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Json, filter: "info".to_owned() }
+        Self { format: LogFormat::Json, filter: Targets::new().with_default(Level::INFO) }
     }
 }
 

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use super::environment as variables;
 use super::mistake::{ConfigErrors, ConfigWarning, Diagnostics};
 use super::parse::{self, InvalidValue, duration, number, one_of, show};
@@ -241,14 +239,6 @@ fn log(section: &mut Section<'_>) -> LogConfig {
     let d = LogConfig::default();
     LogConfig {
         format: section.or("format", d.format, one_of(&FORMATS)),
-        filter: section.or("filter", d.filter, |value| {
-            let filter = parse::text(value)?;
-            match EnvFilter::builder().parse(&filter) {
-                Ok(_) => Ok(filter),
-                Err(error) => {
-                    Err(InvalidValue(format!("is no filter such as info or rtm_bridge=debug,info: {error}")))
-                }
-            }
-        }),
+        filter: section.or("filter", d.filter, parse::log_filter),
     }
 }

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use secrecy::SecretString;
+use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use crate::domain::{BotName, UrlPattern};
@@ -353,8 +354,8 @@ pub struct WebhooksConfig {
 pub struct LogConfig {
     /// For machines or for people.
     pub format: LogFormat,
-    /// What is logged, in the syntax of `tracing_subscriber::EnvFilter`.
-    pub filter: String,
+    /// The levels that are logged, by module.
+    pub filter: Targets,
 }
 
 /// `log.format`

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
+use tracing_subscriber::filter::Targets;
 
 use super::value::Value;
 
@@ -113,6 +114,27 @@ pub(super) fn duration_or_never(
             .map(Some)
             .map_err(|InvalidValue(what)| InvalidValue(format!("{what}, or \"never\""))),
     }
+}
+
+/// Levels by module, such as `warn,rtm_bridge=debug`.
+pub(super) fn log_filter(value: &Value) -> Parsed<Targets> {
+    let text = as_text(value, "\"info\"")?;
+    let directives: Vec<_> = text.split(',').map(str::trim).collect();
+    for directive in &directives {
+        // The library takes any other text here for the name of a module.
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':' | '=');
+        if directive.is_empty() || directive.starts_with('=') || !directive.chars().all(is_plain) {
+            return wrong(format!(
+                "{} is neither a level nor a module with one, such as info or rtm_bridge=debug; spans and fields are \
+                 no filters",
+                quoted(directive)
+            ));
+        }
+    }
+    directives
+        .join(",")
+        .parse()
+        .map_err(|error| InvalidValue(format!("is no filter such as info or rtm_bridge=debug,info: {error}")))
 }
 
 const UNITS: [(&str, usize); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];

@@ -84,7 +84,7 @@ pub(super) fn config() -> Config {
             timeout: second,
             ..config::WebhooksConfig::default()
         },
-        log: config::LogConfig { format: config::LogFormat::Text, filter: "info".to_owned() },
+        log: config::LogConfig::default(),
     }
 }
 
