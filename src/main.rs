@@ -1,26 +1,27 @@
-//! The program: picks the allocator and the TLS implementation, then does what the command line says.
+//! The program: installs the allocator and the TLS provider, then runs the command line.
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use rtm_bridge::cli::Cli;
+use rtm_bridge::cli::CommandLine;
 
-/// Many small, short-lived buffers from many threads: what mimalloc is for.
+/// mimalloc is fast at many small, short-lived buffers of many threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    without_huge_pages();
-    // First, so that every TLS configuration is made with it. It fails only where one is installed already,
-    // and nobody else does.
+    disable_huge_pages();
+    // Before every TLS configuration. It fails only if a provider is installed already, and this is the only place.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Cli::parse().run()
+    CommandLine::parse().run()
 }
 
-/// Thousands of connections have buffers that are touched at their beginning only: with huge pages all of each would
-/// be resident, which is 6 KiB more for every connection. It makes no turn dearer (docs/benchmarks.md).
-fn without_huge_pages() {
-    // Where that is refused it takes more memory, and that is all.
+/// Disables transparent huge pages, which cost 6 KiB more memory for each connection (docs/benchmarks.md).
+///
+/// A connection touches only the start of its buffers. With huge pages the whole buffers would be resident. A turn takes
+/// the same CPU time either way.
+fn disable_huge_pages() {
+    // A refusal costs memory only.
     #[cfg(target_os = "linux")]
     let _refused = rustix::thread::disable_transparent_huge_pages(true);
 }

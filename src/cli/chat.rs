@@ -20,7 +20,7 @@ use self::feed::{Fed, Feed};
 use self::input::Line;
 use self::talk::{Printed, Talk};
 use self::told::Told;
-use super::{Failure, print};
+use super::{CommandError, print};
 use crate::domain::{BotName, UserId};
 use crate::tls::TlsError;
 use crate::{config, runtime};
@@ -43,7 +43,7 @@ const OPEN_MAX: usize = 8;
     rtm-bridge chat --user me 'Where is my order?'\n  \
     echo 'Where is my order?' | rtm-bridge chat --user me\n  \
     rtm-bridge chat --user me --url https://bridge.example --bot support --key-file key.txt")]
-pub(super) struct Chat {
+pub(super) struct ChatCommand {
     /// Who talks: the user's identity, as in `/conversations/{user}`.
     #[arg(long, value_name = "NAME", value_parser = user)]
     user: UserId,
@@ -63,7 +63,7 @@ pub(super) struct Chat {
 
 /// Why a conversation could not be had, or not to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoTalk {
+pub(super) enum ChatError {
     #[error("the key in {origin} cannot be read")]
     KeyFile { origin: String, source: io::Error },
     #[error(
@@ -118,15 +118,15 @@ fn base(text: &str) -> Result<Url, &'static str> {
     if matches!(url.scheme(), "http" | "https") && url.has_host() && plain { Ok(url) } else { Err(WANTED) }
 }
 
-impl Chat {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        runtime::block_on(self.talk()).map_err(Failure::Runtime)?
+impl ChatCommand {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        runtime::block_on(self.talk()).map_err(CommandError::Runtime)?
     }
 
-    async fn talk(self) -> Result<(), Failure> {
+    async fn talk(self) -> Result<(), CommandError> {
         let key = key(self.key_file.as_deref(), config::environment())?;
-        let bridge = Bridge::new(&self.url, &self.user, self.bot.clone(), key).map_err(NoTalk::Tls)?;
-        let failed = |fault| NoTalk::Bridge { url: self.url.as_str().into(), fault: Box::new(fault) };
+        let bridge = Bridge::new(&self.url, &self.user, self.bot.clone(), key).map_err(ChatError::Tls)?;
+        let failed = |fault| ChatError::Bridge { url: self.url.as_str().into(), fault: Box::new(fault) };
         let after = bridge.latest().await.map_err(failed)?;
         let mut feed = Feed::new(&bridge, after);
         // From here on nothing is missed, pieces of streamed replies included.
@@ -137,7 +137,7 @@ impl Chat {
             let words = format!("you are {} at {}; Ctrl-D ends", self.user.as_str(), self.url);
             show(&talk.note(&words))?;
         }
-        let mut lines = input::lines(self.texts).map_err(Failure::Runtime)?;
+        let mut lines = input::lines(self.texts).map_err(CommandError::Runtime)?;
         let mut typing = true;
         while typing || talk.open() > 0 {
             tokio::select! {
@@ -154,20 +154,20 @@ impl Chat {
                         Err(fault) => show(&talk.unsent(&format!("{fault}{}", next_step(&fault))))?,
                     },
                     Some(Line::Unsendable(why)) => show(&talk.unsent(why))?,
-                    Some(Line::Broken(error)) => return Err(NoTalk::Input(error).into()),
+                    Some(Line::Broken(error)) => return Err(ChatError::Input(error).into()),
                     None => typing = false,
                 },
             }
         }
         match talk.failed() {
             0 => Ok(()),
-            failed => Err(NoTalk::Failed(failed).into()),
+            failed => Err(ChatError::Failed(failed).into()),
         }
     }
 }
 
 /// Prints what is told. Behind a gap the ends of messages may be missing: they are asked for.
-async fn hear(bridge: &Bridge, talk: &mut Talk, told: Told) -> Result<(), Failure> {
+async fn hear(bridge: &Bridge, talk: &mut Talk, told: Told) -> Result<(), CommandError> {
     let ends = if matches!(told, Told::Gap) { talk.ids() } else { Vec::new() };
     show(&talk.hear(told))?;
     for id in ends {
@@ -193,12 +193,12 @@ fn show(printed: &Printed) -> io::Result<()> {
 fn key(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
-) -> Result<Option<SecretString>, NoTalk> {
+) -> Result<Option<SecretString>, ChatError> {
     let (origin, bytes) = if let Some(path) = file {
         let origin = path.display().to_string();
         match std::fs::read(path) {
             Ok(bytes) => (origin, bytes),
-            Err(source) => return Err(NoTalk::KeyFile { origin, source }),
+            Err(source) => return Err(ChatError::KeyFile { origin, source }),
         }
     } else {
         let value = environment.into_iter().find(|(name, value)| name == KEY && !value.is_empty());
@@ -208,14 +208,14 @@ fn key(
     let key = SecretString::from(String::from_utf8(bytes).unwrap_or_default().trim());
     let text = key.expose_secret();
     let fits = !text.is_empty() && text.len() <= KEY_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(Some(key)) } else { Err(NoTalk::NotAKey(origin)) }
+    if fits { Ok(Some(key)) } else { Err(ChatError::NotAKey(origin)) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn from_environment(value: &str) -> Result<Option<String>, NoTalk> {
+    fn from_environment(value: &str) -> Result<Option<String>, ChatError> {
         let all = [("PATH".into(), "/bin".into()), (KEY.into(), value.into())];
         key(None, all).map(|key| key.map(|key| key.expose_secret().to_owned()))
     }

@@ -4,25 +4,25 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, print};
+use super::{CommandError, ConfigArgs, print};
 use crate::config;
 
-/// Check a configuration: all mistakes at once, exit code 78 if there are any.
+/// Check a configuration, and list all of its mistakes. The exit code is 78 if there are any.
 ///
-/// It reads what `serve` would read, environment and files of secrets included, and starts nothing.
+/// The command reads what `serve` reads, including the environment and the files of secrets. It starts nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  rtm-bridge check-config --config /etc/rtm-bridge.toml")]
-pub(super) struct CheckConfig {
+pub(super) struct CheckConfigCommand {
     #[command(flatten)]
-    config: ConfigFile,
+    config: ConfigArgs,
 
-    /// Only list every key there is, one a line, for programs that write configurations.
+    /// List every key of a configuration instead, one a line, for programs that write configurations.
     #[arg(long, conflicts_with = "path")]
     keys: bool,
 }
 
-impl CheckConfig {
-    pub(super) fn run(self) -> Result<(), Failure> {
+impl CheckConfigCommand {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         if self.keys {
             return Ok(print(
                 &config::keys().into_iter().fold(String::new(), |text, key| text + &key + "\n"),
@@ -35,7 +35,7 @@ impl CheckConfig {
             let _ = writeln!(text, "warning: {warning}");
         }
         let (bots, callers) = (config.bots.len(), config.callers.len());
-        let _ = writeln!(text, "The configuration is fine (bots: {bots}, callers: {callers}).");
+        let _ = writeln!(text, "The configuration is valid (bots: {bots}, callers: {callers}).");
         Ok(print(&text)?)
     }
 }

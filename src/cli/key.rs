@@ -6,45 +6,46 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 
-use super::{Failure, print};
+use super::{CommandError, print};
 use crate::domain::{BotName, Sha256};
 
-/// Make keys for callers.
+/// Create keys for callers.
 #[derive(Debug, Args)]
-pub(super) struct Key {
+#[command(after_help = "Example:\n  rtm-bridge key new --name crm")]
+pub(super) struct KeyCommand {
     #[command(subcommand)]
-    command: KeyCommand,
+    command: KeySubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum KeyCommand {
-    /// Make a key. It is shown this once; the configuration keeps its hash only.
+enum KeySubcommand {
+    /// Create a key. It is printed only this once; the configuration holds its hash.
     #[command(after_help = "Example:\n  rtm-bridge key new --name crm")]
     New {
-        /// What the caller is called in logs: a-z, A-Z, 0-9, '.', '_' and '-'.
-        #[arg(long, default_value = "my-backend", value_parser = name)]
+        /// The caller's name in logs: a-z, A-Z, 0-9, '.', '_' and '-'.
+        #[arg(long, default_value = "my-backend", value_parser = caller_name)]
         name: String,
     },
 }
 
-/// Callers are named as bots are.
-fn name(text: &str) -> Result<String, &'static str> {
+/// Callers' names follow the rules of bots' names.
+fn caller_name(text: &str) -> Result<String, &'static str> {
     BotName::new(text)
         .map(|name| name.as_str().to_owned())
-        .map_err(|_| "should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'")
+        .map_err(|_| "give 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'")
 }
 
-impl Key {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let KeyCommand::New { name } = self.command;
+impl KeyCommand {
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let KeySubcommand::New { name } = self.command;
         let mut bytes = [0; 32];
-        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Failure::NoRandomness)?;
-        Ok(print(&show(&name, &bytes))?)
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| CommandError::NoRandomBytes)?;
+        Ok(print(&describe_key(&name, &bytes))?)
     }
 }
 
-/// The prefix lets secret scanners, and people, know a key when they see one.
-fn show(name: &str, bytes: &[u8; 32]) -> String {
+/// Returns the printed text. The key's prefix lets secret scanners and people recognise it.
+fn describe_key(name: &str, bytes: &[u8; 32]) -> String {
     let key = format!("rtmb_{}", URL_SAFE_NO_PAD.encode(bytes));
     let mut hash = String::new();
     for byte in Sha256::digest(&key) {
@@ -52,9 +53,9 @@ fn show(name: &str, bytes: &[u8; 32]) -> String {
         let _ = write!(hash, "{byte:02x}");
     }
     format!(
-        "Key, for the caller; it is not shown again:\n\n    {key}\n\n\
-         Sent as:  Authorization: Bearer {key}\n\n\
-         For the configuration:\n\n\
+        "Give this key to the caller. It is not printed again:\n\n    {key}\n\n\
+         The caller sends it as:  Authorization: Bearer {key}\n\n\
+         Add this to the configuration:\n\n\
          [[callers]]\nname = \"{name}\"\nkey_sha256 = \"{hash}\"\nscopes = [\"send\", \"read\"]\n"
     )
 }
@@ -64,12 +65,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_of_the_key_as_it_is_sent() {
-        let text = show("crm", &[7; 32]);
+    fn hash_is_of_the_whole_key() {
+        let text = describe_key("crm", &[7; 32]);
         // printf %s rtmb_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc | sha256sum
+        const HASH: &str = "e60a1eeb3426d2663743d64d3614f340fd8f068612ec626d7fc518ae601ed79c";
         assert!(text.contains("Bearer rtmb_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc\n"), "{text}");
-        assert!(text.contains(EXPECTED), "{text}");
+        assert!(text.contains(HASH), "{text}");
     }
-
-    const EXPECTED: &str = "e60a1eeb3426d2663743d64d3614f340fd8f068612ec626d7fc518ae601ed79c";
 }

@@ -1,8 +1,8 @@
-//! The command line: one file per command, and what ends a process.
+//! The command line: one file for each command, and the exit code of the process.
 //!
-//! Exit codes (api.md 8): 0, 1 for a failure, 2 for wrong usage (clap's own), 78 (`EX_CONFIG`) for a
-//! configuration with mistakes. What a command is asked for goes to standard output, everything else to
-//! standard error. Every failure says what to do next.
+//! Exit codes (docs/api.md 8): 0 for success, 1 for a failure, 2 for wrong usage (from clap), 78 (`EX_CONFIG`) for an
+//! invalid configuration. The result of a command goes to standard output, everything else to standard error. Each
+//! error says what to do next.
 
 mod chat;
 mod check_config;
@@ -16,6 +16,7 @@ mod webhook;
 
 use std::error::Error;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,52 +25,52 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, ConfigErrors, ConfigWarning};
 use crate::telemetry::TelemetryError;
 
-/// The exit code of a configuration with mistakes: `EX_CONFIG` of sysexits.
+/// The exit code for an invalid configuration, from sysexits.
 const EX_CONFIG: u8 = 78;
 
 const EXAMPLES: &str = "\
 Examples:
-  rtm-bridge dev                              try it: nothing to install or to configure
-  rtm-bridge chat --user me                   talk to a bot through a bridge that runs
-  rtm-bridge key new --name crm               make a key for the caller `crm`
-  rtm-bridge webhook listen                   see what webhooks bring, while you build a receiver
-  rtm-bridge check-config --config FILE       see all mistakes of a configuration
-  rtm-bridge migrate --config FILE            bring the store on Redis to this version's schema
-  rtm-bridge serve --config FILE              run the service
+  rtm-bridge dev                            try the bridge; there is nothing to install or configure
+  rtm-bridge chat --user me                 talk to a bot through a running bridge
+  rtm-bridge key new --name crm             create a key for the caller `crm`
+  rtm-bridge webhook listen                 print deliveries while you build a receiver
+  rtm-bridge check-config --config FILE     list all mistakes of a configuration
+  rtm-bridge migrate --config FILE          bring the Redis store to this version's schema
+  rtm-bridge serve --config FILE            run the service
 
 Each command has its own help: rtm-bridge COMMAND --help";
 
-/// A REST front door to Kore.ai bots: callers post messages over HTTP, the bridge holds the web sockets.
+/// A REST bridge to Kore.ai bots: callers post messages over HTTP, and the bridge holds the web sockets.
 #[derive(Debug, Parser)]
 #[command(name = "rtm-bridge", version, after_help = EXAMPLES)]
-pub struct Cli {
+pub struct CommandLine {
     #[command(subcommand)]
-    command: Command,
+    command: BridgeCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Dev(dev::Dev),
-    Chat(chat::Chat),
-    Serve(serve::Serve),
-    Sandbox(sandbox::Simulate),
-    CheckConfig(check_config::CheckConfig),
-    Migrate(migrate::Migrate),
-    Key(key::Key),
-    Webhook(webhook::Webhook),
-    Healthcheck(healthcheck::Healthcheck),
+enum BridgeCommand {
+    Dev(dev::DevCommand),
+    Chat(chat::ChatCommand),
+    Serve(serve::ServeCommand),
+    Sandbox(sandbox::SandboxCommand),
+    CheckConfig(check_config::CheckConfigCommand),
+    Migrate(migrate::MigrateCommand),
+    Key(key::KeyCommand),
+    Webhook(webhook::WebhookCommand),
+    Healthcheck(healthcheck::HealthcheckCommand),
 }
 
-/// Where the configuration is.
+/// The configuration's place.
 #[derive(Debug, Args)]
-struct ConfigFile {
-    /// The configuration, a TOML file. Without it the file that `RTM_BRIDGE_CONFIG` names is taken, and
-    /// without that the environment alone (`RTM_BRIDGE__SECTION__KEY`).
+struct ConfigArgs {
+    /// The configuration, a TOML file. Without it, `RTM_BRIDGE_CONFIG` names the file; without both, the environment
+    /// (`RTM_BRIDGE__SECTION__KEY`) holds the whole configuration.
     #[arg(long = "config", value_name = "FILE")]
     path: Option<PathBuf>,
 }
 
-impl ConfigFile {
+impl ConfigArgs {
     fn load(&self) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
         config::load(self.path.as_deref(), config::environment())
     }
@@ -77,53 +78,55 @@ impl ConfigFile {
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum CommandError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
-    #[error("cannot start the runtime; is the process out of threads or files (ulimit -u, ulimit -n)?")]
+    #[error(
+        "cannot start a thread or the runtime; raise the limits of processes and files (ulimit -u, ulimit -n)"
+    )]
     Runtime(#[source] io::Error),
-    #[error("cannot write to standard output")]
+    #[error("cannot write to standard output; check its pipe or disk")]
     Output(#[from] io::Error),
     #[error("the simulated platform cannot listen on {address}; choose another address with {option}")]
-    Sandbox { address: std::net::SocketAddr, option: &'static str, source: io::Error },
+    SandboxListen { address: SocketAddr, option: &'static str, source: io::Error },
     #[error("the bridge did not start{}", .hint.map(|hint| format!("; {hint}")).unwrap_or_default())]
-    Start { hint: Option<&'static str>, source: Box<dyn Error + Send + Sync> },
-    #[error("the bridge did not end well")]
-    End(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the system gave no random bytes; nothing was made")]
-    NoRandomness,
+    BridgeStart { hint: Option<&'static str>, source: Box<dyn Error + Send + Sync> },
+    #[error("the bridge stopped with an error; see its log")]
+    BridgeStop(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the system returned no random bytes, so nothing was created; try again")]
+    NoRandomBytes,
     #[error(transparent)]
-    Unhealthy(#[from] healthcheck::Unhealthy),
+    Healthcheck(#[from] healthcheck::HealthcheckError),
     #[error(transparent)]
-    NoTalk(#[from] chat::NoTalk),
+    Chat(#[from] chat::ChatError),
     #[error(transparent)]
-    NoWebhook(#[from] webhook::NoWebhook),
+    Webhook(#[from] webhook::WebhookCommandError),
     #[error(transparent)]
-    NotMigrated(#[from] migrate::NotMigrated),
+    Migrate(#[from] migrate::MigrateCommandError),
 }
 
-impl Cli {
-    /// Carries out the command, and says how the process should end.
+impl CommandLine {
+    /// Runs the command, and returns the exit code of the process.
     pub fn run(self) -> ExitCode {
         let result = match self.command {
-            Command::Dev(dev) => dev.run(),
-            Command::Chat(chat) => chat.run(),
-            Command::Serve(serve) => serve.run(),
-            Command::Sandbox(simulate) => simulate.run(),
-            Command::CheckConfig(check) => check.run(),
-            Command::Migrate(migrate) => migrate.run(),
-            Command::Key(key) => key.run(),
-            Command::Webhook(webhook) => webhook.run(),
-            Command::Healthcheck(healthcheck) => healthcheck.run(),
+            BridgeCommand::Dev(dev) => dev.run(),
+            BridgeCommand::Chat(chat) => chat.run(),
+            BridgeCommand::Serve(serve) => serve.run(),
+            BridgeCommand::Sandbox(sandbox) => sandbox.run(),
+            BridgeCommand::CheckConfig(check) => check.run(),
+            BridgeCommand::Migrate(migrate) => migrate.run(),
+            BridgeCommand::Key(key) => key.run(),
+            BridgeCommand::Webhook(webhook) => webhook.run(),
+            BridgeCommand::Healthcheck(healthcheck) => healthcheck.run(),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => {
-                complain(&failure);
-                match failure {
-                    Failure::Config(_) => ExitCode::from(EX_CONFIG),
+            Err(error) => {
+                print_error(&error);
+                match error {
+                    CommandError::Config(_) => ExitCode::from(EX_CONFIG),
                     _ => ExitCode::FAILURE,
                 }
             }
@@ -131,27 +134,27 @@ impl Cli {
     }
 }
 
-/// Says what failed, and why, down to the first cause.
-fn complain(failure: &Failure) {
-    let mut text = format!("rtm-bridge: {failure}");
-    let mut cause = failure.source();
+/// Prints an error with its causes.
+fn print_error(error: &CommandError) {
+    let mut text = format!("rtm-bridge: {error}");
+    let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");
         text.push_str(&error.to_string());
         cause = error.source();
     }
-    // Where standard error is closed there is nobody to tell.
+    // A closed standard error leaves no other place for the message.
     let _closed = writeln!(io::stderr(), "{text}");
 }
 
-/// Prints what was asked for.
+/// Prints a command's result.
 fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
 }
 
-/// Whether an address was taken, anywhere in the causes.
+/// Whether an address in use is among an error's causes.
 fn is_address_in_use(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -164,7 +167,7 @@ fn is_address_in_use(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Waits for Ctrl-C or SIGTERM.
-async fn asked_to_end() -> io::Result<()> {
+async fn stop_signal() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -181,15 +184,14 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+    fn command_line_definition_is_valid() {
+        CommandLine::command().debug_assert();
     }
 
     #[test]
-    fn a_taken_address_is_found_below_other_errors() {
-        let taken = io::Error::from(io::ErrorKind::AddrInUse);
-        let failure = Failure::Runtime(taken);
-        assert!(is_address_in_use(&failure));
-        assert!(!is_address_in_use(&Failure::NoRandomness));
+    fn address_in_use_is_found_among_causes() {
+        let error = CommandError::Runtime(io::Error::from(io::ErrorKind::AddrInUse));
+        assert!(is_address_in_use(&error));
+        assert!(!is_address_in_use(&CommandError::NoRandomBytes));
     }
 }

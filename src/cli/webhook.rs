@@ -1,9 +1,9 @@
-//! `rtm-bridge webhook`: for people who build a receiver.
+//! `rtm-bridge webhook`: tools for building a receiver of webhooks.
 
-mod arrived;
 mod listen;
+mod received;
+mod render;
 mod secret;
-mod shown;
 mod verify;
 
 use std::io::{self, Read, Write as _};
@@ -13,141 +13,141 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use self::arrived::Untrusted;
-pub(super) use self::secret::new as new_secret;
-use super::Failure;
+use self::received::DeliveryCheckError;
+pub(super) use self::secret::generate_secret;
+use super::CommandError;
 use crate::config;
 use crate::webhook::signature::{InvalidSecret, SigningSecret, VerificationError};
 
-/// The variable that may hold secrets.
-const SECRET: &str = "RTM_BRIDGE_WEBHOOK_SECRET";
-/// The longest file of secrets or headers.
-const SMALL_MAX: usize = 64 << 10;
-/// The longest body that is taken. A message with all that it may hold takes less than half of it.
+const SECRET_VARIABLE: &str = "RTM_BRIDGE_WEBHOOK_SECRET";
+/// The most bytes of a file of secrets or headers.
+const SMALL_FILE_MAX: usize = 64 << 10;
+/// The most bytes of a body. The largest delivery has less than half of this.
 const BODY_MAX: usize = 16 << 20;
 
-/// Build a receiver of webhooks: make a secret, see what arrives, verify what was captured.
+/// Build a receiver of webhooks: create a secret, print deliveries, verify a captured delivery.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     rtm-bridge webhook secret > webhook.secret\n  \
     rtm-bridge webhook listen --secret-file webhook.secret\n  \
     rtm-bridge webhook verify --secret-file webhook.secret --headers headers.txt body.json")]
-pub(super) struct Webhook {
+pub(super) struct WebhookCommand {
     #[command(subcommand)]
-    command: WebhookCommand,
+    command: WebhookSubcommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum WebhookCommand {
-    Secret(secret::NewSecret),
-    Listen(listen::Listen),
-    Verify(verify::Verify),
+enum WebhookSubcommand {
+    Secret(secret::SecretCommand),
+    Listen(listen::ListenCommand),
+    Verify(verify::VerifyCommand),
 }
 
-impl Webhook {
-    pub(super) fn run(self) -> Result<(), Failure> {
+impl WebhookCommand {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         match self.command {
-            WebhookCommand::Secret(secret) => secret.run(),
-            WebhookCommand::Listen(listen) => listen.run(),
-            WebhookCommand::Verify(verify) => verify.run(),
+            WebhookSubcommand::Secret(secret) => secret.run(),
+            WebhookSubcommand::Listen(listen) => listen.run(),
+            WebhookSubcommand::Verify(verify) => verify.run(),
         }
     }
 }
 
-/// Why there is nothing to show, or nothing to trust.
+/// Why a webhook command failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoWebhook {
-    #[error("{0} holds no secret: one whsec_ a line is expected, as `rtm-bridge webhook secret` prints it")]
-    NoSecretIn(String),
+pub(super) enum WebhookCommandError {
+    #[error("{0} holds no secret; put one whsec_ on each line, as `rtm-bridge webhook secret` prints it")]
+    EmptySecretFile(String),
     #[error("{0}: {1}")]
-    Secret(String, InvalidSecret),
-    #[error("there is no secret to verify with: give --secret-file FILE, or set {SECRET}")]
+    InvalidSecret(String, InvalidSecret),
+    #[error("there is no secret to verify with; give --secret-file FILE, or set {SECRET_VARIABLE}")]
     NoSecret,
-    #[error("{what} cannot be read")]
-    Unreadable { what: String, source: io::Error },
-    #[error("{0} is longer than {1} bytes: that is no delivery of a bridge")]
+    #[error("cannot read {origin}; give a readable file")]
+    Unreadable { origin: String, source: io::Error },
+    #[error("{0} is longer than {1} bytes; give the file of one delivery")]
     TooLong(String, usize),
-    #[error("not verified: {why}{}", next_step(.why))]
-    Untrusted { why: Untrusted },
+    #[error("not verified: {0}{next_step}", next_step = next_step(.0))]
+    NotVerified(DeliveryCheckError),
     #[error("cannot listen on {0}; choose another address with --addr")]
     Listen(SocketAddr, #[source] io::Error),
-    #[error("the receiver ended by itself")]
-    Deaf(#[source] io::Error),
+    #[error("the receiver stopped with an error; start it again")]
+    Server(#[source] io::Error),
 }
 
-/// What to do about it at the command line.
-fn next_step(why: &Untrusted) -> &'static str {
-    match why {
-        Untrusted::Missing(_) => "; give --headers FILE, or --id, --timestamp and --signature",
-        Untrusted::LineEnd => ". Save the body as it arrives, with no `echo` and no editor in between",
-        Untrusted::Unverified(VerificationError::TooOld(_)) => {
-            ". The signature is right: with --any-age that alone is judged"
+fn next_step(error: &DeliveryCheckError) -> &'static str {
+    match error {
+        DeliveryCheckError::MissingHeader(_) => "; give --headers FILE, or --id, --timestamp and --signature",
+        DeliveryCheckError::ExtraLineEnd => "; save the body byte for byte, without `echo` or an editor",
+        DeliveryCheckError::Signature(VerificationError::TooOld(_)) => {
+            "; the signature itself is valid: --any-age ignores the age"
         }
-        Untrusted::Unverified(_) => "",
+        DeliveryCheckError::Signature(_) => "",
     }
 }
 
 /// The secrets to verify with.
 #[derive(Debug, Args)]
-struct Secrets {
-    /// A file of secrets, one whsec_ a line, such as the bridge's `secrets_file`. Without it, and without `--secret`,
-    /// the environment's `RTM_BRIDGE_WEBHOOK_SECRET` is taken.
+struct SecretArgs {
+    /// A file of secrets, one whsec_ a line, such as the bridge's `secrets_file`. Without it and --secret, the secret
+    /// is read from `RTM_BRIDGE_WEBHOOK_SECRET`.
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// A secret. Others on this machine can read it here, and the shell remembers it.
+    /// A secret. Other users of this machine can see it, and the shell's history keeps it.
     #[arg(long = "secret", value_name = "WHSEC")]
     secrets: Vec<SecretString>,
 }
 
-impl Secrets {
-    /// All of them, the file's first; none where there are none.
-    fn read(&self) -> Result<Vec<SigningSecret>, NoWebhook> {
+impl SecretArgs {
+    /// Returns all secrets, those of the file first. The list may be empty.
+    fn read(&self) -> Result<Vec<SigningSecret>, WebhookCommandError> {
         let mut all = Vec::new();
         if let Some(path) = &self.secret_file {
-            let text = SecretString::from(String::from_utf8_lossy(&file(path, SMALL_MAX)?).into_owned());
-            all = parse(&path.display().to_string(), text.expose_secret())?;
+            let text =
+                SecretString::from(String::from_utf8_lossy(&read_file(path, SMALL_FILE_MAX)?).into_owned());
+            all = parse_secrets(&path.display().to_string(), text.expose_secret())?;
         }
         if !self.secrets.is_empty() {
-            // Where standard error is closed there is nobody to tell.
+            // A closed standard error leaves no other place for the warning.
             let _closed = writeln!(
                 io::stderr(),
-                "rtm-bridge: a secret on the command line is seen by others on this machine, and stays in the \
-                 shell's history; --secret-file FILE is safer"
+                "rtm-bridge: other users of this machine can see a secret on the command line, and the shell's history \
+                 keeps it; --secret-file FILE is safer"
             );
         }
         for secret in &self.secrets {
-            all.extend(parse("--secret", secret.expose_secret())?);
+            all.extend(parse_secrets("--secret", secret.expose_secret())?);
         }
         if all.is_empty()
-            && let Some((_, value)) =
-                config::environment().into_iter().find(|(name, value)| name == SECRET && !value.is_empty())
+            && let Some((_, value)) = config::environment()
+                .into_iter()
+                .find(|(name, value)| name == SECRET_VARIABLE && !value.is_empty())
         {
             let value = SecretString::from(value.into_string().unwrap_or_default());
-            all = parse(SECRET, value.expose_secret())?;
+            all = parse_secrets(SECRET_VARIABLE, value.expose_secret())?;
         }
         Ok(all)
     }
 }
 
-/// What a file holds, if it is not too long.
-fn file(path: &Path, most: usize) -> Result<Vec<u8>, NoWebhook> {
-    let what = path.display().to_string();
+/// Reads a file of at most `limit` bytes.
+fn read_file(path: &Path, limit: usize) -> Result<Vec<u8>, WebhookCommandError> {
+    let origin = path.display().to_string();
     match std::fs::File::open(path) {
-        Ok(file) => bounded(file, &what, most),
-        Err(source) => Err(NoWebhook::Unreadable { what, source }),
+        Ok(file) => read_bounded(file, &origin, limit),
+        Err(source) => Err(WebhookCommandError::Unreadable { origin, source }),
     }
 }
 
-/// All of it, if it is not too long.
-fn bounded(from: impl Read, what: &str, most: usize) -> Result<Vec<u8>, NoWebhook> {
+/// Reads at most `limit` bytes to the end.
+fn read_bounded(input: impl Read, origin: &str, limit: usize) -> Result<Vec<u8>, WebhookCommandError> {
     let mut bytes = Vec::new();
-    let read = from.take(most as u64 + 1).read_to_end(&mut bytes);
-    read.map_err(|source| NoWebhook::Unreadable { what: what.to_owned(), source })?;
-    if bytes.len() > most { Err(NoWebhook::TooLong(what.to_owned(), most)) } else { Ok(bytes) }
+    let read = input.take(limit as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|source| WebhookCommandError::Unreadable { origin: origin.to_owned(), source })?;
+    if bytes.len() > limit { Err(WebhookCommandError::TooLong(origin.to_owned(), limit)) } else { Ok(bytes) }
 }
 
-/// Reads secrets as the bridge does: one a line; empty lines and lines with `#` are skipped.
-fn parse(origin: &str, text: &str) -> Result<Vec<SigningSecret>, NoWebhook> {
+/// Parses secrets as the bridge does: one a line, without empty lines and lines that begin with `#`.
+fn parse_secrets(origin: &str, text: &str) -> Result<Vec<SigningSecret>, WebhookCommandError> {
     let mut secrets = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -156,9 +156,16 @@ fn parse(origin: &str, text: &str) -> Result<Vec<SigningSecret>, NoWebhook> {
         }
         let place =
             if text.trim().contains('\n') { format!("{origin}, line {number}") } else { origin.to_owned() };
-        secrets.push(SigningSecret::parse(&line.into()).map_err(|error| NoWebhook::Secret(place, error))?);
+        secrets.push(
+            SigningSecret::parse(&line.into())
+                .map_err(|error| WebhookCommandError::InvalidSecret(place, error))?,
+        );
     }
-    if secrets.is_empty() { Err(NoWebhook::NoSecretIn(origin.to_owned())) } else { Ok(secrets) }
+    if secrets.is_empty() {
+        Err(WebhookCommandError::EmptySecretFile(origin.to_owned()))
+    } else {
+        Ok(secrets)
+    }
 }
 
 #[cfg(test)]
@@ -168,18 +175,19 @@ mod tests {
     const GOOD: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
     #[test]
-    fn secrets_are_read_as_the_bridge_reads_them() {
+    fn secrets_are_parsed_without_comments_and_blanks() {
         let text = format!("# the new one\n{GOOD}\n\n  {GOOD}\r\n");
-        assert_eq!(parse("x", &text).unwrap().len(), 2);
-        assert_eq!(parse("x", GOOD).unwrap().len(), 1);
+        assert_eq!(parse_secrets("x", &text).unwrap().len(), 2);
+        assert_eq!(parse_secrets("x", GOOD).unwrap().len(), 1);
     }
 
     #[test]
-    fn what_is_no_secret_is_said_with_its_place_and_not_shown() {
-        let error = parse("webhook.secret", &format!("{GOOD}\nwhsec_hush!\n")).unwrap_err().to_string();
+    fn invalid_secret_is_reported_by_line_without_its_text() {
+        let error =
+            parse_secrets("webhook.secret", &format!("{GOOD}\nwhsec_hush!\n")).unwrap_err().to_string();
         assert!(error.starts_with("webhook.secret, line 2: ") && !error.contains("hush"), "{error}");
-        let error = parse("--secret", "hush").unwrap_err().to_string();
+        let error = parse_secrets("--secret", "hush").unwrap_err().to_string();
         assert!(error.starts_with("--secret: a webhook secret is whsec_"), "{error}");
-        assert!(matches!(parse("f", "# none\n"), Err(NoWebhook::NoSecretIn(_))));
+        assert!(matches!(parse_secrets("f", "# none\n"), Err(WebhookCommandError::EmptySecretFile(_))));
     }
 }

@@ -1,4 +1,4 @@
-//! The program from outside: exit codes, and what it says where.
+//! The program as a process: exit codes and output.
 
 mod chat;
 mod migrate;
@@ -10,6 +10,9 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 
 use rtm_bridge::domain::Sha256;
+
+const COMMANDS: &[&str] =
+    &["dev", "chat", "serve", "sandbox", "check-config", "migrate", "key", "webhook", "healthcheck"];
 
 const CONFIG: &str = r#"
 [store]
@@ -23,7 +26,7 @@ client_id = "cs-1"
 client_secret_file = "SECRET"
 "#;
 
-/// Runs the program in an environment without anything of ours.
+/// Returns the program with an empty environment.
 fn rtm_bridge(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rtm-bridge"));
     command.args(arguments).env_clear();
@@ -39,7 +42,7 @@ fn outcome(output: &Output) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// A configuration in a directory that lives as long as what is returned.
+/// Writes a configuration into a directory that exists until the guard is dropped.
 fn config(text: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let secret = dir.path().join("secret");
@@ -51,32 +54,21 @@ fn config(text: &str) -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn help_and_version_are_no_failure() {
+fn help_and_version_exit_0() {
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, Some(0));
-    for word in [
-        "dev",
-        "chat",
-        "serve",
-        "sandbox",
-        "check-config",
-        "migrate",
-        "key",
-        "webhook",
-        "healthcheck",
-        "Examples:",
-    ] {
+    for word in COMMANDS.iter().chain(&["Examples:"]) {
         assert!(out.contains(word), "{word}: {out}");
     }
     assert_eq!(run(&["--version"]).1.trim(), format!("rtm-bridge {}", env!("CARGO_PKG_VERSION")));
-    for command in ["dev", "chat", "serve", "sandbox", "check-config", "migrate", "webhook", "healthcheck"] {
+    for command in COMMANDS {
         let (code, out, _) = run(&[command, "--help"]);
         assert!(code == Some(0) && out.contains("Example"), "{command}: {out}");
     }
 }
 
 #[test]
-fn wrong_usage_is_2() {
+fn wrong_usage_exits_2() {
     for arguments in
         [&["nonsense"][..], &[], &["serve", "--port", "1"], &["key"], &["key", "new", "--name", "a b"]]
     {
@@ -87,23 +79,27 @@ fn wrong_usage_is_2() {
 }
 
 #[test]
-fn a_good_configuration_is_0() {
+fn valid_configuration_exits_0() {
     let (_dir, file) = config(CONFIG);
     let (code, out, err) = run(&["check-config", "--config", &file]);
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("fine"), "{out}");
+    assert!(out.contains("is valid"), "{out}");
     let named = rtm_bridge(&["check-config"]).env("RTM_BRIDGE_CONFIG", &file).output().unwrap();
     assert_eq!(outcome(&named).0, Some(0));
 }
 
 #[test]
-fn the_keys_of_a_configuration_are_listed_without_one() {
+fn keys_option_lists_keys_without_a_configuration() {
     let (code, out, err) = run(&["check-config", "--keys"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     for key in ["server.listen", "bots.NAME.client_secret_file", "webhooks.allowed"] {
         assert!(out.lines().any(|line| line == key), "{key} is missing: {out}");
     }
-    assert_eq!(run(&["check-config", "--keys", "--config", "bridge.toml"]).0, Some(2), "one or the other");
+    assert_eq!(
+        run(&["check-config", "--keys", "--config", "bridge.toml"]).0,
+        Some(2),
+        "the options exclude each other"
+    );
 }
 
 /// The configuration as a reader of the page copies it.
@@ -138,7 +134,7 @@ fn getting_started_webhooks_extend_its_configuration() {
 }
 
 #[test]
-fn a_bad_configuration_is_78_with_all_mistakes() {
+fn invalid_configuration_exits_78_with_all_mistakes() {
     let (_dir, file) = config(&CONFIG.replace("memory://", "redis://:hush@h/none").replace("cs-1", "st-1"));
     for command in ["check-config", "serve", "migrate", "healthcheck"] {
         let output = rtm_bridge(&[command, "--config", &file])
@@ -158,14 +154,14 @@ fn a_bad_configuration_is_78_with_all_mistakes() {
 }
 
 #[test]
-fn a_missing_file_is_78_and_says_how_to_name_one() {
+fn missing_file_exits_78_with_the_next_step() {
     let (code, _, err) = run(&["check-config", "--config", "/nowhere/bridge.toml"]);
     assert_eq!(code, Some(78));
     assert!(err.contains("/nowhere/bridge.toml") && err.contains("RTM_BRIDGE_CONFIG"), "{err}");
 }
 
 #[test]
-fn a_new_key_comes_with_its_hash() {
+fn new_key_is_printed_with_its_hash() {
     let (code, out, err) = run(&["key", "new", "--name", "crm"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     let key = out.lines().map(str::trim).find(|line| line.starts_with("rtmb_")).unwrap();
@@ -175,14 +171,14 @@ fn a_new_key_comes_with_its_hash() {
         (0..64).step_by(2).map(|at| u8::from_str_radix(&printed[at..at + 2], 16).unwrap()).collect();
     assert_eq!(digits, Sha256::digest(key).to_vec());
     assert_ne!(run(&["key", "new"]).1, run(&["key", "new"]).1);
-    // The snippet is a configuration.
-    let snippet = &out[out.find("[[callers]]").unwrap()..];
-    let (_dir, file) = config(&format!("{CONFIG}{snippet}"));
+    // The printed section is valid in a configuration.
+    let section = &out[out.find("[[callers]]").unwrap()..];
+    let (_dir, file) = config(&format!("{CONFIG}{section}"));
     assert_eq!(run(&["check-config", "--config", &file]).0, Some(0));
 }
 
 #[test]
-fn healthcheck_tells_ready_from_not() {
+fn healthcheck_exit_code_follows_the_answer() {
     for (answer, code) in [
         ("HTTP/1.1 200 OK\r\n\r\n", 0),
         ("HTTP/1.1 503 Service Unavailable\r\n\r\n", 1),
@@ -197,12 +193,12 @@ fn healthcheck_tells_ready_from_not() {
                 stream.read_exact(&mut request).unwrap();
                 assert_eq!(&request, b"GET /readyz HTTP/1.");
                 stream.write_all(answer.as_bytes()).unwrap();
-                // Everything is read, so that closing resets nothing.
+                // Closing would reset the connection if bytes were unread.
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
                 let _rest = stream.read_to_end(&mut Vec::new());
             });
             let check = run(&["healthcheck", "--timeout", "30", "--url", &url]);
-            // Where the program never came, the thread above must not wait for it.
+            // The thread above must not wait for a program that never connected.
             let _unblock = TcpStream::connect(listener.local_addr().unwrap());
             check
         });
@@ -211,15 +207,15 @@ fn healthcheck_tells_ready_from_not() {
 }
 
 #[test]
-fn healthcheck_of_nobody_is_1() {
+fn healthcheck_without_a_bridge_exits_1() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (code, _, err) = run(&["healthcheck", "--url", &format!("http://127.0.0.1:{port}/readyz")]);
     assert_eq!(code, Some(1));
-    assert!(err.contains("is the bridge running"), "{err}");
+    assert!(err.contains("start the bridge"), "{err}");
 }
 
 #[test]
-fn a_taken_port_is_1_and_names_the_option() {
+fn taken_port_exits_1_and_names_the_option() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
     let (code, _, err) = run(&["sandbox", "--listen", &address.to_string()]);

@@ -1,6 +1,6 @@
-//! A Redis of a test's own, as a process of its own.
+//! A Redis process for one test.
 //!
-//! It stands on the standard library alone, because the store's own tests include it too.
+//! It uses the standard library only, because the store's unit tests include this file too.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -10,20 +10,20 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 pub(crate) struct RedisServer {
     pub(crate) child: Child,
     pub(crate) port: u16,
-    /// Open for as long as it may still print.
+    /// Kept open while the process may print.
     _output: BufReader<ChildStdout>,
     _dir: tempfile::TempDir,
 }
 
-/// A port that nobody listens on now.
+/// Returns a port without a listener.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl RedisServer {
-    /// Starts one with these options besides.
+    /// Starts a server with additional options.
     pub(crate) fn start(options: &[&str]) -> Self {
-        // Between finding a free port and taking it another may be faster.
+        // Another process may take the free port first.
         let start = || {
             let port = free_port();
             Self::start_on(port, &[&["--port", &port.to_string()], options].concat())
@@ -31,7 +31,7 @@ impl RedisServer {
         (0..20).find_map(|_| start()).expect("redis-server starts on a free port")
     }
 
-    /// Starts one whose options say that it listens on this port; none where it ends at once.
+    /// Starts a server whose options contain this port. Returns `None` if it stops at once.
     pub(crate) fn start_on(port: u16, options: &[&str]) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mut child = Command::new("redis-server")
@@ -53,7 +53,7 @@ impl RedisServer {
         None
     }
 
-    /// What redis-cli answers.
+    /// Returns the answer of redis-cli.
     pub(crate) fn ask(&self, command: &[&str]) -> String {
         let port = self.port.to_string();
         let output = Command::new("redis-cli").args(["-p", &port]).args(command).output().unwrap();

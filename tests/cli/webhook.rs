@@ -1,4 +1,4 @@
-//! `rtm-bridge webhook`: what people see who build a receiver.
+//! `rtm-bridge webhook` as a process.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -13,13 +13,13 @@ use crate::support::{Caller, Program, Request};
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "the program under test has the wall clock too")]
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// The arguments that tell of a signature of this body, made so many seconds ago.
+/// Returns the arguments with a signature of this body, `ago` seconds old.
 fn signed(secret: &str, body: &str, ago: u64) -> [String; 3] {
     let secret = SigningSecret::parse(&secret.into()).unwrap();
     let at = now() - ago;
@@ -30,13 +30,13 @@ fn signed(secret: &str, body: &str, ago: u64) -> [String; 3] {
     ]
 }
 
-/// Verifies this body from standard input.
+/// Runs `verify` with this body as its input.
 fn verify(arguments: &[&str], body: &str) -> (Option<i32>, String, String) {
     let mut verify = rtm_bridge(&[&["webhook", "verify"], arguments].concat());
     verify.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut verify = verify.spawn().unwrap();
-    // Where it has ended already, its output says why.
-    let _told = verify.stdin.take().unwrap().write_all(body.as_bytes());
+    // The program may have stopped already; its output says why.
+    let _written = verify.stdin.take().unwrap().write_all(body.as_bytes());
     outcome(&verify.wait_with_output().unwrap())
 }
 
@@ -48,7 +48,7 @@ fn file(text: &str) -> (tempfile::NamedTempFile, String) {
 }
 
 #[test]
-fn a_new_secret_is_a_file_of_secrets_for_both_sides() {
+fn new_secret_is_a_file_for_bridge_and_receiver() {
     let (code, out, err) = run(&["webhook", "secret"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_ne!(out, run(&["webhook", "secret"]).1);
@@ -65,38 +65,41 @@ fn a_new_secret_is_a_file_of_secrets_for_both_sides() {
 }
 
 #[test]
-fn what_is_wrong_with_a_delivery_is_said_with_what_to_do() {
+fn unverified_delivery_exits_1_with_the_next_step() {
     let (_file, path) = file(SECRET);
     let other = SECRET.replace("AAEC", "BBEC");
     for (secret, ago, body, words) in [
         (SECRET, 0, "{} ", "byte for byte"),
-        (SECRET, 0, "{}\n", "no editor in between"),
+        (SECRET, 0, "{}\n", "without `echo` or an editor"),
         (&other, 0, "{}", "compare the secret"),
         (SECRET, 3600, "{}", "--any-age"),
     ] {
-        let told = signed(secret, "{}", ago);
-        let (code, out, err) = verify(&[&told[0], &told[1], &told[2], "--secret-file", &path], body);
+        let arguments = signed(secret, "{}", ago);
+        let (code, out, err) =
+            verify(&[&arguments[0], &arguments[1], &arguments[2], "--secret-file", &path], body);
         assert_eq!((code, out.as_str()), (Some(1), ""), "{words}");
         assert!(err.starts_with("rtm-bridge: not verified: ") && err.contains(words), "{words}: {err}");
     }
-    let told = signed(SECRET, "{}", 3600);
-    let old = [&told[0], &told[1], &told[2], "--any-age", "--secret-file", &path];
+    let arguments = signed(SECRET, "{}", 3600);
+    let old = [&arguments[0], &arguments[1], &arguments[2], "--any-age", "--secret-file", &path];
     assert_eq!(verify(&old, "{}").0, Some(0));
     let (code, _, err) = verify(&["--secret-file", &path], "{}");
     assert!(code == Some(1) && err.contains("webhook-id is missing; give --headers FILE"), "{err}");
     let (code, _, err) = verify(&["--id=1"], "{}");
     assert!(code == Some(1) && err.contains("--secret-file FILE, or set RTM_BRIDGE_WEBHOOK_SECRET"), "{err}");
     let (code, _, err) = verify(&["--secret-file", "/nowhere/secret"], "{}");
-    assert!(code == Some(1) && err.contains("/nowhere/secret cannot be read"), "{err}");
+    assert!(code == Some(1) && err.contains("cannot read /nowhere/secret"), "{err}");
     assert_eq!(verify(&["--headers=x", "--id=1"], "").0, Some(2));
 }
 
 #[test]
-fn headers_and_body_come_from_files_and_a_secret_in_sight_is_warned_of() {
-    let told = signed(SECRET, "{\"a\":1}", 1)
+fn files_are_verified_and_visible_secret_gets_a_warning() {
+    let arguments = signed(SECRET, "{\"a\":1}", 1)
         .map(|argument| argument.trim_start_matches("--").replacen('=', ": ", 1));
-    let (_headers, headers) =
-        file(&format!("POST / HTTP/1.1\nWebhook-{}\nwebhook-{}\nwebhook-{}\n", told[0], told[1], told[2]));
+    let (_headers, headers) = file(&format!(
+        "POST / HTTP/1.1\nWebhook-{}\nwebhook-{}\nwebhook-{}\n",
+        arguments[0], arguments[1], arguments[2]
+    ));
     let (_body, body) = file("{\"a\":1}");
     let (code, out, err) = run(&["webhook", "verify", "--secret", SECRET, "--headers", &headers, &body]);
     assert_eq!(code, Some(0), "{out}{err}");
@@ -113,7 +116,7 @@ fn headers_and_body_come_from_files_and_a_secret_in_sight_is_warned_of() {
     );
 }
 
-/// A running `listen`, and where.
+/// Starts `listen`, and returns it with a caller of its address.
 async fn listen(arguments: &[&str]) -> (Program, Caller) {
     let mut program =
         Program::printing(&[&["webhook", "listen", "--addr", "127.0.0.1:0"], arguments].concat());
@@ -134,14 +137,14 @@ fn delivery(id: &str, body: &str) -> Request {
 }
 
 #[test]
-fn deliveries_are_shown_verified_and_answered_as_asked_for() {
+fn deliveries_are_verified_printed_and_answered() {
     crate::support::run(async {
         let (_file, path) = file(SECRET);
         let (mut program, receiver) = listen(&["--secret-file", &path, "--status", "500,204"]).await;
         let body = json!({"type": "reply.unsolicited", "data": {"user": "alice", "text": "It left today."}})
             .to_string();
         for (status, words) in
-            [(500, "attempt 1  verified  -> 500"), (204, "verified  -> 204"), (204, "-> 204  (taken before")]
+            [(500, "attempt 1  verified  -> 500"), (204, "verified  -> 204"), (204, "-> 204  (repeated")]
         {
             assert_eq!(receiver.send(delivery("01M", &body)).await.status, status);
             let line = program.line_with("01M").await;
@@ -152,7 +155,7 @@ fn deliveries_are_shown_verified_and_answered_as_asked_for() {
         assert_eq!(receiver.send(forged).await.status, 401);
         assert!(program.line_with("01N").await.contains("NOT VERIFIED  -> 401"));
         let long = delivery("01O", "").body("x".repeat((16 << 20) + 1));
-        // Who is refused before all is read may not hear the answer.
+        // The connection may close before the whole body is sent.
         if let Ok(answer) = receiver.try_send(long).await {
             assert_eq!(answer.status, 401);
         }
@@ -164,7 +167,7 @@ fn deliveries_are_shown_verified_and_answered_as_asked_for() {
 }
 
 #[test]
-fn programs_get_a_line_of_json_for_each() {
+fn json_option_prints_one_line_for_each_delivery() {
     crate::support::run(async {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
@@ -174,8 +177,10 @@ fn programs_get_a_line_of_json_for_each() {
 
         let mut program = Program::printing(&["webhook", "listen", "--json", "--addr", &address.to_string()]);
         let receiver = Caller(address);
-        crate::support::until("it listens", async || tokio::net::TcpStream::connect(address).await.is_ok())
-            .await;
+        crate::support::until("the receiver listens", async || {
+            tokio::net::TcpStream::connect(address).await.is_ok()
+        })
+        .await;
         let body =
             json!({"type": "message.answered", "data": {"user": "alice", "text": "hi", "replies": []}});
         let request = delivery("01M", &body.to_string()).header("Authorization", "Bearer hush");
@@ -195,7 +200,7 @@ fn programs_get_a_line_of_json_for_each() {
 }
 
 #[test]
-fn dev_takes_callbacks_to_what_listens_and_nowhere_else() {
+fn dev_allows_callbacks_to_the_local_receiver_only() {
     crate::support::run(async {
         let mut dev = Program::printing(&["dev", "--port", "0", "--admin-port", "0"]);
         let line = dev.line_with("RTM_BRIDGE_WEBHOOK_SECRET=").await;

@@ -1,7 +1,7 @@
 //! `rtm-bridge webhook listen`
 //!
 //! ```text
-//! POST ─► worker: reads the body ─► queue ─► judged, shown, answered in the order of arrival, one by one
+//! POST ─► HTTP worker: reads the body ─► queue ─► verifies, prints and answers one by one, in the received order
 //! ```
 
 use std::collections::VecDeque;
@@ -14,142 +14,147 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use clap::Args;
 use tokio::sync::{mpsc, oneshot};
 
-use super::arrived::{Headers, judge};
-use super::shown::{Shown, Verdict};
-use super::{BODY_MAX, NoWebhook, Secrets};
-use crate::cli::{Failure, asked_to_end, print};
+use super::received::{DeliveryHeaders, verify_delivery};
+use super::render::{DeliveryReport, SignatureCheck};
+use super::{BODY_MAX, SecretArgs, WebhookCommandError};
+use crate::cli::{CommandError, print, stop_signal};
 use crate::runtime;
 use crate::store::Clock;
 use crate::webhook::signature::SigningSecret;
 
-/// Deliveries that wait to be shown; more wait in their connections.
-const WAITING_MAX: usize = 64;
-/// Ids that are remembered, to know a repeated delivery.
-const KNOWN_MAX: usize = 10_000;
-/// What a delivery that cannot be trusted is answered with.
-const UNTRUSTED: u16 = 401;
+/// The most deliveries in the queue. More wait in their connections.
+const QUEUE_MAX: usize = 64;
+/// The most ids that are remembered to recognise a repeated delivery.
+const ACCEPTED_MAX: usize = 10_000;
+/// The answer to a delivery that fails the verification.
+const UNAUTHORIZED: u16 = 401;
 
-/// Listen for deliveries, verify them, and show what they tell. Ctrl-C ends it.
+/// Receive deliveries, verify them, and print their content. Ctrl-C stops it.
 ///
-/// Whatever path they are posted to, they are answered with 204, or as --status says; where there are secrets and none
-/// of them fits, with 401.
+/// The receiver answers 204 on every path, or as --status says. It answers 401 if it has secrets and none of them signed
+/// the delivery.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     rtm-bridge webhook listen --secret-file webhook.secret\n  \
     rtm-bridge webhook listen --secret-file webhook.secret --status 500,503,204\n  \
     rtm-bridge webhook listen --json > deliveries.jsonl")]
-pub(super) struct Listen {
-    /// Where it listens; port 0 takes a free one.
+pub(super) struct ListenCommand {
+    /// The address to listen on; port 0 chooses a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9099")]
     addr: SocketAddr,
     #[command(flatten)]
-    secrets: Secrets,
-    /// What is answered; of several, each to one delivery in turn, and the last to all that follow. To see retries.
+    secrets: SecretArgs,
+    /// The statuses of the answers, one for each delivery; the last one repeats. A failure shows the bridge's retries.
     #[arg(long, value_name = "STATUS", value_delimiter = ',', default_value = "204", value_parser = clap::value_parser!(u16).range(200..=599))]
     status: Vec<u16>,
-    /// Print a line of JSON for each, and nothing else on standard output.
+    /// Print one line of JSON for each delivery, and nothing else on standard output.
     #[arg(long)]
     json: bool,
 }
 
-/// A request on its way to who answers it.
-struct Arrival {
+/// A request in the queue.
+struct QueuedDelivery {
     path: String,
-    headers: Headers,
-    /// None where it is too long.
+    headers: DeliveryHeaders,
+    /// `None` if the body is too long.
     body: Option<Bytes>,
     answer: oneshot::Sender<u16>,
 }
 
-impl Listen {
-    pub(super) fn run(self) -> Result<(), Failure> {
+impl ListenCommand {
+    pub(super) fn run(self) -> Result<(), CommandError> {
         let secrets = self.secrets.read()?;
-        runtime::block_on(self.listen(&secrets)).map_err(Failure::Runtime)?
+        runtime::block_on(self.listen(&secrets)).map_err(CommandError::Runtime)?
     }
 
-    async fn listen(&self, secrets: &[SigningSecret]) -> Result<(), Failure> {
-        let failed = |source| NoWebhook::Listen(self.addr, source);
+    async fn listen(&self, secrets: &[SigningSecret]) -> Result<(), CommandError> {
+        let failed = |source| WebhookCommandError::Listen(self.addr, source);
         let listener = TcpListener::bind(self.addr).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let (sender, mut arrivals) = mpsc::channel(WAITING_MAX);
+        let (sender, mut deliveries) = mpsc::channel(QUEUE_MAX);
         let sender = Data::new(sender);
-        let app = move || App::new().app_data(sender.clone()).default_service(web::to(take));
+        let app = move || App::new().app_data(sender.clone()).default_service(web::to(enqueue));
         let server =
             HttpServer::new(app).workers(1).disable_signals().listen(listener).map_err(failed)?.run();
         let handle = server.handle();
         let mut server = std::pin::pin!(server);
-        self.greet(address, secrets.len())?;
+        self.print_start(address, secrets.len())?;
 
-        let mut desk = Desk { secrets, statuses: &self.status, clock: Clock::wall(), taken: VecDeque::new() };
-        let mut ended = std::pin::pin!(asked_to_end());
+        let (clock, accepted) = (Clock::wall(), VecDeque::new());
+        let mut receiver = DeliveryReceiver { secrets, statuses: &self.status, clock, accepted };
+        let mut stop = std::pin::pin!(stop_signal());
         loop {
             tokio::select! {
                 biased;
-                ended = &mut ended => {
-                    ended.map_err(Failure::Runtime)?;
+                stopped = &mut stop => {
+                    stopped.map_err(CommandError::Runtime)?;
                     break;
                 }
                 failed = &mut server => {
                     let source = failed.err().unwrap_or_else(|| io::ErrorKind::Other.into());
-                    return Err(NoWebhook::Deaf(source).into());
+                    return Err(WebhookCommandError::Server(source).into());
                 }
-                Some(arrival) = arrivals.recv() => print(&desk.answer(arrival, self.json))?,
+                Some(delivery) = deliveries.recv() => {
+                    let report = |report: &DeliveryReport<'_>| {
+                        if self.json { report.json() } else { report.text() }
+                    };
+                    print(&receiver.answer(delivery, report))?;
+                }
             }
         }
         let ((), _ended) = tokio::join!(handle.stop(false), server);
         Ok(())
     }
 
-    fn greet(&self, address: SocketAddr, secrets: usize) -> io::Result<()> {
+    fn print_start(&self, address: SocketAddr, secrets: usize) -> io::Result<()> {
         let check = match secrets {
-            0 => "Signatures are not checked; --secret-file FILE has them checked.".to_owned(),
+            0 => "Signatures are not checked; give --secret-file FILE to check them.".to_owned(),
             1 => "Signatures are checked with 1 secret.".to_owned(),
             more => format!("Signatures are checked with {more} secrets."),
         };
-        let text = format!("Listening for deliveries on http://{address}. {check} Ctrl-C ends it.\n");
+        let text = format!("Listening for deliveries on http://{address}. {check} Ctrl-C stops it.\n");
         if self.json { io::stderr().write_all(text.as_bytes()) } else { print(&text) }
     }
 }
 
-/// Where deliveries are judged and answered, one by one.
-struct Desk<'a> {
+/// The receiver, which verifies and answers deliveries one by one.
+struct DeliveryReceiver<'a> {
     secrets: &'a [SigningSecret],
     statuses: &'a [u16],
     clock: Clock,
-    /// Ids of what was taken, oldest first.
-    taken: VecDeque<String>,
+    /// The ids of accepted deliveries, oldest first.
+    accepted: VecDeque<String>,
 }
 
-impl Desk<'_> {
-    /// Answers a delivery, and returns what is to be printed of it.
-    fn answer(&mut self, arrival: Arrival, json: bool) -> String {
-        let Arrival { path, headers, body, answer } = arrival;
+impl DeliveryReceiver<'_> {
+    /// Answers a delivery, and returns its printed form.
+    fn answer(&mut self, delivery: QueuedDelivery, print: impl Fn(&DeliveryReport<'_>) -> String) -> String {
+        let QueuedDelivery { path, headers, body, answer } = delivery;
         let at = self.clock.now();
-        let (body, verdict) = match &body {
-            None => (&[][..], Verdict::Refused(format!("its body is longer than {BODY_MAX} bytes"))),
-            Some(body) if self.secrets.is_empty() => (&body[..], Verdict::Unchecked),
-            Some(body) => match judge(self.secrets, &headers, body, Some(at)) {
-                Ok(_) => (&body[..], Verdict::Verified),
-                Err(why) => (&body[..], Verdict::Refused(why.to_string())),
+        let (body, check) = match &body {
+            None => (&[][..], SignatureCheck::Failed(format!("its body is longer than {BODY_MAX} bytes"))),
+            Some(body) if self.secrets.is_empty() => (&body[..], SignatureCheck::Skipped),
+            Some(body) => match verify_delivery(self.secrets, &headers, body, Some(at)) {
+                Ok(_) => (&body[..], SignatureCheck::Valid),
+                Err(error) => (&body[..], SignatureCheck::Failed(error.to_string())),
             },
         };
-        let refused = matches!(verdict, Verdict::Refused(_));
-        let status = if refused { UNTRUSTED } else { self.next_status() };
+        let failed = matches!(check, SignatureCheck::Failed(_));
+        let status = if failed { UNAUTHORIZED } else { self.next_status() };
         let id = headers.get("webhook-id").unwrap_or_default();
-        let repeated = !refused && self.taken.iter().any(|known| known == id);
+        let repeated = !failed && self.accepted.iter().any(|known| known == id);
         if !repeated && !id.is_empty() && (200..300).contains(&status) {
-            if self.taken.len() == KNOWN_MAX {
-                self.taken.pop_front();
+            if self.accepted.len() == ACCEPTED_MAX {
+                self.accepted.pop_front();
             }
-            self.taken.push_back(id.to_owned());
+            self.accepted.push_back(id.to_owned());
         }
-        // Who asked may be gone, and will ask again.
+        // A sender that has disconnected will retry.
         let _gone = answer.send(status);
-        let shown = Shown { at, path: &path, headers: &headers, body, verdict, repeated, status };
-        if json { shown.json() } else { shown.text() }
+        print(&DeliveryReport { at, path: &path, headers: &headers, body, check, repeated, status })
     }
 
-    /// The statuses in turn; the last one stays.
+    /// Returns the next status. The last one repeats.
     fn next_status(&mut self) -> u16 {
         match self.statuses {
             [first, rest @ ..] => {
@@ -163,16 +168,20 @@ impl Desk<'_> {
     }
 }
 
-/// Takes a request, of whatever path.
-async fn take(request: HttpRequest, payload: Payload, desk: Data<mpsc::Sender<Arrival>>) -> HttpResponse {
+/// Reads a request, queues it, and waits for the answer.
+async fn enqueue(
+    request: HttpRequest,
+    payload: Payload,
+    queue: Data<mpsc::Sender<QueuedDelivery>>,
+) -> HttpResponse {
     if request.method() != Method::POST {
         return HttpResponse::MethodNotAllowed()
             .insert_header(("allow", "POST"))
-            .body("This is `rtm-bridge webhook listen`: it takes deliveries, which are posted.\n");
+            .body("This is `rtm-bridge webhook listen`. POST deliveries to it.\n");
     }
     let body = match payload.to_bytes_limited(BODY_MAX).await {
         Ok(Ok(body)) => Some(body),
-        // It broke off; nobody hears the answer.
+        // The connection broke, so the answer does not arrive.
         Ok(Err(_)) => return HttpResponse::BadRequest().finish(),
         Err(_) => None,
     };
@@ -180,9 +189,10 @@ async fn take(request: HttpRequest, payload: Payload, desk: Data<mpsc::Sender<Ar
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     });
     let (answer, answered) = oneshot::channel();
-    let arrival = Arrival { path: request.path().to_owned(), headers: headers.collect(), body, answer };
-    // Both fail only while it ends.
-    let status = if desk.send(arrival).await.is_ok() { answered.await.ok() } else { None };
+    let delivery =
+        QueuedDelivery { path: request.path().to_owned(), headers: headers.collect(), body, answer };
+    // Both fail only while the receiver stops.
+    let status = if queue.send(delivery).await.is_ok() { answered.await.ok() } else { None };
     let status = status.and_then(|status| StatusCode::from_u16(status).ok());
     HttpResponse::build(status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)).finish()
 }

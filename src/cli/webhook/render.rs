@@ -1,4 +1,4 @@
-//! A delivery as people read it, and as programs do. No I/O.
+//! The printed form of a delivery: text for people, JSON for programs. This module does no I/O.
 
 use std::fmt::Write as _;
 
@@ -6,68 +6,69 @@ use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::arrived::Headers;
+use super::received::DeliveryHeaders;
 use crate::domain::Timestamp;
 
-/// The most characters of one text that are shown.
+/// The most characters of one text.
 const TEXT_MAX: usize = 2000;
-/// The most lines of one text that are shown.
+/// The most lines of one text.
 const LINES_MAX: usize = 20;
 
-/// A delivery that arrived, what was thought of it, and what was answered.
+/// A received delivery with its verification and its answer.
 #[derive(Debug)]
-pub(super) struct Shown<'a> {
+pub(super) struct DeliveryReport<'a> {
     pub(super) at: Timestamp,
     pub(super) path: &'a str,
-    pub(super) headers: &'a Headers,
+    pub(super) headers: &'a DeliveryHeaders,
     pub(super) body: &'a [u8],
-    pub(super) verdict: Verdict,
-    /// Whether a delivery with its id was taken before.
+    pub(super) check: SignatureCheck,
+    /// Whether a delivery with the same id was accepted before.
     pub(super) repeated: bool,
+    /// The status of the answer.
     pub(super) status: u16,
 }
 
-/// What was thought of a delivery.
+/// The result of a delivery's verification.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum SignatureCheck {
     /// There is no secret to verify with.
-    Unchecked,
-    Verified,
-    /// Why it is not to be trusted.
-    Refused(String),
+    Skipped,
+    Valid,
+    /// The signature is invalid or missing, for this reason.
+    Failed(String),
 }
 
-impl Shown<'_> {
-    /// For people: a line about it, then what it tells, indented.
+impl DeliveryReport<'_> {
+    /// Returns the text for people: a line about the delivery, then its content, indented.
     pub(super) fn text(&self) -> String {
         let body: Option<Value> = serde_json::from_slice(self.body).ok();
         let kind = self.kind(body.as_ref()).unwrap_or("(of no known type)");
-        // The day is known to who looks at it.
+        // The reader knows the day.
         let at = self.at.to_string();
         let time = at.split_once('T').map_or(at.as_str(), |(_, time)| time).trim_end_matches('Z');
-        let mut text = format!("{time}  {}", shown(kind));
+        let mut text = format!("{time}  {}", printable(kind));
         for (word, header) in [("", "webhook-id"), ("attempt ", "webhook-attempt")] {
             if let Some(value) = self.headers.get(header) {
-                let _ = write!(text, "  {word}{}", shown(value));
+                let _ = write!(text, "  {word}{}", printable(value));
             }
         }
-        text.push_str(match &self.verdict {
-            Verdict::Unchecked => "  not checked",
-            Verdict::Verified => "  verified",
-            Verdict::Refused(_) => "  NOT VERIFIED",
-        });
-        let _ = write!(text, "  -> {}", self.status);
+        let words = match &self.check {
+            SignatureCheck::Skipped => "not checked",
+            SignatureCheck::Valid => "verified",
+            SignatureCheck::Failed(_) => "NOT VERIFIED",
+        };
+        let _ = write!(text, "  {words}  -> {}", self.status);
         if self.repeated {
-            text.push_str("  (taken before: ignore it)");
+            text.push_str("  (repeated: a receiver should ignore it)");
         }
         text.push('\n');
-        if let Verdict::Refused(why) = &self.verdict {
-            indent(&mut text, "", why);
+        if let SignatureCheck::Failed(reason) = &self.check {
+            indent(&mut text, "", reason);
         }
-        match body.as_ref().map(|body| said(body, kind)) {
-            Some(said) if !said.is_empty() => {
-                for (who, what) in said {
-                    indent(&mut text, &who, &what);
+        match body.as_ref().map(|body| content(body, kind)) {
+            Some(content) if !content.is_empty() => {
+                for (label, words) in content {
+                    indent(&mut text, &label, &words);
                 }
             }
             _ => indent(&mut text, "", &String::from_utf8_lossy(self.body)),
@@ -75,10 +76,10 @@ impl Shown<'_> {
         text
     }
 
-    /// For programs: a JSON object on one line.
+    /// Returns a JSON object on one line, for programs.
     pub(super) fn json(&self) -> String {
         #[derive(Serialize)]
-        struct View<'a> {
+        struct DeliveryJson<'a> {
             at: Timestamp,
             path: &'a str,
             r#type: Option<&'a str>,
@@ -92,44 +93,44 @@ impl Shown<'_> {
             body: Box<RawValue>,
         }
         let body: Option<Value> = serde_json::from_slice(self.body).ok();
-        // What authorizes a sender is not for a file of recorded lines.
+        // Recorded lines hold no credentials.
         let value =
             |name: &str, value: &str| if name == "authorization" { "…".into() } else { value.into() };
-        let view = View {
+        let json = DeliveryJson {
             at: self.at,
             path: self.path,
             r#type: self.kind(body.as_ref()),
             id: self.headers.get("webhook-id"),
             attempt: self.headers.get("webhook-attempt").and_then(|attempt| attempt.parse().ok()),
-            verified: match self.verdict {
-                Verdict::Unchecked => None,
-                Verdict::Verified => Some(true),
-                Verdict::Refused(_) => Some(false),
+            verified: match self.check {
+                SignatureCheck::Skipped => None,
+                SignatureCheck::Valid => Some(true),
+                SignatureCheck::Failed(_) => Some(false),
             },
-            reason: match &self.verdict {
-                Verdict::Refused(why) => Some(why),
+            reason: match &self.check {
+                SignatureCheck::Failed(reason) => Some(reason),
                 _ => None,
             },
             repeated: self.repeated,
             status: self.status,
             headers: self.headers.iter().map(|(name, text)| (name.to_owned(), value(name, text))).collect(),
-            body: raw(self.body, body.as_ref()),
+            body: raw_body(self.body, body.as_ref()),
         };
-        serde_json::to_string(&view).unwrap_or_default() + "\n"
+        serde_json::to_string(&json).unwrap_or_default() + "\n"
     }
 
-    /// What it tells of, in whatever form.
+    /// Returns the type of the event in any of the forms.
     fn kind<'a>(&'a self, body: Option<&'a Value>) -> Option<&'a str> {
-        let told = |body: &'a Value| match body.get("type").and_then(Value::as_str) {
+        let from_body = |body: &'a Value| match body.get("type").and_then(Value::as_str) {
             None if body.get("_v").is_some_and(|version| version == "v2") => Some("kore-v2"),
-            told => told,
+            kind => kind,
         };
-        self.headers.get("ce-type").or_else(|| told(body?))
+        self.headers.get("ce-type").or_else(|| from_body(body?))
     }
 }
 
-/// The body as JSON on one line, byte for byte where it is; what is no JSON becomes text.
-fn raw(bytes: &[u8], body: Option<&Value>) -> Box<RawValue> {
+/// Returns the body as JSON on one line, unchanged if it is that already. Another body becomes a JSON string.
+fn raw_body(bytes: &[u8], body: Option<&Value>) -> Box<RawValue> {
     let text = String::from_utf8_lossy(bytes).into_owned();
     let written = match body {
         Some(body) if text.contains(['\n', '\r']) => serde_json::value::to_raw_value(body),
@@ -139,9 +140,9 @@ fn raw(bytes: &[u8], body: Option<&Value>) -> Box<RawValue> {
     written.unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// Who said what, as far as it is known: the user's message, the bot's replies, what went wrong.
-fn said(body: &Value, kind: &str) -> Vec<(String, String)> {
-    // In the standard form it is in `data`; in CloudEvents' binary mode the body is the data.
+/// Returns labelled texts: the user's message, the bot's replies, the failure. Other types of events have none.
+fn content(body: &Value, kind: &str) -> Vec<(String, String)> {
+    // The standard form has it in `data`. In CloudEvents' binary mode the body is the data.
     let data = match kind {
         "kore-v2" => body,
         _ => body.get("data").filter(|_| body.get("type").is_some()).unwrap_or(body),
@@ -151,12 +152,12 @@ fn said(body: &Value, kind: &str) -> Vec<(String, String)> {
     match kind {
         "kore-v2" => {
             for part in data.get("data").and_then(Value::as_array).into_iter().flatten() {
-                let what = match part.get("val") {
+                let words = match part.get("val") {
                     Some(Value::String(text)) => text.clone(),
                     Some(other) => other.to_string(),
                     None => continue,
                 };
-                all.push(("bot: ".to_owned(), what));
+                all.push(("bot: ".to_owned(), words));
             }
         }
         "message.answered" | "message.failed" => {
@@ -183,21 +184,21 @@ fn speaker(reply: &Value) -> &'static str {
     if reply.get("agent").is_some_and(|agent| agent == true) { "agent" } else { "bot" }
 }
 
-/// Adds a text, its lines indented; what is very long is cut.
-fn indent(to: &mut String, who: &str, what: &str) {
-    let cut: String = what.chars().take(TEXT_MAX).collect();
+/// Appends a text with indented lines. A long text is cut.
+fn indent(to: &mut String, label: &str, words: &str) {
+    let cut: String = words.chars().take(TEXT_MAX).collect();
     let mut lines = cut.lines();
-    let _ = writeln!(to, "    {}{}", shown(who), shown(lines.next().unwrap_or("(no text)")));
+    let _ = writeln!(to, "    {}{}", printable(label), printable(lines.next().unwrap_or("(no text)")));
     for line in lines.by_ref().take(LINES_MAX - 1) {
-        let _ = writeln!(to, "      {}", shown(line));
+        let _ = writeln!(to, "      {}", printable(line));
     }
-    if cut.len() < what.len() || lines.next().is_some() {
-        let _ = writeln!(to, "      … ({} bytes in all)", what.len());
+    if cut.len() < words.len() || lines.next().is_some() {
+        let _ = writeln!(to, "      … ({} bytes in all)", words.len());
     }
 }
 
-/// A text of others without what would steer a terminal.
-fn shown(text: &str) -> String {
+/// Replaces control characters, with which a sender could steer the terminal.
+fn printable(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\t', "\u{fffd}")
 }
 
@@ -206,21 +207,21 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn headers(more: &[(&str, &str)]) -> Headers {
+    fn headers(more: &[(&str, &str)]) -> DeliveryHeaders {
         let all = [("webhook-id", "01M"), ("webhook-attempt", "2"), ("authorization", "Bearer hush")];
         all.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn show(headers: &Headers, body: &[u8], verdict: Verdict) -> (String, Value) {
+    fn render(headers: &DeliveryHeaders, body: &[u8], check: SignatureCheck) -> (String, Value) {
         let at = Timestamp::from_millis(1_795_426_048_123);
-        let shown = Shown { at, path: "/hook", headers, body, verdict, repeated: false, status: 204 };
-        let line = shown.json();
+        let report = DeliveryReport { at, path: "/hook", headers, body, check, repeated: false, status: 204 };
+        let line = report.json();
         assert_eq!(line.matches('\n').count(), 1, "{line}");
-        (shown.text(), serde_json::from_str(&line).unwrap())
+        (report.text(), serde_json::from_str(&line).unwrap())
     }
 
     #[test]
-    fn a_messages_end_is_shown_with_all_that_was_said() {
+    fn answered_message_is_rendered_with_text_and_replies() {
         let data = json!({
             "user": "alice", "text": "Where is it?", "error": null,
             "replies": [{"text": "Let me see.\nIt left.", "agent": false}, {"text": "Alex here", "agent": true}],
@@ -228,7 +229,7 @@ mod tests {
         let expected = "09:27:28.123  message.answered  01M  attempt 2  verified  -> 204\n    alice: Where is it?\n    \
                         bot: Let me see.\n      It left.\n    agent: Alex here\n";
         let standard = json!({"type": "message.answered", "timestamp": "…", "data": data});
-        let (text, line) = show(&headers(&[]), standard.to_string().as_bytes(), Verdict::Verified);
+        let (text, line) = render(&headers(&[]), standard.to_string().as_bytes(), SignatureCheck::Valid);
         assert_eq!(text, expected);
         assert_eq!(line["body"], standard);
         assert_eq!(
@@ -238,33 +239,36 @@ mod tests {
         assert_eq!(line["headers"]["authorization"], "…");
 
         let events = headers(&[("ce-type", "message.answered")]);
-        let (text, line) = show(&events, data.to_string().as_bytes(), Verdict::Verified);
+        let (text, line) = render(&events, data.to_string().as_bytes(), SignatureCheck::Valid);
         assert_eq!(text, expected);
         assert_eq!(line["body"], data);
     }
 
     #[test]
-    fn failures_replies_and_the_platforms_own_form_are_shown() {
+    fn failures_late_replies_and_kore_v2_are_rendered() {
         let data = json!({"user": "bob", "text": "hi", "replies": [], "error": {"title": "No reply", "detail": "Silence."}});
         let failed = json!({"type": "message.failed", "data": data}).to_string();
-        let (text, _) = show(&headers(&[]), failed.as_bytes(), Verdict::Unchecked);
+        let (text, _) = render(&headers(&[]), failed.as_bytes(), SignatureCheck::Skipped);
         assert!(
             text.contains("not checked") && text.ends_with("    bob: hi\n    failed: No reply. Silence.\n"),
             "{text}"
         );
         let late = json!({"type": "reply.late", "data": {"user": "bob", "text": "more"}}).to_string();
         assert!(
-            show(&headers(&[]), late.as_bytes(), Verdict::Verified).0.ends_with("    bot, to bob: more\n")
+            render(&headers(&[]), late.as_bytes(), SignatureCheck::Valid)
+                .0
+                .ends_with("    bot, to bob: more\n")
         );
         let kore = json!({"_v": "v2", "data": [{"type": "text", "val": "Hello"}, {"type": "template", "val": {"a": 1}}]});
-        let (text, line) = show(&headers(&[]), kore.to_string().as_bytes(), Verdict::Verified);
+        let (text, line) = render(&headers(&[]), kore.to_string().as_bytes(), SignatureCheck::Valid);
         assert!(text.contains("kore-v2") && text.ends_with("    bot: Hello\n    bot: {\"a\":1}\n"), "{text}");
         assert_eq!(line["type"], "kore-v2");
     }
 
     #[test]
-    fn whatever_else_arrives_is_shown_as_it_is_and_steers_nothing() {
-        let (text, line) = show(&headers(&[]), b"{\"a\":\n1}", Verdict::Refused("it is old".to_owned()));
+    fn unknown_body_is_rendered_without_control_characters() {
+        let (text, line) =
+            render(&headers(&[]), b"{\"a\":\n1}", SignatureCheck::Failed("it is old".to_owned()));
         assert!(
             text.contains("(of no known type)")
                 && text.contains("NOT VERIFIED")
@@ -275,13 +279,13 @@ mod tests {
             (&line["body"], &line["verified"], &line["reason"]),
             (&json!({"a": 1}), &json!(false), &json!("it is old"))
         );
-        let (text, line) = show(&headers(&[]), b"\x1b[2J\xff", Verdict::Unchecked);
+        let (text, line) = render(&headers(&[]), b"\x1b[2J\xff", SignatureCheck::Skipped);
         assert!(!text.contains('\x1b') && text.contains("[2J"), "{text}");
         assert_eq!(line["body"], "\u{1b}[2J\u{fffd}");
         let long = json!({"type": "reply.late", "data": {"text": "x\n".repeat(900)}}).to_string();
-        let (text, _) = show(&headers(&[]), long.as_bytes(), Verdict::Verified);
+        let (text, _) = render(&headers(&[]), long.as_bytes(), SignatureCheck::Valid);
         assert!(text.lines().count() < 24 && text.contains("1800 bytes in all"), "{text}");
-        let (text, _) = show(&headers(&[]), b"", Verdict::Unchecked);
+        let (text, _) = render(&headers(&[]), b"", SignatureCheck::Skipped);
         assert!(text.contains("(no text)"), "{text}");
     }
 }
