@@ -1,10 +1,12 @@
-//! What is logged, and how: JSON for machines, lines for people.
+//! Logging: JSON for machines, text for people.
 //!
-//! Both go to standard output's sibling, standard error, so that what a command prints (a key, a hint) can be
-//! piped. It knows the configuration's `[log]` and nothing else.
+//! Logs go to standard error, so that the result of a command on standard output can be piped. This module knows the
+//! `[log]` section of the configuration and nothing else of the bridge.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -12,23 +14,23 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Why logging could not be set up.
+/// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// It was set up before.
-    #[error("logging is set up already")]
-    Twice(#[from] TryInitError),
+    /// Logging runs already.
+    #[error("logging has been started before")]
+    AlreadyStarted(#[from] TryInitError),
 }
 
 /// Starts logging for the whole process.
 ///
-/// JSON is one object a line with an RFC 3339 time in UTC and the event's fields beside `level`, `target` and
-/// `message`. Text has colours on a terminal only.
+/// JSON is one object a line: an RFC 3339 time in UTC and the event's fields beside `level`, `target` and `message`.
+/// Text is coloured if standard error shows colour.
 ///
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
-    // The HTTP server narrates its start at info; whoever wants that says so in the filter, which counts more.
+    // The HTTP server logs its start at info. A filter of the configuration can show that, because it comes later.
     let filter = Targets::new()
         .with_target("actix_server", Level::WARN)
         .with_targets(&log.filter)
@@ -39,7 +41,15 @@ pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
         LogFormat::Json => registry
             .with(layer.json().flatten_event(true).with_current_span(true).with_span_list(false))
             .try_init()?,
-        LogFormat::Text => registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init()?,
+        LogFormat::Text => registry.with(layer.with_ansi(shows_colour(&io::stderr()))).try_init()?,
     }
     Ok(())
+}
+
+/// Whether text on this stream is coloured.
+///
+/// `NO_COLOR` disables colour and `CLICOLOR_FORCE` enables it; otherwise a terminal that supports colour has it. clap
+/// asks the same function for help and errors, so that the whole program agrees.
+pub fn shows_colour(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }

@@ -20,10 +20,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstream::stream::RawStream;
+use clap::builder::styling::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigErrors, ConfigWarning};
-use crate::telemetry::TelemetryError;
+use crate::telemetry::{self, TelemetryError};
 
 /// The exit code for an invalid configuration, from sysexits.
 const EX_CONFIG: u8 = 78;
@@ -134,9 +136,10 @@ impl CommandLine {
     }
 }
 
-/// Prints an error with its causes.
+/// Prints an error with its causes, in the colours of clap's own errors.
 fn print_error(error: &CommandError) {
-    let mut text = format!("rtm-bridge: {error}");
+    let style = style_on(&io::stderr(), AnsiColor::Red.on_default().bold());
+    let mut text = format!("{style}rtm-bridge:{style:#} {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");
@@ -145,6 +148,11 @@ fn print_error(error: &CommandError) {
     }
     // A closed standard error leaves no other place for the message.
     let _closed = writeln!(io::stderr(), "{text}");
+}
+
+/// Returns the style if the stream shows colour, and no style otherwise.
+fn style_on(stream: &impl RawStream, style: Style) -> Style {
+    if telemetry::shows_colour(stream) { style } else { Style::new() }
 }
 
 /// Prints a command's result.

@@ -1,6 +1,7 @@
 //! The program as a process: exit codes and output.
 
 mod chat;
+mod colour;
 mod migrate;
 mod redis;
 mod webhook;
@@ -76,6 +77,8 @@ fn wrong_usage_exits_2() {
         assert_eq!(code, Some(2), "{arguments:?}");
         assert!(out.is_empty() && !err.is_empty(), "{arguments:?}");
     }
+    let (code, _, err) = run(&["serv"]);
+    assert!(code == Some(2) && err.contains("'serve'"), "a similar command is suggested: {err}");
 }
 
 #[test]

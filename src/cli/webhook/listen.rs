@@ -18,9 +18,9 @@ use super::received::{DeliveryHeaders, verify_delivery};
 use super::render::{DeliveryReport, SignatureCheck};
 use super::{BODY_MAX, SecretArgs, WebhookCommandError};
 use crate::cli::{CommandError, print, stop_signal};
-use crate::runtime;
 use crate::store::Clock;
 use crate::webhook::signature::SigningSecret;
+use crate::{runtime, telemetry};
 
 /// The most deliveries in the queue. More wait in their connections.
 const QUEUE_MAX: usize = 64;
@@ -80,6 +80,7 @@ impl ListenCommand {
         let mut server = std::pin::pin!(server);
         self.print_start(address, secrets.len())?;
 
+        let coloured = telemetry::shows_colour(&io::stdout());
         let (clock, accepted) = (Clock::wall(), VecDeque::new());
         let mut receiver = DeliveryReceiver { secrets, statuses: &self.status, clock, accepted };
         let mut stop = std::pin::pin!(stop_signal());
@@ -96,7 +97,7 @@ impl ListenCommand {
                 }
                 Some(delivery) = deliveries.recv() => {
                     let report = |report: &DeliveryReport<'_>| {
-                        if self.json { report.json() } else { report.text() }
+                        if self.json { report.json() } else { report.text(coloured) }
                     };
                     print(&receiver.answer(delivery, report))?;
                 }

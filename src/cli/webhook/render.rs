@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use clap::builder::styling::{AnsiColor, Style};
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -40,7 +41,7 @@ pub(super) enum SignatureCheck {
 
 impl DeliveryReport<'_> {
     /// Returns the text for people: a line about the delivery, then its content, indented.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, coloured: bool) -> String {
         let body: Option<Value> = serde_json::from_slice(self.body).ok();
         let kind = self.kind(body.as_ref()).unwrap_or("(of no known type)");
         // The reader knows the day.
@@ -52,12 +53,13 @@ impl DeliveryReport<'_> {
                 let _ = write!(text, "  {word}{}", printable(value));
             }
         }
-        let words = match &self.check {
-            SignatureCheck::Skipped => "not checked",
-            SignatureCheck::Valid => "verified",
-            SignatureCheck::Failed(_) => "NOT VERIFIED",
+        let (words, colour) = match &self.check {
+            SignatureCheck::Skipped => ("not checked", AnsiColor::Yellow),
+            SignatureCheck::Valid => ("verified", AnsiColor::Green),
+            SignatureCheck::Failed(_) => ("NOT VERIFIED", AnsiColor::Red),
         };
-        let _ = write!(text, "  {words}  -> {}", self.status);
+        let style = if coloured { colour.on_default() } else { Style::new() };
+        let _ = write!(text, "  {style}{words}{style:#}  -> {}", self.status);
         if self.repeated {
             text.push_str("  (repeated: a receiver should ignore it)");
         }
@@ -217,7 +219,7 @@ mod tests {
         let report = DeliveryReport { at, path: "/hook", headers, body, check, repeated: false, status: 204 };
         let line = report.json();
         assert_eq!(line.matches('\n').count(), 1, "{line}");
-        (report.text(), serde_json::from_str(&line).unwrap())
+        (report.text(false), serde_json::from_str(&line).unwrap())
     }
 
     #[test]
