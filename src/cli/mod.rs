@@ -6,9 +6,11 @@
 
 mod chat;
 mod check_config;
+mod completions;
 mod dev;
 mod healthcheck;
 mod key;
+mod man;
 mod migrate;
 mod sandbox;
 mod serve;
@@ -61,6 +63,8 @@ enum BridgeCommand {
     Key(key::KeyCommand),
     Webhook(webhook::WebhookCommand),
     Healthcheck(healthcheck::HealthcheckCommand),
+    Completions(completions::CompletionsCommand),
+    Man(man::ManCommand),
 }
 
 /// The configuration's place.
@@ -107,6 +111,8 @@ enum CommandError {
     Webhook(#[from] webhook::WebhookCommandError),
     #[error(transparent)]
     Migrate(#[from] migrate::MigrateCommandError),
+    #[error("cannot write the manual pages to {directory}; give a writable directory with --out-dir")]
+    ManualPages { directory: String, source: io::Error },
 }
 
 impl CommandLine {
@@ -122,6 +128,8 @@ impl CommandLine {
             BridgeCommand::Key(key) => key.run(),
             BridgeCommand::Webhook(webhook) => webhook.run(),
             BridgeCommand::Healthcheck(healthcheck) => healthcheck.run(),
+            BridgeCommand::Completions(completions) => completions.run(),
+            BridgeCommand::Man(man) => man.run(),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

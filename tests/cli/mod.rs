@@ -2,6 +2,7 @@
 
 mod chat;
 mod colour;
+mod generated;
 mod migrate;
 mod redis;
 mod webhook;
@@ -12,8 +13,19 @@ use std::process::{Command, Output};
 
 use rtm_bridge::domain::Sha256;
 
-const COMMANDS: &[&str] =
-    &["dev", "chat", "serve", "sandbox", "check-config", "migrate", "key", "webhook", "healthcheck"];
+const COMMANDS: &[&str] = &[
+    "dev",
+    "chat",
+    "serve",
+    "sandbox",
+    "check-config",
+    "migrate",
+    "key",
+    "webhook",
+    "healthcheck",
+    "completions",
+    "man",
+];
 
 const CONFIG: &str = r#"
 [store]
