@@ -1,4 +1,4 @@
-//! `rtm-bridge chat` as a process, against `rtm-bridge dev` and against a bridge that breaks off.
+//! `rtm-bridge chat` as a process, against `rtm-bridge dev` and against a scripted bridge.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,9 +10,9 @@ use serde_json::json;
 use super::{outcome, rtm_bridge};
 use crate::support::{Caller, Program, Request};
 
-const WELCOME: &str = "[unasked] Hello! I am the sandbox bot.";
+const WELCOME: &str = "[unsolicited] Hello! I am the sandbox bot.";
 
-/// A running `dev`, where its API is, and where its platform is.
+/// Starts `dev`, and returns it with the URL of its API and the address of its platform.
 async fn dev() -> (Program, String, SocketAddr) {
     let mut dev = Program::printing(&["dev", "--port", "0", "--admin-port", "0"]);
     let curl = dev.line_with("curl").await;
@@ -33,35 +33,35 @@ fn start(arguments: &[&str]) -> Child {
     chat.spawn().unwrap()
 }
 
-/// Pipes these lines through it.
+/// Runs a chat with these lines as its input.
 fn pipe(lines: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut chat = start(arguments);
-    // Where it has ended already, its output says why.
-    let _told = chat.stdin.take().unwrap().write_all(lines.as_bytes());
+    // The program may have stopped already; its output says why.
+    let _written = chat.stdin.take().unwrap().write_all(lines.as_bytes());
     outcome(&chat.wait_with_output().unwrap())
 }
 
-/// What blocks runs beside what must go on meanwhile.
+/// Runs blocking code on a thread of its own.
 async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
 #[test]
-fn a_pipe_gets_the_replies_and_a_code() {
+fn pipe_gets_replies_and_exit_code() {
     crate::support::run(async {
         let (dev, url, _) = dev().await;
         let at = url.clone();
         let (code, out, err) =
             blocking(move || pipe("/echo quack\n\n/stream one two three", &["--url", &at])).await;
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-        let said: Vec<&str> = out.lines().filter(|line| !line.starts_with(WELCOME)).collect();
-        assert_eq!(said, ["quack", "one two three"]);
+        let replies: Vec<&str> = out.lines().filter(|line| !line.starts_with(WELCOME)).collect();
+        assert_eq!(replies, ["quack", "one two three"]);
 
         let at = url.clone();
         let (code, out, err) =
             blocking(move || pipe("not read", &["--url", &at, "/echo one", "/echo two"])).await;
         assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
-        assert_eq!(out.lines().collect::<Vec<_>>(), ["one", "two"], "what is given is said instead");
+        assert_eq!(out.lines().collect::<Vec<_>>(), ["one", "two"], "arguments replace standard input");
 
         let at = url.clone();
         let (code, out, err) =
@@ -77,7 +77,7 @@ fn a_pipe_gets_the_replies_and_a_code() {
 }
 
 #[test]
-fn what_the_bot_says_unasked_is_printed_while_nobody_types() {
+fn unsolicited_reply_is_printed_without_input() {
     crate::support::run(async {
         let (dev, url, platform) = dev().await;
         let mut chat = start(&["--url", &url]);
@@ -97,12 +97,12 @@ fn what_the_bot_says_unasked_is_printed_while_nobody_types() {
         let pushed = Caller(platform).send(Request::new("POST", "/sandbox/push").body(push)).await;
         assert_eq!(pushed.status, 200);
         let lines = blocking(move || {
-            // It may have come before the turn was over, or late; that is for the bridge to say.
+            // It may belong to the open turn, or be late; the bridge decides that.
             assert!(lines.recv().unwrap().ends_with("Your parcel has arrived"));
             lines
         })
         .await;
-        // The last line is answered although nothing more will be typed.
+        // The last line is answered although the input ends.
         input.write_all(b"/slow 300").unwrap();
         drop(input);
         let output = blocking(move || chat.wait_with_output().unwrap()).await;
@@ -114,27 +114,34 @@ fn what_the_bot_says_unasked_is_printed_while_nobody_types() {
 }
 
 #[test]
-fn nobody_there_is_1_and_says_what_to_do() {
+fn unreachable_bridge_exits_1_with_the_next_step() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (code, out, err) = pipe("hi\n", &["--url", &format!("http://127.0.0.1:{port}")]);
     assert_eq!((code, out.as_str()), (Some(1), ""));
     assert!(err.contains("rtm-bridge dev") && err.contains(&port.to_string()), "{err}");
-    for wrong in [&["--url", "localhost:8080"][..], &["--bot", "a b"], &["--key", "x"]] {
+    for wrong in [
+        &["--url", "localhost:8080"][..],
+        &["--url", "http://key@localhost"],
+        &["--url", "http://localhost/?bot=a"],
+        &["--bot", "a b"],
+        &["--key", "x"],
+        &[" "],
+    ] {
         assert_eq!(pipe("", wrong).0, Some(2), "{wrong:?}");
     }
     let (code, _, err) = pipe("", &["--key-file", "/nowhere/key"]);
     assert!(code == Some(1) && err.contains("/nowhere/key"), "{err}");
 }
 
-/// Takes requests, one to a connection and each with its head in lower case, until the program has ended.
-fn play(mut answer: impl FnMut(&str, TcpStream) + Send, chat: impl FnOnce(&str)) {
+/// Answers requests, one a connection and each with its head in lower case, until the program has stopped.
+pub(super) fn serve_scripted(mut answer: impl FnMut(&str, TcpStream) + Send, chat: impl FnOnce(&str)) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             loop {
                 let (mut stream, _) = listener.accept().unwrap();
-                match request(&mut stream) {
+                match read_request(&mut stream) {
                     head if head.is_empty() => return,
                     head => answer(&head, stream),
                 }
@@ -145,7 +152,7 @@ fn play(mut answer: impl FnMut(&str, TcpStream) + Send, chat: impl FnOnce(&str))
     });
 }
 
-/// Ends what waits for a request there, however the test ends, by a connection without one.
+/// Stops the scripted bridge by a connection without a request, also if the test fails.
 struct Unblock(SocketAddr);
 
 impl Drop for Unblock {
@@ -154,8 +161,8 @@ impl Drop for Unblock {
     }
 }
 
-/// The head of a request; its body is read too, so that closing resets nothing.
-fn request(stream: &mut TcpStream) -> String {
+/// Returns the head of a request. It reads the body too, because closing would reset the connection otherwise.
+fn read_request(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     let mut byte = [0];
     while !bytes.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
@@ -168,16 +175,17 @@ fn request(stream: &mut TcpStream) -> String {
     head
 }
 
-/// Answers with what ends when the connection is closed; the program may have ended already.
-fn say(mut stream: &TcpStream, head: &str, body: &str) {
-    let _told = write!(stream, "HTTP/1.0 {head}\r\n\r\n{body}");
+/// Writes an answer that ends with the connection.
+pub(super) fn respond(mut stream: &TcpStream, head: &str, body: &str) {
+    // The program may have stopped already.
+    let _written = write!(stream, "HTTP/1.0 {head}\r\n\r\n{body}");
 }
 
-const STREAM: &str = "200 OK\r\nContent-Type: text/event-stream";
+pub(super) const STREAM: &str = "200 OK\r\nContent-Type: text/event-stream";
 const PROBLEM: &str = "401 Unauthorized\r\nContent-Type: application/problem+json";
 
 #[test]
-fn a_stream_that_breaks_off_goes_on_behind_its_last_event() {
+fn broken_stream_resumes_behind_its_last_event() {
     let half = r#"{"seq":1,"type":"reply","data":{"text":"half","correlation":"window"}}"#;
     let whole = r#"{"seq":2,"type":"reply","data":{"text":"whole","correlation":"window"}}"#;
     let end = r#"{"seq":3,"type":"message.answered","data":{"id":"m1","status":"answered","complete":true,"replies":[{}]}}"#;
@@ -185,49 +193,47 @@ fn a_stream_that_breaks_off_goes_on_behind_its_last_event() {
         format!("retry: 10\nid: c1\nevent: reply\ndata: {half}\n\nid: c2\nevent: reply\ndata: {{\"seq\"");
     let second =
         format!("id: c2\nevent: reply\ndata: {whole}\n\nid: c3\nevent: message.answered\ndata: {end}\n\n");
-    let (mut after, mut streams) = (Vec::new(), Vec::new());
+    let (mut resumed, mut streams) = (Vec::new(), Vec::new());
     let bridge = |head: &str, stream: TcpStream| {
         assert!(head.contains("authorization: bearer rtmb_hush\r\n"), "{head}");
         if head.starts_with("post") {
-            assert!(
-                head.contains("prefer: respond-async\r\n") && head.contains("idempotency-key: "),
-                "{head}"
-            );
-            say(
+            assert!(head.contains("prefer: respond-async\r\n"), "{head}");
+            respond(
                 &stream,
                 "202 Accepted\r\nContent-Type: application/json",
                 r#"{"id":"m1","status":"queued"}"#,
             );
             streams.pop().map(|mut open: TcpStream| open.write_all(first.as_bytes()).unwrap()).unwrap();
-        } else if head.contains("accept: text/event-stream") {
-            after.extend(
-                head.lines().find_map(|line| line.strip_prefix("last-event-id: ")).map(str::to_owned),
-            );
-            match after.len() {
-                1 => say(&stream, STREAM, ""),
-                2 => return say(&stream, "503 Service Unavailable\r\nContent-Type: text/html", "away"),
-                _ => say(&stream, STREAM, &second),
-            }
-            streams.push(stream);
         } else {
             assert!(head.starts_with("get /conversations/me/events?after=latest"), "{head}");
-            say(&stream, "200 OK\r\nContent-Type: application/json", r#"{"events":[],"next":"c0"}"#);
+            assert!(head.contains("accept: text/event-stream\r\n"), "{head}");
+            resumed.extend(
+                head.lines()
+                    .find_map(|line| line.strip_prefix("last-event-id:"))
+                    .map(|id| id.trim().to_owned()),
+            );
+            match resumed.len() {
+                1 => respond(&stream, STREAM, ""),
+                2 => return respond(&stream, "503 Service Unavailable\r\nContent-Type: text/html", "away"),
+                _ => respond(&stream, STREAM, &second),
+            }
+            streams.push(stream);
         }
     };
-    play(bridge, |url| {
+    serve_scripted(bridge, |url| {
         let (code, out, err) = pipe("hi\n", &["--url", url]);
         assert_eq!((code, out.as_str()), (Some(0), "half\nwhole\n"), "{err}");
         assert!(err.contains("connection is lost") && err.contains("connected again"), "{err}");
         assert!(!err.contains("hush"), "{err}");
     });
-    assert_eq!(after, ["c0", "c1", "c1"]);
+    assert_eq!(resumed, ["", "c1", "c1"]);
 }
 
 #[test]
-fn what_is_refused_is_said_and_the_key_is_not() {
+fn refusal_is_printed_without_the_key() {
     let problem = r#"{"title":"A valid caller key is needed","detail":"Send one."}"#;
-    play(
-        |_, stream| say(&stream, PROBLEM, problem),
+    serve_scripted(
+        |_, stream| respond(&stream, PROBLEM, problem),
         |url| {
             let (code, out, err) = pipe("hi\n", &["--url", url]);
             assert_eq!((code, out.as_str()), (Some(1), ""));
@@ -235,11 +241,32 @@ fn what_is_refused_is_said_and_the_key_is_not() {
             assert!(!err.contains("hush"), "{err}");
         },
     );
-    play(
-        |_, stream| say(&stream, "200 OK\r\nContent-Type: text/html", "<h1>nginx</h1>"),
+    serve_scripted(
+        |_, stream| respond(&stream, "200 OK\r\nContent-Type: text/html", "<h1>nginx</h1>"),
         |url| {
             let (code, _, err) = pipe("hi\n", &["--url", url]);
             assert!(code == Some(1) && err.contains("server.listen"), "{err}");
         },
     );
+}
+
+#[test]
+fn key_file_is_read_before_the_environment() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(path, "rtmb_file\n").unwrap();
+    let bridge = |head: &str, stream: TcpStream| {
+        assert!(head.contains("authorization: bearer rtmb_file\r\n"), "{head}");
+        respond(&stream, PROBLEM, "{}");
+    };
+    serve_scripted(bridge, |url| {
+        let (code, _, err) = pipe("", &["--url", url, "--key-file", path]);
+        assert!(code == Some(1) && err.contains("HTTP status 401"), "{err}");
+    });
+    for invalid in ["", "two words", "r\u{e9}sum\u{e9}"] {
+        std::fs::write(path, invalid).unwrap();
+        let (code, _, err) = pipe("", &["--key-file", path]);
+        assert!(code == Some(1) && err.contains(path) && err.contains("holds no key"), "{err}");
+        assert!(invalid.is_empty() || !err.contains(invalid), "{err}");
+    }
 }

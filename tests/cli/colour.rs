@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
+use super::chat::{STREAM, respond, serve_scripted};
 use super::{outcome, rtm_bridge};
 
 const ESCAPE: &str = "\x1b[";
@@ -47,6 +48,27 @@ fn help_and_errors_are_coloured_if_forced() {
             let (_, out, err) = outcome(&with_variables(arguments, variables).output().unwrap());
             assert_eq!((out + &err).contains(ESCAPE), coloured, "{arguments:?} {variables:?}");
         }
+    }
+}
+
+#[test]
+fn chat_notes_are_coloured_if_forced() {
+    for (variables, coloured) in CASES {
+        let mut streams = Vec::new();
+        let bridge = |head: &str, stream: TcpStream| {
+            if head.starts_with("post") {
+                respond(&stream, "400 Bad Request", "");
+            } else {
+                respond(&stream, STREAM, "");
+                streams.push(stream);
+            }
+        };
+        serve_scripted(bridge, |url| {
+            let arguments = ["chat", "--user", "me", "--url", url, "hi"];
+            let (_, _, err) = outcome(&with_variables(&arguments, variables).output().unwrap());
+            let note = err.lines().find(|line| line.contains("(not sent: ")).unwrap();
+            assert_eq!(note.contains(ESCAPE), coloured, "{variables:?}: {err}");
+        });
     }
 }
 
