@@ -24,8 +24,8 @@ use crate::domain::{
 };
 use crate::metrics::{Connect, Phase};
 use crate::rtm::{
-    CallError, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice, frame,
-    history_page,
+    CallError, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice, history_page,
+    outgoing,
 };
 use crate::store::{
     ConversationChange, ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult,
@@ -156,8 +156,8 @@ fn tell<H: ConversationHost>(
 /// What goes out for a message, and its word in metrics.
 pub(super) fn frame(bot: &BotConfig, message: &AcceptedMessage) -> (&'static str, String) {
     match message.new.session {
-        SessionRequest::Close => ("close", frame::close_session(bot, message.client_message_id)),
-        _ => ("message", frame::message(bot, message)),
+        SessionRequest::Close => ("close", outgoing::close_session(bot, message.client_message_id)),
+        _ => ("message", outgoing::message(bot, message)),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::config::BotConfig;
 use crate::domain::{ConversationId, LinkState, Partition, Timestamp};
 use crate::metrics::BotMetrics;
 use crate::rtm::{
-    ConnectMode, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, frame, translate,
+    ConnectMode, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, outgoing, translate,
 };
 use crate::store::{ConversationSnapshot, ConversationWrite, Fence, StoreError, WriteResult};
 
@@ -300,7 +300,7 @@ impl<H: ConversationHost> Driver<H> {
     async fn ping(&mut self) -> Option<Event> {
         self.ping += 1;
         self.metrics.frame_out("ping");
-        let text = frame::ping(&self.bot, self.ping);
+        let text = outgoing::ping(&self.bot, self.ping);
         let failed = self.say(text).await;
         match &mut self.socket {
             Some(socket) if failed.is_none() => {

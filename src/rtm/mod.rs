@@ -4,32 +4,32 @@
 //! not know: turns, lanes and the store; it reports what the platform said and leaves the deciding to `link`.
 
 mod connector;
-mod echo;
-mod entity;
+mod correlation_id;
+mod decode;
 mod error;
-pub mod frame;
 mod grant;
-mod history;
+mod history_page;
+mod history_request;
+mod html_entities;
 mod incoming;
-mod json;
 mod jwt;
-mod records;
+mod lenient_json;
+pub mod outgoing;
 mod refusal;
 mod socket;
-mod text;
+mod text_extraction;
 mod ticket;
-mod translate;
 
 #[cfg(test)]
 mod tests;
 
 pub use connector::{ConnectorSetupError, PlatformConnector};
+pub use decode::translate;
 pub use error::{CallError, ConnectError, ConnectPhase, RetryAdvice};
 pub use grant::Grant;
-pub use history::HistoryFrom;
+pub use history_page::{HistoryPage, HistoryRecord, InvalidHistoryPage, history_page};
+pub use history_request::HistoryFrom;
 pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
 pub use jwt::{JwtSigner, SignerError};
-pub use records::{HistoryPage, HistoryRecord, InvalidHistoryPage, history_page};
 pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 pub use ticket::ConnectMode;
-pub use translate::translate;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_sandbox::{Gate, Step, shapes};
+use rtm_sandbox::{Gate, Step, message_elements};
 use serde_json::{Value, json};
 
 use super::turns::{say, texts};
@@ -11,7 +11,7 @@ use crate::support::{run, spawn_bridge};
 /// What a bot says that returns the number in a JSON text, as its JavaScript prompt does.
 fn echoing(text: &str, id: &Value) -> Step {
     let json = json!({ "type": "message", "payload": { "text": text, "clientMessageId": id } });
-    Step::Message(vec![shapes::text(&json.to_string())])
+    Step::Message(vec![message_elements::text(&json.to_string())])
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_sandbox::{Options, Step, shapes};
+use rtm_sandbox::{Options, Step, message_elements};
 use serde_json::json;
 
 use crate::support::{Request, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};
@@ -59,7 +59,7 @@ fn a_frame_larger_than_allowed_costs_the_link_and_not_the_reply() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).max_frame_bytes = 16 << 10).await;
         let text = "x".repeat(20_000);
-        let large = Step::Message(vec![shapes::minimal(&text)]);
+        let large = Step::Message(vec![message_elements::minimal(&text)]);
         bridge.script.next("alice", vec![Step::Ack, large]);
         let message = bridge.post("alice", &json!({"text": "hi"})).await.message(200);
         assert_eq!(message["replies"][0]["text"], text);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_sandbox::{Framing, Gate, Step, StreamEnd, shapes};
+use rtm_sandbox::{Framing, Gate, Step, StreamEnd, message_elements};
 use serde_json::json;
 
 use super::turns::{ended, say, texts, turn};
@@ -118,7 +118,7 @@ fn every_shape_has_its_best_plain_text() {
             ("two", "The first of two elements\nThe second of two elements"),
             ("empty", ""),
         ] {
-            let elements = shapes::named(shape).unwrap();
+            let elements = message_elements::named(shape).unwrap();
             let steps = vec![Step::Ack, Step::Message(elements.clone())];
             let message = turn(&bridge, json!({"expectReplies": 1}), steps).await;
             assert_eq!(texts(&message), [text], "{shape}");
@@ -135,7 +135,7 @@ fn what_is_no_reply_disturbs_nothing() {
         let bridge = spawn_bridge(|_| {}).await;
         let twice = json!({
             "messageId": "ms-twice",
-            "message": [shapes::text("once")],
+            "message": [message_elements::text("once")],
         });
         let steps = vec![
             Step::Raw("{not JSON".to_owned()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use rtm_sandbox::{Behaviour, Options, Spelling, Step, Welcome, shapes};
+use rtm_sandbox::{Behaviour, Options, Spelling, Step, Welcome, message_elements};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
@@ -140,7 +140,7 @@ fn the_deadline_cuts_a_turn_that_has_replies() {
         assert_eq!(ended(&message), ("deadline", false));
         assert_eq!(texts(&message), ["one", "two"]);
         // More was announced, and did not come.
-        let more = Step::Message(shapes::named("wait_for_response").unwrap());
+        let more = Step::Message(message_elements::named("wait_for_response").unwrap());
         let message = turn(&bridge, json!({"deadlineMs": 900}), vec![Step::Ack, more]).await;
         assert_eq!(ended(&message), ("deadline", false));
         bridge.finish().await;
@@ -154,7 +154,7 @@ fn a_turn_may_have_100_replies_or_4_mib_of_them() {
         let message = turn(&bridge, json!({}), vec![say("again"); 101]).await;
         assert_eq!(ended(&message), ("limit", false));
         assert_eq!(texts(&message).len(), 100);
-        let large = Step::Message(vec![shapes::minimal(&"x".repeat(900_000))]);
+        let large = Step::Message(vec![message_elements::minimal(&"x".repeat(900_000))]);
         let message = turn(&bridge, json!({}), vec![large; 6]).await;
         assert_eq!(ended(&message), ("limit", false));
         assert_eq!(texts(&message).len(), 5);

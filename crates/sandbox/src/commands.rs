@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::faults::{Endpoint, Fault, RetryAfter};
-use super::shapes;
+use super::message_elements;
 use super::step::{Cut, Step, StreamEnd};
 
 /// What a command does.
@@ -68,7 +68,7 @@ pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
         "buttons" => shape("buttons"),
         "carousel" => shape("carousel"),
         "quick" => shape("quick_replies"),
-        "template" if rest.is_empty() => usual(&format!("I know: {}", shapes::NAMES.join(", "))),
+        "template" if rest.is_empty() => usual(&format!("I know: {}", message_elements::NAMES.join(", "))),
         "template" => shape(rest),
         "html" => usual("<b>5 &lt; 7</b> &amp; caf&eacute; &quot;Zur Post&quot;<br/>*bold* :smile: "),
         "quot" => shape("quot"),
@@ -90,7 +90,7 @@ pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
         "bin" => Reply::Exact(vec![
             Step::Ack,
             Step::Binary(
-                json!({"type": "bot_response", "from": "bot", "message": [shapes::text("From a binary frame")]})
+                json!({"type": "bot_response", "from": "bot", "message": [message_elements::text("From a binary frame")]})
                     .to_string()
                     .into_bytes(),
             ),
@@ -183,16 +183,18 @@ fn stream(text: &str) -> Reply {
 }
 
 fn shape(name: &str) -> Reply {
-    match shapes::named(name) {
+    match message_elements::named(name) {
         Some(elements) => Reply::Usual(vec![Step::Message(elements)]),
-        None => usual(&format!("I do not know the shape {name}. I know: {}", shapes::NAMES.join(", "))),
+        None => {
+            usual(&format!("I do not know the shape {name}. I know: {}", message_elements::NAMES.join(", ")))
+        }
     }
 }
 
 /// What a bot does that returns the id of the message it answers (protocol.md 6.1).
 fn identified(text: &str, id: &str) -> Step {
     let id: serde_json::Value = serde_json::from_str(id).unwrap_or_default();
-    let mut element = shapes::text(text);
+    let mut element = message_elements::text(text);
     if let Some(payload) = element.pointer_mut("/component/payload") {
         payload["clientMessageId"] = id;
     }

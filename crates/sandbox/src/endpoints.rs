@@ -9,15 +9,15 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{self, Struck};
+use super::assertion;
 use super::clock;
 use super::commands;
+use super::fault_injection::{self, Struck};
 use super::faults::Endpoint;
 use super::history::{self, Query};
-use super::jwt;
-use super::player::{Cause, Player};
-use super::state::{Grant, Platform, Ticket, Who, locked};
+use super::platform::{Grant, Platform, Ticket, Who, locked};
 use super::step::Step;
+use super::step_runner::{Cause, Player};
 use super::upgrade;
 
 /// All routes; each of the API exists with and without the version.
@@ -70,24 +70,30 @@ fn grant_request(request: &HttpRequest, body: &[u8]) -> Option<(String, BotInfo)
 async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> HttpResponse {
     platform.counts.grants.fetch_add(1, Ordering::Relaxed);
     platform.changed.send_replace(());
-    if let Struck::Answer(answer) = answer::strike(&platform, Endpoint::Grant).await {
+    if let Struck::Answer(answer) = fault_injection::strike(&platform, Endpoint::Grant).await {
         return answer;
     }
     let Some((assertion, info)) = grant_request(&request, &body) else {
-        return answer::error(StatusCode::BAD_REQUEST, &json!(400), "assertion and botInfo are needed");
+        return fault_injection::error(
+            StatusCode::BAD_REQUEST,
+            &json!(400),
+            "assertion and botInfo are needed",
+        );
     };
     if !platform.options.bots.is_empty() && !platform.options.bots.contains(&info.task_bot_id) {
-        return answer::error(StatusCode::BAD_REQUEST, &json!(400), "no bot has this taskBotId");
+        return fault_injection::error(StatusCode::BAD_REQUEST, &json!(400), "no bot has this taskBotId");
     }
     let at = clock::now();
     let verified = {
         let options = &platform.options;
         let mut used = locked(&platform.used_jtis);
-        jwt::verify(&assertion, &options.clients, &options.algorithms, at, &mut used)
+        assertion::verify(&assertion, &options.clients, &options.algorithms, at, &mut used)
     };
     let identity = match verified {
         Ok(identity) => identity,
-        Err(refusal) => return answer::error(StatusCode::UNAUTHORIZED, &json!(401), &refusal.to_string()),
+        Err(refusal) => {
+            return fault_injection::error(StatusCode::UNAUTHORIZED, &json!(401), &refusal.to_string());
+        }
     };
     let user = platform.user(&Who { bot: Some(info.task_bot_id), user: identity.user.clone() });
     locked(&user.inner).chat_bot = info.chat_bot;
@@ -127,21 +133,25 @@ fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, Box<H
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     let Some(token) = token else {
-        return Err(Box::new(answer::error(StatusCode::UNAUTHORIZED, &json!(401), "no bearer token")));
+        return Err(Box::new(fault_injection::error(
+            StatusCode::UNAUTHORIZED,
+            &json!(401),
+            "no bearer token",
+        )));
     };
     platform
         .grants
         .with(token, |grants| grants.get(token).cloned())
         .filter(|grant| grant.expires > clock::now())
         .filter(|grant| grant.epoch == platform.grant_epoch.load(Ordering::Acquire))
-        .ok_or_else(|| Box::new(answer::expired(platform.behaviour().expiry)))
+        .ok_or_else(|| Box::new(fault_injection::expired(platform.behaviour().expiry)))
 }
 
 // The body is read although nothing in it is needed: a connection with an unread body cannot be kept.
 async fn start(request: HttpRequest, _body: Bytes, platform: Data<Platform>) -> HttpResponse {
     platform.counts.starts.fetch_add(1, Ordering::Relaxed);
     platform.changed.send_replace(());
-    if let Struck::Answer(answer) = answer::strike(&platform, Endpoint::Start).await {
+    if let Struck::Answer(answer) = fault_injection::strike(&platform, Endpoint::Start).await {
         return answer;
     }
     let grant = match authorized(&request, &platform) {
@@ -189,7 +199,7 @@ async fn read_history(
 ) -> HttpResponse {
     platform.counts.history_reads.fetch_add(1, Ordering::Relaxed);
     platform.changed.send_replace(());
-    if let Struck::Answer(answer) = answer::strike(&platform, Endpoint::History).await {
+    if let Struck::Answer(answer) = fault_injection::strike(&platform, Endpoint::History).await {
         return answer;
     }
     let grant = match authorized(&request, &platform) {

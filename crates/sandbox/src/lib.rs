@@ -15,27 +15,27 @@
 //! same document check each other. It keeps everything in memory, per user and for ever; it is not meant to
 //! be reachable from outside.
 
-mod answer;
+mod assertion;
 mod behaviour;
-mod bot;
+mod client_frames;
 mod clock;
 mod commands;
-mod cut;
+mod connection_cut;
+mod default_bot;
 mod endpoints;
+mod fault_injection;
 mod faults;
-mod frames;
-mod heard;
 mod history;
-mod jwt;
-mod life;
-mod player;
-mod record;
+pub mod message_elements;
+mod observations;
+mod platform;
+mod platform_frames;
 mod script;
 mod session;
-pub mod shapes;
-mod socket;
-mod state;
+mod simulated_socket;
+mod socket_task;
 mod step;
+mod step_runner;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -55,12 +55,12 @@ use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
 
+pub use assertion::{Client, ClientKey};
 pub use behaviour::{AckOrder, Behaviour, Expiry, Framing, Secure, Spelling, StaleSid, Waiting, Welcome};
 pub use faults::{Endpoint, Fault, RetryAfter};
-pub use jwt::{Client, ClientKey};
-pub use record::{Closed, Connected, Delivered, Ending, Heard, Kept, Observed, Totals};
+pub use observations::{Closed, Connected, Delivered, Ending, Heard, Kept, Observed, Totals};
+pub use platform::Who;
 pub use script::Script;
-pub use state::Who;
 pub use step::{Cut, Gate, Step, StreamEnd};
 
 /// The id of the app that the default sandbox knows.
@@ -153,7 +153,7 @@ impl Options {
 /// A running sandbox. Dropping it stops it, without waiting.
 pub struct Sandbox {
     address: SocketAddr,
-    platform: Arc<state::Platform>,
+    platform: Arc<platform::Platform>,
     server: ServerHandle,
     running: Option<JoinHandle<io::Result<()>>>,
 }
@@ -169,19 +169,19 @@ impl Sandbox {
         let listener = TcpListener::bind(options.listen)?;
         let address = listener.local_addr()?;
         let (workers, resets) = (options.workers.max(1), options.resets);
-        let platform = Arc::new(state::Platform {
+        let platform = Arc::new(platform::Platform {
             behaviour: RwLock::new(Arc::new(options.behaviour.clone())),
             faults: faults::Faults::default(),
-            ids: state::Ids::new(options.seed),
-            users: state::Shards::default(),
-            grants: state::Shards::default(),
+            ids: platform::Ids::new(options.seed),
+            users: platform::Shards::default(),
+            grants: platform::Shards::default(),
             grant_epoch: AtomicU64::new(0),
-            tickets: state::Shards::default(),
+            tickets: platform::Shards::default(),
             used_jtis: Mutex::new(HashMap::new()),
             next: Mutex::new(VecDeque::new()),
             nexts: AtomicUsize::new(0),
             bot: RwLock::new(None),
-            counts: state::Counts::default(),
+            counts: platform::Counts::default(),
             changed: tokio::sync::watch::Sender::new(()),
             runtime: tokio::runtime::Handle::current(),
             address: OnceLock::from(address),

@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError};
 
 use super::behaviour::Behaviour;
 use super::faults::{Endpoint, Fault};
-use super::player::{Cause, Player};
-use super::record::{Heard, Observed, Totals};
-use super::state::{Platform, Who, locked};
+use super::observations::{Heard, Observed, Totals};
+use super::platform::{Platform, Who, locked};
 use super::step::{Cut, Step};
+use super::step_runner::{Cause, Player};
 
 /// A handle on a running sandbox: cheap to clone, usable from any thread.
 ///

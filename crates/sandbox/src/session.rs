@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bot::Dialog;
+use super::default_bot::Dialog;
 
 /// A conversation session: not a socket, it outlives them.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ pub enum Step {
     Until(Gate),
     /// Says a text.
     Say(String),
-    /// Sends a `bot_response` with this as its `message` array; [`shapes`](super::shapes) makes elements.
+    /// Sends a `bot_response` with this as its `message` array; [`message_elements`](super::message_elements) makes elements.
     Message(Vec<Value>),
     /// Sends a `bot_response` with these fields over the usual ones; a `null` removes one.
     Response(Value),

@@ -12,15 +12,15 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::{self, Struck};
+use super::assertion;
 use super::behaviour::{Behaviour, Secure, StaleSid};
 use super::clock;
-use super::cut::{Frames, Knife};
+use super::connection_cut::{Frames, Knife};
+use super::fault_injection::{self, Struck};
 use super::faults::Endpoint;
-use super::jwt;
-use super::life::{self, Request};
-use super::socket::Socket;
-use super::state::{Platform, Ticket, locked};
+use super::platform::{Platform, Ticket, locked};
+use super::simulated_socket::Socket;
+use super::socket_task::{self, Request};
 
 /// A second descriptor of a connection, kept until its web socket takes it.
 #[derive(Default)]
@@ -43,7 +43,7 @@ pub(super) async fn upgrade(
 ) -> Result<HttpResponse, actix_web::Error> {
     platform.counts.upgrades.fetch_add(1, Ordering::Relaxed);
     platform.changed.send_replace(());
-    if let Struck::Answer(answer) = answer::strike(&platform, Endpoint::Upgrade).await {
+    if let Struck::Answer(answer) = fault_injection::strike(&platform, Endpoint::Upgrade).await {
         return Ok(answer);
     }
     let behaviour = platform.behaviour();
@@ -69,8 +69,8 @@ pub(super) async fn upgrade(
         is_reconnect: parameters.is_reconnect.as_deref() == Some("true"),
         query: request.query_string().to_owned(),
     };
-    let greeting = life::enter(&platform, &ticket.user, &socket, asked);
-    actix_web::rt::spawn(life::run(platform.into_inner(), ticket.user, socket, frames, greeting));
+    let greeting = socket_task::enter(&platform, &ticket.user, &socket, asked);
+    actix_web::rt::spawn(socket_task::run(platform.into_inner(), ticket.user, socket, frames, greeting));
     Ok(response.map_body(|_, body| BoxBody::new(Frames::new(body, knife))))
 }
 
@@ -89,7 +89,9 @@ fn stale(
     behaviour: &Behaviour,
 ) -> Result<HttpResponse, actix_web::Error> {
     match behaviour.stale_sid {
-        StaleSid::Refuse(code) => Ok(answer::error(answer::status(code), &json!(code), "invalid sid")),
+        StaleSid::Refuse(code) => {
+            Ok(fault_injection::error(fault_injection::status(code), &json!(code), "invalid sid"))
+        }
         StaleSid::OpenAndClose(code) => {
             let (response, wire, frames) = actix_ws::handle(request, payload)?;
             actix_web::rt::spawn(async move {
@@ -126,12 +128,12 @@ fn handshake(
         let options = &platform.options;
         // An assertion with a `jti` was used up by its grant; here it is shown, not used.
         let mut unused = HashMap::new();
-        jwt::verify(assertion, &options.clients, &options.algorithms, clock::now(), &mut unused)
+        assertion::verify(assertion, &options.clients, &options.algorithms, clock::now(), &mut unused)
             .is_ok_and(|identity| identity.user == ticket.user.who.user)
     });
     let complete = offered.contains(&"x-rtm-v|1") && offered.contains(&nonce.as_str());
     let Some(jwt) = jwt.filter(|_| complete && behaviour.secure != Secure::Refuse) else {
-        let refusal = answer::error(StatusCode::FORBIDDEN, &json!(403), "secure handshake failed");
+        let refusal = fault_injection::error(StatusCode::FORBIDDEN, &json!(403), "secure handshake failed");
         return Err(Box::new(refusal));
     };
     Ok(match behaviour.secure {

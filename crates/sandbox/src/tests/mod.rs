@@ -1,8 +1,8 @@
 //! The started platform, spoken to from outside by a client that knows only what the documents say.
 
+mod conversation;
 mod http;
 mod sockets;
-mod talk;
 
 use std::future::Future;
 use std::pin::Pin;

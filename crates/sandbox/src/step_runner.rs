@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::behaviour::Behaviour;
 use super::clock;
-use super::frames::{self, Scene};
 use super::history::Said;
-use super::record::Delivered;
-use super::shapes;
-use super::socket::Socket;
-use super::state::{Inner, Platform, User, locked};
+use super::message_elements;
+use super::observations::Delivered;
+use super::platform::{Inner, Platform, User, locked};
+use super::platform_frames::{self, Scene};
+use super::simulated_socket::Socket;
 use super::step::{Step, StreamEnd};
 
 /// Why steps are performed.
@@ -57,7 +57,7 @@ impl Player {
             Step::AckAs(id) => self.ack(Some(&id.to_string())).await,
             Step::Wait(span) => tokio::time::sleep(span).await,
             Step::Until(gate) => gate.passed().await,
-            Step::Say(text) => self.respond(&text, &[shapes::text(&text)], None, false).await,
+            Step::Say(text) => self.respond(&text, &[message_elements::text(&text)], None, false).await,
             Step::Message(elements) => {
                 let text =
                     elements.first().and_then(|e| e.pointer("/cInfo/body")?.as_str()).unwrap_or_default();
@@ -88,7 +88,7 @@ impl Player {
                 self.agent_event("typing").await;
                 self.agent_event("stoptyping").await;
                 let fields = json!({"fromAgent": true, "author": author(), "agent_MessageId": self.platform.ids.uuid("")});
-                self.respond(&text, &[shapes::text(&text)], Some(&fields), true).await;
+                self.respond(&text, &[message_elements::text(&text)], Some(&fields), true).await;
             }
             Step::AgentEnd => {
                 locked(&self.user.inner).agent = false;
@@ -155,7 +155,7 @@ impl Player {
 
     async fn ack(&self, reply_to: Option<&str>) {
         let behaviour = self.behaviour();
-        let frame = frames::ack(behaviour.spelling, reply_to);
+        let frame = platform_frames::ack(behaviour.spelling, reply_to);
         for socket in self.targets() {
             socket.send(behaviour.framing, &frame).await;
         }
@@ -171,7 +171,7 @@ impl Player {
         let behaviour = self.behaviour();
         let frame = {
             let inner = locked(&self.user.inner);
-            frames::event(&scene(&behaviour, &self.user, &inner), kind, fields)
+            platform_frames::event(&scene(&behaviour, &self.user, &inner), kind, fields)
         };
         self.send(&frame).await;
     }
@@ -186,7 +186,7 @@ impl Player {
         let audience = self.audience();
         let ids = audience.iter().map(|socket| socket.id).collect();
         let frame = self.note(text, template(elements), agent, ids, |scene, id| {
-            frames::response(scene, id, elements, fields)
+            platform_frames::response(scene, id, elements, fields)
         });
         for socket in audience {
             socket.send(behaviour.framing, &frame).await;
@@ -250,7 +250,7 @@ impl Player {
             let frame = {
                 let inner = locked(&self.user.inner);
                 let scene = scene(&behaviour, &self.user, &inner);
-                frames::response(&scene, &id, &[shapes::text(chunk)], Some(&fields))
+                platform_frames::response(&scene, &id, &[message_elements::text(chunk)], Some(&fields))
             };
             self.send(&frame).await;
         }

@@ -115,7 +115,7 @@ fn a_script_says_exactly_what_happens() {
             Step::Binary(b"\xff".to_vec()),
             Step::Event("never_heard_of".into()),
             Step::Message(Vec::new()),
-            Step::Response(json!({"messageId": null, "message": [shapes::minimal("m")]})),
+            Step::Response(json!({"messageId": null, "message": [message_elements::minimal("m")]})),
             Step::Frame(json!({"any": "thing"})),
         ]);
         link.say(1, "first").await;
@@ -306,10 +306,14 @@ fn every_shape_arrives() {
         let options = Options { rate_per_minute: 0, ..Options::default() };
         let sandbox = Sandbox::start(options).await.unwrap();
         let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
-        for name in shapes::NAMES {
+        for name in message_elements::NAMES {
             link.say(1, &format!("/template {name}")).await;
             assert_eq!(link.brief(1).await, ["ack"]);
-            assert_eq!(link.json().await["message"], Value::from(shapes::named(name).unwrap()), "{name}");
+            assert_eq!(
+                link.json().await["message"],
+                Value::from(message_elements::named(name).unwrap()),
+                "{name}"
+            );
         }
     });
 }

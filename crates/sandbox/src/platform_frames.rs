@@ -131,7 +131,7 @@ fn overlay(frame: &mut Map<String, Value>, fields: &Map<String, Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shapes;
+    use crate::message_elements;
 
     const SCENE: Scene<'_> = Scene {
         spelling: Spelling::Documented,
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn fields_go_over_the_usual_ones() {
         let fields = json!({"messageId": null, "sM": true});
-        let frame = response(&SCENE, "ms-1", &[shapes::text("Hi")], Some(&fields));
+        let frame = response(&SCENE, "ms-1", &[message_elements::text("Hi")], Some(&fields));
         let frame: Value = serde_json::from_str(&frame).unwrap();
         assert_eq!(frame.get("messageId"), None);
         assert_eq!(frame["sM"], true);

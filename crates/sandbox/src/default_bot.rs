@@ -4,7 +4,7 @@
 //! `waiting_for_user_input` are put where [`Behaviour`] wants them.
 
 use super::behaviour::{AckOrder, Behaviour, Waiting};
-use super::shapes;
+use super::message_elements;
 use super::step::Step;
 
 /// What the bot remembers of a session.
@@ -103,7 +103,10 @@ fn status(dialog: &mut Dialog, order: String) -> Vec<Step> {
     };
     let steps = vec![
         Step::Say(format!("Thank you. Order {order} {where_it_is}.")),
-        Step::Message(vec![shapes::quick_replies("Do you want to ask about another order?", &["Yes", "No"])]),
+        Step::Message(vec![message_elements::quick_replies(
+            "Do you want to ask about another order?",
+            &["Yes", "No"],
+        )]),
         Step::WaitingForInput,
     ];
     dialog.asks = Asks::AnythingElse;

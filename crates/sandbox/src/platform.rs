@@ -13,9 +13,9 @@ use super::Options;
 use super::behaviour::Behaviour;
 use super::faults::Faults;
 use super::history::Said;
-use super::record::{Heard, Observed, Totals};
+use super::observations::{Heard, Observed, Totals};
 use super::session::Session;
-use super::socket::Socket;
+use super::simulated_socket::Socket;
 use super::step::Step;
 
 /// A bot of a test's own: what it does with each message.

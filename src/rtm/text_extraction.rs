@@ -9,8 +9,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::entity::unescape;
-use super::json::{elements, label, pick, string};
+use super::html_entities::unescape;
+use super::lenient_json::{elements, label, pick, string};
 
 /// How many steps a walk goes down: twice what any known shape needs.
 const MAX_STEPS: u8 = 12;

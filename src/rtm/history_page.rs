@@ -5,9 +5,9 @@
 
 use serde_json::value::RawValue;
 
-use super::json::{Member, elements, is_too_deep, is_true, number, pick, string};
-use super::text;
-use super::translate::{id, is_agent, time};
+use super::decode::{id, is_agent, time};
+use super::lenient_json::{Member, elements, is_too_deep, is_true, number, pick, string};
+use super::text_extraction as text;
 use crate::domain::Timestamp;
 
 /// The answer of the history API is none.

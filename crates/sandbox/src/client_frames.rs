@@ -16,13 +16,13 @@ use super::behaviour::Welcome;
 use super::clock;
 use super::commands::{self, Reply};
 use super::history::Said;
-use super::player::{Cause, perform, scene};
-use super::record::Heard;
+use super::observations::Heard;
+use super::platform::{Inner, Platform, User, locked};
 use super::session::Session;
-use super::socket::Socket;
-use super::state::{Inner, Platform, User, locked};
+use super::simulated_socket::Socket;
 use super::step::Step;
-use super::{bot, frames};
+use super::step_runner::{Cause, perform, scene};
+use super::{default_bot, platform_frames};
 
 /// A client's frame. What a type needs is checked where it is used: the platform is lenient.
 #[derive(Deserialize)]
@@ -82,7 +82,7 @@ pub(super) async fn frame(platform: &Arc<Platform>, user: &Arc<User>, socket: &A
     if frame.r#type.as_deref() == Some("ping") {
         platform.observe(user, |observed| observed.pings += 1);
         if behaviour.pong {
-            let pong = frames::pong(behaviour.spelling, cause.reply_to.as_deref());
+            let pong = platform_frames::pong(behaviour.spelling, cause.reply_to.as_deref());
             socket.send(behaviour.framing, &pong).await;
         }
     } else if resource == "/bot.message" && frame.event.is_none() {
@@ -150,7 +150,7 @@ async fn message(platform: &Arc<Platform>, user: &Arc<User>, cause: Cause, frame
             steps.extend(answer);
             if welcome {
                 let place = steps.len().min(acks);
-                steps.splice(place..place, bot::welcome());
+                steps.splice(place..place, default_bot::welcome());
             }
         }
         let said = Said {
@@ -168,7 +168,7 @@ async fn message(platform: &Arc<Platform>, user: &Arc<User>, cause: Cause, frame
         let others: Vec<_> = inner.sockets.iter().filter(|other| other.id != socket.id).cloned().collect();
         let echo = (behaviour.fan_out && !others.is_empty()).then(|| {
             let scene = scene(&behaviour, user, &inner);
-            (frames::user_message(&scene, &value(frame.reply_to()), &value(frame.message)), others)
+            (platform_frames::user_message(&scene, &value(frame.reply_to()), &value(frame.message)), others)
         });
         (steps, echo)
     };
@@ -226,14 +226,14 @@ fn by_default(platform: &Platform, session: &mut Session, agent: bool, text: &st
         Some(Reply::Exact(steps)) => return steps,
         Some(Reply::Usual(steps)) => steps,
         None if agent => vec![Step::AgentSay(format!("I see: {text}"))],
-        None => bot::answer(&mut session.dialog, text),
+        None => default_bot::answer(&mut session.dialog, text),
     };
     match (session.dialog.runs(), &session.context) {
         (true, None) => session.context = Some(platform.ids.uuid("dcx-")),
         (false, Some(_)) => session.context = None,
         _ => {}
     }
-    bot::arrange(answer, &behaviour)
+    default_bot::arrange(answer, &behaviour)
 }
 
 fn noted(socket: &Socket, frame: &Frame<'_>, raw: &str) -> Heard {

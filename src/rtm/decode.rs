@@ -2,16 +2,16 @@
 //!
 //! Reading never fails: the set of frame types is open, their fields are barely documented, and a field of
 //! the wrong type must not cost the caller the reply it stands in. So each field is looked for by itself
-//! ([`super::json`]), and what cannot be understood is handed on as it came.
+//! ([`super::lenient_json`]), and what cannot be understood is handed on as it came.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::echo::echo;
+use super::correlation_id::echo;
 use super::incoming::{BotResponse, IncomingFrame, StreamInfo};
-use super::json::{Member, is_too_deep, is_true, label, number, pick, string, truth};
-use super::text;
+use super::lenient_json::{Member, is_too_deep, is_true, label, number, pick, string, truth};
+use super::text_extraction as text;
 use crate::domain::Timestamp;
 
 /// What a frame type means to us.

@@ -9,7 +9,7 @@
 
 use memchr::memmem;
 
-use super::json::{digits, whole};
+use super::lenient_json::{digits, whole};
 
 /// What both spellings of the name begin with.
 const BEGINNING: &str = "client";

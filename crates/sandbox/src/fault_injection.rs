@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::behaviour::Expiry;
 use super::clock;
-use super::cut::{Frames, Knife};
+use super::connection_cut::{Frames, Knife};
 use super::faults::{Endpoint, Fault, RetryAfter};
-use super::state::Platform;
+use super::platform::Platform;
 use super::step::Cut;
 
 /// What a planned fault leaves of a request.

@@ -7,8 +7,8 @@ use actix_ws::{CloseCode, CloseReason, Item, Session as Wire};
 use tokio::sync::Notify;
 
 use super::behaviour::Framing;
-use super::cut::Knife;
-use super::record::Ending;
+use super::connection_cut::Knife;
+use super::observations::Ending;
 use super::step::Cut;
 
 /// One open web socket.

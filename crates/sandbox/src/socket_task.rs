@@ -11,15 +11,15 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::behaviour::{Behaviour, Welcome};
-use super::bot;
+use super::client_frames;
 use super::clock;
-use super::heard;
-use super::player::{Cause, perform};
-use super::record::{Closed, Connected, Ending};
+use super::default_bot;
+use super::observations::{Closed, Connected, Ending};
+use super::platform::{Platform, User, locked};
 use super::session::{Arrival, Mode, Session};
-use super::socket::Socket;
-use super::state::{Platform, User, locked};
+use super::simulated_socket::Socket;
 use super::step::Step;
+use super::step_runner::{Cause, perform};
 
 /// What the upgrade's query string says.
 #[derive(Debug, Clone)]
@@ -95,7 +95,7 @@ fn greet(behaviour: &Behaviour, arrival: Arrival, recent: Option<&str>) -> Vec<S
         }
         if behaviour.welcome == Welcome::OnConnect {
             steps.push(Step::Wait(behaviour.welcome_delay));
-            steps.extend(bot::welcome());
+            steps.extend(default_bot::welcome());
         }
     }
     steps.extend(last);
@@ -154,9 +154,9 @@ async fn listen(
         match next {
             None => return Ending::Lost,
             Some(Err(error)) => return refuse(socket, &error).await,
-            Some(Ok(Message::Text(text))) => heard::frame(platform, user, socket, &text).await,
+            Some(Ok(Message::Text(text))) => client_frames::frame(platform, user, socket, &text).await,
             Some(Ok(Message::Binary(bytes))) => match std::str::from_utf8(&bytes) {
-                Ok(text) => heard::frame(platform, user, socket, text).await,
+                Ok(text) => client_frames::frame(platform, user, socket, text).await,
                 Err(_) => socket.close(Some(1007), "not UTF-8").await,
             },
             Some(Ok(Message::Ping(payload))) => {
