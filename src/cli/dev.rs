@@ -11,7 +11,7 @@ use super::{CommandError, is_address_in_use, print, webhook};
 use crate::app::Bridge;
 use crate::config::{BotWebhookConfig, Config, PayloadFormat};
 use crate::{runtime, telemetry};
-use rtm_sandbox::{Options, Sandbox};
+use rtm_sandbox::{Sandbox, SandboxOptions};
 
 /// The default address of `rtm-bridge webhook listen`, by both of its host names.
 const CALLBACK_URLS: [&str; 2] = ["http://127.0.0.1:9099/", "http://localhost:9099/"];
@@ -38,7 +38,7 @@ impl DevCommand {
     }
 
     async fn serve(self) -> Result<(), CommandError> {
-        let options = Options::default();
+        let options = SandboxOptions::default();
         let address = options.listen;
         let failed =
             |source| CommandError::SandboxListen { address, option: "`rtm-bridge sandbox --listen`", source };

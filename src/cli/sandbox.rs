@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::{CommandError, print, stop_signal};
 use crate::runtime;
-use rtm_sandbox::{BOT_ID, Options, Sandbox};
+use rtm_sandbox::{BOT_ID, Sandbox, SandboxOptions};
 
 /// Run the simulated platform alone, for your own tests. Ctrl-C stops it.
 ///
@@ -55,15 +55,20 @@ impl SandboxCommand {
         .map_err(CommandError::Runtime)?
     }
 
-    fn options(self) -> Options {
+    fn options(self) -> SandboxOptions {
         let (workers, bots) = (self.workers.into(), self.bots);
         let base = if self.load {
-            Options::for_load(workers)
+            SandboxOptions::for_load(workers)
         } else {
-            // A process of its own offers no access to its record.
-            Options { rate_per_minute: self.rate_per_minute, record: false, workers, ..Options::default() }
+            // A process of its own offers no access to its observations.
+            SandboxOptions {
+                rate_per_minute: self.rate_per_minute,
+                observe: false,
+                workers,
+                ..SandboxOptions::default()
+            }
         };
-        Options { listen: self.listen, token_ttl: Duration::from_secs(self.token_ttl), bots, ..base }
+        SandboxOptions { listen: self.listen, token_ttl: Duration::from_secs(self.token_ttl), bots, ..base }
     }
 }
 

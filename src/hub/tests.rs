@@ -15,7 +15,7 @@ use crate::domain::{
 use crate::metrics::LabelSets;
 use crate::metrics::Metrics;
 use crate::store::MemoryLimits;
-use rtm_sandbox::{Options, Sandbox};
+use rtm_sandbox::{Sandbox, SandboxOptions};
 
 /// The chat bot whose next connect panics, if that is wanted. Tests run beside each other.
 const BUGGY: &str = "Buggy";
@@ -40,7 +40,7 @@ struct Bench {
 
 impl Bench {
     async fn start(change: impl FnOnce(&mut Config)) -> Self {
-        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
         let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
         config.server.threads = 1;
         change(&mut config);

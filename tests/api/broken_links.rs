@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::EntryBody;
-use rtm_sandbox::{Cut, Endpoint, Fault, Gate, Options, Step};
+use rtm_sandbox::{CutMode, Endpoint, Fault, Gate, SandboxOptions, Step};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on, until};
@@ -17,8 +17,8 @@ fn body(deadline: u64) -> Value {
 }
 
 /// A platform that remembers nothing.
-fn forgetful() -> Options {
-    Options { history: 0, ..quiet_platform() }
+fn forgetful() -> SandboxOptions {
+    SandboxOptions { history: 0, ..quiet_platform() }
 }
 
 /// The correlations and texts of a message's replies.
@@ -51,8 +51,8 @@ fn what_was_missed_after_the_ack_is_read_from_history() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for (n, end) in [
-            Step::Drop(Cut::Fin),
-            Step::Drop(Cut::Reset),
+            Step::Drop(CutMode::Fin),
+            Step::Drop(CutMode::Reset),
             Step::Close(1011),
             Step::Close(1006),
             Step::Close(1000),
@@ -88,9 +88,9 @@ fn what_was_missed_after_the_ack_is_read_from_history() {
 fn the_same_link_may_break_again_and_again() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        bridge.script.next("alice", vec![Step::Ack, missed("first"), Step::Drop(Cut::Fin)]);
+        bridge.script.next("alice", vec![Step::Ack, missed("first"), Step::Drop(CutMode::Fin)]);
         bridge.script.next_connect("alice", Vec::new());
-        bridge.script.next_connect("alice", vec![missed("second"), Step::Drop(Cut::Reset)]);
+        bridge.script.next_connect("alice", vec![missed("second"), Step::Drop(CutMode::Reset)]);
         let body = json!({"text": "hi", "turn": {"expectReplies": 2, "deadlineMs": 20000}});
         let message = bridge.post("alice", &body).await.message(200);
         assert_eq!(replies(&message), [("history", "first"), ("history", "second")]);
@@ -106,7 +106,7 @@ fn history_may_prove_that_a_message_arrived() {
         for delay in [0, 400] {
             // Some platforms remember with a delay.
             bridge.script.behave(|behaviour| behaviour.history_delay = Duration::from_millis(delay));
-            bridge.script.next("alice", vec![missed("missed"), Step::Drop(Cut::Reset)]);
+            bridge.script.next("alice", vec![missed("missed"), Step::Drop(CutMode::Reset)]);
             let message = bridge.post("alice", &body(20_000)).await.message(200);
             assert_eq!(replies(&message), [("history", "missed")]);
             assert!(message["ackedAt"].is_string(), "{message}");
@@ -120,7 +120,7 @@ fn history_may_prove_that_a_message_arrived() {
 fn a_proved_message_without_a_reply_fails_at_its_deadline() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        bridge.script.next("alice", vec![Step::Drop(Cut::Fin)]);
+        bridge.script.next("alice", vec![Step::Drop(CutMode::Fin)]);
         let problem = bridge.post("alice", &body(2500)).await.problem(504, "no-reply");
         assert!(problem["message"]["ackedAt"].is_string(), "{problem}");
         assert_eq!(sent(&bridge), 1);
@@ -132,7 +132,7 @@ fn a_proved_message_without_a_reply_fails_at_its_deadline() {
 fn a_message_that_nothing_proves_is_uncertain() {
     run(async {
         let bridge = spawn_bridge_on(forgetful(), |_| {}).await;
-        bridge.script.next("alice", vec![Step::Drop(Cut::Reset)]);
+        bridge.script.next("alice", vec![Step::Drop(CutMode::Reset)]);
         let problem = bridge.post("alice", &body(20_000)).await.problem(502, "uncertain");
         let message = &problem["message"];
         assert_eq!((&message["status"], &message["ackedAt"]), (&json!("failed"), &Value::Null));
@@ -150,7 +150,7 @@ fn where_history_cannot_be_read_nothing_is_proved() {
         for history in [true, false] {
             let bridge = spawn_bridge(|config| bot(config).history = history).await;
             bridge.script.fault(Endpoint::History, Fault::Status(403));
-            bridge.script.next("alice", vec![missed("never read"), Step::Drop(Cut::Fin)]);
+            bridge.script.next("alice", vec![missed("never read"), Step::Drop(CutMode::Fin)]);
             bridge.post("alice", &body(20_000)).await.problem(502, "uncertain");
             // The next message goes its way.
             bridge.script.next("alice", Step::reply("x"));
@@ -164,7 +164,7 @@ fn where_history_cannot_be_read_nothing_is_proved() {
 fn what_nothing_proves_is_sent_again_under_the_same_id_where_that_is_wanted() {
     run(async {
         let bridge = spawn_bridge_on(forgetful(), |_| {}).await;
-        bridge.script.next("alice", vec![Step::Drop(Cut::Reset)]);
+        bridge.script.next("alice", vec![Step::Drop(CutMode::Reset)]);
         bridge.script.next("alice", Step::reply("at last"));
         let body = json!({"text": "hi", "resend": "auto", "turn": {"expectReplies": 1, "deadlineMs": 20000}});
         let message = bridge.post("alice", &body).await.message(200);
@@ -182,7 +182,7 @@ fn what_nothing_proves_is_sent_again_under_the_same_id_where_that_is_wanted() {
 fn what_is_proved_is_never_sent_again() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        bridge.script.next("alice", vec![missed("missed"), Step::Drop(Cut::Reset)]);
+        bridge.script.next("alice", vec![missed("missed"), Step::Drop(CutMode::Reset)]);
         let body = json!({"text": "hi", "resend": "auto", "turn": {"expectReplies": 1, "deadlineMs": 20000}});
         let message = bridge.post("alice", &body).await.message(200);
         assert_eq!(replies(&message), [("history", "missed")]);
@@ -220,7 +220,7 @@ fn a_block_fails_the_turn_and_is_respected() {
 #[test]
 fn the_platforms_own_rate_limit_is_such_a_block() {
     run(async {
-        let bridge = spawn_bridge_on(Options { rate_per_minute: 2, ..quiet_platform() }, |_| {}).await;
+        let bridge = spawn_bridge_on(SandboxOptions { rate_per_minute: 2, ..quiet_platform() }, |_| {}).await;
         for _ in 0..2 {
             bridge.post("alice", &body(20_000)).await.message(200);
         }
@@ -234,7 +234,8 @@ fn the_platforms_own_rate_limit_is_such_a_block() {
 #[test]
 fn a_message_that_is_too_large_for_the_platform_fails_alone() {
     run(async {
-        let bridge = spawn_bridge_on(Options { payload_limit: 8192, ..quiet_platform() }, |_| {}).await;
+        let bridge =
+            spawn_bridge_on(SandboxOptions { payload_limit: 8192, ..quiet_platform() }, |_| {}).await;
         let large = json!({"text": "x".repeat(20_000), "resend": "auto"});
         let problem = bridge.post("alice", &large).await.problem(413, "payload-too-large");
         assert_eq!(problem["message"]["status"], "failed");
@@ -261,7 +262,7 @@ fn a_peer_that_died_without_a_word_is_noticed() {
 fn an_expired_token_does_not_keep_history_shut() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        let steps = vec![Step::Ack, missed("missed"), Step::ExpireTokens, Step::Drop(Cut::Fin)];
+        let steps = vec![Step::Ack, missed("missed"), Step::ExpireTokens, Step::Drop(CutMode::Fin)];
         bridge.script.next("alice", steps);
         let message = bridge.post("alice", &body(20_000)).await.message(200);
         assert_eq!(replies(&message), [("history", "missed")]);
@@ -275,7 +276,7 @@ fn history_that_fails_for_a_while_is_read_again() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).history_settle = Duration::from_secs(1)).await;
         bridge.script.fault_next(Endpoint::History, 1, Fault::Status(503));
-        bridge.script.next("alice", vec![Step::Ack, missed("missed"), Step::Drop(Cut::Fin)]);
+        bridge.script.next("alice", vec![Step::Ack, missed("missed"), Step::Drop(CutMode::Fin)]);
         let message = bridge.post("alice", &body(20_000)).await.message(200);
         assert_eq!(replies(&message), [("history", "missed")]);
         bridge.finish().await;
@@ -290,7 +291,7 @@ fn what_the_bot_says_while_no_socket_is_open_is_journaled_once() {
         bridge.post("alice", &body(20_000)).await.message(200);
         // The next sockets are of no use for a while: nothing can be heard.
         bridge.script.fault(Endpoint::Start, Fault::Status(503));
-        bridge.script.drop_sockets("alice", Cut::Fin);
+        bridge.script.drop_sockets("alice", CutMode::Fin);
         until("the socket to be gone", async || bridge.script.open_sockets("alice") == 0).await;
         for text in ["one", "two"] {
             bridge.script.push("alice", vec![Step::Say(text.to_owned())]);

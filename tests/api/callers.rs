@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rtm_bridge::config::{BotConfig, CallerConfig, CallerScopes, Config};
 use rtm_bridge::domain::{BotName, Sha256};
-use rtm_sandbox::{Options, Step};
+use rtm_sandbox::{SandboxOptions, Step};
 use serde_json::json;
 
 use crate::support::{Answer, Request, TestBridge, bot, quiet_platform, run, spawn_bridge_on};
@@ -30,7 +30,8 @@ fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
 
 /// A bridge with two bots and several callers.
 async fn guarded() -> TestBridge {
-    let platform = Options { bots: vec!["st-sandbox".to_owned(), "st-2".to_owned()], ..quiet_platform() };
+    let platform =
+        SandboxOptions { bots: vec!["st-sandbox".to_owned(), "st-2".to_owned()], ..quiet_platform() };
     let bridge = spawn_bridge_on(platform, |config: &mut Config| {
         let second = BotConfig {
             name: BotName::new("second").unwrap(),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rtm_bridge::config::{BotConfig, ConnectionStyle, JwtAlgorithm};
 use rtm_sandbox::{
-    CLIENT_ID, Client, ClientKey, Cut, Ending, Endpoint, Expiry, Fault, Options, RetryAfter, Secure, Step,
+    AppKey, CLIENT_ID, ClientApp, CutMode, Endpoint, ExpiredTokenStyle, Fault, RetryAfter, SandboxOptions,
+    SecureHandshake, SocketEnding, Step,
 };
 use serde_json::{Value, json};
 
@@ -40,7 +41,7 @@ fn a_session_goes_on_or_begins_anew_as_asked() {
         answered(&bridge, "alice", "new").await;
         answered(&bridge, "alice", "newKeepAgent").await;
         answered(&bridge, "alice", "continue").await;
-        bridge.script.drop_sockets("alice", Cut::Fin);
+        bridge.script.drop_sockets("alice", CutMode::Fin);
         bridge.script.connected("alice", 4).await;
         answered(&bridge, "alice", "continue").await;
         assert_eq!(modes(&bridge, "alice"), ["Default", "Start_New", "Start_New_Resume_Agent", "Reconnect"]);
@@ -49,8 +50,8 @@ fn a_session_goes_on_or_begins_anew_as_asked() {
         let connects: Vec<_> = seen.connects.iter().map(|connected| connected.socket).collect();
         assert_eq!(sockets, [connects[0], connects[1], connects[2], connects[2], connects[3]]);
         // The socket of the old session was closed in good order.
-        assert_eq!(seen.closes[0].how, Ending::ByClient(Some(1000)));
-        assert_eq!(seen.closes[1].how, Ending::ByClient(Some(1000)));
+        assert_eq!(seen.closes[0].ending, SocketEnding::ByClient(Some(1000)));
+        assert_eq!(seen.closes[1].ending, SocketEnding::ByClient(Some(1000)));
         assert_eq!(seen.grants, 1, "one token does for all");
         bridge.finish().await;
     });
@@ -61,7 +62,7 @@ fn an_old_platform_is_asked_in_its_own_words() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).connection_mode = ConnectionStyle::IsReconnect).await;
         answered(&bridge, "alice", "continue").await;
-        bridge.script.drop_sockets("alice", Cut::Reset);
+        bridge.script.drop_sockets("alice", CutMode::Reset);
         bridge.script.connected("alice", 2).await;
         answered(&bridge, "alice", "continue").await;
         answered(&bridge, "alice", "new").await;
@@ -77,10 +78,13 @@ fn an_expired_token_costs_one_new_grant() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         answered(&bridge, "alice", "continue").await;
-        for (n, spelling) in [Expiry::Status, Expiry::Code, Expiry::Message].into_iter().enumerate() {
-            bridge.script.behave(|behaviour| behaviour.expiry = spelling);
+        for (n, spelling) in [ExpiredTokenStyle::Status, ExpiredTokenStyle::Code, ExpiredTokenStyle::Message]
+            .into_iter()
+            .enumerate()
+        {
+            bridge.script.behave(|behaviour| behaviour.expired_token = spelling);
             bridge.script.expire_tokens();
-            bridge.script.drop_sockets("alice", Cut::Fin);
+            bridge.script.drop_sockets("alice", CutMode::Fin);
             let seen = bridge.script.connected("alice", n + 2).await;
             assert_eq!(seen.grants, n + 2, "{spelling:?}");
             answered(&bridge, "alice", "continue").await;
@@ -213,19 +217,19 @@ fn the_secure_handshake_works_with_whatever_the_platform_selects() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).secure_rtm = true).await;
         for (user, secure) in [
-            ("a", Secure::Version),
-            ("b", Secure::Jwt),
-            ("c", Secure::Nonce),
-            ("d", Secure::Silent),
-            ("e", Secure::Unsupported),
+            ("a", SecureHandshake::Version),
+            ("b", SecureHandshake::Jwt),
+            ("c", SecureHandshake::Nonce),
+            ("d", SecureHandshake::Silent),
+            ("e", SecureHandshake::Unsupported),
         ] {
-            bridge.script.behave(|behaviour| behaviour.secure = secure);
+            bridge.script.behave(|behaviour| behaviour.secure_handshake = secure);
             answered(&bridge, user, "continue").await;
             // With the token that is there.
             answered(&bridge, user, "new").await;
             assert_eq!(bridge.script.observed(user).grants, 1);
         }
-        bridge.script.behave(|behaviour| behaviour.secure = Secure::Refuse);
+        bridge.script.behave(|behaviour| behaviour.secure_handshake = SecureHandshake::Refuse);
         let body = json!({"text": "hi", "turn": {"deadlineMs": 700}});
         bridge.post("f", &body).await.problem(502, "platform-unavailable");
         bridge.finish().await;
@@ -252,10 +256,10 @@ fn a_socket_base_replaces_the_host_that_the_platform_names() {
 fn a_bot_may_sign_with_a_private_key() {
     run(async {
         let public = include_str!("../fixtures/rsa.public.pem").to_owned();
-        let key = ClientKey::RsaPublicPem(public);
+        let key = AppKey::RsaPublicPem(public);
         for algorithm in [JwtAlgorithm::Rs256, JwtAlgorithm::Rs512] {
-            let clients = vec![Client { id: CLIENT_ID.to_owned(), key: key.clone() }];
-            let bridge = spawn_bridge_on(Options { clients, ..quiet_platform() }, |config| {
+            let apps = vec![ClientApp { id: CLIENT_ID.to_owned(), key: key.clone() }];
+            let bridge = spawn_bridge_on(SandboxOptions { apps, ..quiet_platform() }, |config| {
                 let bot = bot(config);
                 bot.algorithm = algorithm;
                 bot.client_secret = include_str!("../fixtures/rsa.pem").into();
@@ -274,7 +278,7 @@ fn an_idle_socket_is_closed_and_opened_when_it_is_needed() {
         let bridge = spawn_bridge(|config| bot(config).idle_ttl = Some(idle)).await;
         answered(&bridge, "alice", "continue").await;
         let seen = bridge.script.closed("alice", 1).await;
-        assert_eq!(seen.closes[0].how, Ending::ByClient(Some(1000)));
+        assert_eq!(seen.closes[0].ending, SocketEnding::ByClient(Some(1000)));
         assert_eq!(seen.connects.count(), 1);
         answered(&bridge, "alice", "continue").await;
         assert_eq!(modes(&bridge, "alice"), ["Default", "Reconnect"]);
@@ -289,7 +293,7 @@ fn idle_sockets_give_way_where_there_is_no_room() {
         answered(&bridge, "alice", "continue").await;
         answered(&bridge, "bob", "continue").await;
         let seen = bridge.script.closed("alice", 1).await;
-        assert_eq!(seen.closes[0].how, Ending::ByClient(Some(1000)));
+        assert_eq!(seen.closes[0].ending, SocketEnding::ByClient(Some(1000)));
         assert_eq!(bridge.script.observed("bob").closes.count(), 0);
         bridge.finish().await;
     });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_sandbox::{Options, Step, message_elements};
+use rtm_sandbox::{SandboxOptions, Step, message_elements};
 use serde_json::json;
 
 use crate::support::{Request, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};
@@ -10,7 +10,7 @@ use crate::support::{Request, bot, quiet_platform, run, spawn_bridge, spawn_brid
 #[test]
 fn a_user_who_says_too_much_waits_without_failing() {
     run(async {
-        let bridge = spawn_bridge_on(Options { rate_per_minute: 2, ..quiet_platform() }, |config| {
+        let bridge = spawn_bridge_on(SandboxOptions { rate_per_minute: 2, ..quiet_platform() }, |config| {
             bot(config).user_rate_per_minute = 2;
             config.server.drain_timeout = Duration::from_millis(1500);
         })

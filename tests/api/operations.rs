@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rtm_sandbox::{Ending, Gate, Step};
+use rtm_sandbox::{Gate, SocketEnding, Step};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -173,7 +173,7 @@ fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
         assert_eq!(answer.message(200)["replies"][0]["text"], "x");
         for user in ["alice", "bob"] {
             let seen = script.closed(user, 1).await;
-            assert!(matches!(seen.closes[0].how, Ending::ByClient(Some(_))), "{:?}", seen.closes[0]);
+            assert!(matches!(seen.closes[0].ending, SocketEnding::ByClient(Some(_))), "{:?}", seen.closes[0]);
         }
         sandbox.stop().await;
     });
@@ -240,7 +240,7 @@ fn a_turn_that_does_not_end_goes_over_as_it_stands() {
         assert!((1900..2900).contains(&answered.as_millis()), "{answered:?}");
         assert!(stopped < Duration::from_millis(3500), "{stopped:?}");
         let seen = script.closed("alice", 1).await;
-        assert!(matches!(seen.closes[0].how, Ending::ByClient(Some(_))), "{:?}", seen.closes[0]);
+        assert!(matches!(seen.closes[0].ending, SocketEnding::ByClient(Some(_))), "{:?}", seen.closes[0]);
         sandbox.stop().await;
     });
 }

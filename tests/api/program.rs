@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use rtm_sandbox::{Ending, Sandbox, Step};
+use rtm_sandbox::{Sandbox, SocketEnding, Step};
 use serde_json::{Value, json};
 
 use crate::support::{Caller, Program, Request, quiet_platform, run};
@@ -113,7 +113,7 @@ fn a_signal_ends_the_service_in_good_order() {
         assert!(began.elapsed().as_secs() < 6, "{:?}", began.elapsed());
         for user in ["alice", "idle"] {
             let seen = script.closed(user, 1).await;
-            assert!(matches!(seen.closes[0].how, Ending::ByClient(Some(_))), "{:?}", seen.closes[0]);
+            assert!(matches!(seen.closes[0].ending, SocketEnding::ByClient(Some(_))), "{:?}", seen.closes[0]);
         }
         sandbox.stop().await;
     });

@@ -1,8 +1,8 @@
-//! What belongs to a turn, and how it reads: late replies, streams, shapes (api.md 1).
+//! What belongs to a turn, and how it reads: late replies, streams, message_elements (api.md 1).
 
 use std::time::Duration;
 
-use rtm_sandbox::{Framing, Gate, Step, StreamEnd, message_elements};
+use rtm_sandbox::{FramingStyle, Gate, Step, StreamEndMarker, message_elements};
 use serde_json::json;
 
 use super::turns::{ended, say, texts, turn};
@@ -80,20 +80,21 @@ fn a_streamed_reply_is_one_reply() {
             end,
         };
         for (end, by, complete) in [
-            (StreamEnd::Marked, "inputWait", true),
-            (StreamEnd::Complete, "inputWait", true),
-            (StreamEnd::Missing, "inputWait", true),
+            (StreamEndMarker::Marked, "inputWait", true),
+            (StreamEndMarker::Complete, "inputWait", true),
+            (StreamEndMarker::Missing, "inputWait", true),
         ] {
             let message = turn(&bridge, json!({}), vec![Step::Ack, stream(end), Step::WaitingForInput]).await;
             assert_eq!(texts(&message), ["It is on its way."], "{end:?}");
             assert_eq!(ended(&message), (by, complete), "{end:?}");
         }
         // A stream that has not ended stretches the silence, here beyond the deadline.
-        let message = turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEnd::Missing)]).await;
+        let message =
+            turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEndMarker::Missing)]).await;
         assert_eq!(ended(&message), ("deadline", false));
         assert_eq!(texts(&message), ["It is on its way."]);
         // One that has ended does not.
-        let message = turn(&bridge, json!({}), vec![Step::Ack, stream(StreamEnd::Marked)]).await;
+        let message = turn(&bridge, json!({}), vec![Step::Ack, stream(StreamEndMarker::Marked)]).await;
         assert_eq!(ended(&message), ("quiet", true));
         bridge.finish().await;
     });
@@ -162,7 +163,7 @@ fn what_is_no_reply_disturbs_nothing() {
 fn frames_may_travel_in_every_way() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        for framing in [Framing::Binary, Framing::Fragments(1), Framing::Fragments(100)] {
+        for framing in [FramingStyle::Binary, FramingStyle::Fragments(1), FramingStyle::Fragments(100)] {
             bridge.script.behave(|behaviour| behaviour.framing = framing);
             let steps = vec![Step::Ack, say("Grüße \u{1F600}"), Step::WaitingForInput];
             let message = turn(&bridge, json!({}), steps).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rtm_sandbox::{Gate, Step, StreamEnd};
+use rtm_sandbox::{Gate, Step, StreamEndMarker};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -143,7 +143,9 @@ fn a_streamed_reply_comes_whole_after_its_pieces() {
         let mut stream = bridge.api.events(&format!("{EVENTS}?after=latest")).await.begun().await;
         let chunks = ["It ", "left ", "the warehouse."].map(str::to_owned).to_vec();
         let gap = Duration::from_millis(30);
-        bridge.script.next("alice", vec![Step::Ack, Step::Stream { chunks, gap, end: StreamEnd::Marked }]);
+        bridge
+            .script
+            .next("alice", vec![Step::Ack, Step::Stream { chunks, gap, end: StreamEndMarker::Marked }]);
         bridge.post("alice", &json!({"text": "hi", "turn": {"expectReplies": 1}})).await.message(200);
         let mut pieces = Vec::new();
         let reply = loop {

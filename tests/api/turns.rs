@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use rtm_sandbox::{Behaviour, Options, Spelling, Step, Welcome, message_elements};
+use rtm_sandbox::{Behaviour, SandboxOptions, SpellingStyle, Step, WelcomeTiming, message_elements};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
@@ -48,11 +48,11 @@ fn a_turn_ends_soon_after_the_bot_waits_for_input() {
         let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
         // The sign may come before the last reply, in any spelling.
         for (spelling, steps) in [
-            (Spelling::Documented, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
-            (Spelling::Documented, vec![Step::Ack, say("a"), Step::WaitingForInput, say("b")]),
-            (Spelling::Slash, vec![say("a"), say("b"), Step::WaitingForInput, Step::Ack]),
-            (Spelling::Upper, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
-            (Spelling::Capitals, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
+            (SpellingStyle::Documented, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
+            (SpellingStyle::Documented, vec![Step::Ack, say("a"), Step::WaitingForInput, say("b")]),
+            (SpellingStyle::Slash, vec![say("a"), say("b"), Step::WaitingForInput, Step::Ack]),
+            (SpellingStyle::Upper, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
+            (SpellingStyle::Capitals, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
         ] {
             bridge.script.behave(|behaviour| behaviour.spelling = spelling);
             let message = turn(&bridge, json!({}), steps).await;
@@ -80,7 +80,7 @@ fn waiting_for_input_without_a_reply_ends_nothing() {
 fn the_end_of_the_session_ends_the_turn_even_without_a_reply() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
-        for spelling in [Spelling::Documented, Spelling::Slash, Spelling::Upper] {
+        for spelling in [SpellingStyle::Documented, SpellingStyle::Slash, SpellingStyle::Upper] {
             bridge.script.behave(|behaviour| behaviour.spelling = spelling);
             let message = turn(&bridge, json!({}), vec![Step::Ack, Step::EndSession]).await;
             assert_eq!(ended(&message), ("sessionEnd", true));
@@ -228,10 +228,10 @@ fn an_ack_is_known_in_every_spelling() {
 }
 
 /// A platform that greets whoever comes.
-fn greeting(change: impl FnOnce(&mut Behaviour)) -> Options {
+fn greeting(change: impl FnOnce(&mut Behaviour)) -> SandboxOptions {
     let mut behaviour = Behaviour::default();
     change(&mut behaviour);
-    Options { behaviour, ..Options::default() }
+    SandboxOptions { behaviour, ..SandboxOptions::default() }
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn a_session_that_goes_on_brings_no_welcome_to_wait_for() {
         bridge.script.next_connect("alice", Vec::new());
         let rules = json!({"expectReplies": 1});
         turn(&bridge, rules.clone(), Step::reply("x")).await;
-        bridge.script.drop_sockets("alice", rtm_sandbox::Cut::Fin);
+        bridge.script.drop_sockets("alice", rtm_sandbox::CutMode::Fin);
         let seen = bridge.script.connected("alice", 2).await;
         assert_eq!(seen.connects[1].mode.as_deref(), Some("Default"));
         turn(&bridge, rules, Step::reply("y")).await;
@@ -289,7 +289,8 @@ fn a_session_that_goes_on_brings_no_welcome_to_wait_for() {
 #[test]
 fn a_welcome_of_0_ms_is_not_waited_for() {
     run(async {
-        let bridge = spawn_bridge_on(greeting(|b| b.welcome = Welcome::AfterFirstMessage), |_| {}).await;
+        let bridge =
+            spawn_bridge_on(greeting(|b| b.welcome = WelcomeTiming::AfterFirstMessage), |_| {}).await;
         let steps = vec![Step::Ack, say("the answer"), Step::WaitingForInput];
         // On such a platform nothing tells the two apart.
         let message = turn(&bridge, json!({}), steps).await;

@@ -14,7 +14,7 @@ mod storm;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rtm_sandbox::{Sandbox, Script};
+use rtm_sandbox::{Sandbox, SandboxScript};
 
 use self::halfway::Halfway;
 use self::owners::Owners;
@@ -26,7 +26,7 @@ use crate::support::{
 struct Replicas {
     redis: RedisServer,
     sandbox: Sandbox,
-    script: Script,
+    script: SandboxScript,
     ledger: Rc<Ledger>,
     members: Vec<Member>,
     joined: usize,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_sandbox::{Script, Step};
+use rtm_sandbox::{SandboxScript, Step};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -64,7 +64,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn new(service: Caller, key: &str, script: &Script) -> Rc<Self> {
+    pub(super) fn new(service: Caller, key: &str, script: &SandboxScript) -> Rc<Self> {
         script.bot(|who, heard| {
             let sort = SORTS.iter().find(|sort| who.user().starts_with(sort.name));
             let think = Step::Wait(sort.map_or(Duration::ZERO, |sort| sort.think));
@@ -230,7 +230,7 @@ impl Load {
     }
 
     /// Checks what everybody was promised: answers, one sending each, logs without gaps, webhooks in order.
-    pub(super) async fn check(&self, script: &Script, receiver: &Receiver) {
+    pub(super) async fn check(&self, script: &SandboxScript, receiver: &Receiver) {
         assert_eq!(self.figures.failures(), Vec::<String>::new());
         assert!(self.doubtful.borrow().is_empty());
         let accepted = self.accepted.borrow().clone();

@@ -21,7 +21,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rtm_sandbox::{BOT_ID, CLIENT_ID, CLIENT_SECRET, Options, Sandbox};
+use rtm_sandbox::{BOT_ID, CLIENT_ID, CLIENT_SECRET, Sandbox, SandboxOptions};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -54,7 +54,7 @@ impl World {
         let bots = vec![BOT_ID.to_owned(), SECOND.to_owned()];
         Self {
             redis: RedisServer::start(password).await,
-            sandbox: Sandbox::start(Options { bots, ..quiet_platform() }).await.unwrap(),
+            sandbox: Sandbox::start(SandboxOptions { bots, ..quiet_platform() }).await.unwrap(),
             receiver: Receiver::start(),
             ports: [free_port(), free_port()],
         }

@@ -8,7 +8,7 @@ use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{BotConfig, Config};
 use rtm_bridge::domain::{BotName, ConversationId, DeliveryState, JournalEntry, ReadStart, UserId};
 use rtm_bridge::store::{DeliveryQuery, Store};
-use rtm_sandbox::{Behaviour, Options, Sandbox, Script, Welcome};
+use rtm_sandbox::{Behaviour, Sandbox, SandboxOptions, SandboxScript, WelcomeTiming};
 use serde_json::Value;
 
 use super::{Answer, Caller, Request, until};
@@ -17,7 +17,7 @@ use super::{Answer, Caller, Request, until};
 pub(crate) struct TestBridge {
     bridge: Bridge,
     sandbox: Sandbox,
-    pub(crate) script: Script,
+    pub(crate) script: SandboxScript,
     pub(crate) api: Caller,
     pub(crate) admin: Caller,
 }
@@ -33,7 +33,7 @@ pub(crate) async fn spawn_bridge(change: impl FnOnce(&mut Config)) -> TestBridge
 }
 
 /// The same, on a platform with these options.
-pub(crate) async fn spawn_bridge_on(options: Options, change: impl FnOnce(&mut Config)) -> TestBridge {
+pub(crate) async fn spawn_bridge_on(options: SandboxOptions, change: impl FnOnce(&mut Config)) -> TestBridge {
     let sandbox = Sandbox::start(options).await.unwrap();
     let mut config = small(&sandbox.url());
     change(&mut config);
@@ -66,11 +66,11 @@ pub(super) fn small(platform: &str) -> Config {
 }
 
 /// A platform as documented, but for its welcome.
-pub(crate) fn quiet_platform() -> Options {
-    Options {
-        behaviour: Behaviour { welcome: Welcome::Off, ..Behaviour::default() },
+pub(crate) fn quiet_platform() -> SandboxOptions {
+    SandboxOptions {
+        behaviour: Behaviour { welcome: WelcomeTiming::Off, ..Behaviour::default() },
         rate_per_minute: 0,
-        ..Options::default()
+        ..SandboxOptions::default()
     }
 }
 
@@ -163,7 +163,7 @@ impl TestBridge {
     }
 
     /// Takes it apart: what ends the bridge, and what is left to look at.
-    pub(crate) fn into_stop(self) -> (impl Future<Output = ()>, Script, Caller, Caller, Sandbox) {
+    pub(crate) fn into_stop(self) -> (impl Future<Output = ()>, SandboxScript, Caller, Caller, Sandbox) {
         let Self { bridge, sandbox, script, api, admin } = self;
         (async move { bridge.stop().await.unwrap() }, script, api, admin, sandbox)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{self, Config, RedisTopology, StoreUrl};
-use rtm_sandbox::{Options, Sandbox, Script};
+use rtm_sandbox::{Sandbox, SandboxOptions, SandboxScript};
 
 use super::bridge::small;
 use super::{Caller, Proxy, bot, quiet_platform, until};
@@ -17,7 +17,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(1);
 pub(crate) struct Fleet {
     pub(crate) replicas: Vec<Replica>,
     sandbox: Sandbox,
-    pub(crate) script: Script,
+    pub(crate) script: SandboxScript,
     config: Config,
     upstream: Option<SocketAddr>,
 }
@@ -47,7 +47,7 @@ impl Fleet {
 
     /// The same, on a platform with these options.
     pub(crate) async fn start_on(
-        platform: Options,
+        platform: SandboxOptions,
         store: config::StoreConfig,
         replicas: usize,
         change: impl FnOnce(&mut Config),

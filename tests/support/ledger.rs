@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use rtm_sandbox::{Script, Step};
+use rtm_sandbox::{SandboxScript, Step};
 use serde_json::{Value, json};
 
 use super::{Answer, Caller, Request};
@@ -41,7 +41,7 @@ pub(crate) struct Bot {
 
 impl Bot {
     /// Lets the sandbox's bot be this one.
-    pub(crate) fn speak(self, script: &Script) {
+    pub(crate) fn speak(self, script: &SandboxScript) {
         script.bot(move |_, heard| {
             let reply = |number| Step::Say(reply(&heard.text, number));
             [Step::Ack].into_iter().chain((1..=self.replies).map(reply)).collect()
@@ -120,13 +120,13 @@ impl Ledger {
     }
 
     /// Checks all that was promised, asking these callers in turn. Waits until all messages have ended.
-    pub(crate) async fn check(&self, callers: &[Caller], script: &Script) {
+    pub(crate) async fn check(&self, callers: &[Caller], script: &SandboxScript) {
         let ended = self.ended(callers, false).await;
         self.compare(&ended, script);
     }
 
     /// The same after Redis lost data: then a message may be gone, but none may be doubled. Returns how many are.
-    pub(crate) async fn check_after_loss(&self, callers: &[Caller], script: &Script) -> usize {
+    pub(crate) async fn check_after_loss(&self, callers: &[Caller], script: &SandboxScript) -> usize {
         let ended = self.ended(callers, true).await;
         self.compare(&ended, script);
         self.promised() - ended.len()
@@ -157,7 +157,7 @@ impl Ledger {
     }
 
     /// Compares with what the platform saw.
-    fn compare(&self, ended: &[Ended], script: &Script) {
+    fn compare(&self, ended: &[Ended], script: &SandboxScript) {
         let posts = self.posts.borrow();
         let users: BTreeSet<&str> = posts.iter().map(|post| &*post.user).collect();
         for user in users {

@@ -1,4 +1,4 @@
-//! The assertion: who signed it, for whom, and whether it may be taken (protocol.md 2).
+//! Verifies assertions: their signature, their claims and the rules of `jti` (protocol.md 2).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,41 +10,41 @@ use serde_json::{Map, Value};
 
 use super::clock;
 
-/// With a `jti`, an assertion may live this long at most.
+/// Longest life of an assertion with a `jti`.
 const JTI_TTL: Duration = Duration::from_hours(1);
 
-/// Numbers above this are milliseconds: as seconds they would lie in the year 5138.
+/// A number above this counts as milliseconds. As seconds it would lie in the year 5138.
 const LARGEST_SECONDS: f64 = 1e11;
 
-/// How an app of the sandbox proves itself.
+/// Key that verifies an app's assertions.
 #[derive(Debug, Clone)]
-pub enum ClientKey {
-    /// HS256 and HS512.
+pub enum AppKey {
+    /// Shared secret for HS256 and HS512.
     Secret(SecretString),
-    /// RS256 and RS512: the public key in PEM.
+    /// Public key in PEM for RS256 and RS512.
     RsaPublicPem(String),
 }
 
 /// An app that may ask for grants.
 #[derive(Debug, Clone)]
-pub struct Client {
-    /// Its id (`cs-…`).
+pub struct ClientApp {
+    /// Id of the app (`cs-…`).
     pub id: String,
-    /// What its assertions are verified with.
-    pub key: ClientKey,
+    /// Key for its assertions.
+    pub key: AppKey,
 }
 
-/// What an assertion that was taken says.
+/// Content of an accepted assertion.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct AssertionIdentity {
     pub(super) client: String,
     pub(super) user: String,
     pub(super) anonymous: bool,
 }
 
-/// Why an assertion was not taken; the texts are what the platform answers.
+/// Reason of a refusal. Its text is the platform's answer.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum AssertionError {
     #[error("error verifying the jwt: malformed token")]
     Malformed,
     #[error("error verifying the jwt: unsupported algorithm")]
@@ -63,50 +63,50 @@ pub(super) enum Refusal {
     Replay,
 }
 
-/// Verifies an assertion and, where it carries a `jti`, uses that up.
+/// Verifies an assertion and uses its `jti` up, if it has one.
 pub(super) fn verify(
     assertion: &str,
-    clients: &[Client],
+    clients: &[ClientApp],
     algorithms: &[Algorithm],
     now: Timestamp,
     used_jtis: &mut HashMap<String, Timestamp>,
-) -> Result<Identity, Refusal> {
-    let header = decode_header(assertion).map_err(|_| Refusal::Malformed)?;
-    // The issuer names the key, so it has to be read before anything is verified.
+) -> Result<AssertionIdentity, AssertionError> {
+    let header = decode_header(assertion).map_err(|_| AssertionError::Malformed)?;
+    // The issuer names the key, so it is read before the verification.
     let unverified: Map<String, Value> =
-        dangerous::insecure_decode_claims(assertion).map_err(|_| Refusal::Malformed)?;
-    let issuer = claim(&unverified, "iss", "kore_iss").ok_or(Refusal::Missing("iss"))?;
-    let client = clients.iter().find(|client| client.id == issuer).ok_or(Refusal::UnknownClient)?;
+        dangerous::insecure_decode_claims(assertion).map_err(|_| AssertionError::Malformed)?;
+    let issuer = claim(&unverified, "iss", "kore_iss").ok_or(AssertionError::Missing("iss"))?;
+    let client = clients.iter().find(|client| client.id == issuer).ok_or(AssertionError::UnknownClient)?;
 
     let key = match (&client.key, header.alg) {
-        (ClientKey::Secret(secret), Algorithm::HS256 | Algorithm::HS512) => {
+        (AppKey::Secret(secret), Algorithm::HS256 | Algorithm::HS512) => {
             DecodingKey::from_secret(secret.expose_secret().as_bytes())
         }
-        (ClientKey::RsaPublicPem(pem), Algorithm::RS256 | Algorithm::RS512) => {
-            DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| Refusal::Signature)?
+        (AppKey::RsaPublicPem(pem), Algorithm::RS256 | Algorithm::RS512) => {
+            DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| AssertionError::Signature)?
         }
-        _ => return Err(Refusal::Algorithm),
+        _ => return Err(AssertionError::Algorithm),
     };
     if !algorithms.contains(&header.alg) {
-        return Err(Refusal::Algorithm);
+        return Err(AssertionError::Algorithm);
     }
     let claims = decode::<Map<String, Value>>(assertion, &key, &signature_only(header.alg))
-        .map_err(|_| Refusal::Signature)?
+        .map_err(|_| AssertionError::Signature)?
         .claims;
 
-    let user = claim(&claims, "sub", "kore_sub").ok_or(Refusal::Missing("sub"))?;
-    time(&claims, "iat").ok_or(Refusal::Missing("iat"))?;
-    let expires = time(&claims, "exp").ok_or(Refusal::Missing("exp"))?;
+    let user = claim(&claims, "sub", "kore_sub").ok_or(AssertionError::Missing("sub"))?;
+    time(&claims, "iat").ok_or(AssertionError::Missing("iat"))?;
+    let expires = time(&claims, "exp").ok_or(AssertionError::Missing("exp"))?;
     if expires <= now {
-        return Err(Refusal::Expired);
+        return Err(AssertionError::Expired);
     }
     if let Some(jti) = claim(&claims, "jti", "kore_jti") {
         if expires > clock::after(now, JTI_TTL) {
-            return Err(Refusal::TooLongForJti);
+            return Err(AssertionError::TooLongForJti);
         }
         used_jtis.retain(|_, expires| *expires > now);
         if used_jtis.insert(jti.to_owned(), expires).is_some() {
-            return Err(Refusal::Replay);
+            return Err(AssertionError::Replay);
         }
     }
     let anonymous = match claims.get("isAnonymous") {
@@ -114,10 +114,10 @@ pub(super) fn verify(
         Some(Value::String(text)) => text == "true",
         _ => false,
     };
-    Ok(Identity { client: client.id.clone(), user: user.to_owned(), anonymous })
+    Ok(AssertionIdentity { client: client.id.clone(), user: user.to_owned(), anonymous })
 }
 
-/// Times are ours to judge, since they come in two units; `aud` is ignored as the platform does.
+/// Times come in two units, so `verify` judges them. `aud` is ignored, as on the platform.
 fn signature_only(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
@@ -151,20 +151,23 @@ mod tests {
         encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
     }
 
-    fn judge(assertion: &str, used: &mut HashMap<String, Timestamp>) -> Result<Identity, Refusal> {
+    fn judge(
+        assertion: &str,
+        used: &mut HashMap<String, Timestamp>,
+    ) -> Result<AssertionIdentity, AssertionError> {
         let clients =
-            [Client { id: "cs-1".into(), key: ClientKey::Secret(SecretString::from("secret-of-cs-1")) }];
+            [ClientApp { id: "cs-1".into(), key: AppKey::Secret(SecretString::from("secret-of-cs-1")) }];
         let all = [Algorithm::HS256, Algorithm::HS512, Algorithm::RS256, Algorithm::RS512];
         verify(assertion, &clients, &all, Timestamp::from_second(NOW).unwrap(), used)
     }
 
-    fn once(claims: &Value) -> Result<Identity, Refusal> {
+    fn once(claims: &Value) -> Result<AssertionIdentity, AssertionError> {
         judge(&sign(Algorithm::HS256, "secret-of-cs-1", claims), &mut HashMap::new())
     }
 
     #[test]
-    fn takes_seconds_milliseconds_and_twins() {
-        let ann = Identity { client: "cs-1".into(), user: "ann".into(), anonymous: false };
+    fn assertion_in_seconds_or_milliseconds_is_accepted() {
+        let ann = AssertionIdentity { client: "cs-1".into(), user: "ann".into(), anonymous: false };
         for claims in [
             json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60}),
             json!({"iss": "cs-1", "sub": "ann", "iat": NOW * 1000, "exp": (NOW + 60) * 1000, "aud": "x"}),
@@ -178,28 +181,28 @@ mod tests {
     }
 
     #[test]
-    fn refuses_each_fault_in_its_words() {
+    fn invalid_assertion_is_refused_with_its_reason() {
         let good = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60});
-        assert_eq!(judge("a.b", &mut HashMap::new()), Err(Refusal::Malformed));
+        assert_eq!(judge("a.b", &mut HashMap::new()), Err(AssertionError::Malformed));
         let wrong = sign(Algorithm::HS256, "another secret", &good);
-        assert_eq!(judge(&wrong, &mut HashMap::new()), Err(Refusal::Signature));
+        assert_eq!(judge(&wrong, &mut HashMap::new()), Err(AssertionError::Signature));
         let hs384 = sign(Algorithm::HS384, "secret-of-cs-1", &good);
-        assert_eq!(judge(&hs384, &mut HashMap::new()), Err(Refusal::Algorithm));
+        assert_eq!(judge(&hs384, &mut HashMap::new()), Err(AssertionError::Algorithm));
         let with = |key: &str, value: Value| {
             let mut claims = good.clone();
             claims[key] = value;
             once(&claims)
         };
-        assert_eq!(with("iss", json!("cs-2")), Err(Refusal::UnknownClient));
-        assert_eq!(with("iss", Value::Null), Err(Refusal::Missing("iss")));
-        assert_eq!(with("sub", json!("")), Err(Refusal::Missing("sub")));
-        assert_eq!(with("exp", Value::Null), Err(Refusal::Missing("exp")));
-        assert_eq!(with("iat", Value::Null), Err(Refusal::Missing("iat")));
-        assert_eq!(with("exp", json!(NOW)), Err(Refusal::Expired));
+        assert_eq!(with("iss", json!("cs-2")), Err(AssertionError::UnknownClient));
+        assert_eq!(with("iss", Value::Null), Err(AssertionError::Missing("iss")));
+        assert_eq!(with("sub", json!("")), Err(AssertionError::Missing("sub")));
+        assert_eq!(with("exp", Value::Null), Err(AssertionError::Missing("exp")));
+        assert_eq!(with("iat", Value::Null), Err(AssertionError::Missing("iat")));
+        assert_eq!(with("exp", json!(NOW)), Err(AssertionError::Expired));
     }
 
     #[test]
-    fn a_jti_is_used_once_and_lives_an_hour_at_most() {
+    fn jti_works_once_and_within_an_hour() {
         let mut used = HashMap::new();
         let with = |exp: i64, jti: &str| {
             let claims = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": exp, "jti": jti});
@@ -217,9 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn a_public_key_verifies_rsa_and_nothing_else() {
+    fn public_key_verifies_rsa_only() {
         let public = include_str!("tests/rsa_public.pem");
-        let clients = [Client { id: "cs-1".into(), key: ClientKey::RsaPublicPem(public.into()) }];
+        let clients = [ClientApp { id: "cs-1".into(), key: AppKey::RsaPublicPem(public.into()) }];
         let claims = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60});
         let private = EncodingKey::from_rsa_pem(include_bytes!("tests/rsa_private.pem")).unwrap();
         let now = Timestamp::from_second(NOW).unwrap();
@@ -229,10 +232,10 @@ mod tests {
         for algorithm in [Algorithm::RS256, Algorithm::RS512] {
             let token = encode(&Header::new(algorithm), &claims, &private).unwrap();
             assert_eq!(judge(&token, &[Algorithm::RS256, Algorithm::RS512]), Ok("ann".to_owned()));
-            assert_eq!(judge(&token, &[Algorithm::HS256]), Err(Refusal::Algorithm));
+            assert_eq!(judge(&token, &[Algorithm::HS256]), Err(AssertionError::Algorithm));
         }
-        // The public key is no secret: whoever signs with it as one must not get in.
+        // The public key is no secret, so it must not serve as one.
         let forged = sign(Algorithm::HS256, public, &claims);
-        assert_eq!(judge(&forged, &[Algorithm::HS256, Algorithm::RS256]), Err(Refusal::Algorithm));
+        assert_eq!(judge(&forged, &[Algorithm::HS256, Algorithm::RS256]), Err(AssertionError::Algorithm));
     }
 }

@@ -1,25 +1,25 @@
-//! How the platform behaves where no source says how it does, or where versions differ.
+//! Switches for the behaviour that no source describes, or that differs between versions.
 //!
-//! Everything here can be changed while the sandbox runs ([`Script::behave`](super::Script::behave)); the
-//! default is the platform that the documents describe. What a single answer does is a
-//! [`Step`](super::Step), what goes wrong with a request is a [`Fault`](super::Fault).
+//! All of them can change while the sandbox runs ([`SandboxScript::behave`](super::SandboxScript::behave)). The
+//! default is the documented platform. A [`Step`](super::Step) is a single action, and a [`Fault`](super::Fault)
+//! spoils a request.
 
 use std::time::Duration;
 
-/// The switches of protocol.md section 11.
+/// Switches of protocol.md 11.
 #[derive(Debug, Clone)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is a switch of its own, and any mix of them is a platform"
 )]
 pub struct Behaviour {
-    /// When the default bot acknowledges a message.
+    /// Order of ack and answer for the default bot.
     pub ack: AckOrder,
-    /// When the default bot says that it waits for input.
-    pub waiting: Waiting,
-    /// When a new session is welcomed.
-    pub welcome: Welcome,
-    /// How long after the connect the welcome comes.
+    /// Position of `waiting_for_user_input` among the default bot's answers.
+    pub waiting: WaitingOrder,
+    /// Time of the welcome in a new session.
+    pub welcome: WelcomeTiming,
+    /// Delay between the connect and the welcome.
     pub welcome_delay: Duration,
     /// Whether `bot_active` is sent on connect.
     pub bot_active: bool,
@@ -29,39 +29,39 @@ pub struct Behaviour {
     pub active_last: bool,
     /// Whether `session_start` and `session_end` are sent.
     pub session_events: bool,
-    /// Whether the first frame of a socket is a `hello`, as no known version does.
+    /// Whether the first frame of a socket is a `hello`. No known version sends it.
     pub hello: bool,
-    /// How frame types are spelled.
-    pub spelling: Spelling,
-    /// How frames travel.
-    pub framing: Framing,
-    /// Whether the other sockets of a user see what one of them said (`user_message`).
+    /// Spelling of frame types.
+    pub spelling: SpellingStyle,
+    /// Encoding of frames.
+    pub framing: FramingStyle,
+    /// Whether the other sockets of a user get each message as `user_message`.
     pub fan_out: bool,
-    /// Whether a new socket of a user replaces the ones before, which are closed without a code.
+    /// Whether a new socket of a user replaces the earlier ones, which close without a code.
     pub replace: bool,
     /// Whether application pings are answered.
     pub pong: bool,
     /// Whether web socket pings are answered.
     pub ws_pong: bool,
-    /// How an expired or unknown token is refused.
-    pub expiry: Expiry,
-    /// How long a `sid` is good for.
+    /// Refusal of an expired or unknown token.
+    pub expired_token: ExpiredTokenStyle,
+    /// Life of a `sid`.
     pub sid_ttl: Duration,
     /// Whether a `sid` opens one socket only.
     pub sid_single_use: bool,
-    /// What becomes of an upgrade with a stale, used or wrong `sid`.
+    /// Result of an upgrade with a stale, used or wrong `sid`.
     pub stale_sid: StaleSid,
-    /// Replaces `ws://host:port` in the URL that `rtm/start` returns, such as `ws://dummy.com:80`.
+    /// Replacement for `ws://host:port` in the URL of `rtm/start`, such as `ws://dummy.com:80`.
     pub url_base: Option<String>,
-    /// Which of the three subprotocols the secure handshake selects.
-    pub secure: Secure,
-    /// The largest `limit` of the history; larger ones are cut to it.
+    /// Subprotocol that the secure handshake selects.
+    pub secure_handshake: SecureHandshake,
+    /// Largest `limit` of the history. A larger one is cut to it.
     pub history_limit: usize,
-    /// How long after it was said a message appears in the history.
+    /// Delay between a message and its appearance in the history.
     pub history_delay: Duration,
-    /// Whether the end of a session by inactivity says so in a message before.
+    /// Message before the end of an inactive session, if there is one.
     pub closing_message: Option<String>,
-    /// How long the default bot thinks before each answer.
+    /// Delay before each answer of the default bot.
     pub thinking: Duration,
 }
 
@@ -69,26 +69,26 @@ impl Default for Behaviour {
     fn default() -> Self {
         Self {
             ack: AckOrder::Before,
-            waiting: Waiting::AfterLast,
-            welcome: Welcome::OnConnect,
+            waiting: WaitingOrder::AfterLast,
+            welcome: WelcomeTiming::OnConnect,
             welcome_delay: Duration::ZERO,
             bot_active: true,
             recent_session_info: true,
             active_last: false,
             session_events: true,
             hello: false,
-            spelling: Spelling::Documented,
-            framing: Framing::Text,
+            spelling: SpellingStyle::Documented,
+            framing: FramingStyle::Text,
             fan_out: true,
             replace: false,
             pong: true,
             ws_pong: true,
-            expiry: Expiry::Status,
+            expired_token: ExpiredTokenStyle::Status,
             sid_ttl: Duration::from_secs(30),
             sid_single_use: true,
             stale_sid: StaleSid::Refuse(401),
             url_base: None,
-            secure: Secure::Version,
+            secure_handshake: SecureHandshake::Version,
             history_limit: 10,
             history_delay: Duration::ZERO,
             closing_message: None,
@@ -97,46 +97,46 @@ impl Default for Behaviour {
     }
 }
 
-/// When the default bot acknowledges.
+/// Order of ack and answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckOrder {
-    /// Before it answers.
+    /// Ack before the answer.
     Before,
-    /// After it answered.
+    /// Ack after the answer.
     After,
-    /// Not at all.
+    /// No ack.
     Never,
-    /// Before it answers, twice.
+    /// Two acks before the answer.
     Twice,
-    /// Before it answers, without saying which message is meant.
+    /// Ack before the answer, without the id of the message.
     WithoutReplyTo,
 }
 
-/// When the default bot sends `waiting_for_user_input`.
+/// Position of `waiting_for_user_input`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Waiting {
-    /// Never, as older platforms.
+pub enum WaitingOrder {
+    /// Never, as on older platforms.
     Off,
-    /// After its last response.
+    /// After the last response.
     AfterLast,
-    /// Before its last response.
+    /// Before the last response.
     BeforeLast,
 }
 
-/// When a new session is welcomed (`OnConnect`).
+/// Time of the welcome in a new session (`OnConnect`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Welcome {
+pub enum WelcomeTiming {
     /// Never: the bot has no `OnConnect` event.
     Off,
     /// When the socket opens.
     OnConnect,
-    /// Only when the first user message has come, before that is answered.
+    /// After the first user message, before its answer.
     AfterFirstMessage,
 }
 
-/// How frame types are spelled (protocol.md 7.1).
+/// Spelling of frame types (protocol.md 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spelling {
+pub enum SpellingStyle {
     /// `bot_active`
     Documented,
     /// `Bot_Active`
@@ -147,20 +147,20 @@ pub enum Spelling {
     Slash,
 }
 
-/// How a frame travels.
+/// Encoding of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
+pub enum FramingStyle {
     /// One text frame.
     Text,
     /// One binary frame.
     Binary,
-    /// Text, in fragments of this many bytes; 0 counts as 1.
+    /// Text in fragments of this many bytes; 0 counts as 1.
     Fragments(usize),
 }
 
-/// How an expired token is refused (protocol.md 4.4).
+/// Refusal of an expired token (protocol.md 4.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
+pub enum ExpiredTokenStyle {
     /// Status 401, code 401.
     Status,
     /// Status 400, code `"TOKEN_EXPIRED"`.
@@ -169,34 +169,34 @@ pub enum Expiry {
     Message,
 }
 
-/// What becomes of an upgrade whose `sid` is not good.
+/// Result of an upgrade with a bad `sid`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StaleSid {
-    /// It is refused with this status.
+    /// Refusal with this status.
     Refuse(u16),
-    /// The socket opens and closes with this code at once.
+    /// A socket that opens and closes with this code at once.
     OpenAndClose(u16),
 }
 
-/// What the secure handshake does (protocol.md 5.2).
+/// Answer to the secure handshake (protocol.md 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secure {
-    /// The platform is too old for it: no nonce.
+pub enum SecureHandshake {
+    /// The platform is too old: it gives no nonce.
     Unsupported,
-    /// `x-rtm-v|1` is selected.
+    /// Selects `x-rtm-v|1`.
     Version,
-    /// `jwt|…` is selected.
+    /// Selects `jwt|…`.
     Jwt,
-    /// `nonce|…` is selected.
+    /// Selects `nonce|…`.
     Nonce,
-    /// Nothing is selected.
+    /// Selects no subprotocol.
     Silent,
-    /// The upgrade is refused with 403.
+    /// Refuses the upgrade with 403.
     Refuse,
 }
 
-impl Spelling {
-    /// The type as it goes out.
+impl SpellingStyle {
+    /// Spells a frame type.
     pub(super) fn spell(self, kind: &str) -> String {
         match self {
             Self::Documented => kind.to_owned(),
@@ -221,10 +221,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_are_spelled_in_every_known_way() {
-        assert_eq!(Spelling::Documented.spell("bot_active"), "bot_active");
-        assert_eq!(Spelling::Capitals.spell("waiting_for_user_input"), "Waiting_For_User_Input");
-        assert_eq!(Spelling::Upper.spell("ack"), "ACK");
-        assert_eq!(Spelling::Slash.spell("bot_active"), "/bot_active");
+    fn types_are_spelled_in_each_style() {
+        assert_eq!(SpellingStyle::Documented.spell("bot_active"), "bot_active");
+        assert_eq!(SpellingStyle::Capitals.spell("waiting_for_user_input"), "Waiting_For_User_Input");
+        assert_eq!(SpellingStyle::Upper.spell("ack"), "ACK");
+        assert_eq!(SpellingStyle::Slash.spell("bot_active"), "/bot_active");
     }
 }

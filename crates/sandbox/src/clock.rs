@@ -1,4 +1,4 @@
-//! The platform's wall clock. The sandbox plays another machine, so it reads a clock of its own.
+//! The platform's wall clock. The sandbox simulates another machine, so it reads a clock of its own.
 
 use std::time::Duration;
 
@@ -30,13 +30,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_past_the_last_saturates() {
+    fn time_after_the_last_saturates() {
         assert_eq!(after(Timestamp::MAX, Duration::from_secs(1)), Timestamp::MAX);
         assert_eq!(after(Timestamp::UNIX_EPOCH, Duration::MAX), Timestamp::MAX);
     }
 
     #[test]
-    fn elapsed_time_that_runs_backwards_is_zero() {
+    fn elapsed_time_backwards_is_zero() {
         let (earlier, later) = (Timestamp::constant(5, 0), Timestamp::constant(7, 0));
         assert_eq!(elapsed(earlier, later), Duration::from_secs(2));
         assert_eq!(elapsed(later, earlier), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! What people type to make the platform misbehave. `/help` lists it.
+//! Commands that a user types to try the platform's faults and features. `/help` lists them.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use serde_json::json;
 
 use super::faults::{Endpoint, Fault, RetryAfter};
 use super::message_elements;
-use super::step::{Cut, Step, StreamEnd};
+use super::step::{CutMode, Step, StreamEndMarker};
 
-/// What a command does.
+/// Answer to a command.
 #[derive(Debug)]
-pub(super) enum Reply {
-    /// As the default bot answers: acks and waiting as [`Behaviour`](super::Behaviour) wants them.
+pub(super) enum CommandAnswer {
+    /// Steps that get acks and waiting like the default bot's answers, as [`Behaviour`](super::Behaviour) says.
     Usual(Vec<Step>),
-    /// To the letter.
+    /// Exactly these steps.
     Exact(Vec<Step>),
 }
 
-/// The commands, for people.
+/// The list of commands for `/help`.
 pub(super) const HELP: &str = "\
 Say something about an order, or type one of these:
 /echo TEXT - says TEXT
@@ -30,7 +30,7 @@ Say something about an order, or type one of these:
 /template [NAME] - any shape of message; without NAME lists them
 /html - text with HTML entities and markup
 /quot - text with &quot; in it
-/push MS TEXT - says TEXT unasked after MS milliseconds
+/push MS TEXT - says TEXT unsolicited after MS milliseconds
 /late MS TEXT - answers now, and once more after MS milliseconds
 /wait - says that it waits for your input
 /agent - hands you over to a person; /bot brings the bot back
@@ -48,9 +48,9 @@ Say something about an order, or type one of these:
 /expire - makes all tokens expire
 /ratelimit [N] - the next N requests for a grant or a socket get 429";
 
-/// What to do with a text that begins with a slash; `None` where it does not. `id` is the message's
+/// Returns the answer to a text that begins with a slash, or `None` for another text. `id` is the message's
 /// `clientMessageId` as JSON.
-pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
+pub(super) fn command(text: &str, id: &str) -> Option<CommandAnswer> {
     let text = text.trim();
     let line = text.strip_prefix('/')?;
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -62,8 +62,8 @@ pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
         "slow" => with_number(rest, "/slow MS", |ms, _| {
             vec![wait(ms), Step::Say(format!("That took {ms} ms."))]
         }),
-        "silent" => Reply::Usual(Vec::new()),
-        "noack" => Reply::Exact(vec![Step::Say(or(rest, "You get this without an ack."))]),
+        "silent" => CommandAnswer::Usual(Vec::new()),
+        "noack" => CommandAnswer::Exact(vec![Step::Say(or(rest, "You get this without an ack."))]),
         "stream" => stream(&or(rest, "This answer comes word by word.")),
         "buttons" => shape("buttons"),
         "carousel" => shape("carousel"),
@@ -78,16 +78,16 @@ pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
         "late" => with_number(rest, "/late MS TEXT", |ms, text| {
             vec![Step::Say("A second part will follow.".to_owned()), wait(ms), Step::Say(or(text, "The second part."))]
         }),
-        "wait" => Reply::Usual(vec![Step::Say("I wait for your input.".to_owned()), Step::WaitingForInput]),
-        "agent" => Reply::Usual(vec![
+        "wait" => CommandAnswer::Usual(vec![Step::Say("I wait for your input.".to_owned()), Step::WaitingForInput]),
+        "agent" => CommandAnswer::Usual(vec![
             Step::Say("I hand you over to a person. Type /bot to come back to me.".to_owned()),
             Step::AgentStart,
             Step::AgentSay("Hi, this is Alex. How can I help?".to_owned()),
         ]),
-        "bot" => Reply::Usual(vec![Step::AgentEnd, Step::Say("I am back.".to_owned())]),
-        "id" => Reply::Usual(vec![identified(&format!("Your message has the clientMessageId {id}."), id)]),
+        "bot" => CommandAnswer::Usual(vec![Step::AgentEnd, Step::Say("I am back.".to_owned())]),
+        "id" => CommandAnswer::Usual(vec![identified(&format!("Your message has the clientMessageId {id}."), id)]),
         "exact" => exact(rest, id),
-        "bin" => Reply::Exact(vec![
+        "bin" => CommandAnswer::Exact(vec![
             Step::Ack,
             Step::Binary(
                 json!({"type": "bot_response", "from": "bot", "message": [message_elements::text("From a binary frame")]})
@@ -95,39 +95,39 @@ pub(super) fn command(text: &str, id: &str) -> Option<Reply> {
                     .into_bytes(),
             ),
         ]),
-        "junk" => Reply::Usual(vec![
+        "junk" => CommandAnswer::Usual(vec![
             Step::Raw("this is not JSON".to_owned()),
             Step::Event("never_heard_of".to_owned()),
             Step::Say("There were two strange frames before this one.".to_owned()),
         ]),
-        "endsession" => Reply::Usual(vec![Step::Say("This session ends.".to_owned()), Step::EndSession]),
+        "endsession" => CommandAnswer::Usual(vec![Step::Say("This session ends.".to_owned()), Step::EndSession]),
         "close" => with_number(rest, "/close CODE, with 1000 to 4999", |code, _| vec![close(code)]),
         "drop" => {
-            let mut steps = vec![Step::Ack, Step::Drop(Cut::Fin)];
+            let mut steps = vec![Step::Ack, Step::Drop(CutMode::Fin)];
             if !rest.is_empty() {
                 steps.push(Step::OnlyHistory(rest.to_owned()));
             }
-            Reply::Exact(steps)
+            CommandAnswer::Exact(steps)
         }
         "missed" => missed(rest),
-        "forget" => Reply::Usual(vec![Step::Forget, Step::Say("I remember nothing from before.".to_owned())]),
-        "reset" => Reply::Exact(vec![Step::Drop(Cut::Reset)]),
-        "hang" => Reply::Exact(vec![Step::Hang]),
-        "expire" => Reply::Usual(vec![Step::ExpireTokens, Step::Say("All tokens are expired.".to_owned())]),
+        "forget" => CommandAnswer::Usual(vec![Step::Forget, Step::Say("I remember nothing from before.".to_owned())]),
+        "reset" => CommandAnswer::Exact(vec![Step::Drop(CutMode::Reset)]),
+        "hang" => CommandAnswer::Exact(vec![Step::Hang]),
+        "expire" => CommandAnswer::Usual(vec![Step::ExpireTokens, Step::Say("All tokens are expired.".to_owned())]),
         "ratelimit" => rate_limit(rest),
         other => usual(&format!("I do not know /{other}. Type /help to see what I know.")),
     })
 }
 
-fn usual(text: &str) -> Reply {
-    Reply::Usual(vec![Step::Say(text.to_owned())])
+fn usual(text: &str) -> CommandAnswer {
+    CommandAnswer::Usual(vec![Step::Say(text.to_owned())])
 }
 
 fn or(text: &str, default: &str) -> String {
     if text.is_empty() { default.to_owned() } else { text.to_owned() }
 }
 
-/// At most an hour: longer is a typing error.
+/// Waits an hour at most. A longer span is a typing error.
 fn wait(ms: u64) -> Step {
     Step::Wait(Duration::from_millis(ms.min(3_600_000)))
 }
@@ -135,21 +135,21 @@ fn wait(ms: u64) -> Step {
 fn close(code: u64) -> Step {
     match u16::try_from(code) {
         Ok(1005) => Step::CloseWithoutCode,
-        Ok(1006) => Step::Drop(Cut::Fin),
+        Ok(1006) => Step::Drop(CutMode::Fin),
         Ok(code @ 1000..5000) => Step::Close(code),
         _ => Step::Say("A close code is a number from 1000 to 4999.".to_owned()),
     }
 }
 
-fn with_number(rest: &str, usage: &str, steps: impl FnOnce(u64, &str) -> Vec<Step>) -> Reply {
+fn with_number(rest: &str, usage: &str, steps: impl FnOnce(u64, &str) -> Vec<Step>) -> CommandAnswer {
     let (number, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     match number.parse() {
-        Ok(number) => Reply::Usual(steps(number, rest.trim())),
+        Ok(number) => CommandAnswer::Usual(steps(number, rest.trim())),
         Err(_) => usual(&format!("Type {usage}.")),
     }
 }
 
-fn several(rest: &str) -> Reply {
+fn several(rest: &str) -> CommandAnswer {
     with_number(rest, "/several N [GAP]", |n, gap| {
         let n = n.min(100);
         let gap = gap.parse().unwrap_or(0);
@@ -164,34 +164,39 @@ fn several(rest: &str) -> Reply {
     })
 }
 
-/// What a bot says of itself while nobody is connected.
-fn missed(rest: &str) -> Reply {
+/// Drops the connection, then puts messages into the history.
+fn missed(rest: &str) -> CommandAnswer {
     let (n, ms) = rest.split_once(char::is_whitespace).unwrap_or((rest, "0"));
     let (Ok(n), Ok(ms)) = (n.parse::<u64>(), ms.trim().parse()) else { return usual("Type /missed N [MS].") };
     let n = n.min(200);
-    let mut steps = vec![Step::Ack, Step::Say("You will miss something.".to_owned()), Step::Drop(Cut::Fin)];
+    let mut steps =
+        vec![Step::Ack, Step::Say("You will miss something.".to_owned()), Step::Drop(CutMode::Fin)];
     if ms > 0 {
         steps.push(wait(ms));
     }
     steps.extend((1..=n).map(|part| Step::OnlyHistory(format!("Missed message {part} of {n}"))));
-    Reply::Exact(steps)
+    CommandAnswer::Exact(steps)
 }
 
-fn stream(text: &str) -> Reply {
+fn stream(text: &str) -> CommandAnswer {
     let chunks = text.split_inclusive(' ').map(str::to_owned).collect();
-    Reply::Usual(vec![Step::Stream { chunks, gap: Duration::from_millis(20), end: StreamEnd::Complete }])
+    CommandAnswer::Usual(vec![Step::Stream {
+        chunks,
+        gap: Duration::from_millis(20),
+        end: StreamEndMarker::Complete,
+    }])
 }
 
-fn shape(name: &str) -> Reply {
+fn shape(name: &str) -> CommandAnswer {
     match message_elements::named(name) {
-        Some(elements) => Reply::Usual(vec![Step::Message(elements)]),
+        Some(elements) => CommandAnswer::Usual(vec![Step::Message(elements)]),
         None => {
             usual(&format!("I do not know the shape {name}. I know: {}", message_elements::NAMES.join(", ")))
         }
     }
 }
 
-/// What a bot does that returns the id of the message it answers (protocol.md 6.1).
+/// Answers with the id of the message, like a bot prepared for exact correlation (protocol.md 6.1).
 fn identified(text: &str, id: &str) -> Step {
     let id: serde_json::Value = serde_json::from_str(id).unwrap_or_default();
     let mut element = message_elements::text(text);
@@ -201,10 +206,10 @@ fn identified(text: &str, id: &str) -> Step {
     Step::Message(vec![element])
 }
 
-fn exact(rest: &str, id: &str) -> Reply {
+fn exact(rest: &str, id: &str) -> CommandAnswer {
     let (first, text) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let default = "You know what this answers.";
-    Reply::Usual(match first.parse() {
+    CommandAnswer::Usual(match first.parse() {
         Ok(ms) => {
             vec![Step::Say("It will come.".to_owned()), wait(ms), identified(&or(text.trim(), default), id)]
         }
@@ -212,10 +217,10 @@ fn exact(rest: &str, id: &str) -> Reply {
     })
 }
 
-fn rate_limit(rest: &str) -> Reply {
+fn rate_limit(rest: &str) -> CommandAnswer {
     let times = rest.parse().unwrap_or(1);
     let fault = |endpoint| Step::Fault(endpoint, times, Fault::RateLimited(RetryAfter::Seconds(1)));
-    Reply::Usual(vec![
+    CommandAnswer::Usual(vec![
         fault(Endpoint::Grant),
         fault(Endpoint::Start),
         Step::Say(format!("The next {times} requests for a grant or a socket get 429.")),
@@ -227,7 +232,9 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Vec<String> {
-        let Some(Reply::Usual(steps) | Reply::Exact(steps)) = command(text, "7") else { return Vec::new() };
+        let Some(CommandAnswer::Usual(steps) | CommandAnswer::Exact(steps)) = command(text, "7") else {
+            return Vec::new();
+        };
         steps
             .into_iter()
             .filter_map(|step| if let Step::Say(text) = step { Some(text) } else { None })
@@ -235,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_that_help_names_exists() {
+    fn command_named_by_help_exists() {
         for line in HELP.lines().skip(1) {
             for name in line.split(" - ").next().unwrap().split(", ") {
                 let name = name.split(' ').next().unwrap();
@@ -248,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_arguments_are_told() {
+    fn bad_argument_returns_the_usage() {
         assert_eq!(said("/slow soon"), ["Type /slow MS."]);
         assert_eq!(said("/several"), ["Type /several N [GAP]."]);
         assert_eq!(said("/missed"), ["Type /missed N [MS]."]);

@@ -1,4 +1,4 @@
-//! A response body that can be cut, so that a socket can end without a close frame.
+//! A response body that can be cut, so that a socket ends without a close frame.
 
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
@@ -11,23 +11,23 @@ use actix_web::web::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-use super::step::Cut;
+use super::step::CutMode;
 
 const WHOLE: u8 = 0;
 const FIN: u8 = 1;
 const RESET: u8 = 2;
 
-/// The knife of one socket.
-pub(super) struct Knife {
+/// Handle that cuts one socket's connection.
+pub(super) struct ConnectionCutter {
     state: AtomicU8,
     waker: AtomicWaker,
-    /// A second descriptor of the connection, where resets are wanted.
+    /// A second descriptor of the connection, for resets.
     connection: Mutex<Option<TcpStream>>,
-    /// Told when the body is gone, and the connection with it.
+    /// Notified when the body and its connection are gone.
     gone: Notify,
 }
 
-impl Knife {
+impl ConnectionCutter {
     pub(super) fn new(connection: Option<TcpStream>) -> Self {
         Self {
             state: AtomicU8::new(WHOLE),
@@ -37,9 +37,9 @@ impl Knife {
         }
     }
 
-    /// Cuts; only the first cut counts.
-    pub(super) fn cut(&self, how: Cut) {
-        let state = if how == Cut::Fin { FIN } else { RESET };
+    /// Cuts the connection. Only the first call counts.
+    pub(super) fn cut(&self, how: CutMode) {
+        let state = if how == CutMode::Fin { FIN } else { RESET };
         let _first = self.state.compare_exchange(WHOLE, state, Ordering::AcqRel, Ordering::Acquire);
         self.waker.wake();
     }
@@ -49,20 +49,20 @@ impl Knife {
         self.gone.notified().await;
     }
 
-    pub(super) fn is_used(&self) -> bool {
+    pub(super) fn is_cut(&self) -> bool {
         self.state.load(Ordering::Acquire) != WHOLE
     }
 
-    /// Sends the FIN now: left alone, the server lingers for a second. Without a second descriptor it does.
-    fn shut_down(&self) {
+    /// Sends the FIN now, if there is a second descriptor. The server itself lingers for a second.
+    fn send_fin(&self) {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(connection) = connection {
             let _best_effort = connection.shutdown(Shutdown::Both);
         }
     }
 
-    /// Lets the kernel answer the coming close with a reset instead of a FIN.
-    fn linger_no_longer(&self) {
+    /// Makes the kernel send a reset instead of a FIN on close.
+    fn reset_on_close(&self) {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(connection) = connection
             && let Ok(connection) = tokio::net::TcpStream::from_std(connection)
@@ -72,33 +72,33 @@ impl Knife {
     }
 }
 
-/// The error that makes the server drop the connection where it stands.
+/// Error that makes the server drop the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the sandbox cut this connection on purpose")]
-struct CutOnPurpose;
+struct DeliberateCut;
 
-/// The frames to the client, until they are cut.
-pub(super) struct Frames {
+/// Body with the frames to the client, until the cut.
+pub(super) struct CuttableBody {
     inner: BoxBody,
-    knife: Arc<Knife>,
+    cutter: Arc<ConnectionCutter>,
     flushed: bool,
 }
 
-impl Frames {
-    pub(super) fn new(inner: BoxBody, knife: Arc<Knife>) -> Self {
-        Self { inner, knife, flushed: false }
+impl CuttableBody {
+    pub(super) fn new(inner: BoxBody, cutter: Arc<ConnectionCutter>) -> Self {
+        Self { inner, cutter, flushed: false }
     }
 }
 
-impl Drop for Frames {
+impl Drop for CuttableBody {
     fn drop(&mut self) {
-        // A second descriptor that lives on would keep the connection open.
-        self.knife.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.knife.gone.notify_one();
+        // A second descriptor would keep the connection open.
+        self.cutter.connection.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.cutter.gone.notify_one();
     }
 }
 
-impl MessageBody for Frames {
+impl MessageBody for CuttableBody {
     type Error = Box<dyn std::error::Error>;
 
     fn size(&self) -> BodySize {
@@ -106,25 +106,25 @@ impl MessageBody for Frames {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        self.knife.waker.register(cx.waker());
-        match self.knife.state.load(Ordering::Acquire) {
-            // What was said before still goes out.
+        self.cutter.waker.register(cx.waker());
+        match self.cutter.state.load(Ordering::Acquire) {
+            // Earlier frames still go out.
             FIN => match Pin::new(&mut self.inner).poll_next(cx) {
-                // The server flushes between two polls: what it has goes out before the FIN.
+                // The server flushes between two polls, so its data goes out before the FIN.
                 Poll::Pending if !self.flushed => {
                     self.flushed = true;
                     cx.waker().wake_by_ref();
                     Poll::Pending
                 }
                 Poll::Pending => {
-                    self.knife.shut_down();
+                    self.cutter.send_fin();
                     Poll::Ready(None)
                 }
                 said @ Poll::Ready(_) => said,
             },
             RESET => {
-                self.knife.linger_no_longer();
-                Poll::Ready(Some(Err(Box::new(CutOnPurpose))))
+                self.cutter.reset_on_close();
+                Poll::Ready(Some(Err(Box::new(DeliberateCut))))
             }
             _ => Pin::new(&mut self.inner).poll_next(cx),
         }

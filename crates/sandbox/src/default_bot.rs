@@ -1,54 +1,54 @@
-//! The bot that people meet: a small dialog about orders.
+//! The default bot: a small dialog about orders.
 //!
-//! It is pure: what it says follows from what was said in the session before. Acks and
-//! `waiting_for_user_input` are put where [`Behaviour`] wants them.
+//! It is pure: its answers follow from the earlier messages of the session. [`Behaviour`] decides the place of acks
+//! and `waiting_for_user_input`.
 
-use super::behaviour::{AckOrder, Behaviour, Waiting};
+use super::behaviour::{AckOrder, Behaviour, WaitingOrder};
 use super::message_elements;
 use super::step::Step;
 
-/// What the bot remembers of a session.
+/// The bot's memory of a session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Dialog {
-    asks: Asks,
-    /// The order that was talked about last.
+pub(super) struct OrderDialog {
+    pending: PendingQuestion,
+    /// The last order of the dialog.
     order: Option<String>,
 }
 
-/// What the bot has asked for.
+/// Question that the bot has asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Asks {
+enum PendingQuestion {
     #[default]
     Nothing,
     OrderNumber,
     AnythingElse,
 }
 
-impl Dialog {
-    /// Whether a dialog runs: only then responses carry a `contextId`.
+impl OrderDialog {
+    /// Returns whether a dialog runs. Only then do responses carry a `contextId`.
     pub(super) fn runs(&self) -> bool {
-        self.asks == Asks::OrderNumber
+        self.pending == PendingQuestion::OrderNumber
     }
 }
 
-/// What is said when a session begins.
+/// Returns the welcome of a new session.
 pub(super) fn welcome() -> Vec<Step> {
     say("Hello! I am the sandbox bot. Ask me \"Where is my order?\", or type /help to see what I can do.")
 }
 
-/// What the bot answers, acks not included.
-pub(super) fn answer(dialog: &mut Dialog, text: &str) -> Vec<Step> {
+/// Returns the bot's answer, without acks.
+pub(super) fn answer(dialog: &mut OrderDialog, text: &str) -> Vec<Step> {
     let text = text.trim();
     let words = text.to_lowercase();
     let has =
         |any: &[&str]| any.iter().any(|word| words.split(|c: char| !c.is_alphanumeric()).any(|w| w == *word));
-    let asked = std::mem::take(&mut dialog.asks);
+    let asked = std::mem::take(&mut dialog.pending);
 
     if text.is_empty() {
         return Vec::new();
     }
     if has(&["bye", "goodbye"]) {
-        *dialog = Dialog::default();
+        *dialog = OrderDialog::default();
         return say("Goodbye! Come back whenever you like.");
     }
     if has(&["thanks", "thank"]) {
@@ -60,19 +60,19 @@ pub(super) fn answer(dialog: &mut Dialog, text: &str) -> Vec<Step> {
         );
     }
     if let Some(order) = order_number(text)
-        && (asked == Asks::OrderNumber || has(&["order", "parcel", "where", "track", "status"]))
+        && (asked == PendingQuestion::OrderNumber || has(&["order", "parcel", "where", "track", "status"]))
     {
         return status(dialog, order);
     }
     match asked {
-        Asks::OrderNumber if has(&["cancel", "stop", "no"]) => say("All right, no order then."),
-        Asks::OrderNumber if !has(&["where", "order"]) => {
-            dialog.asks = Asks::OrderNumber;
+        PendingQuestion::OrderNumber if has(&["cancel", "stop", "no"]) => say("All right, no order then."),
+        PendingQuestion::OrderNumber if !has(&["where", "order"]) => {
+            dialog.pending = PendingQuestion::OrderNumber;
             ask("I did not find a number in that. An order number has at least three digits, such as 4711.")
         }
-        Asks::AnythingElse if has(&["no", "nope"]) => say("Fine. Have a nice day!"),
-        Asks::AnythingElse if has(&["yes"]) => {
-            dialog.asks = Asks::OrderNumber;
+        PendingQuestion::AnythingElse if has(&["no", "nope"]) => say("Fine. Have a nice day!"),
+        PendingQuestion::AnythingElse if has(&["yes"]) => {
+            dialog.pending = PendingQuestion::OrderNumber;
             ask("Gladly. What is the number of the order?")
         }
         _ if has(&["again", "it"]) && dialog.order.is_some() => {
@@ -80,7 +80,7 @@ pub(super) fn answer(dialog: &mut Dialog, text: &str) -> Vec<Step> {
             status(dialog, order)
         }
         _ if has(&["order", "orders", "parcel", "delivery", "package"]) => {
-            dialog.asks = Asks::OrderNumber;
+            dialog.pending = PendingQuestion::OrderNumber;
             ask("Let me look that up. What is your order number?")
         }
         _ if has(&["hi", "hello", "hey"]) => say("Hello! What can I do for you?"),
@@ -90,12 +90,12 @@ pub(super) fn answer(dialog: &mut Dialog, text: &str) -> Vec<Step> {
     }
 }
 
-/// The first run of three or more digits.
+/// Returns the first run of three or more digits.
 fn order_number(text: &str) -> Option<String> {
     text.split(|c: char| !c.is_ascii_digit()).find(|digits| digits.len() >= 3).map(str::to_owned)
 }
 
-fn status(dialog: &mut Dialog, order: String) -> Vec<Step> {
+fn status(dialog: &mut OrderDialog, order: String) -> Vec<Step> {
     let where_it_is = match order.bytes().last() {
         Some(b'0'..=b'2') => "arrives today between 14:00 and 16:00",
         Some(b'3'..=b'6') => "left our warehouse this morning and arrives tomorrow",
@@ -109,7 +109,7 @@ fn status(dialog: &mut Dialog, order: String) -> Vec<Step> {
         )]),
         Step::WaitingForInput,
     ];
-    dialog.asks = Asks::AnythingElse;
+    dialog.pending = PendingQuestion::AnythingElse;
     dialog.order = Some(order);
     steps
 }
@@ -122,12 +122,12 @@ fn ask(text: &str) -> Vec<Step> {
     vec![Step::Say(text.to_owned()), Step::WaitingForInput]
 }
 
-/// Adds the ack and moves `waiting_for_user_input` to where the behaviour wants them.
-pub(super) fn arrange(mut steps: Vec<Step>, behaviour: &Behaviour) -> Vec<Step> {
-    if behaviour.waiting != Waiting::AfterLast {
+/// Adds the ack, and moves `waiting_for_user_input` to the place that the behaviour names.
+pub(super) fn place_ack_and_waiting(mut steps: Vec<Step>, behaviour: &Behaviour) -> Vec<Step> {
+    if behaviour.waiting != WaitingOrder::AfterLast {
         let waits = steps.iter().any(|step| matches!(step, Step::WaitingForInput));
         steps.retain(|step| !matches!(step, Step::WaitingForInput));
-        if waits && behaviour.waiting == Waiting::BeforeLast {
+        if waits && behaviour.waiting == WaitingOrder::BeforeLast {
             let last = steps.iter().rposition(|step| matches!(step, Step::Say(_) | Step::Message(_)));
             steps.insert(last.unwrap_or(steps.len()), Step::WaitingForInput);
         }
@@ -153,7 +153,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use super::{AckOrder as A, Waiting as W};
+    use super::{AckOrder as A, WaitingOrder as W};
 
     fn brief(steps: &[Step]) -> String {
         let word = |step: &Step| match step {
@@ -169,8 +169,8 @@ mod tests {
     }
 
     #[test]
-    fn tells_where_an_order_is() {
-        let mut dialog = Dialog::default();
+    fn dialog_finds_an_order() {
+        let mut dialog = OrderDialog::default();
         assert_eq!(brief(&answer(&mut dialog, "Where is my order?")), "Let waiting");
         assert!(dialog.runs());
         assert_eq!(brief(&answer(&mut dialog, "the red one")), "I waiting");
@@ -181,16 +181,16 @@ mod tests {
         assert_eq!(brief(&answer(&mut dialog, "thanks")), "You");
         assert_eq!(brief(&answer(&mut dialog, "Where is order 12345?")), "Thank message waiting");
         assert_eq!(brief(&answer(&mut dialog, "bye")), "Goodbye");
-        assert_eq!(dialog, Dialog::default());
+        assert_eq!(dialog, OrderDialog::default());
         assert_eq!(brief(&answer(&mut dialog, " ")), "");
         assert_eq!(brief(&answer(&mut dialog, "lovely weather")), "You");
     }
 
     #[test]
-    fn acks_and_waiting_go_where_the_behaviour_wants_them() {
+    fn behaviour_places_acks_and_waiting() {
         let arranged = |ack, waiting, thinking| {
             let behaviour = Behaviour { ack, waiting, thinking, ..Behaviour::default() };
-            brief(&arrange(answer(&mut Dialog::default(), "track 4711"), &behaviour))
+            brief(&place_ack_and_waiting(answer(&mut OrderDialog::default(), "track 4711"), &behaviour))
         };
         let now = Duration::ZERO;
         assert_eq!(arranged(A::Before, W::AfterLast, now), "ack Thank message waiting");

@@ -1,9 +1,9 @@
-//! The platform's HTTP side: grant, start, history, the upgrade, and a page for people.
+//! The platform's HTTP endpoints: grant, start, history, upgrade, and a page for people.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix_web::http::{StatusCode, header};
+use actix_web::http::header;
 use actix_web::web::{self, Bytes, Data, Query as QueryString};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 use super::assertion;
 use super::clock;
 use super::commands;
-use super::fault_injection::{self, Struck};
+use super::fault_injection::{error_response, inject_fault, token_expired_response};
 use super::faults::Endpoint;
-use super::history::{self, Query};
-use super::platform::{Grant, Platform, Ticket, Who, locked};
+use super::history::{self, HistorySelection};
+use super::platform_state::{BotUser, PlatformState, SimulatedGrant, SimulatedTicket, locked};
 use super::step::Step;
-use super::step_runner::{Cause, Player};
+use super::step_runner::{StepRunner, StepTrigger};
 use super::upgrade;
 
-/// All routes; each of the API exists with and without the version.
+/// Adds all routes. Each route of the API exists with and without the version.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     for api in ["/api/1.1", "/api"] {
         config
@@ -37,22 +37,22 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct BotInfo {
+struct GrantBotInfo {
     chat_bot: String,
     task_bot_id: String,
 }
 
-/// The body of `jwtgrant`, JSON or form.
-fn grant_request(request: &HttpRequest, body: &[u8]) -> Option<(String, BotInfo)> {
+/// Parses the body of `jwtgrant`, JSON or form.
+fn grant_request(request: &HttpRequest, body: &[u8]) -> Option<(String, GrantBotInfo)> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Body {
+    struct GrantBody {
         assertion: String,
-        bot_info: BotInfo,
+        bot_info: GrantBotInfo,
     }
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     if kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
-        let (mut assertion, mut info) = (None, BotInfo::default());
+        let (mut assertion, mut info) = (None, GrantBotInfo::default());
         for (name, value) in url::form_urlencoded::parse(body) {
             match name.as_ref() {
                 "assertion" => assertion = Some(value.into_owned()),
@@ -63,51 +63,43 @@ fn grant_request(request: &HttpRequest, body: &[u8]) -> Option<(String, BotInfo)
         }
         return assertion.map(|assertion| (assertion, info));
     }
-    let body: Body = serde_json::from_slice(body).ok()?;
+    let body: GrantBody = serde_json::from_slice(body).ok()?;
     Some((body.assertion, body.bot_info))
 }
 
-async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> HttpResponse {
-    platform.counts.grants.fetch_add(1, Ordering::Relaxed);
-    platform.changed.send_replace(());
-    if let Struck::Answer(answer) = fault_injection::strike(&platform, Endpoint::Grant).await {
+async fn grant(request: HttpRequest, body: Bytes, platform: Data<PlatformState>) -> HttpResponse {
+    if let Some(answer) = inject_fault(&platform, Endpoint::Grant).await {
         return answer;
     }
     let Some((assertion, info)) = grant_request(&request, &body) else {
-        return fault_injection::error(
-            StatusCode::BAD_REQUEST,
-            &json!(400),
-            "assertion and botInfo are needed",
-        );
+        return error_response(400, "assertion and botInfo are needed");
     };
     if !platform.options.bots.is_empty() && !platform.options.bots.contains(&info.task_bot_id) {
-        return fault_injection::error(StatusCode::BAD_REQUEST, &json!(400), "no bot has this taskBotId");
+        return error_response(400, "no bot has this taskBotId");
     }
     let at = clock::now();
     let verified = {
         let options = &platform.options;
         let mut used = locked(&platform.used_jtis);
-        assertion::verify(&assertion, &options.clients, &options.algorithms, at, &mut used)
+        assertion::verify(&assertion, &options.apps, &options.algorithms, at, &mut used)
     };
     let identity = match verified {
         Ok(identity) => identity,
-        Err(refusal) => {
-            return fault_injection::error(StatusCode::UNAUTHORIZED, &json!(401), &refusal.to_string());
-        }
+        Err(refusal) => return error_response(401, &refusal.to_string()),
     };
-    let user = platform.user(&Who { bot: Some(info.task_bot_id), user: identity.user.clone() });
-    locked(&user.inner).chat_bot = info.chat_bot;
+    let user = platform.user(&BotUser { bot: Some(info.task_bot_id), user: identity.user.clone() });
+    locked(&user.state).chat_bot = info.chat_bot;
     platform.observe(&user, |observed| observed.grants += 1);
 
     let token = platform.ids.secret();
     let expires = clock::after(at, platform.options.token_ttl);
     let epoch = platform.grant_epoch.load(Ordering::Acquire);
     platform.grants.with(&token, |grants| {
-        // Nobody gives a token back, so each shard sweeps itself now and then.
+        // Clients never give a token back, so each part of the map removes expired ones now and then.
         if grants.len() >= 1024 && grants.len().is_power_of_two() {
-            grants.retain(|_, grant: &mut Grant| grant.expires > at);
+            grants.retain(|_, grant: &mut SimulatedGrant| grant.expires > at);
         }
-        grants.insert(token.clone(), Grant { user, expires, epoch })
+        grants.insert(token.clone(), SimulatedGrant { user, expires, epoch })
     });
     HttpResponse::Ok().json(json!({
         "authorization": {
@@ -123,8 +115,8 @@ async fn grant(request: HttpRequest, body: Bytes, platform: Data<Platform>) -> H
     }))
 }
 
-/// The grant that the request's token stands for.
-fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, Box<HttpResponse>> {
+/// Returns the grant of the request's token.
+fn authorized(request: &HttpRequest, platform: &PlatformState) -> Result<SimulatedGrant, Box<HttpResponse>> {
     let token = request
         .headers()
         .get(header::AUTHORIZATION)
@@ -133,25 +125,19 @@ fn authorized(request: &HttpRequest, platform: &Platform) -> Result<Grant, Box<H
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim());
     let Some(token) = token else {
-        return Err(Box::new(fault_injection::error(
-            StatusCode::UNAUTHORIZED,
-            &json!(401),
-            "no bearer token",
-        )));
+        return Err(Box::new(error_response(401, "no bearer token")));
     };
     platform
         .grants
         .with(token, |grants| grants.get(token).cloned())
         .filter(|grant| grant.expires > clock::now())
         .filter(|grant| grant.epoch == platform.grant_epoch.load(Ordering::Acquire))
-        .ok_or_else(|| Box::new(fault_injection::expired(platform.behaviour().expiry)))
+        .ok_or_else(|| Box::new(token_expired_response(platform.behaviour().expired_token)))
 }
 
-// The body is read although nothing in it is needed: a connection with an unread body cannot be kept.
-async fn start(request: HttpRequest, _body: Bytes, platform: Data<Platform>) -> HttpResponse {
-    platform.counts.starts.fetch_add(1, Ordering::Relaxed);
-    platform.changed.send_replace(());
-    if let Struck::Answer(answer) = fault_injection::strike(&platform, Endpoint::Start).await {
+// The body is read because a connection with an unread body cannot be reused.
+async fn start(request: HttpRequest, _body: Bytes, platform: Data<PlatformState>) -> HttpResponse {
+    if let Some(answer) = inject_fault(&platform, Endpoint::Start).await {
         return answer;
     }
     let grant = match authorized(&request, &platform) {
@@ -160,13 +146,16 @@ async fn start(request: HttpRequest, _body: Bytes, platform: Data<Platform>) -> 
     };
     let behaviour = platform.behaviour();
     let asked = request.headers().get("x-rtm-v").is_some_and(|version| version == "1");
-    let nonce = (asked && behaviour.secure != super::Secure::Unsupported).then(|| platform.ids.secret());
+    let nonce = (asked && behaviour.secure_handshake != super::SecureHandshake::Unsupported)
+        .then(|| platform.ids.secret());
     let sid = platform.ids.secret();
     let at = clock::now();
-    let ticket = Ticket { user: Arc::clone(&grant.user), made_at: at, nonce: nonce.clone() };
+    let ticket = SimulatedTicket { user: Arc::clone(&grant.user), made_at: at, nonce: nonce.clone() };
     platform.tickets.with(&sid, |tickets| {
         if tickets.len() >= 1024 && tickets.len().is_power_of_two() {
-            tickets.retain(|_, ticket: &mut Ticket| clock::elapsed(ticket.made_at, at) <= behaviour.sid_ttl);
+            tickets.retain(|_, ticket: &mut SimulatedTicket| {
+                clock::elapsed(ticket.made_at, at) <= behaviour.sid_ttl
+            });
         }
         tickets.insert(sid.clone(), ticket)
     });
@@ -183,7 +172,7 @@ async fn start(request: HttpRequest, _body: Bytes, platform: Data<Platform>) -> 
 }
 
 #[derive(Deserialize)]
-struct HistoryQuery {
+struct HistoryParameters {
     limit: Option<usize>,
     offset: Option<usize>,
     skip: Option<usize>,
@@ -194,12 +183,10 @@ struct HistoryQuery {
 
 async fn read_history(
     request: HttpRequest,
-    query: QueryString<HistoryQuery>,
-    platform: Data<Platform>,
+    query: QueryString<HistoryParameters>,
+    platform: Data<PlatformState>,
 ) -> HttpResponse {
-    platform.counts.history_reads.fetch_add(1, Ordering::Relaxed);
-    platform.changed.send_replace(());
-    if let Struck::Answer(answer) = fault_injection::strike(&platform, Endpoint::History).await {
+    if let Some(answer) = inject_fault(&platform, Endpoint::History).await {
         return answer;
     }
     let grant = match authorized(&request, &platform) {
@@ -209,31 +196,31 @@ async fn read_history(
     platform.observe(&grant.user, |observed| observed.history_reads += 1);
     let most = platform.behaviour().history_limit;
     let query = query.into_inner();
-    let query = Query {
+    let query = HistorySelection {
         limit: query.limit.unwrap_or(most).min(most),
         offset: query.offset.or(query.skip).unwrap_or(0),
         forward: query.forward.unwrap_or(false),
         message_id: query.message_id,
     };
     let page = {
-        let inner = locked(&grant.user.inner);
-        history::page(&inner.history, grant.user.bot_id(), &query, clock::now())
+        let state = locked(&grant.user.state);
+        history::page(&state.history, grant.user.bot_id(), &query, clock::now())
     };
     HttpResponse::Ok().json(page)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Push {
+struct PushRequest {
     user: String,
     text: String,
     #[serde(default)]
     bot: Option<String>,
 }
 
-/// For people: lets the bot say something unasked.
-async fn push(body: Bytes, platform: Data<Platform>) -> HttpResponse {
-    let push: Push = match serde_json::from_slice(&body) {
+/// Makes the bot send an unsolicited message, for people who try it.
+async fn push(body: Bytes, platform: Data<PlatformState>) -> HttpResponse {
+    let push: PushRequest = match serde_json::from_slice(&body) {
         Ok(push) => push,
         Err(error) => {
             let told = format!("send {{\"user\": \"…\", \"text\": \"…\"}}: {error}\n");
@@ -241,20 +228,20 @@ async fn push(body: Bytes, platform: Data<Platform>) -> HttpResponse {
         }
     };
     let platform = platform.into_inner();
-    let user = platform.user(&Who { bot: push.bot, user: push.user });
-    let sockets = locked(&user.inner).sockets.len();
-    Player { platform, user, cause: Cause::default() }.play(vec![Step::Say(push.text)]).await;
+    let user = platform.user(&BotUser { bot: push.bot, user: push.user });
+    let sockets = locked(&user.state).sockets.len();
+    StepRunner { platform, user, trigger: StepTrigger::default() }.run(vec![Step::Say(push.text)]).await;
     HttpResponse::Ok().json(json!({"sockets": sockets}))
 }
 
-async fn page(platform: Data<Platform>) -> HttpResponse {
+async fn page(platform: Data<PlatformState>) -> HttpResponse {
     let totals = platform.counts.totals();
-    let clients: Vec<Value> = platform.options.clients.iter().map(|client| json!(client.id)).collect();
+    let clients: Vec<Value> = platform.options.apps.iter().map(|client| json!(client.id)).collect();
     HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(format!(
         "This is the rtm-bridge sandbox: a simulated Kore.ai platform for trying things out and for tests.\n\
          Nothing here reaches a real bot. It must not be reachable from outside.\n\n\
          apps      {}\nbots      {}\nsockets   {} open\nmessages  {}\nresponses {}\n\n\
-         Let the bot say something unasked:\n  \
+         Let the bot say something unsolicited:\n  \
          curl -d '{{\"user\": \"ann\", \"text\": \"Your parcel has arrived\"}}' \
          http://{}/sandbox/push\n\n\
          What the bot understands:\n{}\n",

@@ -1,11 +1,11 @@
-//! What goes wrong with a request, on purpose.
+//! Faults for requests, and the queue of planned ones.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Where a fault strikes.
+/// Endpoint of the platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// `POST oAuth/token/jwtgrant`
@@ -18,12 +18,12 @@ pub enum Endpoint {
     Upgrade,
 }
 
-/// What happens to a request. All but [`Fault::Slow`] take the place of the answer.
+/// Fault of a request. All but [`Fault::Slow`] replace the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// This status with the platform's error envelope.
     Status(u16),
-    /// This status, this message and this code in the envelope.
+    /// This status, with this message and code in the envelope.
     Error {
         /// HTTP status.
         status: u16,
@@ -32,71 +32,70 @@ pub enum Fault {
         /// `errors[0].msg`.
         msg: String,
     },
-    /// 429.
+    /// Status 429.
     RateLimited(RetryAfter),
-    /// A page of a proxy with this status.
+    /// A proxy's HTML page with this status.
     Html(u16),
     /// This status with this body, as JSON.
     Body(u16, String),
-    /// The right answer, this much later.
+    /// The right answer after this delay.
     Slow(Duration),
     /// `rtm/start`: 200 without `url`. Elsewhere: 200 with `{}`.
     Empty,
-    /// The token is refused as expired, in the spelling of
-    /// [`Behaviour::expiry`](super::Behaviour::expiry).
+    /// Refusal of the token as expired, as [`Behaviour::expired_token`](super::Behaviour::expired_token) says.
     TokenExpired,
     /// No answer, ever.
     Hang,
-    /// The connection is closed without an answer.
+    /// A closed connection without an answer.
     Drop,
 }
 
-/// What a 429 says about when to come back.
+/// Wait that a 429 names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
     /// So many seconds.
     Seconds(u64),
     /// An HTTP date so far from now.
     Date(Duration),
-    /// Nothing.
+    /// No header.
     Missing,
 }
 
-struct Planned {
+struct PlannedFault {
     endpoint: Endpoint,
-    /// How many requests it still strikes; `None`: until it is cleared.
+    /// Remaining requests; `None` until the fault is cleared.
     left: Option<usize>,
     fault: Fault,
 }
 
-/// The faults that are planned, in order.
+/// Planned faults, in order.
 #[derive(Default)]
-pub(super) struct Faults {
-    /// Spares requests the lock while nothing is planned.
+pub(super) struct FaultQueue {
+    /// Spares requests the lock while the queue is empty.
     any: AtomicBool,
-    planned: Mutex<VecDeque<Planned>>,
+    planned: Mutex<VecDeque<PlannedFault>>,
 }
 
-impl Faults {
+impl FaultQueue {
     /// Plans a fault for the next `times` requests, or until it is cleared.
     pub(super) fn plan(&self, endpoint: Endpoint, times: Option<usize>, fault: Fault) {
         if times == Some(0) {
             return;
         }
         let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-        planned.push_back(Planned { endpoint, left: times, fault });
+        planned.push_back(PlannedFault { endpoint, left: times, fault });
         self.any.store(true, Ordering::Release);
     }
 
-    /// Forgets what is planned, there or everywhere.
+    /// Clears the faults of one endpoint, or all.
     pub(super) fn clear(&self, endpoint: Option<Endpoint>) {
         let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         planned.retain(|plan| endpoint.is_some_and(|endpoint| plan.endpoint != endpoint));
         self.any.store(!planned.is_empty(), Ordering::Release);
     }
 
-    /// What strikes the request that just came: the oldest plan for its endpoint.
-    pub(super) fn strike(&self, endpoint: Endpoint) -> Option<Fault> {
+    /// Takes the fault for a request: the oldest one of its endpoint.
+    pub(super) fn take(&self, endpoint: Endpoint) -> Option<Fault> {
         if !self.any.load(Ordering::Acquire) {
             return None;
         }
@@ -120,21 +119,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_strikes_as_often_as_it_says_and_in_order() {
-        let faults = Faults::default();
-        assert_eq!(faults.strike(Endpoint::Grant), None);
+    fn planned_faults_apply_in_order_and_number() {
+        let faults = FaultQueue::default();
+        assert_eq!(faults.take(Endpoint::Grant), None);
         faults.plan(Endpoint::Grant, Some(0), Fault::Hang);
         faults.plan(Endpoint::Grant, Some(2), Fault::Status(500));
         faults.plan(Endpoint::Grant, None, Fault::Drop);
-        assert_eq!(faults.strike(Endpoint::Start), None);
-        assert_eq!(faults.strike(Endpoint::Grant), Some(Fault::Status(500)));
-        assert_eq!(faults.strike(Endpoint::Grant), Some(Fault::Status(500)));
+        assert_eq!(faults.take(Endpoint::Start), None);
+        assert_eq!(faults.take(Endpoint::Grant), Some(Fault::Status(500)));
+        assert_eq!(faults.take(Endpoint::Grant), Some(Fault::Status(500)));
         for _ in 0..3 {
-            assert_eq!(faults.strike(Endpoint::Grant), Some(Fault::Drop));
+            assert_eq!(faults.take(Endpoint::Grant), Some(Fault::Drop));
         }
         faults.clear(Some(Endpoint::Start));
-        assert_eq!(faults.strike(Endpoint::Grant), Some(Fault::Drop));
+        assert_eq!(faults.take(Endpoint::Grant), Some(Fault::Drop));
         faults.clear(None);
-        assert_eq!(faults.strike(Endpoint::Grant), None);
+        assert_eq!(faults.take(Endpoint::Grant), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What was said, as the history API shows it (protocol.md 7.10).
+//! The messages of a conversation, as the history API returns them (protocol.md 7.10).
 
 use std::collections::VecDeque;
 
@@ -11,47 +11,52 @@ use super::clock;
 
 /// One message of a user or of the bot.
 #[derive(Debug, Clone)]
-pub(super) struct Said {
+pub(super) struct HistoryEntry {
     pub(super) id: String,
-    /// The user's own id of it, as it was written; bots have none.
+    /// The user's own id of the message, as written. A bot's message has none.
     pub(super) user_message_id: Option<Box<RawValue>>,
     pub(super) from_user: bool,
     pub(super) by_agent: bool,
-    /// For people.
+    /// Readable text.
     pub(super) text: String,
-    /// The template as JSON text, where it is one: then `text` is only the alternative.
+    /// The template as JSON text, if the message is one. `text` is then the alternative.
     pub(super) template: Option<String>,
     pub(super) at: Timestamp,
-    /// From when on the history shows it.
+    /// Time from which the history shows the message.
     pub(super) visible_at: Timestamp,
     pub(super) session: String,
 }
 
-/// Which part of the history is asked for.
+/// Part of the history that a client asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Query {
-    /// Messages at most.
+pub(super) struct HistorySelection {
+    /// Most messages of the page.
     pub(super) limit: usize,
-    /// How many of the newest are left out.
+    /// Number of newest messages to skip.
     pub(super) offset: usize,
-    /// Only what came after the message, oldest first, instead of what came before it.
+    /// Whether the page holds the messages after `message_id`, oldest first, instead of those before it.
     pub(super) forward: bool,
-    /// The message to start from.
+    /// Message to start from.
     pub(super) message_id: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Page {
+pub(super) struct HistoryAnswer {
     total: usize,
     more_available: bool,
     icon: &'static str,
     messages: Vec<Value>,
 }
 
-/// The page of a query, oldest message first. A message that nobody knows has nothing before or after it.
-pub(super) fn page(said: &VecDeque<Said>, bot_id: &str, query: &Query, now: Timestamp) -> Page {
-    let visible: Vec<&Said> = said.iter().filter(|said| said.visible_at <= now).collect();
+/// Returns the selected page, oldest message first. An unknown message has no messages before or after it.
+pub(super) fn page(
+    said: &VecDeque<HistoryEntry>,
+    bot_id: &str,
+    query: &HistorySelection,
+    now: Timestamp,
+) -> HistoryAnswer {
+    let visible: Vec<&HistoryEntry> = said.iter().filter(|said| said.visible_at <= now).collect();
     let total = visible.len();
     let at = query.message_id.as_ref().map(|id| visible.iter().position(|said| said.id == *id));
     let (candidates, newest_first) = match (at, query.forward) {
@@ -64,17 +69,17 @@ pub(super) fn page(said: &VecDeque<Said>, bot_id: &str, query: &Query, now: Time
     let taken = left.min(query.limit);
     let from = if newest_first { left - taken } else { query.offset.min(candidates.len()) };
     let chosen = candidates.get(from..from + taken).unwrap_or_default();
-    Page {
+    HistoryAnswer {
         total,
         more_available: left > taken,
         icon: "https://example.com/bot.png",
-        messages: chosen.iter().map(|said| entry(said, bot_id)).collect(),
+        messages: chosen.iter().map(|said| record_json(said, bot_id)).collect(),
     }
 }
 
-fn entry(said: &Said, bot_id: &str) -> Value {
+fn record_json(said: &HistoryEntry, bot_id: &str) -> Value {
     let alternative: Vec<Value> = said.template.iter().map(|_| json!({"value": said.text})).collect();
-    let mut entry = json!({
+    let mut record = json!({
         "_id": said.id,
         "type": if said.from_user { "incoming" } else { "outgoing" },
         "components": [{"cT": "text", "data": {"text": said.template.as_ref().unwrap_or(&said.text)}}],
@@ -88,23 +93,23 @@ fn entry(said: &Said, bot_id: &str) -> Value {
         "tags": {"altText": alternative},
     });
     let id = said.user_message_id.as_deref().and_then(|id| serde_json::from_str(id.get()).ok());
-    if let (Some(id), Some(fields)) = (id, entry.as_object_mut()) {
+    if let (Some(id), Some(fields)) = (id, record.as_object_mut()) {
         fields.insert("userMsgId".to_owned(), id);
     }
     if said.by_agent
-        && let Some(fields) = entry.as_object_mut()
+        && let Some(fields) = record.as_object_mut()
     {
         fields.insert("author".to_owned(), json!({"firstName": "Alex", "lastName": "Agent"}));
     }
-    entry
+    record
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(n: i64) -> Said {
-        Said {
+    fn said(n: i64) -> HistoryEntry {
+        HistoryEntry {
             id: format!("ms-{n}"),
             user_message_id: (n % 2 == 0).then(|| RawValue::from_string(format!("{n}.5")).unwrap()),
             from_user: n % 2 == 0,
@@ -117,7 +122,7 @@ mod tests {
         }
     }
 
-    fn ids(query: &Query, now: i64) -> (Vec<String>, bool, usize) {
+    fn ids(query: &HistorySelection, now: i64) -> (Vec<String>, bool, usize) {
         let said = (0..10).map(said).collect();
         let page = page(&said, "st-1", query, Timestamp::from_millisecond(now).unwrap());
         let ids = page.messages.iter().map(|m| m["_id"].as_str().unwrap()[3..].to_owned()).collect();
@@ -129,32 +134,37 @@ mod tests {
     }
 
     #[test]
-    fn pages_back_from_the_newest() {
-        let query = Query { limit: 3, ..Query::default() };
+    fn page_goes_back_from_the_newest() {
+        let query = HistorySelection { limit: 3, ..HistorySelection::default() };
         assert_eq!(ids(&query, 99), (some(&[7, 8, 9]), true, 10));
-        assert_eq!(ids(&Query { offset: 8, ..query.clone() }, 99), (some(&[0, 1]), false, 10));
-        assert_eq!(ids(&Query { offset: 80, ..query.clone() }, 99), (some(&[]), false, 10));
+        assert_eq!(ids(&HistorySelection { offset: 8, ..query.clone() }, 99), (some(&[0, 1]), false, 10));
+        assert_eq!(ids(&HistorySelection { offset: 80, ..query.clone() }, 99), (some(&[]), false, 10));
         assert_eq!(ids(&query, 4), (some(&[2, 3, 4]), true, 5), "what is not visible yet does not count");
-        let before = Query { message_id: Some("ms-2".into()), ..query };
+        let before = HistorySelection { message_id: Some("ms-2".into()), ..query };
         assert_eq!(ids(&before, 99), (some(&[0, 1]), false, 10));
     }
 
     #[test]
-    fn pages_forward_from_a_message() {
-        let query = Query { limit: 3, forward: true, message_id: Some("ms-4".into()), ..Query::default() };
+    fn page_goes_forward_from_a_message() {
+        let query = HistorySelection {
+            limit: 3,
+            forward: true,
+            message_id: Some("ms-4".into()),
+            ..HistorySelection::default()
+        };
         assert_eq!(ids(&query, 99), (some(&[5, 6, 7]), true, 10));
-        assert_eq!(ids(&Query { offset: 3, ..query.clone() }, 99), (some(&[8, 9]), false, 10));
-        let unknown = Query { message_id: Some("ms-x".into()), ..query };
+        assert_eq!(ids(&HistorySelection { offset: 3, ..query.clone() }, 99), (some(&[8, 9]), false, 10));
+        let unknown = HistorySelection { message_id: Some("ms-x".into()), ..query };
         assert_eq!(ids(&unknown, 99), (some(&[]), false, 10));
     }
 
     #[test]
-    fn user_messages_carry_the_users_id_as_it_was() {
+    fn user_record_keeps_its_id_unchanged() {
         let all = (0..3).map(said).collect();
         let page = page(
             &all,
             "st-1",
-            &Query { limit: 9, ..Query::default() },
+            &HistorySelection { limit: 9, ..HistorySelection::default() },
             Timestamp::from_millisecond(9).unwrap(),
         );
         assert_eq!(page.messages[2]["userMsgId"], json!(2.5));
@@ -165,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_json_text_with_an_alternative() {
+    fn template_record_is_json_text_with_an_alternative() {
         let all = [said(3)].into();
         let page = page(
             &all,
             "st-1",
-            &Query { limit: 9, ..Query::default() },
+            &HistorySelection { limit: 9, ..HistorySelection::default() },
             Timestamp::from_millisecond(9).unwrap(),
         );
         assert_eq!(page.messages[0]["components"][0]["data"]["text"], "{}");

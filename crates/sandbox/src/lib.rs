@@ -1,19 +1,17 @@
-//! A simulated Kore.ai platform: for trying the bridge out, for its tests, and for those of its users.
+//! A simulated Kore.ai platform, for trying the bridge out and for tests.
 //!
-//! It plays the server's side of protocol.md 2 to 7 on loopback, with every fault and every difference
-//! between versions as a switch (protocol.md 11, without the webhook channel). People steer it by what they
-//! type (`/help`), tests by a [`Script`].
+//! It implements the server's side of protocol.md 2 to 7 on loopback. Every fault and every difference between
+//! versions is a switch (protocol.md 11). People control it by messages (`/help`), tests by a [`SandboxScript`].
 //!
 //! ```text
-//!  client ──► endpoints (grant, start, history) ──► faults strike ──► answer
-//!         ──► upgrade ──► life (one task a socket) ──► heard ──► steps: a script's, or the default bot's
+//!  client ──► endpoints (grant, start, history) ──► fault_injection ──► answer
+//!         ──► upgrade ──► socket_task ──► client_frames ──► steps: a script's, or the default bot's
 //!                                                           │
-//!  Script::push ────────────────────────────────────────────┴──► player ──► sockets, history, record
+//!  SandboxScript::push ─────────────────────────────────────┴──► step_runner ──► sockets, history, observations
 //! ```
 //!
-//! It reads the protocol on its own and shares no wire type with the bridge: two readings of the
-//! same document check each other. It keeps everything in memory, per user and for ever; it is not meant to
-//! be reachable from outside.
+//! It shares no wire type with the bridge, so that two readings of the protocol check each other. It keeps everything
+//! in memory, per user and without end. It must not be reachable from outside.
 
 mod assertion;
 mod behaviour;
@@ -26,13 +24,15 @@ mod endpoints;
 mod fault_injection;
 mod faults;
 mod history;
+mod id_generator;
 pub mod message_elements;
 mod observations;
-mod platform;
 mod platform_frames;
+mod platform_state;
 mod script;
 mod session;
-mod simulated_socket;
+mod sharded_map;
+mod socket_handle;
 mod socket_task;
 mod step;
 mod step_runner;
@@ -55,66 +55,72 @@ use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
 use tokio::task::JoinHandle;
 
-pub use assertion::{Client, ClientKey};
-pub use behaviour::{AckOrder, Behaviour, Expiry, Framing, Secure, Spelling, StaleSid, Waiting, Welcome};
+pub use assertion::{AppKey, ClientApp};
+pub use behaviour::{
+    AckOrder, Behaviour, ExpiredTokenStyle, FramingStyle, SecureHandshake, SpellingStyle, StaleSid,
+    WaitingOrder, WelcomeTiming,
+};
 pub use faults::{Endpoint, Fault, RetryAfter};
-pub use observations::{Closed, Connected, Delivered, Ending, Heard, Kept, Observed, Totals};
-pub use platform::Who;
-pub use script::Script;
-pub use step::{Cut, Gate, Step, StreamEnd};
+pub use observations::{
+    CloseObservation, ConnectObservation, DeliveryObservation, ObservationList, PlatformTotals,
+    ReceivedFrame, SocketEnding, UserObservations,
+};
+pub use platform_state::BotUser;
+pub use script::SandboxScript;
+pub use step::{CutMode, Gate, Step, StreamEndMarker};
 
-/// The id of the app that the default sandbox knows.
+/// Id of the default sandbox's app.
 pub const CLIENT_ID: &str = "cs-sandbox";
-/// Its secret. It is public: nothing is behind it.
+/// Secret of that app. It is public, because it protects no data.
 pub const CLIENT_SECRET: &str = "sandbox-secret";
-/// The id of the default sandbox's bot.
+/// Id of the default sandbox's bot.
 pub const BOT_ID: &str = "st-sandbox";
 
-/// What a sandbox is at its start; what can change while it runs is in [`Behaviour`].
+/// Settings of a sandbox at its start. [`Behaviour`] holds those that can change while it runs.
 #[derive(Debug, Clone)]
-pub struct Options {
-    /// Where it listens; port 0 takes a free one.
+pub struct SandboxOptions {
+    /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The apps that may ask for grants.
-    pub clients: Vec<Client>,
-    /// The algorithms that assertions may be signed with.
+    /// Apps that may ask for grants.
+    pub apps: Vec<ClientApp>,
+    /// Accepted algorithms of assertions.
     pub algorithms: Vec<Algorithm>,
-    /// The ids of its bots (`st-…`), the first is the one that [`Who`] means by default. None: every id is a
-    /// bot, and [`Who`] has to name it.
+    /// Ids of its bots (`st-…`); the first is the default of [`BotUser`]. If the list is empty, every id is a bot and
+    /// [`BotUser`] has to name it.
     pub bots: Vec<String>,
-    /// How long a token is good for.
+    /// Life of a token.
     pub token_ttl: Duration,
-    /// User messages per bot and user in any 60 s, else close code 1008; 0: no limit.
+    /// Most user messages per bot and user in any 60 s; a further one closes the socket with 1008. 0: no limit.
     pub rate_per_minute: u32,
-    /// The largest message a client may send, in bytes, else close code 1009.
+    /// Largest message of a client, in bytes; a larger one closes the socket with 1009.
     pub payload_limit: usize,
-    /// A socket that says nothing for so long is closed without a code; `None`: never.
+    /// Idle time after which a socket is closed without a code; `None`: never.
     pub idle_timeout: Option<Duration>,
-    /// A session that nobody uses for so long ends; `None`: never.
+    /// Idle time after which a session ends; `None`: never.
     pub session_timeout: Option<Duration>,
-    /// How it behaves at first.
+    /// Behaviour at the start.
     pub behaviour: Behaviour,
-    /// Messages that are kept per user for the history API; 0: none.
+    /// Messages kept per user for the history API; 0: none.
     pub history: usize,
-    /// Whether to observe. Costs memory for each message: off for load tests.
-    pub record: bool,
-    /// Whether [`Cut::Reset`] really resets and [`Cut::Fin`] does not linger for a second. Costs a second file
-    /// descriptor per connection.
+    /// Whether to keep observations. They cost memory for each message, so load tests switch them off.
+    pub observe: bool,
+    /// Whether [`CutMode::Reset`] really resets, and [`CutMode::Fin`] does not linger for a second. Costs a second
+    /// file descriptor per connection.
     pub resets: bool,
     /// Worker threads.
     pub workers: usize,
-    /// What all ids, tokens and nonces follow from.
+    /// Seed of all ids, tokens and nonces.
     pub seed: u64,
 }
 
-impl Default for Options {
-    /// A platform on a free port of loopback, as documented, that knows [`CLIENT_ID`] and [`BOT_ID`].
+impl Default for SandboxOptions {
+    /// Returns the documented platform on a free port of loopback, with [`CLIENT_ID`] and [`BOT_ID`].
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            clients: vec![Client {
+            apps: vec![ClientApp {
                 id: CLIENT_ID.to_owned(),
-                key: ClientKey::Secret(SecretString::from(CLIENT_SECRET)),
+                key: AppKey::Secret(SecretString::from(CLIENT_SECRET)),
             }],
             algorithms: vec![Algorithm::HS256, Algorithm::HS512, Algorithm::RS256, Algorithm::RS512],
             bots: vec![BOT_ID.to_owned()],
@@ -125,7 +131,7 @@ impl Default for Options {
             session_timeout: Some(Duration::from_mins(15)),
             behaviour: Behaviour::default(),
             history: 200,
-            record: true,
+            observe: true,
             resets: true,
             workers: 1,
             seed: 0,
@@ -133,16 +139,15 @@ impl Default for Options {
     }
 }
 
-impl Options {
-    /// For load tests: nothing is observed or kept, no rate limit, and a socket whose turn has not come is not closed for
-    /// saying nothing.
+impl SandboxOptions {
+    /// Returns settings for load tests: no observations, no history, no rate limit and no idle timeouts.
     pub fn for_load(workers: usize) -> Self {
         Self {
             rate_per_minute: 0,
             idle_timeout: None,
             session_timeout: None,
             history: 0,
-            record: false,
+            observe: false,
             resets: false,
             workers,
             ..Self::default()
@@ -150,38 +155,38 @@ impl Options {
     }
 }
 
-/// A running sandbox. Dropping it stops it, without waiting.
+/// A running sandbox. Dropping it stops it without waiting.
 pub struct Sandbox {
     address: SocketAddr,
-    platform: Arc<platform::Platform>,
+    platform: Arc<platform_state::PlatformState>,
     server: ServerHandle,
     running: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Sandbox {
-    /// Starts a sandbox; it accepts connections when this returns. Needs a tokio runtime, which also runs
-    /// what [`Script::push`] pushes.
+    /// Starts a sandbox, which accepts connections on return. Needs a tokio runtime, which also runs the steps of
+    /// [`SandboxScript::push`].
     ///
     /// # Errors
     /// The address cannot be listened on.
     #[expect(clippy::unused_async, reason = "it needs a running tokio, which an async function cannot lack")]
-    pub async fn start(options: Options) -> io::Result<Self> {
+    pub async fn start(options: SandboxOptions) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen)?;
         let address = listener.local_addr()?;
         let (workers, resets) = (options.workers.max(1), options.resets);
-        let platform = Arc::new(platform::Platform {
+        let platform = Arc::new(platform_state::PlatformState {
             behaviour: RwLock::new(Arc::new(options.behaviour.clone())),
-            faults: faults::Faults::default(),
-            ids: platform::Ids::new(options.seed),
-            users: platform::Shards::default(),
-            grants: platform::Shards::default(),
+            faults: faults::FaultQueue::default(),
+            ids: id_generator::IdGenerator::new(options.seed),
+            users: sharded_map::ShardedMap::default(),
+            grants: sharded_map::ShardedMap::default(),
             grant_epoch: AtomicU64::new(0),
-            tickets: platform::Shards::default(),
+            tickets: sharded_map::ShardedMap::default(),
             used_jtis: Mutex::new(HashMap::new()),
-            next: Mutex::new(VecDeque::new()),
-            nexts: AtomicUsize::new(0),
+            scripted_for_any: Mutex::new(VecDeque::new()),
+            scripted_for_any_count: AtomicUsize::new(0),
             bot: RwLock::new(None),
-            counts: platform::Counts::default(),
+            counts: platform_state::PlatformCounters::default(),
             changed: tokio::sync::watch::Sender::new(()),
             runtime: tokio::runtime::Handle::current(),
             address: OnceLock::from(address),
@@ -198,7 +203,7 @@ impl Sandbox {
                     if let Some(stream) = io.downcast_ref::<actix_web::rt::net::TcpStream>() {
                         let _best_effort = stream.set_nodelay(true);
                         if resets && let Ok(second) = stream.as_fd().try_clone_to_owned() {
-                            data.insert(upgrade::Connection(Mutex::new(Some(second.into()))));
+                            data.insert(upgrade::ConnectionHandle(Mutex::new(Some(second.into()))));
                         }
                     }
                 })
@@ -209,26 +214,26 @@ impl Sandbox {
         Ok(Self { address, platform, server: handle, running: Some(running) })
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it listens, as `http://…`: what the bridge calls the platform.
+    /// Returns the address as `http://…`, the bridge's URL of the platform.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Its strings and its window.
-    pub fn script(&self) -> Script {
-        Script(Arc::clone(&self.platform))
+    /// Returns a handle that controls and observes the sandbox.
+    pub fn script(&self) -> SandboxScript {
+        SandboxScript(Arc::clone(&self.platform))
     }
 
-    /// Stops it; open sockets are dropped without a close frame.
+    /// Stops the sandbox. Open sockets are dropped without a close frame.
     pub async fn stop(mut self) {
         self.server.stop(false).await;
         if let Some(running) = self.running.take() {
-            // It ends with an I/O error at worst, and then it is stopped all the same.
+            // An I/O error stops it too.
             let _ended = running.await;
         }
     }
@@ -236,7 +241,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // The command is sent by the call itself; the future only waits for its end.
+        // The call itself sends the command. The future only waits for the end.
         drop(self.server.stop(false));
     }
 }

@@ -1,4 +1,4 @@
-//! The elements of a response's `message` array, in every shape that was seen (protocol.md 7.3).
+//! Builds elements of a response's `message` array, in every known shape (protocol.md 7.3).
 
 use serde_json::{Value, json};
 
@@ -26,22 +26,22 @@ pub const NAMES: [&str; 20] = [
     "two",
 ];
 
-/// Text, said twice as the platform does.
+/// Builds a text element with the same text in both places, as the platform does.
 pub fn text(text: &str) -> Value {
     differing(text, text)
 }
 
-/// The oldest shape: no component.
+/// Builds the oldest shape: no component.
 pub fn minimal(text: &str) -> Value {
     json!({"type": "text", "cInfo": {"body": text}})
 }
 
-/// Text whose two places differ.
+/// Builds a text element whose two texts differ.
 pub fn differing(payload: &str, body: &str) -> Value {
     json!({"type": "text", "component": {"type": "text", "payload": {"text": payload}}, "cInfo": {"body": body}})
 }
 
-/// A template: the payload is nested twice, and the body is a fallback for people.
+/// Builds a template. Its payload is nested twice, and its body is a readable fallback.
 pub fn template(payload: &Value, body: &str) -> Value {
     json!({
         "type": "text",
@@ -50,7 +50,7 @@ pub fn template(payload: &Value, body: &str) -> Value {
     })
 }
 
-/// A question with buttons.
+/// Builds a question with buttons.
 pub fn buttons(question: &str, titles: &[&str]) -> Value {
     let buttons: Vec<Value> =
         titles.iter().map(|title| json!({"type": "postback", "title": title, "payload": title})).collect();
@@ -60,7 +60,7 @@ pub fn buttons(question: &str, titles: &[&str]) -> Value {
     )
 }
 
-/// A question with quick replies.
+/// Builds a question with quick replies.
 pub fn quick_replies(question: &str, titles: &[&str]) -> Value {
     let replies: Vec<Value> = titles
         .iter()
@@ -80,7 +80,7 @@ fn choices(question: &str, titles: &[&str]) -> String {
     body
 }
 
-/// The element itself in `message`, without the array around the two of `two`.
+/// Builds a template with two parcels.
 fn parcels(kind: &str) -> Value {
     let element = |title: &str, subtitle: &str| {
         json!({
@@ -99,7 +99,7 @@ fn media(kind: &str, payload: &Value) -> Value {
     json!({"type": "text", "component": {"type": kind, "payload": {"type": kind, "payload": payload}}, "cInfo": {"body": ""}})
 }
 
-/// A `message` array by its name, for `/template`.
+/// Returns a `message` array by its name, for `/template`.
 pub fn named(name: &str) -> Option<Vec<Value>> {
     let raw = r#"{"type":"template","payload":{"template_type":"button","text":"Say \"yes\"?","buttons":[{"type":"postback","title":"Yes","payload":"yes"}]}}"#;
     let element = match name {
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_has_a_shape() {
+    fn each_name_has_elements() {
         for name in NAMES {
             assert!(named(name).is_some(), "{name}");
         }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_has_a_double_payload_and_a_readable_body() {
+    fn template_has_a_double_payload_and_a_readable_body() {
         let element = quick_replies("Tea?", &["Yes", "No"]);
         assert_eq!(
             element.pointer("/component/payload/payload/template_type"),

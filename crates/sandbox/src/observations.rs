@@ -1,50 +1,50 @@
-//! What the platform saw, for tests to look at.
+//! Observations of the platform, for tests.
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// Observations of one kind that are kept per user; later ones are counted only.
+/// Observations of one kind that are kept per user. Later ones are only counted.
 const KEPT: usize = 10_000;
 
-/// All that was observed of one user.
+/// All observations of one user.
 #[derive(Debug, Clone, Default)]
-pub struct Observed {
-    /// The user messages, in the order in which they came.
-    pub messages: Kept<Heard>,
-    /// Everything else that came from the user: events, delivery acks, session ends, unreadable frames.
-    pub others: Kept<Heard>,
-    /// The sockets that were opened.
-    pub connects: Kept<Connected>,
-    /// The sockets that are gone.
-    pub closes: Kept<Closed>,
-    /// What was said to the user.
-    pub delivered: Kept<Delivered>,
+pub struct UserObservations {
+    /// User messages, in the order of arrival.
+    pub messages: ObservationList<ReceivedFrame>,
+    /// All other frames of the user: events, delivery acks, session ends, unreadable frames.
+    pub others: ObservationList<ReceivedFrame>,
+    /// Opened sockets.
+    pub connects: ObservationList<ConnectObservation>,
+    /// Ended sockets.
+    pub closes: ObservationList<CloseObservation>,
+    /// Responses to the user.
+    pub delivered: ObservationList<DeliveryObservation>,
     /// Application pings.
     pub pings: usize,
     /// Web socket pings.
     pub ws_pings: usize,
     /// Grants.
     pub grants: usize,
-    /// `rtm/start`s that were answered with a URL.
+    /// Calls of `rtm/start` that were answered with a URL.
     pub starts: usize,
     /// Reads of the history.
     pub history_reads: usize,
 }
 
-/// A bounded list that still counts when it is full.
+/// A bounded list that keeps counting when it is full.
 #[derive(Debug, Clone)]
-pub struct Kept<T> {
+pub struct ObservationList<T> {
     list: Vec<T>,
     count: usize,
 }
 
-impl<T> Default for Kept<T> {
+impl<T> Default for ObservationList<T> {
     fn default() -> Self {
         Self { list: Vec::new(), count: 0 }
     }
 }
 
-impl<T> Kept<T> {
+impl<T> ObservationList<T> {
     pub(super) fn push(&mut self, item: T) {
         self.count += 1;
         if self.list.len() < KEPT {
@@ -52,68 +52,68 @@ impl<T> Kept<T> {
         }
     }
 
-    /// How many there were.
+    /// Returns the number of all observations.
     pub fn count(&self) -> usize {
         self.count
     }
 }
 
-impl<T> std::ops::Deref for Kept<T> {
+impl<T> std::ops::Deref for ObservationList<T> {
     type Target = [T];
 
-    /// The first 10 000 of them.
+    /// Returns the first 10 000 observations.
     fn deref(&self) -> &[T] {
         &self.list
     }
 }
 
-/// A frame that came from a user.
+/// A frame of a user.
 #[derive(Debug, Clone)]
-pub struct Heard {
-    /// When.
+pub struct ReceivedFrame {
+    /// Time of arrival.
     pub at: Timestamp,
-    /// On which socket.
+    /// Number of the socket.
     pub socket: u64,
-    /// Its `clientMessageId`, as it was; `null` where there is none.
+    /// Untouched `clientMessageId`; `null` if there is none.
     pub client_message_id: Value,
-    /// `message.body`; empty where it is no text.
+    /// `message.body`; empty if it is no text.
     pub text: String,
-    /// The whole frame; a string where it is not JSON.
+    /// The whole frame; a string if it is not JSON.
     pub frame: Value,
 }
 
-/// A socket that was opened.
+/// An opened socket.
 #[derive(Debug, Clone)]
-pub struct Connected {
-    /// When.
+pub struct ConnectObservation {
+    /// Time of the connect.
     pub at: Timestamp,
-    /// Its number, unique in this sandbox.
+    /// Number of the socket, unique in this sandbox.
     pub socket: u64,
     /// The parameter `ConnectionMode`.
     pub mode: Option<String>,
-    /// Whether `isReconnect=true` was said.
+    /// Whether `isReconnect=true` was in the query.
     pub is_reconnect: bool,
     /// The whole query string.
     pub query: String,
 }
 
-/// A socket that is gone.
+/// An ended socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Closed {
-    /// When.
+pub struct CloseObservation {
+    /// Time of the end.
     pub at: Timestamp,
-    /// Its number.
+    /// Number of the socket.
     pub socket: u64,
-    /// Why.
-    pub how: Ending,
+    /// Reason of the end.
+    pub ending: SocketEnding,
 }
 
-/// How a socket ended.
+/// Reason why a socket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// The client sent a close frame with this code, or with none.
+pub enum SocketEnding {
+    /// The client sent a close frame with this code, or without one.
     ByClient(Option<u16>),
-    /// The platform sent a close frame with this code, or with none.
+    /// The platform sent a close frame with this code, or without one.
     ByPlatform(Option<u16>),
     /// The client's end of the TCP connection is gone.
     Lost,
@@ -121,34 +121,34 @@ pub enum Ending {
     Cut,
 }
 
-/// A response that was said to a user.
+/// A response to a user.
 #[derive(Debug, Clone)]
-pub struct Delivered {
-    /// When.
+pub struct DeliveryObservation {
+    /// Time of the response.
     pub at: Timestamp,
     /// Its `messageId`.
     pub message_id: String,
-    /// Its text, where it is one.
+    /// Its text, if it has one.
     pub text: String,
-    /// The sockets that got it; none where it is in the history only.
+    /// Numbers of the sockets that got it; empty if it is in the history only.
     pub sockets: Vec<u64>,
 }
 
-/// What was counted over all users.
+/// Counts over all users.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Requests for a grant, the failed ones too.
+pub struct PlatformTotals {
+    /// Requests for a grant, failed ones included.
     pub grants: u64,
-    /// Requests to `rtm/start`, the failed ones too.
+    /// Requests to `rtm/start`, failed ones included.
     pub starts: u64,
-    /// Upgrades that were asked for, the refused ones too.
+    /// Requests for an upgrade, refused ones included.
     pub upgrades: u64,
     /// Requests to the history.
     pub history_reads: u64,
     /// User messages.
     pub messages: u64,
-    /// Responses that were said.
+    /// Responses.
     pub responses: u64,
-    /// Sockets that are open now.
+    /// Open sockets.
     pub open_sockets: u64,
 }

@@ -1,16 +1,16 @@
-//! The frames of the platform, written (protocol.md 7).
+//! Builds the platform's frames (protocol.md 7).
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::behaviour::Spelling;
+use super::behaviour::SpellingStyle;
 use super::clock;
 
-/// What every frame of a user says about where it comes from.
+/// Members that are common to the frames of one user.
 #[derive(Debug)]
-pub(super) struct Scene<'a> {
-    pub(super) spelling: Spelling,
+pub(super) struct FrameContext<'a> {
+    pub(super) spelling: SpellingStyle,
     pub(super) chat_bot: &'a str,
     pub(super) bot_id: &'a str,
     pub(super) session: Option<&'a str>,
@@ -21,19 +21,19 @@ pub(super) struct Scene<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct BotInfo<'a> {
+struct ResponseBotInfo<'a> {
     chat_bot: &'a str,
     task_bot_id: &'a str,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Response<'a> {
+struct BotResponseFrame<'a> {
     r#type: &'a str,
     from: &'a str,
     message: &'a [Value],
     message_id: &'a str,
-    bot_info: BotInfo<'a>,
+    bot_info: ResponseBotInfo<'a>,
     created_on: String,
     timestamp: i64,
     icon: &'a str,
@@ -44,8 +44,8 @@ struct Response<'a> {
     context_id: Option<&'a str>,
 }
 
-/// `reply_to` is JSON: ids are echoed to the letter.
-pub(super) fn ack(spelling: Spelling, reply_to: Option<&str>) -> String {
+/// Builds an ack. `reply_to` is JSON, so that ids return unchanged.
+pub(super) fn ack(spelling: SpellingStyle, reply_to: Option<&str>) -> String {
     let kind = Value::String(spelling.spell("ack"));
     match reply_to {
         Some(id) => format!(r#"{{"ok":true,"replyto":{id},"message":"delivered","type":{kind}}}"#),
@@ -53,7 +53,7 @@ pub(super) fn ack(spelling: Spelling, reply_to: Option<&str>) -> String {
     }
 }
 
-pub(super) fn pong(spelling: Spelling, reply_to: Option<&str>) -> String {
+pub(super) fn pong(spelling: SpellingStyle, reply_to: Option<&str>) -> String {
     let kind = Value::String(spelling.spell("pong"));
     match reply_to {
         Some(id) => format!(r#"{{"type":{kind},"replyto":{id},"ok":true}}"#),
@@ -61,20 +61,25 @@ pub(super) fn pong(spelling: Spelling, reply_to: Option<&str>) -> String {
     }
 }
 
-/// A `bot_response`; `fields` go over the usual ones, `null` removes one.
-pub(super) fn response(scene: &Scene<'_>, id: &str, message: &[Value], fields: Option<&Value>) -> String {
-    let response = Response {
-        r#type: &scene.spelling.spell("bot_response"),
+/// Builds a `bot_response`. `fields` replace the usual ones; a `null` removes one.
+pub(super) fn response(
+    context: &FrameContext<'_>,
+    id: &str,
+    message: &[Value],
+    fields: Option<&Value>,
+) -> String {
+    let response = BotResponseFrame {
+        r#type: &context.spelling.spell("bot_response"),
         from: "bot",
         message,
         message_id: id,
-        bot_info: BotInfo { chat_bot: scene.chat_bot, task_bot_id: scene.bot_id },
-        created_on: clock::rfc3339(scene.now),
-        timestamp: scene.now.as_millisecond(),
+        bot_info: ResponseBotInfo { chat_bot: context.chat_bot, task_bot_id: context.bot_id },
+        created_on: clock::rfc3339(context.now),
+        timestamp: context.now.as_millisecond(),
         icon: "https://example.com/bot.png",
-        trace_id: scene.trace,
-        session_id: scene.session,
-        context_id: scene.context,
+        trace_id: context.trace,
+        session_id: context.session,
+        context_id: context.context,
     };
     match fields {
         None => serde_json::to_string(&response).unwrap_or_default(),
@@ -82,30 +87,30 @@ pub(super) fn response(scene: &Scene<'_>, id: &str, message: &[Value], fields: O
     }
 }
 
-/// Any other frame of the platform; `fields` go over the usual ones, `null` removes one.
-pub(super) fn event(scene: &Scene<'_>, kind: &str, fields: &Value) -> String {
+/// Builds any other frame. `fields` replace the usual ones; a `null` removes one.
+pub(super) fn event(context: &FrameContext<'_>, kind: &str, fields: &Value) -> String {
     let event = json!({
-        "type": scene.spelling.spell(kind),
+        "type": context.spelling.spell(kind),
         "from": "bot",
         "botInfo": {
-            "chatBot": scene.chat_bot, "taskBotId": scene.bot_id,
+            "chatBot": context.chat_bot, "taskBotId": context.bot_id,
             "hostDomain": "sandbox", "os": "sandbox", "device": "server",
         },
-        "sessionId": scene.session,
+        "sessionId": context.session,
         "formMetaInfo": {"isSecured": true, "formLinkExpiry": 300, "submitExpiry": 600},
-        "traceId": scene.trace,
+        "traceId": context.trace,
     });
     with_fields(event, fields)
 }
 
-/// What another socket of the user said.
-pub(super) fn user_message(scene: &Scene<'_>, id: &Value, message: &Value) -> String {
+/// Builds the frame that shows a message of one socket to the user's other sockets.
+pub(super) fn user_message(context: &FrameContext<'_>, id: &Value, message: &Value) -> String {
     json!({
-        "type": scene.spelling.spell("user_message"),
+        "type": context.spelling.spell("user_message"),
         "from": "self",
         "id": id,
         "message": message,
-        "botInfo": {"chatBot": scene.chat_bot, "taskBotId": scene.bot_id},
+        "botInfo": {"chatBot": context.chat_bot, "taskBotId": context.bot_id},
     })
     .to_string()
 }
@@ -133,8 +138,8 @@ mod tests {
     use super::*;
     use crate::message_elements;
 
-    const SCENE: Scene<'_> = Scene {
-        spelling: Spelling::Documented,
+    const CONTEXT: FrameContext<'_> = FrameContext {
+        spelling: SpellingStyle::Documented,
         chat_bot: "Help",
         bot_id: "st-1",
         session: Some("5e"),
@@ -144,23 +149,23 @@ mod tests {
     };
 
     #[test]
-    fn ids_are_echoed_to_the_letter() {
+    fn ack_returns_the_id_unchanged() {
         assert_eq!(
-            ack(Spelling::Documented, Some("1512722848096.50")),
+            ack(SpellingStyle::Documented, Some("1512722848096.50")),
             r#"{"ok":true,"replyto":1512722848096.50,"message":"delivered","type":"ack"}"#
         );
-        assert_eq!(ack(Spelling::Slash, None), r#"{"ok":true,"type":"/ack"}"#);
+        assert_eq!(ack(SpellingStyle::Slash, None), r#"{"ok":true,"type":"/ack"}"#);
     }
 
     #[test]
-    fn fields_go_over_the_usual_ones() {
+    fn given_fields_replace_the_usual_ones() {
         let fields = json!({"messageId": null, "sM": true});
-        let frame = response(&SCENE, "ms-1", &[message_elements::text("Hi")], Some(&fields));
+        let frame = response(&CONTEXT, "ms-1", &[message_elements::text("Hi")], Some(&fields));
         let frame: Value = serde_json::from_str(&frame).unwrap();
         assert_eq!(frame.get("messageId"), None);
         assert_eq!(frame["sM"], true);
         assert_eq!(frame["createdOn"], "2017-12-08T08:48:29.000Z");
-        let plain: Value = serde_json::from_str(&response(&SCENE, "ms-1", &[], None)).unwrap();
+        let plain: Value = serde_json::from_str(&response(&CONTEXT, "ms-1", &[], None)).unwrap();
         assert_eq!(plain["messageId"], "ms-1");
         assert_eq!(plain.get("contextId"), None);
     }

@@ -1,37 +1,37 @@
-//! The platform's conversation session, and what a connect does to it (protocol.md 4.3, 7.9).
+//! The platform's conversation session, and the effect of a connect on it (protocol.md 4.3, 7.9).
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::default_bot::Dialog;
+use super::default_bot::OrderDialog;
 
-/// A conversation session: not a socket, it outlives them.
+/// A conversation session. It outlives sockets.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct ConversationSession {
     pub(super) id: String,
     pub(super) last_activity: Instant,
-    pub(super) dialog: Dialog,
-    /// The instance of the dialog that runs (`dcx-…`).
+    pub(super) dialog: OrderDialog,
+    /// Id of the running dialog (`dcx-…`).
     pub(super) context: Option<String>,
     pub(super) welcomed: bool,
 }
 
-impl Session {
+impl ConversationSession {
     pub(super) fn new(id: String, now: Instant) -> Self {
-        Self { id, last_activity: now, dialog: Dialog::default(), context: None, welcomed: false }
+        Self { id, last_activity: now, dialog: OrderDialog::default(), context: None, welcomed: false }
     }
 
-    /// When it ends if nothing happens.
+    /// Returns the end of the session without further activity.
     pub(super) fn ends_at(&self, timeout: Option<Duration>) -> Option<Instant> {
         timeout.map(|timeout| self.last_activity + timeout)
     }
 }
 
-/// What a connect asks for.
+/// Connection mode that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Nothing was said.
+pub(super) enum RequestedMode {
+    /// No parameter.
     Plain,
     IsReconnect,
     Default,
@@ -40,17 +40,17 @@ pub(super) enum Mode {
     Reconnect,
 }
 
-/// What becomes of the session on a connect.
+/// Effect of a connect on the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// Nothing.
+pub(super) enum SessionEffect {
+    /// No effect.
     Keep,
-    /// It ends, where one runs; a new one begins and the bot's `OnConnect` fires.
+    /// A running session ends; a new one begins and the bot's `OnConnect` fires.
     Renew { keep_agent: bool },
 }
 
-impl Mode {
-    /// `ConnectionMode` wins over `isReconnect`; a mode that nobody knows counts as none.
+impl RequestedMode {
+    /// Parses the parameters. `ConnectionMode` wins over `isReconnect`; an unknown mode counts as none.
     pub(super) fn of(mode: Option<&str>, is_reconnect: bool) -> Self {
         match mode {
             Some("Default") => Self::Default,
@@ -62,12 +62,12 @@ impl Mode {
         }
     }
 
-    pub(super) fn arrive(self, session_runs: bool) -> Arrival {
+    pub(super) fn arrive(self, session_runs: bool) -> SessionEffect {
         match self {
-            Self::Reconnect | Self::IsReconnect => Arrival::Keep,
-            Self::Default if session_runs => Arrival::Keep,
-            Self::StartNewResumeAgent => Arrival::Renew { keep_agent: true },
-            Self::Default | Self::Plain | Self::StartNew => Arrival::Renew { keep_agent: false },
+            Self::Reconnect | Self::IsReconnect => SessionEffect::Keep,
+            Self::Default if session_runs => SessionEffect::Keep,
+            Self::StartNewResumeAgent => SessionEffect::Renew { keep_agent: true },
+            Self::Default | Self::Plain | Self::StartNew => SessionEffect::Renew { keep_agent: false },
         }
     }
 }
@@ -77,19 +77,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connect_does_what_its_mode_says() {
-        let renew = Arrival::Renew { keep_agent: false };
+    fn connect_mode_decides_the_session_effect() {
+        let renew = SessionEffect::Renew { keep_agent: false };
         for (mode, is_reconnect, runs, arrival) in [
             (None, false, true, renew),
-            (None, true, false, Arrival::Keep),
-            (Some("Default"), true, true, Arrival::Keep),
+            (None, true, false, SessionEffect::Keep),
+            (Some("Default"), true, true, SessionEffect::Keep),
             (Some("Default"), true, false, renew),
             (Some("Start_New"), true, true, renew),
-            (Some("Start_New_Resume_Agent"), false, true, Arrival::Renew { keep_agent: true }),
-            (Some("Reconnect"), false, false, Arrival::Keep),
+            (Some("Start_New_Resume_Agent"), false, true, SessionEffect::Renew { keep_agent: true }),
+            (Some("Reconnect"), false, false, SessionEffect::Keep),
             (Some("reconnect"), false, true, renew),
         ] {
-            assert_eq!(Mode::of(mode, is_reconnect).arrive(runs), arrival, "{mode:?} {is_reconnect} {runs}");
+            assert_eq!(
+                RequestedMode::of(mode, is_reconnect).arrive(runs),
+                arrival,
+                "{mode:?} {is_reconnect} {runs}"
+            );
         }
     }
 }

@@ -1,80 +1,169 @@
-//! The life of one web socket: enter, listen, leave.
+//! The task of one web socket: registers it, reads its frames, removes it.
 //!
-//! It returns why it ended; cleaning up is done in one place whatever the reason was.
+//! `listen` returns the reason of the end, and `run` removes the socket in every case.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix_ws::{AggregatedMessage as Message, AggregatedMessageStream, ProtocolError};
+use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::behaviour::{Behaviour, Welcome};
-use super::client_frames;
+use super::behaviour::{Behaviour, WelcomeTiming};
 use super::clock;
 use super::default_bot;
-use super::observations::{Closed, Connected, Ending};
-use super::platform::{Platform, User, locked};
-use super::session::{Arrival, Mode, Session};
-use super::simulated_socket::Socket;
+use super::observations::{CloseObservation, ConnectObservation, SocketEnding};
+use super::platform_state::{PlatformState, UserEntry, locked};
+use super::session::{ConversationSession, RequestedMode, SessionEffect};
+use super::socket_handle::SocketHandle;
 use super::step::Step;
-use super::step_runner::{Cause, perform};
+use super::step_runner::{StepTrigger, run_steps};
 
-/// What the upgrade's query string says.
+/// Query of the upgrade.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(super) struct ConnectRequest {
     pub(super) mode: Option<String>,
     pub(super) is_reconnect: bool,
     pub(super) query: String,
 }
 
-/// What a socket's arrival sets off.
-pub(super) struct Greeting {
+/// Consequences of a new socket.
+pub(super) struct ConnectGreeting {
     steps: Vec<Step>,
-    /// The sockets that have to make room.
-    replaced: Vec<Arc<Socket>>,
+    /// Earlier sockets that the new one replaces.
+    replaced: Vec<Arc<SocketHandle>>,
 }
 
-/// Brings a socket in. This happens before the upgrade is answered, so that whoever sees the answer can rely
-/// on being heard and reached.
-pub(super) fn enter(platform: &Platform, user: &User, socket: &Arc<Socket>, request: Request) -> Greeting {
-    let behaviour = platform.behaviour();
-    platform.counts.open_sockets.fetch_add(1, Ordering::Relaxed);
-    let greeting = {
-        let mut inner = locked(&user.inner);
-        let replaced = if behaviour.replace { std::mem::take(&mut inner.sockets) } else { Vec::new() };
-        inner.sockets.push(Arc::clone(socket));
-        inner.trace = platform.ids.trace();
-
-        let at = Instant::now();
-        let timeout = platform.options.session_timeout;
-        let ended = |session: &Session| session.ends_at(timeout).is_some_and(|end| end <= at);
-        if inner.session.as_ref().is_some_and(ended) {
-            inner.session = None;
-            inner.agent = false;
-        }
-        let recent = inner.session.as_ref().map(|session| session.id.clone());
-        let arrival = Mode::of(request.mode.as_deref(), request.is_reconnect).arrive(recent.is_some());
-        if let Arrival::Renew { keep_agent } = arrival {
-            inner.agent &= keep_agent;
-            let mut session = Session::new(platform.ids.session(), at);
-            session.welcomed = behaviour.welcome != Welcome::AfterFirstMessage;
-            inner.session = Some(session);
-        }
-        let scripted = inner.next_connect.pop_front();
-        let steps = scripted.unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref()));
-        Greeting { steps, replaced }
-    };
-    let Request { mode, is_reconnect, query } = request;
-    platform.observe(user, |observed| {
-        observed.connects.push(Connected { at: clock::now(), socket: socket.id, mode, is_reconnect, query });
-    });
-    greeting
+/// Task of one web socket.
+pub(super) struct SocketTask {
+    pub(super) platform: Arc<PlatformState>,
+    pub(super) user: Arc<UserEntry>,
+    pub(super) socket: Arc<SocketHandle>,
 }
 
-/// What the platform says on a connect (protocol.md 7.8). `recent` is the session that ran before it.
-fn greet(behaviour: &Behaviour, arrival: Arrival, recent: Option<&str>) -> Vec<Step> {
+impl SocketTask {
+    /// Registers a socket before the upgrade is answered. From the answer on, the client can rely on being heard.
+    pub(super) fn register(&self, request: ConnectRequest) -> ConnectGreeting {
+        let platform = &self.platform;
+        let behaviour = platform.behaviour();
+        platform.counts.open_sockets.fetch_add(1, Ordering::Relaxed);
+        let greeting = {
+            let mut state = locked(&self.user.state);
+            let replaced = if behaviour.replace { std::mem::take(&mut state.sockets) } else { Vec::new() };
+            state.sockets.push(Arc::clone(&self.socket));
+            state.trace = platform.ids.trace();
+
+            let at = Instant::now();
+            let timeout = platform.options.session_timeout;
+            let ended = |session: &ConversationSession| session.ends_at(timeout).is_some_and(|end| end <= at);
+            if state.session.as_ref().is_some_and(ended) {
+                state.session = None;
+                state.agent = false;
+            }
+            let recent = state.session.as_ref().map(|session| session.id.clone());
+            let arrival =
+                RequestedMode::of(request.mode.as_deref(), request.is_reconnect).arrive(recent.is_some());
+            if let SessionEffect::Renew { keep_agent } = arrival {
+                state.agent &= keep_agent;
+                let mut session = ConversationSession::new(platform.ids.session(), at);
+                session.welcomed = behaviour.welcome != WelcomeTiming::AfterFirstMessage;
+                state.session = Some(session);
+            }
+            let scripted = state.scripted_connects.pop_front();
+            let steps = scripted.unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref()));
+            ConnectGreeting { steps, replaced }
+        };
+        let ConnectRequest { mode, is_reconnect, query } = request;
+        let (at, socket) = (clock::now(), self.socket.id);
+        let connect = ConnectObservation { at, socket, mode, is_reconnect, query };
+        platform.observe(&self.user, |observed| observed.connects.push(connect));
+        greeting
+    }
+
+    /// Runs a socket until it ends.
+    pub(super) async fn run(self, mut frames: AggregatedMessageStream, greeting: ConnectGreeting) {
+        for other in greeting.replaced {
+            other.close(None, "").await;
+        }
+        let trigger = StepTrigger { reply_to: None, socket: Some(Arc::clone(&self.socket)), exclusive: true };
+        run_steps(&self.platform, &self.user, trigger, greeting.steps).await;
+
+        let observed = self.listen(&mut frames).await;
+        let Self { platform, user, socket } = self;
+        platform.counts.open_sockets.fetch_sub(1, Ordering::Relaxed);
+        locked(&user.state).sockets.retain(|other| other.id != socket.id);
+        let ending = socket.ending.get().copied().unwrap_or(observed);
+        platform.observe(&user, |observed| {
+            observed.closes.push(CloseObservation { at: clock::now(), socket: socket.id, ending })
+        });
+    }
+
+    async fn listen(&self, frames: &mut AggregatedMessageStream) -> SocketEnding {
+        let Self { platform, user, socket } = self;
+        let mut idle_since = Instant::now();
+        loop {
+            let idle_at = platform.options.idle_timeout.map(|timeout| idle_since + timeout);
+            let session_at = locked(&user.state)
+                .session
+                .as_ref()
+                .and_then(|session| session.ends_at(platform.options.session_timeout));
+            let next = tokio::select! {
+                biased;
+                () = socket.hang.notified() => return wait_until_gone(socket).await,
+                next = frames.recv() => next,
+                () = sleep_until(idle_at) => {
+                    socket.close(None, "").await;
+                    return SocketEnding::ByPlatform(None);
+                }
+                () = sleep_until(session_at) => {
+                    self.end_session().await;
+                    continue;
+                }
+            };
+            idle_since = Instant::now();
+            match next {
+                None => return SocketEnding::Lost,
+                Some(Err(error)) => return close_on_error(socket, &error).await,
+                Some(Ok(AggregatedMessage::Text(text))) => self.handle_frame(&text).await,
+                Some(Ok(AggregatedMessage::Binary(bytes))) => match std::str::from_utf8(&bytes) {
+                    Ok(text) => self.handle_frame(text).await,
+                    Err(_) => socket.close(Some(1007), "not UTF-8").await,
+                },
+                Some(Ok(AggregatedMessage::Ping(payload))) => {
+                    if platform.behaviour().ws_pong {
+                        socket.pong(&payload).await;
+                    }
+                    platform.observe(user, |observed| observed.ws_pings += 1);
+                }
+                Some(Ok(AggregatedMessage::Pong(_))) => {}
+                Some(Ok(AggregatedMessage::Close(reason))) => {
+                    let code = reason.as_ref().map(|reason| reason.code.into());
+                    socket.close_in_return(reason).await;
+                    return SocketEnding::ByClient(code);
+                }
+            }
+        }
+    }
+
+    /// Ends a session after its idle timeout, with a closing message if the behaviour has one.
+    async fn end_session(&self) {
+        let timeout = self.platform.options.session_timeout;
+        let over = locked(&self.user.state)
+            .session
+            .as_ref()
+            .and_then(|session| session.ends_at(timeout))
+            .is_some_and(|end| end <= Instant::now());
+        if over {
+            let closing = self.platform.behaviour().closing_message.clone().map(Step::Say);
+            let steps = closing.into_iter().chain([Step::EndSession]).collect();
+            run_steps(&self.platform, &self.user, StepTrigger::default(), steps).await;
+        }
+    }
+}
+
+/// Returns the platform's steps on a connect (protocol.md 7.8). `recent` is the session that ran before it.
+fn greet(behaviour: &Behaviour, arrival: SessionEffect, recent: Option<&str>) -> Vec<Step> {
     let active = behaviour.bot_active.then(|| {
         let fields = if behaviour.recent_session_info {
             json!({"recentSessionInfo": {"isActive": recent.is_some(), "sessionId": recent}})
@@ -89,11 +178,11 @@ fn greet(behaviour: &Behaviour, arrival: Arrival, recent: Option<&str>) -> Vec<S
         steps.push(Step::Event("hello".to_owned()));
     }
     steps.extend(first);
-    if arrival != Arrival::Keep {
+    if arrival != SessionEffect::Keep {
         if behaviour.session_events {
             steps.push(Step::Event("session_start".to_owned()));
         }
-        if behaviour.welcome == Welcome::OnConnect {
+        if behaviour.welcome == WelcomeTiming::OnConnect {
             steps.push(Step::Wait(behaviour.welcome_delay));
             steps.extend(default_bot::welcome());
         }
@@ -102,120 +191,32 @@ fn greet(behaviour: &Behaviour, arrival: Arrival, recent: Option<&str>) -> Vec<S
     steps
 }
 
-/// Runs a socket until it ends, whatever ends it.
-pub(super) async fn run(
-    platform: Arc<Platform>,
-    user: Arc<User>,
-    socket: Arc<Socket>,
-    mut frames: AggregatedMessageStream,
-    greeting: Greeting,
-) {
-    for other in greeting.replaced {
-        other.close(None, "").await;
-    }
-    let cause = Cause { reply_to: None, socket: Some(Arc::clone(&socket)), alone: true };
-    perform(&platform, &user, cause, greeting.steps).await;
-
-    let observed = listen(&platform, &user, &socket, &mut frames).await;
-    platform.counts.open_sockets.fetch_sub(1, Ordering::Relaxed);
-    locked(&user.inner).sockets.retain(|other| other.id != socket.id);
-    let how = socket.ending.get().copied().unwrap_or(observed);
-    platform
-        .observe(&user, |observed| observed.closes.push(Closed { at: clock::now(), socket: socket.id, how }));
-}
-
-async fn listen(
-    platform: &Arc<Platform>,
-    user: &Arc<User>,
-    socket: &Arc<Socket>,
-    frames: &mut AggregatedMessageStream,
-) -> Ending {
-    let mut idle_since = Instant::now();
-    loop {
-        let idle_at = platform.options.idle_timeout.map(|timeout| idle_since + timeout);
-        let session_at = locked(&user.inner)
-            .session
-            .as_ref()
-            .and_then(|session| session.ends_at(platform.options.session_timeout));
-        let next = tokio::select! {
-            biased;
-            () = socket.hang.notified() => return hung(socket).await,
-            next = frames.recv() => next,
-            () = at(idle_at) => {
-                socket.close(None, "").await;
-                return Ending::ByPlatform(None);
-            }
-            () = at(session_at) => {
-                end_session(platform, user).await;
-                continue;
-            }
-        };
-        idle_since = Instant::now();
-        match next {
-            None => return Ending::Lost,
-            Some(Err(error)) => return refuse(socket, &error).await,
-            Some(Ok(Message::Text(text))) => client_frames::frame(platform, user, socket, &text).await,
-            Some(Ok(Message::Binary(bytes))) => match std::str::from_utf8(&bytes) {
-                Ok(text) => client_frames::frame(platform, user, socket, text).await,
-                Err(_) => socket.close(Some(1007), "not UTF-8").await,
-            },
-            Some(Ok(Message::Ping(payload))) => {
-                if platform.behaviour().ws_pong {
-                    socket.pong(&payload).await;
-                }
-                platform.observe(user, |observed| observed.ws_pings += 1);
-            }
-            Some(Ok(Message::Pong(_))) => {}
-            Some(Ok(Message::Close(reason))) => {
-                let code = reason.as_ref().map(|reason| reason.code.into());
-                socket.close_in_return(reason).await;
-                return Ending::ByClient(code);
-            }
-        }
-    }
-}
-
-/// At that time; never, where there is none.
-async fn at(time: Option<Instant>) {
+/// Sleeps until `time`, or forever without one.
+async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }
 
-/// Lets the client talk to the wind until the connection is gone.
-async fn hung(socket: &Socket) -> Ending {
+/// Ignores the client until the connection is gone.
+async fn wait_until_gone(socket: &SocketHandle) -> SocketEnding {
     socket.gone().await;
-    Ending::Lost
+    SocketEnding::Lost
 }
 
-/// What cannot be read ends the socket with the code that fits (protocol.md 5.5).
-async fn refuse(socket: &Socket, error: &ProtocolError) -> Ending {
+/// Closes a socket after a read error, with the matching code (protocol.md 5.5).
+async fn close_on_error(socket: &SocketHandle, error: &ProtocolError) -> SocketEnding {
     let (code, reason) = match error {
         ProtocolError::Io(error) if error.kind() == ErrorKind::InvalidData => (1007, "not UTF-8"),
-        // The only error of this kind that the reassembly makes itself; a lost connection has a source.
+        // The reassembly itself makes only this error. An error of a lost connection has a source.
         ProtocolError::Io(error) if error.to_string() == "Exceeded maximum continuation size" => {
             (1009, "too big")
         }
-        ProtocolError::Io(_) => return Ending::Lost,
+        ProtocolError::Io(_) => return SocketEnding::Lost,
         ProtocolError::Overflow => (1009, "too big"),
         _ => (1002, "protocol error"),
     };
     socket.close(Some(code), reason).await;
-    Ending::ByPlatform(Some(code))
-}
-
-/// Ends a session that nobody used for too long, with a message where the platform is set so.
-async fn end_session(platform: &Arc<Platform>, user: &Arc<User>) {
-    let timeout = platform.options.session_timeout;
-    let over = locked(&user.inner)
-        .session
-        .as_ref()
-        .and_then(|session| session.ends_at(timeout))
-        .is_some_and(|end| end <= Instant::now());
-    if over {
-        let closing = platform.behaviour().closing_message.clone().map(Step::Say);
-        let steps = closing.into_iter().chain([Step::EndSession]).collect();
-        perform(platform, user, Cause::default(), steps).await;
-    }
+    SocketEnding::ByPlatform(Some(code))
 }

@@ -1,4 +1,4 @@
-//! What the platform does in answer to a message, or out of the blue: one thing after the other.
+//! Steps of the platform: its actions after a message, or unsolicited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,35 +8,35 @@ use tokio::sync::Semaphore;
 
 use super::faults::{Endpoint, Fault};
 
-/// One thing that the platform does. A list of them is performed in order; lists of different messages run
-/// side by side, so that late answers can cross the next message.
+/// One action of the platform. The steps of one list run in order. Lists of different messages run in parallel, so
+/// late answers can cross the next message.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Acknowledges the message, its id unchanged.
+    /// Acknowledges the message with its unchanged id.
     Ack,
-    /// Acknowledges without `replyto`, as client events are.
+    /// Acknowledges without `replyto`, as for client events.
     AckWithoutReplyTo,
-    /// Acknowledges with this as `replyto`: a number, a float, a string, another message's.
+    /// Acknowledges with this `replyto`: a number, a float, a string or another message's id.
     AckAs(Value),
-    /// Waits.
+    /// Waits for a span.
     Wait(Duration),
     /// Waits until the gate opens.
     Until(Gate),
-    /// Says a text.
+    /// Sends a text.
     Say(String),
-    /// Sends a `bot_response` with this as its `message` array; [`message_elements`](super::message_elements) makes elements.
+    /// Sends a `bot_response` with this `message` array; see [`message_elements`](super::message_elements).
     Message(Vec<Value>),
-    /// Sends a `bot_response` with these fields over the usual ones; a `null` removes one.
+    /// Sends a `bot_response`. These fields replace the usual ones; a `null` removes one.
     Response(Value),
-    /// Sends this frame as it is.
+    /// Sends this frame unchanged.
     Frame(Value),
-    /// Sends this text as it is, JSON or not.
+    /// Sends this text unchanged, JSON or not.
     Raw(String),
     /// Sends this as a binary frame.
     Binary(Vec<u8>),
-    /// Sends an event of this type, such as `agent_session_start` or one that nobody knows.
+    /// Sends an event of this type, such as `agent_session_start` or an unknown one.
     Event(String),
-    /// Sends an event of this type with these fields over the usual ones; a `null` removes one.
+    /// Sends an event of this type. These fields replace the usual ones; a `null` removes one.
     EventWith(String, Value),
     /// Sends `waiting_for_user_input`.
     WaitingForInput,
@@ -44,58 +44,58 @@ pub enum Step {
     Stream {
         /// The pieces.
         chunks: Vec<String>,
-        /// Between two pieces.
+        /// Delay between two pieces.
         gap: Duration,
-        /// How it ends.
-        end: StreamEnd,
+        /// End of the stream.
+        end: StreamEndMarker,
     },
-    /// A human agent takes over: `agent_session_start` and `events` `agent_connected`.
+    /// Hands the conversation to a human agent: `agent_session_start` and `events` `agent_connected`.
     AgentStart,
-    /// The agent types and says a text.
+    /// Sends the agent's typing events and a text.
     AgentSay(String),
-    /// The agent leaves.
+    /// Gives the conversation back to the bot.
     AgentEnd,
-    /// Ends the session: `session_end`.
+    /// Ends the session with `session_end`.
     EndSession,
-    /// Says a text that no socket gets: it is in the history only.
+    /// Puts a text into the history only.
     OnlyHistory(String),
-    /// Forgets what was said so far: the history begins anew, and the ids of earlier messages mean nothing to it.
+    /// Empties the history. It does not know the ids of earlier messages from then on.
     Forget,
     /// Closes with this code.
     Close(u16),
-    /// Closes with a close frame that has no code: what the client sees as 1005.
+    /// Closes with a close frame without a code, which a client sees as 1005.
     CloseWithoutCode,
-    /// Drops the TCP connection without a close frame: what the client sees as 1006.
-    Drop(Cut),
-    /// Stops reading and answering, without closing anything.
+    /// Drops the TCP connection without a close frame, which a client sees as 1006.
+    Drop(CutMode),
+    /// Stops reading and answering without closing.
     Hang,
-    /// Makes all tokens expire.
+    /// Expires all tokens.
     ExpireTokens,
     /// Plans a fault for the next requests.
     Fault(Endpoint, usize, Fault),
 }
 
-/// How a connection ends without a close frame.
+/// End of a connection without a close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
-    /// In order: FIN.
+pub enum CutMode {
+    /// Orderly, by FIN.
     Fin,
-    /// In anger: RST. Needs [`Options::resets`](super::Options::resets), else it is a FIN.
+    /// By RST. Needs [`SandboxOptions::resets`](super::SandboxOptions::resets); without it this is a FIN.
     Reset,
 }
 
-/// How a stream ends.
+/// End of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StreamEnd {
-    /// Its last piece says `endChunk`.
+pub enum StreamEndMarker {
+    /// The last piece has `endChunk`.
     Marked,
-    /// Its last piece says `endChunk` and carries the whole as `completeResponse`.
+    /// The last piece has `endChunk` and the whole text as `completeResponse`.
     Complete,
-    /// It does not.
+    /// No piece marks the end.
     Missing,
 }
 
-/// Keeps a step waiting until a test lets it pass.
+/// Holds a step back until a test opens it.
 #[derive(Debug, Clone)]
 pub struct Gate(Arc<Semaphore>);
 
@@ -106,29 +106,29 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// A gate that is shut.
+    /// Returns a closed gate.
     pub fn new() -> Self {
         Self(Arc::new(Semaphore::new(0)))
     }
 
-    /// Opens it for good.
+    /// Opens the gate for good.
     pub fn open(&self) {
         self.0.close();
     }
 
     pub(super) async fn passed(&self) {
-        // Nobody adds permits: the only way through is that the semaphore is closed.
+        // The semaphore never gets a permit, so only its closing lets a step pass.
         let _closed = self.0.acquire().await;
     }
 }
 
 impl Step {
-    /// The usual answer: an ack and a text.
+    /// Returns the usual answer: an ack and a text.
     pub fn reply(text: impl Into<String>) -> Vec<Self> {
         vec![Self::Ack, Self::Say(text.into())]
     }
 
-    /// Whether performing it takes time of the clock.
+    /// Returns whether the step may wait.
     pub(super) fn takes_time(&self) -> bool {
         match self {
             Self::Wait(span) => !span.is_zero(),

@@ -1,4 +1,4 @@
-//! Performs steps.
+//! Runs steps for a user.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,44 +7,49 @@ use serde_json::{Value, json};
 
 use super::behaviour::Behaviour;
 use super::clock;
-use super::history::Said;
+use super::history::HistoryEntry;
 use super::message_elements;
-use super::observations::Delivered;
-use super::platform::{Inner, Platform, User, locked};
-use super::platform_frames::{self, Scene};
-use super::simulated_socket::Socket;
-use super::step::{Step, StreamEnd};
+use super::observations::DeliveryObservation;
+use super::platform_frames::{self, FrameContext};
+use super::platform_state::{PlatformState, UserEntry, UserState, locked};
+use super::socket_handle::SocketHandle;
+use super::step::{Step, StreamEndMarker};
 
-/// Why steps are performed.
+/// Trigger of a list of steps.
 #[derive(Clone, Default)]
-pub(super) struct Cause {
-    /// The id of the message they answer, as JSON.
+pub(super) struct StepTrigger {
+    /// Id of the message they answer, as JSON.
     pub(super) reply_to: Option<Box<str>>,
-    /// The socket it came on: acks go there, and it is the one that is closed, cut or hung.
-    pub(super) socket: Option<Arc<Socket>>,
-    /// Whether everything goes to that socket only, as on connect.
-    pub(super) alone: bool,
+    /// Socket of that message. It gets the acks, and it is the one to close, cut or hang.
+    pub(super) socket: Option<Arc<SocketHandle>>,
+    /// Whether all frames go to that socket only, as on connect.
+    pub(super) exclusive: bool,
 }
 
-/// Performs the steps: at once where they take no time, else beside whatever comes next.
-pub(super) async fn perform(platform: &Arc<Platform>, user: &Arc<User>, cause: Cause, steps: Vec<Step>) {
-    let player = Player { platform: Arc::clone(platform), user: Arc::clone(user), cause };
+/// Runs steps: at once if they take no time, otherwise in a task of their own.
+pub(super) async fn run_steps(
+    platform: &Arc<PlatformState>,
+    user: &Arc<UserEntry>,
+    trigger: StepTrigger,
+    steps: Vec<Step>,
+) {
+    let runner = StepRunner { platform: Arc::clone(platform), user: Arc::clone(user), trigger };
     if steps.iter().any(Step::takes_time) {
-        actix_web::rt::spawn(player.play(steps));
+        actix_web::rt::spawn(runner.run(steps));
     } else {
-        player.play(steps).await;
+        runner.run(steps).await;
     }
 }
 
-/// Performs steps for one user.
-pub(super) struct Player {
-    pub(super) platform: Arc<Platform>,
-    pub(super) user: Arc<User>,
-    pub(super) cause: Cause,
+/// Runner of one list of steps.
+pub(super) struct StepRunner {
+    pub(super) platform: Arc<PlatformState>,
+    pub(super) user: Arc<UserEntry>,
+    pub(super) trigger: StepTrigger,
 }
 
-impl Player {
-    pub(super) async fn play(self, steps: Vec<Step>) {
+impl StepRunner {
+    pub(super) async fn run(self, steps: Vec<Step>) {
         for step in steps {
             self.step(step).await;
         }
@@ -52,7 +57,7 @@ impl Player {
 
     async fn step(&self, step: Step) {
         match step {
-            Step::Ack => self.ack(self.cause.reply_to.as_deref()).await,
+            Step::Ack => self.ack(self.trigger.reply_to.as_deref()).await,
             Step::AckWithoutReplyTo => self.ack(None).await,
             Step::AckAs(id) => self.ack(Some(&id.to_string())).await,
             Step::Wait(span) => tokio::time::sleep(span).await,
@@ -80,7 +85,7 @@ impl Player {
             Step::WaitingForInput => self.event("waiting_for_user_input", &json!({})).await,
             Step::Stream { chunks, gap, end } => self.stream(&chunks, gap, end).await,
             Step::AgentStart => {
-                locked(&self.user.inner).agent = true;
+                locked(&self.user.state).agent = true;
                 self.event("agent_session_start", &json!({})).await;
                 self.agent_event("agent_connected").await;
             }
@@ -91,7 +96,7 @@ impl Player {
                 self.respond(&text, &[message_elements::text(&text)], Some(&fields), true).await;
             }
             Step::AgentEnd => {
-                locked(&self.user.inner).agent = false;
+                locked(&self.user.state).agent = false;
                 self.agent_event("agent_disconnected").await;
                 self.event("agent_session_end", &json!({})).await;
             }
@@ -99,14 +104,14 @@ impl Player {
                 if self.behaviour().session_events {
                     self.event("session_end", &json!({})).await;
                 }
-                let mut inner = locked(&self.user.inner);
-                inner.session = None;
-                inner.agent = false;
+                let mut state = locked(&self.user.state);
+                state.session = None;
+                state.agent = false;
             }
             Step::OnlyHistory(text) => {
-                self.note(&text, None, false, Vec::new(), |_, _| ());
+                self.record_response(&text, None, false, Vec::new(), |_, _| ());
             }
-            Step::Forget => locked(&self.user.inner).history.clear(),
+            Step::Forget => locked(&self.user.state).history.clear(),
             Step::Close(code) => self.close(Some(code)).await,
             Step::CloseWithoutCode => self.close(None).await,
             Step::Drop(how) => {
@@ -130,17 +135,17 @@ impl Player {
         self.platform.behaviour()
     }
 
-    /// Who hears it.
-    fn audience(&self) -> Vec<Arc<Socket>> {
-        match &self.cause.socket {
-            Some(socket) if self.cause.alone => vec![Arc::clone(socket)],
-            _ => locked(&self.user.inner).sockets.clone(),
+    /// Returns the sockets that get the frames.
+    fn audience(&self) -> Vec<Arc<SocketHandle>> {
+        match &self.trigger.socket {
+            Some(socket) if self.trigger.exclusive => vec![Arc::clone(socket)],
+            _ => locked(&self.user.state).sockets.clone(),
         }
     }
 
-    /// Whom closing and cutting hit.
-    fn targets(&self) -> Vec<Arc<Socket>> {
-        match &self.cause.socket {
+    /// Returns the sockets to close or cut.
+    fn targets(&self) -> Vec<Arc<SocketHandle>> {
+        match &self.trigger.socket {
             Some(socket) => vec![Arc::clone(socket)],
             None => self.audience(),
         }
@@ -170,8 +175,8 @@ impl Player {
     async fn event(&self, kind: &str, fields: &Value) {
         let behaviour = self.behaviour();
         let frame = {
-            let inner = locked(&self.user.inner);
-            platform_frames::event(&scene(&behaviour, &self.user, &inner), kind, fields)
+            let state = locked(&self.user.state);
+            platform_frames::event(&frame_context(&behaviour, &self.user, &state), kind, fields)
         };
         self.send(&frame).await;
     }
@@ -180,37 +185,37 @@ impl Player {
         self.event("events", &json!({"message": {"type": kind, "author": author()}})).await;
     }
 
-    /// Says a response: history, observation, sockets.
+    /// Sends a response: to the history, the observations and the sockets.
     async fn respond(&self, text: &str, elements: &[Value], fields: Option<&Value>, agent: bool) {
         let behaviour = self.behaviour();
         let audience = self.audience();
         let ids = audience.iter().map(|socket| socket.id).collect();
-        let frame = self.note(text, template(elements), agent, ids, |scene, id| {
-            platform_frames::response(scene, id, elements, fields)
+        let frame = self.record_response(text, template(elements), agent, ids, |context, id| {
+            platform_frames::response(context, id, elements, fields)
         });
         for socket in audience {
             socket.send(behaviour.framing, &frame).await;
         }
     }
 
-    /// Keeps what is said, and makes its frame under the same lock.
-    fn note<R>(
+    /// Records a response, and builds its frame under the same lock.
+    fn record_response<R>(
         &self,
         text: &str,
         template: Option<String>,
         by_agent: bool,
         sockets: Vec<u64>,
-        frame: impl FnOnce(&Scene<'_>, &str) -> R,
+        frame: impl FnOnce(&FrameContext<'_>, &str) -> R,
     ) -> R {
         let behaviour = self.behaviour();
         let id = self.platform.ids.uuid("ms-");
         let at = clock::now();
         self.platform.counts.responses.fetch_add(1, Ordering::Relaxed);
         let frame = {
-            let mut inner = locked(&self.user.inner);
-            let frame = frame(&scene(&behaviour, &self.user, &inner), &id);
-            let session = inner.session.as_ref().map(|session| session.id.clone()).unwrap_or_default();
-            let said = Said {
+            let mut state = locked(&self.user.state);
+            let frame = frame(&frame_context(&behaviour, &self.user, &state), &id);
+            let session = state.session.as_ref().map(|session| session.id.clone()).unwrap_or_default();
+            let said = HistoryEntry {
                 id: id.clone(),
                 user_message_id: None,
                 from_user: false,
@@ -221,43 +226,42 @@ impl Player {
                 visible_at: clock::after(at, behaviour.history_delay),
                 session,
             };
-            inner.remember(said, self.platform.options.history);
+            state.remember(said, self.platform.options.history);
             frame
         };
-        self.platform.observe(&self.user, |observed| {
-            observed.delivered.push(Delivered { at, message_id: id.clone(), text: text.to_owned(), sockets });
-        });
+        let delivery = DeliveryObservation { at, message_id: id, text: text.to_owned(), sockets };
+        self.platform.observe(&self.user, |observed| observed.delivered.push(delivery));
         frame
     }
 
-    async fn stream(&self, chunks: &[String], gap: std::time::Duration, end: StreamEnd) {
+    async fn stream(&self, chunks: &[String], gap: std::time::Duration, end: StreamEndMarker) {
         let whole = chunks.concat();
         let audience = self.audience().iter().map(|socket| socket.id).collect();
-        let id = self.note(&whole, None, false, audience, |_, id| id.to_owned());
+        let id = self.record_response(&whole, None, false, audience, |_, id| id.to_owned());
         for (n, chunk) in chunks.iter().enumerate() {
             if n > 0 && !gap.is_zero() {
                 tokio::time::sleep(gap).await;
             }
-            let last = n + 1 == chunks.len() && end != StreamEnd::Missing;
-            // A null leaves its field out.
+            let last = n + 1 == chunks.len() && end != StreamEndMarker::Missing;
+            // A null removes its field.
             let fields = json!({
                 "sM": true,
                 "renderType": "text",
                 "endChunk": last.then_some(true),
-                "completeResponse": (last && end == StreamEnd::Complete).then_some(&whole),
+                "completeResponse": (last && end == StreamEndMarker::Complete).then_some(&whole),
             });
             let behaviour = self.behaviour();
             let frame = {
-                let inner = locked(&self.user.inner);
-                let scene = scene(&behaviour, &self.user, &inner);
-                platform_frames::response(&scene, &id, &[message_elements::text(chunk)], Some(&fields))
+                let state = locked(&self.user.state);
+                let context = frame_context(&behaviour, &self.user, &state);
+                platform_frames::response(&context, &id, &[message_elements::text(chunk)], Some(&fields))
             };
             self.send(&frame).await;
         }
     }
 }
 
-/// The template of a response as the history keeps it (protocol.md 7.10).
+/// Returns the template of a response in the form of the history (protocol.md 7.10).
 fn template(elements: &[Value]) -> Option<String> {
     let component = elements.first()?.get("component")?;
     (component.get("type")? == "template").then(|| component.get("payload").map(Value::to_string))?
@@ -267,15 +271,19 @@ fn author() -> Value {
     json!({"type": "AGENT", "firstName": "Alex", "lastName": "Agent"})
 }
 
-/// The scene of a user's frames now.
-pub(super) fn scene<'a>(behaviour: &Behaviour, user: &'a User, inner: &'a Inner) -> Scene<'a> {
-    Scene {
+/// Returns the context of a user's frames.
+pub(super) fn frame_context<'a>(
+    behaviour: &Behaviour,
+    user: &'a UserEntry,
+    state: &'a UserState,
+) -> FrameContext<'a> {
+    FrameContext {
         spelling: behaviour.spelling,
-        chat_bot: &inner.chat_bot,
+        chat_bot: &state.chat_bot,
         bot_id: user.bot_id(),
-        session: inner.session.as_ref().map(|session| session.id.as_str()),
-        trace: &inner.trace,
-        context: inner.session.as_ref().and_then(|session| session.context.as_deref()),
+        session: state.session.as_ref().map(|session| session.id.as_str()),
+        trace: &state.trace,
+        context: state.session.as_ref().and_then(|session| session.context.as_deref()),
         now: clock::now(),
     }
 }

@@ -1,4 +1,4 @@
-//! From a `sid` to a web socket (protocol.md 5).
+//! Upgrades a request with a `sid` to a web socket (protocol.md 5).
 
 use std::collections::HashMap;
 use std::net::TcpStream;
@@ -6,28 +6,27 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use actix_web::body::BoxBody;
-use actix_web::http::{StatusCode, header};
+use actix_web::http::header;
 use actix_web::web::{Data, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
-use serde_json::json;
 
 use super::assertion;
-use super::behaviour::{Behaviour, Secure, StaleSid};
+use super::behaviour::{Behaviour, SecureHandshake, StaleSid};
 use super::clock;
-use super::connection_cut::{Frames, Knife};
-use super::fault_injection::{self, Struck};
+use super::connection_cut::{ConnectionCutter, CuttableBody};
+use super::fault_injection::{error_response, inject_fault};
 use super::faults::Endpoint;
-use super::platform::{Platform, Ticket, locked};
-use super::simulated_socket::Socket;
-use super::socket_task::{self, Request};
+use super::platform_state::{PlatformState, SimulatedTicket, locked};
+use super::socket_handle::SocketHandle;
+use super::socket_task::{ConnectRequest, SocketTask};
 
-/// A second descriptor of a connection, kept until its web socket takes it.
+/// A second descriptor of a connection, for its web socket.
 #[derive(Default)]
-pub(super) struct Connection(pub(super) Mutex<Option<TcpStream>>);
+pub(super) struct ConnectionHandle(pub(super) Mutex<Option<TcpStream>>);
 
 #[derive(Deserialize)]
-pub(super) struct Parameters {
+pub(super) struct UpgradeParameters {
     sid: Option<String>,
     #[serde(rename = "ConnectionMode")]
     mode: Option<String>,
@@ -38,20 +37,18 @@ pub(super) struct Parameters {
 pub(super) async fn upgrade(
     request: HttpRequest,
     payload: Payload,
-    parameters: Query<Parameters>,
-    platform: Data<Platform>,
+    parameters: Query<UpgradeParameters>,
+    platform: Data<PlatformState>,
 ) -> Result<HttpResponse, actix_web::Error> {
-    platform.counts.upgrades.fetch_add(1, Ordering::Relaxed);
-    platform.changed.send_replace(());
-    if let Struck::Answer(answer) = fault_injection::strike(&platform, Endpoint::Upgrade).await {
+    if let Some(answer) = inject_fault(&platform, Endpoint::Upgrade).await {
         return Ok(answer);
     }
     let behaviour = platform.behaviour();
     let parameters = parameters.into_inner();
     let Some(ticket) = redeem(&platform, &behaviour, parameters.sid.as_deref()) else {
-        return stale(&request, payload, &behaviour);
+        return stale_sid_response(&request, payload, &behaviour);
     };
-    let selected = match handshake(&request, &platform, &behaviour, &ticket) {
+    let selected = match select_subprotocol(&request, &platform, &behaviour, &ticket) {
         Ok(selected) => selected,
         Err(refusal) => return Ok(*refusal),
     };
@@ -60,22 +57,24 @@ pub(super) async fn upgrade(
     let limit = platform.options.payload_limit;
     let frames = frames.max_frame_size(limit).aggregate_continuations().max_continuation_size(limit);
 
-    let connection = request.conn_data::<Connection>().and_then(|connection| locked(&connection.0).take());
-    let knife = Arc::new(Knife::new(connection));
+    let connection =
+        request.conn_data::<ConnectionHandle>().and_then(|connection| locked(&connection.0).take());
+    let cutter = Arc::new(ConnectionCutter::new(connection));
     let id = platform.counts.socket_ids.fetch_add(1, Ordering::Relaxed) + 1;
-    let socket = Arc::new(Socket::new(id, wire, Arc::clone(&knife)));
-    let asked = Request {
+    let socket = Arc::new(SocketHandle::new(id, wire, Arc::clone(&cutter)));
+    let asked = ConnectRequest {
         mode: parameters.mode,
         is_reconnect: parameters.is_reconnect.as_deref() == Some("true"),
         query: request.query_string().to_owned(),
     };
-    let greeting = socket_task::enter(&platform, &ticket.user, &socket, asked);
-    actix_web::rt::spawn(socket_task::run(platform.into_inner(), ticket.user, socket, frames, greeting));
-    Ok(response.map_body(|_, body| BoxBody::new(Frames::new(body, knife))))
+    let task = SocketTask { platform: platform.into_inner(), user: ticket.user, socket };
+    let greeting = task.register(asked);
+    actix_web::rt::spawn(task.run(frames, greeting));
+    Ok(response.map_body(|_, body| BoxBody::new(CuttableBody::new(body, cutter))))
 }
 
-/// The ticket of a `sid` that is still good; it is used up where it is good for one socket only.
-fn redeem(platform: &Platform, behaviour: &Behaviour, sid: Option<&str>) -> Option<Ticket> {
+/// Returns the ticket of a valid `sid`, and removes it if it serves one socket only.
+fn redeem(platform: &PlatformState, behaviour: &Behaviour, sid: Option<&str>) -> Option<SimulatedTicket> {
     let sid = sid?;
     let ticket = platform.tickets.with(sid, |tickets| {
         if behaviour.sid_single_use { tickets.remove(sid) } else { tickets.get(sid).cloned() }
@@ -83,15 +82,13 @@ fn redeem(platform: &Platform, behaviour: &Behaviour, sid: Option<&str>) -> Opti
     (clock::elapsed(ticket.made_at, clock::now()) <= behaviour.sid_ttl).then_some(ticket)
 }
 
-fn stale(
+fn stale_sid_response(
     request: &HttpRequest,
     payload: Payload,
     behaviour: &Behaviour,
 ) -> Result<HttpResponse, actix_web::Error> {
     match behaviour.stale_sid {
-        StaleSid::Refuse(code) => {
-            Ok(fault_injection::error(fault_injection::status(code), &json!(code), "invalid sid"))
-        }
+        StaleSid::Refuse(code) => Ok(error_response(code, "invalid sid")),
         StaleSid::OpenAndClose(code) => {
             let (response, wire, frames) = actix_ws::handle(request, payload)?;
             actix_web::rt::spawn(async move {
@@ -104,15 +101,13 @@ fn stale(
     }
 }
 
-/// Checks the secure handshake where the ticket asks for it, and says which protocol is selected.
-///
-/// No source says that the assertion must be the very one of the grant, which may be weeks old: any that is good
-/// now and names the same user will do.
-fn handshake(
+/// Checks the secure handshake if the ticket asks for it, and returns the selected subprotocol. No source demands the
+/// assertion of the grant, which may be weeks old. Any valid assertion of the same user passes.
+fn select_subprotocol(
     request: &HttpRequest,
-    platform: &Platform,
+    platform: &PlatformState,
     behaviour: &Behaviour,
-    ticket: &Ticket,
+    ticket: &SimulatedTicket,
 ) -> Result<Option<String>, Box<HttpResponse>> {
     let Some(nonce) = &ticket.nonce else { return Ok(None) };
     let offered: Vec<&str> = request
@@ -126,20 +121,22 @@ fn handshake(
     let jwt = offered.iter().copied().find(|value| {
         let Some(assertion) = value.strip_prefix("jwt|") else { return false };
         let options = &platform.options;
-        // An assertion with a `jti` was used up by its grant; here it is shown, not used.
+        // The grant used the `jti` up. This handshake only shows it again.
         let mut unused = HashMap::new();
-        assertion::verify(assertion, &options.clients, &options.algorithms, clock::now(), &mut unused)
-            .is_ok_and(|identity| identity.user == ticket.user.who.user)
+        assertion::verify(assertion, &options.apps, &options.algorithms, clock::now(), &mut unused)
+            .is_ok_and(|identity| identity.user == ticket.user.id.user)
     });
     let complete = offered.contains(&"x-rtm-v|1") && offered.contains(&nonce.as_str());
-    let Some(jwt) = jwt.filter(|_| complete && behaviour.secure != Secure::Refuse) else {
-        let refusal = fault_injection::error(StatusCode::FORBIDDEN, &json!(403), "secure handshake failed");
+    let Some(jwt) = jwt.filter(|_| complete && behaviour.secure_handshake != SecureHandshake::Refuse) else {
+        let refusal = error_response(403, "secure handshake failed");
         return Err(Box::new(refusal));
     };
-    Ok(match behaviour.secure {
-        Secure::Jwt => Some(jwt.to_owned()),
-        Secure::Nonce => Some(nonce),
-        Secure::Silent => None,
-        Secure::Version | Secure::Unsupported | Secure::Refuse => Some("x-rtm-v|1".to_owned()),
+    Ok(match behaviour.secure_handshake {
+        SecureHandshake::Jwt => Some(jwt.to_owned()),
+        SecureHandshake::Nonce => Some(nonce),
+        SecureHandshake::Silent => None,
+        SecureHandshake::Version | SecureHandshake::Unsupported | SecureHandshake::Refuse => {
+            Some("x-rtm-v|1".to_owned())
+        }
     })
 }

@@ -15,7 +15,7 @@ use crate::hub::shards::{open_shard, setups};
 use crate::hub::tests::{accept_by, metrics, quick, store as memory};
 use crate::link::ConversationHost as _;
 use crate::store::{AcceptResult, ClaimMode, Fence, Hint, Incarnation, OutboxEvent, QueueId};
-use rtm_sandbox::{Options, Sandbox};
+use rtm_sandbox::{Sandbox, SandboxOptions};
 use tokio::time::timeout;
 
 const ME: Incarnation = Incarnation(1);
@@ -87,7 +87,7 @@ async fn answered(told: oneshot::Receiver<Option<Message>>) {
 async fn a_message_to_a_conversation_that_is_giving_way_is_answered_at_once() {
     LocalSet::new()
         .run_until(async {
-            let sandbox = Sandbox::start(Options::default()).await.unwrap();
+            let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
             let shard = owner(&sandbox.url(), Duration::from_mins(1)).await;
             let (message, told) = post(&shard, 1).await;
             let conversation = message.new.conversation.clone();
@@ -112,7 +112,7 @@ async fn a_message_to_a_conversation_that_is_giving_way_is_answered_at_once() {
 async fn an_end_that_comes_before_who_waits_for_it_is_told_all_the_same() {
     LocalSet::new()
         .run_until(async {
-            let sandbox = Sandbox::start(Options::default()).await.unwrap();
+            let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
             let shard = owner(&sandbox.url(), Duration::from_mins(1)).await;
             let (message, told) = post(&shard, 1).await;
             let (conversation, id) = (message.new.conversation.clone(), message.id);
@@ -185,7 +185,7 @@ async fn a_connect_under_way_ends_with_the_lease() {
 async fn the_oldest_open_message_is_known_until_it_ends() {
     LocalSet::new()
         .run_until(async {
-            let sandbox = Sandbox::start(Options::default()).await.unwrap();
+            let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
             let shard = owner(&sandbox.url(), Duration::from_mins(1)).await;
             let part = Rc::clone(shard.part(Partition::of(&alice())).unwrap());
             assert_eq!(part.oldest(), None);
@@ -343,7 +343,7 @@ async fn pieces_go_to_the_replicas_where_somebody_reads_and_nowhere_else() {
 async fn who_attempts_deliveries_is_told_what_is_owned_due_and_lost_in_this_order() {
     LocalSet::new()
         .run_until(async {
-            let sandbox = Sandbox::start(Options::default()).await.unwrap();
+            let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
             let (teller, mut listening) = store::news();
             let shard = owner_telling(&sandbox.url(), Duration::from_mins(1), teller).await;
             let ours = Partition::of(&alice());

@@ -32,7 +32,7 @@ pub(super) struct Fleet {
 impl Fleet {
     /// `deaf`: nobody listens to hints.
     pub(super) async fn start(count: usize, deaf: bool) -> Self {
-        let sandbox = Sandbox::start(Options::default()).await.unwrap();
+        let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
         let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
         config.server.threads = 3;
         config.cluster.lease_ttl = LEASE;

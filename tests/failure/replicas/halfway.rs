@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_sandbox::{Gate, Script, Step};
+use rtm_sandbox::{Gate, SandboxScript, Step};
 use serde_json::{Value, json};
 
 use super::owners::Owners;
@@ -31,7 +31,7 @@ impl Halfway {
     /// Posts a message of each of so many users per group to these callers, and waits until all stand still. The
     /// users are named by `round`, which no other has, and this replica owns their conversations.
     pub(super) async fn bring(
-        (script, ledger): (&Script, &Ledger),
+        (script, ledger): (&SandboxScript, &Ledger),
         owners: Owners<'_>,
         (replica, round): (&str, usize),
         callers: &[Caller],
@@ -149,7 +149,7 @@ fn answered(answer: &Answer) {
 /// Fails unless the platform saw so many messages of a user, each once, whether it may be resent or not: here the
 /// platform remembers them all, which proves that they came.
 #[track_caller]
-pub(super) fn sent_once(script: &Script, user: &str, count: usize) {
+pub(super) fn sent_once(script: &SandboxScript, user: &str, count: usize) {
     let observed = script.observed(user);
     let texts: HashSet<_> = observed.messages.iter().map(|heard| &heard.text).collect();
     assert_eq!((texts.len(), observed.messages.count()), (count, count), "{:?}", observed.messages);

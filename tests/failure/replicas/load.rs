@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_sandbox::{Script, Step};
+use rtm_sandbox::{SandboxScript, Step};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -146,7 +146,7 @@ impl Load {
 
 /// Fails where a user had a socket while an older one was still open.
 #[track_caller]
-pub(super) fn one_socket_at_a_time(script: &Script, user: &str) {
+pub(super) fn one_socket_at_a_time(script: &SandboxScript, user: &str) {
     let observed = script.observed(user);
     for pair in observed.connects.windows(2) {
         let closed = observed.closes.iter().find(|closed| closed.socket == pair[0].socket);

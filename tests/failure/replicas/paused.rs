@@ -59,8 +59,9 @@ fn a_woken_replica_does_no_harm() {
             victim.served.resume();
             for user in halfway.all() {
                 let first = script.observed(&**user).connects[0].socket;
-                let is_closed =
-                    |seen: &rtm_sandbox::Observed| seen.closes.iter().any(|closed| closed.socket == first);
+                let is_closed = |seen: &rtm_sandbox::UserObservations| {
+                    seen.closes.iter().any(|closed| closed.socket == first)
+                };
                 script.observed_when(&**user, is_closed).await;
             }
             halfway.open(later.iter().copied());

@@ -1,13 +1,11 @@
-//! What is said on an open socket.
+//! Tests of the frames on an open socket.
 
 use super::*;
 
 #[test]
-fn from_the_grant_to_the_answer() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let mut link = Caller::of(&sandbox, "ann").connect("&ConnectionMode=Default").await;
+fn conversation_runs_from_grant_to_answer() {
+    run(async |_sandbox, script, caller| {
+        let mut link = caller.connect("&ConnectionMode=Default").await;
         let active = link.json().await;
         assert_eq!(active["type"], "bot_active");
         assert_eq!(active["recentSessionInfo"], json!({"isActive": false, "sessionId": null}));
@@ -44,10 +42,8 @@ fn from_the_grant_to_the_answer() {
 }
 
 #[test]
-fn the_mode_decides_about_the_session() {
-    run(async {
-        let sandbox = sandbox().await;
-        let caller = Caller::of(&sandbox, "ann");
+fn connect_mode_decides_about_the_session() {
+    run(async |_sandbox, _script, caller| {
         let mut first = caller.connect("&ConnectionMode=Default").await;
         let session = first.json().await["sessionId"].clone();
         for (mode, same, greeted) in [
@@ -73,11 +69,9 @@ fn the_mode_decides_about_the_session() {
 }
 
 #[test]
-fn acks_come_as_told_and_ids_are_echoed_to_the_letter() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+fn ack_order_follows_the_behaviour() {
+    run(async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
         for id in [json!(1_512_722_848_096.25), json!("a-uuid"), json!(7)] {
             link.say(id.clone(), "/echo x").await;
             assert_eq!(link.json().await["replyto"], id);
@@ -103,11 +97,9 @@ fn acks_come_as_told_and_ids_are_echoed_to_the_letter() {
 }
 
 #[test]
-fn a_script_says_exactly_what_happens() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+fn scripted_steps_are_performed_exactly() {
+    run(async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
         let gate = Gate::new();
         script.next("ann", vec![Step::Ack, Step::Until(gate.clone()), Step::Say("late".into())]);
         script.next_of_any(vec![
@@ -136,56 +128,49 @@ fn a_script_says_exactly_what_happens() {
 }
 
 #[test]
-fn streams_have_one_id_and_the_end_they_are_told() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
-        for end in [StreamEnd::Marked, StreamEnd::Complete, StreamEnd::Missing] {
+fn stream_has_one_id_and_the_scripted_end() {
+    run(async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
+        for end in [StreamEndMarker::Marked, StreamEndMarker::Complete, StreamEndMarker::Missing] {
             let chunks = vec!["Good ".to_owned(), "day".to_owned()];
             script.push("ann", vec![Step::Stream { chunks, gap: Duration::ZERO, end }]);
             let (first, last) = (link.json().await, link.json().await);
             assert_eq!(first["messageId"], last["messageId"]);
             assert_eq!((&first["sM"], first.get("endChunk")), (&json!(true), None));
-            assert_eq!(last.get("endChunk").is_some(), end != StreamEnd::Missing);
-            let whole = (end == StreamEnd::Complete).then(|| json!("Good day"));
+            assert_eq!(last.get("endChunk").is_some(), end != StreamEndMarker::Missing);
+            let whole = (end == StreamEndMarker::Complete).then(|| json!("Good day"));
             assert_eq!(last.get("completeResponse"), whole.as_ref());
         }
     });
 }
 
 #[test]
-fn frames_are_spelled_and_travel_as_told() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
-        script.behave(|behaviour| behaviour.spelling = Spelling::Capitals);
+fn frame_spelling_and_framing_follow_the_behaviour() {
+    run(async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
+        script.behave(|behaviour| behaviour.spelling = SpellingStyle::Capitals);
         link.say(1, "/wait").await;
         let frames = link.brief(3).await;
         assert_eq!((frames[0].as_str(), frames[2].as_str()), ("Ack", "Waiting_For_User_Input"));
         script.behave(|behaviour| {
-            behaviour.spelling = Spelling::Documented;
-            behaviour.framing = Framing::Fragments(7);
-            behaviour.waiting = Waiting::BeforeLast;
+            behaviour.spelling = SpellingStyle::Documented;
+            behaviour.framing = FramingStyle::Fragments(7);
+            behaviour.waiting = WaitingOrder::BeforeLast;
         });
         link.say(2, "/wait").await;
         let frames = link.brief(3).await;
         assert_eq!((frames[0].as_str(), frames[1].as_str()), ("ack", "waiting_for_user_input"));
-        script.behave(|behaviour| behaviour.framing = Framing::Binary);
+        script.behave(|behaviour| behaviour.framing = FramingStyle::Binary);
         link.say(3, "/echo binary").await;
         assert_eq!(link.brief(2).await, ["ack", "binary"]);
     });
 }
 
 #[test]
-fn two_sockets_hear_each_other_or_replace_each_other() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
-        let mut one = caller.connect_quietly(&sandbox).await;
-        let mut two = caller.connect_quietly(&sandbox).await;
+fn second_socket_hears_or_replaces_the_first() {
+    run(async |_sandbox, script, caller| {
+        let mut one = caller.connect_quietly().await;
+        let mut two = caller.connect_quietly().await;
         script.connected("ann", 2).await;
         one.say(1, "/echo x").await;
         assert_eq!(one.brief(2).await, ["ack", "x"]);
@@ -194,7 +179,7 @@ fn two_sockets_hear_each_other_or_replace_each_other() {
         assert_eq!(echo["message"]["body"], "/echo x");
         assert_eq!(two.brief(1).await, ["x"]);
         script.behave(|behaviour| behaviour.replace = true);
-        let mut three = caller.connect_quietly(&sandbox).await;
+        let mut three = caller.connect_quietly().await;
         assert_eq!(one.end().await, End::Close(None));
         assert_eq!(two.end().await, End::Close(None));
         three.say(2, "/echo y").await;
@@ -203,10 +188,9 @@ fn two_sockets_hear_each_other_or_replace_each_other() {
 }
 
 #[test]
-fn an_agent_takes_over_and_leaves() {
-    run(async {
-        let sandbox = sandbox().await;
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+fn agent_takes_over_and_leaves() {
+    run(async |_sandbox, _script, caller| {
+        let mut link = caller.connect_quietly().await;
         link.say(1, "/agent").await;
         let frames = link.brief(7).await;
         assert_eq!(frames[2..6], ["agent_session_start", "events", "events", "events"]);
@@ -223,11 +207,9 @@ fn an_agent_takes_over_and_leaves() {
 }
 
 #[test]
-fn pings_client_events_and_the_end_of_a_session_are_answered() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let mut link = Caller::of(&sandbox, "ann").connect("").await;
+fn pings_events_and_session_ends_are_answered() {
+    run(async |_sandbox, script, caller| {
+        let mut link = caller.connect("").await;
         link.brief(3).await;
         link.send(&json!({"type": "ping", "resourceid": "/bot.message", "id": 7})).await;
         assert_eq!(link.json().await["type"], "pong");
@@ -249,15 +231,14 @@ fn pings_client_events_and_the_end_of_a_session_are_answered() {
 }
 
 #[test]
-fn a_welcome_can_wait_for_the_first_message() {
-    run(async {
-        let sandbox = sandbox().await;
-        sandbox.script().behave(|behaviour| {
-            behaviour.welcome = Welcome::AfterFirstMessage;
+fn welcome_waits_for_the_first_message() {
+    run(async |_sandbox, script, caller| {
+        script.behave(|behaviour| {
+            behaviour.welcome = WelcomeTiming::AfterFirstMessage;
             behaviour.active_last = true;
             behaviour.hello = true;
         });
-        let mut link = Caller::of(&sandbox, "ann").connect("").await;
+        let mut link = caller.connect("").await;
         assert_eq!(link.brief(3).await, ["hello", "session_start", "bot_active"]);
         link.say(1, "/echo x").await;
         let frames = link.brief(3).await;
@@ -269,11 +250,10 @@ fn a_welcome_can_wait_for_the_first_message() {
 }
 
 #[test]
-fn a_late_welcome_keeps_nobody_waiting() {
-    run(async {
-        let sandbox = sandbox().await;
-        sandbox.script().behave(|behaviour| behaviour.welcome_delay = Duration::from_millis(100));
-        let mut link = Caller::of(&sandbox, "ann").connect("").await;
+fn late_welcome_delays_no_answer() {
+    run(async |_sandbox, script, caller| {
+        script.behave(|behaviour| behaviour.welcome_delay = Duration::from_millis(100));
+        let mut link = caller.connect("").await;
         link.say(1, "/echo x").await;
         let frames = link.brief(5).await;
         assert_eq!(frames[..4], ["bot_active", "session_start", "ack", "x"]);
@@ -282,12 +262,10 @@ fn a_late_welcome_keeps_nobody_waiting() {
 }
 
 #[test]
-fn a_dead_peer_answers_no_ping() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
+fn silenced_platform_answers_no_ping() {
+    run(async |_sandbox, script, caller| {
         script.behave(|behaviour| (behaviour.pong, behaviour.ws_pong) = (false, false));
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+        let mut link = caller.connect_quietly().await;
         link.send(&json!({"type": "ping"})).await;
         link.frames.send(Message::Ping("abc".into())).await.unwrap();
         link.say(1, "/echo x").await;
@@ -301,11 +279,10 @@ fn a_dead_peer_answers_no_ping() {
 }
 
 #[test]
-fn every_shape_arrives() {
-    run(async {
-        let options = Options { rate_per_minute: 0, ..Options::default() };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+fn each_element_shape_arrives() {
+    let options = SandboxOptions { rate_per_minute: 0, ..SandboxOptions::default() };
+    run_with(options, async |_sandbox, _script, caller| {
+        let mut link = caller.connect_quietly().await;
         for name in message_elements::NAMES {
             link.say(1, &format!("/template {name}")).await;
             assert_eq!(link.brief(1).await, ["ack"]);
@@ -319,12 +296,10 @@ fn every_shape_arrives() {
 }
 
 #[test]
-fn under_load_nothing_is_kept() {
-    run(async {
-        let sandbox = Sandbox::start(Options::for_load(2)).await.unwrap();
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
-        let mut link = caller.connect_quietly(&sandbox).await;
+fn load_options_keep_no_data() {
+    let options = SandboxOptions::for_load(2);
+    run_with(options, async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
         for n in 0..100 {
             link.say(n, "/echo x").await;
             assert_eq!(link.brief(2).await, ["ack", "x"]);
@@ -337,12 +312,11 @@ fn under_load_nothing_is_kept() {
 }
 
 #[test]
-fn bots_do_not_share_their_users() {
-    run(async {
-        let options = Options { bots: vec![BOT_ID.into(), "st-other".into()], ..Options::default() };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let script = sandbox.script();
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+fn bots_have_separate_users() {
+    let options =
+        SandboxOptions { bots: vec![BOT_ID.into(), "st-other".into()], ..SandboxOptions::default() };
+    run_with(options, async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
         script.push(("st-other", "ann"), vec![Step::Say("for the other".into())]);
         script.delivered(("st-other", "ann"), 1).await;
         script.push((BOT_ID, "ann"), vec![Step::Say("for this one".into())]);

@@ -1,12 +1,10 @@
-//! Grants, starts, the history, and what can go wrong with them.
+//! Tests of grants, starts and the history, and of their faults.
 
 use super::*;
 
 #[test]
-fn a_grant_looks_as_documented_on_both_paths_and_in_both_encodings() {
-    run(async {
-        let sandbox = sandbox().await;
-        let caller = Caller::of(&sandbox, "ann");
+fn grant_has_the_documented_form_on_both_paths() {
+    run(async |sandbox, script, caller| {
         let (status, body) = caller.post_grant(&caller.assertion(&json!({}))).await;
         assert_eq!(status, 200);
         assert_eq!(body["authorization"]["token_type"], "bearer");
@@ -20,16 +18,14 @@ fn a_grant_looks_as_documented_on_both_paths_and_in_both_encodings() {
         ];
         let request = caller.http.post(format!("{}/api/oAuth/token/jwtgrant", sandbox.url()));
         assert_eq!(request.send_form(&form).await.unwrap().status(), 200);
-        assert_eq!(sandbox.script().observed("ann").grants, 2);
+        assert_eq!(script.observed("ann").grants, 2);
         sandbox.stop().await;
     });
 }
 
 #[test]
-fn a_bad_assertion_is_refused_in_the_platforms_words() {
-    run(async {
-        let sandbox = sandbox().await;
-        let caller = Caller::of(&sandbox, "ann");
+fn bad_assertion_is_refused_with_the_documented_text() {
+    run(async |_sandbox, script, caller| {
         let (status, body) = caller.post_grant(&caller.assertion(&json!({"iss": "cs-nobody"}))).await;
         assert_eq!(status, 401);
         assert_eq!(body["errors"][0]["code"], 401);
@@ -41,26 +37,23 @@ fn a_bad_assertion_is_refused_in_the_platforms_words() {
             body,
             json!({"errors": [{"msg": "error verifying the jwt: possibly a replay", "code": 401}]})
         );
-        assert_eq!(sandbox.script().totals().grants, 3);
+        assert_eq!(script.totals().grants, 3);
     });
 }
 
 #[test]
-fn tokens_expire_in_three_spellings() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
+fn expired_token_is_refused_in_three_spellings() {
+    run(async |_sandbox, script, caller| {
         let token = caller.grant().await;
         assert_eq!(caller.post_start(&token).await.0, 200);
         assert_eq!(caller.history(&token, "").await.0, 200);
         script.expire_tokens();
         for (expiry, pointer, value) in [
-            (Expiry::Status, "/errors/0/code", json!(401)),
-            (Expiry::Code, "/errors/0/code", json!("TOKEN_EXPIRED")),
-            (Expiry::Message, "/errors/0/msg", json!("token expired")),
+            (ExpiredTokenStyle::Status, "/errors/0/code", json!(401)),
+            (ExpiredTokenStyle::Code, "/errors/0/code", json!("TOKEN_EXPIRED")),
+            (ExpiredTokenStyle::Message, "/errors/0/msg", json!("token expired")),
         ] {
-            script.behave(|behaviour| behaviour.expiry = expiry);
+            script.behave(|behaviour| behaviour.expired_token = expiry);
             assert_eq!(caller.post_start(&token).await.1.pointer(pointer), Some(&value));
             assert_eq!(caller.history(&token, "").await.1.pointer(pointer), Some(&value));
         }
@@ -72,22 +65,17 @@ fn tokens_expire_in_three_spellings() {
 }
 
 #[test]
-fn a_token_dies_of_age() {
-    run(async {
-        let options = Options { token_ttl: Duration::ZERO, ..Options::default() };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let caller = Caller::of(&sandbox, "ann");
+fn token_expires_after_its_ttl() {
+    let options = SandboxOptions { token_ttl: Duration::ZERO, ..SandboxOptions::default() };
+    run_with(options, async |_sandbox, _script, caller| {
         assert_eq!(caller.post_start(&caller.grant().await).await.0, 401);
         assert_eq!(caller.post_start("never given").await.0, 401);
     });
 }
 
 #[test]
-fn faults_strike_every_endpoint() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
+fn planned_fault_hits_each_endpoint() {
+    run(async |sandbox, script, caller| {
         let token = caller.grant().await;
         let grant_url = format!("{}/api/oAuth/token/jwtgrant", sandbox.url());
         let start_url = format!("{}/api/rtm/start", sandbox.url());
@@ -136,12 +124,9 @@ fn faults_strike_every_endpoint() {
 }
 
 #[test]
-fn the_history_pages_and_shows_late() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
-        let mut link = caller.connect_quietly(&sandbox).await;
+fn history_is_paged_and_delayed() {
+    run(async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
         script.next(
             "ann",
             vec![
@@ -184,12 +169,10 @@ fn the_history_pages_and_shows_late() {
 }
 
 #[test]
-fn people_find_a_page_and_can_push() {
-    run(async {
-        let sandbox = sandbox().await;
-        let caller = Caller::of(&sandbox, "ann");
-        let mut link = caller.connect_quietly(&sandbox).await;
-        sandbox.script().connected("ann", 1).await;
+fn help_page_is_served_and_push_delivers() {
+    run(async |sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
+        script.connected("ann", 1).await;
         let mut page = caller.http.get(sandbox.url()).send().await.unwrap();
         let page = String::from_utf8(page.body().await.unwrap().to_vec()).unwrap();
         assert!(page.contains("/several N"), "{page}");

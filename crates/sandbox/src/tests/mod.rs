@@ -1,10 +1,9 @@
-//! The started platform, spoken to from outside by a client that knows only what the documents say.
+//! Black-box tests of a running sandbox. Their client knows only the documented protocol.
 
 mod conversation;
 mod http;
 mod sockets;
 
-use std::future::Future;
 use std::pin::Pin;
 
 use actix_ws::{Item, ProtocolError};
@@ -17,15 +16,18 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Runs a test; one that waits for something that never comes fails.
-fn run(test: impl Future<Output = ()>) {
-    actix_web::rt::System::new().block_on(async {
-        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test waits in vain");
-    });
+/// Runs a test against a new sandbox and one caller. A test that waits in vain fails after 20 s.
+fn run(test: impl AsyncFnOnce(Sandbox, SandboxScript, Caller)) {
+    run_with(SandboxOptions::default(), test);
 }
 
-async fn sandbox() -> Sandbox {
-    Sandbox::start(Options::default()).await.unwrap()
+fn run_with(options: SandboxOptions, test: impl AsyncFnOnce(Sandbox, SandboxScript, Caller)) {
+    actix_web::rt::System::new().block_on(async {
+        let sandbox = Sandbox::start(options).await.unwrap();
+        let (script, caller) = (sandbox.script(), Caller::of(&sandbox, "ann"));
+        let test = test(sandbox, script, caller);
+        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test waits in vain");
+    });
 }
 
 trait Framed: Stream<Item = Result<Frame, ProtocolError>> + Sink<Message, Error = ProtocolError> {}
@@ -37,7 +39,7 @@ struct Link {
     protocol: Option<String>,
 }
 
-/// How a socket ended, as its client sees it.
+/// End of a socket as its client sees it.
 #[derive(Debug, PartialEq)]
 enum End {
     /// A close frame, with its code if it had one.
@@ -61,7 +63,7 @@ impl Link {
         self.frames.send(Message::Text(frame.to_string().into())).await.unwrap();
     }
 
-    /// The next frame with content, fragments put together.
+    /// Returns the next message, with its fragments joined.
     async fn frame(&mut self) -> Result<Vec<u8>, End> {
         let mut whole = Vec::new();
         loop {
@@ -86,7 +88,7 @@ impl Link {
         serde_json::from_slice(&self.frame().await.unwrap()).unwrap()
     }
 
-    /// The types of the next frames, and the texts of responses.
+    /// Returns the types of the next frames, or the texts of responses.
     async fn brief(&mut self, frames: usize) -> Vec<String> {
         let mut brief = Vec::new();
         for _ in 0..frames {
@@ -110,12 +112,13 @@ impl Link {
 struct Caller {
     http: Client,
     url: String,
+    script: SandboxScript,
     user: &'static str,
 }
 
 impl Caller {
     fn of(sandbox: &Sandbox, user: &'static str) -> Self {
-        Self { http: Client::builder().finish(), url: sandbox.url(), user }
+        Self { http: Client::builder().finish(), url: sandbox.url(), script: sandbox.script(), user }
     }
 
     fn assertion(&self, more: &Value) -> String {
@@ -159,7 +162,7 @@ impl Caller {
         (response.status(), response.json().await.unwrap())
     }
 
-    /// Opens a socket; the status where it is refused.
+    /// Opens a socket, or returns the status of the refusal.
     async fn open(&self, url: &str, protocols: &[&str]) -> Result<Link, u16> {
         let mut request = self.http.ws(url).max_frame_size(1 << 20);
         if !protocols.is_empty() {
@@ -176,15 +179,15 @@ impl Caller {
         }
     }
 
-    /// Opens a socket with this after the URL, and leaves what is said on connect unread.
+    /// Opens a socket with `more` appended to the URL, and leaves the frames of the connect unread.
     async fn connect(&self, more: &str) -> Link {
         let url = self.ticket().await + more;
         self.open(&url, &[]).await.map_err(|status| format!("refused: {status}")).unwrap()
     }
 
-    /// Opens a socket that is not greeted.
-    async fn connect_quietly(&self, sandbox: &Sandbox) -> Link {
-        sandbox.script().next_connect(self.user, Vec::new());
+    /// Opens a socket without greeting.
+    async fn connect_quietly(&self) -> Link {
+        self.script.next_connect(self.user, Vec::new());
         self.connect("").await
     }
 }

@@ -1,13 +1,10 @@
-//! Tickets, handshakes, closes, limits.
+//! Tests of tickets, handshakes, closes and limits.
 
 use super::*;
 
 #[test]
-fn a_ticket_is_good_once_and_for_a_while() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
+fn ticket_works_once_and_until_its_ttl() {
+    run(async |sandbox, script, caller| {
         let url = caller.ticket().await;
         let first = caller.open(&url, &[]).await;
         assert!(first.is_ok());
@@ -38,11 +35,8 @@ fn a_ticket_is_good_once_and_for_a_while() {
 }
 
 #[test]
-fn the_secure_handshake_wants_the_triple() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
+fn secure_handshake_needs_three_subprotocols() {
+    run(async |sandbox, script, caller| {
         let assertion = caller.assertion(&json!({}));
         let token = caller.post_grant(&assertion).await.1["authorization"]["accessToken"].clone();
         let start = async || {
@@ -55,15 +49,17 @@ fn the_secure_handshake_wants_the_triple() {
             )
         };
         let jwt = format!("jwt|{assertion}");
-        for (secure, selected) in
-            [(Secure::Version, Some("x-rtm-v|1")), (Secure::Jwt, Some(jwt.as_str())), (Secure::Silent, None)]
-        {
-            script.behave(|behaviour| behaviour.secure = secure);
+        for (secure, selected) in [
+            (SecureHandshake::Version, Some("x-rtm-v|1")),
+            (SecureHandshake::Jwt, Some(jwt.as_str())),
+            (SecureHandshake::Silent, None),
+        ] {
+            script.behave(|behaviour| behaviour.secure_handshake = secure);
             let (url, nonce) = start().await;
             let link = caller.open(&url, &["x-rtm-v|1", &jwt, &nonce]).await.unwrap();
             assert_eq!(link.protocol.as_deref(), selected);
         }
-        // Any good assertion of the user, but of nobody else.
+        // Any valid assertion of the same user passes, but none of another user.
         let later = format!("jwt|{}", caller.assertion(&json!({"aud": "later"})));
         let (url, nonce) = start().await;
         assert!(caller.open(&url, &["x-rtm-v|1", &later, &nonce]).await.is_ok());
@@ -74,10 +70,10 @@ fn the_secure_handshake_wants_the_triple() {
         assert_eq!(caller.open(&url, &[]).await.err(), Some(403));
         let (url, _) = start().await;
         assert_eq!(caller.open(&url, &["x-rtm-v|1", &jwt, "nonce|wrong"]).await.err(), Some(403));
-        script.behave(|behaviour| behaviour.secure = Secure::Refuse);
+        script.behave(|behaviour| behaviour.secure_handshake = SecureHandshake::Refuse);
         let (url, nonce) = start().await;
         assert_eq!(caller.open(&url, &["x-rtm-v|1", &jwt, &nonce]).await.err(), Some(403));
-        script.behave(|behaviour| behaviour.secure = Secure::Unsupported);
+        script.behave(|behaviour| behaviour.secure_handshake = SecureHandshake::Unsupported);
         let (url, nonce) = start().await;
         assert_eq!(nonce, "nonce|", "an old platform gives none");
         assert!(caller.open(&url, &[]).await.is_ok());
@@ -85,44 +81,39 @@ fn the_secure_handshake_wants_the_triple() {
 }
 
 #[test]
-fn sockets_end_in_every_way() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
+fn socket_ending_is_recorded_with_its_reason() {
+    run(async |_sandbox, script, caller| {
         let mut count = 0;
         for (step, end, how) in [
-            (Step::Close(1011), End::Close(Some(1011)), Ending::ByPlatform(Some(1011))),
-            (Step::CloseWithoutCode, End::Close(None), Ending::ByPlatform(None)),
-            (Step::Drop(Cut::Fin), End::Gone, Ending::Cut),
-            (Step::Drop(Cut::Reset), End::Gone, Ending::Cut),
+            (Step::Close(1011), End::Close(Some(1011)), SocketEnding::ByPlatform(Some(1011))),
+            (Step::CloseWithoutCode, End::Close(None), SocketEnding::ByPlatform(None)),
+            (Step::Drop(CutMode::Fin), End::Gone, SocketEnding::Cut),
+            (Step::Drop(CutMode::Reset), End::Gone, SocketEnding::Cut),
         ] {
-            let mut link = caller.connect_quietly(&sandbox).await;
+            let mut link = caller.connect_quietly().await;
             script.next("ann", vec![step]);
             link.say(1, "Hi").await;
             assert_eq!(link.end().await, end);
             count += 1;
             let closes = script.closed("ann", count).await.closes;
-            assert_eq!(closes[count - 1].how, how);
+            assert_eq!(closes[count - 1].ending, how);
         }
-        let mut link = caller.connect_quietly(&sandbox).await;
+        let mut link = caller.connect_quietly().await;
         let reason = CloseReason { code: CloseCode::Away, description: None };
         link.frames.send(Message::Close(Some(reason))).await.unwrap();
         assert_eq!(link.end().await, End::Close(Some(1001)), "a close is answered");
         let closes = script.closed("ann", 5).await.closes;
-        assert_eq!(closes[4].how, Ending::ByClient(Some(1001)));
-        drop(caller.connect_quietly(&sandbox).await);
-        assert_eq!(script.closed("ann", 6).await.closes[5].how, Ending::Lost);
+        assert_eq!(closes[4].ending, SocketEnding::ByClient(Some(1001)));
+        drop(caller.connect_quietly().await);
+        assert_eq!(script.closed("ann", 6).await.closes[5].ending, SocketEnding::Lost);
         script.wait_until(|script| script.totals().open_sockets == 0).await;
     });
 }
 
 #[test]
-fn an_ack_goes_out_before_the_connection_is_dropped() {
-    run(async {
-        let sandbox = sandbox().await;
-        let caller = Caller::of(&sandbox, "ann");
-        let mut link = caller.connect_quietly(&sandbox).await;
+fn ack_is_sent_before_the_connection_drops() {
+    run(async |_sandbox, _script, caller| {
+        let mut link = caller.connect_quietly().await;
         link.say(1, "/drop you missed this").await;
         assert_eq!(link.brief(1).await, ["ack"]);
         assert_eq!(link.frame().await.err(), Some(End::Gone));
@@ -132,13 +123,10 @@ fn an_ack_goes_out_before_the_connection_is_dropped() {
 }
 
 #[test]
-fn a_reset_is_a_reset() {
+fn reset_cut_resets_the_connection() {
     use tokio::io::AsyncReadExt as _;
 
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
+    run(async |sandbox, script, caller| {
         script.next_connect("ann", Vec::new());
         let url = caller.ticket().await;
         let path = url.split_once("/rtm").unwrap().1;
@@ -151,35 +139,32 @@ fn a_reset_is_a_reset() {
         script.connected("ann", 1).await;
         let mut buffer = [0; 4096];
         assert!(raw.read(&mut buffer).await.unwrap() > 0, "101");
-        script.drop_sockets("ann", Cut::Reset);
+        script.drop_sockets("ann", CutMode::Reset);
         let end = raw.read(&mut buffer).await.unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::ConnectionReset);
     });
 }
 
 #[test]
-fn a_hung_socket_swallows_everything() {
-    run(async {
-        let sandbox = sandbox().await;
-        let script = sandbox.script();
-        let caller = Caller::of(&sandbox, "ann");
-        let mut link = caller.connect_quietly(&sandbox).await;
+fn hung_socket_answers_no_frame() {
+    run(async |_sandbox, script, caller| {
+        let mut link = caller.connect_quietly().await;
         script.next("ann", vec![Step::Hang, Step::OnlyHistory("hung".into())]);
         link.say(1, "Hi").await;
         script.delivered("ann", 1).await;
         link.send(&json!({"type": "ping"})).await;
         script.push("ann", vec![Step::Say("unheard".into())]);
         script.delivered("ann", 2).await;
-        script.drop_sockets("ann", Cut::Fin);
+        script.drop_sockets("ann", CutMode::Fin);
         assert_eq!(link.frame().await.err(), Some(End::Gone), "neither pong nor text");
         let observed = script.closed("ann", 1).await;
-        assert_eq!((observed.pings, observed.closes[0].how), (0, Ending::Cut));
+        assert_eq!((observed.pings, observed.closes[0].ending), (0, SocketEnding::Cut));
     });
 }
 
 #[tokio::test]
-async fn a_plain_tokio_runtime_will_do() {
-    let sandbox = sandbox().await;
+async fn sandbox_runs_on_a_plain_tokio_runtime() {
+    let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
     let mut raw = tokio::net::TcpStream::connect(sandbox.address()).await.unwrap();
     let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     tokio::io::AsyncWriteExt::write_all(&mut raw, request).await.unwrap();
@@ -190,11 +175,10 @@ async fn a_plain_tokio_runtime_will_do() {
 }
 
 #[test]
-fn a_stopped_sandbox_drops_its_sockets_and_its_port() {
-    run(async {
-        let sandbox = sandbox().await;
+fn stopped_sandbox_drops_its_sockets_and_port() {
+    run(async |sandbox, _script, caller| {
         let address = sandbox.address();
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+        let mut link = caller.connect_quietly().await;
         sandbox.stop().await;
         assert_eq!(link.end().await, End::Gone);
         assert!(tokio::net::TcpStream::connect(address).await.is_err());
@@ -202,14 +186,11 @@ fn a_stopped_sandbox_drops_its_sockets_and_its_port() {
 }
 
 #[test]
-fn what_is_too_much_closes_with_its_code() {
-    run(async {
-        let options = Options { rate_per_minute: 2, payload_limit: 20_000, ..Options::default() };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let script = sandbox.script();
+fn exceeded_limit_closes_with_its_code() {
+    let options = SandboxOptions { rate_per_minute: 2, payload_limit: 20_000, ..SandboxOptions::default() };
+    run_with(options, async |sandbox, script, caller| {
         script.bot(|_, heard| Step::reply(heard.text.len().to_string()));
-        let caller = Caller::of(&sandbox, "ann");
-        let mut link = caller.connect_quietly(&sandbox).await;
+        let mut link = caller.connect_quietly().await;
         link.say(1, &"x".repeat(18_000)).await;
         assert_eq!(link.brief(2).await, ["ack", "18000"]);
         link.say(2, "two").await;
@@ -219,26 +200,25 @@ fn what_is_too_much_closes_with_its_code() {
         assert_eq!(script.observed("ann").messages.count(), 2);
 
         let bob = Caller::of(&sandbox, "bob");
-        let mut link = bob.connect_quietly(&sandbox).await;
+        let mut link = bob.connect_quietly().await;
         link.say(1, &"x".repeat(20_000)).await;
         assert_eq!(link.end().await, End::Close(Some(1009)), "in one frame");
-        let mut link = bob.connect_quietly(&sandbox).await;
+        let mut link = bob.connect_quietly().await;
         for item in [Item::FirstText(vec![b'x'; 15_000].into()), Item::Last(vec![b'x'; 15_000].into())] {
             link.frames.send(Message::Continuation(item)).await.unwrap();
         }
         assert_eq!(link.end().await, End::Close(Some(1009)), "in fragments");
-        let mut link = bob.connect_quietly(&sandbox).await;
+        let mut link = bob.connect_quietly().await;
         link.frames.send(Message::Binary(vec![0xff, 0xfe].into())).await.unwrap();
         assert_eq!(link.end().await, End::Close(Some(1007)));
     });
 }
 
 #[test]
-fn fragments_and_binary_frames_are_understood() {
-    run(async {
-        let sandbox = sandbox().await;
-        sandbox.script().bot(|_, heard| Step::reply(heard.text.clone()));
-        let mut link = Caller::of(&sandbox, "ann").connect_quietly(&sandbox).await;
+fn fragments_and_binary_frames_are_accepted() {
+    run(async |_sandbox, script, caller| {
+        script.bot(|_, heard| Step::reply(heard.text.clone()));
+        let mut link = caller.connect_quietly().await;
         let frame = |id: u32, text: &str| {
             json!({"id": id, "resourceid": "/bot.message", "message": {"body": text}}).to_string()
         };
@@ -255,16 +235,15 @@ fn fragments_and_binary_frames_are_understood() {
 }
 
 #[test]
-fn idle_sockets_and_sessions_end() {
-    run(async {
-        let options = Options {
-            idle_timeout: Some(Duration::from_millis(120)),
-            session_timeout: Some(Duration::from_millis(30)),
-            behaviour: Behaviour { closing_message: Some("Still there?".into()), ..Behaviour::default() },
-            ..Options::default()
-        };
-        let sandbox = Sandbox::start(options).await.unwrap();
-        let mut link = Caller::of(&sandbox, "ann").connect("").await;
+fn idle_socket_and_session_end() {
+    let options = SandboxOptions {
+        idle_timeout: Some(Duration::from_millis(120)),
+        session_timeout: Some(Duration::from_millis(30)),
+        behaviour: Behaviour { closing_message: Some("Still there?".into()), ..Behaviour::default() },
+        ..SandboxOptions::default()
+    };
+    run_with(options, async |_sandbox, _script, caller| {
+        let mut link = caller.connect("").await;
         assert_eq!(link.brief(2).await, ["bot_active", "session_start"]);
         assert!(link.brief(1).await[0].starts_with("Hello!"));
         assert_eq!(link.brief(2).await, ["Still there?", "session_end"]);
