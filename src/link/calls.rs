@@ -24,8 +24,8 @@ use crate::domain::{
 };
 use crate::metrics::{Connect, Phase};
 use crate::rtm::{
-    CallError, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice, history_page,
-    outgoing,
+    CallError, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice,
+    decode_history_page, outgoing,
 };
 use crate::store::{
     ConversationChange, ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult,
@@ -200,7 +200,7 @@ pub(super) async fn connect<H: ConversationHost>(
         "start" => Phase::Start,
         _ => Phase::Socket,
     };
-    let words = error.words().into();
+    let words = error.public_message().into();
     Err(match error.retry() {
         RetryAdvice::Never => {
             warn!(bot = %bot.name, %error, "the platform refuses the bridge");
@@ -209,7 +209,7 @@ pub(super) async fn connect<H: ConversationHost>(
         }
         retry @ (RetryAdvice::Now | RetryAdvice::Backoff(_)) => {
             info!(bot = %bot.name, %error, "could not connect; trying again");
-            let late = matches!(error, ConnectError::Unreachable { fault: CallError::Deadline, .. });
+            let late = matches!(error, ConnectError::Unreachable { error: CallError::Timeout, .. });
             count(phase, if late { Connect::TimedOut } else { Connect::Unavailable });
             let retry_after = if let RetryAdvice::Backoff(after) = retry { after } else { None };
             ConnectFailure::Unavailable { words, retry_after }
@@ -230,12 +230,12 @@ pub(super) async fn history<H: ConversationHost>(
     let mut permit = pin!(host.history_permit(bot));
     poll_fn(|cx| if urgent.get() { Poll::Ready(()) } else { permit.as_mut().poll(cx) }).await;
     let mut grant = grant.lock().await;
-    let page = host.connector().history(bot, user, &mut grant, after, host.clock().now()).await;
+    let page = host.connector().fetch_history_page(bot, user, &mut grant, after, host.clock().now()).await;
     let body = page.map_err(|error| {
         info!(bot = %bot.name, %error, "history could not be read");
         if error.retry() == RetryAdvice::Never { HistoryFailure::ForGood } else { HistoryFailure::Now }
     })?;
-    history_page(&body).map_err(|error| {
+    decode_history_page(&body).map_err(|error| {
         warn!(bot = %bot.name, %error, "the platform's history is not what it should be");
         HistoryFailure::Now
     })

@@ -28,7 +28,7 @@ use crate::config::BotConfig;
 use crate::domain::{ConversationId, LinkState, Partition, Timestamp};
 use crate::metrics::BotMetrics;
 use crate::rtm::{
-    ConnectMode, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, outgoing, translate,
+    ConnectMode, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, decode_frame, outgoing,
 };
 use crate::store::{ConversationSnapshot, ConversationWrite, Fence, StoreError, WriteResult};
 
@@ -344,7 +344,7 @@ impl<H: ConversationHost> Driver<H> {
     fn received(&mut self, received: SocketEvent) -> Input {
         match received {
             SocketEvent::Frame(bytes) => {
-                let frame = translate(&bytes);
+                let frame = decode_frame(&bytes);
                 self.metrics.frame_in(frame.kind());
                 match &frame {
                     IncomingFrame::Malformed => {
@@ -355,13 +355,13 @@ impl<H: ConversationHost> Driver<H> {
                 }
                 Input::Frame(frame)
             }
-            SocketEvent::Heard => Input::Heard,
+            SocketEvent::KeepAlive => Input::Heard,
             SocketEvent::Closed(closed) => {
                 info!(bot = %self.bot.name, code = closed.code, reason = %closed.reason, "the socket closed");
                 self.metrics.closed((closed.code != SocketLoss::GONE.code).then_some(closed.code));
                 self.socket = None;
                 // A close of our own says nothing about the message.
-                Input::Lost(if closed.ours { SocketLoss::GONE } else { SocketLoss { code: closed.code } })
+                Input::Lost(if closed.by_us { SocketLoss::GONE } else { SocketLoss { code: closed.code } })
             }
         }
     }

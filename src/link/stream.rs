@@ -56,7 +56,8 @@ impl Streams {
         let begun = known.as_ref().map_or(now, |open| open.begun);
         let index = known.as_ref().map_or(0, |open| open.pieces);
         // One frame of a reply is enough to say what the reply answers.
-        response.echoes = response.echoes.or(known.as_ref().and_then(|open| open.response.echoes));
+        response.correlation_id =
+            response.correlation_id.or(known.as_ref().and_then(|open| open.response.correlation_id));
         let mut text = known.map(|open| open.text).unwrap_or_default();
         // Where the last frame repeats the whole, its piece is what the pieces before it did not tell.
         let rest = stream.complete.as_ref().and_then(|whole| whole.strip_prefix(text.as_str()));
@@ -87,7 +88,7 @@ impl Streams {
     pub(crate) fn forget(&mut self, id: &str) -> Option<(Begun, Option<u64>)> {
         let at = self.0.iter().position(|open| open.response.message_id.as_deref() == Some(id))?;
         let open = self.0.remove(at);
-        Some((open.begun, open.response.echoes))
+        Some((open.begun, open.response.correlation_id))
     }
 
     /// Ends those of the turn, or all others, where they are: their turn is over, or their socket gone.
@@ -148,7 +149,7 @@ mod tests {
             stream: Some(StreamInfo { last, complete: complete.map(Into::into) }),
             more_follows: false,
             session_id: None,
-            echoes: None,
+            correlation_id: None,
             event: RawValue::from_string(format!("{{\"last\":{last}}}")).unwrap(),
         }
     }
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn what_one_piece_echoes_the_reply_does() {
         let mut streams = Streams::default();
-        let echoing = |text, last| BotResponse { echoes: Some(7), ..piece("a", text, last, None) };
+        let echoing = |text, last| BotResponse { correlation_id: Some(7), ..piece("a", text, last, None) };
         for pieces in [
             [echoing("It ", false), piece("a", "left.", true, None)],
             [piece("a", "It ", false, None), echoing("left.", true)],
@@ -251,7 +252,7 @@ mod tests {
             let [first, last] = pieces.map(|piece| streams.join(Box::new(piece), IN_TURN));
             assert!(matches!(first, Joined::Growing { .. }));
             let Joined::Whole { response, .. } = last else { panic!("{last:?}") };
-            assert_eq!(response.echoes, Some(7));
+            assert_eq!(response.correlation_id, Some(7));
         }
     }
 }

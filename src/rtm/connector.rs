@@ -1,11 +1,16 @@
-//! Opens sockets: grant, ticket, handshake (protocol.md 1), with one awc client for calls and one for sockets.
+//! Opens sockets in three steps: grant, ticket, handshake (protocol.md 1). One awc client makes the calls, another
+//! opens sockets.
 //!
-//! awc's defaults do not fit a holder of thousands of sockets: they cap connections at 100, sockets included,
-//! offer HTTP/2, over which no socket opens, follow redirects, and never set `TCP_NODELAY`. All of it is undone
-//! here. One connector serves one shard thread; it is `!Send` and so are its sockets.
+//! This file changes four defaults of awc, which do not fit thousands of sockets:
 //!
-//! What it does not know: when to connect and how often. It tries once, except that a token that has expired is
-//! renewed once.
+//! - awc caps all connections at 100, sockets included.
+//! - It offers HTTP/2, over which no socket opens.
+//! - It follows redirects.
+//! - It never sets `TCP_NODELAY`.
+//!
+//! One connector serves one shard thread. The connector and its sockets are `!Send`.
+//!
+//! The connector does not know when to connect, or how often. It tries once, and renews an expired token once.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,99 +33,86 @@ use tokio::time::{Instant, timeout};
 use super::error::{CallError, ConnectError, ConnectPhase};
 use super::grant::Grant;
 use super::jwt::{JwtSigner, SignerError};
+use super::outgoing::BotInfo;
 use super::refusal::PlatformRefusal;
-use super::socket::{PlatformSocket, Scratch};
+use super::socket::{PlatformSocket, ScratchBuffers};
 use super::ticket::{ConnectMode, Ticket};
 use crate::config::BotConfig;
 use crate::domain::{BotName, Timestamp, UserId};
 use crate::tls::{self, TlsError};
 
-/// The longest that DNS and TCP may take together.
-pub(super) const TCP_DEADLINE: Duration = Duration::from_secs(5);
-/// The longest that the TLS handshake may take.
-pub(super) const TLS_DEADLINE: Duration = Duration::from_secs(5);
-/// The longest that a call's answer, body included, or the upgrade may take. awc does not say when a connection
-/// stands, so what connecting leaves of its time is added.
-pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// The largest body of a grant or a ticket, in bytes.
+/// Timeout of DNS and TCP together.
+pub(super) const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of the TLS handshake.
+pub(super) const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of a call's answer, body included, and of the upgrade. awc does not report when a connection stands, so
+/// the time that connecting leaves is added.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest body of a grant or a ticket, in bytes.
 pub(super) const BODY_MAX: usize = 256 * 1024;
-/// A connection for calls is not reused after this time without use; below the 5 s at which many servers close.
-const KEEP_ALIVE: Duration = Duration::from_secs(4);
+/// Longest idle time after which a connection for calls is reused. Many servers close idle connections at 5 s.
+const IDLE_CONNECTION_TTL: Duration = Duration::from_secs(4);
 
-/// Calls one thread makes at the same time at most. More wait their turn, within their deadline: a thousand
-/// sockets that reconnect at once would otherwise open, and leave in the pool, a thousand connections more.
-const CALLS_MAX: usize = 64;
+/// Most calls that one thread makes at the same time. Further calls queue, within their timeout. Without this limit a
+/// thousand sockets that reconnect at once open a thousand connections for calls too.
+const CONCURRENT_CALLS_MAX: usize = 64;
 
-/// Why there is no connector; both are mistakes of configuration or build, found at start.
+/// Reason why a connector cannot be built: a mistake of configuration or build, found at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorSetupError {
-    /// There is no TLS.
+    /// The TLS settings cannot be built.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A bot's own authorities cannot be read.
+    /// The certificate authorities of a bot cannot be read.
     #[error("bot {bot}: {error}")]
     Authorities {
-        /// Whose.
+        /// Bot whose `ca_file` it is.
         bot: BotName,
-        /// Why.
+        /// Error from the PEM file.
         #[source]
         error: TlsError,
     },
-    /// A bot's key cannot sign.
+    /// The key of a bot cannot sign.
     #[error("bot {bot}: {error}")]
     Signer {
-        /// Whose.
+        /// Bot whose key it is.
         bot: BotName,
-        /// Why.
+        /// Error from the key.
         #[source]
         error: SignerError,
     },
 }
 
-/// Opens the sockets of one shard thread.
+/// Opener of sockets for one shard thread.
 pub struct PlatformConnector {
-    public: Clients,
-    /// Of bots that name authorities of their own: nobody else trusts those.
-    own: HashMap<BotName, Clients>,
+    public: PlatformClients,
+    /// Clients of the bots that name their own authorities. Other bots do not trust those.
+    own: HashMap<BotName, PlatformClients>,
     signers: HashMap<BotName, Rc<JwtSigner>>,
-    scratch: Rc<RefCell<Scratch>>,
+    scratch: Rc<RefCell<ScratchBuffers>>,
 }
 
-/// What goes over the network, with the same idea of whom to trust.
-pub(super) struct Clients {
+/// Two clients that trust the same certificate authorities.
+pub(super) struct PlatformClients {
     pub(super) calls: Client,
     sockets: Client,
 }
 
-/// What both calls tell the platform about the bot.
-#[derive(Serialize)]
-pub(super) struct BotInfo<'a> {
-    #[serde(rename = "chatBot")]
-    chat_bot: &'a str,
-    #[serde(rename = "taskBotId")]
-    task_bot_id: &'a str,
-}
-
-impl<'a> BotInfo<'a> {
-    pub(super) fn of(bot: &'a BotConfig) -> Self {
-        Self { chat_bot: &bot.chat_bot, task_bot_id: &bot.task_bot_id }
-    }
-}
-
 /// `"token": {}`, which Web SDKs send with both calls.
 #[derive(Serialize)]
-pub(super) struct NoToken {}
+pub(super) struct EmptyToken {}
 
 #[derive(Serialize)]
-struct StartBody<'a> {
+struct StartRequest<'a> {
     #[serde(rename = "botInfo")]
     bot_info: BotInfo<'a>,
-    token: NoToken,
+    token: EmptyToken,
 }
 
 impl PlatformConnector {
-    /// A connector for these bots, with every bot's key parsed. It trusts the certificate authorities Mozilla
-    /// trusts, and for a bot those of its `ca_file` too.
+    /// Builds a connector for these bots and parses every bot's key.
+    ///
+    /// It trusts Mozilla's certificate authorities, and for a bot also those of its `ca_file`.
     ///
     /// # Errors
     /// [`ConnectorSetupError`].
@@ -130,23 +122,27 @@ impl PlatformConnector {
         for bot in bots {
             if let Some(ca) = &bot.ca {
                 let authorities = |error| ConnectorSetupError::Authorities { bot: bot.name.clone(), error };
-                own.insert(bot.name.clone(), Clients::new(&tls::client(Some(ca)).map_err(authorities)?));
+                own.insert(
+                    bot.name.clone(),
+                    PlatformClients::new(&tls::client(Some(ca)).map_err(authorities)?),
+                );
             }
             let signer = JwtSigner::new(bot)
                 .map_err(|error| ConnectorSetupError::Signer { bot: bot.name.clone(), error })?;
             signers.insert(bot.name.clone(), Rc::new(signer));
         }
-        let scratch = Rc::new(RefCell::new(Scratch::default()));
-        Ok(Self { public: Clients::new(&tls::client(None)?), own, signers, scratch })
+        let scratch = Rc::new(RefCell::new(ScratchBuffers::default()));
+        Ok(Self { public: PlatformClients::new(&tls::client(None)?), own, signers, scratch })
     }
 
-    /// What a bot's platform is reached with.
-    pub(super) fn clients(&self, bot: &BotConfig) -> &Clients {
+    /// Returns the clients that reach this bot's platform.
+    pub(super) fn clients(&self, bot: &BotConfig) -> &PlatformClients {
         self.own.get(&bot.name).unwrap_or(&self.public)
     }
 
-    /// Opens a socket for `user`: takes the grant in `grant` or makes one and leaves it there, asks for a ticket
-    /// and uses it at once. Takes 60 s at most, and twice that if the token has expired.
+    /// Opens a socket for `user`: uses or renews the grant in `grant`, asks for a ticket and uses it at once.
+    ///
+    /// Takes 60 s at most, and twice that if the token has expired.
     ///
     /// # Errors
     /// [`ConnectError`]; its `retry()` says what to do.
@@ -165,7 +161,7 @@ impl PlatformConnector {
         self.open(bot, user, &ticket, now + began.elapsed()).await
     }
 
-    /// The signer of a bot; one that was not there at the start gets its own, each time.
+    /// Returns the signer of a bot. A bot that was unknown at the start gets a new signer for each call.
     pub(super) fn signer(&self, bot: &BotConfig) -> Result<Rc<JwtSigner>, SignerError> {
         match self.signers.get(&bot.name) {
             Some(signer) => Ok(Rc::clone(signer)),
@@ -173,7 +169,7 @@ impl PlatformConnector {
         }
     }
 
-    /// `POST …/rtm/start` (protocol.md 4).
+    /// Calls `POST …/rtm/start` (protocol.md 4).
     async fn start(
         &self,
         bot: &BotConfig,
@@ -183,18 +179,18 @@ impl PlatformConnector {
     ) -> Result<Ticket, ConnectError> {
         let asked = Instant::now();
         let mut request =
-            self.clients(bot).calls.post(endpoint(bot, "/rtm/start")).insert_header(authorization(grant));
+            self.clients(bot).calls.post(endpoint_url(bot, "/rtm/start")).insert_header(bearer_header(grant));
         if bot.secure_rtm {
             request = request.insert_header(("x-rtm-v", "1"));
         }
-        let body = StartBody { bot_info: BotInfo::of(bot), token: NoToken {} };
+        let body = StartRequest { bot_info: BotInfo::of(bot), token: EmptyToken {} };
         let answer = call(ConnectPhase::Start, request, Some(&body), BODY_MAX, now).await?;
-        Ticket::read(&answer, bot, mode, asked)
-            .unwrap_or_else(|| Err(lacking(ConnectPhase::Start, &answer, now)))
+        Ticket::parse(&answer, bot, mode, asked)
+            .unwrap_or_else(|| Err(incomplete_response(ConnectPhase::Start, &answer, now)))
     }
 
-    /// The handshake (protocol.md 5.1, 5.2). A secure one shows a JWT minted for it: with a grant from before
-    /// there is no other, and one of the same connect may be about to expire.
+    /// Performs the handshake (protocol.md 5.1, 5.2). A secure handshake shows a JWT minted for it (ADR 11). An older
+    /// grant leaves no JWT, and the JWT of this connect may be about to expire.
     async fn open(
         &self,
         bot: &BotConfig,
@@ -205,27 +201,27 @@ impl PlatformConnector {
         let mut request = self.clients(bot).sockets.ws(ticket.url.as_str());
         if let Some(nonce) = &ticket.nonce {
             let assertion = self.signer(bot)?.mint(user, now)?;
-            request = request.header(header::SEC_WEBSOCKET_PROTOCOL, offer(&assertion, nonce)?);
+            request = request.header(header::SEC_WEBSOCKET_PROTOCOL, subprotocols(&assertion, nonce)?);
         }
-        if !ticket.fresh(Instant::now()) {
+        if !ticket.is_fresh(Instant::now()) {
             return Err(ConnectError::StaleTicket);
         }
-        let opened = timeout(TCP_DEADLINE + TLS_DEADLINE + ANSWER_DEADLINE, request.connect()).await;
+        let opened = timeout(TCP_TIMEOUT + TLS_TIMEOUT + RESPONSE_TIMEOUT, request.connect()).await;
         let (_, framed) = opened
-            .map_err(|_| unreachable(ConnectPhase::Socket, CallError::Deadline))?
-            .map_err(refused_upgrade)?;
+            .map_err(|_| call_failed(ConnectPhase::Socket, CallError::Timeout))?
+            .map_err(upgrade_error)?;
         let parts = framed.into_parts();
         Ok(PlatformSocket::new(parts.io, &parts.read_buf, bot, Rc::clone(&self.scratch)))
     }
 }
 
-/// The three subprotocols of a secure handshake, in the SDKs' order and in one header (protocol.md 5.2).
-fn offer(assertion: &SecretString, nonce: &SecretString) -> Result<header::HeaderValue, ConnectError> {
+/// Returns the three subprotocols of a secure handshake, in the SDKs' order and in one header (protocol.md 5.2).
+fn subprotocols(assertion: &SecretString, nonce: &SecretString) -> Result<header::HeaderValue, ConnectError> {
     let (assertion, nonce) = (assertion.expose_secret(), nonce.expose_secret());
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let unusable = || ConnectError::Unavailable {
         phase: ConnectPhase::Start,
-        words: "the platform's nonce does not fit into a handshake".into(),
+        public_message: "the platform's nonce does not fit into a handshake".into(),
     };
     if !nonce.bytes().all(token) {
         return Err(unusable());
@@ -234,22 +230,22 @@ fn offer(assertion: &SecretString, nonce: &SecretString) -> Result<header::Heade
     header::HeaderValue::try_from(value).map_err(|_| unusable())
 }
 
-impl Clients {
+impl PlatformClients {
     fn new(tls: &Arc<rustls::ClientConfig>) -> Self {
-        Self { calls: client(tls, CALLS_MAX), sockets: client(tls, 0) }
+        Self { calls: client(tls, CONCURRENT_CALLS_MAX), sockets: client(tls, 0) }
     }
 }
 
-/// An awc client with our settings. A limit of 0 means none: how many sockets there are is decided where
-/// conversations are admitted.
+/// Builds an awc client with the settings of this file. A `limit` of 0 means no limit. Sockets have no limit here,
+/// because the hub limits the conversations.
 fn client(tls: &Arc<rustls::ClientConfig>, limit: usize) -> Client {
     let connector = awc::Connector::new()
         .connector(tcp())
         .rustls_0_23(Arc::clone(tls))
         .limit(limit)
-        .timeout(TCP_DEADLINE)
-        .handshake_timeout(TLS_DEADLINE)
-        .conn_keep_alive(KEEP_ALIVE);
+        .timeout(TCP_TIMEOUT)
+        .handshake_timeout(TLS_TIMEOUT)
+        .conn_keep_alive(IDLE_CONNECTION_TTL);
     ClientBuilder::new()
         .connector(connector)
         .disable_redirects()
@@ -258,31 +254,31 @@ fn client(tls: &Arc<rustls::ClientConfig>, limit: usize) -> Client {
         .finish()
 }
 
-/// DNS and TCP as awc does them, plus `TCP_NODELAY`: a message is one small write that nothing should hold back.
+/// Returns awc's own connector for DNS and TCP, with `TCP_NODELAY`. A message is one small write that must not wait.
 pub(super) fn tcp()
 -> impl Service<ConnectInfo<Uri>, Response = Connection<Uri, TcpStream>, Error = actix_tls::connect::ConnectError>
 + Clone {
     actix_tls::connect::Connector::default().service().map(|connection: Connection<Uri, TcpStream>| {
         if let Err(error) = connection.io_ref().set_nodelay(true) {
-            // Slower, not wrong.
+            // The socket works without it, only slower.
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
         connection
     })
 }
 
-/// The address of one of the platform's calls.
-pub(super) fn endpoint(bot: &BotConfig, path: &str) -> String {
+/// Returns the URL of one of the platform's calls.
+pub(super) fn endpoint_url(bot: &BotConfig, path: &str) -> String {
     let platform = bot.platform.as_str().trim_end_matches('/');
     format!("{platform}{}{path}", bot.api_path.trim_end_matches('/'))
 }
 
-/// `Authorization: bearer …`, in the lower case of every sample (protocol.md 4.1).
-pub(super) fn authorization(grant: &Grant) -> (header::HeaderName, String) {
+/// Returns the header `Authorization: bearer …`, in the lower case of every sample (protocol.md 4.1).
+pub(super) fn bearer_header(grant: &Grant) -> (header::HeaderName, String) {
     (header::AUTHORIZATION, format!("bearer {}", grant.token().expose_secret()))
 }
 
-/// Makes one call and reads its whole answer, under one deadline.
+/// Makes one call and reads its whole answer, under one timeout.
 pub(super) async fn call(
     phase: ConnectPhase,
     request: ClientRequest,
@@ -295,12 +291,12 @@ pub(super) async fn call(
         None => request.send(),
     };
     let exchange = async {
-        let mut response = sending.await.map_err(|error| unreachable(phase, sending_fault(error)))?;
+        let mut response = sending.await.map_err(|error| call_failed(phase, send_error(error)))?;
         let body = response.body().limit(body_max).await;
         if response.status().is_success() {
-            return body.map_err(|error| unreachable(phase, body_fault(error)));
+            return body.map_err(|error| call_failed(phase, body_error(error)));
         }
-        // The status says enough where the reasons cannot be read.
+        // The status suffices if the body cannot be read.
         let body = body.unwrap_or_default();
         let text = |name: header::HeaderName| {
             response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
@@ -316,42 +312,42 @@ pub(super) async fn call(
         };
         Err(refusal.into_error(now))
     };
-    match timeout(TCP_DEADLINE + TLS_DEADLINE + ANSWER_DEADLINE, exchange).await {
+    match timeout(TCP_TIMEOUT + TLS_TIMEOUT + RESPONSE_TIMEOUT, exchange).await {
         Ok(result) => result,
-        Err(_) => Err(unreachable(phase, CallError::Deadline)),
+        Err(_) => Err(call_failed(phase, CallError::Timeout)),
     }
 }
 
-/// A 2xx whose body lacks what was asked for; it may carry a refusal instead.
-pub(super) fn lacking(phase: ConnectPhase, body: &[u8], now: Timestamp) -> ConnectError {
+/// Returns the error of a 2xx answer that lacks the wanted fields. Its body may carry a refusal.
+pub(super) fn incomplete_response(phase: ConnectPhase, body: &[u8], now: Timestamp) -> ConnectError {
     PlatformRefusal { phase, status: StatusCode::OK.as_u16(), retry_after: None, location: None, body }
         .into_error(now)
 }
 
-const fn unreachable(phase: ConnectPhase, fault: CallError) -> ConnectError {
-    ConnectError::Unreachable { phase, fault }
+const fn call_failed(phase: ConnectPhase, error: CallError) -> ConnectError {
+    ConnectError::Unreachable { phase, error }
 }
 
-/// Why an upgrade failed. Whatever it is, the ticket is spent and the next try asks for another.
-fn refused_upgrade(error: WsClientError) -> ConnectError {
+/// Returns the error of a failed upgrade. The ticket is spent in any case, so the next try asks for another.
+fn upgrade_error(error: WsClientError) -> ConnectError {
     let phase = ConnectPhase::Socket;
-    let words = match error {
-        WsClientError::SendRequest(error) => return unreachable(phase, sending_fault(error)),
+    let public_message = match error {
+        WsClientError::SendRequest(error) => return call_failed(phase, send_error(error)),
         WsClientError::InvalidResponseStatus(status) => {
             format!("the platform refused the socket with {}", status.as_u16()).into()
         }
         _ => "the platform's handshake is not one of a web socket".into(),
     };
-    ConnectError::Unavailable { phase, words }
+    ConnectError::Unavailable { phase, public_message }
 }
 
-fn sending_fault(error: SendRequestError) -> CallError {
+fn send_error(error: SendRequestError) -> CallError {
     use awc::error::ConnectError as Connecting;
     match error {
         SendRequestError::Connect(
             Connecting::Resolver(_) | Connecting::NoRecords | Connecting::Unresolved,
         ) => CallError::Dns,
-        SendRequestError::Connect(Connecting::Timeout) | SendRequestError::Timeout => CallError::Deadline,
+        SendRequestError::Connect(Connecting::Timeout) | SendRequestError::Timeout => CallError::Timeout,
         SendRequestError::Connect(Connecting::Io(error))
             if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) =>
         {
@@ -365,7 +361,7 @@ fn sending_fault(error: SendRequestError) -> CallError {
     }
 }
 
-fn body_fault(error: PayloadError) -> CallError {
+fn body_error(error: PayloadError) -> CallError {
     match error {
         PayloadError::Overflow => CallError::TooLarge,
         PayloadError::Io(error) => CallError::Connection(error),

@@ -1,63 +1,64 @@
-//! The echo of our `clientMessageId` in what a bot says (protocol.md 6.1, docs/exact-correlation.md).
+//! The correlation id of a reply: our `clientMessageId`, returned by a bot (protocol.md 6.1,
+//! docs/exact-correlation.md).
 //!
-//! A bot that wants its replies joined without doubt writes the number back. Where in the frame it ends up depends on
-//! the prompt it is written in, and the platform may turn JSON into text on the way, once or twice. So the frame is
-//! not taken apart: the name is looked for in its text, in quotes however they are escaped, with a colon and a number
-//! behind it. That costs one search of a frame, whatever its nesting, and nothing more for one without the name.
+//! A bot can return the number of the message that it answers. The place in the frame depends on the prompt, and the
+//! platform may turn JSON into text on the way, once or twice. So this file searches the text of the frame instead of
+//! parsing it. It looks for the quoted name, in any escaping, followed by a colon and a number. The search is linear
+//! in the length of the frame.
 //!
-//! What it does not know: whether the number is one of ours.
+//! This file does not know whether the number is one of ours.
 
 use memchr::memmem;
 
-use super::lenient_json::{digits, whole};
+use super::lenient_json::{parse_digits, parse_whole};
 
-/// What both spellings of the name begin with.
-const BEGINNING: &str = "client";
-/// How they go on.
-const ENDINGS: [&str; 2] = ["MessageId", "_message_id"];
-/// A quote in a text that was escaped for HTML (protocol.md 7.3).
+/// Common start of both spellings of the name.
+const NAME_START: &str = "client";
+/// Ends of the two spellings.
+const NAME_ENDINGS: [&str; 2] = ["MessageId", "_message_id"];
+/// Quote in a text that was escaped for HTML (protocol.md 7.3).
 const HTML_QUOTE: &str = "&quot;";
 
-/// The id that the frame echoes: the value of `clientMessageId` or `client_message_id` anywhere in it, also inside
-/// of texts that are JSON; a whole number, a float that is one, or a string of digits. None where it names none, or
-/// names several that differ: then it does not say which of them it answers.
-pub(super) fn echo(frame: &str) -> Option<u64> {
-    let mut echoed = None;
-    for at in memmem::find_iter(frame.as_bytes(), BEGINNING) {
-        let (Some(before), Some(after)) = (frame.get(..at), frame.get(at + BEGINNING.len()..)) else {
+/// Returns the value of `clientMessageId` or `client_message_id`, from anywhere in the frame. Both names count inside
+/// of texts that are JSON too. The value is a whole number, a float without fraction or a string of digits. Returns
+/// `None` if the frame has no such value, or several different ones.
+pub(super) fn correlation_id(frame: &str) -> Option<u64> {
+    let mut found = None;
+    for at in memmem::find_iter(frame.as_bytes(), NAME_START) {
+        let (Some(before), Some(after)) = (frame.get(..at), frame.get(at + NAME_START.len()..)) else {
             continue;
         };
-        let Some(id) = named(before, after) else { continue };
-        if echoed.is_some_and(|other| other != id) {
+        let Some(id) = member_value(before, after) else { continue };
+        if found.is_some_and(|other| other != id) {
             return None;
         }
-        echoed = Some(id);
+        found = Some(id);
     }
-    echoed
+    found
 }
 
-/// The number under the name that stands between these two, where it is the name of a member.
-fn named(before: &str, after: &str) -> Option<u64> {
+/// Returns the number behind a name whose surroundings are `before` and `after`, if the name is that of a member.
+fn member_value(before: &str, after: &str) -> Option<u64> {
     if !before.ends_with('"') && !before.ends_with(HTML_QUOTE) {
         return None;
     }
-    let behind = ENDINGS.iter().find_map(|ending| after.strip_prefix(ending))?;
-    let value = unquoted(behind)?.trim_start().strip_prefix(':')?.trim_start();
-    if let Some(text) = unquoted(value) {
+    let behind = NAME_ENDINGS.iter().find_map(|ending| after.strip_prefix(ending))?;
+    let value = after_quote(behind)?.trim_start().strip_prefix(':')?.trim_start();
+    if let Some(text) = after_quote(value) {
         let text = text.trim_start();
         let (number, behind) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-        unquoted(behind.trim_start())?;
-        return digits(number);
+        after_quote(behind.trim_start())?;
+        return parse_digits(number);
     }
-    let is_of_number = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
-    let (number, behind) = value.split_at(value.find(|c| !is_of_number(c))?);
-    // A backslash begins the line feed of a text that is JSON over several lines.
+    let is_number_char = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
+    let (number, behind) = value.split_at(value.find(|c| !is_number_char(c))?);
+    // A backslash begins the line feed of JSON text over several lines.
     let ends = behind.starts_with([',', '}', ']', ' ', '\n', '\r', '\t', '\\']);
-    ends.then(|| whole(number)).flatten()
+    ends.then(|| parse_whole(number)).flatten()
 }
 
-/// What stands behind a quote; none where there is none.
-fn unquoted(text: &str) -> Option<&str> {
+/// Returns the text behind a quote, or `None` if `text` begins with none.
+fn after_quote(text: &str) -> Option<&str> {
     text.trim_start_matches('\\').strip_prefix('"').or_else(|| text.strip_prefix(HTML_QUOTE))
 }
 
@@ -70,7 +71,7 @@ mod tests {
     const ID: u64 = 1_763_845_000_123;
 
     #[test]
-    fn numbers_come_in_every_shape_and_under_both_names() {
+    fn correlation_id_in_any_number_form_is_found() {
         for name in ["clientMessageId", "client_message_id"] {
             for value in [
                 "1763845000123",
@@ -84,19 +85,19 @@ mod tests {
                     format!(r#"{{"a":[{{"{name}" : {value} , "b":1}}]}}"#),
                     format!("{{\n\t\"{name}\":\t{value}\n}}"),
                 ] {
-                    assert_eq!(echo(&text), Some(ID), "{text}");
+                    assert_eq!(correlation_id(&text), Some(ID), "{text}");
                 }
             }
         }
     }
 
     #[test]
-    fn what_is_no_number_of_ours_is_no_echo() {
+    fn correlation_id_of_another_form_is_ignored() {
         for value in
             ["null", "-1", "1.5", "true", "{}", "[1]", "\"\"", "\"a-uuid\"", "\"1.0\"", "\"7", "7x", "\"7x\""]
         {
             let frame = format!(r#"{{"clientMessageId":{value}}}"#);
-            assert_eq!(echo(&frame), None, "{frame}");
+            assert_eq!(correlation_id(&frame), None, "{frame}");
         }
         for frame in [
             "",
@@ -108,26 +109,26 @@ mod tests {
             r#"{"clientmessageid":7}"#,
             r#"{"clientMessageId":7"#,
         ] {
-            assert_eq!(echo(frame), None, "{frame}");
+            assert_eq!(correlation_id(frame), None, "{frame}");
         }
     }
 
     #[test]
-    fn several_count_where_they_agree() {
+    fn correlation_ids_that_differ_are_ignored() {
         assert_eq!(
-            echo(r#"{"clientMessageId":7,"x":{"client_message_id":"7","clientMessageId":null}}"#),
+            correlation_id(r#"{"clientMessageId":7,"x":{"client_message_id":"7","clientMessageId":null}}"#),
             Some(7)
         );
-        assert_eq!(echo(r#"{"clientMessageId":7,"x":{"clientMessageId":8}}"#), None);
+        assert_eq!(correlation_id(r#"{"clientMessageId":7,"x":{"clientMessageId":8}}"#), None);
     }
 
     #[test]
-    fn a_name_without_end_costs_no_more_than_its_length() {
+    fn repeated_name_without_value_is_searched_once() {
         let frame = format!(r#"{{"clientMessageId":{}"#, "\"clientMessageId\":".repeat(50_000));
-        assert_eq!(echo(&frame), None);
+        assert_eq!(correlation_id(&frame), None);
     }
 
-    /// Wraps a value as a bot or the platform might: as a member, an element, JSON in a text, HTML in a text.
+    /// Wraps a value as a member, an element, JSON in a text or HTML in a text.
     fn wrapped(value: Value, how: &[u8]) -> Value {
         how.iter().fold(value, |inner, how| match how {
             0 => json!({ "payload": inner, "type": "template" }),
@@ -140,20 +141,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_found_however_deep_it_lies(id: u64, how in prop::collection::vec(0..5_u8, 0..8)) {
+        fn nested_correlation_id_is_found(id: u64, how in prop::collection::vec(0..5_u8, 0..8)) {
             let frame = wrapped(json!({ "clientMessageId": id }), &how);
-            prop_assert_eq!(echo(&json!({ "type": "bot_response", "message": frame }).to_string()), Some(id));
+            prop_assert_eq!(correlation_id(&json!({ "type": "bot_response", "message": frame }).to_string()), Some(id));
         }
 
         #[test]
-        fn it_is_found_in_escaped_html(id: u64, how in prop::collection::vec(0..2_u8, 0..4)) {
+        fn html_escaped_correlation_id_is_found(id: u64, how in prop::collection::vec(0..2_u8, 0..4)) {
             let text = wrapped(json!({ "clientMessageId": id.to_string() }), &how).to_string().replace('"', "&quot;");
-            prop_assert_eq!(echo(&json!({ "text": text }).to_string()), Some(id));
+            prop_assert_eq!(correlation_id(&json!({ "text": text }).to_string()), Some(id));
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in "(client|MessageId|_message_id|[\"\\\\: ,}0-9eé.]|&quot;){0,30}") {
-            let _ = echo(&text);
+        fn random_text_does_not_panic(text in "(client|MessageId|_message_id|[\"\\\\: ,}0-9eé.]|&quot;){0,30}") {
+            let _ = correlation_id(&text);
         }
     }
 }

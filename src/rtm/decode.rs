@@ -1,22 +1,24 @@
-//! One frame of the platform, in our words.
+//! Decodes one frame of the platform into an [`IncomingFrame`].
 //!
-//! Reading never fails: the set of frame types is open, their fields are barely documented, and a field of
-//! the wrong type must not cost the caller the reply it stands in. So each field is looked for by itself
-//! ([`super::lenient_json`]), and what cannot be understood is handed on as it came.
+//! Decoding never fails. The set of frame types is open and their fields are barely documented. A field of the wrong
+//! type must not cost the caller the reply around it. So each field is read by itself ([`super::lenient_json`]), and
+//! an unknown frame is handed on untouched.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::correlation_id::echo;
+use super::correlation_id::correlation_id;
 use super::incoming::{BotResponse, IncomingFrame, StreamInfo};
-use super::lenient_json::{Member, is_too_deep, is_true, label, number, pick, string, truth};
+use super::lenient_json::{
+    JsonMember, boolean, is_too_deep, is_true, members, string, string_or_number, whole_number,
+};
 use super::text_extraction as text;
 use crate::domain::Timestamp;
 
-/// What a frame type means to us.
+/// Meaning of a frame's `type`.
 #[derive(Clone, Copy)]
-enum Kind {
+enum FrameType {
     Response,
     Ack,
     Pong,
@@ -32,94 +34,97 @@ enum Kind {
 }
 
 /// Every type that a source names (protocol.md 7.1), the frequent ones first.
-const KINDS: [(&str, Kind); 22] = [
-    ("bot_response", Kind::Response),
-    ("ack", Kind::Ack),
-    ("pong", Kind::Pong),
-    ("waiting_for_user_input", Kind::Waiting),
-    ("bot_active", Kind::Active),
-    ("session_start", Kind::SessionStart),
-    ("session_end", Kind::SessionEnd),
-    ("agent_session_start", Kind::AgentStart),
-    ("agent_session_end", Kind::AgentEnd),
-    ("user_message", Kind::UserMessage),
-    ("events", Kind::Events),
-    ("botKitUnreachable", Kind::Platform),
-    ("form_delivered", Kind::Platform),
-    ("form_submitted", Kind::Platform),
-    ("form_failure", Kind::Platform),
-    ("initial_language", Kind::Platform),
-    ("language_switched", Kind::Platform),
-    ("sbc_details_response", Kind::Platform),
-    ("appInvalidNotification", Kind::Platform),
-    // SDKs have branches for these three, inherited from another product; Kore.ai was never seen to send them.
-    ("hello", Kind::Platform),
-    ("ready", Kind::Platform),
-    ("ok", Kind::Platform),
+const FRAME_TYPES: [(&str, FrameType); 22] = [
+    ("bot_response", FrameType::Response),
+    ("ack", FrameType::Ack),
+    ("pong", FrameType::Pong),
+    ("waiting_for_user_input", FrameType::Waiting),
+    ("bot_active", FrameType::Active),
+    ("session_start", FrameType::SessionStart),
+    ("session_end", FrameType::SessionEnd),
+    ("agent_session_start", FrameType::AgentStart),
+    ("agent_session_end", FrameType::AgentEnd),
+    ("user_message", FrameType::UserMessage),
+    ("events", FrameType::Events),
+    ("botKitUnreachable", FrameType::Platform),
+    ("form_delivered", FrameType::Platform),
+    ("form_submitted", FrameType::Platform),
+    ("form_failure", FrameType::Platform),
+    ("initial_language", FrameType::Platform),
+    ("language_switched", FrameType::Platform),
+    ("sbc_details_response", FrameType::Platform),
+    ("appInvalidNotification", FrameType::Platform),
+    // SDKs have branches for these three, inherited from another product. No recording of Kore.ai has them.
+    ("hello", FrameType::Platform),
+    ("ready", FrameType::Platform),
+    ("ok", FrameType::Platform),
 ];
 
-impl Kind {
-    /// Types differ in case and leading slash between the documents and the wire (protocol.md 7.1).
+impl FrameType {
+    /// Returns the meaning of a type, in any case. Case differs between the documents and the wire (protocol.md 7.1).
     fn of(name: &str) -> Option<Self> {
-        KINDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, kind)| kind)
+        FRAME_TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, kind)| kind)
     }
 }
 
-/// Reads one frame, text or binary; never fails.
+/// Decodes one frame, text or binary. Never fails.
 ///
-/// [`IncomingFrame::Malformed`] is what is not UTF-8, not one JSON object, without a `type` that is a text, or
-/// nested deeper than 128 levels, which readers after us could not take.
-pub fn translate(frame: &[u8]) -> IncomingFrame {
-    std::str::from_utf8(frame).ok().and_then(understood).unwrap_or(IncomingFrame::Malformed)
+/// A frame is [`IncomingFrame::Malformed`] in one of these cases:
+///
+/// - It is not UTF-8 or not one JSON object.
+/// - It has no `type` that is a text.
+/// - It is nested deeper than 128 levels, which later readers could not take.
+pub fn decode_frame(frame: &[u8]) -> IncomingFrame {
+    std::str::from_utf8(frame).ok().and_then(decode_text).unwrap_or(IncomingFrame::Malformed)
 }
 
-fn understood(frame: &str) -> Option<IncomingFrame> {
+fn decode_text(frame: &str) -> Option<IncomingFrame> {
     if is_too_deep(frame) {
         return None;
     }
-    let [kind, session_id] = pick(frame, ["type", "sessionId"])?;
+    let [kind, session_id] = members(frame, ["type", "sessionId"])?;
     let kind = string(kind?)?;
     let name = kind.trim();
     let name = name.strip_prefix('/').unwrap_or(name);
     if name.is_empty() {
         return None;
     }
-    let Some(kind) = Kind::of(name) else { return raw(frame).map(IncomingFrame::Unknown) };
+    let Some(kind) = FrameType::of(name) else { return raw(frame).map(IncomingFrame::Unknown) };
     match kind {
-        Kind::Response => response(frame),
-        Kind::Ack => ack(frame),
-        Kind::Pong => Some(IncomingFrame::Pong),
-        Kind::Waiting => Some(IncomingFrame::WaitingForInput),
-        Kind::Active => active(frame, session_id),
-        Kind::SessionStart => {
+        FrameType::Response => response(frame),
+        FrameType::Ack => ack(frame),
+        FrameType::Pong => Some(IncomingFrame::Pong),
+        FrameType::Waiting => Some(IncomingFrame::WaitingForInput),
+        FrameType::Active => active(frame, session_id),
+        FrameType::SessionStart => {
             Some(IncomingFrame::SessionStart { session_id: id(session_id), event: raw(frame)? })
         }
-        Kind::SessionEnd => raw(frame).map(IncomingFrame::SessionEnd),
-        Kind::AgentStart => raw(frame).map(IncomingFrame::AgentStart),
-        Kind::AgentEnd => raw(frame).map(IncomingFrame::AgentEnd),
-        Kind::Events => events(frame),
-        Kind::UserMessage => raw(frame).map(IncomingFrame::UserMessage),
-        Kind::Platform => raw(frame).map(IncomingFrame::Platform),
+        FrameType::SessionEnd => raw(frame).map(IncomingFrame::SessionEnd),
+        FrameType::AgentStart => raw(frame).map(IncomingFrame::AgentStart),
+        FrameType::AgentEnd => raw(frame).map(IncomingFrame::AgentEnd),
+        FrameType::Events => events(frame),
+        FrameType::UserMessage => raw(frame).map(IncomingFrame::UserMessage),
+        FrameType::Platform => raw(frame).map(IncomingFrame::Platform),
     }
 }
 
-/// An ack that says no, or that names something which cannot be a number of ours, acknowledges nothing of
-/// ours; one that names nothing answers a frame without an id (protocol.md 6.2) or is an older platform's.
+/// Decodes an ack. An ack without a number answers a frame without an id (protocol.md 6.2), or an older platform sent
+/// it. An ack with `ok: false` or with an id of another form acknowledges no message of ours.
 fn ack(frame: &str) -> Option<IncomingFrame> {
-    let [ok, names @ ..] = pick(frame, ["ok", "replyto", "reply_to", "replyTo"])?;
-    let reply_to = names.into_iter().flatten().find_map(number);
+    let [ok, names @ ..] = members(frame, ["ok", "replyto", "reply_to", "replyTo"])?;
+    let reply_to = names.into_iter().flatten().find_map(whole_number);
     let names_another = reply_to.is_none() && names.iter().any(Option::is_some);
-    if names_another || ok.and_then(truth) == Some(false) {
+    if names_another || ok.and_then(boolean) == Some(false) {
         return raw(frame).map(IncomingFrame::Platform);
     }
     Some(IncomingFrame::Ack { reply_to })
 }
 
-/// An event around a live agent. Platforms that send no `agent_session_start` and `_end` say the same so (protocol.md
-/// 7.1, 7.7).
+/// Decodes an event around a human agent. Some platforms send these in place of `agent_session_start` and
+/// `agent_session_end` (protocol.md 7.1, 7.7, 7.11).
 fn events(frame: &str) -> Option<IncomingFrame> {
-    let [message] = pick(frame, ["message"])?;
-    let kind = message.and_then(|message| pick(message.get(), ["type"])).and_then(|[kind]| string(kind?));
+    let [message] = members(frame, ["message"])?;
+    let kind = message.and_then(|message| members(message.get(), ["type"])).and_then(|[kind]| string(kind?));
     let is = |name: &str| kind.as_ref().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(name));
     if is("typing") || is("stoptyping") {
         return Some(IncomingFrame::Typing);
@@ -134,9 +139,9 @@ fn events(frame: &str) -> Option<IncomingFrame> {
     })
 }
 
-fn active(frame: &str, session_id: Member<'_>) -> Option<IncomingFrame> {
-    let [recent] = pick(frame, ["recentSessionInfo"])?;
-    let recent = recent.and_then(|recent| pick(recent.get(), ["isActive", "sessionId"]));
+fn active(frame: &str, session_id: JsonMember<'_>) -> Option<IncomingFrame> {
+    let [recent] = members(frame, ["recentSessionInfo"])?;
+    let recent = recent.and_then(|recent| members(recent.get(), ["isActive", "sessionId"]));
     let [is_active, recent_id] = recent.unwrap_or_default();
     let session_continues = is_true(is_active);
     let recent_id = recent_id.filter(|_| session_continues);
@@ -156,7 +161,7 @@ fn response(frame: &str) -> Option<IncomingFrame> {
         "completeResponse",
     ];
     let [message, message_id, created_on, session_id, from_agent, author, streamed, end, complete] =
-        pick(frame, names)?;
+        members(frame, names)?;
     let last = is_true(end);
     let (text, stream) = if last || is_true(streamed) {
         let (text, complete) = streamed_text(message, last.then_some(complete).flatten(), last);
@@ -172,14 +177,14 @@ fn response(frame: &str) -> Option<IncomingFrame> {
         stream,
         more_follows: message.is_some_and(text::announces_more),
         session_id: id(session_id),
-        echoes: echo(frame),
+        correlation_id: correlation_id(frame),
         event: raw(frame)?,
     })))
 }
 
-/// The piece and, of the last frame, the whole. A stream that ends in a template ends in its whole answer,
-/// not in another piece of it (protocol.md 7.4).
-fn streamed_text(message: Member<'_>, complete: Member<'_>, last: bool) -> (String, Option<String>) {
+/// Returns the piece of a streamed frame, and the whole text if the last frame has it. A stream that ends in a
+/// template ends in its whole answer, not in another piece (protocol.md 7.4).
+fn streamed_text(message: JsonMember<'_>, complete: JsonMember<'_>, last: bool) -> (String, Option<String>) {
     let complete = complete.and_then(text::of_complete);
     let Some(message) = message else { return (String::new(), complete) };
     if !text::is_template(message) {
@@ -193,24 +198,24 @@ fn streamed_text(message: Member<'_>, complete: Member<'_>, last: bool) -> (Stri
     }
 }
 
-/// The frame as it came, without the blanks around it.
+/// Returns the frame without the blanks around it.
 fn raw(frame: &str) -> Option<Box<RawValue>> {
     serde_json::from_str::<&RawValue>(frame).ok().map(ToOwned::to_owned)
 }
 
-/// An id; the platform's are strings, and a number is taken at its word.
-pub(super) fn id(member: Member<'_>) -> Option<Box<str>> {
-    member.and_then(label).map(Cow::into_owned).map(String::into_boxed_str)
+/// Returns an id as text. The platform's ids are strings; a number counts as written.
+pub(super) fn id(member: JsonMember<'_>) -> Option<Box<str>> {
+    member.and_then(string_or_number).map(Cow::into_owned).map(String::into_boxed_str)
 }
 
-/// An ISO time; none where it is something else.
-pub(super) fn time(member: Member<'_>) -> Option<Timestamp> {
+/// Returns an ISO time, or `None` for any other value.
+pub(super) fn time(member: JsonMember<'_>) -> Option<Timestamp> {
     Timestamp::parse(string(member?)?.trim())
 }
 
-/// Whether an `author` is a human agent.
+/// Returns whether an `author` is a human agent.
 pub(super) fn is_agent(author: &RawValue) -> bool {
-    pick(author.get(), ["type"])
+    members(author.get(), ["type"])
         .and_then(|[kind]| string(kind?))
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("agent"))
 }
@@ -219,7 +224,7 @@ mod tests {
     use super::*;
 
     fn read(frame: &str) -> IncomingFrame {
-        translate(frame.as_bytes())
+        decode_frame(frame.as_bytes())
     }
 
     fn response(rest: &str) -> BotResponse {
@@ -230,8 +235,8 @@ mod tests {
     }
 
     #[test]
-    fn every_known_type_is_known_in_any_case_and_with_a_slash() {
-        for (name, _) in KINDS {
+    fn known_type_in_any_case_and_with_slash_is_decoded() {
+        for (name, _) in FRAME_TYPES {
             let kind = read(&format!(r#"{{"type":"{name}"}}"#)).kind();
             assert_ne!(kind, "unknown", "{name}");
             assert_ne!(kind, "malformed", "{name}");
@@ -242,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_usable_type_is_malformed() {
+    fn frame_without_usable_type_is_malformed() {
         let frames = [
             "",
             "null",
@@ -259,11 +264,11 @@ mod tests {
         for frame in frames {
             assert_eq!(read(frame).kind(), "malformed", "{frame}");
         }
-        assert_eq!(translate(b"{\"type\":\"ack\",\"x\":\"\xff\"}").kind(), "malformed");
+        assert_eq!(decode_frame(b"{\"type\":\"ack\",\"x\":\"\xff\"}").kind(), "malformed");
     }
 
     #[test]
-    fn nesting_is_bounded_and_costs_no_stack() {
+    fn deep_nesting_is_malformed_and_uses_no_stack() {
         let nested = |depth: usize| {
             format!(r#"{{"type":"bot_response","message":{}{}}}"#, "[".repeat(depth), "]".repeat(depth))
         };
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn acks_name_numbers_in_every_shape() {
+    fn ack_with_any_number_form_names_the_message() {
         for key in ["replyto", "reply_to", "replyTo"] {
             for id in ["1512722848096", "1512722848096.0", "\"1512722848096\""] {
                 let ack = read(&format!(r#"{{"ok":true,"{key}":{id},"message":"delivered","type":"ack"}}"#));
@@ -286,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn acks_that_acknowledge_nothing_of_ours_are_only_told() {
+    fn ack_of_no_message_of_ours_is_a_platform_event() {
         for other in
             [r#""ok":false,"replyto":7"#, r#""ok":"false""#, r#""replyto":"an-uuid""#, r#""replyto":{}"#]
         {
@@ -295,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn active_says_whether_the_session_goes_on() {
+    fn bot_active_reports_whether_the_session_continues() {
         let active = |rest: &str| match read(&format!(r#"{{"type":"Bot_Active"{rest}}}"#)) {
             IncomingFrame::Active { session_id, session_continues } => (session_id, session_continues),
             other => panic!("{other:?}"),
@@ -310,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_wrong_types_are_absent_and_spoil_nothing() {
+    fn field_of_wrong_type_counts_as_absent() {
         for odd in
             ["null", "5", "true", "[]", "{}", "\"\"", "[[{}]]", "{\"type\":{}}", "1e999", "\"\\ud83d\""]
         {
@@ -329,13 +334,13 @@ mod tests {
     }
 
     #[test]
-    fn doubled_keys_do_no_harm() {
+    fn doubled_key_keeps_its_last_value() {
         let response = response(r#""messageId":"ms-1","messageId":"ms-2","message":1,"message":"Hi""#);
         assert_eq!((response.message_id.as_deref(), &*response.text), (Some("ms-2"), "Hi"));
     }
 
     #[test]
-    fn the_event_is_the_frame_without_the_blanks_around_it() {
+    fn event_is_the_frame_without_outer_blanks() {
         let frame = r#"{ "type" : "bot_response", "n": 1.50, "n": 12345678901234567890 }"#;
         let IncomingFrame::Response(response) = read(&format!("\n {frame}\t")) else { panic!() };
         assert_eq!(response.event.get(), frame);
@@ -343,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_told_from_the_bot() {
+    fn response_of_an_agent_is_marked() {
         for agent in [r#""fromAgent":true"#, r#""author":{"type":"AGENT"}"#, r#""author":{"type":"Agent"}"#] {
             assert!(response(agent).agent, "{agent}");
         }
@@ -354,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_read_piece_by_piece() {
+    fn stream_is_decoded_piece_by_piece() {
         let body = |text: &str| {
             format!(r#""messageId":"ms-1","sM":true,"message":[{{"cInfo":{{"body":"{text}"}}}}]"#)
         };
@@ -372,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_ends_in_a_template_ends_in_its_whole_answer() {
+    fn stream_ending_in_a_template_has_the_whole_answer() {
         let template = r#""message":[{"component":{"type":"template","payload":{"type":"template","payload":{"template_type":"answerTemplate","text":"all"}}},"cInfo":{"body":"{}"}}]"#;
         let last = response(&format!(r#""sM":true,"endChunk":true,{template}"#));
         assert_eq!(&*last.text, "");

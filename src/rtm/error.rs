@@ -1,7 +1,7 @@
-//! What can go wrong between us and the platform, and what to do about it.
+//! Failures between the bridge and the platform, and the advice for each.
 //!
-//! A failure carries two texts. [`ConnectError::words`] is for callers: it holds no secret, because whatever the
-//! platform said is cut and masked before it gets here. The error's sources are for logs.
+//! A failure carries two texts. [`ConnectError::public_message`] is for callers and holds no secret: the platform's
+//! text is cut and masked before. The error's sources are for logs.
 
 use std::fmt;
 use std::io;
@@ -9,19 +9,19 @@ use std::time::Duration;
 
 use super::jwt::SignerError;
 
-/// What to do after a failure.
+/// Advice after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAdvice {
-    /// Try again at once; the next try begins with a new ticket.
+    /// Retry at once; the retry begins with a new ticket.
     Now,
-    /// Try again later; where the platform named a wait, not before it is over. The wait may be zero, so the
-    /// caller's own backoff stays the least.
+    /// Retry after a backoff, and not before the wait that the platform named. That wait may be zero, so the caller's
+    /// own backoff is the lower bound.
     Backoff(Option<Duration>),
-    /// The same request cannot succeed; somebody has to change something.
+    /// The same request cannot succeed until an operator changes something.
     Never,
 }
 
-/// The step in which something failed; a closed set, fit for a metric's label.
+/// Step of a connect, or the history call. A closed set, fit for a metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectPhase {
     /// `POST …/oAuth/token/jwtgrant` (protocol.md 3).
@@ -35,7 +35,7 @@ pub enum ConnectPhase {
 }
 
 impl ConnectPhase {
-    /// Its word in metrics and logs.
+    /// Returns the name for metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Grant => "grant",
@@ -52,39 +52,33 @@ impl fmt::Display for ConnectPhase {
     }
 }
 
-/// Why there was no answer to read.
+/// Reason why a call has no readable answer.
 #[derive(Debug, thiserror::Error)]
+#[error("{}", self.public_message())]
 pub enum CallError {
     /// The host's name has no address.
-    #[error("the platform's host name cannot be resolved")]
     Dns,
-    /// No TCP connection, or it broke before the answer was there.
-    #[error("the connection to the platform cannot be opened or broke")]
+    /// No TCP connection opened, or it broke before the answer.
     Connection(#[source] io::Error),
-    /// No TLS: the certificate, the protocol version or the name does not fit.
-    #[error("TLS with the platform failed; check its certificate and the configured host")]
+    /// The TLS handshake failed: the certificate, the protocol version or the name does not fit.
     Tls(#[source] io::Error),
-    /// A deadline of ours passed.
-    #[error("the platform did not answer in time")]
-    Deadline,
+    /// One of our timeouts passed.
+    Timeout,
     /// The platform closed the connection instead of answering.
-    #[error("the platform hung up before it answered")]
     HungUp,
-    /// What came is not HTTP/1.1, or its head broke off.
-    #[error("the platform's answer broke off or is not valid HTTP")]
+    /// The answer is not HTTP/1.1, or its head broke off.
     NotHttp,
-    /// The body is larger than we take.
-    #[error("the platform's answer is too large")]
+    /// The body exceeds our limit.
     TooLarge,
 }
 
 impl CallError {
-    const fn words(&self) -> &'static str {
+    const fn public_message(&self) -> &'static str {
         match self {
             Self::Dns => "the platform's host name cannot be resolved",
             Self::Connection(_) => "the connection to the platform cannot be opened or broke",
             Self::Tls(_) => "TLS with the platform failed; check its certificate and the configured host",
-            Self::Deadline => "the platform did not answer in time",
+            Self::Timeout => "the platform did not answer in time",
             Self::HungUp => "the platform hung up before it answered",
             Self::NotHttp => "the platform's answer broke off or is not valid HTTP",
             Self::TooLarge => "the platform's answer is too large",
@@ -92,68 +86,67 @@ impl CallError {
     }
 }
 
-/// Why there is no socket, or no page of history.
-///
-/// `words` are at most 300 characters, masked (see [`ConnectError::words`]).
+/// Reason why there is no socket, or no page of history. Each `public_message` has at most 300 characters and is
+/// masked (see [`ConnectError::public_message`]).
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The platform, or a rule of ours, says no for good.
-    #[error("{phase}: {words}")]
+    /// The platform, or a rule of ours, refused for good.
+    #[error("{phase}: {public_message}")]
     Rejected {
-        /// Where.
+        /// Failed step.
         phase: ConnectPhase,
-        /// What a caller may be told.
-        words: Box<str>,
+        /// Text for callers.
+        public_message: Box<str>,
     },
-    /// The access token counts as expired, the renewed one too.
-    #[error("{phase}: {words}")]
+    /// The access token counts as expired, even after its renewal.
+    #[error("{phase}: {public_message}")]
     TokenExpired {
-        /// Where.
+        /// Failed step.
         phase: ConnectPhase,
-        /// What a caller may be told.
-        words: Box<str>,
+        /// Text for callers.
+        public_message: Box<str>,
     },
-    /// Too many calls (HTTP 429).
-    #[error("{phase}: {words}")]
-    Limited {
-        /// Where.
+    /// The platform answered 429.
+    #[error("{phase}: {public_message}")]
+    RateLimited {
+        /// Failed step.
         phase: ConnectPhase,
-        /// What a caller may be told.
-        words: Box<str>,
-        /// The wait that `Retry-After` asks for, an hour at most.
-        after: Option<Duration>,
+        /// Text for callers.
+        public_message: Box<str>,
+        /// Wait from `Retry-After`, an hour at most.
+        retry_after: Option<Duration>,
     },
-    /// The platform answered, but not with what is needed: 5xx, HTML, JSON without the field, a refused upgrade.
-    #[error("{phase}: {words}")]
+    /// The answer is unusable: 5xx, HTML, JSON without the field, or a refused upgrade.
+    #[error("{phase}: {public_message}")]
     Unavailable {
-        /// Where.
+        /// Failed step.
         phase: ConnectPhase,
-        /// What a caller may be told.
-        words: Box<str>,
+        /// Text for callers.
+        public_message: Box<str>,
     },
-    /// There was no answer.
-    #[error("{phase}: {fault}")]
+    /// The platform did not answer.
+    #[error("{phase}: {error}")]
     Unreachable {
-        /// Where.
+        /// Failed step.
         phase: ConnectPhase,
-        /// Why.
+        /// Cause.
         #[source]
-        fault: CallError,
+        error: CallError,
     },
-    /// The ticket got too old before it could be used; URLs of `rtm/start` live for 30 s (protocol.md 4.2).
+    /// The ticket grew too old before its use; URLs of `rtm/start` live for 30 s (protocol.md 4.2).
     #[error("socket: the ticket got too old before it could be used")]
     StaleTicket,
-    /// No JWT can be signed with the bot's key.
+    /// The bot's key cannot sign a JWT.
     #[error("grant: {0}")]
     Signer(#[from] SignerError),
 }
 
 impl ConnectError {
-    /// What to do next.
+    /// Returns the advice for the next step.
     pub const fn retry(&self) -> RetryAdvice {
         match self {
             Self::Rejected { .. } | Self::Signer(_) => RetryAdvice::Never,
-            Self::Limited { after, .. } => RetryAdvice::Backoff(*after),
+            Self::RateLimited { retry_after, .. } => RetryAdvice::Backoff(*retry_after),
             Self::TokenExpired { .. } | Self::Unavailable { .. } | Self::Unreachable { .. } => {
                 RetryAdvice::Backoff(None)
             }
@@ -161,25 +154,25 @@ impl ConnectError {
         }
     }
 
-    /// What a caller may be told: at most 300 characters, without tokens, JWTs or keys.
-    pub fn words(&self) -> &str {
+    /// Returns the text for callers: at most 300 characters, without tokens, JWTs or keys.
+    pub fn public_message(&self) -> &str {
         match self {
-            Self::Rejected { words, .. }
-            | Self::TokenExpired { words, .. }
-            | Self::Limited { words, .. }
-            | Self::Unavailable { words, .. } => words,
-            Self::Unreachable { fault, .. } => fault.words(),
+            Self::Rejected { public_message, .. }
+            | Self::TokenExpired { public_message, .. }
+            | Self::RateLimited { public_message, .. }
+            | Self::Unavailable { public_message, .. } => public_message,
+            Self::Unreachable { error, .. } => error.public_message(),
             Self::StaleTicket => "the platform's socket address expired before it could be used",
-            Self::Signer(error) => error.words(),
+            Self::Signer(error) => error.public_message(),
         }
     }
 
-    /// The step that failed, for metrics: `grant`, `start`, `socket` or `history`.
+    /// Returns the failed step for metrics: `grant`, `start`, `socket` or `history`.
     pub const fn phase(&self) -> &'static str {
         match self {
             Self::Rejected { phase, .. }
             | Self::TokenExpired { phase, .. }
-            | Self::Limited { phase, .. }
+            | Self::RateLimited { phase, .. }
             | Self::Unavailable { phase, .. }
             | Self::Unreachable { phase, .. } => phase.as_str(),
             Self::StaleTicket => ConnectPhase::Socket.as_str(),

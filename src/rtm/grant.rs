@@ -1,7 +1,7 @@
-//! The grant: the access token that a JWT is exchanged for (protocol.md 3), and when it is renewed.
+//! The grant: the access token that the platform gives for a JWT (protocol.md 3).
 //!
-//! Refreshing means another exchange; no refresh endpoint is documented. A grant is renewed shortly before it
-//! expires, and once when a call says that it has expired: clocks differ, and a platform may forget.
+//! No refresh endpoint is documented, so a renewal is another exchange. A grant is renewed shortly before it expires.
+//! It is also renewed once if a call reports it as expired, because clocks differ and a platform may forget.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,38 +9,40 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::connector::{BODY_MAX, BotInfo, NoToken, PlatformConnector, call, endpoint, lacking};
+use super::connector::{BODY_MAX, EmptyToken, PlatformConnector, call, endpoint_url, incomplete_response};
 use super::error::{ConnectError, ConnectPhase};
+use super::outgoing::BotInfo;
 use crate::config::BotConfig;
 use crate::domain::{Timestamp, UserId};
 
-/// The longest time before its expiry at which a grant is renewed; of a short-lived one it is a tenth.
+/// Longest span before the expiry at which a grant is renewed. The span is a tenth of the grant's life if that is
+/// shorter.
 const MARGIN_MAX: Duration = Duration::from_mins(1);
 
-/// An access token of one user of one bot. Its Debug shows no token.
+/// Access token of one user of one bot. Its Debug output shows no token.
 #[derive(Clone)]
 pub struct Grant {
     token: SecretString,
-    /// From when on it is not used any more; none where the platform named no expiry.
+    /// End of its use; `None` if the platform named no expiry.
     renew_at: Option<Timestamp>,
 }
 
 impl Grant {
-    /// Reads the answer of `jwtgrant`; `None` where it has no usable token.
+    /// Parses the answer of `jwtgrant`. Returns `None` if it has no usable token.
     fn read(body: &[u8], now: Timestamp) -> Option<Self> {
-        let Granted { authorization } = serde_json::from_slice(body).ok()?;
-        let Authorization { token, expires } = authorization;
-        // It goes into a header; what does not fit there is no token.
-        let usable = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+        let GrantResponse { authorization } = serde_json::from_slice(body).ok()?;
+        let GrantAuthorization { token, expires } = authorization;
+        // The token goes into a header, so it must fit there.
+        let is_usable = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
         let renew_at = expires.as_deref().and_then(Timestamp::parse).map(|expires| {
             let margin = (expires.since(now) / 10).min(MARGIN_MAX);
             expires - margin
         });
-        usable.then(|| Self { token: token.into(), renew_at })
+        is_usable.then(|| Self { token: token.into(), renew_at })
     }
 
-    /// Whether it may be used at `now`: not within 60 s, or a tenth of its life, of its expiry.
-    pub fn usable(&self, now: Timestamp) -> bool {
+    /// Returns whether the grant may be used at `now`: not in the last 60 s, or the last tenth, of its life.
+    pub fn is_usable(&self, now: Timestamp) -> bool {
         self.renew_at.is_none_or(|renew_at| now < renew_at)
     }
 
@@ -56,12 +58,12 @@ impl fmt::Debug for Grant {
 }
 
 #[derive(Deserialize)]
-struct Granted {
-    authorization: Authorization,
+struct GrantResponse {
+    authorization: GrantAuthorization,
 }
 
 #[derive(Deserialize)]
-struct Authorization {
+struct GrantAuthorization {
     #[serde(rename = "accessToken")]
     token: String,
     #[serde(default, rename = "expiresDate")]
@@ -69,16 +71,16 @@ struct Authorization {
 }
 
 #[derive(Serialize)]
-struct GrantBody<'a> {
+struct GrantRequest<'a> {
     assertion: &'a str,
     #[serde(rename = "botInfo")]
     bot_info: BotInfo<'a>,
-    token: NoToken,
+    token: EmptyToken,
 }
 
 impl PlatformConnector {
-    /// Makes a call with the grant in `slot`, or with a new one, left there. Where the call says that the token
-    /// has expired, the grant is dropped and the call repeated once with a new one.
+    /// Makes a call with the grant in `slot`, or with a new one that stays there. If the call reports an expired
+    /// token, this drops the grant and repeats the call once with a new one.
     pub(super) async fn with_grant<T>(
         &self,
         bot: &BotConfig,
@@ -90,7 +92,7 @@ impl PlatformConnector {
         let mut repeated = false;
         loop {
             let grant = match slot.take() {
-                Some(grant) if grant.usable(now) => slot.insert(grant),
+                Some(grant) if grant.is_usable(now) => slot.insert(grant),
                 _ => slot.insert(self.grant(bot, user, now).await?),
             };
             match call(grant).await {
@@ -106,13 +108,16 @@ impl PlatformConnector {
         }
     }
 
-    /// `POST …/oAuth/token/jwtgrant` (protocol.md 3), with a JWT of its own.
+    /// Calls `POST …/oAuth/token/jwtgrant` (protocol.md 3), with a new JWT.
     async fn grant(&self, bot: &BotConfig, user: &UserId, now: Timestamp) -> Result<Grant, ConnectError> {
         let assertion = self.signer(bot)?.mint(user, now)?;
-        let body =
-            GrantBody { assertion: assertion.expose_secret(), bot_info: BotInfo::of(bot), token: NoToken {} };
-        let request = self.clients(bot).calls.post(endpoint(bot, "/oAuth/token/jwtgrant"));
+        let body = GrantRequest {
+            assertion: assertion.expose_secret(),
+            bot_info: BotInfo::of(bot),
+            token: EmptyToken {},
+        };
+        let request = self.clients(bot).calls.post(endpoint_url(bot, "/oAuth/token/jwtgrant"));
         let answer = call(ConnectPhase::Grant, request, Some(&body), BODY_MAX, now).await?;
-        Grant::read(&answer, now).ok_or_else(|| lacking(ConnectPhase::Grant, &answer, now))
+        Grant::read(&answer, now).ok_or_else(|| incomplete_response(ConnectPhase::Grant, &answer, now))
     }
 }

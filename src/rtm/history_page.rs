@@ -1,61 +1,61 @@
-//! Pages of the platform's history (protocol.md 7.10), as leniently read as frames.
+//! Decodes pages of the platform's history (protocol.md 7.10), as leniently as frames.
 //!
-//! One thing is strict: a page without its list of messages is an error and not an empty page, because "the
-//! platform does not know our message" is what a resend rests on (api.md 1, "If the link breaks").
+//! One thing is strict: a page without its list of messages is an error, not an empty page. A resend rests on the
+//! fact that the platform does not know our message (api.md 1, "If the link breaks").
 
 use serde_json::value::RawValue;
 
 use super::decode::{id, is_agent, time};
-use super::lenient_json::{Member, elements, is_too_deep, is_true, number, pick, string};
+use super::lenient_json::{JsonMember, elements, is_too_deep, is_true, members, string, whole_number};
 use super::text_extraction as text;
 use crate::domain::Timestamp;
 
-/// The answer of the history API is none.
+/// Error of a history answer that is no page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the history's answer is not a JSON object with a list of messages; read it again later")]
 pub struct InvalidHistoryPage;
 
-/// One page.
+/// One page of the history.
 #[derive(Debug, Clone)]
 pub struct HistoryPage {
-    /// What it lists, in its order. Records that are neither the user's nor the bot's are left out.
+    /// Records of the user and the bot, in the page's order. Other records are left out.
     pub records: Vec<HistoryRecord>,
     /// Whether the platform has more.
     pub more: bool,
 }
 
-/// What the user or the bot once said.
+/// One message of the user, the bot or a human agent.
 #[derive(Debug, Clone)]
 pub struct HistoryRecord {
-    /// The platform's id of it: of the bot's records, the `messageId` that their frame had.
+    /// The platform's id. For a record of the bot it is the `messageId` of its frame.
     pub id: Option<Box<str>>,
-    /// Whether the user said it; else the bot or a human agent did.
+    /// Whether the user sent it. Otherwise the bot or a human agent did.
     pub from_user: bool,
-    /// Of the user's records, the `clientMessageId` that their frame had, where that was a number.
+    /// The `clientMessageId` of the user's frame, if that was a number.
     pub user_msg_id: Option<u64>,
-    /// The best plain text (protocol.md 7.3).
+    /// Best plain text (protocol.md 7.3).
     pub text: Box<str>,
-    /// Whether a human agent said it.
+    /// Whether a human agent sent it.
     pub agent: bool,
-    /// The platform's time of it.
+    /// The platform's time of the message.
     pub created_on: Option<Timestamp>,
-    /// The platform's session it was said in.
+    /// The platform's session of the message.
     pub session_id: Option<Box<str>>,
-    /// The record, untouched.
+    /// Untouched record.
     pub event: Box<RawValue>,
 }
 
-/// Reads the body of a history answer that has status 200.
+/// Decodes the body of a history answer with status 200.
 ///
 /// # Errors
-/// [`InvalidHistoryPage`] where it is not UTF-8, not one JSON object, has no array `messages`, or nests deeper than 128
-/// levels.
-pub fn history_page(body: &[u8]) -> Result<HistoryPage, InvalidHistoryPage> {
+/// [`InvalidHistoryPage`] if the body is not UTF-8 or not one JSON object, has no array `messages`, or nests deeper
+/// than 128 levels.
+pub fn decode_history_page(body: &[u8]) -> Result<HistoryPage, InvalidHistoryPage> {
     let body = std::str::from_utf8(body).map_err(|_| InvalidHistoryPage)?;
     if is_too_deep(body) {
         return Err(InvalidHistoryPage);
     }
-    let [messages, more] = pick(body, ["messages", "moreAvailable"]).ok_or(InvalidHistoryPage)?;
+    let [messages, more] = members(body, ["messages", "moreAvailable"]).ok_or(InvalidHistoryPage)?;
     let messages = messages.and_then(elements).ok_or(InvalidHistoryPage)?;
     Ok(HistoryPage { records: messages.into_iter().filter_map(record).collect(), more: is_true(more) })
 }
@@ -64,17 +64,17 @@ fn record(raw: &RawValue) -> Option<HistoryRecord> {
     let names =
         ["_id", "type", "userMsgId", "components", "tags", "createdOn", "sessionId", "fromAgent", "author"];
     let [message_id, kind, user_msg_id, components, tags, created_on, session_id, from_agent, author] =
-        pick(raw.get(), names)?;
+        members(raw.get(), names)?;
     let kind = string(kind?)?;
     let from_user = kind.eq_ignore_ascii_case("incoming");
     if !from_user && !kind.eq_ignore_ascii_case("outgoing") {
         return None;
     }
-    let text = shown(tags).or_else(|| components.map(text::of_message)).unwrap_or_default();
+    let text = displayed_text(tags).or_else(|| components.map(text::of_message)).unwrap_or_default();
     Some(HistoryRecord {
         id: id(message_id),
         from_user,
-        user_msg_id: user_msg_id.and_then(number),
+        user_msg_id: user_msg_id.and_then(whole_number),
         text: text.into_boxed_str(),
         agent: !from_user && (is_true(from_agent) || author.is_some_and(is_person)),
         created_on: time(created_on),
@@ -83,17 +83,17 @@ fn record(raw: &RawValue) -> Option<HistoryRecord> {
     })
 }
 
-/// What the user was shown in place of the components: `tags.altText[0].value`.
-fn shown(tags: Member<'_>) -> Option<String> {
-    let [alternatives] = pick(tags?.get(), ["altText"])?;
-    let [value] = pick(elements(alternatives?)?.first()?.get(), ["value"])?;
+/// Returns the text that the user saw in place of the components: `tags.altText[0].value`.
+fn displayed_text(tags: JsonMember<'_>) -> Option<String> {
+    let [alternatives] = members(tags?.get(), ["altText"])?;
+    let [value] = members(elements(alternatives?)?.first()?.get(), ["value"])?;
     text::of_string(&string(value?)?)
 }
 
-/// History names an agent without always saying that it is one.
+/// Returns whether the author is a human agent. History names agents without always giving their type.
 fn is_person(author: &RawValue) -> bool {
     is_agent(author)
-        || pick(author.get(), ["type", "firstName", "lastName"]).is_some_and(|[kind, names @ ..]| {
+        || members(author.get(), ["type", "firstName", "lastName"]).is_some_and(|[kind, names @ ..]| {
             kind.is_none() && names.into_iter().any(|name| id(name).is_some())
         })
 }
@@ -105,13 +105,13 @@ mod tests {
 
     fn only(record: &str) -> HistoryRecord {
         let body = format!(r#"{{"messages":[{record}]}}"#);
-        let mut records = history_page(body.as_bytes()).unwrap().records;
+        let mut records = decode_history_page(body.as_bytes()).unwrap().records;
         assert_eq!(records.len(), 1, "{record}");
         records.remove(0)
     }
 
     #[test]
-    fn what_is_no_page_is_an_error_and_no_empty_page() {
+    fn invalid_page_is_an_error() {
         let deep = format!(r#"{{"messages":{}{}}}"#, "[".repeat(200), "]".repeat(200));
         for body in [
             "",
@@ -123,28 +123,28 @@ mod tests {
             r#"{"messages":[}"#,
             &deep,
         ] {
-            assert_eq!(history_page(body.as_bytes()).unwrap_err(), InvalidHistoryPage, "{body}");
+            assert_eq!(decode_history_page(body.as_bytes()).unwrap_err(), InvalidHistoryPage, "{body}");
         }
-        assert_eq!(history_page(b"{\"messages\":[\"\xff\"]}").unwrap_err(), InvalidHistoryPage);
+        assert_eq!(decode_history_page(b"{\"messages\":[\"\xff\"]}").unwrap_err(), InvalidHistoryPage);
     }
 
     #[test]
-    fn pages_say_whether_there_is_more() {
-        let page = history_page(br#"{"total":0,"messages":[],"moreAvailable":true}"#).unwrap();
+    fn page_reports_whether_more_is_available() {
+        let page = decode_history_page(br#"{"total":0,"messages":[],"moreAvailable":true}"#).unwrap();
         assert!(page.records.is_empty() && page.more);
-        assert!(!history_page(br#"{"messages":[]}"#).unwrap().more);
+        assert!(!decode_history_page(br#"{"messages":[]}"#).unwrap().more);
     }
 
     #[test]
-    fn odd_records_are_left_out_and_spoil_nothing() {
+    fn odd_records_are_left_out() {
         let body = br#"{"messages":[null,5,[],{},{"type":7},{"type":"note"},{"type":"OUTGOING","components":5,"userMsgId":{}}]}"#;
-        let page = history_page(body).unwrap();
+        let page = decode_history_page(body).unwrap();
         assert_eq!(page.records.len(), 1);
         assert!(!page.records[0].from_user && page.records[0].text.is_empty());
     }
 
     #[test]
-    fn user_message_ids_come_in_every_shape_of_a_number() {
+    fn user_message_id_in_any_number_form_is_read() {
         for id in ["1672567190000", "1672567190000.0", "\"1672567190000\""] {
             let record = only(&format!(r#"{{"type":"incoming","userMsgId":{id}}}"#));
             assert!(record.from_user);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_told_by_their_author() {
+    fn agent_record_is_known_by_its_author() {
         let agent = |author: &str| only(&format!(r#"{{"type":"outgoing","author":{author}}}"#)).agent;
         assert!(agent(r#"{"type":"AGENT"}"#));
         assert!(agent(r#"{"firstName":"Ada","lastName":""}"#));
@@ -165,8 +165,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(body: Vec<u8>) {
-            let _ = history_page(&body);
+        fn random_bytes_do_not_panic(body: Vec<u8>) {
+            let _ = decode_history_page(&body);
         }
     }
 }

@@ -1,38 +1,39 @@
-//! Reads the platform's history, the only source of what was said while no socket was open (protocol.md 7.10).
+//! Reads the platform's history, the only source of messages that were sent while no socket was open (protocol.md
+//! 7.10).
 //!
-//! Fetches; what a page says is read elsewhere.
+//! This file only fetches; [`super::history_page`] decodes.
 
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::connector::{BODY_MAX, PlatformConnector, authorization, call, endpoint};
+use super::connector::{BODY_MAX, PlatformConnector, bearer_header, call, endpoint_url};
 use super::error::{ConnectError, ConnectPhase};
 use super::grant::Grant;
 use crate::config::BotConfig;
 use crate::domain::{Timestamp, UserId};
 
-/// Messages of one page; the SDKs call it the maximum.
-const PAGE: u32 = 10;
+/// Messages of one page. The SDKs call it the maximum.
+const PAGE_SIZE: u32 = 10;
 
-/// Where a page of history begins.
+/// Start of a page of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HistoryFrom<'a> {
-    /// After the message with this id of the platform's (`ms-…`), going forward in time. The page after it
-    /// begins at the last id of this one.
+pub enum HistoryStart<'a> {
+    /// After the message with this id of the platform's (`ms-…`), forward in time. The next page begins at the last
+    /// id of this one.
     After(&'a str),
-    /// That many messages back from the newest: 0, 10, 20…
+    /// So many messages back from the newest: 0, 10, 20…
     Newest(u32),
 }
 
-impl<'a> From<Option<&'a str>> for HistoryFrom<'a> {
-    /// After that message, or the newest page where there is none.
+impl<'a> From<Option<&'a str>> for HistoryStart<'a> {
+    /// Starts after that message, or at the newest page without one.
     fn from(after: Option<&'a str>) -> Self {
         after.map_or(Self::Newest(0), Self::After)
     }
 }
 
 #[derive(Serialize)]
-struct Query<'a> {
+struct HistoryQuery<'a> {
     #[serde(rename = "botId")]
     bot_id: &'a str,
     limit: u32,
@@ -45,36 +46,37 @@ struct Query<'a> {
 }
 
 impl PlatformConnector {
-    /// One page of what `user` and the bot said to each other, 10 messages at most, as the platform sends it;
-    /// `moreAvailable` in it says whether to ask for another. A page is `max_message_bytes` of the bot at most,
-    /// 256 KiB at least.
+    /// Fetches one page of the conversation of `user` and the bot, 10 messages at most, as the platform sends it.
+    ///
+    /// The member `moreAvailable` says whether to ask for another. A page may have `max_message_bytes` of the bot,
+    /// and at least 256 KiB.
     ///
     /// # Errors
     /// [`ConnectError`]; its `retry()` says what to do.
-    pub async fn history(
+    pub async fn fetch_history_page(
         &self,
         bot: &BotConfig,
         user: &UserId,
         grant: &mut Option<Grant>,
-        page: impl Into<HistoryFrom<'_>>,
+        page: impl Into<HistoryStart<'_>>,
         now: Timestamp,
     ) -> Result<Bytes, ConnectError> {
         let page = page.into();
         let (offset, forward, message_id) = match page {
-            HistoryFrom::After(id) => (None, Some(true), Some(id)),
-            HistoryFrom::Newest(back) => (Some(back), None, None),
+            HistoryStart::After(id) => (None, Some(true), Some(id)),
+            HistoryStart::Newest(back) => (Some(back), None, None),
         };
-        let query = Query { bot_id: &bot.task_bot_id, limit: PAGE, offset, forward, message_id };
+        let query = HistoryQuery { bot_id: &bot.task_bot_id, limit: PAGE_SIZE, offset, forward, message_id };
         let body_max = bot.max_message_bytes.max(BODY_MAX);
         self.with_grant(bot, user, grant, now, async |grant| {
             let request = self
                 .clients(bot)
                 .calls
-                .get(endpoint(bot, "/botmessages/rtm"))
-                .insert_header(authorization(grant));
+                .get(endpoint_url(bot, "/botmessages/rtm"))
+                .insert_header(bearer_header(grant));
             let request = request.query(&query).map_err(|_| ConnectError::Rejected {
                 phase: ConnectPhase::History,
-                words: "the message id to read history from does not fit into a URL".into(),
+                public_message: "the message id to read history from does not fit into a URL".into(),
             })?;
             call(ConnectPhase::History, request, None::<&()>, body_max, now).await
         })

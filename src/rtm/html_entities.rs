@@ -1,11 +1,11 @@
-//! HTML's character references, which the platform writes into texts (protocol.md 7.3).
+//! Unescapes HTML's character references, which the platform writes into texts (protocol.md 7.3).
 //!
-//! `&quot;` is the only one ever recorded; the others are those that any escaper makes who makes that one.
+//! RTM recordings have only `&quot;`. A webhook client also undoes the other names known here.
 
 use std::borrow::Cow;
 
-/// Replaces HTML's character references once: `&amp;quot;` becomes `&quot;`. Known are the five names of XML
-/// and numbers; what else begins with `&` stays as it is.
+/// Replaces character references once: `&amp;quot;` becomes `&quot;`. Known are the five names of XML and numbers.
+/// Any other `&` stays as it is.
 pub(super) fn unescape(text: &str) -> Cow<'_, str> {
     if !text.contains('&') {
         return Cow::Borrowed(text);
@@ -23,7 +23,7 @@ pub(super) fn unescape(text: &str) -> Cow<'_, str> {
     if plain.len() == text.len() { Cow::Borrowed(text) } else { Cow::Owned(plain) }
 }
 
-/// The character that a reference names, given what follows its `&`, and what follows the reference.
+/// Returns the character of a reference, and the text behind it. `text` is the text behind the `&`.
 fn character(text: &str) -> Option<(char, &str)> {
     // The longest references are numbers such as `#x0010FFFF;`.
     const LONGEST: usize = 11;
@@ -54,7 +54,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn references_are_replaced_once() {
+    fn references_are_unescaped_once() {
         assert_eq!(
             unescape("&quot;&apos;&#39;&#x27;&lt;&gt;&amp;&#x1F600;"),
             "\"\u{27}\u{27}\u{27}<>&\u{1f600}"
@@ -82,13 +82,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn unescaping_undoes_escaping(text: String) {
+        fn escaped_text_unescapes_to_itself(text: String) {
             let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
             prop_assert_eq!(unescape(&escaped), text);
         }
 
         #[test]
-        fn unescaping_never_grows(text in "[&#;xquotamp0-9äa-f]{0,40}") {
+        fn unescaped_text_is_never_longer(text in "[&#;xquotamp0-9äa-f]{0,40}") {
             let plain = unescape(&text);
             prop_assert!(plain.len() <= text.len());
             prop_assert_eq!(plain.len() == text.len(), plain == text);

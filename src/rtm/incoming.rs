@@ -1,94 +1,95 @@
-//! What the platform says, in our words: the result of reading one frame.
+//! Frames of the platform as the link sees them: the result of decoding.
 //!
-//! The link decides on these and never on a frame's JSON. Reading is lenient (protocol.md 7): whatever cannot
-//! be understood becomes [`IncomingFrame::Unknown`] or [`IncomingFrame::Malformed`], never an error.
+//! The link decides on these types, never on a frame's JSON. Decoding is lenient (protocol.md 7): an unreadable frame
+//! becomes [`IncomingFrame::Unknown`] or [`IncomingFrame::Malformed`], never an error.
 
 use serde_json::value::RawValue;
 
 use crate::domain::Timestamp;
 
-/// One frame of the platform, understood.
+/// One decoded frame of the platform.
 #[derive(Debug, Clone)]
 pub enum IncomingFrame {
-    /// The platform received a frame of ours. `reply_to` is the id it names, where it names one; numbers,
-    /// floats and strings of digits all count (protocol.md 6.1).
+    /// The platform received a frame of ours.
     Ack {
-        /// The `clientMessageId` it acknowledges.
+        /// The acknowledged `clientMessageId`, if the ack names one. Numbers, floats and strings of digits all count
+        /// (protocol.md 6.1).
         reply_to: Option<u64>,
     },
-    /// The bot, or a human agent, says something.
+    /// The bot or a human agent speaks.
     Response(Box<BotResponse>),
     /// The connection is ready (`bot_active`).
     Active {
-        /// The platform's session, where it names one.
+        /// The platform's session, if the frame names one.
         session_id: Option<Box<str>>,
-        /// Whether it says that the session from before is still active (`recentSessionInfo.isActive`).
+        /// Whether the previous session is still active (`recentSessionInfo.isActive`).
         session_continues: bool,
     },
     /// A session began.
     SessionStart {
-        /// The platform's session, where it names one.
+        /// The platform's session, if the frame names one.
         session_id: Option<Box<str>>,
-        /// The frame, untouched.
+        /// Untouched frame.
         event: Box<RawValue>,
     },
-    /// The session is over; the frame untouched.
+    /// The session is over. Holds the untouched frame.
     SessionEnd(Box<RawValue>),
     /// The bot waits at an entity, confirmation or standard response node.
     WaitingForInput,
-    /// A human agent took over (`agent_session_start`, or `agent_connected` among `events`); the frame untouched.
+    /// A human agent took over (`agent_session_start`, or `agent_connected` among `events`). Holds the untouched
+    /// frame.
     AgentStart(Box<RawValue>),
-    /// The bot has the conversation back (`agent_session_end`, `agent_disconnected`); the frame untouched.
+    /// The bot has the conversation back (`agent_session_end`, `agent_disconnected`). Holds the untouched frame.
     AgentEnd(Box<RawValue>),
-    /// A human agent types, or stopped: up to one for each key, and nothing follows from it.
+    /// A human agent types or stopped typing. Up to one frame comes for each key, and the link ignores it.
     Typing,
-    /// Another session of the same user said something; the frame untouched.
+    /// Another socket of the same user sent a message. Holds the untouched frame.
     UserMessage(Box<RawValue>),
-    /// The answer to our ping.
+    /// The platform answered our ping.
     Pong,
-    /// A known event that changes nothing for a turn, worth a place in the journal; the frame untouched.
+    /// A known event that changes no turn but belongs into the journal. Holds the untouched frame.
     Platform(Box<RawValue>),
-    /// A frame of a type that no source names; the frame untouched.
+    /// A frame of a type that no source names. Holds the untouched frame.
     Unknown(Box<RawValue>),
-    /// Not JSON, not an object, or without a usable type.
+    /// The frame is not JSON, not an object, or has no usable type.
     Malformed,
 }
 
 /// A `bot_response`.
 #[derive(Debug, Clone)]
 pub struct BotResponse {
-    /// The platform's id of it (`ms-…`); old platforms give none.
+    /// The platform's id (`ms-…`). Old platforms give none.
     pub message_id: Option<Box<str>>,
-    /// The best plain text (protocol.md 7.3). Of a streamed frame, its piece.
+    /// Best plain text (protocol.md 7.3). For a streamed frame, its piece.
     pub text: Box<str>,
-    /// Whether a human agent says it.
+    /// Whether a human agent speaks.
     pub agent: bool,
-    /// The platform's time of it.
+    /// The platform's time of the response.
     pub created_on: Option<Timestamp>,
-    /// Whether it is one frame of a stream (protocol.md 7.4).
+    /// Stream of the frame, if it is part of one (protocol.md 7.4).
     pub stream: Option<StreamInfo>,
-    /// Whether it announces that more will follow (template `wait_for_response`).
+    /// Whether the bot announces another response (template `wait_for_response`).
     pub more_follows: bool,
-    /// The `clientMessageId` that it carries: the bot says which message it answers (protocol.md 6.1). Nobody looked
-    /// whether it is one of ours.
-    pub echoes: Option<u64>,
-    /// The platform's session, where it names one.
+    /// The `clientMessageId` that the bot returned: the message that it answers (protocol.md 6.1). It may belong to
+    /// another client.
+    pub correlation_id: Option<u64>,
+    /// The platform's session, if the frame names one.
     pub session_id: Option<Box<str>>,
-    /// The frame, untouched.
+    /// Untouched frame.
     pub event: Box<RawValue>,
 }
 
-/// What a streamed frame says about its stream.
+/// Position of a frame in its stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {
-    /// Whether it is the last of the stream.
+    /// Whether it is the last frame of the stream.
     pub last: bool,
-    /// The whole text, where the last frame carries it.
+    /// The whole text, if the last frame carries it.
     pub complete: Option<Box<str>>,
 }
 
 impl IncomingFrame {
-    /// Its word in metrics; a closed set.
+    /// Returns the name for metrics, from a closed set.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Ack { .. } => "ack",
@@ -109,7 +110,7 @@ impl IncomingFrame {
         }
     }
 
-    /// Every word of [`IncomingFrame::kind`].
+    /// All names that [`IncomingFrame::kind`] returns.
     pub const KINDS: [&str; 15] = [
         "ack",
         "stream",

@@ -1,7 +1,7 @@
-//! The assertion that opens the door: a JWT in the bot's name about one user (protocol.md 2).
+//! Signs the assertion for a grant: a JWT in the bot's name about one user (protocol.md 2).
 //!
-//! Signed anew for every grant, with integer seconds and without `jti`: the platform refuses a `jti` it has seen
-//! (protocol.md 2.3), and a secure handshake shows the same JWT a second time. A JWE wrapper is not offered.
+//! Each grant gets a new JWT, with integer seconds and without `jti`. The platform refuses a `jti` that it has seen
+//! (protocol.md 2.3), and a secure handshake shows the same JWT a second time. A JWE wrapper is not supported.
 
 use std::time::Duration;
 
@@ -12,31 +12,31 @@ use serde::Serialize;
 use crate::config::{BotConfig, JwtAlgorithm};
 use crate::domain::{Timestamp, UserId};
 
-/// How long a JWT is good for: long enough for grant, ticket and handshake, each of which has a deadline.
+/// Life of a JWT. It covers grant, ticket and handshake, each of which has a timeout.
 const LIFETIME: Duration = Duration::from_mins(1);
 
-/// What the platform's own pages put there; no source says that it is checked (protocol.md 2.2).
+/// The value of the platform's own pages. No source says that the platform checks it (protocol.md 2.2).
 const AUDIENCE: &str = "https://idproxy.kore.com/authorize";
 
-/// Why a bot's key cannot sign.
+/// Reason why a bot's key cannot sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SignerError {
-    /// HS256 or HS512 with nothing to sign with.
+    /// HS256 or HS512 with an empty secret.
     #[error("the client secret is empty")]
     EmptySecret,
-    /// RS256 or RS512 with something else than a private RSA key in PEM.
+    /// RS256 or RS512 with a secret that is no private RSA key in PEM.
     #[error(
         "the client secret is no private RSA key in PEM (PKCS#1 or PKCS#8, unencrypted), which RS256 and RS512 need"
     )]
     BadPem,
-    /// A PEM key that does not sign, such as one shorter than 2048 bits or a public one.
+    /// A PEM key that does not sign, such as a public one or one shorter than 2048 bits.
     #[error("the private RSA key does not sign; it needs 2048 to 8192 bits")]
     BadKey,
 }
 
 impl SignerError {
-    /// What a caller of the API may be told: that it is our configuration, and no more.
-    pub(super) const fn words(self) -> &'static str {
+    /// Returns the text for callers. It only says that the bridge's configuration is at fault.
+    pub(super) const fn public_message(self) -> &'static str {
         match self {
             Self::EmptySecret | Self::BadPem | Self::BadKey => {
                 "the bridge's key for this bot cannot sign; `rtm-bridge config check` says why"
@@ -45,7 +45,7 @@ impl SignerError {
     }
 }
 
-/// Signs a bot's JWTs; the key is read and tried once. Its Debug shows no key.
+/// Signer of a bot's JWTs. It parses and tries the key once. Its Debug output shows no key.
 #[derive(Debug)]
 pub struct JwtSigner {
     header: Header,
@@ -55,7 +55,7 @@ pub struct JwtSigner {
 }
 
 #[derive(Serialize)]
-struct Claims<'a> {
+struct JwtClaims<'a> {
     iat: u64,
     exp: u64,
     aud: &'a str,
@@ -66,18 +66,17 @@ struct Claims<'a> {
 }
 
 impl JwtSigner {
-    /// Parses the bot's key and signs something with it, so that a bad key is found now and not with the first
-    /// message.
+    /// Parses the bot's key and signs a test value, so that a bad key is found at the start.
     ///
     /// # Errors
     /// [`SignerError`]; change `client_secret` or `algorithm` of the bot.
     pub fn new(bot: &BotConfig) -> Result<Self, SignerError> {
         let secret = bot.client_secret.expose_secret();
         let (algorithm, key) = match bot.algorithm {
-            JwtAlgorithm::Hs256 => (jsonwebtoken::Algorithm::HS256, Self::shared(secret)?),
-            JwtAlgorithm::Hs512 => (jsonwebtoken::Algorithm::HS512, Self::shared(secret)?),
-            JwtAlgorithm::Rs256 => (jsonwebtoken::Algorithm::RS256, Self::rsa(secret)?),
-            JwtAlgorithm::Rs512 => (jsonwebtoken::Algorithm::RS512, Self::rsa(secret)?),
+            JwtAlgorithm::Hs256 => (jsonwebtoken::Algorithm::HS256, Self::shared_key(secret)?),
+            JwtAlgorithm::Hs512 => (jsonwebtoken::Algorithm::HS512, Self::shared_key(secret)?),
+            JwtAlgorithm::Rs256 => (jsonwebtoken::Algorithm::RS256, Self::rsa_key(secret)?),
+            JwtAlgorithm::Rs512 => (jsonwebtoken::Algorithm::RS512, Self::rsa_key(secret)?),
         };
         let signer = Self {
             header: Header::new(algorithm),
@@ -89,16 +88,16 @@ impl JwtSigner {
         Ok(signer)
     }
 
-    /// A JWT about `user`, good for a minute from `now`.
+    /// Signs a JWT about `user`, valid for a minute from `now`.
     ///
     /// # Errors
-    /// [`SignerError::BadKey`], which [`JwtSigner::new`] would have found.
+    /// [`SignerError::BadKey`], which [`JwtSigner::new`] finds first.
     pub fn mint(&self, user: &UserId, now: Timestamp) -> Result<SecretString, SignerError> {
         self.sign(user.as_str(), now)
     }
 
     fn sign(&self, subject: &str, now: Timestamp) -> Result<SecretString, SignerError> {
-        let claims = Claims {
+        let claims = JwtClaims {
             iat: now.as_millis() / 1000,
             exp: (now + LIFETIME).as_millis() / 1000,
             aud: AUDIENCE,
@@ -111,14 +110,14 @@ impl JwtSigner {
             .map_err(|_| SignerError::BadKey)
     }
 
-    fn shared(secret: &str) -> Result<EncodingKey, SignerError> {
+    fn shared_key(secret: &str) -> Result<EncodingKey, SignerError> {
         if secret.is_empty() {
             return Err(SignerError::EmptySecret);
         }
         Ok(EncodingKey::from_secret(secret.as_bytes()))
     }
 
-    fn rsa(pem: &str) -> Result<EncodingKey, SignerError> {
+    fn rsa_key(pem: &str) -> Result<EncodingKey, SignerError> {
         EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| SignerError::BadPem)
     }
 }

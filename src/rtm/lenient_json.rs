@@ -1,11 +1,10 @@
-//! Lenient reading of JSON that others wrote.
+//! Reads JSON of other programs leniently.
 //!
-//! Only the members that are asked for are looked at, and each of them alone: a member of the wrong type is
-//! an absent one and never spoils its neighbours. That is why nothing here derives `Deserialize`, which
-//! refuses a whole object for one odd or doubled member. Values are borrowed from the text; nothing recurses,
-//! so nesting costs no stack.
+//! A caller asks for single members, and each is read by itself. A member of the wrong type counts as absent and
+//! never spoils its neighbours. So this file derives no `Deserialize`, which refuses a whole object for one odd or
+//! doubled member. Values are borrowed from the text. No function recurses, so nesting costs no stack.
 //!
-//! What it does not know: what any member means.
+//! This file does not know what any member means.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,17 +14,16 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
-/// A member's value as it is written; none where the member is absent or `null`.
-pub(super) type Member<'a> = Option<&'a RawValue>;
+/// Value of a member as written, or `None` if the member is absent or `null`.
+pub(super) type JsonMember<'a> = Option<&'a RawValue>;
 
-/// How deep a frame may nest. What is handed on must be readable by whoever gets it, and readers stop at
-/// depths from about this one.
+/// Deepest nesting of a frame. Receivers of our events stop at about this depth.
 const MAX_DEPTH: u32 = 128;
 
-/// The largest whole number that a double holds without doubt.
+/// Largest whole number that a double holds exactly.
 const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 
-/// Whether the text nests deeper than [`MAX_DEPTH`]. Says nothing about whether it is JSON.
+/// Returns whether the text nests deeper than [`MAX_DEPTH`]. Does not check whether it is JSON.
 pub(super) fn is_too_deep(text: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
     for byte in text.bytes() {
@@ -47,32 +45,32 @@ pub(super) fn is_too_deep(text: &str) -> bool {
     false
 }
 
-/// The members of these names, in their order, or none where the text is not one JSON object. Of members
-/// that share a name the last counts, as everywhere in JavaScript.
-pub(super) fn pick<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[Member<'a>; N]> {
+/// Returns the members of these names in their order, or `None` if the text is not one JSON object. The last of
+/// several members with the same name counts, as in JavaScript.
+pub(super) fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[JsonMember<'a>; N]> {
     if !text.trim_start().starts_with('{') {
         return None;
     }
     let mut json = Deserializer::from_str(text);
-    let members = Pick { names }.deserialize(&mut json).ok()?;
+    let members = MembersVisitor { names }.deserialize(&mut json).ok()?;
     json.end().ok()?;
     Some(members)
 }
 
-struct Pick<'n, const N: usize> {
+struct MembersVisitor<'n, const N: usize> {
     names: [&'n str; N],
 }
 
-impl<'de, const N: usize> DeserializeSeed<'de> for Pick<'_, N> {
-    type Value = [Member<'de>; N];
+impl<'de, const N: usize> DeserializeSeed<'de> for MembersVisitor<'_, N> {
+    type Value = [JsonMember<'de>; N];
 
     fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
         json.deserialize_map(self)
     }
 }
 
-impl<'de, const N: usize> Visitor<'de> for Pick<'_, N> {
-    type Value = [Member<'de>; N];
+impl<'de, const N: usize> Visitor<'de> for MembersVisitor<'_, N> {
+    type Value = [JsonMember<'de>; N];
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -80,7 +78,7 @@ impl<'de, const N: usize> Visitor<'de> for Pick<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = [None; N];
-        while let Some(place) = map.next_key_seed(Place { names: &self.names })? {
+        while let Some(place) = map.next_key_seed(KeyVisitor { names: &self.names })? {
             if let Some(member) = place.and_then(|at| members.get_mut(at)) {
                 let raw: &RawValue = map.next_value()?;
                 *member = (raw.get() != "null").then_some(raw);
@@ -92,13 +90,13 @@ impl<'de, const N: usize> Visitor<'de> for Pick<'_, N> {
     }
 }
 
-/// Where a key stands among the names. Keys are read as bytes, because a key with half a surrogate pair in
-/// it is no text, and still no reason to lose the object.
-struct Place<'n> {
+/// Finds the position of a key among the names. Keys are read as bytes. A key with half a surrogate pair is no text,
+/// but must not cost the object.
+struct KeyVisitor<'n> {
     names: &'n [&'n str],
 }
 
-impl<'de> DeserializeSeed<'de> for Place<'_> {
+impl<'de> DeserializeSeed<'de> for KeyVisitor<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
@@ -106,7 +104,7 @@ impl<'de> DeserializeSeed<'de> for Place<'_> {
     }
 }
 
-impl Visitor<'_> for Place<'_> {
+impl Visitor<'_> for KeyVisitor<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,17 +116,17 @@ impl Visitor<'_> for Place<'_> {
     }
 }
 
-/// The elements of an array; none where it is something else.
+/// Returns the elements of an array, or `None` for any other value.
 pub(super) fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
     raw.get().starts_with('[').then(|| serde_json::from_str(raw.get()).ok()).flatten()
 }
 
-/// The text of a string; none where it is something else. Half a surrogate pair, which JavaScript leaves
-/// behind where it cuts a text within an emoji, becomes U+FFFD.
+/// Returns the text of a string, or `None` for any other value. Half a surrogate pair becomes U+FFFD. JavaScript
+/// leaves one where it cuts a text within an emoji.
 pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    struct Lossy;
+    struct LossyString;
 
-    impl Visitor<'_> for Lossy {
+    impl Visitor<'_> for LossyString {
         type Value = String;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -142,14 +140,14 @@ pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
-        Deserializer::from_str(raw.get()).deserialize_bytes(Lossy).ok().map(Cow::Owned)
+        Deserializer::from_str(raw.get()).deserialize_bytes(LossyString).ok().map(Cow::Owned)
     } else {
         Some(Cow::Borrowed(inner))
     }
 }
 
-/// A string that says something, or a number as it is written; none where it is something else.
-pub(super) fn label(raw: &RawValue) -> Option<Cow<'_, str>> {
+/// Returns a non-empty string, or a number as written. Returns `None` for any other value.
+pub(super) fn string_or_number(raw: &RawValue) -> Option<Cow<'_, str>> {
     let text = raw.get();
     if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
         return Some(Cow::Borrowed(text));
@@ -157,18 +155,18 @@ pub(super) fn label(raw: &RawValue) -> Option<Cow<'_, str>> {
     string(raw).filter(|text| !text.is_empty())
 }
 
-/// A whole number of 0 or more, written as a number, as a float (`17.0`, `1.7e1`) or as a string of digits.
-pub(super) fn number(raw: &RawValue) -> Option<u64> {
-    if raw.get().starts_with('"') { digits(string(raw)?.trim()) } else { whole(raw.get()) }
+/// Returns a whole number of 0 or more, written as a number, a float (`17.0`, `1.7e1`) or a string of digits.
+pub(super) fn whole_number(raw: &RawValue) -> Option<u64> {
+    if raw.get().starts_with('"') { parse_digits(string(raw)?.trim()) } else { parse_whole(raw.get()) }
 }
 
-/// The number that these are the digits of.
-pub(super) fn digits(text: &str) -> Option<u64> {
+/// Parses a text of digits only.
+pub(super) fn parse_digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// The number that JSON writes so, if it is whole and 0 or more.
-pub(super) fn whole(text: &str) -> Option<u64> {
+/// Parses a JSON number if it is whole and 0 or more.
+pub(super) fn parse_whole(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| {
         let float: f64 = text.parse().ok()?;
         #[expect(
@@ -176,14 +174,14 @@ pub(super) fn whole(text: &str) -> Option<u64> {
             clippy::cast_sign_loss,
             reason = "whole, not negative and within what both types hold exactly"
         )]
-        let whole = || float as u64;
-        ((0.0..=MAX_EXACT).contains(&float) && float.fract() == 0.0).then(whole)
+        let exact = || float as u64;
+        ((0.0..=MAX_EXACT).contains(&float) && float.fract() == 0.0).then(exact)
     })
 }
 
-/// Whether it says yes or no, as a boolean or as its word; none where it is something else.
-pub(super) fn truth(raw: &RawValue) -> Option<bool> {
-    let text = label(raw).unwrap_or(Cow::Borrowed(raw.get()));
+/// Returns the value of a boolean or of its word, or `None` for any other value.
+pub(super) fn boolean(raw: &RawValue) -> Option<bool> {
+    let text = string_or_number(raw).unwrap_or(Cow::Borrowed(raw.get()));
     if text.eq_ignore_ascii_case("true") {
         Some(true)
     } else if text.eq_ignore_ascii_case("false") {
@@ -193,9 +191,9 @@ pub(super) fn truth(raw: &RawValue) -> Option<bool> {
     }
 }
 
-/// Whether the member is there and says yes.
-pub(super) fn is_true(member: Member<'_>) -> bool {
-    member.and_then(truth) == Some(true)
+/// Returns whether the member is present and true.
+pub(super) fn is_true(member: JsonMember<'_>) -> bool {
+    member.and_then(boolean) == Some(true)
 }
 
 #[cfg(test)]
@@ -208,31 +206,31 @@ mod tests {
     }
 
     fn picked<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-        pick(text, [name]).and_then(|[member]| member).map(RawValue::get)
+        members(text, [name]).and_then(|[member]| member).map(RawValue::get)
     }
 
     #[test]
-    fn the_last_of_doubled_members_counts_and_null_is_absence() {
+    fn doubled_member_keeps_its_last_value() {
         assert_eq!(picked(r#" {"a":1,"b":2,"a":[3]} "#, "a"), Some("[3]"));
         assert_eq!(picked(r#"{"a":1,"a":null}"#, "a"), None);
         assert_eq!(picked(r#"{"b":1}"#, "a"), None);
     }
 
     #[test]
-    fn keys_are_compared_unescaped_and_broken_keys_do_no_harm() {
+    fn escaped_keys_match_and_broken_keys_are_skipped() {
         assert_eq!(picked(r#"{"\u0061":1}"#, "a"), Some("1"));
         assert_eq!(picked(r#"{"\ud83d":0,"a":1}"#, "a"), Some("1"));
     }
 
     #[test]
-    fn only_one_whole_object_is_picked_from() {
+    fn text_that_is_not_one_object_has_no_members() {
         for text in ["", " ", "[]", "1", "null", "{", r#"{"a":1"#, r#"{"a":1} x"#, r#"{"a":1}{}"#, "{a:1}"] {
-            assert_eq!(pick(text, ["a"]).map(|[a]| a.is_some()), None, "{text}");
+            assert_eq!(members(text, ["a"]).map(|[a]| a.is_some()), None, "{text}");
         }
     }
 
     #[test]
-    fn strings_survive_half_a_surrogate_pair() {
+    fn string_with_half_a_surrogate_pair_is_readable() {
         assert_eq!(string(raw(r#""plain""#)).unwrap(), "plain");
         assert_eq!(string(raw(r#""\"\\\n\ud83d\ude00""#)).unwrap(), "\"\\\n😀");
         assert!(string(raw(r#""cut \ud83d""#)).unwrap().starts_with("cut \u{fffd}"));
@@ -241,28 +239,28 @@ mod tests {
     }
 
     #[test]
-    fn numbers_come_in_three_shapes() {
+    fn whole_number_in_three_forms_is_read() {
         for text in ["17", "17.0", "1.7e1", "\"17\"", "\" 17 \""] {
-            assert_eq!(number(raw(text)), Some(17), "{text}");
+            assert_eq!(whole_number(raw(text)), Some(17), "{text}");
         }
         for text in ["-1", "1.5", "1e300", "\"\"", "\"x\"", "\"+1\"", "\"1.0\"", "true", "{}", "\"-1\""] {
-            assert_eq!(number(raw(text)), None, "{text}");
+            assert_eq!(whole_number(raw(text)), None, "{text}");
         }
-        assert_eq!(number(raw("18446744073709551615")), Some(u64::MAX));
-        assert_eq!(number(raw("1512722848096.0")), Some(1_512_722_848_096));
+        assert_eq!(whole_number(raw("18446744073709551615")), Some(u64::MAX));
+        assert_eq!(whole_number(raw("1512722848096.0")), Some(1_512_722_848_096));
     }
 
     #[test]
-    fn truth_is_a_boolean_or_its_word() {
-        assert_eq!(truth(raw("true")), Some(true));
-        assert_eq!(truth(raw("\"False\"")), Some(false));
+    fn boolean_or_its_word_is_read() {
+        assert_eq!(boolean(raw("true")), Some(true));
+        assert_eq!(boolean(raw("\"False\"")), Some(false));
         for text in ["1", "\"\"", "\"yes\"", "{}", "[true]"] {
-            assert_eq!(truth(raw(text)), None, "{text}");
+            assert_eq!(boolean(raw(text)), None, "{text}");
         }
     }
 
     #[test]
-    fn depth_is_counted_outside_strings() {
+    fn depth_ignores_brackets_in_strings() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert!(!is_too_deep(&nested(128)));
         assert!(is_too_deep(&nested(129)));
@@ -273,16 +271,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_survives_being_written_and_read(text: String) {
+        fn written_text_reads_back_unchanged(text: String) {
             let json = serde_json::to_string(&text).unwrap();
             prop_assert_eq!(string(raw(&json)).unwrap(), text);
         }
 
         #[test]
-        fn any_number_survives(value: u64) {
-            prop_assert_eq!(number(raw(&value.to_string())), Some(value));
+        fn written_number_reads_back_unchanged(value: u64) {
+            prop_assert_eq!(whole_number(raw(&value.to_string())), Some(value));
             let quoted = format!("\"{value}\"");
-            prop_assert_eq!(number(raw(&quoted)), Some(value));
+            prop_assert_eq!(whole_number(raw(&quoted)), Some(value));
         }
     }
 }

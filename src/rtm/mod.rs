@@ -1,7 +1,7 @@
-//! All that knows Kore.ai: its JWT, its two REST calls, its web socket and its frames.
+//! The Kore.ai client: JWT, the REST calls for grant, ticket and history, the web socket and its frames.
 //!
-//! Source of every fact is protocol.md. Frames are read leniently and written strictly. What this layer does
-//! not know: turns, lanes and the store; it reports what the platform said and leaves the deciding to `link`.
+//! protocol.md is the source of every fact. Frames are read leniently and written strictly. This layer does not know
+//! turns, lanes or the store. It reports what the platform sent, and `link` decides.
 
 mod connector;
 mod correlation_id;
@@ -15,6 +15,7 @@ mod incoming;
 mod jwt;
 mod lenient_json;
 pub mod outgoing;
+mod redaction;
 mod refusal;
 mod socket;
 mod text_extraction;
@@ -24,11 +25,11 @@ mod ticket;
 mod tests;
 
 pub use connector::{ConnectorSetupError, PlatformConnector};
-pub use decode::translate;
+pub use decode::decode_frame;
 pub use error::{CallError, ConnectError, ConnectPhase, RetryAdvice};
 pub use grant::Grant;
-pub use history_page::{HistoryPage, HistoryRecord, InvalidHistoryPage, history_page};
-pub use history_request::HistoryFrom;
+pub use history_page::{HistoryPage, HistoryRecord, InvalidHistoryPage, decode_history_page};
+pub use history_request::HistoryStart;
 pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
 pub use jwt::{JwtSigner, SignerError};
 pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};

@@ -1,4 +1,5 @@
-//! The frames we send (protocol.md 6), written strictly: what the official SDKs send and nothing else.
+//! Builds the frames that the bridge sends (protocol.md 6). They contain what the official SDKs send and nothing
+//! else.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -6,15 +7,15 @@ use serde_json::value::RawValue;
 use crate::config::BotConfig;
 use crate::domain::{AcceptedMessage, Attachment, JsonObject};
 
-const MESSAGE: &str = "/bot.message";
-const CLOSE_SESSION: &str = "/bot.closeConversationSession";
+const MESSAGE_RESOURCE: &str = "/bot.message";
+const CLOSE_SESSION_RESOURCE: &str = "/bot.closeConversationSession";
 
-/// What the Web SDK calls itself.
-const CLIENT: &str = "sdk";
+/// The Web SDK's name for itself.
+const CLIENT_NAME: &str = "sdk";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Frame<'a> {
+struct OutgoingFrame<'a> {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -22,7 +23,7 @@ struct Frame<'a> {
     id: u64,
     resourceid: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<Said<'a>>,
+    message: Option<OutgoingMessage<'a>>,
     bot_info: BotInfo<'a>,
     client: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +32,7 @@ struct Frame<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Said<'a> {
+struct OutgoingMessage<'a> {
     body: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     render_msg: Option<&'a str>,
@@ -42,7 +43,7 @@ struct Said<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct BotInfo<'a> {
+pub(super) struct BotInfo<'a> {
     chat_bot: &'a str,
     task_bot_id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,7 +52,14 @@ struct BotInfo<'a> {
     meta_tags: Option<&'a RawValue>,
 }
 
-impl<'a> Frame<'a> {
+impl<'a> BotInfo<'a> {
+    /// Returns the name and id of the bot, without custom data and tags.
+    pub(super) fn of(bot: &'a BotConfig) -> Self {
+        Self { chat_bot: &bot.chat_bot, task_bot_id: &bot.task_bot_id, custom_data: None, meta_tags: None }
+    }
+}
+
+impl<'a> OutgoingFrame<'a> {
     fn new(bot: &'a BotConfig, resourceid: &'a str, id: u64) -> Self {
         Self {
             kind: None,
@@ -59,105 +67,65 @@ impl<'a> Frame<'a> {
             id,
             resourceid,
             message: None,
-            bot_info: BotInfo {
-                chat_bot: &bot.chat_bot,
-                task_bot_id: &bot.task_bot_id,
-                custom_data: None,
-                meta_tags: None,
-            },
-            client: CLIENT,
+            bot_info: BotInfo::of(bot),
+            client: CLIENT_NAME,
             meta: None,
         }
     }
 
-    fn write(&self) -> String {
-        // Writing JSON fails for keys that are no strings and for `Serialize`s that fail by themselves; the
-        // structs above hold neither.
+    fn to_json(&self) -> String {
+        // Writing JSON fails for keys that are no strings and for a failing `Serialize`. The structs above have
+        // neither.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// What a user says (protocol.md 6.1). The platform acknowledges it by its `clientMessageId`.
+/// Returns the frame of a user's message (protocol.md 6.1). The platform acknowledges it by its `clientMessageId`.
 pub fn message(bot: &BotConfig, message: &AcceptedMessage) -> String {
     let content = &message.new.content;
-    let mut frame = Frame::new(bot, MESSAGE, message.client_message_id);
-    // The mobile SDKs put custom data into the message, the Web SDK into botInfo, and which of the two a bot
-    // reads depends on who wrote it: so it stands in both places.
+    let mut frame = OutgoingFrame::new(bot, MESSAGE_RESOURCE, message.client_message_id);
+    // The mobile SDKs put custom data into the message, the Web SDK puts it into botInfo. The author of a bot chooses
+    // which of the two it reads, so the frame has both.
     let custom_data = content.custom_data.as_ref().map(JsonObject::raw);
     frame.bot_info.custom_data = custom_data;
-    // All sources document tags in botInfo. Said twice they could be counted twice.
+    // All sources document tags in botInfo only. A second copy could be counted twice.
     frame.bot_info.meta_tags = content.meta_tags.as_ref().map(JsonObject::raw);
     frame.meta = content.meta.as_ref().map(JsonObject::raw);
-    frame.message = Some(Said {
+    frame.message = Some(OutgoingMessage {
         body: content.text(),
         render_msg: content.display_text.as_deref(),
         attachments: &content.attachments,
         custom_data,
     });
-    frame.write()
+    frame.to_json()
 }
 
-/// The application's ping (protocol.md 5.4). Its ids are a counter of their own, so that none can be taken
-/// for a message's.
+/// Returns the application's ping (protocol.md 5.4). Pings have a counter of their own, so that no id equals that of
+/// a message.
 pub fn ping(bot: &BotConfig, id: u64) -> String {
-    let mut frame = Frame::new(bot, MESSAGE, id);
+    let mut frame = OutgoingFrame::new(bot, MESSAGE_RESOURCE, id);
     frame.kind = Some("ping");
     frame.client_message_id = None;
-    frame.write()
+    frame.to_json()
 }
 
-/// Ends the platform's session (protocol.md 6.2).
+/// Returns the frame that ends the platform's session (protocol.md 6.2).
 pub fn close_session(bot: &BotConfig, id: u64) -> String {
-    Frame::new(bot, CLOSE_SESSION, id).write()
+    OutgoingFrame::new(bot, CLOSE_SESSION_RESOURCE, id).to_json()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use secrecy::SecretString;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::{ConnectionStyle, JwtAlgorithm};
     use crate::domain::{
         BotName, ConversationId, MessageContent, MessageId, NewMessage, ResendPolicy, SessionRequest,
         Timestamp, TurnRules, UserId,
     };
 
     fn bot() -> BotConfig {
-        let zero = Duration::ZERO;
-        BotConfig {
-            name: BotName::new("support").unwrap(),
-            platform: "https://platform.example".parse().unwrap(),
-            api_path: "/api".into(),
-            socket_base: None,
-            ca: None,
-            chat_bot: "Help \"Bot\"".into(),
-            task_bot_id: "st-1".into(),
-            client_id: "cs-1".into(),
-            client_secret: SecretString::from("secret"),
-            algorithm: JwtAlgorithm::Hs256,
-            secure_rtm: false,
-            connection_mode: ConnectionStyle::ConnectionMode,
-            anonymous: false,
-            history: true,
-            quiet: zero,
-            deadline: zero,
-            welcome: zero,
-            late_window: zero,
-            history_settle: zero,
-            stuck_after: None,
-            session_timeout: zero,
-            ping_interval: zero,
-            idle_ttl: None,
-            max_open_messages: 1,
-            user_rate_per_minute: 0,
-            connects_per_minute: 0,
-            max_frame_bytes: 0,
-            max_message_bytes: 0,
-            webhook: None,
-        }
+        BotConfig { chat_bot: "Help \"Bot\"".into(), ..crate::rtm::tests::bot("https://bots.example") }
     }
 
     fn accepted(content: MessageContent) -> AcceptedMessage {
@@ -185,21 +153,21 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_message_has_what_the_platform_needs_and_no_more() {
+    fn plain_message_has_only_the_needed_members() {
         let frame = message(&bot(), &accepted(MessageContent::new("Hi \"there\"\n😀").unwrap()));
         let expected = json!({
             "clientMessageId": 1_763_845_000_123_u64,
             "id": 1_763_845_000_123_u64,
             "resourceid": "/bot.message",
             "message": { "body": "Hi \"there\"\n😀", "attachments": [] },
-            "botInfo": { "chatBot": "Help \"Bot\"", "taskBotId": "st-1" },
+            "botInfo": { "chatBot": "Help \"Bot\"", "taskBotId": "st-0d3f" },
             "client": "sdk",
         });
         assert_eq!(parsed(&frame), expected);
     }
 
     #[test]
-    fn what_is_the_bots_goes_through_untouched() {
+    fn custom_data_goes_out_untouched() {
         let object = |text: &str| serde_json::from_str::<JsonObject>(text).unwrap();
         let mut content = MessageContent::new("YES_1").unwrap();
         content.display_text = Some("Yes".into());
@@ -222,19 +190,19 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_cannot_be_taken_for_a_message() {
+    fn ping_has_no_client_message_id() {
         let expected = json!({
             "type": "ping",
             "id": 7,
             "resourceid": "/bot.message",
-            "botInfo": { "chatBot": "Help \"Bot\"", "taskBotId": "st-1" },
+            "botInfo": { "chatBot": "Help \"Bot\"", "taskBotId": "st-0d3f" },
             "client": "sdk",
         });
         assert_eq!(parsed(&ping(&bot(), 7)), expected);
     }
 
     #[test]
-    fn closing_a_session_carries_no_message() {
+    fn close_session_frame_has_no_message() {
         let frame = parsed(&close_session(&bot(), 8));
         assert_eq!(frame["resourceid"], "/bot.closeConversationSession");
         assert_eq!((&frame["id"], &frame["clientMessageId"]), (&json!(8), &json!(8)));

@@ -1,15 +1,19 @@
-//! One open web socket: whole messages in, text out, and no memory held while nothing moves.
+//! One open web socket: whole messages in, text out, and no buffers while it is idle.
 //!
-//! awc's `Framed` keeps 16 KiB of buffers per socket for as long as it lives. Here it is taken apart after the
-//! handshake: all sockets of a shard read into one scratch buffer and write from another, and a socket keeps
-//! only what is incomplete. Bytes are copied out of the scratch once, so that a message pins no more than what
-//! was read together with it.
+//! awc's `Framed` keeps 16 KiB of buffers for each socket. This file takes it apart after the handshake. All sockets
+//! of a shard share one buffer for reads and one for writes, and a socket keeps only incomplete data. Bytes are
+//! copied out of the shared buffer once, so a message pins only the data of its own read.
 //!
-//! awc's codec leaves to its user: answers to pings, the joining of fragments, a cap on all fragments together,
-//! a cap that works before a too large frame has arrived, and the close handshake. All of that is here. Text is
-//! not checked for UTF-8: a message that is none is handed on and found malformed when it is read.
+//! awc's codec leaves these duties to its user:
 //!
-//! What it does not know: what a message says, and when to ping.
+//! - answers to pings;
+//! - the joining of fragments, and a cap on all fragments together;
+//! - a cap that works before a too large frame has arrived;
+//! - the close handshake.
+//!
+//! Text is not checked for UTF-8 here. The decoder reports such a message as malformed.
+//!
+//! This file does not know the meaning of a message, or when to ping.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -28,39 +32,39 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::time::timeout;
 use tokio_util::codec::{Decoder as _, Encoder as _};
 
-use super::refusal::fit;
+use super::redaction::redact;
 use crate::config::BotConfig;
 
-/// The longest that a send may wait for the peer to take it.
-const SEND_DEADLINE: Duration = Duration::from_secs(10);
-/// The longest that a close takes, the peer's answer included.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
-/// Bytes read at once at most.
+/// Timeout of a send.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout of a close, the peer's answer included.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most bytes of one read.
 const READ_MAX: usize = 64 * 1024;
-/// Unsent pongs kept for a peer that does not read, in bytes; RFC 6455, 5.5.3 lets us skip all but the last.
-const PONGS_MAX: usize = 1024;
-/// The write buffer is let go of after a message that made it larger than this, in bytes.
-const WRITE_KEPT: usize = 64 * 1024;
+/// Most bytes of unsent pongs for a peer that does not read. RFC 6455, 5.5.3 allows us to skip all but the last.
+const PENDING_PONGS_MAX: usize = 1024;
+/// Largest write buffer that is kept after a message, in bytes.
+const WRITE_BUFFER_KEPT_MAX: usize = 64 * 1024;
 
-/// The buffers that all sockets of one thread share. They hold nothing between two polls.
-pub(super) struct Scratch {
+/// Buffers that all sockets of one thread share. They are empty between two polls.
+pub(super) struct ScratchBuffers {
     read: Box<[u8]>,
     write: BytesMut,
 }
 
-impl Default for Scratch {
+impl Default for ScratchBuffers {
     fn default() -> Self {
         Self { read: vec![0; READ_MAX].into_boxed_slice(), write: BytesMut::new() }
     }
 }
 
-/// What came. Its Debug shows the length of a message and not what it says.
+/// Event of a socket. Its Debug output shows the length of a message, not its text.
 pub enum SocketEvent {
-    /// A whole text or binary message, fragments joined. Not checked for UTF-8.
+    /// A whole text or binary message, fragments joined. It may be invalid UTF-8.
     Frame(Bytes),
-    /// The peer lives: a ping, which has been answered, or a pong.
-    Heard,
-    /// The socket is over; every further call says the same.
+    /// The peer lives: it sent a pong, or a ping that this file has answered.
+    KeepAlive,
+    /// The socket is over. Every further call returns the same event.
     Closed(SocketClose),
 }
 
@@ -68,86 +72,92 @@ impl fmt::Debug for SocketEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frame(bytes) => write!(f, "Frame({} bytes)", bytes.len()),
-            Self::Heard => f.write_str("Heard"),
+            Self::KeepAlive => f.write_str("KeepAlive"),
             Self::Closed(closed) => f.debug_tuple("Closed").field(closed).finish(),
         }
     }
 }
 
-/// How a socket ended.
+/// Reason why a socket ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketClose {
-    /// The close code as a client sees it: 1005 for a close without code, 1006 where TCP is gone or the peer
-    /// broke the protocol, else the code sent (protocol.md 5.5).
+    /// Close code as a client sees it (protocol.md 5.5). It is 1005 for a close without code, and 1006 if TCP is gone
+    /// or the peer broke the protocol.
     pub code: u16,
-    /// Whether we ended it and the code is the one that we sent: 1009 for a message above our own caps. From
-    /// the platform 1009 says that ours was too large.
-    pub ours: bool,
-    /// The reason given, for logs: 300 characters at most, masked.
+    /// Whether we ended the socket, with this code. 1009 of ours means that a message exceeds our caps. 1009 of the
+    /// platform means that our message was too large.
+    pub by_us: bool,
+    /// Reason for logs: 300 characters at most, masked.
     pub reason: Box<str>,
 }
 
-/// Why something could not be sent, which ends the socket; whether it arrived is not known. After `Broken` the
-/// socket may be read on: the platform may have said why.
+/// Error of a send. It ends the socket, and the message may have arrived or not. After `Broken` a caller may still
+/// read: the platform may have sent a reason.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// The socket was over before.
+    /// The socket was already over.
     #[error("the socket is closed ({})", .0.code)]
     Closed(SocketClose),
-    /// The peer took nothing for 10 s.
+    /// The peer took no data for 10 s.
     #[error("the platform took no data for 10 s; open a new socket")]
-    Deadline,
+    Timeout,
     /// The connection broke.
     #[error("the connection broke while sending; open a new socket")]
     Broken(#[source] io::Error),
 }
 
-/// One open web socket. Dropping it cuts the connection; [`PlatformSocket::close`] says goodbye.
+/// One open web socket. Dropping it cuts the connection; [`PlatformSocket::close`] performs the close handshake.
 pub struct PlatformSocket {
     io: BoxedSocket,
     codec: Codec,
-    scratch: Rc<RefCell<Scratch>>,
-    /// Read and not decoded: a frame's beginning.
+    scratch: Rc<RefCell<ScratchBuffers>>,
+    /// Data that is read but not decoded: the start of a frame.
     unread: BytesMut,
-    /// The fragments of a message that is not complete.
-    parts: BytesMut,
-    /// Encoded and not written.
+    /// Fragments of an incomplete message.
+    fragments: BytesMut,
+    /// Encoded but not written.
     unsent: BytesMut,
-    /// Whether written bytes may still sit in the TLS layer.
+    /// Whether the TLS layer may hold written bytes.
     unflushed: bool,
-    /// Whether writing failed; what the peer said before may still be read.
-    mute: bool,
+    /// Whether writing has ended. The peer's earlier frames may still be read.
+    write_closed: bool,
     closed: Option<SocketClose>,
     max_frame: u64,
     max_message: usize,
 }
 
 impl PlatformSocket {
-    /// The socket on a connection whose handshake is done. `early` came in one segment with the 101.
-    pub(super) fn new(io: BoxedSocket, early: &[u8], bot: &BotConfig, scratch: Rc<RefCell<Scratch>>) -> Self {
+    /// Wraps a connection after its handshake. `early` came in one segment with the 101.
+    pub(super) fn new(
+        io: BoxedSocket,
+        early: &[u8],
+        bot: &BotConfig,
+        scratch: Rc<RefCell<ScratchBuffers>>,
+    ) -> Self {
         let max_frame = bot.max_frame_bytes.min(bot.max_message_bytes);
         Self {
             io,
             codec: Codec::new().client_mode().max_size(max_frame),
             scratch,
             unread: BytesMut::from(early),
-            parts: BytesMut::new(),
+            fragments: BytesMut::new(),
             unsent: BytesMut::new(),
             unflushed: false,
-            mute: false,
+            write_closed: false,
             closed: None,
             max_frame: u64::try_from(max_frame).unwrap_or(u64::MAX),
             max_message: bot.max_message_bytes,
         }
     }
 
-    /// The next thing that comes. Safe to cancel: nothing is lost by dropping the future between two polls.
+    /// Waits for the next event. Cancel-safe: a future dropped between two polls loses nothing.
     pub async fn next(&mut self) -> SocketEvent {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Sends a text message as one frame, in one write where the connection takes it. If the future is dropped
-    /// after its first poll, the message still goes out, whole, with the next call of any kind.
+    /// Sends a text message as one frame, in one write if the connection takes it.
+    ///
+    /// If the future is dropped after its first poll, the next call of any kind sends the rest of the message.
     ///
     /// # Errors
     /// [`SocketError`], after 10 s at most; the socket is over then.
@@ -155,7 +165,7 @@ impl PlatformSocket {
         self.write(Message::Text(text.into())).await
     }
 
-    /// Sends a ping of the web socket's own kind; the pong comes as [`SocketEvent::Heard`].
+    /// Sends a web socket ping. The pong comes as [`SocketEvent::KeepAlive`].
     ///
     /// # Errors
     /// As [`PlatformSocket::send`].
@@ -163,27 +173,27 @@ impl PlatformSocket {
         self.write(Message::Ping(Bytes::new())).await
     }
 
-    /// Says goodbye with `code`, waits for the peer's answer, a second at most in all, and hangs up.
+    /// Sends a close frame with `code`, waits for the peer's answer and hangs up. Takes a second at most.
     pub async fn close(mut self, code: u16) {
-        let goodbye = async {
+        let handshake = async {
             if self.closed.is_none() {
                 let reason = CloseReason { code: code.into(), description: None };
                 self.write(Message::Close(Some(reason))).await.ok();
-                // Nothing follows a close frame, neither pongs nor another one (RFC 6455, 5.5.1).
-                self.mute();
+                // Neither pongs nor a second close frame may follow a close frame (RFC 6455, 5.5.1).
+                self.close_write();
                 while !matches!(self.next().await, SocketEvent::Closed(_)) {}
             }
-            // So that TLS says goodbye too.
+            // TLS needs its own close.
             poll_fn(|cx| Pin::new(&mut self.io).poll_shutdown(cx)).await.ok();
         };
-        // A peer that does not answer is left as it is.
-        timeout(CLOSE_DEADLINE, goodbye).await.ok();
+        // A peer that does not answer is abandoned.
+        timeout(CLOSE_TIMEOUT, handshake).await.ok();
     }
 
-    /// The bytes its buffers hold on to.
+    /// Returns the bytes that its buffers hold.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        self.unread.capacity() + self.parts.capacity() + self.unsent.capacity()
+    pub(super) fn buffered_capacity(&self) -> usize {
+        self.unread.capacity() + self.fragments.capacity() + self.unsent.capacity()
     }
 
     async fn write(&mut self, message: Message) -> Result<(), SocketError> {
@@ -192,25 +202,29 @@ impl PlatformSocket {
         }
         let mut message = Some(message);
         let writing = poll_fn(|cx| {
-            if let Some(message) = message.take() { self.start(cx, message) } else { self.poll_flush(cx) }
+            if let Some(message) = message.take() {
+                self.poll_start_write(cx, message)
+            } else {
+                self.poll_flush(cx)
+            }
         });
-        match timeout(SEND_DEADLINE, writing).await {
+        match timeout(SEND_TIMEOUT, writing).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => {
-                // Not ended: a close frame that says why may be waiting to be read.
-                self.mute();
+                // The socket stays readable: a close frame with the reason may be waiting.
+                self.close_write();
                 Err(SocketError::Broken(error))
             }
             Err(_) => {
-                self.end(1006, false, "the platform took no data");
-                Err(SocketError::Deadline)
+                self.mark_closed(1006, false, "the platform took no data");
+                Err(SocketError::Timeout)
             }
         }
     }
 
-    /// Encodes a message and writes what the connection takes of it at once; the rest becomes `unsent`.
-    fn start(&mut self, cx: &mut Context<'_>, message: Message) -> Poll<io::Result<()>> {
-        if self.mute {
+    /// Encodes a message and writes the part that the connection takes at once. The rest goes to `unsent`.
+    fn poll_start_write(&mut self, cx: &mut Context<'_>, message: Message) -> Poll<io::Result<()>> {
+        if self.write_closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         if !self.unsent.is_empty() {
@@ -229,7 +243,7 @@ impl PlatformSocket {
         self.unflushed = true;
         buffer.advance(taken);
         self.unsent.extend_from_slice(buffer);
-        if buffer.capacity() > WRITE_KEPT {
+        if buffer.capacity() > WRITE_BUFFER_KEPT_MAX {
             *buffer = BytesMut::new();
         }
         self.poll_flush(cx)
@@ -239,7 +253,7 @@ impl PlatformSocket {
         self.codec.encode(message, &mut self.unsent).map_err(io::Error::other)
     }
 
-    /// Writes what is unsent, and lets go of its buffer once it is empty.
+    /// Writes all unsent bytes, then releases their buffer.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
             let taken = ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent))?;
@@ -257,17 +271,17 @@ impl PlatformSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes nothing any more. The peer's last words may still be read: it may have said why it hung up.
-    fn mute(&mut self) {
-        self.mute = true;
+    /// Ends writing. Reading goes on, because the peer may have sent the reason for its hang-up.
+    fn close_write(&mut self) {
+        self.write_closed = true;
         self.unflushed = false;
         self.unsent = BytesMut::new();
     }
 
-    /// Goes on writing in passing; failing and waiting are the reader's to find.
-    fn nudge(&mut self, cx: &mut Context<'_>) {
+    /// Continues writing without waiting. The reader finds errors later.
+    fn flush_if_possible(&mut self, cx: &mut Context<'_>) {
         if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
-            self.mute();
+            self.close_write();
         }
     }
 
@@ -275,7 +289,7 @@ impl PlatformSocket {
         if let Some(closed) = &self.closed {
             return Poll::Ready(SocketEvent::Closed(closed.clone()));
         }
-        self.nudge(cx);
+        self.flush_if_possible(cx);
         loop {
             if let Some(received) = self.decode(cx) {
                 return Poll::Ready(received);
@@ -285,34 +299,34 @@ impl PlatformSocket {
             let mut buffer = ReadBuf::new(&mut scratch.read);
             let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer));
             match (read, buffer.filled()) {
-                (Ok(()), []) => return Poll::Ready(self.end(1006, false, "the connection was cut")),
+                (Ok(()), []) => return Poll::Ready(self.mark_closed(1006, false, "the connection was cut")),
                 (Ok(()), bytes) => self.unread.extend_from_slice(bytes),
-                (Err(error), _) => return Poll::Ready(self.end(1006, false, &error.to_string())),
+                (Err(error), _) => return Poll::Ready(self.mark_closed(1006, false, &error.to_string())),
             }
         }
     }
 
-    /// The next thing in what has been read.
+    /// Returns the next event from the bytes that have been read.
     fn decode(&mut self, cx: &mut Context<'_>) -> Option<SocketEvent> {
         loop {
             if payload_length(&self.unread).is_some_and(|length| length > self.max_frame) {
-                return Some(self.too_big(cx));
+                return Some(self.close_too_big(cx));
             }
             let frame = match self.codec.decode(&mut self.unread) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => {
-                    self.shrink();
+                    self.release_read_buffer();
                     return None;
                 }
-                Err(ProtocolError::Overflow) => return Some(self.too_big(cx)),
+                Err(ProtocolError::Overflow) => return Some(self.close_too_big(cx)),
                 Err(error) => {
-                    self.say_goodbye(cx, 1002);
-                    return Some(self.end(1006, false, &error.to_string()));
+                    self.queue_close_frame(cx, 1002);
+                    return Some(self.mark_closed(1006, false, &error.to_string()));
                 }
             };
             match frame {
                 Frame::Text(bytes) | Frame::Binary(bytes) => {
-                    self.shrink();
+                    self.release_read_buffer();
                     return Some(SocketEvent::Frame(bytes));
                 }
                 Frame::Continuation(item) => {
@@ -322,73 +336,72 @@ impl PlatformSocket {
                         }
                         Item::Last(bytes) => (bytes, true),
                     };
-                    if self.parts.len() + bytes.len() > self.max_message {
-                        return Some(self.too_big(cx));
+                    if self.fragments.len() + bytes.len() > self.max_message {
+                        return Some(self.close_too_big(cx));
                     }
-                    self.parts.extend_from_slice(&bytes);
+                    self.fragments.extend_from_slice(&bytes);
                     if last {
-                        self.shrink();
-                        return Some(SocketEvent::Frame(std::mem::take(&mut self.parts).freeze()));
+                        self.release_read_buffer();
+                        return Some(SocketEvent::Frame(std::mem::take(&mut self.fragments).freeze()));
                     }
                 }
                 Frame::Ping(payload) => {
-                    if !self.mute
-                        && self.unsent.len() < PONGS_MAX
+                    if !self.write_closed
+                        && self.unsent.len() < PENDING_PONGS_MAX
                         && self.encode(Message::Pong(payload)).is_ok()
                     {
-                        self.nudge(cx);
+                        self.flush_if_possible(cx);
                     }
-                    self.shrink();
-                    return Some(SocketEvent::Heard);
+                    self.release_read_buffer();
+                    return Some(SocketEvent::KeepAlive);
                 }
                 Frame::Pong(_) => {
-                    self.shrink();
-                    return Some(SocketEvent::Heard);
+                    self.release_read_buffer();
+                    return Some(SocketEvent::KeepAlive);
                 }
                 Frame::Close(reason) => {
                     let code = reason.as_ref().map_or(1005, |reason| reason.code.into());
                     let text = reason.and_then(|reason| reason.description).unwrap_or_default();
-                    self.say_goodbye(cx, if code == 1005 { 1000 } else { code });
-                    return Some(self.end(code, false, &text));
+                    self.queue_close_frame(cx, if code == 1005 { 1000 } else { code });
+                    return Some(self.mark_closed(code, false, &text));
                 }
             }
         }
     }
 
-    /// Keeps of what has been read only what is not decoded.
-    fn shrink(&mut self) {
+    /// Releases the read buffer if it is empty.
+    fn release_read_buffer(&mut self) {
         if self.unread.is_empty() {
             self.unread = BytesMut::new();
         }
     }
 
-    fn too_big(&mut self, cx: &mut Context<'_>) -> SocketEvent {
-        self.say_goodbye(cx, 1009);
-        self.end(1009, true, "a message above max_frame_bytes or max_message_bytes")
+    fn close_too_big(&mut self, cx: &mut Context<'_>) -> SocketEvent {
+        self.queue_close_frame(cx, 1009);
+        self.mark_closed(1009, true, "a message above max_frame_bytes or max_message_bytes")
     }
 
     /// Sends a close frame if the connection takes it now.
-    fn say_goodbye(&mut self, cx: &mut Context<'_>, code: u16) {
+    fn queue_close_frame(&mut self, cx: &mut Context<'_>, code: u16) {
         let reason = CloseReason { code: code.into(), description: None };
-        if !self.mute && self.encode(Message::Close(Some(reason))).is_ok() {
-            self.nudge(cx);
+        if !self.write_closed && self.encode(Message::Close(Some(reason))).is_ok() {
+            self.flush_if_possible(cx);
         }
     }
 
-    fn end(&mut self, code: u16, ours: bool, reason: &str) -> SocketEvent {
-        let closed = SocketClose { code, ours, reason: fit(reason) };
+    fn mark_closed(&mut self, code: u16, by_us: bool, reason: &str) -> SocketEvent {
+        let closed = SocketClose { code, by_us, reason: redact(reason) };
         self.closed = Some(closed.clone());
         self.unread = BytesMut::new();
-        self.parts = BytesMut::new();
-        self.mute();
+        self.fragments = BytesMut::new();
+        self.close_write();
         SocketEvent::Closed(closed)
     }
 }
 
-/// The payload length that a frame's head announces (RFC 6455, 5.2); `None` while the head is incomplete.
-///
-/// The codec compares a length with its cap only once the whole frame is there, so it would let a peer fill the
-/// memory first.
+/// Returns the payload length that a frame's head announces (RFC 6455, 5.2), or `None` for an incomplete head. The
+/// codec compares a length with its cap only after the whole frame has arrived. Without this check a peer could fill
+/// the memory first.
 fn payload_length(head: &[u8]) -> Option<u64> {
     match head {
         [_, length, rest @ ..] => match (length & 0x7f, rest) {

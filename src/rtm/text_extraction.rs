@@ -1,37 +1,36 @@
-//! The best plain text of what a bot says (protocol.md 7.3, "Safe text rule"; api.md 1, "Reply").
+//! Extracts the best plain text of a bot's message (protocol.md 7.3, "Safe text rule"; api.md 1, "Reply").
 //!
-//! A message is a list of elements of open shape, so this walks along the names that are known to lead to
-//! text and takes the first text it finds: the component's payload, payloads within payloads from the inside
-//! out, then `cInfo.body`. Text that is itself a component written as JSON is walked the same way. Raw frames
-//! are kept elsewhere; what is lost here is not lost to the caller.
+//! A message is a list of elements of open shape. The extraction follows the known names and takes the first text in
+//! this order: the component's payload, payloads within payloads from the inside out, then `cInfo.body`. A text that
+//! is a component written as JSON is searched in the same way. Callers get the raw frame too, so they lose nothing.
 
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
 use super::html_entities::unescape;
-use super::lenient_json::{elements, label, pick, string};
+use super::lenient_json::{elements, members, string, string_or_number};
 
-/// How many steps a walk goes down: twice what any known shape needs.
-const MAX_STEPS: u8 = 12;
+/// Most levels of a search: twice the depth of any known shape.
+const MAX_DEPTH: u8 = 12;
 
-/// The template that says "another response will follow".
+/// The template that announces another response.
 const WAIT_TEMPLATE: &str = "wait_for_response";
 
-/// How texts are taken on one walk.
+/// Settings of one search.
 #[derive(Clone, Copy)]
-struct Walk {
-    /// Steps that are left.
+struct WalkState {
+    /// Remaining levels.
     steps: u8,
-    /// Whether texts still carry HTML entities; false once the JSON around them was unescaped.
+    /// Whether texts still carry HTML entities. False once the JSON around them is unescaped.
     escaped: bool,
     /// Whether a text may be a component written as JSON.
     embedded: bool,
 }
 
-impl Walk {
-    const REPLY: Self = Self { steps: MAX_STEPS, escaped: true, embedded: true };
-    /// A piece of a stream is a part of a text, so looking like JSON means nothing.
+impl WalkState {
+    const REPLY: Self = Self { steps: MAX_DEPTH, escaped: true, embedded: true };
+    /// A piece of a stream is part of a text, so JSON syntax in it has no meaning.
     const PIECE: Self = Self { embedded: false, ..Self::REPLY };
 
     fn down(self) -> Option<Self> {
@@ -39,40 +38,42 @@ impl Walk {
     }
 }
 
-/// The text of a `message`: that of its elements, one a line; empty where there is none.
+/// Returns the text of a `message`: one line for each element, or an empty text.
 pub(super) fn of_message(message: &RawValue) -> String {
-    joined(message, "\n", |element| of_element(element, Walk::REPLY))
+    joined(message, "\n", |element| of_element(element, WalkState::REPLY))
 }
 
-/// The text of a streamed frame's `message`, blanks kept. `cInfo.body` comes first here: of the SDKs only the
-/// Web's appends pieces, and that is where it takes them from (protocol.md 7.3, 7.4).
+/// Returns the text of a streamed frame's `message`, with its blanks. Here `cInfo.body` comes first. Only the Web SDK
+/// appends pieces, and it takes them from there (protocol.md 7.3, 7.4).
 pub(super) fn of_piece(message: &RawValue) -> String {
-    joined(message, "", |element| of_info(element, Walk::PIECE).or_else(|| of_element(element, Walk::PIECE)))
+    joined(message, "", |element| {
+        of_info(element, WalkState::PIECE).or_else(|| of_element(element, WalkState::PIECE))
+    })
 }
 
-/// Whether any element of a `message` is a template, so that its text is no piece of a longer one.
+/// Returns whether any element of a `message` is a template. The text of a template is no piece of a longer one.
 pub(super) fn is_template(message: &RawValue) -> bool {
     elements(message).is_some_and(|elements| elements.into_iter().any(is_template_element))
 }
 
 fn is_template_element(element: &RawValue) -> bool {
-    let component = pick(element.get(), ["component"]).and_then(|[component]| component);
-    let Some([kind, payload]) = component.and_then(|component| pick(component.get(), ["type", "payload"]))
+    let component = members(element.get(), ["component"]).and_then(|[component]| component);
+    let Some([kind, payload]) = component.and_then(|component| members(component.get(), ["type", "payload"]))
     else {
         return false;
     };
-    let inner = payload.and_then(|payload| pick(payload.get(), ["type"])).and_then(|[kind]| kind);
+    let inner = payload.and_then(|payload| members(payload.get(), ["type"])).and_then(|[kind]| kind);
     [kind, inner].into_iter().flatten().filter_map(string).any(|kind| kind == "template")
 }
 
-/// The whole text that the last frame of a stream carries: a string, or an object with a text.
+/// Returns the whole text that the last frame of a stream carries: a string, or an object with a text.
 pub(super) fn of_complete(complete: &RawValue) -> Option<String> {
-    of_value(complete, Walk::PIECE)
+    of_value(complete, WalkState::PIECE)
 }
 
-/// The text of a bare string, read as an element's text would be.
+/// Returns the text of a bare string, read like an element's text.
 pub(super) fn of_string(text: &str) -> Option<String> {
-    said(text, Walk::REPLY)
+    plain_or_component(text, WalkState::REPLY)
 }
 
 fn joined(message: &RawValue, separator: &str, text: impl Fn(&RawValue) -> Option<String>) -> String {
@@ -85,9 +86,9 @@ fn joined(message: &RawValue, separator: &str, text: impl Fn(&RawValue) -> Optio
     }
 }
 
-fn of_element(element: &RawValue, walk: Walk) -> Option<String> {
-    // `data` is what history calls a component's payload (protocol.md 7.10).
-    let Some([component, data]) = pick(element.get(), ["component", "data"]) else {
+fn of_element(element: &RawValue, walk: WalkState) -> Option<String> {
+    // History calls a component's payload `data` (protocol.md 7.10).
+    let Some([component, data]) = members(element.get(), ["component", "data"]) else {
         return of_value(element, walk);
     };
     component
@@ -97,37 +98,37 @@ fn of_element(element: &RawValue, walk: Walk) -> Option<String> {
         .or_else(|| of_value(element, walk))
 }
 
-fn of_info(element: &RawValue, walk: Walk) -> Option<String> {
-    let [info] = pick(element.get(), ["cInfo"])?;
+fn of_info(element: &RawValue, walk: WalkState) -> Option<String> {
+    let [info] = members(element.get(), ["cInfo"])?;
     let info = info?;
-    match pick(info.get(), ["body"]) {
+    match members(info.get(), ["body"]) {
         Some([body]) => of_value(body?, walk),
         None => of_value(info, walk),
     }
 }
 
-fn of_value(raw: &RawValue, walk: Walk) -> Option<String> {
+fn of_value(raw: &RawValue, walk: WalkState) -> Option<String> {
     match of_object(raw.get(), walk) {
         Some(component) => component.text,
-        None => said(&string(raw)?, walk),
+        None => plain_or_component(&string(raw)?, walk),
     }
 }
 
-/// An object that leads to text, by its shape.
-struct Component {
+/// Text of an object that has the shape of a component.
+struct ComponentText {
     text: Option<String>,
 }
 
-/// None where the object is no component.
-fn of_object(object: &str, walk: Walk) -> Option<Component> {
+/// Searches an object. Returns `None` if it is no component.
+fn of_object(object: &str, walk: WalkState) -> Option<ComponentText> {
     let [payload, template, text, text_message, title, heading] =
-        pick(object, ["payload", "template_type", "text", "text_message", "title", "heading"])?;
+        members(object, ["payload", "template_type", "text", "text_message", "title", "heading"])?;
     let own = [text, text_message, title, heading];
     if payload.or(template).is_none() && own.iter().all(Option::is_none) {
         return None;
     }
-    let Some(walk) = walk.down() else { return Some(Component { text: None }) };
-    // A payload that is plain text comes last: next to a title it is what a button sends, not what is seen.
+    let Some(walk) = walk.down() else { return Some(ComponentText { text: None }) };
+    // A payload that is plain text comes last: beside a title it is the value that a button sends.
     let (mut inner, mut plain) = (None, None);
     if let Some(text) = payload.and_then(string) {
         match component_in(&text, walk) {
@@ -138,13 +139,15 @@ fn of_object(object: &str, walk: Walk) -> Option<Component> {
         inner = of_object(payload.get(), walk).and_then(|component| component.text);
     }
     let text = inner
-        .or_else(|| own.into_iter().flatten().find_map(|raw| said(&label(raw)?, walk)))
-        .or_else(|| said(&plain?, walk));
-    Some(Component { text })
+        .or_else(|| {
+            own.into_iter().flatten().find_map(|raw| plain_or_component(&string_or_number(raw)?, walk))
+        })
+        .or_else(|| plain_or_component(&plain?, walk));
+    Some(ComponentText { text })
 }
 
-/// What a text says: the text of the component that it is, or itself. None where that is nothing.
-fn said(text: &str, walk: Walk) -> Option<String> {
+/// Returns the text of the component in `text`, or `text` itself. Returns `None` if that is empty.
+fn plain_or_component(text: &str, walk: WalkState) -> Option<String> {
     if let Some(component) = component_in(text, walk) {
         return component.text;
     }
@@ -152,21 +155,21 @@ fn said(text: &str, walk: Walk) -> Option<String> {
     (!plain.is_empty()).then(|| plain.into_owned())
 }
 
-/// None where the text is no component written as JSON, HTML-escaped or not.
-fn component_in(text: &str, walk: Walk) -> Option<Component> {
+/// Searches a component written as JSON, HTML-escaped or not. Returns `None` if the text is none.
+fn component_in(text: &str, walk: WalkState) -> Option<ComponentText> {
     if !walk.embedded || !text.trim_start().starts_with('{') {
         return None;
     }
     of_object(text, walk).or_else(|| {
         let Cow::Owned(plain) = unescape(text) else { return None };
-        walk.escaped.then(|| of_object(&plain, Walk { escaped: false, ..walk })).flatten()
+        walk.escaped.then(|| of_object(&plain, WalkState { escaped: false, ..walk })).flatten()
     })
 }
 
-/// Whether any element of a `message` is the template that announces another response.
+/// Returns whether any element of a `message` is the template that announces another response.
 pub(super) fn announces_more(message: &RawValue) -> bool {
-    // Nearly no frame has the word, so nearly none is walked.
-    message.get().contains(WAIT_TEMPLATE) && announces(message, MAX_STEPS)
+    // Few frames contain the word, so few need a search.
+    message.get().contains(WAIT_TEMPLATE) && announces(message, MAX_DEPTH)
 }
 
 fn announces(raw: &RawValue, steps: u8) -> bool {
@@ -181,10 +184,10 @@ fn announces(raw: &RawValue, steps: u8) -> bool {
     announced == Some(true)
 }
 
-/// None where the text is no object.
+/// Returns `None` if the text is no object.
 fn announces_in(object: &str, steps: u8) -> Option<bool> {
     let names = ["template_type", "component", "payload", "cInfo", "body", "data", "text"];
-    let [template, ways @ ..] = pick(object, names)?;
+    let [template, ways @ ..] = members(object, names)?;
     let is_it = template.and_then(string).is_some_and(|template| template == WAIT_TEMPLATE);
     Some(is_it || ways.into_iter().flatten().any(|way| announces(way, steps)))
 }
@@ -202,20 +205,20 @@ mod tests {
         of_message(raw(message))
     }
 
-    /// One element whose component's payload is this.
+    /// Returns the text of one element whose component has this payload.
     fn payload(payload: &str) -> String {
         text(&format!(r#"[{{"type":"text","component":{{"type":"template","payload":{payload}}}}}]"#))
     }
 
     #[test]
-    fn the_payload_wins_over_the_body_and_blanks_stay() {
+    fn payload_text_wins_over_the_body_and_keeps_blanks() {
         let element = r#"{"component":{"payload":{"text":"Hello "}},"cInfo":{"body":"Hi there!  "}}"#;
         assert_eq!(text(&format!("[{element}]")), "Hello ");
         assert_eq!(text(element), "Hello ", "an element without its list");
     }
 
     #[test]
-    fn the_body_helps_out() {
+    fn body_text_is_used_without_payload_text() {
         for component in ["", r#""component":null,"#, r#""component":{},"#, r#""component":{"payload":{}},"#]
         {
             assert_eq!(text(&format!(r#"[{{{component}"cInfo":{{"body":"Hi"}}}}]"#)), "Hi", "{component}");
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_of_the_rule_is_found_one_payload_down() {
+    fn each_text_key_is_found_one_payload_down() {
         for key in ["text", "text_message", "title", "heading"] {
             assert_eq!(payload(&format!(r#"{{"{key}":"x"}}"#)), "x");
             assert_eq!(payload(&format!(r#"{{"type":"error","payload":{{"{key}":"x","color":1}}}}"#)), "x");
@@ -241,14 +244,14 @@ mod tests {
     }
 
     #[test]
-    fn payloads_that_are_strings_are_json_or_text() {
+    fn payload_string_is_read_as_json_or_text() {
         assert_eq!(payload(r#""Please wait""#), "Please wait");
         assert_eq!(payload(r#""{\"text\":\"in JSON\"}""#), "in JSON");
         assert_eq!(payload(r#""{\"type\":\"template\",\"payload\":{\"text\":\"deep\"}}""#), "deep");
     }
 
     #[test]
-    fn texts_that_are_components_are_read_as_such() {
+    fn text_that_is_a_json_component_is_searched() {
         let json = r#"{\"type\":\"template\",\"payload\":{\"template_type\":\"button\",\"text\":\"Pick &quot;1&quot;\"}}"#;
         assert_eq!(payload(&format!(r#"{{"text":"{json}"}}"#)), "Pick \"1\"");
         assert_eq!(text(&format!(r#"[{{"cInfo":{{"body":" {json} "}}}}]"#)), "Pick \"1\"");
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_only_look_like_components_stay() {
+    fn text_that_resembles_a_component_stays() {
         for other in [r#"{\"orderId\":5}"#, "{not json}", "[1,2]", r#"{\"text\":\"cut"#, "{}"] {
             let expected: String = serde_json::from_str(&format!("\"{other}\"")).unwrap();
             assert_eq!(payload(&format!(r#"{{"text":"{other}"}}"#)), expected);
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_joined_by_line_feeds_and_the_silent_ones_skipped() {
+    fn elements_with_text_are_joined_by_line_feeds() {
         let [a, b] = ["a", "b"].map(|body| format!(r#"{{"cInfo":{{"body":"{body}"}}}}"#));
         let image = r#"{"component":{"payload":{"url":"x"}}}"#;
         assert_eq!(text(&format!("[{a},{image},null,7.5,{b}]")), "a\nb");
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_any_shape_have_a_text() {
+    fn message_of_any_shape_has_a_text() {
         for silent in ["[]", "{}", "true", "5", "[[]]", "[{}]", r#"[{"component":[1]}]"#, r#""""#] {
             assert_eq!(text(silent), "", "{silent}");
         }
@@ -291,9 +294,9 @@ mod tests {
     }
 
     #[test]
-    fn pieces_keep_blanks_and_are_never_json() {
-        let whole = r#""component":{"payload":{"text":"whole"}}"#;
-        let piece = |body: &str| of_piece(raw(&format!(r#"[{{{whole},"cInfo":{{"body":"{body}"}}}}]"#)));
+    fn stream_piece_keeps_blanks_and_is_never_json() {
+        let component = r#""component":{"payload":{"text":"whole"}}"#;
+        let piece = |body: &str| of_piece(raw(&format!(r#"[{{{component},"cInfo":{{"body":"{body}"}}}}]"#)));
         assert_eq!(piece(" a \\n"), " a \n");
         assert_eq!(piece(r#"{\"text\":\"x\"}"#), r#"{"text":"x"}"#);
         assert_eq!(of_piece(raw(r#"[{"component":{"payload":{"text":" b"}}}]"#)), " b");
@@ -304,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_told_from_texts() {
+    fn template_is_distinguished_from_text() {
         assert!(is_template(raw(r#"[{"component":{"type":"template","payload":{}}}]"#)));
         assert!(is_template(raw(r#"[{},{"component":{"payload":{"type":"template"}}}]"#)));
         assert!(!is_template(raw(r#"[{"type":"template","component":{"type":"text"}}]"#)));
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_template_is_found_where_templates_stand() {
+    fn wait_template_is_found_in_every_template_place() {
         let template = r#"{"type":"template","payload":{"template_type":"wait_for_response"}}"#;
         let quoted = serde_json::to_string(template).unwrap();
         let html = quoted.replace("\\\"", "&quot;");
@@ -326,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_without_end_ends() {
+    fn deep_nesting_ends_the_search() {
         let core = r#"{"text":"x","template_type":"wait_for_response"}"#;
         let deep = format!("{}{core}{}", r#"{"payload":"#.repeat(5_000), "}".repeat(5_000));
         assert_eq!(of_message(raw(&deep)), "");
@@ -342,7 +345,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_plain_text_comes_through(words in "[a-zäß0-9 .,!?\"'\\\\/\n]{1,40}") {
+        fn plain_text_comes_through_unchanged(words in "[a-zäß0-9 .,!?\"'\\\\/\n]{1,40}") {
             let json = serde_json::to_string(&words).unwrap();
             let written = format!(r#"{{"text":{json}}}"#);
             prop_assert_eq!(&payload(&written), &words);

@@ -1,7 +1,7 @@
-//! The ticket: the one-time address of a socket, as `rtm/start` gives it (protocol.md 4.2).
+//! The ticket: the one-time address of a socket from `rtm/start` (protocol.md 4.2). Pure.
 //!
-//! Pure. The host in it is not trustworthy behind proxies, so a bot's `socket_base` may replace it; the query is
-//! the platform's and is only added to.
+//! Behind a proxy the ticket's host may be wrong, so a bot's `socket_base` can replace it. The query is the
+//! platform's, and this file only appends to it.
 
 use std::time::Duration;
 
@@ -11,28 +11,28 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::error::{ConnectError, ConnectPhase};
-use super::refusal::fit;
+use super::redaction::redact;
 use crate::config::{BotConfig, ConnectionStyle};
 
-/// How long a ticket may be used (protocol.md 4.2).
+/// Life of a ticket (protocol.md 4.2).
 const LIFETIME: Duration = Duration::from_secs(30);
 
-/// What a new socket shall do to the platform's session (protocol.md 4.3).
+/// Effect of a new socket on the platform's session (protocol.md 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectMode {
-    /// Keep a running session; welcome only where there is none.
+    /// Keeps a running session. The welcome comes only without one.
     Default,
-    /// End the running session, bot's and agent's, and begin one.
+    /// Ends the running session of bot and agent, and begins one.
     StartNew,
-    /// As `StartNew`, but a conversation with a human agent goes on.
+    /// Like `StartNew`, but a conversation with a human agent goes on.
     StartNewResumeAgent,
-    /// The socket only; session untouched, no welcome.
+    /// Opens only the socket, without effect on the session and without welcome.
     Reconnect,
 }
 
 impl ConnectMode {
-    /// What it adds to the query of the ticket's URL. The older style knows no difference between the modes
-    /// that begin a session: a connect without parameter clears it and welcomes.
+    /// Returns the parameter for the ticket's URL. The older style has one way to begin a session: a connect without
+    /// parameter clears the session and welcomes.
     const fn parameter(self, style: ConnectionStyle) -> Option<&'static str> {
         match (style, self) {
             (ConnectionStyle::ConnectionMode, Self::Default) => Some("ConnectionMode=Default"),
@@ -47,47 +47,47 @@ impl ConnectMode {
     }
 }
 
-/// The address of one socket, good once and for 30 s. Its URL is a credential, hence no Debug.
+/// Address of one socket, good once and for 30 s. Its URL is a credential, so it has no Debug.
 pub(super) struct Ticket {
-    /// Where to connect, parameters included.
+    /// URL of the socket, with its parameters.
     pub(super) url: Url,
     /// The platform's half of the secure handshake (protocol.md 5.2).
     pub(super) nonce: Option<SecretString>,
-    /// When it was asked for: the platform's 30 s begin somewhat later.
+    /// Time of the request. The platform's 30 s begin a little later.
     asked: Instant,
 }
 
 #[derive(Deserialize)]
-struct Started {
+struct StartResponse {
     url: Box<str>,
     #[serde(default)]
     nonce: Option<String>,
 }
 
 impl Ticket {
-    /// Reads the answer of `rtm/start`; `None` where it is not JSON or has no `url`.
-    pub(super) fn read(
+    /// Parses the answer of `rtm/start`. Returns `None` if it is not JSON or has no `url`.
+    pub(super) fn parse(
         body: &[u8],
         bot: &BotConfig,
         mode: ConnectMode,
         asked: Instant,
     ) -> Option<Result<Self, ConnectError>> {
-        let started: Started = serde_json::from_slice(body).ok()?;
+        let started: StartResponse = serde_json::from_slice(body).ok()?;
         let nonce = started.nonce.filter(|nonce| !nonce.is_empty());
         Some(address(&started.url, bot, mode).map(|url| Self { url, nonce: nonce.map(Into::into), asked }))
     }
 
-    /// Whether it may still be used at `now`.
-    pub(super) fn fresh(&self, now: Instant) -> bool {
+    /// Returns whether the ticket may still be used at `now`.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.asked) < LIFETIME
     }
 }
 
-/// Where to connect: the ticket's path and query, at `socket_base` where there is one, with the mode.
+/// Builds the socket's URL: the ticket's path and query, at `socket_base` if there is one, with the mode.
 fn address(url: &str, bot: &BotConfig, mode: ConnectMode) -> Result<Url, ConnectError> {
     let unusable = || ConnectError::Unavailable {
         phase: ConnectPhase::Start,
-        words: "the platform's socket address is no URL".into(),
+        public_message: "the platform's socket address is no URL".into(),
     };
     let given = Url::parse(url).map_err(|_| unusable())?;
     let mut url = match &bot.socket_base {
@@ -102,13 +102,16 @@ fn address(url: &str, bot: &BotConfig, mode: ConnectMode) -> Result<Url, Connect
     url.set_fragment(None);
     let scheme = match url.scheme() {
         "wss" | "https" => "wss",
-        "ws" | "http" if plain_allowed(bot) => "ws",
+        "ws" | "http" if allows_plain_socket(bot) => "ws",
         "ws" | "http" => {
             let host = url.host_str().unwrap_or_default();
-            let words = format!(
+            let public_message = format!(
                 "the platform offers an unencrypted socket at {host}; set `socket_base` to the wss:// address"
             );
-            return Err(ConnectError::Rejected { phase: ConnectPhase::Start, words: fit(&words) });
+            return Err(ConnectError::Rejected {
+                phase: ConnectPhase::Start,
+                public_message: redact(&public_message),
+            });
         }
         _ => return Err(unusable()),
     };
@@ -123,8 +126,8 @@ fn address(url: &str, bot: &BotConfig, mode: ConnectMode) -> Result<Url, Connect
     Ok(url)
 }
 
-/// Whether the operator accepts a socket without TLS for this bot.
-fn plain_allowed(bot: &BotConfig) -> bool {
+/// Returns whether the operator accepts a socket without TLS for this bot.
+fn allows_plain_socket(bot: &BotConfig) -> bool {
     let plain = |url: &Url| matches!(url.scheme(), "http" | "ws");
     bot.socket_base.as_ref().map_or_else(|| plain(&bot.platform), plain)
 }

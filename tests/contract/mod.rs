@@ -1,15 +1,15 @@
-//! The platform's side of the contract: frames and history pages as the platform writes them, each with what
-//! we understand of it.
+//! Recorded frames and history pages of the platform, each with its expected decoding.
 //!
-//! `frames/*.json` and `history/*.json` hold `source` (where protocol.md says so), `frame` or `body`, and
-//! `expected`. A frame's `expected` lists `kind` and those fields that the kind has; a record's, all fields.
+//! `frames/*.json` and `history/*.json` hold three members: `source` (the section of protocol.md), `frame` or `body`,
+//! and `expected`. A frame's `expected` lists `kind` and the fields of that kind. A record's `expected` lists all
+//! fields.
 
 mod properties;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rtm_bridge::rtm::{HistoryRecord, IncomingFrame, history_page, translate};
+use rtm_bridge::rtm::{HistoryRecord, IncomingFrame, decode_frame, decode_history_page};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -40,8 +40,8 @@ fn recordings(folder: &str) -> Vec<(PathBuf, Recording)> {
         .collect()
 }
 
-/// What we understood, in the words of the recordings.
-fn described(incoming: &IncomingFrame) -> Value {
+/// Returns the decoded frame in the form of `expected`.
+fn frame_as_json(incoming: &IncomingFrame) -> Value {
     let mut seen = match incoming {
         IncomingFrame::Ack { reply_to } => json!({ "replyTo": reply_to }),
         IncomingFrame::Active { session_id, session_continues } => {
@@ -56,7 +56,7 @@ fn described(incoming: &IncomingFrame) -> Value {
             "stream": response.stream.as_ref().map(|stream| json!({ "last": stream.last, "complete": stream.complete })),
             "moreFollows": response.more_follows,
             "sessionId": response.session_id,
-            "echoes": response.echoes,
+            "correlationId": response.correlation_id,
         }),
         _ => json!({}),
     };
@@ -79,10 +79,10 @@ const fn event(incoming: &IncomingFrame) -> Option<&RawValue> {
 }
 
 #[test]
-fn recorded_frames_are_understood() {
+fn recorded_frames_decode_as_expected() {
     for (path, recording) in recordings("frames") {
-        let incoming = translate(recording.frame.get().as_bytes());
-        assert_eq!(described(&incoming), recording.expected, "{}", path.display());
+        let incoming = decode_frame(recording.frame.get().as_bytes());
+        assert_eq!(frame_as_json(&incoming), recording.expected, "{}", path.display());
         if let Some(event) = event(&incoming) {
             assert_eq!(event.get(), recording.frame.get(), "{} came through changed", path.display());
         }
@@ -90,7 +90,7 @@ fn recorded_frames_are_understood() {
 }
 
 #[test]
-fn recordings_cover_every_kind_but_malformed() {
+fn recordings_cover_every_kind_except_malformed() {
     let seen: Vec<Value> =
         recordings("frames").into_iter().map(|(_, recording)| recording.expected["kind"].clone()).collect();
     for kind in IncomingFrame::KINDS {
@@ -98,7 +98,7 @@ fn recordings_cover_every_kind_but_malformed() {
     }
 }
 
-fn record(record: &HistoryRecord) -> Value {
+fn record_as_json(record: &HistoryRecord) -> Value {
     json!({
         "id": record.id,
         "fromUser": record.from_user,
@@ -111,10 +111,10 @@ fn record(record: &HistoryRecord) -> Value {
 }
 
 #[test]
-fn recorded_history_is_understood() {
+fn recorded_history_decodes_as_expected() {
     for (path, recording) in recordings("history") {
-        let page = history_page(recording.frame.get().as_bytes()).unwrap();
-        let records: Vec<Value> = page.records.iter().map(record).collect();
+        let page = decode_history_page(recording.frame.get().as_bytes()).unwrap();
+        let records: Vec<Value> = page.records.iter().map(record_as_json).collect();
         let seen = json!({ "more": page.more, "records": records });
         assert_eq!(seen, recording.expected, "{}", path.display());
         for record in page.records {

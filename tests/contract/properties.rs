@@ -1,9 +1,9 @@
-//! What holds for frames and history of any shape.
+//! Properties of the decoding of random frames and history.
 
 use proptest::prelude::*;
-use rtm_bridge::rtm::{IncomingFrame, history_page, translate};
+use rtm_bridge::rtm::{IncomingFrame, decode_frame, decode_history_page};
 
-/// JSON of any shape, with the names that mean something well represented.
+/// Generates JSON of any shape that often uses meaningful names.
 fn json() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec![
         "type",
@@ -51,30 +51,30 @@ fn json() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(frame: Vec<u8>) {
-        prop_assert!(IncomingFrame::KINDS.contains(&translate(&frame).kind()));
+    fn random_bytes_do_not_panic(frame: Vec<u8>) {
+        prop_assert!(IncomingFrame::KINDS.contains(&decode_frame(&frame).kind()));
     }
 
     #[test]
-    fn no_message_costs_the_reply(message in json()) {
+    fn random_message_keeps_the_response(message in json()) {
         let frame = format!(r#"{{"type":"bot_response","messageId":"ms-1","message":{message}}}"#);
-        let IncomingFrame::Response(response) = translate(frame.as_bytes()) else { panic!("{frame}") };
+        let IncomingFrame::Response(response) = decode_frame(frame.as_bytes()) else { panic!("{frame}") };
         prop_assert_eq!(response.message_id.as_deref(), Some("ms-1"));
         prop_assert_eq!(response.event.get(), frame);
     }
 
     #[test]
-    fn no_history_record_costs_the_page(record in json()) {
+    fn random_record_keeps_the_page(record in json()) {
         let body = format!(r#"{{"messages":[{record},{{"type":"incoming","_id":"ms-1"}}]}}"#);
-        let page = history_page(body.as_bytes()).unwrap();
+        let page = decode_history_page(body.as_bytes()).unwrap();
         let last = page.records.last().and_then(|record| record.id.as_deref());
         prop_assert_eq!(last, Some("ms-1"));
     }
 
     #[test]
-    fn cut_frames_are_malformed(cut in 0usize..70) {
+    fn cut_frame_is_malformed(cut in 0usize..70) {
         let frame = r#"{"type":"bot_response","message":[{"cInfo":{"body":"Hi \u00e4"}}],"x":1}"#;
         let cut = frame.get(..cut).unwrap();
-        prop_assert_eq!(translate(cut.as_bytes()).kind(), "malformed");
+        prop_assert_eq!(decode_frame(cut.as_bytes()).kind(), "malformed");
     }
 }

@@ -88,7 +88,7 @@ fn an_echo_of_another_message_joins_nothing() {
     // Late, and in the next turn.
     bench.respond(echo("ms-3", &older));
     bench.post();
-    bench.respond(BotResponse { echoes: Some(17), ..reply("ms-4", "to another client") });
+    bench.respond(BotResponse { correlation_id: Some(17), ..reply("ms-4", "to another client") });
     bench.pass(ms(30_000));
     assert_eq!(bench.end(), (0, "no-ack"), "it does not prove receipt either");
     assert_eq!(joined(&bench, "ms-3"), ALONE);
@@ -122,7 +122,10 @@ fn one_piece_of_a_stream_is_enough() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.respond(piece("ms-1", "It ", false));
-    bench.respond(BotResponse { echoes: Some(message.client_message_id), ..piece("ms-1", "left.", true) });
+    bench.respond(BotResponse {
+        correlation_id: Some(message.client_message_id),
+        ..piece("ms-1", "left.", true)
+    });
     assert_eq!(joined(&bench, "ms-1"), (Some(message.id), Correlation::Exact, false));
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (1, "quiet"));
@@ -143,10 +146,10 @@ fn a_new_owner_takes_an_echo_that_it_cannot_know_for_what_it_would_be_without() 
             bot.welcome = ms(0)
         });
     bench.give(Input::Connected);
-    bench.respond(BotResponse { echoes: Some(17), ..reply("ms-1", "late") });
+    bench.respond(BotResponse { correlation_id: Some(17), ..reply("ms-1", "late") });
     assert_eq!(joined(&bench, "ms-1"), (Some(last.message), Correlation::Window, true));
     let message = bench.post_with(|new| *new = plain());
-    bench.respond(BotResponse { echoes: Some(17), ..reply("ms-2", "later") });
+    bench.respond(BotResponse { correlation_id: Some(17), ..reply("ms-2", "later") });
     assert_eq!(joined(&bench, "ms-2"), ALONE, "it is no answer to what is open");
     bench.respond(echo("ms-3", &message));
     assert_eq!(joined(&bench, "ms-3"), (Some(message.id), Correlation::Exact, false));

@@ -186,7 +186,7 @@ impl Platform {
         let id = format!("ms-{}", self.next_id);
         let echoes = echoes.filter(|_| chance(rng, temper.echo));
         let say = |response: BotResponse| {
-            Said::Frame(IncomingFrame::Response(Box::new(BotResponse { echoes, ..response })))
+            Said::Frame(IncomingFrame::Response(Box::new(BotResponse { correlation_id: echoes, ..response })))
         };
         if chance(rng, temper.stream) {
             let pieces = rng.u8(1..5);

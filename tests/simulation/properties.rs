@@ -269,7 +269,8 @@ impl Trial {
                 if self.is_new(id) {
                     self.proved.extend(out.map(|out| out.id));
                 }
-                let response = BotResponse { echoes: Some(echoes), ..reply(&format!("ms-{id}"), "said") };
+                let response =
+                    BotResponse { correlation_id: Some(echoes), ..reply(&format!("ms-{id}"), "said") };
                 self.give(Input::Frame(IncomingFrame::Response(Box::new(response))));
             }
             Op::Signal(which) if self.is_open() => self.give(Input::Frame(match which {

@@ -76,7 +76,7 @@ pub(crate) fn reply(id: &str, text: &str) -> BotResponse {
         stream: None,
         more_follows: false,
         session_id: None,
-        echoes: None,
+        correlation_id: None,
         event: event(),
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn event() -> Box<RawValue> {
 
 /// What the bot says to this message, and that it does.
 pub(crate) fn echo(id: &str, message: &AcceptedMessage) -> BotResponse {
-    BotResponse { echoes: Some(message.client_message_id), ..reply(id, id) }
+    BotResponse { correlation_id: Some(message.client_message_id), ..reply(id, id) }
 }
 
 /// A piece of a streamed reply.

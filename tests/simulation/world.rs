@@ -576,9 +576,9 @@ impl World {
     }
 
     fn heard(&mut self, response: &BotResponse) {
-        self.proved.extend(response.echoes);
+        self.proved.extend(response.correlation_id);
         let Some(id) = &response.message_id else { return };
-        self.echoes.extend(response.echoes.map(|echoed| (id.clone(), echoed)));
+        self.echoes.extend(response.correlation_id.map(|echoed| (id.clone(), echoed)));
         self.heard_in.entry(id.clone()).or_insert(self.life);
         self.first_heard.entry(id.clone()).or_insert(self.steps + 1);
         if response.stream.as_ref().is_none_or(|stream| stream.last) {

@@ -108,10 +108,10 @@ impl Machine {
             effects.push(Effect::Aside(OutOfTurnReply::Duplicate));
             return;
         }
-        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_echoed(response.echoes)) {
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_echoed(response.correlation_id)) {
             turn.on_echo();
         }
-        let begun = self.begun(now, response.echoes);
+        let begun = self.begun(now, response.correlation_id);
         match self.streams.join(response, begun) {
             Joined::Whole { response, begun, chunk } => {
                 effects.extend(chunk.map(|chunk| Effect::Chunk(Arc::new(chunk))));
@@ -178,7 +178,7 @@ impl Machine {
             let is_last = record.last_platform_message.as_ref().is_none_or(|last| last == id);
             record.recent.push(fingerprint, self.gap.is_some() || !is_last);
         }
-        let owner = found.unwrap_or_else(|| self.owner(begun, response.echoes));
+        let owner = found.unwrap_or_else(|| self.owner(begun, response.correlation_id));
         let more_follows = response.more_follows;
         let reply = Arc::new(Reply {
             seq: self.ledger.next_seq(),

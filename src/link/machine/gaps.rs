@@ -352,7 +352,7 @@ fn found(record: HistoryRecord) -> BotResponse {
         stream: None,
         more_follows: false,
         session_id: record.session_id,
-        echoes: None,
+        correlation_id: None,
         event: record.event,
     }
 }

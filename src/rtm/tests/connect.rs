@@ -8,12 +8,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json as value;
 use tokio::net::TcpListener;
 
-use super::{Answer, NOW, Platform, bot, granted, json, run, run_paused, user};
+use super::{NOW, ScriptedAnswer, ScriptedPlatform, bot, granted, json, run, run_paused, user};
 use crate::config::BotConfig;
 use crate::rtm::connector::tcp;
 use crate::rtm::{
-    CallError, ConnectError, ConnectMode, Grant, HistoryFrom, PlatformConnector, PlatformSocket, RetryAdvice,
-    SocketEvent,
+    CallError, ConnectError, ConnectMode, Grant, HistoryStart, PlatformConnector, PlatformSocket,
+    RetryAdvice, SocketEvent,
 };
 
 const GRANT: &str = "/oAuth/token/jwtgrant";
@@ -37,9 +37,9 @@ async fn refused(bot: &BotConfig) -> ConnectError {
 }
 
 #[test]
-fn the_three_requests_are_as_documented() {
+fn connect_sends_the_documented_requests() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let mut grant = None;
         connect(&platform.bot(), &mut grant).await.unwrap();
 
@@ -67,11 +67,11 @@ fn the_three_requests_are_as_documented() {
 }
 
 #[test]
-fn a_grant_is_kept_until_shortly_before_its_expiry() {
+fn grant_is_reused_until_shortly_before_expiry() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let bot = platform.bot();
-        // NOW is 2026-11-18T11:06:40.987Z; an hour's life has the full margin of a minute.
+        // NOW is 2026-11-18T11:06:40.987Z, so an hour's life has the full margin of a minute.
         platform.answers(GRANT, json("200 OK", &granted("short", "2026-11-18T12:06:40.987Z")));
         let connector = connector(&bot);
         let mut grant = None;
@@ -81,13 +81,14 @@ fn a_grant_is_kept_until_shortly_before_its_expiry() {
             assert_eq!(platform.seen(GRANT).len(), grants, "after {later} s");
         }
         assert_eq!(platform.seen(START).last().unwrap().header("authorization"), Some("bearer token-1"));
-        // A short life has a tenth; no expiry means until it is refused.
+        // A short life has a margin of a tenth. A grant without expiry lasts until a refusal.
         platform.answers(GRANT, json("200 OK", &granted("shorter", "2026-11-18T11:06:50.987Z")));
         let mut grant = None;
         connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
         let grant = grant.unwrap();
         assert!(
-            grant.usable(NOW + Duration::from_millis(8999)) && !grant.usable(NOW + Duration::from_secs(9))
+            grant.is_usable(NOW + Duration::from_millis(8999))
+                && !grant.is_usable(NOW + Duration::from_secs(9))
         );
         platform.answers(GRANT, json("200 OK", r#"{"authorization":{"accessToken":"for ever"}}"#));
         platform.answers(GRANT, json("200 OK", r#"{"authorization":{"accessToken":"forever"}}"#));
@@ -100,15 +101,15 @@ fn a_grant_is_kept_until_shortly_before_its_expiry() {
             "no header holds a space"
         );
         connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
-        assert!(grant.unwrap().usable(NOW + Duration::from_hours(100_000)));
+        assert!(grant.unwrap().is_usable(NOW + Duration::from_hours(100_000)));
     });
 }
 
 #[test]
-fn an_expired_token_is_renewed_once_with_a_new_jwt() {
+fn expired_token_is_renewed_once_with_a_new_jwt() {
     run(async {
         let expired = || json("401 Unauthorized", r#"{"errors":[{"msg":"token expired","code":401}]}"#);
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let mut grant = None;
         connect(&platform.bot(), &mut grant).await.unwrap();
         platform.answers(GRANT, json("200 OK", &granted("token-2", "2027-01-01T00:00:00Z")));
@@ -136,28 +137,30 @@ fn an_expired_token_is_renewed_once_with_a_new_jwt() {
 }
 
 #[test]
-fn a_refused_jwt_is_final_and_its_words_are_masked() {
+fn refused_jwt_is_final_and_its_message_masked() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let jwt = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl";
         let body = format!(
             r#"{{"errors":[{{"msg":"error verifying the jwt: {jwt} {}","code":401}}]}}"#,
             "x ".repeat(400)
         );
-        platform.answers(GRANT, Answer::Http("401 Unauthorized", body));
+        platform.answers(GRANT, ScriptedAnswer::Http("401 Unauthorized", body));
         let error = refused(&platform.bot()).await;
         assert_eq!((error.phase(), error.retry()), ("grant", RetryAdvice::Never));
-        assert!(error.words().starts_with("the platform answered 401: error verifying the jwt: … x x"));
-        assert_eq!(error.words().chars().count(), 300);
+        assert!(
+            error.public_message().starts_with("the platform answered 401: error verifying the jwt: … x x")
+        );
+        assert_eq!(error.public_message().chars().count(), 300);
         assert!(!format!("{error} {error:?}").contains("eyJ"));
         assert_eq!(platform.seen(GRANT).len(), 1);
     });
 }
 
 #[test]
-fn answers_that_are_none_are_tried_again_later() {
+fn unusable_answers_are_retried_with_backoff() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         for (path, answer) in [
             (GRANT, json("500 Oops", "<html>token</html>")),
             (GRANT, json("200 OK", "<html></html>")),
@@ -166,13 +169,13 @@ fn answers_that_are_none_are_tried_again_later() {
             (START, json("200 OK", "{}")),
             (START, json("200 OK", "<html></html>")),
             (START, json("200 OK", r#"{"url":"nowhere"}"#)),
-            (START, Answer::Cut),
-            (START, Answer::Http("200 OK", "x".repeat(300 * 1024))),
+            (START, ScriptedAnswer::Cut),
+            (START, ScriptedAnswer::Http("200 OK", "x".repeat(300 * 1024))),
             (SOCKET, json("401 Unauthorized", "")),
             (SOCKET, json("404 Not Found", "")),
             (SOCKET, json("502 Bad Gateway", "")),
             (SOCKET, json("200 OK", "")),
-            (SOCKET, Answer::Cut),
+            (SOCKET, ScriptedAnswer::Cut),
         ] {
             platform.answers(path, answer);
             let error = refused(&platform.bot()).await;
@@ -185,18 +188,18 @@ fn answers_that_are_none_are_tried_again_later() {
                 "socket"
             };
             assert_eq!(error.phase(), phase, "{error:?}");
-            assert!(!error.words().contains("html") && !error.words().is_empty());
+            assert!(!error.public_message().contains("html") && !error.public_message().is_empty());
         }
-        // A ticket is never used again.
+        // A ticket is never used twice.
         assert_eq!(platform.seen(SOCKET).len(), 5);
         assert_eq!(platform.seen(START).len(), 11);
     });
 }
 
 #[test]
-fn too_many_requests_name_their_wait() {
+fn status_429_passes_retry_after_on() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         platform.answers(START, json("429 Too Many Requests\r\nretry-after: 7", ""));
         assert_eq!(
             refused(&platform.bot()).await.retry(),
@@ -208,8 +211,8 @@ fn too_many_requests_name_their_wait() {
 #[test]
 fn redirects_are_not_followed() {
     run(async {
-        let platform = Platform::start().await;
-        let other = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
+        let other = ScriptedPlatform::start().await;
         for status in ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"] {
             for path in [GRANT, START] {
                 let status: &'static str =
@@ -217,7 +220,11 @@ fn redirects_are_not_followed() {
                 platform.answers(path, json(status, ""));
                 let error = refused(&platform.bot()).await;
                 assert_eq!(error.retry(), RetryAdvice::Never);
-                assert!(error.words().contains("redirects to localhost (3"), "{}", error.words());
+                assert!(
+                    error.public_message().contains("redirects to localhost (3"),
+                    "{}",
+                    error.public_message()
+                );
             }
         }
         assert!(other.seen.borrow().is_empty(), "nothing was reposted");
@@ -225,14 +232,14 @@ fn redirects_are_not_followed() {
 }
 
 #[test]
-fn nobody_listening_is_tried_again_later() {
+fn refused_connection_is_retried_with_backoff() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bot = bot(&format!("http://{}", listener.local_addr().unwrap()));
         drop(listener);
         let error = refused(&bot).await;
         assert!(
-            matches!(error, ConnectError::Unreachable { fault: CallError::Connection(_), .. }),
+            matches!(error, ConnectError::Unreachable { error: CallError::Connection(_), .. }),
             "{error:?}"
         );
         assert_eq!(error.retry(), RetryAdvice::Backoff(None));
@@ -240,30 +247,30 @@ fn nobody_listening_is_tried_again_later() {
 }
 
 #[test]
-fn each_phase_has_its_deadline() {
+fn each_phase_times_out() {
     run_paused(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         for (path, phase) in [(GRANT, "grant"), (START, "start"), (SOCKET, "socket")] {
-            platform.answers(path, Answer::Hang);
+            platform.answers(path, ScriptedAnswer::Hang);
             let error = refused(&platform.bot()).await;
             assert!(
-                matches!(error, ConnectError::Unreachable { fault: CallError::Deadline, .. }),
+                matches!(error, ConnectError::Unreachable { error: CallError::Timeout, .. }),
                 "{error:?}"
             );
             assert_eq!(error.phase(), phase);
         }
-        // TLS against a server that accepts and says nothing.
+        // TLS against a server that accepts and stays silent.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let bot = bot(&format!("https://localhost:{}", listener.local_addr().unwrap().port()));
         let error = refused(&bot).await;
-        assert!(matches!(error, ConnectError::Unreachable { fault: CallError::Deadline, .. }), "{error:?}");
+        assert!(matches!(error, ConnectError::Unreachable { error: CallError::Timeout, .. }), "{error:?}");
     });
 }
 
 #[test]
-fn more_than_100_sockets_open_and_calls_still_pass() {
+fn calls_pass_beside_more_than_100_sockets() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let bot = platform.bot();
         let connector = connector(&bot);
         let mut grant = None;
@@ -272,8 +279,8 @@ fn more_than_100_sockets_open_and_calls_still_pass() {
             let mode = ConnectMode::Reconnect;
             sockets.push(connector.connect(&bot, &user(), mode, &mut grant, NOW).await.unwrap());
         }
-        connector.history(&bot, &user(), &mut grant, Some("ms-1"), NOW).await.unwrap();
-        // Nothing is pooled: a dropped socket is a cut connection.
+        connector.fetch_history_page(&bot, &user(), &mut grant, Some("ms-1"), NOW).await.unwrap();
+        // No socket is pooled: a dropped socket is a cut connection.
         drop(sockets);
         while *platform.hung_up.borrow() < 130 {
             platform.bell.notified().await;
@@ -282,13 +289,16 @@ fn more_than_100_sockets_open_and_calls_still_pass() {
 }
 
 #[test]
-fn calls_at_the_same_time_are_bounded_and_none_fails() {
+fn simultaneous_calls_are_bounded_and_succeed() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let bot = platform.bot();
         let connector = connector(&bot);
         let calls = (0..200).map(async |_| {
-            connector.history(&bot, &user(), &mut None, HistoryFrom::Newest(0), NOW).await.unwrap()
+            connector
+                .fetch_history_page(&bot, &user(), &mut None, HistoryStart::Newest(0), NOW)
+                .await
+                .unwrap()
         });
         futures_util::future::join_all(calls).await;
         assert_eq!(platform.seen(HISTORY).len(), 200);
@@ -297,10 +307,10 @@ fn calls_at_the_same_time_are_bounded_and_none_fails() {
 }
 
 #[test]
-fn frames_in_one_segment_with_the_101_are_not_lost() {
+fn frames_in_the_segment_of_the_101_are_kept() {
     run(async {
-        let platform = Platform::start().await;
-        platform.answers(SOCKET, Answer::Upgrade(b"\x81\x05hello\x81\x02hi\x81\x04ha".to_vec()));
+        let platform = ScriptedPlatform::start().await;
+        platform.answers(SOCKET, ScriptedAnswer::Upgrade(b"\x81\x05hello\x81\x02hi\x81\x04ha".to_vec()));
         let mut socket = connect(&platform.bot(), &mut None).await.unwrap();
         assert!(matches!(socket.next().await, SocketEvent::Frame(bytes) if bytes == "hello"));
         assert!(matches!(socket.next().await, SocketEvent::Frame(bytes) if bytes == "hi"));
@@ -308,14 +318,14 @@ fn frames_in_one_segment_with_the_101_are_not_lost() {
 }
 
 #[test]
-fn a_secure_handshake_offers_three_subprotocols_in_one_header() {
+fn secure_handshake_offers_three_subprotocols_in_one_header() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let mut bot = platform.bot();
         bot.secure_rtm = true;
         let ticket = |nonce: &str| {
             let url = format!("ws://{}/rtm/bot?sid=1", platform.address);
-            Answer::Http("200 OK", value!({"url": url, "nonce": nonce}).to_string())
+            ScriptedAnswer::Http("200 OK", value!({"url": url, "nonce": nonce}).to_string())
         };
         platform.answers(START, ticket("n-7"));
         connect(&bot, &mut None).await.unwrap();
@@ -328,7 +338,7 @@ fn a_secure_handshake_offers_three_subprotocols_in_one_header() {
         assert_eq!((offer[0], offer[2]), ("x-rtm-v|1", "nonce|n-7"));
         assert_eq!(offer[1].strip_prefix("jwt|").unwrap().split('.').count(), 3);
 
-        // A nonce that would break the header is not sent; a platform that gives none gets the classic handshake.
+        // An unsafe nonce is not sent. Without a nonce the handshake is the classic one.
         platform.answers(START, ticket("a\r\nb: c"));
         assert_eq!(refused(&bot).await.retry(), RetryAdvice::Backoff(None));
         connect(&bot, &mut None).await.unwrap();
@@ -337,17 +347,17 @@ fn a_secure_handshake_offers_three_subprotocols_in_one_header() {
 }
 
 #[test]
-fn history_is_asked_for_page_by_page() {
+fn history_is_fetched_page_by_page() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let bot = platform.bot();
         let connector = connector(&bot);
         let mut grant = None;
         platform.answers(HISTORY, json("401 Unauthorized", ""));
         let after = Some("ms-1 &x");
-        let body = connector.history(&bot, &user(), &mut grant, after, NOW).await.unwrap();
+        let body = connector.fetch_history_page(&bot, &user(), &mut grant, after, NOW).await.unwrap();
         assert_eq!(body, r#"{"messages":[]}"#);
-        connector.history(&bot, &user(), &mut grant, HistoryFrom::Newest(20), NOW).await.unwrap();
+        connector.fetch_history_page(&bot, &user(), &mut grant, HistoryStart::Newest(20), NOW).await.unwrap();
         let lines: Vec<_> = platform.seen(HISTORY).iter().map(|seen| seen.line.clone()).collect();
         let forward = "GET /api/1.1/botmessages/rtm?botId=st-0d3f&limit=10&forward=true&msgId=ms-1+%26x";
         assert_eq!(
@@ -356,7 +366,7 @@ fn history_is_asked_for_page_by_page() {
         );
         assert_eq!(platform.seen(GRANT).len(), 2, "a 401 here renews the token too");
         platform.answers(HISTORY, json("404 Not Found", ""));
-        let error = connector.history(&bot, &user(), &mut grant, after, NOW).await.unwrap_err();
+        let error = connector.fetch_history_page(&bot, &user(), &mut grant, after, NOW).await.unwrap_err();
         assert_eq!((error.phase(), error.retry()), ("history", RetryAdvice::Never));
     });
 }
@@ -378,9 +388,9 @@ fn server_tls() -> Arc<rustls::ServerConfig> {
 }
 
 #[test]
-fn tls_does_not_negotiate_h2_and_checks_the_certificate() {
+fn tls_checks_the_certificate_and_avoids_h2() {
     run(async {
-        let platform = Platform::start_with(Some(server_tls())).await;
+        let platform = ScriptedPlatform::start_with(Some(server_tls())).await;
         let bot = platform.bot();
         let other = BotConfig { name: crate::domain::BotName::new("other").unwrap(), ..bot.clone() };
         let own = BotConfig { ca: Some(CERTIFICATE.into()), ..bot.clone() };
@@ -393,11 +403,11 @@ fn tls_does_not_negotiate_h2_and_checks_the_certificate() {
             platform.bell.notified().await;
         }
 
-        // What one bot trusts another does not.
+        // The authorities of one bot do not count for another.
         let apart = connector.connect(&other, &user(), ConnectMode::Default, &mut None, NOW).await;
-        assert!(matches!(apart, Err(ConnectError::Unreachable { fault: CallError::Tls(_), .. })));
+        assert!(matches!(apart, Err(ConnectError::Unreachable { error: CallError::Tls(_), .. })));
         let error = refused(&bot).await;
-        assert!(matches!(error, ConnectError::Unreachable { fault: CallError::Tls(_), .. }), "{error:?}");
+        assert!(matches!(error, ConnectError::Unreachable { error: CallError::Tls(_), .. }), "{error:?}");
         assert_eq!(error.retry(), RetryAdvice::Backoff(None));
     });
 }
@@ -405,14 +415,14 @@ fn tls_does_not_negotiate_h2_and_checks_the_certificate() {
 #[test]
 fn tcp_nodelay_is_set() {
     run(async {
-        let platform = Platform::start().await;
+        let platform = ScriptedPlatform::start().await;
         let connection = tcp().call(ConnectInfo::new(platform.url().parse().unwrap())).await.unwrap();
         assert!(connection.io_ref().nodelay().unwrap());
     });
 }
 
 #[test]
-fn authorities_that_are_none_are_named_at_the_start() {
+fn invalid_ca_file_names_its_bot() {
     let ca = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let bot = BotConfig { ca: Some(ca.into()), ..bot("https://bots.example") };
     let error = PlatformConnector::new(&[Arc::new(bot)]).err().unwrap();
@@ -420,7 +430,7 @@ fn authorities_that_are_none_are_named_at_the_start() {
 }
 
 #[test]
-fn an_unknown_bot_key_is_named_at_the_start() {
+fn invalid_key_names_its_bot() {
     let mut bot = bot("https://bots.example");
     bot.client_secret = "".into();
     let error = PlatformConnector::new(&[Arc::new(bot)]).err().unwrap();

@@ -21,7 +21,7 @@ fn claims(algorithm: JwtAlgorithm, secret: &str, name: jsonwebtoken::Algorithm, 
 }
 
 #[test]
-fn each_algorithm_verifies_and_the_seconds_are_integers() {
+fn jwt_of_each_algorithm_verifies_with_integer_seconds() {
     let shared = DecodingKey::from_secret(SECRET.as_bytes());
     let public = DecodingKey::from_rsa_pem(PUBLIC.as_bytes()).unwrap();
     let expected = json!({
@@ -39,7 +39,7 @@ fn each_algorithm_verifies_and_the_seconds_are_integers() {
 }
 
 #[test]
-fn a_key_that_cannot_sign_is_found_at_once() {
+fn unusable_key_fails_at_the_start() {
     let signer = |algorithm, secret: &str| {
         let mut bot = bot("https://bots.example");
         bot.algorithm = algorithm;
@@ -56,7 +56,7 @@ fn a_key_that_cannot_sign_is_found_at_once() {
 }
 
 #[test]
-fn a_signer_shows_no_key() {
+fn signer_debug_output_shows_no_key() {
     let shown = format!("{:?}", JwtSigner::new(&bot("https://bots.example")).unwrap());
     assert!(!shown.contains(SECRET) && shown.contains("cs-1a2b"), "{shown}");
 }

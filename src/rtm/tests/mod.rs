@@ -1,8 +1,8 @@
-//! Tests of the half that talks: against a platform played by hand, on real TCP where connecting is the point
-//! and on an in-memory pipe where frames are.
+//! Tests of connects, calls and sockets against a scripted platform. Connects use real TCP, frames an in-memory pipe.
 
 mod connect;
 mod jwt;
+mod redaction;
 mod refusal;
 mod socket;
 mod ticket;
@@ -26,7 +26,7 @@ use crate::domain::{BotName, Timestamp, UserId};
 const SECRET: &str = "a shared secret of this test";
 const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_987);
 
-fn bot(platform: &str) -> BotConfig {
+pub(super) fn bot(platform: &str) -> BotConfig {
     BotConfig {
         chat_bot: "Help Bot".to_owned(),
         task_bot_id: "st-0d3f".to_owned(),
@@ -40,7 +40,7 @@ fn user() -> UserId {
     UserId::new("alice@example.com").unwrap()
 }
 
-/// Runs a test as a shard thread would, and not for ever.
+/// Runs a test like a shard thread does, for 20 s at most.
 fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -48,7 +48,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     })
 }
 
-/// As [`run`], with a clock that jumps to the next timer whenever nothing else can happen.
+/// Runs a test like [`run`], with a clock that jumps to the next timer when the test is idle.
 fn run_paused<T>(test: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -60,17 +60,17 @@ fn spawn(task: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(task);
 }
 
-/// A request as the platform saw it.
+/// A request as the platform received it.
 #[derive(Debug, Clone)]
-struct Seen {
+struct RecordedRequest {
     /// `POST /api/1.1/rtm/start`
     line: String,
-    /// The head in lower case names as sent, one header a line.
+    /// Headers as sent, one a line.
     head: String,
     body: String,
 }
 
-impl Seen {
+impl RecordedRequest {
     fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -83,35 +83,35 @@ impl Seen {
     }
 }
 
-/// What the played platform does with one request.
-enum Answer {
-    /// Status line, headers and body as given; `content-length` is added.
+/// Reaction of the scripted platform to one request.
+enum ScriptedAnswer {
+    /// Status line, headers and body. `content-length` is added.
     Http(&'static str, String),
-    /// 101, and these bytes in the same segment; then the socket stays open and silent.
+    /// 101 with these bytes in the same segment. The socket then stays open and silent.
     Upgrade(Vec<u8>),
-    /// No answer, connection open.
+    /// No answer on an open connection.
     Hang,
-    /// No answer, connection cut.
+    /// No answer on a cut connection.
     Cut,
 }
 
-fn json(status: &'static str, body: &str) -> Answer {
-    Answer::Http(status, body.to_owned())
+fn json(status: &'static str, body: &str) -> ScriptedAnswer {
+    ScriptedAnswer::Http(status, body.to_owned())
 }
 
-/// A platform on loopback that plays along unless told otherwise.
-struct Platform {
+/// A platform on loopback that answers as documented, unless a test scripts another answer.
+struct ScriptedPlatform {
     address: SocketAddr,
     secure: bool,
     connections: Cell<usize>,
-    seen: RefCell<Vec<Seen>>,
-    scripted: RefCell<HashMap<&'static str, VecDeque<Answer>>>,
-    /// Sockets that the client hung up, and a bell for it.
+    seen: RefCell<Vec<RecordedRequest>>,
+    scripted: RefCell<HashMap<&'static str, VecDeque<ScriptedAnswer>>>,
+    /// Number of sockets that the client hung up. `bell` rings for each.
     hung_up: RefCell<usize>,
     bell: Notify,
 }
 
-impl Platform {
+impl ScriptedPlatform {
     async fn start() -> Rc<Self> {
         Self::start_with(None).await
     }
@@ -159,21 +159,21 @@ impl Platform {
         bot(&self.url())
     }
 
-    /// The next request whose path ends so gets this answer.
-    fn answers(&self, path: &'static str, answer: Answer) {
+    /// Scripts the answer to the next request whose path has this end.
+    fn answers(&self, path: &'static str, answer: ScriptedAnswer) {
         self.scripted.borrow_mut().entry(path).or_default().push_back(answer);
     }
 
-    /// What came to paths that end so.
-    fn seen(&self, path: &str) -> Vec<Seen> {
-        let matches = |seen: &&Seen| {
+    /// Returns the requests to paths with this end.
+    fn seen(&self, path: &str) -> Vec<RecordedRequest> {
+        let matches = |seen: &&RecordedRequest| {
             let target = seen.line.split(' ').nth(1).unwrap();
             target.split('?').next().unwrap().ends_with(path)
         };
         self.seen.borrow().iter().filter(matches).cloned().collect()
     }
 
-    fn next_answer(&self, target: &str) -> Answer {
+    fn next_answer(&self, target: &str) -> ScriptedAnswer {
         let path = target.split('?').next().unwrap();
         let mut scripted = self.scripted.borrow_mut();
         let script = scripted.iter_mut().find(|(suffix, _)| path.ends_with(**suffix));
@@ -185,11 +185,11 @@ impl Platform {
             "/api/1.1/oAuth/token/jwtgrant" => {
                 json("200 OK", &granted("token-1", "2027-06-28T06:52:23.160Z"))
             }
-            "/api/1.1/rtm/start" => Answer::Http(
+            "/api/1.1/rtm/start" => ScriptedAnswer::Http(
                 "200 OK",
                 format!(r#"{{"url":"{scheme}:{}/rtm/bot?sid=once"}}"#, self.address.port()),
             ),
-            "/rtm/bot" => Answer::Upgrade(Vec::new()),
+            "/rtm/bot" => ScriptedAnswer::Upgrade(Vec::new()),
             "/api/1.1/botmessages/rtm" => json("200 OK", r#"{"messages":[]}"#),
             _ => json("404 Not Found", "nothing here"),
         }
@@ -202,12 +202,12 @@ impl Platform {
             let key = seen.header("sec-websocket-key").map(str::to_owned);
             self.seen.borrow_mut().push(seen);
             match self.next_answer(&target) {
-                Answer::Http(head, body) => {
+                ScriptedAnswer::Http(head, body) => {
                     let answer = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                     stream.write_all(answer.as_bytes()).await.unwrap();
                     stream.flush().await.unwrap();
                 }
-                Answer::Upgrade(more) => {
+                ScriptedAnswer::Upgrade(more) => {
                     let accept = actix_http::ws::hash_key(key.unwrap().as_bytes());
                     let mut answer = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
                         connection: upgrade\r\nsec-websocket-accept: "
@@ -222,14 +222,14 @@ impl Platform {
                     self.bell.notify_one();
                     return;
                 }
-                Answer::Hang => std::future::pending().await,
-                Answer::Cut => return,
+                ScriptedAnswer::Hang => std::future::pending().await,
+                ScriptedAnswer::Cut => return,
             }
         }
     }
 }
 
-async fn read_request(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Option<Seen> {
+async fn read_request(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>) -> Option<RecordedRequest> {
     let mut read_until = async |done: &dyn Fn(&[u8]) -> Option<usize>, bytes: &mut Vec<u8>| loop {
         if let Some(end) = done(bytes) {
             return Some(bytes.drain(..end).collect::<Vec<u8>>());
@@ -241,7 +241,7 @@ async fn read_request(stream: &mut (impl AsyncRead + Unpin), bytes: &mut Vec<u8>
     let head_end = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4);
     let head = String::from_utf8(read_until(&head_end, bytes).await?).unwrap();
     let (line, head) = head.split_once("\r\n").unwrap();
-    let mut seen = Seen {
+    let mut seen = RecordedRequest {
         line: line.trim_end_matches(" HTTP/1.1").to_owned(),
         head: head.to_owned(),
         body: String::new(),

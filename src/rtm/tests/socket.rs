@@ -12,17 +12,17 @@ use tokio_util::codec::Framed;
 use super::{bot, run, run_paused};
 use crate::rtm::socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 
-/// A socket of ours and the raw other end of it, which takes `pipe` bytes that nobody reads.
+/// Returns our socket and the raw other end of it, which takes `pipe` unread bytes.
 fn raw(pipe: usize) -> (PlatformSocket, DuplexStream) {
-    let (ours, theirs) = tokio::io::duplex(pipe);
+    let (by_us, theirs) = tokio::io::duplex(pipe);
     let bot = bot("https://bots.example");
-    (PlatformSocket::new(Box::new(ours), &[], &bot, Rc::default()), theirs)
+    (PlatformSocket::new(Box::new(by_us), &[], &bot, Rc::default()), theirs)
 }
 
-/// A socket of ours and a platform that speaks frames.
+/// Returns our socket and a platform that speaks frames.
 fn pair() -> (PlatformSocket, Framed<DuplexStream, Codec>) {
-    let (ours, theirs) = raw(8 << 20);
-    (ours, Framed::new(theirs, Codec::new().max_size(8 << 20)))
+    let (by_us, theirs) = raw(8 << 20);
+    (by_us, Framed::new(theirs, Codec::new().max_size(8 << 20)))
 }
 
 async fn frame(socket: &mut PlatformSocket) -> Bytes {
@@ -40,7 +40,7 @@ async fn closed(socket: &mut PlatformSocket) -> SocketClose {
 }
 
 #[test]
-fn text_and_binary_are_messages_and_text_goes_out() {
+fn text_and_binary_messages_are_received() {
     run(async {
         let (mut socket, mut platform) = pair();
         platform.send(Message::Text("{\"a\":\"ü\"}".into())).await.unwrap();
@@ -55,7 +55,7 @@ fn text_and_binary_are_messages_and_text_goes_out() {
 }
 
 #[test]
-fn text_that_is_not_utf8_is_handed_on() {
+fn text_of_invalid_utf8_is_handed_on() {
     run(async {
         let (mut socket, mut platform) = raw(1024);
         platform.write_all(b"\x81\x02\xff\xff").await.unwrap();
@@ -64,26 +64,26 @@ fn text_that_is_not_utf8_is_handed_on() {
 }
 
 #[test]
-fn frames_above_64_kib_pass() {
+fn frame_above_64_kib_is_received() {
     run(async {
         let (mut socket, mut platform) = pair();
         let long = "x".repeat(1 << 20);
         platform.send(Message::Text(long.as_str().into())).await.unwrap();
         assert_eq!(frame(&mut socket).await, long);
-        assert_eq!(socket.held(), 0);
+        assert_eq!(socket.buffered_capacity(), 0);
     });
 }
 
 #[test]
-fn a_frame_above_the_cap_ends_the_socket_before_it_arrived() {
+fn frame_above_the_cap_ends_the_socket_early() {
     run(async {
         let (mut socket, mut platform) = raw(1024);
         // A head that announces 2 MiB, and one byte of them.
         platform.write_all(b"\x81\x7f\x00\x00\x00\x00\x00\x20\x00\x00x").await.unwrap();
         let end = closed(&mut socket).await;
-        assert_eq!((end.code, end.ours), (1009, true));
+        assert_eq!((end.code, end.by_us), (1009, true));
         assert_eq!(closed(&mut socket).await, end, "it stays closed");
-        assert_eq!(socket.held(), 0);
+        assert_eq!(socket.buffered_capacity(), 0);
         let mut platform = Framed::new(platform, Codec::new());
         let Some(Ok(Frame::Close(Some(CloseReason { code, .. })))) = platform.next().await else { panic!() };
         assert_eq!(u16::from(code), 1009);
@@ -92,7 +92,7 @@ fn a_frame_above_the_cap_ends_the_socket_before_it_arrived() {
 }
 
 #[test]
-fn fragments_are_joined_with_pings_between_them() {
+fn fragments_with_pings_between_them_are_joined() {
     run(async {
         let (mut socket, mut platform) = pair();
         for message in [
@@ -104,16 +104,16 @@ fn fragments_are_joined_with_pings_between_them() {
         ] {
             platform.send(message).await.unwrap();
         }
-        assert!(matches!(socket.next().await, SocketEvent::Heard));
+        assert!(matches!(socket.next().await, SocketEvent::KeepAlive));
         assert_eq!(frame(&mut socket).await, "one two three");
         assert_eq!(frame(&mut socket).await, "next");
-        assert_eq!(socket.held(), 0);
+        assert_eq!(socket.buffered_capacity(), 0);
         assert_eq!(platform.next().await.unwrap().unwrap(), Frame::Pong("still here".into()));
     });
 }
 
 #[test]
-fn fragments_are_capped_together() {
+fn fragments_above_the_cap_end_the_socket() {
     run(async {
         let (mut socket, mut platform) = pair();
         let part = Bytes::from(vec![b'x'; 1 << 20]);
@@ -122,24 +122,24 @@ fn fragments_are_capped_together() {
             platform.send(Message::Continuation(Item::Continue(part.clone()))).await.unwrap();
         }
         let end = closed(&mut socket).await;
-        assert_eq!((end.code, end.ours), (1009, true));
-        assert_eq!(socket.held(), 0);
+        assert_eq!((end.code, end.by_us), (1009, true));
+        assert_eq!(socket.buffered_capacity(), 0);
     });
 }
 
 #[test]
-fn pings_are_answered_with_their_payload() {
+fn ping_is_answered_with_its_payload() {
     run(async {
         let (mut socket, mut platform) = pair();
         platform.send(Message::Ping("payload".into())).await.unwrap();
-        assert!(matches!(socket.next().await, SocketEvent::Heard));
+        assert!(matches!(socket.next().await, SocketEvent::KeepAlive));
         assert_eq!(platform.next().await.unwrap().unwrap(), Frame::Pong("payload".into()));
-        assert_eq!(socket.held(), 0);
+        assert_eq!(socket.buffered_capacity(), 0);
     });
 }
 
 #[test]
-fn pings_of_a_peer_that_does_not_read_fill_no_memory() {
+fn pings_of_a_peer_that_never_reads_use_little_memory() {
     run(async {
         let (mut socket, mut platform) = raw(64);
         let flood = async {
@@ -149,41 +149,41 @@ fn pings_of_a_peer_that_does_not_read_fill_no_memory() {
         };
         let heard = async {
             for _ in 0..1000 {
-                assert!(matches!(socket.next().await, SocketEvent::Heard));
+                assert!(matches!(socket.next().await, SocketEvent::KeepAlive));
             }
         };
         tokio::join!(flood, heard);
-        assert!(socket.held() <= 4096, "{}", socket.held());
+        assert!(socket.buffered_capacity() <= 4096, "{}", socket.buffered_capacity());
     });
 }
 
 #[test]
-fn our_pings_are_heard_back() {
+fn pong_to_our_ping_is_a_keep_alive() {
     run(async {
         let (mut socket, mut platform) = pair();
         socket.ping().await.unwrap();
         assert_eq!(platform.next().await.unwrap().unwrap(), Frame::Ping(Bytes::new()));
         platform.send(Message::Pong(Bytes::new())).await.unwrap();
-        assert!(matches!(socket.next().await, SocketEvent::Heard));
+        assert!(matches!(socket.next().await, SocketEvent::KeepAlive));
     });
 }
 
 #[test]
-fn an_error_in_select_is_no_immortal_session() {
+fn invalid_bytes_end_the_socket() {
     run(async {
         for garbage in [&b"\xf1\x03xxx"[..], b"\x81\x81mask", b"\x80\x01x", b"\x89\x7e\x00\x80"] {
             let (mut socket, mut platform) = raw(1024);
             platform.write_all(garbage).await.unwrap();
             platform.write_all(&[b'x'; 200]).await.unwrap();
             let end = closed(&mut socket).await;
-            assert_eq!((end.code, end.ours), (1006, false), "{garbage:?}");
+            assert_eq!((end.code, end.by_us), (1006, false), "{garbage:?}");
             assert_eq!(closed(&mut socket).await, end);
         }
     });
 }
 
 #[test]
-fn close_codes_are_as_a_client_sees_them() {
+fn close_code_is_the_one_a_client_sees() {
     run(async {
         for (sent, code, reason) in [
             (&b"\x88\x00"[..], 1005, ""),
@@ -191,13 +191,13 @@ fn close_codes_are_as_a_client_sees_them() {
             (b"\x88\x09\x03\xf0blocked", 1008, "blocked"),
             (b"\x88\x02\x03\xf1", 1009, ""),
             (b"\x88\x02\x03\xf3", 1011, ""),
-            // 1006 must not be sent (RFC 6455, 7.4.1): the peer breaks the protocol.
+            // 1006 must not be sent (RFC 6455, 7.4.1), so the peer breaks the protocol.
             (b"\x88\x02\x03\xee", 1006, "Bad opcode"),
         ] {
             let (mut socket, mut platform) = raw(1024);
             platform.write_all(sent).await.unwrap();
             let end = closed(&mut socket).await;
-            assert_eq!((end.code, &*end.reason, end.ours), (code, reason, false));
+            assert_eq!((end.code, &*end.reason, end.by_us), (code, reason, false));
             drop(socket);
             let mut answer = Vec::new();
             platform.read_to_end(&mut answer).await.unwrap();
@@ -210,7 +210,7 @@ fn close_codes_are_as_a_client_sees_them() {
 }
 
 #[test]
-fn the_reason_for_a_cut_is_read_even_if_sending_failed() {
+fn close_reason_is_readable_after_a_failed_send() {
     run(async {
         let (mut socket, mut platform) = raw(1024);
         platform.write_all(b"\x88\x02\x03\xf0").await.unwrap();
@@ -222,13 +222,13 @@ fn the_reason_for_a_cut_is_read_even_if_sending_failed() {
 }
 
 #[test]
-fn drop_sends_no_close_frame_but_close_does() {
+fn close_sends_a_close_frame_and_hangs_up() {
     run(async {
         let (socket, mut platform) = pair();
         let platform_side = async {
             let Some(Ok(Frame::Close(Some(reason)))) = platform.next().await else { panic!() };
             assert_eq!(u16::from(reason.code), 1000);
-            // A frame that was on its way does not hide the answer.
+            // A frame on its way does not hide the answer.
             platform.send(Message::Text("late".into())).await.unwrap();
             platform.send(Message::Close(None)).await.unwrap();
             assert!(platform.next().await.is_none(), "and then it hangs up");
@@ -238,13 +238,13 @@ fn drop_sends_no_close_frame_but_close_does() {
 }
 
 #[test]
-fn close_waits_a_second_at_most() {
+fn close_without_answer_takes_one_second() {
     run_paused(async {
         let (socket, _platform) = pair();
         let began = Instant::now();
         socket.close(1001).await;
         assert_eq!(began.elapsed().as_secs(), 1);
-        // Neither does a peer that takes nothing hold it up.
+        // A peer that takes no data delays it no longer.
         let (mut socket, _platform) = raw(8);
         assert!(socket.send("0123456789").now_or_never().is_none());
         let began = Instant::now();
@@ -254,32 +254,32 @@ fn close_waits_a_second_at_most() {
 }
 
 #[test]
-fn a_half_open_connection_fails_a_send_after_its_deadline() {
+fn send_on_a_half_open_connection_times_out() {
     run_paused(async {
         let (mut socket, _platform) = raw(8);
         let began = Instant::now();
-        assert!(matches!(socket.send("more than eight bytes").await, Err(SocketError::Deadline)));
+        assert!(matches!(socket.send("more than eight bytes").await, Err(SocketError::Timeout)));
         assert_eq!(began.elapsed().as_secs(), 10);
         assert_eq!(closed(&mut socket).await.code, 1006);
-        assert_eq!(socket.held(), 0);
+        assert_eq!(socket.buffered_capacity(), 0);
     });
 }
 
 #[test]
-fn next_can_be_cancelled_between_any_two_bytes() {
+fn cancelled_next_loses_no_bytes() {
     run(async {
         let (mut socket, mut platform) = raw(1024);
         let bytes = b"\x01\x04one \x89\x02hi\x80\x05three\x81\x7e\x00\x03end";
         let mut received = Vec::new();
         for byte in bytes {
             platform.write_all(&[*byte]).await.unwrap();
-            // A future that is dropped after one poll, as in a `select!` that goes the other way.
+            // Drops the future after one poll, as a `select!` does.
             while let Some(next) = socket.next().now_or_never() {
                 received.push(next);
             }
         }
         assert!(
-            matches!(&received[..], [SocketEvent::Heard, SocketEvent::Frame(a), SocketEvent::Frame(b)]
+            matches!(&received[..], [SocketEvent::KeepAlive, SocketEvent::Frame(a), SocketEvent::Frame(b)]
                 if a == "one three" && b == "end"),
             "{received:?}"
         );
@@ -287,7 +287,7 @@ fn next_can_be_cancelled_between_any_two_bytes() {
 }
 
 #[test]
-fn a_cancelled_send_goes_out_whole() {
+fn cancelled_send_goes_out_whole() {
     run(async {
         let (mut socket, platform) = raw(8);
         assert!(socket.send("first, cut off").now_or_never().is_none());
@@ -301,22 +301,22 @@ fn a_cancelled_send_goes_out_whole() {
             other = socket.next() => panic!("{other:?}"),
             () = reading => {}
         }
-        assert_eq!(socket.held(), 0);
+        assert_eq!(socket.buffered_capacity(), 0);
     });
 }
 
 #[test]
-fn an_idle_socket_holds_no_buffers() {
+fn idle_socket_holds_no_buffers() {
     run(async {
         let (mut socket, mut platform) = pair();
-        assert_eq!(socket.held(), 0, "after the handshake");
+        assert_eq!(socket.buffered_capacity(), 0, "after the handshake");
         for size in [10, 1000, 100_000] {
             platform.send(Message::Text("y".repeat(size).into())).await.unwrap();
             socket.send("x".repeat(size)).await.unwrap();
             assert_eq!(frame(&mut socket).await.len(), size);
             assert!(matches!(platform.next().await, Some(Ok(Frame::Text(_)))));
             assert!(socket.next().now_or_never().is_none());
-            assert_eq!(socket.held(), 0);
+            assert_eq!(socket.buffered_capacity(), 0);
         }
         assert!(size_of::<PlatformSocket>() <= 320, "{}", size_of::<PlatformSocket>());
     });
@@ -324,7 +324,7 @@ fn an_idle_socket_holds_no_buffers() {
 
 proptest! {
     #[test]
-    fn however_bytes_are_cut_the_messages_are_the_same(
+    fn messages_survive_any_segmentation(
         messages in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..8),
         cuts in prop::collection::vec(1usize..400, 1..40),
     ) {
@@ -346,19 +346,19 @@ proptest! {
                 }
             }
             assert_eq!(received, messages);
-            assert_eq!(socket.held(), 0);
+            assert_eq!(socket.buffered_capacity(), 0);
         });
     }
 
     #[test]
-    fn no_bytes_of_the_platform_make_it_panic_or_hang(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+    fn random_bytes_neither_panic_nor_hang(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
         run(async {
             let (mut socket, mut platform) = raw(1 << 16);
             platform.write_all(&bytes).await.unwrap();
             drop(platform);
             let all = async { while !matches!(socket.next().await, SocketEvent::Closed(_)) {} };
             tokio::time::timeout(Duration::from_secs(5), all).await.unwrap();
-            assert_eq!(socket.held(), 0);
+            assert_eq!(socket.buffered_capacity(), 0);
         });
     }
 }

@@ -10,12 +10,12 @@ use crate::rtm::ticket::{ConnectMode, Ticket};
 
 fn address(bot: &BotConfig, url: &str, mode: ConnectMode) -> Result<String, RetryAdvice> {
     let body = serde_json::json!({ "url": url }).to_string();
-    let ticket = Ticket::read(body.as_bytes(), bot, mode, Instant::now()).expect("it has a url");
+    let ticket = Ticket::parse(body.as_bytes(), bot, mode, Instant::now()).expect("it has a url");
     ticket.map(|ticket| ticket.url.into()).map_err(|error| error.retry())
 }
 
 #[test]
-fn the_mode_is_added_to_the_query() {
+fn connect_mode_is_appended_to_the_query() {
     let mut bot = bot("https://bots.example");
     let given = "wss://bots.example:443/rtm/bot?sid=a%2Fb+c";
     for (style, mode, added) in [
@@ -44,7 +44,7 @@ fn the_mode_is_added_to_the_query() {
 }
 
 #[test]
-fn the_socket_base_replaces_scheme_host_and_port_and_goes_before_the_path() {
+fn socket_base_replaces_the_origin_and_prefixes_the_path() {
     let mut bot = bot("https://bots.example");
     let mode = ConnectMode::Reconnect;
     for (base, expected) in [
@@ -58,7 +58,7 @@ fn the_socket_base_replaces_scheme_host_and_port_and_goes_before_the_path() {
 }
 
 #[test]
-fn ws_only_if_platform_or_socket_base_is_plain() {
+fn plain_socket_needs_a_plain_platform_or_socket_base() {
     let plain = "ws://bots.example/rtm/bot?sid=1";
     let mode = ConnectMode::Default;
     assert_eq!(address(&bot("https://bots.example"), plain, mode), Err(RetryAdvice::Never));
@@ -71,22 +71,22 @@ fn ws_only_if_platform_or_socket_base_is_plain() {
 }
 
 #[test]
-fn an_answer_without_url_is_no_ticket() {
+fn answer_without_url_is_no_ticket() {
     let bot = bot("https://bots.example");
     for body in ["{}", r#"{"url":null}"#, r#"{"url":7}"#, "<html>", "[]", ""] {
         assert!(
-            Ticket::read(body.as_bytes(), &bot, ConnectMode::Default, Instant::now()).is_none(),
+            Ticket::parse(body.as_bytes(), &bot, ConnectMode::Default, Instant::now()).is_none(),
             "{body}"
         );
     }
 }
 
 #[test]
-fn a_ticket_older_than_30_s_is_not_used() {
+fn ticket_older_than_30_s_is_stale() {
     let asked = Instant::now();
     let body = br#"{"url":"wss://bots.example/rtm/bot?sid=1","nonce":"n"}"#;
     let ticket =
-        Ticket::read(body, &bot("https://bots.example"), ConnectMode::Default, asked).unwrap().ok().unwrap();
-    assert!(ticket.fresh(asked + Duration::from_millis(29_999)));
-    assert!(!ticket.fresh(asked + Duration::from_secs(30)));
+        Ticket::parse(body, &bot("https://bots.example"), ConnectMode::Default, asked).unwrap().ok().unwrap();
+    assert!(ticket.is_fresh(asked + Duration::from_millis(29_999)));
+    assert!(!ticket.is_fresh(asked + Duration::from_secs(30)));
 }
