@@ -285,7 +285,7 @@ pub enum PayloadFormat {
     Standard,
     /// `CloudEvents` 1.0 over HTTP, in binary mode.
     CloudEvents,
-    /// What the platform's own webhook channel posts (protocol.md 9.1).
+    /// What the platform's own webhook channel posts (protocol.md 9.4).
     KoreV2,
 }
 

@@ -1,4 +1,4 @@
-//! `kore-v2`: what the platform's own webhook channel, version 2, posts to a receiver (protocol.md 9.1).
+//! `kore-v2`: what the platform's own webhook channel, version 2, posts to a receiver (protocol.md 9.4).
 //!
 //! Best effort, since that channel knows what RTM does not say. `endOfTask` is the end of the platform's task there, and
 //! the end of our turn here; `endReason` tells a turn that was complete (`Fulfilled`) from one that failed or was cut
