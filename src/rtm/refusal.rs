@@ -57,7 +57,7 @@ impl PlatformRefusal<'_> {
                 let host = host.unwrap_or_else(|| "another path of the same host".to_owned());
                 redact(&format!("the platform redirects to {host} ({status}); redirects are not followed"))
             }
-            ("", _) if (200..300).contains(&status) => "the platform's answer lacks what was asked for".into(),
+            ("", _) if (200..300).contains(&status) => "the platform's answer lacks the needed fields".into(),
             ("", _) => format!("the platform answered {status} without a reason").into(),
             (said, _) => redact(&format!("the platform answered {status}: {said}")),
         };

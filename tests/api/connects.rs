@@ -154,7 +154,7 @@ fn a_platform_that_stays_away_is_unavailable_at_the_deadline() {
         for (endpoint, fault, words) in [
             (Endpoint::Grant, Fault::Status(503), "503"),
             (Endpoint::Grant, Fault::Html(502), "502"),
-            (Endpoint::Start, Fault::Empty, "lacks what was asked for"),
+            (Endpoint::Start, Fault::Empty, "lacks the needed fields"),
             (Endpoint::Start, Fault::RateLimited(RetryAfter::Seconds(30)), "429"),
             (Endpoint::Upgrade, Fault::Status(502), "502"),
             (Endpoint::Start, Fault::Hang, ""),
