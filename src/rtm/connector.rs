@@ -45,8 +45,9 @@ use crate::tls::{self, TlsError};
 pub(super) const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of the TLS handshake.
 pub(super) const TLS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Timeout of a call's answer, body included, and of the upgrade. awc does not report when a connection stands, so
-/// the time that connecting leaves is added.
+/// Timeout of a call's answer with its body, and of the upgrade.
+///
+/// awc does not report when a connection stands, so the time that connecting leaves is added.
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body of a grant or a ticket, in bytes.
 pub(super) const BODY_MAX: usize = 256 * 1024;

@@ -1,5 +1,4 @@
-//! Builds the frames that the bridge sends (protocol.md 6). They contain what the official SDKs send and nothing
-//! else.
+//! Builds the frames that the bridge sends (protocol.md 6), with only those members that the official SDKs send.
 
 use serde::Serialize;
 use serde_json::value::RawValue;

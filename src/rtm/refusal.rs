@@ -31,7 +31,6 @@ struct ErrorEntry {
 /// Answer that is not the wanted one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PlatformRefusal<'a> {
-    /// Refused step.
     pub(super) phase: ConnectPhase,
     /// HTTP status. A 2xx answer is a refusal too if it lacks the wanted fields.
     pub(super) status: u16,
@@ -39,7 +38,6 @@ pub(super) struct PlatformRefusal<'a> {
     pub(super) retry_after: Option<&'a str>,
     /// Unparsed `Location`.
     pub(super) location: Option<&'a str>,
-    /// Body of the answer.
     pub(super) body: &'a [u8],
 }
 

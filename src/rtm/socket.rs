@@ -84,8 +84,9 @@ pub struct SocketClose {
     /// Close code as a client sees it (protocol.md 5.5). It is 1005 for a close without code, and 1006 if TCP is gone
     /// or the peer broke the protocol.
     pub code: u16,
-    /// Whether we ended the socket, with this code. 1009 of ours means that a message exceeds our caps. 1009 of the
-    /// platform means that our message was too large.
+    /// Whether we ended the socket, with this code.
+    ///
+    /// 1009 of ours means that a message exceeds our caps. 1009 of the platform means that our message was too large.
     pub by_us: bool,
     /// Reason for logs: 300 characters at most, masked.
     pub reason: Box<str>,

@@ -1,8 +1,8 @@
 //! Extracts the best plain text of a bot's message (protocol.md 7.3, "Safe text rule"; api.md 1, "Reply").
 //!
-//! A message is a list of elements of open shape. The extraction follows the known names and takes the first text in
-//! this order: the component's payload, payloads within payloads from the inside out, then `cInfo.body`. A text that
-//! is a component written as JSON is searched in the same way. Callers get the raw frame too, so they lose nothing.
+//! A message is a list of elements of open shape. The extraction takes the first text in this order: the component's
+//! payload, payloads within payloads from the inside out, then `cInfo.body`. A text that is a component written as
+//! JSON is searched in the same way. Callers get the raw frame too, so they lose nothing.
 
 use std::borrow::Cow;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use self::CommandAnswer::{Exact, Usual};
 use super::faults::{Endpoint, Fault, RetryAfter};
 use super::message_elements;
 use super::step::{CutMode, Step, StreamEndMarker};
@@ -62,8 +63,8 @@ pub(super) fn command(text: &str, id: &str) -> Option<CommandAnswer> {
         "slow" => with_number(rest, "/slow MS", |ms, _| {
             vec![wait(ms), Step::Say(format!("That took {ms} ms."))]
         }),
-        "silent" => CommandAnswer::Usual(Vec::new()),
-        "noack" => CommandAnswer::Exact(vec![Step::Say(or(rest, "You get this without an ack."))]),
+        "silent" => Usual(Vec::new()),
+        "noack" => Exact(vec![Step::Say(or(rest, "You get this without an ack."))]),
         "stream" => stream(&or(rest, "This answer comes word by word.")),
         "buttons" => shape("buttons"),
         "carousel" => shape("carousel"),
@@ -78,16 +79,16 @@ pub(super) fn command(text: &str, id: &str) -> Option<CommandAnswer> {
         "late" => with_number(rest, "/late MS TEXT", |ms, text| {
             vec![Step::Say("A second part will follow.".to_owned()), wait(ms), Step::Say(or(text, "The second part."))]
         }),
-        "wait" => CommandAnswer::Usual(vec![Step::Say("I wait for your input.".to_owned()), Step::WaitingForInput]),
-        "agent" => CommandAnswer::Usual(vec![
+        "wait" => Usual(vec![Step::Say("I wait for your input.".to_owned()), Step::WaitingForInput]),
+        "agent" => Usual(vec![
             Step::Say("I hand you over to a person. Type /bot to come back to me.".to_owned()),
             Step::AgentStart,
             Step::AgentSay("Hi, this is Alex. How can I help?".to_owned()),
         ]),
-        "bot" => CommandAnswer::Usual(vec![Step::AgentEnd, Step::Say("I am back.".to_owned())]),
-        "id" => CommandAnswer::Usual(vec![identified(&format!("Your message has the clientMessageId {id}."), id)]),
+        "bot" => Usual(vec![Step::AgentEnd, Step::Say("I am back.".to_owned())]),
+        "id" => Usual(vec![identified(&format!("Your message has the clientMessageId {id}."), id)]),
         "exact" => exact(rest, id),
-        "bin" => CommandAnswer::Exact(vec![
+        "bin" => Exact(vec![
             Step::Ack,
             Step::Binary(
                 json!({"type": "bot_response", "from": "bot", "message": [message_elements::text("From a binary frame")]})
@@ -95,32 +96,32 @@ pub(super) fn command(text: &str, id: &str) -> Option<CommandAnswer> {
                     .into_bytes(),
             ),
         ]),
-        "junk" => CommandAnswer::Usual(vec![
+        "junk" => Usual(vec![
             Step::Raw("this is not JSON".to_owned()),
             Step::Event("never_heard_of".to_owned()),
             Step::Say("There were two strange frames before this one.".to_owned()),
         ]),
-        "endsession" => CommandAnswer::Usual(vec![Step::Say("This session ends.".to_owned()), Step::EndSession]),
+        "endsession" => Usual(vec![Step::Say("This session ends.".to_owned()), Step::EndSession]),
         "close" => with_number(rest, "/close CODE, with 1000 to 4999", |code, _| vec![close(code)]),
         "drop" => {
             let mut steps = vec![Step::Ack, Step::Drop(CutMode::Fin)];
             if !rest.is_empty() {
                 steps.push(Step::OnlyHistory(rest.to_owned()));
             }
-            CommandAnswer::Exact(steps)
+            Exact(steps)
         }
         "missed" => missed(rest),
-        "forget" => CommandAnswer::Usual(vec![Step::Forget, Step::Say("I remember nothing from before.".to_owned())]),
-        "reset" => CommandAnswer::Exact(vec![Step::Drop(CutMode::Reset)]),
-        "hang" => CommandAnswer::Exact(vec![Step::Hang]),
-        "expire" => CommandAnswer::Usual(vec![Step::ExpireTokens, Step::Say("All tokens are expired.".to_owned())]),
+        "forget" => Usual(vec![Step::Forget, Step::Say("I remember nothing from before.".to_owned())]),
+        "reset" => Exact(vec![Step::Drop(CutMode::Reset)]),
+        "hang" => Exact(vec![Step::Hang]),
+        "expire" => Usual(vec![Step::ExpireTokens, Step::Say("All tokens are expired.".to_owned())]),
         "ratelimit" => rate_limit(rest),
         other => usual(&format!("I do not know /{other}. Type /help to see what I know.")),
     })
 }
 
 fn usual(text: &str) -> CommandAnswer {
-    CommandAnswer::Usual(vec![Step::Say(text.to_owned())])
+    Usual(vec![Step::Say(text.to_owned())])
 }
 
 fn or(text: &str, default: &str) -> String {
@@ -144,7 +145,7 @@ fn close(code: u64) -> Step {
 fn with_number(rest: &str, usage: &str, steps: impl FnOnce(u64, &str) -> Vec<Step>) -> CommandAnswer {
     let (number, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     match number.parse() {
-        Ok(number) => CommandAnswer::Usual(steps(number, rest.trim())),
+        Ok(number) => Usual(steps(number, rest.trim())),
         Err(_) => usual(&format!("Type {usage}.")),
     }
 }
@@ -175,21 +176,17 @@ fn missed(rest: &str) -> CommandAnswer {
         steps.push(wait(ms));
     }
     steps.extend((1..=n).map(|part| Step::OnlyHistory(format!("Missed message {part} of {n}"))));
-    CommandAnswer::Exact(steps)
+    Exact(steps)
 }
 
 fn stream(text: &str) -> CommandAnswer {
     let chunks = text.split_inclusive(' ').map(str::to_owned).collect();
-    CommandAnswer::Usual(vec![Step::Stream {
-        chunks,
-        gap: Duration::from_millis(20),
-        end: StreamEndMarker::Complete,
-    }])
+    Usual(vec![Step::Stream { chunks, gap: Duration::from_millis(20), end: StreamEndMarker::Complete }])
 }
 
 fn shape(name: &str) -> CommandAnswer {
     match message_elements::named(name) {
-        Some(elements) => CommandAnswer::Usual(vec![Step::Message(elements)]),
+        Some(elements) => Usual(vec![Step::Message(elements)]),
         None => {
             usual(&format!("I do not know the shape {name}. I know: {}", message_elements::NAMES.join(", ")))
         }
@@ -209,7 +206,7 @@ fn identified(text: &str, id: &str) -> Step {
 fn exact(rest: &str, id: &str) -> CommandAnswer {
     let (first, text) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let default = "You know what this answers.";
-    CommandAnswer::Usual(match first.parse() {
+    Usual(match first.parse() {
         Ok(ms) => {
             vec![Step::Say("It will come.".to_owned()), wait(ms), identified(&or(text.trim(), default), id)]
         }
@@ -220,7 +217,7 @@ fn exact(rest: &str, id: &str) -> CommandAnswer {
 fn rate_limit(rest: &str) -> CommandAnswer {
     let times = rest.parse().unwrap_or(1);
     let fault = |endpoint| Step::Fault(endpoint, times, Fault::RateLimited(RetryAfter::Seconds(1)));
-    CommandAnswer::Usual(vec![
+    Usual(vec![
         fault(Endpoint::Grant),
         fault(Endpoint::Start),
         Step::Say(format!("The next {times} requests for a grant or a socket get 429.")),
@@ -232,7 +229,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Vec<String> {
-        let Some(CommandAnswer::Usual(steps) | CommandAnswer::Exact(steps)) = command(text, "7") else {
+        let Some(Usual(steps) | Exact(steps)) = command(text, "7") else {
             return Vec::new();
         };
         steps

@@ -44,7 +44,6 @@ impl ConnectionCutter {
         self.waker.wake();
     }
 
-    /// Waits until the connection is gone.
     pub(super) async fn gone(&self) {
         self.gone.notified().await;
     }

@@ -15,7 +15,6 @@ pub(super) struct OrderDialog {
     order: Option<String>,
 }
 
-/// Question that the bot has asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum PendingQuestion {
     #[default]

@@ -17,7 +17,6 @@ pub(super) struct HistoryEntry {
     pub(super) user_message_id: Option<Box<RawValue>>,
     pub(super) from_user: bool,
     pub(super) by_agent: bool,
-    /// Readable text.
     pub(super) text: String,
     /// The template as JSON text, if the message is one. `text` is then the alternative.
     pub(super) template: Option<String>,
@@ -30,13 +29,11 @@ pub(super) struct HistoryEntry {
 /// Part of the history that a client asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct HistorySelection {
-    /// Most messages of the page.
     pub(super) limit: usize,
     /// Number of newest messages to skip.
     pub(super) offset: usize,
     /// Whether the page holds the messages after `message_id`, oldest first, instead of those before it.
     pub(super) forward: bool,
-    /// Message to start from.
     pub(super) message_id: Option<String>,
 }
 
@@ -122,9 +119,20 @@ mod tests {
         }
     }
 
+    fn page_at(
+        said: impl Iterator<Item = HistoryEntry>,
+        query: &HistorySelection,
+        now: i64,
+    ) -> HistoryAnswer {
+        page(&said.collect(), "st-1", query, Timestamp::from_millisecond(now).unwrap())
+    }
+
+    fn first(limit: usize) -> HistorySelection {
+        HistorySelection { limit, ..HistorySelection::default() }
+    }
+
     fn ids(query: &HistorySelection, now: i64) -> (Vec<String>, bool, usize) {
-        let said = (0..10).map(said).collect();
-        let page = page(&said, "st-1", query, Timestamp::from_millisecond(now).unwrap());
+        let page = page_at((0..10).map(said), query, now);
         let ids = page.messages.iter().map(|m| m["_id"].as_str().unwrap()[3..].to_owned()).collect();
         (ids, page.more_available, page.total)
     }
@@ -135,23 +143,18 @@ mod tests {
 
     #[test]
     fn page_goes_back_from_the_newest() {
-        let query = HistorySelection { limit: 3, ..HistorySelection::default() };
+        let query = first(3);
         assert_eq!(ids(&query, 99), (some(&[7, 8, 9]), true, 10));
         assert_eq!(ids(&HistorySelection { offset: 8, ..query.clone() }, 99), (some(&[0, 1]), false, 10));
         assert_eq!(ids(&HistorySelection { offset: 80, ..query.clone() }, 99), (some(&[]), false, 10));
-        assert_eq!(ids(&query, 4), (some(&[2, 3, 4]), true, 5), "what is not visible yet does not count");
+        assert_eq!(ids(&query, 4), (some(&[2, 3, 4]), true, 5), "an invisible message does not count");
         let before = HistorySelection { message_id: Some("ms-2".into()), ..query };
         assert_eq!(ids(&before, 99), (some(&[0, 1]), false, 10));
     }
 
     #[test]
     fn page_goes_forward_from_a_message() {
-        let query = HistorySelection {
-            limit: 3,
-            forward: true,
-            message_id: Some("ms-4".into()),
-            ..HistorySelection::default()
-        };
+        let query = HistorySelection { forward: true, message_id: Some("ms-4".into()), ..first(3) };
         assert_eq!(ids(&query, 99), (some(&[5, 6, 7]), true, 10));
         assert_eq!(ids(&HistorySelection { offset: 3, ..query.clone() }, 99), (some(&[8, 9]), false, 10));
         let unknown = HistorySelection { message_id: Some("ms-x".into()), ..query };
@@ -160,13 +163,7 @@ mod tests {
 
     #[test]
     fn user_record_keeps_its_id_unchanged() {
-        let all = (0..3).map(said).collect();
-        let page = page(
-            &all,
-            "st-1",
-            &HistorySelection { limit: 9, ..HistorySelection::default() },
-            Timestamp::from_millisecond(9).unwrap(),
-        );
+        let page = page_at((0..3).map(said), &first(9), 9);
         assert_eq!(page.messages[2]["userMsgId"], json!(2.5));
         assert_eq!(page.messages[2]["type"], "incoming");
         assert_eq!(page.messages[1].get("userMsgId"), None);
@@ -176,13 +173,7 @@ mod tests {
 
     #[test]
     fn template_record_is_json_text_with_an_alternative() {
-        let all = [said(3)].into();
-        let page = page(
-            &all,
-            "st-1",
-            &HistorySelection { limit: 9, ..HistorySelection::default() },
-            Timestamp::from_millisecond(9).unwrap(),
-        );
+        let page = page_at([said(3)].into_iter(), &first(9), 9);
         assert_eq!(page.messages[0]["components"][0]["data"]["text"], "{}");
         assert_eq!(page.messages[0]["tags"]["altText"], json!([{"value": "text 3"}]));
     }

@@ -11,7 +11,6 @@ use super::connection_cut::ConnectionCutter;
 use super::observations::SocketEnding;
 use super::step::CutMode;
 
-/// One open web socket.
 pub(super) struct SocketHandle {
     pub(super) id: u64,
     session: WsSession,
@@ -101,7 +100,6 @@ impl SocketHandle {
         self.cutter.cut(how);
     }
 
-    /// Waits until the connection is gone.
     pub(super) async fn gone(&self) {
         self.cutter.gone().await;
     }

@@ -20,7 +20,6 @@ use super::socket_handle::SocketHandle;
 use super::step::Step;
 use super::step_runner::{StepTrigger, run_steps};
 
-/// Query of the upgrade.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectRequest {
     pub(super) mode: Option<String>,
@@ -35,7 +34,6 @@ pub(super) struct ConnectGreeting {
     replaced: Vec<Arc<SocketHandle>>,
 }
 
-/// Task of one web socket.
 pub(super) struct SocketTask {
     pub(super) platform: Arc<PlatformState>,
     pub(super) user: Arc<UserEntry>,
@@ -81,7 +79,6 @@ impl SocketTask {
         greeting
     }
 
-    /// Runs a socket until it ends.
     pub(super) async fn run(self, mut frames: AggregatedMessageStream, greeting: ConnectGreeting) {
         for other in greeting.replaced {
             other.close(None, "").await;
@@ -95,7 +92,7 @@ impl SocketTask {
         locked(&user.state).sockets.retain(|other| other.id != socket.id);
         let ending = socket.ending.get().copied().unwrap_or(observed);
         platform.observe(&user, |observed| {
-            observed.closes.push(CloseObservation { at: clock::now(), socket: socket.id, ending })
+            observed.closes.push(CloseObservation { at: clock::now(), socket: socket.id, ending });
         });
     }
 

@@ -41,7 +41,6 @@ pub(super) async fn run_steps(
     }
 }
 
-/// Runner of one list of steps.
 pub(super) struct StepRunner {
     pub(super) platform: Arc<PlatformState>,
     pub(super) user: Arc<UserEntry>,

@@ -59,7 +59,7 @@ fn secure_handshake_needs_three_subprotocols() {
             let link = caller.open(&url, &["x-rtm-v|1", &jwt, &nonce]).await.unwrap();
             assert_eq!(link.protocol.as_deref(), selected);
         }
-        // Any valid assertion of the same user passes, but none of another user.
+        // A valid assertion passes if it names the same user.
         let later = format!("jwt|{}", caller.assertion(&json!({"aud": "later"})));
         let (url, nonce) = start().await;
         assert!(caller.open(&url, &["x-rtm-v|1", &later, &nonce]).await.is_ok());
