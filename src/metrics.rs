@@ -1,55 +1,62 @@
-//! What is counted, each metric declared once with its help text.
+//! The metrics of a bridge, each declared once with its help text.
 //!
-//! Every [`Metrics`] has a registry of its own, so that many bridges can live in one process. Whoever counts
-//! on a hot path takes its children at start ([`Metrics::bot`], [`Metrics::store`], [`Metrics::shard`]):
-//! counting is then an atomic addition, without a label lookup and its lock. Labels come from closed sets and
-//! from the configuration; nothing a caller or a user sent ever becomes one.
+//! Every [`Metrics`] has a registry of its own, so that many bridges can live in one process. Hot paths take their
+//! children at start ([`Metrics::bot`], [`Metrics::store`], [`Metrics::shard`]). Counting is then an atomic addition,
+//! without a label lookup and its lock. Labels come from closed sets and from the configuration. No text of a caller or
+//! a user becomes a label.
 //!
-//! What it does not know: who serves the text, and what the words of frames and routes mean; they are handed
-//! in as [`LabelSets`], for this module is a leaf.
+//! This module is a leaf: other layers hand in the words of frames and routes as [`LabelSets`] and serve the text.
 
 mod bot;
-mod declare;
 mod deliveries;
+mod event_streams;
 mod fleet;
-mod label;
-mod oldest;
+mod http_requests;
+mod labels;
+mod metric_factory;
+mod oldest_open_message;
 #[cfg(target_os = "linux")]
 mod process;
-mod readers;
-mod route;
-mod streams;
+mod subscribers;
+
+use std::time::Duration;
 
 use prometheus::{
     Error, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use declare::Declare;
-use label::OTHER;
+use http_requests::HttpRequestMetrics;
+use labels::OTHER;
+use metric_factory::MetricFactory;
 
 pub use bot::BotMetrics;
-pub use deliveries::{BotDeliveries, DeliveryMetrics};
+pub use deliveries::{BotDeliveryMetrics, DeliveryMetrics};
+pub use event_streams::EventStreamMetrics;
 pub use fleet::FleetMetrics;
-pub use label::{AttemptEnd, Connect, Part, Phase, SocketState};
-pub use oldest::OldestTurn;
-pub use readers::ReaderMetrics;
-pub use route::RouteMetrics;
-pub use streams::{StreamEnd, StreamMetrics};
+pub use labels::{AttemptEnd, ConnectResult, ConnectStep, SocketState, StreamEndReason, TurnStage};
+pub use oldest_open_message::OldestOpenMessage;
+pub use subscribers::SubscriberMetrics;
 
-/// Seconds, from a hit in memory to the longest wait.
+/// Buckets from a hit in memory to the longest wait, in seconds.
 const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0];
 
-/// Seconds of one store operation, which is over after a command time-out of a few seconds at most.
+/// Buckets of one store operation, in seconds. Its timeout is a few seconds at most.
 const STORE_SECONDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+
+/// The git revision of this build, as the build's environment names it.
+const REVISION: &str = match option_env!("RTM_BRIDGE_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
 
 /// Words of other layers that become labels.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelSets {
-    /// Kinds of frames that come in.
+    /// Kinds of incoming frames.
     pub frames_in: &'static [&'static str],
-    /// Kinds of frames that go out.
+    /// Kinds of outgoing frames.
     pub frames_out: &'static [&'static str],
     /// Route patterns of the HTTP interface.
     pub routes: &'static [&'static str],
@@ -61,30 +68,30 @@ pub struct Metrics {
     registry: Registry,
     words: LabelSets,
     turns: IntCounterVec,
-    turn_seconds: HistogramVec,
+    turn_stage_duration: HistogramVec,
     sockets: IntGaugeVec,
     connects: IntCounterVec,
-    closes: IntCounterVec,
-    asides: IntCounterVec,
+    socket_closes: IntCounterVec,
+    replies_outside_turns: IntCounterVec,
     frames: IntCounterVec,
-    store_seconds: HistogramVec,
+    store_operation_duration: HistogramVec,
     store_errors: IntCounterVec,
-    shard_queue: IntGaugeVec,
-    routes: Vec<(&'static str, RouteMetrics)>,
-    /// Conversations held in memory.
+    shard_queue_length: IntGaugeVec,
+    http_requests: HttpRequestMetrics,
+    /// Conversations in memory.
     pub conversations: IntGauge,
     /// Accepted messages of this replica's partitions that have not ended.
     pub open_messages: IntGauge,
-    /// The one of them that is open longest.
-    pub oldest_turn: OldestTurn,
-    /// Panics that were caught; each is a bug.
+    /// Age of the oldest open message.
+    pub oldest_open_message: OldestOpenMessage,
+    /// Caught panics. Each is a bug.
     pub panics: IntCounter,
     /// This replica's place in the fleet.
     pub fleet: FleetMetrics,
-    /// Those who read conversations live here.
-    pub readers: ReaderMetrics,
-    /// Those who read events.
-    pub streams: StreamMetrics,
+    /// Subscribers of conversations on this replica.
+    pub subscribers: SubscriberMetrics,
+    /// Event streams and the events that callers got.
+    pub event_streams: EventStreamMetrics,
     /// Deliveries to receivers of webhooks.
     pub deliveries: DeliveryMetrics,
 }
@@ -93,147 +100,135 @@ impl Metrics {
     /// Declares all metrics in a new registry.
     ///
     /// # Errors
-    /// Only where a declaration of this module is wrong, which its test would show.
+    /// A declaration of this module is wrong. Its tests would show that.
     pub fn new(words: LabelSets) -> Result<Self, Error> {
-        let declare = Declare(Registry::new());
-        declare
-            .gauges("build_info", "Always 1; the label says which version runs.", &["version"])?
-            .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION")])?
+        let factory = MetricFactory(Registry::new());
+        factory
+            .gauges(
+                "build_info",
+                "Always 1; the labels hold the running version and its git revision.",
+                &["version", "revision"],
+            )?
+            .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION])?
             .set(1);
-        let requests = declare.counters(
-            "http_requests_total",
-            "Answered HTTP requests by route pattern, method and class of status.",
-            &["route", "method", "status"],
-        )?;
-        let request_seconds = declare.histograms(
-            "http_seconds",
-            "Seconds from a request's head to its response, the wait for the bot included.",
-            &["route"],
-            SECONDS,
-        )?;
-        let routes = words
-            .routes
-            .iter()
-            .map(|route| Ok((*route, RouteMetrics::new(&requests, &request_seconds, route)?)))
-            .collect::<Result<_, Error>>()?;
         #[cfg(target_os = "linux")]
-        declare.0.register(Box::new(process::ProcessCollector::new()?))?;
+        factory.0.register(Box::new(process::ProcessCollector::new()?))?;
         Ok(Self {
             words,
-            routes,
-            turns: declare.counters(
+            http_requests: HttpRequestMetrics::declare(&factory, words.routes)?,
+            turns: factory.counters(
                 "turns_total",
-                "Ended turns by outcome: the rule that ended them, or the problem they failed with.",
+                "Ended turns by outcome: the rule that ended the turn, or the problem that it failed with.",
                 &["bot", "outcome"],
             )?,
-            turn_seconds: declare.histograms(
-                "turn_seconds",
-                "Seconds of a turn: queue until head, connect until sent; ack, first_reply and end since sent.",
-                &["bot", "part"],
+            turn_stage_duration: factory.histograms(
+                "turn_stage_duration_seconds",
+                "Duration of a turn's stage: queue until head, connect until sent; ack, first_reply and end since sent.",
+                &["bot", "stage"],
                 SECONDS,
             )?,
-            sockets: declare.gauges("sockets", "Links to the platform by state.", &["bot", "state"])?,
-            connects: declare.counters(
+            sockets: factory.gauges("sockets", "Links to the platform by state.", &["bot", "state"])?,
+            connects: factory.counters(
                 "connects_total",
-                "Steps of connects to the platform by phase and result.",
+                "Connects to the platform by result, and by the phase in which they ended.",
                 &["bot", "phase", "result"],
             )?,
-            closes: declare.counters(
+            socket_closes: factory.counters(
                 "socket_closes_total",
-                "Closed web sockets by close code; none where the link just broke.",
+                "Closed web sockets by close code; code=\"none\" is a connection that broke.",
                 &["bot", "code"],
             )?,
-            asides: declare.counters(
+            replies_outside_turns: factory.counters(
                 "replies_outside_turns_total",
-                "Replies that ended no turn: late, unsolicited, or duplicates that were dropped.",
+                "Replies outside the open turn: late, unsolicited, or dropped as duplicates.",
                 &["bot", "kind"],
             )?,
-            frames: declare.counters(
+            frames: factory.counters(
                 "frames_total",
                 "Web socket messages by direction and type.",
                 &["bot", "direction", "type"],
             )?,
-            store_seconds: declare.histograms(
-                "store_seconds",
-                "Seconds of an operation of the store.",
+            store_operation_duration: factory.histograms(
+                "store_operation_duration_seconds",
+                "Duration of a store operation, failed ones included.",
                 &["operation"],
                 STORE_SECONDS,
             )?,
-            store_errors: declare.counters(
+            store_errors: factory.counters(
                 "store_errors_total",
-                "Operations that the store did not carry out, by kind of failure.",
+                "Failed store operations by kind of failure.",
                 &["operation", "kind"],
             )?,
-            shard_queue: declare.gauges(
-                "shard_queue",
-                "Commands that wait for a shard thread; near its bound the replica is overloaded.",
+            shard_queue_length: factory.gauges(
+                "shard_queue_length",
+                "Commands that wait for a shard thread; the replica is overloaded near the bound of 1024.",
                 &["shard"],
             )?,
-            conversations: declare.gauge("conversations", "Conversations held in memory.")?,
-            open_messages: declare.gauge("open_messages", "Accepted messages that have not ended.")?,
-            oldest_turn: OldestTurn::declare(&declare)?,
-            panics: declare.counter("panics_total", "Panics that were caught; each is a bug.")?,
-            fleet: FleetMetrics::declare(&declare)?,
-            readers: ReaderMetrics::declare(&declare)?,
-            streams: StreamMetrics::declare(&declare)?,
-            deliveries: DeliveryMetrics::declare(&declare)?,
-            registry: declare.0,
+            conversations: factory.gauge("conversations", "Conversations in memory.")?,
+            open_messages: factory.gauge("open_messages", "Accepted messages that have not ended.")?,
+            oldest_open_message: OldestOpenMessage::declare(&factory)?,
+            panics: factory.counter("panics_total", "Caught panics; each is a bug.")?,
+            fleet: FleetMetrics::declare(&factory)?,
+            subscribers: SubscriberMetrics::declare(&factory)?,
+            event_streams: EventStreamMetrics::declare(&factory)?,
+            deliveries: DeliveryMetrics::declare(&factory)?,
+            registry: factory.0,
         })
     }
 
-    /// The children of one operation of the store; taken once, at start.
+    /// Returns the children of one store operation, to be taken once at start.
     ///
     /// # Errors
-    /// Only where a declaration of this module is wrong.
+    /// A declaration of this module is wrong.
     pub fn store(&self, operation: &'static str) -> Result<StoreMetrics, Error> {
         Ok(StoreMetrics {
-            seconds: self.store_seconds.get_metric_with_label_values(&[operation])?,
+            duration: self.store_operation_duration.get_metric_with_label_values(&[operation])?,
             fenced: self.store_errors.get_metric_with_label_values(&[operation, "fenced"])?,
             unknown: self.store_errors.get_metric_with_label_values(&[operation, "unknown"])?,
         })
     }
 
-    /// How many commands wait for this shard; taken once, at start.
+    /// Returns the gauge of a shard's queue, to be taken once at start.
     ///
     /// # Errors
-    /// Only where a declaration of this module is wrong.
+    /// A declaration of this module is wrong.
     pub fn shard(&self, index: usize) -> Result<IntGauge, Error> {
-        self.shard_queue.get_metric_with_label_values(&[index.to_string()])
+        self.shard_queue_length.get_metric_with_label_values(&[index.to_string()])
     }
 
-    /// The children of a route, if it is one of [`LabelSets::routes`].
-    pub fn route(&self, pattern: &str) -> Option<&RouteMetrics> {
-        self.routes.iter().find(|(route, _)| *route == pattern).map(|(_, metrics)| metrics)
+    /// Counts an answered request. Requests of a route outside [`LabelSets::routes`] are not counted.
+    pub fn request_answered(&self, route: &str, method: &str, status: &str, duration: Duration) {
+        self.http_requests.answered(route, method, status, duration);
     }
 
-    /// Everything as Prometheus text, version 0.0.4.
+    /// Writes everything as Prometheus text, version 0.0.4.
     ///
     /// # Errors
-    /// Where the registry holds a metric without a name, which none of ours is.
+    /// The registry holds a metric without a name.
     pub fn text(&self) -> Result<String, Error> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 
-/// What one operation of the store counts.
+/// Metrics of one store operation.
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
-    /// Seconds it took, failed ones included.
-    pub seconds: Histogram,
-    /// Refused: the partition belongs to another owner.
+    /// Duration in seconds, failed operations included.
+    pub duration: Histogram,
+    /// Refused operations: the partition belongs to another owner.
     pub fenced: IntCounter,
-    /// No answer in time.
+    /// Operations without an answer in time.
     pub unknown: IntCounter,
 }
 
-/// Counters by words of a closed set, and one for every other word. The sets are small: a scan beats a map.
+/// Counters by the words of a closed set, and one for all other words. The sets are small: a scan beats a map.
 #[derive(Debug)]
-struct Family {
+struct CounterFamily {
     words: Vec<(&'static str, IntCounter)>,
     other: IntCounter,
 }
 
-impl Family {
+impl CounterFamily {
     fn new(
         words: impl Iterator<Item = &'static str>,
         child: impl Fn(&'static str) -> Result<IntCounter, Error>,

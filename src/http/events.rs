@@ -143,7 +143,7 @@ struct View<'a> {
 fn view<'a>(front: &Front, page: &'a JournalPage, conversation: &'a ConversationId) -> View<'a> {
     let events: Vec<_> = page.entries.iter().filter_map(|told| Event::of(told, conversation)).collect();
     for event in &events {
-        front.metrics.streams.told(event.kind);
+        front.metrics.event_streams.event_sent(event.kind);
     }
     View { events, next: page.next.to_string(), has_more: page.more, gap: page.gap }
 }

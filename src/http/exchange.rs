@@ -34,7 +34,7 @@ pub(super) async fn serve(
     // At debug level: a span costs microseconds, and what is said at higher levels names its trace itself.
     let span = tracing::debug_span!(
         "request",
-        http.method = %request.method(),
+        http.request.method = %request.method(),
         http.route = route,
         trace_id = %trace,
         message.id = field::Empty,
@@ -56,9 +56,8 @@ pub(super) async fn serve(
     if front.draining.load(Ordering::Relaxed) {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
-    if let Some(metrics) = front.metrics.route(route) {
-        metrics.answered(request.method().as_str(), response.status().as_u16(), started.elapsed());
-    }
+    let (method, status) = (request.method().as_str(), response.status());
+    front.metrics.request_answered(route, method, status.as_str(), started.elapsed());
     response
 }
 
@@ -76,21 +75,27 @@ async fn answer(
         None => Err(HubError::Overloaded("open requests").into()),
     };
     result.unwrap_or_else(|failure| {
-        tell(&failure, trace);
+        log(&failure, trace);
         failure.response(request.uri().path(), trace)
     })
 }
 
-/// Logs a failure, once, here where it leaves us. Only an internal one may be a bug of ours.
-fn tell(failure: &Failure, trace: Trace) {
+/// Logs a failure once, where it leaves the bridge. Only an internal one may be a bug of the bridge.
+fn log(failure: &Failure, trace: Trace) {
     let problem = failure.problem();
+    let (slug, status) = (problem.kind.slug(), problem.kind.status());
     match problem.kind {
-        // A lost turn is logged where it is lost; this only hands it on.
-        kind if failure.is_of_message() => tracing::debug!(problem = kind.slug(), "message failed"),
-        kind if kind.status() < 500 => tracing::debug!(problem = kind.slug(), "refused"),
-        // Said on purpose by a replica that goes away.
-        ProblemKind::Draining => tracing::debug!(problem = problem.kind.slug(), "refused"),
-        kind => tracing::error!(trace_id = %trace, problem = kind.slug(), detail = %problem.detail, "failed"),
+        // The link has logged the failed turn already.
+        _ if failure.is_of_message() => {
+            tracing::debug!("error.type" = slug, http.response.status_code = status, "message failed");
+        }
+        kind if status < 500 || kind == ProblemKind::Draining => {
+            tracing::debug!("error.type" = slug, http.response.status_code = status, "refused");
+        }
+        _ => tracing::error!(
+            trace_id = %trace, "error.type" = slug, http.response.status_code = status, detail = %problem.detail,
+            "failed"
+        ),
     }
 }
 

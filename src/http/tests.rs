@@ -476,8 +476,9 @@ fn requests_are_counted_by_pattern() {
         call_service(&app, post("/conversations/someone/messages", "").to_request()).await;
     });
     let text = metrics.text().unwrap();
-    let series =
-        format!("rtm_bridge_http_requests_total{{method=\"POST\",route=\"{MESSAGES}\",status=\"4xx\"}} 1");
+    let series = format!(
+        "rtm_bridge_http_request_duration_seconds_count{{code=\"400\",method=\"POST\",route=\"{MESSAGES}\"}} 1"
+    );
     assert!(text.contains(&series), "{text}");
     assert!(!text.contains("someone"));
 }

@@ -22,7 +22,7 @@ use crate::domain::{
     AcceptedMessage, ConversationId, EntryBody, JournalEntry, JournalPosition, MessageProgress, Partition,
     Problem, ProblemKind, SessionRequest, Timestamp, TurnOutcome, UserId,
 };
-use crate::metrics::{Connect, Phase};
+use crate::metrics::{ConnectResult, ConnectStep};
 use crate::rtm::{
     CallError, ConnectError, ConnectMode, Grant, HistoryPage, PlatformSocket, RetryAdvice,
     decode_history_page, outgoing,
@@ -119,7 +119,7 @@ pub(super) async fn write<H: ConversationHost>(
     let started = Instant::now();
     let result = host.store().write(fence, conversation, write).await;
     let metrics = host.write_metrics();
-    metrics.seconds.observe(started.elapsed().as_secs_f64());
+    metrics.duration.observe(started.elapsed().as_secs_f64());
     match &result {
         Ok(written) => {
             host.clock().observe(written.now);
@@ -185,32 +185,32 @@ pub(super) async fn connect<H: ConversationHost>(
     let metrics = host.bot_metrics(bot);
     let count = |phase, result| {
         if let Some(metrics) = &metrics {
-            metrics.connect(phase, result);
+            metrics.connect_ended(phase, result);
         }
     };
     let error = match result {
         Ok(socket) => {
-            count(Phase::Socket, Connect::Done);
+            count(ConnectStep::Socket, ConnectResult::Ok);
             return Ok(socket);
         }
         Err(error) => error,
     };
     let phase = match error.phase() {
-        "grant" => Phase::Grant,
-        "start" => Phase::Start,
-        _ => Phase::Socket,
+        "grant" => ConnectStep::Grant,
+        "start" => ConnectStep::Start,
+        _ => ConnectStep::Socket,
     };
     let words = error.public_message().into();
     Err(match error.retry() {
         RetryAdvice::Never => {
             warn!(bot = %bot.name, %error, "the platform refuses the bridge");
-            count(phase, Connect::Rejected);
+            count(phase, ConnectResult::Rejected);
             ConnectFailure::Rejected(words)
         }
         retry @ (RetryAdvice::Now | RetryAdvice::Backoff(_)) => {
             info!(bot = %bot.name, %error, "could not connect; trying again");
             let late = matches!(error, ConnectError::Unreachable { error: CallError::Timeout, .. });
-            count(phase, if late { Connect::TimedOut } else { Connect::Unavailable });
+            count(phase, if late { ConnectResult::TimedOut } else { ConnectResult::Unavailable });
             let retry_after = if let RetryAdvice::Backoff(after) = retry { after } else { None };
             ConnectFailure::Unavailable { words, retry_after }
         }

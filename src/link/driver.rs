@@ -180,7 +180,7 @@ impl<H: ConversationHost> Driver<H> {
         self.urgent.set(self.machine.needs_history());
         let state = self.machine.link_state(now);
         if state != self.state || failed {
-            self.metrics.socket(self.state.metric(), state.metric());
+            self.metrics.socket_changed(self.state.metric(), state.metric());
             self.state = state;
             self.mailbox.set_connection(self.machine.connection(now));
         }
@@ -231,14 +231,14 @@ impl<H: ConversationHost> Driver<H> {
             Effect::Send(_) if !self.may_act() => return Some(Event::Input(Input::Withheld)),
             Effect::Send(message) => {
                 let (kind, text) = calls::frame(&self.bot, &message);
-                self.metrics.frame_out(kind);
+                self.metrics.frame_sent(kind);
                 return Box::pin(self.say(text)).await;
             }
             Effect::Ping => return Box::pin(self.ping()).await,
             Effect::Close(code) => {
                 if let Some(socket) = self.socket.take() {
                     debug!(bot = %self.bot.name, code, "closing the socket");
-                    self.metrics.closed(Some(code));
+                    self.metrics.socket_closed(Some(code));
                     Box::pin(socket.close(code)).await;
                 }
             }
@@ -253,7 +253,7 @@ impl<H: ConversationHost> Driver<H> {
                 self.host.forget(id);
             }
             Effect::Rebased => tally::rebased(&self.bot.name),
-            Effect::Aside(aside) => self.metrics.aside(aside.as_str()),
+            Effect::Aside(aside) => self.metrics.reply_outside_turn(aside.as_str()),
             Effect::Chunk(chunk) => self.host.chunk(&self.conversation, chunk),
             Effect::Rest => {}
         }
@@ -266,7 +266,7 @@ impl<H: ConversationHost> Driver<H> {
             return;
         }
         tally::abandoned(&self.bot.name, why);
-        self.metrics.closed(None);
+        self.metrics.socket_closed(None);
     }
 
     /// Starts a write. A store in memory answers at once, and no turn of the loop is spent on it.
@@ -299,7 +299,7 @@ impl<H: ConversationHost> Driver<H> {
 
     async fn ping(&mut self) -> Option<Event> {
         self.ping += 1;
-        self.metrics.frame_out("ping");
+        self.metrics.frame_sent("ping");
         let text = outgoing::ping(&self.bot, self.ping);
         let failed = self.say(text).await;
         match &mut self.socket {
@@ -333,7 +333,7 @@ impl<H: ConversationHost> Driver<H> {
                 Ok(input) => self.step(input),
                 Err(_) => {
                     self.socket = None;
-                    self.metrics.closed(None);
+                    self.metrics.socket_closed(None);
                 }
             }
         }
@@ -345,7 +345,7 @@ impl<H: ConversationHost> Driver<H> {
         match received {
             SocketEvent::Frame(bytes) => {
                 let frame = decode_frame(&bytes);
-                self.metrics.frame_in(frame.kind());
+                self.metrics.frame_received(frame.kind());
                 match &frame {
                     IncomingFrame::Malformed => {
                         warn!(bot = %self.bot.name, bytes = bytes.len(), "a frame that cannot be read");
@@ -358,7 +358,7 @@ impl<H: ConversationHost> Driver<H> {
             SocketEvent::KeepAlive => Input::Heard,
             SocketEvent::Closed(closed) => {
                 info!(bot = %self.bot.name, code = closed.code, reason = %closed.reason, "the socket closed");
-                self.metrics.closed((closed.code != SocketLoss::GONE.code).then_some(closed.code));
+                self.metrics.socket_closed((closed.code != SocketLoss::GONE.code).then_some(closed.code));
                 self.socket = None;
                 // A close of our own says nothing about the message.
                 Input::Lost(if closed.by_us { SocketLoss::GONE } else { SocketLoss { code: closed.code } })
@@ -370,7 +370,7 @@ impl<H: ConversationHost> Driver<H> {
 impl<H> Drop for Driver<H> {
     fn drop(&mut self) {
         // Here and not where it leaves: a panic leaves too.
-        self.metrics.socket(self.state.metric(), None);
+        self.metrics.socket_changed(self.state.metric(), None);
     }
 }
 

@@ -4,7 +4,7 @@ use tracing::{debug, error, info, warn};
 
 use super::input::{AbandonReason, OutOfTurnReply};
 use crate::domain::{BotName, LinkState, Message, MessageId, SessionRequest, Timestamp, TurnOutcome};
-use crate::metrics::{BotMetrics, Part, SocketState};
+use crate::metrics::{BotMetrics, SocketState, TurnStage};
 use crate::rtm::IncomingFrame;
 
 /// Words under which incoming frames are counted.
@@ -29,17 +29,17 @@ pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) 
         }
         None => {}
     }
-    metrics.turn_part(Part::Queue, head_at.since(message.accepted.accepted_at));
+    metrics.stage_ended(TurnStage::Queue, head_at.since(message.accepted.accepted_at));
     let Some(sent_at) = progress.sent_at else { return };
-    metrics.turn_part(Part::Connect, sent_at.since(head_at));
+    metrics.stage_ended(TurnStage::Connect, sent_at.since(head_at));
     let parts = [
-        (Part::Ack, progress.acked_at),
-        (Part::FirstReply, progress.first_reply_at),
-        (Part::End, progress.ended_at),
+        (TurnStage::Ack, progress.acked_at),
+        (TurnStage::FirstReply, progress.first_reply_at),
+        (TurnStage::End, progress.ended_at),
     ];
     for (part, at) in parts {
         if let Some(at) = at {
-            metrics.turn_part(part, at.since(sent_at));
+            metrics.stage_ended(part, at.since(sent_at));
         }
     }
 }

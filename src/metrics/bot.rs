@@ -1,81 +1,85 @@
-//! What is counted of one bot's links.
+//! Metrics of one bot's links.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 
-use super::label::{CLOSES, NO_CODE, close_word};
-use super::{Connect, Family, Metrics, Part, Phase, SocketState, child, children};
+use super::labels::{CLOSE_CODES, NO_CODE, close_code_label};
+use super::{ConnectResult, ConnectStep, CounterFamily, Metrics, SocketState, TurnStage, child, children};
 use crate::domain::{BotName, EndedBy, ProblemKind};
 
 impl Metrics {
-    /// The children of one bot; taken once, at start.
+    /// Returns the children of one bot, to be taken once at start.
     ///
     /// # Errors
-    /// Only where a declaration of this module is wrong.
+    /// A declaration of this module is wrong.
     pub fn bot(&self, bot: &BotName) -> Result<Arc<BotMetrics>, Error> {
         let bot = bot.as_str();
         let outcomes =
             EndedBy::ALL.iter().map(|by| by.as_str()).chain(ProblemKind::ALL.iter().map(|kind| kind.slug()));
         let frames = |direction, kinds: &'static [&'static str]| {
-            Family::new(kinds.iter().copied(), |kind| {
+            CounterFamily::new(kinds.iter().copied(), |kind| {
                 self.frames.get_metric_with_label_values(&[bot, direction, kind])
             })
         };
         Ok(Arc::new(BotMetrics {
-            turns: Family::new(outcomes, |word| self.turns.get_metric_with_label_values(&[bot, word]))?,
-            parts: children(Part::ALL, |part| {
-                self.turn_seconds.get_metric_with_label_values(&[bot, part.as_str()])
+            turns: CounterFamily::new(outcomes, |word| {
+                self.turns.get_metric_with_label_values(&[bot, word])
+            })?,
+            stages: children(TurnStage::ALL, |stage| {
+                self.turn_stage_duration.get_metric_with_label_values(&[bot, stage.as_str()])
             })?,
             sockets: children(SocketState::ALL, |state| {
                 self.sockets.get_metric_with_label_values(&[bot, state.as_str()])
             })?,
-            connects: children(Phase::ALL, |phase| {
-                children(Connect::ALL, |result| {
-                    self.connects.get_metric_with_label_values(&[bot, phase.as_str(), result.as_str()])
+            connects: children(ConnectStep::ALL, |step| {
+                children(ConnectResult::ALL, |result| {
+                    self.connects.get_metric_with_label_values(&[bot, step.as_str(), result.as_str()])
                 })
             })?,
-            closes: Family::new(CLOSES.iter().map(|(_, word)| *word).chain([NO_CODE]), |code| {
-                self.closes.get_metric_with_label_values(&[bot, code])
-            })?,
-            asides: Family::new(["late", "unsolicited", "duplicate"].into_iter(), |kind| {
-                self.asides.get_metric_with_label_values(&[bot, kind])
-            })?,
+            socket_closes: CounterFamily::new(
+                CLOSE_CODES.iter().map(|(_, word)| *word).chain([NO_CODE]),
+                |code| self.socket_closes.get_metric_with_label_values(&[bot, code]),
+            )?,
+            replies_outside_turns: CounterFamily::new(
+                ["late", "unsolicited", "duplicate"].into_iter(),
+                |kind| self.replies_outside_turns.get_metric_with_label_values(&[bot, kind]),
+            )?,
             frames_in: frames("in", self.words.frames_in)?,
             frames_out: frames("out", self.words.frames_out)?,
         }))
     }
 }
 
-/// What the link of one bot's conversations counts.
+/// Metrics of the links of one bot's conversations.
 #[derive(Debug)]
 pub struct BotMetrics {
-    turns: Family,
-    parts: Vec<(Part, Histogram)>,
+    turns: CounterFamily,
+    stages: Vec<(TurnStage, Histogram)>,
     sockets: Vec<(SocketState, IntGauge)>,
-    connects: Vec<(Phase, Vec<(Connect, IntCounter)>)>,
-    closes: Family,
-    asides: Family,
-    frames_in: Family,
-    frames_out: Family,
+    connects: Vec<(ConnectStep, Vec<(ConnectResult, IntCounter)>)>,
+    socket_closes: CounterFamily,
+    replies_outside_turns: CounterFamily,
+    frames_in: CounterFamily,
+    frames_out: CounterFamily,
 }
 
 impl BotMetrics {
-    /// A turn ended: with the word of an [`EndedBy`] or the slug of a [`ProblemKind`].
+    /// Counts an ended turn by the word of its [`EndedBy`] or the slug of its [`ProblemKind`].
     pub fn turn_ended(&self, outcome: &str) {
         self.turns.count(outcome);
     }
 
-    /// A part of a turn took this long.
-    pub fn turn_part(&self, part: Part, took: Duration) {
-        if let Some(histogram) = child(&self.parts, part) {
-            histogram.observe(took.as_secs_f64());
+    /// Records the duration of a turn's stage.
+    pub fn stage_ended(&self, stage: TurnStage, duration: Duration) {
+        if let Some(histogram) = child(&self.stages, stage) {
+            histogram.observe(duration.as_secs_f64());
         }
     }
 
-    /// A link went from one state to another; none is a conversation without one.
-    pub fn socket(&self, from: Option<SocketState>, to: Option<SocketState>) {
+    /// Moves a link from one state to another. A conversation without a link has no state.
+    pub fn socket_changed(&self, from: Option<SocketState>, to: Option<SocketState>) {
         if let Some(gauge) = from.and_then(|state| child(&self.sockets, state)) {
             gauge.dec();
         }
@@ -84,30 +88,30 @@ impl BotMetrics {
         }
     }
 
-    /// A step of a connect ended.
-    pub fn connect(&self, phase: Phase, result: Connect) {
-        if let Some(counter) = child(&self.connects, phase).and_then(|results| child(results, result)) {
+    /// Counts a connect that ended in this step.
+    pub fn connect_ended(&self, step: ConnectStep, result: ConnectResult) {
+        if let Some(counter) = child(&self.connects, step).and_then(|results| child(results, result)) {
             counter.inc();
         }
     }
 
-    /// A web socket closed; without a code where the link just broke.
-    pub fn closed(&self, code: Option<u16>) {
-        self.closes.count(close_word(code));
+    /// Counts a closed web socket. A connection that broke has no code.
+    pub fn socket_closed(&self, code: Option<u16>) {
+        self.socket_closes.count(close_code_label(code));
     }
 
-    /// A reply ended no turn: `late`, `unsolicited` or `duplicate`.
-    pub fn aside(&self, kind: &str) {
-        self.asides.count(kind);
+    /// Counts a reply outside the open turn: `late`, `unsolicited` or `duplicate`.
+    pub fn reply_outside_turn(&self, kind: &str) {
+        self.replies_outside_turns.count(kind);
     }
 
-    /// A web socket message came in.
-    pub fn frame_in(&self, kind: &str) {
+    /// Counts an incoming web socket message.
+    pub fn frame_received(&self, kind: &str) {
         self.frames_in.count(kind);
     }
 
-    /// A web socket message went out.
-    pub fn frame_out(&self, kind: &str) {
+    /// Counts an outgoing web socket message.
+    pub fn frame_sent(&self, kind: &str) {
         self.frames_out.count(kind);
     }
 }

@@ -1,116 +1,116 @@
-//! What is counted of deliveries to receivers of webhooks.
+//! Metrics of deliveries to receivers of webhooks.
 //!
-//! No label names a receiver: callers name some of them.
+//! No label names a receiver, because callers name some of them.
 
 use std::time::Duration;
 
 use prometheus::{Error, Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::label::OTHER;
-use super::{AttemptEnd, Declare, SECONDS, child, children};
+use super::labels::OTHER;
+use super::{AttemptEnd, MetricFactory, SECONDS, child, children};
 use crate::domain::{BotName, DeliveryKind};
 
 /// Deliveries of this replica's partitions.
 #[derive(Debug)]
 pub struct DeliveryMetrics {
     attempts: Vec<(AttemptEnd, IntCounter)>,
-    attempt_seconds: Histogram,
-    first_seconds: Histogram,
+    attempt_duration: Histogram,
+    first_attempt_delay: Histogram,
     ended: IntCounterVec,
-    /// Queues that are not empty.
+    /// Queues with a delivery.
     pub queues: IntGauge,
-    /// Attempts that are being made, from the wish to begin until the store knows how they ended.
+    /// Attempts from the request to begin until the store knows their result.
     pub in_flight: IntGauge,
-    /// Hosts that are left alone for the time being.
-    pub breakers_open: IntGauge,
+    /// Hosts with an open circuit breaker.
+    pub circuit_breakers_open: IntGauge,
 }
 
 impl DeliveryMetrics {
-    pub(super) fn declare(declare: &Declare) -> Result<Self, Error> {
-        let attempts = declare.counters(
+    pub(super) fn declare(factory: &MetricFactory) -> Result<Self, Error> {
+        let attempts = factory.counters(
             "delivery_attempts_total",
-            "Attempts to deliver to a receiver of webhooks, by how they ended.",
+            "Attempts to deliver to a receiver of webhooks, by result.",
             &["result"],
         )?;
         Ok(Self {
             attempts: children(AttemptEnd::ALL, |end| {
                 attempts.get_metric_with_label_values(&[end.as_str()])
             })?,
-            attempt_seconds: declare.histogram(
-                "delivery_attempt_seconds",
-                "Seconds of an attempt that went to a receiver, from looking up its name to the end of its answer.",
+            attempt_duration: factory.histogram(
+                "delivery_attempt_duration_seconds",
+                "Duration of an attempt that reached out to a receiver, from its DNS lookup to the end of its answer.",
                 SECONDS,
             )?,
-            first_seconds: declare.histogram(
-                "delivery_first_attempt_seconds",
-                "Seconds from what a delivery tells of to its first attempt; what is before it in its queue included.",
+            first_attempt_delay: factory.histogram(
+                "delivery_first_attempt_delay_seconds",
+                "Delay from an event to the first attempt to deliver it, its time in the queue included.",
                 SECONDS,
             )?,
-            ended: declare.counters(
+            ended: factory.counters(
                 "deliveries_total",
-                "Deliveries that are over: delivered, or buried.",
-                &["bot", "type", "end"],
+                "Ended deliveries by outcome: delivered, or dead (dead-lettered).",
+                &["bot", "type", "outcome"],
             )?,
-            queues: declare.gauge(
+            queues: factory.gauge(
                 "delivery_queues",
-                "Queues of deliveries that are not empty, one for each conversation and target.",
+                "Queues with a delivery, one for each conversation and target.",
             )?,
-            in_flight: declare.gauge("delivery_attempts_in_flight", "Attempts that are being made.")?,
-            breakers_open: declare.gauge(
-                "delivery_breakers_open",
-                "Receivers' hosts that failed again and again and are only probed.",
+            in_flight: factory.gauge("delivery_attempts_in_flight", "Attempts in flight.")?,
+            circuit_breakers_open: factory.gauge(
+                "delivery_circuit_breakers_open",
+                "Receivers' hosts with an open circuit breaker: they failed repeatedly and only get probes.",
             )?,
         })
     }
 
-    /// An attempt ended. It took this long, where it went to a receiver.
-    pub fn attempted(&self, end: AttemptEnd, took: Duration) {
+    /// Counts an ended attempt, and its duration if it reached out to a receiver.
+    pub fn attempt_ended(&self, end: AttemptEnd, duration: Duration) {
         if let Some(counter) = child(&self.attempts, end) {
             counter.inc();
         }
-        if !matches!(end, AttemptEnd::Forbidden | AttemptEnd::BrokenOff) {
-            self.attempt_seconds.observe(took.as_secs_f64());
+        if !matches!(end, AttemptEnd::Forbidden | AttemptEnd::Aborted) {
+            self.attempt_duration.observe(duration.as_secs_f64());
         }
     }
 
-    /// The first attempt of a delivery begins, so long after what it tells of.
-    pub fn began(&self, after: Duration) {
-        self.first_seconds.observe(after.as_secs_f64());
+    /// Records the delay from an event to the first attempt to deliver it.
+    pub fn first_attempt_began(&self, delay: Duration) {
+        self.first_attempt_delay.observe(delay.as_secs_f64());
     }
 
-    /// The children of one bot; taken once, at start. None is for those that are configured no more.
+    /// Returns the children of one bot, to be taken once at start. `None` stands for all bots outside the configuration.
     ///
     /// # Errors
-    /// Only where a declaration of this module is wrong.
-    pub fn bot(&self, bot: Option<&BotName>) -> Result<BotDeliveries, Error> {
+    /// A declaration of this module is wrong.
+    pub fn bot(&self, bot: Option<&BotName>) -> Result<BotDeliveryMetrics, Error> {
         let bot = bot.map_or(OTHER, BotName::as_str);
-        let counters = |end| {
+        let counters = |outcome| {
             children(&DeliveryKind::ALL, |kind| {
-                self.ended.get_metric_with_label_values(&[bot, kind.as_str(), end])
+                self.ended.get_metric_with_label_values(&[bot, kind.as_str(), outcome])
             })
         };
-        Ok(BotDeliveries { delivered: counters("delivered")?, buried: counters("buried")? })
+        Ok(BotDeliveryMetrics { delivered: counters("delivered")?, dead: counters("dead")? })
     }
 }
 
-/// One bot's deliveries that are over.
+/// Ended deliveries of one bot.
 #[derive(Debug)]
-pub struct BotDeliveries {
+pub struct BotDeliveryMetrics {
     delivered: Vec<(DeliveryKind, IntCounter)>,
-    buried: Vec<(DeliveryKind, IntCounter)>,
+    dead: Vec<(DeliveryKind, IntCounter)>,
 }
 
-impl BotDeliveries {
-    /// A receiver took one.
+impl BotDeliveryMetrics {
+    /// Counts a delivery that its receiver accepted.
     pub fn delivered(&self, kind: DeliveryKind) {
         if let Some(counter) = child(&self.delivered, kind) {
             counter.inc();
         }
     }
 
-    /// One was buried.
-    pub fn buried(&self, kind: DeliveryKind) {
-        if let Some(counter) = child(&self.buried, kind) {
+    /// Counts a dead-lettered delivery.
+    pub fn dead_lettered(&self, kind: DeliveryKind) {
+        if let Some(counter) = child(&self.dead, kind) {
             counter.inc();
         }
     }

@@ -1,79 +1,86 @@
-//! What a replica counts of its place in the fleet.
+//! Metrics of a replica's place in the fleet.
 
 use prometheus::{Error, IntCounter, IntCounterVec, IntGauge};
 
-use super::Declare;
+use super::MetricFactory;
 
-/// The fleet as this replica sees it. Cheap to clone; clones count together.
+/// The fleet as this replica sees it. Clones count together.
 #[derive(Clone, Debug)]
 pub struct FleetMetrics {
-    /// Replicas that live, this one included.
+    /// Live replicas, this one included.
     pub replicas: IntGauge,
-    /// Partitions this replica owns.
-    pub partitions: IntGauge,
-    /// 1 where the store answered this replica's last heartbeat, else 0; 0 before the first.
+    /// Partitions that this replica owns.
+    pub partitions_owned: IntGauge,
+    /// 1 if the store answered this replica's last heartbeat, else 0; 0 before the first heartbeat.
     pub store_up: IntGauge,
-    /// Partitions claimed that nobody owned.
-    pub claimed: IntCounter,
-    /// Partitions taken from an owner whose lease had run out.
-    pub taken_over: IntCounter,
-    /// Partitions given back.
+    /// Claims of partitions without an owner.
+    pub claimed_free: IntCounter,
+    /// Claims of partitions whose owner's lease had expired.
+    pub claimed_expired: IntCounter,
+    /// Partitions that this replica drained and released.
     pub released: IntCounter,
-    /// Partitions that another replica claimed before this one let go.
+    /// Partitions that another replica claimed before this one released them.
     pub leases_lost: IntCounter,
-    /// Leases that the store lost: it lost data.
-    pub store_losses: IntCounter,
+    /// Leases that the store lost with other data.
+    pub store_data_losses: IntCounter,
     /// Messages that the store accepted and then lost.
     pub messages_lost: IntCounter,
-    /// Waits that were read from the store again, because an end may have been missed.
-    pub waits_read_again: IntCounter,
-    /// Queued conversations whose bot this replica is not configured with.
-    pub heads_waiting_for_bot: IntGauge,
-    hints: IntCounterVec,
+    /// Waits that were read from the store again because a hint may be lost.
+    pub wait_resyncs: IntCounter,
+    /// Queued conversations of bots that this replica's configuration lacks.
+    pub conversations_with_unknown_bot: IntGauge,
+    hints_received: IntCounterVec,
 }
 
 impl FleetMetrics {
-    pub(super) fn declare(declare: &Declare) -> Result<Self, Error> {
-        let takeovers = declare.counters(
-            "takeovers_total",
-            "Partitions that became this replica's: free ones, and those whose owner's lease had run out.",
+    pub(super) fn declare(factory: &MetricFactory) -> Result<Self, Error> {
+        let claims = factory.counters(
+            "partition_claims_total",
+            "Partitions that this replica claimed, by reason: free, or failover after the owner's lease had expired.",
             &["reason"],
         )?;
         Ok(Self {
-            replicas: declare.gauge("replicas", "Replicas that live, by their heartbeats.")?,
-            partitions: declare.gauge("partitions_owned", "Partitions this replica owns, of 256.")?,
-            store_up: declare
-                .gauge("store_up", "Whether the store answered this replica's last heartbeat: 1, or 0.")?,
-            claimed: takeovers.get_metric_with_label_values(&["free"])?,
-            taken_over: takeovers.get_metric_with_label_values(&["expired"])?,
-            released: declare.counter("releases_total", "Partitions that this replica drained and gave back.")?,
-            leases_lost: declare.counter(
+            replicas: factory.gauge("replicas", "Live replicas by their heartbeats.")?,
+            partitions_owned: factory.gauge("partitions_owned", "Partitions that this replica owns, of 256.")?,
+            store_up: factory
+                .gauge("store_up", "Whether the store answered this replica's last heartbeat: 1 or 0.")?,
+            claimed_free: claims.get_metric_with_label_values(&["free"])?,
+            claimed_expired: claims.get_metric_with_label_values(&["expired"])?,
+            released: factory.counter(
+                "partition_releases_total",
+                "Partitions that this replica drained and released in a handoff.",
+            )?,
+            leases_lost: factory.counter(
                 "leases_lost_total",
-                "Partitions that another replica claimed before this one let go: it stood still or was cut off.",
+                "Partitions that another replica claimed before this one released them: it was paused or cut off.",
             )?,
-            store_losses: declare.counter(
-                "store_losses_total",
-                "Leases that the store did not know any more: it was emptied or lost data in a failover.",
+            store_data_losses: factory.counter(
+                "store_data_losses_total",
+                "Leases that the store lost: it was emptied, or lost data in a failover.",
             )?,
-            messages_lost: declare.counter(
+            messages_lost: factory.counter(
                 "messages_lost_total",
-                "Messages that the store accepted and then lost, as this replica noticed.",
+                "Messages that the store accepted and then lost, as far as this replica noticed.",
             )?,
-            waits_read_again: declare.counter(
-                "waits_read_again_total",
-                "Waits that were read from the store again because a hint may have been lost.",
+            wait_resyncs: factory.counter(
+                "wait_resyncs_total",
+                "Waits that were read from the store again because a hint may be lost.",
             )?,
-            heads_waiting_for_bot: declare.gauge(
-                "heads_waiting_for_bot",
-                "Conversations with messages for a bot that this replica is not configured with.",
+            conversations_with_unknown_bot: factory.gauge(
+                "conversations_with_unknown_bot",
+                "Conversations with queued messages for a bot that this replica's configuration lacks.",
             )?,
-            hints: declare.counters("hints_total", "Hints of other replicas by kind.", &["kind"])?,
+            hints_received: factory.counters(
+                "hints_received_total",
+                "Hints from other replicas by kind.",
+                &["kind"],
+            )?,
         })
     }
 
-    /// A hint came; `kind` is a word of the code.
-    pub fn hint(&self, kind: &'static str) {
-        if let Ok(counter) = self.hints.get_metric_with_label_values(&[kind]) {
+    /// Counts an incoming hint; `kind` is a word of the code.
+    pub fn hint_received(&self, kind: &'static str) {
+        if let Ok(counter) = self.hints_received.get_metric_with_label_values(&[kind]) {
             counter.inc();
         }
     }

@@ -12,24 +12,24 @@ fn line(metrics: &Metrics, start: &str) -> String {
 }
 
 #[test]
-fn counts_what_it_is_told() {
+fn bot_metrics_show_each_event() {
     let metrics = Metrics::new(WORDS).unwrap();
     let bot = metrics.bot(&BotName::new("support").unwrap()).unwrap();
     bot.turn_ended("quiet");
     bot.turn_ended("no-reply");
-    bot.turn_part(Part::Ack, Duration::from_millis(3));
-    bot.socket(None, Some(SocketState::Connecting));
-    bot.socket(Some(SocketState::Connecting), Some(SocketState::Ready));
-    bot.connect(Phase::Grant, Connect::Rejected);
-    bot.closed(Some(1008));
-    bot.closed(Some(4711));
-    bot.closed(None);
-    bot.frame_in("ack");
-    bot.frame_out("user_message");
+    bot.stage_ended(TurnStage::Ack, Duration::from_millis(3));
+    bot.socket_changed(None, Some(SocketState::Connecting));
+    bot.socket_changed(Some(SocketState::Connecting), Some(SocketState::Ready));
+    bot.connect_ended(ConnectStep::Grant, ConnectResult::Rejected);
+    bot.socket_closed(Some(1008));
+    bot.socket_closed(Some(4711));
+    bot.socket_closed(None);
+    bot.frame_received("ack");
+    bot.frame_sent("user_message");
     for (series, value) in [
         (r#"rtm_bridge_turns_total{bot="support",outcome="quiet"}"#, "1"),
         (r#"rtm_bridge_turns_total{bot="support",outcome="no-reply"}"#, "1"),
-        (r#"rtm_bridge_turn_seconds_count{bot="support",part="ack"}"#, "1"),
+        (r#"rtm_bridge_turn_stage_duration_seconds_count{bot="support",stage="ack"}"#, "1"),
         (r#"rtm_bridge_sockets{bot="support",state="connecting"}"#, "0"),
         (r#"rtm_bridge_sockets{bot="support",state="ready"}"#, "1"),
         (r#"rtm_bridge_connects_total{bot="support",phase="grant",result="rejected"}"#, "1"),
@@ -44,32 +44,32 @@ fn counts_what_it_is_told() {
 }
 
 #[test]
-fn deliveries_are_counted_by_bot_and_attempts_by_result() {
+fn deliveries_count_by_bot_and_attempts_by_result() {
     let metrics = Metrics::new(WORDS).unwrap();
     let support = metrics.deliveries.bot(Some(&BotName::new("support").unwrap())).unwrap();
     support.delivered(DeliveryKind::MessageAnswered);
-    metrics.deliveries.bot(None).unwrap().buried(DeliveryKind::ReplyLate);
-    metrics.deliveries.attempted(AttemptEnd::Refused, Duration::from_millis(3));
-    metrics.deliveries.attempted(AttemptEnd::BrokenOff, Duration::from_millis(3));
-    metrics.deliveries.began(Duration::from_millis(3));
+    metrics.deliveries.bot(None).unwrap().dead_lettered(DeliveryKind::ReplyLate);
+    metrics.deliveries.attempt_ended(AttemptEnd::Refused, Duration::from_millis(3));
+    metrics.deliveries.attempt_ended(AttemptEnd::Aborted, Duration::from_millis(3));
+    metrics.deliveries.first_attempt_began(Duration::from_millis(3));
     for (series, value) in [
-        (r#"rtm_bridge_deliveries_total{bot="support",end="delivered",type="message.answered"}"#, "1"),
-        (r#"rtm_bridge_deliveries_total{bot="support",end="buried",type="reply.late"}"#, "0"),
-        (r#"rtm_bridge_deliveries_total{bot="other",end="buried",type="reply.late"}"#, "1"),
+        (r#"rtm_bridge_deliveries_total{bot="support",outcome="delivered",type="message.answered"}"#, "1"),
+        (r#"rtm_bridge_deliveries_total{bot="support",outcome="dead",type="reply.late"}"#, "0"),
+        (r#"rtm_bridge_deliveries_total{bot="other",outcome="dead",type="reply.late"}"#, "1"),
         (r#"rtm_bridge_delivery_attempts_total{result="refused"}"#, "1"),
-        (r#"rtm_bridge_delivery_attempts_total{result="broken_off"}"#, "1"),
-        ("rtm_bridge_delivery_attempt_seconds_count", "1"),
-        ("rtm_bridge_delivery_first_attempt_seconds_count", "1"),
+        (r#"rtm_bridge_delivery_attempts_total{result="aborted"}"#, "1"),
+        ("rtm_bridge_delivery_attempt_duration_seconds_count", "1"),
+        ("rtm_bridge_delivery_first_attempt_delay_seconds_count", "1"),
     ] {
         assert_eq!(line(&metrics, series), format!("{series} {value}"));
     }
 }
 
 #[test]
-fn the_oldest_turn_is_the_oldest_of_all_shards() {
+fn oldest_message_is_the_oldest_of_all_shards() {
     let metrics = Metrics::new(WORDS).unwrap();
-    let shown = || line(&metrics, "rtm_bridge_oldest_turn_seconds");
-    assert_eq!(shown(), "rtm_bridge_oldest_turn_seconds 0");
+    let shown = || line(&metrics, "rtm_bridge_oldest_open_message_age_seconds");
+    assert_eq!(shown(), "rtm_bridge_oldest_open_message_age_seconds 0");
     for (shard, millis, seconds) in [
         (0, Some(1500), "1.5"),
         (1, Some(2250), "2.25"),
@@ -79,20 +79,21 @@ fn the_oldest_turn_is_the_oldest_of_all_shards() {
         (1, None, "0"),
         (1, None, "0"),
     ] {
-        metrics.oldest_turn.tell(shard, millis.map(Duration::from_millis));
-        assert_eq!(shown(), format!("rtm_bridge_oldest_turn_seconds {seconds}"));
+        metrics.oldest_open_message.set_age(shard, millis.map(Duration::from_millis));
+        assert_eq!(shown(), format!("rtm_bridge_oldest_open_message_age_seconds {seconds}"));
     }
 }
 
 #[test]
-fn a_word_outside_its_set_never_becomes_a_label() {
+fn words_outside_their_set_never_become_labels() {
     let metrics = Metrics::new(WORDS).unwrap();
-    metrics.bot(&BotName::new("b").unwrap()).unwrap().frame_in("alice@example.org");
-    metrics.route("/a/{b}").unwrap().answered("BREW", 418, Duration::ZERO);
-    assert!(metrics.route("/a/alice").is_none());
+    metrics.bot(&BotName::new("b").unwrap()).unwrap().frame_received("alice@example.org");
+    metrics.request_answered("/a/{b}", "BREW", "418", Duration::ZERO);
+    metrics.request_answered("/a/alice", "GET", "200", Duration::ZERO);
     let text = metrics.text().unwrap();
     assert!(!text.contains("alice") && !text.contains("BREW"), "{text}");
-    let series = r#"rtm_bridge_http_requests_total{method="other",route="/a/{b}",status="4xx"}"#;
+    let series =
+        r#"rtm_bridge_http_request_duration_seconds_count{code="418",method="other",route="/a/{b}"}"#;
     assert_eq!(line(&metrics, series), format!("{series} 1"));
 }
 
@@ -105,7 +106,10 @@ fn two_bridges_in_a_process_count_apart() {
 }
 
 #[test]
-fn says_which_version_runs() {
-    let metrics = Metrics::new(WORDS).unwrap();
-    assert!(line(&metrics, "rtm_bridge_build_info").contains(env!("CARGO_PKG_VERSION")));
+fn build_info_has_version_and_revision() {
+    let series = format!(
+        r#"rtm_bridge_build_info{{revision="{REVISION}",version="{}"}} 1"#,
+        env!("CARGO_PKG_VERSION")
+    );
+    assert_eq!(line(&Metrics::new(WORDS).unwrap(), "rtm_bridge_build_info"), series);
 }

@@ -253,7 +253,7 @@ fn a_caller_may_be_limited_to_so_many_open_requests() {
         let stream = bridge.api.events_with(request("few", events)).await;
         let wait = bridge.send(request("few", events).prefer("wait=20"));
         let others = async {
-            while bridge.metric("observers").await < 2 {}
+            while bridge.metric("subscribers").await < 2 {}
             for target in ["/conversations/alice", events, "/conversations/alice/messages/x"] {
                 let refused = bridge.send(request("few", target)).await;
                 let problem = refused.problem(429, "rate-limited");

@@ -69,7 +69,7 @@ fn a_page_tells_what_happened_in_order() {
         assert_eq!(other.header("cache-control"), Some("no-store"));
         assert_eq!(other.header("vary"), Some("Accept"));
         assert_eq!(other.header("preference-applied"), None);
-        assert_eq!(bridge.metric(r#"events_total{type="reply"}"#).await, 6);
+        assert_eq!(bridge.metric(r#"events_sent_total{type="reply"}"#).await, 6);
         bridge.finish().await;
     });
 }
@@ -257,7 +257,7 @@ fn head_tells_of_a_page_and_of_a_stream_without_them() {
         let head = bridge.send(Request::new("HEAD", EVENTS).header("Accept", "text/event-stream")).await;
         assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")), "{head}");
         assert_eq!(head.header("content-length"), None);
-        assert_eq!(bridge.metric("streams").await, 0);
+        assert_eq!(bridge.metric("event_streams").await, 0);
         bridge.finish().await;
     });
 }

@@ -74,19 +74,28 @@ fn metrics_move_with_what_happens() {
             (r#"turns_total{bot="sandbox",outcome="inputWait"}"#.to_owned(), 1),
             (r#"turns_total{bot="sandbox",outcome="no-reply"}"#.to_owned(), 1),
             (r#"turns_total{bot="sandbox",outcome="no-ack"}"#.to_owned(), 0),
-            (r#"turn_seconds_count{bot="sandbox",part="queue"}"#.to_owned(), 2),
-            (r#"turn_seconds_count{bot="sandbox",part="connect"}"#.to_owned(), 2),
-            (r#"turn_seconds_count{bot="sandbox",part="ack"}"#.to_owned(), 2),
-            (r#"turn_seconds_count{bot="sandbox",part="first_reply"}"#.to_owned(), 1),
-            (r#"turn_seconds_count{bot="sandbox",part="end"}"#.to_owned(), 2),
+            (r#"turn_stage_duration_seconds_count{bot="sandbox",stage="queue"}"#.to_owned(), 2),
+            (r#"turn_stage_duration_seconds_count{bot="sandbox",stage="connect"}"#.to_owned(), 2),
+            (r#"turn_stage_duration_seconds_count{bot="sandbox",stage="ack"}"#.to_owned(), 2),
+            (r#"turn_stage_duration_seconds_count{bot="sandbox",stage="first_reply"}"#.to_owned(), 1),
+            (r#"turn_stage_duration_seconds_count{bot="sandbox",stage="end"}"#.to_owned(), 2),
             (r#"connects_total{bot="sandbox",phase="socket",result="ok"}"#.to_owned(), 1),
             (r#"frames_total{bot="sandbox",direction="out",type="message"}"#.to_owned(), 2),
             (r#"frames_total{bot="sandbox",direction="in",type="ack"}"#.to_owned(), 2),
             (r#"socket_closes_total{bot="sandbox",code="1000"}"#.to_owned(), 1),
-            (format!(r#"http_requests_total{{method="POST",route="{messages}",status="2xx"}}"#), 1),
-            (format!(r#"http_requests_total{{method="POST",route="{messages}",status="5xx"}}"#), 1),
-            (r#"http_requests_total{method="GET",route="other",status="4xx"}"#.to_owned(), 1),
-            (format!(r#"http_seconds_count{{route="{messages}"}}"#), 2),
+            (
+                format!(
+                    r#"http_request_duration_seconds_count{{code="200",method="POST",route="{messages}"}}"#
+                ),
+                1,
+            ),
+            (
+                format!(
+                    r#"http_request_duration_seconds_count{{code="504",method="POST",route="{messages}"}}"#
+                ),
+                1,
+            ),
+            (r#"http_request_duration_seconds_count{code="404",method="GET",route="other"}"#.to_owned(), 1),
             ("panics_total".to_owned(), 0),
         ] {
             let series = format!("rtm_bridge_{series}");

@@ -55,10 +55,10 @@ fn a_stream_is_made_of_the_same_events_as_pages() {
         assert_eq!(stream.expect("message.answered").await, message);
         let page = bridge.api.get(EVENTS).await.message(200);
         assert_eq!(stream.last_id.as_deref(), page["next"].as_str());
-        assert_eq!(bridge.metric("streams").await, 1);
+        assert_eq!(bridge.metric("event_streams").await, 1);
         drop(stream);
-        while bridge.metric("streams").await > 0 {}
-        assert_eq!(bridge.metric(r#"streams_ended_total{reason="gone"}"#).await, 1);
+        while bridge.metric("event_streams").await > 0 {}
+        assert_eq!(bridge.metric(r#"event_streams_ended_total{reason="gone"}"#).await, 1);
         bridge.finish().await;
     });
 }
@@ -238,7 +238,7 @@ fn so_many_streams_and_no_more() {
         // Pages are not streams.
         bridge.api.get(EVENTS).await.message(200);
         drop(one);
-        while bridge.metric("streams").await > 1 {}
+        while bridge.metric("event_streams").await > 1 {}
         let three = bridge.api.events(EVENTS).await;
         drop((two, three));
         bridge.finish().await;

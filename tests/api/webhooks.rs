@@ -84,10 +84,10 @@ fn an_end_is_told_to_the_bots_webhook_as_the_message_reads() {
             (&delivery["attempts"][0]["status"], &delivery["nextAttemptAt"]),
             (&json!(204), &Value::Null)
         );
-        let ended = r#"deliveries_total{bot="sandbox",end="delivered",type="message.answered"}"#;
+        let ended = r#"deliveries_total{bot="sandbox",outcome="delivered",type="message.answered"}"#;
         assert_eq!(bridge.metric(ended).await, 1);
         assert_eq!(bridge.metric(r#"delivery_attempts_total{result="delivered"}"#).await, 1);
-        assert_eq!(bridge.metric("delivery_first_attempt_seconds_count").await, 1);
+        assert_eq!(bridge.metric("delivery_first_attempt_delay_seconds_count").await, 1);
         bridge.finish().await;
     });
 }
@@ -195,7 +195,7 @@ fn who_wants_no_more_has_it_buried_and_is_told_what_comes_after() {
         receiver.answers(|_| Reply::status(200));
         bridge.post("alice", &body()).await.message(200);
         assert_ne!(receiver.told_at_least(2).await[1].id(), dead["id"]);
-        let buried = r#"deliveries_total{bot="sandbox",end="buried",type="message.answered"}"#;
+        let buried = r#"deliveries_total{bot="sandbox",outcome="dead",type="message.answered"}"#;
         assert_eq!(bridge.metric(buried).await, 1);
         bridge.finish().await;
     });

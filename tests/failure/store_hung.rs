@@ -136,7 +136,7 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
     // Nobody could claim meanwhile, so the socket was read on, and the history was not needed.
     let observed = fleet.script.observed("alice");
     assert_eq!((observed.connects.count(), observed.closes.count()), (1, 0));
-    assert_eq!(sum(&fleet, "store_losses_total").await, 0);
+    assert_eq!(sum(&fleet, "store_data_losses_total").await, 0);
     until("each heartbeat is answered again", async || sum(&fleet, "store_up").await == 2).await;
     ledger.retry(fleet.replicas[0].api).await;
     ledger.check(&fleet.callers(), &fleet.script).await;

@@ -27,7 +27,7 @@ fn a_restart_with_its_data_loses_nothing() {
             }
         })
         .await;
-        assert_eq!(sum(&fleet, "store_losses_total").await, 0);
+        assert_eq!(sum(&fleet, "store_data_losses_total").await, 0);
         assert_eq!(sum(&fleet, "messages_lost_total").await, 0);
         load.ledger.retry(fleet.replicas[0].api).await;
         load.ledger.check(&fleet.callers(), &fleet.script).await;
@@ -121,7 +121,7 @@ async fn empty(loss: Loss) {
     })
     .await;
     all_ready(&fleet).await;
-    assert!(sum(&fleet, "store_losses_total").await >= 1);
+    assert!(sum(&fleet, "store_data_losses_total").await >= 1);
     assert!(sum(&fleet, "messages_lost_total").await >= 4);
     let gone = load.ledger.check_after_loss(&fleet.callers(), &fleet.script).await;
     println!("{gone} of {} are gone", load.ledger.promised());
@@ -162,7 +162,7 @@ fn a_replica_that_was_forgotten_while_it_was_away_sees_no_loss() {
         })
         .await;
         until("it is known again", async || redis.command(&alone).await.integer() == 2).await;
-        assert_eq!(sum(&fleet, "store_losses_total").await, 0);
+        assert_eq!(sum(&fleet, "store_data_losses_total").await, 0);
         fleet.finish().await;
     });
 }

@@ -162,8 +162,8 @@ fn readers_and_questions_find_the_owner_over_redis() {
         assert!(places.iter().copied().eq(1..=u64::try_from(places.len()).unwrap()), "{places:?}");
         for replica in [first, second] {
             replica.shards.stop(Instant::now() + SOON).await;
-            assert_eq!(replica.metrics.readers.observers.get(), 0);
-            assert_eq!(replica.metrics.readers.conversations.get(), 0);
+            assert_eq!(replica.metrics.subscribers.count.get(), 0);
+            assert_eq!(replica.metrics.subscribers.conversations.get(), 0);
             assert_eq!(replica.metrics.panics.get(), 0);
         }
         platform.stop().await;

@@ -75,7 +75,7 @@ impl Cluster {
 
     /// How many partitions became each living pod's, by the reason.
     pub(super) async fn takeovers(&self, reason: &str) -> BTreeMap<String, u64> {
-        let series = format!("rtm_bridge_takeovers_total{{reason=\"{reason}\"}} ");
+        let series = format!("rtm_bridge_partition_claims_total{{reason=\"{reason}\"}} ");
         let mut takeovers = BTreeMap::new();
         for pod in self.living() {
             let metrics = pod.admin.get("/metrics").await;

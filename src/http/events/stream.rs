@@ -22,7 +22,7 @@ use crate::domain::{ConversationId, JournalPage, ReadStart};
 use crate::http::Front;
 use crate::http::admission::Admission;
 use crate::hub::{HubError, Subscription};
-use crate::metrics::StreamEnd;
+use crate::metrics::StreamEndReason;
 
 /// Between two signs of life in a stream that has nothing to say.
 pub(in crate::http) const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -47,14 +47,14 @@ struct Open {
     stream: Stream,
     /// When the last piece was given.
     given_at: Instant,
-    end: StreamEnd,
+    end: StreamEndReason,
 }
 
 impl Stream {
     /// The body of its response.
     pub(super) fn into_body(self) -> BoxBody {
-        self.front.metrics.streams.open.inc();
-        let open = Open { stream: self, given_at: Instant::now(), end: StreamEnd::Gone };
+        self.front.metrics.event_streams.open.inc();
+        let open = Open { stream: self, given_at: Instant::now(), end: StreamEndReason::Gone };
         // On the heap: what is moved into a future is kept twice by it.
         BoxBody::new(BodyStream::new(stream::unfold(Box::new(open), async |mut open| {
             let piece = open.next().await?;
@@ -70,7 +70,7 @@ impl Open {
             match self.stream.feed.step() {
                 Step::Write(bytes, kind) => {
                     if let Some(kind) = kind {
-                        self.stream.front.metrics.streams.told(kind);
+                        self.stream.front.metrics.event_streams.event_sent(kind);
                     }
                     self.given_at = Instant::now();
                     return Some(bytes);
@@ -102,11 +102,11 @@ impl Open {
     async fn missed(&mut self, error: &HubError) -> Option<()> {
         if !matches!(error, HubError::Store(error) if error.is_passing()) {
             error!(%error, "a stream could not be read on");
-            self.end = StreamEnd::Failed;
+            self.end = StreamEndReason::Failed;
             return None;
         }
         if self.stream.front.hub.is_draining() {
-            self.end = StreamEnd::Drained;
+            self.end = StreamEndReason::Drained;
             return None;
         }
         debug!(%error, "a stream waits for the store");
@@ -123,14 +123,14 @@ impl Stream {
         self.front.hub.page(&self.conversation, after, PAGE, true).await
     }
 
-    fn why_let_go(&self) -> StreamEnd {
-        if self.front.hub.is_draining() { StreamEnd::Drained } else { StreamEnd::Slow }
+    fn why_let_go(&self) -> StreamEndReason {
+        if self.front.hub.is_draining() { StreamEndReason::Drained } else { StreamEndReason::Slow }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let streams = &self.stream.front.metrics.streams;
+        let streams = &self.stream.front.metrics.event_streams;
         streams.open.dec();
         streams.ended(self.end);
     }

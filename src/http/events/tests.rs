@@ -40,7 +40,7 @@ fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
         assert!(pieces[0].starts_with("retry: "), "{pieces:?}");
         assert_eq!(pieces[1], format!("id: {}\n\n", Cursor::default()));
         assert_eq!(pieces[2..], [":\n\n"; 3]);
-        assert_eq!(front.metrics.streams.open.get(), 1);
+        assert_eq!(front.metrics.event_streams.open.get(), 1);
 
         shards.refuse();
         shards.stop(Instant::now() + Duration::from_secs(5)).await;
@@ -48,9 +48,9 @@ fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
             assert_eq!(piece.unwrap(), ":\n\n");
         }
         drop(body);
-        assert_eq!(front.metrics.streams.open.get(), 0);
+        assert_eq!(front.metrics.event_streams.open.get(), 0);
         let text = front.metrics.text().unwrap();
-        assert!(text.contains("rtm_bridge_streams_ended_total{reason=\"drained\"} 1"), "{text}");
+        assert!(text.contains("rtm_bridge_event_streams_ended_total{reason=\"drained\"} 1"), "{text}");
     });
 }
 

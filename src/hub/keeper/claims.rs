@@ -92,8 +92,8 @@ impl Watchman {
                 // One that had not run out yet was given back.
                 let ran_out = self.set_in_the_way(partition, None).is_some_and(|until| until <= now);
                 match claiming {
-                    ClaimMode::Expired if ran_out => &metrics.taken_over,
-                    ClaimMode::Free | ClaimMode::Expired => &metrics.claimed,
+                    ClaimMode::Expired if ran_out => &metrics.claimed_expired,
+                    ClaimMode::Free | ClaimMode::Expired => &metrics.claimed_free,
                 }
                 .inc();
                 leases.own(partition, fence, sent);
@@ -128,7 +128,7 @@ impl Watchman {
 
     pub(super) fn count(&self) {
         let held = self.leases().held().count();
-        self.keeper.metrics.partitions.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.keeper.metrics.partitions_owned.set(i64::try_from(held).unwrap_or(i64::MAX));
     }
 }
 

@@ -19,7 +19,7 @@ impl Watchman {
         let Some(mut hints) = hints else { return std::future::pending().await };
         loop {
             let hint = hints.next().await;
-            self.keeper.metrics.hint(kind(&hint));
+            self.keeper.metrics.hint_received(kind(&hint));
             self.on_hint(hint);
         }
     }

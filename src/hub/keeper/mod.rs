@@ -233,7 +233,7 @@ impl Watchman {
     /// The store does not know what it knew: it was emptied, or lost data in a failover. A fleet that begins anew
     /// there may claim what is ours, so all leases are renewed now and not when they are due.
     fn on_loss(&self) {
-        self.keeper.metrics.store_losses.inc();
+        self.keeper.metrics.store_data_losses.inc();
         self.leases().missed();
         if self.lost_at.get().is_some_and(|at| at.elapsed() < self.leases().ttl()) {
             return;
@@ -334,6 +334,6 @@ mod tests {
         tokio::time::advance(ttl).await;
         watchman.on_loss();
         assert_eq!(doubted(), 3, "it is another loss");
-        assert_eq!(watchman.keeper.metrics.store_losses.get(), 3);
+        assert_eq!(watchman.keeper.metrics.store_data_losses.get(), 3);
     }
 }

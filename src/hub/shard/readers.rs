@@ -66,7 +66,7 @@ impl Shard {
     pub(super) fn tell_piece(&self, conversation: &ConversationId, chunk: &Arc<ReplyChunk>) {
         if let Some(part) = self.part(Partition::of(conversation)) {
             let told = part.observers.borrow_mut().chunk(conversation, chunk);
-            let metrics = &self.setup.metrics.readers;
+            let metrics = &self.setup.metrics.subscribers;
             metrics.chunks.inc_by(told.told);
             metrics.slow.inc_by(told.slow);
         }
@@ -149,14 +149,14 @@ impl Shard {
     }
 
     fn count_looks(&self, told: Told) {
-        self.setup.metrics.readers.looks.inc_by(told.told);
+        self.setup.metrics.subscribers.wakeups.inc_by(told.told);
     }
 
     fn count_readers(&self, readers: usize, conversations: usize) {
         let wide = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let metrics = &self.setup.metrics.readers;
+        let metrics = &self.setup.metrics.subscribers;
         let (readers, conversations) = (wide(readers), wide(conversations));
-        metrics.observers.add(readers - self.rounds.readers.replace(readers));
+        metrics.count.add(readers - self.rounds.readers.replace(readers));
         metrics.conversations.add(conversations - self.rounds.conversations.replace(conversations));
     }
 }

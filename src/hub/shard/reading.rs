@@ -77,7 +77,7 @@ impl Shard {
         spawn(async move {
             let waits = shard.watch.borrow().stored(None);
             let count = u64::try_from(waits.len()).unwrap_or(u64::MAX);
-            shard.setup.metrics.fleet.waits_read_again.inc_by(count);
+            shard.setup.metrics.fleet.wait_resyncs.inc_by(count);
             shard.read_all(waits).await;
             shard.looks.reading.set(false);
         });
@@ -120,7 +120,7 @@ impl Shard {
         }
         let count = i64::try_from(strangers.len()).unwrap_or(i64::MAX);
         let before = self.looks.strangers.replace(count);
-        self.setup.metrics.fleet.heads_waiting_for_bot.add(count - before);
+        self.setup.metrics.fleet.conversations_with_unknown_bot.add(count - before);
         if sweeps.is_multiple_of(HOLDS) {
             self.hold_strangers(strangers).await;
         }
@@ -142,16 +142,16 @@ impl Shard {
     /// Takes what this shard added out of the gauges that all shards share.
     pub(super) fn count_nothing(&self) {
         let metrics = &self.setup.metrics;
-        metrics.fleet.heads_waiting_for_bot.sub(self.looks.strangers.take());
+        metrics.fleet.conversations_with_unknown_bot.sub(self.looks.strangers.take());
         metrics.open_messages.sub(self.looks.open.take());
-        metrics.oldest_turn.tell(self.setup.index, None);
+        metrics.oldest_open_message.set_age(self.setup.index, None);
     }
 
     /// The memory store counts for itself, but does not know which message is the oldest.
     fn count_open(&self) {
         let oldest = self.parts.iter().filter_map(|part| part.oldest()).min();
         let age = oldest.map(|accepted_at| self.clock.now().since(accepted_at));
-        self.setup.metrics.oldest_turn.tell(self.setup.index, age);
+        self.setup.metrics.oldest_open_message.set_age(self.setup.index, age);
         if matches!(self.setup.store, Store::Redis(_)) {
             let open = self.parts.iter().map(|part| part.open()).sum();
             let before = self.looks.open.replace(open);

@@ -202,8 +202,9 @@ async fn the_oldest_open_message_is_known_until_it_ends() {
             timeout(GUARD, becomes(Some(accepted_at[0]))).await.expect("the first is the oldest");
             let shown = || {
                 let text = shard.setup.metrics.text().unwrap();
-                let value =
-                    text.lines().find_map(|line| line.strip_prefix("rtm_bridge_oldest_turn_seconds "));
+                let value = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("rtm_bridge_oldest_open_message_age_seconds "));
                 value.unwrap().parse::<f64>().unwrap()
             };
             let long_ago = Timestamp::from_millis(accepted_at[0].as_millis() - 5000);
@@ -273,7 +274,7 @@ async fn a_miss_has_all_readers_look_once() {
         .run_until(async {
             let shard = owner(NOWHERE, Duration::from_mins(1)).await;
             let mut observer = reader(&shard).await;
-            let looks = &shard.setup.metrics.readers.looks;
+            let looks = &shard.setup.metrics.subscribers.wakeups;
             shard.setup.leases.missed();
             let before = looks.get();
             shard.tend_readers();
@@ -284,7 +285,7 @@ async fn a_miss_has_all_readers_look_once() {
             assert_eq!(looks.get(), after);
             shard.stop().await;
             assert!(observer.next().await.is_none(), "a shard that stops lets its readers go");
-            assert_eq!(shard.setup.metrics.readers.observers.get(), 0);
+            assert_eq!(shard.setup.metrics.subscribers.count.get(), 0);
         })
         .await;
 }
@@ -333,7 +334,7 @@ async fn pieces_go_to_the_replicas_where_somebody_reads_and_nowhere_else() {
                 let Some(LiveSignal::Chunk(chunk)) = observer.next().await else { panic!("a piece") };
                 assert_eq!(chunk.index, index);
             }
-            assert_eq!(shard.setup.metrics.readers.chunks.get(), 49);
+            assert_eq!(shard.setup.metrics.subscribers.chunks.get(), 49);
             shard.stop().await;
         })
         .await;

@@ -168,10 +168,10 @@ async fn who_waits_elsewhere_is_told_and_nobody_polls() {
     let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
     assert!(message.progress.has_ended());
     for replica in fleet.live() {
-        assert_eq!(replica.metrics.fleet.waits_read_again.get(), 0);
+        assert_eq!(replica.metrics.fleet.wait_resyncs.get(), 0);
     }
     let text = fleet.replica(0).metrics.text().unwrap();
-    assert!(text.contains("rtm_bridge_hints_total{kind=\"ended\"}"), "{text}");
+    assert!(text.contains("rtm_bridge_hints_received_total{kind=\"ended\"}"), "{text}");
     fleet.stop().await;
 }
 
@@ -180,7 +180,7 @@ async fn a_fleet_that_hears_no_hint_answers_all_the_same() {
     let mut fleet = Fleet::start(2, true).await;
     let user = fleet.user(0, false);
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
-    assert!(fleet.replica(0).metrics.fleet.waits_read_again.get() > 0, "it must have read");
+    assert!(fleet.replica(0).metrics.fleet.wait_resyncs.get() > 0, "it must have read");
     let accept = fleet.accept(1, &user, "/echo quack");
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
     fleet.replica(1).hub().post(accept, None).await.unwrap();
@@ -200,7 +200,7 @@ async fn a_dead_owner_is_replaced_when_its_leases_have_run_out() {
     // Nobody owns it now; who takes over answers.
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     fleet.until("everything has an owner again", Fleet::is_dealt).await;
-    assert_eq!(i64::try_from(fleet.replica(0).metrics.fleet.taken_over.get()).unwrap(), had);
+    assert_eq!(i64::try_from(fleet.replica(0).metrics.fleet.claimed_expired.get()).unwrap(), had);
     fleet.stop().await;
 }
 
@@ -260,7 +260,11 @@ async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
     }
     assert!(accepted >= 30, "{accepted}");
     fleet.until("the other has everything", Fleet::is_dealt).await;
-    assert_eq!(fleet.replica(1).metrics.fleet.taken_over.get(), 0, "all was given back, nothing ran out");
+    assert_eq!(
+        fleet.replica(1).metrics.fleet.claimed_expired.get(),
+        0,
+        "all was given back, nothing ran out"
+    );
     fleet.stop().await;
 }
 
@@ -294,7 +298,9 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
     fleet.replica(0).hub().post(accept, None).await.unwrap();
     fleet
-        .until("it is counted", |fleet| fleet.replica(0).metrics.fleet.heads_waiting_for_bot.get() == 1)
+        .until("it is counted", |fleet| {
+            fleet.replica(0).metrics.fleet.conversations_with_unknown_bot.get() == 1
+        })
         .await;
     // A replica with the new configuration comes, the old one goes.
     let known = BotConfig::clone(&fleet.config.bots[0]);
@@ -304,7 +310,7 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
     old.shards.refuse();
     timeout(GUARD, old.shards.calm(Instant::now() + GUARD)).await.unwrap();
     old.shards.stop(Instant::now() + GUARD).await;
-    assert_eq!(old.metrics.fleet.heads_waiting_for_bot.get(), 0);
+    assert_eq!(old.metrics.fleet.conversations_with_unknown_bot.get(), 0);
     let message = fleet.replica(1).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
     assert!(matches!(message.progress.outcome, Some(TurnOutcome::Answered(_))), "{message:?}");
     fleet.stop().await;

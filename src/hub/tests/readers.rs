@@ -74,15 +74,15 @@ async fn a_reader_is_told_at_once_at_the_owner_and_elsewhere() {
         }
     }
     let text = fleet.replica(1).metrics.text().unwrap();
-    assert!(text.contains("rtm_bridge_hints_total{kind=\"appended\"}"), "{text}");
+    assert!(text.contains("rtm_bridge_hints_received_total{kind=\"appended\"}"), "{text}");
     for at in [0, 1] {
-        let metrics = &fleet.replica(at).metrics.readers;
-        assert!(metrics.looks.get() >= 3, "{}", metrics.looks.get());
+        let metrics = &fleet.replica(at).metrics.subscribers;
+        assert!(metrics.wakeups.get() >= 3, "{}", metrics.wakeups.get());
         assert_eq!(metrics.slow.get(), 0);
     }
     let counted = |fleet: &Fleet| {
-        let metrics = &fleet.replica(1).metrics.readers;
-        (metrics.observers.get(), metrics.conversations.get())
+        let metrics = &fleet.replica(1).metrics.subscribers;
+        (metrics.count.get(), metrics.conversations.get())
     };
     fleet.until("they are counted", |fleet| counted(fleet) == (2, 1)).await;
     drop(readers);
@@ -179,7 +179,7 @@ async fn pieces_of_replies_come_from_other_replicas_and_a_slow_reader_is_let_go_
                 .hint(at.incarnation(), &Hint::Chunk(conversation(&user), chunk(index)))
                 .await
                 .unwrap();
-            if fleet.replica(1).metrics.readers.slow.get() == 1 {
+            if fleet.replica(1).metrics.subscribers.slow.get() == 1 {
                 return;
             }
             tokio::task::yield_now().await;
@@ -215,7 +215,7 @@ async fn readers_are_let_go_when_the_replica_goes_away() {
     }
     let refused = hub.observe(&conversation("alice")).await;
     assert!(matches!(refused, Err(HubError::Draining)), "{refused:?}");
-    assert_eq!(fleet.replica(0).metrics.readers.observers.get(), 0);
+    assert_eq!(fleet.replica(0).metrics.subscribers.count.get(), 0);
     let hub = hub.clone();
     fleet.stop().await;
     assert!(matches!(hub.state(&conversation("alice")).await, Err(HubError::Draining)));

@@ -10,7 +10,7 @@ use tracing::{Span, debug, info, info_span, warn};
 use super::flight::Flight;
 use crate::config::Config;
 use crate::domain::{BotName, NewDelivery};
-use crate::metrics::{AttemptEnd, BotDeliveries, Metrics};
+use crate::metrics::{AttemptEnd, BotDeliveryMetrics, Metrics};
 use crate::store::{ClaimedDelivery, RetryDecision};
 use crate::webhook::agenda::{Agenda, host_of};
 use crate::webhook::attempt::{Fate, Made};
@@ -18,9 +18,9 @@ use crate::webhook::breaker::Switched;
 
 pub(super) struct Tally {
     metrics: Arc<Metrics>,
-    bots: HashMap<BotName, BotDeliveries>,
+    bots: HashMap<BotName, BotDeliveryMetrics>,
     /// Of bots that are configured no more.
-    others: BotDeliveries,
+    others: BotDeliveryMetrics,
 }
 
 impl Tally {
@@ -46,7 +46,7 @@ impl Tally {
         for (gauge, count) in [
             (&deliveries.queues, agenda.queues()),
             (&deliveries.in_flight, agenda.in_flight()),
-            (&deliveries.breakers_open, agenda.open_breakers()),
+            (&deliveries.circuit_breakers_open, agenda.open_breakers()),
         ] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
@@ -56,7 +56,7 @@ impl Tally {
     pub(super) fn began(&self, taken: &ClaimedDelivery) -> Span {
         let NewDelivery { id, kind, conversation, target, trace, created_at, .. } = &taken.delivery;
         if taken.made == 0 {
-            self.metrics.deliveries.began(taken.now.since(*created_at));
+            self.metrics.deliveries.first_attempt_began(taken.now.since(*created_at));
         }
         let span = info_span!(
             "attempt", delivery.id = %id, attempt = taken.made + 1, bot = %conversation.bot,
@@ -68,14 +68,14 @@ impl Tally {
 
     /// An attempt ended; without having been made where it was broken off or too late.
     pub(super) fn attempted(&self, span: &Span, made: Option<&Made>, took: Duration) {
-        let end = made.map_or(AttemptEnd::BrokenOff, |made| match made.fate {
+        let end = made.map_or(AttemptEnd::Aborted, |made| match made.fate {
             Fate::Delivered => AttemptEnd::Delivered,
             Fate::Gone => AttemptEnd::Gone,
             Fate::Refused { .. } => AttemptEnd::Refused,
-            Fate::Unreached => AttemptEnd::Unreached,
+            Fate::Unreached => AttemptEnd::Unreachable,
             Fate::Forbidden => AttemptEnd::Forbidden,
         });
-        self.metrics.deliveries.attempted(end, took);
+        self.metrics.deliveries.attempt_ended(end, took);
         let attempt = made.map(|made| &made.attempt);
         debug!(
             parent: span,
@@ -94,7 +94,7 @@ impl Tally {
         match &flight.finish.verdict {
             RetryDecision::Delivered => bot.delivered(*kind),
             RetryDecision::Bury(reason) => {
-                bot.buried(*kind);
+                bot.dead_lettered(*kind);
                 warn!(parent: &flight.span, %reason, "a delivery is buried; it can be redelivered");
             }
             RetryDecision::Retry(_) | RetryDecision::Again => {}

@@ -301,7 +301,7 @@ async fn what_a_dead_host_was_not_told_for_a_day_is_buried_in_time() {
         for number in 0..20 {
             ids.push(stage.deliver_to(&target(number)).await);
         }
-        stage.until(|| stage.metrics.deliveries.breakers_open.get() == 1).await;
+        stage.until(|| stage.metrics.deliveries.circuit_breakers_open.get() == 1).await;
         // Nobody comes to these: the host is probed once a minute, if at all.
         for number in 20..60 {
             ids.push(stage.deliver_to(&target(number)).await);

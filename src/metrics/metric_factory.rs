@@ -1,14 +1,14 @@
-//! How metrics are declared.
+//! Declaration of metrics.
 
 use prometheus::{
     Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry,
 };
 
-/// Declares metrics in a registry, all under one prefix.
-pub(super) struct Declare(pub(super) Registry);
+/// Declares metrics in a registry under the prefix `rtm_bridge_`.
+pub(super) struct MetricFactory(pub(super) Registry);
 
-impl Declare {
+impl MetricFactory {
     fn opts(name: &str, help: &str) -> Opts {
         Opts::new(name, help).namespace("rtm_bridge")
     }
@@ -31,8 +31,8 @@ impl Declare {
         Ok(metric)
     }
 
-    /// A gauge of a duration, which is rarely a whole number.
-    pub(super) fn seconds(&self, name: &str, help: &str) -> Result<Gauge, Error> {
+    /// Declares a gauge of a duration in seconds with its fraction.
+    pub(super) fn seconds_gauge(&self, name: &str, help: &str) -> Result<Gauge, Error> {
         let metric = Gauge::with_opts(Self::opts(name, help))?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
