@@ -104,7 +104,7 @@ and send a message with a callback:
 More to try:
   {program} chat --user alice --url http://{api}
   the message /help: the bot lists its other commands, failures included
-  http://{api}/docs: the documentation of the API
+  http://{api}/openapi.json: the description of the API
   http://{admin}/readyz: whether the bridge is ready; /metrics is beside it
 
 The simulated platform listens on http://{sandbox}. All data is lost at the end. Ctrl-C stops the bridge.

@@ -13,14 +13,13 @@ mod callback;
 mod check;
 mod conversations;
 mod deliveries;
+mod documentation;
 mod events;
 mod exchange;
 mod idempotency;
 mod json;
 mod line;
 mod messages;
-mod openapi;
-mod pages;
 mod prefer;
 mod problem;
 mod query;
@@ -175,9 +174,9 @@ pub fn configure(front: Arc<Front>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(REDRIVE).route(web::post().to(deliveries::redrive)))
             .service(read_only(DELIVERY).route(web::route().guard(reads()).to(deliveries::get)))
             .service(write_only(REDELIVER).route(web::post().to(deliveries::redeliver)))
-            .service(read_only(OPENAPI).route(web::route().guard(reads()).to(pages::openapi)))
-            .service(read_only(DOCS).route(web::route().guard(reads()).to(pages::docs)))
-            .service(read_only(PROBLEM).route(web::route().guard(reads()).to(pages::problem)))
+            .service(read_only(OPENAPI).route(web::route().guard(reads()).to(documentation::openapi)))
+            .service(read_only(DOCS).route(web::route().guard(reads()).to(documentation::docs)))
+            .service(read_only(PROBLEM).route(web::route().guard(reads()).to(documentation::problem)))
             .default_service(web::to(no_route));
     }
 }
@@ -203,7 +202,8 @@ async fn wrong_method(front: Data<Front>, request: HttpRequest, allow: &'static 
 }
 
 async fn no_route(front: Data<Front>, request: HttpRequest) -> HttpResponse {
-    let failure = Failure::new(ProblemKind::NotFound, "There is no such route; `/docs` lists them all.");
+    let failure =
+        Failure::new(ProblemKind::NotFound, "There is no such route. `/openapi.json` lists all routes.");
     exchange::serve(&front, OTHER, &request, async { Err(failure) }).await
 }
 

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::*;
@@ -13,7 +14,7 @@ use crate::domain::{
 use crate::http::{OTHER, ROUTES};
 
 fn parsed() -> Value {
-    serde_json::from_str(document()).unwrap()
+    serde_json::from_str(openapi_document()).unwrap()
 }
 
 fn keys(value: &Value) -> BTreeSet<&str> {
@@ -144,4 +145,11 @@ fn describes_resources_as_they_are_written() {
         assert_eq!(keys(resource), keys(&schemas[name]["properties"]), "{name}");
         assert_eq!(keys(resource), words(&schemas[name]["required"]), "{name}");
     }
+}
+
+#[test]
+fn every_problem_has_a_page_of_its_own() {
+    let pages: BTreeSet<_> = ProblemKind::ALL.iter().map(|&kind| problem_page(kind)).collect();
+    assert_eq!(pages.len(), ProblemKind::ALL.len());
+    assert!(pages.iter().all(|page| page.contains("What to do")));
 }
