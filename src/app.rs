@@ -26,20 +26,20 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, StoreUrl};
-use crate::http::{self, Admin, Front};
+use crate::http::{self, AdminContext, ApiContext};
 use crate::hub::{self, Hub, Shards};
 use crate::metrics::{LabelSets, Metrics};
 use crate::store::{self, Clock, MemoryLimits, RedisStore, Store, StoreError, StoreRefusal};
 use crate::webhook::{self, Dispatcher};
 
 /// Ended messages that one sweep of the memory store may clear away, per partition.
-const SWEEP: usize = 1024;
+const SWEEP_MAX_MESSAGES: usize = 1024;
 /// How long `/readyz` waits for the store.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a bridge that starts waits for its store: both may have been started together.
-const STORE_PATIENCE: Duration = Duration::from_secs(10);
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two attempts.
-const STORE_RETRY: Duration = Duration::from_millis(500);
+const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Why a bridge could not start. Nothing runs then.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub enum BridgeStartError {
 
 /// Why a bridge did not end as it should.
 #[derive(Debug, thiserror::Error)]
-pub enum StopError {
+pub enum BridgeStopError {
     /// The signals could not be listened to.
     #[error("signals cannot be listened to")]
     Signals(#[source] std::io::Error),
@@ -89,7 +89,7 @@ pub enum StopError {
     Listener(#[source] std::io::Error),
     /// A listener ended although nobody had asked it to.
     #[error("a listener ended by itself")]
-    Deaf,
+    ListenerEnded,
     /// A shard ended although nobody had asked it to: it panicked.
     #[error("a shard ended by itself; this is a bug")]
     Shard,
@@ -100,7 +100,7 @@ pub enum StopError {
 
 /// Where a bridge listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Addresses {
+pub struct BridgeAddresses {
     /// For callers.
     pub api: SocketAddr,
     /// For probes and Prometheus.
@@ -110,21 +110,21 @@ pub struct Addresses {
 /// A running bridge.
 #[derive(Debug)]
 pub struct Bridge {
-    addresses: Addresses,
+    addresses: BridgeAddresses,
     store: Store,
     shards: Shards,
     dispatcher: Dispatcher,
     draining: Arc<AtomicBool>,
     /// Closes connections of callers.
-    retire: Arc<Notify>,
+    close_connections: Arc<Notify>,
     server: config::ServerConfig,
-    api: Listener,
-    admin: Listener,
+    api: ListenerTask,
+    admin: ListenerTask,
     sweeper: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Listener {
+struct ListenerTask {
     handle: ServerHandle,
     /// None once it has ended.
     task: Option<JoinHandle<std::io::Result<()>>>,
@@ -151,20 +151,22 @@ impl Bridge {
         };
         let api = listen("server.listen", server.listen)?;
         let admin = listen("server.admin_listen", server.admin_listen)?;
-        let addresses =
-            Addresses { api: address(&api, server.listen), admin: address(&admin, server.admin_listen) };
+        let addresses = BridgeAddresses {
+            api: address(&api, server.listen),
+            admin: address(&admin, server.admin_listen),
+        };
 
-        reach(&store).await?;
+        wait_for_store(&store).await?;
         store.prepare().await?;
         // First: what the shards come to own is told to it at once.
         let (teller, listening) = store::news();
         let dispatcher = Dispatcher::start(&config, store.clone(), &metrics, listening).await?;
         let shards = Hub::start(&config, store.clone(), &metrics, teller).await?;
         let draining = Arc::new(AtomicBool::new(false));
-        let front =
-            Front::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
-        let front = Arc::new(front.draining(Arc::clone(&draining)));
-        let operator = Arc::new(Admin {
+        let context =
+            ApiContext::new(shards.hub().clone(), Arc::clone(&config), Arc::clone(&metrics), Clock::wall());
+        let context = Arc::new(context.draining(Arc::clone(&draining)));
+        let operator = Arc::new(AdminContext {
             metrics: Arc::clone(&metrics),
             store: store.clone(),
             store_timeout: READY_TIMEOUT,
@@ -181,11 +183,12 @@ impl Bridge {
                     address: server.admin_listen,
                     source,
                 })?;
-        let retire = Arc::new(Notify::new());
+        let close_connections = Arc::new(Notify::new());
         // Nothing can fail behind this: it starts threads at once, and whoever fails then leaves them behind.
-        let api = http::serve(front, api, server.threads, Arc::clone(&retire)).map_err(|source| {
-            BridgeStartError::Listen { key: "server.listen", address: server.listen, source }
-        })?;
+        let api =
+            http::serve(context, api, server.threads, Arc::clone(&close_connections)).map_err(|source| {
+                BridgeStartError::Listen { key: "server.listen", address: server.listen, source }
+            })?;
         let admin = admin.run();
         info!(
             api = %addresses.api, admin = %addresses.admin,
@@ -199,15 +202,15 @@ impl Bridge {
             shards,
             dispatcher,
             draining,
-            retire,
+            close_connections,
             server,
-            api: Listener::start(api),
-            admin: Listener::start(admin),
+            api: ListenerTask::start(api),
+            admin: ListenerTask::start(admin),
         })
     }
 
     /// Where it listens; with port 0 in the configuration, the port it was given.
-    pub const fn addresses(&self) -> Addresses {
+    pub const fn addresses(&self) -> BridgeAddresses {
         self.addresses
     }
 
@@ -220,10 +223,10 @@ impl Bridge {
     /// at once.
     ///
     /// # Errors
-    /// [`StopError`].
-    pub async fn run_until_signal(mut self) -> Result<(), StopError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(StopError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(StopError::Signals)?;
+    /// [`BridgeStopError`].
+    pub async fn run_until_signal(mut self) -> Result<(), BridgeStopError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(BridgeStopError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(BridgeStopError::Signals)?;
         let failed = tokio::select! {
             _ = terminate.recv() => {
                 info!("SIGTERM: ending");
@@ -233,7 +236,7 @@ impl Bridge {
                 info!("SIGINT: ending; once more to end at once");
                 Ok(())
             }
-            failure = self.failure() => {
+            failure = self.failed() => {
                 error!(%failure, "ending: whoever watches over this process can start it again");
                 Err(failure)
             }
@@ -246,37 +249,37 @@ impl Bridge {
     }
 
     /// Comes back when a part that must run has ended: a process without it would look alive and be of no use.
-    async fn failure(&mut self) -> StopError {
+    async fn failed(&mut self) -> BridgeStopError {
         tokio::select! {
-            failure = self.api.failure() => failure,
-            failure = self.admin.failure() => failure,
-            () = self.shards.died() => StopError::Shard,
-            () = self.dispatcher.died() => StopError::Dispatcher,
+            failure = self.api.failed() => failure,
+            failure = self.admin.failed() => failure,
+            () = self.shards.died() => BridgeStopError::Shard,
+            () = self.dispatcher.died() => BridgeStopError::Dispatcher,
         }
     }
 
     /// Ends the bridge in the order of api.md 7, within `drain_timeout`.
     ///
     /// # Errors
-    /// [`StopError::Listener`].
-    pub async fn stop(self) -> Result<(), StopError> {
+    /// [`BridgeStopError::Listener`].
+    pub async fn stop(self) -> Result<(), BridgeStopError> {
         let started = Instant::now();
         let at = |part: Duration| started + part;
         self.draining.store(true, Ordering::Relaxed);
         // Whoever has kept a connection, and used it seldom, finds it closed and goes elsewhere, instead of being refused on
         // it a moment later.
         sleep_until(at(self.server.grace * 9 / 10)).await;
-        self.retire.notify_waiters();
+        self.close_connections.notify_waiters();
         sleep_until(at(self.server.grace)).await;
         self.shards.refuse();
-        let calm_by = at(self.server.drain_timeout * 2 / 3);
-        let calm = async {
-            self.shards.calm(calm_by).await;
+        let drain_by = at(self.server.drain_timeout * 2 / 3);
+        let drained = async {
+            self.shards.calm(drain_by).await;
             if let Store::Memory(_) = &self.store {
                 self.dispatcher.calm().await;
             }
         };
-        if timeout_at(calm_by, calm).await.is_err() {
+        if timeout_at(drain_by, drained).await.is_err() {
             warn!("turns, waits or deliveries were still open when the bridge had to end");
         }
         // While the leases of what was not released are held: nobody else may say how its attempts ended.
@@ -290,31 +293,31 @@ impl Bridge {
     }
 }
 
-impl Listener {
+impl ListenerTask {
     fn start(server: Server) -> Self {
         Self { handle: server.handle(), task: Some(spawn(server)) }
     }
 
     /// Comes back when it ends by itself.
-    async fn failure(&mut self) -> StopError {
-        let Some(task) = &mut self.task else { return StopError::Deaf };
+    async fn failed(&mut self) -> BridgeStopError {
+        let Some(task) = &mut self.task else { return BridgeStopError::ListenerEnded };
         let ended = task.await;
         self.task = None;
         match ended {
-            Ok(Err(error)) => StopError::Listener(error),
-            Ok(Ok(())) | Err(_) => StopError::Deaf,
+            Ok(Err(error)) => BridgeStopError::Listener(error),
+            Ok(Ok(())) | Err(_) => BridgeStopError::ListenerEnded,
         }
     }
 
     /// Takes no more connections and ends when the open requests are answered.
-    async fn stop(self, by: Instant) -> Result<(), StopError> {
+    async fn stop(self, by: Instant) -> Result<(), BridgeStopError> {
         let Some(task) = self.task else { return Ok(()) };
         let graceful = async {
             self.handle.stop(true).await;
             task.await
         };
         if let Ok(Ok(ended)) = timeout_at(by, graceful).await {
-            return ended.map_err(StopError::Listener);
+            return ended.map_err(BridgeStopError::Listener);
         }
         warn!("requests were still open when the bridge had to end");
         Ok(())
@@ -328,7 +331,7 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
         second.tick().await;
         match &store {
             Store::Memory(memory) => {
-                memory.sweep(SWEEP);
+                memory.sweep(SWEEP_MAX_MESSAGES);
                 metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
             }
             Store::Redis(redis) => redis.tend().await,
@@ -337,13 +340,13 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
 }
 
 /// Waits until the store answers, for a while.
-async fn reach(store: &Store) -> Result<(), BridgeStartError> {
-    let until = Instant::now() + STORE_PATIENCE;
+async fn wait_for_store(store: &Store) -> Result<(), BridgeStartError> {
+    let until = Instant::now() + STORE_TIMEOUT;
     loop {
-        let error = match timeout(STORE_PATIENCE, store.now()).await {
+        let error = match timeout(STORE_TIMEOUT, store.now()).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error,
-            Err(_) => StoreError::Unknown(STORE_PATIENCE),
+            Err(_) => StoreError::Unknown(STORE_TIMEOUT),
         };
         // Whoever is not let in will not be in a moment either.
         let lasts = error == StoreError::Unavailable(StoreRefusal::NotAllowed);
@@ -351,7 +354,7 @@ async fn reach(store: &Store) -> Result<(), BridgeStartError> {
             return Err(BridgeStartError::StoreAway(error));
         }
         warn!(%error, "the store does not answer yet");
-        sleep(STORE_RETRY).await;
+        sleep(STORE_RETRY_INTERVAL).await;
     }
 }
 

@@ -13,16 +13,16 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::problem::{self, Failure};
+use super::api_error::{self, ApiError};
 use super::reads;
-use super::trace::Trace;
+use super::trace_context::TraceContext;
 use crate::domain::ProblemKind;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// What the operator's routes work with.
 #[derive(Debug)]
-pub struct Admin {
+pub struct AdminContext {
     /// What `/metrics` tells.
     pub metrics: Arc<Metrics>,
     /// What `/readyz` asks.
@@ -34,7 +34,7 @@ pub struct Admin {
 }
 
 /// The operator's routes: `App::new().configure(http::configure_admin(admin))`.
-pub fn configure_admin(admin: Arc<Admin>) -> impl FnOnce(&mut ServiceConfig) {
+pub fn configure_admin(admin: Arc<AdminContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
         let read_only = |path| web::resource(path).default_service(web::to(wrong_method));
         app.app_data(Data::from(admin))
@@ -46,13 +46,13 @@ pub fn configure_admin(admin: Arc<Admin>) -> impl FnOnce(&mut ServiceConfig) {
 }
 
 #[derive(Serialize)]
-struct Readiness {
+struct ReadinessReport {
     ready: bool,
-    checks: [Check; 2],
+    checks: [ReadinessCheck; 2],
 }
 
 #[derive(Serialize)]
-struct Check {
+struct ReadinessCheck {
     name: &'static str,
     ok: bool,
     /// What is wrong.
@@ -63,7 +63,7 @@ struct Check {
     warnings: Vec<String>,
 }
 
-impl Check {
+impl ReadinessCheck {
     fn of(name: &'static str, result: Result<(), Cow<'static, str>>) -> Self {
         Self { name, ok: result.is_ok(), detail: result.err(), warnings: Vec::new() }
     }
@@ -75,47 +75,50 @@ async fn live() -> HttpResponse {
         .json(serde_json::json!({"live": true}))
 }
 
-async fn ready(admin: Data<Admin>) -> HttpResponse {
+async fn ready(admin: Data<AdminContext>) -> HttpResponse {
     let draining = admin.draining.load(Ordering::Relaxed);
     let drain = if draining { Err("this replica is shutting down".into()) } else { Ok(()) };
-    let checks = [store(&admin).await, Check::of("drain", drain)];
+    let checks = [check_store(&admin).await, ReadinessCheck::of("drain", drain)];
     let ready = checks.iter().all(|check| check.ok);
     let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    response.insert_header((header::CACHE_CONTROL, "no-store")).json(Readiness { ready, checks })
+    response.insert_header((header::CACHE_CONTROL, "no-store")).json(ReadinessReport { ready, checks })
 }
 
 /// Only whether the store answers makes a replica unready: it would not become better by anything else.
-async fn store(admin: &Admin) -> Check {
+async fn check_store(admin: &AdminContext) -> ReadinessCheck {
     let answer = match tokio::time::timeout(admin.store_timeout, admin.store.now()).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string().into()),
         Err(_) => Err("the store did not answer in time".into()),
     };
-    Check { warnings: admin.store.warnings(), ..Check::of("store", answer) }
+    ReadinessCheck { warnings: admin.store.warnings(), ..ReadinessCheck::of("store", answer) }
 }
 
-async fn metrics(admin: Data<Admin>, request: HttpRequest) -> HttpResponse {
+async fn metrics(admin: Data<AdminContext>, request: HttpRequest) -> HttpResponse {
     match admin.metrics.text() {
         Ok(text) => HttpResponse::Ok()
             .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
             .body(text),
         Err(error) => {
             tracing::error!(%error, "metrics cannot be written");
-            refuse(&request, &problem::internal())
+            problem_response(&request, &api_error::internal())
         }
     }
 }
 
 async fn wrong_method(request: HttpRequest) -> HttpResponse {
-    let failure = Failure::new(ProblemKind::MethodNotAllowed, "See the header `Allow` for what is.")
-        .with(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
-    refuse(&request, &failure)
+    let failure = ApiError::new(ProblemKind::MethodNotAllowed, "See the header `Allow` for what is.")
+        .with_header(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+    problem_response(&request, &failure)
 }
 
 async fn no_route(request: HttpRequest) -> HttpResponse {
-    refuse(&request, &Failure::new(ProblemKind::NotFound, "Here are `/livez`, `/readyz` and `/metrics`."))
+    problem_response(
+        &request,
+        &ApiError::new(ProblemKind::NotFound, "Here are `/livez`, `/readyz` and `/metrics`."),
+    )
 }
 
-fn refuse(request: &HttpRequest, failure: &Failure) -> HttpResponse {
-    failure.response(request.uri().path(), Trace::of(request.headers()))
+fn problem_response(request: &HttpRequest, failure: &ApiError) -> HttpResponse {
+    failure.response(request.uri().path(), TraceContext::from_headers(request.headers()))
 }

@@ -7,13 +7,13 @@
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
 
-use super::problem::Failure;
+use super::api_error::ApiError;
 use crate::config;
 use crate::domain::{BotName, ProblemKind, Sha256, UserId};
 
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(super) enum RequiredScope {
     /// POST messages, DELETE conversations.
     Send,
     /// GET what belongs to conversations.
@@ -24,7 +24,7 @@ pub(super) enum Scope {
 
 /// Who calls.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Caller<'c> {
+pub(super) enum CallerIdentity<'c> {
     /// Nobody is configured, so that anybody may do anything; the configuration allows this on loopback only.
     Anonymous,
     /// One of `[[callers]]`.
@@ -32,33 +32,36 @@ pub(super) enum Caller<'c> {
         /// What it may do.
         caller: &'c config::CallerConfig,
         /// Its place among them.
-        place: usize,
+        index: usize,
     },
 }
 
-impl<'c> Caller<'c> {
+impl<'c> CallerIdentity<'c> {
     /// The caller whose key stands in the `Authorization` header, if it may do this.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`.
-    pub(super) fn of(
+    pub(super) fn authenticate(
         callers: &'c [config::CallerConfig],
         headers: &HeaderMap,
-        scope: Scope,
-    ) -> Result<Self, Failure> {
+        scope: RequiredScope,
+    ) -> Result<Self, ApiError> {
         if callers.is_empty() {
             return Ok(Self::Anonymous);
         }
-        let (place, caller) = key(headers).and_then(|key| find(callers, key)).ok_or_else(|| {
-            unauthorized("Send a caller's key as `Authorization: Bearer KEY`; this one is absent or unknown.")
-        })?;
+        let (index, caller) =
+            bearer_key(headers).and_then(|key| find_by_key(callers, key)).ok_or_else(|| {
+                unauthorized(
+                    "Send a caller's key as `Authorization: Bearer KEY`; this one is absent or unknown.",
+                )
+            })?;
         let (covered, name) = match scope {
-            Scope::Send => (caller.scopes.send, "send"),
-            Scope::Read => (caller.scopes.read, "read"),
-            Scope::Admin => (caller.scopes.admin, "admin"),
+            RequiredScope::Send => (caller.scopes.send, "send"),
+            RequiredScope::Read => (caller.scopes.read, "read"),
+            RequiredScope::Admin => (caller.scopes.admin, "admin"),
         };
         if covered {
-            Ok(Self::Known { caller, place })
+            Ok(Self::Known { caller, index })
         } else {
             Err(forbidden(format!("This key lacks the scope `{name}`.")))
         }
@@ -73,10 +76,10 @@ impl<'c> Caller<'c> {
     }
 
     /// Its place among those who are configured.
-    pub(super) const fn place(self) -> Option<usize> {
+    pub(super) const fn index(self) -> Option<usize> {
         match self {
             Self::Anonymous => None,
-            Self::Known { place, .. } => Some(place),
+            Self::Known { index, .. } => Some(index),
         }
     }
 
@@ -118,7 +121,7 @@ impl<'c> Caller<'c> {
     ///
     /// # Errors
     /// `forbidden`.
-    pub(super) fn check_bot(self, bot: &str) -> Result<(), Failure> {
+    pub(super) fn check_bot(self, bot: &str) -> Result<(), ApiError> {
         match self {
             Self::Known { caller: config::CallerConfig { bots: Some(bots), .. }, .. }
                 if !bots.iter().any(|known| known.as_str() == bot) =>
@@ -135,7 +138,7 @@ impl<'c> Caller<'c> {
     ///
     /// # Errors
     /// `forbidden`.
-    pub(super) fn check_user(self, user: &UserId) -> Result<(), Failure> {
+    pub(super) fn check_user(self, user: &UserId) -> Result<(), ApiError> {
         match self {
             Self::Known { caller, .. } if !user.as_str().starts_with(&caller.user_prefix) => {
                 Err(forbidden("This key does not cover this user: its users begin otherwise.".to_owned()))
@@ -146,12 +149,12 @@ impl<'c> Caller<'c> {
 }
 
 /// The place of the caller whose key this is, whatever it may do.
-pub(super) fn place(callers: &[config::CallerConfig], headers: &HeaderMap) -> Option<usize> {
-    key(headers).and_then(|key| find(callers, key)).map(|(place, _)| place)
+pub(super) fn caller_index(callers: &[config::CallerConfig], headers: &HeaderMap) -> Option<usize> {
+    bearer_key(headers).and_then(|key| find_by_key(callers, key)).map(|(index, _)| index)
 }
 
 /// The credentials of the one `Authorization: Bearer` header (RFC 6750; the scheme in any case).
-fn key(headers: &HeaderMap) -> Option<&[u8]> {
+fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(header::AUTHORIZATION);
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, key) = value.as_bytes().split_at_checked("Bearer ".len())?;
@@ -160,23 +163,26 @@ fn key(headers: &HeaderMap) -> Option<&[u8]> {
 }
 
 /// Compares with every caller, to the last byte: how long it takes says nothing about any key.
-fn find<'c>(callers: &'c [config::CallerConfig], key: &[u8]) -> Option<(usize, &'c config::CallerConfig)> {
+fn find_by_key<'c>(
+    callers: &'c [config::CallerConfig],
+    key: &[u8],
+) -> Option<(usize, &'c config::CallerConfig)> {
     let presented = Sha256::digest(key);
     let mut found = u64::MAX;
     for (index, caller) in (0_u64..).zip(callers) {
         found.conditional_assign(&index, presented.ct_eq(&caller.key_sha256));
     }
-    let place = usize::try_from(found).ok()?;
-    Some((place, callers.get(place)?))
+    let index = usize::try_from(found).ok()?;
+    Some((index, callers.get(index)?))
 }
 
-fn unauthorized(detail: &'static str) -> Failure {
-    Failure::new(ProblemKind::Unauthorized, detail)
-        .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+fn unauthorized(detail: &'static str) -> ApiError {
+    ApiError::new(ProblemKind::Unauthorized, detail)
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-fn forbidden(detail: String) -> Failure {
-    Failure::new(ProblemKind::Forbidden, detail)
+fn forbidden(detail: String) -> ApiError {
+    ApiError::new(ProblemKind::Forbidden, detail)
 }
 
 #[cfg(test)]
@@ -193,10 +199,10 @@ mod tests {
 
     #[test]
     fn reads_one_bearer_key() {
-        assert_eq!(key(&headers(&["Bearer abc"])), Some(&b"abc"[..]));
-        assert_eq!(key(&headers(&["bEARER   abc "])), Some(&b"abc"[..]));
+        assert_eq!(bearer_key(&headers(&["Bearer abc"])), Some(&b"abc"[..]));
+        assert_eq!(bearer_key(&headers(&["bEARER   abc "])), Some(&b"abc"[..]));
         for bad in [&[][..], &[""], &["Bearer"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer a"]] {
-            assert_eq!(key(&headers(bad)), None, "{bad:?}");
+            assert_eq!(bearer_key(&headers(bad)), None, "{bad:?}");
         }
     }
 
@@ -214,7 +220,7 @@ mod tests {
             webhook_form: config::PayloadFormat::Standard,
         };
         let callers = [caller("a", "one"), caller("b", "two"), caller("c", "three")];
-        let name = |key: &str| find(&callers, key.as_bytes()).map(|(_, caller)| caller.name.as_str());
+        let name = |key: &str| find_by_key(&callers, key.as_bytes()).map(|(_, caller)| caller.name.as_str());
         assert_eq!(name("one"), Some("a"));
         assert_eq!(name("three"), Some("c"));
         assert_eq!(name("two "), None);

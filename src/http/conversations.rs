@@ -7,11 +7,11 @@ use actix_web::web::Data;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::address::Address;
-use super::auth::Scope;
-use super::exchange::{note, resource, serve};
-use super::problem::{self, Failure, Mistakes};
-use super::{CONVERSATION, Front};
+use super::api_error::{self, ApiError, FieldErrors};
+use super::auth::RequiredScope;
+use super::conversation_address::ConversationAddress;
+use super::request_pipeline::{json_response, record, serve};
+use super::{ApiContext, CONVERSATION};
 use crate::domain::{
     BotName, ConnectionStatus, ConversationState, MessageContent, NewMessage, Problem, ProblemKind,
     ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
@@ -19,25 +19,25 @@ use crate::domain::{
 use crate::store::AcceptRequest;
 
 /// How long a caller is kept waiting for the end of a conversation.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
 /// What stands for the text of a message that is none. It is never sent.
-const NO_TEXT: &str = "close";
+const CLOSE_TEXT: &str = "close";
 
 /// `GET /conversations/{user}`
-pub(super) async fn get(front: Data<Front>, request: HttpRequest) -> HttpResponse {
-    serve(&front, CONVERSATION, &request, read(&front, &request)).await
+pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
+    serve(&context, CONVERSATION, &request, read(&context, &request)).await
 }
 
 /// `DELETE /conversations/{user}`
-pub(super) async fn delete(front: Data<Front>, request: HttpRequest) -> HttpResponse {
-    serve(&front, CONVERSATION, &request, close(&front, &request)).await
+pub(super) async fn delete(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
+    serve(&context, CONVERSATION, &request, close(&context, &request)).await
 }
 
-async fn read(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Failure> {
+async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct View<'a> {
+    struct ConversationView<'a> {
         bot: &'a BotName,
         user: &'a UserId,
         connection: &'a ConnectionStatus,
@@ -46,15 +46,15 @@ async fn read(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fail
         open_messages: u64,
         last_activity_at: Option<Timestamp>,
     }
-    let (caller, _place) = front.enter(request.headers(), Scope::Read)?;
-    let mut mistakes = Mistakes::default();
-    let address = Address::read(&front.config, caller, request.uri(), &mut mistakes)?;
-    let Some(Address { conversation, bot }) = address else { return Err(mistakes.into()) };
-    note("bot", &bot.name);
-    note("caller", &caller.name());
-    let state = front.hub.state(&conversation).await?;
+    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Read)?;
+    let mut errors = FieldErrors::default();
+    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
+    record("bot", &bot.name);
+    record("caller", &caller.name());
+    let state = context.hub.state(&conversation).await?;
     let ConversationState { connection, session_id, last_seq, open_messages, last_activity_at } = &state;
-    let view = View {
+    let view = ConversationView {
         bot: &conversation.bot,
         user: &conversation.user,
         connection,
@@ -63,22 +63,22 @@ async fn read(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fail
         open_messages: *open_messages,
         last_activity_at: *last_activity_at,
     };
-    resource(StatusCode::OK, &view)
+    json_response(StatusCode::OK, &view)
 }
 
 /// Closing takes its place in the lane like a message: what was accepted before is answered first.
-async fn close(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Failure> {
-    let (caller, _place) = front.enter(request.headers(), Scope::Send)?;
-    let mut mistakes = Mistakes::default();
-    let address = Address::read(&front.config, caller, request.uri(), &mut mistakes)?;
-    let Some(Address { conversation, bot }) = address else { return Err(mistakes.into()) };
-    let id = front.new_id()?;
-    note("message.id", &id);
-    note("bot", &bot.name);
-    note("caller", &caller.name());
+async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Send)?;
+    let mut errors = FieldErrors::default();
+    let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
+    let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
+    let id = context.new_id()?;
+    record("message.id", &id);
+    record("bot", &bot.name);
+    record("caller", &caller.name());
     let message = NewMessage {
         conversation,
-        content: MessageContent::new(NO_TEXT).map_err(|_| problem::internal())?,
+        content: MessageContent::new(CLOSE_TEXT).map_err(|_| api_error::internal())?,
         session: SessionRequest::Close,
         rules: TurnRules::default(),
         resend: ResendPolicy::Never,
@@ -90,18 +90,20 @@ async fn close(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Fai
         message,
         idempotency: None,
         max_open: bot.max_open_messages,
-        by: front.hub.incarnation(),
+        by: context.hub.incarnation(),
         watched: true,
         sends: None,
     };
-    let posted = front.hub.post(accept, Some(PATIENCE)).await?;
+    let posted = context.hub.post(accept, Some(CLOSE_WAIT)).await?;
     match posted.message.progress.outcome {
         Some(TurnOutcome::Answered(_)) => Ok(HttpResponse::NoContent().finish()),
         Some(TurnOutcome::Failed(problem)) => Err(problem.into()),
         None => {
             let detail = "The conversation could not be ended in time: earlier messages are still open, or the \
                           platform does not answer. It stays in line, and is ended when its turn comes.";
-            Err(Problem::new(ProblemKind::PlatformUnavailable, detail).retry_after(problem::SOON).into())
+            Err(Problem::new(ProblemKind::PlatformUnavailable, detail)
+                .retry_after(api_error::RETRY_SOON)
+                .into())
         }
     }
 }

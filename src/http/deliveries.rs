@@ -12,11 +12,11 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
-use super::auth::{Caller, Scope};
-use super::exchange::{note, resource, serve};
-use super::problem::{self, Failure, Mistakes};
-use super::query::{Query, decode, parse_limit};
-use super::{DELIVERIES, DELIVERY, Front, REDELIVER};
+use super::api_error::{self, ApiError, FieldErrors};
+use super::auth::{CallerIdentity, RequiredScope};
+use super::query_parameters::{QueryParameters, decode, parse_limit};
+use super::request_pipeline::{json_response, record, serve};
+use super::{ApiContext, DELIVERIES, DELIVERY, REDELIVER};
 use crate::domain::{BotName, Delivery, DeliveryId, DeliveryState, Problem, ProblemKind, UserId};
 use crate::store::{DeliveryQuery, RedeliverResult, StoreError};
 
@@ -26,76 +26,80 @@ pub(super) use self::redrive::post as redrive;
 const LIMIT: usize = 100;
 
 /// `GET /deliveries`
-pub(super) async fn list(front: Data<Front>, request: HttpRequest) -> HttpResponse {
-    serve(&front, DELIVERIES, &request, page(&front, &request)).await
+pub(super) async fn list(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
+    serve(&context, DELIVERIES, &request, page(&context, &request)).await
 }
 
 /// `GET /deliveries/{id}`
-pub(super) async fn get(front: Data<Front>, request: HttpRequest) -> HttpResponse {
+pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     let work = async {
-        let (caller, _place) = front.enter(request.headers(), Scope::Admin)?;
+        let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Admin)?;
         without_query(&request)?;
-        resource(StatusCode::OK, &find(&front, caller, &request).await?)
+        json_response(StatusCode::OK, &find(&context, caller, &request).await?)
     };
-    serve(&front, DELIVERY, &request, work).await
+    serve(&context, DELIVERY, &request, work).await
 }
 
 /// `POST /deliveries/{id}/redeliver`
-pub(super) async fn redeliver(front: Data<Front>, request: HttpRequest) -> HttpResponse {
-    serve(&front, REDELIVER, &request, again(&front, &request)).await
+pub(super) async fn redeliver(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
+    serve(&context, REDELIVER, &request, again(&context, &request)).await
 }
 
-async fn page(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Failure> {
+async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     #[derive(Serialize)]
     struct View<'a> {
         deliveries: &'a [Delivery],
         next: Option<DeliveryId>,
     }
-    let (caller, _place) = front.enter(request.headers(), Scope::Admin)?;
-    let mut mistakes = Mistakes::default();
+    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Admin)?;
+    let mut errors = FieldErrors::default();
     let query = request.uri().query().unwrap_or_default();
-    let Query { bot, others: [after, limit, state, user] } =
-        Query::read(query, ["after", "limit", "state", "user"], &mut mistakes);
-    let bot = bot.ok().flatten().and_then(|bot| mistakes.note("query/bot", BotName::new(&bot)));
-    let user = user.and_then(|user| mistakes.note("query/user", UserId::new(&user)));
-    let state = state.and_then(|state| mistakes.note("query/state", parse_state(&state)));
+    let QueryParameters { bot, others: [after, limit, state, user] } =
+        QueryParameters::read(query, ["after", "limit", "state", "user"], &mut errors);
+    let bot = bot.ok().flatten().and_then(|bot| errors.record("query/bot", BotName::new(&bot)));
+    let user = user.and_then(|user| errors.record("query/user", UserId::new(&user)));
+    let state = state.and_then(|state| errors.record("query/state", parse_state(&state)));
     let before = after.and_then(|cursor| {
-        mistakes
-            .note("query/after", cursor.parse().map_err(|_| "is no cursor: take `next` of the page before"))
+        errors
+            .record("query/after", cursor.parse().map_err(|_| "is no cursor: take `next` of the page before"))
     });
-    let limit = limit.map_or(Some(LIMIT), |limit| mistakes.note("query/limit", parse_limit(&limit)));
+    let limit = limit.map_or(Some(LIMIT), |limit| errors.record("query/limit", parse_limit(&limit)));
     let visible = visible(caller, bot, user)?;
-    let (Some(limit), true) = (limit, mistakes.is_empty()) else { return Err(mistakes.into()) };
-    note("caller", &caller.name());
+    let (Some(limit), true) = (limit, errors.is_empty()) else { return Err(errors.into()) };
+    record("caller", &caller.name());
     let query = DeliveryQuery { state, before, limit, ..visible };
-    let page = front.hub.deliveries(&query).await.map_err(unread)?;
-    resource(StatusCode::OK, &View { deliveries: &page.deliveries, next: page.next })
+    let page = context.hub.deliveries(&query).await.map_err(unread)?;
+    json_response(StatusCode::OK, &View { deliveries: &page.deliveries, next: page.next })
 }
 
-async fn again(front: &Front, request: &HttpRequest) -> Result<HttpResponse, Failure> {
-    let (caller, _place) = front.enter(request.headers(), Scope::Admin)?;
+async fn again(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Admin)?;
     without_query(request)?;
-    let id = find(front, caller, request).await?.new.id;
-    match front.hub.redeliver(id).await.map_err(unasked)? {
+    let id = find(context, caller, request).await?.new.id;
+    match context.hub.redeliver(id).await.map_err(unasked)? {
         RedeliverResult::Queued | RedeliverResult::InFlight => {}
         RedeliverResult::Unknown => return Err(no_delivery()),
     }
     tracing::info!(delivery = %id, caller = caller.name(), "a delivery is made again");
-    let delivery = front.hub.delivery(id).await.map_err(unasked)?.ok_or_else(no_delivery)?;
-    resource(StatusCode::ACCEPTED, &delivery)
+    let delivery = context.hub.delivery(id).await.map_err(unasked)?.ok_or_else(no_delivery)?;
+    json_response(StatusCode::ACCEPTED, &delivery)
 }
 
 /// The delivery that the path names, if this caller may see it.
-async fn find(front: &Front, caller: Caller<'_>, request: &HttpRequest) -> Result<Delivery, Failure> {
+async fn find(
+    context: &ApiContext,
+    caller: CallerIdentity<'_>,
+    request: &HttpRequest,
+) -> Result<Delivery, ApiError> {
     // What is no id of ours is the id of no delivery.
     let id = request.path().split('/').nth(2).and_then(|id| decode(id).ok()?.parse().ok());
     let id: DeliveryId = id.ok_or_else(no_delivery)?;
-    note("caller", &caller.name());
-    let delivery = front.hub.delivery(id).await.map_err(unread)?;
+    record("caller", &caller.name());
+    let delivery = context.hub.delivery(id).await.map_err(unread)?;
     let visible = visible(caller, None, None)?;
     let delivery = delivery.filter(|delivery| visible.covers(&delivery.new.conversation));
     let delivery = delivery.ok_or_else(no_delivery)?;
-    note("bot", &delivery.new.conversation.bot);
+    record("bot", &delivery.new.conversation.bot);
     Ok(delivery)
 }
 
@@ -103,7 +107,11 @@ async fn find(front: &Front, caller: Caller<'_>, request: &HttpRequest) -> Resul
 ///
 /// # Errors
 /// `forbidden` for a bot or a user that its configuration does not cover.
-fn visible(caller: Caller<'_>, bot: Option<BotName>, user: Option<UserId>) -> Result<DeliveryQuery, Failure> {
+fn visible(
+    caller: CallerIdentity<'_>,
+    bot: Option<BotName>,
+    user: Option<UserId>,
+) -> Result<DeliveryQuery, ApiError> {
     if let Some(bot) = &bot {
         caller.check_bot(bot.as_str())?;
     }
@@ -115,13 +123,13 @@ fn visible(caller: Caller<'_>, bot: Option<BotName>, user: Option<UserId>) -> Re
 }
 
 /// Refuses any parameter: a delivery is named by its id alone.
-fn without_query(request: &HttpRequest) -> Result<(), Failure> {
-    let mut mistakes = Mistakes::default();
+fn without_query(request: &HttpRequest) -> Result<(), ApiError> {
+    let mut errors = FieldErrors::default();
     for pair in request.query_string().split('&').filter(|pair| !pair.is_empty()) {
         let name = pair.split('=').next().unwrap_or_default();
-        mistakes.add(format!("query/{name}"), "is not known; no parameter is known here");
+        errors.add(format!("query/{name}"), "is not known; no parameter is known here");
     }
-    if mistakes.is_empty() { Ok(()) } else { Err(mistakes.into()) }
+    if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
 
 fn parse_state(word: &str) -> Result<DeliveryState, &'static str> {
@@ -129,29 +137,29 @@ fn parse_state(word: &str) -> Result<DeliveryState, &'static str> {
     state.ok_or("must be `pending`, `delivered` or `dead`")
 }
 
-fn no_delivery() -> Failure {
-    Failure::new(
+fn no_delivery() -> ApiError {
+    ApiError::new(
         ProblemKind::NotFound,
         "There is no such delivery: it never was, or its time to be kept is over.",
     )
 }
 
 /// A store that did not answer a question.
-fn unread(error: StoreError) -> Failure {
+fn unread(error: StoreError) -> ApiError {
     told(error, "The store did not answer in time. Nothing was changed; ask again.")
 }
 
 /// A store that did not answer a wish.
-fn unasked(error: StoreError) -> Failure {
+fn unasked(error: StoreError) -> ApiError {
     told(
         error,
         "The store did not answer in time: the delivery may or may not be made again. Look at it first.",
     )
 }
 
-fn told(error: StoreError, detail: impl Into<Cow<'static, str>>) -> Failure {
+fn told(error: StoreError, detail: impl Into<Cow<'static, str>>) -> ApiError {
     if error.is_passing() {
-        Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(problem::SOON).into()
+        Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(api_error::RETRY_SOON).into()
     } else {
         error.into()
     }

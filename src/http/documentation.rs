@@ -8,9 +8,9 @@ use actix_web::http::header;
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::exchange::serve;
-use super::problem::Failure;
-use super::{DOCS, Front, OPENAPI, PROBLEM};
+use super::api_error::ApiError;
+use super::request_pipeline::serve;
+use super::{ApiContext, DOCS, OPENAPI, PROBLEM};
 use crate::domain::ProblemKind;
 
 /// The OpenAPI document, written by hand: domain types know nothing of HTTP, and bodies are read field by field. Tests
@@ -20,24 +20,24 @@ const OPENAPI_SOURCE: &str = include_str!("openapi.json");
 const HTML: &str = "text/html; charset=utf-8";
 
 /// Serves `GET /openapi.json`.
-pub(super) async fn openapi(front: Data<Front>, request: HttpRequest) -> HttpResponse {
-    serve(&front, OPENAPI, &request, async { Ok(page("application/json", openapi_document())) }).await
+pub(super) async fn openapi(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
+    serve(&context, OPENAPI, &request, async { Ok(page("application/json", openapi_document())) }).await
 }
 
 /// Serves `GET /docs`.
-pub(super) async fn docs(front: Data<Front>, request: HttpRequest) -> HttpResponse {
+pub(super) async fn docs(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     let content = "<p><a href=\"/openapi.json\">openapi.json</a> describes all routes, resources and problems (OpenAPI \
                    3.1). Open it in an OpenAPI viewer, or generate a client from it.</p>";
-    serve(&front, DOCS, &request, async { Ok(page(HTML, html("rtm-bridge", content))) }).await
+    serve(&context, DOCS, &request, async { Ok(page(HTML, html("rtm-bridge", content))) }).await
 }
 
 /// Serves `GET /problems/{slug}`.
-pub(super) async fn problem(front: Data<Front>, request: HttpRequest) -> HttpResponse {
+pub(super) async fn problem(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     let kind = ProblemKind::from_slug(request.match_info().query("slug"));
-    serve(&front, PROBLEM, &request, async {
+    serve(&context, PROBLEM, &request, async {
         let kind = kind.ok_or_else(|| {
             let detail = "There is no problem of this name; see the enum `ProblemSlug` in `/openapi.json`.";
-            Failure::new(ProblemKind::NotFound, detail)
+            ApiError::new(ProblemKind::NotFound, detail)
         })?;
         Ok(page(HTML, problem_page(kind)))
     })

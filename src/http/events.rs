@@ -3,9 +3,9 @@
 //! All three read the same pages of the journal; whoever waits is known to the hub before it reads, so that nothing
 //! falls between reading and waiting.
 
-mod event;
-mod feed;
-mod stream;
+mod event_stream;
+mod event_view;
+mod stream_feed;
 
 use std::time::Duration;
 
@@ -17,71 +17,77 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use self::event::{Event, is_told};
-use self::feed::Feed;
-use self::stream::Stream;
-use super::accept::prefers_stream;
-use super::address::Address;
-use super::admission::Admission;
-use super::auth::Scope;
-use super::exchange::{note, resource, serve};
-use super::line::Line;
-use super::prefer::{PREFERENCE_APPLIED, Prefer, applied_wait};
-use super::problem::{Failure, Mistakes};
-use super::query::parse_limit;
-use super::{EVENTS, Front};
+use self::event_stream::EventStream;
+use self::event_view::{EventView, is_visible};
+use self::stream_feed::StreamFeed;
+use super::api_error::{ApiError, FieldErrors};
+use super::auth::RequiredScope;
+use super::concurrency_limit::ConcurrencyPermit;
+use super::content_negotiation::prefers_stream;
+use super::conversation_address::ConversationAddress;
+use super::detachable_connection::DetachableConnection;
+use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader, applied_wait};
+use super::query_parameters::parse_limit;
+use super::request_pipeline::{json_response, record, serve};
+use super::{ApiContext, EVENTS};
 use crate::domain::{ConversationId, Cursor, InvalidCursor, JournalPage, LiveSignal, ReadStart};
 use crate::hub::{HubError, Subscription};
 
-pub(super) use self::stream::KEEP_ALIVE;
+pub(super) use self::event_stream::KEEP_ALIVE;
 
 /// Events of a page where the caller does not say.
-const LIMIT: usize = 100;
+const DEFAULT_LIMIT: usize = 100;
 /// After how many milliseconds a client that lost a stream comes back: between these, so that those of a replica
 /// that went do not all come at once.
-const RETRY: std::ops::RangeInclusive<u32> = 1000..=3000;
+const RECONNECT_MILLIS: std::ops::RangeInclusive<u32> = 1000..=3000;
 
 /// `GET /conversations/{user}/events`
-pub(super) async fn get(front: Data<Front>, request: HttpRequest) -> HttpResponse {
-    serve(&front, EVENTS, &request, read(&front, &request)).await
+pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
+    serve(&context, EVENTS, &request, read(&context, &request)).await
 }
 
-async fn read(front: &Data<Front>, request: &HttpRequest) -> Result<HttpResponse, Failure> {
+async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let headers = request.headers();
-    let (caller, place) = front.enter(headers, Scope::Read)?;
-    let mut mistakes = Mistakes::default();
-    let (address, [after, limit]) =
-        Address::read_with(&front.config, caller, request.uri(), ["after", "limit"], &mut mistakes)?;
+    let (caller, permit) = context.authorize(headers, RequiredScope::Read)?;
+    let mut errors = FieldErrors::default();
+    let (address, [after, limit]) = ConversationAddress::read_with(
+        &context.config,
+        caller,
+        request.uri(),
+        ["after", "limit"],
+        &mut errors,
+    )?;
     let after =
-        after.map_or(Some(ReadStart::Oldest), |text| mistakes.note("query/after", parse_after(&text)));
-    let limit = limit.map_or(Some(LIMIT), |text| mistakes.note("query/limit", parse_limit(&text)));
-    let prefer = Prefer::of(headers, &mut mistakes);
+        after.map_or(Some(ReadStart::Oldest), |text| errors.record("query/after", parse_after(&text)));
+    let limit = limit.map_or(Some(DEFAULT_LIMIT), |text| errors.record("query/limit", parse_limit(&text)));
+    let prefer = PreferHeader::from_headers(headers, &mut errors);
     let streams = prefers_stream(headers);
-    let resumed = if streams { last_event_id(headers, &mut mistakes) } else { None };
+    let resumed = if streams { last_event_id(headers, &mut errors) } else { None };
     let (Some(address), Some(after), Some(limit), Some(prefer), true) =
-        (address, after, limit, prefer, mistakes.is_empty())
+        (address, after, limit, prefer, errors.is_empty())
     else {
-        return Err(mistakes.into());
+        return Err(errors.into());
     };
-    note("bot", &address.bot.name);
-    note("caller", &caller.name());
+    record("bot", &address.bot.name);
+    record("caller", &caller.name());
     let conversation = address.conversation;
     if streams {
         let after = resumed.map_or(after, ReadStart::Cursor);
         if request.method() == Method::HEAD {
             return Ok(stream_head().finish().set_body(NoBody::new()).map_into_boxed_body());
         }
-        let body = open(front, conversation, after, place).await?.into_body();
-        if let Some(line) = Line::of(request) {
-            return Ok(stream_head().force_close().body(line.parting(body)));
+        let body = open_stream(context, conversation, after, permit).await?.into_body();
+        if let Some(connection) = DetachableConnection::of_request(request) {
+            return Ok(stream_head().force_close().body(connection.detaching_body(body)));
         }
         let mut response = stream_head().force_close().body(body);
         // HTTP/1.0 knows no chunks (RFC 9112, 6.1): there the end of the connection is the end of the stream.
         response.head_mut().no_chunking(true);
         return Ok(response);
     }
-    let page = hold(front, &conversation, after, limit, prefer.wait.filter(|wait| !wait.is_zero())).await?;
-    let mut response = resource(StatusCode::OK, &view(front, &page, &conversation))?;
+    let page =
+        long_poll(context, &conversation, after, limit, prefer.wait.filter(|wait| !wait.is_zero())).await?;
+    let mut response = json_response(StatusCode::OK, &events_page(context, &page, &conversation))?;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     if let Some(wait) = prefer.wait {
         response.headers_mut().insert(PREFERENCE_APPLIED, applied_wait(wait)?);
@@ -90,40 +96,40 @@ async fn read(front: &Data<Front>, request: &HttpRequest) -> Result<HttpResponse
 }
 
 /// The page, or the first that has something to tell within `wait`.
-async fn hold(
-    front: &Front,
+async fn long_poll(
+    context: &ApiContext,
     conversation: &ConversationId,
     after: ReadStart,
     limit: usize,
     wait: Option<Duration>,
-) -> Result<JournalPage, Failure> {
+) -> Result<JournalPage, ApiError> {
     let Some(wait) = wait else {
-        return Ok(front.hub.page(conversation, after, limit, false).await?);
+        return Ok(context.hub.page(conversation, after, limit, false).await?);
     };
     let until = Instant::now() + wait;
-    let mut observer = match front.hub.observe(conversation).await {
-        Ok(observer) => observer,
+    let mut subscription = match context.hub.observe(conversation).await {
+        Ok(subscription) => subscription,
         // A replica that goes away begins no wait, and tells how things stand.
-        Err(HubError::Draining) => return Ok(front.hub.page(conversation, after, limit, false).await?),
+        Err(HubError::Draining) => return Ok(context.hub.page(conversation, after, limit, false).await?),
         Err(error) => return Err(error.into()),
     };
     let mut after = after;
     loop {
-        let page = front.hub.page(conversation, after, limit, true).await?;
-        if page.gap || page.entries.iter().any(is_told) {
+        let page = context.hub.page(conversation, after, limit, true).await?;
+        if page.gap || page.entries.iter().any(is_visible) {
             return Ok(page);
         }
         after = ReadStart::Cursor(page.next);
-        if !page.more && !looks(&mut observer, until).await {
+        if !page.more && !wait_for_entries(&mut subscription, until).await {
             return Ok(page);
         }
     }
 }
 
 /// Waits for new entries. False where there are none in time, or nobody will tell of them any more.
-async fn looks(observer: &mut Subscription, until: Instant) -> bool {
+async fn wait_for_entries(subscription: &mut Subscription, until: Instant) -> bool {
     loop {
-        match timeout_at(until, observer.next()).await {
+        match timeout_at(until, subscription.next()).await {
             Ok(Some(LiveSignal::Look)) => return true,
             Ok(Some(LiveSignal::Chunk(_))) => {}
             Ok(None) | Err(_) => return false,
@@ -133,34 +139,39 @@ async fn looks(observer: &mut Subscription, until: Instant) -> bool {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct View<'a> {
-    events: Vec<Event<'a>>,
+struct EventsPage<'a> {
+    events: Vec<EventView<'a>>,
     next: String,
     has_more: bool,
     gap: bool,
 }
 
-fn view<'a>(front: &Front, page: &'a JournalPage, conversation: &'a ConversationId) -> View<'a> {
-    let events: Vec<_> = page.entries.iter().filter_map(|told| Event::of(told, conversation)).collect();
+fn events_page<'a>(
+    context: &ApiContext,
+    page: &'a JournalPage,
+    conversation: &'a ConversationId,
+) -> EventsPage<'a> {
+    let events: Vec<_> =
+        page.entries.iter().filter_map(|entry| EventView::from_entry(entry, conversation)).collect();
     for event in &events {
-        front.metrics.event_streams.event_sent(event.kind);
+        context.metrics.event_streams.event_sent(event.kind);
     }
-    View { events, next: page.next.to_string(), has_more: page.more, gap: page.gap }
+    EventsPage { events, next: page.next.to_string(), has_more: page.more, gap: page.gap }
 }
 
 /// A stream. Its first page is read before anything is answered, so that what fails then fails like any request.
-async fn open(
-    front: &Data<Front>,
+async fn open_stream(
+    context: &Data<ApiContext>,
     conversation: ConversationId,
     after: ReadStart,
-    place: Option<Admission>,
-) -> Result<Stream, Failure> {
-    let stream = Admission::of(&front.streams, front.config.server.max_streams)
+    permit: Option<ConcurrencyPermit>,
+) -> Result<EventStream, ApiError> {
+    let stream = ConcurrencyPermit::acquire(&context.open_streams, context.config.server.max_streams)
         .ok_or(HubError::Overloaded("open streams of events"))?;
-    let observer = front.hub.observe(&conversation).await?;
-    let first = front.hub.page(&conversation, after, stream::PAGE, true).await?;
-    let feed = Feed::new(conversation.clone(), first, fastrand::u32(RETRY));
-    Ok(Stream { front: front.clone(), conversation, observer, feed, _places: (stream, place) })
+    let subscription = context.hub.observe(&conversation).await?;
+    let first = context.hub.page(&conversation, after, event_stream::PAGE_ENTRIES, true).await?;
+    let feed = StreamFeed::new(conversation.clone(), first, fastrand::u32(RECONNECT_MILLIS));
+    Ok(EventStream { context: context.clone(), conversation, subscription, feed, _permits: (stream, permit) })
 }
 
 fn stream_head() -> HttpResponseBuilder {
@@ -182,10 +193,10 @@ fn parse_after(text: &str) -> Result<ReadStart, String> {
 }
 
 /// Where a client that lost its stream stands. An empty value is none: browsers know no other way to have none.
-fn last_event_id(headers: &HeaderMap, mistakes: &mut Mistakes) -> Option<Cursor> {
+fn last_event_id(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<Cursor> {
     let value = headers.get("last-event-id").filter(|value| !value.is_empty())?;
     let cursor = value.to_str().unwrap_or_default().parse();
-    mistakes.note("header/Last-Event-ID", cursor.map_err(|error: InvalidCursor| error.to_string()))
+    errors.record("header/Last-Event-ID", cursor.map_err(|error: InvalidCursor| error.to_string()))
 }
 
 #[cfg(test)]

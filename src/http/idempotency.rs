@@ -8,29 +8,30 @@
 use actix_web::http::header::HeaderMap;
 use serde::Serialize;
 
-use super::body::Draft;
-use super::json::{self, Value};
-use super::problem::Mistakes;
+use super::api_error::FieldErrors;
+use super::canonical_json::{self, JsonValue};
+use super::request_body::MessageDraft;
 use crate::domain::{Attachment, Callback, JsonObject, ResendPolicy, SessionRequest, Sha256};
 
 /// The longest key, in characters.
-const MAX_LENGTH: usize = 255;
+const MAX_KEY_LENGTH: usize = 255;
 
 /// The caller's key, if it sent one. A bad one is a mistake at `header/Idempotency-Key`.
-pub(super) fn key(headers: &HeaderMap, mistakes: &mut Mistakes) -> Option<Box<str>> {
+pub(super) fn key(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<Box<str>> {
     let mut values = headers.get_all("idempotency-key");
     let key = values.next()?;
-    let visible = (1..=MAX_LENGTH).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
+    let visible =
+        (1..=MAX_KEY_LENGTH).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
     let text = key.to_str().ok().filter(|_| visible && values.next().is_none());
     let detail = "must be one value of 1 to 255 visible ASCII characters";
-    mistakes.note("header/Idempotency-Key", text.map(Into::into).ok_or(detail))
+    errors.record("header/Idempotency-Key", text.map(Into::into).ok_or(detail))
 }
 
 /// The hash of what a body asks for.
-pub(super) fn digest(draft: &Draft) -> [u8; 32] {
+pub(super) fn digest(draft: &MessageDraft) -> [u8; 32] {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Fixed<'a> {
+    struct CanonicalMessage<'a> {
         text: &'a str,
         display_text: Option<&'a str>,
         attachments: &'a [Attachment],
@@ -39,8 +40,8 @@ pub(super) fn digest(draft: &Draft) -> [u8; 32] {
         resend: ResendPolicy,
         callback: Option<&'a Callback>,
     }
-    let Draft { content, session, rules, resend, callback } = draft;
-    let fixed = Fixed {
+    let MessageDraft { content, session, rules, resend, callback } = draft;
+    let canonical = CanonicalMessage {
         text: content.text(),
         display_text: content.display_text.as_deref(),
         attachments: &content.attachments,
@@ -56,8 +57,8 @@ pub(super) fn digest(draft: &Draft) -> [u8; 32] {
     // Replicas of different versions compare these: a change of the form takes a new first byte.
     let mut hash = Sha256::default();
     hash.update([1]);
-    // Plain data in a fixed order: writing it cannot fail, and gives the same text for the same message.
-    json::hash_text(&mut hash, &serde_json::to_string(&fixed).unwrap_or_default());
+    // Plain data in a canonical order: writing it cannot fail, and gives the same text for the same message.
+    canonical_json::hash_text(&mut hash, &serde_json::to_string(&canonical).unwrap_or_default());
     for object in [&content.custom_data, &content.meta_tags, &content.meta] {
         hash_object(&mut hash, object.as_ref());
     }
@@ -65,24 +66,24 @@ pub(super) fn digest(draft: &Draft) -> [u8; 32] {
 }
 
 fn hash_object(hash: &mut Sha256, object: Option<&JsonObject>) {
-    match object.map(|object| (object, serde_json::from_str::<Value>(object.raw().get()))) {
+    match object.map(|object| (object, serde_json::from_str::<JsonValue>(object.raw().get()))) {
         None => hash.update(b"-"),
         Some((_, Ok(value))) => value.hash(hash),
         // The check of the body has read it before: it can be read.
-        Some((object, Err(_))) => json::hash_text(hash, object.raw().get()),
+        Some((object, Err(_))) => canonical_json::hash_text(hash, object.raw().get()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::body;
+    use crate::http::request_body;
     use actix_web::http::header::{HeaderName, HeaderValue};
 
     fn of(text: &str) -> [u8; 32] {
-        let mut mistakes = Mistakes::default();
-        let draft = body::parse(text.as_bytes(), &mut mistakes);
-        digest(&draft.unwrap_or_else(|| panic!("{text}: {mistakes:?}")))
+        let mut errors = FieldErrors::default();
+        let draft = request_body::parse_message(text.as_bytes(), &mut errors);
+        digest(&draft.unwrap_or_else(|| panic!("{text}: {errors:?}")))
     }
 
     #[test]
@@ -135,9 +136,9 @@ mod tests {
                 let value = HeaderValue::from_bytes(key).unwrap();
                 headers.append(HeaderName::from_static("idempotency-key"), value);
             }
-            let mut mistakes = Mistakes::default();
-            let key = key(&headers, &mut mistakes);
-            (key, mistakes.into_vec().len())
+            let mut errors = FieldErrors::default();
+            let key = key(&headers, &mut errors);
+            (key, errors.into_vec().len())
         };
         assert_eq!(check(&[]), (None, 0));
         assert_eq!(check(&[b"\"8e03-~!\""]), (Some("\"8e03-~!\"".into()), 0));

@@ -3,29 +3,29 @@
 //! It checks what comes in, hands it to the hub and writes down what the hub says. It does not know the
 //! platform, and holds nothing between two requests but counters: any replica can answer any of them.
 
-mod accept;
-mod address;
 mod admin;
-mod admission;
+mod api_error;
+mod api_server;
 mod auth;
-mod body;
-mod callback;
-mod check;
+mod callback_policy;
+mod canonical_json;
+mod concurrency_limit;
+mod content_negotiation;
+mod conversation_address;
 mod conversations;
 mod deliveries;
+mod detachable_connection;
 mod documentation;
 mod events;
-mod exchange;
+mod field_validator;
 mod idempotency;
-mod json;
-mod line;
 mod messages;
-mod prefer;
-mod problem;
-mod query;
-mod quota;
-mod server;
-mod trace;
+mod prefer_header;
+mod query_parameters;
+mod rate_limit;
+mod request_body;
+mod request_pipeline;
+mod trace_context;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -41,13 +41,13 @@ use crate::domain::{MessageId, Problem, ProblemKind};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::store::Clock;
-use admission::Admission;
-use auth::{Caller, Scope};
-use problem::Failure;
-use quota::Quotas;
+use api_error::ApiError;
+use auth::{CallerIdentity, RequiredScope};
+use concurrency_limit::ConcurrencyPermit;
+use rate_limit::CallerRateLimits;
 
-pub use admin::{Admin, configure_admin};
-pub use server::serve;
+pub use admin::{AdminContext, configure_admin};
+pub use api_server::serve;
 
 const CONVERSATION: &str = "/conversations/{user}";
 const EVENTS: &str = "/conversations/{user}/events";
@@ -80,20 +80,20 @@ pub const ROUTES: &[&str] = &[
 
 /// What the callers' routes work with; shared by all workers.
 #[derive(Debug)]
-pub struct Front {
+pub struct ApiContext {
     hub: Hub,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
     /// The wall clock, for message ids only; the store's clock counts everywhere else.
     clock: Clock,
     /// Requests being answered.
-    open: Arc<AtomicUsize>,
+    open_requests: Arc<AtomicUsize>,
     /// Streams of events that are open.
-    streams: Arc<AtomicUsize>,
+    open_streams: Arc<AtomicUsize>,
     /// Requests and streams of each caller, by its place in the configuration.
-    callers: Vec<Arc<AtomicUsize>>,
+    open_by_caller: Vec<Arc<AtomicUsize>>,
     /// What is left of the rates of callers.
-    quotas: Quotas,
+    rate_limits: CallerRateLimits,
     /// Between two signs of life in a stream that has nothing to say.
     keep_alive: Duration,
     /// Whether the replica is going away: each answer closes its connection then, so that none is idle, and may be
@@ -101,17 +101,17 @@ pub struct Front {
     draining: Arc<AtomicBool>,
 }
 
-impl Front {
-    /// A front for this hub. `metrics` must have been made with [`ROUTES`].
+impl ApiContext {
+    /// A context for this hub. `metrics` must have been made with [`ROUTES`].
     pub fn new(hub: Hub, config: Arc<Config>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self {
             hub,
             metrics,
             clock,
-            open: Arc::default(),
-            streams: Arc::default(),
-            callers: config.callers.iter().map(|_| Arc::default()).collect(),
-            quotas: Quotas::new(&config.callers),
+            open_requests: Arc::default(),
+            open_streams: Arc::default(),
+            open_by_caller: config.callers.iter().map(|_| Arc::default()).collect(),
+            rate_limits: CallerRateLimits::new(&config.callers),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
             config,
@@ -129,41 +129,46 @@ impl Front {
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `rate-limited`.
-    fn enter(&self, headers: &HeaderMap, scope: Scope) -> Result<(Caller<'_>, Option<Admission>), Failure> {
-        let caller = Caller::of(&self.config.callers, headers, scope)?;
-        let Some((limit, open)) = caller.max_open().zip(caller.place().and_then(|at| self.callers.get(at)))
+    fn authorize(
+        &self,
+        headers: &HeaderMap,
+        scope: RequiredScope,
+    ) -> Result<(CallerIdentity<'_>, Option<ConcurrencyPermit>), ApiError> {
+        let caller = CallerIdentity::authenticate(&self.config.callers, headers, scope)?;
+        let Some((limit, open)) =
+            caller.max_open().zip(caller.index().and_then(|index| self.open_by_caller.get(index)))
         else {
             return Ok((caller, None));
         };
-        let place = Admission::of(open, limit).ok_or_else(|| {
+        let permit = ConcurrencyPermit::acquire(open, limit).ok_or_else(|| {
             let detail = format!(
                 "This key has {limit} requests open on this replica, streams and waits included, and may have no \
                  more. Try again when one of them has ended."
             );
-            Failure::from(Problem::new(ProblemKind::RateLimited, detail).retry_after(problem::SOON))
+            ApiError::from(Problem::new(ProblemKind::RateLimited, detail).retry_after(api_error::RETRY_SOON))
         })?;
-        Ok((caller, Some(place)))
+        Ok((caller, Some(permit)))
     }
 
     /// A new id: the time, and 80 bits of the system's random source, for ids are unique over replicas and not to
     /// be guessed.
-    fn new_id(&self) -> Result<MessageId, Failure> {
+    fn new_id(&self) -> Result<MessageId, ApiError> {
         let mut random = [0; 16];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| problem::internal())?;
+        aws_lc_rs::rand::fill(&mut random).map_err(|_| api_error::internal())?;
         Ok(MessageId::new(self.clock.now(), u128::from_ne_bytes(random)))
     }
 }
 
-/// The callers' routes: `App::new().configure(http::configure(front))`.
-pub fn configure(front: Arc<Front>) -> impl FnOnce(&mut ServiceConfig) {
+/// The callers' routes: `App::new().configure(http::configure(context))`.
+pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
-        app.app_data(Data::from(front))
+        app.app_data(Data::from(context))
             .service(
                 web::resource(CONVERSATION)
                     .route(web::route().guard(reads()).to(conversations::get))
                     .route(web::delete().to(conversations::delete))
-                    .default_service(web::to(|front, request| {
-                        wrong_method(front, request, "GET, HEAD, DELETE")
+                    .default_service(web::to(|context, request| {
+                        wrong_method(context, request, "GET, HEAD, DELETE")
                     })),
             )
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
@@ -183,11 +188,11 @@ pub fn configure(front: Arc<Front>) -> impl FnOnce(&mut ServiceConfig) {
 
 fn read_only(pattern: &str) -> actix_web::Resource {
     web::resource(pattern)
-        .default_service(web::to(|front, request| wrong_method(front, request, "GET, HEAD")))
+        .default_service(web::to(|context, request| wrong_method(context, request, "GET, HEAD")))
 }
 
 fn write_only(pattern: &str) -> actix_web::Resource {
-    web::resource(pattern).default_service(web::to(|front, request| wrong_method(front, request, "POST")))
+    web::resource(pattern).default_service(web::to(|context, request| wrong_method(context, request, "POST")))
 }
 
 /// Whoever answers GET answers HEAD (RFC 9110, 9.3.2).
@@ -195,16 +200,16 @@ fn reads() -> impl Guard {
     Any(Get()).or(Head())
 }
 
-async fn wrong_method(front: Data<Front>, request: HttpRequest, allow: &'static str) -> HttpResponse {
-    let failure = Failure::new(ProblemKind::MethodNotAllowed, "See the header `Allow` for what is.")
-        .with(header::ALLOW, HeaderValue::from_static(allow));
-    exchange::serve(&front, OTHER, &request, async { Err(failure) }).await
+async fn wrong_method(context: Data<ApiContext>, request: HttpRequest, allow: &'static str) -> HttpResponse {
+    let failure = ApiError::new(ProblemKind::MethodNotAllowed, "See the header `Allow` for what is.")
+        .with_header(header::ALLOW, HeaderValue::from_static(allow));
+    request_pipeline::serve(&context, OTHER, &request, async { Err(failure) }).await
 }
 
-async fn no_route(front: Data<Front>, request: HttpRequest) -> HttpResponse {
+async fn no_route(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     let failure =
-        Failure::new(ProblemKind::NotFound, "There is no such route. `/openapi.json` lists all routes.");
-    exchange::serve(&front, OTHER, &request, async { Err(failure) }).await
+        ApiError::new(ProblemKind::NotFound, "There is no such route. `/openapi.json` lists all routes.");
+    request_pipeline::serve(&context, OTHER, &request, async { Err(failure) }).await
 }
 
 #[cfg(test)]

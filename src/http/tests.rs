@@ -117,7 +117,7 @@ impl Answer {
         body
     }
 
-    /// Where the mistakes of a 400 are.
+    /// Where the errors of a 400 are.
     pub(super) fn pointers(&self) -> Vec<String> {
         let body = self.problem("invalid-request");
         let errors = body["errors"].as_array().unwrap();
@@ -146,9 +146,9 @@ pub(super) fn send_all_on(
     config: Config,
     requests: impl IntoIterator<Item = TestRequest>,
 ) -> Vec<Answer> {
-    let front = Arc::new(Front::new(Hub::closed(store), Arc::new(config), metrics(), Clock::wall()));
+    let context = Arc::new(ApiContext::new(Hub::closed(store), Arc::new(config), metrics(), Clock::wall()));
     actix_web::rt::System::new().block_on(async move {
-        let app = init_service(App::new().configure(configure(front))).await;
+        let app = init_service(App::new().configure(configure(context))).await;
         let mut answers = Vec::new();
         for request in requests {
             let response = call_service(&app, request.to_request()).await.into_parts().1;
@@ -228,7 +228,7 @@ fn bodies_must_be_json_and_say_so() {
 
 #[test]
 fn bodies_are_bounded() {
-    let most = format!("{PASSES}{}", " ".repeat(body::MAX_BYTES - PASSES.len()));
+    let most = format!("{PASSES}{}", " ".repeat(request_body::MAX_BODY_BYTES - PASSES.len()));
     send(post(ALICE, most.clone())).problem("draining");
     let answer = send(post(ALICE, most + " "));
     answer.problem("payload-too-large");
@@ -442,8 +442,8 @@ fn a_full_replica_says_when_to_come_back() {
 
 #[test]
 fn the_hub_s_refusals_have_their_headers() {
-    let trace = trace::Trace::of(&HeaderMap::new());
-    let response = Failure::from(crate::hub::HubError::Draining).response("/", trace);
+    let trace = trace_context::TraceContext::from_headers(&HeaderMap::new());
+    let response = ApiError::from(crate::hub::HubError::Draining).response("/", trace);
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
     assert_eq!(response.head().connection_type(), actix_web::http::ConnectionType::Close);
@@ -470,9 +470,10 @@ fn pages_are_served_from_within() {
 fn requests_are_counted_by_pattern() {
     let metrics = metrics();
     let clock = Clock::wall();
-    let front = Arc::new(Front::new(Hub::closed(store()), Arc::new(config()), Arc::clone(&metrics), clock));
+    let context =
+        Arc::new(ApiContext::new(Hub::closed(store()), Arc::new(config()), Arc::clone(&metrics), clock));
     actix_web::rt::System::new().block_on(async move {
-        let app = init_service(App::new().configure(configure(front))).await;
+        let app = init_service(App::new().configure(configure(context))).await;
         call_service(&app, post("/conversations/someone/messages", "").to_request()).await;
     });
     let text = metrics.text().unwrap();

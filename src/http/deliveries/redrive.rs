@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use super::{told, unread, visible, without_query};
 use crate::domain::{BotName, DeliveryId, DeliveryState, Timestamp, UserId};
-use crate::http::auth::Scope;
-use crate::http::check::Check;
-use crate::http::exchange::{note, resource, serve};
-use crate::http::problem::{Failure, Mistakes};
-use crate::http::{Front, REDRIVE, body};
+use crate::http::api_error::{ApiError, FieldErrors};
+use crate::http::auth::RequiredScope;
+use crate::http::field_validator::FieldValidator;
+use crate::http::request_pipeline::{json_response, record, serve};
+use crate::http::{ApiContext, REDRIVE, request_body};
 use crate::hub::Hub;
 use crate::store::{DeliveryQuery, RedeliverResult, StoreError};
 
@@ -30,11 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(45);
 
 /// `POST /deliveries/redrive`
 pub(in crate::http) async fn post(
-    front: Data<Front>,
+    context: Data<ApiContext>,
     request: HttpRequest,
     payload: Payload,
 ) -> HttpResponse {
-    serve(&front, REDRIVE, &request, run(&front, &request, payload)).await
+    serve(&context, REDRIVE, &request, run(&context, &request, payload)).await
 }
 
 /// What is to be made again.
@@ -56,27 +56,31 @@ pub(super) struct Redriven {
     has_more: bool,
 }
 
-async fn run(front: &Front, request: &HttpRequest, payload: Payload) -> Result<HttpResponse, Failure> {
+async fn run(
+    context: &ApiContext,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, ApiError> {
     let headers = request.headers();
-    let (caller, _place) = front.enter(headers, Scope::Admin)?;
+    let (caller, _permit) = context.authorize(headers, RequiredScope::Admin)?;
     without_query(request)?;
-    let body = body::read(headers, payload).await?;
-    let mut mistakes = Mistakes::default();
-    let Some(wish) = parse(&body, &mut mistakes) else { return Err(mistakes.into()) };
+    let body = request_body::read(headers, payload).await?;
+    let mut errors = FieldErrors::default();
+    let Some(wish) = parse(&body, &mut errors) else { return Err(errors.into()) };
     let Wish { bot, user, since, dry_run } = wish;
-    note("caller", &caller.name());
+    record("caller", &caller.name());
     let visible = visible(caller, bot, user)?;
     let query = DeliveryQuery { state: Some(DeliveryState::Dead), since, limit: PAGE, ..visible };
-    let redriven = redrive(&front.hub, query, dry_run, Instant::now() + PATIENCE).await?;
+    let redriven = redrive(&context.hub, query, dry_run, Instant::now() + PATIENCE).await?;
     if !dry_run {
         tracing::info!(count = redriven.count, caller = caller.name(), "deliveries are made again");
     }
-    resource(StatusCode::OK, &redriven)
+    json_response(StatusCode::OK, &redriven)
 }
 
 /// Reads the body.
-pub(super) fn parse(body: &[u8], mistakes: &mut Mistakes) -> Option<Wish> {
-    Check::run(body, mistakes, |check, body| {
+pub(super) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<Wish> {
+    FieldValidator::validate(body, errors, |check, body| {
         let [state, bot, user, since, dry_run] =
             check.object("", body, ["state", "bot", "user", "since", "dryRun"])?;
         if let Some(state) = check.required("/state", state)
@@ -84,16 +88,16 @@ pub(super) fn parse(body: &[u8], mistakes: &mut Mistakes) -> Option<Wish> {
         {
             check.add("/state", "must be `dead`: only buried deliveries are made again");
         }
-        let bot = bot.and_then(|value| check.text("/bot", value));
-        let bot = bot.and_then(|bot| check.note("/bot", BotName::new(&bot)));
-        let user = user.and_then(|value| check.text("/user", value));
-        let user = user.and_then(|user| check.note("/user", UserId::new(&user)));
-        let since = since.and_then(|value| check.text("/since", value));
+        let bot = bot.and_then(|value| check.string("/bot", value));
+        let bot = bot.and_then(|bot| check.record("/bot", BotName::new(&bot)));
+        let user = user.and_then(|value| check.string("/user", value));
+        let user = user.and_then(|user| check.record("/user", UserId::new(&user)));
+        let since = since.and_then(|value| check.string("/since", value));
         let since = since.and_then(|since| {
             let detail = "must be a time of RFC 3339, such as 2026-11-23T09:30:00Z";
-            check.note("/since", Timestamp::parse(&since).ok_or(detail))
+            check.record("/since", Timestamp::parse(&since).ok_or(detail))
         });
-        let dry_run = dry_run.and_then(|value| check.flag("/dryRun", value)).unwrap_or_default();
+        let dry_run = dry_run.and_then(|value| check.boolean("/dryRun", value)).unwrap_or_default();
         Some(Wish { bot, user, since, dry_run })
     })
 }
@@ -105,7 +109,7 @@ pub(super) async fn redrive(
     mut query: DeliveryQuery,
     dry_run: bool,
     until: Instant,
-) -> Result<Redriven, Failure> {
+) -> Result<Redriven, ApiError> {
     let mut count = 0;
     loop {
         let page = hub.deliveries(&query).await.map_err(|error| broken_off(error, count))?;
@@ -120,7 +124,7 @@ pub(super) async fn redrive(
 }
 
 /// Has these made again, and tells how many of them are; `before` were in this call.
-async fn queue(hub: &Hub, ids: impl Iterator<Item = DeliveryId>, before: usize) -> Result<usize, Failure> {
+async fn queue(hub: &Hub, ids: impl Iterator<Item = DeliveryId>, before: usize) -> Result<usize, ApiError> {
     let mut asked = stream::iter(ids).map(|id| hub.redeliver(id)).buffer_unordered(AT_ONCE);
     let mut count = 0;
     while let Some(redelivered) = asked.try_next().await.map_err(|error| broken_off(error, before + count))? {
@@ -130,7 +134,7 @@ async fn queue(hub: &Hub, ids: impl Iterator<Item = DeliveryId>, before: usize) 
     Ok(count)
 }
 
-fn broken_off(error: StoreError, count: usize) -> Failure {
+fn broken_off(error: StoreError, count: usize) -> ApiError {
     if count == 0 {
         return unread(error);
     }

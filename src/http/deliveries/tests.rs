@@ -75,9 +75,9 @@ fn every_mistake_of_a_query_is_told() {
 #[test]
 fn every_mistake_of_a_redrive_is_told() {
     let read = |body: &str| {
-        let mut mistakes = Mistakes::default();
-        let wish = parse(body.as_bytes(), &mut mistakes);
-        let pointers: Vec<_> = mistakes.into_vec().into_iter().map(|mistake| mistake.pointer).collect();
+        let mut errors = FieldErrors::default();
+        let wish = parse(body.as_bytes(), &mut errors);
+        let pointers: Vec<_> = errors.into_vec().into_iter().map(|mistake| mistake.pointer).collect();
         assert_eq!(wish.is_some(), pointers.is_empty());
         pointers
     };
@@ -149,7 +149,7 @@ fn deliveries_are_for_administrators_of_their_bots_and_users() {
 #[test]
 fn a_caller_sees_what_its_configuration_covers() {
     let sales = caller("sales", ADMIN, Some(&["sales"]), "eu-");
-    let known = Caller::Known { caller: &sales, place: 0 };
+    let known = CallerIdentity::Known { caller: &sales, index: 0 };
     let bot = |name| BotName::new(name).unwrap();
     let user = |name| UserId::new(name).unwrap();
     let covers = |query: &DeliveryQuery, of, name| query.covers(&ConversationId::new(bot(of), user(name)));
@@ -160,7 +160,7 @@ fn a_caller_sees_what_its_configuration_covers() {
     assert!(covers(&one, "sales", "eu-1") && !covers(&one, "sales", "eu-2"));
     assert!(visible(known, Some(bot("support")), None).is_err());
     assert!(visible(known, None, Some(user("us-1"))).is_err());
-    let open = visible(Caller::Anonymous, None, None).unwrap();
+    let open = visible(CallerIdentity::Anonymous, None, None).unwrap();
     assert!(covers(&open, "support", "us-1"));
 }
 

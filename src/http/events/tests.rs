@@ -7,31 +7,31 @@ use futures_util::future::poll_fn;
 
 use super::*;
 use crate::config::Config;
-use crate::http::Front as HttpFront;
 use crate::hub::Hub;
 use crate::metrics::{LabelSets, Metrics};
 use crate::store::{Clock, MemoryLimits, Store};
 
-/// A front with a hub that serves, on the memory store.
-async fn front(keep_alive: Duration) -> (Data<Front>, crate::hub::Shards) {
+/// A context with a hub that serves, on the memory store.
+async fn context(keep_alive: Duration) -> (Data<ApiContext>, crate::hub::Shards) {
     let mut config = Config::dev("http://127.0.0.1:9".parse().unwrap());
     config.server.threads = 1;
     let words = LabelSets { frames_in: &[], frames_out: &[], routes: crate::http::ROUTES };
     let metrics = Arc::new(Metrics::new(words).unwrap());
     let store = Store::memory(MemoryLimits::new(1 << 20, Duration::from_mins(1)));
     let shards = Hub::start(&config, store, &metrics, crate::store::news().0).await.unwrap();
-    let mut front = HttpFront::new(shards.hub().clone(), Arc::new(config), metrics, Clock::wall());
-    front.keep_alive = keep_alive;
-    (Data::new(front), shards)
+    let mut context = ApiContext::new(shards.hub().clone(), Arc::new(config), metrics, Clock::wall());
+    context.keep_alive = keep_alive;
+    (Data::new(context), shards)
 }
 
 #[test]
 fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
     actix_web::rt::System::new().block_on(async {
-        let (front, shards) = front(Duration::from_millis(20)).await;
+        let (context, shards) = context(Duration::from_millis(20)).await;
         let name = crate::domain::BotName::new("sandbox").unwrap();
         let conversation = ConversationId::new(name, crate::domain::UserId::new("alice").unwrap());
-        let mut body = open(&front, conversation, ReadStart::Latest, None).await.unwrap().into_body();
+        let mut body =
+            open_stream(&context, conversation, ReadStart::Latest, None).await.unwrap().into_body();
         let mut pieces = Vec::new();
         while pieces.len() < 5 {
             let piece = poll_fn(|cx| body.as_pin_mut().poll_next(cx)).await.unwrap().unwrap();
@@ -40,7 +40,7 @@ fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
         assert!(pieces[0].starts_with("retry: "), "{pieces:?}");
         assert_eq!(pieces[1], format!("id: {}\n\n", Cursor::default()));
         assert_eq!(pieces[2..], [":\n\n"; 3]);
-        assert_eq!(front.metrics.event_streams.open.get(), 1);
+        assert_eq!(context.metrics.event_streams.open.get(), 1);
 
         shards.refuse();
         shards.stop(Instant::now() + Duration::from_secs(5)).await;
@@ -48,8 +48,8 @@ fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
             assert_eq!(piece.unwrap(), ":\n\n");
         }
         drop(body);
-        assert_eq!(front.metrics.event_streams.open.get(), 0);
-        let text = front.metrics.text().unwrap();
+        assert_eq!(context.metrics.event_streams.open.get(), 0);
+        let text = context.metrics.text().unwrap();
         assert!(text.contains("rtm_bridge_event_streams_ended_total{reason=\"drained\"} 1"), "{text}");
     });
 }

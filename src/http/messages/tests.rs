@@ -8,7 +8,7 @@ use crate::domain::{
     AcceptedMessage, BotName, ConversationId, EndedBy, Message, MessageContent, MessageProgress, Problem,
     ResendPolicy, SessionRequest, Timestamp, TurnRules, UserId,
 };
-use crate::http::trace::Trace;
+use crate::http::trace_context::TraceContext;
 
 const LOCATION: &str = "/conversations/a%2F%C3%AB/messages/00000000010000000000000001?bot=b.1";
 
@@ -33,7 +33,7 @@ fn posted(outcome: Option<TurnOutcome>, replayed: bool) -> (HttpResponse, Value)
         accepted: Arc::new(accepted),
         progress: MessageProgress { outcome, ..MessageProgress::default() },
     };
-    let trace = Trace::of(&header::HeaderMap::new());
+    let trace = TraceContext::from_headers(&header::HeaderMap::new());
     let response =
         posted_response(PostResult { message, replayed }, Some(HeaderValue::from_static("wait=3")))
             .unwrap_or_else(|failure| failure.response("/", trace));
@@ -91,7 +91,7 @@ fn a_failed_message_is_its_problem_and_carries_the_message() {
 fn a_wait_goes_before_respond_async_and_both_before_the_default() {
     let default = Duration::from_secs(15);
     let check = |wait: Option<u64>, respond_async, callback| {
-        let prefer = Prefer { wait: wait.map(Duration::from_secs), respond_async };
+        let prefer = PreferHeader { wait: wait.map(Duration::from_secs), respond_async };
         let (wait, applied) = choose_wait(prefer, callback, default).unwrap();
         (wait.map(|wait| wait.as_secs()), applied.map(|value| value.to_str().unwrap().to_owned()))
     };

@@ -2,7 +2,7 @@
 //!
 //! Pure. Objects are read strictly: a key that stands twice has no agreed meaning (RFC 8259, section 4), so it
 //! is refused rather than guessed. Two readings are offered: [`object`], one level of an object with its
-//! values left as text, and [`Value`], the whole value, to compare and to hash.
+//! values left as text, and [`JsonValue`], the whole value, to compare and to hash.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,17 +15,17 @@ use serde_json::value::RawValue;
 
 /// A string, borrowed where it has no escapes.
 #[derive(Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+pub(super) struct JsonText<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The members of an object in their order, repeated keys included.
 pub(super) fn object(text: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawValue)>> {
-    struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+    struct MemberList<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-    impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    impl<'de: 'a, 'a> Deserialize<'de> for MemberList<'a> {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct Read;
+            struct ObjectVisitor;
 
-            impl<'de> Visitor<'de> for Read {
+            impl<'de> Visitor<'de> for ObjectVisitor {
                 type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
                 fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,23 +34,23 @@ pub(super) fn object(text: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawVa
 
                 fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                     let mut members = Vec::with_capacity(8);
-                    while let Some((Text(key), value)) = map.next_entry()? {
+                    while let Some((JsonText(key), value)) = map.next_entry()? {
                         members.push((key, value));
                     }
                     Ok(members)
                 }
             }
 
-            deserializer.deserialize_map(Read).map(Self)
+            deserializer.deserialize_map(ObjectVisitor).map(Self)
         }
     }
 
-    serde_json::from_str::<Members<'_>>(text).map(|Members(members)| members)
+    serde_json::from_str::<MemberList<'_>>(text).map(|MemberList(members)| members)
 }
 
 /// A whole value. Depth is bounded by `serde_json`'s own limit of 128.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(super) enum JsonValue {
     Null,
     Bool(bool),
     /// Any number without a fraction that a 128-bit integer holds, however it was written.
@@ -61,7 +61,7 @@ pub(super) enum Value {
     Object(BTreeMap<String, Self>),
 }
 
-impl Value {
+impl JsonValue {
     /// The value of a JSON number.
     fn number(value: f64) -> Self {
         const WHOLE: f64 = 1e38;
@@ -116,54 +116,54 @@ pub(super) fn hash_text(hash: &mut Sha256, text: &str) {
     hash.update(text);
 }
 
-impl<'de> Deserialize<'de> for Value {
+impl<'de> Deserialize<'de> for JsonValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
+        struct ValueVisitor;
 
-        impl<'de> Visitor<'de> for Read {
-            type Value = Value;
+        impl<'de> Visitor<'de> for ValueVisitor {
+            type Value = JsonValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON value")
             }
 
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
+            fn visit_unit<E>(self) -> Result<JsonValue, E> {
+                Ok(JsonValue::Null)
             }
 
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::Bool(value))
+            fn visit_bool<E>(self, value: bool) -> Result<JsonValue, E> {
+                Ok(JsonValue::Bool(value))
             }
 
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(Value::Whole(value.into()))
+            fn visit_u64<E>(self, value: u64) -> Result<JsonValue, E> {
+                Ok(JsonValue::Whole(value.into()))
             }
 
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::Whole(value.into()))
+            fn visit_i64<E>(self, value: i64) -> Result<JsonValue, E> {
+                Ok(JsonValue::Whole(value.into()))
             }
 
-            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::number(value))
+            fn visit_f64<E>(self, value: f64) -> Result<JsonValue, E> {
+                Ok(JsonValue::number(value))
             }
 
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(Value::Text(value.to_owned()))
+            fn visit_str<E>(self, value: &str) -> Result<JsonValue, E> {
+                Ok(JsonValue::Text(value.to_owned()))
             }
 
-            fn visit_string<E>(self, value: String) -> Result<Value, E> {
-                Ok(Value::Text(value))
+            fn visit_string<E>(self, value: String) -> Result<JsonValue, E> {
+                Ok(JsonValue::Text(value))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<JsonValue, A::Error> {
                 let mut items = Vec::new();
                 while let Some(item) = seq.next_element()? {
                     items.push(item);
                 }
-                Ok(Value::Array(items))
+                Ok(JsonValue::Array(items))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonValue, A::Error> {
                 let mut members = BTreeMap::new();
                 while let Some(key) = map.next_key::<String>()? {
                     if members.contains_key(&key) {
@@ -171,11 +171,11 @@ impl<'de> Deserialize<'de> for Value {
                     }
                     members.insert(key, map.next_value()?);
                 }
-                Ok(Value::Object(members))
+                Ok(JsonValue::Object(members))
             }
         }
 
-        deserializer.deserialize_any(Read)
+        deserializer.deserialize_any(ValueVisitor)
     }
 }
 
@@ -184,11 +184,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &str) -> serde_json::Result<Value> {
+    fn read(text: &str) -> serde_json::Result<JsonValue> {
         serde_json::from_str(text)
     }
 
-    fn digest(value: &Value) -> [u8; 32] {
+    fn digest(value: &JsonValue) -> [u8; 32] {
         let mut hash = Sha256::default();
         value.hash(&mut hash);
         hash.finish()

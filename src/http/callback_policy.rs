@@ -1,23 +1,23 @@
 //! Whether a message's callback is taken, and whose secrets sign what goes there (api.md 4).
 
-use super::auth::Caller;
-use super::problem::Failure;
+use super::api_error::ApiError;
+use super::auth::CallerIdentity;
 use crate::config::BotConfig;
 use crate::domain::{Callback, CallbackUrl, ProblemKind, UrlPattern};
 
 /// Patterns that a refusal names at most.
-const NAMED: usize = 20;
+const MAX_NAMED_PATTERNS: usize = 20;
 
 /// The callback with its signer.
 ///
 /// # Errors
 /// `callback-refused`, with what would be taken.
-pub(super) fn admit(
+pub(super) fn check(
     callback: Callback,
-    caller: Caller<'_>,
+    caller: CallerIdentity<'_>,
     bot: &BotConfig,
     allowed: &[UrlPattern],
-) -> Result<Callback, Failure> {
+) -> Result<Callback, ApiError> {
     let url: CallbackUrl = callback.url.parse().map_err(|fault| {
         refused(format!(
             "`callback.url` {fault}. It must be a plain URL that everybody reads alike: without credentials, fragment, \
@@ -25,7 +25,7 @@ pub(super) fn admit(
         ))
     })?;
     if !allowed.iter().any(|pattern| pattern.covers(&url)) {
-        return Err(refused(instead(allowed)));
+        return Err(refused(uncovered(allowed)));
     }
     let signer = caller.signer();
     if signer.is_none() && bot.webhook.as_ref().is_none_or(|webhook| webhook.secrets.is_empty()) {
@@ -38,14 +38,14 @@ pub(super) fn admit(
     Ok(Callback { signer: signer.map(Into::into), ..callback })
 }
 
-fn instead(allowed: &[UrlPattern]) -> String {
+fn uncovered(allowed: &[UrlPattern]) -> String {
     if allowed.is_empty() {
         return "No callbacks are taken here: `webhooks.allowed` is empty. An operator has to list what is fine, or \
                 leave `callback` out and wait for the answer."
             .to_owned();
     }
-    let named: Vec<_> = allowed.iter().take(NAMED).map(ToString::to_string).collect();
-    let more = if allowed.len() > NAMED { ", …" } else { "" };
+    let named: Vec<_> = allowed.iter().take(MAX_NAMED_PATTERNS).map(ToString::to_string).collect();
+    let more = if allowed.len() > MAX_NAMED_PATTERNS { ", …" } else { "" };
     let named = named.join(", ");
     format!(
         "`callback.url` is not covered by `webhooks.allowed`. Taken are scheme, host, port and the beginning of the \
@@ -53,8 +53,8 @@ fn instead(allowed: &[UrlPattern]) -> String {
     )
 }
 
-fn refused(detail: String) -> Failure {
-    Failure::new(ProblemKind::CallbackRefused, detail)
+fn refused(detail: String) -> ApiError {
+    ApiError::new(ProblemKind::CallbackRefused, detail)
 }
 
 #[cfg(test)]
@@ -90,33 +90,33 @@ mod tests {
         BotConfig { webhook: signs.then_some(webhook), ..bot }
     }
 
-    fn try_it(
+    fn try_check(
         url: &str,
-        caller: Caller<'_>,
+        caller: CallerIdentity<'_>,
         bot: &BotConfig,
         allowed: &[&str],
     ) -> Result<Option<Box<str>>, String> {
         let allowed: Vec<UrlPattern> = allowed.iter().map(|text| text.parse().unwrap()).collect();
         let callback = Callback { url: url.into(), signer: Some("forged".into()) };
-        let admitted = admit(callback, caller, bot, &allowed).map_err(|failure| {
+        let checked = check(callback, caller, bot, &allowed).map_err(|failure| {
             assert_eq!(failure.problem().kind, ProblemKind::CallbackRefused);
             failure.problem().detail.to_string()
         })?;
-        assert_eq!(&*admitted.url, url, "as it was given");
-        Ok(admitted.signer)
+        assert_eq!(&*checked.url, url, "as it was given");
+        Ok(checked.signer)
     }
 
     #[test]
     fn the_caller_signs_where_it_can_else_the_bot_else_nobody() {
         let (crm, mute) = (caller(true), caller(false));
-        let known = |caller| Caller::Known { caller, place: 0 };
+        let known = |caller| CallerIdentity::Known { caller, index: 0 };
         let (url, allowed) = ("https://h.example/in", &["https://h.example/"][..]);
-        let signs = |caller, signing| try_it(url, caller, &bot(signing), allowed);
+        let signs = |caller, signing| try_check(url, caller, &bot(signing), allowed);
         assert_eq!(signs(known(&crm), true), Ok(Some("crm".into())));
         assert_eq!(signs(known(&crm), false), Ok(Some("crm".into())));
         assert_eq!(signs(known(&mute), true), Ok(None));
-        assert_eq!(signs(Caller::Anonymous, true), Ok(None));
-        for nobody in [known(&mute), Caller::Anonymous] {
+        assert_eq!(signs(CallerIdentity::Anonymous, true), Ok(None));
+        for nobody in [known(&mute), CallerIdentity::Anonymous] {
             assert!(signs(nobody, false).unwrap_err().contains("webhook_secrets_file"));
         }
     }
@@ -124,13 +124,14 @@ mod tests {
     #[test]
     fn a_refusal_says_what_would_be_taken() {
         let bot = bot(true);
-        let refusal =
-            |url: &str, allowed: &[&str]| try_it(url, Caller::Anonymous, &bot, allowed).unwrap_err();
+        let refusal = |url: &str, allowed: &[&str]| {
+            try_check(url, CallerIdentity::Anonymous, &bot, allowed).unwrap_err()
+        };
         assert!(refusal("https://h.example/", &[]).contains("`webhooks.allowed` is empty"));
         let both = ["https://*.example/in", "http://localhost:9/"];
         let detail = refusal("https://h.example/out", &both);
         assert!(both.iter().all(|pattern| detail.contains(pattern)), "{detail}");
-        let many = ["https://h.example/"; NAMED + 1];
+        let many = ["https://h.example/"; MAX_NAMED_PATTERNS + 1];
         assert!(refusal("https://other.example/", &many).ends_with(", …"));
         for (url, word) in [
             ("https://h.example/in/../out", "dot segment"),

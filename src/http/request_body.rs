@@ -1,6 +1,6 @@
-//! The body of a POST: reading it within bounds, and checking it so that all mistakes are told at once.
+//! The body of a POST: reading it within bounds, and checking it so that all errors are told at once.
 //!
-//! The checking ([`parse`]) is pure; see [`Check`]. What is passed on to the bot stays as it was written.
+//! The checking ([`parse`]) is pure; see [`FieldValidator`]. What is passed on to the bot stays as it was written.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use futures_util::StreamExt as _;
 use serde_json::value::RawValue;
 use url::Url;
 
-use super::check::{Check, pointer};
-use super::json;
-use super::problem::{Failure, Mistakes};
+use super::api_error::{ApiError, FieldErrors};
+use super::canonical_json::JsonValue;
+use super::field_validator::{FieldValidator, pointer};
 use crate::domain::{
     Attachment, CALLBACK_MAX_BYTES, Callback, InvalidMessage, JsonObject, MessageContent, ProblemKind,
     ResendPolicy, SessionRequest, TurnRules,
 };
 
 /// The largest body, in bytes.
-pub(super) const MAX_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// The most files a message may carry.
 pub(super) const MAX_ATTACHMENTS: usize = 20;
@@ -30,7 +30,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A message's body, checked.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct MessageDraft {
     pub(super) content: MessageContent,
     pub(super) session: SessionRequest,
     pub(super) rules: TurnRules,
@@ -42,24 +42,24 @@ pub(super) struct Draft {
 ///
 /// # Errors
 /// `unsupported-media-type`, `payload-too-large`, and `invalid-request` where it breaks off or takes too long.
-pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, Failure> {
+pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, ApiError> {
     check_type(headers)?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: usize| length > MAX_BYTES) {
+    if announced.is_some_and(|length: usize| length > MAX_BODY_BYTES) {
         return Err(too_large());
     }
     match tokio::time::timeout(READ_TIMEOUT, collect(payload)).await {
         Ok(body) => body,
-        Err(_) => Err(broken("the body did not arrive within 30 s")),
+        Err(_) => Err(incomplete("the body did not arrive within 30 s")),
     }
 }
 
-async fn collect(mut payload: Payload) -> Result<Bytes, Failure> {
+async fn collect(mut payload: Payload) -> Result<Bytes, ApiError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| broken("the body broke off before its end"))?;
-        if first.len() + rest.len() + chunk.len() > MAX_BYTES {
+        let chunk = chunk.map_err(|_| incomplete("the body broke off before its end"))?;
+        if first.len() + rest.len() + chunk.len() > MAX_BODY_BYTES {
             return Err(too_large());
         }
         // Nearly every body comes in one piece, which is then not copied.
@@ -79,8 +79,8 @@ async fn collect(mut payload: Payload) -> Result<Bytes, Failure> {
 }
 
 /// `application/json` and `application/*+json`, with any parameters, not compressed.
-fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
-    let refuse = |detail| Err(Failure::new(ProblemKind::UnsupportedMediaType, detail));
+fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let refuse = |detail| Err(ApiError::new(ProblemKind::UnsupportedMediaType, detail));
     let essence = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok()?.split(';').next())
@@ -100,24 +100,24 @@ fn check_type(headers: &HeaderMap) -> Result<(), Failure> {
     }
 }
 
-fn too_large() -> Failure {
+fn too_large() -> ApiError {
     // The rest of the body is not read, so that nothing else can be read from this connection.
-    Failure::new(ProblemKind::PayloadTooLarge, "The body may have 1 MiB at most.").closing()
+    ApiError::new(ProblemKind::PayloadTooLarge, "The body may have 1 MiB at most.").closing_connection()
 }
 
-fn broken(detail: &'static str) -> Failure {
-    let mut mistakes = Mistakes::default();
-    mistakes.add("", detail);
-    Failure::from(mistakes).closing()
+fn incomplete(detail: &'static str) -> ApiError {
+    let mut errors = FieldErrors::default();
+    errors.add("", detail);
+    ApiError::from(errors).closing_connection()
 }
 
 /// Checks a body and notes everything that is wrong with it; `None` where something is.
-pub(super) fn parse(body: &[u8], mistakes: &mut Mistakes) -> Option<Draft> {
-    Check::run(body, mistakes, Check::draft)
+pub(super) fn parse_message(body: &[u8], errors: &mut FieldErrors) -> Option<MessageDraft> {
+    FieldValidator::validate(body, errors, FieldValidator::message_draft)
 }
 
-impl Check<'_> {
-    fn draft(&mut self, body: &str) -> Option<Draft> {
+impl FieldValidator<'_> {
+    fn message_draft(&mut self, body: &str) -> Option<MessageDraft> {
         let [text, display, attachments, custom, tags, meta, session, turn, resend, callback] = self.object(
             "",
             body,
@@ -134,16 +134,16 @@ impl Check<'_> {
                 "callback",
             ],
         )?;
-        // Everything is looked at before anything is given up: the caller learns of all mistakes.
+        // Everything is looked at before anything is given up: the caller learns of all errors.
         let content = self
             .required("/text", text)
-            .and_then(|text| self.text("/text", text))
-            .and_then(|text| self.note("/text", MessageContent::new(text)));
-        let display_text = display.and_then(|text| self.text("/displayText", text));
+            .and_then(|text| self.string("/text", text))
+            .and_then(|text| self.record("/text", MessageContent::new(text)));
+        let display_text = display.and_then(|text| self.string("/displayText", text));
         let attachments = attachments.map(|list| self.attachments(list)).unwrap_or_default();
-        let custom_data = custom.and_then(|value| self.passed_on("/customData", value));
-        let meta_tags = tags.and_then(|value| self.passed_on("/metaTags", value));
-        let meta = meta.and_then(|value| self.passed_on("/meta", value));
+        let custom_data = custom.and_then(|value| self.passed_through("/customData", value));
+        let meta_tags = tags.and_then(|value| self.passed_through("/metaTags", value));
+        let meta = meta.and_then(|value| self.passed_through("/meta", value));
         let session = session.and_then(|value| self.session(value)).unwrap_or_default();
         let rules = turn.map(|turn| self.rules(turn)).unwrap_or_default();
         let resend = resend
@@ -156,7 +156,7 @@ impl Check<'_> {
         content.custom_data = custom_data;
         content.meta_tags = meta_tags;
         content.meta = meta;
-        Some(Draft { content, session, rules, resend, callback })
+        Some(MessageDraft { content, session, rules, resend, callback })
     }
 
     /// Ending the session is no message's: that is DELETE of the conversation.
@@ -172,9 +172,9 @@ impl Check<'_> {
 
     /// An object that the bot gets as it is. It is read once all the same: what another reader might take for
     /// something else must not get through.
-    fn passed_on(&mut self, at: &str, value: &RawValue) -> Option<JsonObject> {
-        let object = self.note(at, JsonObject::new(value.to_owned()))?;
-        match serde_json::from_str::<json::Value>(value.get()) {
+    fn passed_through(&mut self, at: &str, value: &RawValue) -> Option<JsonObject> {
+        let object = self.record(at, JsonObject::new(value.to_owned()))?;
+        match serde_json::from_str::<JsonValue>(value.get()) {
             Ok(_) => Some(object),
             Err(error) => {
                 self.add(at.to_owned(), format!("cannot be passed on: {error}"));
@@ -200,12 +200,12 @@ impl Check<'_> {
     fn attachment(&mut self, at: &str, item: &RawValue) -> Option<Attachment> {
         let [id, name, kind] = self.object(at, item.get(), ["fileId", "fileName", "fileType"])?;
         let id_at = pointer(at, "fileId");
-        let file_id = self.required(&id_at, id).and_then(|id| self.text(&id_at, id));
+        let file_id = self.required(&id_at, id).and_then(|id| self.string(&id_at, id));
         if file_id.as_deref() == Some("") {
             self.add(id_at, "must not be empty");
         }
-        let file_name = name.and_then(|name| self.text(&pointer(at, "fileName"), name));
-        let file_type = kind.and_then(|kind| self.text(&pointer(at, "fileType"), kind));
+        let file_name = name.and_then(|name| self.string(&pointer(at, "fileName"), name));
+        let file_type = kind.and_then(|kind| self.string(&pointer(at, "fileType"), kind));
         Some(Attachment { file_id: file_id?, file_name, file_type })
     }
 
@@ -213,43 +213,43 @@ impl Check<'_> {
         let members = self.object("/turn", value.get(), ["expectReplies", "quietMs", "deadlineMs"]);
         let [replies, quiet, deadline] = members.unwrap_or_default();
         // One at a time: a constructor that takes all three tells of one mistake only.
-        let replies = self.whole("/turn/expectReplies", replies, InvalidMessage::ExpectReplies, |n| {
+        let replies = self.integer("/turn/expectReplies", replies, InvalidMessage::ExpectReplies, |n| {
             TurnRules::new(Some(n), None, None)
         });
         let quiet = self
-            .whole("/turn/quietMs", quiet, InvalidMessage::Quiet, |n| TurnRules::new(None, Some(n), None));
-        let deadline = self.whole("/turn/deadlineMs", deadline, InvalidMessage::Deadline, |n| {
+            .integer("/turn/quietMs", quiet, InvalidMessage::Quiet, |n| TurnRules::new(None, Some(n), None));
+        let deadline = self.integer("/turn/deadlineMs", deadline, InvalidMessage::Deadline, |n| {
             TurnRules::new(None, None, Some(n))
         });
         TurnRules::new(replies, quiet, deadline).unwrap_or_default()
     }
 
     /// A whole number that passes a check. `2.0` is one, as JSON Schema counts.
-    fn whole(
+    fn integer(
         &mut self,
         at: &'static str,
         value: Option<&RawValue>,
         error: InvalidMessage,
         check: impl Fn(u64) -> Result<TurnRules, InvalidMessage>,
     ) -> Option<u64> {
-        let number = match serde_json::from_str::<json::Value>(value?.get()) {
-            Ok(json::Value::Whole(number)) => u64::try_from(number).map_err(|_| error),
+        let number = match serde_json::from_str::<JsonValue>(value?.get()) {
+            Ok(JsonValue::Whole(number)) => u64::try_from(number).map_err(|_| error),
             _ => Err(error),
         };
-        self.note(at, number.and_then(|number| check(number).map(|_| number)))
+        self.record(at, number.and_then(|number| check(number).map(|_| number)))
     }
 
     fn callback(&mut self, value: &RawValue) -> Option<Callback> {
         let [url] = self.object("/callback", value.get(), ["url"])?;
         let url = self.required("/callback/url", url)?;
-        let url = self.text("/callback/url", url)?;
+        let url = self.string("/callback/url", url)?;
         if url.len() > CALLBACK_MAX_BYTES {
             self.add("/callback/url", format!("may have {CALLBACK_MAX_BYTES} bytes at most"));
             return None;
         }
         let usable =
             Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        self.note(
+        self.record(
             "/callback/url",
             if usable { Ok(()) } else { Err("must be an absolute http or https URL") },
         )?;

@@ -1,4 +1,4 @@
-//! The `Prefer` header (RFC 7240), as far as this API knows it: `wait` and `respond-async`.
+//! The `PreferHeader` header (RFC 7240), as far as this API knows it: `wait` and `respond-async`.
 //!
 //! Pure. Preferences that we do not know are ignored, whatever their syntax; so is what follows the first of
 //! its name (RFC 7240, section 2). Only a `wait` that is no whole number is worth a refusal: a caller that
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::problem::{self, Failure, Mistakes};
+use super::api_error::{self, ApiError, FieldErrors};
 
 /// Says which preference was honoured.
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -18,7 +18,7 @@ pub(super) const WAIT_MAX_SECONDS: u64 = 55;
 
 /// What a caller prefers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Prefer {
+pub(super) struct PreferHeader {
     /// Hold the response for this long at most; whole seconds, 0 to 55.
     pub(super) wait: Option<Duration>,
     /// Answer as soon as the message is durable.
@@ -34,18 +34,18 @@ pub(super) struct InvalidWait;
 ///
 /// # Errors
 /// None that could happen: it is made of digits.
-pub(super) fn applied_wait(wait: Duration) -> Result<HeaderValue, Failure> {
-    HeaderValue::try_from(format!("wait={}", wait.as_secs())).map_err(|_| problem::internal())
+pub(super) fn applied_wait(wait: Duration) -> Result<HeaderValue, ApiError> {
+    HeaderValue::try_from(format!("wait={}", wait.as_secs())).map_err(|_| api_error::internal())
 }
 
-impl Prefer {
-    /// Reads the `Prefer` headers; a bad `wait` is a mistake at `header/Prefer`.
-    pub(super) fn of(headers: &HeaderMap, mistakes: &mut Mistakes) -> Option<Self> {
+impl PreferHeader {
+    /// Reads the `PreferHeader` headers; a bad `wait` is a mistake at `header/Prefer`.
+    pub(super) fn from_headers(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<Self> {
         let values = headers.get_all("prefer").map(HeaderValue::as_bytes);
-        mistakes.note("header/Prefer", Self::parse(values).map_err(|error| error.to_string()))
+        errors.record("header/Prefer", Self::parse(values).map_err(|error| error.to_string()))
     }
 
-    /// Reads all `Prefer` headers of a request, in order.
+    /// Reads all `PreferHeader` headers of a request, in order.
     ///
     /// # Errors
     /// [`InvalidWait`].
@@ -70,14 +70,14 @@ impl Prefer {
             }
         }
         Ok(Self {
-            wait: wait.map(seconds).transpose()?.map(Duration::from_secs),
+            wait: wait.map(parse_seconds).transpose()?.map(Duration::from_secs),
             respond_async: respond_async.unwrap_or(false),
         })
     }
 }
 
 /// A whole number of any length, cut to what we allow.
-fn seconds(digits: &[u8]) -> Result<u64, InvalidWait> {
+fn parse_seconds(digits: &[u8]) -> Result<u64, InvalidWait> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(InvalidWait);
     }
@@ -116,7 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(headers: &[&str]) -> Result<(Option<u64>, bool), InvalidWait> {
-        Prefer::parse(headers.iter().map(|header| header.as_bytes()))
+        PreferHeader::parse(headers.iter().map(|header| header.as_bytes()))
             .map(|prefer| (prefer.wait.map(|wait| wait.as_secs()), prefer.respond_async))
     }
 
@@ -155,7 +155,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _ = Prefer::parse([bytes.as_slice()]);
+            let _ = PreferHeader::parse([bytes.as_slice()]);
         }
 
         #[test]

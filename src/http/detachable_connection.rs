@@ -28,78 +28,78 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 /// What is written at once of a stream that has much to say.
-const FRAME: usize = 16 << 10;
+const WRITE_MAX: usize = 16 << 10;
 /// The chunk that ends a body.
-const LAST: &[u8] = b"0\r\n\r\n";
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// A connection, as the server sees it and as a request finds it.
 #[derive(Clone)]
-pub(super) struct Line(Rc<RefCell<State>>);
+pub(super) struct DetachableConnection(Rc<RefCell<DetachState>>);
 
-enum State {
+enum DetachState {
     /// Requests are answered.
     Serving(TcpStream),
     /// The head of a stream is in the server's hands.
-    Heading(TcpStream),
+    HeadPending(TcpStream),
     /// The head is written.
-    Headed(TcpStream),
+    HeadWritten(TcpStream),
     /// The stream goes on without the server.
-    Parted(TcpStream, BoxBody),
+    Detached(TcpStream, BoxBody),
     /// It does so by now.
-    Gone,
+    Taken,
 }
 
 /// A body that parts.
-struct Parting {
-    line: Line,
+struct DetachingBody {
+    connection: DetachableConnection,
     /// None when it has.
     body: Option<BoxBody>,
 }
 
-impl Line {
+impl DetachableConnection {
     fn new(socket: TcpStream) -> Self {
-        Self(Rc::new(RefCell::new(State::Serving(socket))))
+        Self(Rc::new(RefCell::new(DetachState::Serving(socket))))
     }
 
     /// The connection of a request whose answer could part.
-    pub(super) fn of(request: &HttpRequest) -> Option<Self> {
+    pub(super) fn of_request(request: &HttpRequest) -> Option<Self> {
         request.conn_data::<Self>().filter(|_| request.version() == Version::HTTP_11).cloned()
     }
 
     /// The body of a response that parts. The response must close its connection.
-    pub(super) fn parting(self, body: BoxBody) -> impl MessageBody<Error = Infallible> + 'static {
-        Parting { line: self, body: Some(body) }
+    pub(super) fn detaching_body(self, body: BoxBody) -> impl MessageBody<Error = Infallible> + 'static {
+        DetachingBody { connection: self, body: Some(body) }
     }
 
-    fn has_parted(&self) -> bool {
-        matches!(*self.0.borrow(), State::Parted(..))
+    fn is_detached(&self) -> bool {
+        matches!(*self.0.borrow(), DetachState::Detached(..))
     }
 
     /// What has parted.
-    fn parted(&self) -> Option<(TcpStream, BoxBody)> {
-        match self.0.replace(State::Gone) {
-            State::Parted(socket, body) => Some((socket, body)),
+    fn take_detached(&self) -> Option<(TcpStream, BoxBody)> {
+        match self.0.replace(DetachState::Taken) {
+            DetachState::Detached(socket, body) => Some((socket, body)),
             _ => None,
         }
     }
 
-    fn step(&self, next: impl FnOnce(State) -> State) {
-        let now = self.0.replace(State::Gone);
+    fn transition(&self, next: impl FnOnce(DetachState) -> DetachState) {
+        let now = self.0.replace(DetachState::Taken);
         self.0.replace(next(now));
     }
 
     /// Does something with the socket, for as long as it is the server's.
-    fn serving<T>(&self, work: impl FnOnce(Pin<&mut TcpStream>) -> T) -> Option<T> {
+    fn with_socket<T>(&self, work: impl FnOnce(Pin<&mut TcpStream>) -> T) -> Option<T> {
         match &mut *self.0.borrow_mut() {
-            State::Serving(socket) | State::Heading(socket) | State::Headed(socket) => {
-                Some(work(Pin::new(socket)))
-            }
-            State::Parted(..) | State::Gone => None,
+            DetachState::Serving(socket)
+            | DetachState::HeadPending(socket)
+            | DetachState::HeadWritten(socket) => Some(work(Pin::new(socket))),
+            DetachState::Detached(..) | DetachState::Taken => None,
         }
     }
 }
 
-impl MessageBody for Parting {
+impl MessageBody for DetachingBody {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
@@ -109,12 +109,12 @@ impl MessageBody for Parting {
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
         let body = self.body.take();
         let mut rest = None;
-        self.line.step(|state| match (state, body) {
-            (State::Headed(socket), Some(body)) => State::Parted(socket, body),
+        self.connection.transition(|state| match (state, body) {
+            (DetachState::HeadWritten(socket), Some(body)) => DetachState::Detached(socket, body),
             // Its head was handed to the server just before; who writes that wakes us.
-            (State::Serving(socket) | State::Heading(socket), body) => {
+            (DetachState::Serving(socket) | DetachState::HeadPending(socket), body) => {
                 rest = body;
-                State::Heading(socket)
+                DetachState::HeadPending(socket)
             }
             (state, _) => state,
         });
@@ -124,65 +124,65 @@ impl MessageBody for Parting {
     }
 }
 
-impl AsyncRead for Line {
+impl AsyncRead for DetachableConnection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.serving(|socket| socket.poll_read(cx, to)).unwrap_or(Poll::Ready(Ok(())))
+        self.with_socket(|socket| socket.poll_read(cx, to)).unwrap_or(Poll::Ready(Ok(())))
     }
 }
 
-impl AsyncWrite for Line {
+impl AsyncWrite for DetachableConnection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.serving(|socket| socket.poll_write(cx, bytes)).unwrap_or(Poll::Ready(Ok(bytes.len())))
+        self.with_socket(|socket| socket.poll_write(cx, bytes)).unwrap_or(Poll::Ready(Ok(bytes.len())))
     }
 
     /// The server asks for this when the socket has taken all that it had.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.step(|state| match state {
-            State::Heading(socket) => {
+        self.transition(|state| match state {
+            DetachState::HeadPending(socket) => {
                 cx.waker().wake_by_ref();
-                State::Headed(socket)
+                DetachState::HeadWritten(socket)
             }
             state => state,
         });
-        self.serving(|socket| socket.poll_flush(cx)).unwrap_or(Poll::Ready(Ok(())))
+        self.with_socket(|socket| socket.poll_flush(cx)).unwrap_or(Poll::Ready(Ok(())))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.serving(|socket| socket.poll_shutdown(cx)).unwrap_or(Poll::Ready(Ok(())))
+        self.with_socket(|socket| socket.poll_shutdown(cx)).unwrap_or(Poll::Ready(Ok(())))
     }
 }
 
 /// Serves a connection, and writes the stream that parts from it, if one does.
 pub(super) async fn serve<S>(socket: TcpStream, server: Rc<S>) -> Result<(), DispatchError>
 where
-    S: Service<(Line, Option<SocketAddr>), Response = (), Error = DispatchError>,
+    S: Service<(DetachableConnection, Option<SocketAddr>), Response = (), Error = DispatchError>,
 {
     let peer = socket.peer_addr().ok();
-    let line = Line::new(socket);
+    let connection = DetachableConnection::new(socket);
     // On the heap of its own, so that a stream keeps none of it.
-    let mut work = Box::pin(server.call((line.clone(), peer)));
-    let until_parted = poll_fn(|cx| match work.as_mut().poll(cx) {
+    let mut work = Box::pin(server.call((connection.clone(), peer)));
+    let until_detached = poll_fn(|cx| match work.as_mut().poll(cx) {
         // What it says now is of no account: it had no connection any more.
-        _ if line.has_parted() => Poll::Ready(Ok(())),
+        _ if connection.is_detached() => Poll::Ready(Ok(())),
         end => end,
     });
-    until_parted.await?;
+    until_detached.await?;
     drop((work, server));
-    if let Some((socket, body)) = line.parted() {
+    if let Some((socket, body)) = connection.take_detached() {
         // Whatever breaks it off, the caller has gone.
-        write(socket, body).await.ok();
+        write_body(socket, body).await.ok();
     }
     Ok(())
 }
 
 /// Writes a body to its end, or until the caller goes.
-async fn write(mut socket: TcpStream, mut body: BoxBody) -> io::Result<()> {
+async fn write_body(mut socket: TcpStream, mut body: BoxBody) -> io::Result<()> {
     loop {
         let next = poll_fn(|cx| {
-            if poll_gone(&socket, cx).is_ready() {
+            if poll_closed(&socket, cx).is_ready() {
                 return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
             }
-            poll_frame(&mut body, cx)
+            poll_chunks(&mut body, cx)
         });
         let (frame, more) = next.await?;
         socket.write_all(&frame).await?;
@@ -193,14 +193,14 @@ async fn write(mut socket: TcpStream, mut body: BoxBody) -> io::Result<()> {
 }
 
 /// The next chunks, as many as there are and may be written at once; and whether more may follow.
-fn poll_frame(body: &mut BoxBody, cx: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, bool)>> {
+fn poll_chunks(body: &mut BoxBody, cx: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, bool)>> {
     let mut frame = Vec::new();
-    while frame.len() < FRAME {
+    while frame.len() < WRITE_MAX {
         match body.as_pin_mut().poll_next(cx) {
-            Poll::Ready(Some(Ok(piece))) => chunk(&piece, &mut frame)?,
+            Poll::Ready(Some(Ok(piece))) => write_chunk(&piece, &mut frame)?,
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(io::Error::other(error.to_string()))),
             Poll::Ready(None) => {
-                frame.extend_from_slice(LAST);
+                frame.extend_from_slice(LAST_CHUNK);
                 return Poll::Ready(Ok((frame, false)));
             }
             Poll::Pending if frame.is_empty() => return Poll::Pending,
@@ -211,7 +211,7 @@ fn poll_frame(body: &mut BoxBody, cx: &mut Context<'_>) -> Poll<io::Result<(Vec<
 }
 
 /// An empty one would end the body.
-fn chunk(piece: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
+fn write_chunk(piece: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
     if !piece.is_empty() {
         write!(frame, "{:x}\r\n", piece.len())?;
         frame.extend_from_slice(piece);
@@ -222,7 +222,7 @@ fn chunk(piece: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
 
 /// Whether the caller has closed his side, or the connection is broken. What he sends is of no use: there is one
 /// request on a connection that closes.
-fn poll_gone(socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+fn poll_closed(socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
     loop {
         let read = ready!(socket.poll_read_ready(cx)).and_then(|()| socket.try_read(&mut [0; 256]));
         match read {

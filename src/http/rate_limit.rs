@@ -14,19 +14,19 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use super::api_error::ApiError;
 use super::auth;
-use super::problem::Failure;
 use crate::config::CallerConfig;
 use crate::domain::{Problem, ProblemKind};
 
-const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The time since the start, by the runtime's clock, which tests can hold.
+/// The time clock the start, by the runtime's clock, which tests can hold.
 #[derive(Debug, Clone, Copy)]
-struct Since(Instant);
+struct RuntimeClock(Instant);
 
-impl Clock for Since {
+impl Clock for RuntimeClock {
     type Instant = Duration;
 
     fn now(&self) -> Duration {
@@ -34,32 +34,33 @@ impl Clock for Since {
     }
 }
 
-type Bucket = RateLimiter<NotKeyed, InMemoryState, Since, StateInformationMiddleware>;
+type TokenBucket = RateLimiter<NotKeyed, InMemoryState, RuntimeClock, StateInformationMiddleware>;
 
 /// The buckets of all callers that have one.
 #[derive(Debug)]
-pub(super) struct Quotas {
+pub(super) struct CallerRateLimits {
     /// By the caller's place in the configuration.
-    buckets: Vec<Option<(NonZeroU32, Bucket)>>,
+    buckets: Vec<Option<(NonZeroU32, TokenBucket)>>,
 }
 
 /// How a caller's bucket stood when its request came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spent {
+pub(super) struct RateLimitStatus {
     per_minute: NonZeroU32,
     /// Requests that it may make at once.
-    left: u32,
+    remaining: u32,
     /// Until there is one more, at most.
-    more_in: Duration,
+    next_in: Duration,
     /// Whether this one was too much.
     refused: bool,
 }
 
-impl Quotas {
+impl CallerRateLimits {
     /// Full buckets for these callers.
     pub(super) fn new(callers: &[CallerConfig]) -> Self {
-        let since = Since(Instant::now());
-        let bucket = |limit| (limit, Bucket::new(Quota::per_minute(limit), InMemoryState::default(), since));
+        let clock = RuntimeClock(Instant::now());
+        let bucket =
+            |limit| (limit, TokenBucket::new(Quota::per_minute(limit), InMemoryState::default(), clock));
         Self {
             buckets: callers
                 .iter()
@@ -69,44 +70,47 @@ impl Quotas {
     }
 
     /// Counts a request with these headers, if its key has a bucket.
-    pub(super) fn spend(&self, callers: &[CallerConfig], headers: &HeaderMap) -> Option<Spent> {
+    pub(super) fn consume(&self, callers: &[CallerConfig], headers: &HeaderMap) -> Option<RateLimitStatus> {
         if self.buckets.iter().all(Option::is_none) {
             return None;
         }
-        let (limit, bucket) = self.buckets.get(auth::place(callers, headers)?)?.as_ref()?;
-        let spent = Spent { per_minute: *limit, left: 0, more_in: Duration::ZERO, refused: false };
+        let (limit, bucket) = self.buckets.get(auth::caller_index(callers, headers)?)?.as_ref()?;
+        let status =
+            RateLimitStatus { per_minute: *limit, remaining: 0, next_in: Duration::ZERO, refused: false };
         Some(match bucket.check() {
-            Ok(state) => Spent {
-                left: state.remaining_burst_capacity(),
-                more_in: state.quota().replenish_interval(),
-                ..spent
+            Ok(state) => RateLimitStatus {
+                remaining: state.remaining_burst_capacity(),
+                next_in: state.quota().replenish_interval(),
+                ..status
             },
-            Err(until) => {
-                Spent { more_in: until.wait_time_from(bucket.clock().now()), refused: true, ..spent }
-            }
+            Err(until) => RateLimitStatus {
+                next_in: until.wait_time_from(bucket.clock().now()),
+                refused: true,
+                ..status
+            },
         })
     }
 }
 
-impl Spent {
+impl RateLimitStatus {
     /// The refusal of a request that was too much.
-    pub(super) fn refusal(&self) -> Option<Failure> {
+    pub(super) fn refusal(&self) -> Option<ApiError> {
         let detail = format!(
             "This key may make {} requests a minute on this replica, and has made them. Nothing was accepted; try \
              again after `Retry-After`.",
             self.per_minute
         );
-        let problem = Problem::new(ProblemKind::RateLimited, detail).retry_after(self.more_in);
+        let problem = Problem::new(ProblemKind::RateLimited, detail).retry_after(self.next_in);
         self.refused.then(|| problem.into())
     }
 
     /// Says it in the headers of the answer.
-    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+    pub(super) fn write_headers(&self, headers: &mut HeaderMap) {
         // Rounded up as `Retry-After` is, which may not come before it.
-        let seconds = self.more_in.as_secs() + u64::from(self.more_in.subsec_nanos() > 0);
+        let seconds = self.next_in.as_secs() + u64::from(self.next_in.subsec_nanos() > 0);
         let policy = format!("\"default\";q={};w=60", self.per_minute);
-        let limit = format!("\"default\";r={};t={}", self.left, seconds.max(1));
-        for (name, value) in [(POLICY, policy), (LIMIT, limit)] {
+        let limit = format!("\"default\";r={};t={}", self.remaining, seconds.max(1));
+        for (name, value) in [(RATELIMIT_POLICY, policy), (RATELIMIT, limit)] {
             if let Ok(value) = HeaderValue::try_from(value) {
                 headers.insert(name, value);
             }
@@ -144,11 +148,11 @@ mod tests {
         headers
     }
 
-    fn told(spent: Spent) -> (String, String) {
+    fn told(status: RateLimitStatus) -> (String, String) {
         let mut headers = HeaderMap::new();
-        spent.tell(&mut headers);
+        status.write_headers(&mut headers);
         let text = |name| headers.get(name).unwrap().to_str().unwrap().to_owned();
-        (text(POLICY), text(LIMIT))
+        (text(RATELIMIT_POLICY), text(RATELIMIT))
     }
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -159,24 +163,24 @@ mod tests {
     fn a_bucket_is_emptied_told_and_filled_again() {
         runtime().block_on(async {
             let callers = [caller("free", 0), caller("few", 3), caller("many", 600)];
-            let quotas = Quotas::new(&callers);
-            let ask = |key: &str| quotas.spend(&callers, &with(key));
+            let limits = CallerRateLimits::new(&callers);
+            let ask = |key: &str| limits.consume(&callers, &with(key));
             assert_eq!(ask("free"), None);
             assert_eq!(ask("nobody"), None);
-            assert_eq!(quotas.spend(&callers, &HeaderMap::new()), None);
+            assert_eq!(limits.consume(&callers, &HeaderMap::new()), None);
             for left in [2, 1, 0] {
-                let spent = ask("few").unwrap();
-                assert!(spent.refusal().is_none());
-                let (policy, limit) = told(spent);
+                let status = ask("few").unwrap();
+                assert!(status.refusal().is_none());
+                let (policy, limit) = told(status);
                 assert_eq!(policy, "\"default\";q=3;w=60");
                 assert_eq!(limit, format!("\"default\";r={left};t=20"));
             }
             advance(Duration::from_millis(500)).await;
-            let spent = ask("few").unwrap();
-            let refusal = spent.refusal().unwrap();
+            let status = ask("few").unwrap();
+            let refusal = status.refusal().unwrap();
             assert_eq!(refusal.problem().kind, ProblemKind::RateLimited);
             assert_eq!(refusal.problem().retry_after, Some(Duration::from_millis(19_500)));
-            assert_eq!(told(spent).1, "\"default\";r=0;t=20");
+            assert_eq!(told(status).1, "\"default\";r=0;t=20");
             // One caller's requests are not another's.
             assert_eq!(told(ask("many").unwrap()).1, "\"default\";r=599;t=1");
             advance(Duration::from_millis(19_499)).await;
@@ -194,10 +198,10 @@ mod tests {
         runtime().block_on(async {
             for limit in [1, 7, 60, 61, 10_000_000] {
                 let callers = [caller("a", limit)];
-                let quotas = Quotas::new(&callers);
-                let spent = quotas.spend(&callers, &with("a")).unwrap();
-                assert_eq!(spent.left, limit - 1);
-                assert!(spent.more_in <= Duration::from_mins(1));
+                let limits = CallerRateLimits::new(&callers);
+                let status = limits.consume(&callers, &with("a")).unwrap();
+                assert_eq!(status.remaining, limit - 1);
+                assert!(status.next_in <= Duration::from_mins(1));
             }
         });
     }
@@ -213,16 +217,16 @@ mod tests {
         ) {
             runtime().block_on(async {
                 let callers = [caller("a", limit)];
-                let quotas = Quotas::new(&callers);
+                let limits = CallerRateLimits::new(&callers);
                 let (mut now, mut asked, mut served, mut kept) = (0_u64, Vec::new(), 0_u64, true);
                 for gap in gaps {
                     advance(Duration::from_millis(gap)).await;
                     now += gap;
                     asked.push(now);
                     kept &= asked.iter().filter(|&&at| at + 60_000 > now).count() <= limit as usize;
-                    let spent = quotas.spend(&callers, &with("a")).unwrap();
-                    served += u64::from(!spent.refused);
-                    prop_assert!(!(kept && spent.refused));
+                    let status = limits.consume(&callers, &with("a")).unwrap();
+                    served += u64::from(!status.refused);
+                    prop_assert!(!(kept && status.refused));
                     prop_assert!(served <= u64::from(limit) + now * u64::from(limit) / 60_000 + 1);
                 }
                 Ok(())

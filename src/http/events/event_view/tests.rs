@@ -45,7 +45,7 @@ fn told(body: EntryBody, message: Option<Message>) -> EntryWithMessage {
 }
 
 fn written(told: &EntryWithMessage) -> Option<Value> {
-    Event::of(told, &conversation()).map(|event| serde_json::to_value(event).unwrap())
+    EventView::from_entry(told, &conversation()).map(|event| serde_json::to_value(event).unwrap())
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn each_entry_has_its_type_and_data() {
     ] {
         let expected = json!({"seq": 7, "type": kind, "at": "1970-01-01T00:00:00.001Z", "data": data});
         assert_eq!(written(&told), Some(expected), "{told:?}");
-        assert!(is_told(&told));
+        assert!(is_visible(&told));
     }
 }
 
@@ -113,7 +113,7 @@ fn what_closed_a_conversation_is_not_told() {
     for known in [Some(closed), None] {
         let told = told(EntryBody::Closed { message: id(), outcome: outcome.clone() }, known);
         assert_eq!(written(&told), None);
-        assert!(!is_told(&told));
+        assert!(!is_visible(&told));
     }
 }
 
@@ -123,7 +123,7 @@ fn an_event_of_a_stream_is_one_line_whatever_the_platform_sent() {
     let told = told(EntryBody::UserMessage(raw(frame)), None);
     let mut stream = Vec::new();
     let cursor = Cursor { epoch: 1, seq: 7, at: None };
-    Event::of(&told, &conversation()).unwrap().write(Some(cursor), &mut stream);
+    EventView::from_entry(&told, &conversation()).unwrap().write(Some(cursor), &mut stream);
     let text = String::from_utf8(stream).unwrap();
     let expected = format!(
         "id: {cursor}\nevent: userMessage\ndata: {{\"seq\":7,\"type\":\"userMessage\",\
@@ -137,7 +137,7 @@ fn an_event_of_a_stream_is_one_line_whatever_the_platform_sent() {
 fn pieces_have_no_cursor() {
     let mut stream = Vec::new();
     let chunk = ReplyChunk { message_id: Some("ms-1".into()), index: 2, text: "It left".into(), last: false };
-    Event::of_chunk(&chunk).write(None, &mut stream);
+    EventView::from_chunk(&chunk).write(None, &mut stream);
     let data = r#"{"type":"chunk","data":{"messageId":"ms-1","index":2,"text":"It left","last":false}}"#;
     assert_eq!(String::from_utf8(stream).unwrap(), format!("event: chunk\ndata: {data}\n\n"));
 }

@@ -14,23 +14,23 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, field};
 
-use super::Front;
-use super::admission::Admission;
-use super::problem::{self, Failure};
-use super::quota::Spent;
-use super::trace::Trace;
+use super::ApiContext;
+use super::api_error::{self, ApiError};
+use super::concurrency_limit::ConcurrencyPermit;
+use super::rate_limit::RateLimitStatus;
+use super::trace_context::TraceContext;
 use crate::domain::{ProblemKind, TraceId};
 use crate::hub::HubError;
 
 /// Answers a request of this route: with what `work` says, or with the problem it ran into.
 pub(super) async fn serve(
-    front: &Front,
+    context: &ApiContext,
     route: &'static str,
     request: &HttpRequest,
-    work: impl Future<Output = Result<HttpResponse, Failure>>,
+    work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
     let started = Instant::now();
-    let trace = Trace::of(request.headers());
+    let trace = TraceContext::from_headers(request.headers());
     // At debug level: a span costs microseconds, and what is said at higher levels names its trace itself.
     let span = tracing::debug_span!(
         "request",
@@ -42,35 +42,36 @@ pub(super) async fn serve(
         caller = field::Empty,
     );
     request.extensions_mut().insert(TraceId::from(trace));
-    let spent = front.quotas.spend(&front.config.callers, request.headers());
+    let rate_limit = context.rate_limits.consume(&context.config.callers, request.headers());
     let work = async {
-        match spent.as_ref().and_then(Spent::refusal) {
+        match rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
             Some(refusal) => Err(refusal),
             None => work.await,
         }
     };
-    let mut response = answer(front, request, trace, work).instrument(span).await;
-    if let Some(spent) = spent {
-        spent.tell(response.headers_mut());
+    let mut response = answer(context, request, trace, work).instrument(span).await;
+    if let Some(rate_limit) = rate_limit {
+        rate_limit.write_headers(response.headers_mut());
     }
-    if front.draining.load(Ordering::Relaxed) {
+    if context.draining.load(Ordering::Relaxed) {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
     let (method, status) = (request.method().as_str(), response.status());
-    front.metrics.request_answered(route, method, status.as_str(), started.elapsed());
+    context.metrics.request_answered(route, method, status.as_str(), started.elapsed());
     response
 }
 
 async fn answer(
-    front: &Front,
+    context: &ApiContext,
     request: &HttpRequest,
-    trace: Trace,
-    work: impl Future<Output = Result<HttpResponse, Failure>>,
+    trace: TraceContext,
+    work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
-    let result = match Admission::of(&front.open, front.config.server.max_requests) {
-        Some(_open) => AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-            front.metrics.panics.inc();
-            Err(problem::internal())
+    let result = match ConcurrencyPermit::acquire(&context.open_requests, context.config.server.max_requests)
+    {
+        Some(_permit) => AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+            context.metrics.panics.inc();
+            Err(api_error::internal())
         }),
         None => Err(HubError::Overloaded("open requests").into()),
     };
@@ -81,12 +82,12 @@ async fn answer(
 }
 
 /// Logs a failure once, where it leaves the bridge. Only an internal one may be a bug of the bridge.
-fn log(failure: &Failure, trace: Trace) {
+fn log(failure: &ApiError, trace: TraceContext) {
     let problem = failure.problem();
     let (slug, status) = (problem.kind.slug(), problem.kind.status());
     match problem.kind {
         // The link has logged the failed turn already.
-        _ if failure.is_of_message() => {
+        _ if failure.is_message_failure() => {
             tracing::debug!("error.type" = slug, http.response.status_code = status, "message failed");
         }
         kind if status < 500 || kind == ProblemKind::Draining => {
@@ -100,13 +101,13 @@ fn log(failure: &Failure, trace: Trace) {
 }
 
 /// Adds to the span of this request what is known by now.
-pub(super) fn note(name: &'static str, value: &impl std::fmt::Display) {
+pub(super) fn record(name: &'static str, value: &impl std::fmt::Display) {
     Span::current().record(name, field::display(value));
 }
 
 /// A resource as a response. It belongs to its caller alone: no cache may keep it.
-pub(super) fn resource(status: StatusCode, resource: &impl Serialize) -> Result<HttpResponse, Failure> {
-    let body = serde_json::to_vec(resource).map_err(|_| problem::internal())?;
+pub(super) fn json_response(status: StatusCode, resource: &impl Serialize) -> Result<HttpResponse, ApiError> {
+    let body = serde_json::to_vec(resource).map_err(|_| api_error::internal())?;
     Ok(HttpResponse::build(status)
         .insert_header((header::CONTENT_TYPE, "application/json"))
         .insert_header((header::CACHE_CONTROL, "no-store"))

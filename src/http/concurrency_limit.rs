@@ -5,18 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A place; given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Admission(Arc<AtomicUsize>);
+pub(super) struct ConcurrencyPermit(Arc<AtomicUsize>);
 
-impl Admission {
+impl ConcurrencyPermit {
     /// One of the `limit` places that `open` counts; none where all are taken.
-    pub(super) fn of(open: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
+    pub(super) fn acquire(open: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
         // Counted first and given back when dropped: two that come at once cannot both take the last place.
-        let admission = Self(Arc::clone(open));
-        (open.fetch_add(1, Ordering::Relaxed) < limit).then_some(admission)
+        let permit = Self(Arc::clone(open));
+        (open.fetch_add(1, Ordering::Relaxed) < limit).then_some(permit)
     }
 }
 
-impl Drop for Admission {
+impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -29,12 +29,12 @@ mod tests {
     #[test]
     fn admits_up_to_the_limit_and_again_after_an_end() {
         let open = Arc::default();
-        let first = Admission::of(&open, 2);
-        let second = Admission::of(&open, 2);
+        let first = ConcurrencyPermit::acquire(&open, 2);
+        let second = ConcurrencyPermit::acquire(&open, 2);
         assert!(first.is_some() && second.is_some());
-        assert!(Admission::of(&open, 2).is_none());
+        assert!(ConcurrencyPermit::acquire(&open, 2).is_none());
         drop(first);
-        assert!(Admission::of(&open, 2).is_some());
+        assert!(ConcurrencyPermit::acquire(&open, 2).is_some());
         drop(second);
         assert_eq!(open.load(Ordering::Relaxed), 0);
     }

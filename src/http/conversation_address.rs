@@ -9,9 +9,9 @@ use std::sync::Arc;
 use actix_web::http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::auth::Caller;
-use super::problem::{Failure, Mistakes};
-use super::query::{Parameters, Query, decode};
+use super::api_error::{ApiError, FieldErrors};
+use super::auth::CallerIdentity;
+use super::query_parameters::{ParameterValues, QueryParameters, decode};
 use crate::config::{BotConfig, Config};
 use crate::domain::{ConversationId, Message, ProblemKind, UserId};
 
@@ -20,23 +20,23 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 
 /// A conversation, and the bot's configuration.
 #[derive(Debug)]
-pub(super) struct Address<'c> {
+pub(super) struct ConversationAddress<'c> {
     pub(super) conversation: ConversationId,
     pub(super) bot: &'c Arc<BotConfig>,
 }
 
-impl<'c> Address<'c> {
-    /// Reads path and query; mistakes are noted at `path/user`, `query/bot` and `query/NAME`.
+impl<'c> ConversationAddress<'c> {
+    /// Reads path and query; errors are noted at `path/user`, `query/bot` and `query/NAME`.
     ///
     /// # Errors
     /// `forbidden` for what the caller may not use, then `not-found` for a bot that is not configured.
     pub(super) fn read(
         config: &'c Config,
-        caller: Caller<'_>,
+        caller: CallerIdentity<'_>,
         uri: &Uri,
-        mistakes: &mut Mistakes,
-    ) -> Result<Option<Self>, Failure> {
-        Self::read_with(config, caller, uri, [], mistakes).map(|(address, [])| address)
+        errors: &mut FieldErrors,
+    ) -> Result<Option<Self>, ApiError> {
+        Self::read_with(config, caller, uri, [], errors).map(|(address, [])| address)
     }
 
     /// The same, with other parameters of the query that may stand beside `bot`.
@@ -45,27 +45,27 @@ impl<'c> Address<'c> {
     /// As [`HostPort::read`].
     pub(super) fn read_with<'q, const N: usize>(
         config: &'c Config,
-        caller: Caller<'_>,
+        caller: CallerIdentity<'_>,
         uri: &'q Uri,
         names: [&'static str; N],
-        mistakes: &mut Mistakes,
-    ) -> Result<(Option<Self>, Parameters<'q, N>), Failure> {
-        let query = Query::read(uri.query().unwrap_or_default(), names, mistakes);
-        let address = Self::choose(config, caller, uri.path(), query.bot, mistakes)?;
+        errors: &mut FieldErrors,
+    ) -> Result<(Option<Self>, ParameterValues<'q, N>), ApiError> {
+        let query = QueryParameters::read(uri.query().unwrap_or_default(), names, errors);
+        let address = Self::choose(config, caller, uri.path(), query.bot, errors)?;
         Ok((address, query.others))
     }
 
     /// `bot` is `Err` where the query has a mistake.
     fn choose(
         config: &'c Config,
-        caller: Caller<'_>,
+        caller: CallerIdentity<'_>,
         path: &str,
         bot: Result<Option<Cow<'_, str>>, ()>,
-        mistakes: &mut Mistakes,
-    ) -> Result<Option<Self>, Failure> {
+        errors: &mut FieldErrors,
+    ) -> Result<Option<Self>, ApiError> {
         let user = path.split('/').nth(2).unwrap_or_default();
-        let user = mistakes.note("path/user", decode(user));
-        let user = user.and_then(|user| mistakes.note("path/user", UserId::new(&user)));
+        let user = errors.record("path/user", decode(user));
+        let user = user.and_then(|user| errors.record("path/user", UserId::new(&user)));
         let default = || match (&config.default_bot, config.bots.as_slice()) {
             (Some(name), _) => Some(Cow::from(name.as_str())),
             (None, [only]) => Some(Cow::from(only.name.as_str())),
@@ -73,7 +73,7 @@ impl<'c> Address<'c> {
         };
         let Ok(named) = bot else { return Ok(None) };
         let Some(name) = named.or_else(default) else {
-            mistakes.add("query/bot", "is required: there is no default bot");
+            errors.add("query/bot", "is required: there is no default bot");
             return Ok(None);
         };
         caller.check_bot(&name)?;
@@ -81,7 +81,7 @@ impl<'c> Address<'c> {
             caller.check_user(user)?;
         }
         let bot = config.bots.iter().find(|bot| bot.name.as_str() == name).ok_or_else(|| {
-            Failure::new(ProblemKind::NotFound, "There is no bot of this name; see `bot` in the query.")
+            ApiError::new(ProblemKind::NotFound, "There is no bot of this name; see `bot` in the query.")
         })?;
         Ok(user.map(|user| Self { conversation: ConversationId::new(bot.name.clone(), user), bot }))
     }

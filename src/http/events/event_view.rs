@@ -10,34 +10,34 @@ use crate::domain::{
 
 /// What readers are told.
 #[derive(Debug, Serialize)]
-pub(super) struct Event<'a> {
+pub(super) struct EventView<'a> {
     /// Its place in the journal; none of what never stood there.
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
-    #[serde(rename = "type", serialize_with = "word")]
+    #[serde(rename = "type", serialize_with = "kind_as_str")]
     pub(super) kind: EventKind,
     /// When it happened, as far as that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Timestamp>,
-    data: Data<'a>,
+    data: EventData<'a>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-enum Data<'a> {
+enum EventData<'a> {
     Reply(&'a Reply),
     Message(&'a Message),
-    Expired(Expired<'a>),
+    Expired(ExpiredMessageView<'a>),
     Raw(&'a RawValue),
     Platform { event: &'a RawValue },
     Gap { reason: &'static str },
-    Chunk(Piece<'a>),
+    Chunk(ChunkView<'a>),
 }
 
 /// What is still known of a message that ended and has expired.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Expired<'a> {
+struct ExpiredMessageView<'a> {
     id: MessageId,
     bot: &'a BotName,
     user: &'a UserId,
@@ -50,41 +50,48 @@ struct Expired<'a> {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Piece<'a> {
+struct ChunkView<'a> {
     message_id: Option<&'a str>,
     index: u32,
     text: &'a str,
     last: bool,
 }
 
-impl<'a> Event<'a> {
+impl<'a> EventView<'a> {
     /// What readers are told of an entry, if anything.
-    pub(super) fn of(told: &'a EntryWithMessage, conversation: &'a ConversationId) -> Option<Self> {
+    pub(super) fn from_entry(told: &'a EntryWithMessage, conversation: &'a ConversationId) -> Option<Self> {
         let EntryWithMessage { entry, message } = told;
         let kind = EventKind::of(&entry.body)?;
         let data = match (&entry.body, message) {
-            (EntryBody::Reply(reply), _) => Data::Reply(reply),
-            (EntryBody::Ended { .. } | EntryBody::Closed { .. }, Some(message)) => Data::Message(message),
-            (EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome }, None) => {
-                Data::Expired(Expired::new(*message, outcome, conversation, entry.at))
+            (EntryBody::Reply(reply), _) => EventData::Reply(reply),
+            (EntryBody::Ended { .. } | EntryBody::Closed { .. }, Some(message)) => {
+                EventData::Message(message)
             }
-            (EntryBody::UserMessage(raw), _) => Data::Raw(raw),
-            (EntryBody::Platform(raw), _) => Data::Platform { event: raw },
-            (EntryBody::Gap(gap), _) => Data::Gap { reason: gap.as_str() },
+            (EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome }, None) => {
+                EventData::Expired(ExpiredMessageView::new(*message, outcome, conversation, entry.at))
+            }
+            (EntryBody::UserMessage(raw), _) => EventData::Raw(raw),
+            (EntryBody::Platform(raw), _) => EventData::Platform { event: raw },
+            (EntryBody::Gap(gap), _) => EventData::Gap { reason: gap.as_str() },
         };
         Some(Self { seq: Some(entry.seq), kind, at: Some(entry.at), data })
     }
 
     /// A piece of a streamed reply.
-    pub(super) fn of_chunk(chunk: &'a ReplyChunk) -> Self {
+    pub(super) fn from_chunk(chunk: &'a ReplyChunk) -> Self {
         let ReplyChunk { message_id, index, text, last } = chunk;
-        let data = Data::Chunk(Piece { message_id: message_id.as_deref(), index: *index, text, last: *last });
+        let data = EventData::Chunk(ChunkView {
+            message_id: message_id.as_deref(),
+            index: *index,
+            text,
+            last: *last,
+        });
         Self { seq: None, kind: EventKind::Chunk, at: None, data }
     }
 
     /// Entries are not kept any more, or were lost by the store.
     pub(super) const fn gap() -> Self {
-        Self { seq: None, kind: EventKind::Gap, at: None, data: Data::Gap { reason: "notKept" } }
+        Self { seq: None, kind: EventKind::Gap, at: None, data: EventData::Gap { reason: "notKept" } }
     }
 
     /// Appends it to a stream as one event, with the cursor behind it if it has one.
@@ -118,11 +125,11 @@ pub(super) fn write_id(cursor: Cursor, stream: &mut Vec<u8>) {
 }
 
 /// Whether readers are told of an entry.
-pub(super) fn is_told(told: &EntryWithMessage) -> bool {
+pub(super) fn is_visible(told: &EntryWithMessage) -> bool {
     EventKind::of(&told.entry.body).is_some()
 }
 
-impl<'a> Expired<'a> {
+impl<'a> ExpiredMessageView<'a> {
     fn new(
         id: MessageId,
         outcome: &'a TurnOutcome,
@@ -139,7 +146,7 @@ impl<'a> Expired<'a> {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn word<S: serde::Serializer>(kind: &EventKind, serializer: S) -> Result<S::Ok, S::Error> {
+fn kind_as_str<S: serde::Serializer>(kind: &EventKind, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(kind.as_str())
 }
 

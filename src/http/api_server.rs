@@ -14,77 +14,77 @@ use actix_web::rt::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use super::line::{self, Line};
-use super::{Front, configure};
+use super::detachable_connection::{self, DetachableConnection};
+use super::{ApiContext, configure};
 
 /// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
 /// first.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long a caller may leave what was sent to it unacknowledged, or have no room for more.
-const STALL: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection that is being closed may take for it.
-const CLOSING: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long open requests have when the listener ends, in seconds.
-const LAST_REQUESTS: u64 = 5;
+const SHUTDOWN_SECONDS: u64 = 5;
 
-/// Starts to serve callers on so many threads. Where this fails nothing was started. Whenever `retire` tells all who wait
+/// Starts to serve callers on so many threads. Where this fails nothing was started. Whenever `close_connections` tells all who wait
 /// for it, the connections that are open then close: idle ones at once, the others behind their answer.
 ///
-/// It is put together here and not by `HttpServer`, because that knows no connections but its own: see `line`.
+/// It is put together here and not by `HttpServer`, because that knows no connections but its own: see `connection`.
 ///
 /// # Errors
 /// The listener cannot be used.
 pub fn serve(
-    front: Arc<Front>,
+    context: Arc<ApiContext>,
     listener: TcpListener,
     threads: usize,
-    retire: Arc<Notify>,
+    close_connections: Arc<Notify>,
 ) -> io::Result<Server> {
     let server = Server::build();
-    let ending = server.graceful_shutdown_signal();
+    let stopping = server.graceful_shutdown_signal();
     let connections = move || {
-        let (ending, retire) = (ending.clone(), Arc::clone(&retire));
+        let (stopping, close_connections) = (stopping.clone(), Arc::clone(&close_connections));
         let requests = HttpService::build()
             .keep_alive(KEEP_ALIVE)
-            .client_disconnect_timeout(CLOSING)
+            .client_disconnect_timeout(CLOSE_TIMEOUT)
             // Who has closed its side takes no answer any more, and no place among the waits.
             .h1_allow_half_closed(false)
             // Else idle connections would hold up the end.
             .graceful_shutdown_signal(move || {
-                let (ending, retired) = (ending.clone(), Arc::clone(&retire).notified_owned());
+                let (stopping, closing) = (stopping.clone(), Arc::clone(&close_connections).notified_owned());
                 async move {
                     tokio::select! {
-                        () = ending.notified() => {}
-                        () = retired => {}
+                        () = stopping.notified() => {}
+                        () = closing => {}
                     }
                 }
             })
-            .on_connect_ext(|line: &Line, data| {
-                data.insert(line.clone());
+            .on_connect_ext(|connection: &DetachableConnection, data| {
+                data.insert(connection.clone());
             })
-            .h1(map_config(App::new().configure(configure(Arc::clone(&front))), |()| AppConfig::default()));
+            .h1(map_config(App::new().configure(configure(Arc::clone(&context))), |()| AppConfig::default()));
         fn_factory(move || {
             let requests = requests.new_service(());
             async move {
                 let requests = Rc::new(requests.await?);
                 Ok::<_, ()>(fn_service(move |socket: TcpStream| {
-                    set_up(&socket);
-                    line::serve(socket, Rc::clone(&requests))
+                    configure_socket(&socket);
+                    detachable_connection::serve(socket, Rc::clone(&requests))
                 }))
             }
         })
     };
-    let server = server.workers(threads).shutdown_timeout(LAST_REQUESTS).disable_signals();
+    let server = server.workers(threads).shutdown_timeout(SHUTDOWN_SECONDS).disable_signals();
     Ok(server.listen("api", listener, connections)?.run())
 }
 
 /// Lets the system send at once, and cut a connection whose other side takes nothing any more. Nobody else can do that: a
 /// response is not asked for more while what it gave is not taken, and a peer that lives but does not read answers
 /// every probe.
-fn set_up(socket: &TcpStream) {
+fn configure_socket(socket: &TcpStream) {
     let set = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
-    let set = set.and(socket2::SockRef::from(socket).set_tcp_user_timeout(Some(STALL)));
+    let set = set.and(socket2::SockRef::from(socket).set_tcp_user_timeout(Some(STALL_TIMEOUT)));
     if let Err(error) = set {
         debug!(%error, "a connection that stands still will not be cut");
     }
@@ -101,8 +101,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (ours, _theirs) = tokio::join!(listener.accept(), TcpStream::connect(address));
         let (ours, _) = ours.unwrap();
-        set_up(&ours);
-        assert_eq!(socket2::SockRef::from(&ours).tcp_user_timeout().unwrap(), Some(STALL));
+        configure_socket(&ours);
+        assert_eq!(socket2::SockRef::from(&ours).tcp_user_timeout().unwrap(), Some(STALL_TIMEOUT));
         assert!(ours.nodelay().unwrap());
     }
 }

@@ -4,26 +4,26 @@
 
 use std::borrow::Cow;
 
-use super::problem::Mistakes;
+use super::api_error::FieldErrors;
 
 /// Items of a page at most.
-const LIMIT_MAX: usize = 1000;
+const MAX_LIMIT: usize = 1000;
 
 /// Parameters in the order of their names; none of what is absent or a mistake.
-pub(super) type Parameters<'q, const N: usize> = [Option<Cow<'q, str>>; N];
+pub(super) type ParameterValues<'q, const N: usize> = [Option<Cow<'q, str>>; N];
 
 /// The parameters of a query.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Query<'q, const N: usize> {
+pub(super) struct QueryParameters<'q, const N: usize> {
     /// The bot; `Err` where the query has a mistake, so that nobody knows which bot was meant.
     pub(super) bot: Result<Option<Cow<'q, str>>, ()>,
     /// The others.
-    pub(super) others: Parameters<'q, N>,
+    pub(super) others: ParameterValues<'q, N>,
 }
 
-impl<'q, const N: usize> Query<'q, N> {
+impl<'q, const N: usize> QueryParameters<'q, N> {
     /// Reads a query; each parameter may stand once. Mistakes are noted at `query/NAME`.
-    pub(super) fn read(query: &'q str, names: [&'static str; N], mistakes: &mut Mistakes) -> Self {
+    pub(super) fn read(query: &'q str, names: [&'static str; N], errors: &mut FieldErrors) -> Self {
         let mut bot = None;
         let mut others = [const { None }; N];
         let mut failed = false;
@@ -31,7 +31,7 @@ impl<'q, const N: usize> Query<'q, N> {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let mut refuse = |at: &str, detail: Cow<'static, str>| {
                 failed = true;
-                mistakes.add(format!("query/{at}"), detail);
+                errors.add(format!("query/{at}"), detail);
             };
             let name = match decode(name) {
                 Ok(name) => name,
@@ -62,7 +62,7 @@ impl<'q, const N: usize> Query<'q, N> {
 /// How many items a page may have: a whole number from 1 to 1000.
 pub(super) fn parse_limit(text: &str) -> Result<usize, &'static str> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let limit = text.parse().ok().filter(|limit| digits && (1..=LIMIT_MAX).contains(limit));
+    let limit = text.parse().ok().filter(|limit| digits && (1..=MAX_LIMIT).contains(limit));
     limit.ok_or("must be a whole number from 1 to 1000")
 }
 
@@ -88,10 +88,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read<'q, const N: usize>(query: &'q str, names: [&'static str; N]) -> (Query<'q, N>, Vec<String>) {
-        let mut mistakes = Mistakes::default();
-        let read = Query::read(query, names, &mut mistakes);
-        (read, mistakes.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect())
+    fn read<'q, const N: usize>(
+        query: &'q str,
+        names: [&'static str; N],
+    ) -> (QueryParameters<'q, N>, Vec<String>) {
+        let mut errors = FieldErrors::default();
+        let read = QueryParameters::read(query, names, &mut errors);
+        (read, errors.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect())
     }
 
     #[test]

@@ -17,10 +17,10 @@ use futures_util::stream;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
 
-use super::feed::{Feed, Step};
+use super::stream_feed::{FeedStep, StreamFeed};
 use crate::domain::{ConversationId, JournalPage, ReadStart};
-use crate::http::Front;
-use crate::http::admission::Admission;
+use crate::http::ApiContext;
+use crate::http::concurrency_limit::ConcurrencyPermit;
 use crate::hub::{HubError, Subscription};
 use crate::metrics::StreamEndReason;
 
@@ -28,109 +28,110 @@ use crate::metrics::StreamEndReason;
 pub(in crate::http) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Entries read at a time: a stream keeps no more in memory than these.
-pub(super) const PAGE: usize = 100;
+pub(super) const PAGE_ENTRIES: usize = 100;
 
 /// After a store that did not answer is asked again.
-const PATIENCE: Duration = Duration::from_secs(1);
+const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// An open stream.
-pub(super) struct Stream {
-    pub(super) front: Data<Front>,
+pub(super) struct EventStream {
+    pub(super) context: Data<ApiContext>,
     pub(super) conversation: ConversationId,
-    pub(super) observer: Subscription,
-    pub(super) feed: Feed,
+    pub(super) subscription: Subscription,
+    pub(super) feed: StreamFeed,
     /// Among the streams, and among the caller's requests.
-    pub(super) _places: (Admission, Option<Admission>),
+    pub(super) _permits: (ConcurrencyPermit, Option<ConcurrencyPermit>),
 }
 
-struct Open {
-    stream: Stream,
+struct EventStreamBody {
+    stream: EventStream,
     /// When the last piece was given.
-    given_at: Instant,
+    last_write_at: Instant,
     end: StreamEndReason,
 }
 
-impl Stream {
+impl EventStream {
     /// The body of its response.
     pub(super) fn into_body(self) -> BoxBody {
-        self.front.metrics.event_streams.open.inc();
-        let open = Open { stream: self, given_at: Instant::now(), end: StreamEndReason::Gone };
+        self.context.metrics.event_streams.open.inc();
+        let body =
+            EventStreamBody { stream: self, last_write_at: Instant::now(), end: StreamEndReason::Gone };
         // On the heap: what is moved into a future is kept twice by it.
-        BoxBody::new(BodyStream::new(stream::unfold(Box::new(open), async |mut open| {
-            let piece = open.next().await?;
-            Some((Ok::<_, Infallible>(piece), open))
+        BoxBody::new(BodyStream::new(stream::unfold(Box::new(body), async |mut body| {
+            let piece = body.next().await?;
+            Some((Ok::<_, Infallible>(piece), body))
         })))
     }
 }
 
-impl Open {
+impl EventStreamBody {
     /// What is written next; none at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.stream.feed.step() {
-                Step::Write(bytes, kind) => {
+                FeedStep::Write(bytes, kind) => {
                     if let Some(kind) = kind {
-                        self.stream.front.metrics.event_streams.event_sent(kind);
+                        self.stream.context.metrics.event_streams.event_sent(kind);
                     }
-                    self.given_at = Instant::now();
+                    self.last_write_at = Instant::now();
                     return Some(bytes);
                 }
                 // On the heap while it is needed: it is larger than all the rest.
-                Step::Read(after) => match Box::pin(self.stream.read(after)).await {
-                    Ok(page) => self.stream.feed.page(page),
-                    Err(error) => self.missed(&error).await?,
+                FeedStep::Read(after) => match Box::pin(self.stream.read(after)).await {
+                    Ok(page) => self.stream.feed.page_read(page),
+                    Err(error) => self.read_failed(&error).await?,
                 },
-                Step::Wait => {
-                    let due = self.given_at + self.stream.front.keep_alive;
+                FeedStep::Wait => {
+                    let due = self.last_write_at + self.stream.context.keep_alive;
                     tokio::select! {
-                        live = self.stream.observer.next() => {
+                        live = self.stream.subscription.next() => {
                             if live.is_none() {
-                                self.end = self.stream.why_let_go();
+                                self.end = self.stream.end_reason();
                             }
-                            self.stream.feed.live(live);
+                            self.stream.feed.signal_received(live);
                         }
                         () = sleep_until(due) => self.stream.feed.keep_alive(),
                     }
                 }
-                Step::End => return None,
+                FeedStep::End => return None,
             }
         }
     }
 
     /// A page could not be read. That of a store that is away is read again: to send everybody away would only bring
     /// them back at once. None where the stream must end.
-    async fn missed(&mut self, error: &HubError) -> Option<()> {
+    async fn read_failed(&mut self, error: &HubError) -> Option<()> {
         if !matches!(error, HubError::Store(error) if error.is_passing()) {
             error!(%error, "a stream could not be read on");
             self.end = StreamEndReason::Failed;
             return None;
         }
-        if self.stream.front.hub.is_draining() {
+        if self.stream.context.hub.is_draining() {
             self.end = StreamEndReason::Drained;
             return None;
         }
         debug!(%error, "a stream waits for the store");
-        sleep(PATIENCE).await;
-        if self.given_at.elapsed() >= self.stream.front.keep_alive {
+        sleep(STORE_RETRY).await;
+        if self.last_write_at.elapsed() >= self.stream.context.keep_alive {
             self.stream.feed.keep_alive();
         }
         Some(())
     }
 }
 
-impl Stream {
+impl EventStream {
     async fn read(&self, after: ReadStart) -> Result<JournalPage, HubError> {
-        self.front.hub.page(&self.conversation, after, PAGE, true).await
+        self.context.hub.page(&self.conversation, after, PAGE_ENTRIES, true).await
     }
 
-    fn why_let_go(&self) -> StreamEndReason {
-        if self.front.hub.is_draining() { StreamEndReason::Drained } else { StreamEndReason::Slow }
+    fn end_reason(&self) -> StreamEndReason {
+        if self.context.hub.is_draining() { StreamEndReason::Drained } else { StreamEndReason::Slow }
     }
 }
 
-impl Drop for Open {
+impl Drop for EventStreamBody {
     fn drop(&mut self) {
-        let streams = &self.stream.front.metrics.event_streams;
+        let streams = &self.stream.context.metrics.event_streams;
         streams.open.dec();
         streams.ended(self.end);
     }

@@ -11,21 +11,21 @@ use crate::domain::TraceId;
 
 /// Where in which trace we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Trace {
+pub(super) struct TraceContext {
     id: u128,
 }
 
-impl Trace {
+impl TraceContext {
     /// The trace of a request with these headers.
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let mut parents = headers.get_all("traceparent");
         match (parents.next(), parents.next()) {
-            (Some(parent), None) => Self::parse(parent.as_bytes()).unwrap_or_else(Self::begin),
-            _ => Self::begin(),
+            (Some(parent), None) => Self::parse(parent.as_bytes()).unwrap_or_else(Self::new_root),
+            _ => Self::new_root(),
         }
     }
 
-    fn begin() -> Self {
+    fn new_root() -> Self {
         Self { id: fastrand::u128(1..) }
     }
 
@@ -49,13 +49,13 @@ fn hex(digits: &str, count: usize) -> Option<u128> {
     if lower { u128::from_str_radix(digits, 16).ok() } else { None }
 }
 
-impl From<Trace> for TraceId {
-    fn from(trace: Trace) -> Self {
+impl From<TraceContext> for TraceId {
+    fn from(trace: TraceContext) -> Self {
         Self(trace.id)
     }
 }
 
-impl fmt::Display for Trace {
+impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.id)
     }
@@ -71,7 +71,7 @@ mod tests {
     const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
     fn parse(header: &str) -> Option<String> {
-        Trace::parse(header.as_bytes()).map(|trace| trace.to_string())
+        TraceContext::parse(header.as_bytes()).map(|trace| trace.to_string())
     }
 
     #[test]
@@ -104,15 +104,15 @@ mod tests {
         let mut headers = HeaderMap::new();
         let name = HeaderName::from_static("traceparent");
         headers.append(name.clone(), HeaderValue::from_static(GOOD));
-        assert_eq!(Trace::of(&headers).to_string(), ID);
+        assert_eq!(TraceContext::from_headers(&headers).to_string(), ID);
         headers.append(name, HeaderValue::from_static(GOOD));
-        assert_ne!(Trace::of(&headers).to_string(), ID);
+        assert_ne!(TraceContext::from_headers(&headers).to_string(), ID);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_or_not(bytes in prop::collection::vec(any::<u8>(), 0..70)) {
-            let _ = Trace::parse(&bytes);
+            let _ = TraceContext::parse(&bytes);
         }
     }
 }

@@ -21,8 +21,8 @@ async fn listen(request: HttpRequest, says: Data<Mutex<Option<Says>>>) -> HttpRe
     let says = says.lock().await.take().unwrap();
     let pieces = futures_util::stream::unfold(says, async |mut says| Some((says.recv().await?, says)));
     let body = BoxBody::new(BodyStream::new(pieces.map(Ok::<_, Infallible>)));
-    match Line::of(&request) {
-        Some(line) => HttpResponse::Ok().force_close().body(line.parting(body)),
+    match DetachableConnection::of_request(&request) {
+        Some(connection) => HttpResponse::Ok().force_close().body(connection.detaching_body(body)),
         None => HttpResponse::Ok().body(body),
     }
 }
@@ -40,8 +40,8 @@ async fn called(request: &str) -> (TcpStream, mpsc::Sender<Bytes>, Rc<()>) {
     let app = App::new().app_data(says).route("/", web::get().to(listen));
     let server = HttpService::build()
         .h1_allow_half_closed(false)
-        .on_connect_ext(move |line: &Line, data| {
-            data.insert(line.clone());
+        .on_connect_ext(move |connection: &DetachableConnection, data| {
+            data.insert(connection.clone());
             data.insert(Rc::clone(&held));
         })
         .h1(map_config(app, |()| AppConfig::default()));

@@ -1,4 +1,4 @@
-//! Checking a body field by field, so that all mistakes are told at once.
+//! Checking a body field by field, so that all errors are told at once.
 //!
 //! Pure. It looks at one level of an object at a time and leaves values as text until they are asked for: nothing is
 //! guessed (derived readers take an array for a struct), and every mistake has its pointer. `null` means absent.
@@ -10,27 +10,27 @@ use serde::de::IntoDeserializer as _;
 use serde::de::value::StrDeserializer;
 use serde_json::value::RawValue;
 
-use super::json::{self, Text};
-use super::problem::Mistakes;
+use super::api_error::FieldErrors;
+use super::canonical_json::{self, JsonText};
 
 /// A body that is being checked.
-pub(super) struct Check<'m> {
-    mistakes: &'m mut Mistakes,
+pub(super) struct FieldValidator<'m> {
+    errors: &'m mut FieldErrors,
     failed: bool,
 }
 
-impl Check<'_> {
+impl FieldValidator<'_> {
     /// What a body says, as `read` reads it; none where something is wrong with it, which is noted.
-    pub(super) fn run<'m, T>(
+    pub(super) fn validate<'m, T>(
         body: &[u8],
-        mistakes: &'m mut Mistakes,
-        read: impl FnOnce(&mut Check<'m>, &str) -> Option<T>,
+        errors: &'m mut FieldErrors,
+        read: impl FnOnce(&mut FieldValidator<'m>, &str) -> Option<T>,
     ) -> Option<T> {
         let Ok(body) = std::str::from_utf8(body) else {
-            mistakes.add("", "must be UTF-8");
+            errors.add("", "must be UTF-8");
             return None;
         };
-        let mut check = Check { mistakes, failed: false };
+        let mut check = FieldValidator { errors, failed: false };
         let read = read(&mut check, body);
         if check.failed { None } else { read }
     }
@@ -42,11 +42,11 @@ impl Check<'_> {
         detail: impl Into<Cow<'static, str>>,
     ) {
         self.failed = true;
-        self.mistakes.add(pointer, detail);
+        self.errors.add(pointer, detail);
     }
 
     /// The value, or none with its mistake noted.
-    pub(super) fn note<T, E: Into<Cow<'static, str>>>(
+    pub(super) fn record<T, E: Into<Cow<'static, str>>>(
         &mut self,
         at: &str,
         result: Result<T, E>,
@@ -54,14 +54,14 @@ impl Check<'_> {
         result.map_err(|error| self.add(at.to_owned(), error)).ok()
     }
 
-    /// The values of these members, by name; others are mistakes.
+    /// The values of these members, by name; others are errors.
     pub(super) fn object<'a, const N: usize>(
         &mut self,
         at: &str,
         text: &'a str,
         names: [&str; N],
     ) -> Option<[Option<&'a RawValue>; N]> {
-        let members = match json::object(text) {
+        let members = match canonical_json::object(text) {
             Ok(members) => members,
             Err(error) if error.is_data() => {
                 self.add(at.to_owned(), "must be a JSON object");
@@ -95,9 +95,9 @@ impl Check<'_> {
     }
 
     /// A string.
-    pub(super) fn text(&mut self, at: &str, value: &RawValue) -> Option<Box<str>> {
-        match serde_json::from_str::<Text<'_>>(value.get()) {
-            Ok(Text(text)) => Some(text.into()),
+    pub(super) fn string(&mut self, at: &str, value: &RawValue) -> Option<Box<str>> {
+        match serde_json::from_str::<JsonText<'_>>(value.get()) {
+            Ok(JsonText(text)) => Some(text.into()),
             Err(_) if value.get().starts_with('"') => {
                 self.add(at.to_owned(), "must be valid Unicode; it has an escape that is none");
                 None
@@ -116,17 +116,17 @@ impl Check<'_> {
         value: &RawValue,
         choices: &'static str,
     ) -> Option<T> {
-        let word = serde_json::from_str::<Text<'_>>(value.get()).ok();
-        let chosen = word.and_then(|Text(word)| {
+        let word = serde_json::from_str::<JsonText<'_>>(value.get()).ok();
+        let chosen = word.and_then(|JsonText(word)| {
             let word: StrDeserializer<'_, serde::de::value::Error> = word.as_ref().into_deserializer();
             T::deserialize(word).ok()
         });
-        self.note(at, chosen.ok_or(choices))
+        self.record(at, chosen.ok_or(choices))
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, at: &'static str, value: &RawValue) -> Option<bool> {
-        self.note(at, value.get().parse().map_err(|_| "must be true or false"))
+    pub(super) fn boolean(&mut self, at: &'static str, value: &RawValue) -> Option<bool> {
+        self.record(at, value.get().parse().map_err(|_| "must be true or false"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The form of every refusal: an RFC 9457 problem, with what belongs to this one response added to what
 //! `domain` knows of the failure (field errors, the message, headers, instance, trace id).
 //!
-//! Every layer's error becomes a [`Failure`] here, by a match without a catch-all: a new kind of failure does
+//! Every layer's error becomes a [`ApiError`] here, by a match without a catch-all: a new kind of failure does
 //! not compile until somebody decides what the caller sees.
 
 use std::borrow::Cow;
@@ -12,17 +12,17 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use serde::Serialize;
 
-use super::trace::Trace;
+use super::trace_context::TraceContext;
 use crate::domain::{InvalidMessage, InvalidName, Message, Problem, ProblemKind};
 use crate::hub::HubError;
 use crate::store::{AcceptError, StoreError, StoreRefusal};
 
 /// When a repeat makes sense where nothing better is known.
-pub(super) const SOON: Duration = Duration::from_secs(1);
+pub(super) const RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// One thing that is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Mistake {
+pub(super) struct FieldError {
     /// Where: a JSON pointer into the body, or `header/NAME`, `query/NAME`, `path/NAME`.
     pub(super) pointer: Cow<'static, str>,
     /// What would be accepted.
@@ -31,19 +31,19 @@ pub(super) struct Mistake {
 
 /// Everything that is wrong with a request, so that it is told at once.
 #[derive(Debug, Default)]
-pub(super) struct Mistakes(Vec<Mistake>);
+pub(super) struct FieldErrors(Vec<FieldError>);
 
-impl Mistakes {
+impl FieldErrors {
     pub(super) fn add(
         &mut self,
         pointer: impl Into<Cow<'static, str>>,
         detail: impl Into<Cow<'static, str>>,
     ) {
-        self.0.push(Mistake { pointer: pointer.into(), detail: detail.into() });
+        self.0.push(FieldError { pointer: pointer.into(), detail: detail.into() });
     }
 
     /// The value, or `None` with its mistake noted.
-    pub(super) fn note<T, E: Into<Cow<'static, str>>>(
+    pub(super) fn record<T, E: Into<Cow<'static, str>>>(
         &mut self,
         pointer: impl Into<Cow<'static, str>>,
         result: Result<T, E>,
@@ -56,33 +56,33 @@ impl Mistakes {
     }
 
     #[cfg(test)]
-    pub(super) fn into_vec(self) -> Vec<Mistake> {
+    pub(super) fn into_vec(self) -> Vec<FieldError> {
         self.0
     }
 }
 
 /// Why a request is not answered as it hoped. Boxed: it is rare, and results should stay small.
 #[derive(Debug)]
-pub(super) struct Failure(Box<Parts>);
+pub(super) struct ApiError(Box<ApiErrorParts>);
 
 #[derive(Debug)]
-struct Parts {
+struct ApiErrorParts {
     problem: Problem,
-    errors: Vec<Mistake>,
+    errors: Vec<FieldError>,
     message: Option<Message>,
     instance: Option<String>,
     headers: Vec<(HeaderName, HeaderValue)>,
     close: bool,
 }
 
-impl Failure {
+impl ApiError {
     /// A failure of this kind; `detail` says what happened and what to do next.
     pub(super) fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::from(Problem::new(kind, detail))
     }
 
     /// The failure that a message ended with.
-    pub(super) fn of_message(problem: Problem, message: Message, instance: String) -> Self {
+    pub(super) fn for_message(problem: Problem, message: Message, instance: String) -> Self {
         let mut failure = Self::from(problem);
         failure.0.message = Some(message);
         failure.0.instance = Some(instance);
@@ -90,13 +90,13 @@ impl Failure {
     }
 
     /// The same, with a header more.
-    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
         self
     }
 
     /// The same, and the connection ends after it.
-    pub(super) fn closing(mut self) -> Self {
+    pub(super) fn closing_connection(mut self) -> Self {
         self.0.close = true;
         self
     }
@@ -107,26 +107,26 @@ impl Failure {
     }
 
     /// Whether a message was accepted and ended with it.
-    pub(super) fn is_of_message(&self) -> bool {
+    pub(super) fn is_message_failure(&self) -> bool {
         self.0.message.is_some()
     }
 
     /// The response to the request with this path, in this trace.
-    pub(super) fn response(&self, path: &str, trace: Trace) -> HttpResponse {
+    pub(super) fn response(&self, path: &str, trace: TraceContext) -> HttpResponse {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct Body<'a> {
+        struct ProblemBody<'a> {
             #[serde(flatten)]
             problem: &'a Problem,
             instance: &'a str,
             trace_id: String,
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [Mistake],
+            errors: &'a [FieldError],
             #[serde(skip_serializing_if = "Option::is_none")]
             message: Option<&'a Message>,
         }
-        let Parts { problem, errors, message, instance, headers, close } = &*self.0;
-        let body = Body {
+        let ApiErrorParts { problem, errors, message, instance, headers, close } = &*self.0;
+        let body = ProblemBody {
             problem,
             instance: instance.as_deref().unwrap_or(path),
             trace_id: trace.to_string(),
@@ -153,9 +153,9 @@ impl Failure {
     }
 }
 
-impl From<Problem> for Failure {
+impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(ApiErrorParts {
             problem,
             errors: Vec::new(),
             message: None,
@@ -166,10 +166,10 @@ impl From<Problem> for Failure {
     }
 }
 
-impl From<Mistakes> for Failure {
-    fn from(Mistakes(errors): Mistakes) -> Self {
+impl From<FieldErrors> for ApiError {
+    fn from(FieldErrors(errors): FieldErrors) -> Self {
         let detail = match errors.as_slice() {
-            [one] => Cow::from(format!("{}: {}", place(&one.pointer), one.detail)),
+            [one] => Cow::from(format!("{}: {}", display_pointer(&one.pointer), one.detail)),
             many => Cow::from(format!("{} things are wrong with the request; see `errors`.", many.len())),
         };
         let mut failure = Self::new(ProblemKind::InvalidRequest, detail);
@@ -179,22 +179,23 @@ impl From<Mistakes> for Failure {
 }
 
 /// The empty pointer is the whole body (RFC 6901), which nobody would read out of an empty text.
-fn place(pointer: &str) -> &str {
+fn display_pointer(pointer: &str) -> &str {
     if pointer.is_empty() { "body" } else { pointer }
 }
 
-impl From<HubError> for Failure {
+impl From<HubError> for ApiError {
     fn from(error: HubError) -> Self {
         match error {
             HubError::Draining => {
                 let detail = "This replica is shutting down and accepted nothing. Send the request again; \
                               another replica will take it.";
-                Self::from(Problem::new(ProblemKind::Draining, detail).retry_after(SOON)).closing()
+                Self::from(Problem::new(ProblemKind::Draining, detail).retry_after(RETRY_SOON))
+                    .closing_connection()
             }
             HubError::Overloaded(what) => {
                 let detail =
                     format!("This replica is at its limit ({what}) and accepted nothing. Try again later.");
-                Self::from(Problem::new(ProblemKind::Overloaded, detail).retry_after(SOON))
+                Self::from(Problem::new(ProblemKind::Overloaded, detail).retry_after(RETRY_SOON))
             }
             HubError::Accept(error) => error.into(),
             HubError::Store(error) => error.into(),
@@ -207,14 +208,14 @@ impl From<HubError> for Failure {
     }
 }
 
-impl From<AcceptError> for Failure {
+impl From<AcceptError> for ApiError {
     fn from(error: AcceptError) -> Self {
         match error {
             AcceptError::LaneFull(open) => {
                 let detail = format!(
                     "The conversation already has {open} open messages. Wait until one has ended, then try again."
                 );
-                Self::from(Problem::new(ProblemKind::LaneFull, detail).retry_after(SOON))
+                Self::from(Problem::new(ProblemKind::LaneFull, detail).retry_after(RETRY_SOON))
             }
             AcceptError::IdempotencyMismatch => Self::new(
                 ProblemKind::IdempotencyMismatch,
@@ -223,14 +224,14 @@ impl From<AcceptError> for Failure {
             ),
             AcceptError::Full => {
                 let detail = "The store is full and accepted nothing. Try again later.";
-                Self::from(Problem::new(ProblemKind::Overloaded, detail).retry_after(SOON))
+                Self::from(Problem::new(ProblemKind::Overloaded, detail).retry_after(RETRY_SOON))
             }
             AcceptError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             // Fences are the owner's affair: no caller's request carries one.
@@ -248,15 +249,15 @@ impl From<StoreError> for Failure {
                     }
                     _ => "The store cannot be used at the moment: nothing was accepted. Send it again later.",
                 };
-                Self::from(Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(SOON))
+                Self::from(Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(RETRY_SOON))
             }
         }
     }
 }
 
 /// A bug of ours.
-pub(super) fn internal() -> Failure {
-    Failure::new(
+pub(super) fn internal() -> ApiError {
+    ApiError::new(
         ProblemKind::Internal,
         "Something went wrong inside the bridge. Report it with the `traceId`; the log has more.",
     )
@@ -278,7 +279,7 @@ impl From<InvalidName> for Cow<'static, str> {
 mod tests {
     use super::*;
 
-    fn kind(failure: impl Into<Failure>) -> (ProblemKind, Option<Duration>) {
+    fn kind(failure: impl Into<ApiError>) -> (ProblemKind, Option<Duration>) {
         let failure = failure.into();
         (failure.problem().kind, failure.problem().retry_after)
     }
@@ -286,20 +287,20 @@ mod tests {
     #[test]
     fn each_error_has_its_row() {
         use ProblemKind as K;
-        assert_eq!(kind(HubError::Draining), (K::Draining, Some(SOON)));
-        assert_eq!(kind(HubError::Overloaded("sockets")), (K::Overloaded, Some(SOON)));
+        assert_eq!(kind(HubError::Draining), (K::Draining, Some(RETRY_SOON)));
+        assert_eq!(kind(HubError::Overloaded("sockets")), (K::Overloaded, Some(RETRY_SOON)));
         assert_eq!(kind(HubError::Lost), (K::MessageLost, None));
-        assert_eq!(kind(AcceptError::LaneFull(32)), (K::LaneFull, Some(SOON)));
+        assert_eq!(kind(AcceptError::LaneFull(32)), (K::LaneFull, Some(RETRY_SOON)));
         assert_eq!(kind(AcceptError::IdempotencyMismatch), (K::IdempotencyMismatch, None));
-        assert_eq!(kind(AcceptError::Full), (K::Overloaded, Some(SOON)));
-        assert_eq!(kind(StoreError::Unknown(SOON)), (K::StoreUnavailable, Some(SOON)));
+        assert_eq!(kind(AcceptError::Full), (K::Overloaded, Some(RETRY_SOON)));
+        assert_eq!(kind(StoreError::Unknown(RETRY_SOON)), (K::StoreUnavailable, Some(RETRY_SOON)));
         assert_eq!(kind(StoreError::Fenced), (K::Internal, None));
     }
 
     #[test]
     fn only_what_may_have_been_carried_out_is_said_to_be() {
-        let open = |error: StoreError| Failure::from(error).problem().detail.contains("may or may not");
-        assert!(open(StoreError::Unknown(SOON)));
+        let open = |error: StoreError| ApiError::from(error).problem().detail.contains("may or may not");
+        assert!(open(StoreError::Unknown(RETRY_SOON)));
         assert!(open(StoreError::Unavailable(StoreRefusal::TooFewReplicas)));
         assert!(!open(StoreError::Unavailable(StoreRefusal::OutOfMemory)));
     }
@@ -308,8 +309,8 @@ mod tests {
     fn a_retry_is_rounded_up_to_whole_seconds() {
         for (wait, header) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (61_500, "62")] {
             let problem = Problem::new(ProblemKind::BotBlocked, "x").retry_after(Duration::from_millis(wait));
-            let trace = Trace::of(&header::HeaderMap::new());
-            let response = Failure::from(problem).response("/", trace);
+            let trace = TraceContext::from_headers(&header::HeaderMap::new());
+            let response = ApiError::from(problem).response("/", trace);
             assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), header);
         }
     }

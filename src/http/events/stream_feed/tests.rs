@@ -1,5 +1,5 @@
 //! A stream against a journal that is written, trimmed, forgotten and lost meanwhile, and a client that is cut off
-//! in the middle of anything and comes back with the last id it was given.
+//! in the middle of anything and comes back with the last id it was last_id.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -169,7 +169,7 @@ struct World {
     journal: Journal,
     client: Client,
     start: ReadStart,
-    feed: Feed,
+    feed: StreamFeed,
     limit: usize,
 }
 
@@ -177,16 +177,16 @@ impl World {
     fn new(start: ReadStart, limit: usize, before: usize) -> Self {
         let mut journal = Journal::default();
         (0..before).for_each(|_| journal.append(false));
-        let feed = Feed::new(conversation(), journal.page(start, limit), 1000);
+        let feed = StreamFeed::new(conversation(), journal.page(start, limit), 1000);
         Self { journal, client: Client::default(), start, feed, limit }
     }
 
     /// One step; what it writes gets through up to a length. False where it waits.
     fn step(&mut self, length: usize) -> bool {
         match self.feed.step() {
-            Step::Write(bytes, _) => self.client.receive(&bytes[..length.min(bytes.len())]),
-            Step::Read(after) => self.feed.page(self.journal.page(after, self.limit)),
-            Step::Wait | Step::End => return false,
+            FeedStep::Write(bytes, _) => self.client.receive(&bytes[..length.min(bytes.len())]),
+            FeedStep::Read(after) => self.feed.page_read(self.journal.page(after, self.limit)),
+            FeedStep::Wait | FeedStep::End => return false,
         }
         true
     }
@@ -194,7 +194,7 @@ impl World {
     fn reconnect(&mut self) {
         self.client.inbox.clear();
         let after = self.client.last_id.map_or(self.start, ReadStart::Cursor);
-        self.feed = Feed::new(conversation(), self.journal.page(after, self.limit), 1000);
+        self.feed = StreamFeed::new(conversation(), self.journal.page(after, self.limit), 1000);
     }
 
     fn act(&mut self, act: &Act) {
@@ -221,10 +221,10 @@ impl World {
             }
             // What is told live is told to a stream that waits.
             Act::Look | Act::Chunk | Act::KeepAlive if self.feed.step_is_wait() => match act {
-                Act::Look => self.feed.live(Some(LiveSignal::Look)),
+                Act::Look => self.feed.signal_received(Some(LiveSignal::Look)),
                 Act::Chunk => {
                     let chunk = ReplyChunk { message_id: None, index: 0, text: "x".into(), last: false };
-                    self.feed.live(Some(LiveSignal::Chunk(Arc::new(chunk))));
+                    self.feed.signal_received(Some(LiveSignal::Chunk(Arc::new(chunk))));
                 }
                 _ => self.feed.keep_alive(),
             },
@@ -235,20 +235,20 @@ impl World {
     /// Lets the stream say all there is and end.
     fn end(&mut self) {
         while self.step(usize::MAX) {}
-        self.feed.live(None);
+        self.feed.signal_received(None);
         while self.step(usize::MAX) {}
-        assert_eq!(self.feed.step(), Step::End);
+        assert_eq!(self.feed.step(), FeedStep::End);
     }
 }
 
-impl Feed {
+impl StreamFeed {
     fn step_is_wait(&self) -> bool {
-        self.aside.is_none()
+        self.pending.is_none()
             && !self.gap
             && self.entries.len() == 0
-            && self.given == Some(self.next)
-            && !self.look
-            && !self.last
+            && self.last_id == Some(self.next)
+            && !self.behind
+            && !self.ended
     }
 }
 
@@ -264,7 +264,7 @@ proptest! {
     ) {
         let start = if latest { ReadStart::Latest } else { ReadStart::Oldest };
         let mut world = World::new(start, limit, before);
-        // Who begins at the end knows where that was once it was given a place.
+        // Who begins at the end knows where that was once it was last_id a place.
         while world.step(usize::MAX) {}
         for act in &acts {
             world.act(act);
@@ -328,12 +328,12 @@ fn a_gap_is_told_once_however_often_the_client_comes_back() {
 #[test]
 fn the_beginning_says_when_to_come_back_and_where_it_stands() {
     let mut world = World::new(ReadStart::Latest, 2, 3);
-    let Step::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
+    let FeedStep::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
     assert_eq!(bytes, "retry: 1000\n\n");
-    let Step::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
+    let FeedStep::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
     assert_eq!(bytes, format!("id: {}\n\n", world.journal.end()));
-    assert_eq!(world.feed.step(), Step::Wait);
+    assert_eq!(world.feed.step(), FeedStep::Wait);
     world.feed.keep_alive();
-    assert_eq!(world.feed.step(), Step::Write(":\n\n".into(), None));
-    assert_eq!(world.feed.step(), Step::Wait);
+    assert_eq!(world.feed.step(), FeedStep::Write(":\n\n".into(), None));
+    assert_eq!(world.feed.step(), FeedStep::Wait);
 }

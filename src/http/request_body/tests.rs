@@ -2,11 +2,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn read(body: &str) -> Result<Draft, Vec<String>> {
-    let mut mistakes = Mistakes::default();
-    let draft = parse(body.as_bytes(), &mut mistakes);
+fn read(body: &str) -> Result<MessageDraft, Vec<String>> {
+    let mut errors = FieldErrors::default();
+    let draft = parse_message(body.as_bytes(), &mut errors);
     let pointers: Vec<_> =
-        mistakes.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect();
+        errors.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect();
     draft.filter(|_| pointers.is_empty()).ok_or(pointers)
 }
 
@@ -87,9 +87,9 @@ fn each_mistake_has_its_pointer() {
 proptest! {
     #[test]
     fn any_bytes_give_a_draft_or_mistakes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        let mut mistakes = Mistakes::default();
-        let draft = parse(&bytes, &mut mistakes);
-        prop_assert_eq!(draft.is_none(), !mistakes.is_empty());
+        let mut errors = FieldErrors::default();
+        let draft = parse_message(&bytes, &mut errors);
+        prop_assert_eq!(draft.is_none(), !errors.is_empty());
     }
 
     #[test]
@@ -105,9 +105,9 @@ proptest! {
         quiet in prop_oneof![Just("49"), Just("50"), Just("60000"), Just("60001"), Just("50.5"), Just("\"x\"")],
     ) {
         let body = format!(r#"{{"text":{text},"session":{session},"turn":{{"quietMs":{quiet}}}}}"#);
-        let mut mistakes = Mistakes::default();
-        let draft = parse(body.as_bytes(), &mut mistakes);
-        prop_assert_eq!(draft.is_some(), mistakes.is_empty());
+        let mut errors = FieldErrors::default();
+        let draft = parse_message(body.as_bytes(), &mut errors);
+        prop_assert_eq!(draft.is_some(), errors.is_empty());
         let right = text == "\"a\"" && matches!(session, "\"new\"" | "null") && matches!(quiet, "50" | "60000");
         prop_assert_eq!(draft.is_some(), right);
     }
