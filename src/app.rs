@@ -1,16 +1,16 @@
-//! The composition root: a bridge is a value that is started, asked for its addresses, and stopped.
+//! The composition root: a bridge is a value that starts, has addresses, and stops.
 //!
-//! The program and every test run the same path. Nothing is wired anywhere else, and the order in which a bridge
-//! ends is written down here once (api.md 7):
+//! The program and every test start a bridge here, the only place that wires layers. The order of a shutdown (api.md 7):
 //!
 //! ```text
-//! signal ─► not ready ─ grace ─► 503 draining, streams closed, out of the fleet ─ each partition released as soon as no turn is
-//! open in it and no delivery in flight, or at 2/3 of drain_timeout ─► deliveries broken off ─► waits answered with the
-//! state of the moment, sockets closed, the rest released, threads ended ─► listeners closed ─► end
+//! signal ─► not ready ─ grace ─► 503 draining, event streams closed, out of the fleet
+//!        ─► each partition released without an open turn or a delivery in flight, or at 2/3 of drain_timeout
+//!        ─► deliveries aborted ─► waits answered with the current state, sockets closed, other partitions released,
+//!           threads ended ─► listeners closed ─► end
 //! ```
 //!
-//! With the memory store nobody takes over: partitions are kept until everything accepted has ended and each delivery
-//! that is due was attempted (docs/adr/0009).
+//! The memory store has no failover. A bridge on it keeps its partitions until every accepted message has ended and each
+//! due delivery was attempted (docs/adr/0009).
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -32,16 +32,16 @@ use crate::metrics::{LabelSets, Metrics};
 use crate::store::{self, Clock, MemoryLimits, RedisStore, Store, StoreError, StoreRefusal};
 use crate::webhook::{self, Dispatcher};
 
-/// Ended messages that one sweep of the memory store may clear away, per partition.
+/// Most ended messages that one sweep of the memory store removes, per partition.
 const SWEEP_MAX_MESSAGES: usize = 1024;
-/// How long `/readyz` waits for the store.
+/// Timeout of the store for `/readyz`.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a bridge that starts waits for its store: both may have been started together.
+/// Longest wait of a starting bridge for its store, which may start at the same time.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two attempts.
+/// Delay between two attempts to reach the store.
 const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Why a bridge could not start. Nothing runs then.
+/// Failure to start a bridge, which leaves no part running.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeStartError {
     /// A listener could not be opened.
@@ -49,9 +49,9 @@ pub enum BridgeStartError {
     Listen {
         /// The configuration's key.
         key: &'static str,
-        /// The address it names.
+        /// The configured address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -60,50 +60,50 @@ pub enum BridgeStartError {
     Store(#[from] store::RedisSetupError),
     /// The store did not answer.
     #[error(
-        "the store does not answer: start what store.url names, or correct store.url and what belongs to it \
+        "the store does not answer: start the server of store.url, or correct store.url and its options \
          (store.username, store.password, store.ca_file, store.client_cert_file); the log says more"
     )]
     StoreAway(#[source] StoreError),
-    /// The store is not set up for this version.
+    /// The store's schema does not fit this version.
     #[error(transparent)]
     Schema(#[from] store::PrepareError),
     /// The shards could not start.
     #[error("the shards could not start")]
     Hub(#[from] hub::HubStartError),
     /// The dispatcher of webhooks could not start.
-    #[error("the dispatcher of webhooks could not start")]
+    #[error("the webhook dispatcher could not start")]
     Webhooks(#[from] webhook::DispatcherStartError),
-    /// A metric is declared wrongly.
-    #[error("a metric is declared wrongly")]
+    /// A metric's declaration is wrong.
+    #[error("a metric's declaration is wrong")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// Why a bridge did not end as it should.
+/// Failure of a running bridge, or of its shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeStopError {
-    /// The signals could not be listened to.
-    #[error("signals cannot be listened to")]
+    /// Signal handlers could not be installed.
+    #[error("cannot listen to signals")]
     Signals(#[source] std::io::Error),
     /// A listener failed.
     #[error("a listener failed")]
     Listener(#[source] std::io::Error),
-    /// A listener ended although nobody had asked it to.
-    #[error("a listener ended by itself")]
+    /// A listener stopped unexpectedly.
+    #[error("a listener stopped unexpectedly")]
     ListenerEnded,
-    /// A shard ended although nobody had asked it to: it panicked.
-    #[error("a shard ended by itself; this is a bug")]
+    /// A shard stopped unexpectedly: it panicked.
+    #[error("a shard stopped unexpectedly; this is a bug")]
     Shard,
-    /// The dispatcher of webhooks ended although nobody had asked it to: it panicked.
-    #[error("the dispatcher of webhooks ended by itself; this is a bug")]
+    /// The dispatcher of webhooks stopped unexpectedly: it panicked.
+    #[error("the webhook dispatcher stopped unexpectedly; this is a bug")]
     Dispatcher,
 }
 
-/// Where a bridge listens.
+/// Addresses of a bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BridgeAddresses {
-    /// For callers.
+    /// Address for callers.
     pub api: SocketAddr,
-    /// For probes and Prometheus.
+    /// Address for probes and Prometheus.
     pub admin: SocketAddr,
 }
 
@@ -126,12 +126,13 @@ pub struct Bridge {
 #[derive(Debug)]
 struct ListenerTask {
     handle: ServerHandle,
-    /// None once it has ended.
+    /// The listener's task, until it has stopped.
     task: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Bridge {
-    /// Starts a bridge and returns when it is ready for requests. Must be called inside a [`tokio::task::LocalSet`].
+    /// Starts a bridge and returns when it is ready for requests. The caller must be inside a
+    /// [`tokio::task::LocalSet`].
     ///
     /// # Errors
     /// [`BridgeStartError`].
@@ -158,7 +159,7 @@ impl Bridge {
 
         wait_for_store(&store).await?;
         store.prepare().await?;
-        // First: what the shards come to own is told to it at once.
+        // The dispatcher starts first, because it learns of each partition as a shard gets it.
         let (teller, listening) = store::news();
         let dispatcher = Dispatcher::start(&config, store.clone(), &metrics, listening).await?;
         let shards = Hub::start(&config, store.clone(), &metrics, teller).await?;
@@ -184,7 +185,7 @@ impl Bridge {
                     source,
                 })?;
         let close_connections = Arc::new(Notify::new());
-        // Nothing can fail behind this: it starts threads at once, and whoever fails then leaves them behind.
+        // This step is the last that can fail. It starts threads at once, and a later failure would leave them running.
         let api =
             http::serve(context, api, server.threads, Arc::clone(&close_connections)).map_err(|source| {
                 BridgeStartError::Listen { key: "server.listen", address: server.listen, source }
@@ -209,18 +210,18 @@ impl Bridge {
         })
     }
 
-    /// Where it listens; with port 0 in the configuration, the port it was given.
+    /// Returns the addresses. Port 0 in the configuration is replaced by the real port.
     pub const fn addresses(&self) -> BridgeAddresses {
         self.addresses
     }
 
-    /// Its store, for those who want to look.
+    /// Returns the store, for inspection.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Runs until SIGTERM or SIGINT, or until a part of it fails, then ends in good order. A second signal ends it
-    /// at once.
+    /// Runs until SIGTERM or SIGINT, or until a part fails, then shuts down gracefully. A second signal stops the
+    /// bridge at once.
     ///
     /// # Errors
     /// [`BridgeStopError`].
@@ -229,15 +230,15 @@ impl Bridge {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(BridgeStopError::Signals)?;
         let failed = tokio::select! {
             _ = terminate.recv() => {
-                info!("SIGTERM: ending");
+                info!("SIGTERM: shutting down");
                 Ok(())
             }
             _ = interrupt.recv() => {
-                info!("SIGINT: ending; once more to end at once");
+                info!("SIGINT: shutting down; a second signal stops at once");
                 Ok(())
             }
             failure = self.failed() => {
-                error!(%failure, "ending: whoever watches over this process can start it again");
+                error!(%failure, "shutting down after a failure; a supervisor can restart this process");
                 Err(failure)
             }
         };
@@ -248,7 +249,7 @@ impl Bridge {
         }
     }
 
-    /// Comes back when a part that must run has ended: a process without it would look alive and be of no use.
+    /// Returns when an essential part has stopped: without it the process would look alive and be useless.
     async fn failed(&mut self) -> BridgeStopError {
         tokio::select! {
             failure = self.api.failed() => failure,
@@ -258,7 +259,7 @@ impl Bridge {
         }
     }
 
-    /// Ends the bridge in the order of api.md 7, within `drain_timeout`.
+    /// Shuts down in the order of api.md 7, within `drain_timeout`.
     ///
     /// # Errors
     /// [`BridgeStopError::Listener`].
@@ -266,8 +267,8 @@ impl Bridge {
         let started = Instant::now();
         let at = |part: Duration| started + part;
         self.draining.store(true, Ordering::Relaxed);
-        // Whoever has kept a connection, and used it seldom, finds it closed and goes elsewhere, instead of being refused on
-        // it a moment later.
+        // A client with a seldom used connection finds it closed and opens another elsewhere. Otherwise its next
+        // request would be refused here.
         sleep_until(at(self.server.grace * 9 / 10)).await;
         self.close_connections.notify_waiters();
         sleep_until(at(self.server.grace)).await;
@@ -280,15 +281,16 @@ impl Bridge {
             }
         };
         if timeout_at(drain_by, drained).await.is_err() {
-            warn!("turns, waits or deliveries were still open when the bridge had to end");
+            warn!("turns, waits or deliveries were still open at the end of the drain");
         }
-        // While the leases of what was not released are held: nobody else may say how its attempts ended.
+        // This replica still holds the leases of partitions that it did not release. Only their owner may record the
+        // end of an attempt.
         self.dispatcher.stop(at(self.server.drain_timeout * 3 / 4)).await;
         self.shards.stop(at(self.server.drain_timeout * 5 / 6)).await;
         self.sweeper.abort();
         let api = self.api.stop(at(self.server.drain_timeout)).await;
         let admin = self.admin.stop(at(self.server.drain_timeout)).await;
-        info!(seconds = started.elapsed().as_secs_f64(), "the bridge has ended");
+        info!(seconds = started.elapsed().as_secs_f64(), "the bridge has stopped");
         api.and(admin)
     }
 }
@@ -298,7 +300,7 @@ impl ListenerTask {
         Self { handle: server.handle(), task: Some(spawn(server)) }
     }
 
-    /// Comes back when it ends by itself.
+    /// Returns when the listener stops by itself.
     async fn failed(&mut self) -> BridgeStopError {
         let Some(task) = &mut self.task else { return BridgeStopError::ListenerEnded };
         let ended = task.await;
@@ -309,7 +311,7 @@ impl ListenerTask {
         }
     }
 
-    /// Takes no more connections and ends when the open requests are answered.
+    /// Accepts no more connections, and returns when the open requests are answered.
     async fn stop(self, by: Instant) -> Result<(), BridgeStopError> {
         let Some(task) = self.task else { return Ok(()) };
         let graceful = async {
@@ -319,12 +321,12 @@ impl ListenerTask {
         if let Ok(Ok(ended)) = timeout_at(by, graceful).await {
             return ended.map_err(BridgeStopError::Listener);
         }
-        warn!("requests were still open when the bridge had to end");
+        warn!("requests were still open at the end of the shutdown");
         Ok(())
     }
 }
 
-/// Clears away what has expired and counts what is open, once a second.
+/// Removes expired data and counts open messages, once a second.
 async fn sweep(store: Store, metrics: Arc<Metrics>) {
     let mut second = interval(Duration::from_secs(1));
     loop {
@@ -339,7 +341,7 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
     }
 }
 
-/// Waits until the store answers, for a while.
+/// Waits until the store answers, for [`STORE_TIMEOUT`] at most.
 async fn wait_for_store(store: &Store) -> Result<(), BridgeStartError> {
     let until = Instant::now() + STORE_TIMEOUT;
     loop {
@@ -348,7 +350,7 @@ async fn wait_for_store(store: &Store) -> Result<(), BridgeStartError> {
             Ok(Err(error)) => error,
             Err(_) => StoreError::Unknown(STORE_TIMEOUT),
         };
-        // Whoever is not let in will not be in a moment either.
+        // Missing rights do not appear by themselves.
         let lasts = error == StoreError::Unavailable(StoreRefusal::NotAllowed);
         if lasts || Instant::now() >= until {
             return Err(BridgeStartError::StoreAway(error));

@@ -1,21 +1,20 @@
-//! rtm-bridge: a REST front door to Kore.ai bots.
+//! rtm-bridge: a REST interface to Kore.ai bots.
 //!
-//! The bridge holds the web sockets (RTM) that many backends cannot hold: it takes a message over HTTP, says it
-//! over the user's socket, and answers with what the bot said in return.
+//! The bridge holds the web sockets (RTM) that many backends cannot hold. It takes a message over HTTP, sends it over the
+//! user's socket, and answers with the bot's replies.
 //!
 //! ```text
 //!            HTTP workers                      shard threads
 //!  caller ──► http ──► store (accept) ──► hub ──► link (one task per conversation) ──► rtm ──► platform
 //!     ▲                                    │       │ machine: pure │ driver: I/O
-//!     └──────────── Message ◄── watch ◄────┴───────┴──► store (write, fenced)
+//!     └──────────── Message ◄── waiters ◄──┴───────┴──► store (write, fenced)
 //! ```
 //!
-//! Begin with [`app::Bridge`], which wires everything together, or with [`link::Machine`], which decides
-//! everything. [`rtm_sandbox`] plays the platform, for tests and for `rtm-bridge dev`.
+//! Start with [`app::Bridge`], which wires all parts, or with [`link::Machine`], which makes all decisions.
+//! [`rtm_sandbox`] simulates the platform for tests and for `rtm-bridge dev`.
 //!
-//! The library is there for the program and its tests; what users may rely on is the HTTP API, the command line and
-//! the configuration (`docs/api.md`). A message's way through the code, the layers and the arrows between them,
-//! which a test keeps, are in `docs/architecture.md`.
+//! The library serves the program and its tests. Users rely on the HTTP API, the command line and the configuration
+//! (`docs/api.md`). `docs/architecture.md` follows a message through the code and describes the layers.
 
 pub mod app;
 pub mod cli;

@@ -1,8 +1,7 @@
 //! The only place that starts threads and runtimes.
 //!
-//! A shard's sockets are `!Send` (awc), so each shard is a plain thread with a name, a tokio runtime of its
-//! own and a [`LocalSet`]; what runs there stays there. A panic ends its thread only; whoever joins it learns
-//! of it.
+//! A shard's sockets are `!Send` (awc). So each shard is a named thread with a tokio runtime of its own and a
+//! [`LocalSet`]. Its tasks never leave it. A panic ends only its thread, and joining the thread returns it.
 
 use std::future::Future;
 use std::io;
@@ -12,10 +11,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::LocalSet;
 
-/// Starts a thread. Its name shows in debuggers and `top -H`, which cut it to 15 bytes.
+/// Starts a thread. Debuggers and `top -H` show the first 15 bytes of its name.
 ///
 /// # Errors
-/// The system has no more threads to give.
+/// The system allows no more threads.
 pub fn spawn_named<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
@@ -24,11 +23,11 @@ pub fn spawn_named<T: Send + 'static>(
     std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
-/// Starts a thread that runs `main` to its end, with `spawn_local` for whatever it starts. The future is made
-/// on the thread, so it need not be `Send`; tasks that are left when it ends are dropped there.
+/// Starts a thread that runs `main` to its end, and lets it use `spawn_local`. The thread creates the future, so it
+/// need not be `Send`. Tasks that remain at the end are dropped there.
 ///
 /// # Errors
-/// The system has no more threads, or no more files for the runtime's poller.
+/// The system allows no more threads, or no more files for the runtime's poller.
 pub fn shard_thread<T: Send + 'static>(
     name: &str,
     main: impl AsyncFnOnce() -> T + Send + 'static,
@@ -36,24 +35,24 @@ pub fn shard_thread<T: Send + 'static>(
     let runtime = current_thread()?;
     spawn_named(name, move || {
         let end = LocalSet::new().block_on(&runtime, main());
-        // A look-up of a name may be under way on a thread of the runtime's own. Nobody waits for it any more, and
-        // dropping the runtime would, for as long as the resolver does.
+        // A DNS lookup may run on a thread of the runtime. Its result has no reader any more, and dropping the runtime
+        // would wait for the resolver.
         runtime.shutdown_background();
         end
     })
 }
 
-/// Runs a future to its end on this thread, with a [`LocalSet`] around it.
+/// Runs a future to its end on this thread, inside a [`LocalSet`].
 ///
 /// # Errors
-/// The system has no more files for the runtime's poller.
+/// The system allows no more files for the runtime's poller.
 pub fn block_on<T>(future: impl Future<Output = T>) -> io::Result<T> {
     let runtime = current_thread()?;
     Ok(LocalSet::new().block_on(&runtime, future))
 }
 
-/// Lets this process open as many files as the system allows it to (a socket is a file), and returns how
-/// many. Where the system refuses, the limit stays.
+/// Raises the limit of open files (sockets included) to the maximum of the system, and returns it. A refusal leaves the
+/// limit as it was.
 ///
 /// # Errors
 /// The system refuses to change the limit.
@@ -77,7 +76,7 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the test looks at what a shard may do")]
-    fn a_shard_runs_local_tasks_on_a_thread_of_its_name() {
+    fn shard_runs_local_tasks_on_its_named_thread() {
         let shard = shard_thread("shard-7", async || {
             let local = Rc::new(7);
             let task = tokio::task::spawn_local({
@@ -91,12 +90,12 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_who_joins() {
+    fn panic_reaches_the_joining_thread() {
         assert!(spawn_named("falls", || panic!("on purpose")).unwrap().join().is_err());
     }
 
     #[test]
-    fn the_limit_of_files_rises_to_what_is_allowed() {
+    fn file_limit_rises_to_the_maximum() {
         let hard = getrlimit(Resource::Nofile).maximum;
         assert_eq!(raise_open_files().unwrap(), hard.unwrap_or(u64::MAX));
         assert_eq!(getrlimit(Resource::Nofile).current, hard);

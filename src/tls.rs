@@ -1,9 +1,9 @@
-//! TLS as a client of HTTP/1.1: whom it trusts, and with what it is done.
+//! TLS for HTTP/1.1 clients: trusted authorities and settings.
 //!
-//! Everybody who opens connections of their own with awc does it with this: awc's defaults would offer HTTP/2, over
-//! which no web socket opens, and would read the system's authorities, which an image without files does not have.
+//! All awc clients use it. awc's defaults would offer HTTP/2, which opens no web socket. They would also read the
+//! system's authorities, which a minimal image lacks.
 //!
-//! It does not know Redis, whose client brings its own.
+//! Redis' client brings its own TLS.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-/// Why there is no TLS.
+/// Failure to set up TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The library refuses its own defaults.
     #[error("TLS cannot be set up")]
     Library(#[from] rustls::Error),
-    /// What should hold authorities holds none, or something else.
-    #[error("ca_file should hold certificates of authorities in PEM (`-----BEGIN CERTIFICATE-----`)")]
+    /// The input holds no certificates of authorities.
+    #[error("ca_file must hold certificates of authorities in PEM (`-----BEGIN CERTIFICATE-----`)")]
     Authorities,
 }
 
-/// What connections are made with that trust the certificate authorities Mozilla trusts, and those of `ca` (PEM) too.
+/// Returns settings that trust Mozilla's certificate authorities and those of `ca` (PEM).
 ///
 /// # Errors
-/// [`TlsError::Authorities`] where `ca` is there and holds no certificate, or one that cannot be an authority's.
+/// [`TlsError::Authorities`] if `ca` is present and holds no valid certificate of an authority.
 pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(pem) = ca {
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_authorities_in_pem_are_trusted() {
+    fn only_authorities_in_pem_are_accepted() {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for pem in ["", "none", broken] {
             assert!(matches!(client(Some(pem.as_bytes())), Err(TlsError::Authorities)), "{pem:?}");

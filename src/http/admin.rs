@@ -1,7 +1,7 @@
 //! The operator's routes, on a listener of their own: liveness, readiness, metrics.
 //!
-//! Liveness looks at nothing but this process: an outage of the store or the platform must not make an
-//! orchestrator kill replicas that will work again when it is over. Readiness asks the store.
+//! Liveness depends on this process alone. An orchestrator must not kill replicas because the store or the platform is
+//! down. Readiness asks the store.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::domain::ProblemKind;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
-/// What the operator's routes work with.
+/// State of the operator's routes.
 #[derive(Debug)]
 pub struct AdminContext {
-    /// What `/metrics` tells.
+    /// Content of `/metrics`.
     pub metrics: Arc<Metrics>,
-    /// What `/readyz` asks.
+    /// Store that `/readyz` asks.
     pub store: Store,
-    /// How long it may take to answer that; a probe gives up after a second or a few.
+    /// Timeout of the store's answer to `/readyz`. Probes give up after a second or a few.
     pub store_timeout: Duration,
-    /// Set when this replica begins to go away, before it refuses anything.
+    /// True as soon as this replica shuts down, before it refuses requests.
     pub draining: Arc<AtomicBool>,
 }
 
-/// The operator's routes: `App::new().configure(http::configure_admin(admin))`.
+/// Registers the operator's routes: `App::new().configure(http::configure_admin(admin))`.
 pub fn configure_admin(admin: Arc<AdminContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
         let read_only = |path| web::resource(path).default_service(web::to(wrong_method));
@@ -55,10 +55,10 @@ struct ReadinessReport {
 struct ReadinessCheck {
     name: &'static str,
     ok: bool,
-    /// What is wrong.
+    /// Reason of a failed check.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<Cow<'static, str>>,
-    /// What should be changed, although the replica is of use as it is.
+    /// Advice on settings that leave the replica ready.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
@@ -84,7 +84,7 @@ async fn ready(admin: Data<AdminContext>) -> HttpResponse {
     response.insert_header((header::CACHE_CONTROL, "no-store")).json(ReadinessReport { ready, checks })
 }
 
-/// Only whether the store answers makes a replica unready: it would not become better by anything else.
+/// Checks whether the store answers. This is the only check of a dependency: no restart would mend the others.
 async fn check_store(admin: &AdminContext) -> ReadinessCheck {
     let answer = match tokio::time::timeout(admin.store_timeout, admin.store.now()).await {
         Ok(Ok(_)) => Ok(()),
@@ -107,7 +107,7 @@ async fn metrics(admin: Data<AdminContext>, request: HttpRequest) -> HttpRespons
 }
 
 async fn wrong_method(request: HttpRequest) -> HttpResponse {
-    let failure = ApiError::new(ProblemKind::MethodNotAllowed, "See the header `Allow` for what is.")
+    let failure = ApiError::new(ProblemKind::MethodNotAllowed, "Use a method of the `Allow` header.")
         .with_header(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
     problem_response(&request, &failure)
 }
@@ -115,7 +115,10 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
 async fn no_route(request: HttpRequest) -> HttpResponse {
     problem_response(
         &request,
-        &ApiError::new(ProblemKind::NotFound, "Here are `/livez`, `/readyz` and `/metrics`."),
+        &ApiError::new(
+            ProblemKind::NotFound,
+            "There is no such route. This listener serves `/livez`, `/readyz` and `/metrics`.",
+        ),
     )
 }
 

@@ -1,8 +1,8 @@
-//! The form of every refusal: an RFC 9457 problem, with what belongs to this one response added to what
-//! `domain` knows of the failure (field errors, the message, headers, instance, trace id).
+//! The form of every refusal: an RFC 9457 problem.
 //!
-//! Every layer's error becomes a [`ApiError`] here, by a match without a catch-all: a new kind of failure does
-//! not compile until somebody decides what the caller sees.
+//! The problem comes from `domain`. This module adds what belongs to one response: field errors, the message, headers,
+//! instance and trace id. Each layer's error becomes an [`ApiError`] by a match without a catch-all. A new kind of
+//! failure does not compile until its response is decided.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -17,19 +17,19 @@ use crate::domain::{InvalidMessage, InvalidName, Message, Problem, ProblemKind};
 use crate::hub::HubError;
 use crate::store::{AcceptError, StoreError, StoreRefusal};
 
-/// When a repeat makes sense where nothing better is known.
+/// Time until a retry, unless a better one is known.
 pub(super) const RETRY_SOON: Duration = Duration::from_secs(1);
 
-/// One thing that is wrong with a request.
+/// One invalid part of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct FieldError {
-    /// Where: a JSON pointer into the body, or `header/NAME`, `query/NAME`, `path/NAME`.
+    /// Place of the error: a JSON pointer into the body, or `header/NAME`, `query/NAME`, `path/NAME`.
     pub(super) pointer: Cow<'static, str>,
-    /// What would be accepted.
+    /// Description of a valid value.
     pub(super) detail: Cow<'static, str>,
 }
 
-/// Everything that is wrong with a request, so that it is told at once.
+/// All invalid parts of a request, which the caller learns at once.
 #[derive(Debug, Default)]
 pub(super) struct FieldErrors(Vec<FieldError>);
 
@@ -42,7 +42,7 @@ impl FieldErrors {
         self.0.push(FieldError { pointer: pointer.into(), detail: detail.into() });
     }
 
-    /// The value, or `None` with its mistake noted.
+    /// Returns the value, or adds the error and returns `None`.
     pub(super) fn record<T, E: Into<Cow<'static, str>>>(
         &mut self,
         pointer: impl Into<Cow<'static, str>>,
@@ -61,7 +61,7 @@ impl FieldErrors {
     }
 }
 
-/// Why a request is not answered as it hoped. Boxed: it is rare, and results should stay small.
+/// A refused or failed request. The box keeps results small, as failures are rare.
 #[derive(Debug)]
 pub(super) struct ApiError(Box<ApiErrorParts>);
 
@@ -76,12 +76,12 @@ struct ApiErrorParts {
 }
 
 impl ApiError {
-    /// A failure of this kind; `detail` says what happened and what to do next.
+    /// Creates an error of this kind; `detail` describes the cause and the next step.
     pub(super) fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::from(Problem::new(kind, detail))
     }
 
-    /// The failure that a message ended with.
+    /// Creates the error of an accepted message that failed.
     pub(super) fn for_message(problem: Problem, message: Message, instance: String) -> Self {
         let mut failure = Self::from(problem);
         failure.0.message = Some(message);
@@ -89,29 +89,29 @@ impl ApiError {
         failure
     }
 
-    /// The same, with a header more.
+    /// Adds a header to the response.
     pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers.push((name, value));
         self
     }
 
-    /// The same, and the connection ends after it.
+    /// Closes the connection after the response.
     pub(super) fn closing_connection(mut self) -> Self {
         self.0.close = true;
         self
     }
 
-    /// What it is.
+    /// Returns the problem.
     pub(super) fn problem(&self) -> &Problem {
         &self.0.problem
     }
 
-    /// Whether a message was accepted and ended with it.
+    /// Returns true for the failure of an accepted message.
     pub(super) fn is_message_failure(&self) -> bool {
         self.0.message.is_some()
     }
 
-    /// The response to the request with this path, in this trace.
+    /// Builds the response to a request with this path and trace.
     pub(super) fn response(&self, path: &str, trace: TraceContext) -> HttpResponse {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
@@ -138,7 +138,7 @@ impl ApiError {
         response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         if let Some(wait) = problem.retry_after {
-            // Whole seconds, never so few that the repeat comes too early, never none.
+            // Whole seconds, at least one, rounded up: a retry must not come too early.
             let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
             response.insert_header((header::RETRY_AFTER, seconds));
         }
@@ -148,7 +148,7 @@ impl ApiError {
         if *close {
             response.force_close();
         }
-        // A problem is made of text and numbers: there is nothing in it that could fail to be written.
+        // A problem consists of text and numbers, so its serialisation cannot fail.
         response.body(serde_json::to_vec(&body).unwrap_or_default())
     }
 }
@@ -170,7 +170,7 @@ impl From<FieldErrors> for ApiError {
     fn from(FieldErrors(errors): FieldErrors) -> Self {
         let detail = match errors.as_slice() {
             [one] => Cow::from(format!("{}: {}", display_pointer(&one.pointer), one.detail)),
-            many => Cow::from(format!("{} things are wrong with the request; see `errors`.", many.len())),
+            many => Cow::from(format!("The request has {} errors; see `errors`.", many.len())),
         };
         let mut failure = Self::new(ProblemKind::InvalidRequest, detail);
         failure.0.errors = errors;
@@ -178,7 +178,7 @@ impl From<FieldErrors> for ApiError {
     }
 }
 
-/// The empty pointer is the whole body (RFC 6901), which nobody would read out of an empty text.
+/// Returns a readable name of a place. The empty pointer means the whole body (RFC 6901).
 fn display_pointer(pointer: &str) -> &str {
     if pointer.is_empty() { "body" } else { pointer }
 }
@@ -187,8 +187,8 @@ impl From<HubError> for ApiError {
     fn from(error: HubError) -> Self {
         match error {
             HubError::Draining => {
-                let detail = "This replica is shutting down and accepted nothing. Send the request again; \
-                              another replica will take it.";
+                let detail = "This replica is shutting down and accepted nothing. Send the request again \
+                 over a new connection.";
                 Self::from(Problem::new(ProblemKind::Draining, detail).retry_after(RETRY_SOON))
                     .closing_connection()
             }
@@ -201,8 +201,8 @@ impl From<HubError> for ApiError {
             HubError::Store(error) => error.into(),
             HubError::Lost => Self::new(
                 ProblemKind::MessageLost,
-                "The store lost the message after it was accepted. It may have reached the bot; nothing more \
-                 will be known of it.",
+                "The store lost the message after its acceptance. The message may have reached the bot. Send \
+                 it again if a duplicate does no harm.",
             ),
         }
     }
@@ -213,13 +213,14 @@ impl From<AcceptError> for ApiError {
         match error {
             AcceptError::LaneFull(open) => {
                 let detail = format!(
-                    "The conversation already has {open} open messages. Wait until one has ended, then try again."
+                    "The conversation already has {open} open messages. Wait until one has ended, then try \
+                     again."
                 );
                 Self::from(Problem::new(ProblemKind::LaneFull, detail).retry_after(RETRY_SOON))
             }
             AcceptError::IdempotencyMismatch => Self::new(
                 ProblemKind::IdempotencyMismatch,
-                "This Idempotency-Key was used in this conversation for another body. Take a new key for a \
+                "This Idempotency-Key was used in this conversation for another body. Use a new key for a \
                  new message.",
             ),
             AcceptError::Full => {
@@ -234,20 +235,21 @@ impl From<AcceptError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            // Fences are the owner's affair: no caller's request carries one.
+            // Only owners send fences. No caller's request carries one.
             StoreError::Fenced | StoreError::Lost | StoreError::OutOfStep => internal(),
             StoreError::Unknown(_) | StoreError::Unavailable(_) => {
                 let detail = match error {
-                    // Of these two no caller may believe that nothing happened.
+                    // In these two cases the message may be accepted, and the caller must know it.
                     StoreError::Unavailable(StoreRefusal::TooFewReplicas) => {
-                        "Too few of the store's replicas confirmed it: a message may or may not have been accepted. \
+                        "Too few of the store's replicas confirmed the write: a message may or may not have \
+                         been accepted. \
                          Send it again with the same Idempotency-Key."
                     }
                     StoreError::Unknown(_) => {
                         "The store did not answer in time: a message may or may not have been accepted. \
                          Send it again with the same Idempotency-Key."
                     }
-                    _ => "The store cannot be used at the moment: nothing was accepted. Send it again later.",
+                    _ => "The store is unavailable and accepted nothing. Send the request again later.",
                 };
                 Self::from(Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(RETRY_SOON))
             }
@@ -255,11 +257,11 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// A bug of ours.
+/// Creates the error of a bug in the bridge.
 pub(super) fn internal() -> ApiError {
     ApiError::new(
         ProblemKind::Internal,
-        "Something went wrong inside the bridge. Report it with the `traceId`; the log has more.",
+        "The bridge has a bug. Please report it with this `traceId` and the log lines of the trace.",
     )
 }
 
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn each_error_has_its_row() {
+    fn errors_become_their_problem() {
         use ProblemKind as K;
         assert_eq!(kind(HubError::Draining), (K::Draining, Some(RETRY_SOON)));
         assert_eq!(kind(HubError::Overloaded("sockets")), (K::Overloaded, Some(RETRY_SOON)));
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_have_been_carried_out_is_said_to_be() {
+    fn only_unknown_results_are_reported_as_uncertain() {
         let open = |error: StoreError| ApiError::from(error).problem().detail.contains("may or may not");
         assert!(open(StoreError::Unknown(RETRY_SOON)));
         assert!(open(StoreError::Unavailable(StoreRefusal::TooFewReplicas)));
@@ -306,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_is_rounded_up_to_whole_seconds() {
+    fn retry_after_rounds_up_to_whole_seconds() {
         for (wait, header) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (61_500, "62")] {
             let problem = Problem::new(ProblemKind::BotBlocked, "x").retry_after(Duration::from_millis(wait));
             let trace = TraceContext::from_headers(&header::HeaderMap::new());

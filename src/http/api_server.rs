@@ -1,4 +1,4 @@
-//! The listener for callers.
+//! The server of the callers' listener.
 
 use std::io;
 use std::net::TcpListener;
@@ -17,20 +17,22 @@ use tracing::debug;
 use super::detachable_connection::{self, DetachableConnection};
 use super::{ApiContext, configure};
 
-/// Idle connections of callers are kept this long: longer than load balancers keep theirs, so that they close
-/// first.
+/// Lifetime of an idle connection. It exceeds that of load balancers, so that they close first.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// How long a caller may leave what was sent to it unacknowledged, or have no room for more.
+/// Longest time that a peer may leave sent bytes unacknowledged, or its receive window full.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection that is being closed may take for it.
+/// Timeout of closing a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long open requests have when the listener ends, in seconds.
+/// Time for open requests when the listener stops, in seconds.
 const SHUTDOWN_SECONDS: u64 = 5;
 
-/// Starts to serve callers on so many threads. Where this fails nothing was started. Whenever `close_connections` tells all who wait
-/// for it, the connections that are open then close: idle ones at once, the others behind their answer.
+/// Starts the server of callers on this many threads. A failed start leaves nothing running.
 ///
-/// It is put together here and not by `HttpServer`, because that knows no connections but its own: see `connection`.
+/// A notification of all waiters of `close_connections` closes the open connections: idle ones at once, the others
+/// after their answer.
+///
+/// Actix' `HttpServer` accepts only its own type of connection, so this function assembles the server by itself (see
+/// `detachable_connection`).
 ///
 /// # Errors
 /// The listener cannot be used.
@@ -47,9 +49,9 @@ pub fn serve(
         let requests = HttpService::build()
             .keep_alive(KEEP_ALIVE)
             .client_disconnect_timeout(CLOSE_TIMEOUT)
-            // Who has closed its side takes no answer any more, and no place among the waits.
+            // A caller that closed its side gets no answer, and its wait must end.
             .h1_allow_half_closed(false)
-            // Else idle connections would hold up the end.
+            // Idle connections would delay the shutdown otherwise.
             .graceful_shutdown_signal(move || {
                 let (stopping, closing) = (stopping.clone(), Arc::clone(&close_connections).notified_owned());
                 async move {
@@ -78,15 +80,16 @@ pub fn serve(
     Ok(server.listen("api", listener, connections)?.run())
 }
 
-/// Lets the system send at once, and cut a connection whose other side takes nothing any more. Nobody else can do that: a
-/// response is not asked for more while what it gave is not taken, and a peer that lives but does not read answers
-/// every probe.
+/// Disables Nagle's algorithm and lets the system cut a connection whose peer reads nothing.
+///
+/// Only the system can do that. Actix does not poll a response until the peer takes its bytes. A peer that does not read
+/// still answers keep-alive probes.
 fn configure_socket(socket: &TcpStream) {
     let set = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
     let set = set.and(socket2::SockRef::from(socket).set_tcp_user_timeout(Some(STALL_TIMEOUT)));
     if let Err(error) = set {
-        debug!(%error, "a connection that stands still will not be cut");
+        debug!(%error, "socket options failed; a stalled connection will stay open");
     }
 }
 
@@ -96,7 +99,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn a_connection_that_stands_still_is_cut_by_the_system() {
+    async fn socket_cuts_a_stalled_connection() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (ours, _theirs) = tokio::join!(listener.accept(), TcpStream::connect(address));

@@ -1,8 +1,8 @@
-//! Who calls, and what they may do (api.md 6).
+//! Authentication and authorisation of callers (api.md 6).
 //!
-//! The order of refusals is part of the contract: who is not known learns nothing but 401; who is known learns
-//! 403 for whatever its configuration does not cover, whether that exists or not; only after that may a thing
-//! be called missing. So the names of other bots cannot be found out by trying.
+//! The order of refusals is part of the contract. An unknown caller learns nothing but 401. A known caller gets 403 for
+//! everything outside its configuration, whether it exists or not. Only then may an answer be 404. So no caller can
+//! find out the names of other bots.
 
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use subtle::{ConditionallySelectable as _, ConstantTimeEq as _};
@@ -11,33 +11,33 @@ use super::api_error::ApiError;
 use crate::config;
 use crate::domain::{BotName, ProblemKind, Sha256, UserId};
 
-/// What a request wants to do.
+/// The scope that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequiredScope {
-    /// POST messages, DELETE conversations.
+    /// POST of messages, DELETE of conversations.
     Send,
-    /// GET what belongs to conversations.
+    /// GET of everything below a conversation.
     Read,
-    /// Deliveries.
+    /// All of deliveries.
     Admin,
 }
 
-/// Who calls.
+/// The caller of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CallerIdentity<'c> {
-    /// Nobody is configured, so that anybody may do anything; the configuration allows this on loopback only.
+    /// The configuration has no callers, so every request is allowed. Only a loopback listener may run so.
     Anonymous,
     /// One of `[[callers]]`.
     Known {
-        /// What it may do.
+        /// Its configuration.
         caller: &'c config::CallerConfig,
-        /// Its place among them.
+        /// Its index in `[[callers]]`.
         index: usize,
     },
 }
 
 impl<'c> CallerIdentity<'c> {
-    /// The caller whose key stands in the `Authorization` header, if it may do this.
+    /// Finds the caller of the `Authorization` header's key and checks its scope.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`.
@@ -52,7 +52,7 @@ impl<'c> CallerIdentity<'c> {
         let (index, caller) =
             bearer_key(headers).and_then(|key| find_by_key(callers, key)).ok_or_else(|| {
                 unauthorized(
-                    "Send a caller's key as `Authorization: Bearer KEY`; this one is absent or unknown.",
+                    "The key is missing or unknown. Send a caller's key as `Authorization: Bearer KEY`.",
                 )
             })?;
         let (covered, name) = match scope {
@@ -63,11 +63,13 @@ impl<'c> CallerIdentity<'c> {
         if covered {
             Ok(Self::Known { caller, index })
         } else {
-            Err(forbidden(format!("This key lacks the scope `{name}`.")))
+            Err(forbidden(format!(
+                "This key lacks the scope `{name}`. Use another key, or have the scope added."
+            )))
         }
     }
 
-    /// Its name; keys for idempotency are kept apart by it.
+    /// Returns the caller's name. Each caller has its own idempotency keys.
     pub(super) fn name(self) -> &'c str {
         match self {
             Self::Anonymous => "anonymous",
@@ -75,7 +77,7 @@ impl<'c> CallerIdentity<'c> {
         }
     }
 
-    /// Its place among those who are configured.
+    /// Returns the caller's index in the configuration.
     pub(super) const fn index(self) -> Option<usize> {
         match self {
             Self::Anonymous => None,
@@ -83,7 +85,7 @@ impl<'c> CallerIdentity<'c> {
         }
     }
 
-    /// The most requests it may have open; none where there is no limit.
+    /// Returns the limit of open requests, or `None` without a limit.
     pub(super) fn max_open(self) -> Option<usize> {
         match self {
             Self::Known { caller, .. } if caller.max_open_requests > 0 => {
@@ -93,7 +95,7 @@ impl<'c> CallerIdentity<'c> {
         }
     }
 
-    /// The name that its callbacks are signed under; none where it has no secrets.
+    /// Returns the name that signs the caller's callbacks, or `None` without secrets.
     pub(super) fn signer(self) -> Option<&'c str> {
         match self {
             Self::Known { caller, .. } if !caller.webhook_secrets.is_empty() => Some(&caller.name),
@@ -101,7 +103,7 @@ impl<'c> CallerIdentity<'c> {
         }
     }
 
-    /// The bots that its configuration lists; none where it may use all.
+    /// Returns the bots of the caller's configuration, or `None` if it may use all bots.
     pub(super) fn bots(self) -> Option<&'c [BotName]> {
         match self {
             Self::Anonymous => None,
@@ -109,7 +111,7 @@ impl<'c> CallerIdentity<'c> {
         }
     }
 
-    /// What its users begin with.
+    /// Returns the prefix that the caller's users must have.
     pub(super) fn user_prefix(self) -> &'c str {
         match self {
             Self::Anonymous => "",
@@ -117,7 +119,7 @@ impl<'c> CallerIdentity<'c> {
         }
     }
 
-    /// Refuses a bot that its configuration does not list, known or not.
+    /// Refuses a bot outside the caller's configuration, whether the bot exists or not.
     ///
     /// # Errors
     /// `forbidden`.
@@ -127,33 +129,33 @@ impl<'c> CallerIdentity<'c> {
                 if !bots.iter().any(|known| known.as_str() == bot) =>
             {
                 Err(forbidden(
-                    "This key does not cover this bot; choose another with `?bot=NAME`.".to_owned(),
+                    "This key does not cover this bot. Choose another bot with `?bot=NAME`.".to_owned(),
                 ))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses a user outside its prefix.
+    /// Refuses a user without the caller's prefix.
     ///
     /// # Errors
     /// `forbidden`.
     pub(super) fn check_user(self, user: &UserId) -> Result<(), ApiError> {
         match self {
-            Self::Known { caller, .. } if !user.as_str().starts_with(&caller.user_prefix) => {
-                Err(forbidden("This key does not cover this user: its users begin otherwise.".to_owned()))
-            }
+            Self::Known { caller, .. } if !user.as_str().starts_with(&caller.user_prefix) => Err(forbidden(
+                "This key does not cover this user. Use a user with the prefix of this key.".to_owned(),
+            )),
             _ => Ok(()),
         }
     }
 }
 
-/// The place of the caller whose key this is, whatever it may do.
+/// Returns the index of the caller with this key, regardless of its scopes.
 pub(super) fn caller_index(callers: &[config::CallerConfig], headers: &HeaderMap) -> Option<usize> {
     bearer_key(headers).and_then(|key| find_by_key(callers, key)).map(|(index, _)| index)
 }
 
-/// The credentials of the one `Authorization: Bearer` header (RFC 6750; the scheme in any case).
+/// Returns the credentials of the only `Authorization: Bearer` header (RFC 6750). The scheme's case is ignored.
 fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(header::AUTHORIZATION);
     let (Some(value), None) = (values.next(), values.next()) else { return None };
@@ -162,7 +164,7 @@ fn bearer_key(headers: &HeaderMap) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"Bearer ") && !key.is_empty()).then_some(key)
 }
 
-/// Compares with every caller, to the last byte: how long it takes says nothing about any key.
+/// Finds a caller by its key. The comparison always covers all callers and all bytes, so its duration reveals nothing.
 fn find_by_key<'c>(
     callers: &'c [config::CallerConfig],
     key: &[u8],
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_one_bearer_key() {
+    fn header_with_one_bearer_key_is_read() {
         assert_eq!(bearer_key(&headers(&["Bearer abc"])), Some(&b"abc"[..]));
         assert_eq!(bearer_key(&headers(&["bEARER   abc "])), Some(&b"abc"[..]));
         for bad in [&[][..], &[""], &["Bearer"], &["Bearer "], &["Basic abc"], &["Bearer a", "Bearer a"]] {
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_caller_whose_key_it_is() {
+    fn key_finds_its_caller() {
         let caller = |name: &str, key: &str| config::CallerConfig {
             name: name.to_owned(),
             key_sha256: Sha256::digest(key),

@@ -1,17 +1,17 @@
-//! Whether a message's callback is taken, and whose secrets sign what goes there (api.md 4).
+//! The policy for callbacks: their allowed URLs and the secrets that sign them (api.md 4).
 
 use super::api_error::ApiError;
 use super::auth::CallerIdentity;
 use crate::config::BotConfig;
 use crate::domain::{Callback, CallbackUrl, ProblemKind, UrlPattern};
 
-/// Patterns that a refusal names at most.
+/// Most patterns that a refusal lists.
 const MAX_NAMED_PATTERNS: usize = 20;
 
-/// The callback with its signer.
+/// Checks a callback and adds its signer.
 ///
 /// # Errors
-/// `callback-refused`, with what would be taken.
+/// `callback-refused`, with the allowed patterns.
 pub(super) fn check(
     callback: Callback,
     caller: CallerIdentity<'_>,
@@ -20,8 +20,8 @@ pub(super) fn check(
 ) -> Result<Callback, ApiError> {
     let url: CallbackUrl = callback.url.parse().map_err(|fault| {
         refused(format!(
-            "`callback.url` {fault}. It must be a plain URL that everybody reads alike: without credentials, fragment, \
-             backslashes, dot segments and escaped slashes in its path."
+            "`callback.url` {fault}. Send a plain URL: without credentials, fragment and backslashes, and \
+             without dot segments or escaped slashes in its path."
         ))
     })?;
     if !allowed.iter().any(|pattern| pattern.covers(&url)) {
@@ -30,8 +30,8 @@ pub(super) fn check(
     let signer = caller.signer();
     if signer.is_none() && bot.webhook.as_ref().is_none_or(|webhook| webhook.secrets.is_empty()) {
         return Err(refused(
-            "There is no secret to sign with, neither of this key (`callers.webhook_secrets_file`) nor of the bot \
-             (`bots.webhook`): an operator has to configure one before callbacks are taken."
+            "The bridge has no secret to sign callbacks with. Have one configured for this key \
+             (`callers.webhook_secrets_file`) or for the bot (`bots.webhook`)."
                 .to_owned(),
         ));
     }
@@ -40,16 +40,16 @@ pub(super) fn check(
 
 fn uncovered(allowed: &[UrlPattern]) -> String {
     if allowed.is_empty() {
-        return "No callbacks are taken here: `webhooks.allowed` is empty. An operator has to list what is fine, or \
-                leave `callback` out and wait for the answer."
+        return "This bridge allows no callbacks: `webhooks.allowed` is empty. Have the URL allowed, or leave \
+                `callback` out and wait for the answer."
             .to_owned();
     }
     let named: Vec<_> = allowed.iter().take(MAX_NAMED_PATTERNS).map(ToString::to_string).collect();
     let more = if allowed.len() > MAX_NAMED_PATTERNS { ", …" } else { "" };
     let named = named.join(", ");
     format!(
-        "`callback.url` is not covered by `webhooks.allowed`. Taken are scheme, host, port and the beginning of the \
-         path, by whole segments, of: {named}{more}"
+        "`webhooks.allowed` does not cover `callback.url`. Use scheme, host, port and leading path segments \
+         of one of: {named}{more}"
     )
 }
 
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn the_caller_signs_where_it_can_else_the_bot_else_nobody() {
+    fn callback_is_signed_by_caller_else_bot_else_refused() {
         let (crm, mute) = (caller(true), caller(false));
         let known = |caller| CallerIdentity::Known { caller, index: 0 };
         let (url, allowed) = ("https://h.example/in", &["https://h.example/"][..]);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_what_would_be_taken() {
+    fn refusal_lists_the_allowed_patterns() {
         let bot = bot(true);
         let refusal = |url: &str, allowed: &[&str]| {
             try_check(url, CallerIdentity::Anonymous, &bot, allowed).unwrap_err()

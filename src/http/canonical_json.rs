@@ -1,8 +1,8 @@
-//! JSON as its value: what two texts that say the same have in common.
+//! JSON by value: two texts of the same value compare and hash alike.
 //!
-//! Pure. Objects are read strictly: a key that stands twice has no agreed meaning (RFC 8259, section 4), so it
-//! is refused rather than guessed. Two readings are offered: [`object`], one level of an object with its
-//! values left as text, and [`JsonValue`], the whole value, to compare and to hash.
+//! Pure. Objects are read strictly. A repeated key has no agreed meaning (RFC 8259, section 4), so it is refused. There
+//! are two readings: [`object`] reads one level of an object and leaves its values as text; [`JsonValue`] reads a whole
+//! value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// A string, borrowed where it has no escapes.
+/// A string, borrowed if it has no escapes.
 #[derive(Deserialize)]
 pub(super) struct JsonText<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// The members of an object in their order, repeated keys included.
+/// Reads the members of an object in order, repeated keys included.
 pub(super) fn object(text: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawValue)>> {
     struct MemberList<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -48,12 +48,12 @@ pub(super) fn object(text: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawVa
     serde_json::from_str::<MemberList<'_>>(text).map(|MemberList(members)| members)
 }
 
-/// A whole value. Depth is bounded by `serde_json`'s own limit of 128.
+/// A whole value. `serde_json` limits its depth to 128.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum JsonValue {
     Null,
     Bool(bool),
-    /// Any number without a fraction that a 128-bit integer holds, however it was written.
+    /// A number without a fraction that fits into 128 bits, in any notation.
     Whole(i128),
     Fraction(f64),
     Text(String),
@@ -62,7 +62,7 @@ pub(super) enum JsonValue {
 }
 
 impl JsonValue {
-    /// The value of a JSON number.
+    /// Converts a JSON number.
     fn number(value: f64) -> Self {
         const WHOLE: f64 = 1e38;
         if value.fract() == 0.0 && value.abs() < WHOLE {
@@ -74,7 +74,7 @@ impl JsonValue {
         }
     }
 
-    /// Feeds the value to a hash, so that equal values and only they give equal bytes: each part carries
+    /// Feeds the value to a hash. Equal values give equal bytes, different values different ones, as each part carries
     /// its kind and its length.
     pub(super) fn hash(&self, hash: &mut Sha256) {
         match self {
@@ -109,7 +109,7 @@ impl JsonValue {
     }
 }
 
-/// Feeds a text to a hash, with its length.
+/// Feeds a text and its length to a hash.
 pub(super) fn hash_text(hash: &mut Sha256, text: &str) {
     hash.update(b"s");
     hash.update((text.len() as u64).to_be_bytes());
@@ -167,7 +167,7 @@ impl<'de> Deserialize<'de> for JsonValue {
                 let mut members = BTreeMap::new();
                 while let Some(key) = map.next_key::<String>()? {
                     if members.contains_key(&key) {
-                        return Err(A::Error::custom("a key stands twice in one object"));
+                        return Err(A::Error::custom("a key occurs twice in one object"));
                     }
                     members.insert(key, map.next_value()?);
                 }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_are_equal_however_written() {
+    fn equal_values_hash_alike_in_any_notation() {
         for (one, other) in [
             (r#"{"a":1,"b":[true,null]}"#, "{ \"b\" : [ true , null ] ,\n \"a\" : 1.0 }"),
             ("1000000000000000000", "1e18"),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn different_values_differ() {
+    fn different_values_hash_differently() {
         let texts = [
             "null",
             "false",
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_has_no_agreed_meaning() {
+    fn ambiguous_json_is_refused() {
         assert!(read(r#"{"a":1,"a":1}"#).unwrap_err().to_string().contains("twice"));
         assert!(read(r#"[{"a":{"\u0061":1,"a":2}}]"#).is_err());
         assert!(read("1e999").is_err());
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_keeps_order_and_repeats() {
+    fn object_keeps_order_and_repeated_keys() {
         let members = object(r#" {"b": [1, 2] , "\u0061":null,"b":{} } "#).unwrap();
         let members: Vec<_> = members.iter().map(|(key, value)| (key.as_ref(), value.get())).collect();
         assert_eq!(members, [("b", "[1, 2]"), ("a", "null"), ("b", "{}")]);
@@ -271,7 +271,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whitespace_does_not_matter(value in any_value()) {
+        fn white_space_does_not_change_the_hash(value in any_value()) {
             let tight = read(&value.to_string()).unwrap();
             let loose = read(&serde_json::to_string_pretty(&value).unwrap()).unwrap();
             prop_assert_eq!(digest(&tight), digest(&loose));

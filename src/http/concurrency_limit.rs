@@ -1,16 +1,16 @@
-//! A place among so many that may be taken at the same time.
+//! A limit of concurrent requests or streams.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A place; given back when it is dropped.
+/// A permit, returned when it is dropped.
 #[derive(Debug)]
 pub(super) struct ConcurrencyPermit(Arc<AtomicUsize>);
 
 impl ConcurrencyPermit {
-    /// One of the `limit` places that `open` counts; none where all are taken.
+    /// Takes one of `limit` permits that `open` counts, or returns `None` if all are taken.
     pub(super) fn acquire(open: &Arc<AtomicUsize>, limit: usize) -> Option<Self> {
-        // Counted first and given back when dropped: two that come at once cannot both take the last place.
+        // The count comes before the check, so that two concurrent requests cannot both take the last permit.
         let permit = Self(Arc::clone(open));
         (open.fetch_add(1, Ordering::Relaxed) < limit).then_some(permit)
     }
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn admits_up_to_the_limit_and_again_after_an_end() {
+    fn permits_are_limited_and_reusable() {
         let open = Arc::default();
         let first = ConcurrencyPermit::acquire(&open, 2);
         let second = ConcurrencyPermit::acquire(&open, 2);

@@ -1,13 +1,12 @@
-//! Whether a caller would rather have a stream of events than JSON (RFC 9110, 12.5.1).
+//! Content negotiation of events: an event stream or JSON (RFC 9110, 12.5.1).
 //!
-//! Pure. There are two forms of the same events, and JSON is the one for whoever does not say, or likes both as
-//! much: a stream that nobody reads on is worse than a page.
+//! Pure. JSON is the default, also for callers that prefer both alike: a stream that a caller does not expect is worse
+//! than a page.
 
 use actix_web::http::header::{HeaderMap, Quality, QualityItem};
 use actix_web::mime::{self, Mime};
 
-/// Whether the `Accept` headers prefer `text/event-stream` to `application/json`. What cannot be read in them is
-/// passed over.
+/// Returns true if the `Accept` headers prefer `text/event-stream` to `application/json`. Unreadable parts are ignored.
 pub(super) fn prefers_stream(headers: &HeaderMap) -> bool {
     let ranges: Vec<QualityItem<Mime>> = headers
         .get_all("accept")
@@ -18,7 +17,7 @@ pub(super) fn prefers_stream(headers: &HeaderMap) -> bool {
     quality(&ranges, &mime::TEXT_EVENT_STREAM) > quality(&ranges, &mime::APPLICATION_JSON)
 }
 
-/// How much a type is liked: by the range that names it most exactly.
+/// Returns the quality of a type, from the most specific range that matches it.
 fn quality(ranges: &[QualityItem<Mime>], form: &Mime) -> Quality {
     let exactness = |range: &Mime| match (range.type_(), range.subtype()) {
         (mime::STAR, mime::STAR) => Some(0),
@@ -48,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_for_those_who_prefer_it() {
+    fn stream_is_chosen_only_if_preferred() {
         for stream in [
             &["text/event-stream"][..],
             &["Text/Event-Stream"],
@@ -85,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_passed_over(text in "[ -~]{0,60}") {
+        fn any_accept_header_is_read_or_ignored(text in "[ -~]{0,60}") {
             prefers(&[&text]);
         }
     }

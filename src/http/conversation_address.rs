@@ -1,7 +1,7 @@
-//! What a URL addresses: the conversation of `/conversations/{user}…?bot=NAME`.
+//! The conversation that a URL addresses: `/conversations/{user}…?bot=NAME`.
 //!
-//! Pure. The user is taken from the path as it came over the wire and decoded exactly once: routers decode
-//! some escapes and keep others, so that `%2F` and `%252F` could no longer be told apart after them.
+//! Pure. The user is decoded once, from the path as it came over the wire. Routers decode some escapes and keep others,
+//! so `%2F` and `%252F` would look the same after them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::query_parameters::{ParameterValues, QueryParameters, decode};
 use crate::config::{BotConfig, Config};
 use crate::domain::{ConversationId, Message, ProblemKind, UserId};
 
-/// What RFC 3986 lets stand in a path segment without an escape, whoever reads it.
+/// Characters that need an escape in a path segment: all but the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A conversation, and the bot's configuration.
+/// A conversation, and the configuration of its bot.
 #[derive(Debug)]
 pub(super) struct ConversationAddress<'c> {
     pub(super) conversation: ConversationId,
@@ -26,10 +26,10 @@ pub(super) struct ConversationAddress<'c> {
 }
 
 impl<'c> ConversationAddress<'c> {
-    /// Reads path and query; errors are noted at `path/user`, `query/bot` and `query/NAME`.
+    /// Reads path and query. Errors are added at `path/user`, `query/bot` and `query/NAME`.
     ///
     /// # Errors
-    /// `forbidden` for what the caller may not use, then `not-found` for a bot that is not configured.
+    /// `forbidden` outside the caller's configuration, then `not-found` for a bot without configuration.
     pub(super) fn read(
         config: &'c Config,
         caller: CallerIdentity<'_>,
@@ -39,10 +39,10 @@ impl<'c> ConversationAddress<'c> {
         Self::read_with(config, caller, uri, [], errors).map(|(address, [])| address)
     }
 
-    /// The same, with other parameters of the query that may stand beside `bot`.
+    /// Reads path and query like [`Self::read`], with more parameters beside `bot`.
     ///
     /// # Errors
-    /// As [`HostPort::read`].
+    /// As [`Self::read`].
     pub(super) fn read_with<'q, const N: usize>(
         config: &'c Config,
         caller: CallerIdentity<'_>,
@@ -55,7 +55,7 @@ impl<'c> ConversationAddress<'c> {
         Ok((address, query.others))
     }
 
-    /// `bot` is `Err` where the query has a mistake.
+    /// Chooses the bot and checks the caller's rights. `bot` is `Err` if the query has an error.
     fn choose(
         config: &'c Config,
         caller: CallerIdentity<'_>,
@@ -73,7 +73,7 @@ impl<'c> ConversationAddress<'c> {
         };
         let Ok(named) = bot else { return Ok(None) };
         let Some(name) = named.or_else(default) else {
-            errors.add("query/bot", "is required: there is no default bot");
+            errors.add("query/bot", "is required, because there is no default bot");
             return Ok(None);
         };
         caller.check_bot(&name)?;
@@ -81,17 +81,17 @@ impl<'c> ConversationAddress<'c> {
             caller.check_user(user)?;
         }
         let bot = config.bots.iter().find(|bot| bot.name.as_str() == name).ok_or_else(|| {
-            ApiError::new(ProblemKind::NotFound, "There is no bot of this name; see `bot` in the query.")
+            ApiError::new(ProblemKind::NotFound, "There is no bot of this name. Check `bot` in the query.")
         })?;
         Ok(user.map(|user| Self { conversation: ConversationId::new(bot.name.clone(), user), bot }))
     }
 }
 
-/// Where a message can be read.
+/// Returns the URL of a message.
 pub(super) fn location(message: &Message) -> String {
     let conversation = &message.accepted.new.conversation;
     let user = utf8_percent_encode(conversation.user.as_str(), RESERVED);
-    // A bot's name has no character that would need an escape.
+    // Bot names have no character that needs an escape.
     format!("/conversations/{user}/messages/{}?bot={}", message.accepted.id, conversation.bot)
 }
 
@@ -102,7 +102,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(text in any::<String>()) {
+        fn encoded_user_decodes_to_itself(text in any::<String>()) {
             let encoded = utf8_percent_encode(&text, RESERVED).to_string();
             prop_assert!(encoded.is_ascii() && !encoded.contains(['/', '?', '#']));
             prop_assert_eq!(decode(&encoded).unwrap(), text);

@@ -1,4 +1,4 @@
-//! A conversation as a resource: how it stands, and ending it (api.md 2).
+//! A conversation as a resource: its state, and its end (api.md 2).
 
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ use crate::domain::{
 };
 use crate::store::AcceptRequest;
 
-/// How long a caller is kept waiting for the end of a conversation.
+/// Longest wait of a caller for the end of a conversation.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
-/// What stands for the text of a message that is none. It is never sent.
+/// Text of the message that ends a conversation. It is never sent.
 const CLOSE_TEXT: &str = "close";
 
-/// `GET /conversations/{user}`
+/// Serves `GET /conversations/{user}`.
 pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     serve(&context, CONVERSATION, &request, read(&context, &request)).await
 }
 
-/// `DELETE /conversations/{user}`
+/// Serves `DELETE /conversations/{user}`.
 pub(super) async fn delete(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     serve(&context, CONVERSATION, &request, close(&context, &request)).await
 }
@@ -66,7 +66,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     json_response(StatusCode::OK, &view)
 }
 
-/// Closing takes its place in the lane like a message: what was accepted before is answered first.
+/// Ends a conversation. The end has a place in the lane like a message, so earlier messages are answered first.
 async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
@@ -99,8 +99,8 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
         Some(TurnOutcome::Answered(_)) => Ok(HttpResponse::NoContent().finish()),
         Some(TurnOutcome::Failed(problem)) => Err(problem.into()),
         None => {
-            let detail = "The conversation could not be ended in time: earlier messages are still open, or the \
-                          platform does not answer. It stays in line, and is ended when its turn comes.";
+            let detail = "The conversation could not end in time: earlier messages are open, or the platform \
+             does not answer. The end keeps its place in the lane and follows later.";
             Err(Problem::new(ProblemKind::PlatformUnavailable, detail)
                 .retry_after(api_error::RETRY_SOON)
                 .into())

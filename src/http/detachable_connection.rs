@@ -1,13 +1,12 @@
-//! A caller's connection, and how a stream of events leaves the server that answers requests.
+//! A caller's connection that an event stream can detach from the HTTP server.
 //!
-//! The server keeps two buffers of 8 KiB and the machine of an HTTP connection for as long as the connection lives, which
-//! is right for requests that come one after the other. A stream is one request for days in which mostly nothing is
-//! said. So it parts: once its head is written, the server's work on the connection is dropped, with whatever else it
-//! was about to read or answer there. What follows is written here, and between two events there is nothing but the
-//! socket and the body.
+//! The server keeps two buffers of 8 KiB and a state machine as long as a connection lives. That fits short requests. A
+//! stream is one request for days and mostly silent, so it detaches. After the head is written, the server's work on
+//! the connection is dropped. This module then writes the body. Between two events it keeps only the socket and the
+//! body.
 //!
-//! Only who speaks HTTP/1.1 gets that: the body is chunked (RFC 9112, 7.1), so that its end can be told from a broken
-//! connection. The response says that the connection closes behind it.
+//! Only HTTP/1.1 connections detach: the body is chunked (RFC 9112, 7.1), so its end differs from a broken connection.
+//! The response announces that the connection closes after it.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -27,32 +26,32 @@ use actix_web::rt::net::TcpStream;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-/// What is written at once of a stream that has much to say.
+/// Most bytes of one write, if the stream has more to send.
 const WRITE_MAX: usize = 16 << 10;
 /// The chunk that ends a body.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// A connection, as the server sees it and as a request finds it.
+/// A connection, as the server and a request see it.
 #[derive(Clone)]
 pub(super) struct DetachableConnection(Rc<RefCell<DetachState>>);
 
 enum DetachState {
-    /// Requests are answered.
+    /// The server answers requests.
     Serving(TcpStream),
-    /// The head of a stream is in the server's hands.
+    /// The server has the head of a stream and has not written it yet.
     HeadPending(TcpStream),
-    /// The head is written.
+    /// The server has written the head.
     HeadWritten(TcpStream),
-    /// The stream goes on without the server.
+    /// The stream has left the server.
     Detached(TcpStream, BoxBody),
-    /// It does so by now.
+    /// [`serve`] has taken the socket and the body.
     Taken,
 }
 
-/// A body that parts.
+/// A body that detaches its connection.
 struct DetachingBody {
     connection: DetachableConnection,
-    /// None when it has.
+    /// The body, until it detaches.
     body: Option<BoxBody>,
 }
 
@@ -61,12 +60,12 @@ impl DetachableConnection {
         Self(Rc::new(RefCell::new(DetachState::Serving(socket))))
     }
 
-    /// The connection of a request whose answer could part.
+    /// Returns the connection of a request whose response may detach.
     pub(super) fn of_request(request: &HttpRequest) -> Option<Self> {
         request.conn_data::<Self>().filter(|_| request.version() == Version::HTTP_11).cloned()
     }
 
-    /// The body of a response that parts. The response must close its connection.
+    /// Returns a response body that detaches. The response must close its connection.
     pub(super) fn detaching_body(self, body: BoxBody) -> impl MessageBody<Error = Infallible> + 'static {
         DetachingBody { connection: self, body: Some(body) }
     }
@@ -75,7 +74,7 @@ impl DetachableConnection {
         matches!(*self.0.borrow(), DetachState::Detached(..))
     }
 
-    /// What has parted.
+    /// Takes the socket and the body of a detached stream.
     fn take_detached(&self) -> Option<(TcpStream, BoxBody)> {
         match self.0.replace(DetachState::Taken) {
             DetachState::Detached(socket, body) => Some((socket, body)),
@@ -88,7 +87,7 @@ impl DetachableConnection {
         self.0.replace(next(now));
     }
 
-    /// Does something with the socket, for as long as it is the server's.
+    /// Runs `work` with the socket as long as the server owns it.
     fn with_socket<T>(&self, work: impl FnOnce(Pin<&mut TcpStream>) -> T) -> Option<T> {
         match &mut *self.0.borrow_mut() {
             DetachState::Serving(socket)
@@ -111,7 +110,7 @@ impl MessageBody for DetachingBody {
         let mut rest = None;
         self.connection.transition(|state| match (state, body) {
             (DetachState::HeadWritten(socket), Some(body)) => DetachState::Detached(socket, body),
-            // Its head was handed to the server just before; who writes that wakes us.
+            // The server just got the head. Its flush wakes this body.
             (DetachState::Serving(socket) | DetachState::HeadPending(socket), body) => {
                 rest = body;
                 DetachState::HeadPending(socket)
@@ -119,7 +118,8 @@ impl MessageBody for DetachingBody {
             (state, _) => state,
         });
         self.body = rest;
-        // Also when it has parted: who polls this is dropped then, and must not take up the next request before.
+        // The body is pending even after it detached. `serve` then drops the server's work before it can read another
+        // request.
         Poll::Pending
     }
 }
@@ -135,7 +135,7 @@ impl AsyncWrite for DetachableConnection {
         self.with_socket(|socket| socket.poll_write(cx, bytes)).unwrap_or(Poll::Ready(Ok(bytes.len())))
     }
 
-    /// The server asks for this when the socket has taken all that it had.
+    /// The server flushes after the socket has taken all of its bytes.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.transition(|state| match state {
             DetachState::HeadPending(socket) => {
@@ -152,30 +152,30 @@ impl AsyncWrite for DetachableConnection {
     }
 }
 
-/// Serves a connection, and writes the stream that parts from it, if one does.
+/// Serves a connection, and writes the body of a stream that detaches from it.
 pub(super) async fn serve<S>(socket: TcpStream, server: Rc<S>) -> Result<(), DispatchError>
 where
     S: Service<(DetachableConnection, Option<SocketAddr>), Response = (), Error = DispatchError>,
 {
     let peer = socket.peer_addr().ok();
     let connection = DetachableConnection::new(socket);
-    // On the heap of its own, so that a stream keeps none of it.
+    // The server's work has a heap allocation of its own, which a stream does not keep.
     let mut work = Box::pin(server.call((connection.clone(), peer)));
     let until_detached = poll_fn(|cx| match work.as_mut().poll(cx) {
-        // What it says now is of no account: it had no connection any more.
+        // The server's result is void: the connection was not its own any more.
         _ if connection.is_detached() => Poll::Ready(Ok(())),
         end => end,
     });
     until_detached.await?;
     drop((work, server));
     if let Some((socket, body)) = connection.take_detached() {
-        // Whatever breaks it off, the caller has gone.
+        // A failed write only means that the caller has left.
         write_body(socket, body).await.ok();
     }
     Ok(())
 }
 
-/// Writes a body to its end, or until the caller goes.
+/// Writes a body until its end, or until the caller leaves.
 async fn write_body(mut socket: TcpStream, mut body: BoxBody) -> io::Result<()> {
     loop {
         let next = poll_fn(|cx| {
@@ -192,7 +192,7 @@ async fn write_body(mut socket: TcpStream, mut body: BoxBody) -> io::Result<()> 
     }
 }
 
-/// The next chunks, as many as there are and may be written at once; and whether more may follow.
+/// Collects the chunks that are ready, up to one write. The flag says whether more may follow.
 fn poll_chunks(body: &mut BoxBody, cx: &mut Context<'_>) -> Poll<io::Result<(Vec<u8>, bool)>> {
     let mut frame = Vec::new();
     while frame.len() < WRITE_MAX {
@@ -210,7 +210,7 @@ fn poll_chunks(body: &mut BoxBody, cx: &mut Context<'_>) -> Poll<io::Result<(Vec
     Poll::Ready(Ok((frame, true)))
 }
 
-/// An empty one would end the body.
+/// Writes a chunk. An empty chunk would end the body, so it is skipped.
 fn write_chunk(piece: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
     if !piece.is_empty() {
         write!(frame, "{:x}\r\n", piece.len())?;
@@ -220,8 +220,8 @@ fn write_chunk(piece: &[u8], frame: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the caller has closed his side, or the connection is broken. What he sends is of no use: there is one
-/// request on a connection that closes.
+/// Completes if the caller has closed its side or the connection is broken. Further bytes of the caller are dropped, as
+/// the connection serves no second request.
 fn poll_closed(socket: &TcpStream, cx: &mut Context<'_>) -> Poll<()> {
     loop {
         let read = ready!(socket.poll_read_ready(cx)).and_then(|()| socket.try_read(&mut [0; 256]));

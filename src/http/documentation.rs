@@ -1,4 +1,4 @@
-//! Documentation that the bridge serves: the OpenAPI document, a page that links it, and one page per problem.
+//! Documentation that the bridge serves: the OpenAPI document, a page that links it, and a page for each problem.
 //!
 //! All of it is in the binary. A page describes this version and loads no other resource.
 
@@ -13,8 +13,8 @@ use super::request_pipeline::serve;
 use super::{ApiContext, DOCS, OPENAPI, PROBLEM};
 use crate::domain::ProblemKind;
 
-/// The OpenAPI document, written by hand: domain types know nothing of HTTP, and bodies are read field by field. Tests
-/// compare it with the route table, the problem table and real resources.
+/// The OpenAPI document. It is written by hand, because domain types know nothing of HTTP and bodies are read field by
+/// field. Tests compare it with the route table, the problem table and real resources.
 const OPENAPI_SOURCE: &str = include_str!("openapi.json");
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -26,8 +26,8 @@ pub(super) async fn openapi(context: Data<ApiContext>, request: HttpRequest) -> 
 
 /// Serves `GET /docs`.
 pub(super) async fn docs(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
-    let content = "<p><a href=\"/openapi.json\">openapi.json</a> describes all routes, resources and problems (OpenAPI \
-                   3.1). Open it in an OpenAPI viewer, or generate a client from it.</p>";
+    let content = "<p><a href=\"/openapi.json\">openapi.json</a> describes all routes, resources and \
+                   problems (OpenAPI 3.1). Open it in an OpenAPI viewer, or generate a client from it.</p>";
     serve(&context, DOCS, &request, async { Ok(page(HTML, html("rtm-bridge", content))) }).await
 }
 
@@ -65,7 +65,7 @@ fn page(kind: &'static str, body: impl actix_web::body::MessageBody + 'static) -
 fn html(title: &str, content: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
-         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}}</style>\
+         <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto}}</style>\
          <h1>{title}</h1>{content}</html>"
     )
 }
@@ -88,9 +88,9 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
         K::InvalidRequest => (
             "The request is malformed, or a field, header or parameter is missing, unknown or out of range. \
              Nothing was accepted.",
-            "Read <code>errors</code>: each entry has a <code>pointer</code> to the place (a JSON pointer into \
-             the body, or <code>header/NAME</code>, <code>query/NAME</code>, <code>path/NAME</code>) and says \
-             what would be accepted. The same request will fail again.",
+            "Read <code>errors</code>: each entry has a <code>pointer</code> to the place (a JSON pointer \
+             into the body, or <code>header/NAME</code>, <code>query/NAME</code>, <code>path/NAME</code>) \
+             and says what would be accepted. The same request will fail again.",
         ),
         K::Unauthorized => (
             "The request carries no key, or one that no configured caller has.",
@@ -105,8 +105,8 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
         K::NotFound => (
             "There is no such route, bot, message or delivery. Messages are kept for a time after their end \
              (<code>store.message_ttl</code>) and are then gone.",
-            "Check the path, and <code>bot</code> in the query: a message is found under its own bot and user \
-             only.",
+            "Check the path, and <code>bot</code> in the query: a message is found under its own bot and \
+             user only.",
         ),
         K::MethodNotAllowed => (
             "The route exists, but not with this method.",
@@ -124,10 +124,10 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
         K::IdempotencyMismatch => (
             "This <code>Idempotency-Key</code> was used in this conversation before, with another body. \
              Nothing was accepted.",
-            "Use a new key for a new message; repeat a message with the very body it had.",
+            "Use a new key for a new message; repeat a message with its original body.",
         ),
         K::CallbackRefused => (
-            "The callback's URL is not one that this bridge delivers to.",
+            "This bridge may not deliver to the callback's URL.",
             "Leave <code>callback</code> out and read the message by its <code>Location</code>, or have the \
              URL allowed in the configuration.",
         ),
@@ -144,7 +144,7 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
         K::RateLimited => (
             "The caller has as many requests open on this replica as its configuration allows \
              (<code>callers.max_open_requests</code>), waits and streams included. Nothing was accepted.",
-            "Wait <code>Retry-After</code> seconds, or until one of them has ended. Close streams that nobody reads.",
+            "Wait <code>Retry-After</code> seconds, or until one of them has ended. Close unused streams.",
         ),
         K::PlatformRejected => (
             "The platform refused the bot's credentials or does not know the bot. No repeat will change that.",
@@ -158,13 +158,13 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
         K::BotBlocked => (
             "The platform closed the connection with code 1008: a rate limit, a suspended bot or a blocked \
              user. The message may have reached the bot.",
-            "Wait <code>Retry-After</code> seconds at least. If it stays, look at the bot and the user on the \
-             platform.",
+            "Wait <code>Retry-After</code> seconds at least. If it stays, look at the bot and the user on \
+             the platform.",
         ),
         K::Uncertain => (
             "The connection broke after the message was sent, and neither an acknowledgement nor the \
              platform's history proves that it arrived. The bot may or may not have seen it.",
-            "Repeat it if seeing it twice does no harm; <code>\"resend\": \"auto\"</code> lets the bridge do so \
+            "Repeat it if a duplicate does no harm; <code>\"resend\": \"auto\"</code> lets the bridge do so \
              by itself.",
         ),
         K::NoAck => (
@@ -183,17 +183,17 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
         ),
         K::MessageLost => (
             "The store lost data after it had accepted the message, for instance in a failover. The message \
-             may have reached the bot; nothing more will be known of it.",
-            "Repeat it if seeing it twice does no harm. Operators: see <code>store.wait_replicas</code> and \
-             the store's persistence.",
+             may have reached the bot; its end stays unknown.",
+            "Repeat it if a duplicate does no harm. Operators: see <code>store.wait_replicas</code> and the \
+             store's persistence.",
         ),
         K::Draining => (
             "This replica is shutting down. Nothing was accepted.",
             "Repeat the request over a new connection: another replica will take it.",
         ),
         K::Internal => (
-            "A bug in the bridge.",
-            "Report it with <code>traceId</code>; the log says more under the same trace.",
+            "The bridge has a bug.",
+            "Please report it with <code>traceId</code> and the log lines of the trace.",
         ),
     }
 }

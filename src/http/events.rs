@@ -1,7 +1,7 @@
-//! GET of a conversation's events: as pages, held for a while, or as a stream (api.md 3).
+//! GET of a conversation's events: as a page, as a long poll, or as a stream (api.md 3).
 //!
-//! All three read the same pages of the journal; whoever waits is known to the hub before it reads, so that nothing
-//! falls between reading and waiting.
+//! All three read the same pages of the journal. A reader that waits subscribes before it reads, so it misses no entry
+//! in between.
 
 mod event_stream;
 mod event_view;
@@ -35,13 +35,13 @@ use crate::hub::{HubError, Subscription};
 
 pub(super) use self::event_stream::KEEP_ALIVE;
 
-/// Events of a page where the caller does not say.
+/// Default number of events in a page.
 const DEFAULT_LIMIT: usize = 100;
-/// After how many milliseconds a client that lost a stream comes back: between these, so that those of a replica
-/// that went do not all come at once.
+/// Delay of a client's reconnect in milliseconds. It is random, so that the clients of a lost replica do not come at
+/// once.
 const RECONNECT_MILLIS: std::ops::RangeInclusive<u32> = 1000..=3000;
 
-/// `GET /conversations/{user}/events`
+/// Serves `GET /conversations/{user}/events`.
 pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     serve(&context, EVENTS, &request, read(&context, &request)).await
 }
@@ -81,7 +81,7 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
             return Ok(stream_head().force_close().body(connection.detaching_body(body)));
         }
         let mut response = stream_head().force_close().body(body);
-        // HTTP/1.0 knows no chunks (RFC 9112, 6.1): there the end of the connection is the end of the stream.
+        // HTTP/1.0 has no chunks (RFC 9112, 6.1): the stream ends with its connection.
         response.head_mut().no_chunking(true);
         return Ok(response);
     }
@@ -95,7 +95,7 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     Ok(response)
 }
 
-/// The page, or the first that has something to tell within `wait`.
+/// Returns the first page with a visible event within `wait`, or the last page that was read.
 async fn long_poll(
     context: &ApiContext,
     conversation: &ConversationId,
@@ -109,7 +109,7 @@ async fn long_poll(
     let until = Instant::now() + wait;
     let mut subscription = match context.hub.observe(conversation).await {
         Ok(subscription) => subscription,
-        // A replica that goes away begins no wait, and tells how things stand.
+        // A draining replica starts no wait.
         Err(HubError::Draining) => return Ok(context.hub.page(conversation, after, limit, false).await?),
         Err(error) => return Err(error.into()),
     };
@@ -126,7 +126,7 @@ async fn long_poll(
     }
 }
 
-/// Waits for new entries. False where there are none in time, or nobody will tell of them any more.
+/// Waits for new entries. Returns false at the deadline, or if the subscription has ended.
 async fn wait_for_entries(subscription: &mut Subscription, until: Instant) -> bool {
     loop {
         match timeout_at(until, subscription.next()).await {
@@ -159,7 +159,7 @@ fn events_page<'a>(
     EventsPage { events, next: page.next.to_string(), has_more: page.more, gap: page.gap }
 }
 
-/// A stream. Its first page is read before anything is answered, so that what fails then fails like any request.
+/// Opens a stream. Its first page is read before the response, so that an early failure becomes a normal refusal.
 async fn open_stream(
     context: &Data<ApiContext>,
     conversation: ConversationId,
@@ -167,7 +167,7 @@ async fn open_stream(
     permit: Option<ConcurrencyPermit>,
 ) -> Result<EventStream, ApiError> {
     let stream = ConcurrencyPermit::acquire(&context.open_streams, context.config.server.max_streams)
-        .ok_or(HubError::Overloaded("open streams of events"))?;
+        .ok_or(HubError::Overloaded("open event streams"))?;
     let subscription = context.hub.observe(&conversation).await?;
     let first = context.hub.page(&conversation, after, event_stream::PAGE_ENTRIES, true).await?;
     let feed = StreamFeed::new(conversation.clone(), first, fastrand::u32(RECONNECT_MILLIS));
@@ -180,7 +180,7 @@ fn stream_head() -> HttpResponseBuilder {
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::VARY, "Accept"))
-        // Reverse proxies that collect what they pass on leave this alone (nginx's word, which others know).
+        // Reverse proxies that buffer responses do not buffer one with this header (nginx's, which others know).
         .insert_header(("X-Accel-Buffering", "no"));
     response
 }
@@ -188,11 +188,11 @@ fn stream_head() -> HttpResponseBuilder {
 fn parse_after(text: &str) -> Result<ReadStart, String> {
     match text {
         "latest" => Ok(ReadStart::Latest),
-        cursor => cursor.parse().map(ReadStart::Cursor).map_err(|error| format!("{error}, or say `latest`")),
+        cursor => cursor.parse().map(ReadStart::Cursor).map_err(|error| format!("{error}, or use `latest`")),
     }
 }
 
-/// Where a client that lost its stream stands. An empty value is none: browsers know no other way to have none.
+/// Returns the cursor of a client that reconnects. Browsers send an empty value for no cursor.
 fn last_event_id(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<Cursor> {
     let value = headers.get("last-event-id").filter(|value| !value.is_empty())?;
     let cursor = value.to_str().unwrap_or_default().parse();

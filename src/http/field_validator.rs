@@ -1,7 +1,7 @@
-//! Checking a body field by field, so that all errors are told at once.
+//! Validation of a JSON body, field by field, with all errors at once.
 //!
-//! Pure. It looks at one level of an object at a time and leaves values as text until they are asked for: nothing is
-//! guessed (derived readers take an array for a struct), and every mistake has its pointer. `null` means absent.
+//! Pure. It looks at one level of an object at a time and keeps values as text until they are needed. Derived readers
+//! would guess: they take an array for a struct. Every error has its pointer. `null` means absent.
 
 use std::borrow::Cow;
 
@@ -13,14 +13,14 @@ use serde_json::value::RawValue;
 use super::api_error::FieldErrors;
 use super::canonical_json::{self, JsonText};
 
-/// A body that is being checked.
+/// A validator of one body.
 pub(super) struct FieldValidator<'m> {
     errors: &'m mut FieldErrors,
     failed: bool,
 }
 
 impl FieldValidator<'_> {
-    /// What a body says, as `read` reads it; none where something is wrong with it, which is noted.
+    /// Validates a body with `read`. Returns `None` if the body has an error.
     pub(super) fn validate<'m, T>(
         body: &[u8],
         errors: &'m mut FieldErrors,
@@ -35,7 +35,7 @@ impl FieldValidator<'_> {
         if check.failed { None } else { read }
     }
 
-    /// Notes a mistake.
+    /// Adds an error.
     pub(super) fn add(
         &mut self,
         pointer: impl Into<Cow<'static, str>>,
@@ -45,7 +45,7 @@ impl FieldValidator<'_> {
         self.errors.add(pointer, detail);
     }
 
-    /// The value, or none with its mistake noted.
+    /// Returns the value, or adds the error and returns `None`.
     pub(super) fn record<T, E: Into<Cow<'static, str>>>(
         &mut self,
         at: &str,
@@ -54,7 +54,7 @@ impl FieldValidator<'_> {
         result.map_err(|error| self.add(at.to_owned(), error)).ok()
     }
 
-    /// The values of these members, by name; others are errors.
+    /// Returns the values of these members by name. Other members are errors.
     pub(super) fn object<'a, const N: usize>(
         &mut self,
         at: &str,
@@ -76,17 +76,17 @@ impl FieldValidator<'_> {
         for (index, (key, value)) in members.iter().enumerate() {
             let known = names.iter().zip(values.iter_mut()).find(|(name, _)| *name == key);
             if members.iter().take(index).any(|(earlier, _)| earlier == key) {
-                self.add(pointer(at, key), "stands more than once");
+                self.add(pointer(at, key), "must occur only once");
             } else if let Some((_, slot)) = known {
                 *slot = (value.get() != "null").then_some(*value);
             } else {
-                self.add(pointer(at, key), format!("is not known; known here are: {}", names.join(", ")));
+                self.add(pointer(at, key), format!("is unknown; known members: {}", names.join(", ")));
             }
         }
         Some(values)
     }
 
-    /// A value that must be there.
+    /// Returns a required value.
     pub(super) fn required<'a>(&mut self, at: &str, value: Option<&'a RawValue>) -> Option<&'a RawValue> {
         if value.is_none() {
             self.add(at.to_owned(), "is required");
@@ -94,12 +94,12 @@ impl FieldValidator<'_> {
         value
     }
 
-    /// A string.
+    /// Reads a string.
     pub(super) fn string(&mut self, at: &str, value: &RawValue) -> Option<Box<str>> {
         match serde_json::from_str::<JsonText<'_>>(value.get()) {
             Ok(JsonText(text)) => Some(text.into()),
             Err(_) if value.get().starts_with('"') => {
-                self.add(at.to_owned(), "must be valid Unicode; it has an escape that is none");
+                self.add(at.to_owned(), "must be valid Unicode; it has an invalid escape");
                 None
             }
             Err(_) => {
@@ -109,7 +109,7 @@ impl FieldValidator<'_> {
         }
     }
 
-    /// One of some words; `choices` says which.
+    /// Reads one word of an enum; `choices` describes the valid words.
     pub(super) fn choice<T: for<'de> Deserialize<'de>>(
         &mut self,
         at: &str,
@@ -124,13 +124,13 @@ impl FieldValidator<'_> {
         self.record(at, chosen.ok_or(choices))
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub(super) fn boolean(&mut self, at: &'static str, value: &RawValue) -> Option<bool> {
         self.record(at, value.get().parse().map_err(|_| "must be true or false"))
     }
 }
 
-/// A JSON pointer one step further (RFC 6901).
+/// Extends a JSON pointer by a key (RFC 6901).
 pub(super) fn pointer(at: &str, key: &str) -> String {
     format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
 }

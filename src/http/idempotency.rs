@@ -1,9 +1,8 @@
-//! `Idempotency-Key`: reading it, and what makes two bodies the same.
+//! `Idempotency-Key`: its syntax, and the equality of two bodies.
 //!
-//! Pure. Two bodies are the same if they ask for the same: the hash is over the checked message, so that key
-//! order, whitespace, the way a number is written and defaults that are spelled out make no difference. A
-//! bot's own defaults (`quiet`, `deadline`) do not enter: a turn that leaves them out asks for whatever is
-//! configured, and a changed configuration must not turn a repeat into a mismatch.
+//! Pure. Two bodies are equal if they ask for the same. The hash covers the checked message, so key order, white space,
+//! notation of numbers and explicit defaults make no difference. A bot's own defaults (`quiet`, `deadline`) are left
+//! out. A changed configuration must not turn a retry into a mismatch.
 
 use actix_web::http::header::HeaderMap;
 use serde::Serialize;
@@ -16,7 +15,7 @@ use crate::domain::{Attachment, Callback, JsonObject, ResendPolicy, SessionReque
 /// The longest key, in characters.
 const MAX_KEY_LENGTH: usize = 255;
 
-/// The caller's key, if it sent one. A bad one is a mistake at `header/Idempotency-Key`.
+/// Returns the caller's key. An invalid key is an error at `header/Idempotency-Key`.
 pub(super) fn key(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<Box<str>> {
     let mut values = headers.get_all("idempotency-key");
     let key = values.next()?;
@@ -27,7 +26,7 @@ pub(super) fn key(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<Box<s
     errors.record("header/Idempotency-Key", text.map(Into::into).ok_or(detail))
 }
 
-/// The hash of what a body asks for.
+/// Returns the hash of a message.
 pub(super) fn digest(draft: &MessageDraft) -> [u8; 32] {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -54,10 +53,10 @@ pub(super) fn digest(draft: &MessageDraft) -> [u8; 32] {
         resend: *resend,
         callback: callback.as_ref(),
     };
-    // Replicas of different versions compare these: a change of the form takes a new first byte.
+    // Replicas of different versions compare these hashes. A changed format needs a new first byte.
     let mut hash = Sha256::default();
     hash.update([1]);
-    // Plain data in a canonical order: writing it cannot fail, and gives the same text for the same message.
+    // Plain data in a fixed order: its serialisation cannot fail, and equal messages give equal text.
     canonical_json::hash_text(&mut hash, &serde_json::to_string(&canonical).unwrap_or_default());
     for object in [&content.custom_data, &content.meta_tags, &content.meta] {
         hash_object(&mut hash, object.as_ref());
@@ -69,7 +68,7 @@ fn hash_object(hash: &mut Sha256, object: Option<&JsonObject>) {
     match object.map(|object| (object, serde_json::from_str::<JsonValue>(object.raw().get()))) {
         None => hash.update(b"-"),
         Some((_, Ok(value))) => value.hash(hash),
-        // The check of the body has read it before: it can be read.
+        // Unreachable: the body's validation has read this object before.
         Some((object, Err(_))) => canonical_json::hash_text(hash, object.raw().get()),
     }
 }
@@ -87,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_wish_has_the_same_hash() {
+    fn equal_messages_have_equal_hashes() {
         let plain = of(r#"{"text":"hi"}"#);
         for same in [
             r#" { "text" : "\u0068i" } "#,
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn another_wish_has_another_hash() {
+    fn different_messages_have_different_hashes() {
         let texts = [
             r#"{"text":"hi"}"#,
             r#"{"text":"hi "}"#,
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_visible_and_single() {
+    fn key_must_be_visible_and_single() {
         let check = |keys: &[&'static [u8]]| {
             let mut headers = HeaderMap::new();
             for key in keys {

@@ -22,12 +22,12 @@ use crate::store::{AcceptRequest, IdempotencyRequest};
 
 const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// `POST /conversations/{user}/messages`
+/// Serves `POST /conversations/{user}/messages`.
 pub(super) async fn post(context: Data<ApiContext>, request: HttpRequest, payload: Payload) -> HttpResponse {
     serve(&context, MESSAGES, &request, accept(&context, &request, payload)).await
 }
 
-/// `GET /conversations/{user}/messages/{id}`
+/// Serves `GET /conversations/{user}/messages/{id}`.
 pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     serve(&context, MESSAGE, &request, read(&context, &request)).await
 }
@@ -92,7 +92,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let (Some(address), Some(prefer), true) = (address, prefer, errors.is_empty()) else {
         return Err(errors.into());
     };
-    // What is no id of ours is the id of no message.
+    // An invalid id names no message, so the answer is 404.
     let id: MessageId =
         uri.path().split('/').nth(4).and_then(|id| id.parse().ok()).ok_or_else(message_not_found)?;
     record("message.id", &id);
@@ -100,7 +100,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     record("caller", &caller.name());
     let wait = prefer.wait.filter(|wait| !wait.is_zero());
     let message = context.hub.message(&address.conversation, id, wait).await?;
-    // What closes a conversation stands in the lane like a message, and is none for callers.
+    // The end of a conversation has a place in the lane like a message, but callers do not see it.
     let message = message.filter(|message| message.accepted.new.session != SessionRequest::Close);
     let mut response = json_response(StatusCode::OK, &message.ok_or_else(message_not_found)?)?;
     if let Some(wait) = prefer.wait {
@@ -109,7 +109,8 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     Ok(response)
 }
 
-/// How long a POST waits, and which preference that honours. No wait means: as soon as it is durable.
+/// Returns the wait of a POST and the `Preference-Applied` header. Without a wait the answer comes as soon as the
+/// message is durable.
 fn choose_wait(
     prefer: PreferHeader,
     has_callback: bool,
@@ -126,7 +127,7 @@ fn choose_wait(
     Ok(((!wait.is_zero()).then_some(wait), applied))
 }
 
-/// The answer to a POST whose message is in the store.
+/// Builds the answer to a POST whose message is in the store.
 fn posted_response(posted: PostResult, applied: Option<HeaderValue>) -> Result<HttpResponse, ApiError> {
     let PostResult { message, replayed } = posted;
     let location = conversation_address::location(&message);
@@ -159,7 +160,7 @@ fn header_value(text: String) -> Result<HeaderValue, ApiError> {
 fn message_not_found() -> ApiError {
     ApiError::new(
         ProblemKind::NotFound,
-        "There is no such message in this conversation: it never was, or its time to be kept is over.",
+        "There is no such message in this conversation: it never existed, or it has expired.",
     )
 }
 

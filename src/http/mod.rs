@@ -1,7 +1,7 @@
-//! The HTTP interface: callers' routes and, on a second listener, the operator's.
+//! The HTTP interface: the callers' routes and, on a second listener, the operator's routes.
 //!
-//! It checks what comes in, hands it to the hub and writes down what the hub says. It does not know the
-//! platform, and holds nothing between two requests but counters: any replica can answer any of them.
+//! This layer checks requests, hands them to the hub and writes down the hub's answers. It does not know the platform.
+//! Between two requests it keeps only counters, so any replica can answer any request.
 
 mod admin;
 mod api_error;
@@ -62,7 +62,7 @@ const DOCS: &str = "/docs";
 const PROBLEM: &str = "/problems/{slug}";
 const OTHER: &str = "other";
 
-/// Every route pattern as metrics and logs name it; `other` is whatever is no route.
+/// Route patterns as metrics and logs name them. `other` stands for every path without a route.
 pub const ROUTES: &[&str] = &[
     CONVERSATION,
     EVENTS,
@@ -78,31 +78,31 @@ pub const ROUTES: &[&str] = &[
     OTHER,
 ];
 
-/// What the callers' routes work with; shared by all workers.
+/// State that all workers share to answer callers.
 #[derive(Debug)]
 pub struct ApiContext {
     hub: Hub,
     config: Arc<Config>,
     metrics: Arc<Metrics>,
-    /// The wall clock, for message ids only; the store's clock counts everywhere else.
+    /// The wall clock, for message ids only. All other times come from the store's clock.
     clock: Clock,
-    /// Requests being answered.
+    /// Number of requests in progress.
     open_requests: Arc<AtomicUsize>,
-    /// Streams of events that are open.
+    /// Number of open event streams.
     open_streams: Arc<AtomicUsize>,
-    /// Requests and streams of each caller, by its place in the configuration.
+    /// Number of open requests and streams of each caller, by its index in the configuration.
     open_by_caller: Vec<Arc<AtomicUsize>>,
-    /// What is left of the rates of callers.
+    /// Remaining requests of callers with a rate limit.
     rate_limits: CallerRateLimits,
-    /// Between two signs of life in a stream that has nothing to say.
+    /// Longest silence in an event stream.
     keep_alive: Duration,
-    /// Whether the replica is going away: each answer closes its connection then, so that none is idle, and may be
-    /// about to be used, when all are closed.
+    /// True if the replica drains. Each answer then closes its connection, so that no caller reuses one that is about
+    /// to close.
     draining: Arc<AtomicBool>,
 }
 
 impl ApiContext {
-    /// A context for this hub. `metrics` must have been made with [`ROUTES`].
+    /// Creates the context of this hub. `metrics` must know [`ROUTES`].
     pub fn new(hub: Hub, config: Arc<Config>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         Self {
             hub,
@@ -118,14 +118,14 @@ impl ApiContext {
         }
     }
 
-    /// The same, for a replica that says here when it is going away.
+    /// Sets the flag that tells this context whether its replica drains.
     #[must_use]
     pub fn draining(self, draining: Arc<AtomicBool>) -> Self {
         Self { draining, ..self }
     }
 
-    /// The caller of a request, if it may do this and has not too many requests open; and its place among those,
-    /// to be kept for as long as the request takes.
+    /// Identifies the caller of a request, and checks its scope and its limit of open requests. The permit counts the
+    /// request until it is dropped.
     ///
     /// # Errors
     /// `unauthorized`, `forbidden`, `rate-limited`.
@@ -142,16 +142,16 @@ impl ApiContext {
         };
         let permit = ConcurrencyPermit::acquire(open, limit).ok_or_else(|| {
             let detail = format!(
-                "This key has {limit} requests open on this replica, streams and waits included, and may have no \
-                 more. Try again when one of them has ended."
+                "This key already has {limit} open requests on this replica, streams and waits included. \
+                 Retry when one of them has ended."
             );
             ApiError::from(Problem::new(ProblemKind::RateLimited, detail).retry_after(api_error::RETRY_SOON))
         })?;
         Ok((caller, Some(permit)))
     }
 
-    /// A new id: the time, and 80 bits of the system's random source, for ids are unique over replicas and not to
-    /// be guessed.
+    /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and
+    /// cannot be guessed.
     fn new_id(&self) -> Result<MessageId, ApiError> {
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| api_error::internal())?;
@@ -159,7 +159,7 @@ impl ApiContext {
     }
 }
 
-/// The callers' routes: `App::new().configure(http::configure(context))`.
+/// Registers the callers' routes: `App::new().configure(http::configure(context))`.
 pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
         app.app_data(Data::from(context))
@@ -175,7 +175,7 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
             .service(write_only(MESSAGES).route(web::post().to(messages::post)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))
             .service(read_only(DELIVERIES).route(web::route().guard(reads()).to(deliveries::list)))
-            // Before the one that would take its last segment for an id.
+            // This route precedes the one with an id, which would match `redrive`.
             .service(write_only(REDRIVE).route(web::post().to(deliveries::redrive)))
             .service(read_only(DELIVERY).route(web::route().guard(reads()).to(deliveries::get)))
             .service(write_only(REDELIVER).route(web::post().to(deliveries::redeliver)))
@@ -195,13 +195,13 @@ fn write_only(pattern: &str) -> actix_web::Resource {
     web::resource(pattern).default_service(web::to(|context, request| wrong_method(context, request, "POST")))
 }
 
-/// Whoever answers GET answers HEAD (RFC 9110, 9.3.2).
+/// Matches GET and HEAD, because a resource with GET has HEAD too (RFC 9110, 9.3.2).
 fn reads() -> impl Guard {
     Any(Get()).or(Head())
 }
 
 async fn wrong_method(context: Data<ApiContext>, request: HttpRequest, allow: &'static str) -> HttpResponse {
-    let failure = ApiError::new(ProblemKind::MethodNotAllowed, "See the header `Allow` for what is.")
+    let failure = ApiError::new(ProblemKind::MethodNotAllowed, "Use a method of the `Allow` header.")
         .with_header(header::ALLOW, HeaderValue::from_static(allow));
     request_pipeline::serve(&context, OTHER, &request, async { Err(failure) }).await
 }

@@ -1,8 +1,7 @@
-//! The `PreferHeader` header (RFC 7240), as far as this API knows it: `wait` and `respond-async`.
+//! The `Prefer` header (RFC 7240): `wait` and `respond-async`.
 //!
-//! Pure. Preferences that we do not know are ignored, whatever their syntax; so is what follows the first of
-//! its name (RFC 7240, section 2). Only a `wait` that is no whole number is worth a refusal: a caller that
-//! means to wait must not be answered at once.
+//! Pure. Unknown and repeated preferences are ignored (RFC 7240, section 2). Only a
+//! `wait` that is not a whole number is refused: a caller that wants to wait must not be answered at once.
 
 use std::time::Duration;
 
@@ -10,42 +9,42 @@ use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::api_error::{self, ApiError, FieldErrors};
 
-/// Says which preference was honoured.
+/// Name of the header with the honoured preference.
 pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
-/// The longest a caller may wait, in seconds; more is cut to this.
+/// The longest wait, in seconds. Longer waits are cut to it.
 pub(super) const WAIT_MAX_SECONDS: u64 = 55;
 
-/// What a caller prefers.
+/// A caller's preferences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PreferHeader {
-    /// Hold the response for this long at most; whole seconds, 0 to 55.
+    /// Longest wait for the response; whole seconds, 0 to 55.
     pub(super) wait: Option<Duration>,
-    /// Answer as soon as the message is durable.
+    /// True if the answer shall come as soon as the message is durable.
     pub(super) respond_async: bool,
 }
 
-/// A `wait` that is no whole number of seconds.
+/// A `wait` that is not a whole number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`wait` must be a whole number of seconds, such as `wait=10`; more than 55 is cut to 55")]
 pub(super) struct InvalidWait;
 
-/// What `Preference-Applied` says of a wait.
+/// Returns the `Preference-Applied` header of a wait.
 ///
 /// # Errors
-/// None that could happen: it is made of digits.
+/// `internal`, which cannot happen: the value consists of digits.
 pub(super) fn applied_wait(wait: Duration) -> Result<HeaderValue, ApiError> {
     HeaderValue::try_from(format!("wait={}", wait.as_secs())).map_err(|_| api_error::internal())
 }
 
 impl PreferHeader {
-    /// Reads the `PreferHeader` headers; a bad `wait` is a mistake at `header/Prefer`.
+    /// Reads the `Prefer` headers. An invalid `wait` is an error at `header/Prefer`.
     pub(super) fn from_headers(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<Self> {
         let values = headers.get_all("prefer").map(HeaderValue::as_bytes);
         errors.record("header/Prefer", Self::parse(values).map_err(|error| error.to_string()))
     }
 
-    /// Reads all `PreferHeader` headers of a request, in order.
+    /// Parses all `Prefer` headers of a request, in order.
     ///
     /// # Errors
     /// [`InvalidWait`].
@@ -54,7 +53,7 @@ impl PreferHeader {
         let mut respond_async = None;
         for header in headers {
             for element in split(header, b',') {
-                // What follows a semicolon are parameters of the preference; ours have none.
+                // Parameters of a preference follow a semicolon. The known preferences have none.
                 let preference = split(element, b';').next().unwrap_or_default();
                 let (name, value) = match preference.iter().position(|&b| b == b'=') {
                     Some(at) => preference.split_at(at),
@@ -76,7 +75,7 @@ impl PreferHeader {
     }
 }
 
-/// A whole number of any length, cut to what we allow.
+/// Parses a whole number of any length and cuts it to the maximum.
 fn parse_seconds(digits: &[u8]) -> Result<u64, InvalidWait> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(InvalidWait);
@@ -87,12 +86,12 @@ fn parse_seconds(digits: &[u8]) -> Result<u64, InvalidWait> {
     Ok(value.min(WAIT_MAX_SECONDS))
 }
 
-/// A word may be written as a quoted string with the same meaning.
+/// Removes the quotes of a quoted string, which means the same as the word.
 fn unquote(word: &[u8]) -> &[u8] {
     word.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(word)
 }
 
-/// The parts between separators that do not stand inside a quoted string.
+/// Splits at separators outside quoted strings.
 fn split(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut quoted = false;
     let mut escaped = false;
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_the_rfc_allows() {
+    fn valid_preferences_are_read() {
         for (headers, expected) in [
             (&[][..], (None, false)),
             (&[""], (None, false)),
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_wait_that_is_no_whole_number() {
+    fn wait_must_be_a_whole_number() {
         for bad in ["wait", "wait=", "wait=soon", "wait=-1", "wait=1.5", "wait=+3", "wait=\"\"", "wait=1 2"] {
             assert_eq!(parse(&[bad]), Err(InvalidWait), "{bad}");
         }
@@ -159,7 +158,7 @@ mod tests {
         }
 
         #[test]
-        fn a_wait_is_cut(wait in any::<u64>()) {
+        fn long_wait_is_cut(wait in any::<u64>()) {
             prop_assert_eq!(parse(&[&format!("wait={wait}")]), Ok((Some(wait.min(55)), false)));
         }
     }

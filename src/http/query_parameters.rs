@@ -1,28 +1,28 @@
-//! The query of a URL: `bot`, and what a route knows besides.
+//! The query of a URL: `bot`, and the parameters of its route.
 //!
-//! Pure. A parameter that nobody knows is a mistake: a typo must not pass as a wish that was heard.
+//! Pure. An unknown parameter is an error, so that no typo passes as a parameter without effect.
 
 use std::borrow::Cow;
 
 use super::api_error::FieldErrors;
 
-/// Items of a page at most.
+/// Most items of a page.
 const MAX_LIMIT: usize = 1000;
 
-/// Parameters in the order of their names; none of what is absent or a mistake.
+/// Values in the order of their names; `None` for an absent or invalid parameter.
 pub(super) type ParameterValues<'q, const N: usize> = [Option<Cow<'q, str>>; N];
 
 /// The parameters of a query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueryParameters<'q, const N: usize> {
-    /// The bot; `Err` where the query has a mistake, so that nobody knows which bot was meant.
+    /// The bot. `Err` if the query has an error, because its bot is then uncertain.
     pub(super) bot: Result<Option<Cow<'q, str>>, ()>,
-    /// The others.
+    /// Other parameters.
     pub(super) others: ParameterValues<'q, N>,
 }
 
 impl<'q, const N: usize> QueryParameters<'q, N> {
-    /// Reads a query; each parameter may stand once. Mistakes are noted at `query/NAME`.
+    /// Reads a query. A parameter may occur once. Errors are added at `query/NAME`.
     pub(super) fn read(query: &'q str, names: [&'static str; N], errors: &mut FieldErrors) -> Self {
         let mut bot = None;
         let mut others = [const { None }; N];
@@ -47,9 +47,9 @@ impl<'q, const N: usize> QueryParameters<'q, N> {
             match (slot, decode(value)) {
                 (None, _) => {
                     let known = ["bot"].into_iter().chain(names).collect::<Vec<_>>().join(", ");
-                    refuse(&name, format!("is not known; known here is: {known}").into());
+                    refuse(&name, format!("is unknown; known parameters: {known}").into());
                 }
-                (Some(Some(_)), Ok(_)) => refuse(&name, "stands more than once".into()),
+                (Some(Some(_)), Ok(_)) => refuse(&name, "must occur only once".into()),
                 (Some(_), Ok(value)) if value.is_empty() => refuse(&name, "must not be empty".into()),
                 (Some(slot), Ok(value)) => *slot = Some(value),
                 (Some(_), Err(detail)) => refuse(&name, detail.into()),
@@ -59,24 +59,24 @@ impl<'q, const N: usize> QueryParameters<'q, N> {
     }
 }
 
-/// How many items a page may have: a whole number from 1 to 1000.
+/// Parses the number of items in a page, from 1 to 1000.
 pub(super) fn parse_limit(text: &str) -> Result<usize, &'static str> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let limit = text.parse().ok().filter(|limit| digits && (1..=MAX_LIMIT).contains(limit));
     limit.ok_or("must be a whole number from 1 to 1000")
 }
 
-/// Takes one level of percent-encoding off. `+` stays a plus.
+/// Removes one level of percent-encoding. A `+` stays a plus.
 ///
 /// # Errors
-/// What is wrong with it: a `%` without two hexadecimal digits, or bytes that are not UTF-8.
+/// A `%` without two hexadecimal digits, or bytes that are not UTF-8.
 pub(super) fn decode(text: &str) -> Result<Cow<'_, str>, &'static str> {
     let well_formed = text
         .split('%')
         .skip(1)
         .all(|rest| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()));
     if !well_formed {
-        return Err("must be percent-encoded: `%` takes two hexadecimal digits after it");
+        return Err("must be percent-encoded: two hexadecimal digits follow each `%`");
     }
     percent_encoding::percent_decode_str(text)
         .decode_utf8()
@@ -94,11 +94,11 @@ mod tests {
     ) -> (QueryParameters<'q, N>, Vec<String>) {
         let mut errors = FieldErrors::default();
         let read = QueryParameters::read(query, names, &mut errors);
-        (read, errors.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect())
+        (read, errors.into_vec().into_iter().map(|error| error.pointer.into_owned()).collect())
     }
 
     #[test]
-    fn decodes_one_level() {
+    fn decode_removes_one_level() {
         for (text, expected) in [
             ("alice", "alice"),
             ("a%2Fb", "a/b"),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_names_one_bot_and_nothing_else() {
+    fn query_names_one_bot_and_no_unknown_parameter() {
         let bot = |query: &'static str| {
             let (read, pointers) = read(query, []);
             (read.bot.map(|bot| bot.map(Cow::into_owned)), pointers)
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_may_know_more() {
+    fn route_adds_its_own_parameters() {
         let (query, pointers) = read("limit=5&bot=b&after=x%3D", ["after", "limit", "since"]);
         assert_eq!(query.bot, Ok(Some("b".into())));
         assert_eq!(query.others, [Some("x=".into()), Some("5".into()), None]);

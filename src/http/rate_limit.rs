@@ -1,8 +1,8 @@
-//! A caller's rate: how many requests of its key are answered, on this replica (ADR 25).
+//! The rate limit of a caller on this replica (ADR 25).
 //!
-//! Each limited caller has a bucket of as many requests as it may make in a minute, which fills again evenly over a
-//! minute (GCRA). Whoever keeps to its limit in every 60 s is never refused. Every answer to such a key says how it
-//! stands, in the fields of draft-ietf-httpapi-ratelimit-headers.
+//! Each limited caller has a token bucket (GCRA). It holds the requests of a minute and refills evenly over a minute. A
+//! caller that keeps to its limit in every 60 s is never refused. Every answer to its key carries the fields of
+//! draft-ietf-httpapi-ratelimit-headers.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::domain::{Problem, ProblemKind};
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The time clock the start, by the runtime's clock, which tests can hold.
+/// Time since the start by the runtime's clock, which tests can pause.
 #[derive(Debug, Clone, Copy)]
 struct RuntimeClock(Instant);
 
@@ -36,27 +36,27 @@ impl Clock for RuntimeClock {
 
 type TokenBucket = RateLimiter<NotKeyed, InMemoryState, RuntimeClock, StateInformationMiddleware>;
 
-/// The buckets of all callers that have one.
+/// Token buckets of callers with a limit.
 #[derive(Debug)]
 pub(super) struct CallerRateLimits {
-    /// By the caller's place in the configuration.
+    /// By the caller's index in the configuration.
     buckets: Vec<Option<(NonZeroU32, TokenBucket)>>,
 }
 
-/// How a caller's bucket stood when its request came.
+/// State of a caller's bucket after its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RateLimitStatus {
     per_minute: NonZeroU32,
-    /// Requests that it may make at once.
+    /// Requests that the caller may still make at once.
     remaining: u32,
-    /// Until there is one more, at most.
+    /// Longest time until another request is allowed.
     next_in: Duration,
-    /// Whether this one was too much.
+    /// True if this request exceeded the limit.
     refused: bool,
 }
 
 impl CallerRateLimits {
-    /// Full buckets for these callers.
+    /// Creates full buckets for these callers.
     pub(super) fn new(callers: &[CallerConfig]) -> Self {
         let clock = RuntimeClock(Instant::now());
         let bucket =
@@ -69,7 +69,7 @@ impl CallerRateLimits {
         }
     }
 
-    /// Counts a request with these headers, if its key has a bucket.
+    /// Counts a request with these headers if its key has a bucket.
     pub(super) fn consume(&self, callers: &[CallerConfig], headers: &HeaderMap) -> Option<RateLimitStatus> {
         if self.buckets.iter().all(Option::is_none) {
             return None;
@@ -93,20 +93,20 @@ impl CallerRateLimits {
 }
 
 impl RateLimitStatus {
-    /// The refusal of a request that was too much.
+    /// Returns the refusal of a request over the limit.
     pub(super) fn refusal(&self) -> Option<ApiError> {
         let detail = format!(
-            "This key may make {} requests a minute on this replica, and has made them. Nothing was accepted; try \
-             again after `Retry-After`.",
+            "This key has made its {} requests a minute on this replica. Nothing was accepted; retry after \
+             `Retry-After` seconds.",
             self.per_minute
         );
         let problem = Problem::new(ProblemKind::RateLimited, detail).retry_after(self.next_in);
         self.refused.then(|| problem.into())
     }
 
-    /// Says it in the headers of the answer.
+    /// Writes the state into the headers of the answer.
     pub(super) fn write_headers(&self, headers: &mut HeaderMap) {
-        // Rounded up as `Retry-After` is, which may not come before it.
+        // Rounded up like `Retry-After`, which must not be earlier.
         let seconds = self.next_in.as_secs() + u64::from(self.next_in.subsec_nanos() > 0);
         let policy = format!("\"default\";q={};w=60", self.per_minute);
         let limit = format!("\"default\";r={};t={}", self.remaining, seconds.max(1));
@@ -148,7 +148,7 @@ mod tests {
         headers
     }
 
-    fn told(status: RateLimitStatus) -> (String, String) {
+    fn header_values(status: RateLimitStatus) -> (String, String) {
         let mut headers = HeaderMap::new();
         status.write_headers(&mut headers);
         let text = |name| headers.get(name).unwrap().to_str().unwrap().to_owned();
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_is_emptied_told_and_filled_again() {
+    fn bucket_empties_and_refills() {
         runtime().block_on(async {
             let callers = [caller("free", 0), caller("few", 3), caller("many", 600)];
             let limits = CallerRateLimits::new(&callers);
@@ -171,7 +171,7 @@ mod tests {
             for left in [2, 1, 0] {
                 let status = ask("few").unwrap();
                 assert!(status.refusal().is_none());
-                let (policy, limit) = told(status);
+                let (policy, limit) = header_values(status);
                 assert_eq!(policy, "\"default\";q=3;w=60");
                 assert_eq!(limit, format!("\"default\";r={left};t=20"));
             }
@@ -180,21 +180,21 @@ mod tests {
             let refusal = status.refusal().unwrap();
             assert_eq!(refusal.problem().kind, ProblemKind::RateLimited);
             assert_eq!(refusal.problem().retry_after, Some(Duration::from_millis(19_500)));
-            assert_eq!(told(status).1, "\"default\";r=0;t=20");
-            // One caller's requests are not another's.
-            assert_eq!(told(ask("many").unwrap()).1, "\"default\";r=599;t=1");
+            assert_eq!(header_values(status).1, "\"default\";r=0;t=20");
+            // Callers do not share a bucket.
+            assert_eq!(header_values(ask("many").unwrap()).1, "\"default\";r=599;t=1");
             advance(Duration::from_millis(19_499)).await;
             assert!(ask("few").unwrap().refusal().is_some(), "refused requests cost nothing");
             advance(Duration::from_millis(1)).await;
             assert!(ask("few").unwrap().refusal().is_none());
             assert!(ask("few").unwrap().refusal().is_some());
             advance(Duration::from_mins(1)).await;
-            assert_eq!(told(ask("few").unwrap()).1, "\"default\";r=2;t=20");
+            assert_eq!(header_values(ask("few").unwrap()).1, "\"default\";r=2;t=20");
         });
     }
 
     #[test]
-    fn limits_have_no_odd_ends() {
+    fn extreme_limits_work() {
         runtime().block_on(async {
             for limit in [1, 7, 60, 61, 10_000_000] {
                 let callers = [caller("a", limit)];
@@ -209,9 +209,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Who stays within the limit in every minute is served; who does not gets no more than a bucket and its refill.
+        /// A caller within its limit is served. Any other caller gets at most a bucket and its refill.
         #[test]
-        fn a_caller_gets_its_rate_and_little_more(
+        fn caller_gets_its_rate_and_one_bucket_more(
             limit in 1u32..40,
             gaps in prop::collection::vec(0u64..9_000, 1..200),
         ) {

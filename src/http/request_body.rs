@@ -1,6 +1,6 @@
-//! The body of a POST: reading it within bounds, and checking it so that all errors are told at once.
+//! The body of a POST: a bounded read, and a validation that reports all errors at once.
 //!
-//! The checking ([`parse`]) is pure; see [`FieldValidator`]. What is passed on to the bot stays as it was written.
+//! The validation ([`parse_message`]) is pure; see [`FieldValidator`]. Objects for the bot keep their text.
 
 use std::time::Duration;
 
@@ -22,13 +22,13 @@ use crate::domain::{
 /// The largest body, in bytes.
 pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// The most files a message may carry.
+/// Most attachments of a message.
 pub(super) const MAX_ATTACHMENTS: usize = 20;
 
-/// How long a caller may take to send its body.
+/// Timeout of reading a body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A message's body, checked.
+/// A validated message.
 #[derive(Debug)]
 pub(super) struct MessageDraft {
     pub(super) content: MessageContent,
@@ -38,10 +38,10 @@ pub(super) struct MessageDraft {
     pub(super) callback: Option<Callback>,
 }
 
-/// Reads the body of a request that has to be JSON.
+/// Reads a JSON body.
 ///
 /// # Errors
-/// `unsupported-media-type`, `payload-too-large`, and `invalid-request` where it breaks off or takes too long.
+/// `unsupported-media-type`, `payload-too-large`, and `invalid-request` for an incomplete or slow body.
 pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, ApiError> {
     check_type(headers)?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -50,7 +50,7 @@ pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes,
     }
     match tokio::time::timeout(READ_TIMEOUT, collect(payload)).await {
         Ok(body) => body,
-        Err(_) => Err(incomplete("the body did not arrive within 30 s")),
+        Err(_) => Err(incomplete("must arrive within 30 s")),
     }
 }
 
@@ -58,11 +58,11 @@ async fn collect(mut payload: Payload) -> Result<Bytes, ApiError> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| incomplete("the body broke off before its end"))?;
+        let chunk = chunk.map_err(|_| incomplete("must be complete; the connection broke"))?;
         if first.len() + rest.len() + chunk.len() > MAX_BODY_BYTES {
             return Err(too_large());
         }
-        // Nearly every body comes in one piece, which is then not copied.
+        // Nearly every body is one chunk, which needs no copy.
         if first.is_empty() {
             first = chunk;
         } else {
@@ -78,7 +78,7 @@ async fn collect(mut payload: Payload) -> Result<Bytes, ApiError> {
     Ok(whole.freeze())
 }
 
-/// `application/json` and `application/*+json`, with any parameters, not compressed.
+/// Accepts `application/json` and `application/*+json` with any parameters, but no compression.
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let refuse = |detail| Err(ApiError::new(ProblemKind::UnsupportedMediaType, detail));
     let essence = headers
@@ -101,8 +101,9 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 fn too_large() -> ApiError {
-    // The rest of the body is not read, so that nothing else can be read from this connection.
-    ApiError::new(ProblemKind::PayloadTooLarge, "The body may have 1 MiB at most.").closing_connection()
+    // The rest of the body stays unread, so this connection cannot carry another request.
+    ApiError::new(ProblemKind::PayloadTooLarge, "The body exceeds 1 MiB. Send a smaller one.")
+        .closing_connection()
 }
 
 fn incomplete(detail: &'static str) -> ApiError {
@@ -111,7 +112,7 @@ fn incomplete(detail: &'static str) -> ApiError {
     ApiError::from(errors).closing_connection()
 }
 
-/// Checks a body and notes everything that is wrong with it; `None` where something is.
+/// Validates a message. Adds all errors, and returns `None` if there is one.
 pub(super) fn parse_message(body: &[u8], errors: &mut FieldErrors) -> Option<MessageDraft> {
     FieldValidator::validate(body, errors, FieldValidator::message_draft)
 }
@@ -134,7 +135,7 @@ impl FieldValidator<'_> {
                 "callback",
             ],
         )?;
-        // Everything is looked at before anything is given up: the caller learns of all errors.
+        // All fields are read before the first error ends this, so that the caller learns of all errors.
         let content = self
             .required("/text", text)
             .and_then(|text| self.string("/text", text))
@@ -159,7 +160,7 @@ impl FieldValidator<'_> {
         Some(MessageDraft { content, session, rules, resend, callback })
     }
 
-    /// Ending the session is no message's: that is DELETE of the conversation.
+    /// `close` is no session of a message: DELETE of the conversation ends it.
     fn session(&mut self, value: &RawValue) -> Option<SessionRequest> {
         const CHOICES: &str = "must be `continue`, `new` or `newKeepAgent`";
         let session = self.choice("/session", value, CHOICES)?;
@@ -170,14 +171,14 @@ impl FieldValidator<'_> {
         Some(session)
     }
 
-    /// An object that the bot gets as it is. It is read once all the same: what another reader might take for
-    /// something else must not get through.
+    /// Reads an object that the bot gets unchanged. It is parsed nevertheless: another parser might read an ambiguous
+    /// object differently.
     fn passed_through(&mut self, at: &str, value: &RawValue) -> Option<JsonObject> {
         let object = self.record(at, JsonObject::new(value.to_owned()))?;
         match serde_json::from_str::<JsonValue>(value.get()) {
             Ok(_) => Some(object),
             Err(error) => {
-                self.add(at.to_owned(), format!("cannot be passed on: {error}"));
+                self.add(at.to_owned(), format!("cannot be sent to the bot: {error}"));
                 None
             }
         }
@@ -189,7 +190,7 @@ impl FieldValidator<'_> {
             return Vec::new();
         };
         if items.len() > MAX_ATTACHMENTS {
-            self.add("/attachments", format!("may have {MAX_ATTACHMENTS} items at most"));
+            self.add("/attachments", format!("must have {MAX_ATTACHMENTS} items at most"));
             return Vec::new();
         }
         let check =
@@ -212,7 +213,7 @@ impl FieldValidator<'_> {
     fn rules(&mut self, value: &RawValue) -> TurnRules {
         let members = self.object("/turn", value.get(), ["expectReplies", "quietMs", "deadlineMs"]);
         let [replies, quiet, deadline] = members.unwrap_or_default();
-        // One at a time: a constructor that takes all three tells of one mistake only.
+        // One field at a time: a constructor with all three fields reports only one error.
         let replies = self.integer("/turn/expectReplies", replies, InvalidMessage::ExpectReplies, |n| {
             TurnRules::new(Some(n), None, None)
         });
@@ -224,7 +225,7 @@ impl FieldValidator<'_> {
         TurnRules::new(replies, quiet, deadline).unwrap_or_default()
     }
 
-    /// A whole number that passes a check. `2.0` is one, as JSON Schema counts.
+    /// Reads a whole number that passes a check. `2.0` counts as one, as in JSON Schema.
     fn integer(
         &mut self,
         at: &'static str,
@@ -244,7 +245,7 @@ impl FieldValidator<'_> {
         let url = self.required("/callback/url", url)?;
         let url = self.string("/callback/url", url)?;
         if url.len() > CALLBACK_MAX_BYTES {
-            self.add("/callback/url", format!("may have {CALLBACK_MAX_BYTES} bytes at most"));
+            self.add("/callback/url", format!("must have {CALLBACK_MAX_BYTES} bytes at most"));
             return None;
         }
         let usable =

@@ -1,7 +1,7 @@
-//! What every request goes through: admission, trace, span, metrics, and one form for whatever goes wrong.
+//! The pipeline of every request: limits, trace, span, metrics, and one form for all failures.
 //!
-//! Users' identities are personal: neither span nor event holds one. A request is found by `trace_id`, a
-//! message by `message.id`; whose it is, is known to the store alone.
+//! Users' identities are personal data, so spans and events contain none. A request is found by its `trace_id`, a
+//! message by its `message.id`. Only the store knows the user.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
@@ -22,7 +22,7 @@ use super::trace_context::TraceContext;
 use crate::domain::{ProblemKind, TraceId};
 use crate::hub::HubError;
 
-/// Answers a request of this route: with what `work` says, or with the problem it ran into.
+/// Answers a request of this route with the result of `work`.
 pub(super) async fn serve(
     context: &ApiContext,
     route: &'static str,
@@ -31,7 +31,7 @@ pub(super) async fn serve(
 ) -> HttpResponse {
     let started = Instant::now();
     let trace = TraceContext::from_headers(request.headers());
-    // At debug level: a span costs microseconds, and what is said at higher levels names its trace itself.
+    // At debug level, because a span costs microseconds. Events of higher levels carry the trace id themselves.
     let span = tracing::debug_span!(
         "request",
         http.request.method = %request.method(),
@@ -100,12 +100,12 @@ fn log(failure: &ApiError, trace: TraceContext) {
     }
 }
 
-/// Adds to the span of this request what is known by now.
+/// Records a field in the span of this request.
 pub(super) fn record(name: &'static str, value: &impl std::fmt::Display) {
     Span::current().record(name, field::display(value));
 }
 
-/// A resource as a response. It belongs to its caller alone: no cache may keep it.
+/// Builds a JSON response. The resource belongs to its caller, so caches must not store it.
 pub(super) fn json_response(status: StatusCode, resource: &impl Serialize) -> Result<HttpResponse, ApiError> {
     let body = serde_json::to_vec(resource).map_err(|_| api_error::internal())?;
     Ok(HttpResponse::build(status)

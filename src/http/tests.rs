@@ -1,6 +1,6 @@
-//! Every refusal that needs no turn, through the real routes.
+//! All refusals that need no turn, through the real routes.
 //!
-//! The hub behind them is going away: a message that passes all checks is refused by it, as `draining`.
+//! The hub is draining, so it refuses every valid message as `draining`.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ pub(super) fn config() -> Config {
     }
 }
 
-/// A response, read to its end.
+/// A complete response.
 pub(super) struct Answer {
     pub(super) status: u16,
     headers: HeaderMap,
@@ -101,7 +101,7 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// The problem it must be, whole and consistent.
+    /// Checks that the response is this problem, and returns its body.
     pub(super) fn problem(&self, slug: &str) -> Value {
         let body: Value = serde_json::from_slice(&self.body).unwrap();
         let kind = ProblemKind::from_slug(slug).unwrap();
@@ -117,7 +117,7 @@ impl Answer {
         body
     }
 
-    /// Where the errors of a 400 are.
+    /// Returns the pointers of a 400.
     pub(super) fn pointers(&self) -> Vec<String> {
         let body = self.problem("invalid-request");
         let errors = body["errors"].as_array().unwrap();
@@ -135,12 +135,12 @@ pub(super) fn send_to(config: Config, request: TestRequest) -> Answer {
     answers.pop().unwrap()
 }
 
-/// The answers of one bridge to these, one after the other.
+/// Sends requests to one bridge, one after the other.
 pub(super) fn send_all(config: Config, requests: impl IntoIterator<Item = TestRequest>) -> Vec<Answer> {
     send_all_on(store(), config, requests)
 }
 
-/// The same, of a bridge before this store.
+/// Sends requests to a bridge on this store.
 pub(super) fn send_all_on(
     store: Store,
     config: Config,
@@ -176,7 +176,7 @@ pub(super) fn with_key(request: TestRequest, name: &str) -> TestRequest {
 }
 
 #[test]
-fn what_is_no_route_is_a_problem() {
+fn unknown_path_is_a_problem() {
     for path in [
         "/",
         "/conversations",
@@ -193,7 +193,7 @@ fn what_is_no_route_is_a_problem() {
 }
 
 #[test]
-fn a_wrong_method_names_the_right_ones() {
+fn wrong_method_names_the_allowed_ones() {
     for (method, path, allow) in [
         (Method::GET, ALICE, "POST"),
         (Method::OPTIONS, ALICE, "POST"),
@@ -213,7 +213,7 @@ fn a_wrong_method_names_the_right_ones() {
 }
 
 #[test]
-fn bodies_must_be_json_and_say_so() {
+fn body_must_be_declared_as_json() {
     for kind in ["text/plain", "application/jsonp", "application/+json", "json", "text/json", ""] {
         send(TestRequest::post().uri(ALICE).insert_header(("content-type", kind)).set_payload(PASSES))
             .problem("unsupported-media-type");
@@ -227,7 +227,7 @@ fn bodies_must_be_json_and_say_so() {
 }
 
 #[test]
-fn bodies_are_bounded() {
+fn body_size_is_limited() {
     let most = format!("{PASSES}{}", " ".repeat(request_body::MAX_BODY_BYTES - PASSES.len()));
     send(post(ALICE, most.clone())).problem("draining");
     let answer = send(post(ALICE, most + " "));
@@ -238,7 +238,7 @@ fn bodies_are_bounded() {
 }
 
 #[test]
-fn unreadable_bodies_are_told_what_is_wrong() {
+fn unreadable_body_has_an_error() {
     for body in
         [&b""[..], b"{", b"{\"text\":\"a\"} x", b"[\"hi\"]", b"\"hi\"", b"null", b"{\"text\":\"\xff\"}"]
     {
@@ -247,7 +247,7 @@ fn unreadable_bodies_are_told_what_is_wrong() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let body = json!({
         "text": "", "color": 1, "session": "later", "turn": {"quietMs": 1, "expectReplies": 1.5, "x": null},
         "attachments": [{"fileId": "f"}, {"fileName": 5}],
@@ -277,13 +277,13 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
-fn one_mistake_is_named_in_the_detail() {
+fn single_error_is_named_in_the_detail() {
     let body = send(post(ALICE, "{}")).problem("invalid-request");
     assert_eq!(body["detail"], "/text: is required");
 }
 
 #[test]
-fn users_are_decoded_once_and_checked() {
+fn user_is_decoded_once_and_checked() {
     for user in ["a%2Fb", "a%252Fb", "Zo%C3%AB", "%20", "%2E%2E", "+49", "a;b=c", &"x".repeat(256)] {
         send(post(&format!("/conversations/{user}/messages"), PASSES)).problem("draining");
     }
@@ -294,7 +294,7 @@ fn users_are_decoded_once_and_checked() {
 }
 
 #[test]
-fn bots_are_chosen_by_name_or_default() {
+fn bot_is_chosen_by_name_or_default() {
     send(post(&format!("{ALICE}?bot=support"), PASSES)).problem("draining");
     send(post(&format!("{ALICE}?bot=sales"), PASSES)).problem("not-found");
     let two = || Config { bots: vec![bot("support"), bot("sales")], ..config() };
@@ -304,7 +304,7 @@ fn bots_are_chosen_by_name_or_default() {
 }
 
 #[test]
-fn what_is_no_id_is_no_message() {
+fn invalid_id_is_not_found() {
     for id in ["1", "nonsense", "01JD9%2F", "%zz"] {
         send(TestRequest::get().uri(&format!("{ALICE}/{id}"))).problem("not-found");
     }
@@ -313,7 +313,7 @@ fn what_is_no_id_is_no_message() {
 }
 
 #[test]
-fn keys_are_needed_where_callers_are_configured() {
+fn key_is_required_if_callers_are_configured() {
     let all = config::CallerScopes { send: true, read: true, admin: false };
     let closed = || Config { callers: vec![caller("crm", all, None, "")], ..config() };
     for request in [
@@ -332,7 +332,7 @@ fn keys_are_needed_where_callers_are_configured() {
 }
 
 #[test]
-fn a_key_covers_its_scopes_bots_and_users() {
+fn key_covers_its_scopes_bots_and_users() {
     let (send_only, read_only) = (
         config::CallerScopes { send: true, ..config::CallerScopes::default() },
         config::CallerScopes { read: true, admin: true, ..config::CallerScopes::default() },
@@ -360,7 +360,7 @@ fn a_key_covers_its_scopes_bots_and_users() {
 }
 
 #[test]
-fn a_callback_is_taken_where_it_is_covered_and_signed() {
+fn callback_must_be_allowed_and_signed() {
     let body = r#"{"text":"hi","callback":{"url":"https://hooks.example/in"}}"#;
     let of = |pattern: &str, signs: bool| {
         let mut config = config();
@@ -382,7 +382,7 @@ fn a_callback_is_taken_where_it_is_covered_and_signed() {
 }
 
 #[test]
-fn every_answer_to_a_limited_key_says_how_it_stands() {
+fn answers_to_a_limited_key_carry_its_limit() {
     let mut config = config();
     let scopes = config::CallerScopes { send: true, ..config::CallerScopes::default() };
     let limited = config::CallerConfig { rate_per_minute: 7, ..caller("few", scopes, None, "") };
@@ -425,14 +425,14 @@ fn every_answer_to_a_limited_key_says_how_it_stands() {
 }
 
 #[test]
-fn the_trace_is_continued() {
+fn trace_of_the_caller_continues() {
     let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let body = send(post(ALICE, "").insert_header(("traceparent", parent))).problem("invalid-request");
     assert_eq!(body["traceId"], "4bf92f3577b34da6a3ce929d0e0e4736");
 }
 
 #[test]
-fn a_full_replica_says_when_to_come_back() {
+fn full_replica_sends_retry_after() {
     let mut full = config();
     full.server.max_requests = 0;
     let answer = send_to(full, post(ALICE, PASSES));
@@ -441,7 +441,7 @@ fn a_full_replica_says_when_to_come_back() {
 }
 
 #[test]
-fn the_hub_s_refusals_have_their_headers() {
+fn hub_refusals_have_their_headers() {
     let trace = trace_context::TraceContext::from_headers(&HeaderMap::new());
     let response = ApiError::from(crate::hub::HubError::Draining).response("/", trace);
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -450,7 +450,7 @@ fn the_hub_s_refusals_have_their_headers() {
 }
 
 #[test]
-fn pages_are_served_from_within() {
+fn pages_load_no_other_resource() {
     let page = send(TestRequest::get().uri("/docs"));
     let text = String::from_utf8(page.body.clone()).unwrap();
     assert!(text.contains("href=\"/openapi.json\""), "{text}");
@@ -467,7 +467,7 @@ fn pages_are_served_from_within() {
 }
 
 #[test]
-fn requests_are_counted_by_pattern() {
+fn requests_are_counted_by_route_pattern() {
     let metrics = metrics();
     let clock = Clock::wall();
     let context =

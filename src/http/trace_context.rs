@@ -1,7 +1,7 @@
-//! The trace a request belongs to (W3C Trace Context): continued where the caller sent a `traceparent`,
-//! begun where it did not, or sent one that cannot be read.
+//! The trace of a request (W3C Trace Context). It continues the caller's `traceparent`, or starts if that header is
+//! absent or invalid.
 //!
-//! Pure but for the random ids. Those are names, not secrets, so a fast generator does.
+//! Pure except for random ids. Trace ids are no secrets, so a fast generator is sufficient.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use actix_web::http::header::HeaderMap;
 
 use crate::domain::TraceId;
 
-/// Where in which trace we are.
+/// The trace of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TraceContext {
     id: u128,
 }
 
 impl TraceContext {
-    /// The trace of a request with these headers.
+    /// Reads the trace of a request from its headers.
     pub(super) fn from_headers(headers: &HeaderMap) -> Self {
         let mut parents = headers.get_all("traceparent");
         match (parents.next(), parents.next()) {
@@ -29,7 +29,7 @@ impl TraceContext {
         Self { id: fastrand::u128(1..) }
     }
 
-    /// `00-{32 hex}-{16 hex}-{2 hex}`; later versions may add more after another dash.
+    /// Parses `00-{32 hex}-{16 hex}-{2 hex}`. Later versions may add fields after another dash.
     fn parse(header: &[u8]) -> Option<Self> {
         let header = std::str::from_utf8(header).ok()?.trim_matches([' ', '\t']);
         let mut fields = header.split('-');
@@ -43,7 +43,7 @@ impl TraceContext {
     }
 }
 
-/// The number that this many lower-case hexadecimal digits write.
+/// Parses exactly this many lower-case hexadecimal digits.
 fn hex(digits: &str, count: usize) -> Option<u128> {
     let lower = digits.len() == count && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if lower { u128::from_str_radix(digits, 16).ok() } else { None }
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn continues_what_can_be_read() {
+    fn valid_traceparent_is_continued() {
         assert_eq!(parse(GOOD).as_deref(), Some(ID));
         assert_eq!(parse(&format!(" {GOOD}\t")).as_deref(), Some(ID));
         assert_eq!(parse(&GOOD.replacen("00", "cc", 1)).as_deref(), Some(ID));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn begins_anew_where_it_cannot() {
+    fn invalid_traceparent_starts_a_trace() {
         for bad in [
             "",
             "00",
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn two_parents_are_none() {
+    fn two_traceparents_start_a_trace() {
         let mut headers = HeaderMap::new();
         let name = HeaderName::from_static("traceparent");
         headers.append(name.clone(), HeaderValue::from_static(GOOD));

@@ -78,7 +78,7 @@ impl DeliveryMetrics {
         self.first_attempt_delay.observe(delay.as_secs_f64());
     }
 
-    /// Returns the children of one bot, to be taken once at start. `None` stands for all bots outside the configuration.
+    /// Returns the children of one bot, to be taken once at start. All bots outside the configuration share `None`.
     ///
     /// # Errors
     /// A declaration of this module is wrong.

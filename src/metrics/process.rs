@@ -1,4 +1,4 @@
-//! What Linux counts of this process, under the names that all clients of Prometheus give it.
+//! Metrics of this process on Linux, under the names that all Prometheus clients use.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use prometheus::{Counter, Error, IntGauge};
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-/// Reads `/proc` each time that metrics are read.
+/// Reads `/proc` at each scrape.
 #[derive(Debug)]
 pub(super) struct ProcessCollector {
     cpu: Counter,

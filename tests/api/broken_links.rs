@@ -1,4 +1,4 @@
-//! What becomes of a message when the link breaks under it (api.md 1, "If the link breaks").
+//! A message's fate if its link breaks (api.md 1, "If the link breaks").
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ fn body(deadline: u64) -> Value {
     json!({"text": "hi", "turn": {"deadlineMs": deadline}})
 }
 
-/// A platform that remembers nothing.
+/// SandboxOptions of a platform without history.
 fn forgetful() -> SandboxOptions {
     SandboxOptions { history: 0, ..quiet_platform() }
 }
 
-/// The correlations and texts of a message's replies.
+/// Returns the correlations and texts of a message's replies.
 fn replies(message: &Value) -> Vec<(&str, &str)> {
     let replies = message["replies"].as_array().unwrap();
     replies.iter().map(|r| (r["correlation"].as_str().unwrap(), r["text"].as_str().unwrap())).collect()
@@ -32,10 +32,10 @@ fn sent(bridge: &TestBridge) -> usize {
 }
 
 #[test]
-fn what_is_not_sent_yet_is_sent_over_the_next_link() {
+fn unsent_message_is_sent_over_the_next_link() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).welcome = Duration::from_millis(1500)).await;
-        // The message is held for a welcome when the link breaks.
+        // The link breaks while the message is held for a welcome.
         bridge.script.next_connect("alice", vec![Step::Close(1011)]);
         bridge.script.next("alice", Step::reply("x"));
         let message = bridge.post("alice", &body(20_000)).await.message(200);
@@ -47,7 +47,7 @@ fn what_is_not_sent_yet_is_sent_over_the_next_link() {
 }
 
 #[test]
-fn what_was_missed_after_the_ack_is_read_from_history() {
+fn missed_replies_are_read_from_history() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for (n, end) in [
@@ -61,7 +61,7 @@ fn what_was_missed_after_the_ack_is_read_from_history() {
         .into_iter()
         .enumerate()
         {
-            // A reset may take away what has not been read: it comes when the reply has.
+            // A reset may discard unread bytes, so it waits for the reply.
             let (said, gate) = (Step::Say("seen".to_owned()), Gate::new());
             let read = Step::Until(gate.clone());
             bridge.script.next("alice", vec![Step::Ack, said, read, missed("missed"), end.clone()]);
@@ -85,7 +85,7 @@ fn what_was_missed_after_the_ack_is_read_from_history() {
 }
 
 #[test]
-fn the_same_link_may_break_again_and_again() {
+fn link_may_break_repeatedly() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next("alice", vec![Step::Ack, missed("first"), Step::Drop(CutMode::Fin)]);
@@ -100,11 +100,11 @@ fn the_same_link_may_break_again_and_again() {
 }
 
 #[test]
-fn history_may_prove_that_a_message_arrived() {
+fn history_proves_that_a_message_arrived() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).history_settle = Duration::from_secs(1)).await;
         for delay in [0, 400] {
-            // Some platforms remember with a delay.
+            // Some platforms record history with a delay.
             bridge.script.behave(|behaviour| behaviour.history_delay = Duration::from_millis(delay));
             bridge.script.next("alice", vec![missed("missed"), Step::Drop(CutMode::Reset)]);
             let message = bridge.post("alice", &body(20_000)).await.message(200);
@@ -117,7 +117,7 @@ fn history_may_prove_that_a_message_arrived() {
 }
 
 #[test]
-fn a_proved_message_without_a_reply_fails_at_its_deadline() {
+fn proved_message_without_reply_fails_at_its_deadline() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next("alice", vec![Step::Drop(CutMode::Fin)]);
@@ -129,7 +129,7 @@ fn a_proved_message_without_a_reply_fails_at_its_deadline() {
 }
 
 #[test]
-fn a_message_that_nothing_proves_is_uncertain() {
+fn unproved_message_is_uncertain() {
     run(async {
         let bridge = spawn_bridge_on(forgetful(), |_| {}).await;
         bridge.script.next("alice", vec![Step::Drop(CutMode::Reset)]);
@@ -145,14 +145,14 @@ fn a_message_that_nothing_proves_is_uncertain() {
 }
 
 #[test]
-fn where_history_cannot_be_read_nothing_is_proved() {
+fn unreadable_history_proves_nothing() {
     run(async {
         for history in [true, false] {
             let bridge = spawn_bridge(|config| bot(config).history = history).await;
             bridge.script.fault(Endpoint::History, Fault::Status(403));
             bridge.script.next("alice", vec![missed("never read"), Step::Drop(CutMode::Fin)]);
             bridge.post("alice", &body(20_000)).await.problem(502, "uncertain");
-            // The next message goes its way.
+            // The next message is answered.
             bridge.script.next("alice", Step::reply("x"));
             bridge.post("alice", &body(20_000)).await.message(200);
             bridge.finish().await;
@@ -161,7 +161,7 @@ fn where_history_cannot_be_read_nothing_is_proved() {
 }
 
 #[test]
-fn what_nothing_proves_is_sent_again_under_the_same_id_where_that_is_wanted() {
+fn unproved_message_is_resent_under_its_id_if_allowed() {
     run(async {
         let bridge = spawn_bridge_on(forgetful(), |_| {}).await;
         bridge.script.next("alice", vec![Step::Drop(CutMode::Reset)]);
@@ -179,7 +179,7 @@ fn what_nothing_proves_is_sent_again_under_the_same_id_where_that_is_wanted() {
 }
 
 #[test]
-fn what_is_proved_is_never_sent_again() {
+fn proved_message_is_never_resent() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next("alice", vec![missed("missed"), Step::Drop(CutMode::Reset)]);
@@ -192,7 +192,7 @@ fn what_is_proved_is_never_sent_again() {
 }
 
 #[test]
-fn a_block_fails_the_turn_and_is_respected() {
+fn block_fails_the_turn_and_stops_connects() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next("alice", vec![Step::Ack, Step::Say("half".to_owned()), Step::Close(1008)]);
@@ -200,7 +200,7 @@ fn a_block_fails_the_turn_and_is_respected() {
         let problem = answer.problem(502, "bot-blocked");
         assert!((50..=60).contains(&answer.retry_after()), "{answer}");
         assert_eq!(problem["message"]["status"], "failed");
-        // A deadline before the end of the block is hopeless: nobody is kept waiting, nobody asks the platform.
+        // A deadline before the end of the block is hopeless. Such messages fail at once, without a connect.
         for _ in 0..3 {
             let answer = bridge.post("alice", &body(20_000)).await;
             answer.problem(502, "bot-blocked");
@@ -208,7 +208,7 @@ fn a_block_fails_the_turn_and_is_respected() {
         }
         assert_eq!(bridge.script.totals().starts, 1);
         assert_eq!(sent(&bridge), 1);
-        // Others are not concerned.
+        // Other users are not affected.
         bridge.script.next("bob", Step::reply("x"));
         bridge.post("bob", &body(20_000)).await.message(200);
         assert_eq!(bridge.metric(r#"sockets{bot="sandbox",state="blocked"}"#).await, 1);
@@ -218,7 +218,7 @@ fn a_block_fails_the_turn_and_is_respected() {
 }
 
 #[test]
-fn the_platforms_own_rate_limit_is_such_a_block() {
+fn platform_rate_limit_is_a_block() {
     run(async {
         let bridge = spawn_bridge_on(SandboxOptions { rate_per_minute: 2, ..quiet_platform() }, |_| {}).await;
         for _ in 0..2 {
@@ -232,7 +232,7 @@ fn the_platforms_own_rate_limit_is_such_a_block() {
 }
 
 #[test]
-fn a_message_that_is_too_large_for_the_platform_fails_alone() {
+fn message_too_large_for_the_platform_fails_alone() {
     run(async {
         let bridge =
             spawn_bridge_on(SandboxOptions { payload_limit: 8192, ..quiet_platform() }, |_| {}).await;
@@ -247,7 +247,7 @@ fn a_message_that_is_too_large_for_the_platform_fails_alone() {
 }
 
 #[test]
-fn a_peer_that_died_without_a_word_is_noticed() {
+fn dead_peer_is_noticed() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).ping_interval = Duration::from_millis(300)).await;
         bridge.script.next("alice", vec![Step::Ack, missed("missed"), Step::Hang]);
@@ -259,7 +259,7 @@ fn a_peer_that_died_without_a_word_is_noticed() {
 }
 
 #[test]
-fn an_expired_token_does_not_keep_history_shut() {
+fn expired_token_does_not_stop_history() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let steps = vec![Step::Ack, missed("missed"), Step::ExpireTokens, Step::Drop(CutMode::Fin)];
@@ -272,7 +272,7 @@ fn an_expired_token_does_not_keep_history_shut() {
 }
 
 #[test]
-fn history_that_fails_for_a_while_is_read_again() {
+fn failed_history_is_read_again() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).history_settle = Duration::from_secs(1)).await;
         bridge.script.fault_next(Endpoint::History, 1, Fault::Status(503));
@@ -284,12 +284,12 @@ fn history_that_fails_for_a_while_is_read_again() {
 }
 
 #[test]
-fn what_the_bot_says_while_no_socket_is_open_is_journaled_once() {
+fn replies_without_a_socket_are_journaled_once() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).idle_ttl = Some(Duration::from_mins(1))).await;
         bridge.script.next("alice", Step::reply("before"));
         bridge.post("alice", &body(20_000)).await.message(200);
-        // The next sockets are of no use for a while: nothing can be heard.
+        // The next sockets are refused for a while, so the bridge hears nothing.
         bridge.script.fault(Endpoint::Start, Fault::Status(503));
         bridge.script.drop_sockets("alice", CutMode::Fin);
         until("the socket to be gone", async || bridge.script.open_sockets("alice") == 0).await;
@@ -301,7 +301,7 @@ fn what_the_bot_says_while_no_socket_is_open_is_journaled_once() {
         let message = bridge.post("alice", &body(20_000)).await.message(200);
         assert_eq!(replies(&message), [("window", "after")]);
         until("both to be found", async || told(&bridge).len() == 4).await;
-        // Nothing is told twice by the second look.
+        // The second read of history repeats no reply.
         until("the second look", async || bridge.script.observed("alice").history_reads >= 2).await;
         let mut told = told(&bridge);
         assert_eq!(told[0], ("window", "before".to_owned()));
@@ -312,7 +312,7 @@ fn what_the_bot_says_while_no_socket_is_open_is_journaled_once() {
     });
 }
 
-/// The replies of the conversation's journal.
+/// Returns the replies in the conversation's journal.
 fn told(bridge: &TestBridge) -> Vec<(&'static str, String)> {
     let entries = bridge.journal("alice");
     let replies = entries.iter().filter_map(|entry| match &entry.body {
@@ -323,7 +323,7 @@ fn told(bridge: &TestBridge) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_silent_turn_finds_its_reply_in_history() {
+fn silent_turn_finds_its_reply_in_history() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).stuck_after = Some(Duration::from_secs(1))).await;
         bridge.script.next("alice", vec![Step::Ack, missed("missed")]);

@@ -1,4 +1,4 @@
-//! Who may do what (api.md 6).
+//! Callers and their rights (api.md 6).
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ const SEND: CallerScopes = CallerScopes { send: true, read: false, admin: false 
 const READ: CallerScopes = CallerScopes { send: false, read: true, admin: false };
 const ADMIN: CallerScopes = CallerScopes { send: false, read: false, admin: true };
 
-/// A caller whose key is its name.
+/// Returns a caller whose key is its name.
 fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
     CallerConfig {
         name: name.to_owned(),
@@ -28,7 +28,7 @@ fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
     }
 }
 
-/// A bridge with two bots and several callers.
+/// Starts a bridge with two bots and several callers.
 async fn guarded() -> TestBridge {
     let platform =
         SandboxOptions { bots: vec!["st-sandbox".to_owned(), "st-2".to_owned()], ..quiet_platform() };
@@ -53,7 +53,7 @@ async fn guarded() -> TestBridge {
     bridge
 }
 
-/// A message under a key.
+/// Sends a message under a key.
 async fn send(bridge: &TestBridge, key: &str, user: &str, query: &str) -> Answer {
     let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
     let request = Request::new("POST", format!("/conversations/{user}/messages{query}")).json(&body);
@@ -61,7 +61,7 @@ async fn send(bridge: &TestBridge, key: &str, user: &str, query: &str) -> Answer
 }
 
 #[test]
-fn who_is_not_known_is_401() {
+fn unknown_caller_gets_401() {
     run(async {
         let bridge = guarded().await;
         let request = || Request::message("alice", &json!({"text": "hi"}));
@@ -86,13 +86,13 @@ fn who_is_not_known_is_401() {
         }
         let get = bridge.api.get("/conversations/alice/messages/01JD9ZZZZZZZZZZZZZZZZZZZZZ").await;
         get.problem(401, "unauthorized");
-        // Whoever is not known learns nothing of what is there.
+        // An unknown caller learns nothing about existing resources.
         let body = json!({"txt": 1});
         let wrong = Request::new("POST", "/conversations/alice/messages?bot=nobody").json(&body);
         bridge.send(wrong).await.problem(401, "unauthorized");
-        // The scheme's name has no case.
+        // The scheme's case is ignored.
         bridge.send(request().header("Authorization", "bearer sends")).await.message(200);
-        // What describes the API is for everybody.
+        // The API's description needs no key.
         for target in ["/docs", "/openapi.json", "/problems/unauthorized"] {
             assert_eq!(bridge.api.get(target).await.status, 200, "{target}");
         }
@@ -123,26 +123,26 @@ fn no_scope_includes_another() {
 }
 
 #[test]
-fn a_caller_may_be_limited_to_bots() {
+fn caller_may_be_limited_to_bots() {
     run(async {
         let bridge = guarded().await;
         let answer = send(&bridge, "second-only", "alice", "?bot=second").await;
         assert_eq!(answer.message(200)["bot"], "second");
         assert!(answer.header("location").unwrap().ends_with("?bot=second"));
-        // The default bot, a bot by name, and one that does not exist are all the same to it.
+        // The default bot, a named bot and a missing bot get the same answer.
         for query in ["", "?bot=sandbox", "?bot=nobody"] {
             send(&bridge, "second-only", "alice", query).await.problem(403, "forbidden");
         }
         assert_eq!(bridge.script.observed(("st-2", "alice")).messages.count(), 1);
         assert_eq!(bridge.script.totals().messages, 1);
-        // Who may use all learns which do not exist.
+        // A caller of all bots learns which bots do not exist.
         send(&bridge, "sends", "alice", "?bot=nobody").await.problem(404, "not-found");
         bridge.finish().await;
     });
 }
 
 #[test]
-fn a_caller_may_be_limited_to_users_by_their_prefix() {
+fn caller_may_be_limited_to_a_user_prefix() {
     run(async {
         let bridge = guarded().await;
         send(&bridge, "acme-only", "acme-alice", "").await.message(200);
@@ -155,7 +155,7 @@ fn a_caller_may_be_limited_to_users_by_their_prefix() {
 }
 
 #[test]
-fn the_same_user_of_two_bots_has_two_conversations() {
+fn user_of_two_bots_has_two_conversations() {
     run(async {
         let bridge = guarded().await;
         let answer = send(&bridge, "sends", "alice", "?bot=second").await;
@@ -171,7 +171,7 @@ fn the_same_user_of_two_bots_has_two_conversations() {
 }
 
 #[test]
-fn keys_cover_conversations_and_their_events_as_they_cover_messages() {
+fn key_covers_conversations_and_events_like_messages() {
     run(async {
         let bridge = guarded().await;
         let call = |method: &str, key: &str, target: &str| {
@@ -198,7 +198,7 @@ fn keys_cover_conversations_and_their_events_as_they_cover_messages() {
 }
 
 #[test]
-fn a_caller_may_be_limited_to_so_many_requests_a_minute() {
+fn caller_may_have_a_rate_limit() {
     run(async {
         let bridge = spawn_bridge_on(quiet_platform(), |config: &mut Config| {
             let both = CallerScopes { read: true, ..SEND };
@@ -209,7 +209,7 @@ fn a_caller_may_be_limited_to_so_many_requests_a_minute() {
         let request =
             |key: &str, target: &str| Request::get(target).header("Authorization", &format!("Bearer {key}"));
         let policy = "\"default\";q=4;w=60";
-        // A stream says it in its head, and counts once, however long it is open.
+        // A stream has the fields in its head and counts once, however long it lasts.
         let stream = bridge.api.events_with(request("few", "/conversations/alice/events")).await;
         let head = stream.head.join("\n").to_lowercase();
         assert!(head.contains(&format!("ratelimit-policy: {policy}")), "{head}");
@@ -228,7 +228,7 @@ fn a_caller_may_be_limited_to_so_many_requests_a_minute() {
         assert!((1..=15).contains(&refused.retry_after()), "{refused}");
         assert!(refused.header("ratelimit").unwrap().starts_with("\"default\";r=0;t="), "{refused}");
         assert_eq!(bridge.script.totals().messages, 0, "nothing was accepted");
-        // Others have budgets of their own, or none, and are told nothing of it.
+        // Other callers have their own limits or none. Without a limit the fields are absent.
         let free = bridge.send(request("many", "/conversations/alice")).await;
         free.message(200);
         assert_eq!(free.header("ratelimit"), None);
@@ -238,7 +238,7 @@ fn a_caller_may_be_limited_to_so_many_requests_a_minute() {
 }
 
 #[test]
-fn a_caller_may_be_limited_to_so_many_open_requests() {
+fn caller_may_have_a_limit_of_open_requests() {
     run(async {
         let bridge = spawn_bridge_on(quiet_platform(), |config: &mut Config| {
             let both = CallerScopes { read: true, ..SEND };
@@ -249,7 +249,7 @@ fn a_caller_may_be_limited_to_so_many_open_requests() {
         let request =
             |key: &str, target: &str| Request::get(target).header("Authorization", &format!("Bearer {key}"));
         let events = "/conversations/alice/events";
-        // A stream and a wait take one place each, on all routes together.
+        // A stream and a wait take one permit each, on all routes together.
         let stream = bridge.api.events_with(request("few", events)).await;
         let wait = bridge.send(request("few", events).prefer("wait=20"));
         let others = async {
@@ -261,9 +261,9 @@ fn a_caller_may_be_limited_to_so_many_open_requests() {
                 assert_eq!(refused.retry_after(), 1);
             }
             send(&bridge, "few", "alice", "").await.problem(429, "rate-limited");
-            // Who has no limit is not concerned.
+            // A caller without a limit is not affected.
             bridge.send(request("many", events)).await.message(200);
-            // Who hangs up gives its place back.
+            // A caller that hangs up returns its permit.
             drop(stream);
             while bridge.send(request("few", "/conversations/alice")).await.status == 429 {}
             bridge.script.bot(|_, _| Step::reply("x"));

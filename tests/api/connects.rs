@@ -1,4 +1,4 @@
-//! How the bridge connects for a user: sessions, credentials, handshakes, keep-alive, idleness.
+//! Connects for a user: sessions, credentials, handshakes, keep-alive, idle links.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};
 
-/// A message that is answered.
+/// Sends a message that the bot answers.
 async fn answered(bridge: &TestBridge, user: &str, session: &str) {
     bridge.script.next(user, Step::reply("x"));
     let body = json!({"text": "hi", "session": session, "turn": {"expectReplies": 1}});
     bridge.post(user, &body).await.message(200);
 }
 
-/// A message that has little time.
+/// Sends a message with a short deadline.
 async fn hurried(bridge: &TestBridge, slug: &str) -> Value {
     let body = json!({"text": "hi", "turn": {"deadlineMs": 700}});
     let problem = bridge.post("alice", &body).await.problem(502, slug);
@@ -34,7 +34,7 @@ fn modes(bridge: &TestBridge, user: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_session_goes_on_or_begins_anew_as_asked() {
+fn session_continues_or_restarts_as_asked() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         answered(&bridge, "alice", "continue").await;
@@ -49,16 +49,16 @@ fn a_session_goes_on_or_begins_anew_as_asked() {
         let sockets: Vec<_> = seen.messages.iter().map(|heard| heard.socket).collect();
         let connects: Vec<_> = seen.connects.iter().map(|connected| connected.socket).collect();
         assert_eq!(sockets, [connects[0], connects[1], connects[2], connects[2], connects[3]]);
-        // The socket of the old session was closed in good order.
-        assert_eq!(seen.closes[0].ending, SocketEnding::ByClient(Some(1000)));
-        assert_eq!(seen.closes[1].ending, SocketEnding::ByClient(Some(1000)));
+        // The old session's socket was closed with a close frame.
+        assert_eq!(seen.closes[0].how, SocketEnding::ByClient(Some(1000)));
+        assert_eq!(seen.closes[1].how, SocketEnding::ByClient(Some(1000)));
         assert_eq!(seen.grants, 1, "one token does for all");
         bridge.finish().await;
     });
 }
 
 #[test]
-fn an_old_platform_is_asked_in_its_own_words() {
+fn old_platform_gets_its_own_parameters() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).connection_mode = ConnectionStyle::IsReconnect).await;
         answered(&bridge, "alice", "continue").await;
@@ -74,7 +74,7 @@ fn an_old_platform_is_asked_in_its_own_words() {
 }
 
 #[test]
-fn an_expired_token_costs_one_new_grant() {
+fn expired_token_costs_one_grant() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         answered(&bridge, "alice", "continue").await;
@@ -95,7 +95,7 @@ fn an_expired_token_costs_one_new_grant() {
 }
 
 #[test]
-fn a_platform_that_fails_for_a_while_is_tried_again() {
+fn failing_platform_is_retried() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for (n, (endpoint, fault)) in [
@@ -124,7 +124,7 @@ fn a_platform_that_fails_for_a_while_is_tried_again() {
 }
 
 #[test]
-fn a_platform_that_is_busy_is_left_alone_as_long_as_it_says() {
+fn busy_platform_is_retried_after_its_delay() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for (user, endpoint, retry) in [
@@ -141,7 +141,7 @@ fn a_platform_that_is_busy_is_left_alone_as_long_as_it_says() {
             assert_eq!(message["status"], "answered");
             let accepted: jiff::Timestamp = message["acceptedAt"].as_str().unwrap().parse().unwrap();
             let waited = seen.connects[0].at.duration_since(accepted).as_millis();
-            // A date has whole seconds: up to one is lost in writing it.
+            // An HTTP date has whole seconds, so up to one second is lost.
             assert!(waited >= if retry == RetryAfter::Missing { 0 } else { 950 }, "{user}: {waited} ms");
         }
         bridge.finish().await;
@@ -149,7 +149,7 @@ fn a_platform_that_is_busy_is_left_alone_as_long_as_it_says() {
 }
 
 #[test]
-fn a_platform_that_stays_away_is_unavailable_at_the_deadline() {
+fn failing_platform_is_unavailable_at_the_deadline() {
     run(async {
         for (endpoint, fault, words) in [
             (Endpoint::Grant, Fault::Status(503), "503"),
@@ -169,9 +169,9 @@ fn a_platform_that_stays_away_is_unavailable_at_the_deadline() {
 }
 
 #[test]
-fn a_platform_that_is_not_there_is_unavailable() {
+fn missing_platform_is_unavailable() {
     run(async {
-        // Nobody listens on port 1.
+        // Port 1 has no listener.
         let nowhere = |bot: &mut BotConfig| bot.platform = "http://127.0.0.1:1".parse().unwrap();
         let bridge = spawn_bridge(|config| nowhere(bot(config))).await;
         hurried(&bridge, "platform-unavailable").await;
@@ -182,7 +182,7 @@ fn a_platform_that_is_not_there_is_unavailable() {
 }
 
 #[test]
-fn wrong_credentials_are_told_in_the_platforms_words() {
+fn wrong_credentials_fail_with_the_platforms_words() {
     run(async {
         for (change, words) in [
             ((|bot| bot.client_secret = "wrong".into()) as fn(&mut BotConfig), "invalid signature"),
@@ -193,7 +193,7 @@ fn wrong_credentials_are_told_in_the_platforms_words() {
             let problem = bridge.post("alice", &body).await.problem(502, "platform-rejected");
             assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
             assert_eq!(problem["message"]["status"], "failed");
-            // For a while it is not asked again: nothing would change.
+            // The bridge does not ask again for a while, as the answer would be the same.
             bridge.post("alice", &body).await.problem(502, "platform-rejected");
             assert_eq!(bridge.script.totals().grants, 1);
             let series = r#"connects_total{bot="sandbox",phase="grant",result="rejected"}"#;
@@ -204,7 +204,7 @@ fn wrong_credentials_are_told_in_the_platforms_words() {
 }
 
 #[test]
-fn a_bot_that_is_not_known_is_rejected() {
+fn unknown_bot_is_rejected() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).task_bot_id = "st-nobody".to_owned()).await;
         bridge.post("alice", &json!({"text": "hi"})).await.problem(502, "platform-rejected");
@@ -213,7 +213,7 @@ fn a_bot_that_is_not_known_is_rejected() {
 }
 
 #[test]
-fn the_secure_handshake_works_with_whatever_the_platform_selects() {
+fn secure_handshake_works_with_any_subprotocol() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).secure_rtm = true).await;
         for (user, secure) in [
@@ -225,7 +225,7 @@ fn the_secure_handshake_works_with_whatever_the_platform_selects() {
         ] {
             bridge.script.behave(|behaviour| behaviour.secure_handshake = secure);
             answered(&bridge, user, "continue").await;
-            // With the token that is there.
+            // This connect reuses the token.
             answered(&bridge, user, "new").await;
             assert_eq!(bridge.script.observed(user).grants, 1);
         }
@@ -237,7 +237,7 @@ fn the_secure_handshake_works_with_whatever_the_platform_selects() {
 }
 
 #[test]
-fn a_socket_base_replaces_the_host_that_the_platform_names() {
+fn socket_base_replaces_the_platforms_host() {
     run(async {
         let bridge = spawn_bridge(|config| {
             let bot = bot(config);
@@ -253,7 +253,7 @@ fn a_socket_base_replaces_the_host_that_the_platform_names() {
 }
 
 #[test]
-fn a_bot_may_sign_with_a_private_key() {
+fn bot_may_sign_with_a_private_key() {
     run(async {
         let public = include_str!("../fixtures/rsa.public.pem").to_owned();
         let key = AppKey::RsaPublicPem(public);
@@ -272,7 +272,7 @@ fn a_bot_may_sign_with_a_private_key() {
 }
 
 #[test]
-fn an_idle_socket_is_closed_and_opened_when_it_is_needed() {
+fn idle_socket_closes_and_reopens_on_demand() {
     run(async {
         let idle = Duration::from_millis(200);
         let bridge = spawn_bridge(|config| bot(config).idle_ttl = Some(idle)).await;
@@ -287,7 +287,7 @@ fn an_idle_socket_is_closed_and_opened_when_it_is_needed() {
 }
 
 #[test]
-fn idle_sockets_give_way_where_there_is_no_room() {
+fn idle_sockets_close_at_the_socket_limit() {
     run(async {
         let bridge = spawn_bridge(|config| config.server.max_sockets = 1).await;
         answered(&bridge, "alice", "continue").await;
@@ -300,7 +300,7 @@ fn idle_sockets_give_way_where_there_is_no_room() {
 }
 
 #[test]
-fn an_open_socket_is_pinged() {
+fn open_socket_is_pinged() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).ping_interval = Duration::from_millis(100)).await;
         answered(&bridge, "alice", "continue").await;
@@ -312,7 +312,7 @@ fn an_open_socket_is_pinged() {
 }
 
 #[test]
-fn a_link_that_is_lost_while_idle_comes_back() {
+fn lost_idle_link_reconnects() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         answered(&bridge, "alice", "continue").await;
@@ -330,7 +330,7 @@ fn a_link_that_is_lost_while_idle_comes_back() {
 }
 
 #[test]
-fn a_link_that_the_platform_ends_while_idle_stays_closed_until_it_is_needed() {
+fn idle_link_ended_by_the_platform_stays_closed() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         answered(&bridge, "alice", "continue").await;

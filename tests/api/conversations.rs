@@ -11,7 +11,7 @@ use crate::support::{Request, TestBridge, run, spawn_bridge};
 const ALICE: &str = "/conversations/alice";
 
 #[test]
-fn a_conversation_that_nobody_knows_is_cold() {
+fn unknown_conversation_is_cold() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let state = bridge.api.get("/conversations/Zo%C3%AB").await.message(200);
@@ -32,7 +32,7 @@ fn a_conversation_that_nobody_knows_is_cold() {
     });
 }
 
-/// A turn of alice's that is over, and a second one that waits at the gate; where its message is.
+/// Runs one turn of alice's and lets a second one wait at the gate. Returns the second message's location.
 async fn second_turn(bridge: &TestBridge) -> (Gate, String) {
     turn(bridge, &["one"]).await;
     let gate = Gate::new();
@@ -45,7 +45,7 @@ async fn second_turn(bridge: &TestBridge) -> (Gate, String) {
 }
 
 #[test]
-fn a_conversation_tells_how_it_stands() {
+fn conversation_shows_its_state() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let (gate, location) = second_turn(&bridge).await;
@@ -62,13 +62,13 @@ fn a_conversation_tells_how_it_stands() {
 }
 
 #[test]
-fn deleting_ends_the_session_in_its_turn_and_keeps_what_was_said() {
+fn delete_ends_the_session_and_keeps_the_journal() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let (gate, location) = second_turn(&bridge).await;
         let delete = bridge.send(Request::new("DELETE", ALICE));
         let open = async {
-            // It has its place in the lane, behind what was accepted before.
+            // The end has its place in the lane behind earlier messages.
             while bridge.metric("open_messages").await < 2 {}
             gate.open();
         };
@@ -79,16 +79,16 @@ fn deleting_ends_the_session_in_its_turn_and_keeps_what_was_said() {
         assert_eq!(bridge.api.get(ALICE).await.message(200)["connection"]["state"], "cold");
         let page = bridge.api.get(format!("{ALICE}/events")).await.message(200);
         assert_eq!(types(&page), ["reply", "message.answered", "reply", "message.answered"], "{page}");
-        // Once more there is nothing to do.
+        // A second DELETE has nothing to do.
         assert_eq!(bridge.send(Request::new("DELETE", ALICE)).await.status, 204);
-        // And talking goes on.
+        // The conversation continues.
         turn(&bridge, &["three"]).await;
         bridge.finish().await;
     });
 }
 
 #[test]
-fn what_ended_a_session_is_no_event_when_nothing_is_known_of_it_any_more_either() {
+fn expired_end_of_a_session_is_no_event() {
     run(async {
         let bridge = spawn_bridge(|config| config.store.message_ttl = Duration::from_millis(300)).await;
         turn(&bridge, &["one"]).await;
@@ -105,7 +105,7 @@ fn what_ended_a_session_is_no_event_when_nothing_is_known_of_it_any_more_either(
 }
 
 #[test]
-fn no_message_can_ask_for_the_end() {
+fn message_cannot_end_the_session() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let body = json!({"text": "hi", "session": "close"});

@@ -1,4 +1,4 @@
-//! Pages of a conversation's events, and waiting for them (api.md 3).
+//! Pages of a conversation's events, and long polls (api.md 3).
 
 use rtm_sandbox::Step;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::support::{Answer, Request, TestBridge, bot, run, spawn_bridge};
 
 const EVENTS: &str = "/conversations/alice/events";
 
-/// A turn of alice's: her message and what the bot says.
+/// Runs a turn of alice's with these replies.
 pub(super) async fn turn(bridge: &TestBridge, says: &[&str]) -> Value {
     let say = says.iter().map(|text| Step::Say((*text).to_owned()));
     bridge.script.next("alice", [Step::Ack].into_iter().chain(say).collect());
@@ -23,7 +23,7 @@ async fn page(bridge: &TestBridge, query: &str) -> Value {
     page
 }
 
-/// What a page tells, but for what the platform tells of itself.
+/// Returns the events of a page without those of the platform.
 pub(super) fn told(page: &Value) -> Vec<&Value> {
     page["events"].as_array().unwrap().iter().filter(|event| event["type"] != "platform").collect()
 }
@@ -37,7 +37,7 @@ fn next(page: &Value) -> String {
 }
 
 #[test]
-fn a_page_tells_what_happened_in_order() {
+fn page_has_events_in_order() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let empty = page(&bridge, "").await;
@@ -60,9 +60,9 @@ fn a_page_tells_what_happened_in_order() {
         let seqs: Vec<_> = events.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
         assert!(seqs.is_sorted_by(|a, b| a < b), "{seqs:?}");
         assert_eq!(events[0]["data"]["seq"], seqs[0]);
-        // What was empty is where the first page begins.
+        // The first page begins at the cursor of the empty one.
         assert_eq!(page(&bridge, &next(&empty)).await, all);
-        // Nothing is consumed, and another user has another journal.
+        // Reading consumes nothing, and each user has a journal of its own.
         assert_eq!(page(&bridge, "").await, all);
         let other = bridge.api.get("/conversations/bob/events").await;
         assert_eq!(types(&other.message(200)), [""; 0]);
@@ -75,7 +75,7 @@ fn a_page_tells_what_happened_in_order() {
 }
 
 #[test]
-fn pages_follow_each_other_to_the_end() {
+fn pages_continue_to_the_end() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for _ in 0..4 {
@@ -99,7 +99,7 @@ fn pages_follow_each_other_to_the_end() {
                 assert_eq!(events.len(), limit);
             }
             assert_eq!(Value::from(seen), all["events"]);
-            // At the end there is an end, where what comes next is found.
+            // The cursor at the end finds the next entries.
             let end = page(&bridge, &query).await;
             assert_eq!(types(&end), [""; 0]);
             assert_eq!(end["hasMore"], false);
@@ -114,7 +114,7 @@ fn pages_follow_each_other_to_the_end() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused() {
+fn invalid_parameters_are_refused() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         turn(&bridge, &["one"]).await;
@@ -147,7 +147,7 @@ fn what_cannot_be_meant_is_refused() {
         let streams = request().header("Accept", "text/event-stream");
         let bad = streams.header("Last-Event-ID", "latest");
         assert_eq!(pointers(bridge.send(bad).await), ["header/Last-Event-ID"]);
-        // A page is not resumed by it.
+        // This header does not resume a page.
         let page = request().header("Last-Event-ID", "latest");
         bridge.send(page).await.message(200);
         bridge.api.get(format!("{EVENTS}?bot=nobody")).await.problem(404, "not-found");
@@ -159,12 +159,12 @@ fn what_cannot_be_meant_is_refused() {
 }
 
 #[test]
-fn who_comes_too_late_is_told_of_the_gap() {
+fn late_reader_gets_a_gap() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).late_window = std::time::Duration::ZERO).await;
         turn(&bridge, &["one"]).await;
         let first = page(&bridge, "?limit=1").await;
-        // More than the 4 MiB that are kept: each counts its text and the frame that holds it.
+        // These replies exceed the 4 MiB that are kept. Each counts its text and its frame.
         let large = "x".repeat(300_000);
         bridge.script.push("alice", vec![Step::Say(large); 8]);
         bridge.script.push("alice", vec![Step::Say("last".to_owned())]);
@@ -184,11 +184,11 @@ fn who_comes_too_late_is_told_of_the_gap() {
         assert!(oldest > 3, "{oldest}");
         let late = page(&bridge, &format!("{}&limit=2", next(&first))).await;
         assert_eq!((&late["gap"], &late["events"][0]["seq"]), (&json!(true), &json!(oldest)));
-        // From there on nothing is missing.
+        // From there on no entry is missing.
         let rest = page(&bridge, &next(&late)).await;
         assert_eq!((&rest["gap"], &rest["events"][0]["seq"]), (&json!(false), &json!(oldest + 2)));
 
-        // A stream says it too, once.
+        // A stream reports the gap once.
         let after = first["next"].as_str().unwrap();
         let request = Request::get(format!("{EVENTS}?after=latest")).header("Last-Event-ID", after);
         let mut stream = bridge.api.events_with(request).await;
@@ -206,7 +206,7 @@ fn who_comes_too_late_is_told_of_the_gap() {
 }
 
 #[test]
-fn an_empty_page_is_held_until_something_happens() {
+fn empty_page_waits_for_an_event() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         turn(&bridge, &["one"]).await;
@@ -217,7 +217,7 @@ fn an_empty_page_is_held_until_something_happens() {
         let held = held.message(200);
         assert_eq!(held["events"][0]["data"], message["replies"][0]);
 
-        // `latest` is where the end was as the wait began.
+        // `latest` means the end at the start of the wait.
         let held = bridge.send(Request::get(format!("{EVENTS}?after=latest")).prefer("wait=20"));
         let told = async {
             while bridge.metric("open_messages").await > 0 {}
@@ -226,7 +226,7 @@ fn an_empty_page_is_held_until_something_happens() {
         let (held, message) = tokio::join!(held, told);
         assert_eq!(held.message(200)["events"][0]["data"], message["replies"][0]);
 
-        // What is there is not waited for, and a wait that is over is an empty page.
+        // Existing entries need no wait, and an expired wait gives an empty page.
         while types(&page(&bridge, "").await).len() < 6 {}
         let full = bridge.send(Request::get(EVENTS).prefer("wait=55")).await;
         assert_eq!(types(&full.message(200)).len(), 6);
@@ -244,7 +244,7 @@ fn an_empty_page_is_held_until_something_happens() {
 }
 
 #[test]
-fn head_tells_of_a_page_and_of_a_stream_without_them() {
+fn head_of_page_and_stream_has_no_body() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         turn(&bridge, &["one"]).await;

@@ -1,4 +1,4 @@
-//! Replies that say what they answer (docs/exact-correlation.md).
+//! Replies that name their message (docs/exact-correlation.md).
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use super::turns::{say, texts};
 use crate::support::{run, spawn_bridge};
 
-/// What a bot says that returns the number in a JSON text, as its JavaScript prompt does.
+/// Returns a reply with the message's number in a JSON text, as the bot's JavaScript prompt writes it.
 fn echoing(text: &str, id: &Value) -> Step {
     let json = json!({ "type": "message", "payload": { "text": text, "clientMessageId": id } });
     Step::Message(vec![message_elements::text(&json.to_string())])
 }
 
 #[test]
-fn a_bot_that_cooperates_is_joined_exactly() {
+fn cooperating_bot_is_correlated_exactly() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let body = json!({"text": "/exact It left.", "turn": {"expectReplies": 1}});
@@ -30,7 +30,7 @@ fn a_bot_that_cooperates_is_joined_exactly() {
 }
 
 #[test]
-fn what_comes_after_the_next_message_finds_its_own() {
+fn late_reply_finds_its_own_message() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -61,7 +61,7 @@ fn what_comes_after_the_next_message_finds_its_own() {
         assert_eq!(texts(&first), ["a moment", "to the first"]);
         let late = &first["replies"][1];
         assert_eq!((&late["late"], &late["correlation"]), (&json!(true), &json!("exact")));
-        // The other one answers a message that nobody here sent.
+        // The other reply answers a message of another client.
         let series = r#"replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#;
         while bridge.metric(series).await < 1 {}
         assert_eq!(bridge.read(&second).await["replies"], json!([]));
@@ -75,7 +75,7 @@ fn what_comes_after_the_next_message_finds_its_own() {
 }
 
 #[test]
-fn the_sandbox_shows_it_late_too() {
+fn sandbox_shows_exact_late_replies() {
     run(async {
         let bridge =
             spawn_bridge(|config| crate::support::bot(config).quiet = Duration::from_millis(50)).await;

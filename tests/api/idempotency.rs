@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a repeat is the same message (api.md 1).
+//! `Idempotency-Key`: a repeated request is the same message (api.md 1).
 
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
 use rtm_bridge::domain::Sha256;
@@ -17,7 +17,7 @@ fn id(answer: &Answer) -> String {
 }
 
 #[test]
-fn a_repeat_is_answered_with_the_same_message() {
+fn repeat_gets_the_same_message() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next("alice", Step::reply("x"));
@@ -25,7 +25,7 @@ fn a_repeat_is_answered_with_the_same_message() {
         let first = bridge.send(request("alice", "k-1", &body).prefer("wait=20")).await;
         let message = first.message(200);
         assert_eq!(first.header("idempotency-replayed"), None);
-        // The same JSON value after defaults, however it is written.
+        // The same message in other notations.
         for same in [
             body.to_string(),
             r#"{ "turn" : {"expectReplies":1.0,"quietMs":null}, "meta":{"b":[2],"a":1}, "text":"\u0068i" }"#.to_owned(),
@@ -46,7 +46,7 @@ fn a_repeat_is_answered_with_the_same_message() {
 }
 
 #[test]
-fn another_body_under_the_same_key_is_a_mismatch() {
+fn other_body_under_the_same_key_is_a_mismatch() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next("alice", Step::reply("x"));
@@ -59,7 +59,7 @@ fn another_body_under_the_same_key_is_a_mismatch() {
 }
 
 #[test]
-fn a_repeat_waits_with_the_message() {
+fn repeat_waits_with_the_message() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -89,7 +89,7 @@ fn a_repeat_waits_with_the_message() {
 }
 
 #[test]
-fn repeats_at_the_same_time_are_one_message() {
+fn concurrent_repeats_are_one_message() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next("alice", Step::reply("x"));
@@ -106,7 +106,7 @@ fn repeats_at_the_same_time_are_one_message() {
 }
 
 #[test]
-fn a_repeat_of_a_failed_message_fails_the_same_way() {
+fn repeat_of_a_failed_message_fails_alike() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next("alice", vec![Step::Ack]);
@@ -121,7 +121,7 @@ fn a_repeat_of_a_failed_message_fails_the_same_way() {
 }
 
 #[test]
-fn a_key_counts_for_its_caller_and_conversation() {
+fn key_belongs_to_its_caller_and_conversation() {
     run(async {
         let caller = |name: &str| CallerConfig {
             name: name.to_owned(),

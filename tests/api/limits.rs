@@ -1,4 +1,4 @@
-//! Limits of the platform that the bridge keeps on its own (api.md 1 and 9).
+//! Platform limits that the bridge keeps (api.md 1 and 9).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::support::{Request, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};
 
 #[test]
-fn a_user_who_says_too_much_waits_without_failing() {
+fn user_over_the_rate_waits_without_failing() {
     run(async {
         let bridge = spawn_bridge_on(SandboxOptions { rate_per_minute: 2, ..quiet_platform() }, |config| {
             bot(config).user_rate_per_minute = 2;
@@ -20,7 +20,7 @@ fn a_user_who_says_too_much_waits_without_failing() {
         for _ in 0..2 {
             bridge.post("alice", &body).await.message(200);
         }
-        // Its deadline has passed when this is answered: waiting for the rate does not count.
+        // Its deadline has passed at the answer: time in the rate limit does not count.
         let held = bridge.send(Request::message("alice", &body).prefer("wait=1")).await;
         assert_eq!(held.message(202)["status"], "queued");
         bridge.post("bob", &body).await.message(200);
@@ -38,24 +38,24 @@ fn a_user_who_says_too_much_waits_without_failing() {
 }
 
 #[test]
-fn connects_of_a_bot_are_counted_over_all_its_users() {
+fn connects_of_a_bot_count_over_all_users() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).connects_per_minute = 2).await;
         bridge.script.bot(|_, _| Step::reply("x"));
         let body = json!({"text": "hi", "turn": {"expectReplies": 1, "deadlineMs": 700}});
         bridge.post("alice", &body).await.message(200);
         bridge.post("bob", &body).await.message(200);
-        // Waiting for a connect counts towards the deadline.
+        // The wait for a connect counts towards the deadline.
         bridge.post("carol", &body).await.problem(502, "platform-unavailable");
         assert_eq!(bridge.script.totals().starts, 2);
-        // Who is connected is not concerned.
+        // A connected user is not affected.
         bridge.post("alice", &body).await.message(200);
         bridge.finish().await;
     });
 }
 
 #[test]
-fn a_frame_larger_than_allowed_costs_the_link_and_not_the_reply() {
+fn oversized_frame_costs_the_link_but_not_the_reply() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).max_frame_bytes = 16 << 10).await;
         let text = "x".repeat(20_000);

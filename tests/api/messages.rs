@@ -1,11 +1,11 @@
-//! POST and GET of messages: the resource, waiting, order (api.md 1).
+//! POST and GET of messages: the resource, waits, order (api.md 1).
 
 use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
 use crate::support::{Request, run, spawn_bridge};
 
-/// Whether a text is an RFC 3339 time in UTC with milliseconds.
+/// Returns true for an RFC 3339 time in UTC with milliseconds.
 fn is_time(value: &Value) -> bool {
     let pattern = "dddd-dd-ddTdd:dd:dd.dddZ";
     value.as_str().is_some_and(|text| {
@@ -18,7 +18,7 @@ fn is_time(value: &Value) -> bool {
 }
 
 #[test]
-fn an_answered_message_has_every_field() {
+fn answered_message_has_every_field() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         bridge.script.next(
@@ -81,7 +81,7 @@ fn an_answered_message_has_every_field() {
         }
         assert!(replies[0]["seq"].as_u64().unwrap() < replies[1]["seq"].as_u64().unwrap());
 
-        // Reading says the same, as often as one likes.
+        // Each read gives the same resource.
         for _ in 0..2 {
             let read = bridge.api.get(answer.header("location").unwrap()).await;
             assert_eq!(read.message(200), message);
@@ -92,7 +92,7 @@ fn an_answered_message_has_every_field() {
 }
 
 #[test]
-fn an_asynchronous_post_is_answered_at_once_and_read_later() {
+fn async_post_is_answered_at_once_and_read_later() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -115,12 +115,12 @@ fn an_asynchronous_post_is_answered_at_once_and_read_later() {
         let acked = bridge.read_when(location, |message| message["status"] == "acked").await;
         assert!(is_time(&acked["sentAt"]) && is_time(&acked["ackedAt"]), "{acked}");
         assert_eq!(acked["complete"], Value::Null);
-        // A wait that is over says how the message stands.
+        // An expired wait returns the current state.
         let read = bridge.send(Request::get(location).prefer("wait=1")).await;
         assert_eq!(read.message(200)["status"], "acked");
         assert_eq!(read.header("preference-applied"), Some("wait=1"));
 
-        // A longer one ends with the message.
+        // A longer wait ends with the message.
         let wait = bridge.send(Request::get(location).prefer("wait=55"));
         let open = async {
             bridge.read(location).await;
@@ -134,7 +134,7 @@ fn an_asynchronous_post_is_answered_at_once_and_read_later() {
 }
 
 #[test]
-fn replies_are_seen_while_the_turn_runs() {
+fn replies_are_visible_during_the_turn() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -160,7 +160,7 @@ fn replies_are_seen_while_the_turn_runs() {
 }
 
 #[test]
-fn a_wait_is_the_default_or_what_was_preferred_and_55_s_at_most() {
+fn wait_is_preferred_or_default_and_at_most_55_s() {
     run(async {
         let bridge = spawn_bridge(|config| {
             config.reply.default_wait = std::time::Duration::from_secs(1);
@@ -193,7 +193,7 @@ fn a_wait_is_the_default_or_what_was_preferred_and_55_s_at_most() {
 }
 
 #[test]
-fn messages_of_a_user_are_sent_in_order_and_one_after_the_other() {
+fn messages_of_a_user_are_sent_one_by_one_in_order() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -207,7 +207,7 @@ fn messages_of_a_user_are_sent_in_order_and_one_after_the_other() {
             locations.push(bridge.post_async("alice", &body).await);
         }
         bridge.script.seen("alice", 1).await;
-        // One turn at a time: nothing more was sent.
+        // One turn at a time: the second message is still queued.
         assert_eq!(bridge.read(&locations[1]).await["status"], "queued");
         assert_eq!(bridge.script.observed("alice").messages.count(), 1);
         assert_eq!(bridge.open(), 32);
@@ -228,7 +228,7 @@ fn messages_of_a_user_are_sent_in_order_and_one_after_the_other() {
 }
 
 #[test]
-fn many_users_are_answered_at_once() {
+fn many_users_are_answered_concurrently() {
     run(async {
         let whole = spawn_bridge(|config| config.server.max_sockets = 400).await;
         whole.script.bot(|_, heard| Step::reply(format!("to {}", heard.text)));
@@ -250,7 +250,7 @@ fn many_users_are_answered_at_once() {
 }
 
 #[test]
-fn what_is_for_the_bot_arrives_untouched() {
+fn objects_for_the_bot_arrive_unchanged() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let body = json!({
@@ -277,7 +277,7 @@ fn what_is_for_the_bot_arrives_untouched() {
 }
 
 #[test]
-fn identities_of_every_kind_reach_the_platform_and_come_back() {
+fn users_of_every_kind_reach_the_platform() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for (path, user) in
@@ -296,7 +296,7 @@ fn identities_of_every_kind_reach_the_platform_and_come_back() {
 }
 
 #[test]
-fn a_caller_who_hangs_up_takes_nothing_back() {
+fn hanging_up_revokes_nothing() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -309,7 +309,7 @@ fn a_caller_who_hangs_up_takes_nothing_back() {
             _ = bridge.script.seen("alice", 1) => {}
         }
         gate.open();
-        // Whoever asks again learns how it ended.
+        // A repeated request gets the outcome.
         let answer = bridge.send(request()).await;
         assert_eq!(answer.message(200)["replies"][0]["text"], "x");
         assert_eq!(answer.header("idempotency-replayed"), Some("true"));

@@ -1,5 +1,5 @@
-//! The contract from outside: one file per resource, every request over a real connection to a bridge that runs
-//! as the program runs it, in front of the simulated platform. What is asserted is what docs/api.md promises.
+//! The contract from outside: one file per resource, and real connections to a bridge in front of the simulated
+//! platform. The bridge runs as the program runs it. The assertions are the promises of docs/api.md.
 
 mod broken_links;
 mod callbacks;

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::support::{Answer, Request, TestBridge, run, spawn_bridge};
 
 #[test]
-fn a_bridge_that_runs_is_alive_and_ready() {
+fn running_bridge_is_alive_and_ready() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         assert_eq!(bridge.admin.get("/livez").await.status, 200);
@@ -27,8 +27,8 @@ fn a_bridge_that_runs_is_alive_and_ready() {
     });
 }
 
-/// The samples of a scrape, each checked against the text format (version 0.0.4): every sample belongs to a
-/// family with help and type, and is written once.
+/// Returns the samples of a scrape. Checks the text format (version 0.0.4): every sample belongs to a family with help
+/// and type, and occurs once.
 async fn scrape(bridge: &TestBridge) -> HashMap<String, String> {
     let answer = bridge.admin.get("/metrics").await;
     assert_eq!(answer.status, 200);
@@ -54,7 +54,7 @@ async fn scrape(bridge: &TestBridge) -> HashMap<String, String> {
 }
 
 #[test]
-fn metrics_move_with_what_happens() {
+fn metrics_follow_the_turns() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let before = scrape(&bridge).await;
@@ -111,7 +111,7 @@ fn metrics_move_with_what_happens() {
 }
 
 #[test]
-fn sockets_and_open_messages_are_counted_as_they_are() {
+fn gauges_show_sockets_and_open_messages() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -132,7 +132,7 @@ fn sockets_and_open_messages_are_counted_as_they_are() {
 }
 
 #[test]
-fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
+fn stopping_bridge_is_unready_before_it_refuses() {
     run(async {
         let bridge = spawn_bridge(|config| {
             config.server.grace = Duration::from_secs(2);
@@ -156,11 +156,11 @@ fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
             let drain = &ready.json()["checks"][1];
             assert_eq!((&drain["name"], &drain["ok"]), (&json!("drain"), &json!(false)));
             assert_eq!(admin.get("/livez").await.status, 200, "it lives on");
-            // Within `grace` requests are still taken, each for the last time over its connection.
+            // During `grace` the bridge accepts requests, and each answer closes its connection.
             let answer = api.send(Request::message("bob", &body).prefer("wait=20")).await;
             answer.message(200);
             assert_eq!(answer.header("connection"), Some("close"));
-            // One message, repeated: it takes one place only.
+            // A repeated message takes only one place.
             let again = Request::message("bob", &body).header("Idempotency-Key", "k");
             let refused = loop {
                 let answer = api.send(again.clone()).await;
@@ -189,10 +189,10 @@ fn a_bridge_that_is_told_to_stop_says_so_before_it_refuses() {
 }
 
 #[test]
-fn a_connection_that_is_kept_and_idle_is_closed_before_anybody_is_refused_on_it() {
+fn idle_connection_closes_before_requests_are_refused() {
     run(async {
         let bridge = spawn_bridge(|config| {
-            // A tenth of it is left when idle connections are closed.
+            // Idle connections close when a tenth of the grace is left.
             config.server.grace = Duration::from_secs(5);
             config.server.drain_timeout = Duration::from_secs(15);
         })
@@ -208,7 +208,7 @@ fn a_connection_that_is_kept_and_idle_is_closed_before_anybody_is_refused_on_it(
         let (stop, _, api, _, sandbox) = bridge.into_stop();
         let during = async {
             assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "it is closed");
-            // On a new one everything goes on: the bridge is not at its end, and refuses nobody yet.
+            // A new connection works: the bridge still accepts requests.
             api.send(Request::message("bob", &body)).await.message(200);
             gate.open();
         };
@@ -218,11 +218,11 @@ fn a_connection_that_is_kept_and_idle_is_closed_before_anybody_is_refused_on_it(
 }
 
 #[test]
-fn a_turn_that_does_not_end_goes_over_as_it_stands() {
+fn unfinished_turn_is_handed_off_in_its_state() {
     run(async {
         let bridge = spawn_bridge(|config| {
             config.server.drain_timeout = Duration::from_secs(3);
-            // Who asks after that is not held any more, but told at once how it stands.
+            // A later request is answered at once with the current state.
             config.server.grace = Duration::from_millis(1500);
         })
         .await;
@@ -255,7 +255,7 @@ fn a_turn_that_does_not_end_goes_over_as_it_stands() {
 }
 
 #[test]
-fn a_post_whose_turn_does_not_end_is_202_when_the_bridge_goes() {
+fn post_with_unfinished_turn_is_202_at_the_stop() {
     run(async {
         let bridge = spawn_bridge(|config| config.server.drain_timeout = Duration::from_millis(1500)).await;
         bridge.script.next("alice", vec![Step::Ack]);

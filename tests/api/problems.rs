@@ -1,4 +1,4 @@
-//! Every failure has one form, and says what is wrong and where (api.md 5).
+//! Every failure has one form, and names the error and its place (api.md 5).
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Request, bot, run, spawn_bridge};
 
-/// Where the mistakes of a 400 are.
+/// Returns the pointers of a 400.
 #[track_caller]
 fn pointers(answer: &Answer) -> BTreeSet<String> {
     let problem = answer.problem(400, "invalid-request");
@@ -22,7 +22,7 @@ fn set(pointers: &[&str]) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_mistake_in_a_body_has_its_pointer() {
+fn every_error_in_a_body_has_its_pointer() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let long = format!("{{\"text\":\"{}\"}}", "x".repeat(64 * 1024 + 1));
@@ -51,7 +51,7 @@ fn every_mistake_in_a_body_has_its_pointer() {
             ("{\"text\":\"a\",\"turn\":{\"deadlineMs\":499}}", &["/turn/deadlineMs"]),
             ("{\"text\":\"a\",\"turn\":{\"deadlineMs\":600001}}", &["/turn/deadlineMs"]),
             ("{\"text\":\"a\",\"turn\":{\"quiteMs\":100}}", &["/turn/quiteMs"]),
-            // All at once.
+            // All errors at once.
             (
                 "{\"txt\":1,\"session\":3,\"turn\":{\"quietMs\":1}}",
                 &["/text", "/txt", "/session", "/turn/quietMs"],
@@ -69,7 +69,7 @@ fn every_mistake_in_a_body_has_its_pointer() {
 }
 
 #[test]
-fn every_mistake_outside_a_body_has_its_pointer() {
+fn every_error_outside_a_body_has_its_pointer() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let long = "u".repeat(257);
@@ -100,7 +100,7 @@ fn every_mistake_outside_a_body_has_its_pointer() {
         }
         let get = Request::get("/conversations/alice/messages/01JD9ZZZZZZZZZZZZZZZZZZZZZ");
         assert_eq!(pointers(&bridge.send(get.prefer("wait=-1")).await), set(&["header/Prefer"]));
-        // The longest identity is fine.
+        // The longest valid user.
         let request = Request::message(&"u".repeat(256), &json!({"text": "hi"})).prefer("wait=0");
         let location = bridge.send(request).await.header("location").unwrap().to_owned();
         bridge.ended(&location).await;
@@ -109,7 +109,7 @@ fn every_mistake_outside_a_body_has_its_pointer() {
 }
 
 #[test]
-fn what_is_not_there_is_404() {
+fn missing_resource_is_404() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let answer = bridge.post("alice", &json!({"text": "hi"})).await;
@@ -137,7 +137,7 @@ fn what_is_not_there_is_404() {
 }
 
 #[test]
-fn a_method_that_does_not_fit_is_405_with_those_that_do() {
+fn wrong_method_is_405_with_the_allowed_ones() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let id = "01JD9ZZZZZZZZZZZZZZZZZZZZZ";
@@ -157,7 +157,7 @@ fn a_method_that_does_not_fit_is_405_with_those_that_do() {
 }
 
 #[test]
-fn what_is_too_large_or_no_json_is_refused_unread() {
+fn large_or_non_json_body_is_refused_unread() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let post = || Request::new("POST", "/conversations/alice/messages");
@@ -173,7 +173,7 @@ fn what_is_too_large_or_no_json_is_refused_unread() {
         bridge.send(post().body("{\"text\":\"hi\"}")).await.problem(415, "unsupported-media-type");
         let packed = post().json(&json!({"text": "hi"})).header("Content-Encoding", "gzip");
         bridge.send(packed).await.problem(415, "unsupported-media-type");
-        // All that is JSON.
+        // All types of JSON.
         for kind in ["application/json; charset=utf-8", "Application/JSON", "application/vnd.example+json"] {
             let request = post().header("Content-Type", kind).body("{\"text\":\"hi\"}");
             bridge.send(request).await.message(200);
@@ -183,7 +183,7 @@ fn what_is_too_large_or_no_json_is_refused_unread() {
 }
 
 #[test]
-fn a_callback_is_refused_where_none_is_delivered() {
+fn callback_is_refused_if_none_is_allowed() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let body = json!({"text": "hi", "callback": {"url": "https://legacy.example/hook"}});
@@ -193,7 +193,7 @@ fn a_callback_is_refused_where_none_is_delivered() {
 }
 
 #[test]
-fn a_full_lane_takes_no_more_until_a_message_has_ended() {
+fn full_lane_refuses_until_a_message_ends() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).max_open_messages = 2).await;
         let gate = Gate::new();
@@ -208,7 +208,7 @@ fn a_full_lane_takes_no_more_until_a_message_has_ended() {
         assert!(answer.retry_after() >= 1);
         assert!(problem["detail"].as_str().unwrap().contains('2'));
         assert_eq!(problem.get("message"), None);
-        // Others have lanes of their own.
+        // Other users have their own lanes.
         bridge.script.next("bob", Step::reply("x"));
         bridge.post("bob", &body).await.message(200);
         gate.open();
@@ -220,7 +220,7 @@ fn a_full_lane_takes_no_more_until_a_message_has_ended() {
     });
 }
 
-/// A bridge that is at its limit says so, takes nothing, and recovers.
+/// Checks that a bridge at its limit refuses a message, and recovers.
 async fn overload(change: impl FnOnce(&mut rtm_bridge::config::Config)) {
     let bridge = spawn_bridge(change).await;
     let gate = Gate::new();
@@ -239,23 +239,23 @@ async fn overload(change: impl FnOnce(&mut rtm_bridge::config::Config)) {
     first.message(200);
     assert_eq!(bridge.script.observed("bob").messages.count(), 0);
     bridge.script.next("bob", Step::reply("x"));
-    // What ended is counted a moment later.
+    // The count of an ended message falls a moment later.
     while bridge.post("bob", &body).await.status == 503 {}
     bridge.finish().await;
 }
 
 #[test]
-fn a_bridge_whose_sockets_are_all_in_turns_is_overloaded() {
+fn bridge_with_all_sockets_in_turns_is_overloaded() {
     run(overload(|config| config.server.max_sockets = 1));
 }
 
 #[test]
-fn a_bridge_with_too_many_open_requests_is_overloaded() {
+fn bridge_with_too_many_requests_is_overloaded() {
     run(overload(|config| config.server.max_requests = 1));
 }
 
 #[test]
-fn a_store_full_of_open_messages_is_overloaded() {
+fn store_full_of_open_messages_is_overloaded() {
     run(async {
         let bridge = spawn_bridge(|config| config.store.memory_limit = 128 << 10).await;
         let gate = Gate::new();
@@ -276,7 +276,7 @@ fn a_store_full_of_open_messages_is_overloaded() {
         assert!((1..=6).contains(&taken.len()), "{}", taken.len());
         refused.problem(503, "overloaded");
         assert!(refused.retry_after() >= 1);
-        // What was taken is answered all the same; what has ended gives way.
+        // The accepted message is answered, and an ended one makes room.
         gate.open();
         let last = taken.last().unwrap();
         assert_eq!(bridge.ended(last).await["status"], "answered");
@@ -286,7 +286,7 @@ fn a_store_full_of_open_messages_is_overloaded() {
 }
 
 #[test]
-fn the_trace_of_the_caller_is_continued() {
+fn callers_trace_continues() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -314,7 +314,7 @@ fn every_problem_has_a_page() {
 }
 
 #[test]
-fn the_description_of_the_api_is_served() {
+fn api_description_is_served() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let answer = bridge.api.get("/openapi.json").await;

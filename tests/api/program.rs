@@ -1,4 +1,4 @@
-//! The program from end to end: its commands, a configuration in a file, signals.
+//! The program from end to end: commands, a configuration file, signals.
 
 use std::net::SocketAddr;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Caller, Program, Request, quiet_platform, run};
 
-/// A configuration as an operator writes it, in a directory that lives as long as what is returned.
+/// Writes an operator's configuration into a temporary directory.
 fn config(platform: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -59,7 +59,7 @@ async fn serve(config: &str) -> (Program, Caller, Caller) {
 }
 
 #[test]
-fn the_service_answers_in_front_of_the_simulated_platform() {
+fn service_answers_before_the_simulated_platform() {
     run(async {
         let mut platform = Program::printing(&["sandbox", "--listen", "127.0.0.1:0"]);
         let line = platform.line_with("listens on").await;
@@ -80,7 +80,7 @@ fn the_service_answers_in_front_of_the_simulated_platform() {
 }
 
 #[test]
-fn a_signal_ends_the_service_in_good_order() {
+fn signal_stops_the_service_gracefully() {
     run(async {
         let sandbox = Sandbox::start(quiet_platform()).await.unwrap();
         let script = sandbox.script();
@@ -90,7 +90,7 @@ fn a_signal_ends_the_service_in_good_order() {
         script.next("idle", Step::reply("x"));
         let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
         api.send(Request::message("idle", &body)).await.message(200);
-        // A turn is open when the signal comes.
+        // A turn is open at the signal.
         let gate = rtm_sandbox::Gate::new();
         let until = Step::Until(gate.clone());
         script.next("alice", vec![Step::Ack, until, Step::Say("in time".to_owned())]);
@@ -99,7 +99,7 @@ fn a_signal_ends_the_service_in_good_order() {
             script.seen("alice", 1).await;
             let ended = service.terminate();
             let refused = async {
-                // The listener closes at the end only; until then who comes is told.
+                // The listener closes last. Until then new requests get an answer.
                 let again = Request::message("idle", &body).header("Idempotency-Key", "k");
                 while api.send(again.clone()).await.status != 503 {}
                 gate.open();
@@ -120,7 +120,7 @@ fn a_signal_ends_the_service_in_good_order() {
 }
 
 #[test]
-fn what_dev_prints_can_be_pasted() {
+fn output_of_dev_can_be_pasted() {
     run(async {
         let mut dev = Program::printing(&["dev", "--port", "0", "--admin-port", "0"]);
         let first = dev.line_with("curl").await;

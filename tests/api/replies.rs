@@ -1,4 +1,4 @@
-//! What belongs to a turn, and how it reads: late replies, streams, message_elements (api.md 1).
+//! Replies of a turn: late replies, streamed replies, shapes (api.md 1).
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::turns::{ended, say, texts, turn};
 use crate::support::{bot, run, spawn_bridge};
 
 #[test]
-fn a_late_reply_joins_its_turn() {
+fn late_reply_joins_its_turn() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -26,7 +26,7 @@ fn a_late_reply_joins_its_turn() {
         assert_eq!((&late["late"], &late["correlation"]), (&json!(true), &json!("window")));
         assert_eq!(late["inReplyTo"], id);
         assert_eq!(read["replies"][0]["late"], false);
-        // The end stays what it was.
+        // The end stays unchanged.
         for field in ["status", "endedBy", "complete", "endedAt", "firstReplyAt"] {
             assert_eq!(read[field], message[field], "{field}");
         }
@@ -36,7 +36,7 @@ fn a_late_reply_joins_its_turn() {
 }
 
 #[test]
-fn a_reply_after_the_late_window_is_unsolicited() {
+fn reply_after_the_late_window_is_unsolicited() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).late_window = Duration::ZERO).await;
         let message = turn(&bridge, json!({}), vec![Step::Ack, say("a"), Step::WaitingForInput]).await;
@@ -50,7 +50,7 @@ fn a_reply_after_the_late_window_is_unsolicited() {
 }
 
 #[test]
-fn what_comes_after_the_next_message_belongs_to_that() {
+fn reply_after_the_next_message_belongs_to_it() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let gate = Gate::new();
@@ -71,7 +71,7 @@ fn what_comes_after_the_next_message_belongs_to_that() {
 }
 
 #[test]
-fn a_streamed_reply_is_one_reply() {
+fn streamed_reply_is_one_reply() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let stream = |end| Step::Stream {
@@ -88,12 +88,11 @@ fn a_streamed_reply_is_one_reply() {
             assert_eq!(texts(&message), ["It is on its way."], "{end:?}");
             assert_eq!(ended(&message), (by, complete), "{end:?}");
         }
-        // A stream that has not ended stretches the silence, here beyond the deadline.
-        let message =
-            turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEndMarker::Missing)]).await;
+        // An unfinished stream extends the turn, here beyond the deadline.
+        let message = turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEndMarker::Missing)]).await;
         assert_eq!(ended(&message), ("deadline", false));
         assert_eq!(texts(&message), ["It is on its way."]);
-        // One that has ended does not.
+        // A finished stream does not.
         let message = turn(&bridge, json!({}), vec![Step::Ack, stream(StreamEndMarker::Marked)]).await;
         assert_eq!(ended(&message), ("quiet", true));
         bridge.finish().await;
@@ -101,7 +100,7 @@ fn a_streamed_reply_is_one_reply() {
 }
 
 #[test]
-fn every_shape_has_its_best_plain_text() {
+fn every_shape_has_its_plain_text() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for (shape, text) in [
@@ -123,7 +122,7 @@ fn every_shape_has_its_best_plain_text() {
             let steps = vec![Step::Ack, Step::Message(elements.clone())];
             let message = turn(&bridge, json!({"expectReplies": 1}), steps).await;
             assert_eq!(texts(&message), [text], "{shape}");
-            // What the platform said is there too, as it was.
+            // The platform's frame is kept unchanged.
             assert_eq!(message["replies"][0]["event"]["message"], json!(elements), "{shape}");
         }
         bridge.finish().await;
@@ -131,7 +130,7 @@ fn every_shape_has_its_best_plain_text() {
 }
 
 #[test]
-fn what_is_no_reply_disturbs_nothing() {
+fn other_frames_are_no_replies() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let twice = json!({
@@ -160,7 +159,7 @@ fn what_is_no_reply_disturbs_nothing() {
 }
 
 #[test]
-fn frames_may_travel_in_every_way() {
+fn frames_may_be_split_and_joined() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for framing in [FramingStyle::Binary, FramingStyle::Fragments(1), FramingStyle::Fragments(100)] {

@@ -1,4 +1,4 @@
-//! Streams of events (api.md 3): what goes over the wire, coming back, and how they end.
+//! Event streams (api.md 3): bytes on the wire, resumption, and ends.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::support::{Request, bot, run, spawn_bridge};
 const EVENTS: &str = "/conversations/alice/events";
 
 #[test]
-fn a_stream_is_made_of_the_same_events_as_pages() {
+fn stream_has_the_same_events_as_pages() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         turn(&bridge, &["one\ntwo"]).await;
         let page = bridge.api.get(EVENTS).await.message(200);
-        // One event a page, and the cursor behind each.
+        // One event per page, with the cursor behind each.
         let mut ids = Vec::new();
         let mut query = "?limit=1".to_owned();
         for _ in 0..page["events"].as_array().unwrap().len() {
@@ -49,7 +49,7 @@ fn a_stream_is_made_of_the_same_events_as_pages() {
             assert_eq!(&serde_json::from_str::<serde_json::Value>(data).unwrap(), event);
         }
 
-        // What happens now comes by itself, and is the same in a page again.
+        // New events arrive live, and equal those of a page.
         let message = turn(&bridge, &["three"]).await;
         assert_eq!(stream.expect("reply").await, message["replies"][0]);
         assert_eq!(stream.expect("message.answered").await, message);
@@ -64,11 +64,11 @@ fn a_stream_is_made_of_the_same_events_as_pages() {
 }
 
 #[test]
-fn who_comes_back_misses_nothing_and_reads_nothing_twice() {
+fn resumed_stream_has_no_gap_and_no_repeat() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         turn(&bridge, &["before"]).await;
-        // Whoever begins at the end knows where that was, before anything happens there.
+        // A client that starts at the end learns its cursor before the first event.
         let stream = bridge.api.events(&format!("{EVENTS}?after=latest")).await.begun().await;
         let start = stream.last_id.clone().unwrap();
         let mut id = start.clone();
@@ -79,7 +79,7 @@ fn who_comes_back_misses_nothing_and_reads_nothing_twice() {
             let says = [text.as_str(), text.as_str()];
             let telling = turn(&bridge, &says);
             let reading = async {
-                // It stays for one event of the three of each turn, so it is always behind.
+                // This client reads one of the three events of each turn, so it always lags behind.
                 let request = Request::get(format!("{EVENTS}?after=latest")).header("Last-Event-ID", &id);
                 let mut stream = bridge.api.events_with(request).await;
                 let event = stream.next().await.unwrap();
@@ -97,7 +97,7 @@ fn who_comes_back_misses_nothing_and_reads_nothing_twice() {
             seqs.push(stream.next().await.unwrap().data["seq"].as_u64().unwrap());
         }
         assert_eq!(seqs, all);
-        // An empty id is none: it begins where the URL says.
+        // An empty id means no id: the stream begins at the place in the URL.
         let empty = Request::get(EVENTS).header("Last-Event-ID", "");
         assert_eq!(bridge.api.events_with(empty).await.expect("reply").await["text"], "before");
         drop(stream);
@@ -123,7 +123,7 @@ fn many_readers_read_the_same() {
 }
 
 #[test]
-fn what_nobody_asked_for_is_told_too() {
+fn unsolicited_replies_are_streamed_too() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).late_window = Duration::ZERO).await;
         turn(&bridge, &["one"]).await;
@@ -137,7 +137,7 @@ fn what_nobody_asked_for_is_told_too() {
 }
 
 #[test]
-fn a_streamed_reply_comes_whole_after_its_pieces() {
+fn whole_reply_follows_its_chunks() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let mut stream = bridge.api.events(&format!("{EVENTS}?after=latest")).await.begun().await;
@@ -163,7 +163,7 @@ fn a_streamed_reply_comes_whole_after_its_pieces() {
             (reply.kind.as_str(), &reply.data["data"]["text"]),
             ("reply", &json!("It left the warehouse."))
         );
-        // Pieces may be lost, but are never out of order or doubled.
+        // Chunks may be lost, but are never reordered or doubled.
         assert!(!pieces.is_empty(), "it is told as it comes");
         let indexes: Vec<_> = pieces.iter().map(|piece| piece["index"].as_u64().unwrap()).collect();
         assert!(indexes.is_sorted_by(|a, b| a < b), "{indexes:?}");
@@ -173,7 +173,7 @@ fn a_streamed_reply_comes_whole_after_its_pieces() {
 }
 
 #[test]
-fn a_bridge_that_goes_closes_its_streams_in_good_order() {
+fn stopping_bridge_closes_its_streams_gracefully() {
     run(async {
         let bridge = spawn_bridge(|config| config.server.drain_timeout = Duration::from_secs(6)).await;
         turn(&bridge, &["one"]).await;
@@ -203,12 +203,12 @@ fn a_bridge_that_goes_closes_its_streams_in_good_order() {
 }
 
 #[test]
-fn who_speaks_http_1_0_is_not_given_chunks() {
+fn http_1_0_caller_gets_no_chunks() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         turn(&bridge, &["one"]).await;
         let mut caller = TcpStream::connect(bridge.api.0).await.unwrap();
-        // Keeping the connection would need a length.
+        // A kept connection would need a length.
         let head = "Accept: text/event-stream\r\nConnection: keep-alive\r\n";
         caller.write_all(format!("GET {EVENTS} HTTP/1.0\r\n{head}\r\n").as_bytes()).await.unwrap();
         let mut said = Vec::new();
@@ -225,7 +225,7 @@ fn who_speaks_http_1_0_is_not_given_chunks() {
 }
 
 #[test]
-fn so_many_streams_and_no_more() {
+fn streams_over_the_limit_are_refused() {
     run(async {
         let bridge = spawn_bridge(|config| config.server.max_streams = 2).await;
         let one = bridge.api.events(EVENTS).await;
@@ -235,7 +235,7 @@ fn so_many_streams_and_no_more() {
         let problem = refused.problem(503, "overloaded");
         assert!(problem["detail"].as_str().unwrap().contains("streams"), "{problem}");
         assert_eq!(refused.retry_after(), 1);
-        // Pages are not streams.
+        // Pages do not count as streams.
         bridge.api.get(EVENTS).await.message(200);
         drop(one);
         while bridge.metric("event_streams").await > 1 {}

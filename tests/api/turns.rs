@@ -1,4 +1,4 @@
-//! When a turn ends and how (api.md 1).
+//! The end of a turn (api.md 1).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub(super) fn texts(message: &Value) -> Vec<&str> {
     message["replies"].as_array().unwrap().iter().map(|reply| reply["text"].as_str().unwrap()).collect()
 }
 
-/// Lets the bot answer with these steps, and returns how that ended.
+/// Runs a turn in which the bot takes these steps, and returns its message.
 pub(super) async fn turn(bridge: &TestBridge, turn: Value, steps: Vec<Step>) -> Value {
     bridge.script.next("alice", steps);
     let answer = bridge.post("alice", &json!({"text": "hi", "turn": turn})).await;
@@ -31,7 +31,7 @@ pub(super) fn ended(message: &Value) -> (&str, bool) {
 }
 
 #[test]
-fn a_turn_ends_with_the_replies_that_were_expected() {
+fn turn_ends_with_the_expected_replies() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
         let steps = vec![Step::Ack, say("one"), say("two"), say("three")];
@@ -43,10 +43,10 @@ fn a_turn_ends_with_the_replies_that_were_expected() {
 }
 
 #[test]
-fn a_turn_ends_soon_after_the_bot_waits_for_input() {
+fn turn_ends_soon_after_the_bot_waits_for_input() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
-        // The sign may come before the last reply, in any spelling.
+        // The sign of input may precede the last reply, in any spelling.
         for (spelling, steps) in [
             (SpellingStyle::Documented, vec![Step::Ack, say("a"), say("b"), Step::WaitingForInput]),
             (SpellingStyle::Documented, vec![Step::Ack, say("a"), Step::WaitingForInput, say("b")]),
@@ -64,7 +64,7 @@ fn a_turn_ends_soon_after_the_bot_waits_for_input() {
 }
 
 #[test]
-fn waiting_for_input_without_a_reply_ends_nothing() {
+fn waiting_for_input_without_reply_ends_nothing() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let settled = Duration::from_millis(400);
@@ -77,7 +77,7 @@ fn waiting_for_input_without_a_reply_ends_nothing() {
 }
 
 #[test]
-fn the_end_of_the_session_ends_the_turn_even_without_a_reply() {
+fn session_end_ends_the_turn_even_without_reply() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
         for spelling in [SpellingStyle::Documented, SpellingStyle::Slash, SpellingStyle::Upper] {
@@ -94,7 +94,7 @@ fn the_end_of_the_session_ends_the_turn_even_without_a_reply() {
 }
 
 #[test]
-fn an_agent_who_takes_over_ends_the_turn_and_what_the_agent_says_stands_free() {
+fn agent_ends_the_turn_and_its_replies_are_unsolicited() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let message = turn(&bridge, json!({}), vec![Step::Ack, Step::AgentStart]).await;
@@ -116,13 +116,13 @@ fn an_agent_who_takes_over_ends_the_turn_and_what_the_agent_says_stands_free() {
 }
 
 #[test]
-fn a_turn_ends_when_the_bot_falls_silent() {
+fn turn_ends_after_the_quiet_time() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         let message = turn(&bridge, json!({}), vec![Step::Ack, say("one"), say("two")]).await;
         assert_eq!(ended(&message), ("quiet", true));
         assert_eq!(texts(&message), ["one", "two"]);
-        // Fewer than expected: silence counts where it was asked for.
+        // With too few replies the requested quiet time ends the turn.
         let rules = json!({"expectReplies": 3, "quietMs": 300});
         let message = turn(&bridge, rules, vec![Step::Ack, say("one")]).await;
         assert_eq!(ended(&message), ("quiet", true));
@@ -131,16 +131,16 @@ fn a_turn_ends_when_the_bot_falls_silent() {
 }
 
 #[test]
-fn the_deadline_cuts_a_turn_that_has_replies() {
+fn deadline_ends_a_turn_with_replies() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        // With `expectReplies` alone silence ends nothing.
+        // With `expectReplies` alone, silence ends nothing.
         let rules = json!({"expectReplies": 3, "deadlineMs": 900});
         let message = turn(&bridge, rules, vec![Step::Ack, say("one"), say("two")]).await;
         assert_eq!(ended(&message), ("deadline", false));
         assert_eq!(texts(&message), ["one", "two"]);
-        // More was announced, and did not come.
-        let more = Step::Message(message_elements::named("wait_for_response").unwrap());
+        // The bot announced more and did not send it.
+        let more = Step::Message(shapes::named("wait_for_response").unwrap());
         let message = turn(&bridge, json!({"deadlineMs": 900}), vec![Step::Ack, more]).await;
         assert_eq!(ended(&message), ("deadline", false));
         bridge.finish().await;
@@ -148,7 +148,7 @@ fn the_deadline_cuts_a_turn_that_has_replies() {
 }
 
 #[test]
-fn a_turn_may_have_100_replies_or_4_mib_of_them() {
+fn turn_is_limited_to_100_replies_or_4_mib() {
     run(async {
         let bridge = spawn_bridge(|config| bot(config).quiet = Duration::from_secs(20)).await;
         let message = turn(&bridge, json!({}), vec![say("again"); 101]).await;
@@ -181,7 +181,7 @@ fn silence_until_the_deadline_is_a_failure() {
             assert_eq!(message["replies"], json!([]));
             assert_eq!(message["ackedAt"].is_string(), acked, "{message}");
             assert_eq!(problem["instance"], location);
-            // Reading a failed message is no failure.
+            // Reading a failed message succeeds.
             assert_eq!(&bridge.read(location).await, message);
             assert_eq!(&bridge.ended(location).await, message);
         }
@@ -190,7 +190,7 @@ fn silence_until_the_deadline_is_a_failure() {
 }
 
 #[test]
-fn an_ack_may_come_after_the_reply_or_never() {
+fn ack_may_follow_the_reply_or_be_missing() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for (steps, acked) in [
@@ -209,7 +209,7 @@ fn an_ack_may_come_after_the_reply_or_never() {
 }
 
 #[test]
-fn an_ack_is_known_in_every_spelling() {
+fn ack_is_known_in_every_spelling() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for spell in [
@@ -227,7 +227,7 @@ fn an_ack_is_known_in_every_spelling() {
     });
 }
 
-/// A platform that greets whoever comes.
+/// SandboxOptions of a platform with a welcome.
 fn greeting(change: impl FnOnce(&mut Behaviour)) -> SandboxOptions {
     let mut behaviour = Behaviour::default();
     change(&mut behaviour);
@@ -235,7 +235,7 @@ fn greeting(change: impl FnOnce(&mut Behaviour)) -> SandboxOptions {
 }
 
 #[test]
-fn a_welcome_is_never_an_answer() {
+fn welcome_is_never_a_reply() {
     run(async {
         for delay in [0, 300] {
             let delay = Duration::from_millis(delay);
@@ -260,7 +260,7 @@ fn a_welcome_is_never_an_answer() {
 }
 
 #[test]
-fn a_session_that_goes_on_brings_no_welcome_to_wait_for() {
+fn continued_session_waits_for_no_welcome() {
     run(async {
         let bridge = spawn_bridge_on(greeting(|_| {}), |config| {
             let bot = bot(config);
@@ -287,12 +287,12 @@ fn a_session_that_goes_on_brings_no_welcome_to_wait_for() {
 }
 
 #[test]
-fn a_welcome_of_0_ms_is_not_waited_for() {
+fn welcome_hold_of_0_ms_does_not_wait() {
     run(async {
         let bridge =
             spawn_bridge_on(greeting(|b| b.welcome = WelcomeTiming::AfterFirstMessage), |_| {}).await;
         let steps = vec![Step::Ack, say("the answer"), Step::WaitingForInput];
-        // On such a platform nothing tells the two apart.
+        // On such a platform the bridge cannot tell the two apart.
         let message = turn(&bridge, json!({}), steps).await;
         assert_eq!(texts(&message).len(), 2);
         assert_eq!(texts(&message)[1], "the answer");

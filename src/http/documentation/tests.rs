@@ -26,13 +26,13 @@ fn words(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn lists_exactly_the_routes() {
+fn document_lists_exactly_the_routes() {
     let routes: BTreeSet<_> = ROUTES.iter().copied().filter(|route| *route != OTHER).collect();
     assert_eq!(keys(&parsed()["paths"]), routes);
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_has_a_target() {
     fn check(document: &Value, value: &Value) {
         if let Some(Value::String(target)) = value.get("$ref") {
             assert!(document.pointer(target.strip_prefix('#').unwrap()).is_some(), "{target}");
@@ -48,7 +48,7 @@ fn every_reference_leads_somewhere() {
 }
 
 #[test]
-fn knows_every_problem_and_every_end() {
+fn document_knows_every_enum_value() {
     let document = parsed();
     let slugs = ProblemKind::ALL.iter().map(|kind| kind.slug()).collect();
     assert_eq!(words(&document["components"]["schemas"]["ProblemSlug"]["enum"]), slugs);
@@ -69,7 +69,7 @@ fn knows_every_problem_and_every_end() {
 }
 
 #[test]
-fn describes_resources_as_they_are_written() {
+fn document_describes_resources_as_written() {
     let id = MessageId::new(Timestamp::from_millis(1), 1);
     let conversation = ConversationId::new(BotName::new("b").unwrap(), UserId::new("u").unwrap());
     let reply = Reply {
@@ -148,7 +148,7 @@ fn describes_resources_as_they_are_written() {
 }
 
 #[test]
-fn every_problem_has_a_page_of_its_own() {
+fn every_problem_has_its_own_page() {
     let pages: BTreeSet<_> = ProblemKind::ALL.iter().map(|&kind| problem_page(kind)).collect();
     assert_eq!(pages.len(), ProblemKind::ALL.len());
     assert!(pages.iter().all(|page| page.contains("What to do")));

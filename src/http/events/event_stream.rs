@@ -1,11 +1,11 @@
-//! A stream of events as the body of a response.
+//! An event stream as the body of a response.
 //!
-//! The body is polled only while the connection takes what it gives, so a page is read when the one before is on its
-//! way, and a reader that takes nothing costs one page and what the hub keeps for it. Between two events it is small:
-//! what is needed to read a page is made for that page.
+//! The body is polled only while the connection takes its bytes. The next page is therefore read when the previous one
+//! is on its way. A reader that takes nothing costs one page and its buffer in the hub. Between two events the stream
+//! is small: memory for a page lives as long as the page.
 //!
-//! A reader whose connection stands still is not polled at all, and cannot end itself. The system does that: see
-//! `server`, which lets no peer leave what was sent unacknowledged.
+//! A reader whose connection stands still is not polled and cannot end itself. The system cuts its connection (see
+//! `api_server`).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use crate::http::concurrency_limit::ConcurrencyPermit;
 use crate::hub::{HubError, Subscription};
 use crate::metrics::StreamEndReason;
 
-/// Between two signs of life in a stream that has nothing to say.
+/// Longest silence of a stream before it sends a comment.
 pub(in crate::http) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Entries read at a time: a stream keeps no more in memory than these.
+/// Entries of a page, and most entries that a stream holds in memory.
 pub(super) const PAGE_ENTRIES: usize = 100;
 
-/// After a store that did not answer is asked again.
+/// Delay of a retry if the store does not answer.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// An open stream.
@@ -39,24 +39,24 @@ pub(super) struct EventStream {
     pub(super) conversation: ConversationId,
     pub(super) subscription: Subscription,
     pub(super) feed: StreamFeed,
-    /// Among the streams, and among the caller's requests.
+    /// Permits of all streams, and of the caller's open requests.
     pub(super) _permits: (ConcurrencyPermit, Option<ConcurrencyPermit>),
 }
 
 struct EventStreamBody {
     stream: EventStream,
-    /// When the last piece was given.
+    /// Time of the last write.
     last_write_at: Instant,
     end: StreamEndReason,
 }
 
 impl EventStream {
-    /// The body of its response.
+    /// Returns the response body of this stream.
     pub(super) fn into_body(self) -> BoxBody {
         self.context.metrics.event_streams.open.inc();
         let body =
             EventStreamBody { stream: self, last_write_at: Instant::now(), end: StreamEndReason::Gone };
-        // On the heap: what is moved into a future is kept twice by it.
+        // On the heap, because a future keeps two copies of a value that is moved into it.
         BoxBody::new(BodyStream::new(stream::unfold(Box::new(body), async |mut body| {
             let piece = body.next().await?;
             Some((Ok::<_, Infallible>(piece), body))
@@ -65,7 +65,7 @@ impl EventStream {
 }
 
 impl EventStreamBody {
-    /// What is written next; none at the end.
+    /// Returns the next bytes, or `None` at the end.
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             match self.stream.feed.step() {
@@ -76,7 +76,7 @@ impl EventStreamBody {
                     self.last_write_at = Instant::now();
                     return Some(bytes);
                 }
-                // On the heap while it is needed: it is larger than all the rest.
+                // On the heap while it is needed: this future is larger than all others here.
                 FeedStep::Read(after) => match Box::pin(self.stream.read(after)).await {
                     Ok(page) => self.stream.feed.page_read(page),
                     Err(error) => self.read_failed(&error).await?,
@@ -98,11 +98,11 @@ impl EventStreamBody {
         }
     }
 
-    /// A page could not be read. That of a store that is away is read again: to send everybody away would only bring
-    /// them back at once. None where the stream must end.
+    /// Handles a failed read of a page. A store that does not answer is asked again, because dropped readers would only
+    /// come back at once. Returns `None` if the stream must end.
     async fn read_failed(&mut self, error: &HubError) -> Option<()> {
         if !matches!(error, HubError::Store(error) if error.is_passing()) {
-            error!(%error, "a stream could not be read on");
+            error!(%error, "an event stream failed: its next page cannot be read");
             self.end = StreamEndReason::Failed;
             return None;
         }
@@ -110,7 +110,7 @@ impl EventStreamBody {
             self.end = StreamEndReason::Drained;
             return None;
         }
-        debug!(%error, "a stream waits for the store");
+        debug!(%error, "an event stream waits for the store");
         sleep(STORE_RETRY).await;
         if self.last_write_at.elapsed() >= self.stream.context.keep_alive {
             self.stream.feed.keep_alive();

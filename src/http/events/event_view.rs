@@ -1,4 +1,4 @@
-//! An entry of the journal as readers are told it (api.md 3).
+//! A journal entry as callers see it (api.md 3).
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,15 +8,15 @@ use crate::domain::{
     MessageStatus, Problem, Reply, ReplyChunk, Timestamp, TurnOutcome, UserId,
 };
 
-/// What readers are told.
+/// An event for callers.
 #[derive(Debug, Serialize)]
 pub(super) struct EventView<'a> {
-    /// Its place in the journal; none of what never stood there.
+    /// Position in the journal. Events outside the journal have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
     #[serde(rename = "type", serialize_with = "kind_as_str")]
     pub(super) kind: EventKind,
-    /// When it happened, as far as that is known.
+    /// Time of the event, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<Timestamp>,
     data: EventData<'a>,
@@ -34,7 +34,7 @@ enum EventData<'a> {
     Chunk(ChunkView<'a>),
 }
 
-/// What is still known of a message that ended and has expired.
+/// The remains of an ended message that has expired.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ExpiredMessageView<'a> {
@@ -58,9 +58,9 @@ struct ChunkView<'a> {
 }
 
 impl<'a> EventView<'a> {
-    /// What readers are told of an entry, if anything.
-    pub(super) fn from_entry(told: &'a EntryWithMessage, conversation: &'a ConversationId) -> Option<Self> {
-        let EntryWithMessage { entry, message } = told;
+    /// Converts an entry, or returns `None` for an entry that callers do not see.
+    pub(super) fn from_entry(item: &'a EntryWithMessage, conversation: &'a ConversationId) -> Option<Self> {
+        let EntryWithMessage { entry, message } = item;
         let kind = EventKind::of(&entry.body)?;
         let data = match (&entry.body, message) {
             (EntryBody::Reply(reply), _) => EventData::Reply(reply),
@@ -77,7 +77,7 @@ impl<'a> EventView<'a> {
         Some(Self { seq: Some(entry.seq), kind, at: Some(entry.at), data })
     }
 
-    /// A piece of a streamed reply.
+    /// Converts a chunk of a streamed reply.
     pub(super) fn from_chunk(chunk: &'a ReplyChunk) -> Self {
         let ReplyChunk { message_id, index, text, last } = chunk;
         let data = EventData::Chunk(ChunkView {
@@ -89,12 +89,12 @@ impl<'a> EventView<'a> {
         Self { seq: None, kind: EventKind::Chunk, at: None, data }
     }
 
-    /// Entries are not kept any more, or were lost by the store.
+    /// Returns the event for entries that have expired or that the store lost.
     pub(super) const fn gap() -> Self {
         Self { seq: None, kind: EventKind::Gap, at: None, data: EventData::Gap { reason: "notKept" } }
     }
 
-    /// Appends it to a stream as one event, with the cursor behind it if it has one.
+    /// Appends the event to a stream, after the cursor behind it.
     pub(super) fn write(&self, id: Option<Cursor>, stream: &mut Vec<u8>) {
         if let Some(cursor) = id {
             write_id(cursor, stream);
@@ -103,13 +103,13 @@ impl<'a> EventView<'a> {
         stream.extend_from_slice(self.kind.as_str().as_bytes());
         stream.extend_from_slice(b"\ndata: ");
         let start = stream.len();
-        // Text and numbers: there is nothing in it that could fail to be written.
+        // An event consists of text and numbers, so its serialisation cannot fail.
         if serde_json::to_writer(&mut *stream, self).is_err() {
             stream.truncate(start);
             stream.extend_from_slice(b"null");
         }
-        // The platform's frames stand in it as they came. A line end between two of JSON's tokens is white space, and
-        // inside of a string there is none.
+        // The platform's frames are written unchanged. A line break between two JSON tokens is white space, and strings
+        // contain none.
         for byte in stream.iter_mut().skip(start).filter(|byte| matches!(byte, b'\n' | b'\r')) {
             *byte = b' ';
         }
@@ -117,16 +117,16 @@ impl<'a> EventView<'a> {
     }
 }
 
-/// Appends the line that says where a reader stands.
+/// Appends the line with a reader's cursor.
 pub(super) fn write_id(cursor: Cursor, stream: &mut Vec<u8>) {
     stream.extend_from_slice(b"id: ");
     stream.extend_from_slice(cursor.to_string().as_bytes());
     stream.push(b'\n');
 }
 
-/// Whether readers are told of an entry.
-pub(super) fn is_visible(told: &EntryWithMessage) -> bool {
-    EventKind::of(&told.entry.body).is_some()
+/// Returns true for an entry that callers see.
+pub(super) fn is_visible(item: &EntryWithMessage) -> bool {
+    EventKind::of(&item.entry.body).is_some()
 }
 
 impl<'a> ExpiredMessageView<'a> {

@@ -1,12 +1,11 @@
-//! What a stream of events says, in which order.
+//! The content of an event stream, and its order.
 //!
-//! Pure: the value is told what was read and what happened, and says what to write, to read or to wait for next.
-//! Entries come from pages only, each read behind the one before, so each is written once and in order; what comes
-//! live merely says when to read again, or is a piece of a reply that no cursor counts.
+//! Pure. The feed takes pages and signals, and returns the next step: write, read or wait. Entries come from pages
+//! only, and each page starts behind the last one. So each entry is written once and in order. A live signal only
+//! starts another read, or carries a chunk of a reply, which no cursor counts.
 //!
-//! A client that comes back names the last `id` it was last_id. So every place the stream reaches is last_id as one:
-//! with the entry that stands there, or alone where there is nothing to tell of it. Else a client that began at the
-//! end, or whose newest entries were none of its business, would come back to somewhere else.
+//! A client that reconnects names the last `id` that it got. So the stream sends each cursor that it reaches as an id,
+//! with the entry there or alone. Otherwise a client without visible entries would resume at the wrong place.
 
 use std::vec;
 
@@ -17,16 +16,16 @@ use crate::domain::{
     ConversationId, Cursor, EntryWithMessage, EventKind, JournalPage, LiveSignal, ReadStart,
 };
 
-/// What is to be done next.
+/// Next step of a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FeedStep {
-    /// Write this; it is an event of this type, if it is one.
+    /// Write these bytes; the kind is `None` if they are no event.
     Write(Bytes, Option<EventKind>),
-    /// Read the page behind this place, and tell it with [`StreamFeed::page`].
+    /// Read the page behind this place, then call [`StreamFeed::page_read`].
     Read(ReadStart),
-    /// Wait for what comes live, and tell it with [`StreamFeed::live`]; or say [`StreamFeed::keep_alive`].
+    /// Wait for a live signal, then call [`StreamFeed::signal_received`] or [`StreamFeed::keep_alive`].
     Wait,
-    /// All is said.
+    /// The stream is over.
     End,
 }
 
@@ -34,25 +33,24 @@ pub(super) enum FeedStep {
 #[derive(Debug)]
 pub(super) struct StreamFeed {
     conversation: ConversationId,
-    /// What comes before anything else, and between: written first.
+    /// Bytes outside the journal, written first: the reconnect delay, chunks and comments.
     pending: Option<(Vec<u8>, Option<EventKind>)>,
     /// Entries of the last page that are not written yet.
     entries: vec::IntoIter<EntryWithMessage>,
-    /// Entries are missing before these.
+    /// True if entries are missing before these.
     gap: bool,
-    /// The epoch of the last page, and where the next one begins.
+    /// The cursor behind the last page.
     next: Cursor,
-    /// The place the client knows to have reached.
+    /// The last cursor that the client got.
     last_id: Option<Cursor>,
-    /// There may be more behind `next`.
+    /// True if there may be entries behind `next`.
     behind: bool,
-    /// Nothing comes live any more: what is there now is all that will be said.
+    /// True if no more live signals come. The stream ends after the entries that exist now.
     ended: bool,
 }
 
 impl StreamFeed {
-    /// A stream that begins with this page. A client that loses it is asked to wait for `retry` milliseconds before
-    /// it comes back.
+    /// Creates a stream that begins with this page. A client that loses it reconnects after `retry` milliseconds.
     pub(super) fn new(conversation: ConversationId, first: JournalPage, retry: u32) -> Self {
         let mut feed = Self {
             conversation,
@@ -68,26 +66,26 @@ impl StreamFeed {
         feed
     }
 
-    /// What is to be done next.
+    /// Returns the next step.
     pub(super) fn step(&mut self) -> FeedStep {
         if let Some((bytes, kind)) = self.pending.take() {
             return FeedStep::Write(bytes.into(), kind);
         }
         if std::mem::take(&mut self.gap) {
-            // Who comes back with this begins with the entries that are kept, and is not told of the gap again.
-            let before = self.entries.as_slice().first().map_or(self.next.seq, |told| told.entry.seq - 1);
+            // This cursor lies before the kept entries, so a client that resumes there does not get the gap again.
+            let before = self.entries.as_slice().first().map_or(self.next.seq, |item| item.entry.seq - 1);
             let id = Cursor { seq: before, at: None, ..self.next };
             self.last_id = Some(id);
             return written(&EventView::gap(), id);
         }
-        for told in self.entries.by_ref() {
-            if let Some(event) = EventView::from_entry(&told, &self.conversation) {
-                let id = Cursor::behind(self.next.epoch, &told.entry);
+        for item in self.entries.by_ref() {
+            if let Some(event) = EventView::from_entry(&item, &self.conversation) {
+                let id = Cursor::behind(self.next.epoch, &item.entry);
                 self.last_id = Some(id);
                 return written(&event, id);
             }
         }
-        // The page's memory is not kept while nothing happens.
+        // Frees the page's memory for the time without events.
         self.entries = Vec::new().into_iter();
         if self.last_id != Some(self.next) {
             self.last_id = Some(self.next);
@@ -103,7 +101,7 @@ impl StreamFeed {
         }
     }
 
-    /// A page was read.
+    /// Takes the page of [`FeedStep::Read`].
     pub(super) fn page_read(&mut self, page: JournalPage) {
         let JournalPage { entries, next, more, gap } = page;
         self.entries = entries.into_iter();
@@ -112,7 +110,7 @@ impl StreamFeed {
         self.behind = more;
     }
 
-    /// Something came live; none where nothing will any more.
+    /// Takes a live signal; `None` means that no more signals come.
     pub(super) fn signal_received(&mut self, signal: Option<LiveSignal>) {
         match signal {
             Some(LiveSignal::Look) => self.behind = true,
@@ -129,7 +127,7 @@ impl StreamFeed {
         }
     }
 
-    /// Nothing was written for a while: a comment, so that everybody on the way sees that the stream lives.
+    /// Writes a comment, so that proxies see a live connection.
     pub(super) fn keep_alive(&mut self) {
         self.pending = Some((b":\n\n".to_vec(), None));
     }

@@ -1,4 +1,4 @@
-//! The parts that need a clock or a hub of their own; the rest is tested from outside.
+//! Tests of streams that need a clock or a hub of their own. All others are in `tests/api`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::hub::Hub;
 use crate::metrics::{LabelSets, Metrics};
 use crate::store::{Clock, MemoryLimits, Store};
 
-/// A context with a hub that serves, on the memory store.
+/// Creates a context with a running hub on the memory store.
 async fn context(keep_alive: Duration) -> (Data<ApiContext>, crate::hub::Shards) {
     let mut config = Config::dev("http://127.0.0.1:9".parse().unwrap());
     config.server.threads = 1;
@@ -25,7 +25,7 @@ async fn context(keep_alive: Duration) -> (Data<ApiContext>, crate::hub::Shards)
 }
 
 #[test]
-fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
+fn silent_stream_sends_comments_and_ends_at_the_drain() {
     actix_web::rt::System::new().block_on(async {
         let (context, shards) = context(Duration::from_millis(20)).await;
         let name = crate::domain::BotName::new("sandbox").unwrap();
@@ -55,7 +55,7 @@ fn a_stream_without_events_shows_that_it_lives_and_ends_with_its_replica() {
 }
 
 #[test]
-fn limits_are_whole_numbers_in_range() {
+fn limit_must_be_a_whole_number_in_range() {
     for (text, limit) in [("1", 1), ("1000", 1000), ("007", 7)] {
         assert_eq!(parse_limit(text), Ok(limit));
     }

@@ -47,7 +47,7 @@ fn sent<'a>(response: &'a HttpResponse, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn an_answered_message_is_a_200() {
+fn answered_message_is_a_200() {
     let (response, body) = posted(Some(TurnOutcome::Answered(EndedBy::Quiet)), true);
     assert_eq!(response.status(), 200);
     assert_eq!(sent(&response, "location"), Some(LOCATION));
@@ -60,7 +60,7 @@ fn an_answered_message_is_a_200() {
 }
 
 #[test]
-fn a_running_message_is_a_202() {
+fn open_message_is_a_202() {
     let (response, body) = posted(None, false);
     assert_eq!(response.status(), 202);
     assert_eq!(sent(&response, "location"), Some(LOCATION));
@@ -70,7 +70,7 @@ fn a_running_message_is_a_202() {
 }
 
 #[test]
-fn a_failed_message_is_its_problem_and_carries_the_message() {
+fn failed_message_is_its_problem_with_the_message() {
     let blocked =
         Problem::new(ProblemKind::BotBlocked, "closed with 1008").retry_after(Duration::from_mins(1));
     let (response, body) = posted(Some(TurnOutcome::Failed(blocked)), true);
@@ -88,7 +88,7 @@ fn a_failed_message_is_its_problem_and_carries_the_message() {
 }
 
 #[test]
-fn a_wait_goes_before_respond_async_and_both_before_the_default() {
+fn wait_precedes_respond_async_and_the_default() {
     let default = Duration::from_secs(15);
     let check = |wait: Option<u64>, respond_async, callback| {
         let prefer = PreferHeader { wait: wait.map(Duration::from_secs), respond_async };

@@ -5,13 +5,12 @@ use super::*;
 fn read(body: &str) -> Result<MessageDraft, Vec<String>> {
     let mut errors = FieldErrors::default();
     let draft = parse_message(body.as_bytes(), &mut errors);
-    let pointers: Vec<_> =
-        errors.into_vec().into_iter().map(|mistake| mistake.pointer.into_owned()).collect();
+    let pointers: Vec<_> = errors.into_vec().into_iter().map(|error| error.pointer.into_owned()).collect();
     draft.filter(|_| pointers.is_empty()).ok_or(pointers)
 }
 
 #[test]
-fn a_whole_message_is_read() {
+fn complete_message_is_read() {
     let draft = read(
         r#"{"text":"Where is my \"order\"?","displayText":"Order","attachments":[{"fileId":"f","fileName":"a.png"}],
             "customData":{"a": [1, 2.50]},"metaTags":{},"meta":{"locale":"fr-FR"},"session":"newKeepAgent",
@@ -32,7 +31,7 @@ fn a_whole_message_is_read() {
 }
 
 #[test]
-fn null_is_absent() {
+fn null_means_absent() {
     let draft = read(
         r#"{"text":"a","displayText":null,"attachments":null,"customData":null,"metaTags":null,"meta":null,
             "session":null,"turn":null,"resend":null,"callback":null}"#,
@@ -43,7 +42,7 @@ fn null_is_absent() {
 }
 
 #[test]
-fn each_mistake_has_its_pointer() {
+fn every_error_has_its_pointer() {
     for (body, pointers) in [
         ("{}".to_owned(), &["/text"][..]),
         (r#"{"text":5}"#.to_owned(), &["/text"]),
@@ -86,20 +85,20 @@ fn each_mistake_has_its_pointer() {
 
 proptest! {
     #[test]
-    fn any_bytes_give_a_draft_or_mistakes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_give_a_draft_or_errors(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut errors = FieldErrors::default();
         let draft = parse_message(&bytes, &mut errors);
         prop_assert_eq!(draft.is_none(), !errors.is_empty());
     }
 
     #[test]
-    fn any_text_within_bounds_arrives_as_it_was(text in ".{1,200}") {
+    fn valid_text_stays_unchanged(text in ".{1,200}") {
         let draft = read(&serde_json::json!({ "text": text }).to_string()).unwrap();
         prop_assert_eq!(draft.content.text(), text);
     }
 
     #[test]
-    fn a_draft_exists_exactly_where_nothing_is_wrong(
+    fn draft_exists_exactly_without_errors(
         text in prop_oneof![Just("\"a\""), Just("\"\""), Just("1"), Just("null")],
         session in prop_oneof![Just("\"new\""), Just("\"old\""), Just("null"), Just("[]")],
         quiet in prop_oneof![Just("49"), Just("50"), Just("60000"), Just("60001"), Just("50.5"), Just("\"x\"")],

@@ -40,16 +40,16 @@ fn message(session: SessionRequest, outcome: TurnOutcome) -> Message {
     Message { accepted: Arc::new(accepted), progress }
 }
 
-fn told(body: EntryBody, message: Option<Message>) -> EntryWithMessage {
+fn item(body: EntryBody, message: Option<Message>) -> EntryWithMessage {
     EntryWithMessage { entry: JournalEntry { seq: 7, at: Timestamp::from_millis(1), body }, message }
 }
 
-fn written(told: &EntryWithMessage) -> Option<Value> {
-    EventView::from_entry(told, &conversation()).map(|event| serde_json::to_value(event).unwrap())
+fn written(item: &EntryWithMessage) -> Option<Value> {
+    EventView::from_entry(item, &conversation()).map(|event| serde_json::to_value(event).unwrap())
 }
 
 #[test]
-fn each_entry_has_its_type_and_data() {
+fn entry_becomes_its_type_and_data() {
     let reply = Reply {
         seq: 7,
         message_id: Some("ms-1".into()),
@@ -65,10 +65,10 @@ fn each_entry_has_its_type_and_data() {
     let problem = Problem::new(crate::domain::ProblemKind::NoReply, "nothing");
     let answered = TurnOutcome::Answered(EndedBy::Quiet);
     let failed = TurnOutcome::Failed(problem.clone());
-    for (told, kind, data) in [
-        (told(EntryBody::Reply(Arc::new(reply.clone())), None), "reply", json!(reply)),
+    for (item, kind, data) in [
+        (item(EntryBody::Reply(Arc::new(reply.clone())), None), "reply", json!(reply)),
         (
-            told(
+            item(
                 EntryBody::Ended { message: id(), outcome: answered.clone() },
                 Some(message(SessionRequest::New, answered.clone())),
             ),
@@ -76,7 +76,7 @@ fn each_entry_has_its_type_and_data() {
             json!(message(SessionRequest::New, answered.clone())),
         ),
         (
-            told(
+            item(
                 EntryBody::Ended { message: id(), outcome: failed.clone() },
                 Some(message(SessionRequest::Continue, failed.clone())),
             ),
@@ -84,46 +84,46 @@ fn each_entry_has_its_type_and_data() {
             json!(message(SessionRequest::Continue, failed.clone())),
         ),
         (
-            told(EntryBody::Ended { message: id(), outcome: failed }, None),
+            item(EntryBody::Ended { message: id(), outcome: failed }, None),
             "message.failed",
             json!({"id": id(), "bot": "b", "user": "u", "status": "failed", "complete": false, "endedBy": null,
                    "error": problem, "endedAt": "1970-01-01T00:00:00.001Z"}),
         ),
         (
-            told(EntryBody::Ended { message: id(), outcome: answered }, None),
+            item(EntryBody::Ended { message: id(), outcome: answered }, None),
             "message.answered",
             json!({"id": id(), "bot": "b", "user": "u", "status": "answered", "complete": true,
                    "endedBy": "quiet", "error": null, "endedAt": "1970-01-01T00:00:00.001Z"}),
         ),
-        (told(EntryBody::UserMessage(raw(frame)), None), "userMessage", json!({"type": "x"})),
-        (told(EntryBody::Platform(raw(frame)), None), "platform", json!({"event": {"type": "x"}})),
-        (told(EntryBody::Gap(GapReason::HistoryTooShort), None), "gap", json!({"reason": "historyTooShort"})),
+        (item(EntryBody::UserMessage(raw(frame)), None), "userMessage", json!({"type": "x"})),
+        (item(EntryBody::Platform(raw(frame)), None), "platform", json!({"event": {"type": "x"}})),
+        (item(EntryBody::Gap(GapReason::HistoryTooShort), None), "gap", json!({"reason": "historyTooShort"})),
     ] {
         let expected = json!({"seq": 7, "type": kind, "at": "1970-01-01T00:00:00.001Z", "data": data});
-        assert_eq!(written(&told), Some(expected), "{told:?}");
-        assert!(is_visible(&told));
+        assert_eq!(written(&item), Some(expected), "{item:?}");
+        assert!(is_visible(&item));
     }
 }
 
 #[test]
-fn what_closed_a_conversation_is_not_told() {
+fn end_of_a_conversation_is_invisible() {
     let outcome = TurnOutcome::Answered(EndedBy::SessionEnd);
     let closed = message(SessionRequest::Close, outcome.clone());
-    // Not either when nothing is known of the message any more.
+    // The event stays invisible if its message has expired.
     for known in [Some(closed), None] {
-        let told = told(EntryBody::Closed { message: id(), outcome: outcome.clone() }, known);
-        assert_eq!(written(&told), None);
-        assert!(!is_visible(&told));
+        let item = item(EntryBody::Closed { message: id(), outcome: outcome.clone() }, known);
+        assert_eq!(written(&item), None);
+        assert!(!is_visible(&item));
     }
 }
 
 #[test]
-fn an_event_of_a_stream_is_one_line_whatever_the_platform_sent() {
+fn event_is_one_line_for_any_frame() {
     let frame = "{\n\t\"a\" :\r\n [1,\r2],\"b\":\"x\\ny\\u2028\"}";
-    let told = told(EntryBody::UserMessage(raw(frame)), None);
+    let item = item(EntryBody::UserMessage(raw(frame)), None);
     let mut stream = Vec::new();
     let cursor = Cursor { epoch: 1, seq: 7, at: None };
-    EventView::from_entry(&told, &conversation()).unwrap().write(Some(cursor), &mut stream);
+    EventView::from_entry(&item, &conversation()).unwrap().write(Some(cursor), &mut stream);
     let text = String::from_utf8(stream).unwrap();
     let expected = format!(
         "id: {cursor}\nevent: userMessage\ndata: {{\"seq\":7,\"type\":\"userMessage\",\
@@ -134,7 +134,7 @@ fn an_event_of_a_stream_is_one_line_whatever_the_platform_sent() {
 }
 
 #[test]
-fn pieces_have_no_cursor() {
+fn chunk_has_no_cursor() {
     let mut stream = Vec::new();
     let chunk = ReplyChunk { message_id: Some("ms-1".into()), index: 2, text: "It left".into(), last: false };
     EventView::from_chunk(&chunk).write(None, &mut stream);

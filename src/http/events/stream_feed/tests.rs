@@ -1,5 +1,5 @@
-//! A stream against a journal that is written, trimmed, forgotten and lost meanwhile, and a client that is cut off
-//! in the middle of anything and comes back with the last id it was last_id.
+//! A stream against a journal that is written, trimmed and lost meanwhile. The client is cut off at any point and
+//! resumes with its last id.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -18,15 +18,15 @@ fn conversation() -> ConversationId {
     ConversationId::new(BotName::new("b").unwrap(), UserId::new("u").unwrap())
 }
 
-/// A journal as the store's contract describes it.
+/// A journal by the store's contract.
 #[derive(Debug, Default)]
 struct Journal {
     epoch: u64,
     last: u64,
     kept: VecDeque<EntryWithMessage>,
-    /// Each entry that was ever told to be there, by a number that no other has.
+    /// Number of entries that ever existed. Each entry has a unique number.
     written: u64,
-    /// Those that are not told, or were lost.
+    /// Entries that are invisible or were lost.
     hidden: BTreeSet<u64>,
 }
 
@@ -35,7 +35,7 @@ impl Journal {
         self.epoch = self.epoch.max(1);
         self.last += 1;
         self.written += 1;
-        // The time of an entry is its number, to know it by.
+        // An entry's time is its number, which identifies it.
         let at = Timestamp::from_millis(self.written);
         let number = RawValue::from_string(self.written.to_string()).unwrap();
         let (body, message) = if is_close {
@@ -49,10 +49,10 @@ impl Journal {
         self.kept.push_back(EntryWithMessage { entry: JournalEntry { seq: self.last, at, body }, message });
     }
 
-    /// Behind the newest entry.
+    /// Returns the cursor behind the newest entry.
     fn end(&self) -> Cursor {
-        let newest = self.kept.back().filter(|told| told.entry.seq == self.last);
-        Cursor { epoch: self.epoch, seq: self.last, at: newest.map(|told| told.entry.at) }
+        let newest = self.kept.back().filter(|item| item.entry.seq == self.last);
+        Cursor { epoch: self.epoch, seq: self.last, at: newest.map(|item| item.entry.at) }
     }
 
     fn page(&self, after: ReadStart, limit: usize) -> JournalPage {
@@ -64,14 +64,14 @@ impl Journal {
         };
         let known = asked.epoch == self.epoch && asked.seq <= self.last;
         let from = if known || asked == Cursor::default() { asked.seq } else { 0 };
-        let mut rest = self.kept.iter().filter(|told| told.entry.seq > from).cloned();
+        let mut rest = self.kept.iter().filter(|item| item.entry.seq > from).cloned();
         let entries: Vec<_> = rest.by_ref().take(limit).collect();
-        let first = entries.first().map_or(self.last + 1, |told| told.entry.seq);
+        let first = entries.first().map_or(self.last + 1, |item| item.entry.seq);
         let lost = !known && asked != Cursor::default();
         let gap = after != ReadStart::Oldest && (lost || first > from + 1);
         let seq =
-            entries.last().map_or(if lost { self.last } else { from.max(first - 1) }, |told| told.entry.seq);
-        let at = entries.last().map_or(asked.at.filter(|_| seq == asked.seq), |told| Some(told.entry.at));
+            entries.last().map_or(if lost { self.last } else { from.max(first - 1) }, |item| item.entry.seq);
+        let at = entries.last().map_or(asked.at.filter(|_| seq == asked.seq), |item| Some(item.entry.at));
         JournalPage { next: Cursor { epoch: self.epoch, seq, at }, more: rest.next().is_some(), gap, entries }
     }
 }
@@ -94,13 +94,13 @@ fn closing(id: MessageId, outcome: TurnOutcome) -> Message {
     }
 }
 
-/// A client as browsers are ones: it acts on whole blocks, and keeps the last id.
+/// A client that acts on whole blocks and keeps the last id, as browsers do.
 #[derive(Debug, Default)]
 struct Client {
     inbox: String,
     last_id: Option<Cursor>,
-    /// The numbers of entries, and none for a gap.
-    told: Vec<Option<u64>>,
+    /// Numbers of entries; `None` for a gap.
+    received: Vec<Option<u64>>,
     chunks: usize,
 }
 
@@ -120,8 +120,8 @@ impl Client {
                         let event: serde_json::Value = serde_json::from_str(data).unwrap();
                         assert_eq!(event["type"], kind);
                         match kind {
-                            "userMessage" => self.told.push(event["data"].as_u64()),
-                            "gap" => self.told.push(None),
+                            "userMessage" => self.received.push(event["data"].as_u64()),
+                            "gap" => self.received.push(None),
                             "chunk" => self.chunks += 1,
                             other => panic!("{other}"),
                         }
@@ -139,13 +139,13 @@ enum Act {
     Append {
         is_close: bool,
     },
-    /// The oldest entries go.
+    /// The oldest entries expire.
     Trim(usize),
-    /// The store lost its newest entries, and goes on under another epoch.
+    /// The store loses its newest entries and continues under another epoch.
     Lose(usize),
-    /// So many steps of the stream, if there is anything to do.
+    /// The stream runs up to this many steps.
     Run(usize),
-    /// The connection breaks after so many bytes of what is written next.
+    /// The connection breaks after this many bytes of the next write.
     Cut(usize),
     Look,
     Chunk,
@@ -181,7 +181,7 @@ impl World {
         Self { journal, client: Client::default(), start, feed, limit }
     }
 
-    /// One step; what it writes gets through up to a length. False where it waits.
+    /// Runs one step. Bytes up to `length` reach the client. Returns false if the stream waits.
     fn step(&mut self, length: usize) -> bool {
         match self.feed.step() {
             FeedStep::Write(bytes, _) => self.client.receive(&bytes[..length.min(bytes.len())]),
@@ -219,7 +219,7 @@ impl World {
                 self.step(*length);
                 self.reconnect();
             }
-            // What is told live is told to a stream that waits.
+            // Signals reach only a stream that waits.
             Act::Look | Act::Chunk | Act::KeepAlive if self.feed.step_is_wait() => match act {
                 Act::Look => self.feed.signal_received(Some(LiveSignal::Look)),
                 Act::Chunk => {
@@ -232,7 +232,7 @@ impl World {
         }
     }
 
-    /// Lets the stream say all there is and end.
+    /// Lets the stream write all entries and end.
     fn end(&mut self) {
         while self.step(usize::MAX) {}
         self.feed.signal_received(None);
@@ -254,7 +254,7 @@ impl StreamFeed {
 
 proptest! {
     #[test]
-    fn each_entry_is_told_once_and_in_order_whenever_the_client_is_cut(
+    fn entries_arrive_once_in_order_over_any_cuts(
         acts in prop::collection::vec(act().prop_filter("loses nothing", |act| {
             !matches!(act, Act::Trim(_) | Act::Lose(_))
         }), 0..60),
@@ -264,7 +264,7 @@ proptest! {
     ) {
         let start = if latest { ReadStart::Latest } else { ReadStart::Oldest };
         let mut world = World::new(start, limit, before);
-        // Who begins at the end knows where that was once it was last_id a place.
+        // A client that starts at the end needs an id to know that place.
         while world.step(usize::MAX) {}
         for act in &acts {
             world.act(act);
@@ -274,14 +274,14 @@ proptest! {
         let hidden = &world.journal.hidden;
         let expected: Vec<_> =
             (first..=world.journal.written).filter(|number| !hidden.contains(number)).map(Some).collect();
-        prop_assert_eq!(&world.client.told, &expected);
-        // Where it stands is the end, whatever was told of it.
+        prop_assert_eq!(&world.client.received, &expected);
+        // The last id is the end, whether its entry is visible or not.
         let end = world.journal.end();
         prop_assert_eq!(world.client.last_id, Some(end));
     }
 
     #[test]
-    fn what_is_missed_is_said(
+    fn missing_entries_are_reported_as_gap(
         acts in prop::collection::vec(act(), 0..60),
         limit in 1..5_usize,
         before in 0..6_usize,
@@ -293,14 +293,14 @@ proptest! {
         }
         world.end();
         let mut next = Some(1);
-        for told in &world.client.told {
-            if let (Some(next), Some(number)) = (next, told) {
-                // What is never told may stand between two.
+        for number in &world.client.received {
+            if let (Some(next), Some(number)) = (next, number) {
+                // Invisible entries may lie between two visible ones.
                 let between = next..*number;
-                prop_assert!(next <= *number, "{:?}", &world.client.told);
+                prop_assert!(next <= *number, "{:?}", &world.client.received);
                 prop_assert!(between.clone().all(|n| world.journal.hidden.contains(&n)), "{:?} lost", between);
             }
-            next = told.map(|number| number + 1);
+            next = number.map(|number| number + 1);
         }
         if let Some(next) = next {
             let mut rest = next..=world.journal.written;
@@ -310,23 +310,23 @@ proptest! {
 }
 
 #[test]
-fn a_gap_is_told_once_however_often_the_client_comes_back() {
+fn gap_is_sent_once_over_reconnects() {
     let mut world = World::new(ReadStart::Oldest, 2, 5);
     world.step(usize::MAX);
     world.step(usize::MAX);
-    assert_eq!(world.client.told, [Some(1)]);
+    assert_eq!(world.client.received, [Some(1)]);
     world.journal.kept.drain(..3);
     world.reconnect();
     world.step(usize::MAX);
     world.step(usize::MAX);
-    assert_eq!(world.client.told, [Some(1), None]);
+    assert_eq!(world.client.received, [Some(1), None]);
     world.reconnect();
     world.end();
-    assert_eq!(world.client.told, [Some(1), None, Some(4), Some(5)]);
+    assert_eq!(world.client.received, [Some(1), None, Some(4), Some(5)]);
 }
 
 #[test]
-fn the_beginning_says_when_to_come_back_and_where_it_stands() {
+fn stream_begins_with_retry_and_cursor() {
     let mut world = World::new(ReadStart::Latest, 2, 3);
     let FeedStep::Write(bytes, None) = world.feed.step() else { panic!("nothing to write") };
     assert_eq!(bytes, "retry: 1000\n\n");
