@@ -16,7 +16,7 @@ fn body(deadline: u64) -> Value {
     json!({"text": "hi", "turn": {"deadlineMs": deadline}})
 }
 
-/// SandboxOptions of a platform without history.
+/// The options of a platform without history.
 fn forgetful() -> SandboxOptions {
     SandboxOptions { history: 0, ..quiet_platform() }
 }

@@ -50,8 +50,8 @@ fn session_continues_or_restarts_as_asked() {
         let connects: Vec<_> = seen.connects.iter().map(|connected| connected.socket).collect();
         assert_eq!(sockets, [connects[0], connects[1], connects[2], connects[2], connects[3]]);
         // The old session's socket was closed with a close frame.
-        assert_eq!(seen.closes[0].how, SocketEnding::ByClient(Some(1000)));
-        assert_eq!(seen.closes[1].how, SocketEnding::ByClient(Some(1000)));
+        assert_eq!(seen.closes[0].ending, SocketEnding::ByClient(Some(1000)));
+        assert_eq!(seen.closes[1].ending, SocketEnding::ByClient(Some(1000)));
         assert_eq!(seen.grants, 1, "one token does for all");
         bridge.finish().await;
     });

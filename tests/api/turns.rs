@@ -140,7 +140,7 @@ fn deadline_ends_a_turn_with_replies() {
         assert_eq!(ended(&message), ("deadline", false));
         assert_eq!(texts(&message), ["one", "two"]);
         // The bot announced more and did not send it.
-        let more = Step::Message(shapes::named("wait_for_response").unwrap());
+        let more = Step::Message(message_elements::named("wait_for_response").unwrap());
         let message = turn(&bridge, json!({"deadlineMs": 900}), vec![Step::Ack, more]).await;
         assert_eq!(ended(&message), ("deadline", false));
         bridge.finish().await;
@@ -227,7 +227,7 @@ fn ack_is_known_in_every_spelling() {
     });
 }
 
-/// SandboxOptions of a platform with a welcome.
+/// The options of a platform with a welcome.
 fn greeting(change: impl FnOnce(&mut Behaviour)) -> SandboxOptions {
     let mut behaviour = Behaviour::default();
     change(&mut behaviour);
