@@ -65,7 +65,7 @@ pub async fn run<H: ConversationHost>(
     exit
 }
 
-/// How long the last writes may take after [`super::Mail::Stop`]: whatever they tell, the next owner can do without it.
+/// How long the last writes may take after [`Input::Stop`]: whatever they tell, the next owner can do without it.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 struct Driver<H> {
@@ -160,8 +160,8 @@ impl<H: ConversationHost> Driver<H> {
             }
             self.arm();
             match self.event().await {
+                Event::Input(Input::Stop) => return None,
                 Event::Input(input) => self.step(input),
-                Event::Stop => return None,
                 Event::Fenced => return Some(ExitReason::Fenced),
             }
         }
@@ -210,7 +210,7 @@ impl<H: ConversationHost> Driver<H> {
                             None
                         }
                         Some(Event::Fenced) => return Some(ExitReason::Fenced),
-                        Some(Event::Stop) | None => exit,
+                        None => exit,
                     },
                 };
             }

@@ -2,64 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::input::Input;
-use crate::domain::{AcceptedMessage, ConnectionStatus, Timestamp};
+use crate::domain::{ConnectionStatus, Timestamp};
 
-/// What a shard tells a conversation.
-#[derive(Debug)]
-pub enum Mail {
-    /// The store accepted this message.
-    Accepted(Arc<AcceptedMessage>),
-    /// A message is on its way into the store that counts as sent from its acceptance on; it comes after
-    /// [`Mailbox::take_invitation`] alone, and `Sent` or `NotSent` comes behind it.
-    Invited,
-    /// It is accepted, and counts as sent.
-    Sent(Arc<AcceptedMessage>),
-    /// It does not count as sent, if it is accepted at all.
-    NotSent,
-    /// There may be messages that nobody told of.
-    Woken,
-    /// The lease became sure, or unsure: [`super::ConversationHost::may_act`] answers otherwise than before.
-    Look,
-    /// Finish the open turn, start nothing more, close.
-    Drain,
-    /// Close now; what is open goes over as recorded.
-    Stop,
-}
-
-impl Mail {
-    /// What it is to the machine; none where the conversation is to be stopped.
-    pub(crate) fn input(self) -> Option<Input> {
-        Some(match self {
-            Self::Accepted(message) => Input::Accepted(message),
-            Self::Invited => Input::Invited,
-            Self::Sent(message) => Input::Sent(message),
-            Self::NotSent => Input::NotSent,
-            Self::Woken => Input::Woken,
-            // Every step looks at the lease.
-            Self::Look => Input::Tick,
-            Self::Drain => Input::Drain,
-            Self::Stop => return None,
-        })
-    }
-}
-
-/// A conversation's queue. It holds no memory while it is empty, and it is bounded by what fills it: accepted
-/// messages by the lane's limit, the rest is kept once.
+/// The queue of a conversation's inputs. It holds no memory while it is empty. Its length is bounded: accepted messages
+/// by the lane's limit, and every other input stands in it once.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    accepted: RefCell<VecDeque<Arc<AcceptedMessage>>>,
+    queue: RefCell<VecDeque<Input>>,
     invites: Cell<bool>,
-    invited: Cell<bool>,
-    sent: RefCell<Option<Arc<AcceptedMessage>>>,
-    not_sent: Cell<bool>,
-    woken: Cell<bool>,
-    look: Cell<bool>,
-    drain: Cell<bool>,
-    stop: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     idle_since: Cell<Option<Timestamp>>,
     open: Cell<u32>,
@@ -68,65 +21,40 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Puts something in.
-    pub fn post(&self, mail: Mail) {
-        match mail {
-            Mail::Accepted(message) => self.accepted.borrow_mut().push_back(message),
-            Mail::Invited => self.invited.set(true),
-            Mail::Sent(message) => _ = self.sent.replace(Some(message)),
-            Mail::NotSent => self.not_sent.set(true),
-            Mail::Woken => self.woken.set(true),
-            Mail::Look => self.look.set(true),
-            Mail::Drain => self.drain.set(true),
-            Mail::Stop => self.stop.set(true),
+    /// Queues an input by its [`priority`] and wakes the conversation.
+    pub fn post(&self, input: Input) {
+        let mut queue = self.queue.borrow_mut();
+        let rank = priority(&input);
+        let behind = queue.partition_point(|queued| priority(queued) <= rank);
+        match behind.checked_sub(1).and_then(|last| queue.get_mut(last)) {
+            Some(last) if rank != ACCEPTED && priority(last) == rank => *last = input,
+            _ => queue.insert(behind, input),
         }
+        drop(queue);
         let reader = self.reader.borrow_mut().take();
         if let Some(reader) = reader {
             reader.wake();
         }
     }
 
-    /// Takes the next thing out, or has the reader woken when there is one.
-    pub fn poll(&self, cx: &Context<'_>) -> Poll<Mail> {
-        if self.stop.take() {
-            return Poll::Ready(Mail::Stop);
+    /// Takes the next input, or has the reader woken when there is one.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<Input> {
+        let mut queue = self.queue.borrow_mut();
+        let Some(input) = queue.pop_front() else {
+            self.reader.replace(Some(cx.waker().clone()));
+            return Poll::Pending;
+        };
+        if queue.is_empty() {
+            *queue = VecDeque::new();
         }
-        if self.look.take() {
-            return Poll::Ready(Mail::Look);
-        }
-        if self.invited.take() {
-            return Poll::Ready(Mail::Invited);
-        }
-        if let Some(message) = self.sent.take() {
-            return Poll::Ready(Mail::Sent(message));
-        }
-        if self.not_sent.take() {
-            return Poll::Ready(Mail::NotSent);
-        }
-        let mut accepted = self.accepted.borrow_mut();
-        if let Some(message) = accepted.pop_front() {
-            if accepted.is_empty() {
-                *accepted = VecDeque::new();
-            }
-            return Poll::Ready(Mail::Accepted(message));
-        }
-        if self.drain.take() {
-            return Poll::Ready(Mail::Drain);
-        }
-        if self.woken.take() {
-            return Poll::Ready(Mail::Woken);
-        }
-        if self.look.take() {
-            return Poll::Ready(Mail::Look);
-        }
-        self.reader.replace(Some(cx.waker().clone()));
-        Poll::Pending
+        Poll::Ready(input)
     }
 
-    /// Comes back when [`Mail::Stop`] is in it, and takes it out.
+    /// Waits for [`Input::Stop`] and takes it out. Other inputs stay.
     pub async fn stopped(&self) {
         std::future::poll_fn(|cx| {
-            if self.stop.take() {
+            let mut queue = self.queue.borrow_mut();
+            if queue.pop_front_if(|input| matches!(input, Input::Stop)).is_some() {
                 return Poll::Ready(());
             }
             self.reader.replace(Some(cx.waker().clone()));
@@ -137,7 +65,11 @@ impl Mailbox {
 
     /// Whether nothing is in it that a conversation has to act on.
     pub fn is_empty(&self) -> bool {
-        self.accepted.borrow().is_empty() && self.sent.borrow().is_none() && !self.woken.get()
+        !self
+            .queue
+            .borrow()
+            .iter()
+            .any(|input| matches!(input, Input::Accepted(_) | Input::Sent(_) | Input::Woken))
     }
 
     /// Whether a message that is accepted now would go out at once; nobody else is told so until the conversation
@@ -153,7 +85,7 @@ impl Mailbox {
 
     /// The conversation begins anew: what it was told to drain before, it has drained.
     pub fn forget_drain(&self) {
-        self.drain.set(false);
+        self.queue.borrow_mut().retain(|input| !matches!(input, Input::Drain));
     }
 
     /// Since when the conversation has nothing open; none while it has.
@@ -190,5 +122,58 @@ impl Mailbox {
     /// Notes how the connection stands.
     pub fn set_connection(&self, connection: ConnectionStatus) {
         self.connection.replace(connection);
+    }
+}
+
+const ACCEPTED: u8 = 5;
+
+/// Returns the rank of an input in the queue; the lowest is taken first. A lease check precedes every input that may
+/// send, and new work comes after the messages that are accepted already.
+const fn priority(input: &Input) -> u8 {
+    match input {
+        Input::Stop => 0,
+        Input::Tick => 1,
+        Input::Invited => 2,
+        Input::Sent(_) => 3,
+        Input::NotSent => 4,
+        Input::Drain => 6,
+        Input::Woken => 7,
+        // The shard posts no further input.
+        _ => ACCEPTED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drained(mailbox: &Mailbox) -> Vec<Input> {
+        let cx = Context::from_waker(Waker::noop());
+        std::iter::from_fn(|| match mailbox.poll(&cx) {
+            Poll::Ready(input) => Some(input),
+            Poll::Pending => None,
+        })
+        .collect()
+    }
+
+    #[test]
+    fn inputs_posted_twice_are_taken_once_by_priority() {
+        let mailbox = Mailbox::default();
+        for _ in 0..2 {
+            for input in
+                [Input::Woken, Input::Drain, Input::NotSent, Input::Invited, Input::Tick, Input::Stop]
+            {
+                mailbox.post(input);
+            }
+        }
+        let taken = drained(&mailbox);
+        assert!(
+            matches!(
+                &*taken,
+                [Input::Stop, Input::Tick, Input::Invited, Input::NotSent, Input::Drain, Input::Woken]
+            ),
+            "{taken:?}"
+        );
+        assert_eq!(mailbox.queue.borrow().capacity(), 0, "an empty mailbox holds no memory");
     }
 }

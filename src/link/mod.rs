@@ -47,6 +47,6 @@ pub use driver::{ExitReason, run};
 pub use host::ConversationHost;
 pub use input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, OutOfTurnReply, SocketLoss};
 pub use machine::Machine;
-pub use mailbox::{Mail, Mailbox};
+pub use mailbox::Mailbox;
 pub use outage::outlast;
 pub use tally::{FRAMES_IN, FRAMES_OUT};

@@ -12,7 +12,7 @@ use super::part::Part;
 use super::{Shard, spawn};
 use crate::config::BotConfig;
 use crate::domain::ConversationId;
-use crate::link::{self, ConversationHost as _, ExitReason, Mail, Mailbox};
+use crate::link::{self, ConversationHost as _, ExitReason, Input, Mailbox};
 use crate::store::Fence;
 
 /// Conversations that are brought into memory between two round trips to the store.
@@ -83,7 +83,7 @@ impl Shard {
                 return;
             }
             if let Some(mailbox) = part.mailbox(&conversation) {
-                mailbox.post(Mail::Woken);
+                mailbox.post(Input::Woken);
                 continue;
             }
             self.start(part, conversation);
@@ -148,7 +148,7 @@ impl Shard {
         idle.sort_unstable_by_key(|(since, _)| *since);
         let too_many = self.count.get().saturating_sub(self.setup.room) + 1 + self.setup.room / 100;
         for (_, mailbox) in idle.into_iter().take(too_many) {
-            mailbox.post(Mail::Drain);
+            mailbox.post(Input::Drain);
         }
     }
 }

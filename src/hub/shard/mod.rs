@@ -48,7 +48,7 @@ use crate::domain::{
     AcceptedMessage, BotName, ConnectionStatus, ConversationId, Message, MessageId, Partition, ReplyChunk,
     Timestamp,
 };
-use crate::link::{Mail, PlatformConnector, StoreClock};
+use crate::link::{Input, PlatformConnector, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
 use crate::store::{self, Incarnation, Store};
 
@@ -224,7 +224,7 @@ impl Shard {
         let part = self.part(Partition::of(conversation));
         let Some(part) = part.filter(|part| part.works().is_some()) else { return };
         match part.mailbox(conversation) {
-            Some(mailbox) => mailbox.post(Mail::Accepted(message)),
+            Some(mailbox) => mailbox.post(Input::Accepted(message)),
             None => self.start(part, conversation.clone()),
         }
     }
@@ -234,7 +234,7 @@ impl Shard {
         let part = self.part(Partition::of(&conversation));
         let Some(part) = part.filter(|part| part.works().is_some()) else { return };
         match part.mailbox(&conversation) {
-            Some(mailbox) => mailbox.post(Mail::Woken),
+            Some(mailbox) => mailbox.post(Input::Woken),
             None => self.start(part, conversation),
         }
     }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::observers::Observers;
 use crate::domain::{ConversationId, Partition, Timestamp};
-use crate::link::{Mail, Mailbox};
+use crate::link::{Input, Mailbox};
 use crate::store::Fence;
 
 /// One partition of a shard.
@@ -94,9 +94,9 @@ impl Part {
     }
 
     /// Tells every conversation.
-    pub(super) fn tell(&self, mail: fn() -> Mail) {
+    pub(super) fn tell(&self, input: fn() -> Input) {
         for life in self.live.borrow().values() {
-            life.mailbox.post(mail());
+            life.mailbox.post(input());
         }
     }
 
@@ -114,7 +114,7 @@ impl Part {
     /// Stops every conversation; what has not left after `patience` is cut. When this comes back no socket is
     /// open. Returns how many were cut.
     pub(super) async fn stop(&self, patience: Duration) -> usize {
-        self.tell(|| Mail::Stop);
+        self.tell(|| Input::Stop);
         if timeout(patience, self.emptied()).await.is_ok() {
             return 0;
         }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::super::watch::Waiter;
 use super::{Shard, spawn};
 use crate::domain::{MessageId, Partition, SessionRequest};
-use crate::link::{ConversationHost as _, Mail, Mailbox};
+use crate::link::{ConversationHost as _, Input, Mailbox};
 use crate::store::{AcceptError, AcceptRequest, AcceptResult};
 
 /// A message that is posted.
@@ -55,7 +55,7 @@ impl Shard {
             return;
         }
         if let Some(mailbox) = &posting.inviting {
-            mailbox.post(Mail::Invited);
+            mailbox.post(Input::Invited);
         }
         let shard = Rc::clone(self);
         spawn(async move {
@@ -84,11 +84,11 @@ impl Shard {
         match (&result, inviting) {
             (Ok(AcceptResult::Sent(message)), Some(mailbox)) => {
                 self.watch.borrow_mut().set_stored(id);
-                mailbox.post(Mail::Sent(Arc::clone(message)));
+                mailbox.post(Input::Sent(Arc::clone(message)));
             }
             (result, inviting) => {
                 if let Some(mailbox) = inviting {
-                    mailbox.post(Mail::NotSent);
+                    mailbox.post(Input::NotSent);
                 }
                 match result {
                     Ok(AcceptResult::New(message) | AcceptResult::Sent(message)) => {

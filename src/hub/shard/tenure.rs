@@ -27,7 +27,7 @@ use super::part::Part;
 use super::{STOP, Shard, spawn};
 use crate::domain::{Partition, Timestamp};
 use crate::hub::lease::Phase;
-use crate::link::{Mail, outlast};
+use crate::link::{Input, outlast};
 use crate::store::{Fence, OutboxEvent};
 
 /// How long open turns may hold up a partition that another replica should own.
@@ -72,7 +72,7 @@ impl Shard {
         }
         let sure = part.fence.get().is_some_and(|fence| leases.is_sure(part.partition, fence));
         if sure != part.sure.replace(sure) {
-            part.tell(|| Mail::Look);
+            part.tell(|| Input::Tick);
         }
     }
 
@@ -119,7 +119,7 @@ impl Shard {
     async fn drain(&self, part: &Part, fence: Fence, phase: Phase) {
         let (began, since) = (Instant::now(), self.clock.now());
         let leases = &self.setup.leases;
-        part.tell(|| Mail::Drain);
+        part.tell(|| Input::Drain);
         if phase == Phase::Leaving {
             part.emptied().await;
         } else if timeout(MOVE, part.emptied()).await.is_err()

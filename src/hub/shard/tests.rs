@@ -100,7 +100,7 @@ async fn a_message_to_a_conversation_that_is_giving_way_is_answered_at_once() {
             };
             timeout(GUARD, taken_in).await.expect("it is loaded");
             // Whoever is idle longest is told to leave, also in the moment in which somebody writes.
-            mailbox.post(Mail::Drain);
+            mailbox.post(Input::Drain);
             answered(told).await;
             shard.stop().await;
             sandbox.stop().await;

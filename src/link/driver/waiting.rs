@@ -11,7 +11,6 @@ use crate::link::input::Input;
 /// What the driver waits for.
 pub(super) enum Event {
     Input(Input),
-    Stop,
     Fenced,
 }
 
@@ -34,8 +33,8 @@ impl<H: ConversationHost> Driver<H> {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready(mail) = self.mailbox.poll(cx) {
-            return Poll::Ready(mail.input().map_or(Event::Stop, Event::Input));
+        if let Poll::Ready(input) = self.mailbox.poll(cx) {
+            return Poll::Ready(Event::Input(input));
         }
         if let Some(result) = poll_call(&mut self.writing, cx) {
             return Poll::Ready(written(&result));
