@@ -192,7 +192,7 @@ impl Hub {
         // A shard that ends lets go of what is on its way: whether the store took it, nobody knows.
         let accepted = accepted.await.map_err(|_| StoreError::Unknown(PATIENCE))??;
         match accepted {
-            AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => {
+            AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted) => {
                 let message = match wait {
                     Some(_) => self.reread(&conversation, id).await?,
                     None => Message { accepted, progress: MessageProgress::default() },

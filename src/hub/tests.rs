@@ -111,7 +111,7 @@ pub(super) fn accept_by(by: Incarnation, number: u128, user: &str, text: &str) -
         max_open: 8,
         by,
         watched: true,
-        sends: None,
+        send_at_accept: None,
     }
 }
 

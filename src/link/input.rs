@@ -12,14 +12,13 @@ use crate::store::{ConversationSnapshot, ConversationWrite};
 pub enum Input {
     /// The store accepted a message for this conversation.
     Accepted(Arc<AcceptedMessage>),
-    /// A message is on its way into the store that will count as sent from its acceptance on, because the machine
-    /// said that it would send it at once ([`super::Machine::invites`]). `Sent` or `NotSent` follows.
-    Invited,
-    /// The store accepted the message that was invited, and it counts as sent.
-    Sent(Arc<AcceptedMessage>),
-    /// Nothing is known to count as sent: the message that was invited was accepted otherwise, which is told
-    /// apart, or not at all.
-    NotSent,
+    /// The store is asked to accept a message and mark it as sent, as [`super::Machine::may_send_at_accept`] allowed.
+    /// `SentAtAccept` or `NotSentAtAccept` follows.
+    SendAtAcceptPending,
+    /// The store accepted that message and marked it as sent.
+    SentAtAccept(Arc<AcceptedMessage>),
+    /// The store did not mark that message as sent. If it was accepted, `Accepted` follows.
+    NotSentAtAccept,
     /// There may be messages that nobody told of: the lane is to be read.
     Woken,
     /// The lane as it stands, the answer to [`Effect::ReadLane`].

@@ -95,8 +95,8 @@ pub struct Machine {
     leaving: Leaving,
     /// How the link stood after the last step, and since when, where that is known.
     stands: (LinkState, Option<Timestamp>),
-    /// Whether a message is on its way that counts as sent once it is accepted: nobody else would send it.
-    invited: bool,
+    /// Whether a message is being accepted that this machine alone may send ([`Input::SendAtAcceptPending`]).
+    send_at_accept_pending: bool,
     /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
     resting: bool,
 }
@@ -142,7 +142,7 @@ impl Machine {
             streams: Streams::default(),
             leaving: Leaving::Not,
             stands: Default::default(),
-            invited: false,
+            send_at_accept_pending: false,
             resting: false,
             conversation,
             bot,
@@ -186,15 +186,15 @@ impl Machine {
                 self.resting = false;
                 self.on_accepted(message);
             }
-            Input::Invited => {
-                self.invited = true;
+            Input::SendAtAcceptPending => {
+                self.send_at_accept_pending = true;
                 self.resting = false;
             }
-            Input::Sent(message) => {
-                self.invited = false;
-                self.on_sent(now, message);
+            Input::SentAtAccept(message) => {
+                self.send_at_accept_pending = false;
+                self.on_sent_at_accept(now, message);
             }
-            Input::NotSent => self.invited = false,
+            Input::NotSentAtAccept => self.send_at_accept_pending = false,
             Input::Woken => {
                 self.resting = false;
                 if self.lane.is_empty() {
@@ -307,11 +307,11 @@ impl Machine {
         self.lane.front().map(|message| message.accepted_at)
     }
 
-    /// Whether a message that is accepted now would go out at once, so that it may count as sent from its
-    /// acceptance on. A message that wants a new session never does.
-    pub fn invites(&self, now: Timestamp) -> bool {
+    /// Returns whether the machine would send a message at once if it were accepted now (ADR 22). A message that
+    /// wants a new session is never sent at its accept.
+    pub fn may_send_at_accept(&self, now: Timestamp) -> bool {
         let idle = self.lane.is_empty() && self.turn.is_none() && self.reading == Reading::Not;
-        idle && !self.invited
+        idle && !self.send_at_accept_pending
             && !self.is_draining()
             && self.refusal.is_none()
             && self.is_ready(now)
@@ -355,7 +355,7 @@ impl Machine {
         let at_rest = matches!(self.link, Link::Cold)
             && self.turn.is_none()
             && self.reading == Reading::Not
-            && !self.invited;
+            && !self.send_at_accept_pending;
         if at_rest && self.is_draining() {
             self.hand_over(now);
         }

@@ -12,7 +12,7 @@ use crate::domain::{ConnectionStatus, Timestamp};
 #[derive(Debug, Default)]
 pub struct Mailbox {
     queue: RefCell<VecDeque<Input>>,
-    invites: Cell<bool>,
+    send_at_accept: Cell<bool>,
     reader: RefCell<Option<Waker>>,
     idle_since: Cell<Option<Timestamp>>,
     open: Cell<u32>,
@@ -69,18 +69,17 @@ impl Mailbox {
             .queue
             .borrow()
             .iter()
-            .any(|input| matches!(input, Input::Accepted(_) | Input::Sent(_) | Input::Woken))
+            .any(|input| matches!(input, Input::Accepted(_) | Input::SentAtAccept(_) | Input::Woken))
     }
 
-    /// Whether a message that is accepted now would go out at once; nobody else is told so until the conversation
-    /// says it again.
-    pub fn take_invitation(&self) -> bool {
-        self.invites.take()
+    /// Returns whether a message may be sent at its accept, once for each time that the conversation allows it.
+    pub fn take_send_at_accept(&self) -> bool {
+        self.send_at_accept.take()
     }
 
-    /// Notes whether a message that is accepted now would go out at once.
-    pub fn set_invites(&self, invites: bool) {
-        self.invites.set(invites);
+    /// Notes whether a message may be sent at its accept.
+    pub fn set_send_at_accept(&self, may_send: bool) {
+        self.send_at_accept.set(may_send);
     }
 
     /// The conversation begins anew: what it was told to drain before, it has drained.
@@ -133,9 +132,9 @@ const fn priority(input: &Input) -> u8 {
     match input {
         Input::Stop => 0,
         Input::Tick => 1,
-        Input::Invited => 2,
-        Input::Sent(_) => 3,
-        Input::NotSent => 4,
+        Input::SendAtAcceptPending => 2,
+        Input::SentAtAccept(_) => 3,
+        Input::NotSentAtAccept => 4,
         Input::Drain => 6,
         Input::Woken => 7,
         // The shard posts no further input.
@@ -160,9 +159,14 @@ mod tests {
     fn inputs_posted_twice_are_taken_once_by_priority() {
         let mailbox = Mailbox::default();
         for _ in 0..2 {
-            for input in
-                [Input::Woken, Input::Drain, Input::NotSent, Input::Invited, Input::Tick, Input::Stop]
-            {
+            for input in [
+                Input::Woken,
+                Input::Drain,
+                Input::NotSentAtAccept,
+                Input::SendAtAcceptPending,
+                Input::Tick,
+                Input::Stop,
+            ] {
                 mailbox.post(input);
             }
         }
@@ -170,7 +174,14 @@ mod tests {
         assert!(
             matches!(
                 &*taken,
-                [Input::Stop, Input::Tick, Input::Invited, Input::NotSent, Input::Drain, Input::Woken]
+                [
+                    Input::Stop,
+                    Input::Tick,
+                    Input::SendAtAcceptPending,
+                    Input::NotSentAtAccept,
+                    Input::Drain,
+                    Input::Woken
+                ]
             ),
             "{taken:?}"
         );

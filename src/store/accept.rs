@@ -48,9 +48,9 @@ pub struct AcceptRequest {
     pub by: Incarnation,
     /// Whether somebody waits for its end there: then that replica is hinted at the end.
     pub watched: bool,
-    /// The owner's fence, where the owner itself takes it and would send it at once. Where the fence holds and
-    /// the lane is empty, the message counts as sent from its acceptance on, which saves the write that says so.
-    pub sends: Option<Fence>,
+    /// The owner's fence if the message may be sent at its accept (ADR 22). The accept then also marks it as sent, if
+    /// the fence holds and the lane is empty. This saves a write before the first byte.
+    pub send_at_accept: Option<Fence>,
 }
 
 /// How an accept ended.
@@ -58,8 +58,8 @@ pub struct AcceptRequest {
 pub enum AcceptResult {
     /// It is durable, and will end.
     New(Arc<AcceptedMessage>),
-    /// The same, and it counts as sent since it was accepted: the owner asked for that ([`AcceptRequest::sends`]).
-    Sent(Arc<AcceptedMessage>),
+    /// The same, and the message counts as sent ([`AcceptRequest::send_at_accept`]).
+    SentAtAccept(Arc<AcceptedMessage>),
     /// The idempotency key was used before, with the same body: this is that message as it stands.
     Replayed(Message),
 }

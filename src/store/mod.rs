@@ -101,7 +101,7 @@ impl Store {
     /// Accepts a message: idempotency, lane, `clientMessageId` and position in one step.
     ///
     /// The same id again is a repeat and answers as the first did, before anything else is looked at; it answers
-    /// [`AcceptResult::Sent`] only while [`AcceptRequest::sends`] holds. The id of another conversation's message is refused
+    /// [`AcceptResult::SentAtAccept`] only while [`AcceptRequest::send_at_accept`] holds. The id of another conversation's message is refused
     /// as [`AcceptError::IdempotencyMismatch`].
     ///
     /// # Errors

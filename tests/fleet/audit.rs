@@ -141,7 +141,7 @@ impl World {
         let (Ask::Accept(accept), Answer::Accepted(accepted)) = (ask, answer) else { return Ok(()) };
         let Some(key) = &accept.idempotency else { return Ok(()) };
         let id = match accepted {
-            Ok(AcceptResult::New(message) | AcceptResult::Sent(message)) => message.id,
+            Ok(AcceptResult::New(message) | AcceptResult::SentAtAccept(message)) => message.id,
             Ok(AcceptResult::Replayed(message)) => message.accepted.id,
             Err(AcceptError::Store(_) | AcceptError::LaneFull(_)) => return Ok(()),
             Err(error) => return Err(format!("an accept is refused: {error}")),

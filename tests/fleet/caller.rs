@@ -26,8 +26,8 @@ pub(super) struct Post {
     pub(super) state: State,
     pub(super) id: Option<MessageId>,
     asked_of: Option<usize>,
-    /// The conversation that would send it at once, by its number.
-    inviting: Option<u64>,
+    /// The number of the conversation that waits to send it at its accept.
+    send_at_accept: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Post {
             state: State::Posting,
             id: None,
             asked_of: None,
-            inviting: None,
+            send_at_accept: None,
         }
     }
 
@@ -94,9 +94,10 @@ impl World {
             new.rules = rules;
         }
         let (user, session) = (post.user, post.session);
-        let inviting = if session == SessionRequest::Continue { self.inviting(slot, user) } else { None };
+        let sender =
+            if session == SessionRequest::Continue { self.sender_at_accept(slot, user) } else { None };
         let post = &mut self.posts[index];
-        post.inviting = inviting.map(|(number, _)| number);
+        post.send_at_accept = sender.map(|(number, _)| number);
         let accept = AcceptRequest {
             id: MessageId::new(Timestamp::from_millis(START + self.now), random),
             message: new,
@@ -108,30 +109,30 @@ impl World {
             max_open: 32,
             by,
             watched: post.waits,
-            sends: inviting.map(|(_, fence)| fence),
+            send_at_accept: sender.map(|(_, fence)| fence),
         };
         self.ask(slot, To::Post(index), Ask::Accept(Box::new(accept)));
-        match inviting {
-            Some((number, _)) => self.input(slot, user, number, Input::Invited),
+        match sender {
+            Some((number, _)) => self.input(slot, user, number, Input::SendAtAcceptPending),
             None => Ok(()),
         }
     }
 
-    /// The user's conversation there, if it would send a message at once, and its fence.
-    fn inviting(&mut self, slot: usize, user: usize) -> Option<(u64, Fence)> {
+    /// Returns the user's conversation there, if it may send a message at its accept, and its fence.
+    fn sender_at_accept(&mut self, slot: usize, user: usize) -> Option<(u64, Fence)> {
         let now = self.slots[slot].store_time(self.now);
         if !self.may_act(slot, user) {
             return None;
         }
         let conversation = self.slots[slot].replica.as_ref()?.conversations.get(&user)?;
-        let invites = conversation.machine.as_ref()?.invites(now);
-        invites.then_some((conversation.number, conversation.fence))
+        let may_send = conversation.machine.as_ref()?.may_send_at_accept(now);
+        may_send.then_some((conversation.number, conversation.fence))
     }
 
-    /// What became of an invited message is told to who invited it; to none other.
-    fn answer_inviting(&mut self, slot: usize, index: usize, input: Input) -> Outcome {
+    /// Tells the conversation that waits to send the message at its accept how the accept ended.
+    fn answer_send_at_accept(&mut self, slot: usize, index: usize, input: Input) -> Outcome {
         let user = self.posts[index].user;
-        match self.posts[index].inviting.take() {
+        match self.posts[index].send_at_accept.take() {
             Some(number) => self.input(slot, user, number, input),
             None => Ok(()),
         }
@@ -146,7 +147,7 @@ impl World {
             other => return Err(format!("post {index} was answered {other:?}")),
         };
         let (id, ended) = match &answer {
-            AcceptResult::New(message) | AcceptResult::Sent(message) => (message.id, None),
+            AcceptResult::New(message) | AcceptResult::SentAtAccept(message) => (message.id, None),
             AcceptResult::Replayed(message) => {
                 (message.accepted.id, message.progress.has_ended().then(|| message.clone()))
             }
@@ -157,12 +158,14 @@ impl World {
         post.id = Some(id);
         let user = post.user;
         match answer {
-            AcceptResult::Sent(message) => self.answer_inviting(slot, index, Input::Sent(message))?,
+            AcceptResult::SentAtAccept(message) => {
+                self.answer_send_at_accept(slot, index, Input::SentAtAccept(message))?
+            }
             AcceptResult::New(message) => {
-                self.answer_inviting(slot, index, Input::NotSent)?;
+                self.answer_send_at_accept(slot, index, Input::NotSentAtAccept)?;
                 self.deliver(slot, user, Input::Accepted(message))?;
             }
-            AcceptResult::Replayed(_) => self.answer_inviting(slot, index, Input::NotSent)?,
+            AcceptResult::Replayed(_) => self.answer_send_at_accept(slot, index, Input::NotSentAtAccept)?,
         }
         match ended {
             Some(message) => self.tell_callers(vec![index], Some(&message))?,
@@ -185,7 +188,7 @@ impl World {
         } else {
             self.posts[index].state = State::GaveUp;
         }
-        self.answer_inviting(slot, index, Input::NotSent)
+        self.answer_send_at_accept(slot, index, Input::NotSentAtAccept)
     }
 
     fn wait_at(&mut self, slot: usize, index: usize, id: MessageId) {

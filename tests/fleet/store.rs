@@ -213,7 +213,7 @@ impl Depot {
             }
             Ask::Accept(accept) => {
                 let accepted = memory.accept(AcceptRequest::clone(accept));
-                if let Ok(AcceptResult::New(message) | AcceptResult::Sent(message)) = &accepted {
+                if let Ok(AcceptResult::New(message) | AcceptResult::SentAtAccept(message)) = &accepted {
                     self.accepted.entry(message.id).or_insert_with(|| (Arc::clone(message), self.life));
                 }
                 Answer::Accepted(accepted)

@@ -112,8 +112,15 @@ async fn say(hub: &Hub, number: u128) {
     };
     let id = MessageId::new(Timestamp::from_millis(1_763_845_000_000), number);
     let by = hub.incarnation();
-    let accept =
-        AcceptRequest { id, message, idempotency: None, max_open: 8, by, watched: true, sends: None };
+    let accept = AcceptRequest {
+        id,
+        message,
+        idempotency: None,
+        max_open: 8,
+        by,
+        watched: true,
+        send_at_accept: None,
+    };
     let posted = hub.post(accept, Some(SOON)).await.unwrap();
     assert!(matches!(posted.message.progress.outcome, Some(TurnOutcome::Answered(_))), "{posted:?}");
 }

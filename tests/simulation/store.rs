@@ -56,13 +56,18 @@ impl Truth {
         Self { receivers, ..Self::default() }
     }
 
-    /// Accepts a message. Where its owner invited it and the lane is empty, it counts as sent.
-    pub(super) fn accept(&mut self, at: Timestamp, new: NewMessage, invited: bool) -> Arc<AcceptedMessage> {
+    /// Accepts a message. With `send_at_accept` it counts as sent if the lane is empty.
+    pub(super) fn accept(
+        &mut self,
+        at: Timestamp,
+        new: NewMessage,
+        send_at_accept: bool,
+    ) -> Arc<AcceptedMessage> {
         let mut message = accepted(self.next_position, at, new);
         self.last_client_message_id = at.as_millis().max(self.last_client_message_id + 1);
         Arc::get_mut(&mut message).unwrap().client_message_id = self.last_client_message_id;
         self.next_position += 1;
-        let sent_at = (invited && self.lane.is_empty()).then_some(at);
+        let sent_at = (send_at_accept && self.lane.is_empty()).then_some(at);
         if self.lane.is_empty() {
             self.head_at = Some(at);
         }

@@ -35,8 +35,8 @@ type Outcomes = Result<(), String>;
 
 enum Event {
     Post,
-    /// A message that the machine of this life invited arrives at the store.
-    Invited(u32, u32, Box<NewMessage>),
+    /// A message that this life's machine may send at its accept arrives at the store.
+    SendAtAccept(u32, u32, Box<NewMessage>),
     Hint(Arc<AcceptedMessage>),
     Scan,
     /// For the machine of this life only.
@@ -332,7 +332,7 @@ impl World {
                 self.schedule(wait, Event::Post);
             }
             Event::Post => return self.post(),
-            Event::Invited(life, era, new) => self.accept_invited(life, era, *new),
+            Event::SendAtAccept(life, era, new) => self.accept_and_send(life, era, *new),
             Event::Hint(message) => return self.tell_machine(Input::Accepted(message)),
             Event::Scan => {
                 let wait = 1000;
@@ -440,19 +440,22 @@ impl World {
         let now = Timestamp::from_millis(self.now);
         let continues = new.session == SessionRequest::Continue;
         let may_act = self.lease.sure && self.lease.told;
-        if continues && may_act && self.machine.as_ref().is_some_and(|machine| machine.invites(now)) {
+        if continues
+            && may_act
+            && self.machine.as_ref().is_some_and(|machine| machine.may_send_at_accept(now))
+        {
             let lag = self.lag();
-            self.schedule(lag, Event::Invited(self.life, self.era, Box::new(new)));
-            return self.step(Input::Invited);
+            self.schedule(lag, Event::SendAtAccept(self.life, self.era, Box::new(new)));
+            return self.step(Input::SendAtAcceptPending);
         }
         let message = self.accept(new, false);
         self.hint(&message);
         Ok(())
     }
 
-    fn accept(&mut self, new: NewMessage, invited: bool) -> Arc<AcceptedMessage> {
+    fn accept(&mut self, new: NewMessage, send_at_accept: bool) -> Arc<AcceptedMessage> {
         self.remember();
-        let message = self.truth.accept(Timestamp::from_millis(self.now), new, invited);
+        let message = self.truth.accept(Timestamp::from_millis(self.now), new, send_at_accept);
         self.note(|| {
             format!(
                 "posted {} {:?} {:?} {:?}",
@@ -462,15 +465,15 @@ impl World {
         message
     }
 
-    /// An invited message arrives at the store, perhaps after its machine is gone. Whether it was accepted may
-    /// stay unknown: it is found in the lane then.
-    fn accept_invited(&mut self, life: u32, era: u32, new: NewMessage) {
+    /// Accepts a message that its machine may send at its accept. The machine may be gone by then. If it does not learn
+    /// of the accept, it finds the message in the lane.
+    fn accept_and_send(&mut self, life: u32, era: u32, new: NewMessage) {
         if era != self.era || self.is_away() {
             // Its caller tries again.
             self.posted -= 1;
             let wait = self.rng.u64(0..2000);
             self.schedule(wait, Event::Post);
-            self.schedule(1, Event::Input(life, Input::NotSent));
+            self.schedule(1, Event::Input(life, Input::NotSentAtAccept));
             return;
         }
         let owned = life == self.life && self.machine.is_some();
@@ -478,15 +481,15 @@ impl World {
         let sent = self.truth.lane.len() == 1 && owned;
         let wait = self.lag();
         if chance(&mut self.rng, self.temper.store_fails) {
-            self.schedule(wait, Event::Input(life, Input::NotSent));
+            self.schedule(wait, Event::Input(life, Input::NotSentAtAccept));
             return;
         }
         let input = if sent {
             self.may_go.insert(message.id);
-            Input::Sent(message)
+            Input::SentAtAccept(message)
         } else {
             self.hint(&message);
-            Input::NotSent
+            Input::NotSentAtAccept
         };
         self.schedule(wait, Event::Input(life, input));
     }

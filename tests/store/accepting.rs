@@ -148,7 +148,7 @@ pub(super) async fn eight_at_once_with_one_key_make_one_message(shape: Shape) {
         let mut ids = Vec::new();
         for accepted in join_all(posts).await {
             match accepted.unwrap() {
-                AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => {
+                AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted) => {
                     new += 1;
                     ids.push(accepted.id);
                 }
@@ -163,11 +163,11 @@ pub(super) async fn eight_at_once_with_one_key_make_one_message(shape: Shape) {
 pub(super) async fn what_its_owner_takes_for_an_idle_lane_counts_as_sent(shape: Shape) {
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
-    let wish = |number| AcceptRequest { sends: Some(owner.fence), ..accept(&alice, number) };
+    let wish = |number| AcceptRequest { send_at_accept: Some(owner.fence), ..accept(&alice, number) };
     let (first, second) = (wish(1), wish(2));
     // A repeat answers as the first did.
     for _ in 0..2 {
-        let AcceptResult::Sent(message) = shape.store.accept(first.clone()).await.unwrap() else {
+        let AcceptResult::SentAtAccept(message) = shape.store.accept(first.clone()).await.unwrap() else {
             panic!("it is not sent")
         };
         let stored = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
@@ -188,20 +188,20 @@ pub(super) async fn what_its_owner_takes_for_an_idle_lane_counts_as_sent(shape: 
     for number in [1, 2] {
         owner.settle(id(number)).await;
     }
-    let third = AcceptRequest { sends: Some(owner.fence), ..accept(&alice, 3) };
-    assert!(matches!(shape.store.accept(third).await.unwrap(), AcceptResult::Sent(_)));
+    let third = AcceptRequest { send_at_accept: Some(owner.fence), ..accept(&alice, 3) };
+    assert!(matches!(shape.store.accept(third).await.unwrap(), AcceptResult::SentAtAccept(_)));
 }
 
 pub(super) async fn what_another_takes_does_not_count_as_sent(shape: Shape) {
     let alice = conversation("alice");
     let old = shape.own(&alice).await.fence;
-    let first = AcceptRequest { sends: Some(old), ..accept(&alice, 1) };
-    assert!(matches!(shape.store.accept(first.clone()).await.unwrap(), AcceptResult::Sent(_)));
+    let first = AcceptRequest { send_at_accept: Some(old), ..accept(&alice, 1) };
+    assert!(matches!(shape.store.accept(first.clone()).await.unwrap(), AcceptResult::SentAtAccept(_)));
     let mut owner = shape.own(&alice).await;
     // Whoever repeats it under an old fence must not send it: the new owner goes on with it.
     assert!(matches!(shape.store.accept(first).await.unwrap(), AcceptResult::New(_)));
     owner.settle(id(1)).await;
-    let second = AcceptRequest { sends: Some(old), ..accept(&alice, 2) };
+    let second = AcceptRequest { send_at_accept: Some(old), ..accept(&alice, 2) };
     assert!(matches!(shape.store.accept(second).await.unwrap(), AcceptResult::New(_)));
     let stored = shape.store.message(&alice, id(2), None).await.unwrap().unwrap();
     assert_eq!(stored.progress.status(), MessageStatus::Queued);

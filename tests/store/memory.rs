@@ -33,7 +33,9 @@ fn eight_threads_with_one_key_make_one_message() {
                 scope.spawn(move || {
                     barrier.wait();
                     match memory.accept(accept).unwrap() {
-                        AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => (true, accepted.id),
+                        AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted) => {
+                            (true, accepted.id)
+                        }
                         AcceptResult::Replayed(message) => (false, message.accepted.id),
                     }
                 })

@@ -191,7 +191,7 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                 // The time of it is the store's.
                 let mut at = now;
                 let answer = match shape.store.accept(wish).await {
-                    Ok(AcceptResult::New(accepted) | AcceptResult::Sent(accepted)) => {
+                    Ok(AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted)) => {
                         at = at.max(accepted.accepted_at);
                         Answer::New(accepted.position, accepted.client_message_id)
                     }

@@ -201,7 +201,7 @@ fn a_full_store_takes_nothing_new_and_lets_what_is_open_end() {
             let mut wish: AcceptRequest = accept(&conversation(&format!("user-{number}")), number);
             wish.message.content = MessageContent::new(&*large).unwrap();
             match store.accept(wish).await {
-                Ok(AcceptResult::New(accepted) | AcceptResult::Sent(accepted)) => open.push(accepted),
+                Ok(AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted)) => open.push(accepted),
                 Ok(AcceptResult::Replayed(message)) => panic!("{message:?}"),
                 Err(error) => {
                     assert_eq!(error, AcceptError::Full);

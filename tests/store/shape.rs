@@ -142,7 +142,7 @@ impl Shape {
     /// Accepts a plain message.
     pub(super) async fn post(&self, conversation: &ConversationId, number: u128) -> MessageId {
         match self.store.accept(accept(conversation, number)).await.unwrap() {
-            AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => accepted.id,
+            AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted) => accepted.id,
             AcceptResult::Replayed(_) => panic!("it has no key"),
         }
     }
@@ -271,7 +271,7 @@ pub(super) fn accept(conversation: &ConversationId, number: u128) -> AcceptReque
         max_open: 32,
         by: ME,
         watched: false,
-        sends: None,
+        send_at_accept: None,
     }
 }
 
@@ -285,7 +285,7 @@ pub(super) fn new(
     accepted: Result<AcceptResult, AcceptError>,
 ) -> std::sync::Arc<rtm_bridge::domain::AcceptedMessage> {
     match accepted.unwrap() {
-        AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => accepted,
+        AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted) => accepted,
         AcceptResult::Replayed(message) => panic!("replayed: {message:?}"),
     }
 }

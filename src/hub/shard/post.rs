@@ -1,8 +1,8 @@
 //! How a message that is posted here comes into the store.
 //!
-//! The shard of its conversation asks the store, whoever owns the partition. Where that is this shard, and the
-//! conversation would send the message at once, the store takes it as sent in the same step: what would be a write
-//! of its own before the first byte costs nothing then.
+//! The shard of its conversation asks the store, whichever replica owns the partition. If this shard owns it and the
+//! conversation may send the message at its accept, the store also marks it as sent (ADR 22). This saves a write
+//! before the first byte.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ type Answer = oneshot::Sender<Result<AcceptResult, AcceptError>>;
 /// A message on its way into the store.
 struct Posting {
     id: MessageId,
-    /// The conversation that would send it at once.
-    inviting: Option<Rc<Mailbox>>,
+    /// The conversation that waits to send it at its accept.
+    send_at_accept: Option<Rc<Mailbox>>,
     answer: Answer,
 }
 
@@ -45,8 +45,8 @@ impl Shard {
             // The message may end before the answer to the accept is here: a hint may overtake that.
             self.watch.borrow_mut().add(accept.message.conversation.clone(), id, waiter);
         }
-        let inviting = self.invitation(&mut accept);
-        let posting = Posting { id, inviting, answer };
+        let send_at_accept = self.request_send_at_accept(&mut accept);
+        let posting = Posting { id, send_at_accept, answer };
         let store = self.setup.store.clone();
         let mut accepting = Box::pin(async move { store.accept(accept).await });
         // A store in memory answers at once.
@@ -54,8 +54,8 @@ impl Shard {
             self.posted(posting, result);
             return;
         }
-        if let Some(mailbox) = &posting.inviting {
-            mailbox.post(Input::Invited);
+        if let Some(mailbox) = &posting.send_at_accept {
+            mailbox.post(Input::SendAtAcceptPending);
         }
         let shard = Rc::clone(self);
         spawn(async move {
@@ -64,8 +64,9 @@ impl Shard {
         });
     }
 
-    /// The conversation that would send the message at once; the store is asked to take it as sent then.
-    fn invitation(&self, accept: &mut AcceptRequest) -> Option<Rc<Mailbox>> {
+    /// Asks the store to mark the message as sent, if its conversation may send it at once. Returns that
+    /// conversation.
+    fn request_send_at_accept(&self, accept: &mut AcceptRequest) -> Option<Rc<Mailbox>> {
         let conversation = &accept.message.conversation;
         let partition = Partition::of(conversation);
         // A message that wants a new session has to wait for another link.
@@ -74,24 +75,24 @@ impl Shard {
         }
         let part = self.part(partition)?;
         let fence = part.works()?;
-        let mailbox = part.mailbox(conversation).filter(|mailbox| mailbox.take_invitation())?;
-        accept.sends = Some(fence);
+        let mailbox = part.mailbox(conversation).filter(|mailbox| mailbox.take_send_at_accept())?;
+        accept.send_at_accept = Some(fence);
         Some(mailbox)
     }
 
     fn posted(self: &Rc<Self>, posting: Posting, result: Result<AcceptResult, AcceptError>) {
-        let Posting { id, inviting, answer } = posting;
-        match (&result, inviting) {
-            (Ok(AcceptResult::Sent(message)), Some(mailbox)) => {
+        let Posting { id, send_at_accept, answer } = posting;
+        match (&result, send_at_accept) {
+            (Ok(AcceptResult::SentAtAccept(message)), Some(mailbox)) => {
                 self.watch.borrow_mut().set_stored(id);
-                mailbox.post(Input::Sent(Arc::clone(message)));
+                mailbox.post(Input::SentAtAccept(Arc::clone(message)));
             }
-            (result, inviting) => {
-                if let Some(mailbox) = inviting {
-                    mailbox.post(Input::NotSent);
+            (result, send_at_accept) => {
+                if let Some(mailbox) = send_at_accept {
+                    mailbox.post(Input::NotSentAtAccept);
                 }
                 match result {
-                    Ok(AcceptResult::New(message) | AcceptResult::Sent(message)) => {
+                    Ok(AcceptResult::New(message) | AcceptResult::SentAtAccept(message)) => {
                         self.accepted(Arc::clone(message));
                     }
                     Ok(AcceptResult::Replayed(_)) | Err(_) => self.watch.borrow_mut().dismiss(id),

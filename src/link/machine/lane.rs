@@ -42,18 +42,17 @@ impl Machine {
         }
     }
 
-    /// A message that this machine invited is accepted, and the store has it as sent: it goes out. Where another
-    /// one came before it, the lane was not empty, and the store says so.
-    pub(super) fn on_sent(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
+    /// Sends a message that the store marked as sent at its accept. The store does so only if the lane is empty.
+    pub(super) fn on_sent_at_accept(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
         let goes = message.position == self.next_position && self.lane.is_empty();
         self.on_accepted(Arc::clone(&message));
         if goes {
-            self.begin_sent(now, message);
+            self.begin_sent_at_accept(now, message);
         }
     }
 
     /// Begins the turn of a head that the store has as sent although no byte of it went out.
-    pub(super) fn begin_sent(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
+    pub(super) fn begin_sent_at_accept(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
         let send_by = self.send_by(&message);
         self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
         self.ledger.touch(now);
@@ -82,7 +81,7 @@ impl Machine {
                 self.enqueue(Arc::clone(&accepted));
                 // Nobody told that it was accepted; only the owner sends, and that is this machine.
                 if goes {
-                    self.begin_sent(now, accepted);
+                    self.begin_sent_at_accept(now, accepted);
                 }
             }
         }

@@ -106,7 +106,7 @@ impl Machine {
             self.head = Head::new(open.head_at.unwrap_or(now));
             let known = kept.iter().any(|message| Some(message.id) == sent);
             if let Some(head) = self.lane.front().filter(|head| Some(head.id) == sent && !known) {
-                self.begin_sent(now, Arc::clone(head));
+                self.begin_sent_at_accept(now, Arc::clone(head));
             }
         }
     }
@@ -149,7 +149,12 @@ impl Machine {
         }
         let seed = self.random.u64(..);
         let anew = Self::new(Arc::clone(&self.bot), self.conversation.clone(), open, now, seed);
-        *self = Self { sure: self.sure, leaving: self.leaving, invited: self.invited, ..anew };
+        *self = Self {
+            sure: self.sure,
+            leaving: self.leaving,
+            send_at_accept_pending: self.send_at_accept_pending,
+            ..anew
+        };
     }
 }
 

@@ -289,13 +289,16 @@ impl Machine {
     /// When the link wants a look although nothing happens.
     pub(super) fn link_wake_at(&self) -> Option<Timestamp> {
         match &self.link {
-            Link::Connecting { .. } if self.lane.is_empty() && !self.invited => self.keep_until,
+            Link::Connecting { .. } if self.lane.is_empty() && !self.send_at_accept_pending => {
+                self.keep_until
+            }
             Link::Cold | Link::Connecting { .. } => None,
             // Whatever lets it connect again is told.
             Link::Waiting { .. } if !self.may_connect() => None,
             Link::Waiting { until, .. } => Some(self.connect_at(*until)),
             Link::Open(socket) => {
-                let idle = if self.lane.is_empty() && !self.invited { self.keep_until } else { None };
+                let idle =
+                    if self.lane.is_empty() && !self.send_at_accept_pending { self.keep_until } else { None };
                 let hold = if self.lane.is_empty() { None } else { socket.hold };
                 let alive = self.sure.then(|| socket.alive.wake_at());
                 [alive, idle, hold, self.warm_wake_at()].into_iter().flatten().min()
@@ -308,9 +311,12 @@ impl Machine {
             return false;
         }
         if self.is_draining() {
-            return self.invited || self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Ending);
+            return self.send_at_accept_pending
+                || self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Ending);
         }
-        self.invited || !self.lane.is_empty() || self.keep_until.is_some_and(|until| now < until)
+        self.send_at_accept_pending
+            || !self.lane.is_empty()
+            || self.keep_until.is_some_and(|until| now < until)
     }
 
     /// How the next connect has to be made, and whose wish for a new session it carries out.
@@ -321,7 +327,7 @@ impl Machine {
         {
             return (mode, Some(head.id));
         }
-        let unasked = self.lane.is_empty() && !self.invited && self.keeps_link();
+        let unasked = self.lane.is_empty() && !self.send_at_accept_pending && self.keeps_link();
         let mode =
             if unasked || self.session_lives(now) { ConnectMode::Reconnect } else { ConnectMode::Default };
         (mode, None)

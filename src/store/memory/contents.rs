@@ -71,9 +71,13 @@ impl Contents {
         if let Some(first) = self.kept(accept.id, now) {
             let same = first.message.accepted.new.conversation == *conversation;
             return if same {
-                let sent = self.holds(accept.sends) && first.message.progress.sent_at.is_some();
+                let sent = self.holds(accept.send_at_accept) && first.message.progress.sent_at.is_some();
                 let accepted = first.message.accepted.clone();
-                Ok(Some(if sent { AcceptResult::Sent(accepted) } else { AcceptResult::New(accepted) }))
+                Ok(Some(if sent {
+                    AcceptResult::SentAtAccept(accepted)
+                } else {
+                    AcceptResult::New(accepted)
+                }))
             } else {
                 Err(AcceptError::IdempotencyMismatch)
             };
@@ -112,8 +116,8 @@ impl Contents {
         now: Timestamp,
         limits: &MemoryLimits,
     ) -> AcceptResult {
-        let AcceptRequest { id, message: mut new, idempotency, by, watched, sends, .. } = accept;
-        let holds = self.holds(sends);
+        let AcceptRequest { id, message: mut new, idempotency, by, watched, send_at_accept, .. } = accept;
+        let holds = self.holds(send_at_accept);
         // What expired but was not yet swept.
         self.remove_message(id);
         self.expire_conversation(&new.conversation, now, limits.journal_ttl);
@@ -146,7 +150,7 @@ impl Contents {
         };
         let watchers = if watched { vec![by] } else { Vec::new() };
         self.messages.insert(id, Box::new(Kept { message, key, end: None, watchers }));
-        if sent { AcceptResult::Sent(accepted) } else { AcceptResult::New(accepted) }
+        if sent { AcceptResult::SentAtAccept(accepted) } else { AcceptResult::New(accepted) }
     }
 
     /// A message as it stands, unless it is of another conversation or has expired. Somebody may wait for its

@@ -16,7 +16,7 @@ impl RedisStore {
     /// # Errors
     /// [`AcceptError`].
     pub async fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
-        let AcceptRequest { id, message: new, idempotency, max_open, by, watched, sends } = accept;
+        let AcceptRequest { id, message: new, idempotency, max_open, by, watched, send_at_accept } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
         let key = idempotency.map(|key| (keys::digest(key.digest(&new.conversation)), key.body));
@@ -33,7 +33,7 @@ impl RedisStore {
             .arg(u8::from(self.0.vitals.is_full()))
             .arg(by.to_string())
             .arg(u8::from(watched))
-            .arg(sends.map_or_else(String::new, |fence| fence.epoch.to_string()));
+            .arg(send_at_accept.map_or_else(String::new, |fence| fence.epoch.to_string()));
         if let Some((digest, body)) = &key {
             call = call.arg(digest).arg(body.as_slice());
         }
@@ -59,7 +59,11 @@ fn told(answer: Answer, id: MessageId, new: NewMessage) -> Result<AcceptResult, 
                 accepted_at: rest.time()?,
             };
             let accepted = Arc::new(stamp.on(id, new));
-            Ok(if word == b"SENT" { AcceptResult::Sent(accepted) } else { AcceptResult::New(accepted) })
+            Ok(if word == b"SENT" {
+                AcceptResult::SentAtAccept(accepted)
+            } else {
+                AcceptResult::New(accepted)
+            })
         }
         b"REPLAYED" => {
             let id = codec::id(&rest.text()?)?;

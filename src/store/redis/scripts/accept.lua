@@ -3,14 +3,14 @@
 -- KEYS  1 lease  2 ready  3 conversation  4 message  5 idempotency key, where there is one
 -- Answers NEW or SENT position clientMessageId acceptedAt | REPLAYED id fields | MISMATCH | LANE open | FULL
 local name, body, max_open, full = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
-local by, watched, sends = ARGV[6], ARGV[7] == '1', ARGV[8]
+local by, watched, send_at_accept = ARGV[6], ARGV[7] == '1', ARGV[8]
 local digest, body_digest = ARGV[9], ARGV[10]
 local id = string.sub(KEYS[4], -26)
 
 local lease = call('HMGET', KEYS[1], 'o', 'e')
 local owner = lease[1]
--- The owner itself takes it, and would send it at once.
-local owned = sends ~= '' and owner == by and lease[2] == sends
+-- Whether the owner itself accepts the message and may send it at its accept (ADR 22).
+local owned = send_at_accept ~= '' and owner == by and lease[2] == send_at_accept
 
 -- The same id is the same replica asking again, because it does not know whether the first time arrived.
 local of = call('HGET', KEYS[4], 'c')

@@ -54,7 +54,7 @@ fn accept(number: u128) -> AcceptRequest {
         max_open: 32,
         by: ME,
         watched: false,
-        sends: None,
+        send_at_accept: None,
     }
 }
 
@@ -100,7 +100,7 @@ async fn own(store: &RedisStore) -> Fence {
 
 async fn post(store: &RedisStore, number: u128) -> MessageId {
     match store.accept(accept(number)).await.unwrap() {
-        AcceptResult::New(accepted) | AcceptResult::Sent(accepted) => accepted.id,
+        AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted) => accepted.id,
         AcceptResult::Replayed(_) => panic!("it has no key"),
     }
 }

@@ -1,4 +1,4 @@
-//! A message that counts as sent from its acceptance on, because its machine would send it at once.
+//! Messages that are sent at their accept (ADR 22).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn next(bench: &Bench) -> Arc<AcceptedMessage> {
     accepted(1, bench.now, plain())
 }
 
-fn as_sent(message: &Arc<AcceptedMessage>) -> ConversationSnapshot {
+fn sent_at_accept(message: &Arc<AcceptedMessage>) -> ConversationSnapshot {
     let progress = MessageProgress { sent_at: Some(message.accepted_at), ..MessageProgress::default() };
     let lane = vec![OpenMessage { accepted: Arc::clone(message), progress }];
     let next_position = message.position + 1;
@@ -27,7 +27,7 @@ fn as_sent(message: &Arc<AcceptedMessage>) -> ConversationSnapshot {
     }
 }
 
-fn has_sent(bench: &Bench) -> bool {
+fn hsent_at_accept(bench: &Bench) -> bool {
     bench
         .writes
         .iter()
@@ -37,28 +37,28 @@ fn has_sent(bench: &Bench) -> bool {
 }
 
 #[test]
-fn only_an_idle_machine_with_a_ready_link_invites() {
+fn send_at_accept_needs_an_idle_machine_with_a_ready_link() {
     let mut bench = Bench::new();
-    assert!(!bench.machine.invites(bench.now), "there is no link");
+    assert!(!bench.machine.may_send_at_accept(bench.now), "there is no link");
     bench.post();
     bench.give(Input::Connected);
-    assert!(!bench.machine.invites(bench.now), "a message is open");
+    assert!(!bench.machine.may_send_at_accept(bench.now), "a message is open");
     let mut bench = Bench::connected();
-    assert!(bench.machine.invites(bench.now));
-    bench.give(Input::Invited);
-    assert!(!bench.machine.invites(bench.now), "one is on its way");
-    bench.give(Input::NotSent);
-    assert!(bench.machine.invites(bench.now));
+    assert!(bench.machine.may_send_at_accept(bench.now));
+    bench.give(Input::SendAtAcceptPending);
+    assert!(!bench.machine.may_send_at_accept(bench.now), "one is on its way");
+    bench.give(Input::NotSentAtAccept);
+    assert!(bench.machine.may_send_at_accept(bench.now));
     bench.give(Input::Lease(false));
     bench.give(Input::Tick);
-    assert!(!bench.machine.invites(bench.now), "the lease is not sure");
+    assert!(!bench.machine.may_send_at_accept(bench.now), "the lease is not sure");
     bench.give(Input::Lease(true));
     bench.give(Input::Drain);
-    assert!(!bench.machine.invites(bench.now), "it is told to go");
+    assert!(!bench.machine.may_send_at_accept(bench.now), "it is told to go");
 }
 
 #[test]
-fn a_full_send_rate_invites_nobody() {
+fn send_at_accept_with_a_full_send_rate_is_refused() {
     let mut bench = Bench::with(|bot| {
         bot.welcome = Duration::ZERO;
         bot.user_rate_per_minute = 1;
@@ -67,26 +67,26 @@ fn a_full_send_rate_invites_nobody() {
     bench.give(Input::Connected);
     bench.say("ms-1");
     assert_eq!(bench.end(), (1, "replyCount"));
-    assert!(!bench.machine.invites(bench.now));
+    assert!(!bench.machine.may_send_at_accept(bench.now));
     bench.idle(1);
-    assert!(bench.machine.invites(bench.now));
+    assert!(bench.machine.may_send_at_accept(bench.now));
     let message = next(&bench);
-    bench.give(Input::Invited);
-    bench.give(Input::Sent(message));
+    bench.give(Input::SendAtAcceptPending);
+    bench.give(Input::SentAtAccept(message));
     assert_eq!(bench.sends.len(), 2);
     bench.say("ms-2");
     bench.pass(ms(5000));
     assert_eq!(bench.told.len(), 2);
-    assert!(!bench.machine.invites(bench.now), "it counted");
+    assert!(!bench.machine.may_send_at_accept(bench.now), "it counted");
 }
 
 #[test]
-fn what_is_accepted_as_sent_goes_out_without_another_write() {
+fn message_sent_at_accept_goes_out_without_another_write() {
     let mut bench = Bench::connected();
-    bench.give(Input::Invited);
+    bench.give(Input::SendAtAcceptPending);
     let message = next(&bench);
     bench.store_hangs = true;
-    bench.give(Input::Sent(Arc::clone(&message)));
+    bench.give(Input::SentAtAccept(Arc::clone(&message)));
     assert_eq!(bench.sends.len(), 1);
     bench.store_hangs = false;
     bench.ack(&message);
@@ -94,19 +94,19 @@ fn what_is_accepted_as_sent_goes_out_without_another_write() {
     bench.pass(ms(5000));
     assert_eq!(bench.end(), (1, "quiet"));
     assert_eq!(bench.told.last().unwrap().progress.sent_at, Some(message.accepted_at));
-    assert!(!has_sent(&bench));
+    assert!(!hsent_at_accept(&bench));
 }
 
 #[test]
-fn a_machine_that_is_to_go_stays_for_what_it_invited() {
+fn draining_machine_waits_for_a_pending_send_at_accept() {
     let mut bench = Bench::connected();
     bench.rests = 0;
-    bench.give(Input::Invited);
+    bench.give(Input::SendAtAcceptPending);
     bench.give(Input::Drain);
     bench.pass(ms(5000));
     assert_eq!((bench.rests, bench.closes), (0, 0));
     let message = next(&bench);
-    bench.give(Input::Sent(Arc::clone(&message)));
+    bench.give(Input::SentAtAccept(Arc::clone(&message)));
     assert_eq!(bench.sends.len(), 1);
     bench.ack(&message);
     bench.say("ms-2");
@@ -115,34 +115,34 @@ fn a_machine_that_is_to_go_stays_for_what_it_invited() {
 }
 
 #[test]
-fn a_machine_that_is_to_go_rests_when_nothing_came_of_its_invitation() {
+fn draining_machine_rests_after_a_dropped_send_at_accept() {
     let mut bench = Bench::connected();
     bench.rests = 0;
-    bench.give(Input::Invited);
+    bench.give(Input::SendAtAcceptPending);
     bench.give(Input::Drain);
-    bench.give(Input::NotSent);
+    bench.give(Input::NotSentAtAccept);
     bench.pass(ms(20));
     assert_eq!((bench.rests, bench.closes), (1, 1));
 }
 
 #[test]
-fn an_idle_link_is_kept_for_what_is_invited() {
+fn idle_link_with_a_pending_send_at_accept_stays_open() {
     let mut bench = Bench::connected();
-    bench.give(Input::Invited);
+    bench.give(Input::SendAtAcceptPending);
     // Longer than the idle TTL.
     bench.idle(20);
     assert_eq!(bench.closes, 0);
-    bench.give(Input::NotSent);
+    bench.give(Input::NotSentAtAccept);
     assert_eq!(bench.closes, 1);
 }
 
 #[test]
-fn where_the_link_broke_meanwhile_it_goes_out_over_the_next_one() {
+fn message_sent_at_accept_after_a_loss_goes_over_the_next_link() {
     let mut bench = Bench::connected();
-    bench.give(Input::Invited);
+    bench.give(Input::SendAtAcceptPending);
     bench.lose(1006);
     let message = next(&bench);
-    bench.give(Input::Sent(message));
+    bench.give(Input::SentAtAccept(message));
     assert!(bench.sends.is_empty());
     bench.reconnect();
     assert_eq!(bench.sends.len(), 1, "no byte of it went out before");
@@ -152,18 +152,18 @@ fn where_the_link_broke_meanwhile_it_goes_out_over_the_next_one() {
 }
 
 #[test]
-fn what_nobody_told_of_is_found_in_the_lane_as_sent_and_goes_out() {
+fn message_sent_at_accept_without_an_answer_is_found_in_the_lane() {
     let mut bench = Bench::connected();
-    bench.give(Input::Invited);
+    bench.give(Input::SendAtAcceptPending);
     let message = next(&bench);
-    bench.give(Input::NotSent);
+    bench.give(Input::NotSentAtAccept);
     bench.give(Input::Woken);
-    let mut open = as_sent(&message);
+    let mut open = sent_at_accept(&message);
     open.record.write = bench.writes.last().unwrap().record.write;
     bench.give(Input::Lane(Box::new(open)));
     assert_eq!(bench.sends.len(), 1);
     // The answer comes after all.
-    bench.give(Input::Sent(Arc::clone(&message)));
+    bench.give(Input::SentAtAccept(Arc::clone(&message)));
     assert_eq!(bench.sends.len(), 1);
     bench.ack(&message);
     bench.say("ms-2");
@@ -173,10 +173,10 @@ fn what_nobody_told_of_is_found_in_the_lane_as_sent_and_goes_out() {
 }
 
 #[test]
-fn a_new_owner_takes_it_for_sent() {
+fn new_owner_of_a_message_sent_at_accept_does_not_send_it() {
     let bench = Bench::new();
     let message = accepted(0, bench.now, plain());
-    let mut bench = Bench::opened(as_sent(&message), |bot| bot.history = false);
+    let mut bench = Bench::opened(sent_at_accept(&message), |bot| bot.history = false);
     bench.give(Input::Connected);
     bench.pass(ms(30_000));
     assert!(bench.sends.is_empty());
