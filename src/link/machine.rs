@@ -13,14 +13,14 @@
 //! * while anything is to be done, [`Machine::wake_at`] names a time or an answer is awaited.
 //!
 //! The parts: [`lane`] (heads begin and turns end), [`socket`] (connects, losses, keep-alive), [`arrival`] (what
-//! the platform says), [`gaps`] (what its history tells of what we missed), [`kept`] (links that nobody waits for),
+//! the platform says), [`backfill`] (the replies that were missed), [`kept`] (links that nobody waits for),
 //! [`close`] (sessions that callers end), [`rebase`] (what a store that lost data makes of all that), [`connection`]
 //! (how all that looks from outside).
 
 mod arrival;
+mod backfill;
 mod close;
 mod connection;
-mod gaps;
 mod kept;
 mod lane;
 mod rebase;
@@ -30,12 +30,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backfill::{Backfill, GapCause};
 use super::input::{Effect, Input};
 use super::ledger::Ledger;
-use super::repair::{Cause, Repair};
 use super::seen::Seen;
 use super::stream::Streams;
-use super::turn::Turn;
+use super::turn::{Turn, TurnPhase};
 use crate::config::BotConfig;
 use crate::domain::{
     AcceptedMessage, Backoff, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp,
@@ -49,10 +49,6 @@ const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Durati
 
 /// One conversation's machine.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own, and any of them may hold at once"
-)]
 pub struct Machine {
     bot: Arc<BotConfig>,
     conversation: ConversationId,
@@ -70,10 +66,8 @@ pub struct Machine {
     reading: Reading,
     /// Whether the lease of the partition is surely ours: only then is anything sent or connected.
     sure: bool,
-    /// Whether the answer to a read of history is to come.
-    reading_history: bool,
-    /// What may have been missed, until history has told it.
-    gap: Option<Box<Repair>>,
+    /// The backfill of the gap that is open.
+    backfill: Option<Box<Backfill>>,
     /// The platform's time of the newest reply that is known.
     said_at: Option<Timestamp>,
     /// The newest replies that were cut in the middle, a few.
@@ -127,8 +121,7 @@ impl Machine {
             last_known: now.as_millis(),
             reading: Reading::Not,
             sure: true,
-            reading_history: false,
-            gap: None,
+            backfill: None,
             said_at,
             unfinished: Vec::new(),
             link: Link::Cold,
@@ -165,7 +158,7 @@ impl Machine {
                 machine.turn = Some(Box::new(Turn::resume(open, &machine.bot, head_at, now)));
             }
         }
-        machine.on_gap(if machine.turn.is_some() { Cause::Lost } else { Cause::Away });
+        machine.on_gap(if machine.turn.is_some() { GapCause::Lost } else { GapCause::Away });
         machine
     }
 
@@ -291,10 +284,17 @@ impl Machine {
         }
         let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
         let refusal = self.refusal.as_ref().map(|(_, until)| *until);
-        [turn, refusal, self.gap_wake_at(), self.head_wake_at(), self.link_wake_at(), self.ledger.wake_at()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            turn,
+            refusal,
+            self.backfill_wake_at(),
+            self.head_wake_at(),
+            self.link_wake_at(),
+            self.ledger.wake_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// How many messages have not ended.
@@ -320,7 +320,9 @@ impl Machine {
 
     /// Whether a turn waits for what history tells: reading it must not wait for others.
     pub fn needs_history(&self) -> bool {
-        self.turn.as_ref().is_some_and(|turn| turn.is_open() && (turn.broken || turn.probed))
+        self.turn
+            .as_ref()
+            .is_some_and(|turn| turn.phase == TurnPhase::Broken || turn.is_open() && turn.probed)
     }
 
     /// Whether a turn is in flight.
@@ -337,7 +339,7 @@ impl Machine {
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
-        self.tend_gap(now, effects);
+        self.tend_backfill(now, effects);
         self.tend_turn(now, effects);
         self.tend_head(now, effects);
         self.tend_link(now, effects);

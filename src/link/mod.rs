@@ -23,6 +23,7 @@
 //!
 //! What this layer does not know: HTTP, other conversations, which replica owns what.
 
+mod backfill;
 mod calls;
 mod driver;
 mod host;
@@ -33,7 +34,6 @@ mod machine;
 mod mailbox;
 mod outage;
 mod outbox;
-mod repair;
 mod seen;
 mod stream;
 mod tally;

@@ -30,29 +30,25 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// How far the sending has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum TurnPhase {
     /// The store is being told that it is about to go out.
     Storing,
     /// The store knows; it goes out as soon as the link is ready.
     Ready,
     /// It went out: what the bot says now belongs to it.
     Out,
+    /// It went out and the link was lost; history has not told all yet.
+    Broken,
     /// The end is decided and being stored.
     Ending,
 }
 
 /// The turn of the lane's head, from the decision to send until its end is stored.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a fact of its own, and any of them may hold at once"
-)]
 pub(crate) struct Turn {
     pub(crate) message: Arc<AcceptedMessage>,
     pub(crate) progress: MessageProgress,
-    pub(crate) phase: Phase,
-    /// Whether the link was lost while the message is out, and history has not said all.
-    pub(crate) broken: bool,
+    pub(crate) phase: TurnPhase,
     /// Whether history was asked because the bot said nothing for long.
     pub(crate) probed: bool,
     /// When the message became the head of its lane.
@@ -83,8 +79,7 @@ impl Turn {
         let expect = rules.expect_replies();
         Self {
             progress: MessageProgress::default(),
-            phase: Phase::Storing,
-            broken: false,
+            phase: TurnPhase::Storing,
             probed: false,
             head_at,
             send_by,
@@ -103,8 +98,7 @@ impl Turn {
     /// The turn of a message that an earlier owner sent, or was about to: its link is lost.
     pub(crate) fn resume(open: OpenMessage, bot: &BotConfig, head_at: Timestamp, now: Timestamp) -> Self {
         let mut turn = Self::begin(open.accepted, bot, head_at, now);
-        turn.phase = Phase::Out;
-        turn.broken = true;
+        turn.phase = TurnPhase::Broken;
         if turn.closes() {
             // It may be said twice.
             turn.resend();
@@ -122,7 +116,7 @@ impl Turn {
 
     /// Whether it is out and runs.
     pub(crate) fn is_open(&self) -> bool {
-        self.phase == Phase::Out
+        matches!(self.phase, TurnPhase::Out | TurnPhase::Broken)
     }
 
     /// Whether it only ends the session: nothing that the bot says belongs to it.
@@ -132,14 +126,14 @@ impl Turn {
 
     /// Whether the bot says that it answers this message, whose bytes went out.
     pub(crate) fn is_echoed(&self, id: Option<u64>) -> bool {
-        let went_out = self.is_open() || self.phase == Phase::Ready && self.resent;
+        let went_out = self.is_open() || self.phase == TurnPhase::Ready && self.resent;
         went_out && !self.closes() && id == Some(self.message.client_message_id)
     }
 
     /// The bot answers it: it does not go out again.
     pub(crate) fn on_echo(&mut self) {
-        if self.phase == Phase::Ready {
-            self.phase = Phase::Out;
+        if self.phase == TurnPhase::Ready {
+            self.phase = TurnPhase::Out;
         }
     }
 
@@ -182,7 +176,7 @@ impl Turn {
 
     /// What the link's loss left open is closed: the quiet time begins anew.
     pub(crate) fn on_gap_closed(&mut self, now: Timestamp) {
-        self.broken = false;
+        self.phase = TurnPhase::Out;
         if self.quiet_from.is_some() {
             self.quiet_from = Some(now);
         }
@@ -196,7 +190,7 @@ impl Turn {
         streaming: Option<usize>,
         agent: bool,
     ) -> Option<TurnOutcome> {
-        if self.phase != Phase::Out {
+        if !self.is_open() {
             return None;
         }
         if agent && self.is_proved() && !self.is_handed_over() && !self.closes() {
@@ -227,19 +221,20 @@ impl Turn {
     /// When a look is worth while although nothing happens.
     pub(crate) fn wake_at(&self, streaming: bool) -> Option<Timestamp> {
         match self.phase {
-            Phase::Storing | Phase::Ready => Some(self.limit()),
-            Phase::Ending => None,
-            Phase::Out => [self.signal.map(|(_, at)| at), self.quiet_end(streaming), Some(self.ends_by())]
-                .into_iter()
-                .flatten()
-                .min(),
+            TurnPhase::Storing | TurnPhase::Ready => Some(self.limit()),
+            TurnPhase::Ending => None,
+            TurnPhase::Out | TurnPhase::Broken => {
+                [self.signal.map(|(_, at)| at), self.quiet_end(streaming), Some(self.ends_by())]
+                    .into_iter()
+                    .flatten()
+                    .min()
+            }
         }
     }
 
     /// Nothing proved that the platform has it: it is to go out again.
     pub(crate) fn resend(&mut self) {
-        self.phase = Phase::Ready;
-        self.broken = false;
+        self.phase = TurnPhase::Ready;
         self.resent = true;
     }
 
@@ -267,7 +262,7 @@ impl Turn {
     fn quiet_end(&self, streaming: bool) -> Option<Timestamp> {
         let quiet = self.quiet?;
         let from = self.quiet_from?;
-        if self.broken {
+        if self.phase == TurnPhase::Broken {
             return None;
         }
         let stretched = self.more_follows || streaming;
@@ -282,7 +277,7 @@ impl Turn {
         } else if self.progress.acked_at.is_some() {
             let detail = format!("the platform has the message, but the bot said nothing within {secs} s");
             TurnOutcome::Failed(Problem::new(ProblemKind::NoReply, detail))
-        } else if self.broken {
+        } else if self.phase == TurnPhase::Broken {
             TurnOutcome::Failed(uncertain("the link broke after sending and did not come back in time"))
         } else {
             let detail = format!("neither an ack nor a reply came within {secs} s after sending");

@@ -27,7 +27,7 @@ fn sent_at_accept(message: &Arc<AcceptedMessage>) -> ConversationSnapshot {
     }
 }
 
-fn hsent_at_accept(bench: &Bench) -> bool {
+fn wrote_sent(bench: &Bench) -> bool {
     bench
         .writes
         .iter()
@@ -94,7 +94,7 @@ fn message_sent_at_accept_goes_out_without_another_write() {
     bench.pass(ms(5000));
     assert_eq!(bench.end(), (1, "quiet"));
     assert_eq!(bench.told.last().unwrap().progress.sent_at, Some(message.accepted_at));
-    assert!(!hsent_at_accept(&bench));
+    assert!(!wrote_sent(&bench));
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Machine {
             let record = &mut self.ledger.record;
             // A new owner reads from the last message that the record names, and has to know what came since.
             let is_last = record.last_platform_message.as_ref().is_none_or(|last| last == id);
-            record.recent.push(fingerprint, self.gap.is_some() || !is_last);
+            record.recent.push(fingerprint, self.backfill.is_some() || !is_last);
         }
         let owner = found.unwrap_or_else(|| self.owner(begun, response.correlation_id));
         let more_follows = response.more_follows;

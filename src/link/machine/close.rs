@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
+use super::super::backfill::GapCause;
 use super::super::input::{Effect, SocketLoss};
-use super::super::repair::Cause;
-use super::super::turn::{Phase, Turn};
+use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
 use super::socket::Link;
 use crate::domain::{EndedBy, MessageId, SessionRequest, Timestamp, TurnOutcome};
@@ -20,11 +20,13 @@ impl Machine {
         let head = self.lane.front().filter(|head| head.new.session == SessionRequest::Close);
         let Some(head) = head.map(Arc::clone) else { return false };
         let phase = self.turn.as_ref().map(|turn| turn.phase);
-        if matches!(phase, Some(Phase::Out | Phase::Ending)) || phase.is_none() && self.is_draining() {
+        if matches!(phase, Some(TurnPhase::Out | TurnPhase::Broken | TurnPhase::Ending))
+            || phase.is_none() && self.is_draining()
+        {
             return true;
         }
         let send_by = self.turn.as_ref().map_or_else(|| self.send_by(&head), |turn| turn.limit());
-        if phase != Some(Phase::Storing) && self.is_nothing_to_close(now) {
+        if phase != Some(TurnPhase::Storing) && self.is_nothing_to_close(now) {
             let turn = Turn::begin(head, &self.bot, self.head.since(), send_by);
             self.turn.get_or_insert_with(|| Box::new(turn));
             self.end_turn(now, TurnOutcome::Answered(EndedBy::SessionEnd), effects);
@@ -35,11 +37,11 @@ impl Machine {
             turn.progress.sent_at = Some(now);
             self.ledger.push(ConversationChange::Sent { message: turn.message.id, at: now });
             self.turn = Some(Box::new(turn));
-        } else if phase == Some(Phase::Ready)
+        } else if phase == Some(TurnPhase::Ready)
             && self.is_ready(now)
             && let Some(turn) = &mut self.turn
         {
-            turn.phase = Phase::Out;
+            turn.phase = TurnPhase::Out;
             turn.on_closing(now);
             effects.push(Effect::Send(head));
         }
@@ -91,7 +93,7 @@ impl Machine {
         }
         self.cut_streams(now, false, effects);
         // What the bot still says is read when somebody speaks to it again.
-        self.on_gap(Cause::Away);
+        self.on_gap(GapCause::Away);
         self.keep_until = None;
         let record = &mut self.ledger.record;
         record.connected_at = None;
@@ -107,7 +109,7 @@ impl Machine {
     pub(super) fn is_closed(&self) -> bool {
         self.turn.as_ref().is_some_and(|turn| {
             turn.closes()
-                && turn.phase == Phase::Ending
+                && turn.phase == TurnPhase::Ending
                 && matches!(turn.progress.outcome, Some(TurnOutcome::Answered(_)))
         })
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::input::Effect;
 use super::super::outbox;
-use super::super::turn::{Phase, Turn, deadline, uncertain};
+use super::super::turn::{Turn, TurnPhase, deadline, uncertain};
 use super::socket::Link;
 use super::{Machine, Reading};
 use crate::domain::{
@@ -58,7 +58,7 @@ impl Machine {
         self.ledger.touch(now);
         let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
         turn.progress.sent_at = Some(turn.message.accepted_at);
-        turn.phase = Phase::Ready;
+        turn.phase = TurnPhase::Ready;
         self.turn = Some(Box::new(turn));
     }
 
@@ -111,9 +111,9 @@ impl Machine {
         }
         if confirms.sent
             && let Some(turn) = &mut self.turn
-            && turn.phase == Phase::Storing
+            && turn.phase == TurnPhase::Storing
         {
-            turn.phase = Phase::Ready;
+            turn.phase = TurnPhase::Ready;
         }
         if confirms.ended
             && let Some(turn) = self.turn.take()
@@ -128,8 +128,7 @@ impl Machine {
     /// The lease was not sure as the message was to go out: it waits until it is, or until its time is over.
     pub(super) fn on_withheld(&mut self) {
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) {
-            turn.phase = Phase::Ready;
-            turn.broken = false;
+            turn.phase = TurnPhase::Ready;
         }
     }
 
@@ -153,8 +152,7 @@ impl Machine {
             self.blocks = 0;
         }
         let went_out = turn.is_open() || turn.was_sent();
-        turn.phase = Phase::Ending;
-        turn.broken = false;
+        turn.phase = TurnPhase::Ending;
         turn.progress.ended_at = Some(now);
         turn.progress.outcome = Some(outcome.clone());
         let message = turn.message.id;
@@ -187,10 +185,10 @@ impl Machine {
             return;
         }
         if let Some(turn) = &self.turn {
-            if !matches!(turn.phase, Phase::Storing | Phase::Ready) {
+            if !matches!(turn.phase, TurnPhase::Storing | TurnPhase::Ready) {
                 return;
             }
-            let (ready, was_sent) = (turn.phase == Phase::Ready, turn.was_sent());
+            let (ready, was_sent) = (turn.phase == TurnPhase::Ready, turn.was_sent());
             // The first sending counted when it was decided; another one counts when it goes out.
             let rate_free_at = if was_sent { self.rate_free_at(now) } else { now };
             self.head.rate_until = (rate_free_at > now).then_some(rate_free_at);
@@ -247,7 +245,7 @@ impl Machine {
     /// Sends the turn's message: its bytes may reach the platform from here on.
     fn send(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if let Some(turn) = &mut self.turn {
-            turn.phase = Phase::Out;
+            turn.phase = TurnPhase::Out;
             effects.push(Effect::Send(Arc::clone(&turn.message)));
             self.on_activity(now);
         }
@@ -268,7 +266,7 @@ impl Machine {
     pub(super) fn head_wake_at(&self) -> Option<Timestamp> {
         let rate = self.head.rate_until.filter(|_| matches!(self.link, Link::Open(_)));
         if let Some(turn) = &self.turn {
-            return rate.filter(|_| turn.phase == Phase::Ready);
+            return rate.filter(|_| turn.phase == TurnPhase::Ready);
         }
         if self.is_draining() {
             return None;

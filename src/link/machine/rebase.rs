@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::super::input::{AbandonReason, Effect};
 use super::super::outbox;
-use super::super::turn::{Phase, Turn};
+use super::super::turn::{Turn, TurnPhase};
 use super::lane::Head;
 use super::socket::Link;
 use super::{Known, Machine};
@@ -37,7 +37,7 @@ impl Machine {
     /// been read before an end that is confirmed by now; a second look tells.
     pub(super) fn contradicts(&self, open: &ConversationSnapshot, known: Known) -> bool {
         let ending =
-            self.turn.as_ref().filter(|turn| turn.phase == Phase::Ending).map(|turn| turn.message.id);
+            self.turn.as_ref().filter(|turn| turn.phase == TurnPhase::Ending).map(|turn| turn.message.id);
         let has = |id: MessageId| open.lane.iter().any(|message| message.accepted.id == id);
         open.record.write < known.write
             || open.lane.iter().any(|message| {
@@ -177,8 +177,8 @@ fn missing(
         && stored.sent_at.is_none()
     {
         missing.push(ConversationChange::Sent { message, at });
-        if turn.phase == Phase::Ready {
-            turn.phase = Phase::Storing;
+        if turn.phase == TurnPhase::Ready {
+            turn.phase = TurnPhase::Storing;
         }
     }
     if let Some(at) = known.acked_at

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::super::backfill::GapCause;
 use super::super::input::{AbandonReason, ConnectFailure, Effect, SocketLoss};
 use super::super::keepalive::KeepAlive;
-use super::super::repair::Cause;
-use super::super::turn::Phase;
+use super::super::turn::TurnPhase;
 use super::lane::blocked;
 use super::{Machine, REFUSAL_TTL};
 use crate::domain::{
@@ -89,8 +89,8 @@ impl Machine {
             self.ledger.record.session_done = wish;
             self.ledger.record.agent &= mode == ConnectMode::StartNewResumeAgent;
         }
-        if let Some(gap) = &mut self.gap {
-            gap.on_connected(now);
+        if let Some(backfill) = &mut self.backfill {
+            backfill.on_connected(now);
         }
         if self.keep_until.is_none() {
             self.on_activity(now);
@@ -153,7 +153,7 @@ impl Machine {
         }
         self.cut_streams(now, false, effects);
         let lived = self.ledger.record.connected_at.is_some();
-        self.on_gap(if lived { Cause::Lost } else { Cause::Away });
+        self.on_gap(if lived { GapCause::Lost } else { GapCause::Away });
         let least = if loss.code == 1005 { REPLACED } else { Duration::ZERO };
         self.link = self.wait(now, least);
         if loss.code == 1000 && self.lane.is_empty() {
@@ -188,7 +188,7 @@ impl Machine {
             self.end_turn(now, TurnOutcome::Failed(problem), effects);
             return;
         }
-        turn.broken = true;
+        turn.phase = TurnPhase::Broken;
         if !turn.is_proved() && !self.bot.history {
             self.resolve_unproved(now, effects);
         }
@@ -222,7 +222,7 @@ impl Machine {
             self.link = Link::Cold;
             effects.push(Effect::Close(1000));
             self.cut_streams(now, false, effects);
-            self.on_gap(Cause::Away);
+            self.on_gap(GapCause::Away);
         }
         match self.link {
             Link::Waiting { .. } | Link::Cold if !wanted => self.link = Link::Cold,
@@ -312,7 +312,7 @@ impl Machine {
         }
         if self.is_draining() {
             return self.send_at_accept_pending
-                || self.turn.as_ref().is_some_and(|turn| turn.phase != Phase::Ending);
+                || self.turn.as_ref().is_some_and(|turn| turn.phase != TurnPhase::Ending);
         }
         self.send_at_accept_pending
             || !self.lane.is_empty()

@@ -1,0 +1,449 @@
+//! The schedule of reads that close a gap, and where each read begins.
+//!
+//! The platform replays nothing to a new socket (protocol.md 5.6). Its history alone tells what the bot said meanwhile,
+//! and the delay until a message shows up there is not known (7.10). The machine therefore reads history:
+//!
+//! * at the connect,
+//! * again when `history_settle` has passed,
+//! * once in between if a turn waits for it.
+//!
+//! `machine/backfill` decides what the pages mean.
+//!
+//! The platform's answer to an unknown id is not documented. An empty page behind the newest known message has two
+//! possible reasons: the bot said nothing, or history forgot that message. If no page showed a known message, the last
+//! read is therefore of the newest page. Three results are possible:
+//!
+//! * The page holds a known message.
+//! * The page holds only new messages, and another read behind the known message returns some of them.
+//! * History does not reach back to the gap.
+
+mod history_reach;
+
+use std::time::Duration;
+
+use self::history_reach::HistoryReach;
+pub(crate) use self::history_reach::PageTrust;
+use crate::domain::{Fingerprint, GapReason, RecentReplies, Timestamp};
+
+/// The most pages of one read, each with about ten messages. The next read continues behind them.
+const MAX_PAGES: u8 = 10;
+/// The waits before history is read again after a read that failed or told too little.
+const RETRIES: [Duration; 2] = [Duration::from_secs(15), Duration::from_mins(1)];
+
+/// Why replies may be missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GapCause {
+    /// No socket was open for an unknown time.
+    Away,
+    /// A socket was lost while the session lived.
+    Lost,
+    /// No loss is known, but the turn is stuck: one read checks.
+    Stuck,
+}
+
+/// The backfill of one gap, which may span several losses.
+#[derive(Debug)]
+pub(crate) struct Backfill {
+    cause: GapCause,
+    start: GapStart,
+    live: LiveReplies,
+    reach: HistoryReach,
+    request: HistoryRequest,
+    /// The reads over the current link; none while there is no link.
+    reads: Option<ReadSeries>,
+}
+
+/// Where the gap begins.
+#[derive(Debug)]
+struct GapStart {
+    /// The newest message of the platform before the gap. It stays until history was read behind it, because the
+    /// replies of the next socket lie behind the gap.
+    after: Option<Box<str>>,
+    /// That message and some before it.
+    before: Box<[Fingerprint]>,
+    /// The replies that an earlier owner stored while it closed the same gap.
+    backfilled: Box<[Fingerprint]>,
+    /// An older message does not belong to the gap.
+    oldest: Option<Timestamp>,
+}
+
+/// A reply of the platform by id and time.
+type ReplyMark = (Option<Timestamp>, Box<str>);
+
+/// The replies that arrived while the gap was open.
+#[derive(Debug)]
+struct LiveReplies {
+    /// The first one. If the bot said nothing before the gap, every later message was missed or is known.
+    first: Option<ReplyMark>,
+    /// The newest one by the platform's time.
+    newest: Option<ReplyMark>,
+    /// The number of replies since the record's message moved.
+    since_record: usize,
+}
+
+/// Whether an answer to a read is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HistoryRequest {
+    Idle,
+    Pending,
+    /// The read began before the last loss: a message that its answer lacks may exist.
+    Stale,
+}
+
+/// The reads over one link.
+#[derive(Debug)]
+struct ReadSeries {
+    /// When the link was opened.
+    since: Timestamp,
+    stage: ReadStage,
+    /// When the next page is due, while no request is pending.
+    due: Timestamp,
+    pages: ReadPages,
+}
+
+/// Which read is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadStage {
+    /// The read at the connect.
+    First,
+    /// The read in the middle of `history_settle`, for a waiting turn.
+    Middle,
+    /// The last regular read, at the end of `history_settle`.
+    Last,
+    /// The retry with this number.
+    Retry(u8),
+    /// No read follows. The reason tells what stays missing.
+    Ended(Option<GapReason>),
+}
+
+/// The pages of the current read.
+#[derive(Debug, Default)]
+struct ReadPages {
+    count: u8,
+    /// The message behind which the next page begins.
+    cursor: Option<Box<str>>,
+    /// The user's last message on these pages.
+    user_message: Option<UserMessage>,
+    /// Whether the requested page is the newest one.
+    is_newest: bool,
+    /// Whether the owner of a record is not clear yet.
+    has_unclear: bool,
+}
+
+/// One of the user's messages by its `clientMessageId`; none if that is not a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UserMessage(pub(crate) Option<u64>);
+
+/// What a page tells beyond its records.
+#[derive(Debug, Default)]
+pub(crate) struct PageSummary {
+    /// Its last message if other pages follow.
+    pub(crate) next: Option<Box<str>>,
+    /// The user's last message up to its end.
+    pub(crate) user_message: Option<UserMessage>,
+    /// Whether the owner of a record is not clear yet.
+    pub(crate) has_unclear: bool,
+}
+
+/// The result of one read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ReadResult {
+    Complete,
+    /// The read stopped at [`MAX_PAGES`].
+    Cut,
+    /// The read failed, or the owner of a record is not clear yet.
+    Incomplete,
+}
+
+/// What the machine does next about the gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BackfillStep {
+    Wait,
+    /// Read history behind this message, or the newest page.
+    Read(Option<Box<str>>),
+    /// Close the gap. The reason tells what stays missing.
+    Close(Option<GapReason>),
+}
+
+impl Backfill {
+    /// Opens a gap behind `after`. `recent` are the newest replies; a message before `oldest` does not belong to the
+    /// gap.
+    pub(crate) fn new(
+        cause: GapCause,
+        after: Option<Box<str>>,
+        recent: &RecentReplies,
+        oldest: Option<Timestamp>,
+    ) -> Self {
+        let anchor = after.as_deref().map(Fingerprint::of);
+        let known = recent.iter().position(|reply| Some(reply) == anchor).map_or(0, |at| at + 1);
+        let mut before: Vec<_> = recent.iter().take(known).collect();
+        if known == 0 {
+            before.extend(anchor);
+        }
+        let backfilled = recent.iter().skip(known).filter(|_| known > 0).collect();
+        let since_record = recent.iter().len().saturating_sub(known.max(1));
+        Self {
+            cause,
+            start: GapStart { after, before: before.into(), backfilled, oldest },
+            live: LiveReplies { first: None, newest: None, since_record },
+            reach: HistoryReach::Unknown,
+            request: HistoryRequest::Idle,
+            reads: None,
+        }
+    }
+
+    /// Forgets that these replies are known: they were cut, and history tells them at their end. That end may lie behind
+    /// the start of the gap.
+    pub(crate) fn leave_out(mut self, unfinished: &[Fingerprint]) -> Self {
+        let before = std::mem::take(&mut self.start.before).into_vec();
+        self.start.before = before.into_iter().filter(|id| !unfinished.contains(id)).collect();
+        self
+    }
+
+    /// Opens a backfill of one read, for a turn that is stuck over an open link.
+    pub(crate) fn probe(
+        after: Option<Box<str>>,
+        recent: &RecentReplies,
+        oldest: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
+        let mut probe = Self::new(GapCause::Stuck, after, recent, oldest);
+        probe.on_connected(now);
+        probe
+    }
+
+    /// Starts the reads over a new link.
+    pub(crate) fn on_connected(&mut self, now: Timestamp) {
+        let pages = ReadPages::default();
+        self.reads = Some(ReadSeries { since: now, stage: ReadStage::First, due: now, pages });
+    }
+
+    /// Ends the reads: the link is gone again.
+    pub(crate) fn on_gone(&mut self, cause: GapCause) {
+        if cause == GapCause::Lost || self.is_probe() {
+            self.cause = cause;
+        }
+        if self.request == HistoryRequest::Pending {
+            self.request = HistoryRequest::Stale;
+        }
+        self.reads = None;
+        if self.reach != HistoryReach::Shown {
+            self.reach = HistoryReach::Unknown;
+        }
+    }
+
+    /// Notes a reply that is journaled while the gap is open. Returns whether the record keeps its message. It keeps the
+    /// message as long as its newest replies still tell a new owner which ones are stored.
+    pub(crate) fn on_live_reply(&mut self, id: &str, created_on: Option<Timestamp>) -> bool {
+        let live = &mut self.live;
+        if live.newest.as_ref().is_none_or(|(newest, _)| *newest <= created_on) {
+            live.newest = Some((created_on, id.into()));
+        }
+        live.since_record += 1;
+        // Without a message before the gap, a new owner needs the first one behind it.
+        let has_place = self.start.after.is_some() || live.first.is_some();
+        let keeps = has_place && live.since_record < RecentReplies::MOST / 2;
+        live.first.get_or_insert_with(|| (created_on, id.into()));
+        if !keeps {
+            live.since_record = 0;
+        }
+        keeps
+    }
+
+    /// Returns whether no loss is known.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.cause == GapCause::Stuck
+    }
+
+    /// Returns the newest reply since the gap began.
+    pub(crate) fn into_newest(self) -> Option<ReplyMark> {
+        self.live.newest
+    }
+
+    /// Notes an answer. Returns whether it answers a read since the last loss.
+    pub(crate) fn on_answer(&mut self) -> bool {
+        std::mem::replace(&mut self.request, HistoryRequest::Idle) == HistoryRequest::Pending
+    }
+
+    /// Returns whether an unsolicited message of this time was missed. If the gap has no start, the message may be of any
+    /// earlier time.
+    pub(crate) fn covers(&self, created_on: Option<Timestamp>) -> bool {
+        let first = self.live.first.as_ref().and_then(|(first, _)| *first);
+        self.start.after.is_some() || first.zip(created_on).is_some_and(|(first, at)| first <= at)
+    }
+
+    /// Continues behind the first live reply if the gap has no start and the newest page does not reach back to that
+    /// reply. `oldest` is the time of the page's first message. Returns whether it continues there.
+    pub(crate) fn on_newest_page(&mut self, oldest: Option<Timestamp>, now: Timestamp) -> bool {
+        let (None, Some(reads), false) = (&self.start.after, &mut self.reads, self.cause == GapCause::Stuck)
+        else {
+            return false;
+        };
+        let is_behind = |first: &ReplyMark| first.0.zip(oldest).is_some_and(|(first, at)| first < at);
+        let Some((_, id)) = self.live.first.take_if(|first| is_behind(first)) else { return false };
+        self.start.move_to(id);
+        reads.due = now;
+        true
+    }
+
+    /// Returns whether the last read shows every message before this time. A message that was said over the current link
+    /// may show up before an earlier one, and no read follows.
+    pub(crate) fn is_settled_before(&self, created_on: Option<Timestamp>) -> bool {
+        let since = self.reads.as_ref().map(|reads| reads.since);
+        !self.is_probe() && since.is_some_and(|since| created_on.is_none_or(|at| at < since))
+    }
+
+    /// Returns whether this message was known before the gap.
+    pub(crate) fn is_before(&self, id: &str) -> bool {
+        self.start.before.contains(&Fingerprint::of(id))
+    }
+
+    /// Returns whether this message, of this time, is older than the gap.
+    pub(crate) fn is_too_old(&self, id: Option<&str>, created_on: Option<Timestamp>) -> bool {
+        self.start.oldest.zip(created_on).is_some_and(|(oldest, at)| at < oldest)
+            && !id.is_some_and(|id| self.start.backfilled.contains(&Fingerprint::of(id)))
+    }
+
+    /// Returns the user's last message on the pages of this read so far.
+    pub(crate) fn user_message(&self) -> Option<UserMessage> {
+        self.reads.as_ref()?.pages.user_message
+    }
+
+    /// Judges by a page how far history reaches. `knows_before` says that the page holds a message from before the gap,
+    /// `is_old` that it holds one that is too old.
+    pub(crate) fn on_reach(&mut self, knows_before: bool, is_empty: bool, is_old: bool) -> PageTrust {
+        let Some(ReadSeries { pages, .. }) = &self.reads else { return PageTrust::None };
+        let (reach, trust) = if self.start.after.is_none() || knows_before {
+            (HistoryReach::Shown, PageTrust::All)
+        } else if pages.is_newest {
+            self.reach.after_newest_page(is_empty)
+        } else if is_empty || is_old {
+            (self.reach.after_other_page(is_empty, pages.count > 0), PageTrust::None)
+        } else {
+            (HistoryReach::Shown, PageTrust::All)
+        };
+        self.reach = reach;
+        trust
+    }
+
+    /// Notes a page. `urgent` says that a turn waits.
+    pub(crate) fn on_page(&mut self, page: PageSummary, urgent: bool, now: Timestamp, settle: Duration) {
+        let Some(reads) = &mut self.reads else { return };
+        let pages = &mut reads.pages;
+        pages.count += 1;
+        pages.user_message = page.user_message;
+        pages.has_unclear |= page.has_unclear;
+        let next = page.next.filter(|_| self.start.after.is_some() && !pages.is_newest);
+        if next.is_some() && pages.count < MAX_PAGES {
+            pages.cursor = next;
+            reads.due = now;
+            return;
+        }
+        let result = match next {
+            // An unclear record has to be read once more.
+            _ if pages.has_unclear => ReadResult::Incomplete,
+            Some(next) => {
+                self.start.move_to(next);
+                ReadResult::Cut
+            }
+            None => ReadResult::Complete,
+        };
+        self.on_read(result, urgent, now, settle);
+    }
+
+    /// Notes a page that could not be read.
+    pub(crate) fn on_failure(&mut self, for_good: bool, urgent: bool, now: Timestamp, settle: Duration) {
+        if for_good {
+            if let Some(reads) = &mut self.reads {
+                let missing = (self.cause != GapCause::Stuck).then_some(GapReason::HistoryUnreadable);
+                reads.stage = ReadStage::Ended(missing);
+            }
+        } else {
+            self.on_read(ReadResult::Incomplete, urgent, now, settle);
+        }
+    }
+
+    /// Schedules the next read, or ends the backfill.
+    fn on_read(&mut self, result: ReadResult, urgent: bool, now: Timestamp, settle: Duration) {
+        let Some(reads) = &mut self.reads else { return };
+        reads.pages = ReadPages::default();
+        let settled_at = reads.since + settle;
+        let is_first = reads.stage == ReadStage::First;
+        let retries = reads.stage.retries();
+        (reads.stage, reads.due) = if self.cause == GapCause::Stuck {
+            (ReadStage::Ended(None), now)
+        } else if is_first && urgent && !settle.is_zero() {
+            (ReadStage::Middle, (settled_at - settle / 2).max(now))
+        } else if is_first || now < settled_at {
+            // There are two regular reads at least, however short `history_settle` is.
+            (ReadStage::Last, settled_at.max(now))
+        } else if result == ReadResult::Incomplete {
+            match RETRIES.get(usize::from(retries)) {
+                Some(&wait) => (ReadStage::Retry(retries + 1), now + wait),
+                None => (ReadStage::Ended(Some(GapReason::HistoryUnreadable)), now),
+            }
+        } else if self.reach.is_undecided() {
+            (if retries > 0 { reads.stage } else { ReadStage::Last }, now)
+        } else {
+            let missing = (result == ReadResult::Cut).then_some(GapReason::HistoryTooShort);
+            (ReadStage::Ended(missing), now)
+        };
+    }
+
+    /// Returns whether history has told all that it tells within `history_settle`.
+    pub(crate) fn is_settled(&self) -> bool {
+        let stage = self.reads.as_ref().map(|reads| reads.stage);
+        matches!(stage, Some(ReadStage::Retry(_) | ReadStage::Ended(_)))
+    }
+
+    /// Returns whether no read follows this one: a record that is unclear now stays unclear.
+    pub(crate) fn is_last(&self) -> bool {
+        self.reads.as_ref().is_some_and(|reads| usize::from(reads.stage.retries()) == RETRIES.len())
+    }
+
+    /// Returns the next step. A read counts as begun.
+    pub(crate) fn step(&mut self, now: Timestamp, history: bool) -> BackfillStep {
+        let Some(reads) = &mut self.reads else { return BackfillStep::Wait };
+        if !history {
+            // An operator who disables history accepts that replies without a socket are missed. A loss is reported.
+            return BackfillStep::Close(
+                (self.cause == GapCause::Lost).then_some(GapReason::HistoryUnreadable),
+            );
+        }
+        if let ReadStage::Ended(missing) = reads.stage {
+            return BackfillStep::Close(missing);
+        }
+        if now < reads.due || self.request != HistoryRequest::Idle {
+            return BackfillStep::Wait;
+        }
+        self.request = HistoryRequest::Pending;
+        let is_last = matches!(reads.stage, ReadStage::Last | ReadStage::Retry(_));
+        let pages = &mut reads.pages;
+        pages.is_newest = self.start.after.is_none() || is_last && self.reach.wants_newest_page();
+        let after = pages.cursor.as_ref().or(self.start.after.as_ref());
+        BackfillStep::Read(after.filter(|_| !pages.is_newest).cloned())
+    }
+
+    /// Returns when the next read is due.
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
+        let reads = self.reads.as_ref().filter(|_| self.request == HistoryRequest::Idle)?;
+        (!matches!(reads.stage, ReadStage::Ended(_))).then_some(reads.due)
+    }
+}
+
+impl GapStart {
+    /// Moves the start behind this message.
+    fn move_to(&mut self, id: Box<str>) {
+        self.before = Box::new([Fingerprint::of(&id)]);
+        self.after = Some(id);
+    }
+}
+
+impl ReadStage {
+    const fn retries(self) -> u8 {
+        if let Self::Retry(retries) = self { retries } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,374 @@
+//! Backfill: the replies that the machine missed, taken from the platform's history.
+//!
+//! A gap begins when a socket is lost or closed, and when a conversation comes into memory: the bot may speak without a
+//! listener. The gap ends when history was read behind the last known message ([`Backfill`]). Replies that history holds
+//! there are journaled. If history holds too little, the journal says so ([`EntryBody::Gap`]). Until the end of the gap
+//! the record keeps the message from which a new owner would begin.
+//!
+//! A turn whose link was lost waits for the backfill. A turn without a reply for `stuck_after` triggers a single read.
+//!
+//! Foreign messages of the user are left alone. The number of an ended message is not kept, so the machine cannot tell
+//! its own messages from those of the user's other sessions.
+
+use std::time::Duration;
+
+use super::super::backfill::{Backfill, BackfillStep, GapCause, PageSummary, PageTrust, UserMessage};
+use super::super::input::{Effect, HistoryFailure};
+use super::super::stream::{Begun, Place};
+use super::super::turn::{Turn, TurnPhase};
+use super::Machine;
+use super::arrival::Owner;
+use super::socket::Link;
+use crate::domain::{Correlation, EntryBody, Fingerprint, GapReason, Timestamp};
+use crate::rtm::{BotResponse, HistoryPage, HistoryRecord};
+use crate::store::ConversationChange;
+
+/// The most that the platform's clock may differ from ours, if only times tell the order.
+const SKEW: Duration = Duration::from_mins(1);
+
+/// The owner of a record of history.
+enum RecordOwner {
+    Known(Owner),
+    /// The owner shows when our message does.
+    Unclear,
+    /// The record may be older than the gap.
+    Unrelated,
+}
+
+impl Machine {
+    /// Opens a gap, or notes another loss in the one that is open.
+    pub(super) fn on_gap(&mut self, cause: GapCause) {
+        if let Some(backfill) = &mut self.backfill {
+            backfill.on_gone(cause);
+            return;
+        }
+        let record = &self.ledger.record;
+        let after = record.last_platform_message.clone();
+        let in_turn = self.turn.as_ref().is_some_and(|turn| !turn.closes());
+        if after.is_some() || in_turn {
+            let backfill = Backfill::new(cause, after, &record.recent, self.oldest_missed());
+            self.backfill = Some(Box::new(backfill.leave_out(&self.unfinished)));
+        }
+    }
+
+    /// Returns the approximate time of the newest known message: an older one was not missed since. Without the
+    /// platform's times this may be too late, because an earlier owner may have been connected since.
+    fn oldest_missed(&self) -> Option<Timestamp> {
+        let record = &self.ledger.record;
+        let last_turn = record.last_turn.as_ref().map(|turn| turn.ended_at);
+        Some(self.said_at.or(record.connected_at).or(last_turn)? - SKEW)
+    }
+
+    /// Notes a whole reply, which is journaled next. The next gap begins there, unless one is open before it. A reply that
+    /// was cut does not count, because history may not know it.
+    pub(super) fn on_newest(&mut self, id: Option<&str>, created_on: Option<Timestamp>) {
+        let Some(id) = id else { return };
+        self.said_at = self.said_at.max(created_on);
+        let gap = self.backfill.as_mut();
+        if gap.is_none_or(|backfill| !backfill.on_live_reply(id, created_on)) {
+            self.read_from(id.into(), created_on);
+        }
+    }
+
+    /// Lets the next backfill begin behind this message.
+    fn read_from(&mut self, id: Box<str>, created_on: Option<Timestamp>) {
+        let record = &mut self.ledger.record;
+        record.last_platform_message = Some(id);
+        record.said_at = record.said_at.max(created_on);
+    }
+
+    /// Notes a reply that is journaled without its end.
+    pub(super) fn on_unfinished(&mut self, id: Option<&str>) {
+        const KEPT: usize = 16;
+        if self.unfinished.len() == KEPT {
+            self.unfinished.remove(0);
+        }
+        self.unfinished.extend(id.map(Fingerprint::of));
+    }
+
+    /// Performs the next step of the backfill. Ends the wait of a turn when history has told all.
+    pub(super) fn tend_backfill(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.probe(now);
+        if self.may_read_history()
+            && let Some(backfill) = &mut self.backfill
+        {
+            match backfill.step(now, self.bot.history) {
+                BackfillStep::Wait => {}
+                BackfillStep::Read(after) => effects.push(Effect::ReadHistory(after)),
+                BackfillStep::Close(missing) => self.close_gap(now, missing),
+            }
+        }
+        let settled = self.backfill.as_ref().is_none_or(|backfill| backfill.is_settled());
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase == TurnPhase::Broken && settled) {
+            if turn.is_proved() {
+                turn.on_gap_closed(now);
+            } else {
+                self.resolve_unproved(now, effects);
+            }
+        }
+    }
+
+    /// Returns whether history may be read. A draining conversation reads it for an open turn only; the rest is left to
+    /// the next owner.
+    fn may_read_history(&self) -> bool {
+        !self.is_draining() || self.turn.as_ref().is_some_and(|turn| turn.is_open())
+    }
+
+    /// Returns when history is to be read, or a stuck turn to be probed.
+    pub(super) fn backfill_wake_at(&self) -> Option<Timestamp> {
+        match &self.backfill {
+            Some(backfill) => backfill.wake_at().filter(|_| self.may_read_history()),
+            None => self.stuck_at(),
+        }
+    }
+
+    /// Opens a backfill of one read if the turn is stuck. Its reply may have gone to a dead socket, or to another one of
+    /// the user's.
+    fn probe(&mut self, now: Timestamp) {
+        if self.backfill.is_some() || self.stuck_at().is_none_or(|at| now < at) {
+            return;
+        }
+        let record = &self.ledger.record;
+        let after = record.last_platform_message.clone();
+        let probe = Backfill::probe(after, &record.recent, self.oldest_missed(), now);
+        self.backfill = Some(Box::new(probe.leave_out(&self.unfinished)));
+        if let Some(turn) = &mut self.turn {
+            turn.probed = true;
+        }
+    }
+
+    /// Returns the open turn if the bot may answer it. A session's end is not answered.
+    fn asking(&self) -> Option<&Turn> {
+        self.turn.as_deref().filter(|turn| turn.is_open() && !turn.closes())
+    }
+
+    fn stuck_at(&self) -> Option<Timestamp> {
+        let wait = self.bot.stuck_after.filter(|_| self.bot.history && matches!(self.link, Link::Open(_)))?;
+        let turn = self.asking().filter(|turn| turn.phase != TurnPhase::Broken && !turn.probed)?;
+        let silent = turn.progress.first_reply_at.is_none();
+        Some(turn.progress.sent_at.filter(|_| silent)? + wait)
+    }
+
+    /// Closes the gap, and journals what stays missing.
+    fn close_gap(&mut self, now: Timestamp, missing: Option<GapReason>) {
+        let Some(backfill) = self.backfill.take() else { return };
+        if let Some(missing) = missing {
+            self.ledger.append(now, EntryBody::Gap(missing));
+        }
+        if let Some((created_on, newest)) = backfill.into_newest()
+            && self.ledger.record.last_platform_message.as_ref() != Some(&newest)
+        {
+            self.read_from(newest, created_on);
+            self.ledger.touch(now);
+        }
+    }
+
+    pub(super) fn on_history(
+        &mut self,
+        now: Timestamp,
+        page: Result<HistoryPage, HistoryFailure>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (settle, urgent) = (self.bot.history_settle, self.needs_history());
+        let Some(backfill) = &mut self.backfill else { return };
+        let asked = backfill.on_answer();
+        match page {
+            Ok(page) => self.take_history(now, page, asked, effects),
+            Err(failure) if asked => {
+                backfill.on_failure(failure == HistoryFailure::ForGood, urgent, now, settle);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Takes the records of a page: our own message, which proves its receipt, and the bot's replies since the gap
+    /// began. If the page was not `asked` for since the last loss, only its records count: what it lacks proves nothing.
+    fn take_history(
+        &mut self,
+        now: Timestamp,
+        mut page: HistoryPage,
+        asked: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        page.records.sort_by_key(|record| record.created_on);
+        let own = self.asking().map(|turn| turn.message.client_message_id);
+        let own_at = page.records.iter().position(|record| record.from_user && record.user_msg_id == own);
+        if own.is_some() && own_at.is_some() {
+            self.on_own_found(now);
+        }
+        let Some(backfill) = &mut self.backfill else { return };
+        let oldest = page.records.first().and_then(|record| record.created_on).filter(|_| page.more);
+        if asked && backfill.on_newest_page(oldest, now) {
+            return;
+        }
+        let known =
+            page.records.iter().rposition(|r| r.id.as_deref().is_some_and(|id| backfill.is_before(id)));
+        let is_old =
+            page.records.iter().any(|record| backfill.is_too_old(record.id.as_deref(), record.created_on));
+        let trust = if asked {
+            backfill.on_reach(known.is_some(), page.records.is_empty(), is_old)
+        } else {
+            PageTrust::All
+        };
+        if trust == PageTrust::Short && !backfill.is_probe() {
+            self.ledger.append(now, EntryBody::Gap(GapReason::HistoryTooShort));
+        }
+        let more = page.more && trust != PageTrust::None;
+        let mut summary = PageSummary {
+            next: page.records.iter().rev().find_map(|record| record.id.clone()).filter(|_| more),
+            user_message: if asked { backfill.user_message() } else { None },
+            has_unclear: false,
+        };
+        for (at, record) in page.records.into_iter().enumerate() {
+            if record.from_user {
+                // A reply behind our message answers it, even if another session of the user's spoke since.
+                if own.is_none() || summary.user_message != Some(UserMessage(own)) {
+                    summary.user_message = Some(UserMessage(record.user_msg_id));
+                }
+                continue;
+            }
+            let ahead = own.is_some() && own_at.is_some_and(|own| own > at);
+            if known.is_some_and(|known| at <= known) || self.is_known(&record, trust) {
+                continue;
+            }
+            match self.record_owner(&record, summary.user_message, ahead) {
+                RecordOwner::Known(owner) => self.take_record(now, record, owner, effects),
+                RecordOwner::Unclear => summary.has_unclear = true,
+                RecordOwner::Unrelated => {}
+            }
+        }
+        let (settle, urgent) = (self.bot.history_settle, self.needs_history());
+        if let Some(backfill) = self.backfill.as_mut().filter(|_| asked) {
+            backfill.on_page(summary, urgent, now, settle);
+        }
+    }
+
+    /// Notes that the platform has the message of the open turn.
+    fn on_own_found(&mut self, now: Timestamp) {
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.progress.acked_at.is_none()) {
+            turn.progress.acked_at = Some(now);
+            let message = turn.message.id;
+            self.ledger.push(ConversationChange::Acked { message, at: now });
+        }
+    }
+
+    /// Returns whether the record is journaled, or may be older than the gap.
+    fn is_known(&self, record: &HistoryRecord, trust: PageTrust) -> bool {
+        let too_old = || {
+            let id = record.id.as_deref();
+            self.backfill.as_ref().is_some_and(|backfill| backfill.is_too_old(id, record.created_on))
+        };
+        record.id.as_deref().is_some_and(|id| self.seen.contains(id))
+            || match trust {
+                PageTrust::All => false,
+                PageTrust::None => true,
+                PageTrust::Newer | PageTrust::Short => too_old(),
+            }
+    }
+
+    fn take_record(
+        &mut self,
+        now: Timestamp,
+        record: HistoryRecord,
+        owner: Owner,
+        effects: &mut Vec<Effect>,
+    ) {
+        // A reply whose beginning arrived over a socket belongs where it began.
+        let streamed = record.id.as_deref().and_then(|id| self.streams.forget(id));
+        let owner = match streamed {
+            Some((begun, echoes)) if !begun.in_turn() || echoes.is_some() => {
+                match self.owner(begun, echoes) {
+                    exact if exact.correlation == Correlation::Exact => exact,
+                    other => Owner { correlation: Correlation::History, ..other },
+                }
+            }
+            _ => owner,
+        };
+        let gap = self.backfill.as_ref();
+        if gap.is_none_or(|backfill| backfill.is_settled_before(record.created_on)) {
+            self.on_newest(record.id.as_deref(), record.created_on);
+        }
+        let begun = Begun { at: now, place: Place::Silence };
+        self.take_reply(now, response_of(record), begun, Some(owner), effects);
+    }
+
+    /// Decides which message a record of the bot's belongs to. `user_message` is the user's message before it in history;
+    /// `ahead` says that the open turn's message stands behind it.
+    fn record_owner(
+        &self,
+        record: &HistoryRecord,
+        user_message: Option<UserMessage>,
+        ahead: bool,
+    ) -> RecordOwner {
+        let Some(turn) = self.asking() else {
+            return self.owner_before(record, user_message);
+        };
+        // The words of a human agent answer no message in particular.
+        let alone = self.is_with_agent();
+        let message = (!alone).then_some(turn.message.id);
+        let owner = Owner { message, correlation: Correlation::History, late: false };
+        if user_message == Some(UserMessage(Some(turn.message.client_message_id))) {
+            return RecordOwner::Known(owner);
+        }
+        if ahead || alone {
+            return self.owner_before(record, user_message);
+        }
+        // Our message does not show: only the platform's times tell what came after the first reply.
+        let first_reply = turn.progress.replies.iter().filter_map(|reply| reply.created_on).min();
+        if first_reply.is_some_and(|first| record.created_on.is_some_and(|at| at >= first)) {
+            return RecordOwner::Known(owner);
+        }
+        let sent_at = turn.progress.sent_at.unwrap_or_default();
+        if record.created_on.is_some_and(|at| at + SKEW < sent_at) {
+            return self.owner_before(record, user_message);
+        }
+        match &self.backfill {
+            Some(backfill) if backfill.is_last() => {
+                let since = record.created_on.is_some_and(|at| at >= sent_at);
+                if since && turn.is_proved() {
+                    RecordOwner::Known(owner)
+                } else {
+                    self.owner_before(record, user_message)
+                }
+            }
+            _ => RecordOwner::Unclear,
+        }
+    }
+
+    /// Decides the same for a record outside the open turn. It is a late reply of the previous turn if its position or
+    /// its time says so, otherwise it is unsolicited.
+    fn owner_before(&self, record: &HistoryRecord, user_message: Option<UserMessage>) -> RecordOwner {
+        let correlation = Correlation::History;
+        let last = self.ledger.record.last_turn.as_ref().filter(|_| !self.ledger.record.agent);
+        let last = last.filter(|last| {
+            let in_window = record.created_on.is_none_or(|at| at < last.ended_at + self.bot.late_window);
+            in_window
+                && match user_message {
+                    Some(UserMessage(id)) => last.is_echoed(id),
+                    None => record.created_on.is_some_and(|at| at >= last.ended_at),
+                }
+        });
+        if let Some(last) = last {
+            RecordOwner::Known(Owner { message: Some(last.message), correlation, late: true })
+        } else if self.backfill.as_ref().is_some_and(|backfill| backfill.covers(record.created_on)) {
+            RecordOwner::Known(Owner { message: None, correlation, late: false })
+        } else {
+            RecordOwner::Unrelated
+        }
+    }
+}
+
+/// Turns a record of history into the response that it was.
+fn response_of(record: HistoryRecord) -> BotResponse {
+    BotResponse {
+        message_id: record.id,
+        text: record.text,
+        agent: record.agent,
+        created_on: record.created_on,
+        stream: None,
+        more_follows: false,
+        session_id: record.session_id,
+        correlation_id: None,
+        event: record.event,
+    }
+}
