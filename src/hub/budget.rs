@@ -21,7 +21,7 @@ use tokio::time::sleep_until;
 
 use crate::config::BotConfig;
 use crate::domain::BotName;
-use crate::link::{StoreClock, outlast};
+use crate::link::{StoreClock, retry_while_unavailable};
 use crate::store::{ConnectPermit, Store};
 
 /// Shards that were told the same time come back spread over this span: most would be refused again.
@@ -62,7 +62,7 @@ impl Budget {
         let turn = async |line: &Mutex<()>, limit, later| {
             let _first = line.lock().await;
             let ask = async || store.permit(&bot.name, limit, token).await;
-            while let Ok(ConnectPermit::At(at)) = outlast("permit", ask).await {
+            while let Ok(ConnectPermit::At(at)) = retry_while_unavailable("permit", ask).await {
                 sleep_until(clock.instant(at) + later + SPREAD.mul_f64(fastrand::f64())).await;
             }
             // It is granted: no error is the store's answer to this.

@@ -49,7 +49,7 @@ pub(crate) struct Backfill {
     live: LiveReplies,
     reach: HistoryReach,
     request: HistoryRequest,
-    /// The reads over the current link; none while there is no link.
+    /// The reads over the current link, if there is one.
     reads: Option<ReadSeries>,
 }
 
@@ -123,24 +123,24 @@ struct ReadPages {
     /// The message behind which the next page begins.
     cursor: Option<Box<str>>,
     /// The user's last message on these pages.
-    user_message: Option<UserMessage>,
+    user_message: Option<UserRecord>,
     /// Whether the requested page is the newest one.
     is_newest: bool,
     /// Whether the owner of a record is not clear yet.
     has_unclear: bool,
 }
 
-/// One of the user's messages by its `clientMessageId`; none if that is not a number.
+/// A message of the user by its `clientMessageId`, if that is a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UserMessage(pub(crate) Option<u64>);
+pub(crate) struct UserRecord(pub(crate) Option<u64>);
 
-/// What a page tells beyond its records.
+/// The facts of a page beyond its records.
 #[derive(Debug, Default)]
 pub(crate) struct PageSummary {
     /// Its last message if other pages follow.
     pub(crate) next: Option<Box<str>>,
     /// The user's last message up to its end.
-    pub(crate) user_message: Option<UserMessage>,
+    pub(crate) user_message: Option<UserRecord>,
     /// Whether the owner of a record is not clear yet.
     pub(crate) has_unclear: bool,
 }
@@ -155,7 +155,7 @@ enum ReadResult {
     Incomplete,
 }
 
-/// What the machine does next about the gap.
+/// The next action of the machine for the gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BackfillStep {
     Wait,
@@ -166,13 +166,14 @@ pub(crate) enum BackfillStep {
 }
 
 impl Backfill {
-    /// Opens a gap behind `after`. `recent` are the newest replies; a message before `oldest` does not belong to the
-    /// gap.
+    /// Opens a gap behind `after`. `recent` are the newest replies. The `unfinished` ones count as unknown, because history
+    /// tells them at their end, which may lie behind the start of the gap.
     pub(crate) fn new(
         cause: GapCause,
         after: Option<Box<str>>,
         recent: &RecentReplies,
         oldest: Option<Timestamp>,
+        unfinished: &[Fingerprint],
     ) -> Self {
         let anchor = after.as_deref().map(Fingerprint::of);
         let known = recent.iter().position(|reply| Some(reply) == anchor).map_or(0, |at| at + 1);
@@ -180,6 +181,7 @@ impl Backfill {
         if known == 0 {
             before.extend(anchor);
         }
+        before.retain(|id| !unfinished.contains(id));
         let backfilled = recent.iter().skip(known).filter(|_| known > 0).collect();
         let since_record = recent.iter().len().saturating_sub(known.max(1));
         Self {
@@ -190,26 +192,6 @@ impl Backfill {
             request: HistoryRequest::Idle,
             reads: None,
         }
-    }
-
-    /// Forgets that these replies are known: they were cut, and history tells them at their end. That end may lie behind
-    /// the start of the gap.
-    pub(crate) fn leave_out(mut self, unfinished: &[Fingerprint]) -> Self {
-        let before = std::mem::take(&mut self.start.before).into_vec();
-        self.start.before = before.into_iter().filter(|id| !unfinished.contains(id)).collect();
-        self
-    }
-
-    /// Opens a backfill of one read, for a turn that is stuck over an open link.
-    pub(crate) fn probe(
-        after: Option<Box<str>>,
-        recent: &RecentReplies,
-        oldest: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Self {
-        let mut probe = Self::new(GapCause::Stuck, after, recent, oldest);
-        probe.on_connected(now);
-        probe
     }
 
     /// Starts the reads over a new link.
@@ -305,7 +287,7 @@ impl Backfill {
     }
 
     /// Returns the user's last message on the pages of this read so far.
-    pub(crate) fn user_message(&self) -> Option<UserMessage> {
+    pub(crate) fn user_message(&self) -> Option<UserRecord> {
         self.reads.as_ref()?.pages.user_message
     }
 

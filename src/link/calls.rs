@@ -1,6 +1,6 @@
-//! The calls a conversation makes: what takes time, with its metrics and logs.
+//! The calls of a conversation that take time, with their metrics and logs.
 //!
-//! Each is a function of what it is given; the driver decides when it is made and boxes it while it runs.
+//! The driver decides when a call is made, and boxes it while it runs.
 
 use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
@@ -11,12 +11,12 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::host::ConversationHost;
+use super::conversation_host::ConversationHost;
 use super::input::{ConnectFailure, HistoryFailure};
 use super::mailbox::Mailbox;
-use super::outage::outlast;
 use super::outbox;
-use super::tally;
+use super::retry_while_unavailable::retry_while_unavailable;
+use super::stats;
 use crate::config::BotConfig;
 use crate::domain::{
     AcceptedMessage, ConversationId, EntryBody, JournalEntry, JournalPosition, MessageProgress, Partition,
@@ -31,19 +31,20 @@ use crate::store::{
     ConversationChange, ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult,
 };
 
-/// The conversation as the store knows it, however long that takes. None where it is no longer ours.
+/// Loads the stored conversation and retries while the store is unavailable. Returns none if another owner has the
+/// partition.
 pub(super) async fn load<H: ConversationHost>(
     host: &H,
     fence: Fence,
     conversation: &ConversationId,
 ) -> Option<ConversationSnapshot> {
-    let opened = outlast("open", async || host.store().open(fence, conversation).await).await;
+    let opened = retry_while_unavailable("open", async || host.store().open(fence, conversation).await).await;
     let (open, now) = opened.ok()?;
     host.clock().observe(now);
     Some(open)
 }
 
-/// Fails everything that is open: its task panicked, and would again.
+/// Fails every open message of a conversation whose task panicked. A new task would panic again.
 pub async fn fail_open<H: ConversationHost>(
     host: &H,
     bot: &BotConfig,
@@ -56,17 +57,18 @@ pub async fn fail_open<H: ConversationHost>(
         match host.store().message(conversation, open.accepted.id, None).await {
             Ok(Some(message)) => {
                 if let Some(metrics) = &metrics {
-                    tally::turn(metrics, &message, message.accepted.accepted_at);
+                    stats::count_turn(metrics, &message, message.accepted.accepted_at);
                 }
-                host.tell(message);
+                host.complete(message);
             }
-            // Whoever waits for it reads for itself.
-            Ok(None) | Err(_) => host.forget(open.accepted.id),
+            // The waiters read the store themselves.
+            Ok(None) | Err(_) => host.report_loss(open.accepted.id),
         }
     }
 }
 
-/// Ends all that is open, however long that takes, and says what it was. None where it is no longer ours.
+/// Ends every open message and returns them. Retries while the store is unavailable. Returns none if another owner
+/// has the partition.
 async fn write_failures<H: ConversationHost>(
     host: &H,
     bot: &BotConfig,
@@ -76,19 +78,21 @@ async fn write_failures<H: ConversationHost>(
     loop {
         let open = load(host, fence, conversation).await?;
         let write = failures(bot, &open, host.clock().now());
-        match outlast("fail", async || host.store().write(fence, conversation, &write).await).await {
+        match retry_while_unavailable("fail", async || host.store().write(fence, conversation, &write).await)
+            .await
+        {
             Ok(_) => {
-                tell(host, fence, conversation, &write);
+                publish(host, fence, conversation, &write);
                 return Some(open.lane);
             }
-            // A write of the task that panicked was still on its way, or the store lost data since.
+            // A write of the panicked task was still on its way, or the store lost data.
             Err(StoreError::OutOfStep) => {}
             Err(_) => return None,
         }
     }
 }
 
-/// The write that fails all that is open.
+/// Returns the write that fails every open message.
 fn failures(bot: &BotConfig, open: &ConversationSnapshot, now: Timestamp) -> ConversationWrite {
     let mut record = open.record.clone();
     record.number_write(now);
@@ -108,8 +112,8 @@ fn failures(bot: &BotConfig, open: &ConversationSnapshot, now: Timestamp) -> Con
     ConversationWrite { record, follows: open.record.write, changes, warm_until: None }
 }
 
-/// Carries out a write, counts it, and tells those who read what it appends, and who delivers what it has delivered.
-/// Where no answer comes the same write is made again: then they are told.
+/// Performs a write and counts it. If it is stored, tells live readers of its entries and the dispatcher of its
+/// deliveries. If no answer comes, the repeat of the write tells them.
 pub(super) async fn write<H: ConversationHost>(
     host: &H,
     fence: Fence,
@@ -123,18 +127,18 @@ pub(super) async fn write<H: ConversationHost>(
     match &result {
         Ok(written) => {
             host.clock().observe(written.now);
-            tell(host, fence, conversation, write);
+            publish(host, fence, conversation, write);
         }
         Err(error) if error.is_passing() => metrics.unknown.inc(),
-        // The machine finds out what that means.
+        // The machine reads the lane to find the loss.
         Err(StoreError::OutOfStep) => {}
         Err(_) => metrics.fenced.inc(),
     }
     result
 }
 
-/// Tells of a write that is carried out.
-fn tell<H: ConversationHost>(
+/// Tells live readers and the dispatcher of a stored write.
+fn publish<H: ConversationHost>(
     host: &H,
     fence: Fence,
     conversation: &ConversationId,
@@ -143,17 +147,17 @@ fn tell<H: ConversationHost>(
     if write.changes.iter().any(|change| matches!(change, ConversationChange::Append(_))) {
         host.appended(conversation);
     }
-    let mut told = None;
+    let mut last = None;
     for change in &write.changes {
         if let ConversationChange::Deliver(delivery) = change
-            && told.replace(&*delivery.target) != Some(&*delivery.target)
+            && last.replace(&*delivery.target) != Some(&*delivery.target)
         {
             host.due(fence, conversation, &delivery.target);
         }
     }
 }
 
-/// What goes out for a message, and its word in metrics.
+/// Returns the frame of a message and its metric label.
 pub(super) fn frame(bot: &BotConfig, message: &AcceptedMessage) -> (&'static str, String) {
     match message.new.session {
         SessionRequest::Close => ("close", outgoing::close_session(bot, message.client_message_id)),
@@ -161,7 +165,7 @@ pub(super) fn frame(bot: &BotConfig, message: &AcceptedMessage) -> (&'static str
     }
 }
 
-/// Opens a socket, when the bot's budget allows it, for as long as the lease is sure.
+/// Opens a socket when the bot's budget allows it. Fails as soon as the lease is not valid.
 pub(super) async fn connect<H: ConversationHost>(
     host: &H,
     bot: &BotConfig,
@@ -177,7 +181,7 @@ pub(super) async fn connect<H: ConversationHost>(
         host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await
     };
     let mut connecting = pin!(connecting);
-    // Budget, grant, ticket and handshake each take their time: the lease is asked for before every step.
+    // Budget, grant, ticket and handshake take time, so the lease is checked before each poll.
     let result = poll_fn(|cx| {
         if host.may_act(partition) { connecting.as_mut().poll(cx).map(Some) } else { Poll::Ready(None) }
     });
@@ -208,7 +212,7 @@ pub(super) async fn connect<H: ConversationHost>(
             ConnectFailure::Rejected(words)
         }
         retry @ (RetryAdvice::Now | RetryAdvice::Backoff(_)) => {
-            info!(bot = %bot.name, %error, "could not connect; trying again");
+            info!(bot = %bot.name, %error, "the connect failed; retrying");
             let late = matches!(error, ConnectError::Unreachable { error: CallError::Timeout, .. });
             count(phase, if late { ConnectResult::TimedOut } else { ConnectResult::Unavailable });
             let retry_after = if let RetryAdvice::Backoff(after) = retry { after } else { None };
@@ -217,8 +221,8 @@ pub(super) async fn connect<H: ConversationHost>(
     })
 }
 
-/// Reads a page of history, forward from a message of the platform or the newest. It waits for the bot's budget as
-/// long as it is not urgent: after an outage thousands of idle conversations may want to read.
+/// Reads a page of history behind a message of the platform, or the newest page. A background read waits for the
+/// bot's budget, because thousands of idle conversations may read after an outage.
 pub(super) async fn history<H: ConversationHost>(
     host: &H,
     bot: &BotConfig,
@@ -233,11 +237,15 @@ pub(super) async fn history<H: ConversationHost>(
     let page = host.connector().fetch_history_page(bot, user, &mut grant, after, host.clock().now()).await;
     let body = page.map_err(|error| {
         info!(bot = %bot.name, %error, "history could not be read");
-        if error.retry() == RetryAdvice::Never { HistoryFailure::ForGood } else { HistoryFailure::Now }
+        if error.retry() == RetryAdvice::Never {
+            HistoryFailure::Permanent
+        } else {
+            HistoryFailure::Temporary
+        }
     })?;
     decode_history_page(&body).map_err(|error| {
-        warn!(bot = %bot.name, %error, "the platform's history is not what it should be");
-        HistoryFailure::Now
+        warn!(bot = %bot.name, %error, "the platform's history cannot be understood");
+        HistoryFailure::Temporary
     })
 }
 
@@ -252,7 +260,7 @@ mod tests {
     };
 
     #[test]
-    fn what_a_panic_fails_is_delivered_where_its_caller_wanted_it() {
+    fn messages_failed_by_a_panic_are_delivered_to_their_target() {
         let platform = "https://platform.example".parse().unwrap();
         let bot = BotConfig::new(BotName::new("support").unwrap(), platform);
         let conversation = ConversationId::new(bot.name.clone(), UserId::new("alice").unwrap());
@@ -278,7 +286,7 @@ mod tests {
         let callback = Callback { url: "https://caller.example/hook".into(), signer: None };
         let lane = vec![open(1, None), open(2, Some(callback))];
         let ids: Vec<_> = lane.iter().map(|open| open.accepted.id).collect();
-        // Nothing was written yet: the journal begins here.
+        // No entry was written before: the journal begins here.
         let write = failures(
             &bot,
             &ConversationSnapshot {

@@ -1,10 +1,10 @@
-//! The thin shell around the machine: performs its effects and feeds back what happened.
+//! The driver of a conversation: performs the effects of the machine and feeds back their results.
 //!
-//! One local task per conversation, on a shard's thread. All waiting is in one place, [`waiting`]; calls that take time
-//! (connect, write, history) are boxed while they run, so that an idle conversation keeps none of their memory. It
+//! Each conversation is one local task on a shard's thread. All waiting is in [`events`]. Calls that take time
+//! (connect, write, history) are boxed while they run, so an idle conversation holds no memory for them. The driver
 //! decides nothing.
 
-mod waiting;
+mod events;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -18,12 +18,12 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
-use self::waiting::Event;
-use super::host::ConversationHost;
+use self::events::DriverEvent;
+use super::conversation_host::ConversationHost;
 use super::input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, SocketLoss};
 use super::machine::Machine;
 use super::mailbox::Mailbox;
-use super::{calls, tally};
+use super::{calls, stats};
 use crate::config::BotConfig;
 use crate::domain::{ConversationId, LinkState, Partition, Timestamp};
 use crate::metrics::BotMetrics;
@@ -35,17 +35,17 @@ use crate::store::{ConversationSnapshot, ConversationWrite, Fence, StoreError, W
 /// Why a conversation left memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitReason {
-    /// Nothing is open.
+    /// No message is open.
     Rested,
-    /// It was told to stop; what is open goes over as recorded.
+    /// It was stopped. The next owner continues from the record.
     Stopped,
-    /// The partition belongs to another owner.
+    /// Another owner has the partition.
     Fenced,
 }
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T>>>;
+type PendingCall<T> = Pin<Box<dyn Future<Output = T>>>;
 
-/// Lives a conversation: loads it, drives it, and returns when it leaves memory.
+/// Loads a conversation and drives it until it leaves memory. Returns the reason.
 pub async fn run<H: ConversationHost>(
     host: Rc<H>,
     bot: Arc<BotConfig>,
@@ -53,7 +53,7 @@ pub async fn run<H: ConversationHost>(
     fence: Fence,
     mailbox: Rc<Mailbox>,
 ) -> ExitReason {
-    // On the heap of their own, so that the task of an idle conversation is small.
+    // Boxed, so that the task of an idle conversation is small.
     let mut driver = match Box::pin(Driver::open(host, bot, conversation, fence, mailbox)).await {
         Ok(driver) => driver,
         Err(exit) => return exit,
@@ -65,7 +65,7 @@ pub async fn run<H: ConversationHost>(
     exit
 }
 
-/// How long the last writes may take after [`Input::Stop`]: whatever they tell, the next owner can do without it.
+/// The time for the last writes after [`Input::Stop`]. The next owner can do without them.
 const LAST_WRITES: Duration = Duration::from_secs(1);
 
 struct Driver<H> {
@@ -78,25 +78,25 @@ struct Driver<H> {
     machine: Machine,
     effects: Vec<Effect>,
     socket: Option<PlatformSocket>,
-    /// The lock makes grants single flight: a connect and a read of history may both want one.
+    /// The lock makes the request of a grant single-flight for connects and reads of history.
     grant: Rc<Mutex<Option<Grant>>>,
-    connecting: Option<Boxed<Result<PlatformSocket, ConnectFailure>>>,
-    writing: Option<Boxed<Result<WriteResult, StoreError>>>,
-    reading: Option<Boxed<Option<ConversationSnapshot>>>,
-    history: Option<Boxed<Result<HistoryPage, HistoryFailure>>>,
+    connecting: Option<PendingCall<Result<PlatformSocket, ConnectFailure>>>,
+    writing: Option<PendingCall<Result<WriteResult, StoreError>>>,
+    reading: Option<PendingCall<Option<ConversationSnapshot>>>,
+    history: Option<PendingCall<Result<HistoryPage, HistoryFailure>>>,
     /// Whether a turn waits for history.
     urgent: Rc<Cell<bool>>,
     timer: Pin<Box<Sleep>>,
-    /// What the timer is set to, until it has gone off; it may be earlier than needed, never later.
+    /// The time of the timer until it fires. It may be earlier than needed, never later.
     armed: Option<Timestamp>,
     state: LinkState,
-    /// Whether the machine was told that the lease is sure.
-    sure: bool,
+    /// The validity of the lease as the machine knows it.
+    lease_valid: bool,
     ping: u64,
 }
 
 impl<H: ConversationHost> Driver<H> {
-    /// The driver of a conversation as the store knows it, or why there is none.
+    /// Creates the driver of a stored conversation, or returns why it cannot run.
     async fn open(
         host: Rc<H>,
         bot: Arc<BotConfig>,
@@ -135,7 +135,7 @@ impl<H: ConversationHost> Driver<H> {
             timer: Box::pin(sleep_until(Instant::now())),
             armed: None,
             state: LinkState::Cold,
-            sure: true,
+            lease_valid: true,
             ping: 0,
         }))
     }
@@ -152,7 +152,7 @@ impl<H: ConversationHost> Driver<H> {
         }
     }
 
-    /// Goes on until the conversation leaves memory; none where it is told to stop.
+    /// Runs until the conversation leaves memory. Returns none on [`Input::Stop`].
     async fn drive(&mut self) -> Option<ExitReason> {
         loop {
             if let Some(exit) = self.settle().await {
@@ -160,21 +160,21 @@ impl<H: ConversationHost> Driver<H> {
             }
             self.arm();
             match self.event().await {
-                Event::Input(Input::Stop) => return None,
-                Event::Input(input) => self.step(input),
-                Event::Fenced => return Some(ExitReason::Fenced),
+                DriverEvent::Input(Input::Stop) => return None,
+                DriverEvent::Input(input) => self.step(input),
+                DriverEvent::Fenced => return Some(ExitReason::Fenced),
             }
         }
     }
 
     fn step(&mut self, input: Input) {
         let now = self.host.clock().now();
-        let sure = self.may_act();
-        if sure != self.sure {
-            self.sure = sure;
-            self.machine.step(now, Input::Lease(sure), &mut self.effects);
+        let lease_valid = self.may_act();
+        if lease_valid != self.lease_valid {
+            self.lease_valid = lease_valid;
+            self.machine.step(now, Input::Lease(lease_valid), &mut self.effects);
         }
-        // A connect that is tried again at once fails for another reason, in the same state.
+        // A repeated connect fails for another reason in the same state.
         let failed = matches!(input, Input::ConnectFailed(_));
         self.machine.step(now, input, &mut self.effects);
         self.urgent.set(self.machine.needs_history());
@@ -192,12 +192,12 @@ impl<H: ConversationHost> Driver<H> {
         }
     }
 
-    /// Whether the lease is sure at this moment.
+    /// Returns whether the lease is valid now.
     fn may_act(&self) -> bool {
         self.host.may_act(Partition::of(&self.conversation))
     }
 
-    /// Performs what is to be done, and what follows from it, until only waiting is left.
+    /// Performs all effects, and those that follow from them, until only waiting is left.
     async fn settle(&mut self) -> Option<ExitReason> {
         let mut exit = None;
         while !self.effects.is_empty() {
@@ -205,11 +205,11 @@ impl<H: ConversationHost> Driver<H> {
                 exit = match effect {
                     Effect::Rest => Some(ExitReason::Rested),
                     effect => match self.perform(effect).await {
-                        Some(Event::Input(input)) => {
+                        Some(DriverEvent::Input(input)) => {
                             self.step(input);
                             None
                         }
-                        Some(Event::Fenced) => return Some(ExitReason::Fenced),
+                        Some(DriverEvent::Fenced) => return Some(ExitReason::Fenced),
                         None => exit,
                     },
                 };
@@ -218,7 +218,7 @@ impl<H: ConversationHost> Driver<H> {
         exit
     }
 
-    async fn perform(&mut self, effect: Effect) -> Option<Event> {
+    async fn perform(&mut self, effect: Effect) -> Option<DriverEvent> {
         match effect {
             Effect::Write(write) => return self.write(write),
             Effect::ReadLane => {
@@ -227,8 +227,8 @@ impl<H: ConversationHost> Driver<H> {
                 self.reading = Some(Box::pin(async move { calls::load(&*host, fence, &conversation).await }));
             }
             Effect::Connect(mode) => self.connect(mode),
-            // Asked again, for what came before may have taken its time.
-            Effect::Send(_) if !self.may_act() => return Some(Event::Input(Input::Withheld)),
+            // Checked again, because earlier effects may have taken time.
+            Effect::Send(_) if !self.may_act() => return Some(DriverEvent::Input(Input::Withheld)),
             Effect::Send(message) => {
                 let (kind, text) = calls::frame(&self.bot, &message);
                 self.metrics.frame_sent(kind);
@@ -244,16 +244,16 @@ impl<H: ConversationHost> Driver<H> {
             }
             Effect::Abandon(why) => self.abandon(why),
             Effect::ReadHistory(after) => self.read_history(after),
-            Effect::Tell { message, head_at } => {
-                tally::turn(&self.metrics, &message, head_at);
-                self.host.tell(message);
+            Effect::Complete { message, head_at } => {
+                stats::count_turn(&self.metrics, &message, head_at);
+                self.host.complete(message);
             }
-            Effect::Forget(id) => {
-                tally::lost(&self.bot.name, id);
-                self.host.forget(id);
+            Effect::ReportLoss(id) => {
+                stats::log_loss(&self.bot.name, id);
+                self.host.report_loss(id);
             }
-            Effect::Rebased => tally::rebased(&self.bot.name),
-            Effect::Aside(aside) => self.metrics.reply_outside_turn(aside.as_str()),
+            Effect::Reconciled => stats::log_reconciled(&self.bot.name),
+            Effect::OutOfTurn(aside) => self.metrics.reply_outside_turn(aside.as_str()),
             Effect::Chunk(chunk) => self.host.chunk(&self.conversation, chunk),
             Effect::Rest => {}
         }
@@ -265,14 +265,14 @@ impl<H: ConversationHost> Driver<H> {
         if self.socket.take().is_none() {
             return;
         }
-        tally::abandoned(&self.bot.name, why);
+        stats::log_abandoned(&self.bot.name, why);
         self.metrics.socket_closed(None);
     }
 
-    /// Starts a write. A store in memory answers at once, and no turn of the loop is spent on it.
-    fn write(&mut self, write: Arc<ConversationWrite>) -> Option<Event> {
+    /// Starts a write. The memory store answers at once, without a turn of the loop.
+    fn write(&mut self, write: Arc<ConversationWrite>) -> Option<DriverEvent> {
         let (host, fence, conversation) = (Rc::clone(&self.host), self.fence, self.conversation.clone());
-        let mut writing: Boxed<_> =
+        let mut writing: PendingCall<_> =
             Box::pin(async move { calls::write(&*host, fence, &conversation, &write).await });
         if let Some(result) = (&mut writing).now_or_never() {
             return Some(written(&result));
@@ -297,7 +297,7 @@ impl<H: ConversationHost> Driver<H> {
         }));
     }
 
-    async fn ping(&mut self) -> Option<Event> {
+    async fn ping(&mut self) -> Option<DriverEvent> {
         self.ping += 1;
         self.metrics.frame_sent("ping");
         let text = outgoing::ping(&self.bot, self.ping);
@@ -305,31 +305,31 @@ impl<H: ConversationHost> Driver<H> {
         match &mut self.socket {
             Some(socket) if failed.is_none() => {
                 let sent = socket.ping().await;
-                if sent.is_err() { self.last_words().await } else { None }
+                if sent.is_err() { self.read_until_close().await } else { None }
             }
             _ => failed,
         }
     }
 
-    async fn say(&mut self, text: String) -> Option<Event> {
+    async fn say(&mut self, text: String) -> Option<DriverEvent> {
         let socket = self.socket.as_mut()?;
         match socket.send(text).await {
             Ok(()) => None,
             Err(error) => {
                 debug!(bot = %self.bot.name, %error, "could not send");
-                self.last_words().await
+                self.read_until_close().await
             }
         }
     }
 
-    /// After a failed send: what the platform said before it hung up, its close code above all.
-    async fn last_words(&mut self) -> Option<Event> {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let until = Instant::now() + PATIENCE;
+    /// Reads the frames before the close after a failed send. The close code matters most.
+    async fn read_until_close(&mut self) -> Option<DriverEvent> {
+        const TIMEOUT: Duration = Duration::from_secs(1);
+        let until = Instant::now() + TIMEOUT;
         while let Some(socket) = &mut self.socket {
             let received = timeout(until.saturating_duration_since(Instant::now()), socket.next()).await;
             match received.map(|received| self.received(received)) {
-                Ok(Input::Lost(loss)) => return Some(Event::Input(Input::Lost(loss))),
+                Ok(Input::Lost(loss)) => return Some(DriverEvent::Input(Input::Lost(loss))),
                 Ok(input) => self.step(input),
                 Err(_) => {
                     self.socket = None;
@@ -337,10 +337,10 @@ impl<H: ConversationHost> Driver<H> {
                 }
             }
         }
-        Some(Event::Input(Input::Lost(SocketLoss::GONE)))
+        Some(DriverEvent::Input(Input::Lost(SocketLoss::GONE)))
     }
 
-    /// What came over the socket, as input. A closed socket is let go of.
+    /// Turns a socket event into an input. A closed socket is dropped.
     fn received(&mut self, received: SocketEvent) -> Input {
         match received {
             SocketEvent::Frame(bytes) => {
@@ -348,19 +348,21 @@ impl<H: ConversationHost> Driver<H> {
                 self.metrics.frame_received(frame.kind());
                 match &frame {
                     IncomingFrame::Malformed => {
-                        warn!(bot = %self.bot.name, bytes = bytes.len(), "a frame that cannot be read");
+                        warn!(bot = %self.bot.name, bytes = bytes.len(), "the platform sent a frame that cannot be read");
                     }
-                    IncomingFrame::Unknown(_) => debug!(bot = %self.bot.name, "a frame of an unknown type"),
+                    IncomingFrame::Unknown(_) => {
+                        debug!(bot = %self.bot.name, "the platform sent a frame of an unknown type")
+                    }
                     _ => {}
                 }
                 Input::Frame(frame)
             }
-            SocketEvent::KeepAlive => Input::Heard,
+            SocketEvent::KeepAlive => Input::PeerAlive,
             SocketEvent::Closed(closed) => {
                 info!(bot = %self.bot.name, code = closed.code, reason = %closed.reason, "the socket closed");
                 self.metrics.socket_closed((closed.code != SocketLoss::GONE.code).then_some(closed.code));
                 self.socket = None;
-                // A close of our own says nothing about the message.
+                // A close by the bridge says nothing about the message.
                 Input::Lost(if closed.by_us { SocketLoss::GONE } else { SocketLoss { code: closed.code } })
             }
         }
@@ -369,16 +371,16 @@ impl<H: ConversationHost> Driver<H> {
 
 impl<H> Drop for Driver<H> {
     fn drop(&mut self) {
-        // Here and not where it leaves: a panic leaves too.
+        // A panic leaves by this path too.
         self.metrics.socket_changed(self.state.metric(), None);
     }
 }
 
-fn written(result: &Result<WriteResult, StoreError>) -> Event {
+fn written(result: &Result<WriteResult, StoreError>) -> DriverEvent {
     match result {
-        Ok(written) => Event::Input(Input::Stored { lost: written.lost }),
-        Err(StoreError::OutOfStep) => Event::Input(Input::OutOfStep),
-        Err(error) if error.is_passing() => Event::Input(Input::Unknown),
-        Err(_) => Event::Fenced,
+        Ok(written) => DriverEvent::Input(Input::Stored { lost: written.lost }),
+        Err(StoreError::OutOfStep) => DriverEvent::Input(Input::OutOfStep),
+        Err(error) if error.is_passing() => DriverEvent::Input(Input::WriteUnknown),
+        Err(_) => DriverEvent::Fenced,
     }
 }

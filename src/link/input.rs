@@ -1,4 +1,4 @@
-//! The machine's two vocabularies: what it is told and what it wants done.
+//! The inputs and effects of the machine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::domain::{AcceptedMessage, Message, MessageId, ReplyChunk, Timestamp};
 use crate::rtm::{ConnectMode, HistoryPage, IncomingFrame};
 use crate::store::{ConversationSnapshot, ConversationWrite};
 
-/// What happened.
+/// An event for the machine.
 #[derive(Debug)]
 pub enum Input {
     /// The store accepted a message for this conversation.
@@ -19,71 +19,72 @@ pub enum Input {
     SentAtAccept(Arc<AcceptedMessage>),
     /// The store did not mark that message as sent. If it was accepted, `Accepted` follows.
     NotSentAtAccept,
-    /// There may be messages that nobody told of: the lane is to be read.
+    /// The lane may hold an unknown message and is to be read.
     Woken,
-    /// The lane as it stands, the answer to [`Effect::ReadLane`].
+    /// The lane of the store, as the answer to [`Effect::ReadLane`].
     Lane(Box<ConversationSnapshot>),
-    /// The write in flight is carried out.
+    /// The write in flight is stored.
     Stored {
-        /// A message that it marked as sent, or ended, is not open in the store any more.
+        /// The write marks or ends a message that is not open in the store any more.
         lost: bool,
     },
-    /// The store did not answer: the write in flight may or may not be carried out.
-    Unknown,
-    /// The write in flight is refused: the store does not have the one before it, or has later ones.
+    /// The store did not answer, so the write in flight may or may not be stored.
+    WriteUnknown,
+    /// The store refused the write in flight, because it lacks the write before it or has later ones.
     OutOfStep,
-    /// Whether the lease of the partition is surely ours; until this comes it counts as sure. Nothing is done
-    /// about it before the next input, which has to follow at once.
+    /// Whether the lease of the partition is valid; it counts as valid before the first of these. The next input
+    /// follows at once, and only then the machine acts on it.
     Lease(bool),
-    /// The message of [`Effect::Send`] stayed here, because the lease was not sure: no byte went out.
+    /// The message of [`Effect::Send`] was not sent, because the lease was not valid.
     Withheld,
-    /// The connect succeeded: the socket is open.
+    /// The connect succeeded, and the socket is open.
     Connected,
     /// The connect failed.
     ConnectFailed(ConnectFailure),
-    /// The platform said something.
+    /// The platform sent a frame.
     Frame(IncomingFrame),
-    /// The platform showed that it lives, without saying anything (web socket ping or pong).
-    Heard,
-    /// The socket is gone.
+    /// The platform answered without a frame (web socket ping or pong).
+    PeerAlive,
+    /// The socket is closed.
     Lost(SocketLoss),
-    /// A page of history, the answer to [`Effect::ReadHistory`].
+    /// A page of history, as the answer to [`Effect::ReadHistory`].
     History(Result<HistoryPage, HistoryFailure>),
-    /// The time that [`super::Machine::wake_at`] named has come, or it is worth a look for another reason.
+    /// The time of [`super::Machine::wake_at`] has come, or another reason to check the state.
     Tick,
-    /// Start nothing more; finish the open turn, then close.
+    /// The machine finishes the open turn, begins no other and closes the link.
     Drain,
-    /// Write what the store does not know yet and rest; nothing else is done from here on.
+    /// The machine writes its last changes and rests. It does nothing else from here on.
     Stop,
 }
 
 /// Why no socket could be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectFailure {
-    /// Refused for good: credentials, unknown bot. The platform's own words, cut and without secrets.
+    /// A permanent refusal: wrong credentials or an unknown bot. It holds the words of the platform, cut and without
+    /// secrets.
     Rejected(Box<str>),
-    /// Not now. The words say what failed; the time is the platform's own wish, where it gave one.
+    /// A temporary failure.
     Unavailable {
-        /// What failed, for the caller.
+        /// The reason, for callers.
         words: Box<str>,
-        /// How long the platform asks to be left alone.
+        /// The wait that the platform asks for.
         retry_after: Option<Duration>,
     },
-    /// It was not tried, or given up: the lease of the partition was not sure.
+    /// The lease was not valid, so the connect was not tried or was given up.
     Withheld,
 }
 
 /// Why history could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryFailure {
-    /// It may work later.
-    Now,
-    /// It will not work.
-    ForGood,
+    /// A later read may succeed.
+    Temporary,
+    /// Every read fails.
+    Permanent,
 }
 
-/// How a socket ended: the close code as a client sees it (RFC 6455 7.4.1: 1005 is a close without code, 1006
-/// a connection that just went).
+/// The end of a socket by its close code, as a client sees it (RFC 6455 7.4.1). The code 1005 is a close without a
+/// code. The code 1006 is a broken connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SocketLoss {
     /// The code.
@@ -91,74 +92,71 @@ pub struct SocketLoss {
 }
 
 impl SocketLoss {
-    /// The connection went without a word, or we gave it up.
+    /// The connection broke, or the bridge gave it up.
     pub const GONE: Self = Self { code: 1006 };
 }
 
-/// What is to be done. Effects are carried out in the order in which they come.
+/// An action that the driver performs, in the order of the effects.
 #[derive(Debug)]
 pub enum Effect {
-    /// Write to the store; answer with `Stored`, `Unknown` or `OutOfStep`. The same write may come again after
-    /// `Unknown`.
+    /// Write to the store, and answer with `Stored`, `WriteUnknown` or `OutOfStep`. The same write may be repeated
+    /// after `WriteUnknown`.
     Write(Arc<ConversationWrite>),
-    /// Read the lane; answer with `Lane`, however long it takes.
+    /// Read the lane, and answer with `Lane` after any time.
     ReadLane,
-    /// Open a socket, if the lease is sure; answer with `Connected` or `ConnectFailed`. There is none open when
-    /// this comes.
+    /// Open a socket if the lease is valid, and answer with `Connected` or `ConnectFailed`. No socket is open before.
     Connect(ConnectMode),
-    /// Send this message over the open socket, if the lease is sure: else answer with `Withheld`. A failure is a
-    /// `Lost`. Of one that is to end the session, that is what goes out.
+    /// Send this message over the open socket if the lease is valid, else answer with `Withheld`. A failure is a
+    /// `Lost`. A message that ends the session sends that instead of a text.
     Send(Arc<AcceptedMessage>),
     /// Ping the platform, as frame and as web socket ping.
     Ping,
-    /// Close the socket with this code, in good order. No `Lost` follows.
+    /// Close the socket with this code. No `Lost` follows.
     Close(u16),
-    /// Let go of the socket, or of the connect under way. No answer follows.
+    /// Drop the socket or the running connect. No answer follows.
     Abandon(AbandonReason),
-    /// Read history forward from this message of the platform, or the newest page where there is none; answer
-    /// with `History`.
+    /// Read history behind this message of the platform, or the newest page, and answer with `History`.
     ReadHistory(Option<Box<str>>),
-    /// The message's end is stored: tell whoever waits for it.
-    Tell {
+    /// Tell the waiters that the end of the message is stored.
+    Complete {
         /// The message.
         message: Message,
-        /// When it became the head of its lane.
+        /// When the message became the head of its lane.
         head_at: Timestamp,
     },
-    /// The store lost the message, or how it ended: whoever waits for it reads that.
-    Forget(MessageId),
-    /// The store lost writes that it had confirmed; what is still known of them is written again. Told for those
-    /// who count, as is the next.
-    Rebased,
-    /// A reply arrived that ends no turn.
-    Aside(OutOfTurnReply),
-    /// A piece of a streamed reply came: for whoever reads live. It may come before the write that tells of the
-    /// reply, never behind it.
+    /// Tell the waiters that the store lost the message, or its end.
+    ReportLoss(MessageId),
+    /// Count that the store lost confirmed writes. The known ones are written again.
+    Reconciled,
+    /// Count a reply outside the open turn.
+    OutOfTurn(OutOfTurnReply),
+    /// Publish a piece of a streamed reply to live readers. It may come before the write of the reply, never after
+    /// it.
     Chunk(Arc<ReplyChunk>),
-    /// Nothing is open, nothing is in flight, no socket is held: the conversation may leave memory.
+    /// Let the conversation leave memory: it has no open message, no write in flight and no socket.
     Rest,
 }
 
-/// Why a socket, or a connect under way, is let go of.
+/// Why a socket or a running connect is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AbandonReason {
-    /// Nobody answers on it.
+    /// The peer does not answer.
     Silent,
-    /// Nobody wants it any more.
+    /// The link has no use any more.
     Unwanted,
-    /// The store is away, and what came over the socket since is as much as may wait for it.
+    /// The store is unavailable, and as many changes wait for it as may wait.
     Backlog,
-    /// The store knows more of the conversation than we do: it is begun anew.
-    Anew,
+    /// The store knows more of the conversation than this owner, which restarts from it.
+    StoreAhead,
 }
 
 /// A reply outside an open turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutOfTurnReply {
-    /// It belongs to the turn that just ended.
+    /// It belongs to the turn that ended last.
     Late,
     /// It belongs to no turn.
     Unsolicited,
-    /// It was there before.
+    /// It was journaled before.
     Duplicate,
 }

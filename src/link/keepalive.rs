@@ -1,11 +1,11 @@
-//! When to ping an open socket and when to give it up.
+//! The schedule of pings on an open socket, and the time to give it up.
 
 use std::time::Duration;
 
 use crate::domain::Timestamp;
 
-/// The keep-alive of one socket. The platform's idle limit is not known (protocol.md 5.4), pings every 30 s or
-/// less are enough by practice; and a peer that died without a FIN answers nothing.
+/// The keep-alive of one socket. The platform's idle limit is not known (protocol.md 5.4); in practice a ping every
+/// 30 s suffices. A peer that died without a FIN never answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeepAlive {
     interval: Duration,
@@ -18,17 +18,17 @@ impl KeepAlive {
         Self { interval, heard: now, pinged: now }
     }
 
-    /// Anything at all arrived.
+    /// Notes that the peer sent something.
     pub(crate) const fn heard(&mut self, now: Timestamp) {
         self.heard = now;
     }
 
-    /// Whether nothing was heard for two and a half intervals.
+    /// Returns whether the peer was silent for two and a half intervals.
     pub(crate) fn is_dead(&self, now: Timestamp) -> bool {
         now >= self.dead_at()
     }
 
-    /// Whether a ping is due; it counts as sent.
+    /// Returns whether a ping is due, and counts it as sent.
     pub(crate) fn ping_due(&mut self, now: Timestamp) -> bool {
         let due = now >= self.pinged + self.interval;
         if due {
@@ -37,7 +37,7 @@ impl KeepAlive {
         due
     }
 
-    /// When one of the two will be worth asking.
+    /// Returns when the next ping or the death is due.
     pub(crate) fn wake_at(&self) -> Timestamp {
         (self.pinged + self.interval).min(self.dead_at())
     }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_and_a_half_silent_intervals_are_death() {
+    fn peer_silent_for_two_and_a_half_intervals_is_dead() {
         let start = Timestamp::from_millis(1_000_000);
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
         let mut alive = KeepAlive::new(Duration::from_secs(10), start);

@@ -1,29 +1,34 @@
-//! The conversation's machine: what may be sent, what a reply belongs to, when a turn ends, what a broken link
-//! means.
+//! The conversation's machine. It decides four questions: which message may be sent, which turn a reply belongs to,
+//! when a turn ends, and how a broken link is repaired.
 //!
-//! It is a value: [`Machine::step`] takes the time and one [`Input`] and says what is to be done. It waits for
-//! nothing and reads no clock, so thousands of interleavings can be tried in a second. Time is the store's.
+//! The machine is a value: [`Machine::step`] takes the time and one [`Input`] and returns the effects. It never waits
+//! and reads no clock, so a test runs thousands of interleavings in a second. All times are the store's.
 //!
-//! Promises (kept by property tests):
-//! * every message of the lane ends exactly once, and is told only after the store confirmed the end; where the
-//!   store lost it, that is said instead;
-//! * nothing is sent unless `sent` is stored, the link is ready and the lease sure; one turn is in flight at a
-//!   time;
-//! * a turn that is proved received is never sent again;
-//! * while anything is to be done, [`Machine::wake_at`] names a time or an answer is awaited.
+//! Promises, checked by property tests and simulations:
+//! * Every message of the lane ends exactly once. The end is reported after the store confirmed it. If the
+//!   store lost the message, the loss is reported instead.
+//! * A message is sent only if `sent` is stored, the link is ready and the lease valid. One turn is in flight
+//!   at a time.
+//! * A turn whose receipt is proved is never sent again.
+//! * As long as work is left, [`Machine::wake_at`] names a time, or an answer is awaited.
 //!
-//! The parts: [`lane`] (heads begin and turns end), [`socket`] (connects, losses, keep-alive), [`arrival`] (what
-//! the platform says), [`backfill`] (the replies that were missed), [`kept`] (links that nobody waits for),
-//! [`close`] (sessions that callers end), [`rebase`] (what a store that lost data makes of all that), [`connection`]
-//! (how all that looks from outside).
+//! The parts:
+//! * [`lane`]: heads begin and turns end
+//! * [`socket`]: connects, losses and keep-alive
+//! * [`incoming_frames`]: the platform's frames and their turns
+//! * [`backfill`]: replies that were missed
+//! * [`keep_open`]: links without a waiting message
+//! * [`end_session`]: sessions that callers end
+//! * [`reconcile`]: a store that lost data
+//! * [`connection_status`]: the link as callers see it
 
-mod arrival;
 mod backfill;
-mod close;
-mod connection;
-mod kept;
+mod connection_status;
+mod end_session;
+mod incoming_frames;
+mod keep_open;
 mod lane;
-mod rebase;
+mod reconcile;
 mod socket;
 
 use std::collections::VecDeque;
@@ -31,73 +36,72 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backfill::{Backfill, GapCause};
+use super::dedup::DedupWindow;
 use super::input::{Effect, Input};
-use super::ledger::Ledger;
-use super::seen::Seen;
-use super::stream::Streams;
+use super::open_streams::OpenStreams;
 use super::turn::{Turn, TurnPhase};
+use super::write_buffer::WriteBuffer;
 use crate::config::BotConfig;
 use crate::domain::{
     AcceptedMessage, Backoff, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp,
 };
 use crate::store::{ConversationChange, ConversationSnapshot};
-use lane::Head;
-use socket::Link;
+use lane::LaneHead;
+use socket::LinkPhase;
 
-/// The first and the longest step between two connects that fail.
+/// The delay between failed connects.
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 
-/// One conversation's machine.
+/// The state of one conversation.
 #[derive(Debug)]
 pub struct Machine {
     bot: Arc<BotConfig>,
     conversation: ConversationId,
     random: fastrand::Rng,
-    ledger: Ledger,
+    buffer: WriteBuffer,
     /// Accepted messages that have not ended, the head first.
     lane: VecDeque<Arc<AcceptedMessage>>,
-    head: Head,
-    /// The turn of the lane's head, once it is begun.
+    head: LaneHead,
+    /// The turn of the head, once it has begun.
     turn: Option<Box<Turn>>,
     next_position: u64,
-    /// The greatest `clientMessageId` that is known: a message with a smaller one that is not in the lane has
-    /// ended.
+    /// The greatest known `clientMessageId`. A message with a smaller one has ended if it is not in the lane.
     last_known: u64,
-    reading: Reading,
-    /// Whether the lease of the partition is surely ours: only then is anything sent or connected.
-    sure: bool,
+    lane_read: LaneRead,
+    /// Whether the lease of the partition is valid. Without it the machine neither sends nor connects.
+    lease_valid: bool,
     /// The backfill of the gap that is open.
     backfill: Option<Box<Backfill>>,
-    /// The platform's time of the newest reply that is known.
+    /// The platform's time of the newest known reply.
     said_at: Option<Timestamp>,
-    /// The newest replies that were cut in the middle, a few.
+    /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
-    link: Link,
+    link: LinkPhase,
     backoff: Backoff,
-    /// Blocks by the platform that followed each other.
+    /// The number of blocks by the platform in a row.
     blocks: u8,
-    /// Until when the link is worth having although no message is open.
+    /// Until when the link is kept without an open message.
     keep_until: Option<Timestamp>,
-    /// When the store is to be told again that the link is kept for good.
+    /// When the store is told again that the link is kept open for good.
     warm_at: Timestamp,
-    /// After a refusal for good, what every message gets for a while instead of another refusal.
+    /// A permanent refusal. Until this time it answers every message in place of the platform.
     refusal: Option<(Problem, Timestamp)>,
-    /// Why the last connect failed, in words for the caller.
+    /// The reason of the last failed connect, for callers.
     last_failure: Option<Box<str>>,
-    seen: Seen,
-    streams: Streams,
-    leaving: Leaving,
-    /// How the link stood after the last step, and since when, where that is known.
-    stands: (LinkState, Option<Timestamp>),
+    dedup: DedupWindow,
+    streams: OpenStreams,
+    exit: ExitPhase,
+    /// The state of the link after the last step, and since when, if that is known.
+    status: (LinkState, Option<Timestamp>),
     /// Whether a message is being accepted that this machine alone may send ([`Input::SendAtAcceptPending`]).
     send_at_accept_pending: bool,
-    /// Whether [`Effect::Rest`] was said and nobody asked for anything since: whoever does is answered again.
+    /// Whether [`Effect::Rest`] is the latest answer. A new request is answered again.
     resting: bool,
 }
 
 impl Machine {
-    /// The machine of a conversation as the store knows it. `seed` feeds its jitter: the same seed and inputs
-    /// give the same effects.
+    /// Creates the machine of a stored conversation. `seed` feeds its jitter: equal seeds and inputs give equal
+    /// effects.
     pub fn new(
         bot: Arc<BotConfig>,
         conversation: ConversationId,
@@ -106,53 +110,53 @@ impl Machine {
         seed: u64,
     ) -> Self {
         let ConversationSnapshot { record, lane, head_at, next_position, .. } = open;
-        let (keep_until, said_at) = (kept::kept(&bot, &record, now), record.said_at);
-        let mut taken = Seen::default();
+        let (keep_until, said_at) = (keep_open::initial_keep_until(&bot, &record, now), record.said_at);
+        let mut dedup = DedupWindow::default();
         for id in record.recent.iter() {
-            taken.insert(id);
+            dedup.insert(id);
         }
         let mut machine = Self {
             random: fastrand::Rng::with_seed(seed),
-            ledger: Ledger::new(record),
+            buffer: WriteBuffer::new(record),
             lane: VecDeque::with_capacity(lane.len()),
-            head: Head::new(head_at.unwrap_or(now)),
+            head: LaneHead::new(head_at.unwrap_or(now)),
             turn: None,
             next_position,
             last_known: now.as_millis(),
-            reading: Reading::Not,
-            sure: true,
+            lane_read: LaneRead::Idle,
+            lease_valid: true,
             backfill: None,
             said_at,
             unfinished: Vec::new(),
-            link: Link::Cold,
+            link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,
             blocks: 0,
             keep_until,
             warm_at: now,
             refusal: None,
             last_failure: None,
-            seen: taken,
-            streams: Streams::default(),
-            leaving: Leaving::Not,
-            stands: Default::default(),
+            dedup,
+            streams: OpenStreams::default(),
+            exit: ExitPhase::Staying,
+            status: Default::default(),
             send_at_accept_pending: false,
             resting: false,
             conversation,
             bot,
         };
-        machine.stands = (machine.link_state(now), None);
+        machine.status = (machine.link_state(now), None);
         let sent = lane.iter().rposition(|open| open.progress.sent_at.is_some());
         for (place, open) in lane.into_iter().enumerate() {
             machine.last_known = machine.last_known.max(open.accepted.client_message_id);
             if sent.is_some_and(|sent| place < sent) {
-                // One after it was sent, so it had ended.
+                // A later message was sent, so this one had ended.
                 machine.end_lost(now, open);
                 continue;
             }
             machine.lane.push_back(Arc::clone(&open.accepted));
             if Some(place) == sent {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
-                    machine.seen.insert(Fingerprint::of(id));
+                    machine.dedup.insert(Fingerprint::of(id));
                 }
                 let head_at = head_at.unwrap_or(now);
                 machine.turn = Some(Box::new(Turn::resume(open, &machine.bot, head_at, now)));
@@ -162,15 +166,15 @@ impl Machine {
         machine
     }
 
-    /// Takes one input at this time and appends what is to be done. Time never goes back between calls; where
-    /// it does, deadlines come late and nothing else suffers.
+    /// Takes one input and appends the effects. If the time goes back between calls, deadlines come late and
+    /// everything else stays correct.
     pub fn step(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
         self.take(now, input, effects);
         self.note_connection(now);
     }
 
     fn take(&mut self, now: Timestamp, input: Input, effects: &mut Vec<Effect>) {
-        if self.leaving == Leaving::AtOnce {
+        if self.exit == ExitPhase::Stopping {
             self.on_last(now, &input, effects);
             return;
         }
@@ -197,25 +201,25 @@ impl Machine {
             Input::Tick => {}
             Input::Lane(open) => self.on_lane(now, *open, effects),
             Input::Stored { lost } => self.on_stored(now, lost, effects),
-            Input::Unknown => self.on_unknown(now),
+            Input::WriteUnknown => self.on_unknown(now),
             Input::OutOfStep => {
-                self.ledger.on_refused();
+                self.buffer.on_refused();
                 self.doubt();
             }
-            Input::Lease(sure) => {
-                self.on_lease(now, sure);
+            Input::Lease(valid) => {
+                self.on_lease(now, valid);
                 return;
             }
             Input::Withheld => self.on_withheld(),
             Input::Connected => self.on_connected(now),
             Input::ConnectFailed(failure) => self.on_connect_failed(now, failure, effects),
             Input::Frame(frame) => self.on_frame(now, frame, effects),
-            Input::Heard => self.on_heard(now),
+            Input::PeerAlive => self.on_heard(now),
             Input::Lost(loss) => self.on_lost(now, loss, effects),
             Input::History(page) => self.on_history(now, page, effects),
             Input::Drain => {
-                if self.leaving == Leaving::Not {
-                    self.leaving = Leaving::Drained;
+                if self.exit == ExitPhase::Staying {
+                    self.exit = ExitPhase::Draining;
                 }
                 self.resting = false;
             }
@@ -229,58 +233,57 @@ impl Machine {
 
     fn on_unknown(&mut self, now: Timestamp) {
         let draw = self.random.f64();
-        self.ledger.on_unknown(now, draw);
+        self.buffer.on_unknown(now, draw);
     }
 
-    fn on_lease(&mut self, now: Timestamp, sure: bool) {
-        if sure && !self.sure {
+    fn on_lease(&mut self, now: Timestamp, valid: bool) {
+        if valid && !self.lease_valid {
             self.on_heard(now);
         }
-        self.sure = sure;
+        self.lease_valid = valid;
     }
 
-    /// Nothing is begun any more. What the store does not know yet is written, and the head that waits begins its
-    /// time anew with the next owner.
+    /// Begins nothing more. Writes the remaining changes, and restarts the deadline of a waiting head for the next
+    /// owner.
     fn stop(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        self.hand_over(now);
-        self.leaving = Leaving::AtOnce;
-        self.ledger.hurry();
+        self.hand_off(now);
+        self.exit = ExitPhase::Stopping;
+        self.buffer.flush_now();
         self.finish(now, effects);
     }
 
-    /// What still counts after [`Input::Stop`]: how the last writes went.
+    /// Takes an input after [`Input::Stop`]. Only the results of the last writes count.
     fn on_last(&mut self, now: Timestamp, input: &Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Stored { lost } => self.on_stored(now, *lost, effects),
-            Input::Unknown => self.on_unknown(now),
-            Input::OutOfStep => self.ledger.doubt(),
+            Input::WriteUnknown => self.on_unknown(now),
+            Input::OutOfStep => self.buffer.doubt(),
             _ => {}
         }
         self.finish(now, effects);
     }
 
     fn finish(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        // What a store that lost data would have to be told takes too long now: the next owner goes by the store.
-        if self.ledger.is_in_doubt() || self.ledger.is_settled() {
+        // A reconciliation would take too long now. The next owner continues from the store.
+        if self.buffer.is_in_doubt() || self.buffer.is_settled() {
             effects.push(Effect::Rest);
-        } else if let Some(write) = self.ledger.flush(now) {
+        } else if let Some(write) = self.buffer.next_write(now) {
             effects.push(Effect::Write(write));
         }
     }
 
-    /// Gives the head that was not sent a new beginning: what kept it is ours.
-    fn hand_over(&mut self, now: Timestamp) {
-        if self.turn.is_none() && !self.lane.is_empty() && self.leaving != Leaving::HandedOver {
-            self.leaving = Leaving::HandedOver;
-            self.ledger.push(ConversationChange::HeadSince { at: now });
+    /// Restarts the deadline of an unsent head, because this owner caused its wait.
+    fn hand_off(&mut self, now: Timestamp) {
+        if self.turn.is_none() && !self.lane.is_empty() && self.exit != ExitPhase::HandedOff {
+            self.exit = ExitPhase::HandedOff;
+            self.buffer.push(ConversationChange::HeadSince { at: now });
         }
     }
 
-    /// When the machine wants a [`Input::Tick`] although nothing happens; none where only an answer to an effect
-    /// or a new message can move it.
+    /// Returns when the machine needs a [`Input::Tick`]. Without a time, only an answer or a new message can move it.
     pub fn wake_at(&self) -> Option<Timestamp> {
-        if self.leaving == Leaving::AtOnce {
-            return self.ledger.wake_at();
+        if self.exit == ExitPhase::Stopping {
+            return self.buffer.wake_at();
         }
         let turn = self.turn.as_ref().and_then(|turn| turn.wake_at(self.streams.in_turn().is_some()));
         let refusal = self.refusal.as_ref().map(|(_, until)| *until);
@@ -290,19 +293,19 @@ impl Machine {
             self.backfill_wake_at(),
             self.head_wake_at(),
             self.link_wake_at(),
-            self.ledger.wake_at(),
+            self.buffer.wake_at(),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
-    /// How many messages have not ended.
+    /// Returns the number of messages that have not ended.
     pub fn open_messages(&self) -> usize {
         self.lane.len()
     }
 
-    /// When the oldest message was accepted that has not ended.
+    /// Returns when the oldest open message was accepted.
     pub fn oldest_message(&self) -> Option<Timestamp> {
         self.lane.front().map(|message| message.accepted_at)
     }
@@ -310,7 +313,7 @@ impl Machine {
     /// Returns whether the machine would send a message at once if it were accepted now (ADR 22). A message that
     /// wants a new session is never sent at its accept.
     pub fn may_send_at_accept(&self, now: Timestamp) -> bool {
-        let idle = self.lane.is_empty() && self.turn.is_none() && self.reading == Reading::Not;
+        let idle = self.lane.is_empty() && self.turn.is_none() && self.lane_read == LaneRead::Idle;
         idle && !self.send_at_accept_pending
             && !self.is_draining()
             && self.refusal.is_none()
@@ -318,24 +321,24 @@ impl Machine {
             && self.rate_free_at(now) <= now
     }
 
-    /// Whether a turn waits for what history tells: reading it must not wait for others.
+    /// Returns whether a turn waits for history. Its read must not wait for others.
     pub fn needs_history(&self) -> bool {
         self.turn
             .as_ref()
             .is_some_and(|turn| turn.phase == TurnPhase::Broken || turn.is_open() && turn.probed)
     }
 
-    /// Whether a turn is in flight.
+    /// Returns whether a turn is in flight.
     pub const fn in_turn(&self) -> bool {
         self.turn.is_some()
     }
 
-    /// Whether the message is in the lane and has not ended.
+    /// Returns whether the message is in the lane and has not ended.
     pub fn is_open(&self, id: MessageId) -> bool {
         self.lane.iter().any(|message| message.id == id)
     }
 
-    /// All that follows from the state at this time, until nothing more does.
+    /// Performs every step that follows from the state at this time.
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
@@ -344,87 +347,87 @@ impl Machine {
         self.tend_head(now, effects);
         self.tend_link(now, effects);
         self.tend_warmth(now);
-        // In doubt only an answer that no write crosses says how the store stands.
-        if self.reading == Reading::Wanted && !(self.ledger.is_in_doubt() && self.ledger.is_in_flight()) {
-            let known = Known {
-                write: self.ledger.confirmed(),
+        // In doubt, an answer counts only if no write crosses it.
+        if self.lane_read == LaneRead::Wanted && !(self.buffer.is_in_doubt() && self.buffer.is_in_flight()) {
+            let known = KnownLane {
+                write: self.buffer.confirmed(),
                 position: self.next_position,
-                settled: self.ledger.is_in_doubt(),
+                settled: self.buffer.is_in_doubt(),
             };
-            self.reading = Reading::UnderWay { again: false, known };
+            self.lane_read = LaneRead::Pending { again: false, known };
             effects.push(Effect::ReadLane);
         }
-        let at_rest = matches!(self.link, Link::Cold)
+        let at_rest = matches!(self.link, LinkPhase::Cold)
             && self.turn.is_none()
-            && self.reading == Reading::Not
+            && self.lane_read == LaneRead::Idle
             && !self.send_at_accept_pending;
         if at_rest && self.is_draining() {
-            self.hand_over(now);
+            self.hand_off(now);
         }
-        if let Some(write) = self.ledger.flush(now) {
+        if let Some(write) = self.buffer.next_write(now) {
             effects.push(Effect::Write(write));
         }
-        // A refusal is remembered here alone: to rest would be to ask the platform again with the next message.
+        // Only this machine remembers the refusal. After a rest the next message would ask the platform again.
         let done = self.is_draining() || (self.lane.is_empty() && self.refusal.is_none());
-        let resting = at_rest && done && self.ledger.is_settled();
+        let resting = at_rest && done && self.buffer.is_settled();
         if resting && !self.resting {
             effects.push(Effect::Rest);
         }
         self.resting = resting;
     }
 
-    /// Whether nothing more is to be started.
+    /// Returns whether the machine begins nothing more.
     fn is_draining(&self) -> bool {
-        self.leaving != Leaving::Not
+        self.exit != ExitPhase::Staying
     }
 
-    /// The lane has to be read: there is a message that nobody told of.
+    /// Has the lane read, because it may hold an unknown message.
     const fn want_lane(&mut self) {
-        self.reading = match self.reading {
-            Reading::UnderWay { known, .. } => Reading::UnderWay { again: true, known },
-            Reading::Not | Reading::Wanted => Reading::Wanted,
+        self.lane_read = match self.lane_read {
+            LaneRead::Pending { known, .. } => LaneRead::Pending { again: true, known },
+            LaneRead::Idle | LaneRead::Wanted => LaneRead::Wanted,
         };
     }
 }
 
-/// Whether the conversation is to leave memory.
+/// How far the conversation has come on its way out of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Leaving {
-    Not,
-    /// When the open turn has ended.
-    Drained,
-    /// The same; and the head that goes over unsent has a new beginning, so that the drain's time does not count.
-    HandedOver,
-    /// As soon as the store knows everything.
-    AtOnce,
+enum ExitPhase {
+    Staying,
+    /// It leaves after the open turn.
+    Draining,
+    /// The same, and the deadline of an unsent head is restarted, so that the drain does not count.
+    HandedOff,
+    /// It leaves after the last write.
+    Stopping,
 }
 
-/// Whether the lane has to be read from the store.
+/// Whether the lane is to be read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    Not,
+enum LaneRead {
+    Idle,
     Wanted,
-    /// Asked for; `again` where something came up since, which the answer may not know.
-    UnderWay {
+    /// The answer is awaited. `again` says that it may miss a newer message.
+    Pending {
         again: bool,
-        known: Known,
+        known: KnownLane,
     },
 }
 
-/// What the store had told when its lane was asked for; it cannot know less, unless it lost data.
+/// The confirmed state of the lane when it was requested. An answer that knows less proves a loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Known {
-    /// The last write that it confirmed.
+struct KnownLane {
+    /// The last confirmed write.
     write: u64,
-    /// Below this every position was accepted.
+    /// Every smaller position was accepted.
     position: u64,
-    /// Whether no write was in flight, nor is before the answer comes.
+    /// Whether no write is in flight until the answer comes.
     settled: bool,
 }
 
 /// A time that never comes.
 const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
 
-/// How long a refusal for good answers for the platform: long enough not to hammer it with bad credentials,
-/// short enough that a mended configuration on its side is noticed.
+/// How long a permanent refusal stands in for the platform. Bad credentials must not hammer the platform, and a
+/// corrected configuration must be noticed soon.
 const REFUSAL_TTL: Duration = Duration::from_secs(5);

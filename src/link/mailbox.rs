@@ -1,4 +1,4 @@
-//! How a shard speaks to its conversations: a queue between two tasks of one thread.
+//! The queue between a shard and one of its conversations. Both are tasks of one thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ impl Mailbox {
         .await;
     }
 
-    /// Whether nothing is in it that a conversation has to act on.
+    /// Returns whether no input waits that the conversation has to act on.
     pub fn is_empty(&self) -> bool {
         !self
             .queue
@@ -72,7 +72,7 @@ impl Mailbox {
             .any(|input| matches!(input, Input::Accepted(_) | Input::SentAtAccept(_) | Input::Woken))
     }
 
-    /// Returns whether a message may be sent at its accept, once for each time that the conversation allows it.
+    /// Returns whether a message may be sent at its accept. The permission is used up by this call.
     pub fn take_send_at_accept(&self) -> bool {
         self.send_at_accept.take()
     }
@@ -82,43 +82,43 @@ impl Mailbox {
         self.send_at_accept.set(may_send);
     }
 
-    /// The conversation begins anew: what it was told to drain before, it has drained.
+    /// Removes a drain. The conversation was restarted, so it is drained already.
     pub fn forget_drain(&self) {
         self.queue.borrow_mut().retain(|input| !matches!(input, Input::Drain));
     }
 
-    /// Since when the conversation has nothing open; none while it has.
+    /// Returns since when the conversation has no open message.
     pub fn idle_since(&self) -> Option<Timestamp> {
         self.idle_since.get()
     }
 
-    /// Notes since when the conversation has nothing open.
+    /// Notes since when the conversation has no open message.
     pub fn set_idle_since(&self, since: Option<Timestamp>) {
         self.idle_since.set(since);
     }
 
-    /// How many messages have not ended.
+    /// Returns the number of messages that have not ended.
     pub fn open(&self) -> u32 {
         self.open.get()
     }
 
-    /// When the oldest message was accepted that has not ended; none without one.
+    /// Returns when the oldest open message was accepted.
     pub fn oldest(&self) -> Option<Timestamp> {
         self.oldest.get()
     }
 
-    /// Notes how many messages have not ended, and when the oldest of them was accepted.
+    /// Notes the number of open messages, and when the oldest of them was accepted.
     pub fn set_open(&self, open: usize, oldest: Option<Timestamp>) {
         self.open.set(u32::try_from(open).unwrap_or(u32::MAX));
         self.oldest.set(oldest);
     }
 
-    /// How the conversation's connection stands.
+    /// Returns the state of the connection.
     pub fn connection(&self) -> ConnectionStatus {
         self.connection.borrow().clone()
     }
 
-    /// Notes how the connection stands.
+    /// Notes the state of the connection.
     pub fn set_connection(&self, connection: ConnectionStatus) {
         self.connection.replace(connection);
     }

@@ -3,15 +3,15 @@
 //! ```text
 //!              Input                      Effect
 //!   store  ──► Stored, Lane          ┌──► Write, ReadLane      ──► store
-//!   hub    ──► Accepted, Lease,      │    Tell, Forget, Rest   ──► hub
+//!   hub    ──► Accepted, Lease,      │    Complete, Rest       ──► hub
 //!              Drain, Stop           │
-//!   socket ──► Frame, Heard, Lost  machine  Send, Ping, Close  ──► socket
+//!   socket ──► Frame, Lost         machine   Send, Ping, Close  ──► socket
 //!   rtm    ──► Connected, History    └──► Connect, ReadHistory ──► rtm
 //! ```
 //!
-//! The [`Machine`] owns every hard question (what may be sent, what a reply belongs to, when a turn ends, what
-//! a broken link means) and does nothing itself; the `driver` does what it says and feeds back what happened.
-//! That is why all of it is tested without a socket and without a sleep.
+//! The [`Machine`] makes every decision: what may be sent, what a reply belongs to, when a turn ends, what a broken link
+//! means. It performs no I/O. The `driver` performs its effects and feeds back the results. Tests therefore need neither
+//! a socket nor a sleep.
 //!
 //! ```text
 //!            connect                       open                      hold over
@@ -21,32 +21,32 @@
 //!    └──────────────────────────── idle for idle_ttl, drained ────────────────────────┘
 //! ```
 //!
-//! What this layer does not know: HTTP, other conversations, which replica owns what.
+//! This layer knows neither HTTP nor other conversations, nor the owners of partitions.
 
 mod backfill;
 mod calls;
+mod conversation_host;
+mod dedup;
 mod driver;
-mod host;
 mod input;
 mod keepalive;
-mod ledger;
 mod machine;
 mod mailbox;
-mod outage;
+mod open_streams;
 mod outbox;
-mod seen;
-mod stream;
-mod tally;
+mod retry_while_unavailable;
+mod stats;
 mod turn;
+mod write_buffer;
 
 pub use crate::domain::LinkState;
 pub use crate::rtm::{ConnectorSetupError, PlatformConnector};
 pub use crate::store::StoreClock;
 pub use calls::fail_open;
+pub use conversation_host::ConversationHost;
 pub use driver::{ExitReason, run};
-pub use host::ConversationHost;
 pub use input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, OutOfTurnReply, SocketLoss};
 pub use machine::Machine;
 pub use mailbox::Mailbox;
-pub use outage::outlast;
-pub use tally::{FRAMES_IN, FRAMES_OUT};
+pub use retry_while_unavailable::retry_while_unavailable;
+pub use stats::{FRAMES_IN, FRAMES_OUT};

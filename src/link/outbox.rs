@@ -1,8 +1,10 @@
-//! Who is told of what, by webhook (api.md 4): decides where a delivery goes and renders what it tells.
+//! The deliveries of a conversation to webhooks (api.md 4): where each goes, and its body.
 //!
-//! A message's end and its late replies go where its caller wanted them, else to the bot's own webhook; what the bot
-//! says unasked goes to the bot's. Without a target there is no delivery, and nothing is rendered. The end of a session
-//! (`DELETE`) is no message of anybody's. Pure: whoever appends an entry pushes its delivery right behind it.
+//! A message's end and its late replies go to the callback of its caller, else to the bot's webhook. Unsolicited
+//! replies go to the bot's webhook. Without a target there is no delivery and no body. The end of a session
+//! (`DELETE`) is not delivered.
+//!
+//! This file is pure. The appender of an entry pushes the entry's delivery right behind it.
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use crate::domain::{
 };
 use crate::store::ConversationChange;
 
-/// The delivery of a message's end, whose entry stands at this place; none where nobody is to be told.
+/// Returns the delivery of a message's end, whose entry is at `place`, or none without a target.
 pub(crate) fn of_end(
     bot: &BotConfig,
     accepted: &Arc<AcceptedMessage>,
@@ -46,8 +48,8 @@ pub(crate) fn of_end(
     Some(ConversationChange::Deliver(Box::new(delivery)))
 }
 
-/// The delivery of a reply, whose entry stands at this place; none where its turn's end will tell of it, or nobody is to
-/// be told. `last` is the turn that late replies are joined to.
+/// Returns the delivery of a reply, whose entry is at `place`. A reply within its turn has none, because the turn's
+/// end tells of it. `last` is the turn that late replies are joined to.
 pub(crate) fn of_reply(
     bot: &BotConfig,
     conversation: &ConversationId,
@@ -71,12 +73,12 @@ pub(crate) fn of_reply(
         origin,
         trace: last.map_or_else(TraceId::default, |last| last.trace),
         created_at: at,
-        data: render(&ReplyOf { bot: &conversation.bot, user: &conversation.user, reply })?,
+        data: render(&DeliveredReply { bot: &conversation.bot, user: &conversation.user, reply })?,
     };
     Some(ConversationChange::Deliver(Box::new(delivery)))
 }
 
-/// To the callback if there is one, else to the bot's own webhook.
+/// Returns the callback if there is one, else the bot's webhook.
 fn address(bot: &BotConfig, callback: Option<&Callback>) -> Option<(Box<str>, DeliveryOrigin)> {
     match (callback, &bot.webhook) {
         (Some(Callback { url, signer }), _) => {
@@ -86,16 +88,16 @@ fn address(bot: &BotConfig, callback: Option<&Callback>) -> Option<(Box<str>, De
     }
 }
 
-/// A reply, and whose conversation it belongs to.
+/// The body of a reply: the reply and its conversation.
 #[derive(Debug, Serialize)]
-struct ReplyOf<'a> {
+struct DeliveredReply<'a> {
     bot: &'a BotName,
     user: &'a UserId,
     #[serde(flatten)]
     reply: &'a Reply,
 }
 
-/// As JSON. None where it has none, which no Message and no Reply is: all their keys are text.
+/// Serialises the data as JSON. This cannot fail for messages and replies, because all their keys are text.
 fn render(data: &impl Serialize) -> Option<Box<RawValue>> {
     to_raw_value(data).ok()
 }

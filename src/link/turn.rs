@@ -1,7 +1,7 @@
-//! One turn: how far its message has come and when it ends.
+//! One turn: how far its message has come, and when it ends.
 //!
-//! The protocol has no end mark (protocol.md 7.7), so a turn ends by the first of five rules, which api.md
-//! section 1 numbers and [`Turn::verdict`] checks in that order.
+//! The protocol has no end mark (protocol.md 7.7). A turn ends by the first of the five rules of api.md section 1,
+//! which [`Turn::verdict`] checks in their order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,62 +13,62 @@ use crate::domain::{
 };
 use crate::store::OpenMessage;
 
-/// After a sign of the end, later frames may still use this long: the order of the sign and the last reply is
-/// not documented (protocol.md 12, question 10).
-const SETTLING: Duration = Duration::from_millis(150);
-/// The quiet time where the bot said that more follows, or a stream has not ended.
-const STRETCHED: Duration = Duration::from_secs(15);
-/// How long the end of a session may take to get out, where its caller does not say.
-const CLOSING: Duration = Duration::from_secs(30);
-/// What the platform answers to the end of a session is not documented (protocol.md 12, question 15): without a
-/// `session_end` it has ended after this time.
-const CLOSED: Duration = Duration::from_secs(2);
-/// The most replies a turn may have.
+/// The time for later frames after an end signal. The order of the signal and the last reply is not documented
+/// (protocol.md 12, question 10).
+const SIGNAL_SETTLE: Duration = Duration::from_millis(150);
+/// The quiet time if the bot announced more, or a stream has not ended.
+const STRETCHED_QUIET: Duration = Duration::from_secs(15);
+/// The deadline for sending the end of a session if its caller sets none.
+const SESSION_END_DEADLINE: Duration = Duration::from_secs(30);
+/// The wait for `session_end` after the end of a session was sent. The platform's answer is not documented
+/// (protocol.md 12, question 15).
+const SESSION_END_GRACE: Duration = Duration::from_secs(2);
+/// The most replies of a turn.
 const MAX_REPLIES: usize = 100;
-/// The most bytes of replies a turn may have.
+/// The most bytes of replies of a turn.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// How far the sending has come.
+/// How far the message has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnPhase {
-    /// The store is being told that it is about to go out.
+    /// The store is being told that the message is about to be sent.
     Storing,
-    /// The store knows; it goes out as soon as the link is ready.
+    /// The store knows. The message is sent as soon as the link is ready.
     Ready,
-    /// It went out: what the bot says now belongs to it.
-    Out,
-    /// It went out and the link was lost; history has not told all yet.
+    /// The message was sent, and the replies of the bot belong to it.
+    Sent,
+    /// The message was sent and the link was lost. The backfill has not settled yet.
     Broken,
     /// The end is decided and being stored.
     Ending,
 }
 
-/// The turn of the lane's head, from the decision to send until its end is stored.
+/// The turn of the head, from the decision to send until its end is stored.
 #[derive(Debug)]
 pub(crate) struct Turn {
     pub(crate) message: Arc<AcceptedMessage>,
     pub(crate) progress: MessageProgress,
     pub(crate) phase: TurnPhase,
-    /// Whether history was asked because the bot said nothing for long.
+    /// Whether history was read because the bot sent no reply for long.
     pub(crate) probed: bool,
     /// When the message became the head of its lane.
     pub(crate) head_at: Timestamp,
-    /// Until when it must have gone out.
+    /// The deadline for sending.
     send_by: Timestamp,
-    /// Whether it goes out again because nothing proved its receipt.
+    /// Whether the message is sent again, because its receipt was not proved.
     resent: bool,
     expect: Option<usize>,
     quiet: Option<Duration>,
     deadline: Duration,
     signal: Option<(EndedBy, Timestamp)>,
-    /// From when the quiet time counts: the last reply or piece of one, or the closing of a gap after it.
+    /// The start of the quiet time: the last reply or chunk, or the close of a later gap.
     quiet_from: Option<Timestamp>,
     more_follows: bool,
     bytes: usize,
 }
 
 impl Turn {
-    /// The turn of a message that is about to be sent.
+    /// Begins the turn of a message that is about to be sent.
     pub(crate) fn begin(
         message: Arc<AcceptedMessage>,
         bot: &BotConfig,
@@ -95,12 +95,12 @@ impl Turn {
         }
     }
 
-    /// The turn of a message that an earlier owner sent, or was about to: its link is lost.
+    /// Resumes the turn of a message that an earlier owner sent. Its link is lost.
     pub(crate) fn resume(open: OpenMessage, bot: &BotConfig, head_at: Timestamp, now: Timestamp) -> Self {
         let mut turn = Self::begin(open.accepted, bot, head_at, now);
         turn.phase = TurnPhase::Broken;
-        if turn.closes() {
-            // It may be said twice.
+        if turn.ends_session() {
+            // The end of a session may be sent twice.
             turn.resend();
         }
         turn.bytes = open.progress.replies.iter().map(|reply| reply.event.get().len()).sum();
@@ -109,56 +109,56 @@ impl Turn {
         turn
     }
 
-    /// Whether something proves that the platform has the message: its ack, or a reply.
+    /// Returns whether an ack or a reply proves that the platform has the message.
     pub(crate) const fn is_proved(&self) -> bool {
         self.progress.acked_at.is_some() || self.progress.first_reply_at.is_some()
     }
 
-    /// Whether it is out and runs.
+    /// Returns whether the message was sent and the end is not decided.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, TurnPhase::Out | TurnPhase::Broken)
+        matches!(self.phase, TurnPhase::Sent | TurnPhase::Broken)
     }
 
-    /// Whether it only ends the session: nothing that the bot says belongs to it.
-    pub(crate) fn closes(&self) -> bool {
+    /// Returns whether the message only ends the session. No reply belongs to it.
+    pub(crate) fn ends_session(&self) -> bool {
         self.message.new.session == SessionRequest::Close
     }
 
-    /// Whether the bot says that it answers this message, whose bytes went out.
+    /// Returns whether `id` is the number of this message, and its bytes were sent.
     pub(crate) fn is_echoed(&self, id: Option<u64>) -> bool {
         let went_out = self.is_open() || self.phase == TurnPhase::Ready && self.resent;
-        went_out && !self.closes() && id == Some(self.message.client_message_id)
+        went_out && !self.ends_session() && id == Some(self.message.client_message_id)
     }
 
-    /// The bot answers it: it does not go out again.
+    /// Notes that the bot answers the message. It is not sent again.
     pub(crate) fn on_echo(&mut self) {
         if self.phase == TurnPhase::Ready {
-            self.phase = TurnPhase::Out;
+            self.phase = TurnPhase::Sent;
         }
     }
 
-    /// Whether a human agent took over in it: until it ends, what is said still belongs to it.
+    /// Returns whether a human agent took over in this turn. Until the end, the words of the agent belong to it.
     pub(crate) fn is_handed_over(&self) -> bool {
         self.signal.is_some_and(|(by, _)| by == EndedBy::Agent)
     }
 
-    /// The end of the session goes out.
-    pub(crate) fn on_closing(&mut self, now: Timestamp) {
-        self.signal = Some((EndedBy::SessionEnd, now + CLOSED));
+    /// Notes that the end of the session is sent.
+    pub(crate) fn on_session_end_sent(&mut self, now: Timestamp) {
+        self.signal = Some((EndedBy::SessionEnd, now + SESSION_END_GRACE));
     }
 
-    /// The session has ended.
-    pub(crate) const fn on_closed(&mut self, now: Timestamp) {
+    /// Notes that the session has ended.
+    pub(crate) const fn on_session_ended(&mut self, now: Timestamp) {
         self.signal = Some((EndedBy::SessionEnd, now));
     }
 
-    /// A reply, or a piece of one, arrived.
+    /// Notes a reply or its first chunk.
     pub(crate) fn on_reply_begun(&mut self, now: Timestamp) {
         self.progress.first_reply_at.get_or_insert(now);
         self.quiet_from = Some(now);
     }
 
-    /// A whole reply arrived.
+    /// Notes a whole reply.
     pub(crate) fn on_reply(&mut self, reply: Arc<Reply>, more_follows: bool, now: Timestamp) {
         self.on_reply_begun(now);
         self.more_follows = more_follows;
@@ -166,24 +166,24 @@ impl Turn {
         self.progress.replies.push(reply);
     }
 
-    /// The platform signalled an end. A repeat of the same sign changes nothing.
+    /// Notes an end signal of the platform. A repeated signal changes nothing.
     pub(crate) fn on_signal(&mut self, by: EndedBy, now: Timestamp) {
         match self.signal {
             Some((known, _)) if known == by || by == EndedBy::InputWait => {}
-            _ => self.signal = Some((by, now + SETTLING)),
+            _ => self.signal = Some((by, now + SIGNAL_SETTLE)),
         }
     }
 
-    /// What the link's loss left open is closed: the quiet time begins anew.
+    /// Notes that the backfill has settled. The quiet time restarts.
     pub(crate) fn on_gap_closed(&mut self, now: Timestamp) {
-        self.phase = TurnPhase::Out;
+        self.phase = TurnPhase::Sent;
         if self.quiet_from.is_some() {
             self.quiet_from = Some(now);
         }
     }
 
-    /// Whether the turn is over, and how. Call it whenever something happened and at [`Turn::wake_at`]. `agent` says
-    /// whether a human agent has the conversation.
+    /// Returns the outcome if the turn is over. The machine calls it after each event and at [`Turn::wake_at`].
+    /// `streaming` is the size of the open stream, `agent` says whether a human agent has the conversation.
     pub(crate) fn verdict(
         &mut self,
         now: Timestamp,
@@ -193,8 +193,8 @@ impl Turn {
         if !self.is_open() {
             return None;
         }
-        if agent && self.is_proved() && !self.is_handed_over() && !self.closes() {
-            // A person answers when it pleases, and what it says answers no message in particular.
+        if agent && self.is_proved() && !self.is_handed_over() && !self.ends_session() {
+            // An agent answers at any time, and no message in particular.
             return Some(TurnOutcome::Answered(EndedBy::Agent));
         }
         let replies = self.progress.replies.len();
@@ -215,15 +215,15 @@ impl Turn {
         if self.quiet_end(streaming.is_some()).is_some_and(|at| now >= at) {
             return Some(TurnOutcome::Answered(EndedBy::Quiet));
         }
-        (now >= self.ends_by()).then(|| self.cut())
+        (now >= self.ends_by()).then(|| self.deadline_outcome())
     }
 
-    /// When a look is worth while although nothing happens.
+    /// Returns when the turn is to be checked without an event.
     pub(crate) fn wake_at(&self, streaming: bool) -> Option<Timestamp> {
         match self.phase {
             TurnPhase::Storing | TurnPhase::Ready => Some(self.limit()),
             TurnPhase::Ending => None,
-            TurnPhase::Out | TurnPhase::Broken => {
+            TurnPhase::Sent | TurnPhase::Broken => {
                 [self.signal.map(|(_, at)| at), self.quiet_end(streaming), Some(self.ends_by())]
                     .into_iter()
                     .flatten()
@@ -232,24 +232,24 @@ impl Turn {
         }
     }
 
-    /// Nothing proved that the platform has it: it is to go out again.
+    /// Has the message sent again, because its receipt was not proved.
     pub(crate) fn resend(&mut self) {
         self.phase = TurnPhase::Ready;
         self.resent = true;
     }
 
-    /// Whether its bytes went out before.
+    /// Returns whether its bytes were sent before.
     pub(crate) const fn was_sent(&self) -> bool {
         self.resent
     }
 
-    /// Until when it must have gone out: counted from the head's beginning, or for another sending from the
-    /// first.
+    /// Returns the deadline for sending. It counts from the start of the head, and for a resend from the first
+    /// sending.
     pub(crate) fn limit(&self) -> Timestamp {
         if self.resent { self.ends_by() } else { self.send_by }
     }
 
-    /// The Message as it stands.
+    /// Returns the message in its current state.
     pub(crate) fn message(&self) -> Message {
         Message { accepted: Arc::clone(&self.message), progress: self.progress.clone() }
     }
@@ -258,7 +258,7 @@ impl Turn {
         self.progress.sent_at.unwrap_or(self.send_by) + self.deadline
     }
 
-    /// When the quiet time is over. While a gap is open nobody knows what was missed, so it does not run.
+    /// Returns the end of the quiet time. It does not run after a loss, because replies may be missing.
     fn quiet_end(&self, streaming: bool) -> Option<Timestamp> {
         let quiet = self.quiet?;
         let from = self.quiet_from?;
@@ -266,16 +266,16 @@ impl Turn {
             return None;
         }
         let stretched = self.more_follows || streaming;
-        Some(from + if stretched { quiet.max(STRETCHED) } else { quiet })
+        Some(from + if stretched { quiet.max(STRETCHED_QUIET) } else { quiet })
     }
 
-    /// What the deadline makes of the turn.
-    fn cut(&self) -> TurnOutcome {
+    /// Returns the outcome of a turn whose deadline has passed.
+    fn deadline_outcome(&self) -> TurnOutcome {
         let secs = self.deadline.as_secs_f64();
         if self.progress.first_reply_at.is_some() {
             TurnOutcome::Answered(EndedBy::Deadline)
         } else if self.progress.acked_at.is_some() {
-            let detail = format!("the platform has the message, but the bot said nothing within {secs} s");
+            let detail = format!("the platform has the message, but the bot did not answer within {secs} s");
             TurnOutcome::Failed(Problem::new(ProblemKind::NoReply, detail))
         } else if self.phase == TurnPhase::Broken {
             TurnOutcome::Failed(uncertain("the link broke after sending and did not come back in time"))
@@ -286,13 +286,14 @@ impl Turn {
     }
 }
 
-/// How long the message may take to get out, and its turn from then on.
+/// Returns the time for sending the message, and the time for its turn from then on.
 pub(crate) fn deadline(message: &AcceptedMessage, bot: &BotConfig) -> Duration {
-    let default = if message.new.session == SessionRequest::Close { CLOSING } else { bot.deadline };
+    let default =
+        if message.new.session == SessionRequest::Close { SESSION_END_DEADLINE } else { bot.deadline };
     message.new.rules.deadline().unwrap_or(default)
 }
 
-/// The Problem of a message that may or may not have reached the bot.
+/// Returns the problem of a message that may have reached the bot.
 pub(crate) fn uncertain(what: &str) -> Problem {
     let detail = format!("{what}; the bot may have it: ask it, or send with \"resend\": \"auto\"");
     Problem::new(ProblemKind::Uncertain, detail)

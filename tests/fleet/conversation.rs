@@ -171,7 +171,7 @@ impl World {
                 if let Some(socket) = conversation.socket {
                     let wait = self.rng.u64(5..400);
                     if self.users[user].sockets.contains_key(&socket) {
-                        let deed = Deed::Heard { user, number, socket, input: Input::Heard };
+                        let deed = Deed::Heard { user, number, socket, input: Input::PeerAlive };
                         self.schedule(wait, Event::To(slot, life, deed));
                     }
                 }
@@ -186,15 +186,15 @@ impl World {
                 let wait = self.rng.u64(1..200);
                 self.schedule(wait, Event::ReadHistory { slot, life, user, number, after });
             }
-            Effect::Tell { message, .. } => {
+            Effect::Complete { message, .. } => {
                 self.audit_tell(&message)?;
                 self.told(slot, &message)?;
             }
-            Effect::Forget(id) => {
+            Effect::ReportLoss(id) => {
                 self.audit_forget(id)?;
                 self.lost(slot, id)?;
             }
-            Effect::Rebased | Effect::Aside(_) | Effect::Chunk(_) | Effect::Rest => {}
+            Effect::Reconciled | Effect::OutOfTurn(_) | Effect::Chunk(_) | Effect::Rest => {}
         }
         Ok(None)
     }
@@ -215,7 +215,7 @@ impl World {
                 }
                 Ok(())
             }
-            _ => self.input(slot, user, number, Input::Unknown),
+            _ => self.input(slot, user, number, Input::WriteUnknown),
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) enum Blow {
 /// How often things go wrong; percent where nothing else is said.
 #[derive(Debug, Clone)]
 pub(super) struct Temper {
-    pub(super) platform: platform::Temper,
+    pub(super) platform: platform::FaultPlan,
     /// The longest way to the store or back, in milliseconds.
     pub(super) lag: u64,
     /// Requests, and answers, that get lost.
@@ -60,7 +60,7 @@ pub(super) struct Temper {
 impl Temper {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         let percent = |rng: &mut Rng, most: u32| if rng.bool() { 0 } else { rng.u32(1..=most) };
-        let mut platform = platform::Temper::draw(rng);
+        let mut platform = platform::FaultPlan::draw(rng);
         if rng.bool() {
             // The fleet's own trouble shows best where the platform gives none.
             platform = calm(&platform);
@@ -124,8 +124,8 @@ impl Blow {
     }
 }
 
-fn calm(temper: &platform::Temper) -> platform::Temper {
-    platform::Temper {
+fn calm(temper: &platform::FaultPlan) -> platform::FaultPlan {
+    platform::FaultPlan {
         drop: 0,
         connect_fails: 0,
         ack_missing: 0,

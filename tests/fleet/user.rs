@@ -8,7 +8,7 @@ use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
 
 use super::bot_name;
 use super::world::{Deed, Event, Outcome, World};
-use crate::simulation::platform::{Platform, Said};
+use crate::simulation::platform::{Platform, PlatformEvent};
 
 pub(super) struct User {
     pub(super) name: ConversationId,
@@ -65,7 +65,7 @@ impl World {
         let replaces = self.rng.u8(0..3) == 0;
         let others: Vec<u64> = self.users[user].sockets.keys().copied().filter(|_| replaces).collect();
         for other in others {
-            self.say(user, other, Said::Close(1005));
+            self.say(user, other, PlatformEvent::Close(1005));
         }
         let socket = self.number();
         let known = self.users[user].platform.session;
@@ -114,8 +114,8 @@ impl World {
     }
 
     /// The platform says something over a socket, or over another of the user's.
-    pub(super) fn say(&mut self, user: usize, mut socket: u64, mut said: Said) {
-        if let Said::Frame(IncomingFrame::Response(response)) = &mut said {
+    pub(super) fn say(&mut self, user: usize, mut socket: u64, mut said: PlatformEvent) {
+        if let PlatformEvent::Frame(IncomingFrame::Response(response)) = &mut said {
             let lag = self.rng.u64(0..=self.temper.platform.history_lag);
             let here = &mut self.users[user];
             response.created_on = Some(here.platform.created_on(super::START + self.now, response));
@@ -124,7 +124,11 @@ impl World {
         let here = &mut self.users[user];
         if !here.sockets.contains_key(&socket) {
             let other = here.sockets.keys().next_back().copied();
-            let Some(other) = other.filter(|_| !matches!(said, Said::Close(_) | Said::Death)) else { return };
+            let Some(other) =
+                other.filter(|_| !matches!(said, PlatformEvent::Close(_) | PlatformEvent::Death))
+            else {
+                return;
+            };
             socket = other;
         }
         let Some(peer) = here.sockets.get_mut(&socket) else { return };
@@ -132,17 +136,17 @@ impl World {
             return;
         }
         let input = match said {
-            Said::Frame(frame) => {
+            PlatformEvent::Frame(frame) => {
                 if let IncomingFrame::SessionEnd(_) = frame {
                     here.platform.session = false;
                 }
                 Input::Frame(frame)
             }
-            Said::Death => {
+            PlatformEvent::Death => {
                 peer.dead = true;
                 return;
             }
-            Said::Close(code) => Input::Lost(SocketLoss { code }),
+            PlatformEvent::Close(code) => Input::Lost(SocketLoss { code }),
         };
         let (slot, life, number) = (peer.slot, peer.life, peer.number);
         if matches!(input, Input::Lost(_)) {
@@ -161,7 +165,7 @@ impl World {
     ) {
         use rtm_bridge::link::HistoryFailure;
         let page = if self.lucky(self.temper.platform.history_fails) {
-            Err(if self.rng.u8(0..4) == 0 { HistoryFailure::ForGood } else { HistoryFailure::Now })
+            Err(if self.rng.u8(0..4) == 0 { HistoryFailure::Permanent } else { HistoryFailure::Temporary })
         } else {
             self.users[user].platform.history(super::START + self.now, after)
         };

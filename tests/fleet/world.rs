@@ -19,7 +19,7 @@ use super::store::Depot;
 use super::temper::{Blow, SLOTS, Temper, UNREST};
 use super::user::User;
 use super::{LEASE, START};
-use crate::simulation::platform::{Said, chance};
+use crate::simulation::platform::{PlatformEvent, chance};
 use crate::simulation::support;
 
 /// When everything goes well again, so soon each partition has its one owner: a lease runs out, a claimer waits as
@@ -77,7 +77,7 @@ pub(super) enum Event {
     Said {
         user: usize,
         socket: u64,
-        said: Said,
+        said: PlatformEvent,
     },
     Post(usize),
     Look(usize),

@@ -1,4 +1,4 @@
-//! A script for the machine: inputs at simulated times, and what it did about them.
+//! A script for the machine: inputs at simulated times, and their effects.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use serde_json::value::RawValue;
 
 use super::support::{accepted, bot, plain, reply};
 
-/// A machine whose store answers at once, unless told otherwise.
+/// A machine whose store answers at once, unless `store_hangs`.
 pub(super) struct Bench {
     pub(super) machine: Machine,
     pub(super) now: Timestamp,
     posted: u64,
-    /// Whether writes are left unanswered.
+    /// Whether writes stay unanswered.
     pub(super) store_hangs: bool,
     pub(super) connects: Vec<ConnectMode>,
     pub(super) sends: Vec<(u64, Timestamp)>,
     pub(super) history_reads: Vec<(Option<Box<str>>, Timestamp)>,
-    pub(super) told: Vec<Message>,
+    pub(super) completed: Vec<Message>,
     pub(super) replies: Vec<Arc<Reply>>,
     pub(super) pings: usize,
     pub(super) closes: usize,
@@ -35,7 +35,7 @@ pub(super) struct Bench {
     pub(super) lane_reads: usize,
     pub(super) rebased: usize,
     pub(super) chunks: Vec<Arc<ReplyChunk>>,
-    /// Every write, repeats included.
+    /// Every write, with repeats.
     pub(super) writes: Vec<Arc<ConversationWrite>>,
 }
 
@@ -52,7 +52,7 @@ impl Bench {
         Self::opened(ConversationSnapshot::default(), change)
     }
 
-    /// A machine that takes over what the store holds.
+    /// A machine that loads this stored conversation.
     pub(super) fn opened(open: ConversationSnapshot, change: impl FnOnce(&mut BotConfig)) -> Self {
         let mut bot = bot();
         change(&mut bot);
@@ -67,7 +67,7 @@ impl Bench {
             connects: Vec::new(),
             sends: Vec::new(),
             history_reads: Vec::new(),
-            told: Vec::new(),
+            completed: Vec::new(),
             replies: Vec::new(),
             pings: 0,
             closes: 0,
@@ -83,7 +83,7 @@ impl Bench {
         bench
     }
 
-    /// One with an open socket over which a welcome was already awaited.
+    /// A machine with an open socket whose welcome is over.
     pub(super) fn connected() -> Self {
         let mut bench = Self::with(|bot| bot.welcome = Duration::ZERO);
         bench.post();
@@ -117,21 +117,21 @@ impl Bench {
                 Effect::Connect(mode) => self.connects.push(mode),
                 Effect::Send(message) => self.sends.push((message.client_message_id, self.now)),
                 Effect::ReadHistory(after) => self.history_reads.push((after, self.now)),
-                Effect::Tell { message, .. } => self.told.push(message),
+                Effect::Complete { message, .. } => self.completed.push(message),
                 Effect::Ping => self.pings += 1,
                 Effect::Close(_) => self.closes += 1,
                 Effect::Abandon(why) => self.abandons.push(why),
-                Effect::Forget(id) => self.forgotten.push(id),
+                Effect::ReportLoss(id) => self.forgotten.push(id),
                 Effect::Rest => self.rests += 1,
                 Effect::ReadLane => self.lane_reads += 1,
-                Effect::Rebased => self.rebased += 1,
-                Effect::Aside(_) => {}
+                Effect::Reconciled => self.rebased += 1,
+                Effect::OutOfTurn(_) => {}
                 Effect::Chunk(chunk) => self.chunks.push(chunk),
             }
         }
     }
 
-    /// Lets time pass, with every tick the machine asks for.
+    /// Lets time pass, with every tick that the machine asks for.
     pub(super) fn pass(&mut self, span: Duration) {
         let end = self.now + span;
         for _ in 0..10_000 {
@@ -149,11 +149,11 @@ impl Bench {
         panic!("a busy loop");
     }
 
-    /// Lets minutes pass on a socket whose peer lives.
+    /// Lets minutes pass on a socket whose peer answers.
     pub(super) fn idle(&mut self, minutes: u64) {
         for _ in 0..minutes * 3 {
             self.pass(ms(20_000));
-            self.give(Input::Heard);
+            self.give(Input::PeerAlive);
         }
     }
 
@@ -196,7 +196,7 @@ impl Bench {
         self.give(Input::Lost(SocketLoss { code }));
     }
 
-    /// The wait for the next connect passes and it succeeds.
+    /// Lets the wait for the next connect pass, and lets that connect succeed.
     pub(super) fn reconnect(&mut self) {
         let before = self.connects.len();
         for _ in 0..100 {
@@ -214,12 +214,12 @@ impl Bench {
     }
 
     pub(super) fn history_fails(&mut self) {
-        self.give(Input::History(Err(HistoryFailure::ForGood)));
+        self.give(Input::History(Err(HistoryFailure::Permanent)));
     }
 
-    /// How the message that was told last ended: how many replies, by which rule or problem.
+    /// Returns the number of replies of the message that ended last, and the rule or problem that ended it.
     pub(super) fn end(&self) -> (usize, &'static str) {
-        let Some(message) = self.told.last() else { return (0, "nothing was told") };
+        let Some(message) = self.completed.last() else { return (0, "no message ended") };
         let how = match &message.progress.outcome {
             Some(TurnOutcome::Answered(by)) => EndedBy::as_str(*by),
             Some(TurnOutcome::Failed(problem)) => ProblemKind::slug(problem.kind),
@@ -228,7 +228,7 @@ impl Bench {
         (message.progress.replies.len(), how)
     }
 
-    /// The record of the last write.
+    /// Returns the record of the last write.
     pub(super) fn record(&self) -> ConversationRecord {
         self.writes.last().unwrap().record.clone()
     }
@@ -238,12 +238,12 @@ impl Bench {
     }
 }
 
-/// History's record of a message of ours.
+/// The history record of a message of ours.
 pub(super) fn incoming(message: &AcceptedMessage) -> HistoryRecord {
     HistoryRecord { from_user: true, user_msg_id: Some(message.client_message_id), ..outgoing("user-1") }
 }
 
-/// History's record of a reply.
+/// The history record of a reply.
 pub(super) fn outgoing(id: &str) -> HistoryRecord {
     HistoryRecord {
         id: Some(id.into()),

@@ -8,7 +8,7 @@ use rtm_bridge::link::{Input, LinkState};
 use super::bench::{Bench, incoming, ms, outgoing};
 
 #[test]
-fn before_the_sending_is_mended_and_the_message_sent() {
+fn loss_before_sending_is_backfilled_and_the_message_sent() {
     let mut bench = Bench::new();
     bench.post();
     bench.give(Input::Connected);
@@ -21,7 +21,7 @@ fn before_the_sending_is_mended_and_the_message_sent() {
 }
 
 #[test]
-fn after_the_ack_is_mended_by_history_without_sending_again() {
+fn loss_after_the_ack_is_backfilled_without_resending() {
     let mut bench = Bench::connected();
     let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.ack(&message);
@@ -40,7 +40,7 @@ fn after_the_ack_is_mended_by_history_without_sending_again() {
 }
 
 #[test]
-fn is_read_from_the_gap_although_the_new_socket_brought_more() {
+fn history_is_read_from_the_gap_despite_newer_replies() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
@@ -58,7 +58,7 @@ fn is_read_from_the_gap_although_the_new_socket_brought_more() {
 }
 
 #[test]
-fn found_in_history_counts_as_acked() {
+fn message_found_in_history_counts_as_acked() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.lose(1011);
@@ -70,11 +70,11 @@ fn found_in_history_counts_as_acked() {
     }
     bench.pass(ms(30_000));
     assert_eq!(bench.end(), (0, "no-reply"));
-    assert!(bench.told.last().unwrap().progress.acked_at.is_some());
+    assert!(bench.completed.last().unwrap().progress.acked_at.is_some());
 }
 
 #[test]
-fn absent_in_history_is_uncertain_after_the_settling_and_two_reads() {
+fn message_absent_in_history_twice_is_uncertain() {
     let mut bench = Bench::connected();
     bench.post();
     bench.lose(1006);
@@ -83,7 +83,7 @@ fn absent_in_history_is_uncertain_after_the_settling_and_two_reads() {
     bench.pass(ms(1500));
     bench.history(Vec::new());
     bench.pass(ms(1499));
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.pass(ms(1));
     bench.history(Vec::new());
     assert_eq!(bench.end(), (0, "uncertain"));
@@ -91,7 +91,7 @@ fn absent_in_history_is_uncertain_after_the_settling_and_two_reads() {
 }
 
 #[test]
-fn sending_again_waits_for_the_send_rate() {
+fn resend_waits_for_the_send_rate() {
     let mut bench = Bench::with(|bot| {
         bot.user_rate_per_minute = 1;
         bot.welcome = Duration::ZERO;
@@ -110,7 +110,7 @@ fn sending_again_waits_for_the_send_rate() {
 }
 
 #[test]
-fn absent_in_history_is_sent_again_under_the_same_id_where_asked_for() {
+fn message_absent_in_history_is_resent_under_its_id() {
     let mut bench = Bench::connected();
     let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.lose(1006);
@@ -128,7 +128,7 @@ fn absent_in_history_is_sent_again_under_the_same_id_where_asked_for() {
 }
 
 #[test]
-fn without_readable_history_nothing_is_waited_for() {
+fn unproved_message_without_history_is_decided_at_once() {
     let mut bench = Bench::connected();
     bench.post();
     bench.lose(1006);
@@ -147,7 +147,7 @@ fn without_readable_history_nothing_is_waited_for() {
 }
 
 #[test]
-fn does_not_mix_up_the_answers_to_reads_of_two_losses() {
+fn history_answers_of_two_losses_are_not_mixed_up() {
     let mut bench = Bench::connected();
     bench.post();
     bench.lose(1006);
@@ -162,15 +162,15 @@ fn does_not_mix_up_the_answers_to_reads_of_two_losses() {
 }
 
 #[test]
-fn with_1008_fails_the_turn_and_blocks_for_a_minute() {
+fn close_1008_fails_the_turn_and_blocks_for_a_minute() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
     bench.post_ruled(None, None, Some(59_000));
     bench.post_ruled(None, None, Some(100_000));
     bench.lose(1008);
-    assert_eq!(bench.told.len(), 3, "the turn and the head that cannot wait");
-    for message in &bench.told[1..] {
+    assert_eq!(bench.completed.len(), 3, "the turn and the head that cannot wait");
+    for message in &bench.completed[1..] {
         let Some(TurnOutcome::Failed(problem)) = &message.progress.outcome else { panic!() };
         assert_eq!(problem.kind, ProblemKind::BotBlocked);
         assert_eq!(problem.retry_after, Some(ms(60_000)));
@@ -184,7 +184,7 @@ fn with_1008_fails_the_turn_and_blocks_for_a_minute() {
 }
 
 #[test]
-fn with_1008_fails_a_message_that_is_about_to_go_out_too() {
+fn close_1008_fails_a_message_before_its_sending() {
     let mut bench = Bench::connected();
     bench.store_hangs = true;
     bench.post();
@@ -196,7 +196,7 @@ fn with_1008_fails_a_message_that_is_about_to_go_out_too() {
 }
 
 #[test]
-fn with_1009_or_1007_fails_the_turn_and_reconnects() {
+fn close_1007_or_1009_fails_the_turn_and_reconnects() {
     for (code, how) in [(1009, "payload-too-large"), (1007, "platform-rejected")] {
         let mut bench = Bench::connected();
         bench.post_with(|new| new.resend = ResendPolicy::Auto);
@@ -209,7 +209,7 @@ fn with_1009_or_1007_fails_the_turn_and_reconnects() {
 }
 
 #[test]
-fn with_1000_and_nothing_open_is_left_alone() {
+fn close_1000_of_an_idle_link_is_not_reconnected() {
     let mut bench = Bench::connected();
     let connects = bench.connects.len();
     bench.lose(1000);
@@ -220,7 +220,7 @@ fn with_1000_and_nothing_open_is_left_alone() {
 }
 
 #[test]
-fn with_1005_is_not_fought_over() {
+fn close_1005_delays_the_reconnect() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
@@ -232,7 +232,7 @@ fn with_1005_is_not_fought_over() {
 }
 
 #[test]
-fn is_proved_by_a_page_that_comes_after_the_next_loss() {
+fn message_on_a_page_of_the_loss_before_counts_as_acked() {
     let mut bench = Bench::connected();
     let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
     bench.lose(1006);

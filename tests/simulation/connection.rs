@@ -1,4 +1,4 @@
-//! How a connection looks from outside (api.md 2): state, since when, why, and when the next connect may be.
+//! The status of a connection for callers (api.md 2): state, start, reason and next connect.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ fn unavailable(words: &str, retry_after: Option<Duration>) -> Input {
 }
 
 #[test]
-fn a_conversation_that_nobody_wants_is_cold_and_needs_no_reason() {
+fn unused_connection_is_cold_without_a_reason() {
     assert_eq!(connection(&Bench::new()), ConnectionStatus::default());
 }
 
 #[test]
-fn a_ready_one_says_since_when_and_no_more() {
+fn ready_connection_tells_only_its_start() {
     let mut bench = Bench::new();
     bench.post();
     let posted = bench.now;
@@ -44,7 +44,7 @@ fn a_ready_one_says_since_when_and_no_more() {
 }
 
 #[test]
-fn one_that_backs_off_says_what_failed_and_when_it_is_tried_again() {
+fn connection_in_backoff_tells_its_failure_and_its_retry() {
     let mut bench = Bench::new();
     bench.post();
     bench.give(unavailable("the platform answered 503", Some(ms(2000))));
@@ -64,7 +64,7 @@ fn one_that_backs_off_says_what_failed_and_when_it_is_tried_again() {
 }
 
 #[test]
-fn a_lost_and_a_refused_one_say_so() {
+fn lost_and_refused_connections_tell_their_reasons() {
     let mut bench = Bench::connected();
     bench.post();
     bench.lose(1006);
@@ -77,12 +77,12 @@ fn a_lost_and_a_refused_one_say_so() {
     bench.post();
     bench.give(Input::ConnectFailed(ConnectFailure::Rejected("unknown bot".into())));
     let refused = connection(&bench);
-    assert_eq!(refused.state, LinkState::Cold, "its messages have failed, and nobody wants it");
+    assert_eq!(refused.state, LinkState::Cold, "its messages have failed, and it is not needed");
     assert!(refused.reason.as_deref().is_some_and(|reason| reason.contains("unknown bot")), "{refused:?}");
 }
 
 #[test]
-fn a_blocked_one_says_until_when_also_where_another_owner_was_told() {
+fn blocked_connection_of_a_new_owner_tells_its_end() {
     let mut bench = Bench::connected();
     bench.post();
     bench.lose(1008);
@@ -97,7 +97,7 @@ fn a_blocked_one_says_until_when_also_where_another_owner_was_told() {
 }
 
 #[test]
-fn one_that_is_drained_says_so() {
+fn draining_connection_tells_its_reason() {
     let mut bench = Bench::connected();
     bench.post();
     bench.give(Input::Drain);

@@ -1,4 +1,4 @@
-//! What a reply belongs to that says so itself (docs/exact-correlation.md).
+//! Replies that tell their answered message themselves (docs/exact-correlation.md).
 
 use rtm_bridge::domain::{ConversationRecord, Correlation, MessageId, ResendPolicy};
 use rtm_bridge::link::Input;
@@ -8,7 +8,7 @@ use rtm_bridge::store::ConversationSnapshot;
 use super::bench::{Bench, ms};
 use super::support::{echo, last_turn, piece, plain, reply};
 
-/// What a reply was joined to, how sure that is, and whether it was late.
+/// Returns the message that a reply was joined to, its correlation, and whether it was late.
 fn joined(bench: &Bench, id: &str) -> (Option<MessageId>, Correlation, bool) {
     let reply = bench.reply(id);
     (reply.in_reply_to, reply.correlation, reply.late)
@@ -17,7 +17,7 @@ fn joined(bench: &Bench, id: &str) -> (Option<MessageId>, Correlation, bool) {
 const ALONE: (Option<MessageId>, Correlation, bool) = (None, Correlation::Unsolicited, false);
 
 #[test]
-fn an_echo_of_the_open_turn_is_exact_and_proves_receipt() {
+fn echo_of_the_open_turn_is_exact_and_proves_receipt() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.respond(echo("ms-1", &message));
@@ -27,7 +27,7 @@ fn an_echo_of_the_open_turn_is_exact_and_proves_receipt() {
     assert_eq!(joined(&bench, "ms-1"), (Some(message.id), Correlation::Exact, false));
 }
 
-/// One whose message went out over a link that broke, and whose bot may greet on the next.
+/// A conversation whose sent message lost its link, and whose bot may greet on the next one.
 fn greeted(resend: ResendPolicy) -> (Bench, std::sync::Arc<rtm_bridge::domain::AcceptedMessage>) {
     let mut bench = Bench::with(|bot| bot.session_timeout = ms(1));
     let message = bench.post_with(|new| new.resend = resend);
@@ -41,7 +41,7 @@ fn greeted(resend: ResendPolicy) -> (Bench, std::sync::Arc<rtm_bridge::domain::A
 }
 
 #[test]
-fn an_echo_counts_while_the_bot_greets() {
+fn echo_during_a_greeting_is_exact() {
     let (mut bench, message) = greeted(ResendPolicy::Never);
     bench.say("ms-welcome");
     bench.respond(echo("ms-1", &message));
@@ -50,7 +50,7 @@ fn an_echo_counts_while_the_bot_greets() {
 }
 
 #[test]
-fn a_late_echo_joins_the_turn_before_although_the_next_one_runs() {
+fn late_echo_during_the_next_turn_joins_its_own() {
     let mut bench = Bench::connected();
     let first = bench.post();
     bench.say("ms-1");
@@ -65,7 +65,7 @@ fn a_late_echo_joins_the_turn_before_although_the_next_one_runs() {
 }
 
 #[test]
-fn a_late_echo_needs_no_late_window() {
+fn late_echo_after_the_late_window_joins_its_turn() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.say("ms-1");
@@ -77,7 +77,7 @@ fn a_late_echo_needs_no_late_window() {
 }
 
 #[test]
-fn an_echo_of_another_message_joins_nothing() {
+fn echo_of_another_message_is_unsolicited() {
     let mut bench = Bench::connected();
     let older = bench.post();
     bench.say("ms-1");
@@ -85,7 +85,7 @@ fn an_echo_of_another_message_joins_nothing() {
     bench.post();
     bench.say("ms-2");
     bench.pass(ms(1000));
-    // Late, and in the next turn.
+    // The echo comes late, during the next turn.
     bench.respond(echo("ms-3", &older));
     bench.post();
     bench.respond(BotResponse { correlation_id: Some(17), ..reply("ms-4", "to another client") });
@@ -96,7 +96,7 @@ fn an_echo_of_another_message_joins_nothing() {
 }
 
 #[test]
-fn an_echo_of_a_message_that_did_not_go_out_joins_nothing() {
+fn echo_of_an_unsent_message_is_unsolicited() {
     let mut bench = Bench::connected();
     bench.store_hangs = true;
     let message = bench.post();
@@ -108,9 +108,9 @@ fn an_echo_of_a_message_that_did_not_go_out_joins_nothing() {
 }
 
 #[test]
-fn an_echo_before_the_resend_makes_it_needless() {
+fn echo_before_the_resend_cancels_it() {
     let (mut bench, message) = greeted(ResendPolicy::Auto);
-    // History cannot tell, so it is to go out again when the greeting is over.
+    // History does not show the message, so it is sent again after the greeting.
     bench.history_fails();
     bench.respond(echo("ms-1", &message));
     bench.pass(ms(2000));
@@ -118,7 +118,7 @@ fn an_echo_before_the_resend_makes_it_needless() {
 }
 
 #[test]
-fn one_piece_of_a_stream_is_enough() {
+fn echo_in_one_piece_of_a_stream_is_enough() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.respond(piece("ms-1", "It ", false));
@@ -132,7 +132,7 @@ fn one_piece_of_a_stream_is_enough() {
 }
 
 #[test]
-fn a_new_owner_takes_an_echo_that_it_cannot_know_for_what_it_would_be_without() {
+fn echo_unknown_to_a_new_owner_is_ignored() {
     let now = Bench::new().now;
     let last = last_turn(MessageId::new(now, 5), now);
     let record = ConversationRecord {

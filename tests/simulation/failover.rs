@@ -1,5 +1,4 @@
-//! What a link does when the store loses what it had confirmed: it is counted and told, never resurrected and
-//! never doubled.
+//! A store that loses confirmed data: losses are counted and reported, and no message is resurrected or doubled.
 
 use std::sync::Arc;
 
@@ -35,7 +34,7 @@ fn record(bench: &Bench) -> ConversationRecord {
     bench.writes.last().unwrap().record.clone()
 }
 
-/// A write as words: what it tells of.
+/// Describes a write by its changes.
 fn tell(write: &ConversationWrite) -> Vec<String> {
     let tell = |change: &ConversationChange| match change {
         ConversationChange::Sent { .. } => "sent".to_owned(),
@@ -70,7 +69,7 @@ fn ends(write: &ConversationWrite) -> Vec<(MessageId, ProblemKind)> {
 }
 
 #[test]
-fn a_message_that_is_lost_before_its_sending_is_not_sent() {
+fn message_lost_before_its_sending_is_not_sent() {
     let mut bench = Bench::connected();
     bench.store_hangs = true;
     let lost = bench.post();
@@ -85,21 +84,21 @@ fn a_message_that_is_lost_before_its_sending_is_not_sent() {
 }
 
 #[test]
-fn a_message_that_is_lost_before_its_end_is_not_told() {
+fn message_lost_before_its_end_is_forgotten() {
     let mut bench = Bench::connected();
     let lost = bench.post();
     bench.say("ms-1");
     bench.store_hangs = true;
     bench.pass(ms(1000));
-    let told = bench.told.len();
+    let told = bench.completed.len();
     bench.give(Input::Stored { lost: true });
     bench.give(open(&record(&bench), &[], 2));
-    assert_eq!((bench.told.len(), &*bench.forgotten), (told, &[lost.id][..]));
+    assert_eq!((bench.completed.len(), &*bench.forgotten), (told, &[lost.id][..]));
     assert_eq!(bench.machine.open_messages(), 0);
 }
 
 #[test]
-fn what_the_store_lost_of_the_open_turn_is_written_again_in_its_place() {
+fn lost_changes_of_the_open_turn_are_rewritten_in_order() {
     let mut bench = Bench::connected();
     let before = record(&bench);
     let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
@@ -115,7 +114,7 @@ fn what_the_store_lost_of_the_open_turn_is_written_again_in_its_place() {
     let again = bench.writes.last().unwrap();
     assert!(again.record.write > refused, "what was on its way is not taken after it");
     assert_eq!((again.follows, bench.rebased), (before.write, 1));
-    assert!(again.record.epoch > before.epoch, "readers are told that what they read may be gone");
+    assert!(again.record.epoch > before.epoch, "readers learn that their entries may be gone");
     let seq = before.seq;
     let entries = [1, 2, 3].map(|i| format!("{} ms-{i}", seq + i));
     let words: Vec<&str> =
@@ -129,7 +128,7 @@ fn what_the_store_lost_of_the_open_turn_is_written_again_in_its_place() {
 }
 
 #[test]
-fn what_the_store_kept_of_the_open_turn_is_not_written_twice() {
+fn stored_changes_of_the_open_turn_are_not_rewritten() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
@@ -154,7 +153,7 @@ fn what_the_store_kept_of_the_open_turn_is_not_written_twice() {
 }
 
 #[test]
-fn a_message_whose_end_the_store_lost_ends_as_lost_and_is_not_sent_again() {
+fn message_with_a_lost_end_fails_without_resending() {
     let mut bench = Bench::connected();
     let before = record(&bench);
     let message = bench.post_with(|new| new.resend = ResendPolicy::Auto);
@@ -162,8 +161,8 @@ fn a_message_whose_end_the_store_lost_ends_as_lost_and_is_not_sent_again() {
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (1, "quiet"));
     let seq = record(&bench).seq;
-    // The sweep finds it open, and says so.
-    let told = bench.told.len();
+    // The sweep finds it open and wakes the conversation.
+    let told = bench.completed.len();
     bench.give(Input::Woken);
     let lane = || open(&before, &[(&message, MessageProgress::default())], 2);
     bench.give(lane());
@@ -174,12 +173,12 @@ fn a_message_whose_end_the_store_lost_ends_as_lost_and_is_not_sent_again() {
     let end = bench.writes.last().unwrap();
     assert_eq!(ends(end), [(message.id, ProblemKind::MessageLost)]);
     assert!(end.record.seq > seq, "the places of what was lost are not used again");
-    assert_eq!((bench.sends.len(), bench.told.len(), &*bench.forgotten), (1, told, &[message.id][..]));
+    assert_eq!((bench.sends.len(), bench.completed.len(), &*bench.forgotten), (1, told, &[message.id][..]));
     assert_eq!(bench.machine.open_messages(), 0);
 }
 
 #[test]
-fn a_waiting_message_that_the_store_lost_is_dropped_and_one_in_its_place_is_taken() {
+fn queued_message_lost_by_the_store_is_replaced() {
     let mut bench = Bench::connected();
     let first = bench.post();
     let lost = bench.post();
@@ -187,7 +186,7 @@ fn a_waiting_message_that_the_store_lost_is_dropped_and_one_in_its_place_is_take
     bench.store_hangs = true;
     bench.say("ms-1");
     bench.give(Input::OutOfStep);
-    // The store lost the second message, and accepted another one since.
+    // The store lost the second message and has accepted another one since.
     let other = accepted(lost.position, bench.now + ms(5), plain());
     let progress = MessageProgress { sent_at: Some(bench.now), ..MessageProgress::default() };
     let stored = ConversationRecord { write: record(&bench).write - 2, ..record(&bench) };
@@ -201,7 +200,7 @@ fn a_waiting_message_that_the_store_lost_is_dropped_and_one_in_its_place_is_take
 }
 
 #[test]
-fn a_hint_of_a_message_in_the_place_of_a_lost_one_has_the_lane_read() {
+fn hint_at_the_position_of_a_lost_message_reads_the_lane() {
     let mut bench = Bench::connected();
     let first = bench.post();
     let reads = bench.lane_reads;
@@ -212,7 +211,7 @@ fn a_hint_of_a_message_in_the_place_of_a_lost_one_has_the_lane_read() {
 }
 
 #[test]
-fn an_answer_that_an_end_overtook_is_no_loss() {
+fn lane_answer_overtaken_by_an_end_is_not_a_loss() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.give(Input::Accepted(accepted(9, bench.now, plain())));
@@ -227,7 +226,7 @@ fn an_answer_that_an_end_overtook_is_no_loss() {
 }
 
 #[test]
-fn nothing_is_sent_before_the_lane_of_a_store_in_doubt_is_read() {
+fn machine_in_doubt_sends_only_after_the_lane_read() {
     let mut bench = Bench::connected();
     bench.store_hangs = true;
     bench.say("ms-1");
@@ -242,7 +241,7 @@ fn nothing_is_sent_before_the_lane_of_a_store_in_doubt_is_read() {
 }
 
 #[test]
-fn a_record_that_expired_is_no_loss() {
+fn record_that_expired_is_not_a_loss() {
     let mut bench = Bench::connected();
     let epoch = record(&bench).epoch;
     bench.give(Input::Woken);
@@ -251,7 +250,7 @@ fn a_record_that_expired_is_no_loss() {
     assert!(bench.forgotten.is_empty());
     bench.pass(ms(20));
     let again = bench.writes.last().unwrap();
-    assert_eq!((again.follows, bench.rebased), (0, 0), "the count begins anew");
+    assert_eq!((again.follows, bench.rebased), (0, 0), "the count restarts");
     assert_eq!(again.record.epoch, epoch, "and readers miss nothing");
     let message = accepted(0, bench.now, plain());
     bench.give(Input::Accepted(message));
@@ -259,14 +258,14 @@ fn a_record_that_expired_is_no_loss() {
 }
 
 #[test]
-fn a_link_that_outlived_its_record_goes_on_as_before() {
+fn link_older_than_its_record_stays_open() {
     let mut bench = Bench::with(|bot| (bot.idle_ttl, bot.welcome) = (None, std::time::Duration::ZERO));
     bench.post();
     bench.give(Input::Connected);
     bench.say("ms-1");
     bench.pass(ms(1000));
     bench.idle(25 * 60);
-    let (before, told) = (record(&bench), bench.told.len());
+    let (before, told) = (record(&bench), bench.completed.len());
     bench.store_hangs = true;
     bench.say("ms-2");
     let refused = bench.writes.last().unwrap().record.write;
@@ -278,14 +277,14 @@ fn a_link_that_outlived_its_record_goes_on_as_before() {
     assert_eq!(again.record.recent.iter().count(), 2, "what is still known is written");
     bench.give(Input::Stored { lost: false });
     bench.store_hangs = false;
-    // Positions begin anew with the next one.
+    // Positions restart with the next message.
     bench.give(Input::Accepted(accepted(0, bench.now, plain())));
     assert_eq!((bench.sends.len(), bench.connects.len()), (2, 1));
-    assert_eq!((bench.rebased, bench.forgotten.len(), bench.told.len()), (0, 0, told));
+    assert_eq!((bench.rebased, bench.forgotten.len(), bench.completed.len()), (0, 0, told));
 }
 
 #[test]
-fn a_store_that_is_ahead_is_believed() {
+fn store_ahead_of_the_machine_replaces_its_state() {
     let mut bench = Bench::connected();
     bench.store_hangs = true;
     let message = bench.post();
@@ -293,19 +292,19 @@ fn a_store_that_is_ahead_is_believed() {
     let ahead = ConversationRecord { write: record(&bench).write + 5, ..record(&bench) };
     let progress = MessageProgress { sent_at: Some(bench.now), ..MessageProgress::default() };
     bench.give(open(&ahead, &[(&message, progress)], 2));
-    assert_eq!((&*bench.abandons, bench.sends.len()), (&[AbandonReason::Anew][..], 0));
+    assert_eq!((&*bench.abandons, bench.sends.len()), (&[AbandonReason::StoreAhead][..], 0));
     bench.give(Input::Connected);
     assert_eq!(bench.history_reads.len(), 1, "it may have been sent");
 }
 
 #[test]
-fn a_message_that_was_told_of_since_the_lane_was_asked_for_is_kept() {
+fn message_hinted_during_the_lane_read_is_kept() {
     let mut bench = Bench::connected();
     bench.store_hangs = true;
     bench.say("ms-1");
     bench.give(Input::OutOfStep);
     let (first, second) = (bench.post(), bench.post());
-    // The answer was on its way before both, or between them.
+    // The answer was on its way before both events, or between them.
     bench.give(open(
         &ConversationRecord { write: 1, ..ConversationRecord::default() },
         &[(&first, MessageProgress::default())],
@@ -318,7 +317,7 @@ fn a_message_that_was_told_of_since_the_lane_was_asked_for_is_kept() {
 }
 
 #[test]
-fn a_message_whose_sending_the_store_lost_before_it_went_out_waits_until_it_is_stored_again() {
+fn message_with_a_lost_sent_mark_waits_for_its_rewrite() {
     let mut bench = Bench::connected();
     let before = record(&bench);
     bench.store_hangs = true;
@@ -337,7 +336,7 @@ fn a_message_whose_sending_the_store_lost_before_it_went_out_waits_until_it_is_s
 }
 
 #[test]
-fn a_new_owner_takes_what_stands_before_a_sent_message_for_ended() {
+fn new_owner_ends_messages_before_a_sent_one() {
     let at = Bench::new().now - ms(1000);
     let (ended, sent) = (accepted(0, at, plain()), accepted(1, at, plain()));
     let progress = MessageProgress { sent_at: Some(at), acked_at: Some(at), ..MessageProgress::default() };

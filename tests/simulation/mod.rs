@@ -1,19 +1,19 @@
-//! The link's machine against everything that can happen to it, in simulated time.
+//! The machine of a link against random faults, in simulated time.
 //!
-//! A run is drawn from one seed: what callers post, what the platform says and when, what the store does with
-//! each write, when the owner dies. [`world`] checks after every step what `link::Machine` promises. A failing
-//! seed prints its last steps; run it alone with `RTM_SIM_SEED=<seed> cargo test --test all simulation`.
+//! One seed draws a whole run: the messages of callers, the frames of the platform, the answers of the store, the
+//! deaths of owners. [`world`] checks the promises of `link::Machine` after every step. A failing seed prints its
+//! last steps; run it alone with `RTM_SIM_SEED=<seed> cargo test --test all simulation`.
 
-mod agents;
+mod backfill;
 mod bench;
 mod broken_link;
-mod closing;
 mod connection;
 mod echoes;
+mod end_session;
 mod failover;
-mod gaps;
-mod hand_over;
-mod kept;
+mod handoff;
+mod human_agent;
+mod keep_open;
 mod lease;
 mod outbox;
 pub(crate) mod platform;
@@ -31,14 +31,14 @@ mod world;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use world::{Run, World};
+use world::{SimulationRun, World};
 
 const SEEDS: u64 = 10_000;
-/// Steps of a failing run that are printed.
+/// The steps of a failing run that are printed.
 const TAIL: usize = 60;
 
 #[test]
-fn promises_hold_whatever_happens() {
+fn random_runs_keep_all_promises() {
     let seeds = chosen_seed().map_or(0..SEEDS, |seed| seed..seed + 1);
     let mut ends: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in seeds {
@@ -51,26 +51,26 @@ fn promises_hold_whatever_happens() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace() {
+fn equal_seeds_give_equal_traces() {
     for seed in 0..200 {
         assert_eq!(run(seed).hash, run(seed).hash, "seed {seed}");
     }
 }
 
-fn run(seed: u64) -> Run {
+fn run(seed: u64) -> SimulationRun {
     let attempt = catch_unwind(|| World::new(seed, false).run());
     match attempt {
-        Ok(Run { failure: None, .. }) => attempt.unwrap(),
+        Ok(SimulationRun { failure: None, .. }) => attempt.unwrap(),
         _ => explain(seed),
     }
 }
 
 fn explain(seed: u64) -> ! {
     let again = catch_unwind(AssertUnwindSafe(|| World::new(seed, true).run()));
-    let Ok(Run { failure, trace, .. }) = again else { panic!("seed {seed} panics, see above") };
+    let Ok(SimulationRun { failure, trace, .. }) = again else { panic!("seed {seed} panics, see above") };
     let tail = trace.len().saturating_sub(TAIL).max(1);
     let trace = [&trace[..1], &trace[tail..]].concat().join("\n");
-    panic!("seed {seed}: {}\n{trace}", failure.unwrap_or_else(|| "goes well at the second time".into()))
+    panic!("seed {seed}: {}\n{trace}", failure.unwrap_or_else(|| "does not fail when it is repeated".into()))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a switch of the test, not of the bridge")]

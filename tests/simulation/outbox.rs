@@ -1,4 +1,4 @@
-//! Who is told of what by webhook, and that it stands in the write that it tells of (api.md 4).
+//! The deliveries to webhooks, each in the write of its journal entry (api.md 4).
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::support::{accepted, callback, echo, plain, webhook};
 
 const TRACE: TraceId = TraceId(7);
 
-/// One whose bot has a webhook, with an open link.
+/// A bot with a webhook and an open link.
 fn connected() -> Bench {
     let mut bench = Bench::with(|bot| {
         bot.welcome = ms(0);
@@ -32,7 +32,7 @@ fn connected() -> Bench {
     bench
 }
 
-/// What is written behind that.
+/// Returns the changes that were written behind that place.
 fn since(bench: &Bench) -> Vec<(&JournalEntry, &NewDelivery)> {
     delivered(&bench.writes[1..])
 }
@@ -42,33 +42,33 @@ fn to_caller(new: &mut NewMessage) {
     new.trace = TRACE;
 }
 
-/// What is delivered, each with the entry that stands right before it.
+/// Returns the deliveries, each with the entry before it.
 fn delivered(writes: &[Arc<ConversationWrite>]) -> Vec<(&JournalEntry, &NewDelivery)> {
     let pairs = writes.iter().flat_map(|write| write.changes.windows(2));
-    let told = pairs.filter_map(|pair| match pair {
+    let found = pairs.filter_map(|pair| match pair {
         [ConversationChange::Append(entry), ConversationChange::Deliver(delivery)] => {
             Some((entry, &**delivery))
         }
         _ => None,
     });
-    let told: Vec<_> = told.collect();
+    let found: Vec<_> = found.collect();
     let deliveries = writes
         .iter()
         .flat_map(|write| &write.changes)
         .filter(|change| matches!(change, ConversationChange::Deliver(_)));
-    assert_eq!(told.len(), deliveries.count(), "each right behind its entry");
-    told
+    assert_eq!(found.len(), deliveries.count(), "each right behind its entry");
+    found
 }
 
-fn kinds<'a>(told: &[(&JournalEntry, &'a NewDelivery)]) -> Vec<(DeliveryKind, &'a str)> {
-    told.iter().map(|(_, told)| (told.kind, &*told.target)).collect()
+fn kinds<'a>(found: &[(&JournalEntry, &'a NewDelivery)]) -> Vec<(DeliveryKind, &'a str)> {
+    found.iter().map(|(_, delivery)| (delivery.kind, &*delivery.target)).collect()
 }
 
 const CALLER: &str = "https://caller.example/hook";
 const BOT: &str = "https://bot.example/hook";
 
 #[test]
-fn an_end_goes_to_the_callback_and_else_to_the_bots_webhook() {
+fn end_goes_to_the_callback_or_else_to_the_bots_webhook() {
     let mut bench = connected();
     let message = bench.post_with(to_caller);
     bench.say("ms-1");
@@ -80,23 +80,23 @@ fn an_end_goes_to_the_callback_and_else_to_the_bots_webhook() {
         kinds(&since(&bench)),
         [(DeliveryKind::MessageAnswered, CALLER), (DeliveryKind::MessageFailed, BOT)]
     );
-    let told = since(&bench);
-    let (first, second) = (told[0].1, told[1].1);
+    let found = since(&bench);
+    let (first, second) = (found[0].1, found[1].1);
     assert_eq!(first.origin, DeliveryOrigin::Callback { signer: Some("crm".into()) });
     assert_eq!(
         (first.message, first.trace, &first.conversation),
         (Some(message.id), TRACE, &plain().conversation)
     );
     assert_eq!((&second.origin, second.trace), (&DeliveryOrigin::Bot, TraceId::default()));
-    for ((_, delivery), message) in told.iter().zip(&bench.told[1..]) {
+    for ((_, delivery), message) in found.iter().zip(&bench.completed[1..]) {
         assert!(tells(delivery, message), "{} is not {message:?}", delivery.data);
     }
     let data: Value = serde_json::from_str(first.data.get()).unwrap();
-    assert_eq!(data["callback"], json!({ "url": CALLER }), "who signs is nobody's business");
+    assert_eq!(data["callback"], json!({ "url": CALLER }), "the signer is not delivered");
 }
 
 #[test]
-fn without_a_target_nothing_is_delivered() {
+fn turn_without_a_target_delivers_nothing() {
     let mut bench = Bench::connected();
     bench.post();
     bench.say("ms-1");
@@ -107,7 +107,7 @@ fn without_a_target_nothing_is_delivered() {
 }
 
 #[test]
-fn the_end_of_a_session_is_told_to_nobody() {
+fn session_end_is_not_delivered() {
     let mut bench = connected();
     bench.post_with(|new| {
         to_caller(new);
@@ -118,7 +118,7 @@ fn the_end_of_a_session_is_told_to_nobody() {
     assert!(since(&bench).is_empty());
     bench.post_with(|new| new.session = SessionRequest::Close);
     assert_eq!(
-        (bench.told.len(), bench.end().1),
+        (bench.completed.len(), bench.end().1),
         (3, "sessionEnd"),
         "where no session lives it ends at once"
     );
@@ -126,7 +126,7 @@ fn the_end_of_a_session_is_told_to_nobody() {
 }
 
 #[test]
-fn late_replies_follow_their_turns_end_and_unsolicited_ones_go_to_the_bot() {
+fn late_reply_follows_its_turn_and_unsolicited_goes_to_the_bot() {
     let mut bench = connected();
     let message = bench.post_with(to_caller);
     bench.say("ms-1");
@@ -134,9 +134,11 @@ fn late_replies_follow_their_turns_end_and_unsolicited_ones_go_to_the_bot() {
     bench.say("ms-late");
     bench.pass(ms(61_000));
     bench.say("ms-unasked");
-    let told = since(&bench);
-    let words: Vec<_> =
-        told.iter().map(|(_, told)| (told.kind, &*told.target, told.message, told.trace)).collect();
+    let found = since(&bench);
+    let words: Vec<_> = found
+        .iter()
+        .map(|(_, delivery)| (delivery.kind, &*delivery.target, delivery.message, delivery.trace))
+        .collect();
     assert_eq!(
         words,
         [
@@ -145,7 +147,7 @@ fn late_replies_follow_their_turns_end_and_unsolicited_ones_go_to_the_bot() {
             (DeliveryKind::ReplyUnsolicited, BOT, None, TraceId::default()),
         ]
     );
-    for (_, delivery) in &told[1..] {
+    for (_, delivery) in &found[1..] {
         let data: Value = serde_json::from_str(delivery.data.get()).unwrap();
         let reply = bench.reply(data["messageId"].as_str().unwrap());
         assert_eq!(data, reply_of(&plain().conversation, reply));
@@ -153,7 +155,7 @@ fn late_replies_follow_their_turns_end_and_unsolicited_ones_go_to_the_bot() {
 }
 
 #[test]
-fn a_new_owner_knows_what_the_last_turn_is_echoed_by_and_who_is_told() {
+fn new_owner_knows_the_last_turns_number_and_callback() {
     let mut bench = connected();
     let message = bench.post_with(to_caller);
     bench.say("ms-1");
@@ -174,12 +176,12 @@ fn a_new_owner_knows_what_the_last_turn_is_echoed_by_and_who_is_told() {
 }
 
 #[test]
-fn ids_are_those_of_the_entries_from_the_first_one_on() {
+fn delivery_ids_match_their_journal_entries() {
     let mut bench = Bench::with(|bot| {
         bot.welcome = ms(0);
         bot.webhook = Some(webhook());
     });
-    // What fails before anything was written begins the journal.
+    // A failure before the first write begins the journal.
     bench.post_until(Some(500));
     bench.pass(ms(500));
     assert_eq!(bench.end().1, "platform-unavailable");
@@ -193,7 +195,7 @@ fn ids_are_those_of_the_entries_from_the_first_one_on() {
 }
 
 #[test]
-fn what_is_written_again_keeps_its_id() {
+fn rewritten_delivery_keeps_its_id() {
     let mut bench = connected();
     let before = bench.record();
     let message = bench.post();
@@ -202,8 +204,8 @@ fn what_is_written_again_keeps_its_id() {
     bench.pass(ms(1000));
     let id_of = |bench: &Bench| {
         let write = bench.writes.last().unwrap();
-        let told = delivered(std::slice::from_ref(write));
-        (told[0].0.seq, told[0].1.id, write.record.epoch)
+        let found = delivered(std::slice::from_ref(write));
+        (found[0].0.seq, found[0].1.id, write.record.epoch)
     };
     let first = id_of(&bench);
     bench.give(Input::OutOfStep);
@@ -221,7 +223,7 @@ fn what_is_written_again_keeps_its_id() {
 }
 
 #[test]
-fn what_is_lost_before_its_end_is_not_delivered_and_what_was_said_late_is() {
+fn message_lost_before_its_end_delivers_only_late_replies() {
     let mut bench = connected();
     bench.post();
     bench.say("ms-1");
@@ -230,7 +232,7 @@ fn what_is_lost_before_its_end_is_not_delivered_and_what_was_said_late_is() {
     bench.pass(ms(1000));
     bench.say("ms-late");
     let write = bench.writes.len();
-    // Nobody has it, and the end still waits behind what is in flight.
+    // The store does not have it yet, and the end waits behind the write in flight.
     bench.give(Input::OutOfStep);
     let record = bench.record();
     bench.give(Input::Lane(Box::new(ConversationSnapshot {
@@ -239,12 +241,12 @@ fn what_is_lost_before_its_end_is_not_delivered_and_what_was_said_late_is() {
         ..ConversationSnapshot::default()
     })));
     assert_eq!(bench.forgotten.len(), 1);
-    let told: Vec<_> = delivered(&bench.writes[write..]).iter().map(|(_, told)| told.kind).collect();
-    assert_eq!(told, [DeliveryKind::ReplyLate]);
+    let found: Vec<_> = delivered(&bench.writes[write..]).iter().map(|(_, delivery)| delivery.kind).collect();
+    assert_eq!(found, [DeliveryKind::ReplyLate]);
 }
 
 #[test]
-fn a_message_whose_end_is_lost_is_told_as_lost() {
+fn message_with_a_lost_end_is_delivered_as_lost() {
     let (at, mut new) = (Bench::new().now - ms(5000), plain());
     to_caller(&mut new);
     let (first, head) = (accepted(0, at, new), accepted(1, at, plain()));

@@ -1,5 +1,4 @@
-//! The platform as the simulation plays it (protocol.md 11): what it says to a message, when, and what its
-//! history shows of it.
+//! The simulated platform (protocol.md 11): its answers to a message, their times, and its history.
 
 use fastrand::Rng;
 use rtm_bridge::domain::Timestamp;
@@ -9,9 +8,9 @@ use serde_json::value::RawValue;
 
 use super::support::{event, piece, reply};
 
-/// How often things go wrong; each run draws its own. All in percent.
+/// The rates of faults in percent. Each run draws its own.
 #[derive(Debug, Clone)]
-pub(crate) struct Temper {
+pub(crate) struct FaultPlan {
     pub(crate) drop: u32,
     pub(crate) connect_fails: u32,
     pub(crate) ack_missing: u32,
@@ -20,9 +19,9 @@ pub(crate) struct Temper {
     pub(crate) signal: u32,
     pub(crate) late: u32,
     pub(crate) unsolicited: u32,
-    /// What the bot says to nobody in particular, whether or not a socket is open.
+    /// Unsolicited replies, with or without an open socket.
     pub(crate) unasked: u32,
-    /// Answers that say what they answer.
+    /// Replies that tell their answered message.
     pub(crate) echo: u32,
     pub(crate) duplicate: u32,
     pub(crate) history_fails: u32,
@@ -33,13 +32,13 @@ pub(crate) struct Temper {
     pub(crate) kills: u32,
     /// Failovers of the store that lose data.
     pub(crate) losses: u32,
-    /// Times in which the lease is not sure.
-    pub(crate) unsure: u32,
-    /// Times in which the store is away.
+    /// Times without a valid lease.
+    pub(crate) suspect: u32,
+    /// Outages of the store.
     pub(crate) outages: u32,
 }
 
-impl Temper {
+impl FaultPlan {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         fn percent(rng: &mut Rng, most: u32) -> u32 {
             if rng.bool() { 0 } else { rng.u32(1..=most) }
@@ -62,69 +61,69 @@ impl Temper {
             hint_lost: percent(rng, 60),
             kills: percent(rng, 60),
             losses: if rng.bool() { 0 } else { percent(rng, 90) },
-            unsure: percent(rng, 60),
+            suspect: percent(rng, 60),
             outages: if rng.bool() { 0 } else { percent(rng, 60) },
             unasked: percent(rng, 90),
         }
     }
 }
 
-/// Whether something happens that happens this often.
+/// Draws whether an event of this rate happens.
 pub(crate) fn chance(rng: &mut Rng, percent: u32) -> bool {
     percent > 0 && rng.u32(0..100) < percent
 }
 
-/// What the platform does.
+/// An action of the platform.
 #[derive(Debug, Clone)]
-pub(crate) enum Said {
+pub(crate) enum PlatformEvent {
     Frame(IncomingFrame),
     Close(u16),
-    /// The peer dies without a word: nothing arrives any more, nothing is answered.
+    /// The peer dies silently: it receives and answers no frame any more.
     Death,
 }
 
-struct Remembered {
+struct HistoryMessage {
     id: Box<str>,
     client_message_id: Option<u64>,
     at: u64,
     visible_at: u64,
 }
 
-/// Its memory.
+/// The memory of the platform.
 #[derive(Default)]
 pub(crate) struct Platform {
     next_id: u32,
     /// Whether the user has a session.
     pub(crate) session: bool,
-    remembered: Vec<Remembered>,
+    remembered: Vec<HistoryMessage>,
 }
 
 impl Platform {
-    /// What it says to a message, with the time after receipt.
+    /// Draws its answers to a message, with their times after the receipt.
     pub(crate) fn answer(
         &mut self,
         rng: &mut Rng,
-        temper: &Temper,
+        faults: &FaultPlan,
         client_message_id: u64,
-    ) -> Vec<(u64, Said)> {
+    ) -> Vec<(u64, PlatformEvent)> {
         let mut plan = Vec::new();
         let echoes = Some(client_message_id);
-        let ack = |reply_to| Said::Frame(IncomingFrame::Ack { reply_to });
-        if !chance(rng, temper.ack_missing) {
+        let ack = |reply_to| PlatformEvent::Frame(IncomingFrame::Ack { reply_to });
+        if !chance(rng, faults.ack_missing) {
             plan.push((rng.u64(0..400), ack(Some(client_message_id))));
         }
-        if chance(rng, temper.duplicate) {
+        if chance(rng, faults.duplicate) {
             plan.push((rng.u64(0..900), ack(rng.bool().then_some(client_message_id))));
             plan.push((rng.u64(0..900), ack(Some(client_message_id.wrapping_sub(1)))));
         }
         let mut at = rng.u64(1..1500);
-        if !chance(rng, temper.silent) {
+        if !chance(rng, faults.silent) {
             for _ in 0..=rng.usize(0..4) * rng.usize(0..3) {
-                at = self.speak(rng, temper, at, echoes, &mut plan);
+                at = self.speak(rng, faults, at, echoes, &mut plan);
                 at += if rng.u8(0..6) == 0 { rng.u64(0..4000) } else { rng.u64(0..700) };
             }
         }
-        if chance(rng, temper.signal) {
+        if chance(rng, faults.signal) {
             let jitter = rng.u64(0..600);
             for _ in 0..=rng.u8(0..2) {
                 let sign = match rng.u8(0..8) {
@@ -133,62 +132,62 @@ impl Platform {
                     2 => IncomingFrame::AgentEnd(event()),
                     _ => IncomingFrame::WaitingForInput,
                 };
-                plan.push(((at + jitter).saturating_sub(rng.u64(0..800)), Said::Frame(sign)));
+                plan.push(((at + jitter).saturating_sub(rng.u64(0..800)), PlatformEvent::Frame(sign)));
             }
         }
-        if chance(rng, temper.late) {
+        if chance(rng, faults.late) {
             let at = at + rng.u64(500..90_000);
-            self.speak(rng, temper, at, echoes, &mut plan);
+            self.speak(rng, faults, at, echoes, &mut plan);
         }
-        if chance(rng, temper.drop) {
+        if chance(rng, faults.drop) {
             plan.push((rng.u64(0..at + 500), self.gone(rng)));
         }
         plan
     }
 
-    /// What it says to the end of the session, with the time after receipt: this is not documented.
+    /// Draws its answers to the end of the session, with their times after the receipt. These are not documented.
     pub(crate) fn close(
         &mut self,
         rng: &mut Rng,
-        temper: &Temper,
+        faults: &FaultPlan,
         client_message_id: u64,
-    ) -> Vec<(u64, Said)> {
+    ) -> Vec<(u64, PlatformEvent)> {
         self.session = false;
         let mut plan = Vec::new();
         if rng.bool() {
             plan.push((
                 rng.u64(0..900),
-                Said::Frame(IncomingFrame::Ack { reply_to: Some(client_message_id) }),
+                PlatformEvent::Frame(IncomingFrame::Ack { reply_to: Some(client_message_id) }),
             ));
         }
         if rng.bool() {
-            self.speak(rng, temper, 100, None, &mut plan);
+            self.speak(rng, faults, 100, None, &mut plan);
         }
         if rng.bool() {
-            plan.push((rng.u64(0..3000), Said::Frame(IncomingFrame::SessionEnd(event()))));
+            plan.push((rng.u64(0..3000), PlatformEvent::Frame(IncomingFrame::SessionEnd(event()))));
         }
-        if chance(rng, temper.drop) {
+        if chance(rng, faults.drop) {
             plan.push((rng.u64(0..3000), self.gone(rng)));
         }
         plan
     }
 
-    /// A reply, whole or in pieces, perhaps to a message that it names. The answer is when it was finished.
+    /// Draws a reply, whole or streamed, perhaps with an echo. Returns the time of its end.
     fn speak(
         &mut self,
         rng: &mut Rng,
-        temper: &Temper,
+        faults: &FaultPlan,
         mut at: u64,
         echoes: Option<u64>,
-        plan: &mut Vec<(u64, Said)>,
+        plan: &mut Vec<(u64, PlatformEvent)>,
     ) -> u64 {
         self.next_id += 1;
         let id = format!("ms-{}", self.next_id);
-        let echoes = echoes.filter(|_| chance(rng, temper.echo));
+        let echoes = echoes.filter(|_| chance(rng, faults.echo));
         let say = |response: BotResponse| {
-            Said::Frame(IncomingFrame::Response(Box::new(BotResponse { correlation_id: echoes, ..response })))
+            PlatformEvent::Frame(IncomingFrame::Response(Box::new(BotResponse { echoes, ..response })))
         };
-        if chance(rng, temper.stream) {
+        if chance(rng, faults.stream) {
             let pieces = rng.u8(1..5);
             for i in 0..pieces {
                 let last = i + 1 == pieces && rng.u8(0..5) != 0;
@@ -199,69 +198,74 @@ impl Platform {
             let mut response = reply(&id, "text");
             response.more_follows = rng.u8(0..12) == 0;
             plan.push((at, say(response.clone())));
-            if chance(rng, temper.duplicate) {
+            if chance(rng, faults.duplicate) {
                 plan.push((at + rng.u64(0..5000), say(response)));
             }
         }
         at
     }
 
-    /// What it says of itself.
-    pub(crate) fn unasked(&mut self, rng: &mut Rng, temper: &Temper) -> Vec<(u64, Said)> {
+    /// Draws unsolicited replies.
+    pub(crate) fn unasked(&mut self, rng: &mut Rng, faults: &FaultPlan) -> Vec<(u64, PlatformEvent)> {
         let mut plan = Vec::new();
         let mut at = 0;
         for _ in 0..=rng.usize(0..2) * rng.usize(0..16) {
-            at = self.speak(rng, temper, at, None, &mut plan) + rng.u64(0..300);
+            at = self.speak(rng, faults, at, None, &mut plan) + rng.u64(0..300);
         }
         plan
     }
 
-    /// What comes after a connect.
-    pub(crate) fn welcome(&mut self, rng: &mut Rng, temper: &Temper, new_session: bool) -> Vec<(u64, Said)> {
+    /// Draws the frames after a connect.
+    pub(crate) fn welcome(
+        &mut self,
+        rng: &mut Rng,
+        faults: &FaultPlan,
+        new_session: bool,
+    ) -> Vec<(u64, PlatformEvent)> {
         let mut plan = Vec::new();
         if rng.bool() {
             let session_continues = !new_session && rng.bool();
             plan.push((
                 rng.u64(0..50),
-                Said::Frame(IncomingFrame::Active { session_id: None, session_continues }),
+                PlatformEvent::Frame(IncomingFrame::Active { session_id: None, session_continues }),
             ));
         }
         if new_session {
             let mut at = 0;
             for _ in 0..rng.u8(0..4) {
                 at += rng.u64(0..450);
-                at = self.speak(rng, temper, at, None, &mut plan);
+                at = self.speak(rng, faults, at, None, &mut plan);
             }
         }
-        if chance(rng, temper.unsolicited) {
+        if chance(rng, faults.unsolicited) {
             let at = rng.u64(0..40_000);
-            // Perhaps it answers another client of the same user.
-            self.speak(rng, temper, at, Some(7), &mut plan);
+            // It may answer another client of the same user.
+            self.speak(rng, faults, at, Some(7), &mut plan);
         }
-        if chance(rng, temper.drop) {
+        if chance(rng, faults.drop) {
             plan.push((rng.u64(0..30_000), self.gone(rng)));
         }
         plan
     }
 
     #[expect(clippy::unused_self, reason = "reads as the platform's deed")]
-    fn gone(&self, rng: &mut Rng) -> Said {
+    fn gone(&self, rng: &mut Rng) -> PlatformEvent {
         match rng.u8(0..24) {
-            0 => Said::Close(1000),
-            1..4 => Said::Close(1005),
-            4 => Said::Close(1007),
-            5..7 => Said::Close(1008),
-            7 => Said::Close(1009),
-            8..11 => Said::Close(1011),
-            11..13 => Said::Death,
-            _ => Said::Close(1006),
+            0 => PlatformEvent::Close(1000),
+            1..4 => PlatformEvent::Close(1005),
+            4 => PlatformEvent::Close(1007),
+            5..7 => PlatformEvent::Close(1008),
+            7 => PlatformEvent::Close(1009),
+            8..11 => PlatformEvent::Close(1011),
+            11..13 => PlatformEvent::Death,
+            _ => PlatformEvent::Close(1006),
         }
     }
 
-    /// It received a message.
+    /// Notes a received message.
     pub(crate) fn received(&mut self, now: u64, lag: u64, client_message_id: u64) {
         let id = format!("user-{client_message_id}-{now}").into();
-        self.remembered.push(Remembered {
+        self.remembered.push(HistoryMessage {
             id,
             client_message_id: Some(client_message_id),
             at: now,
@@ -269,7 +273,7 @@ impl Platform {
         });
     }
 
-    /// It said something, whether or not anybody heard it.
+    /// Notes a reply, whether or not a socket was open.
     pub(crate) fn spoke(&mut self, now: u64, lag: u64, response: &BotResponse) {
         if response.stream.as_ref().is_some_and(|stream| !stream.last) {
             return;
@@ -278,7 +282,7 @@ impl Platform {
         if self.remembered.iter().any(|known| known.id == *id) {
             return;
         }
-        self.remembered.push(Remembered {
+        self.remembered.push(HistoryMessage {
             id: id.clone(),
             client_message_id: None,
             at: now,
@@ -286,30 +290,30 @@ impl Platform {
         });
     }
 
-    /// Its time of a reply, the same in a repeat and in history.
+    /// Returns the time of a reply. Repeats and history have the same time.
     pub(crate) fn created_on(&self, now: u64, response: &BotResponse) -> Timestamp {
         let known = self.remembered.iter().find(|known| Some(&known.id) == response.message_id.as_ref());
         Timestamp::from_millis(known.map_or(now, |known| known.at))
     }
 
-    /// When it said what its history holds, and from when on that shows it.
+    /// Returns the replies with their times, and the times from which history shows them.
     pub(crate) fn replies(&self) -> impl Iterator<Item = (&str, u64, u64)> {
         let replies = self.remembered.iter().filter(|known| known.client_message_id.is_none());
         replies.map(|known| (&*known.id, known.at, known.visible_at))
     }
 
-    /// A page of ten.
+    /// Returns a page of ten messages.
     pub(crate) fn history(&self, now: u64, after: Option<&str>) -> Result<HistoryPage, HistoryFailure> {
-        let visible: Vec<&Remembered> =
+        let visible: Vec<&HistoryMessage> =
             self.remembered.iter().filter(|known| known.visible_at <= now).collect();
         let from = after.map(|after| visible.iter().position(|known| *known.id == *after));
         let newest = (&visible[visible.len().saturating_sub(10)..], visible.len() > 10);
         let (page, more) = match from {
             None => newest,
             Some(Some(at)) => (&visible[at + 1..visible.len().min(at + 11)], visible.len() > at + 11),
-            // What it says to an id that it does not know is not documented.
+            // The answer to an unknown id is not documented.
             Some(None) => match now % 4 {
-                0 => return Err(HistoryFailure::Now),
+                0 => return Err(HistoryFailure::Temporary),
                 1 => (&visible[..0], false),
                 2 => (&visible[..visible.len().min(10)], visible.len() > 10),
                 _ => newest,

@@ -1,7 +1,6 @@
-//! The machine under inputs that no platform would ever send in this order: proptest draws them, and shrinks what
-//! breaks a promise to the shortest script that does.
+//! The machine under inputs in any order. Proptest draws them, and shrinks a failing script to the shortest one.
 //!
-//! The simulation beside this draws from a model of the platform; here there is no model, only the promises.
+//! The simulation beside this file draws from a model of the platform. Here the promises are checked without a model.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,14 +18,14 @@ use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWr
 use super::bench::{incoming, outgoing};
 use super::support::{accepted, bot, event, plain, reply};
 
-/// Something that happens. What does not fit the moment (a frame without a socket) is left out.
+/// A random event. An event that does not fit the state, such as a frame without a socket, is skipped.
 #[derive(Debug, Clone, Copy)]
-enum Op {
+enum RandomInput {
     Post {
         session: u8,
         resend: bool,
         expect: bool,
-        told: bool,
+        hinted: bool,
     },
     Woken,
     Pass(u16),
@@ -40,7 +39,7 @@ enum Op {
         right: bool,
     },
     Reply(u8),
-    /// One that says what it answers: what is out, or something else.
+    /// A reply with an echo of the sent message, or of another one.
     Echo {
         id: u8,
         right: bool,
@@ -48,9 +47,9 @@ enum Op {
     Signal(u8),
     Heard,
     Lost(u16),
-    /// The lease is sure from now on, or not.
+    /// The lease becomes valid or suspect.
     Lease(bool),
-    /// What goes out next finds the lease unsure at the last moment.
+    /// The lease becomes suspect right before the next sending.
     Fades,
     History {
         ours: bool,
@@ -61,67 +60,67 @@ enum Op {
     },
 }
 
-fn op() -> impl Strategy<Value = Op> {
+fn random_input() -> impl Strategy<Value = RandomInput> {
     let code = prop::sample::select(vec![1000, 1002, 1005, 1006, 1007, 1008, 1009, 1011]);
     prop_oneof![
         4 => (0..4u8, any::<bool>(), any::<bool>(), any::<bool>())
-            .prop_map(|(session, resend, expect, told)| Op::Post { session, resend, expect, told }),
-        1 => Just(Op::Woken),
-        6 => (0..5_000u16).prop_map(Op::Pass),
-        6 => Just(Op::Stored),
-        1 => Just(Op::Unknown),
-        6 => Just(Op::Connected),
-        1 => any::<bool>().prop_map(|for_good| Op::Refused { for_good }),
-        4 => any::<bool>().prop_map(|right| Op::Ack { right }),
-        5 => (0..40u8).prop_map(Op::Reply),
-        2 => (0..40u8, any::<bool>()).prop_map(|(id, right)| Op::Echo { id, right }),
-        3 => (0..6u8).prop_map(Op::Signal),
-        1 => Just(Op::Heard),
-        2 => any::<bool>().prop_map(Op::Lease),
-        1 => Just(Op::Fades),
-        2 => code.prop_map(Op::Lost),
-        2 => (any::<bool>(), prop::option::of(0..40u8)).prop_map(|(ours, reply)| Op::History { ours, reply }),
-        1 => any::<bool>().prop_map(|for_good| Op::NoHistory { for_good }),
+            .prop_map(|(session, resend, expect, hinted)| RandomInput::Post { session, resend, expect, hinted }),
+        1 => Just(RandomInput::Woken),
+        6 => (0..5_000u16).prop_map(RandomInput::Pass),
+        6 => Just(RandomInput::Stored),
+        1 => Just(RandomInput::Unknown),
+        6 => Just(RandomInput::Connected),
+        1 => any::<bool>().prop_map(|for_good| RandomInput::Refused { for_good }),
+        4 => any::<bool>().prop_map(|right| RandomInput::Ack { right }),
+        5 => (0..40u8).prop_map(RandomInput::Reply),
+        2 => (0..40u8, any::<bool>()).prop_map(|(id, right)| RandomInput::Echo { id, right }),
+        3 => (0..6u8).prop_map(RandomInput::Signal),
+        1 => Just(RandomInput::Heard),
+        2 => any::<bool>().prop_map(RandomInput::Lease),
+        1 => Just(RandomInput::Fades),
+        2 => code.prop_map(RandomInput::Lost),
+        2 => (any::<bool>(), prop::option::of(0..40u8)).prop_map(|(ours, reply)| RandomInput::History { ours, reply }),
+        1 => any::<bool>().prop_map(|for_good| RandomInput::NoHistory { for_good }),
     ]
 }
 
-/// What the machine has of the platform.
+/// The phase of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Socket {
+enum SocketModel {
     None,
     Connecting,
     Open,
 }
 
-/// What is true of the lease. Fading: it is sure until something is to be done about it.
+/// The validity of the lease. A fading lease becomes suspect with the next effect that needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lease {
-    Sure,
+enum LeaseModel {
+    Valid,
     Fading,
-    Unsure,
+    Suspect,
 }
 
-/// A machine, what it waits for, and what it has promised so far.
-struct Trial {
+/// A machine with its pending answers and promises.
+struct MachineTrial {
     machine: Machine,
     now: Timestamp,
     posted: Vec<Arc<AcceptedMessage>>,
     write: Option<Arc<ConversationWrite>>,
-    socket: Socket,
+    socket: SocketModel,
     history: bool,
     reading: bool,
     stored_sent: HashSet<MessageId>,
     stored_end: HashSet<MessageId>,
-    told: HashSet<MessageId>,
+    completed: HashSet<MessageId>,
     proved: HashSet<MessageId>,
     said: HashSet<u8>,
     out: Option<Arc<AcceptedMessage>>,
-    lease: Lease,
-    /// The record that the store has.
+    lease: LeaseModel,
+    /// The stored record.
     record: ConversationRecord,
 }
 
-impl Trial {
+impl MachineTrial {
     fn new() -> Self {
         let now = Timestamp::from_millis(1_763_845_000_000);
         Self {
@@ -135,16 +134,16 @@ impl Trial {
             now,
             posted: Vec::new(),
             write: None,
-            socket: Socket::None,
+            socket: SocketModel::None,
             history: false,
             reading: false,
             stored_sent: HashSet::new(),
             stored_end: HashSet::new(),
-            told: HashSet::new(),
+            completed: HashSet::new(),
             proved: HashSet::new(),
             said: HashSet::new(),
             out: None,
-            lease: Lease::Sure,
+            lease: LeaseModel::Valid,
             record: ConversationRecord::default(),
         }
     }
@@ -166,35 +165,35 @@ impl Trial {
                 self.write = Some(write);
             }
             Effect::Connect(_) => {
-                assert_eq!(self.socket, Socket::None, "a second socket");
-                assert!(self.lease != Lease::Unsure, "a connect under an unsure lease");
-                if self.lease == Lease::Fading {
+                assert_eq!(self.socket, SocketModel::None, "a second socket");
+                assert!(self.lease != LeaseModel::Suspect, "a connect under a suspect lease");
+                if self.lease == LeaseModel::Fading {
                     self.lose_lease();
                     self.give(Input::ConnectFailed(ConnectFailure::Withheld));
                 } else {
-                    self.socket = Socket::Connecting;
+                    self.socket = SocketModel::Connecting;
                 }
             }
             Effect::Send(message) => {
-                assert_eq!(self.socket, Socket::Open, "sent without a socket");
-                assert!(self.lease != Lease::Unsure, "sent under an unsure lease");
+                assert_eq!(self.socket, SocketModel::Open, "sent without a socket");
+                assert!(self.lease != LeaseModel::Suspect, "sent under a suspect lease");
                 assert!(self.stored_sent.contains(&message.id), "sent before the store knew");
                 let closes = message.new.session == SessionRequest::Close;
                 assert!(closes || !self.proved.contains(&message.id), "sent again although received");
                 assert!(!self.stored_end.contains(&message.id), "sent after its end");
                 let other = self.out.as_ref().is_some_and(|out| out.id != message.id);
                 assert!(!other, "two turns in flight");
-                if self.lease == Lease::Fading {
+                if self.lease == LeaseModel::Fading {
                     self.lose_lease();
                     self.give(Input::Withheld);
                 } else {
                     self.out = Some(message);
                 }
             }
-            Effect::Tell { message, .. } => {
+            Effect::Complete { message, .. } => {
                 let id = message.accepted.id;
-                assert!(self.stored_end.contains(&id), "told before its end was stored");
-                assert!(self.told.insert(id), "told twice");
+                assert!(self.stored_end.contains(&id), "completed before its end was stored");
+                assert!(self.completed.insert(id), "completed twice");
                 assert!(message.progress.has_ended());
                 if self.out.as_ref().is_some_and(|out| out.id == id) {
                     self.out = None;
@@ -202,20 +201,20 @@ impl Trial {
             }
             Effect::ReadHistory(_) => self.history = true,
             Effect::ReadLane => self.reading = true,
-            Effect::Close(_) | Effect::Abandon(_) => self.socket = Socket::None,
+            Effect::Close(_) | Effect::Abandon(_) => self.socket = SocketModel::None,
             Effect::Rest => {
-                let nothing = self.write.is_none() && self.socket == Socket::None;
+                let nothing = self.write.is_none() && self.socket == SocketModel::None;
                 assert!(nothing, "rests with something in hand");
             }
-            Effect::Forget(id) => panic!("{id} is lost in a store that loses nothing"),
-            Effect::Rebased => panic!("writes are lost in a store that loses nothing"),
-            Effect::Ping | Effect::Aside(_) | Effect::Chunk(_) => {}
+            Effect::ReportLoss(id) => panic!("{id} is lost in a store that loses nothing"),
+            Effect::Reconciled => panic!("writes are lost in a store that loses nothing"),
+            Effect::Ping | Effect::OutOfTurn(_) | Effect::Chunk(_) => {}
         }
     }
 
-    fn apply(&mut self, op: Op) {
-        match op {
-            Op::Post { session, resend, expect, told } => {
+    fn apply(&mut self, random_input: RandomInput) {
+        match random_input {
+            RandomInput::Post { session, resend, expect, hinted } => {
                 let mut new = plain();
                 new.session = [
                     SessionRequest::Continue,
@@ -227,28 +226,28 @@ impl Trial {
                 new.rules = TurnRules::new(expect.then_some(2), None, None).unwrap();
                 let message = accepted(self.posted.len() as u64, self.now, new);
                 self.posted.push(Arc::clone(&message));
-                // A hint may be lost; then a later one, or the sweep, finds the message.
-                if told {
+                // A hint may be lost. A later one or the sweep finds the message.
+                if hinted {
                     self.give(Input::Accepted(message));
                 }
             }
-            Op::Woken => self.give(Input::Woken),
-            Op::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
-            Op::Stored => self.store(),
-            Op::Unknown if self.write.is_some() => self.give(Input::Unknown),
-            Op::Connected if self.socket == Socket::Connecting => {
-                self.socket = Socket::Open;
+            RandomInput::Woken => self.give(Input::Woken),
+            RandomInput::Pass(ms) => self.pass(Duration::from_millis(ms.into())),
+            RandomInput::Stored => self.store(),
+            RandomInput::Unknown if self.write.is_some() => self.give(Input::WriteUnknown),
+            RandomInput::Connected if self.socket == SocketModel::Connecting => {
+                self.socket = SocketModel::Open;
                 self.give(Input::Connected);
             }
-            Op::Refused { for_good } if self.socket == Socket::Connecting => {
-                self.socket = Socket::None;
+            RandomInput::Refused { for_good } if self.socket == SocketModel::Connecting => {
+                self.socket = SocketModel::None;
                 self.give(Input::ConnectFailed(if for_good {
                     ConnectFailure::Rejected("no".into())
                 } else {
                     ConnectFailure::Unavailable { words: "later".into(), retry_after: None }
                 }));
             }
-            Op::Ack { right } if self.is_open() => {
+            RandomInput::Ack { right } if self.is_open() => {
                 let reply_to = match (&self.out, right) {
                     (Some(out), true) => {
                         self.proved.insert(out.id);
@@ -258,12 +257,12 @@ impl Trial {
                 };
                 self.give(Input::Frame(IncomingFrame::Ack { reply_to }));
             }
-            Op::Reply(id) if self.is_open() => {
+            RandomInput::Reply(id) if self.is_open() => {
                 self.is_new(id);
                 let response = Box::new(reply(&format!("ms-{id}"), "said"));
                 self.give(Input::Frame(IncomingFrame::Response(response)));
             }
-            Op::Echo { id, right } if self.is_open() => {
+            RandomInput::Echo { id, right } if self.is_open() => {
                 let out = self.out.clone().filter(|_| right);
                 let echoes = out.as_ref().map_or(5, |out| out.client_message_id);
                 if self.is_new(id) {
@@ -273,7 +272,7 @@ impl Trial {
                     BotResponse { correlation_id: Some(echoes), ..reply(&format!("ms-{id}"), "said") };
                 self.give(Input::Frame(IncomingFrame::Response(Box::new(response))));
             }
-            Op::Signal(which) if self.is_open() => self.give(Input::Frame(match which {
+            RandomInput::Signal(which) if self.is_open() => self.give(Input::Frame(match which {
                 0 => IncomingFrame::WaitingForInput,
                 1 => IncomingFrame::SessionEnd(event()),
                 2 => IncomingFrame::AgentStart(event()),
@@ -281,14 +280,14 @@ impl Trial {
                 4 => IncomingFrame::Active { session_id: None, session_continues: true },
                 _ => IncomingFrame::Malformed,
             })),
-            Op::Heard if self.is_open() => self.give(Input::Heard),
-            Op::Lease(sure) => self.lease(sure),
-            Op::Fades if self.lease == Lease::Sure => self.lease = Lease::Fading,
-            Op::Lost(code) if self.is_open() => {
-                self.socket = Socket::None;
+            RandomInput::Heard if self.is_open() => self.give(Input::PeerAlive),
+            RandomInput::Lease(valid) => self.lease(valid),
+            RandomInput::Fades if self.lease == LeaseModel::Valid => self.lease = LeaseModel::Fading,
+            RandomInput::Lost(code) if self.is_open() => {
+                self.socket = SocketModel::None;
                 self.give(Input::Lost(SocketLoss { code }));
             }
-            Op::History { ours, reply } if self.history => {
+            RandomInput::History { ours, reply } if self.history => {
                 self.history = false;
                 self.said.extend(reply);
                 let own = self.out.clone().filter(|_| ours);
@@ -296,32 +295,32 @@ impl Trial {
                 records.extend(reply.map(|id| outgoing(&format!("ms-{id}"))));
                 self.give(Input::History(Ok(HistoryPage { records, more: false })));
             }
-            Op::NoHistory { for_good } if self.history => {
+            RandomInput::NoHistory { for_good } if self.history => {
                 self.history = false;
-                let failure = if for_good { HistoryFailure::ForGood } else { HistoryFailure::Now };
+                let failure = if for_good { HistoryFailure::Permanent } else { HistoryFailure::Temporary };
                 self.give(Input::History(Err(failure)));
             }
             _ => {}
         }
     }
 
-    /// Whether nothing was said under this id before.
+    /// Returns whether no reply had this id before.
     fn is_new(&mut self, id: u8) -> bool {
         self.said.insert(id)
     }
 
     fn is_open(&self) -> bool {
-        self.socket == Socket::Open
+        self.socket == SocketModel::Open
     }
 
-    fn lease(&mut self, sure: bool) {
-        self.lease = if sure { Lease::Sure } else { Lease::Unsure };
-        self.give(Input::Lease(sure));
+    fn lease(&mut self, valid: bool) {
+        self.lease = if valid { LeaseModel::Valid } else { LeaseModel::Suspect };
+        self.give(Input::Lease(valid));
         self.give(Input::Tick);
     }
 
     fn lose_lease(&mut self) {
-        self.lease = Lease::Unsure;
+        self.lease = LeaseModel::Suspect;
         self.give(Input::Lease(false));
     }
 
@@ -380,12 +379,12 @@ impl Trial {
         }
     }
 
-    /// Everything answers from now on: whatever was accepted must end.
+    /// Answers every effect from now on, so that every accepted message must end.
     fn calm(&mut self) {
         self.lease(true);
         self.give(Input::Woken);
         for _ in 0..20_000 {
-            if self.told.len() == self.posted.len() {
+            if self.completed.len() == self.posted.len() {
                 return;
             }
             if self.reading {
@@ -394,20 +393,20 @@ impl Trial {
                 self.give(Input::Lane(Box::new(lane)));
             } else if self.write.is_some() {
                 self.store();
-            } else if self.socket == Socket::Connecting {
-                self.apply(Op::Connected);
+            } else if self.socket == SocketModel::Connecting {
+                self.apply(RandomInput::Connected);
             } else if self.history {
-                self.apply(Op::History { ours: false, reply: None });
+                self.apply(RandomInput::History { ours: false, reply: None });
             } else if let Some(wake) = self.machine.wake_at().filter(|_| self.machine.open_messages() > 0) {
                 self.now = self.now.max(wake);
                 self.give(Input::Tick);
             } else {
-                // What nobody told of is found by the sweep.
+                // The sweep finds messages whose hints were lost.
                 assert_eq!(self.machine.open_messages(), 0, "open, and nothing to wait for");
                 self.give(Input::Woken);
             }
         }
-        panic!("{} of {} messages ended", self.told.len(), self.posted.len());
+        panic!("{} of {} messages ended", self.completed.len(), self.posted.len());
     }
 }
 
@@ -415,10 +414,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_message_ends_once_and_nothing_is_sent_too_early(ops in prop::collection::vec(op(), 0..120)) {
-        let mut trial = Trial::new();
-        for op in ops {
-            trial.apply(op);
+    fn random_inputs_end_each_message_once_and_send_none_early(ops in prop::collection::vec(random_input(), 0..120)) {
+        let mut trial = MachineTrial::new();
+        for random_input in ops {
+            trial.apply(random_input);
         }
         trial.calm();
     }

@@ -1,4 +1,4 @@
-//! Who is to be told of what, as callers and the configuration want it: a strict reader of every delivery.
+//! The expected deliveries by callers and configuration, checked against every write.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use rtm_bridge::domain::{
 use rtm_bridge::store::{ConversationChange, ConversationWrite};
 use serde_json::{Value, json};
 
-/// What is to be delivered of an entry.
+/// The delivery that an entry must have.
 #[derive(Debug, PartialEq, Eq)]
-struct Owed {
+struct ExpectedDelivery {
     kind: DeliveryKind,
     message: Option<MessageId>,
     target: Box<str>,
@@ -20,19 +20,19 @@ struct Owed {
     trace: TraceId,
 }
 
-/// Who wants to be told, and what they were told.
+/// The targets of deliveries, and the deliveries so far.
 #[derive(Default, Clone)]
-pub(super) struct Receivers {
-    /// The bot's own webhook.
+pub(super) struct ReceiverModel {
+    /// The bot's webhook.
     webhook: Option<Box<str>>,
-    /// Everything that was ever accepted, whether or not the store still has it.
+    /// Every accepted message, even if the store lost it.
     posted: HashMap<MessageId, Arc<AcceptedMessage>>,
-    /// What each delivery told.
-    told: HashMap<DeliveryId, String>,
+    /// The deliveries so far.
+    delivered: HashMap<DeliveryId, String>,
 }
 
-impl Receivers {
-    /// Where the bot has this webhook, or none.
+impl ReceiverModel {
+    /// Creates the model of a bot with this webhook, or with none.
     pub(super) fn of(webhook: Option<Box<str>>) -> Self {
         Self { webhook, ..Self::default() }
     }
@@ -41,27 +41,29 @@ impl Receivers {
         self.posted.insert(message.id, Arc::clone(message));
     }
 
-    /// Each entry has exactly what it owes right behind it, and nothing else is delivered.
+    /// Checks that each entry is followed by exactly its delivery.
     pub(super) fn check(&mut self, write: &ConversationWrite, exact: bool) -> Result<(), String> {
         let mut before = None;
         let mut changes = write.changes.iter().peekable();
         while let Some(change) = changes.next() {
             match change {
                 ConversationChange::Append(entry) => {
-                    let owed = self.owed(entry)?;
+                    let expected = self.expected(entry)?;
                     let delivery = match changes.peek() {
                         Some(ConversationChange::Deliver(delivery)) => Some(delivery),
                         _ => None,
                     };
-                    let told = delivery.map(|told| Owed {
-                        kind: told.kind,
-                        message: told.message,
-                        target: told.target.clone(),
-                        origin: told.origin.clone(),
-                        trace: told.trace,
+                    let delivered = delivery.map(|delivered| ExpectedDelivery {
+                        kind: delivered.kind,
+                        message: delivered.message,
+                        target: delivered.target.clone(),
+                        origin: delivered.origin.clone(),
+                        trace: delivered.trace,
                     });
-                    if told != owed {
-                        return Err(format!("entry {entry:?} owes {owed:?}, and {told:?} is delivered"));
+                    if delivered != expected {
+                        return Err(format!(
+                            "entry {entry:?} needs {expected:?}, but {delivered:?} is delivered"
+                        ));
                     }
                     before = Some(entry);
                 }
@@ -94,12 +96,12 @@ impl Receivers {
         {
             return Err(format!("{id} tells {data} of {reply:?}"));
         }
-        let told = format!("{} {data}", entry.seq);
-        let first = self.told.entry(*id).or_insert_with(|| told.clone());
-        if *first == told { Ok(()) } else { Err(format!("{id} told {first}, then {told}")) }
+        let delivered = format!("{} {data}", entry.seq);
+        let first = self.delivered.entry(*id).or_insert_with(|| delivered.clone());
+        if *first == delivered { Ok(()) } else { Err(format!("{id} held {first}, then {delivered}")) }
     }
 
-    fn owed(&self, entry: &JournalEntry) -> Result<Option<Owed>, String> {
+    fn expected(&self, entry: &JournalEntry) -> Result<Option<ExpectedDelivery>, String> {
         let (kind, message) = match &entry.body {
             EntryBody::Ended { message, outcome } => (DeliveryKind::from(outcome), Some(*message)),
             EntryBody::Reply(reply) if reply.late => (DeliveryKind::ReplyLate, reply.in_reply_to),
@@ -120,22 +122,22 @@ impl Receivers {
             }
             (None, webhook) => webhook.clone().map(|url| (url, DeliveryOrigin::Bot)),
         };
-        Ok(wanted.map(|(target, origin)| Owed { kind, message, target, origin, trace }))
+        Ok(wanted.map(|(target, origin)| ExpectedDelivery { kind, message, target, origin, trace }))
     }
 }
 
-/// Whether what is delivered of an end is the Message as it ended.
+/// Returns whether the delivery of an end holds the message as it ended.
 pub(super) fn tells(delivery: &NewDelivery, message: &Message) -> bool {
     value(delivery.data.get())
-        .is_ok_and(|told| serde_json::to_value(message).is_ok_and(|ended| ended == told))
+        .is_ok_and(|delivered| serde_json::to_value(message).is_ok_and(|ended| ended == delivered))
 }
 
-/// A Reply with whose it is.
+/// A reply with its conversation.
 pub(super) fn reply_of(conversation: &ConversationId, reply: &Reply) -> Value {
-    let mut told = serde_json::to_value(reply).unwrap_or_default();
-    told["bot"] = json!(conversation.bot);
-    told["user"] = json!(conversation.user);
-    told
+    let mut delivered = serde_json::to_value(reply).unwrap_or_default();
+    delivered["bot"] = json!(conversation.bot);
+    delivered["user"] = json!(conversation.user);
+    delivered
 }
 
 fn value(text: &str) -> Result<Value, String> {

@@ -19,38 +19,38 @@ fn expected_replies_end_the_turn_at_once() {
     let mut bench = Bench::connected();
     bench.post_ruled(Some(2), None, None);
     bench.say("ms-1");
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.say("ms-2");
     assert_eq!(bench.end(), (2, "replyCount"));
 }
 
 #[test]
-fn a_sign_of_the_end_settles_for_150_ms_and_later_frames_still_count() {
+fn end_signal_settles_for_150_ms_and_takes_later_frames() {
     let mut bench = Bench::connected();
     bench.post();
     bench.say("ms-1");
     bench.give(sign(IncomingFrame::WaitingForInput));
     bench.pass(ms(149));
     bench.say("ms-2");
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.pass(ms(1));
     assert_eq!(bench.end(), (2, "inputWait"));
 }
 
 #[test]
-fn an_input_wait_without_a_reply_goes_on() {
+fn input_wait_without_a_reply_does_not_end_the_turn() {
     let mut bench = Bench::connected();
     bench.post();
     bench.give(sign(IncomingFrame::WaitingForInput));
     bench.pass(ms(5000));
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.say("ms-1");
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (1, "quiet"));
 }
 
 #[test]
-fn the_sessions_end_and_an_agent_end_a_turn_without_replies() {
+fn session_end_and_agent_end_a_turn_without_replies() {
     for (frame, how) in
         [(IncomingFrame::SessionEnd(event()), "sessionEnd"), (IncomingFrame::AgentStart(event()), "agent")]
     {
@@ -63,7 +63,7 @@ fn the_sessions_end_and_an_agent_end_a_turn_without_replies() {
 }
 
 #[test]
-fn quiet_counts_from_the_last_reply() {
+fn quiet_time_counts_from_the_last_reply() {
     let mut bench = Bench::connected();
     bench.post();
     bench.pass(ms(5000));
@@ -71,18 +71,18 @@ fn quiet_counts_from_the_last_reply() {
     bench.pass(ms(999));
     bench.say("ms-2");
     bench.pass(ms(999));
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.pass(ms(1));
     assert_eq!(bench.end(), (2, "quiet"));
 }
 
 #[test]
-fn expected_replies_leave_quiet_only_where_it_was_given() {
+fn expected_replies_keep_only_an_explicit_quiet_time() {
     let mut bench = Bench::connected();
     bench.post_ruled(Some(2), None, None);
     bench.say("ms-1");
     bench.pass(ms(29_999));
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.pass(ms(1));
     assert_eq!(bench.end(), (1, "deadline"));
     bench.post_ruled(Some(2), Some(200), None);
@@ -92,32 +92,32 @@ fn expected_replies_leave_quiet_only_where_it_was_given() {
 }
 
 #[test]
-fn an_announced_reply_stretches_quiet_to_15_s() {
+fn announced_reply_stretches_quiet_to_15_s() {
     let mut bench = Bench::connected();
     bench.post();
     bench.respond(BotResponse { more_follows: true, ..reply("ms-1", "one moment") });
     bench.pass(ms(14_999));
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.say("ms-2");
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (2, "quiet"));
 }
 
 #[test]
-fn an_unfinished_stream_stretches_quiet_to_15_s_and_is_cut_then() {
+fn unfinished_stream_stretches_quiet_to_15_s_and_is_cut() {
     let mut bench = Bench::connected();
     bench.post();
     bench.respond(piece("ms-1", "It ", false));
     bench.respond(piece("ms-1", "left", false));
     bench.pass(ms(14_999));
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.pass(ms(1));
     assert_eq!(bench.end(), (1, "quiet"));
     assert_eq!(&*bench.reply("ms-1").text, "It left");
 }
 
 #[test]
-fn a_streamed_reply_is_one_reply() {
+fn streamed_reply_counts_as_one_reply() {
     let mut bench = Bench::connected();
     bench.post();
     bench.respond(piece("ms-1", "It ", false));
@@ -128,7 +128,7 @@ fn a_streamed_reply_is_one_reply() {
 }
 
 #[test]
-fn a_stream_that_began_before_the_sending_is_not_of_the_turn() {
+fn stream_begun_before_the_sending_is_outside_the_turn() {
     let mut bench = Bench::connected();
     bench.idle(2);
     bench.respond(piece("ms-1", "Any", false));
@@ -141,13 +141,13 @@ fn a_stream_that_began_before_the_sending_is_not_of_the_turn() {
 }
 
 #[test]
-fn the_deadline_cuts_a_turn_with_replies_and_fails_one_without() {
+fn deadline_ends_a_turn_with_replies_and_fails_one_without() {
     let mut bench = Bench::connected();
     bench.post_ruled(None, Some(60_000), Some(2000));
     bench.say("ms-1");
     bench.pass(ms(2000));
     assert_eq!(bench.end(), (1, "deadline"));
-    let json = serde_json::to_value(bench.told.last().unwrap()).unwrap();
+    let json = serde_json::to_value(bench.completed.last().unwrap()).unwrap();
     assert_eq!(json["complete"], false);
     let message = bench.post();
     bench.ack(&message);
@@ -159,17 +159,17 @@ fn the_deadline_cuts_a_turn_with_replies_and_fails_one_without() {
 }
 
 #[test]
-fn a_head_that_cannot_be_sent_in_time_fails() {
+fn head_that_cannot_be_sent_in_time_fails() {
     let mut bench = Bench::new();
     bench.post_ruled(None, None, Some(5000));
     bench.pass(ms(4999));
-    assert!(bench.told.is_empty());
+    assert!(bench.completed.is_empty());
     bench.pass(ms(1));
     assert_eq!(bench.end(), (0, "platform-unavailable"));
 }
 
 #[test]
-fn waiting_for_the_send_rate_does_not_count() {
+fn wait_for_the_send_rate_does_not_count() {
     let mut bench = Bench::with(|bot| {
         bot.user_rate_per_minute = 1;
         bot.welcome = Duration::ZERO;
@@ -183,11 +183,11 @@ fn waiting_for_the_send_rate_does_not_count() {
     assert_eq!(bench.sends.len(), 1);
     bench.pass(ms(1));
     assert_eq!(bench.sends.len(), 2);
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
 }
 
 #[test]
-fn a_new_owner_does_not_count_the_wait_for_the_send_rate_either() {
+fn new_owner_does_not_count_the_wait_for_the_send_rate() {
     let now = Bench::new().now;
     let mut record = ConversationRecord::default();
     record.sends.record(1, now - ms(20_000));
@@ -208,19 +208,19 @@ fn a_new_owner_does_not_count_the_wait_for_the_send_rate_either() {
     });
     bench.give(Input::Connected);
     bench.pass(ms(39_999));
-    assert!(bench.told.is_empty() && bench.sends.is_empty());
+    assert!(bench.completed.is_empty() && bench.sends.is_empty());
     bench.pass(ms(1));
     assert_eq!(bench.sends.len(), 1);
 }
 
 #[test]
-fn a_hundred_replies_or_four_mebibytes_are_the_limit() {
+fn turn_with_100_replies_or_4_mib_ends_at_its_limit() {
     let mut bench = Bench::connected();
     bench.post();
     for i in 0..99 {
         bench.say(&format!("ms-{i}"));
     }
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.say("ms-99");
     assert_eq!(bench.end(), (100, "limit"));
     bench.post();
@@ -233,7 +233,7 @@ fn a_hundred_replies_or_four_mebibytes_are_the_limit() {
 }
 
 #[test]
-fn a_welcome_holds_the_first_message_until_it_is_over() {
+fn welcome_holds_the_first_message_until_its_end() {
     let mut bench = Bench::new();
     bench.post();
     assert_eq!(bench.connects, [ConnectMode::Default]);
@@ -248,7 +248,7 @@ fn a_welcome_holds_the_first_message_until_it_is_over() {
 }
 
 #[test]
-fn a_welcome_holds_for_three_seconds_at_most() {
+fn welcome_holds_the_first_message_for_3_s_at_most() {
     let mut bench = Bench::new();
     bench.post();
     bench.give(Input::Connected);
@@ -260,7 +260,7 @@ fn a_welcome_holds_for_three_seconds_at_most() {
 }
 
 #[test]
-fn without_a_welcome_or_with_a_living_session_nothing_is_held() {
+fn message_without_an_expected_welcome_is_not_held() {
     let mut bench = Bench::with(|bot| bot.welcome = Duration::ZERO);
     bench.post();
     bench.give(Input::Connected);
@@ -275,9 +275,9 @@ fn without_a_welcome_or_with_a_living_session_nothing_is_held() {
 }
 
 #[test]
-fn a_reply_after_the_end_is_late_within_the_window_and_unsolicited_after_it() {
+fn reply_after_the_end_is_late_within_the_window_only() {
     let mut bench = Bench::connected();
-    let first = bench.told.last().unwrap().accepted.id;
+    let first = bench.completed.last().unwrap().accepted.id;
     bench.pass(ms(59_999));
     bench.say("ms-1");
     bench.pass(ms(1));
@@ -289,7 +289,7 @@ fn a_reply_after_the_end_is_late_within_the_window_and_unsolicited_after_it() {
 }
 
 #[test]
-fn a_greeting_is_no_late_reply_of_the_turn_before() {
+fn greeting_is_not_a_late_reply_of_the_last_turn() {
     let mut bench = Bench::new();
     bench.post_ruled(Some(1), None, None);
     bench.give(Input::Connected);
@@ -304,7 +304,7 @@ fn a_greeting_is_no_late_reply_of_the_turn_before() {
 }
 
 #[test]
-fn a_greeting_proves_and_answers_nothing_of_a_turn_that_is_open() {
+fn greeting_during_an_open_turn_proves_nothing() {
     let mut bench = Bench::with(|bot| bot.session_timeout = ms(2000));
     bench.post_ruled(None, None, Some(8000));
     bench.give(Input::Connected);
@@ -321,7 +321,7 @@ fn a_greeting_proves_and_answers_nothing_of_a_turn_that_is_open() {
 }
 
 #[test]
-fn a_reply_that_is_repeated_to_a_new_owner_is_taken_once() {
+fn repeated_reply_to_a_new_owner_is_journaled_once() {
     let mut bench = Bench::connected();
     bench.post_ruled(Some(3), None, None);
     for id in ["ms-1", "ms-2", "ms-3"] {
@@ -338,7 +338,7 @@ fn a_reply_that_is_repeated_to_a_new_owner_is_taken_once() {
 }
 
 #[test]
-fn a_repeated_reply_is_taken_once() {
+fn repeated_reply_is_journaled_once() {
     let mut bench = Bench::connected();
     bench.post();
     bench.say("ms-1");
@@ -348,13 +348,13 @@ fn a_repeated_reply_is_taken_once() {
 }
 
 #[test]
-fn nothing_is_sent_before_the_store_knows_and_nothing_told() {
+fn message_is_sent_and_completed_only_after_its_write() {
     let mut bench = Bench::connected();
     bench.store_hangs = true;
     bench.post();
     bench.pass(ms(1000));
     assert!(bench.sends.is_empty());
-    bench.give(Input::Unknown);
+    bench.give(Input::WriteUnknown);
     bench.pass(ms(1000));
     assert!(bench.sends.is_empty());
     bench.give(Input::Stored { lost: false });
@@ -363,13 +363,13 @@ fn nothing_is_sent_before_the_store_knows_and_nothing_told() {
     bench.pass(ms(150));
     bench.give(Input::Stored { lost: false });
     bench.pass(ms(0));
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.give(Input::Stored { lost: false });
     assert_eq!(bench.end(), (0, "sessionEnd"));
 }
 
 #[test]
-fn a_reply_to_a_message_that_never_went_out_is_not_its_own() {
+fn reply_during_an_unsent_message_is_not_its_own() {
     let mut bench = Bench::connected();
     bench.idle(2);
     bench.store_hangs = true;
@@ -383,7 +383,7 @@ fn a_reply_to_a_message_that_never_went_out_is_not_its_own() {
 }
 
 #[test]
-fn one_turn_at_a_time_in_the_order_of_the_lane() {
+fn turns_run_one_at_a_time_in_lane_order() {
     let mut bench = Bench::connected();
     let first = bench.post();
     let second = bench.post();

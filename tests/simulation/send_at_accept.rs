@@ -46,15 +46,15 @@ fn send_at_accept_needs_an_idle_machine_with_a_ready_link() {
     let mut bench = Bench::connected();
     assert!(bench.machine.may_send_at_accept(bench.now));
     bench.give(Input::SendAtAcceptPending);
-    assert!(!bench.machine.may_send_at_accept(bench.now), "one is on its way");
+    assert!(!bench.machine.may_send_at_accept(bench.now), "one is pending");
     bench.give(Input::NotSentAtAccept);
     assert!(bench.machine.may_send_at_accept(bench.now));
     bench.give(Input::Lease(false));
     bench.give(Input::Tick);
-    assert!(!bench.machine.may_send_at_accept(bench.now), "the lease is not sure");
+    assert!(!bench.machine.may_send_at_accept(bench.now), "the lease is not valid");
     bench.give(Input::Lease(true));
     bench.give(Input::Drain);
-    assert!(!bench.machine.may_send_at_accept(bench.now), "it is told to go");
+    assert!(!bench.machine.may_send_at_accept(bench.now), "it drains");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn send_at_accept_with_a_full_send_rate_is_refused() {
     assert_eq!(bench.sends.len(), 2);
     bench.say("ms-2");
     bench.pass(ms(5000));
-    assert_eq!(bench.told.len(), 2);
+    assert_eq!(bench.completed.len(), 2);
     assert!(!bench.machine.may_send_at_accept(bench.now), "it counted");
 }
 
@@ -93,7 +93,7 @@ fn message_sent_at_accept_goes_out_without_another_write() {
     bench.say("ms-2");
     bench.pass(ms(5000));
     assert_eq!(bench.end(), (1, "quiet"));
-    assert_eq!(bench.told.last().unwrap().progress.sent_at, Some(message.accepted_at));
+    assert_eq!(bench.completed.last().unwrap().progress.sent_at, Some(message.accepted_at));
     assert!(!wrote_sent(&bench));
 }
 
@@ -129,7 +129,7 @@ fn draining_machine_rests_after_a_dropped_send_at_accept() {
 fn idle_link_with_a_pending_send_at_accept_stays_open() {
     let mut bench = Bench::connected();
     bench.give(Input::SendAtAcceptPending);
-    // Longer than the idle TTL.
+    // This is longer than the idle TTL.
     bench.idle(20);
     assert_eq!(bench.closes, 0);
     bench.give(Input::NotSentAtAccept);
@@ -162,14 +162,14 @@ fn message_sent_at_accept_without_an_answer_is_found_in_the_lane() {
     open.record.write = bench.writes.last().unwrap().record.write;
     bench.give(Input::Lane(Box::new(open)));
     assert_eq!(bench.sends.len(), 1);
-    // The answer comes after all.
+    // The answer comes late.
     bench.give(Input::SentAtAccept(Arc::clone(&message)));
     assert_eq!(bench.sends.len(), 1);
     bench.ack(&message);
     bench.say("ms-2");
     bench.pass(ms(5000));
     assert_eq!(bench.end(), (1, "quiet"));
-    assert_eq!(bench.told.last().unwrap().progress.sent_at, Some(message.accepted_at));
+    assert_eq!(bench.completed.last().unwrap().progress.sent_at, Some(message.accepted_at));
 }
 
 #[test]

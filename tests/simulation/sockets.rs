@@ -1,4 +1,4 @@
-//! What a link does with its sockets: connect modes, idleness, silence, drain, refusals (api.md 1, 7 and 9).
+//! The sockets of a link: connect modes, idleness, silence, drain and refusals (api.md 1, 7 and 9).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::bench::{Bench, ms};
 use super::support::event;
 
 #[test]
-fn a_new_session_is_started_once_over_a_fresh_socket() {
+fn new_session_is_started_once_over_a_fresh_socket() {
     for (request, mode) in [
         (SessionRequest::New, ConnectMode::StartNew),
         (SessionRequest::NewKeepAgent, ConnectMode::StartNewResumeAgent),
@@ -28,7 +28,7 @@ fn a_new_session_is_started_once_over_a_fresh_socket() {
 }
 
 #[test]
-fn a_connect_is_default_where_no_session_can_live_and_else_a_reconnect() {
+fn connect_is_a_reconnect_only_if_a_session_may_live() {
     let mut bench = Bench::connected();
     assert_eq!(bench.connects, [ConnectMode::Default]);
     bench.lose(1006);
@@ -41,7 +41,7 @@ fn a_connect_is_default_where_no_session_can_live_and_else_a_reconnect() {
 }
 
 #[test]
-fn pongs_do_not_keep_a_session_alive() {
+fn pong_does_not_keep_a_session_alive() {
     let mut bench = Bench::with(|bot| {
         bot.session_timeout = ms(60_000);
         bot.welcome = Duration::ZERO;
@@ -59,7 +59,7 @@ fn pongs_do_not_keep_a_session_alive() {
 }
 
 #[test]
-fn an_idle_socket_is_closed_and_the_conversation_rests() {
+fn idle_socket_is_closed_and_the_conversation_rests() {
     let mut bench = Bench::with(|bot| {
         bot.idle_ttl = Some(ms(10_000));
         bot.welcome = Duration::ZERO;
@@ -76,7 +76,7 @@ fn an_idle_socket_is_closed_and_the_conversation_rests() {
 }
 
 #[test]
-fn a_connect_that_nobody_waits_for_any_more_is_let_go_of() {
+fn connect_without_a_waiting_message_is_abandoned() {
     let mut bench = Bench::new();
     bench.post_ruled(None, None, Some(5000));
     bench.pass(ms(4999));
@@ -90,7 +90,7 @@ fn a_connect_that_nobody_waits_for_any_more_is_let_go_of() {
 }
 
 #[test]
-fn mail_that_comes_as_a_drained_conversation_rests_lets_it_rest_again() {
+fn input_to_a_rested_conversation_is_answered_by_rest() {
     let mut bench = Bench::connected();
     bench.give(Input::Drain);
     assert_eq!((bench.closes, bench.rests), (1, 2));
@@ -101,7 +101,7 @@ fn mail_that_comes_as_a_drained_conversation_rests_lets_it_rest_again() {
 }
 
 #[test]
-fn never_keeps_an_idle_socket_open() {
+fn idle_ttl_never_keeps_an_idle_socket_open() {
     let mut bench = Bench::with(|bot| {
         bot.idle_ttl = None;
         bot.welcome = Duration::ZERO;
@@ -111,14 +111,14 @@ fn never_keeps_an_idle_socket_open() {
     bench.say("ms-1");
     for _ in 0..1000 {
         bench.pass(ms(25_000));
-        bench.give(Input::Heard);
+        bench.give(Input::PeerAlive);
     }
     assert_eq!(bench.closes, 0);
     assert_eq!(bench.machine.link_state(bench.now), LinkState::Ready);
 }
 
 #[test]
-fn a_silent_peer_is_pinged_and_given_up_after_two_and_a_half_intervals() {
+fn silent_peer_is_abandoned_after_two_and_a_half_intervals() {
     let mut bench = Bench::connected();
     bench.pass(ms(62_000));
     assert_eq!((bench.pings, bench.abandons.len()), (2, 0));
@@ -128,7 +128,7 @@ fn a_silent_peer_is_pinged_and_given_up_after_two_and_a_half_intervals() {
 }
 
 #[test]
-fn a_drain_finishes_the_turn_and_starts_nothing() {
+fn drain_finishes_the_open_turn_only() {
     let mut bench = Bench::connected();
     bench.post();
     bench.post();
@@ -143,7 +143,7 @@ fn a_drain_finishes_the_turn_and_starts_nothing() {
 }
 
 #[test]
-fn a_drain_at_rest_is_answered() {
+fn drain_at_rest_is_answered_by_rest() {
     let mut bench = Bench::new();
     assert_eq!(bench.rests, 1);
     bench.give(Input::Drain);
@@ -151,18 +151,18 @@ fn a_drain_at_rest_is_answered() {
 }
 
 #[test]
-fn a_refusal_for_good_fails_the_lane() {
+fn permanent_refusal_fails_the_lane() {
     let mut bench = Bench::new();
     bench.post();
     bench.post();
     bench.give(Input::ConnectFailed(ConnectFailure::Rejected("unknown bot".into())));
-    assert_eq!(bench.told.len(), 2);
+    assert_eq!(bench.completed.len(), 2);
     assert_eq!(bench.end(), (0, "platform-rejected"));
-    assert!(format!("{:?}", bench.told).contains("unknown bot"));
+    assert!(format!("{:?}", bench.completed).contains("unknown bot"));
 }
 
 #[test]
-fn a_refusal_for_good_is_remembered_for_a_while() {
+fn permanent_refusal_is_remembered_for_a_while() {
     let mut bench = Bench::new();
     let rests = bench.rests;
     bench.post();
@@ -177,7 +177,7 @@ fn a_refusal_for_good_is_remembered_for_a_while() {
 }
 
 #[test]
-fn an_outage_is_bridged_by_connects_that_follow_each_other() {
+fn outage_is_bridged_by_repeated_connects() {
     let mut bench = Bench::with(|bot| bot.welcome = Duration::ZERO);
     bench.post();
     for _ in 0..4 {

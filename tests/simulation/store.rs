@@ -1,4 +1,4 @@
-//! The store as the simulation sees it: the truth, and a strict reader of every write.
+//! The simulated store, which checks every write strictly.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,50 +9,50 @@ use rtm_bridge::domain::{
 };
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
 
-use super::receivers::{Receivers, tells};
+use super::receivers::{ReceiverModel, tells};
 use super::support::accepted;
 
-/// How a write went.
-pub(super) enum Applied {
-    /// It was carried out, now or before.
+/// The result of a write.
+pub(super) enum WriteOutcome {
+    /// It is stored, by this attempt or an earlier one.
     Done {
-        /// The messages that it ended now, how each became head and when it ended.
+        /// The messages that it ended, with the times when each became head and ended.
         ended: Vec<(MessageId, Timestamp, Timestamp)>,
-        /// A message that it marked as sent, or ended, is not in the lane.
+        /// It marks or ends a message that is not in the lane.
         lost: bool,
     },
-    /// It does not follow the last one.
+    /// It does not follow the last write.
     OutOfStep,
 }
 
-/// One conversation's truth.
+/// The stored state of one conversation.
 #[derive(Default, Clone)]
-pub(super) struct Truth {
+pub(super) struct StoreModel {
     record: ConversationRecord,
     pub(super) lane: Vec<OpenMessage>,
     head_at: Option<Timestamp>,
     next_position: u64,
     pub(super) ended: HashMap<MessageId, Message>,
-    /// Replies of the journal, by the platform's id.
+    /// The replies of the journal by the platform's ids.
     pub(super) replies: HashSet<Box<str>>,
-    /// Messages whose bytes went out at least once.
+    /// The messages whose bytes were sent at least once.
     pub(super) sent: HashSet<MessageId>,
-    /// What readers may have read at each place of each journal.
+    /// The entry that readers may have read at each place of each journal.
     read: HashMap<(u64, u64), String>,
     last_write: Option<Arc<ConversationWrite>>,
     last_lost: bool,
     last_client_message_id: u64,
     /// The gaps of the journal.
     pub(super) gaps: Vec<(Timestamp, GapReason)>,
-    /// Who is to be told of what.
-    receivers: Receivers,
-    /// It went back to an earlier state at some time.
+    /// The model of the receivers.
+    receivers: ReceiverModel,
+    /// Whether a failover ever took data back.
     pub(super) lossy: bool,
 }
 
-impl Truth {
-    /// One in which these are to be told.
-    pub(super) fn of(receivers: Receivers) -> Self {
+impl StoreModel {
+    /// Creates a store with this model of receivers.
+    pub(super) fn of(receivers: ReceiverModel) -> Self {
         Self { receivers, ..Self::default() }
     }
 
@@ -87,7 +87,7 @@ impl Truth {
         }
     }
 
-    /// The platform's message behind which a new owner would read history.
+    /// Returns the platform's message behind which a new owner would read history.
     pub(super) fn reads_from(&self) -> Option<&str> {
         self.record.last_platform_message.as_deref()
     }
@@ -96,25 +96,25 @@ impl Truth {
         self.lane.first()
     }
 
-    /// It is as it once was; what went out stays out.
+    /// Goes back to an earlier state. Sent messages stay sent.
     pub(super) fn go_back(&mut self, past: Self) {
         let (sent, read) = (std::mem::take(&mut self.sent), std::mem::take(&mut self.read));
         let receivers = std::mem::take(&mut self.receivers);
         *self = Self { sent, read, receivers, lossy: true, ..past };
     }
 
-    /// Carries out a write.
-    pub(super) fn apply(&mut self, write: &Arc<ConversationWrite>) -> Result<Applied, String> {
+    /// Performs a write.
+    pub(super) fn apply(&mut self, write: &Arc<ConversationWrite>) -> Result<WriteOutcome, String> {
         let last = self.record.write;
         if write.record.write == last {
             let same = self.last_write.as_ref().is_some_and(|last| Arc::ptr_eq(last, write));
             if !same {
                 return Err(format!("write {last} came with another content"));
             }
-            return Ok(Applied::Done { ended: Vec::new(), lost: self.last_lost });
+            return Ok(WriteOutcome::Done { ended: Vec::new(), lost: self.last_lost });
         }
         if write.follows != last {
-            return Ok(Applied::OutOfStep);
+            return Ok(WriteOutcome::OutOfStep);
         }
         if write.record.write <= last {
             return Err(format!("write {} follows {last}", write.record.write));
@@ -143,7 +143,7 @@ impl Truth {
                 }
                 ConversationChange::HeadSince { at } => {
                     if !self.lossy && self.lane.first().is_some_and(|head| head.progress.sent_at.is_some()) {
-                        return Err("a head that is sent begins its time anew".into());
+                        return Err("the deadline of a sent head is restarted".into());
                     }
                     self.head_at = self.head_at.map(|_| *at);
                 }
@@ -153,11 +153,11 @@ impl Truth {
                     if !self.lossy
                         && let Some(ended) = ended.filter(differs)
                     {
-                        return Err(format!("{ended:?} is told as {}", delivery.data));
+                        return Err(format!("{ended:?} is delivered as {}", delivery.data));
                     }
                 }
                 ConversationChange::Append(entry) => {
-                    // What a lost message would have had leaves a gap.
+                    // A lost message leaves a gap in the positions.
                     let follows = if self.lossy { entry.seq > seq } else { entry.seq == seq + 1 };
                     if !follows {
                         return Err(format!("entry {} follows {seq}", entry.seq));
@@ -180,24 +180,24 @@ impl Truth {
         self.record = write.record.clone();
         self.last_write = Some(Arc::clone(write));
         self.last_lost = missed;
-        Ok(Applied::Done { ended, lost: missed })
+        Ok(WriteOutcome::Done { ended, lost: missed })
     }
 
-    /// Another owner comes. What the one before did not notice to be lost, nobody will: there places are used again,
-    /// and it is only the end of the journal that tells readers (docs/adr/0020).
+    /// Notes a new owner. A loss that the previous owner missed stays unnoticed. Its places are used again,
+    /// and only the end of the journal tells readers (docs/adr/0020).
     pub(super) fn forget_unnoticed(&mut self) {
         let kept = self.record.seq;
         self.read.retain(|(_, seq), _| *seq <= kept);
     }
 
-    /// A reader's place says which entry it is behind, also where the store went back.
+    /// Checks that a place names one entry, even after a failover.
     fn be_read(&mut self, epoch: u64, entry: &JournalEntry) -> Result<(), String> {
-        let told = format!("{:?}", entry.body);
-        let first = self.read.entry((epoch, entry.seq)).or_insert_with(|| told.clone());
-        if *first == told { Ok(()) } else { Err(format!("{epoch}/{}: {first}, then {told}", entry.seq)) }
+        let text = format!("{:?}", entry.body);
+        let first = self.read.entry((epoch, entry.seq)).or_insert_with(|| text.clone());
+        if *first == text { Ok(()) } else { Err(format!("{epoch}/{}: {first}, then {text}", entry.seq)) }
     }
 
-    /// Takes an entry; false where it ends a message that is not open.
+    /// Appends an entry. Returns false if it ends a message that is not open.
     fn append(
         &mut self,
         entry: &JournalEntry,
@@ -229,7 +229,7 @@ impl Truth {
                 if place == 0 {
                     self.head_at = (!self.lane.is_empty()).then_some(entry.at);
                 }
-                // Where no session lives there is nothing to end.
+                // Without a session there is no end of it to send.
                 let may_be_idle = open.accepted.new.session == SessionRequest::Close;
                 if matches!(outcome, TurnOutcome::Answered(_)) && !self.sent.contains(message) && !may_be_idle
                 {
@@ -271,7 +271,7 @@ impl Truth {
         Ok(())
     }
 
-    /// The open message, which is the lane's head; only where something was lost it may be another, or none.
+    /// Returns the open message. It is the head of the lane, unless the store lost data.
     fn open_message(&mut self, message: MessageId, what: &str) -> Result<Option<&mut OpenMessage>, String> {
         let place = self.lane.iter().position(|open| open.accepted.id == message);
         if place != Some(0) && !self.lossy {

@@ -1,4 +1,4 @@
-//! What live readers hear of a reply while it is streamed (api.md 3, `chunk`).
+//! The chunks of a streamed reply for live readers (api.md 3, `chunk`).
 
 use super::bench::{Bench, ms};
 use super::support::piece;
@@ -9,7 +9,7 @@ fn heard(bench: &mut Bench) -> Vec<(u32, String, bool)> {
 }
 
 #[test]
-fn every_piece_is_told_as_it_comes_and_the_reply_once() {
+fn stream_sends_each_chunk_and_one_reply() {
     let mut bench = Bench::connected();
     bench.post();
     bench.respond(piece("ms-1", "It ", false));
@@ -21,7 +21,7 @@ fn every_piece_is_told_as_it_comes_and_the_reply_once() {
         heard(&mut bench),
         [(1, "has ".to_owned(), false), (0, "Other".to_owned(), true), (2, "left.".to_owned(), true)]
     );
-    // A repeat of it is told to nobody.
+    // A repeat is not published.
     bench.respond(piece("ms-1", "left.", true));
     assert!(bench.chunks.is_empty());
     bench.pass(ms(1000));
@@ -30,7 +30,7 @@ fn every_piece_is_told_as_it_comes_and_the_reply_once() {
 }
 
 #[test]
-fn a_reply_in_one_piece_is_no_stream() {
+fn reply_in_one_piece_sends_no_chunk() {
     let mut bench = Bench::connected();
     bench.post();
     bench.say("ms-1");

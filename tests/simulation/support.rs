@@ -1,4 +1,4 @@
-//! Values that every test of the machine needs.
+//! Values that the tests of the machine share.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use rtm_bridge::domain::{
 use rtm_bridge::rtm::{BotResponse, StreamInfo};
 use serde_json::value::RawValue;
 
-/// A bot with the defaults of api.md 9, but without limits on rates.
+/// A bot with the defaults of api.md 9, but without rate limits.
 pub(crate) fn bot() -> BotConfig {
     let platform = "https://platform.example".parse().unwrap();
     BotConfig {
@@ -20,7 +20,7 @@ pub(crate) fn bot() -> BotConfig {
     }
 }
 
-/// What a caller posts where it says nothing special.
+/// A message of a caller without special settings.
 pub(crate) fn plain() -> NewMessage {
     NewMessage {
         conversation: ConversationId::new(BotName::new("support").unwrap(), UserId::new("alice").unwrap()),
@@ -33,7 +33,7 @@ pub(crate) fn plain() -> NewMessage {
     }
 }
 
-/// The bot's own webhook.
+/// The bot's webhook.
 pub(crate) fn webhook() -> BotWebhookConfig {
     BotWebhookConfig {
         url: Some("https://bot.example/hook".parse().unwrap()),
@@ -45,12 +45,12 @@ pub(crate) fn webhook() -> BotWebhookConfig {
     }
 }
 
-/// Where a caller wants to be told, signed with its own secrets or the bot's.
+/// The callback of a caller, signed with its own secrets or the bot's.
 pub(crate) fn callback(signer: Option<&str>) -> Callback {
     Callback { url: "https://caller.example/hook".into(), signer: signer.map(Into::into) }
 }
 
-/// The accepted message of this place in the lane.
+/// The accepted message at this position of the lane.
 pub(crate) fn accepted(position: u64, at: Timestamp, new: NewMessage) -> Arc<AcceptedMessage> {
     Arc::new(AcceptedMessage {
         id: MessageId::new(at, position.into()),
@@ -61,7 +61,7 @@ pub(crate) fn accepted(position: u64, at: Timestamp, new: NewMessage) -> Arc<Acc
     })
 }
 
-/// The turn that ended last, as an earlier version kept it.
+/// The last turn as an earlier version stored it.
 pub(crate) fn last_turn(message: MessageId, ended_at: Timestamp) -> LastTurn {
     LastTurn { message, ended_at, client_message_id: None, callback: None, trace: TraceId::default() }
 }
@@ -81,17 +81,17 @@ pub(crate) fn reply(id: &str, text: &str) -> BotResponse {
     }
 }
 
-/// A frame of which only that it is there matters.
+/// A frame whose content does not matter.
 pub(crate) fn event() -> Box<RawValue> {
     RawValue::from_string("{}".into()).unwrap()
 }
 
-/// What the bot says to this message, and that it does.
+/// A reply to this message, with its echo.
 pub(crate) fn echo(id: &str, message: &AcceptedMessage) -> BotResponse {
     BotResponse { correlation_id: Some(message.client_message_id), ..reply(id, id) }
 }
 
-/// A piece of a streamed reply.
+/// A chunk of a streamed reply.
 pub(crate) fn piece(id: &str, text: &str, last: bool) -> BotResponse {
     BotResponse { stream: Some(StreamInfo { last, complete: None }), ..reply(id, text) }
 }

@@ -1,11 +1,11 @@
-//! What a failing run prints.
+//! The trace of a failing run.
 
 use rtm_bridge::domain::EntryBody;
 use rtm_bridge::link::{Effect, Input};
 use rtm_bridge::rtm::{BotResponse, IncomingFrame};
 use rtm_bridge::store::ConversationChange;
 
-use super::platform::Said;
+use super::platform::PlatformEvent;
 
 fn tell_response(response: &BotResponse) -> String {
     let stream =
@@ -14,9 +14,9 @@ fn tell_response(response: &BotResponse) -> String {
     format!("reply {}{stream}{more}", response.message_id.as_deref().unwrap_or("without id"))
 }
 
-pub(crate) fn tell_said(said: &Said) -> String {
+pub(crate) fn tell_said(said: &PlatformEvent) -> String {
     match said {
-        Said::Frame(IncomingFrame::Response(response)) => tell_response(response),
+        PlatformEvent::Frame(IncomingFrame::Response(response)) => tell_response(response),
         other => format!("{other:?}"),
     }
 }
@@ -41,7 +41,7 @@ pub(crate) fn tell_effect(effect: &Effect) -> String {
             format!("Write {} {changes:?}", write.record.write)
         }
         Effect::Send(message) => format!("Send {}", message.id),
-        Effect::Tell { message, .. } => {
+        Effect::Complete { message, .. } => {
             format!("Tell {} {:?}", message.accepted.id, message.progress.outcome)
         }
         other => format!("{other:?}"),

@@ -1,8 +1,8 @@
-//! One run: a machine, a platform, a store and callers in simulated time, all drawn from one seed.
+//! One run: a machine, a platform, a store and callers in simulated time, drawn from one seed.
 
-mod deeds;
-mod missed;
-mod trouble;
+mod actions;
+mod faults;
+mod history_gaps;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
@@ -20,74 +20,74 @@ use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Machine, SocketLos
 use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
 use rtm_bridge::store::ConversationWrite;
 
-use super::platform::{Platform, Said, Temper, chance};
-use super::receivers::Receivers;
-use super::store::{Applied, Truth};
+use super::platform::{FaultPlan, Platform, PlatformEvent, chance};
+use super::receivers::ReceiverModel;
+use super::store::{StoreModel, WriteOutcome};
 use super::support::{bot, callback, plain, webhook};
 use super::trace::{tell_effect, tell_input, tell_said};
 
 const START: u64 = 1_763_845_000_000;
-/// No run is longer than this many simulated milliseconds; no message may be open so long.
+/// The longest run in simulated milliseconds. No message may be open so long.
 const END: u64 = 3_000_000;
 const MOST_EFFECTS: usize = 24;
 
-type Outcomes = Result<(), String>;
+type CheckResult = Result<(), String>;
 
-enum Event {
+enum SimulationEvent {
     Post,
     /// A message that this life's machine may send at its accept arrives at the store.
     SendAtAccept(u32, u32, Box<NewMessage>),
     Hint(Arc<AcceptedMessage>),
     Scan,
-    /// For the machine of this life only.
+    /// An input for the machine of this life only.
     Input(u32, Input),
-    /// Over the connections of this time; somebody waits for the answer or has given up.
+    /// A write over the connections of this era. The flag says whether the machine still waits for the answer.
     Apply(u32, u32, Arc<ConversationWrite>, bool),
     ReadLane(u32),
     ReadHistory(u32, Option<Box<str>>),
-    /// For this connect only.
+    /// The answer to this connect only.
     Connected(u32, ConnectMode),
     ConnectFailed(u32, ConnectFailure),
-    /// Over this socket.
-    Said(u32, Said),
+    /// An event on this socket.
+    PlatformEvent(u32, PlatformEvent),
     Received(u32, Arc<AcceptedMessage>),
     Pinged(u32),
-    /// The bot speaks of itself.
+    /// The bot sends an unsolicited reply.
     Unasked,
     Drain,
     Kill,
-    /// The owner stands still, and goes on when another one has taken over.
+    /// The owner is paused, and wakes after a failover.
     Pause,
     Wake,
     TakeOver,
     Lease(bool),
-    /// The store is away for so long.
+    /// The store is unavailable for this time.
     Outage(u64),
-    /// The store goes back by so many steps.
+    /// The store goes back by this number of steps.
     Failover(usize),
 }
 
-/// What the machine waits for.
+/// The answers that the machine waits for.
 #[derive(Default)]
-struct Awaited {
+struct PendingAnswers {
     write: bool,
     lane: bool,
     connect: bool,
     history: u32,
 }
 
-/// Whether the lease is sure, and whether the machine was told so.
+/// Whether the lease is valid, and whether the machine knows.
 struct Lease {
-    sure: bool,
-    told: bool,
+    valid: bool,
+    known: bool,
 }
 
 impl Lease {
-    const SURE: Self = Self { sure: true, told: true };
+    const VALID: Self = Self { valid: true, known: true };
 }
 
 #[derive(Clone, Copy)]
-struct Sending {
+struct SentMessage {
     step: u64,
     socket: u32,
     life: u32,
@@ -95,63 +95,63 @@ struct Sending {
 
 pub(super) struct World {
     rng: Rng,
-    /// Draws who is to be told: apart, so that nothing else of a run depends on it.
+    /// Draws the receivers. It is separate, so that the rest of a run does not depend on it.
     receivers: Rng,
-    temper: Temper,
+    faults: FaultPlan,
     bot: Arc<BotConfig>,
     now: u64,
-    queue: BTreeMap<(u64, u64), Event>,
+    queue: BTreeMap<(u64, u64), SimulationEvent>,
     scheduled: u64,
-    truth: Truth,
-    /// What the store was, step by step, where it will go back.
-    past: Vec<Truth>,
-    /// Counts the store's failovers: what was on its way to it is gone then.
+    truth: StoreModel,
+    /// The earlier states of a store that will go back.
+    past: Vec<StoreModel>,
+    /// The number of the store's failovers. Each drops the writes on their way.
     era: u32,
-    /// When the store is there again.
+    /// When the outage of the store ends.
     away_until: u64,
-    /// Time in which the store was away or the lease not sure.
+    /// The time of outages and suspect leases.
     hindered: u64,
     lease: Lease,
-    /// A machine that stands still, and whether it waits for a write that is carried out.
+    /// A paused machine, and whether it waits for a stored write.
     paused: Option<(Machine, bool)>,
     platform: Platform,
-    /// What the bot said that nobody heard, or that was heard and not stored.
+    /// The replies that no socket received, or that were received and not stored.
     missed: HashSet<Box<str>>,
     /// When the last connect succeeded.
     connected_at: u64,
     machine: Option<Machine>,
     life: u32,
-    awaited: Awaited,
-    /// The store's last answer was none: the write will be repeated.
+    awaited: PendingAnswers,
+    /// Whether the result of the last write is unknown, so that it will be repeated.
     unsettled: bool,
     draining: bool,
     rested: bool,
-    /// The socket that is open, and whether its peer has died.
+    /// The open socket, and whether its peer has died.
     socket: Option<(u32, bool)>,
     sockets: u32,
-    /// Connects so far; the answers to all but the last come to nothing.
+    /// The number of connects. Only the answer to the last one counts.
     attempts: u32,
     to_post: u32,
     posted: u32,
-    /// Time in which no machine lived.
+    /// The time without a machine.
     downtime: u64,
     killed_at: u64,
-    /// In this life: messages that were told and that ended, that are known to be received; replies delivered.
-    told: HashSet<MessageId>,
+    /// The messages that were completed in this life.
+    completed: HashSet<MessageId>,
     forgotten: HashSet<MessageId>,
-    /// Messages whose sending the store confirmed.
+    /// The messages whose sending the store confirmed.
     may_go: HashSet<MessageId>,
-    /// What was stored of each end, over all lives.
+    /// The stored end of each message, over all lives.
     ends: HashMap<MessageId, Message>,
     ended_here: Vec<MessageId>,
     proved: HashSet<u64>,
     delivered: HashSet<Box<str>>,
     /// The last step that sent a message, and the first that delivered a reply, over all lives.
-    sends: HashMap<MessageId, Sending>,
+    sends: HashMap<MessageId, SentMessage>,
     first_heard: HashMap<Box<str>, u64>,
     /// The life in which a reply was first delivered.
     heard_in: HashMap<Box<str>, u32>,
-    /// What replies said that they answer.
+    /// The echoes of the replies.
     echoes: HashMap<Box<str>, u64>,
     last_sent: u64,
     steps: u64,
@@ -160,8 +160,8 @@ pub(super) struct World {
     trace: Option<Vec<String>>,
 }
 
-/// How a run went.
-pub(super) struct Run {
+/// The result of a run.
+pub(super) struct SimulationRun {
     pub(super) hash: u64,
     pub(super) failure: Option<String>,
     pub(super) trace: Vec<String>,
@@ -171,7 +171,7 @@ pub(super) struct Run {
 impl World {
     pub(super) fn new(seed: u64, traced: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let temper = Temper::draw(&mut rng);
+        let faults = FaultPlan::draw(&mut rng);
         let mut bot = bot();
         bot.history = rng.u8(0..5) != 0;
         bot.user_rate_per_minute = rng.choice([0, 0, 2, 5]).unwrap_or(0);
@@ -191,19 +191,19 @@ impl World {
             now: START,
             queue: BTreeMap::new(),
             scheduled: 0,
-            truth: Truth::of(Receivers::of(webhook)),
+            truth: StoreModel::of(ReceiverModel::of(webhook)),
             past: Vec::new(),
             era: 0,
             away_until: START,
             hindered: 0,
-            lease: Lease::SURE,
+            lease: Lease::VALID,
             paused: None,
             platform: Platform::default(),
             missed: HashSet::new(),
             connected_at: START,
             machine: None,
             life: 0,
-            awaited: Awaited::default(),
+            awaited: PendingAnswers::default(),
             unsettled: false,
             draining: false,
             rested: false,
@@ -214,7 +214,7 @@ impl World {
             posted: 0,
             downtime: 0,
             killed_at: START,
-            told: HashSet::new(),
+            completed: HashSet::new(),
             forgotten: HashSet::new(),
             may_go: HashSet::new(),
             ends: HashMap::new(),
@@ -230,29 +230,34 @@ impl World {
             idle_ticks: 0,
             hash: 0,
             trace: traced.then(Vec::new),
-            temper,
+            faults,
             rng,
         };
         let mut at = 0;
         for _ in 0..world.to_post {
             at += if world.rng.bool() { world.rng.u64(0..300) } else { world.rng.u64(0..40_000) };
-            world.schedule(at, Event::Post);
+            world.schedule(at, SimulationEvent::Post);
         }
         for _ in 0..3 {
-            if chance(&mut world.rng, world.temper.kills) {
+            if chance(&mut world.rng, world.faults.kills) {
                 let at = world.rng.u64(0..at + 60_000);
-                let event = world.rng.choice([Event::Drain, Event::Drain, Event::Kill, Event::Pause]);
-                world.schedule(at, event.unwrap_or(Event::Kill));
+                let event = world.rng.choice([
+                    SimulationEvent::Drain,
+                    SimulationEvent::Drain,
+                    SimulationEvent::Kill,
+                    SimulationEvent::Pause,
+                ]);
+                world.schedule(at, event.unwrap_or(SimulationEvent::Kill));
             }
         }
-        world.plan_trouble(at + 60_000);
+        world.plan_faults(at + 60_000);
         world.plan_unasked(at + 60_000);
-        world.schedule(0, Event::TakeOver);
-        world.schedule(1000, Event::Scan);
+        world.schedule(0, SimulationEvent::TakeOver);
+        world.schedule(1000, SimulationEvent::Scan);
         world
     }
 
-    pub(super) fn run(mut self) -> Run {
+    pub(super) fn run(mut self) -> SimulationRun {
         let failure = self.live().err();
         let mut outcomes = vec!["no message"; usize::from(self.truth.ended.is_empty())];
         for message in self.truth.ended.values() {
@@ -263,16 +268,16 @@ impl World {
             });
         }
         let mut trace = self.trace.unwrap_or_default();
-        trace.insert(0, format!("{:?} {:?}", self.temper, self.bot));
-        Run { hash: self.hash, failure, trace, outcomes }
+        trace.insert(0, format!("{:?} {:?}", self.faults, self.bot));
+        SimulationRun { hash: self.hash, failure, trace, outcomes }
     }
 
-    fn live(&mut self) -> Outcomes {
+    fn live(&mut self) -> CheckResult {
         loop {
             let wake = self.machine.as_ref().and_then(Machine::wake_at).map(Timestamp::as_millis);
             let next = self.queue.first_key_value().map(|(&(at, _), _)| at);
             match (wake, next) {
-                (None, None) => return Err("nothing will ever happen again".into()),
+                (None, None) => return Err("no event is left".into()),
                 (Some(wake), next) if next.is_none_or(|next| wake <= next) => {
                     // A timer may come a little late.
                     let late = if self.rng.u8(0..8) == 0 { self.rng.u64(0..5) } else { 0 };
@@ -305,13 +310,13 @@ impl World {
         answered && (self.rested || never_rests && idle && self.queue.len() <= 1)
     }
 
-    fn at_the_end(&self) -> Outcomes {
+    fn at_the_end(&self) -> CheckResult {
         if self.truth.ended.len() != self.posted as usize && !self.truth.lossy {
             return Err(format!("{} posted, {} ended", self.posted, self.truth.ended.len()));
         }
-        let said = |id: &MessageId| self.told.contains(id) || self.forgotten.contains(id);
+        let said = |id: &MessageId| self.completed.contains(id) || self.forgotten.contains(id);
         if let Some(id) = self.ended_here.iter().find(|id| !said(id)) {
-            return Err(format!("{id} ended and was not told"));
+            return Err(format!("{id} ended and was not completed"));
         }
         self.check_missed()?;
         for message in self.truth.ended.values() {
@@ -325,27 +330,27 @@ impl World {
         Ok(())
     }
 
-    fn happen(&mut self, event: Event) -> Outcomes {
+    fn happen(&mut self, event: SimulationEvent) -> CheckResult {
         match event {
-            Event::Post if self.is_away() => {
+            SimulationEvent::Post if self.is_away() => {
                 let wait = self.away_until - self.now + self.rng.u64(0..500);
-                self.schedule(wait, Event::Post);
+                self.schedule(wait, SimulationEvent::Post);
             }
-            Event::Post => return self.post(),
-            Event::SendAtAccept(life, era, new) => self.accept_and_send(life, era, *new),
-            Event::Hint(message) => return self.tell_machine(Input::Accepted(message)),
-            Event::Scan => {
+            SimulationEvent::Post => return self.post(),
+            SimulationEvent::SendAtAccept(life, era, new) => self.accept_and_send(life, era, *new),
+            SimulationEvent::Hint(message) => return self.tell_machine(Input::Accepted(message)),
+            SimulationEvent::Scan => {
                 let wait = 1000;
-                self.schedule(wait, Event::Scan);
+                self.schedule(wait, SimulationEvent::Scan);
                 if !self.truth.lane.is_empty() && !self.is_away() {
                     return self.tell_machine(Input::Woken);
                 }
             }
-            Event::Input(life, input) if life == self.life && self.machine.is_some() => {
+            SimulationEvent::Input(life, input) if life == self.life && self.machine.is_some() => {
                 match &input {
-                    Input::Stored { .. } | Input::Unknown | Input::OutOfStep => {
+                    Input::Stored { .. } | Input::WriteUnknown | Input::OutOfStep => {
                         self.awaited.write = false;
-                        self.unsettled = matches!(input, Input::Unknown);
+                        self.unsettled = matches!(input, Input::WriteUnknown);
                     }
                     Input::Lane(open) => {
                         self.awaited.lane = false;
@@ -362,62 +367,69 @@ impl World {
                 }
                 return self.step(input);
             }
-            Event::Apply(life, era, write, awaited) if life == self.life => {
+            SimulationEvent::Apply(life, era, write, awaited) if life == self.life => {
                 return self.apply(era, &write, awaited);
             }
-            Event::ReadLane(life) if life == self.life && self.is_away() => {
+            SimulationEvent::ReadLane(life) if life == self.life && self.is_away() => {
                 let wait = self.away_until - self.now + self.lag();
-                self.schedule(wait, Event::ReadLane(life));
+                self.schedule(wait, SimulationEvent::ReadLane(life));
             }
-            Event::ReadLane(life) if life == self.life => {
+            SimulationEvent::ReadLane(life) if life == self.life => {
                 let lane = Box::new(self.truth.open());
                 // It may be lost before the answer arrives.
                 let sent = lane.lane.iter().filter(|open| open.progress.sent_at.is_some());
                 self.may_go.extend(sent.map(|open| open.accepted.id));
                 let wait = self.lag();
-                self.schedule(wait, Event::Input(life, Input::Lane(lane)));
+                self.schedule(wait, SimulationEvent::Input(life, Input::Lane(lane)));
             }
-            Event::ReadHistory(life, after) if life == self.life => {
-                let page = if chance(&mut self.rng, self.temper.history_fails) {
-                    Err(if self.rng.u8(0..4) == 0 { HistoryFailure::ForGood } else { HistoryFailure::Now })
+            SimulationEvent::ReadHistory(life, after) if life == self.life => {
+                let page = if chance(&mut self.rng, self.faults.history_fails) {
+                    Err(if self.rng.u8(0..4) == 0 {
+                        HistoryFailure::Permanent
+                    } else {
+                        HistoryFailure::Temporary
+                    })
                 } else {
                     self.platform.history(self.now, after.as_deref())
                 };
                 let wait = self.rng.u64(1..300);
-                self.schedule(wait, Event::Input(life, Input::History(page)));
+                self.schedule(wait, SimulationEvent::Input(life, Input::History(page)));
             }
-            Event::Connected(attempt, mode) if self.is_awaited(attempt) => {
+            SimulationEvent::Connected(attempt, mode) if self.is_awaited(attempt) => {
                 self.connected(mode);
                 return self.step(Input::Connected);
             }
-            Event::ConnectFailed(attempt, failure) if self.is_awaited(attempt) => {
+            SimulationEvent::ConnectFailed(attempt, failure) if self.is_awaited(attempt) => {
                 self.awaited.connect = false;
                 return self.step(Input::ConnectFailed(failure));
             }
-            Event::Said(socket, said) => return self.say(socket, said),
-            Event::Received(socket, message) if self.is_open(socket) => self.receive(socket, &message),
-            Event::Pinged(socket) if self.is_open(socket) => {
-                let input = if self.rng.bool() { Input::Heard } else { Input::Frame(IncomingFrame::Pong) };
+            SimulationEvent::PlatformEvent(socket, said) => return self.say(socket, said),
+            SimulationEvent::Received(socket, message) if self.is_open(socket) => {
+                self.receive(socket, &message)
+            }
+            SimulationEvent::Pinged(socket) if self.is_open(socket) => {
+                let input =
+                    if self.rng.bool() { Input::PeerAlive } else { Input::Frame(IncomingFrame::Pong) };
                 return self.step(input);
             }
-            Event::Unasked => self.speak_unasked(),
-            Event::Drain if self.machine.is_some() => {
+            SimulationEvent::Unasked => self.speak_unasked(),
+            SimulationEvent::Drain if self.machine.is_some() => {
                 self.draining = true;
                 return self.step(Input::Drain);
             }
-            Event::Kill => _ = self.kill("killed"),
-            Event::Pause => self.pause(),
-            Event::Wake => return self.wake(),
-            Event::Lease(sure) => return self.lease(sure),
-            Event::Outage(ms) => self.outage(ms),
-            Event::Failover(steps) => self.failover(steps),
-            Event::TakeOver if self.machine.is_none() => return self.take_over(),
+            SimulationEvent::Kill => _ = self.kill("killed"),
+            SimulationEvent::Pause => self.pause(),
+            SimulationEvent::Wake => return self.wake(),
+            SimulationEvent::Lease(valid) => return self.lease(valid),
+            SimulationEvent::Outage(ms) => self.outage(ms),
+            SimulationEvent::Failover(steps) => self.failover(steps),
+            SimulationEvent::TakeOver if self.machine.is_none() => return self.take_over(),
             _ => {}
         }
         Ok(())
     }
 
-    fn post(&mut self) -> Outcomes {
+    fn post(&mut self) -> CheckResult {
         let mut new = plain();
         let rng = &mut self.rng;
         let deadline = rng.u64(500..20_000);
@@ -439,13 +451,13 @@ impl World {
         self.posted += 1;
         let now = Timestamp::from_millis(self.now);
         let continues = new.session == SessionRequest::Continue;
-        let may_act = self.lease.sure && self.lease.told;
+        let may_act = self.lease.valid && self.lease.known;
         if continues
             && may_act
             && self.machine.as_ref().is_some_and(|machine| machine.may_send_at_accept(now))
         {
             let lag = self.lag();
-            self.schedule(lag, Event::SendAtAccept(self.life, self.era, Box::new(new)));
+            self.schedule(lag, SimulationEvent::SendAtAccept(self.life, self.era, Box::new(new)));
             return self.step(Input::SendAtAcceptPending);
         }
         let message = self.accept(new, false);
@@ -469,19 +481,19 @@ impl World {
     /// of the accept, it finds the message in the lane.
     fn accept_and_send(&mut self, life: u32, era: u32, new: NewMessage) {
         if era != self.era || self.is_away() {
-            // Its caller tries again.
+            // The caller retries.
             self.posted -= 1;
             let wait = self.rng.u64(0..2000);
-            self.schedule(wait, Event::Post);
-            self.schedule(1, Event::Input(life, Input::NotSentAtAccept));
+            self.schedule(wait, SimulationEvent::Post);
+            self.schedule(1, SimulationEvent::Input(life, Input::NotSentAtAccept));
             return;
         }
         let owned = life == self.life && self.machine.is_some();
         let message = self.accept(new, owned);
         let sent = self.truth.lane.len() == 1 && owned;
         let wait = self.lag();
-        if chance(&mut self.rng, self.temper.store_fails) {
-            self.schedule(wait, Event::Input(life, Input::NotSentAtAccept));
+        if chance(&mut self.rng, self.faults.store_fails) {
+            self.schedule(wait, SimulationEvent::Input(life, Input::NotSentAtAccept));
             return;
         }
         let input = if sent {
@@ -491,16 +503,16 @@ impl World {
             self.hint(&message);
             Input::NotSentAtAccept
         };
-        self.schedule(wait, Event::Input(life, input));
+        self.schedule(wait, SimulationEvent::Input(life, input));
     }
 
     fn hint(&mut self, message: &Arc<AcceptedMessage>) {
         for _ in 0..2 {
-            if !chance(&mut self.rng, self.temper.hint_lost) {
+            if !chance(&mut self.rng, self.faults.hint_lost) {
                 let wait = self.rng.u64(0..3) * self.rng.u64(0..400);
-                self.schedule(wait, Event::Hint(Arc::clone(message)));
+                self.schedule(wait, SimulationEvent::Hint(Arc::clone(message)));
             }
-            if !chance(&mut self.rng, self.temper.duplicate) {
+            if !chance(&mut self.rng, self.faults.duplicate) {
                 break;
             }
         }
@@ -518,37 +530,37 @@ impl World {
             ConnectMode::Reconnect => false,
         };
         self.platform.session = true;
-        for (at, said) in self.platform.welcome(&mut self.rng, &self.temper, new_session) {
-            self.schedule(at, Event::Said(socket, said));
+        for (at, said) in self.platform.welcome(&mut self.rng, &self.faults, new_session) {
+            self.schedule(at, SimulationEvent::PlatformEvent(socket, said));
         }
     }
 
     fn receive(&mut self, socket: u32, message: &AcceptedMessage) {
         if message.new.session == SessionRequest::Close {
             self.note(|| format!("the platform is to end the session: {}", message.id));
-            let plan = self.platform.close(&mut self.rng, &self.temper, message.client_message_id);
+            let plan = self.platform.close(&mut self.rng, &self.faults, message.client_message_id);
             for (at, said) in plan {
-                self.schedule(at, Event::Said(socket, said));
+                self.schedule(at, SimulationEvent::PlatformEvent(socket, said));
             }
             return;
         }
         let lag = self.history_lag();
         self.platform.received(self.now, lag, message.client_message_id);
         self.note(|| format!("the platform received {}", message.id));
-        for (at, said) in self.platform.answer(&mut self.rng, &self.temper, message.client_message_id) {
-            self.schedule(at, Event::Said(socket, said));
+        for (at, said) in self.platform.answer(&mut self.rng, &self.faults, message.client_message_id) {
+            self.schedule(at, SimulationEvent::PlatformEvent(socket, said));
         }
     }
 
-    fn say(&mut self, socket: u32, mut said: Said) -> Outcomes {
+    fn say(&mut self, socket: u32, mut said: PlatformEvent) -> CheckResult {
         let mut socket = socket;
-        if let Said::Frame(IncomingFrame::Response(response)) = &mut said {
+        if let PlatformEvent::Frame(IncomingFrame::Response(response)) = &mut said {
             response.created_on = Some(self.platform.created_on(self.now, response));
             let lag = self.history_lag();
             self.platform.spoke(self.now, lag, response);
             self.note_missed(response);
             if !self.is_open(socket) && self.rng.bool() {
-                // Another socket of the user is there: the platform may choose it.
+                // The platform may choose another socket of the user.
                 socket = self.socket.map_or(socket, |(open, _)| open);
             }
         }
@@ -557,7 +569,7 @@ impl World {
             return Ok(());
         }
         match said {
-            Said::Frame(frame) => {
+            PlatformEvent::Frame(frame) => {
                 match &frame {
                     IncomingFrame::Ack { reply_to } => self.proved.extend(*reply_to),
                     IncomingFrame::Response(response) => self.heard(response),
@@ -566,11 +578,11 @@ impl World {
                 }
                 self.step(Input::Frame(frame))
             }
-            Said::Close(code) => {
+            PlatformEvent::Close(code) => {
                 self.socket = None;
                 self.step(Input::Lost(SocketLoss { code }))
             }
-            Said::Death => {
+            PlatformEvent::Death => {
                 self.note(|| "the peer is dead".into());
                 self.socket = Some((socket, true));
                 Ok(())
@@ -589,30 +601,30 @@ impl World {
         }
     }
 
-    fn tell_machine(&mut self, input: Input) -> Outcomes {
+    fn tell_machine(&mut self, input: Input) -> CheckResult {
         if self.machine.is_some() { self.step(input) } else { Ok(()) }
     }
 
-    fn step(&mut self, input: Input) -> Outcomes {
+    fn step(&mut self, input: Input) -> CheckResult {
         let Some(machine) = &mut self.machine else { return Ok(()) };
         self.steps += 1;
         let now = Timestamp::from_millis(self.now);
-        let told = self.trace.is_some().then(|| tell_input(&input));
+        let input_text = self.trace.is_some().then(|| tell_input(&input));
         let is_tick = matches!(input, Input::Tick);
         self.hash = mix(self.hash, self.now ^ kind(&input));
         let mut effects = Vec::new();
-        if self.lease.told != self.lease.sure {
-            self.lease.told = self.lease.sure;
-            machine.step(now, Input::Lease(self.lease.sure), &mut effects);
+        if self.lease.known != self.lease.valid {
+            self.lease.known = self.lease.valid;
+            machine.step(now, Input::Lease(self.lease.valid), &mut effects);
         }
         machine.step(now, input, &mut effects);
         let wake = machine.wake_at();
         let state = machine.link_state(now);
         self.hash = mix(self.hash, wake.map_or(1, Timestamp::as_millis));
-        if let Some(told) = told {
+        if let Some(input_text) = input_text {
             let effects: Vec<_> = effects.iter().map(tell_effect).collect();
             let wake = wake.map(|wake| wake.as_millis().wrapping_sub(START));
-            self.note(|| format!("{told} -> {effects:?} {state:?} wake {wake:?}"));
+            self.note(|| format!("{input_text} -> {effects:?} {state:?} wake {wake:?}"));
         }
         if effects.len() > MOST_EFFECTS {
             return Err(format!("{} effects in one step", effects.len()));
@@ -625,7 +637,7 @@ impl World {
         self.check_wake(is_tick, wake)
     }
 
-    fn check_wake(&mut self, is_tick: bool, wake: Option<Timestamp>) -> Outcomes {
+    fn check_wake(&mut self, is_tick: bool, wake: Option<Timestamp>) -> CheckResult {
         let Some(machine) = &self.machine else { return Ok(()) };
         let due = wake.is_some_and(|wake| wake.as_millis() <= self.now);
         self.idle_ticks = if is_tick && due { self.idle_ticks + 1 } else { 0 };
@@ -640,8 +652,8 @@ impl World {
         Ok(())
     }
 
-    /// A message ended in the store: in time, and with replies that could have been its own.
-    fn check_end(&mut self, id: MessageId, since: Timestamp, at: Timestamp) -> Outcomes {
+    /// Checks the stored end of a message: its time, and its replies.
+    fn check_end(&mut self, id: MessageId, since: Timestamp, at: Timestamp) -> CheckResult {
         self.ended_here.push(id);
         let Some(message) = self.truth.ended.get(&id) else { return Ok(()) };
         if self.ends.insert(id, message.clone()).is_some() && !self.truth.lossy {
@@ -649,8 +661,8 @@ impl World {
         }
         let deadline = message.accepted.new.rules.deadline().unwrap_or(self.bot.deadline);
         let rate = if self.bot.user_rate_per_minute > 0 { 60_000 } else { 0 };
-        // A store that does not answer holds every step up, by design.
-        let store = if self.temper.store_fails > 0 { 30_000 } else { 5 * self.temper.store_lag };
+        // An unavailable store delays every step by design.
+        let store = if self.faults.store_fails > 0 { 30_000 } else { 5 * self.faults.store_lag };
         let lost = if self.truth.lossy { 60_000 } else { 0 };
         let slack = 1000 + store + rate + lost + 2 * self.downtime + 2 * self.hindered;
         let most = 2 * u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX) + slack;
@@ -658,9 +670,9 @@ impl World {
         if took > most {
             return Err(format!("{id} ended after {took} ms, {most} ms at most"));
         }
-        let Some(&Sending { step: sent, .. }) = self.sends.get(&id) else { return Ok(()) };
+        let Some(&SentMessage { step: sent, .. }) = self.sends.get(&id) else { return Ok(()) };
         for reply in message.progress.replies.iter().filter(|reply| !reply.late) {
-            // What an earlier owner heard and took with it, history tells the next one without its beginning.
+            // A reply that only an earlier owner heard comes from history without its start.
             let id_heard =
                 reply.message_id.as_ref().filter(|id| self.heard_in.get(id.as_ref()) == Some(&self.life));
             let heard = id_heard.and_then(|id| self.first_heard.get(id));
@@ -674,8 +686,8 @@ impl World {
         Ok(())
     }
 
-    /// What is joined to a message says nothing else itself; and it is sure where it says so, and only there.
-    fn check_replies(&self, message: &Message) -> Outcomes {
+    /// Checks the joined replies against their echoes. A reply is exact if and only if its echo says so.
+    fn check_replies(&self, message: &Message) -> CheckResult {
         let Message { accepted, progress } = message;
         if accepted.new.session == SessionRequest::Close && !progress.replies.is_empty() {
             return Err(format!("{} ends the session and has replies", accepted.id));
@@ -684,7 +696,7 @@ impl World {
             let echoes = reply.message_id.as_ref().and_then(|id| self.echoes.get(id));
             let is_own = echoes == Some(&accepted.client_message_id);
             let is_exact = reply.correlation == Correlation::Exact;
-            // History is not asked what a reply answers.
+            // History does not tell the answered message.
             let is_known = reply.correlation != Correlation::History;
             if is_exact != is_own && (is_exact || is_known) || is_known && echoes.is_some() && !is_own {
                 return Err(format!(
@@ -706,23 +718,23 @@ impl World {
         self.draining = false;
         self.rested = false;
         let wait = self.rng.u64(0..3) * self.rng.u64(0..12_000);
-        self.schedule(wait, Event::TakeOver);
+        self.schedule(wait, SimulationEvent::TakeOver);
         Some(machine)
     }
 
-    fn take_over(&mut self) -> Outcomes {
+    fn take_over(&mut self) -> CheckResult {
         self.life += 1;
         self.downtime += self.now - self.killed_at;
-        self.awaited = Awaited::default();
+        self.awaited = PendingAnswers::default();
         self.unsettled = false;
-        self.told.clear();
+        self.completed.clear();
         self.forgotten.clear();
         self.may_go.clear();
         if self.truth.lossy {
-            // What an earlier owner sent may be queued again.
+            // A message that an earlier owner sent may be queued again.
             self.last_sent = 0;
         }
-        self.lease = Lease::SURE;
+        self.lease = Lease::VALID;
         self.ended_here.clear();
         self.proved.clear();
         self.delivered.clear();
@@ -749,14 +761,14 @@ impl World {
     }
 
     fn lag(&mut self) -> u64 {
-        self.rng.u64(1..=self.temper.store_lag)
+        self.rng.u64(1..=self.faults.store_lag)
     }
 
     fn history_lag(&mut self) -> u64 {
-        self.rng.u64(0..=self.temper.history_lag)
+        self.rng.u64(0..=self.faults.history_lag)
     }
 
-    fn schedule(&mut self, wait: u64, event: Event) {
+    fn schedule(&mut self, wait: u64, event: SimulationEvent) {
         self.scheduled += 1;
         self.queue.insert((self.now + wait, self.scheduled), event);
     }
@@ -774,7 +786,7 @@ fn mix(hash: u64, value: u64) -> u64 {
     (hash.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
-/// Which variant it is, as a number.
+/// Returns the variant as a number.
 fn kind<T>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     std::mem::discriminant(value).hash(&mut hasher);

@@ -40,12 +40,12 @@ impl ConversationHost for Shard {
         fence.is_some_and(|fence| self.setup.leases.is_sure(partition, fence))
     }
 
-    fn forget(&self, id: MessageId) {
+    fn report_loss(&self, id: MessageId) {
         self.watch.borrow_mut().lose(id);
         self.setup.metrics.fleet.messages_lost.inc();
     }
 
-    fn tell(&self, message: Message) {
+    fn complete(&self, message: Message) {
         self.watch.borrow_mut().tell(message);
     }
 

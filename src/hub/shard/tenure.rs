@@ -27,7 +27,7 @@ use super::part::Part;
 use super::{STOP, Shard, spawn};
 use crate::domain::{Partition, Timestamp};
 use crate::hub::lease::Phase;
-use crate::link::{Input, outlast};
+use crate::link::{Input, retry_while_unavailable};
 use crate::store::{Fence, OutboxEvent};
 
 /// How long open turns may hold up a partition that another replica should own.
@@ -85,7 +85,7 @@ impl Shard {
             let told = shard.setup.news.tell(OutboxEvent::Owned(part.partition, fence));
             let begun = async {
                 let ask = async || shard.setup.store.ready(part.partition, fence, true).await;
-                match outlast("ready", ask).await {
+                match retry_while_unavailable("ready", ask).await {
                     Ok(ready) => shard.start_all(&part, fence, ready).await,
                     Err(_) => shard.setup.leases.doubt(part.partition, fence),
                 }

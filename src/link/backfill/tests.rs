@@ -7,11 +7,13 @@ fn at(ms: u64) -> Timestamp {
 }
 
 fn after_loss() -> Backfill {
-    Backfill::new(GapCause::Lost, Some("ms-0".into()), &RecentReplies::default(), None)
+    Backfill::new(GapCause::Lost, Some("ms-0".into()), &RecentReplies::default(), None, &[])
 }
 
 fn stuck_probe(now: Timestamp) -> Backfill {
-    Backfill::probe(Some("ms-0".into()), &RecentReplies::default(), None, now)
+    let mut probe = Backfill::new(GapCause::Stuck, Some("ms-0".into()), &RecentReplies::default(), None, &[]);
+    probe.on_connected(now);
+    probe
 }
 
 /// Starts the read that is due and returns where it begins.
@@ -226,7 +228,7 @@ fn read_with_too_many_pages_is_cut() {
 #[test]
 fn loss_without_history_is_reported_and_an_absence_is_not() {
     for (cause, missing) in [(GapCause::Lost, Some(GapReason::HistoryUnreadable)), (GapCause::Away, None)] {
-        let mut backfill = Backfill::new(cause, Some("ms-0".into()), &RecentReplies::default(), None);
+        let mut backfill = Backfill::new(cause, Some("ms-0".into()), &RecentReplies::default(), None, &[]);
         assert_eq!(backfill.step(at(0), false), BackfillStep::Wait);
         backfill.on_connected(at(0));
         assert_eq!(backfill.step(at(0), false), BackfillStep::Close(missing));
@@ -266,7 +268,7 @@ fn probe_of_a_stuck_turn_is_one_read_without_a_gap() {
 #[test]
 fn record_moves_before_its_recent_replies_forget_the_anchor() {
     let mut recent: RecentReplies = ["a", "ms-0"].into_iter().map(Fingerprint::of).collect();
-    let mut backfill = Backfill::new(GapCause::Lost, Some("ms-0".into()), &recent, None);
+    let mut backfill = Backfill::new(GapCause::Lost, Some("ms-0".into()), &recent, None, &[]);
     assert!(backfill.is_before("a") && backfill.is_before("ms-0") && !backfill.is_before("ms-1"));
     let mut record = "ms-0".to_owned();
     for n in 1..1000 {
@@ -279,7 +281,7 @@ fn record_moves_before_its_recent_replies_forget_the_anchor() {
         assert!(kept.is_some(), "{record} at {n}");
     }
     assert_eq!(backfill.into_newest().map(|(_, id)| id).as_deref(), Some("ms-999"));
-    let next = Backfill::new(GapCause::Away, Some(record.into()), &recent, None);
+    let next = Backfill::new(GapCause::Away, Some(record.into()), &recent, None, &[]);
     assert!(!next.is_before("ms-999"), "what came since the record's message is not before the gap");
 }
 
@@ -309,7 +311,7 @@ fn reply_over_the_current_link_is_not_settled() {
 
 #[test]
 fn gap_without_a_start_continues_behind_the_first_reply() {
-    let mut backfill = Backfill::new(GapCause::Lost, None, &RecentReplies::default(), None);
+    let mut backfill = Backfill::new(GapCause::Lost, None, &RecentReplies::default(), None, &[]);
     backfill.on_connected(at(0));
     assert!(!backfill.on_live_reply("ms-1", Some(at(5))), "a new owner has a place now");
     assert!(backfill.on_live_reply("ms-9", Some(at(9))), "and begins there");
@@ -324,7 +326,7 @@ fn gap_without_a_start_continues_behind_the_first_reply() {
 #[test]
 fn reply_stored_by_an_earlier_owner_is_not_too_old() {
     let recent: RecentReplies = ["ms-0", "ms-1"].into_iter().map(Fingerprint::of).collect();
-    let backfill = Backfill::new(GapCause::Away, Some("ms-0".into()), &recent, Some(at(100)));
+    let backfill = Backfill::new(GapCause::Away, Some("ms-0".into()), &recent, Some(at(100)), &[]);
     assert!(!backfill.is_too_old(Some("ms-1"), Some(at(50))));
     assert!(
         backfill.is_too_old(Some("ms-2"), Some(at(50))) && !backfill.is_too_old(Some("ms-2"), Some(at(100)))

@@ -12,13 +12,13 @@
 
 use std::time::Duration;
 
-use super::super::backfill::{Backfill, BackfillStep, GapCause, PageSummary, PageTrust, UserMessage};
+use super::super::backfill::{Backfill, BackfillStep, GapCause, PageSummary, PageTrust, UserRecord};
 use super::super::input::{Effect, HistoryFailure};
-use super::super::stream::{Begun, Place};
+use super::super::open_streams::{ReplyContext, ReplyStart};
 use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
-use super::arrival::Owner;
-use super::socket::Link;
+use super::incoming_frames::ReplyOwner;
+use super::socket::LinkPhase;
 use crate::domain::{Correlation, EntryBody, Fingerprint, GapReason, Timestamp};
 use crate::rtm::{BotResponse, HistoryPage, HistoryRecord};
 use crate::store::ConversationChange;
@@ -28,7 +28,7 @@ const SKEW: Duration = Duration::from_mins(1);
 
 /// The owner of a record of history.
 enum RecordOwner {
-    Known(Owner),
+    Reply(ReplyOwner),
     /// The owner shows when our message does.
     Unclear,
     /// The record may be older than the gap.
@@ -42,19 +42,22 @@ impl Machine {
             backfill.on_gone(cause);
             return;
         }
-        let record = &self.ledger.record;
-        let after = record.last_platform_message.clone();
-        let in_turn = self.turn.as_ref().is_some_and(|turn| !turn.closes());
-        if after.is_some() || in_turn {
-            let backfill = Backfill::new(cause, after, &record.recent, self.oldest_missed());
-            self.backfill = Some(Box::new(backfill.leave_out(&self.unfinished)));
+        let in_turn = self.turn.as_ref().is_some_and(|turn| !turn.ends_session());
+        if self.buffer.record.last_platform_message.is_some() || in_turn {
+            self.backfill = Some(self.new_backfill(cause));
         }
+    }
+
+    fn new_backfill(&self, cause: GapCause) -> Box<Backfill> {
+        let record = &self.buffer.record;
+        let after = record.last_platform_message.clone();
+        Box::new(Backfill::new(cause, after, &record.recent, self.oldest_missed(), &self.unfinished))
     }
 
     /// Returns the approximate time of the newest known message: an older one was not missed since. Without the
     /// platform's times this may be too late, because an earlier owner may have been connected since.
     fn oldest_missed(&self) -> Option<Timestamp> {
-        let record = &self.ledger.record;
+        let record = &self.buffer.record;
         let last_turn = record.last_turn.as_ref().map(|turn| turn.ended_at);
         Some(self.said_at.or(record.connected_at).or(last_turn)? - SKEW)
     }
@@ -72,7 +75,7 @@ impl Machine {
 
     /// Lets the next backfill begin behind this message.
     fn read_from(&mut self, id: Box<str>, created_on: Option<Timestamp>) {
-        let record = &mut self.ledger.record;
+        let record = &mut self.buffer.record;
         record.last_platform_message = Some(id);
         record.said_at = record.said_at.max(created_on);
     }
@@ -128,10 +131,9 @@ impl Machine {
         if self.backfill.is_some() || self.stuck_at().is_none_or(|at| now < at) {
             return;
         }
-        let record = &self.ledger.record;
-        let after = record.last_platform_message.clone();
-        let probe = Backfill::probe(after, &record.recent, self.oldest_missed(), now);
-        self.backfill = Some(Box::new(probe.leave_out(&self.unfinished)));
+        let mut probe = self.new_backfill(GapCause::Stuck);
+        probe.on_connected(now);
+        self.backfill = Some(probe);
         if let Some(turn) = &mut self.turn {
             turn.probed = true;
         }
@@ -139,11 +141,12 @@ impl Machine {
 
     /// Returns the open turn if the bot may answer it. A session's end is not answered.
     fn asking(&self) -> Option<&Turn> {
-        self.turn.as_deref().filter(|turn| turn.is_open() && !turn.closes())
+        self.turn.as_deref().filter(|turn| turn.is_open() && !turn.ends_session())
     }
 
     fn stuck_at(&self) -> Option<Timestamp> {
-        let wait = self.bot.stuck_after.filter(|_| self.bot.history && matches!(self.link, Link::Open(_)))?;
+        let wait =
+            self.bot.stuck_after.filter(|_| self.bot.history && matches!(self.link, LinkPhase::Open(_)))?;
         let turn = self.asking().filter(|turn| turn.phase != TurnPhase::Broken && !turn.probed)?;
         let silent = turn.progress.first_reply_at.is_none();
         Some(turn.progress.sent_at.filter(|_| silent)? + wait)
@@ -153,13 +156,13 @@ impl Machine {
     fn close_gap(&mut self, now: Timestamp, missing: Option<GapReason>) {
         let Some(backfill) = self.backfill.take() else { return };
         if let Some(missing) = missing {
-            self.ledger.append(now, EntryBody::Gap(missing));
+            self.buffer.append(now, EntryBody::Gap(missing));
         }
         if let Some((created_on, newest)) = backfill.into_newest()
-            && self.ledger.record.last_platform_message.as_ref() != Some(&newest)
+            && self.buffer.record.last_platform_message.as_ref() != Some(&newest)
         {
             self.read_from(newest, created_on);
-            self.ledger.touch(now);
+            self.buffer.touch(now);
         }
     }
 
@@ -175,7 +178,7 @@ impl Machine {
         match page {
             Ok(page) => self.take_history(now, page, asked, effects),
             Err(failure) if asked => {
-                backfill.on_failure(failure == HistoryFailure::ForGood, urgent, now, settle);
+                backfill.on_failure(failure == HistoryFailure::Permanent, urgent, now, settle);
             }
             Err(_) => {}
         }
@@ -211,7 +214,7 @@ impl Machine {
             PageTrust::All
         };
         if trust == PageTrust::Short && !backfill.is_probe() {
-            self.ledger.append(now, EntryBody::Gap(GapReason::HistoryTooShort));
+            self.buffer.append(now, EntryBody::Gap(GapReason::HistoryTooShort));
         }
         let more = page.more && trust != PageTrust::None;
         let mut summary = PageSummary {
@@ -222,8 +225,8 @@ impl Machine {
         for (at, record) in page.records.into_iter().enumerate() {
             if record.from_user {
                 // A reply behind our message answers it, even if another session of the user's spoke since.
-                if own.is_none() || summary.user_message != Some(UserMessage(own)) {
-                    summary.user_message = Some(UserMessage(record.user_msg_id));
+                if own.is_none() || summary.user_message != Some(UserRecord(own)) {
+                    summary.user_message = Some(UserRecord(record.user_msg_id));
                 }
                 continue;
             }
@@ -232,7 +235,7 @@ impl Machine {
                 continue;
             }
             match self.record_owner(&record, summary.user_message, ahead) {
-                RecordOwner::Known(owner) => self.take_record(now, record, owner, effects),
+                RecordOwner::Reply(owner) => self.take_record(now, record, owner, effects),
                 RecordOwner::Unclear => summary.has_unclear = true,
                 RecordOwner::Unrelated => {}
             }
@@ -248,7 +251,7 @@ impl Machine {
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.progress.acked_at.is_none()) {
             turn.progress.acked_at = Some(now);
             let message = turn.message.id;
-            self.ledger.push(ConversationChange::Acked { message, at: now });
+            self.buffer.push(ConversationChange::Acked { message, at: now });
         }
     }
 
@@ -258,7 +261,7 @@ impl Machine {
             let id = record.id.as_deref();
             self.backfill.as_ref().is_some_and(|backfill| backfill.is_too_old(id, record.created_on))
         };
-        record.id.as_deref().is_some_and(|id| self.seen.contains(id))
+        record.id.as_deref().is_some_and(|id| self.dedup.contains(id))
             || match trust {
                 PageTrust::All => false,
                 PageTrust::None => true,
@@ -270,16 +273,16 @@ impl Machine {
         &mut self,
         now: Timestamp,
         record: HistoryRecord,
-        owner: Owner,
+        owner: ReplyOwner,
         effects: &mut Vec<Effect>,
     ) {
         // A reply whose beginning arrived over a socket belongs where it began.
         let streamed = record.id.as_deref().and_then(|id| self.streams.forget(id));
         let owner = match streamed {
-            Some((begun, echoes)) if !begun.in_turn() || echoes.is_some() => {
-                match self.owner(begun, echoes) {
+            Some((start, echoes)) if !start.in_turn() || echoes.is_some() => {
+                match self.owner(start, echoes) {
                     exact if exact.correlation == Correlation::Exact => exact,
-                    other => Owner { correlation: Correlation::History, ..other },
+                    other => ReplyOwner { correlation: Correlation::History, ..other },
                 }
             }
             _ => owner,
@@ -288,16 +291,16 @@ impl Machine {
         if gap.is_none_or(|backfill| backfill.is_settled_before(record.created_on)) {
             self.on_newest(record.id.as_deref(), record.created_on);
         }
-        let begun = Begun { at: now, place: Place::Silence };
-        self.take_reply(now, response_of(record), begun, Some(owner), effects);
+        let start = ReplyStart { at: now, context: ReplyContext::Silence };
+        self.take_reply(now, response_of(record), start, Some(owner), effects);
     }
 
     /// Decides which message a record of the bot's belongs to. `user_message` is the user's message before it in history;
-    /// `ahead` says that the open turn's message stands behind it.
+    /// `ahead` says that the open turn's message comes behind it.
     fn record_owner(
         &self,
         record: &HistoryRecord,
-        user_message: Option<UserMessage>,
+        user_message: Option<UserRecord>,
         ahead: bool,
     ) -> RecordOwner {
         let Some(turn) = self.asking() else {
@@ -306,9 +309,9 @@ impl Machine {
         // The words of a human agent answer no message in particular.
         let alone = self.is_with_agent();
         let message = (!alone).then_some(turn.message.id);
-        let owner = Owner { message, correlation: Correlation::History, late: false };
-        if user_message == Some(UserMessage(Some(turn.message.client_message_id))) {
-            return RecordOwner::Known(owner);
+        let owner = ReplyOwner { message, correlation: Correlation::History, late: false };
+        if user_message == Some(UserRecord(Some(turn.message.client_message_id))) {
+            return RecordOwner::Reply(owner);
         }
         if ahead || alone {
             return self.owner_before(record, user_message);
@@ -316,7 +319,7 @@ impl Machine {
         // Our message does not show: only the platform's times tell what came after the first reply.
         let first_reply = turn.progress.replies.iter().filter_map(|reply| reply.created_on).min();
         if first_reply.is_some_and(|first| record.created_on.is_some_and(|at| at >= first)) {
-            return RecordOwner::Known(owner);
+            return RecordOwner::Reply(owner);
         }
         let sent_at = turn.progress.sent_at.unwrap_or_default();
         if record.created_on.is_some_and(|at| at + SKEW < sent_at) {
@@ -326,7 +329,7 @@ impl Machine {
             Some(backfill) if backfill.is_last() => {
                 let since = record.created_on.is_some_and(|at| at >= sent_at);
                 if since && turn.is_proved() {
-                    RecordOwner::Known(owner)
+                    RecordOwner::Reply(owner)
                 } else {
                     self.owner_before(record, user_message)
                 }
@@ -337,21 +340,21 @@ impl Machine {
 
     /// Decides the same for a record outside the open turn. It is a late reply of the previous turn if its position or
     /// its time says so, otherwise it is unsolicited.
-    fn owner_before(&self, record: &HistoryRecord, user_message: Option<UserMessage>) -> RecordOwner {
+    fn owner_before(&self, record: &HistoryRecord, user_message: Option<UserRecord>) -> RecordOwner {
         let correlation = Correlation::History;
-        let last = self.ledger.record.last_turn.as_ref().filter(|_| !self.ledger.record.agent);
+        let last = self.buffer.record.last_turn.as_ref().filter(|_| !self.buffer.record.agent);
         let last = last.filter(|last| {
             let in_window = record.created_on.is_none_or(|at| at < last.ended_at + self.bot.late_window);
             in_window
                 && match user_message {
-                    Some(UserMessage(id)) => last.is_echoed(id),
+                    Some(UserRecord(id)) => last.is_echoed(id),
                     None => record.created_on.is_some_and(|at| at >= last.ended_at),
                 }
         });
         if let Some(last) = last {
-            RecordOwner::Known(Owner { message: Some(last.message), correlation, late: true })
+            RecordOwner::Reply(ReplyOwner { message: Some(last.message), correlation, late: true })
         } else if self.backfill.as_ref().is_some_and(|backfill| backfill.covers(record.created_on)) {
-            RecordOwner::Known(Owner { message: None, correlation, late: false })
+            RecordOwner::Reply(ReplyOwner { message: None, correlation, late: false })
         } else {
             RecordOwner::Unrelated
         }

@@ -6,22 +6,22 @@ use std::time::Duration;
 use super::super::input::Effect;
 use super::super::outbox;
 use super::super::turn::{Turn, TurnPhase, deadline, uncertain};
-use super::socket::Link;
-use super::{Machine, Reading};
+use super::socket::LinkPhase;
+use super::{LaneRead, Machine};
 use crate::domain::{
     AcceptedMessage, LastTurn, Problem, ProblemKind, ResendPolicy, SessionRequest, Timestamp, TurnOutcome,
 };
 use crate::store::{ConversationChange, ConversationSnapshot, OpenMessage};
 
-/// What is known of the lane's first message beyond itself.
+/// The state of the lane's first message before its turn begins.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Head {
+pub(super) struct LaneHead {
     since: Timestamp,
     /// Until when the user's send rate holds it.
     rate_until: Option<Timestamp>,
 }
 
-impl Head {
+impl LaneHead {
     pub(super) const fn new(since: Timestamp) -> Self {
         Self { since, rate_until: None }
     }
@@ -36,8 +36,7 @@ impl Machine {
         if message.position == self.next_position {
             self.enqueue(message);
         } else if !self.is_open(message.id) {
-            // One before it was not told of, or not yet; or it has ended; or the store lost the one that had its
-            // place: the store knows.
+            // An earlier message is unknown, or this one has ended, or the store lost a message. The lane tells.
             self.want_lane();
         }
     }
@@ -51,11 +50,11 @@ impl Machine {
         }
     }
 
-    /// Begins the turn of a head that the store has as sent although no byte of it went out.
+    /// Begins the turn of a head that the store has as sent, although no byte of it was sent.
     pub(super) fn begin_sent_at_accept(&mut self, now: Timestamp, message: Arc<AcceptedMessage>) {
         let send_by = self.send_by(&message);
-        self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
-        self.ledger.touch(now);
+        self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
+        self.buffer.touch(now);
         let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
         turn.progress.sent_at = Some(turn.message.accepted_at);
         turn.phase = TurnPhase::Ready;
@@ -63,11 +62,11 @@ impl Machine {
     }
 
     pub(super) fn on_lane(&mut self, now: Timestamp, open: ConversationSnapshot, effects: &mut Vec<Effect>) {
-        let Reading::UnderWay { again, known } = self.reading else { return };
-        self.reading = if again { Reading::Wanted } else { Reading::Not };
-        if self.ledger.is_in_doubt() {
+        let LaneRead::Pending { again, known } = self.lane_read else { return };
+        self.lane_read = if again { LaneRead::Wanted } else { LaneRead::Idle };
+        if self.buffer.is_in_doubt() {
             if known.settled {
-                self.rebase(now, open, known, effects);
+                self.reconcile(now, open, known, effects);
             }
             return;
         }
@@ -79,7 +78,7 @@ impl Machine {
             if accepted.position >= self.next_position {
                 let goes = self.lane.is_empty() && progress.sent_at.is_some();
                 self.enqueue(Arc::clone(&accepted));
-                // Nobody told that it was accepted; only the owner sends, and that is this machine.
+                // The answer to its accept was lost. Only this owner may send it.
                 if goes {
                     self.begin_sent_at_accept(now, accepted);
                 }
@@ -92,40 +91,41 @@ impl Machine {
         self.next_position = message.position + 1;
         self.last_known = self.last_known.max(message.client_message_id);
         if self.lane.is_empty() {
-            self.head = Head::new(message.accepted_at);
+            self.head = LaneHead::new(message.accepted_at);
         }
         self.lane.push_back(message);
     }
 
-    /// The write in flight is carried out; perhaps without what it said of a message that the store lost.
+    /// Notes that the write in flight is stored. `lost` says that the store had lost a message of it.
     pub(super) fn on_stored(&mut self, now: Timestamp, lost: bool, effects: &mut Vec<Effect>) {
-        let confirms = self.ledger.on_stored();
-        effects.extend(confirms.lost.into_iter().map(Effect::Forget));
+        let on_commit = self.buffer.on_stored();
+        effects.extend(on_commit.lost.into_iter().map(Effect::ReportLoss));
         if lost {
-            // Where it lost one it may have lost others.
+            // The store may have lost other messages too.
             self.doubt();
-            if confirms.sent || confirms.ended {
+            if on_commit.sent || on_commit.ended {
                 self.lose_head(now, effects);
             }
             return;
         }
-        if confirms.sent
+        if on_commit.sent
             && let Some(turn) = &mut self.turn
             && turn.phase == TurnPhase::Storing
         {
             turn.phase = TurnPhase::Ready;
         }
-        if confirms.ended
+        if on_commit.ended
             && let Some(turn) = self.turn.take()
         {
             let ended_at = turn.progress.ended_at.unwrap_or_default();
             self.lane.pop_front();
-            self.head = Head::new(ended_at);
-            effects.push(Effect::Tell { message: turn.message(), head_at: turn.head_at });
+            self.head = LaneHead::new(ended_at);
+            effects.push(Effect::Complete { message: turn.message(), head_at: turn.head_at });
         }
     }
 
-    /// The lease was not sure as the message was to go out: it waits until it is, or until its time is over.
+    /// Puts a message back that was not sent, because the lease was not valid. It waits until the lease is valid or
+    /// its deadline passes.
     pub(super) fn on_withheld(&mut self) {
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) {
             turn.phase = TurnPhase::Ready;
@@ -136,12 +136,12 @@ impl Machine {
     pub(super) fn tend_turn(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let streaming = self.streams.in_turn();
         let Some(turn) = &mut self.turn else { return };
-        if let Some(outcome) = turn.verdict(now, streaming, self.ledger.record.agent) {
+        if let Some(outcome) = turn.verdict(now, streaming, self.buffer.record.agent) {
             self.end_turn(now, outcome, effects);
         }
     }
 
-    /// Decides the end of the turn. It is told when it is stored.
+    /// Decides the end of the turn. It is reported when it is stored.
     pub(super) fn end_turn(&mut self, now: Timestamp, outcome: TurnOutcome, effects: &mut Vec<Effect>) {
         if self.turn.as_ref().is_some_and(|turn| turn.is_open()) {
             self.cut_streams(now, true, effects);
@@ -156,16 +156,16 @@ impl Machine {
         turn.progress.ended_at = Some(now);
         turn.progress.outcome = Some(outcome.clone());
         let message = turn.message.id;
-        if turn.closes() {
-            self.end_close(now, message, outcome, effects);
+        if turn.ends_session() {
+            self.end_session(now, message, outcome, effects);
             return;
         }
         let warm_for = went_out.then(|| self.warm_for(now));
-        self.ledger.end(now, message, outcome, warm_for);
+        self.buffer.end(now, message, outcome, warm_for);
         let Some(Turn { message, progress, .. }) = self.turn.as_deref() else { return };
-        self.ledger.deliver(outbox::of_end(&self.bot, message, progress, self.ledger.place(), now));
+        self.buffer.deliver(outbox::of_end(&self.bot, message, progress, self.buffer.place(), now));
         if went_out {
-            self.ledger.record.last_turn = Some(LastTurn::of(message, now));
+            self.buffer.record.last_turn = Some(LastTurn::of(message, now));
             self.on_activity(now);
         }
     }
@@ -179,9 +179,9 @@ impl Machine {
         self.end_turn(now, TurnOutcome::Failed(problem), effects);
     }
 
-    /// Begins the head's turn, sends what is ready, fails what cannot be sent in time.
+    /// Begins the head's turn, sends a ready message, and fails one that cannot be sent in time.
     pub(super) fn tend_head(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        if self.tend_close(now, effects) {
+        if self.tend_session_end(now, effects) {
             return;
         }
         if let Some(turn) = &self.turn {
@@ -189,10 +189,10 @@ impl Machine {
                 return;
             }
             let (ready, was_sent) = (turn.phase == TurnPhase::Ready, turn.was_sent());
-            // The first sending counted when it was decided; another one counts when it goes out.
+            // The first sending counted at its decision, a resend counts when it goes out.
             let rate_free_at = if was_sent { self.rate_free_at(now) } else { now };
             self.head.rate_until = (rate_free_at > now).then_some(rate_free_at);
-            if let Some(problem) = self.hopeless(now, turn.limit()) {
+            if let Some(problem) = self.send_problem(now, turn.limit()) {
                 let problem = if was_sent {
                     uncertain("the link broke after sending and could not be restored to send again")
                 } else {
@@ -201,8 +201,8 @@ impl Machine {
                 self.end_turn(now, TurnOutcome::Failed(problem), effects);
             } else if ready && rate_free_at <= now && self.is_ready(now) {
                 if was_sent {
-                    self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
-                    self.ledger.touch(now);
+                    self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
+                    self.buffer.touch(now);
                 }
                 self.send(now, effects);
             }
@@ -215,25 +215,25 @@ impl Machine {
         let rate_free_at = self.rate_free_at(now);
         self.head.rate_until = (rate_free_at > now).then_some(rate_free_at);
         let send_by = self.send_by(&message);
-        if let Some(problem) = self.hopeless(now, send_by) {
+        if let Some(problem) = self.send_problem(now, send_by) {
             self.fail_head(now, problem, effects);
-        } else if rate_free_at <= now && self.wish(&message).is_none() && self.is_ready(now) {
-            self.ledger.record.sends.record(self.bot.user_rate_per_minute, now);
+        } else if rate_free_at <= now && self.requested_session(&message).is_none() && self.is_ready(now) {
+            self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
             let mut turn = Turn::begin(message, &self.bot, self.head.since, send_by);
             turn.progress.sent_at = Some(now);
-            self.ledger.push(ConversationChange::Sent { message: turn.message.id, at: now });
+            self.buffer.push(ConversationChange::Sent { message: turn.message.id, at: now });
             self.turn = Some(Box::new(turn));
         }
     }
 
-    /// Why the head cannot be sent before its deadline, if that is certain.
-    pub(super) fn hopeless(&self, now: Timestamp, send_by: Timestamp) -> Option<Problem> {
+    /// Returns why the head cannot be sent before its deadline, if that is certain.
+    pub(super) fn send_problem(&self, now: Timestamp, send_by: Timestamp) -> Option<Problem> {
         if let Some((problem, until)) = &self.refusal
             && now < *until
         {
             return Some(problem.clone());
         }
-        if let Some(until) = self.ledger.record.blocked_until
+        if let Some(until) = self.buffer.record.blocked_until
             && now < until
             && send_by < until
         {
@@ -242,16 +242,16 @@ impl Machine {
         (now >= send_by).then(|| self.unreachable())
     }
 
-    /// Sends the turn's message: its bytes may reach the platform from here on.
+    /// Sends the turn's message. Its bytes may reach the platform from here on.
     fn send(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         if let Some(turn) = &mut self.turn {
-            turn.phase = TurnPhase::Out;
+            turn.phase = TurnPhase::Sent;
             effects.push(Effect::Send(Arc::clone(&turn.message)));
             self.on_activity(now);
         }
     }
 
-    /// Nothing will prove any more that the platform has the message: send it again, or say so.
+    /// Resends a message whose receipt stays unproved, or fails it as uncertain.
     pub(super) fn resolve_unproved(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(turn) = &mut self.turn else { return };
         if turn.message.new.resend == ResendPolicy::Auto && self.refusal.is_none() {
@@ -262,9 +262,9 @@ impl Machine {
         }
     }
 
-    /// When the head, not yet begun, wants a look.
+    /// Returns when the head is to be checked without an event.
     pub(super) fn head_wake_at(&self) -> Option<Timestamp> {
-        let rate = self.head.rate_until.filter(|_| matches!(self.link, Link::Open(_)));
+        let rate = self.head.rate_until.filter(|_| matches!(self.link, LinkPhase::Open(_)));
         if let Some(turn) = &self.turn {
             return rate.filter(|_| turn.phase == TurnPhase::Ready);
         }
@@ -275,15 +275,15 @@ impl Machine {
         Some(rate.map_or(at, |until| at.min(until)))
     }
 
-    /// When the user's send rate lets the next message go.
+    /// Returns when the user's send rate allows the next message.
     pub(super) fn rate_free_at(&self, at: Timestamp) -> Timestamp {
-        self.ledger.record.sends.next(self.bot.user_rate_per_minute, at)
+        self.buffer.record.sends.next(self.bot.user_rate_per_minute, at)
     }
 
-    /// Until when the head must have gone out. Its time runs from when it became the head and the user's send
-    /// rate let it go, which a new owner sees as the old one did.
+    /// Returns the deadline for sending the head. It counts from the start of the head and the release by the user's
+    /// send rate, and it is the same for every owner.
     pub(super) fn send_by(&self, message: &AcceptedMessage) -> Timestamp {
-        // The end of a session is no message that the rate counts.
+        // The send rate does not count the end of a session.
         let closes = message.new.session == SessionRequest::Close;
         let from = if closes { self.head.since } else { self.rate_free_at(self.head.since) };
         from + deadline(message, &self.bot)
@@ -296,7 +296,7 @@ impl Machine {
     }
 }
 
-/// The Problem of a message that the platform does not let through for now.
+/// Returns the problem of a message that the platform blocks for now.
 pub(super) fn blocked(wait: Duration) -> Problem {
     let detail = "the platform closed the connection with 1008: its rate limit is reached, the bot is suspended or \
                   the user is blocked";

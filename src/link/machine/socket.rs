@@ -13,32 +13,32 @@ use crate::domain::{
 };
 use crate::rtm::ConnectMode;
 
-/// A welcome may keep the first message back this long at most.
+/// The longest time that a welcome holds the first message.
 const MAX_HOLD: Duration = Duration::from_secs(3);
-/// The platform must be left alone this long after a close with 1008 (protocol.md 5.5).
+/// The wait after a close with 1008 (protocol.md 5.5).
 const BLOCK: Duration = Duration::from_mins(1);
-/// And this long at most, however often it repeats itself.
+/// The longest wait after repeated closes with 1008.
 const MAX_BLOCK: Duration = Duration::from_mins(15);
-/// A close without a code may mean that another connection of the same user took over (protocol.md 5.5): two
-/// bridges that reconnect at once would fight.
-const REPLACED: Duration = Duration::from_secs(2);
-/// A socket that lived this long was no failure: the backoff starts anew.
+/// The least wait after a close without a code. Another connection of the user may have taken over (protocol.md 5.5),
+/// and two bridges that reconnect at once would fight.
+const TAKEOVER_DELAY: Duration = Duration::from_secs(2);
+/// The lifetime of a socket after which its loss is not a failure: the backoff restarts.
 const STABLE: Duration = Duration::from_secs(30);
-/// Connects that may fail in a row while nobody waits for the link.
+/// The most failed connects in a row without a waiting message.
 const IDLE_ATTEMPTS: u8 = 3;
 
-/// Where the link stands.
+/// The phase of the link.
 #[derive(Debug)]
-pub(super) enum Link {
-    /// No socket, and none wanted.
+pub(super) enum LinkPhase {
+    /// There is no socket, and no use for one.
     Cold,
-    /// A connect is under way.
+    /// A connect is running.
     Connecting {
         mode: ConnectMode,
-        /// The message whose wish for a new session it carries out.
-        wish: Option<MessageId>,
+        /// The message whose request for a new session it carries out.
+        request: Option<MessageId>,
     },
-    /// The next connect waits for its time.
+    /// The next connect waits for this time.
     Waiting { until: Timestamp },
     /// A socket is open.
     Open(OpenSocket),
@@ -47,36 +47,36 @@ pub(super) enum Link {
 #[derive(Debug)]
 pub(super) struct OpenSocket {
     since: Timestamp,
-    /// Whether a new session on it leaves the conversation with a human agent who has it.
+    /// Whether a new session on it keeps the human agent of the conversation.
     pub(super) resumes_agent: bool,
     pub(super) alive: KeepAlive,
-    /// While a welcome may come: until when the first message is held if nothing more comes.
+    /// The end of the wait for a welcome. The first message is held until then.
     hold: Option<Timestamp>,
 }
 
 impl Machine {
-    /// Where the link stands at this time.
+    /// Returns the state of the link at this time.
     pub fn link_state(&self, now: Timestamp) -> LinkState {
         if self.is_draining() {
             return LinkState::Draining;
         }
         match &self.link {
-            Link::Open(_) => LinkState::Ready,
-            Link::Connecting { .. } => LinkState::Connecting,
-            _ if self.ledger.record.blocked_until.is_some_and(|until| now < until) => LinkState::Blocked,
-            Link::Waiting { .. } => LinkState::BackingOff,
-            Link::Cold => LinkState::Cold,
+            LinkPhase::Open(_) => LinkState::Ready,
+            LinkPhase::Connecting { .. } => LinkState::Connecting,
+            _ if self.buffer.record.blocked_until.is_some_and(|until| now < until) => LinkState::Blocked,
+            LinkPhase::Waiting { .. } => LinkState::BackingOff,
+            LinkPhase::Cold => LinkState::Cold,
         }
     }
 
     pub(super) fn on_connected(&mut self, now: Timestamp) {
-        let Link::Connecting { mode, wish, .. } = self.link else { return };
-        // A socket alone shows no session.
+        let LinkPhase::Connecting { mode, request, .. } = self.link else { return };
+        // An open socket does not prove a session.
         if mode != ConnectMode::Reconnect || self.session_lives(now) {
-            self.ledger.record.connected_at = Some(now);
+            self.buffer.record.connected_at = Some(now);
         }
         let may_welcome = mode != ConnectMode::Reconnect && !self.bot.welcome.is_zero();
-        self.link = Link::Open(OpenSocket {
+        self.link = LinkPhase::Open(OpenSocket {
             since: now,
             resumes_agent: mode == ConnectMode::StartNewResumeAgent,
             alive: KeepAlive::new(self.bot.ping_interval, now),
@@ -84,10 +84,10 @@ impl Machine {
         });
         self.refusal = None;
         self.last_failure = None;
-        self.ledger.record.blocked_until = None;
-        if wish.is_some() {
-            self.ledger.record.session_done = wish;
-            self.ledger.record.agent &= mode == ConnectMode::StartNewResumeAgent;
+        self.buffer.record.blocked_until = None;
+        if request.is_some() {
+            self.buffer.record.session_done = request;
+            self.buffer.record.agent &= mode == ConnectMode::StartNewResumeAgent;
         }
         if let Some(backfill) = &mut self.backfill {
             backfill.on_connected(now);
@@ -111,10 +111,10 @@ impl Machine {
                 self.refusal = Some((problem, now + REFUSAL_TTL));
                 self.link = self.wait(now, REFUSAL_TTL);
                 if idle {
-                    self.give_up_link();
+                    self.release_link();
                 }
                 if self.turn.as_ref().is_some_and(|turn| turn.is_open() && !turn.is_proved()) {
-                    // No link will come back to learn what became of the message.
+                    // No later link can prove the receipt.
                     self.resolve_unproved(now, effects);
                 }
             }
@@ -122,23 +122,23 @@ impl Machine {
                 self.last_failure = Some(words);
                 self.link = self.wait(now, retry_after.unwrap_or_default());
                 if idle && self.backoff.failures() >= IDLE_ATTEMPTS {
-                    self.give_up_link();
+                    self.release_link();
                 }
             }
-            ConnectFailure::Withheld => self.link = Link::Cold,
+            ConnectFailure::Withheld => self.link = LinkPhase::Cold,
         }
     }
 
     pub(super) fn on_heard(&mut self, now: Timestamp) {
-        if let Link::Open(socket) = &mut self.link {
+        if let LinkPhase::Open(socket) = &mut self.link {
             socket.alive.heard(now);
         }
     }
 
-    /// A frame came: the first message is held a little longer, or not at all.
+    /// Extends the hold of the first message after a frame, or ends it if the session continues.
     pub(super) fn on_welcome(&mut self, now: Timestamp, session_continues: bool) {
         let welcome = self.bot.welcome;
-        if let Link::Open(socket) = &mut self.link
+        if let LinkPhase::Open(socket) = &mut self.link
             && socket.hold.is_some_and(|until| now < until)
         {
             socket.hold =
@@ -147,25 +147,25 @@ impl Machine {
     }
 
     pub(super) fn on_lost(&mut self, now: Timestamp, loss: SocketLoss, effects: &mut Vec<Effect>) {
-        let Link::Open(socket) = &self.link else { return };
+        let LinkPhase::Open(socket) = &self.link else { return };
         if now.since(socket.since) >= STABLE {
             self.backoff.reset();
         }
         self.cut_streams(now, false, effects);
-        let lived = self.ledger.record.connected_at.is_some();
+        let lived = self.buffer.record.connected_at.is_some();
         self.on_gap(if lived { GapCause::Lost } else { GapCause::Away });
-        let least = if loss.code == 1005 { REPLACED } else { Duration::ZERO };
+        let least = if loss.code == 1005 { TAKEOVER_DELAY } else { Duration::ZERO };
         self.link = self.wait(now, least);
         if loss.code == 1000 && self.lane.is_empty() {
-            self.give_up_link();
+            self.release_link();
         }
         if loss.code == 1008 {
             let wait = BLOCK.saturating_mul(1 << self.blocks.min(8)).min(MAX_BLOCK);
             self.blocks = self.blocks.saturating_add(1);
-            self.ledger.record.blocked_until = Some(now + wait);
-            self.ledger.touch(now);
+            self.buffer.record.blocked_until = Some(now + wait);
+            self.buffer.touch(now);
         }
-        if self.on_lost_closing(now, loss, effects) {
+        if self.on_lost_during_session_end(now, loss, effects) {
             return;
         }
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
@@ -175,7 +175,7 @@ impl Machine {
                 "the platform closed the connection with 1007: it could not read the message",
             )),
             1008 => {
-                let until = self.ledger.record.blocked_until.unwrap_or(now);
+                let until = self.buffer.record.blocked_until.unwrap_or(now);
                 Some(blocked(until.since(now)))
             }
             1009 => Some(Problem::new(
@@ -194,89 +194,90 @@ impl Machine {
         }
     }
 
-    /// Pings, gives a dead peer up, and one whose words find no room any more. While the lease is not sure the
-    /// socket is silent, and its peer is not asked whether it lives.
+    /// Sends pings, and abandons a dead peer or a socket whose frames find no room. Without a valid lease the socket
+    /// stays silent, and the silence of its peer does not count.
     pub(super) fn tend_socket(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let Link::Open(socket) = &mut self.link else { return };
+        let LinkPhase::Open(socket) = &mut self.link else { return };
         socket.hold = socket.hold.filter(|&until| now < until);
-        if self.ledger.is_full() {
+        if self.buffer.is_full() {
             effects.push(Effect::Abandon(AbandonReason::Backlog));
             self.on_lost(now, SocketLoss::GONE, effects);
-        } else if self.sure && socket.alive.is_dead(now) {
+        } else if self.lease_valid && socket.alive.is_dead(now) {
             effects.push(Effect::Abandon(AbandonReason::Silent));
             self.on_lost(now, SocketLoss::GONE, effects);
-        } else if self.sure && socket.alive.ping_due(now) {
+        } else if self.lease_valid && socket.alive.ping_due(now) {
             effects.push(Effect::Ping);
         }
     }
 
-    /// Opens a link that is wanted, closes one that is not.
+    /// Opens a link that is needed, and closes one that is not.
     pub(super) fn tend_link(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let wanted = self.is_link_wanted(now);
-        if matches!(self.link, Link::Open(_)) {
-            let renewed =
-                self.turn.is_none() && self.lane.front().is_some_and(|head| self.wish(head).is_some());
+        if matches!(self.link, LinkPhase::Open(_)) {
+            let renewed = self.turn.is_none()
+                && self.lane.front().is_some_and(|head| self.requested_session(head).is_some());
             if wanted && (self.is_draining() || !renewed) {
                 return;
             }
-            self.link = Link::Cold;
+            self.link = LinkPhase::Cold;
             effects.push(Effect::Close(1000));
             self.cut_streams(now, false, effects);
             self.on_gap(GapCause::Away);
         }
         match self.link {
-            Link::Waiting { .. } | Link::Cold if !wanted => self.link = Link::Cold,
-            Link::Connecting { .. } if !wanted => {
-                self.link = Link::Cold;
+            LinkPhase::Waiting { .. } | LinkPhase::Cold if !wanted => self.link = LinkPhase::Cold,
+            LinkPhase::Connecting { .. } if !wanted => {
+                self.link = LinkPhase::Cold;
                 effects.push(Effect::Abandon(AbandonReason::Unwanted));
             }
-            Link::Waiting { until, .. } if now < self.connect_at(until) => {}
-            Link::Cold if now < self.connect_at(now) => {
+            LinkPhase::Waiting { until, .. } if now < self.connect_at(until) => {}
+            LinkPhase::Cold if now < self.connect_at(now) => {
                 let until = self.connect_at(now);
-                self.link = Link::Waiting { until };
+                self.link = LinkPhase::Waiting { until };
             }
-            // A connect waits for the lease, and for a store that can take what it would bring.
-            Link::Waiting { .. } | Link::Cold if !self.may_connect() => {}
-            Link::Waiting { .. } | Link::Cold => {
-                let (mode, wish) = self.mode(now);
-                self.link = Link::Connecting { mode, wish };
+            // A connect waits for a valid lease, and for room in the write buffer.
+            LinkPhase::Waiting { .. } | LinkPhase::Cold if !self.may_connect() => {}
+            LinkPhase::Waiting { .. } | LinkPhase::Cold => {
+                let (mode, request) = self.mode(now);
+                self.link = LinkPhase::Connecting { mode, request };
                 effects.push(Effect::Connect(mode));
             }
-            Link::Connecting { .. } | Link::Open(_) => {}
+            LinkPhase::Connecting { .. } | LinkPhase::Open(_) => {}
         }
     }
 
-    /// What a message that is not sent waits for, for its caller.
+    /// Returns the reason for which an unsent message waits, for its caller.
     pub(super) const fn waiting_for(&self) -> &'static str {
         match &self.link {
-            _ if !self.sure => "the bridge could not reach its store to make sure that it may send",
-            Link::Open(_) => "the connection was open, but a greeting of the bot was still awaited",
-            Link::Connecting { .. } => {
+            _ if !self.lease_valid => "the bridge could not reach its store to make sure that it may send",
+            LinkPhase::Open(_) => "the connection was open, but the bot might still have sent a greeting",
+            LinkPhase::Connecting { .. } => {
                 "connecting took too long, or its turn within connects_per_minute did not come"
             }
-            Link::Waiting { .. } => "the connection was lost and the next one waited for its time",
-            Link::Cold => "no connection was ready",
+            LinkPhase::Waiting { .. } => "the connection was lost, and the reconnect waited for its backoff",
+            LinkPhase::Cold => "no connection was ready",
         }
     }
 
-    /// Whether a message may go out over the link now.
+    /// Returns whether a message may be sent over the link now.
     pub(super) fn is_ready(&self, now: Timestamp) -> bool {
-        let open = matches!(&self.link, Link::Open(socket) if socket.hold.is_none_or(|until| now >= until));
-        open && self.sure && !self.ledger.is_in_doubt()
+        let open =
+            matches!(&self.link, LinkPhase::Open(socket) if socket.hold.is_none_or(|until| now >= until));
+        open && self.lease_valid && !self.buffer.is_in_doubt()
     }
 
     const fn may_connect(&self) -> bool {
-        self.sure && !self.ledger.is_full()
+        self.lease_valid && !self.buffer.is_full()
     }
 
-    /// Whether the bot may be greeting: the connection is fresh, and the first message is held for it.
+    /// Returns whether the bot may be greeting: the connection is fresh, and the first message is held.
     pub(super) fn may_greet(&self, now: Timestamp) -> bool {
-        matches!(&self.link, Link::Open(socket) if socket.hold.is_some_and(|until| now < until))
+        matches!(&self.link, LinkPhase::Open(socket) if socket.hold.is_some_and(|until| now < until))
     }
 
-    /// The session this message wants, where that is not yet carried out.
-    pub(super) fn wish(&self, message: &AcceptedMessage) -> Option<ConnectMode> {
-        if self.ledger.record.session_done == Some(message.id) {
+    /// Returns the new session that this message requests, unless it is started already.
+    pub(super) fn requested_session(&self, message: &AcceptedMessage) -> Option<ConnectMode> {
+        if self.buffer.record.session_done == Some(message.id) {
             return None;
         }
         match message.new.session {
@@ -286,28 +287,28 @@ impl Machine {
         }
     }
 
-    /// When the link wants a look although nothing happens.
+    /// Returns when the link is to be checked without an event.
     pub(super) fn link_wake_at(&self) -> Option<Timestamp> {
         match &self.link {
-            Link::Connecting { .. } if self.lane.is_empty() && !self.send_at_accept_pending => {
+            LinkPhase::Connecting { .. } if self.lane.is_empty() && !self.send_at_accept_pending => {
                 self.keep_until
             }
-            Link::Cold | Link::Connecting { .. } => None,
-            // Whatever lets it connect again is told.
-            Link::Waiting { .. } if !self.may_connect() => None,
-            Link::Waiting { until, .. } => Some(self.connect_at(*until)),
-            Link::Open(socket) => {
+            LinkPhase::Cold | LinkPhase::Connecting { .. } => None,
+            // An input tells the machine when it may connect again.
+            LinkPhase::Waiting { .. } if !self.may_connect() => None,
+            LinkPhase::Waiting { until, .. } => Some(self.connect_at(*until)),
+            LinkPhase::Open(socket) => {
                 let idle =
                     if self.lane.is_empty() && !self.send_at_accept_pending { self.keep_until } else { None };
                 let hold = if self.lane.is_empty() { None } else { socket.hold };
-                let alive = self.sure.then(|| socket.alive.wake_at());
+                let alive = self.lease_valid.then(|| socket.alive.wake_at());
                 [alive, idle, hold, self.warm_wake_at()].into_iter().flatten().min()
             }
         }
     }
 
     fn is_link_wanted(&self, now: Timestamp) -> bool {
-        if self.is_closed() {
+        if self.is_session_ended() {
             return false;
         }
         if self.is_draining() {
@@ -319,11 +320,11 @@ impl Machine {
             || self.keep_until.is_some_and(|until| now < until)
     }
 
-    /// How the next connect has to be made, and whose wish for a new session it carries out.
+    /// Returns the mode of the next connect, and the message whose session request it carries out.
     fn mode(&self, now: Timestamp) -> (ConnectMode, Option<MessageId>) {
         if self.turn.is_none()
             && let Some(head) = self.lane.front()
-            && let Some(mode) = self.wish(head)
+            && let Some(mode) = self.requested_session(head)
         {
             return (mode, Some(head.id));
         }
@@ -333,19 +334,19 @@ impl Machine {
         (mode, None)
     }
 
-    /// Whether the platform should still have our session.
+    /// Returns whether the platform should still have our session.
     pub(super) fn session_lives(&self, now: Timestamp) -> bool {
-        self.ledger.record.connected_at.is_some_and(|at| now < at + self.bot.session_timeout)
+        self.buffer.record.connected_at.is_some_and(|at| now < at + self.bot.session_timeout)
     }
 
-    /// When a connect that could begin at this time may: not while the platform has to be left alone.
+    /// Returns the start of a connect that is due at `at`. It waits while the platform blocks or refuses the bridge.
     pub(super) fn connect_at(&self, at: Timestamp) -> Timestamp {
         let refused_until = self.refusal.as_ref().map(|(_, until)| *until);
-        [self.ledger.record.blocked_until, refused_until].into_iter().flatten().fold(at, Timestamp::max)
+        [self.buffer.record.blocked_until, refused_until].into_iter().flatten().fold(at, Timestamp::max)
     }
 
-    fn wait(&mut self, now: Timestamp, least: Duration) -> Link {
+    fn wait(&mut self, now: Timestamp, least: Duration) -> LinkPhase {
         let draw = self.random.f64();
-        Link::Waiting { until: now + least + self.backoff.next(draw) }
+        LinkPhase::Waiting { until: now + least + self.backoff.next(draw) }
     }
 }

@@ -18,7 +18,7 @@ fn record(bench: &Bench) -> &ConversationRecord {
     &bench.writes.last().unwrap().record
 }
 
-/// What an owner left behind that was about to end the session.
+/// The stored conversation of an owner that was about to end the session.
 fn left(connected_at: Option<Timestamp>, sent: bool) -> ConversationSnapshot {
     let at = Bench::new().now;
     let record = ConversationRecord { write: 3, connected_at, ..ConversationRecord::default() };
@@ -36,15 +36,15 @@ fn left(connected_at: Option<Timestamp>, sent: bool) -> ConversationSnapshot {
 }
 
 #[test]
-fn the_session_ends_over_the_open_link_and_is_forgotten() {
+fn session_end_over_the_open_link_forgets_the_session() {
     let mut bench = Bench::connected();
     let rests = bench.rests;
     let message = close(&mut bench);
     assert_eq!(bench.sends, [(message.client_message_id, bench.now)]);
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.ack(&message);
     bench.say("ms-bye");
-    assert_eq!(bench.told.len(), 1, "an ack is receipt and no more");
+    assert_eq!(bench.completed.len(), 1, "an ack is receipt and no more");
     bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     assert_eq!(bench.end(), (0, "sessionEnd"));
     assert_eq!((bench.closes, bench.machine.link_state(bench.now)), (1, LinkState::Cold));
@@ -57,17 +57,17 @@ fn the_session_ends_over_the_open_link_and_is_forgotten() {
 }
 
 #[test]
-fn without_a_word_of_the_platform_it_has_ended_after_2_s() {
+fn session_end_without_an_answer_succeeds_after_2_s() {
     let mut bench = Bench::connected();
     close(&mut bench);
     bench.pass(ms(1999));
-    assert_eq!((bench.told.len(), bench.closes), (1, 0));
+    assert_eq!((bench.completed.len(), bench.closes), (1, 0));
     bench.pass(ms(1));
     assert_eq!((bench.end(), bench.closes), ((0, "sessionEnd"), 1));
 }
 
 #[test]
-fn where_nothing_lives_it_ends_at_once() {
+fn session_end_without_a_session_succeeds_at_once() {
     let mut bench = Bench::new();
     close(&mut bench);
     assert_eq!(bench.end(), (0, "sessionEnd"));
@@ -81,7 +81,7 @@ fn where_nothing_lives_it_ends_at_once() {
 }
 
 #[test]
-fn a_session_without_a_link_is_reconnected_to_and_ended() {
+fn session_end_without_a_link_reconnects_first() {
     let at = Bench::new().now;
     let mut bench = Bench::opened(left(Some(at), false), |_| ());
     assert_eq!(bench.connects, [ConnectMode::Reconnect]);
@@ -92,7 +92,7 @@ fn a_session_without_a_link_is_reconnected_to_and_ended() {
 }
 
 #[test]
-fn a_new_owner_says_it_again_unless_the_session_is_gone() {
+fn new_owner_sends_the_session_end_if_the_session_lives() {
     let at = Bench::new().now;
     let mut bench = Bench::opened(left(Some(at), true), |_| ());
     bench.give(Input::Connected);
@@ -104,20 +104,20 @@ fn a_new_owner_says_it_again_unless_the_session_is_gone() {
 }
 
 #[test]
-fn a_link_that_breaks_is_restored_to_say_it_again() {
+fn session_end_after_a_loss_is_sent_again() {
     let mut bench = Bench::connected();
     close(&mut bench);
     bench.lose(1006);
     bench.reconnect();
     assert_eq!(bench.connects.last(), Some(&ConnectMode::Reconnect));
-    // History is read for what was missed, and nothing waits for its answer.
+    // History is read for missed replies, and no message waits for its answer.
     assert_eq!((bench.sends.len(), bench.history_reads.len()), (2, 1));
     bench.pass(ms(2000));
     assert_eq!(bench.end(), (0, "sessionEnd"));
 }
 
 #[test]
-fn a_link_that_closes_in_good_order_or_after_the_ack_has_done_it() {
+fn session_end_is_done_by_close_1000_or_a_loss_after_its_ack() {
     for (ack, code) in [(false, 1000), (true, 1006)] {
         let mut bench = Bench::connected();
         let rests = bench.rests;
@@ -133,7 +133,7 @@ fn a_link_that_closes_in_good_order_or_after_the_ack_has_done_it() {
 }
 
 #[test]
-fn it_takes_its_place_in_the_lane() {
+fn session_end_waits_for_its_place_in_the_lane() {
     let mut bench = Bench::connected();
     let first = bench.post();
     close(&mut bench);
@@ -151,20 +151,20 @@ fn it_takes_its_place_in_the_lane() {
 }
 
 #[test]
-fn no_link_is_opened_while_its_end_is_being_stored() {
+fn session_end_being_stored_opens_no_link() {
     let mut bench = Bench::connected();
     close(&mut bench);
     bench.store_hangs = true;
     bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     bench.pass(ms(1000));
-    assert_eq!((bench.closes, bench.connects.len(), bench.told.len()), (1, 1, 1));
+    assert_eq!((bench.closes, bench.connects.len(), bench.completed.len()), (1, 1, 1));
     bench.store_hangs = false;
     bench.give(Input::Stored { lost: false });
     assert_eq!((bench.end(), bench.connects.len()), ((0, "sessionEnd"), 1));
 }
 
 #[test]
-fn it_waits_for_a_connect_that_is_under_way() {
+fn session_end_waits_for_a_running_connect() {
     let mut bench = Bench::with(|bot| bot.welcome = ms(0));
     bench.post_ruled(None, None, Some(500));
     close(&mut bench);
@@ -177,17 +177,17 @@ fn it_waits_for_a_connect_that_is_under_way() {
 }
 
 #[test]
-fn it_fails_where_it_does_not_get_out_in_30_s() {
+fn session_end_that_cannot_be_sent_in_30_s_fails() {
     let at = Bench::new().now;
     let mut bench = Bench::opened(left(Some(at), false), |bot| bot.deadline = ms(1000));
     bench.pass(ms(29_999));
-    assert!(bench.told.is_empty());
+    assert!(bench.completed.is_empty());
     bench.pass(ms(1));
     assert_eq!(bench.end(), (0, "platform-unavailable"));
 }
 
 #[test]
-fn it_is_no_message_that_the_send_rate_counts() {
+fn session_end_is_not_counted_by_the_send_rate() {
     let mut bench = Bench::with(|bot| {
         bot.user_rate_per_minute = 1;
         bot.welcome = ms(0);
@@ -200,19 +200,19 @@ fn it_is_no_message_that_the_send_rate_counts() {
 }
 
 #[test]
-fn an_agent_does_not_keep_the_session() {
+fn session_end_with_an_agent_ends_the_session() {
     let mut bench = Bench::connected();
     bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
     let message = close(&mut bench);
     bench.ack(&message);
-    assert_eq!(bench.told.len(), 1);
+    assert_eq!(bench.completed.len(), 1);
     bench.pass(ms(2000));
     assert_eq!(bench.end(), (0, "sessionEnd"));
     assert!(!record(&bench).agent);
 }
 
 #[test]
-fn what_the_bot_says_after_the_end_is_read_with_the_next_session() {
+fn reply_after_the_session_end_is_read_with_the_next_session() {
     let mut bench = Bench::connected();
     close(&mut bench);
     bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));

@@ -1,40 +1,40 @@
-//! Changes that wait for their write: in order, weighed, and bounded.
+//! The changes that wait for a write, in order and within a bound.
 
 use crate::domain::MessageId;
 use crate::store::ConversationChange;
 
-/// The most changes that wait for a store that is away.
+/// The most changes that wait for an unavailable store.
 pub(super) const MAX_CHANGES: usize = 1000;
-/// The most bytes of them, by [`weight`].
+/// The most bytes of them by [`weight`].
 pub(super) const MAX_WEIGHT: usize = 4 * 1024 * 1024;
 
-/// What waits for its write.
+/// The changes that wait for a write.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct PendingChanges {
     changes: Vec<ConversationChange>,
     weight: usize,
 }
 
-impl Pending {
+impl PendingChanges {
     pub(super) fn push(&mut self, change: ConversationChange) {
         self.weight += weight(&change);
         self.changes.push(change);
     }
 
-    /// Puts changes before all that wait.
+    /// Puts changes before all others.
     pub(super) fn put_first(&mut self, mut changes: Vec<ConversationChange>) {
         self.weight += changes.iter().map(weight).sum::<usize>();
         changes.append(&mut self.changes);
         self.changes = changes;
     }
 
-    /// Takes all of it, for a write.
+    /// Takes all changes, for a write.
     pub(super) fn take(&mut self) -> Vec<ConversationChange> {
         self.weight = 0;
         std::mem::take(&mut self.changes)
     }
 
-    /// Lets go of what is told of this message itself. What the bot said stays.
+    /// Drops the changes of this message. The replies of the bot stay.
     pub(super) fn forget(&mut self, id: MessageId) {
         self.changes.retain(|change| match change {
             ConversationChange::Sent { message, .. }
@@ -53,14 +53,14 @@ impl Pending {
         &self.changes
     }
 
-    /// Whether so much waits that no more can be taken in.
+    /// Returns whether the bound is reached.
     pub(super) const fn is_full(&self) -> bool {
         self.changes.len() >= MAX_CHANGES || self.weight >= MAX_WEIGHT
     }
 }
 
-/// What counts towards the bound. Of ends there is one at a time, and what it tells has a bound of its own: it does not
-/// cost the socket whose replies it repeats.
+/// Returns the bytes that count towards the bound. The delivery of an end counts zero: there is one at a time, and
+/// the replies that it repeats have their own bound.
 fn weight(change: &ConversationChange) -> usize {
     match change {
         ConversationChange::Deliver(delivery) if delivery.kind.is_end() => 0,

@@ -1,65 +1,63 @@
-//! Streamed replies: frames of one `messageId` joined into one Reply (protocol.md 7.4).
+//! Streamed replies: the frames of one `messageId`, joined into one reply (protocol.md 7.4).
 
 use crate::domain::{ReplyChunk, Timestamp};
 use crate::rtm::BotResponse;
 
-/// When and where a reply began: what was being said before a message went out is no answer to it, whenever it
-/// ends.
+/// When and where a reply began. A reply that began before a message was sent does not answer it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Begun {
+pub(crate) struct ReplyStart {
     pub(crate) at: Timestamp,
-    pub(crate) place: Place,
+    pub(crate) context: ReplyContext,
 }
 
 /// Where a reply begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// The open turn.
+pub(crate) enum ReplyContext {
+    /// In the open turn.
     Turn,
-    /// A fresh connection on which the bot may greet: it answers nothing.
+    /// On a fresh connection on which the bot may greet. The reply answers no message.
     Greeting,
-    /// Neither.
+    /// Outside both.
     Silence,
 }
 
-impl Begun {
+impl ReplyStart {
     pub(crate) fn in_turn(self) -> bool {
-        self.place == Place::Turn
+        self.context == ReplyContext::Turn
     }
 }
 
 /// The streams of a conversation that have not ended.
 #[derive(Debug, Default)]
-pub(crate) struct Streams(Vec<Open>);
+pub(crate) struct OpenStreams(Vec<OpenStream>);
 
 #[derive(Debug)]
-struct Open {
+struct OpenStream {
     response: Box<BotResponse>,
     text: String,
-    /// Its pieces so far.
+    /// The number of pieces so far.
     pieces: u32,
-    begun: Begun,
+    start: ReplyStart,
 }
 
-impl Streams {
-    /// A bot says one thing at a time; more open streams than this are streams whose end was lost.
-    const KEPT: usize = 4;
+impl OpenStreams {
+    /// The most open streams. A bot says one thing at a time, so the end of a further stream was lost.
+    const CAPACITY: usize = 4;
 
-    /// Takes a frame. A frame that is no stream, or ends one, comes back whole. `now` says where a stream stands
-    /// that this frame begins.
-    pub(crate) fn join(&mut self, mut response: Box<BotResponse>, now: Begun) -> Joined {
+    /// Takes a frame. A frame outside a stream, or the last one of a stream, completes a reply. `now` is the start of
+    /// a stream that begins with this frame.
+    pub(crate) fn join(&mut self, mut response: Box<BotResponse>, now: ReplyStart) -> StreamUpdate {
         let Some(stream) = response.stream.take() else {
-            return Joined::Whole { response, begun: now, chunk: None };
+            return StreamUpdate::Complete { response, start: now, chunk: None };
         };
         let at = self.0.iter().position(|open| open.response.message_id == response.message_id);
         let known = at.map(|at| self.0.swap_remove(at));
-        let begun = known.as_ref().map_or(now, |open| open.begun);
+        let start = known.as_ref().map_or(now, |open| open.start);
         let index = known.as_ref().map_or(0, |open| open.pieces);
-        // One frame of a reply is enough to say what the reply answers.
-        response.correlation_id =
-            response.correlation_id.or(known.as_ref().and_then(|open| open.response.correlation_id));
+        // One frame of a reply tells its answered message.
+        response.correlation_id = response.correlation_id.or(known.as_ref().and_then(|open| open.response.correlation_id));
         let mut text = known.map(|open| open.text).unwrap_or_default();
-        // Where the last frame repeats the whole, its piece is what the pieces before it did not tell.
+        // If the last frame repeats the whole text, its chunk is the rest.
         let rest = stream.complete.as_ref().and_then(|whole| whole.strip_prefix(text.as_str()));
         let chunk = ReplyChunk {
             message_id: response.message_id.clone(),
@@ -70,64 +68,64 @@ impl Streams {
         text.push_str(&response.text);
         if stream.last {
             response.text = stream.complete.unwrap_or_else(|| text.into());
-            return Joined::Whole { response, begun, chunk: Some(chunk) };
+            return StreamUpdate::Complete { response, start, chunk: Some(chunk) };
         }
-        let orphan = if self.0.len() == Self::KEPT { Some(self.0.remove(0).finish()) } else { None };
-        self.0.push(Open { response, text, pieces: index + 1, begun });
-        Joined::Growing { in_turn: begun.in_turn(), orphan, chunk }
+        let orphan = if self.0.len() == Self::CAPACITY { Some(self.0.remove(0).finish()) } else { None };
+        self.0.push(OpenStream { response, text, pieces: index + 1, start });
+        StreamUpdate::Partial { in_turn: start.in_turn(), orphan, chunk }
     }
 
-    /// Bytes of text of the open turn that wait for their end; none where it has no open stream.
+    /// Returns the bytes of text in open streams of the open turn, or `None` without such a stream.
     pub(crate) fn in_turn(&self) -> Option<usize> {
-        let mut streams = self.0.iter().filter(|open| open.begun.in_turn()).peekable();
+        let mut streams = self.0.iter().filter(|open| open.start.in_turn()).peekable();
         streams.peek()?;
         Some(streams.map(|open| open.text.len()).sum())
     }
 
-    /// Drops one, because history told it whole, and says where it began and what it echoed.
-    pub(crate) fn forget(&mut self, id: &str) -> Option<(Begun, Option<u64>)> {
+    /// Drops a stream that history told whole. Returns its start and its answered message.
+    pub(crate) fn forget(&mut self, id: &str) -> Option<(ReplyStart, Option<u64>)> {
         let at = self.0.iter().position(|open| open.response.message_id.as_deref() == Some(id))?;
         let open = self.0.remove(at);
-        Some((open.begun, open.response.correlation_id))
+        Some((open.start, open.response.correlation_id))
     }
 
-    /// Ends those of the turn, or all others, where they are: their turn is over, or their socket gone.
-    pub(crate) fn cut(&mut self, in_turn: bool) -> impl Iterator<Item = (BotResponse, Begun)> + use<> {
+    /// Ends the streams of the turn, or all others, because their turn is over or their socket gone.
+    pub(crate) fn cut(&mut self, in_turn: bool) -> impl Iterator<Item = (BotResponse, ReplyStart)> + use<> {
         let (cut, kept) =
-            std::mem::take(&mut self.0).into_iter().partition(|open| open.begun.in_turn() == in_turn);
+            std::mem::take(&mut self.0).into_iter().partition(|open| open.start.in_turn() == in_turn);
         self.0 = kept;
-        let cut: Vec<Open> = cut;
-        cut.into_iter().map(Open::finish)
+        let cut: Vec<OpenStream> = cut;
+        cut.into_iter().map(OpenStream::finish)
     }
 }
 
-impl Open {
-    fn finish(self) -> (BotResponse, Begun) {
+impl OpenStream {
+    fn finish(self) -> (BotResponse, ReplyStart) {
         let mut response = *self.response;
         response.text = self.text.into();
-        (response, self.begun)
+        (response, self.start)
     }
 }
 
-/// What became of a frame.
+/// The result of a frame.
 #[derive(Debug)]
-pub(crate) enum Joined {
+pub(crate) enum StreamUpdate {
     /// A whole reply.
-    Whole {
+    Complete {
         /// The reply.
         response: Box<BotResponse>,
-        /// When and where it began.
-        begun: Begun,
-        /// Its last piece, where it came in pieces.
+        /// Its start.
+        start: ReplyStart,
+        /// Its last chunk if it was streamed.
         chunk: Option<ReplyChunk>,
     },
-    /// A piece; the reply is not finished. The oldest stream may have been given up for it.
-    Growing {
+    /// A chunk of an unfinished reply. The oldest stream may be cut for it.
+    Partial {
         /// Whether it began in the open turn.
         in_turn: bool,
-        /// The stream that was given up, as far as it came.
-        orphan: Option<(BotResponse, Begun)>,
-        /// The piece.
+        /// The stream that was cut.
+        orphan: Option<(BotResponse, ReplyStart)>,
+        /// The chunk.
         chunk: ReplyChunk,
     },
 }
@@ -138,7 +136,7 @@ mod tests {
     use crate::rtm::StreamInfo;
     use serde_json::value::RawValue;
 
-    const IN_TURN: Begun = Begun { at: Timestamp::from_millis(1), place: Place::Turn };
+    const IN_TURN: ReplyStart = ReplyStart { at: Timestamp::from_millis(1), context: ReplyContext::Turn };
 
     fn piece(id: &str, text: &str, last: bool, complete: Option<&str>) -> BotResponse {
         BotResponse {
@@ -155,25 +153,25 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_joined_until_the_end() {
-        let mut streams = Streams::default();
+    fn pieces_of_a_stream_are_joined_until_its_end() {
+        let mut streams = OpenStreams::default();
         assert!(matches!(
             streams.join(Box::new(piece("a", "It ", false, None)), IN_TURN),
-            Joined::Growing { orphan: None, .. }
+            StreamUpdate::Partial { orphan: None, .. }
         ));
         assert!(matches!(
             streams.join(Box::new(piece("b", "Other", false, None)), IN_TURN),
-            Joined::Growing { orphan: None, .. }
+            StreamUpdate::Partial { orphan: None, .. }
         ));
         assert!(streams.in_turn().is_some());
-        let Joined::Whole { response: whole, .. } =
+        let StreamUpdate::Complete { response: whole, .. } =
             streams.join(Box::new(piece("a", "left.", true, None)), IN_TURN)
         else {
             panic!()
         };
         assert_eq!(&*whole.text, "It left.");
         assert_eq!(whole.event.get(), "{\"last\":true}");
-        let Joined::Whole { response: whole, .. } =
+        let StreamUpdate::Complete { response: whole, .. } =
             streams.join(Box::new(piece("b", "", true, Some("All of it"))), IN_TURN)
         else {
             panic!()
@@ -183,12 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_is_cut() {
-        let mut streams = Streams::default();
+    fn streams_without_an_end_are_cut() {
+        let mut streams = OpenStreams::default();
         for id in ["a", "b", "c", "d"] {
             streams.join(Box::new(piece(id, id, false, None)), IN_TURN);
         }
-        let Joined::Growing { orphan: Some((first, _)), .. } =
+        let StreamUpdate::Partial { orphan: Some((first, _)), .. } =
             streams.join(Box::new(piece("e", "e", false, None)), IN_TURN)
         else {
             panic!()
@@ -199,34 +197,35 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_stays_where_it_began() {
-        let mut streams = Streams::default();
-        let early = Begun { at: Timestamp::from_millis(1), place: Place::Silence };
+    fn stream_belongs_to_the_place_of_its_start() {
+        let mut streams = OpenStreams::default();
+        let early = ReplyStart { at: Timestamp::from_millis(1), context: ReplyContext::Silence };
         streams.join(Box::new(piece("a", "Wel", false, None)), early);
         assert_eq!(streams.in_turn(), None);
         streams.join(Box::new(piece("b", "It", false, None)), IN_TURN);
         assert_eq!(streams.in_turn(), Some(2));
-        let Joined::Whole { begun, .. } = streams.join(Box::new(piece("a", "come", true, None)), IN_TURN)
+        let StreamUpdate::Complete { start, .. } =
+            streams.join(Box::new(piece("a", "come", true, None)), IN_TURN)
         else {
             panic!()
         };
-        assert_eq!(begun, early);
+        assert_eq!(start, early);
         assert_eq!(streams.cut(false).count(), 0);
         assert_eq!(streams.cut(true).count(), 1);
     }
 
     #[test]
-    fn pieces_are_counted_and_together_they_are_the_reply() {
-        let mut streams = Streams::default();
+    fn chunks_of_a_stream_together_are_the_reply() {
+        let mut streams = OpenStreams::default();
         let mut take = |text: &str, last, complete| match streams
             .join(Box::new(piece("a", text, last, complete)), IN_TURN)
         {
-            Joined::Growing { chunk, .. } | Joined::Whole { chunk: Some(chunk), .. } => {
+            StreamUpdate::Partial { chunk, .. } | StreamUpdate::Complete { chunk: Some(chunk), .. } => {
                 (chunk.index, chunk.text.to_string(), chunk.last)
             }
-            Joined::Whole { .. } => panic!("a stream without pieces"),
+            StreamUpdate::Complete { .. } => panic!("a stream without pieces"),
         };
-        for (end, complete, told) in [
+        for (end, complete, text) in [
             ("left.", None, "left."),
             ("left.", Some("It left."), "left."),
             ("", Some("It left."), "left."),
@@ -236,22 +235,22 @@ mod tests {
         ] {
             assert_eq!(take("It ", false, None), (0, "It ".to_owned(), false));
             assert_eq!(take("", false, None), (1, String::new(), false));
-            assert_eq!(take(end, true, complete), (2, told.to_owned(), true), "{end} {complete:?}");
+            assert_eq!(take(end, true, complete), (2, text.to_owned(), true), "{end} {complete:?}");
         }
         assert_eq!(take("At once", true, None), (0, "At once".to_owned(), true));
     }
 
     #[test]
-    fn what_one_piece_echoes_the_reply_does() {
-        let mut streams = Streams::default();
+    fn echo_of_one_piece_counts_for_the_reply() {
+        let mut streams = OpenStreams::default();
         let echoing = |text, last| BotResponse { correlation_id: Some(7), ..piece("a", text, last, None) };
         for pieces in [
             [echoing("It ", false), piece("a", "left.", true, None)],
             [piece("a", "It ", false, None), echoing("left.", true)],
         ] {
             let [first, last] = pieces.map(|piece| streams.join(Box::new(piece), IN_TURN));
-            assert!(matches!(first, Joined::Growing { .. }));
-            let Joined::Whole { response, .. } = last else { panic!("{last:?}") };
+            assert!(matches!(first, StreamUpdate::Partial { .. }));
+            let StreamUpdate::Complete { response, .. } = last else { panic!("{last:?}") };
             assert_eq!(response.correlation_id, Some(7));
         }
     }

@@ -1,4 +1,4 @@
-//! While a human agent has the conversation (api.md 1), and what of the platform's events is told (api.md 3).
+//! Conversations with a human agent (api.md 1), and the journaled events of the platform (api.md 3).
 
 use rtm_bridge::domain::{ConversationRecord, Correlation, EntryBody, MessageProgress};
 use rtm_bridge::link::Input;
@@ -21,20 +21,20 @@ fn is_alone(bench: &Bench, id: &str) -> bool {
 }
 
 #[test]
-fn a_turn_ends_with_its_ack_and_what_the_agent_says_stands_free() {
+fn turn_with_an_agent_ends_with_its_ack() {
     let mut bench = with_agent();
     bench.say("ms-1");
     let message = bench.post();
     bench.say("ms-2");
     bench.ack(&message);
     assert_eq!(bench.end(), (0, "agent"));
-    assert!(bench.told.last().unwrap().progress.acked_at.is_some());
+    assert!(bench.completed.last().unwrap().progress.acked_at.is_some());
     bench.say("ms-3");
     assert!(["ms-1", "ms-2", "ms-3"].iter().all(|id| is_alone(&bench, id)));
 }
 
 #[test]
-fn without_an_ack_it_fails_as_ever() {
+fn turn_with_an_agent_and_without_an_ack_fails() {
     let mut bench = with_agent();
     bench.post();
     bench.say("ms-1");
@@ -43,13 +43,13 @@ fn without_an_ack_it_fails_as_ever() {
 }
 
 #[test]
-fn the_turn_in_which_the_agent_takes_over_keeps_what_is_said_in_it() {
+fn turn_keeps_the_replies_of_an_agent_who_takes_over() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
     bench.say("ms-1");
     bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
-    // Platforms may say it in two ways.
+    // Platforms may signal it in two ways.
     bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
     bench.pass(ms(100));
     bench.say("ms-2");
@@ -60,7 +60,7 @@ fn the_turn_in_which_the_agent_takes_over_keeps_what_is_said_in_it() {
 }
 
 #[test]
-fn the_bot_answers_again_when_it_has_the_conversation_back() {
+fn bot_answers_again_after_the_agent_left() {
     for back in [IncomingFrame::AgentEnd(event()), IncomingFrame::SessionEnd(event())] {
         let mut bench = with_agent();
         bench.give(Input::Frame(back));
@@ -73,7 +73,7 @@ fn the_bot_answers_again_when_it_has_the_conversation_back() {
 }
 
 #[test]
-fn a_new_session_begins_with_the_bot() {
+fn new_session_takes_the_conversation_from_the_agent() {
     let mut bench = with_agent();
     bench.give(Input::Frame(IncomingFrame::SessionStart { session_id: None, event: event() }));
     let message = bench.post();
@@ -84,7 +84,7 @@ fn a_new_session_begins_with_the_bot() {
 }
 
 #[test]
-fn a_new_owner_knows_of_the_agent() {
+fn new_owner_knows_that_an_agent_has_the_conversation() {
     let at = Bench::new().now;
     let record =
         ConversationRecord { write: 3, connected_at: Some(at), agent: true, ..ConversationRecord::default() };
@@ -103,11 +103,11 @@ fn a_new_owner_knows_of_the_agent() {
     bench.history(vec![incoming(&message), outgoing("ms-1")]);
     assert_eq!(bench.end(), (0, "agent"), "history shows that it was received");
     let reply = bench.reply("ms-1");
-    assert_eq!((reply.in_reply_to, reply.correlation), (None, Correlation::History), "nobody heard it");
+    assert_eq!((reply.in_reply_to, reply.correlation), (None, Correlation::History), "no socket was open");
 }
 
 #[test]
-fn events_are_told_as_they_came_and_noise_is_not() {
+fn event_frames_are_journaled_and_noise_is_not() {
     let frame = |name: &str| RawValue::from_string(format!("{{\"type\":\"{name}\"}}")).unwrap();
     let mut bench = Bench::connected();
     let from = bench.writes.len();

@@ -1,4 +1,4 @@
-//! How a conversation goes from one owner to the next, and what it costs the store meanwhile.
+//! The handoff of a conversation between owners, and the writes that it costs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::bench::{Bench, incoming, ms, outgoing};
 use super::support::{accepted, last_turn, plain};
 
-/// What an owner left behind: one open message that became the head this long ago, as far as this says.
+/// The stored conversation of an earlier owner: one open message that became the head this long ago.
 fn left(ago: Duration, progress: impl FnOnce(Timestamp) -> MessageProgress) -> ConversationSnapshot {
     let head_at = Bench::new().now - ago;
     let record =
@@ -39,7 +39,7 @@ fn head_since(bench: &Bench) -> Option<Timestamp> {
 }
 
 #[test]
-fn a_reply_that_comes_at_once_takes_its_ack_along() {
+fn ack_travels_with_a_reply_that_comes_at_once() {
     let mut bench = Bench::connected();
     let writes = bench.writes.len();
     let message = bench.post_with(|new| {
@@ -50,11 +50,11 @@ fn a_reply_that_comes_at_once_takes_its_ack_along() {
     bench.say("ms-1");
     assert_eq!(bench.end(), (1, "replyCount"));
     assert_eq!(bench.writes.len(), writes + 2, "sent; then ack, reply and end together");
-    assert!(bench.told.last().unwrap().progress.acked_at.is_some());
+    assert!(bench.completed.last().unwrap().progress.acked_at.is_some());
 }
 
 #[test]
-fn an_ack_without_company_is_written_after_20_ms() {
+fn ack_without_other_changes_is_written_after_20_ms() {
     let mut bench = Bench::connected();
     let message = bench.post();
     let writes = bench.writes.len();
@@ -66,7 +66,7 @@ fn an_ack_without_company_is_written_after_20_ms() {
 }
 
 #[test]
-fn the_write_that_ends_a_turn_says_how_long_a_new_owner_keeps_a_link() {
+fn write_of_a_turn_end_tells_how_long_the_link_is_kept() {
     let mut bench = Bench::connected();
     bench.pass(ms(60_000));
     for (reply, pause, told) in [("ms-1", 0, true), ("ms-2", 14_000, false), ("ms-3", 0, true)] {
@@ -76,12 +76,12 @@ fn the_write_that_ends_a_turn_says_how_long_a_new_owner_keeps_a_link() {
         assert_eq!(bench.writes.last().unwrap().warm_until, None);
         bench.pass(ms(1000));
         let until = told.then(|| bench.now + ms(75_000));
-        assert_eq!(bench.writes.last().unwrap().warm_until, until, "what was told has to cover a minute");
+        assert_eq!(bench.writes.last().unwrap().warm_until, until, "the stored time has to cover a minute");
     }
 }
 
 #[test]
-fn the_end_of_a_message_that_never_went_out_keeps_nothing_warm() {
+fn end_of_an_unsent_message_keeps_no_link_warm() {
     let mut bench = Bench::new();
     bench.post_ruled(None, None, Some(500));
     bench.pass(ms(500));
@@ -90,7 +90,7 @@ fn the_end_of_a_message_that_never_went_out_keeps_nothing_warm() {
 }
 
 #[test]
-fn a_drain_gives_the_head_that_waits_a_new_beginning() {
+fn drain_restarts_the_deadline_of_a_waiting_head() {
     let mut bench = Bench::connected();
     bench.post();
     let waits = bench.post();
@@ -105,7 +105,7 @@ fn a_drain_gives_the_head_that_waits_a_new_beginning() {
 }
 
 #[test]
-fn a_drain_with_nothing_queued_changes_no_head() {
+fn drain_without_queued_messages_changes_no_head() {
     let mut bench = Bench::connected();
     let writes = bench.writes.len();
     bench.give(Input::Drain);
@@ -113,7 +113,7 @@ fn a_drain_with_nothing_queued_changes_no_head() {
 }
 
 #[test]
-fn a_stop_writes_the_ack_that_waits_and_nothing_else_is_done() {
+fn stop_writes_only_the_waiting_ack() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
@@ -130,21 +130,21 @@ fn a_stop_writes_the_ack_that_waits_and_nothing_else_is_done() {
 }
 
 #[test]
-fn a_stop_with_an_end_in_flight_still_tells_it() {
+fn stop_with_an_end_in_flight_still_completes_it() {
     let mut bench = Bench::connected();
     bench.post();
     bench.say("ms-1");
     bench.store_hangs = true;
     bench.pass(ms(1000));
-    let (told, rests) = (bench.told.len(), bench.rests);
+    let (told, rests) = (bench.completed.len(), bench.rests);
     bench.give(Input::Stop);
-    assert_eq!((bench.told.len(), bench.rests), (told, rests));
+    assert_eq!((bench.completed.len(), bench.rests), (told, rests));
     bench.give(Input::Stored { lost: false });
-    assert_eq!((bench.told.len(), bench.rests), (told + 1, rests + 1));
+    assert_eq!((bench.completed.len(), bench.rests), (told + 1, rests + 1));
 }
 
 #[test]
-fn a_stop_at_rest_rests_at_once_and_a_refused_last_write_is_let_go_of() {
+fn stop_at_rest_rests_at_once_and_drops_a_refused_write() {
     let mut bench = Bench::connected();
     let rests = bench.rests;
     bench.give(Input::Stop);
@@ -158,7 +158,7 @@ fn a_stop_at_rest_rests_at_once_and_a_refused_last_write_is_let_go_of() {
 }
 
 #[test]
-fn a_new_owner_ends_what_is_overdue_by_its_recorded_state() {
+fn new_owner_ends_an_overdue_turn_by_its_record() {
     let minute = ms(60_000);
     let bench = Bench::opened(left(minute, sent), |_| ());
     assert_eq!(bench.end(), (0, "uncertain"));
@@ -174,7 +174,7 @@ fn a_new_owner_ends_what_is_overdue_by_its_recorded_state() {
 }
 
 #[test]
-fn a_new_owner_of_a_proved_message_reconnects_and_reads_history_and_sends_nothing() {
+fn new_owner_of_a_proved_message_backfills_without_sending() {
     let mut open = left(ms(1000), |at| MessageProgress { acked_at: Some(at), ..sent(at) });
     let message = Arc::clone(&open.lane[0].accepted);
     open.record.last_platform_message = Some("ms-0".into());
@@ -191,7 +191,7 @@ fn a_new_owner_of_a_proved_message_reconnects_and_reads_history_and_sends_nothin
 }
 
 #[test]
-fn a_new_owner_of_an_unproved_message_sends_it_again_only_where_that_is_wanted() {
+fn new_owner_of_an_unproved_message_resends_by_its_policy() {
     for (resend, sends) in [(ResendPolicy::Auto, 1), (ResendPolicy::Never, 0)] {
         let mut open = left(ms(1000), sent);
         let mut new = plain();
@@ -200,12 +200,12 @@ fn a_new_owner_of_an_unproved_message_sends_it_again_only_where_that_is_wanted()
         let mut bench = Bench::opened(open, |_| ());
         bench.give(Input::Connected);
         bench.history_fails();
-        assert_eq!((bench.sends.len(), bench.told.len()), (sends, 1 - sends));
+        assert_eq!((bench.sends.len(), bench.completed.len()), (sends, 1 - sends));
     }
 }
 
 #[test]
-fn a_new_owner_connects_for_late_replies_and_for_nothing_less() {
+fn new_owner_connects_only_within_the_late_window() {
     let ended = |ago: u64| {
         let message = MessageId::new(Timestamp::from_millis(1), 1);
         let last_turn = Some(last_turn(message, Bench::new().now - ms(ago)));
@@ -221,7 +221,7 @@ fn a_new_owner_connects_for_late_replies_and_for_nothing_less() {
 }
 
 #[test]
-fn what_piles_up_while_the_store_is_away_is_bounded() {
+fn waiting_changes_during_an_outage_are_bounded() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
@@ -236,7 +236,7 @@ fn what_piles_up_while_the_store_is_away_is_bounded() {
     bench.say("ms-2");
     assert_eq!(bench.abandons, [AbandonReason::Backlog]);
     let connects = bench.connects.len();
-    bench.give(Input::Unknown);
+    bench.give(Input::WriteUnknown);
     bench.pass(ms(10_000));
     assert_eq!(bench.connects.len(), connects, "what another socket would bring finds no room either");
     bench.store_hangs = false;

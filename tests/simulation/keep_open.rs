@@ -17,7 +17,7 @@ fn never(bot: &mut rtm_bridge::config::BotConfig) {
     bot.welcome = Duration::ZERO;
 }
 
-/// One that had a turn.
+/// A conversation that had a turn.
 fn known() -> ConversationSnapshot {
     let at = Bench::new().now - 2 * HOUR;
     let last_turn = Some(last_turn(MessageId::new(at, 1), at));
@@ -37,7 +37,7 @@ fn kept() -> Bench {
 }
 
 #[test]
-fn a_new_owner_takes_up_the_link_without_being_asked() {
+fn new_owner_reopens_a_kept_link() {
     let mut bench = Bench::opened(known(), never);
     assert_eq!(
         bench.connects,
@@ -52,14 +52,14 @@ fn a_new_owner_takes_up_the_link_without_being_asked() {
 }
 
 #[test]
-fn with_an_idle_ttl_it_does_not() {
+fn new_owner_with_an_idle_ttl_opens_no_link() {
     let bench = Bench::opened(known(), |bot| bot.idle_ttl = Some(Duration::from_hours(100)));
     assert!(bench.connects.is_empty());
     assert_eq!(bench.rests, 1);
 }
 
 #[test]
-fn nor_one_that_nobody_knows_or_whose_session_its_caller_ended() {
+fn new_owner_opens_no_link_of_an_ended_or_unknown_session() {
     assert!(Bench::opened(ConversationSnapshot::default(), never).connects.is_empty());
     let mut bench = kept();
     let rests = bench.rests;
@@ -77,7 +77,7 @@ fn nor_one_that_nobody_knows_or_whose_session_its_caller_ended() {
 }
 
 #[test]
-fn it_is_kept_through_a_session_that_ends() {
+fn kept_link_survives_a_session_end() {
     let mut bench = kept();
     bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
     bench.idle(120);
@@ -88,7 +88,7 @@ fn it_is_kept_through_a_session_that_ends() {
 }
 
 #[test]
-fn no_number_of_failures_ends_it() {
+fn kept_link_survives_any_number_of_failures() {
     for failure in [
         ConnectFailure::Unavailable { words: "refused".into(), retry_after: None },
         ConnectFailure::Rejected("unknown bot".into()),
@@ -108,7 +108,7 @@ fn no_number_of_failures_ends_it() {
 }
 
 #[test]
-fn a_message_asks_for_a_greeting_where_the_session_has_timed_out() {
+fn message_after_a_session_timeout_connects_for_a_greeting() {
     let mut bench = kept();
     bench.idle(16);
     bench.lose(1006);
@@ -118,7 +118,7 @@ fn a_message_asks_for_a_greeting_where_the_session_has_timed_out() {
 }
 
 #[test]
-fn the_store_is_told_twice_a_day_that_it_is_known() {
+fn kept_link_renews_its_record_twice_a_day() {
     let mut bench = kept();
     assert_eq!(bench.writes.iter().rev().find_map(|write| write.warm_until), Some(bench.now + 24 * HOUR));
     let writes = bench.writes.len();

@@ -1,4 +1,4 @@
-//! What a link counts.
+//! The metrics and log lines of a link.
 
 use tracing::{debug, error, info, warn};
 
@@ -7,14 +7,14 @@ use crate::domain::{BotName, LinkState, Message, MessageId, SessionRequest, Time
 use crate::metrics::{BotMetrics, SocketState, TurnStage};
 use crate::rtm::IncomingFrame;
 
-/// Words under which incoming frames are counted.
+/// The labels of incoming frames.
 pub const FRAMES_IN: &[&str] = &IncomingFrame::KINDS;
 
-/// Words under which outgoing frames are counted.
+/// The labels of outgoing frames.
 pub const FRAMES_OUT: &[&str] = &["message", "close", "ping"];
 
-/// Counts an ended turn: its outcome, and where its time went. The end of a session is no turn.
-pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) {
+/// Counts an ended turn by its outcome and the duration of its parts. The end of a session is not a turn.
+pub(super) fn count_turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) {
     if message.accepted.new.session == SessionRequest::Close {
         return;
     }
@@ -44,32 +44,32 @@ pub(super) fn turn(metrics: &BotMetrics, message: &Message, head_at: Timestamp) 
     }
 }
 
-/// Reports a message that the store accepted and lost, or of which it lost how it ended.
-pub(super) fn lost(bot: &BotName, id: MessageId) {
-    error!(%bot, message.id = %id, "the store lost an accepted message, or its end; whoever waits for it is told so");
+/// Logs that the store lost an accepted message, or its end.
+pub(super) fn log_loss(bot: &BotName, id: MessageId) {
+    error!(%bot, message.id = %id, "the store lost an accepted message or its end; its waiters get message-lost");
 }
 
-/// Reports that the store lost writes.
-pub(super) fn rebased(bot: &BotName) {
-    warn!(%bot, "the store lost writes of a conversation; what is still known is written again");
+/// Logs that the store lost writes.
+pub(super) fn log_reconciled(bot: &BotName) {
+    warn!(%bot, "the store lost writes of a conversation; the known ones are written again");
 }
 
-/// Says why a socket is given up.
-pub(super) fn abandoned(bot: &BotName, why: AbandonReason) {
+/// Logs why a socket is abandoned.
+pub(super) fn log_abandoned(bot: &BotName, why: AbandonReason) {
     match why {
-        AbandonReason::Silent => info!(%bot, "the platform fell silent; the socket is given up"),
-        AbandonReason::Unwanted => debug!(%bot, "nobody wants the socket any more"),
+        AbandonReason::Silent => info!(%bot, "the platform does not answer; the socket is abandoned"),
+        AbandonReason::Unwanted => debug!(%bot, "the socket is not needed any more"),
         AbandonReason::Backlog => {
-            warn!(%bot, "the store is away and no more can be kept for it; the socket is given up");
+            warn!(%bot, "the store is unavailable and too many changes wait for it; the socket is abandoned");
         }
-        AbandonReason::Anew => {
-            error!(%bot, "the store is ahead of the conversation's owner, which begins anew; this is a bug");
+        AbandonReason::StoreAhead => {
+            error!(%bot, "the store is ahead of the conversation's owner, which restarts from it; this is a bug");
         }
     }
 }
 
 impl OutOfTurnReply {
-    /// Its word in metrics.
+    /// Returns the metric label.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Late => "late",
@@ -80,7 +80,7 @@ impl OutOfTurnReply {
 }
 
 impl LinkState {
-    /// Its gauge; none for a conversation without a link.
+    /// Returns the gauge. A conversation without a link has no gauge.
     pub(super) const fn metric(self) -> Option<SocketState> {
         use SocketState as S;
         match self {

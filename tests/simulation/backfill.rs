@@ -1,4 +1,4 @@
-//! The rules of gap repair: what is read when, what it becomes, and what is said where it cannot be known.
+//! The rules of the backfill: the reads of history, their results, and the gaps that are journaled.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 use super::bench::{Bench, incoming, ms, outgoing};
 use super::support::last_turn;
 
-/// Gaps in the journal, and replies by their ids, in order.
+/// Returns the gaps of the journal, and its replies by their ids, in order.
 fn journal(bench: &Bench) -> Vec<String> {
     let changes = bench.writes.iter().flat_map(|write| &write.changes);
     let entries = changes.filter_map(|change| match change {
@@ -31,13 +31,13 @@ fn gaps(bench: &Bench) -> Vec<String> {
     journal(bench).into_iter().filter(|told| GapReason::ALL.iter().any(|gap| gap.as_str() == told)).collect()
 }
 
-/// A reply that was said so long after the bench began.
+/// A reply that was said this long after the start of the bench.
 fn said(bench: &Bench, id: &str, at: u64) -> HistoryRecord {
     let began = bench.now;
     HistoryRecord { created_on: Some(began + ms(at)), ..outgoing(id) }
 }
 
-/// A conversation that an earlier owner left: the bot said "ms-0" last.
+/// A conversation of an earlier owner, with "ms-0" as its last reply.
 fn known() -> ConversationSnapshot {
     let mut record = ConversationRecord {
         seq: 1,
@@ -48,7 +48,7 @@ fn known() -> ConversationSnapshot {
     ConversationSnapshot { record, ..ConversationSnapshot::default() }
 }
 
-/// One whose link broke while nothing was open, and is there again.
+/// A conversation whose idle link broke and is open again.
 fn broken() -> Bench {
     let mut bench = Bench::connected();
     bench.idle(3);
@@ -61,7 +61,7 @@ fn reads(bench: &Bench) -> Vec<Option<&str>> {
 }
 
 #[test]
-fn what_was_said_to_nobody_is_read_after_the_reconnect() {
+fn reply_without_a_listener_is_backfilled_after_the_reconnect() {
     let mut bench = broken();
     bench.lose(1006);
     bench.reconnect();
@@ -76,7 +76,7 @@ fn what_was_said_to_nobody_is_read_after_the_reconnect() {
 }
 
 #[test]
-fn a_known_conversation_is_asked_about_on_its_first_connect() {
+fn known_conversation_reads_history_at_its_first_connect() {
     let mut bench = Bench::opened(known(), |_| ());
     bench.post();
     bench.give(Input::Connected);
@@ -90,7 +90,7 @@ fn a_known_conversation_is_asked_about_on_its_first_connect() {
 }
 
 #[test]
-fn our_own_close_is_followed_by_a_read_too() {
+fn own_close_is_followed_by_a_backfill() {
     let mut bench = Bench::connected();
     bench.idle(16);
     assert_eq!(bench.closes, 1);
@@ -100,7 +100,7 @@ fn our_own_close_is_followed_by_a_read_too() {
 }
 
 #[test]
-fn pages_are_followed_in_order() {
+fn history_pages_are_read_in_order() {
     let mut bench = broken();
     bench.lose(1006);
     bench.reconnect();
@@ -113,7 +113,7 @@ fn pages_are_followed_in_order() {
 }
 
 #[test]
-fn what_the_new_socket_brings_is_told_once() {
+fn reply_from_socket_and_history_is_journaled_once() {
     let mut bench = broken();
     bench.lose(1006);
     bench.reconnect();
@@ -126,7 +126,7 @@ fn what_the_new_socket_brings_is_told_once() {
 }
 
 #[test]
-fn a_new_owner_goes_on_from_the_message_before_the_gap() {
+fn new_owner_continues_from_the_message_before_the_gap() {
     let mut bench = broken();
     bench.lose(1006);
     bench.reconnect();
@@ -146,9 +146,9 @@ fn a_new_owner_goes_on_from_the_message_before_the_gap() {
 }
 
 #[test]
-fn by_its_time_a_found_reply_is_a_late_one_of_the_turn_before() {
+fn backfilled_reply_after_the_last_end_is_late_by_its_time() {
     let mut bench = Bench::connected();
-    let message = bench.told.last().unwrap().accepted.id;
+    let message = bench.completed.last().unwrap().accepted.id;
     bench.lose(1006);
     let (late, later) = (said(&bench, "ms-1", 1000), said(&bench, "ms-2", 61_000));
     bench.pass(ms(70_000));
@@ -163,7 +163,7 @@ fn by_its_time_a_found_reply_is_a_late_one_of_the_turn_before() {
 }
 
 #[test]
-fn behind_its_message_a_found_reply_belongs_to_a_turn_that_ended_meanwhile() {
+fn backfilled_reply_behind_an_ended_message_is_late() {
     let mut bench = Bench::connected();
     let message = bench.post_until(Some(5000));
     bench.ack(&message);
@@ -179,7 +179,7 @@ fn behind_its_message_a_found_reply_belongs_to_a_turn_that_ended_meanwhile() {
 }
 
 #[test]
-fn what_stands_before_the_open_turns_message_is_none_of_its_replies() {
+fn record_before_the_open_message_is_not_its_reply() {
     let mut bench = Bench::opened(known(), |bot| bot.welcome = ms(0));
     let message = bench.post();
     bench.give(Input::Connected);
@@ -191,7 +191,7 @@ fn what_stands_before_the_open_turns_message_is_none_of_its_replies() {
 }
 
 #[test]
-fn what_cannot_be_told_from_a_reply_waits_until_the_message_shows() {
+fn unclear_record_waits_until_the_message_shows() {
     let mut bench = Bench::opened(known(), |bot| bot.welcome = ms(0));
     let message = bench.post_until(Some(2000));
     bench.give(Input::Connected);
@@ -206,7 +206,7 @@ fn what_cannot_be_told_from_a_reply_waits_until_the_message_shows() {
 }
 
 #[test]
-fn a_stuck_turn_takes_one_look_before_its_deadline() {
+fn stuck_turn_is_probed_once_before_its_deadline() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
@@ -221,7 +221,7 @@ fn a_stuck_turn_takes_one_look_before_its_deadline() {
 }
 
 #[test]
-fn a_look_that_finds_nothing_changes_nothing() {
+fn probe_without_a_result_changes_nothing() {
     let mut bench = Bench::connected();
     bench.post();
     bench.pass(ms(10_000));
@@ -232,7 +232,7 @@ fn a_look_that_finds_nothing_changes_nothing() {
 }
 
 #[test]
-fn a_look_proves_receipt() {
+fn probe_that_finds_the_message_proves_receipt() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.pass(ms(10_000));
@@ -242,7 +242,7 @@ fn a_look_proves_receipt() {
 }
 
 #[test]
-fn no_look_is_taken_where_none_is_wanted() {
+fn turn_is_not_probed_if_probes_are_off_or_needless() {
     for change in [
         (|bot| bot.stuck_after = None) as fn(&mut rtm_bridge::config::BotConfig),
         |bot| bot.history = false,
@@ -261,7 +261,7 @@ fn no_look_is_taken_where_none_is_wanted() {
 }
 
 #[test]
-fn history_that_cannot_be_read_is_a_gap() {
+fn unreadable_history_is_journaled_as_a_gap() {
     let mut bench = broken();
     bench.lose(1006);
     bench.reconnect();
@@ -276,11 +276,11 @@ fn history_that_cannot_be_read_is_a_gap() {
 }
 
 #[test]
-fn history_that_is_away_is_read_later_before_a_gap_is_told() {
+fn history_that_fails_is_retried_before_a_gap_is_journaled() {
     let mut bench = broken();
     bench.lose(1006);
     bench.reconnect();
-    let fails = || Input::History(Err(HistoryFailure::Now));
+    let fails = || Input::History(Err(HistoryFailure::Temporary));
     bench.give(fails());
     for wait in [3000, 15_000] {
         bench.pass(ms(wait));
@@ -295,7 +295,7 @@ fn history_that_is_away_is_read_later_before_a_gap_is_told() {
 }
 
 #[test]
-fn a_forgotten_message_is_a_gap_before_what_history_still_holds() {
+fn anchor_forgotten_by_history_is_journaled_as_a_gap_first() {
     let mut bench = broken();
     bench.lose(1006);
     bench.reconnect();
@@ -310,7 +310,7 @@ fn a_forgotten_message_is_a_gap_before_what_history_still_holds() {
 }
 
 #[test]
-fn more_pages_than_are_read_are_a_gap_behind_them() {
+fn history_beyond_the_page_limit_is_journaled_as_a_gap() {
     let mut bench = broken();
     bench.lose(1006);
     bench.reconnect();
@@ -329,7 +329,7 @@ fn more_pages_than_are_read_are_a_gap_behind_them() {
 }
 
 #[test]
-fn without_history_a_loss_is_a_gap_and_our_own_close_is_none() {
+fn loss_without_history_is_a_gap_and_an_own_close_is_not() {
     let without = |bot: &mut rtm_bridge::config::BotConfig| {
         bot.history = false;
         bot.welcome = ms(0);
@@ -355,7 +355,7 @@ fn without_history_a_loss_is_a_gap_and_our_own_close_is_none() {
 }
 
 #[test]
-fn who_is_about_to_go_begins_no_repair_that_no_turn_waits_for() {
+fn draining_machine_backfills_for_an_open_turn_only() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.ack(&message);
@@ -373,7 +373,7 @@ fn who_is_about_to_go_begins_no_repair_that_no_turn_waits_for() {
 }
 
 #[test]
-fn pages_of_an_older_time_are_not_taken_for_the_gap() {
+fn history_pages_older_than_the_gap_are_ignored() {
     let mut bench = Bench::connected();
     bench.respond(rtm_bridge::rtm::BotResponse {
         created_on: Some(bench.now),
@@ -397,10 +397,10 @@ fn pages_of_an_older_time_are_not_taken_for_the_gap() {
 }
 
 #[test]
-fn what_was_missed_before_an_earlier_owner_connected_again_is_taken() {
+fn reply_missed_by_an_earlier_owner_is_backfilled() {
     let mut open = known();
     let at = Timestamp::from_millis(1_763_844_000_000);
-    // He lost his link, was connected again minutes later, and was gone before history had told him.
+    // The earlier owner lost its link and reconnected minutes later. It was gone before history had answered.
     (open.record.said_at, open.record.connected_at) = (Some(at), Some(at + ms(600_000)));
     let mut bench = Bench::opened(open, |_| ());
     bench.post();
@@ -411,7 +411,7 @@ fn what_was_missed_before_an_earlier_owner_connected_again_is_taken() {
 }
 
 #[test]
-fn the_time_of_the_message_before_a_gap_stays_until_the_gap_is_closed() {
+fn anchor_time_stays_until_the_gap_is_closed() {
     let mut bench = Bench::connected();
     let at = bench.now;
     let say = |bench: &mut Bench, id: &str, at| {
@@ -435,7 +435,7 @@ fn the_time_of_the_message_before_a_gap_stays_until_the_gap_is_closed() {
 }
 
 #[test]
-fn the_turn_of_an_earlier_owner_takes_late_replies_by_their_time() {
+fn turn_of_an_earlier_owner_takes_late_replies_by_time() {
     let mut open = known();
     let at = Timestamp::from_millis(1_763_844_999_000);
     let message = MessageId::new(at, 1);

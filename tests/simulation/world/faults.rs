@@ -1,4 +1,4 @@
-//! What goes wrong around the machine: its lease is not sure, its store is away or loses data, it stands still.
+//! The faults around the machine: suspect leases, outages and failovers of the store, pauses.
 
 use std::sync::Arc;
 
@@ -8,27 +8,27 @@ use rtm_bridge::rtm::IncomingFrame;
 use rtm_bridge::store::{ConversationChange, ConversationWrite};
 use serde_json::value::RawValue;
 
-use super::super::platform::{Said, chance};
-use super::{Applied, Event, Outcomes, World};
+use super::super::platform::{PlatformEvent, chance};
+use super::{CheckResult, SimulationEvent, World, WriteOutcome};
 
-/// The most steps of the store that a failover takes back.
+/// The most steps that a failover takes back.
 const MOST_LOST: usize = 6;
 
 impl World {
-    /// Draws what will go wrong within this time.
-    pub(super) fn plan_trouble(&mut self, within: u64) {
+    /// Draws the faults within this time.
+    pub(super) fn plan_faults(&mut self, within: u64) {
         for _ in 0..3 {
-            if chance(&mut self.rng, self.temper.losses) {
+            if chance(&mut self.rng, self.faults.losses) {
                 let (at, steps) = (self.rng.u64(0..within), self.rng.usize(1..=MOST_LOST));
-                self.schedule(at, Event::Failover(steps));
+                self.schedule(at, SimulationEvent::Failover(steps));
             }
-            if chance(&mut self.rng, self.temper.unsure) {
+            if chance(&mut self.rng, self.faults.suspect) {
                 let at = self.rng.u64(0..within);
-                self.schedule(at, Event::Lease(false));
+                self.schedule(at, SimulationEvent::Lease(false));
             }
-            if chance(&mut self.rng, self.temper.outages) {
+            if chance(&mut self.rng, self.faults.outages) {
                 let (at, ms) = (self.rng.u64(0..within), self.rng.u64(1..1000) * self.rng.u64(1..60));
-                self.schedule(at, Event::Outage(ms));
+                self.schedule(at, SimulationEvent::Outage(ms));
             }
         }
     }
@@ -37,35 +37,35 @@ impl World {
         self.now < self.away_until
     }
 
-    /// Keeps what the store is, where it may have to go back to it.
+    /// Keeps the state of the store for a later failover.
     pub(super) fn remember(&mut self) {
-        if self.temper.losses > 0 {
+        if self.faults.losses > 0 {
             self.past.push(self.truth.clone());
         }
     }
 
-    /// A write arrives at the store.
-    pub(super) fn apply(&mut self, era: u32, write: &Arc<ConversationWrite>, awaited: bool) -> Outcomes {
+    /// Performs a write at the store.
+    pub(super) fn apply(&mut self, era: u32, write: &Arc<ConversationWrite>, awaited: bool) -> CheckResult {
         let life = self.life;
         if era != self.era || self.is_away() {
             if awaited {
-                self.schedule(1, Event::Input(life, Input::Unknown));
+                self.schedule(1, SimulationEvent::Input(life, Input::WriteUnknown));
             }
             return Ok(());
         }
         self.remember();
         let input = match self.truth.apply(write)? {
-            Applied::Done { ended, lost } => {
+            WriteOutcome::Done { ended, lost } => {
                 for (message, since, at) in ended {
                     self.check_end(message, since, at)?;
                 }
                 Input::Stored { lost }
             }
-            Applied::OutOfStep if awaited && !self.truth.lossy => {
+            WriteOutcome::OutOfStep if awaited && !self.truth.lossy => {
                 return Err(format!("write {} is out of step", write.record.write));
             }
-            Applied::OutOfStep => {
-                // Commands keep their order: what was sent before this one has arrived, or never will.
+            WriteOutcome::OutOfStep => {
+                // Commands keep their order: an earlier one has arrived, or never will.
                 self.era += u32::from(awaited);
                 Input::OutOfStep
             }
@@ -77,41 +77,43 @@ impl World {
                     _ => None,
                 }));
             }
-            self.schedule(1, Event::Input(life, input));
+            self.schedule(1, SimulationEvent::Input(life, input));
         }
         Ok(())
     }
 
-    /// The lease is sure from now on, or not. The machine is told with its next step, and that is at once where
-    /// it may act again.
-    pub(super) fn lease(&mut self, sure: bool) -> Outcomes {
-        self.note(|| format!("the lease is sure: {sure}"));
-        self.lease.sure = sure;
-        if !sure {
+    /// Changes the validity of the lease. The machine learns it with its next step, at once if it may act again.
+    pub(super) fn lease(&mut self, valid: bool) -> CheckResult {
+        self.note(|| format!("the lease is valid: {valid}"));
+        self.lease.valid = valid;
+        if !valid {
             let wait = self.rng.u64(1..20_000);
             self.hindered += wait;
-            self.schedule(wait, Event::Lease(true));
+            self.schedule(wait, SimulationEvent::Lease(true));
         }
-        if sure || self.rng.bool() { self.tell_machine(Input::Tick) } else { Ok(()) }
+        if valid || self.rng.bool() { self.tell_machine(Input::Tick) } else { Ok(()) }
     }
 
     pub(super) fn outage(&mut self, ms: u64) {
-        self.note(|| format!("the store is away for {ms} ms"));
+        self.note(|| format!("the store is unavailable for {ms} ms"));
         self.hindered += ms;
         self.away_until = self.away_until.max(self.now + ms);
         if ms > 10_000 {
-            self.schedule(10_000, Event::Lease(false));
+            self.schedule(10_000, SimulationEvent::Lease(false));
         }
         let Some((socket, _)) = self.socket else { return };
         let frames = if self.rng.u8(0..16) == 0 { 1200 } else { self.rng.u64(0..20) };
         for _ in 0..frames {
             let at = self.rng.u64(0..ms.max(1));
             let Ok(event) = RawValue::from_string("{}".to_owned()) else { continue };
-            self.schedule(at, Event::Said(socket, Said::Frame(IncomingFrame::Platform(event))));
+            self.schedule(
+                at,
+                SimulationEvent::PlatformEvent(socket, PlatformEvent::Frame(IncomingFrame::Platform(event))),
+            );
         }
     }
 
-    /// The store goes back to what it was some steps ago. What was on its way to it does not arrive.
+    /// Takes the store back by some steps, and drops the writes on their way.
     pub(super) fn failover(&mut self, steps: usize) {
         let place = self.past.len().saturating_sub(steps);
         let mut lost = self.past.split_off(place).into_iter();
@@ -124,18 +126,17 @@ impl World {
         self.away_until = self.away_until.max(self.now + away);
     }
 
-    /// The owner stands still for longer than its lease: another one takes over.
+    /// Pauses the owner for longer than its lease, so that another one takes over.
     pub(super) fn pause(&mut self) {
         let wrote = self.awaited.write;
         let Some(machine) = self.kill("paused") else { return };
         self.paused = Some((machine, wrote));
         let wait = self.rng.u64(0..40_000);
-        self.schedule(wait, Event::Wake);
+        self.schedule(wait, SimulationEvent::Wake);
     }
 
-    /// The old owner goes on: it finds its lease unsure before it does anything else, and says nothing, whatever
-    /// it had in hand.
-    pub(super) fn wake(&mut self) -> Outcomes {
+    /// Wakes the paused owner. It finds its lease suspect first, and must not act any more.
+    pub(super) fn wake(&mut self) -> CheckResult {
         let Some((mut machine, wrote)) = self.paused.take() else { return Ok(()) };
         self.note(|| "the paused owner wakes".into());
         let now = Timestamp::from_millis(self.now);
@@ -157,8 +158,8 @@ impl World {
         }
     }
 
-    /// What a write may hold at most, however long the store was away.
-    pub(super) fn check_size(write: &ConversationWrite) -> Outcomes {
+    /// Checks the size of a write after any outage.
+    pub(super) fn check_size(write: &ConversationWrite) -> CheckResult {
         let entries = write.changes.iter().filter(
             |change| matches!(change, ConversationChange::Append(entry) if !matches!(entry.body, EntryBody::Ended { .. } | EntryBody::Closed { .. })),
         );

@@ -1,19 +1,18 @@
-//! How the link looks from outside: for whoever asks how the conversation stands.
+//! The status of the link, for callers who ask about the conversation.
 
 use std::time::Duration;
 
 use super::Machine;
 use super::lane::blocked;
-use super::socket::Link;
+use super::socket::LinkPhase;
 use crate::domain::{ConnectionStatus, LinkState, Timestamp};
 
 impl Machine {
-    /// How the connection stands at this time. It is worth asking again where [`Machine::link_state`] has changed, or a
-    /// connect failed.
+    /// Returns the status of the connection. It changes with [`Machine::link_state`] and with a failed connect.
     pub fn connection(&self, now: Timestamp) -> ConnectionStatus {
         let state = self.link_state(now);
-        let (stood, since) = self.stands;
-        let next = if let Link::Waiting { until } = self.link { until } else { now };
+        let (stood, since) = self.status;
+        let next = if let LinkPhase::Waiting { until } = self.link { until } else { now };
         let waits = matches!(state, LinkState::BackingOff | LinkState::Blocked);
         ConnectionStatus {
             state,
@@ -23,29 +22,27 @@ impl Machine {
         }
     }
 
-    /// Notes since when the link stands as it does. How a conversation stood before it came into memory nobody knows.
+    /// Notes since when the link is in its state. The time before the conversation was loaded is unknown.
     pub(super) fn note_connection(&mut self, now: Timestamp) {
         let state = self.link_state(now);
-        if self.stands.0 != state {
-            self.stands = (state, Some(now));
+        if self.status.0 != state {
+            self.status = (state, Some(now));
         }
     }
 
-    /// Why the link is not ready, as far as something stands in its way.
+    /// Returns why the link is not ready.
     fn reason(&self, state: LinkState) -> Option<Box<str>> {
         let refusal = self.refusal.as_ref().map(|(problem, _)| &*problem.detail);
         let failure = refusal.or(self.last_failure.as_deref());
         match state {
             LinkState::Ready => None,
-            // Where nothing failed yet there is no reason; where nobody wants it any more, what failed last.
+            // Without a failed connect there is no reason.
             LinkState::Cold | LinkState::Connecting => failure.map(Into::into),
-            LinkState::BackingOff => {
-                Some(failure.unwrap_or("the connection was lost, and the next one waits for its time").into())
-            }
+            LinkState::BackingOff => Some(
+                failure.unwrap_or("the connection was lost, and the reconnect waits for its backoff").into(),
+            ),
             LinkState::Blocked => Some((*blocked(Duration::ZERO).detail).into()),
-            LinkState::Draining => {
-                Some("the replica that has it closes it, or hands it over to another".into())
-            }
+            LinkState::Draining => Some("its replica closes it, or hands it off to another replica".into()),
         }
     }
 }

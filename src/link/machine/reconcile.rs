@@ -1,14 +1,21 @@
-//! What a store that lost data makes of the conversation.
+//! The reconciliation of a conversation with a store that lost data.
 //!
-//! A failover may take back what the store had confirmed: what it has then is an earlier state of what we wrote.
-//! It shows where a write does not follow the last one ([`Input::OutOfStep`]), where a message that a write names
-//! is not there, or where the lane tells of less than was known. The machine then is in doubt: it sends nothing
-//! and begins no write until it has read the lane, and takes up from there ([`Machine::rebase`]). A record that
-//! expired, because the link was open and nothing happened for so long, looks the same and loses nothing.
+//! A failover may take back confirmed writes. The store then has an earlier state of the conversation. Three facts
+//! show this:
+//! * A write does not follow the last one ([`Input::OutOfStep`]).
+//! * A message of a write is not in the store.
+//! * The lane knows less than was confirmed.
 //!
-//! What we know wins, for it was true: what the store lost of the open turn is written again. What is not known
-//! any more is not made up: a message whose end the store lost ends again, as lost; a message that the store lost
-//! is dropped. None of them is sent again.
+//! The machine is then in doubt. It sends nothing and begins no write until it has read the lane, and reconciles from
+//! there ([`Machine::reconcile`]). A record that expired during a long quiet link looks the same, although the store
+//! lost nothing.
+//!
+//! The state of the machine wins, because it was true:
+//! * The lost changes of the open turn are written again.
+//! * A message whose end is lost and not known any more ends again, as lost.
+//! * A message that the store lost is dropped.
+//!
+//! No such message is sent again.
 //!
 //! [`Input::OutOfStep`]: super::super::input::Input::OutOfStep
 
@@ -17,9 +24,9 @@ use std::sync::Arc;
 use super::super::input::{AbandonReason, Effect};
 use super::super::outbox;
 use super::super::turn::{Turn, TurnPhase};
-use super::lane::Head;
-use super::socket::Link;
-use super::{Known, Machine};
+use super::lane::LaneHead;
+use super::socket::LinkPhase;
+use super::{KnownLane, Machine};
 use crate::domain::{
     AcceptedMessage, EntryBody, JournalEntry, LastTurn, MessageId, MessageProgress, Problem, ProblemKind,
     Timestamp, TurnOutcome,
@@ -27,15 +34,15 @@ use crate::domain::{
 use crate::store::{ConversationChange, ConversationSnapshot, OpenMessage};
 
 impl Machine {
-    /// The store may have lost what it confirmed.
+    /// Enters the doubt: the store may have lost confirmed writes.
     pub(super) fn doubt(&mut self) {
-        self.ledger.doubt();
+        self.buffer.doubt();
         self.want_lane();
     }
 
-    /// Whether a lane cannot be that of a store that kept what was known as it was asked. It may also just have
-    /// been read before an end that is confirmed by now; a second look tells.
-    pub(super) fn contradicts(&self, open: &ConversationSnapshot, known: Known) -> bool {
+    /// Returns whether a lane contradicts the confirmed state of its request. An end that was confirmed since may be
+    /// the reason; a second read tells.
+    pub(super) fn contradicts(&self, open: &ConversationSnapshot, known: KnownLane) -> bool {
         let ending =
             self.turn.as_ref().filter(|turn| turn.phase == TurnPhase::Ending).map(|turn| turn.message.id);
         let has = |id: MessageId| open.lane.iter().any(|message| message.accepted.id == id);
@@ -48,25 +55,25 @@ impl Machine {
             })
     }
 
-    /// Goes on from where the store stands. No write is in flight, and none was since the lane was asked for.
-    pub(super) fn rebase(
+    /// Continues from the state of the store. No write was in flight since the lane was requested.
+    pub(super) fn reconcile(
         &mut self,
         now: Timestamp,
         open: ConversationSnapshot,
-        known: Known,
+        known: KnownLane,
         effects: &mut Vec<Effect>,
     ) {
-        if open.record.write > self.ledger.record.write {
-            self.begin_anew(now, open, effects);
+        if open.record.write > self.buffer.record.write {
+            self.restart_from_store(now, open, effects);
             return;
         }
-        // Where there is no record at all it has expired; whatever else went is said of each message.
-        if (1..self.ledger.confirmed()).contains(&open.record.write) {
-            self.ledger.record.renew_epoch(now);
-            effects.push(Effect::Rebased);
+        // A missing record has expired. Other losses are reported for each message.
+        if (1..self.buffer.confirmed()).contains(&open.record.write) {
+            self.buffer.record.renew_epoch(now);
+            effects.push(Effect::Reconciled);
         }
         let stored = |id: MessageId| open.lane.iter().find(|message| message.accepted.id == id);
-        // What was told of since the lane was asked for, the answer need not know.
+        // The answer may miss messages that were accepted since the request.
         let is_lost =
             |message: &AcceptedMessage| message.position < known.position && stored(message.id).is_none();
         if self.turn.as_ref().is_some_and(|turn| is_lost(&turn.message)) {
@@ -74,15 +81,15 @@ impl Machine {
         }
         let missing = match &mut self.turn {
             Some(turn) => stored(turn.message.id)
-                .map(|stored| missing(turn, &stored.progress, self.ledger.waiting(), now)),
+                .map(|stored| missing(turn, &stored.progress, self.buffer.waiting(), now)),
             None => None,
         };
-        self.ledger.follow(&open.record, missing.unwrap_or_default());
+        self.buffer.follow(&open.record, missing.unwrap_or_default());
         let sent = open.lane.first().filter(|head| head.progress.sent_at.is_some());
         let sent = sent.map(|head| head.accepted.id);
         let (kept, dropped): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.lane).into_iter().partition(|message| !is_lost(message));
-        effects.extend(dropped.iter().map(|message| Effect::Forget(message.id)));
+        effects.extend(dropped.iter().map(|message| Effect::ReportLoss(message.id)));
         let newer: Vec<_> =
             kept.iter().filter(|message| stored(message.id).is_none()).map(Arc::clone).collect();
         for OpenMessage { accepted, progress } in open.lane {
@@ -103,7 +110,7 @@ impl Machine {
             self.lane.push_back(message);
         }
         if self.turn.is_none() {
-            self.head = Head::new(open.head_at.unwrap_or(now));
+            self.head = LaneHead::new(open.head_at.unwrap_or(now));
             let known = kept.iter().any(|message| Some(message.id) == sent);
             if let Some(head) = self.lane.front().filter(|head| Some(head.id) == sent && !known) {
                 self.begin_sent_at_accept(now, Arc::clone(head));
@@ -111,55 +118,54 @@ impl Machine {
         }
     }
 
-    /// The store lost the message of the turn: it is neither sent nor told.
+    /// Drops the head, because the store lost its message. It is neither sent nor completed.
     pub(super) fn lose_head(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(turn) = self.turn.take() else { return };
         let message = turn.message.id;
-        self.ledger.forget(message);
-        if (turn.is_open() || turn.was_sent()) && !turn.closes() {
-            // What the bot still says to it is no reply to the turn before.
-            self.ledger.record.last_turn = Some(LastTurn::of(&turn.message, now));
+        self.buffer.forget(message);
+        if (turn.is_open() || turn.was_sent()) && !turn.ends_session() {
+            // A later reply to it must not count as a late reply of the previous turn.
+            self.buffer.record.last_turn = Some(LastTurn::of(&turn.message, now));
         }
         self.cut_streams(now, true, effects);
         self.lane.pop_front();
-        self.head = Head::new(now);
-        effects.push(Effect::Forget(message));
+        self.head = LaneHead::new(now);
+        effects.push(Effect::ReportLoss(message));
     }
 
-    /// The store lost how a message ended, and so did we.
+    /// Ends a message as lost, because neither the store nor this owner knows its end.
     pub(super) fn end_lost(&mut self, now: Timestamp, open: OpenMessage) {
         let OpenMessage { accepted, mut progress } = open;
         let waits =
             |change: &ConversationChange| change.ended().is_some_and(|(message, _)| message == accepted.id);
-        if self.ledger.waiting().iter().any(waits) {
+        if self.buffer.waiting().iter().any(waits) {
             return;
         }
         let detail = "the store lost how this turn ended; the bot has probably answered it";
         let outcome = TurnOutcome::Failed(Problem::new(ProblemKind::MessageLost, detail));
-        self.ledger.end_lost(now, &accepted, outcome.clone());
+        self.buffer.end_lost(now, &accepted, outcome.clone());
         (progress.ended_at, progress.outcome) = (Some(now), Some(outcome));
-        let delivery = outbox::of_end(&self.bot, &accepted, &progress, self.ledger.place(), now);
-        self.ledger.deliver(delivery);
+        let delivery = outbox::of_end(&self.bot, &accepted, &progress, self.buffer.place(), now);
+        self.buffer.deliver(delivery);
     }
 
-    /// The store is ahead of us, which no loss explains: it is believed, and nothing of ours is kept.
-    fn begin_anew(&mut self, now: Timestamp, open: ConversationSnapshot, effects: &mut Vec<Effect>) {
-        if matches!(self.link, Link::Open(_) | Link::Connecting { .. }) {
-            effects.push(Effect::Abandon(AbandonReason::Anew));
+    /// Drops the state of the machine and restarts from the store. The store is ahead, which no data loss explains.
+    fn restart_from_store(&mut self, now: Timestamp, open: ConversationSnapshot, effects: &mut Vec<Effect>) {
+        if matches!(self.link, LinkPhase::Open(_) | LinkPhase::Connecting { .. }) {
+            effects.push(Effect::Abandon(AbandonReason::StoreAhead));
         }
         let seed = self.random.u64(..);
-        let anew = Self::new(Arc::clone(&self.bot), self.conversation.clone(), open, now, seed);
+        let restarted = Self::new(Arc::clone(&self.bot), self.conversation.clone(), open, now, seed);
         *self = Self {
-            sure: self.sure,
-            leaving: self.leaving,
+            lease_valid: self.lease_valid,
+            exit: self.exit,
             send_at_accept_pending: self.send_at_accept_pending,
-            ..anew
+            ..restarted
         };
     }
 }
 
-/// What the store had of the turn and lost, as changes to be made again. What waits for its write is not among
-/// them.
+/// Returns the changes of the turn that the store had and lost, without those that wait for a write.
 fn missing(
     turn: &mut Turn,
     stored: &MessageProgress,
@@ -170,7 +176,7 @@ fn missing(
     let mut missing = Vec::new();
     let waits = |what: fn(&ConversationChange) -> bool| waiting.iter().any(what);
     if waits(|change| matches!(change, ConversationChange::Sent { .. })) {
-        // Then all that came after it waits too.
+        // Every later change of the turn waits too.
         return missing;
     }
     if let Some(at) = known.sent_at

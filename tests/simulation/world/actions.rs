@@ -1,4 +1,4 @@
-//! What the machine wants done, carried out against the models, and what it must never want.
+//! The effects of the machine, performed against the models, and the effects that must never come.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use rtm_bridge::rtm::ConnectMode;
 use rtm_bridge::store::ConversationWrite;
 
 use super::super::platform::chance;
-use super::{Event, Outcomes, Sending, World};
+use super::{CheckResult, SentMessage, SimulationEvent, World};
 
 impl World {
-    pub(super) fn perform(&mut self, effect: Effect) -> Outcomes {
+    pub(super) fn perform(&mut self, effect: Effect) -> CheckResult {
         let life = self.life;
         match effect {
             Effect::Write(write) => self.write(write)?,
@@ -21,18 +21,18 @@ impl World {
                     return Err("the lane is read twice at once".into());
                 }
                 let wait = self.lag();
-                self.schedule(wait, Event::ReadLane(life));
+                self.schedule(wait, SimulationEvent::ReadLane(life));
             }
             Effect::Connect(mode) => self.connect(mode)?,
             Effect::Send(message) => self.send(message)?,
             Effect::Ping => {
-                if !self.lease.told {
-                    return Err("a ping under an unsure lease".into());
+                if !self.lease.known {
+                    return Err("a ping under a suspect lease".into());
                 }
                 let Some((socket, dead)) = self.socket else { return Err("a ping without a socket".into()) };
                 if !dead {
                     let wait = self.rng.u64(5..400);
-                    self.schedule(wait, Event::Pinged(socket));
+                    self.schedule(wait, SimulationEvent::Pinged(socket));
                 }
             }
             Effect::Abandon(_) if std::mem::take(&mut self.awaited.connect) => self.attempts += 1,
@@ -44,11 +44,11 @@ impl World {
             Effect::ReadHistory(after) => {
                 self.awaited.history += 1;
                 let wait = self.rng.u64(1..200) * self.rng.u64(1..20);
-                self.schedule(wait, Event::ReadHistory(life, after));
+                self.schedule(wait, SimulationEvent::ReadHistory(life, after));
             }
-            Effect::Tell { message, .. } => self.told(&message)?,
-            Effect::Rebased | Effect::Aside(_) | Effect::Chunk(_) => {}
-            Effect::Forget(id) => {
+            Effect::Complete { message, .. } => self.on_completed(&message)?,
+            Effect::Reconciled | Effect::OutOfTurn(_) | Effect::Chunk(_) => {}
+            Effect::ReportLoss(id) => {
                 if !self.truth.lossy {
                     return Err(format!("{id} is forgotten, and nothing was lost"));
                 }
@@ -71,65 +71,65 @@ impl World {
         Ok(())
     }
 
-    fn write(&mut self, write: Arc<ConversationWrite>) -> Outcomes {
+    fn write(&mut self, write: Arc<ConversationWrite>) -> CheckResult {
         if std::mem::replace(&mut self.awaited.write, true) {
             return Err("two writes at once".into());
         }
         Self::check_size(&write)?;
         let (life, era) = (self.life, self.era);
         let lag = self.lag();
-        if chance(&mut self.rng, self.temper.store_fails) {
+        if chance(&mut self.rng, self.faults.store_fails) {
             match self.rng.u8(0..3) {
-                // Done, but nobody hears of it; done, but later than that; not done.
-                0 => self.schedule(lag, Event::Apply(life, era, write, false)),
+                // Stored without an answer, stored later without an answer, or not stored.
+                0 => self.schedule(lag, SimulationEvent::Apply(life, era, write, false)),
                 1 => {
                     let later = self.rng.u64(0..4000);
-                    self.schedule(lag + later, Event::Apply(life, era, write, false));
+                    self.schedule(lag + later, SimulationEvent::Apply(life, era, write, false));
                 }
                 _ => {}
             }
-            self.schedule(lag + 1, Event::Input(life, Input::Unknown));
+            self.schedule(lag + 1, SimulationEvent::Input(life, Input::WriteUnknown));
         } else {
-            self.schedule(lag, Event::Apply(life, era, write, true));
+            self.schedule(lag, SimulationEvent::Apply(life, era, write, true));
         }
         Ok(())
     }
 
-    fn connect(&mut self, mode: ConnectMode) -> Outcomes {
+    fn connect(&mut self, mode: ConnectMode) -> CheckResult {
         if self.socket.is_some() || std::mem::replace(&mut self.awaited.connect, true) {
             return Err("a connect beside another socket".into());
         }
-        if !self.lease.told {
-            return Err("a connect under an unsure lease".into());
+        if !self.lease.known {
+            return Err("a connect under a suspect lease".into());
         }
         self.attempts += 1;
-        if self.becomes_unsure() {
-            self.schedule(0, Event::ConnectFailed(self.attempts, ConnectFailure::Withheld));
+        if self.becomes_suspect() {
+            self.schedule(0, SimulationEvent::ConnectFailed(self.attempts, ConnectFailure::Withheld));
             return Ok(());
         }
         let wait = self.rng.u64(20..1500);
-        let event = if chance(&mut self.rng, self.temper.connect_fails) {
+        let event = if chance(&mut self.rng, self.faults.connect_fails) {
             let failure = if self.rng.u8(0..10) == 0 {
                 ConnectFailure::Rejected("unknown bot".into())
             } else {
                 let retry_after = (self.rng.u8(0..8) == 0).then(|| Duration::from_secs(3));
                 ConnectFailure::Unavailable { words: "refused".into(), retry_after }
             };
-            Event::ConnectFailed(self.attempts, failure)
+            SimulationEvent::ConnectFailed(self.attempts, failure)
         } else {
-            Event::Connected(self.attempts, mode)
+            SimulationEvent::Connected(self.attempts, mode)
         };
         self.schedule(wait, event);
         Ok(())
     }
 
-    fn send(&mut self, message: Arc<AcceptedMessage>) -> Outcomes {
+    fn send(&mut self, message: Arc<AcceptedMessage>) -> CheckResult {
         let id = message.id;
         let Some((socket, dead)) = self.socket else { return Err(format!("{id} is sent without a socket")) };
-        if !self.lease.told {
-            return Err(format!("{id} is sent under an unsure lease"));
+        if !self.lease.known {
+            return Err(format!("{id} is sent under a suspect lease"));
         }
-        if self.becomes_unsure() {
+        if self.becomes_suspect() {
             return self.step(Input::Withheld);
         }
         let head = self.truth.head().filter(|head| head.accepted.id == id);
@@ -139,7 +139,7 @@ impl World {
         if head.is_none_or(|head| head.progress.sent_at.is_none()) && !self.may_go.contains(&id) {
             return Err(format!("{id} is sent before the store knows"));
         }
-        // The end of a session may be said twice.
+        // The end of a session may be sent twice.
         let closes = message.new.session == SessionRequest::Close;
         if !closes
             && head.is_some_and(|head| {
@@ -148,19 +148,19 @@ impl World {
         {
             return Err(format!("{id} is sent again although it is proved"));
         }
-        // Where the store lost that it was sent, history may show a message that is queued again: it is new to us.
+        // After a loss of its sent mark, history may show a queued message, which is new to this owner.
         let anew = self.truth.lossy && self.sends.get(&id).is_none_or(|sending| sending.life != self.life);
         if !closes && self.proved.contains(&message.client_message_id) && !anew {
             return Err(format!("{id} is sent again although the machine heard of its receipt"));
         }
-        if self.told.contains(&id) || self.forgotten.contains(&id) {
+        if self.completed.contains(&id) || self.forgotten.contains(&id) {
             return Err(format!("{id} is sent after its end"));
         }
         if message.client_message_id < self.last_sent {
             return Err(format!("{id} is sent after a later message"));
         }
         let sending = self.sends.get(&id);
-        // What an earlier owner sent, a store that lost it cannot tell.
+        // A store that lost data cannot tell the sendings of an earlier owner.
         let known = sending.is_some_and(|sending| sending.life == self.life) || !self.truth.lossy;
         if known && !closes && message.new.resend == ResendPolicy::Never && self.truth.sent.contains(&id) {
             return Err(format!("{id} may have been sent before and must not be sent again"));
@@ -169,43 +169,45 @@ impl World {
             return Err(format!("{id} is sent twice over one socket"));
         }
         self.last_sent = message.client_message_id;
-        self.sends.insert(id, Sending { step: self.steps, socket, life: self.life });
+        self.sends.insert(id, SentMessage { step: self.steps, socket, life: self.life });
         self.truth.sent.insert(id);
         if !dead {
             let wait = self.rng.u64(1..60);
-            self.schedule(wait, Event::Received(socket, message));
+            self.schedule(wait, SimulationEvent::Received(socket, message));
         }
         Ok(())
     }
 
-    /// The lease runs out between a step and what it wants done, now and then.
-    fn becomes_unsure(&mut self) -> bool {
-        let unsure = self.temper.unsure / 8;
-        if self.lease.sure && chance(&mut self.rng, unsure) {
-            self.lease.sure = false;
+    /// Draws whether the lease becomes suspect between a step and its effect.
+    fn becomes_suspect(&mut self) -> bool {
+        let suspect = self.faults.suspect / 8;
+        if self.lease.valid && chance(&mut self.rng, suspect) {
+            self.lease.valid = false;
             let wait = self.rng.u64(1..3000);
             self.hindered += wait;
-            self.schedule(wait, Event::Lease(true));
+            self.schedule(wait, SimulationEvent::Lease(true));
         }
-        !self.lease.sure
+        !self.lease.valid
     }
 
-    fn told(&mut self, message: &Message) -> Outcomes {
+    fn on_completed(&mut self, message: &Message) -> CheckResult {
         let id = message.accepted.id;
-        if !self.told.insert(id) {
-            return Err(format!("{id} is told twice"));
+        if !self.completed.insert(id) {
+            return Err(format!("{id} is completed twice"));
         }
         let Some(stored) = self.ends.get(&id) else {
-            return Err(format!("{id} is told before its end is stored"));
+            return Err(format!("{id} is completed before its end is stored"));
         };
-        let (told, stored) = (&message.progress, &stored.progress);
+        let (completed, stored) = (&message.progress, &stored.progress);
         let on_time = stored.replies.iter().filter(|reply| !reply.late).count();
-        if told.outcome != stored.outcome || told.replies.len() != on_time || told.status() != stored.status()
+        if completed.outcome != stored.outcome
+            || completed.replies.len() != on_time
+            || completed.status() != stored.status()
         {
-            return Err(format!("{id} is told otherwise than it is stored"));
+            return Err(format!("{id} is completed otherwise than it is stored"));
         }
-        if told.acked_at != stored.acked_at || told.sent_at != stored.sent_at {
-            return Err(format!("{id} is told with other times than are stored"));
+        if completed.acked_at != stored.acked_at || completed.sent_at != stored.sent_at {
+            return Err(format!("{id} is completed with other times than are stored"));
         }
         Ok(())
     }

@@ -1,39 +1,39 @@
-//! What the bot says while nobody listens, and where it has to be in the end.
+//! The replies without a listener, and the promise that the journal holds or misses them openly.
 
 use rtm_bridge::domain::Timestamp;
 use rtm_bridge::link::{LinkState, Machine};
 use rtm_bridge::rtm::BotResponse;
 
 use super::super::platform::chance;
-use super::{Event, Outcomes, START, World};
+use super::{CheckResult, START, SimulationEvent, World};
 
-/// By now whatever is read once more was read: 15 s and 60 s after the first reads, and what they take.
+/// The time after which every retry of a read is over: 15 s and 60 s after the first reads, and their durations.
 const REPAIRED: u64 = 120_000;
 
 impl World {
-    /// Draws when the bot speaks of itself.
+    /// Draws the times of unsolicited replies.
     pub(super) fn plan_unasked(&mut self, within: u64) {
         for _ in 0..4 {
-            if chance(&mut self.rng, self.temper.unasked) {
+            if chance(&mut self.rng, self.faults.unasked) {
                 let at = self.rng.u64(0..within);
-                self.schedule(at, Event::Unasked);
+                self.schedule(at, SimulationEvent::Unasked);
             }
         }
     }
 
-    /// It speaks to the socket that is open, or to none.
+    /// Sends an unsolicited reply to the open socket, if there is one.
     pub(super) fn speak_unasked(&mut self) {
         let socket = self.socket.map_or(0, |(socket, _)| socket);
-        for (at, said) in self.platform.unasked(&mut self.rng, &self.temper) {
-            self.schedule(at, Event::Said(socket, said));
+        for (at, said) in self.platform.unasked(&mut self.rng, &self.faults) {
+            self.schedule(at, SimulationEvent::PlatformEvent(socket, said));
         }
     }
 
-    /// Nobody hears a reply that is said now. Before the first one that is journaled there is no place to read from.
+    /// Notes a reply without a listener. Before the first journaled reply, history has no place to be read from.
     pub(super) fn note_missed(&mut self, response: &BotResponse) {
         let whole = response.stream.as_ref().is_none_or(|stream| stream.last);
-        // A repeat is of the time when it was said first, and a socket may have been there then: what the platform says
-        // to another one although ours is open, nothing tells.
+        // A repeat carries its first time, when a socket may have been open. A reply to another socket beside an open
+        // one leaves no trace.
         let first = response.created_on == Some(Timestamp::from_millis(self.now));
         if whole
             && first
@@ -45,7 +45,7 @@ impl World {
         }
     }
 
-    /// What this owner heard and the store does not have goes with it.
+    /// Notes the replies that the dying owner heard and the store does not have.
     pub(super) fn note_unstored(&mut self) {
         if self.truth.reads_from().is_none() {
             return;
@@ -54,21 +54,20 @@ impl World {
         self.missed.extend(unstored.cloned());
     }
 
-    /// What was missed is in the journal, or the journal says that something is missing. That is owed for everything
-    /// before the message from which a new owner would read on; and where the link has been there for long, for
-    /// everything before it came.
-    pub(super) fn check_missed(&self) -> Outcomes {
+    /// Checks that each missed reply is in the journal, or covered by a gap. This holds for all replies before the
+    /// record's message. If the link is open for long, it holds for all replies before its connect.
+    pub(super) fn check_missed(&self) -> CheckResult {
         if self.truth.lossy {
             return Ok(());
         }
-        // What was cut in the middle of a stream history does not know.
-        let temper = &self.temper;
-        let reliable = temper.history_fails == 0 && temper.history_lag == 0 && temper.stream == 0;
+        // History does not know a stream that was cut.
+        let faults = &self.faults;
+        let reliable = faults.history_fails == 0 && faults.history_lag == 0 && faults.stream == 0;
         if self.bot.history
             && reliable
             && let Some(gap) = self.truth.gaps.first()
         {
-            return Err(format!("{gap:?} is told although history told everything"));
+            return Err(format!("{gap:?} is journaled although history told everything"));
         }
         let Some(reads_from) = self.truth.reads_from() else { return Ok(()) };
         let read_until =
@@ -82,10 +81,10 @@ impl World {
         for (id, at, visible_at) in self.platform.replies() {
             let owed = at < read_until || stays && at < self.connected_at;
             let shown = visible_at - at <= settle;
-            let told = self.truth.replies.contains(id);
+            let is_journaled = self.truth.replies.contains(id);
             let gap = self.truth.gaps.iter().any(|(gap, _)| gap.as_millis() >= at);
             let repairable = self.bot.history && shown && self.missed.contains(id);
-            if owed && repairable && !told && !gap {
+            if owed && repairable && !is_journaled && !gap {
                 return Err(format!(
                     "{id} was said at {} and is neither in the journal nor in a gap; read until {}, there since {}",
                     at - START,

@@ -1,0 +1,46 @@
+//! The services that a shard offers its conversations.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use super::mailbox::Mailbox;
+use crate::config::BotConfig;
+use crate::domain::{ConversationId, Message, MessageId, Partition, ReplyChunk, Timestamp};
+use crate::metrics::{BotMetrics, StoreMetrics};
+use crate::rtm::PlatformConnector;
+use crate::store::{Fence, Incarnation, Store, StoreClock};
+
+/// The services that a shard offers its conversations.
+pub trait ConversationHost: 'static {
+    /// Returns the store.
+    fn store(&self) -> &Store;
+    /// Returns the store's clock.
+    fn clock(&self) -> &StoreClock;
+    /// Returns the connector, which opens sockets.
+    fn connector(&self) -> &PlatformConnector;
+    /// Waits until the bot's connect budget allows one more connect. A conversation with open messages comes first.
+    fn connect_permit(&self, bot: &BotConfig, mailbox: &Mailbox) -> impl Future<Output = ()>;
+    /// Waits likewise for a background read of history. Connects of waiting callers come first.
+    fn history_permit(&self, bot: &BotConfig) -> impl Future<Output = ()>;
+    /// Returns whether the lease of the partition is valid now. Without it the conversation neither sends nor
+    /// connects.
+    fn may_act(&self, partition: Partition) -> bool;
+    /// Tells the waiters that the store lost the message, or its end.
+    fn report_loss(&self, id: MessageId);
+    /// Tells the waiters that the end of the message is stored.
+    fn complete(&self, message: Message);
+    /// Tells live readers that the store confirmed journal entries.
+    fn appended(&self, conversation: &ConversationId);
+    /// Tells the webhook dispatcher that the store confirmed a delivery to this target.
+    fn due(&self, fence: Fence, conversation: &ConversationId, target: &str);
+    /// Publishes a piece of a streamed reply to live readers.
+    fn chunk(&self, conversation: &ConversationId, chunk: Arc<ReplyChunk>);
+    /// Notes that these replicas read the conversation live. Called when it comes into memory.
+    fn observed(&self, conversation: &ConversationId, at: Vec<Incarnation>);
+    /// Notes since when the conversation has no open message. `None` says that it has one.
+    fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>);
+    /// Returns the metrics of the bot's links.
+    fn bot_metrics(&self, bot: &BotConfig) -> Option<Arc<BotMetrics>>;
+    /// Returns the metrics of writes.
+    fn write_metrics(&self) -> &StoreMetrics;
+}

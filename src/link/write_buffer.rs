@@ -1,0 +1,486 @@
+//! The changes for the store, one write at a time.
+//!
+//! Changes during a write go together into the next one, so a busy conversation costs no more round trips than a
+//! quiet one. A change counts as done when the store has confirmed it. Acks and records may wait a moment to travel
+//! with other changes. The changes that wait for an unavailable store have a bound ([`WriteBuffer::is_full`]), at
+//! which their socket is abandoned.
+
+mod pending_changes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::pending_changes::PendingChanges;
+use crate::domain::{
+    AcceptedMessage, Backoff, ConversationRecord, EntryBody, JournalEntry, JournalPosition, MessageId,
+    Timestamp, TurnOutcome,
+};
+use crate::store::{ConversationChange, ConversationWrite};
+
+/// The time for which an ack, or a record that changed alone, waits for other changes. A bot that answers at once
+/// does so within it, which saves a round trip (ADR 15). After a crash, history proves the receipt as well.
+const COMPANY_WAIT: Duration = Duration::from_millis(20);
+/// A due time that has always passed.
+const AT_ONCE: Timestamp = Timestamp::from_millis(0);
+
+/// The changes on their way to the store, and the record as it will be after them.
+#[derive(Debug)]
+pub(crate) struct WriteBuffer {
+    /// The record. It is changed freely and written with the next write.
+    pub(crate) record: ConversationRecord,
+    pending: PendingChanges,
+    on_commit: OnCommit,
+    warm_until: Option<Timestamp>,
+    /// The warm time that the store is known to have.
+    stored_warm: Option<Timestamp>,
+    /// When the changes and the record are written, if the store does not know all.
+    due: Option<Timestamp>,
+    /// The number of the last write that the store confirmed.
+    confirmed: u64,
+    /// Whether the store may have lost confirmed writes. New writes wait until their predecessor is known.
+    doubt: bool,
+    in_flight: Option<InFlightWrite>,
+    backoff: Backoff,
+}
+
+/// The effects that wait for a write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OnCommit {
+    /// `sent` is stored, so the message may be sent.
+    pub(crate) sent: bool,
+    /// The end of the head's turn is stored, so its waiters are told.
+    pub(crate) ended: bool,
+    /// These messages are stored as lost, so their waiters are told.
+    pub(crate) lost: Vec<MessageId>,
+}
+
+#[derive(Debug)]
+struct InFlightWrite {
+    write: Arc<ConversationWrite>,
+    on_commit: OnCommit,
+    /// When a write with an unknown result is repeated.
+    repeat_at: Option<Timestamp>,
+}
+
+impl WriteBuffer {
+    pub(crate) fn new(record: ConversationRecord) -> Self {
+        Self {
+            confirmed: record.write,
+            record,
+            pending: PendingChanges::default(),
+            on_commit: OnCommit::default(),
+            warm_until: None,
+            stored_warm: None,
+            due: None,
+            doubt: false,
+            in_flight: None,
+            backoff: Backoff::for_store(),
+        }
+    }
+
+    /// Adds a change. An ack may wait for other changes.
+    pub(crate) fn push(&mut self, change: ConversationChange) {
+        let due = if let ConversationChange::Acked { at, .. } = change { at + COMPANY_WAIT } else { AT_ONCE };
+        self.on_commit.sent |= matches!(change, ConversationChange::Sent { .. });
+        self.pending.push(change);
+        self.be_due(due);
+    }
+
+    /// Returns the position of the next entry.
+    pub(crate) const fn next_seq(&self) -> u64 {
+        self.record.seq + 1
+    }
+
+    /// Returns the position of the last entry.
+    pub(crate) const fn place(&self) -> JournalPosition {
+        JournalPosition { epoch: self.record.epoch, seq: self.record.seq }
+    }
+
+    /// Adds an entry to the journal. Its delivery, if any, is pushed next.
+    pub(crate) fn append(&mut self, at: Timestamp, body: EntryBody) {
+        self.record.begin_journal(at);
+        self.record.seq += 1;
+        self.push(ConversationChange::Append(JournalEntry { seq: self.record.seq, at, body }));
+    }
+
+    /// Adds the delivery of the last entry, if there is one.
+    pub(crate) fn deliver(&mut self, delivery: Option<ConversationChange>) {
+        if let Some(delivery) = delivery {
+            self.push(delivery);
+        }
+    }
+
+    /// Adds the end of the head's turn. During `warm_for` a new owner opens a link without an open message, because
+    /// the bot may go on.
+    ///
+    /// The stored time is a quarter longer, and is not renewed before that is used up. In a lively conversation most
+    /// ends therefore need not write it.
+    pub(crate) fn end(
+        &mut self,
+        at: Timestamp,
+        message: MessageId,
+        outcome: TurnOutcome,
+        warm_for: Option<Duration>,
+    ) {
+        self.append(at, EntryBody::Ended { message, outcome });
+        self.on_commit.ended = true;
+        if let Some(window) = warm_for
+            && self.stored_warm.is_none_or(|stored| stored < at + window)
+        {
+            self.warm_until = Some(at + window + window / 4);
+        }
+    }
+
+    /// Adds the end of a head that ends the session.
+    pub(crate) fn end_session(&mut self, at: Timestamp, message: MessageId, outcome: TurnOutcome) {
+        self.append(at, EntryBody::Closed { message, outcome });
+        self.on_commit.ended = true;
+    }
+
+    /// Has a new owner open a link until then without an open message. The next write tells it.
+    pub(crate) const fn warm(&mut self, until: Timestamp) {
+        self.warm_until = Some(until);
+    }
+
+    /// Adds the end of a message whose end the store lost.
+    pub(crate) fn end_lost(&mut self, at: Timestamp, message: &AcceptedMessage, outcome: TurnOutcome) {
+        self.append(at, EntryBody::end_of(message, outcome));
+        self.on_commit.lost.push(message.id);
+    }
+
+    /// Has the record written without other changes. It may wait for some.
+    pub(crate) fn touch(&mut self, now: Timestamp) {
+        self.be_due(now + COMPANY_WAIT);
+    }
+
+    /// Ends the wait of acks and records for other changes.
+    pub(crate) fn flush_now(&mut self) {
+        if self.due.is_some() {
+            self.due = Some(AT_ONCE);
+        }
+    }
+
+    fn be_due(&mut self, at: Timestamp) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Returns the write to send now, if one is due.
+    pub(crate) fn next_write(&mut self, now: Timestamp) -> Option<Arc<ConversationWrite>> {
+        if let Some(in_flight) = &mut self.in_flight {
+            let due = in_flight.repeat_at.is_some_and(|at| now >= at);
+            return due.then(|| {
+                in_flight.repeat_at = None;
+                Arc::clone(&in_flight.write)
+            });
+        }
+        if self.doubt || self.due.is_none_or(|due| now < due) {
+            return None;
+        }
+        self.due = None;
+        self.record.number_write(now);
+        let write = Arc::new(ConversationWrite {
+            record: self.record.clone(),
+            follows: self.confirmed,
+            changes: self.pending.take(),
+            warm_until: self.warm_until.take(),
+        });
+        let on_commit = std::mem::take(&mut self.on_commit);
+        self.in_flight = Some(InFlightWrite { write: Arc::clone(&write), on_commit, repeat_at: None });
+        Some(write)
+    }
+
+    /// Notes that the write in flight is stored. Returns the effects that waited for it.
+    pub(crate) fn on_stored(&mut self) -> OnCommit {
+        self.backoff.reset();
+        let Some(in_flight) = self.in_flight.take() else { return OnCommit::default() };
+        self.confirmed = in_flight.write.record.write;
+        self.stored_warm = in_flight.write.warm_until.or(self.stored_warm);
+        in_flight.on_commit
+    }
+
+    /// Schedules the repeat of a write whose result is unknown. It keeps its number.
+    pub(crate) fn on_unknown(&mut self, now: Timestamp, draw: f64) {
+        let wait = self.backoff.next(draw);
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.repeat_at = Some(now + wait);
+        }
+    }
+
+    /// Puts the changes of a refused write back. The write did not follow the last one of the store.
+    pub(crate) fn on_refused(&mut self) {
+        self.backoff.reset();
+        let Some(in_flight) = self.in_flight.take() else { return };
+        let ConversationWrite { changes, warm_until, .. } = Arc::unwrap_or_clone(in_flight.write);
+        self.pending.put_first(changes);
+        self.warm_until = self.warm_until.or(warm_until);
+        self.on_commit.sent |= in_flight.on_commit.sent;
+        self.on_commit.ended |= in_flight.on_commit.ended;
+        self.on_commit.lost.extend(in_flight.on_commit.lost);
+        self.be_due(AT_ONCE);
+    }
+
+    /// Holds new writes until [`WriteBuffer::follow`], because the store may have lost confirmed ones.
+    pub(crate) const fn doubt(&mut self) {
+        self.doubt = true;
+        self.stored_warm = None;
+    }
+
+    /// Returns whether the store may have lost confirmed writes.
+    pub(crate) const fn is_in_doubt(&self) -> bool {
+        self.doubt
+    }
+
+    /// Lets the next write follow the last one of the store. Its number stays above all used ones, so a delayed write
+    /// cannot be stored after it. `missing` are the changes that the store lost; they come first.
+    pub(crate) fn follow(&mut self, store: &ConversationRecord, missing: Vec<ConversationChange>) {
+        self.record.write = self.record.write.max(store.write);
+        self.confirmed = store.write;
+        self.record.seq = self.record.seq.max(store.seq);
+        self.on_commit.sent |= missing.iter().any(|change| matches!(change, ConversationChange::Sent { .. }));
+        self.pending.put_first(missing);
+        if !self.waiting().is_empty() || self.record != *store {
+            self.be_due(AT_ONCE);
+        }
+        self.doubt = false;
+    }
+
+    /// Drops the waiting changes of the head's message, because the store lost it. The replies of the bot stay.
+    pub(crate) fn forget(&mut self, id: MessageId) {
+        self.on_commit.sent = false;
+        self.on_commit.ended = false;
+        self.pending.forget(id);
+    }
+
+    /// Returns the changes that wait for a write.
+    pub(crate) fn waiting(&self) -> &[ConversationChange] {
+        self.pending.all()
+    }
+
+    /// Returns whether the waiting changes have reached their bound.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.pending.is_full()
+    }
+
+    /// Returns whether a write is in flight.
+    pub(crate) const fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Returns the number of the last confirmed write.
+    pub(crate) const fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Returns whether the store knows everything.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.in_flight.is_none() && self.due.is_none()
+    }
+
+    /// Returns when a write or its repeat is due.
+    pub(crate) fn wake_at(&self) -> Option<Timestamp> {
+        match &self.in_flight {
+            Some(in_flight) => in_flight.repeat_at,
+            None if self.doubt => None,
+            None => self.due,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pending_changes::{MAX_CHANGES, MAX_WEIGHT};
+    use super::*;
+    use crate::domain::{
+        BotName, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, MessageId, NewDelivery, TraceId,
+        UserId,
+    };
+
+    fn at(ms: u64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    fn acked() -> ConversationChange {
+        ConversationChange::Acked { message: MessageId::new(at(1), 1), at: at(1) }
+    }
+
+    #[test]
+    fn changes_during_a_write_go_together_into_the_next() {
+        let mut buffer = WriteBuffer::new(ConversationRecord::default());
+        assert!(buffer.next_write(at(0)).is_none());
+        buffer.push(ConversationChange::Sent { message: MessageId::new(at(1), 1), at: at(1) });
+        let first = buffer.next_write(at(0)).unwrap();
+        assert_eq!((first.record.write, first.follows, first.changes.len()), (1, 0, 1));
+        buffer.push(acked());
+        buffer.push(acked());
+        assert!(buffer.next_write(at(0)).is_none(), "one is in flight");
+        assert_eq!(buffer.on_stored(), OnCommit { sent: true, ..OnCommit::default() });
+        let second = buffer.next_write(at(21)).unwrap();
+        assert_eq!((second.record.write, second.follows, second.changes.len()), (21, 1, 2));
+        assert_eq!(buffer.on_stored(), OnCommit::default());
+        assert!(buffer.is_settled());
+    }
+
+    #[test]
+    fn unknown_write_is_repeated_under_its_number() {
+        let mut buffer = WriteBuffer::new(ConversationRecord::default());
+        buffer.push(acked());
+        let first = buffer.next_write(at(50)).unwrap();
+        buffer.on_unknown(at(100), 1.0);
+        buffer.push(acked());
+        assert!(buffer.next_write(at(100)).is_none());
+        assert_eq!(buffer.wake_at(), Some(at(350)));
+        let again = buffer.next_write(at(350)).unwrap();
+        assert!(Arc::ptr_eq(&first, &again));
+        assert!(buffer.next_write(at(350)).is_none());
+    }
+
+    #[test]
+    fn repeat_of_an_unknown_write_waits_2_s_at_most() {
+        let mut buffer = WriteBuffer::new(ConversationRecord::default());
+        buffer.push(acked());
+        buffer.next_write(at(50)).unwrap();
+        for _ in 0..20 {
+            buffer.on_unknown(at(0), 1.0);
+        }
+        assert_eq!(buffer.wake_at(), Some(at(2000)));
+    }
+
+    #[test]
+    fn only_acks_and_records_wait_for_other_changes() {
+        let mut buffer = WriteBuffer::new(ConversationRecord::default());
+        buffer.push(acked());
+        assert!(buffer.next_write(at(20)).is_none());
+        assert_eq!(buffer.wake_at(), Some(at(21)));
+        buffer.append(at(5), EntryBody::Platform(raw("{}")));
+        assert_eq!(buffer.next_write(at(5)).unwrap().changes.len(), 2, "the entry takes it along");
+        buffer.on_stored();
+        buffer.touch(at(100));
+        assert!(buffer.next_write(at(119)).is_none() && !buffer.is_settled());
+        assert!(buffer.next_write(at(120)).unwrap().changes.is_empty());
+        buffer.on_stored();
+        buffer.push(acked());
+        buffer.flush_now();
+        assert!(buffer.next_write(at(1)).is_some());
+    }
+
+    #[test]
+    fn refused_write_is_rewritten_behind_the_lost_changes() {
+        let mut buffer =
+            WriteBuffer::new(ConversationRecord { write: 7, seq: 3, ..ConversationRecord::default() });
+        let id = MessageId::new(at(1), 1);
+        buffer.end(
+            at(9),
+            id,
+            TurnOutcome::Answered(crate::domain::EndedBy::Quiet),
+            Some(Duration::from_millis(80)),
+        );
+        let refused = buffer.next_write(at(9)).unwrap();
+        buffer.push(acked());
+        buffer.on_refused();
+        buffer.doubt();
+        assert!(buffer.next_write(at(50)).is_none() && buffer.wake_at().is_none());
+        let store = ConversationRecord { write: 5, seq: 2, ..ConversationRecord::default() };
+        buffer.follow(&store, vec![ConversationChange::Sent { message: id, at: at(2) }]);
+        let again = buffer.next_write(at(50)).unwrap();
+        assert_eq!((refused.follows, again.follows), (7, 5));
+        assert!(again.record.write > refused.record.write);
+        assert_eq!((refused.warm_until, again.warm_until), (Some(at(109)), Some(at(109))));
+        assert_eq!(again.record.seq, 4);
+        assert!(matches!(
+            &*again.changes,
+            [
+                ConversationChange::Sent { .. },
+                ConversationChange::Append(JournalEntry { seq: 4, .. }),
+                ConversationChange::Acked { .. }
+            ]
+        ));
+        assert_eq!(buffer.on_stored(), OnCommit { sent: true, ended: true, lost: Vec::new() });
+    }
+
+    #[test]
+    fn warm_time_is_written_when_the_stored_one_is_used_up() {
+        let mut buffer = WriteBuffer::new(ConversationRecord::default());
+        let warm_until = |buffer: &mut WriteBuffer, now| {
+            let outcome = TurnOutcome::Answered(crate::domain::EndedBy::Quiet);
+            buffer.end(at(now), MessageId::new(at(1), 1), outcome, Some(Duration::from_millis(400)));
+            buffer.next_write(at(now)).unwrap().warm_until
+        };
+        assert_eq!(warm_until(&mut buffer, 1000), Some(at(1500)));
+        buffer.on_unknown(at(1000), 1.0);
+        buffer.on_refused();
+        assert_eq!(warm_until(&mut buffer, 1050), Some(at(1550)), "the stored time is unknown");
+        buffer.on_stored();
+        assert_eq!(warm_until(&mut buffer, 1150), None, "the store has as much");
+        buffer.on_stored();
+        assert_eq!(warm_until(&mut buffer, 1151), Some(at(1651)));
+        buffer.on_stored();
+        buffer.doubt();
+        buffer.follow(&ConversationRecord::default(), Vec::new());
+        assert_eq!(warm_until(&mut buffer, 1152), Some(at(1652)), "the store may have lost it");
+    }
+
+    #[test]
+    fn waiting_changes_are_bounded_by_number_and_weight() {
+        let mut buffer = WriteBuffer::new(ConversationRecord::default());
+        for _ in 1..MAX_CHANGES {
+            buffer.append(at(1), EntryBody::Platform(raw("{}")));
+        }
+        assert!(!buffer.is_full());
+        buffer.append(at(1), EntryBody::Platform(raw("{}")));
+        assert!(buffer.is_full());
+        buffer.next_write(at(1)).unwrap();
+        assert!(!buffer.is_full());
+        buffer.append(at(1), EntryBody::Platform(raw(&format!("\"{}\"", "x".repeat(MAX_WEIGHT)))));
+        assert!(buffer.is_full());
+    }
+
+    fn delivery(kind: DeliveryKind, message: MessageId, bytes: usize) -> ConversationChange {
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        ConversationChange::Deliver(Box::new(NewDelivery {
+            id: DeliveryId::of(&conversation, 1, 1, at(1)),
+            kind,
+            conversation,
+            message: Some(message),
+            target: "https://receiver.example/".into(),
+            origin: DeliveryOrigin::Bot,
+            trace: TraceId::default(),
+            created_at: at(1),
+            data: raw(&format!("\"{}\"", "x".repeat(bytes))),
+        }))
+    }
+
+    #[test]
+    fn deliveries_of_replies_have_weight_and_of_ends_have_none() {
+        let (mut buffer, id) = (WriteBuffer::new(ConversationRecord::default()), MessageId::new(at(1), 1));
+        buffer.deliver(Some(delivery(DeliveryKind::MessageAnswered, id, MAX_WEIGHT)));
+        assert!(!buffer.is_full(), "a long turn does not cost its socket");
+        buffer.deliver(Some(delivery(DeliveryKind::ReplyLate, id, MAX_WEIGHT)));
+        assert!(buffer.is_full());
+        buffer.next_write(at(1)).unwrap();
+        assert!(!buffer.is_full());
+        buffer.on_refused();
+        assert!(buffer.is_full(), "it waits again");
+    }
+
+    #[test]
+    fn discarded_message_drops_its_end_but_no_replies() {
+        let mut buffer = WriteBuffer::new(ConversationRecord::default());
+        let [lost, other] = [1, 2].map(|id| MessageId::new(at(1), id));
+        for kind in DeliveryKind::ALL {
+            buffer.deliver(Some(delivery(kind, lost, 1)));
+        }
+        buffer.deliver(Some(delivery(DeliveryKind::MessageFailed, other, 1)));
+        buffer.forget(lost);
+        let kept = buffer.waiting().iter().map(|change| match change {
+            ConversationChange::Deliver(delivery) => (delivery.kind, delivery.message),
+            _ => panic!("{change:?}"),
+        });
+        let kept: Vec<_> = kept.collect();
+        let replies = [(DeliveryKind::ReplyLate, Some(lost)), (DeliveryKind::ReplyUnsolicited, Some(lost))];
+        assert_eq!(kept, [&replies[..], &[(DeliveryKind::MessageFailed, Some(other))]].concat());
+    }
+
+    fn raw(json: &str) -> Box<serde_json::value::RawValue> {
+        serde_json::value::RawValue::from_string(json.to_owned()).unwrap()
+    }
+}
