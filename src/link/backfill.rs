@@ -93,7 +93,6 @@ enum HistoryRequest {
 /// The reads over one link.
 #[derive(Debug)]
 struct ReadSeries {
-    /// When the link was opened.
     since: Timestamp,
     stage: ReadStage,
     /// When the next page is due, while no request is pending.
@@ -104,7 +103,6 @@ struct ReadSeries {
 /// Which read is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadStage {
-    /// The read at the connect.
     First,
     /// The read in the middle of `history_settle`, for a waiting turn.
     Middle,
@@ -145,7 +143,6 @@ pub(crate) struct PageSummary {
     pub(crate) has_unclear: bool,
 }
 
-/// The result of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadResult {
     Complete,

@@ -92,7 +92,6 @@ async fn write_failures<H: ConversationHost>(
     }
 }
 
-/// Returns the write that fails every open message.
 fn failures(bot: &BotConfig, open: &ConversationSnapshot, now: Timestamp) -> ConversationWrite {
     let mut record = open.record.clone();
     record.number_write(now);
@@ -137,7 +136,6 @@ pub(super) async fn write<H: ConversationHost>(
     result
 }
 
-/// Tells live readers and the dispatcher of a stored write.
 fn publish<H: ConversationHost>(
     host: &H,
     fence: Fence,
@@ -157,7 +155,6 @@ fn publish<H: ConversationHost>(
     }
 }
 
-/// Returns the frame of a message and its metric label.
 pub(super) fn frame(bot: &BotConfig, message: &AcceptedMessage) -> (&'static str, String) {
     match message.new.session {
         SessionRequest::Close => ("close", outgoing::close_session(bot, message.client_message_id)),

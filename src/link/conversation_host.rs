@@ -37,7 +37,7 @@ pub trait ConversationHost: 'static {
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<ReplyChunk>);
     /// Notes that these replicas read the conversation live. Called when it comes into memory.
     fn observed(&self, conversation: &ConversationId, at: Vec<Incarnation>);
-    /// Notes since when the conversation has no open message. `None` says that it has one.
+    /// Notes since when the conversation has no open message, if it has none.
     fn idle(&self, mailbox: &Mailbox, since: Option<Timestamp>);
     /// Returns the metrics of the bot's links.
     fn bot_metrics(&self, bot: &BotConfig) -> Option<Arc<BotMetrics>>;

@@ -25,7 +25,6 @@ impl DedupWindow {
         true
     }
 
-    /// Returns whether the window holds the id.
     pub(crate) fn contains(&self, id: &str) -> bool {
         self.0.contains(&Fingerprint::of(id))
     }

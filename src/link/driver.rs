@@ -84,7 +84,6 @@ struct Driver<H> {
     writing: Option<PendingCall<Result<WriteResult, StoreError>>>,
     reading: Option<PendingCall<Option<ConversationSnapshot>>>,
     history: Option<PendingCall<Result<HistoryPage, HistoryFailure>>>,
-    /// Whether a turn waits for history.
     urgent: Rc<Cell<bool>>,
     timer: Pin<Box<Sleep>>,
     /// The time of the timer until it fires. It may be earlier than needed, never later.
@@ -192,7 +191,6 @@ impl<H: ConversationHost> Driver<H> {
         }
     }
 
-    /// Returns whether the lease is valid now.
     fn may_act(&self) -> bool {
         self.host.may_act(Partition::of(&self.conversation))
     }

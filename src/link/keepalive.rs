@@ -18,7 +18,6 @@ impl KeepAlive {
         Self { interval, heard: now, pinged: now }
     }
 
-    /// Notes that the peer sent something.
     pub(crate) const fn heard(&mut self, now: Timestamp) {
         self.heard = now;
     }

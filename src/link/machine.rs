@@ -1,5 +1,5 @@
-//! The conversation's machine. It decides four questions: which message may be sent, which turn a reply belongs to,
-//! when a turn ends, and how a broken link is repaired.
+//! The conversation's machine. It decides which message may be sent, which turn a reply belongs to, when a turn ends
+//! and how a broken link is repaired.
 //!
 //! The machine is a value: [`Machine::step`] takes the time and one [`Input`] and returns the effects. It never waits
 //! and reads no clock, so a test runs thousands of interleavings in a second. All times are the store's.
@@ -49,7 +49,6 @@ use crate::store::{ConversationChange, ConversationSnapshot};
 use lane::LaneHead;
 use socket::LinkPhase;
 
-/// The delay between failed connects.
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 
 /// The state of one conversation.
@@ -338,7 +337,6 @@ impl Machine {
         self.lane.iter().any(|message| message.id == id)
     }
 
-    /// Performs every step that follows from the state at this time.
     fn advance(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
@@ -376,7 +374,6 @@ impl Machine {
         self.resting = resting;
     }
 
-    /// Returns whether the machine begins nothing more.
     fn is_draining(&self) -> bool {
         self.exit != ExitPhase::Staying
     }
@@ -417,7 +414,6 @@ enum LaneRead {
 /// The confirmed state of the lane when it was requested. An answer that knows less proves a loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct KnownLane {
-    /// The last confirmed write.
     write: u64,
     /// Every smaller position was accepted.
     position: u64,
@@ -425,7 +421,6 @@ struct KnownLane {
     settled: bool,
 }
 
-/// A time that never comes.
 const FOREVER: Timestamp = Timestamp::from_millis(u64::MAX);
 
 /// How long a permanent refusal stands in for the platform. Bad credentials must not hammer the platform, and a

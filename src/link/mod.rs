@@ -13,15 +13,8 @@
 //! means. It performs no I/O. The `driver` performs its effects and feeds back the results. Tests therefore need neither
 //! a socket nor a sleep.
 //!
-//! ```text
-//!            connect                       open                      hold over
-//!   Cold ──────────────► Connecting ───────────────► Open (held) ───────────────► Open (ready)
-//!    ▲  ▲                    │ failed                     │                           │
-//!    │  └── nothing to do ── Waiting ◄────────────────────┴────────── lost ───────────┘
-//!    └──────────────────────────── idle for idle_ttl, drained ────────────────────────┘
-//! ```
-//!
-//! This layer knows neither HTTP nor other conversations, nor the owners of partitions.
+//! `docs/architecture.md` draws the phases of the link and of a turn. This layer knows neither HTTP nor other
+//! conversations, nor the owners of partitions.
 
 mod backfill;
 mod calls;

@@ -10,14 +10,11 @@ pub(crate) struct ReplyStart {
     pub(crate) context: ReplyContext,
 }
 
-/// Where a reply begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReplyContext {
-    /// In the open turn.
     Turn,
     /// On a fresh connection on which the bot may greet. The reply answers no message.
     Greeting,
-    /// Outside both.
     Silence,
 }
 
@@ -35,7 +32,6 @@ pub(crate) struct OpenStreams(Vec<OpenStream>);
 struct OpenStream {
     response: Box<BotResponse>,
     text: String,
-    /// The number of pieces so far.
     pieces: u32,
     start: ReplyStart,
 }
@@ -110,22 +106,15 @@ impl OpenStream {
 /// The result of a frame.
 #[derive(Debug)]
 pub(crate) enum StreamUpdate {
-    /// A whole reply.
     Complete {
-        /// The reply.
         response: Box<BotResponse>,
-        /// Its start.
         start: ReplyStart,
-        /// Its last chunk if it was streamed.
         chunk: Option<ReplyChunk>,
     },
     /// A chunk of an unfinished reply. The oldest stream may be cut for it.
     Partial {
-        /// Whether it began in the open turn.
         in_turn: bool,
-        /// The stream that was cut.
         orphan: Option<(BotResponse, ReplyStart)>,
-        /// The chunk.
         chunk: ReplyChunk,
     },
 }

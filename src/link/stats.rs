@@ -44,17 +44,14 @@ pub(super) fn count_turn(metrics: &BotMetrics, message: &Message, head_at: Times
     }
 }
 
-/// Logs that the store lost an accepted message, or its end.
 pub(super) fn log_loss(bot: &BotName, id: MessageId) {
     error!(%bot, message.id = %id, "the store lost an accepted message or its end; its waiters get message-lost");
 }
 
-/// Logs that the store lost writes.
 pub(super) fn log_reconciled(bot: &BotName) {
     warn!(%bot, "the store lost writes of a conversation; the known ones are written again");
 }
 
-/// Logs why a socket is abandoned.
 pub(super) fn log_abandoned(bot: &BotName, why: AbandonReason) {
     match why {
         AbandonReason::Silent => info!(%bot, "the platform does not answer; the socket is abandoned"),
@@ -69,7 +66,6 @@ pub(super) fn log_abandoned(bot: &BotName, why: AbandonReason) {
 }
 
 impl OutOfTurnReply {
-    /// Returns the metric label.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Late => "late",

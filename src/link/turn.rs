@@ -23,9 +23,7 @@ const SESSION_END_DEADLINE: Duration = Duration::from_secs(30);
 /// The wait for `session_end` after the end of a session was sent. The platform's answer is not documented
 /// (protocol.md 12, question 15).
 const SESSION_END_GRACE: Duration = Duration::from_secs(2);
-/// The most replies of a turn.
 const MAX_REPLIES: usize = 100;
-/// The most bytes of replies of a turn.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// How far the message has come.
@@ -51,9 +49,7 @@ pub(crate) struct Turn {
     pub(crate) phase: TurnPhase,
     /// Whether history was read because the bot sent no reply for long.
     pub(crate) probed: bool,
-    /// When the message became the head of its lane.
     pub(crate) head_at: Timestamp,
-    /// The deadline for sending.
     send_by: Timestamp,
     /// Whether the message is sent again, because its receipt was not proved.
     resent: bool,
@@ -68,7 +64,6 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Begins the turn of a message that is about to be sent.
     pub(crate) fn begin(
         message: Arc<AcceptedMessage>,
         bot: &BotConfig,
@@ -142,12 +137,10 @@ impl Turn {
         self.signal.is_some_and(|(by, _)| by == EndedBy::Agent)
     }
 
-    /// Notes that the end of the session is sent.
     pub(crate) fn on_session_end_sent(&mut self, now: Timestamp) {
         self.signal = Some((EndedBy::SessionEnd, now + SESSION_END_GRACE));
     }
 
-    /// Notes that the session has ended.
     pub(crate) const fn on_session_ended(&mut self, now: Timestamp) {
         self.signal = Some((EndedBy::SessionEnd, now));
     }
@@ -158,7 +151,6 @@ impl Turn {
         self.quiet_from = Some(now);
     }
 
-    /// Notes a whole reply.
     pub(crate) fn on_reply(&mut self, reply: Arc<Reply>, more_follows: bool, now: Timestamp) {
         self.on_reply_begun(now);
         self.more_follows = more_follows;
@@ -238,7 +230,6 @@ impl Turn {
         self.resent = true;
     }
 
-    /// Returns whether its bytes were sent before.
     pub(crate) const fn was_sent(&self) -> bool {
         self.resent
     }
@@ -249,7 +240,6 @@ impl Turn {
         if self.resent { self.ends_by() } else { self.send_by }
     }
 
-    /// Returns the message in its current state.
     pub(crate) fn message(&self) -> Message {
         Message { accepted: Arc::clone(&self.message), progress: self.progress.clone() }
     }
@@ -269,7 +259,6 @@ impl Turn {
         Some(from + if stretched { quiet.max(STRETCHED_QUIET) } else { quiet })
     }
 
-    /// Returns the outcome of a turn whose deadline has passed.
     fn deadline_outcome(&self) -> TurnOutcome {
         let secs = self.deadline.as_secs_f64();
         if self.progress.first_reply_at.is_some() {

@@ -35,7 +35,6 @@ pub(crate) struct WriteBuffer {
     stored_warm: Option<Timestamp>,
     /// When the changes and the record are written, if the store does not know all.
     due: Option<Timestamp>,
-    /// The number of the last write that the store confirmed.
     confirmed: u64,
     /// Whether the store may have lost confirmed writes. New writes wait until their predecessor is known.
     doubt: bool,
@@ -131,7 +130,6 @@ impl WriteBuffer {
         }
     }
 
-    /// Adds the end of a head that ends the session.
     pub(crate) fn end_session(&mut self, at: Timestamp, message: MessageId, outcome: TurnOutcome) {
         self.append(at, EntryBody::Closed { message, outcome });
         self.on_commit.ended = true;
@@ -251,7 +249,6 @@ impl WriteBuffer {
         self.pending.forget(id);
     }
 
-    /// Returns the changes that wait for a write.
     pub(crate) fn waiting(&self) -> &[ConversationChange] {
         self.pending.all()
     }
@@ -261,12 +258,10 @@ impl WriteBuffer {
         self.pending.is_full()
     }
 
-    /// Returns whether a write is in flight.
     pub(crate) const fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    /// Returns the number of the last confirmed write.
     pub(crate) const fn confirmed(&self) -> u64 {
         self.confirmed
     }

@@ -24,30 +24,22 @@ fn read(backfill: &mut Backfill, now: Timestamp) -> Option<Box<str>> {
     }
 }
 
-fn last_page() -> PageSummary {
-    PageSummary::default()
-}
-
 fn page_before(next: impl Into<Box<str>>) -> PageSummary {
     PageSummary { next: Some(next.into()), ..PageSummary::default() }
-}
-
-fn unclear_page() -> PageSummary {
-    PageSummary { has_unclear: true, ..PageSummary::default() }
 }
 
 /// Answers with a last page that holds a known message.
 fn answer_known(backfill: &mut Backfill, now: Timestamp, urgent: bool) {
     assert!(backfill.on_answer());
     backfill.on_reach(true, false, false);
-    backfill.on_page(last_page(), urgent, now, SETTLE);
+    backfill.on_page(PageSummary::default(), urgent, now, SETTLE);
 }
 
 /// Answers with an empty page. Returns whether history proved too short.
 fn answer_empty(backfill: &mut Backfill, now: Timestamp) -> bool {
     assert!(backfill.on_answer());
     let short = backfill.on_reach(false, true, false) == PageTrust::Short;
-    backfill.on_page(last_page(), false, now, SETTLE);
+    backfill.on_page(PageSummary::default(), false, now, SETTLE);
     short
 }
 
@@ -84,7 +76,7 @@ fn reads_for_an_idle_conversation_are_two() {
             assert_eq!(read(&mut backfill, now).as_deref(), Some("ms-0"));
             assert!(backfill.on_answer());
             backfill.on_reach(true, false, false);
-            backfill.on_page(last_page(), false, now, settle);
+            backfill.on_page(PageSummary::default(), false, now, settle);
         }
         assert_eq!(backfill.step(at(0) + settle, true), BackfillStep::Close(None));
     }
@@ -94,7 +86,7 @@ fn reads_for_an_idle_conversation_are_two() {
 fn answer(backfill: &mut Backfill, knows_before: bool, is_empty: bool) -> PageTrust {
     assert!(backfill.on_answer());
     let trust = backfill.on_reach(knows_before, is_empty, false);
-    backfill.on_page(last_page(), false, at(3000), SETTLE);
+    backfill.on_page(PageSummary::default(), false, at(3000), SETTLE);
     trust
 }
 
@@ -145,7 +137,7 @@ fn page_that_begins_elsewhere_is_not_trusted() {
     read(&mut backfill, at(3000));
     assert!(backfill.on_answer());
     assert_eq!(backfill.on_reach(false, false, true), PageTrust::None);
-    backfill.on_page(last_page(), false, at(3000), SETTLE);
+    backfill.on_page(PageSummary::default(), false, at(3000), SETTLE);
     assert_eq!(read(&mut backfill, at(3000)), None, "the newest page tells");
 }
 
@@ -187,7 +179,7 @@ fn unclear_record_is_read_again_later() {
     answer_known(&mut backfill, at(0), false);
     read(&mut backfill, at(3000));
     assert!(backfill.on_answer());
-    backfill.on_page(unclear_page(), false, at(3000), SETTLE);
+    backfill.on_page(PageSummary { has_unclear: true, ..PageSummary::default() }, false, at(3000), SETTLE);
     assert!(backfill.is_settled() && !backfill.is_last());
     read(&mut backfill, at(18_000));
     answer_known(&mut backfill, at(18_000), false);

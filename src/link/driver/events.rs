@@ -8,7 +8,6 @@ use super::{Driver, PendingCall, written};
 use crate::link::conversation_host::ConversationHost;
 use crate::link::input::Input;
 
-/// The next event of a driver.
 pub(super) enum DriverEvent {
     Input(Input),
     Fenced,
@@ -27,7 +26,6 @@ impl<H: ConversationHost> Driver<H> {
         }
     }
 
-    /// Waits for the first event.
     pub(super) async fn event(&mut self) -> DriverEvent {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
@@ -71,7 +69,6 @@ impl<H: ConversationHost> Driver<H> {
     }
 }
 
-/// Polls a running call and drops it when it is done.
 fn poll_call<T>(call: &mut Option<PendingCall<T>>, cx: &mut Context<'_>) -> Option<T> {
     let Poll::Ready(result) = call.as_mut()?.as_mut().poll(cx) else { return None };
     *call = None;

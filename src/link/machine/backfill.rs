@@ -73,7 +73,6 @@ impl Machine {
         }
     }
 
-    /// Lets the next backfill begin behind this message.
     fn read_from(&mut self, id: Box<str>, created_on: Option<Timestamp>) {
         let record = &mut self.buffer.record;
         record.last_platform_message = Some(id);
@@ -152,7 +151,6 @@ impl Machine {
         Some(turn.progress.sent_at.filter(|_| silent)? + wait)
     }
 
-    /// Closes the gap, and journals what stays missing.
     fn close_gap(&mut self, now: Timestamp, missing: Option<GapReason>) {
         let Some(backfill) = self.backfill.take() else { return };
         if let Some(missing) = missing {
@@ -246,7 +244,6 @@ impl Machine {
         }
     }
 
-    /// Notes that the platform has the message of the open turn.
     fn on_own_found(&mut self, now: Timestamp) {
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.progress.acked_at.is_none()) {
             turn.progress.acked_at = Some(now);

@@ -30,7 +30,6 @@ impl Machine {
         }
     }
 
-    /// Returns why the link is not ready.
     fn reason(&self, state: LinkState) -> Option<Box<str>> {
         let refusal = self.refusal.as_ref().map(|(problem, _)| &*problem.detail);
         let failure = refusal.or(self.last_failure.as_deref());

@@ -73,7 +73,6 @@ impl Machine {
         true
     }
 
-    /// Decides the end of a message that ends the session.
     pub(super) fn end_session(
         &mut self,
         now: Timestamp,

@@ -11,7 +11,6 @@ use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Rep
 use crate::rtm::{BotResponse, IncomingFrame};
 use crate::store::ConversationChange;
 
-/// The message that a reply is joined to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReplyOwner {
     pub(super) message: Option<MessageId>,

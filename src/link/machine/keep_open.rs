@@ -20,7 +20,6 @@ impl Machine {
         self.bot.idle_ttl.is_none()
     }
 
-    /// Notes an activity for which the link is kept.
     pub(super) fn on_activity(&mut self, now: Timestamp) {
         self.keep_until = Some(self.bot.idle_ttl.map_or(FOREVER, |ttl| now + ttl));
     }
@@ -51,7 +50,6 @@ impl Machine {
         }
     }
 
-    /// Returns when the record is renewed next.
     pub(super) fn warm_wake_at(&self) -> Option<Timestamp> {
         let kept = self.keeps_link() && self.keep_until.is_some() && matches!(self.link, LinkPhase::Open(_));
         kept.then_some(self.warm_at)

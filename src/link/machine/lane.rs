@@ -132,7 +132,6 @@ impl Machine {
         }
     }
 
-    /// Ends the turn if a rule says so.
     pub(super) fn tend_turn(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let streaming = self.streams.in_turn();
         let Some(turn) = &mut self.turn else { return };
@@ -262,7 +261,6 @@ impl Machine {
         }
     }
 
-    /// Returns when the head is to be checked without an event.
     pub(super) fn head_wake_at(&self) -> Option<Timestamp> {
         let rate = self.head.rate_until.filter(|_| matches!(self.link, LinkPhase::Open(_)));
         if let Some(turn) = &self.turn {
@@ -275,7 +273,6 @@ impl Machine {
         Some(rate.map_or(at, |until| at.min(until)))
     }
 
-    /// Returns when the user's send rate allows the next message.
     pub(super) fn rate_free_at(&self, at: Timestamp) -> Timestamp {
         self.buffer.record.sends.next(self.bot.user_rate_per_minute, at)
     }

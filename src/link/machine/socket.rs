@@ -27,20 +27,19 @@ const STABLE: Duration = Duration::from_secs(30);
 /// The most failed connects in a row without a waiting message.
 const IDLE_ATTEMPTS: u8 = 3;
 
-/// The phase of the link.
 #[derive(Debug)]
 pub(super) enum LinkPhase {
     /// There is no socket, and no use for one.
     Cold,
-    /// A connect is running.
     Connecting {
         mode: ConnectMode,
         /// The message whose request for a new session it carries out.
         request: Option<MessageId>,
     },
     /// The next connect waits for this time.
-    Waiting { until: Timestamp },
-    /// A socket is open.
+    Waiting {
+        until: Timestamp,
+    },
     Open(OpenSocket),
 }
 
@@ -210,7 +209,6 @@ impl Machine {
         }
     }
 
-    /// Opens a link that is needed, and closes one that is not.
     pub(super) fn tend_link(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         let wanted = self.is_link_wanted(now);
         if matches!(self.link, LinkPhase::Open(_)) {
@@ -287,7 +285,6 @@ impl Machine {
         }
     }
 
-    /// Returns when the link is to be checked without an event.
     pub(super) fn link_wake_at(&self) -> Option<Timestamp> {
         match &self.link {
             LinkPhase::Connecting { .. } if self.lane.is_empty() && !self.send_at_accept_pending => {

@@ -8,7 +8,6 @@ pub(super) const MAX_CHANGES: usize = 1000;
 /// The most bytes of them by [`weight`].
 pub(super) const MAX_WEIGHT: usize = 4 * 1024 * 1024;
 
-/// The changes that wait for a write.
 #[derive(Debug, Default)]
 pub(super) struct PendingChanges {
     changes: Vec<ConversationChange>,
@@ -21,14 +20,12 @@ impl PendingChanges {
         self.changes.push(change);
     }
 
-    /// Puts changes before all others.
     pub(super) fn put_first(&mut self, mut changes: Vec<ConversationChange>) {
         self.weight += changes.iter().map(weight).sum::<usize>();
         changes.append(&mut self.changes);
         self.changes = changes;
     }
 
-    /// Takes all changes, for a write.
     pub(super) fn take(&mut self) -> Vec<ConversationChange> {
         self.weight = 0;
         std::mem::take(&mut self.changes)
@@ -53,7 +50,6 @@ impl PendingChanges {
         &self.changes
     }
 
-    /// Returns whether the bound is reached.
     pub(super) const fn is_full(&self) -> bool {
         self.changes.len() >= MAX_CHANGES || self.weight >= MAX_WEIGHT
     }
