@@ -349,7 +349,7 @@ impl<H: ConversationHost> Driver<H> {
                         warn!(bot = %self.bot.name, bytes = bytes.len(), "the platform sent a frame that cannot be read");
                     }
                     IncomingFrame::Unknown(_) => {
-                        debug!(bot = %self.bot.name, "the platform sent a frame of an unknown type")
+                        debug!(bot = %self.bot.name, "the platform sent a frame of an unknown type");
                     }
                     _ => {}
                 }
