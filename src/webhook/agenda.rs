@@ -32,10 +32,6 @@ use crate::store::{Fence, PendingQueue, QueueId};
 const READ_AGAIN: Duration = Duration::from_secs(30);
 /// Outboxes that are read at a time.
 const READINGS: usize = 32;
-/// The first pause after the store did not answer for a partition; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(250);
-/// The longest one.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a queue is left alone that the store says is due later, when by our reckoning it is due now.
 const SOON: Duration = Duration::from_millis(50);
 
@@ -134,7 +130,7 @@ impl Agenda {
         match part.read_at {
             None => part.read_again = true,
             // It is read as soon as the store answers again.
-            Some(_) if part.silent > 0 => {}
+            Some(_) if part.is_silent() => {}
             Some(_) => self.read_at(partition, now),
         }
     }
@@ -198,7 +194,7 @@ impl Agenda {
             return true;
         }
         self.reading -= 1;
-        part.silent = 0;
+        part.backoff.reset();
         let again = std::mem::take(&mut part.read_again);
         for (queue, Queue { host, state }) in &mut part.queues {
             if let State::Held(due) = *state {
@@ -216,10 +212,8 @@ impl Agenda {
     pub(super) fn not_read(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
         self.reading -= 1;
         let Some(part) = part(&mut self.parts, partition, fence) else { return };
-        part.silent += 1;
-        let pause = PAUSE.saturating_mul(1 << part.silent.min(8)).min(PAUSE_MAX);
-        let pause = pause.mul_f64(0.5 + self.rng.f64() / 2.0);
-        self.read_at(partition, now + pause);
+        let delay = part.backoff.next(self.rng.f64());
+        self.read_at(partition, now + delay);
     }
 
     /// An attempt to begin now. Whoever is given one says how that ended: [`Agenda::ended`], [`Agenda::unanswered`].
@@ -234,14 +228,15 @@ impl Agenda {
             }
             let Pick { host, queue, partition, due, probe } = self.hosts.pick(now, room)?;
             let known = self.parts.get_mut(&partition).and_then(|part| {
+                let silent = part.is_silent();
                 let state = &mut part.queues.get_mut(&queue)?.state;
-                Some((state, part.fence, part.silent, &mut part.flights, &mut part.unanswered))
+                Some((state, part.fence, silent, &mut part.flights, &mut part.unanswered))
             });
             let Some((state, fence, silent, flights, unanswered)) = known else {
                 self.hosts.free(&host);
                 continue;
             };
-            if silent > 0 {
+            if silent {
                 *state = State::Held(due);
                 self.hosts.free(&host);
                 continue;
@@ -411,14 +406,13 @@ impl Agenda {
         let Some(part) = part(&mut self.parts, partition, fence).filter(|part| !part.releasing) else {
             return;
         };
-        if part.silent > 0 {
+        if part.is_silent() {
             return;
         }
-        part.silent = 1;
+        let delay = part.backoff.next(self.rng.f64());
         // One that is under way may still say that the store answers.
         if part.read_at.is_some() {
-            let pause = PAUSE.mul_f64(self.rng.f64());
-            self.read_at(partition, now + pause);
+            self.read_at(partition, now + delay);
         }
     }
 

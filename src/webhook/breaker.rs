@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use super::attempt::Fate;
-use crate::domain::Timestamp;
+use crate::domain::{Backoff, Timestamp};
 
 /// Failures in a row that open it.
 const FAILURES: u32 = 20;
@@ -64,7 +64,20 @@ pub(super) struct Breaker {
 #[derive(Clone, Copy, Debug)]
 struct Open {
     until: Timestamp,
-    pause: Duration,
+    pauses: Backoff,
+}
+
+impl Open {
+    fn new(now: Timestamp) -> Self {
+        let mut open = Self { until: now, pauses: Backoff::new(FIRST, LONGEST) };
+        open.extend(now);
+        open
+    }
+
+    /// Without jitter: the pauses of one host have nothing to be spread from.
+    fn extend(&mut self, now: Timestamp) {
+        self.until = now + self.pauses.next(1.0);
+    }
 }
 
 impl Breaker {
@@ -89,8 +102,7 @@ impl Breaker {
             }
             (Health::Ailing, Some(open)) => {
                 if probe {
-                    open.pause = (open.pause * 2).min(LONGEST);
-                    open.until = now + open.pause;
+                    open.extend(now);
                 }
                 None
             }
@@ -98,7 +110,7 @@ impl Breaker {
                 self.failures += 1;
                 self.failing_since.get_or_insert(now);
                 (self.failures >= FAILURES).then(|| {
-                    self.open = Some(Open { until: now + FIRST, pause: FIRST });
+                    self.open = Some(Open::new(now));
                     Switched::Opened
                 })
             }

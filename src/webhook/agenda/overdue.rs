@@ -32,7 +32,7 @@ impl Agenda {
     pub(super) fn next_overdue(&mut self, now: Timestamp) -> Option<Begin> {
         while self.in_flight < self.in_all {
             let (partition, fence, queue) = *self.overdue.front()?;
-            let part = part(&mut self.parts, partition, fence).filter(|part| part.silent == 0);
+            let part = part(&mut self.parts, partition, fence).filter(|part| !part.is_silent());
             let known = part.and_then(|part| Some((part.queues.get_mut(&queue)?, &mut part.flights)));
             if let Some((Queue { host, state: state @ State::Waiting(_) }, flights)) = known
                 && let State::Waiting(due) = *state

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::domain::{Partition, Timestamp};
+use crate::domain::{Backoff, Partition, Timestamp};
 use crate::store::{Fence, QueueId};
 
 /// The room that a table without anything in it may keep: most are filled again in a moment.
@@ -20,8 +20,8 @@ pub(super) struct Part {
     pub(super) read_at: Option<Timestamp>,
     /// It is to be read once more.
     pub(super) read_again: bool,
-    /// How often in a row the store did not answer. Nothing begins until it does.
-    pub(super) silent: u32,
+    /// For a store that does not answer. Nothing begins until it does.
+    pub(super) backoff: Backoff,
     /// Attempts that may have begun: a repeat is known by its token.
     pub(super) unanswered: HashMap<QueueId, u64>,
 }
@@ -53,9 +53,14 @@ impl Part {
             flights: 0,
             read_at: Some(now),
             read_again: false,
-            silent: 0,
+            backoff: Backoff::for_store(),
             unanswered: HashMap::new(),
         }
+    }
+
+    /// Whether the store did not answer the last time.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.backoff.failures() > 0
     }
 
     pub(super) fn forget(&mut self, queue: QueueId) -> Option<Queue> {

@@ -64,7 +64,7 @@ impl Agenda {
                     waiting.swap_remove(at);
                 }
                 if let State::Held(_) = queue.state {
-                    assert!(part.silent > 0 && !part.releasing, "held for nothing");
+                    assert!(part.is_silent() && !part.releasing, "held for nothing");
                 }
             }
         }

@@ -15,7 +15,7 @@ use super::Order;
 use super::flight::{self, Event, Flight, Work};
 use super::tally::Tally;
 use crate::config::WebhooksConfig;
-use crate::domain::{DeliveryAttempt, DeliveryState, Partition, Timestamp};
+use crate::domain::{Backoff, DeliveryAttempt, DeliveryState, Partition, Timestamp};
 use crate::store::{
     BeginResult, ClaimedDelivery, DeliveryQuery, Fence, FinishRequest, OutboxEvent, OutboxEventReceiver,
     OutboxPage, RetryDecision, Store, StoreClock, StoreError,
@@ -176,9 +176,9 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
             Event::Attempted { begin, taken, span, made, took } => {
                 self.tally.attempted(&span, made.as_ref(), took);
                 let flight = self.judge(begin, taken, span, made, took);
-                self.work.push(flight::finish(&self.store, Box::new(flight), 0));
+                self.work.push(flight::finish(&self.store, Box::new(flight), None));
             }
-            Event::Finished { flight, times, answer } => {
+            Event::Finished { mut flight, answer } => {
                 let Begin { partition, fence, token, .. } = flight.begin;
                 let now = self.clock.now();
                 match answer {
@@ -197,7 +197,8 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
                     Err(error) if error.is_passing() => {
                         debug!(parent: &flight.span, %error, "the store was not told how an attempt ended; telling it again");
                         self.agenda.delayed(token, now);
-                        self.work.push(flight::finish(&self.store, flight, times + 1));
+                        let delay = flight.backoff.next(fastrand::f64());
+                        self.work.push(flight::finish(&self.store, flight, Some(delay)));
                         return;
                     }
                     Err(_) => {
@@ -278,7 +279,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
             };
             let attempt = not_made(&taken, error, Duration::ZERO);
             let flight = over(begin, taken, span, attempt, verdict, None);
-            self.work.push(flight::finish(&self.store, Box::new(flight), 0));
+            self.work.push(flight::finish(&self.store, Box::new(flight), None));
             return;
         };
         let panics = self.tally.panics();
@@ -367,5 +368,5 @@ fn over(
     fate: Option<Fate>,
 ) -> Flight {
     let finish = FinishRequest { id: taken.delivery.id, token: taken.token, attempt, verdict };
-    Flight { begin, taken, finish, fate, span }
+    Flight { begin, taken, finish, fate, span, backoff: Backoff::for_store() }
 }

@@ -13,17 +13,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, error};
 
-use crate::domain::{DeliveryAttempt, Partition};
+use crate::domain::{Backoff, DeliveryAttempt, Partition};
 use crate::store::{
     BeginResult, ClaimedDelivery, Fence, FinishRequest, FinishResult, OutboxPage, Store, StoreError,
 };
 use crate::webhook::agenda::Begin;
 use crate::webhook::attempt::{Fate, Made};
-
-/// The first pause before the store is told again how an attempt ended; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(250);
-/// The longest one.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Something under way.
 pub(super) type Work = Pin<Box<dyn Future<Output = Event>>>;
@@ -36,8 +31,8 @@ pub(super) enum Event {
     Begun { begin: Begin, asked: Instant, answer: Result<BeginResult, StoreError> },
     /// An attempt ended; without having been made where it was broken off.
     Attempted { begin: Begin, taken: Box<ClaimedDelivery>, span: Span, made: Option<Made>, took: Duration },
-    /// The store was told how an attempt ended, so many times before.
-    Finished { flight: Box<Flight>, times: u32, answer: Result<FinishResult, StoreError> },
+    /// The store was told how an attempt ended.
+    Finished { flight: Box<Flight>, answer: Result<FinishResult, StoreError> },
     /// What is in flight in the partition had its time.
     Overdue(Partition, Fence),
 }
@@ -50,6 +45,8 @@ pub(super) struct Flight {
     /// None where it was not made.
     pub(super) fate: Option<Fate>,
     pub(super) span: Span,
+    /// Before the store is told once more.
+    pub(super) backoff: Backoff,
 }
 
 pub(super) fn read(store: &Store, partition: Partition, fence: Fence, from: usize) -> Work {
@@ -113,17 +110,16 @@ fn panicked(taken: &ClaimedDelivery, duration: Duration) -> Made {
     }
 }
 
-/// Tells the store how an attempt ended; after a pause, where it was told before.
-pub(super) fn finish(store: &Store, flight: Box<Flight>, times: u32) -> Work {
+/// Tells the store how an attempt ended, after a delay if it was told before.
+pub(super) fn finish(store: &Store, flight: Box<Flight>, delay: Option<Duration>) -> Work {
     let store = store.clone();
     Box::pin(async move {
-        if times > 0 {
-            let pause = PAUSE.saturating_mul(1 << (times - 1).min(8)).min(PAUSE_MAX);
-            sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        if let Some(delay) = delay {
+            sleep(delay).await;
         }
         let Begin { partition, fence, queue, .. } = flight.begin;
         let answer = store.finish(partition, fence, queue, &flight.finish).await;
-        Event::Finished { flight, times, answer }
+        Event::Finished { flight, answer }
     })
 }
 
