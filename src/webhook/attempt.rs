@@ -6,23 +6,23 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::payload;
-use super::sender::{Answer, DeliverySender, Failure};
-use super::targets::Targets;
+use super::sender::{DeliverySender, ReceiverResponse, SendError};
+use super::target_table::TargetTable;
 use crate::domain::{DeliveryAttempt, Timestamp};
 use crate::store::ClaimedDelivery;
 
 /// An attempt that was made.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct AttemptResult {
     /// For the delivery's list.
     pub(super) attempt: DeliveryAttempt,
     /// What it means.
-    pub(super) fate: Fate,
+    pub(super) fate: AttemptOutcome,
 }
 
 /// What an attempt means for its delivery and for the target's host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum AttemptOutcome {
     /// The receiver took it (2xx).
     Delivered,
     /// The receiver wants no more (410).
@@ -41,7 +41,11 @@ pub(super) enum Fate {
 }
 
 /// Makes one attempt, within `webhooks.timeout`, and says what came of it. It may be dropped at any time.
-pub(super) async fn attempt(sender: &DeliverySender, targets: &Targets, taken: &ClaimedDelivery) -> Made {
+pub(super) async fn attempt(
+    sender: &DeliverySender,
+    targets: &TargetTable,
+    taken: &ClaimedDelivery,
+) -> AttemptResult {
     let began = Instant::now();
     let answered = exchange(sender, targets, taken).await;
     let duration = began.elapsed();
@@ -53,31 +57,31 @@ pub(super) async fn attempt(sender: &DeliverySender, targets: &Targets, taken: &
         }
         Err((fate, error)) => (fate, None, Some(error), None),
     };
-    Made { attempt: DeliveryAttempt { at: taken.now, status, error, duration, response }, fate }
+    AttemptResult { attempt: DeliveryAttempt { at: taken.now, status, error, duration, response }, fate }
 }
 
 async fn exchange(
     sender: &DeliverySender,
-    targets: &Targets,
+    targets: &TargetTable,
     taken: &ClaimedDelivery,
-) -> Result<Answer, (Fate, Box<str>)> {
-    let forbidden = |why: &dyn std::error::Error| (Fate::Forbidden, why.to_string().into());
+) -> Result<ReceiverResponse, (AttemptOutcome, Box<str>)> {
+    let forbidden = |why: &dyn std::error::Error| (AttemptOutcome::Forbidden, why.to_string().into());
     let manner = targets.manner(&taken.delivery).map_err(|why| forbidden(&why))?;
-    let url = Url::parse(&taken.delivery.target).map_err(|_| forbidden(&Failure::Url))?;
+    let url = Url::parse(&taken.delivery.target).map_err(|_| forbidden(&SendError::Url))?;
     let (headers, body) =
         payload::compose(taken, &manner, fastrand::u64(1..)).map_err(|why| forbidden(&why))?;
     sender.post(&url, headers, body).await.map_err(|failure| {
-        let fate = if failure.is_ours() { Fate::Forbidden } else { Fate::Unreached };
+        let fate = if failure.is_ours() { AttemptOutcome::Forbidden } else { AttemptOutcome::Unreached };
         (fate, failure.to_string().into())
     })
 }
 
 /// What an answer means.
-fn fate(answer: &Answer, now: Timestamp) -> Fate {
+fn fate(answer: &ReceiverResponse, now: Timestamp) -> AttemptOutcome {
     match answer.status {
-        200..=299 => Fate::Delivered,
-        410 => Fate::Gone,
-        status => Fate::Refused {
+        200..=299 => AttemptOutcome::Delivered,
+        410 => AttemptOutcome::Gone,
+        status => AttemptOutcome::Refused {
             retry_after: answer.retry_after.as_deref().and_then(|value| retry_after(value, now)),
             ailing: status == 429 || status >= 500,
         },
@@ -85,10 +89,10 @@ fn fate(answer: &Answer, now: Timestamp) -> Fate {
 }
 
 /// What is wrong with an answer, in words.
-fn complaint(fate: &Fate, status: u16) -> Option<Box<str>> {
+fn complaint(fate: &AttemptOutcome, status: u16) -> Option<Box<str>> {
     match (fate, status) {
-        (Fate::Delivered, _) => None,
-        (Fate::Gone, _) => Some("it answered 410: it wants no more".into()),
+        (AttemptOutcome::Delivered, _) => None,
+        (AttemptOutcome::Gone, _) => Some("it answered 410: it wants no more".into()),
         (_, 300..=399) => Some(format!("it answered {status}; redirects are not followed").into()),
         _ => Some(format!("it answered {status}").into()),
     }

@@ -14,9 +14,9 @@
 //! It has a thread of its own, so that neither names that are looked up nor bodies that are signed hold up a
 //! conversation. What is lost with it is lost to nobody: the outbox is in the store, and says what was being attempted.
 
-mod desk;
-mod flight;
-mod tally;
+mod in_flight;
+mod stats;
+mod worker;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -26,11 +26,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::error;
 
-use self::desk::Desk;
-use self::tally::Tally;
+use self::stats::DispatcherStats;
+use self::worker::DeliveryWorker;
 use super::attempt::attempt;
 use super::sender::{DeliverySender, SenderSetupError};
-use super::targets::Targets;
+use super::target_table::TargetTable;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::runtime;
@@ -61,7 +61,7 @@ pub enum DispatcherStartError {
 
 /// What its thread is told.
 #[derive(Debug)]
-enum Order {
+enum DispatcherCommand {
     /// Answer when all that is due was attempted.
     Calm(oneshot::Sender<()>),
     /// Break off what is in flight and end, at the latest then.
@@ -71,7 +71,7 @@ enum Order {
 /// The dispatcher's thread. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Dispatcher {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<DispatcherCommand>,
     thread: JoinHandle<()>,
 }
 
@@ -91,11 +91,11 @@ impl Dispatcher {
         let (ready, started) = oneshot::channel::<Result<(), DispatcherStartError>>();
         let thread = runtime::shard_thread("webhook", async move || {
             let opened: Result<_, DispatcherStartError> = async {
-                let (sender, targets) = (DeliverySender::new(&config.webhooks)?, Targets::new(&config)?);
+                let (sender, targets) = (DeliverySender::new(&config.webhooks)?, TargetTable::new(&config)?);
                 let send = async move |taken: &ClaimedDelivery| attempt(&sender, &targets, taken).await;
-                let tally = Tally::new(&config, metrics)?;
+                let tally = DispatcherStats::new(&config, metrics)?;
                 let now = store.now().await?;
-                Ok(Desk::new(&config.webhooks, store, now, tally, send))
+                Ok(DeliveryWorker::new(&config.webhooks, store, now, tally, send))
             }
             .await;
             match opened {
@@ -121,7 +121,7 @@ impl Dispatcher {
     /// Comes back when each delivery that is due was attempted, where nobody will take over what is left.
     pub async fn calm(&self) {
         let (done, calm) = oneshot::channel();
-        if self.orders.send(Order::Calm(done)).await.is_ok() {
+        if self.orders.send(DispatcherCommand::Calm(done)).await.is_ok() {
             calm.await.ok();
         }
     }
@@ -130,7 +130,7 @@ impl Dispatcher {
     /// behind.
     pub async fn stop(self, by: Instant) {
         let ended = async {
-            self.orders.send(Order::Stop(by)).await.ok();
+            self.orders.send(DispatcherCommand::Stop(by)).await.ok();
             while !self.thread.is_finished() {
                 sleep(MOMENT).await;
             }

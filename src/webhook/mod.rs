@@ -3,16 +3,16 @@
 //! The store's outbox holds what is to be told; here it is decided when, composed, signed, sent, and decided what
 //! follows. It does not know conversations, sockets or callers' requests.
 
-mod agenda;
 mod attempt;
-mod breaker;
+mod circuit_breaker;
 mod dispatcher;
-mod guard;
 mod payload;
-mod schedule;
+mod retry_schedule;
+mod scheduler;
 mod sender;
 pub mod signature;
-mod targets;
+mod ssrf_guard;
+mod target_table;
 #[cfg(test)]
 mod tests;
 

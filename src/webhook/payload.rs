@@ -14,7 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::sender::{HeaderMap, HeaderName, HeaderValue, header};
 use super::signature;
-use super::targets::Manner;
+use super::target_table::DeliveryOptions;
 use crate::config::PayloadFormat;
 use crate::domain::{NewDelivery, TraceId};
 use crate::store::ClaimedDelivery;
@@ -51,7 +51,7 @@ pub(super) enum PayloadError {
 /// [`PayloadError`].
 pub(super) fn compose(
     taken: &ClaimedDelivery,
-    manner: &Manner<'_>,
+    manner: &DeliveryOptions<'_>,
     span: u64,
 ) -> Result<(HeaderMap, Bytes), PayloadError> {
     let delivery = &taken.delivery;
@@ -97,7 +97,7 @@ pub(super) fn compose(
 }
 
 /// The same bytes in every attempt.
-fn body(delivery: &NewDelivery, manner: &Manner<'_>) -> Result<Bytes, PayloadError> {
+fn body(delivery: &NewDelivery, manner: &DeliveryOptions<'_>) -> Result<Bytes, PayloadError> {
     let data = delivery.data.get();
     Ok(match manner.form {
         PayloadFormat::Standard => {

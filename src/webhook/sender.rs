@@ -8,8 +8,8 @@
 //! Connections are kept for the next delivery to the same host, for a few seconds: a kept one leads to an address that
 //! was checked when it was opened.
 
-mod dial;
-mod failure;
+mod guarded_connect;
+mod send_error;
 #[cfg(test)]
 mod tests;
 
@@ -28,10 +28,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use self::dial::Resolve;
-pub(super) use self::failure::Failure;
-use super::guard::Guard;
+use self::guarded_connect::DnsResolver;
+pub(super) use self::send_error::SendError;
 use super::signature::InvalidSecret;
+use super::ssrf_guard::SsrfGuard;
 use crate::config::WebhooksConfig;
 use crate::tls::{self, TlsError};
 
@@ -71,7 +71,7 @@ pub enum SenderSetupError {
 
 /// What a receiver answered.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ReceiverResponse {
     /// The status.
     pub(super) status: u16,
     /// `Retry-After`, unread.
@@ -84,19 +84,19 @@ pub(super) struct Answer {
 pub(super) struct DeliverySender {
     deadline: Duration,
     tls: Arc<rustls::ClientConfig>,
-    guard: Rc<Guard>,
-    resolve: Resolve,
-    clients: Rc<Clients>,
+    guard: Rc<SsrfGuard>,
+    resolve: DnsResolver,
+    clients: Rc<HostClients>,
     /// Ends with the sender.
     _tidying: AbortOnDropHandle<()>,
 }
 
 /// One client for each scheme, host and port in use. awc closes a kept connection only when it is about to use it, so
 /// connections to a host that nothing is sent to any more end with its client.
-type Clients = RefCell<HashMap<Box<str>, Rc<Kept>>>;
+type HostClients = RefCell<HashMap<Box<str>, Rc<HostClient>>>;
 
 /// The client of a host, and when it was last used.
-struct Kept {
+struct HostClient {
     client: Client,
     used: Cell<Instant>,
     /// Connections that were opened, ever.
@@ -109,16 +109,16 @@ impl DeliverySender {
     /// # Errors
     /// [`SenderSetupError`].
     pub(super) fn new(config: &WebhooksConfig) -> Result<Self, SenderSetupError> {
-        Self::resolving(config, dial::system())
+        Self::resolving(config, guarded_connect::system())
     }
 
-    fn resolving(config: &WebhooksConfig, resolve: Resolve) -> Result<Self, SenderSetupError> {
+    fn resolving(config: &WebhooksConfig, resolve: DnsResolver) -> Result<Self, SenderSetupError> {
         let tls = tls::client(config.ca.as_deref()).map_err(SenderSetupError::Tls)?;
-        let clients = Rc::new(Clients::default());
+        let clients = Rc::new(HostClients::default());
         Ok(Self {
             deadline: config.timeout,
             tls,
-            guard: Rc::new(Guard::new(&config.allow_private)),
+            guard: Rc::new(SsrfGuard::new(&config.allow_private)),
             resolve,
             _tidying: keep_tidy(&clients),
             clients,
@@ -135,17 +135,17 @@ impl DeliverySender {
         url: &Url,
         mut headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ReceiverResponse, SendError> {
         let deadline = Instant::now() + self.deadline;
-        let authority = authority(url).ok_or(Failure::Url)?;
-        headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|_| Failure::Url)?);
+        let authority = authority(url).ok_or(SendError::Url)?;
+        headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|_| SendError::Url)?);
         let origin = format!("{}://{authority}", url.scheme());
 
         let opened = Rc::clone(&self.kept(&origin).opened);
         let before = opened.get();
         let first = self.exchange(&origin, url, headers.clone(), body.clone(), deadline).await;
         // A kept connection that was closed just when it was to be used again says nothing about the receiver.
-        let stale = matches!(first, Err(Failure::HungUp)) && opened.get() == before;
+        let stale = matches!(first, Err(SendError::HungUp)) && opened.get() == before;
         if !stale {
             return first;
         }
@@ -160,14 +160,14 @@ impl DeliverySender {
         headers: HeaderMap,
         body: Bytes,
         deadline: Instant,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<ReceiverResponse, SendError> {
         let kept = self.kept(origin);
         let mut request = kept.client.post(url.as_str());
         *request.headers_mut() = headers;
         let sent = timeout_at(deadline, request.send_body(body)).await;
         let mut response = sent
-            .map_err(|_| Failure::Deadline(self.deadline))?
-            .map_err(|error| Failure::of(error, url, self.connect_deadline()))?;
+            .map_err(|_| SendError::Deadline(self.deadline))?
+            .map_err(|error| SendError::of(error, url, self.connect_deadline()))?;
         if !is_delimited(&response) {
             // The connection is back among the kept ones, and what it still brings would be read as the next answer.
             // Nobody may take it: whoever posts from now on makes a client of his own.
@@ -176,7 +176,11 @@ impl DeliverySender {
         let body = read(&mut response, deadline).await;
         kept.used.set(Instant::now());
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        Ok(Answer { status: response.status().as_u16(), retry_after: retry_after.map(Into::into), body })
+        Ok(ReceiverResponse {
+            status: response.status().as_u16(),
+            retry_after: retry_after.map(Into::into),
+            body,
+        })
     }
 
     fn connect_deadline(&self) -> Duration {
@@ -184,14 +188,14 @@ impl DeliverySender {
     }
 
     /// The client of this scheme, host and port.
-    fn kept(&self, origin: &str) -> Rc<Kept> {
+    fn kept(&self, origin: &str) -> Rc<HostClient> {
         if let Some(kept) = self.clients.borrow().get(origin) {
             kept.used.set(Instant::now());
             return Rc::clone(kept);
         }
         let opened = Rc::new(Cell::new(0));
         let client = self.client(&opened);
-        let kept = Rc::new(Kept { client, used: Cell::new(Instant::now()), opened });
+        let kept = Rc::new(HostClient { client, used: Cell::new(Instant::now()), opened });
         self.clients.borrow_mut().insert(origin.into(), Rc::clone(&kept));
         kept
     }
@@ -199,7 +203,11 @@ impl DeliverySender {
     fn client(&self, opened: &Rc<Cell<u64>>) -> Client {
         let phase = self.connect_deadline();
         let connector = awc::Connector::new()
-            .connector(dial::service(Rc::clone(&self.guard), Rc::clone(&self.resolve), Rc::clone(opened)))
+            .connector(guarded_connect::service(
+                Rc::clone(&self.guard),
+                Rc::clone(&self.resolve),
+                Rc::clone(opened),
+            ))
             .rustls_0_23(Arc::clone(&self.tls))
             .limit(0)
             .timeout(phase)
@@ -210,13 +218,13 @@ impl DeliverySender {
 }
 
 /// Closes the connections to hosts that nothing was sent to for some seconds, for as long as the task is kept.
-fn keep_tidy(clients: &Rc<Clients>) -> AbortOnDropHandle<()> {
+fn keep_tidy(clients: &Rc<HostClients>) -> AbortOnDropHandle<()> {
     let clients = Rc::clone(clients);
     #[expect(clippy::disallowed_methods, reason = "the sender owns it: it ends with it")]
     let task = tokio::task::spawn_local(async move {
         loop {
             sleep(KEEP_ALIVE / 2).await;
-            let in_use = |kept: &Rc<Kept>| Rc::strong_count(kept) > 1;
+            let in_use = |kept: &Rc<HostClient>| Rc::strong_count(kept) > 1;
             clients.borrow_mut().retain(|_, kept| in_use(kept) || kept.used.get().elapsed() < KEEP_ALIVE);
         }
     });

@@ -65,9 +65,9 @@ const PURE: &[&str] = &[
     "link/turns",
     "link/outbox",
     "hub/partition",
-    "webhook/agenda",
-    "webhook/breaker",
-    "webhook/schedule",
+    "webhook/scheduler",
+    "webhook/circuit_breaker",
+    "webhook/retry_schedule",
 ];
 /// Files that read no clock, although they wait.
 const CLOCKLESS: &[&str] = &["store/mod.rs"];

@@ -1,14 +1,14 @@
 use super::*;
 use crate::domain::DeliveryKind;
 use crate::webhook::signature::{SigningSecret, verify};
-use crate::webhook::targets::tests::config;
+use crate::webhook::target_table::tests::config;
 use crate::webhook::tests::{Does, NOW, Receiver, SECRET, answer, run, sender, taken};
 
-fn targets() -> Targets {
-    Targets::new(&config(|_, _| ())).unwrap()
+fn targets() -> TargetTable {
+    TargetTable::new(&config(|_, _| ())).unwrap()
 }
 
-async fn attempted(receiver: &Receiver) -> Made {
+async fn attempted(receiver: &Receiver) -> AttemptResult {
     attempt(&sender(), &targets(), &taken(&receiver.url(), DeliveryKind::MessageAnswered, "{}")).await
 }
 
@@ -16,15 +16,15 @@ async fn attempted(receiver: &Receiver) -> Made {
 fn an_answer_is_what_it_says() {
     run(async {
         let ask = |after: &str| format!("retry-after: {after}\r\n");
-        let refused = |after: Option<u64>, ailing| Fate::Refused {
+        let refused = |after: Option<u64>, ailing| AttemptOutcome::Refused {
             retry_after: after.map(Duration::from_secs),
             ailing,
         };
         // `Retry-After` is on the store's clock, which the attempt takes along.
         let in_a_minute = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(1_795_000_062));
         for (status, headers, fate, error) in [
-            ("200 OK", String::new(), Fate::Delivered, None),
-            ("202 Accepted", String::new(), Fate::Delivered, None),
+            ("200 OK", String::new(), AttemptOutcome::Delivered, None),
+            ("202 Accepted", String::new(), AttemptOutcome::Delivered, None),
             (
                 "301 Moved",
                 String::new(),
@@ -33,7 +33,7 @@ fn an_answer_is_what_it_says() {
             ),
             ("400 Bad", String::new(), refused(None, false), Some("it answered 400")),
             ("404 Not Found", ask("7"), refused(Some(7), false), Some("it answered 404")),
-            ("410 Gone", ask("7"), Fate::Gone, Some("it answered 410: it wants no more")),
+            ("410 Gone", ask("7"), AttemptOutcome::Gone, Some("it answered 410: it wants no more")),
             ("429 Slow", ask("120"), refused(Some(120), true), Some("it answered 429")),
             ("429 Slow", ask(&in_a_minute), refused(Some(61), true), Some("it answered 429")),
             ("500 Oh", ask("soon"), refused(None, true), Some("it answered 500")),
@@ -41,9 +41,9 @@ fn an_answer_is_what_it_says() {
         ] {
             let receiver = Receiver::start([Does::Says(answer(status, &headers, "words"))]).await;
             let made = attempted(&receiver).await;
-            let rounded = |fate: &Fate| match fate {
+            let rounded = |fate: &AttemptOutcome| match fate {
                 // The date is a second's, and the attempt took some milliseconds.
-                Fate::Refused { retry_after: Some(after), ailing } => Fate::Refused {
+                AttemptOutcome::Refused { retry_after: Some(after), ailing } => AttemptOutcome::Refused {
                     retry_after: Some(Duration::from_secs(
                         after.saturating_add(Duration::from_millis(500)).as_secs(),
                     )),
@@ -61,7 +61,7 @@ fn an_answer_is_what_it_says() {
         let made = attempted(&receiver).await;
         assert_eq!(
             (made.fate, made.attempt.status, made.attempt.response),
-            (Fate::Delivered, Some(204), None)
+            (AttemptOutcome::Delivered, Some(204), None)
         );
     });
 }
@@ -70,7 +70,7 @@ fn an_answer_is_what_it_says() {
 fn what_arrives_can_be_verified() {
     run(async {
         let receiver = Receiver::start([]).await;
-        assert_eq!(attempted(&receiver).await.fate, Fate::Delivered);
+        assert_eq!(attempted(&receiver).await.fate, AttemptOutcome::Delivered);
         let seen = receiver.seen.borrow()[0].clone();
         let told = |name| seen.header(name).unwrap();
         let secret = SigningSecret::parse(&SECRET.into()).unwrap();
@@ -100,7 +100,7 @@ fn no_answer_is_told_apart_from_none_that_was_asked_for() {
     run(async {
         let receiver = Receiver::start([Does::Closes("HTTP/1.1 200".to_owned())]).await;
         let made = attempted(&receiver).await;
-        assert_eq!((made.fate, made.attempt.status), (Fate::Unreached, None));
+        assert_eq!((made.fate, made.attempt.status), (AttemptOutcome::Unreached, None));
         assert_eq!(
             made.attempt.error.as_deref(),
             Some("the connection was closed in the middle of the answer")
@@ -112,13 +112,13 @@ fn no_answer_is_told_apart_from_none_that_was_asked_for() {
             (made.fate, made.attempt.error.unwrap())
         };
         let (fate, error) = made("http://10.0.0.1/").await;
-        assert_eq!(fate, Fate::Forbidden);
+        assert_eq!(fate, AttemptOutcome::Forbidden);
         assert!(
             error.contains("10.0.0.1 is not public") && error.contains("webhooks.allow_private"),
             "{error}"
         );
         for odd in ["", "hooks", "mailto:a@b.example", "http://user@127.0.0.1/"] {
-            assert_eq!(made(odd).await.0, Fate::Forbidden, "{odd}");
+            assert_eq!(made(odd).await.0, AttemptOutcome::Forbidden, "{odd}");
         }
     });
 }
@@ -130,7 +130,7 @@ fn without_a_secret_nothing_is_sent() {
         let mut taken = taken(&receiver.url(), DeliveryKind::MessageAnswered, "{}");
         taken.delivery.origin = crate::domain::DeliveryOrigin::Callback { signer: Some("gone".into()) };
         let made = attempt(&sender(), &targets(), &taken).await;
-        assert_eq!(made.fate, Fate::Forbidden);
+        assert_eq!(made.fate, AttemptOutcome::Forbidden);
         assert!(made.attempt.error.unwrap().contains("the caller gone"));
         assert_eq!(receiver.connections.get(), 0);
     });

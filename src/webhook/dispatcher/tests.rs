@@ -17,7 +17,7 @@ use crate::store::{
     ClaimMode, Clock, ConversationChange, ConversationWrite, Fence, Incarnation, ManualClock, MemoryLimits,
     MemoryStore, OutboxEvent, OutboxEventSender, QueueId, news,
 };
-use crate::webhook::attempt::{Fate, Made};
+use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
 use crate::webhook::tests::taken;
 
 const TARGET: &str = "https://receiver.example/in";
@@ -37,7 +37,7 @@ struct Stage {
     conversation: ConversationId,
     fence: Fence,
     teller: OutboxEventSender,
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::Sender<DispatcherCommand>,
     /// What comes next; when nothing is left, attempts succeed.
     acts: Rc<RefCell<VecDeque<Act>>>,
     /// Ids and numbers of the attempts that were made.
@@ -47,18 +47,18 @@ struct Stage {
     stops: Rc<Cell<bool>>,
 }
 
-async fn act(act: Act, taken: &ClaimedDelivery) -> Made {
+async fn act(act: Act, taken: &ClaimedDelivery) -> AttemptResult {
     let (status, fate) = match act {
-        Act::Ends(200) => (200, Fate::Delivered),
-        Act::Ends(410) => (410, Fate::Gone),
-        Act::Ends(status) => (status, Fate::Refused { retry_after: None, ailing: true }),
+        Act::Ends(200) => (200, AttemptOutcome::Delivered),
+        Act::Ends(410) => (410, AttemptOutcome::Gone),
+        Act::Ends(status) => (status, AttemptOutcome::Refused { retry_after: None, ailing: true }),
         Act::Hangs => std::future::pending().await,
         Act::Panics => panic!("on purpose"),
     };
     let duration = Duration::ZERO;
     let attempt =
         DeliveryAttempt { at: taken.now, status: Some(status), error: None, duration, response: None };
-    Made { attempt, fate }
+    AttemptResult { attempt, fate }
 }
 
 /// Runs a test beside a desk that owns the partition of the conversation.
@@ -91,9 +91,9 @@ async fn beside(acts: &[Act], test: impl AsyncFnOnce(&Stage)) {
         let next = acts.borrow_mut().pop_front().unwrap_or(Act::Ends(200));
         act(next, taken).await
     };
-    let tally = Tally::new(&config, metrics).unwrap();
+    let tally = DispatcherStats::new(&config, metrics).unwrap();
     let now = store.now();
-    let desk = Desk::new(&config.webhooks, Store::Memory(store), now, tally, send);
+    let desk = DeliveryWorker::new(&config.webhooks, Store::Memory(store), now, tally, send);
     stage.teller.tell(OutboxEvent::Owned(stage.partition(), fence)).await;
     let running = async {
         desk.run(listening, inbox).await;
@@ -235,7 +235,7 @@ async fn a_partition_without_anything_in_flight_is_let_go_of_at_once() {
         assert!(stage.release(Duration::from_secs(3)).await.await.is_err());
         let second = stage.deliver().await;
         let (done, told) = oneshot::channel();
-        stage.orders.send(Order::Calm(done)).await.unwrap();
+        stage.orders.send(DispatcherCommand::Calm(done)).await.unwrap();
         told.await.unwrap();
         assert_eq!((stage.stands(second).attempts.len(), stage.made.borrow().len()), (0, 1));
     })
@@ -270,7 +270,7 @@ async fn who_learns_of_the_loss_from_the_store_stops_too() {
         let (partition, fence, queue) = (stage.partition(), stage.fence, stage.queue());
         stage.teller.tell(OutboxEvent::Due { partition, fence, queue, target: TARGET.into() }).await;
         let (done, told) = oneshot::channel();
-        stage.orders.send(Order::Calm(done)).await.unwrap();
+        stage.orders.send(DispatcherCommand::Calm(done)).await.unwrap();
         told.await.unwrap();
         assert_eq!((stage.stands(first).attempts.len(), stage.made.borrow().len()), (0, 0));
         assert_eq!(stage.metrics.deliveries.queues.get(), 0);
@@ -341,7 +341,7 @@ async fn a_stop_breaks_off_and_says_so_in_the_store() {
         let (first, second) = (stage.deliver().await, stage.deliver().await);
         stage.until(|| stage.made.borrow().len() == 1).await;
         stage.stops.set(true);
-        stage.orders.send(Order::Stop(Instant::now() + Duration::from_secs(1))).await.unwrap();
+        stage.orders.send(DispatcherCommand::Stop(Instant::now() + Duration::from_secs(1))).await.unwrap();
         stage.orders.closed().await;
         assert!(stage.stands(first).attempts[0].error.as_ref().unwrap().contains("broken off"));
         assert_eq!((stage.stands(second).attempts.len(), stage.made.borrow().len()), (0, 1));

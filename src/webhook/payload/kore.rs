@@ -13,16 +13,16 @@ use serde_json::Value;
 use crate::domain::{DeliveryKind, NewDelivery};
 
 #[derive(Deserialize)]
-struct Ended<'a> {
+struct MessageData<'a> {
     #[serde(borrow)]
-    replies: Vec<Said<'a>>,
+    replies: Vec<ReplyData<'a>>,
     complete: Option<bool>,
 }
 
 /// What is needed of a Reply.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Said<'a> {
+struct ReplyData<'a> {
     #[serde(borrow)]
     message_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -34,10 +34,10 @@ struct Said<'a> {
 }
 
 #[derive(Serialize)]
-struct Push<'a> {
+struct KorePayload<'a> {
     to: &'a str,
     from: &'a str,
-    data: Vec<Part<'a>>,
+    data: Vec<KoreElement<'a>>,
     #[serde(rename = "_v")]
     version: &'static str,
     #[serde(rename = "endOfTask")]
@@ -48,7 +48,7 @@ struct Push<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Part<'a> {
+struct KoreElement<'a> {
     r#type: &'static str,
     val: Cow<'a, Value>,
     created_on: &'a str,
@@ -64,14 +64,14 @@ pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, serde_j
     let data = delivery.data.get();
     let (replies, end_reason) = match delivery.kind {
         DeliveryKind::MessageAnswered | DeliveryKind::MessageFailed => {
-            let ended: Ended<'_> = serde_json::from_str(data)?;
+            let ended: MessageData<'_> = serde_json::from_str(data)?;
             let whole = ended.complete == Some(true);
             (ended.replies, Some(if whole { "Fulfilled" } else { "interrupted" }))
         }
         DeliveryKind::ReplyLate | DeliveryKind::ReplyUnsolicited => (vec![serde_json::from_str(data)?], None),
     };
     let happened = delivery.created_at.to_string();
-    let push = Push {
+    let push = KorePayload {
         to: delivery.conversation.user.as_str(),
         from: bot,
         data: replies.iter().flat_map(|said| parts(said, &happened)).collect(),
@@ -83,8 +83,8 @@ pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, serde_j
 }
 
 /// A reply as the channel has it: its text, or where it holds templates each element by itself.
-fn parts<'a>(said: &'a Said<'_>, happened: &'a str) -> Vec<Part<'a>> {
-    let part = |r#type, val| Part {
+fn parts<'a>(said: &'a ReplyData<'_>, happened: &'a str) -> Vec<KoreElement<'a>> {
+    let part = |r#type, val| KoreElement {
         r#type,
         val,
         created_on: said.created_on.as_deref().unwrap_or(happened),

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::domain::{DeliveryKind, DeliveryOrigin};
 use crate::webhook::signature::{SigningSecret, verify};
-use crate::webhook::targets::{Extras, Targets};
+use crate::webhook::target_table::{ExtraHeaders, TargetTable};
 use crate::webhook::tests::{HAPPENED, NOW, SECRET, taken};
 
 const TARGET: &str = "https://hooks.example.com/in";
@@ -15,7 +15,7 @@ fn secret() -> SigningSecret {
 /// Composes as for a target of this form with one secret.
 fn composed(taken: &ClaimedDelivery, form: PayloadFormat) -> (HeaderMap, Bytes) {
     let secrets = [secret()];
-    compose(taken, &Manner { form, secrets: &secrets, extras: None, bot: "st-0d3f" }, 0xb7).unwrap()
+    compose(taken, &DeliveryOptions { form, secrets: &secrets, extras: None, bot: "st-0d3f" }, 0xb7).unwrap()
 }
 
 fn json(bytes: &Bytes) -> Value {
@@ -108,12 +108,12 @@ fn a_turn_as_the_platforms_own_channel_tells_it() {
         "replies": [
             {"seq": 1, "messageId": "ms-1", "text": "Hello \"you\"", "createdOn": "2026-11-18T11:33:18.500Z",
              "event": {"type": "bot_response", "message": [{"type": "text", "cInfo": {"body": "Hello"}}]}},
-            {"seq": 2, "messageId": null, "text": "Pick one", "createdOn": null,
+            {"seq": 2, "messageId": null, "text": "DueQueue one", "createdOn": null,
              "event": {"message": [
                 {"type": "text", "component": {"type": "text", "payload": {"text": "First"}}, "cInfo": {"body": "x"}},
                 {"type": "text", "cInfo": {"body": "Second"}},
                 {"type": "text", "component": {"type": "template",
-                    "payload": {"type": "template", "payload": {"template_type": "button", "text": "Pick one"}}}},
+                    "payload": {"type": "template", "payload": {"template_type": "button", "text": "DueQueue one"}}}},
              ]}},
         ],
     });
@@ -129,7 +129,7 @@ fn a_turn_as_the_platforms_own_channel_tells_it() {
                 {"type": "text", "val": "First", "createdOn": happened},
                 {"type": "text", "val": "Second", "createdOn": happened},
                 {"type": "template",
-                 "val": {"type": "template", "payload": {"template_type": "button", "text": "Pick one"}},
+                 "val": {"type": "template", "payload": {"template_type": "button", "text": "DueQueue one"}},
                  "createdOn": happened},
             ],
             "_v": "v2", "endOfTask": true, "endReason": "Fulfilled",
@@ -186,24 +186,25 @@ fn frames_of_any_shape_are_told_by_their_text() {
 fn data_of_another_shape_is_an_error_that_quotes_nothing() {
     let told = taken(TARGET, DeliveryKind::MessageAnswered, r#"{"secret":"hush"}"#);
     let secrets = [secret()];
-    let manner = Manner { form: PayloadFormat::KoreV2, secrets: &secrets, extras: None, bot: "st-0d3f" };
+    let manner =
+        DeliveryOptions { form: PayloadFormat::KoreV2, secrets: &secrets, extras: None, bot: "st-0d3f" };
     let error = compose(&told, &manner, 1).unwrap_err();
     assert!(!error.to_string().contains("hush"), "{error}");
 }
 
 #[test]
 fn what_is_configured_for_the_bots_webhook_goes_with_it() {
-    let config = crate::webhook::targets::tests::config(|webhook, _| {
+    let config = crate::webhook::target_table::tests::config(|webhook, _| {
         webhook.bearer_token = Some("t0ken".into());
         webhook.headers = vec![("X-Tenant".into(), "blue".into()), ("X-Tenant".into(), "green".into())];
         webhook.legacy_signature =
             Some(crate::config::LegacySignature { header: "X-Signature".into(), secret: "key".into() });
     });
-    let targets = Targets::new(&config).unwrap();
+    let targets = TargetTable::new(&config).unwrap();
     let mut told = taken(TARGET, DeliveryKind::MessageAnswered, "{}");
     told.delivery.origin = DeliveryOrigin::Bot;
     let manner = targets.manner(&told.delivery).unwrap();
-    let _: &Extras = manner.extras.unwrap();
+    let _: &ExtraHeaders = manner.extras.unwrap();
     let (headers, body) = compose(&told, &manner, 1).unwrap();
     assert_eq!(header(&headers, "authorization"), Some("Bearer t0ken"));
     assert_eq!(headers.get_all("x-tenant").count(), 2);

@@ -10,7 +10,7 @@ use crate::webhook::tests::{CA, Does, Receiver, answer, nearby, run, sender, ser
 /// How long a receiver that drips waits between two drops.
 const MOMENT: Duration = Duration::from_millis(10);
 
-async fn post(sender: &DeliverySender, url: &str) -> Result<Answer, Failure> {
+async fn post(sender: &DeliverySender, url: &str) -> Result<ReceiverResponse, SendError> {
     sender.post(&Url::parse(url).unwrap(), HeaderMap::new(), Bytes::from_static(b"{}")).await
 }
 
@@ -18,7 +18,7 @@ async fn post(sender: &DeliverySender, url: &str) -> Result<Answer, Failure> {
 fn resolving(config: &WebhooksConfig, answers: Vec<Vec<&'static str>>) -> (DeliverySender, Rc<Cell<usize>>) {
     let asked = Rc::new(Cell::new(0));
     let count = Rc::clone(&asked);
-    let resolve: Resolve = Rc::new(move |_, port| {
+    let resolve: DnsResolver = Rc::new(move |_, port| {
         let nth = count.replace(count.get() + 1).min(answers.len() - 1);
         let found =
             answers[nth].iter().map(|address| SocketAddr::new(address.parse().unwrap(), port)).collect();
@@ -95,7 +95,7 @@ fn what_follows_an_answer_without_an_end_is_no_answer_to_the_next() {
 fn a_new_connection_that_is_closed_is_a_failure() {
     run(async {
         let receiver = Receiver::start([Does::Closes(String::new())]).await;
-        assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), Failure::HungUp);
+        assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), SendError::HungUp);
         assert_eq!(receiver.seen.borrow().len(), 1);
     });
 }
@@ -105,11 +105,11 @@ fn half_of_a_head_is_no_answer() {
     run(async {
         for half in ["HTTP/1.1 200 OK\r\ncontent-le", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 20"] {
             let receiver = Receiver::start([Does::Closes(half.to_owned())]).await;
-            assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), Failure::Half, "{half:?}");
+            assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), SendError::Half, "{half:?}");
         }
         for other in ["SSH-2.0-OpenSSH_9.6\r\n\r\n", "<html>\r\n\r\n", "HTTP/1.1 0 no\r\n\r\n"] {
             let receiver = Receiver::start([Does::Closes(other.to_owned())]).await;
-            assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), Failure::NotHttp, "{other:?}");
+            assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), SendError::NotHttp, "{other:?}");
         }
     });
 }
@@ -181,7 +181,7 @@ fn silence_and_drops_end_at_the_deadline() {
         ] {
             let receiver = Receiver::start([does]).await;
             let failure = post(&DeliverySender::new(&quick).unwrap(), &receiver.url()).await.unwrap_err();
-            assert_eq!(failure, Failure::Deadline(quick.timeout));
+            assert_eq!(failure, SendError::Deadline(quick.timeout));
             assert_eq!(failure.to_string(), "no answer within 0.3 s");
         }
     });
@@ -191,11 +191,11 @@ fn silence_and_drops_end_at_the_deadline() {
 fn looking_up_a_name_counts_too() {
     run(async {
         let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..nearby() };
-        let never: Resolve = Rc::new(|_, _| Box::pin(std::future::pending()));
+        let never: DnsResolver = Rc::new(|_, _| Box::pin(std::future::pending()));
         let failure = post(&DeliverySender::resolving(&quick, never).unwrap(), "http://slow.example/")
             .await
             .unwrap_err();
-        assert!(matches!(failure, Failure::ConnectDeadline(_) | Failure::Deadline(_)), "{failure}");
+        assert!(matches!(failure, SendError::ConnectDeadline(_) | SendError::Deadline(_)), "{failure}");
     });
 }
 
@@ -206,16 +206,16 @@ fn nobody_there_is_told_apart() {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
         };
-        assert_eq!(post(&sender(), &format!("http://{free}/")).await.unwrap_err(), Failure::Refused);
+        assert_eq!(post(&sender(), &format!("http://{free}/")).await.unwrap_err(), SendError::Refused);
 
-        let unknown: Resolve = Rc::new(|_, _| Box::pin(async { Err(io::Error::other("no such host")) }));
+        let unknown: DnsResolver = Rc::new(|_, _| Box::pin(async { Err(io::Error::other("no such host")) }));
         let failure =
             post(&DeliverySender::resolving(&nearby(), unknown).unwrap(), "http://gone.example/").await;
         assert_eq!(failure.unwrap_err().to_string(), "the name gone.example does not resolve");
         let (sender, _) = resolving(&nearby(), vec![vec![]]);
         assert_eq!(
             post(&sender, "http://gone.example/").await.unwrap_err(),
-            Failure::Name("gone.example".into())
+            SendError::Name("gone.example".into())
         );
     });
 }
@@ -243,7 +243,7 @@ fn addresses_that_are_not_public_are_not_connected_to() {
             "169.254.169.254",
         ] {
             let failure = post(&strict, &format!("http://{host}:{port}/")).await.unwrap_err();
-            assert!(matches!(failure, Failure::NotPublic(_)), "{host}: {failure}");
+            assert!(matches!(failure, SendError::NotPublic(_)), "{host}: {failure}");
             assert!(failure.is_ours());
         }
         // By a name that anybody may have made.
@@ -252,7 +252,7 @@ fn addresses_that_are_not_public_are_not_connected_to() {
         {
             let (strict, _) = resolving(&WebhooksConfig::default(), vec![vec![address]]);
             let failure = post(&strict, &format!("http://hooks.example:{port}/")).await.unwrap_err();
-            assert_eq!(failure, Failure::NotPublic(address.parse().unwrap()));
+            assert_eq!(failure, SendError::NotPublic(address.parse().unwrap()));
         }
         assert_eq!(receiver.connections.get(), 0);
     });
@@ -287,10 +287,10 @@ fn a_name_that_changes_between_check_and_connection_gains_nothing() {
         };
         let (sender, asked) = resolving(&public, vec![vec!["192.0.2.1"], vec!["127.0.0.1"]]);
         let failure = post(&sender, &url).await.unwrap_err();
-        assert!(!matches!(failure, Failure::NotPublic(_)), "{failure}");
+        assert!(!matches!(failure, SendError::NotPublic(_)), "{failure}");
         assert_eq!(asked.get(), 1);
         let failure = post(&sender, &url).await.unwrap_err();
-        assert_eq!(failure, Failure::NotPublic("127.0.0.1".parse().unwrap()));
+        assert_eq!(failure, SendError::NotPublic("127.0.0.1".parse().unwrap()));
         assert_eq!((asked.get(), receiver.connections.get()), (2, 0));
     });
 }
@@ -325,12 +325,12 @@ fn tls_is_checked_against_the_name_and_the_authorities() {
             );
         }
         let failure = post(&sender(), &format!("https://localhost:{port}/")).await.unwrap_err();
-        assert_eq!(failure, Failure::Authority);
+        assert_eq!(failure, SendError::Authority);
         let (elsewhere, _) = resolving(&private, vec![vec!["127.0.0.1"]]);
         let failure = post(&elsewhere, &format!("https://hooks.example:{port}/")).await.unwrap_err();
-        assert_eq!(failure, Failure::CertificateName("hooks.example".into()));
+        assert_eq!(failure, SendError::CertificateName("hooks.example".into()));
         let failure = post(&trusting, &format!("https://[::1]:{port}/")).await.unwrap_err();
-        assert!(matches!(failure, Failure::NoTlsName | Failure::Refused), "{failure}");
+        assert!(matches!(failure, SendError::NoTlsName | SendError::Refused), "{failure}");
 
         let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/", plain.local_addr().unwrap());
@@ -338,9 +338,9 @@ fn tls_is_checked_against_the_name_and_the_authorities() {
             let (mut stream, _) = plain.accept().await.unwrap();
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         });
-        assert_eq!(failure.unwrap_err(), Failure::Handshake);
+        assert_eq!(failure.unwrap_err(), SendError::Handshake);
         let failure = post(&sender(), &format!("http://localhost:{port}/")).await.unwrap_err();
-        assert!(matches!(failure, Failure::NotHttp | Failure::HungUp), "{failure}");
+        assert!(matches!(failure, SendError::NotHttp | SendError::HungUp), "{failure}");
     });
 }
 
@@ -361,7 +361,7 @@ fn credentials_and_other_schemes_are_not_posted_to() {
         for url in
             ["http://user@127.0.0.1/", "http://:secret@127.0.0.1/", "ftp://127.0.0.1/", "mailto:a@b.example"]
         {
-            assert_eq!(post(&sender(), url).await.unwrap_err(), Failure::Url, "{url}");
+            assert_eq!(post(&sender(), url).await.unwrap_err(), SendError::Url, "{url}");
         }
     });
 }

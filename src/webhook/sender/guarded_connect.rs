@@ -17,28 +17,28 @@ use futures_util::future::LocalBoxFuture;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::webhook::guard::Guard;
+use crate::webhook::ssrf_guard::SsrfGuard;
 
 /// How long one of several addresses may take to be connected to; the last may take what is left.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Looks up a name: the addresses of a host and a port.
-pub(super) type Resolve = Rc<dyn Fn(String, u16) -> LocalBoxFuture<'static, io::Result<Vec<SocketAddr>>>>;
+pub(super) type DnsResolver = Rc<dyn Fn(String, u16) -> LocalBoxFuture<'static, io::Result<Vec<SocketAddr>>>>;
 
 /// The resolver of the system.
-pub(super) fn system() -> Resolve {
+pub(super) fn system() -> DnsResolver {
     Rc::new(|host, port| Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }))
 }
 
 /// Why a name leads nowhere that a delivery may go to. It travels inside of an [`io::Error`], since awc keeps no other.
 #[derive(Debug, thiserror::Error)]
 #[error("the address {0} is not public")]
-pub(super) struct NotPublic(pub(super) IpAddr);
+pub(super) struct NotPublicAddress(pub(super) IpAddr);
 
 /// The service that awc opens connections with; `opened` counts them.
 pub(super) fn service(
-    guard: Rc<Guard>,
-    resolve: Resolve,
+    guard: Rc<SsrfGuard>,
+    resolve: DnsResolver,
     opened: Rc<Cell<u64>>,
 ) -> impl Service<ConnectInfo<Uri>, Response = Connection<Uri, TcpStream>, Error = ConnectError> + Clone {
     fn_service(move |info: ConnectInfo<Uri>| {
@@ -57,7 +57,7 @@ pub(super) fn service(
 }
 
 /// The addresses of the host, which may be one itself.
-async fn addresses(info: &ConnectInfo<Uri>, resolve: &Resolve) -> Result<Vec<SocketAddr>, ConnectError> {
+async fn addresses(info: &ConnectInfo<Uri>, resolve: &DnsResolver) -> Result<Vec<SocketAddr>, ConnectError> {
     let host = info.request().hostname();
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = literal.parse() {
@@ -69,7 +69,7 @@ async fn addresses(info: &ConnectInfo<Uri>, resolve: &Resolve) -> Result<Vec<Soc
 
 /// Connects to the first address that passes the guard and answers.
 async fn connect<T, F>(
-    guard: &Guard,
+    guard: &SsrfGuard,
     addresses: &[SocketAddr],
     open: impl Fn(SocketAddr) -> F,
 ) -> Result<T, ConnectError>
@@ -78,7 +78,7 @@ where
 {
     let refused = addresses.iter().find(|address| !guard.admits(address.ip()));
     let mut failure = match refused {
-        Some(address) => ConnectError::Io(io::Error::other(NotPublic(address.ip()))),
+        Some(address) => ConnectError::Io(io::Error::other(NotPublicAddress(address.ip()))),
         None => ConnectError::NoRecords,
     };
     let mut admitted = addresses.iter().filter(|address| guard.admits(address.ip())).peekable();

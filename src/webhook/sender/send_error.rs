@@ -11,11 +11,11 @@ use awc::error::{ConnectError, SendRequestError};
 use rustls::CertificateError;
 use url::Url;
 
-use super::dial::NotPublic;
+use super::guarded_connect::NotPublicAddress;
 
 /// Why there is no answer. What it says is kept with the delivery.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(in crate::webhook) enum Failure {
+pub(in crate::webhook) enum SendError {
     /// The host is, or resolves to, what no delivery may go to.
     #[error("the address {0} is not public; webhooks.allow_private lists those that are fine all the same")]
     NotPublic(IpAddr),
@@ -66,7 +66,7 @@ pub(in crate::webhook) enum Failure {
     NotHttp,
 }
 
-impl Failure {
+impl SendError {
     /// Whether nothing was sent, for a reason that is ours.
     pub(in crate::webhook) const fn is_ours(&self) -> bool {
         matches!(self, Self::NotPublic(_) | Self::Url | Self::NoTlsName)
@@ -99,7 +99,7 @@ impl Failure {
                 // The only input that is checked there is the name for TLS.
                 io::ErrorKind::InvalidInput => Self::NoTlsName,
                 kind => error.into_inner().map_or(Self::Network(kind), |inner| {
-                    if let Some(NotPublic(address)) = inner.downcast_ref() {
+                    if let Some(NotPublicAddress(address)) = inner.downcast_ref() {
                         Self::NotPublic(*address)
                     } else if let Some(error) = inner.downcast_ref() {
                         Self::of_tls(error, host)

@@ -22,21 +22,21 @@ fn seconds(seconds: u64) -> Duration {
 const PARTITION: Partition = Partition::from_byte(3);
 
 /// An agenda that owns a partition whose outbox was read.
-fn agenda(in_all: usize, per_host: usize) -> Agenda {
-    let mut agenda = Agenda::new(in_all, per_host, fastrand::Rng::with_seed(5));
+fn agenda(in_all: usize, per_host: usize) -> Scheduler {
+    let mut agenda = Scheduler::new(in_all, per_host, fastrand::Rng::with_seed(5));
     agenda.own(PARTITION, fence(1), NOW);
     assert_eq!(agenda.next_reading(NOW), Some((PARTITION, fence(1))));
     assert!(!agenda.read(PARTITION, fence(1), &[], false, NOW));
     agenda
 }
 
-impl Agenda {
+impl Scheduler {
     fn ring_at(&mut self, host: &str, number: u64) {
         self.ring(PARTITION, fence(1), queue(number), &format!("https://{host}/in"), NOW);
     }
 
     /// Begins all that may begin: how many at each host.
-    fn begin_all(&mut self, now: Timestamp) -> (BTreeMap<String, usize>, Vec<Begin>) {
+    fn begin_all(&mut self, now: Timestamp) -> (BTreeMap<String, usize>, Vec<AttemptStart>) {
         let mut counts = BTreeMap::new();
         let mut begun = Vec::new();
         while let Some(begin) = self.next(now) {
@@ -52,10 +52,11 @@ impl Agenda {
         let mut waiting: Vec<_> = self.hosts.all_due();
         for (partition, part) in &self.parts {
             queues += part.queues.len();
-            let flying = part.queues.values().filter(|queue| matches!(queue.state, State::InFlight { .. }));
+            let flying =
+                part.queues.values().filter(|queue| matches!(queue.state, QueueState::InFlight { .. }));
             assert_eq!(flying.count(), part.flights);
             for (id, queue) in &part.queues {
-                if let State::Waiting(due) = queue.state {
+                if let QueueState::Waiting(due) = queue.state {
                     let entry = (queue.host.to_string(), due, *id, *partition);
                     let at = waiting
                         .iter()
@@ -63,7 +64,7 @@ impl Agenda {
                         .expect("a queue that waits for nobody");
                     waiting.swap_remove(at);
                 }
-                if let State::Held(_) = queue.state {
+                if let QueueState::Held(_) = queue.state {
                     assert!(part.is_silent() && !part.releasing, "held for nothing");
                 }
             }
@@ -125,15 +126,15 @@ fn a_queue_has_one_attempt_in_flight_and_what_came_meanwhile_is_next() {
     agenda.ring_at("one", 1);
     assert_eq!(agenda.next(NOW), None);
     // By the answer the queue is empty: it was given before the delivery was written.
-    agenda.ended(first.token, None, Some(Health::Well), NOW);
+    agenda.ended(first.token, None, Some(HostHealth::Well), NOW);
     let second = agenda.next(NOW).unwrap();
     assert_ne!(second.token, first.token);
-    agenda.ended(second.token, None, Some(Health::Well), NOW);
+    agenda.ended(second.token, None, Some(HostHealth::Well), NOW);
     assert_eq!((agenda.next(NOW), agenda.queues()), (None, 0));
     // One that waits for its next attempt is not due because another is written behind it.
     agenda.ring_at("one", 1);
     let third = agenda.next(NOW).unwrap();
-    agenda.ended(third.token, Some(NOW + seconds(5)), Some(Health::Ailing), NOW);
+    agenda.ended(third.token, Some(NOW + seconds(5)), Some(HostHealth::Ailing), NOW);
     agenda.ring_at("one", 1);
     assert_eq!((agenda.next(NOW), agenda.wake_at()), (None, Some(NOW + seconds(5))));
     assert!(agenda.next(NOW + seconds(5)).is_some());
@@ -156,9 +157,9 @@ fn a_host_that_fails_again_and_again_is_probed_by_one_at_a_time() {
     }
     let mut switched = Vec::new();
     for begin in agenda.begin_all(NOW).1 {
-        switched.extend(agenda.ended(begin.token, Some(NOW), Some(Health::Ailing), NOW));
+        switched.extend(agenda.ended(begin.token, Some(NOW), Some(HostHealth::Ailing), NOW));
     }
-    assert_eq!(switched, [("dead:443".into(), Switched::Opened)]);
+    assert_eq!(switched, [("dead:443".into(), BreakerTransition::Opened)]);
     assert_eq!((agenda.open_breakers(), agenda.next(NOW)), (1, None));
     assert!(agenda.is_calm(NOW), "what a breaker keeps back holds nobody up");
     agenda.ring_at("alive", 99);
@@ -172,11 +173,11 @@ fn a_host_that_fails_again_and_again_is_probed_by_one_at_a_time() {
     agenda.later(probes[0].token, probe_at + seconds(60), probe_at);
     let (_, probes) = agenda.begin_all(probe_at);
     assert_eq!(probes.len(), 1);
-    agenda.ended(probes[0].token, Some(probe_at), Some(Health::Ailing), probe_at);
+    agenda.ended(probes[0].token, Some(probe_at), Some(HostHealth::Ailing), probe_at);
     assert_eq!(agenda.begin_all(probe_at + seconds(9)).1, []);
     let (_, probes) = agenda.begin_all(probe_at + seconds(10));
-    let switched = agenda.ended(probes[0].token, None, Some(Health::Well), probe_at + seconds(10));
-    assert_eq!(switched, Some(("dead:443".into(), Switched::Closed)));
+    let switched = agenda.ended(probes[0].token, None, Some(HostHealth::Well), probe_at + seconds(10));
+    assert_eq!(switched, Some(("dead:443".into(), BreakerTransition::Closed)));
     // All but what is delivered, and what is due later by the store.
     assert_eq!(agenda.begin_all(probe_at + seconds(10)).1.len(), 28);
     agenda.check();
@@ -189,7 +190,7 @@ fn of_a_host_that_nothing_goes_to_nothing_is_kept() {
         agenda.ring_at("dead", number);
     }
     for begin in agenda.begin_all(NOW).1 {
-        agenda.ended(begin.token, Some(NOW), Some(Health::Ailing), NOW);
+        agenda.ended(begin.token, Some(NOW), Some(HostHealth::Ailing), NOW);
     }
     assert_eq!(agenda.open_breakers(), 1);
     agenda.lose(PARTITION, fence(1));
@@ -278,8 +279,8 @@ fn who_cannot_tell_the_store_how_it_ended_gives_its_place_to_others() {
     let second = agenda.next(NOW).unwrap();
     assert_eq!(second.partition, other);
     assert!(!agenda.is_quiet(PARTITION, fence(1)));
-    agenda.ended(first.token, None, Some(Health::Well), NOW);
-    agenda.ended(second.token, None, Some(Health::Well), NOW);
+    agenda.ended(first.token, None, Some(HostHealth::Well), NOW);
+    agenda.ended(second.token, None, Some(HostHealth::Well), NOW);
     assert!(agenda.is_quiet(PARTITION, fence(1)));
     agenda.check();
 }
@@ -311,7 +312,7 @@ fn outboxes_are_read_again_from_time_to_time_and_when_asked() {
 
 #[test]
 fn targets_that_go_to_one_port_are_one_host() {
-    let name = |target| hosts::name_of(target).to_string();
+    let name = |target| host_rotation::name_of(target).to_string();
     assert_eq!(name("https://Example.com/a?b"), "example.com:443");
     assert_eq!(name("https://example.com:443/c"), "example.com:443");
     assert_eq!(name("http://example.com/"), "example.com:80");
@@ -326,7 +327,7 @@ fn only_a_host_that_failed_for_a_day_has_what_nobody_tried_buried() {
         agenda.ring_at("one", number);
     }
     for begin in agenda.begin_all(NOW).1 {
-        agenda.ended(begin.token, Some(NOW + Duration::from_hours(48)), Some(Health::Ailing), NOW);
+        agenda.ended(begin.token, Some(NOW + Duration::from_hours(48)), Some(HostHealth::Ailing), NOW);
     }
     // As it is found after an outage of the replicas: nobody came to it for more than a day.
     let day = Duration::from_hours(24);
@@ -343,7 +344,7 @@ fn only_a_host_that_failed_for_a_day_has_what_nobody_tried_buried() {
         let begun = agenda.begin_all(now).1;
         assert!(begun.iter().all(|begin| begin.overdue == overdue), "{now}: {begun:?}");
         for begin in &begun {
-            agenda.ended(begin.token, Some(now + seconds(60)), Some(Health::Ailing), now);
+            agenda.ended(begin.token, Some(now + seconds(60)), Some(HostHealth::Ailing), now);
         }
         begun.len()
     };

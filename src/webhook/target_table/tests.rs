@@ -48,7 +48,7 @@ fn callback(signer: Option<&str>) -> DeliveryOrigin {
 }
 
 /// What a manner signs, which tells its secrets apart.
-fn signed(manner: &Manner<'_>) -> String {
+fn signed(manner: &DeliveryOptions<'_>) -> String {
     crate::webhook::signature::sign(manner.secrets, "id", 1, b"")
 }
 
@@ -65,7 +65,7 @@ fn the_bots_webhook_gets_all_that_is_configured_for_it() {
         webhook.legacy_signature =
             Some(LegacySignature { header: "X-Hub-Signature".into(), secret: "older".into() });
     });
-    let targets = Targets::new(&config).unwrap();
+    let targets = TargetTable::new(&config).unwrap();
     let delivery = delivery(DeliveryOrigin::Bot);
     let manner = targets.manner(&delivery).unwrap();
     assert_eq!((manner.form, manner.bot), (PayloadFormat::KoreV2, "st-0d3f"));
@@ -84,7 +84,7 @@ fn a_callback_gets_a_signature_and_nothing_else_of_the_bots() {
         webhook.form = PayloadFormat::KoreV2;
         webhook.bearer_token = Some("t0ken".into());
     });
-    let targets = Targets::new(&config).unwrap();
+    let targets = TargetTable::new(&config).unwrap();
     // Even where it is the very URL of the bot's webhook.
     let (by_bot, by_caller) = (delivery(callback(None)), delivery(callback(Some("crm"))));
     let manner = targets.manner(&by_bot).unwrap();
@@ -101,7 +101,7 @@ fn a_webhook_that_moved_takes_its_credentials_along() {
         webhook.url = Some("https://new.example.com/in".parse().unwrap());
         webhook.bearer_token = Some("t0ken".into());
     });
-    let targets = Targets::new(&config).unwrap();
+    let targets = TargetTable::new(&config).unwrap();
     let delivery = delivery(DeliveryOrigin::Bot);
     let manner = targets.manner(&delivery).unwrap();
     assert!(manner.extras.is_none());
@@ -111,22 +111,22 @@ fn a_webhook_that_moved_takes_its_credentials_along() {
 #[test]
 fn what_is_not_configured_any_more_is_told_by_name() {
     let mut config = config(|_, caller| caller.webhook_secrets.clear());
-    let targets = Targets::new(&config).unwrap();
-    let refused = |targets: &Targets, origin| targets.manner(&delivery(origin)).err();
-    assert_eq!(refused(&targets, callback(Some("crm"))), Some(Unsigned::Secrets("crm".into())));
-    assert_eq!(refused(&targets, callback(Some("gone"))), Some(Unsigned::Caller("gone".into())));
+    let targets = TargetTable::new(&config).unwrap();
+    let refused = |targets: &TargetTable, origin| targets.manner(&delivery(origin)).err();
+    assert_eq!(refused(&targets, callback(Some("crm"))), Some(MissingSigner::Secrets("crm".into())));
+    assert_eq!(refused(&targets, callback(Some("gone"))), Some(MissingSigner::Caller("gone".into())));
 
     let bot = BotConfig { webhook: None, ..(*config.bots[0]).clone() };
     config.bots = vec![Arc::new(bot)];
-    let targets = Targets::new(&config).unwrap();
+    let targets = TargetTable::new(&config).unwrap();
     for origin in [DeliveryOrigin::Bot, callback(None)] {
-        assert_eq!(refused(&targets, origin), Some(Unsigned::Webhook("support".into())));
+        assert_eq!(refused(&targets, origin), Some(MissingSigner::Webhook("support".into())));
     }
     config.bots.clear();
-    let targets = Targets::new(&config).unwrap();
-    assert_eq!(refused(&targets, DeliveryOrigin::Bot), Some(Unsigned::Bot("support".into())));
+    let targets = TargetTable::new(&config).unwrap();
+    assert_eq!(refused(&targets, DeliveryOrigin::Bot), Some(MissingSigner::Bot("support".into())));
     config.callers[0].webhook_secrets.push(OTHER.into());
-    let targets = Targets::new(&config).unwrap();
+    let targets = TargetTable::new(&config).unwrap();
     let orphan = delivery(callback(Some("crm")));
     assert_eq!(targets.manner(&orphan).unwrap().bot, "support", "a callback needs its caller only");
 }
@@ -134,7 +134,7 @@ fn what_is_not_configured_any_more_is_told_by_name() {
 #[test]
 fn secrets_and_headers_that_cannot_be_are_found_at_start_and_not_quoted() {
     let said = |change: &dyn Fn(&mut BotWebhookConfig, &mut CallerConfig)| {
-        let error = Targets::new(&config(|webhook, caller| change(webhook, caller))).err().unwrap();
+        let error = TargetTable::new(&config(|webhook, caller| change(webhook, caller))).err().unwrap();
         format!("{error} {error:?}")
     };
     let words = said(&|webhook, _| webhook.secrets.push("whsec_hush!".into()));

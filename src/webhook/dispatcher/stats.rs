@@ -7,23 +7,23 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use tracing::{Span, debug, info, info_span, warn};
 
-use super::flight::Flight;
+use super::in_flight::UnreportedAttempt;
 use crate::config::Config;
 use crate::domain::{BotName, NewDelivery};
 use crate::metrics::{AttemptEnd, BotDeliveryMetrics, Metrics};
 use crate::store::{ClaimedDelivery, RetryDecision};
-use crate::webhook::agenda::{Agenda, host_of};
-use crate::webhook::attempt::{Fate, Made};
-use crate::webhook::breaker::Switched;
+use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
+use crate::webhook::circuit_breaker::BreakerTransition;
+use crate::webhook::scheduler::{Scheduler, host_of};
 
-pub(super) struct Tally {
+pub(super) struct DispatcherStats {
     metrics: Arc<Metrics>,
     bots: HashMap<BotName, BotDeliveryMetrics>,
     /// Of bots that are configured no more.
     others: BotDeliveryMetrics,
 }
 
-impl Tally {
+impl DispatcherStats {
     pub(super) fn new(config: &Config, metrics: Arc<Metrics>) -> Result<Self, prometheus::Error> {
         let deliveries = &metrics.deliveries;
         let bots = config
@@ -41,7 +41,7 @@ impl Tally {
     }
 
     /// How much there is to do.
-    pub(super) fn measure(&self, agenda: &Agenda) {
+    pub(super) fn measure(&self, agenda: &Scheduler) {
         let deliveries = &self.metrics.deliveries;
         for (gauge, count) in [
             (&deliveries.queues, agenda.queues()),
@@ -67,13 +67,13 @@ impl Tally {
     }
 
     /// An attempt ended; without having been made where it was broken off or too late.
-    pub(super) fn attempted(&self, span: &Span, made: Option<&Made>, took: Duration) {
+    pub(super) fn attempted(&self, span: &Span, made: Option<&AttemptResult>, took: Duration) {
         let end = made.map_or(AttemptEnd::Aborted, |made| match made.fate {
-            Fate::Delivered => AttemptEnd::Delivered,
-            Fate::Gone => AttemptEnd::Gone,
-            Fate::Refused { .. } => AttemptEnd::Refused,
-            Fate::Unreached => AttemptEnd::Unreachable,
-            Fate::Forbidden => AttemptEnd::Forbidden,
+            AttemptOutcome::Delivered => AttemptEnd::Delivered,
+            AttemptOutcome::Gone => AttemptEnd::Gone,
+            AttemptOutcome::Refused { .. } => AttemptEnd::Refused,
+            AttemptOutcome::Unreached => AttemptEnd::Unreachable,
+            AttemptOutcome::Forbidden => AttemptEnd::Forbidden,
         });
         self.metrics.deliveries.attempt_ended(end, took);
         let attempt = made.map(|made| &made.attempt);
@@ -88,7 +88,7 @@ impl Tally {
     }
 
     /// The store knows how an attempt ended.
-    pub(super) fn finished(&self, flight: &Flight) {
+    pub(super) fn finished(&self, flight: &UnreportedAttempt) {
         let NewDelivery { kind, conversation, .. } = &flight.taken.delivery;
         let bot = self.bots.get(&conversation.bot).unwrap_or(&self.others);
         match &flight.finish.verdict {
@@ -102,12 +102,12 @@ impl Tally {
     }
 
     /// A host's breaker went over.
-    pub(super) fn switched(host: &str, switched: Switched) {
+    pub(super) fn switched(host: &str, switched: BreakerTransition) {
         match switched {
-            Switched::Opened => {
+            BreakerTransition::Opened => {
                 info!(host, "a receiver fails again and again; it is only probed from now on");
             }
-            Switched::Closed => info!(host, "a receiver is well again"),
+            BreakerTransition::Closed => info!(host, "a receiver is well again"),
         }
     }
 }

@@ -17,7 +17,7 @@ const WINDOW: Duration = Duration::from_secs(20);
 struct World {
     rng: fastrand::Rng,
     now: Timestamp,
-    replicas: [Agenda; 2],
+    replicas: [Scheduler; 2],
     outboxes: BTreeMap<Partition, Outbox>,
     happenings: BTreeMap<(Timestamp, u64), Happening>,
     count: u64,
@@ -58,12 +58,12 @@ struct Queue {
 
 enum Happening {
     Rings(usize, Fence, Partition, QueueId),
-    Begins(usize, Begin),
-    BeginAnswered(usize, Begin, Answer),
-    Attempted(usize, Begin, u64, bool),
-    Finishes(usize, Begin, u64, Outcome),
-    FinishAnswered(usize, Begin, Outcome, Option<Timestamp>),
-    FinishUnheard(usize, Begin, u64, Outcome),
+    Begins(usize, AttemptStart),
+    BeginAnswered(usize, AttemptStart, Answer),
+    Attempted(usize, AttemptStart, u64, bool),
+    Finishes(usize, AttemptStart, u64, Outcome),
+    FinishAnswered(usize, AttemptStart, Outcome, Option<Timestamp>),
+    FinishUnheard(usize, AttemptStart, u64, Outcome),
     Reads(usize, Partition, Fence),
     ReadAnswered(usize, Partition, Fence, Option<Vec<PendingQueue>>),
     Learns(usize, Partition, Fence),
@@ -100,7 +100,7 @@ fn fence_of(owner: usize, epoch: u64) -> Fence {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let replicas = [0, 1].map(|_| Agenda::new(IN_ALL, PER_HOST, rng.fork()));
+        let replicas = [0, 1].map(|_| Scheduler::new(IN_ALL, PER_HOST, rng.fork()));
         let mut world = Self {
             rng,
             now: NOW,
@@ -259,7 +259,7 @@ impl World {
                 }
             }
             Happening::FinishAnswered(replica, begin, outcome, next) => {
-                let health = if outcome == Outcome::Took { Health::Well } else { Health::Ailing };
+                let health = if outcome == Outcome::Took { HostHealth::Well } else { HostHealth::Ailing };
                 self.replicas[replica].ended(begin.token, next, Some(health), self.now);
             }
             Happening::FinishUnheard(replica, begin, id, outcome) => {
@@ -306,7 +306,7 @@ impl World {
         }
     }
 
-    fn begin(&mut self, begin: Begin) -> Answer {
+    fn begin(&mut self, begin: AttemptStart) -> Answer {
         let outbox = self.outboxes.get_mut(&begin.partition).unwrap();
         // Unknown: it may have been carried out.
         let lost = self.now < outbox.away;
@@ -331,7 +331,7 @@ impl World {
         if lost { Answer::None } else { answer }
     }
 
-    fn begun(&mut self, replica: usize, begin: Begin, answer: Answer) {
+    fn begun(&mut self, replica: usize, begin: AttemptStart, answer: Answer) {
         let agenda = &mut self.replicas[replica];
         match answer {
             Answer::Taken(id) => {
@@ -358,7 +358,7 @@ impl World {
         }
     }
 
-    fn attempted(&mut self, replica: usize, begin: Begin, id: u64, last: bool) {
+    fn attempted(&mut self, replica: usize, begin: AttemptStart, id: u64, last: bool) {
         let Attempt { host, .. } = self.attempts.remove(&(begin.partition, begin.queue)).unwrap();
         // One host is dead, one fails now and then.
         let fails = !self.healed && (host == 0 || host == 1 && self.rng.bool());
@@ -377,7 +377,7 @@ impl World {
     }
 
     /// When the queue's first is due; an error where the store does not answer, or says that it is another's.
-    fn finish(&mut self, begin: Begin, id: u64, outcome: Outcome) -> Result<Option<Timestamp>, bool> {
+    fn finish(&mut self, begin: AttemptStart, id: u64, outcome: Outcome) -> Result<Option<Timestamp>, bool> {
         let outbox = self.outboxes.get_mut(&begin.partition).unwrap();
         let lost = self.now < outbox.away;
         if lost && self.rng.bool() {
@@ -406,7 +406,7 @@ impl World {
     /// Goes on to the next thing that happens; false where nothing does within that time.
     fn step(&mut self, within: Duration) -> bool {
         let end = self.now + within;
-        let wakes = self.replicas.iter().filter_map(Agenda::wake_at).min().map(|at| at.max(self.now));
+        let wakes = self.replicas.iter().filter_map(Scheduler::wake_at).min().map(|at| at.max(self.now));
         let happens = self.happenings.first_key_value().map(|((at, _), _)| *at);
         let Some(next) = wakes.into_iter().chain(happens).min().filter(|at| *at <= end) else {
             self.now = end;

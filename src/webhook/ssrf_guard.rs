@@ -52,11 +52,11 @@ const fn v6([a, b, c]: [u16; 3], prefix: u8) -> Ipv6Net {
 
 /// Lets public addresses pass, and those of some ranges.
 #[derive(Debug, Clone)]
-pub(super) struct Guard {
+pub(super) struct SsrfGuard {
     allowed: Box<[IpNet]>,
 }
 
-impl Guard {
+impl SsrfGuard {
     /// A guard that lets these ranges pass too, public or not.
     pub(super) fn new(allowed: &[IpNet]) -> Self {
         Self { allowed: allowed.into() }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use url::Url;
 
-use super::super::breaker::{Breaker, Health, Switched};
+use super::super::circuit_breaker::{BreakerTransition, CircuitBreaker, HostHealth};
 use crate::domain::{Partition, Timestamp};
 use crate::store::QueueId;
 
@@ -23,8 +23,8 @@ pub(in crate::webhook) fn name_of(target: &str) -> Rc<str> {
 
 /// All hosts that something is known for.
 #[derive(Debug)]
-pub(super) struct Hosts {
-    by_name: HashMap<Rc<str>, Host>,
+pub(super) struct HostRotation {
+    by_name: HashMap<Rc<str>, HostState>,
     /// Those that take turns. Each was found to have something due.
     ready: VecDeque<Rc<str>>,
     /// When to look at the others.
@@ -34,19 +34,19 @@ pub(super) struct Hosts {
 }
 
 #[derive(Debug, Default)]
-struct Host {
+struct HostState {
     /// Queues that wait, by when they are due.
     due: BTreeSet<(Timestamp, QueueId, Partition)>,
     /// All queues that go here, those in flight and those held back included.
     queues: usize,
     in_flight: usize,
-    breaker: Breaker,
-    place: Place,
+    breaker: CircuitBreaker,
+    place: RotationSlot,
 }
 
 /// Where a host stands: at most in one place, so that it has one turn.
 #[derive(Debug, Default, PartialEq, Eq)]
-enum Place {
+enum RotationSlot {
     #[default]
     Nowhere,
     Timed(Timestamp),
@@ -55,7 +55,7 @@ enum Place {
 
 /// A queue whose turn it is.
 #[derive(Debug)]
-pub(super) struct Pick {
+pub(super) struct DueQueue {
     pub(super) host: Rc<str>,
     pub(super) queue: QueueId,
     pub(super) partition: Partition,
@@ -64,7 +64,7 @@ pub(super) struct Pick {
     pub(super) probe: bool,
 }
 
-impl Host {
+impl HostState {
     /// When something may begin here; none where first something has to end.
     fn wakes(&self, per_host: usize) -> Option<Timestamp> {
         let (due, ..) = self.due.first()?;
@@ -75,7 +75,7 @@ impl Host {
     }
 }
 
-impl Hosts {
+impl HostRotation {
     pub(super) fn new(per_host: usize) -> Self {
         let per_host = per_host.max(1);
         Self { by_name: HashMap::new(), ready: VecDeque::new(), timers: BTreeSet::new(), per_host, open: 0 }
@@ -115,22 +115,22 @@ impl Hosts {
     }
 
     /// Whose turn it is, where there is room for so many more attempts. What is returned counts as in flight.
-    pub(super) fn pick(&mut self, now: Timestamp, room: usize) -> Option<Pick> {
+    pub(super) fn pick(&mut self, now: Timestamp, room: usize) -> Option<DueQueue> {
         while self.timers.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, name)) = self.timers.pop_first()
         {
             if let Some(host) = self.by_name.get_mut(&name) {
-                host.place = Place::Ready;
+                host.place = RotationSlot::Ready;
                 self.ready.push_back(name);
             }
         }
         for _ in 0..self.ready.len() {
             let name = self.ready.pop_front()?;
             let Some(host) = self.by_name.get_mut(&name) else { continue };
-            host.place = Place::Nowhere;
+            host.place = RotationSlot::Nowhere;
             let may = host.wakes(self.per_host).is_some_and(|at| at <= now);
             if may && host.in_flight >= room {
-                host.place = Place::Ready;
+                host.place = RotationSlot::Ready;
                 self.ready.push_back(name);
                 continue;
             }
@@ -139,7 +139,7 @@ impl Hosts {
             host.in_flight += usize::from(first.is_some());
             self.place(&name);
             if let Some((due, queue, partition)) = first {
-                return Some(Pick { host: name, queue, partition, due, probe });
+                return Some(DueQueue { host: name, queue, partition, due, probe });
             }
             self.forget_unused(&name);
         }
@@ -148,7 +148,7 @@ impl Hosts {
 
     /// Whether something could begin now, if there is room.
     pub(super) fn has_due(&self, now: Timestamp) -> bool {
-        let due = |host: &Host| host.due.first().is_some_and(|(due, ..)| *due <= now);
+        let due = |host: &HostState| host.due.first().is_some_and(|(due, ..)| *due <= now);
         self.by_name
             .values()
             .any(|host| host.breaker.open_until().is_none_or(|until| until <= now) && due(host))
@@ -182,14 +182,14 @@ impl Hosts {
     pub(super) fn tell(
         &mut self,
         name: &Rc<str>,
-        health: Health,
+        health: HostHealth,
         probe: bool,
         now: Timestamp,
-    ) -> Option<Switched> {
+    ) -> Option<BreakerTransition> {
         let switched = self.by_name.get_mut(name)?.breaker.tell(health, probe, now);
         match switched {
-            Some(Switched::Opened) => self.open += 1,
-            Some(Switched::Closed) => self.open -= 1,
+            Some(BreakerTransition::Opened) => self.open += 1,
+            Some(BreakerTransition::Closed) => self.open -= 1,
             None => {}
         }
         self.place(name);
@@ -210,15 +210,15 @@ impl Hosts {
     fn place(&mut self, name: &Rc<str>) {
         let Some(host) = self.by_name.get_mut(name) else { return };
         let timed = match host.place {
-            Place::Ready => return,
-            Place::Timed(at) => Some(at),
-            Place::Nowhere => None,
+            RotationSlot::Ready => return,
+            RotationSlot::Timed(at) => Some(at),
+            RotationSlot::Nowhere => None,
         };
         let wakes = host.wakes(self.per_host);
         if timed == wakes {
             return;
         }
-        host.place = wakes.map_or(Place::Nowhere, Place::Timed);
+        host.place = wakes.map_or(RotationSlot::Nowhere, RotationSlot::Timed);
         if let Some(at) = timed {
             self.timers.remove(&(at, Rc::clone(name)));
         }
@@ -229,7 +229,8 @@ impl Hosts {
 
     /// Callers name hosts, without end: of one that nothing goes to any more nothing is kept.
     fn forget_unused(&mut self, name: &Rc<str>) {
-        let unused = |host: &Host| host.queues == 0 && host.in_flight == 0 && host.place == Place::Nowhere;
+        let unused =
+            |host: &HostState| host.queues == 0 && host.in_flight == 0 && host.place == RotationSlot::Nowhere;
         if self.by_name.get(name).is_some_and(unused)
             && let Some(host) = self.by_name.remove(name)
         {
@@ -239,10 +240,10 @@ impl Hosts {
 }
 
 #[cfg(test)]
-impl Hosts {
+impl HostRotation {
     /// Every queue that waits, with its host.
     pub(super) fn all_due(&self) -> Vec<(String, Timestamp, QueueId, Partition)> {
-        let of = |(name, host): (&Rc<str>, &Host)| {
+        let of = |(name, host): (&Rc<str>, &HostState)| {
             let name = name.to_string();
             host.due
                 .iter()
@@ -265,16 +266,16 @@ impl Hosts {
             let timed = self.timers.iter().filter(|(_, timed)| timed == name).map(|(at, _)| *at);
             let ready = self.ready.iter().filter(|ready| *ready == name).count();
             match host.place {
-                Place::Nowhere => assert_eq!((timed.count(), ready), (0, 0)),
-                Place::Timed(at) => assert_eq!((timed.collect::<Vec<_>>(), ready), (vec![at], 0)),
-                Place::Ready => assert_eq!((timed.count(), ready), (0, 1)),
+                RotationSlot::Nowhere => assert_eq!((timed.count(), ready), (0, 0)),
+                RotationSlot::Timed(at) => assert_eq!((timed.collect::<Vec<_>>(), ready), (vec![at], 0)),
+                RotationSlot::Ready => assert_eq!((timed.count(), ready), (0, 1)),
             }
             assert!(
-                host.place != Place::Nowhere || host.wakes(self.per_host).is_none(),
+                host.place != RotationSlot::Nowhere || host.wakes(self.per_host).is_none(),
                 "{name} sleeps for ever"
             );
             assert!(
-                host.queues > 0 || host.in_flight > 0 || host.place == Place::Ready,
+                host.queues > 0 || host.in_flight > 0 || host.place == RotationSlot::Ready,
                 "{name} is kept for nothing"
             );
         }

@@ -11,19 +11,19 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, warn};
 
-use super::Order;
-use super::flight::{self, Event, Flight, Work};
-use super::tally::Tally;
+use super::DispatcherCommand;
+use super::in_flight::{self, UnreportedAttempt, WorkEvent, WorkFuture};
+use super::stats::DispatcherStats;
 use crate::config::WebhooksConfig;
 use crate::domain::{Backoff, DeliveryAttempt, DeliveryState, Partition, Timestamp};
 use crate::store::{
     BeginResult, ClaimedDelivery, DeliveryQuery, Fence, FinishRequest, OutboxEvent, OutboxEventReceiver,
     OutboxPage, RetryDecision, Store, StoreClock, StoreError,
 };
-use crate::webhook::agenda::{Agenda, Begin};
-use crate::webhook::attempt::{Fate, Made};
-use crate::webhook::breaker::Health;
-use crate::webhook::schedule;
+use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
+use crate::webhook::circuit_breaker::HostHealth;
+use crate::webhook::retry_schedule;
+use crate::webhook::scheduler::{AttemptStart, Scheduler};
 
 /// What an attempt's window in the store is longer than the attempt.
 const SPARE: Duration = Duration::from_secs(5);
@@ -34,16 +34,16 @@ const FRESH: Duration = Duration::from_secs(4);
 const IDLE: Duration = Duration::from_mins(1);
 
 /// The desk; `A` makes an attempt.
-pub(super) struct Desk<A> {
+pub(super) struct DeliveryWorker<A> {
     store: Store,
     clock: StoreClock,
-    agenda: Agenda,
-    tally: Tally,
+    agenda: Scheduler,
+    tally: DispatcherStats,
     send: Rc<A>,
     /// For how long an attempt is noted.
     window: Duration,
     tenures: HashMap<Partition, Tenure>,
-    work: FuturesUnordered<Work>,
+    work: FuturesUnordered<WorkFuture>,
     stopping: bool,
 }
 
@@ -56,8 +56,14 @@ struct Tenure {
     done: Option<oneshot::Sender<()>>,
 }
 
-impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
-    pub(super) fn new(config: &WebhooksConfig, store: Store, now: Timestamp, tally: Tally, send: A) -> Self {
+impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> {
+    pub(super) fn new(
+        config: &WebhooksConfig,
+        store: Store,
+        now: Timestamp,
+        tally: DispatcherStats,
+        send: A,
+    ) -> Self {
         // Tokens of two replicas must not be the same: not even where both came up at the same time from one image.
         let mut seed = [0; 8];
         let rng = match aws_lc_rs::rand::fill(&mut seed) {
@@ -67,7 +73,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
         Self {
             store,
             clock: StoreClock::new(now),
-            agenda: Agenda::new(config.max_in_flight, config.max_per_host, rng),
+            agenda: Scheduler::new(config.max_in_flight, config.max_per_host, rng),
             tally,
             send: Rc::new(send),
             window: config.timeout + SPARE,
@@ -78,7 +84,11 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
     }
 
     /// Works until it is told to stop, or nobody can tell it any more.
-    pub(super) async fn run(mut self, mut listening: OutboxEventReceiver, mut orders: mpsc::Receiver<Order>) {
+    pub(super) async fn run(
+        mut self,
+        mut listening: OutboxEventReceiver,
+        mut orders: mpsc::Receiver<DispatcherCommand>,
+    ) {
         let mut told = true;
         let mut calm = None;
         let mut until = None;
@@ -101,8 +111,8 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
                 },
                 Some(event) = self.work.next(), if !self.work.is_empty() => self.take(event),
                 order = orders.recv(), if !self.stopping => match order {
-                    Some(Order::Calm(done)) => calm = Some(done),
-                    Some(Order::Stop(by)) => {
+                    Some(DispatcherCommand::Calm(done)) => calm = Some(done),
+                    Some(DispatcherCommand::Stop(by)) => {
                         until = Some(by);
                         self.break_off();
                     }
@@ -129,10 +139,10 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
         }
         let now = self.clock.now();
         while let Some((partition, fence)) = self.agenda.next_reading(now) {
-            self.work.push(flight::read(&self.store, partition, fence, 0));
+            self.work.push(in_flight::read(&self.store, partition, fence, 0));
         }
         while let Some(begin) = self.agenda.next(now) {
-            self.work.push(flight::begin(&self.store, begin, self.window));
+            self.work.push(in_flight::begin(&self.store, begin, self.window));
         }
     }
 
@@ -159,35 +169,35 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
                 };
                 tenure.done = Some(done);
                 self.agenda.release(partition, fence);
-                self.work.push(flight::overdue(partition, fence, by));
+                self.work.push(in_flight::overdue(partition, fence, by));
                 self.settle(partition, fence);
             }
             OutboxEvent::Lost(partition, fence) => self.lose(partition, fence),
         }
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: WorkEvent) {
         match event {
-            Event::Read { partition, fence, answer } => self.read(partition, fence, answer),
-            Event::Begun { begin, asked, answer } => {
+            WorkEvent::Read { partition, fence, answer } => self.read(partition, fence, answer),
+            WorkEvent::Begun { begin, asked, answer } => {
                 self.begun(begin, asked, answer);
                 self.settle(begin.partition, begin.fence);
             }
-            Event::Attempted { begin, taken, span, made, took } => {
+            WorkEvent::Attempted { begin, taken, span, made, took } => {
                 self.tally.attempted(&span, made.as_ref(), took);
                 let flight = self.judge(begin, taken, span, made, took);
-                self.work.push(flight::finish(&self.store, Box::new(flight), None));
+                self.work.push(in_flight::finish(&self.store, Box::new(flight), None));
             }
-            Event::Finished { mut flight, answer } => {
-                let Begin { partition, fence, token, .. } = flight.begin;
+            WorkEvent::Finished { mut flight, answer } => {
+                let AttemptStart { partition, fence, token, .. } = flight.begin;
                 let now = self.clock.now();
                 match answer {
                     Ok(finished) => {
                         self.clock.observe(finished.now);
                         self.tally.finished(&flight);
-                        let health = flight.fate.as_ref().and_then(Health::of);
+                        let health = flight.fate.as_ref().and_then(HostHealth::of);
                         if let Some((host, switched)) = self.agenda.ended(token, finished.next, health, now) {
-                            Tally::switched(&host, switched);
+                            DispatcherStats::switched(&host, switched);
                         }
                         if flight.begin.overdue {
                             // The one behind it may be as old; a busy queue would grow faster than it is buried.
@@ -198,7 +208,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
                         debug!(parent: &flight.span, %error, "the store was not told how an attempt ended; telling it again");
                         self.agenda.delayed(token, now);
                         let delay = flight.backoff.next(fastrand::f64());
-                        self.work.push(flight::finish(&self.store, flight, Some(delay)));
+                        self.work.push(in_flight::finish(&self.store, flight, Some(delay)));
                         return;
                     }
                     Err(_) => {
@@ -208,7 +218,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
                 }
                 self.settle(partition, fence);
             }
-            Event::Overdue(partition, fence) => {
+            WorkEvent::Overdue(partition, fence) => {
                 if let Some(tenure) = self.tenures.get(&partition).filter(|tenure| tenure.fence == fence) {
                     tenure.breaking.cancel();
                 }
@@ -224,7 +234,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
                 if self.agenda.read(partition, fence, &queues, more.is_some(), self.clock.now())
                     && let Some(from) = more
                 {
-                    self.work.push(flight::read(&self.store, partition, fence, from));
+                    self.work.push(in_flight::read(&self.store, partition, fence, from));
                 }
             }
             Err(error) => {
@@ -236,7 +246,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
         }
     }
 
-    fn begun(&mut self, begin: Begin, asked: Instant, answer: Result<BeginResult, StoreError>) {
+    fn begun(&mut self, begin: AttemptStart, asked: Instant, answer: Result<BeginResult, StoreError>) {
         let now = self.clock.now();
         match answer {
             Ok(BeginResult::Taken(taken)) => self.taken(begin, asked, taken),
@@ -252,7 +262,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
         }
     }
 
-    fn taken(&mut self, begin: Begin, asked: Instant, taken: Box<ClaimedDelivery>) {
+    fn taken(&mut self, begin: AttemptStart, asked: Instant, taken: Box<ClaimedDelivery>) {
         self.clock.observe(taken.now);
         let span = self.tally.began(&taken);
         let tenure = self.tenures.get(&begin.partition).filter(|tenure| tenure.fence == begin.fence);
@@ -260,7 +270,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
         // One attempt is always made, unless the host failed for all that time; and none to tell of yesterday as if it
         // were news.
         let tried = taken.step > 0 || begin.overdue;
-        let stale = tried && taken.now.since(taken.since) >= schedule::AGE_MAX;
+        let stale = tried && taken.now.since(taken.since) >= retry_schedule::AGE_MAX;
         // Begun to be buried, and another one is first by now: its host is left alone.
         let spared = begin.overdue && !stale;
         let Some(breaking) = breaking.filter(|_| !stale && !spared) else {
@@ -279,28 +289,28 @@ impl<A: AsyncFn(&ClaimedDelivery) -> Made + 'static> Desk<A> {
             };
             let attempt = not_made(&taken, error, Duration::ZERO);
             let flight = over(begin, taken, span, attempt, verdict, None);
-            self.work.push(flight::finish(&self.store, Box::new(flight), None));
+            self.work.push(in_flight::finish(&self.store, Box::new(flight), None));
             return;
         };
         let panics = self.tally.panics();
-        self.work.push(flight::attempt(&self.send, begin, taken, span, breaking, panics));
+        self.work.push(in_flight::attempt(&self.send, begin, taken, span, breaking, panics));
     }
 
     /// What follows from an attempt.
     fn judge(
         &self,
-        begin: Begin,
+        begin: AttemptStart,
         taken: Box<ClaimedDelivery>,
         span: Span,
-        made: Option<Made>,
+        made: Option<AttemptResult>,
         took: Duration,
-    ) -> Flight {
-        let Some(Made { attempt, fate }) = made else {
+    ) -> UnreportedAttempt {
+        let Some(AttemptResult { attempt, fate }) = made else {
             let attempt = not_made(&taken, "broken off: this replica let go of the conversation", took);
             return over(begin, taken, span, attempt, RetryDecision::Again, None);
         };
         let now = self.clock.now();
-        let verdict = schedule::verdict(&fate, taken.step, taken.since, now, fastrand::f64());
+        let verdict = retry_schedule::verdict(&fate, taken.step, taken.since, now, fastrand::f64());
         over(begin, taken, span, attempt, verdict, Some(fate))
     }
 
@@ -360,13 +370,13 @@ fn not_made(taken: &ClaimedDelivery, why: &str, duration: Duration) -> DeliveryA
 }
 
 fn over(
-    begin: Begin,
+    begin: AttemptStart,
     taken: Box<ClaimedDelivery>,
     span: Span,
     attempt: DeliveryAttempt,
     verdict: RetryDecision,
-    fate: Option<Fate>,
-) -> Flight {
+    fate: Option<AttemptOutcome>,
+) -> UnreportedAttempt {
     let finish = FinishRequest { id: taken.delivery.id, token: taken.token, attempt, verdict };
-    Flight { begin, taken, finish, fate, span, backoff: Backoff::for_store() }
+    UnreportedAttempt { begin, taken, finish, fate, span, backoff: Backoff::for_store() }
 }

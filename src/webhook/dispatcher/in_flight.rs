@@ -17,51 +17,57 @@ use crate::domain::{Backoff, DeliveryAttempt, Partition};
 use crate::store::{
     BeginResult, ClaimedDelivery, Fence, FinishRequest, FinishResult, OutboxPage, Store, StoreError,
 };
-use crate::webhook::agenda::Begin;
-use crate::webhook::attempt::{Fate, Made};
+use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
+use crate::webhook::scheduler::AttemptStart;
 
 /// Something under way.
-pub(super) type Work = Pin<Box<dyn Future<Output = Event>>>;
+pub(super) type WorkFuture = Pin<Box<dyn Future<Output = WorkEvent>>>;
 
 /// What happened.
-pub(super) enum Event {
+pub(super) enum WorkEvent {
     /// A part of an outbox was read.
     Read { partition: Partition, fence: Fence, answer: Result<OutboxPage, StoreError> },
     /// The store was asked whether an attempt may begin, at that time.
-    Begun { begin: Begin, asked: Instant, answer: Result<BeginResult, StoreError> },
+    Begun { begin: AttemptStart, asked: Instant, answer: Result<BeginResult, StoreError> },
     /// An attempt ended; without having been made where it was broken off.
-    Attempted { begin: Begin, taken: Box<ClaimedDelivery>, span: Span, made: Option<Made>, took: Duration },
+    Attempted {
+        begin: AttemptStart,
+        taken: Box<ClaimedDelivery>,
+        span: Span,
+        made: Option<AttemptResult>,
+        took: Duration,
+    },
     /// The store was told how an attempt ended.
-    Finished { flight: Box<Flight>, answer: Result<FinishResult, StoreError> },
+    Finished { flight: Box<UnreportedAttempt>, answer: Result<FinishResult, StoreError> },
     /// What is in flight in the partition had its time.
     Overdue(Partition, Fence),
 }
 
 /// An attempt that is over, until the store knows.
-pub(super) struct Flight {
-    pub(super) begin: Begin,
+pub(super) struct UnreportedAttempt {
+    pub(super) begin: AttemptStart,
     pub(super) taken: Box<ClaimedDelivery>,
     pub(super) finish: FinishRequest,
     /// None where it was not made.
-    pub(super) fate: Option<Fate>,
+    pub(super) fate: Option<AttemptOutcome>,
     pub(super) span: Span,
     /// Before the store is told once more.
     pub(super) backoff: Backoff,
 }
 
-pub(super) fn read(store: &Store, partition: Partition, fence: Fence, from: usize) -> Work {
+pub(super) fn read(store: &Store, partition: Partition, fence: Fence, from: usize) -> WorkFuture {
     let store = store.clone();
-    Box::pin(
-        async move { Event::Read { partition, fence, answer: store.outbox(partition, fence, from).await } },
-    )
+    Box::pin(async move {
+        WorkEvent::Read { partition, fence, answer: store.outbox(partition, fence, from).await }
+    })
 }
 
-pub(super) fn begin(store: &Store, begin: Begin, window: Duration) -> Work {
+pub(super) fn begin(store: &Store, begin: AttemptStart, window: Duration) -> WorkFuture {
     let store = store.clone();
     Box::pin(async move {
         let asked = Instant::now();
-        let Begin { partition, fence, queue, token, .. } = begin;
-        Event::Begun { begin, asked, answer: store.begin(partition, fence, queue, token, window).await }
+        let AttemptStart { partition, fence, queue, token, .. } = begin;
+        WorkEvent::Begun { begin, asked, answer: store.begin(partition, fence, queue, token, window).await }
     })
 }
 
@@ -69,14 +75,14 @@ pub(super) fn begin(store: &Store, begin: Begin, window: Duration) -> Work {
 /// in the end, as if the receiver did not answer, and no other suffers.
 pub(super) fn attempt<A>(
     send: &Rc<A>,
-    begin: Begin,
+    begin: AttemptStart,
     taken: Box<ClaimedDelivery>,
     span: Span,
     breaking: CancellationToken,
     panics: IntCounter,
-) -> Work
+) -> WorkFuture
 where
-    A: AsyncFn(&ClaimedDelivery) -> Made + 'static,
+    A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static,
 {
     let send = Rc::clone(send);
     let inside = span.clone();
@@ -96,36 +102,36 @@ where
                 () = breaking.cancelled() => None,
             }
         };
-        Event::Attempted { begin, taken, span, made, took: started.elapsed() }
+        WorkEvent::Attempted { begin, taken, span, made, took: started.elapsed() }
     };
     Box::pin(making.instrument(inside))
 }
 
-fn panicked(taken: &ClaimedDelivery, duration: Duration) -> Made {
+fn panicked(taken: &ClaimedDelivery, duration: Duration) -> AttemptResult {
     error!("an attempt panicked; this is a bug");
     let error = Some("the bridge failed; this is a bug".into());
-    Made {
+    AttemptResult {
         attempt: DeliveryAttempt { at: taken.now, status: None, error, duration, response: None },
-        fate: Fate::Forbidden,
+        fate: AttemptOutcome::Forbidden,
     }
 }
 
 /// Tells the store how an attempt ended, after a delay if it was told before.
-pub(super) fn finish(store: &Store, flight: Box<Flight>, delay: Option<Duration>) -> Work {
+pub(super) fn finish(store: &Store, flight: Box<UnreportedAttempt>, delay: Option<Duration>) -> WorkFuture {
     let store = store.clone();
     Box::pin(async move {
         if let Some(delay) = delay {
             sleep(delay).await;
         }
-        let Begin { partition, fence, queue, .. } = flight.begin;
+        let AttemptStart { partition, fence, queue, .. } = flight.begin;
         let answer = store.finish(partition, fence, queue, &flight.finish).await;
-        Event::Finished { flight, answer }
+        WorkEvent::Finished { flight, answer }
     })
 }
 
-pub(super) fn overdue(partition: Partition, fence: Fence, by: Instant) -> Work {
+pub(super) fn overdue(partition: Partition, fence: Fence, by: Instant) -> WorkFuture {
     Box::pin(async move {
         sleep_until(by).await;
-        Event::Overdue(partition, fence)
+        WorkEvent::Overdue(partition, fence)
     })
 }

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::attempt::Fate;
+use super::attempt::AttemptOutcome;
 use crate::domain::{Backoff, Timestamp};
 
 /// Failures in a row that open it.
@@ -24,27 +24,29 @@ const LONGEST: Duration = Duration::from_mins(1);
 
 /// What an attempt shows of its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Health {
+pub(super) enum HostHealth {
     /// It lives: it took the delivery, or refused it as its own business.
     Well,
     /// It did not answer, or says itself that it is in trouble.
     Ailing,
 }
 
-impl Health {
+impl HostHealth {
     /// None where the attempt shows nothing of the host.
-    pub(super) const fn of(fate: &Fate) -> Option<Self> {
+    pub(super) const fn of(fate: &AttemptOutcome) -> Option<Self> {
         match fate {
-            Fate::Unreached | Fate::Refused { ailing: true, .. } => Some(Self::Ailing),
-            Fate::Delivered | Fate::Gone | Fate::Refused { ailing: false, .. } => Some(Self::Well),
-            Fate::Forbidden => None,
+            AttemptOutcome::Unreached | AttemptOutcome::Refused { ailing: true, .. } => Some(Self::Ailing),
+            AttemptOutcome::Delivered
+            | AttemptOutcome::Gone
+            | AttemptOutcome::Refused { ailing: false, .. } => Some(Self::Well),
+            AttemptOutcome::Forbidden => None,
         }
     }
 }
 
 /// The breaker went over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Switched {
+pub(super) enum BreakerTransition {
     /// The host is left alone.
     Opened,
     /// It is attempted as always.
@@ -53,21 +55,21 @@ pub(super) enum Switched {
 
 /// The breaker of one host.
 #[derive(Debug, Default)]
-pub(super) struct Breaker {
+pub(super) struct CircuitBreaker {
     /// In a row, while it is closed.
     failures: u32,
     /// When the first of those in a row was seen.
     failing_since: Option<Timestamp>,
-    open: Option<Open>,
+    open: Option<OpenCircuit>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct OpenCircuit {
     until: Timestamp,
     pauses: Backoff,
 }
 
-impl Open {
+impl OpenCircuit {
     fn new(now: Timestamp) -> Self {
         let mut open = Self { until: now, pauses: Backoff::new(FIRST, LONGEST) };
         open.extend(now);
@@ -80,7 +82,7 @@ impl Open {
     }
 }
 
-impl Breaker {
+impl CircuitBreaker {
     /// Until when the host is left alone, then it is probed; none where the breaker is closed.
     pub(super) fn open_until(&self) -> Option<Timestamp> {
         self.open.map(|open| open.until)
@@ -94,24 +96,29 @@ impl Breaker {
 
     /// An attempt showed this. `probe` says that it began while the breaker was open: what began before is no news of
     /// a host that is known to fail.
-    pub(super) fn tell(&mut self, health: Health, probe: bool, now: Timestamp) -> Option<Switched> {
+    pub(super) fn tell(
+        &mut self,
+        health: HostHealth,
+        probe: bool,
+        now: Timestamp,
+    ) -> Option<BreakerTransition> {
         match (health, &mut self.open) {
-            (Health::Well, open) => {
+            (HostHealth::Well, open) => {
                 (self.failures, self.failing_since) = (0, None);
-                open.take().map(|_| Switched::Closed)
+                open.take().map(|_| BreakerTransition::Closed)
             }
-            (Health::Ailing, Some(open)) => {
+            (HostHealth::Ailing, Some(open)) => {
                 if probe {
                     open.extend(now);
                 }
                 None
             }
-            (Health::Ailing, None) => {
+            (HostHealth::Ailing, None) => {
                 self.failures += 1;
                 self.failing_since.get_or_insert(now);
                 (self.failures >= FAILURES).then(|| {
-                    self.open = Some(Open::new(now));
-                    Switched::Opened
+                    self.open = Some(OpenCircuit::new(now));
+                    BreakerTransition::Opened
                 })
             }
         }
@@ -124,10 +131,10 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_763_845_000_123);
 
-    fn failed(times: u32) -> Breaker {
-        let mut breaker = Breaker::default();
+    fn failed(times: u32) -> CircuitBreaker {
+        let mut breaker = CircuitBreaker::default();
         for _ in 0..times {
-            breaker.tell(Health::Ailing, false, NOW);
+            breaker.tell(HostHealth::Ailing, false, NOW);
         }
         breaker
     }
@@ -135,12 +142,12 @@ mod tests {
     #[test]
     fn opens_after_failures_in_a_row_only() {
         let mut breaker = failed(FAILURES - 1);
-        assert_eq!(breaker.tell(Health::Well, false, NOW), None);
+        assert_eq!(breaker.tell(HostHealth::Well, false, NOW), None);
         for _ in 1..FAILURES {
-            assert_eq!(breaker.tell(Health::Ailing, false, NOW), None);
+            assert_eq!(breaker.tell(HostHealth::Ailing, false, NOW), None);
             assert_eq!(breaker.open_until(), None);
         }
-        assert_eq!(breaker.tell(Health::Ailing, false, NOW), Some(Switched::Opened));
+        assert_eq!(breaker.tell(HostHealth::Ailing, false, NOW), Some(BreakerTransition::Opened));
         assert_eq!(breaker.open_until(), Some(NOW + FIRST));
     }
 
@@ -150,9 +157,9 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..6 {
             // What was in flight as it opened changes nothing.
-            breaker.tell(Health::Ailing, false, NOW + LONGEST);
+            breaker.tell(HostHealth::Ailing, false, NOW + LONGEST);
             let now = breaker.open_until().unwrap();
-            assert_eq!(breaker.tell(Health::Ailing, true, now), None);
+            assert_eq!(breaker.tell(HostHealth::Ailing, true, now), None);
             pauses.push(breaker.open_until().unwrap().since(now).as_secs());
         }
         assert_eq!(pauses, [10, 20, 40, 60, 60, 60]);
@@ -162,11 +169,11 @@ mod tests {
     fn tells_since_when_the_host_fails_while_it_is_open() {
         let mut breaker = failed(FAILURES - 1);
         assert_eq!(breaker.failing_since(), None);
-        breaker.tell(Health::Ailing, false, NOW + LONGEST);
+        breaker.tell(HostHealth::Ailing, false, NOW + LONGEST);
         assert_eq!(breaker.failing_since(), Some(NOW));
-        breaker.tell(Health::Ailing, true, NOW + 2 * LONGEST);
+        breaker.tell(HostHealth::Ailing, true, NOW + 2 * LONGEST);
         assert_eq!(breaker.failing_since(), Some(NOW));
-        breaker.tell(Health::Well, true, NOW + 3 * LONGEST);
+        breaker.tell(HostHealth::Well, true, NOW + 3 * LONGEST);
         assert_eq!(breaker.failing_since(), None);
     }
 
@@ -174,20 +181,20 @@ mod tests {
     fn any_success_closes_it_and_counting_begins_anew() {
         for probe in [true, false] {
             let mut breaker = failed(FAILURES);
-            assert_eq!(breaker.tell(Health::Well, probe, NOW), Some(Switched::Closed));
+            assert_eq!(breaker.tell(HostHealth::Well, probe, NOW), Some(BreakerTransition::Closed));
             assert_eq!(breaker.open_until(), None);
-            assert_eq!(breaker.tell(Health::Ailing, false, NOW), None);
+            assert_eq!(breaker.tell(HostHealth::Ailing, false, NOW), None);
         }
     }
 
     #[test]
     fn what_the_receiver_decides_is_a_sign_of_life() {
-        let refused = |ailing| Fate::Refused { retry_after: None, ailing };
-        assert_eq!(Health::of(&Fate::Delivered), Some(Health::Well));
-        assert_eq!(Health::of(&Fate::Gone), Some(Health::Well));
-        assert_eq!(Health::of(&refused(false)), Some(Health::Well));
-        assert_eq!(Health::of(&refused(true)), Some(Health::Ailing));
-        assert_eq!(Health::of(&Fate::Unreached), Some(Health::Ailing));
-        assert_eq!(Health::of(&Fate::Forbidden), None);
+        let refused = |ailing| AttemptOutcome::Refused { retry_after: None, ailing };
+        assert_eq!(HostHealth::of(&AttemptOutcome::Delivered), Some(HostHealth::Well));
+        assert_eq!(HostHealth::of(&AttemptOutcome::Gone), Some(HostHealth::Well));
+        assert_eq!(HostHealth::of(&refused(false)), Some(HostHealth::Well));
+        assert_eq!(HostHealth::of(&refused(true)), Some(HostHealth::Ailing));
+        assert_eq!(HostHealth::of(&AttemptOutcome::Unreached), Some(HostHealth::Ailing));
+        assert_eq!(HostHealth::of(&AttemptOutcome::Forbidden), None);
     }
 }

@@ -13,18 +13,18 @@
 //! out of date and costs one question then. What a replica's shards did not tell is found by reading each outbox again
 //! from time to time.
 
-mod hosts;
-mod overdue;
-mod part;
+mod expired;
+mod host_rotation;
+mod partition_queues;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-pub(super) use self::hosts::name_of as host_of;
-use self::hosts::{Hosts, Pick};
-use self::part::{Part, Queue, State, part};
-use super::breaker::{Health, Switched};
+pub(super) use self::host_rotation::name_of as host_of;
+use self::host_rotation::{DueQueue, HostRotation};
+use self::partition_queues::{PartitionQueues, QueueEntry, QueueState, part};
+use super::circuit_breaker::{BreakerTransition, HostHealth};
 use crate::domain::{Partition, Timestamp};
 use crate::store::{Fence, PendingQueue, QueueId};
 
@@ -37,12 +37,12 @@ const SOON: Duration = Duration::from_millis(50);
 
 /// The agenda.
 #[derive(Debug)]
-pub(super) struct Agenda {
+pub(super) struct Scheduler {
     in_all: usize,
     rng: fastrand::Rng,
-    parts: HashMap<Partition, Part>,
-    hosts: Hosts,
-    flights: HashMap<u64, Flight>,
+    parts: HashMap<Partition, PartitionQueues>,
+    hosts: HostRotation,
+    flights: HashMap<u64, InFlightAttempt>,
     /// Flights that count towards the limits.
     in_flight: usize,
     /// When outboxes are to be read.
@@ -55,7 +55,7 @@ pub(super) struct Agenda {
 
 /// An attempt to begin, by the words of [`crate::store::StoreConfig::begin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Begin {
+pub(super) struct AttemptStart {
     pub(super) partition: Partition,
     pub(super) fence: Fence,
     pub(super) queue: QueueId,
@@ -65,7 +65,7 @@ pub(super) struct Begin {
 }
 
 #[derive(Debug)]
-struct Flight {
+struct InFlightAttempt {
     partition: Partition,
     fence: Fence,
     queue: QueueId,
@@ -75,7 +75,7 @@ struct Flight {
     counts: bool,
 }
 
-impl Agenda {
+impl Scheduler {
     /// Empty. Never more than `in_all` attempts are in flight, never more than `per_host` to one host. The generator
     /// makes the attempts' tokens.
     pub(super) fn new(in_all: usize, per_host: usize, rng: fastrand::Rng) -> Self {
@@ -83,7 +83,7 @@ impl Agenda {
             in_all: in_all.max(1),
             rng,
             parts: HashMap::new(),
-            hosts: Hosts::new(per_host),
+            hosts: HostRotation::new(per_host),
             flights: HashMap::new(),
             in_flight: 0,
             readings: BTreeSet::new(),
@@ -100,7 +100,7 @@ impl Agenda {
             Some(earlier) => self.lose(partition, earlier),
             None => {}
         }
-        self.parts.insert(partition, Part::new(fence, now));
+        self.parts.insert(partition, PartitionQueues::new(fence, now));
         self.readings.insert((now, partition));
     }
 
@@ -117,7 +117,7 @@ impl Agenda {
             return;
         };
         match part.queues.get_mut(&queue) {
-            Some(Queue { state: State::InFlight { rung }, .. }) => *rung = true,
+            Some(QueueEntry { state: QueueState::InFlight { rung }, .. }) => *rung = true,
             // Others are before it.
             Some(_) => {}
             None => self.note(partition, queue, target, now),
@@ -173,11 +173,11 @@ impl Agenda {
                 // What may have begun is repeated, whatever it looks like.
                 Some(_) if part.unanswered.contains_key(queue) => {}
                 // It was read before the attempt was noted, or after its end: then there is more.
-                Some(Queue { state: State::InFlight { rung }, .. }) => *rung |= *due <= now,
-                Some(Queue { state: State::Held(at), .. }) => *at = *due,
+                Some(QueueEntry { state: QueueState::InFlight { rung }, .. }) => *rung |= *due <= now,
+                Some(QueueEntry { state: QueueState::Held(at), .. }) => *at = *due,
                 // What was read may be from before the last attempt; a time that is too early is put right by `begin`.
-                Some(Queue { state: State::Waiting(at), .. }) if *at <= *due => {}
-                Some(Queue { state: State::Waiting(at), host }) => {
+                Some(QueueEntry { state: QueueState::Waiting(at), .. }) if *at <= *due => {}
+                Some(QueueEntry { state: QueueState::Waiting(at), host }) => {
                     let (before, host) = (std::mem::replace(at, *due), Rc::clone(host));
                     self.hosts.recall(&host, before, *queue, partition);
                     self.hosts.wait(&host, *due, *queue, partition);
@@ -196,9 +196,9 @@ impl Agenda {
         self.reading -= 1;
         part.backoff.reset();
         let again = std::mem::take(&mut part.read_again);
-        for (queue, Queue { host, state }) in &mut part.queues {
-            if let State::Held(due) = *state {
-                *state = State::Waiting(due);
+        for (queue, QueueEntry { host, state }) in &mut part.queues {
+            if let QueueState::Held(due) = *state {
+                *state = QueueState::Waiting(due);
                 self.hosts.wait(host, due, *queue, partition);
             }
         }
@@ -217,7 +217,7 @@ impl Agenda {
     }
 
     /// An attempt to begin now. Whoever is given one says how that ended: [`Agenda::ended`], [`Agenda::unanswered`].
-    pub(super) fn next(&mut self, now: Timestamp) -> Option<Begin> {
+    pub(super) fn next(&mut self, now: Timestamp) -> Option<AttemptStart> {
         if let Some(begin) = self.next_overdue(now) {
             return Some(begin);
         }
@@ -226,7 +226,7 @@ impl Agenda {
             if room == 0 {
                 return None;
             }
-            let Pick { host, queue, partition, due, probe } = self.hosts.pick(now, room)?;
+            let DueQueue { host, queue, partition, due, probe } = self.hosts.pick(now, room)?;
             let known = self.parts.get_mut(&partition).and_then(|part| {
                 let silent = part.is_silent();
                 let state = &mut part.queues.get_mut(&queue)?.state;
@@ -237,16 +237,17 @@ impl Agenda {
                 continue;
             };
             if silent {
-                *state = State::Held(due);
+                *state = QueueState::Held(due);
                 self.hosts.free(&host);
                 continue;
             }
-            *state = State::InFlight { rung: false };
+            *state = QueueState::InFlight { rung: false };
             *flights += 1;
             self.in_flight += 1;
             let token = unanswered.remove(&queue).unwrap_or_else(|| self.rng.u64(..));
-            self.flights.insert(token, Flight { partition, fence, queue, host, probe, counts: true });
-            return Some(Begin { partition, fence, queue, token, overdue: false });
+            self.flights
+                .insert(token, InFlightAttempt { partition, fence, queue, host, probe, counts: true });
+            return Some(AttemptStart { partition, fence, queue, token, overdue: false });
         }
     }
 
@@ -260,7 +261,7 @@ impl Agenda {
             return self.forget(flight.partition, flight.queue);
         }
         if let Some(queue) = part.queues.get_mut(&flight.queue) {
-            queue.state = State::Held(now);
+            queue.state = QueueState::Held(now);
             part.unanswered.insert(flight.queue, token);
         }
         self.silence(flight.partition, flight.fence, now);
@@ -270,7 +271,7 @@ impl Agenda {
     /// take its place.
     pub(super) fn delayed(&mut self, token: u64, now: Timestamp) {
         let Some(flight) = self.flights.get_mut(&token) else { return };
-        let before = Flight { host: Rc::clone(&flight.host), ..*flight };
+        let before = InFlightAttempt { host: Rc::clone(&flight.host), ..*flight };
         flight.counts = false;
         self.free(&before);
         self.silence(before.partition, before.fence, now);
@@ -282,9 +283,9 @@ impl Agenda {
         &mut self,
         token: u64,
         next: Option<Timestamp>,
-        health: Option<Health>,
+        health: Option<HostHealth>,
         now: Timestamp,
-    ) -> Option<(Rc<str>, Switched)> {
+    ) -> Option<(Rc<str>, BreakerTransition)> {
         let flight = self.flights.remove(&token)?;
         let switched = health.and_then(|health| self.hosts.tell(&flight.host, health, flight.probe, now));
         self.free(&flight);
@@ -292,10 +293,10 @@ impl Agenda {
             part.flights -= 1;
             let releasing = part.releasing;
             let state = part.queues.get_mut(&flight.queue).map(|queue| &mut queue.state);
-            let rung = matches!(state, Some(State::InFlight { rung: true }));
+            let rung = matches!(state, Some(QueueState::InFlight { rung: true }));
             match (state, next.or(rung.then_some(now))) {
                 (Some(state), Some(due)) if !releasing => {
-                    *state = State::Waiting(due);
+                    *state = QueueState::Waiting(due);
                     self.hosts.wait(&flight.host, due, flight.queue, flight.partition);
                 }
                 _ => self.forget(flight.partition, flight.queue),
@@ -371,7 +372,7 @@ impl Agenda {
     fn note(&mut self, partition: Partition, queue: QueueId, target: &str, due: Timestamp) {
         let Some(part) = self.parts.get_mut(&partition) else { return };
         let host = self.hosts.enter(target);
-        part.queues.insert(queue, Queue { host: Rc::clone(&host), state: State::Waiting(due) });
+        part.queues.insert(queue, QueueEntry { host: Rc::clone(&host), state: QueueState::Waiting(due) });
         self.queues += 1;
         self.hosts.wait(&host, due, queue, partition);
     }
@@ -384,9 +385,9 @@ impl Agenda {
         self.queues -= 1;
     }
 
-    fn drop_all(&mut self, partition: Partition, queues: impl IntoIterator<Item = (QueueId, Queue)>) {
-        for (id, Queue { host, state }) in queues {
-            if let State::Waiting(due) = state {
+    fn drop_all(&mut self, partition: Partition, queues: impl IntoIterator<Item = (QueueId, QueueEntry)>) {
+        for (id, QueueEntry { host, state }) in queues {
+            if let QueueState::Waiting(due) = state {
                 self.hosts.recall(&host, due, id, partition);
             }
             self.hosts.leave(&host);
@@ -394,7 +395,7 @@ impl Agenda {
         }
     }
 
-    fn free(&mut self, flight: &Flight) {
+    fn free(&mut self, flight: &InFlightAttempt) {
         if flight.counts {
             self.in_flight -= 1;
             self.hosts.free(&flight.host);

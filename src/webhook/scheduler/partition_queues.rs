@@ -10,11 +10,11 @@ use crate::store::{Fence, QueueId};
 const SPARE: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct PartitionQueues {
     pub(super) fence: Fence,
     /// Nothing begins any more.
     pub(super) releasing: bool,
-    pub(super) queues: HashMap<QueueId, Queue>,
+    pub(super) queues: HashMap<QueueId, QueueEntry>,
     pub(super) flights: usize,
     /// None while it is read.
     pub(super) read_at: Option<Timestamp>,
@@ -27,13 +27,13 @@ pub(super) struct Part {
 }
 
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct QueueEntry {
     pub(super) host: Rc<str>,
-    pub(super) state: State,
+    pub(super) state: QueueState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum QueueState {
     /// Until then, and for its host's turn.
     Waiting(Timestamp),
     /// The same, and for the store to answer.
@@ -44,7 +44,7 @@ pub(super) enum State {
     },
 }
 
-impl Part {
+impl PartitionQueues {
     pub(super) fn new(fence: Fence, now: Timestamp) -> Self {
         Self {
             fence,
@@ -63,7 +63,7 @@ impl Part {
         self.backoff.failures() > 0
     }
 
-    pub(super) fn forget(&mut self, queue: QueueId) -> Option<Queue> {
+    pub(super) fn forget(&mut self, queue: QueueId) -> Option<QueueEntry> {
         let gone = self.queues.remove(&queue);
         if self.queues.is_empty() && self.queues.capacity() > SPARE {
             self.queues.shrink_to_fit();
@@ -72,8 +72,8 @@ impl Part {
     }
 
     /// Forgets all queues but those in flight, and returns them.
-    pub(super) fn leave_in_flight(&mut self) -> Vec<(QueueId, Queue)> {
-        let waits = |queue: &Queue| !matches!(queue.state, State::InFlight { .. });
+    pub(super) fn leave_in_flight(&mut self) -> Vec<(QueueId, QueueEntry)> {
+        let waits = |queue: &QueueEntry| !matches!(queue.state, QueueState::InFlight { .. });
         self.unanswered.clear();
         self.queues.extract_if(|_, queue| waits(queue)).collect()
     }
@@ -81,9 +81,9 @@ impl Part {
 
 /// The partition, if it is owned under this fence.
 pub(super) fn part(
-    parts: &mut HashMap<Partition, Part>,
+    parts: &mut HashMap<Partition, PartitionQueues>,
     partition: Partition,
     fence: Fence,
-) -> Option<&mut Part> {
+) -> Option<&mut PartitionQueues> {
     parts.get_mut(&partition).filter(|part| part.fence == fence)
 }

@@ -7,13 +7,13 @@
 
 use std::rc::Rc;
 
-use super::part::{Queue, State, part};
-use super::{Agenda, Begin, Flight};
+use super::partition_queues::{QueueEntry, QueueState, part};
+use super::{AttemptStart, InFlightAttempt, Scheduler};
 use crate::domain::{Partition, Timestamp};
 use crate::store::{Fence, QueueId};
-use crate::webhook::schedule::AGE_MAX;
+use crate::webhook::retry_schedule::AGE_MAX;
 
-impl Agenda {
+impl Scheduler {
     /// A queue was read whose first delivery is tried since then, and due.
     pub(super) fn look_at_age(
         &mut self,
@@ -29,13 +29,13 @@ impl Agenda {
     }
 
     /// What to begin for the sake of burying: while a host is left alone nobody else would come to it.
-    pub(super) fn next_overdue(&mut self, now: Timestamp) -> Option<Begin> {
+    pub(super) fn next_overdue(&mut self, now: Timestamp) -> Option<AttemptStart> {
         while self.in_flight < self.in_all {
             let (partition, fence, queue) = *self.overdue.front()?;
             let part = part(&mut self.parts, partition, fence).filter(|part| !part.is_silent());
             let known = part.and_then(|part| Some((part.queues.get_mut(&queue)?, &mut part.flights)));
-            if let Some((Queue { host, state: state @ State::Waiting(_) }, flights)) = known
-                && let State::Waiting(due) = *state
+            if let Some((QueueEntry { host, state: state @ QueueState::Waiting(_) }, flights)) = known
+                && let QueueState::Waiting(due) = *state
                 && due <= now
                 && self.hosts.failing_since(host).is_some_and(|since| now.since(since) >= AGE_MAX)
             {
@@ -43,15 +43,17 @@ impl Agenda {
                     return None;
                 }
                 let host = Rc::clone(host);
-                *state = State::InFlight { rung: false };
+                *state = QueueState::InFlight { rung: false };
                 *flights += 1;
                 self.in_flight += 1;
                 self.overdue.pop_front();
                 self.hosts.recall(&host, due, queue, partition);
                 let token = self.rng.u64(..);
-                self.flights
-                    .insert(token, Flight { partition, fence, queue, host, probe: true, counts: true });
-                return Some(Begin { partition, fence, queue, token, overdue: true });
+                self.flights.insert(
+                    token,
+                    InFlightAttempt { partition, fence, queue, host, probe: true, counts: true },
+                );
+                return Some(AttemptStart { partition, fence, queue, token, overdue: true });
             }
             // Others have come to it, or will.
             self.overdue.pop_front();

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::attempt::Fate;
+use super::attempt::AttemptOutcome;
 use crate::domain::Timestamp;
 use crate::store::RetryDecision;
 
@@ -25,12 +25,20 @@ pub(super) const AGE_MAX: Duration = Duration::from_hours(24);
 ///
 /// The next attempt is made within [`AGE_MAX`] or not at all: what is that old is of no use to a receiver that believes
 /// it to be news.
-pub(super) fn verdict(fate: &Fate, step: u32, since: Timestamp, now: Timestamp, draw: f64) -> RetryDecision {
+pub(super) fn verdict(
+    fate: &AttemptOutcome,
+    step: u32,
+    since: Timestamp,
+    now: Timestamp,
+    draw: f64,
+) -> RetryDecision {
     let asked = match fate {
-        Fate::Delivered => return RetryDecision::Delivered,
-        Fate::Gone => return RetryDecision::Bury("the receiver wants no more of it: it answered 410".into()),
-        Fate::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
-        Fate::Unreached | Fate::Forbidden => Duration::ZERO,
+        AttemptOutcome::Delivered => return RetryDecision::Delivered,
+        AttemptOutcome::Gone => {
+            return RetryDecision::Bury("the receiver wants no more of it: it answered 410".into());
+        }
+        AttemptOutcome::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
+        AttemptOutcome::Unreached | AttemptOutcome::Forbidden => Duration::ZERO,
     };
     let steps = usize::try_from(step).ok().and_then(|step| STEPS.get(step));
     let Some(nominal) = steps.copied().map(Duration::from_secs) else {
@@ -55,12 +63,12 @@ mod tests {
 
     const SINCE: Timestamp = Timestamp::from_millis(1_763_845_000_123);
 
-    fn refused(retry_after: Option<u64>) -> Fate {
-        Fate::Refused { retry_after: retry_after.map(Duration::from_secs), ailing: true }
+    fn refused(retry_after: Option<u64>) -> AttemptOutcome {
+        AttemptOutcome::Refused { retry_after: retry_after.map(Duration::from_secs), ailing: true }
     }
 
     /// The wait after a failure at this step, with a draw in the middle.
-    fn wait(fate: &Fate, step: u32) -> Option<u64> {
+    fn wait(fate: &AttemptOutcome, step: u32) -> Option<u64> {
         match verdict(fate, step, SINCE, SINCE, 0.5) {
             RetryDecision::Retry(wait) => Some(wait.as_secs()),
             _ => None,
@@ -69,10 +77,10 @@ mod tests {
 
     #[test]
     fn the_waits_are_those_of_the_contract() {
-        let waits: Vec<_> = (0..9).map(|step| wait(&Fate::Unreached, step)).collect();
+        let waits: Vec<_> = (0..9).map(|step| wait(&AttemptOutcome::Unreached, step)).collect();
         let contract = [1, 5, 15, 60, 300, 1800, 7200, 18_000].map(Some);
         assert_eq!(waits, [&contract[..], &[None]].concat());
-        assert_eq!(wait(&Fate::Forbidden, 1), Some(5));
+        assert_eq!(wait(&AttemptOutcome::Forbidden, 1), Some(5));
         assert_eq!(wait(&refused(None), 2), Some(15));
     }
 
@@ -96,25 +104,29 @@ mod tests {
 
     #[test]
     fn what_was_delivered_or_is_not_wanted_is_over() {
-        assert_eq!(verdict(&Fate::Delivered, 99, SINCE, SINCE + AGE_MAX * 2, 0.5), RetryDecision::Delivered);
-        assert!(matches!(verdict(&Fate::Gone, 0, SINCE, SINCE, 0.5), RetryDecision::Bury(_)));
+        assert_eq!(
+            verdict(&AttemptOutcome::Delivered, 99, SINCE, SINCE + AGE_MAX * 2, 0.5),
+            RetryDecision::Delivered
+        );
+        assert!(matches!(verdict(&AttemptOutcome::Gone, 0, SINCE, SINCE, 0.5), RetryDecision::Bury(_)));
     }
 
     #[test]
     fn nothing_is_tried_after_a_day() {
         // It waited behind others for a day, was attempted once, and is not again.
-        let late = verdict(&Fate::Unreached, 0, SINCE, SINCE + AGE_MAX, 0.5);
+        let late = verdict(&AttemptOutcome::Unreached, 0, SINCE, SINCE + AGE_MAX, 0.5);
         assert!(matches!(late, RetryDecision::Bury(_)), "{late:?}");
-        let just = verdict(&Fate::Unreached, 0, SINCE, SINCE + AGE_MAX - Duration::from_secs(1), 0.5);
+        let just =
+            verdict(&AttemptOutcome::Unreached, 0, SINCE, SINCE + AGE_MAX - Duration::from_secs(1), 0.5);
         assert!(matches!(just, RetryDecision::Retry(_)), "{just:?}");
     }
 
-    fn fates() -> impl Strategy<Value = Fate> {
+    fn fates() -> impl Strategy<Value = AttemptOutcome> {
         prop_oneof![
-            Just(Fate::Unreached),
-            Just(Fate::Forbidden),
+            Just(AttemptOutcome::Unreached),
+            Just(AttemptOutcome::Forbidden),
             (prop::option::of(any::<u64>().prop_map(Duration::from_secs)), any::<bool>())
-                .prop_map(|(retry_after, ailing)| Fate::Refused { retry_after, ailing }),
+                .prop_map(|(retry_after, ailing)| AttemptOutcome::Refused { retry_after, ailing }),
         ]
     }
 
@@ -131,7 +143,7 @@ mod tests {
                 RetryDecision::Retry(wait) => {
                     let nominal = Duration::from_secs(STEPS[step as usize]);
                     let asked = match fate {
-                        Fate::Refused { retry_after: Some(asked), .. } => asked.min(nominal * 10).min(ASKED_MAX),
+                        AttemptOutcome::Refused { retry_after: Some(asked), .. } => asked.min(nominal * 10).min(ASKED_MAX),
                         _ => Duration::ZERO,
                     };
                     prop_assert!(wait >= nominal.mul_f64(0.799));

@@ -15,7 +15,7 @@ use crate::config::{BotConfig, BotWebhookConfig, CallerConfig, Config, PayloadFo
 use crate::domain::{DeliveryOrigin, NewDelivery};
 
 /// Every bot and caller of the configuration, ready to sign.
-pub(super) struct Targets {
+pub(super) struct TargetTable {
     bots: HashMap<Box<str>, BotTarget>,
     callers: HashMap<Box<str>, CallerTarget>,
 }
@@ -24,15 +24,15 @@ struct BotTarget {
     /// Its id on the platform.
     id: Box<str>,
     /// None where the bot has no webhook: nothing signs then.
-    webhook: Option<Own>,
+    webhook: Option<OwnWebhook>,
 }
 
 /// A bot's own webhook.
-struct Own {
+struct OwnWebhook {
     url: Option<Box<str>>,
     form: PayloadFormat,
     secrets: Vec<SigningSecret>,
-    extras: Extras,
+    extras: ExtraHeaders,
 }
 
 struct CallerTarget {
@@ -42,7 +42,7 @@ struct CallerTarget {
 
 /// What is sent to the bot's own webhook and to nobody else.
 #[derive(Default)]
-pub(super) struct Extras {
+pub(super) struct ExtraHeaders {
     /// Headers, authorization among them.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// The signature for older receivers.
@@ -50,20 +50,20 @@ pub(super) struct Extras {
 }
 
 /// How one delivery is sent.
-pub(super) struct Manner<'a> {
+pub(super) struct DeliveryOptions<'a> {
     /// In what form.
     pub(super) form: PayloadFormat,
     /// What signs, newest first; never empty.
     pub(super) secrets: &'a [SigningSecret],
     /// What else goes with it.
-    pub(super) extras: Option<&'a Extras>,
+    pub(super) extras: Option<&'a ExtraHeaders>,
     /// The bot's id on the platform.
     pub(super) bot: &'a str,
 }
 
 /// Why a delivery cannot be sent by this configuration, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unsigned {
+pub(super) enum MissingSigner {
     /// The bot is gone.
     #[error("the bot {0}, whose secrets sign this, is not configured any more: configure it again")]
     Bot(Box<str>),
@@ -78,7 +78,7 @@ pub(super) enum Unsigned {
     Secrets(Box<str>),
 }
 
-impl Targets {
+impl TargetTable {
     /// Reads the configuration, and decodes every secret.
     ///
     /// # Errors
@@ -94,17 +94,20 @@ impl Targets {
     ///
     /// # Errors
     /// [`Unsigned`] where the configuration has nothing to sign it with any more.
-    pub(super) fn manner<'a>(&'a self, delivery: &'a NewDelivery) -> Result<Manner<'a>, Unsigned> {
+    pub(super) fn manner<'a>(
+        &'a self,
+        delivery: &'a NewDelivery,
+    ) -> Result<DeliveryOptions<'a>, MissingSigner> {
         let name = delivery.conversation.bot.as_str();
         let bot = self.bots.get(name);
         let own = || {
-            let bot = bot.ok_or_else(|| Unsigned::Bot(name.into()))?;
-            bot.webhook.as_ref().ok_or_else(|| Unsigned::Webhook(name.into()))
+            let bot = bot.ok_or_else(|| MissingSigner::Bot(name.into()))?;
+            bot.webhook.as_ref().ok_or_else(|| MissingSigner::Webhook(name.into()))
         };
         let manner = |form, secrets, extras| {
             // A caller's callbacks outlive the bot that they tell of.
             let bot = bot.map_or(name, |bot| &bot.id);
-            Manner { form, secrets, extras, bot }
+            DeliveryOptions { form, secrets, extras, bot }
         };
         match &delivery.origin {
             DeliveryOrigin::Bot => {
@@ -116,9 +119,9 @@ impl Targets {
                 Ok(manner(PayloadFormat::Standard, &own()?.secrets, None))
             }
             DeliveryOrigin::Callback { signer: Some(signer) } => {
-                let caller = self.callers.get(signer).ok_or_else(|| Unsigned::Caller(signer.clone()))?;
+                let caller = self.callers.get(signer).ok_or_else(|| MissingSigner::Caller(signer.clone()))?;
                 if caller.secrets.is_empty() {
-                    return Err(Unsigned::Secrets(signer.clone()));
+                    return Err(MissingSigner::Secrets(signer.clone()));
                 }
                 Ok(manner(caller.form, &caller.secrets, None))
             }
@@ -128,12 +131,13 @@ impl Targets {
 
 impl BotTarget {
     fn new(bot: &BotConfig) -> Result<Self, SenderSetupError> {
-        let webhook = bot.webhook.as_ref().map(|webhook| Own::new(bot.name.as_str(), webhook)).transpose()?;
+        let webhook =
+            bot.webhook.as_ref().map(|webhook| OwnWebhook::new(bot.name.as_str(), webhook)).transpose()?;
         Ok(Self { id: bot.task_bot_id.as_str().into(), webhook })
     }
 }
 
-impl Own {
+impl OwnWebhook {
     fn new(bot: &str, webhook: &BotWebhookConfig) -> Result<Self, SenderSetupError> {
         let mut headers = Vec::with_capacity(webhook.headers.len() + 1);
         for (name, value) in &webhook.headers {
@@ -151,7 +155,7 @@ impl Own {
             url: webhook.url.as_ref().map(|url| url.as_str().into()),
             form: webhook.form,
             secrets: secrets(&webhook.secrets, || format!("bots.{bot}.webhook"))?,
-            extras: Extras { headers, legacy },
+            extras: ExtraHeaders { headers, legacy },
         })
     }
 }

@@ -3,8 +3,8 @@ use url::{Host, Url};
 
 use super::*;
 
-fn nobody() -> Guard {
-    Guard::new(&[])
+fn nobody() -> SsrfGuard {
+    SsrfGuard::new(&[])
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -50,7 +50,7 @@ fn public_addresses_pass() {
 
 #[test]
 fn what_is_listed_passes_and_nothing_beside_it() {
-    let guard = |range: &str| Guard::new(&[range.parse().unwrap()]);
+    let guard = |range: &str| SsrfGuard::new(&[range.parse().unwrap()]);
     for (range, inside, outside) in [
         ("10.1.0.0/16", "10.1.255.255", "10.2.0.0"),
         ("10.1.0.0/16", "::ffff:10.1.0.1", "::ffff:10.0.0.1"),
@@ -142,7 +142,7 @@ proptest! {
     fn any_range_lets_all_of_its_addresses_pass(bits in any::<u32>(), prefix in 0_u8..=32, other in any::<u32>()) {
         let range = Ipv4Net::new(Ipv4Addr::from(bits), prefix).unwrap().trunc();
         let inside = u32::from(range.network()) | (other & u32::from(range.hostmask()));
-        let guard = Guard::new(&[range.into()]);
+        let guard = SsrfGuard::new(&[range.into()]);
         prop_assert!(guard.admits(Ipv4Addr::from(inside).into()));
     }
 }
