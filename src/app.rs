@@ -277,7 +277,7 @@ impl Bridge {
         let drained = async {
             self.shards.calm(drain_by).await;
             if let Store::Memory(_) = &self.store {
-                self.dispatcher.calm().await;
+                self.dispatcher.idle().await;
             }
         };
         if timeout_at(drain_by, drained).await.is_err() {

@@ -1,18 +1,18 @@
-//! The dispatcher: delivers what is due, of the partitions that are this replica's.
+//! The dispatcher attempts the due deliveries of this replica's partitions.
 //!
 //! ```text
-//!  shards ── News ──► desk ◄────────────► agenda (pure): whose turn is it?
-//!                      │ ▲
-//!                      │ └── what came of it
-//!                      ▼
-//!             read, begin, attempt, finish: many at a time, each waits by itself
-//!                      │
-//!                      ├──► store
-//!                      └──► receivers
+//!  shards ── OutboxEvent ──► worker ◄────────────► scheduler (pure): which attempt is next?
+//!                             │ ▲
+//!                             │ └── WorkEvent: the end of an operation
+//!                             ▼
+//!                    read, begin, attempt, finish: concurrent futures
+//!                             │
+//!                             ├──► store
+//!                             └──► receivers
 //! ```
 //!
-//! It has a thread of its own, so that neither names that are looked up nor bodies that are signed hold up a
-//! conversation. What is lost with it is lost to nobody: the outbox is in the store, and says what was being attempted.
+//! It has a thread of its own, so that DNS lookups and signatures do not delay a conversation. A crash of the thread
+//! loses no delivery, because the outbox in the store keeps deliveries and running attempts.
 
 mod in_flight;
 mod stats;
@@ -36,16 +36,16 @@ use crate::metrics::Metrics;
 use crate::runtime;
 use crate::store::{ClaimedDelivery, OutboxEventReceiver, Store, StoreError};
 
-/// How often a thread that is about to end is looked after; nothing tells of a thread's end.
-const MOMENT: Duration = Duration::from_millis(5);
+/// The interval at which the end of the thread is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Why there is no dispatcher.
+/// The reason why the dispatcher did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DispatcherStartError {
-    /// Its thread could not be started.
+    /// The thread could not be started.
     #[error("a thread could not be started")]
     Thread(#[source] std::io::Error),
-    /// It could not be set up.
+    /// The sender could not be set up.
     #[error(transparent)]
     Setup(#[from] SenderSetupError),
     /// The store did not answer.
@@ -54,54 +54,53 @@ pub enum DispatcherStartError {
     /// A metric was declared wrongly.
     #[error("a metric is declared wrongly")]
     Metrics(#[from] prometheus::Error),
-    /// Its thread ended while it was set up.
+    /// The thread ended during its setup.
     #[error("a thread ended while it was set up")]
     Died,
 }
 
-/// What its thread is told.
 #[derive(Debug)]
 enum DispatcherCommand {
-    /// Answer when all that is due was attempted.
-    Calm(oneshot::Sender<()>),
-    /// Break off what is in flight and end, at the latest then.
+    /// Notify the sender when every due delivery was attempted.
+    NotifyIdle(oneshot::Sender<()>),
+    /// Cancel the attempts in flight, then end. The thread ends at this time at the latest.
     Stop(Instant),
 }
 
-/// The dispatcher's thread. It ends when this is dropped.
+/// The handle of the dispatcher's thread. The thread ends when the handle is dropped.
 #[derive(Debug)]
 pub struct Dispatcher {
-    orders: mpsc::Sender<DispatcherCommand>,
+    commands: mpsc::Sender<DispatcherCommand>,
     thread: JoinHandle<()>,
 }
 
 impl Dispatcher {
-    /// Starts the thread. The store must answer. It does what it is told of partitions.
+    /// Starts the thread. It attempts the deliveries of the partitions that `events` assigns. The store must answer.
     ///
     /// # Errors
-    /// [`DispatcherStartError`]; nothing runs then.
+    /// [`DispatcherStartError`]; then no thread runs.
     pub async fn start(
         config: &Arc<Config>,
         store: Store,
         metrics: &Arc<Metrics>,
-        listening: OutboxEventReceiver,
+        events: OutboxEventReceiver,
     ) -> Result<Self, DispatcherStartError> {
         let (config, metrics) = (Arc::clone(config), Arc::clone(metrics));
-        let (orders, inbox) = mpsc::channel(1);
+        let (commands, inbox) = mpsc::channel(1);
         let (ready, started) = oneshot::channel::<Result<(), DispatcherStartError>>();
         let thread = runtime::shard_thread("webhook", async move || {
-            let opened: Result<_, DispatcherStartError> = async {
+            let worker: Result<_, DispatcherStartError> = async {
                 let (sender, targets) = (DeliverySender::new(&config.webhooks)?, TargetTable::new(&config)?);
-                let send = async move |taken: &ClaimedDelivery| attempt(&sender, &targets, taken).await;
-                let tally = DispatcherStats::new(&config, metrics)?;
+                let send = async move |claimed: &ClaimedDelivery| attempt(&sender, &targets, claimed).await;
+                let stats = DispatcherStats::new(&config, metrics)?;
                 let now = store.now().await?;
-                Ok(DeliveryWorker::new(&config.webhooks, store, now, tally, send))
+                Ok(DeliveryWorker::new(&config.webhooks, store, now, stats, send))
             }
             .await;
-            match opened {
-                Ok(desk) => {
+            match worker {
+                Ok(worker) => {
                     ready.send(Ok(())).ok();
-                    desk.run(listening, inbox).await;
+                    worker.run(events, inbox).await;
                 }
                 Err(error) => {
                     ready.send(Err(error)).ok();
@@ -110,32 +109,32 @@ impl Dispatcher {
         })
         .map_err(DispatcherStartError::Thread)?;
         started.await.map_err(|_| DispatcherStartError::Died)??;
-        Ok(Self { orders, thread })
+        Ok(Self { commands, thread })
     }
 
-    /// Comes back when the thread has ended without having been told to: it panicked, and nothing is delivered.
+    /// Waits until the thread has ended without a command. It panicked, and deliveries stop.
     pub async fn died(&self) {
-        self.orders.closed().await;
+        self.commands.closed().await;
     }
 
-    /// Comes back when each delivery that is due was attempted, where nobody will take over what is left.
-    pub async fn calm(&self) {
-        let (done, calm) = oneshot::channel();
-        if self.orders.send(DispatcherCommand::Calm(done)).await.is_ok() {
-            calm.await.ok();
+    /// Waits until every due delivery was attempted. Only a store without another replica needs that.
+    pub async fn idle(&self) {
+        let (done, idle) = oneshot::channel();
+        if self.commands.send(DispatcherCommand::NotifyIdle(done)).await.is_ok() {
+            idle.await.ok();
         }
     }
 
-    /// Breaks off what is in flight, tells the store, and ends the thread. One that has not ended `by` then is left
-    /// behind.
+    /// Cancels the attempts in flight, reports them to the store, and ends the thread. A thread that still runs at `by`
+    /// is abandoned.
     pub async fn stop(self, by: Instant) {
         let ended = async {
-            self.orders.send(DispatcherCommand::Stop(by)).await.ok();
+            self.commands.send(DispatcherCommand::Stop(by)).await.ok();
             while !self.thread.is_finished() {
-                sleep(MOMENT).await;
+                sleep(POLL_INTERVAL).await;
             }
         };
-        if timeout_at(by + MOMENT * 10, ended).await.is_err() {
+        if timeout_at(by + POLL_INTERVAL * 10, ended).await.is_err() {
             error!("the dispatcher did not end in time");
         } else if self.thread.join().is_err() {
             error!("the dispatcher panicked; this is a bug");

@@ -1,7 +1,7 @@
-//! Webhooks: what ended or was said is told to receivers that only take HTTP POSTs (api.md 4).
+//! Webhooks: delivers ended messages and replies to receivers that take HTTP POSTs (api.md 4).
 //!
-//! The store's outbox holds what is to be told; here it is decided when, composed, signed, sent, and decided what
-//! follows. It does not know conversations, sockets or callers' requests.
+//! The store's outbox holds the deliveries. This layer decides when each is attempted, composes, signs and sends it,
+//! and decides between retry and dead letter. It does not know conversations, sockets or requests of callers.
 
 mod attempt;
 mod circuit_breaker;

@@ -1,7 +1,7 @@
-//! What is posted: the body in the receiver's form, and the headers around it.
+//! Composes a request: the body in the receiver's format, and the headers.
 //!
-//! A body is made of what is stored and nothing else, so every attempt carries the same bytes; what differs from attempt
-//! to attempt is in headers.
+//! The body depends only on the stored delivery, so every attempt carries the same bytes. Values that differ between
+//! attempts are in headers.
 
 mod kore;
 #[cfg(test)]
@@ -19,43 +19,43 @@ use crate::config::PayloadFormat;
 use crate::domain::{NewDelivery, TraceId};
 use crate::store::ClaimedDelivery;
 
-/// The header that names a delivery, the same in every attempt.
+/// The header with the id of the delivery, the same in every attempt.
 const ID: HeaderName = HeaderName::from_static("webhook-id");
-/// When the attempt was made, in seconds since 1970.
+/// The header with the time of the attempt, in seconds since 1970.
 const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-/// The signatures.
+/// The header with the signatures.
 const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
-/// The number of the attempt, from 1.
+/// The header with the number of the attempt, from 1.
 const ATTEMPT: HeaderName = HeaderName::from_static("webhook-attempt");
-/// In which trace (W3C Trace Context).
+/// The header with the trace (W3C Trace Context).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const USER_AGENT: &str = concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"));
 
-/// What a part of a path keeps as it is (RFC 3986, unreserved).
-const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// The characters that a segment of a path escapes: all but the unreserved (RFC 3986).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What was stored is not what this version stores: a bug, or another program wrote it.
+/// The stored delivery cannot be composed: a bug, or another program wrote it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PayloadError {
-    /// The data is no Message and no Reply.
-    #[error("what is stored of the delivery cannot be read as a Message or a Reply")]
+    /// The data is neither a Message nor a Reply.
+    #[error("the stored delivery cannot be read as a Message or a Reply")]
     Data(#[from] serde_json::Error),
-    /// Something in it fits into no header.
-    #[error("what is stored of the delivery fits into no header")]
+    /// A value is not allowed in a header.
+    #[error("a value of the stored delivery is not allowed in a header")]
     Header,
 }
 
-/// The body and the headers of an attempt; `span` names it in its trace.
+/// Returns the headers and the body of an attempt. `span` is the id of the attempt in its trace.
 ///
 /// # Errors
 /// [`PayloadError`].
 pub(super) fn compose(
-    taken: &ClaimedDelivery,
-    manner: &DeliveryOptions<'_>,
+    claimed: &ClaimedDelivery,
+    options: &DeliveryOptions<'_>,
     span: u64,
 ) -> Result<(HeaderMap, Bytes), PayloadError> {
-    let delivery = &taken.delivery;
-    let body = body(delivery, manner)?;
+    let delivery = &claimed.delivery;
+    let body = body(delivery, options)?;
     let mut headers = HeaderMap::with_capacity(16);
     let mut set = |name: HeaderName, value: &str| {
         HeaderValue::from_str(value)
@@ -64,17 +64,17 @@ pub(super) fn compose(
     };
 
     let id = delivery.id.to_string();
-    let seconds = taken.now.as_millis() / 1000;
+    let seconds = claimed.now.as_millis() / 1000;
     set(ID, &id)?;
     set(TIMESTAMP, &seconds.to_string())?;
-    set(SIGNATURE, &signature::sign(manner.secrets, &id, seconds, &body))?;
-    set(ATTEMPT, &taken.made.saturating_add(1).to_string())?;
+    set(SIGNATURE, &signature::sign(options.secrets, &id, seconds, &body))?;
+    set(ATTEMPT, &claimed.made.saturating_add(1).to_string())?;
     set(header::USER_AGENT, USER_AGENT)?;
     set(header::CONTENT_TYPE, "application/json")?;
     if delivery.trace != TraceId::default() {
         set(TRACEPARENT, &format!("00-{}-{span:016x}-01", delivery.trace))?;
     }
-    if manner.form == PayloadFormat::CloudEvents {
+    if options.format == PayloadFormat::CloudEvents {
         let event = |name| HeaderName::from_static(name);
         set(event("ce-specversion"), "1.0")?;
         set(event("ce-id"), &id)?;
@@ -85,24 +85,24 @@ pub(super) fn compose(
             set(event("ce-subject"), &message.to_string())?;
         }
     }
-    if let Some(extras) = manner.extras {
-        if let Some((name, key)) = &extras.legacy {
+    if let Some(extra) = options.extra_headers {
+        if let Some((name, key)) = &extra.legacy {
             set(name.clone(), &key.sign(&body))?;
         }
-        for (name, value) in &extras.headers {
+        for (name, value) in &extra.headers {
             headers.append(name.clone(), value.clone());
         }
     }
     Ok((headers, body))
 }
 
-/// The same bytes in every attempt.
-fn body(delivery: &NewDelivery, manner: &DeliveryOptions<'_>) -> Result<Bytes, PayloadError> {
+/// Returns the body, the same in every attempt.
+fn body(delivery: &NewDelivery, options: &DeliveryOptions<'_>) -> Result<Bytes, PayloadError> {
     let data = delivery.data.get();
-    Ok(match manner.form {
+    Ok(match options.format {
         PayloadFormat::Standard => {
             let mut body = String::with_capacity(data.len() + 96);
-            // None of the words needs escaping, and a `String` takes all that is written to it.
+            // Type and timestamp need no escaping, and a write to a `String` cannot fail.
             let _ = write!(
                 body,
                 r#"{{"type":"{}","timestamp":"{}","data":{data}}}"#,
@@ -112,13 +112,13 @@ fn body(delivery: &NewDelivery, manner: &DeliveryOptions<'_>) -> Result<Bytes, P
             body.into()
         }
         PayloadFormat::CloudEvents => Bytes::copy_from_slice(data.as_bytes()),
-        PayloadFormat::KoreV2 => kore::body(delivery, manner.bot)?.into(),
+        PayloadFormat::KoreV2 => kore::body(delivery, options.platform_bot)?.into(),
     })
 }
 
-/// The conversation, as a reference into our API.
+/// Returns the conversation as a reference into our API.
 fn source(delivery: &NewDelivery) -> String {
-    let encoded = |text| utf8_percent_encode(text, KEPT);
+    let encoded = |text| utf8_percent_encode(text, ESCAPED);
     let conversation = &delivery.conversation;
     format!(
         "/conversations/{}?bot={}",

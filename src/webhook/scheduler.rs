@@ -1,17 +1,16 @@
-//! What is to be delivered next: the queues of this replica's partitions, by host.
+//! Decides which delivery is attempted next: the queues of this replica's partitions, by host.
 //!
 //! ```text
 //!            due, its host's turn               the store: later, empty
-//!  waiting ───────────────────────► in flight ─────────────────────────► waiting, or forgotten
+//!  waiting ───────────────────────► in flight ─────────────────────────► waiting, or removed
 //!     ▲  ▲                              │ the attempt ended: the store says when the next is due
 //!     │  └──────────────────────────────┘
 //!     └── held: the store did not answer for its partition, until its outbox has been read
 //! ```
 //!
-//! A value that waits for nothing: the dispatcher tells it the time and what happened, and asks what to do. It knows
-//! queues and when they are due, not deliveries; the store has the last word about both, so what is noted here may be
-//! out of date and costs one question then. What a replica's shards did not tell is found by reading each outbox again
-//! from time to time.
+//! The scheduler does no I/O. The dispatcher tells it the time and the events, and asks for the next action. It knows
+//! queues and due times, not deliveries. The store has the last word about both, so an outdated entry costs one
+//! operation of the store. Reading each outbox periodically finds deliveries whose event was lost.
 
 mod expired;
 mod host_rotation;
@@ -21,47 +20,49 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-pub(super) use self::host_rotation::name_of as host_of;
+pub(super) use self::host_rotation::host_of;
 use self::host_rotation::{DueQueue, HostRotation};
-use self::partition_queues::{PartitionQueues, QueueEntry, QueueState, part};
+use self::partition_queues::{PartitionQueues, QueueEntry, QueueState, owned};
 use super::circuit_breaker::{BreakerTransition, HostHealth};
 use crate::domain::{Partition, Timestamp};
 use crate::store::{Fence, PendingQueue, QueueId};
 
-/// Between two readings of an outbox whose owner is told of everything, as it should be.
-const READ_AGAIN: Duration = Duration::from_secs(30);
-/// Outboxes that are read at a time.
-const READINGS: usize = 32;
-/// How long a queue is left alone that the store says is due later, when by our reckoning it is due now.
-const SOON: Duration = Duration::from_millis(50);
+/// The interval between two reads of an outbox. It can be long because events tell of new deliveries.
+const READ_INTERVAL: Duration = Duration::from_secs(30);
+/// The most outboxes that are read at the same time.
+const MAX_READS: usize = 32;
+/// The delay of a queue whose due time by the store is already past by the local clock.
+const CLOCK_SKEW_DELAY: Duration = Duration::from_millis(50);
 
-/// The agenda.
+/// The queues of all partitions of this replica, and the attempts in flight.
 #[derive(Debug)]
 pub(super) struct Scheduler {
-    in_all: usize,
+    max_in_flight: usize,
     rng: fastrand::Rng,
-    parts: HashMap<Partition, PartitionQueues>,
+    partitions: HashMap<Partition, PartitionQueues>,
     hosts: HostRotation,
-    flights: HashMap<u64, InFlightAttempt>,
-    /// Flights that count towards the limits.
+    /// By token.
+    attempts: HashMap<u64, InFlightAttempt>,
+    /// The attempts that count towards the limits.
     in_flight: usize,
-    /// When outboxes are to be read.
-    readings: BTreeSet<(Timestamp, Partition)>,
-    reading: usize,
-    /// Queues to bury from, whose hosts are left alone.
-    overdue: VecDeque<(Partition, Fence, QueueId)>,
+    /// The times of the next reads.
+    planned_reads: BTreeSet<(Timestamp, Partition)>,
+    /// The number of reads that are under way.
+    reads: usize,
+    /// Queues whose first delivery has expired. A host with an open circuit gets no other attempt.
+    expired: VecDeque<(Partition, Fence, QueueId)>,
     queues: usize,
 }
 
-/// An attempt to begin, by the words of [`crate::store::StoreConfig::begin`].
+/// An attempt to begin, with the arguments of [`crate::store::StoreConfig::begin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AttemptStart {
     pub(super) partition: Partition,
     pub(super) fence: Fence,
     pub(super) queue: QueueId,
     pub(super) token: u64,
-    /// Its time was over when its outbox was read, and its host is left alone: it is no attempt that is wanted.
-    pub(super) overdue: bool,
+    /// Whether it begins only to dead-letter an expired delivery. The circuit of its host is open.
+    pub(super) expired: bool,
 }
 
 #[derive(Debug)]
@@ -71,41 +72,41 @@ struct InFlightAttempt {
     queue: QueueId,
     host: Rc<str>,
     probe: bool,
-    /// It counts towards the limits.
-    counts: bool,
+    /// Whether it counts towards the limits.
+    counted: bool,
 }
 
 impl Scheduler {
-    /// Empty. Never more than `in_all` attempts are in flight, never more than `per_host` to one host. The generator
-    /// makes the attempts' tokens.
-    pub(super) fn new(in_all: usize, per_host: usize, rng: fastrand::Rng) -> Self {
+    /// Creates a scheduler without partitions. It has at most `max_in_flight` attempts in flight, and at most
+    /// `max_per_host` to one host. `rng` makes the tokens of attempts.
+    pub(super) fn new(max_in_flight: usize, max_per_host: usize, rng: fastrand::Rng) -> Self {
         Self {
-            in_all: in_all.max(1),
+            max_in_flight: max_in_flight.max(1),
             rng,
-            parts: HashMap::new(),
-            hosts: HostRotation::new(per_host),
-            flights: HashMap::new(),
+            partitions: HashMap::new(),
+            hosts: HostRotation::new(max_per_host),
+            attempts: HashMap::new(),
             in_flight: 0,
-            readings: BTreeSet::new(),
-            reading: 0,
-            overdue: VecDeque::new(),
+            planned_reads: BTreeSet::new(),
+            reads: 0,
+            expired: VecDeque::new(),
             queues: 0,
         }
     }
 
-    /// The partition is ours.
-    pub(super) fn own(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
-        match self.parts.get(&partition).map(|part| part.fence) {
-            Some(known) if known == fence => return self.look(partition, now),
-            Some(earlier) => self.lose(partition, earlier),
+    /// Adds a partition of this replica.
+    pub(super) fn assign(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
+        match self.partitions.get(&partition).map(|known| known.fence) {
+            Some(known) if known == fence => return self.request_read(partition, now),
+            Some(earlier) => self.unassign(partition, earlier),
             None => {}
         }
-        self.parts.insert(partition, PartitionQueues::new(fence, now));
-        self.readings.insert((now, partition));
+        self.partitions.insert(partition, PartitionQueues::new(fence, now));
+        self.planned_reads.insert((now, partition));
     }
 
-    /// A delivery was written.
-    pub(super) fn ring(
+    /// Takes note of a new delivery.
+    pub(super) fn notify_due(
         &mut self,
         partition: Partition,
         fence: Fence,
@@ -113,316 +114,324 @@ impl Scheduler {
         target: &str,
         now: Timestamp,
     ) {
-        let Some(part) = part(&mut self.parts, partition, fence).filter(|part| !part.releasing) else {
+        let Some(known) = owned(&mut self.partitions, partition, fence).filter(|known| !known.draining)
+        else {
             return;
         };
-        match part.queues.get_mut(&queue) {
-            Some(QueueEntry { state: QueueState::InFlight { rung }, .. }) => *rung = true,
-            // Others are before it.
+        match known.queues.get_mut(&queue) {
+            Some(QueueEntry { state: QueueState::InFlight { notified }, .. }) => *notified = true,
+            // Earlier deliveries of the queue decide when it is due.
             Some(_) => {}
-            None => self.note(partition, queue, target, now),
+            None => self.add_queue(partition, queue, target, now),
         }
     }
 
-    /// The partition's outbox is to be read.
-    pub(super) fn look(&mut self, partition: Partition, now: Timestamp) {
-        let Some(part) = self.parts.get_mut(&partition) else { return };
-        match part.read_at {
-            None => part.read_again = true,
-            // It is read as soon as the store answers again.
-            Some(_) if part.is_silent() => {}
-            Some(_) => self.read_at(partition, now),
+    /// Plans a read of the partition's outbox as soon as possible.
+    pub(super) fn request_read(&mut self, partition: Partition, now: Timestamp) {
+        let Some(known) = self.partitions.get_mut(&partition) else { return };
+        match known.read_at {
+            None => known.read_again = true,
+            // The planned read comes as soon as the store is expected to answer.
+            Some(_) if known.is_store_silent() => {}
+            Some(_) => self.plan_read(partition, now),
         }
     }
 
-    /// Every outbox is to be read.
-    pub(super) fn look_everywhere(&mut self, now: Timestamp) {
-        let partitions: Vec<_> = self.parts.keys().copied().collect();
+    /// Plans a read of every outbox as soon as possible.
+    pub(super) fn request_all_reads(&mut self, now: Timestamp) {
+        let partitions: Vec<_> = self.partitions.keys().copied().collect();
         for partition in partitions {
-            self.look(partition, now);
+            self.request_read(partition, now);
         }
     }
 
-    /// An outbox to read now. Whoever is given one says how that ended: [`Agenda::read`], [`Agenda::not_read`].
-    pub(super) fn next_reading(&mut self, now: Timestamp) -> Option<(Partition, Fence)> {
-        if self.reading >= READINGS {
+    /// Returns an outbox to read now. The caller reports the end by [`Scheduler::page_read`] or
+    /// [`Scheduler::read_failed`].
+    pub(super) fn next_read(&mut self, now: Timestamp) -> Option<(Partition, Fence)> {
+        if self.reads >= MAX_READS {
             return None;
         }
-        self.readings.first().filter(|(at, _)| *at <= now)?;
-        let (_, partition) = self.readings.pop_first()?;
-        let part = self.parts.get_mut(&partition)?;
-        part.read_at = None;
-        self.reading += 1;
-        Some((partition, part.fence))
+        self.planned_reads.first().filter(|(at, _)| *at <= now)?;
+        let (_, partition) = self.planned_reads.pop_first()?;
+        let known = self.partitions.get_mut(&partition)?;
+        known.read_at = None;
+        self.reads += 1;
+        Some((partition, known.fence))
     }
 
-    /// A part of an outbox, and whether there is more. Returns whether to read on.
-    pub(super) fn read(
+    /// Takes in a page of an outbox. `more` tells whether another page follows. Returns whether to read that page.
+    pub(super) fn page_read(
         &mut self,
         partition: Partition,
         fence: Fence,
-        waiting: &[PendingQueue],
+        page: &[PendingQueue],
         more: bool,
         now: Timestamp,
     ) -> bool {
-        for PendingQueue { queue, target, due, since } in waiting {
-            let Some(part) = part(&mut self.parts, partition, fence).filter(|part| !part.releasing) else {
+        for PendingQueue { queue, target, due, since } in page {
+            let Some(known) = owned(&mut self.partitions, partition, fence).filter(|known| !known.draining)
+            else {
                 break;
             };
-            match part.queues.get_mut(queue) {
-                // What may have begun is repeated, whatever it looks like.
-                Some(_) if part.unanswered.contains_key(queue) => {}
-                // It was read before the attempt was noted, or after its end: then there is more.
-                Some(QueueEntry { state: QueueState::InFlight { rung }, .. }) => *rung |= *due <= now,
+            match known.queues.get_mut(queue) {
+                // An attempt that may have begun is repeated in any case.
+                Some(_) if known.unanswered.contains_key(queue) => {}
+                // The page is from before the attempt began or from after its end. Then another delivery is due.
+                Some(QueueEntry { state: QueueState::InFlight { notified }, .. }) => *notified |= *due <= now,
                 Some(QueueEntry { state: QueueState::Held(at), .. }) => *at = *due,
-                // What was read may be from before the last attempt; a time that is too early is put right by `begin`.
+                // The page may be from before the last attempt. If the due time is too early, `begin` corrects it.
                 Some(QueueEntry { state: QueueState::Waiting(at), .. }) if *at <= *due => {}
                 Some(QueueEntry { state: QueueState::Waiting(at), host }) => {
                     let (before, host) = (std::mem::replace(at, *due), Rc::clone(host));
-                    self.hosts.recall(&host, before, *queue, partition);
-                    self.hosts.wait(&host, *due, *queue, partition);
+                    self.hosts.unschedule(&host, before, *queue, partition);
+                    self.hosts.schedule(&host, *due, *queue, partition);
                 }
-                None => self.note(partition, *queue, target, *due),
+                None => self.add_queue(partition, *queue, target, *due),
             }
-            self.look_at_age(partition, fence, *queue, (*since, *due), now);
+            self.note_expired(partition, fence, *queue, (*since, *due), now);
         }
-        let Some(part) = part(&mut self.parts, partition, fence) else {
-            self.reading -= 1;
+        let Some(known) = owned(&mut self.partitions, partition, fence) else {
+            self.reads -= 1;
             return false;
         };
-        if more && !part.releasing {
+        if more && !known.draining {
             return true;
         }
-        self.reading -= 1;
-        part.backoff.reset();
-        let again = std::mem::take(&mut part.read_again);
-        for (queue, QueueEntry { host, state }) in &mut part.queues {
+        self.reads -= 1;
+        known.store_backoff.reset();
+        let again = std::mem::take(&mut known.read_again);
+        for (queue, QueueEntry { host, state }) in &mut known.queues {
             if let QueueState::Held(due) = *state {
                 *state = QueueState::Waiting(due);
-                self.hosts.wait(host, due, *queue, partition);
+                self.hosts.schedule(host, due, *queue, partition);
             }
         }
-        // Spread, so that outboxes that came together are not read together for ever.
-        let spread = READ_AGAIN.mul_f64(0.75 + self.rng.f64() / 2.0);
-        self.read_at(partition, if again { now } else { now + spread });
+        // The spread separates the reads of partitions that were assigned together.
+        let spread = READ_INTERVAL.mul_f64(0.75 + self.rng.f64() / 2.0);
+        self.plan_read(partition, if again { now } else { now + spread });
         false
     }
 
-    /// An outbox could not be read: the store did not answer.
-    pub(super) fn not_read(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
-        self.reading -= 1;
-        let Some(part) = part(&mut self.parts, partition, fence) else { return };
-        let delay = part.backoff.next(self.rng.f64());
-        self.read_at(partition, now + delay);
+    /// Plans the next read after the store did not answer one.
+    pub(super) fn read_failed(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
+        self.reads -= 1;
+        let Some(known) = owned(&mut self.partitions, partition, fence) else { return };
+        let delay = known.store_backoff.next(self.rng.f64());
+        self.plan_read(partition, now + delay);
     }
 
-    /// An attempt to begin now. Whoever is given one says how that ended: [`Agenda::ended`], [`Agenda::unanswered`].
-    pub(super) fn next(&mut self, now: Timestamp) -> Option<AttemptStart> {
-        if let Some(begin) = self.next_overdue(now) {
-            return Some(begin);
+    /// Returns an attempt to begin now. The caller reports the end by [`Scheduler::attempt_ended`] or
+    /// [`Scheduler::begin_unanswered`].
+    pub(super) fn next_attempt(&mut self, now: Timestamp) -> Option<AttemptStart> {
+        if let Some(start) = self.next_expired(now) {
+            return Some(start);
         }
         loop {
-            let room = self.in_all - self.in_flight;
+            let room = self.max_in_flight - self.in_flight;
             if room == 0 {
                 return None;
             }
-            let DueQueue { host, queue, partition, due, probe } = self.hosts.pick(now, room)?;
-            let known = self.parts.get_mut(&partition).and_then(|part| {
-                let silent = part.is_silent();
-                let state = &mut part.queues.get_mut(&queue)?.state;
-                Some((state, part.fence, silent, &mut part.flights, &mut part.unanswered))
+            let DueQueue { host, queue, partition, due, probe } = self.hosts.next_due(now, room)?;
+            let known = self.partitions.get_mut(&partition).and_then(|known| {
+                let silent = known.is_store_silent();
+                let state = &mut known.queues.get_mut(&queue)?.state;
+                Some((state, known.fence, silent, &mut known.in_flight, &mut known.unanswered))
             });
-            let Some((state, fence, silent, flights, unanswered)) = known else {
-                self.hosts.free(&host);
+            let Some((state, fence, silent, in_flight, unanswered)) = known else {
+                self.hosts.release_slot(&host);
                 continue;
             };
             if silent {
                 *state = QueueState::Held(due);
-                self.hosts.free(&host);
+                self.hosts.release_slot(&host);
                 continue;
             }
-            *state = QueueState::InFlight { rung: false };
-            *flights += 1;
+            *state = QueueState::InFlight { notified: false };
+            *in_flight += 1;
             self.in_flight += 1;
             let token = unanswered.remove(&queue).unwrap_or_else(|| self.rng.u64(..));
-            self.flights
-                .insert(token, InFlightAttempt { partition, fence, queue, host, probe, counts: true });
-            return Some(AttemptStart { partition, fence, queue, token, overdue: false });
+            self.attempts
+                .insert(token, InFlightAttempt { partition, fence, queue, host, probe, counted: true });
+            return Some(AttemptStart { partition, fence, queue, token, expired: false });
         }
     }
 
-    /// The store did not answer whether the attempt has begun: it is asked again, when it answers for the partition.
-    pub(super) fn unanswered(&mut self, token: u64, now: Timestamp) {
-        let Some(flight) = self.flights.remove(&token) else { return };
-        self.free(&flight);
-        let Some(part) = part(&mut self.parts, flight.partition, flight.fence) else { return };
-        part.flights -= 1;
-        if part.releasing {
-            return self.forget(flight.partition, flight.queue);
+    /// Holds a queue whose begin the store did not answer. The attempt may have begun, so it is repeated with the same
+    /// token as soon as the store answers for the partition.
+    pub(super) fn begin_unanswered(&mut self, token: u64, now: Timestamp) {
+        let Some(attempt) = self.attempts.remove(&token) else { return };
+        self.release_slot(&attempt);
+        let Some(known) = owned(&mut self.partitions, attempt.partition, attempt.fence) else { return };
+        known.in_flight -= 1;
+        if known.draining {
+            return self.remove_queue(attempt.partition, attempt.queue);
         }
-        if let Some(queue) = part.queues.get_mut(&flight.queue) {
+        if let Some(queue) = known.queues.get_mut(&attempt.queue) {
             queue.state = QueueState::Held(now);
-            part.unanswered.insert(flight.queue, token);
+            known.unanswered.insert(attempt.queue, token);
         }
-        self.silence(flight.partition, flight.fence, now);
+        self.store_silent(attempt.partition, attempt.fence, now);
     }
 
-    /// The store does not answer how it took the attempt's end. Whoever waits for that goes on; meanwhile others may
-    /// take its place.
-    pub(super) fn delayed(&mut self, token: u64, now: Timestamp) {
-        let Some(flight) = self.flights.get_mut(&token) else { return };
-        let before = InFlightAttempt { host: Rc::clone(&flight.host), ..*flight };
-        flight.counts = false;
-        self.free(&before);
-        self.silence(before.partition, before.fence, now);
+    /// Stops counting an attempt whose finish the store did not answer. The worker repeats the finish, and other
+    /// attempts use the place meanwhile.
+    pub(super) fn finish_unanswered(&mut self, token: u64, now: Timestamp) {
+        let Some(attempt) = self.attempts.get_mut(&token) else { return };
+        let before = InFlightAttempt { host: Rc::clone(&attempt.host), ..*attempt };
+        attempt.counted = false;
+        self.release_slot(&before);
+        self.store_silent(before.partition, before.fence, now);
     }
 
-    /// The attempt ended, or did not begin: when the queue's first delivery is due by the store, if it has one, and
-    /// what the attempt showed of the host. Returns the host whose breaker went over.
-    pub(super) fn ended(
+    /// Ends an attempt that was made or did not begin. `next_due` is the time of the queue's next delivery by the
+    /// store. Returns the host if its circuit opened or closed.
+    pub(super) fn attempt_ended(
         &mut self,
         token: u64,
-        next: Option<Timestamp>,
+        next_due: Option<Timestamp>,
         health: Option<HostHealth>,
         now: Timestamp,
     ) -> Option<(Rc<str>, BreakerTransition)> {
-        let flight = self.flights.remove(&token)?;
-        let switched = health.and_then(|health| self.hosts.tell(&flight.host, health, flight.probe, now));
-        self.free(&flight);
-        if let Some(part) = part(&mut self.parts, flight.partition, flight.fence) {
-            part.flights -= 1;
-            let releasing = part.releasing;
-            let state = part.queues.get_mut(&flight.queue).map(|queue| &mut queue.state);
-            let rung = matches!(state, Some(QueueState::InFlight { rung: true }));
-            match (state, next.or(rung.then_some(now))) {
-                (Some(state), Some(due)) if !releasing => {
+        let attempt = self.attempts.remove(&token)?;
+        let transition =
+            health.and_then(|health| self.hosts.record_health(&attempt.host, health, attempt.probe, now));
+        self.release_slot(&attempt);
+        if let Some(known) = owned(&mut self.partitions, attempt.partition, attempt.fence) {
+            known.in_flight -= 1;
+            let draining = known.draining;
+            let state = known.queues.get_mut(&attempt.queue).map(|queue| &mut queue.state);
+            let notified = matches!(state, Some(QueueState::InFlight { notified: true }));
+            match (state, next_due.or(notified.then_some(now))) {
+                (Some(state), Some(due)) if !draining => {
                     *state = QueueState::Waiting(due);
-                    self.hosts.wait(&flight.host, due, flight.queue, flight.partition);
+                    self.hosts.schedule(&attempt.host, due, attempt.queue, attempt.partition);
                 }
-                _ => self.forget(flight.partition, flight.queue),
+                _ => self.remove_queue(attempt.partition, attempt.queue),
             }
         }
-        switched.map(|switched| (flight.host, switched))
+        transition.map(|transition| (attempt.host, transition))
     }
 
-    /// The store says that nothing is due in the queue before then.
-    pub(super) fn later(&mut self, token: u64, due: Timestamp, now: Timestamp) {
-        // Our reckoning may be ahead of the store's clock: asking at once would be asking without end.
-        let due = if due <= now { now + SOON } else { due };
-        self.ended(token, Some(due), None, now);
+    /// Ends an attempt that did not begin because its queue is due later by the store.
+    pub(super) fn attempt_deferred(&mut self, token: u64, due: Timestamp, now: Timestamp) {
+        // The local clock may be ahead of the store's. Without a delay the store would be asked in a busy loop.
+        let due = if due <= now { now + CLOCK_SKEW_DELAY } else { due };
+        self.attempt_ended(token, Some(due), None, now);
     }
 
-    /// Nothing more begins in the partition.
-    pub(super) fn release(&mut self, partition: Partition, fence: Fence) {
-        let Some(part) = part(&mut self.parts, partition, fence) else { return };
-        part.releasing = true;
-        if let Some(at) = part.read_at.take() {
-            self.readings.remove(&(at, partition));
+    /// Begins no further attempt in the partition.
+    pub(super) fn drain(&mut self, partition: Partition, fence: Fence) {
+        let Some(known) = owned(&mut self.partitions, partition, fence) else { return };
+        known.draining = true;
+        if let Some(at) = known.read_at.take() {
+            self.planned_reads.remove(&(at, partition));
         }
-        let rest = part.leave_in_flight();
-        self.drop_all(partition, rest);
+        let rest = known.take_idle();
+        self.drop_queues(partition, rest);
     }
 
-    /// Whether nothing of the partition is in flight.
-    pub(super) fn is_quiet(&self, partition: Partition, fence: Fence) -> bool {
-        self.parts.get(&partition).is_none_or(|part| part.fence != fence || part.flights == 0)
+    /// Returns whether no attempt of the partition is in flight.
+    pub(super) fn is_drained(&self, partition: Partition, fence: Fence) -> bool {
+        self.partitions.get(&partition).is_none_or(|known| known.fence != fence || known.in_flight == 0)
     }
 
-    /// The partition is no longer ours under this fence. What is in flight counts until it has ended.
-    pub(super) fn lose(&mut self, partition: Partition, fence: Fence) {
-        if self.parts.get(&partition).is_none_or(|part| part.fence != fence) {
+    /// Removes a partition that this replica no longer owns under this fence. Its attempts in flight count until they
+    /// end.
+    pub(super) fn unassign(&mut self, partition: Partition, fence: Fence) {
+        if self.partitions.get(&partition).is_none_or(|known| known.fence != fence) {
             return;
         }
-        let Some(part) = self.parts.remove(&partition) else { return };
-        if let Some(at) = part.read_at {
-            self.readings.remove(&(at, partition));
+        let Some(known) = self.partitions.remove(&partition) else { return };
+        if let Some(at) = known.read_at {
+            self.planned_reads.remove(&(at, partition));
         }
-        self.drop_all(partition, part.queues);
+        self.drop_queues(partition, known.queues);
     }
 
-    /// When there is something to do although nothing happens.
+    /// Returns the time of the next read or attempt if no event comes before.
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
-        let reading = self.readings.first().map(|(at, _)| *at).filter(|_| self.reading < READINGS);
-        let hosts = self.hosts.wake_at().filter(|_| self.in_flight < self.in_all);
-        reading.into_iter().chain(hosts).min()
+        let read = self.planned_reads.first().map(|(at, _)| *at).filter(|_| self.reads < MAX_READS);
+        let host = self.hosts.wake_at().filter(|_| self.in_flight < self.max_in_flight);
+        read.into_iter().chain(host).min()
     }
 
-    /// Whether all that is due was attempted, and the stores' answers are known. What a breaker keeps back is not due.
-    pub(super) fn is_calm(&self, now: Timestamp) -> bool {
-        let reading = self.reading > 0 || self.readings.first().is_some_and(|(at, _)| *at <= now);
-        self.flights.is_empty() && self.overdue.is_empty() && !reading && !self.hosts.has_due(now)
+    /// Returns whether every due delivery was attempted and the store has answered. A delivery behind an open circuit
+    /// is not due.
+    pub(super) fn is_idle(&self, now: Timestamp) -> bool {
+        let reading = self.reads > 0 || self.planned_reads.first().is_some_and(|(at, _)| *at <= now);
+        self.attempts.is_empty() && self.expired.is_empty() && !reading && !self.hosts.has_due(now)
     }
 
-    /// Queues that are not empty.
+    /// Returns the number of queues that are not empty.
     pub(super) const fn queues(&self) -> usize {
         self.queues
     }
 
-    /// Attempts that have begun and not ended.
+    /// Returns the number of attempts that have begun and not ended.
     pub(super) fn in_flight(&self) -> usize {
-        self.flights.len()
+        self.attempts.len()
     }
 
-    /// Hosts whose breaker is open.
-    pub(super) const fn open_breakers(&self) -> usize {
-        self.hosts.open()
+    /// Returns the number of hosts whose circuit is open.
+    pub(super) const fn open_circuits(&self) -> usize {
+        self.hosts.open_circuits()
     }
 
-    /// A queue is known from now on.
-    fn note(&mut self, partition: Partition, queue: QueueId, target: &str, due: Timestamp) {
-        let Some(part) = self.parts.get_mut(&partition) else { return };
-        let host = self.hosts.enter(target);
-        part.queues.insert(queue, QueueEntry { host: Rc::clone(&host), state: QueueState::Waiting(due) });
+    fn add_queue(&mut self, partition: Partition, queue: QueueId, target: &str, due: Timestamp) {
+        let Some(known) = self.partitions.get_mut(&partition) else { return };
+        let host = self.hosts.add_queue(target);
+        known.queues.insert(queue, QueueEntry { host: Rc::clone(&host), state: QueueState::Waiting(due) });
         self.queues += 1;
-        self.hosts.wait(&host, due, queue, partition);
+        self.hosts.schedule(&host, due, queue, partition);
     }
 
-    /// A queue that does not wait is known no more.
-    fn forget(&mut self, partition: Partition, queue: QueueId) {
-        let Some(part) = self.parts.get_mut(&partition) else { return };
-        let Some(gone) = part.forget(queue) else { return };
-        self.hosts.leave(&gone.host);
+    /// Removes a queue that is not in state `Waiting`.
+    fn remove_queue(&mut self, partition: Partition, queue: QueueId) {
+        let Some(known) = self.partitions.get_mut(&partition) else { return };
+        let Some(removed) = known.remove(queue) else { return };
+        self.hosts.remove_queue(&removed.host);
         self.queues -= 1;
     }
 
-    fn drop_all(&mut self, partition: Partition, queues: impl IntoIterator<Item = (QueueId, QueueEntry)>) {
+    fn drop_queues(&mut self, partition: Partition, queues: impl IntoIterator<Item = (QueueId, QueueEntry)>) {
         for (id, QueueEntry { host, state }) in queues {
             if let QueueState::Waiting(due) = state {
-                self.hosts.recall(&host, due, id, partition);
+                self.hosts.unschedule(&host, due, id, partition);
             }
-            self.hosts.leave(&host);
+            self.hosts.remove_queue(&host);
             self.queues -= 1;
         }
     }
 
-    fn free(&mut self, flight: &InFlightAttempt) {
-        if flight.counts {
+    fn release_slot(&mut self, attempt: &InFlightAttempt) {
+        if attempt.counted {
             self.in_flight -= 1;
-            self.hosts.free(&flight.host);
+            self.hosts.release_slot(&attempt.host);
         }
     }
 
-    /// The store did not answer for the partition: nothing begins there until its outbox has been read.
-    fn silence(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
-        let Some(part) = part(&mut self.parts, partition, fence).filter(|part| !part.releasing) else {
+    /// Begins no attempt in the partition until its outbox has been read, because the store did not answer.
+    fn store_silent(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
+        let Some(known) = owned(&mut self.partitions, partition, fence).filter(|known| !known.draining)
+        else {
             return;
         };
-        if part.is_silent() {
+        if known.is_store_silent() {
             return;
         }
-        let delay = part.backoff.next(self.rng.f64());
-        // One that is under way may still say that the store answers.
-        if part.read_at.is_some() {
-            self.read_at(partition, now + delay);
+        let delay = known.store_backoff.next(self.rng.f64());
+        // A read that is under way may still show that the store answers.
+        if known.read_at.is_some() {
+            self.plan_read(partition, now + delay);
         }
     }
 
-    fn read_at(&mut self, partition: Partition, at: Timestamp) {
-        let Some(part) = self.parts.get_mut(&partition).filter(|part| !part.releasing) else { return };
-        if let Some(before) = part.read_at.replace(at) {
-            self.readings.remove(&(before, partition));
+    fn plan_read(&mut self, partition: Partition, at: Timestamp) {
+        let Some(known) = self.partitions.get_mut(&partition).filter(|known| !known.draining) else { return };
+        if let Some(before) = known.read_at.replace(at) {
+            self.planned_reads.remove(&(before, partition));
         }
-        self.readings.insert((at, partition));
+        self.planned_reads.insert((at, partition));
     }
 }
 

@@ -1,12 +1,14 @@
-//! Sends to strangers: one POST to an address that may be anybody's, and what came back of it.
+//! Sends one POST to an untrusted address and reads the response.
 //!
-//! Whoever is at the other end may be slow, endless, or somewhere it must not be. So the whole exchange, look-up
-//! included, has one deadline; of an answer little is read; addresses are checked ([`Guard`]) between being looked up
-//! and being connected to; redirects are not followed, and proxies of the environment are not used. What awc does
-//! otherwise than it should is undone as in `rtm`'s connector.
+//! A receiver may be slow, send an endless response, or be an internal host. So these limits hold:
 //!
-//! Connections are kept for the next delivery to the same host, for a few seconds: a kept one leads to an address that
-//! was checked when it was opened.
+//! - The whole exchange, DNS lookup included, has one timeout.
+//! - Only the beginning of a response is read.
+//! - [`SsrfGuard`] checks each address after its lookup and before the connection.
+//! - Redirects are not followed, and proxies of the environment are not used.
+//!
+//! Faults of awc are worked around as in the connector of `rtm`. Connections are kept for some seconds for the next
+//! delivery to the same host. The address of a kept connection was checked when it was opened.
 
 mod guarded_connect;
 mod send_error;
@@ -35,76 +37,75 @@ use super::ssrf_guard::SsrfGuard;
 use crate::config::WebhooksConfig;
 use crate::tls::{self, TlsError};
 
-/// The longest that look-up and TCP may take together, and the longest that TLS may take.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// A connection is not reused after this time without use; below the 5 s at which many servers close.
+/// The timeout of DNS and TCP together, and the timeout of TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest idle time of a connection. Many servers close at 5 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
-/// How much of an answer is kept, in bytes.
-const KEPT: usize = 8 * 1024;
-/// How much of an answer is read, in bytes: a connection can be reused only where its answer was read to the end.
-const READ: usize = 64 * 1024;
+/// The most bytes of a response that are stored.
+const STORED_BYTES: usize = 8 * 1024;
+/// The most bytes of a response that are read. A connection can be reused only after its whole response was read.
+const READ_BYTES: usize = 64 * 1024;
 
-/// Why there is no sender; a mistake of configuration or build, found at start.
+/// The reason why the sender did not start: a fault of configuration or build.
 #[derive(Debug, thiserror::Error)]
 pub enum SenderSetupError {
-    /// There is no TLS, or `webhooks.ca_file` holds nothing to trust.
+    /// TLS is not available, or `webhooks.ca_file` has no authority.
     #[error("webhooks: {0}")]
     Tls(#[source] TlsError),
     /// A secret cannot sign.
-    #[error("{whose}: {error}")]
+    #[error("{owner}: {error}")]
     Secret {
-        /// Whose: `bots.support.webhook` or `callers.crm`.
-        whose: Box<str>,
-        /// Why.
+        /// The owner of the secret: `bots.support.webhook` or `callers.crm`.
+        owner: Box<str>,
+        /// The reason.
         #[source]
         error: InvalidSecret,
     },
-    /// A header's name or value cannot be sent.
-    #[error("bots.{bot}.webhook: the header {name} has a name or a value that HTTP has no room for")]
+    /// The name or value of a header is not allowed.
+    #[error("bots.{bot}.webhook: the name or the value of the header {name} is not allowed in HTTP")]
     Header {
-        /// Whose.
+        /// The bot with this header.
         bot: Box<str>,
-        /// Its name.
+        /// The name of the header.
         name: Box<str>,
     },
 }
 
-/// What a receiver answered.
+/// The response of a receiver.
 #[derive(Debug)]
 pub(super) struct ReceiverResponse {
-    /// The status.
     pub(super) status: u16,
-    /// `Retry-After`, unread.
+    /// The unparsed header `Retry-After`.
     pub(super) retry_after: Option<Box<str>>,
-    /// The first [`KEPT`] bytes of the body; none where it is empty.
+    /// The first [`STORED_BYTES`] of the body; `None` if it is empty.
     pub(super) body: Option<Box<str>>,
 }
 
-/// Sends for one thread. It is `!Send`: made on the thread that uses it, within its `LocalSet`.
+/// The sender of one thread. It is `!Send` and must be created within the `LocalSet` of its thread.
 pub(super) struct DeliverySender {
-    deadline: Duration,
+    timeout: Duration,
     tls: Arc<rustls::ClientConfig>,
     guard: Rc<SsrfGuard>,
     resolve: DnsResolver,
     clients: Rc<HostClients>,
-    /// Ends with the sender.
-    _tidying: AbortOnDropHandle<()>,
+    /// The task that drops idle clients; it ends with the sender.
+    _eviction: AbortOnDropHandle<()>,
 }
 
-/// One client for each scheme, host and port in use. awc closes a kept connection only when it is about to use it, so
-/// connections to a host that nothing is sent to any more end with its client.
+/// One client for each scheme, host and port in use. awc closes an idle connection only at the next request to the host.
+/// So the sender closes connections to unused hosts by dropping their client.
 type HostClients = RefCell<HashMap<Box<str>, Rc<HostClient>>>;
 
-/// The client of a host, and when it was last used.
+/// The client of one host.
 struct HostClient {
     client: Client,
     used: Cell<Instant>,
-    /// Connections that were opened, ever.
+    /// The number of connections opened since the start.
     opened: Rc<Cell<u64>>,
 }
 
 impl DeliverySender {
-    /// A sender with these limits.
+    /// Creates a sender with the configured limits.
     ///
     /// # Errors
     /// [`SenderSetupError`].
@@ -116,36 +117,36 @@ impl DeliverySender {
         let tls = tls::client(config.ca.as_deref()).map_err(SenderSetupError::Tls)?;
         let clients = Rc::new(HostClients::default());
         Ok(Self {
-            deadline: config.timeout,
+            timeout: config.timeout,
             tls,
             guard: Rc::new(SsrfGuard::new(&config.allow_private)),
             resolve,
-            _tidying: keep_tidy(&clients),
+            _eviction: evict_idle(&clients),
             clients,
         })
     }
 
-    /// Posts `body` to `url` and reads the answer. An answer's status counts from the moment that its head is complete,
-    /// whatever becomes of its body.
+    /// Posts `body` to `url` and returns the response. The status counts as soon as the head is complete, even if the
+    /// body fails.
     ///
     /// # Errors
-    /// [`Failure`] where there is no answer.
+    /// [`SendError`] if there is no response.
     pub(super) async fn post(
         &self,
         url: &Url,
         mut headers: HeaderMap,
         body: Bytes,
     ) -> Result<ReceiverResponse, SendError> {
-        let deadline = Instant::now() + self.deadline;
+        let deadline = Instant::now() + self.timeout;
         let authority = authority(url).ok_or(SendError::Url)?;
         headers.insert(header::HOST, HeaderValue::try_from(authority).map_err(|_| SendError::Url)?);
         let origin = format!("{}://{authority}", url.scheme());
 
-        let opened = Rc::clone(&self.kept(&origin).opened);
+        let opened = Rc::clone(&self.client_of(&origin).opened);
         let before = opened.get();
         let first = self.exchange(&origin, url, headers.clone(), body.clone(), deadline).await;
-        // A kept connection that was closed just when it was to be used again says nothing about the receiver.
-        let stale = matches!(first, Err(SendError::HungUp)) && opened.get() == before;
+        // A reused connection may have been closed just before the request. That is no fault of the receiver.
+        let stale = matches!(first, Err(SendError::ConnectionClosed)) && opened.get() == before;
         if !stale {
             return first;
         }
@@ -161,20 +162,20 @@ impl DeliverySender {
         body: Bytes,
         deadline: Instant,
     ) -> Result<ReceiverResponse, SendError> {
-        let kept = self.kept(origin);
-        let mut request = kept.client.post(url.as_str());
+        let host = self.client_of(origin);
+        let mut request = host.client.post(url.as_str());
         *request.headers_mut() = headers;
         let sent = timeout_at(deadline, request.send_body(body)).await;
         let mut response = sent
-            .map_err(|_| SendError::Deadline(self.deadline))?
-            .map_err(|error| SendError::of(error, url, self.connect_deadline()))?;
+            .map_err(|_| SendError::ResponseTimeout(self.timeout))?
+            .map_err(|error| SendError::of(error, url, self.connect_timeout()))?;
         if !is_delimited(&response) {
-            // The connection is back among the kept ones, and what it still brings would be read as the next answer.
-            // Nobody may take it: whoever posts from now on makes a client of his own.
+            // awc would reuse the connection and read further bytes as the next response. The next request therefore
+            // gets a new client.
             self.clients.borrow_mut().remove(origin);
         }
         let body = read(&mut response, deadline).await;
-        kept.used.set(Instant::now());
+        host.used.set(Instant::now());
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         Ok(ReceiverResponse {
             status: response.status().as_u16(),
@@ -183,25 +184,25 @@ impl DeliverySender {
         })
     }
 
-    fn connect_deadline(&self) -> Duration {
-        CONNECT_DEADLINE.min(self.deadline)
+    fn connect_timeout(&self) -> Duration {
+        CONNECT_TIMEOUT.min(self.timeout)
     }
 
-    /// The client of this scheme, host and port.
-    fn kept(&self, origin: &str) -> Rc<HostClient> {
-        if let Some(kept) = self.clients.borrow().get(origin) {
-            kept.used.set(Instant::now());
-            return Rc::clone(kept);
+    /// Returns the client of this scheme, host and port.
+    fn client_of(&self, origin: &str) -> Rc<HostClient> {
+        if let Some(host) = self.clients.borrow().get(origin) {
+            host.used.set(Instant::now());
+            return Rc::clone(host);
         }
         let opened = Rc::new(Cell::new(0));
         let client = self.client(&opened);
-        let kept = Rc::new(HostClient { client, used: Cell::new(Instant::now()), opened });
-        self.clients.borrow_mut().insert(origin.into(), Rc::clone(&kept));
-        kept
+        let host = Rc::new(HostClient { client, used: Cell::new(Instant::now()), opened });
+        self.clients.borrow_mut().insert(origin.into(), Rc::clone(&host));
+        host
     }
 
     fn client(&self, opened: &Rc<Cell<u64>>) -> Client {
-        let phase = self.connect_deadline();
+        let timeout = self.connect_timeout();
         let connector = awc::Connector::new()
             .connector(guarded_connect::service(
                 Rc::clone(&self.guard),
@@ -210,29 +211,29 @@ impl DeliverySender {
             ))
             .rustls_0_23(Arc::clone(&self.tls))
             .limit(0)
-            .timeout(phase)
-            .handshake_timeout(phase)
+            .timeout(timeout)
+            .handshake_timeout(timeout)
             .conn_keep_alive(KEEP_ALIVE);
         ClientBuilder::new().connector(connector).disable_redirects().disable_timeout().finish()
     }
 }
 
-/// Closes the connections to hosts that nothing was sent to for some seconds, for as long as the task is kept.
-fn keep_tidy(clients: &Rc<HostClients>) -> AbortOnDropHandle<()> {
+/// Starts the task that drops clients without a request for [`KEEP_ALIVE`].
+fn evict_idle(clients: &Rc<HostClients>) -> AbortOnDropHandle<()> {
     let clients = Rc::clone(clients);
-    #[expect(clippy::disallowed_methods, reason = "the sender owns it: it ends with it")]
+    #[expect(clippy::disallowed_methods, reason = "the task ends with the sender that owns it")]
     let task = tokio::task::spawn_local(async move {
         loop {
             sleep(KEEP_ALIVE / 2).await;
-            let in_use = |kept: &Rc<HostClient>| Rc::strong_count(kept) > 1;
-            clients.borrow_mut().retain(|_, kept| in_use(kept) || kept.used.get().elapsed() < KEEP_ALIVE);
+            let in_use = |host: &Rc<HostClient>| Rc::strong_count(host) > 1;
+            clients.borrow_mut().retain(|_, host| in_use(host) || host.used.get().elapsed() < KEEP_ALIVE);
         }
     });
     AbortOnDropHandle::new(task)
 }
 
-/// Host and port as `Host` has them; none where the URL is none to post to. Credentials in a URL would end up in lists of
-/// deliveries.
+/// Returns host and port as for the header `Host`; `None` if the URL is not allowed. Credentials are refused because
+/// lists of deliveries show the URL.
 fn authority(url: &Url) -> Option<&str> {
     let plain =
         matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none();
@@ -240,8 +241,8 @@ fn authority(url: &Url) -> Option<&str> {
     (plain && !authority.is_empty()).then_some(authority)
 }
 
-/// Whether what follows an answer's head ends where the head says (RFC 9112, 6.3). Behind an interim one (1xx) the real one
-/// comes, and a body without a length ends with its connection; awc expects nothing more of either.
+/// Returns whether the head tells where the response ends (RFC 9112, 6.3). The final response follows an interim one
+/// (1xx), and a body without a length ends with its connection. awc reads neither.
 fn is_delimited<S>(answer: &ClientResponse<S>) -> bool {
     let (status, headers) = (answer.status(), answer.headers());
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
@@ -250,30 +251,30 @@ fn is_delimited<S>(answer: &ClientResponse<S>) -> bool {
     !status.is_informational() && (bodiless || length)
 }
 
-/// Reads an answer's body until its end, its limit or the deadline, and keeps the beginning as text.
+/// Reads a body until its end, its limit or the deadline, and returns the beginning as text.
 async fn read<E>(
     body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
     deadline: Instant,
 ) -> Option<Box<str>> {
-    let (mut kept, mut read) = (Vec::new(), 0);
-    // A body that breaks off or never ends is worth no more than what came of it.
+    let (mut stored, mut read) = (Vec::new(), 0);
+    // A body that fails or does not end counts as far as it came.
     while let Ok(Some(Ok(piece))) = timeout_at(deadline, body.next()).await {
         read += piece.len();
-        kept.extend(piece.iter().take(KEPT - kept.len()));
-        if read >= READ {
+        stored.extend(piece.iter().take(STORED_BYTES - stored.len()));
+        if read >= READ_BYTES {
             break;
         }
     }
-    (!kept.is_empty()).then(|| text(&kept))
+    (!stored.is_empty()).then(|| text(&stored))
 }
 
-/// The text of these bytes, [`KEPT`] bytes of it at most; a character that the end of them cuts is left out.
+/// Returns the bytes as text of [`STORED_BYTES`] at most, without a character that the end cuts.
 fn text(bytes: &[u8]) -> Box<str> {
     let whole = match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => bytes.get(..error.valid_up_to()).unwrap_or_default(),
         _ => bytes,
     };
     let mut text = String::from_utf8_lossy(whole).into_owned();
-    text.truncate(text.floor_char_boundary(KEPT));
+    text.truncate(text.floor_char_boundary(STORED_BYTES));
     text.into()
 }

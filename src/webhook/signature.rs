@@ -1,8 +1,8 @@
-//! Signatures: what shows a receiver that a delivery is ours, untouched and fresh.
+//! Signatures prove to a receiver that a delivery is genuine, unchanged and fresh.
 //!
-//! They are those of Standard Webhooks, version `v1`: HMAC-SHA256 over the delivery's id, the time of the attempt and
-//! the body, one for each secret in use, so that a secret is exchanged without a gap. The other side is here too:
-//! [`verify`], for `rtm-bridge webhook verify` and for whoever builds a receiver in Rust.
+//! They follow Standard Webhooks, version `v1`: HMAC-SHA256 over the delivery's id, the time of the attempt and the body.
+//! Each secret in use signs, so that secrets rotate without a gap. [`verify`] is the receiver's side. It serves
+//! `rtm-bridge webhook verify` and receivers in Rust.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,24 +15,24 @@ use subtle::ConstantTimeEq as _;
 
 use crate::domain::Timestamp;
 
-/// What a secret begins with.
+/// The prefix of a secret.
 const PREFIX: &str = "whsec_";
-/// What a signature of this version begins with.
+/// The prefix of a signature of this version.
 const VERSION: &str = "v1,";
-/// How far the time of an attempt may be from the receiver's, before and after.
+/// The longest time between an attempt and the receiver's clock, in both directions.
 pub const TOLERANCE: Duration = Duration::from_mins(5);
 
-/// Text that is no secret. It is not quoted: it may be one that was mistyped.
+/// The text is no secret. The error does not quote it, because it may be a mistyped secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a webhook secret is whsec_ and then base64, as `rtm-bridge webhook secret` prints it")]
 pub struct InvalidSecret;
 
-/// A secret that signs, decoded once.
+/// A decoded secret.
 #[derive(Clone)]
 pub struct SigningSecret(Key);
 
 impl SigningSecret {
-    /// Reads a secret: `whsec_` and base64.
+    /// Parses a secret: `whsec_` and base64.
     ///
     /// # Errors
     /// [`InvalidSecret`].
@@ -57,7 +57,7 @@ impl fmt::Debug for SigningSecret {
     }
 }
 
-/// The value of `webhook-signature`: one signature for each secret, in their order. `timestamp` is that of
+/// Returns the value of `webhook-signature`: one signature for each secret, in their order. `timestamp` is the value of
 /// `webhook-timestamp`, in seconds since 1970.
 pub fn sign(secrets: &[SigningSecret], id: &str, timestamp: u64, body: &[u8]) -> String {
     let timestamp = timestamp.to_string();
@@ -72,33 +72,33 @@ pub fn sign(secrets: &[SigningSecret], id: &str, timestamp: u64, body: &[u8]) ->
     header
 }
 
-/// Why a delivery is not to be trusted.
+/// The reason why a delivery is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum VerificationError {
     /// The header holds no signature of this version.
     #[error("webhook-signature holds no signature of version v1 (v1, and 44 characters of base64)")]
     NoSignature,
-    /// None of the signatures is right.
+    /// No signature matches.
     #[error(
-        "no signature is one of these secrets over this id, time and body: compare the secret with the sender's, and \
-         verify the body byte for byte as it arrived, before anything parses it"
+        "no signature matches these secrets, this id, time and body: compare the secret with the sender's, and verify \
+         the body byte for byte as it arrived, before it is parsed"
     )]
     Mismatch,
-    /// The time is no number.
-    #[error("webhook-timestamp is no whole number of seconds since 1970")]
+    /// The time is not a number.
+    #[error("webhook-timestamp is not a whole number of seconds since 1970")]
     Timestamp,
-    /// It was signed too long ago.
-    #[error("it was signed {} s ago, and {} s are the most: somebody sends it again, or a clock is wrong", .0.as_secs(), TOLERANCE.as_secs())]
+    /// The signature is too old.
+    #[error("it was signed {} s ago, and the limit is {} s: the request is a replay, or a clock is wrong", .0.as_secs(), TOLERANCE.as_secs())]
     TooOld(Duration),
-    /// It was signed too far in the future.
-    #[error("it was signed {} s from now, and {} s are the most: a clock is wrong", .0.as_secs(), TOLERANCE.as_secs())]
+    /// The signature is too far in the future.
+    #[error("it was signed {} s in the future, and the limit is {} s: a clock is wrong", .0.as_secs(), TOLERANCE.as_secs())]
     TooNew(Duration),
 }
 
-/// Checks what arrived, as a receiver does: the headers `webhook-id`, `webhook-timestamp` and `webhook-signature` as
-/// they are, the body byte for byte, and the receiver's time.
+/// Verifies a request as a receiver does. It takes the headers `webhook-id`, `webhook-timestamp` and
+/// `webhook-signature` as they arrived, the body byte for byte, and the receiver's time.
 ///
-/// The signature is looked at first, so that [`VerificationError::TooOld`] is said only of what was truly signed.
+/// The signature is checked first, so that [`VerificationError::TooOld`] implies a genuine signature.
 ///
 /// # Errors
 /// [`VerificationError`].
@@ -110,7 +110,7 @@ pub fn verify(
     body: &[u8],
     now: Timestamp,
 ) -> Result<(), VerificationError> {
-    // A sign before the digits would be read as a number, and is none of the standard's.
+    // The parser would accept a sign before the digits, and the standard does not.
     let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
     let at: u64 = timestamp.parse().ok().filter(|_| digits).ok_or(VerificationError::Timestamp)?;
     let given: Vec<Vec<u8>> = signatures
@@ -134,16 +134,16 @@ pub fn verify(
     }
 }
 
-/// What signs for older receivers: HMAC-SHA256 of the body alone, in hexadecimal.
+/// The key for older receivers: HMAC-SHA256 of the body alone, in hexadecimal.
 pub(super) struct LegacyKey(Key);
 
 impl LegacyKey {
-    /// The key of these bytes, whatever they are.
+    /// Creates the key from the bytes of the secret.
     pub(super) fn new(secret: &SecretString) -> Self {
         Self(Key::new(HMAC_SHA256, secret.expose_secret().as_bytes()))
     }
 
-    /// The value of the header.
+    /// Returns the value of the header.
     pub(super) fn sign(&self, body: &[u8]) -> String {
         let tag = hmac::sign(&self.0, body);
         let mut digits = String::with_capacity(64);

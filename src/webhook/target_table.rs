@@ -1,9 +1,8 @@
-//! What goes with a delivery beside what it tells: form, secrets, headers. All of it follows from the configuration and
-//! from who named the target.
+//! The options of a delivery: payload format, secrets, and headers. They follow from the configuration and from the
+//! origin of the target.
 //!
-//! A callback is a caller's: it is signed with the caller's secrets, or with the bot's where the caller has none, and
-//! gets nothing else of what is configured for the bot's own webhook. Nor does a target that was the bot's webhook
-//! before its URL was changed.
+//! A callback is signed with the caller's secrets, or with the bot's if the caller had none. It gets no header that is
+//! configured for the bot's own webhook. A former URL of that webhook does not get these headers either.
 
 use std::collections::HashMap;
 
@@ -14,72 +13,72 @@ use super::signature::{LegacyKey, SigningSecret};
 use crate::config::{BotConfig, BotWebhookConfig, CallerConfig, Config, PayloadFormat};
 use crate::domain::{DeliveryOrigin, NewDelivery};
 
-/// Every bot and caller of the configuration, ready to sign.
+/// The options of every configured bot and caller, with decoded secrets.
 pub(super) struct TargetTable {
     bots: HashMap<Box<str>, BotTarget>,
     callers: HashMap<Box<str>, CallerTarget>,
 }
 
 struct BotTarget {
-    /// Its id on the platform.
+    /// The id of the bot on the platform.
     id: Box<str>,
-    /// None where the bot has no webhook: nothing signs then.
+    /// `None` if the bot has no webhook; then it has no secrets.
     webhook: Option<OwnWebhook>,
 }
 
-/// A bot's own webhook.
+/// The options of a bot's own webhook.
 struct OwnWebhook {
     url: Option<Box<str>>,
-    form: PayloadFormat,
+    format: PayloadFormat,
     secrets: Vec<SigningSecret>,
-    extras: ExtraHeaders,
+    extra_headers: ExtraHeaders,
 }
 
 struct CallerTarget {
-    form: PayloadFormat,
+    format: PayloadFormat,
     secrets: Vec<SigningSecret>,
 }
 
-/// What is sent to the bot's own webhook and to nobody else.
+/// The headers that only the bot's own webhook gets.
 #[derive(Default)]
 pub(super) struct ExtraHeaders {
-    /// Headers, authorization among them.
+    /// The configured headers and the bearer token.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    /// The signature for older receivers.
+    /// The header and the key of the signature for older receivers.
     pub(super) legacy: Option<(HeaderName, LegacyKey)>,
 }
 
-/// How one delivery is sent.
+/// The options of one delivery.
 pub(super) struct DeliveryOptions<'a> {
-    /// In what form.
-    pub(super) form: PayloadFormat,
-    /// What signs, newest first; never empty.
+    pub(super) format: PayloadFormat,
+    /// The signing secrets, newest first; never empty.
     pub(super) secrets: &'a [SigningSecret],
-    /// What else goes with it.
-    pub(super) extras: Option<&'a ExtraHeaders>,
-    /// The bot's id on the platform.
-    pub(super) bot: &'a str,
+    pub(super) extra_headers: Option<&'a ExtraHeaders>,
+    /// The id of the bot on the platform.
+    pub(super) platform_bot: &'a str,
 }
 
-/// Why a delivery cannot be sent by this configuration, and what to do.
+/// The reason why the configuration cannot sign a delivery. The text tells the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MissingSigner {
-    /// The bot is gone.
-    #[error("the bot {0}, whose secrets sign this, is not configured any more: configure it again")]
+    /// The bot is not configured.
+    #[error("the bot {0} is no longer configured, and its secrets sign this delivery: configure it again")]
     Bot(Box<str>),
-    /// The bot has no webhook, whose secrets would sign.
-    #[error("bots.{0}.webhook is not configured any more, and its secrets sign this: configure it again")]
+    /// The bot has no webhook and so no secrets.
+    #[error(
+        "bots.{0}.webhook is no longer configured, and its secrets sign this delivery: configure it again"
+    )]
     Webhook(Box<str>),
-    /// The caller is gone.
-    #[error("the caller {0}, whose secrets sign this, is not configured any more: configure it again")]
+    /// The caller is not configured.
+    #[error("the caller {0} is no longer configured, and its secrets sign this delivery: configure it again")]
     Caller(Box<str>),
     /// The caller has no secrets.
-    #[error("the caller {0} has no webhook_secrets any more: configure them again")]
+    #[error("the caller {0} no longer has webhook_secrets: configure them again")]
     Secrets(Box<str>),
 }
 
 impl TargetTable {
-    /// Reads the configuration, and decodes every secret.
+    /// Creates the table from the configuration and decodes every secret.
     ///
     /// # Errors
     /// [`SenderSetupError`].
@@ -90,11 +89,11 @@ impl TargetTable {
         Ok(Self { bots: bots.collect::<Result<_, _>>()?, callers: callers.collect::<Result<_, _>>()? })
     }
 
-    /// How this delivery is sent.
+    /// Returns the options of a delivery.
     ///
     /// # Errors
-    /// [`Unsigned`] where the configuration has nothing to sign it with any more.
-    pub(super) fn manner<'a>(
+    /// [`MissingSigner`] if the configuration no longer has a secret for it.
+    pub(super) fn options<'a>(
         &'a self,
         delivery: &'a NewDelivery,
     ) -> Result<DeliveryOptions<'a>, MissingSigner> {
@@ -104,26 +103,26 @@ impl TargetTable {
             let bot = bot.ok_or_else(|| MissingSigner::Bot(name.into()))?;
             bot.webhook.as_ref().ok_or_else(|| MissingSigner::Webhook(name.into()))
         };
-        let manner = |form, secrets, extras| {
-            // A caller's callbacks outlive the bot that they tell of.
-            let bot = bot.map_or(name, |bot| &bot.id);
-            DeliveryOptions { form, secrets, extras, bot }
+        let options = |format, secrets, extra_headers| {
+            // A callback of a caller is sent even if its bot is no longer configured.
+            let platform_bot = bot.map_or(name, |bot| &bot.id);
+            DeliveryOptions { format, secrets, extra_headers, platform_bot }
         };
         match &delivery.origin {
             DeliveryOrigin::Bot => {
                 let own = own()?;
-                let extras = (own.url.as_ref() == Some(&delivery.target)).then_some(&own.extras);
-                Ok(manner(own.form, &own.secrets, extras))
+                let headers = (own.url.as_ref() == Some(&delivery.target)).then_some(&own.extra_headers);
+                Ok(options(own.format, &own.secrets, headers))
             }
             DeliveryOrigin::Callback { signer: None } => {
-                Ok(manner(PayloadFormat::Standard, &own()?.secrets, None))
+                Ok(options(PayloadFormat::Standard, &own()?.secrets, None))
             }
             DeliveryOrigin::Callback { signer: Some(signer) } => {
                 let caller = self.callers.get(signer).ok_or_else(|| MissingSigner::Caller(signer.clone()))?;
                 if caller.secrets.is_empty() {
                     return Err(MissingSigner::Secrets(signer.clone()));
                 }
-                Ok(manner(caller.form, &caller.secrets, None))
+                Ok(options(caller.format, &caller.secrets, None))
             }
         }
     }
@@ -153,9 +152,9 @@ impl OwnWebhook {
             .transpose()?;
         Ok(Self {
             url: webhook.url.as_ref().map(|url| url.as_str().into()),
-            form: webhook.form,
+            format: webhook.form,
             secrets: secrets(&webhook.secrets, || format!("bots.{bot}.webhook"))?,
-            extras: ExtraHeaders { headers, legacy },
+            extra_headers: ExtraHeaders { headers, legacy },
         })
     }
 }
@@ -163,16 +162,16 @@ impl OwnWebhook {
 impl CallerTarget {
     fn new(caller: &CallerConfig) -> Result<Self, SenderSetupError> {
         let secrets = secrets(&caller.webhook_secrets, || format!("callers.{}", caller.name))?;
-        Ok(Self { form: caller.webhook_form, secrets })
+        Ok(Self { format: caller.webhook_form, secrets })
     }
 }
 
 fn secrets(
     texts: &[SecretString],
-    whose: impl Fn() -> String,
+    owner: impl Fn() -> String,
 ) -> Result<Vec<SigningSecret>, SenderSetupError> {
     let secret = |text| {
-        SigningSecret::parse(text).map_err(|error| SenderSetupError::Secret { whose: whose().into(), error })
+        SigningSecret::parse(text).map_err(|error| SenderSetupError::Secret { owner: owner().into(), error })
     };
     texts.iter().map(secret).collect()
 }

@@ -1,4 +1,4 @@
-//! What the tests of sending share: a receiver on loopback, played by hand.
+//! A scripted receiver on loopback for the tests of this layer.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -30,7 +30,7 @@ pub(super) const HAPPENED: Timestamp = Timestamp::from_millis(1_794_999_999_001)
 pub(super) const CA: &[u8] = include_bytes!("../../tests/fixtures/tls/ca.crt");
 pub(super) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Runs a test as the dispatcher's thread would, and not for ever.
+/// Runs a test on a runtime like that of the dispatcher's thread, with a timeout.
 pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
@@ -38,13 +38,13 @@ pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "the played receiver runs beside the test")]
+#[expect(clippy::disallowed_methods, reason = "the receiver runs beside the test")]
 fn spawn(task: impl Future<Output = ()> + 'static) {
     tokio::task::spawn_local(task);
 }
 
-/// A delivery about to be attempted for the first time, to this target.
-pub(super) fn taken(target: &str, kind: DeliveryKind, data: &str) -> ClaimedDelivery {
+/// Returns a delivery to this target before its first attempt.
+pub(super) fn claimed(target: &str, kind: DeliveryKind, data: &str) -> ClaimedDelivery {
     let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new("Zoë / 1").unwrap());
     let delivery = NewDelivery {
         id: DeliveryId::of(&conversation, 7, 9, HAPPENED),
@@ -60,8 +60,8 @@ pub(super) fn taken(target: &str, kind: DeliveryKind, data: &str) -> ClaimedDeli
     ClaimedDelivery { delivery, since: HAPPENED, made: 0, step: 0, token: 1, now: NOW }
 }
 
-/// The limits of a sender that may go to loopback.
-pub(super) fn nearby() -> WebhooksConfig {
+/// Returns the configuration of a sender that may post to loopback.
+pub(super) fn loopback_config() -> WebhooksConfig {
     WebhooksConfig {
         allow_private: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
         timeout: Duration::from_secs(5),
@@ -70,10 +70,10 @@ pub(super) fn nearby() -> WebhooksConfig {
 }
 
 pub(super) fn sender() -> DeliverySender {
-    DeliverySender::new(&nearby()).unwrap()
+    DeliverySender::new(&loopback_config()).unwrap()
 }
 
-/// A server's side of TLS, for `localhost` and `127.0.0.1`, signed by [`CA`].
+/// Returns the server side of TLS for `localhost` and `127.0.0.1`, with a certificate signed by [`CA`].
 pub(super) fn server_tls() -> TlsAcceptor {
     let certificate =
         CertificateDer::from_pem_slice(include_bytes!("../../tests/fixtures/tls/server.crt")).unwrap();
@@ -85,21 +85,21 @@ pub(super) fn server_tls() -> TlsAcceptor {
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .unwrap();
-    // A server that would rather speak something else.
+    // The server prefers HTTP/2.
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// A request as the receiver saw it.
+/// A request that the receiver got.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(super) struct SeenRequest {
     /// `POST /hook HTTP/1.1`
     pub(super) line: String,
     head: String,
     pub(super) body: String,
 }
 
-impl Seen {
+impl SeenRequest {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.head.lines().filter_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -111,49 +111,50 @@ impl Seen {
     }
 }
 
-/// What the receiver does with one request.
-pub(super) enum Does {
-    /// Sends these bytes, and waits for the next request.
+/// The reaction of the receiver to one request.
+pub(super) enum ReceiverAction {
+    /// Sends these bytes and waits for the next request.
     Says(String),
     /// Sends these bytes and closes.
     Closes(String),
-    /// Sends these bytes, then the piece again and again, with a pause before each.
+    /// Sends these bytes, then repeats the piece with a pause after each.
     Repeats(String, String, Duration),
-    /// Sends these bytes and nothing more.
+    /// Sends these bytes and then stalls.
     Stalls(String),
 }
 
-/// An answer with this status and body.
+/// Returns a response with this status and body.
 pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A receiver on loopback. What it was not told to do it does as a good one: 204.
+/// A receiver on loopback. It answers 204 after the end of its script.
 pub(super) struct Receiver {
     pub(super) address: SocketAddr,
     pub(super) connections: Cell<usize>,
-    /// Connections that the sender closed, and a bell for it.
+    /// The number of connections that the sender closed.
     pub(super) closed: Cell<usize>,
-    pub(super) bell: Notify,
-    pub(super) seen: RefCell<Vec<Seen>>,
-    script: RefCell<VecDeque<Does>>,
+    /// Notified at each closed connection.
+    pub(super) on_close: Notify,
+    pub(super) seen: RefCell<Vec<SeenRequest>>,
+    script: RefCell<VecDeque<ReceiverAction>>,
 }
 
 impl Receiver {
-    pub(super) async fn start(script: impl IntoIterator<Item = Does>) -> Rc<Self> {
+    pub(super) async fn start(script: impl IntoIterator<Item = ReceiverAction>) -> Rc<Self> {
         Self::start_with(None, script).await
     }
 
     pub(super) async fn start_with(
         tls: Option<TlsAcceptor>,
-        script: impl IntoIterator<Item = Does>,
+        script: impl IntoIterator<Item = ReceiverAction>,
     ) -> Rc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let receiver = Rc::new(Self {
             address: listener.local_addr().unwrap(),
             connections: Cell::new(0),
             closed: Cell::new(0),
-            bell: Notify::new(),
+            on_close: Notify::new(),
             seen: RefCell::default(),
             script: RefCell::new(script.into_iter().collect()),
         });
@@ -172,7 +173,7 @@ impl Receiver {
                         }
                     }
                     receiver.closed.set(receiver.closed.get() + 1);
-                    receiver.bell.notify_waiters();
+                    receiver.on_close.notify_waiters();
                 });
             }
         });
@@ -187,26 +188,29 @@ impl Receiver {
         while let Some(seen) = request(&mut stream).await {
             self.seen.borrow_mut().push(seen);
             let does = self.script.borrow_mut().pop_front();
-            let does = does.unwrap_or_else(|| Does::Says("HTTP/1.1 204 No Content\r\n\r\n".to_owned()));
-            let (Does::Says(bytes) | Does::Closes(bytes) | Does::Repeats(bytes, _, _) | Does::Stalls(bytes)) =
-                &does;
+            let does =
+                does.unwrap_or_else(|| ReceiverAction::Says("HTTP/1.1 204 No Content\r\n\r\n".to_owned()));
+            let (ReceiverAction::Says(bytes)
+            | ReceiverAction::Closes(bytes)
+            | ReceiverAction::Repeats(bytes, _, _)
+            | ReceiverAction::Stalls(bytes)) = &does;
             if stream.write_all(bytes.as_bytes()).await.is_err() {
                 return;
             }
             let _ = stream.flush().await;
             match does {
-                Does::Says(_) => {}
-                Does::Closes(_) => {
+                ReceiverAction::Says(_) => {}
+                ReceiverAction::Closes(_) => {
                     let _ = stream.shutdown().await;
                     return;
                 }
-                Does::Repeats(_, piece, pause) => {
+                ReceiverAction::Repeats(_, piece, pause) => {
                     while stream.write_all(piece.as_bytes()).await.is_ok() {
                         tokio::time::sleep(pause).await;
                     }
                     return;
                 }
-                Does::Stalls(_) => {
+                ReceiverAction::Stalls(_) => {
                     let _ = stream.read_u8().await;
                     return;
                 }
@@ -215,8 +219,8 @@ impl Receiver {
     }
 }
 
-/// The next request of a connection; none where it ended.
-async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
+/// Returns the next request of a connection, or `None` at its end.
+async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<SeenRequest> {
     let mut bytes = Vec::new();
     let end = loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -228,7 +232,7 @@ async fn request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
     };
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let (line, head) = head.split_once("\r\n").unwrap();
-    let mut seen = Seen { line: line.to_owned(), head: head.to_owned(), body: String::new() };
+    let mut seen = SeenRequest { line: line.to_owned(), head: head.to_owned(), body: String::new() };
     let length: usize = seen.header("content-length").map_or(0, |length| length.parse().unwrap());
     while bytes.len() < end + length {
         if stream.read_buf(&mut bytes).await.ok()? == 0 {

@@ -1,4 +1,4 @@
-//! What the desk has under way: each a future of its own, which ends as an event.
+//! The operations of the worker that are under way. Each is a future that ends with an event.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -20,65 +20,66 @@ use crate::store::{
 use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
 use crate::webhook::scheduler::AttemptStart;
 
-/// Something under way.
 pub(super) type WorkFuture = Pin<Box<dyn Future<Output = WorkEvent>>>;
 
-/// What happened.
+/// The end of an operation.
 pub(super) enum WorkEvent {
-    /// A part of an outbox was read.
-    Read { partition: Partition, fence: Fence, answer: Result<OutboxPage, StoreError> },
-    /// The store was asked whether an attempt may begin, at that time.
-    Begun { begin: AttemptStart, asked: Instant, answer: Result<BeginResult, StoreError> },
-    /// An attempt ended; without having been made where it was broken off.
+    /// The store answered the read of a page of an outbox.
+    Read { partition: Partition, fence: Fence, result: Result<OutboxPage, StoreError> },
+    /// The store answered `begin`, which was called at `asked`.
+    Begun { start: AttemptStart, asked: Instant, result: Result<BeginResult, StoreError> },
+    /// An attempt ended. `result` is `None` if it was cancelled.
     Attempted {
-        begin: AttemptStart,
-        taken: Box<ClaimedDelivery>,
+        start: AttemptStart,
+        claimed: Box<ClaimedDelivery>,
         span: Span,
-        made: Option<AttemptResult>,
+        result: Option<AttemptResult>,
         took: Duration,
     },
-    /// The store was told how an attempt ended.
-    Finished { flight: Box<UnreportedAttempt>, answer: Result<FinishResult, StoreError> },
-    /// What is in flight in the partition had its time.
-    Overdue(Partition, Fence),
+    /// The store answered `finish`.
+    Finished { ended: Box<UnreportedAttempt>, result: Result<FinishResult, StoreError> },
+    /// The attempts in flight in a draining partition must end now.
+    DrainTimeout(Partition, Fence),
 }
 
-/// An attempt that is over, until the store knows.
+/// An attempt that has ended and that the store has not confirmed yet.
 pub(super) struct UnreportedAttempt {
-    pub(super) begin: AttemptStart,
-    pub(super) taken: Box<ClaimedDelivery>,
+    pub(super) start: AttemptStart,
+    pub(super) claimed: Box<ClaimedDelivery>,
     pub(super) finish: FinishRequest,
-    /// None where it was not made.
-    pub(super) fate: Option<AttemptOutcome>,
+    /// `None` if no request was sent.
+    pub(super) outcome: Option<AttemptOutcome>,
     pub(super) span: Span,
-    /// Before the store is told once more.
+    /// The delays between repeats of `finish`.
     pub(super) backoff: Backoff,
 }
 
+/// Reads a page of an outbox.
 pub(super) fn read(store: &Store, partition: Partition, fence: Fence, from: usize) -> WorkFuture {
     let store = store.clone();
     Box::pin(async move {
-        WorkEvent::Read { partition, fence, answer: store.outbox(partition, fence, from).await }
+        WorkEvent::Read { partition, fence, result: store.outbox(partition, fence, from).await }
     })
 }
 
-pub(super) fn begin(store: &Store, begin: AttemptStart, window: Duration) -> WorkFuture {
+/// Asks the store for the first delivery of a queue.
+pub(super) fn begin(store: &Store, start: AttemptStart, window: Duration) -> WorkFuture {
     let store = store.clone();
     Box::pin(async move {
         let asked = Instant::now();
-        let AttemptStart { partition, fence, queue, token, .. } = begin;
-        WorkEvent::Begun { begin, asked, answer: store.begin(partition, fence, queue, token, window).await }
+        let AttemptStart { partition, fence, queue, token, .. } = start;
+        WorkEvent::Begun { start, asked, result: store.begin(partition, fence, queue, token, window).await }
     })
 }
 
-/// Makes an attempt until `breaking` is cancelled. One that panics has failed: its delivery is tried again and buried
-/// in the end, as if the receiver did not answer, and no other suffers.
+/// Makes an attempt until it is cancelled. An attempt that panics counts as failed, so the delivery is retried and
+/// dead-lettered in the end. Other attempts continue.
 pub(super) fn attempt<A>(
     send: &Rc<A>,
-    begin: AttemptStart,
-    taken: Box<ClaimedDelivery>,
+    start: AttemptStart,
+    claimed: Box<ClaimedDelivery>,
     span: Span,
-    breaking: CancellationToken,
+    cancellation: CancellationToken,
     panics: IntCounter,
 ) -> WorkFuture
 where
@@ -86,52 +87,53 @@ where
 {
     let send = Rc::clone(send);
     let inside = span.clone();
-    let making = async move {
-        let started = Instant::now();
-        let made = if breaking.is_cancelled() {
+    let attempt = async move {
+        let began = Instant::now();
+        let result = if cancellation.is_cancelled() {
             None
         } else {
             select! {
                 biased;
-                made = AssertUnwindSafe((*send)(&taken)).catch_unwind() => {
-                    Some(made.unwrap_or_else(|_| {
+                result = AssertUnwindSafe((*send)(&claimed)).catch_unwind() => {
+                    Some(result.unwrap_or_else(|_| {
                         panics.inc();
-                        panicked(&taken, started.elapsed())
+                        panicked(&claimed, began.elapsed())
                     }))
                 }
-                () = breaking.cancelled() => None,
+                () = cancellation.cancelled() => None,
             }
         };
-        WorkEvent::Attempted { begin, taken, span, made, took: started.elapsed() }
+        WorkEvent::Attempted { start, claimed, span, result, took: began.elapsed() }
     };
-    Box::pin(making.instrument(inside))
+    Box::pin(attempt.instrument(inside))
 }
 
-fn panicked(taken: &ClaimedDelivery, duration: Duration) -> AttemptResult {
+fn panicked(claimed: &ClaimedDelivery, duration: Duration) -> AttemptResult {
     error!("an attempt panicked; this is a bug");
     let error = Some("the bridge failed; this is a bug".into());
     AttemptResult {
-        attempt: DeliveryAttempt { at: taken.now, status: None, error, duration, response: None },
-        fate: AttemptOutcome::Forbidden,
+        attempt: DeliveryAttempt { at: claimed.now, status: None, error, duration, response: None },
+        outcome: AttemptOutcome::Forbidden,
     }
 }
 
-/// Tells the store how an attempt ended, after a delay if it was told before.
-pub(super) fn finish(store: &Store, flight: Box<UnreportedAttempt>, delay: Option<Duration>) -> WorkFuture {
+/// Reports the end of an attempt to the store. A repeat has a delay.
+pub(super) fn finish(store: &Store, ended: Box<UnreportedAttempt>, delay: Option<Duration>) -> WorkFuture {
     let store = store.clone();
     Box::pin(async move {
         if let Some(delay) = delay {
             sleep(delay).await;
         }
-        let AttemptStart { partition, fence, queue, .. } = flight.begin;
-        let answer = store.finish(partition, fence, queue, &flight.finish).await;
-        WorkEvent::Finished { flight, answer }
+        let AttemptStart { partition, fence, queue, .. } = ended.start;
+        let result = store.finish(partition, fence, queue, &ended.finish).await;
+        WorkEvent::Finished { ended, result }
     })
 }
 
-pub(super) fn overdue(partition: Partition, fence: Fence, by: Instant) -> WorkFuture {
+/// Waits for the deadline of a draining partition.
+pub(super) fn drain_timeout(partition: Partition, fence: Fence, by: Instant) -> WorkFuture {
     Box::pin(async move {
         sleep_until(by).await;
-        WorkEvent::Overdue(partition, fence)
+        WorkEvent::DrainTimeout(partition, fence)
     })
 }

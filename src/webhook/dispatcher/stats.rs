@@ -1,4 +1,4 @@
-//! What the dispatcher counts and logs.
+//! The metrics and log messages of the dispatcher.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
 use crate::webhook::circuit_breaker::BreakerTransition;
 use crate::webhook::scheduler::{Scheduler, host_of};
 
+/// The counters of the dispatcher.
 pub(super) struct DispatcherStats {
     metrics: Arc<Metrics>,
     bots: HashMap<BotName, BotDeliveryMetrics>,
-    /// Of bots that are configured no more.
+    /// The counters of bots that are no longer configured.
     others: BotDeliveryMetrics,
 }
 
@@ -35,40 +36,40 @@ impl DispatcherStats {
         Ok(Self { metrics, bots, others })
     }
 
-    /// Counts panics that were caught.
+    /// Returns the counter of caught panics.
     pub(super) fn panics(&self) -> IntCounter {
         self.metrics.panics.clone()
     }
 
-    /// How much there is to do.
-    pub(super) fn measure(&self, agenda: &Scheduler) {
+    /// Sets the gauges.
+    pub(super) fn measure(&self, scheduler: &Scheduler) {
         let deliveries = &self.metrics.deliveries;
         for (gauge, count) in [
-            (&deliveries.queues, agenda.queues()),
-            (&deliveries.in_flight, agenda.in_flight()),
-            (&deliveries.circuit_breakers_open, agenda.open_breakers()),
+            (&deliveries.queues, scheduler.queues()),
+            (&deliveries.in_flight, scheduler.in_flight()),
+            (&deliveries.circuit_breakers_open, scheduler.open_circuits()),
         ] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// An attempt begins. Returns its span.
-    pub(super) fn began(&self, taken: &ClaimedDelivery) -> Span {
-        let NewDelivery { id, kind, conversation, target, trace, created_at, .. } = &taken.delivery;
-        if taken.made == 0 {
-            self.metrics.deliveries.first_attempt_began(taken.now.since(*created_at));
+    /// Records the begin of an attempt. Returns its span.
+    pub(super) fn attempt_began(&self, claimed: &ClaimedDelivery) -> Span {
+        let NewDelivery { id, kind, conversation, target, trace, created_at, .. } = &claimed.delivery;
+        if claimed.made == 0 {
+            self.metrics.deliveries.first_attempt_began(claimed.now.since(*created_at));
         }
         let span = info_span!(
-            "attempt", delivery.id = %id, attempt = taken.made + 1, bot = %conversation.bot,
+            "attempt", delivery.id = %id, attempt = claimed.made + 1, bot = %conversation.bot,
             kind = kind.as_str(), trace_id = %trace
         );
         debug!(parent: &span, host = &*host_of(target), "attempting");
         span
     }
 
-    /// An attempt ended; without having been made where it was broken off or too late.
-    pub(super) fn attempted(&self, span: &Span, made: Option<&AttemptResult>, took: Duration) {
-        let end = made.map_or(AttemptEnd::Aborted, |made| match made.fate {
+    /// Records the end of an attempt. `result` is `None` if the attempt was cancelled or began too late.
+    pub(super) fn attempt_ended(&self, span: &Span, result: Option<&AttemptResult>, took: Duration) {
+        let end = result.map_or(AttemptEnd::Aborted, |result| match result.outcome {
             AttemptOutcome::Delivered => AttemptEnd::Delivered,
             AttemptOutcome::Gone => AttemptEnd::Gone,
             AttemptOutcome::Refused { .. } => AttemptEnd::Refused,
@@ -76,7 +77,7 @@ impl DispatcherStats {
             AttemptOutcome::Forbidden => AttemptEnd::Forbidden,
         });
         self.metrics.deliveries.attempt_ended(end, took);
-        let attempt = made.map(|made| &made.attempt);
+        let attempt = result.map(|result| &result.attempt);
         debug!(
             parent: span,
             result = end.as_str(),
@@ -87,27 +88,27 @@ impl DispatcherStats {
         );
     }
 
-    /// The store knows how an attempt ended.
-    pub(super) fn finished(&self, flight: &UnreportedAttempt) {
-        let NewDelivery { kind, conversation, .. } = &flight.taken.delivery;
+    /// Records that the store confirmed the end of an attempt.
+    pub(super) fn finished(&self, ended: &UnreportedAttempt) {
+        let NewDelivery { kind, conversation, .. } = &ended.claimed.delivery;
         let bot = self.bots.get(&conversation.bot).unwrap_or(&self.others);
-        match &flight.finish.verdict {
+        match &ended.finish.verdict {
             RetryDecision::Delivered => bot.delivered(*kind),
             RetryDecision::Bury(reason) => {
                 bot.dead_lettered(*kind);
-                warn!(parent: &flight.span, %reason, "a delivery is buried; it can be redelivered");
+                warn!(parent: &ended.span, %reason, "a delivery is dead-lettered; it can be redelivered");
             }
             RetryDecision::Retry(_) | RetryDecision::Again => {}
         }
     }
 
-    /// A host's breaker went over.
-    pub(super) fn switched(host: &str, switched: BreakerTransition) {
-        match switched {
+    /// Logs that a host's circuit opened or closed.
+    pub(super) fn log_transition(host: &str, transition: BreakerTransition) {
+        match transition {
             BreakerTransition::Opened => {
-                info!(host, "a receiver fails again and again; it is only probed from now on");
+                info!(host, "a receiver fails repeatedly; its circuit is open and it gets probes only");
             }
-            BreakerTransition::Closed => info!(host, "a receiver is well again"),
+            BreakerTransition::Closed => info!(host, "a receiver answers again; its circuit is closed"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The desk: what is told and what happened goes to the agenda, what the agenda says is done.
+//! The worker passes events to the scheduler and runs the operations that the scheduler asks for.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -25,35 +25,34 @@ use crate::webhook::circuit_breaker::HostHealth;
 use crate::webhook::retry_schedule;
 use crate::webhook::scheduler::{AttemptStart, Scheduler};
 
-/// What an attempt's window in the store is longer than the attempt.
-const SPARE: Duration = Duration::from_secs(5);
-/// How old the wish to begin may be when the attempt is made: the window began after the wish and must not end before
-/// the attempt, by anybody's clock.
-const FRESH: Duration = Duration::from_secs(4);
-/// How long a desk with nothing to do sleeps.
+/// The time by which the window of an attempt in the store exceeds `webhooks.timeout`.
+const WINDOW_MARGIN: Duration = Duration::from_secs(5);
+/// The longest wait for the answer to `begin`. An attempt that starts later could outlive its window by another clock.
+const MAX_BEGIN_DELAY: Duration = Duration::from_secs(4);
+/// The sleep of a worker without planned work.
 const IDLE: Duration = Duration::from_mins(1);
 
-/// The desk; `A` makes an attempt.
+/// The worker of the dispatcher's thread. `A` makes an attempt.
 pub(super) struct DeliveryWorker<A> {
     store: Store,
     clock: StoreClock,
-    agenda: Scheduler,
-    tally: DispatcherStats,
+    scheduler: Scheduler,
+    stats: DispatcherStats,
     send: Rc<A>,
-    /// For how long an attempt is noted.
+    /// The time that the store reserves for an attempt.
     window: Duration,
-    tenures: HashMap<Partition, Tenure>,
+    partitions: HashMap<Partition, OwnedPartition>,
     work: FuturesUnordered<WorkFuture>,
     stopping: bool,
 }
 
-/// A partition that is ours.
-struct Tenure {
+/// A partition of this replica.
+struct OwnedPartition {
     fence: Fence,
-    /// Cancelled where what is in flight is to be broken off.
-    breaking: CancellationToken,
-    /// Told when nothing is in flight; none where the partition is not about to be released.
-    done: Option<oneshot::Sender<()>>,
+    /// Cancels the attempts in flight.
+    cancellation: CancellationToken,
+    /// Notified when no attempt is in flight; `None` unless the partition drains.
+    drained: Option<oneshot::Sender<()>>,
 }
 
 impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> {
@@ -61,10 +60,10 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         config: &WebhooksConfig,
         store: Store,
         now: Timestamp,
-        tally: DispatcherStats,
+        stats: DispatcherStats,
         send: A,
     ) -> Self {
-        // Tokens of two replicas must not be the same: not even where both came up at the same time from one image.
+        // Two replicas must not draw the same tokens, even if they start together from one image.
         let mut seed = [0; 8];
         let rng = match aws_lc_rs::rand::fill(&mut seed) {
             Ok(()) => fastrand::Rng::with_seed(u64::from_ne_bytes(seed)),
@@ -73,165 +72,163 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         Self {
             store,
             clock: StoreClock::new(now),
-            agenda: Scheduler::new(config.max_in_flight, config.max_per_host, rng),
-            tally,
+            scheduler: Scheduler::new(config.max_in_flight, config.max_per_host, rng),
+            stats,
             send: Rc::new(send),
-            window: config.timeout + SPARE,
-            tenures: HashMap::new(),
+            window: config.timeout + WINDOW_MARGIN,
+            partitions: HashMap::new(),
             work: FuturesUnordered::new(),
             stopping: false,
         }
     }
 
-    /// Works until it is told to stop, or nobody can tell it any more.
+    /// Works until it gets the command to stop or the channel of commands closes.
     pub(super) async fn run(
         mut self,
-        mut listening: OutboxEventReceiver,
-        mut orders: mpsc::Receiver<DispatcherCommand>,
+        mut events: OutboxEventReceiver,
+        mut commands: mpsc::Receiver<DispatcherCommand>,
     ) {
-        let mut told = true;
-        let mut calm = None;
-        let mut until = None;
+        let mut events_open = true;
+        let mut on_idle = None;
+        let mut stop_by = None;
         loop {
             self.start_due();
-            self.tally.measure(&self.agenda);
-            if listening.is_empty() && self.agenda.is_calm(self.clock.now()) {
-                // Nobody waits for it any more, or it is told.
-                calm.take().map(|done: oneshot::Sender<()>| done.send(()));
+            self.stats.measure(&self.scheduler);
+            if events.is_empty() && self.scheduler.is_idle(self.clock.now()) {
+                on_idle.take().map(|done: oneshot::Sender<()>| done.send(()));
             }
-            if self.stopping && self.agenda.in_flight() == 0 {
+            if self.stopping && self.scheduler.in_flight() == 0 {
                 break;
             }
-            let wake = self.agenda.wake_at().filter(|_| !self.stopping);
+            let wake = self.scheduler.wake_at().filter(|_| !self.stopping);
             let wake = wake.map_or_else(|| Instant::now() + IDLE, |at| self.clock.instant(at));
             select! {
-                news = listening.next(), if told => match news {
-                    Some(news) => self.hear(news),
-                    None => told = false,
+                event = events.next(), if events_open => match event {
+                    Some(event) => self.handle_outbox(event),
+                    None => events_open = false,
                 },
-                Some(event) = self.work.next(), if !self.work.is_empty() => self.take(event),
-                order = orders.recv(), if !self.stopping => match order {
-                    Some(DispatcherCommand::Calm(done)) => calm = Some(done),
+                Some(event) = self.work.next(), if !self.work.is_empty() => self.handle_work(event),
+                command = commands.recv(), if !self.stopping => match command {
+                    Some(DispatcherCommand::NotifyIdle(done)) => on_idle = Some(done),
                     Some(DispatcherCommand::Stop(by)) => {
-                        until = Some(by);
-                        self.break_off();
+                        stop_by = Some(by);
+                        self.cancel_all();
                     }
                     None => return,
                 },
-                () = sleep_until(until.unwrap_or(wake)) => {
-                    if until.is_some() {
-                        warn!("the store was not told how all attempts ended; they are made again");
+                () = sleep_until(stop_by.unwrap_or(wake)) => {
+                    if stop_by.is_some() {
+                        warn!("the store did not confirm the end of all attempts; they are retried");
                         break;
                     }
                 }
             }
         }
-        self.tally.measure(&self.agenda);
+        self.stats.measure(&self.scheduler);
         if let Store::Memory(_) = &self.store {
-            self.mourn().await;
+            self.warn_of_lost_deliveries().await;
         }
     }
 
-    /// Does what the agenda says.
+    /// Starts the reads and attempts that are due.
     fn start_due(&mut self) {
         if self.stopping {
             return;
         }
         let now = self.clock.now();
-        while let Some((partition, fence)) = self.agenda.next_reading(now) {
+        while let Some((partition, fence)) = self.scheduler.next_read(now) {
             self.work.push(in_flight::read(&self.store, partition, fence, 0));
         }
-        while let Some(begin) = self.agenda.next(now) {
-            self.work.push(in_flight::begin(&self.store, begin, self.window));
+        while let Some(start) = self.scheduler.next_attempt(now) {
+            self.work.push(in_flight::begin(&self.store, start, self.window));
         }
     }
 
-    fn hear(&mut self, news: OutboxEvent) {
+    fn handle_outbox(&mut self, event: OutboxEvent) {
         let now = self.clock.now();
-        match news {
+        match event {
             OutboxEvent::Owned(partition, fence) => {
-                let tenure = Tenure { fence, breaking: CancellationToken::new(), done: None };
-                if let Some(earlier) = self.tenures.insert(partition, tenure) {
-                    earlier.breaking.cancel();
+                let owned = OwnedPartition { fence, cancellation: CancellationToken::new(), drained: None };
+                if let Some(earlier) = self.partitions.insert(partition, owned) {
+                    earlier.cancellation.cancel();
                 }
-                self.agenda.own(partition, fence, now);
+                self.scheduler.assign(partition, fence, now);
             }
             OutboxEvent::Due { partition, fence, queue, target } => {
-                self.agenda.ring(partition, fence, queue, &target, now);
+                self.scheduler.notify_due(partition, fence, queue, &target, now);
             }
-            OutboxEvent::Redelivered(partition) => self.agenda.look(partition, now),
-            OutboxEvent::Missed => self.agenda.look_everywhere(now),
+            OutboxEvent::Redelivered(partition) => self.scheduler.request_read(partition, now),
+            OutboxEvent::Missed => self.scheduler.request_all_reads(now),
             OutboxEvent::Releasing { partition, fence, by, done } => {
-                // Where it is not ours, nothing is in flight: the sender is dropped, which tells so too.
-                let Some(tenure) = self.tenures.get_mut(&partition).filter(|tenure| tenure.fence == fence)
-                else {
-                    return;
-                };
-                tenure.done = Some(done);
-                self.agenda.release(partition, fence);
-                self.work.push(in_flight::overdue(partition, fence, by));
-                self.settle(partition, fence);
+                // Without the partition no attempt is in flight. Dropping `done` notifies the shard too.
+                let Some(owned) = self.owned(partition, fence) else { return };
+                owned.drained = Some(done);
+                self.scheduler.drain(partition, fence);
+                self.work.push(in_flight::drain_timeout(partition, fence, by));
+                self.finish_drain(partition, fence);
             }
-            OutboxEvent::Lost(partition, fence) => self.lose(partition, fence),
+            OutboxEvent::Lost(partition, fence) => self.unassign(partition, fence),
         }
     }
 
-    fn take(&mut self, event: WorkEvent) {
+    fn handle_work(&mut self, event: WorkEvent) {
         match event {
-            WorkEvent::Read { partition, fence, answer } => self.read(partition, fence, answer),
-            WorkEvent::Begun { begin, asked, answer } => {
-                self.begun(begin, asked, answer);
-                self.settle(begin.partition, begin.fence);
+            WorkEvent::Read { partition, fence, result } => self.page_read(partition, fence, result),
+            WorkEvent::Begun { start, asked, result } => {
+                self.begin_answered(start, asked, result);
+                self.finish_drain(start.partition, start.fence);
             }
-            WorkEvent::Attempted { begin, taken, span, made, took } => {
-                self.tally.attempted(&span, made.as_ref(), took);
-                let flight = self.judge(begin, taken, span, made, took);
-                self.work.push(in_flight::finish(&self.store, Box::new(flight), None));
+            WorkEvent::Attempted { start, claimed, span, result, took } => {
+                self.stats.attempt_ended(&span, result.as_ref(), took);
+                let ended = self.decide(start, claimed, span, result, took);
+                self.work.push(in_flight::finish(&self.store, Box::new(ended), None));
             }
-            WorkEvent::Finished { mut flight, answer } => {
-                let AttemptStart { partition, fence, token, .. } = flight.begin;
+            WorkEvent::Finished { mut ended, result } => {
+                let AttemptStart { partition, fence, token, expired, .. } = ended.start;
                 let now = self.clock.now();
-                match answer {
+                match result {
                     Ok(finished) => {
                         self.clock.observe(finished.now);
-                        self.tally.finished(&flight);
-                        let health = flight.fate.as_ref().and_then(HostHealth::of);
-                        if let Some((host, switched)) = self.agenda.ended(token, finished.next, health, now) {
-                            DispatcherStats::switched(&host, switched);
+                        self.stats.finished(&ended);
+                        let health = ended.outcome.as_ref().and_then(HostHealth::of);
+                        let transition = self.scheduler.attempt_ended(token, finished.next, health, now);
+                        if let Some((host, transition)) = transition {
+                            DispatcherStats::log_transition(&host, transition);
                         }
-                        if flight.begin.overdue {
-                            // The one behind it may be as old; a busy queue would grow faster than it is buried.
-                            self.agenda.look(partition, now);
+                        if expired {
+                            // The next delivery may have expired too. A busy queue would grow faster than the periodic
+                            // reads dead-letter it.
+                            self.scheduler.request_read(partition, now);
                         }
                     }
                     Err(error) if error.is_passing() => {
-                        debug!(parent: &flight.span, %error, "the store was not told how an attempt ended; telling it again");
-                        self.agenda.delayed(token, now);
-                        let delay = flight.backoff.next(fastrand::f64());
-                        self.work.push(in_flight::finish(&self.store, flight, Some(delay)));
+                        debug!(parent: &ended.span, %error, "the store did not confirm the end of an attempt; retrying");
+                        self.scheduler.finish_unanswered(token, now);
+                        let delay = ended.backoff.next(fastrand::f64());
+                        self.work.push(in_flight::finish(&self.store, ended, Some(delay)));
                         return;
                     }
                     Err(_) => {
-                        self.lose(partition, fence);
-                        self.agenda.ended(token, None, None, now);
+                        self.unassign(partition, fence);
+                        self.scheduler.attempt_ended(token, None, None, now);
                     }
                 }
-                self.settle(partition, fence);
+                self.finish_drain(partition, fence);
             }
-            WorkEvent::Overdue(partition, fence) => {
-                if let Some(tenure) = self.tenures.get(&partition).filter(|tenure| tenure.fence == fence) {
-                    tenure.breaking.cancel();
+            WorkEvent::DrainTimeout(partition, fence) => {
+                if let Some(owned) = self.owned(partition, fence) {
+                    owned.cancellation.cancel();
                 }
             }
         }
     }
 
-    fn read(&mut self, partition: Partition, fence: Fence, answer: Result<OutboxPage, StoreError>) {
-        match answer {
+    fn page_read(&mut self, partition: Partition, fence: Fence, result: Result<OutboxPage, StoreError>) {
+        match result {
             Ok(OutboxPage { queues, next, now }) => {
                 self.clock.observe(now);
                 let more = next.filter(|_| !self.stopping);
-                if self.agenda.read(partition, fence, &queues, more.is_some(), self.clock.now())
+                if self.scheduler.page_read(partition, fence, &queues, more.is_some(), self.clock.now())
                     && let Some(from) = more
                 {
                     self.work.push(in_flight::read(&self.store, partition, fence, from));
@@ -239,115 +236,122 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             }
             Err(error) => {
                 if !error.is_passing() {
-                    self.lose(partition, fence);
+                    self.unassign(partition, fence);
                 }
-                self.agenda.not_read(partition, fence, self.clock.now());
+                self.scheduler.read_failed(partition, fence, self.clock.now());
             }
         }
     }
 
-    fn begun(&mut self, begin: AttemptStart, asked: Instant, answer: Result<BeginResult, StoreError>) {
+    fn begin_answered(
+        &mut self,
+        start: AttemptStart,
+        asked: Instant,
+        result: Result<BeginResult, StoreError>,
+    ) {
         let now = self.clock.now();
-        match answer {
-            Ok(BeginResult::Taken(taken)) => self.taken(begin, asked, taken),
-            Ok(BeginResult::Later(due)) => self.agenda.later(begin.token, due, now),
+        match result {
+            Ok(BeginResult::Taken(claimed)) => self.start_attempt(start, asked, claimed),
+            Ok(BeginResult::Later(due)) => self.scheduler.attempt_deferred(start.token, due, now),
             Ok(BeginResult::Empty) => {
-                self.agenda.ended(begin.token, None, None, now);
+                self.scheduler.attempt_ended(start.token, None, None, now);
             }
-            Err(error) if error.is_passing() => self.agenda.unanswered(begin.token, now),
+            Err(error) if error.is_passing() => self.scheduler.begin_unanswered(start.token, now),
             Err(_) => {
-                self.lose(begin.partition, begin.fence);
-                self.agenda.ended(begin.token, None, None, now);
+                self.unassign(start.partition, start.fence);
+                self.scheduler.attempt_ended(start.token, None, None, now);
             }
         }
     }
 
-    fn taken(&mut self, begin: AttemptStart, asked: Instant, taken: Box<ClaimedDelivery>) {
-        self.clock.observe(taken.now);
-        let span = self.tally.began(&taken);
-        let tenure = self.tenures.get(&begin.partition).filter(|tenure| tenure.fence == begin.fence);
-        let breaking = tenure.map(|tenure| tenure.breaking.clone()).filter(|_| asked.elapsed() < FRESH);
-        // One attempt is always made, unless the host failed for all that time; and none to tell of yesterday as if it
-        // were news.
-        let tried = taken.step > 0 || begin.overdue;
-        let stale = tried && taken.now.since(taken.since) >= retry_schedule::AGE_MAX;
-        // Begun to be buried, and another one is first by now: its host is left alone.
-        let spared = begin.overdue && !stale;
-        let Some(breaking) = breaking.filter(|_| !stale && !spared) else {
-            let verdict = match (stale, taken.step) {
+    /// Makes the attempt for a claimed delivery, or finishes it at once without a request.
+    fn start_attempt(&mut self, start: AttemptStart, asked: Instant, claimed: Box<ClaimedDelivery>) {
+        self.clock.observe(claimed.now);
+        let span = self.stats.attempt_began(&claimed);
+        let owned = self.owned(start.partition, start.fence);
+        let cancellation =
+            owned.map(|owned| owned.cancellation.clone()).filter(|_| asked.elapsed() < MAX_BEGIN_DELAY);
+        // Every delivery gets one attempt before it expires, unless its host failed for that long.
+        let tried = claimed.step > 0 || start.expired;
+        let expired = tried && claimed.now.since(claimed.since) >= retry_schedule::AGE_MAX;
+        // Meanwhile another delivery became the first of the queue. Its host has an open circuit.
+        let spared = start.expired && !expired;
+        let Some(cancellation) = cancellation.filter(|_| !expired && !spared) else {
+            let decision = match (expired, claimed.step) {
                 (false, _) => RetryDecision::Again,
                 (true, 0) => RetryDecision::Bury("its receiver's host failed for 24 hours".into()),
                 (true, _) => RetryDecision::Bury("it was tried for 24 hours".into()),
             };
-            if !stale {
-                self.tally.attempted(&span, None, Duration::ZERO);
+            if !expired {
+                self.stats.attempt_ended(&span, None, Duration::ZERO);
             }
-            let error = match (stale, spared) {
-                (true, _) => "not made: its time is over",
-                (_, true) => "not made: its host is left alone",
+            let error = match (expired, spared) {
+                (true, _) => "not made: the delivery has expired",
+                (_, true) => "not made: the circuit of its host is open",
                 _ => "not made: the store was too slow",
             };
-            let attempt = not_made(&taken, error, Duration::ZERO);
-            let flight = over(begin, taken, span, attempt, verdict, None);
-            self.work.push(in_flight::finish(&self.store, Box::new(flight), None));
+            let attempt = cancelled_attempt(&claimed, error, Duration::ZERO);
+            let ended = unreported(start, claimed, span, attempt, decision, None);
+            self.work.push(in_flight::finish(&self.store, Box::new(ended), None));
             return;
         };
-        let panics = self.tally.panics();
-        self.work.push(in_flight::attempt(&self.send, begin, taken, span, breaking, panics));
+        let panics = self.stats.panics();
+        self.work.push(in_flight::attempt(&self.send, start, claimed, span, cancellation, panics));
     }
 
-    /// What follows from an attempt.
-    fn judge(
+    /// Decides what follows an attempt. `result` is `None` if the attempt was cancelled.
+    fn decide(
         &self,
-        begin: AttemptStart,
-        taken: Box<ClaimedDelivery>,
+        start: AttemptStart,
+        claimed: Box<ClaimedDelivery>,
         span: Span,
-        made: Option<AttemptResult>,
+        result: Option<AttemptResult>,
         took: Duration,
     ) -> UnreportedAttempt {
-        let Some(AttemptResult { attempt, fate }) = made else {
-            let attempt = not_made(&taken, "broken off: this replica let go of the conversation", took);
-            return over(begin, taken, span, attempt, RetryDecision::Again, None);
+        let Some(AttemptResult { attempt, outcome }) = result else {
+            let attempt =
+                cancelled_attempt(&claimed, "cancelled: this replica released the conversation", took);
+            return unreported(start, claimed, span, attempt, RetryDecision::Again, None);
         };
         let now = self.clock.now();
-        let verdict = retry_schedule::verdict(&fate, taken.step, taken.since, now, fastrand::f64());
-        over(begin, taken, span, attempt, verdict, Some(fate))
+        let decision = retry_schedule::decide(&outcome, claimed.step, claimed.since, now, fastrand::f64());
+        unreported(start, claimed, span, attempt, decision, Some(outcome))
     }
 
-    /// The partition is no longer ours.
-    fn lose(&mut self, partition: Partition, fence: Fence) {
-        self.agenda.lose(partition, fence);
-        if self.tenures.get(&partition).is_some_and(|tenure| tenure.fence == fence)
-            && let Some(tenure) = self.tenures.remove(&partition)
+    /// Returns the partition if this replica owns it under this fence.
+    fn owned(&mut self, partition: Partition, fence: Fence) -> Option<&mut OwnedPartition> {
+        self.partitions.get_mut(&partition).filter(|owned| owned.fence == fence)
+    }
+
+    /// Removes a partition that this replica no longer owns, and cancels its attempts.
+    fn unassign(&mut self, partition: Partition, fence: Fence) {
+        self.scheduler.unassign(partition, fence);
+        if let Some(owned) = self.owned(partition, fence) {
+            owned.cancellation.cancel();
+            self.partitions.remove(&partition);
+        }
+    }
+
+    /// Gives up a draining partition as soon as no attempt is in flight there.
+    fn finish_drain(&mut self, partition: Partition, fence: Fence) {
+        if self.scheduler.is_drained(partition, fence)
+            && let Some(drained) = self.owned(partition, fence).and_then(|owned| owned.drained.take())
         {
-            tenure.breaking.cancel();
+            self.unassign(partition, fence);
+            drained.send(()).ok();
         }
     }
 
-    /// Lets go of a partition that is about to be released, as soon as nothing is in flight there.
-    fn settle(&mut self, partition: Partition, fence: Fence) {
-        if !self.agenda.is_quiet(partition, fence) {
-            return;
-        }
-        let Some(tenure) = self.tenures.get_mut(&partition).filter(|tenure| tenure.fence == fence) else {
-            return;
-        };
-        if let Some(done) = tenure.done.take() {
-            self.lose(partition, fence);
-            done.send(()).ok();
-        }
-    }
-
-    /// Nothing begins any more, and what is in flight is broken off.
-    fn break_off(&mut self) {
+    /// Cancels all attempts and begins no further one.
+    fn cancel_all(&mut self) {
         self.stopping = true;
-        for tenure in self.tenures.values() {
-            tenure.breaking.cancel();
+        for owned in self.partitions.values() {
+            owned.cancellation.cancel();
         }
     }
 
-    /// Says what is lost with a store that nobody has after us.
-    async fn mourn(&self) {
+    /// Logs the number of pending deliveries that end with the memory store.
+    async fn warn_of_lost_deliveries(&self) {
         let mut query =
             DeliveryQuery { state: Some(DeliveryState::Pending), limit: 1000, ..DeliveryQuery::default() };
         let mut lost = 0;
@@ -359,24 +363,24 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             }
         }
         if lost > 0 {
-            warn!(lost, "deliveries were not made yet; they are lost with the memory store");
+            warn!(lost, "pending deliveries are lost with the memory store");
         }
     }
 }
 
-/// What the delivery's list says of an attempt that was not made, or not to its end.
-fn not_made(taken: &ClaimedDelivery, why: &str, duration: Duration) -> DeliveryAttempt {
-    DeliveryAttempt { at: taken.now, status: None, error: Some(why.into()), duration, response: None }
+/// Returns the list's entry for an attempt that was cancelled or not made.
+fn cancelled_attempt(claimed: &ClaimedDelivery, why: &str, duration: Duration) -> DeliveryAttempt {
+    DeliveryAttempt { at: claimed.now, status: None, error: Some(why.into()), duration, response: None }
 }
 
-fn over(
-    begin: AttemptStart,
-    taken: Box<ClaimedDelivery>,
+fn unreported(
+    start: AttemptStart,
+    claimed: Box<ClaimedDelivery>,
     span: Span,
     attempt: DeliveryAttempt,
     verdict: RetryDecision,
-    fate: Option<AttemptOutcome>,
+    outcome: Option<AttemptOutcome>,
 ) -> UnreportedAttempt {
-    let finish = FinishRequest { id: taken.delivery.id, token: taken.token, attempt, verdict };
-    UnreportedAttempt { begin, taken, finish, fate, span, backoff: Backoff::for_store() }
+    let finish = FinishRequest { id: claimed.delivery.id, token: claimed.token, attempt, verdict };
+    UnreportedAttempt { start, claimed, finish, outcome, span, backoff: Backoff::for_store() }
 }

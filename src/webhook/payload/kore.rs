@@ -1,9 +1,12 @@
-//! `kore-v2`: what the platform's own webhook channel, version 2, posts to a receiver (protocol.md 9.4).
+//! The format `kore-v2`: the body of the platform's own webhook channel, version 2 (protocol.md 9.1).
 //!
-//! Best effort, since that channel knows what RTM does not say. `endOfTask` is the end of the platform's task there, and
-//! the end of our turn here; `endReason` tells a turn that was complete (`Fulfilled`) from one that failed or was cut
-//! (`interrupted`); `completedTaskId` and `completedTaskName` are unknown and left out. The channel posts each message by
-//! itself and the end after them: here one post carries the turn. `to` and `from` are those of its synchronous answers.
+//! The format is best effort, because RTM lacks some facts of that channel:
+//!
+//! - `endOfTask` is the end of our turn. In the channel it is the end of the platform's task.
+//! - `endReason` is `Fulfilled` for a complete turn and `interrupted` for a failed or cut one.
+//! - `completedTaskId` and `completedTaskName` are unknown and left out.
+//! - One post carries the whole turn. The channel posts each message alone, and the end after them.
+//! - `to` and `from` are those of the channel's synchronous answers.
 
 use std::borrow::Cow;
 
@@ -12,6 +15,7 @@ use serde_json::Value;
 
 use crate::domain::{DeliveryKind, NewDelivery};
 
+/// The needed fields of an ended Message.
 #[derive(Deserialize)]
 struct MessageData<'a> {
     #[serde(borrow)]
@@ -19,7 +23,7 @@ struct MessageData<'a> {
     complete: Option<bool>,
 }
 
-/// What is needed of a Reply.
+/// The needed fields of a Reply.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ReplyData<'a> {
@@ -29,7 +33,7 @@ struct ReplyData<'a> {
     text: Cow<'a, str>,
     #[serde(borrow)]
     created_on: Option<Cow<'a, str>>,
-    /// The platform's frame, whatever its shape.
+    /// The platform's frame, of any shape.
     event: Value,
 }
 
@@ -56,60 +60,60 @@ struct KoreElement<'a> {
     message_id: Option<&'a str>,
 }
 
-/// The body; `bot` is the bot's id on the platform.
+/// Returns the body. `bot` is the id of the bot on the platform.
 ///
 /// # Errors
-/// The data is no Message or Reply.
+/// The data is neither a Message nor a Reply.
 pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, serde_json::Error> {
     let data = delivery.data.get();
     let (replies, end_reason) = match delivery.kind {
         DeliveryKind::MessageAnswered | DeliveryKind::MessageFailed => {
-            let ended: MessageData<'_> = serde_json::from_str(data)?;
-            let whole = ended.complete == Some(true);
-            (ended.replies, Some(if whole { "Fulfilled" } else { "interrupted" }))
+            let message: MessageData<'_> = serde_json::from_str(data)?;
+            let whole = message.complete == Some(true);
+            (message.replies, Some(if whole { "Fulfilled" } else { "interrupted" }))
         }
         DeliveryKind::ReplyLate | DeliveryKind::ReplyUnsolicited => (vec![serde_json::from_str(data)?], None),
     };
     let happened = delivery.created_at.to_string();
-    let push = KorePayload {
+    let payload = KorePayload {
         to: delivery.conversation.user.as_str(),
         from: bot,
-        data: replies.iter().flat_map(|said| parts(said, &happened)).collect(),
+        data: replies.iter().flat_map(|reply| elements(reply, &happened)).collect(),
         version: "v2",
         end_of_task: end_reason.is_some(),
         end_reason,
     };
-    serde_json::to_vec(&push)
+    serde_json::to_vec(&payload)
 }
 
-/// A reply as the channel has it: its text, or where it holds templates each element by itself.
-fn parts<'a>(said: &'a ReplyData<'_>, happened: &'a str) -> Vec<KoreElement<'a>> {
-    let part = |r#type, val| KoreElement {
+/// Returns a reply as elements of the channel: one for its text, or one for each element if it has templates.
+fn elements<'a>(reply: &'a ReplyData<'_>, happened: &'a str) -> Vec<KoreElement<'a>> {
+    let kore_element = |r#type, val| KoreElement {
         r#type,
         val,
-        created_on: said.created_on.as_deref().unwrap_or(happened),
-        message_id: said.message_id.as_deref(),
+        created_on: reply.created_on.as_deref().unwrap_or(happened),
+        message_id: reply.message_id.as_deref(),
     };
-    let elements = said.event.get("message").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let elements =
+        reply.event.get("message").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if !elements.iter().any(|element| template(element).is_some()) {
-        return vec![part("text", Cow::Owned(Value::String(said.text.as_ref().into())))];
+        return vec![kore_element("text", Cow::Owned(Value::String(reply.text.as_ref().into())))];
     }
     let of_element = |element| match template(element) {
-        Some(payload) => Some(part("template", Cow::Borrowed(payload))),
-        None => text(element).map(|text| part("text", Cow::Borrowed(text))),
+        Some(payload) => Some(kore_element("template", Cow::Borrowed(payload))),
+        None => text(element).map(|text| kore_element("text", Cow::Borrowed(text))),
     };
     elements.iter().filter_map(of_element).collect()
 }
 
-/// The payload of an element that is more than text, as its author wrote it: `{"type": …, "payload": {…}}`
-/// (protocol.md 7.3).
+/// Returns the payload of a template element as its author wrote it: `{"type": …, "payload": {…}}` (protocol.md 7.3).
 fn template(element: &Value) -> Option<&Value> {
     let payload = element.get("component")?.get("payload")?;
     let kind = payload.get("type")?.as_str()?;
     (payload.get("payload")?.is_object() && !matches!(kind, "text" | "error")).then_some(payload)
 }
 
-/// The text of an element beside a template.
+/// Returns the text of an element without a template.
 fn text(element: &Value) -> Option<&Value> {
     let component = || element.get("component")?.get("payload")?.get("text");
     let fallback = || element.get("cInfo")?.get("body");

@@ -4,7 +4,7 @@ use super::*;
 use crate::domain::{DeliveryKind, DeliveryOrigin};
 use crate::webhook::signature::{SigningSecret, verify};
 use crate::webhook::target_table::{ExtraHeaders, TargetTable};
-use crate::webhook::tests::{HAPPENED, NOW, SECRET, taken};
+use crate::webhook::tests::{HAPPENED, NOW, SECRET, claimed};
 
 const TARGET: &str = "https://hooks.example.com/in";
 
@@ -12,10 +12,15 @@ fn secret() -> SigningSecret {
     SigningSecret::parse(&SECRET.into()).unwrap()
 }
 
-/// Composes as for a target of this form with one secret.
-fn composed(taken: &ClaimedDelivery, form: PayloadFormat) -> (HeaderMap, Bytes) {
+/// Composes a request for a target of this format with one secret.
+fn composed(claimed: &ClaimedDelivery, form: PayloadFormat) -> (HeaderMap, Bytes) {
     let secrets = [secret()];
-    compose(taken, &DeliveryOptions { form, secrets: &secrets, extras: None, bot: "st-0d3f" }, 0xb7).unwrap()
+    compose(
+        claimed,
+        &DeliveryOptions { format: form, secrets: &secrets, extra_headers: None, platform_bot: "st-0d3f" },
+        0xb7,
+    )
+    .unwrap()
 }
 
 fn json(bytes: &Bytes) -> Value {
@@ -27,11 +32,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn the_standard_form_is_type_time_and_the_data_as_it_was_stored() {
-    // Order, blanks and numbers of the data are the writer's: nothing is read and written anew.
+fn standard_body_is_type_time_and_the_stored_data() {
+    // The data is copied byte for byte: order, blanks and numbers stay.
     let data = r#"{"b":1.0 ,"a":"\u00e9", "n":12345678901234567890123}"#;
     let (headers, body) =
-        composed(&taken(TARGET, DeliveryKind::MessageAnswered, data), PayloadFormat::Standard);
+        composed(&claimed(TARGET, DeliveryKind::MessageAnswered, data), PayloadFormat::Standard);
     let expected =
         format!(r#"{{"type":"message.answered","timestamp":"2026-11-18T11:06:39.001Z","data":{data}}}"#);
     assert_eq!(body, expected);
@@ -44,12 +49,12 @@ fn the_standard_form_is_type_time_and_the_data_as_it_was_stored() {
         header(&headers, "traceparent"),
         Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00000000000000b7-01")
     );
-    let told = |name| header(&headers, name).unwrap();
+    let claimed = |name| header(&headers, name).unwrap();
     let checked = verify(
         &[secret()],
-        told("webhook-id"),
-        told("webhook-timestamp"),
-        told("webhook-signature"),
+        claimed("webhook-id"),
+        claimed("webhook-timestamp"),
+        claimed("webhook-signature"),
         &body,
         NOW,
     );
@@ -58,10 +63,10 @@ fn the_standard_form_is_type_time_and_the_data_as_it_was_stored() {
 }
 
 #[test]
-fn another_attempt_carries_the_same_id_and_bytes() {
+fn second_attempt_has_the_same_id_and_body() {
     for form in [PayloadFormat::Standard, PayloadFormat::CloudEvents, PayloadFormat::KoreV2] {
         let data = r#"{"replies":[],"complete":true}"#;
-        let first = taken(TARGET, DeliveryKind::MessageAnswered, data);
+        let first = claimed(TARGET, DeliveryKind::MessageAnswered, data);
         let mut second = first.clone();
         (second.made, second.now) = (4, NOW + std::time::Duration::from_mins(10));
         let ((before, body), (after, again)) = (composed(&first, form), composed(&second, form));
@@ -74,20 +79,20 @@ fn another_attempt_carries_the_same_id_and_bytes() {
 }
 
 #[test]
-fn outside_a_trace_none_is_told() {
-    let mut outside = taken(TARGET, DeliveryKind::ReplyUnsolicited, "{}");
+fn delivery_without_a_trace_has_no_traceparent() {
+    let mut outside = claimed(TARGET, DeliveryKind::ReplyUnsolicited, "{}");
     outside.delivery.trace = TraceId::default();
     assert_eq!(composed(&outside, PayloadFormat::Standard).0.get("traceparent"), None);
 }
 
 #[test]
-fn cloud_events_have_their_attributes_in_headers() {
-    let told = taken(TARGET, DeliveryKind::ReplyLate, r#"{"text":"hi"}"#);
-    let (headers, body) = composed(&told, PayloadFormat::CloudEvents);
+fn cloud_event_has_its_attributes_in_headers() {
+    let claimed = claimed(TARGET, DeliveryKind::ReplyLate, r#"{"text":"hi"}"#);
+    let (headers, body) = composed(&claimed, PayloadFormat::CloudEvents);
     assert_eq!(body, r#"{"text":"hi"}"#);
     for (name, value) in [
         ("ce-specversion", "1.0"),
-        ("ce-id", told.delivery.id.to_string().as_str()),
+        ("ce-id", claimed.delivery.id.to_string().as_str()),
         ("ce-type", "reply.late"),
         ("ce-source", "/conversations/Zo%C3%AB%20%2F%201?bot=support"),
         ("ce-time", "2026-11-18T11:06:39.001Z"),
@@ -96,13 +101,13 @@ fn cloud_events_have_their_attributes_in_headers() {
     ] {
         assert_eq!(header(&headers, name), Some(value), "{name}");
     }
-    let mut alone = told;
+    let mut alone = claimed;
     alone.delivery.message = None;
     assert_eq!(composed(&alone, PayloadFormat::CloudEvents).0.get("ce-subject"), None);
 }
 
 #[test]
-fn a_turn_as_the_platforms_own_channel_tells_it() {
+fn kore_body_of_a_turn_matches_the_platform_channel() {
     let data = json!({
         "id": "01JD9", "status": "answered", "complete": true, "endedBy": "quiet",
         "replies": [
@@ -117,8 +122,8 @@ fn a_turn_as_the_platforms_own_channel_tells_it() {
              ]}},
         ],
     });
-    let told = taken(TARGET, DeliveryKind::MessageAnswered, &data.to_string());
-    let (headers, body) = composed(&told, PayloadFormat::KoreV2);
+    let claimed = claimed(TARGET, DeliveryKind::MessageAnswered, &data.to_string());
+    let (headers, body) = composed(&claimed, PayloadFormat::KoreV2);
     let happened = "2026-11-18T11:06:39.001Z";
     assert_eq!(
         json(&body),
@@ -139,9 +144,9 @@ fn a_turn_as_the_platforms_own_channel_tells_it() {
 }
 
 #[test]
-fn ends_and_replies_of_the_platforms_channel_differ_in_their_end() {
+fn kore_body_of_an_end_or_a_reply_has_its_end_reason() {
     let kore = |kind, data: &Value| {
-        json(&composed(&taken(TARGET, kind, &data.to_string()), PayloadFormat::KoreV2).1)
+        json(&composed(&claimed(TARGET, kind, &data.to_string()), PayloadFormat::KoreV2).1)
     };
     let failed = kore(
         DeliveryKind::MessageFailed,
@@ -154,14 +159,14 @@ fn ends_and_replies_of_the_platforms_channel_differ_in_their_end() {
 
     let reply = json!({"messageId": "ms-2", "text": "later", "createdOn": null, "event": {"any": "thing"}});
     for kind in [DeliveryKind::ReplyLate, DeliveryKind::ReplyUnsolicited] {
-        let told = kore(kind, &reply);
-        assert_eq!(told["data"][0]["val"], json!("later"));
-        assert_eq!((&told["endOfTask"], told.get("endReason")), (&json!(false), None));
+        let claimed = kore(kind, &reply);
+        assert_eq!(claimed["data"][0]["val"], json!("later"));
+        assert_eq!((&claimed["endOfTask"], claimed.get("endReason")), (&json!(false), None));
     }
 }
 
 #[test]
-fn frames_of_any_shape_are_told_by_their_text() {
+fn kore_body_of_any_frame_has_its_text() {
     for event in [
         json!({}),
         json!({"message": null}),
@@ -175,25 +180,29 @@ fn frames_of_any_shape_are_told_by_their_text() {
         json!("no frame at all"),
     ] {
         let reply = json!({"messageId": "ms-2", "text": "said", "createdOn": null, "event": event});
-        let told = taken(TARGET, DeliveryKind::ReplyLate, &reply.to_string());
-        let parts = json(&composed(&told, PayloadFormat::KoreV2).1)["data"].take();
+        let claimed = claimed(TARGET, DeliveryKind::ReplyLate, &reply.to_string());
+        let parts = json(&composed(&claimed, PayloadFormat::KoreV2).1)["data"].take();
         assert_eq!(parts.as_array().map(Vec::len), Some(1), "{event}");
         assert_eq!((&parts[0]["type"], &parts[0]["val"]), (&json!("text"), &json!("said")), "{event}");
     }
 }
 
 #[test]
-fn data_of_another_shape_is_an_error_that_quotes_nothing() {
-    let told = taken(TARGET, DeliveryKind::MessageAnswered, r#"{"secret":"hush"}"#);
+fn malformed_data_is_an_error_without_a_quote() {
+    let claimed = claimed(TARGET, DeliveryKind::MessageAnswered, r#"{"secret":"hush"}"#);
     let secrets = [secret()];
-    let manner =
-        DeliveryOptions { form: PayloadFormat::KoreV2, secrets: &secrets, extras: None, bot: "st-0d3f" };
-    let error = compose(&told, &manner, 1).unwrap_err();
+    let options = DeliveryOptions {
+        format: PayloadFormat::KoreV2,
+        secrets: &secrets,
+        extra_headers: None,
+        platform_bot: "st-0d3f",
+    };
+    let error = compose(&claimed, &options, 1).unwrap_err();
     assert!(!error.to_string().contains("hush"), "{error}");
 }
 
 #[test]
-fn what_is_configured_for_the_bots_webhook_goes_with_it() {
+fn request_to_the_bot_webhook_has_its_headers() {
     let config = crate::webhook::target_table::tests::config(|webhook, _| {
         webhook.bearer_token = Some("t0ken".into());
         webhook.headers = vec![("X-Tenant".into(), "blue".into()), ("X-Tenant".into(), "green".into())];
@@ -201,11 +210,11 @@ fn what_is_configured_for_the_bots_webhook_goes_with_it() {
             Some(crate::config::LegacySignature { header: "X-Signature".into(), secret: "key".into() });
     });
     let targets = TargetTable::new(&config).unwrap();
-    let mut told = taken(TARGET, DeliveryKind::MessageAnswered, "{}");
-    told.delivery.origin = DeliveryOrigin::Bot;
-    let manner = targets.manner(&told.delivery).unwrap();
-    let _: &ExtraHeaders = manner.extras.unwrap();
-    let (headers, body) = compose(&told, &manner, 1).unwrap();
+    let mut claimed = claimed(TARGET, DeliveryKind::MessageAnswered, "{}");
+    claimed.delivery.origin = DeliveryOrigin::Bot;
+    let options = targets.options(&claimed.delivery).unwrap();
+    let _: &ExtraHeaders = options.extra_headers.unwrap();
+    let (headers, body) = compose(&claimed, &options, 1).unwrap();
     assert_eq!(header(&headers, "authorization"), Some("Bearer t0ken"));
     assert_eq!(headers.get_all("x-tenant").count(), 2);
     let digits = header(&headers, "x-signature").unwrap();

@@ -1,21 +1,22 @@
-//! What is to be buried although nobody comes to it: its time is over, and its host is left alone.
+//! Dead-letters expired deliveries behind an open circuit.
 //!
-//! A host that fails is probed by one attempt a minute, which ends one delivery's time at most; thousands may wait
-//! behind it. How old they are is seen where their outbox is read. One attempt is made of each, unless its host has
-//! failed for as long as any of them is tried: a host that fell over a minute ago, under what an outage had piled up, may
-//! be back in another.
+//! A host that fails gets one probe a minute, and one probe ends one delivery at most. Thousands of deliveries may wait
+//! behind it. The read of an outbox shows their age.
+//!
+//! Every delivery gets one attempt, unless its host has failed for as long as a delivery is tried. A backlog after an
+//! outage of the replicas may be that old while its host failed only a minute ago. That host may be back soon.
 
 use std::rc::Rc;
 
-use super::partition_queues::{QueueEntry, QueueState, part};
+use super::partition_queues::{QueueEntry, QueueState, owned};
 use super::{AttemptStart, InFlightAttempt, Scheduler};
 use crate::domain::{Partition, Timestamp};
 use crate::store::{Fence, QueueId};
 use crate::webhook::retry_schedule::AGE_MAX;
 
 impl Scheduler {
-    /// A queue was read whose first delivery is tried since then, and due.
-    pub(super) fn look_at_age(
+    /// Takes note of a queue if its first delivery is due and has expired. That delivery is tried since `since`.
+    pub(super) fn note_expired(
         &mut self,
         partition: Partition,
         fence: Fence,
@@ -24,39 +25,40 @@ impl Scheduler {
         now: Timestamp,
     ) {
         if due <= now && now.since(since) >= AGE_MAX {
-            self.overdue.push_back((partition, fence, queue));
+            self.expired.push_back((partition, fence, queue));
         }
     }
 
-    /// What to begin for the sake of burying: while a host is left alone nobody else would come to it.
-    pub(super) fn next_overdue(&mut self, now: Timestamp) -> Option<AttemptStart> {
-        while self.in_flight < self.in_all {
-            let (partition, fence, queue) = *self.overdue.front()?;
-            let part = part(&mut self.parts, partition, fence).filter(|part| !part.is_silent());
-            let known = part.and_then(|part| Some((part.queues.get_mut(&queue)?, &mut part.flights)));
-            if let Some((QueueEntry { host, state: state @ QueueState::Waiting(_) }, flights)) = known
+    /// Returns the attempt to begin for an expired delivery whose host has an open circuit.
+    pub(super) fn next_expired(&mut self, now: Timestamp) -> Option<AttemptStart> {
+        while self.in_flight < self.max_in_flight {
+            let (partition, fence, queue) = *self.expired.front()?;
+            let known =
+                owned(&mut self.partitions, partition, fence).filter(|known| !known.is_store_silent());
+            let known = known.and_then(|known| Some((known.queues.get_mut(&queue)?, &mut known.in_flight)));
+            if let Some((QueueEntry { host, state: state @ QueueState::Waiting(_) }, in_flight)) = known
                 && let QueueState::Waiting(due) = *state
                 && due <= now
                 && self.hosts.failing_since(host).is_some_and(|since| now.since(since) >= AGE_MAX)
             {
-                if !self.hosts.admit(host) {
+                if !self.hosts.take_slot(host) {
                     return None;
                 }
                 let host = Rc::clone(host);
-                *state = QueueState::InFlight { rung: false };
-                *flights += 1;
+                *state = QueueState::InFlight { notified: false };
+                *in_flight += 1;
                 self.in_flight += 1;
-                self.overdue.pop_front();
-                self.hosts.recall(&host, due, queue, partition);
+                self.expired.pop_front();
+                self.hosts.unschedule(&host, due, queue, partition);
                 let token = self.rng.u64(..);
-                self.flights.insert(
+                self.attempts.insert(
                     token,
-                    InFlightAttempt { partition, fence, queue, host, probe: true, counts: true },
+                    InFlightAttempt { partition, fence, queue, host, probe: true, counted: true },
                 );
-                return Some(AttemptStart { partition, fence, queue, token, overdue: true });
+                return Some(AttemptStart { partition, fence, queue, token, expired: true });
             }
-            // Others have come to it, or will.
-            self.overdue.pop_front();
+            // A usual attempt has handled the queue, or will.
+            self.expired.pop_front();
         }
         None
     }

@@ -1,4 +1,4 @@
-//! One partition on the agenda.
+//! The queues of one partition.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -6,26 +6,29 @@ use std::rc::Rc;
 use crate::domain::{Backoff, Partition, Timestamp};
 use crate::store::{Fence, QueueId};
 
-/// The room that a table without anything in it may keep: most are filled again in a moment.
-const SPARE: usize = 64;
+/// The capacity that an empty table keeps, in entries. Most tables fill again at once.
+const SPARE_CAPACITY: usize = 64;
 
+/// The state of a partition that this replica owns.
 #[derive(Debug)]
 pub(super) struct PartitionQueues {
     pub(super) fence: Fence,
-    /// Nothing begins any more.
-    pub(super) releasing: bool,
+    /// Whether no further attempt begins.
+    pub(super) draining: bool,
     pub(super) queues: HashMap<QueueId, QueueEntry>,
-    pub(super) flights: usize,
-    /// None while it is read.
+    /// The number of attempts in flight.
+    pub(super) in_flight: usize,
+    /// The time of the next read; `None` during a read.
     pub(super) read_at: Option<Timestamp>,
-    /// It is to be read once more.
+    /// Whether another read was requested during the read.
     pub(super) read_again: bool,
-    /// For a store that does not answer. Nothing begins until it does.
-    pub(super) backoff: Backoff,
-    /// Attempts that may have begun: a repeat is known by its token.
+    /// The backoff of a store that does not answer for the partition. No attempt begins until it does.
+    pub(super) store_backoff: Backoff,
+    /// The tokens of attempts that may have begun. The store recognises a repeat by the token.
     pub(super) unanswered: HashMap<QueueId, u64>,
 }
 
+/// A queue that is not empty.
 #[derive(Debug)]
 pub(super) struct QueueEntry {
     pub(super) host: Rc<str>,
@@ -34,56 +37,59 @@ pub(super) struct QueueEntry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueState {
-    /// Until then, and for its host's turn.
+    /// Waits until this time, and then for the turn of its host.
     Waiting(Timestamp),
-    /// The same, and for the store to answer.
+    /// As `Waiting`, but the store must answer for the partition first.
     Held(Timestamp),
+    /// An attempt is in flight.
     InFlight {
-        /// A delivery was written meanwhile.
-        rung: bool,
+        /// Whether a delivery was written meanwhile.
+        notified: bool,
     },
 }
 
 impl PartitionQueues {
+    /// Creates a partition without queues, whose outbox is to be read now.
     pub(super) fn new(fence: Fence, now: Timestamp) -> Self {
         Self {
             fence,
-            releasing: false,
+            draining: false,
             queues: HashMap::new(),
-            flights: 0,
+            in_flight: 0,
             read_at: Some(now),
             read_again: false,
-            backoff: Backoff::for_store(),
+            store_backoff: Backoff::for_store(),
             unanswered: HashMap::new(),
         }
     }
 
-    /// Whether the store did not answer the last time.
-    pub(super) const fn is_silent(&self) -> bool {
-        self.backoff.failures() > 0
+    /// Returns whether the store did not answer the last operation.
+    pub(super) const fn is_store_silent(&self) -> bool {
+        self.store_backoff.failures() > 0
     }
 
-    pub(super) fn forget(&mut self, queue: QueueId) -> Option<QueueEntry> {
-        let gone = self.queues.remove(&queue);
-        if self.queues.is_empty() && self.queues.capacity() > SPARE {
+    /// Removes a queue.
+    pub(super) fn remove(&mut self, queue: QueueId) -> Option<QueueEntry> {
+        let removed = self.queues.remove(&queue);
+        if self.queues.is_empty() && self.queues.capacity() > SPARE_CAPACITY {
             self.queues.shrink_to_fit();
         }
-        gone
+        removed
     }
 
-    /// Forgets all queues but those in flight, and returns them.
-    pub(super) fn leave_in_flight(&mut self) -> Vec<(QueueId, QueueEntry)> {
-        let waits = |queue: &QueueEntry| !matches!(queue.state, QueueState::InFlight { .. });
+    /// Removes and returns all queues without an attempt in flight.
+    pub(super) fn take_idle(&mut self) -> Vec<(QueueId, QueueEntry)> {
+        let idle = |queue: &QueueEntry| !matches!(queue.state, QueueState::InFlight { .. });
         self.unanswered.clear();
-        self.queues.extract_if(|_, queue| waits(queue)).collect()
+        self.queues.extract_if(|_, queue| idle(queue)).collect()
     }
 }
 
-/// The partition, if it is owned under this fence.
-pub(super) fn part(
-    parts: &mut HashMap<Partition, PartitionQueues>,
+/// Returns the partition if this replica owns it under this fence.
+pub(super) fn owned(
+    partitions: &mut HashMap<Partition, PartitionQueues>,
     partition: Partition,
     fence: Fence,
 ) -> Option<&mut PartitionQueues> {
-    parts.get_mut(&partition).filter(|part| part.fence == fence)
+    partitions.get_mut(&partition).filter(|known| known.fence == fence)
 }

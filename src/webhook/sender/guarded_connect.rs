@@ -1,7 +1,7 @@
-//! Opens connections: resolves the name, asks the guard about every address, and connects to one that passed.
+//! Opens connections through the SSRF guard: resolves the name, checks each address, and connects to an admitted one.
 //!
-//! awc resolves and connects by itself, and would connect to whatever comes out. This stands in its place, so there is
-//! nothing between the check and the connection that could answer differently.
+//! It replaces awc's own connector, which would connect to any resolved address. One lookup serves both the check and
+//! the connection, so a DNS answer that changes in between (DNS rebinding) has no effect.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -19,23 +19,23 @@ use tokio::time::timeout;
 
 use crate::webhook::ssrf_guard::SsrfGuard;
 
-/// How long one of several addresses may take to be connected to; the last may take what is left.
-const ADDRESS_DEADLINE: Duration = Duration::from_secs(2);
+/// The connect timeout of each address but the last. The last address may use the remaining time.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Looks up a name: the addresses of a host and a port.
+/// A function that resolves a host and a port to addresses.
 pub(super) type DnsResolver = Rc<dyn Fn(String, u16) -> LocalBoxFuture<'static, io::Result<Vec<SocketAddr>>>>;
 
-/// The resolver of the system.
+/// Returns the resolver of the system.
 pub(super) fn system() -> DnsResolver {
     Rc::new(|host, port| Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.collect()) }))
 }
 
-/// Why a name leads nowhere that a delivery may go to. It travels inside of an [`io::Error`], since awc keeps no other.
+/// The guard refused every address. awc keeps only an [`io::Error`], so that wraps this one.
 #[derive(Debug, thiserror::Error)]
 #[error("the address {0} is not public")]
 pub(super) struct NotPublicAddress(pub(super) IpAddr);
 
-/// The service that awc opens connections with; `opened` counts them.
+/// Returns the service by which awc opens connections. `opened` counts them.
 pub(super) fn service(
     guard: Rc<SsrfGuard>,
     resolve: DnsResolver,
@@ -48,7 +48,7 @@ pub(super) fn service(
             let addresses = addresses(&info, &resolve).await?;
             let stream = connect(&guard, &addresses, TcpStream::connect).await?;
             if let Err(error) = stream.set_nodelay(true) {
-                // Slower, not wrong.
+                // The connection works without it.
                 tracing::debug!(%error, "TCP_NODELAY cannot be set");
             }
             Ok(Connection::new(info.request().clone(), stream))
@@ -56,7 +56,7 @@ pub(super) fn service(
     })
 }
 
-/// The addresses of the host, which may be one itself.
+/// Resolves the host, which may be an address itself.
 async fn addresses(info: &ConnectInfo<Uri>, resolve: &DnsResolver) -> Result<Vec<SocketAddr>, ConnectError> {
     let host = info.request().hostname();
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -67,7 +67,7 @@ async fn addresses(info: &ConnectInfo<Uri>, resolve: &DnsResolver) -> Result<Vec
     found.map_err(|error| ConnectError::Resolver(Box::new(error)))
 }
 
-/// Connects to the first address that passes the guard and answers.
+/// Connects to the first admitted address that answers.
 async fn connect<T, F>(
     guard: &SsrfGuard,
     addresses: &[SocketAddr],
@@ -85,7 +85,7 @@ where
     while let Some(&address) = admitted.next() {
         let opening = open(address);
         let opened = if admitted.peek().is_some() {
-            timeout(ADDRESS_DEADLINE, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            timeout(ADDRESS_TIMEOUT, opening).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         } else {
             opening.await
         };

@@ -1,6 +1,6 @@
-//! Why no answer came, in sentences that people read in a list of deliveries.
+//! The reasons why no response came, as texts for the list of deliveries.
 //!
-//! They name the host and the address, which the target leads to, and nothing else of what was sent or received.
+//! The texts name the host and the address of the target, and no other content of the exchange.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,90 +13,96 @@ use url::Url;
 
 use super::guarded_connect::NotPublicAddress;
 
-/// Why there is no answer. What it says is kept with the delivery.
+/// The reason why there is no response. The text is stored with the delivery.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(in crate::webhook) enum SendError {
-    /// The host is, or resolves to, what no delivery may go to.
-    #[error("the address {0} is not public; webhooks.allow_private lists those that are fine all the same")]
+    /// The address of the host is not allowed.
+    #[error(
+        "the address {0} is not public; webhooks.allow_private lists the private ranges that are allowed"
+    )]
     NotPublic(IpAddr),
     /// The target cannot be posted to.
-    #[error("the target is no URL to post to: http or https, a host, and no credentials in it")]
+    #[error("the target is not a valid URL: it needs http or https, a host, and no credentials")]
     Url,
     /// A certificate names no IPv6 address in brackets.
-    #[error("https to an IPv6 address cannot be checked; give the receiver a name")]
+    #[error("the certificate of an IPv6 address cannot be checked; give the receiver a name")]
     NoTlsName,
-    /// The resolver knows no address.
+    /// The resolver found no address.
     #[error("the name {0} does not resolve")]
-    Name(Box<str>),
-    /// No connection in time.
+    UnknownHost(Box<str>),
+    /// The connection timed out.
     #[error("no connection within {} s", .0.as_secs_f32())]
-    ConnectDeadline(Duration),
-    /// No answer in time.
+    ConnectTimeout(Duration),
+    /// The response timed out.
     #[error("no answer within {} s", .0.as_secs_f32())]
-    Deadline(Duration),
-    /// Nobody listens.
+    ResponseTimeout(Duration),
+    /// The port is closed.
     #[error("the connection was refused")]
-    Refused,
-    /// The network knows no way, or something in it cut the connection while it was opened.
+    ConnectionRefused,
+    /// The network has no route, or cut the connection during its setup.
     #[error("the connection could not be opened: {0}")]
     Network(io::ErrorKind),
-    /// The connection ended before the first byte of an answer.
+    /// The connection ended before the first byte of a response.
     #[error("the connection was closed without an answer")]
-    HungUp,
-    /// The connection ended within the head of an answer.
+    ConnectionClosed,
+    /// The connection ended within the head of a response.
     #[error("the connection was closed in the middle of the answer")]
-    Half,
-    /// Nobody that is trusted signed the certificate.
-    #[error("the certificate is not trusted: it leads to no known authority; webhooks.ca_file adds more")]
-    Authority,
-    /// It is another host's certificate.
-    #[error("the certificate is not one of {0}")]
+    IncompleteHead,
+    /// No trusted authority signed the certificate.
+    #[error("the certificate is not trusted: its authority is unknown; webhooks.ca_file adds authorities")]
+    UnknownAuthority,
+    /// The certificate belongs to another host.
+    #[error("the certificate does not belong to {0}")]
     CertificateName(Box<str>),
-    /// It is not yet or no longer valid.
+    /// The certificate is not yet or no longer valid.
     #[error("the certificate has expired, or is not valid yet")]
     CertificateTime,
-    /// Something else is wrong with the certificate.
+    /// The certificate has another fault.
     #[error("the certificate is not valid")]
     Certificate,
-    /// The other side does not speak TLS, or none that is safe.
+    /// The receiver does not speak TLS, or only an unsafe version.
     #[error("the TLS handshake failed")]
     Handshake,
-    /// What came is no answer.
+    /// The response is not HTTP.
     #[error("the answer is not HTTP/1.1, or its head is too large")]
     NotHttp,
 }
 
 impl SendError {
-    /// Whether nothing was sent, for a reason that is ours.
+    /// Returns whether no request was sent for a reason on our side.
     pub(in crate::webhook) const fn is_ours(&self) -> bool {
         matches!(self, Self::NotPublic(_) | Self::Url | Self::NoTlsName)
     }
 
-    /// What awc's error means; `deadline` is that of connecting.
-    pub(super) fn of(error: SendRequestError, url: &Url, deadline: Duration) -> Self {
+    /// Translates an error of awc. `timeout` is the one for connecting.
+    pub(super) fn of(error: SendRequestError, url: &Url, timeout: Duration) -> Self {
         match error {
             SendRequestError::Url(_) | SendRequestError::Http(_) => Self::Url,
-            SendRequestError::Connect(error) => Self::of_connecting(error, url, deadline),
+            SendRequestError::Connect(error) => Self::of_connecting(error, url, timeout),
             SendRequestError::Response(ParseError::Io(error)) | SendRequestError::Send(error) => {
-                // awc's word for an end amid a head is an error of no kind.
-                if error.kind() == io::ErrorKind::Other { Self::Half } else { Self::HungUp }
+                // awc reports an end within a head as an error of kind `Other`.
+                if error.kind() == io::ErrorKind::Other {
+                    Self::IncompleteHead
+                } else {
+                    Self::ConnectionClosed
+                }
             }
             _ => Self::NotHttp,
         }
     }
 
-    fn of_connecting(error: ConnectError, url: &Url, deadline: Duration) -> Self {
+    fn of_connecting(error: ConnectError, url: &Url, timeout: Duration) -> Self {
         let host = || url.host_str().unwrap_or_default().into();
         match error {
             ConnectError::Resolver(_) | ConnectError::NoRecords | ConnectError::Unresolved => {
-                Self::Name(host())
+                Self::UnknownHost(host())
             }
-            ConnectError::Timeout => Self::ConnectDeadline(deadline),
-            ConnectError::Disconnected => Self::HungUp,
+            ConnectError::Timeout => Self::ConnectTimeout(timeout),
+            ConnectError::Disconnected => Self::ConnectionClosed,
             ConnectError::Io(error) => match error.kind() {
-                io::ErrorKind::ConnectionRefused => Self::Refused,
-                io::ErrorKind::TimedOut => Self::ConnectDeadline(deadline),
-                // The only input that is checked there is the name for TLS.
+                io::ErrorKind::ConnectionRefused => Self::ConnectionRefused,
+                io::ErrorKind::TimedOut => Self::ConnectTimeout(timeout),
+                // Only the TLS name can be invalid input here.
                 io::ErrorKind::InvalidInput => Self::NoTlsName,
                 kind => error.into_inner().map_or(Self::Network(kind), |inner| {
                     if let Some(NotPublicAddress(address)) = inner.downcast_ref() {
@@ -116,7 +122,7 @@ impl SendError {
         use CertificateError as E;
         let rustls::Error::InvalidCertificate(error) = error else { return Self::Handshake };
         match error {
-            E::UnknownIssuer => Self::Authority,
+            E::UnknownIssuer => Self::UnknownAuthority,
             E::NotValidForName | E::NotValidForNameContext { .. } => Self::CertificateName(host()),
             E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
                 Self::CertificateTime

@@ -5,16 +5,16 @@ use proptest::prelude::*;
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::webhook::tests::{CA, Does, Receiver, answer, nearby, run, sender, server_tls};
+use crate::webhook::tests::{CA, Receiver, ReceiverAction, answer, loopback_config, run, sender, server_tls};
 
-/// How long a receiver that drips waits between two drops.
-const MOMENT: Duration = Duration::from_millis(10);
+/// The interval between two pieces of a slow response.
+const DRIP_INTERVAL: Duration = Duration::from_millis(10);
 
 async fn post(sender: &DeliverySender, url: &str) -> Result<ReceiverResponse, SendError> {
     sender.post(&Url::parse(url).unwrap(), HeaderMap::new(), Bytes::from_static(b"{}")).await
 }
 
-/// A sender whose resolver answers with these, one after the other, and then with the last for ever.
+/// Returns a sender whose resolver gives these answers in order and repeats the last one, and a counter of its lookups.
 fn resolving(config: &WebhooksConfig, answers: Vec<Vec<&'static str>>) -> (DeliverySender, Rc<Cell<usize>>) {
     let asked = Rc::new(Cell::new(0));
     let count = Rc::clone(&asked);
@@ -28,9 +28,9 @@ fn resolving(config: &WebhooksConfig, answers: Vec<Vec<&'static str>>) -> (Deliv
 }
 
 #[test]
-fn posts_and_reads_what_is_answered() {
+fn post_to_a_receiver_returns_its_response() {
     run(async {
-        let receiver = Receiver::start([Does::Says(answer("200 OK", "", "thank you"))]).await;
+        let receiver = Receiver::start([ReceiverAction::Says(answer("200 OK", "", "thank you"))]).await;
         let answer = post(&sender(), &format!("{}?a=1|2&b=%C3%AB", receiver.url())).await.unwrap();
         assert_eq!((answer.status, answer.body.as_deref()), (200, Some("thank you")));
         assert_eq!(answer.retry_after, None);
@@ -43,7 +43,7 @@ fn posts_and_reads_what_is_answered() {
 }
 
 #[test]
-fn connections_are_used_again_and_closed_when_idle() {
+fn connection_is_reused_and_closed_when_idle() {
     run(async {
         let receiver = Receiver::start([]).await;
         let sender = sender();
@@ -51,20 +51,23 @@ fn connections_are_used_again_and_closed_when_idle() {
             assert_eq!(post(&sender, &receiver.url()).await.unwrap().status, 204);
         }
         assert_eq!(receiver.connections.get(), 1);
-        // Time goes on by itself when nothing else does.
+        // The paused clock advances as soon as every task is idle.
         tokio::time::pause();
-        let (began, closed) = (Instant::now(), receiver.bell.notified());
+        let (began, closed) = (Instant::now(), receiver.on_close.notified());
         closed.await;
-        assert!(began.elapsed() >= KEEP_ALIVE, "it was kept for as long as it may be of use");
+        assert!(began.elapsed() >= KEEP_ALIVE, "the connection was closed too early");
         assert!(sender.clients.borrow().is_empty());
     });
 }
 
 #[test]
-fn a_connection_that_was_closed_meanwhile_is_opened_anew() {
+fn reused_connection_that_was_closed_is_reopened() {
     run(async {
-        let receiver =
-            Receiver::start([Does::Says(answer("200 OK", "", "")), Does::Closes(String::new())]).await;
+        let receiver = Receiver::start([
+            ReceiverAction::Says(answer("200 OK", "", "")),
+            ReceiverAction::Closes(String::new()),
+        ])
+        .await;
         let sender = sender();
         assert_eq!(post(&sender, &receiver.url()).await.unwrap().status, 200);
         // The second request goes over the first connection, which ends with it.
@@ -74,7 +77,7 @@ fn a_connection_that_was_closed_meanwhile_is_opened_anew() {
 }
 
 #[test]
-fn what_follows_an_answer_without_an_end_is_no_answer_to_the_next() {
+fn bytes_behind_an_undelimited_response_are_dropped() {
     run(async {
         for (first, status) in [
             ("HTTP/1.1 100 Continue\r\n\r\n", 100),
@@ -82,7 +85,7 @@ fn what_follows_an_answer_without_an_end_is_no_answer_to_the_next() {
             ("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", 103),
             ("HTTP/1.1 500 Oh\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 500),
         ] {
-            let receiver = Receiver::start([Does::Says(first.to_owned())]).await;
+            let receiver = Receiver::start([ReceiverAction::Says(first.to_owned())]).await;
             let sender = sender();
             assert_eq!(post(&sender, &receiver.url()).await.unwrap().status, status, "{first:?}");
             assert_eq!(post(&sender, &receiver.url()).await.unwrap().status, 204, "{first:?}");
@@ -92,58 +95,73 @@ fn what_follows_an_answer_without_an_end_is_no_answer_to_the_next() {
 }
 
 #[test]
-fn a_new_connection_that_is_closed_is_a_failure() {
+fn new_connection_that_is_closed_is_an_error() {
     run(async {
-        let receiver = Receiver::start([Does::Closes(String::new())]).await;
-        assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), SendError::HungUp);
+        let receiver = Receiver::start([ReceiverAction::Closes(String::new())]).await;
+        assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), SendError::ConnectionClosed);
         assert_eq!(receiver.seen.borrow().len(), 1);
     });
 }
 
 #[test]
-fn half_of_a_head_is_no_answer() {
+fn incomplete_head_is_an_error() {
     run(async {
         for half in ["HTTP/1.1 200 OK\r\ncontent-le", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 20"] {
-            let receiver = Receiver::start([Does::Closes(half.to_owned())]).await;
-            assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), SendError::Half, "{half:?}");
+            let receiver = Receiver::start([ReceiverAction::Closes(half.to_owned())]).await;
+            assert_eq!(
+                post(&sender(), &receiver.url()).await.unwrap_err(),
+                SendError::IncompleteHead,
+                "{half:?}"
+            );
         }
         for other in ["SSH-2.0-OpenSSH_9.6\r\n\r\n", "<html>\r\n\r\n", "HTTP/1.1 0 no\r\n\r\n"] {
-            let receiver = Receiver::start([Does::Closes(other.to_owned())]).await;
+            let receiver = Receiver::start([ReceiverAction::Closes(other.to_owned())]).await;
             assert_eq!(post(&sender(), &receiver.url()).await.unwrap_err(), SendError::NotHttp, "{other:?}");
         }
     });
 }
 
 #[test]
-fn a_head_is_an_answer_whatever_becomes_of_its_body() {
+fn response_with_a_broken_body_keeps_its_status() {
     run(async {
-        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..nearby() };
-        let long = "x".repeat(KEPT);
+        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..loopback_config() };
+        let long = "x".repeat(STORED_BYTES);
         for (does, body) in [
             (
-                Does::Closes("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nten of them".to_owned()),
+                ReceiverAction::Closes(
+                    "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nten of them".to_owned(),
+                ),
                 "ten of them",
             ),
             (
-                Does::Stalls("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nand silence".to_owned()),
+                ReceiverAction::Stalls(
+                    "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nand silence".to_owned(),
+                ),
                 "and silence",
             ),
-            (Does::Closes("HTTP/1.0 200 OK\r\n\r\nuntil the end".to_owned()), "until the end"),
+            (ReceiverAction::Closes("HTTP/1.0 200 OK\r\n\r\nuntil the end".to_owned()), "until the end"),
             (
-                Does::Repeats(
+                ReceiverAction::Repeats(
                     "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_owned(),
                     "drip".to_owned(),
-                    MOMENT,
+                    DRIP_INTERVAL,
                 ),
                 "dripdripd",
             ),
             (
-                Does::Closes(
+                ReceiverAction::Closes(
                     "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n".to_owned(),
                 ),
                 "abc",
             ),
-            (Does::Repeats("HTTP/1.0 200 OK\r\n\r\n".to_owned(), "x".repeat(4096), Duration::ZERO), &long),
+            (
+                ReceiverAction::Repeats(
+                    "HTTP/1.0 200 OK\r\n\r\n".to_owned(),
+                    "x".repeat(4096),
+                    Duration::ZERO,
+                ),
+                &long,
+            ),
         ] {
             let receiver = Receiver::start([does]).await;
             let answer = post(&DeliverySender::new(&quick).unwrap(), &receiver.url()).await.unwrap();
@@ -153,75 +171,79 @@ fn a_head_is_an_answer_whatever_becomes_of_its_body() {
 }
 
 #[test]
-fn an_endless_answer_is_left_after_64_kib() {
+fn endless_response_is_dropped_after_64_kib() {
     run(async {
-        let receiver = Receiver::start([Does::Repeats(
+        let receiver = Receiver::start([ReceiverAction::Repeats(
             "HTTP/1.0 200 OK\r\n\r\n".to_owned(),
             "x".repeat(4096),
             Duration::ZERO,
         )])
         .await;
         let began = Instant::now();
-        let closed = receiver.bell.notified();
+        let closed = receiver.on_close.notified();
         let answer = post(&sender(), &receiver.url()).await.unwrap();
-        assert_eq!(answer.body.map(|body| body.len()), Some(KEPT));
-        assert!(began.elapsed() < nearby().timeout, "the deadline is what ended it");
+        assert_eq!(answer.body.map(|body| body.len()), Some(STORED_BYTES));
+        assert!(began.elapsed() < loopback_config().timeout, "only the timeout ended it");
         closed.await;
     });
 }
 
 #[test]
-fn silence_and_drops_end_at_the_deadline() {
+fn slow_response_ends_at_the_timeout() {
     run(async {
-        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..nearby() };
+        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..loopback_config() };
         for does in [
-            Does::Stalls(String::new()),
-            Does::Stalls("HTTP/1.1 200 OK\r\nx: y\r\n".to_owned()),
-            Does::Repeats("HTTP/1.1 200 OK\r\n".to_owned(), "a: b\r\n".to_owned(), MOMENT),
+            ReceiverAction::Stalls(String::new()),
+            ReceiverAction::Stalls("HTTP/1.1 200 OK\r\nx: y\r\n".to_owned()),
+            ReceiverAction::Repeats("HTTP/1.1 200 OK\r\n".to_owned(), "a: b\r\n".to_owned(), DRIP_INTERVAL),
         ] {
             let receiver = Receiver::start([does]).await;
-            let failure = post(&DeliverySender::new(&quick).unwrap(), &receiver.url()).await.unwrap_err();
-            assert_eq!(failure, SendError::Deadline(quick.timeout));
-            assert_eq!(failure.to_string(), "no answer within 0.3 s");
+            let error = post(&DeliverySender::new(&quick).unwrap(), &receiver.url()).await.unwrap_err();
+            assert_eq!(error, SendError::ResponseTimeout(quick.timeout));
+            assert_eq!(error.to_string(), "no answer within 0.3 s");
         }
     });
 }
 
 #[test]
-fn looking_up_a_name_counts_too() {
+fn slow_lookup_ends_at_the_timeout() {
     run(async {
-        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..nearby() };
+        let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..loopback_config() };
         let never: DnsResolver = Rc::new(|_, _| Box::pin(std::future::pending()));
-        let failure = post(&DeliverySender::resolving(&quick, never).unwrap(), "http://slow.example/")
+        let error = post(&DeliverySender::resolving(&quick, never).unwrap(), "http://slow.example/")
             .await
             .unwrap_err();
-        assert!(matches!(failure, SendError::ConnectDeadline(_) | SendError::Deadline(_)), "{failure}");
+        assert!(matches!(error, SendError::ConnectTimeout(_) | SendError::ResponseTimeout(_)), "{error}");
     });
 }
 
 #[test]
-fn nobody_there_is_told_apart() {
+fn unreachable_receiver_is_reported_with_the_reason() {
     run(async {
         let free = {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
         };
-        assert_eq!(post(&sender(), &format!("http://{free}/")).await.unwrap_err(), SendError::Refused);
+        assert_eq!(
+            post(&sender(), &format!("http://{free}/")).await.unwrap_err(),
+            SendError::ConnectionRefused
+        );
 
         let unknown: DnsResolver = Rc::new(|_, _| Box::pin(async { Err(io::Error::other("no such host")) }));
-        let failure =
-            post(&DeliverySender::resolving(&nearby(), unknown).unwrap(), "http://gone.example/").await;
-        assert_eq!(failure.unwrap_err().to_string(), "the name gone.example does not resolve");
-        let (sender, _) = resolving(&nearby(), vec![vec![]]);
+        let error =
+            post(&DeliverySender::resolving(&loopback_config(), unknown).unwrap(), "http://gone.example/")
+                .await;
+        assert_eq!(error.unwrap_err().to_string(), "the name gone.example does not resolve");
+        let (sender, _) = resolving(&loopback_config(), vec![vec![]]);
         assert_eq!(
             post(&sender, "http://gone.example/").await.unwrap_err(),
-            SendError::Name("gone.example".into())
+            SendError::UnknownHost("gone.example".into())
         );
     });
 }
 
 #[test]
-fn addresses_that_are_not_public_are_not_connected_to() {
+fn private_address_is_not_connected_to() {
     run(async {
         let receiver = Receiver::start([]).await;
         let port = receiver.address.port();
@@ -242,29 +264,29 @@ fn addresses_that_are_not_public_are_not_connected_to() {
             "LOCALHOST",
             "169.254.169.254",
         ] {
-            let failure = post(&strict, &format!("http://{host}:{port}/")).await.unwrap_err();
-            assert!(matches!(failure, SendError::NotPublic(_)), "{host}: {failure}");
-            assert!(failure.is_ours());
+            let error = post(&strict, &format!("http://{host}:{port}/")).await.unwrap_err();
+            assert!(matches!(error, SendError::NotPublic(_)), "{host}: {error}");
+            assert!(error.is_ours());
         }
-        // By a name that anybody may have made.
+        // The owner of any domain can publish such a name.
         for address in
             ["127.0.0.1", "10.0.0.1", "169.254.169.254", "::ffff:127.0.0.1", "::1", "fd00:ec2::254"]
         {
             let (strict, _) = resolving(&WebhooksConfig::default(), vec![vec![address]]);
-            let failure = post(&strict, &format!("http://hooks.example:{port}/")).await.unwrap_err();
-            assert_eq!(failure, SendError::NotPublic(address.parse().unwrap()));
+            let error = post(&strict, &format!("http://hooks.example:{port}/")).await.unwrap_err();
+            assert_eq!(error, SendError::NotPublic(address.parse().unwrap()));
         }
         assert_eq!(receiver.connections.get(), 0);
     });
 }
 
 #[test]
-fn a_redirect_leads_nowhere() {
+fn redirect_is_not_followed() {
     run(async {
         let inside = Receiver::start([]).await;
         let location = format!("location: {}\r\n", inside.url());
         for status in ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"] {
-            let receiver = Receiver::start([Does::Says(answer(status, &location, ""))]).await;
+            let receiver = Receiver::start([ReceiverAction::Says(answer(status, &location, ""))]).await;
             let answer = post(&sender(), &receiver.url()).await.unwrap();
             assert_eq!(answer.status.to_string(), status[..3]);
         }
@@ -272,50 +294,51 @@ fn a_redirect_leads_nowhere() {
     });
 }
 
-/// A name that is public when it is looked at and ours when it is used: there is one look-up, and what it said is both
-/// judged and used.
+/// Plays DNS rebinding: the name has a public address first and a private one later. One lookup serves both the check
+/// and the connection.
 #[test]
-fn a_name_that_changes_between_check_and_connection_gains_nothing() {
+fn rebound_name_is_not_connected_to() {
     run(async {
         let receiver = Receiver::start([]).await;
         let url = format!("http://rebind.example:{}/", receiver.address.port());
-        // TEST-NET answers nobody, so it plays the public address here.
+        // TEST-NET has no hosts, so it plays the public address here.
         let public = WebhooksConfig {
             allow_private: vec!["192.0.2.0/24".parse().unwrap()],
             timeout: Duration::from_millis(200),
             ..WebhooksConfig::default()
         };
         let (sender, asked) = resolving(&public, vec![vec!["192.0.2.1"], vec!["127.0.0.1"]]);
-        let failure = post(&sender, &url).await.unwrap_err();
-        assert!(!matches!(failure, SendError::NotPublic(_)), "{failure}");
+        let error = post(&sender, &url).await.unwrap_err();
+        assert!(!matches!(error, SendError::NotPublic(_)), "{error}");
         assert_eq!(asked.get(), 1);
-        let failure = post(&sender, &url).await.unwrap_err();
-        assert_eq!(failure, SendError::NotPublic("127.0.0.1".parse().unwrap()));
+        let error = post(&sender, &url).await.unwrap_err();
+        assert_eq!(error, SendError::NotPublic("127.0.0.1".parse().unwrap()));
         assert_eq!((asked.get(), receiver.connections.get()), (2, 0));
     });
 }
 
 #[test]
-fn of_several_addresses_only_those_that_pass_are_used() {
+fn name_with_several_addresses_uses_only_admitted_ones() {
     run(async {
         let receiver = Receiver::start([]).await;
         let url = format!("http://hooks.example:{}/", receiver.address.port());
-        let only = WebhooksConfig { allow_private: vec!["127.0.0.1/32".parse().unwrap()], ..nearby() };
+        let only =
+            WebhooksConfig { allow_private: vec!["127.0.0.1/32".parse().unwrap()], ..loopback_config() };
         let (sender, _) = resolving(&only, vec![vec!["127.0.0.2", "10.0.0.1", "127.0.0.1"]]);
         assert_eq!(post(&sender, &url).await.unwrap().status, 204);
-        // One that refuses is followed by the next.
-        let (sender, _) = resolving(&nearby(), vec![vec!["127.0.0.3", "127.0.0.1"]]);
+        // The sender tries the next address after a refused connection.
+        let (sender, _) = resolving(&loopback_config(), vec![vec!["127.0.0.3", "127.0.0.1"]]);
         assert_eq!(post(&sender, &url).await.unwrap().status, 204);
         assert_eq!(receiver.connections.get(), 2);
     });
 }
 
 #[test]
-fn tls_is_checked_against_the_name_and_the_authorities() {
+fn certificate_is_checked_for_name_and_authority() {
     run(async {
         let receiver = Receiver::start_with(Some(server_tls()), []).await;
         let port = receiver.address.port();
-        let private = WebhooksConfig { ca: Some(CA.to_vec()), ..nearby() };
+        let private = WebhooksConfig { ca: Some(CA.to_vec()), ..loopback_config() };
         let trusting = DeliverySender::new(&private).unwrap();
         for host in ["localhost", "127.0.0.1"] {
             assert_eq!(
@@ -324,30 +347,30 @@ fn tls_is_checked_against_the_name_and_the_authorities() {
                 "{host}"
             );
         }
-        let failure = post(&sender(), &format!("https://localhost:{port}/")).await.unwrap_err();
-        assert_eq!(failure, SendError::Authority);
+        let error = post(&sender(), &format!("https://localhost:{port}/")).await.unwrap_err();
+        assert_eq!(error, SendError::UnknownAuthority);
         let (elsewhere, _) = resolving(&private, vec![vec!["127.0.0.1"]]);
-        let failure = post(&elsewhere, &format!("https://hooks.example:{port}/")).await.unwrap_err();
-        assert_eq!(failure, SendError::CertificateName("hooks.example".into()));
-        let failure = post(&trusting, &format!("https://[::1]:{port}/")).await.unwrap_err();
-        assert!(matches!(failure, SendError::NoTlsName | SendError::Refused), "{failure}");
+        let error = post(&elsewhere, &format!("https://hooks.example:{port}/")).await.unwrap_err();
+        assert_eq!(error, SendError::CertificateName("hooks.example".into()));
+        let error = post(&trusting, &format!("https://[::1]:{port}/")).await.unwrap_err();
+        assert!(matches!(error, SendError::NoTlsName | SendError::ConnectionRefused), "{error}");
 
         let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}/", plain.local_addr().unwrap());
-        let (failure, ()) = tokio::join!(post(&trusting, &url), async {
+        let (error, ()) = tokio::join!(post(&trusting, &url), async {
             let (mut stream, _) = plain.accept().await.unwrap();
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
         });
-        assert_eq!(failure.unwrap_err(), SendError::Handshake);
-        let failure = post(&sender(), &format!("http://localhost:{port}/")).await.unwrap_err();
-        assert!(matches!(failure, SendError::NotHttp | SendError::HungUp), "{failure}");
+        assert_eq!(error.unwrap_err(), SendError::Handshake);
+        let error = post(&sender(), &format!("http://localhost:{port}/")).await.unwrap_err();
+        assert!(matches!(error, SendError::NotHttp | SendError::ConnectionClosed), "{error}");
     });
 }
 
 #[test]
-fn authorities_have_to_be_some() {
+fn ca_file_without_authorities_fails_the_start() {
     for pem in ["", "not PEM", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
-        let config = WebhooksConfig { ca: Some(pem.into()), ..nearby() };
+        let config = WebhooksConfig { ca: Some(pem.into()), ..loopback_config() };
         assert!(
             matches!(DeliverySender::new(&config), Err(SenderSetupError::Tls(TlsError::Authorities))),
             "{pem:?}"
@@ -356,7 +379,7 @@ fn authorities_have_to_be_some() {
 }
 
 #[test]
-fn credentials_and_other_schemes_are_not_posted_to() {
+fn url_with_credentials_or_other_scheme_is_refused() {
     run(async {
         for url in
             ["http://user@127.0.0.1/", "http://:secret@127.0.0.1/", "ftp://127.0.0.1/", "mailto:a@b.example"]
@@ -367,17 +390,17 @@ fn credentials_and_other_schemes_are_not_posted_to() {
 }
 
 #[test]
-fn text_is_cut_between_characters() {
+fn text_of_a_cut_body_ends_between_characters() {
     assert_eq!(&*text("déjà".as_bytes()), "déjà");
     assert_eq!(&*text(&"déjà".as_bytes()[..5]), "déj");
     assert_eq!(&*text(b"a\xffb"), "a\u{fffd}b");
-    assert!(text(&[0xff; KEPT]).len() <= KEPT);
+    assert!(text(&[0xff; STORED_BYTES]).len() <= STORED_BYTES);
 }
 
 proptest! {
-    /// Two parsers read a URL, one for patterns and one for sending: they have to agree on where it leads.
+    /// One parser reads a URL for patterns and another for requests. Both must find the same host.
     #[test]
-    fn what_is_a_url_can_be_sent_to_and_leads_to_the_same_host(
+    fn url_has_the_same_host_in_both_parsers(
         host in r"[a-zA-Z0-9._%-]{1,12}|\[[0-9a-f:]{2,8}\]",
         port in prop::option::of(any::<u16>()),
         rest in r"[/?][ -~é]{0,20}",
@@ -388,7 +411,7 @@ proptest! {
             let usual = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_[]:".contains(&b));
             let uri = match awc::http::Uri::try_from(url.as_str()) {
                 Ok(uri) => uri,
-                // Hosts that no resolver knows: braces and the like.
+                // Such hosts have characters that no resolver accepts.
                 Err(error) => {
  prop_assert!(!usual, "{url}: {error}");
  return Ok(());
@@ -401,7 +424,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_text_of_that_length_at_most(bytes in prop::collection::vec(any::<u8>(), 0..KEPT)) {
-        prop_assert!(text(&bytes).len() <= KEPT);
+    fn text_of_any_bytes_is_limited(bytes in prop::collection::vec(any::<u8>(), 0..STORED_BYTES)) {
+        prop_assert!(text(&bytes).len() <= STORED_BYTES);
     }
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The example that the libraries of Standard Webhooks are tested with.
+/// The example from the tests of the Standard Webhooks libraries.
 const ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
 const TIMESTAMP: u64 = 1_614_265_330;
 const BODY: &[u8] = br#"{"test": 2432232314}"#;
@@ -34,7 +34,7 @@ fn check(
 }
 
 #[test]
-fn signs_as_the_standard_does() {
+fn signature_of_the_example_matches_the_standard() {
     assert_eq!(sign(&[known()], ID, TIMESTAMP, BODY), SIGNATURE);
     let two = sign(&[other(), known()], ID, TIMESTAMP, BODY);
     assert_eq!(two.split(' ').nth(1), Some(SIGNATURE), "in the order of the secrets");
@@ -44,7 +44,7 @@ fn signs_as_the_standard_does() {
 
 /// RFC 4231, test case 2.
 #[test]
-fn signs_for_older_receivers_in_hexadecimal() {
+fn legacy_signature_of_the_rfc_example_matches() {
     let key = LegacyKey::new(&"Jefe".into());
     assert_eq!(
         key.sign(b"what do ya want for nothing?"),
@@ -53,7 +53,7 @@ fn signs_for_older_receivers_in_hexadecimal() {
 }
 
 #[test]
-fn any_of_the_secrets_and_any_of_the_signatures_does() {
+fn request_with_one_matching_signature_is_verified() {
     let time = TIMESTAMP.to_string();
     let stale = sign(&[other()], ID, TIMESTAMP, BODY);
     for signatures in [
@@ -72,7 +72,7 @@ fn any_of_the_secrets_and_any_of_the_signatures_does() {
 }
 
 #[test]
-fn forgeries_are_told_by_what_is_wrong() {
+fn forged_request_is_refused_with_the_reason() {
     use VerificationError as E;
     let time = TIMESTAMP.to_string();
     for none in [
@@ -92,7 +92,7 @@ fn forgeries_are_told_by_what_is_wrong() {
     for odd in ["", "soon", "-1", "+1614265330", "1614265330.5", " 1614265330", "99999999999999999999"] {
         assert_eq!(check(&[known()], odd, SIGNATURE, TIMESTAMP), Err(E::Timestamp), "{odd:?}");
     }
-    // Each part is signed: another id, time or body is no longer it.
+    // The signature covers id, time and body.
     let secrets = [known()];
     let now = at(TIMESTAMP);
     assert_eq!(verify(&secrets, "msg_other", &time, SIGNATURE, BODY, now), Err(E::Mismatch));
@@ -101,7 +101,7 @@ fn forgeries_are_told_by_what_is_wrong() {
 }
 
 #[test]
-fn five_minutes_either_way_are_tolerated() {
+fn request_within_five_minutes_either_way_is_verified() {
     let time = TIMESTAMP.to_string();
     for now in [TIMESTAMP - 300, TIMESTAMP, TIMESTAMP + 300] {
         assert_eq!(check(&[known()], &time, SIGNATURE, now), Ok(()));
@@ -110,12 +110,12 @@ fn five_minutes_either_way_are_tolerated() {
     assert_eq!(late, Err(VerificationError::TooOld(Duration::from_secs(301))));
     let early = check(&[known()], &time, SIGNATURE, TIMESTAMP - 301);
     assert_eq!(early, Err(VerificationError::TooNew(Duration::from_secs(301))));
-    // Of a forgery its age is not told.
+    // The age of a forgery is not reported.
     assert_eq!(check(&[other()], &time, SIGNATURE, TIMESTAMP + 301), Err(VerificationError::Mismatch));
 }
 
 #[test]
-fn secrets_are_read_and_never_shown() {
+fn secret_is_parsed_and_never_shown() {
     for good in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", " whsec_aGVsbG8=\n"] {
         assert!(SigningSecret::parse(&good.into()).is_ok(), "{good}");
     }
@@ -135,7 +135,7 @@ fn secrets_are_read_and_never_shown() {
 
 proptest! {
     #[test]
-    fn what_was_signed_is_verified_and_nothing_that_differs_from_it(
+    fn signed_request_is_verified_and_an_altered_one_is_not(
         id in "[a-zA-Z0-9_]{1,30}",
         body in prop::collection::vec(any::<u8>(), 1..200),
         timestamp in 0_u64..4_000_000_000,
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn any_headers_are_verified_or_not(id in ".{0,20}", time in ".{0,20}", signatures in ".{0,80}") {
+    fn verification_of_any_headers_does_not_panic(id in ".{0,20}", time in ".{0,20}", signatures in ".{0,80}") {
         let _ = verify(&[known()], &id, &time, &signatures, BODY, at(TIMESTAMP));
     }
 }

@@ -3,12 +3,12 @@ use std::sync::Arc;
 use super::*;
 use crate::config::{self, LegacySignature};
 use crate::domain::{BotName, DeliveryKind};
-use crate::webhook::tests::{SECRET, taken};
+use crate::webhook::tests::{SECRET, claimed};
 
 const OTHER: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
 const URL: &str = "https://hooks.example.com/in";
 
-/// A configuration of one bot with a webhook and one caller with secrets of its own.
+/// Returns a configuration of one bot with a webhook and one caller with secrets.
 pub(in crate::webhook) fn config(change: impl FnOnce(&mut BotWebhookConfig, &mut CallerConfig)) -> Config {
     let mut webhook = BotWebhookConfig {
         url: Some(URL.parse().unwrap()),
@@ -40,16 +40,16 @@ pub(in crate::webhook) fn config(change: impl FnOnce(&mut BotWebhookConfig, &mut
 }
 
 fn delivery(origin: DeliveryOrigin) -> NewDelivery {
-    NewDelivery { origin, ..taken(URL, DeliveryKind::MessageAnswered, "{}").delivery }
+    NewDelivery { origin, ..claimed(URL, DeliveryKind::MessageAnswered, "{}").delivery }
 }
 
 fn callback(signer: Option<&str>) -> DeliveryOrigin {
     DeliveryOrigin::Callback { signer: signer.map(Into::into) }
 }
 
-/// What a manner signs, which tells its secrets apart.
-fn signed(manner: &DeliveryOptions<'_>) -> String {
-    crate::webhook::signature::sign(manner.secrets, "id", 1, b"")
+/// Returns a signature by these options, which identifies their secrets.
+fn signed(options: &DeliveryOptions<'_>) -> String {
+    crate::webhook::signature::sign(options.secrets, "id", 1, b"")
 }
 
 fn with(secret: &str) -> String {
@@ -57,7 +57,7 @@ fn with(secret: &str) -> String {
 }
 
 #[test]
-fn the_bots_webhook_gets_all_that_is_configured_for_it() {
+fn bot_webhook_gets_all_its_configured_options() {
     let config = config(|webhook, _| {
         webhook.form = PayloadFormat::KoreV2;
         webhook.bearer_token = Some("t0ken".into());
@@ -67,52 +67,52 @@ fn the_bots_webhook_gets_all_that_is_configured_for_it() {
     });
     let targets = TargetTable::new(&config).unwrap();
     let delivery = delivery(DeliveryOrigin::Bot);
-    let manner = targets.manner(&delivery).unwrap();
-    assert_eq!((manner.form, manner.bot), (PayloadFormat::KoreV2, "st-0d3f"));
-    assert_eq!(signed(&manner), with(SECRET));
-    let extras = manner.extras.unwrap();
+    let options = targets.options(&delivery).unwrap();
+    assert_eq!((options.format, options.platform_bot), (PayloadFormat::KoreV2, "st-0d3f"));
+    assert_eq!(signed(&options), with(SECRET));
+    let extra_headers = options.extra_headers.unwrap();
     let headers: Vec<_> =
-        extras.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        extra_headers.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     assert_eq!(headers, [("x-tenant", "blue"), ("authorization", "Bearer t0ken")]);
-    assert!(extras.headers.iter().all(|(_, value)| value.is_sensitive()));
-    assert_eq!(extras.legacy.as_ref().map(|(name, _)| name.as_str()), Some("x-hub-signature"));
+    assert!(extra_headers.headers.iter().all(|(_, value)| value.is_sensitive()));
+    assert_eq!(extra_headers.legacy.as_ref().map(|(name, _)| name.as_str()), Some("x-hub-signature"));
 }
 
 #[test]
-fn a_callback_gets_a_signature_and_nothing_else_of_the_bots() {
+fn callback_gets_only_a_signature_of_the_bot() {
     let config = config(|webhook, _| {
         webhook.form = PayloadFormat::KoreV2;
         webhook.bearer_token = Some("t0ken".into());
     });
     let targets = TargetTable::new(&config).unwrap();
-    // Even where it is the very URL of the bot's webhook.
+    // The callback has the same URL as the bot's webhook.
     let (by_bot, by_caller) = (delivery(callback(None)), delivery(callback(Some("crm"))));
-    let manner = targets.manner(&by_bot).unwrap();
-    assert!(manner.extras.is_none());
-    assert_eq!((manner.form, signed(&manner)), (PayloadFormat::Standard, with(SECRET)));
-    let manner = targets.manner(&by_caller).unwrap();
-    assert!(manner.extras.is_none());
-    assert_eq!((manner.form, signed(&manner)), (PayloadFormat::CloudEvents, with(OTHER)));
+    let options = targets.options(&by_bot).unwrap();
+    assert!(options.extra_headers.is_none());
+    assert_eq!((options.format, signed(&options)), (PayloadFormat::Standard, with(SECRET)));
+    let options = targets.options(&by_caller).unwrap();
+    assert!(options.extra_headers.is_none());
+    assert_eq!((options.format, signed(&options)), (PayloadFormat::CloudEvents, with(OTHER)));
 }
 
 #[test]
-fn a_webhook_that_moved_takes_its_credentials_along() {
+fn former_url_of_a_webhook_gets_no_credentials() {
     let config = config(|webhook, _| {
         webhook.url = Some("https://new.example.com/in".parse().unwrap());
         webhook.bearer_token = Some("t0ken".into());
     });
     let targets = TargetTable::new(&config).unwrap();
     let delivery = delivery(DeliveryOrigin::Bot);
-    let manner = targets.manner(&delivery).unwrap();
-    assert!(manner.extras.is_none());
-    assert_eq!(signed(&manner), with(SECRET));
+    let options = targets.options(&delivery).unwrap();
+    assert!(options.extra_headers.is_none());
+    assert_eq!(signed(&options), with(SECRET));
 }
 
 #[test]
-fn what_is_not_configured_any_more_is_told_by_name() {
+fn missing_signer_is_reported_by_name() {
     let mut config = config(|_, caller| caller.webhook_secrets.clear());
     let targets = TargetTable::new(&config).unwrap();
-    let refused = |targets: &TargetTable, origin| targets.manner(&delivery(origin)).err();
+    let refused = |targets: &TargetTable, origin| targets.options(&delivery(origin)).err();
     assert_eq!(refused(&targets, callback(Some("crm"))), Some(MissingSigner::Secrets("crm".into())));
     assert_eq!(refused(&targets, callback(Some("gone"))), Some(MissingSigner::Caller("gone".into())));
 
@@ -128,11 +128,11 @@ fn what_is_not_configured_any_more_is_told_by_name() {
     config.callers[0].webhook_secrets.push(OTHER.into());
     let targets = TargetTable::new(&config).unwrap();
     let orphan = delivery(callback(Some("crm")));
-    assert_eq!(targets.manner(&orphan).unwrap().bot, "support", "a callback needs its caller only");
+    assert_eq!(targets.options(&orphan).unwrap().platform_bot, "support", "a callback needs its caller only");
 }
 
 #[test]
-fn secrets_and_headers_that_cannot_be_are_found_at_start_and_not_quoted() {
+fn invalid_secret_or_header_fails_the_start_unquoted() {
     let said = |change: &dyn Fn(&mut BotWebhookConfig, &mut CallerConfig)| {
         let error = TargetTable::new(&config(|webhook, caller| change(webhook, caller))).err().unwrap();
         format!("{error} {error:?}")

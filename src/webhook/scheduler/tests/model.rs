@@ -1,4 +1,4 @@
-//! The agenda against a model of stores, receivers and replicas, over random outcomes and interleavings.
+//! Runs schedulers against a model of store, receivers and replicas, with random outcomes and interleavings.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -9,69 +9,69 @@ use super::*;
 const PARTITIONS: u8 = 3;
 const HOSTS: u64 = 5;
 const QUEUES: u64 = 12;
-const IN_ALL: usize = 4;
-const PER_HOST: usize = 2;
+const MAX_IN_FLIGHT: usize = 4;
+const MAX_PER_HOST: usize = 2;
 const WINDOW: Duration = Duration::from_secs(20);
 
-/// Replicas that share a store, and the receivers. Everything takes a random time.
-struct World {
+/// Two replicas that share a store, and the receivers. Every operation takes a random time.
+struct SchedulerModel {
     rng: fastrand::Rng,
     now: Timestamp,
     replicas: [Scheduler; 2],
-    outboxes: BTreeMap<Partition, Outbox>,
-    happenings: BTreeMap<(Timestamp, u64), Happening>,
+    outboxes: BTreeMap<Partition, ModelOutbox>,
+    events: BTreeMap<(Timestamp, u64), ModelEvent>,
     count: u64,
-    /// Queues that are being attempted, by whom and where.
-    attempts: HashMap<(Partition, QueueId), Attempt>,
-    /// What receivers took for the first time, in that order.
+    /// The attempts in flight.
+    attempts: HashMap<(Partition, QueueId), ModelAttempt>,
+    /// The ids of deliveries in the order in which receivers first took them.
     received: HashMap<(Partition, QueueId), Vec<u64>>,
-    /// Nothing fails any more.
+    /// Whether store and receivers no longer fail.
     healed: bool,
 }
 
 #[derive(Debug, PartialEq)]
-struct Attempt {
+struct ModelAttempt {
     replica: usize,
     host: u64,
     fence: Fence,
 }
 
 #[derive(Default)]
-struct Outbox {
+struct ModelOutbox {
     owner: usize,
     epoch: u64,
-    queues: BTreeMap<QueueId, Queue>,
-    /// The store does not answer until then.
-    away: Timestamp,
-    /// On its way from one owner to the other.
-    moving: bool,
+    queues: BTreeMap<QueueId, ModelQueue>,
+    /// The store answers from this time on.
+    silent_until: Timestamp,
+    /// Whether its owner hands it off.
+    draining: bool,
 }
 
 #[derive(Default)]
-struct Queue {
+struct ModelQueue {
     waiting: VecDeque<u64>,
     written: Vec<u64>,
-    buried: HashSet<u64>,
+    dead_letters: HashSet<u64>,
     due: Timestamp,
-    flight: Option<(u64, Timestamp)>,
+    attempt: Option<(u64, Timestamp)>,
 }
 
-enum Happening {
-    Rings(usize, Fence, Partition, QueueId),
+enum ModelEvent {
+    Notifies(usize, Fence, Partition, QueueId),
     Begins(usize, AttemptStart),
-    BeginAnswered(usize, AttemptStart, Answer),
+    BeginAnswered(usize, AttemptStart, BeginAnswer),
     Attempted(usize, AttemptStart, u64, bool),
-    Finishes(usize, AttemptStart, u64, Outcome),
-    FinishAnswered(usize, AttemptStart, Outcome, Option<Timestamp>),
-    FinishUnheard(usize, AttemptStart, u64, Outcome),
+    Finishes(usize, AttemptStart, u64, FinishOutcome),
+    FinishAnswered(usize, AttemptStart, FinishOutcome, Option<Timestamp>),
+    FinishUnanswered(usize, AttemptStart, u64, FinishOutcome),
     Reads(usize, Partition, Fence),
     ReadAnswered(usize, Partition, Fence, Option<Vec<PendingQueue>>),
-    Learns(usize, Partition, Fence),
+    LosesPartition(usize, Partition, Fence),
 }
 
 #[derive(Clone, Copy)]
-enum Answer {
-    Taken(u64),
+enum BeginAnswer {
+    Claimed(u64),
     Later(Timestamp),
     Empty,
     None,
@@ -79,10 +79,10 @@ enum Answer {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Outcome {
-    Took,
+enum FinishOutcome {
+    Delivered,
     Failed,
-    Buried,
+    DeadLettered,
 }
 
 fn host_of_queue(queue: QueueId) -> u64 {
@@ -97,16 +97,16 @@ fn fence_of(owner: usize, epoch: u64) -> Fence {
     Fence { incarnation: Incarnation(owner as u64), epoch }
 }
 
-impl World {
+impl SchedulerModel {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let replicas = [0, 1].map(|_| Scheduler::new(IN_ALL, PER_HOST, rng.fork()));
-        let mut world = Self {
+        let replicas = [0, 1].map(|_| Scheduler::new(MAX_IN_FLIGHT, MAX_PER_HOST, rng.fork()));
+        let mut model = Self {
             rng,
             now: NOW,
             replicas,
             outboxes: BTreeMap::new(),
-            happenings: BTreeMap::new(),
+            events: BTreeMap::new(),
             count: 0,
             attempts: HashMap::new(),
             received: HashMap::new(),
@@ -114,10 +114,10 @@ impl World {
         };
         for number in 0..PARTITIONS {
             let partition = Partition::from_byte(number);
-            world.outboxes.insert(partition, Outbox { epoch: 1, ..Outbox::default() });
-            world.replicas[0].own(partition, fence_of(0, 1), NOW);
+            model.outboxes.insert(partition, ModelOutbox { epoch: 1, ..ModelOutbox::default() });
+            model.replicas[0].assign(partition, fence_of(0, 1), NOW);
         }
-        world
+        model
     }
 
     fn soon(&mut self) -> Duration {
@@ -125,30 +125,30 @@ impl World {
         Duration::from_millis(self.rng.u64(0..most))
     }
 
-    fn later(&mut self, span: Duration, happening: Happening) {
+    fn later(&mut self, span: Duration, event: ModelEvent) {
         self.count += 1;
-        self.happenings.insert((self.now + span, self.count), happening);
+        self.events.insert((self.now + span, self.count), event);
     }
 
-    fn soon_after(&mut self, happening: Happening) {
+    fn soon_after(&mut self, event: ModelEvent) {
         let span = self.soon();
-        self.later(span, happening);
+        self.later(span, event);
     }
 
-    /// Something of the outside.
-    fn deed(&mut self) {
+    /// Performs a random action of the environment.
+    fn act(&mut self) {
         let partition = Partition::from_byte(self.rng.u8(0..PARTITIONS));
         match self.rng.u8(0..100) {
             0..70 => self.write(partition),
             70..78 if !self.healed => {
                 let until = self.now + Duration::from_millis(self.rng.u64(0..5000));
-                self.outboxes.get_mut(&partition).unwrap().away = until;
+                self.outboxes.get_mut(&partition).unwrap().silent_until = until;
             }
-            78..85 => self.take_over(partition),
-            85..92 => self.release(partition),
+            78..85 => self.claim(partition),
+            85..92 => self.drain(partition),
             92..96 => {
                 let replica = self.rng.usize(0..2);
-                self.replicas[replica].look_everywhere(self.now);
+                self.replicas[replica].request_all_reads(self.now);
             }
             _ => {}
         }
@@ -166,116 +166,124 @@ impl World {
         entry.waiting.push_back(id);
         entry.written.push(id);
         let (owner, fence) = (outbox.owner, fence_of(outbox.owner, outbox.epoch));
-        // A few rings are lost; the outbox is read from time to time.
+        // Some notifications are lost. The periodic reads find these deliveries.
         if self.rng.u8(0..10) > 0 {
-            self.soon_after(Happening::Rings(owner, fence, partition, queue));
+            self.soon_after(ModelEvent::Notifies(owner, fence, partition, queue));
         }
     }
 
-    /// Another claims the partition, without a word to its owner.
-    fn take_over(&mut self, partition: Partition) {
+    /// Lets a replica claim the partition without notice to its owner.
+    fn claim(&mut self, partition: Partition) {
         let outbox = self.outboxes.get_mut(&partition).unwrap();
         let (old, fence) = (outbox.owner, fence_of(outbox.owner, outbox.epoch));
         outbox.owner = self.rng.usize(0..2);
         outbox.epoch += 1;
-        outbox.moving = false;
+        outbox.draining = false;
         let (new, claimed) = (outbox.owner, fence_of(outbox.owner, outbox.epoch));
-        // The same replica that claims again hears of that at once.
+        // A replica that claims its own partition again knows at once.
         if old != new {
-            self.soon_after(Happening::Learns(old, partition, fence));
+            self.soon_after(ModelEvent::LosesPartition(old, partition, fence));
         }
-        self.replicas[new].own(partition, claimed, self.now);
+        self.replicas[new].assign(partition, claimed, self.now);
     }
 
-    fn release(&mut self, partition: Partition) {
+    fn drain(&mut self, partition: Partition) {
         let outbox = self.outboxes.get_mut(&partition).unwrap();
-        outbox.moving = true;
+        outbox.draining = true;
         let (owner, fence) = (outbox.owner, fence_of(outbox.owner, outbox.epoch));
-        self.replicas[owner].release(partition, fence);
+        self.replicas[owner].drain(partition, fence);
     }
 
-    /// What was released and is quiet goes to the other.
-    fn hand_over(&mut self) {
-        let quiet: Vec<_> = self
+    /// Hands drained partitions off to the other replica.
+    fn hand_off(&mut self) {
+        let drained: Vec<_> = self
             .outboxes
             .iter()
             .filter(|(partition, outbox)| {
-                outbox.moving
-                    && self.replicas[outbox.owner].is_quiet(**partition, fence_of(outbox.owner, outbox.epoch))
+                outbox.draining
+                    && self.replicas[outbox.owner]
+                        .is_drained(**partition, fence_of(outbox.owner, outbox.epoch))
             })
             .map(|(partition, _)| *partition)
             .collect();
-        for partition in quiet {
+        for partition in drained {
             let outbox = self.outboxes.get_mut(&partition).unwrap();
             let fence = fence_of(outbox.owner, outbox.epoch);
             assert!(!self.attempts.iter().any(|((of, _), at)| *of == partition && at.fence == fence));
-            self.replicas[outbox.owner].lose(partition, fence_of(outbox.owner, outbox.epoch));
+            self.replicas[outbox.owner].unassign(partition, fence_of(outbox.owner, outbox.epoch));
             outbox.owner = 1 - outbox.owner;
             outbox.epoch += 1;
-            outbox.moving = false;
+            outbox.draining = false;
             let (owner, fence) = (outbox.owner, fence_of(outbox.owner, outbox.epoch));
-            self.replicas[owner].own(partition, fence, self.now);
+            self.replicas[owner].assign(partition, fence, self.now);
         }
     }
 
-    /// Has both replicas do what is to be done now, and looks whether they do it all.
+    /// Starts everything that both schedulers ask for, and checks their invariants.
     fn work(&mut self) {
-        self.hand_over();
+        self.hand_off();
         for number in 0..2 {
-            while let Some((partition, fence)) = self.replicas[number].next_reading(self.now) {
-                self.soon_after(Happening::Reads(number, partition, fence));
+            while let Some((partition, fence)) = self.replicas[number].next_read(self.now) {
+                self.soon_after(ModelEvent::Reads(number, partition, fence));
             }
-            while let Some(begin) = self.replicas[number].next(self.now) {
-                let part = &self.replicas[number].parts[&begin.partition];
-                assert!(!part.releasing && part.fence == begin.fence, "begun where nothing may begin");
-                self.soon_after(Happening::Begins(number, begin));
+            while let Some(begin) = self.replicas[number].next_attempt(self.now) {
+                let known = &self.replicas[number].partitions[&begin.partition];
+                assert!(
+                    !known.draining && known.fence == begin.fence,
+                    "begun under a wrong fence or during a drain"
+                );
+                self.soon_after(ModelEvent::Begins(number, begin));
             }
-            let agenda = &self.replicas[number];
-            agenda.check();
-            agenda.hosts.check_nobody_is_kept_waiting(self.now, agenda.in_all - agenda.in_flight);
+            let scheduler = &self.replicas[number];
+            scheduler.check();
+            scheduler.hosts.check_no_host_starves(self.now, scheduler.max_in_flight - scheduler.in_flight);
         }
     }
 
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Rings(replica, fence, partition, queue) => {
-                self.replicas[replica].ring(partition, fence, queue, &target(queue), self.now);
+    fn handle(&mut self, event: ModelEvent) {
+        match event {
+            ModelEvent::Notifies(replica, fence, partition, queue) => {
+                self.replicas[replica].notify_due(partition, fence, queue, &target(queue), self.now);
             }
-            Happening::Begins(replica, begin) => {
+            ModelEvent::Begins(replica, begin) => {
                 let answer = self.begin(begin);
-                self.soon_after(Happening::BeginAnswered(replica, begin, answer));
+                self.soon_after(ModelEvent::BeginAnswered(replica, begin, answer));
             }
-            Happening::BeginAnswered(replica, begin, answer) => self.begun(replica, begin, answer),
-            Happening::Attempted(replica, begin, id, last) => self.attempted(replica, begin, id, last),
-            Happening::Finishes(replica, begin, id, outcome) => {
+            ModelEvent::BeginAnswered(replica, begin, answer) => self.begin_answered(replica, begin, answer),
+            ModelEvent::Attempted(replica, begin, id, last) => self.attempted(replica, begin, id, last),
+            ModelEvent::Finishes(replica, begin, id, outcome) => {
                 let answer = self.finish(begin, id, outcome);
                 match answer {
                     Err(true) => {
-                        self.replicas[replica].lose(begin.partition, begin.fence);
-                        self.replicas[replica].ended(begin.token, None, None, self.now);
+                        self.replicas[replica].unassign(begin.partition, begin.fence);
+                        self.replicas[replica].attempt_ended(begin.token, None, None, self.now);
                     }
-                    Err(false) => self.soon_after(Happening::FinishUnheard(replica, begin, id, outcome)),
-                    Ok(next) => self.soon_after(Happening::FinishAnswered(replica, begin, outcome, next)),
+                    Err(false) => self.soon_after(ModelEvent::FinishUnanswered(replica, begin, id, outcome)),
+                    Ok(next) => self.soon_after(ModelEvent::FinishAnswered(replica, begin, outcome, next)),
                 }
             }
-            Happening::FinishAnswered(replica, begin, outcome, next) => {
-                let health = if outcome == Outcome::Took { HostHealth::Well } else { HostHealth::Ailing };
-                self.replicas[replica].ended(begin.token, next, Some(health), self.now);
+            ModelEvent::FinishAnswered(replica, begin, outcome, next) => {
+                let health = if outcome == FinishOutcome::Delivered {
+                    HostHealth::Healthy
+                } else {
+                    HostHealth::Failing
+                };
+                self.replicas[replica].attempt_ended(begin.token, next, Some(health), self.now);
             }
-            Happening::FinishUnheard(replica, begin, id, outcome) => {
-                self.replicas[replica].delayed(begin.token, self.now);
-                self.later(seconds(1), Happening::Finishes(replica, begin, id, outcome));
+            ModelEvent::FinishUnanswered(replica, begin, id, outcome) => {
+                self.replicas[replica].finish_unanswered(begin.token, self.now);
+                self.later(seconds(1), ModelEvent::Finishes(replica, begin, id, outcome));
             }
-            Happening::Reads(replica, partition, fence) => {
+            ModelEvent::Reads(replica, partition, fence) => {
                 let outbox = &self.outboxes[&partition];
-                let answers = self.now >= outbox.away;
+                let answers = self.now >= outbox.silent_until;
                 let read =
                     outbox.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty()).map(|(id, queue)| {
                         PendingQueue {
                             queue: *id,
                             target: target(*id).into(),
-                            due: queue.flight.map_or(queue.due, |(_, until)| until),
-                            // Some are overdue, and go also where nobody comes to.
+                            due: queue.attempt.map_or(queue.due, |(_, until)| until),
+                            // Some deliveries have expired, also behind an open circuit.
                             since: Timestamp::from_millis(
                                 NOW.as_millis() - if host_of_queue(*id) < 3 { 90_000_000 } else { 0 },
                             ),
@@ -283,103 +291,111 @@ impl World {
                     });
                 let read = answers.then(|| read.collect());
                 if answers && fence_of(outbox.owner, outbox.epoch) != fence {
-                    self.soon_after(Happening::Learns(replica, partition, fence));
-                    self.replicas[replica].lose(partition, fence);
-                    self.replicas[replica].not_read(partition, fence, self.now);
+                    self.soon_after(ModelEvent::LosesPartition(replica, partition, fence));
+                    self.replicas[replica].unassign(partition, fence);
+                    self.replicas[replica].read_failed(partition, fence, self.now);
                 } else {
-                    self.soon_after(Happening::ReadAnswered(replica, partition, fence, read));
+                    self.soon_after(ModelEvent::ReadAnswered(replica, partition, fence, read));
                 }
             }
-            Happening::ReadAnswered(replica, partition, fence, read) => {
-                let agenda = &mut self.replicas[replica];
+            ModelEvent::ReadAnswered(replica, partition, fence, read) => {
+                let scheduler = &mut self.replicas[replica];
                 match read {
-                    None => agenda.not_read(partition, fence, self.now),
+                    None => scheduler.read_failed(partition, fence, self.now),
                     Some(read) => {
                         let half = read.len() / 2;
-                        if agenda.read(partition, fence, &read[..half], true, self.now) {
-                            agenda.read(partition, fence, &read[half..], false, self.now);
+                        if scheduler.page_read(partition, fence, &read[..half], true, self.now) {
+                            scheduler.page_read(partition, fence, &read[half..], false, self.now);
                         }
                     }
                 }
             }
-            Happening::Learns(replica, partition, fence) => self.replicas[replica].lose(partition, fence),
+            ModelEvent::LosesPartition(replica, partition, fence) => {
+                self.replicas[replica].unassign(partition, fence)
+            }
         }
     }
 
-    fn begin(&mut self, begin: AttemptStart) -> Answer {
+    fn begin(&mut self, begin: AttemptStart) -> BeginAnswer {
         let outbox = self.outboxes.get_mut(&begin.partition).unwrap();
-        // Unknown: it may have been carried out.
-        let lost = self.now < outbox.away;
+        // An operation without an answer may have been carried out.
+        let lost = self.now < outbox.silent_until;
         if lost && self.rng.bool() {
-            return Answer::None;
+            return BeginAnswer::None;
         }
         if fence_of(outbox.owner, outbox.epoch) != begin.fence {
-            return Answer::Fenced;
+            return BeginAnswer::Fenced;
         }
-        let Some(queue) = outbox.queues.get_mut(&begin.queue) else { return Answer::Empty };
-        let answer = match (queue.waiting.front(), queue.flight) {
-            (None, _) => Answer::Empty,
+        let Some(queue) = outbox.queues.get_mut(&begin.queue) else { return BeginAnswer::Empty };
+        let answer = match (queue.waiting.front(), queue.attempt) {
+            (None, _) => BeginAnswer::Empty,
             (Some(_), Some((token, until))) if token != begin.token && until > self.now => {
-                Answer::Later(until)
+                BeginAnswer::Later(until)
             }
-            (Some(_), None) if queue.due > self.now => Answer::Later(queue.due),
+            (Some(_), None) if queue.due > self.now => BeginAnswer::Later(queue.due),
             (Some(id), _) => {
-                queue.flight = Some((begin.token, self.now + WINDOW));
-                Answer::Taken(*id)
+                queue.attempt = Some((begin.token, self.now + WINDOW));
+                BeginAnswer::Claimed(*id)
             }
         };
-        if lost { Answer::None } else { answer }
+        if lost { BeginAnswer::None } else { answer }
     }
 
-    fn begun(&mut self, replica: usize, begin: AttemptStart, answer: Answer) {
-        let agenda = &mut self.replicas[replica];
+    fn begin_answered(&mut self, replica: usize, begin: AttemptStart, answer: BeginAnswer) {
+        let scheduler = &mut self.replicas[replica];
         match answer {
-            Answer::Taken(id) => {
-                let at = Attempt { replica, host: host_of_queue(begin.queue), fence: begin.fence };
+            BeginAnswer::Claimed(id) => {
+                let at = ModelAttempt { replica, host: host_of_queue(begin.queue), fence: begin.fence };
                 assert_eq!(self.attempts.insert((begin.partition, begin.queue), at), None, "two in flight");
-                for who in 0..2 {
+                for replica in 0..2 {
                     let of = |host| {
-                        self.attempts.values().filter(|at| at.replica == who && at.host == host).count()
+                        self.attempts.values().filter(|at| at.replica == replica && at.host == host).count()
                     };
-                    assert!((0..HOSTS).all(|host| of(host) <= PER_HOST));
-                    assert!((0..HOSTS).map(of).sum::<usize>() <= IN_ALL);
+                    assert!((0..HOSTS).all(|host| of(host) <= MAX_PER_HOST));
+                    assert!((0..HOSTS).map(of).sum::<usize>() <= MAX_IN_FLIGHT);
                 }
                 let took = Duration::from_millis(self.rng.u64(0..15_000));
                 let last = self.rng.u8(0..30) == 0;
-                self.later(took, Happening::Attempted(replica, begin, id, last));
+                self.later(took, ModelEvent::Attempted(replica, begin, id, last));
             }
-            Answer::Later(due) => agenda.later(begin.token, due, self.now),
-            Answer::Empty => drop(agenda.ended(begin.token, None, None, self.now)),
-            Answer::None => agenda.unanswered(begin.token, self.now),
-            Answer::Fenced => {
-                agenda.lose(begin.partition, begin.fence);
-                agenda.ended(begin.token, None, None, self.now);
+            BeginAnswer::Later(due) => scheduler.attempt_deferred(begin.token, due, self.now),
+            BeginAnswer::Empty => drop(scheduler.attempt_ended(begin.token, None, None, self.now)),
+            BeginAnswer::None => scheduler.begin_unanswered(begin.token, self.now),
+            BeginAnswer::Fenced => {
+                scheduler.unassign(begin.partition, begin.fence);
+                scheduler.attempt_ended(begin.token, None, None, self.now);
             }
         }
     }
 
     fn attempted(&mut self, replica: usize, begin: AttemptStart, id: u64, last: bool) {
-        let Attempt { host, .. } = self.attempts.remove(&(begin.partition, begin.queue)).unwrap();
-        // One host is dead, one fails now and then.
+        let ModelAttempt { host, .. } = self.attempts.remove(&(begin.partition, begin.queue)).unwrap();
+        // One host always fails, and one fails sometimes.
         let fails = !self.healed && (host == 0 || host == 1 && self.rng.bool());
         let outcome = match (fails, last) {
-            (true, true) => Outcome::Buried,
-            (true, false) => Outcome::Failed,
-            (false, _) => Outcome::Took,
+            (true, true) => FinishOutcome::DeadLettered,
+            (true, false) => FinishOutcome::Failed,
+            (false, _) => FinishOutcome::Delivered,
         };
-        if outcome == Outcome::Took {
+        if outcome == FinishOutcome::Delivered {
             let received = self.received.entry((begin.partition, begin.queue)).or_default();
             if !received.contains(&id) {
                 received.push(id);
             }
         }
-        self.soon_after(Happening::Finishes(replica, begin, id, outcome));
+        self.soon_after(ModelEvent::Finishes(replica, begin, id, outcome));
     }
 
-    /// When the queue's first is due; an error where the store does not answer, or says that it is another's.
-    fn finish(&mut self, begin: AttemptStart, id: u64, outcome: Outcome) -> Result<Option<Timestamp>, bool> {
+    /// Returns when the first delivery of the queue is due. The error is `true` for a foreign fence and `false` for a
+    /// missing answer.
+    fn finish(
+        &mut self,
+        begin: AttemptStart,
+        id: u64,
+        outcome: FinishOutcome,
+    ) -> Result<Option<Timestamp>, bool> {
         let outbox = self.outboxes.get_mut(&begin.partition).unwrap();
-        let lost = self.now < outbox.away;
+        let lost = self.now < outbox.silent_until;
         if lost && self.rng.bool() {
             return Err(false);
         }
@@ -387,51 +403,52 @@ impl World {
             return Err(true);
         }
         let queue = outbox.queues.get_mut(&begin.queue).unwrap();
-        if queue.waiting.front() == Some(&id) && queue.flight.is_some_and(|(token, _)| token == begin.token) {
-            queue.flight = None;
+        if queue.waiting.front() == Some(&id) && queue.attempt.is_some_and(|(token, _)| token == begin.token)
+        {
+            queue.attempt = None;
             queue.due = self.now;
             match outcome {
-                Outcome::Took => drop(queue.waiting.pop_front()),
-                Outcome::Failed => queue.due = self.now + Duration::from_millis(self.rng.u64(0..9000)),
-                Outcome::Buried => queue.buried.extend(queue.waiting.pop_front()),
+                FinishOutcome::Delivered => drop(queue.waiting.pop_front()),
+                FinishOutcome::Failed => queue.due = self.now + Duration::from_millis(self.rng.u64(0..9000)),
+                FinishOutcome::DeadLettered => queue.dead_letters.extend(queue.waiting.pop_front()),
             }
         }
         if lost {
             return Err(false);
         }
-        let due = queue.flight.map_or(queue.due, |(_, until)| until);
+        let due = queue.attempt.map_or(queue.due, |(_, until)| until);
         Ok(queue.waiting.front().map(|_| due))
     }
 
-    /// Goes on to the next thing that happens; false where nothing does within that time.
+    /// Advances to the next event. Returns `false` if there is none within that time.
     fn step(&mut self, within: Duration) -> bool {
         let end = self.now + within;
-        let wakes = self.replicas.iter().filter_map(Scheduler::wake_at).min().map(|at| at.max(self.now));
-        let happens = self.happenings.first_key_value().map(|((at, _), _)| *at);
-        let Some(next) = wakes.into_iter().chain(happens).min().filter(|at| *at <= end) else {
+        let next_wake = self.replicas.iter().filter_map(Scheduler::wake_at).min().map(|at| at.max(self.now));
+        let next_event = self.events.first_key_value().map(|((at, _), _)| *at);
+        let Some(next) = next_wake.into_iter().chain(next_event).min().filter(|at| *at <= end) else {
             self.now = end;
             return false;
         };
         self.now = next;
-        if happens == Some(next)
-            && let Some((_, happening)) = self.happenings.pop_first()
+        if next_event == Some(next)
+            && let Some((_, event)) = self.events.pop_first()
         {
-            self.happen(happening);
+            self.handle(event);
         }
         self.work();
         true
     }
 
-    fn run(&mut self, deeds: usize) {
+    fn run(&mut self, actions: usize) {
         self.work();
-        for _ in 0..deeds {
-            self.deed();
+        for _ in 0..actions {
+            self.act();
             self.work();
             for _ in 0..self.rng.usize(0..8) {
                 self.step(seconds(3));
             }
         }
-        // From here on everything is well, and everything comes to its end.
+        // Without further failures every delivery must end.
         self.healed = true;
         let end = self.now + Duration::from_hours(2);
         while self.now < end {
@@ -440,7 +457,7 @@ impl World {
                 .outboxes
                 .values()
                 .all(|outbox| outbox.queues.values().all(|queue| queue.waiting.is_empty()))
-                && self.replicas.iter().all(|agenda| agenda.queues() == 0 && agenda.in_flight() == 0)
+                && self.replicas.iter().all(|scheduler| scheduler.queues() == 0 && scheduler.in_flight() == 0)
             {
                 break;
             }
@@ -451,13 +468,17 @@ impl World {
                 let received = self.received.get(&(*partition, *id)).map(Vec::as_slice).unwrap_or_default();
                 assert!(received.is_sorted(), "out of order in {id}: {received:?}");
                 let mut all: BTreeSet<_> = received.iter().copied().collect();
-                all.extend(&queue.buried);
-                assert_eq!(all, queue.written.iter().copied().collect(), "neither delivered nor buried");
+                all.extend(&queue.dead_letters);
+                assert_eq!(
+                    all,
+                    queue.written.iter().copied().collect(),
+                    "neither delivered nor dead-lettered"
+                );
             }
         }
-        for agenda in &self.replicas {
-            assert_eq!((agenda.queues(), agenda.open_breakers()), (0, 0));
-            agenda.check();
+        for scheduler in &self.replicas {
+            assert_eq!((scheduler.queues(), scheduler.open_circuits()), (0, 0));
+            scheduler.check();
         }
     }
 }
@@ -466,7 +487,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
     #[test]
-    fn everything_is_delivered_in_order_or_buried(seed in any::<u64>(), deeds in 1_usize..250) {
-        World::new(seed).run(deeds);
+    fn delivery_in_any_world_is_delivered_in_order_or_dead(seed in any::<u64>(), actions in 1_usize..250) {
+        SchedulerModel::new(seed).run(actions);
     }
 }
