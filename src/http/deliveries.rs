@@ -1,7 +1,7 @@
-//! Deliveries of webhooks as resources: how they stand, and having them made again (api.md 4).
+//! Deliveries of webhooks as resources: their state, and requests to redeliver them (api.md 4).
 //!
-//! They are read from the store and asked for there; whoever owns their partition makes them. A caller sees those of
-//! its bots and users; others do not exist for it.
+//! The handlers read deliveries from the store and queue redeliveries there. The owner of the partition makes the
+//! attempts. A caller sees the deliveries of its bots and users; others do not exist for it.
 
 mod redrive;
 
@@ -22,15 +22,15 @@ use crate::store::{DeliveryQuery, RedeliverResult, StoreError};
 
 pub(super) use self::redrive::post as redrive;
 
-/// Deliveries of a page where the caller does not say.
-const LIMIT: usize = 100;
+/// The page size if the caller does not give one.
+const DEFAULT_LIMIT: usize = 100;
 
-/// `GET /deliveries`
+/// Handles `GET /deliveries`.
 pub(super) async fn list(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     serve(&context, DELIVERIES, &request, page(&context, &request)).await
 }
 
-/// `GET /deliveries/{id}`
+/// Handles `GET /deliveries/{id}`.
 pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     let work = async {
         let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Admin)?;
@@ -40,14 +40,14 @@ pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> Http
     serve(&context, DELIVERY, &request, work).await
 }
 
-/// `POST /deliveries/{id}/redeliver`
+/// Handles `POST /deliveries/{id}/redeliver`.
 pub(super) async fn redeliver(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
-    serve(&context, REDELIVER, &request, again(&context, &request)).await
+    serve(&context, REDELIVER, &request, queue_again(&context, &request)).await
 }
 
 async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     #[derive(Serialize)]
-    struct View<'a> {
+    struct DeliveryPageBody<'a> {
         deliveries: &'a [Delivery],
         next: Option<DeliveryId>,
     }
@@ -60,42 +60,40 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let user = user.and_then(|user| errors.record("query/user", UserId::new(&user)));
     let state = state.and_then(|state| errors.record("query/state", parse_state(&state)));
     let before = after.and_then(|cursor| {
-        errors
-            .record("query/after", cursor.parse().map_err(|_| "is no cursor: take `next` of the page before"))
+        errors.record(
+            "query/after",
+            cursor.parse().map_err(|_| "is not a cursor: take `next` of the page before"),
+        )
     });
-    let limit = limit.map_or(Some(LIMIT), |limit| errors.record("query/limit", parse_limit(&limit)));
+    let limit = limit.map_or(Some(DEFAULT_LIMIT), |limit| errors.record("query/limit", parse_limit(&limit)));
     let visible = visible(caller, bot, user)?;
     let (Some(limit), true) = (limit, errors.is_empty()) else { return Err(errors.into()) };
     record("caller", &caller.name());
     let query = DeliveryQuery { state, before, limit, ..visible };
-    let page = context.hub.deliveries(&query).await.map_err(unread)?;
-    json_response(StatusCode::OK, &View { deliveries: &page.deliveries, next: page.next })
+    let page = context.hub.deliveries(&query).await.map_err(read_failure)?;
+    json_response(StatusCode::OK, &DeliveryPageBody { deliveries: &page.deliveries, next: page.next })
 }
 
-async fn again(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+async fn queue_again(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Admin)?;
     without_query(request)?;
     let id = find(context, caller, request).await?.new.id;
-    match context.hub.redeliver(id).await.map_err(unasked)? {
+    match context.hub.redeliver(id).await.map_err(redeliver_failure)? {
         RedeliverResult::Queued | RedeliverResult::InFlight => {}
         RedeliverResult::Unknown => return Err(no_delivery()),
     }
-    tracing::info!(delivery = %id, caller = caller.name(), "a delivery is made again");
-    let delivery = context.hub.delivery(id).await.map_err(unasked)?.ok_or_else(no_delivery)?;
+    tracing::info!(delivery = %id, caller = caller.name(), "a delivery is queued again");
+    let delivery = context.hub.delivery(id).await.map_err(redeliver_failure)?.ok_or_else(no_delivery)?;
     json_response(StatusCode::ACCEPTED, &delivery)
 }
 
-/// The delivery that the path names, if this caller may see it.
-async fn find(
-    context: &ApiContext,
-    caller: CallerIdentity<'_>,
-    request: &HttpRequest,
-) -> Result<Delivery, ApiError> {
-    // What is no id of ours is the id of no delivery.
+/// Returns the delivery of the path if this caller may see it.
+async fn find(context: &ApiContext, caller: Caller<'_>, request: &HttpRequest) -> Result<Delivery, ApiError> {
+    // A malformed id gets the same answer as an unknown one.
     let id = request.path().split('/').nth(2).and_then(|id| decode(id).ok()?.parse().ok());
     let id: DeliveryId = id.ok_or_else(no_delivery)?;
     record("caller", &caller.name());
-    let delivery = context.hub.delivery(id).await.map_err(unread)?;
+    let delivery = context.hub.delivery(id).await.map_err(read_failure)?;
     let visible = visible(caller, None, None)?;
     let delivery = delivery.filter(|delivery| visible.covers(&delivery.new.conversation));
     let delivery = delivery.ok_or_else(no_delivery)?;
@@ -103,15 +101,11 @@ async fn find(
     Ok(delivery)
 }
 
-/// All that this caller may see, of this bot and user if they are named.
+/// Returns a query for the deliveries that this caller may see, narrowed to a bot and a user if they are given.
 ///
 /// # Errors
-/// `forbidden` for a bot or a user that its configuration does not cover.
-fn visible(
-    caller: CallerIdentity<'_>,
-    bot: Option<BotName>,
-    user: Option<UserId>,
-) -> Result<DeliveryQuery, ApiError> {
+/// `forbidden` for a bot or a user outside the configuration of the caller.
+fn visible(caller: Caller<'_>, bot: Option<BotName>, user: Option<UserId>) -> Result<DeliveryQuery, ApiError> {
     if let Some(bot) = &bot {
         caller.check_bot(bot.as_str())?;
     }
@@ -122,12 +116,12 @@ fn visible(
     Ok(DeliveryQuery { bots, user, user_prefix: caller.user_prefix().into(), ..DeliveryQuery::default() })
 }
 
-/// Refuses any parameter: a delivery is named by its id alone.
+/// Refuses every query parameter.
 fn without_query(request: &HttpRequest) -> Result<(), ApiError> {
     let mut errors = FieldErrors::default();
     for pair in request.query_string().split('&').filter(|pair| !pair.is_empty()) {
         let name = pair.split('=').next().unwrap_or_default();
-        errors.add(format!("query/{name}"), "is not known; no parameter is known here");
+        errors.add(format!("query/{name}"), "is not known; this resource has no parameters");
     }
     if errors.is_empty() { Ok(()) } else { Err(errors.into()) }
 }
@@ -140,24 +134,24 @@ fn parse_state(word: &str) -> Result<DeliveryState, &'static str> {
 fn no_delivery() -> ApiError {
     ApiError::new(
         ProblemKind::NotFound,
-        "There is no such delivery: it never was, or its time to be kept is over.",
+        "There is no such delivery. It never existed, or its retention time is over.",
     )
 }
 
-/// A store that did not answer a question.
-fn unread(error: StoreError) -> ApiError {
-    told(error, "The store did not answer in time. Nothing was changed; ask again.")
+/// Returns the failure of a read that the store did not answer.
+fn read_failure(error: StoreError) -> ApiError {
+    store_failure(error, "The store did not answer in time. No delivery was changed; try again.")
 }
 
-/// A store that did not answer a wish.
-fn unasked(error: StoreError) -> ApiError {
-    told(
+/// Returns the failure of a redelivery that the store did not answer.
+fn redeliver_failure(error: StoreError) -> ApiError {
+    store_failure(
         error,
-        "The store did not answer in time: the delivery may or may not be made again. Look at it first.",
+        "The store did not answer in time. The delivery may be queued again; read it before you retry.",
     )
 }
 
-fn told(error: StoreError, detail: impl Into<Cow<'static, str>>) -> ApiError {
+fn store_failure(error: StoreError, detail: impl Into<Cow<'static, str>>) -> ApiError {
     if error.is_passing() {
         Problem::new(ProblemKind::StoreUnavailable, detail).retry_after(api_error::RETRY_SOON).into()
     } else {

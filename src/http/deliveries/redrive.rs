@@ -1,4 +1,4 @@
-//! Having many buried deliveries made again at once.
+//! Queues many dead-lettered deliveries again with one request.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{told, unread, visible, without_query};
+use super::{read_failure, store_failure, visible, without_query};
 use crate::domain::{BotName, DeliveryId, DeliveryState, Timestamp, UserId};
 use crate::http::api_error::{ApiError, FieldErrors};
 use crate::http::auth::RequiredScope;
@@ -19,16 +19,16 @@ use crate::http::{ApiContext, REDRIVE, request_body};
 use crate::hub::Hub;
 use crate::store::{DeliveryQuery, RedeliverResult, StoreError};
 
-/// Deliveries that are read at a time: each comes with what it would tell, and with what was answered to its attempts.
+/// The page size of a read. Each delivery comes with its payload and the responses to its attempts.
 const PAGE: usize = 50;
 
-/// Deliveries that are asked for at the same time.
-const AT_ONCE: usize = 16;
+/// The number of concurrent redeliveries.
+const CONCURRENCY: usize = 16;
 
-/// How long one call goes on; proxies give up after 60 s.
-const PATIENCE: Duration = Duration::from_secs(45);
+/// The time limit of one request. Proxies give up after 60 s.
+const TIME_LIMIT: Duration = Duration::from_secs(45);
 
-/// `POST /deliveries/redrive`
+/// Handles `POST /deliveries/redrive`.
 pub(in crate::http) async fn post(
     context: Data<ApiContext>,
     request: HttpRequest,
@@ -37,22 +37,22 @@ pub(in crate::http) async fn post(
     serve(&context, REDRIVE, &request, run(&context, &request, payload)).await
 }
 
-/// What is to be made again.
+/// The selection of deliveries to queue again.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct RedriveRequest {
     bot: Option<BotName>,
     user: Option<UserId>,
     since: Option<Timestamp>,
     dry_run: bool,
 }
 
-/// What became of it.
+/// The result of a redrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Redriven {
-    /// Deliveries that are to be made again, or would be.
+pub(super) struct RedriveResult {
+    /// The number of deliveries that are queued again, or would be in a dry run.
     count: usize,
-    /// Whether time was up before all of them were looked at.
+    /// Whether the time limit came before the last page.
     has_more: bool,
 }
 
@@ -64,29 +64,30 @@ async fn run(
     let headers = request.headers();
     let (caller, _permit) = context.authorize(headers, RequiredScope::Admin)?;
     without_query(request)?;
-    let body = request_body::read(headers, payload).await?;
+    let body = body::read(headers, payload).await?;
     let mut errors = FieldErrors::default();
-    let Some(wish) = parse(&body, &mut errors) else { return Err(errors.into()) };
-    let Wish { bot, user, since, dry_run } = wish;
+    let Some(RedriveRequest { bot, user, since, dry_run }) = parse(&body, &mut errors) else {
+        return Err(errors.into());
+    };
     record("caller", &caller.name());
     let visible = visible(caller, bot, user)?;
     let query = DeliveryQuery { state: Some(DeliveryState::Dead), since, limit: PAGE, ..visible };
-    let redriven = redrive(&context.hub, query, dry_run, Instant::now() + PATIENCE).await?;
+    let redriven = redrive(&context.hub, query, dry_run, Instant::now() + TIME_LIMIT).await?;
     if !dry_run {
-        tracing::info!(count = redriven.count, caller = caller.name(), "deliveries are made again");
+        tracing::info!(count = redriven.count, caller = caller.name(), "deliveries are queued again");
     }
     json_response(StatusCode::OK, &redriven)
 }
 
-/// Reads the body.
-pub(super) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<Wish> {
-    FieldValidator::validate(body, errors, |check, body| {
+/// Parses the body.
+pub(super) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<RedriveRequest> {
+    Check::run(body, errors, |check, body| {
         let [state, bot, user, since, dry_run] =
             check.object("", body, ["state", "bot", "user", "since", "dryRun"])?;
         if let Some(state) = check.required("/state", state)
             && state.get() != "\"dead\""
         {
-            check.add("/state", "must be `dead`: only buried deliveries are made again");
+            check.add("/state", "must be `dead`: only dead-lettered deliveries are queued again");
         }
         let bot = bot.and_then(|value| check.string("/bot", value));
         let bot = bot.and_then(|bot| check.record("/bot", BotName::new(&bot)));
@@ -97,51 +98,53 @@ pub(super) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<Wish> {
             let detail = "must be a time of RFC 3339, such as 2026-11-23T09:30:00Z";
             check.record("/since", Timestamp::parse(&since).ok_or(detail))
         });
-        let dry_run = dry_run.and_then(|value| check.boolean("/dryRun", value)).unwrap_or_default();
-        Some(Wish { bot, user, since, dry_run })
+        let dry_run = dry_run.and_then(|value| check.flag("/dryRun", value)).unwrap_or_default();
+        Some(RedriveRequest { bot, user, since, dry_run })
     })
 }
 
-/// Goes through the deliveries from page to page. What is made again and buried again meanwhile is not met twice: it
-/// stays where it was.
+/// Queues the deliveries of all pages again. A delivery that is dead-lettered again meanwhile keeps its place, so it is
+/// not queued twice.
 pub(super) async fn redrive(
     hub: &Hub,
     mut query: DeliveryQuery,
     dry_run: bool,
     until: Instant,
-) -> Result<Redriven, ApiError> {
+) -> Result<RedriveResult, ApiError> {
     let mut count = 0;
     loop {
-        let page = hub.deliveries(&query).await.map_err(|error| broken_off(error, count))?;
+        let page = hub.deliveries(&query).await.map_err(|error| interrupted(error, count))?;
         let ids = page.deliveries.iter().map(|delivery| delivery.new.id);
         count += if dry_run { ids.count() } else { queue(hub, ids, count).await? };
         match page.next {
-            None => return Ok(Redriven { count, has_more: false }),
-            Some(_) if Instant::now() >= until => return Ok(Redriven { count, has_more: true }),
+            None => return Ok(RedriveResult { count, has_more: false }),
+            Some(_) if Instant::now() >= until => return Ok(RedriveResult { count, has_more: true }),
             next => query.before = next,
         }
     }
 }
 
-/// Has these made again, and tells how many of them are; `before` were in this call.
+/// Queues these deliveries again and returns their number. `before` counts those of earlier pages.
 async fn queue(hub: &Hub, ids: impl Iterator<Item = DeliveryId>, before: usize) -> Result<usize, ApiError> {
-    let mut asked = stream::iter(ids).map(|id| hub.redeliver(id)).buffer_unordered(AT_ONCE);
+    let mut requests = stream::iter(ids).map(|id| hub.redeliver(id)).buffer_unordered(CONCURRENCY);
     let mut count = 0;
-    while let Some(redelivered) = asked.try_next().await.map_err(|error| broken_off(error, before + count))? {
-        // What somebody else has asked for meanwhile, or what is gone, does not count.
+    while let Some(redelivered) =
+        requests.try_next().await.map_err(|error| interrupted(error, before + count))?
+    {
+        // Deliveries that another caller queued meanwhile, or that expired, do not count.
         count += usize::from(redelivered == RedeliverResult::Queued);
     }
     Ok(count)
 }
 
-fn broken_off(error: StoreError, count: usize) -> ApiError {
+fn interrupted(error: StoreError, count: usize) -> ApiError {
     if count == 0 {
-        return unread(error);
+        return read_failure(error);
     }
-    told(
+    store_failure(
         error,
         format!(
-            "The store did not answer in time. {count} deliveries or more are to be made again; repeat the call for the rest."
+            "The store did not answer in time. At least {count} deliveries are queued again; repeat the call for the rest."
         ),
     )
 }

@@ -37,7 +37,7 @@ fn json(answer: &Answer) -> Value {
 }
 
 #[test]
-fn where_nothing_was_told_there_is_nothing_to_see() {
+fn store_without_deliveries_has_empty_pages() {
     for query in ["", "?state=dead&bot=gone&user=al%2Fice&limit=1000", &format!("?after={ID}")] {
         let page = json(&send(get(&format!("/deliveries{query}"))));
         assert_eq!(page, json!({"deliveries": [], "next": null}));
@@ -51,7 +51,7 @@ fn where_nothing_was_told_there_is_nothing_to_see() {
 }
 
 #[test]
-fn every_mistake_of_a_query_is_told() {
+fn invalid_query_is_refused_with_every_fault() {
     for (query, pointers) in [
         ("state=lost", &["query/state"][..]),
         ("bot=a%20b", &["query/bot"]),
@@ -73,12 +73,12 @@ fn every_mistake_of_a_query_is_told() {
 }
 
 #[test]
-fn every_mistake_of_a_redrive_is_told() {
+fn invalid_redrive_is_refused_with_every_fault() {
     let read = |body: &str| {
         let mut errors = FieldErrors::default();
-        let wish = parse(body.as_bytes(), &mut errors);
+        let request = parse(body.as_bytes(), &mut errors);
         let pointers: Vec<_> = errors.into_vec().into_iter().map(|mistake| mistake.pointer).collect();
-        assert_eq!(wish.is_some(), pointers.is_empty());
+        assert_eq!(request.is_some(), pointers.is_empty());
         pointers
     };
     let whole = r#"{"state":"dead","bot":"b","user":"u","since":"2026-11-23T10:30:00+01:00","dryRun":true}"#;
@@ -105,7 +105,7 @@ fn every_mistake_of_a_redrive_is_told() {
 }
 
 #[test]
-fn deliveries_are_for_administrators_of_their_bots_and_users() {
+fn deliveries_without_the_scope_admin_are_forbidden() {
     let guarded = || {
         let others = CallerScopes { send: true, read: true, admin: false };
         let callers = vec![
@@ -147,7 +147,7 @@ fn deliveries_are_for_administrators_of_their_bots_and_users() {
 }
 
 #[test]
-fn a_caller_sees_what_its_configuration_covers() {
+fn caller_sees_deliveries_of_its_bots_and_users() {
     let sales = caller("sales", ADMIN, Some(&["sales"]), "eu-");
     let known = CallerIdentity::Known { caller: &sales, index: 0 };
     let bot = |name| BotName::new(name).unwrap();
@@ -166,20 +166,20 @@ fn a_caller_sees_what_its_configuration_covers() {
 
 const HOOK: &str = "https://hooks.example/in";
 
-/// A store with deliveries, and what its owner knows.
-struct Kept {
+/// A store with deliveries.
+struct DeliveryStore {
     store: Arc<MemoryStore>,
     clock: ManualClock,
 }
 
-impl Kept {
+impl DeliveryStore {
     fn new() -> Self {
-        let (clock, hand) = Clock::manual(Timestamp::from_millis(1_763_845_000_000));
+        let (clock, manual_clock) = Clock::manual(Timestamp::from_millis(1_763_845_000_000));
         let limits = MemoryLimits::new(64 << 20, Duration::from_hours(24));
-        Self { store: MemoryStore::new(limits, clock), clock: hand }
+        Self { store: MemoryStore::new(limits, clock), clock: manual_clock }
     }
 
-    /// Writes a delivery of this conversation a second after the last one, and has it attempted once.
+    /// Writes a delivery of this conversation a second after the last one, and attempts it once.
     fn deliver(&self, bot: &str, user: &str, verdict: RetryDecision) -> DeliveryId {
         self.clock.advance(Duration::from_secs(1));
         let at = self.store.now();
@@ -233,7 +233,7 @@ impl Kept {
     }
 }
 
-fn bury() -> RetryDecision {
+fn dead_letter() -> RetryDecision {
     RetryDecision::Bury("the receiver wants no more (410)".into())
 }
 
@@ -243,36 +243,40 @@ fn ids(page: &Value) -> Vec<String> {
 }
 
 #[test]
-fn deliveries_are_listed_newest_first_and_page_by_page() {
-    let kept = Kept::new();
+fn deliveries_in_pages_come_newest_first() {
+    let store = DeliveryStore::new();
     let user = |index| format!("user-{index}");
-    let written: Vec<_> = (0..25).map(|index| kept.deliver("support", &user(index), bury())).collect();
-    let delivered = kept.deliver("support", "served", RetryDecision::Delivered);
+    let written: Vec<_> =
+        (0..25).map(|index| store.deliver("support", &user(index), dead_letter())).collect();
+    let delivered = store.deliver("support", "served", RetryDecision::Delivered);
     let mut expected: Vec<_> = written.iter().map(ToString::to_string).collect();
     expected.reverse();
     let (mut seen, mut next) = (Vec::new(), String::new());
     loop {
         let request = get(&format!("/deliveries?state=dead&limit=7{next}"));
-        let page = json(&kept.send(config(), [request])[0]);
+        let page = json(&store.send(config(), [request])[0]);
         assert!(ids(&page).len() <= 7);
         seen.extend(ids(&page));
         let Some(cursor) = page["next"].as_str() else { break };
         next = format!("&after={cursor}");
     }
     assert_eq!(seen, expected);
-    let all = json(&kept.send(config(), [get("/deliveries?limit=1000")])[0]);
+    let all = json(&store.send(config(), [get("/deliveries?limit=1000")])[0]);
     assert_eq!((ids(&all).len(), &ids(&all)[0]), (26, &delivered.to_string()));
-    let one = json(&kept.send(config(), [get("/deliveries?user=user-3")])[0]);
+    let one = json(&store.send(config(), [get("/deliveries?user=user-3")])[0]);
     assert_eq!(ids(&one), [written[3].to_string()]);
-    assert_eq!(ids(&json(&kept.send(config(), [get("/deliveries?state=pending")])[0])), Vec::<String>::new());
+    assert_eq!(
+        ids(&json(&store.send(config(), [get("/deliveries?state=pending")])[0])),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
-fn a_delivery_is_shown_with_its_attempts_and_made_again() {
-    let kept = Kept::new();
-    let id = kept.deliver("support", "alice", bury());
-    let shown = json(&kept.send(config(), [get(&format!("/deliveries/{id}"))])[0]);
-    let at = kept.store.now().to_string();
+fn dead_delivery_is_shown_and_queued_again() {
+    let store = DeliveryStore::new();
+    let id = store.deliver("support", "alice", dead_letter());
+    let shown = json(&store.send(config(), [get(&format!("/deliveries/{id}"))])[0]);
+    let at = store.store.now().to_string();
     assert_eq!(
         shown,
         json!({
@@ -284,10 +288,10 @@ fn a_delivery_is_shown_with_its_attempts_and_made_again() {
             ],
         })
     );
-    // An id may be written in lower case, and with escapes.
+    // Lower case and escapes are allowed in an id.
     let lower = id.to_string().to_lowercase().replacen('0', "%30", 1);
     let again = || TestRequest::post().uri(&format!("/deliveries/{lower}/redeliver"));
-    for answer in kept.send(config(), [again(), again()]) {
+    for answer in store.send(config(), [again(), again()]) {
         assert_eq!(answer.status, 202);
         let delivery: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!((&delivery["id"], &delivery["state"]), (&json!(id.to_string()), &json!("pending")));
@@ -295,21 +299,21 @@ fn a_delivery_is_shown_with_its_attempts_and_made_again() {
         assert_eq!(delivery["attempts"].as_array().unwrap().len(), 1);
     }
     let head = TestRequest::default().method(actix_web::http::Method::HEAD).uri("/deliveries");
-    assert_eq!(kept.send(config(), [head])[0].status, 200);
+    assert_eq!(store.send(config(), [head])[0].status, 200);
 }
 
 #[test]
-fn all_that_is_buried_is_made_again_and_nothing_else() {
-    let kept = Kept::new();
+fn redrive_queues_only_dead_deliveries() {
+    let store = DeliveryStore::new();
     let early: Vec<_> =
-        (0..3).map(|index| kept.deliver("support", &format!("early-{index}"), bury())).collect();
-    let since = kept.store.now() + Duration::from_millis(1);
+        (0..3).map(|index| store.deliver("support", &format!("early-{index}"), dead_letter())).collect();
+    let since = store.store.now() + Duration::from_millis(1);
     let late: Vec<_> =
-        (0..130).map(|index| kept.deliver("support", &format!("user-{index}"), bury())).collect();
-    let other = kept.deliver("sales", "user-1", bury());
-    let served = kept.deliver("support", "served", RetryDecision::Delivered);
+        (0..130).map(|index| store.deliver("support", &format!("user-{index}"), dead_letter())).collect();
+    let other = store.deliver("sales", "user-1", dead_letter());
+    let served = store.deliver("support", "served", RetryDecision::Delivered);
     let redrive = |body: Value| {
-        let answers = kept.send(config(), [post("/deliveries/redrive", body.to_string())]);
+        let answers = store.send(config(), [post("/deliveries/redrive", body.to_string())]);
         json(&answers[0])
     };
     let count = |count: usize| json!({"count": count, "hasMore": false});
@@ -317,25 +321,25 @@ fn all_that_is_buried_is_made_again_and_nothing_else() {
     let mut dry = bot.clone();
     dry["dryRun"] = true.into();
     assert_eq!(redrive(dry), count(130));
-    assert!(late.iter().all(|&id| kept.state(id) == DeliveryState::Dead), "only counted");
+    assert!(late.iter().all(|&id| store.state(id) == DeliveryState::Dead), "only counted");
     assert_eq!(redrive(bot.clone()), count(130));
-    assert!(late.iter().all(|&id| kept.state(id) == DeliveryState::Pending));
+    assert!(late.iter().all(|&id| store.state(id) == DeliveryState::Pending));
     for id in early.iter().copied().chain([other]) {
-        assert_eq!(kept.state(id), DeliveryState::Dead);
+        assert_eq!(store.state(id), DeliveryState::Dead);
     }
-    assert_eq!(kept.state(served), DeliveryState::Delivered);
+    assert_eq!(store.state(served), DeliveryState::Delivered);
     assert_eq!(redrive(bot), count(0));
     assert_eq!(redrive(json!({"state": "dead", "user": "user-1"})), count(1));
     assert_eq!(redrive(json!({"state": "dead"})), count(3));
 }
 
 #[test]
-fn a_redrive_that_takes_too_long_says_so() {
-    let kept = Kept::new();
+fn redrive_after_its_time_limit_has_more() {
+    let store = DeliveryStore::new();
     for index in 0..60 {
-        kept.deliver("support", &format!("user-{index}"), bury());
+        store.deliver("support", &format!("user-{index}"), dead_letter());
     }
-    let hub = crate::hub::Hub::closed(Store::Memory(Arc::clone(&kept.store)));
+    let hub = crate::hub::Hub::closed(Store::Memory(Arc::clone(&store.store)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let query =
@@ -353,12 +357,12 @@ fn a_redrive_that_takes_too_long_says_so() {
 }
 
 #[test]
-fn what_a_key_does_not_cover_does_not_exist_for_it() {
-    let kept = Kept::new();
+fn delivery_outside_the_caller_is_not_found() {
+    let store = DeliveryStore::new();
     let [mine, others, elsewhere] = [("sales", "eu-1"), ("support", "eu-1"), ("sales", "us-1")]
-        .map(|(bot, user)| kept.deliver(bot, user, bury()));
+        .map(|(bot, user)| store.deliver(bot, user, dead_letter()));
     let guarded = || Config { callers: vec![caller("sales", ADMIN, Some(&["sales"]), "eu-")], ..config() };
-    let send = |request| kept.send(guarded(), [with_key(request, "sales")]).remove(0);
+    let send = |request| store.send(guarded(), [with_key(request, "sales")]).remove(0);
     assert_eq!(ids(&json(&send(get("/deliveries")))), [mine.to_string()]);
     assert_eq!(send(get(&format!("/deliveries/{mine}"))).status, 200);
     for hidden in [others, elsewhere] {
@@ -370,6 +374,6 @@ fn what_a_key_does_not_cover_does_not_exist_for_it() {
     }
     let redriven = json(&send(post("/deliveries/redrive", r#"{"state":"dead"}"#)));
     assert_eq!(redriven["count"], 1);
-    let states = [mine, others, elsewhere].map(|id| kept.state(id));
+    let states = [mine, others, elsewhere].map(|id| store.state(id));
     assert_eq!(states, [DeliveryState::Pending, DeliveryState::Dead, DeliveryState::Dead]);
 }

@@ -1,4 +1,4 @@
-//! The format `kore-v2`: the body of the platform's own webhook channel, version 2 (protocol.md 9.1).
+//! The format `kore-v2`: the body of the platform's own webhook channel, version 2 (protocol.md 9.4).
 //!
 //! The format is best effort, because RTM lacks some facts of that channel:
 //!
