@@ -1,4 +1,4 @@
-//! Callbacks as callers ask for them (api.md 4): which are taken, and what a POST with one answers.
+//! Callbacks as callers request them (api.md 4): the accepted URLs, and the answer to a POST with one.
 
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
 use rtm_bridge::domain::Sha256;
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Answer, Request, TestBridge, run, spawn_bridge};
 
-/// Where nobody listens, and where nothing is sent either: it is no public address.
+/// A closed port at a private address, to which no request is sent.
 const TARGET: &str = "http://127.0.0.1:9/in/crm";
 
-/// A caller whose key is its name, and who signs.
+/// Returns a caller with a webhook secret whose key is its name.
 fn signing(name: &str) -> CallerConfig {
     CallerConfig {
         name: name.to_owned(),
@@ -46,12 +46,12 @@ async fn post(bridge: &TestBridge, key: &str, url: &str) -> Answer {
 }
 
 #[test]
-fn with_a_callback_nobody_waits_who_does_not_say_so() {
+fn post_with_a_callback_waits_only_on_request() {
     run(async {
         let bridge = allowing(&["http://127.0.0.1:9/in"]).await;
         let gate = Gate::new();
         bridge.script.next("alice", vec![Step::Until(gate.clone()), Step::Ack, Step::Say("x".to_owned())]);
-        // The bot is silent until this is answered.
+        // The bot is silent until the POST is answered.
         let answer = post(&bridge, "crm", TARGET).await;
         let message = answer.message(202);
         assert_eq!(message["callback"], json!({"url": TARGET}));
@@ -61,18 +61,18 @@ fn with_a_callback_nobody_waits_who_does_not_say_so() {
         let read = Request::get(location).prefer("wait=20").header("Authorization", "Bearer crm");
         let ended = bridge.send(read).await.message(200);
         assert_eq!((&ended["status"], &ended["callback"]), (&json!("answered"), &json!({"url": TARGET})));
-        // Who says so waits.
+        // A POST with `wait` waits.
         let request = Request::message("alice", &body(TARGET)).prefer("wait=20");
         let answer = bridge.send(request.header("Authorization", "Bearer crm")).await;
         assert_eq!(answer.message(200)["status"], "answered");
         assert_eq!(answer.header("preference-applied"), Some("wait=20"));
-        // Nobody listens there.
+        // The target has no receiver.
         bridge.finish_leaving(2).await;
     });
 }
 
 #[test]
-fn what_is_not_covered_or_not_signed_is_refused_and_says_why() {
+fn callback_not_allowed_or_unsigned_is_refused() {
     run(async {
         let patterns = ["http://127.0.0.1:9/in", "https://*.example.com/hooks"];
         let bridge = allowing(&patterns).await;
@@ -90,7 +90,7 @@ fn what_is_not_covered_or_not_signed_is_refused_and_says_why() {
             let problem = post(&bridge, "crm", url).await.problem(422, "callback-refused");
             let detail = problem["detail"].as_str().unwrap();
             assert!(detail.contains(word) && !detail.contains("hush"), "{url}: {detail}");
-            assert_eq!(problem.get("message"), None, "nothing was accepted");
+            assert_eq!(problem.get("message"), None, "the message was accepted");
         }
         let problem = post(&bridge, "mute", TARGET).await.problem(422, "callback-refused");
         assert!(problem["detail"].as_str().unwrap().contains("secret"), "{problem}");
@@ -104,7 +104,7 @@ fn what_is_not_covered_or_not_signed_is_refused_and_says_why() {
 }
 
 #[test]
-fn a_repeat_with_another_callback_is_another_message() {
+fn repeat_with_another_callback_is_a_mismatch() {
     run(async {
         let bridge = allowing(&["http://127.0.0.1:9/"]).await;
         let send = |url: &str| {

@@ -1,4 +1,4 @@
-//! Deliveries as operators see them (api.md 4): found, looked at, made again.
+//! Deliveries as operators use them (api.md 4): list, read, and redeliver.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Answer, Request, TestBridge, run, spawn_bridge, until};
 
-/// A caller whose key is its name.
+/// Returns a caller whose key is its name.
 fn caller(name: &str, scopes: CallerScopes, user_prefix: &str) -> CallerConfig {
     CallerConfig {
         name: name.to_owned(),
@@ -45,9 +45,9 @@ fn ids(page: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn deliveries_need_the_scope_admin() {
+fn deliveries_without_the_scope_admin_are_forbidden() {
     run(async {
-        let bridge = telling_to(9).await;
+        let bridge = bridge_for_port(9).await;
         let id = "01JD9ZZZZZZZZZZZZZZZZZZZZZ";
         for (method, target) in [
             ("GET", "/deliveries".to_owned()),
@@ -81,16 +81,16 @@ fn deliveries_need_the_scope_admin() {
     });
 }
 
-/// Answers every request with the status of the moment, and remembers their ids.
+/// A receiver that answers every request with the current status and records the ids.
 #[derive(Clone)]
-struct Receiver {
+struct StatusReceiver {
     address: SocketAddr,
     status: Arc<AtomicU16>,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
-impl Receiver {
-    /// A receiver, and what it works with: poll it beside the test.
+impl StatusReceiver {
+    /// Opens a receiver and its listener. The test polls `serve` beside its own work.
     async fn open(status: u16) -> (Self, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -100,7 +100,7 @@ impl Receiver {
     async fn serve(&self, listener: &TcpListener) {
         loop {
             let (connection, _) = listener.accept().await.unwrap();
-            // Whoever breaks off is none of this test's.
+            // A closed connection is no fault in these tests.
             self.answer(connection).await.ok();
         }
     }
@@ -138,10 +138,10 @@ impl Receiver {
     }
 }
 
-/// Runs a test beside its receiver, which answers with this status.
-fn beside(status: u16, test: impl AsyncFnOnce(Receiver)) {
+/// Runs a test beside a receiver that answers with this status.
+fn beside(status: u16, test: impl AsyncFnOnce(StatusReceiver)) {
     run(async {
-        let (receiver, listener) = Receiver::open(status).await;
+        let (receiver, listener) = StatusReceiver::open(status).await;
         tokio::select! {
             () = test(receiver.clone()) => {}
             () = receiver.serve(&listener) => {}
@@ -149,8 +149,8 @@ fn beside(status: u16, test: impl AsyncFnOnce(Receiver)) {
     });
 }
 
-/// A bridge that may tell a receiver at this port.
-async fn telling_to(port: u16) -> TestBridge {
+/// Starts a bridge that may deliver to a receiver at this port.
+async fn bridge_for_port(port: u16) -> TestBridge {
     let pattern = format!("http://127.0.0.1:{port}/");
     let bridge = spawn_bridge(|config: &mut Config| {
         config.webhooks.allowed = vec![pattern.parse().unwrap()];
@@ -163,20 +163,20 @@ async fn telling_to(port: u16) -> TestBridge {
     bridge
 }
 
-/// Posts a message of this user, and waits until its delivery is in this state.
-async fn tell(bridge: &TestBridge, receiver: &Receiver, user: &str, state: &str) -> Value {
+/// Posts a message of this user and waits until its delivery has this state.
+async fn deliver(bridge: &TestBridge, receiver: &StatusReceiver, user: &str, state: &str) -> Value {
     let body = json!({"text": "hi", "turn": {"expectReplies": 1}, "callback": {"url": receiver.url()}});
     let message = send(bridge, "crm", Request::message(user, &body).prefer("wait=20")).await.message(200);
-    stands(bridge, &format!("?user={user}"), |delivery| {
+    delivery_when(bridge, &format!("?user={user}"), |delivery| {
         delivery["messageId"] == message["id"] && delivery["state"] == state
     })
     .await
 }
 
-/// A delivery of this query, as soon as there is one like this.
-async fn stands(bridge: &TestBridge, query: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+/// Waits for a delivery of this query that meets the condition, and returns it.
+async fn delivery_when(bridge: &TestBridge, query: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let mut found = None;
-    until("the delivery stands so", async || {
+    until("the delivery meets the condition", async || {
         let page = list(bridge, "ops", query).await;
         found = page["deliveries"].as_array().unwrap().iter().find(|delivery| is_so(delivery)).cloned();
         found.is_some()
@@ -186,10 +186,10 @@ async fn stands(bridge: &TestBridge, query: &str, is_so: impl Fn(&Value) -> bool
 }
 
 #[test]
-fn a_buried_delivery_is_found_looked_at_and_made_again() {
+fn dead_delivery_is_found_read_and_redelivered() {
     beside(410, async |receiver| {
-        let bridge = telling_to(receiver.address.port()).await;
-        let dead = tell(&bridge, &receiver, "alice", "dead").await;
+        let bridge = bridge_for_port(receiver.address.port()).await;
+        let dead = deliver(&bridge, &receiver, "alice", "dead").await;
         let id = dead["id"].as_str().unwrap();
         assert_eq!(
             (&dead["type"], &dead["user"], &dead["target"]),
@@ -205,7 +205,7 @@ fn a_buried_delivery_is_found_looked_at_and_made_again() {
         let again = Request::new("POST", format!("/deliveries/{id}/redeliver"));
         let queued = send(&bridge, "ops", again).await.message(202);
         assert_eq!(queued["id"], id);
-        let done = stands(&bridge, "", |delivery| delivery["state"] == "delivered").await;
+        let done = delivery_when(&bridge, "", |delivery| delivery["state"] == "delivered").await;
         assert_eq!((&done["id"], done["attempts"].as_array().unwrap().len()), (&json!(id), 2));
         assert_eq!(receiver.seen(), [id, id], "under the same webhook-id");
         bridge.finish().await;
@@ -213,12 +213,12 @@ fn a_buried_delivery_is_found_looked_at_and_made_again() {
 }
 
 #[test]
-fn all_that_is_buried_is_redriven_within_what_a_key_covers() {
+fn redrive_covers_only_deliveries_of_the_caller() {
     beside(410, async |receiver| {
-        let bridge = telling_to(receiver.address.port()).await;
+        let bridge = bridge_for_port(receiver.address.port()).await;
         let mut written = Vec::new();
         for user in ["eu-1", "us-1", "eu-2"] {
-            written.push(tell(&bridge, &receiver, user, "dead").await["id"].as_str().unwrap().to_owned());
+            written.push(deliver(&bridge, &receiver, user, "dead").await["id"].as_str().unwrap().to_owned());
         }
         written.reverse();
         assert_eq!(ids(&list(&bridge, "ops", "?state=dead").await), written);
@@ -240,11 +240,11 @@ fn all_that_is_buried_is_redriven_within_what_a_key_covers() {
         assert_eq!(receiver.seen().len(), 3, "only counted");
         assert_eq!(redrive("eu-ops", json!({"state": "dead"})).await["count"], 2);
         for id in [&written[0], &written[2]] {
-            stands(&bridge, "?state=delivered", |delivery| delivery["id"] == id.as_str()).await;
+            delivery_when(&bridge, "?state=delivered", |delivery| delivery["id"] == id.as_str()).await;
         }
         assert_eq!(ids(&list(&bridge, "ops", "?state=dead").await), [&written[1]]);
         assert_eq!(redrive("ops", json!({"state": "dead"})).await["count"], 1);
-        stands(&bridge, "?user=us-1", |delivery| delivery["state"] == "delivered").await;
+        delivery_when(&bridge, "?user=us-1", |delivery| delivery["state"] == "delivered").await;
         assert_eq!(redrive("ops", json!({"state": "dead"})).await["count"], 0);
         bridge.finish().await;
     });

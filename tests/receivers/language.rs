@@ -1,4 +1,4 @@
-//! The languages that docs/getting-started.md has a receiver in.
+//! The languages of the receivers in docs/getting-started.md.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -9,23 +9,23 @@ use std::sync::{Arc, Mutex};
 use crate::support::{free_port, until};
 
 const PAGE: &str = include_str!("../../docs/getting-started.md");
-/// Where the receivers of docs/getting-started.md listen.
+/// The port of the receivers in docs/getting-started.md.
 const PORT: &str = "9099";
 
-/// A language.
-pub(super) struct Language {
+/// A language with a documented receiver.
+pub(super) struct ReceiverLanguage {
     pub(super) name: &'static str,
-    /// What runs it.
+    /// The interpreter.
     program: &'static str,
-    /// What its code begins with in docs/getting-started.md.
+    /// The start of its code block on that page.
     fence: &'static str,
-    /// What a file of it is called.
+    /// The extension of its files.
     extension: &'static str,
-    /// Signs what its arguments say (secret, id, seconds since 1970, body), with the library.
+    /// A script that signs with the library. Its arguments are secret, id, seconds since 1970, and body.
     sign: &'static str,
 }
 
-pub(super) static PYTHON: Language = Language {
+pub(super) static PYTHON: ReceiverLanguage = ReceiverLanguage {
     name: "python",
     program: "python3",
     fence: "```python\n",
@@ -39,7 +39,7 @@ print(Webhook(secret).sign(id, datetime.fromtimestamp(int(at), tz=timezone.utc),
 ",
 };
 
-pub(super) static NODE: Language = Language {
+pub(super) static NODE: ReceiverLanguage = ReceiverLanguage {
     name: "node",
     program: "node",
     fence: "```js\n",
@@ -51,17 +51,17 @@ console.log(new Webhook(secret).sign(id, new Date(at * 1000), body));
 ",
 };
 
-/// A running receiver, killed when it is dropped.
-pub(super) struct Receiver {
+/// A running receiver. It is killed when it is dropped.
+pub(super) struct ReceiverProcess {
     child: Child,
     out: Arc<Mutex<BufReader<ChildStdout>>>,
     script: PathBuf,
     pub(super) address: SocketAddr,
 }
 
-impl Language {
-    /// Starts the receiver that docs/getting-started.md has, on a free port.
-    pub(super) async fn receiver(&'static self, secret: &str) -> Receiver {
+impl ReceiverLanguage {
+    /// Starts the documented receiver on a free port.
+    pub(super) async fn receiver(&'static self, secret: &str) -> ReceiverProcess {
         let (_, rest) = PAGE.split_once(self.fence).expect("the page has a receiver in it");
         let (code, _) = rest.split_once("```").unwrap();
         assert!(code.contains(PORT), "{}: it listens where the page says", self.name);
@@ -71,12 +71,12 @@ impl Language {
             self.command(&script).env("WEBHOOK_SECRET", secret).stdout(Stdio::piped()).spawn().unwrap();
         let out = Arc::new(Mutex::new(BufReader::new(child.stdout.take().unwrap())));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let receiver = Receiver { child, out, script, address };
+        let receiver = ReceiverProcess { child, out, script, address };
         until("the receiver listens", async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
         receiver
     }
 
-    /// What the library signs.
+    /// Returns the signature by the library.
     pub(super) fn sign(&self, secret: &str, id: &str, at: u64, body: &str) -> String {
         let script = self.write("sign", self.sign);
         let output = self.command(&script).args([secret, id, &at.to_string(), body]).output().unwrap();
@@ -84,7 +84,7 @@ impl Language {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    /// Where `scripts/test receivers` puts its library. Node looks for it beside the script.
+    /// Returns the directory where `scripts/test receivers` installs the library. Node looks for it beside the script.
     fn home(&self) -> PathBuf {
         let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/receivers").join(self.name);
         assert!(home.is_dir(), "{} is not there: run scripts/test receivers", home.display());
@@ -104,8 +104,8 @@ impl Language {
     }
 }
 
-impl Receiver {
-    /// The next line that it prints.
+impl ReceiverProcess {
+    /// Waits for the next line of its output and returns it.
     pub(super) async fn line(&mut self) -> String {
         let out = Arc::clone(&self.out);
         let next = move || {
@@ -117,7 +117,7 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
+impl Drop for ReceiverProcess {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();

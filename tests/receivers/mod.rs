@@ -1,6 +1,6 @@
-//! Foreign verification: the receivers of docs/getting-started.md, on the official libraries of Standard Webhooks.
+//! Runs the receivers of docs/getting-started.md on the official libraries of Standard Webhooks.
 //!
-//! They need what `scripts/test receivers` installs below `target/receivers`, so they are ignored elsewhere.
+//! `scripts/test receivers` installs the libraries below `target/receivers`, so other runs ignore these tests.
 
 mod language;
 
@@ -10,22 +10,22 @@ use rtm_bridge::config::{BotWebhookConfig, PayloadFormat};
 use rtm_bridge::webhook::signature::{SigningSecret, sign};
 use serde_json::json;
 
-use self::language::{Language, NODE, PYTHON};
+use self::language::{NODE, PYTHON, ReceiverLanguage};
 use crate::support::{Caller, Request, bot, spawn_bridge, until};
 
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const NEWER: &str = "whsec_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 const STRANGE: &str = "whsec_QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8=";
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "the receivers have the wall clock too")]
 fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// What a bridge posts, signed with these secrets.
+/// Returns a request as a bridge posts it, signed with these secrets.
 fn delivery(id: &str, secrets: &[&str], at: u64, user: &str) -> Request {
-    // Characters of two and four bytes show whether the signature is over bytes.
+    // Characters of two and four bytes show that the signature covers bytes.
     let data = json!({"user": user, "text": "Où est ma commande ? 📦", "replies": []});
     let body = json!({"type": "message.answered", "timestamp": "2026-11-23T09:30:00.123Z", "data": data})
         .to_string();
@@ -40,8 +40,8 @@ fn delivery(id: &str, secrets: &[&str], at: u64, user: &str) -> Request {
         .body(body)
 }
 
-/// What the receiver of docs/getting-started.md does in this language, with what our side signs.
-fn a_receiver_trusts_what_is_ours(language: &'static Language) {
+/// Checks that the documented receiver accepts genuine requests and refuses others.
+fn receiver_accepts_only_genuine_requests(language: &'static ReceiverLanguage) {
     crate::support::run(async {
         let mut receiver = language.receiver(SECRET).await;
         let at = now();
@@ -66,8 +66,8 @@ fn a_receiver_trusts_what_is_ours(language: &'static Language) {
     });
 }
 
-/// What a real bridge delivers is taken by the receiver of docs/getting-started.md, while the bridge's secret is being exchanged.
-fn a_receiver_takes_what_a_bridge_delivers(language: &'static Language) {
+/// Checks that the documented receiver accepts a delivery of a real bridge during a rotation of the secret.
+fn receiver_accepts_a_delivery_of_a_bridge(language: &'static ReceiverLanguage) {
     crate::support::run(async {
         let mut receiver = language.receiver(SECRET).await;
         let callback = format!("http://{}/", receiver.address);
@@ -92,7 +92,7 @@ fn a_receiver_takes_what_a_bridge_delivers(language: &'static Language) {
             language.name
         );
         assert_eq!(receiver.line().await, "message.answered zoë", "{}", language.name);
-        // What follows from the answer is stored a moment later.
+        // The bridge stores the result after the answer.
         until("it is delivered", async || {
             let page = bridge.api.get("/deliveries?state=delivered").await.json();
             page["deliveries"][0]["attempts"][0]["status"] == 204
@@ -102,8 +102,8 @@ fn a_receiver_takes_what_a_bridge_delivers(language: &'static Language) {
     });
 }
 
-/// `rtm-bridge webhook verify` takes what the library of this language signs.
-fn we_trust_what_is_theirs(language: &'static Language) {
+/// Checks that `rtm-bridge webhook verify` accepts signatures of the library of this language.
+fn verify_accepts_a_library_signature(language: &'static ReceiverLanguage) {
     let body = "{\"type\":\"message.answered\",\"data\":{\"text\":\"Où est ma commande ? 📦\"}}";
     let at = now();
     let signature = language.sign(SECRET, "01A", at, body);
@@ -133,32 +133,32 @@ fn we_trust_what_is_theirs(language: &'static Language) {
 
 #[test]
 #[ignore = "needs libraries of Python: scripts/test receivers"]
-fn the_receiver_in_python_trusts_what_is_ours() {
-    a_receiver_trusts_what_is_ours(&PYTHON);
+fn python_receiver_accepts_only_genuine_requests() {
+    receiver_accepts_only_genuine_requests(&PYTHON);
 }
 
 #[test]
 #[ignore = "needs libraries of Node: scripts/test receivers"]
-fn the_receiver_in_node_trusts_what_is_ours() {
-    a_receiver_trusts_what_is_ours(&NODE);
+fn node_receiver_accepts_only_genuine_requests() {
+    receiver_accepts_only_genuine_requests(&NODE);
 }
 
 #[test]
 #[ignore = "needs libraries of Python: scripts/test receivers"]
-fn the_receiver_in_python_takes_what_a_bridge_delivers() {
-    a_receiver_takes_what_a_bridge_delivers(&PYTHON);
+fn python_receiver_accepts_a_delivery_of_a_bridge() {
+    receiver_accepts_a_delivery_of_a_bridge(&PYTHON);
 }
 
 #[test]
 #[ignore = "needs libraries of Node: scripts/test receivers"]
-fn the_receiver_in_node_takes_what_a_bridge_delivers() {
-    a_receiver_takes_what_a_bridge_delivers(&NODE);
+fn node_receiver_accepts_a_delivery_of_a_bridge() {
+    receiver_accepts_a_delivery_of_a_bridge(&NODE);
 }
 
 #[test]
 #[ignore = "needs libraries of Python and Node: scripts/test receivers"]
-fn we_trust_what_the_official_libraries_sign() {
+fn verify_accepts_signatures_of_the_official_libraries() {
     for language in [&PYTHON, &NODE] {
-        we_trust_what_is_theirs(language);
+        verify_accepts_a_library_signature(language);
     }
 }

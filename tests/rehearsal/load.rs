@@ -243,7 +243,7 @@ impl Load {
             assert_eq!(self.told.borrow()[user], log, "what the reader of {user} was told");
         }
         let told = receiver
-            .told_when(|told| {
+            .requests_when(|told| {
                 let told = distinct(told);
                 accepted
                     .iter()
@@ -269,7 +269,7 @@ fn is_answered(message: &Value, text: &str) {
 }
 
 /// By user, the messages whose end was told, in the order of their first telling.
-fn distinct(told: &[crate::support::Told]) -> BTreeMap<String, Vec<String>> {
+fn distinct(told: &[crate::support::ReceivedRequest]) -> BTreeMap<String, Vec<String>> {
     let mut ends: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for told in told {
         let body = told.json();

@@ -23,7 +23,7 @@ pub(crate) use ledger::{Bot, Ledger};
 pub(crate) use process::Process;
 pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;
-pub(crate) use receiver::{OTHER_SECRET, Receiver, Reply, SECRET, Told};
+pub(crate) use receiver::{OTHER_SECRET, ReceivedRequest, Receiver, ReceiverAnswer, SECRET};
 pub(crate) use redis::{
     Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, keys, nothing_left, shift,
 };

@@ -1,4 +1,4 @@
-//! A receiver of webhooks: remembers what it is sent, and answers as the test says.
+//! A receiver of webhooks that records its requests. The test sets its answers.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -14,54 +14,54 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// A secret that receivers and bridges share.
+/// The secret that receivers and bridges share.
 pub(crate) const SECRET: &str = "whsec_QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB";
-/// Another one.
+/// A secret that no bridge has.
 pub(crate) const OTHER_SECRET: &str = "whsec_QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJC";
 
-/// What it was sent.
+/// A request that the receiver got.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct ReceivedRequest {
     pub(crate) path: String,
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// When it had come, by this machine's clock.
+    /// The time of its arrival by the wall clock.
     pub(crate) at: Timestamp,
 }
 
-/// What it answers.
+/// The answer of a receiver.
 #[derive(Clone, Debug)]
-pub(crate) enum Reply {
-    /// This status, and these headers.
+pub(crate) enum ReceiverAnswer {
+    /// This status and these headers.
     Status(u16, Vec<(&'static str, String)>),
-    /// This status, as soon as the test says [`Receiver::answer_held`].
+    /// This status after the test calls [`Receiver::answer_held`].
     Held(u16),
-    /// Nothing, until one of both gives up.
-    Nothing,
+    /// No answer until one side closes the connection.
+    Silence,
 }
 
-type Judge = Box<dyn Fn(&Told) -> Reply + Send>;
+type AnswerRule = Box<dyn Fn(&ReceivedRequest) -> ReceiverAnswer + Send>;
 
-/// A receiver on a thread of its own; it ends when it is dropped.
+/// A receiver on a thread of its own. The thread ends when the receiver is dropped.
 pub(crate) struct Receiver {
     address: SocketAddr,
-    judge: Arc<Mutex<Judge>>,
-    told: watch::Receiver<Vec<Told>>,
-    /// How often it hung up.
+    rule: Arc<Mutex<AnswerRule>>,
+    requests: watch::Receiver<Vec<ReceivedRequest>>,
+    /// The number of calls of `hang_up`.
     hangs_up: watch::Sender<usize>,
-    /// How often it answered what it held.
+    /// The number of calls of `answer_held`.
     answers_held: watch::Sender<usize>,
     end: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Reply {
+impl ReceiverAnswer {
     pub(crate) fn status(status: u16) -> Self {
         Self::Status(status, Vec::new())
     }
 }
 
-impl Told {
+impl ReceivedRequest {
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> &str {
         self.optional(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers))
@@ -83,12 +83,12 @@ impl Told {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    /// The user whose conversation it tells of, by the standard body.
+    /// Returns the user of the conversation in a standard body.
     pub(crate) fn user(&self) -> String {
         self.json()["data"]["user"].as_str().unwrap().to_owned()
     }
 
-    /// Whether somebody who has this secret signed it just now.
+    /// Returns whether the request has a fresh signature by this secret.
     pub(crate) fn is_signed_with(&self, secret: &str) -> bool {
         let secret = SigningSecret::parse(&secret.into()).unwrap();
         let (at, signature) = (self.header("webhook-timestamp"), self.header("webhook-signature"));
@@ -97,74 +97,76 @@ impl Told {
 }
 
 impl Receiver {
-    /// A receiver that takes everything.
+    /// Starts a receiver that answers 204.
     pub(crate) fn start() -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_| Reply::status(204))));
-        let (telling, told) = watch::channel(Vec::new());
+        let rule: Arc<Mutex<AnswerRule>> = Arc::new(Mutex::new(Box::new(|_| ReceiverAnswer::status(204))));
+        let (record, requests) = watch::channel(Vec::new());
         let (end, mut ended) = watch::channel(false);
         let (hangs_up, answers_held) = (watch::Sender::new(0), watch::Sender::new(0));
-        let judging = Arc::clone(&judge);
+        let shared_rule = Arc::clone(&rule);
         let signals = Signals { hung_up: hangs_up.subscribe(), answered: answers_held.subscribe() };
         let run = async move || {
             let listener = TcpListener::from_std(listener).unwrap();
-            let telling = Arc::new(telling);
+            let record = Arc::new(record);
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
                         let (stream, _) = accepted.unwrap();
-                        let (judge, telling) = (Arc::clone(&judging), Arc::clone(&telling));
-                        connections.spawn_local(serve(stream, judge, telling, signals.clone()));
+                        let (rule, record) = (Arc::clone(&shared_rule), Arc::clone(&record));
+                        connections.spawn_local(serve(stream, rule, record, signals.clone()));
                     }
                     _ = ended.changed() => return,
                 }
             }
         };
         let thread = Some(shard_thread("receiver", run).unwrap());
-        Self { address, judge, told, hangs_up, answers_held, end, thread }
+        Self { address, rule, requests, hangs_up, answers_held, end, thread }
     }
 
-    /// Answers so from now on.
-    pub(crate) fn answers(&self, judge: impl Fn(&Told) -> Reply + Send + 'static) {
-        *self.judge.lock().unwrap() = Box::new(judge);
+    /// Sets the answers to further requests.
+    pub(crate) fn answers(&self, rule: impl Fn(&ReceivedRequest) -> ReceiverAnswer + Send + 'static) {
+        *self.rule.lock().unwrap() = Box::new(rule);
     }
 
-    /// Lets go of all that it has not answered.
+    /// Closes the connections of all unanswered requests.
     pub(crate) fn hang_up(&self) {
         self.hangs_up.send_modify(|times| *times += 1);
     }
 
-    /// Answers all that it holds.
+    /// Answers all held requests.
     pub(crate) fn answer_held(&self) {
         self.answers_held.send_modify(|times| *times += 1);
     }
 
-    /// Where it listens.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where it takes this path.
+    /// Returns its URL with this path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    /// All that it was sent so far.
-    pub(crate) fn told(&self) -> Vec<Told> {
-        self.told.borrow().clone()
+    /// Returns the requests so far.
+    pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
+        self.requests.borrow().clone()
     }
 
-    /// What it was sent, as soon as it is so much.
-    pub(crate) async fn told_at_least(&self, count: usize) -> Vec<Told> {
-        self.told_when(|told| told.len() >= count).await
+    /// Waits for this number of requests and returns them.
+    pub(crate) async fn requests_at_least(&self, count: usize) -> Vec<ReceivedRequest> {
+        self.requests_when(|requests| requests.len() >= count).await
     }
 
-    /// What it was sent, as soon as it is so.
-    pub(crate) async fn told_when(&self, is_so: impl Fn(&[Told]) -> bool) -> Vec<Told> {
-        self.told.clone().wait_for(|told| is_so(told)).await.expect("the receiver runs").clone()
+    /// Waits until the condition holds and returns the requests.
+    pub(crate) async fn requests_when(
+        &self,
+        is_so: impl Fn(&[ReceivedRequest]) -> bool,
+    ) -> Vec<ReceivedRequest> {
+        self.requests.clone().wait_for(|requests| is_so(requests)).await.expect("the receiver runs").clone()
     }
 }
 
@@ -177,38 +179,38 @@ impl Drop for Receiver {
     }
 }
 
-/// What a test tells all connections.
+/// The signals of a test to all connections.
 #[derive(Clone)]
 struct Signals {
     hung_up: watch::Receiver<usize>,
     answered: watch::Receiver<usize>,
 }
 
-/// Serves a connection until the other side lets go of it.
+/// Serves a connection until the bridge closes it.
 async fn serve(
     mut stream: TcpStream,
-    judge: Arc<Mutex<Judge>>,
-    telling: Arc<watch::Sender<Vec<Told>>>,
+    rule: Arc<Mutex<AnswerRule>>,
+    record: Arc<watch::Sender<Vec<ReceivedRequest>>>,
     mut signals: Signals,
 ) {
     signals.hung_up.mark_unchanged();
     let mut inbox = Vec::new();
-    while let Some(told) = read(&mut stream, &mut inbox).await {
-        let reply = judge.lock().unwrap()(&told);
-        println!("-> receiver: {} {}, attempt {}: {reply:?}", told.path, told.id(), told.attempt());
+    while let Some(request) = read(&mut stream, &mut inbox).await {
+        let answer = rule.lock().unwrap()(&request);
+        println!("-> receiver: {} {}, attempt {}: {answer:?}", request.path, request.id(), request.attempt());
         signals.answered.mark_unchanged();
-        telling.send_modify(|all| all.push(told));
-        let (status, headers) = match reply {
-            Reply::Status(status, headers) => (status, headers),
+        record.send_modify(|all| all.push(request));
+        let (status, headers) = match answer {
+            ReceiverAnswer::Status(status, headers) => (status, headers),
             held => {
                 let other_side =
                     async { while stream.read(&mut [0; 256]).await.is_ok_and(|size| size > 0) {} };
                 tokio::select! {
                     () = other_side => return,
                     _ = signals.hung_up.changed() => return,
-                    _ = signals.answered.changed(), if matches!(held, Reply::Held(_)) => {}
+                    _ = signals.answered.changed(), if matches!(held, ReceiverAnswer::Held(_)) => {}
                 }
-                let Reply::Held(status) = held else { return };
+                let ReceiverAnswer::Held(status) = held else { return };
                 (status, Vec::new())
             }
         };
@@ -221,7 +223,7 @@ async fn serve(
     }
 }
 
-async fn read(stream: &mut TcpStream, inbox: &mut Vec<u8>) -> Option<Told> {
+async fn read(stream: &mut TcpStream, inbox: &mut Vec<u8>) -> Option<ReceivedRequest> {
     let head = loop {
         if let Some(at) = inbox.windows(4).position(|four| four == b"\r\n\r\n") {
             break at + 4;
@@ -239,15 +241,15 @@ async fn read(stream: &mut TcpStream, inbox: &mut Vec<u8>) -> Option<Told> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut told = Told { path, headers, body: Vec::new(), at: Timestamp::default() };
-    let end = head + told.header("content-length").parse::<usize>().unwrap();
+    let mut request = ReceivedRequest { path, headers, body: Vec::new(), at: Timestamp::default() };
+    let end = head + request.header("content-length").parse::<usize>().unwrap();
     while inbox.len() < end {
         if stream.read_buf(inbox).await.ok()? == 0 {
             return None;
         }
     }
-    told.body = inbox[head..end].to_vec();
-    told.at = Clock::wall().now();
+    request.body = inbox[head..end].to_vec();
+    request.at = Clock::wall().now();
     inbox.drain(..end);
-    Some(told)
+    Some(request)
 }

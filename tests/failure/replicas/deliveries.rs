@@ -12,7 +12,7 @@ use rtm_sandbox::{Gate, Step};
 use serde_json::json;
 
 use self::scene::{MESSAGES, Scene, asking_for, check, delivered, group, not_before};
-use crate::support::{RedisOptions, Reply, Request, run_for, until};
+use crate::support::{ReceiverAnswer, RedisOptions, Request, run_for, until};
 
 const GUARD: Duration = Duration::from_mins(1);
 
@@ -20,7 +20,7 @@ const GUARD: Duration = Duration::from_mins(1);
 fn what_a_killed_owner_was_about_to_tell_and_could_not_hear_of_is_told() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["unnoted", "noted", "held", "ended"], RedisOptions::default()).await;
-        scene.answers(&[("held", Reply::Nothing), ("ended", Reply::Held(204))]);
+        scene.answers(&[("held", ReceiverAnswer::Silence), ("ended", ReceiverAnswer::Held(204))]);
         let gate = Gate::new();
         for user in scene.of("unnoted") {
             let say = || Step::Say("x".to_owned());
@@ -41,7 +41,7 @@ fn what_a_killed_owner_was_about_to_tell_and_could_not_hear_of_is_told() {
             ["noted", "held", "ended"].into_iter().flat_map(|group| scene.of(group)).cloned().collect();
         scene.post(&reaches, 2).await;
         scene.reached(4).await;
-        let told = scene.receiver.told();
+        let told = scene.receiver.requests();
         for user in scene.of("noted") {
             scene.first_when(user, |first| first.begun).await;
         }
@@ -61,7 +61,7 @@ fn what_a_killed_owner_was_about_to_tell_and_could_not_hear_of_is_told() {
         scene.way.cut().await;
         scene.way.heal().await;
         scene.answers(&[]);
-        assert_eq!(scene.receiver.told().len(), told.len(), "nothing came of the others");
+        assert_eq!(scene.receiver.requests().len(), told.len(), "nothing came of the others");
         scene.post(&reaches, 1).await;
         scene.post(scene.of("unnoted"), 2).await;
 
@@ -81,7 +81,7 @@ fn what_a_killed_owner_was_about_to_tell_and_could_not_hear_of_is_told() {
 fn what_a_killed_owner_could_not_note_is_told_again_and_what_waited_waits_on() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["answered", "waiting"], RedisOptions::default()).await;
-        scene.answers(&[("answered", Reply::Held(204)), ("waiting", asking_for("9"))]);
+        scene.answers(&[("answered", ReceiverAnswer::Held(204)), ("waiting", asking_for("9"))]);
         scene.post(scene.all(), 2).await;
         scene.reached(4).await;
         scene.refused("waiting").await;
@@ -109,7 +109,7 @@ fn what_a_killed_owner_could_not_note_is_told_again_and_what_waited_waits_on() {
 fn an_owner_that_wakes_late_tells_nobody() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["held", "waiting", "noted"], RedisOptions::default()).await;
-        scene.answers(&[("held", Reply::Nothing), ("waiting", asking_for("4"))]);
+        scene.answers(&[("held", ReceiverAnswer::Silence), ("waiting", asking_for("4"))]);
         scene.way.hang().await;
         scene.post(scene.all(), 2).await;
         scene.reached(4).await;
@@ -133,11 +133,11 @@ fn an_owner_that_wakes_late_tells_nobody() {
             check(user, &told[user], first);
             not_before(dues[user], &told[user][first.len() - 1]);
         }
-        let count = scene.receiver.told().len();
+        let count = scene.receiver.requests().len();
         scene.victim.served.resume();
         scene.replicas.members.insert(0, scene.victim);
         scene.replicas.shared().await;
-        assert_eq!(scene.receiver.told().len(), count, "it told what was another's");
+        assert_eq!(scene.receiver.requests().len(), count, "it told what was another's");
         scene.replicas.finish().await;
     });
 }
@@ -146,7 +146,7 @@ fn an_owner_that_wakes_late_tells_nobody() {
 fn an_owner_that_goes_hands_over_what_it_was_attempting_at_once() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["held", "waiting"], RedisOptions::default()).await;
-        scene.answers(&[("held", Reply::Nothing), ("waiting", asking_for("8"))]);
+        scene.answers(&[("held", ReceiverAnswer::Silence), ("waiting", asking_for("8"))]);
         scene.post(scene.all(), 2).await;
         scene.reached(4).await;
         scene.refused("waiting").await;
@@ -170,7 +170,7 @@ fn a_store_that_comes_back_with_its_data_has_lost_no_delivery() {
     run_for(GUARD, async {
         let options = RedisOptions { appendonly: true, ..RedisOptions::default() };
         let mut scene = Scene::set(&["held", "waiting"], options).await;
-        scene.answers(&[("held", Reply::Held(204)), ("waiting", Reply::status(503))]);
+        scene.answers(&[("held", ReceiverAnswer::Held(204)), ("waiting", ReceiverAnswer::status(503))]);
         scene.post(scene.all(), 2).await;
         scene.reached(4).await;
         scene.refused("waiting").await;
@@ -196,10 +196,10 @@ fn a_store_that_comes_back_with_its_data_has_lost_no_delivery() {
 fn a_store_that_was_emptied_delivers_what_comes_after() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["held", "waiting"], RedisOptions::default()).await;
-        scene.answers(&[("held", Reply::Held(204)), ("waiting", Reply::status(503))]);
+        scene.answers(&[("held", ReceiverAnswer::Held(204)), ("waiting", ReceiverAnswer::status(503))]);
         scene.post(scene.all(), 2).await;
         scene.reached(4).await;
-        let lost: Vec<_> = scene.receiver.told().iter().map(|told| told.id().to_owned()).collect();
+        let lost: Vec<_> = scene.receiver.requests().iter().map(|told| told.id().to_owned()).collect();
         scene.replicas.redis.flush().await;
         scene.receiver.answer_held();
         scene.answers(&[]);

@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::super::owners::partition;
 use super::super::{Member, Replicas};
-use crate::support::{Proxy, Receiver, RedisOptions, RedisServer, Reply, Request, SECRET, Told, within};
+use crate::support::{
+    Proxy, ReceivedRequest, Receiver, ReceiverAnswer, RedisOptions, RedisServer, Request, SECRET, within,
+};
 
 /// How many messages each user posts, and so is told of.
 pub(super) const MESSAGES: usize = 3;
@@ -76,16 +78,17 @@ impl Scene {
 
     /// Waits until the receiver was told so often of users of these groups.
     pub(super) async fn reached(&self, times: usize) {
-        let of_groups = |told: &[Told]| told.iter().filter(|told| told.user() != WARM).count() >= times;
-        self.receiver.told_when(of_groups).await;
+        let of_groups =
+            |told: &[ReceivedRequest]| told.iter().filter(|told| told.user() != WARM).count() >= times;
+        self.receiver.requests_when(of_groups).await;
     }
 
     /// Answers first attempts for users of these groups like this from now on; all others are taken.
-    pub(super) fn answers(&self, first: &[(&'static str, Reply)]) {
+    pub(super) fn answers(&self, first: &[(&'static str, ReceiverAnswer)]) {
         let first: BTreeMap<_, _> = first.iter().cloned().collect();
         self.receiver.answers(move |told| match (first.get(group(&told.user())), told.attempt()) {
             (Some(reply), 1) => reply.clone(),
-            _ => Reply::status(204),
+            _ => ReceiverAnswer::status(204),
         });
     }
 
@@ -153,7 +156,7 @@ impl Scene {
     }
 
     /// What the receiver was told of each user, when everybody was told all, and nothing is pending.
-    pub(super) async fn told(&self) -> BTreeMap<String, Vec<Told>> {
+    pub(super) async fn told(&self) -> BTreeMap<String, Vec<ReceivedRequest>> {
         for user in self.all() {
             within(Duration::from_secs(30), &format!("all of {user} is delivered"), async || {
                 self.standing(user, "delivered").await.len() == MESSAGES
@@ -162,7 +165,7 @@ impl Scene {
             assert_eq!(self.standing(user, "pending").await, []);
         }
         let mut by_user: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for told in self.receiver.told() {
+        for told in self.receiver.requests() {
             by_user.entry(told.user()).or_default().push(told);
         }
         by_user
@@ -170,16 +173,16 @@ impl Scene {
 }
 
 /// Checks that a user was told all in order, the first message in these attempts, the others once.
-pub(super) fn check(user: &str, told: &[Told], first: &[u32]) {
-    let attempts: Vec<_> = told.iter().map(Told::attempt).collect();
+pub(super) fn check(user: &str, told: &[ReceivedRequest], first: &[u32]) {
+    let attempts: Vec<_> = told.iter().map(ReceivedRequest::attempt).collect();
     let others = vec![1; MESSAGES - 1];
-    let ids: Vec<_> = told.iter().map(Told::id).collect();
+    let ids: Vec<_> = told.iter().map(ReceivedRequest::id).collect();
     assert_eq!(attempts, [first, &others].concat(), "{user} was told {ids:?}");
     let (first, rest) = told.split_at(first.len());
     assert!(first.iter().all(|told| (told.id(), &told.body) == (first[0].id(), &first[0].body)));
     let times: Vec<_> = told.iter().map(happened).collect();
     assert!(times.is_sorted(), "{user}: {times:?}");
-    let mut ids: Vec<_> = rest.iter().chain(&first[..1]).map(Told::id).collect();
+    let mut ids: Vec<_> = rest.iter().chain(&first[..1]).map(ReceivedRequest::id).collect();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), MESSAGES);
@@ -187,13 +190,13 @@ pub(super) fn check(user: &str, told: &[Told], first: &[u32]) {
 }
 
 /// What may have been in flight, or was to wait, has its time.
-pub(super) fn not_before(due: Timestamp, told: &Told) {
+pub(super) fn not_before(due: Timestamp, told: &ReceivedRequest) {
     assert!(told.at >= due, "{} was told {:?} too early", told.user(), due.since(told.at));
 }
 
 /// A refusal that asks to be left alone for so many seconds.
-pub(super) fn asking_for(seconds: &str) -> Reply {
-    Reply::Status(503, vec![("Retry-After", seconds.to_owned())])
+pub(super) fn asking_for(seconds: &str) -> ReceiverAnswer {
+    ReceiverAnswer::Status(503, vec![("Retry-After", seconds.to_owned())])
 }
 
 /// What a user is named after.
@@ -209,7 +212,7 @@ pub(super) async fn delivered(replica: &Member) -> u64 {
 }
 
 /// When that happened which is told.
-pub(super) fn happened(told: &Told) -> Timestamp {
+pub(super) fn happened(told: &ReceivedRequest) -> Timestamp {
     Timestamp::parse(told.json()["timestamp"].as_str().unwrap()).unwrap()
 }
 
