@@ -25,6 +25,7 @@ mod lease;
 mod memory;
 mod news;
 mod outbox;
+mod ownership;
 mod page;
 mod redis;
 mod schema;
@@ -54,6 +55,7 @@ pub use outbox::{
     ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryPage, DeliveryQuery, FinishRequest,
     FinishResult, OutboxPage, PendingQueue, QueueId, RedeliverResult, RetryDecision,
 };
+pub use ownership::{DrainReason, Ownership};
 pub use redis::{
     HealthIssue, HintListener, MemoryUsage, MigrateError, MigrationReport, PrepareError, RedisHealth,
     RedisSetupError, RedisStore, Traffic,
