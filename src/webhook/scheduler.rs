@@ -22,10 +22,10 @@ use std::time::Duration;
 
 pub(super) use self::host_rotation::host_of;
 use self::host_rotation::{DueQueue, HostRotation};
-use self::partition_queues::{PartitionQueues, QueueEntry, QueueState, owned};
+use self::partition_queues::{PartitionQueues, QueueEntry, QueueState, active, owned};
 use super::circuit_breaker::{BreakerTransition, HostHealth};
 use crate::domain::{Partition, Timestamp};
-use crate::store::{Fence, PendingQueue, QueueId};
+use crate::store::{Fence, Ownership, PendingQueue, QueueId};
 
 /// The interval between two reads of an outbox. It can be long because events tell of new deliveries.
 const READ_INTERVAL: Duration = Duration::from_secs(30);
@@ -96,7 +96,7 @@ impl Scheduler {
 
     /// Adds a partition of this replica.
     pub(super) fn assign(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
-        match self.partitions.get(&partition).map(|known| known.fence) {
+        match self.partitions.get(&partition).and_then(|known| known.ownership.fence()) {
             Some(known) if known == fence => return self.request_read(partition, now),
             Some(earlier) => self.unassign(partition, earlier),
             None => {}
@@ -114,10 +114,7 @@ impl Scheduler {
         target: &str,
         now: Timestamp,
     ) {
-        let Some(known) = owned(&mut self.partitions, partition, fence).filter(|known| !known.draining)
-        else {
-            return;
-        };
+        let Some(known) = active(&mut self.partitions, partition, fence) else { return };
         match known.queues.get_mut(&queue) {
             Some(QueueEntry { state: QueueState::InFlight { notified }, .. }) => *notified = true,
             // Earlier deliveries of the queue decide when it is due.
@@ -154,9 +151,10 @@ impl Scheduler {
         self.planned_reads.first().filter(|(at, _)| *at <= now)?;
         let (_, partition) = self.planned_reads.pop_first()?;
         let known = self.partitions.get_mut(&partition)?;
+        let fence = known.ownership.fence()?;
         known.read_at = None;
         self.reads += 1;
-        Some((partition, known.fence))
+        Some((partition, fence))
     }
 
     /// Takes in a page of an outbox. `more` tells whether another page follows. Returns whether to read that page.
@@ -169,10 +167,7 @@ impl Scheduler {
         now: Timestamp,
     ) -> bool {
         for PendingQueue { queue, target, due, since } in page {
-            let Some(known) = owned(&mut self.partitions, partition, fence).filter(|known| !known.draining)
-            else {
-                break;
-            };
+            let Some(known) = active(&mut self.partitions, partition, fence) else { break };
             match known.queues.get_mut(queue) {
                 // An attempt that may have begun is repeated in any case.
                 Some(_) if known.unanswered.contains_key(queue) => {}
@@ -194,7 +189,7 @@ impl Scheduler {
             self.reads -= 1;
             return false;
         };
-        if more && !known.draining {
+        if more && known.ownership.active().is_some() {
             return true;
         }
         self.reads -= 1;
@@ -235,7 +230,7 @@ impl Scheduler {
             let known = self.partitions.get_mut(&partition).and_then(|known| {
                 let silent = known.is_store_silent();
                 let state = &mut known.queues.get_mut(&queue)?.state;
-                Some((state, known.fence, silent, &mut known.in_flight, &mut known.unanswered))
+                Some((state, known.ownership.fence()?, silent, &mut known.in_flight, &mut known.unanswered))
             });
             let Some((state, fence, silent, in_flight, unanswered)) = known else {
                 self.hosts.release_slot(&host);
@@ -263,7 +258,7 @@ impl Scheduler {
         self.release_slot(&attempt);
         let Some(known) = owned(&mut self.partitions, attempt.partition, attempt.fence) else { return };
         known.in_flight -= 1;
-        if known.draining {
+        if known.ownership.active().is_none() {
             return self.remove_queue(attempt.partition, attempt.queue);
         }
         if let Some(queue) = known.queues.get_mut(&attempt.queue) {
@@ -298,11 +293,11 @@ impl Scheduler {
         self.release_slot(&attempt);
         if let Some(known) = owned(&mut self.partitions, attempt.partition, attempt.fence) {
             known.in_flight -= 1;
-            let draining = known.draining;
+            let is_active = known.ownership.active().is_some();
             let state = known.queues.get_mut(&attempt.queue).map(|queue| &mut queue.state);
             let notified = matches!(state, Some(QueueState::InFlight { notified: true }));
             match (state, next_due.or(notified.then_some(now))) {
-                (Some(state), Some(due)) if !draining => {
+                (Some(state), Some(due)) if is_active => {
                     *state = QueueState::Waiting(due);
                     self.hosts.schedule(&attempt.host, due, attempt.queue, attempt.partition);
                 }
@@ -322,7 +317,7 @@ impl Scheduler {
     /// Begins no further attempt in the partition.
     pub(super) fn drain(&mut self, partition: Partition, fence: Fence) {
         let Some(known) = owned(&mut self.partitions, partition, fence) else { return };
-        known.draining = true;
+        known.ownership = Ownership::Draining(fence, ());
         if let Some(at) = known.read_at.take() {
             self.planned_reads.remove(&(at, partition));
         }
@@ -332,13 +327,15 @@ impl Scheduler {
 
     /// Returns whether no attempt of the partition is in flight.
     pub(super) fn is_drained(&self, partition: Partition, fence: Fence) -> bool {
-        self.partitions.get(&partition).is_none_or(|known| known.fence != fence || known.in_flight == 0)
+        self.partitions
+            .get(&partition)
+            .is_none_or(|known| known.ownership.fence() != Some(fence) || known.in_flight == 0)
     }
 
     /// Removes a partition that this replica no longer owns under this fence. Its attempts in flight count until they
     /// end.
     pub(super) fn unassign(&mut self, partition: Partition, fence: Fence) {
-        if self.partitions.get(&partition).is_none_or(|known| known.fence != fence) {
+        if owned(&mut self.partitions, partition, fence).is_none() {
             return;
         }
         let Some(known) = self.partitions.remove(&partition) else { return };
@@ -412,10 +409,7 @@ impl Scheduler {
 
     /// Begins no attempt in the partition until its outbox has been read, because the store did not answer.
     fn store_silent(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
-        let Some(known) = owned(&mut self.partitions, partition, fence).filter(|known| !known.draining)
-        else {
-            return;
-        };
+        let Some(known) = active(&mut self.partitions, partition, fence) else { return };
         if known.is_store_silent() {
             return;
         }
@@ -427,7 +421,10 @@ impl Scheduler {
     }
 
     fn plan_read(&mut self, partition: Partition, at: Timestamp) {
-        let Some(known) = self.partitions.get_mut(&partition).filter(|known| !known.draining) else { return };
+        let Some(known) = self.partitions.get_mut(&partition) else { return };
+        if known.ownership.active().is_none() {
+            return;
+        }
         if let Some(before) = known.read_at.replace(at) {
             self.planned_reads.remove(&(before, partition));
         }

@@ -18,7 +18,7 @@ use crate::config::WebhooksConfig;
 use crate::domain::{Backoff, DeliveryAttempt, DeliveryState, Partition, Timestamp};
 use crate::store::{
     BeginResult, ClaimedDelivery, DeliveryQuery, Fence, FinishRequest, OutboxEvent, OutboxEventReceiver,
-    OutboxPage, RetryDecision, Store, StoreClock, StoreError,
+    OutboxPage, Ownership, RetryDecision, Store, StoreClock, StoreError,
 };
 use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
 use crate::webhook::circuit_breaker::HostHealth;
@@ -48,11 +48,10 @@ pub(super) struct DeliveryWorker<A> {
 
 /// A partition of this replica.
 struct OwnedPartition {
-    fence: Fence,
+    /// With the sender to notify at the end of a drain.
+    ownership: Ownership<oneshot::Sender<()>>,
     /// Cancels the attempts in flight.
     cancellation: CancellationToken,
-    /// Notified when no attempt is in flight; `None` unless the partition drains.
-    drained: Option<oneshot::Sender<()>>,
 }
 
 impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> {
@@ -148,7 +147,8 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         let now = self.clock.now();
         match event {
             OutboxEvent::Owned(partition, fence) => {
-                let owned = OwnedPartition { fence, cancellation: CancellationToken::new(), drained: None };
+                let ownership = Ownership::Active(fence);
+                let owned = OwnedPartition { ownership, cancellation: CancellationToken::new() };
                 if let Some(earlier) = self.partitions.insert(partition, owned) {
                     earlier.cancellation.cancel();
                 }
@@ -162,12 +162,14 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             OutboxEvent::Releasing { partition, fence, by, done } => {
                 // Without the partition no attempt is in flight. Dropping `done` notifies the shard too.
                 let Some(owned) = self.owned(partition, fence) else { return };
-                owned.drained = Some(done);
+                owned.ownership = Ownership::Draining(fence, done);
                 self.scheduler.drain(partition, fence);
                 self.work.push(in_flight::drain_timeout(partition, fence, by));
                 self.finish_drain(partition, fence);
             }
-            OutboxEvent::Lost(partition, fence) => self.unassign(partition, fence),
+            OutboxEvent::Lost(partition, fence) => {
+                self.unassign(partition, fence);
+            }
         }
     }
 
@@ -320,25 +322,27 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
 
     /// Returns the partition if this replica owns it under this fence.
     fn owned(&mut self, partition: Partition, fence: Fence) -> Option<&mut OwnedPartition> {
-        self.partitions.get_mut(&partition).filter(|owned| owned.fence == fence)
+        self.partitions.get_mut(&partition).filter(|owned| owned.ownership.fence() == Some(fence))
     }
 
-    /// Removes a partition that this replica no longer owns, and cancels its attempts.
-    fn unassign(&mut self, partition: Partition, fence: Fence) {
+    /// Removes a partition that this replica no longer owns, and cancels its attempts. Returns the ownership until then.
+    fn unassign(&mut self, partition: Partition, fence: Fence) -> Ownership<oneshot::Sender<()>> {
         self.scheduler.unassign(partition, fence);
-        if let Some(owned) = self.owned(partition, fence) {
-            owned.cancellation.cancel();
-            self.partitions.remove(&partition);
-        }
+        let Some(owned) = self.owned(partition, fence) else { return Ownership::None };
+        owned.cancellation.cancel();
+        let ownership = std::mem::take(&mut owned.ownership);
+        self.partitions.remove(&partition);
+        ownership
     }
 
     /// Gives up a draining partition as soon as no attempt is in flight there.
     fn finish_drain(&mut self, partition: Partition, fence: Fence) {
-        if self.scheduler.is_drained(partition, fence)
-            && let Some(drained) = self.owned(partition, fence).and_then(|owned| owned.drained.take())
+        let active = self.owned(partition, fence).is_none_or(|owned| owned.ownership.active().is_some());
+        if !active
+            && self.scheduler.is_drained(partition, fence)
+            && let Ownership::Draining(_, done) = self.unassign(partition, fence)
         {
-            self.unassign(partition, fence);
-            drained.send(()).ok();
+            done.send(()).ok();
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::domain::{Backoff, Partition, Timestamp};
-use crate::store::{Fence, QueueId};
+use crate::store::{Fence, Ownership, QueueId};
 
 /// The capacity that an empty table keeps, in entries. Most tables fill again at once.
 const SPARE_CAPACITY: usize = 64;
@@ -12,9 +12,7 @@ const SPARE_CAPACITY: usize = 64;
 /// The state of a partition that this replica owns.
 #[derive(Debug)]
 pub(super) struct PartitionQueues {
-    pub(super) fence: Fence,
-    /// Whether no further attempt begins.
-    pub(super) draining: bool,
+    pub(super) ownership: Ownership<()>,
     pub(super) queues: HashMap<QueueId, QueueEntry>,
     /// The number of attempts in flight.
     pub(super) in_flight: usize,
@@ -52,8 +50,7 @@ impl PartitionQueues {
     /// Creates a partition without queues, whose outbox is to be read now.
     pub(super) fn new(fence: Fence, now: Timestamp) -> Self {
         Self {
-            fence,
-            draining: false,
+            ownership: Ownership::Active(fence),
             queues: HashMap::new(),
             in_flight: 0,
             read_at: Some(now),
@@ -91,5 +88,14 @@ pub(super) fn owned(
     partition: Partition,
     fence: Fence,
 ) -> Option<&mut PartitionQueues> {
-    partitions.get_mut(&partition).filter(|known| known.fence == fence)
+    partitions.get_mut(&partition).filter(|known| known.ownership.fence() == Some(fence))
+}
+
+/// Returns the partition if this replica owns it under this fence and does not drain it.
+pub(super) fn active(
+    partitions: &mut HashMap<Partition, PartitionQueues>,
+    partition: Partition,
+    fence: Fence,
+) -> Option<&mut PartitionQueues> {
+    partitions.get_mut(&partition).filter(|known| known.ownership.active() == Some(fence))
 }

@@ -65,7 +65,10 @@ impl Scheduler {
                     waiting.swap_remove(at);
                 }
                 if let QueueState::Held(_) = queue.state {
-                    assert!(known.is_store_silent() && !known.draining, "held without a reason");
+                    assert!(
+                        known.is_store_silent() && known.ownership.active().is_some(),
+                        "held without a reason"
+                    );
                 }
             }
         }

@@ -228,8 +228,9 @@ impl SchedulerModel {
             }
             while let Some(begin) = self.replicas[number].next_attempt(self.now) {
                 let known = &self.replicas[number].partitions[&begin.partition];
-                assert!(
-                    !known.draining && known.fence == begin.fence,
+                assert_eq!(
+                    known.ownership.active(),
+                    Some(begin.fence),
                     "begun under a wrong fence or during a drain"
                 );
                 self.soon_after(ModelEvent::Begins(number, begin));
