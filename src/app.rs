@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, AdminContext, ApiContext};
-use crate::hub::{self, Hub, Shards};
+use crate::hub::{self, Hub, HubThreads};
 use crate::metrics::{LabelSets, Metrics};
 use crate::store::{self, Clock, MemoryLimits, RedisStore, Store, StoreError, StoreRefusal};
 use crate::webhook::{self, Dispatcher};
@@ -112,7 +112,7 @@ pub struct BridgeAddresses {
 pub struct Bridge {
     addresses: BridgeAddresses,
     store: Store,
-    shards: Shards,
+    shards: HubThreads,
     dispatcher: Dispatcher,
     draining: Arc<AtomicBool>,
     /// Closes connections of callers.
@@ -275,7 +275,7 @@ impl Bridge {
         self.shards.refuse();
         let drain_by = at(self.server.drain_timeout * 2 / 3);
         let drained = async {
-            self.shards.calm(drain_by).await;
+            self.shards.drain(drain_by).await;
             if let Store::Memory(_) = &self.store {
                 self.dispatcher.idle().await;
             }

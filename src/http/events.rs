@@ -107,7 +107,7 @@ async fn long_poll(
         return Ok(context.hub.page(conversation, after, limit, false).await?);
     };
     let until = Instant::now() + wait;
-    let mut subscription = match context.hub.observe(conversation).await {
+    let mut subscription = match context.hub.subscribe(conversation).await {
         Ok(subscription) => subscription,
         // A draining replica starts no wait.
         Err(HubError::Draining) => return Ok(context.hub.page(conversation, after, limit, false).await?),
@@ -168,7 +168,7 @@ async fn open_stream(
 ) -> Result<EventStream, ApiError> {
     let stream = ConcurrencyPermit::acquire(&context.open_streams, context.config.server.max_streams)
         .ok_or(HubError::Overloaded("open event streams"))?;
-    let subscription = context.hub.observe(&conversation).await?;
+    let subscription = context.hub.subscribe(&conversation).await?;
     let first = context.hub.page(&conversation, after, event_stream::PAGE_ENTRIES, true).await?;
     let feed = StreamFeed::new(conversation.clone(), first, fastrand::u32(RECONNECT_MILLIS));
     Ok(EventStream { context: context.clone(), conversation, subscription, feed, _permits: (stream, permit) })

@@ -1,28 +1,28 @@
-//! The hub: where HTTP hands over a message and waits for its end.
+//! The hub: it accepts messages from HTTP and waits for their ends.
 //!
-//! Any replica takes any request. A shard of its own has the store accept the message. Where the partition is the
-//! replica's, that shard goes on with it; else the store hints at it to the owner, and the end comes back as a hint.
-//! Whoever waits is known here before the store is asked, so no end falls between asking and waiting, whoever owns the
-//! partition meanwhile:
+//! Any replica takes any request. One of its own shards has the store accept the message. If the replica owns the
+//! partition, that shard continues with the message. Otherwise the store sends a hint to the owner, and the end comes back
+//! as a hint. A waiter is registered here before the store is asked. No end is therefore missed between the two, even if
+//! the owner changes:
 //!
 //! ```text
-//!  own partition:    shard: register, accept (watched) ──► … ──► told
-//!  another's:        shard: register, accept (watched) ──► owner … ──► hint ──► told
-//!  GET, long poll:   shard: register ──► read (watched) ──► … ──► told
-//!  events:           shard: observe ──► read (observed) ──► … ──► look ──► read …
+//!  own partition:    shard: register, accept (watched) ──► … ──► complete
+//!  another's:        shard: register, accept (watched) ──► owner … ──► hint ──► complete
+//!  GET, long poll:   shard: register ──► read (watched) ──► … ──► complete
+//!  events:           shard: subscribe ──► read (observed) ──► … ──► look ──► read …
 //! ```
 //!
-//! A [`Hub`] is a bundle of channels: cloned freely, used from every HTTP worker, without a lock between them. It
-//! does not know HTTP and not the platform.
+//! A [`Hub`] is a set of channels. Every HTTP worker uses a clone of it, without a lock between them. It does not know HTTP
+//! or the platform.
 
-mod budget;
-mod keeper;
-mod lease;
-mod observer;
-mod partition;
+mod connect_limiter;
+mod lease_table;
+mod membership;
+mod rebalance;
 mod shard;
-mod shards;
-mod watch;
+mod subscription;
+mod threads;
+mod waiters;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,8 +32,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 
-use self::lease::Leases;
-use self::shard::{Command, Post, Question};
+use self::lease_table::LeaseTable;
+use self::shard::{AcceptCommand, ShardCommand, StatusQuery};
+use self::waiters::CompletionReceiver;
 use crate::domain::{
     ConversationId, ConversationState, Delivery, DeliveryId, JournalPage, Message, MessageId,
     MessageProgress, Partition, ReadStart,
@@ -45,31 +46,33 @@ use crate::store::{
     Store, StoreError,
 };
 
-pub use self::observer::Subscription;
-pub use self::partition::{Contact, Deal, Standing, Step, Tenure, View, decide};
-pub use self::shards::Shards;
+pub use self::rebalance::{
+    Assignment, ClusterView, PartitionStatus, RebalanceAction, StoreContact, plan_rebalance,
+};
+pub use self::subscription::Subscription;
+pub use self::threads::HubThreads;
 pub use crate::link::{FRAMES_IN, FRAMES_OUT};
 
-/// How long a command may wait for a place in a shard's queue. After that a message is refused, and what is in the
-/// store already is left to be found there.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The timeout of a command for a place in a shard's queue. A new message is then refused. A stored message waits for the
+/// next sweep.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A message as it stood when the wait was over.
+/// A message at the end of the wait.
 #[derive(Debug, Clone)]
 pub struct PostResult {
     /// The message.
     pub message: Message,
-    /// Whether it was accepted earlier, under the same idempotency key.
+    /// Whether an earlier request with the same idempotency key was accepted.
     pub replayed: bool,
 }
 
-/// Why the hub could not do what was asked.
+/// The failure of a request to the hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// The replica is going away; nothing was accepted.
+    /// The replica is shutting down and accepted no message.
     #[error("this replica is shutting down")]
     Draining,
-    /// The replica is at its limit; nothing was accepted.
+    /// The replica is at its limit and accepted no message.
     #[error("this replica is at its limit: {0}")]
     Overloaded(&'static str),
     /// The message was refused.
@@ -78,12 +81,12 @@ pub enum HubError {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store lost the message that was waited for.
+    /// The store lost the message.
     #[error("the store lost the message")]
     Lost,
 }
 
-/// Why the hub could not start.
+/// The failure to start the hub.
 #[derive(Debug, thiserror::Error)]
 pub enum HubStartError {
     /// A shard's thread could not be started.
@@ -95,102 +98,100 @@ pub enum HubStartError {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A metric was declared wrongly.
-    #[error("a metric is declared wrongly")]
+    /// The declaration of a metric is invalid.
+    #[error("the declaration of a metric is invalid")]
     Metrics(#[source] prometheus::Error),
-    /// A thread ended while it was set up.
-    #[error("a thread ended while it was set up")]
+    /// A thread ended during its setup.
+    #[error("a thread ended during its setup")]
     Died,
-    /// The store answered, but no round of claims came to an end.
+    /// The store answered, but the first claims did not finish in time.
     #[error("the store did not let the replica join the fleet within {0:?}; the log says why")]
     Silent(Duration),
 }
 
-/// A handle to all shards. Cheap to clone; shared by every HTTP worker.
+/// A handle to all shards. It is cheap to clone, and every HTTP worker has one.
 #[derive(Clone, Debug)]
 pub struct Hub {
     store: Store,
-    leases: Arc<Leases>,
-    lanes: Arc<[Lane]>,
+    leases: Arc<LeaseTable>,
+    shards: Arc<[ShardHandle]>,
     metrics: FleetMetrics,
-    /// Requests that wait for an end.
+    /// The number of requests that wait for an end.
     waits: Arc<AtomicUsize>,
     max_busy: usize,
 }
 
-/// What is known of a shard from outside.
+/// The side of a shard that other threads use.
 #[derive(Debug)]
-struct Lane {
-    commands: mpsc::Sender<Command>,
+struct ShardHandle {
+    commands: mpsc::Sender<ShardCommand>,
     busy: Arc<AtomicUsize>,
 }
 
-/// What a wait is told: the message at its end, or that the store lost it.
-type Told = oneshot::Receiver<Option<Message>>;
+/// Counts a waiting request until it is dropped.
+struct WaitGuard(Arc<AtomicUsize>);
 
-/// A request that waits, counted for as long as it does.
-struct Waiting(Arc<AtomicUsize>);
-
-impl Waiting {
+impl WaitGuard {
     fn begin(waits: &Arc<AtomicUsize>) -> Self {
         waits.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(waits))
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Hub {
-    /// A hub that is going away and has no shards, before this store.
+    /// Returns a hub that is shutting down and has no shards.
     #[cfg(test)]
     pub(crate) fn closed(store: Store) -> Self {
         let words = crate::metrics::LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
         let metrics = crate::metrics::Metrics::new(words).map(|metrics| metrics.fleet).unwrap();
-        let leases = Leases::new(Incarnation(0), Duration::ZERO, 0);
+        let leases = LeaseTable::new(Incarnation(0), Duration::ZERO, 0);
         leases.refuse();
         Self {
             store,
             leases: Arc::new(leases),
-            lanes: [].into(),
+            shards: [].into(),
             metrics,
             waits: Arc::default(),
             max_busy: 0,
         }
     }
 
-    /// Accepts a message and waits for its end, `wait` at most; without one it returns as soon as the message
-    /// is durable.
+    /// Accepts a message and waits for its end, `wait` at most. Without a wait it returns as soon as the message is durable.
     ///
     /// # Errors
-    /// [`HubError`]; only [`HubError::Lost`] and [`HubError::Store`] can come after the message was accepted.
+    /// [`HubError`]; an accepted message can only fail with [`HubError::Lost`] or [`HubError::Store`].
     pub async fn post(&self, accept: AcceptRequest, wait: Option<Duration>) -> Result<PostResult, HubError> {
         if self.is_draining() {
             return Err(HubError::Draining);
         }
-        if self.lanes.iter().map(|lane| lane.busy.load(Ordering::Relaxed)).sum::<usize>() >= self.max_busy {
+        if self.shards.iter().map(|shard| shard.busy.load(Ordering::Relaxed)).sum::<usize>() >= self.max_busy
+        {
             return Err(HubError::Overloaded("every socket it may hold is in a turn"));
         }
         let (conversation, id) = (accept.message.conversation.clone(), accept.id);
-        let _waiting = wait.map(|_| Waiting::begin(&self.waits));
+        let _wait_guard = wait.map(|_| WaitGuard::begin(&self.waits));
         let (answer, accepted) = oneshot::channel();
-        let (waiter, told) = oneshot::channel();
+        let (waiter, completion) = oneshot::channel();
         let waiter = wait.map(|_| waiter);
-        self.hand_over(&conversation, Command::Post(Box::new(Post { accept, waiter, answer }))).await?;
+        let command = ShardCommand::Accept(Box::new(AcceptCommand { accept, waiter, answer }));
+        self.send_command(&conversation, command).await?;
         if let Some(wait) = wait {
-            match timeout(wait, told).await {
+            match timeout(wait, completion).await {
                 Ok(Ok(Some(message))) => return Ok(PostResult { message, replayed: false }),
-                // The shard has counted it.
+                // The shard has counted the loss.
                 Ok(Ok(None)) => return Err(HubError::Lost),
-                // Time is up, or no message came of it.
+                // The wait timed out, or the accept failed.
                 Ok(Err(_)) | Err(_) => {}
             }
         }
-        // A shard that ends lets go of what is on its way: whether the store took it, nobody knows.
-        let accepted = accepted.await.map_err(|_| StoreError::Unknown(PATIENCE))??;
+        // A shard that ends drops its pending accepts, with an unknown result.
+        let accepted = accepted.await.map_err(|_| StoreError::Unknown(COMMAND_TIMEOUT))??;
         match accepted {
             AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted) => {
                 let message = match wait {
@@ -203,7 +204,7 @@ impl Hub {
                 let message = match wait {
                     Some(wait) if !message.progress.has_ended() => {
                         let message = self.message(&conversation, message.accepted.id, Some(wait)).await?;
-                        message.ok_or_else(|| self.lost())?
+                        message.ok_or_else(|| self.count_lost())?
                     }
                     _ => message,
                 };
@@ -212,57 +213,56 @@ impl Hub {
         }
     }
 
-    /// A message as it stands, or when it ends within `wait`. None where there is no such message. While the
-    /// replica is going away, it is told as it stands.
+    /// Returns a message at its end or after `wait`, and `None` for an unknown message. A replica that shuts down does not
+    /// wait.
     ///
     /// # Errors
-    /// [`HubError::Store`]; [`HubError::Lost`] where it was there when the wait began.
+    /// [`HubError::Store`]; [`HubError::Lost`] if the message disappeared during the wait.
     pub async fn message(
         &self,
         conversation: &ConversationId,
         id: MessageId,
         wait: Option<Duration>,
     ) -> Result<Option<Message>, HubError> {
-        // A replica that goes away begins no wait: it would hold the end up.
+        // A new wait would delay a shutdown.
         let Some(wait) = wait.filter(|_| !self.is_draining()) else {
             return Ok(self.store.message(conversation, id, None).await?);
         };
-        let _waiting = Waiting::begin(&self.waits);
-        let told = self.register(conversation, id).await;
+        let _wait_guard = WaitGuard::begin(&self.waits);
+        let completion = self.register_waiter(conversation, id).await;
         match self.store.message(conversation, id, Some(self.incarnation())).await? {
             Some(message) if !message.progress.has_ended() => {
-                self.command(conversation, Command::Stored(id)).await;
-                self.end(conversation, id, told, wait).await.map(Some)
+                self.notify_shard(conversation, ShardCommand::Stored(id)).await;
+                self.wait_for_end(conversation, id, completion, wait).await.map(Some)
             }
             message => Ok(message),
         }
     }
 
-    /// Has news of a conversation told to a reader from now on. Read pages with `observed` behind this, so that no
-    /// entry falls between a page and the news of the next. How many may observe at a time is the caller's to bound:
-    /// one who waits takes some hundred bytes here.
+    /// Subscribes to the live signals of a conversation. Read pages with `observed` after this call, so that no entry is
+    /// missed between a page and the first signal. The caller limits the number of subscriptions; each takes about a
+    /// hundred bytes.
     ///
     /// # Errors
     /// [`HubError::Draining`], [`HubError::Overloaded`].
-    pub async fn observe(&self, conversation: &ConversationId) -> Result<Subscription, HubError> {
+    pub async fn subscribe(&self, conversation: &ConversationId) -> Result<Subscription, HubError> {
         if self.is_draining() {
             return Err(HubError::Draining);
         }
-        let (teller, observer) = observer::observer();
-        let (known, seated) = oneshot::channel();
-        let conversation_too = conversation.clone();
-        let command = Command::Observe { conversation: conversation_too, teller, known };
-        self.hand_over(conversation, command).await?;
-        match timeout(PATIENCE, seated).await {
-            Ok(Ok(())) => Ok(observer),
-            // The shard lets nobody begin, or has ended.
+        let (publisher, subscription) = subscription::subscription();
+        let (subscribed, confirmed) = oneshot::channel();
+        let command = ShardCommand::Subscribe { conversation: conversation.clone(), publisher, subscribed };
+        self.send_command(conversation, command).await?;
+        match timeout(COMMAND_TIMEOUT, confirmed).await {
+            Ok(Ok(())) => Ok(subscription),
+            // The shard accepts no subscription, or has ended.
             Ok(Err(_)) => Err(HubError::Draining),
-            Err(_) => Err(HubError::Overloaded("it is too busy for one more reader")),
+            Err(_) => Err(HubError::Overloaded("it is too busy for one more subscriber")),
         }
     }
 
-    /// Some of a conversation's journal; see [`StoreConfig::page`]. `observed` says that an [`HintSubscription`] of the conversation
-    /// reads it, here: then this replica is hinted at what comes behind the page.
+    /// Returns a page of a conversation's journal; see [`Store::page`]. `observed` says that a [`Subscription`] of this
+    /// replica reads it: the store then sends hints at later entries.
     ///
     /// # Errors
     /// [`HubError::Store`].
@@ -277,101 +277,109 @@ impl Hub {
         Ok(self.store.page(conversation, after, limit, me).await?)
     }
 
-    /// How a conversation stands; its connection as its owner says, which has a second to answer. Where it does not,
-    /// or there is none, the store's word stands, with a reason that says so.
+    /// Returns the state of a conversation. The owner has a second to report the connection. Without its answer, the
+    /// connection comes from the store, with a reason that says so.
     ///
     /// # Errors
-    /// [`HubError::Store`], [`HubError::Overloaded`]; [`HubError::Draining`] where the shards have ended.
+    /// [`HubError::Store`], [`HubError::Overloaded`]; [`HubError::Draining`] if the shards have ended.
     pub async fn state(&self, conversation: &ConversationId) -> Result<ConversationState, HubError> {
-        let (answer, told) = oneshot::channel();
-        let question = Question { conversation: conversation.clone(), answer };
-        self.hand_over(conversation, Command::Ask(question)).await?;
-        told.await.map_err(|_| HubError::Draining)?
+        let (answer, status) = oneshot::channel();
+        let query = StatusQuery { conversation: conversation.clone(), answer };
+        self.send_command(conversation, ShardCommand::Query(query)).await?;
+        status.await.map_err(|_| HubError::Draining)?
     }
 
-    /// A delivery as it stands; see [`StoreConfig::delivery`].
+    /// Returns a delivery; see [`Store::delivery`].
     ///
     /// # Errors
-    /// As [`StoreConfig::delivery`].
+    /// The errors of [`Store::delivery`].
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         self.store.delivery(id).await
     }
 
-    /// Deliveries, newest first; see [`StoreConfig::deliveries`].
+    /// Returns deliveries, newest first; see [`Store::deliveries`].
     ///
     /// # Errors
-    /// As [`StoreConfig::deliveries`].
+    /// The errors of [`Store::deliveries`].
     pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
         self.store.deliveries(query).await
     }
 
-    /// Has a delivery made again, by whoever owns its partition; see [`StoreConfig::redeliver`].
+    /// Has the owner of the partition attempt a delivery again; see [`Store::redeliver`].
     ///
     /// # Errors
-    /// As [`StoreConfig::redeliver`].
+    /// The errors of [`Store::redeliver`].
     pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
         self.store.redeliver(id).await
     }
 
-    /// This replica's life.
+    /// Returns the incarnation of this replica.
     pub fn incarnation(&self) -> Incarnation {
         self.leases.incarnation()
     }
 
-    /// Whether this replica is going away.
+    /// Returns whether this replica is shutting down.
     pub fn is_draining(&self) -> bool {
         self.leases.is_refusing()
     }
 
-    /// Has the end of a message told from now on. It may not be in the store yet.
-    async fn register(&self, conversation: &ConversationId, id: MessageId) -> Told {
-        let (waiter, told) = oneshot::channel();
-        self.command(conversation, Command::Watch { conversation: conversation.clone(), id, waiter }).await;
-        told
+    /// Registers a waiter for the end of a message, which may not be in the store yet.
+    async fn register_waiter(&self, conversation: &ConversationId, id: MessageId) -> CompletionReceiver {
+        let (waiter, completion) = oneshot::channel();
+        let command = ShardCommand::Wait { conversation: conversation.clone(), id, waiter };
+        self.notify_shard(conversation, command).await;
+        completion
     }
 
-    /// Waits for the end of a message that is in the store, then says how it stands.
-    async fn end(
+    /// Returns a stored message at its end or after `wait`.
+    async fn wait_for_end(
         &self,
         conversation: &ConversationId,
         id: MessageId,
-        told: Told,
+        completion: CompletionReceiver,
         wait: Duration,
     ) -> Result<Message, HubError> {
-        match timeout(wait, told).await {
+        match timeout(wait, completion).await {
             Ok(Ok(Some(message))) => Ok(message),
-            // The shard has counted it.
+            // The shard has counted the loss.
             Ok(Ok(None)) => Err(HubError::Lost),
-            // Time is up, or the shard let its waiters go.
+            // The wait timed out, or the shard stopped.
             Ok(Err(_)) | Err(_) => self.reread(conversation, id).await,
         }
     }
 
-    /// A message that is in the store, as it stands.
+    /// Returns a message that is in the store.
     async fn reread(&self, conversation: &ConversationId, id: MessageId) -> Result<Message, HubError> {
-        self.store.message(conversation, id, None).await?.ok_or_else(|| self.lost())
+        self.store.message(conversation, id, None).await?.ok_or_else(|| self.count_lost())
     }
 
-    fn lost(&self) -> HubError {
+    fn count_lost(&self) -> HubError {
         self.metrics.messages_lost.inc();
         HubError::Lost
     }
 
-    /// Gives a shard what only it can do.
-    async fn hand_over(&self, conversation: &ConversationId, command: Command) -> Result<(), HubError> {
-        let lane =
-            self.lanes.get(self.leases.shard(Partition::of(conversation))).ok_or(HubError::Draining)?;
-        match timeout(PATIENCE, lane.commands.send(command)).await {
+    /// Sends a command to the shard of a conversation.
+    async fn send_command(
+        &self,
+        conversation: &ConversationId,
+        command: ShardCommand,
+    ) -> Result<(), HubError> {
+        let shard = self.shard(conversation).ok_or(HubError::Draining)?;
+        match timeout(COMMAND_TIMEOUT, shard.commands.send(command)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(HubError::Draining),
             Err(_) => Err(HubError::Overloaded("its queue of requests is full")),
         }
     }
 
-    /// Tells a shard, if it can take it in time. What it is told of is in the store: it finds that without.
-    async fn command(&self, conversation: &ConversationId, command: Command) {
-        let Some(lane) = self.lanes.get(self.leases.shard(Partition::of(conversation))) else { return };
-        match timeout(PATIENCE, lane.commands.send(command)).await {
+    fn shard(&self, conversation: &ConversationId) -> Option<&ShardHandle> {
+        self.shards.get(self.leases.shard(Partition::of(conversation)))
+    }
+
+    /// Sends a command that may be lost: the message is in the store, and the shard finds it there.
+    async fn notify_shard(&self, conversation: &ConversationId, command: ShardCommand) {
+        let Some(shard) = self.shard(conversation) else { return };
+        match timeout(COMMAND_TIMEOUT, shard.commands.send(command)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) if self.is_draining() => {}
             Ok(Err(_)) => warn!("a shard has ended; a message waits in the store"),

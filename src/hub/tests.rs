@@ -1,4 +1,4 @@
-//! The hub with its shards, a memory store and the simulated platform.
+//! The hub with its shards, the memory store and the simulated platform.
 
 use std::sync::atomic::AtomicBool;
 
@@ -17,28 +17,28 @@ use crate::metrics::Metrics;
 use crate::store::MemoryLimits;
 use rtm_sandbox::{Sandbox, SandboxOptions};
 
-/// The chat bot whose next connect panics, if that is wanted. Tests run beside each other.
+/// The chat bot whose next connect panics if [`PANIC`] is set. Tests run in parallel.
 const BUGGY: &str = "Buggy";
 static PANIC: AtomicBool = AtomicBool::new(false);
 
-/// Where a test wants a conversation's task to panic.
-pub(super) fn perhaps_panic(bot: &BotConfig) {
+/// Panics in the task of a conversation if a test asked for it.
+pub(super) fn panic_if_armed(bot: &BotConfig) {
     assert!(&*bot.chat_bot != BUGGY || !PANIC.swap(false, Ordering::Relaxed), "on purpose");
 }
 
-/// No test waits longer for anything.
+/// The timeout of every wait.
 const GUARD: Duration = Duration::from_secs(20);
-/// Between two looks at what nothing tells of.
-const MOMENT: Duration = Duration::from_millis(5);
+/// The poll interval for facts without a notification.
+const POLL: Duration = Duration::from_millis(5);
 
-struct Bench {
-    shards: Shards,
+struct HubFixture {
+    shards: HubThreads,
     metrics: Arc<Metrics>,
     sandbox: Sandbox,
     posted: u128,
 }
 
-impl Bench {
+impl HubFixture {
     async fn start(change: impl FnOnce(&mut Config)) -> Self {
         let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
         let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
@@ -54,18 +54,18 @@ impl Bench {
         accept(self.shards.hub(), self.posted, user, text)
     }
 
-    /// Says something and waits for the end.
+    /// Posts a message and waits for its end.
     async fn say(&mut self, user: &str, text: &str) -> TurnOutcome {
         let accept = self.accept(user, text);
         let posted = self.shards.hub().post(accept, Some(GUARD)).await.unwrap();
         posted.message.progress.outcome.unwrap()
     }
 
-    /// Waits until so many conversations are in memory, at most.
+    /// Waits until at most this number of conversations is in memory.
     async fn until_at_most(&self, conversations: i64) {
         let fell = async {
             while self.metrics.conversations.get() > conversations {
-                sleep(MOMENT).await;
+                sleep(POLL).await;
             }
         };
         timeout(GUARD, fell).await.expect("conversations leave");
@@ -76,7 +76,7 @@ impl Bench {
         assert_eq!(self.metrics.conversations.get(), 0);
         let text = self.metrics.text().unwrap();
         let left: Vec<_> = text.lines().filter(|line| is_socket(line)).collect();
-        assert!(left.is_empty(), "sockets are counted that are gone: {left:?}");
+        assert!(left.is_empty(), "closed sockets are still counted: {left:?}");
         self.sandbox.stop().await;
     }
 }
@@ -127,68 +127,69 @@ pub(super) fn quick(config: &mut Config, change: impl FnOnce(&mut BotConfig)) {
 }
 
 #[tokio::test]
-async fn a_panic_fails_what_is_open_and_the_next_message_works() {
-    let mut bench = Bench::start(|config| quick(config, |bot| bot.chat_bot = BUGGY.into())).await;
+async fn panic_fails_open_messages_and_the_next_one_works() {
+    let mut fixture = HubFixture::start(|config| quick(config, |bot| bot.chat_bot = BUGGY.into())).await;
     PANIC.store(true, Ordering::Relaxed);
-    let failed = bench.say("alice", "Hello").await;
+    let failed = fixture.say("alice", "Hello").await;
     assert!(matches!(failed, TurnOutcome::Failed(Problem { kind: ProblemKind::Internal, .. })), "{failed:?}");
-    assert_eq!(bench.metrics.panics.get(), 1);
-    assert!(matches!(bench.say("alice", "Hello").await, TurnOutcome::Answered(_)));
-    timeout(GUARD, bench.shards.calm(Instant::now() + GUARD)).await.expect("nothing is open");
-    bench.stop().await;
+    assert_eq!(fixture.metrics.panics.get(), 1);
+    assert!(matches!(fixture.say("alice", "Hello").await, TurnOutcome::Answered(_)));
+    timeout(GUARD, fixture.shards.drain(Instant::now() + GUARD)).await.expect("no message is open");
+    fixture.stop().await;
 }
 
 #[tokio::test]
-async fn idle_conversations_give_way_and_come_back() {
-    let mut bench = Bench::start(|config| {
+async fn idle_conversations_are_evicted_and_come_back() {
+    let mut fixture = HubFixture::start(|config| {
         config.server.max_sockets = 4;
         quick(config, |_| ());
     })
     .await;
     for user in 0..12 {
-        assert!(matches!(bench.say(&format!("user-{user}"), "Hello").await, TurnOutcome::Answered(_)));
+        assert!(matches!(fixture.say(&format!("user-{user}"), "Hello").await, TurnOutcome::Answered(_)));
     }
-    bench.until_at_most(4).await;
+    fixture.until_at_most(4).await;
     for user in 0..12 {
-        assert!(matches!(bench.say(&format!("user-{user}"), "Hello").await, TurnOutcome::Answered(_)));
+        assert!(matches!(fixture.say(&format!("user-{user}"), "Hello").await, TurnOutcome::Answered(_)));
     }
-    bench.until_at_most(4).await;
-    bench.stop().await;
+    fixture.until_at_most(4).await;
+    fixture.stop().await;
 }
 
 #[tokio::test]
-async fn a_burst_makes_room_for_all_of_itself() {
-    let mut bench = Bench::start(|config| {
+async fn burst_evicts_enough_for_all_of_its_messages() {
+    let mut fixture = HubFixture::start(|config| {
         config.server.max_sockets = 10;
         quick(config, |_| ());
     })
     .await;
     for round in 0..3 {
-        let hub = bench.shards.hub().clone();
-        let accepts: Vec<_> = (0..8).map(|user| bench.accept(&format!("{round}-{user}"), "Hello")).collect();
+        let hub = fixture.shards.hub().clone();
+        let accepts: Vec<_> =
+            (0..8).map(|user| fixture.accept(&format!("{round}-{user}"), "Hello")).collect();
         let posts = accepts.into_iter().map(|accept| hub.post(accept, Some(GUARD)));
         for posted in futures_util::future::join_all(posts).await {
             assert!(matches!(posted.unwrap().message.progress.outcome, Some(TurnOutcome::Answered(_))));
         }
     }
-    bench.until_at_most(10).await;
-    bench.stop().await;
+    fixture.until_at_most(10).await;
+    fixture.stop().await;
 }
 
 #[tokio::test]
-async fn stopping_lets_waiters_go_at_once_and_frees_the_partitions() {
-    let mut bench = Bench::start(|config| quick(config, |_| ())).await;
-    let accept = bench.accept("alice", "/silent");
+async fn stop_releases_waiters_and_partitions_at_once() {
+    let mut fixture = HubFixture::start(|config| quick(config, |_| ())).await;
+    let accept = fixture.accept("alice", "/silent");
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
-    let hub = bench.shards.hub().clone();
+    let hub = fixture.shards.hub().clone();
     hub.post(accept, None).await.unwrap();
     let waiting = hub.message(&conversation, id, Some(GUARD));
     let stopping = async {
-        // The wait is registered when its command is taken, which comes before the stop.
+        // The command of the wait is in the queue before the stop.
         tokio::task::yield_now().await;
         let started = Instant::now();
-        bench.shards.refuse();
-        bench.shards.stop(started + GUARD).await;
+        fixture.shards.refuse();
+        fixture.shards.stop(started + GUARD).await;
         started.elapsed()
     };
     let (message, took) = tokio::join!(waiting, stopping);
@@ -203,19 +204,19 @@ async fn stopping_lets_waiters_go_at_once_and_frees_the_partitions() {
             .fence()
             .is_some()
     );
-    bench.sandbox.stop().await;
+    fixture.sandbox.stop().await;
 }
 
 #[tokio::test]
-async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
+async fn end_before_the_answer_to_the_accept_counts() {
     let (commands, mut inbox) = mpsc::channel(8);
-    let lane = Lane { commands, busy: Arc::default() };
+    let shard = ShardHandle { commands, busy: Arc::default() };
     let store = store();
-    let leases = Arc::new(Leases::new(Incarnation(1), Duration::from_mins(1), 1));
+    let leases = Arc::new(LeaseTable::new(Incarnation(1), Duration::from_mins(1), 1));
     let hub = Hub {
         store: store.clone(),
         leases: Arc::clone(&leases),
-        lanes: [lane].into(),
+        shards: [shard].into(),
         metrics: metrics().fleet.clone(),
         waits: Arc::default(),
         max_busy: 1,
@@ -224,17 +225,17 @@ async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
     let partition = Partition::of(&conversation);
     let claim = store.claim(partition, Incarnation(1), Duration::from_mins(1), crate::store::ClaimMode::Free);
-    leases.own(partition, claim.await.unwrap().fence().unwrap(), Instant::now());
+    leases.claimed(partition, claim.await.unwrap().fence().unwrap(), Instant::now());
     let posting = hub.post(accept, Some(GUARD));
     let ending = async {
-        let Some(Command::Post(post)) = inbox.recv().await else { panic!("a message") };
-        let Post { accept, waiter, answer } = *post;
-        // The shard finds the message by itself, and its turn is over before the store's answer is here.
+        let Some(ShardCommand::Accept(command)) = inbox.recv().await else { panic!("a message") };
+        let AcceptCommand { accept, waiter, answer } = *command;
+        // The turn ends before the answer of the store arrives.
         store.accept(accept).await.unwrap();
         let mut message = store.message(&conversation, id, None).await.unwrap().unwrap();
         message.progress.outcome = Some(TurnOutcome::Answered(crate::domain::EndedBy::ReplyCount));
         message.progress.ended_at = Some(Timestamp::from_millis(1));
-        waiter.expect("somebody waits").send(Some(message)).unwrap();
+        waiter.expect("a waiter").send(Some(message)).unwrap();
         answer
     };
     let (posted, answer) = tokio::join!(timeout(GUARD, posting), ending);
@@ -243,4 +244,4 @@ async fn an_end_that_overtakes_the_answer_to_the_accept_counts() {
 }
 
 mod fleet;
-mod readers;
+mod subscribers;

@@ -14,8 +14,8 @@ use super::Fence;
 ///
 /// | part | `D` | `Active` | `Draining` | `Revoked` |
 /// | --- | --- | --- | --- | --- |
-/// | lease table (`hub::lease`), the source | [`DrainReason`] | one word of atomics: epoch and state | the same, with the reason | never: a lost lease is `None` |
-/// | rebalance plan (`hub::partition`) | [`DrainReason`] | drains if another replica is assigned | waits for the release | never |
+/// | lease table (`hub::lease_table`), the source | [`DrainReason`] | one word of atomics: epoch and state | the same, with the reason | never: a lost lease is `None` |
+/// | rebalance plan (`hub::rebalance`) | [`DrainReason`] | drains if another replica is assigned | waits for the release | never |
 /// | shard (`hub::shard`) | [`DrainReason`] | starts conversations, accepts sends | finishes open turns, starts no conversation | conversations of the lost fence leave; a new claim has to wait |
 /// | webhook worker and scheduler | a sender, or `()` | attempts deliveries | begins no attempt, reports the last end | never: attempts are cancelled |
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -64,10 +64,10 @@ const PURE: &[&str] = &[
     "link/turn",
     "link/turns",
     "link/outbox",
-    "hub/partition",
-    "webhook/scheduler",
-    "webhook/circuit_breaker",
-    "webhook/retry_schedule",
+    "hub/rebalance",
+    "webhook/agenda",
+    "webhook/breaker",
+    "webhook/schedule",
 ];
 /// Files that read no clock, although they wait.
 const CLOCKLESS: &[&str] = &["store/mod.rs"];

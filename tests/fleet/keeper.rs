@@ -7,9 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rtm_bridge::domain::Partition;
-use rtm_bridge::hub::{Contact, Deal, Standing, Step, Tenure, View, decide};
+use rtm_bridge::hub::{
+    Assignment, ClusterView, PartitionStatus, RebalanceAction, StoreContact, plan_rebalance,
+};
 use rtm_bridge::store::{
-    ClaimMode, ClaimResult, Fence, FleetStatus, Incarnation, ReplicaIdentity, StoreError,
+    ClaimMode, ClaimResult, DrainReason, Fence, FleetStatus, Incarnation, Ownership, ReplicaIdentity,
+    StoreError,
 };
 
 use super::LEASE;
@@ -56,29 +59,31 @@ enum Drain {
 pub(super) struct Keeper {
     me: Incarnation,
     held: BTreeMap<Partition, Held>,
-    standings: Vec<Standing>,
-    deal: Rc<Deal>,
-    contact: Contact,
+    standings: Vec<PartitionStatus>,
+    deal: Rc<Assignment>,
+    contact: StoreContact,
     claiming: bool,
     leaving: bool,
-    /// There was nothing to decide, and nothing has changed since.
+    /// There was nothing to plan_rebalance, and nothing has changed since.
     idle: bool,
 }
 
 impl Keeper {
     pub(super) fn new(me: Incarnation, partitions: &[Partition]) -> Self {
         // Only some of the partitions are played; to the others there is nothing to do.
-        let idle = Standing { tenure: Tenure::Draining, troubled: None };
+        let fence = Fence { incarnation: me, epoch: 0 };
+        let ownership = Ownership::Draining(fence, DrainReason::Shutdown);
+        let idle = PartitionStatus { ownership, failed_at: None };
         let mut standings = vec![idle; Partition::COUNT];
         for partition in partitions {
-            standings[partition.index()] = Standing::default();
+            standings[partition.index()] = PartitionStatus::default();
         }
         Self {
             me,
             held: BTreeMap::new(),
             standings,
             deal: Rc::default(),
-            contact: Contact::default(),
+            contact: StoreContact::default(),
             claiming: false,
             leaving: false,
             idle: false,
@@ -105,7 +110,7 @@ impl Keeper {
                 let held = Held { fence, sure_until: sent + SURE, renewing: false, drain: Drain::No };
                 self.idle = false;
                 self.held.insert(partition, held);
-                self.standings[partition.index()].tenure = Tenure::Owned;
+                self.standings[partition.index()].ownership = Ownership::Active(fence);
             }
         }
     }
@@ -154,7 +159,7 @@ impl Keeper {
         };
         for partition in troubled {
             self.idle = false;
-            self.standings[partition.index()].troubled = Some(Duration::from_millis(now));
+            self.standings[partition.index()].failed_at = Some(Duration::from_millis(now));
             if let Some(held) = self.held.get_mut(&partition) {
                 held.renewing = false;
             }
@@ -164,7 +169,7 @@ impl Keeper {
     fn let_go(&mut self, partition: Partition) {
         self.idle = false;
         self.held.remove(&partition);
-        self.standings[partition.index()].tenure = Tenure::Out;
+        self.standings[partition.index()].ownership = Ownership::None;
     }
 
     pub(super) fn leave(&mut self) {
@@ -223,26 +228,27 @@ impl Keeper {
         if self.idle || self.claiming && !self.leaving {
             return wants;
         }
-        let steps = decide(&View {
+        let steps = plan_rebalance(&ClusterView {
             me: self.me,
-            deal: &self.deal,
+            assignment: &self.deal,
             leaving: self.leaving,
             contact: self.contact.since(),
             now: Duration::from_millis(now),
             lease: LEASE_TIME,
-            standings: &self.standings,
+            partitions: &self.standings,
         });
         self.idle = steps.is_empty();
         for step in steps {
             match step {
-                Step::Claim { partition, claiming } => {
+                RebalanceAction::Claim { partition, claiming } => {
                     self.claiming = true;
                     wants.push(Want::Claim(partition, claiming));
                 }
-                Step::Drain { partition } => {
-                    self.standings[partition.index()].tenure = Tenure::Draining;
+                RebalanceAction::Drain { partition } => {
                     if let Some(held) = self.held.get_mut(&partition) {
                         held.drain = Drain::Since(now);
+                        let draining = Ownership::Draining(held.fence, DrainReason::Rebalance);
+                        self.standings[partition.index()].ownership = draining;
                     }
                     wants.push(Want::Drain(partition));
                 }
@@ -253,14 +259,14 @@ impl Keeper {
 }
 
 thread_local! {
-    static DEALS: RefCell<HashMap<Vec<ReplicaIdentity>, Rc<Deal>>> = RefCell::default();
+    static DEALS: RefCell<HashMap<Vec<ReplicaIdentity>, Rc<Assignment>>> = RefCell::default();
 }
 
 /// The deal over these; kept, for it is the same in many runs and takes a hash per replica and partition.
-pub(super) fn deal(live: &[ReplicaIdentity]) -> Rc<Deal> {
+pub(super) fn deal(live: &[ReplicaIdentity]) -> Rc<Assignment> {
     let mut live = live.to_vec();
     live.sort();
     DEALS.with_borrow_mut(|deals| {
-        Rc::clone(deals.entry(live).or_insert_with_key(|live| Rc::new(Deal::over(live))))
+        Rc::clone(deals.entry(live).or_insert_with_key(|live| Rc::new(Assignment::over(live))))
     })
 }

@@ -1,4 +1,4 @@
-//! Live readers of hubs that share a real Redis: what the replicas tell each other goes over the wire here.
+//! Subscribers at two hubs that share a real Redis: the hints between the replicas cross the network here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use rtm_bridge::domain::{
     BotName, ConversationId, EntryBody, LinkState, LiveSignal, MessageContent, MessageId, NewMessage,
     ReadStart, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
 };
-use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, Shards, Subscription};
+use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, HubThreads, Subscription};
 use rtm_bridge::metrics::{LabelSets, Metrics};
 use rtm_bridge::store::{AcceptRequest, RedisStore, Store, news};
 use rtm_sandbox::Sandbox;
@@ -16,15 +16,15 @@ use tokio::time::{Instant, timeout};
 
 use crate::support::{RedisOptions, RedisServer, bot, quiet_platform, run};
 
-/// Much shorter than the time between two renewals.
+/// A timeout that is much shorter than the interval of renewals.
 const SOON: Duration = Duration::from_secs(10);
 
-struct Replica {
-    shards: Shards,
+struct RedisReplica {
+    threads: HubThreads,
     metrics: Arc<Metrics>,
 }
 
-impl Replica {
+impl RedisReplica {
     async fn start(name: &str, server: &RedisServer, platform: &Sandbox) -> Self {
         let mut config = Config::dev(platform.url().parse().unwrap());
         config.server.threads = 2;
@@ -35,30 +35,30 @@ impl Replica {
         store.prepare().await.unwrap();
         let words = LabelSets { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
         let metrics = Arc::new(Metrics::new(words).unwrap());
-        let shards = Hub::start(&config, store, &metrics, news().0).await.unwrap();
-        Self { shards, metrics }
+        let threads = Hub::start(&config, store, &metrics, news().0).await.unwrap();
+        Self { threads, metrics }
     }
 
     fn hub(&self) -> &Hub {
-        self.shards.hub()
+        self.threads.hub()
     }
 }
 
-/// A reader as HTTP has it.
-struct Reader {
+/// A subscriber with its cursor, as HTTP has it.
+struct SubscribedReader {
     hub: Hub,
     conversation: ConversationId,
-    observer: Subscription,
+    subscription: Subscription,
     after: ReadStart,
     places: Vec<u64>,
     ends: usize,
 }
 
-impl Reader {
+impl SubscribedReader {
     async fn begin(hub: &Hub, conversation: &ConversationId, after: ReadStart) -> Self {
-        let observer = hub.observe(conversation).await.unwrap();
+        let subscription = hub.subscribe(conversation).await.unwrap();
         let (hub, conversation) = (hub.clone(), conversation.clone());
-        let mut reader = Self { hub, conversation, observer, after, places: Vec::new(), ends: 0 };
+        let mut reader = Self { hub, conversation, subscription, after, places: Vec::new(), ends: 0 };
         reader.read().await;
         reader
     }
@@ -81,18 +81,18 @@ impl Reader {
         }
     }
 
-    /// Reads, only when it is told to, until so many messages have ended.
+    /// Reads after each signal, until this number of messages has ended.
     async fn until_ended(&mut self, messages: usize) {
         let reading = async {
             while self.ends < messages {
-                match self.observer.next().await {
+                match self.subscription.next().await {
                     Some(LiveSignal::Look) => self.read().await,
                     Some(LiveSignal::Chunk(_)) => {}
-                    None => panic!("it was let go of"),
+                    None => panic!("the subscription was closed"),
                 }
             }
         };
-        timeout(SOON, reading).await.expect("it is told");
+        timeout(SOON, reading).await.expect("the end is read");
     }
 }
 
@@ -126,18 +126,18 @@ async fn say(hub: &Hub, number: u128) {
 }
 
 #[test]
-fn readers_and_questions_find_the_owner_over_redis() {
+fn subscribers_and_status_queries_find_the_owner_over_redis() {
     run(async {
         let server = RedisServer::start(RedisOptions::default()).await;
         let platform = Sandbox::start(quiet_platform()).await.unwrap();
-        let first = Replica::start("first", &server, &platform).await;
-        let second = Replica::start("second", &server, &platform).await;
+        let first = RedisReplica::start("first", &server, &platform).await;
+        let second = RedisReplica::start("second", &server, &platform).await;
 
         let mut readers = Vec::new();
         for replica in [&first, &second] {
             let state = replica.hub().state(&alice()).await.unwrap();
             assert_eq!(state.connection.state, LinkState::Cold);
-            readers.push(Reader::begin(replica.hub(), &alice(), ReadStart::Oldest).await);
+            readers.push(SubscribedReader::begin(replica.hub(), &alice(), ReadStart::Oldest).await);
         }
         for round in 1..=3 {
             say(first.hub(), round).await;
@@ -152,15 +152,15 @@ fn readers_and_questions_find_the_owner_over_redis() {
         }
         assert_eq!(readers[0].places, readers[1].places);
 
-        // One goes away; its reader goes on at the other, from where it was.
-        first.shards.refuse();
+        // One replica leaves, and its subscriber continues at the other from its cursor.
+        first.threads.refuse();
         let mut gone = readers.remove(0);
-        let end = async { while gone.observer.next().await.is_some() {} };
-        timeout(SOON, end).await.expect("it is let go");
-        let refused = first.hub().observe(&alice()).await;
+        let end = async { while gone.subscription.next().await.is_some() {} };
+        timeout(SOON, end).await.expect("the subscription is closed");
+        let refused = first.hub().subscribe(&alice()).await;
         assert!(matches!(refused, Err(HubError::Draining)), "{refused:?}");
-        let mut moved = Reader::begin(second.hub(), &alice(), gone.after).await;
-        timeout(SOON, first.shards.calm(Instant::now() + SOON)).await.expect("everything is handed over");
+        let mut moved = SubscribedReader::begin(second.hub(), &alice(), gone.after).await;
+        timeout(SOON, first.threads.drain(Instant::now() + SOON)).await.expect("the handoff ends");
         say(second.hub(), 4).await;
         moved.until_ended(1).await;
         readers[0].until_ended(4).await;
@@ -168,8 +168,8 @@ fn readers_and_questions_find_the_owner_over_redis() {
         assert_eq!(places, readers[0].places);
         assert!(places.iter().copied().eq(1..=u64::try_from(places.len()).unwrap()), "{places:?}");
         for replica in [first, second] {
-            replica.shards.stop(Instant::now() + SOON).await;
-            assert_eq!(replica.metrics.subscribers.count.get(), 0);
+            replica.threads.stop(Instant::now() + SOON).await;
+            assert_eq!(replica.metrics.subscribers.observers.get(), 0);
             assert_eq!(replica.metrics.subscribers.conversations.get(), 0);
             assert_eq!(replica.metrics.panics.get(), 0);
         }

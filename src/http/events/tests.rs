@@ -12,7 +12,7 @@ use crate::metrics::{LabelSets, Metrics};
 use crate::store::{Clock, MemoryLimits, Store};
 
 /// Creates a context with a running hub on the memory store.
-async fn context(keep_alive: Duration) -> (Data<ApiContext>, crate::hub::Shards) {
+async fn context(keep_alive: Duration) -> (Data<ApiContext>, crate::hub::HubThreads) {
     let mut config = Config::dev("http://127.0.0.1:9".parse().unwrap());
     config.server.threads = 1;
     let words = LabelSets { frames_in: &[], frames_out: &[], routes: crate::http::ROUTES };

@@ -1,25 +1,29 @@
-//! One shard: a thread that holds the conversations, sockets and waiters of the partitions dealt to it.
+//! One shard: a thread with the conversations, sockets and waiters of its partitions.
 //!
-//! Web sockets of awc stay on the thread that made them, so everything of a conversation lives here: its task,
-//! its socket, who waits for it. Other threads reach it through one bounded queue, and through the table of
-//! leases, which says what the replica owns. Waiters are here also where another replica owns the partition.
+//! awc's web sockets stay on the thread that made them. All of a conversation is therefore here: its task, its socket and
+//! its waiters. Other threads reach the shard through one bounded queue. The lease table tells it which partitions this
+//! replica owns. Waiters are here even if another replica owns the partition.
 //!
-//! [`tenure`] comes to own partitions and lets go of them, [`lives`] has conversations come into memory and
-//! leave it, [`post`] has the store accept messages, [`reading`] asks the store for what hints did not tell, [`readers`]
-//! tells those who read live, [`asking`] finds out how a conversation stands. What it does not know: what a conversation
-//! does; that is the link's.
+//! * [`ownership`] activates, drains and revokes partitions.
+//! * [`activation`] brings conversations into memory and removes them.
+//! * [`accept`] has the store accept messages.
+//! * [`resync`] reads from the store the changes whose hints were lost.
+//! * [`publishing`] serves the subscribers of conversations.
+//! * [`status_query`] finds out the status of a conversation.
+//!
+//! The shard does not know what a conversation does; that is the task of `link`.
 
-mod asking;
-mod hold;
-mod host;
-mod lives;
-mod observers;
-mod part;
-mod post;
-mod readers;
-mod reading;
-mod relay;
-mod tenure;
+mod accept;
+mod activation;
+mod conversation_host;
+mod head_deadline;
+mod hint_sender;
+mod ownership;
+mod partition_state;
+mod publishing;
+mod resync;
+mod status_query;
+mod subscriber_table;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -36,228 +40,224 @@ use tokio::task::JoinHandle;
 use tokio::time::interval;
 use tracing::warn;
 
-pub(crate) use self::asking::Question;
-use self::part::Part;
-pub(crate) use self::post::Post;
-use super::budget::Budget;
-use super::lease::Leases;
-use super::observer::Publisher;
-use super::watch::{Waiter, Watch};
+pub(crate) use self::accept::AcceptCommand;
+use self::partition_state::PartitionState;
+pub(crate) use self::status_query::StatusQuery;
+use super::connect_limiter::ConnectLimiter;
+use super::lease_table::LeaseTable;
+use super::subscription::Publisher;
+use super::waiters::{CompletionSender, WaiterTable};
 use crate::config::BotConfig;
-use crate::domain::{
-    AcceptedMessage, BotName, ConnectionStatus, ConversationId, Message, MessageId, Partition, ReplyChunk,
-    Timestamp,
-};
+use crate::domain::{AcceptedMessage, BotName, ConversationId, MessageId, Partition, Timestamp};
 use crate::link::{Input, PlatformConnector, StoreClock};
 use crate::metrics::{BotMetrics, Metrics, StoreMetrics};
-use crate::store::{self, Incarnation, Store};
+use crate::store::{self, Hint, Ownership, Store};
 
-/// How long stopping may take: a second for the last writes, which a store that is away uses up, a second for the
-/// peers, and a bit.
+/// The timeout of a stop: a second for the last writes, a second for the peers, and a margin. A store that is away uses
+/// up the first.
 const STOP: Duration = Duration::from_millis(2250);
 
-/// What other threads ask of a shard.
+/// A request of another thread to a shard.
 #[derive(Debug)]
-pub(crate) enum Command {
-    /// A message is to be accepted; perhaps someone waits for its end.
-    Post(Box<Post>),
-    /// A message was accepted by another replica.
-    Accepted(Arc<AcceptedMessage>),
-    /// Someone waits for the end of a message that may not be in the store yet.
-    Watch { conversation: ConversationId, id: MessageId, waiter: Waiter },
-    /// The message that someone waits for is in the store.
+pub(crate) enum ShardCommand {
+    /// Has the store accept a message.
+    Accept(Box<AcceptCommand>),
+    /// Registers a waiter for the end of a message, which may not be in the store yet.
+    Wait { conversation: ConversationId, id: MessageId, waiter: CompletionSender },
+    /// The message of a waiter is in the store.
     Stored(MessageId),
-    /// There may be messages that nobody told of.
-    Woken(ConversationId),
-    /// A message ended at another replica.
-    Ended(Message),
-    /// A message may have ended at another replica.
-    Read { conversation: ConversationId, id: MessageId },
-    /// Someone begins to read; `known` is answered when he is told from now on.
-    Observe { conversation: ConversationId, teller: Publisher, known: oneshot::Sender<()> },
-    /// There may be new entries that another replica appended.
-    Appended(ConversationId),
-    /// A piece of a reply came at another replica.
-    Chunk(ConversationId, Arc<ReplyChunk>),
-    /// Someone reads at another replica.
-    Observed(ConversationId, Incarnation),
-    /// Someone asks how a conversation stands.
-    Ask(Question),
-    /// Another replica asks the same, under this number.
-    Asked { conversation: ConversationId, by: Incarnation, number: u64 },
-    /// Another replica answers our question of this number.
-    Answered(u64, Box<ConnectionStatus>),
-    /// Answer when nothing is open any more.
-    Calm { done: oneshot::Sender<()> },
-    /// Close everything and end.
+    /// Adds a subscriber; `subscribed` is answered when signals go to it.
+    Subscribe { conversation: ConversationId, publisher: Publisher, subscribed: oneshot::Sender<()> },
+    /// Asks for the status of a conversation.
+    Query(StatusQuery),
+    /// A hint of another replica.
+    Hint(Hint),
+    /// Answers when no message is open any more.
+    Drain { done: oneshot::Sender<()> },
+    /// Closes everything and ends the thread.
     Stop,
-    /// End as if the process had been killed.
+    /// Ends the thread as if the process had been killed.
     #[cfg(test)]
-    Cut,
+    Kill,
 }
 
-/// What a shard's thread is made with; it crosses threads, the rest is made on the thread.
-pub(crate) struct Setup {
+/// The parts of a shard that are made on another thread.
+pub(crate) struct ShardSetup {
     pub(crate) index: usize,
     pub(crate) store: Store,
     pub(crate) bots: Vec<Arc<BotConfig>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) bot_metrics: HashMap<BotName, Arc<BotMetrics>>,
     pub(crate) write_metrics: StoreMetrics,
-    /// How many commands wait.
-    pub(crate) queue: IntGauge,
-    pub(crate) leases: Arc<Leases>,
-    /// Conversations it holds at most before idle ones give way.
-    pub(crate) room: usize,
-    /// How many of them have something open; read by admission.
+    /// The number of waiting commands.
+    pub(crate) queue_length: IntGauge,
+    pub(crate) leases: Arc<LeaseTable>,
+    /// The number of conversations above which idle ones are evicted.
+    pub(crate) capacity: usize,
+    /// The number of conversations with open messages; the admission of messages reads it.
     pub(crate) busy: Arc<AtomicUsize>,
-    /// Tells whoever attempts deliveries.
-    pub(crate) news: store::OutboxEventSender,
+    /// Events for the webhook worker.
+    pub(crate) outbox_events: store::OutboxEventSender,
 }
 
 pub(crate) struct Shard {
-    setup: Setup,
+    setup: ShardSetup,
     clock: StoreClock,
     connector: PlatformConnector,
-    budget: Budget,
-    /// Its partitions, by [`Partition::index`] divided by the number of shards.
-    parts: Vec<Rc<Part>>,
-    /// Conversations in memory.
-    count: Cell<usize>,
-    watch: RefCell<Watch>,
-    /// Woken when a conversation leaves or falls idle.
-    calm: Notify,
-    /// Held by who brings many conversations into memory at once.
-    door: Mutex<()>,
+    connect_limiter: ConnectLimiter,
+    /// The shard's partitions, by [`Partition::index`] divided by the number of shards.
+    partitions: Vec<Rc<PartitionState>>,
+    /// The number of conversations in memory.
+    active: Cell<usize>,
+    waiters: RefCell<WaiterTable>,
+    /// Signals that a conversation has left or become idle.
+    idle: Notify,
+    /// Held while many conversations are brought into memory at once.
+    activation_permit: Mutex<()>,
     stopping: Cell<bool>,
-    looks: reading::Looks,
-    rounds: readers::Rounds,
-    questions: asking::Questions,
-    relay: Rc<relay::Relay>,
+    resync: resync::ResyncState,
+    renewals: publishing::RenewalState,
+    queries: status_query::PendingQueries,
+    hint_sender: Rc<hint_sender::HintSender>,
 }
 
 impl Shard {
-    pub(crate) fn new(setup: Setup, connector: PlatformConnector, now: Timestamp) -> Rc<Self> {
-        let parts = Partition::all().filter(|partition| setup.leases.shard(*partition) == setup.index);
+    pub(crate) fn new(setup: ShardSetup, connector: PlatformConnector, now: Timestamp) -> Rc<Self> {
+        let partitions = Partition::all().filter(|partition| setup.leases.shard(*partition) == setup.index);
         Rc::new(Self {
-            parts: parts.map(Part::new).collect(),
-            budget: Budget::new(&setup.bots),
-            relay: relay::Relay::new(setup.store.clone()),
+            partitions: partitions.map(PartitionState::new).collect(),
+            connect_limiter: ConnectLimiter::new(&setup.bots),
+            hint_sender: hint_sender::HintSender::new(setup.store.clone()),
             setup,
             clock: StoreClock::new(now),
             connector,
-            count: Cell::new(0),
-            watch: RefCell::default(),
-            calm: Notify::new(),
-            door: Mutex::default(),
+            active: Cell::new(0),
+            waiters: RefCell::default(),
+            idle: Notify::new(),
+            activation_permit: Mutex::default(),
             stopping: Cell::new(false),
-            looks: reading::Looks::default(),
-            rounds: readers::Rounds::default(),
-            questions: asking::Questions::default(),
+            resync: resync::ResyncState::default(),
+            renewals: publishing::RenewalState::default(),
+            queries: status_query::PendingQueries::default(),
         })
     }
 
-    /// Lives until [`Command::Stop`], or until nobody can command it any more.
-    pub(crate) async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<Command>) {
+    /// Runs until [`ShardCommand::Stop`], or until all senders of commands are dropped.
+    pub(crate) async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<ShardCommand>) {
         let mut sweep = interval(Duration::from_secs(1));
-        let mut glance = interval((self.setup.leases.ttl() / 12).min(Duration::from_secs(1)));
+        let mut lease_check = interval((self.setup.leases.ttl() / 12).min(Duration::from_secs(1)));
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Stop) | None => break,
+                    Some(ShardCommand::Stop) | None => break,
                     #[cfg(test)]
-                    Some(Command::Cut) => return,
+                    Some(ShardCommand::Kill) => return,
                     Some(command) => self.on_command(command),
                 },
-                () = self.setup.leases.changed(self.setup.index) => self.look(),
-                _ = glance.tick() => self.look(),
+                () = self.setup.leases.changed(self.setup.index) => self.sync_ownership(),
+                _ = lease_check.tick() => self.sync_ownership(),
                 _ = sweep.tick() => {
-                    self.setup.queue.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
+                    self.setup.queue_length.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
                     self.sweep();
                 }
             }
         }
-        // Whoever comes from now on, and whoever still waits in the queue, reads the store.
+        // Callers that are still in the queue, and later ones, read the store.
         drop(commands);
         self.stop().await;
     }
 
-    fn on_command(self: &Rc<Self>, command: Command) {
+    fn on_command(self: &Rc<Self>, command: ShardCommand) {
         match command {
-            Command::Post(post) => self.post(*post),
-            Command::Accepted(message) => self.accepted(message),
-            Command::Watch { conversation, id, waiter } => {
-                if self.watch.borrow_mut().add(conversation.clone(), id, waiter) {
-                    self.read_soon(conversation, id);
+            ShardCommand::Accept(accept) => self.accept(*accept),
+            ShardCommand::Wait { conversation, id, waiter } => {
+                if self.waiters.borrow_mut().add(conversation.clone(), id, waiter) {
+                    self.resync_message_soon(conversation, id);
                 }
             }
-            Command::Stored(id) => self.watch.borrow_mut().set_stored(id),
-            Command::Woken(conversation) => self.wake(conversation),
-            Command::Ended(message) => self.watch.borrow_mut().tell(message),
-            Command::Read { conversation, id } => self.read_soon(conversation, id),
-            Command::Observe { conversation, teller, known } => self.observe(conversation, teller, known),
-            Command::Appended(conversation) => self.look_into(&conversation),
-            Command::Chunk(conversation, chunk) => self.tell_piece(&conversation, &chunk),
-            Command::Observed(conversation, by) => self.note_observer(conversation, by),
-            Command::Ask(question) => self.ask(question),
-            Command::Asked { conversation, by, number } => self.answer(&conversation, by, number),
-            Command::Answered(number, connection) => self.answered(number, *connection),
-            Command::Calm { done } => {
+            ShardCommand::Stored(id) => self.waiters.borrow_mut().set_stored(id),
+            ShardCommand::Subscribe { conversation, publisher, subscribed } => {
+                self.subscribe(conversation, publisher, subscribed);
+            }
+            ShardCommand::Query(query) => self.query_status(query),
+            ShardCommand::Hint(hint) => self.on_hint(hint),
+            ShardCommand::Drain { done } => {
                 let shard = Rc::clone(self);
                 spawn(async move {
                     while shard.setup.busy.load(Ordering::Relaxed) > 0 {
-                        shard.calm.notified().await;
+                        shard.idle.notified().await;
                     }
                     done.send(()).ok();
                 });
             }
-            Command::Stop => {}
+            ShardCommand::Stop => {}
             #[cfg(test)]
-            Command::Cut => {}
+            ShardCommand::Kill => {}
         }
     }
 
-    /// Where another replica owns the partition, this only says that the message is stored.
-    fn accepted(self: &Rc<Self>, message: Arc<AcceptedMessage>) {
-        self.watch.borrow_mut().set_stored(message.id);
+    fn on_hint(self: &Rc<Self>, hint: Hint) {
+        match hint {
+            Hint::Accepted(message) => self.on_accepted(message),
+            Hint::Woken(conversation) => self.wake(conversation),
+            Hint::Ended(message) => self.waiters.borrow_mut().complete(message),
+            Hint::EndedLarge { conversation, id } => self.resync_message_soon(conversation, id),
+            Hint::Appended(conversation) => self.publish_look(&conversation),
+            Hint::Chunk(conversation, chunk) => self.publish_chunk(&conversation, &chunk),
+            Hint::Observed(conversation, by) => self.note_remote_subscriber(conversation, by),
+            Hint::Asked { conversation, by, number } => self.answer_query(&conversation, by, number),
+            Hint::Answered(number, connection) => self.on_query_answer(number, *connection),
+            // The membership thread acts on these itself.
+            Hint::Redelivered(_) | Hint::Fleet | Hint::Echo(_) | Hint::Subscribed => {}
+        }
+    }
+
+    /// Passes an accepted message to its conversation. If another replica owns the partition, the message is only
+    /// recorded as stored.
+    fn on_accepted(self: &Rc<Self>, message: Arc<AcceptedMessage>) {
+        self.waiters.borrow_mut().set_stored(message.id);
         let conversation = &message.new.conversation;
-        let part = self.part(Partition::of(conversation));
-        let Some(part) = part.filter(|part| part.works().is_some()) else { return };
+        let Some(part) = self.active_partition(conversation) else { return };
         match part.mailbox(conversation) {
             Some(mailbox) => mailbox.post(Input::Accepted(message)),
             None => self.start(part, conversation.clone()),
         }
     }
 
-    /// The conversation has messages that nobody told of, perhaps.
+    /// Has the conversation read its lane, because it may have messages without a hint.
     fn wake(self: &Rc<Self>, conversation: ConversationId) {
-        let part = self.part(Partition::of(&conversation));
-        let Some(part) = part.filter(|part| part.works().is_some()) else { return };
+        let Some(part) = self.active_partition(&conversation) else { return };
         match part.mailbox(&conversation) {
             Some(mailbox) => mailbox.post(Input::Woken),
             None => self.start(part, conversation),
         }
     }
 
-    fn part(&self, partition: Partition) -> Option<&Rc<Part>> {
-        let part = self.parts.get(partition.index() / self.setup.leases.shards());
+    /// Returns the partition of a conversation if this shard works for it.
+    fn active_partition(&self, conversation: &ConversationId) -> Option<&Rc<PartitionState>> {
+        self.partition(Partition::of(conversation)).filter(|part| part.active_fence().is_some())
+    }
+
+    fn partition(&self, partition: Partition) -> Option<&Rc<PartitionState>> {
+        let part = self.partitions.get(partition.index() / self.setup.leases.shards());
         part.filter(|part| part.partition == partition)
     }
 
     async fn stop(&self) {
         self.stopping.set(true);
-        self.watch.borrow_mut().clear();
-        self.dismiss_readers();
-        let cut: usize = join_all(self.parts.iter().map(|part| part.stop(STOP))).await.into_iter().sum();
-        if cut > 0 {
-            warn!(cut, "conversations did not stop in time; their sockets are cut");
+        self.waiters.borrow_mut().clear();
+        self.close_subscriptions();
+        let aborted: usize =
+            join_all(self.partitions.iter().map(|part| part.stop(STOP))).await.into_iter().sum();
+        if aborted > 0 {
+            warn!(aborted, "conversations did not stop in time; their sockets are cut");
         }
-        for part in &self.parts {
-            if let Some(fence) = part.fence.take() {
-                self.setup.leases.calm(part.partition, fence);
+        for part in &self.partitions {
+            if let Some(fence) = part.ownership.replace(Ownership::None).fence() {
+                self.setup.leases.set_drained(part.partition, fence);
             }
         }
-        self.count_nothing();
+        self.clear_gauges();
     }
 }
 

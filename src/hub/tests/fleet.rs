@@ -1,17 +1,17 @@
-//! Several hubs over one memory store and one simulated platform: a fleet in one process.
+//! A fleet in one process: several hubs over one memory store and one simulated platform.
 
 use super::*;
-use crate::store::{self, ClaimMode, MemoryStore, ReplicaIdentity};
+use crate::store::{self, ClaimMode, MemoryStore, Ownership, ReplicaIdentity};
 
-/// Leases short enough for tests to wait for their end.
+/// The lifetime of a lease, short enough for tests to wait for.
 const LEASE: Duration = Duration::from_secs(2);
 
-pub(super) struct Replica {
-    pub(super) shards: Shards,
+pub(super) struct HubReplica {
+    pub(super) shards: HubThreads,
     pub(super) metrics: Arc<Metrics>,
 }
 
-impl Replica {
+impl HubReplica {
     pub(super) fn hub(&self) -> &Hub {
         self.shards.hub()
     }
@@ -21,16 +21,16 @@ impl Replica {
     }
 }
 
-pub(super) struct Fleet {
+pub(super) struct HubFleet {
     pub(super) store: Store,
     sandbox: Sandbox,
     config: Config,
-    pub(super) replicas: Vec<Option<Replica>>,
+    pub(super) replicas: Vec<Option<HubReplica>>,
     posted: u128,
 }
 
-impl Fleet {
-    /// `deaf`: nobody listens to hints.
+impl HubFleet {
+    /// Starts a fleet. A `deaf` fleet drops all hints.
     pub(super) async fn start(count: usize, deaf: bool) -> Self {
         let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
         let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
@@ -41,7 +41,7 @@ impl Fleet {
         for _ in 0..count {
             fleet.join(deaf).await;
         }
-        fleet.until("every partition has an owner", Fleet::is_dealt).await;
+        fleet.until("every partition has an owner", HubFleet::is_balanced).await;
         fleet
     }
 
@@ -49,31 +49,31 @@ impl Fleet {
         let mut config = self.config.clone();
         config.cluster.replica_id = name(self.replicas.len()).into();
         let metrics = metrics();
-        let shards =
-            Hub::start_with(&config, self.store.clone(), &metrics, store::news().0, !deaf).await.unwrap();
-        self.replicas.push(Some(Replica { shards, metrics }));
+        let shards = Hub::start(&config, self.store.clone(), &metrics, store::news().0).await.unwrap();
+        shards.hub().leases.faults.deaf.store(deaf, Ordering::Release);
+        self.replicas.push(Some(HubReplica { shards, metrics }));
     }
 
-    fn live(&self) -> impl Iterator<Item = &Replica> {
+    fn live(&self) -> impl Iterator<Item = &HubReplica> {
         self.replicas.iter().flatten()
     }
 
-    pub(super) fn replica(&self, index: usize) -> &Replica {
+    pub(super) fn replica(&self, index: usize) -> &HubReplica {
         self.replicas[index].as_ref().unwrap()
     }
 
-    /// Whether every replica works for what is dealt to it, and has nothing else.
-    pub(super) fn is_dealt(&self) -> bool {
+    /// Returns whether every replica has exactly its assigned partitions.
+    pub(super) fn is_balanced(&self) -> bool {
         let live = self.replicas.iter().enumerate().filter_map(|(index, replica)| {
             let incarnation = replica.as_ref()?.hub().incarnation();
             Some(ReplicaIdentity { name: name(index), incarnation })
         });
-        let deal = Deal::over(&live.collect::<Vec<_>>());
+        let assignment = Assignment::over(&live.collect::<Vec<_>>());
         Partition::all().all(|partition| {
             self.live().all(|replica| {
-                let mine = deal.owner(partition) == Some(replica.hub().incarnation());
+                let mine = assignment.owner(partition) == Some(replica.hub().incarnation());
                 let leases = &replica.hub().leases;
-                if mine { leases.works(partition) } else { leases.state(partition).is_none() }
+                if mine { leases.works(partition) } else { leases.ownership(partition) == Ownership::None }
             })
         })
     }
@@ -81,7 +81,7 @@ impl Fleet {
     pub(super) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let held = async {
             while !holds(self) {
-                sleep(MOMENT).await;
+                sleep(POLL).await;
             }
         };
         timeout(GUARD, held).await.unwrap_or_else(|_| panic!("never: {what}"));
@@ -98,7 +98,7 @@ impl Fleet {
         posted.message.progress.outcome.expect("an end within the wait")
     }
 
-    /// Which replica owns a user's partition.
+    /// Returns the replica that owns a user's partition.
     pub(super) fn owner(&self, user: &str) -> usize {
         let partition = Partition::of(&conversation(user));
         self.replicas
@@ -107,7 +107,7 @@ impl Fleet {
             .unwrap()
     }
 
-    /// A user whose partition the replica owns, or does not own.
+    /// Returns a user whose partition the replica owns, or does not own.
     pub(super) fn user(&self, at: usize, owned: bool) -> String {
         let users = (0..).map(|n| format!("user-{n}"));
         users.into_iter().find(|user| (self.owner(user) == at) == owned).unwrap()
@@ -142,7 +142,7 @@ pub(super) fn conversation(user: &str) -> ConversationId {
 
 #[tokio::test]
 async fn any_replica_answers_for_any_user() {
-    let mut fleet = Fleet::start(3, false).await;
+    let mut fleet = HubFleet::start(3, false).await;
     for user in 0..6 {
         for at in 0..3 {
             let outcome = fleet.say(at, &format!("user-{user}"), "/echo quack").await;
@@ -155,8 +155,8 @@ async fn any_replica_answers_for_any_user() {
 }
 
 #[tokio::test]
-async fn who_waits_elsewhere_is_told_and_nobody_polls() {
-    let mut fleet = Fleet::start(2, false).await;
+async fn waiter_at_another_replica_gets_the_end_without_polling() {
+    let mut fleet = HubFleet::start(2, false).await;
     let user = fleet.user(0, false);
     for _ in 0..3 {
         assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
@@ -176,11 +176,11 @@ async fn who_waits_elsewhere_is_told_and_nobody_polls() {
 }
 
 #[tokio::test]
-async fn a_fleet_that_hears_no_hint_answers_all_the_same() {
-    let mut fleet = Fleet::start(2, true).await;
+async fn fleet_without_hints_still_answers() {
+    let mut fleet = HubFleet::start(2, true).await;
     let user = fleet.user(0, false);
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
-    assert!(fleet.replica(0).metrics.fleet.wait_resyncs.get() > 0, "it must have read");
+    assert!(fleet.replica(0).metrics.fleet.wait_resyncs.get() > 0, "the waiters were resynced");
     let accept = fleet.accept(1, &user, "/echo quack");
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
     fleet.replica(1).hub().post(accept, None).await.unwrap();
@@ -190,29 +190,29 @@ async fn a_fleet_that_hears_no_hint_answers_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_dead_owner_is_replaced_when_its_leases_have_run_out() {
-    let mut fleet = Fleet::start(2, false).await;
+async fn failover_follows_the_expiry_of_the_leases() {
+    let mut fleet = HubFleet::start(2, false).await;
     let user = fleet.user(1, true);
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     let had = fleet.replica(1).partitions();
     let dead = fleet.replicas[1].take().unwrap();
     dead.shards.kill(Instant::now() + GUARD).await;
-    // Nobody owns it now; who takes over answers.
+    // The next owner answers after the failover.
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
-    fleet.until("everything has an owner again", Fleet::is_dealt).await;
+    fleet.until("every partition has an owner again", HubFleet::is_balanced).await;
     assert_eq!(i64::try_from(fleet.replica(0).metrics.fleet.claimed_expired.get()).unwrap(), had);
     fleet.stop().await;
 }
 
 #[tokio::test]
-async fn a_replica_that_joins_gets_its_share_and_no_more_moves() {
-    let mut fleet = Fleet::start(2, false).await;
+async fn new_replica_gets_its_share_and_no_more_moves() {
+    let mut fleet = HubFleet::start(2, false).await;
     assert!(matches!(fleet.say(0, "alice", "/echo quack").await, TurnOutcome::Answered(_)));
     let released =
-        |fleet: &Fleet| -> u64 { fleet.live().map(|replica| replica.metrics.fleet.released.get()).sum() };
+        |fleet: &HubFleet| -> u64 { fleet.live().map(|replica| replica.metrics.fleet.released.get()).sum() };
     let before = released(&fleet);
     fleet.join(false).await;
-    fleet.until("the new replica has its share", Fleet::is_dealt).await;
+    fleet.until("the new replica has its share", HubFleet::is_balanced).await;
     let share = fleet.replica(2).partitions();
     assert!((40..140).contains(&share), "{share}");
     assert_eq!(released(&fleet) - before, u64::try_from(share).unwrap());
@@ -223,8 +223,8 @@ async fn a_replica_that_joins_gets_its_share_and_no_more_moves() {
 }
 
 #[tokio::test]
-async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
-    let mut fleet = Fleet::start(2, false).await;
+async fn handoff_under_load_loses_no_message() {
+    let mut fleet = HubFleet::start(2, false).await;
     let going = fleet.replicas[0].take().unwrap();
     let hubs = [going.hub().clone(), fleet.replica(1).hub().clone()];
     let mut number = 0;
@@ -238,13 +238,11 @@ async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
         .collect();
     let stopping = async {
         going.shards.refuse();
-        timeout(GUARD, going.shards.calm(Instant::now() + GUARD))
-            .await
-            .expect("everything is handed over, every waiter told");
+        timeout(GUARD, going.shards.drain(Instant::now() + GUARD)).await.expect("the handoff ends");
         assert_eq!(going.partitions(), 0);
         going.shards.stop(Instant::now() + GUARD).await;
     };
-    // The posts first: all are accepted before the refusal.
+    // The posts come first, so all are accepted before the refusal.
     let (posted, ()) = tokio::join!(futures_util::future::join_all(posts), stopping);
     let mut accepted = 0;
     for posted in posted {
@@ -259,39 +257,41 @@ async fn a_replica_that_goes_hands_over_under_load_and_nothing_is_lost() {
         }
     }
     assert!(accepted >= 30, "{accepted}");
-    fleet.until("the other has everything", Fleet::is_dealt).await;
+    fleet.until("the other replica has all partitions", HubFleet::is_balanced).await;
     assert_eq!(
         fleet.replica(1).metrics.fleet.claimed_expired.get(),
         0,
-        "all was given back, nothing ran out"
+        "all partitions were released, and no lease expired"
     );
     fleet.stop().await;
 }
 
 #[tokio::test]
-async fn an_owner_that_stands_still_may_not_act_and_lets_go_when_it_wakes() {
-    let mut fleet = Fleet::start(2, false).await;
+async fn frozen_owner_may_not_act_and_gives_up_when_it_wakes() {
+    let mut fleet = HubFleet::start(2, false).await;
     let user = fleet.user(1, true);
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     let sleeper = &fleet.replica(1).hub().leases;
     let partition = Partition::of(&conversation(&user));
-    sleeper.freeze(true);
-    fleet.until("it is not sure any more", |_| !sleeper.works(partition)).await;
-    fleet.until("the other one took over", |fleet| fleet.replica(0).hub().leases.works(partition)).await;
+    sleeper.faults.frozen.store(true, Ordering::Release);
+    fleet.until("its lease is not valid any more", |_| !sleeper.works(partition)).await;
+    fleet
+        .until("the other replica has the partition", |fleet| fleet.replica(0).hub().leases.works(partition))
+        .await;
     let sleeper = Arc::clone(&fleet.replica(1).hub().leases);
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
-    // Another replica's messages are accepted by it meanwhile, and answered by the owner.
+    // The frozen replica still accepts messages, and the owner answers.
     assert!(matches!(fleet.say(1, &user, "/echo quack").await, TurnOutcome::Answered(_)));
-    sleeper.freeze(false);
-    fleet.until("it has its own again", Fleet::is_dealt).await;
+    sleeper.faults.frozen.store(false, Ordering::Release);
+    fleet.until("it has its partitions again", HubFleet::is_balanced).await;
     assert!(fleet.replica(1).metrics.fleet.leases_lost.get() > 0);
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     fleet.stop().await;
 }
 
 #[tokio::test]
-async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
-    let mut fleet = Fleet::start(1, false).await;
+async fn messages_of_an_unknown_bot_wait_for_a_replica_with_it() {
+    let mut fleet = HubFleet::start(1, false).await;
     let mut accept = fleet.accept(0, "alice", "/echo quack");
     let bot = BotName::new("new").unwrap();
     accept.message.conversation.bot = bot.clone();
@@ -302,13 +302,13 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
             fleet.replica(0).metrics.fleet.conversations_with_unknown_bot.get() == 1
         })
         .await;
-    // A replica with the new configuration comes, the old one goes.
+    // A replica with the new configuration starts, and the old one leaves.
     let known = BotConfig::clone(&fleet.config.bots[0]);
     fleet.config.bots.push(Arc::new(BotConfig { name: bot, ..known }));
     fleet.join(false).await;
     let old = fleet.replicas[0].take().unwrap();
     old.shards.refuse();
-    timeout(GUARD, old.shards.calm(Instant::now() + GUARD)).await.unwrap();
+    timeout(GUARD, old.shards.drain(Instant::now() + GUARD)).await.unwrap();
     old.shards.stop(Instant::now() + GUARD).await;
     assert_eq!(old.metrics.fleet.conversations_with_unknown_bot.get(), 0);
     let message = fleet.replica(1).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
@@ -317,31 +317,28 @@ async fn messages_of_a_bot_that_is_not_known_here_wait_for_one_who_knows_it() {
 }
 
 #[tokio::test]
-async fn a_turn_whose_owner_dies_goes_on_with_the_next_one() {
-    let mut fleet = Fleet::start(2, false).await;
+async fn turn_continues_after_a_failover() {
+    let mut fleet = HubFleet::start(2, false).await;
     let user = fleet.user(1, true);
     let mut accept = fleet.accept(0, &user, "/slow 1000");
     accept.message.rules = TurnRules::new(Some(1), None, Some(20_000)).unwrap();
     let hub = fleet.replica(0).hub().clone();
     let waiting = hub.post(accept, Some(GUARD));
     let dying = async {
-        // It counts as sent from its acceptance on: it is not out before the platform has it.
+        // The accept records the message as sent, so only the platform knows when it arrives.
         fleet.sandbox.script().seen(user.as_str(), 1).await;
         fleet.replicas[1].take().unwrap().shards.kill(Instant::now() + GUARD).await;
     };
     let (posted, ()) = tokio::join!(waiting, dying);
     let outcome = posted.unwrap().message.progress.outcome;
-    assert!(
-        matches!(outcome, Some(TurnOutcome::Answered(_))),
-        "the wait went on over the death: {outcome:?}"
-    );
-    fleet.until("everything has an owner again", Fleet::is_dealt).await;
+    assert!(matches!(outcome, Some(TurnOutcome::Answered(_))), "the wait outlives the failover: {outcome:?}");
+    fleet.until("every partition has an owner again", HubFleet::is_balanced).await;
     fleet.stop().await;
 }
 
 #[tokio::test]
-async fn a_partition_with_a_long_turn_moves_within_its_time_and_the_turn_goes_on() {
-    let mut fleet = Fleet::start(1, false).await;
+async fn partition_with_a_long_turn_moves_and_the_turn_continues() {
+    let mut fleet = HubFleet::start(1, false).await;
     let users: Vec<_> = (0..8).map(|user| format!("user-{user}")).collect();
     let mut ids = Vec::new();
     for user in &users {
@@ -351,7 +348,7 @@ async fn a_partition_with_a_long_turn_moves_within_its_time_and_the_turn_goes_on
         fleet.replica(0).hub().post(accept, None).await.unwrap();
     }
     fleet.join(false).await;
-    fleet.until("the new replica has its share", Fleet::is_dealt).await;
+    fleet.until("the new replica has its share", HubFleet::is_balanced).await;
     assert!(users.iter().any(|user| fleet.owner(user) == 1), "none of them moved");
     for (id, conversation) in ids {
         let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();

@@ -1,7 +1,7 @@
-//! What a shard hints at to other replicas: pieces of streamed replies, and answers.
+//! The hints of a shard to other replicas: chunks of streamed replies, and answers to status queries.
 //!
-//! Both may be lost, so the line is short and nothing waits for it: what finds it full is dropped. One task sends while
-//! there is something to send, in the order in which it came, several at a time.
+//! Both may be lost, so the queue is short and a full queue drops new hints. One task sends them in order, several at a
+//! time, and ends when the queue is empty.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -13,34 +13,34 @@ use tracing::debug;
 use super::spawn;
 use crate::store::{Hint, Incarnation, Store};
 
-/// Hints that may wait.
-const WAITING: usize = 1024;
-/// Hints that are on their way at the same time.
+/// The capacity of the queue.
+const QUEUE: usize = 1024;
+/// Hints that are sent at the same time.
 const SENDING: usize = 64;
 
-/// The line.
+/// The queue of hints.
 #[derive(Debug)]
-pub(super) struct Relay {
+pub(super) struct HintSender {
     store: Store,
     waiting: RefCell<VecDeque<(Incarnation, Hint)>>,
     sending: Cell<bool>,
 }
 
-impl Relay {
+impl HintSender {
     pub(super) fn new(store: Store) -> Rc<Self> {
         Rc::new(Self { store, waiting: RefCell::default(), sending: Cell::new(false) })
     }
 
-    /// Hints at something as soon as its turn comes, unless too much waits.
+    /// Queues a hint, or drops it if the queue is full.
     pub(super) fn send(self: &Rc<Self>, to: Incarnation, hint: Hint) {
         let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() >= WAITING {
+        if waiting.len() >= QUEUE {
             return;
         }
         waiting.push_back((to, hint));
         if !self.sending.replace(true) {
-            let relay = Rc::clone(self);
-            spawn(async move { relay.run().await });
+            let sender = Rc::clone(self);
+            spawn(async move { sender.run().await });
         }
     }
 

@@ -1,4 +1,4 @@
-//! How conversations come into memory and leave it.
+//! The activation of conversations: how they come into memory and leave it.
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
@@ -8,31 +8,31 @@ use std::sync::atomic::Ordering;
 use futures_util::FutureExt as _;
 use tracing::error;
 
-use super::part::Part;
+use super::partition_state::PartitionState;
 use super::{Shard, spawn};
 use crate::config::BotConfig;
 use crate::domain::ConversationId;
 use crate::link::{self, ConversationHost as _, ExitReason, Input, Mailbox};
 use crate::store::Fence;
 
-/// Conversations that are brought into memory between two round trips to the store.
+/// Conversations that are activated between two round trips to the store.
 const BATCH: usize = 64;
 
-/// A conversation's place in memory. It is given back however its task ends: cut and panicked ones too.
-struct Stay {
+/// A conversation's place in memory. Dropping it gives the place back, after an abort or a panic too.
+struct ActivationGuard {
     shard: Rc<Shard>,
-    part: Rc<Part>,
+    part: Rc<PartitionState>,
     conversation: ConversationId,
     mailbox: Rc<Mailbox>,
 }
 
-impl Drop for Stay {
+impl Drop for ActivationGuard {
     fn drop(&mut self) {
         self.shard.idle(&self.mailbox, Some(self.shard.clock.now()));
         self.part.leave(&self.conversation);
-        self.shard.count.set(self.shard.count.get().saturating_sub(1));
+        self.shard.active.set(self.shard.active.get().saturating_sub(1));
         self.shard.setup.metrics.conversations.dec();
-        self.shard.calm.notify_waiters();
+        self.shard.idle.notify_waiters();
     }
 }
 
@@ -41,45 +41,44 @@ impl Shard {
         self.setup.bots.iter().find(|bot| bot.name == conversation.bot)
     }
 
-    /// Brings a conversation into memory, which is not there yet.
-    pub(super) fn start(self: &Rc<Self>, part: &Rc<Part>, conversation: ConversationId) {
+    /// Activates a conversation that is not in memory.
+    pub(super) fn start(self: &Rc<Self>, part: &Rc<PartitionState>, conversation: ConversationId) {
         if self.stopping.get() {
             return;
         }
-        let (Some(fence), Some(bot)) = (part.works(), self.bot(&conversation)) else { return };
-        if self.count.get() >= self.setup.room {
+        let (Some(fence), Some(bot)) = (part.active_fence(), self.bot(&conversation)) else { return };
+        if self.active.get() >= self.setup.capacity {
             self.evict();
         }
         let mailbox = Rc::new(Mailbox::default());
-        self.count.set(self.count.get() + 1);
+        self.active.set(self.active.get() + 1);
         self.setup.metrics.conversations.inc();
         self.setup.busy.fetch_add(1, Ordering::Relaxed);
-        let stay = Stay {
+        let guard = ActivationGuard {
             shard: Rc::clone(self),
             part: Rc::clone(part),
             conversation: conversation.clone(),
             mailbox: Rc::clone(&mailbox),
         };
-        let task = spawn(Rc::clone(self).live(Arc::clone(bot), fence, stay));
+        let task = spawn(Rc::clone(self).run_conversation(Arc::clone(bot), fence, guard));
         part.enter(conversation, mailbox, task.abort_handle());
     }
 
-    /// Brings many conversations into memory, or wakes them where they are. After each batch the store is asked
-    /// something: the answer comes behind those that the batch asked for, so a take-over of thousands does not
-    /// stand in the way of everything else.
+    /// Activates many conversations, and wakes those in memory. Each batch ends with a request to the store, whose answer
+    /// comes behind the answers to the batch. A failover of thousands so leaves room for other requests.
     pub(super) async fn start_all(
         self: &Rc<Self>,
-        part: &Rc<Part>,
+        part: &Rc<PartitionState>,
         fence: Fence,
         conversations: Vec<ConversationId>,
     ) {
         if conversations.is_empty() {
             return;
         }
-        let _door = self.door.lock().await;
+        let _permit = self.activation_permit.lock().await;
         let mut begun = 0;
         for conversation in conversations {
-            if part.works() != Some(fence) {
+            if part.active_fence() != Some(fence) {
                 return;
             }
             if let Some(mailbox) = part.mailbox(&conversation) {
@@ -97,24 +96,24 @@ impl Shard {
         }
     }
 
-    /// A conversation's life in memory, from its start until it has left.
-    async fn live(self: Rc<Self>, bot: Arc<BotConfig>, fence: Fence, stay: Stay) {
-        let Stay { part, conversation, mailbox, .. } = &stay;
+    /// Runs a conversation from its activation until it has left.
+    async fn run_conversation(self: Rc<Self>, bot: Arc<BotConfig>, fence: Fence, guard: ActivationGuard) {
+        let ActivationGuard { part, conversation, mailbox, .. } = &guard;
         loop {
             mailbox.forget_drain();
-            let life = link::run(
+            let run = link::run(
                 Rc::clone(&self),
                 Arc::clone(&bot),
                 conversation.clone(),
                 fence,
                 Rc::clone(mailbox),
             );
-            match AssertUnwindSafe(life).catch_unwind().await {
-                // A message came as it was about to give way to others.
+            match AssertUnwindSafe(run).catch_unwind().await {
+                // A message arrived during the eviction.
                 Ok(ExitReason::Rested)
-                    if (!mailbox.is_empty() || mailbox.open() > 0) && part.works() == Some(fence) => {}
+                    if (!mailbox.is_empty() || mailbox.open() > 0) && part.active_fence() == Some(fence) => {}
                 Ok(ExitReason::Fenced) => {
-                    self.setup.leases.doubt(part.partition, fence);
+                    self.setup.leases.suspect(part.partition, fence);
                     break;
                 }
                 Ok(ExitReason::Rested | ExitReason::Stopped) => break,
@@ -124,30 +123,31 @@ impl Shard {
                     let failing = link::fail_open(&*self, &bot, fence, conversation);
                     let failed = AssertUnwindSafe(failing).catch_unwind().await;
                     if failed.is_err() {
-                        // What is open stays in the store; the sweep brings it back in a second.
+                        // Open messages stay in the store, and the next sweep activates the conversation again.
                         self.setup.metrics.panics.inc();
                     }
-                    if failed.is_err() || mailbox.is_empty() || part.works() != Some(fence) {
+                    if failed.is_err() || mailbox.is_empty() || part.active_fence() != Some(fence) {
                         break;
                     }
                 }
             }
         }
-        // Nothing is awaited between the last look into the mailbox and the end of `stay`: no mail is lost.
+        // No await lies between the last look into the mailbox and the drop of `guard`, so no mail is lost.
     }
 
-    /// Lets the conversations go that have been idle longest: as many as are too many, one more, and one in a
-    /// hundred. Those that were told before and are not gone yet count among them: they are still the first.
+    /// Evicts the conversations that have been idle longest: the excess, one more, and one per cent of the capacity.
+    /// Evicted conversations that have not left yet count too, because they are still the first in order.
     fn evict(&self) {
         let mut idle: Vec<_> = self
-            .parts
+            .partitions
             .iter()
             .flat_map(|part| part.mailboxes())
             .filter_map(|mailbox| Some((mailbox.idle_since()?, mailbox)))
             .collect();
         idle.sort_unstable_by_key(|(since, _)| *since);
-        let too_many = self.count.get().saturating_sub(self.setup.room) + 1 + self.setup.room / 100;
-        for (_, mailbox) in idle.into_iter().take(too_many) {
+        let excess = self.active.get().saturating_sub(self.setup.capacity);
+        let evicted = excess + 1 + self.setup.capacity / 100;
+        for (_, mailbox) in idle.into_iter().take(evicted) {
             mailbox.post(Input::Drain);
         }
     }

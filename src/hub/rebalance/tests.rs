@@ -1,4 +1,4 @@
-//! The deal, and replicas that live by it over the embedded store with a clock of its own.
+//! The assignment, and replicas that follow it over the memory store with a manual clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{Partition, Timestamp};
 use crate::store::{
-    ClaimMode, ClaimResult, Clock, Fence, FleetStatus, Heartbeat, Incarnation, ManualClock, MemoryLimits,
-    MemoryStore, ReplicaIdentity, StoreError,
+    ClaimMode, ClaimResult, Clock, DrainReason, Fence, FleetStatus, Heartbeat, Incarnation, ManualClock,
+    MemoryLimits, MemoryStore, Ownership, ReplicaIdentity, StoreError,
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -24,44 +24,47 @@ fn peers(count: u64) -> Vec<ReplicaIdentity> {
         .collect()
 }
 
-fn moved(before: &Deal, after: &Deal) -> Vec<Partition> {
+fn moved(before: &Assignment, after: &Assignment) -> Vec<Partition> {
     Partition::all().filter(|&partition| before.owner(partition) != after.owner(partition)).collect()
 }
 
 #[test]
-fn the_deal_never_changes() {
-    // Fixed for ever: replicas of two versions must deal alike.
+fn assignment_never_changes() {
+    // The assignment is fixed, because replicas of two versions must compute the same.
     let owners: Vec<_> = {
-        let deal = Deal::over(&peers(3));
-        Partition::all().take(12).map(|partition| deal.owner(partition).unwrap().0 / 0x9e37_79b9).collect()
+        let assignment = Assignment::over(&peers(3));
+        Partition::all()
+            .take(12)
+            .map(|partition| assignment.owner(partition).unwrap().0 / 0x9e37_79b9)
+            .collect()
     };
-    assert_eq!(owners, DEALT);
+    assert_eq!(owners, OWNERS);
 }
 
-/// Computed by another program.
-const DEALT: [u64; 12] = [3, 1, 3, 3, 2, 2, 1, 1, 3, 2, 1, 1];
+/// The owners that another program computed.
+const OWNERS: [u64; 12] = [3, 1, 3, 3, 2, 2, 1, 1, 3, 2, 1, 1];
 
 #[test]
-fn nobody_is_dealt_nothing() {
-    assert_eq!(Deal::over(&[]).owner(Partition::all().next().unwrap()), None);
+fn assignment_without_replicas_has_no_owner() {
+    assert_eq!(Assignment::over(&[]).owner(Partition::all().next().unwrap()), None);
 }
 
 #[test]
-fn of_two_with_one_name_the_same_one_gets_all() {
+fn equal_names_prefer_the_higher_incarnation() {
     let twin = |n| ReplicaIdentity { name: "twin".into(), incarnation: Incarnation(n) };
-    let (ab, ba) = (Deal::over(&[twin(1), twin(2)]), Deal::over(&[twin(2), twin(1)]));
+    let (ab, ba) = (Assignment::over(&[twin(1), twin(2)]), Assignment::over(&[twin(2), twin(1)]));
     assert_eq!(ab, ba);
     assert!(Partition::all().all(|partition| ab.owner(partition) == Some(Incarnation(2))));
 }
 
 proptest! {
     #[test]
-    fn who_joins_takes_its_share_and_who_leaves_gives_up_only_its_own(count in 1_u64..12, leaver in 0_u64..12) {
+    fn join_and_leave_move_only_their_own_share(count in 1_u64..12, leaver in 0_u64..12) {
         let live = peers(count);
-        let before = Deal::over(&live);
+        let before = Assignment::over(&live);
         let mut joined = peers(count + 1);
         joined.rotate_left(1);
-        let after = Deal::over(&joined);
+        let after = Assignment::over(&joined);
         let new = peers(count + 1).pop().unwrap().incarnation;
         let gained = moved(&before, &after);
         prop_assert!(gained.iter().all(|&partition| after.owner(partition) == Some(new)));
@@ -70,13 +73,13 @@ proptest! {
 
         let mut left = live;
         let gone = left.remove(usize::try_from(leaver % count).unwrap());
-        let after = Deal::over(&left);
+        let after = Assignment::over(&left);
         prop_assert!(moved(&before, &after).iter().all(|&p| before.owner(p) == Some(gone.incarnation)));
     }
 
     #[test]
-    fn contact_is_as_long_as_no_answer_is_missing(gaps in prop::collection::vec(0_u64..12_000, 1..30)) {
-        let mut contact = Contact::default();
+    fn contact_lasts_until_an_answer_is_missing(gaps in prop::collection::vec(0_u64..12_000, 1..30)) {
+        let mut contact = StoreContact::default();
         let (mut now, mut since) = (Duration::ZERO, Duration::ZERO);
         contact.answered(now, LEASE);
         for gap in gaps {
@@ -92,35 +95,35 @@ proptest! {
     }
 }
 
-/// A replica that does what is decided, a step each second of its own clock.
-struct Replica {
+/// A replica that executes the plan, one step each second of its own clock.
+struct SimulatedReplica {
     peer: ReplicaIdentity,
-    /// What its clock shows, in milliseconds; it runs a little fast or slow.
+    /// Its clock in milliseconds, which runs a little fast or slow.
     clock: u64,
     rate: u64,
-    contact: Contact,
+    contact: StoreContact,
     live: Vec<ReplicaIdentity>,
-    deal: Deal,
+    assignment: Assignment,
     leases: Vec<Option<(Fence, Option<u64>)>>,
-    troubled: Vec<Option<Duration>>,
+    failed_at: Vec<Option<Duration>>,
     paused: bool,
     cut: bool,
     leaving: bool,
 }
 
-impl Replica {
+impl SimulatedReplica {
     fn new(peer: ReplicaIdentity, clock: u64, rate: u64) -> Self {
         let leases = vec![None; Partition::COUNT];
-        let troubled = vec![None; Partition::COUNT];
+        let failed_at = vec![None; Partition::COUNT];
         Self {
             peer,
             clock,
             rate,
-            contact: Contact::default(),
+            contact: StoreContact::default(),
             live: Vec::new(),
-            deal: Deal::default(),
+            assignment: Assignment::default(),
             leases,
-            troubled,
+            failed_at,
             paused: false,
             cut: false,
             leaving: false,
@@ -138,7 +141,7 @@ impl Replica {
             .map(|(partition, _)| partition)
     }
 
-    /// One step. `loses` says of each operation whether its answer is lost although it was carried out.
+    /// Takes one step. `loses` says for each operation whether its answer is lost.
     fn step(&mut self, store: &MemoryStore, loses: &mut impl FnMut() -> bool, moves: &mut usize) {
         self.clock += self.rate;
         if self.paused {
@@ -153,7 +156,7 @@ impl Replica {
                     self.contact.answered(self.now(), LEASE);
                     fleet.live.sort_unstable();
                     if fleet.live != self.live {
-                        self.deal = Deal::over(&fleet.live);
+                        self.assignment = Assignment::over(&fleet.live);
                         self.live = fleet.live;
                     }
                 }
@@ -163,33 +166,35 @@ impl Replica {
             store.leave(self.peer.incarnation);
         }
         self.renew(store, loses);
-        let standings: Vec<_> = self
+        let partitions: Vec<_> = self
             .leases
             .iter()
-            .zip(&self.troubled)
-            .map(|(lease, troubled)| Standing {
-                tenure: match lease {
-                    None => Tenure::Out,
-                    Some((_, None)) => Tenure::Owned,
-                    Some((_, Some(_))) => Tenure::Draining,
+            .zip(&self.failed_at)
+            .map(|(lease, failed_at)| PartitionStatus {
+                ownership: match *lease {
+                    None => Ownership::None,
+                    Some((fence, None)) => Ownership::Active(fence),
+                    Some((fence, Some(_))) => Ownership::Draining(fence, DrainReason::Rebalance),
                 },
-                troubled: *troubled,
+                failed_at: *failed_at,
             })
             .collect();
-        let steps = decide(&View {
+        let actions = plan_rebalance(&ClusterView {
             me: self.peer.incarnation,
-            deal: &self.deal,
+            assignment: &self.assignment,
             leaving: self.leaving,
             contact: self.contact.since(),
             now: self.now(),
             lease: LEASE,
-            standings: &standings,
+            partitions: &partitions,
         });
-        for step in steps {
-            match step {
-                Step::Claim { partition, claiming } => self.claim(store, partition, claiming, loses, moves),
-                Step::Drain { partition } => {
-                    // Some drain at once, some take their five seconds.
+        for action in actions {
+            match action {
+                RebalanceAction::Claim { partition, claiming } => {
+                    self.claim(store, partition, claiming, loses, moves)
+                }
+                RebalanceAction::Drain { partition } => {
+                    // The drain takes up to five seconds.
                     let until = self.clock + 1000 * (partition.index() as u64 % 6);
                     self.leases[partition.index()].as_mut().unwrap().1 = Some(until);
                 }
@@ -201,7 +206,7 @@ impl Replica {
         for partition in Partition::all() {
             let Some((fence, drained_at)) = self.leases[partition.index()] else { continue };
             if self.cut {
-                self.troubled[partition.index()] = Some(self.now());
+                self.failed_at[partition.index()] = Some(self.now());
                 continue;
             }
             if drained_at.is_some_and(|at| self.clock >= at) {
@@ -212,7 +217,7 @@ impl Replica {
                 continue;
             }
             match store.renew(partition, fence, LEASE) {
-                _ if loses() => self.troubled[partition.index()] = Some(self.now()),
+                _ if loses() => self.failed_at[partition.index()] = Some(self.now()),
                 Ok(_) => {}
                 Err(StoreError::Fenced) => self.leases[partition.index()] = None,
                 Err(error) => panic!("{error}"),
@@ -229,12 +234,12 @@ impl Replica {
         moves: &mut usize,
     ) {
         if self.cut {
-            self.troubled[partition.index()] = Some(self.now());
+            self.failed_at[partition.index()] = Some(self.now());
             return;
         }
         let claim = store.claim(partition, self.peer.incarnation, LEASE, claiming);
         if loses() {
-            self.troubled[partition.index()] = Some(self.now());
+            self.failed_at[partition.index()] = Some(self.now());
         } else if let ClaimResult::Yours { fence, .. } = claim {
             *moves += 1;
             self.leases[partition.index()] = Some((fence, None));
@@ -243,7 +248,7 @@ impl Replica {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Event {
+enum RebalanceEvent {
     Join,
     Leave(usize),
     Kill(usize),
@@ -252,28 +257,28 @@ enum Event {
     Wait(u8),
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn event() -> impl Strategy<Value = RebalanceEvent> {
     prop_oneof![
-        2 => Just(Event::Join),
-        1 => any::<usize>().prop_map(Event::Leave),
-        1 => any::<usize>().prop_map(Event::Kill),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(which, on)| Event::Pause(which, on)),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(which, on)| Event::Cut(which, on)),
-        4 => (0_u8..25).prop_map(Event::Wait),
+        2 => Just(RebalanceEvent::Join),
+        1 => any::<usize>().prop_map(RebalanceEvent::Leave),
+        1 => any::<usize>().prop_map(RebalanceEvent::Kill),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(which, on)| RebalanceEvent::Pause(which, on)),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(which, on)| RebalanceEvent::Cut(which, on)),
+        4 => (0_u8..25).prop_map(RebalanceEvent::Wait),
     ]
 }
 
-struct World {
+struct RebalanceWorld {
     store: Arc<MemoryStore>,
     hand: ManualClock,
-    replicas: Vec<Replica>,
+    replicas: Vec<SimulatedReplica>,
     born: u64,
     random: fastrand::Rng,
     loss: f64,
     moves: usize,
 }
 
-impl World {
+impl RebalanceWorld {
     fn new(seed: u64, loss: f64) -> Self {
         let (clock, hand) = Clock::manual(Timestamp::from_millis(1_763_845_000_000));
         let store = MemoryStore::new(MemoryLimits::new(1 << 20, SECOND), clock);
@@ -285,26 +290,28 @@ impl World {
         if self.replicas.len() < 6 {
             self.born += 1;
             let peer = peers(self.born).pop().unwrap();
-            // Clocks begin anywhere and run up to two per cent fast or slow.
+            // A clock starts at any value and is up to two per cent fast or slow.
             let (clock, rate) = (self.random.u64(0..1_000_000), self.random.u64(980..=1020));
-            self.replicas.push(Replica::new(peer, clock, rate));
+            self.replicas.push(SimulatedReplica::new(peer, clock, rate));
         }
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: RebalanceEvent) {
         let count = self.replicas.len().max(1);
         match event {
-            Event::Join => self.join(),
-            Event::Wait(seconds) => (0..seconds).for_each(|_| self.second()),
-            Event::Kill(which) if !self.replicas.is_empty() => _ = self.replicas.remove(which % count),
-            Event::Leave(which) => self.with(which, |replica| replica.leaving = true),
-            Event::Pause(which, on) => self.with(which, |replica| replica.paused = on),
-            Event::Cut(which, on) => self.with(which, |replica| replica.cut = on),
-            Event::Kill(_) => {}
+            RebalanceEvent::Join => self.join(),
+            RebalanceEvent::Wait(seconds) => (0..seconds).for_each(|_| self.second()),
+            RebalanceEvent::Kill(which) if !self.replicas.is_empty() => {
+                _ = self.replicas.remove(which % count)
+            }
+            RebalanceEvent::Leave(which) => self.with(which, |replica| replica.leaving = true),
+            RebalanceEvent::Pause(which, on) => self.with(which, |replica| replica.paused = on),
+            RebalanceEvent::Cut(which, on) => self.with(which, |replica| replica.cut = on),
+            RebalanceEvent::Kill(_) => {}
         }
     }
 
-    fn with(&mut self, which: usize, change: impl FnOnce(&mut Replica)) {
+    fn with(&mut self, which: usize, change: impl FnOnce(&mut SimulatedReplica)) {
         let count = self.replicas.len().max(1);
         if let Some(replica) = self.replicas.get_mut(which % count) {
             change(replica);
@@ -318,12 +325,12 @@ impl World {
         for replica in &mut self.replicas {
             replica.step(&self.store, &mut || random.f64() < loss, &mut self.moves);
         }
-        // Whoever has gone and given everything back has ended.
+        // A leaving replica without partitions has ended.
         self.replicas.retain(|replica| !(replica.leaving && replica.owned().next().is_none()));
     }
 
-    /// Lets everything heal.
-    fn settle(&mut self) {
+    /// Ends all faults, and waits until the fleet is stable.
+    fn stabilise(&mut self) {
         self.loss = 0.0;
         for replica in &mut self.replicas {
             (replica.paused, replica.cut) = (false, false);
@@ -331,12 +338,13 @@ impl World {
         if self.replicas.iter().all(|replica| replica.leaving) {
             self.join();
         }
-        // Heartbeats of the dead run out, then a whole lease of contact, then drains.
+        // The time covers dead heartbeats, a lease of contact, and drains.
         (0..40).for_each(|_| self.second());
     }
 
     fn check(&mut self) -> Result<(), TestCaseError> {
-        let deal = Deal::over(&self.replicas.iter().map(|replica| replica.peer.clone()).collect::<Vec<_>>());
+        let assignment =
+            Assignment::over(&self.replicas.iter().map(|replica| replica.peer.clone()).collect::<Vec<_>>());
         for partition in Partition::all() {
             let owners: Vec<_> = self
                 .replicas
@@ -344,7 +352,7 @@ impl World {
                 .filter(|replica| replica.leases[partition.index()].is_some())
                 .map(|replica| replica.peer.incarnation)
                 .collect();
-            prop_assert_eq!(&owners, &[deal.owner(partition).unwrap()], "{}", partition);
+            prop_assert_eq!(&owners, &[assignment.owner(partition).unwrap()], "{}", partition);
         }
         Ok(())
     }
@@ -354,39 +362,39 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn whatever_happens_every_partition_ends_with_one_live_owner(
+    fn every_partition_ends_with_one_live_owner(
         seed in any::<u64>(),
         loss in prop_oneof![Just(0.0), Just(0.05), Just(0.4)],
         events in prop::collection::vec(event(), 1..30),
     ) {
-        let mut world = World::new(seed, loss);
+        let mut world = RebalanceWorld::new(seed, loss);
         for event in events {
             world.happen(event);
         }
-        world.settle();
+        world.stabilise();
         world.check()?;
-        // And then it rests.
+        // A stable fleet moves no partition.
         let moves = world.moves;
         (0..20).for_each(|_| world.second());
-        prop_assert_eq!(world.moves, moves, "partitions move although nothing happens");
-        // One that joins moves its share, one that leaves what it had.
+        prop_assert_eq!(world.moves, moves, "partitions move without an event");
+        // A new replica moves only its share.
         let (before, had) = (world.moves, world.replicas.len());
         world.join();
-        world.settle();
+        world.stabilise();
         world.check()?;
         let share = Partition::COUNT / world.replicas.len();
         prop_assert!(world.moves - before <= share * 2 + 8 || had == world.replicas.len());
     }
 
     #[test]
-    fn an_outage_of_the_store_moves_nothing(seed in any::<u64>(), seconds in 1_u8..60) {
-        let mut world = World::new(seed, 0.0);
+    fn store_outage_moves_no_partition(seed in any::<u64>(), seconds in 1_u8..60) {
+        let mut world = RebalanceWorld::new(seed, 0.0);
         (0..3).for_each(|_| world.join());
-        world.settle();
+        world.stabilise();
         let moves = world.moves;
         world.replicas.iter_mut().for_each(|replica| replica.cut = true);
         (0..seconds).for_each(|_| world.second());
-        world.settle();
+        world.stabilise();
         world.check()?;
         prop_assert_eq!(world.moves, moves);
     }

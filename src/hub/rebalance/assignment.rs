@@ -1,17 +1,17 @@
-//! Who should own what: rendezvous hashing.
+//! The assignment of partitions to replicas, by rendezvous hashing.
 //!
-//! Every replica draws a number for every partition, and the highest draw has it. A replica that joins takes
-//! only what it wins, one that leaves gives up only what it had; nothing else moves.
+//! Every replica has a score for every partition, and the highest score gets it. A new replica takes only the partitions
+//! that it wins, and a replica that leaves gives up only its own. No other partition moves.
 
 use crate::domain::{Partition, Sha256};
 use crate::store::{Incarnation, ReplicaIdentity};
 
-/// Which replica should own which partition.
+/// The replica that should own each partition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Deal(Vec<Incarnation>);
+pub struct Assignment(Vec<Incarnation>);
 
-impl Deal {
-    /// Deals all partitions over these replicas, in whatever order they come.
+impl Assignment {
+    /// Assigns all partitions to these replicas. Their order does not matter.
     pub fn over(live: &[ReplicaIdentity]) -> Self {
         let seeded: Vec<_> = live
             .iter()
@@ -25,23 +25,23 @@ impl Deal {
         let owner = |partition| {
             seeded
                 .iter()
-                .map(|(seed, incarnation)| (draw(seed, partition), *incarnation))
+                .map(|(seed, incarnation)| (score(seed, partition), *incarnation))
                 .max()
                 .map(|(_, incarnation)| incarnation)
         };
         Self(Partition::all().filter_map(owner).collect())
     }
 
-    /// Who should own the partition; nobody where no replica lives. Of two replicas with one name it is the one
-    /// with the higher incarnation.
+    /// Returns the replica that should own the partition, or `None` without live replicas. Of two replicas with one
+    /// name, the higher incarnation wins.
     pub fn owner(&self, partition: Partition) -> Option<Incarnation> {
         self.0.get(partition.index()).copied()
     }
 }
 
-/// The first 8 bytes of SHA-256(name NUL partition). Every version must draw alike: replicas of two versions
-/// that deal differently would hand a partition to and fro.
-fn draw(seed: &Sha256, partition: Partition) -> u64 {
+/// Returns the first 8 bytes of SHA-256(name NUL partition). The score must not change between versions: replicas with
+/// different scores would hand a partition back and forth.
+fn score(seed: &Sha256, partition: Partition) -> u64 {
     let mut hash = seed.clone();
     hash.update([u8::try_from(partition.index()).unwrap_or_default()]);
     let digest = hash.finish();

@@ -1,4 +1,4 @@
-//! What a shard is to its conversations.
+//! The services of a shard for its conversations.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,48 +25,53 @@ impl ConversationHost for Shard {
 
     async fn connect_permit(&self, bot: &BotConfig, mailbox: &Mailbox) {
         #[cfg(test)]
-        crate::hub::tests::perhaps_panic(bot);
-        self.budget.permit(&self.setup.store, &self.clock, bot, || mailbox.open() > 0).await;
+        crate::hub::tests::panic_if_armed(bot);
+        self.connect_limiter.acquire(&self.setup.store, &self.clock, bot, || mailbox.open() > 0).await;
     }
 
     async fn history_permit(&self, bot: &BotConfig) {
-        self.budget.permit(&self.setup.store, &self.clock, bot, || false).await;
+        self.connect_limiter.acquire(&self.setup.store, &self.clock, bot, || false).await;
     }
 
     fn may_act(&self, partition: Partition) -> bool {
-        // By the fence that the shard works under, not by the lease alone: while conversations of an earlier
-        // fence are still leaving, the replica may have claimed the partition again.
-        let fence = self.part(partition).and_then(|part| part.fence.get());
-        fence.is_some_and(|fence| self.setup.leases.is_sure(partition, fence))
+        // The fence of the shard counts too: the replica may have claimed the partition again while conversations of an
+        // earlier fence are leaving.
+        let fence = self.partition(partition).and_then(|part| part.fence());
+        fence.is_some_and(|fence| self.setup.leases.is_lease_valid(partition, fence))
     }
 
     fn report_loss(&self, id: MessageId) {
-        self.watch.borrow_mut().lose(id);
+        self.waiters.borrow_mut().complete_lost(id);
         self.setup.metrics.fleet.messages_lost.inc();
     }
 
     fn complete(&self, message: Message) {
-        self.watch.borrow_mut().tell(message);
+        self.waiters.borrow_mut().complete(message);
     }
 
     fn appended(&self, conversation: &ConversationId) {
-        self.look_into(conversation);
+        self.publish_look(conversation);
     }
 
     fn due(&self, fence: Fence, conversation: &ConversationId, target: &str) {
         let (partition, queue) = (Partition::of(conversation), QueueId::of(conversation, target));
-        self.setup.news.tell_now(OutboxEvent::Due { partition, fence, queue, target: target.into() });
+        self.setup.outbox_events.tell_now(OutboxEvent::Due {
+            partition,
+            fence,
+            queue,
+            target: target.into(),
+        });
     }
 
     fn chunk(&self, conversation: &ConversationId, chunk: Arc<ReplyChunk>) {
-        self.tell_piece(conversation, &chunk);
-        self.relay_piece(conversation, &chunk);
+        self.publish_chunk(conversation, &chunk);
+        self.forward_chunk(conversation, &chunk);
     }
 
     fn observed(&self, conversation: &ConversationId, at: Vec<Incarnation>) {
         let me = self.setup.leases.incarnation();
-        for observer in at.into_iter().filter(|&observer| observer != me) {
-            self.note_observer(conversation.clone(), observer);
+        for replica in at.into_iter().filter(|&replica| replica != me) {
+            self.note_remote_subscriber(conversation.clone(), replica);
         }
     }
 
@@ -74,7 +79,7 @@ impl ConversationHost for Shard {
         match (mailbox.idle_since(), since) {
             (None, Some(_)) => {
                 self.setup.busy.fetch_sub(1, Ordering::Relaxed);
-                self.calm.notify_waiters();
+                self.idle.notify_waiters();
             }
             (Some(_), None) => {
                 self.setup.busy.fetch_add(1, Ordering::Relaxed);

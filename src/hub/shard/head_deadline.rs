@@ -1,14 +1,14 @@
-//! Heads whose time must not run: nobody here may or can send them.
+//! The deadline of a queued head that this replica may not send, or cannot send.
 
 use crate::domain::{ConversationId, Timestamp};
 use crate::store::{ConversationChange, ConversationWrite, Fence, Store, StoreError};
 
-/// Lets the head's time begin anew where the conversation's head is queued since before `since`. The caller owns
-/// the conversation, and has it not in memory.
+/// Restarts the deadline of the conversation's head if that is queued since before `since`. The caller owns the
+/// conversation and does not have it in memory.
 ///
 /// # Errors
-/// As the store says; the head's time goes on then.
-pub(super) async fn hold(
+/// The error of the store; the deadline then keeps running.
+pub(super) async fn restart_head_deadline(
     store: &Store,
     fence: Fence,
     conversation: &ConversationId,

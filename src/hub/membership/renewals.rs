@@ -1,0 +1,134 @@
+//! The renewals of leases, and the release of drained partitions.
+
+use std::time::Duration;
+
+use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::{Instant, interval};
+use tracing::{debug, warn};
+
+use super::MembershipWorker;
+use crate::domain::Partition;
+use crate::store::{Fence, Ownership, StoreError};
+
+impl MembershipWorker {
+    /// Renews each lease after a third of its lifetime, and more often after a failure.
+    pub(super) async fn renew(&self) {
+        let every = self.leases().ttl() / 3;
+        let mut tick = interval(self.leases().ttl() / 12);
+        let mut renewals: FuturesUnordered<LocalBoxFuture<'_, Partition>> = FuturesUnordered::new();
+        let mut in_flight = vec![false; Partition::COUNT];
+        loop {
+            let suspected = tokio::select! {
+                _ = tick.tick() => false,
+                () = self.leases().suspected.notified() => true,
+                Some(partition) = renewals.next() => {
+                    if let Some(in_flight) = in_flight.get_mut(partition.index()) {
+                        *in_flight = false;
+                    }
+                    continue;
+                }
+            };
+            let now = self.leases().elapsed();
+            for (partition, fence) in self.leases().held() {
+                let due = if suspected {
+                    self.leases().take_suspect(partition)
+                } else {
+                    now.saturating_sub(self.leases().renewed_at(partition)) >= every
+                };
+                if due
+                    && let Some(in_flight) = in_flight.get_mut(partition.index())
+                    && !*in_flight
+                {
+                    *in_flight = true;
+                    renewals.push(Box::pin(self.renew_one(partition, fence)));
+                }
+            }
+        }
+    }
+
+    async fn renew_one(&self, partition: Partition, fence: Fence) -> Partition {
+        #[cfg(test)]
+        self.leases().faults.thawed().await;
+        let sent = Instant::now();
+        let renewed = self.setup.store.renew(partition, fence, self.leases().ttl()).await;
+        let leases = self.leases();
+        // The partition may have been released, or lost and claimed again, in the meantime.
+        if leases.ownership(partition).fence() != Some(fence) {
+            return partition;
+        }
+        match renewed {
+            Ok(now) => {
+                self.observe(now);
+                leases.renewed(partition, sent);
+            }
+            Err(StoreError::Lost) => {
+                debug!(%partition, "the store lost the partition's lease");
+                leases.remove(partition);
+                self.on_loss();
+                self.rebalance_due.notify_one();
+            }
+            Err(StoreError::Fenced | StoreError::OutOfStep) => {
+                // A release whose answer was lost looks the same.
+                if !leases.is_drained(partition, fence) {
+                    warn!(%partition, "another owner claimed the partition");
+                    self.setup.metrics.leases_lost.inc();
+                }
+                leases.remove(partition);
+                self.rebalance_due.notify_one();
+            }
+            Err(error @ (StoreError::Unknown(_) | StoreError::Unavailable(_))) => {
+                self.on_failure(partition, &error);
+            }
+        }
+        partition
+    }
+
+    /// Releases drained partitions.
+    pub(super) async fn release(&self) {
+        let mut again = interval(Duration::from_secs(1).min(self.leases().ttl() / 5));
+        loop {
+            tokio::select! {
+                _ = again.tick() => {}
+                () = self.leases().drained.notified() => {}
+            }
+            let drained = Partition::all().filter_map(|partition| match self.leases().ownership(partition) {
+                Ownership::Draining(fence, _) => Some((partition, fence)),
+                Ownership::None | Ownership::Active(_) | Ownership::Revoked => None,
+            });
+            let drained = drained.filter(|(partition, fence)| self.leases().is_drained(*partition, *fence));
+            join_all(drained.map(|(partition, fence)| self.release_one(partition, fence))).await;
+        }
+    }
+
+    async fn release_one(&self, partition: Partition, fence: Fence) {
+        match self.setup.store.release(partition, fence).await {
+            Err(error) if error.is_passing() => {
+                warn!(%partition, %error, "the partition could not be released; retrying");
+                return;
+            }
+            Ok(()) => self.setup.metrics.released.inc(),
+            // Another replica owns the partition already.
+            Err(_) => {}
+        }
+        if self.leases().ownership(partition).fence() == Some(fence) {
+            self.leases().remove(partition);
+            self.count_partitions();
+        }
+    }
+
+    /// Releases all partitions once, after the shards have ended.
+    pub(super) async fn release_all(&self) {
+        if !self.leases().is_leaving()
+            && let Err(error) = self.setup.store.leave(self.setup.peer.incarnation).await
+        {
+            warn!(%error, "the replica could not leave the fleet; its heartbeat will expire");
+        }
+        let held = self.leases().held();
+        join_all(held.map(|(partition, fence)| self.release_one(partition, fence))).await;
+        let left = self.leases().held().count();
+        if left > 0 {
+            warn!(left, "partitions could not be released; their leases will expire");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The waiters: requests that wait for the end of a message.
+//!
+//! A shard has the waiters of its conversations, even if another replica owns their partitions. A waiter gets the message when
+//! this replica stores its end, or when the owner sends a hint. When the shard stops, its waiters are released and read the
+//! store by themselves. Hints may be lost; a resync then reads the messages of all waiters.
+//!
+//! A waiter has read the message before it comes through the queue of the shard, and the end may fall between the two. The
+//! table therefore remembers ended messages for a moment.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::sync::oneshot;
+
+use crate::domain::{ConversationId, Message, MessageId, Partition};
+
+/// The sender of a message's end to a waiter, or of `None` for a lost message.
+pub(crate) type CompletionSender = oneshot::Sender<Option<Message>>;
+
+/// The waiter's side of [`CompletionSender`].
+pub(super) type CompletionReceiver = oneshot::Receiver<Option<Message>>;
+
+/// The waiters of one shard.
+#[derive(Debug, Default)]
+pub(crate) struct WaiterTable {
+    messages: HashMap<MessageId, AwaitedMessage>,
+    /// Messages that ended since the last sweep, and in the interval before it.
+    ended: [HashSet<MessageId>; 2],
+}
+
+/// A message with waiters.
+#[derive(Debug)]
+struct AwaitedMessage {
+    conversation: ConversationId,
+    waiters: Vec<CompletionSender>,
+    /// Whether the message is known to be in the store. A message that is not known to be stored cannot be lost.
+    stored: bool,
+}
+
+impl WaiterTable {
+    /// Adds a waiter for a message that may not be stored yet. Returns whether the message may have ended already; the
+    /// caller then has to read it.
+    pub(crate) fn add(
+        &mut self,
+        conversation: ConversationId,
+        id: MessageId,
+        waiter: CompletionSender,
+    ) -> bool {
+        let awaited = self.messages.entry(id).or_insert_with(|| AwaitedMessage {
+            conversation,
+            waiters: Vec::with_capacity(1),
+            stored: false,
+        });
+        awaited.waiters.push(waiter);
+        self.ended.iter().any(|ended| ended.contains(&id))
+    }
+
+    /// Records that the message is in the store.
+    pub(crate) fn set_stored(&mut self, id: MessageId) {
+        if let Some(awaited) = self.messages.get_mut(&id) {
+            awaited.stored = true;
+        }
+    }
+
+    /// Releases the waiters of a message that was not accepted.
+    pub(crate) fn remove(&mut self, id: MessageId) {
+        self.messages.remove(&id);
+    }
+
+    /// Sends the end of a message to its waiters.
+    pub(crate) fn complete(&mut self, message: Message) {
+        let id = message.accepted.id;
+        // The end is remembered even with waiters: another waiter may be in the queue.
+        let [latest, _] = &mut self.ended;
+        latest.insert(id);
+        let Some(awaited) = self.messages.remove(&id) else { return };
+        let mut waiters = awaited.waiters;
+        let last = waiters.pop();
+        for waiter in waiters {
+            // A waiter that has gone needs no answer.
+            waiter.send(Some(message.clone())).ok();
+        }
+        if let Some(last) = last {
+            last.send(Some(message)).ok();
+        }
+    }
+
+    /// Reports a message as lost to its waiters. Returns whether there was a waiter.
+    pub(crate) fn complete_lost(&mut self, id: MessageId) -> bool {
+        let Some(awaited) = self.messages.remove(&id) else { return false };
+        let sent = awaited.waiters.into_iter().filter_map(|waiter| waiter.send(None).ok());
+        sent.count() > 0
+    }
+
+    /// Returns whether the message is known to be stored, so that its absence is a loss.
+    pub(crate) fn is_stored(&self, id: MessageId) -> bool {
+        self.messages.get(&id).is_some_and(|awaited| awaited.stored)
+    }
+
+    /// Removes waiters that gave up, and ends of the interval before the last. The shard empties its queue many times
+    /// between two sweeps.
+    pub(crate) fn sweep(&mut self) {
+        let [latest, before] = &mut self.ended;
+        *before = std::mem::take(latest);
+        self.messages.retain(|_, awaited| {
+            awaited.waiters.retain(|waiter| !waiter.is_closed());
+            !awaited.waiters.is_empty()
+        });
+        if self.messages.capacity() > 1024 && self.messages.len() * 8 < self.messages.capacity() {
+            self.messages.shrink_to_fit();
+        }
+    }
+
+    /// Returns the stored messages with waiters, in one partition or in all.
+    pub(crate) fn stored_messages(&self, partition: Option<Partition>) -> Vec<(ConversationId, MessageId)> {
+        self.messages
+            .iter()
+            .filter(|(_, awaited)| awaited.stored)
+            .filter(|(_, awaited)| {
+                partition.is_none_or(|partition| Partition::of(&awaited.conversation) == partition)
+            })
+            .map(|(id, awaited)| (awaited.conversation.clone(), *id))
+            .collect()
+    }
+
+    /// Releases all waiters; they read the store by themselves.
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{BotName, MessageProgress, Timestamp, UserId};
+    use crate::hub::tests::{accept_by, store};
+    use crate::store::{AcceptResult, Incarnation};
+
+    #[test]
+    fn message_not_known_as_stored_cannot_be_lost() {
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        let id = MessageId::new(Timestamp::from_millis(1), 1);
+        let mut table = WaiterTable::default();
+        let (waiter, mut completion) = oneshot::channel();
+        table.add(conversation.clone(), id, waiter);
+        assert!(!table.is_stored(id) && table.stored_messages(None).is_empty());
+        table.set_stored(id);
+        assert!(table.is_stored(id));
+        assert_eq!(table.stored_messages(Some(Partition::of(&conversation))), [(conversation, id)]);
+        assert!(table.complete_lost(id));
+        assert!(completion.try_recv().unwrap().is_none());
+        assert!(!table.complete_lost(id), "no waiter is left");
+    }
+
+    #[tokio::test]
+    async fn end_is_remembered_for_a_waiter_in_the_queue() {
+        let mut table = WaiterTable::default();
+        let accept = accept_by(Incarnation(1), 1, "alice", "Hello");
+        let AcceptResult::New(accepted) = store().accept(accept).await.unwrap() else { panic!("a new one") };
+        let (conversation, id) = (accepted.new.conversation.clone(), accepted.id);
+        let ended = Message { accepted, progress: MessageProgress::default() };
+        assert!(!table.add(conversation.clone(), id, oneshot::channel().0));
+        // The first waiter is gone; another may be in the queue.
+        table.complete(ended);
+        table.sweep();
+        assert!(table.add(conversation.clone(), id, oneshot::channel().0));
+        table.sweep();
+        assert!(!table.add(conversation, id, oneshot::channel().0));
+    }
+
+    #[test]
+    fn waiters_that_gave_up_are_removed() {
+        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        let id = MessageId::new(Timestamp::from_millis(1), 1);
+        let mut table = WaiterTable::default();
+        let (waiter, completion) = oneshot::channel();
+        table.add(conversation, id, waiter);
+        table.set_stored(id);
+        drop(completion);
+        table.sweep();
+        assert!(table.stored_messages(None).is_empty());
+        table.set_stored(id);
+        assert!(table.stored_messages(None).is_empty(), "no waiter is left");
+    }
+}
