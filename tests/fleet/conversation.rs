@@ -1,5 +1,5 @@
-//! A conversation in a replica's memory: the link's machine, and its effects carried out against the models, in
-//! the way in which the link's driver does.
+//! A conversation in a replica's memory: the link's machine, with its effects executed on the models. It follows the link's
+//! driver.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use std::sync::Arc;
 use rtm_bridge::link::{Effect, Input, Machine};
 use rtm_bridge::store::StoreError;
 
-use super::network::{Reply, To};
-use super::replica::Conversation;
-use super::store::{Answer, Ask};
-use super::world::{Deed, Event, Outcome, World, kind};
+use super::network::{CallPurpose, StoreReply};
+use super::replica::LoadedConversation;
+use super::store::{StoreAnswer, StoreRequest};
+use super::world::{CheckResult, FleetWorld, ReplicaAction, WorldEvent, kind};
 use crate::simulation::trace::{tell_effect, tell_input};
 
-/// How long a conversation's last writes may take.
+/// The time for the last writes of a conversation.
 const LAST_WRITES: u64 = 1000;
 
-impl World {
-    /// Something for a user's conversation: it is brought into memory where it is not yet there and is ours.
-    pub(super) fn deliver(&mut self, slot: usize, user: usize, input: Input) -> Outcome {
+impl FleetWorld {
+    /// Passes an input to a user's conversation, and loads it if the replica owns its partition.
+    pub(super) fn deliver(&mut self, slot: usize, user: usize, input: Input) -> CheckResult {
         let partition = self.users[user].partition;
         let number = self.numbers + 1;
         let Some(replica) = &mut self.slots[slot].replica else { return Ok(()) };
-        let Some(fence) = replica.keeper.fence(partition) else { return Ok(()) };
+        let Some(fence) = replica.membership.fence(partition) else { return Ok(()) };
         if let Some(conversation) = replica.conversations.get_mut(&user) {
             if conversation.machine.is_some() {
                 return self.step(slot, user, input);
@@ -30,11 +30,11 @@ impl World {
             conversation.mail.push(input);
             return Ok(());
         }
-        if replica.keeper.is_draining(partition) {
+        if replica.membership.is_draining(partition) {
             return Ok(());
         }
         self.numbers = number;
-        replica.conversations.insert(user, Conversation::new(number, fence, partition));
+        replica.conversations.insert(user, LoadedConversation::new(number, fence, partition));
         self.load(slot, user, number);
         Ok(())
     }
@@ -43,31 +43,41 @@ impl World {
         if let Some(conversation) = self.conversation(slot, user, number) {
             let fence = conversation.fence;
             let name = self.users[user].name.clone();
-            self.ask(slot, To::Load { user, number }, Ask::Open(fence, name));
+            self.ask(slot, CallPurpose::Load { user, number }, StoreRequest::Open(fence, name));
         }
     }
 
-    pub(super) fn on_loaded(&mut self, slot: usize, user: usize, number: u64, reply: Reply) -> Outcome {
+    pub(super) fn on_loaded(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        reply: StoreReply,
+    ) -> CheckResult {
         let now = self.now;
         let seed = self.rng.u64(..);
         let bot = Arc::clone(&self.bot);
         if self.conversation(slot, user, number).is_none() {
             return Ok(());
         }
-        let (open, told) = match reply {
-            Ok(Answer::Opened(Ok(opened))) => *opened,
-            Ok(Answer::Opened(Err(error))) if !error.is_passing() => {
-                self.doubt(slot, user);
+        let (open, store_time) = match reply {
+            Ok(StoreAnswer::Opened(Ok(opened))) => *opened,
+            Ok(StoreAnswer::Opened(Err(error))) if !error.is_passing() => {
+                self.suspect(slot, user);
                 return Ok(());
             }
             _ => {
-                let life = self.slots[slot].life;
                 let wait = self.rng.u64(1..1000);
-                self.schedule(wait, Event::To(slot, life, Deed::Reload { user, number }));
+                self.schedule_action(
+                    wait,
+                    slot,
+                    self.slots[slot].life,
+                    ReplicaAction::Reload { user, number },
+                );
                 return Ok(());
             }
         };
-        self.slots[slot].observe(told, now);
+        self.slots[slot].observe(store_time, now);
         let time = self.slots[slot].store_time(now);
         let name = self.users[user].name.clone();
         let Some(conversation) = self.conversation(slot, user, number) else { return Ok(()) };
@@ -82,24 +92,24 @@ impl World {
         Ok(())
     }
 
-    /// The conversation with this number, if it is still in memory.
+    /// Returns the conversation with this number if it is in memory.
     pub(super) fn conversation(
         &mut self,
         slot: usize,
         user: usize,
         number: u64,
-    ) -> Option<&mut Conversation> {
+    ) -> Option<&mut LoadedConversation> {
         let conversation = self.slots[slot].replica.as_mut()?.conversations.get_mut(&user)?;
         (conversation.number == number).then_some(conversation)
     }
 
-    /// Something for the conversation with this number; for none other.
-    pub(super) fn input(&mut self, slot: usize, user: usize, number: u64, input: Input) -> Outcome {
+    /// Passes an input to the conversation with this number.
+    pub(super) fn input(&mut self, slot: usize, user: usize, number: u64, input: Input) -> CheckResult {
         let lives = self.conversation(slot, user, number).is_some_and(|it| it.machine.is_some());
         if lives { self.step(slot, user, input) } else { Ok(()) }
     }
 
-    fn step(&mut self, slot: usize, user: usize, input: Input) -> Outcome {
+    fn step(&mut self, slot: usize, user: usize, input: Input) -> CheckResult {
         let mut inputs = VecDeque::from([input]);
         let mut effects = VecDeque::new();
         let mut rested = false;
@@ -119,20 +129,20 @@ impl World {
             let Some(input) = inputs.pop_front() else { break };
             rested = false;
             let now = self.slots[slot].store_time(self.now);
-            let told = self.trace.is_some().then(|| tell_input(&input));
-            let sure = self.may_act(slot, user);
+            let shown = self.trace.is_some().then(|| tell_input(&input));
+            let lease_valid = self.may_act(slot, user);
             let Some(conversation) = self.in_memory_of(slot, user) else { return Ok(()) };
-            let changed = std::mem::replace(&mut conversation.sure, sure) != sure;
+            let changed = std::mem::replace(&mut conversation.lease_valid, lease_valid) != lease_valid;
             let Some(machine) = &mut conversation.machine else { return Ok(()) };
             let mut new = Vec::new();
             if changed {
-                machine.step(now, Input::Lease(sure), &mut new);
+                machine.step(now, Input::Lease(lease_valid), &mut new);
             }
             machine.step(now, input, &mut new);
-            if let Some(told) = told {
-                let wants: Vec<_> = new.iter().map(tell_effect).collect();
+            if let Some(shown) = shown {
+                let actions: Vec<_> = new.iter().map(tell_effect).collect();
                 let state = machine.link_state(now);
-                self.note(|| format!("{slot}, user {user}: {told} -> {wants:?} {state:?}"));
+                self.note(|| format!("{slot}, user {user}: {shown} -> {actions:?} {state:?}"));
             }
             effects.extend(new);
         }
@@ -144,11 +154,11 @@ impl World {
         Ok(())
     }
 
-    fn in_memory_of(&mut self, slot: usize, user: usize) -> Option<&mut Conversation> {
+    fn in_memory_of(&mut self, slot: usize, user: usize) -> Option<&mut LoadedConversation> {
         self.slots[slot].replica.as_mut()?.conversations.get_mut(&user)
     }
 
-    fn perform(&mut self, slot: usize, user: usize, effect: Effect) -> Outcome<Option<Input>> {
+    fn perform(&mut self, slot: usize, user: usize, effect: Effect) -> CheckResult<Option<Input>> {
         let life = self.slots[slot].life;
         let name = self.users[user].name.clone();
         let Some(replica) = &mut self.slots[slot].replica else { return Ok(None) };
@@ -156,9 +166,11 @@ impl World {
         let (number, fence) = (conversation.number, conversation.fence);
         match effect {
             Effect::Write(write) => {
-                self.ask(slot, To::Write { user, number }, Ask::Write(fence, name, write));
+                self.ask(slot, CallPurpose::Write { user, number }, StoreRequest::Write(fence, name, write));
             }
-            Effect::ReadLane => self.ask(slot, To::Lane { user, number }, Ask::Open(fence, name)),
+            Effect::ReadLane => {
+                self.ask(slot, CallPurpose::Lane { user, number }, StoreRequest::Open(fence, name))
+            }
             Effect::Connect(mode) => {
                 let attempt = self.number();
                 if let Some(conversation) = self.conversation(slot, user, number) {
@@ -171,8 +183,8 @@ impl World {
                 if let Some(socket) = conversation.socket {
                     let wait = self.rng.u64(5..400);
                     if self.users[user].sockets.contains_key(&socket) {
-                        let deed = Deed::Heard { user, number, socket, input: Input::PeerAlive };
-                        self.schedule(wait, Event::To(slot, life, deed));
+                        let action = ReplicaAction::Heard { user, number, socket, input: Input::PeerAlive };
+                        self.schedule_action(wait, slot, life, action);
                     }
                 }
             }
@@ -184,34 +196,40 @@ impl World {
             }
             Effect::ReadHistory(after) => {
                 let wait = self.rng.u64(1..200);
-                self.schedule(wait, Event::ReadHistory { slot, life, user, number, after });
+                self.schedule(wait, WorldEvent::ReadHistory { slot, life, user, number, after });
             }
             Effect::Complete { message, .. } => {
                 self.audit_tell(&message)?;
-                self.told(slot, &message)?;
+                self.complete(slot, &message)?;
             }
             Effect::ReportLoss(id) => {
                 self.audit_forget(id)?;
-                self.lost(slot, id)?;
+                self.complete_as_lost(slot, id)?;
             }
             Effect::Reconciled | Effect::OutOfTurn(_) | Effect::Chunk(_) | Effect::Rest => {}
         }
         Ok(None)
     }
 
-    /// The answer to a write.
-    pub(super) fn on_written(&mut self, slot: usize, user: usize, number: u64, reply: Reply) -> Outcome {
+    /// Handles the answer to a write.
+    pub(super) fn on_written(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        reply: StoreReply,
+    ) -> CheckResult {
         match reply {
-            Ok(Answer::Written(Ok(written))) => {
+            Ok(StoreAnswer::Written(Ok(written))) => {
                 self.slots[slot].observe(written.now, self.now);
                 self.input(slot, user, number, Input::Stored { lost: written.lost })
             }
-            Ok(Answer::Written(Err(StoreError::OutOfStep))) => {
+            Ok(StoreAnswer::Written(Err(StoreError::OutOfStep))) => {
                 self.input(slot, user, number, Input::OutOfStep)
             }
-            Ok(Answer::Written(Err(error))) if !error.is_passing() => {
+            Ok(StoreAnswer::Written(Err(error))) if !error.is_passing() => {
                 if self.conversation(slot, user, number).is_some() {
-                    self.doubt(slot, user);
+                    self.suspect(slot, user);
                 }
                 Ok(())
             }
@@ -219,44 +237,50 @@ impl World {
         }
     }
 
-    pub(super) fn on_lane(&mut self, slot: usize, user: usize, number: u64, reply: Reply) -> Outcome {
+    pub(super) fn on_lane(
+        &mut self,
+        slot: usize,
+        user: usize,
+        number: u64,
+        reply: StoreReply,
+    ) -> CheckResult {
         let Some(conversation) = self.conversation(slot, user, number) else { return Ok(()) };
         let fence = conversation.fence;
         match reply {
-            Ok(Answer::Opened(Ok(opened))) => {
-                let (open, told) = *opened;
-                self.slots[slot].observe(told, self.now);
+            Ok(StoreAnswer::Opened(Ok(opened))) => {
+                let (open, store_time) = *opened;
+                self.slots[slot].observe(store_time, self.now);
                 self.input(slot, user, number, Input::Lane(Box::new(open)))
             }
-            Ok(Answer::Opened(Err(error))) if !error.is_passing() => {
-                self.doubt(slot, user);
+            Ok(StoreAnswer::Opened(Err(error))) if !error.is_passing() => {
+                self.suspect(slot, user);
                 Ok(())
             }
             _ => {
                 let name = self.users[user].name.clone();
-                self.ask(slot, To::Lane { user, number }, Ask::Open(fence, name));
+                self.ask(slot, CallPurpose::Lane { user, number }, StoreRequest::Open(fence, name));
                 Ok(())
             }
         }
     }
 
-    pub(super) fn on_tick(&mut self, slot: usize, user: usize, number: u64) -> Outcome {
+    pub(super) fn on_tick(&mut self, slot: usize, user: usize, number: u64) -> CheckResult {
         if let Some(conversation) = self.conversation(slot, user, number) {
             conversation.armed = None;
         }
         self.input(slot, user, number, Input::Tick)
     }
 
-    /// The machine is told where its lease became sure, or is not any more.
-    pub(super) fn look_at_lease(&mut self, slot: usize, user: usize) -> Outcome {
-        let sure = self.may_act(slot, user);
+    /// Tells the machine about a change of the lease.
+    pub(super) fn check_lease(&mut self, slot: usize, user: usize) -> CheckResult {
+        let lease_valid = self.may_act(slot, user);
         let conversation = self.in_memory_of(slot, user);
-        let differs = conversation.is_some_and(|it| it.machine.is_some() && it.sure != sure);
+        let differs = conversation.is_some_and(|it| it.machine.is_some() && it.lease_valid != lease_valid);
         if differs { self.step(slot, user, Input::Tick) } else { Ok(()) }
     }
 
-    /// A conversation is to end: its last writes are awaited for a moment.
-    pub(super) fn stop(&mut self, slot: usize, user: usize) -> Outcome {
+    /// Stops a conversation, with some time for its last writes.
+    pub(super) fn stop(&mut self, slot: usize, user: usize) -> CheckResult {
         let life = self.slots[slot].life;
         let Some(conversation) = self.in_memory_of(slot, user) else { return Ok(()) };
         let number = conversation.number;
@@ -264,11 +288,11 @@ impl World {
             self.forget(slot, user);
             return Ok(());
         }
-        self.schedule(LAST_WRITES, Event::To(slot, life, Deed::Cut { user, number }));
+        self.schedule_action(LAST_WRITES, slot, life, ReplicaAction::Cut { user, number });
         self.step(slot, user, Input::Stop)
     }
 
-    /// Sets the timer, unless it will go off early enough.
+    /// Sets the timer unless an earlier one is set.
     fn arm(&mut self, slot: usize, user: usize) {
         let now = self.slots[slot].store_time(self.now);
         let life = self.slots[slot].life;
@@ -279,7 +303,7 @@ impl World {
             conversation.armed = Some(at);
             let number = conversation.number;
             let wait = u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX).clamp(1, 86_400_000);
-            self.schedule(wait, Event::To(slot, life, Deed::Tick { user, number }));
+            self.schedule_action(wait, slot, life, ReplicaAction::Tick { user, number });
         }
     }
 
@@ -291,7 +315,7 @@ impl World {
         }
     }
 
-    /// The conversation leaves memory; its socket is closed.
+    /// Removes the conversation from memory and closes its socket.
     pub(super) fn forget(&mut self, slot: usize, user: usize) {
         self.hang_up(slot, user);
         if let Some(replica) = &mut self.slots[slot].replica {

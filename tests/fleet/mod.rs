@@ -1,22 +1,21 @@
-//! The ownership protocol against everything that can happen to it, in simulated time.
+//! The ownership protocol under faults, in simulated time.
 //!
-//! A run is drawn from one seed: replicas with clocks of their own, the store (the embedded one, by a clock moved
-//! by hand) behind a network that delays and loses, platforms, callers, and blows: crashes, pauses, cuts, joins,
-//! leaves, a store that is away or comes back empty. [`audit`] says what must hold whatever happens. The decisions
-//! are the hub's, the conversations the link's machine. A failing seed prints its last happenings; run it alone
-//! with `FLEET_SEED=<seed> cargo test --test all fleet`.
+//! One seed determines a run: replicas with clocks of their own, a memory store with a manual clock, a lossy network,
+//! platforms, callers and faults. Faults are crashes, pauses, cuts, joins, leaves, and a store that is away or
+//! comes back empty. [`audit`] checks the invariants. The rebalance plan is the hub's, and the conversations are the link's
+//! machine. A failing seed prints its last events; `FLEET_SEED=<seed> cargo test --test all fleet` runs it alone.
 
 mod audit;
-mod blows;
-mod caller;
+mod callers;
 mod conversation;
-mod keeper;
+mod fault_plan;
+mod faults;
+mod membership;
 mod network;
 mod replica;
+mod replica_actions;
 mod socket;
 mod store;
-mod temper;
-mod tend;
 mod user;
 mod world;
 
@@ -27,32 +26,32 @@ use std::thread::available_parallelism;
 
 use rtm_bridge::domain::BotName;
 
-use temper::{Blow, Temper};
-use world::{Run, World};
+use fault_plan::{Fault, FaultPlan};
+use world::{FleetRun, FleetWorld};
 
 const SEEDS: u64 = 2000;
-/// Happenings of a failing run that are printed.
+/// Events of a failing run that are printed.
 const TAIL: usize = 120;
 const USERS: usize = 8;
-/// How long a lease lives, in milliseconds.
+/// The lifetime of a lease, in milliseconds.
 const LEASE: u64 = 10_000;
-/// The store's time as a run begins.
+/// The store's time at the start of a run.
 const START: u64 = 1_763_845_000_000;
 
-/// What many runs came to.
+/// The totals of many runs.
 #[derive(Debug, Default)]
-struct Sum {
+struct RunSummary {
     ends: BTreeMap<&'static str, u32>,
     sends: u32,
     connects: u32,
     gaps: u32,
     emptied: u32,
     moves: usize,
-    happened: u64,
+    events: u64,
 }
 
-impl Sum {
-    fn add(&mut self, run: Run) {
+impl RunSummary {
+    fn add(&mut self, run: FleetRun) {
         for (outcome, count) in run.ledger.outcomes {
             *self.ends.entry(outcome).or_default() += count;
         }
@@ -61,7 +60,7 @@ impl Sum {
         self.gaps += run.ledger.gaps;
         self.emptied += run.ledger.emptied;
         self.moves += run.moves.len();
-        self.happened += run.happened;
+        self.events += run.events;
     }
 
     fn join(mut self, other: Self) -> Self {
@@ -73,37 +72,37 @@ impl Sum {
         self.gaps += other.gaps;
         self.emptied += other.emptied;
         self.moves += other.moves;
-        self.happened += other.happened;
+        self.events += other.events;
         self
     }
 }
 
 #[test]
-fn every_message_ends_once_whatever_befalls_the_fleet() {
+fn every_message_ends_once_despite_faults() {
     let sum = runs(SEEDS, |_, _| (), |_, _| ());
     println!("{sum:?}");
-    assert!(sum.gaps > 0 || chosen_seed().is_some(), "no replica was ever stopped at the wrong moment");
+    assert!(sum.gaps > 0 || chosen_seed().is_some(), "no replica was stopped at a critical moment");
 }
 
 #[test]
-fn the_same_seed_gives_the_same_trace() {
+fn same_seed_gives_the_same_trace() {
     for seed in 0..50 {
         assert_eq!(run(seed, |_, _| ()).hash, run(seed, |_, _| ()).hash, "seed {seed}");
     }
 }
 
 #[test]
-fn an_outage_of_the_store_moves_nothing() {
-    let outage = |seed: u64, temper: &mut Temper| {
-        temper.only(3, vec![(15_000, Blow::Away { time: 500 + seed * 137 % 28_000, empty: false })]);
+fn store_outage_moves_no_partition() {
+    let outage = |seed: u64, plan: &mut FaultPlan| {
+        plan.only(3, vec![(15_000, Fault::Away { time: 500 + seed * 137 % 28_000, empty: false })]);
     };
     let sum = runs(100, outage, |seed, run| assert_eq!(run.moves, [], "seed {seed}"));
     println!("{sum:?}");
 }
 
 #[test]
-fn who_joins_gets_its_share_and_nothing_else_moves() {
-    let join = |_, temper: &mut Temper| temper.only(3, vec![(15_000, Blow::Join { slot: 3 })]);
+fn new_replica_gets_its_share_and_no_more_moves() {
+    let join = |_, plan: &mut FaultPlan| plan.only(3, vec![(15_000, Fault::Join { slot: 3 })]);
     let sum = runs(100, join, |seed, run| {
         let partitions: BTreeSet<_> = run.moves.iter().map(|(partition, ..)| *partition).collect();
         assert!(run.moves.iter().all(|(_, _, to)| *to == 3), "seed {seed}: {:?}", run.moves);
@@ -114,9 +113,9 @@ fn who_joins_gets_its_share_and_nothing_else_moves() {
 }
 
 #[test]
-fn who_goes_leaves_its_share_and_nothing_else_moves() {
-    for blow in [Blow::Term { slot: 1, back: 600_000 }, Blow::Crash { slot: 1, back: 600_000 }] {
-        let leave = move |_, temper: &mut Temper| temper.only(3, vec![(15_000, blow)]);
+fn leaving_replica_gives_up_only_its_share() {
+    for fault in [Fault::Term { slot: 1, back: 600_000 }, Fault::Crash { slot: 1, back: 600_000 }] {
+        let leave = move |_, plan: &mut FaultPlan| plan.only(3, vec![(15_000, fault)]);
         let sum = runs(100, leave, |seed, run| {
             let partitions: BTreeSet<_> = run.moves.iter().map(|(partition, ..)| *partition).collect();
             assert!(run.moves.iter().all(|(_, from, _)| *from == 1), "seed {seed}: {:?}", run.moves);
@@ -128,42 +127,42 @@ fn who_goes_leaves_its_share_and_nothing_else_moves() {
 }
 
 #[test]
-fn a_store_that_comes_back_empty_is_taken_up_again() {
-    let emptied = |seed: u64, temper: &mut Temper| {
+fn fleet_continues_with_an_emptied_store() {
+    let emptied = |seed: u64, plan: &mut FaultPlan| {
         let time = 100 + seed * 137 % 9000;
-        temper.blows.extend((1..4).map(|i| (i * 11_000, Blow::Away { time, empty: true })));
-        temper.burst = 90;
+        plan.faults.extend((1..4).map(|i| (i * 11_000, Fault::Away { time, empty: true })));
+        plan.burst = 90;
     };
     let sum = runs(300, emptied, |_, _| ());
     println!("{sum:?}");
-    assert!(sum.ends.contains_key("lost") || chosen_seed().is_some(), "nothing was lost");
+    assert!(sum.ends.contains_key("lost") || chosen_seed().is_some(), "no message was lost");
 }
 
 #[test]
-fn where_every_hint_is_lost_everything_is_answered_all_the_same() {
+fn fleet_without_hints_still_answers() {
     for deaf in [true, false] {
-        let quiet = move |_, temper: &mut Temper| {
-            temper.only(3, Vec::new());
-            (temper.deaf, temper.hint_lost) = (deaf, if deaf { 100 } else { 0 });
+        let quiet = move |_, plan: &mut FaultPlan| {
+            plan.only(3, Vec::new());
+            (plan.deaf, plan.hint_lost) = (deaf, if deaf { 100 } else { 0 });
         };
         let sum = runs(100, quiet, |_, _| ());
         let failed = sum.ends.get("platform-unavailable").copied().unwrap_or_default();
-        // Short deadlines may not wait for the look that takes the place of a hint.
+        // Some deadlines are shorter than the sweep that replaces a hint.
         assert!(failed * 20 < sum.ends.values().sum(), "{sum:?}");
         println!("{sum:?}");
     }
 }
 
-/// Runs many seeds, on all the processors there are; `check` looks at each.
+/// Runs many seeds on all processors; `check` checks each run.
 fn runs(
     seeds: u64,
-    change: impl Fn(u64, &mut Temper) + Copy + Send + UnwindSafe + RefUnwindSafe,
-    check: impl Fn(u64, &Run) + Copy + Send,
-) -> Sum {
+    change: impl Fn(u64, &mut FaultPlan) + Copy + Send + UnwindSafe + RefUnwindSafe,
+    check: impl Fn(u64, &FleetRun) + Copy + Send,
+) -> RunSummary {
     let seeds = chosen_seed().map_or(0..seeds, |seed| seed..seed + 1);
     let threads = available_parallelism().map_or(1, NonZero::get);
     let some = move |from: usize| {
-        let mut sum = Sum::default();
+        let mut sum = RunSummary::default();
         for seed in seeds.skip(from).step_by(threads) {
             let run = run(seed, change);
             check(seed, &run);
@@ -182,25 +181,25 @@ fn runs(
             .collect();
         let sums =
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        sums.fold(Sum::default(), Sum::join)
+        sums.fold(RunSummary::default(), RunSummary::join)
     })
 }
 
-fn run(seed: u64, change: impl Fn(u64, &mut Temper) + Copy + UnwindSafe + RefUnwindSafe) -> Run {
-    let attempt = catch_unwind(|| World::new(seed, |temper| change(seed, temper), false).run());
+fn run(seed: u64, change: impl Fn(u64, &mut FaultPlan) + Copy + UnwindSafe + RefUnwindSafe) -> FleetRun {
+    let attempt = catch_unwind(|| FleetWorld::new(seed, |plan| change(seed, plan), false).run());
     match attempt {
-        Ok(Run { failure: None, .. }) => attempt.unwrap(),
+        Ok(FleetRun { failure: None, .. }) => attempt.unwrap(),
         _ => explain(seed, change),
     }
 }
 
-fn explain(seed: u64, change: impl Fn(u64, &mut Temper)) -> ! {
+fn explain(seed: u64, change: impl Fn(u64, &mut FaultPlan)) -> ! {
     let again =
-        catch_unwind(AssertUnwindSafe(|| World::new(seed, |temper| change(seed, temper), true).run()));
-    let Ok(Run { failure, trace, .. }) = again else { panic!("seed {seed} panics, see above") };
+        catch_unwind(AssertUnwindSafe(|| FleetWorld::new(seed, |plan| change(seed, plan), true).run()));
+    let Ok(FleetRun { failure, trace, .. }) = again else { panic!("seed {seed} panics, see above") };
     let tail = trace.len().saturating_sub(TAIL).max(1);
     let trace = [&trace[..1], &trace[tail..]].concat().join("\n");
-    panic!("seed {seed}: {}\n{trace}", failure.unwrap_or_else(|| "goes well at the second time".into()))
+    panic!("seed {seed}: {}\n{trace}", failure.unwrap_or_else(|| "the second run succeeds".into()))
 }
 
 fn bot_name() -> BotName {

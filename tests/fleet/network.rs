@@ -1,79 +1,79 @@
-//! The way between replicas and the store: late, lost on the way there or back, refused.
+//! The network between replicas and the store: it delays, loses and refuses.
 
 use rtm_bridge::domain::MessageId;
 use rtm_bridge::rtm::ConnectMode;
 use rtm_bridge::store::{StoreError, StoreRefusal};
 
-use super::store::{Answer, Ask};
-use super::world::{Deed, Event, Outcome, World};
+use super::store::{StoreAnswer, StoreRequest};
+use super::world::{CheckResult, FleetWorld, ReplicaAction, WorldEvent};
 
-/// So long an answer is awaited.
+/// The timeout of a request.
 pub(super) const TIMEOUT: u64 = 2000;
 
-/// A request on its way, and who wants its answer.
+/// A request in flight, and the receiver of its answer.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct StoreCall {
     pub(super) slot: usize,
     pub(super) life: u32,
-    pub(super) to: To,
-    pub(super) ask: Ask,
-    /// By the replica's clock.
+    pub(super) to: CallPurpose,
+    pub(super) ask: StoreRequest,
+    /// The send time on the replica's clock.
     pub(super) sent: u64,
     sent_at: u64,
 }
 
-/// Who wants an answer.
+/// The receiver of an answer.
 #[derive(Debug, Clone)]
-pub(super) enum To {
-    Keeper,
+pub(super) enum CallPurpose {
+    Membership,
     Load { user: usize, number: u64 },
     Lane { user: usize, number: u64 },
     Write { user: usize, number: u64 },
     Permit { user: usize, number: u64, attempt: u64, mode: ConnectMode },
     Post(usize),
-    Look(usize),
+    Poll(usize),
     Waiters(MessageId),
 }
 
-pub(super) type Reply = Result<Answer, StoreError>;
+pub(super) type StoreReply = Result<StoreAnswer, StoreError>;
 
-impl World {
-    /// A replica asks the store something.
-    pub(super) fn ask(&mut self, slot: usize, to: To, ask: Ask) {
+impl FleetWorld {
+    /// Sends a request of a replica to the store.
+    pub(super) fn ask(&mut self, slot: usize, to: CallPurpose, ask: StoreRequest) {
         let here = &self.slots[slot];
         let (life, sent) = (here.life, here.local(self.now));
-        let call = Box::new(Call { slot, life, to, ask, sent, sent_at: self.now });
-        if self.lucky(self.temper.refusal) || (self.is_cut_off(slot) && self.rng.bool()) {
+        let call = Box::new(StoreCall { slot, life, to, ask, sent, sent_at: self.now });
+        if self.chance(self.plan.refusal) || (self.is_cut_off(slot) && self.rng.bool()) {
             let wait = self.lag();
             let refused = Err(StoreError::Unavailable(StoreRefusal::Unreachable));
-            self.schedule(wait, Event::To(slot, life, Deed::Answered(call, refused)));
+            self.schedule_action(wait, slot, life, ReplicaAction::Answered(call, refused));
             return;
         }
         let (mut there, back) = (self.lag(), self.lag());
-        if self.lucky(self.temper.loss) {
+        if self.chance(self.plan.loss) {
             if self.rng.bool() {
                 self.miss(call);
                 return;
             }
-            // It comes through, but perhaps after nobody waits for it any more.
+            // The request arrives, perhaps after its timeout.
             there += self.rng.u64(0..6000);
         }
-        let lost = self.lucky(self.temper.loss);
-        self.schedule(there, Event::Arrive { call, back, lost });
+        let lost = self.chance(self.plan.loss);
+        self.schedule(there, WorldEvent::Arrive { call, back, lost });
     }
 
     fn is_cut_off(&self, slot: usize) -> bool {
         self.store.away || self.slots[slot].cut
     }
 
-    /// No answer comes in time.
-    fn miss(&mut self, call: Box<Call>) {
+    /// Lets a request time out.
+    fn miss(&mut self, call: Box<StoreCall>) {
         let wait = (call.sent_at + TIMEOUT).saturating_sub(self.now);
         let unknown = Err(StoreError::Unknown(std::time::Duration::from_millis(TIMEOUT)));
-        self.schedule(wait, Event::To(call.slot, call.life, Deed::Answered(call, unknown)));
+        self.schedule_action(wait, call.slot, call.life, ReplicaAction::Answered(call, unknown));
     }
 
-    pub(super) fn arrive(&mut self, call: Box<Call>, back: u64, lost: bool) -> Outcome {
+    pub(super) fn arrive(&mut self, call: Box<StoreCall>, back: u64, lost: bool) -> CheckResult {
         if self.is_cut_off(call.slot) {
             self.miss(call);
             return Ok(());
@@ -85,17 +85,17 @@ impl World {
             else {
                 continue;
             };
-            if self.is_cut_off(slot) || self.lucky(self.temper.hint_lost) {
+            if self.is_cut_off(slot) || self.chance(self.plan.hint_lost) {
                 continue;
             }
             let wait = self.lag();
             let life = self.slots[slot].life;
-            self.schedule(wait, Event::To(slot, life, Deed::Hinted(hint)));
+            self.schedule_action(wait, slot, life, ReplicaAction::Hinted(hint));
         }
         if lost || self.now + back > call.sent_at + TIMEOUT {
             self.miss(call);
         } else {
-            self.schedule(back, Event::To(call.slot, call.life, Deed::Answered(call, Ok(answer))));
+            self.schedule_action(back, call.slot, call.life, ReplicaAction::Answered(call, Ok(answer)));
         }
         Ok(())
     }

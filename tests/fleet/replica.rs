@@ -1,4 +1,4 @@
-//! One replica: its clock, its leases, its conversations, who waits there.
+//! One replica: its clock, leases, conversations and waiters.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,65 +7,65 @@ use rtm_bridge::domain::{AcceptedMessage, MessageId, Partition, Timestamp};
 use rtm_bridge::link::{Input, Machine};
 use rtm_bridge::store::{Fence, Incarnation, ReplicaIdentity};
 
-use super::keeper::Keeper;
-use super::world::Event;
+use super::membership::MembershipModel;
+use super::world::WorldEvent;
 
-/// A place where a replica may run, and the one that does.
-pub(super) struct Slot {
+/// A place for a replica, and the replica that runs there.
+pub(super) struct ReplicaSlot {
     pub(super) name: Box<str>,
-    /// Rises with every start and every death: what belongs to an earlier life means nothing.
+    /// Rises with every start and every crash; events of an earlier life are ignored.
     pub(super) life: u32,
-    pub(super) replica: Option<Replica>,
-    /// While it does nothing: what would have happened to it.
-    pub(super) paused: Option<Vec<Event>>,
-    /// Whether it does not reach the store.
+    pub(super) replica: Option<RunningReplica>,
+    /// The delayed events of a pause.
+    pub(super) paused: Option<Vec<WorldEvent>>,
+    /// Whether the replica does not reach the store.
     pub(super) cut: bool,
-    /// How fast its clock goes, in millionths too fast.
+    /// The drift of its clock, in millionths.
     drift: i64,
-    /// How long its clock stood still in all.
+    /// The total time for which its clock stood still.
     pub(super) stood_still: u64,
 }
 
 /// A running replica.
-pub(super) struct Replica {
+pub(super) struct RunningReplica {
     pub(super) incarnation: Incarnation,
-    pub(super) keeper: Keeper,
-    pub(super) conversations: BTreeMap<usize, Conversation>,
+    pub(super) membership: MembershipModel,
+    pub(super) conversations: BTreeMap<usize, LoadedConversation>,
     pub(super) waiters: BTreeMap<MessageId, Vec<usize>>,
-    /// What it last heard of the store's time, and when by its own clock.
-    told: (Timestamp, u64),
-    /// Since when, by its own clock, it goes.
+    /// The last known time of the store, and its arrival on the replica's clock.
+    last_store_time: (Timestamp, u64),
+    /// The start of its shutdown, on the replica's clock.
     pub(super) leaving: Option<u64>,
-    /// Its clock stood still and it has not heard of the store since: it may believe in a lease that ran out.
-    /// From when on, by its own clock.
-    pub(super) deceived: Option<u64>,
-    /// The next send is cut in two by a pause of this length.
-    pub(super) trap: Option<u64>,
+    /// The end of a pause with a frozen clock, on the replica's clock. Until the next answer of the store, the replica may
+    /// take an expired lease for valid.
+    pub(super) stale_clock_since: Option<u64>,
+    /// The length of a pause in the middle of the next send.
+    pub(super) pause_in_send: Option<u64>,
     pub(super) echo: u64,
     pub(super) echoed: u64,
-    /// When it began.
+    /// The start time.
     pub(super) since: u64,
 }
 
 /// A conversation in a replica's memory.
-pub(super) struct Conversation {
-    /// Tells this one from others of the same user.
+pub(super) struct LoadedConversation {
+    /// Distinguishes this conversation from later ones of the same user.
     pub(super) number: u64,
     pub(super) fence: Fence,
     pub(super) partition: Partition,
-    /// None while it is read from the store.
+    /// The machine, after the conversation is loaded.
     pub(super) machine: Option<Machine>,
     pub(super) mail: Vec<Input>,
-    /// Whether the machine was told that the lease is sure.
-    pub(super) sure: bool,
+    /// The validity of the lease that the machine was last informed of.
+    pub(super) lease_valid: bool,
     pub(super) armed: Option<Timestamp>,
     pub(super) connecting: Option<u64>,
     pub(super) socket: Option<u64>,
-    /// A message whose bytes were allowed and have not gone yet.
-    pub(super) in_hand: Option<Arc<AcceptedMessage>>,
+    /// A message whose send was allowed and has not started.
+    pub(super) held_message: Option<Arc<AcceptedMessage>>,
 }
 
-impl Slot {
+impl ReplicaSlot {
     pub(super) fn new(index: usize, drift: i64) -> Self {
         Self {
             name: format!("replica-{index}").into(),
@@ -78,7 +78,7 @@ impl Slot {
         }
     }
 
-    /// Its own clock at this time: it may be fast or slow, and only differences mean something.
+    /// Returns the replica's clock, which may be fast or slow. Only differences are meaningful.
     pub(super) fn local(&self, now: u64) -> u64 {
         let run = now - self.stood_still;
         run.saturating_add_signed(run.cast_signed() * self.drift / 1_000_000)
@@ -88,45 +88,50 @@ impl Slot {
         self.replica.as_ref().map(|replica| replica.incarnation)
     }
 
-    /// The fence that its replica holds a partition by.
+    /// Returns the fence of a partition that its replica owns.
     pub(super) fn fence(&self, partition: Partition) -> Option<Fence> {
-        self.replica.as_ref()?.keeper.fence(partition)
+        self.replica.as_ref()?.membership.fence(partition)
     }
 
     pub(super) fn peer(&self, incarnation: Incarnation) -> ReplicaIdentity {
         ReplicaIdentity { name: self.name.clone(), incarnation }
     }
 
-    /// The store's time as it knows it.
+    /// Returns the replica's estimate of the store's time.
     pub(super) fn store_time(&self, now: u64) -> Timestamp {
         let Some(replica) = &self.replica else { return Timestamp::default() };
-        let (told, at) = replica.told;
-        told + std::time::Duration::from_millis(self.local(now).saturating_sub(at))
+        let (last, at) = replica.last_store_time;
+        last + std::time::Duration::from_millis(self.local(now).saturating_sub(at))
     }
 
-    pub(super) fn observe(&mut self, told: Timestamp, now: u64) {
+    pub(super) fn observe(&mut self, store_time: Timestamp, now: u64) {
         let estimate = self.store_time(now);
         let local = self.local(now);
         if let Some(replica) = &mut self.replica
-            && (told > estimate || estimate.since(told).as_millis() > 1000)
+            && (store_time > estimate || estimate.since(store_time).as_millis() > 1000)
         {
-            replica.told = (told, local);
+            replica.last_store_time = (store_time, local);
         }
     }
 }
 
-impl Replica {
-    pub(super) fn new(slot: &Slot, incarnation: Incarnation, partitions: &[Partition], now: u64) -> Self {
+impl RunningReplica {
+    pub(super) fn new(
+        slot: &ReplicaSlot,
+        incarnation: Incarnation,
+        partitions: &[Partition],
+        now: u64,
+    ) -> Self {
         Self {
             incarnation,
-            keeper: Keeper::new(incarnation, partitions),
+            membership: MembershipModel::new(incarnation, partitions),
             conversations: BTreeMap::new(),
             waiters: BTreeMap::new(),
-            // It would ask the store for its time before anything else.
-            told: (Timestamp::from_millis(super::START + now), slot.local(now)),
+            // A real replica first asks the store for its time.
+            last_store_time: (Timestamp::from_millis(super::START + now), slot.local(now)),
             leaving: None,
-            deceived: None,
-            trap: None,
+            stale_clock_since: None,
+            pause_in_send: None,
             echo: 0,
             echoed: 0,
             since: now,
@@ -134,7 +139,7 @@ impl Replica {
     }
 }
 
-impl Conversation {
+impl LoadedConversation {
     pub(super) fn new(number: u64, fence: Fence, partition: Partition) -> Self {
         Self {
             number,
@@ -142,11 +147,11 @@ impl Conversation {
             partition,
             machine: None,
             mail: Vec::new(),
-            sure: true,
+            lease_valid: true,
             armed: None,
             connecting: None,
             socket: None,
-            in_hand: None,
+            held_message: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A conversation's way to the platform: nothing is sent and no connect begun where the lease is not sure.
+//! The sends and connects of a conversation, which need a valid lease.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use rtm_bridge::rtm::ConnectMode;
 use rtm_bridge::store::ConnectPermit;
 
 use super::START;
-use super::audit::Excuse;
-use super::network::{Reply, To};
-use super::store::{Answer, Ask};
-use super::world::{Deed, Event, Outcome, World};
+use super::audit::FencingGap;
+use super::network::{CallPurpose, StoreReply};
+use super::store::{StoreAnswer, StoreRequest};
+use super::world::{CheckResult, FleetWorld, ReplicaAction, WorldEvent};
 
-impl World {
-    /// A connect: the bot's budget, the lease, then the platform.
+impl FleetWorld {
+    /// Starts a connect: the connect limiter, the lease, then the platform.
     pub(super) fn connect(
         &mut self,
         slot: usize,
@@ -22,9 +22,13 @@ impl World {
         number: u64,
         attempt: u64,
         mode: ConnectMode,
-    ) -> Outcome<Option<Input>> {
-        if self.temper.connects > 0 {
-            self.ask(slot, To::Permit { user, number, attempt, mode }, Ask::Permit(attempt));
+    ) -> CheckResult<Option<Input>> {
+        if self.plan.connects > 0 {
+            self.ask(
+                slot,
+                CallPurpose::Permit { user, number, attempt, mode },
+                StoreRequest::Permit(attempt),
+            );
             return Ok(None);
         }
         self.dial(slot, user, number, attempt, mode)
@@ -34,24 +38,24 @@ impl World {
         &mut self,
         slot: usize,
         (user, number, attempt, mode): (usize, u64, u64, ConnectMode),
-        reply: &Reply,
-    ) -> Outcome {
+        reply: &StoreReply,
+    ) -> CheckResult {
         let wanted = self.conversation(slot, user, number).is_some_and(|it| it.connecting == Some(attempt));
         if !wanted {
             return Ok(());
         }
-        if let Ok(Answer::Permit(ConnectPermit::Granted)) = reply {
+        if let Ok(StoreAnswer::Permit(ConnectPermit::Granted)) = reply {
             let input = self.dial(slot, user, number, attempt, mode)?;
             return input.map_or(Ok(()), |input| self.input(slot, user, number, input));
         }
         let wait = match reply {
-            Ok(Answer::Permit(ConnectPermit::At(at))) => {
+            Ok(StoreAnswer::Permit(ConnectPermit::At(at))) => {
                 at.as_millis().saturating_sub(START + self.now).max(1)
             }
             _ => self.rng.u64(100..1000),
         };
         let life = self.slots[slot].life;
-        self.schedule(wait, Event::To(slot, life, Deed::AskPermit { user, number, attempt, mode }));
+        self.schedule_action(wait, slot, life, ReplicaAction::AskPermit { user, number, attempt, mode });
         Ok(())
     }
 
@@ -62,7 +66,7 @@ impl World {
         number: u64,
         attempt: u64,
         mode: ConnectMode,
-    ) -> Outcome<Option<Input>> {
+    ) -> CheckResult<Option<Input>> {
         if !self.may_act(slot, user) {
             if let Some(conversation) = self.conversation(slot, user, number) {
                 conversation.connecting = None;
@@ -70,10 +74,10 @@ impl World {
             return Ok(Some(Input::ConnectFailed(ConnectFailure::Withheld)));
         }
         self.ledger.connects += 1;
-        self.audit_deed(slot, user, "connects", Excuse::None)?;
+        self.audit_action(slot, user, "connects", FencingGap::None)?;
         let life = self.slots[slot].life;
         let wait = self.rng.u64(10..1200);
-        self.schedule(wait, Event::Connecting { slot, life, user, number, attempt, mode });
+        self.schedule(wait, WorldEvent::Connecting { slot, life, user, number, attempt, mode });
         Ok(None)
     }
 
@@ -81,7 +85,7 @@ impl World {
         let here = &self.slots[slot];
         let Some(replica) = &here.replica else { return false };
         let Some(conversation) = replica.conversations.get(&user) else { return false };
-        replica.keeper.may_act(conversation.partition, conversation.fence, here.local(self.now))
+        replica.membership.may_act(conversation.partition, conversation.fence, here.local(self.now))
     }
 
     pub(super) fn send(
@@ -90,49 +94,49 @@ impl World {
         user: usize,
         number: u64,
         message: Arc<AcceptedMessage>,
-    ) -> Outcome<Option<Input>> {
+    ) -> CheckResult<Option<Input>> {
         if !self.may_act(slot, user) {
             return Ok(Some(Input::Withheld));
         }
         let Some(replica) = &mut self.slots[slot].replica else { return Ok(None) };
-        if let Some(time) = replica.trap.take() {
+        if let Some(time) = replica.pause_in_send.take() {
             if let Some(conversation) = self.conversation(slot, user, number) {
-                conversation.in_hand = Some(message);
+                conversation.held_message = Some(message);
             }
-            self.note(|| format!("{slot} stands still with a message of user {user} in its hand"));
+            self.note(|| format!("{slot} stands still with a held message of user {user}"));
             self.pause(slot, time, false);
             return Ok(None);
         }
-        self.let_out(slot, user, message, Excuse::None)?;
+        self.send_bytes(slot, user, message, FencingGap::None)?;
         Ok(None)
     }
 
-    /// What was in hand as the replica was stopped goes out.
-    pub(super) fn let_go(&mut self, slot: usize) -> Outcome {
+    /// Sends the messages that were held by a pause.
+    pub(super) fn send_held(&mut self, slot: usize) -> CheckResult {
         let Some(replica) = &mut self.slots[slot].replica else { return Ok(()) };
         let held: Vec<_> = replica
             .conversations
             .iter_mut()
-            .filter_map(|(&user, conversation)| Some((user, conversation.in_hand.take()?)))
+            .filter_map(|(&user, conversation)| Some((user, conversation.held_message.take()?)))
             .collect();
         for (user, message) in held {
-            self.let_out(slot, user, message, Excuse::Stopped)?;
+            self.send_bytes(slot, user, message, FencingGap::Stopped)?;
         }
         Ok(())
     }
 
-    fn let_out(
+    fn send_bytes(
         &mut self,
         slot: usize,
         user: usize,
         message: Arc<AcceptedMessage>,
-        excuse: Excuse,
-    ) -> Outcome {
+        excuse: FencingGap,
+    ) -> CheckResult {
         let socket = self.slots[slot].replica.as_ref().and_then(|it| it.conversations.get(&user)?.socket);
         let Some(socket) = socket else { return Err(format!("{} is sent without a socket", message.id)) };
         self.audit_send(slot, user, &message, excuse)?;
         let wait = self.rng.u64(1..30);
-        self.schedule(wait, Event::Received { user, socket, slot, message });
+        self.schedule(wait, WorldEvent::Received { user, socket, slot, message });
         Ok(())
     }
 
@@ -142,10 +146,10 @@ impl World {
         user: usize,
         (number, attempt): (u64, u64),
         socket: Result<u64, ConnectFailure>,
-    ) -> Outcome {
+    ) -> CheckResult {
         let conversation = self.conversation(slot, user, number);
         let Some(conversation) = conversation.filter(|it| it.connecting == Some(attempt)) else {
-            // Nobody wants it any more.
+            // The connect was abandoned.
             if let Ok(socket) = socket {
                 self.users[user].sockets.remove(&socket);
             }
@@ -168,7 +172,7 @@ impl World {
         user: usize,
         (number, socket): (u64, u64),
         input: Input,
-    ) -> Outcome {
+    ) -> CheckResult {
         let conversation = self.conversation(slot, user, number);
         let Some(conversation) = conversation.filter(|it| it.socket == Some(socket)) else { return Ok(()) };
         if matches!(input, Input::Lost(_)) {

@@ -1,4 +1,4 @@
-//! The store of the simulated fleet: the embedded one, by a clock of our own, and what is known of it from outside.
+//! The store of the simulated fleet: the memory store with a manual clock, and records for the audit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use rtm_bridge::store::{
 };
 use tokio::sync::mpsc;
 
-/// What a replica asks of the store.
+/// A request of a replica.
 #[derive(Debug, Clone)]
-pub(super) enum Ask {
+pub(super) enum StoreRequest {
     Heartbeat(Heartbeat),
     Leave(Incarnation),
     Claim(Vec<(Partition, ClaimMode)>, Incarnation),
@@ -26,14 +26,14 @@ pub(super) enum Ask {
     Open(Fence, ConversationId),
     Write(Fence, ConversationId, Arc<ConversationWrite>),
     Accept(Box<AcceptRequest>),
-    /// Reads a message; a watcher is noted with it.
-    Look(ConversationId, MessageId, Option<Incarnation>),
+    /// Reads a message, and notes a watcher with it.
+    ReadMessage(ConversationId, MessageId, Option<Incarnation>),
     Permit(u64),
 }
 
-/// What it answers, where it does.
+/// The answer to a request.
 #[derive(Debug)]
-pub(super) enum Answer {
+pub(super) enum StoreAnswer {
     Fleet(FleetStatus),
     Claims(Vec<(Partition, ClaimResult)>),
     Renewed(Vec<(Partition, Fence, Result<Timestamp, StoreError>)>),
@@ -47,29 +47,29 @@ pub(super) enum Answer {
     Left,
 }
 
-/// The lives of the store: each begins empty.
-pub(super) struct Depot {
+/// The store. Each of its lives starts empty.
+pub(super) struct SimulatedStore {
     memory: Arc<MemoryStore>,
     clock: Clock,
     hand: ManualClock,
     lease: Duration,
-    /// Connects a minute that the bot may have; 0 is no limit.
+    /// The connect limit of the bot per minute; 0 is no limit.
     pub(super) connects: u32,
-    /// How often it was emptied, and when last.
+    /// The number of times the store was emptied.
     pub(super) life: u32,
     pub(super) emptied_at: u64,
-    /// While nothing gets through to it.
+    /// Whether no request reaches the store.
     pub(super) away: bool,
     holders: BTreeMap<Partition, Option<Fence>>,
-    /// Who held a partition last, and each time it went to another: from whom to whom.
+    /// The last owner of each partition.
     lasts: BTreeMap<Partition, Incarnation>,
     pub(super) moves: Vec<(Partition, Incarnation, Incarnation)>,
-    /// Everything accepted, with the life of the store in which it was.
+    /// All accepted messages, with the life of the store.
     pub(super) accepted: BTreeMap<MessageId, (Arc<AcceptedMessage>, u32)>,
     listeners: Vec<(Incarnation, mpsc::Receiver<Hint>)>,
 }
 
-impl Depot {
+impl SimulatedStore {
     pub(super) fn new(now: u64, lease: Duration, connects: u32) -> Self {
         let (clock, hand) = Clock::manual(Timestamp::from_millis(now));
         Self {
@@ -96,7 +96,7 @@ impl Depot {
         }
     }
 
-    /// Everything in it is gone; who listened listens on.
+    /// Empties the store; listeners stay.
     pub(super) fn empty(&mut self, now: u64) {
         self.memory = MemoryStore::new(limits(), self.clock.clone());
         self.life += 1;
@@ -115,7 +115,7 @@ impl Depot {
         self.listeners.retain(|(listener, _)| *listener != incarnation);
     }
 
-    /// What was hinted since it was asked last.
+    /// Returns the hints since the last call.
     pub(super) fn hints(&mut self) -> Vec<(Incarnation, Hint)> {
         let mut all = Vec::new();
         for (incarnation, hints) in &mut self.listeners {
@@ -126,7 +126,7 @@ impl Depot {
         all
     }
 
-    /// Whose fence counts.
+    /// Returns the owner of a partition.
     pub(super) fn holder(&self, partition: Partition) -> Option<Incarnation> {
         self.holders.get(&partition).copied().flatten().map(|fence| fence.incarnation)
     }
@@ -139,7 +139,7 @@ impl Depot {
         let (mut entries, mut after) = (Vec::new(), ReadStart::Oldest);
         loop {
             let page = self.memory.page(conversation, after, 1000, None);
-            entries.extend(page.entries.into_iter().map(|told| told.entry));
+            entries.extend(page.entries.into_iter().map(|item| item.entry));
             if !page.more {
                 return entries;
             }
@@ -147,7 +147,7 @@ impl Depot {
         }
     }
 
-    /// Messages that have not ended.
+    /// Returns the messages that have not ended.
     pub(super) fn open(&self) -> BTreeSet<MessageId> {
         let here = self.accepted.values().filter(|(_, life)| *life == self.life);
         let open = here.filter(|(message, _)| {
@@ -157,19 +157,19 @@ impl Depot {
         open.map(|(message, _)| message.id).collect()
     }
 
-    pub(super) fn carry_out(&mut self, ask: &Ask) -> Answer {
+    pub(super) fn carry_out(&mut self, ask: &StoreRequest) -> StoreAnswer {
         let memory = &self.memory;
         match ask {
-            Ask::Heartbeat(heartbeat) => {
+            StoreRequest::Heartbeat(heartbeat) => {
                 let mut fleet = memory.heartbeat(heartbeat);
                 fleet.live.sort();
-                Answer::Fleet(fleet)
+                StoreAnswer::Fleet(fleet)
             }
-            Ask::Leave(incarnation) => {
+            StoreRequest::Leave(incarnation) => {
                 memory.leave(*incarnation);
-                Answer::Left
+                StoreAnswer::Left
             }
-            Ask::Claim(wanted, incarnation) => {
+            StoreRequest::Claim(wanted, incarnation) => {
                 let claims = wanted.iter().map(|&(partition, claiming)| {
                     (partition, memory.claim(partition, *incarnation, self.lease, claiming))
                 });
@@ -183,47 +183,49 @@ impl Depot {
                         }
                     }
                 }
-                Answer::Claims(claims)
+                StoreAnswer::Claims(claims)
             }
-            Ask::Renew(leases) => {
+            StoreRequest::Renew(leases) => {
                 let renew =
                     |&(partition, fence)| (partition, fence, memory.renew(partition, fence, self.lease));
-                Answer::Renewed(leases.iter().map(renew).collect())
+                StoreAnswer::Renewed(leases.iter().map(renew).collect())
             }
-            Ask::Release(partition, fence) => {
+            StoreRequest::Release(partition, fence) => {
                 if memory.release(*partition, *fence).is_ok() {
                     self.holders.insert(*partition, None);
                 }
-                Answer::Released
+                StoreAnswer::Released
             }
-            Ask::Ready(leases, warm) => {
+            StoreRequest::Ready(leases, warm) => {
                 let ready = leases.iter().map(|&(partition, fence)| {
                     let ready = memory.ready(partition, fence, *warm).map(|mut ready| {
-                        // The store's order is by chance, a run's is not.
+                        // The order of the store is random, and that of a run is not.
                         ready.sort();
                         ready
                     });
                     (partition, fence, ready)
                 });
-                Answer::Ready(ready.collect())
+                StoreAnswer::Ready(ready.collect())
             }
-            Ask::Open(fence, conversation) => Answer::Opened(memory.open(*fence, conversation).map(Box::new)),
-            Ask::Write(fence, conversation, write) => {
-                Answer::Written(memory.write(*fence, conversation, write))
+            StoreRequest::Open(fence, conversation) => {
+                StoreAnswer::Opened(memory.open(*fence, conversation).map(Box::new))
             }
-            Ask::Accept(accept) => {
+            StoreRequest::Write(fence, conversation, write) => {
+                StoreAnswer::Written(memory.write(*fence, conversation, write))
+            }
+            StoreRequest::Accept(accept) => {
                 let accepted = memory.accept(AcceptRequest::clone(accept));
                 if let Ok(AcceptResult::New(message) | AcceptResult::SentAtAccept(message)) = &accepted {
                     self.accepted.entry(message.id).or_insert_with(|| (Arc::clone(message), self.life));
                 }
-                Answer::Accepted(accepted)
+                StoreAnswer::Accepted(accepted)
             }
-            Ask::Look(conversation, id, watcher) => {
-                Answer::Message(memory.message(conversation, *id, *watcher))
+            StoreRequest::ReadMessage(conversation, id, watcher) => {
+                StoreAnswer::Message(memory.message(conversation, *id, *watcher))
             }
-            Ask::Permit(token) => {
+            StoreRequest::Permit(token) => {
                 let bot = super::bot_name();
-                Answer::Permit(memory.permit(&bot, self.connects, *token))
+                StoreAnswer::Permit(memory.permit(&bot, self.connects, *token))
             }
         }
     }

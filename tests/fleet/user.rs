@@ -1,4 +1,4 @@
-//! A user's side of the platform: its bot, and the sockets that replicas hold for it.
+//! The platform of one user: the bot, and the sockets of replicas.
 
 use std::collections::BTreeMap;
 
@@ -7,29 +7,29 @@ use rtm_bridge::link::{ConnectFailure, Input, SocketLoss};
 use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
 
 use super::bot_name;
-use super::world::{Deed, Event, Outcome, World};
-use crate::simulation::platform::{Platform, PlatformEvent};
+use super::world::{CheckResult, FleetWorld, ReplicaAction, WorldEvent};
+use crate::simulation::platform::{Platform, Said};
 
-pub(super) struct User {
+pub(super) struct SimulatedUser {
     pub(super) name: ConversationId,
     pub(super) partition: Partition,
     pub(super) platform: Platform,
-    pub(super) sockets: BTreeMap<u64, Socket>,
-    /// How often the platform received each message.
+    pub(super) sockets: BTreeMap<u64, PlatformSocket>,
+    /// The number of times the platform received each message.
     received: BTreeMap<MessageId, u32>,
 }
 
-/// A socket as the platform sees it.
-pub(super) struct Socket {
+/// A socket, as the platform sees it.
+pub(super) struct PlatformSocket {
     pub(super) slot: usize,
     life: u32,
-    /// The conversation in the replica's memory that holds it.
+    /// The number of the conversation in the replica's memory.
     number: u64,
-    /// The peer went without a word: nothing passes any more.
+    /// The peer disappeared without a close, and no frame passes any more.
     dead: bool,
 }
 
-impl User {
+impl SimulatedUser {
     pub(super) fn new(index: usize) -> Self {
         let name = ConversationId::new(bot_name(), UserId::new(&format!("user-{index}")).unwrap());
         let partition = Partition::of(&name);
@@ -38,8 +38,8 @@ impl User {
     }
 }
 
-impl World {
-    /// A connect reaches the platform.
+impl FleetWorld {
+    /// Handles a connect.
     pub(super) fn open_socket(
         &mut self,
         (slot, life): (usize, u32),
@@ -52,14 +52,14 @@ impl World {
             return;
         }
         let wait = self.rng.u64(1..50);
-        if self.lucky(self.temper.platform.connect_fails) {
+        if self.chance(self.plan.platform.connect_fails) {
             let failure = if self.rng.u8(0..20) == 0 {
                 ConnectFailure::Rejected("unknown bot".into())
             } else {
                 ConnectFailure::Unavailable { words: "refused".into(), retry_after: None }
             };
-            let deed = Deed::Connected { user, number, attempt, socket: Err(failure) };
-            self.schedule(wait, Event::To(slot, life, deed));
+            let action = ReplicaAction::Connected { user, number, attempt, socket: Err(failure) };
+            self.schedule_action(wait, slot, life, action);
             return;
         }
         let replaces = self.rng.u8(0..3) == 0;
@@ -76,24 +76,24 @@ impl World {
         };
         let here = &mut self.users[user];
         here.platform.session = true;
-        here.sockets.insert(socket, Socket { slot, life, number, dead: false });
-        let plan = here.platform.welcome(&mut self.rng, &self.temper.platform, new_session);
-        // The welcome comes after the handshake.
+        here.sockets.insert(socket, PlatformSocket { slot, life, number, dead: false });
+        let plan = here.platform.welcome(&mut self.rng, &self.plan.platform, new_session);
+        // The welcome follows the handshake.
         for (at, said) in plan {
-            self.schedule(wait + 1 + at, Event::Said { user, socket, said });
+            self.schedule(wait + 1 + at, WorldEvent::Said { user, socket, said });
         }
-        let deed = Deed::Connected { user, number, attempt, socket: Ok(socket) };
-        self.schedule(wait, Event::To(slot, life, deed));
+        let action = ReplicaAction::Connected { user, number, attempt, socket: Ok(socket) };
+        self.schedule_action(wait, slot, life, action);
     }
 
-    /// A message's bytes arrive, if the socket still stands.
+    /// Receives a message if the socket is open.
     pub(super) fn receive(
         &mut self,
         user: usize,
         socket: u64,
         slot: usize,
         message: &AcceptedMessage,
-    ) -> Outcome {
+    ) -> CheckResult {
         let here = &mut self.users[user];
         if here.sockets.get(&socket).is_none_or(|socket| socket.dead) {
             return Ok(());
@@ -103,20 +103,20 @@ impl World {
         if *times > 1 && message.new.resend == ResendPolicy::Never {
             return Err(format!("the platform saw {} twice, the second time from {slot}", message.id));
         }
-        let lag = self.rng.u64(0..=self.temper.platform.history_lag);
+        let lag = self.rng.u64(0..=self.plan.platform.history_lag);
         here.platform.received(super::START + self.now, lag, message.client_message_id);
-        let plan = here.platform.answer(&mut self.rng, &self.temper.platform, message.client_message_id);
+        let plan = here.platform.answer(&mut self.rng, &self.plan.platform, message.client_message_id);
         self.note(|| format!("the platform received {} of user {user} from {slot}", message.id));
         for (at, said) in plan {
-            self.schedule(at, Event::Said { user, socket, said });
+            self.schedule(at, WorldEvent::Said { user, socket, said });
         }
         Ok(())
     }
 
-    /// The platform says something over a socket, or over another of the user's.
-    pub(super) fn say(&mut self, user: usize, mut socket: u64, mut said: PlatformEvent) {
-        if let PlatformEvent::Frame(IncomingFrame::Response(response)) = &mut said {
-            let lag = self.rng.u64(0..=self.temper.platform.history_lag);
+    /// Sends a frame over a socket, or over another one of the user.
+    pub(super) fn say(&mut self, user: usize, mut socket: u64, mut said: Said) {
+        if let Said::Frame(IncomingFrame::Response(response)) = &mut said {
+            let lag = self.rng.u64(0..=self.plan.platform.history_lag);
             let here = &mut self.users[user];
             response.created_on = Some(here.platform.created_on(super::START + self.now, response));
             here.platform.spoke(super::START + self.now, lag, response);
@@ -152,8 +152,8 @@ impl World {
         if matches!(input, Input::Lost(_)) {
             here.sockets.remove(&socket);
         }
-        // The same for all, so that nothing overtakes anything.
-        self.schedule(1, Event::To(slot, life, Deed::Heard { user, number, socket, input }));
+        // All frames take the same time, so they keep their order.
+        self.schedule_action(1, slot, life, ReplicaAction::Heard { user, number, socket, input });
     }
 
     pub(super) fn read_history(
@@ -164,12 +164,12 @@ impl World {
         after: Option<&str>,
     ) {
         use rtm_bridge::link::HistoryFailure;
-        let page = if self.lucky(self.temper.platform.history_fails) {
+        let page = if self.chance(self.plan.platform.history_fails) {
             Err(if self.rng.u8(0..4) == 0 { HistoryFailure::Permanent } else { HistoryFailure::Temporary })
         } else {
             self.users[user].platform.history(super::START + self.now, after)
         };
         let wait = self.rng.u64(1..200);
-        self.schedule(wait, Event::To(slot, life, Deed::History { user, number, page }));
+        self.schedule_action(wait, slot, life, ReplicaAction::History { user, number, page });
     }
 }

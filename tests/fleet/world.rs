@@ -1,4 +1,4 @@
-//! One run: replicas, a store, a network, platforms and callers in simulated time, all drawn from one seed.
+//! One run of the fleet in simulated time: replicas, a store, a network, platforms and callers from one seed.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,30 +11,31 @@ use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input};
 use rtm_bridge::rtm::{ConnectMode, HistoryPage};
 use rtm_bridge::store::{Hint, Incarnation};
 
-use super::audit::Ledger;
-use super::caller::Post;
-use super::network::{Call, Reply};
-use super::replica::Slot;
-use super::store::Depot;
-use super::temper::{Blow, SLOTS, Temper, UNREST};
-use super::user::User;
+use super::audit::AuditLedger;
+use super::callers::CallerPost;
+use super::fault_plan::{FAULT_TIME, Fault, FaultPlan, SLOTS};
+use super::network::{StoreCall, StoreReply};
+use super::replica::ReplicaSlot;
+use super::store::SimulatedStore;
+use super::user::SimulatedUser;
 use super::{LEASE, START};
 use crate::simulation::platform::{PlatformEvent, chance};
 use crate::simulation::support;
 
-/// When everything goes well again, so soon each partition has its one owner: a lease runs out, a claimer waits as
-/// long for contact, the wrong owner drains, and some rounds.
+/// The time from the end of all faults until each partition has its owner. It covers the expiry of a lease, a lease of
+/// contact, a drain, and some rounds.
 const OWNED_WITHIN: u64 = 2 * LEASE + 15_000;
-/// And so soon nothing is open any more: some messages one after the other, each sent twice, each to its deadline.
+/// The time from the end of all faults until no message is open. It covers several messages in a row, each sent twice
+/// and each to its deadline.
 const EMPTY_WITHIN: u64 = 240_000;
-/// More happenings than this are a loop.
-const MOST: u64 = 300_000;
+/// A run with more events is a loop.
+const MAX_EVENTS: u64 = 300_000;
 
-pub(super) type Outcome<T = ()> = Result<T, String>;
+pub(super) type CheckResult<T = ()> = Result<T, String>;
 
 #[derive(Debug)]
-pub(super) enum Event {
-    Blow(Blow),
+pub(super) enum WorldEvent {
+    Fault(Fault),
     Start(usize),
     Wake {
         slot: usize,
@@ -46,10 +47,10 @@ pub(super) enum Event {
     Return {
         empty: bool,
     },
-    Calm,
+    EndFaults,
     Check,
     Arrive {
-        call: Box<Call>,
+        call: Box<StoreCall>,
         back: u64,
         lost: bool,
     },
@@ -80,14 +81,14 @@ pub(super) enum Event {
         said: PlatformEvent,
     },
     Post(usize),
-    Look(usize),
-    /// Happens to a replica, if that life of it still runs and is not paused.
-    To(usize, u32, Deed),
+    Poll(usize),
+    /// An action of one life of a replica. A pause delays it; a new life drops it.
+    Replica(usize, u32, ReplicaAction),
 }
 
-/// What happens to a replica.
+/// An action of a replica.
 #[derive(Debug)]
-pub(super) enum Deed {
+pub(super) enum ReplicaAction {
     Beat,
     Sweep,
     Keep,
@@ -95,7 +96,7 @@ pub(super) enum Deed {
         user: usize,
         number: u64,
     },
-    /// The last writes took too long.
+    /// The time for the last writes is over.
     Cut {
         user: usize,
         number: u64,
@@ -110,7 +111,7 @@ pub(super) enum Deed {
         attempt: u64,
         mode: ConnectMode,
     },
-    Answered(Box<Call>, Reply),
+    Answered(Box<StoreCall>, StoreReply),
     Hinted(Hint),
     Connected {
         user: usize,
@@ -131,56 +132,56 @@ pub(super) enum Deed {
     },
 }
 
-pub(super) struct World {
+pub(super) struct FleetWorld {
     pub(super) rng: Rng,
-    pub(super) temper: Temper,
+    pub(super) plan: FaultPlan,
     pub(super) bot: Arc<BotConfig>,
-    /// Milliseconds since the beginning.
+    /// Milliseconds since the start.
     pub(super) now: u64,
-    queue: BTreeMap<(u64, u64), Box<Event>>,
+    queue: BTreeMap<(u64, u64), Box<WorldEvent>>,
     scheduled: u64,
-    happened: u64,
-    pub(super) store: Depot,
-    pub(super) slots: Vec<Slot>,
-    pub(super) users: Vec<User>,
-    pub(super) posts: Vec<Post>,
+    events: u64,
+    pub(super) store: SimulatedStore,
+    pub(super) slots: Vec<ReplicaSlot>,
+    pub(super) users: Vec<SimulatedUser>,
+    pub(super) posts: Vec<CallerPost>,
     pub(super) partitions: Vec<Partition>,
-    /// Numbers for whatever needs one.
+    /// The last number given out.
     pub(super) numbers: u64,
-    pub(super) ledger: Ledger,
-    pub(super) calm_since: Option<u64>,
+    pub(super) ledger: AuditLedger,
+    pub(super) faults_ended_at: Option<u64>,
     owned_since: Option<u64>,
-    /// What had moved before the first blow.
+    /// The number of moves before the first fault.
     pub(super) settled: usize,
-    pub(super) struck: bool,
+    pub(super) faulted: bool,
     hash: u64,
     pub(super) trace: Option<Vec<String>>,
 }
 
-/// How a run went.
-pub(super) struct Run {
+/// The result of a run.
+pub(super) struct FleetRun {
     pub(super) hash: u64,
     pub(super) failure: Option<String>,
     pub(super) trace: Vec<String>,
-    pub(super) ledger: Ledger,
-    /// After the first blow: which partition went from whom to whom.
+    pub(super) ledger: AuditLedger,
+    /// The moves after the first fault: partition, old slot, new slot.
     pub(super) moves: Vec<(Partition, usize, usize)>,
-    pub(super) happened: u64,
+    pub(super) events: u64,
 }
 
-impl World {
-    pub(super) fn new(seed: u64, change: impl FnOnce(&mut Temper), traced: bool) -> Self {
+impl FleetWorld {
+    pub(super) fn new(seed: u64, change: impl FnOnce(&mut FaultPlan), traced: bool) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let mut temper = Temper::draw(&mut rng);
-        change(&mut temper);
+        let mut plan = FaultPlan::draw(&mut rng);
+        change(&mut plan);
         let mut bot = support::bot();
         bot.history = rng.u8(0..5) != 0;
         bot.welcome = std::time::Duration::from_millis(rng.choice([0, 500]).unwrap_or(500));
         bot.idle_ttl = rng.choice([5, 60, 900]).map(std::time::Duration::from_secs);
-        bot.connects_per_minute = temper.connects;
-        let users: Vec<User> = (0..super::USERS).map(User::new).collect();
+        bot.connects_per_minute = plan.connects;
+        let users: Vec<SimulatedUser> = (0..super::USERS).map(SimulatedUser::new).collect();
         let mut partitions: Vec<_> = users.iter().map(|user| user.partition).collect();
-        // Some more, of which nobody wants anything.
+        // Some partitions have no user.
         partitions.extend(Partition::all().step_by(61));
         partitions.sort();
         partitions.dedup();
@@ -190,22 +191,22 @@ impl World {
             now: 0,
             queue: BTreeMap::new(),
             scheduled: 0,
-            happened: 0,
-            store: Depot::new(START, std::time::Duration::from_millis(LEASE), temper.connects),
-            slots: drifts.iter().enumerate().map(|(index, &drift)| Slot::new(index, drift)).collect(),
+            events: 0,
+            store: SimulatedStore::new(START, std::time::Duration::from_millis(LEASE), plan.connects),
+            slots: drifts.iter().enumerate().map(|(index, &drift)| ReplicaSlot::new(index, drift)).collect(),
             users,
             posts: Vec::new(),
             partitions,
             numbers: 0,
-            ledger: Ledger::default(),
-            calm_since: None,
+            ledger: AuditLedger::default(),
+            faults_ended_at: None,
             owned_since: None,
             settled: 0,
-            struck: false,
+            faulted: false,
             hash: 0,
             trace: traced.then(Vec::new),
             bot: Arc::new(bot),
-            temper,
+            plan,
             rng,
         };
         world.begin();
@@ -213,109 +214,111 @@ impl World {
     }
 
     fn begin(&mut self) {
-        for slot in 0..self.temper.replicas {
+        for slot in 0..self.plan.replicas {
             let wait = self.rng.u64(0..3) * self.rng.u64(0..2000);
-            self.schedule(if self.temper.together { 0 } else { wait }, Event::Start(slot));
+            self.schedule(if self.plan.together { 0 } else { wait }, WorldEvent::Start(slot));
         }
-        for (at, blow) in self.temper.blows.clone() {
-            self.schedule(at, Event::Blow(blow));
+        for (at, fault) in self.plan.faults.clone() {
+            self.schedule(at, WorldEvent::Fault(fault));
         }
-        for _ in 0..self.temper.posts {
-            let user = self.rng.usize(0..self.temper.users);
-            let post = Post::draw(self.posts.len(), user, &mut self.rng);
-            let blow =
-                self.temper.blows.get(self.rng.usize(0..self.temper.blows.len().max(1))).map(|(at, _)| *at);
-            let at = match blow {
-                Some(blow) if self.lucky(self.temper.burst) => {
-                    (blow + self.rng.u64(0..6000)).saturating_sub(2000)
+        for _ in 0..self.plan.posts {
+            let user = self.rng.usize(0..self.plan.users);
+            let post = CallerPost::draw(self.posts.len(), user, &mut self.rng);
+            let fault =
+                self.plan.faults.get(self.rng.usize(0..self.plan.faults.len().max(1))).map(|(at, _)| *at);
+            let at = match fault {
+                Some(fault) if self.chance(self.plan.burst) => {
+                    (fault + self.rng.u64(0..6000)).saturating_sub(2000)
                 }
-                _ => self.rng.u64(0..UNREST),
+                _ => self.rng.u64(0..FAULT_TIME),
             };
-            self.schedule(at, Event::Post(self.posts.len()));
+            self.schedule(at, WorldEvent::Post(self.posts.len()));
             self.posts.push(post);
         }
-        self.schedule(UNREST, Event::Calm);
+        self.schedule(FAULT_TIME, WorldEvent::EndFaults);
     }
 
-    pub(super) fn run(mut self) -> Run {
+    pub(super) fn run(mut self) -> FleetRun {
         let failure = self.live().and_then(|()| self.at_the_end()).err();
         let mut trace = self.trace.unwrap_or_default();
-        trace.insert(0, format!("{:?} {:?}", self.temper, self.bot));
-        let (hash, ledger, happened) = (self.hash, self.ledger, self.happened);
+        trace.insert(0, format!("{:?} {:?}", self.plan, self.bot));
+        let (hash, ledger, events) = (self.hash, self.ledger, self.events);
         let slot = |incarnation: Incarnation| usize::try_from(incarnation.0 & 0xff).unwrap_or_default();
         let moves = self.store.moves.iter().skip(self.settled);
         let moves = moves.map(|&(partition, from, to)| (partition, slot(from), slot(to))).collect();
-        Run { hash, failure, trace, ledger, moves, happened }
+        FleetRun { hash, failure, trace, ledger, moves, events }
     }
 
-    fn live(&mut self) -> Outcome {
+    fn live(&mut self) -> CheckResult {
         while let Some(((at, _), event)) = self.queue.pop_first() {
             self.now = self.now.max(at);
             self.store.advance(START + self.now);
-            self.happened += 1;
+            self.events += 1;
             self.hash = mix(self.hash, self.now ^ kind(&*event));
-            if self.happened > MOST {
-                return Err("too much happens: a loop".into());
+            if self.events > MAX_EVENTS {
+                return Err("too many events: a loop".into());
             }
-            if let Event::Check = *event {
+            if let WorldEvent::Check = *event {
                 if self.is_over()? {
                     return Ok(());
                 }
-                self.schedule(500, Event::Check);
+                self.schedule(500, WorldEvent::Check);
             } else {
                 self.happen(*event)?;
             }
         }
-        Err("nothing will ever happen again".into())
+        Err("no event is left".into())
     }
 
-    fn happen(&mut self, event: Event) -> Outcome {
+    fn happen(&mut self, event: WorldEvent) -> CheckResult {
         match event {
-            Event::To(slot, life, deed) => {
+            WorldEvent::Replica(slot, life, action) => {
                 if self.slots[slot].life != life {
                     return Ok(());
                 }
                 if let Some(backlog) = &mut self.slots[slot].paused {
-                    backlog.push(Event::To(slot, life, deed));
+                    backlog.push(WorldEvent::Replica(slot, life, action));
                     return Ok(());
                 }
-                return self.befall(slot, deed);
+                return self.act(slot, action);
             }
-            Event::Blow(blow) => self.strike(blow),
-            Event::Start(slot) => self.start_replica(slot),
-            Event::Wake { slot, life, since, frozen } if self.slots[slot].life == life => {
+            WorldEvent::Fault(fault) => self.inject(fault),
+            WorldEvent::Start(slot) => self.start_replica(slot),
+            WorldEvent::Wake { slot, life, since, frozen } if self.slots[slot].life == life => {
                 return self.wake(slot, since, frozen);
             }
-            Event::Wake { .. } | Event::Check => {}
-            Event::Mend(slot) => {
+            WorldEvent::Wake { .. } | WorldEvent::Check => {}
+            WorldEvent::Mend(slot) => {
                 self.note(|| format!("{slot} reaches the store again"));
                 self.slots[slot].cut = false;
             }
-            Event::Return { empty } => self.return_store(empty)?,
-            Event::Calm => self.calm_down()?,
-            Event::Arrive { call, back, lost } => self.arrive(call, back, lost)?,
-            Event::Connecting { slot, life, user, number, attempt, mode } => {
+            WorldEvent::Return { empty } => self.return_store(empty)?,
+            WorldEvent::EndFaults => self.end_faults()?,
+            WorldEvent::Arrive { call, back, lost } => self.arrive(call, back, lost)?,
+            WorldEvent::Connecting { slot, life, user, number, attempt, mode } => {
                 self.open_socket((slot, life), user, number, attempt, mode);
             }
-            Event::ReadHistory { slot, life, user, number, after } => {
+            WorldEvent::ReadHistory { slot, life, user, number, after } => {
                 self.read_history((slot, life), user, number, after.as_deref());
             }
-            Event::Received { user, socket, slot, message } => self.receive(user, socket, slot, &message)?,
-            Event::Said { user, socket, said } => self.say(user, socket, said),
-            Event::Post(post) => return self.post(post),
-            Event::Look(post) => self.look(post),
+            WorldEvent::Received { user, socket, slot, message } => {
+                self.receive(user, socket, slot, &message)?
+            }
+            WorldEvent::Said { user, socket, said } => self.say(user, socket, said),
+            WorldEvent::Post(post) => return self.post(post),
+            WorldEvent::Poll(post) => self.poll(post),
         }
         Ok(())
     }
 
-    fn is_over(&mut self) -> Outcome<bool> {
-        let Some(since) = self.calm_since else { return Ok(false) };
-        let coming = self.queue.values().any(|event| matches!(**event, Event::Start(_)));
+    fn is_over(&mut self) -> CheckResult<bool> {
+        let Some(since) = self.faults_ended_at else { return Ok(false) };
+        let coming = self.queue.values().any(|event| matches!(**event, WorldEvent::Start(_)));
         let owned = self.check_owners();
         match (&owned, self.owned_since) {
             (Ok(()), None) => self.owned_since = Some(self.now),
             (Ok(()), Some(_)) => {}
-            // Somebody comes or goes still.
+            // A replica is still starting or leaving.
             (Err(_), _) if coming || self.someone_leaves() => self.owned_since = None,
             (Err(error), _) if self.now > since + OWNED_WITHIN => {
                 let late = self
@@ -344,7 +347,7 @@ impl World {
     }
 
     pub(super) fn lag(&mut self) -> u64 {
-        self.rng.u64(1..=self.temper.lag)
+        self.rng.u64(1..=self.plan.lag)
     }
 
     pub(super) fn number(&mut self) -> u64 {
@@ -352,13 +355,17 @@ impl World {
         self.numbers
     }
 
-    pub(super) fn lucky(&mut self, percent: u32) -> bool {
+    pub(super) fn chance(&mut self, percent: u32) -> bool {
         chance(&mut self.rng, percent)
     }
 
-    pub(super) fn schedule(&mut self, wait: u64, event: Event) {
+    pub(super) fn schedule(&mut self, wait: u64, event: WorldEvent) {
         self.scheduled += 1;
         self.queue.insert((self.now + wait, self.scheduled), Box::new(event));
+    }
+
+    pub(super) fn schedule_action(&mut self, wait: u64, slot: usize, life: u32, action: ReplicaAction) {
+        self.schedule(wait, WorldEvent::Replica(slot, life, action));
     }
 
     pub(super) fn note(&mut self, what: impl FnOnce() -> String) {
@@ -376,7 +383,7 @@ fn mix(hash: u64, value: u64) -> u64 {
     (hash.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95)
 }
 
-/// Which variant it is, as a number.
+/// Returns the variant of a value as a number.
 pub(super) fn kind<T>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     std::mem::discriminant(value).hash(&mut hasher);

@@ -1,48 +1,48 @@
-//! What befalls replicas and the store, and how they come back.
+//! The faults of replicas and the store, and the recovery from them.
 
 use rtm_bridge::store::Incarnation;
 
-use super::replica::Replica;
-use super::temper::{Blow, SLOTS};
-use super::world::{Deed, Event, Outcome, World};
+use super::fault_plan::{Fault, SLOTS};
+use super::replica::RunningReplica;
+use super::world::{CheckResult, FleetWorld, ReplicaAction, WorldEvent};
 use super::{LEASE, START};
 
-impl World {
-    pub(super) fn strike(&mut self, blow: Blow) {
-        if self.calm_since.is_some() {
+impl FleetWorld {
+    pub(super) fn inject(&mut self, fault: Fault) {
+        if self.faults_ended_at.is_some() {
             return;
         }
-        self.note(|| format!("{blow:?}"));
-        if !std::mem::replace(&mut self.struck, true) {
+        self.note(|| format!("{fault:?}"));
+        if !std::mem::replace(&mut self.faulted, true) {
             self.settled = self.store.moves.len();
         }
-        match blow {
-            Blow::Crash { slot, back } => {
+        match fault {
+            Fault::Crash { slot, back } => {
                 self.kill(slot);
-                self.schedule(back, Event::Start(slot));
+                self.schedule(back, WorldEvent::Start(slot));
             }
-            Blow::Pause { slot, time, frozen } => self.pause(slot, time, frozen),
-            Blow::PauseInSend { slot, time } => {
+            Fault::Pause { slot, time, frozen } => self.pause(slot, time, frozen),
+            Fault::PauseInSend { slot, time } => {
                 if let Some(replica) = &mut self.slots[slot].replica {
-                    replica.trap = Some(time);
+                    replica.pause_in_send = Some(time);
                 }
             }
-            Blow::Cut { slot, time } => {
+            Fault::Cut { slot, time } => {
                 self.slots[slot].cut = true;
-                self.schedule(time, Event::Mend(slot));
+                self.schedule(time, WorldEvent::Mend(slot));
             }
-            Blow::Term { slot, back } => {
+            Fault::Term { slot, back } => {
                 let local = self.slots[slot].local(self.now);
                 if let Some(replica) = &mut self.slots[slot].replica {
                     replica.leaving.get_or_insert(local);
-                    replica.keeper.leave();
-                    self.schedule(40_000 + back, Event::Start(slot));
+                    replica.membership.leave();
+                    self.schedule(40_000 + back, WorldEvent::Start(slot));
                 }
             }
-            Blow::Join { slot } => self.start_replica(slot),
-            Blow::Away { time, empty } => {
+            Fault::Join { slot } => self.start_replica(slot),
+            Fault::Away { time, empty } => {
                 self.store.away = true;
-                self.schedule(time, Event::Return { empty });
+                self.schedule(time, WorldEvent::Return { empty });
             }
         }
     }
@@ -53,20 +53,20 @@ impl World {
         }
         let here = &mut self.slots[slot];
         here.life += 1;
-        // By chance, as far as their order goes, but of a few, so that deals over them are known from other runs.
+        // The order is random, but the values are few, so that other runs share the cached assignments.
         let order = u64::from(here.life).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8 << 8;
         let incarnation = Incarnation(order + slot as u64);
         here.paused = None;
         let life = here.life;
-        here.replica = Some(Replica::new(here, incarnation, &self.partitions, self.now));
+        here.replica = Some(RunningReplica::new(here, incarnation, &self.partitions, self.now));
         self.store.listen(incarnation);
         self.note(|| format!("{slot} starts as {incarnation}"));
-        self.schedule(0, Event::To(slot, life, Deed::Beat));
-        self.schedule(500, Event::To(slot, life, Deed::Sweep));
-        self.schedule(LEASE / 12, Event::To(slot, life, Deed::Keep));
+        self.schedule_action(0, slot, life, ReplicaAction::Beat);
+        self.schedule_action(500, slot, life, ReplicaAction::Sweep);
+        self.schedule_action(LEASE / 12, slot, life, ReplicaAction::Keep);
     }
 
-    /// The replica's state is gone, and its sockets with it.
+    /// Removes a replica with its state and sockets.
     pub(super) fn kill(&mut self, slot: usize) {
         let here = &mut self.slots[slot];
         let Some(replica) = here.replica.take() else { return };
@@ -76,7 +76,7 @@ impl World {
         for user in &mut self.users {
             user.sockets.retain(|_, socket| socket.slot != slot);
         }
-        self.forsake_callers(slot);
+        self.fail_callers(slot);
     }
 
     pub(super) fn pause(&mut self, slot: usize, time: u64, frozen: bool) {
@@ -87,10 +87,10 @@ impl World {
         here.paused = Some(Vec::new());
         let life = here.life;
         let since = self.now;
-        self.schedule(time, Event::Wake { slot, life, since, frozen });
+        self.schedule(time, WorldEvent::Wake { slot, life, since, frozen });
     }
 
-    pub(super) fn wake(&mut self, slot: usize, since: u64, frozen: bool) -> Outcome {
+    pub(super) fn wake(&mut self, slot: usize, since: u64, frozen: bool) -> CheckResult {
         let here = &mut self.slots[slot];
         let Some(backlog) = here.paused.take() else { return Ok(()) };
         let life = here.life;
@@ -99,14 +99,24 @@ impl World {
         }
         let local = here.local(self.now);
         if let Some(replica) = here.replica.as_mut().filter(|_| frozen) {
-            replica.deceived = Some(local);
+            replica.stale_clock_since = Some(local);
         }
-        self.note(|| format!("{slot} goes on"));
-        // What was about to be done is done first; then timers and what has arrived, in either order.
-        self.let_go(slot)?;
+        self.note(|| format!("{slot} continues"));
+        // Held sends come first, then timers and arrived events, in either order.
+        self.send_held(slot)?;
         let timers_first = self.rng.bool();
         let (timers, rest): (Vec<_>, Vec<_>) = backlog.into_iter().partition(|event| {
-            matches!(event, Event::To(_, _, Deed::Tick { .. } | Deed::Beat | Deed::Sweep | Deed::Keep))
+            matches!(
+                event,
+                WorldEvent::Replica(
+                    _,
+                    _,
+                    ReplicaAction::Tick { .. }
+                        | ReplicaAction::Beat
+                        | ReplicaAction::Sweep
+                        | ReplicaAction::Keep
+                )
+            )
         });
         let (first, then) = if timers_first { (timers, rest) } else { (rest, timers) };
         for event in first.into_iter().chain(then) {
@@ -117,7 +127,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn return_store(&mut self, empty: bool) -> Outcome {
+    pub(super) fn return_store(&mut self, empty: bool) -> CheckResult {
         if !std::mem::take(&mut self.store.away) {
             return Ok(());
         }
@@ -129,16 +139,16 @@ impl World {
         Ok(())
     }
 
-    /// From now on nothing goes wrong.
-    pub(super) fn calm_down(&mut self) -> Outcome {
+    /// Ends all faults.
+    pub(super) fn end_faults(&mut self) -> CheckResult {
         self.return_store(false)?;
-        self.note(|| "everything goes well from here on".into());
-        self.temper.calm_down();
-        self.calm_since = Some(self.now);
+        self.note(|| "no more faults from here on".into());
+        self.plan.end_faults();
+        self.faults_ended_at = Some(self.now);
         for slot in 0..SLOTS {
             self.slots[slot].cut = false;
             if let Some(replica) = &mut self.slots[slot].replica {
-                replica.trap = None;
+                replica.pause_in_send = None;
             }
             if self.slots[slot].paused.is_some() {
                 self.wake(slot, self.now, false)?;
@@ -154,7 +164,7 @@ impl World {
             self.kill(slot);
             self.start_replica(slot);
         }
-        self.schedule(0, Event::Check);
+        self.schedule(0, WorldEvent::Check);
         Ok(())
     }
 }

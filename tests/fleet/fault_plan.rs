@@ -1,72 +1,72 @@
-//! What goes wrong in a run, how often and when.
+//! The faults of a run: their kinds, rates and times.
 
 use fastrand::Rng;
 
 use crate::simulation::platform;
 
-/// Replicas there may be at a time.
+/// The maximum number of replicas.
 pub(super) const SLOTS: usize = 4;
-/// Until when things go wrong, in milliseconds.
-pub(super) const UNREST: u64 = 45_000;
+/// The end of all faults, in milliseconds.
+pub(super) const FAULT_TIME: u64 = 45_000;
 
-/// Something that befalls a replica, the store or the fleet.
+/// A fault of a replica, the store or the fleet.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Blow {
-    /// Its state is gone; it comes back after a while.
+pub(super) enum Fault {
+    /// The replica loses its state and comes back later.
     Crash { slot: usize, back: u64 },
-    /// Nothing happens there for a while, then everything goes on. Where `frozen`, its clock stood still too.
+    /// The replica stands still for a while. A `frozen` one has a clock that stands still too.
     Pause { slot: usize, time: u64, frozen: bool },
-    /// As a pause, but beginning between the look at the lease and the bytes that it allowed.
+    /// A pause between the check of the lease and the send that it allowed.
     PauseInSend { slot: usize, time: u64 },
-    /// It does not reach the store.
+    /// The replica does not reach the store.
     Cut { slot: usize, time: u64 },
-    /// It is told to go, and comes back after a while.
+    /// The replica shuts down and comes back later.
     Term { slot: usize, back: u64 },
-    /// A replica begins where none is.
+    /// A replica starts in a free slot.
     Join { slot: usize },
-    /// Nobody reaches the store.
+    /// No replica reaches the store.
     Away { time: u64, empty: bool },
 }
 
-/// How often things go wrong; percent where nothing else is said.
+/// The rates and times of faults. Rates are per cent unless noted.
 #[derive(Debug, Clone)]
-pub(super) struct Temper {
-    pub(super) platform: platform::FaultPlan,
-    /// The longest way to the store or back, in milliseconds.
+pub(super) struct FaultPlan {
+    pub(super) platform: platform::Temper,
+    /// The highest latency to the store or back, in milliseconds.
     pub(super) lag: u64,
-    /// Requests, and answers, that get lost.
+    /// Requests and answers that are lost.
     pub(super) loss: u32,
     /// Requests that are refused at once.
     pub(super) refusal: u32,
-    /// Hints that get lost.
+    /// Hints that are lost.
     pub(super) hint_lost: u32,
-    /// Hints stay lost also when everything else goes well again.
+    /// Hints stay lost after the end of all faults.
     pub(super) deaf: bool,
-    /// Whether a caller who waits more than once asks another replica.
+    /// Whether a caller polls another replica after its first wait.
     pub(super) roaming: bool,
-    /// How many replicas begin, and whether all at the same time.
+    /// Whether all replicas start at the same time.
     pub(super) together: bool,
     pub(super) replicas: usize,
     pub(super) posts: u32,
-    /// Of a hundred posts so many come as a blow falls or soon after.
+    /// Posts that come close to a fault.
     pub(super) burst: u32,
-    /// How many users write.
+    /// The number of users that write.
     pub(super) users: usize,
-    /// Connects a minute for the fleet; 0 is no limit.
+    /// Connects per minute for the fleet; 0 is no limit.
     pub(super) connects: u32,
-    pub(super) blows: Vec<(u64, Blow)>,
+    pub(super) faults: Vec<(u64, Fault)>,
 }
 
-impl Temper {
+impl FaultPlan {
     pub(super) fn draw(rng: &mut Rng) -> Self {
         let percent = |rng: &mut Rng, most: u32| if rng.bool() { 0 } else { rng.u32(1..=most) };
         let mut platform = platform::FaultPlan::draw(rng);
         if rng.bool() {
-            // The fleet's own trouble shows best where the platform gives none.
-            platform = calm(&platform);
+            // Faults of the fleet show best without faults of the platform.
+            platform = without_faults(&platform);
         }
         let deaf = rng.u8(0..6) == 0;
-        let mut temper = Self {
+        let mut plan = Self {
             platform,
             lag: rng.choice([3, 3, 40, 400]).unwrap_or(3),
             loss: percent(rng, 15),
@@ -80,25 +80,25 @@ impl Temper {
             burst: rng.choice([0, 50, 90]).unwrap_or(0),
             users: rng.usize(1..=super::USERS),
             connects: if rng.u8(0..6) == 0 { 60 } else { 0 },
-            blows: Vec::new(),
+            faults: Vec::new(),
         };
         for _ in 0..rng.u8(0..6) {
-            let blow = Blow::draw(rng);
-            temper.blows.push((rng.u64(500..UNREST), blow));
+            let fault = Fault::draw(rng);
+            plan.faults.push((rng.u64(500..FAULT_TIME), fault));
         }
-        temper
+        plan
     }
 
-    /// Nothing goes wrong but these blows; all replicas begin at the same time.
-    pub(super) fn only(&mut self, replicas: usize, blows: Vec<(u64, Blow)>) {
-        self.calm_down();
+    /// Replaces all faults by these, and starts all replicas at the same time.
+    pub(super) fn only(&mut self, replicas: usize, faults: Vec<(u64, Fault)>) {
+        self.end_faults();
         (self.hint_lost, self.deaf, self.lag, self.connects) = (0, false, 3, 0);
-        (self.replicas, self.together, self.blows) = (replicas, true, blows);
+        (self.replicas, self.together, self.faults) = (replicas, true, faults);
     }
 
-    /// Everything goes well, but for what may stay as it is.
-    pub(super) fn calm_down(&mut self) {
-        self.platform = calm(&self.platform);
+    /// Ends all faults that a fleet has to survive only for a while.
+    pub(super) fn end_faults(&mut self) {
+        self.platform = without_faults(&self.platform);
         self.loss = 0;
         self.refusal = 0;
         self.hint_lost = if self.deaf { 100 } else { 0 };
@@ -106,10 +106,10 @@ impl Temper {
     }
 }
 
-impl Blow {
+impl Fault {
     fn draw(rng: &mut Rng) -> Self {
         let slot = rng.usize(0..SLOTS);
-        // A lease is ten seconds.
+        // A lease takes ten seconds.
         let time = rng.choice([400, 3000, 8000, 12_000, 25_000]).unwrap_or(3000) + rng.u64(0..2000);
         let back = rng.u64(100..20_000);
         match rng.u8(0..18) {
@@ -124,14 +124,14 @@ impl Blow {
     }
 }
 
-fn calm(temper: &platform::FaultPlan) -> platform::FaultPlan {
-    platform::FaultPlan {
+fn without_faults(plan: &platform::Temper) -> platform::Temper {
+    platform::Temper {
         drop: 0,
         connect_fails: 0,
         ack_missing: 0,
         silent: 0,
         history_fails: 0,
-        history_lag: temper.history_lag.min(300),
-        ..temper.clone()
+        history_lag: plan.history_lag.min(300),
+        ..plan.clone()
     }
 }

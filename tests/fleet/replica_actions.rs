@@ -1,122 +1,132 @@
-//! What a replica does besides its conversations: heartbeats, leases, the search for what no hint told of.
+//! The actions of a replica: heartbeats, leases, and sweeps for open messages without a hint.
 
 use rtm_bridge::domain::Partition;
 use rtm_bridge::link::Input;
 use rtm_bridge::store::{Heartbeat, Hint};
 
-use super::keeper::Want;
-use super::network::{Call, Reply, To};
-use super::store::{Answer, Ask};
-use super::world::{Deed, Event, Outcome, World};
+use super::membership::MembershipAction;
+use super::network::{CallPurpose, StoreCall, StoreReply};
+use super::store::{StoreAnswer, StoreRequest};
+use super::world::{CheckResult, FleetWorld, ReplicaAction};
 use super::{LEASE, bot_name};
 
 const SECOND: u64 = 1000;
-/// A replica counts as live this long after a heartbeat.
+/// The lifetime of a heartbeat.
 const LIVE: std::time::Duration = std::time::Duration::from_millis(LEASE * 2 / 3);
-/// A replica that goes away goes at last after this time.
+/// The timeout of a shutdown.
 const DRAIN: u64 = 30_000;
 
-impl World {
-    pub(super) fn befall(&mut self, slot: usize, deed: Deed) -> Outcome {
+impl FleetWorld {
+    pub(super) fn act(&mut self, slot: usize, action: ReplicaAction) -> CheckResult {
         let life = self.slots[slot].life;
-        match deed {
-            Deed::Beat => {
+        match action {
+            ReplicaAction::Beat => {
                 self.beat(slot);
-                self.schedule(SECOND, Event::To(slot, life, Deed::Beat));
-                return self.tend(slot);
+                self.schedule_action(SECOND, slot, life, ReplicaAction::Beat);
+                return self.execute_plan(slot);
             }
-            Deed::Sweep => {
+            ReplicaAction::Sweep => {
                 self.sweep(slot, false);
-                self.schedule(SECOND, Event::To(slot, life, Deed::Sweep));
+                self.schedule_action(SECOND, slot, life, ReplicaAction::Sweep);
             }
-            Deed::Keep => {
+            ReplicaAction::Keep => {
                 self.renew(slot, false);
-                self.schedule(LEASE / 12, Event::To(slot, life, Deed::Keep));
+                self.schedule_action(LEASE / 12, slot, life, ReplicaAction::Keep);
             }
-            Deed::Tick { user, number } => return self.on_tick(slot, user, number),
-            Deed::Cut { user, number } => {
+            ReplicaAction::Tick { user, number } => return self.on_tick(slot, user, number),
+            ReplicaAction::Cut { user, number } => {
                 if self.conversation(slot, user, number).is_some() {
                     self.forget(slot, user);
                 }
             }
-            Deed::Reload { user, number } => self.load(slot, user, number),
-            Deed::AskPermit { user, number, attempt, mode } => {
+            ReplicaAction::Reload { user, number } => self.load(slot, user, number),
+            ReplicaAction::AskPermit { user, number, attempt, mode } => {
                 if self.conversation(slot, user, number).is_some_and(|it| it.connecting == Some(attempt)) {
-                    self.ask(slot, To::Permit { user, number, attempt, mode }, Ask::Permit(attempt));
+                    self.ask(
+                        slot,
+                        CallPurpose::Permit { user, number, attempt, mode },
+                        StoreRequest::Permit(attempt),
+                    );
                 }
             }
-            Deed::Answered(call, reply) => return self.answered(slot, *call, reply),
-            Deed::Hinted(hint) => return self.hinted(slot, hint),
-            Deed::Connected { user, number, attempt, socket } => {
+            ReplicaAction::Answered(call, reply) => return self.answered(slot, *call, reply),
+            ReplicaAction::Hinted(hint) => return self.hinted(slot, hint),
+            ReplicaAction::Connected { user, number, attempt, socket } => {
                 return self.on_connected(slot, user, (number, attempt), socket);
             }
-            Deed::Heard { user, number, socket, input } => {
+            ReplicaAction::Heard { user, number, socket, input } => {
                 return self.on_heard(slot, user, (number, socket), input);
             }
-            Deed::History { user, number, page } => {
+            ReplicaAction::History { user, number, page } => {
                 return self.input(slot, user, number, Input::History(page));
             }
         }
         Ok(())
     }
 
-    fn answered(&mut self, slot: usize, call: Call, reply: Reply) -> Outcome {
+    fn answered(&mut self, slot: usize, call: StoreCall, reply: StoreReply) -> CheckResult {
         let sent = call.sent;
         match call.to {
-            To::Keeper => self.on_keeper(slot, sent, &call.ask, reply),
-            To::Load { user, number } => self.on_loaded(slot, user, number, reply),
-            To::Lane { user, number } => self.on_lane(slot, user, number, reply),
-            To::Write { user, number } => self.on_written(slot, user, number, reply),
-            To::Permit { user, number, attempt, mode } => {
+            CallPurpose::Membership => self.on_membership(slot, sent, &call.ask, reply),
+            CallPurpose::Load { user, number } => self.on_loaded(slot, user, number, reply),
+            CallPurpose::Lane { user, number } => self.on_lane(slot, user, number, reply),
+            CallPurpose::Write { user, number } => self.on_written(slot, user, number, reply),
+            CallPurpose::Permit { user, number, attempt, mode } => {
                 self.on_permit(slot, (user, number, attempt, mode), &reply)
             }
-            To::Post(index) => self.on_accepted(slot, index, reply, call.ask),
-            To::Look(index) => self.on_look(index, reply),
-            To::Waiters(id) => self.on_waiters(slot, id, reply),
+            CallPurpose::Post(index) => self.on_accepted(slot, index, reply, call.ask),
+            CallPurpose::Poll(index) => self.on_poll(index, reply),
+            CallPurpose::Waiters(id) => self.on_waiters(slot, id, reply),
         }
     }
 
-    fn on_keeper(&mut self, slot: usize, sent: u64, ask: &Ask, reply: Reply) -> Outcome {
+    fn on_membership(
+        &mut self,
+        slot: usize,
+        sent: u64,
+        ask: &StoreRequest,
+        reply: StoreReply,
+    ) -> CheckResult {
         let now = self.now;
         let local = self.slots[slot].local(now);
         let Some(replica) = &mut self.slots[slot].replica else { return Ok(()) };
         match (ask, reply) {
-            (Ask::Heartbeat(_), reply) => {
+            (StoreRequest::Heartbeat(_), reply) => {
                 let fleet = reply.map(|answer| match answer {
-                    Answer::Fleet(fleet) => fleet,
+                    StoreAnswer::Fleet(fleet) => fleet,
                     other => panic!("a heartbeat is answered {other:?}"),
                 });
-                let told = fleet.as_ref().ok().map(|fleet| fleet.now);
-                replica.keeper.on_fleet(local, fleet);
-                if let Some(told) = told {
-                    self.slots[slot].observe(told, now);
+                let store_time = fleet.as_ref().ok().map(|fleet| fleet.now);
+                replica.membership.on_fleet(local, fleet);
+                if let Some(store_time) = store_time {
+                    self.slots[slot].observe(store_time, now);
                 }
-                return self.tend(slot);
+                return self.execute_plan(slot);
             }
-            (Ask::Claim(..), Ok(Answer::Claims(claims))) => {
+            (StoreRequest::Claim(..), Ok(StoreAnswer::Claims(claims))) => {
                 let mut won = Vec::new();
-                replica.keeper.on_claims(sent, &claims);
+                replica.membership.on_claims(sent, &claims);
                 for (partition, claim) in claims {
                     if let Some(fence) = claim.fence() {
                         won.push((partition, fence));
                     }
                 }
                 for &(partition, fence) in &won {
-                    // Whatever an earlier fence of ours began is not ours any more.
+                    // Conversations of an earlier fence leave.
                     self.drop_conversations(slot, partition, Some(fence));
                 }
                 if !won.is_empty() {
                     self.note(|| format!("{slot} owns {won:?}"));
-                    self.ask(slot, To::Keeper, Ask::Ready(won, true));
+                    self.ask(slot, CallPurpose::Membership, StoreRequest::Ready(won, true));
                 }
             }
-            (Ask::Renew(_), Ok(Answer::Renewed(answers))) => {
-                if replica.deceived.is_some_and(|since| sent >= since) {
-                    replica.deceived = None;
+            (StoreRequest::Renew(_), Ok(StoreAnswer::Renewed(answers))) => {
+                if replica.stale_clock_since.is_some_and(|since| sent >= since) {
+                    replica.stale_clock_since = None;
                 }
                 let mut lost = Vec::new();
                 for (partition, fence, answer) in answers {
-                    if replica.keeper.on_renewed(sent, partition, fence, answer.map(drop)) {
+                    if replica.membership.on_renewed(sent, partition, fence, answer.map(drop)) {
                         lost.push(partition);
                     }
                 }
@@ -124,14 +134,14 @@ impl World {
                     self.note(|| format!("{slot} lost {partition}"));
                     self.drop_conversations(slot, partition, None);
                 }
-                self.look_at_leases(slot)?;
-                return self.tend(slot);
+                self.check_leases(slot)?;
+                return self.execute_plan(slot);
             }
-            (Ask::Release(partition, fence), reply) => {
-                replica.keeper.on_released(*partition, *fence, reply.is_ok());
-                return self.tend(slot);
+            (StoreRequest::Release(partition, fence), reply) => {
+                replica.membership.on_released(*partition, *fence, reply.is_ok());
+                return self.execute_plan(slot);
             }
-            (Ask::Ready(..), Ok(Answer::Ready(ready))) => {
+            (StoreRequest::Ready(..), Ok(StoreAnswer::Ready(ready))) => {
                 for (partition, fence, names) in ready {
                     match names {
                         Ok(names) => {
@@ -145,13 +155,15 @@ impl World {
                     }
                 }
             }
-            (Ask::Claim(..) | Ask::Renew(_), Err(_)) => replica.keeper.on_trouble(ask, local),
+            (StoreRequest::Claim(..) | StoreRequest::Renew(_), Err(_)) => {
+                replica.membership.on_failure(ask, local)
+            }
             _ => {}
         }
         Ok(())
     }
 
-    fn hinted(&mut self, slot: usize, hint: Hint) -> Outcome {
+    fn hinted(&mut self, slot: usize, hint: Hint) -> CheckResult {
         match hint {
             Hint::Accepted(message) => {
                 let user = self.users.iter().position(|user| user.name == message.new.conversation);
@@ -163,9 +175,9 @@ impl World {
             }
             Hint::Ended(message) => {
                 self.audit_tell(&message)?;
-                self.told(slot, &message)
+                self.complete(slot, &message)
             }
-            // Nobody reads journals here.
+            // The simulation has no subscribers.
             Hint::Appended(_)
             | Hint::Chunk(..)
             | Hint::Observed(..)
@@ -200,34 +212,34 @@ impl World {
         }
         replica.echo += 1;
         let heartbeat = Heartbeat { peer, bots: vec![bot_name()], ttl: LIVE, echo: replica.echo };
-        self.ask(slot, To::Keeper, Ask::Heartbeat(heartbeat));
+        self.ask(slot, CallPurpose::Membership, StoreRequest::Heartbeat(heartbeat));
     }
 
-    fn renew(&mut self, slot: usize, doubt: bool) {
+    fn renew(&mut self, slot: usize, suspect: bool) {
         let local = self.slots[slot].local(self.now);
         let Some(replica) = &mut self.slots[slot].replica else { return };
-        let due = replica.keeper.due(local, doubt);
+        let due = replica.membership.due(local, suspect);
         if !due.is_empty() {
-            self.ask(slot, To::Keeper, Ask::Renew(due));
+            self.ask(slot, CallPurpose::Membership, StoreRequest::Renew(due));
         }
     }
 
-    /// Conversations whose lease became sure, or is not any more, are told.
-    fn look_at_leases(&mut self, slot: usize) -> Outcome {
+    /// Tells conversations about changes of their leases.
+    fn check_leases(&mut self, slot: usize) -> CheckResult {
         let users: Vec<usize> = match &self.slots[slot].replica {
             Some(replica) => replica.conversations.keys().copied().collect(),
             None => return Ok(()),
         };
         for user in users {
-            self.look_at_lease(slot, user)?;
+            self.check_lease(slot, user)?;
         }
         Ok(())
     }
 
-    /// Reads what hints may not have told of: lanes, and whoever waits where hints do not arrive.
+    /// Reads lanes, and the messages of waiters if hints do not arrive.
     fn sweep(&mut self, slot: usize, all: bool) {
         let Some(replica) = &self.slots[slot].replica else { return };
-        let held = replica.keeper.held();
+        let held = replica.membership.held();
         let missed = all || replica.echoed + 1 < replica.echo;
         let waited: Vec<_> = replica
             .waiters
@@ -237,60 +249,60 @@ impl World {
             .collect();
         let incarnation = replica.incarnation;
         if !held.is_empty() {
-            self.ask(slot, To::Keeper, Ask::Ready(held, false));
+            self.ask(slot, CallPurpose::Membership, StoreRequest::Ready(held, false));
         }
         for id in waited {
             let Some((message, _)) = self.store.accepted.get(&id) else { continue };
             let name = message.new.conversation.clone();
-            self.ask(slot, To::Waiters(id), Ask::Look(name, id, Some(incarnation)));
+            self.ask(slot, CallPurpose::Waiters(id), StoreRequest::ReadMessage(name, id, Some(incarnation)));
         }
     }
 
-    /// The store refused what a conversation asked: its partition is not ours, or it is and was claimed anew.
-    pub(super) fn doubt(&mut self, slot: usize, user: usize) {
+    /// Handles a refused fence: the partition is lost, or this replica has claimed it again.
+    pub(super) fn suspect(&mut self, slot: usize, user: usize) {
         self.forget(slot, user);
         self.renew(slot, true);
     }
 
-    /// Does what the keeper decides.
-    fn tend(&mut self, slot: usize) -> Outcome {
+    /// Executes the plan of the membership model.
+    fn execute_plan(&mut self, slot: usize) -> CheckResult {
         let local = self.slots[slot].local(self.now);
         let Some(replica) = &mut self.slots[slot].replica else { return Ok(()) };
         let conversations = &replica.conversations;
-        let wants = replica.keeper.wants(local, |partition| {
+        let actions = replica.membership.actions(local, |partition| {
             conversations.values().all(|conversation| conversation.partition != partition)
         });
         let incarnation = replica.incarnation;
         let leaving = replica.leaving;
         let mut claims = Vec::new();
-        for want in wants {
-            match want {
-                Want::Claim(partition, claiming) => claims.push((partition, claiming)),
-                Want::Drain(partition) => {
+        for action in actions {
+            match action {
+                MembershipAction::Claim(partition, claiming) => claims.push((partition, claiming)),
+                MembershipAction::Drain(partition) => {
                     self.note(|| format!("{slot} drains {partition}"));
                     for user in self.in_memory(slot, partition) {
                         self.deliver(slot, user, Input::Drain)?;
                     }
                 }
-                Want::Stop(partition) => {
+                MembershipAction::Stop(partition) => {
                     for user in self.in_memory(slot, partition) {
                         self.stop(slot, user)?;
                     }
                 }
-                Want::Release(partition, fence) => {
+                MembershipAction::Release(partition, fence) => {
                     self.note(|| format!("{slot} releases {partition}"));
-                    self.ask(slot, To::Keeper, Ask::Release(partition, fence));
+                    self.ask(slot, CallPurpose::Membership, StoreRequest::Release(partition, fence));
                 }
             }
         }
         if !claims.is_empty() {
-            self.ask(slot, To::Keeper, Ask::Claim(claims, incarnation));
+            self.ask(slot, CallPurpose::Membership, StoreRequest::Claim(claims, incarnation));
         }
         if let Some(since) = leaving {
-            let held = self.slots[slot].replica.as_ref().map(|replica| replica.keeper.held().len());
+            let held = self.slots[slot].replica.as_ref().map(|replica| replica.membership.held().len());
             if held == Some(0) || local > since + DRAIN {
-                self.note(|| format!("{slot} goes"));
-                self.ask(slot, To::Keeper, Ask::Leave(incarnation));
+                self.note(|| format!("{slot} ends"));
+                self.ask(slot, CallPurpose::Membership, StoreRequest::Leave(incarnation));
                 self.kill(slot);
             }
         }
@@ -303,7 +315,7 @@ impl World {
         of_it.map(|(&user, _)| user).collect()
     }
 
-    /// Conversations of a partition leave memory, but those of this fence.
+    /// Removes conversations of a partition from memory, except those of the fence `but`.
     fn drop_conversations(
         &mut self,
         slot: usize,

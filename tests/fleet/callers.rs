@@ -1,29 +1,29 @@
-//! Callers: they post through any replica, repeat what they got no answer to, and wait on any replica.
+//! Callers: they post at any replica, retry without an answer, and wait at any replica.
 
 use fastrand::Rng;
 use rtm_bridge::domain::{Message, MessageId, ResendPolicy, SessionRequest, Timestamp, TurnRules};
 use rtm_bridge::link::Input;
 use rtm_bridge::store::{AcceptError, AcceptRequest, AcceptResult, Fence, IdempotencyRequest};
 
-use super::network::{Reply, To};
-use super::store::{Answer, Ask};
-use super::world::{Event, Outcome, World};
-use super::{START, temper::SLOTS};
+use super::network::{CallPurpose, StoreReply};
+use super::store::{StoreAnswer, StoreRequest};
+use super::world::{CheckResult, FleetWorld, WorldEvent};
+use super::{START, fault_plan::SLOTS};
 use crate::simulation::support::plain;
 
-/// So long a caller waits before it asks again.
+/// The time that a caller waits before it polls again.
 const WAIT: u64 = 8000;
 
-/// A post and what its caller knows of it.
-pub(super) struct Post {
+/// A post, and the state of its caller.
+pub(super) struct CallerPost {
     user: usize,
-    /// Those with the same key are the same message.
+    /// The idempotency key.
     pub(super) key: Option<usize>,
     waits: bool,
     deadline: u64,
     resend: ResendPolicy,
     session: SessionRequest,
-    pub(super) state: State,
+    pub(super) state: PostState,
     pub(super) id: Option<MessageId>,
     asked_of: Option<usize>,
     /// The number of the conversation that waits to send it at its accept.
@@ -31,20 +31,20 @@ pub(super) struct Post {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// Not answered yet.
+pub(super) enum PostState {
+    /// The post has no answer.
     Posting,
-    /// Answered with 2xx; waits for the end.
+    /// The post has a 2xx answer, and the caller waits for the end.
     Waiting,
-    /// It knows the end, or does not want to.
-    Told,
-    /// It was told that the message is lost.
+    /// The caller knows the end, or does not want it.
+    Done,
+    /// The caller knows that the message is lost.
     Lost,
-    /// It got no answer, and cannot repeat the post without a key.
+    /// The caller got no answer, and cannot retry without a key.
     GaveUp,
 }
 
-impl Post {
+impl CallerPost {
     pub(super) fn draw(index: usize, user: usize, rng: &mut Rng) -> Self {
         Self {
             user,
@@ -53,7 +53,7 @@ impl Post {
             deadline: rng.u64(2000..12_000),
             resend: if rng.bool() { ResendPolicy::Auto } else { ResendPolicy::Never },
             session: if rng.u8(0..10) == 0 { SessionRequest::New } else { SessionRequest::Continue },
-            state: State::Posting,
+            state: PostState::Posting,
             id: None,
             asked_of: None,
             send_at_accept: None,
@@ -61,12 +61,12 @@ impl Post {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        matches!(self.state, State::Told | State::Lost | State::GaveUp)
+        matches!(self.state, PostState::Done | PostState::Lost | PostState::GaveUp)
     }
 }
 
-impl World {
-    /// A replica that answers a caller now.
+impl FleetWorld {
+    /// Returns a replica that answers callers.
     fn answering(&mut self) -> Option<usize> {
         let up: Vec<usize> = (0..SLOTS)
             .filter(|&slot| self.slots[slot].paused.is_none())
@@ -77,9 +77,9 @@ impl World {
         self.rng.choice(up)
     }
 
-    pub(super) fn post(&mut self, index: usize) -> Outcome {
+    pub(super) fn post(&mut self, index: usize) -> CheckResult {
         let Some(slot) = self.answering() else {
-            self.schedule(1000, Event::Post(index));
+            self.schedule(1000, WorldEvent::Post(index));
             return Ok(());
         };
         let Some(by) = self.slots[slot].incarnation() else { return Ok(()) };
@@ -111,8 +111,8 @@ impl World {
             watched: post.waits,
             send_at_accept: sender.map(|(_, fence)| fence),
         };
-        self.ask(slot, To::Post(index), Ask::Accept(Box::new(accept)));
-        match sender {
+        self.ask(slot, CallPurpose::Post(index), StoreRequest::Accept(Box::new(accept)));
+        match send_at_accept {
             Some((number, _)) => self.input(slot, user, number, Input::SendAtAcceptPending),
             None => Ok(()),
         }
@@ -129,8 +129,8 @@ impl World {
         may_send.then_some((conversation.number, conversation.fence))
     }
 
-    /// Tells the conversation that waits to send the message at its accept how the accept ended.
-    fn answer_send_at_accept(&mut self, slot: usize, index: usize, input: Input) -> Outcome {
+    /// Passes the result of the accept to the conversation that would send the message at once.
+    fn answer_send_at_accept(&mut self, slot: usize, index: usize, input: Input) -> CheckResult {
         let user = self.posts[index].user;
         match self.posts[index].send_at_accept.take() {
             Some(number) => self.input(slot, user, number, input),
@@ -138,10 +138,16 @@ impl World {
         }
     }
 
-    pub(super) fn on_accepted(&mut self, slot: usize, index: usize, reply: Reply, ask: Ask) -> Outcome {
+    pub(super) fn on_accepted(
+        &mut self,
+        slot: usize,
+        index: usize,
+        reply: StoreReply,
+        ask: StoreRequest,
+    ) -> CheckResult {
         let answer = match reply {
-            Ok(Answer::Accepted(Ok(accepted))) => accepted,
-            Ok(Answer::Accepted(Err(AcceptError::Store(_)))) | Err(_) => {
+            Ok(StoreAnswer::Accepted(Ok(accepted))) => accepted,
+            Ok(StoreAnswer::Accepted(Err(AcceptError::Store(_)))) | Err(_) => {
                 return self.refused(slot, index, ask);
             }
             other => return Err(format!("post {index} was answered {other:?}")),
@@ -168,45 +174,45 @@ impl World {
             AcceptResult::Replayed(_) => self.answer_send_at_accept(slot, index, Input::NotSentAtAccept)?,
         }
         match ended {
-            Some(message) => self.tell_callers(vec![index], Some(&message))?,
+            Some(message) => self.answer_callers(vec![index], Some(&message))?,
             None if self.posts[index].waits => self.wait_at(slot, index, id),
-            None => self.posts[index].state = State::Told,
+            None => self.posts[index].state = PostState::Done,
         }
         Ok(())
     }
 
-    /// The store did not answer in time, or refused.
-    fn refused(&mut self, slot: usize, index: usize, ask: Ask) -> Outcome {
+    /// Handles a timeout or refusal of the store.
+    fn refused(&mut self, slot: usize, index: usize, ask: StoreRequest) -> CheckResult {
         if self.rng.u8(0..4) == 0 {
-            // The replica itself tries once more, under the same id.
-            self.ask(slot, To::Post(index), ask);
+            // The replica retries with the same id.
+            self.ask(slot, CallPurpose::Post(index), ask);
             return Ok(());
         }
         if self.posts[index].key.is_some() {
             let wait = self.rng.u64(100..3000);
-            self.schedule(wait, Event::Post(index));
+            self.schedule(wait, WorldEvent::Post(index));
         } else {
-            self.posts[index].state = State::GaveUp;
+            self.posts[index].state = PostState::GaveUp;
         }
         self.answer_send_at_accept(slot, index, Input::NotSentAtAccept)
     }
 
     fn wait_at(&mut self, slot: usize, index: usize, id: MessageId) {
-        self.posts[index].state = State::Waiting;
+        self.posts[index].state = PostState::Waiting;
         self.posts[index].asked_of = Some(slot);
         if let Some(replica) = &mut self.slots[slot].replica {
             replica.waiters.entry(id).or_default().push(index);
         }
-        self.schedule(WAIT, Event::Look(index));
+        self.schedule(WAIT, WorldEvent::Poll(index));
     }
 
-    /// Its wait is over: it asks again.
-    pub(super) fn look(&mut self, index: usize) {
+    /// Polls the end after a wait.
+    pub(super) fn poll(&mut self, index: usize) {
         let post = &self.posts[index];
-        let (Some(id), State::Waiting) = (post.id, post.state) else { return };
+        let (Some(id), PostState::Waiting) = (post.id, post.state) else { return };
         let conversation = self.users[post.user].name.clone();
         let same = post.asked_of.filter(|&slot| {
-            !self.temper.roaming && self.slots[slot].replica.is_some() && self.slots[slot].paused.is_none()
+            !self.plan.roaming && self.slots[slot].replica.is_some() && self.slots[slot].paused.is_none()
         });
         for slot in &mut self.slots {
             if let Some(waiters) = slot.replica.as_mut().and_then(|replica| replica.waiters.get_mut(&id)) {
@@ -214,61 +220,63 @@ impl World {
             }
         }
         let Some(slot) = same.or_else(|| self.answering()) else {
-            self.schedule(1000, Event::Look(index));
+            self.schedule(1000, WorldEvent::Poll(index));
             return;
         };
         let watcher = self.slots[slot].incarnation();
         self.posts[index].asked_of = Some(slot);
-        // Who waits is noted before the message is read.
+        // The waiter is registered before the read.
         if let Some(replica) = &mut self.slots[slot].replica {
             replica.waiters.entry(id).or_default().push(index);
         }
-        self.ask(slot, To::Look(index), Ask::Look(conversation, id, watcher));
+        self.ask(slot, CallPurpose::Poll(index), StoreRequest::ReadMessage(conversation, id, watcher));
     }
 
-    pub(super) fn on_look(&mut self, index: usize, reply: Reply) -> Outcome {
-        if self.posts[index].state != State::Waiting {
+    pub(super) fn on_poll(&mut self, index: usize, reply: StoreReply) -> CheckResult {
+        if self.posts[index].state != PostState::Waiting {
             return Ok(());
         }
         match reply {
-            Ok(Answer::Message(Some(message))) if message.progress.has_ended() => {
-                self.tell_callers(vec![index], Some(&message))
+            Ok(StoreAnswer::Message(Some(message))) if message.progress.has_ended() => {
+                self.answer_callers(vec![index], Some(&message))
             }
-            Ok(Answer::Message(Some(_))) => {
-                self.schedule(WAIT, Event::Look(index));
+            Ok(StoreAnswer::Message(Some(_))) => {
+                self.schedule(WAIT, WorldEvent::Poll(index));
                 Ok(())
             }
-            Ok(Answer::Message(None)) => self.tell_callers(vec![index], None),
+            Ok(StoreAnswer::Message(None)) => self.answer_callers(vec![index], None),
             _ => {
-                self.schedule(1000, Event::Look(index));
+                self.schedule(1000, WorldEvent::Poll(index));
                 Ok(())
             }
         }
     }
 
-    /// What was read for those who wait at a replica.
-    pub(super) fn on_waiters(&mut self, slot: usize, id: MessageId, reply: Reply) -> Outcome {
+    /// Handles a message that a replica read for its waiters.
+    pub(super) fn on_waiters(&mut self, slot: usize, id: MessageId, reply: StoreReply) -> CheckResult {
         match reply {
-            Ok(Answer::Message(Some(message))) if message.progress.has_ended() => self.told(slot, &message),
-            Ok(Answer::Message(None)) => self.lost(slot, id),
+            Ok(StoreAnswer::Message(Some(message))) if message.progress.has_ended() => {
+                self.complete(slot, &message)
+            }
+            Ok(StoreAnswer::Message(None)) => self.complete_as_lost(slot, id),
             _ => Ok(()),
         }
     }
 
-    /// A replica knows that a message is lost: who waits there reads that.
-    pub(super) fn lost(&mut self, slot: usize, id: MessageId) -> Outcome {
+    /// Reports a lost message to the waiters of a replica.
+    pub(super) fn complete_as_lost(&mut self, slot: usize, id: MessageId) -> CheckResult {
         let waiters = self.slots[slot].replica.as_mut().and_then(|it| it.waiters.remove(&id));
-        self.tell_callers(waiters.unwrap_or_default(), None)
+        self.answer_callers(waiters.unwrap_or_default(), None)
     }
 
-    /// A replica knows that a message has ended: who waits there is told.
-    pub(super) fn told(&mut self, slot: usize, message: &Message) -> Outcome {
+    /// Reports an end to the waiters of a replica.
+    pub(super) fn complete(&mut self, slot: usize, message: &Message) -> CheckResult {
         let id = message.accepted.id;
         let waiters = self.slots[slot].replica.as_mut().and_then(|it| it.waiters.remove(&id));
-        self.tell_callers(waiters.unwrap_or_default(), Some(message))
+        self.answer_callers(waiters.unwrap_or_default(), Some(message))
     }
 
-    fn tell_callers(&mut self, posts: Vec<usize>, message: Option<&Message>) -> Outcome {
+    fn answer_callers(&mut self, posts: Vec<usize>, message: Option<&Message>) -> CheckResult {
         for index in posts {
             let post = &mut self.posts[index];
             let Some(id) = post.id else { continue };
@@ -276,18 +284,18 @@ impl World {
                 continue;
             }
             if let Some(message) = message {
-                post.state = State::Told;
-                self.ledger.told(message)?;
+                post.state = PostState::Done;
+                self.ledger.ended(message)?;
             } else {
-                post.state = State::Lost;
-                self.told_lost(id)?;
+                post.state = PostState::Lost;
+                self.complete_lost(id)?;
             }
         }
         Ok(())
     }
 
-    /// A replica died: whoever had asked it something hears that.
-    pub(super) fn forsake_callers(&mut self, slot: usize) {
+    /// Fails the requests of callers at a crashed replica.
+    pub(super) fn fail_callers(&mut self, slot: usize) {
         for index in 0..self.posts.len() {
             let post = &mut self.posts[index];
             if post.asked_of != Some(slot) {
@@ -295,12 +303,12 @@ impl World {
             }
             post.asked_of = None;
             match post.state {
-                State::Posting if post.key.is_some() => {
+                PostState::Posting if post.key.is_some() => {
                     let wait = self.rng.u64(100..1000);
-                    self.schedule(wait, Event::Post(index));
+                    self.schedule(wait, WorldEvent::Post(index));
                 }
-                State::Posting => post.state = State::GaveUp,
-                State::Waiting => self.schedule(300, Event::Look(index)),
+                PostState::Posting => post.state = PostState::GaveUp,
+                PostState::Waiting => self.schedule(300, WorldEvent::Poll(index)),
                 _ => {}
             }
         }
