@@ -112,7 +112,7 @@ impl FleetWorld {
             send_at_accept: sender.map(|(_, fence)| fence),
         };
         self.ask(slot, CallPurpose::Post(index), StoreRequest::Accept(Box::new(accept)));
-        match send_at_accept {
+        match sender {
             Some((number, _)) => self.input(slot, user, number, Input::SendAtAcceptPending),
             None => Ok(()),
         }

@@ -31,7 +31,7 @@ pub(super) enum Fault {
 /// The rates and times of faults. Rates are per cent unless noted.
 #[derive(Debug, Clone)]
 pub(super) struct FaultPlan {
-    pub(super) platform: platform::Temper,
+    pub(super) platform: platform::FaultPlan,
     /// The highest latency to the store or back, in milliseconds.
     pub(super) lag: u64,
     /// Requests and answers that are lost.
@@ -124,8 +124,8 @@ impl Fault {
     }
 }
 
-fn without_faults(plan: &platform::Temper) -> platform::Temper {
-    platform::Temper {
+fn without_faults(plan: &platform::FaultPlan) -> platform::FaultPlan {
+    platform::FaultPlan {
         drop: 0,
         connect_fails: 0,
         ack_missing: 0,

@@ -8,7 +8,7 @@ use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
 
 use super::bot_name;
 use super::world::{CheckResult, FleetWorld, ReplicaAction, WorldEvent};
-use crate::simulation::platform::{Platform, Said};
+use crate::simulation::platform::{Platform, PlatformEvent};
 
 pub(super) struct SimulatedUser {
     pub(super) name: ConversationId,
@@ -114,8 +114,8 @@ impl FleetWorld {
     }
 
     /// Sends a frame over a socket, or over another one of the user.
-    pub(super) fn say(&mut self, user: usize, mut socket: u64, mut said: Said) {
-        if let Said::Frame(IncomingFrame::Response(response)) = &mut said {
+    pub(super) fn say(&mut self, user: usize, mut socket: u64, mut said: PlatformEvent) {
+        if let PlatformEvent::Frame(IncomingFrame::Response(response)) = &mut said {
             let lag = self.rng.u64(0..=self.plan.platform.history_lag);
             let here = &mut self.users[user];
             response.created_on = Some(here.platform.created_on(super::START + self.now, response));
