@@ -67,7 +67,7 @@ def families():
     """What a running bridge exposes: metrics with their types, labels and the labels' values."""
     text = played()[2]
     known = {name: (kind, {}) for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M)}
-    for name, labels in re.findall(r"^([a-z_]+)\{([^}]*)\}", text, re.M):
+    for name, labels in re.findall(r"^([a-z_]+)\{(.*)\} \S+$", text, re.M):
         family = name if name in known else re.sub(r"_(bucket|sum|count)$", "", name)
         for label, value in re.findall(r'(\w+)="([^"]*)"', labels):
             known[family][1].setdefault(label, set()).add(value)
