@@ -88,7 +88,11 @@ async fn queue_again(context: &ApiContext, request: &HttpRequest) -> Result<Http
 }
 
 /// Returns the delivery of the path if this caller may see it.
-async fn find(context: &ApiContext, caller: Caller<'_>, request: &HttpRequest) -> Result<Delivery, ApiError> {
+async fn find(
+    context: &ApiContext,
+    caller: CallerIdentity<'_>,
+    request: &HttpRequest,
+) -> Result<Delivery, ApiError> {
     // A malformed id gets the same answer as an unknown one.
     let id = request.path().split('/').nth(2).and_then(|id| decode(id).ok()?.parse().ok());
     let id: DeliveryId = id.ok_or_else(no_delivery)?;
@@ -105,7 +109,11 @@ async fn find(context: &ApiContext, caller: Caller<'_>, request: &HttpRequest) -
 ///
 /// # Errors
 /// `forbidden` for a bot or a user outside the configuration of the caller.
-fn visible(caller: Caller<'_>, bot: Option<BotName>, user: Option<UserId>) -> Result<DeliveryQuery, ApiError> {
+fn visible(
+    caller: CallerIdentity<'_>,
+    bot: Option<BotName>,
+    user: Option<UserId>,
+) -> Result<DeliveryQuery, ApiError> {
     if let Some(bot) = &bot {
         caller.check_bot(bot.as_str())?;
     }

@@ -51,7 +51,8 @@ impl OpenStreams {
         let start = known.as_ref().map_or(now, |open| open.start);
         let index = known.as_ref().map_or(0, |open| open.pieces);
         // One frame of a reply tells its answered message.
-        response.correlation_id = response.correlation_id.or(known.as_ref().and_then(|open| open.response.correlation_id));
+        response.correlation_id =
+            response.correlation_id.or(known.as_ref().and_then(|open| open.response.correlation_id));
         let mut text = known.map(|open| open.text).unwrap_or_default();
         // If the last frame repeats the whole text, its chunk is the rest.
         let rest = stream.complete.as_ref().and_then(|whole| whole.strip_prefix(text.as_str()));

@@ -89,7 +89,8 @@ fn streamed_reply_is_one_reply() {
             assert_eq!(ended(&message), (by, complete), "{end:?}");
         }
         // An unfinished stream extends the turn, here beyond the deadline.
-        let message = turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEndMarker::Missing)]).await;
+        let message =
+            turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEndMarker::Missing)]).await;
         assert_eq!(ended(&message), ("deadline", false));
         assert_eq!(texts(&message), ["It is on its way."]);
         // A finished stream does not.

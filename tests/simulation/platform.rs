@@ -185,7 +185,10 @@ impl Platform {
         let id = format!("ms-{}", self.next_id);
         let echoes = echoes.filter(|_| chance(rng, faults.echo));
         let say = |response: BotResponse| {
-            PlatformEvent::Frame(IncomingFrame::Response(Box::new(BotResponse { correlation_id: echoes, ..response })))
+            PlatformEvent::Frame(IncomingFrame::Response(Box::new(BotResponse {
+                correlation_id: echoes,
+                ..response
+            })))
         };
         if chance(rng, faults.stream) {
             let pieces = rng.u8(1..5);

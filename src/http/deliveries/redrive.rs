@@ -64,7 +64,7 @@ async fn run(
     let headers = request.headers();
     let (caller, _permit) = context.authorize(headers, RequiredScope::Admin)?;
     without_query(request)?;
-    let body = body::read(headers, payload).await?;
+    let body = request_body::read(headers, payload).await?;
     let mut errors = FieldErrors::default();
     let Some(RedriveRequest { bot, user, since, dry_run }) = parse(&body, &mut errors) else {
         return Err(errors.into());
@@ -81,7 +81,7 @@ async fn run(
 
 /// Parses the body.
 pub(super) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<RedriveRequest> {
-    Check::run(body, errors, |check, body| {
+    FieldValidator::validate(body, errors, |check, body| {
         let [state, bot, user, since, dry_run] =
             check.object("", body, ["state", "bot", "user", "since", "dryRun"])?;
         if let Some(state) = check.required("/state", state)
@@ -98,7 +98,7 @@ pub(super) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<RedriveRequ
             let detail = "must be a time of RFC 3339, such as 2026-11-23T09:30:00Z";
             check.record("/since", Timestamp::parse(&since).ok_or(detail))
         });
-        let dry_run = dry_run.and_then(|value| check.flag("/dryRun", value)).unwrap_or_default();
+        let dry_run = dry_run.and_then(|value| check.boolean("/dryRun", value)).unwrap_or_default();
         Some(RedriveRequest { bot, user, since, dry_run })
     })
 }
