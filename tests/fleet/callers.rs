@@ -165,7 +165,7 @@ impl FleetWorld {
         let user = post.user;
         match answer {
             AcceptResult::SentAtAccept(message) => {
-                self.answer_send_at_accept(slot, index, Input::SentAtAccept(message))?
+                self.answer_send_at_accept(slot, index, Input::SentAtAccept(message))?;
             }
             AcceptResult::New(message) => {
                 self.answer_send_at_accept(slot, index, Input::NotSentAtAccept)?;
