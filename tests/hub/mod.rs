@@ -169,7 +169,7 @@ fn subscribers_and_status_queries_find_the_owner_over_redis() {
         assert!(places.iter().copied().eq(1..=u64::try_from(places.len()).unwrap()), "{places:?}");
         for replica in [first, second] {
             replica.threads.stop(Instant::now() + SOON).await;
-            assert_eq!(replica.metrics.subscribers.observers.get(), 0);
+            assert_eq!(replica.metrics.subscribers.count.get(), 0);
             assert_eq!(replica.metrics.subscribers.conversations.get(), 0);
             assert_eq!(replica.metrics.panics.get(), 0);
         }

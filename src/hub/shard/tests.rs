@@ -280,7 +280,7 @@ async fn resync_publishes_one_look() {
         assert_eq!(looks.get(), after);
         shard.stop().await;
         assert!(subscription.next().await.is_none(), "a stopped shard closes its subscriptions");
-        assert_eq!(shard.setup.metrics.subscribers.observers.get(), 0);
+        assert_eq!(shard.setup.metrics.subscribers.count.get(), 0);
     })
     .await;
 }
