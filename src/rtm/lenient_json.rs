@@ -124,9 +124,9 @@ pub(super) fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
 /// Returns the text of a string, or `None` for any other value. Half a surrogate pair becomes U+FFFD. JavaScript
 /// leaves one where it cuts a text within an emoji.
 pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    struct LossyString;
+    struct LossyText;
 
-    impl Visitor<'_> for LossyString {
+    impl Visitor<'_> for LossyText {
         type Value = String;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -140,7 +140,7 @@ pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 
     let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
-        Deserializer::from_str(raw.get()).deserialize_bytes(LossyString).ok().map(Cow::Owned)
+        Deserializer::from_str(raw.get()).deserialize_bytes(LossyText).ok().map(Cow::Owned)
     } else {
         Some(Cow::Borrowed(inner))
     }

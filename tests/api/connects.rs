@@ -5,7 +5,7 @@ use std::time::Duration;
 use rtm_bridge::config::{BotConfig, ConnectionStyle, JwtAlgorithm};
 use rtm_sandbox::{
     AppKey, CLIENT_ID, ClientApp, CutMode, Endpoint, ExpiredTokenStyle, Fault, RetryAfter, SandboxOptions,
-    SecureHandshake, SocketEnding, Step,
+    SecureHandshake, SocketEnd, Step,
 };
 use serde_json::{Value, json};
 
@@ -50,8 +50,8 @@ fn session_continues_or_restarts_as_asked() {
         let connects: Vec<_> = seen.connects.iter().map(|connected| connected.socket).collect();
         assert_eq!(sockets, [connects[0], connects[1], connects[2], connects[2], connects[3]]);
         // The old session's socket was closed with a close frame.
-        assert_eq!(seen.closes[0].ending, SocketEnding::ByClient(Some(1000)));
-        assert_eq!(seen.closes[1].ending, SocketEnding::ByClient(Some(1000)));
+        assert_eq!(seen.closes[0].ending, SocketEnd::ByClient(Some(1000)));
+        assert_eq!(seen.closes[1].ending, SocketEnd::ByClient(Some(1000)));
         assert_eq!(seen.grants, 1, "one token does for all");
         bridge.finish().await;
     });
@@ -278,7 +278,7 @@ fn idle_socket_closes_and_reopens_on_demand() {
         let bridge = spawn_bridge(|config| bot(config).idle_ttl = Some(idle)).await;
         answered(&bridge, "alice", "continue").await;
         let seen = bridge.script.closed("alice", 1).await;
-        assert_eq!(seen.closes[0].ending, SocketEnding::ByClient(Some(1000)));
+        assert_eq!(seen.closes[0].ending, SocketEnd::ByClient(Some(1000)));
         assert_eq!(seen.connects.count(), 1);
         answered(&bridge, "alice", "continue").await;
         assert_eq!(modes(&bridge, "alice"), ["Default", "Reconnect"]);
@@ -293,7 +293,7 @@ fn idle_sockets_close_at_the_socket_limit() {
         answered(&bridge, "alice", "continue").await;
         answered(&bridge, "bob", "continue").await;
         let seen = bridge.script.closed("alice", 1).await;
-        assert_eq!(seen.closes[0].ending, SocketEnding::ByClient(Some(1000)));
+        assert_eq!(seen.closes[0].ending, SocketEnd::ByClient(Some(1000)));
         assert_eq!(bridge.script.observed("bob").closes.count(), 0);
         bridge.finish().await;
     });

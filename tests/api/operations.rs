@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use rtm_sandbox::{Gate, SocketEnding, Step};
+use rtm_sandbox::{Gate, SocketEnd, Step};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -176,7 +176,7 @@ fn stopping_bridge_is_unready_before_it_refuses() {
         assert_eq!(answer.message(200)["replies"][0]["text"], "x");
         for user in ["alice", "bob"] {
             let seen = script.closed(user, 1).await;
-            assert!(matches!(seen.closes[0].ending, SocketEnding::ByClient(Some(_))), "{:?}", seen.closes[0]);
+            assert!(matches!(seen.closes[0].ending, SocketEnd::ByClient(Some(_))), "{:?}", seen.closes[0]);
         }
         sandbox.stop().await;
     });
@@ -243,7 +243,7 @@ fn unfinished_turn_is_handed_off_in_its_state() {
         assert!((1900..2900).contains(&answered.as_millis()), "{answered:?}");
         assert!(stopped < Duration::from_millis(3500), "{stopped:?}");
         let seen = script.closed("alice", 1).await;
-        assert!(matches!(seen.closes[0].ending, SocketEnding::ByClient(Some(_))), "{:?}", seen.closes[0]);
+        assert!(matches!(seen.closes[0].ending, SocketEnd::ByClient(Some(_))), "{:?}", seen.closes[0]);
         sandbox.stop().await;
     });
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use rtm_sandbox::{Sandbox, SocketEnding, Step};
+use rtm_sandbox::{Sandbox, SocketEnd, Step};
 use serde_json::{Value, json};
 
 use crate::support::{Caller, Program, Request, quiet_platform, run};
@@ -113,7 +113,7 @@ fn signal_stops_the_service_gracefully() {
         assert!(began.elapsed().as_secs() < 6, "{:?}", began.elapsed());
         for user in ["alice", "idle"] {
             let seen = script.closed(user, 1).await;
-            assert!(matches!(seen.closes[0].ending, SocketEnding::ByClient(Some(_))), "{:?}", seen.closes[0]);
+            assert!(matches!(seen.closes[0].ending, SocketEnd::ByClient(Some(_))), "{:?}", seen.closes[0]);
         }
         sandbox.stop().await;
     });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use rtm_sandbox::{Behaviour, SandboxOptions, SpellingStyle, Step, WelcomeTiming, message_elements};
+use rtm_sandbox::{Behaviour, SandboxOptions, SpellingStyle, Step, WelcomeTime, message_elements};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
@@ -289,8 +289,7 @@ fn continued_session_waits_for_no_welcome() {
 #[test]
 fn welcome_hold_of_0_ms_does_not_wait() {
     run(async {
-        let bridge =
-            spawn_bridge_on(greeting(|b| b.welcome = WelcomeTiming::AfterFirstMessage), |_| {}).await;
+        let bridge = spawn_bridge_on(greeting(|b| b.welcome = WelcomeTime::AfterFirstMessage), |_| {}).await;
         let steps = vec![Step::Ack, say("the answer"), Step::WaitingForInput];
         // On such a platform the bridge cannot tell the two apart.
         let message = turn(&bridge, json!({}), steps).await;

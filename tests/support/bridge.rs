@@ -8,7 +8,7 @@ use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{BotConfig, Config};
 use rtm_bridge::domain::{BotName, ConversationId, DeliveryState, JournalEntry, ReadStart, UserId};
 use rtm_bridge::store::{DeliveryQuery, Store};
-use rtm_sandbox::{Behaviour, Sandbox, SandboxOptions, SandboxScript, WelcomeTiming};
+use rtm_sandbox::{Behaviour, Sandbox, SandboxOptions, SandboxScript, WelcomeTime};
 use serde_json::Value;
 
 use super::{Answer, Caller, Request, until};
@@ -68,7 +68,7 @@ pub(super) fn small(platform: &str) -> Config {
 /// A platform as documented, but for its welcome.
 pub(crate) fn quiet_platform() -> SandboxOptions {
     SandboxOptions {
-        behaviour: Behaviour { welcome: WelcomeTiming::Off, ..Behaviour::default() },
+        behaviour: Behaviour { welcome: WelcomeTime::Off, ..Behaviour::default() },
         rate_per_minute: 0,
         ..SandboxOptions::default()
     }

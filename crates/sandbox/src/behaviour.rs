@@ -18,7 +18,7 @@ pub struct Behaviour {
     /// Position of `waiting_for_user_input` among the default bot's answers.
     pub waiting: WaitingOrder,
     /// Time of the welcome in a new session.
-    pub welcome: WelcomeTiming,
+    pub welcome: WelcomeTime,
     /// Delay between the connect and the welcome.
     pub welcome_delay: Duration,
     /// Whether `bot_active` is sent on connect.
@@ -70,7 +70,7 @@ impl Default for Behaviour {
         Self {
             ack: AckOrder::Before,
             waiting: WaitingOrder::AfterLast,
-            welcome: WelcomeTiming::OnConnect,
+            welcome: WelcomeTime::OnConnect,
             welcome_delay: Duration::ZERO,
             bot_active: true,
             recent_session_info: true,
@@ -125,7 +125,7 @@ pub enum WaitingOrder {
 
 /// Time of the welcome in a new session (`OnConnect`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WelcomeTiming {
+pub enum WelcomeTime {
     /// Never: the bot has no `OnConnect` event.
     Off,
     /// When the socket opens.

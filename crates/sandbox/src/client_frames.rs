@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::behaviour::WelcomeTiming;
+use super::behaviour::WelcomeTime;
 use super::clock;
 use super::commands::{self, CommandAnswer};
 use super::history::HistoryEntry;
@@ -125,7 +125,7 @@ impl SocketTask {
             let agent = state.agent;
             if let Some(session) = &mut state.session {
                 let welcome = !std::mem::replace(&mut session.welcomed, true)
-                    && behaviour.welcome == WelcomeTiming::AfterFirstMessage;
+                    && behaviour.welcome == WelcomeTime::AfterFirstMessage;
                 let answer = match scripted {
                     Some(steps) => steps,
                     None => default_steps(platform, session, agent, &text, id),

@@ -58,12 +58,12 @@ use tokio::task::JoinHandle;
 pub use assertion::{AppKey, ClientApp};
 pub use behaviour::{
     AckOrder, Behaviour, ExpiredTokenStyle, FramingStyle, SecureHandshake, SpellingStyle, StaleSid,
-    WaitingOrder, WelcomeTiming,
+    WaitingOrder, WelcomeTime,
 };
 pub use faults::{Endpoint, Fault, RetryAfter};
 pub use observations::{
     CloseObservation, ConnectObservation, DeliveryObservation, ObservationList, PlatformTotals,
-    ReceivedFrame, SocketEnding, UserObservations,
+    ReceivedFrame, SocketEnd, UserObservations,
 };
 pub use platform_state::BotUser;
 pub use script::SandboxScript;

@@ -105,12 +105,12 @@ pub struct CloseObservation {
     /// Number of the socket.
     pub socket: u64,
     /// Reason of the end.
-    pub ending: SocketEnding,
+    pub ending: SocketEnd,
 }
 
 /// Reason why a socket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SocketEnding {
+pub enum SocketEnd {
     /// The client sent a close frame with this code, or without one.
     ByClient(Option<u16>),
     /// The platform sent a close frame with this code, or without one.

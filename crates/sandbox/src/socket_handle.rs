@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::behaviour::FramingStyle;
 use super::connection_cut::ConnectionCutter;
-use super::observations::SocketEnding;
+use super::observations::SocketEnd;
 use super::step::CutMode;
 
 pub(super) struct SocketHandle {
@@ -19,7 +19,7 @@ pub(super) struct SocketHandle {
     /// Notified when the socket hangs.
     pub(super) hang: Notify,
     /// Reason of the end, if the platform ended it.
-    pub(super) ending: OnceLock<SocketEnding>,
+    pub(super) ending: OnceLock<SocketEnd>,
 }
 
 impl SocketHandle {
@@ -82,7 +82,7 @@ impl SocketHandle {
 
     /// Closes with a code, or with a close frame without one.
     pub(super) async fn close(&self, code: Option<u16>, reason: &str) {
-        let _first = self.ending.set(SocketEnding::ByPlatform(code));
+        let _first = self.ending.set(SocketEnd::ByPlatform(code));
         let reason = code.map(|code| CloseReason {
             code: CloseCode::from(code),
             description: (!reason.is_empty()).then(|| reason.to_owned()),
@@ -96,7 +96,7 @@ impl SocketHandle {
     }
 
     pub(super) fn cut(&self, how: CutMode) {
-        let _first = self.ending.set(SocketEnding::Cut);
+        let _first = self.ending.set(SocketEnd::Cut);
         self.cutter.cut(how);
     }
 

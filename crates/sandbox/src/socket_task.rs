@@ -10,10 +10,10 @@ use actix_ws::{AggregatedMessage, AggregatedMessageStream, ProtocolError};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::behaviour::{Behaviour, WelcomeTiming};
+use super::behaviour::{Behaviour, WelcomeTime};
 use super::clock;
 use super::default_bot;
-use super::observations::{CloseObservation, ConnectObservation, SocketEnding};
+use super::observations::{CloseObservation, ConnectObservation, SocketEnd};
 use super::platform_state::{PlatformState, UserEntry, locked};
 use super::session::{ConversationSession, RequestedMode, SessionEffect};
 use super::socket_handle::SocketHandle;
@@ -28,7 +28,7 @@ pub(super) struct ConnectRequest {
 }
 
 /// Consequences of a new socket.
-pub(super) struct ConnectGreeting {
+pub(super) struct ConnectSteps {
     steps: Vec<Step>,
     /// Earlier sockets that the new one replaces.
     replaced: Vec<Arc<SocketHandle>>,
@@ -42,7 +42,7 @@ pub(super) struct SocketTask {
 
 impl SocketTask {
     /// Registers a socket before the upgrade is answered. From the answer on, the client can rely on being heard.
-    pub(super) fn register(&self, request: ConnectRequest) -> ConnectGreeting {
+    pub(super) fn register(&self, request: ConnectRequest) -> ConnectSteps {
         let platform = &self.platform;
         let behaviour = platform.behaviour();
         platform.counts.open_sockets.fetch_add(1, Ordering::Relaxed);
@@ -65,12 +65,12 @@ impl SocketTask {
             if let SessionEffect::Renew { keep_agent } = arrival {
                 state.agent &= keep_agent;
                 let mut session = ConversationSession::new(platform.ids.session(), at);
-                session.welcomed = behaviour.welcome != WelcomeTiming::AfterFirstMessage;
+                session.welcomed = behaviour.welcome != WelcomeTime::AfterFirstMessage;
                 state.session = Some(session);
             }
             let scripted = state.scripted_connects.pop_front();
             let steps = scripted.unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref()));
-            ConnectGreeting { steps, replaced }
+            ConnectSteps { steps, replaced }
         };
         let ConnectRequest { mode, is_reconnect, query } = request;
         let (at, socket) = (clock::now(), self.socket.id);
@@ -79,7 +79,7 @@ impl SocketTask {
         greeting
     }
 
-    pub(super) async fn run(self, mut frames: AggregatedMessageStream, greeting: ConnectGreeting) {
+    pub(super) async fn run(self, mut frames: AggregatedMessageStream, greeting: ConnectSteps) {
         for other in greeting.replaced {
             other.close(None, "").await;
         }
@@ -96,7 +96,7 @@ impl SocketTask {
         });
     }
 
-    async fn listen(&self, frames: &mut AggregatedMessageStream) -> SocketEnding {
+    async fn listen(&self, frames: &mut AggregatedMessageStream) -> SocketEnd {
         let Self { platform, user, socket } = self;
         let mut idle_since = Instant::now();
         loop {
@@ -111,7 +111,7 @@ impl SocketTask {
                 next = frames.recv() => next,
                 () = sleep_until(idle_at) => {
                     socket.close(None, "").await;
-                    return SocketEnding::ByPlatform(None);
+                    return SocketEnd::ByPlatform(None);
                 }
                 () = sleep_until(session_at) => {
                     self.end_session().await;
@@ -120,7 +120,7 @@ impl SocketTask {
             };
             idle_since = Instant::now();
             match next {
-                None => return SocketEnding::Lost,
+                None => return SocketEnd::Lost,
                 Some(Err(error)) => return close_on_error(socket, &error).await,
                 Some(Ok(AggregatedMessage::Text(text))) => self.handle_frame(&text).await,
                 Some(Ok(AggregatedMessage::Binary(bytes))) => match std::str::from_utf8(&bytes) {
@@ -137,7 +137,7 @@ impl SocketTask {
                 Some(Ok(AggregatedMessage::Close(reason))) => {
                     let code = reason.as_ref().map(|reason| reason.code.into());
                     socket.close_in_return(reason).await;
-                    return SocketEnding::ByClient(code);
+                    return SocketEnd::ByClient(code);
                 }
             }
         }
@@ -179,7 +179,7 @@ fn greet(behaviour: &Behaviour, arrival: SessionEffect, recent: Option<&str>) ->
         if behaviour.session_events {
             steps.push(Step::Event("session_start".to_owned()));
         }
-        if behaviour.welcome == WelcomeTiming::OnConnect {
+        if behaviour.welcome == WelcomeTime::OnConnect {
             steps.push(Step::Wait(behaviour.welcome_delay));
             steps.extend(default_bot::welcome());
         }
@@ -197,23 +197,23 @@ async fn sleep_until(time: Option<Instant>) {
 }
 
 /// Ignores the client until the connection is gone.
-async fn wait_until_gone(socket: &SocketHandle) -> SocketEnding {
+async fn wait_until_gone(socket: &SocketHandle) -> SocketEnd {
     socket.gone().await;
-    SocketEnding::Lost
+    SocketEnd::Lost
 }
 
 /// Closes a socket after a read error, with the matching code (protocol.md 5.5).
-async fn close_on_error(socket: &SocketHandle, error: &ProtocolError) -> SocketEnding {
+async fn close_on_error(socket: &SocketHandle, error: &ProtocolError) -> SocketEnd {
     let (code, reason) = match error {
         ProtocolError::Io(error) if error.kind() == ErrorKind::InvalidData => (1007, "not UTF-8"),
         // The reassembly itself makes only this error. An error of a lost connection has a source.
         ProtocolError::Io(error) if error.to_string() == "Exceeded maximum continuation size" => {
             (1009, "too big")
         }
-        ProtocolError::Io(_) => return SocketEnding::Lost,
+        ProtocolError::Io(_) => return SocketEnd::Lost,
         ProtocolError::Overflow => (1009, "too big"),
         _ => (1002, "protocol error"),
     };
     socket.close(Some(code), reason).await;
-    SocketEnding::ByPlatform(Some(code))
+    SocketEnd::ByPlatform(Some(code))
 }

@@ -234,7 +234,7 @@ fn pings_events_and_session_ends_are_answered() {
 fn welcome_waits_for_the_first_message() {
     run(async |_sandbox, script, caller| {
         script.behave(|behaviour| {
-            behaviour.welcome = WelcomeTiming::AfterFirstMessage;
+            behaviour.welcome = WelcomeTime::AfterFirstMessage;
             behaviour.active_last = true;
             behaviour.hello = true;
         });

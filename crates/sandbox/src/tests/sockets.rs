@@ -85,10 +85,10 @@ fn socket_ending_is_recorded_with_its_reason() {
     run(async |_sandbox, script, caller| {
         let mut count = 0;
         for (step, end, how) in [
-            (Step::Close(1011), End::Close(Some(1011)), SocketEnding::ByPlatform(Some(1011))),
-            (Step::CloseWithoutCode, End::Close(None), SocketEnding::ByPlatform(None)),
-            (Step::Drop(CutMode::Fin), End::Gone, SocketEnding::Cut),
-            (Step::Drop(CutMode::Reset), End::Gone, SocketEnding::Cut),
+            (Step::Close(1011), End::Close(Some(1011)), SocketEnd::ByPlatform(Some(1011))),
+            (Step::CloseWithoutCode, End::Close(None), SocketEnd::ByPlatform(None)),
+            (Step::Drop(CutMode::Fin), End::Gone, SocketEnd::Cut),
+            (Step::Drop(CutMode::Reset), End::Gone, SocketEnd::Cut),
         ] {
             let mut link = caller.connect_quietly().await;
             script.next("ann", vec![step]);
@@ -103,9 +103,9 @@ fn socket_ending_is_recorded_with_its_reason() {
         link.frames.send(Message::Close(Some(reason))).await.unwrap();
         assert_eq!(link.end().await, End::Close(Some(1001)), "a close is answered");
         let closes = script.closed("ann", 5).await.closes;
-        assert_eq!(closes[4].ending, SocketEnding::ByClient(Some(1001)));
+        assert_eq!(closes[4].ending, SocketEnd::ByClient(Some(1001)));
         drop(caller.connect_quietly().await);
-        assert_eq!(script.closed("ann", 6).await.closes[5].ending, SocketEnding::Lost);
+        assert_eq!(script.closed("ann", 6).await.closes[5].ending, SocketEnd::Lost);
         script.wait_until(|script| script.totals().open_sockets == 0).await;
     });
 }
@@ -158,7 +158,7 @@ fn hung_socket_answers_no_frame() {
         script.drop_sockets("ann", CutMode::Fin);
         assert_eq!(link.frame().await.err(), Some(End::Gone), "neither pong nor text");
         let observed = script.closed("ann", 1).await;
-        assert_eq!((observed.pings, observed.closes[0].ending), (0, SocketEnding::Cut));
+        assert_eq!((observed.pings, observed.closes[0].ending), (0, SocketEnd::Cut));
     });
 }
 
