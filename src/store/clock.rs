@@ -1,6 +1,6 @@
 //! The clock of the embedded store: the only place that reads the wall clock.
 //!
-//! Redis has a clock of its own, so nothing outside the store asks this one; see [`super::StoreConfig::now`].
+//! Redis has a clock of its own, so nothing outside the store asks this one; see [`super::Store::now`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -112,6 +112,7 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
+#[expect(missing_docs, reason = "the operations are documented at `Store`")]
 impl MemoryStore {
     /// An empty store.
     pub fn new(limits: MemoryLimits, clock: Clock) -> Arc<Self> {
@@ -119,10 +120,6 @@ impl MemoryStore {
         Arc::new(Self { partitions, bytes: AtomicUsize::new(0), limits, clock, replicas: Mutex::default() })
     }
 
-    /// Accepts a message; see [`super::StoreConfig::accept`].
-    ///
-    /// # Errors
-    /// [`AcceptError`], never [`AcceptError::Store`].
     pub fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
         let partition = Partition::of(&accept.message.conversation);
         let mut tried = false;
@@ -152,7 +149,6 @@ impl MemoryStore {
         }
     }
 
-    /// A message as it stands; see [`super::StoreConfig::message`].
     pub fn message(
         &self,
         conversation: &ConversationId,
@@ -164,7 +160,6 @@ impl MemoryStore {
         step.message(conversation, id, watcher, now)
     }
 
-    /// Takes a partition; see [`super::StoreConfig::claim`].
     pub fn claim(
         &self,
         partition: Partition,
@@ -177,10 +172,6 @@ impl MemoryStore {
         step.lease.claim(incarnation, now, lease, claiming)
     }
 
-    /// Renews a lease; see [`super::StoreConfig::renew`].
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
     pub fn renew(
         &self,
         partition: Partition,
@@ -192,20 +183,12 @@ impl MemoryStore {
         step.lease.renew(fence, now, lease).map(|()| now)
     }
 
-    /// Frees a partition; see [`super::StoreConfig::release`].
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
     pub fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
         self.step(partition).lease.release(fence)?;
         self.replicas().tell_all();
         Ok(())
     }
 
-    /// The conversations with open messages; see [`super::StoreConfig::ready`].
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
     pub fn ready(
         &self,
         partition: Partition,
@@ -216,10 +199,6 @@ impl MemoryStore {
         step.ready(fence, warm, step.now)
     }
 
-    /// The record and the lane; see [`super::StoreConfig::open`].
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
     pub fn open(
         &self,
         fence: Fence,
@@ -230,10 +209,6 @@ impl MemoryStore {
         step.open(fence, conversation, now, &self.limits).map(|open| (open, now))
     }
 
-    /// Carries out an owner's write; see [`super::StoreConfig::write`].
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
     pub fn write(
         &self,
         fence: Fence,
@@ -256,29 +231,24 @@ impl MemoryStore {
         Ok(WriteResult { now, lost })
     }
 
-    /// Hints at something; see [`super::StoreConfig::hint`].
-    pub fn hint(&self, to: Incarnation, hint: Hint) {
-        self.replicas().hint(to, hint);
+    pub fn hint(&self, to: Incarnation, hint: &Hint) {
+        self.replicas().hint(to, hint.clone());
     }
 
-    /// Says that a replica lives; see [`super::StoreConfig::heartbeat`].
     pub fn heartbeat(&self, heartbeat: &Heartbeat) -> FleetStatus {
         let now = self.clock.now();
         self.replicas().heartbeat(heartbeat, now)
     }
 
-    /// A replica goes; see [`super::StoreConfig::leave`].
     pub fn leave(&self, incarnation: Incarnation) {
         self.replicas().leave(incarnation);
     }
 
-    /// Counts a connect; see [`super::StoreConfig::permit`].
     pub fn permit(&self, bot: &BotName, limit: u32, token: u64) -> ConnectPermit {
         let now = self.clock.now();
         self.replicas().permit(bot, limit, token, now)
     }
 
-    /// What is hinted to a replica; see [`super::StoreConfig::listen`].
     pub fn listen(&self, incarnation: Incarnation) -> tokio::sync::mpsc::Receiver<Hint> {
         self.replicas().listen(incarnation)
     }
@@ -287,7 +257,6 @@ impl MemoryStore {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The store's time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -1,21 +1,21 @@
-//! The store: where accepted messages, their turns and the journals are kept, and what it promises.
+//! The store: messages, turns, journals, leases and the outbox, and the contract for them.
 //!
-//! The contract, the same for every side of [`StoreConfig`]:
+//! The contract is the same for both variants of [`Store`]:
 //!
-//! * **One step.** Each operation is atomic and touches keys of one partition only, so that on Redis it is one
-//!   script (docs/architecture.md, "Atomic by construction").
-//! * **One writer.** An operation of an owner carries the [`Fence`] it claimed the partition with; if another
-//!   claimed it since, the operation does nothing and says [`StoreError::Fenced`].
-//! * **Safe to repeat.** Accept carries the message's id, a write its number; a repeat changes nothing and
-//!   answers as the first did. A claim is repeated by claiming again, which gives a higher epoch.
-//! * **The store's clock.** Every time in the store is the store's; answers carry it as `now`.
-//! * **What is open stays.** Only what has ended expires: `message_ttl` after the end.
-//! * **Hints may be lost.** What replicas tell each other ([`Hint`]) only makes them faster: whoever relies on it
-//!   also reads in time.
+//! * **One step.** Each operation is atomic and touches the keys of one partition only. On Redis it is one script
+//!   (docs/architecture.md, "Atomic by construction").
+//! * **One writer.** An owner's operation carries the [`Fence`] of its claim. After another claim the operation
+//!   does nothing and fails with [`StoreError::Fenced`].
+//! * **Idempotent.** An accept carries the message's id, a write its number. A repeat changes nothing and returns
+//!   the first answer. A repeated claim returns a higher epoch.
+//! * **The store's clock.** Every time in the store is the store's. Answers carry it as `now`.
+//! * **Open messages stay.** Only ended messages expire, `message_ttl` after their end.
+//! * **Hints may be lost.** A [`Hint`] from another replica only saves time. Its receiver also reads the store in
+//!   time.
 //!
-//! What it does not know: sockets, HTTP, who waits on a replica.
+//! The store does not know sockets, HTTP, or the callers that wait on a replica.
 
-mod accept;
+mod accept_request;
 mod clock;
 mod error;
 mod estimate;
@@ -23,8 +23,8 @@ mod fleet;
 mod hint;
 mod lease;
 mod memory;
-mod news;
 mod outbox;
+mod outbox_event;
 mod ownership;
 mod page;
 mod redis;
@@ -38,11 +38,11 @@ use std::time::Duration;
 #[cfg(doc)]
 use crate::domain::Cursor;
 use crate::domain::{
-    BotName, ConversationId, ConversationState, JournalPage, Message, MessageId, Partition, ReadStart,
-    Timestamp,
+    BotName, ConversationId, ConversationState, Delivery, DeliveryId, JournalPage, Message, MessageId,
+    Partition, ReadStart, Timestamp,
 };
 
-pub use accept::{AcceptError, AcceptRequest, AcceptResult, IdempotencyRequest};
+pub use accept_request::{AcceptError, AcceptRequest, AcceptResult, IdempotencyRequest};
 pub use clock::{Clock, ManualClock};
 pub use error::{StoreError, StoreRefusal};
 pub use estimate::StoreClock;
@@ -50,11 +50,11 @@ pub use fleet::{ConnectPermit, FleetStatus, Heartbeat, ReplicaIdentity};
 pub use hint::Hint;
 pub use lease::{ClaimMode, ClaimResult, Fence, Incarnation};
 pub use memory::{MemoryLimits, MemoryStats, MemoryStore};
-pub use news::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, news};
 pub use outbox::{
     ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryPage, DeliveryQuery, FinishRequest,
     FinishResult, OutboxPage, PendingQueue, QueueId, RedeliverResult, RetryDecision,
 };
+pub use outbox_event::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, news};
 pub use ownership::{DrainReason, Ownership};
 pub use redis::{
     HealthIssue, HintListener, MemoryUsage, MigrateError, MigrationReport, PrepareError, RedisHealth,
@@ -63,36 +63,53 @@ pub use redis::{
 pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
 pub use write::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage, WriteResult};
 
-/// How long a replica is hinted at new entries of a conversation after it asked for that, at least.
+/// The shortest time for which an observer gets hints after it asked for them.
 pub const OBSERVED: Duration = Duration::from_mins(1);
 
-/// For how long an observer is noted. A note that still holds for [`OBSERVED`] is left as it is: who reads page after
-/// page of a busy conversation writes nothing with most of them.
+/// The lifetime of an observer's note. A note that holds for [`OBSERVED`] or longer is not written again, so most
+/// pages of a busy conversation are read without a write.
 const NOTED: Duration = Duration::from_secs(75);
 
-/// A store. Cheap to clone; used from any thread, by futures that stay on theirs.
+/// The store in one of its two forms. It is cheap to clone. Any thread may use it; its futures stay on their thread.
 #[derive(Debug, Clone)]
 pub enum Store {
-    /// Inside this process.
+    /// The store inside this process.
     Memory(Arc<MemoryStore>),
-    /// On Redis, shared by all replicas.
+    /// The store on Redis, shared by all replicas.
     Redis(RedisStore),
 }
 
+/// Runs an operation on the variant. Memory answers at once; `Ok` wraps the answer of an operation that cannot fail
+/// there.
+macro_rules! dispatch {
+    ($store:ident.$operation:ident($($argument:expr),*) $(, $ok:ident)?) => {
+        match $store {
+            Self::Memory(memory) => dispatch!(@answer memory.$operation($($argument),*) $(, $ok)?),
+            Self::Redis(redis) => redis.$operation($($argument),*).await,
+        }
+    };
+    (@answer $answer:expr) => { $answer };
+    (@answer $answer:expr, $ok:ident) => { $ok($answer) };
+}
+
+/// The operations of the contract. Each one may fail with [`StoreError::Unavailable`] or [`StoreError::Unknown`]. An
+/// operation with a fence may also fail with [`StoreError::Fenced`] or [`StoreError::Lost`], if the partition
+/// belongs to another owner by then.
 impl Store {
-    /// The embedded store, empty, by the time of this machine.
+    /// Creates an empty embedded store that goes by this machine's clock.
     pub fn memory(limits: MemoryLimits) -> Self {
         Self::Memory(MemoryStore::new(limits, Clock::wall()))
     }
 
-    /// Makes sure that the store has this version's schema, before anything else is asked of it and again when
-    /// it was emptied ([`FleetStatus::prepared`]). An empty store is set up; one with an older schema is not touched.
-    /// Where another process is migrating it waits for up to 40 s, so do not hold up leases for it; it may be dropped
-    /// at any point.
+    /// Checks that the store has this version's schema, and sets up an empty store.
+    ///
+    /// It comes before every other operation, and again after the store was emptied ([`FleetStatus::prepared`]). A
+    /// store with an older schema stays as it is. The call waits up to 40 s for another process that migrates the
+    /// store, so leases must not depend on it. It may be dropped at any point.
     ///
     /// # Errors
-    /// [`PrepareError`]: nothing may be asked of the store then. Only [`MigrateError::Store`],
-    /// [`MigrateError::Busy`] and [`MigrateError::LockLost`] may pass by themselves.
+    /// [`PrepareError`]: the store must not be used. Only [`MigrateError::Store`], [`MigrateError::Busy`] and
+    /// [`MigrateError::LockLost`] may pass by themselves.
     pub async fn prepare(&self) -> Result<(), PrepareError> {
         match self {
             Self::Memory(_) => Ok(()),
@@ -102,151 +119,111 @@ impl Store {
 
     /// Accepts a message: idempotency, lane, `clientMessageId` and position in one step.
     ///
-    /// The same id again is a repeat and answers as the first did, before anything else is looked at; it answers
-    /// [`AcceptResult::SentAtAccept`] only while [`AcceptRequest::send_at_accept`] holds. The id of another conversation's message is refused
-    /// as [`AcceptError::IdempotencyMismatch`].
+    /// A known id is a repeat and returns the first answer before any other check. It returns
+    /// [`AcceptResult::SentAtAccept`] only as long as [`AcceptRequest::send_at_accept`] holds. The id of another conversation's message
+    /// is refused with [`AcceptError::IdempotencyMismatch`].
     ///
     /// # Errors
-    /// [`AcceptError`]; nothing was stored then, except perhaps with [`StoreError::Unknown`].
+    /// [`AcceptError`]. The message was not stored, except perhaps with [`StoreError::Unknown`].
     pub async fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
-        match self {
-            Self::Memory(memory) => memory.accept(accept),
-            Self::Redis(redis) => redis.accept(accept).await,
-        }
+        dispatch!(self.accept(accept))
     }
 
-    /// A message as it stands; `None` where it never was or has expired. While it is open, `watcher` is noted
-    /// in the same step, and is hinted at its end.
+    /// Returns a message with its progress, or `None` if it never existed or has expired.
     ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// If the message is open, the same step notes `watcher`, which gets a hint at the end.
     pub async fn message(
         &self,
         conversation: &ConversationId,
         id: MessageId,
         watcher: Option<Incarnation>,
     ) -> Result<Option<Message>, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.message(conversation, id, watcher)),
-            Self::Redis(redis) => redis.message(conversation, id, watcher).await,
-        }
+        dispatch!(self.message(conversation, id, watcher), Ok)
     }
 
-    /// Takes a partition that nobody owns, that this incarnation owns already, or, where that is wanted, whose
-    /// lease has run out. Each claim has a new epoch, so an owner that claims again fences off whatever it still
-    /// had on its way.
+    /// Claims a partition that is free or already ours. With [`ClaimMode::Expired`] it also claims one whose lease has
+    /// expired.
     ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// Each claim has a new epoch. A second claim by the same owner therefore fences off the operations that are still
+    /// on their way.
     pub async fn claim(
         &self,
         partition: Partition,
         incarnation: Incarnation,
         lease: Duration,
-        claiming: ClaimMode,
+        mode: ClaimMode,
     ) -> Result<ClaimResult, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.claim(partition, incarnation, lease, claiming)),
-            Self::Redis(redis) => redis.claim(partition, incarnation, lease, claiming).await,
-        }
+        dispatch!(self.claim(partition, incarnation, lease, mode), Ok)
     }
 
-    /// Renews the lease, also one that has run out, as long as nobody else claimed the partition.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`] and [`StoreError::Lost`] where it is no longer ours; [`StoreError::Unavailable`],
-    /// [`StoreError::Unknown`].
+    /// Renews the lease, also an expired one, as long as no other owner claimed the partition.
     pub async fn renew(
         &self,
         partition: Partition,
         fence: Fence,
         lease: Duration,
     ) -> Result<Timestamp, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.renew(partition, fence, lease),
-            Self::Redis(redis) => redis.renew(partition, fence, lease).await,
-        }
+        dispatch!(self.renew(partition, fence, lease))
     }
 
-    /// Gives the partition back: it is free at once, and all replicas are hinted at it ([`Hint::Fleet`]).
-    ///
-    /// # Errors
-    /// As [`StoreConfig::renew`].
+    /// Releases the partition: it is free at once, and all replicas get a hint ([`Hint::Fleet`]).
     pub async fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.release(partition, fence),
-            Self::Redis(redis) => redis.release(partition, fence).await,
-        }
+        dispatch!(self.release(partition, fence))
     }
 
-    /// The conversations of the partition that have open messages; with `warm` also those whose
-    /// [`ConversationWrite::warm_until`] has not come, which a new owner asks for once.
+    /// Returns the conversations of the partition that have open messages.
     ///
-    /// # Errors
-    /// As [`StoreConfig::renew`].
+    /// With `warm` it adds the conversations whose [`ConversationWrite::warm_until`] lies ahead. A new owner asks for
+    /// them once.
     pub async fn ready(
         &self,
         partition: Partition,
         fence: Fence,
         warm: bool,
     ) -> Result<Vec<ConversationId>, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.ready(partition, fence, warm),
-            Self::Redis(redis) => redis.ready(partition, fence, warm).await,
-        }
+        dispatch!(self.ready(partition, fence, warm))
     }
 
-    /// The record and the lane of a conversation, and the store's time.
-    ///
-    /// # Errors
-    /// As [`StoreConfig::renew`].
+    /// Returns the record and the lane of a conversation, and the store's time.
     pub async fn open(
         &self,
         fence: Fence,
         conversation: &ConversationId,
     ) -> Result<(ConversationSnapshot, Timestamp), StoreError> {
-        match self {
-            Self::Memory(memory) => memory.open(fence, conversation),
-            Self::Redis(redis) => redis.open(fence, conversation).await,
-        }
+        dispatch!(self.open(fence, conversation))
     }
 
-    /// Carries out an owner's write. Replicas that watch a message that it ends are hinted at that.
+    /// Carries out an owner's write. Replicas that watch a message which ends with it get a hint.
     ///
-    /// Changes that come too late are left out, each by itself: progress of a message that has ended, and the
-    /// end of a message that is not open, which the journal does not tell a second time either. Where the store
-    /// has no record of the conversation (never had, expired, lost), its last write counts as 0.
-    /// A repeat answers as the first did, [`WriteResult::lost`] included.
+    /// Late changes are skipped one by one: progress of an ended message, and the end of a message that is not open. A
+    /// skipped end is not appended to the journal again. If the store has no record of the conversation (new,
+    /// expired, lost), its last write counts as 0. A repeat returns the first answer, [`WriteResult::lost`]
+    /// included.
     ///
     /// # Errors
-    /// [`StoreError::OutOfStep`] and those of [`StoreConfig::renew`].
+    /// [`StoreError::OutOfStep`] too.
     pub async fn write(
         &self,
         fence: Fence,
         conversation: &ConversationId,
         write: &ConversationWrite,
     ) -> Result<WriteResult, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.write(fence, conversation, write),
-            Self::Redis(redis) => redis.write(fence, conversation, write).await,
-        }
+        dispatch!(self.write(fence, conversation, write))
     }
 
-    /// The entries of the journal after a place, oldest first, `limit` at most (1 to 1000) and 4 MiB or so, with what
-    /// has become of the messages whose ends they tell, and where the next read begins. The journal keeps its newest
-    /// 1000 entries or 4 MiB, until 24 h after the last one; then the conversation is forgotten and places begin anew.
+    /// Returns journal entries after a place, oldest first, with the messages whose ends they report.
     ///
-    /// A place of another journal than is kept, behind its end or before its beginning is answered with the oldest
-    /// entries and [`JournalPage::gap`]; [`Cursor::default`], the place before everything, only where the first entries are
-    /// gone. Where there is nothing to read, the place stays as it is. Where places are missing inside the journal, the
-    /// page ends before them and the next one has a gap.
+    /// A page has at most `limit` entries (1 to 1000) and about 4 MiB. The journal keeps its newest 1000 entries or
+    /// 4 MiB until 24 h after the last entry. Then the store forgets the conversation, and places begin anew.
     ///
-    /// With `observer`, that replica is hinted at new entries ([`Hint::Appended`]) for [`OBSERVED`] from now on, and
-    /// the owner at the observer ([`Hint::Observed`]), in the same step: no entry falls between read and hint. Where
-    /// that was asked for within the last 15 s, neither is done again.
+    /// An unknown place returns the oldest entries and [`JournalPage::gap`]: one of another journal, one behind the
+    /// end, or one before the oldest entry. [`Cursor::default`] has a gap only if the first entries are gone.
+    /// If there is nothing to read, the place stays as it is. If places are missing inside the journal, the page ends
+    /// before them, and the next page has a gap.
     ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// With `observer`, that replica gets hints at new entries ([`Hint::Appended`]) for [`OBSERVED`], and the owner
+    /// gets one at the observer ([`Hint::Observed`]). Both happen in the same step, so no entry falls between read
+    /// and hint. A repeat within 15 s does neither.
     pub async fn page(
         &self,
         conversation: &ConversationId,
@@ -254,106 +231,122 @@ impl Store {
         limit: usize,
         observer: Option<Incarnation>,
     ) -> Result<JournalPage, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.page(conversation, after, limit, observer)),
-            Self::Redis(redis) => redis.page(conversation, after, limit, observer).await,
-        }
+        dispatch!(self.page(conversation, after, limit, observer), Ok)
     }
 
-    /// Goes on being hinted at what [`StoreConfig::page`] says, for these conversations; in one round trip for each of the
-    /// store's servers.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// Prolongs the hints of [`Store::page`] for these conversations, in one round trip for each server.
     pub async fn observe(
         &self,
         conversations: &[ConversationId],
         observer: Incarnation,
     ) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => {
-                memory.observe(conversations, observer);
-                Ok(())
-            }
-            Self::Redis(redis) => redis.observe(conversations, observer).await,
-        }
+        dispatch!(self.observe(conversations, observer), Ok)
     }
 
-    /// How a conversation stands as far as the store knows, and who owns it; [`ConversationState::connection`] is the
-    /// owner's to tell, and is left as it is by default, but for a block that the record tells of. Where the owner is
-    /// another replica than `by`, it is hinted at the question ([`Hint::Asked`]) in the same step.
+    /// Returns the state of a conversation as far as the store knows it, and the owner.
     ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// [`ConversationState::connection`] is known to the owner alone. It keeps its default here, except for a block
+    /// that the record names. If the owner is another replica than `by`, the same step hints the question to
+    /// it ([`Hint::Asked`]).
     pub async fn state(
         &self,
         conversation: &ConversationId,
         by: Incarnation,
         number: u64,
     ) -> Result<(ConversationState, Option<Incarnation>), StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.state(conversation, by, number)),
-            Self::Redis(redis) => redis.state(conversation, by, number).await,
-        }
+        dispatch!(self.state(conversation, by, number), Ok)
     }
 
-    /// Hints at something: [`Hint::Chunk`] or [`Hint::Answered`]. Of the others the store itself tells, in the step
-    /// that they tell of, and nobody else may.
+    /// Passes on a hint of one replica to another: [`Hint::Chunk`] or [`Hint::Answered`]. The store itself gives all
+    /// other hints, each in the step that causes it.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`]; with [`StoreRefusal::Unexpected`] a hint of another kind.
+    /// [`StoreRefusal::Unexpected`] too, for another kind of hint.
     pub async fn hint(&self, to: Incarnation, hint: &Hint) -> Result<(), StoreError> {
         let (Hint::Chunk(..) | Hint::Answered(..)) = hint else {
             tracing::error!("a hint that only the store may give is not passed on; this is a bug");
             return Err(StoreError::Unavailable(StoreRefusal::Unexpected));
         };
-        match self {
-            Self::Memory(memory) => {
-                memory.hint(to, hint.clone());
-                Ok(())
-            }
-            Self::Redis(redis) => redis.hint(to, hint).await,
-        }
+        dispatch!(self.hint(to, hint), Ok)
     }
 
-    /// Says that a replica lives, and asks who else does.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// Records that a replica is alive, and returns the live replicas.
     pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<FleetStatus, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.heartbeat(heartbeat)),
-            Self::Redis(redis) => redis.heartbeat(heartbeat).await,
-        }
+        dispatch!(self.heartbeat(heartbeat), Ok)
     }
 
-    /// Takes a replica that goes away out of the fleet; the others are hinted at it.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// Removes a replica that stops from the fleet. The others get a hint.
     pub async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
-        match self {
-            Self::Memory(memory) => {
-                memory.leave(incarnation);
-                Ok(())
-            }
-            Self::Redis(redis) => redis.leave(incarnation).await,
-        }
+        dispatch!(self.leave(incarnation), Ok)
     }
 
-    /// Counts a connect of this bot, if that keeps it at `limit` in any 60 seconds over the whole fleet; 0 is no
-    /// limit. `token` is the connect's own: the same again is counted once.
+    /// Counts a connect of this bot, if the fleet stays within `limit` connects in any 60 seconds. 0 is no limit.
     ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// `token` identifies the connect: a repeat with the same token is counted once.
     pub async fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Result<ConnectPermit, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.permit(bot, limit, token)),
-            Self::Redis(redis) => redis.permit(bot, limit, token).await,
-        }
+        dispatch!(self.permit(bot, limit, token), Ok)
     }
 
-    /// What is hinted to a replica from now on. Call it once per incarnation.
+    /// Returns queues of a partition's outbox. `from` is [`OutboxPage::next`] of the page before; 0 begins.
+    ///
+    /// A queue that is written meanwhile may be missing or come twice. The owner knows it from its own writes.
+    pub async fn outbox(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        from: usize,
+    ) -> Result<OutboxPage, StoreError> {
+        dispatch!(self.outbox(partition, fence, from))
+    }
+
+    /// Claims the queue's first delivery for an attempt, if it is due. No other attempt begins until `window` is over.
+    ///
+    /// `token` identifies the attempt. A repeat with the same token before the end returns the same delivery, and the
+    /// window begins anew.
+    pub async fn begin(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+    ) -> Result<BeginResult, StoreError> {
+        dispatch!(self.begin(partition, fence, queue, token, window))
+    }
+
+    /// Records the result of an attempt and the decision about the delivery.
+    ///
+    /// A repeat changes nothing and returns the state of the queue. So does the end of an attempt whose window was over
+    /// when another one began.
+    pub async fn finish(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        finish: &FinishRequest,
+    ) -> Result<FinishResult, StoreError> {
+        dispatch!(self.finish(partition, fence, queue, finish))
+    }
+
+    /// Returns a delivery, or `None` if it never existed or has expired: `message_ttl` after it was delivered,
+    /// [`DEAD_TTL`] after it was dead-lettered.
+    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        dispatch!(self.delivery(id), Ok)
+    }
+
+    /// Returns deliveries of all partitions, newest first. A page may have fewer than `limit` and still a next one.
+    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+        dispatch!(self.deliveries(query), Ok)
+    }
+
+    /// Schedules a delivery of any state at once: under its id, outside the order, with its schedule from the start.
+    ///
+    /// The owner gets a hint ([`Hint::Redelivered`]) in the same step.
+    pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
+        dispatch!(self.redeliver(id), Ok)
+    }
+
+    /// Subscribes a replica to its hints. Each incarnation calls it once.
     pub fn listen(&self, incarnation: Incarnation) -> HintStream {
         match self {
             Self::Memory(memory) => HintStream::Memory(memory.listen(incarnation)),
@@ -361,18 +354,12 @@ impl Store {
         }
     }
 
-    /// The store's clock.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
+    /// Returns the store's time.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.now()),
-            Self::Redis(redis) => redis.now().await,
-        }
+        dispatch!(self.now(), Ok)
     }
 
-    /// What an operator should change about the store, as far as it is known; sentences.
+    /// Returns sentences about what an operator should change about the store, as far as it is known.
     pub fn warnings(&self) -> Vec<String> {
         match self {
             Self::Memory(_) => Vec::new(),
@@ -381,17 +368,17 @@ impl Store {
     }
 }
 
-/// The hints of one replica, as they come.
+/// The hints for one replica, in the order of their arrival.
 #[derive(Debug)]
 pub enum HintStream {
-    /// Of the embedded store.
+    /// Hints of the embedded store.
     Memory(tokio::sync::mpsc::Receiver<Hint>),
-    /// Of Redis.
+    /// Hints over Redis.
     Redis(HintListener),
 }
 
 impl HintStream {
-    /// The next one, however long that takes. Hints that come faster than they are taken are lost.
+    /// Waits for the next hint. Hints that arrive faster than they are taken are lost.
     pub async fn next(&mut self) -> Hint {
         match self {
             Self::Memory(hints) => match hints.recv().await {

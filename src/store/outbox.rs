@@ -19,7 +19,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Fence, Store, StoreError};
 use crate::domain::{
     BotName, ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Partition,
     Sha256, Timestamp, UserId,
@@ -218,96 +217,4 @@ pub struct DeliveryPage {
     pub deliveries: Vec<Delivery>,
     /// Where the next page goes on ([`DeliveryQuery::before`]); none where this is the last.
     pub next: Option<DeliveryId>,
-}
-
-impl Store {
-    /// Some of the queues of a partition's outbox, `from` where the last read said that it goes on; 0 begins. What is
-    /// written meanwhile may be missing or come twice: the owner knows it from its own writes.
-    ///
-    /// # Errors
-    /// As [`StoreConfig::renew`].
-    pub async fn outbox(
-        &self,
-        partition: Partition,
-        fence: Fence,
-        from: usize,
-    ) -> Result<OutboxPage, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.outbox(partition, fence, from),
-            Self::Redis(redis) => redis.outbox(partition, fence, from).await,
-        }
-    }
-
-    /// Notes that the queue's first delivery is attempted now, where it is due: until `window` is over, nobody else
-    /// attempts it. `token` is this attempt's own: the same again, before its end, answers with the same delivery and
-    /// a window that begins anew.
-    ///
-    /// # Errors
-    /// As [`StoreConfig::renew`].
-    pub async fn begin(
-        &self,
-        partition: Partition,
-        fence: Fence,
-        queue: QueueId,
-        token: u64,
-        window: Duration,
-    ) -> Result<BeginResult, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.begin(partition, fence, queue, token, window),
-            Self::Redis(redis) => redis.begin(partition, fence, queue, token, window).await,
-        }
-    }
-
-    /// Notes how an attempt ended, and what follows. A repeat changes nothing and says how the queue stands; so does the
-    /// end of an attempt whose time was over when another began.
-    ///
-    /// # Errors
-    /// As [`StoreConfig::renew`].
-    pub async fn finish(
-        &self,
-        partition: Partition,
-        fence: Fence,
-        queue: QueueId,
-        finish: &FinishRequest,
-    ) -> Result<FinishResult, StoreError> {
-        match self {
-            Self::Memory(memory) => memory.finish(partition, fence, queue, finish),
-            Self::Redis(redis) => redis.finish(partition, fence, queue, finish).await,
-        }
-    }
-
-    /// A delivery as it stands; none where it never was or has expired: `message_ttl` after it was delivered,
-    /// [`DEAD_TTL`] after it was buried.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.delivery(id)),
-            Self::Redis(redis) => redis.delivery(id).await,
-        }
-    }
-
-    /// Deliveries of all partitions, newest first. A page may hold fewer than were asked for and still go on.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.deliveries(query)),
-            Self::Redis(redis) => redis.deliveries(query).await,
-        }
-    }
-
-    /// Has a delivery attempted again at once, under its id, outside the order and with its schedule anew, whatever its
-    /// state. The owner is hinted at it ([`super::Hint::Redelivered`]) in the same step.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
-        match self {
-            Self::Memory(memory) => Ok(memory.redeliver(id)),
-            Self::Redis(redis) => redis.redeliver(id).await,
-        }
-    }
 }

@@ -12,7 +12,7 @@ use crate::domain::{
     AcceptedMessage, ConversationId, EntryBody, JournalEntry, Message, MessageId, MessageProgress, Timestamp,
     TurnOutcome,
 };
-use crate::store::accept::KeyDigest;
+use crate::store::accept_request::KeyDigest;
 use crate::store::{
     AcceptError, AcceptRequest, AcceptResult, ConversationChange, ConversationSnapshot, ConversationWrite,
     Fence, Hint, Incarnation, OpenMessage, StoreError,

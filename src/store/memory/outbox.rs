@@ -12,21 +12,14 @@ use crate::store::{
 /// The most deliveries of one page.
 const PAGE: usize = 1000;
 
+#[expect(missing_docs, reason = "the operations are documented at `Store`")]
 impl MemoryStore {
-    /// The queues of a partition, all in one page; see [`crate::store::StoreConfig::outbox`].
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
     pub fn outbox(&self, partition: Partition, fence: Fence, from: usize) -> Result<OutboxPage, StoreError> {
         let step = self.step(partition);
         step.lease.check(fence)?;
         Ok(OutboxPage { queues: step.deliveries.queues().skip(from).collect(), next: None, now: step.now })
     }
 
-    /// Notes that an attempt begins; see [`crate::store::StoreConfig::begin`].
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
     pub fn begin(
         &self,
         partition: Partition,
@@ -41,10 +34,6 @@ impl MemoryStore {
         Ok(step.deliveries.begin(queue, token, window, now))
     }
 
-    /// Notes how an attempt ended; see [`crate::store::StoreConfig::finish`].
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
     pub fn finish(
         &self,
         partition: Partition,
@@ -61,13 +50,11 @@ impl MemoryStore {
         Ok(finished)
     }
 
-    /// A delivery as it stands; see [`crate::store::StoreConfig::delivery`].
     pub fn delivery(&self, id: DeliveryId) -> Option<Delivery> {
         let step = self.step(id.partition());
         step.deliveries.delivery(id, step.now)
     }
 
-    /// Deliveries, newest first; see [`crate::store::StoreConfig::deliveries`].
     pub fn deliveries(&self, query: &DeliveryQuery) -> DeliveryPage {
         let limit = query.limit.clamp(1, PAGE);
         let mut newest: Vec<DeliveryId> = Vec::new();
@@ -100,7 +87,6 @@ impl MemoryStore {
         page
     }
 
-    /// Has a delivery attempted again; see [`crate::store::StoreConfig::redeliver`].
     pub fn redeliver(&self, id: DeliveryId) -> RedeliverResult {
         let partition = id.partition();
         let mut step = self.step(partition);

@@ -57,8 +57,8 @@ impl Observers {
     }
 }
 
+#[expect(missing_docs, reason = "the operations are documented at `Store`")]
 impl MemoryStore {
-    /// Some of the journal; see [`crate::store::StoreConfig::page`].
     pub fn page(
         &self,
         conversation: &ConversationId,
@@ -75,7 +75,6 @@ impl MemoryStore {
         page
     }
 
-    /// Goes on observing; see [`crate::store::StoreConfig::observe`].
     pub fn observe(&self, conversations: &[ConversationId], observer: Incarnation) {
         for conversation in conversations {
             let mut step = self.step(Partition::of(conversation));
@@ -86,7 +85,6 @@ impl MemoryStore {
         }
     }
 
-    /// How a conversation stands; see [`crate::store::StoreConfig::state`].
     pub fn state(
         &self,
         conversation: &ConversationId,

@@ -11,11 +11,7 @@ use crate::domain::{MessageId, NewMessage, Partition};
 use crate::store::{AcceptError, AcceptRequest, AcceptResult, StoreError, StoreRefusal};
 
 impl RedisStore {
-    /// Accepts a message; see [`crate::store::StoreConfig::accept`].
-    ///
-    /// # Errors
-    /// [`AcceptError`].
-    pub async fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
+    pub(in crate::store) async fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
         let AcceptRequest { id, message: new, idempotency, max_open, by, watched, send_at_accept } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));

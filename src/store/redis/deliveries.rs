@@ -22,19 +22,14 @@ const PAGE: usize = 1000;
 const ROUNDS: usize = 8;
 
 impl RedisStore {
-    /// A delivery as it stands; see [`crate::store::StoreConfig::delivery`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+    pub(in crate::store) async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
         Ok(self.read_deliveries(id.partition(), &[id]).await?.pop())
     }
 
-    /// Deliveries, newest first; see [`crate::store::StoreConfig::deliveries`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<DeliveryPage, StoreError> {
+    pub(in crate::store) async fn deliveries(
+        &self,
+        query: &DeliveryQuery,
+    ) -> Result<DeliveryPage, StoreError> {
         if query.bots.as_ref().is_some_and(Vec::is_empty) {
             return Ok(DeliveryPage::default());
         }

@@ -8,11 +8,7 @@ use crate::domain::BotName;
 use crate::store::{ConnectPermit, FleetStatus, Heartbeat, Incarnation, ReplicaIdentity, StoreError};
 
 impl RedisStore {
-    /// Says that a replica lives; see [`crate::store::StoreConfig::heartbeat`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<FleetStatus, StoreError> {
+    pub(in crate::store) async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<FleetStatus, StoreError> {
         let keys = &self.0.keys;
         let peer = &heartbeat.peer;
         let bots: Vec<&str> = heartbeat.bots.iter().map(BotName::as_str).collect();
@@ -36,11 +32,7 @@ impl RedisStore {
         Ok(FleetStatus { now, live, prepared: schema.number()? == 1, known })
     }
 
-    /// A replica goes; see [`crate::store::StoreConfig::leave`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+    pub(in crate::store) async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
         let keys = &self.0.keys;
         let call = self
             .call(&SCRIPTS.leave, &[&keys.replicas(), &keys.bots()])
@@ -50,11 +42,12 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Counts a connect; see [`crate::store::StoreConfig::permit`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Result<ConnectPermit, StoreError> {
+    pub(in crate::store) async fn permit(
+        &self,
+        bot: &BotName,
+        limit: u32,
+        token: u64,
+    ) -> Result<ConnectPermit, StoreError> {
         if limit == 0 {
             return Ok(ConnectPermit::Granted);
         }

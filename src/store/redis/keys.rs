@@ -31,7 +31,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::domain::{BotName, ConversationId, MessageId, Partition};
 use crate::store::Incarnation;
-use crate::store::accept::KeyDigest;
+use crate::store::accept_request::KeyDigest;
 
 /// The names that begin with one prefix.
 #[derive(Debug)]

@@ -9,11 +9,7 @@ use crate::domain::{Partition, Timestamp};
 use crate::store::{ClaimMode, ClaimResult, Fence, Incarnation, StoreError};
 
 impl RedisStore {
-    /// Takes a partition; see [`crate::store::StoreConfig::claim`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn claim(
+    pub(in crate::store) async fn claim(
         &self,
         partition: Partition,
         incarnation: Incarnation,
@@ -35,11 +31,7 @@ impl RedisStore {
         Ok(ClaimResult::Yours { fence: Fence { incarnation, epoch: rest.number()? }, now })
     }
 
-    /// Renews a lease; see [`crate::store::StoreConfig::renew`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn renew(
+    pub(in crate::store) async fn renew(
         &self,
         partition: Partition,
         fence: Fence,
@@ -52,11 +44,11 @@ impl RedisStore {
         Ok(self.run(call).await?.expect("OK")?.0)
     }
 
-    /// Frees a partition; see [`crate::store::StoreConfig::release`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
+    pub(in crate::store) async fn release(
+        &self,
+        partition: Partition,
+        fence: Fence,
+    ) -> Result<(), StoreError> {
         let call = self
             .call(&SCRIPTS.release, &[&self.0.keys.partition(partition).lease])
             .fence(fence)

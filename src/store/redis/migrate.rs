@@ -83,11 +83,7 @@ pub enum MigrationReport {
 }
 
 impl RedisStore {
-    /// See [`crate::store::StoreConfig::prepare`].
-    ///
-    /// # Errors
-    /// [`PrepareError`].
-    pub async fn prepare(&self) -> Result<(), PrepareError> {
+    pub(in crate::store) async fn prepare(&self) -> Result<(), PrepareError> {
         self.migrator().prepare().await
     }
 

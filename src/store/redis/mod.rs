@@ -104,8 +104,7 @@ impl RedisStore {
         self.0.wire.traffic()
     }
 
-    /// What is hinted to a replica from now on.
-    pub fn listen(&self, incarnation: Incarnation) -> HintListener {
+    pub(in crate::store) fn listen(&self, incarnation: Incarnation) -> HintListener {
         let wire = &self.0.wire;
         HintListener::new(Arc::clone(wire.connector()), self.0.keys.prefix(), incarnation, wire.timeout())
     }

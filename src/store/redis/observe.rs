@@ -29,11 +29,7 @@ struct Read {
 }
 
 impl RedisStore {
-    /// Some of the journal; see [`crate::store::StoreConfig::page`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn page(
+    pub(in crate::store) async fn page(
         &self,
         conversation: &ConversationId,
         after: ReadStart,
@@ -87,11 +83,7 @@ impl RedisStore {
         Ok(Read { record, entries, more, stood: stood.map(Timestamp::from_millis) })
     }
 
-    /// Goes on observing; see [`crate::store::StoreConfig::observe`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`]: some of them may not be noted then.
-    pub async fn observe(
+    pub(in crate::store) async fn observe(
         &self,
         conversations: &[ConversationId],
         observer: Incarnation,
@@ -118,11 +110,7 @@ impl RedisStore {
         join_all(calls).await.into_iter().collect()
     }
 
-    /// How a conversation stands; see [`crate::store::StoreConfig::state`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn state(
+    pub(in crate::store) async fn state(
         &self,
         conversation: &ConversationId,
         by: Incarnation,
@@ -145,11 +133,7 @@ impl RedisStore {
         Ok((state(record.as_ref(), accepted, open, now), owner))
     }
 
-    /// Hints at something; see [`crate::store::StoreConfig::hint`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn hint(&self, to: Incarnation, told: &Hint) -> Result<(), StoreError> {
+    pub(in crate::store) async fn hint(&self, to: Incarnation, told: &Hint) -> Result<(), StoreError> {
         let Some(payload) = hint::encode(told) else {
             return Err(StoreError::Unavailable(StoreRefusal::Unexpected));
         };

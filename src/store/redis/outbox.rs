@@ -16,11 +16,7 @@ use crate::store::{
 const TOGETHER: usize = 256;
 
 impl RedisStore {
-    /// Some queues of a partition; see [`crate::store::StoreConfig::outbox`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn outbox(
+    pub(in crate::store) async fn outbox(
         &self,
         partition: Partition,
         fence: Fence,
@@ -44,11 +40,7 @@ impl RedisStore {
         Ok(OutboxPage { queues, next: (next > 0).then_some(next), now })
     }
 
-    /// Notes that an attempt begins; see [`crate::store::StoreConfig::begin`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn begin(
+    pub(in crate::store) async fn begin(
         &self,
         partition: Partition,
         fence: Fence,
@@ -85,11 +77,7 @@ impl RedisStore {
         Ok(BeginResult::Taken(Box::new(ClaimedDelivery { delivery, since, made, step, token, now })))
     }
 
-    /// Notes how an attempt ended; see [`crate::store::StoreConfig::finish`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn finish(
+    pub(in crate::store) async fn finish(
         &self,
         partition: Partition,
         fence: Fence,
@@ -120,11 +108,7 @@ impl RedisStore {
         Ok(FinishResult { next: rest.time_or_none()?, now })
     }
 
-    /// Has a delivery attempted again; see [`crate::store::StoreConfig::redeliver`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
+    pub(in crate::store) async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
         self.wish(id, fastrand::u64(..)).await
     }
 

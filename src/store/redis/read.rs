@@ -9,11 +9,7 @@ use crate::domain::{ConversationId, ConversationRecord, Message, MessageId, Part
 use crate::store::{ConversationSnapshot, Fence, Incarnation, OpenMessage, StoreError};
 
 impl RedisStore {
-    /// A message as it stands; see [`crate::store::StoreConfig::message`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn message(
+    pub(in crate::store) async fn message(
         &self,
         conversation: &ConversationId,
         id: MessageId,
@@ -31,11 +27,7 @@ impl RedisStore {
         Ok(Some(codec::message(conversation, id, fields)?))
     }
 
-    /// The conversations with open messages; see [`crate::store::StoreConfig::ready`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn ready(
+    pub(in crate::store) async fn ready(
         &self,
         partition: Partition,
         fence: Fence,
@@ -56,11 +48,7 @@ impl RedisStore {
         Ok(names)
     }
 
-    /// The record and the lane; see [`crate::store::StoreConfig::open`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn open(
+    pub(in crate::store) async fn open(
         &self,
         fence: Fence,
         conversation: &ConversationId,
@@ -106,11 +94,7 @@ impl RedisStore {
         Ok((open, now))
     }
 
-    /// The store's clock.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`].
-    pub async fn now(&self) -> Result<Timestamp, StoreError> {
+    pub(in crate::store) async fn now(&self) -> Result<Timestamp, StoreError> {
         // Heartbeats are told the time of the same server of a cluster.
         let call = self.call(&SCRIPTS.now, &[&self.0.keys.replicas()]);
         Ok(self.run(call).await?.expect("OK")?.0)

@@ -8,11 +8,7 @@ use crate::domain::{ConversationId, EntryBody, MessageId, NewDelivery, Partition
 use crate::store::{ConversationChange, ConversationWrite, Fence, QueueId, StoreError, WriteResult};
 
 impl RedisStore {
-    /// Carries out an owner's write; see [`crate::store::StoreConfig::write`].
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn write(
+    pub(in crate::store) async fn write(
         &self,
         fence: Fence,
         conversation: &ConversationId,
