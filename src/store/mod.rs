@@ -58,7 +58,7 @@ pub use outbox_event::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, news
 pub use ownership::{DrainReason, Ownership};
 pub use redis::{
     HealthIssue, HintListener, MemoryUsage, MigrateError, MigrationReport, PrepareError, RedisHealth,
-    RedisSetupError, RedisStore, Traffic,
+    RedisSetupError, RedisStore,
 };
 pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
 pub use write::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage, WriteResult};

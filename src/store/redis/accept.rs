@@ -21,8 +21,9 @@ impl RedisStore {
 
         let mut keys = vec![&*partition.lease, &*partition.ready, &*conversation, &*message];
         keys.extend(key_name.as_deref());
-        let mut call = self
-            .call(&SCRIPTS.accept, &keys)
+        let mut call = SCRIPTS
+            .accept
+            .call(&keys)
             .arg(new.conversation.to_string())
             .arg(&body)
             .arg(max_open)

@@ -73,8 +73,9 @@ impl RedisStore {
             let names: Vec<_> = bots.iter().map(BotName::as_str).collect();
             format!(" {} ", names.join(" "))
         });
-        let mut call = self
-            .call(&SCRIPTS.list, &[&self.0.keys.partition(partition).lease])
+        let mut call = SCRIPTS
+            .list
+            .call(&[&self.0.keys.partition(partition).lease])
             .arg(before.map_or_else(|| "+".to_owned(), |before| format!("({before}")))
             .arg(oldest.map_or_else(|| "-".to_owned(), |oldest| format!("[{oldest}")))
             .arg(limit)
@@ -103,7 +104,7 @@ impl RedisStore {
         partition: Partition,
         ids: &[DeliveryId],
     ) -> Result<Vec<Delivery>, StoreError> {
-        let mut call = self.call(&SCRIPTS.deliveries, &[&self.0.keys.partition(partition).lease]);
+        let mut call = SCRIPTS.deliveries.call(&[&self.0.keys.partition(partition).lease]);
         for id in ids {
             call = call.arg(id.to_string());
         }

@@ -12,8 +12,9 @@ impl RedisStore {
         let keys = &self.0.keys;
         let peer = &heartbeat.peer;
         let bots: Vec<&str> = heartbeat.bots.iter().map(BotName::as_str).collect();
-        let call = self
-            .call(&SCRIPTS.heartbeat, &[&keys.replicas(), &keys.bots()])
+        let call = SCRIPTS
+            .heartbeat
+            .call(&[&keys.replicas(), &keys.bots()])
             .arg(format!("{}{}", peer.incarnation, peer.name))
             // Bot names have no space.
             .arg(bots.join(" "))
@@ -22,7 +23,7 @@ impl RedisStore {
             .arg(keys.fleet_channel())
             .arg(heartbeat.echo);
         // Another slot of a cluster: two scripts, on their way at the same time.
-        let schema = self.call(&SCRIPTS.exists, &[&keys.schema()]);
+        let schema = SCRIPTS.exists.call(&[&keys.schema()]);
         let (live, schema) = tokio::join!(self.run(call), self.run(schema));
         let (now, mut live) = live?.expect("OK")?;
         let (_, mut schema) = schema?.expect("OK")?;
@@ -34,8 +35,9 @@ impl RedisStore {
 
     pub(in crate::store) async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
         let keys = &self.0.keys;
-        let call = self
-            .call(&SCRIPTS.leave, &[&keys.replicas(), &keys.bots()])
+        let call = SCRIPTS
+            .leave
+            .call(&[&keys.replicas(), &keys.bots()])
             .arg(incarnation.to_string())
             .arg(keys.fleet_channel());
         self.run(call).await?.expect("OK")?;
@@ -51,8 +53,7 @@ impl RedisStore {
         if limit == 0 {
             return Ok(ConnectPermit::Granted);
         }
-        let call =
-            self.call(&SCRIPTS.permit, &[&self.0.keys.connects(bot)]).arg(format!("{token:016x}")).arg(limit);
+        let call = SCRIPTS.permit.call(&[&self.0.keys.connects(bot)]).arg(format!("{token:016x}")).arg(limit);
         let answer = self.run(call).await?;
         if answer.is("AT") {
             return Ok(ConnectPermit::At(answer.expect("AT")?.1.time()?));

@@ -16,8 +16,9 @@ impl RedisStore {
         lease: Duration,
         claiming: ClaimMode,
     ) -> Result<ClaimResult, StoreError> {
-        let call = self
-            .call(&SCRIPTS.claim, &[&self.0.keys.partition(partition).lease])
+        let call = SCRIPTS
+            .claim
+            .call(&[&self.0.keys.partition(partition).lease])
             .arg(incarnation.to_string())
             .arg(millis(lease))
             .arg(u8::from(claiming == ClaimMode::Expired));
@@ -37,10 +38,8 @@ impl RedisStore {
         fence: Fence,
         lease: Duration,
     ) -> Result<Timestamp, StoreError> {
-        let call = self
-            .call(&SCRIPTS.renew, &[&self.0.keys.partition(partition).lease])
-            .fence(fence)
-            .arg(millis(lease));
+        let call =
+            SCRIPTS.renew.call(&[&self.0.keys.partition(partition).lease]).fence(fence).arg(millis(lease));
         Ok(self.run(call).await?.expect("OK")?.0)
     }
 
@@ -49,8 +48,9 @@ impl RedisStore {
         partition: Partition,
         fence: Fence,
     ) -> Result<(), StoreError> {
-        let call = self
-            .call(&SCRIPTS.release, &[&self.0.keys.partition(partition).lease])
+        let call = SCRIPTS
+            .release
+            .call(&[&self.0.keys.partition(partition).lease])
             .fence(fence)
             .arg(self.0.keys.fleet_channel());
         self.run(call).await?.expect("OK")?;

@@ -25,23 +25,25 @@ mod script;
 mod scripts;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod traffic;
 mod wire;
 mod write;
 
 use std::sync::Arc;
+#[cfg(feature = "test-support")]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::answer::Answer;
 use self::keys::Keys;
-use self::script::{Call, Script};
+use self::script::Call;
 use crate::config::{self, StoreUrl};
 use crate::store::{Incarnation, StoreError};
 
 pub use health::{HealthIssue, MemoryUsage, RedisHealth};
 pub use listener::HintListener;
 pub use migrate::{MigrateError, MigrationReport, PrepareError};
-pub use wire::Traffic;
 
 /// Why the store could not be set up. Nothing was connected to yet.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +66,7 @@ struct Inner {
     keys: Keys,
     message_ttl: Duration,
     vitals: health::Vitals,
-    /// See [`RedisStore::skew`].
+    #[cfg(feature = "test-support")]
     skew: AtomicU64,
 }
 
@@ -80,11 +82,13 @@ impl RedisStore {
             keys: Keys::new(&options.key_prefix),
             message_ttl: options.message_ttl,
             vitals: health::Vitals::default(),
+            #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))
     }
 
-    /// For tests: the store's clock is that much ahead of the server's. What expires does so by the server's.
+    /// Sets the store's clock ahead of the server's. Keys still expire by the server's clock (docs/adr/0019).
+    #[cfg(feature = "test-support")]
     pub fn skew(&self, by: Duration) {
         self.0.skew.store(millis(by), Ordering::Relaxed);
     }
@@ -99,8 +103,8 @@ impl RedisStore {
         self.0.vitals.look(&self.0.wire).await;
     }
 
-    /// What was sent so far.
-    pub fn traffic(&self) -> Traffic {
+    #[cfg(test)]
+    fn traffic(&self) -> traffic::Traffic {
         self.0.wire.traffic()
     }
 
@@ -109,12 +113,9 @@ impl RedisStore {
         HintListener::new(Arc::clone(wire.connector()), self.0.keys.prefix(), incarnation, wire.timeout())
     }
 
-    /// A call of a script; its first argument is what tests add to the clock.
-    fn call<'a>(&self, script: &'a Script, keys: &[&str]) -> Call<'a> {
-        script.call(keys).arg(self.0.skew.load(Ordering::Relaxed))
-    }
-
     async fn run(&self, call: Call<'_>) -> Result<Answer, StoreError> {
+        #[cfg(feature = "test-support")]
+        let call = call.arg(self.0.skew.load(Ordering::Relaxed));
         Ok(Answer::read(self.0.wire.run(call).await?)?)
     }
 }

@@ -65,8 +65,9 @@ impl RedisStore {
     ) -> Result<Read, StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
         let (name, journal) = (keys.conversation(conversation), keys.journal(conversation));
-        let call = self
-            .call(&SCRIPTS.page, &[&keys.lease, &name, &journal])
+        let call = SCRIPTS
+            .page
+            .call(&[&keys.lease, &name, &journal])
             .arg(after)
             .arg(limit)
             .arg(page::BYTES)
@@ -98,8 +99,9 @@ impl RedisStore {
             names.chunks(TOGETHER).map(move |names| {
                 let lease = &*self.0.keys.partition(partition).lease;
                 let keys: Vec<&str> = [lease].into_iter().chain(names.iter().map(|name| &**name)).collect();
-                let call = self
-                    .call(&SCRIPTS.noted, &keys)
+                let call = SCRIPTS
+                    .noted
+                    .call(&keys)
                     .arg(observer.to_string())
                     .arg(millis(OBSERVED))
                     .arg(millis(NOTED));
@@ -117,8 +119,9 @@ impl RedisStore {
         number: u64,
     ) -> Result<(ConversationState, Option<Incarnation>), StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
-        let call = self
-            .call(&SCRIPTS.state, &[&keys.lease, &keys.conversation(conversation)])
+        let call = SCRIPTS
+            .state
+            .call(&[&keys.lease, &keys.conversation(conversation)])
             .arg(by.to_string())
             .arg(number);
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
@@ -144,7 +147,7 @@ impl RedisStore {
             }
             _ => self.0.keys.replicas(),
         };
-        let call = self.call(&SCRIPTS.tell, &[&key]).arg(self.0.keys.replica_channel(to)).arg(payload);
+        let call = SCRIPTS.tell.call(&[&key]).arg(self.0.keys.replica_channel(to)).arg(payload);
         self.run(call).await?.expect("OK").map(|_| ())
     }
 }

@@ -22,8 +22,9 @@ impl RedisStore {
         fence: Fence,
         from: usize,
     ) -> Result<OutboxPage, StoreError> {
-        let call = self
-            .call(&SCRIPTS.outbox, &[&self.0.keys.partition(partition).lease])
+        let call = SCRIPTS
+            .outbox
+            .call(&[&self.0.keys.partition(partition).lease])
             .fence(fence)
             .arg(from)
             .arg(TOGETHER)
@@ -48,8 +49,9 @@ impl RedisStore {
         token: u64,
         window: Duration,
     ) -> Result<BeginResult, StoreError> {
-        let call = self
-            .call(&SCRIPTS.begin, &[&self.0.keys.partition(partition).lease])
+        let call = SCRIPTS
+            .begin
+            .call(&[&self.0.keys.partition(partition).lease])
             .fence(fence)
             .arg(queue.to_string())
             .arg(format!("{token:x}"))
@@ -92,8 +94,9 @@ impl RedisStore {
             RetryDecision::Again => (DeliveryState::Pending, Duration::ZERO, false, error),
             RetryDecision::Bury(reason) => (DeliveryState::Dead, DEAD_TTL, true, &**reason),
         };
-        let call = self
-            .call(&SCRIPTS.finish, &[&self.0.keys.partition(partition).lease])
+        let call = SCRIPTS
+            .finish
+            .call(&[&self.0.keys.partition(partition).lease])
             .fence(fence)
             .arg(queue.to_string())
             .arg(finish.id.to_string())
@@ -114,8 +117,9 @@ impl RedisStore {
 
     /// The same; who wishes for the same once more is answered the same and gets nothing more.
     pub(super) async fn wish(&self, id: DeliveryId, wish: u64) -> Result<RedeliverResult, StoreError> {
-        let call = self
-            .call(&SCRIPTS.redeliver, &[&self.0.keys.partition(id.partition()).lease])
+        let call = SCRIPTS
+            .redeliver
+            .call(&[&self.0.keys.partition(id.partition()).lease])
             .arg(id.to_string())
             .arg(QueueId::alone(id).to_string())
             .arg(format!("{wish:x}"));

@@ -15,8 +15,9 @@ impl RedisStore {
         id: MessageId,
         watcher: Option<Incarnation>,
     ) -> Result<Option<Message>, StoreError> {
-        let call = self
-            .call(&SCRIPTS.message, &[&self.0.keys.partition(Partition::of(conversation)).message(id)])
+        let call = SCRIPTS
+            .message
+            .call(&[&self.0.keys.partition(Partition::of(conversation)).message(id)])
             .arg(conversation.to_string())
             .arg(watcher.map_or_else(String::new, |watcher| watcher.to_string()));
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
@@ -34,8 +35,9 @@ impl RedisStore {
         warm: bool,
     ) -> Result<Vec<ConversationId>, StoreError> {
         let keys = self.0.keys.partition(partition);
-        let call = self
-            .call(&SCRIPTS.ready, &[&keys.lease, &keys.ready, &keys.warm])
+        let call = SCRIPTS
+            .ready
+            .call(&[&keys.lease, &keys.ready, &keys.warm])
             .fence(fence)
             .arg(u8::from(warm))
             .aside();
@@ -54,9 +56,8 @@ impl RedisStore {
         conversation: &ConversationId,
     ) -> Result<(ConversationSnapshot, Timestamp), StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
-        let call = self
-            .call(&SCRIPTS.open, &[&keys.lease, &keys.ready, &keys.conversation(conversation)])
-            .fence(fence);
+        let call =
+            SCRIPTS.open.call(&[&keys.lease, &keys.ready, &keys.conversation(conversation)]).fence(fence);
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let record = rest.bytes()?;
         let (positions, lane) = (rest.text()?, rest.text()?);
@@ -96,7 +97,7 @@ impl RedisStore {
 
     pub(in crate::store) async fn now(&self) -> Result<Timestamp, StoreError> {
         // Heartbeats are told the time of the same server of a cluster.
-        let call = self.call(&SCRIPTS.now, &[&self.0.keys.replicas()]);
+        let call = SCRIPTS.now.call(&[&self.0.keys.replicas()]);
         Ok(self.run(call).await?.expect("OK")?.0)
     }
 }

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool::managed::Object;
@@ -52,19 +52,10 @@ pub(super) struct Wire {
     timeout: Duration,
     /// Replicas that must confirm a durable call.
     confirmations: u32,
-    commands: AtomicU64,
-    round_trips: AtomicU64,
+    #[cfg(test)]
+    traffic: super::traffic::TrafficCounter,
     /// Whether the loss of the connection was logged, so that threads and attempts do not repeat it.
     away: AtomicBool,
-}
-
-/// What was sent so far, by all threads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Traffic {
-    /// Commands, a script being one; repeats count, subscriptions and logins do not.
-    pub commands: u64,
-    /// Times that an answer was waited for.
-    pub round_trips: u64,
 }
 
 /// What is to be carried out.
@@ -92,8 +83,8 @@ impl Wire {
             connector: Arc::new(connector),
             timeout: options.command_timeout,
             confirmations: options.wait_replicas,
-            commands: AtomicU64::new(0),
-            round_trips: AtomicU64::new(0),
+            #[cfg(test)]
+            traffic: super::traffic::TrafficCounter::default(),
             away: AtomicBool::new(false),
         })
     }
@@ -118,12 +109,9 @@ impl Wire {
         })
     }
 
-    /// What was sent so far.
-    pub(super) fn traffic(&self) -> Traffic {
-        Traffic {
-            commands: self.commands.load(Ordering::Relaxed),
-            round_trips: self.round_trips.load(Ordering::Relaxed),
-        }
+    #[cfg(test)]
+    pub(super) fn traffic(&self) -> super::traffic::Traffic {
+        self.traffic.get()
     }
 
     /// For the listener, which has a connection of its own.
@@ -251,8 +239,8 @@ impl Wire {
         cmd: Cow<'_, Cmd>,
         deadline: Instant,
     ) -> RedisResult<Option<Value>> {
-        self.round_trips.fetch_add(1, Ordering::Relaxed);
-        self.commands.fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        self.traffic.add(1, 1);
         let link = match place {
             Place::Own(own, _) => return Box::pin(self.confirmed(own, cmd.into_owned(), deadline)).await,
             Place::Shared(link, _) => link,
@@ -269,7 +257,8 @@ impl Wire {
 
     /// The command, and `WAIT` behind it for half the time that is left: enough stays for a second try by text.
     async fn confirmed(&self, link: &mut Link, cmd: Cmd, deadline: Instant) -> RedisResult<Option<Value>> {
-        self.commands.fetch_add(1, Ordering::Relaxed);
+        #[cfg(test)]
+        self.traffic.add(1, 0);
         let left = deadline.saturating_duration_since(Instant::now());
         // 0 would be for ever.
         let patience = (left / 2).as_millis().max(1);

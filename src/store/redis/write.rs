@@ -15,17 +15,15 @@ impl RedisStore {
         write: &ConversationWrite,
     ) -> Result<WriteResult, StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
-        let mut call = self
-            .call(
-                &SCRIPTS.write,
-                &[
-                    &keys.lease,
-                    &keys.ready,
-                    &keys.warm,
-                    &keys.conversation(conversation),
-                    &keys.journal(conversation),
-                ],
-            )
+        let mut call = SCRIPTS
+            .write
+            .call(&[
+                &keys.lease,
+                &keys.ready,
+                &keys.warm,
+                &keys.conversation(conversation),
+                &keys.journal(conversation),
+            ])
             .fence(fence)
             .arg(write.record.write)
             .arg(write.follows)

@@ -2,9 +2,9 @@
 --
 -- KEYS  1 lease  2 ready  3 conversation  4 message  5 idempotency key, where there is one
 -- Answers NEW or SENT position clientMessageId acceptedAt | REPLAYED id fields | MISMATCH | LANE open | FULL
-local name, body, max_open, full = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
-local by, watched, send_at_accept = ARGV[6], ARGV[7] == '1', ARGV[8]
-local digest, body_digest = ARGV[9], ARGV[10]
+local name, body, max_open, full = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
+local by, watched, send_at_accept = ARGV[5], ARGV[6] == '1', ARGV[7]
+local digest, body_digest = ARGV[8], ARGV[9]
 local id = string.sub(KEYS[4], -26)
 
 local lease = call('HMGET', KEYS[1], 'o', 'e')

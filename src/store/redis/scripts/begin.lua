@@ -1,4 +1,4 @@
--- Begins every script. ARGV[1] is what tests add to the clock; in milliseconds, as all times are.
+-- Begins every script: the store's time, in milliseconds as all times are.
 local call = redis.call
 local time = call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]
+local now = time[1] * 1000 + math.floor(time[2] / 1000)

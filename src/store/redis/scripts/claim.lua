@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lease
 -- Answers YOURS epoch | HELD by until
-local incarnation, span, expired = ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+local incarnation, span, expired = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 
 local lease = call('HMGET', KEYS[1], 'o', 'e', 'u')
 local owner = lease[1]

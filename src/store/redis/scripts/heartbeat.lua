@@ -2,8 +2,8 @@
 --
 -- KEYS  1 replicas  2 bots
 -- Answers OK members known
-local member, bots, ttl = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local own_channel, fleet_channel, echo = ARGV[5], ARGV[6], ARGV[7]
+local member, bots, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local own_channel, fleet_channel, echo = ARGV[4], ARGV[5], ARGV[6]
 
 local last = call('ZSCORE', KEYS[1], member)
 call('ZADD', KEYS[1], now + ttl, member)

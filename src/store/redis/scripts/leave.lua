@@ -1,7 +1,7 @@
 -- Takes a replica out of the fleet.
 --
 -- KEYS  1 replicas  2 bots
-local incarnation, fleet_channel = ARGV[2], ARGV[3]
+local incarnation, fleet_channel = ARGV[1], ARGV[2]
 
 for _, member in ipairs(call('ZRANGE', KEYS[1], 0, -1)) do
   if string.sub(member, 1, 16) == incarnation then

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 message
 -- Answers OK fields, none where there is no such message in this conversation
-local name, watcher = ARGV[2], ARGV[3]
+local name, watcher = ARGV[1], ARGV[2]
 
 local fields = call('HGETALL', KEYS[1])
 for i = 1, #fields, 2 do

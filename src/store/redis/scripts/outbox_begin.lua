@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lease
 -- Answers TAKEN id conversation target told data since made step | LATER due | EMPTY
-local queue, token, window = ARGV[4], ARGV[5], ARGV[6]
+local queue, token, window = ARGV[3], ARGV[4], ARGV[5]
 
 local id, held = first(queue, 's', 'c', 't', 'n', 'b')
 if not id then

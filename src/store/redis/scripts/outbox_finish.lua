@@ -2,9 +2,9 @@
 --
 -- KEYS  1 lease
 -- Answers OK due; of the queue's first, empty where the queue is
-local queue, id, ours, attempt, kept = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local queue, id, ours, attempt, kept = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 -- What it is from now on; for how long it waits, or is kept; whether that is a step of the schedule; and why.
-local state, span, stepped, reason = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
+local state, span, stepped, reason = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 
 -- An attempt of so many bytes is not worth counting: a page of a thousand deliveries with 32 of these each is 4 MiB.
 local SMALL = 128

@@ -3,8 +3,8 @@
 -- KEYS  1 lease
 -- Answers OK reached {id bytes} ..; in no order. All that fit are told down to what was reached, itself included, and
 -- perhaps some behind it; where that is empty all are told
-local before, oldest, limit = ARGV[2], ARGV[3], tonumber(ARGV[4])
-local bots, user, prefix = ARGV[5], ARGV[6], ARGV[7]
+local before, oldest, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local bots, user, prefix = ARGV[4], ARGV[5], ARGV[6]
 -- Where little fits no script should look for long.
 local LOOK = 1000
 
@@ -16,7 +16,7 @@ local function fits(name)
 end
 
 local answer = {'OK', now, ''}
-for i = 8, #ARGV do
+for i = 7, #ARGV do
   local index = partition .. 'x:' .. ARGV[i]
   local place, looked, found, more = before, 0, 0, true
   while more and found <= limit and looked < LOOK do

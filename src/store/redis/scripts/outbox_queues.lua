@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lease
 -- Answers OK cursor {queue due target since} ..; the cursor is 0 where these were the last
-local from, about = ARGV[4], ARGV[5]
+local from, about = ARGV[3], ARGV[4]
 
 -- A scan leaves out nothing that is there from its beginning to its end, whatever comes, goes and changes its time.
 local scanned = call('ZSCAN', DUE, from, 'COUNT', about)

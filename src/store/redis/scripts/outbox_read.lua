@@ -3,7 +3,7 @@
 -- KEYS  1 lease
 -- Answers OK {id due fields} ..; due is of the first of a queue, empty for others. What is not there is left out
 local answer = {'OK', now}
-for i = 2, #ARGV do
+for i = 1, #ARGV do
   local id = ARGV[i]
   local fields = call('HGETALL', partition .. 'd:' .. id)
   local due = ''

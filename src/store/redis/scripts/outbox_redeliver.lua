@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lease
 -- Answers QUEUED | INFLIGHT | UNKNOWN
-local id, alone, wish = ARGV[2], ARGV[3], ARGV[4]
+local id, alone, wish = ARGV[1], ARGV[2], ARGV[3]
 
 local key = partition .. 'd:' .. id
 local held = call('HMGET', key, 's', 'c', 'q')

@@ -4,8 +4,8 @@
 -- Answers OK record more stood {place kind text fields} ..; stood is when the entry was written that the reader stands
 -- behind, the newest one where none is asked for, and empty where that is not kept; the fields are those of the message
 -- whose end an entry tells, none where it has expired
-local after, limit, max_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local observer, least, span = ARGV[5], ARGV[6], ARGV[7]
+local after, limit, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local observer, least, span = ARGV[4], ARGV[5], ARGV[6]
 local partition = string.sub(KEYS[1], 1, -6)
 local name = string.sub(KEYS[2], #partition + 3)
 

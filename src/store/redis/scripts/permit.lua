@@ -2,7 +2,7 @@
 --
 -- KEYS  1 connects of the last minute: token -> when
 -- Answers GRANTED | AT time
-local token, limit = ARGV[2], tonumber(ARGV[3])
+local token, limit = ARGV[1], tonumber(ARGV[2])
 local SPAN = 60000
 
 call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - SPAN)

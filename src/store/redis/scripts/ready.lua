@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lease  2 ready  3 warm
 -- Answers OK ready warm
-local wants_warm = ARGV[4] == '1'
+local wants_warm = ARGV[3] == '1'
 
 -- Each partition's owner asks this once a second, so that nothing is left over for long; and mostly there is
 -- nothing, so that the answer should cost next to nothing.

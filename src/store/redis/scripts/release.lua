@@ -2,5 +2,5 @@
 --
 -- KEYS  1 lease
 call('HSET', KEYS[1], 'o', '')
-call('PUBLISH', ARGV[4], hint('F', {}))
+call('PUBLISH', ARGV[3], hint('F', {}))
 return {'OK', now}

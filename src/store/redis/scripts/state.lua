@@ -2,7 +2,7 @@
 --
 -- KEYS  1 lease  2 conversation
 -- Answers OK record lane positions owner; what is not there is empty
-local by, number = ARGV[2], ARGV[3]
+local by, number = ARGV[1], ARGV[2]
 
 local held = call('HMGET', KEYS[2], 'r', 'l', 'n')
 local owner = call('HGET', KEYS[1], 'o') or ''

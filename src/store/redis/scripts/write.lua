@@ -3,7 +3,7 @@
 -- KEYS  1 lease  2 ready  3 warm  4 conversation  5 journal
 -- Answers OK lost | OUTOFSTEP
 --
--- ARGV[9] is what the entries weigh together. From ARGV[CHANGES] on there are groups of changes: a message, or ''
+-- ARGV[8] is what the entries weigh together. From ARGV[CHANGES] on there are groups of changes: a message, or ''
 -- where it is none; when it was sent, acknowledged and first replied to, '' where nothing new is said of that; the
 -- number of changes; and of each its kind and two more:
 --   r  a reply, to the group's message                                                     place, text
@@ -15,9 +15,9 @@
 --                                                            id, `QUEUE SINCE`; target, what else is told of it, data
 -- All but the last two are entries of the journal. The text is `AT WEIGHT BODY`, and is kept as it is, also with the
 -- message.
-local owner, write, follows, record = ARGV[2], ARGV[4], ARGV[5], ARGV[6]
-local warm_until, message_ttl, weight = ARGV[7], ARGV[8], ARGV[9]
-local CHANGES = 10
+local owner, write, follows, record = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
+local warm_until, message_ttl, weight = ARGV[6], ARGV[7], ARGV[8]
+local CHANGES = 9
 -- `PREFIX:{pN}:`, which the names of all of the partition's keys begin with.
 local partition = string.sub(KEYS[1], 1, -6)
 local name = string.sub(KEYS[4], #partition + 3)
