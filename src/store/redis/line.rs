@@ -24,10 +24,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::{Link, RedisConnector};
 use super::refusal::{Policy, for_log, policy};
+use crate::domain::Backoff;
 use crate::store::StoreRefusal;
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// Between two attempts with a password or rights that were refused.
 const LOGIN_BACKOFF: Duration = Duration::from_secs(5);
 /// A connection that lasted for less does not make the next backoff a first one.
@@ -56,8 +55,7 @@ pub(super) struct Line {
 
 enum State {
     Down {
-        /// Attempts that failed in a row.
-        failures: u32,
+        backoff: Backoff,
         /// Not before.
         until: Instant,
         /// Until then this is the answer, where waiting for it would be in vain.
@@ -65,12 +63,12 @@ enum State {
     },
     Coming {
         number: u64,
-        failures: u32,
+        backoff: Backoff,
         attempt: Shared<LocalBoxFuture<'static, Opened>>,
     },
     Up {
         number: u64,
-        failures: u32,
+        backoff: Backoff,
         link: Link,
         since: Instant,
         heard: Instant,
@@ -79,7 +77,7 @@ enum State {
 
 impl Line {
     pub(super) fn new(connector: Arc<RedisConnector>) -> Self {
-        let state = State::Down { failures: 0, until: Instant::now(), closed: None };
+        let state = State::Down { backoff: reconnect_backoff(), until: Instant::now(), closed: None };
         Self { connector, state: RefCell::new(state), waiting: OnceCell::new() }
     }
 
@@ -106,40 +104,36 @@ impl Line {
 
     fn attempt(&self) -> Result<(Shared<LocalBoxFuture<'static, Opened>>, u64), Closed> {
         let mut state = self.state.borrow_mut();
-        let (failures, until) = match &*state {
+        let (backoff, until) = match &*state {
             State::Down { closed: Some(closed), until, .. } if Instant::now() < *until => {
                 return Err(closed.clone());
             }
-            State::Down { failures, until, .. } => (*failures, *until),
-            State::Coming { failures, .. } | State::Up { failures, .. } => (*failures, Instant::now()),
+            State::Down { backoff, until, .. } => (*backoff, *until),
+            State::Coming { backoff, .. } | State::Up { backoff, .. } => (*backoff, Instant::now()),
         };
         let number = fastrand::u64(..);
         let attempt = open(Arc::clone(&self.connector), until).boxed_local().shared();
-        *state = State::Coming { number, failures, attempt: attempt.clone() };
+        *state = State::Coming { number, backoff, attempt: attempt.clone() };
         Ok((attempt, number))
     }
 
     /// Takes note of how an attempt ended; the first who sees it does.
     fn settle(&self, attempted: u64, opened: &Opened) {
         let mut state = self.state.borrow_mut();
-        let State::Coming { number, failures, .. } = &*state else { return };
+        let State::Coming { number, backoff, .. } = &*state else { return };
         if *number != attempted {
             return;
         }
         let now = Instant::now();
         *state = match opened {
-            Ok(link) => State::Up {
-                number: attempted,
-                failures: *failures,
-                link: link.clone(),
-                since: now,
-                heard: now,
-            },
+            Ok(link) => {
+                State::Up { number: attempted, backoff: *backoff, link: link.clone(), since: now, heard: now }
+            }
             Err(closed) => {
-                let failures = failures.saturating_add(1);
-                let pause = closed.pause(failures);
+                let mut backoff = *backoff;
+                let until = now + closed.pause(&mut backoff);
                 let closed = closed.lasting.then(|| closed.clone());
-                State::Down { failures, until: now + pause, closed }
+                State::Down { backoff, until, closed }
             }
         };
     }
@@ -161,13 +155,19 @@ impl Line {
     /// Lets go of this connection, unless there is another one already. Says whether it did.
     pub(super) fn lose(&self, lost: u64) -> bool {
         let mut state = self.state.borrow_mut();
-        let State::Up { number, failures, since, .. } = &*state else { return false };
+        let State::Up { number, backoff, since, .. } = &*state else { return false };
         if *number != lost {
             return false;
         }
         let now = Instant::now();
-        let failures = if now - *since >= LASTING { 0 } else { failures.saturating_add(1) };
-        *state = State::Down { failures, until: now + backoff(failures), closed: None };
+        let mut backoff = *backoff;
+        let mut until = now;
+        if now - *since >= LASTING {
+            backoff.reset();
+        } else {
+            until += backoff.next(fastrand::f64());
+        }
+        *state = State::Down { backoff, until, closed: None };
         true
     }
 
@@ -217,22 +217,17 @@ impl From<&RedisError> for Closed {
 }
 
 impl Closed {
-    /// The pause before the next attempt, after so many failures.
-    pub(super) fn pause(&self, failures: u32) -> Duration {
-        if self.lasting { jittered(LOGIN_BACKOFF) } else { backoff(failures) }
+    /// Counts the failure and returns the delay before the next attempt.
+    pub(super) fn pause(&self, backoff: &mut Backoff) -> Duration {
+        let draw = fastrand::f64();
+        let delay = backoff.next(draw);
+        if self.lasting { LOGIN_BACKOFF.mul_f64(draw) } else { delay }
     }
 }
 
-/// The pause before the attempt after so many failures.
-pub(super) fn backoff(failures: u32) -> Duration {
-    let Some(doublings) = failures.checked_sub(1) else { return Duration::ZERO };
-    let longest = FIRST_BACKOFF.saturating_mul(1 << doublings.min(10)).min(LONGEST_BACKOFF);
-    jittered(longest)
-}
-
-/// Half of it to all of it: those who were cut off together should not come back together.
-fn jittered(longest: Duration) -> Duration {
-    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+/// The backoff between attempts to reach Redis.
+pub(super) const fn reconnect_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(20), Duration::from_secs(1))
 }
 
 /// What fills the pool.
@@ -250,24 +245,5 @@ impl managed::Manager for Opener {
     /// Asks nothing: a connection that died idle is found out by the write, which is repeated then.
     async fn recycle(&self, _: &mut Link, _: &Metrics) -> RecycleResult<RedisError> {
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_backoff_grows_to_a_second_and_scatters() {
-        assert_eq!(backoff(0), Duration::ZERO);
-        for (failures, longest) in
-            [(1, 20), (2, 40), (3, 80), (6, 640), (7, 1000), (8, 1000), (u32::MAX, 1000)]
-        {
-            let longest = Duration::from_millis(longest);
-            for _ in 0..100 {
-                let pause = backoff(failures);
-                assert!(pause >= longest / 2 && pause <= longest, "{failures}: {pause:?}");
-            }
-        }
     }
 }

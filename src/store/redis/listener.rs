@@ -19,8 +19,9 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::RedisConnector;
 use super::hint;
-use super::line::{Closed, backoff};
+use super::line::{Closed, reconnect_backoff};
 use super::refusal::for_log;
+use crate::domain::Backoff;
 use crate::store::{Hint, Incarnation};
 
 /// Hints that wait to be taken.
@@ -36,8 +37,7 @@ pub struct HintListener {
     /// The longest that an answer may take.
     patience: Duration,
     state: State,
-    /// Attempts that failed in a row.
-    failures: u32,
+    backoff: Backoff,
     /// Which of a cluster's nodes is tried next.
     turn: usize,
 }
@@ -77,7 +77,8 @@ impl HintListener {
         // Replicas of the bridge spread over the nodes of a cluster.
         let turn = fastrand::usize(..);
         let state = State::Coming(futures_util::future::pending().boxed());
-        let mut listener = Self { connector, own, fleet, patience, state, failures: 0, turn };
+        let mut listener =
+            Self { connector, own, fleet, patience, state, backoff: reconnect_backoff(), turn };
         listener.come(Duration::ZERO);
         listener
     }
@@ -88,19 +89,19 @@ impl HintListener {
             match &mut self.state {
                 State::Coming(coming) => match coming.await {
                     Ok(subscription) => {
-                        if self.failures > 1 {
+                        if self.backoff.failures() > 1 {
                             tracing::info!("listening to other replicas again");
                         }
-                        self.failures = 0;
+                        self.backoff.reset();
                         self.state = State::Up(subscription);
                         return Hint::Subscribed;
                     }
                     Err(error) => {
-                        self.failures = self.failures.saturating_add(1);
-                        if self.failures == 2 {
+                        let delay = Closed::from(&error).pause(&mut self.backoff);
+                        if self.backoff.failures() == 2 {
                             tracing::warn!(error = for_log(&error), "cannot listen to other replicas");
                         }
-                        self.come(Closed::from(&error).pause(self.failures));
+                        self.come(delay);
                     }
                 },
                 State::Up(subscription) => {
@@ -119,8 +120,8 @@ impl HintListener {
                         }
                     };
                     let Some(message) = message else {
-                        self.failures = 1;
-                        self.come(backoff(1));
+                        let delay = self.backoff.next(fastrand::f64());
+                        self.come(delay);
                         continue;
                     };
                     if let Some(hint) = self.read(&message) {

@@ -27,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RedisSetupError;
 use super::connect::{Link, RedisConnector};
-use super::line::{Closed, Line, backoff};
+use super::line::{Closed, Line, reconnect_backoff};
 use super::refusal::{Policy, for_log, policy};
 use super::script::Call;
 use crate::config::{self, RedisServers};
@@ -35,6 +35,9 @@ use crate::store::{StoreError, StoreRefusal};
 
 /// With less time than this left nothing is tried again.
 const LAST_TRY: Duration = Duration::from_millis(20);
+
+/// The longest delay after a dedicated connection could not be opened.
+const DEDICATED_PAUSE: Duration = Duration::from_millis(80);
 
 /// Lines by the wire's number and whether they are for what is sent aside, each with the runtime that it belongs to.
 type Lines = HashMap<(u64, bool), (runtime::Id, Rc<Line>)>;
@@ -129,7 +132,7 @@ impl Wire {
         let deadline = Instant::now() + self.timeout;
         let mut sent = false;
         let mut refusal = StoreRefusal::Unreachable;
-        let mut pauses = 0;
+        let mut backoff = reconnect_backoff();
         loop {
             let mut place = match timeout_at(deadline, self.place(&line, request)).await {
                 Ok(Ok(place)) => place,
@@ -175,13 +178,12 @@ impl Wire {
                 }
             }
             drop(place);
-            pauses += 1;
             let left = deadline.saturating_duration_since(Instant::now());
             if left < LAST_TRY {
                 return Err(self.failed(sent, refusal));
             }
             // The pauses grow, and the last ones should not eat up the time that is left.
-            tokio::time::sleep(backoff(pauses).min(left / 2)).await;
+            tokio::time::sleep(backoff.next(fastrand::f64()).min(left / 2)).await;
         }
     }
 
@@ -202,7 +204,7 @@ impl Wire {
                 Ok(own) => Ok(Place::Own(own, number)),
                 Err(error) => {
                     // The shared connection is there, so nothing else keeps this from being tried at once again.
-                    tokio::time::sleep(backoff(3)).await;
+                    tokio::time::sleep(DEDICATED_PAUSE.mul_f64(fastrand::f64())).await;
                     Err(Closed::from(&error))
                 }
             }
