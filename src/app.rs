@@ -160,7 +160,7 @@ impl Bridge {
         wait_for_store(&store).await?;
         store.prepare().await?;
         // The dispatcher starts first, because it learns of each partition as a shard gets it.
-        let (teller, listening) = store::news();
+        let (teller, listening) = store::outbox_events();
         let dispatcher = Dispatcher::start(&config, store.clone(), &metrics, listening).await?;
         let shards = Hub::start(&config, store.clone(), &metrics, teller).await?;
         let draining = Arc::new(AtomicBool::new(false));

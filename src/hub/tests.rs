@@ -45,7 +45,7 @@ impl HubFixture {
         config.server.threads = 1;
         change(&mut config);
         let metrics = metrics();
-        let shards = Hub::start(&config, store(), &metrics, crate::store::news().0).await.unwrap();
+        let shards = Hub::start(&config, store(), &metrics, crate::store::outbox_events().0).await.unwrap();
         Self { shards, metrics, sandbox, posted: 0 }
     }
 

@@ -1,31 +1,31 @@
-//! What it takes to accept a message, and how that may end.
+//! The request to accept a message, and its result.
 
 use std::sync::Arc;
 
 use super::{Fence, Incarnation, StoreError};
 use crate::domain::{AcceptedMessage, ConversationId, Message, MessageId, NewMessage, Sha256};
 
-/// A caller's wish for exactly one message per key.
+/// The idempotency key of a request: the caller wants exactly one message for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyRequest {
-    /// The caller's name; keys of different callers never meet.
+    /// The caller's name. Keys of different callers are independent.
     pub caller: Box<str>,
     /// The caller's key.
     pub key: Box<str>,
-    /// SHA-256 of the body's JSON value after defaults.
+    /// SHA-256 of the body's JSON value with its defaults.
     pub body: [u8; 32],
 }
 
-/// Stands for a caller's key in a conversation, at the same size for all keys.
+/// The digest of an idempotency key in a conversation. It has the same size for all keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct KeyDigest(pub(crate) [u8; 32]);
 
 impl IdempotencyRequest {
-    /// What stands for the key in this conversation; the same in every version, since stores hold it.
+    /// Returns the digest of the key in this conversation. Stores hold it, so it is the same in every version.
     pub(crate) fn digest(&self, conversation: &ConversationId) -> KeyDigest {
         let mut hash = Sha256::default();
         for part in [conversation.bot.as_str(), conversation.user.as_str(), &self.caller, &self.key] {
-            // With its length in front no part can run into the next.
+            // The length in front separates the parts.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -36,47 +36,47 @@ impl IdempotencyRequest {
 /// A message to accept.
 #[derive(Debug, Clone)]
 pub struct AcceptRequest {
-    /// Its id, chosen by the replica that took it.
+    /// The message's id, chosen by the replica that received it.
     pub id: MessageId,
-    /// What was posted.
+    /// The posted message.
     pub message: NewMessage,
-    /// The caller's key, if it gave one.
+    /// The caller's idempotency key, if the request had one.
     pub idempotency: Option<IdempotencyRequest>,
-    /// Open messages the conversation may have, this one included.
+    /// The limit of open messages of the conversation, this one included.
     pub max_open: usize,
-    /// The replica that takes it. The partition's owner is hinted at the message where that is another one.
+    /// The replica that received the message. If another replica owns the partition, it gets a hint.
     pub by: Incarnation,
-    /// Whether somebody waits for its end there: then that replica is hinted at the end.
+    /// Whether a caller waits on that replica for the end. The replica then gets a hint at the end.
     pub watched: bool,
     /// The owner's fence if the message may be sent at its accept (ADR 22). The accept then also marks it as sent, if
     /// the fence holds and the lane is empty. This saves a write before the first byte.
     pub send_at_accept: Option<Fence>,
 }
 
-/// How an accept ended.
+/// The result of an accept.
 #[derive(Debug, Clone)]
 pub enum AcceptResult {
-    /// It is durable, and will end.
+    /// The message is durable and will end.
     New(Arc<AcceptedMessage>),
-    /// The same, and the message counts as sent ([`AcceptRequest::send_at_accept`]).
+    /// The message is durable and counts as sent, as the owner asked with [`AcceptRequest::send_at_accept`].
     SentAtAccept(Arc<AcceptedMessage>),
-    /// The idempotency key was used before, with the same body: this is that message as it stands.
+    /// The idempotency key was used before with the same body. This is the earlier message with its progress.
     Replayed(Message),
 }
 
-/// Why an accept was refused. Nothing was stored.
+/// The reason why an accept was refused. The message was not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcceptError {
-    /// The conversation has as many open messages as it may have.
+    /// The conversation has reached its limit of open messages.
     #[error("the conversation already has {0} open messages")]
     LaneFull(usize),
-    /// The idempotency key was used before, with another body.
+    /// The idempotency key was used before with another body.
     #[error("the idempotency key was used for another body")]
     IdempotencyMismatch,
-    /// The store is at its limit, and what is open must be able to end.
+    /// The store is at its limit. The rest is reserved for the ends of open messages.
     #[error("the store is full")]
     Full,
-    /// The store could not carry it out.
+    /// The store did not carry it out.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,6 +1,7 @@
-//! The clock of the embedded store: the only place that reads the wall clock.
+//! The clock of the embedded store, and the only reader of the wall clock.
 //!
-//! Redis has a clock of its own, so nothing outside the store asks this one; see [`super::Store::now`].
+//! Redis has its own clock. Other layers therefore ask the store for the time ([`super::Store::now`]), never this
+//! clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::domain::Timestamp;
 
-/// Tells the time in milliseconds, and never an earlier one than before. Cheap to clone; clones agree.
+/// The time in milliseconds. It never goes back. Clones are cheap and show the same time.
 #[derive(Clone, Debug)]
-pub struct Clock(Arc<Source>);
+pub struct Clock(Arc<ClockSource>);
 
 #[derive(Debug)]
-enum Source {
-    /// `offset` plus the time since `started`. The offset only grows: a wall clock that steps forward (or slept
-    /// with the machine) takes this one along, one that is set back does not, and time goes on meanwhile.
+enum ClockSource {
+    /// The time is `offset` plus the span since `started`, and the offset only grows. A wall clock that steps
+    /// forward, or a machine that slept, moves this clock forward. A wall clock that is set back does not move it.
     Wall {
         started: Instant,
         offset: AtomicU64,
@@ -24,29 +25,29 @@ enum Source {
 }
 
 impl Clock {
-    /// The time of the machine.
+    /// Returns a clock with the time of the machine.
     #[expect(clippy::disallowed_methods, reason = "this is the one clock that the rest is given the time by")]
     pub fn wall() -> Self {
-        Self(Arc::new(Source::Wall { started: Instant::now(), offset: AtomicU64::new(0) }))
+        Self(Arc::new(ClockSource::Wall { started: Instant::now(), offset: AtomicU64::new(0) }))
     }
 
-    /// A clock that stands still until it is advanced: for tests and simulations.
+    /// Returns a clock for tests and simulations. It stands still until it is advanced.
     pub fn manual(start: Timestamp) -> (Self, ManualClock) {
-        let clock = Self(Arc::new(Source::Manual(AtomicU64::new(start.as_millis()))));
+        let clock = Self(Arc::new(ClockSource::Manual(AtomicU64::new(start.as_millis()))));
         (clock.clone(), ManualClock(clock))
     }
 
-    /// The time now.
+    /// Returns the time now.
     #[expect(clippy::disallowed_methods, reason = "this is the one clock that the rest is given the time by")]
     pub fn now(&self) -> Timestamp {
         let millis = match &*self.0 {
-            Source::Wall { started, offset } => {
+            ClockSource::Wall { started, offset } => {
                 let elapsed = millis(started.elapsed());
                 let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 let seen = millis(wall).saturating_sub(elapsed);
                 elapsed + offset.fetch_max(seen, Ordering::AcqRel).max(seen)
             }
-            Source::Manual(now) => now.load(Ordering::Acquire),
+            ClockSource::Manual(now) => now.load(Ordering::Acquire),
         };
         Timestamp::from_millis(millis)
     }
@@ -56,14 +57,14 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The hand that moves a manual [`Clock`].
+/// The control of a manual [`Clock`].
 #[derive(Clone, Debug)]
 pub struct ManualClock(Clock);
 
 impl ManualClock {
     /// Moves the time forward, in whole milliseconds.
     pub fn advance(&self, span: Duration) {
-        if let Source::Manual(now) = &*self.0.0 {
+        if let ClockSource::Manual(now) = &*self.0.0 {
             now.fetch_add(millis(span), Ordering::AcqRel);
         }
     }
@@ -74,18 +75,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wall_clock_that_was_set_back_does_not_take_us_back() {
+    fn wall_clock_set_back_does_not_move_the_clock() {
         let clock = Clock::wall();
         let first = clock.now();
         assert!(first > Timestamp::from_millis(1_700_000_000_000));
-        let Source::Wall { offset, .. } = &*clock.0 else { panic!("a wall clock") };
-        // As if the machine had been an hour ahead when it was asked before.
+        let ClockSource::Wall { offset, .. } = &*clock.0 else { panic!("a wall clock") };
+        // The machine was an hour ahead at the first reading.
         offset.fetch_add(3_600_000, Ordering::AcqRel);
         assert!(clock.now().since(first) >= Duration::from_hours(1));
     }
 
     #[test]
-    fn a_manual_clock_moves_by_hand_only() {
+    fn manual_clock_moves_only_by_advance() {
         let (clock, hand) = Clock::manual(Timestamp::from_millis(5));
         assert_eq!(clock.now(), Timestamp::from_millis(5));
         hand.advance(Duration::from_secs(1));

@@ -1,73 +1,71 @@
-//! Why the store could not carry out an operation, and what that means.
+//! The reasons why an operation of the store failed, and their meaning.
 
 use std::time::Duration;
 
-/// Why the store could not carry out an operation.
+/// The reason why the store did not carry out an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Another owner claimed the partition; nothing was written. What was held for it must be dropped.
+    /// Another owner claimed the partition; the write was skipped. The replica drops its state of the partition.
     #[error("the partition belongs to another owner")]
     Fenced,
-    /// The store does not know our lease, or an older one than ours: it lost data. Nothing was written. What was
-    /// held for the partition must be dropped, as with [`StoreError::Fenced`].
+    /// The store does not know our lease, or knows an older one: it lost data. The write was skipped. The replica drops its state of the partition, as with [`StoreError::Fenced`].
     #[error("the store lost the partition's lease")]
     Lost,
-    /// The write is not the last one and does not follow it: the store lost writes of this conversation, its
-    /// record has expired, or it is the owner that lost some. Nothing was written. The conversation must be opened
-    /// again.
-    #[error("the store's record of the conversation is not the one that the write continues")]
+    /// The write does not continue the last write: the store lost writes, the record has expired, or the owner lost
+    /// some. The write was skipped. The owner opens the conversation again.
+    #[error("the write does not continue the store's record of the conversation")]
     OutOfStep,
-    /// The store refused or could not be reached; nothing was carried out. Repeat it.
+    /// The store refused or could not be reached. The operation was not carried out, and a retry is safe.
     #[error("the store is not available: {0}")]
     Unavailable(StoreRefusal),
-    /// No answer in time: it may or may not have been carried out. Repeat it.
+    /// The answer did not arrive before the timeout. The operation may have been carried out, and a retry is safe.
     #[error("the store did not answer within {0:?}")]
     Unknown(Duration),
 }
 
 impl StoreError {
-    /// Whether the partition is no longer ours.
+    /// Returns whether the partition is no longer ours.
     pub const fn is_fenced(&self) -> bool {
         matches!(self, Self::Fenced | Self::Lost)
     }
 
-    /// Whether the same operation may succeed when it is repeated.
+    /// Returns whether a retry of the operation may succeed.
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Unknown(_))
     }
 }
 
-/// Why the store refuses; the text is for operators.
+/// The reason of a refusal. Its text is for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreRefusal {
-    /// No connection.
+    /// The store cannot be reached.
     #[error("it cannot be reached")]
     Unreachable,
-    /// It is loading its data.
+    /// The store loads its data.
     #[error("it is loading its data")]
     Loading,
-    /// It carries out somebody's long script, and nothing else.
-    #[error("it is busy with somebody's long script")]
+    /// A long script of another client keeps the store busy.
+    #[error("a long script of another client keeps it busy")]
     Busy,
-    /// It is a replica: a failover is under way.
-    #[error("it takes no writes: a failover is under way, or the address is a replica's")]
+    /// The server is a replica: a failover is under way.
+    #[error("it refuses writes: a failover is under way, or the address is a replica's")]
     ReadOnly,
     /// A part of the cluster is down.
     #[error("the part of the cluster that holds the partition is down")]
     ClusterDown,
-    /// Too few replicas of the store are there, or confirmed the write.
+    /// Too few replicas of the store exist, or too few confirmed the write.
     #[error("too few of its replicas confirm")]
     TooFewReplicas,
-    /// It cannot save and therefore takes no writes.
-    #[error("it cannot save its data and takes no writes; see its log")]
+    /// The store cannot save its data and therefore refuses writes.
+    #[error("it cannot save its data and refuses writes; see its log")]
     CannotSave,
-    /// It is out of memory.
+    /// The store is out of memory.
     #[error("it is out of memory")]
     OutOfMemory,
-    /// It does not let us in, or shows a certificate that we do not trust.
-    #[error("it refuses our user, password or rights, or a certificate is refused; see the log")]
+    /// The store refuses our login or rights, or we do not trust its certificate.
+    #[error("it refuses our login or rights, or a certificate is refused; see the log")]
     NotAllowed,
-    /// It answered something that it should not.
-    #[error("it answered something unexpected; see the log")]
+    /// The store gave an unexpected answer.
+    #[error("its answer was unexpected; see the log")]
     Unexpected,
 }

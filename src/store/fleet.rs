@@ -1,4 +1,4 @@
-//! The replicas that share a store, as their heartbeats tell.
+//! The replicas that share a store, known by their heartbeats.
 
 use super::Incarnation;
 use crate::domain::{BotName, Timestamp};
@@ -7,44 +7,45 @@ use std::time::Duration;
 /// One replica as the others know it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplicaIdentity {
-    /// Its configured name; what partitions are dealt by.
+    /// The configured name. Partitions are assigned by it.
     pub name: Box<str>,
-    /// Its life.
+    /// The incarnation of its process.
     pub incarnation: Incarnation,
 }
 
-/// What a replica says of itself, once a second or so.
+/// The heartbeat of a replica, about once a second.
 #[derive(Debug, Clone)]
 pub struct Heartbeat {
-    /// Who.
+    /// The replica.
     pub peer: ReplicaIdentity,
-    /// The bots it is configured with.
+    /// The bots of its configuration.
     pub bots: Vec<BotName>,
-    /// For how long it counts as live after this one.
+    /// The time for which the replica counts as live after this heartbeat.
     pub ttl: Duration,
-    /// Comes back over the replica's own channel as [`super::Hint::Echo`]: proof that hints arrive.
+    /// The number that comes back over the replica's own channel as [`super::Hint::Echo`]. It proves that hints
+    /// arrive.
     pub echo: u64,
 }
 
-/// Who is live, the asking replica included.
+/// The live replicas, the asking one included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FleetStatus {
     /// The store's time.
     pub now: Timestamp,
     /// The live replicas, in no order.
     pub live: Vec<ReplicaIdentity>,
-    /// Whether the store is set up: false where it was emptied since.
+    /// Whether the store is set up. It is false after the store was emptied.
     pub prepared: bool,
-    /// Whether the store knew the replica from before. Where it did not although an earlier heartbeat was
-    /// answered, the store lost data, and [`FleetStatus::live`] lacks those who have not beaten since.
+    /// Whether the store knew the replica before. If it did not although an earlier heartbeat was answered, the store
+    /// lost data. [`FleetStatus::live`] then lacks the replicas without a heartbeat since.
     pub known: bool,
 }
 
-/// Whether a bot may be connected to now.
+/// The answer to a request for a connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectPermit {
-    /// Now; it is counted.
+    /// The connect may begin now. It is counted.
     Granted,
-    /// The minute is full: ask again at this time. Nothing is counted.
+    /// The minute is full until this time. The connect is not counted.
     At(Timestamp),
 }

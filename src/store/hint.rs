@@ -1,7 +1,7 @@
-//! What replicas tell each other through the store, and may lose on the way.
+//! Hints from one replica to another through the store. Each may be lost.
 //!
-//! A hint is never the truth: whoever relies on one also reads the store in time. It carries what it tells of
-//! where that is small, so that the receiver need not read.
+//! A hint only saves time: its receiver also reads the store in time. A hint carries its content if that is small, so
+//! that the receiver need not read it.
 
 use std::sync::Arc;
 
@@ -10,45 +10,45 @@ use crate::domain::{
     AcceptedMessage, ConnectionStatus, ConversationId, Message, MessageId, Partition, ReplyChunk,
 };
 
-/// Something a replica is told.
+/// A hint for a replica.
 #[derive(Debug, Clone)]
 pub enum Hint {
     /// Another replica accepted this message for a partition of ours.
     Accepted(Arc<AcceptedMessage>),
-    /// The same, where the message is too large to be carried: read the lane.
+    /// As [`Hint::Accepted`], for a message too large for a hint. The owner reads the lane.
     Woken(ConversationId),
-    /// A message ended that somebody waits for here.
+    /// A message ended that a caller on this replica waits for.
     Ended(Message),
-    /// The same, where it is too large to be carried: read it.
+    /// As [`Hint::Ended`], for a message too large for a hint. The replica reads it.
     EndedLarge {
-        /// Whose.
+        /// The conversation of the message.
         conversation: ConversationId,
-        /// Which.
+        /// The message.
         id: MessageId,
     },
-    /// The journal of a conversation that is observed here has new entries, perhaps.
+    /// The journal of a conversation that is observed here may have new entries.
     Appended(ConversationId),
-    /// A piece of a streamed reply of a conversation that is observed here.
+    /// A chunk of a streamed reply in a conversation that is observed here.
     Chunk(ConversationId, Arc<ReplyChunk>),
-    /// Somebody observes a conversation of ours at this replica, for [`super::OBSERVED`] from now on.
+    /// A replica observes a conversation of ours for [`super::OBSERVED`] from now on.
     Observed(ConversationId, Incarnation),
-    /// A replica asks how a conversation of ours stands; the answer goes to it under this number.
+    /// A replica asks for the state of a conversation of ours.
     Asked {
-        /// Which.
+        /// The conversation.
         conversation: ConversationId,
-        /// Who asks.
+        /// The replica that asks and gets the answer.
         by: Incarnation,
-        /// The number.
+        /// The number of the question, which the answer repeats.
         number: u64,
     },
-    /// The answer to our question of this number.
+    /// The answer to our question with this number.
     Answered(u64, Box<ConnectionStatus>),
-    /// Deliveries of a partition of ours are to be attempted again: read its outbox.
+    /// Deliveries of a partition of ours are to be attempted again. Its outbox must be read.
     Redelivered(Partition),
-    /// A replica came or went, or partitions were released.
+    /// A replica joined or left, or partitions were released.
     Fleet,
-    /// Our own heartbeat came back, with the number that it carried.
+    /// Our own heartbeat came back with its number.
     Echo(u64),
-    /// Hints arrive from here on; what came before may have been missed.
+    /// Hints arrive from now on. Earlier ones may have been missed.
     Subscribed,
 }

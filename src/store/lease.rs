@@ -1,4 +1,4 @@
-//! Who owns a partition, and what an owner proves itself with.
+//! Leases of partitions: claims, and the fencing token of an owner.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::domain::Timestamp;
 
-/// One life of a replica: chosen at random when it starts.
+/// The incarnation of a replica: a random number that it draws at each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u64);
 
@@ -24,46 +24,46 @@ impl FromStr for Incarnation {
     }
 }
 
-/// What an owner proves itself with: its incarnation and the epoch it claimed. Compared for equality.
+/// The fencing token of an owner: its incarnation and the epoch of its claim. Tokens are compared for equality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fence {
     /// The owner.
     pub incarnation: Incarnation,
-    /// Rises with every claim of the partition, over restarts and losses of the store too: at least the store's
-    /// time in milliseconds.
+    /// The epoch. It rises with every claim, also over restarts and data loss of the store.
+    /// It is at least the store's time in milliseconds.
     pub epoch: u64,
 }
 
-/// Which partitions a claim may take.
+/// The partitions that a claim may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimMode {
-    /// Those that nobody owns: released, never owned, or the claimer's own.
+    /// Free partitions: released, never owned, or already the claimer's.
     Free,
-    /// Also those whose lease has run out.
+    /// Free partitions, and partitions whose lease has expired.
     Expired,
 }
 
-/// How a claim ended.
+/// The result of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimResult {
-    /// The partition is the claimer's.
+    /// The partition belongs to the claimer.
     Yours {
-        /// To prove it with.
+        /// The fencing token of the claim.
         fence: Fence,
         /// The store's time.
         now: Timestamp,
     },
-    /// It is not.
+    /// The partition belongs to another owner.
     Held {
-        /// By whom.
+        /// The owner.
         by: Incarnation,
-        /// Until when, if it is not renewed; in the past where it has run out.
+        /// The end of the lease if it is not renewed. An expired lease ends in the past.
         until: Timestamp,
     },
 }
 
 impl ClaimResult {
-    /// The fence, where the claim succeeded.
+    /// Returns the fence of a successful claim.
     pub const fn fence(self) -> Option<Fence> {
         match self {
             Self::Yours { fence, .. } => Some(fence),

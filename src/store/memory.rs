@@ -1,33 +1,36 @@
-//! The embedded store: inside this process, gone with it.
+//! The embedded store. It lives inside this process and ends with it.
 //!
-//! It keeps the whole contract of [`super::StoreConfig`], fences, expiry and write numbers included, so that what is
-//! true here is true on Redis. One mutex per partition is held for one step and never over an await; an
-//! operation touches one partition.
+//! It keeps the whole contract of [`super::Store`], with fences, expiry and write numbers. Tests on it therefore hold
+//! for Redis too. An operation touches one partition. It holds that partition's mutex for one step, never over an
+//! await.
 //!
-//! ## What it keeps, and how much
+//! # Limits and eviction
 //!
-//! All is bounded by [`MemoryLimits::bytes`], estimated, not measured. What expires goes by [`MemoryStore::sweep`],
-//! and is not seen from the moment it expired. Towards the limit, before anything is refused, the messages that
-//! ended first go early, with their idempotency keys and what the journal told until their end; then the
-//! conversations that were idle longest. Deliveries that are delivered or dead go early like messages that ended, in
-//! the order in which they would expire. The partition that needs the room gives first. Open messages and pending
-//! deliveries never go: when nothing else is left, accepts are refused at nine tenths of the limit and the last tenth
-//! is for what becomes of them.
+//! [`MemoryLimits::bytes`] bounds everything, by estimate. [`MemoryStore::sweep`] removes what has expired. Expired
+//! things are invisible even before that.
 //!
-//! An idle conversation after one turn keeps about 1.5 KiB and the platform's frame: its record and lane 0.5, the
-//! message 0.7, two entries of the journal 0.3. Reply and frame are shared by message and journal.
+//! Near the limit the store evicts before it refuses anything. The first to go are the messages that ended first,
+//! with their idempotency keys and the journal up to their end. Delivered and dead deliveries go in the same order,
+//! by their expiry. The conversations that were idle longest come next. The partition that needs the room gives
+//! first.
 //!
-//! A conversation is forgotten `journal_ttl` after its last change if it has no open message. Its
-//! `clientMessageId` rises all the same, being a time; positions and places begin anew.
+//! Open messages and pending deliveries always stay. If only they are left, accepts are refused at nine tenths of
+//! the limit. The last tenth is for replies and ends of open messages.
+//!
+//! An idle conversation after one turn takes about 1.5 KiB and the platform's frame. Record and lane take 0.5 KiB,
+//! the message 0.7, two journal entries 0.3. Message and journal share reply and frame.
+//!
+//! A conversation without an open message is forgotten `journal_ttl` after its last change. Its `clientMessageId` is
+//! a time and rises all the same. Positions and places begin anew.
 
-mod contents;
 mod conversation;
-mod deliveries;
+mod delivery_table;
 mod expiry;
-mod fleet;
-mod lease;
+mod journal_page;
 mod outbox;
-mod reading;
+mod partition_contents;
+mod partition_lease;
+mod replica_table;
 mod weight;
 
 use std::fmt;
@@ -36,8 +39,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::contents::Contents;
-use self::fleet::Replicas;
+use self::partition_contents::PartitionContents;
+use self::replica_table::ReplicaTable;
 use super::{
     AcceptError, AcceptRequest, AcceptResult, ClaimMode, ClaimResult, Clock, ConnectPermit,
     ConversationSnapshot, ConversationWrite, Fence, FleetStatus, Heartbeat, Hint, Incarnation, StoreError,
@@ -45,23 +48,24 @@ use super::{
 };
 use crate::domain::{BotName, ConversationId, Message, MessageId, Partition, Timestamp};
 
-/// How much is kept, and for how long.
+/// The limits of the embedded store: size and lifetimes.
 #[derive(Debug, Clone)]
 pub struct MemoryLimits {
-    /// The most bytes, estimated, over all partitions.
+    /// The limit of bytes over all partitions, by estimate.
     pub bytes: usize,
-    /// How long an ended message is kept, and its idempotency key with it.
+    /// The lifetime of an ended message and its idempotency key.
     pub message_ttl: Duration,
-    /// Entries of one journal.
+    /// The limit of entries of one journal.
     pub journal_entries: usize,
-    /// Bytes of one journal, by [`JournalEntry::weight`](crate::domain::Entry::weight). The newest entry stays whatever its size.
+    /// The limit of bytes of one journal, by [`JournalEntry::weight`](crate::domain::JournalEntry::weight). The
+    /// newest entry stays at any size.
     pub journal_bytes: usize,
-    /// How long a journal is kept after its last entry, and an idle conversation after its last change.
+    /// The lifetime of a journal after its last entry, and of an idle conversation after its last change.
     pub journal_ttl: Duration,
 }
 
 impl MemoryLimits {
-    /// These, and journals as api.md 3 bounds them: 1000 entries, 4 MiB, 24 h.
+    /// Creates limits with the journal bounds of api.md 3: 1000 entries, 4 MiB, 24 h.
     pub const fn new(bytes: usize, message_ttl: Duration) -> Self {
         Self {
             bytes,
@@ -72,41 +76,41 @@ impl MemoryLimits {
         }
     }
 
-    /// Up to where messages are accepted; the rest is for their ends.
+    /// Returns the size up to which messages are accepted. The rest is for their ends.
     const fn accept_bytes(&self) -> usize {
         self.bytes - self.bytes / 10
     }
 }
 
-/// What is in the store at one moment.
+/// The contents of the store at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemoryStats {
-    /// The estimate that the limit is compared with.
+    /// The estimate that is compared with the limit.
     pub bytes: usize,
-    /// Messages without an end.
+    /// Open messages.
     pub open: usize,
-    /// Messages with an end, not yet swept.
+    /// Ended messages that are not swept yet.
     pub ended: usize,
     /// Conversations, idle ones included.
     pub conversations: usize,
-    /// Deliveries that wait for an attempt or for its end.
+    /// Deliveries that wait for an attempt, or are in flight.
     pub pending: usize,
-    /// Deliveries that are delivered or dead, not yet swept.
+    /// Delivered and dead deliveries that are not swept yet.
     pub settled: usize,
 }
 
 /// The embedded store; see the module.
 pub struct MemoryStore {
-    partitions: [Mutex<Contents>; Partition::COUNT],
+    partitions: [Mutex<PartitionContents>; Partition::COUNT],
     /// The sum over the partitions.
     bytes: AtomicUsize,
     limits: MemoryLimits,
     clock: Clock,
-    replicas: Mutex<Replicas>,
+    replicas: Mutex<ReplicaTable>,
 }
 
 impl fmt::Debug for MemoryStore {
-    // The contents are what users said: they do not belong into a log.
+    // The contents are users' words, which must not reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory").field("limits", &self.limits).finish_non_exhaustive()
     }
@@ -114,7 +118,7 @@ impl fmt::Debug for MemoryStore {
 
 #[expect(missing_docs, reason = "the operations are documented at `Store`")]
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new(limits: MemoryLimits, clock: Clock) -> Arc<Self> {
         let partitions = std::array::from_fn(|_| Mutex::default());
         Arc::new(Self { partitions, bytes: AtomicUsize::new(0), limits, clock, replicas: Mutex::default() })
@@ -126,7 +130,7 @@ impl MemoryStore {
         loop {
             let mut step = self.step(partition);
             let now = step.now;
-            // So that even a store that nobody sweeps stays small: one comes, two may go.
+            // Keeps the store small without a sweep: one message comes, two may go.
             step.sweep(now, &self.limits, 2);
             let room = self.room(&step);
             match step.judge(&accept, room, now) {
@@ -253,7 +257,7 @@ impl MemoryStore {
         self.replicas().listen(incarnation)
     }
 
-    fn replicas(&self) -> MutexGuard<'_, Replicas> {
+    fn replicas(&self) -> MutexGuard<'_, ReplicaTable> {
         self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -261,8 +265,8 @@ impl MemoryStore {
         self.clock.now()
     }
 
-    /// Removes what has expired, at most about `budget` messages and conversations of each partition, and tells
-    /// how many it looked at. Call it once a second; a rest is left for the next call.
+    /// Removes expired things, about `budget` of each partition, and returns how many it looked at. It runs once a
+    /// second. The next call removes the rest.
     pub fn sweep(&self, budget: usize) -> usize {
         let sweep = |partition| {
             let mut step = self.step(partition);
@@ -272,7 +276,7 @@ impl MemoryStore {
         Partition::all().map(sweep).sum()
     }
 
-    /// What is in the store. It visits every partition: for metrics and tests, not for each request.
+    /// Counts the contents. It visits every partition, so it is for metrics and tests only.
     pub fn stats(&self) -> MemoryStats {
         Partition::all().fold(MemoryStats::default(), |sum, partition| {
             let step = self.step(partition);
@@ -289,21 +293,21 @@ impl MemoryStore {
         })
     }
 
-    /// How many bytes may still be accepted, as this step sees it.
-    fn room(&self, step: &Step<'_>) -> usize {
+    /// Returns how many bytes may still be accepted in this step.
+    fn room(&self, step: &PartitionStep<'_>) -> usize {
         let others = self.bytes.load(Ordering::Relaxed).saturating_sub(step.before);
         self.limits.accept_bytes().saturating_sub(others + step.weight())
     }
 
-    /// What an owner notes is never refused: it may go over the limit for a moment, and is paid for here.
+    /// Evicts after an owner's write. A write is never refused, so it may exceed the limit for a moment.
     fn settle_up(&self, partition: Partition) {
         if self.bytes.load(Ordering::Relaxed) > self.limits.bytes {
             self.make_room(partition, 0, self.limits.bytes);
         }
     }
 
-    /// Evicts until `need` more bytes fit under `line`: from this partition first, then from the ones after it,
-    /// one at a time. A little more than needed, so that not every accept has to come here.
+    /// Evicts until `need` more bytes fit under `line`, from this partition first and then from the following ones.
+    /// It frees a little more than needed, so that not every accept comes here.
     fn make_room(&self, first: Partition, need: usize, line: usize) {
         if need > line {
             return;
@@ -326,39 +330,39 @@ impl MemoryStore {
     }
 
     #[expect(clippy::indexing_slicing, reason = "a partition's number is below COUNT by its type")]
-    fn step(&self, partition: Partition) -> Step<'_> {
-        // A panic in a step is a bug in it, but no reason to lose every conversation of the partition.
+    fn step(&self, partition: Partition) -> PartitionStep<'_> {
+        // A panic in a step is a bug. The partition's other conversations go on.
         let contents = self.partitions[partition.index()].lock().unwrap_or_else(PoisonError::into_inner);
-        // Under the lock, so that the times of a partition's steps do not go back.
-        Step { before: contents.weight(), now: self.clock.now(), total: &self.bytes, contents }
+        // The time is read under the lock, so the times of a partition's steps never go back.
+        PartitionStep { before: contents.weight(), now: self.clock.now(), total: &self.bytes, contents }
     }
 }
 
-/// One step on one partition, at one time. When it is over, the store's sum is brought up to date.
-struct Step<'a> {
-    contents: MutexGuard<'a, Contents>,
+/// One step on one partition at one time. Its end updates the store's sum.
+struct PartitionStep<'a> {
+    contents: MutexGuard<'a, PartitionContents>,
     now: Timestamp,
     before: usize,
     total: &'a AtomicUsize,
 }
 
-impl Deref for Step<'_> {
-    type Target = Contents;
+impl Deref for PartitionStep<'_> {
+    type Target = PartitionContents;
 
-    fn deref(&self) -> &Contents {
+    fn deref(&self) -> &PartitionContents {
         &self.contents
     }
 }
 
-impl DerefMut for Step<'_> {
-    fn deref_mut(&mut self) -> &mut Contents {
+impl DerefMut for PartitionStep<'_> {
+    fn deref_mut(&mut self) -> &mut PartitionContents {
         &mut self.contents
     }
 }
 
-impl Drop for Step<'_> {
+impl Drop for PartitionStep<'_> {
     fn drop(&mut self) {
-        // Wraps around like the sum itself: adding the difference is exact also where it is negative.
+        // The sum wraps around too, so adding a negative difference is exact.
         self.total.fetch_add(self.contents.weight().wrapping_sub(self.before), Ordering::Relaxed);
     }
 }

@@ -17,19 +17,19 @@
 
 mod accept_request;
 mod clock;
+mod conversation_state;
 mod error;
-mod estimate;
 mod fleet;
 mod hint;
+mod journal_page;
 mod lease;
 mod memory;
 mod outbox;
 mod outbox_event;
 mod ownership;
-mod page;
 mod redis;
 mod schema;
-mod state;
+mod store_clock;
 mod write;
 
 use std::sync::Arc;
@@ -45,7 +45,6 @@ use crate::domain::{
 pub use accept_request::{AcceptError, AcceptRequest, AcceptResult, IdempotencyRequest};
 pub use clock::{Clock, ManualClock};
 pub use error::{StoreError, StoreRefusal};
-pub use estimate::StoreClock;
 pub use fleet::{ConnectPermit, FleetStatus, Heartbeat, ReplicaIdentity};
 pub use hint::Hint;
 pub use lease::{ClaimMode, ClaimResult, Fence, Incarnation};
@@ -54,13 +53,14 @@ pub use outbox::{
     ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryPage, DeliveryQuery, FinishRequest,
     FinishResult, OutboxPage, PendingQueue, QueueId, RedeliverResult, RetryDecision,
 };
-pub use outbox_event::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, news};
+pub use outbox_event::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, outbox_events};
 pub use ownership::{DrainReason, Ownership};
 pub use redis::{
     HealthIssue, HintListener, MemoryUsage, MigrateError, MigrationReport, PrepareError, RedisHealth,
     RedisSetupError, RedisStore,
 };
 pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
+pub use store_clock::StoreClock;
 pub use write::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage, WriteResult};
 
 /// The shortest time for which an observer gets hints after it asked for them.

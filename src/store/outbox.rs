@@ -1,9 +1,9 @@
-//! The outbox: what is to be delivered to receivers of webhooks, in order, and how that goes on.
+//! The outbox: deliveries to the receivers of webhooks, in order, and their attempts.
 //!
-//! A delivery is written by its conversation's owner in the same step as what it tells of ([`ConversationChange::Deliver`]), at the
-//! end of a queue: one queue for each conversation and target. Only the partition's owner attempts, and of each queue
-//! only the first. An attempt is noted before it is made: until its time is over nobody else makes one, whatever
-//! becomes of the owner.
+//! The owner of a conversation writes a delivery in the same step as its journal entry
+//! ([`ConversationChange::Deliver`]). The delivery joins the end of a queue; each conversation and target has one.
+//! Only the partition's owner attempts deliveries, and only the first one of each queue. The store records an attempt
+//! before it is made. No other attempt begins until its window is over, even if the owner dies.
 //!
 //! ```text
 //!   write ─► pending ── begin ─► in flight ── finish ─► delivered
@@ -12,7 +12,7 @@
 //!               └──────────── redeliver: a queue of its own
 //! ```
 //!
-//! When to try again and when to bury is not the store's to know.
+//! The webhook layer decides about retries and dead letters.
 //!
 //! [`ConversationChange::Deliver`]: super::ConversationChange::Deliver
 
@@ -24,23 +24,23 @@ use crate::domain::{
     Sha256, Timestamp, UserId,
 };
 
-/// How long a buried delivery is kept.
+/// The lifetime of a dead delivery.
 pub const DEAD_TTL: Duration = Duration::from_hours(7 * 24);
-/// How many attempts of a delivery are kept, the newest ones.
+/// The number of stored attempts of a delivery. The oldest are dropped.
 pub const ATTEMPTS: usize = 32;
 
-/// A queue of a partition's outbox: the deliveries of a conversation to one target, or one redelivered by itself.
+/// The queue of a conversation and a target, or of one redelivered delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(u128);
 
 impl QueueId {
-    /// The queue of a conversation and a target; the same in every version, since stores hold it.
+    /// Returns the queue of a conversation and a target. Stores hold it, so it is the same in every version.
     pub fn of(conversation: &ConversationId, target: &str) -> Self {
         let parts = [conversation.bot.as_str(), conversation.user.as_str(), target];
         Self::digest(&parts)
     }
 
-    /// The queue that a redelivered one has for itself: it stands outside the order.
+    /// Returns the queue of a redelivered delivery, which stands outside the order.
     pub fn alone(delivery: DeliveryId) -> Self {
         Self::digest(&[&delivery.to_string()])
     }
@@ -48,14 +48,14 @@ impl QueueId {
     fn digest(parts: &[&str]) -> Self {
         let mut hash = Sha256::default();
         for part in parts {
-            // With its length in front no part can run into the next.
+            // The length in front separates the parts.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
         Self(hash.finish().iter().take(16).fold(0, |bits, &byte| bits << 8 | u128::from(byte)))
     }
 
-    /// The queue of these digits, as its `Display` gave them; none where they are no 32 hexadecimal digits.
+    /// Parses the 32 hexadecimal digits of the `Display` form.
     pub fn parse(digits: &str) -> Option<Self> {
         let fits = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         fits.then(|| u128::from_str_radix(digits, 16).ok()).flatten().map(Self)
@@ -71,129 +71,129 @@ impl fmt::Display for QueueId {
 /// A queue that is not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingQueue {
-    /// Which.
+    /// The queue.
     pub queue: QueueId,
-    /// Where its deliveries go.
+    /// The target of its deliveries.
     pub target: Box<str>,
-    /// When its first delivery may be attempted: at its next attempt's time, or when the attempt in flight is over.
+    /// The time at which its first delivery may be attempted: its next attempt, or the end of the attempt in flight.
     pub due: Timestamp,
-    /// Since when that one is tried: [`ClaimedDelivery::since`].
+    /// The start of its attempts, as in [`ClaimedDelivery::since`].
     pub since: Timestamp,
 }
 
-/// The queues of a partition, as its owner reads them.
+/// A page of a partition's queues, for the owner.
 #[derive(Clone, Debug, Default)]
 pub struct OutboxPage {
-    /// Some queues, in no order that means anything.
+    /// Queues, in no order.
     pub queues: Vec<PendingQueue>,
-    /// Where the next read goes on; none where these were the last.
+    /// The start of the next page; `None` after the last one.
     pub next: Option<usize>,
     /// The store's time.
     pub now: Timestamp,
 }
 
-/// What became of the wish to begin an attempt.
+/// The result of a request to begin an attempt.
 #[derive(Clone, Debug)]
 pub enum BeginResult {
-    /// The attempt is noted: make it, within the window that was asked for.
+    /// The attempt is recorded. The owner makes it within the requested window.
     Taken(Box<ClaimedDelivery>),
-    /// Nothing is due before then: its time has not come, or another attempt may be in flight.
+    /// The first delivery is not due before this time, or another attempt may be in flight until then.
     Later(Timestamp),
-    /// There is nothing in the queue.
+    /// The queue is empty.
     Empty,
 }
 
 /// A delivery to attempt now.
 #[derive(Clone, Debug)]
 pub struct ClaimedDelivery {
-    /// What to deliver.
+    /// The delivery.
     pub delivery: NewDelivery,
-    /// Since when it is tried: since it was created, or redelivered.
+    /// The start of its attempts: its creation, or its redelivery.
     pub since: Timestamp,
-    /// How many attempts were made, ever; the number of this one is one more.
+    /// The number of attempts before this one, over all redeliveries.
     pub made: u32,
-    /// How many of them since then: the place in the schedule.
+    /// The number of attempts since then that count, which is the place in the schedule.
     pub step: u32,
-    /// This attempt's own, as it was begun with.
+    /// The token of this attempt.
     pub token: u64,
     /// The store's time.
     pub now: Timestamp,
 }
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Clone, Debug)]
 pub struct FinishRequest {
-    /// Which delivery.
+    /// The delivery.
     pub id: DeliveryId,
-    /// [`ClaimedDelivery::token`]: no other attempt is ended by it, and this one only once.
+    /// [`ClaimedDelivery::token`]. It ends this attempt alone, and only once.
     pub token: u64,
-    /// What happened.
+    /// The recorded attempt.
     pub attempt: DeliveryAttempt,
-    /// What follows.
-    pub verdict: RetryDecision,
+    /// The decision that follows.
+    pub decision: RetryDecision,
 }
 
-/// What follows from an attempt.
+/// The decision after an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// It is delivered.
+    /// The delivery succeeded.
     Delivered,
-    /// It is tried again after this time, and stays the first of its queue.
+    /// The delivery is retried after this delay. It stays the first of its queue.
     Retry(Duration),
-    /// It is tried again at once, and the attempt does not count in the schedule: it was broken off by us.
+    /// The delivery is retried at once. The attempt does not count in the schedule, because we aborted it.
     Again,
-    /// It is buried for this reason, and the queue goes on.
-    Bury(Box<str>),
+    /// The delivery is dead-lettered for this reason, and the queue goes on.
+    DeadLetter(Box<str>),
 }
 
-/// What the store did with the end of an attempt.
+/// The state of the queue after the end of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FinishResult {
-    /// When the queue's first delivery is due; none where the queue is empty.
+    /// The time at which the queue's first delivery is due; `None` for an empty queue.
     pub next: Option<Timestamp>,
     /// The store's time.
     pub now: Timestamp,
 }
 
-/// What became of the wish to deliver again.
+/// The result of a redelivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RedeliverResult {
-    /// It is due now, in a queue of its own; its schedule begins anew.
+    /// The delivery is due now, in a queue of its own. Its schedule begins anew.
     Queued,
-    /// An attempt is being made: it stays as it is.
+    /// An attempt is in flight. Nothing changed.
     InFlight,
-    /// There is no such delivery: it never was, or its time to be kept is over.
+    /// The delivery never existed or has expired.
     Unknown,
 }
 
-/// Which deliveries to list, newest first.
+/// A filter for deliveries. Results come newest first.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryQuery {
-    /// Only these; none means every state.
+    /// Deliveries in this state only; `None` means every state.
     pub state: Option<DeliveryState>,
-    /// Only of these bots; none means every bot.
+    /// Deliveries of these bots only; `None` means every bot.
     pub bots: Option<Vec<BotName>>,
-    /// Only of this user.
+    /// Deliveries of this user only.
     pub user: Option<UserId>,
-    /// Only of users whose identity begins so.
+    /// Deliveries of users whose identity begins with this.
     pub user_prefix: Box<str>,
-    /// Only those older than this one.
+    /// Deliveries older than this one only.
     pub before: Option<DeliveryId>,
-    /// Only those created then or later.
+    /// Deliveries created at this time or later.
     pub since: Option<Timestamp>,
-    /// How many at most, 1 to 1000.
+    /// The limit of the page, 1 to 1000.
     pub limit: usize,
 }
 
 impl DeliveryQuery {
-    /// Whether deliveries of this conversation are asked for.
+    /// Returns whether the filter covers deliveries of this conversation.
     pub fn covers(&self, conversation: &ConversationId) -> bool {
         self.bots.as_ref().is_none_or(|bots| bots.contains(&conversation.bot))
             && self.user.as_ref().is_none_or(|user| *user == conversation.user)
             && conversation.user.as_str().starts_with(&*self.user_prefix)
     }
 
-    /// The partitions that may hold some: where the conversation is named only its own.
+    /// Returns the partitions that may hold matches. A query for one user of named bots needs only theirs.
     pub fn partitions(&self) -> Vec<Partition> {
         match (&self.bots, &self.user) {
             (Some(bots), Some(user)) => {
@@ -210,11 +210,11 @@ impl DeliveryQuery {
     }
 }
 
-/// Some deliveries, newest first.
+/// A page of deliveries, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct DeliveryPage {
-    /// They.
+    /// The deliveries.
     pub deliveries: Vec<Delivery>,
-    /// Where the next page goes on ([`DeliveryQuery::before`]); none where this is the last.
+    /// The start of the next page ([`DeliveryQuery::before`]); `None` after the last one.
     pub next: Option<DeliveryId>,
 }

@@ -1,7 +1,7 @@
-//! What a replica's shards tell its dispatcher of deliveries: a bounded channel of the owner's news.
+//! The bounded channel from a replica's shards to its webhook dispatcher.
 //!
-//! News are hints, as everything but the store is: the dispatcher finds in the store what it was not told, because it
-//! reads a partition's outbox whenever it comes to own it, and again after news went missing.
+//! Events only save time. The dispatcher reads a partition's outbox when it becomes the owner, and again after it
+//! missed events. It therefore finds in the store what no event reported.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,55 +12,55 @@ use tokio::time::Instant;
 use super::{Fence, QueueId};
 use crate::domain::Partition;
 
-/// News that may wait.
-const WAITING: usize = 4096;
+/// The capacity of the channel.
+const CAPACITY: usize = 4096;
 
-/// What the owner of partitions tells.
+/// An event of a partition's owner.
 #[derive(Debug)]
 pub enum OutboxEvent {
-    /// The partition is ours: its deliveries are to be attempted from now on.
-    Owned(Partition, Fence),
-    /// A delivery was written.
+    /// The partition is ours. Its deliveries are to be attempted from now on.
+    Assigned(Partition, Fence),
+    /// The owner wrote a delivery.
     Due {
         /// Its partition.
         partition: Partition,
-        /// What the partition is owned under.
+        /// The owner's fence.
         fence: Fence,
         /// Its queue.
         queue: QueueId,
-        /// Where it goes.
+        /// Its target.
         target: Box<str>,
     },
-    /// Somebody asked for deliveries to be attempted again.
+    /// Deliveries of the partition are to be attempted again.
     Redelivered(Partition),
-    /// The partition is about to be released: nothing more is begun, and what is in flight is over by then.
-    Releasing {
-        /// Which.
+    /// The partition is about to be released. No attempt begins any more, and attempts in flight end by the deadline.
+    Revoking {
+        /// The partition.
         partition: Partition,
-        /// What it is owned under.
+        /// The owner's fence.
         fence: Fence,
-        /// When attempts in flight are broken off.
+        /// The time at which attempts in flight are aborted.
         by: Instant,
-        /// Told when none is in flight.
+        /// The sender of the signal that no attempt is in flight.
         done: oneshot::Sender<()>,
     },
     /// The partition is no longer ours.
     Lost(Partition, Fence),
-    /// Some news went missing: every partition's outbox is to be read.
+    /// Events were dropped: the outbox of every partition must be read.
     Missed,
 }
 
-/// The side of the shards. Cheap to clone.
+/// The sender, for shards. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct OutboxEventSender {
-    news: mpsc::Sender<OutboxEvent>,
+    events: mpsc::Sender<OutboxEvent>,
     missed: Arc<MissedEvents>,
 }
 
-/// The side of the dispatcher.
+/// The receiver, for the dispatcher.
 #[derive(Debug)]
 pub struct OutboxEventReceiver {
-    news: mpsc::Receiver<OutboxEvent>,
+    events: mpsc::Receiver<OutboxEvent>,
     missed: Arc<MissedEvents>,
 }
 
@@ -70,25 +70,25 @@ struct MissedEvents {
     wake: Notify,
 }
 
-/// A channel for news, which holds some thousands.
-pub fn news() -> (OutboxEventSender, OutboxEventReceiver) {
-    let (sender, receiver) = mpsc::channel(WAITING);
+/// Creates the channel.
+pub fn outbox_events() -> (OutboxEventSender, OutboxEventReceiver) {
+    let (sender, receiver) = mpsc::channel(CAPACITY);
     let missed = Arc::new(MissedEvents::default());
     (
-        OutboxEventSender { news: sender, missed: Arc::clone(&missed) },
-        OutboxEventReceiver { news: receiver, missed },
+        OutboxEventSender { events: sender, missed: Arc::clone(&missed) },
+        OutboxEventReceiver { events: receiver, missed },
     )
 }
 
 impl OutboxEventSender {
-    /// Tells, however long that takes; nothing where nobody listens any more.
-    pub async fn tell(&self, news: OutboxEvent) {
-        self.news.send(news).await.ok();
+    /// Sends an event, and waits for room. The event is dropped if the receiver is gone.
+    pub async fn tell(&self, event: OutboxEvent) {
+        self.events.send(event).await.ok();
     }
 
-    /// Tells at once, or notes that something went missing.
-    pub fn tell_now(&self, news: OutboxEvent) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.news.try_send(news) {
+    /// Sends an event without waiting. If the channel is full, it reports [`OutboxEvent::Missed`] instead.
+    pub fn tell_now(&self, event: OutboxEvent) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(event) {
             self.missed.some.store(true, Ordering::Release);
             self.missed.wake.notify_one();
         }
@@ -96,19 +96,19 @@ impl OutboxEventSender {
 }
 
 impl OutboxEventReceiver {
-    /// Whether there are no news at the moment.
+    /// Returns whether no event waits.
     pub fn is_empty(&self) -> bool {
-        self.news.is_empty() && !self.missed.some.load(Ordering::Acquire)
+        self.events.is_empty() && !self.missed.some.load(Ordering::Acquire)
     }
 
-    /// The next news, however long that takes; none where nobody tells any more.
+    /// Waits for the next event. Returns `None` if all senders are gone.
     pub async fn next(&mut self) -> Option<OutboxEvent> {
         loop {
             if self.missed.some.swap(false, Ordering::AcqRel) {
                 return Some(OutboxEvent::Missed);
             }
             tokio::select! {
-                news = self.news.recv() => return news,
+                event = self.events.recv() => return event,
                 () = self.missed.wake.notified() => {}
             }
         }
@@ -120,17 +120,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_does_not_fit_is_known_to_be_missed() {
-        let (teller, mut listening) = news();
+    async fn event_beyond_the_capacity_is_reported_as_missed() {
+        let (sender, mut receiver) = outbox_events();
         let partition = Partition::from_byte(7);
-        for _ in 0..=WAITING {
-            teller.tell_now(OutboxEvent::Redelivered(partition));
+        for _ in 0..=CAPACITY {
+            sender.tell_now(OutboxEvent::Redelivered(partition));
         }
-        assert!(matches!(listening.next().await, Some(OutboxEvent::Missed)));
-        for _ in 0..WAITING {
-            assert!(matches!(listening.next().await, Some(OutboxEvent::Redelivered(_))));
+        assert!(matches!(receiver.next().await, Some(OutboxEvent::Missed)));
+        for _ in 0..CAPACITY {
+            assert!(matches!(receiver.next().await, Some(OutboxEvent::Redelivered(_))));
         }
-        drop(teller);
-        assert!(listening.next().await.is_none());
+        drop(sender);
+        assert!(receiver.next().await.is_none());
     }
 }

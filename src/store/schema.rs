@@ -1,13 +1,12 @@
-//! The store's schema: which migrations there are, and whether a store has had them.
+//! The schema of the store: the known migrations, and whether a store has had them.
 //!
-//! The files in `migrations/` are part of the program, so that each version carries the ones it needs. A store
-//! says in one key which it had, with their checksums, and by which rule conversations were dealt onto its
-//! partitions (docs/adr/0012). Here is only the verdict on what that key holds; reading it and running migrations is
-//! the store's own business.
+//! The files of `migrations/` are part of the program, so each version carries its own. A store records its
+//! migrations with their checksums in one key, together with the rule for partitions (docs/adr/0012). This module
+//! only judges the content of that key.
 //!
-//! A migration runs while replicas of the version before it serve: it adds what the new version needs, and a later
-//! release removes what is not needed any more. It is safe to run twice. Once released, its file never changes, a
-//! comment included: its checksum is recorded.
+//! A migration runs while replicas of the previous version serve. It adds what the new version needs, and a later
+//! release removes what is obsolete. It is safe to run twice. The checksum of its file is recorded, so a released
+//! file never changes, not even in a comment.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,11 +20,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[Migration {
     text: include_str!("../../migrations/0001-partitions.lua"),
 }];
 
-/// What the first migration fixed, as [`crate::domain::Partition`] has it.
+/// The facts that the first migration fixed, as [`crate::domain::Partition`] has them.
 const FACTS: [(&str, &str); 2] =
     [("partitions", "256"), ("partition_hash", "sha256(bot NUL user), first byte")];
 
-/// The first line of a migration that runs on the schema key alone, in one step with recording it.
+/// The first line of a migration that runs on the schema key alone, in one step with its record.
 #[cfg(test)]
 const ON_SCHEMA: &str = "-- Runs on the schema key.\n";
 /// The first line of a migration that runs on each partition, some keys at a time.
@@ -36,12 +35,12 @@ const ON_PARTITIONS: &str = "-- Runs on each partition.\n";
 pub struct Migration {
     pub(super) number: u32,
     pub(super) name: &'static str,
-    /// Lua. Its first line says on which keys it runs.
+    /// The Lua text. Its first line names the keys it runs on.
     pub(super) text: &'static str,
 }
 
 impl Migration {
-    /// What is recorded of it: the SHA-256 of its file in hexadecimal digits.
+    /// Returns the recorded checksum: the SHA-256 of the file in hexadecimal digits.
     pub(super) fn checksum(&self) -> String {
         use fmt::Write as _;
         Sha256::digest(self.text).iter().fold(String::with_capacity(64), |mut hex, byte| {
@@ -51,13 +50,13 @@ impl Migration {
         })
     }
 
-    /// Whether it runs on each partition instead of on the schema key.
+    /// Returns whether it runs on each partition instead of the schema key.
     pub(super) fn is_on_partitions(&self) -> bool {
         self.text.starts_with(ON_PARTITIONS)
     }
 }
 
-/// As its file is called: `0001-partitions`.
+/// Writes the name of the file: `0001-partitions`.
 impl fmt::Display for Migration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04}-{}", self.number, self.name)
@@ -70,7 +69,7 @@ impl fmt::Debug for Migration {
     }
 }
 
-/// Some migrations, in order.
+/// A list of migrations, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationList(pub Vec<Migration>);
 
@@ -80,7 +79,7 @@ impl fmt::Display for MigrationList {
     }
 }
 
-/// The numbers of migrations.
+/// A list of migration numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationNumbers(pub Vec<u32>);
 
@@ -100,68 +99,67 @@ fn commas(f: &mut fmt::Formatter<'_>, items: &[impl fmt::Display]) -> fmt::Resul
     Ok(())
 }
 
-/// How a store's schema compares with this version's.
+/// The schema of a store, compared with this version's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Schema {
-    /// Nothing is recorded: a new store, or one that was emptied. Other keys say nothing, because replicas that
-    /// run on write to an emptied store at once; all migrations run over whatever is there.
+pub(super) enum SchemaVerdict {
+    /// No migration is recorded: the store is new or was emptied. All migrations run, over any other keys, because running replicas write to an emptied store at once.
     Empty,
-    /// It has had all of them.
+    /// The store has had all migrations.
     Current,
-    /// These are to come.
+    /// The store lacks these migrations.
     Behind(MigrationList),
-    /// This version must not touch it.
+    /// This version must not touch the store.
     Foreign(ForeignSchema),
 }
 
-/// Why this version must not touch a store.
+/// The reason why this version must not touch a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForeignSchema {
-    /// The key of the schema is something else's.
-    #[error("the store's key `{key}` is a {kind} and none of ours; choose another store.key_prefix")]
+    /// The schema key holds something else.
+    #[error("the store's key `{key}` is a {kind} of another program; choose another store.key_prefix")]
     NotASchema {
         /// The key.
         key: String,
-        /// What Redis says it is.
+        /// The type that Redis reports for it.
         kind: String,
     },
-    /// A migration was recorded with another text, or not at all although later ones were.
+    /// A migration was recorded with another text, or is missing before later ones.
     #[error(
         "the store was set up with other migrations than this version's ({migration} {}); run the version that set it \
          up, or choose another store.key_prefix",
         if *.recorded { "has another checksum" } else { "is missing before later ones" }
     )]
     Changed {
-        /// Which.
+        /// The migration.
         migration: Migration,
         /// Whether it was recorded.
         recorded: bool,
     },
-    /// A newer version migrated it.
+    /// A newer version migrated the store.
     #[error(
         "the store was migrated by a newer version of rtm-bridge (migrations not known here: {0}); run that version, \
          or a newer one"
     )]
     Ahead(MigrationNumbers),
-    /// Its conversations are dealt onto partitions by another rule.
+    /// The store assigns conversations to partitions by another rule.
     #[error(
-        "the store deals conversations onto partitions by another rule than this version (`{fact}` is {}, not `{ours}`); \
+        "the store assigns conversations to partitions by another rule than this version (`{fact}` is {}, not `{ours}`); \
          run the version that set it up, or choose another store.key_prefix",
         .recorded.as_ref().map_or_else(|| "missing".to_owned(), |recorded| format!("`{recorded}`"))
     )]
     OtherLayout {
         /// The field that differs.
         fact: &'static str,
-        /// What it is in the store.
+        /// Its value in the store.
         recorded: Option<String>,
-        /// What it is here.
+        /// Its value in this version.
         ours: &'static str,
     },
 }
 
-impl Schema {
-    /// The verdict on the fields of the schema key. Fields that are neither migrations nor known facts say
-    /// nothing: a later version that adds some adds a migration too.
+impl SchemaVerdict {
+    /// Judges the fields of the schema key. Unknown fields are ignored: a later version that adds some adds a
+    /// migration too.
     pub(super) fn of(known: &[Migration], fields: &BTreeMap<String, String>) -> Self {
         let recorded: BTreeMap<u32, &str> =
             fields.iter().filter_map(|(field, value)| Some((field.parse().ok()?, value.as_str()))).collect();
@@ -197,7 +195,7 @@ impl Schema {
     }
 }
 
-impl From<ForeignSchema> for Schema {
+impl From<ForeignSchema> for SchemaVerdict {
     fn from(foreign: ForeignSchema) -> Self {
         Self::Foreign(foreign)
     }
@@ -214,7 +212,7 @@ mod tests {
     const THIRD: Migration = Migration { number: 3, name: "third", text: "-- Runs on the schema key.\n" };
     const KNOWN: [Migration; 3] = [MIGRATIONS[0], SECOND, THIRD];
 
-    /// The schema key after these migrations.
+    /// Returns the schema key after these migrations.
     fn after(migrations: &[Migration]) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::new();
         for migration in migrations {
@@ -227,15 +225,15 @@ mod tests {
     }
 
     fn refusal(fields: &BTreeMap<String, String>) -> String {
-        match Schema::of(&KNOWN[..2], fields) {
-            Schema::Foreign(foreign) => foreign.to_string(),
+        match SchemaVerdict::of(&KNOWN[..2], fields) {
+            SchemaVerdict::Foreign(foreign) => foreign.to_string(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn released_migrations_never_change() {
-        // A new one is a new line here; a line that is there stays as it is.
+        // A new migration adds a line here. Existing lines never change.
         let released: Vec<_> = MIGRATIONS.iter().map(|m| (m.to_string(), m.checksum())).collect();
         assert_eq!(
             released,
@@ -247,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn each_file_is_embedded_and_says_where_it_runs() {
+    fn each_migration_file_is_embedded_and_says_where_it_runs() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
         let mut files: Vec<_> = std::fs::read_dir(folder)
             .unwrap()
@@ -263,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_migration_fixes_what_the_code_does() {
+    fn first_migration_fixes_the_facts_of_the_code() {
         assert_eq!(FACTS[0].1, Partition::COUNT.to_string());
         for (fact, value) in FACTS {
             assert!(MIGRATIONS[0].text.contains(&format!("'{fact}', '{value}'")), "{fact}");
@@ -274,15 +272,15 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_store_is_empty() {
-        assert_eq!(Schema::of(&KNOWN, &after(&[])), Schema::Empty);
+    fn store_without_records_is_empty() {
+        assert_eq!(SchemaVerdict::of(&KNOWN, &after(&[])), SchemaVerdict::Empty);
         let mut fields = after(&KNOWN);
         fields.retain(|field, _| field.parse::<u32>().is_err());
-        assert_eq!(Schema::of(&KNOWN, &fields), Schema::Empty, "facts alone, ours");
+        assert_eq!(SchemaVerdict::of(&KNOWN, &fields), SchemaVerdict::Empty, "facts alone, ours");
     }
 
     #[test]
-    fn facts_are_compared_also_where_nothing_else_is_recorded() {
+    fn facts_are_compared_without_recorded_migrations() {
         let fields = BTreeMap::from([("partitions".to_owned(), "64".to_owned())]);
         let text = refusal(&fields);
         assert!(text.contains("`partitions` is `64`, not `256`") && text.contains("key_prefix"), "{text}");
@@ -293,17 +291,17 @@ mod tests {
     }
 
     #[test]
-    fn newer_stores_are_refused_with_their_numbers() {
+    fn newer_store_is_refused_with_its_numbers() {
         let mut fields = after(&KNOWN);
         fields.insert("11".to_owned(), "x".to_owned());
-        // What a newer version did to the layout is that version's business.
+        // The newer version may have changed the layout.
         fields.insert("partitions".to_owned(), "512".to_owned());
         let text = refusal(&fields);
         assert!(text.contains("newer version") && text.contains("here: 3, 11"), "{text}");
     }
 
     #[test]
-    fn other_migrations_are_refused() {
+    fn changed_migrations_are_refused() {
         let mut fields = after(&KNOWN[..2]);
         fields.insert("1".to_owned(), "0".repeat(64));
         let text = refusal(&fields);
@@ -314,9 +312,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a key holds: it is current or behind only after a beginning of our migrations, with our facts.
+        /// For any content of the key: it is current or behind only if it holds our first migrations and our facts.
         #[test]
-        fn only_a_beginning_of_ours_is_taken(
+        fn only_a_prefix_of_our_migrations_is_accepted(
             had in 0..=KNOWN.len(),
             known in 0..=KNOWN.len(),
             field in prop_oneof![Just("partitions"), Just("partition_hash"), Just("1"), Just("2"), Just("3"), Just("7"), Just("note")],
@@ -328,9 +326,9 @@ mod tests {
                 Some(value) => fields.insert(field.to_owned(), value),
                 None => fields.remove(field),
             };
-            let verdict = Schema::of(&KNOWN[..known], &fields);
+            let verdict = SchemaVerdict::of(&KNOWN[..known], &fields);
             let numbers = fields.keys().filter(|field| field.parse::<u32>().is_ok()).count();
-            // Removing the last one gives the key as it was before it.
+            // Without the last one, the key is as it was before it.
             let sound = fields.get("partitions").is_none_or(|n| n == FACTS[0].1)
                 && fields.get("partition_hash").is_none_or(|n| n == FACTS[1].1)
                 && (numbers == 0 || FACTS.iter().all(|(fact, _)| fields.contains_key(*fact)))
@@ -338,13 +336,13 @@ mod tests {
                 && after(&KNOWN[..numbers.min(KNOWN.len())]).iter().all(|(field, ours)| fields.get(field) == Some(ours));
             let wanted = match numbers {
                 _ if !sound => None,
-                0 => Some(Schema::Empty),
-                n if n == known => Some(Schema::Current),
-                n => Some(Schema::Behind(MigrationList(KNOWN[n..known].to_vec()))),
+                0 => Some(SchemaVerdict::Empty),
+                n if n == known => Some(SchemaVerdict::Current),
+                n => Some(SchemaVerdict::Behind(MigrationList(KNOWN[n..known].to_vec()))),
             };
             match wanted {
                 Some(wanted) => prop_assert_eq!(verdict, wanted),
-                None => prop_assert!(matches!(verdict, Schema::Foreign(_)), "{:?} {:?}", verdict, fields),
+                None => prop_assert!(matches!(verdict, SchemaVerdict::Foreign(_)), "{:?} {:?}", verdict, fields),
             }
         }
     }

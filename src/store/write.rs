@@ -1,4 +1,4 @@
-//! A conversation as its owner reads it, and what the owner writes.
+//! A conversation as its owner reads it, and the owner's writes.
 
 use std::sync::Arc;
 
@@ -8,75 +8,75 @@ use crate::domain::{
 };
 use crate::store::Incarnation;
 
-/// What the owner is told of one open message.
+/// One open message with its progress.
 #[derive(Debug, Clone)]
 pub struct OpenMessage {
-    /// What was accepted.
+    /// The accepted message.
     pub accepted: Arc<AcceptedMessage>,
-    /// How far it has come.
+    /// Its progress.
     pub progress: MessageProgress,
 }
 
-/// All the owner must know of a conversation to go on with it.
+/// The state of a conversation that a new owner needs.
 #[derive(Debug, Clone, Default)]
 pub struct ConversationSnapshot {
-    /// What survives a move.
+    /// The record, which survives a move to another owner.
     pub record: ConversationRecord,
     /// The lane, head first.
     pub lane: Vec<OpenMessage>,
-    /// When the first of the lane became its head; none where the lane is empty.
+    /// The time at which the first message became the head; `None` for an empty lane.
     pub head_at: Option<Timestamp>,
-    /// The position that the next accepted message will have.
+    /// The position of the next accepted message.
     pub next_position: u64,
-    /// The replicas at which somebody reads the conversation live, as far as the store knows: an owner that was not one
-    /// when they said so was not told.
+    /// The replicas that read the conversation live, as far as the store knows. An owner gets no hint at observers
+    /// from before its claim.
     pub observers: Vec<Incarnation>,
 }
 
-/// One change of a conversation. A [`ConversationWrite`] carries some of them, in order.
+/// One change of a conversation. A [`ConversationWrite`] carries them in order.
 #[derive(Debug, Clone)]
 pub enum ConversationChange {
-    /// The message is about to go out. Repeated for a resend; the first time counts.
+    /// The message is about to go out. A resend repeats it, and the first time counts.
     Sent {
-        /// Which.
+        /// The message.
         message: MessageId,
-        /// When.
+        /// The time.
         at: Timestamp,
     },
-    /// The platform acknowledged it.
+    /// The platform acknowledged the message.
     Acked {
-        /// Which.
+        /// The message.
         message: MessageId,
-        /// When.
+        /// The time.
         at: Timestamp,
     },
-    /// The first sign of a reply, where the reply itself is not finished yet (a stream).
+    /// The first sign of a reply that is not complete yet (a stream).
     Answering {
-        /// Which.
+        /// The message.
         message: MessageId,
-        /// When.
+        /// The time.
         at: Timestamp,
     },
-    /// The head's time begins anew: it could not be sent for reasons that are ours.
+    /// The head's deadline begins anew, because it could not be sent for a reason on our side.
     HeadSince {
-        /// When.
+        /// The time.
         at: Timestamp,
     },
-    /// A delivery, told of right after the entry that it tells of. Where that entry is an end which is left out, the
-    /// delivery is left out too.
+    /// A delivery, right after the entry that it reports. If that entry is a skipped end, the delivery is skipped
+    /// too.
     Deliver(Box<NewDelivery>),
-    /// Something for the journal. A reply is joined to its message, and is its first sign too. An end settles
-    /// its message, which leaves the lane; the next one becomes the head at the entry's time.
+    /// A journal entry. A reply is joined to its message and counts as its first sign. An end removes its message
+    /// from the lane. The next message becomes the head at the entry's time.
     Append(JournalEntry),
 }
 
 impl ConversationChange {
-    /// What it adds to the journal, by [`JournalEntry::weight`].
+    /// Returns the weight that the change adds to the journal, by [`JournalEntry::weight`].
     pub(crate) fn weight(&self) -> usize {
         if let Self::Append(entry) = self { entry.weight() } else { 0 }
     }
 
-    /// The end that the change tells, where it tells one.
+    /// Returns the end that the change reports, if it is one.
     pub(crate) const fn ended(&self) -> Option<(MessageId, &TurnOutcome)> {
         match self {
             Self::Append(entry) => entry.ended(),
@@ -88,31 +88,32 @@ impl ConversationChange {
 /// An owner's write: changes and the record after them, in one step.
 #[derive(Debug, Clone)]
 pub struct ConversationWrite {
-    /// Its number is `record.write` ([`ConversationRecord::number_write`]). A repeat of the number that was carried out last
-    /// changes nothing.
+    /// The record. The write's number is `record.write` ([`ConversationRecord::number_write`]). A repeat of the last
+    /// number changes nothing.
     pub record: ConversationRecord,
-    /// The number of the write that this one continues; 0 where the store has no record. It is carried out only
-    /// where that is the last one.
+    /// The number of the previous write; 0 if the store has no record. The write is carried out only if that is the
+    /// last one.
     pub follows: u64,
-    /// What changes.
+    /// The changes.
     pub changes: Vec<ConversationChange>,
-    /// Until when, at least, a new owner of the partition should open a link although nothing is open: the bot may
-    /// still be speaking. None leaves what an earlier write said.
+    /// The time until which a new owner opens a link without an open message, because the bot may still be speaking.
+    /// Without it
+    /// the time of an earlier write stays.
     pub warm_until: Option<Timestamp>,
 }
 
-/// What became of a [`ConversationWrite`].
+/// The result of a [`ConversationWrite`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteResult {
     /// The store's time.
     pub now: Timestamp,
-    /// A message that was to be marked as sent, or to end, is not in the lane although the owner knew it there:
-    /// the store lost it. The rest of the write was carried out.
+    /// Whether the store lost a message that was to be marked as sent or ended. The rest of the write was carried
+    /// out.
     pub lost: bool,
 }
 
 impl JournalEntry {
-    /// The end that the entry tells, where it tells one.
+    /// Returns the end that the entry reports, if it is one.
     pub(crate) const fn ended(&self) -> Option<(MessageId, &TurnOutcome)> {
         match &self.body {
             EntryBody::Ended { message, outcome } | EntryBody::Closed { message, outcome } => {

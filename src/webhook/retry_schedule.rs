@@ -33,18 +33,18 @@ pub(super) fn decide(
     let asked = match outcome {
         AttemptOutcome::Delivered => return RetryDecision::Delivered,
         AttemptOutcome::Gone => {
-            return RetryDecision::Bury("the receiver wants no more deliveries: it answered 410".into());
+            return RetryDecision::DeadLetter("the receiver wants no more deliveries: it answered 410".into());
         }
         AttemptOutcome::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
         AttemptOutcome::Unreached | AttemptOutcome::Forbidden => Duration::ZERO,
     };
     let steps = usize::try_from(step).ok().and_then(|step| STEPS.get(step));
     let Some(nominal) = steps.copied().map(Duration::from_secs) else {
-        return RetryDecision::Bury("the last attempt of the schedule failed too".into());
+        return RetryDecision::DeadLetter("the last attempt of the schedule failed too".into());
     };
     let wait = jittered(nominal, draw).max(asked.min(nominal * MAX_STRETCH).min(MAX_RETRY_AFTER));
     if (now + wait).since(since) > AGE_MAX {
-        return RetryDecision::Bury("it was tried for 24 hours".into());
+        return RetryDecision::DeadLetter("it was tried for 24 hours".into());
     }
     RetryDecision::Retry(wait)
 }
@@ -106,14 +106,14 @@ mod tests {
             decide(&AttemptOutcome::Delivered, 99, SINCE, SINCE + AGE_MAX * 2, 0.5),
             RetryDecision::Delivered
         );
-        assert!(matches!(decide(&AttemptOutcome::Gone, 0, SINCE, SINCE, 0.5), RetryDecision::Bury(_)));
+        assert!(matches!(decide(&AttemptOutcome::Gone, 0, SINCE, SINCE, 0.5), RetryDecision::DeadLetter(_)));
     }
 
     #[test]
     fn delivery_after_a_day_is_dead_lettered() {
         // The delivery waited behind others for a day and had its first attempt then.
         let late = decide(&AttemptOutcome::Unreached, 0, SINCE, SINCE + AGE_MAX, 0.5);
-        assert!(matches!(late, RetryDecision::Bury(_)), "{late:?}");
+        assert!(matches!(late, RetryDecision::DeadLetter(_)), "{late:?}");
         let just =
             decide(&AttemptOutcome::Unreached, 0, SINCE, SINCE + AGE_MAX - Duration::from_secs(1), 0.5);
         assert!(matches!(just, RetryDecision::Retry(_)), "{just:?}");
@@ -150,7 +150,7 @@ mod tests {
                     prop_assert!(wait <= nominal.mul_f64(1.201).max(asked));
                     prop_assert!((now + wait).since(SINCE) <= AGE_MAX);
                 }
-                RetryDecision::Bury(why) => {
+                RetryDecision::DeadLetter(why) => {
                     prop_assert!(!why.is_empty());
                     prop_assert!(step >= 8 || age + 21_600 + 3600 > 86_400);
                 }
@@ -170,7 +170,7 @@ mod tests {
                 attempts += 1;
                 match decide(outcome, step, SINCE, now, draw) {
                     RetryDecision::Retry(wait) => now = now + wait,
-                    RetryDecision::Bury(_) => break,
+                    RetryDecision::DeadLetter(_) => break,
                     other => prop_assert!(false, "{other:?}"),
                 }
                 prop_assert!(step < 8);

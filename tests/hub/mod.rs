@@ -10,7 +10,7 @@ use rtm_bridge::domain::{
 };
 use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, HubThreads, Subscription};
 use rtm_bridge::metrics::{LabelSets, Metrics};
-use rtm_bridge::store::{AcceptRequest, RedisStore, Store, news};
+use rtm_bridge::store::{AcceptRequest, RedisStore, Store, outbox_events};
 use rtm_sandbox::Sandbox;
 use tokio::time::{Instant, timeout};
 
@@ -35,7 +35,7 @@ impl RedisReplica {
         store.prepare().await.unwrap();
         let words = LabelSets { frames_in: FRAMES_IN, frames_out: FRAMES_OUT, routes: &[] };
         let metrics = Arc::new(Metrics::new(words).unwrap());
-        let threads = Hub::start(&config, store, &metrics, news().0).await.unwrap();
+        let threads = Hub::start(&config, store, &metrics, outbox_events().0).await.unwrap();
         Self { threads, metrics }
     }
 

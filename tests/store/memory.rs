@@ -1,4 +1,4 @@
-//! What only the embedded store promises: its limit, its threads, its size.
+//! The promises of the embedded store alone: its limit, its threads, its size.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use rtm_bridge::store::{
     MemoryStore, RedeliverResult, RetryDecision, Store,
 };
 
-use super::postman::{HOOK, OTHER_HOOK, Postman, bury, delivery, say, stands};
-use super::shape::{MESSAGE_TTL, Shape, accept, conversation, id, new, with_key};
+use super::delivery_worker::{DeliveryWorker, HOOK, OTHER_HOOK, dead_letter, delivery, say, stands};
+use super::store_fixture::{MESSAGE_TTL, Shape, accept, conversation, id, new, with_key};
 
 fn memory(shape: &Shape) -> Arc<MemoryStore> {
     let Store::Memory(memory) = &shape.store else { panic!("the embedded store") };
@@ -50,7 +50,7 @@ fn eight_threads_with_one_key_make_one_message() {
 }
 
 #[tokio::test]
-async fn when_full_what_ended_first_goes_and_what_is_open_stays() {
+async fn full_memory_evicts_ended_messages_and_keeps_open_ones() {
     let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
@@ -66,7 +66,7 @@ async fn when_full_what_ended_first_goes_and_what_is_open_stays() {
 }
 
 #[tokio::test]
-async fn when_all_is_open_accepts_are_refused_and_ends_still_fit() {
+async fn memory_full_of_open_messages_refuses_accepts_only() {
     let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
     let mut users = Vec::new();
     let refused = loop {
@@ -90,7 +90,7 @@ async fn when_all_is_open_accepts_are_refused_and_ends_still_fit() {
 }
 
 #[tokio::test]
-async fn other_partitions_give_way_when_ours_has_nothing_to_give() {
+async fn full_partition_evicts_from_other_partitions() {
     let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
     for number in 0..500_u128 {
         let user = conversation(&format!("user-{number}"));
@@ -103,11 +103,11 @@ async fn other_partitions_give_way_when_ours_has_nothing_to_give() {
 }
 
 #[tokio::test]
-async fn a_conversation_that_went_early_still_counts_on() {
+async fn evicted_conversation_still_counts_on() {
     let shape = Shape::limited(MemoryLimits::new(32 * 1024, MESSAGE_TTL));
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
-    // A burst takes the ids ahead of the time.
+    // A burst takes ids ahead of the time.
     let mut last = 0;
     for number in 0..10 {
         last = new(shape.store.accept(accept(&alice, number)).await).client_message_id;
@@ -125,7 +125,7 @@ async fn a_conversation_that_went_early_still_counts_on() {
 }
 
 #[tokio::test]
-async fn a_message_larger_than_the_store_evicts_nothing() {
+async fn message_larger_than_the_store_evicts_nothing() {
     let shape = Shape::limited(MemoryLimits::new(16 * 1024, MESSAGE_TTL));
     let alice = conversation("alice");
     shape.post(&alice, 1).await;
@@ -137,7 +137,7 @@ async fn a_message_larger_than_the_store_evicts_nothing() {
 }
 
 #[tokio::test]
-async fn one_idle_conversation_is_small() {
+async fn idle_conversation_is_small() {
     let shape = Shape::memory();
     let alice = conversation("alice");
     let mut owner = shape.own(&alice).await;
@@ -149,17 +149,17 @@ async fn one_idle_conversation_is_small() {
 }
 
 #[tokio::test]
-async fn when_full_what_is_settled_goes_early_and_what_is_pending_stays() {
+async fn full_memory_evicts_settled_deliveries_only() {
     let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
     let mut owner = shape.own(&conversation("alice")).await;
     let targets = [HOOK, OTHER_HOOK];
-    let [postman, waiting] = targets.map(|target| Postman::of(&owner, target));
+    let [worker, waiting] = targets.map(|target| DeliveryWorker::of(&owner, target));
     let dead = say(&mut owner, HOOK).await;
-    postman.attempt(dead, bury()).await;
+    worker.attempt(dead, dead_letter()).await;
     let (mut delivered, mut pending) = (Vec::new(), Vec::new());
     for number in 0..20 {
         let id = say(&mut owner, HOOK).await;
-        postman.attempt(id, RetryDecision::Delivered).await;
+        worker.attempt(id, RetryDecision::Delivered).await;
         delivered.push(id);
         if number % 4 == 0 {
             pending.push(say(&mut owner, OTHER_HOOK).await);
@@ -181,13 +181,13 @@ async fn when_full_what_is_settled_goes_early_and_what_is_pending_stays() {
             left.push(shape.store.delivery(*id).await.unwrap().is_some());
         }
         assert!(left.is_sorted(), "the first to be settled goes first: {left:?}");
-        // It was settled before them all, and is to be kept for longer.
+        // It was settled before all of them and has a longer lifetime.
         assert!(!left.contains(&true) || shape.store.delivery(dead).await.unwrap().is_some());
     };
     assert_eq!(refused, AcceptError::Full);
     let stats = memory(&shape).stats();
     assert_eq!((stats.open, stats.pending, stats.settled), (open, pending.len(), 0));
-    // What is pending is delivered all the same, and makes room then.
+    // Pending deliveries are delivered all the same and make room then.
     for id in pending {
         waiting.attempt(id, RetryDecision::Delivered).await;
     }
@@ -195,14 +195,14 @@ async fn when_full_what_is_settled_goes_early_and_what_is_pending_stays() {
 }
 
 #[tokio::test]
-async fn what_receivers_answer_is_counted() {
+async fn receivers_answers_are_counted() {
     let shape = Shape::memory();
     let mut owner = shape.own(&conversation("alice")).await;
     let id = say(&mut owner, HOOK).await;
-    let postman = Postman::of(&owner, HOOK);
+    let worker = DeliveryWorker::of(&owner, HOOK);
     let before = memory(&shape).stats().bytes;
     for _ in 0..100 {
-        postman.attempt(id, RetryDecision::Again).await;
+        worker.attempt(id, RetryDecision::Again).await;
     }
     let attempts = stands(&shape, id).await.attempts;
     let texts = |attempt: &rtm_bridge::domain::DeliveryAttempt| {
@@ -227,9 +227,9 @@ enum Op {
 }
 
 proptest! {
-    /// The estimate is kept by additions and subtractions all over the steps: at the end they must cancel out.
+    /// All steps add to the estimate and subtract from it. At the end they must cancel out.
     #[test]
-    fn the_estimate_returns_to_zero(
+    fn estimate_returns_to_zero(
         limit in 8_192_usize..65_536,
         ops in prop::collection::vec(prop_oneof![
             4 => (0..4_usize).prop_map(Op::Accept),
@@ -237,8 +237,8 @@ proptest! {
             3 => (0..4_usize).prop_map(Op::End),
             3 => (0..4_usize, 0..3_000_usize).prop_map(|(user, size)| Op::Deliver(user, size)),
             3 => (0..4_usize, prop_oneof![
-                Just(RetryDecision::Delivered), Just(RetryDecision::Again), Just(bury()), Just(RetryDecision::Retry(MESSAGE_TTL)),
-            ]).prop_map(|(user, verdict)| Op::Attempt(user, verdict)),
+                Just(RetryDecision::Delivered), Just(RetryDecision::Again), Just(dead_letter()), Just(RetryDecision::Retry(MESSAGE_TTL)),
+            ]).prop_map(|(user, decision)| Op::Attempt(user, decision)),
             1 => (0..20_usize).prop_map(Op::Redeliver),
             1 => (0..1_500_000_u64).prop_map(Op::Pass),
             1 => (100_000..90_000_000_u64).prop_map(Op::Pass),
@@ -267,7 +267,7 @@ proptest! {
                         }
                     }
                     Op::Reply(user, size) => {
-                        // To what is open, to what ended, to nothing.
+                        // The replies belong to an open message, to an ended one, or have no message.
                         let to = (size % 3 > 0).then(|| id(open[user].first().copied().unwrap_or(last)));
                         let owner = &mut owners[user];
                         let reply = owner.reply(owner.now().await, to, &"x".repeat(size));
@@ -287,10 +287,10 @@ proptest! {
                         deliveries.push((user, new.id));
                         owner.write(vec![reply, ConversationChange::Deliver(Box::new(new))]).await.unwrap();
                     }
-                    Op::Attempt(user, verdict) => {
-                        let postman = Postman::of(&owners[user], HOOK);
-                        if let BeginResult::Taken(taken) = postman.begin(1).await {
-                            postman.finish(&taken, verdict).await;
+                    Op::Attempt(user, decision) => {
+                        let worker = DeliveryWorker::of(&owners[user], HOOK);
+                        if let BeginResult::Taken(taken) = worker.begin(1).await {
+                            worker.finish(&taken, decision).await;
                         }
                     }
                     Op::Redeliver(number) => {
@@ -301,7 +301,7 @@ proptest! {
                     Op::Pass(millis) => shape.pass(Duration::from_millis(millis)).await,
                     Op::Sweep(budget) => { memory(&shape).sweep(budget); }
                 }
-                // Idle conversations go where room is needed.
+                // Idle conversations go if room is needed.
                 for owner in &mut owners {
                     owner.take_up().await;
                 }
@@ -320,7 +320,7 @@ proptest! {
             }
             for (user, id) in deliveries {
                 if shape.store.redeliver(id).await.unwrap() == RedeliverResult::Queued {
-                    Postman::alone(&owners[user], id).attempt(id, bury()).await;
+                    DeliveryWorker::alone(&owners[user], id).attempt(id, dead_letter()).await;
                 }
             }
             for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! The store against a model of it that is too simple to be wrong: one conversation, lists, no expiry queues.
+//! The store against a simple model of it: one conversation, lists, no expiry queues.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use rtm_bridge::store::{
 use tokio::runtime::Runtime;
 
 use self::deliveries::Deliveries;
-use super::shape::{LEASE, MESSAGE_TTL, Owner, Shape, accept, alone, conversation, id, with_key};
+use super::store_fixture::{LEASE, MESSAGE_TTL, Owner, Shape, accept, alone, conversation, id, with_key};
 
 mod deliveries;
 
 const MAX_OPEN: usize = 3;
-/// No number of these comes near to a lease's time or a message's: on Redis the clock runs on, and a case may take
-/// seconds where the machine is busy.
+/// The numbers stay far from the times of leases and messages. On Redis the clock runs on, and a case may take
+/// seconds on a busy machine.
 const SPAN: Duration = Duration::from_secs(70);
 
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ enum Step {
     Pass {
         span: Duration,
     },
-    /// Something with deliveries.
+    /// Generates a step with deliveries.
     Outbox(deliveries::Step),
 }
 
@@ -66,7 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Steps with deliveries among them.
+/// Generates steps, some with deliveries.
 fn delivering() -> impl Strategy<Value = Step> {
     prop_oneof![1 => step(), 2 => deliveries::step().prop_map(Step::Outbox)]
 }
@@ -85,7 +85,7 @@ struct Told {
 #[derive(Default)]
 struct Model {
     told: Vec<Told>,
-    /// Places and whether each tells an end.
+    /// Places, and whether each entry is an end.
     journal: Vec<(u64, bool)>,
     head_at: Option<Timestamp>,
     owner: Option<(Fence, Timestamp)>,
@@ -188,7 +188,7 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                 if let Some(key) = key {
                     wish = with_key(wish, "shop", &key.to_string(), body);
                 }
-                // The time of it is the store's.
+                // Its time is the store's.
                 let mut at = now;
                 let answer = match shape.store.accept(wish).await {
                     Ok(AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted)) => {
@@ -240,8 +240,8 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                 if let Some(fence) = claimed {
                     assert!(fence.epoch > owner.fence.epoch && fence.epoch >= now.as_millis());
                     model.owner = Some((fence, now + LEASE));
-                    // Half of the claims are another's, and our owner goes on without knowing.
-                    if incarnation == super::shape::ME {
+                    // Half of the claims are by another owner, and ours continues without knowing.
+                    if incarnation == super::store_fixture::ME {
                         owner.fence = fence;
                     }
                 }
@@ -270,7 +270,7 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
     }
 }
 
-/// Writes a reply and its delivery; the write, where it was carried out.
+/// Writes a reply and its delivery. Returns the write if it was carried out.
 async fn tell(
     model: &mut Model,
     owner: &mut Owner<'_>,
@@ -320,13 +320,13 @@ async fn compare(shape: &Shape, model: &Model) {
     }
 }
 
-/// A reader that goes from page to page reads what the journal has, and each end with its message.
+/// Checks that a reader of the pages gets the whole journal, and each end with its message.
 async fn compare_pages(shape: &Shape, model: &Model) {
     let (mut after, mut read) = (ReadStart::Oldest, Vec::new());
     for limit in [1, 2, 3, 1000].into_iter().cycle() {
         let page = shape.store.page(&conversation("alice"), after, limit, None).await.unwrap();
         let last = read.last().map_or(0, |(seq, _)| *seq);
-        // Places of writes that left something out stay empty.
+        // Places of skipped changes stay empty.
         let first = page.entries.first().map(|told| told.entry.seq);
         assert_eq!(page.gap, !read.is_empty() && first.is_some_and(|first| first > last + 1));
         for told in page.entries {
@@ -346,7 +346,7 @@ async fn compare_pages(shape: &Shape, model: &Model) {
     assert_eq!(read, model.journal);
 }
 
-/// Lets proptest find steps that the store and the model disagree on, in so many cases.
+/// Runs that many cases to find steps on which store and model disagree.
 fn agree_in(cases: u32, runtime: &Runtime, step: impl Strategy<Value = Step>, shape: impl Fn() -> Shape) {
     let config = ProptestConfig { cases, ..ProptestConfig::default() };
     let agreed = TestRunner::new(config).run(&prop::collection::vec(step, 1..80), |steps| {
@@ -363,13 +363,13 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn memory_does_what_the_model_does() {
+fn memory_agrees_with_the_model() {
     agree_in(256, &runtime(), step(), Shape::memory);
     agree_in(256, &runtime(), delivering(), Shape::memory);
 }
 
 #[test]
-fn redis_does_what_the_model_does() {
+fn redis_agrees_with_the_model() {
     let runtime = runtime();
     let servers = runtime.block_on(alone());
     agree_in(24, &runtime, step(), || Shape::on(&servers));

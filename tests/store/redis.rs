@@ -1,4 +1,4 @@
-//! What only Redis promises: what is said of it when it is full, hung, cut off, killed or empty.
+//! The promises of Redis alone: the answers of a full, hung, cut off, killed or empty server.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use rtm_bridge::store::{
     RedisStore, Store, StoreError, StoreRefusal,
 };
 
-use super::shape::{
+use super::store_fixture::{
     LEASE, ME, MESSAGE_TTL, Owner, Shape, accept, alone, conversation, entries, id, new, with_key,
 };
 use crate::support::{Proxy, RedisOptions, RedisServer, Servers, nothing_left, run, until};
 
-/// The longest a command may take here.
+/// The timeout of a command in these tests.
 const TIMEOUT: Duration = Duration::from_millis(250);
 
 /// A server, and a store that reaches it through a proxy.
@@ -25,7 +25,7 @@ async fn behind_a_proxy() -> (RedisServer, Proxy, Store) {
     config.url = format_url(proxy.address());
     config.command_timeout = TIMEOUT;
     let store = Store::Redis(RedisStore::new(&config).unwrap());
-    // Connected, and with the scripts it will use.
+    // The store is connected and has loaded its scripts.
     store.now().await.unwrap();
     (server, proxy, store)
 }
@@ -42,7 +42,7 @@ async fn own<'a>(store: &'a Store, user: &str) -> Owner<'a> {
     Owner { store, fence: claim.fence().unwrap(), conversation, record: ConversationRecord::default() }
 }
 
-/// The first answer that comes when the way is healed: connections may have to be made again.
+/// Returns the first answer after the network is healed. The store may have to reconnect first.
 async fn back<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
     let mut answer = None;
     until("Redis is back", async || match ask().await {
@@ -60,7 +60,7 @@ async fn back<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
 }
 
 #[test]
-fn an_accept_whose_answer_was_lost_is_repeated() {
+fn accept_after_a_lost_answer_is_repeated() {
     run(async {
         let (_server, proxy, store) = behind_a_proxy().await;
         let alice = conversation("alice");
@@ -84,7 +84,7 @@ fn an_accept_whose_answer_was_lost_is_repeated() {
 }
 
 #[test]
-fn a_write_whose_answer_was_lost_is_repeated() {
+fn write_after_a_lost_answer_is_repeated() {
     run(async {
         let (_server, proxy, store) = behind_a_proxy().await;
         let alice = conversation("alice");
@@ -106,13 +106,13 @@ fn a_write_whose_answer_was_lost_is_repeated() {
         assert_eq!(entries(&store, &alice).await.len(), 2);
         let message = store.message(&alice, id(1), None).await.unwrap().unwrap();
         assert_eq!((message.progress.replies.len(), message.progress.ended_at), (1, Some(at)));
-        // The count goes on from there.
+        // The count continues.
         owner.write(Vec::new()).await.unwrap();
     });
 }
 
 #[test]
-fn nothing_takes_longer_than_a_command_may() {
+fn operation_on_a_hung_server_ends_at_the_timeout() {
     run(async {
         let (mut server, proxy, store) = behind_a_proxy().await;
         let alice = conversation("alice");
@@ -146,7 +146,7 @@ fn nothing_takes_longer_than_a_command_may() {
 }
 
 #[test]
-fn an_emptied_store_heals_by_itself() {
+fn emptied_store_recovers_by_itself() {
     run(async {
         let (mut server, _proxy, store) = behind_a_proxy().await;
         let alice = conversation("alice");
@@ -155,7 +155,7 @@ fn an_emptied_store_heals_by_itself() {
         let mut owner = own(&store, "alice").await;
         owner.write(Vec::new()).await.unwrap();
         server.restart_empty().await;
-        // Scripts are gone too.
+        // The scripts are gone too.
         assert!(back(async || store.message(&alice, id(1), None).await).await.is_none());
         assert_eq!(owner.write(Vec::new()).await, Err(StoreError::Lost));
         assert_eq!(store.renew(partition, owner.fence, LEASE).await, Err(StoreError::Lost));
@@ -163,7 +163,7 @@ fn an_emptied_store_heals_by_itself() {
         assert!(claim.fence().unwrap().epoch > owner.fence.epoch);
         owner.fence = claim.fence().unwrap();
         new(store.accept(accept(&alice, 2)).await);
-        // The owner begins anew: what it knew to be open is not, and it is told so.
+        // The owner begins anew and learns that its open messages are gone.
         assert_eq!(owner.write(Vec::new()).await, Err(StoreError::OutOfStep));
         owner.take_up().await;
         let end = owner.end(owner.now().await, id(1));
@@ -174,7 +174,7 @@ fn an_emptied_store_heals_by_itself() {
 }
 
 #[test]
-fn a_listener_hears_again_after_a_break() {
+fn listener_after_a_break_hears_again() {
     run(async {
         let (mut server, proxy, store) = behind_a_proxy().await;
         let mut ear = store.listen(ME);
@@ -189,13 +189,13 @@ fn a_listener_hears_again_after_a_break() {
 }
 
 #[test]
-fn a_full_store_takes_nothing_new_and_lets_what_is_open_end() {
+fn full_store_refuses_accepts_and_takes_ends() {
     run(async {
         let server = RedisServer::start(RedisOptions { maxmemory: 8 << 20, ..RedisOptions::default() }).await;
         let store = Store::Redis(RedisStore::new(&server.config()).unwrap());
         let large = "x".repeat(32 * 1024);
         let mut open = Vec::new();
-        // What is known of its memory may be a moment old.
+        // The known memory may be a moment old.
         until("it is full", async || {
             let number = open.len() as u128;
             let mut wish: AcceptRequest = accept(&conversation(&format!("user-{number}")), number);
@@ -222,7 +222,7 @@ fn a_full_store_takes_nothing_new_and_lets_what_is_open_end() {
 }
 
 #[test]
-fn nothing_stays_but_what_must() {
+fn expired_store_keeps_only_permanent_keys() {
     run(async {
         let servers: Rc<Servers> = alone().await;
         let shape = Shape::on(&servers);
@@ -246,14 +246,14 @@ fn nothing_stays_but_what_must() {
                 shape.store.write(owner.fence, &user, &write).await.unwrap();
             }
         }
-        // A late reply to a message that is gone must not bring a piece of it back, and for ever.
+        // A late reply must not restore a part of a message that is gone.
         let gone = conversation("alice");
         let mut owner = shape.own(&gone).await;
         (owner.record.seq, owner.record.write) = (20, 5);
         shape.pass(MESSAGE_TTL).await;
         let late = owner.reply(owner.now().await, Some(id(0)), "very late");
         owner.write(vec![late]).await.unwrap();
-        shape.store.heartbeat(&super::shape::heartbeat(ME, 1)).await.unwrap();
+        shape.store.heartbeat(&super::store_fixture::heartbeat(ME, 1)).await.unwrap();
         shape.store.permit(&gone.bot, 5, 1).await.unwrap();
         let (servers, prefix) = shape.redis().unwrap();
         nothing_left(&servers.masters().await, prefix, MESSAGE_TTL).await;
@@ -261,7 +261,7 @@ fn nothing_stays_but_what_must() {
 }
 
 #[test]
-fn tls_certificates_and_passwords_let_us_in() {
+fn tls_certificates_and_passwords_are_accepted() {
     run(async {
         for (tls, password, user) in [
             (false, Some("hush"), None),
@@ -274,7 +274,7 @@ fn tls_certificates_and_passwords_let_us_in() {
             // A handshake on a busy machine takes a while.
             config.command_timeout = Duration::from_secs(5);
             Store::Redis(RedisStore::new(&config).unwrap()).now().await.unwrap();
-            // Nor are those let in who lack any of it.
+            // Users who lack one of the rights are refused.
             (config.password, config.tls.client) = (None, None);
             config.command_timeout = TIMEOUT;
             let refused = Store::Redis(RedisStore::new(&config).unwrap()).now().await.unwrap_err();

@@ -220,7 +220,7 @@ impl DeliveryStore {
             duration: Duration::from_millis(7),
             response: Some("gone".into()),
         };
-        let finish = FinishRequest { id, token: taken.token, attempt, verdict };
+        let finish = FinishRequest { id, token: taken.token, attempt, decision: verdict };
         self.store.finish(partition, fence, queue, &finish).unwrap();
     }
 
@@ -234,7 +234,7 @@ impl DeliveryStore {
 }
 
 fn dead_letter() -> RetryDecision {
-    RetryDecision::Bury("the receiver wants no more (410)".into())
+    RetryDecision::DeadLetter("the receiver wants no more (410)".into())
 }
 
 fn ids(page: &Value) -> Vec<String> {

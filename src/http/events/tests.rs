@@ -18,7 +18,7 @@ async fn context(keep_alive: Duration) -> (Data<ApiContext>, crate::hub::HubThre
     let words = LabelSets { frames_in: &[], frames_out: &[], routes: crate::http::ROUTES };
     let metrics = Arc::new(Metrics::new(words).unwrap());
     let store = Store::memory(MemoryLimits::new(1 << 20, Duration::from_mins(1)));
-    let shards = Hub::start(&config, store, &metrics, crate::store::news().0).await.unwrap();
+    let shards = Hub::start(&config, store, &metrics, crate::store::outbox_events().0).await.unwrap();
     let mut context = ApiContext::new(shards.hub().clone(), Arc::new(config), metrics, Clock::wall());
     context.keep_alive = keep_alive;
     (Data::new(context), shards)

@@ -121,13 +121,13 @@ mod tests {
     use super::super::tests::worker;
     use super::*;
     use crate::hub::lease_table::LeaseTable;
-    use crate::store::{Fence, Incarnation, news};
+    use crate::store::{Fence, Incarnation, outbox_events};
 
     #[tokio::test]
     async fn webhook_worker_gets_redeliveries_of_own_partitions_only() {
         let me = Incarnation(1);
         let leases = Arc::new(LeaseTable::new(me, Duration::from_secs(10), 1));
-        let (sender, mut events) = news();
+        let (sender, mut events) = outbox_events();
         let mut worker = worker(&leases);
         worker.setup.outbox_events = sender;
         let (ours, others) = (Partition::from_byte(3), Partition::from_byte(4));

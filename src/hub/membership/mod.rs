@@ -274,7 +274,7 @@ mod tests {
             leases: Arc::clone(leases),
             shards: [].into(),
             metrics: metrics().fleet.clone(),
-            outbox_events: crate::store::news().0,
+            outbox_events: crate::store::outbox_events().0,
         };
         MembershipWorker::new(setup, oneshot::channel().0)
     }

@@ -76,7 +76,7 @@ impl Shard {
         let (shard, part) = (Rc::clone(self), Rc::clone(part));
         spawn(async move {
             // The event is sent first: events of a partition keep the order in which their sends began.
-            let reported = shard.setup.outbox_events.tell(OutboxEvent::Owned(part.partition, fence));
+            let reported = shard.setup.outbox_events.tell(OutboxEvent::Assigned(part.partition, fence));
             let begun = async {
                 let ask = async || shard.setup.store.ready(part.partition, fence, true).await;
                 match retry_while_unavailable("ready", ask).await {
@@ -151,7 +151,7 @@ impl Shard {
         let by = by.into_iter().fold(Instant::now(), Instant::max);
         let (done, ended) = oneshot::channel();
         let ending = async {
-            self.setup.outbox_events.tell(OutboxEvent::Releasing { partition, fence, by, done }).await;
+            self.setup.outbox_events.tell(OutboxEvent::Revoking { partition, fence, by, done }).await;
             // A webhook worker that has ended has no attempt in flight.
             ended.await.ok();
         };

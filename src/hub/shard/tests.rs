@@ -26,7 +26,7 @@ async fn local(test: impl Future<Output = ()>) {
 
 /// Returns a shard that owns every partition. Its leases are valid for two thirds of `lease` from now.
 async fn owner(platform: &str, lease: Duration) -> Rc<Shard> {
-    owner_with_events(platform, lease, store::news().0).await
+    owner_with_events(platform, lease, store::outbox_events().0).await
 }
 
 /// Returns the same shard, with a sender for its outbox events.
@@ -48,7 +48,7 @@ async fn owner_with_events(platform: &str, lease: Duration, events: store::Outbo
 async fn next_event(events: &mut store::OutboxEventReceiver) -> OutboxEvent {
     loop {
         match timeout(GUARD, events.next()).await.expect("an event").expect("a sender") {
-            OutboxEvent::Owned(..) => {}
+            OutboxEvent::Assigned(..) => {}
             other => return other,
         }
     }
@@ -63,7 +63,7 @@ async fn releasing(
     let ours = Partition::of(&alice());
     shard.setup.leases.drain(ours, reason);
     shard.sync_ownership();
-    let OutboxEvent::Releasing { partition, fence, by, done } = next_event(events).await else {
+    let OutboxEvent::Revoking { partition, fence, by, done } = next_event(events).await else {
         panic!("a release")
     };
     assert_eq!((partition, Ownership::Draining(fence, reason)), (ours, shard.setup.leases.ownership(ours)));
@@ -337,14 +337,14 @@ async fn chunks_go_to_replicas_with_subscribers_only() {
 async fn webhook_worker_gets_owned_due_and_lost_in_this_order() {
     local(async {
         let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
-        let (sender, mut events) = store::news();
+        let (sender, mut events) = store::outbox_events();
         let shard = owner_with_events(&sandbox.url(), Duration::from_mins(1), sender).await;
         let ours = Partition::of(&alice());
         let fence = shard.setup.leases.ownership(ours).fence().unwrap();
         for expected in Partition::all() {
             let event = timeout(GUARD, events.next()).await.expect("an event for each");
             assert!(
-                matches!(event, Some(OutboxEvent::Owned(partition, _)) if partition == expected),
+                matches!(event, Some(OutboxEvent::Assigned(partition, _)) if partition == expected),
                 "{event:?}"
             );
         }
@@ -380,7 +380,7 @@ async fn webhook_worker_gets_owned_due_and_lost_in_this_order() {
 #[tokio::test(start_paused = true)]
 async fn partition_is_drained_when_its_attempts_have_ended() {
     local(async {
-        let (sender, mut events) = store::news();
+        let (sender, mut events) = store::outbox_events();
         let shard = owner_with_events(NOWHERE, Duration::from_mins(1), sender).await;
         let leases = &shard.setup.leases;
         let began = Instant::now();
@@ -400,7 +400,7 @@ async fn partition_is_drained_when_its_attempts_have_ended() {
 #[tokio::test(start_paused = true)]
 async fn endless_attempts_delay_a_drain_by_a_second() {
     local(async {
-        let (sender, mut events) = store::news();
+        let (sender, mut events) = store::outbox_events();
         let shard = owner_with_events(NOWHERE, Duration::from_mins(1), sender).await;
         let leases = &shard.setup.leases;
         let leave_deadline = Instant::now() + Duration::from_secs(20);
@@ -434,7 +434,7 @@ async fn partition_without_attempts_is_drained_at_once() {
 #[tokio::test(start_paused = true)]
 async fn partition_lost_during_its_drain_is_not_drained() {
     local(async {
-        let (sender, mut events) = store::news();
+        let (sender, mut events) = store::outbox_events();
         let shard = owner_with_events(NOWHERE, Duration::from_mins(1), sender).await;
         let (leases, ours) = (&shard.setup.leases, Partition::of(&alice()));
         let (fence, _, done) = releasing(&shard, &mut events, DrainReason::Rebalance).await;

@@ -1,30 +1,30 @@
-//! What is kept of one conversation: its record, its lane and its journal.
+//! One conversation in memory: its record, lane and journal.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::domain::{ConversationRecord, EntryBody, JournalEntry, MessageId, ReadStart, Reply, Timestamp};
 
-/// One conversation. Small when idle: buffers are given back, what messages share with the journal is shared.
+/// One conversation. It is small when idle: buffers are given back, and messages and journal share their content.
 #[derive(Debug, Default)]
-pub(super) struct Conversation {
-    /// None until the first write.
+pub(super) struct ConversationEntry {
+    /// The record; `None` until the first write.
     pub(super) record: Option<ConversationRecord>,
-    /// Whether the last write named a message that is not here any more: a repeat of it is told so again.
+    /// Whether the last write named a missing message. A repeat returns it again.
     pub(super) lost: bool,
-    /// Until when a new owner should open a link although nothing is open.
+    /// The time until which a new owner opens a link without an open message.
     pub(super) warm_until: Option<Timestamp>,
     /// Open messages, head first.
     pub(super) lane: VecDeque<MessageId>,
-    /// When the first of the lane became its head.
+    /// The time at which the first message became the head.
     pub(super) head_at: Option<Timestamp>,
-    /// What the next accepted message will have.
+    /// The position of the next accepted message.
     pub(super) next_position: u64,
-    /// Of the message accepted last.
+    /// The `clientMessageId` of the last accepted message.
     pub(super) last_client_message_id: u64,
-    /// When something was last accepted or written.
+    /// The time of the last accept or write.
     pub(super) touched: Timestamp,
-    /// When the newest entry of the journal was appended.
+    /// The time of the newest journal entry.
     pub(super) last_entry_at: Timestamp,
     /// Entries, oldest first.
     journal: VecDeque<JournalEntry>,
@@ -32,8 +32,9 @@ pub(super) struct Conversation {
     journal_bytes: usize,
 }
 
-impl Conversation {
-    /// Gives the next message its place and its `clientMessageId`; the lane's first becomes its head now.
+impl ConversationEntry {
+    /// Adds a message to the lane and returns its position and `clientMessageId`. The first of the lane becomes the
+    /// head.
     pub(super) fn enqueue(&mut self, id: MessageId, now: Timestamp) -> (u64, u64) {
         let position = self.next_position;
         self.next_position += 1;
@@ -46,7 +47,7 @@ impl Conversation {
         (position, self.last_client_message_id)
     }
 
-    /// Takes a message out of the lane; false where it is not in it. The next head is one since `at`.
+    /// Removes a message from the lane; false if it is not in it. The next head is the head since `at`.
     pub(super) fn dequeue(&mut self, id: MessageId, at: Timestamp) -> bool {
         let Some(place) = self.lane.iter().position(|&open| open == id) else { return false };
         self.lane.remove(place);
@@ -59,7 +60,7 @@ impl Conversation {
         true
     }
 
-    /// The number of the last write that was carried out; 0 where no write was.
+    /// Returns the number of the last write; 0 before the first one.
     pub(super) fn last_write(&self) -> u64 {
         self.record.as_ref().map_or(0, |record| record.write)
     }
@@ -70,7 +71,7 @@ impl Conversation {
         self.last_entry_at = now;
     }
 
-    /// Takes out the oldest entry if the journal is over one of its bounds. The newest always stays.
+    /// Removes the oldest entry if the journal exceeds a bound. The newest entry always stays.
     pub(super) fn trim(&mut self, entries: usize, bytes: usize) -> Option<JournalEntry> {
         if self.journal.len() > 1 && (self.journal.len() > entries || self.journal_bytes > bytes) {
             self.pop_entry()
@@ -79,12 +80,11 @@ impl Conversation {
         }
     }
 
-    /// Takes out the oldest entry if it stands at `seq` or before.
+    /// Removes the oldest entry if it stands at `seq` or before.
     pub(super) fn pop_until(&mut self, seq: u64) -> Option<JournalEntry> {
         if self.journal.front()?.seq <= seq { self.pop_entry() } else { None }
     }
 
-    /// Takes out the oldest entry.
     pub(super) fn pop_entry(&mut self) -> Option<JournalEntry> {
         let entry = self.journal.pop_front()?;
         self.journal_bytes -= entry.weight();
@@ -94,7 +94,7 @@ impl Conversation {
         Some(entry)
     }
 
-    /// Whether the journal still has the entry of this very reply.
+    /// Returns whether the journal still has the entry of this very reply.
     pub(super) fn tells(&self, reply: &Arc<Reply>) -> bool {
         self.journal
             .binary_search_by_key(&reply.seq, |entry| entry.seq)
@@ -103,7 +103,7 @@ impl Conversation {
             .is_some_and(|entry| matches!(&entry.body, EntryBody::Reply(told) if Arc::ptr_eq(told, reply)))
     }
 
-    /// When the entry was written that a reader stands behind who begins here; none where it is not kept.
+    /// Returns the time of the entry at the reader's place; `None` if it is not stored.
     pub(super) fn stood(&self, after: ReadStart) -> Option<Timestamp> {
         let entry = match after {
             ReadStart::Oldest => None,
@@ -116,7 +116,7 @@ impl Conversation {
         entry.map(|entry| entry.at)
     }
 
-    /// The entries after a place, oldest first.
+    /// Returns the entries after a place, oldest first.
     pub(super) fn entries_after(&self, seq: u64) -> impl Iterator<Item = &JournalEntry> {
         self.journal.range(self.journal.partition_point(|entry| entry.seq <= seq)..)
     }

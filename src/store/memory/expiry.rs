@@ -1,15 +1,15 @@
-//! How a partition gives things up: in their time, or early where room is needed.
+//! Expiry and eviction in one partition.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::contents::{Contents, Kept};
+use super::partition_contents::{MessageEntry, PartitionContents};
 use super::{MemoryLimits, weight};
 use crate::domain::{ConversationId, EntryBody, JournalEntry, Message, MessageId, Timestamp};
 
-impl Contents {
-    /// Removes what has expired, `budget` things at most, and tells how many it looked at.
+impl PartitionContents {
+    /// Removes up to `budget` expired things and returns how many it looked at.
     pub(super) fn sweep(&mut self, now: Timestamp, limits: &MemoryLimits, budget: usize) -> usize {
         let mut seen = 0;
         while seen < budget && self.ended.front().is_some_and(|&(expires_at, _)| expires_at <= now) {
@@ -47,9 +47,9 @@ impl Contents {
         seen
     }
 
-    /// Gives up something before its time. Of the messages that ended and the deliveries that are delivered or dead
-    /// that is what would expire first; with a message goes what the journal told until its end. Where none is left,
-    /// the conversation that was idle longest. False where all that is left is open or pending.
+    /// Evicts the ended message or settled delivery that would expire first. The journal up to a message's end goes
+    /// with it. If there is none, the conversation that was idle longest goes. Returns false if all the rest is open
+    /// or pending.
     pub(super) fn evict(&mut self, now: Timestamp, limits: &MemoryLimits) -> bool {
         loop {
             let (message, delivery) = (self.ended.front(), self.deliveries.first_expiry());
@@ -66,11 +66,11 @@ impl Contents {
                 }
             }
         }
-        // Where everything is open there is nothing to look for, and refusing must stay cheap.
+        // If every conversation is open, a search is useless, and a refusal must stay cheap.
         if self.conversations.len() <= self.ready.len() {
             return false;
         }
-        // Each that cannot go is put back behind, so one round is enough.
+        // A conversation that cannot go moves behind, so one round is enough.
         for _ in 0..self.idle.len() {
             let Some((due, name)) = self.idle.pop_first() else { return false };
             let Some(conversation) = self.conversations.get(&name) else { continue };
@@ -83,14 +83,14 @@ impl Contents {
         false
     }
 
-    /// Removes the message that ended first; with `told`, also the journal up to its end.
-    fn remove_oldest_ended(&mut self, told: bool) -> bool {
+    /// Removes the message that ended first. With `with_journal` the journal up to its end goes too.
+    fn remove_oldest_ended(&mut self, with_journal: bool) -> bool {
         let Some((at, id)) = self.ended.pop_front() else { return false };
         let Some(kept) = self.messages.get(&id) else { return false };
         let Some(seq) = kept.end.as_ref().filter(|end| end.expires_at == at).map(|end| end.seq) else {
             return false;
         };
-        if told
+        if with_journal
             && let Some(conversation) = self.conversations.get_mut(&kept.message.accepted.new.conversation)
         {
             while let Some(old) = conversation.pop_until(seq) {
@@ -113,7 +113,7 @@ impl Contents {
         }
         if let Some((digest, _)) = kept.key {
             self.bytes -= weight::KEY;
-            // A later message may have taken the key over.
+            // A later message may have taken over the key.
             if self.keys.get(&digest) == Some(&id) {
                 self.keys.remove(&digest);
             }
@@ -130,15 +130,15 @@ impl Contents {
         }
     }
 
-    /// Forgets a conversation that nothing happened in for so long, whether it was swept or not.
+    /// Forgets a conversation that was idle for `ttl`, also before a sweep.
     pub(super) fn expire_conversation(&mut self, name: &ConversationId, now: Timestamp, ttl: Duration) {
         if self.conversations.get(name).is_some_and(|held| held.touched + ttl <= now) {
             self.forget(name, now);
         }
     }
 
-    /// Forgets a conversation, but not one with open messages, nor one whose next `clientMessageId` would not
-    /// rise without it.
+    /// Forgets a conversation. It stays if it has open messages, or if its next `clientMessageId` would not rise
+    /// without it.
     fn forget(&mut self, name: &ConversationId, now: Timestamp) -> bool {
         let Some(conversation) = self.conversations.get_mut(name) else { return true };
         if !conversation.lane.is_empty() || conversation.last_client_message_id >= now.as_millis() {
@@ -152,7 +152,7 @@ impl Contents {
         true
     }
 
-    /// Gives back what a burst left behind.
+    /// Gives back the memory of a burst.
     fn shrink(&mut self) {
         macro_rules! shrink {
             ($($map:ident)*) => { $(
@@ -166,8 +166,8 @@ impl Contents {
     }
 }
 
-/// What the end of an entry frees: its reply only where no message keeps it.
-pub(super) fn freed(entry: &JournalEntry, messages: &HashMap<MessageId, Box<Kept>>) -> usize {
+/// Returns the size that the end of an entry frees. A reply counts only if no message holds it.
+pub(super) fn freed(entry: &JournalEntry, messages: &HashMap<MessageId, Box<MessageEntry>>) -> usize {
     let bare = weight::bare_entry(entry);
     match &entry.body {
         EntryBody::Reply(reply) => {

@@ -1,4 +1,4 @@
-//! The outbox in memory: the shell around each partition's [`Deliveries`](super::deliveries::Deliveries).
+//! The outbox in memory, over each partition's [`DeliveryTable`](super::delivery_table::DeliveryTable).
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::{MemoryStore, weight};
 use crate::domain::{Delivery, DeliveryId, Partition};
 use crate::store::{
     BeginResult, DeliveryPage, DeliveryQuery, Fence, FinishRequest, FinishResult, Hint, OutboxPage, QueueId,
-    RedeliverResult, StoreError, page,
+    RedeliverResult, StoreError, journal_page,
 };
 
-/// The most deliveries of one page.
+/// The limit of deliveries of one page.
 const PAGE: usize = 1000;
 
 #[expect(missing_docs, reason = "the operations are documented at `Store`")]
@@ -60,7 +60,7 @@ impl MemoryStore {
         let mut newest: Vec<DeliveryId> = Vec::new();
         for partition in query.partitions() {
             let step = self.step(partition);
-            // One more than fits says that there is more.
+            // One more than the limit shows that there is a next page.
             newest.extend(step.deliveries.list(query, step.now).take(limit + 1));
         }
         newest.sort_unstable_by(|one, other| other.cmp(one));
@@ -71,12 +71,12 @@ impl MemoryStore {
                 page.next = looked_at;
                 break;
             }
-            // Only those of the page are copied. What happened to one meanwhile may take it off the page.
+            // Only the deliveries of the page are copied. A change in between may take one off the page.
             let asked_for = |delivery: &Delivery| query.state.is_none_or(|state| state == delivery.state);
             if let Some(delivery) = self.delivery(id).filter(asked_for) {
                 bytes += delivery.new.data.get().len()
                     + delivery.attempts.iter().map(weight::attempt).sum::<usize>();
-                if bytes > page::BYTES && !page.deliveries.is_empty() {
+                if bytes > journal_page::BYTES && !page.deliveries.is_empty() {
                     page.next = looked_at;
                     break;
                 }

@@ -1,7 +1,7 @@
-//! Roughly how many bytes things keep, allocator and map overhead included.
+//! Estimates of memory, with the overhead of allocator and maps.
 //!
-//! The fixed parts are rounded up from the sizes of the structures on 64 bits. A reply is shared by its message
-//! and its journal entry and is counted once, for as long as one of the two is there.
+//! The fixed parts are the sizes of the structures on 64 bits, rounded up. A message and its journal entry share a
+//! reply. It is counted once, as long as one of the two exists.
 
 use crate::domain::{
     AcceptedMessage, ConversationId, ConversationRecord, DeliveryAttempt, EntryBody, Fingerprint,
@@ -11,22 +11,22 @@ use crate::store::AcceptRequest;
 
 /// A conversation without its journal: maps, record, lane, the sends of the last minute.
 const CONVERSATION: usize = 512;
-/// A message without what the caller wrote.
+/// A message without the caller's texts.
 const MESSAGE: usize = 768;
-/// A note that somebody observes a conversation, whose names it may be the only one to keep.
+/// An observer's note. It may hold the only copy of the conversation's names.
 const OBSERVER: usize = 224;
-/// What a delivery takes beside itself: its places in the maps, and a queue that it may be alone in.
+/// A delivery's places in the maps, and a queue of its own.
 const DELIVERY: usize = 256;
-/// An attempt without its texts, and what a list keeps free behind it.
+/// An attempt without its texts, and the spare room of a list.
 const ATTEMPT: usize = 144;
-/// An idempotency key: digests only, whatever the key's length.
+/// An idempotency key: digests only, for any length of the key.
 pub(super) const KEY: usize = 160;
 
 pub(super) fn conversation(id: &ConversationId) -> usize {
     CONVERSATION + id.bot.as_str().len() + id.user.as_str().len()
 }
 
-/// A note that somebody observes a conversation.
+/// Returns the weight of an observer's note.
 pub(super) fn observer(id: &ConversationId) -> usize {
     OBSERVER + id.bot.as_str().len() + id.user.as_str().len()
 }
@@ -74,7 +74,7 @@ pub(super) fn reply(reply: &Reply) -> usize {
     reply.event.get().len() + reply.text.len()
 }
 
-/// An entry without the reply in it.
+/// Returns the weight of an entry without its reply.
 pub(super) fn bare_entry(entry: &JournalEntry) -> usize {
     match &entry.body {
         EntryBody::Reply(shared) => entry.weight().saturating_sub(reply(shared)),
@@ -82,7 +82,7 @@ pub(super) fn bare_entry(entry: &JournalEntry) -> usize {
     }
 }
 
-/// A delivery without its attempts.
+/// Returns the weight of a delivery without its attempts.
 pub(super) fn delivery(new: &NewDelivery) -> usize {
     DELIVERY + new.weight()
 }

@@ -1,11 +1,11 @@
-//! Accepting a message.
+//! The accept of a message.
 
 use std::sync::Arc;
 
 use super::RedisStore;
-use super::answer::Answer;
-use super::codec::{self, Corrupt, Stamp};
-use super::keys;
+use super::codec::{self, AcceptStamp, CorruptData};
+use super::key_names;
+use super::script_answer::ScriptAnswer;
 use super::scripts::SCRIPTS;
 use crate::domain::{MessageId, NewMessage, Partition};
 use crate::store::{AcceptError, AcceptRequest, AcceptResult, StoreError, StoreRefusal};
@@ -15,7 +15,7 @@ impl RedisStore {
         let AcceptRequest { id, message: new, idempotency, max_open, by, watched, send_at_accept } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
-        let key = idempotency.map(|key| (keys::digest(key.digest(&new.conversation)), key.body));
+        let key = idempotency.map(|key| (key_names::digest(key.digest(&new.conversation)), key.body));
         let key_name = key.as_ref().map(|(digest, _)| partition.key_of(digest));
         let body = codec::new_message(&new)?;
 
@@ -27,7 +27,7 @@ impl RedisStore {
             .arg(new.conversation.to_string())
             .arg(&body)
             .arg(max_open)
-            .arg(u8::from(self.0.vitals.is_full()))
+            .arg(u8::from(self.0.health.is_full()))
             .arg(by.to_string())
             .arg(u8::from(watched))
             .arg(send_at_accept.map_or_else(String::new, |fence| fence.epoch.to_string()));
@@ -37,7 +37,7 @@ impl RedisStore {
         let call = call.durable();
 
         let answer = match self.run(call).await {
-            // Unlike an owner's writes an accept is refused when there is no room.
+            // An accept is refused if the store is full. An owner's write is not.
             Err(StoreError::Unavailable(StoreRefusal::OutOfMemory)) => return Err(AcceptError::Full),
             answered => answered?,
         };
@@ -45,12 +45,11 @@ impl RedisStore {
     }
 }
 
-/// What the script answered.
-fn told(answer: Answer, id: MessageId, new: NewMessage) -> Result<AcceptResult, AcceptError> {
+fn told(answer: ScriptAnswer, id: MessageId, new: NewMessage) -> Result<AcceptResult, AcceptError> {
     let (word, mut rest) = answer.parts();
     match word.as_slice() {
         b"NEW" | b"SENT" => {
-            let stamp = Stamp {
+            let stamp = AcceptStamp {
                 position: rest.number()?,
                 client_message_id: rest.number()?,
                 accepted_at: rest.time()?,
@@ -69,12 +68,12 @@ fn told(answer: Answer, id: MessageId, new: NewMessage) -> Result<AcceptResult, 
         b"MISMATCH" => Err(AcceptError::IdempotencyMismatch),
         b"LANE" => Err(AcceptError::LaneFull(usize::try_from(rest.number()?).unwrap_or(usize::MAX))),
         b"FULL" => Err(AcceptError::Full),
-        _ => Err(Corrupt("the answer to an accept").into()),
+        _ => Err(CorruptData("the answer to an accept").into()),
     }
 }
 
-impl From<Corrupt> for AcceptError {
-    fn from(corrupt: Corrupt) -> Self {
+impl From<CorruptData> for AcceptError {
+    fn from(corrupt: CorruptData) -> Self {
         Self::Store(corrupt.into())
     }
 }

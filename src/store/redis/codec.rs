@@ -1,8 +1,8 @@
-//! How what we talk about is written into Redis, and read again.
+//! The encoding of domain values in Redis.
 //!
-//! JSON of structures of its own, so that neither the API's nor the domain's shape binds what is stored. Names
-//! are short, what is usual is left out, and fields that are not known are passed over: while a new version is
-//! rolled out, old and new read each other's. A frame of the platform and a caller's object are kept byte for byte.
+//! It has JSON structures of its own, so neither the API's nor the domain's shape binds what is stored. Names are
+//! short, and usual values are left out. Unknown fields are ignored, so old and new versions read each other's data
+//! in a rollout. Frames of the platform and callers' objects are kept byte for byte.
 
 mod delivery;
 mod entry;
@@ -18,52 +18,52 @@ use crate::store::Incarnation;
 pub(super) use delivery::{attempt, delivery, delivery_id, new_delivery, read_new_delivery};
 pub(super) use entry::{entry, tell};
 pub(super) use link::{chunk, connection, read_chunk, read_connection};
-pub(super) use message::{Stamp, accepted, message, new_message};
+pub(super) use message::{AcceptStamp, accepted, message, new_message};
 pub(super) use record::{read_record, record};
 
-/// Something in the store that cannot be read: written by something else, or cut off. It names the kind only,
-/// since what it holds belongs to users.
+/// Data in the store that cannot be read: cut off, or written by something else. It names only the kind, because the
+/// content belongs to users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not as it should be; was it written by a newer version or by something else?")]
-pub(super) struct Corrupt(pub(super) &'static str);
+pub(super) struct CorruptData(pub(super) &'static str);
 
-/// A decimal number.
-pub(super) fn number(digits: &[u8]) -> Result<u64, Corrupt> {
-    str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Corrupt("a number"))
+/// Parses a decimal number.
+pub(super) fn number(digits: &[u8]) -> Result<u64, CorruptData> {
+    str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(CorruptData("a number"))
 }
 
-/// A time in milliseconds.
-fn time(digits: &[u8]) -> Result<Timestamp, Corrupt> {
+/// Parses a time in milliseconds.
+fn time(digits: &[u8]) -> Result<Timestamp, CorruptData> {
     number(digits).map(Timestamp::from_millis)
 }
 
-/// A message's id.
-pub(super) fn id(text: &str) -> Result<MessageId, Corrupt> {
-    text.parse().map_err(|_| Corrupt("a message's id"))
+/// Parses a message's id.
+pub(super) fn id(text: &str) -> Result<MessageId, CorruptData> {
+    text.parse().map_err(|_| CorruptData("a message's id"))
 }
 
-/// A replica's incarnation.
-pub(super) fn incarnation(text: &str) -> Result<Incarnation, Corrupt> {
-    text.parse().map_err(|_| Corrupt("an incarnation"))
+/// Parses a replica's incarnation.
+pub(super) fn incarnation(text: &str) -> Result<Incarnation, CorruptData> {
+    text.parse().map_err(|_| CorruptData("an incarnation"))
 }
 
-/// A conversation as keys name it, `bot/user`. Bots have no slash in their names.
-pub(super) fn conversation(name: &str) -> Result<ConversationId, Corrupt> {
-    const WHAT: Corrupt = Corrupt("a conversation's name");
+/// Parses a conversation as keys name it, `bot/user`. The name of a bot has no slash.
+pub(super) fn conversation(name: &str) -> Result<ConversationId, CorruptData> {
+    const WHAT: CorruptData = CorruptData("a conversation's name");
     let (bot, user) = name.split_once('/').ok_or(WHAT)?;
     let bot = BotName::new(bot).map_err(|_| WHAT)?;
     let user = UserId::new(user).map_err(|_| WHAT)?;
     Ok(ConversationId::new(bot, user))
 }
 
-/// What stands before the first space, and what behind it.
+/// Splits a text at the first space.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = text.iter().position(|&byte| byte == b' ')?;
     let (word, rest) = text.split_at(at);
     Some((word, rest.get(1..)?))
 }
 
-/// What is left out where it is what it usually is.
+/// Returns whether a value is its default, which is left out.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

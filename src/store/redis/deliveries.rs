@@ -1,8 +1,8 @@
-//! Deliveries as they stand: one by its id, and lists over all partitions.
+//! Reads of deliveries: one by its id, and lists over all partitions.
 //!
-//! A list is made in two steps. Each partition tells the ids of its newest, which are put in order, and those that ran
-//! out before the page was full are asked again; then those of the page are read. So what is not on the page is not
-//! read, however many there are.
+//! A list takes two steps. First each partition returns the ids of its newest deliveries, and these are merged. A
+//! partition that runs out before the page is full is asked again. Then the deliveries of the page are read.
+//! Deliveries that are not on the page are never read.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,15 +10,15 @@ use std::collections::BTreeMap;
 use futures_util::future::try_join_all;
 
 use super::RedisStore;
-use super::answer::Values;
-use super::codec::{self, Corrupt};
+use super::codec::{self, CorruptData};
+use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
 use crate::domain::{BotName, Delivery, DeliveryId, DeliveryState, Partition, UserId};
-use crate::store::{DeliveryPage, DeliveryQuery, StoreError, page};
+use crate::store::{DeliveryPage, DeliveryQuery, StoreError, journal_page};
 
-/// The most deliveries of a page.
+/// The limit of deliveries of a page.
 const PAGE: usize = 1000;
-/// How often partitions are asked for one page. Where little fits it may end before it is full.
+/// The number of rounds for one page. If few deliveries match, the page may end before it is full.
 const ROUNDS: usize = 8;
 
 impl RedisStore {
@@ -35,9 +35,9 @@ impl RedisStore {
         }
         let limit = query.limit.clamp(1, PAGE);
         let partitions = query.partitions();
-        // Twice as many as a partition has on the page, mostly.
+        // This is about twice a partition's share of the page.
         let mut each = (limit * 2 / partitions.len().max(1) + 8).min(limit);
-        let mut merge = Merge::new(partitions, query.before);
+        let mut merge = DeliveryMerge::new(partitions, query.before);
         for _ in 0..ROUNDS {
             let lists = merge.hungry().map(|source| self.list(query, source.partition, source.older, each));
             let lists = try_join_all(lists).await?;
@@ -54,20 +54,21 @@ impl RedisStore {
         }
         let read = parts.iter().map(|(&partition, ids)| self.read_deliveries(partition, ids));
         let mut deliveries: Vec<_> = try_join_all(read).await?.into_iter().flatten().collect();
-        // What happened to one meanwhile may take it off the page.
+        // A change in between may take one off the page.
         deliveries.retain(|delivery| query.state.is_none_or(|state| state == delivery.state));
         deliveries.sort_unstable_by_key(|delivery| Reverse(delivery.new.id));
         Ok(DeliveryPage { deliveries, next })
     }
 
-    /// The newest of a partition that are older than `before`, `limit` of them and one or some more.
+    /// Returns the newest matches of a partition that are older than `before`: `limit` of them, and one or a few
+    /// more.
     async fn list(
         &self,
         query: &DeliveryQuery,
         partition: Partition,
         before: Option<DeliveryId>,
         limit: usize,
-    ) -> Result<List, StoreError> {
+    ) -> Result<DeliveryList, StoreError> {
         let oldest = query.since.map(DeliveryId::first_at);
         let bots = query.bots.as_ref().map(|bots| {
             let names: Vec<_> = bots.iter().map(BotName::as_str).collect();
@@ -91,14 +92,14 @@ impl RedisStore {
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
         let reached = rest.text()?;
         let reached = (!reached.is_empty()).then(|| codec::delivery_id(&reached)).transpose()?;
-        let told = |mut told: Values| -> Result<_, Corrupt> {
+        let told = |mut told: AnswerValues| -> Result<_, CorruptData> {
             Ok((codec::delivery_id(&told.text()?)?, told.number()?))
         };
-        let told = rest.lists().map(|one| told(one?)).collect::<Result<_, Corrupt>>()?;
-        Ok(List { told, reached })
+        let told = rest.lists().map(|one| told(one?)).collect::<Result<_, CorruptData>>()?;
+        Ok(DeliveryList { told, reached })
     }
 
-    /// Those of these deliveries of one partition that are still there.
+    /// Reads deliveries of one partition, without those that are gone.
     async fn read_deliveries(
         &self,
         partition: Partition,
@@ -109,85 +110,85 @@ impl RedisStore {
             call = call.arg(id.to_string());
         }
         let (_, rest) = self.run(call).await?.expect("OK")?;
-        let delivery = |mut delivery: Values| -> Result<_, Corrupt> {
+        let delivery = |mut delivery: AnswerValues| -> Result<_, CorruptData> {
             let id = codec::delivery_id(&delivery.text()?)?;
             let due = delivery.time_or_none()?;
             codec::delivery(id, due, delivery.values()?.pairs())
         };
-        Ok(rest.lists().map(|one| delivery(one?)).collect::<Result<_, Corrupt>>()?)
+        Ok(rest.lists().map(|one| delivery(one?)).collect::<Result<_, CorruptData>>()?)
     }
 }
 
-/// What a partition told: ids and the bytes of their data, in no order. All down to `reached` are told; where that is
-/// none, all that there are.
-struct List {
+/// The matches of a partition: ids and sizes, in no order. All down to `reached` are listed, or all if that is
+/// `None`.
+struct DeliveryList {
     told: Vec<(DeliveryId, u64)>,
     reached: Option<DeliveryId>,
 }
 
-/// What partitions told, put in order as far as no other can have something in between.
-struct Merge {
-    sources: Vec<Source>,
-    /// Newest first.
+/// The merged lists of partitions, as far as their order is certain.
+struct DeliveryMerge {
+    sources: Vec<PartitionSource>,
+    /// The merged matches, newest first.
     chosen: Vec<(DeliveryId, u64)>,
 }
 
-struct Source {
+struct PartitionSource {
     partition: Partition,
-    /// What is not chosen yet, oldest first.
+    /// The matches that are not merged yet, oldest first.
     told: Vec<(DeliveryId, u64)>,
-    /// Whether there may be more, all of it older than this.
+    /// Whether there may be more, all of them older than `older`.
     more: bool,
     older: Option<DeliveryId>,
 }
 
-/// The newest that a source may still give.
+/// The newest match that a source may still have.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Newest {
+enum NextDelivery {
     Nothing,
-    /// This one, or where it must be asked one that is older than this.
+    /// This match, or one older than it if the source must be asked.
     At(DeliveryId),
     Anything,
 }
 
-impl Source {
-    /// Whether it has to be asked before something older than what it told is chosen.
+impl PartitionSource {
+    /// Returns whether the source must be asked before an older match is merged.
     const fn is_hungry(&self) -> bool {
         self.more && self.told.is_empty()
     }
 
-    fn newest(&self) -> Newest {
+    fn newest(&self) -> NextDelivery {
         match (self.told.last(), self.more, self.older) {
-            (Some(&(id, _)), ..) | (None, true, Some(id)) => Newest::At(id),
-            (None, true, None) => Newest::Anything,
-            (None, false, _) => Newest::Nothing,
+            (Some(&(id, _)), ..) | (None, true, Some(id)) => NextDelivery::At(id),
+            (None, true, None) => NextDelivery::Anything,
+            (None, false, _) => NextDelivery::Nothing,
         }
     }
 }
 
-impl Merge {
+impl DeliveryMerge {
     fn new(partitions: Vec<Partition>, before: Option<DeliveryId>) -> Self {
-        let source = |partition| Source { partition, told: Vec::new(), more: true, older: before };
+        let source = |partition| PartitionSource { partition, told: Vec::new(), more: true, older: before };
         Self { sources: partitions.into_iter().map(source).collect(), chosen: Vec::new() }
     }
 
-    /// Those that are to be asked.
-    fn hungry(&self) -> impl Iterator<Item = &Source> {
+    /// Returns the sources to ask.
+    fn hungry(&self) -> impl Iterator<Item = &PartitionSource> {
         self.sources.iter().filter(|source| source.is_hungry())
     }
 
-    /// What those that were to be asked told, in the same order.
-    fn feed(&mut self, lists: Vec<List>) {
+    /// Takes in the lists of the asked sources, in the same order.
+    fn feed(&mut self, lists: Vec<DeliveryList>) {
         let hungry = self.sources.iter_mut().filter(|source| source.is_hungry());
-        for (source, List { mut told, reached }) in hungry.zip(lists) {
-            // What is told behind it is told again.
+        for (source, DeliveryList { mut told, reached }) in hungry.zip(lists) {
+            // The rest is listed again in the next round.
             told.retain(|(id, _)| reached.is_none_or(|reached| *id >= reached));
             told.sort_unstable();
             (source.told, source.more, source.older) = (told, reached.is_some(), reached);
         }
     }
 
-    /// Chooses up to so many; false where some must be asked before.
+    /// Merges up to `most` matches. Returns false if a source must be asked first.
     fn choose(&mut self, most: usize) -> bool {
         while self.chosen.len() < most {
             let Some(source) = self.sources.iter_mut().max_by_key(|source| source.newest()) else {
@@ -202,7 +203,7 @@ impl Merge {
         true
     }
 
-    /// The ids of a page of so many at most and of a bounded size, and where the next one goes on.
+    /// Returns the ids of a page and the start of the next one. Both `limit` and the size bound the page.
     fn page(mut self, limit: usize) -> (Vec<DeliveryId>, Option<DeliveryId>) {
         let full = self.chosen.len();
         self.chosen.truncate(limit);
@@ -210,7 +211,7 @@ impl Merge {
         let fits = self.chosen.iter().take_while(|(_, size)| {
             let first = bytes == 0;
             bytes += size;
-            first || bytes <= page::BYTES as u64
+            first || bytes <= journal_page::BYTES as u64
         });
         let fitting = fits.count();
         self.chosen.truncate(fitting);
@@ -232,8 +233,13 @@ mod tests {
     use super::*;
     use crate::domain::{ConversationId, Timestamp};
 
-    /// What a partition tells of what it has, looking at so many at most; each `odd` one does not fit.
-    fn list(kept: &BTreeSet<DeliveryId>, before: Option<DeliveryId>, limit: usize, look: usize) -> List {
+    /// Returns a partition's matches after a look at `look` deliveries at most.
+    fn list(
+        kept: &BTreeSet<DeliveryId>,
+        before: Option<DeliveryId>,
+        limit: usize,
+        look: usize,
+    ) -> DeliveryList {
         let (mut told, mut reached) = (Vec::new(), None);
         let mut rest = kept.iter().rev().filter(|&&id| before.is_none_or(|before| id < before)).peekable();
         let mut looked = 0;
@@ -247,10 +253,10 @@ mod tests {
                 break;
             }
         }
-        // Another state's, which is behind what was reached, and in no order.
+        // Matches of another state may follow, in no order.
         told.extend(rest.filter(|&&id| reached.is_some() && fits(id)).take(2).map(|&id| (id, 1)));
         told.reverse();
-        List { told, reached }
+        DeliveryList { told, reached }
     }
 
     fn fits(id: DeliveryId) -> bool {
@@ -258,9 +264,9 @@ mod tests {
     }
 
     proptest! {
-        /// However partitions are filled and however little they tell at once, pages are in order and tell all.
+        /// For any distribution over partitions and any list size, pages are in order and complete.
         #[test]
-        fn pages_tell_all_that_fits_once_and_in_order(
+        fn pages_list_all_matches_once_and_in_order(
             made in prop::collection::vec((0..12_u8, 0..20_u64), 0..200),
             limit in 1..20_usize, each in 1..9_usize, look in 1..30_usize, rounds in 1..4_usize,
         ) {
@@ -274,7 +280,7 @@ mod tests {
             let expected = kept.values().flatten().copied().filter(|&id| fits(id)).collect::<BTreeSet<_>>();
             let (mut read, mut before) = (Vec::new(), None);
             loop {
-                let mut merge = Merge::new(kept.keys().copied().collect(), before);
+                let mut merge = DeliveryMerge::new(kept.keys().copied().collect(), before);
                 for _ in 0..rounds {
                     let lists = merge
                         .hungry()
@@ -296,18 +302,18 @@ mod tests {
         }
 
         #[test]
-        fn a_page_is_bounded_in_bytes_and_has_one_at_least(
-            sizes in prop::collection::vec(1..page::BYTES as u64 * 2, 1..10), limit in 1..12_usize,
+        fn page_is_bounded_in_bytes_and_never_empty(
+            sizes in prop::collection::vec(1..journal_page::BYTES as u64 * 2, 1..10), limit in 1..12_usize,
         ) {
             let conversation = codec::conversation("sandbox/alice").unwrap();
             let id = |seq| DeliveryId::of(&conversation, 7, seq, Timestamp::from_millis(seq));
             let told = sizes.iter().zip(0..).map(|(size, seq)| (id(seq), *size)).collect();
-            let mut merge = Merge::new(vec![Partition::of(&conversation)], None);
-            merge.feed(vec![List { told, reached: None }]);
+            let mut merge = DeliveryMerge::new(vec![Partition::of(&conversation)], None);
+            merge.feed(vec![DeliveryList { told, reached: None }]);
             prop_assert!(merge.choose(limit + 1));
             let (page, next) = merge.page(limit);
             let told: u64 = sizes.iter().rev().take(page.len()).sum();
-            prop_assert!(page.len() == 1 || (!page.is_empty() && told <= page::BYTES as u64));
+            prop_assert!(page.len() == 1 || (!page.is_empty() && told <= journal_page::BYTES as u64));
             prop_assert_eq!(next, page.last().copied().filter(|_| page.len() < sizes.len()));
         }
     }

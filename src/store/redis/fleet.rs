@@ -1,7 +1,7 @@
-//! The replicas: heartbeats, and the budget they share.
+//! The fleet on Redis: heartbeats, and the shared connect limit.
 
 use super::RedisStore;
-use super::codec::Corrupt;
+use super::codec::CorruptData;
 use super::millis;
 use super::scripts::SCRIPTS;
 use crate::domain::BotName;
@@ -16,20 +16,20 @@ impl RedisStore {
             .heartbeat
             .call(&[&keys.replicas(), &keys.bots()])
             .arg(format!("{}{}", peer.incarnation, peer.name))
-            // Bot names have no space.
+            // The name of a bot has no space.
             .arg(bots.join(" "))
             .arg(millis(heartbeat.ttl))
             .arg(keys.replica_channel(peer.incarnation))
             .arg(keys.fleet_channel())
             .arg(heartbeat.echo);
-        // Another slot of a cluster: two scripts, on their way at the same time.
+        // The schema is in another slot of a cluster, so two scripts run at the same time.
         let schema = SCRIPTS.exists.call(&[&keys.schema()]);
         let (live, schema) = tokio::join!(self.run(call), self.run(schema));
         let (now, mut live) = live?.expect("OK")?;
         let (_, mut schema) = schema?.expect("OK")?;
         let members = live.values()?;
         let known = live.number()? == 1;
-        let live = members.texts().map(|member| read(&member?)).collect::<Result<_, Corrupt>>()?;
+        let live = members.texts().map(|member| read(&member?)).collect::<Result<_, CorruptData>>()?;
         Ok(FleetStatus { now, live, prepared: schema.number()? == 1, known })
     }
 
@@ -63,9 +63,9 @@ impl RedisStore {
     }
 }
 
-/// A member of the sorted set: 16 digits of the incarnation, then the name.
-fn read(member: &str) -> Result<ReplicaIdentity, Corrupt> {
-    const WHAT: Corrupt = Corrupt("a heartbeat");
+/// Parses a member of the sorted set: 16 digits of the incarnation, then the name.
+fn read(member: &str) -> Result<ReplicaIdentity, CorruptData> {
+    const WHAT: CorruptData = CorruptData("a heartbeat");
     let (incarnation, name) = member.split_at_checked(16).ok_or(WHAT)?;
     Ok(ReplicaIdentity { name: name.into(), incarnation: incarnation.parse().map_err(|_| WHAT)? })
 }

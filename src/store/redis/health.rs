@@ -1,7 +1,7 @@
-//! How Redis is doing: whether it is set up so that nothing accepted gets lost, and how full it is.
+//! The health of Redis: whether its settings keep accepted messages, and how full it is.
 //!
-//! None of it makes a replica unready: it would not become better by that. It is logged when it is first seen, and
-//! shown in `/readyz`.
+//! Problems do not make a replica unready, because that would not solve them. They are logged once and shown in
+//! `/readyz`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,53 +13,53 @@ use deadpool_redis::redis::{Cmd, Value, cmd, from_redis_value};
 
 use tokio::time::Instant;
 
-use super::wire::Wire;
+use super::command_runner::CommandRunner;
 use crate::store::{StoreError, StoreRefusal};
 
-/// How often the settings are looked at; memory is each time.
+/// The interval of the look at the settings. Memory is looked at each time.
 const SETTINGS_EVERY: Duration = Duration::from_mins(1);
 
-/// What is known of Redis.
+/// The known health of Redis.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RedisHealth {
-    /// The memory of the fullest master; none until it is known.
+    /// The memory of the fullest master; `None` until it is known.
     pub memory: Option<MemoryUsage>,
-    /// What an operator should change.
+    /// The settings that an operator should change.
     pub warnings: Vec<HealthIssue>,
 }
 
 /// A master's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryUsage {
-    /// Bytes that are used.
+    /// The used bytes.
     pub used: u64,
-    /// Bytes that may be used; none where there is no limit.
+    /// The limit in bytes; `None` if there is no limit.
     pub limit: Option<u64>,
 }
 
 impl MemoryUsage {
-    /// Used of the limit, in thousandths; 0 where there is no limit.
+    /// Returns the used share of the limit in thousandths; 0 without a limit.
     fn share(self) -> u64 {
         self.limit.map_or(0, |limit| self.used.saturating_mul(1000) / limit.max(1))
     }
 
-    /// More than 90 % of the limit: what is left is for settling what was accepted.
+    /// Returns whether more than 90 % of the limit is used. The rest is for the ends of accepted messages.
     pub fn is_full(self) -> bool {
         self.share() > 900
     }
 }
 
-/// What an operator should change about Redis.
+/// A problem of Redis that an operator should solve.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HealthIssue {
-    /// It throws away data when its memory is full.
+    /// Redis evicts data when its memory is full.
     Evicts {
         /// Its `maxmemory-policy`.
         policy: String,
     },
-    /// It keeps nothing over a restart.
+    /// Redis loses all data at a restart.
     NotPersistent,
-    /// It does not tell whether the above is so.
+    /// Redis does not allow the questions about eviction and persistence.
     Untold,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for HealthIssue {
         match self {
             Self::Evicts { policy } => write!(
                 f,
-                "maxmemory-policy is {policy}: accepted messages may be thrown away; set it to noeviction"
+                "maxmemory-policy is {policy}: accepted messages may be evicted; set it to noeviction"
             ),
             Self::NotPersistent => f.write_str(
                 "neither appendonly nor save is on: a restart of Redis loses accepted messages; set appendonly yes",
@@ -81,27 +81,27 @@ impl fmt::Display for HealthIssue {
     }
 }
 
-/// Looks after what is known of Redis.
+/// The monitor of Redis' health.
 #[derive(Debug, Default)]
-pub(super) struct Vitals {
+pub(super) struct HealthMonitor {
     full: Arc<AtomicBool>,
-    known: Mutex<Known>,
+    known: Mutex<KnownHealth>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownHealth {
     health: RedisHealth,
-    /// Of persistence, as of the last look.
+    /// The problem of persistence at the last look.
     persistence: Option<HealthIssue>,
     looked: Option<Instant>,
 }
 
-impl Vitals {
-    fn known(&self) -> MutexGuard<'_, Known> {
+impl HealthMonitor {
+    fn known(&self) -> MutexGuard<'_, KnownHealth> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As of the last look.
+    /// Returns the health at the last look.
     pub(super) fn health(&self) -> RedisHealth {
         self.known().health.clone()
     }
@@ -111,16 +111,16 @@ impl Vitals {
         self.full.store(full, Ordering::Relaxed);
     }
 
-    /// Whether nothing new should be accepted, as of the last look.
+    /// Returns whether new messages must be refused, as of the last look.
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Looks. Where Redis is away, what was known stays.
-    pub(super) async fn look(&self, wire: &Wire) {
-        let Some(memory) = memory(wire).await else { return };
+    /// Looks at Redis. If it cannot be reached, the known health stays.
+    pub(super) async fn look(&self, runner: &CommandRunner) {
+        let Some(memory) = memory(runner).await else { return };
         let due = self.known().looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY);
-        let persistence = if due { Some(persistence(wire).await) } else { None };
+        let persistence = if due { Some(persistence(runner).await) } else { None };
 
         let mut known = self.known();
         if let Some(persistence) = persistence {
@@ -145,25 +145,25 @@ impl Vitals {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Memory {
-    /// Of the fullest.
+struct MemoryReport {
+    /// The memory of the fullest master.
     usage: Option<MemoryUsage>,
     concerns: Vec<HealthIssue>,
 }
 
-/// None where Redis is away.
-async fn memory(wire: &Wire) -> Option<Memory> {
-    let answers = ask(wire, cmd("INFO").arg("memory")).await?;
+/// Asks every master for its memory; `None` if Redis cannot be reached.
+async fn memory(runner: &CommandRunner) -> Option<MemoryReport> {
+    let answers = ask(runner, cmd("INFO").arg("memory")).await?;
     Some(
         answers
             .iter()
             .map(|answer| from_redis_value::<String>(answer.clone()).ok())
-            .fold(Memory::default(), |memory, text| memory.with(text.as_deref())),
+            .fold(MemoryReport::default(), |memory, text| memory.with(text.as_deref())),
     )
 }
 
-impl Memory {
-    /// With one master's `INFO memory`; none where it does not tell.
+impl MemoryReport {
+    /// Adds one master's `INFO memory`; `None` stands for a refused question.
     fn with(mut self, info: Option<&str>) -> Self {
         let read = info.map(fields).unwrap_or_default();
         let number = |key: &str| read.get(key).and_then(|number| number.parse::<u64>().ok());
@@ -182,9 +182,9 @@ impl Memory {
     }
 }
 
-/// What is wrong about persistence on any master.
-async fn persistence(wire: &Wire) -> Option<HealthIssue> {
-    let infos = ask(wire, cmd("INFO").arg("persistence")).await?;
+/// Returns the problem of persistence on any master.
+async fn persistence(runner: &CommandRunner) -> Option<HealthIssue> {
+    let infos = ask(runner, cmd("INFO").arg("persistence")).await?;
     let appends = |answer: &Value| {
         let text: String = from_redis_value(answer.clone()).ok()?;
         fields(&text).get("aof_enabled").map(|enabled| *enabled == "1")
@@ -193,12 +193,12 @@ async fn persistence(wire: &Wire) -> Option<HealthIssue> {
     if appends.iter().all(|appends| *appends == Some(true)) {
         return None;
     }
-    let saves = ask(wire, cmd("CONFIG").arg("GET").arg("save")).await?;
+    let saves = ask(runner, cmd("CONFIG").arg("GET").arg("save")).await?;
     let saves = saves.iter().map(|answer| {
         let settings: HashMap<String, String> = from_redis_value(answer.clone()).ok()?;
         settings.get("save").map(|points| !points.trim().is_empty())
     });
-    // Nodes answer in no order, so a cluster in which some append and others save is taken for one that does not.
+    // Nodes answer in no order. A cluster with both kinds of persistence therefore counts as not persistent.
     let saves: Vec<Option<bool>> = saves.collect();
     if saves.iter().all(|saves| *saves == Some(true)) {
         None
@@ -209,11 +209,11 @@ async fn persistence(wire: &Wire) -> Option<HealthIssue> {
     }
 }
 
-/// Every master's answer; empty where that is not allowed, none where Redis is away.
-async fn ask(wire: &Wire, cmd: &Cmd) -> Option<Vec<Value>> {
-    match wire.on_masters(cmd).await {
+/// Returns every master's answer: [`Value::Nil`] if the question is not allowed, `None` if Redis cannot be reached.
+async fn ask(runner: &CommandRunner, cmd: &Cmd) -> Option<Vec<Value>> {
+    match runner.on_masters(cmd).await {
         Ok(answers) => Some(answers),
-        // A command that Redis does not know was renamed or taken away.
+        // A command unknown to Redis was renamed or removed.
         Err(StoreError::Unavailable(StoreRefusal::NotAllowed | StoreRefusal::Unexpected)) => {
             Some(vec![Value::Nil])
         }
@@ -221,7 +221,7 @@ async fn ask(wire: &Wire, cmd: &Cmd) -> Option<Vec<Value>> {
     }
 }
 
-/// The `key:value` lines of an `INFO`.
+/// Returns the `key:value` lines of an `INFO`.
 fn fields(info: &str) -> HashMap<&str, &str> {
     info.lines().filter_map(|line| line.trim_end().split_once(':')).collect()
 }

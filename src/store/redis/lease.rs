@@ -1,8 +1,8 @@
-//! Leases of partitions.
+//! Leases on Redis.
 
 use std::time::Duration;
 
-use super::codec::Corrupt;
+use super::codec::CorruptData;
 use super::scripts::SCRIPTS;
 use super::{RedisStore, millis};
 use crate::domain::{Partition, Timestamp};
@@ -25,7 +25,7 @@ impl RedisStore {
         let answer = self.run(call).await?;
         if answer.is("HELD") {
             let (_, mut rest) = answer.expect("HELD")?;
-            let by = rest.text()?.parse().map_err(|_| Corrupt("a lease's owner"))?;
+            let by = rest.text()?.parse().map_err(|_| CorruptData("a lease's owner"))?;
             return Ok(ClaimResult::Held { by, until: rest.time()? });
         }
         let (now, mut rest) = answer.expect("YOURS")?;

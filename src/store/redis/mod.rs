@@ -1,33 +1,33 @@
 //! The store on Redis.
 //!
-//! Each operation of the contract is one script on keys of one hash tag (`keys`, `scripts`), so that it happens as
-//! a whole and on one server of a cluster. Scripts move bytes and count; what the bytes mean is known here
-//! (`codec`). What it does not know: how Redis is reached, and what its refusals mean (`wire`).
+//! Each operation of the contract is one script on keys of one hash tag (`key_names`, `scripts`). It is therefore
+//! atomic and runs on one server of a cluster. Scripts move bytes and count; `codec` knows what the bytes mean.
+//! `command_runner` knows how Redis is reached and what its errors mean.
 
 mod accept;
-mod answer;
 mod codec;
-mod connect;
+mod command_runner;
+mod connector;
 mod deliveries;
+mod error_policy;
 mod fleet;
 mod health;
-mod hint;
-mod keys;
+mod hint_codec;
+mod hint_listener;
+mod journal_page;
+mod key_names;
 mod lease;
-mod line;
-mod listener;
-mod migrate;
-mod observe;
 mod outbox;
 mod read;
-mod refusal;
+mod schema_migrator;
 mod script;
+mod script_answer;
 mod scripts;
 #[cfg(test)]
 mod tests;
+mod thread_connection;
 #[cfg(test)]
 mod traffic;
-mod wire;
 mod write;
 
 use std::sync::Arc;
@@ -35,20 +35,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::answer::Answer;
-use self::keys::Keys;
-use self::script::Call;
+use self::key_names::KeyNames;
+use self::script::ScriptCall;
+use self::script_answer::ScriptAnswer;
 use crate::config::{self, StoreUrl};
 use crate::store::{Incarnation, StoreError};
 
 pub use health::{HealthIssue, MemoryUsage, RedisHealth};
-pub use listener::HintListener;
-pub use migrate::{MigrateError, MigrationReport, PrepareError};
+pub use hint_listener::HintListener;
+pub use schema_migrator::{MigrateError, MigrationReport, PrepareError};
 
-/// Why the store could not be set up. Nothing was connected to yet.
+/// The reason why the store could not be set up. No connection was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisSetupError {
-    /// The address or what belongs to it cannot be used.
+    /// The address or its settings are invalid.
     #[error("store.url cannot be used")]
     Url(#[source] deadpool_redis::redis::RedisError),
     /// The store is not on Redis.
@@ -56,32 +56,32 @@ pub enum RedisSetupError {
     NotRedis,
 }
 
-/// The store on Redis. Cheap to clone.
+/// The store on Redis. It is cheap to clone.
 #[derive(Debug, Clone)]
-pub struct RedisStore(Arc<Inner>);
+pub struct RedisStore(Arc<RedisInner>);
 
 #[derive(Debug)]
-struct Inner {
-    wire: wire::Wire,
-    keys: Keys,
+struct RedisInner {
+    runner: command_runner::CommandRunner,
+    keys: KeyNames,
     message_ttl: Duration,
-    vitals: health::Vitals,
+    health: health::HealthMonitor,
     #[cfg(feature = "test-support")]
     skew: AtomicU64,
 }
 
 impl RedisStore {
-    /// The store that the configuration names. Connects with the first operation.
+    /// Creates the store of the configuration. The first operation connects.
     ///
     /// # Errors
     /// [`RedisSetupError`].
     pub fn new(options: &config::StoreConfig) -> Result<Self, RedisSetupError> {
         let StoreUrl::Redis(servers) = &options.url else { return Err(RedisSetupError::NotRedis) };
-        Ok(Self(Arc::new(Inner {
-            wire: wire::Wire::new(servers, options)?,
-            keys: Keys::new(&options.key_prefix),
+        Ok(Self(Arc::new(RedisInner {
+            runner: command_runner::CommandRunner::new(servers, options)?,
+            keys: KeyNames::new(&options.key_prefix),
             message_ttl: options.message_ttl,
-            vitals: health::Vitals::default(),
+            health: health::HealthMonitor::default(),
             #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))
@@ -93,34 +93,34 @@ impl RedisStore {
         self.0.skew.store(millis(by), Ordering::Relaxed);
     }
 
-    /// What is known of Redis, as of the last [`RedisStore::tend`].
+    /// Returns the health of Redis at the last [`RedisStore::tend`].
     pub fn health(&self) -> RedisHealth {
-        self.0.vitals.health()
+        self.0.health.health()
     }
 
-    /// Looks how Redis is doing; to be called once a second or so.
+    /// Looks at the health of Redis. It runs about once a second.
     pub async fn tend(&self) {
-        self.0.vitals.look(&self.0.wire).await;
+        self.0.health.look(&self.0.runner).await;
     }
 
     #[cfg(test)]
     fn traffic(&self) -> traffic::Traffic {
-        self.0.wire.traffic()
+        self.0.runner.traffic()
     }
 
     pub(in crate::store) fn listen(&self, incarnation: Incarnation) -> HintListener {
-        let wire = &self.0.wire;
-        HintListener::new(Arc::clone(wire.connector()), self.0.keys.prefix(), incarnation, wire.timeout())
+        let runner = &self.0.runner;
+        HintListener::new(Arc::clone(runner.connector()), self.0.keys.prefix(), incarnation, runner.timeout())
     }
 
-    async fn run(&self, call: Call<'_>) -> Result<Answer, StoreError> {
+    async fn run(&self, call: ScriptCall<'_>) -> Result<ScriptAnswer, StoreError> {
         #[cfg(feature = "test-support")]
         let call = call.arg(self.0.skew.load(Ordering::Relaxed));
-        Ok(Answer::read(self.0.wire.run(call).await?)?)
+        Ok(ScriptAnswer::read(self.0.runner.run(call).await?)?)
     }
 }
 
-/// A span as scripts take it.
+/// Returns a span in milliseconds, as scripts take it.
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

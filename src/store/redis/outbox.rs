@@ -1,9 +1,9 @@
-//! The outbox: its queues, and attempts from their beginning to their end.
+//! The outbox on Redis: its queues, and the attempts of deliveries.
 
 use std::time::Duration;
 
-use super::answer::Values;
-use super::codec::{self, Corrupt};
+use super::codec::{self, CorruptData};
+use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
 use super::{RedisStore, millis};
 use crate::domain::{DeliveryId, DeliveryState, Partition};
@@ -12,7 +12,7 @@ use crate::store::{
     PendingQueue, QueueId, RedeliverResult, RetryDecision, StoreError,
 };
 
-/// About how many queues are read at once: no script should hold up others for long.
+/// The approximate number of queues of one page, so that no script blocks others for long.
 const TOGETHER: usize = 256;
 
 impl RedisStore {
@@ -30,14 +30,14 @@ impl RedisStore {
             .arg(TOGETHER)
             .aside();
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
-        let next = usize::try_from(rest.number()?).map_err(|_| Corrupt("a place in an outbox"))?;
-        let waiting = |mut waiting: Values| -> Result<_, Corrupt> {
+        let next = usize::try_from(rest.number()?).map_err(|_| CorruptData("a place in an outbox"))?;
+        let waiting = |mut waiting: AnswerValues| -> Result<_, CorruptData> {
             let queue = waiting.text()?;
-            let queue = QueueId::parse(&queue).ok_or(Corrupt("a queue's name"))?;
+            let queue = QueueId::parse(&queue).ok_or(CorruptData("a queue's name"))?;
             let (due, target, since) = (waiting.time()?, waiting.text()?.into(), waiting.time()?);
             Ok(PendingQueue { queue, target, due, since })
         };
-        let queues = rest.lists().map(|queue| waiting(queue?)).collect::<Result<_, Corrupt>>()?;
+        let queues = rest.lists().map(|queue| waiting(queue?)).collect::<Result<_, CorruptData>>()?;
         Ok(OutboxPage { queues, next: (next > 0).then_some(next), now })
     }
 
@@ -74,7 +74,7 @@ impl RedisStore {
             data,
         )?;
         let since = rest.time()?;
-        let mut count = || u32::try_from(rest.number()?).map_err(|_| Corrupt("a number of attempts"));
+        let mut count = || u32::try_from(rest.number()?).map_err(|_| CorruptData("a number of attempts"));
         let (made, step) = (count()?, count()?);
         Ok(BeginResult::Taken(Box::new(ClaimedDelivery { delivery, since, made, step, token, now })))
     }
@@ -87,12 +87,12 @@ impl RedisStore {
         finish: &FinishRequest,
     ) -> Result<FinishResult, StoreError> {
         let error = finish.attempt.error.as_deref().unwrap_or_default();
-        // What it is from now on, for how long it waits or is kept, whether that is a step of the schedule, and why.
-        let (state, span, stepped, reason) = match &finish.verdict {
+        // The new state, its delay or lifetime, whether it is a step of the schedule, and the reason.
+        let (state, span, stepped, reason) = match &finish.decision {
             RetryDecision::Delivered => (DeliveryState::Delivered, self.0.message_ttl, true, ""),
             RetryDecision::Retry(wait) => (DeliveryState::Pending, *wait, true, error),
             RetryDecision::Again => (DeliveryState::Pending, Duration::ZERO, false, error),
-            RetryDecision::Bury(reason) => (DeliveryState::Dead, DEAD_TTL, true, &**reason),
+            RetryDecision::DeadLetter(reason) => (DeliveryState::Dead, DEAD_TTL, true, &**reason),
         };
         let call = SCRIPTS
             .finish
@@ -115,7 +115,7 @@ impl RedisStore {
         self.wish(id, fastrand::u64(..)).await
     }
 
-    /// The same; who wishes for the same once more is answered the same and gets nothing more.
+    /// Redelivers once for each `wish`: a repeat gets the same answer and changes nothing.
     pub(super) async fn wish(&self, id: DeliveryId, wish: u64) -> Result<RedeliverResult, StoreError> {
         let call = SCRIPTS
             .redeliver

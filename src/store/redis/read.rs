@@ -1,9 +1,9 @@
-//! What is read: messages, conversations, the time.
+//! Reads of messages, conversations and the time.
 
 use std::sync::Arc;
 
 use super::RedisStore;
-use super::codec::{self, Corrupt};
+use super::codec::{self, CorruptData};
 use super::scripts::SCRIPTS;
 use crate::domain::{ConversationId, ConversationRecord, Message, MessageId, Partition, Timestamp};
 use crate::store::{ConversationSnapshot, Fence, Incarnation, OpenMessage, StoreError};
@@ -43,8 +43,10 @@ impl RedisStore {
             .aside();
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
         let (ready, warm) = (rest.values()?.texts(), rest.values()?.texts());
-        let mut names =
-            ready.chain(warm).map(|name| codec::conversation(&name?)).collect::<Result<Vec<_>, Corrupt>>()?;
+        let mut names = ready
+            .chain(warm)
+            .map(|name| codec::conversation(&name?))
+            .collect::<Result<Vec<_>, CorruptData>>()?;
         names.sort_unstable();
         names.dedup();
         Ok(names)
@@ -61,7 +63,7 @@ impl RedisStore {
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let record = rest.bytes()?;
         let (positions, lane) = (rest.text()?, rest.text()?);
-        let lane_of = |messages: super::answer::Values| {
+        let lane_of = |messages: super::script_answer::AnswerValues| {
             messages
                 .lists()
                 .map(|message| {
@@ -71,7 +73,7 @@ impl RedisStore {
                     let accepted = Arc::clone(&message.accepted);
                     Ok(OpenMessage { accepted, progress: message.progress })
                 })
-                .collect::<Result<Vec<_>, Corrupt>>()
+                .collect::<Result<Vec<_>, CorruptData>>()
         };
         let first = |words: &str| {
             let word = words.split(' ').next().filter(|word| !word.is_empty());
@@ -90,13 +92,13 @@ impl RedisStore {
                 .values()?
                 .texts()
                 .map(|observer| codec::incarnation(&observer?))
-                .collect::<Result<_, Corrupt>>()?,
+                .collect::<Result<_, CorruptData>>()?,
         };
         Ok((open, now))
     }
 
     pub(in crate::store) async fn now(&self) -> Result<Timestamp, StoreError> {
-        // Heartbeats are told the time of the same server of a cluster.
+        // Heartbeats return the time of the same server of a cluster.
         let call = SCRIPTS.now.call(&[&self.0.keys.replicas()]);
         Ok(self.run(call).await?.expect("OK")?.0)
     }

@@ -1,13 +1,13 @@
-//! The scripts, put together of their parts.
+//! The scripts, composed of their parts.
 //!
-//! Each has a shebang, which gives it Redis 7's rules: it is refused as a whole, or runs to its end. None says
-//! `no-writes`, not even those that only read: a server that was made a replica would answer them with what it
-//! had, and the owner must not go on from that. All but the accept run although the store is over its memory, so
-//! that what was accepted can end.
+//! Each has a shebang and with it the rules of Redis 7: it is refused as a whole, or runs to its end. No script has
+//! `no-writes`, not even one that only reads. A server that became a replica would answer it with old data, and the
+//! owner must not continue from that. All but the accept run while Redis is over its memory, so that open messages
+//! can end.
 
 use std::sync::LazyLock;
 
-use super::script::Script;
+use super::script::RedisScript;
 
 macro_rules! text {
     ($($part:literal)*) => { concat!($(include_str!(concat!("scripts/", $part, ".lua")), "\n",)*) };
@@ -15,13 +15,13 @@ macro_rules! text {
 
 macro_rules! scripts {
     ($($name:ident = $flags:literal $($part:literal)*;)*) => {
-        /// The scripts by their names; see the files for what they take and answer.
+        /// The scripts by name. Their files document arguments and answers.
         #[derive(Debug)]
-        pub(super) struct Scripts { $(pub(super) $name: Script,)* }
+        pub(super) struct ScriptSet { $(pub(super) $name: RedisScript,)* }
 
-        /// All of them.
-        pub(super) static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts {
-            $($name: Script::new(stringify!($name), text(concat!("#!lua", $flags, "\n", text!($($part)*)))),)*
+        /// All scripts.
+        pub(super) static SCRIPTS: LazyLock<ScriptSet> = LazyLock::new(|| ScriptSet {
+            $($name: RedisScript::new(stringify!($name), text(concat!("#!lua", $flags, "\n", text!($($part)*)))),)*
         });
     };
 }
@@ -57,8 +57,8 @@ fn text(text: &str) -> String {
     text.to_owned()
 }
 
-/// Changes the one place of a script that reads the time. Its clock is then ahead by the last argument, which it
-/// removes from the others.
+/// Changes the one place where a script reads the time. Its clock is then ahead by the last argument, which is
+/// removed from the others.
 #[cfg(feature = "test-support")]
 fn text(text: &str) -> String {
     let (time, skewed) = ("math.floor(time[2] / 1000)", "math.floor(time[2] / 1000) + table.remove(ARGV)");

@@ -1,7 +1,7 @@
 //! An owner's writes.
 
-use super::codec::{self, Corrupt};
-use super::script::Call;
+use super::codec::{self, CorruptData};
+use super::script::ScriptCall;
 use super::scripts::SCRIPTS;
 use super::{RedisStore, millis};
 use crate::domain::{ConversationId, EntryBody, MessageId, NewDelivery, Partition, Timestamp};
@@ -32,7 +32,7 @@ impl RedisStore {
             .arg(millis(self.0.message_ttl));
         let weights = write.changes.iter().map(ConversationChange::weight).sum::<usize>();
         call = call.arg(weights);
-        for group in Group::all(&write.changes)? {
+        for group in ChangeGroup::all(&write.changes)? {
             call = group.tell(call);
         }
         if write.changes.iter().any(is_promise) {
@@ -43,35 +43,35 @@ impl RedisStore {
     }
 }
 
-/// Whether somebody acts on it who must not find it taken back: an end is told, and after a `sent` a message goes out,
-/// which the next owner would send again.
+/// Returns whether an effect depends on the change, which must not be undone. Callers learn of an end. After `sent`
+/// the message goes out, and the next owner would send it again.
 const fn is_promise(change: &ConversationChange) -> bool {
     matches!(change, ConversationChange::Sent { .. }) || change.ended().is_some()
 }
 
-/// Changes that follow each other and are of one message, or of none, as the script takes them.
+/// Consecutive changes of at most one message, as the script takes them.
 #[derive(Debug, Default)]
-struct Group<'a> {
+struct ChangeGroup<'a> {
     message: Option<MessageId>,
     sent: Option<Timestamp>,
     acked: Option<Timestamp>,
-    /// The first reply, or the first sign of one.
+    /// The time of the first reply, or of its first sign.
     answered: Option<Timestamp>,
     ended: bool,
-    changes: Vec<Told<'a>>,
+    changes: Vec<EncodedChange<'a>>,
 }
 
 /// A change as the script takes it.
 #[derive(Debug)]
-enum Told<'a> {
-    /// Its kind, and what belongs to that.
+enum EncodedChange<'a> {
+    /// Its kind, its place or time, and its text.
     Plain(&'static str, u64, Vec<u8>),
-    /// With what else is told of it than its fields; the data is the largest part, and is not copied.
+    /// A delivery and its encoded fields. The data is the largest part and is not copied.
     Delivery(&'a NewDelivery, Vec<u8>),
 }
 
-impl<'a> Group<'a> {
-    fn all(changes: &'a [ConversationChange]) -> Result<Vec<Self>, Corrupt> {
+impl<'a> ChangeGroup<'a> {
+    fn all(changes: &'a [ConversationChange]) -> Result<Vec<Self>, CorruptData> {
         let mut groups: Vec<Self> = Vec::with_capacity(1);
         for change in changes {
             if !groups.last().is_some_and(|group| group.fits(change)) {
@@ -88,16 +88,16 @@ impl<'a> Group<'a> {
         is_of_the_conversation(change) || (message_of(change) == self.message && !self.ended)
     }
 
-    fn add(&mut self, change: &'a ConversationChange) -> Result<(), Corrupt> {
+    fn add(&mut self, change: &'a ConversationChange) -> Result<(), CorruptData> {
         match change {
             ConversationChange::Sent { at, .. } => _ = self.sent.get_or_insert(*at),
             ConversationChange::Acked { at, .. } => _ = self.acked.get_or_insert(*at),
             ConversationChange::Answering { at, .. } => _ = self.answered.get_or_insert(*at),
             ConversationChange::HeadSince { at } => {
-                self.changes.push(Told::Plain("h", at.as_millis(), Vec::new()));
+                self.changes.push(EncodedChange::Plain("h", at.as_millis(), Vec::new()));
             }
             ConversationChange::Deliver(new) => {
-                self.changes.push(Told::Delivery(new, codec::new_delivery(new)?))
+                self.changes.push(EncodedChange::Delivery(new, codec::new_delivery(new)?))
             }
             ConversationChange::Append(entry) => {
                 match entry.body {
@@ -106,13 +106,13 @@ impl<'a> Group<'a> {
                     EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
                 }
                 let (kind, text) = codec::tell(entry)?;
-                self.changes.push(Told::Plain(kind, entry.seq, text));
+                self.changes.push(EncodedChange::Plain(kind, entry.seq, text));
             }
         }
         Ok(())
     }
 
-    fn tell(self, call: Call<'_>) -> Call<'_> {
+    fn tell(self, call: ScriptCall<'_>) -> ScriptCall<'_> {
         let mut call = match self.message {
             Some(message) => call.arg(message.to_string()),
             None => call.arg(""),
@@ -123,11 +123,11 @@ impl<'a> Group<'a> {
                 None => call.arg(""),
             };
         }
-        call = call.arg(self.changes.iter().map(Told::size).sum::<usize>());
+        call = call.arg(self.changes.iter().map(EncodedChange::size).sum::<usize>());
         for change in self.changes {
             call = match change {
-                Told::Plain(kind, number, text) => call.arg(kind).arg(number).arg(text),
-                Told::Delivery(new, told) => {
+                EncodedChange::Plain(kind, number, text) => call.arg(kind).arg(number).arg(text),
+                EncodedChange::Delivery(new, told) => {
                     let queue = QueueId::of(&new.conversation, &new.target);
                     call.arg("d")
                         .arg(new.id.to_string())
@@ -142,8 +142,8 @@ impl<'a> Group<'a> {
     }
 }
 
-impl Told<'_> {
-    /// How many changes it counts as.
+impl EncodedChange<'_> {
+    /// Returns the number of changes it counts as.
     const fn size(&self) -> usize {
         match self {
             Self::Plain(..) => 1,
@@ -152,7 +152,7 @@ impl Told<'_> {
     }
 }
 
-/// Whether the change has nothing to do with messages, so that it may stand in any group.
+/// Returns whether the change belongs to no message and fits any group.
 const fn is_of_the_conversation(change: &ConversationChange) -> bool {
     match change {
         ConversationChange::Sent { .. }
@@ -165,7 +165,7 @@ const fn is_of_the_conversation(change: &ConversationChange) -> bool {
     }
 }
 
-/// The message that the change is of; a reply may be to none.
+/// Returns the message of the change. A reply may have none.
 fn message_of(change: &ConversationChange) -> Option<MessageId> {
     match change {
         ConversationChange::Sent { message, .. }
@@ -186,7 +186,7 @@ mod tests {
     use crate::domain::{EndedBy, JournalEntry, TurnOutcome};
 
     #[test]
-    fn a_message_is_one_group_until_its_end_whatever_stands_in_between() {
+    fn message_is_one_group_until_its_end() {
         let at = Timestamp::from_millis;
         let (one, other) = (MessageId::new(at(1), 1), MessageId::new(at(1), 2));
         let append = |seq, body| ConversationChange::Append(JournalEntry { seq, at: at(seq), body });
@@ -202,10 +202,10 @@ mod tests {
             ConversationChange::Acked { message: one, at: at(8) },
             ConversationChange::Sent { message: other, at: at(9) },
         ];
-        let groups = Group::all(&changes);
-        let place = |told: &Told<'_>| match told {
-            Told::Plain(_, place, _) => *place,
-            Told::Delivery(new, _) => new.created_at.as_millis(),
+        let groups = ChangeGroup::all(&changes);
+        let place = |told: &EncodedChange<'_>| match told {
+            EncodedChange::Plain(_, place, _) => *place,
+            EncodedChange::Delivery(new, _) => new.created_at.as_millis(),
         };
         let told: Vec<_> = groups
             .unwrap()

@@ -92,9 +92,9 @@ impl DispatcherStats {
     pub(super) fn finished(&self, ended: &UnreportedAttempt) {
         let NewDelivery { kind, conversation, .. } = &ended.claimed.delivery;
         let bot = self.bots.get(&conversation.bot).unwrap_or(&self.others);
-        match &ended.finish.verdict {
+        match &ended.finish.decision {
             RetryDecision::Delivered => bot.delivered(*kind),
-            RetryDecision::Bury(reason) => {
+            RetryDecision::DeadLetter(reason) => {
                 bot.dead_lettered(*kind);
                 warn!(parent: &ended.span, %reason, "a delivery is dead-lettered; it can be redelivered");
             }

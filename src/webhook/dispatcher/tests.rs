@@ -15,7 +15,7 @@ use crate::domain::{
 use crate::metrics::LabelSets;
 use crate::store::{
     ClaimMode, Clock, ConversationChange, ConversationWrite, Fence, Incarnation, ManualClock, MemoryLimits,
-    MemoryStore, OutboxEvent, OutboxEventSender, QueueId, news,
+    MemoryStore, OutboxEvent, OutboxEventSender, QueueId, outbox_events,
 };
 use crate::webhook::attempt::{AttemptOutcome, AttemptResult};
 use crate::webhook::tests::claimed;
@@ -73,7 +73,7 @@ async fn beside(scripts: &[AttemptScript], test: impl AsyncFnOnce(&WorkerScene))
     let labels = LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
     let metrics = Arc::new(Metrics::new(labels).unwrap());
     let config = Config::dev("http://127.0.0.1".parse().unwrap());
-    let (events, receiver) = news();
+    let (events, receiver) = outbox_events();
     let (commands, inbox) = mpsc::channel(1);
     let fence = claim(&store, &conversation, 1);
     let scene = WorkerScene {
@@ -97,7 +97,7 @@ async fn beside(scripts: &[AttemptScript], test: impl AsyncFnOnce(&WorkerScene))
     let stats = DispatcherStats::new(&config, metrics).unwrap();
     let now = store.now();
     let worker = DeliveryWorker::new(&config.webhooks, Store::Memory(store), now, stats, send);
-    scene.events.tell(OutboxEvent::Owned(scene.partition(), fence)).await;
+    scene.events.tell(OutboxEvent::Assigned(scene.partition(), fence)).await;
     let running = async {
         worker.run(receiver, inbox).await;
         assert!(scene.may_end.get(), "the worker ended without a command");
@@ -174,7 +174,7 @@ impl WorkerScene {
     async fn release(&self, by: Duration) -> oneshot::Receiver<()> {
         let (done, notified) = oneshot::channel();
         let (partition, fence, by) = (self.partition(), self.fence, Instant::now() + by);
-        self.events.tell(OutboxEvent::Releasing { partition, fence, by, done }).await;
+        self.events.tell(OutboxEvent::Revoking { partition, fence, by, done }).await;
         notified
     }
 }

@@ -146,7 +146,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
     fn handle_outbox(&mut self, event: OutboxEvent) {
         let now = self.clock.now();
         match event {
-            OutboxEvent::Owned(partition, fence) => {
+            OutboxEvent::Assigned(partition, fence) => {
                 let ownership = Ownership::Active(fence);
                 let owned = OwnedPartition { ownership, cancellation: CancellationToken::new() };
                 if let Some(earlier) = self.partitions.insert(partition, owned) {
@@ -159,7 +159,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
             }
             OutboxEvent::Redelivered(partition) => self.scheduler.request_read(partition, now),
             OutboxEvent::Missed => self.scheduler.request_all_reads(now),
-            OutboxEvent::Releasing { partition, fence, by, done } => {
+            OutboxEvent::Revoking { partition, fence, by, done } => {
                 // Without the partition no attempt is in flight. Dropping `done` notifies the shard too.
                 let Some(owned) = self.owned(partition, fence) else { return };
                 owned.ownership = Ownership::Draining(fence, done);
@@ -281,8 +281,8 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         let Some(cancellation) = cancellation.filter(|_| !expired && !spared) else {
             let decision = match (expired, claimed.step) {
                 (false, _) => RetryDecision::Again,
-                (true, 0) => RetryDecision::Bury("its receiver's host failed for 24 hours".into()),
-                (true, _) => RetryDecision::Bury("it was tried for 24 hours".into()),
+                (true, 0) => RetryDecision::DeadLetter("its receiver's host failed for 24 hours".into()),
+                (true, _) => RetryDecision::DeadLetter("it was tried for 24 hours".into()),
             };
             if !expired {
                 self.stats.attempt_ended(&span, None, Duration::ZERO);
@@ -385,6 +385,6 @@ fn unreported(
     verdict: RetryDecision,
     outcome: Option<AttemptOutcome>,
 ) -> UnreportedAttempt {
-    let finish = FinishRequest { id: claimed.delivery.id, token: claimed.token, attempt, verdict };
+    let finish = FinishRequest { id: claimed.delivery.id, token: claimed.token, attempt, decision: verdict };
     UnreportedAttempt { start, claimed, finish, outcome, span, backoff: Backoff::for_store() }
 }

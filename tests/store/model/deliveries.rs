@@ -1,4 +1,4 @@
-//! Deliveries in the model: a list, and of each the queue that it stands in.
+//! The deliveries of the model: a list, and for each the queue it stands in.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use rtm_bridge::store::{
     RedeliverResult, RetryDecision, StoreError,
 };
 
-use crate::store::postman::{self, HOOK, OTHER_HOOK, Postman, delivery};
-use crate::store::shape::{MESSAGE_TTL, Owner, Shape};
+use crate::store::delivery_worker::{self, DeliveryWorker, HOOK, OTHER_HOOK, delivery};
+use crate::store::store_fixture::{MESSAGE_TTL, Owner, Shape};
 
-/// No sum of spans comes near to it.
+/// No sum of spans comes near it.
 const RETRY: Duration = Duration::from_secs(105);
-/// Nor to this.
+/// No sum of spans comes near this either.
 const WINDOW: Duration = Duration::from_secs(175);
 const TARGETS: [&str; 2] = [HOOK, OTHER_HOOK];
 
-/// What is done with deliveries. Numbers count from the first one; those that are too high mean nothing.
+/// A step with deliveries. Numbers count from the first one. A number that is too high does nothing.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Write {
@@ -28,10 +28,10 @@ pub(super) enum Step {
         queue: Queue,
         token: u64,
     },
-    /// Of an attempt that was begun sooner or later.
+    /// An attempt that was begun at some time.
     Finish {
         begun: usize,
-        verdict: RetryDecision,
+        decision: RetryDecision,
     },
     Redeliver {
         number: usize,
@@ -46,16 +46,16 @@ pub(super) enum Queue {
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let queue = prop_oneof![3 => (0..2_usize).prop_map(Queue::Of), 1 => (0..6_usize).prop_map(Queue::Alone)];
-    let verdict = prop_oneof![
+    let decision = prop_oneof![
         3 => Just(RetryDecision::Delivered),
         2 => Just(RetryDecision::Retry(RETRY)),
         1 => Just(RetryDecision::Again),
-        1 => Just(RetryDecision::Bury("enough".into())),
+        1 => Just(RetryDecision::DeadLetter("enough".into())),
     ];
     prop_oneof![
         3 => (0..2_usize).prop_map(|target| Step::Write { target }),
         5 => (queue, 0..3_u64).prop_map(|(queue, token)| Step::Begin { queue, token }),
-        4 => (0..4_usize, verdict).prop_map(|(begun, verdict)| Step::Finish { begun, verdict }),
+        4 => (0..4_usize, decision).prop_map(|(begun, decision)| Step::Finish { begun, decision }),
         2 => (0..6_usize).prop_map(|number| Step::Redeliver { number }),
     ]
 }
@@ -65,7 +65,7 @@ struct Told {
     id: DeliveryId,
     number: usize,
     state: DeliveryState,
-    /// The place in its queue, while it is pending.
+    /// The place in its queue while it is pending.
     queue: Queue,
     place: usize,
     due: Timestamp,
@@ -80,7 +80,7 @@ struct Told {
 pub(super) struct Deliveries {
     ids: Vec<DeliveryId>,
     told: Vec<Told>,
-    /// The attempts that were begun, the newest in front.
+    /// The begun attempts, newest first.
     begun: Vec<(Queue, ClaimedDelivery)>,
     places: usize,
 }
@@ -102,7 +102,7 @@ impl Deliveries {
         }
     }
 
-    /// The changes that write a delivery.
+    /// Returns the changes that write a delivery.
     pub(super) fn write(
         &mut self,
         owner: &mut Owner<'_>,
@@ -115,12 +115,12 @@ impl Deliveries {
         vec![reply, ConversationChange::Deliver(Box::new(new))]
     }
 
-    /// What was written last was refused.
+    /// Notes that the last write was refused.
     pub(super) fn refused(&mut self) {
         self.ids.pop();
     }
 
-    /// What was written last is there.
+    /// Notes that the last write was carried out.
     pub(super) fn written(&mut self, target: usize, at: Timestamp, now: Timestamp) {
         let number = self.ids.len() - 1;
         self.places += 1;
@@ -139,12 +139,12 @@ impl Deliveries {
         });
     }
 
-    /// Takes a step that is no write; `ours` where the owner's fence is the one that counts.
+    /// Takes a step that is no write. `ours` says whether the owner's fence is valid.
     pub(super) async fn take(&mut self, shape: &Shape, owner: &Owner<'_>, step: &Step, ours: bool) {
         match step {
             Step::Write { .. } => unreachable!("a write"),
             Step::Begin { queue, token } => self.begin(owner, *queue, *token, ours).await,
-            Step::Finish { begun, verdict } => self.finish(owner, *begun, verdict, ours).await,
+            Step::Finish { begun, decision } => self.finish(owner, *begun, decision, ours).await,
             Step::Redeliver { number } => self.redeliver(shape, owner, *number).await,
         }
     }
@@ -176,12 +176,12 @@ impl Deliveries {
         }
     }
 
-    async fn finish(&mut self, owner: &Owner<'_>, begun: usize, verdict: &RetryDecision, ours: bool) {
+    async fn finish(&mut self, owner: &Owner<'_>, begun: usize, decision: &RetryDecision, ours: bool) {
         let Some((queue, taken)) = self.begun.get(begun).cloned() else { return };
         let (Some(name), partition) = (self.name(owner, queue), Partition::of(&owner.conversation)) else {
             return;
         };
-        let finish = postman::end(&taken, verdict.clone());
+        let finish = delivery_worker::end(&taken, decision.clone());
         let finished = owner.store.finish(partition, owner.fence, name, &finish).await;
         if !ours {
             assert_eq!(finished, Err(StoreError::Fenced));
@@ -194,7 +194,7 @@ impl Deliveries {
         {
             told.made += 1;
             (told.due, told.token) = (now, None);
-            match verdict {
+            match decision {
                 RetryDecision::Again => {}
                 RetryDecision::Retry(wait) => {
                     told.due = now + *wait;
@@ -203,7 +203,7 @@ impl Deliveries {
                 RetryDecision::Delivered => {
                     (told.state, told.expires_at) = (DeliveryState::Delivered, Some(now + MESSAGE_TTL));
                 }
-                RetryDecision::Bury(_) => {
+                RetryDecision::DeadLetter(_) => {
                     (told.state, told.expires_at) = (DeliveryState::Dead, Some(now + DEAD_TTL));
                 }
             }
@@ -237,7 +237,7 @@ impl Deliveries {
         }
     }
 
-    /// Everything that can be read is as it is here.
+    /// Checks that everything readable equals the model.
     pub(super) async fn compare(&mut self, owner: &Owner<'_>, fence: Option<Fence>) {
         let now = owner.now().await;
         self.expire(now);
@@ -269,12 +269,13 @@ impl Deliveries {
         let listed = owner.store.deliveries(&query).await.unwrap().deliveries;
         assert_eq!(listed.iter().map(|listed| listed.new.id).collect::<Vec<_>>(), expected);
         if let Some(fence) = fence {
-            self.compare_outbox(&Postman { fence, ..Postman::of(owner, HOOK) }, owner, now).await;
+            self.compare_outbox(&DeliveryWorker { fence, ..DeliveryWorker::of(owner, HOOK) }, owner, now)
+                .await;
         }
     }
 
-    async fn compare_outbox(&mut self, postman: &Postman<'_>, owner: &Owner<'_>, now: Timestamp) {
-        let waiting = postman.outbox().await;
+    async fn compare_outbox(&mut self, worker: &DeliveryWorker<'_>, owner: &Owner<'_>, now: Timestamp) {
+        let waiting = worker.outbox().await;
         let queues = (0..2).map(Queue::Of).chain((0..self.ids.len()).map(Queue::Alone));
         let mut known = 0;
         for queue in queues {
@@ -290,12 +291,12 @@ impl Deliveries {
     }
 }
 
-/// Whether a time is what the model takes it for, where the store does not say it. Redis' clock runs on meanwhile.
+/// Returns whether a time fits the model's, which the store does not report. Redis' clock runs on.
 fn same(stored: Timestamp, told: Timestamp) -> bool {
     told <= stored && stored < told + Duration::from_secs(20)
 }
 
-/// Whether both are over, or the same.
+/// Returns whether both are over, or equal.
 fn due(stored: Timestamp, told: Timestamp, now: Timestamp) -> bool {
     stored == told || told <= now && stored < now + Duration::from_secs(20)
 }

@@ -1,4 +1,4 @@
-//! Deliveries and their attempts.
+//! The encoding of deliveries and their attempts.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Corrupt, conversation, id, is_default, number};
+use super::{CorruptData, conversation, id, is_default, number};
 use crate::domain::{
     ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState,
     NewDelivery, Timestamp, TraceId,
 };
 
-const WHAT: Corrupt = Corrupt("a delivery");
+const WHAT: CorruptData = CorruptData("a delivery");
 
-/// What is said of a delivery beside conversation, target and data.
+/// The fields of a delivery except conversation, target and data.
 #[derive(Serialize, Deserialize)]
-struct Kept<'a> {
+struct StoredDelivery<'a> {
     #[serde(rename = "k", borrow)]
     kind: Cow<'a, str>,
     #[serde(rename = "m", borrow, default, skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ struct Kept<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct KeptAttempt<'a> {
+struct StoredAttempt<'a> {
     #[serde(rename = "a")]
     at: u64,
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
@@ -46,18 +46,18 @@ struct KeptAttempt<'a> {
     response: Option<Cow<'a, str>>,
 }
 
-/// A delivery's id.
-pub(in super::super) fn delivery_id(text: &str) -> Result<DeliveryId, Corrupt> {
-    text.parse().map_err(|_| Corrupt("a delivery's id"))
+/// Parses a delivery's id.
+pub(in super::super) fn delivery_id(text: &str) -> Result<DeliveryId, CorruptData> {
+    text.parse().map_err(|_| CorruptData("a delivery's id"))
 }
 
-/// What stands beside conversation, target and data of a new delivery.
-pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, Corrupt> {
+/// Encodes the fields of a new delivery except conversation, target and data.
+pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, CorruptData> {
     let (callback, signer) = match &new.origin {
         DeliveryOrigin::Bot => (false, None),
         DeliveryOrigin::Callback { signer } => (true, signer.as_deref()),
     };
-    let kept = Kept {
+    let kept = StoredDelivery {
         kind: Cow::Borrowed(new.kind.as_str()),
         message: new.message.map(|id| Cow::Owned(id.to_string())),
         callback,
@@ -68,15 +68,15 @@ pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, Corru
     serde_json::to_vec(&kept).map_err(|_| WHAT)
 }
 
-/// A delivery as it was written.
+/// Decodes a delivery as it was written.
 pub(in super::super) fn read_new_delivery(
     of: DeliveryId,
     conversation: ConversationId,
     target: String,
     told: &[u8],
     data: String,
-) -> Result<NewDelivery, Corrupt> {
-    let kept: Kept<'_> = serde_json::from_slice(told).map_err(|_| WHAT)?;
+) -> Result<NewDelivery, CorruptData> {
+    let kept: StoredDelivery<'_> = serde_json::from_slice(told).map_err(|_| WHAT)?;
     let kind = DeliveryKind::ALL.into_iter().find(|kind| kind.as_str() == kept.kind).ok_or(WHAT)?;
     let trace = kept.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
     Ok(NewDelivery {
@@ -96,9 +96,9 @@ pub(in super::super) fn read_new_delivery(
     })
 }
 
-/// Writes an attempt.
-pub(in super::super) fn attempt(attempt: &DeliveryAttempt) -> Result<Vec<u8>, Corrupt> {
-    let kept = KeptAttempt {
+/// Encodes an attempt.
+pub(in super::super) fn attempt(attempt: &DeliveryAttempt) -> Result<Vec<u8>, CorruptData> {
+    let kept = StoredAttempt {
         at: attempt.at.as_millis(),
         status: attempt.status,
         error: attempt.error.as_deref().map(Cow::Borrowed),
@@ -108,8 +108,8 @@ pub(in super::super) fn attempt(attempt: &DeliveryAttempt) -> Result<Vec<u8>, Co
     serde_json::to_vec(&kept).map_err(|_| WHAT)
 }
 
-fn read_attempt(bytes: &[u8]) -> Result<DeliveryAttempt, Corrupt> {
-    let kept: KeptAttempt<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+fn read_attempt(bytes: &[u8]) -> Result<DeliveryAttempt, CorruptData> {
+    let kept: StoredAttempt<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
     Ok(DeliveryAttempt {
         at: Timestamp::from_millis(kept.at),
         status: kept.status,
@@ -119,18 +119,18 @@ fn read_attempt(bytes: &[u8]) -> Result<DeliveryAttempt, Corrupt> {
     })
 }
 
-/// How far a delivery has come, by the first word of where it stands; the rest is the scripts' own.
-fn state(stands: &[u8]) -> Result<DeliveryState, Corrupt> {
+/// Parses the state, the first word of the status. The rest belongs to the scripts.
+fn state(stands: &[u8]) -> Result<DeliveryState, CorruptData> {
     let word = stands.split(|&byte| byte == b' ').next().unwrap_or_default();
     DeliveryState::ALL.into_iter().find(|state| state.as_str().as_bytes() == word).ok_or(WHAT)
 }
 
-/// A delivery as it stands, from the fields of its hash and the time when it is due.
+/// Decodes a delivery from the fields of its hash and the time when it is due.
 pub(in super::super) fn delivery(
     of: DeliveryId,
     due: Option<Timestamp>,
-    fields: impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), Corrupt>>,
-) -> Result<Delivery, Corrupt> {
+    fields: impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), CorruptData>>,
+) -> Result<Delivery, CorruptData> {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| WHAT);
     let (mut talk, mut target, mut told, mut data, mut stands) = (None, None, None, None, None);
     let (mut reason, mut attempts) = (None, Vec::new());

@@ -1,16 +1,16 @@
-//! Entries of the journal: `AT WEIGHT BODY`, under a letter for their kind.
+//! The encoding of journal entries: `AT WEIGHT BODY`, under a letter for their kind.
 //!
-//! The weight stands there so that the script that trims can count without reading the body.
+//! The script that trims a journal reads the weight alone, not the body.
 
 use serde_json::value::RawValue;
 
-use super::{Corrupt, outcome, reply, time, word};
+use super::{CorruptData, outcome, reply, time, word};
 use crate::domain::{EntryBody, GapReason, JournalEntry, Timestamp};
 
-const WHAT: Corrupt = Corrupt("an entry of a journal");
+const WHAT: CorruptData = CorruptData("an entry of a journal");
 
-/// Writes an entry: the letter, and `AT WEIGHT BODY`.
-pub(in super::super) fn tell(entry: &JournalEntry) -> Result<(&'static str, Vec<u8>), Corrupt> {
+/// Encodes an entry as its letter and `AT WEIGHT BODY`.
+pub(in super::super) fn tell(entry: &JournalEntry) -> Result<(&'static str, Vec<u8>), CorruptData> {
     let mut text = format!("{} {} ", entry.at.as_millis(), entry.weight()).into_bytes();
     let kind = match &entry.body {
         EntryBody::Reply(said) => {
@@ -41,8 +41,8 @@ pub(in super::super) fn tell(entry: &JournalEntry) -> Result<(&'static str, Vec<
     Ok((kind, text))
 }
 
-/// Reads an entry of this kind that stands at this place.
-pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<JournalEntry, Corrupt> {
+/// Decodes an entry of this kind at this place.
+pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<JournalEntry, CorruptData> {
     let (at, body) = stamped(text)?;
     let raw = || {
         let text = str::from_utf8(body).map_err(|_| WHAT)?;
@@ -68,8 +68,8 @@ pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<Jour
     Ok(JournalEntry { seq, at, body })
 }
 
-/// The time of an entry, and its body.
-pub(super) fn stamped(text: &[u8]) -> Result<(Timestamp, &[u8]), Corrupt> {
+/// Splits an entry into its time and its body.
+pub(super) fn stamped(text: &[u8]) -> Result<(Timestamp, &[u8]), CorruptData> {
     let (at, rest) = word(text).ok_or(WHAT)?;
     let (_weight, body) = word(rest).ok_or(WHAT)?;
     Ok((time(at)?, body))

@@ -1,17 +1,17 @@
-//! What replicas tell each other of a link: pieces of streamed replies, and how it stands.
+//! The encoding of hints about a link: chunks of streamed replies, and the status of the connection.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Corrupt, is_default};
+use super::{CorruptData, is_default};
 use crate::domain::{ConnectionStatus, LinkState, ReplyChunk, Timestamp};
 
-const CHUNK: Corrupt = Corrupt("a piece of a reply");
-const CONNECTION: Corrupt = Corrupt("the state of a connection");
+const CHUNK: CorruptData = CorruptData("a piece of a reply");
+const CONNECTION: CorruptData = CorruptData("the state of a connection");
 
 #[derive(Serialize, Deserialize)]
-struct KeptChunk<'a> {
+struct StoredChunk<'a> {
     #[serde(rename = "m", borrow, default, skip_serializing_if = "Option::is_none")]
     message_id: Option<Cow<'a, str>>,
     #[serde(rename = "i", default, skip_serializing_if = "is_default")]
@@ -23,7 +23,7 @@ struct KeptChunk<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct KeptConnection<'a> {
+struct StoredConnection<'a> {
     #[serde(rename = "s", borrow)]
     state: Cow<'a, str>,
     #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
@@ -34,9 +34,9 @@ struct KeptConnection<'a> {
     retry_at: Option<u64>,
 }
 
-/// Writes a piece of a reply.
-pub(in super::super) fn chunk(chunk: &ReplyChunk) -> Result<Vec<u8>, Corrupt> {
-    let kept = KeptChunk {
+/// Encodes a chunk of a reply.
+pub(in super::super) fn chunk(chunk: &ReplyChunk) -> Result<Vec<u8>, CorruptData> {
+    let kept = StoredChunk {
         message_id: chunk.message_id.as_deref().map(Cow::Borrowed),
         index: chunk.index,
         text: Cow::Borrowed(&chunk.text),
@@ -45,15 +45,15 @@ pub(in super::super) fn chunk(chunk: &ReplyChunk) -> Result<Vec<u8>, Corrupt> {
     serde_json::to_vec(&kept).map_err(|_| CHUNK)
 }
 
-/// Reads a piece of a reply.
-pub(in super::super) fn read_chunk(bytes: &[u8]) -> Result<ReplyChunk, Corrupt> {
-    let KeptChunk { message_id, index, text, last } = serde_json::from_slice(bytes).map_err(|_| CHUNK)?;
+/// Decodes a chunk of a reply.
+pub(in super::super) fn read_chunk(bytes: &[u8]) -> Result<ReplyChunk, CorruptData> {
+    let StoredChunk { message_id, index, text, last } = serde_json::from_slice(bytes).map_err(|_| CHUNK)?;
     Ok(ReplyChunk { message_id: message_id.map(Into::into), index, text: text.into(), last })
 }
 
-/// Writes how a connection stands.
-pub(in super::super) fn connection(connection: &ConnectionStatus) -> Result<Vec<u8>, Corrupt> {
-    let kept = KeptConnection {
+/// Encodes the status of a connection.
+pub(in super::super) fn connection(connection: &ConnectionStatus) -> Result<Vec<u8>, CorruptData> {
+    let kept = StoredConnection {
         state: Cow::Borrowed(connection.state.as_str()),
         since: connection.since.map(Timestamp::as_millis),
         reason: connection.reason.as_deref().map(Cow::Borrowed),
@@ -62,9 +62,9 @@ pub(in super::super) fn connection(connection: &ConnectionStatus) -> Result<Vec<
     serde_json::to_vec(&kept).map_err(|_| CONNECTION)
 }
 
-/// Reads how a connection stands.
-pub(in super::super) fn read_connection(bytes: &[u8]) -> Result<ConnectionStatus, Corrupt> {
-    let kept: KeptConnection<'_> = serde_json::from_slice(bytes).map_err(|_| CONNECTION)?;
+/// Decodes the status of a connection.
+pub(in super::super) fn read_connection(bytes: &[u8]) -> Result<ConnectionStatus, CorruptData> {
+    let kept: StoredConnection<'_> = serde_json::from_slice(bytes).map_err(|_| CONNECTION)?;
     let state = LinkState::ALL.into_iter().find(|state| state.as_str() == kept.state).ok_or(CONNECTION)?;
     Ok(ConnectionStatus {
         state,

@@ -1,4 +1,4 @@
-//! Messages: what was accepted, and the hash that it and its turn are kept in.
+//! The encoding of accepted messages, and of the hash with a message and its turn.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,22 +6,22 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Corrupt, entry, is_default, number, reply, time, word};
+use super::{CorruptData, entry, is_default, number, reply, time, word};
 use crate::domain::{
     AcceptedMessage, Attachment, Callback, ConversationId, JsonObject, Message, MessageContent, MessageId,
     MessageProgress, NewMessage, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnRules,
 };
 
-const WHAT: Corrupt = Corrupt("an accepted message");
+const WHAT: CorruptData = CorruptData("an accepted message");
 
 #[derive(Serialize, Deserialize)]
-struct Kept<'a> {
+struct StoredMessage<'a> {
     #[serde(rename = "t", borrow)]
     text: Cow<'a, str>,
     #[serde(rename = "d", borrow, default, skip_serializing_if = "Option::is_none")]
     display_text: Option<Cow<'a, str>>,
     #[serde(rename = "f", borrow, default, skip_serializing_if = "Vec::is_empty")]
-    attachments: Vec<KeptFile<'a>>,
+    attachments: Vec<StoredAttachment<'a>>,
     #[serde(rename = "cd", borrow, default, skip_serializing_if = "Option::is_none")]
     custom_data: Option<&'a RawValue>,
     #[serde(rename = "mt", borrow, default, skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ struct Kept<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct KeptFile<'a> {
+struct StoredAttachment<'a> {
     #[serde(rename = "i", borrow)]
     id: Cow<'a, str>,
     #[serde(rename = "n", borrow, default, skip_serializing_if = "Option::is_none")]
@@ -57,32 +57,32 @@ struct KeptFile<'a> {
     kind: Option<Cow<'a, str>>,
 }
 
-/// What the accept script adds to a new message.
+/// The values that the accept script adds to a new message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Stamp {
+pub(in super::super) struct AcceptStamp {
     pub(in super::super) position: u64,
     pub(in super::super) client_message_id: u64,
     pub(in super::super) accepted_at: Timestamp,
 }
 
-impl Stamp {
-    /// The message that was stamped.
+impl AcceptStamp {
+    /// Returns the accepted message.
     pub(in super::super) fn on(self, id: MessageId, new: NewMessage) -> AcceptedMessage {
         let Self { position, client_message_id, accepted_at } = self;
         AcceptedMessage { id, position, client_message_id, accepted_at, new }
     }
 }
 
-/// A new message; who talks to whom is not in it, since its key and its conversation's field say so.
-pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt> {
+/// Encodes a new message without its conversation, which has a field of its own.
+pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, CorruptData> {
     let content = &new.content;
-    let file = |file: &'_ Attachment| KeptFile {
+    let file = |file: &'_ Attachment| StoredAttachment {
         id: Cow::Owned(file.file_id.to_string()),
         name: file.file_name.as_deref().map(|name| Cow::Owned(name.to_owned())),
         kind: file.file_type.as_deref().map(|kind| Cow::Owned(kind.to_owned())),
     };
     let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    let kept = Kept {
+    let kept = StoredMessage {
         text: Cow::Borrowed(content.text()),
         display_text: content.display_text.as_deref().map(Cow::Borrowed),
         attachments: content.attachments.iter().map(file).collect(),
@@ -101,21 +101,21 @@ pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt
     serde_json::to_vec(&kept).map_err(|_| WHAT)
 }
 
-/// An accepted message: position, `clientMessageId` and time, then what was posted.
+/// Decodes an accepted message: position, `clientMessageId` and time, then the posted message.
 pub(in super::super) fn accepted(
     conversation: ConversationId,
     id: MessageId,
     bytes: &[u8],
-) -> Result<AcceptedMessage, Corrupt> {
+) -> Result<AcceptedMessage, CorruptData> {
     let (position, rest) = word(bytes).ok_or(WHAT)?;
     let (client_message_id, rest) = word(rest).ok_or(WHAT)?;
     let (accepted_at, body) = word(rest).ok_or(WHAT)?;
-    let stamp = Stamp {
+    let stamp = AcceptStamp {
         position: number(position)?,
         client_message_id: number(client_message_id)?,
         accepted_at: time(accepted_at)?,
     };
-    let kept: Kept<'_> = serde_json::from_slice(body).map_err(|_| WHAT)?;
+    let kept: StoredMessage<'_> = serde_json::from_slice(body).map_err(|_| WHAT)?;
     let object =
         |raw: Option<&RawValue>| raw.map(|raw| JsonObject::new(raw.to_owned()).map_err(|_| WHAT)).transpose();
     let boxed = |text: Option<Cow<'_, str>>| text.map(|text| text.into_owned().into_boxed_str());
@@ -146,12 +146,12 @@ pub(in super::super) fn accepted(
     Ok(stamp.on(id, new))
 }
 
-/// A message as it stands, from the fields of its hash.
+/// Decodes a message with its progress from the fields of its hash.
 pub(in super::super) fn message<B: AsRef<[u8]>>(
     conversation: &ConversationId,
     id: MessageId,
-    fields: impl Iterator<Item = Result<(B, B), Corrupt>>,
-) -> Result<Message, Corrupt> {
+    fields: impl Iterator<Item = Result<(B, B), CorruptData>>,
+) -> Result<Message, CorruptData> {
     let mut stored = None;
     let mut progress = MessageProgress::default();
     for field in fields {
@@ -178,12 +178,12 @@ pub(in super::super) fn message<B: AsRef<[u8]>>(
     Ok(Message { accepted, progress })
 }
 
-/// The times of the first signs, each of which may be missing: `sent,acked,reply`.
-fn signs(bytes: &[u8], progress: &mut MessageProgress) -> Result<(), Corrupt> {
+/// Parses the times of the first signs, `sent,acked,reply`. Each may be missing.
+fn signs(bytes: &[u8], progress: &mut MessageProgress) -> Result<(), CorruptData> {
     let mut times = bytes
         .split(|&byte| byte == b',')
         .map(|digits| (!digits.is_empty()).then(|| time(digits)).transpose());
-    let mut next = || times.next().unwrap_or(Err(Corrupt("a message's progress")));
+    let mut next = || times.next().unwrap_or(Err(CorruptData("a message's progress")));
     (progress.sent_at, progress.acked_at, progress.first_reply_at) = (next()?, next()?, next()?);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The record of a conversation. Every idle conversation has one, so it is kept small.
+//! The encoding of conversation records. It is small, because every idle conversation has a record.
 
 use std::borrow::Cow;
 
@@ -6,15 +6,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::{Corrupt, id, is_default};
+use super::{CorruptData, id, is_default};
 use crate::domain::{
     Callback, ConversationRecord, Fingerprint, LastTurn, RateWindow, RecentReplies, Timestamp, TraceId,
 };
 
-const WHAT: Corrupt = Corrupt("the record of a conversation");
+const WHAT: CorruptData = CorruptData("the record of a conversation");
 
 #[derive(Serialize, Deserialize)]
-struct Kept<'a> {
+struct StoredRecord<'a> {
     #[serde(rename = "e", default, skip_serializing_if = "is_default")]
     epoch: u64,
     #[serde(rename = "s", default, skip_serializing_if = "is_default")]
@@ -29,14 +29,14 @@ struct Kept<'a> {
     last_platform_message: Option<Cow<'a, str>>,
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
     said_at: Option<u64>,
-    /// Eight bytes each, big-endian, in Base64: half of what their digits would take.
+    /// Eight bytes each, big-endian, in Base64: half the size of their digits.
     #[serde(rename = "f", borrow, default, skip_serializing_if = "is_default")]
     recent: Cow<'a, str>,
     #[serde(rename = "i", borrow, default, skip_serializing_if = "Option::is_none")]
     session_id: Option<Cow<'a, str>>,
     #[serde(rename = "t", borrow, default, skip_serializing_if = "Option::is_none")]
     last_turn: Option<(Cow<'a, str>, u64)>,
-    /// What the last turn's replies may echo, as the step from it to the turn's end: a few digits.
+    /// The number that the last turn's replies may echo, as the step to the turn's end: a few digits.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     last_echo: Option<i64>,
     #[serde(rename = "cb", borrow, default, skip_serializing_if = "Option::is_none")]
@@ -50,13 +50,13 @@ struct Kept<'a> {
     agent: bool,
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
     blocked_until: Option<u64>,
-    /// Each as the step from the one before.
+    /// Each time as the step from the one before.
     #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
     sends: Vec<i64>,
 }
 
-/// Writes a record.
-pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, Corrupt> {
+/// Encodes a record.
+pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, CorruptData> {
     let recent: Vec<u8> = record.recent.iter().flat_map(|reply| reply.bits().to_be_bytes()).collect();
     let steps = record.sends.iter().scan(0_u64, |last, at| {
         let at = at.as_millis();
@@ -66,7 +66,7 @@ pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, C
     });
     let last = record.last_turn.as_ref();
     let callback = last.and_then(|turn| turn.callback.as_ref());
-    let kept = Kept {
+    let kept = StoredRecord {
         epoch: record.epoch,
         seq: record.seq,
         write: record.write,
@@ -93,9 +93,9 @@ pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, C
     serde_json::to_vec(&kept).map_err(|_| WHAT)
 }
 
-/// Reads a record.
-pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, Corrupt> {
-    let kept: Kept<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+/// Decodes a record.
+pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, CorruptData> {
+    let kept: StoredRecord<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
     let recent = URL_SAFE_NO_PAD.decode(kept.recent.as_bytes()).map_err(|_| WHAT)?;
     let (recent, []) = recent.as_chunks::<8>() else { return Err(WHAT) };
     let recent: RecentReplies =
@@ -137,7 +137,7 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, 
     })
 }
 
-fn trace(text: &str) -> Result<TraceId, Corrupt> {
+fn trace(text: &str) -> Result<TraceId, CorruptData> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| WHAT)?;
     bytes.try_into().map(|bytes| TraceId(u128::from_be_bytes(bytes))).map_err(|_| WHAT)
 }

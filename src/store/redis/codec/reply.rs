@@ -1,17 +1,17 @@
-//! Replies. The place in the journal stands beside them.
+//! The encoding of replies. Their place in the journal is stored beside them.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Corrupt, id, is_default};
+use super::{CorruptData, id, is_default};
 use crate::domain::{Correlation, Reply, Timestamp};
 
-const WHAT: Corrupt = Corrupt("a reply");
+const WHAT: CorruptData = CorruptData("a reply");
 
 #[derive(Serialize, Deserialize)]
-struct Kept<'a> {
+struct StoredReply<'a> {
     #[serde(rename = "m", borrow, default, skip_serializing_if = "Option::is_none")]
     message_id: Option<Cow<'a, str>>,
     #[serde(rename = "i", borrow, default, skip_serializing_if = "Option::is_none")]
@@ -30,9 +30,9 @@ struct Kept<'a> {
     event: &'a RawValue,
 }
 
-/// Writes a reply.
-pub(super) fn write(reply: &Reply, into: &mut Vec<u8>) -> Result<(), Corrupt> {
-    let kept = Kept {
+/// Encodes a reply.
+pub(super) fn write(reply: &Reply, into: &mut Vec<u8>) -> Result<(), CorruptData> {
+    let kept = StoredReply {
         message_id: reply.message_id.as_deref().map(Cow::Borrowed),
         in_reply_to: reply.in_reply_to.map(|id| Cow::Owned(id.to_string())),
         correlation: Cow::Borrowed(reply.correlation.as_str()),
@@ -45,9 +45,9 @@ pub(super) fn write(reply: &Reply, into: &mut Vec<u8>) -> Result<(), Corrupt> {
     serde_json::to_writer(into, &kept).map_err(|_| WHAT)
 }
 
-/// Reads a reply that stands at this place.
-pub(super) fn read(seq: u64, bytes: &[u8]) -> Result<Reply, Corrupt> {
-    let kept: Kept<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+/// Decodes a reply at this place.
+pub(super) fn read(seq: u64, bytes: &[u8]) -> Result<Reply, CorruptData> {
+    let kept: StoredReply<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
     Ok(Reply {
         seq,
         message_id: kept.message_id.map(Into::into),
@@ -61,7 +61,7 @@ pub(super) fn read(seq: u64, bytes: &[u8]) -> Result<Reply, Corrupt> {
     })
 }
 
-fn correlation(word: &str) -> Result<Correlation, Corrupt> {
+fn correlation(word: &str) -> Result<Correlation, CorruptData> {
     use Correlation::{Exact, History, Unsolicited, Window};
     [Exact, Window, History, Unsolicited]
         .into_iter()

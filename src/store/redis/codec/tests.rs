@@ -1,4 +1,4 @@
-//! What is written is read again as it was, and what cannot be read is said so.
+//! Every value survives encoding and decoding, and unreadable data is reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::domain::{
     SessionRequest, TraceId, TurnOutcome, TurnRules,
 };
 
-/// Any text: controls, quotes, what is outside of the first plane.
+/// Generates any text: controls, quotes, characters beyond the first plane.
 fn text(length: std::ops::Range<usize>) -> impl Strategy<Value = String> {
     prop::collection::vec(any::<char>(), length).prop_map(|chars| chars.into_iter().collect())
 }
@@ -23,7 +23,7 @@ fn boxed() -> impl Strategy<Value = Option<Box<str>>> {
     prop::option::of(text(0..20).prop_map(Into::into))
 }
 
-/// Objects as platforms and callers write them, with spaces, escapes and numbers that no float holds.
+/// Generates objects as platforms and callers write them, with spaces, escapes and numbers that no float holds.
 fn raw() -> impl Strategy<Value = Box<RawValue>> {
     let odd = prop::sample::select(vec![
         r#"{ "a" : [1 ,2e5 ,  0.10],"b":{}}"#,
@@ -218,7 +218,7 @@ fn attempts() -> impl Strategy<Value = DeliveryAttempt> {
     )
 }
 
-/// The fields that the write script stores, and those of these attempts.
+/// Returns the fields that the write script stores, and those of these attempts.
 fn hash(new: &NewDelivery, attempts: &[(u64, DeliveryAttempt)]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pair = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
     let mut fields = vec![
@@ -235,31 +235,31 @@ fn hash(new: &NewDelivery, attempts: &[(u64, DeliveryAttempt)]) -> Vec<(Vec<u8>,
     fields
 }
 
-/// An accepted message as the accept script stores it.
-fn stored(stamp: Stamp, new: &NewMessage) -> Vec<u8> {
-    let Stamp { position, client_message_id, accepted_at } = stamp;
+/// Encodes an accepted message as the accept script stores it.
+fn stored(stamp: AcceptStamp, new: &NewMessage) -> Vec<u8> {
+    let AcceptStamp { position, client_message_id, accepted_at } = stamp;
     let mut stored = format!("{position} {client_message_id} {} ", accepted_at.as_millis()).into_bytes();
     stored.extend(new_message(new).unwrap());
     stored
 }
 
-/// `Debug` of these types tells all they hold.
+/// `Debug` of these types shows all their content.
 fn told(value: impl std::fmt::Debug) -> String {
     format!("{value:?}")
 }
 
 proptest! {
     #[test]
-    fn accepted_messages_come_back(
+    fn accepted_message_after_encoding_is_equal(
         new in new_messages(), id in ids(), position: u64, client_message_id: u64, at in times(),
     ) {
-        let stamp = Stamp { position, client_message_id, accepted_at: at };
+        let stamp = AcceptStamp { position, client_message_id, accepted_at: at };
         let read = accepted(alice(), id, &stored(stamp, &new)).unwrap();
         prop_assert_eq!(told(read), told(stamp.on(id, new)));
     }
 
     #[test]
-    fn entries_come_back(entry in entries()) {
+    fn entry_after_encoding_is_equal(entry in entries()) {
         let (kind, text) = tell(&entry).unwrap();
         let read = super::entry(kind.as_bytes(), entry.seq, &text).unwrap();
         prop_assert_eq!(told(&read), told(&entry));
@@ -268,19 +268,19 @@ proptest! {
     }
 
     #[test]
-    fn records_come_back(first in records()) {
+    fn record_after_encoding_is_equal(first in records()) {
         prop_assert_eq!(read_record(&record(&first).unwrap()).unwrap(), first);
     }
 
     #[test]
-    fn deliveries_come_back(
+    fn delivery_after_encoding_is_equal(
         new in deliveries(), tried in prop::collection::vec(attempts(), 0..15), reason in boxed(),
         due in prop::option::of(times()), first in 1..100_u64,
     ) {
         let numbered: Vec<_> = (first..).zip(tried.clone()).collect();
         let mut fields = hash(&new, &numbered);
         fields.extend(reason.as_ref().map(|reason| (b"r".to_vec(), reason.as_bytes().to_vec())));
-        // A hash has no order.
+        // The fields of a hash have no order.
         fields.sort();
         let read = delivery(new.id, due, fields.into_iter().map(Ok)).unwrap();
         let state = DeliveryState::Pending;
@@ -289,7 +289,7 @@ proptest! {
     }
 
     #[test]
-    fn a_delivery_that_is_cut_off_or_changed_is_never_a_panic(
+    fn damaged_delivery_never_panics(
         new in deliveries(), tried in attempts(), field in any::<prop::sample::Index>(),
         cut in any::<prop::sample::Index>(), byte: u8,
     ) {
@@ -308,11 +308,11 @@ proptest! {
     }
 
     #[test]
-    fn what_is_cut_off_or_changed_is_never_a_panic(
+    fn damaged_data_never_panics(
         new in new_messages(), entry in entries(), first in records(),
         cut in any::<prop::sample::Index>(), byte: u8,
     ) {
-        let stamp = Stamp { position: 0, client_message_id: 1, accepted_at: Timestamp::default() };
+        let stamp = AcceptStamp { position: 0, client_message_id: 1, accepted_at: Timestamp::default() };
         let (kind, text) = tell(&entry).unwrap();
         for bytes in [stored(stamp, &new), text, record(&first).unwrap()] {
             let at = cut.index(bytes.len());
@@ -329,12 +329,12 @@ proptest! {
 
 const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
-fn fields<'a>(of: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = Result<(&'a str, &'a str), Corrupt>> {
+fn fields<'a>(of: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = Result<(&'a str, &'a str), CorruptData>> {
     of.iter().copied().map(Ok)
 }
 
 #[test]
-fn a_message_is_put_together_of_its_fields() {
+fn message_is_decoded_from_its_fields() {
     let message = message(
         &alice(),
         id(ID).unwrap(),
@@ -362,12 +362,12 @@ fn a_message_is_put_together_of_its_fields() {
 }
 
 #[test]
-fn a_message_without_its_first_field_is_corrupt() {
+fn message_without_its_first_field_is_corrupt() {
     assert!(message(&alice(), id(ID).unwrap(), fields(&[("c", "support/alice"), ("p", "1,,")])).is_err());
 }
 
 #[test]
-fn fields_of_later_versions_are_passed_over() {
+fn fields_of_later_versions_are_ignored() {
     let later = r#"1 2 3 {"t":"hello","zz":{"new":[1,2]},"f":[{"i":"x","zz":1}]}"#;
     assert_eq!(accepted(alice(), id(ID).unwrap(), later.as_bytes()).unwrap().new.content.text(), "hello");
     assert!(read_record(br#"{"s":3,"zz":null}"#).is_ok_and(|record| record.seq == 3));
@@ -376,7 +376,7 @@ fn fields_of_later_versions_are_passed_over() {
 }
 
 #[test]
-fn a_record_of_an_earlier_version_does_not_tell_what_its_last_turn_is_echoed_by() {
+fn record_of_an_earlier_version_has_no_echo() {
     let earlier = format!(r#"{{"w":3,"t":["{ID}",1763845000123]}}"#);
     let read = read_record(earlier.as_bytes()).unwrap();
     let last = LastTurn {
@@ -399,7 +399,7 @@ fn a_record_of_an_earlier_version_does_not_tell_what_its_last_turn_is_echoed_by(
 }
 
 #[test]
-fn what_is_usual_takes_no_room() {
+fn usual_values_take_no_room() {
     let new = NewMessage {
         conversation: alice(),
         content: MessageContent::new("hello").unwrap(),
@@ -426,7 +426,7 @@ fn what_is_usual_takes_no_room() {
 }
 
 #[test]
-fn names_of_conversations_are_read_to_the_first_slash() {
+fn conversation_name_is_split_at_the_first_slash() {
     let odd = conversation("support/a/b: {c}").unwrap();
     assert_eq!((odd.bot.as_str(), odd.user.as_str()), ("support", "a/b: {c}"));
     assert_eq!(conversation(&odd.to_string()), Ok(odd));

@@ -1,6 +1,6 @@
 -- Accepts a message: idempotency, lane, clientMessageId and position.
 --
--- KEYS  1 lease  2 ready  3 conversation  4 message  5 idempotency key, where there is one
+-- KEYS  1 lease  2 ready  3 conversation  4 message  5 idempotency key, if there is one
 -- Answers NEW or SENT position clientMessageId acceptedAt | REPLAYED id fields | MISMATCH | LANE open | FULL
 local name, body, max_open, full = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local by, watched, send_at_accept = ARGV[5], ARGV[6] == '1', ARGV[7]
@@ -12,13 +12,13 @@ local owner = lease[1]
 -- Whether the owner itself accepts the message and may send it at its accept (ADR 22).
 local owned = send_at_accept ~= '' and owner == by and lease[2] == send_at_accept
 
--- The same id is the same replica asking again, because it does not know whether the first time arrived.
+-- A known id is a repeat by the same replica, which does not know whether the first request arrived.
 local of = call('HGET', KEYS[4], 'c')
 if of then
   if of ~= name then
     return {'MISMATCH', now}
   end
-  -- Changes nothing, but gives a WAIT behind it something to wait for: that the first time reached the replicas.
+  -- This changes nothing. It gives a WAIT behind it a write to wait for: the first request reached the replicas.
   call('HSET', KEYS[4], 'c', name)
   local first = call('HMGET', KEYS[4], 'a', 'p')
   local position, client_message_id, accepted_at = string.match(first[1], '^(%d+) (%d+) (%d+) ')
@@ -46,7 +46,7 @@ end
 
 local held = call('HMGET', KEYS[3], 'n', 'l')
 local lane = held[2] or ''
--- `SINCE ID ID ..`: an id has 26 letters, and the time fewer.
+-- The lane is `SINCE ID ID ..`. An id has 26 letters, and the time has fewer.
 local open = math.floor(#lane / 27)
 if open >= tonumber(max_open) then
   return {'LANE', now, open}
@@ -55,7 +55,7 @@ if full then
   return {'FULL', now}
 end
 
--- As text, which a number would become anew wherever it is joined to some.
+-- The text is formatted once, because Lua would format a number at each concatenation.
 local at = string.format('%d', now)
 local position, client_message_id = '0', at
 if held[1] then

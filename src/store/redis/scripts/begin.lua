@@ -1,4 +1,4 @@
--- Begins every script: the store's time, in milliseconds as all times are.
+-- Begins every script: reads the store's time, in milliseconds like all times.
 local call = redis.call
 local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,4 +1,4 @@
--- Takes a partition.
+-- Claims a partition.
 --
 -- KEYS  1 lease
 -- Answers YOURS epoch | HELD by until
@@ -9,7 +9,7 @@ local owner = lease[1]
 if owner and owner ~= '' and owner ~= incarnation and not (expired and now >= tonumber(lease[3])) then
   return {'HELD', now, owner, lease[3]}
 end
--- Also over a store that lost its newest data, and over one within the same millisecond.
+-- The epoch rises also if the store lost its newest data, and within one millisecond.
 local epoch = math.max((lease[2] or 0) + 1, now)
 call('HSET', KEYS[1], 'o', incarnation, 'e', epoch, 'u', now + span)
 return {'YOURS', now, epoch}

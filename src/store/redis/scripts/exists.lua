@@ -1,4 +1,4 @@
--- Whether a key is there.
+-- Returns whether a key exists.
 --
 -- KEYS  1 the key
 -- Answers OK exists

@@ -1,4 +1,4 @@
--- Says that a replica lives, and asks who else does. A member is the incarnation and the name behind it.
+-- Records that a replica is alive, and returns the live replicas. A member is the incarnation followed by the name.
 --
 -- KEYS  1 replicas  2 bots
 -- Answers OK members known
@@ -8,7 +8,7 @@ local own_channel, fleet_channel, echo = ARGV[4], ARGV[5], ARGV[6]
 local last = call('ZSCORE', KEYS[1], member)
 call('ZADD', KEYS[1], now + ttl, member)
 call('HSET', KEYS[2], member, bots)
--- Those that are only late keep their line, so that a pause of the store takes nobody's name away.
+-- A late replica keeps its line, so a pause of the store removes no name.
 local dead = call('ZRANGEBYSCORE', KEYS[1], '-inf', now - 9 * ttl)
 for _, gone in ipairs(dead) do
   call('ZREM', KEYS[1], gone)

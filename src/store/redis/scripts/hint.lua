@@ -1,5 +1,5 @@
--- A hint: its kind, then each part as a netstring (the length in bytes, ':', the bytes). Nothing is escaped, so
--- that what is passed on is moved and not read.
+-- Packs a hint: its kind, then each part as a netstring (the length in bytes, ':', the bytes). Netstrings need no
+-- escapes, so the parts are copied unread.
 local function hint(kind, parts)
   local packed = {kind}
   for i = 1, #parts do
@@ -8,5 +8,5 @@ local function hint(kind, parts)
   return table.concat(packed)
 end
 
--- From this many bytes on only names are sent: what is published costs each subscriber's output buffer.
+-- From this size on a hint has only names, because each published byte fills every subscriber's output buffer.
 local LARGE = 65536

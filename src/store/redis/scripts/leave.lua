@@ -1,4 +1,4 @@
--- Takes a replica out of the fleet.
+-- Removes a replica from the fleet.
 --
 -- KEYS  1 replicas  2 bots
 local incarnation, fleet_channel = ARGV[1], ARGV[2]

@@ -1,5 +1,5 @@
--- What a journal keeps at most, and for how long after its last entry; so long a conversation is kept that is idle.
+-- The limits of a journal, and its lifetime after the last entry. An idle conversation has the same lifetime.
 local MAX_ENTRIES, MAX_BYTES, JOURNAL_TTL = 1000, 4194304, '86400000'
--- Weight and number of a journal's entries are counted as one, WEIGHT * ENTRY + NUMBER: Lua is slow at taking texts
--- apart, and no journal comes near to so many entries.
+-- One number holds the weight and the count of a journal's entries: WEIGHT * ENTRY + COUNT. Lua parses texts slowly,
+-- and no journal has that many entries.
 local ENTRY = 65536

@@ -1,7 +1,7 @@
--- A message as it stands; somebody may wait for its end.
+-- Returns a message with its progress, and notes a watcher of its end.
 --
 -- KEYS  1 message
--- Answers OK fields, none where there is no such message in this conversation
+-- Answers OK fields; empty if this conversation has no such message
 local name, watcher = ARGV[1], ARGV[2]
 
 local fields = call('HGETALL', KEYS[1])

@@ -1,4 +1,4 @@
--- Goes on hinting a replica at new entries of conversations, all of one partition.
+-- Prolongs the hints at new entries of conversations, all of one partition.
 --
 -- KEYS  1 lease  2 .. conversations
 -- Answers OK

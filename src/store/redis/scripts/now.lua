@@ -1,4 +1,4 @@
--- The time.
+-- Returns the time.
 --
--- KEYS  1 any key of the server that is asked
+-- KEYS  1 any key of the server
 return {'OK', now}

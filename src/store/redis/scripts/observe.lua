@@ -1,7 +1,7 @@
--- Notes a replica that is to be hinted at new entries of a conversation, in the field `x` of its hash, and hints the
--- owner at it. A note that still holds for `least` is left as it is: who reads often writes little. `had` is what the
--- hash has: `x`, record, positions. Where it has neither of the last two nobody knows the conversation, and the note
--- must not outlive its time; where it has one, the hash goes when it would have gone without the note.
+-- Notes an observer in the field `x` of a conversation's hash, and gives the owner a hint. A note that holds for
+-- `least` or longer stays, so frequent reads write little. `had` holds the fields `x`, record and positions. If the
+-- last two are missing, the conversation is unknown, and the hash expires with the note. Otherwise the note does not
+-- change its expiry.
 local function observe(key, had, observer, least, span)
   local notes = {}
   for who, till in string.gmatch(had[1] or '', '(%x+):(%d+)') do

@@ -1,7 +1,7 @@
--- The record and the lane of a conversation.
+-- Returns the record and the lane of a conversation.
 --
 -- KEYS  1 lease  2 ready  3 conversation
--- Answers OK record positions lane {{id fields} ..} {observer ..}; what is not there is empty
+-- Answers OK record positions lane {{id fields} ..} {observer ..}; a missing value is empty
 local partition = string.sub(KEYS[1], 1, -6)
 local name = string.sub(KEYS[3], #partition + 3)
 
@@ -15,8 +15,8 @@ for id in string.gmatch(lane, ' (%w+)') do
     kept = kept .. ' ' .. id
   end
 end
--- A store that evicts (which it is told not to) may have lost a message whose place in the lane it kept. Nobody
--- could end it, and it would count as open for ever.
+-- A store that evicts against our advice may have lost a message but not its place in the lane. Such a message could
+-- never end, and would count as open for ever.
 if #messages == 0 then
   kept = ''
 end

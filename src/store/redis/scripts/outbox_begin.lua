@@ -1,4 +1,4 @@
--- Notes that the first delivery of a queue is attempted.
+-- Claims the first delivery of a queue for an attempt.
 --
 -- KEYS  1 lease
 -- Answers TAKEN id conversation target told data since made step | LATER due | EMPTY
@@ -9,7 +9,7 @@ if not id then
   return {'EMPTY', now}
 end
 local stands, begun = string.match(held[1], '^(.* )(%x*)$')
--- The same token is the owner asking again, because it does not know whether the first time arrived.
+-- The same token is a repeat by the owner, which does not know whether the first request arrived.
 if begun ~= token then
   local due = call('ZSCORE', DUE, queue)
   if due and now < tonumber(due) then

@@ -1,12 +1,12 @@
--- Notes how an attempt ended.
+-- Records the end of an attempt.
 --
 -- KEYS  1 lease
--- Answers OK due; of the queue's first, empty where the queue is
+-- Answers OK due; the time of the queue's first delivery, empty for an empty queue
 local queue, id, ours, attempt, kept = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
--- What it is from now on; for how long it waits, or is kept; whether that is a step of the schedule; and why.
+-- The new state, its delay or lifetime, whether it is a step of the schedule, and the reason.
 local state, span, stepped, reason = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 
--- An attempt of so many bytes is not worth counting: a page of a thousand deliveries with 32 of these each is 4 MiB.
+-- Attempts up to this size do not count. A page of 1000 deliveries with 32 of them each has 4 MiB.
 local SMALL = 128
 
 local key, list = partition .. 'd:' .. id, partition .. 'o:' .. queue
@@ -14,7 +14,7 @@ local held = call('HMGET', key, 's', 'c', 'r')
 local _, of, since, made, step, token = string.match(held[1] or '', STANDS)
 local ahead = call('LRANGE', list, 0, 1)
 if of ~= queue or ahead[1] ~= id or token ~= ours then
-  -- A repeat, or of a delivery that was taken out of this queue since, or of an attempt that was not the last.
+  -- This is a repeat, or the delivery left the queue, or another attempt began since.
   return {'OK', now, call('ZSCORE', DUE, queue) or ''}
 end
 
@@ -28,8 +28,8 @@ else
     call('HDEL', key, 'r')
   end
 end
--- What receivers answer can be far larger than what they are told; lists are bounded by both. Those that are dropped
--- still count: it is a bound.
+-- An answer of a receiver can be far larger than the delivery, so lists are bounded by both. Dropped attempts still
+-- count, because this is an upper bound.
 if #attempt > SMALL then
   call('HINCRBY', key, 'z', #attempt)
 end
@@ -53,8 +53,8 @@ call('PEXPIRE', key, span)
 call('ZREM', PENDING, member)
 call('ZADD', index, 0, member)
 call('PEXPIRE', index, span)
--- Oldest first, so that what has expired is not named for much longer. Not with each, since it is as much work again
--- as the rest of its move; but twice as many may go as come.
+-- Removes expired deliveries from the index, oldest first. It costs as much as the rest of the move, so one of eight
+-- calls does it. Each may remove twice as many as were added.
 if now % 8 == 0 then
   for _, old in ipairs(call('ZRANGE', index, 0, 15)) do
     if call('EXISTS', partition .. 'd:' .. string.sub(old, 1, 26)) == 1 then

@@ -1,11 +1,11 @@
--- The queues of a partition's outbox. KEYS[1] is the lease. Where a delivery stands is one field of its hash, `s`:
--- `STATE QUEUE SINCE MADE STEP TOKEN`, the last of them empty where no attempt was begun.
+-- The queues of a partition's outbox. KEYS[1] is the lease. The status of a delivery is the field `s` of its hash:
+-- `STATE QUEUE SINCE MADE STEP TOKEN`. The token is empty without an attempt.
 local partition = string.sub(KEYS[1], 1, -6)
 local DUE, PENDING = partition .. 'due', partition .. 'x:pending'
 local STANDS = '^(%a+) (%x+) (%d+) (%d+) (%d+) (%x*)$'
 
--- The first delivery of a queue, and fields of it. One that is not there is taken out: a store that evicts (which it
--- is told not to) may have lost it. Nobody could end it, and what is behind it would wait for ever.
+-- Returns the first delivery of a queue with some of its fields, and removes missing deliveries. A store that evicts
+-- against our advice may have lost one. It could never end, and the deliveries behind it would wait for ever.
 local function first(queue, ...)
   local list = partition .. 'o:' .. queue
   local id = call('LINDEX', list, 0)

@@ -1,11 +1,12 @@
--- Which deliveries there are, without a look into them.
+-- Lists deliveries by the indexes, without their content.
 --
 -- KEYS  1 lease
--- Answers OK reached {id bytes} ..; in no order. All that fit are told down to what was reached, itself included, and
--- perhaps some behind it; where that is empty all are told
+-- Answers OK reached {id bytes} ..
+-- The list has no order. It has all matches down to `reached`, and perhaps some behind it. It is complete if
+-- `reached` is empty.
 local before, oldest, limit = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local bots, user, prefix = ARGV[4], ARGV[5], ARGV[6]
--- Where little fits no script should look for long.
+-- The limit of the search if few deliveries match.
 local LOOK = 1000
 
 local function fits(name)
@@ -33,7 +34,7 @@ for i = 7, #ARGV do
           found = found + 1
           answer[#answer + 1] = {id, bytes}
         else
-          -- It has expired, and nothing came since that would have taken it out.
+          -- The delivery has expired, and no later one removed it from the index.
           call('ZREM', index, member)
         end
       end

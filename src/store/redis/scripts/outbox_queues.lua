@@ -1,10 +1,10 @@
--- Some queues of a partition's outbox.
+-- Returns some queues of a partition's outbox.
 --
 -- KEYS  1 lease
--- Answers OK cursor {queue due target since} ..; the cursor is 0 where these were the last
+-- Answers OK cursor {queue due target since} ..; the cursor is 0 at the end
 local from, about = ARGV[3], ARGV[4]
 
--- A scan leaves out nothing that is there from its beginning to its end, whatever comes, goes and changes its time.
+-- A scan returns every queue that exists from its beginning to its end, over any change in between.
 local scanned = call('ZSCAN', DUE, from, 'COUNT', about)
 local answer = {'OK', now, scanned[1]}
 for i = 1, #scanned[2], 2 do

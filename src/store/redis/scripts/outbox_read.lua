@@ -1,7 +1,7 @@
--- Deliveries as they stand.
+-- Returns deliveries, without the missing ones.
 --
 -- KEYS  1 lease
--- Answers OK {id due fields} ..; due is of the first of a queue, empty for others. What is not there is left out
+-- Answers OK {id due fields} ..; `due` is set for the first of a queue only
 local answer = {'OK', now}
 for i = 1, #ARGV do
   local id = ARGV[i]

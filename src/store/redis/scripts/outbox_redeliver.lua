@@ -1,4 +1,4 @@
--- Has a delivery attempted again, in a queue of its own.
+-- Moves a delivery to a queue of its own, due now.
 --
 -- KEYS  1 lease
 -- Answers QUEUED | INFLIGHT | UNKNOWN
@@ -9,7 +9,7 @@ local held = call('HMGET', key, 's', 'c', 'q')
 if not held[1] then
   return {'UNKNOWN', now}
 end
--- A repeat, whose first answer was lost: what was wished for is on its way, or done.
+-- This is a repeat of a request whose answer was lost.
 if held[3] == wish then
   return {'QUEUED', now}
 end

@@ -1,9 +1,9 @@
--- Some of a journal, and who is to be hinted at what comes after it.
+-- Returns a page of a journal, and notes an observer of later entries.
 --
 -- KEYS  1 lease  2 conversation  3 journal
--- Answers OK record more stood {place kind text fields} ..; stood is when the entry was written that the reader stands
--- behind, the newest one where none is asked for, and empty where that is not kept; the fields are those of the message
--- whose end an entry tells, none where it has expired
+-- Answers OK record more stood {place kind text fields} ..
+-- `stood` is the time of the entry at the reader's place, or of the newest entry if no place is given. It is empty if
+-- that entry is not stored. `fields` are those of the message that the entry ends, empty if it has expired.
 local after, limit, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local observer, least, span = ARGV[4], ARGV[5], ARGV[6]
 local partition = string.sub(KEYS[1], 1, -6)
@@ -14,7 +14,7 @@ if observer ~= '' then
   observe(KEYS[2], had, observer, least, span)
 end
 local answer = {'OK', now, had[2] or '', 0, ''}
--- A journal without a record is one from before the conversation was lost; the next write drops it.
+-- A journal without a record is from before the conversation was lost. The next write drops it.
 if not had[2] then
   return answer
 end

@@ -1,12 +1,12 @@
--- Counts a connect of a bot, if that keeps it within its limit in any 60 seconds.
+-- Counts a connect of a bot, if the bot stays within its limit in any 60 seconds.
 --
--- KEYS  1 connects of the last minute: token -> when
+-- KEYS  1 connects of the last minute: token -> time
 -- Answers GRANTED | AT time
 local token, limit = ARGV[1], tonumber(ARGV[2])
 local SPAN = 60000
 
 call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - SPAN)
--- A repeat was counted already.
+-- A repeat is already counted.
 if call('ZSCORE', KEYS[1], token) then
   return {'GRANTED', now}
 end
@@ -16,6 +16,6 @@ if spent < limit then
   call('PEXPIRE', KEYS[1], SPAN)
   return {'GRANTED', now}
 end
--- The limit may have been lowered: then the oldest are not those that count.
+-- If the limit was lowered, the oldest connects are not the ones that count.
 local oldest = call('ZRANGE', KEYS[1], spent - limit, spent - limit, 'WITHSCORES')
 return {'AT', now, oldest[2] + SPAN}

@@ -1,11 +1,10 @@
--- The conversations that have something open, and those that are still warm.
+-- Returns the conversations with open messages, and those that are still warm.
 --
 -- KEYS  1 lease  2 ready  3 warm
 -- Answers OK ready warm
 local wants_warm = ARGV[3] == '1'
 
--- Each partition's owner asks this once a second, so that nothing is left over for long; and mostly there is
--- nothing, so that the answer should cost next to nothing.
+-- Each owner calls this once a second, mostly for an empty answer, so it must be cheap. One call in 64 cleans up.
 if wants_warm or now % 64 == 0 then
   call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
 end

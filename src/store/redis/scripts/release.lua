@@ -1,4 +1,4 @@
--- Gives a partition back. The epoch stays, since it must rise for ever.
+-- Releases a partition. The epoch stays, because it must always rise.
 --
 -- KEYS  1 lease
 call('HSET', KEYS[1], 'o', '')

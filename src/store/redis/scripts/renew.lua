@@ -1,4 +1,4 @@
--- Renews a lease, also one that has run out.
+-- Renews a lease, also an expired one.
 --
 -- KEYS  1 lease
 call('HSET', KEYS[1], 'u', now + ARGV[3])

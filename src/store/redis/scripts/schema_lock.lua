@@ -1,5 +1,5 @@
 #!lua
--- Takes the lock, or keeps it for longer: 1 if it is ours now, 0 if it is another's.
+-- Takes or renews the lock. Returns 1 if it is ours, 0 if another process holds it.
 -- KEYS: lock. ARGV: token, milliseconds.
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end

@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- All that the schema key holds; its type where it is no hash.
+-- Returns the fields of the schema key, or its type if it is no hash.
 -- KEYS: schema.
 local kind = redis.call('TYPE', KEYS[1])['ok']
 if kind ~= 'hash' and kind ~= 'none' then return kind end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Gives the lock back, unless another has it by now.
+-- Releases the lock, unless another process holds it.
 -- KEYS: lock. ARGV: token.
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 return 1

@@ -1,7 +1,7 @@
--- How a conversation stands; its owner is asked for the rest, where that is another replica.
+-- Returns the state of a conversation, and asks the owner for the rest if that is another replica.
 --
 -- KEYS  1 lease  2 conversation
--- Answers OK record lane positions owner; what is not there is empty
+-- Answers OK record lane positions owner; a missing value is empty
 local by, number = ARGV[1], ARGV[2]
 
 local held = call('HMGET', KEYS[2], 'r', 'l', 'n')

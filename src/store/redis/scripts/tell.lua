@@ -1,5 +1,5 @@
--- Passes on what one replica tells another.
+-- Publishes a hint of one replica to another.
 --
--- KEYS  1 any key of the server that is to pass it on
+-- KEYS  1 any key of the server that publishes it
 call('PUBLISH', ARGV[1], ARGV[2])
 return {'OK', now}

@@ -1,5 +1,5 @@
--- Notes a replica where somebody waits for the end of a message that is open. `fields` are all of the message's.
--- Incarnations are of one length and stand apart, so that a match is a whole one.
+-- Notes a replica on which a caller waits for the end of an open message. `fields` are all fields of the message.
+-- Incarnations have one length and a separator, so a match is always a whole one.
 local function watch(key, fields, watcher)
   local watchers
   for i = 1, #fields, 2 do

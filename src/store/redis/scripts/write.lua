@@ -1,24 +1,23 @@
--- Carries out an owner's write: what changes, message by message, and the record after it.
+-- Carries out an owner's write: the changes, message by message, and the record after them.
 --
 -- KEYS  1 lease  2 ready  3 warm  4 conversation  5 journal
 -- Answers OK lost | OUTOFSTEP
 --
--- ARGV[8] is what the entries weigh together. From ARGV[CHANGES] on there are groups of changes: a message, or ''
--- where it is none; when it was sent, acknowledged and first replied to, '' where nothing new is said of that; the
--- number of changes; and of each its kind and two more:
---   r  a reply, to the group's message                                                     place, text
---   e  the end of the group's message, after which the group says no more of that message  place, text
---   u  another session's message                                                           place, text
---   p  another event of the platform                                                       place, text
---   h  the head's time begins anew                                                         at, ''
---   d  a delivery, of the entry before it, and with that left out; it counts as two changes:
---                                                            id, `QUEUE SINCE`; target, what else is told of it, data
--- All but the last two are entries of the journal. The text is `AT WEIGHT BODY`, and is kept as it is, also with the
+-- ARGV[8] is the weight of all entries. Groups of changes start at ARGV[CHANGES]. A group has the id of a message or
+-- '', its times of sent, acknowledged and first reply ('' for no news), and the number of changes. Each change has a
+-- kind and two values:
+--   r  a reply to the group's message                                       place, text
+--   e  the end of the group's message, its last change                      place, text
+--   u  another session's message                                            place, text
+--   p  another event of the platform                                        place, text
+--   h  a new start of the head's deadline                                   at, ''
+--   d  a delivery of the entry before it, skipped with it; it counts twice  id, `QUEUE SINCE`; target, fields, data
+-- All but the last two are journal entries. Their text is `AT WEIGHT BODY`. It is stored unchanged, also with the
 -- message.
 local owner, write, follows, record = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
 local warm_until, message_ttl, weight = ARGV[6], ARGV[7], ARGV[8]
 local CHANGES = 9
--- `PREFIX:{pN}:`, which the names of all of the partition's keys begin with.
+-- `PREFIX:{pN}:`, the prefix of all keys of the partition.
 local partition = string.sub(KEYS[1], 1, -6)
 local name = string.sub(KEYS[4], #partition + 3)
 
@@ -27,7 +26,7 @@ local last = held[1] or '0'
 if last ~= follows then
   local done, told = string.match(last, '^(%d+)(!?)$')
   if done == write then
-    -- A repeat. This changes nothing, but gives a WAIT behind it something to wait for.
+    -- This repeat changes nothing. It gives a WAIT behind it a write to wait for.
     call('HSET', KEYS[4], 'w', last)
     return {'OK', now, told == '!' and 1 or 0}
   elseif done ~= follows then
@@ -43,7 +42,7 @@ while ARGV[at] do
   local first, after = at + 5, at + 5 + 3 * ARGV[at + 4]
   at = after
   local key, message, ours, open, ended
-  -- With room for the signs, a reply and the end, so that it need not grow.
+  -- The table has room for the signs, a reply and the end, so it need not grow.
   local fields, count = {nil, nil, nil, nil, nil, nil}, 0
   if id ~= '' then
     key = partition .. 'm:' .. id
@@ -53,7 +52,7 @@ while ARGV[at] do
     if sent ~= '' and not open then
       lost = true
     end
-    -- The first sign of a kind counts, and none after the end.
+    -- The first sign of a kind counts, and no sign counts after the end.
     if open then
       local s, k, f = string.match(message[3] or ',,', '^(%d*),(%d*),(%d*)$')
       count, fields[1], fields[2] = 2, 'p', (s == '' and sent or s) .. ',' .. (k == '' and acked or k) .. ',' .. (f == '' and answered or f)
@@ -66,7 +65,7 @@ while ARGV[at] do
     local for_journal = true
     change = change + 3
     if kind == 'e' then
-      -- Out of the lane, `SINCE ID ID ..`; the next head is one since this end.
+      -- Removes the message from the lane, `SINCE ID ID ..`. The next message is the head since this end.
       local from, to = string.find(lane, ' ' .. id, 1, true)
       if from then
         local ahead, behind = string.sub(lane, 1, from - 1), string.sub(lane, to + 1)
@@ -92,10 +91,10 @@ while ARGV[at] do
         lane = place .. string.match(lane, ' .*')
       end
     elseif kind == 'r' and ours then
-      -- Not where it has expired: that would bring back a piece of it, and for ever.
+      -- An expired message must not come back with this reply alone, without an expiry.
       fields[count + 1], fields[count + 2] = 'r' .. place, text
       count = count + 2
-      -- Lua hands over some thousands of arguments at most.
+      -- Lua passes some thousands of arguments at most.
       if count > 1000 then
         call('HSET', key, unpack(fields, 1, count))
         count = 0
@@ -103,7 +102,7 @@ while ARGV[at] do
     elseif kind == 'd' then
       for_journal = false
       local delivery = partition .. 'd:' .. place
-      -- What the store lost is written again under its id, and this may not have been lost with it.
+      -- The owner writes lost changes again under their id. This delivery may have survived.
       if not left_out and call('EXISTS', delivery) == 0 then
         call('HSET', delivery, 'c', name, 't', ARGV[change], 'n', ARGV[change + 1], 'b', ARGV[change + 2],
           's', 'pending ' .. text .. ' 0 0 ')
@@ -119,8 +118,8 @@ while ARGV[at] do
       left_out = false
       local place_given = counted and redis.pcall('XADD', KEYS[5], 'NOMKSTREAM', place, kind, text)
       if type(place_given) ~= 'string' then
-        -- The journal begins: it never was, it has expired, or it is from before the conversation was lost, and then
-        -- its places may be after this one.
+        -- The journal begins: it is new, has expired, or is from before the conversation was lost. An old one may
+        -- have later places than this one.
         call('DEL', KEYS[5])
         call('XADD', KEYS[5], place, kind, text)
         counted = 0
@@ -138,7 +137,7 @@ while ARGV[at] do
       call('PEXPIRE', partition .. 'k:' .. message[5], message_ttl)
     end
     local watchers = message[4]
-    -- Mostly nobody waits, or somebody at the owner itself.
+    -- Mostly no caller waits, or one at the owner itself.
     if watchers and watchers ~= owner then
       local parts = call('HGETALL', key)
       table.insert(parts, 1, name)
@@ -159,7 +158,7 @@ end
 local number = lost and write .. '!' or write
 if appended > 0 then
   counted = counted + weight * ENTRY + appended
-  -- The weights of what goes are with it, so it is read before. The newest always stays.
+  -- The weights are in the old entries, so these are read before they go. The newest entry always stays.
   local from, gone = '-', nil
   while counted % ENTRY > 1 and (counted % ENTRY > MAX_ENTRIES or counted > MAX_BYTES * ENTRY) do
     local old = call('XRANGE', KEYS[5], from, '+', 'COUNT', math.max(counted % ENTRY - MAX_ENTRIES, 1))
@@ -186,12 +185,12 @@ if lane == '' then
   end
   call('PEXPIRE', KEYS[4], JOURNAL_TTL)
 end
--- No member is to stay longer than this; it expires where nobody is left to take them out.
+-- This is the longest lifetime of a member. The key expires if no owner removes members.
 if warm_until ~= '' then
   call('ZADD', KEYS[3], warm_until, name)
   call('PEXPIRE', KEYS[3], JOURNAL_TTL)
 end
--- Who observes it; the owner knows by itself.
+-- Gives the observers a hint. The owner needs none.
 if appended > 0 and held[4] then
   for observer, till in string.gmatch(held[4], '(%x+):(%d+)') do
     if observer ~= owner and now < tonumber(till) then

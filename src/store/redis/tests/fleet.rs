@@ -1,4 +1,4 @@
-//! Heartbeats, and the connects that the replicas share.
+//! Heartbeats, and the connect limit that the replicas share.
 
 use std::slice;
 
@@ -21,7 +21,7 @@ async fn live(store: &RedisStore, peer: ReplicaIdentity) -> Vec<ReplicaIdentity>
 }
 
 #[tokio::test]
-async fn the_live_are_those_that_were_heard_of() {
+async fn live_replicas_are_those_with_a_recent_heartbeat() {
     let server = Server::start();
     let store = server.store();
     let (one, two) = (peer(ME, "one"), peer(OTHER, "two: ü 1"));
@@ -42,7 +42,7 @@ async fn the_live_are_those_that_were_heard_of() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_tells_whether_the_store_is_set_up() {
+async fn heartbeat_reports_whether_the_store_is_set_up() {
     let server = Server::start();
     let store = server.store();
     assert!(!beat(&store, peer(ME, "one")).await.prepared);
@@ -75,7 +75,7 @@ async fn connects_are_counted_once_and_over_a_minute() {
 }
 
 #[tokio::test]
-async fn who_owns_is_told_and_what_was_lost() {
+async fn refused_owner_learns_of_other_owner_or_loss() {
     let server = Server::start();
     let store = server.store();
     let partition = Partition::of(&alice());

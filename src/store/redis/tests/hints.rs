@@ -1,4 +1,4 @@
-//! What the scripts publish, and for whom.
+//! The hints that scripts publish, and their receivers.
 
 use deadpool_redis::redis::aio::PubSub;
 use futures_util::StreamExt as _;
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{ConnectionStatus, LinkState, ReadStart, ReplyChunk};
-use crate::store::redis::hint;
+use crate::store::redis::hint_codec;
 use crate::store::{Hint, NOTED, OBSERVED};
 
 /// Listens to all channels.
@@ -17,11 +17,11 @@ async fn listen(server: &Server) -> PubSub {
     all
 }
 
-/// The next hint, and the channel it came over.
+/// Returns the next hint and its channel.
 async fn next(all: &mut PubSub) -> (String, Hint) {
     let next = tokio::time::timeout(Duration::from_secs(10), all.on_message().next()).await;
     let message = next.expect("a hint").unwrap();
-    (message.get_channel_name().to_owned(), hint::decode(message.get_payload_bytes()).unwrap())
+    (message.get_channel_name().to_owned(), hint_codec::decode(message.get_payload_bytes()).unwrap())
 }
 
 fn channel(of: Incarnation) -> String {
@@ -29,10 +29,10 @@ fn channel(of: Incarnation) -> String {
 }
 
 #[tokio::test]
-async fn the_owner_is_told_what_others_accept_for_it() {
+async fn owner_gets_hints_at_accepts_of_other_replicas() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
-    // Nobody owns it, then the accepting replica does, then another.
+    // The partition has no owner, then the accepting replica owns it, then another.
     post(&store, 1).await;
     own(&store).await;
     post(&store, 2).await;
@@ -51,7 +51,7 @@ async fn the_owner_is_told_what_others_accept_for_it() {
 }
 
 #[tokio::test]
-async fn a_free_partition_has_nobody_to_tell() {
+async fn accept_in_a_free_partition_gives_no_hint() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
     let fence = own(&store).await;
@@ -66,7 +66,7 @@ async fn a_free_partition_has_nobody_to_tell() {
 }
 
 #[tokio::test]
-async fn each_replica_that_waits_is_told_the_end_once_but_not_the_owner() {
+async fn end_is_hinted_once_to_each_watcher_but_the_owner() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
     store.accept(AcceptRequest { watched: true, ..accept(1) }).await.unwrap();
@@ -93,18 +93,18 @@ async fn each_replica_that_waits_is_told_the_end_once_but_not_the_owner() {
         assert_eq!((to, format!("{message:?}")), (channel(watcher), format!("{stored:?}")));
         assert_eq!(&*message.progress.replies[0].text, "Zoë\n\u{1F600}");
     }
-    // Nothing was between those and this.
+    // No other hint came in between.
     store.leave(ME).await.unwrap();
     assert!(matches!(next(&mut all).await, (_, Hint::Fleet)));
 }
 
 #[tokio::test]
-async fn an_end_too_large_to_carry_is_named() {
+async fn large_end_is_hinted_by_name() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
     let fence = own(&store).await;
     store.accept(with_key(AcceptRequest { by: ME, ..accept(1) }, "k", 1)).await.unwrap();
-    // A caller that repeats itself elsewhere waits there too.
+    // A caller that repeats its request on another replica waits there too.
     let again = AcceptRequest { by: OTHER, watched: true, ..with_key(accept(2), "k", 1) };
     assert!(matches!(store.accept(again).await.unwrap(), AcceptResult::Replayed(_)));
     let at = Timestamp::from_millis(5);
@@ -116,7 +116,7 @@ async fn an_end_too_large_to_carry_is_named() {
 }
 
 #[tokio::test]
-async fn each_replica_that_observes_is_told_of_a_write_once_but_not_the_owner() {
+async fn write_is_hinted_once_to_each_observer_but_the_owner() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
     for observer in [OTHER, ME, Incarnation(7), OTHER] {
@@ -141,7 +141,7 @@ async fn each_replica_that_observes_is_told_of_a_write_once_but_not_the_owner() 
 }
 
 #[tokio::test]
-async fn a_note_is_renewed_and_told_when_it_is_due_and_goes_with_its_time() {
+async fn observer_note_is_renewed_when_due_and_expires() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
     own(&store).await;
@@ -161,7 +161,7 @@ async fn a_note_is_renewed_and_told_when_it_is_due_and_goes_with_its_time() {
     }
     let left: u64 = server.ask(&["PTTL", &key]).await;
     assert!(Duration::from_millis(left) <= NOTED && Duration::from_millis(left) > OBSERVED, "{left}");
-    // Those whose time has passed are taken out with the next one.
+    // The next note removes the expired ones.
     store.skew(Duration::from_hours(1));
     store.observe(&[alice()], Incarnation(7)).await.unwrap();
     let notes = notes().await;
@@ -169,7 +169,7 @@ async fn a_note_is_renewed_and_told_when_it_is_due_and_goes_with_its_time() {
 }
 
 #[tokio::test]
-async fn a_write_that_nobody_observes_calls_for_nothing_more() {
+async fn write_without_observers_publishes_nothing() {
     let server = Server::start();
     let store = server.store();
     let fence = own(&store).await;
@@ -201,7 +201,7 @@ fn text(length: usize) -> impl Strategy<Value = Box<str>> {
 
 proptest! {
     #[test]
-    fn a_piece_of_a_reply_is_read_as_it_was_written(
+    fn chunk_hint_after_encoding_is_equal(
         user in "[^\\p{Cc}]{1,20}",
         message_id in prop::option::of(text(20)),
         index: u32,
@@ -210,17 +210,17 @@ proptest! {
     ) {
         let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new(&user).unwrap());
         let chunk = ReplyChunk { message_id, index, text, last };
-        let payload = hint::encode(&Hint::Chunk(conversation.clone(), Arc::new(chunk.clone()))).unwrap();
-        let Some(Hint::Chunk(of, read)) = hint::decode(&payload) else { panic!("a piece") };
+        let payload = hint_codec::encode(&Hint::Chunk(conversation.clone(), Arc::new(chunk.clone()))).unwrap();
+        let Some(Hint::Chunk(of, read)) = hint_codec::decode(&payload) else { panic!("a piece") };
         prop_assert_eq!((of, &*read), (conversation, &chunk));
-        // What is cut off is no hint.
+        // A truncated payload is no hint.
         for end in 0..payload.len() {
-            prop_assert!(hint::decode(&payload[..end]).is_none());
+            prop_assert!(hint_codec::decode(&payload[..end]).is_none());
         }
     }
 
     #[test]
-    fn how_a_connection_stands_is_read_as_it_was_written(
+    fn connection_hint_after_encoding_is_equal(
         number: u64,
         state in prop::sample::select(LinkState::ALL.to_vec()),
         since in prop::option::of(any::<u64>()),
@@ -229,17 +229,17 @@ proptest! {
     ) {
         let [since, retry_at] = [since, retry_at].map(|at| at.map(Timestamp::from_millis));
         let connection = ConnectionStatus { state, since, reason, retry_at };
-        let payload = hint::encode(&Hint::Answered(number, Box::new(connection.clone()))).unwrap();
-        let Some(Hint::Answered(to, read)) = hint::decode(&payload) else { panic!("an answer") };
+        let payload = hint_codec::encode(&Hint::Answered(number, Box::new(connection.clone()))).unwrap();
+        let Some(Hint::Answered(to, read)) = hint_codec::decode(&payload) else { panic!("an answer") };
         prop_assert_eq!((to, *read), (number, connection));
         for end in 0..payload.len() {
-            prop_assert!(hint::decode(&payload[..end]).is_none());
+            prop_assert!(hint_codec::decode(&payload[..end]).is_none());
         }
     }
 }
 
 #[test]
-fn what_is_no_hint_is_passed_over() {
+fn unreadable_hint_is_ignored() {
     let odd: [&[u8]; 20] = [
         b"",
         b"Z",
@@ -263,6 +263,6 @@ fn what_is_no_hint_is_passed_over() {
         b"R3:256",
     ];
     for payload in odd {
-        assert!(hint::decode(payload).is_none(), "{payload:?}");
+        assert!(hint_codec::decode(payload).is_none(), "{payload:?}");
     }
 }

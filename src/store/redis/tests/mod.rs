@@ -1,13 +1,13 @@
-//! The operations against a real server: what only Redis can get wrong. The contract itself is tested for every
-//! side of the store alike.
+//! The operations against a real server, for the errors that only Redis can have. `tests/store` tests the contract
+//! for all stores.
 
-mod agreement;
+mod command_runner;
 mod fleet;
 mod hints;
-mod keeping;
+mod memory_agrees;
 mod outbox;
+mod retention;
 pub(super) mod server;
-mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;

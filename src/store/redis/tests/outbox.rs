@@ -1,4 +1,4 @@
-//! What deliveries leave in Redis and what they cost there; how lists of them are made.
+//! The keys and the cost of deliveries in Redis, and lists of deliveries.
 
 use serde_json::value::to_raw_value;
 
@@ -12,7 +12,7 @@ use crate::store::{
 const HOOK: &str = "https://legacy.example/hook";
 const WINDOW: Duration = Duration::from_secs(20);
 
-/// A conversation's owner, who delivers too.
+/// A conversation's owner that delivers too.
 struct Owner {
     store: RedisStore,
     conversation: ConversationId,
@@ -34,12 +34,12 @@ impl Owner {
         QueueId::of(&self.conversation, HOOK)
     }
 
-    /// A name in Redis.
+    /// Returns a name in Redis.
     fn key(&self, name: &str) -> String {
         format!("t:{{{}}}:{name}", self.partition())
     }
 
-    /// A write that delivers so many; they happened at this time.
+    /// Writes that many deliveries of this time.
     async fn deliver(&mut self, at: Timestamp, many: u64) -> Vec<DeliveryId> {
         self.write += 1;
         let (mut changes, mut ids) = (Vec::new(), Vec::new());
@@ -70,13 +70,13 @@ impl Owner {
         self.store.begin(self.partition(), self.fence, queue, token, WINDOW).await.unwrap()
     }
 
-    /// The first of a queue is attempted once.
-    async fn attempt(&self, queue: QueueId, verdict: RetryDecision) -> FinishResult {
+    /// Attempts the first delivery of the queue once.
+    async fn attempt(&self, queue: QueueId, decision: RetryDecision) -> FinishResult {
         let BeginResult::Taken(taken) = self.begin(queue).await else { panic!("nothing is due") };
-        self.finish(queue, &taken, verdict).await
+        self.finish(queue, &taken, decision).await
     }
 
-    async fn finish(&self, queue: QueueId, taken: &ClaimedDelivery, verdict: RetryDecision) -> FinishResult {
+    async fn finish(&self, queue: QueueId, taken: &ClaimedDelivery, decision: RetryDecision) -> FinishResult {
         let attempt = DeliveryAttempt {
             at: taken.now,
             status: Some(503),
@@ -84,12 +84,12 @@ impl Owner {
             duration: Duration::from_millis(7),
             response: None,
         };
-        let finish = FinishRequest { id: taken.delivery.id, token: taken.token, attempt, verdict };
+        let finish = FinishRequest { id: taken.delivery.id, token: taken.token, attempt, decision };
         self.store.finish(self.partition(), self.fence, queue, &finish).await.unwrap()
     }
 }
 
-/// The partition's names of what has to do with deliveries, each with the time it has left.
+/// Returns the partition's outbox keys, each with its remaining lifetime.
 async fn keys(server: &Server) -> Vec<(String, Option<Duration>)> {
     let mut keys = Vec::new();
     for key in server.ask::<Vec<String>>(&["KEYS", "*"]).await {
@@ -107,7 +107,7 @@ async fn keys(server: &Server) -> Vec<(String, Option<Duration>)> {
     keys
 }
 
-/// Fails unless these are there, those that expire with about this time left.
+/// Checks that these keys exist, and about this lifetime of those that expire.
 async fn expect(server: &Server, expected: &[(&str, Option<Duration>)]) {
     let keys = keys(server).await;
     let names = |keys: &[(String, Option<Duration>)]| keys.iter().map(|(name, _)| name.clone()).collect();
@@ -124,7 +124,7 @@ async fn expect(server: &Server, expected: &[(&str, Option<Duration>)]) {
 }
 
 #[tokio::test]
-async fn what_is_pending_stays_and_what_is_settled_expires() {
+async fn pending_delivery_stays_and_settled_one_expires() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
@@ -132,7 +132,7 @@ async fn what_is_pending_stays_and_what_is_settled_expires() {
     let ids = alice.deliver(at, 2).await;
     let pending = [("d:", None), ("d:", None), ("due", None), ("o:", None), ("x:pending", None)];
     expect(&server, &pending).await;
-    // On its way, and waiting for its next attempt.
+    // The delivery is in flight, then waits for its next attempt.
     assert!(matches!(alice.begin(alice.queue()).await, BeginResult::Taken(_)));
     expect(&server, &pending).await;
     store.skew(WINDOW);
@@ -151,7 +151,7 @@ async fn what_is_pending_stays_and_what_is_settled_expires() {
         ],
     )
     .await;
-    assert_eq!(alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await.next, None);
+    assert_eq!(alice.attempt(alice.queue(), RetryDecision::DeadLetter("gone".into())).await.next, None);
     expect(
         &server,
         &[
@@ -162,7 +162,7 @@ async fn what_is_pending_stays_and_what_is_settled_expires() {
         ],
     )
     .await;
-    // Redelivered, it is pending like any other, and for as long as it takes.
+    // A redelivered one is pending like any other, without an expiry.
     for id in ids {
         assert_eq!(store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
         assert_eq!(store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
@@ -178,7 +178,7 @@ async fn what_is_pending_stays_and_what_is_settled_expires() {
 }
 
 #[tokio::test]
-async fn names_of_what_has_expired_go_as_soon_as_somebody_asks() {
+async fn expired_delivery_leaves_the_index_at_a_list() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
@@ -187,7 +187,7 @@ async fn names_of_what_has_expired_go_as_soon_as_somebody_asks() {
     for _ in 0..20 {
         alice.attempt(alice.queue(), RetryDecision::Delivered).await;
     }
-    // The first of them stays, as one does that was delivered later than it happened.
+    // The first one stays, because it was delivered later than it happened.
     let mut delivered: Vec<_> = ids[..20].to_vec();
     delivered.sort_unstable();
     for id in &delivered[1..] {
@@ -198,7 +198,7 @@ async fn names_of_what_has_expired_go_as_soon_as_somebody_asks() {
     let before = named().await;
     assert!(before >= 20, "what is behind the first may wait for it: {before}");
     server.ask::<()>(&["DEL", &alice.key(&format!("d:{}", delivered[0]))]).await;
-    // Nobody is told of them, and who asks takes them away.
+    // Expired deliveries are not listed, and a list removes them from the index.
     let query =
         DeliveryQuery { state: Some(DeliveryState::Delivered), limit: 1000, ..DeliveryQuery::default() };
     let page = store.deliveries(&query).await.unwrap();
@@ -206,14 +206,14 @@ async fn names_of_what_has_expired_go_as_soon_as_somebody_asks() {
 }
 
 #[tokio::test]
-async fn names_of_what_has_expired_go_also_where_nobody_asks() {
+async fn expired_delivery_leaves_the_index_without_a_list() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
     let at = store.now().await.unwrap();
     let old = alice.deliver(at, 30).await;
     for id in &old {
-        alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await;
+        alice.attempt(alice.queue(), RetryDecision::DeadLetter("gone".into())).await;
         assert!(store.delivery(*id).await.unwrap().is_some());
     }
     for id in &old {
@@ -222,7 +222,7 @@ async fn names_of_what_has_expired_go_also_where_nobody_asks() {
     let mut come = 0;
     loop {
         alice.deliver(at + WINDOW, 1).await;
-        alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await;
+        alice.attempt(alice.queue(), RetryDecision::DeadLetter("gone".into())).await;
         come += 1;
         let named: u64 = server.ask(&["ZCARD", &alice.key("x:dead")]).await;
         if named == come {
@@ -233,12 +233,12 @@ async fn names_of_what_has_expired_go_also_where_nobody_asks() {
 }
 
 #[tokio::test]
-async fn a_wish_whose_answer_was_lost_is_granted_once() {
+async fn repeated_redelivery_is_carried_out_once() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
     let id = alice.deliver(store.now().await.unwrap(), 1).await[0];
-    alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await;
+    alice.attempt(alice.queue(), RetryDecision::DeadLetter("gone".into())).await;
     let alone = QueueId::alone(id);
     assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued);
     assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued);
@@ -254,14 +254,14 @@ async fn a_wish_whose_answer_was_lost_is_granted_once() {
 }
 
 #[tokio::test]
-async fn a_leap_of_the_clock_leaves_order_and_ends_as_they_are() {
+async fn clock_leap_keeps_order_and_ends() {
     let (server, hour) = (Server::start(), Duration::from_hours(1));
     let store = server.store();
     store.skew(hour);
     let mut alice = Owner::of(&store, alice()).await;
     let ids = alice.deliver(store.now().await.unwrap(), 3).await;
     let BeginResult::Taken(first) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
-    // Back: who may be attempting it still has all the time, and what he tells is believed.
+    // The clock went back: the attempt in flight keeps its whole window, and its end counts.
     store.skew(Duration::ZERO);
     let BeginResult::Later(until) = alice.begin(alice.queue()).await else { panic!("it is in flight") };
     assert_eq!(until, first.now + WINDOW);
@@ -269,14 +269,14 @@ async fn a_leap_of_the_clock_leaves_order_and_ends_as_they_are() {
     assert!(finished.next.is_some_and(|next| next <= finished.now), "the next one need not wait an hour");
     let BeginResult::Taken(second) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
     assert_eq!(second.delivery.id, ids[1]);
-    // Forward: its time is over, and it is begun anew; one end counts.
+    // The clock went forward: the window is over, another attempt begins, and one end counts.
     store.skew(hour);
     let BeginResult::Taken(again) = alice.begin(alice.queue()).await else { panic!("its time is over") };
     assert_eq!(again.delivery.id, ids[1]);
     let next = alice.finish(alice.queue(), &second, RetryDecision::Delivered).await.next;
     assert_eq!(next, Some(again.now + WINDOW));
     let retried = alice.finish(alice.queue(), &again, RetryDecision::Retry(WINDOW)).await;
-    // Back, while it waits: it comes later, before what is behind it.
+    // The clock went back during a wait: the retry is later, before the deliveries behind it.
     store.skew(Duration::ZERO);
     let BeginResult::Later(until) = alice.begin(alice.queue()).await else { panic!("it waits") };
     assert_eq!(Some(until), retried.next);
@@ -289,7 +289,7 @@ async fn a_leap_of_the_clock_leaves_order_and_ends_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_queue_is_healed_of_what_was_evicted() {
+async fn queue_drops_evicted_deliveries() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
@@ -298,7 +298,7 @@ async fn a_queue_is_healed_of_what_was_evicted() {
     let evict = async |id: DeliveryId| {
         server.ask::<()>(&["DEL", &alice.key(&format!("d:{id}"))]).await;
     };
-    // The first was on its way, and what is behind it does not wait for that.
+    // The first delivery was in flight, and the one behind it does not wait for that.
     assert!(matches!(alice.begin(alice.queue()).await, BeginResult::Taken(_)));
     evict(ids[0]).await;
     evict(ids[1]).await;
@@ -316,7 +316,7 @@ async fn a_queue_is_healed_of_what_was_evicted() {
 }
 
 #[tokio::test]
-async fn a_corrupt_delivery_is_refused_and_other_queues_go_on() {
+async fn corrupt_delivery_fails_and_other_queues_go_on() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
@@ -336,21 +336,21 @@ async fn a_corrupt_delivery_is_refused_and_other_queues_go_on() {
 }
 
 #[tokio::test]
-async fn a_full_store_still_takes_and_ends_deliveries() {
+async fn full_store_still_takes_and_ends_deliveries() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
     let at = store.now().await.unwrap();
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     let id = alice.deliver(at, 1).await[0];
-    alice.attempt(alice.queue(), RetryDecision::Bury("gone".into())).await;
+    alice.attempt(alice.queue(), RetryDecision::DeadLetter("gone".into())).await;
     assert_eq!(store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
     assert_eq!(alice.attempt(QueueId::alone(id), RetryDecision::Delivered).await.next, None);
     assert_eq!(store.delivery(id).await.unwrap().unwrap().state, DeliveryState::Delivered);
 }
 
 #[tokio::test]
-async fn what_is_kept_of_a_delivery_is_small() {
+async fn stored_delivery_is_small() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
@@ -378,7 +378,7 @@ async fn what_is_kept_of_a_delivery_is_small() {
 }
 
 #[tokio::test]
-async fn an_attempt_is_two_calls_and_waits_for_no_replica_of_the_store() {
+async fn attempt_is_two_calls_without_a_wait_for_replicas() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
@@ -395,7 +395,7 @@ async fn an_attempt_is_two_calls_and_waits_for_no_replica_of_the_store() {
     assert_eq!((after.commands - before.commands, after.round_trips - before.round_trips), (2, 2));
 }
 
-/// So many users, each the owner of a partition of its own, mostly.
+/// Creates that many users. Most own a partition alone.
 async fn owners(store: &RedisStore, many: usize) -> Vec<Owner> {
     let mut owners = Vec::new();
     for number in 0..many {
@@ -411,7 +411,7 @@ async fn owners(store: &RedisStore, many: usize) -> Vec<Owner> {
     owners
 }
 
-/// All that are asked for, in pages of so many at most, and how many pages there were.
+/// Returns all matches in pages of the limit, and the number of pages.
 async fn pages(store: &RedisStore, query: &DeliveryQuery) -> (Vec<DeliveryId>, usize) {
     let (mut ids, mut pages, mut query) = (Vec::new(), 0, query.clone());
     loop {
@@ -425,7 +425,7 @@ async fn pages(store: &RedisStore, query: &DeliveryQuery) -> (Vec<DeliveryId>, u
 }
 
 #[tokio::test]
-async fn a_list_is_in_order_over_all_partitions_and_asks_them_once() {
+async fn list_is_in_order_and_asks_each_partition_once() {
     let server = Server::start();
     let store = server.store();
     let start = store.now().await.unwrap();
@@ -441,7 +441,7 @@ async fn a_list_is_in_order_over_all_partitions_and_asks_them_once() {
         assert_eq!(ids, all, "{limit}");
         assert_eq!(pages, all.len().div_ceil(limit), "no page is short where there is enough");
     }
-    // Who fills pages alone is asked for more.
+    // A partition that fills pages alone is asked again.
     let many = owners[0].deliver(start + Duration::from_secs(1), 400).await;
     let query = DeliveryQuery { limit: 150, ..DeliveryQuery::default() };
     let (ids, pages) = pages(&store, &query).await;
@@ -465,7 +465,7 @@ async fn a_list_is_in_order_over_all_partitions_and_asks_them_once() {
 }
 
 #[tokio::test]
-async fn where_little_fits_a_page_ends_early_and_goes_on() {
+async fn page_with_few_matches_ends_early_and_goes_on() {
     let server = Server::start();
     let store = server.store();
     let start = store.now().await.unwrap();
@@ -492,13 +492,13 @@ async fn where_little_fits_a_page_ends_early_and_goes_on() {
 }
 
 #[tokio::test]
-async fn a_page_is_bounded_in_bytes() {
+async fn page_is_bounded_in_bytes() {
     let server = Server::start();
     let store = server.store();
     let mut alice = Owner::of(&store, alice()).await;
     let at = store.now().await.unwrap();
     let mut ids = alice.deliver(at, 5).await;
-    // A mebibyte and a half each.
+    // Each has a mebibyte and a half.
     let large = serde_json::to_string(&"x".repeat(3 << 19)).unwrap();
     for id in &ids {
         server.ask::<()>(&["HSET", &alice.key(&format!("d:{id}")), "b", &large]).await;

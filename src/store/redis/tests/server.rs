@@ -1,4 +1,4 @@
-//! A Redis of a test's own, and the store on it.
+//! A Redis server of one test, and the store on it.
 
 #[path = "../../../../tests/cli/redis.rs"]
 mod process;
@@ -16,7 +16,7 @@ use crate::store::redis::RedisStore;
 
 pub(in super::super) use self::process::free_port;
 
-/// A server, killed with the test. It keeps nothing unless told so.
+/// A server that is killed with the test. It does not persist by default.
 pub(in super::super) struct Server(RedisServer);
 
 impl Server {
@@ -28,12 +28,12 @@ impl Server {
         Self(RedisServer::start(options))
     }
 
-    /// One on this port.
+    /// Starts one on this port.
     pub(in super::super) fn start_on(port: u16) -> Self {
         Self(RedisServer::start_on(port, &["--port", &port.to_string()]).expect("the port is free"))
     }
 
-    /// One over TLS alone, with the fixtures' certificates; clients must show one too.
+    /// Starts one with TLS only and the fixtures' certificates. Clients must show a certificate.
     pub(in super::super) fn start_tls() -> Self {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls");
         let file = |name: &str| fixtures.join(name).display().to_string();
@@ -52,23 +52,23 @@ impl Server {
         self.0.port
     }
 
-    /// How to reach it; an answer is waited for for a second.
+    /// Returns its options with a timeout of a second.
     pub(in super::super) fn options(&self) -> StoreConfig {
         options(RedisTopology::Alone(local(self.port())))
     }
 
-    /// The same, where no answer is too late.
+    /// Returns its options with a long timeout.
     pub(in super::super) fn patient(&self) -> StoreConfig {
         let key_prefix = "t".to_owned();
         StoreConfig { key_prefix, command_timeout: Duration::from_secs(10), ..self.options() }
     }
 
-    /// The store on it.
+    /// Returns the store on it.
     pub(in super::super) fn store(&self) -> RedisStore {
         RedisStore::new(&StoreConfig { message_ttl: super::MESSAGE_TTL, ..self.patient() }).unwrap()
     }
 
-    /// How tests reach it past the store.
+    /// Returns a client that bypasses the store.
     pub(in super::super) fn client(&self) -> Client {
         Client::open(("127.0.0.1", self.port())).unwrap()
     }
@@ -78,14 +78,14 @@ impl Server {
         self.client().get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
-    /// Carries out a command, past the store.
+    /// Carries out a command that bypasses the store.
     pub(in super::super) async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         let mut cmd = Cmd::new();
         cmd.arg(words);
         cmd.query_async(&mut self.connection().await).await.unwrap()
     }
 
-    /// What `redis-cli` says.
+    /// Returns the output of `redis-cli`.
     pub(in super::super) fn cli(&self, words: &[&str]) -> String {
         self.0.ask(words)
     }
@@ -97,12 +97,12 @@ impl Server {
     }
 }
 
-/// A server of this machine.
+/// Returns the address of a server on this machine.
 pub(in super::super) fn local(port: u16) -> HostPort {
     HostPort { host: "127.0.0.1".to_owned(), port }
 }
 
-/// A store on such servers, that waits a second for an answer.
+/// Returns the options of a store on such servers, with a timeout of a second.
 pub(in super::super) fn options(topology: RedisTopology) -> StoreConfig {
     StoreConfig {
         url: StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 }),

@@ -1,0 +1,297 @@
+//! The deliveries of one partition and their queues. There is no lock and no clock here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::weight;
+use crate::domain::{Delivery, DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery, Timestamp};
+use crate::store::{
+    ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryQuery, FinishRequest, FinishResult,
+    PendingQueue, QueueId, RedeliverResult, RetryDecision,
+};
+
+/// The deliveries of a partition.
+#[derive(Default)]
+pub(super) struct DeliveryTable {
+    kept: BTreeMap<DeliveryId, Box<DeliveryEntry>>,
+    /// The pending deliveries. The first of each queue is the one to attempt. No queue is empty.
+    queues: HashMap<QueueId, VecDeque<DeliveryId>>,
+    /// The delivered and dead deliveries, by their expiry.
+    settled: BTreeSet<(Timestamp, DeliveryId)>,
+    /// The estimated size of all of them.
+    bytes: usize,
+}
+
+/// A delivery and its state.
+struct DeliveryEntry {
+    new: NewDelivery,
+    standing: DeliveryStatus,
+    /// The start of its attempts.
+    since: Timestamp,
+    /// Ended attempts.
+    made: u32,
+    /// Ended attempts since then that count in the schedule.
+    step: u32,
+    reason: Option<Box<str>>,
+    /// The newest attempts, oldest first.
+    attempts: VecDeque<DeliveryAttempt>,
+}
+
+#[derive(Clone, Copy)]
+enum DeliveryStatus {
+    Pending {
+        queue: QueueId,
+        /// The time at which it may be attempted as the first of its queue. With a token, it is the end of that
+        /// attempt.
+        due: Timestamp,
+        /// The token of the attempt in flight.
+        token: Option<u64>,
+    },
+    Settled {
+        delivered: bool,
+        expires_at: Timestamp,
+    },
+}
+
+impl DeliveryEntry {
+    fn weight(&self) -> usize {
+        weight::delivery(&self.new)
+            + self.reason.as_ref().map_or(0, |reason| reason.len())
+            + self.attempts.iter().map(weight::attempt).sum::<usize>()
+    }
+
+    const fn state(&self) -> DeliveryState {
+        match self.standing {
+            DeliveryStatus::Pending { .. } => DeliveryState::Pending,
+            DeliveryStatus::Settled { delivered: true, .. } => DeliveryState::Delivered,
+            DeliveryStatus::Settled { delivered: false, .. } => DeliveryState::Dead,
+        }
+    }
+
+    fn has_expired(&self, now: Timestamp) -> bool {
+        matches!(self.standing, DeliveryStatus::Settled { expires_at, .. } if expires_at <= now)
+    }
+}
+
+impl DeliveryTable {
+    /// Returns the estimated size.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Returns the numbers of pending and of settled deliveries.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.kept.len() - self.settled.len(), self.settled.len())
+    }
+
+    /// Adds a delivery to the end of its queue. A known one stays as it is: its owner writes it anew if it cannot
+    /// know whether the store has it.
+    pub(super) fn push(&mut self, new: &NewDelivery, now: Timestamp) {
+        if self.kept(new.id, now).is_some() {
+            return;
+        }
+        // An expired one may not be swept yet.
+        self.remove(new.id);
+        let queue = QueueId::of(&new.conversation, &new.target);
+        let kept = DeliveryEntry {
+            new: new.clone(),
+            standing: DeliveryStatus::Pending { queue, due: now, token: None },
+            since: new.created_at,
+            made: 0,
+            step: 0,
+            reason: None,
+            attempts: VecDeque::new(),
+        };
+        self.queues.entry(queue).or_default().push_back(new.id);
+        self.bytes += kept.weight();
+        self.kept.insert(new.id, Box::new(kept));
+    }
+
+    /// Returns every queue.
+    pub(super) fn queues(&self) -> impl Iterator<Item = PendingQueue> {
+        self.queues.keys().filter_map(|&queue| {
+            let (id, due, _) = self.first(queue)?;
+            let DeliveryEntry { new, since, .. } = &**self.kept.get(&id)?;
+            Some(PendingQueue { queue, target: new.target.clone(), due, since: *since })
+        })
+    }
+
+    /// Records an attempt of the first delivery of the queue.
+    pub(super) fn begin(
+        &mut self,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+        now: Timestamp,
+    ) -> BeginResult {
+        let Some((id, due, in_flight)) = self.first(queue) else { return BeginResult::Empty };
+        if now < due && in_flight != Some(token) {
+            return BeginResult::Later(due);
+        }
+        let Some(kept) = self.kept.get_mut(&id) else { return BeginResult::Empty };
+        kept.standing = DeliveryStatus::Pending { queue, due: now + window, token: Some(token) };
+        let DeliveryEntry { since, made, step, .. } = **kept;
+        BeginResult::Taken(Box::new(ClaimedDelivery {
+            delivery: kept.new.clone(),
+            since,
+            made,
+            step,
+            token,
+            now,
+        }))
+    }
+
+    /// Records the end of an attempt, if it is the one in flight.
+    pub(super) fn finish(
+        &mut self,
+        queue: QueueId,
+        finish: &FinishRequest,
+        message_ttl: Duration,
+        now: Timestamp,
+    ) -> FinishResult {
+        if self.attempts(queue, finish) {
+            self.end_attempt(queue, finish, message_ttl, now);
+        }
+        FinishResult { next: self.first(queue).map(|(_, due, _)| due), now }
+    }
+
+    /// Returns whether this attempt is the one in flight in this queue.
+    fn attempts(&self, queue: QueueId, finish: &FinishRequest) -> bool {
+        self.first(queue).is_some_and(|(id, _, token)| id == finish.id && token == Some(finish.token))
+    }
+
+    fn end_attempt(&mut self, queue: QueueId, finish: &FinishRequest, message_ttl: Duration, now: Timestamp) {
+        let Some(kept) = self.kept.get_mut(&finish.id) else { return };
+        self.bytes -= kept.weight();
+        kept.made += 1;
+        if kept.attempts.len() >= ATTEMPTS {
+            kept.attempts.pop_front();
+        }
+        kept.attempts.push_back(finish.attempt.clone());
+        let again = |wait| DeliveryStatus::Pending { queue, due: now + wait, token: None };
+        let settled = |delivered, ttl| DeliveryStatus::Settled { delivered, expires_at: now + ttl };
+        (kept.standing, kept.reason) = match &finish.decision {
+            RetryDecision::Delivered => (settled(true, message_ttl), None),
+            RetryDecision::DeadLetter(reason) => (settled(false, DEAD_TTL), Some(reason.clone())),
+            RetryDecision::Again => (again(Duration::ZERO), finish.attempt.error.clone()),
+            RetryDecision::Retry(wait) => {
+                kept.step += 1;
+                (again(*wait), finish.attempt.error.clone())
+            }
+        };
+        self.bytes += kept.weight();
+        if let DeliveryStatus::Settled { expires_at, .. } = kept.standing {
+            self.settled.insert((expires_at, finish.id));
+            self.leave(queue, finish.id);
+        }
+    }
+
+    /// Returns a delivery with its state.
+    pub(super) fn delivery(&self, id: DeliveryId, now: Timestamp) -> Option<Delivery> {
+        let kept = self.kept(id, now)?;
+        let next_attempt_at = match kept.standing {
+            DeliveryStatus::Pending { queue, .. } => {
+                self.first(queue).filter(|(first, ..)| *first == id).map(|(_, due, _)| due)
+            }
+            DeliveryStatus::Settled { .. } => None,
+        };
+        Some(Delivery {
+            new: kept.new.clone(),
+            state: kept.state(),
+            next_attempt_at,
+            reason: kept.reason.clone(),
+            attempts: kept.attempts.iter().cloned().collect(),
+        })
+    }
+
+    /// Returns the deliveries that match, newest first.
+    pub(super) fn list(&self, query: &DeliveryQuery, now: Timestamp) -> impl Iterator<Item = DeliveryId> {
+        let before = query.before.map_or(Bound::Unbounded, Bound::Excluded);
+        self.kept
+            .range((Bound::Unbounded, before))
+            .rev()
+            .filter(move |(_, kept)| {
+                !kept.has_expired(now)
+                    && query.state.is_none_or(|state| state == kept.state())
+                    && query.since.is_none_or(|since| since <= kept.new.created_at)
+                    && query.covers(&kept.new.conversation)
+            })
+            .map(|(id, _)| *id)
+    }
+
+    /// Moves a delivery to a queue of its own, due now.
+    pub(super) fn redeliver(&mut self, id: DeliveryId, now: Timestamp) -> RedeliverResult {
+        let Some(kept) = self.kept(id, now) else { return RedeliverResult::Unknown };
+        match kept.standing {
+            DeliveryStatus::Pending { due, token: Some(_), .. } if now < due => {
+                return RedeliverResult::InFlight;
+            }
+            DeliveryStatus::Pending { queue, .. } => self.leave(queue, id),
+            DeliveryStatus::Settled { expires_at, .. } => {
+                self.settled.remove(&(expires_at, id));
+            }
+        }
+        let Some(kept) = self.kept.get_mut(&id) else { return RedeliverResult::Unknown };
+        self.bytes -= kept.weight();
+        let queue = QueueId::alone(id);
+        kept.standing = DeliveryStatus::Pending { queue, due: now, token: None };
+        (kept.since, kept.step, kept.reason) = (now, 0, None);
+        self.bytes += kept.weight();
+        self.queues.entry(queue).or_default().push_back(id);
+        RedeliverResult::Queued
+    }
+
+    /// Returns the first expiry of a settled delivery.
+    pub(super) fn first_expiry(&self) -> Option<Timestamp> {
+        self.settled.first().map(|(expires_at, _)| *expires_at)
+    }
+
+    /// Removes the settled delivery that expires first.
+    pub(super) fn remove_first(&mut self) {
+        if let Some((_, id)) = self.settled.pop_first() {
+            self.remove(id);
+        }
+    }
+
+    /// Gives back the memory of a burst.
+    pub(super) fn shrink(&mut self) {
+        if self.queues.capacity() > 64 && self.queues.len() * 4 < self.queues.capacity() {
+            self.queues.shrink_to_fit();
+        }
+    }
+
+    /// Returns the first delivery of a queue, the time when it is due, and the token of its attempt in flight.
+    fn first(&self, queue: QueueId) -> Option<(DeliveryId, Timestamp, Option<u64>)> {
+        let id = *self.queues.get(&queue)?.front()?;
+        match self.kept.get(&id)?.standing {
+            DeliveryStatus::Pending { due, token, .. } => Some((id, due, token)),
+            DeliveryStatus::Settled { .. } => None,
+        }
+    }
+
+    fn kept(&self, id: DeliveryId, now: Timestamp) -> Option<&DeliveryEntry> {
+        self.kept.get(&id).map(|kept| &**kept).filter(|kept| !kept.has_expired(now))
+    }
+
+    /// Forgets a settled delivery.
+    fn remove(&mut self, id: DeliveryId) {
+        let Some(kept) = self.kept.remove(&id) else { return };
+        self.bytes -= kept.weight();
+        if let DeliveryStatus::Settled { expires_at, .. } = kept.standing {
+            self.settled.remove(&(expires_at, id));
+        }
+    }
+
+    /// Removes a delivery from a queue, and the queue with its last one.
+    fn leave(&mut self, queue: QueueId, id: DeliveryId) {
+        let Some(waiting) = self.queues.get_mut(&queue) else { return };
+        // It is nearly always the first.
+        if let Some(place) = waiting.iter().position(|waits| *waits == id) {
+            waiting.remove(place);
+        }
+        if waiting.is_empty() {
+            self.queues.remove(&queue);
+        }
+    }
+}

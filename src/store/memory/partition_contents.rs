@@ -1,0 +1,413 @@
+//! The contents of one partition and the steps on them. There is no lock and no clock here: the time is an argument.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::conversation::ConversationEntry;
+use super::delivery_table::DeliveryTable;
+use super::journal_page::ObserverNotes;
+use super::partition_lease::PartitionLease;
+use super::{MemoryLimits, expiry, weight};
+use crate::domain::{
+    AcceptedMessage, ConversationId, EntryBody, JournalEntry, Message, MessageId, MessageProgress, Timestamp,
+    TurnOutcome,
+};
+use crate::store::accept_request::KeyDigest;
+use crate::store::{
+    AcceptError, AcceptRequest, AcceptResult, ConversationChange, ConversationSnapshot, ConversationWrite,
+    Fence, Hint, Incarnation, OpenMessage, StoreError,
+};
+
+/// The contents of one partition.
+#[derive(Default)]
+pub(super) struct PartitionContents {
+    pub(super) lease: PartitionLease,
+    pub(super) conversations: HashMap<ConversationId, Box<ConversationEntry>>,
+    pub(super) messages: HashMap<MessageId, Box<MessageEntry>>,
+    pub(super) keys: HashMap<KeyDigest, MessageId>,
+    /// Conversations with open messages.
+    pub(super) ready: HashSet<ConversationId>,
+    /// Ended messages, by their expiry. The time is repeated here, so the line of an evicted message matches no later
+    /// one.
+    pub(super) ended: VecDeque<(Timestamp, MessageId)>,
+    pub(super) observers: ObserverNotes,
+    pub(super) deliveries: DeliveryTable,
+    /// Every conversation, by the earliest time at which it may be obsolete.
+    pub(super) idle: BTreeSet<(Timestamp, ConversationId)>,
+    /// The estimated size of everything but the deliveries, which count themselves.
+    pub(super) bytes: usize,
+}
+
+/// A message, and the data that goes with it.
+pub(super) struct MessageEntry {
+    pub(super) message: Message,
+    pub(super) key: Option<(KeyDigest, [u8; 32])>,
+    pub(super) end: Option<MessageEnd>,
+    /// The replicas on which a caller waits for the end.
+    pub(super) watchers: Vec<Incarnation>,
+}
+
+pub(super) struct MessageEnd {
+    pub(super) expires_at: Timestamp,
+    /// The place of the end in the journal.
+    pub(super) seq: u64,
+}
+
+impl PartitionContents {
+    /// Returns the estimated size of the partition.
+    pub(super) const fn weight(&self) -> usize {
+        self.bytes + self.deliveries.bytes()
+    }
+
+    /// Decides whether a message may be accepted. Returns `Some` for one that was accepted before.
+    pub(super) fn judge(
+        &mut self,
+        accept: &AcceptRequest,
+        room: usize,
+        now: Timestamp,
+    ) -> Result<Option<AcceptResult>, AcceptError> {
+        let conversation = &accept.message.conversation;
+        let watcher = accept.watched.then_some(accept.by);
+        if let Some(first) = self.kept(accept.id, now) {
+            let same = first.message.accepted.new.conversation == *conversation;
+            return if same {
+                let sent = self.holds(accept.send_at_accept) && first.message.progress.sent_at.is_some();
+                let accepted = first.message.accepted.clone();
+                Ok(Some(if sent {
+                    AcceptResult::SentAtAccept(accepted)
+                } else {
+                    AcceptResult::New(accepted)
+                }))
+            } else {
+                Err(AcceptError::IdempotencyMismatch)
+            };
+        }
+        if let Some(key) = &accept.idempotency
+            && let Some(&id) = self.keys.get(&key.digest(conversation))
+            && let Some(first) = self.kept(id, now)
+        {
+            let same = first.key.is_some_and(|(_, body)| body == key.body);
+            return if same {
+                let message = self.message(conversation, id, watcher, now);
+                Ok(message.map(AcceptResult::Replayed))
+            } else {
+                Err(AcceptError::IdempotencyMismatch)
+            };
+        }
+        let open = self.conversations.get(conversation).map_or(0, |conversation| conversation.lane.len());
+        if open >= accept.max_open {
+            return Err(AcceptError::LaneFull(open));
+        }
+        if weight::accept(accept) > room {
+            return Err(AcceptError::Full);
+        }
+        Ok(None)
+    }
+
+    /// Returns whether this fence is valid.
+    fn holds(&self, fence: Option<Fence>) -> bool {
+        fence.is_some_and(|fence| self.lease.check(fence).is_ok())
+    }
+
+    /// Accepts a message that is new.
+    pub(super) fn insert(
+        &mut self,
+        accept: AcceptRequest,
+        now: Timestamp,
+        limits: &MemoryLimits,
+    ) -> AcceptResult {
+        let AcceptRequest { id, message: mut new, idempotency, by, watched, send_at_accept, .. } = accept;
+        let holds = self.holds(send_at_accept);
+        // An expired message may not be swept yet.
+        self.remove_message(id);
+        self.expire_conversation(&new.conversation, now, limits.journal_ttl);
+        let key = idempotency.map(|key| (key.digest(&new.conversation), key.body));
+        // All messages of the conversation share one copy of its names.
+        if let Some((names, _)) = self.conversations.get_key_value(&new.conversation) {
+            new.conversation = names.clone();
+        }
+        let name = new.conversation.clone();
+        let conversation = conversation(
+            &mut self.conversations,
+            &mut self.idle,
+            &mut self.bytes,
+            &name,
+            now + limits.journal_ttl,
+        );
+        let sent = holds && conversation.lane.is_empty();
+        let (position, client_message_id) = conversation.enqueue(id, now);
+        let accepted = Arc::new(AcceptedMessage { id, position, client_message_id, accepted_at: now, new });
+        self.ready.insert(name);
+        self.bytes += weight::message(&accepted);
+        if let Some((digest, _)) = key {
+            self.keys.insert(digest, id);
+            self.bytes += weight::KEY;
+        }
+        let sent_at = sent.then_some(now);
+        let message = Message {
+            accepted: accepted.clone(),
+            progress: MessageProgress { sent_at, ..MessageProgress::default() },
+        };
+        let watchers = if watched { vec![by] } else { Vec::new() };
+        self.messages.insert(id, Box::new(MessageEntry { message, key, end: None, watchers }));
+        if sent { AcceptResult::SentAtAccept(accepted) } else { AcceptResult::New(accepted) }
+    }
+
+    /// Returns a message of this conversation, unless it has expired. `watcher` is noted if it is open.
+    pub(super) fn message(
+        &mut self,
+        conversation: &ConversationId,
+        id: MessageId,
+        watcher: Option<Incarnation>,
+        now: Timestamp,
+    ) -> Option<Message> {
+        self.kept(id, now)?;
+        let kept = self.messages.get_mut(&id)?;
+        if kept.message.accepted.new.conversation != *conversation {
+            return None;
+        }
+        if let Some(watcher) = watcher
+            && kept.end.is_none()
+            && !kept.watchers.contains(&watcher)
+        {
+            kept.watchers.push(watcher);
+        }
+        Some(kept.message.clone())
+    }
+
+    pub(super) fn kept(&self, id: MessageId, now: Timestamp) -> Option<&MessageEntry> {
+        let kept = self.messages.get(&id)?;
+        let expired = kept.end.as_ref().is_some_and(|end| end.expires_at <= now);
+        (!expired).then_some(&**kept)
+    }
+
+    /// Returns the conversations with open messages, and those that are still warm.
+    pub(super) fn ready(
+        &self,
+        fence: Fence,
+        warm: bool,
+        now: Timestamp,
+    ) -> Result<Vec<ConversationId>, StoreError> {
+        self.lease.check(fence)?;
+        let mut ready: Vec<_> = self.ready.iter().cloned().collect();
+        if warm {
+            let warm = self.conversations.iter().filter(|(_, conversation)| {
+                conversation.lane.is_empty() && conversation.warm_until.is_some_and(|until| now < until)
+            });
+            ready.extend(warm.map(|(name, _)| name.clone()));
+        }
+        Ok(ready)
+    }
+
+    pub(super) fn open(
+        &mut self,
+        fence: Fence,
+        conversation: &ConversationId,
+        now: Timestamp,
+        limits: &MemoryLimits,
+    ) -> Result<ConversationSnapshot, StoreError> {
+        self.lease.check(fence)?;
+        self.expire_conversation(conversation, now, limits.journal_ttl);
+        let observers = self.observers.of(conversation, now).collect();
+        let Some(conversation) = self.conversations.get(conversation) else {
+            return Ok(ConversationSnapshot { observers, ..ConversationSnapshot::default() });
+        };
+        let lane = conversation.lane.iter().filter_map(|id| self.messages.get(id)).map(|kept| OpenMessage {
+            accepted: kept.message.accepted.clone(),
+            progress: kept.message.progress.clone(),
+        });
+        Ok(ConversationSnapshot {
+            record: conversation.record.clone().unwrap_or_default(),
+            lane: lane.collect(),
+            head_at: conversation.head_at,
+            next_position: conversation.next_position,
+            observers,
+        })
+    }
+
+    pub(super) fn write(
+        &mut self,
+        fence: Fence,
+        name: &ConversationId,
+        write: &ConversationWrite,
+        now: Timestamp,
+        limits: &MemoryLimits,
+        hints: &mut Vec<(Incarnation, Hint)>,
+    ) -> Result<bool, StoreError> {
+        self.lease.check(fence)?;
+        self.expire_conversation(name, now, limits.journal_ttl);
+        let held = self.conversations.get(name);
+        let (last_write, last_lost) = held.map_or((0, false), |held| (held.last_write(), held.lost));
+        if write.record.write == last_write {
+            return Ok(last_lost);
+        }
+        if write.follows != last_write {
+            return Err(StoreError::OutOfStep);
+        }
+        self.expire_journal(name, now, limits.journal_ttl);
+        let conversation = conversation(
+            &mut self.conversations,
+            &mut self.idle,
+            &mut self.bytes,
+            name,
+            now + limits.journal_ttl,
+        );
+        conversation.touched = now;
+        self.bytes -= weight::record(conversation.record.as_ref());
+        conversation.record = Some(write.record.clone());
+        self.bytes += weight::record(conversation.record.as_ref());
+        if write.warm_until.is_some() {
+            conversation.warm_until = write.warm_until;
+        }
+        let (mut lost, mut appended, mut told) = (false, false, true);
+        for change in &write.changes {
+            if let ConversationChange::Deliver(new) = change {
+                if told {
+                    self.deliveries.push(new, now);
+                }
+                continue;
+            }
+            let done = self.apply(name, change, now, limits);
+            lost |= !done;
+            if let ConversationChange::Append(_) = change {
+                told = done;
+                appended |= done;
+            }
+        }
+        for (message, _) in write.changes.iter().filter_map(ConversationChange::ended) {
+            let Some(kept) = self.messages.get_mut(&message) else { continue };
+            for watcher in std::mem::take(&mut kept.watchers) {
+                if watcher != fence.incarnation {
+                    hints.push((watcher, Hint::Ended(kept.message.clone())));
+                }
+            }
+        }
+        if appended {
+            let others = self.observers.of(name, now).filter(|&observer| observer != fence.incarnation);
+            hints.extend(others.map(|observer| (observer, Hint::Appended(name.clone()))));
+        }
+        if let Some(conversation) = self.conversations.get_mut(name) {
+            conversation.lost = lost;
+        }
+        Ok(lost)
+    }
+
+    /// Carries out a change. Returns false if its message is gone.
+    fn apply(
+        &mut self,
+        name: &ConversationId,
+        change: &ConversationChange,
+        now: Timestamp,
+        limits: &MemoryLimits,
+    ) -> bool {
+        match change {
+            ConversationChange::Sent { message, at } => match self.running(name, *message) {
+                Some(progress) => _ = progress.sent_at.get_or_insert(*at),
+                None => return false,
+            },
+            ConversationChange::HeadSince { at } => {
+                if let Some(conversation) = self.conversations.get_mut(name)
+                    && !conversation.lane.is_empty()
+                {
+                    conversation.head_at = Some(*at);
+                }
+            }
+            // The entry before it decides, not the delivery itself.
+            ConversationChange::Deliver(_) => {}
+            ConversationChange::Acked { message, at } => {
+                if let Some(progress) = self.running(name, *message) {
+                    progress.acked_at.get_or_insert(*at);
+                }
+            }
+            ConversationChange::Answering { message, at } => {
+                if let Some(progress) = self.running(name, *message) {
+                    progress.first_reply_at.get_or_insert(*at);
+                }
+            }
+            ConversationChange::Append(entry) => {
+                if let Some((message, outcome)) = entry.ended()
+                    && !self.settle(name, message, outcome, entry, now + limits.message_ttl)
+                {
+                    return false;
+                }
+                self.append(name, entry, now, limits);
+            }
+        }
+        true
+    }
+
+    /// Returns the progress of an open message of this conversation.
+    fn running(&mut self, name: &ConversationId, id: MessageId) -> Option<&mut MessageProgress> {
+        let kept = self.messages.get_mut(&id)?;
+        (kept.end.is_none() && kept.message.accepted.new.conversation == *name)
+            .then_some(&mut kept.message.progress)
+    }
+
+    /// Ends a message once. Returns false if it is not open.
+    fn settle(
+        &mut self,
+        name: &ConversationId,
+        id: MessageId,
+        outcome: &TurnOutcome,
+        entry: &JournalEntry,
+        expires_at: Timestamp,
+    ) -> bool {
+        let Some(conversation) = self.conversations.get_mut(name) else { return false };
+        let Some(kept) = self.messages.get_mut(&id) else { return false };
+        if !conversation.dequeue(id, entry.at) {
+            return false;
+        }
+        if conversation.lane.is_empty() {
+            self.ready.remove(name);
+        }
+        kept.end = Some(MessageEnd { expires_at, seq: entry.seq });
+        kept.message.progress.ended_at = Some(entry.at);
+        kept.message.progress.outcome = Some(outcome.clone());
+        self.ended.push_back((expires_at, id));
+        true
+    }
+
+    fn append(&mut self, name: &ConversationId, entry: &JournalEntry, now: Timestamp, limits: &MemoryLimits) {
+        let Some(conversation) = self.conversations.get_mut(name) else { return };
+        self.bytes += weight::bare_entry(entry);
+        if let EntryBody::Reply(reply) = &entry.body {
+            self.bytes += weight::reply(reply);
+            let joined = reply.in_reply_to.and_then(|id| self.messages.get_mut(&id));
+            if let Some(kept) = joined.filter(|kept| kept.message.accepted.new.conversation == *name) {
+                let progress = &mut kept.message.progress;
+                if !progress.has_ended() {
+                    progress.first_reply_at.get_or_insert(entry.at);
+                }
+                // Most messages have one reply. The four places of a new vector would weigh more than the message.
+                progress.replies.reserve_exact(usize::from(progress.replies.is_empty()));
+                progress.replies.push(reply.clone());
+            }
+        }
+        conversation.append(entry.clone(), now);
+        while let Some(old) = conversation.trim(limits.journal_entries, limits.journal_bytes) {
+            self.bytes -= expiry::freed(&old, &self.messages);
+        }
+    }
+
+    /// Returns the numbers of open messages, ended messages and conversations.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        let lanes = self.ready.iter().filter_map(|name| self.conversations.get(name));
+        let open = lanes.map(|conversation| conversation.lane.len()).sum();
+        (open, self.messages.len().saturating_sub(open), self.conversations.len())
+    }
+}
+
+/// Returns the conversation, and creates it if necessary.
+fn conversation<'a>(
+    conversations: &'a mut HashMap<ConversationId, Box<ConversationEntry>>,
+    idle: &mut BTreeSet<(Timestamp, ConversationId)>,
+    bytes: &mut usize,
+    name: &ConversationId,
+    due: Timestamp,
+) -> &'a mut ConversationEntry {
+    conversations.entry(name.clone()).or_insert_with(|| {
+        idle.insert((due, name.clone()));
+        *bytes += weight::conversation(name);
+        Box::default()
+    })
+}

@@ -1,0 +1,132 @@
+//! The names of keys in Redis. All keys of a partition have one hash tag, so one script may touch them.
+//!
+//! `P` is `PREFIX:{pN}:`. Scripts build the names of messages, idempotency keys and outbox keys from `P` and an id.
+//!
+//! | key | type | content |
+//! | --- | --- | --- |
+//! | `P lease` | hash | `o` the owner's incarnation, empty after a release; `e` epoch; `u` end of the lease. Never expires |
+//! | `P ready` | set | conversations with open messages, as `bot/user` |
+//! | `P warm` | sorted set | conversations by [`crate::store::ConversationWrite::warm_until`] |
+//! | `P c:bot/user` | hash | `r` record; `w` number of the last write, with `!` if it lost a message; `n` next position and last `clientMessageId`; `l` lane: the head's time and the ids, empty without open messages; `b` weight and number of the journal's entries, in one number; `x` observers: `INCARNATION:UNTIL ..`. If `x` is alone, the hash expires with it |
+//! | `P m:ID` | hash | `c` conversation; `a` accepted message, after position, `clientMessageId` and time; `p` times of sent, acknowledged, first reply; `rN` replies and `o` end as in the journal; `d` its key's digest; `w` incarnations that get a hint at the end |
+//! | `P k:DIGEST` | string | idempotency key: the message's id, then SHA-256 of the body |
+//! | `P j:bot/user` | stream | journal: ids `PLACE-0`, one field by kind (`r e u p g`): time, weight, body |
+//! | `P d:ID` | hash | delivery: `c` conversation; `t` target; `n` its other fields; `b` data; `s` status, `STATE QUEUE SINCE MADE STEP TOKEN`; `r` reason; `aN` its newest attempts by number. Expires once it is delivered or dead |
+//! | `P o:QUEUE` | list | outbox: the ids of pending deliveries, the next one first |
+//! | `P due` | sorted set | queues, by the time at which their first delivery may be attempted, or at which its attempt is over |
+//! | `P x:STATE` | sorted set | deliveries that are `pending`, `delivered`, `dead`, as `ID bot/user`; all have one score, so they are ordered by id |
+//! | `PREFIX:{fleet}:replicas` | sorted set | incarnation and name, by the end of their liveness |
+//! | `PREFIX:{fleet}:bots` | hash | the same members -> their bots |
+//! | `PREFIX:{fleet}:connects:BOT` | sorted set | connects of the last minute |
+//! | `PREFIX:schema` | hash | the migrations that ran |
+//!
+//! A journal takes at least 4.4 KiB, because Redis allocates a stream's node in full (`stream-node-max-bytes`). With
+//! 512 there it takes 1.1 KiB.
+//!
+//! Channels: `PREFIX:replica:INCARNATION` and `PREFIX:fleet`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::domain::{BotName, ConversationId, MessageId, Partition};
+use crate::store::Incarnation;
+use crate::store::accept_request::KeyDigest;
+
+/// The names with one prefix.
+#[derive(Debug)]
+pub(super) struct KeyNames {
+    prefix: Box<str>,
+    /// The names of the partitions, computed once because every command needs them.
+    partitions: Box<[PartitionKeys]>,
+}
+
+impl KeyNames {
+    pub(super) fn new(prefix: &str) -> Self {
+        let partitions = Partition::all().map(|partition| PartitionKeys::new(prefix, partition)).collect();
+        Self { prefix: prefix.into(), partitions }
+    }
+
+    /// Returns the prefix.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Returns the names of one partition.
+    #[expect(clippy::indexing_slicing, reason = "there is one of each partition")]
+    pub(super) fn partition(&self, partition: Partition) -> &PartitionKeys {
+        &self.partitions[partition.index()]
+    }
+
+    /// Returns the sorted set of heartbeats.
+    pub(super) fn replicas(&self) -> String {
+        format!("{}:{{fleet}}:replicas", self.prefix)
+    }
+
+    /// Returns the hash of the replicas' bots.
+    pub(super) fn bots(&self) -> String {
+        format!("{}:{{fleet}}:bots", self.prefix)
+    }
+
+    /// Returns the connects of a bot.
+    pub(super) fn connects(&self, bot: &BotName) -> String {
+        format!("{}:{{fleet}}:connects:{bot}", self.prefix)
+    }
+
+    /// Returns the hash of migrations.
+    pub(super) fn schema(&self) -> String {
+        format!("{}:schema", self.prefix)
+    }
+
+    /// Returns the channel of one replica.
+    pub(super) fn replica_channel(&self, incarnation: Incarnation) -> String {
+        format!("{}:replica:{incarnation}", self.prefix)
+    }
+
+    /// Returns the channel of all replicas.
+    pub(super) fn fleet_channel(&self) -> String {
+        format!("{}:fleet", self.prefix)
+    }
+}
+
+/// The names of one partition.
+#[derive(Debug)]
+pub(super) struct PartitionKeys {
+    prefix: Box<str>,
+    pub(super) lease: Box<str>,
+    pub(super) ready: Box<str>,
+    pub(super) warm: Box<str>,
+}
+
+impl PartitionKeys {
+    fn new(prefix: &str, partition: Partition) -> Self {
+        let prefix: Box<str> = format!("{prefix}:{{{partition}}}:").into();
+        let key = |name: &str| [&prefix, name].concat().into();
+        Self { lease: key("lease"), ready: key("ready"), warm: key("warm"), prefix }
+    }
+
+    pub(super) fn conversation(&self, conversation: &ConversationId) -> String {
+        self.of("c:", conversation)
+    }
+
+    pub(super) fn journal(&self, conversation: &ConversationId) -> String {
+        self.of("j:", conversation)
+    }
+
+    pub(super) fn message(&self, id: MessageId) -> String {
+        [&self.prefix, "m:", &id.to_string()].concat()
+    }
+
+    /// Returns the name of an idempotency key with this [`digest`].
+    pub(super) fn key_of(&self, digest: &str) -> String {
+        [&self.prefix, "k:", digest].concat()
+    }
+
+    fn of(&self, kind: &str, conversation: &ConversationId) -> String {
+        [&self.prefix, kind, conversation.bot.as_str(), "/", conversation.user.as_str()].concat()
+    }
+}
+
+/// Encodes the digest of an idempotency key for its name.
+pub(super) fn digest(key: KeyDigest) -> String {
+    URL_SAFE_NO_PAD.encode(key.0)
+}

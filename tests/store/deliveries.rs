@@ -1,0 +1,223 @@
+//! Sentences about deliveries: their writes, and the order of their attempts.
+
+use std::time::Duration;
+
+use rtm_bridge::domain::{DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery, TraceId};
+use rtm_bridge::store::{
+    BeginResult, ConversationChange, ConversationWrite, FinishResult, QueueId, RetryDecision, StoreError,
+};
+
+use super::delivery_worker::{
+    DeliveryWorker, HOOK, OTHER_HOOK, RETRY, dead_letter, delivery, retry, say, stands,
+};
+use super::store_fixture::{Shape, conversation, id, neighbours};
+
+pub(super) async fn delivery_is_written_with_its_entry(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let message = shape.post(&alice, 1).await;
+    let at = owner.now().await;
+    let signer = Some("crm: \"ä\"".into());
+    let (mut changes, mut written) = (Vec::new(), Vec::new());
+    for (kind, origin) in DeliveryKind::ALL.into_iter().zip([
+        DeliveryOrigin::Bot,
+        DeliveryOrigin::Callback { signer: None },
+        DeliveryOrigin::Callback { signer },
+        DeliveryOrigin::Callback { signer: Some("".into()) },
+    ]) {
+        changes.push(match kind {
+            DeliveryKind::MessageAnswered => owner.end(at, message),
+            _ => owner.reply(at, Some(message), "hello"),
+        });
+        let data = serde_json::json!({ "text": "Zoë \u{1F600} \"\n\u{1}", "nothing": null, "no": 1.50 });
+        let new = NewDelivery {
+            kind,
+            origin,
+            message: Some(message).filter(|_| kind != DeliveryKind::ReplyUnsolicited),
+            trace: TraceId(fastrand::u128(1..)),
+            data: serde_json::value::to_raw_value(&data).unwrap(),
+            ..delivery(&owner, at, &format!("https://legacy.example/ä?{}#", kind.as_str()))
+        };
+        written.push(new.clone());
+        changes.push(ConversationChange::Deliver(Box::new(new)));
+    }
+    let before = owner.now().await;
+    owner.write(changes).await.unwrap();
+    let after = owner.now().await;
+    assert_eq!(shape.entries(&alice).await.len(), 4);
+    for new in written {
+        let stands = stands(&shape, new.id).await;
+        assert_eq!(format!("{:?}", stands.new), format!("{new:?}"), "all of it is there");
+        assert_eq!((stands.state, stands.reason), (DeliveryState::Pending, None));
+        assert!(stands.attempts.is_empty());
+        assert!(
+            stands.next_attempt_at.is_some_and(|next| before <= next && next <= after),
+            "it is due at once"
+        );
+        let worker = DeliveryWorker::of(&owner, &new.target);
+        let due = worker.due().await;
+        assert!(due.is_some_and(|due| before <= due && due <= after));
+        let taken = worker.take(new.id, 1).await;
+        assert_eq!(format!("{:?}", taken.delivery), format!("{new:?}"));
+        assert_eq!((taken.since, taken.made, taken.step), (new.created_at, 0, 0));
+        assert!(after <= taken.now && taken.now <= owner.now().await);
+    }
+}
+
+pub(super) async fn delivery_of_a_skipped_end_is_skipped(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let message = shape.post(&alice, 1).await;
+    let at = owner.now().await;
+    let (mut changes, mut ids) = (Vec::new(), Vec::new());
+    // The changes are an end, its repeat, a reply, the end of an unknown message, and a reply.
+    for ended in [Some(message), Some(message), None, Some(id(9)), None] {
+        changes.push(match ended {
+            Some(message) => owner.end(at, message),
+            None => owner.reply(at, None, "hello"),
+        });
+        let new = delivery(&owner, at, HOOK);
+        ids.push(new.id);
+        changes.push(ConversationChange::Deliver(Box::new(new)));
+    }
+    assert!(owner.write(changes).await.unwrap().lost);
+    let mut kept = Vec::new();
+    for &id in &ids {
+        kept.push(shape.store.delivery(id).await.unwrap().is_some());
+    }
+    assert_eq!(kept, [true, false, true, false, true]);
+    let worker = DeliveryWorker::of(&owner, HOOK);
+    for id in [ids[0], ids[2], ids[4]] {
+        worker.attempt(id, RetryDecision::Delivered).await;
+    }
+    assert!(matches!(worker.begin(1).await, BeginResult::Empty));
+}
+
+pub(super) async fn rewritten_delivery_is_delivered_once(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let at = owner.now().await;
+    let reply = owner.reply(at, None, "hello");
+    let new = delivery(&owner, at, HOOK);
+    let id = new.id;
+    let changes = vec![reply, ConversationChange::Deliver(Box::new(new))];
+    owner.write(changes.clone()).await.unwrap();
+    let again = owner.last(changes.clone());
+    shape.store.write(owner.fence, &alice, &again).await.unwrap();
+    let worker = DeliveryWorker::of(&owner, HOOK);
+    assert_eq!(worker.attempt(id, RetryDecision::Delivered).await.next, None);
+    shape.store.write(owner.fence, &alice, &again).await.unwrap();
+    assert!(matches!(worker.begin(1).await, BeginResult::Empty));
+    // A refused write delivers nothing. A write of the same entry finds its delivery.
+    let mut refused = ConversationWrite { follows: 7, ..owner.last(changes.clone()) };
+    refused.record.write = 8;
+    assert_eq!(shape.store.write(owner.fence, &alice, &refused).await, Err(StoreError::OutOfStep));
+    owner.write(changes).await.unwrap();
+    assert!(matches!(worker.begin(1).await, BeginResult::Empty));
+    assert_eq!(stands(&shape, id).await.state, DeliveryState::Delivered);
+}
+
+pub(super) async fn queue_belongs_to_one_conversation_and_target(shape: Shape) {
+    let (alice, bob) = neighbours();
+    let (mut of_alice, mut of_bob) = (shape.own(&alice).await, shape.own(&bob).await);
+    of_alice.fence = of_bob.fence;
+    let postmen = [
+        (DeliveryWorker::of(&of_alice, HOOK), HOOK),
+        (DeliveryWorker::of(&of_alice, OTHER_HOOK), OTHER_HOOK),
+        (DeliveryWorker::of(&of_bob, HOOK), HOOK),
+    ];
+    assert_eq!(postmen[0].0.outbox().await, [], "nothing was written");
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let some = [
+            say(&mut of_alice, HOOK).await,
+            say(&mut of_alice, OTHER_HOOK).await,
+            say(&mut of_bob, HOOK).await,
+        ];
+        ids.push(some);
+    }
+    let waiting = postmen[0].0.outbox().await;
+    let mut expected: Vec<_> = postmen.iter().map(|(worker, target)| (worker.queue, *target)).collect();
+    expected.sort_unstable();
+    assert_eq!(waiting.iter().map(|waiting| (waiting.queue, &*waiting.target)).collect::<Vec<_>>(), expected);
+    // No queue waits for another.
+    for ids in ids {
+        let mut taken = Vec::new();
+        for ((worker, _), id) in postmen.iter().zip(ids) {
+            taken.push(worker.take(id, 1).await);
+        }
+        for ((worker, _), taken) in postmen.iter().zip(taken) {
+            worker.finish(&taken, RetryDecision::Delivered).await;
+        }
+    }
+    assert_eq!(postmen[0].0.outbox().await, []);
+    let nobody = DeliveryWorker {
+        queue: QueueId::of(&conversation("nobody"), HOOK),
+        ..DeliveryWorker::of(&of_alice, HOOK)
+    };
+    assert!(matches!(nobody.begin(1).await, BeginResult::Empty));
+}
+
+pub(super) async fn outbox_is_read_to_its_end(shape: Shape) {
+    const QUEUES: usize = 1200;
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let at = owner.now().await;
+    let target = |number: usize| format!("{HOOK}/{number}");
+    let changes = (0..QUEUES).flat_map(|number| {
+        let reply = owner.reply(at, None, "hello");
+        [reply, ConversationChange::Deliver(Box::new(delivery(&owner, at, &target(number))))]
+    });
+    let changes: Vec<_> = changes.collect();
+    owner.write(changes).await.unwrap();
+    let waiting = DeliveryWorker::of(&owner, HOOK).outbox().await;
+    let mut expected: Vec<_> = (0..QUEUES).map(|number| QueueId::of(&alice, &target(number))).collect();
+    expected.sort_unstable();
+    assert_eq!(waiting.iter().map(|waiting| waiting.queue).collect::<Vec<_>>(), expected);
+    let now = owner.now().await;
+    assert!(waiting.iter().all(|waiting| at <= waiting.due && waiting.due <= now), "each is due");
+    assert!(waiting.iter().all(|waiting| waiting.since == at), "and tried since it happened");
+}
+
+pub(super) async fn only_the_first_of_a_queue_is_attempted(shape: Shape) {
+    let alice = conversation("alice");
+    let mut owner = shape.own(&alice).await;
+    let worker = DeliveryWorker::of(&owner, HOOK);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(say(&mut owner, HOOK).await);
+        shape.pass(Duration::from_millis(3)).await;
+    }
+    for (number, decision) in
+        [RetryDecision::Delivered, dead_letter(), RetryDecision::Delivered].into_iter().enumerate()
+    {
+        let id = ids[number];
+        for waits in &ids[number + 1..] {
+            let stands = stands(&shape, *waits).await;
+            assert_eq!(
+                (stands.state, stands.next_attempt_at),
+                (DeliveryState::Pending, None),
+                "one is before it"
+            );
+        }
+        // It stays the first, however often it is attempted.
+        for _ in 0..2 {
+            let FinishResult { next, now } = worker.attempt(id, retry()).await;
+            assert_eq!(next, Some(now + RETRY));
+            shape.pass(RETRY).await;
+        }
+        let FinishResult { next, now } = worker.attempt(id, decision).await;
+        assert!(next.is_some_and(|next| next <= now), "the next one is due at once");
+        assert!(stands(&shape, ids[number + 1]).await.next_attempt_at.is_some_and(|next| next <= now));
+    }
+    assert_eq!(worker.attempt(ids[3], RetryDecision::Delivered).await.next, None);
+    let mut states = Vec::new();
+    for id in ids {
+        states.push(stands(&shape, id).await.state);
+    }
+    let [delivered, dead] = [DeliveryState::Delivered, DeliveryState::Dead];
+    assert_eq!(states, [delivered, dead, delivered, delivered]);
+    let (before, last) = (owner.now().await, say(&mut owner, HOOK).await);
+    assert!(worker.due().await.is_some_and(|due| before <= due), "a queue that was empty begins anew");
+    worker.take(last, 1).await;
+}
