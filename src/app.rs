@@ -336,7 +336,7 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
                 memory.sweep(SWEEP_MAX_MESSAGES);
                 metrics.open_messages.set(i64::try_from(memory.stats().open).unwrap_or(i64::MAX));
             }
-            Store::Redis(redis) => redis.tend().await,
+            Store::Redis(redis) => redis.check_health().await,
         }
     }
 }

@@ -34,21 +34,23 @@ enum FirstEntry {
 impl PageRead {
     /// Compares the request with the record of the journal. Without a record there is nothing to read.
     ///
-    /// `stood` is the time of the entry at the reader's place: at the cursor, or the newest one. It is `None` if that
+    /// `entry_time` is the time of the entry at the reader's place: at the cursor, or the newest one. It is `None` if that
     /// entry is not stored.
     pub(super) fn new(
         after: ReadStart,
         record: Option<&ConversationRecord>,
-        stood: Option<Timestamp>,
+        entry_time: Option<Timestamp>,
     ) -> Self {
         let (epoch, last) = record.map_or((0, 0), |record| (record.epoch, record.seq));
         let (place, from, begin) = match after {
             ReadStart::Oldest => (Cursor { epoch, seq: last, at: None }, 0, FirstEntry::Anywhere),
-            ReadStart::Latest => (Cursor { epoch, seq: last, at: stood }, last, FirstEntry::Behind(last)),
+            ReadStart::Latest => {
+                (Cursor { epoch, seq: last, at: entry_time }, last, FirstEntry::Behind(last))
+            }
             ReadStart::Cursor(cursor)
                 if cursor.epoch == epoch
                     && cursor.seq <= last
-                    && cursor.at.zip(stood).is_none_or(|(read, kept)| read == kept) =>
+                    && cursor.at.zip(entry_time).is_none_or(|(read, kept)| read == kept) =>
             {
                 (cursor, cursor.seq, FirstEntry::Behind(cursor.seq))
             }
@@ -182,11 +184,11 @@ mod tests {
             }
         }
         let end = Cursor { epoch: EPOCH, seq: 4, at: None };
-        for (after, stood) in
+        for (after, entry_time) in
             [(ReadStart::Oldest, None), (ReadStart::Latest, None), (ReadStart::Latest, Some(written(4)))]
         {
-            let at_end = PageRead::new(after, Some(&record(4)), stood).page(Vec::new(), false);
-            assert_eq!(at_end.next, Cursor { at: stood, ..end });
+            let at_end = PageRead::new(after, Some(&record(4)), entry_time).page(Vec::new(), false);
+            assert_eq!(at_end.next, Cursor { at: entry_time, ..end });
             assert_eq!(PageRead::new(after, None, None).page(Vec::new(), false).next, Cursor::default());
         }
     }

@@ -133,7 +133,7 @@ impl MemoryStore {
             // Keeps the store small without a sweep: one message comes, two may go.
             step.sweep(now, &self.limits, 2);
             let room = self.room(&step);
-            match step.judge(&accept, room, now) {
+            match step.check_accept(&accept, room, now) {
                 Ok(None) => {
                     let by = accept.by;
                     let accepted = step.insert(accept, now, &self.limits);
@@ -189,7 +189,7 @@ impl MemoryStore {
 
     pub fn release(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
         self.step(partition).lease.release(fence)?;
-        self.replicas().tell_all();
+        self.replicas().hint_all();
         Ok(())
     }
 
@@ -231,7 +231,7 @@ impl MemoryStore {
                 replicas.hint(to, hint);
             }
         }
-        self.settle_up(partition);
+        self.evict_excess(partition);
         Ok(WriteResult { now, lost })
     }
 
@@ -300,7 +300,7 @@ impl MemoryStore {
     }
 
     /// Evicts after an owner's write. A write is never refused, so it may exceed the limit for a moment.
-    fn settle_up(&self, partition: Partition) {
+    fn evict_excess(&self, partition: Partition) {
         if self.bytes.load(Ordering::Relaxed) > self.limits.bytes {
             self.make_room(partition, 0, self.limits.bytes);
         }

@@ -33,7 +33,9 @@ pub(super) fn decide(
     let asked = match outcome {
         AttemptOutcome::Delivered => return RetryDecision::Delivered,
         AttemptOutcome::Gone => {
-            return RetryDecision::DeadLetter("the receiver wants no more deliveries: it answered 410".into());
+            return RetryDecision::DeadLetter(
+                "the receiver wants no more deliveries: it answered 410".into(),
+            );
         }
         AttemptOutcome::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
         AttemptOutcome::Unreached | AttemptOutcome::Forbidden => Duration::ZERO,

@@ -6,30 +6,30 @@ use futures_util::future::join_all;
 use rtm_bridge::domain::MessageStatus;
 use rtm_bridge::store::{AcceptError, AcceptRequest, AcceptResult, ConversationChange};
 
-use super::store_fixture::{MESSAGE_TTL, Shape, accept, conversation, id, neighbours, new, with_key};
+use super::store_fixture::{MESSAGE_TTL, StoreFixture, accept, conversation, id, neighbours, new, with_key};
 
-pub(super) async fn accepted_message_is_queued_and_readable(shape: Shape) {
+pub(super) async fn accepted_message_is_queued_and_readable(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let accepted = new(shape.store.accept(accept(&alice, 1)).await);
+    let accepted = new(fixture.store.accept(accept(&alice, 1)).await);
     for _ in 0..2 {
-        let message = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
+        let message = fixture.store.message(&alice, id(1), None).await.unwrap().unwrap();
         assert_eq!(message.progress.status(), MessageStatus::Queued);
         assert_eq!(message.accepted.new.content.text(), "message 1");
         assert_eq!(message.accepted.accepted_at, accepted.accepted_at);
     }
-    assert!(shape.store.message(&alice, id(2), None).await.unwrap().is_none());
-    assert!(shape.store.message(&conversation("bob"), id(1), None).await.unwrap().is_none());
+    assert!(fixture.store.message(&alice, id(2), None).await.unwrap().is_none());
+    assert!(fixture.store.message(&conversation("bob"), id(1), None).await.unwrap().is_none());
 }
 
-pub(super) async fn client_message_ids_and_positions_rise(shape: Shape) {
+pub(super) async fn client_message_ids_and_positions_rise(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let owner = shape.own(&alice).await;
-    let first = new(shape.store.accept(accept(&alice, 1)).await);
+    let owner = fixture.own(&alice).await;
+    let first = new(fixture.store.accept(accept(&alice, 1)).await);
     assert!(first.client_message_id >= first.accepted_at.as_millis());
     let mut last = first;
     for number in 2..6 {
-        let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
-        let next = new(shape.store.accept(accept(&alice, number)).await);
+        let (open, _) = fixture.store.open(owner.fence, &alice).await.unwrap();
+        let next = new(fixture.store.accept(accept(&alice, number)).await);
         assert_eq!(next.position, open.next_position);
         assert_eq!(next.position, last.position + 1);
         assert!(next.client_message_id > last.client_message_id);
@@ -37,95 +37,95 @@ pub(super) async fn client_message_ids_and_positions_rise(shape: Shape) {
     }
 }
 
-pub(super) async fn repeated_accept_returns_the_first_answer(shape: Shape) {
+pub(super) async fn repeated_accept_returns_the_first_answer(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     let mut only = with_key(accept(&alice, 1), "shop", "k", 1);
     only.max_open = 1;
-    let first = new(shape.store.accept(only.clone()).await);
+    let first = new(fixture.store.accept(only.clone()).await);
     // A repeat succeeds despite its own key, the full lane, and its progress since.
     for ended in [false, true] {
         if ended {
             owner.settle(id(1)).await;
         }
-        shape.pass(Duration::from_millis(5)).await;
-        let again = new(shape.store.accept(only.clone()).await);
+        fixture.pass(Duration::from_millis(5)).await;
+        let again = new(fixture.store.accept(only.clone()).await);
         assert_eq!(again.client_message_id, first.client_message_id);
         assert_eq!(again.accepted_at, first.accepted_at);
     }
-    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    let (open, _) = fixture.store.open(owner.fence, &alice).await.unwrap();
     assert!(open.lane.is_empty());
 }
 
-pub(super) async fn message_id_belongs_to_one_conversation(shape: Shape) {
+pub(super) async fn message_id_belongs_to_one_conversation(fixture: StoreFixture) {
     // These two live in one partition.
     let (one, two) = neighbours();
-    shape.post(&one, 1).await;
-    let refused = shape.store.accept(accept(&two, 1)).await.unwrap_err();
+    fixture.post(&one, 1).await;
+    let refused = fixture.store.accept(accept(&two, 1)).await.unwrap_err();
     assert_eq!(refused, AcceptError::IdempotencyMismatch);
-    assert!(shape.store.message(&two, id(1), None).await.unwrap().is_none());
+    assert!(fixture.store.message(&two, id(1), None).await.unwrap().is_none());
 }
 
-pub(super) async fn repeated_key_replays_the_current_message(shape: Shape) {
+pub(super) async fn repeated_key_replays_the_current_message(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
-    new(shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
+    let mut owner = fixture.own(&alice).await;
+    new(fixture.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
     for status in [MessageStatus::Queued, MessageStatus::Answered] {
         if status == MessageStatus::Answered {
             owner.settle(id(1)).await;
         }
         let again = with_key(accept(&alice, 2), "shop", "k", 1);
-        let AcceptResult::Replayed(message) = shape.store.accept(again).await.unwrap() else {
+        let AcceptResult::Replayed(message) = fixture.store.accept(again).await.unwrap() else {
             panic!("accepted twice")
         };
         assert_eq!((message.accepted.id, message.progress.status()), (id(1), status));
     }
-    assert!(shape.store.message(&alice, id(2), None).await.unwrap().is_none());
+    assert!(fixture.store.message(&alice, id(2), None).await.unwrap().is_none());
 }
 
-pub(super) async fn key_with_another_body_is_refused(shape: Shape) {
+pub(super) async fn key_with_another_body_is_refused(fixture: StoreFixture) {
     let alice = conversation("alice");
-    new(shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
-    let refused = shape.store.accept(with_key(accept(&alice, 2), "shop", "k", 2)).await.unwrap_err();
+    new(fixture.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
+    let refused = fixture.store.accept(with_key(accept(&alice, 2), "shop", "k", 2)).await.unwrap_err();
     assert_eq!(refused, AcceptError::IdempotencyMismatch);
 }
 
-pub(super) async fn key_of_another_caller_or_conversation_is_independent(shape: Shape) {
+pub(super) async fn key_of_another_caller_or_conversation_is_independent(fixture: StoreFixture) {
     let (one, two) = neighbours();
-    new(shape.store.accept(with_key(accept(&one, 1), "shop", "k", 1)).await);
-    new(shape.store.accept(with_key(accept(&one, 2), "sho", "pk", 2)).await);
-    new(shape.store.accept(with_key(accept(&one, 3), "web", "k", 2)).await);
-    new(shape.store.accept(with_key(accept(&two, 4), "shop", "k", 2)).await);
+    new(fixture.store.accept(with_key(accept(&one, 1), "shop", "k", 1)).await);
+    new(fixture.store.accept(with_key(accept(&one, 2), "sho", "pk", 2)).await);
+    new(fixture.store.accept(with_key(accept(&one, 3), "web", "k", 2)).await);
+    new(fixture.store.accept(with_key(accept(&two, 4), "shop", "k", 2)).await);
 }
 
-pub(super) async fn key_lives_as_long_as_its_message(shape: Shape) {
+pub(super) async fn key_lives_as_long_as_its_message(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
-    new(shape.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
-    shape.pass(MESSAGE_TTL * 10).await;
-    let refused = shape.store.accept(with_key(accept(&alice, 2), "shop", "k", 2)).await.unwrap_err();
+    let mut owner = fixture.own(&alice).await;
+    new(fixture.store.accept(with_key(accept(&alice, 1), "shop", "k", 1)).await);
+    fixture.pass(MESSAGE_TTL * 10).await;
+    let refused = fixture.store.accept(with_key(accept(&alice, 2), "shop", "k", 2)).await.unwrap_err();
     assert_eq!(refused, AcceptError::IdempotencyMismatch, "it is open");
     // Other messages end before it, so it is not the first one to be swept.
     for number in 11..14 {
-        shape.post(&alice, number).await;
+        fixture.post(&alice, number).await;
         owner.settle(id(number)).await;
     }
     owner.settle(id(1)).await;
-    shape.pass(MESSAGE_TTL).await;
-    new(shape.store.accept(with_key(accept(&alice, 3), "shop", "k", 2)).await);
+    fixture.pass(MESSAGE_TTL).await;
+    new(fixture.store.accept(with_key(accept(&alice, 3), "shop", "k", 2)).await);
     // The first message's expiry must not remove the key of the second.
-    shape.post(&alice, 4).await;
-    let refused = shape.store.accept(with_key(accept(&alice, 5), "shop", "k", 1)).await.unwrap_err();
+    fixture.post(&alice, 4).await;
+    let refused = fixture.store.accept(with_key(accept(&alice, 5), "shop", "k", 1)).await.unwrap_err();
     assert_eq!(refused, AcceptError::IdempotencyMismatch);
 }
 
-pub(super) async fn full_lane_refuses_accepts_until_an_end(shape: Shape) {
+pub(super) async fn full_lane_refuses_accepts_until_an_end(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     let two = |number| {
         let mut accept = accept(&alice, number);
         accept.max_open = 2;
-        shape.store.accept(accept)
+        fixture.store.accept(accept)
     };
     new(two(1).await);
     new(two(2).await);
@@ -135,9 +135,9 @@ pub(super) async fn full_lane_refuses_accepts_until_an_end(shape: Shape) {
     assert_eq!(two(4).await.unwrap_err(), AcceptError::LaneFull(2));
 }
 
-pub(super) async fn eight_accepts_with_one_key_make_one_message(shape: Shape) {
+pub(super) async fn eight_accepts_with_one_key_make_one_message(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let stores = [shape.store.clone(), shape.second()];
+    let stores = [fixture.store.clone(), fixture.second()];
     for round in 0..10_u128 {
         let key = round.to_string();
         let posts = (0..8).map(|number| {
@@ -160,49 +160,49 @@ pub(super) async fn eight_accepts_with_one_key_make_one_message(shape: Shape) {
     }
 }
 
-pub(super) async fn owners_accept_in_an_idle_lane_counts_as_sent(shape: Shape) {
+pub(super) async fn owners_accept_in_an_idle_lane_counts_as_sent(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     let wish = |number| AcceptRequest { send_at_accept: Some(owner.fence), ..accept(&alice, number) };
     let (first, second) = (wish(1), wish(2));
     // A repeat returns the first answer.
     for _ in 0..2 {
-        let AcceptResult::SentAtAccept(message) = shape.store.accept(first.clone()).await.unwrap() else {
+        let AcceptResult::SentAtAccept(message) = fixture.store.accept(first.clone()).await.unwrap() else {
             panic!("it is not sent")
         };
-        let stored = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
+        let stored = fixture.store.message(&alice, id(1), None).await.unwrap().unwrap();
         assert_eq!(stored.progress.status(), MessageStatus::Sent);
         assert_eq!(stored.progress.sent_at, Some(message.accepted_at));
     }
-    let AcceptResult::New(_) = shape.store.accept(second).await.unwrap() else {
+    let AcceptResult::New(_) = fixture.store.accept(second).await.unwrap() else {
         panic!("one is open already")
     };
-    let (open, _) = shape.store.open(owner.fence, &alice).await.unwrap();
+    let (open, _) = fixture.store.open(owner.fence, &alice).await.unwrap();
     let sent: Vec<_> = open.lane.iter().map(|open| open.progress.sent_at.is_some()).collect();
     assert_eq!(sent, [true, false]);
     // The first time counts.
     let at = owner.now().await;
     owner.write(vec![ConversationChange::Sent { message: id(1), at }]).await.unwrap();
-    let stored = shape.store.message(&alice, id(1), None).await.unwrap().unwrap();
+    let stored = fixture.store.message(&alice, id(1), None).await.unwrap().unwrap();
     assert_eq!(stored.progress.sent_at, open.lane[0].progress.sent_at);
     for number in [1, 2] {
         owner.settle(id(number)).await;
     }
     let third = AcceptRequest { send_at_accept: Some(owner.fence), ..accept(&alice, 3) };
-    assert!(matches!(shape.store.accept(third).await.unwrap(), AcceptResult::SentAtAccept(_)));
+    assert!(matches!(fixture.store.accept(third).await.unwrap(), AcceptResult::SentAtAccept(_)));
 }
 
-pub(super) async fn other_replicas_accept_does_not_count_as_sent(shape: Shape) {
+pub(super) async fn other_replicas_accept_does_not_count_as_sent(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let old = shape.own(&alice).await.fence;
+    let old = fixture.own(&alice).await.fence;
     let first = AcceptRequest { send_at_accept: Some(old), ..accept(&alice, 1) };
-    assert!(matches!(shape.store.accept(first.clone()).await.unwrap(), AcceptResult::SentAtAccept(_)));
-    let mut owner = shape.own(&alice).await;
+    assert!(matches!(fixture.store.accept(first.clone()).await.unwrap(), AcceptResult::SentAtAccept(_)));
+    let mut owner = fixture.own(&alice).await;
     // A repeat under an old fence must not send the message, because the new owner continues with it.
-    assert!(matches!(shape.store.accept(first).await.unwrap(), AcceptResult::New(_)));
+    assert!(matches!(fixture.store.accept(first).await.unwrap(), AcceptResult::New(_)));
     owner.settle(id(1)).await;
     let second = AcceptRequest { send_at_accept: Some(old), ..accept(&alice, 2) };
-    assert!(matches!(shape.store.accept(second).await.unwrap(), AcceptResult::New(_)));
-    let stored = shape.store.message(&alice, id(2), None).await.unwrap().unwrap();
+    assert!(matches!(fixture.store.accept(second).await.unwrap(), AcceptResult::New(_)));
+    let stored = fixture.store.message(&alice, id(2), None).await.unwrap().unwrap();
     assert_eq!(stored.progress.status(), MessageStatus::Queued);
 }

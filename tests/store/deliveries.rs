@@ -10,12 +10,12 @@ use rtm_bridge::store::{
 use super::delivery_worker::{
     DeliveryWorker, HOOK, OTHER_HOOK, RETRY, dead_letter, delivery, retry, say, stands,
 };
-use super::store_fixture::{Shape, conversation, id, neighbours};
+use super::store_fixture::{StoreFixture, conversation, id, neighbours};
 
-pub(super) async fn delivery_is_written_with_its_entry(shape: Shape) {
+pub(super) async fn delivery_is_written_with_its_entry(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
-    let message = shape.post(&alice, 1).await;
+    let mut owner = fixture.own(&alice).await;
+    let message = fixture.post(&alice, 1).await;
     let at = owner.now().await;
     let signer = Some("crm: \"ä\"".into());
     let (mut changes, mut written) = (Vec::new(), Vec::new());
@@ -44,9 +44,9 @@ pub(super) async fn delivery_is_written_with_its_entry(shape: Shape) {
     let before = owner.now().await;
     owner.write(changes).await.unwrap();
     let after = owner.now().await;
-    assert_eq!(shape.entries(&alice).await.len(), 4);
+    assert_eq!(fixture.entries(&alice).await.len(), 4);
     for new in written {
-        let stands = stands(&shape, new.id).await;
+        let stands = stands(&fixture, new.id).await;
         assert_eq!(format!("{:?}", stands.new), format!("{new:?}"), "all of it is there");
         assert_eq!((stands.state, stands.reason), (DeliveryState::Pending, None));
         assert!(stands.attempts.is_empty());
@@ -64,10 +64,10 @@ pub(super) async fn delivery_is_written_with_its_entry(shape: Shape) {
     }
 }
 
-pub(super) async fn delivery_of_a_skipped_end_is_skipped(shape: Shape) {
+pub(super) async fn delivery_of_a_skipped_end_is_skipped(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
-    let message = shape.post(&alice, 1).await;
+    let mut owner = fixture.own(&alice).await;
+    let message = fixture.post(&alice, 1).await;
     let at = owner.now().await;
     let (mut changes, mut ids) = (Vec::new(), Vec::new());
     // The changes are an end, its repeat, a reply, the end of an unknown message, and a reply.
@@ -83,7 +83,7 @@ pub(super) async fn delivery_of_a_skipped_end_is_skipped(shape: Shape) {
     assert!(owner.write(changes).await.unwrap().lost);
     let mut kept = Vec::new();
     for &id in &ids {
-        kept.push(shape.store.delivery(id).await.unwrap().is_some());
+        kept.push(fixture.store.delivery(id).await.unwrap().is_some());
     }
     assert_eq!(kept, [true, false, true, false, true]);
     let worker = DeliveryWorker::of(&owner, HOOK);
@@ -93,9 +93,9 @@ pub(super) async fn delivery_of_a_skipped_end_is_skipped(shape: Shape) {
     assert!(matches!(worker.begin(1).await, BeginResult::Empty));
 }
 
-pub(super) async fn rewritten_delivery_is_delivered_once(shape: Shape) {
+pub(super) async fn rewritten_delivery_is_delivered_once(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     let at = owner.now().await;
     let reply = owner.reply(at, None, "hello");
     let new = delivery(&owner, at, HOOK);
@@ -103,23 +103,23 @@ pub(super) async fn rewritten_delivery_is_delivered_once(shape: Shape) {
     let changes = vec![reply, ConversationChange::Deliver(Box::new(new))];
     owner.write(changes.clone()).await.unwrap();
     let again = owner.last(changes.clone());
-    shape.store.write(owner.fence, &alice, &again).await.unwrap();
+    fixture.store.write(owner.fence, &alice, &again).await.unwrap();
     let worker = DeliveryWorker::of(&owner, HOOK);
     assert_eq!(worker.attempt(id, RetryDecision::Delivered).await.next, None);
-    shape.store.write(owner.fence, &alice, &again).await.unwrap();
+    fixture.store.write(owner.fence, &alice, &again).await.unwrap();
     assert!(matches!(worker.begin(1).await, BeginResult::Empty));
     // A refused write delivers nothing. A write of the same entry finds its delivery.
     let mut refused = ConversationWrite { follows: 7, ..owner.last(changes.clone()) };
     refused.record.write = 8;
-    assert_eq!(shape.store.write(owner.fence, &alice, &refused).await, Err(StoreError::OutOfStep));
+    assert_eq!(fixture.store.write(owner.fence, &alice, &refused).await, Err(StoreError::OutOfStep));
     owner.write(changes).await.unwrap();
     assert!(matches!(worker.begin(1).await, BeginResult::Empty));
-    assert_eq!(stands(&shape, id).await.state, DeliveryState::Delivered);
+    assert_eq!(stands(&fixture, id).await.state, DeliveryState::Delivered);
 }
 
-pub(super) async fn queue_belongs_to_one_conversation_and_target(shape: Shape) {
+pub(super) async fn queue_belongs_to_one_conversation_and_target(fixture: StoreFixture) {
     let (alice, bob) = neighbours();
-    let (mut of_alice, mut of_bob) = (shape.own(&alice).await, shape.own(&bob).await);
+    let (mut of_alice, mut of_bob) = (fixture.own(&alice).await, fixture.own(&bob).await);
     of_alice.fence = of_bob.fence;
     let postmen = [
         (DeliveryWorker::of(&of_alice, HOOK), HOOK),
@@ -158,10 +158,10 @@ pub(super) async fn queue_belongs_to_one_conversation_and_target(shape: Shape) {
     assert!(matches!(nobody.begin(1).await, BeginResult::Empty));
 }
 
-pub(super) async fn outbox_is_read_to_its_end(shape: Shape) {
+pub(super) async fn outbox_is_read_to_its_end(fixture: StoreFixture) {
     const QUEUES: usize = 1200;
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     let at = owner.now().await;
     let target = |number: usize| format!("{HOOK}/{number}");
     let changes = (0..QUEUES).flat_map(|number| {
@@ -179,21 +179,21 @@ pub(super) async fn outbox_is_read_to_its_end(shape: Shape) {
     assert!(waiting.iter().all(|waiting| waiting.since == at), "and tried since it happened");
 }
 
-pub(super) async fn only_the_first_of_a_queue_is_attempted(shape: Shape) {
+pub(super) async fn only_the_first_of_a_queue_is_attempted(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     let worker = DeliveryWorker::of(&owner, HOOK);
     let mut ids = Vec::new();
     for _ in 0..4 {
         ids.push(say(&mut owner, HOOK).await);
-        shape.pass(Duration::from_millis(3)).await;
+        fixture.pass(Duration::from_millis(3)).await;
     }
     for (number, decision) in
         [RetryDecision::Delivered, dead_letter(), RetryDecision::Delivered].into_iter().enumerate()
     {
         let id = ids[number];
         for waits in &ids[number + 1..] {
-            let stands = stands(&shape, *waits).await;
+            let stands = stands(&fixture, *waits).await;
             assert_eq!(
                 (stands.state, stands.next_attempt_at),
                 (DeliveryState::Pending, None),
@@ -204,16 +204,16 @@ pub(super) async fn only_the_first_of_a_queue_is_attempted(shape: Shape) {
         for _ in 0..2 {
             let FinishResult { next, now } = worker.attempt(id, retry()).await;
             assert_eq!(next, Some(now + RETRY));
-            shape.pass(RETRY).await;
+            fixture.pass(RETRY).await;
         }
         let FinishResult { next, now } = worker.attempt(id, decision).await;
         assert!(next.is_some_and(|next| next <= now), "the next one is due at once");
-        assert!(stands(&shape, ids[number + 1]).await.next_attempt_at.is_some_and(|next| next <= now));
+        assert!(stands(&fixture, ids[number + 1]).await.next_attempt_at.is_some_and(|next| next <= now));
     }
     assert_eq!(worker.attempt(ids[3], RetryDecision::Delivered).await.next, None);
     let mut states = Vec::new();
     for id in ids {
-        states.push(stands(&shape, id).await.state);
+        states.push(stands(&fixture, id).await.state);
     }
     let [delivered, dead] = [DeliveryState::Delivered, DeliveryState::Dead];
     assert_eq!(states, [delivered, dead, delivered, delivered]);

@@ -11,7 +11,7 @@ use rtm_bridge::store::{
 };
 
 use super::delivery_worker::{DeliveryWorker, HOOK, dead_letter, delivery, end, retry, say, stands};
-use super::store_fixture::{LEASE, MESSAGE_TTL, Owner, Shape, conversation, neighbours};
+use super::store_fixture::{LEASE, MESSAGE_TTL, Owner, StoreFixture, conversation, neighbours};
 use crate::support::nothing_left;
 
 fn of(bot: &str, user: &str) -> ConversationId {
@@ -27,11 +27,11 @@ fn ids(deliveries: &[Delivery]) -> Vec<DeliveryId> {
 }
 
 /// Returns all matches in pages of this size.
-async fn list(shape: &Shape, query: DeliveryQuery, limit: usize) -> Vec<DeliveryId> {
+async fn list(fixture: &StoreFixture, query: DeliveryQuery, limit: usize) -> Vec<DeliveryId> {
     let (mut listed, mut before) = (Vec::new(), query.before);
     loop {
         let query = DeliveryQuery { before, limit, ..query.clone() };
-        let DeliveryPage { deliveries, next } = shape.store.deliveries(&query).await.unwrap();
+        let DeliveryPage { deliveries, next } = fixture.store.deliveries(&query).await.unwrap();
         assert!(deliveries.len() <= limit.clamp(1, 1000), "{}", deliveries.len());
         listed.extend(ids(&deliveries));
         let Some(next) = next else { return listed };
@@ -41,34 +41,34 @@ async fn list(shape: &Shape, query: DeliveryQuery, limit: usize) -> Vec<Delivery
 }
 
 /// Writes deliveries of these users, one moment apart. Returns them newest first.
-async fn spread(shape: &Shape, users: &[&str], each: usize) -> Vec<DeliveryId> {
+async fn spread(fixture: &StoreFixture, users: &[&str], each: usize) -> Vec<DeliveryId> {
     let mut written = Vec::new();
     let mut owners = Vec::new();
     for user in users {
-        owners.push(shape.own(&conversation(user)).await);
+        owners.push(fixture.own(&conversation(user)).await);
     }
     for _ in 0..each {
         for owner in &mut owners {
             written.push(say(owner, HOOK).await);
-            shape.pass(Duration::from_millis(2)).await;
+            fixture.pass(Duration::from_millis(2)).await;
         }
     }
     written.reverse();
     written
 }
 
-pub(super) async fn deliveries_are_listed_newest_first(shape: Shape) {
-    assert!(list(&shape, everything(), 10).await.is_empty());
-    let written = spread(&shape, &["alice", "bob", "carol", "dave"], 3).await;
+pub(super) async fn deliveries_are_listed_newest_first(fixture: StoreFixture) {
+    assert!(list(&fixture, everything(), 10).await.is_empty());
+    let written = spread(&fixture, &["alice", "bob", "carol", "dave"], 3).await;
     assert!(written.is_sorted_by(|newer, older| newer > older));
-    let DeliveryPage { deliveries, next } = shape.store.deliveries(&everything()).await.unwrap();
+    let DeliveryPage { deliveries, next } = fixture.store.deliveries(&everything()).await.unwrap();
     assert_eq!((ids(&deliveries), next), (written.clone(), None));
     for listed in deliveries {
-        let read = stands(&shape, listed.new.id).await;
+        let read = stands(&fixture, listed.new.id).await;
         assert_eq!(format!("{listed:?}"), format!("{read:?}"), "each as it stands");
     }
     // Some have the same time, in one queue.
-    let mut owner = shape.own(&conversation("alice")).await;
+    let mut owner = fixture.own(&conversation("alice")).await;
     owner.take_up().await;
     owner.record.epoch = 5;
     let at = owner.now().await;
@@ -82,13 +82,13 @@ pub(super) async fn deliveries_are_listed_newest_first(shape: Shape) {
     owner.write(changes).await.unwrap();
     same.sort_unstable_by(|one, other| other.cmp(one));
     same.extend(written);
-    assert_eq!(list(&shape, everything(), 1000).await, same);
-    assert_eq!(list(&shape, everything(), 2).await, same);
+    assert_eq!(list(&fixture, everything(), 1000).await, same);
+    assert_eq!(list(&fixture, everything(), 2).await, same);
 }
 
-pub(super) async fn page_of_deliveries_is_bounded_in_bytes(shape: Shape) {
+pub(super) async fn page_of_deliveries_is_bounded_in_bytes(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     let mut ids = Vec::new();
     for _ in 0..5 {
         let at = owner.now().await;
@@ -101,48 +101,48 @@ pub(super) async fn page_of_deliveries_is_bounded_in_bytes(shape: Shape) {
     ids.sort_unstable_by(|one, other| other.cmp(one));
     let mut query = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
     for (expected, more) in [(&ids[..2], true), (&ids[2..4], true), (&ids[4..], false)] {
-        let page = shape.store.deliveries(&query).await.unwrap();
+        let page = fixture.store.deliveries(&query).await.unwrap();
         assert_eq!(page.deliveries.iter().map(|told| told.new.id).collect::<Vec<_>>(), expected);
         assert_eq!(page.next.is_some(), more);
         query.before = page.next;
     }
 }
 
-pub(super) async fn receivers_answers_count_in_a_page(shape: Shape) {
+pub(super) async fn receivers_answers_count_in_a_page(fixture: StoreFixture) {
     let mut ids = Vec::new();
     for user in ["alice", "bob", "carol"] {
-        let mut owner = shape.own(&conversation(user)).await;
+        let mut owner = fixture.own(&conversation(user)).await;
         let worker = DeliveryWorker::of(&owner, HOOK);
         let id = say(&mut owner, HOOK).await;
         let taken = worker.take(id, 1).await;
         let mut ended = end(&taken, retry());
         ended.attempt.response = Some("x".repeat(1_500_000).into());
-        shape.store.finish(worker.partition, worker.fence, worker.queue, &ended).await.unwrap();
+        fixture.store.finish(worker.partition, worker.fence, worker.queue, &ended).await.unwrap();
         ids.push(id);
     }
     ids.sort_unstable_by(|one, other| other.cmp(one));
     let mut query = DeliveryQuery { limit: 10, ..DeliveryQuery::default() };
     for expected in [&ids[..2], &ids[2..]] {
-        let page = shape.store.deliveries(&query).await.unwrap();
+        let page = fixture.store.deliveries(&query).await.unwrap();
         assert_eq!(page.deliveries.iter().map(|told| told.new.id).collect::<Vec<_>>(), expected);
         query.before = page.next;
     }
     assert_eq!(query.before, None);
 }
 
-pub(super) async fn deliveries_are_listed_page_by_page(shape: Shape) {
-    let written = spread(&shape, &["alice", "bob", "carol"], 3).await;
+pub(super) async fn deliveries_are_listed_page_by_page(fixture: StoreFixture) {
+    let written = spread(&fixture, &["alice", "bob", "carol"], 3).await;
     for limit in [1, 2, 4, 8, 9, 10, 1000, usize::MAX] {
-        assert_eq!(list(&shape, everything(), limit).await, written, "{limit} each");
+        assert_eq!(list(&fixture, everything(), limit).await, written, "{limit} each");
     }
-    assert_eq!(list(&shape, everything(), 0).await, written, "one at least");
+    assert_eq!(list(&fixture, everything(), 0).await, written, "one at least");
     for (place, before) in written.iter().enumerate() {
         let query = DeliveryQuery { before: Some(*before), ..everything() };
-        assert_eq!(list(&shape, query, 2).await, written[place + 1..], "only what is older");
+        assert_eq!(list(&fixture, query, 2).await, written[place + 1..], "only what is older");
     }
 }
 
-pub(super) async fn deliveries_are_listed_by_filter(shape: Shape) {
+pub(super) async fn deliveries_are_listed_by_filter(fixture: StoreFixture) {
     // These names begin alike and look like patterns of stores.
     let conversations = [
         of("support", "crm/alice"),
@@ -160,14 +160,14 @@ pub(super) async fn deliveries_are_listed_by_filter(shape: Shape) {
         (DeliveryState::Pending, None),
     ];
     for (conversation, (state, decision)) in conversations.iter().zip(fates.into_iter().cycle()) {
-        let mut owner = shape.own(conversation).await;
+        let mut owner = fixture.own(conversation).await;
         for (state, decision) in [(state, decision), (DeliveryState::Pending, None)] {
             let id = say(&mut owner, HOOK).await;
             if let Some(decision) = decision {
                 DeliveryWorker::of(&owner, HOOK).attempt(id, decision).await;
             }
-            written.push((id, conversation, state, stands(&shape, id).await.new.created_at));
-            shape.pass(Duration::from_millis(2)).await;
+            written.push((id, conversation, state, stands(&fixture, id).await.new.created_at));
+            fixture.pass(Duration::from_millis(2)).await;
         }
     }
     written.reverse();
@@ -207,7 +207,7 @@ pub(super) async fn deliveries_are_listed_by_filter(shape: Shape) {
                     && conversation.user.as_str().starts_with(prefix)
             });
             let expected: Vec<_> = expected.map(|(id, ..)| *id).collect();
-            let listed = list(&shape, query.clone(), limits.next().unwrap()).await;
+            let listed = list(&fixture, query.clone(), limits.next().unwrap()).await;
             assert_eq!(listed, expected, "{query:?}");
         }
     }
@@ -226,29 +226,29 @@ async fn of_each_state<'a>(owner: &mut Owner<'a>) -> [(DeliveryId, DeliveryWorke
     [(one, delivered.1), (two, dead.1), (three, pending.1)]
 }
 
-pub(super) async fn settled_delivery_expires_and_pending_one_stays(shape: Shape) {
+pub(super) async fn settled_delivery_expires_and_pending_one_stays(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     let [(delivered, _), (dead, _), (pending, worker)] = of_each_state(&mut owner).await;
     let all = async |expected: &[DeliveryId]| {
         for id in [delivered, dead, pending] {
-            assert_eq!(shape.store.delivery(id).await.unwrap().is_some(), expected.contains(&id));
+            assert_eq!(fixture.store.delivery(id).await.unwrap().is_some(), expected.contains(&id));
         }
         let mut expected = expected.to_vec();
         expected.sort_unstable_by(|one, other| other.cmp(one));
-        let listed = list(&shape, everything(), 2).await.into_iter();
+        let listed = list(&fixture, everything(), 2).await.into_iter();
         let of_these = listed.filter(|id| [delivered, dead, pending].contains(id));
         assert_eq!(of_these.collect::<Vec<_>>(), expected);
     };
-    shape.pass_almost(MESSAGE_TTL).await;
+    fixture.pass_almost(MESSAGE_TTL).await;
     all(&[delivered, dead, pending]).await;
-    shape.pass_the_rest().await;
+    fixture.pass_the_rest().await;
     all(&[dead, pending]).await;
-    shape.pass_almost(DEAD_TTL.checked_sub(MESSAGE_TTL).unwrap()).await;
+    fixture.pass_almost(DEAD_TTL.checked_sub(MESSAGE_TTL).unwrap()).await;
     all(&[dead, pending]).await;
-    shape.pass_the_rest().await;
+    fixture.pass_the_rest().await;
     all(&[pending]).await;
-    shape.pass(Duration::from_hours(30 * 24)).await;
+    fixture.pass(Duration::from_hours(30 * 24)).await;
     all(&[pending]).await;
     // The conversation is long forgotten; its order continues.
     owner.take_up().await;
@@ -258,35 +258,35 @@ pub(super) async fn settled_delivery_expires_and_pending_one_stays(shape: Shape)
     worker.finish(&taken, RetryDecision::Delivered).await;
     worker.attempt(later, RetryDecision::Delivered).await;
     // The lifetime counts from the end, not from the beginning.
-    shape.pass_almost(MESSAGE_TTL).await;
+    fixture.pass_almost(MESSAGE_TTL).await;
     all(&[pending]).await;
-    shape.pass_the_rest().await;
+    fixture.pass_the_rest().await;
     all(&[]).await;
 }
 
-pub(super) async fn deliveries_leave_nothing_behind(shape: Shape) {
+pub(super) async fn deliveries_leave_nothing_behind(fixture: StoreFixture) {
     let (alice, bob) = neighbours();
     for conversation in [&alice, &bob] {
-        let mut owner = shape.own(conversation).await;
+        let mut owner = fixture.own(conversation).await;
         let [(delivered, _), (dead, _), (pending, worker)] = of_each_state(&mut owner).await;
-        shape.pass(LEASE).await;
+        fixture.pass(LEASE).await;
         worker.attempt(pending, dead_letter()).await;
         for id in [delivered, dead, pending] {
             for decision in [RetryDecision::Again, RetryDecision::Delivered] {
-                assert_eq!(shape.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
+                assert_eq!(fixture.store.redeliver(id).await.unwrap(), RedeliverResult::Queued);
                 DeliveryWorker::alone(&owner, id).attempt(id, decision).await;
             }
         }
-        assert_eq!(shape.store.redeliver(dead).await.unwrap(), RedeliverResult::Queued);
+        assert_eq!(fixture.store.redeliver(dead).await.unwrap(), RedeliverResult::Queued);
         DeliveryWorker::alone(&owner, dead).attempt(dead, dead_letter()).await;
     }
     let life = DEAD_TTL + Duration::from_hours(24);
-    match (&shape.store, shape.redis()) {
+    match (&fixture.store, fixture.redis()) {
         (Store::Memory(memory), _) => {
             let stats = memory.stats();
             assert_eq!((stats.pending, stats.settled), (0, 6));
             for _ in 0..2 {
-                shape.pass(life).await;
+                fixture.pass(life).await;
                 while memory.sweep(1) > 0 {}
             }
             assert_eq!(memory.stats(), MemoryStats::default());

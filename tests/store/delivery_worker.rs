@@ -11,7 +11,7 @@ use rtm_bridge::store::{
     PendingQueue, QueueId, RetryDecision, Store,
 };
 
-use super::store_fixture::{Owner, Shape};
+use super::store_fixture::{Owner, StoreFixture};
 
 /// The window, which is longer than any sentence and than a lease.
 pub(super) const WINDOW: Duration = Duration::from_mins(12);
@@ -46,8 +46,8 @@ pub(super) async fn say(owner: &mut Owner<'_>, target: &str) -> DeliveryId {
     id
 }
 
-pub(super) async fn stands(shape: &Shape, id: DeliveryId) -> Delivery {
-    shape.store.delivery(id).await.unwrap().expect("it is kept")
+pub(super) async fn stands(fixture: &StoreFixture, id: DeliveryId) -> Delivery {
+    fixture.store.delivery(id).await.unwrap().expect("it is kept")
 }
 
 /// A worker that attempts deliveries of one queue.

@@ -8,7 +8,7 @@ use rtm_bridge::domain::{
 };
 use rtm_bridge::store::{ConversationWrite, Hint};
 
-use super::store_fixture::{ME, MESSAGE_TTL, OTHER, Owner, Shape, accept, conversation, id, new};
+use super::store_fixture::{ME, MESSAGE_TTL, OTHER, Owner, StoreFixture, accept, conversation, id, new};
 
 /// The epoch of the journals in these sentences.
 const EPOCH: u64 = 7;
@@ -27,18 +27,18 @@ fn next(page: &JournalPage) -> (u64, u64) {
     (page.next.epoch, page.next.seq)
 }
 
-async fn page(shape: &Shape, of: &ConversationId, after: ReadStart, limit: usize) -> JournalPage {
-    shape.store.page(of, after, limit, None).await.unwrap()
+async fn page(fixture: &StoreFixture, of: &ConversationId, after: ReadStart, limit: usize) -> JournalPage {
+    fixture.store.page(of, after, limit, None).await.unwrap()
 }
 
 /// Returns the place of a reader that has read everything.
-async fn end(shape: &Shape, of: &ConversationId) -> ReadStart {
-    ReadStart::Cursor(page(shape, of, ReadStart::Latest, 1).await.next)
+async fn end(fixture: &StoreFixture, of: &ConversationId) -> ReadStart {
+    ReadStart::Cursor(page(fixture, of, ReadStart::Latest, 1).await.next)
 }
 
 /// Creates an owner whose journal has that many replies.
-async fn with_replies<'a>(shape: &'a Shape, of: &ConversationId, replies: usize) -> Owner<'a> {
-    let mut owner = shape.own(of).await;
+async fn with_replies<'a>(fixture: &'a StoreFixture, of: &ConversationId, replies: usize) -> Owner<'a> {
+    let mut owner = fixture.own(of).await;
     owner.record.epoch = EPOCH;
     say(&mut owner, replies).await;
     owner
@@ -50,9 +50,9 @@ async fn say(owner: &mut Owner<'_>, replies: usize) {
     owner.write(replies).await.unwrap();
 }
 
-pub(super) async fn journal_is_read_page_by_page(shape: Shape) {
+pub(super) async fn journal_is_read_page_by_page(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let _owner = with_replies(&shape, &alice, 5).await;
+    let _owner = with_replies(&fixture, &alice, 5).await;
     for (after, limit, expected, more) in [
         (ReadStart::Oldest, 1000, 1..6, false),
         (ReadStart::Oldest, 5, 1..6, false),
@@ -64,14 +64,14 @@ pub(super) async fn journal_is_read_page_by_page(shape: Shape) {
         (at(EPOCH, 3), 2, 4..6, false),
         (at(EPOCH, 5), 2, 6..6, false),
     ] {
-        let page = page(&shape, &alice, after, limit).await;
+        let page = page(&fixture, &alice, after, limit).await;
         let end = (EPOCH, expected.end - 1);
         assert_eq!((places(&page), page.more, page.gap), (expected.collect(), more, false), "{after:?}");
         assert_eq!(next(&page), end, "{after:?}");
     }
     let (mut after, mut read) = (ReadStart::Oldest, Vec::new());
     loop {
-        let page = page(&shape, &alice, after, 2).await;
+        let page = page(&fixture, &alice, after, 2).await;
         read.extend(places(&page));
         after = ReadStart::Cursor(page.next);
         if !page.more {
@@ -81,44 +81,44 @@ pub(super) async fn journal_is_read_page_by_page(shape: Shape) {
     assert_eq!(read, [1, 2, 3, 4, 5]);
 }
 
-pub(super) async fn reader_begins_at_the_oldest_or_after_the_newest(shape: Shape) {
+pub(super) async fn reader_begins_at_the_oldest_or_after_the_newest(fixture: StoreFixture) {
     let alice = conversation("alice");
     // A reader that began before the first entry reads all of it.
     for after in [ReadStart::Oldest, ReadStart::Latest] {
-        assert_eq!(page(&shape, &alice, after, 9).await.next, Cursor::default());
+        assert_eq!(page(&fixture, &alice, after, 9).await.next, Cursor::default());
     }
-    let mut owner = with_replies(&shape, &alice, 3).await;
-    let latest = page(&shape, &alice, ReadStart::Latest, 9).await;
+    let mut owner = with_replies(&fixture, &alice, 3).await;
+    let latest = page(&fixture, &alice, ReadStart::Latest, 9).await;
     assert_eq!((places(&latest), latest.more, latest.gap), (vec![], false, false));
     assert_eq!((next(&latest), latest.next.at.is_some()), ((EPOCH, 3), true));
     say(&mut owner, 1).await;
     for (after, expected) in
         [(at(0, 0), 1..5), (ReadStart::Oldest, 1..5), (ReadStart::Cursor(latest.next), 4..5)]
     {
-        let page = page(&shape, &alice, after, 9).await;
+        let page = page(&fixture, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap), (expected.collect(), false), "{after:?}");
     }
 }
 
-pub(super) async fn empty_read_keeps_the_place(shape: Shape) {
+pub(super) async fn empty_read_keeps_the_place(fixture: StoreFixture) {
     let (known, unknown) = (conversation("alice"), conversation("bob"));
-    let mut owner = with_replies(&shape, &known, 0).await;
-    shape.post(&known, 1).await;
+    let mut owner = with_replies(&fixture, &known, 0).await;
+    fixture.post(&known, 1).await;
     owner.write(Vec::new()).await.unwrap();
     for of in [&known, &unknown] {
         for seq in [0, 1, 9, u64::MAX] {
             for epoch in [0, EPOCH, u64::MAX] {
                 let place = Cursor { epoch, seq, at: None };
-                let page = page(&shape, of, ReadStart::Cursor(place), 9).await;
+                let page = page(&fixture, of, ReadStart::Cursor(place), 9).await;
                 assert_eq!((places(&page), page.next, page.more, page.gap), (vec![], place, false, false));
             }
         }
     }
 }
 
-pub(super) async fn trimmed_entries_are_a_gap(shape: Shape) {
+pub(super) async fn trimmed_entries_are_a_gap(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let _owner = with_replies(&shape, &alice, 1003).await;
+    let _owner = with_replies(&fixture, &alice, 1003).await;
     for (after, first, gap) in [
         (at(0, 0), 4, true),
         (at(EPOCH, 0), 4, true),
@@ -127,55 +127,55 @@ pub(super) async fn trimmed_entries_are_a_gap(shape: Shape) {
         (at(EPOCH, 4), 5, false),
         (ReadStart::Oldest, 4, false),
     ] {
-        let page = page(&shape, &alice, after, 1).await;
+        let page = page(&fixture, &alice, after, 1).await;
         assert_eq!((places(&page), page.gap, page.more), (vec![first], gap, true), "{after:?}");
     }
 }
 
-pub(super) async fn expired_entries_are_a_gap_at_the_next_entry(shape: Shape) {
+pub(super) async fn expired_entries_are_a_gap_at_the_next_entry(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = with_replies(&shape, &alice, 3).await;
+    let mut owner = with_replies(&fixture, &alice, 3).await;
     // An open conversation stays, its journal does not.
-    shape.post(&alice, 1).await;
-    shape.pass(DAY).await;
-    let latest = page(&shape, &alice, ReadStart::Latest, 9).await.next;
+    fixture.post(&alice, 1).await;
+    fixture.pass(DAY).await;
+    let latest = page(&fixture, &alice, ReadStart::Latest, 9).await.next;
     assert_eq!(latest, Cursor { epoch: EPOCH, seq: 3, at: None });
     for after in [at(EPOCH, 1), at(EPOCH, 3), at(0, 0)] {
-        let page = page(&shape, &alice, after, 9).await;
+        let page = page(&fixture, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap, ReadStart::Cursor(page.next)), (vec![], false, after));
     }
     say(&mut owner, 1).await;
     for (after, gap) in [(at(EPOCH, 1), true), (at(EPOCH, 3), false), (at(0, 0), true)] {
-        let page = page(&shape, &alice, after, 9).await;
+        let page = page(&fixture, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap), (vec![4], gap), "{after:?}");
     }
 }
 
-pub(super) async fn new_journal_is_a_gap(shape: Shape) {
+pub(super) async fn new_journal_is_a_gap(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let _owner = with_replies(&shape, &alice, 3).await;
-    shape.pass(DAY).await;
+    let _owner = with_replies(&fixture, &alice, 3).await;
+    fixture.pass(DAY).await;
     let old = [at(EPOCH, 1), at(EPOCH, 3)];
     for after in old {
-        let page = page(&shape, &alice, after, 9).await;
+        let page = page(&fixture, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap, ReadStart::Cursor(page.next)), (vec![], false, after));
     }
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     owner.record.epoch = EPOCH + 1;
     say(&mut owner, 5).await;
     for after in old {
-        let page = page(&shape, &alice, after, 2).await;
+        let page = page(&fixture, &alice, after, 2).await;
         assert_eq!((places(&page), page.gap, page.more), (vec![1, 2], true, true), "{after:?}");
         assert_eq!(next(&page), (EPOCH + 1, 2));
     }
 }
 
-pub(super) async fn lost_entries_are_a_gap(shape: Shape) {
+pub(super) async fn lost_entries_are_a_gap(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = with_replies(&shape, &alice, 3).await;
+    let mut owner = with_replies(&fixture, &alice, 3).await;
     let partition = Partition::of(&alice);
     for kind in ["c", "j"] {
-        if !shape.tamper("DEL", &format!("{{{partition}}}:{kind}:{alice}"), &[]).await {
+        if !fixture.tamper("DEL", &format!("{{{partition}}}:{kind}:{alice}"), &[]).await {
             return;
         }
     }
@@ -185,35 +185,35 @@ pub(super) async fn lost_entries_are_a_gap(shape: Shape) {
     for (after, gap) in
         [(at(EPOCH, 1), true), (at(0, 0), true), (at(EPOCH, 3), false), (ReadStart::Oldest, false)]
     {
-        let page = page(&shape, &alice, after, 9).await;
+        let page = page(&fixture, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap), (vec![4], gap), "{after:?}");
     }
 }
 
-pub(super) async fn replaced_entry_is_a_gap(shape: Shape) {
+pub(super) async fn replaced_entry_is_a_gap(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let _owner = with_replies(&shape, &alice, 3).await;
-    let read = page(&shape, &alice, ReadStart::Oldest, 3).await.next;
-    let latest = page(&shape, &alice, ReadStart::Latest, 3).await.next;
+    let _owner = with_replies(&fixture, &alice, 3).await;
+    let read = page(&fixture, &alice, ReadStart::Oldest, 3).await.next;
+    let latest = page(&fixture, &alice, ReadStart::Latest, 3).await.next;
     assert_eq!((read, read.at.is_some()), (latest, true));
-    shape.pass(Duration::from_secs(1)).await;
+    fixture.pass(Duration::from_secs(1)).await;
     // The store loses all of it, and no owner remembers.
     let partition = Partition::of(&alice);
     for kind in ["c", "j"] {
-        if !shape.tamper("DEL", &format!("{{{partition}}}:{kind}:{alice}"), &[]).await {
+        if !fixture.tamper("DEL", &format!("{{{partition}}}:{kind}:{alice}"), &[]).await {
             return;
         }
     }
-    let _next = with_replies(&shape, &alice, 5).await;
+    let _next = with_replies(&fixture, &alice, 5).await;
     for (after, first, gap) in [(ReadStart::Cursor(read), 1, true), (at(EPOCH, 3), 4, false)] {
-        let page = page(&shape, &alice, after, 9).await;
+        let page = page(&fixture, &alice, after, 9).await;
         assert_eq!((places(&page), page.gap), ((first..6).collect(), gap), "{after:?}");
     }
 }
 
-pub(super) async fn foreign_places_are_a_gap(shape: Shape) {
+pub(super) async fn foreign_places_are_a_gap(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let _owner = with_replies(&shape, &alice, 3).await;
+    let _owner = with_replies(&fixture, &alice, 3).await;
     for after in [
         at(EPOCH + 1, 2),
         at(EPOCH - 1, 3),
@@ -223,34 +223,34 @@ pub(super) async fn foreign_places_are_a_gap(shape: Shape) {
         at(EPOCH, u64::MAX),
         at(u64::MAX, u64::MAX),
     ] {
-        let page = page(&shape, &alice, after, 2).await;
+        let page = page(&fixture, &alice, after, 2).await;
         assert_eq!((places(&page), page.gap, page.more), (vec![1, 2], true, true), "{after:?}");
         assert_eq!(next(&page), (EPOCH, 2));
     }
 }
 
-pub(super) async fn hole_ends_a_page_and_is_a_gap_before_the_next(shape: Shape) {
+pub(super) async fn hole_ends_a_page_and_is_a_gap_before_the_next(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = with_replies(&shape, &alice, 2).await;
+    let mut owner = with_replies(&fixture, &alice, 2).await;
     owner.record.seq += 3;
     say(&mut owner, 2).await;
     for limit in [2, 3, 9] {
-        let first = page(&shape, &alice, ReadStart::Oldest, limit).await;
+        let first = page(&fixture, &alice, ReadStart::Oldest, limit).await;
         assert_eq!((places(&first), first.more, first.gap), (vec![1, 2], true, false));
-        let second = page(&shape, &alice, ReadStart::Cursor(first.next), limit).await;
+        let second = page(&fixture, &alice, ReadStart::Cursor(first.next), limit).await;
         assert_eq!((places(&second), second.more, second.gap), (vec![6, 7], false, true));
     }
-    let inside = page(&shape, &alice, at(EPOCH, 4), 9).await;
+    let inside = page(&fixture, &alice, at(EPOCH, 4), 9).await;
     assert_eq!((places(&inside), inside.gap), (vec![6, 7], true));
 }
 
-pub(super) async fn end_comes_with_its_current_message(shape: Shape) {
+pub(super) async fn end_comes_with_its_current_message(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = with_replies(&shape, &alice, 0).await;
-    shape.post(&alice, 1).await;
+    let mut owner = with_replies(&fixture, &alice, 0).await;
+    fixture.post(&alice, 1).await;
     let mut close = accept(&alice, 2);
     close.message.session = SessionRequest::Close;
-    new(shape.store.accept(close).await);
+    new(fixture.store.accept(close).await);
     let at = owner.now().await;
     let changes = vec![
         owner.reply(at, Some(id(1)), "in time"),
@@ -260,12 +260,12 @@ pub(super) async fn end_comes_with_its_current_message(shape: Shape) {
         owner.reply(at, None, "unsolicited"),
     ];
     owner.write(changes).await.unwrap();
-    let page = page(&shape, &alice, ReadStart::Oldest, 9).await;
+    let page = page(&fixture, &alice, ReadStart::Oldest, 9).await;
     assert_eq!(places(&page), [1, 2, 3, 4, 5]);
     let told: Vec<_> = page.entries.iter().map(|told| told.message.as_ref()).collect();
     let [None, Some(first), None, Some(second), None] = &told[..] else { panic!("{told:?}") };
     for (number, told) in [(1, first), (2, second)] {
-        let read = shape.store.message(&alice, id(number), None).await.unwrap().unwrap();
+        let read = fixture.store.message(&alice, id(number), None).await.unwrap().unwrap();
         assert_eq!(format!("{told:?}"), format!("{read:?}"));
         assert_eq!(told.progress.status(), MessageStatus::Answered);
     }
@@ -275,25 +275,25 @@ pub(super) async fn end_comes_with_its_current_message(shape: Shape) {
     assert_eq!(&*reply.text, "unsolicited");
 }
 
-pub(super) async fn end_of_an_expired_message_comes_alone(shape: Shape) {
+pub(super) async fn end_of_an_expired_message_comes_alone(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = with_replies(&shape, &alice, 0).await;
-    shape.post(&alice, 1).await;
+    let mut owner = with_replies(&fixture, &alice, 0).await;
+    fixture.post(&alice, 1).await;
     owner.settle(id(1)).await;
-    shape.pass(MESSAGE_TTL).await;
-    let page = page(&shape, &alice, ReadStart::Oldest, 9).await;
+    fixture.pass(MESSAGE_TTL).await;
+    let page = page(&fixture, &alice, ReadStart::Oldest, 9).await;
     let [told] = &page.entries[..] else { panic!("{page:?}") };
     assert!(matches!(told.entry.body, EntryBody::Ended { message, .. } if message == id(1)));
     assert!(told.message.is_none());
 }
 
-pub(super) async fn page_is_bounded_in_bytes(shape: Shape) {
+pub(super) async fn page_is_bounded_in_bytes(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let mut owner = with_replies(&shape, &alice, 0).await;
+    let mut owner = with_replies(&fixture, &alice, 0).await;
     // Replies of two mebibytes each come with the end of their message, even if the journal has dropped some.
     let text = "x".repeat(1 << 20);
     for number in 1..5 {
-        shape.post(&alice, number).await;
+        fixture.post(&alice, number).await;
         let at = owner.now().await;
         let changes = vec![owner.reply(at, Some(id(number)), &text)];
         owner.write(changes).await.unwrap();
@@ -303,7 +303,7 @@ pub(super) async fn page_is_bounded_in_bytes(shape: Shape) {
     }
     let (mut after, mut pages, mut ends) = (ReadStart::Oldest, 0, Vec::new());
     loop {
-        let page = page(&shape, &alice, after, 1000).await;
+        let page = page(&fixture, &alice, after, 1000).await;
         let told: Vec<_> = page.entries.iter().filter_map(|told| told.message.as_ref()).collect();
         assert!(!page.entries.is_empty() && told.len() <= 2, "{} ends", told.len());
         ends.extend(told.iter().map(|message| message.accepted.id));
@@ -315,28 +315,28 @@ pub(super) async fn page_is_bounded_in_bytes(shape: Shape) {
     }
     assert_eq!(ends, [id(1), id(2), id(3), id(4)]);
     assert!(pages > 2, "{pages}");
-    assert_eq!(end(&shape, &alice).await, after);
+    assert_eq!(end(&fixture, &alice).await, after);
 }
 
-pub(super) async fn state_reports_record_and_lane(shape: Shape) {
+pub(super) async fn state_reports_record_and_lane(fixture: StoreFixture) {
     let alice = conversation("alice");
-    let state = async || shape.store.state(&alice, ME, 1).await.unwrap();
+    let state = async || fixture.store.state(&alice, ME, 1).await.unwrap();
     assert_eq!(state().await, (ConversationState::default(), None), "nobody knows it");
-    let accepted = new(shape.store.accept(accept(&alice, 1)).await);
-    shape.post(&alice, 2).await;
+    let accepted = new(fixture.store.accept(accept(&alice, 1)).await);
+    fixture.post(&alice, 2).await;
     let (queued, owner) = state().await;
     assert_eq!((queued.open_messages, queued.last_seq, owner), (2, 0, None));
     let since = queued.last_activity_at.unwrap();
-    assert!(accepted.accepted_at <= since && since <= shape.store.now().await.unwrap());
-    let mut owner = shape.own(&alice).await;
-    shape.pass(Duration::from_millis(500)).await;
+    assert!(accepted.accepted_at <= since && since <= fixture.store.now().await.unwrap());
+    let mut owner = fixture.own(&alice).await;
+    fixture.pass(Duration::from_millis(500)).await;
     let now = owner.now().await;
     owner.record.session_id = Some("s-1".into());
     owner.record.blocked_until = Some(now + DAY);
     let changes = vec![owner.reply(now, Some(id(1)), "hello"), owner.end(now, id(1))];
     owner.record.number_write(now);
     let write = ConversationWrite { follows: 0, ..owner.last(changes) };
-    shape.store.write(owner.fence, &alice, &write).await.unwrap();
+    fixture.store.write(owner.fence, &alice, &write).await.unwrap();
     let (told, by) = state().await;
     assert_eq!(by, Some(ME));
     assert_eq!((told.open_messages, told.last_seq, told.session_id.as_deref()), (1, 2, Some("s-1")));
@@ -344,22 +344,22 @@ pub(super) async fn state_reports_record_and_lane(shape: Shape) {
     assert_eq!(told.connection.state, LinkState::Blocked);
     assert_eq!(told.connection.retry_at, Some(now + DAY));
     assert!(told.connection.reason.is_some());
-    shape.pass(DAY).await;
+    fixture.pass(DAY).await;
     let (told, _) = state().await;
     assert_eq!((told.connection, told.open_messages), (ConnectionStatus::default(), 1));
-    let posted = new(shape.store.accept(accept(&alice, 3)).await).accepted_at;
+    let posted = new(fixture.store.accept(accept(&alice, 3)).await).accepted_at;
     assert!(state().await.0.last_activity_at >= Some(posted));
-    shape.store.release(Partition::of(&alice), owner.fence).await.unwrap();
+    fixture.store.release(Partition::of(&alice), owner.fence).await.unwrap();
     assert_eq!(state().await.1, None, "nobody owns it");
 }
 
-pub(super) async fn state_hints_the_question_to_the_owner(shape: Shape) {
+pub(super) async fn state_hints_the_question_to_the_owner(fixture: StoreFixture) {
     let alice = conversation("alice / {p1}:c: / Zoë");
-    let mut ear = shape.listen(ME).await;
-    shape.store.state(&alice, OTHER, 1).await.unwrap();
-    let _owner = shape.own(&alice).await;
+    let mut ear = fixture.listen(ME).await;
+    fixture.store.state(&alice, OTHER, 1).await.unwrap();
+    let _owner = fixture.own(&alice).await;
     for (by, number) in [(ME, 2), (OTHER, u64::MAX)] {
-        assert_eq!(shape.store.state(&alice, by, number).await.unwrap().1, Some(ME));
+        assert_eq!(fixture.store.state(&alice, by, number).await.unwrap().1, Some(ME));
     }
     let asked = ear
         .until("it is asked", |hint| match hint {

@@ -11,17 +11,17 @@ use rtm_bridge::store::{
 };
 
 use super::delivery_worker::{DeliveryWorker, HOOK, OTHER_HOOK, dead_letter, delivery, say, stands};
-use super::store_fixture::{MESSAGE_TTL, Shape, accept, conversation, id, new, with_key};
+use super::store_fixture::{MESSAGE_TTL, StoreFixture, accept, conversation, id, new, with_key};
 
-fn memory(shape: &Shape) -> Arc<MemoryStore> {
-    let Store::Memory(memory) = &shape.store else { panic!("the embedded store") };
+fn memory(fixture: &StoreFixture) -> Arc<MemoryStore> {
+    let Store::Memory(memory) = &fixture.store else { panic!("the embedded store") };
     memory.clone()
 }
 
 #[test]
 fn eight_threads_with_one_key_make_one_message() {
-    let shape = Shape::memory();
-    let memory = memory(&shape);
+    let fixture = StoreFixture::memory();
+    let memory = memory(&fixture);
     let alice = conversation("alice");
     for round in 0..50_u128 {
         let barrier = std::sync::Barrier::new(8);
@@ -51,107 +51,107 @@ fn eight_threads_with_one_key_make_one_message() {
 
 #[tokio::test]
 async fn full_memory_evicts_ended_messages_and_keeps_open_ones() {
-    let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
+    let fixture = StoreFixture::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
-    shape.post(&alice, 0).await;
+    let mut owner = fixture.own(&alice).await;
+    fixture.post(&alice, 0).await;
     for number in 1..200 {
-        shape.post(&alice, number).await;
+        fixture.post(&alice, number).await;
         owner.settle(id(number)).await;
-        assert!(memory(&shape).stats().bytes <= 64 * 1024);
+        assert!(memory(&fixture).stats().bytes <= 64 * 1024);
     }
-    assert!(shape.store.message(&alice, id(0), None).await.unwrap().is_some(), "open");
-    assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_none(), "gone early");
-    assert!(shape.store.message(&alice, id(199), None).await.unwrap().is_some(), "the newest");
+    assert!(fixture.store.message(&alice, id(0), None).await.unwrap().is_some(), "open");
+    assert!(fixture.store.message(&alice, id(1), None).await.unwrap().is_none(), "gone early");
+    assert!(fixture.store.message(&alice, id(199), None).await.unwrap().is_some(), "the newest");
 }
 
 #[tokio::test]
 async fn memory_full_of_open_messages_refuses_accepts_only() {
-    let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
+    let fixture = StoreFixture::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
     let mut users = Vec::new();
     let refused = loop {
         let user = conversation(&format!("user-{}", users.len()));
-        match shape.store.accept(accept(&user, users.len() as u128)).await {
+        match fixture.store.accept(accept(&user, users.len() as u128)).await {
             Ok(_) => users.push(user),
             Err(refused) => break refused,
         }
     };
     assert_eq!(refused, AcceptError::Full);
     assert!(users.len() > 30);
-    let before = memory(&shape).stats();
+    let before = memory(&fixture).stats();
     assert_eq!((before.open, before.ended), (users.len(), 0));
     for (number, user) in users.iter().enumerate() {
-        shape.pass(MESSAGE_TTL).await;
-        let mut owner = shape.own(user).await;
+        fixture.pass(MESSAGE_TTL).await;
+        let mut owner = fixture.own(user).await;
         owner.settle(id(number as u128)).await;
     }
-    assert_eq!(memory(&shape).stats().open, 0);
-    shape.post(&conversation("late"), 1000).await;
+    assert_eq!(memory(&fixture).stats().open, 0);
+    fixture.post(&conversation("late"), 1000).await;
 }
 
 #[tokio::test]
 async fn full_partition_evicts_from_other_partitions() {
-    let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
+    let fixture = StoreFixture::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
     for number in 0..500_u128 {
         let user = conversation(&format!("user-{number}"));
-        shape.post(&user, number).await;
-        shape.own(&user).await.settle(id(number)).await;
-        shape.pass(Duration::from_millis(2)).await;
+        fixture.post(&user, number).await;
+        fixture.own(&user).await.settle(id(number)).await;
+        fixture.pass(Duration::from_millis(2)).await;
     }
-    let stats = memory(&shape).stats();
+    let stats = memory(&fixture).stats();
     assert!(stats.bytes <= 64 * 1024 && stats.open == 0, "{stats:?}");
 }
 
 #[tokio::test]
 async fn evicted_conversation_still_counts_on() {
-    let shape = Shape::limited(MemoryLimits::new(32 * 1024, MESSAGE_TTL));
+    let fixture = StoreFixture::limited(MemoryLimits::new(32 * 1024, MESSAGE_TTL));
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     // A burst takes ids ahead of the time.
     let mut last = 0;
     for number in 0..10 {
-        last = new(shape.store.accept(accept(&alice, number)).await).client_message_id;
+        last = new(fixture.store.accept(accept(&alice, number)).await).client_message_id;
         owner.settle(id(number)).await;
     }
-    shape.pass(Duration::from_millis(5)).await;
+    fixture.pass(Duration::from_millis(5)).await;
     for number in 10..200 {
         let user = conversation(&format!("user-{number}"));
-        if shape.store.accept(accept(&user, number)).await.is_ok() {
-            shape.own(&user).await.settle(id(number)).await;
+        if fixture.store.accept(accept(&user, number)).await.is_ok() {
+            fixture.own(&user).await.settle(id(number)).await;
         }
     }
-    shape.pass(Duration::from_millis(1)).await;
-    assert!(new(shape.store.accept(accept(&alice, 200)).await).client_message_id > last);
+    fixture.pass(Duration::from_millis(1)).await;
+    assert!(new(fixture.store.accept(accept(&alice, 200)).await).client_message_id > last);
 }
 
 #[tokio::test]
 async fn message_larger_than_the_store_evicts_nothing() {
-    let shape = Shape::limited(MemoryLimits::new(16 * 1024, MESSAGE_TTL));
+    let fixture = StoreFixture::limited(MemoryLimits::new(16 * 1024, MESSAGE_TTL));
     let alice = conversation("alice");
-    shape.post(&alice, 1).await;
-    shape.own(&alice).await.settle(id(1)).await;
+    fixture.post(&alice, 1).await;
+    fixture.own(&alice).await.settle(id(1)).await;
     let mut large = accept(&alice, 2);
     large.message.content = rtm_bridge::domain::MessageContent::new("x".repeat(20_000)).unwrap();
-    assert_eq!(shape.store.accept(large).await.unwrap_err(), AcceptError::Full);
-    assert!(shape.store.message(&alice, id(1), None).await.unwrap().is_some());
+    assert_eq!(fixture.store.accept(large).await.unwrap_err(), AcceptError::Full);
+    assert!(fixture.store.message(&alice, id(1), None).await.unwrap().is_some());
 }
 
 #[tokio::test]
 async fn idle_conversation_is_small() {
-    let shape = Shape::memory();
+    let fixture = StoreFixture::memory();
     let alice = conversation("alice");
-    let mut owner = shape.own(&alice).await;
-    let message = shape.post(&alice, 1).await;
+    let mut owner = fixture.own(&alice).await;
+    let message = fixture.post(&alice, 1).await;
     let reply = owner.reply(owner.now().await, Some(message), "It left the warehouse.");
     let end = owner.end(owner.now().await, message);
     owner.write(vec![reply, end]).await.unwrap();
-    assert!(memory(&shape).stats().bytes < 2048, "{:?}", memory(&shape).stats());
+    assert!(memory(&fixture).stats().bytes < 2048, "{:?}", memory(&fixture).stats());
 }
 
 #[tokio::test]
 async fn full_memory_evicts_settled_deliveries_only() {
-    let shape = Shape::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
-    let mut owner = shape.own(&conversation("alice")).await;
+    let fixture = StoreFixture::limited(MemoryLimits::new(64 * 1024, MESSAGE_TTL));
+    let mut owner = fixture.own(&conversation("alice")).await;
     let targets = [HOOK, OTHER_HOOK];
     let [worker, waiting] = targets.map(|target| DeliveryWorker::of(&owner, target));
     let dead = say(&mut owner, HOOK).await;
@@ -164,52 +164,52 @@ async fn full_memory_evicts_settled_deliveries_only() {
         if number % 4 == 0 {
             pending.push(say(&mut owner, OTHER_HOOK).await);
         }
-        shape.pass(Duration::from_millis(2)).await;
+        fixture.pass(Duration::from_millis(2)).await;
     }
-    assert_eq!(memory(&shape).stats().settled, 21);
+    assert_eq!(memory(&fixture).stats().settled, 21);
     let mut open = 0;
     let refused = loop {
         let number = open as u128;
         if let Err(refused) =
-            shape.store.accept(accept(&conversation(&format!("user-{number}")), number)).await
+            fixture.store.accept(accept(&conversation(&format!("user-{number}")), number)).await
         {
             break refused;
         }
         open += 1;
         let mut left = Vec::new();
         for id in &delivered {
-            left.push(shape.store.delivery(*id).await.unwrap().is_some());
+            left.push(fixture.store.delivery(*id).await.unwrap().is_some());
         }
         assert!(left.is_sorted(), "the first to be settled goes first: {left:?}");
         // It was settled before all of them and has a longer lifetime.
-        assert!(!left.contains(&true) || shape.store.delivery(dead).await.unwrap().is_some());
+        assert!(!left.contains(&true) || fixture.store.delivery(dead).await.unwrap().is_some());
     };
     assert_eq!(refused, AcceptError::Full);
-    let stats = memory(&shape).stats();
+    let stats = memory(&fixture).stats();
     assert_eq!((stats.open, stats.pending, stats.settled), (open, pending.len(), 0));
     // Pending deliveries are delivered all the same and make room then.
     for id in pending {
         waiting.attempt(id, RetryDecision::Delivered).await;
     }
-    shape.post(&conversation("late"), 1000).await;
+    fixture.post(&conversation("late"), 1000).await;
 }
 
 #[tokio::test]
 async fn receivers_answers_are_counted() {
-    let shape = Shape::memory();
-    let mut owner = shape.own(&conversation("alice")).await;
+    let fixture = StoreFixture::memory();
+    let mut owner = fixture.own(&conversation("alice")).await;
     let id = say(&mut owner, HOOK).await;
     let worker = DeliveryWorker::of(&owner, HOOK);
-    let before = memory(&shape).stats().bytes;
+    let before = memory(&fixture).stats().bytes;
     for _ in 0..100 {
         worker.attempt(id, RetryDecision::Again).await;
     }
-    let attempts = stands(&shape, id).await.attempts;
+    let attempts = stands(&fixture, id).await.attempts;
     let texts = |attempt: &rtm_bridge::domain::DeliveryAttempt| {
         attempt.response.as_ref().map_or(0, |text| text.len())
             + attempt.error.as_ref().map_or(0, |text| text.len())
     };
-    let weight = memory(&shape).stats().bytes - before;
+    let weight = memory(&fixture).stats().bytes - before;
     assert!(weight > attempts.iter().map(texts).sum::<usize>() + attempts.len() * 64, "{weight}");
     assert!(weight < attempts.iter().map(texts).sum::<usize>() + attempts.len() * 256, "{weight}");
 }
@@ -247,11 +247,11 @@ proptest! {
     ) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
             let limits = MemoryLimits { journal_entries: 5, ..MemoryLimits::new(limit, MESSAGE_TTL) };
-            let shape = Shape::limited(limits);
+            let fixture = StoreFixture::limited(limits);
             let users: Vec<ConversationId> = (0..4).map(|n| conversation(&format!("user-{n}"))).collect();
             let mut owners = Vec::new();
             for user in &users {
-                owners.push(shape.own(user).await);
+                owners.push(fixture.own(user).await);
             }
             let mut open: Vec<Vec<u128>> = vec![Vec::new(); 4];
             let mut last = 0;
@@ -261,7 +261,7 @@ proptest! {
                     Op::Accept(user) => {
                         last += 1;
                         let accept = with_key(accept(&users[user], last), "shop", &last.to_string(), 1);
-                        match shape.store.accept(accept).await {
+                        match fixture.store.accept(accept).await {
                             Ok(_) => open[user].push(last),
                             Err(refused) => assert!(matches!(refused, AcceptError::Full | AcceptError::LaneFull(_))),
                         }
@@ -295,11 +295,11 @@ proptest! {
                     }
                     Op::Redeliver(number) => {
                         if let Some((_, id)) = deliveries.get(number) {
-                            shape.store.redeliver(*id).await.unwrap();
+                            fixture.store.redeliver(*id).await.unwrap();
                         }
                     }
-                    Op::Pass(millis) => shape.pass(Duration::from_millis(millis)).await,
-                    Op::Sweep(budget) => { memory(&shape).sweep(budget); }
+                    Op::Pass(millis) => fixture.pass(Duration::from_millis(millis)).await,
+                    Op::Sweep(budget) => { memory(&fixture).sweep(budget); }
                 }
                 // Idle conversations go if room is needed.
                 for owner in &mut owners {
@@ -307,7 +307,7 @@ proptest! {
                 }
                 for (user, open) in open.iter().enumerate() {
                     for &number in open {
-                        let message = shape.store.message(&users[user], id(number), None).await.unwrap();
+                        let message = fixture.store.message(&users[user], id(number), None).await.unwrap();
                         assert!(message.is_some_and(|message| !message.progress.has_ended()));
                     }
                 }
@@ -319,15 +319,15 @@ proptest! {
                 }
             }
             for (user, id) in deliveries {
-                if shape.store.redeliver(id).await.unwrap() == RedeliverResult::Queued {
+                if fixture.store.redeliver(id).await.unwrap() == RedeliverResult::Queued {
                     DeliveryWorker::alone(&owners[user], id).attempt(id, dead_letter()).await;
                 }
             }
             for _ in 0..2 {
-                shape.pass(DEAD_TTL).await;
-                while memory(&shape).sweep(10) > 0 {}
+                fixture.pass(DEAD_TTL).await;
+                while memory(&fixture).sweep(10) > 0 {}
             }
-            assert_eq!(memory(&shape).stats(), MemoryStats::default());
+            assert_eq!(memory(&fixture).stats(), MemoryStats::default());
         });
     }
 }

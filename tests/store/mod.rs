@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
-use self::store_fixture::{Shape, cluster, sentinels};
+use self::store_fixture::{StoreFixture, cluster, sentinels};
 use crate::support::{Servers, run_for};
 
 mod accepts;
@@ -34,22 +34,22 @@ macro_rules! contract {
     };
     (@each $($chapter:ident $sentence:ident)*) => {
         mod on_memory {
-            use super::store_fixture::Shape;
+            use super::store_fixture::StoreFixture;
             $(
                 #[test]
                 fn $sentence() {
-                    crate::support::run(super::$chapter::$sentence(Shape::memory()));
+                    crate::support::run(super::$chapter::$sentence(StoreFixture::memory()));
                 }
             )*
         }
         mod on_redis {
-            use super::store_fixture::{Shape, alone};
+            use super::store_fixture::{StoreFixture, alone};
             $(
                 #[test]
                 fn $sentence() {
                     crate::support::run(async {
                         let servers = alone().await;
-                        super::$chapter::$sentence(Shape::on(&servers)).await;
+                        super::$chapter::$sentence(StoreFixture::on(&servers)).await;
                     });
                 }
             )*
@@ -59,7 +59,7 @@ macro_rules! contract {
             let mut false_ones: Vec<&str> = Vec::new();
             $(
                 println!("{}: {}", stringify!($chapter), stringify!($sentence));
-                let sentence = $chapter::$sentence(Shape::on(&servers));
+                let sentence = $chapter::$sentence(StoreFixture::on(&servers));
                 let guarded = tokio::time::timeout(SENTENCE, AssertUnwindSafe(sentence).catch_unwind());
                 if !matches!(guarded.await, Ok(Ok(()))) {
                     false_ones.push(stringify!($sentence));

@@ -13,8 +13,10 @@ use rtm_bridge::store::{
 
 use tokio::runtime::Runtime;
 
-use self::deliveries::Deliveries;
-use super::store_fixture::{LEASE, MESSAGE_TTL, Owner, Shape, accept, alone, conversation, id, with_key};
+use self::deliveries::ModelDeliveries;
+use super::store_fixture::{
+    LEASE, MESSAGE_TTL, Owner, StoreFixture, accept, alone, conversation, id, with_key,
+};
 
 mod deliveries;
 
@@ -24,7 +26,7 @@ const MAX_OPEN: usize = 3;
 const SPAN: Duration = Duration::from_secs(70);
 
 #[derive(Debug, Clone)]
-enum Step {
+enum ModelStep {
     Accept {
         number: u128,
         key: Option<u8>,
@@ -48,31 +50,31 @@ enum Step {
         span: Duration,
     },
     /// Generates a step with deliveries.
-    Outbox(deliveries::Step),
+    Outbox(deliveries::DeliveryStep),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ModelStep> {
     let number = 0..12_u128;
     prop_oneof![
         5 => (number.clone(), prop::option::of(0..3_u8), 0..2_u8)
-            .prop_map(|(number, key, body)| Step::Accept { number, key, body }),
-        2 => number.clone().prop_map(|number| Step::Reply { number }),
-        1 => number.clone().prop_map(|number| Step::Acked { number }),
-        4 => number.prop_map(|number| Step::End { number }),
-        1 => Just(Step::RepeatLastWrite),
-        1 => (1..3_u64).prop_map(|number| Step::Claim { incarnation: Incarnation(number) }),
-        1 => Just(Step::Release),
-        2 => (0..4_u32).prop_map(|spans| Step::Pass { span: SPAN * spans }),
+            .prop_map(|(number, key, body)| ModelStep::Accept { number, key, body }),
+        2 => number.clone().prop_map(|number| ModelStep::Reply { number }),
+        1 => number.clone().prop_map(|number| ModelStep::Acked { number }),
+        4 => number.prop_map(|number| ModelStep::End { number }),
+        1 => Just(ModelStep::RepeatLastWrite),
+        1 => (1..3_u64).prop_map(|number| ModelStep::Claim { incarnation: Incarnation(number) }),
+        1 => Just(ModelStep::Release),
+        2 => (0..4_u32).prop_map(|spans| ModelStep::Pass { span: SPAN * spans }),
     ]
 }
 
 /// Generates steps, some with deliveries.
-fn delivering() -> impl Strategy<Value = Step> {
-    prop_oneof![1 => step(), 2 => deliveries::step().prop_map(Step::Outbox)]
+fn delivering() -> impl Strategy<Value = ModelStep> {
+    prop_oneof![1 => step(), 2 => deliveries::step().prop_map(ModelStep::Outbox)]
 }
 
 #[derive(Debug, Clone)]
-struct Told {
+struct ModelMessage {
     number: u128,
     key: Option<(u8, u8)>,
     client_message_id: u64,
@@ -84,7 +86,7 @@ struct Told {
 
 #[derive(Default)]
 struct Model {
-    told: Vec<Told>,
+    told: Vec<ModelMessage>,
     /// Places, and whether each entry is an end.
     journal: Vec<(u64, bool)>,
     head_at: Option<Timestamp>,
@@ -92,7 +94,7 @@ struct Model {
     write: u64,
     accepted: u64,
     last_client_message_id: u64,
-    deliveries: Deliveries,
+    deliveries: ModelDeliveries,
 }
 
 impl Model {
@@ -100,34 +102,36 @@ impl Model {
         self.told.retain(|told| told.ended_at.is_none_or(|at| now < at + MESSAGE_TTL));
     }
 
-    fn lane(&self) -> impl Iterator<Item = &Told> {
+    fn lane(&self) -> impl Iterator<Item = &ModelMessage> {
         self.told.iter().filter(|told| told.ended_at.is_none())
     }
 
-    fn find(&mut self, number: u128) -> Option<&mut Told> {
+    fn find(&mut self, number: u128) -> Option<&mut ModelMessage> {
         self.told.iter_mut().find(|told| told.number == number)
     }
 }
 
 #[derive(Debug, PartialEq)]
-enum Answer {
+enum AcceptAnswer {
     New(u64, u64),
     Replayed(MessageId),
     Refused(AcceptError),
 }
 
-fn model_accept(model: &mut Model, now: Timestamp, number: u128, key: Option<(u8, u8)>) -> Answer {
+fn model_accept(model: &mut Model, now: Timestamp, number: u128, key: Option<(u8, u8)>) -> AcceptAnswer {
     if let Some(told) = model.find(number) {
-        return Answer::New(told.position, told.client_message_id);
+        return AcceptAnswer::New(told.position, told.client_message_id);
     }
     let by_key = key.and_then(|(key, body)| {
         let told = model.told.iter().find(|told| told.key.is_some_and(|(own, _)| own == key))?;
         Some((told.number, told.key == Some((key, body))))
     });
     match by_key {
-        Some((number, true)) => return Answer::Replayed(id(number)),
-        Some((_, false)) => return Answer::Refused(AcceptError::IdempotencyMismatch),
-        None if model.lane().count() >= MAX_OPEN => return Answer::Refused(AcceptError::LaneFull(MAX_OPEN)),
+        Some((number, true)) => return AcceptAnswer::Replayed(id(number)),
+        Some((_, false)) => return AcceptAnswer::Refused(AcceptError::IdempotencyMismatch),
+        None if model.lane().count() >= MAX_OPEN => {
+            return AcceptAnswer::Refused(AcceptError::LaneFull(MAX_OPEN));
+        }
         None => {}
     }
     if model.lane().next().is_none() {
@@ -138,24 +142,24 @@ fn model_accept(model: &mut Model, now: Timestamp, number: u128, key: Option<(u8
     model.accepted += 1;
     model.last_client_message_id = client_message_id;
     let (acked_at, ended_at, replies) = (None, None, Vec::new());
-    model.told.push(Told { number, key, client_message_id, position, acked_at, ended_at, replies });
-    Answer::New(position, client_message_id)
+    model.told.push(ModelMessage { number, key, client_message_id, position, acked_at, ended_at, replies });
+    AcceptAnswer::New(position, client_message_id)
 }
 
-fn model_write(model: &mut Model, now: Timestamp, step: &Step, seq: u64) {
+fn model_write(model: &mut Model, now: Timestamp, step: &ModelStep, seq: u64) {
     match step {
-        Step::Reply { number } => {
+        ModelStep::Reply { number } => {
             if let Some(told) = model.find(*number) {
                 told.replies.push(seq);
             }
             model.journal.push((seq, false));
         }
-        Step::Acked { number } => {
+        ModelStep::Acked { number } => {
             if let Some(told) = model.find(*number).filter(|told| told.ended_at.is_none()) {
                 told.acked_at.get_or_insert(now);
             }
         }
-        Step::End { number } => {
+        ModelStep::End { number } => {
             let head = model.lane().next().map(|told| told.number);
             if let Some(told) = model.find(*number).filter(|told| told.ended_at.is_none()) {
                 told.ended_at = Some(now);
@@ -171,18 +175,18 @@ fn model_write(model: &mut Model, now: Timestamp, step: &Step, seq: u64) {
     }
 }
 
-async fn agree(shape: &Shape, steps: Vec<Step>) {
+async fn agree(fixture: &StoreFixture, steps: Vec<ModelStep>) {
     let alice = conversation("alice");
     let partition = Partition::of(&alice);
     let mut model = Model::default();
-    let mut owner = shape.own(&alice).await;
+    let mut owner = fixture.own(&alice).await;
     model.owner = Some((owner.fence, owner.now().await + LEASE));
     let mut last_write: Option<ConversationWrite> = None;
     for step in steps {
         let now = owner.now().await;
         model.expire(now);
         match step {
-            Step::Accept { number, key, body } => {
+            ModelStep::Accept { number, key, body } => {
                 let mut wish = accept(&alice, number);
                 wish.max_open = MAX_OPEN;
                 if let Some(key) = key {
@@ -190,21 +194,21 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                 }
                 // Its time is the store's.
                 let mut at = now;
-                let answer = match shape.store.accept(wish).await {
+                let answer = match fixture.store.accept(wish).await {
                     Ok(AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted)) => {
                         at = at.max(accepted.accepted_at);
-                        Answer::New(accepted.position, accepted.client_message_id)
+                        AcceptAnswer::New(accepted.position, accepted.client_message_id)
                     }
-                    Ok(AcceptResult::Replayed(message)) => Answer::Replayed(message.accepted.id),
-                    Err(refused) => Answer::Refused(refused),
+                    Ok(AcceptResult::Replayed(message)) => AcceptAnswer::Replayed(message.accepted.id),
+                    Err(refused) => AcceptAnswer::Refused(refused),
                 };
                 assert_eq!(answer, model_accept(&mut model, at, number, key.map(|key| (key, body))));
             }
-            Step::Reply { number } | Step::Acked { number } | Step::End { number } => {
+            ModelStep::Reply { number } | ModelStep::Acked { number } | ModelStep::End { number } => {
                 let before = owner.record.clone();
                 let change = match step {
-                    Step::Reply { .. } => owner.reply(now, Some(id(number)), "hello"),
-                    Step::Acked { .. } => ConversationChange::Acked { message: id(number), at: now },
+                    ModelStep::Reply { .. } => owner.reply(now, Some(id(number)), "hello"),
+                    ModelStep::Acked { .. } => ConversationChange::Acked { message: id(number), at: now },
                     _ => owner.end(now, id(number)),
                 };
                 let changes = vec![change];
@@ -219,16 +223,16 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                     owner.record = before;
                 }
             }
-            Step::RepeatLastWrite => {
+            ModelStep::RepeatLastWrite => {
                 if let Some(write) = &last_write
                     && model.owner.is_some_and(|(fence, _)| fence == owner.fence)
                 {
-                    let done = shape.store.write(owner.fence, &alice, write).await;
+                    let done = fixture.store.write(owner.fence, &alice, write).await;
                     assert!(now <= done.unwrap().now);
                 }
             }
-            Step::Claim { incarnation } => {
-                let claimed = shape
+            ModelStep::Claim { incarnation } => {
+                let claimed = fixture
                     .store
                     .claim(partition, incarnation, LEASE, ClaimMode::Expired)
                     .await
@@ -246,25 +250,25 @@ async fn agree(shape: &Shape, steps: Vec<Step>) {
                     }
                 }
             }
-            Step::Release => {
-                let released = shape.store.release(partition, owner.fence).await;
+            ModelStep::Release => {
+                let released = fixture.store.release(partition, owner.fence).await;
                 let ours = model.owner.is_some_and(|(fence, _)| fence == owner.fence);
                 assert_eq!(released.is_ok(), ours);
                 if ours {
                     model.owner = None;
                 }
             }
-            Step::Pass { span } => shape.pass(span).await,
-            Step::Outbox(deliveries::Step::Write { target }) => {
+            ModelStep::Pass { span } => fixture.pass(span).await,
+            ModelStep::Outbox(deliveries::DeliveryStep::Write { target }) => {
                 last_write = tell(&mut model, &mut owner, target, now).await.or(last_write);
             }
-            Step::Outbox(step) => {
+            ModelStep::Outbox(step) => {
                 let ours = model.owner.is_some_and(|(fence, _)| fence == owner.fence);
-                model.deliveries.take(shape, &owner, &step, ours).await;
+                model.deliveries.take(fixture, &owner, &step, ours).await;
             }
         }
         model.expire(owner.now().await);
-        compare(shape, &model).await;
+        compare(fixture, &model).await;
         let fence = model.owner.map(|(fence, _)| fence);
         model.deliveries.compare(&owner, fence).await;
     }
@@ -292,9 +296,9 @@ async fn tell(
     None
 }
 
-async fn compare(shape: &Shape, model: &Model) {
+async fn compare(fixture: &StoreFixture, model: &Model) {
     let alice = conversation("alice");
-    let all = (0..12).map(|number| shape.store.message(&alice, id(number), None));
+    let all = (0..12).map(|number| fixture.store.message(&alice, id(number), None));
     for (number, stored) in (0..12).zip(join_all(all).await) {
         let stored = stored.unwrap();
         let told = model.told.iter().find(|told| told.number == number);
@@ -308,23 +312,23 @@ async fn compare(shape: &Shape, model: &Model) {
             assert_eq!(replies, told.replies);
         }
     }
-    compare_pages(shape, model).await;
+    compare_pages(fixture, model).await;
     if let Some((fence, _)) = model.owner {
-        let (open, _) = shape.store.open(fence, &alice).await.unwrap();
+        let (open, _) = fixture.store.open(fence, &alice).await.unwrap();
         let lane: Vec<MessageId> = open.lane.iter().map(|open| open.accepted.id).collect();
         assert_eq!(lane, model.lane().map(|told| id(told.number)).collect::<Vec<_>>());
         assert_eq!((open.head_at, open.next_position), (model.head_at, model.accepted));
         assert_eq!(open.record.write, model.write);
-        let ready = shape.store.ready(Partition::of(&alice), fence, false).await.unwrap();
+        let ready = fixture.store.ready(Partition::of(&alice), fence, false).await.unwrap();
         assert_eq!(ready.is_empty(), lane.is_empty());
     }
 }
 
 /// Checks that a reader of the pages gets the whole journal, and each end with its message.
-async fn compare_pages(shape: &Shape, model: &Model) {
+async fn compare_pages(fixture: &StoreFixture, model: &Model) {
     let (mut after, mut read) = (ReadStart::Oldest, Vec::new());
     for limit in [1, 2, 3, 1000].into_iter().cycle() {
-        let page = shape.store.page(&conversation("alice"), after, limit, None).await.unwrap();
+        let page = fixture.store.page(&conversation("alice"), after, limit, None).await.unwrap();
         let last = read.last().map_or(0, |(seq, _)| *seq);
         // Places of skipped changes stay empty.
         let first = page.entries.first().map(|told| told.entry.seq);
@@ -347,10 +351,15 @@ async fn compare_pages(shape: &Shape, model: &Model) {
 }
 
 /// Runs that many cases to find steps on which store and model disagree.
-fn agree_in(cases: u32, runtime: &Runtime, step: impl Strategy<Value = Step>, shape: impl Fn() -> Shape) {
+fn agree_in(
+    cases: u32,
+    runtime: &Runtime,
+    step: impl Strategy<Value = ModelStep>,
+    fixture: impl Fn() -> StoreFixture,
+) {
     let config = ProptestConfig { cases, ..ProptestConfig::default() };
     let agreed = TestRunner::new(config).run(&prop::collection::vec(step, 1..80), |steps| {
-        runtime.block_on(agree(&shape(), steps));
+        runtime.block_on(agree(&fixture(), steps));
         Ok(())
     });
     if let Err(disagreement) = agreed {
@@ -364,14 +373,14 @@ fn runtime() -> Runtime {
 
 #[test]
 fn memory_agrees_with_the_model() {
-    agree_in(256, &runtime(), step(), Shape::memory);
-    agree_in(256, &runtime(), delivering(), Shape::memory);
+    agree_in(256, &runtime(), step(), StoreFixture::memory);
+    agree_in(256, &runtime(), delivering(), StoreFixture::memory);
 }
 
 #[test]
 fn redis_agrees_with_the_model() {
     let runtime = runtime();
     let servers = runtime.block_on(alone());
-    agree_in(24, &runtime, step(), || Shape::on(&servers));
-    agree_in(24, &runtime, delivering(), || Shape::on(&servers));
+    agree_in(24, &runtime, step(), || StoreFixture::on(&servers));
+    agree_in(24, &runtime, delivering(), || StoreFixture::on(&servers));
 }

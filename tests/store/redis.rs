@@ -10,7 +10,7 @@ use rtm_bridge::store::{
 };
 
 use super::store_fixture::{
-    LEASE, ME, MESSAGE_TTL, Owner, Shape, accept, alone, conversation, entries, id, new, with_key,
+    LEASE, ME, MESSAGE_TTL, Owner, StoreFixture, accept, alone, conversation, entries, id, new, with_key,
 };
 use crate::support::{Proxy, RedisOptions, RedisServer, Servers, nothing_left, run, until};
 
@@ -225,14 +225,14 @@ fn full_store_refuses_accepts_and_takes_ends() {
 fn expired_store_keeps_only_permanent_keys() {
     run(async {
         let servers: Rc<Servers> = alone().await;
-        let shape = Shape::on(&servers);
+        let fixture = StoreFixture::on(&servers);
         for user in ["alice", "bob"] {
             let user = conversation(user);
-            let mut owner = shape.own(&user).await;
+            let mut owner = fixture.own(&user).await;
             for number in 0..5_u128 {
                 let number = number + if user.user.as_str() == "bob" { 10 } else { 0 };
                 let wish = with_key(accept(&user, number), "shop", &number.to_string(), 1);
-                new(shape.store.accept(AcceptRequest { watched: true, ..wish }).await);
+                new(fixture.store.accept(AcceptRequest { watched: true, ..wish }).await);
                 let at = owner.now().await;
                 let changes = vec![
                     ConversationChange::Sent { message: id(number), at },
@@ -243,19 +243,19 @@ fn expired_store_keeps_only_permanent_keys() {
                 ];
                 owner.record.write += 1;
                 let write = ConversationWrite { warm_until: Some(at + LEASE), ..owner.last(changes) };
-                shape.store.write(owner.fence, &user, &write).await.unwrap();
+                fixture.store.write(owner.fence, &user, &write).await.unwrap();
             }
         }
         // A late reply must not restore a part of a message that is gone.
         let gone = conversation("alice");
-        let mut owner = shape.own(&gone).await;
+        let mut owner = fixture.own(&gone).await;
         (owner.record.seq, owner.record.write) = (20, 5);
-        shape.pass(MESSAGE_TTL).await;
+        fixture.pass(MESSAGE_TTL).await;
         let late = owner.reply(owner.now().await, Some(id(0)), "very late");
         owner.write(vec![late]).await.unwrap();
-        shape.store.heartbeat(&super::store_fixture::heartbeat(ME, 1)).await.unwrap();
-        shape.store.permit(&gone.bot, 5, 1).await.unwrap();
-        let (servers, prefix) = shape.redis().unwrap();
+        fixture.store.heartbeat(&super::store_fixture::heartbeat(ME, 1)).await.unwrap();
+        fixture.store.permit(&gone.bot, 5, 1).await.unwrap();
+        let (servers, prefix) = fixture.redis().unwrap();
         nothing_left(&servers.masters().await, prefix, MESSAGE_TTL).await;
     });
 }

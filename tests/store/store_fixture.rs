@@ -28,12 +28,12 @@ pub(super) const OTHER: Incarnation = Incarnation(2);
 pub(super) const THIRD: Incarnation = Incarnation(0xfedc_ba98_7654_3210);
 
 /// One kind of store, and the control of its clock.
-pub(super) struct Shape {
+pub(super) struct StoreFixture {
     pub(super) store: Store,
-    side: Side,
+    side: FixtureKind,
 }
 
-enum Side {
+enum FixtureKind {
     Memory(ManualClock),
     Redis {
         servers: Rc<Servers>,
@@ -44,14 +44,14 @@ enum Side {
     },
 }
 
-impl Shape {
+impl StoreFixture {
     pub(super) fn memory() -> Self {
         Self::limited(MemoryLimits::new(64 << 20, MESSAGE_TTL))
     }
 
     pub(super) fn limited(limits: MemoryLimits) -> Self {
         let (clock, hand) = Clock::manual(START);
-        Self { store: Store::Memory(MemoryStore::new(limits, clock)), side: Side::Memory(hand) }
+        Self { store: Store::Memory(MemoryStore::new(limits, clock)), side: FixtureKind::Memory(hand) }
     }
 
     /// Creates one on servers under a new prefix.
@@ -60,14 +60,14 @@ impl Shape {
         let redis = connect(servers, &prefix);
         let handles = RefCell::new(vec![redis.clone()]);
         let (servers, passed) = (Rc::clone(servers), Cell::default());
-        Self { store: Store::Redis(redis), side: Side::Redis { servers, prefix, handles, passed } }
+        Self { store: Store::Redis(redis), side: FixtureKind::Redis { servers, prefix, handles, passed } }
     }
 
     /// Returns another replica's store on the same data. Call it before time passes.
     pub(super) fn second(&self) -> Store {
         match &self.side {
-            Side::Memory(_) => self.store.clone(),
-            Side::Redis { servers, prefix, handles, .. } => {
+            FixtureKind::Memory(_) => self.store.clone(),
+            FixtureKind::Redis { servers, prefix, handles, .. } => {
                 let redis = connect(servers, prefix);
                 handles.borrow_mut().push(redis.clone());
                 Store::Redis(redis)
@@ -77,8 +77,8 @@ impl Shape {
 
     pub(super) async fn pass(&self, span: Duration) {
         match &self.side {
-            Side::Memory(clock) => clock.advance(span),
-            Side::Redis { servers, prefix, handles, passed } => {
+            FixtureKind::Memory(clock) => clock.advance(span),
+            FixtureKind::Redis { servers, prefix, handles, passed } => {
                 passed.set(passed.get() + span);
                 for redis in &*handles.borrow() {
                     redis.skew(passed.get());
@@ -93,7 +93,7 @@ impl Shape {
         self.pass(span.checked_sub(SLACK).unwrap()).await;
     }
 
-    /// Lets the rest of [`Shape::pass_almost`] pass.
+    /// Lets the rest of [`StoreFixture::pass_almost`] pass.
     pub(super) async fn pass_the_rest(&self) {
         self.pass(SLACK).await;
     }
@@ -101,8 +101,8 @@ impl Shape {
     /// Returns the servers and the prefix, if there are some. Sentences about lost data need them.
     pub(super) fn redis(&self) -> Option<(&Servers, &str)> {
         match &self.side {
-            Side::Memory(_) => None,
-            Side::Redis { servers, prefix, .. } => Some((&**servers, prefix)),
+            FixtureKind::Memory(_) => None,
+            FixtureKind::Redis { servers, prefix, .. } => Some((&**servers, prefix)),
         }
     }
 
@@ -116,8 +116,8 @@ impl Shape {
     }
 
     /// Listens to the hints for a replica.
-    pub(super) async fn listen(&self, incarnation: Incarnation) -> Ear {
-        let mut ear = Ear(self.store.listen(incarnation));
+    pub(super) async fn listen(&self, incarnation: Incarnation) -> HintRecorder {
+        let mut ear = HintRecorder(self.store.listen(incarnation));
         ear.until("it listens", |hint| matches!(hint, Hint::Subscribed).then_some(())).await;
         ear
     }
@@ -186,9 +186,9 @@ pub(super) async fn cluster() -> Rc<Servers> {
 }
 
 /// The hints for one replica.
-pub(super) struct Ear(HintStream);
+pub(super) struct HintRecorder(HintStream);
 
-impl Ear {
+impl HintRecorder {
     /// Returns the next hint, which must come.
     pub(super) async fn next(&mut self) -> Hint {
         tokio::time::timeout(Duration::from_secs(10), self.0.next()).await.expect("a hint")

@@ -14,7 +14,7 @@ use crate::hub::tests::{accept_by, metrics, quick, store as memory};
 use crate::hub::threads::{open_shard, setups};
 use crate::link::ConversationHost as _;
 use crate::store::{AcceptResult, ClaimMode, DrainReason, Fence, Incarnation, OutboxEvent, QueueId};
-use rtm_sandbox::{SandboxOptions, Sandbox};
+use rtm_sandbox::{Sandbox, SandboxOptions};
 use tokio::time::timeout;
 
 const ME: Incarnation = Incarnation(1);
@@ -201,7 +201,9 @@ async fn oldest_open_message_is_reported_until_it_ends() {
         timeout(GUARD, becomes(Some(accepted_at[0]))).await.expect("the first message is the oldest");
         let shown = || {
             let text = shard.setup.metrics.text().unwrap();
-            let value = text.lines().find_map(|line| line.strip_prefix("rtm_bridge_oldest_open_message_age_seconds "));
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix("rtm_bridge_oldest_open_message_age_seconds "));
             value.unwrap().parse::<f64>().unwrap()
         };
         let long_ago = Timestamp::from_millis(accepted_at[0].as_millis() - 5000);

@@ -49,7 +49,8 @@ impl HubFleet {
         let mut config = self.config.clone();
         config.cluster.replica_id = name(self.replicas.len()).into();
         let metrics = metrics();
-        let shards = Hub::start(&config, self.store.clone(), &metrics, store::outbox_events().0).await.unwrap();
+        let shards =
+            Hub::start(&config, self.store.clone(), &metrics, store::outbox_events().0).await.unwrap();
         shards.hub().leases.faults.deaf.store(deaf, Ordering::Release);
         self.replicas.push(Some(HubReplica { shards, metrics }));
     }

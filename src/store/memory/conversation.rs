@@ -95,7 +95,7 @@ impl ConversationEntry {
     }
 
     /// Returns whether the journal still has the entry of this very reply.
-    pub(super) fn tells(&self, reply: &Arc<Reply>) -> bool {
+    pub(super) fn has_entry_of(&self, reply: &Arc<Reply>) -> bool {
         self.journal
             .binary_search_by_key(&reply.seq, |entry| entry.seq)
             .ok()
@@ -104,7 +104,7 @@ impl ConversationEntry {
     }
 
     /// Returns the time of the entry at the reader's place; `None` if it is not stored.
-    pub(super) fn stood(&self, after: ReadStart) -> Option<Timestamp> {
+    pub(super) fn entry_time(&self, after: ReadStart) -> Option<Timestamp> {
         let entry = match after {
             ReadStart::Oldest => None,
             ReadStart::Latest => self.journal.back(),

@@ -14,7 +14,7 @@ use crate::store::{
 /// The deliveries of a partition.
 #[derive(Default)]
 pub(super) struct DeliveryTable {
-    kept: BTreeMap<DeliveryId, Box<DeliveryEntry>>,
+    entries: BTreeMap<DeliveryId, Box<DeliveryEntry>>,
     /// The pending deliveries. The first of each queue is the one to attempt. No queue is empty.
     queues: HashMap<QueueId, VecDeque<DeliveryId>>,
     /// The delivered and dead deliveries, by their expiry.
@@ -26,7 +26,7 @@ pub(super) struct DeliveryTable {
 /// A delivery and its state.
 struct DeliveryEntry {
     new: NewDelivery,
-    standing: DeliveryStatus,
+    status: DeliveryStatus,
     /// The start of its attempts.
     since: Timestamp,
     /// Ended attempts.
@@ -62,7 +62,7 @@ impl DeliveryEntry {
     }
 
     const fn state(&self) -> DeliveryState {
-        match self.standing {
+        match self.status {
             DeliveryStatus::Pending { .. } => DeliveryState::Pending,
             DeliveryStatus::Settled { delivered: true, .. } => DeliveryState::Delivered,
             DeliveryStatus::Settled { delivered: false, .. } => DeliveryState::Dead,
@@ -70,7 +70,7 @@ impl DeliveryEntry {
     }
 
     fn has_expired(&self, now: Timestamp) -> bool {
-        matches!(self.standing, DeliveryStatus::Settled { expires_at, .. } if expires_at <= now)
+        matches!(self.status, DeliveryStatus::Settled { expires_at, .. } if expires_at <= now)
     }
 }
 
@@ -82,21 +82,21 @@ impl DeliveryTable {
 
     /// Returns the numbers of pending and of settled deliveries.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.kept.len() - self.settled.len(), self.settled.len())
+        (self.entries.len() - self.settled.len(), self.settled.len())
     }
 
     /// Adds a delivery to the end of its queue. A known one stays as it is: its owner writes it anew if it cannot
     /// know whether the store has it.
     pub(super) fn push(&mut self, new: &NewDelivery, now: Timestamp) {
-        if self.kept(new.id, now).is_some() {
+        if self.live(new.id, now).is_some() {
             return;
         }
         // An expired one may not be swept yet.
         self.remove(new.id);
         let queue = QueueId::of(&new.conversation, &new.target);
-        let kept = DeliveryEntry {
+        let entry = DeliveryEntry {
             new: new.clone(),
-            standing: DeliveryStatus::Pending { queue, due: now, token: None },
+            status: DeliveryStatus::Pending { queue, due: now, token: None },
             since: new.created_at,
             made: 0,
             step: 0,
@@ -104,15 +104,15 @@ impl DeliveryTable {
             attempts: VecDeque::new(),
         };
         self.queues.entry(queue).or_default().push_back(new.id);
-        self.bytes += kept.weight();
-        self.kept.insert(new.id, Box::new(kept));
+        self.bytes += entry.weight();
+        self.entries.insert(new.id, Box::new(entry));
     }
 
     /// Returns every queue.
     pub(super) fn queues(&self) -> impl Iterator<Item = PendingQueue> {
         self.queues.keys().filter_map(|&queue| {
             let (id, due, _) = self.first(queue)?;
-            let DeliveryEntry { new, since, .. } = &**self.kept.get(&id)?;
+            let DeliveryEntry { new, since, .. } = &**self.entries.get(&id)?;
             Some(PendingQueue { queue, target: new.target.clone(), due, since: *since })
         })
     }
@@ -129,11 +129,11 @@ impl DeliveryTable {
         if now < due && in_flight != Some(token) {
             return BeginResult::Later(due);
         }
-        let Some(kept) = self.kept.get_mut(&id) else { return BeginResult::Empty };
-        kept.standing = DeliveryStatus::Pending { queue, due: now + window, token: Some(token) };
-        let DeliveryEntry { since, made, step, .. } = **kept;
+        let Some(entry) = self.entries.get_mut(&id) else { return BeginResult::Empty };
+        entry.status = DeliveryStatus::Pending { queue, due: now + window, token: Some(token) };
+        let DeliveryEntry { since, made, step, .. } = **entry;
         BeginResult::Taken(Box::new(ClaimedDelivery {
-            delivery: kept.new.clone(),
+            delivery: entry.new.clone(),
             since,
             made,
             step,
@@ -150,94 +150,94 @@ impl DeliveryTable {
         message_ttl: Duration,
         now: Timestamp,
     ) -> FinishResult {
-        if self.attempts(queue, finish) {
+        if self.is_in_flight(queue, finish) {
             self.end_attempt(queue, finish, message_ttl, now);
         }
         FinishResult { next: self.first(queue).map(|(_, due, _)| due), now }
     }
 
     /// Returns whether this attempt is the one in flight in this queue.
-    fn attempts(&self, queue: QueueId, finish: &FinishRequest) -> bool {
+    fn is_in_flight(&self, queue: QueueId, finish: &FinishRequest) -> bool {
         self.first(queue).is_some_and(|(id, _, token)| id == finish.id && token == Some(finish.token))
     }
 
     fn end_attempt(&mut self, queue: QueueId, finish: &FinishRequest, message_ttl: Duration, now: Timestamp) {
-        let Some(kept) = self.kept.get_mut(&finish.id) else { return };
-        self.bytes -= kept.weight();
-        kept.made += 1;
-        if kept.attempts.len() >= ATTEMPTS {
-            kept.attempts.pop_front();
+        let Some(entry) = self.entries.get_mut(&finish.id) else { return };
+        self.bytes -= entry.weight();
+        entry.made += 1;
+        if entry.attempts.len() >= ATTEMPTS {
+            entry.attempts.pop_front();
         }
-        kept.attempts.push_back(finish.attempt.clone());
+        entry.attempts.push_back(finish.attempt.clone());
         let again = |wait| DeliveryStatus::Pending { queue, due: now + wait, token: None };
         let settled = |delivered, ttl| DeliveryStatus::Settled { delivered, expires_at: now + ttl };
-        (kept.standing, kept.reason) = match &finish.decision {
+        (entry.status, entry.reason) = match &finish.decision {
             RetryDecision::Delivered => (settled(true, message_ttl), None),
             RetryDecision::DeadLetter(reason) => (settled(false, DEAD_TTL), Some(reason.clone())),
             RetryDecision::Again => (again(Duration::ZERO), finish.attempt.error.clone()),
             RetryDecision::Retry(wait) => {
-                kept.step += 1;
+                entry.step += 1;
                 (again(*wait), finish.attempt.error.clone())
             }
         };
-        self.bytes += kept.weight();
-        if let DeliveryStatus::Settled { expires_at, .. } = kept.standing {
+        self.bytes += entry.weight();
+        if let DeliveryStatus::Settled { expires_at, .. } = entry.status {
             self.settled.insert((expires_at, finish.id));
-            self.leave(queue, finish.id);
+            self.dequeue(queue, finish.id);
         }
     }
 
     /// Returns a delivery with its state.
     pub(super) fn delivery(&self, id: DeliveryId, now: Timestamp) -> Option<Delivery> {
-        let kept = self.kept(id, now)?;
-        let next_attempt_at = match kept.standing {
+        let entry = self.live(id, now)?;
+        let next_attempt_at = match entry.status {
             DeliveryStatus::Pending { queue, .. } => {
                 self.first(queue).filter(|(first, ..)| *first == id).map(|(_, due, _)| due)
             }
             DeliveryStatus::Settled { .. } => None,
         };
         Some(Delivery {
-            new: kept.new.clone(),
-            state: kept.state(),
+            new: entry.new.clone(),
+            state: entry.state(),
             next_attempt_at,
-            reason: kept.reason.clone(),
-            attempts: kept.attempts.iter().cloned().collect(),
+            reason: entry.reason.clone(),
+            attempts: entry.attempts.iter().cloned().collect(),
         })
     }
 
     /// Returns the deliveries that match, newest first.
     pub(super) fn list(&self, query: &DeliveryQuery, now: Timestamp) -> impl Iterator<Item = DeliveryId> {
         let before = query.before.map_or(Bound::Unbounded, Bound::Excluded);
-        self.kept
+        self.entries
             .range((Bound::Unbounded, before))
             .rev()
-            .filter(move |(_, kept)| {
-                !kept.has_expired(now)
-                    && query.state.is_none_or(|state| state == kept.state())
-                    && query.since.is_none_or(|since| since <= kept.new.created_at)
-                    && query.covers(&kept.new.conversation)
+            .filter(move |(_, entry)| {
+                !entry.has_expired(now)
+                    && query.state.is_none_or(|state| state == entry.state())
+                    && query.since.is_none_or(|since| since <= entry.new.created_at)
+                    && query.covers(&entry.new.conversation)
             })
             .map(|(id, _)| *id)
     }
 
     /// Moves a delivery to a queue of its own, due now.
     pub(super) fn redeliver(&mut self, id: DeliveryId, now: Timestamp) -> RedeliverResult {
-        let Some(kept) = self.kept(id, now) else { return RedeliverResult::Unknown };
-        match kept.standing {
+        let Some(entry) = self.live(id, now) else { return RedeliverResult::Unknown };
+        match entry.status {
             DeliveryStatus::Pending { due, token: Some(_), .. } if now < due => {
                 return RedeliverResult::InFlight;
             }
-            DeliveryStatus::Pending { queue, .. } => self.leave(queue, id),
+            DeliveryStatus::Pending { queue, .. } => self.dequeue(queue, id),
             DeliveryStatus::Settled { expires_at, .. } => {
                 self.settled.remove(&(expires_at, id));
             }
         }
-        let Some(kept) = self.kept.get_mut(&id) else { return RedeliverResult::Unknown };
-        self.bytes -= kept.weight();
+        let Some(entry) = self.entries.get_mut(&id) else { return RedeliverResult::Unknown };
+        self.bytes -= entry.weight();
         let queue = QueueId::alone(id);
-        kept.standing = DeliveryStatus::Pending { queue, due: now, token: None };
-        (kept.since, kept.step, kept.reason) = (now, 0, None);
-        self.bytes += kept.weight();
+        entry.status = DeliveryStatus::Pending { queue, due: now, token: None };
+        (entry.since, entry.step, entry.reason) = (now, 0, None);
+        self.bytes += entry.weight();
         self.queues.entry(queue).or_default().push_back(id);
         RedeliverResult::Queued
     }
@@ -264,33 +264,33 @@ impl DeliveryTable {
     /// Returns the first delivery of a queue, the time when it is due, and the token of its attempt in flight.
     fn first(&self, queue: QueueId) -> Option<(DeliveryId, Timestamp, Option<u64>)> {
         let id = *self.queues.get(&queue)?.front()?;
-        match self.kept.get(&id)?.standing {
+        match self.entries.get(&id)?.status {
             DeliveryStatus::Pending { due, token, .. } => Some((id, due, token)),
             DeliveryStatus::Settled { .. } => None,
         }
     }
 
-    fn kept(&self, id: DeliveryId, now: Timestamp) -> Option<&DeliveryEntry> {
-        self.kept.get(&id).map(|kept| &**kept).filter(|kept| !kept.has_expired(now))
+    fn live(&self, id: DeliveryId, now: Timestamp) -> Option<&DeliveryEntry> {
+        self.entries.get(&id).map(|entry| &**entry).filter(|entry| !entry.has_expired(now))
     }
 
     /// Forgets a settled delivery.
     fn remove(&mut self, id: DeliveryId) {
-        let Some(kept) = self.kept.remove(&id) else { return };
-        self.bytes -= kept.weight();
-        if let DeliveryStatus::Settled { expires_at, .. } = kept.standing {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        self.bytes -= entry.weight();
+        if let DeliveryStatus::Settled { expires_at, .. } = entry.status {
             self.settled.remove(&(expires_at, id));
         }
     }
 
     /// Removes a delivery from a queue, and the queue with its last one.
-    fn leave(&mut self, queue: QueueId, id: DeliveryId) {
-        let Some(waiting) = self.queues.get_mut(&queue) else { return };
+    fn dequeue(&mut self, queue: QueueId, id: DeliveryId) {
+        let Some(queued) = self.queues.get_mut(&queue) else { return };
         // It is nearly always the first.
-        if let Some(place) = waiting.iter().position(|waits| *waits == id) {
-            waiting.remove(place);
+        if let Some(place) = queued.iter().position(|queued| *queued == id) {
+            queued.remove(place);
         }
-        if waiting.is_empty() {
+        if queued.is_empty() {
             self.queues.remove(&queue);
         }
     }

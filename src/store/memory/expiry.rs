@@ -86,12 +86,12 @@ impl PartitionContents {
     /// Removes the message that ended first. With `with_journal` the journal up to its end goes too.
     fn remove_oldest_ended(&mut self, with_journal: bool) -> bool {
         let Some((at, id)) = self.ended.pop_front() else { return false };
-        let Some(kept) = self.messages.get(&id) else { return false };
-        let Some(seq) = kept.end.as_ref().filter(|end| end.expires_at == at).map(|end| end.seq) else {
+        let Some(stored) = self.messages.get(&id) else { return false };
+        let Some(seq) = stored.end.as_ref().filter(|end| end.expires_at == at).map(|end| end.seq) else {
             return false;
         };
         if with_journal
-            && let Some(conversation) = self.conversations.get_mut(&kept.message.accepted.new.conversation)
+            && let Some(conversation) = self.conversations.get_mut(&stored.message.accepted.new.conversation)
         {
             while let Some(old) = conversation.pop_until(seq) {
                 self.bytes -= freed(&old, &self.messages);
@@ -102,16 +102,16 @@ impl PartitionContents {
     }
 
     pub(super) fn remove_message(&mut self, id: MessageId) {
-        let Some(kept) = self.messages.remove(&id) else { return };
-        let Message { accepted, progress } = &kept.message;
+        let Some(stored) = self.messages.remove(&id) else { return };
+        let Message { accepted, progress } = &stored.message;
         self.bytes -= weight::message(accepted);
         let conversation = self.conversations.get(&accepted.new.conversation);
         for reply in &progress.replies {
-            if !conversation.is_some_and(|conversation| conversation.tells(reply)) {
+            if !conversation.is_some_and(|conversation| conversation.has_entry_of(reply)) {
                 self.bytes -= weight::reply(reply);
             }
         }
-        if let Some((digest, _)) = kept.key {
+        if let Some((digest, _)) = stored.key {
             self.bytes -= weight::KEY;
             // A later message may have taken over the key.
             if self.keys.get(&digest) == Some(&id) {
@@ -171,10 +171,10 @@ pub(super) fn freed(entry: &JournalEntry, messages: &HashMap<MessageId, Box<Mess
     let bare = weight::bare_entry(entry);
     match &entry.body {
         EntryBody::Reply(reply) => {
-            let kept = reply.in_reply_to.and_then(|id| messages.get(&id)).is_some_and(|kept| {
-                kept.message.progress.replies.iter().any(|joined| Arc::ptr_eq(joined, reply))
+            let stored = reply.in_reply_to.and_then(|id| messages.get(&id)).is_some_and(|stored| {
+                stored.message.progress.replies.iter().any(|joined| Arc::ptr_eq(joined, reply))
             });
-            if kept { bare } else { bare + weight::reply(reply) }
+            if stored { bare } else { bare + weight::reply(reply) }
         }
         _ => bare,
     }

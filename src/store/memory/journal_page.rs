@@ -68,10 +68,10 @@ impl MemoryStore {
     ) -> JournalPage {
         let mut step = self.step(Partition::of(conversation));
         let now = step.now;
-        let told = observer.and_then(|observer| step.observe(conversation, observer, now));
+        let hint = observer.and_then(|observer| step.observe(conversation, observer, now));
         let page = step.page(conversation, after, limit, now, self.limits.journal_ttl);
         drop(step);
-        self.tell(told);
+        self.send_hint(hint);
         page
     }
 
@@ -79,9 +79,9 @@ impl MemoryStore {
         for conversation in conversations {
             let mut step = self.step(Partition::of(conversation));
             let now = step.now;
-            let told = step.observe(conversation, observer, now);
+            let hint = step.observe(conversation, observer, now);
             drop(step);
-            self.tell(told);
+            self.send_hint(hint);
         }
     }
 
@@ -97,12 +97,12 @@ impl MemoryStore {
         let owner = step.lease.owner();
         drop(step);
         let asked = Hint::Asked { conversation: conversation.clone(), by, number };
-        self.tell(owner.filter(|&owner| owner != by).map(|owner| (owner, asked)));
+        self.send_hint(owner.filter(|&owner| owner != by).map(|owner| (owner, asked)));
         (state, owner)
     }
 
-    fn tell(&self, told: Option<(Incarnation, Hint)>) {
-        if let Some((to, hint)) = told {
+    fn send_hint(&self, hint: Option<(Incarnation, Hint)>) {
+        if let Some((to, hint)) = hint {
             self.replicas().hint(to, hint);
         }
     }
@@ -137,11 +137,11 @@ impl PartitionContents {
         let Some(conversation) = self.conversations.get(name) else {
             return PageRead::new(after, None, None).page(Vec::new(), false);
         };
-        let reading = PageRead::new(after, conversation.record.as_ref(), conversation.stood(after));
+        let reading = PageRead::new(after, conversation.record.as_ref(), conversation.entry_time(after));
         let mut rest = conversation.entries_after(reading.from()).peekable();
         let (mut entries, mut bytes) = (Vec::new(), 0);
         while let Some(entry) = rest.peek() {
-            let message = entry.ended().and_then(|(id, _)| Some(self.kept(id, now)?.message.clone()));
+            let message = entry.ended().and_then(|(id, _)| Some(self.live_message(id, now)?.message.clone()));
             bytes += entry.weight() + message.as_ref().map_or(0, size);
             if entries.len() == limit.clamp(1, journal_page::ENTRIES)
                 || !entries.is_empty() && bytes > journal_page::BYTES

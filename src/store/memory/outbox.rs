@@ -46,7 +46,7 @@ impl MemoryStore {
         let now = step.now;
         let finished = step.deliveries.finish(queue, finish, self.limits.message_ttl, now);
         drop(step);
-        self.settle_up(partition);
+        self.evict_excess(partition);
         Ok(finished)
     }
 

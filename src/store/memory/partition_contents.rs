@@ -60,7 +60,7 @@ impl PartitionContents {
     }
 
     /// Decides whether a message may be accepted. Returns `Some` for one that was accepted before.
-    pub(super) fn judge(
+    pub(super) fn check_accept(
         &mut self,
         accept: &AcceptRequest,
         room: usize,
@@ -68,10 +68,11 @@ impl PartitionContents {
     ) -> Result<Option<AcceptResult>, AcceptError> {
         let conversation = &accept.message.conversation;
         let watcher = accept.watched.then_some(accept.by);
-        if let Some(first) = self.kept(accept.id, now) {
+        if let Some(first) = self.live_message(accept.id, now) {
             let same = first.message.accepted.new.conversation == *conversation;
             return if same {
-                let sent = self.holds(accept.send_at_accept) && first.message.progress.sent_at.is_some();
+                let sent =
+                    self.is_valid_fence(accept.send_at_accept) && first.message.progress.sent_at.is_some();
                 let accepted = first.message.accepted.clone();
                 Ok(Some(if sent {
                     AcceptResult::SentAtAccept(accepted)
@@ -84,7 +85,7 @@ impl PartitionContents {
         }
         if let Some(key) = &accept.idempotency
             && let Some(&id) = self.keys.get(&key.digest(conversation))
-            && let Some(first) = self.kept(id, now)
+            && let Some(first) = self.live_message(id, now)
         {
             let same = first.key.is_some_and(|(_, body)| body == key.body);
             return if same {
@@ -105,7 +106,7 @@ impl PartitionContents {
     }
 
     /// Returns whether this fence is valid.
-    fn holds(&self, fence: Option<Fence>) -> bool {
+    fn is_valid_fence(&self, fence: Option<Fence>) -> bool {
         fence.is_some_and(|fence| self.lease.check(fence).is_ok())
     }
 
@@ -117,7 +118,7 @@ impl PartitionContents {
         limits: &MemoryLimits,
     ) -> AcceptResult {
         let AcceptRequest { id, message: mut new, idempotency, by, watched, send_at_accept, .. } = accept;
-        let holds = self.holds(send_at_accept);
+        let holds = self.is_valid_fence(send_at_accept);
         // An expired message may not be swept yet.
         self.remove_message(id);
         self.expire_conversation(&new.conversation, now, limits.journal_ttl);
@@ -161,24 +162,24 @@ impl PartitionContents {
         watcher: Option<Incarnation>,
         now: Timestamp,
     ) -> Option<Message> {
-        self.kept(id, now)?;
-        let kept = self.messages.get_mut(&id)?;
-        if kept.message.accepted.new.conversation != *conversation {
+        self.live_message(id, now)?;
+        let stored = self.messages.get_mut(&id)?;
+        if stored.message.accepted.new.conversation != *conversation {
             return None;
         }
         if let Some(watcher) = watcher
-            && kept.end.is_none()
-            && !kept.watchers.contains(&watcher)
+            && stored.end.is_none()
+            && !stored.watchers.contains(&watcher)
         {
-            kept.watchers.push(watcher);
+            stored.watchers.push(watcher);
         }
-        Some(kept.message.clone())
+        Some(stored.message.clone())
     }
 
-    pub(super) fn kept(&self, id: MessageId, now: Timestamp) -> Option<&MessageEntry> {
-        let kept = self.messages.get(&id)?;
-        let expired = kept.end.as_ref().is_some_and(|end| end.expires_at <= now);
-        (!expired).then_some(&**kept)
+    pub(super) fn live_message(&self, id: MessageId, now: Timestamp) -> Option<&MessageEntry> {
+        let stored = self.messages.get(&id)?;
+        let expired = stored.end.as_ref().is_some_and(|end| end.expires_at <= now);
+        (!expired).then_some(&**stored)
     }
 
     /// Returns the conversations with open messages, and those that are still warm.
@@ -212,10 +213,11 @@ impl PartitionContents {
         let Some(conversation) = self.conversations.get(conversation) else {
             return Ok(ConversationSnapshot { observers, ..ConversationSnapshot::default() });
         };
-        let lane = conversation.lane.iter().filter_map(|id| self.messages.get(id)).map(|kept| OpenMessage {
-            accepted: kept.message.accepted.clone(),
-            progress: kept.message.progress.clone(),
-        });
+        let lane =
+            conversation.lane.iter().filter_map(|id| self.messages.get(id)).map(|stored| OpenMessage {
+                accepted: stored.message.accepted.clone(),
+                progress: stored.message.progress.clone(),
+            });
         Ok(ConversationSnapshot {
             record: conversation.record.clone().unwrap_or_default(),
             lane: lane.collect(),
@@ -275,10 +277,10 @@ impl PartitionContents {
             }
         }
         for (message, _) in write.changes.iter().filter_map(ConversationChange::ended) {
-            let Some(kept) = self.messages.get_mut(&message) else { continue };
-            for watcher in std::mem::take(&mut kept.watchers) {
+            let Some(stored) = self.messages.get_mut(&message) else { continue };
+            for watcher in std::mem::take(&mut stored.watchers) {
                 if watcher != fence.incarnation {
-                    hints.push((watcher, Hint::Ended(kept.message.clone())));
+                    hints.push((watcher, Hint::Ended(stored.message.clone())));
                 }
             }
         }
@@ -338,9 +340,9 @@ impl PartitionContents {
 
     /// Returns the progress of an open message of this conversation.
     fn running(&mut self, name: &ConversationId, id: MessageId) -> Option<&mut MessageProgress> {
-        let kept = self.messages.get_mut(&id)?;
-        (kept.end.is_none() && kept.message.accepted.new.conversation == *name)
-            .then_some(&mut kept.message.progress)
+        let stored = self.messages.get_mut(&id)?;
+        (stored.end.is_none() && stored.message.accepted.new.conversation == *name)
+            .then_some(&mut stored.message.progress)
     }
 
     /// Ends a message once. Returns false if it is not open.
@@ -353,16 +355,16 @@ impl PartitionContents {
         expires_at: Timestamp,
     ) -> bool {
         let Some(conversation) = self.conversations.get_mut(name) else { return false };
-        let Some(kept) = self.messages.get_mut(&id) else { return false };
+        let Some(stored) = self.messages.get_mut(&id) else { return false };
         if !conversation.dequeue(id, entry.at) {
             return false;
         }
         if conversation.lane.is_empty() {
             self.ready.remove(name);
         }
-        kept.end = Some(MessageEnd { expires_at, seq: entry.seq });
-        kept.message.progress.ended_at = Some(entry.at);
-        kept.message.progress.outcome = Some(outcome.clone());
+        stored.end = Some(MessageEnd { expires_at, seq: entry.seq });
+        stored.message.progress.ended_at = Some(entry.at);
+        stored.message.progress.outcome = Some(outcome.clone());
         self.ended.push_back((expires_at, id));
         true
     }
@@ -373,8 +375,8 @@ impl PartitionContents {
         if let EntryBody::Reply(reply) = &entry.body {
             self.bytes += weight::reply(reply);
             let joined = reply.in_reply_to.and_then(|id| self.messages.get_mut(&id));
-            if let Some(kept) = joined.filter(|kept| kept.message.accepted.new.conversation == *name) {
-                let progress = &mut kept.message.progress;
+            if let Some(stored) = joined.filter(|stored| stored.message.accepted.new.conversation == *name) {
+                let progress = &mut stored.message.progress;
                 if !progress.has_ended() {
                     progress.first_reply_at.get_or_insert(entry.at);
                 }

@@ -29,7 +29,7 @@ impl ReplicaTable {
         self.live.retain(|_, (_, until)| now < *until);
         self.hint(peer.incarnation, Hint::Echo(heartbeat.echo));
         if !known {
-            self.tell_all();
+            self.hint_all();
         }
         FleetStatus {
             now,
@@ -41,7 +41,7 @@ impl ReplicaTable {
 
     pub(super) fn leave(&mut self, incarnation: Incarnation) {
         self.live.remove(&incarnation);
-        self.tell_all();
+        self.hint_all();
     }
 
     pub(super) fn listen(&mut self, incarnation: Incarnation) -> mpsc::Receiver<Hint> {
@@ -59,7 +59,7 @@ impl ReplicaTable {
         }
     }
 
-    pub(super) fn tell_all(&self) {
+    pub(super) fn hint_all(&self) {
         for channel in self.channels.values() {
             channel.try_send(Hint::Fleet).ok();
         }

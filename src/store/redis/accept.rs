@@ -41,11 +41,11 @@ impl RedisStore {
             Err(StoreError::Unavailable(StoreRefusal::OutOfMemory)) => return Err(AcceptError::Full),
             answered => answered?,
         };
-        told(answer, id, new)
+        accept_result(answer, id, new)
     }
 }
 
-fn told(answer: ScriptAnswer, id: MessageId, new: NewMessage) -> Result<AcceptResult, AcceptError> {
+fn accept_result(answer: ScriptAnswer, id: MessageId, new: NewMessage) -> Result<AcceptResult, AcceptError> {
     let (word, mut rest) = answer.parts();
     match word.as_slice() {
         b"NEW" | b"SENT" => {

@@ -16,7 +16,7 @@ use crate::domain::{BotName, ConversationId, MessageId, Timestamp, UserId};
 use crate::store::Incarnation;
 
 pub(super) use delivery::{attempt, delivery, delivery_id, new_delivery, read_new_delivery};
-pub(super) use entry::{entry, tell};
+pub(super) use entry::{encode_entry, entry};
 pub(super) use link::{chunk, connection, read_chunk, read_connection};
 pub(super) use message::{AcceptStamp, accepted, message, new_message};
 pub(super) use record::{read_record, record};

@@ -127,14 +127,14 @@ impl CommandRunner {
     }
 
     async fn perform(&self, request: CommandRequest<'_>) -> Result<Value, StoreError> {
-        let line = self.line(self.connector.is_cluster() && request.is_aside());
+        let connection = self.thread_connection(self.connector.is_cluster() && request.is_background());
         let deadline = Instant::now() + self.timeout;
         let mut sent = false;
         let mut refusal = StoreRefusal::Unreachable;
         let mut backoff = reconnect_backoff();
         loop {
-            let mut place = match timeout_at(deadline, self.place(&line, request)).await {
-                Ok(Ok(place)) => place,
+            let mut route = match timeout_at(deadline, self.route(&connection, request)).await {
+                Ok(Ok(route)) => route,
                 Ok(Err(closed)) if closed.lasting => return Err(self.failed(sent, closed.refusal)),
                 Ok(Err(closed)) => {
                     refusal = closed.refusal;
@@ -143,13 +143,13 @@ impl CommandRunner {
                 Err(_) => return Err(self.failed(sent, refusal)),
             };
             let begun = Instant::now();
-            let Ok(answer) = timeout_at(deadline, self.attempt(&mut place, request, deadline)).await else {
-                self.silent(&line, place, begun);
+            let Ok(answer) = timeout_at(deadline, self.attempt(&mut route, request, deadline)).await else {
+                self.drop_silent(&connection, route, begun);
                 return Err(StoreError::Unknown(self.timeout));
             };
             let error = match answer {
                 Ok(value) => {
-                    self.heard(&line, &place);
+                    self.note_answer(&connection, &route);
                     return value.ok_or(StoreError::Unavailable(StoreRefusal::TooFewReplicas));
                 }
                 Err(error) => error,
@@ -163,7 +163,7 @@ impl CommandRunner {
                     return Err(self.failed(sent, refusal));
                 }
                 ErrorPolicy::Wait(reason) => {
-                    self.heard(&line, &place);
+                    self.note_answer(&connection, &route);
                     refusal = reason;
                 }
                 // If neither hash nor text is known, the server is another one than a moment ago.
@@ -171,13 +171,13 @@ impl CommandRunner {
                 ErrorPolicy::Reconnect { refusal: reason, sent: perhaps } => {
                     sent |= perhaps;
                     refusal = reason;
-                    if !self.is_repaired(&line, &place) {
-                        self.lost(&line, place, &error);
+                    if !self.is_repaired(&connection, &route) {
+                        self.drop_lost(&connection, route, &error);
                         continue;
                     }
                 }
             }
-            drop(place);
+            drop(route);
             let left = deadline.saturating_duration_since(Instant::now());
             if left < LAST_TRY {
                 return Err(self.failed(sent, refusal));
@@ -189,12 +189,12 @@ impl CommandRunner {
 
     /// Returns the connection for an attempt. If there is none, all attempts wait for the shared one first, also
     /// those that then use a dedicated one.
-    async fn place(
+    async fn route(
         &self,
-        line: &ThreadConnection,
+        connection: &ThreadConnection,
         request: CommandRequest<'_>,
     ) -> Result<Route, ConnectFailure> {
-        let (shared, number) = match line.link().await {
+        let (shared, number) = match connection.link().await {
             Ok(open) => open,
             Err(closed) => {
                 if !self.away.swap(true, Ordering::Relaxed) {
@@ -203,8 +203,8 @@ impl CommandRunner {
                 return Err(closed);
             }
         };
-        if self.waits(request) {
-            match Box::pin(line.waiting()).await {
+        if self.must_wait(request) {
+            match Box::pin(connection.dedicated()).await {
                 Ok(own) => Ok(Route::Own(own, number)),
                 Err(error) => {
                     // The shared connection exists, so this pause alone delays the retry.
@@ -217,7 +217,7 @@ impl CommandRunner {
         }
     }
 
-    fn waits(&self, request: CommandRequest<'_>) -> bool {
+    fn must_wait(&self, request: CommandRequest<'_>) -> bool {
         self.confirmations > 0 && matches!(request, CommandRequest::RedisScript(call) if call.is_durable())
     }
 
@@ -225,14 +225,14 @@ impl CommandRunner {
     /// few replicas confirmed.
     async fn attempt(
         &self,
-        place: &mut Route,
+        route: &mut Route,
         request: CommandRequest<'_>,
         deadline: Instant,
     ) -> RedisResult<Option<Value>> {
-        match self.exchange(place, request, request.cmd(), deadline).await {
+        match self.exchange(route, request, request.cmd(), deadline).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 let CommandRequest::RedisScript(call) = request else { return Err(error) };
-                self.exchange(place, request, Cow::Owned(call.by_text()), deadline).await
+                self.exchange(route, request, Cow::Owned(call.by_text()), deadline).await
             }
             result => result,
         }
@@ -240,14 +240,14 @@ impl CommandRunner {
 
     async fn exchange(
         &self,
-        place: &mut Route,
+        route: &mut Route,
         request: CommandRequest<'_>,
         cmd: Cow<'_, Cmd>,
         deadline: Instant,
     ) -> RedisResult<Option<Value>> {
         #[cfg(test)]
         self.traffic.add(1, 1);
-        let link = match place {
+        let link = match route {
             Route::Own(own, _) => return Box::pin(self.confirmed(own, cmd.into_owned(), deadline)).await,
             Route::Shared(link, _) => link,
         };
@@ -287,19 +287,19 @@ impl CommandRunner {
     }
 
     /// Notes an answer. Only an answer proves that Redis is there, because a connection may die unnoticed.
-    fn heard(&self, line: &ThreadConnection, place: &Route) {
-        line.heard(place.number());
+    fn note_answer(&self, connection: &ThreadConnection, route: &Route) {
+        connection.note_answer(route.number());
         if self.away.load(Ordering::Relaxed) && self.away.swap(false, Ordering::Relaxed) {
             tracing::info!("connected to Redis again");
         }
     }
 
     /// Drops a connection without any answer until the deadline.
-    fn silent(&self, line: &ThreadConnection, place: Route, since: Instant) {
-        match place {
+    fn drop_silent(&self, connection: &ThreadConnection, route: Route, since: Instant) {
+        match route {
             Route::Own(own, _) => drop(Object::take(own)),
-            Route::Shared(_, number) if line.silent_since(number, since) => {
-                if line.lose(number) {
+            Route::Shared(_, number) if connection.silent_since(number, since) => {
+                if connection.drop_connection(number) {
                     tracing::warn!(after = ?self.timeout, "Redis does not answer; its connection is dropped");
                 }
             }
@@ -309,18 +309,18 @@ impl CommandRunner {
 
     /// Returns whether other nodes of the cluster still answer. The client library then repairs the connection. To
     /// drop it would hold up all operations on other nodes.
-    fn is_repaired(&self, line: &ThreadConnection, place: &Route) -> bool {
+    fn is_repaired(&self, connection: &ThreadConnection, route: &Route) -> bool {
         let then = Instant::now().checked_sub(self.timeout);
-        self.connector.is_cluster() && then.is_some_and(|then| !line.silent_since(place.number(), then))
+        self.connector.is_cluster() && then.is_some_and(|then| !connection.silent_since(route.number(), then))
     }
 
-    fn lost(&self, line: &ThreadConnection, place: Route, error: &RedisError) {
-        let number = place.number();
-        if let Route::Own(own, _) = place {
+    fn drop_lost(&self, connection: &ThreadConnection, route: Route, error: &RedisError) {
+        let number = route.number();
+        if let Route::Own(own, _) = route {
             drop(Object::take(own));
-            line.lose_waiting();
+            connection.drop_idle();
         }
-        if line.lose(number) && !self.away.swap(true, Ordering::Relaxed) {
+        if connection.drop_connection(number) && !self.away.swap(true, Ordering::Relaxed) {
             tracing::warn!(error = for_log(error), "lost the connection to Redis");
         }
     }
@@ -329,18 +329,18 @@ impl CommandRunner {
         if sent { StoreError::Unknown(self.timeout) } else { StoreError::Unavailable(refusal) }
     }
 
-    fn line(&self, aside: bool) -> Rc<ThreadConnection> {
+    fn thread_connection(&self, background: bool) -> Rc<ThreadConnection> {
         let runtime = Handle::current().id();
-        let key = (self.number, aside);
-        CONNECTIONS.with_borrow_mut(|lines| {
-            match lines.get(&key) {
-                Some((of, line)) if *of == runtime => return Rc::clone(line),
+        let key = (self.number, background);
+        CONNECTIONS.with_borrow_mut(|connections| {
+            match connections.get(&key) {
+                Some((of, connection)) if *of == runtime => return Rc::clone(connection),
                 _ => {}
             }
             // The connections of the thread's former runtime ended with it.
-            let line = Rc::new(ThreadConnection::new(Arc::clone(&self.connector)));
-            lines.insert(key, (runtime, Rc::clone(&line)));
-            line
+            let connection = Rc::new(ThreadConnection::new(Arc::clone(&self.connector)));
+            connections.insert(key, (runtime, Rc::clone(&connection)));
+            connection
         })
     }
 }
@@ -348,11 +348,11 @@ impl CommandRunner {
 impl Drop for CommandRunner {
     /// Closes this thread's connections. Those of other threads end with their threads.
     fn drop(&mut self) {
-        let lines = CONNECTIONS.try_with(|lines| {
-            let mut all = lines.try_borrow_mut().ok()?;
-            Some([false, true].map(|aside| all.remove(&(self.number, aside))))
+        let connections = CONNECTIONS.try_with(|connections| {
+            let mut all = connections.try_borrow_mut().ok()?;
+            Some([false, true].map(|background| all.remove(&(self.number, background))))
         });
-        drop(lines);
+        drop(connections);
     }
 }
 
@@ -365,8 +365,8 @@ impl Route {
 }
 
 impl<'a> CommandRequest<'a> {
-    const fn is_aside(self) -> bool {
-        matches!(self, Self::RedisScript(call) if call.is_aside())
+    const fn is_background(self) -> bool {
+        matches!(self, Self::RedisScript(call) if call.is_background())
     }
 
     fn cmd(self) -> Cow<'a, Cmd> {

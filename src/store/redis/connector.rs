@@ -137,7 +137,7 @@ impl RedisConnector {
             ServerTopology::Cluster { client, .. } => {
                 client.get_async_connection().await.map(RedisConnection::Cluster)
             }
-            _ => self.open_one(0, self.patience()).await.map(RedisConnection::Server),
+            _ => self.open_one(0, self.connection_options()).await.map(RedisConnection::Server),
         }
     }
 
@@ -160,7 +160,7 @@ impl RedisConnector {
     }
 
     /// Returns options without a response timeout, because each operation has its own deadline.
-    pub(super) fn patience(&self) -> AsyncConnectionConfig {
+    pub(super) fn connection_options(&self) -> AsyncConnectionConfig {
         AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(None)

@@ -39,17 +39,19 @@ impl RedisStore {
         let mut each = (limit * 2 / partitions.len().max(1) + 8).min(limit);
         let mut merge = DeliveryMerge::new(partitions, query.before);
         for _ in 0..ROUNDS {
-            let lists = merge.hungry().map(|source| self.list(query, source.partition, source.older, each));
+            let lists = merge
+                .sources_to_ask()
+                .map(|source| self.list(query, source.partition, source.older_than, each));
             let lists = try_join_all(lists).await?;
-            merge.feed(lists);
-            if merge.choose(limit + 1) {
+            merge.add_lists(lists);
+            if merge.merge(limit + 1) {
                 break;
             }
             each = limit;
         }
-        let (chosen, next) = merge.page(limit);
+        let (merged, next) = merge.page(limit);
         let mut parts: BTreeMap<Partition, Vec<DeliveryId>> = BTreeMap::new();
-        for id in chosen {
+        for id in merged {
             parts.entry(id.partition()).or_default().push(id);
         }
         let read = parts.iter().map(|(&partition, ids)| self.read_deliveries(partition, ids));
@@ -83,7 +85,7 @@ impl RedisStore {
             .arg(bots.unwrap_or_default())
             .arg(query.user.as_ref().map_or("", UserId::as_str))
             .arg(&*query.user_prefix)
-            .aside();
+            .background();
         for state in DeliveryState::ALL {
             if query.state.is_none_or(|wanted| wanted == state) {
                 call = call.arg(state.as_str());
@@ -92,11 +94,11 @@ impl RedisStore {
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
         let reached = rest.text()?;
         let reached = (!reached.is_empty()).then(|| codec::delivery_id(&reached)).transpose()?;
-        let told = |mut told: AnswerValues| -> Result<_, CorruptData> {
-            Ok((codec::delivery_id(&told.text()?)?, told.number()?))
+        let matches = |mut matches: AnswerValues| -> Result<_, CorruptData> {
+            Ok((codec::delivery_id(&matches.text()?)?, matches.number()?))
         };
-        let told = rest.lists().map(|one| told(one?)).collect::<Result<_, CorruptData>>()?;
-        Ok(DeliveryList { told, reached })
+        let matches = rest.lists().map(|one| matches(one?)).collect::<Result<_, CorruptData>>()?;
+        Ok(DeliveryList { matches, reached })
     }
 
     /// Reads deliveries of one partition, without those that are gone.
@@ -122,7 +124,7 @@ impl RedisStore {
 /// The matches of a partition: ids and sizes, in no order. All down to `reached` are listed, or all if that is
 /// `None`.
 struct DeliveryList {
-    told: Vec<(DeliveryId, u64)>,
+    matches: Vec<(DeliveryId, u64)>,
     reached: Option<DeliveryId>,
 }
 
@@ -130,16 +132,16 @@ struct DeliveryList {
 struct DeliveryMerge {
     sources: Vec<PartitionSource>,
     /// The merged matches, newest first.
-    chosen: Vec<(DeliveryId, u64)>,
+    merged: Vec<(DeliveryId, u64)>,
 }
 
 struct PartitionSource {
     partition: Partition,
     /// The matches that are not merged yet, oldest first.
-    told: Vec<(DeliveryId, u64)>,
-    /// Whether there may be more, all of them older than `older`.
+    matches: Vec<(DeliveryId, u64)>,
+    /// Whether there may be more, all of them older than `older_than`.
     more: bool,
-    older: Option<DeliveryId>,
+    older_than: Option<DeliveryId>,
 }
 
 /// The newest match that a source may still have.
@@ -153,12 +155,12 @@ enum NextDelivery {
 
 impl PartitionSource {
     /// Returns whether the source must be asked before an older match is merged.
-    const fn is_hungry(&self) -> bool {
-        self.more && self.told.is_empty()
+    const fn must_be_asked(&self) -> bool {
+        self.more && self.matches.is_empty()
     }
 
     fn newest(&self) -> NextDelivery {
-        match (self.told.last(), self.more, self.older) {
+        match (self.matches.last(), self.more, self.older_than) {
             (Some(&(id, _)), ..) | (None, true, Some(id)) => NextDelivery::At(id),
             (None, true, None) => NextDelivery::Anything,
             (None, false, _) => NextDelivery::Nothing,
@@ -168,59 +170,60 @@ impl PartitionSource {
 
 impl DeliveryMerge {
     fn new(partitions: Vec<Partition>, before: Option<DeliveryId>) -> Self {
-        let source = |partition| PartitionSource { partition, told: Vec::new(), more: true, older: before };
-        Self { sources: partitions.into_iter().map(source).collect(), chosen: Vec::new() }
+        let source =
+            |partition| PartitionSource { partition, matches: Vec::new(), more: true, older_than: before };
+        Self { sources: partitions.into_iter().map(source).collect(), merged: Vec::new() }
     }
 
     /// Returns the sources to ask.
-    fn hungry(&self) -> impl Iterator<Item = &PartitionSource> {
-        self.sources.iter().filter(|source| source.is_hungry())
+    fn sources_to_ask(&self) -> impl Iterator<Item = &PartitionSource> {
+        self.sources.iter().filter(|source| source.must_be_asked())
     }
 
     /// Takes in the lists of the asked sources, in the same order.
-    fn feed(&mut self, lists: Vec<DeliveryList>) {
-        let hungry = self.sources.iter_mut().filter(|source| source.is_hungry());
-        for (source, DeliveryList { mut told, reached }) in hungry.zip(lists) {
+    fn add_lists(&mut self, lists: Vec<DeliveryList>) {
+        let sources_to_ask = self.sources.iter_mut().filter(|source| source.must_be_asked());
+        for (source, DeliveryList { mut matches, reached }) in sources_to_ask.zip(lists) {
             // The rest is listed again in the next round.
-            told.retain(|(id, _)| reached.is_none_or(|reached| *id >= reached));
-            told.sort_unstable();
-            (source.told, source.more, source.older) = (told, reached.is_some(), reached);
+            matches.retain(|(id, _)| reached.is_none_or(|reached| *id >= reached));
+            matches.sort_unstable();
+            (source.matches, source.more, source.older_than) = (matches, reached.is_some(), reached);
         }
     }
 
     /// Merges up to `most` matches. Returns false if a source must be asked first.
-    fn choose(&mut self, most: usize) -> bool {
-        while self.chosen.len() < most {
+    fn merge(&mut self, most: usize) -> bool {
+        while self.merged.len() < most {
             let Some(source) = self.sources.iter_mut().max_by_key(|source| source.newest()) else {
                 return true;
             };
-            if source.is_hungry() {
+            if source.must_be_asked() {
                 return false;
             }
-            let Some(newest) = source.told.pop() else { return true };
-            self.chosen.push(newest);
+            let Some(newest) = source.matches.pop() else { return true };
+            self.merged.push(newest);
         }
         true
     }
 
     /// Returns the ids of a page and the start of the next one. Both `limit` and the size bound the page.
     fn page(mut self, limit: usize) -> (Vec<DeliveryId>, Option<DeliveryId>) {
-        let full = self.chosen.len();
-        self.chosen.truncate(limit);
+        let full = self.merged.len();
+        self.merged.truncate(limit);
         let mut bytes = 0;
-        let fits = self.chosen.iter().take_while(|(_, size)| {
+        let fits = self.merged.iter().take_while(|(_, size)| {
             let first = bytes == 0;
             bytes += size;
             first || bytes <= journal_page::BYTES as u64
         });
         let fitting = fits.count();
-        self.chosen.truncate(fitting);
+        self.merged.truncate(fitting);
         let next = if fitting < full {
-            self.chosen.last().map(|(id, _)| *id)
+            self.merged.last().map(|(id, _)| *id)
         } else {
-            self.hungry().filter_map(|source| source.older).max()
+            self.sources_to_ask().filter_map(|source| source.older_than).max()
         };
-        (self.chosen.into_iter().map(|(id, _)| id).collect(), next)
+        (self.merged.into_iter().map(|(id, _)| id).collect(), next)
     }
 }
 
@@ -240,23 +243,23 @@ mod tests {
         limit: usize,
         look: usize,
     ) -> DeliveryList {
-        let (mut told, mut reached) = (Vec::new(), None);
+        let (mut matches, mut reached) = (Vec::new(), None);
         let mut rest = kept.iter().rev().filter(|&&id| before.is_none_or(|before| id < before)).peekable();
         let mut looked = 0;
         while let Some(&id) = rest.next() {
             looked += 1;
             if fits(id) {
-                told.push((id, 1));
+                matches.push((id, 1));
             }
-            if (told.len() > limit || looked >= look) && rest.peek().is_some() {
+            if (matches.len() > limit || looked >= look) && rest.peek().is_some() {
                 reached = Some(id);
                 break;
             }
         }
         // Matches of another state may follow, in no order.
-        told.extend(rest.filter(|&&id| reached.is_some() && fits(id)).take(2).map(|&id| (id, 1)));
-        told.reverse();
-        DeliveryList { told, reached }
+        matches.extend(rest.filter(|&&id| reached.is_some() && fits(id)).take(2).map(|&id| (id, 1)));
+        matches.reverse();
+        DeliveryList { matches, reached }
     }
 
     fn fits(id: DeliveryId) -> bool {
@@ -283,11 +286,11 @@ mod tests {
                 let mut merge = DeliveryMerge::new(kept.keys().copied().collect(), before);
                 for _ in 0..rounds {
                     let lists = merge
-                        .hungry()
-                        .map(|source| list(&kept[&source.partition], source.older, each, look))
+                        .sources_to_ask()
+                        .map(|source| list(&kept[&source.partition], source.older_than, each, look))
                         .collect();
-                    merge.feed(lists);
-                    if merge.choose(limit + 1) {
+                    merge.add_lists(lists);
+                    if merge.merge(limit + 1) {
                         break;
                     }
                 }
@@ -307,13 +310,13 @@ mod tests {
         ) {
             let conversation = codec::conversation("sandbox/alice").unwrap();
             let id = |seq| DeliveryId::of(&conversation, 7, seq, Timestamp::from_millis(seq));
-            let told = sizes.iter().zip(0..).map(|(size, seq)| (id(seq), *size)).collect();
+            let matches = sizes.iter().zip(0..).map(|(size, seq)| (id(seq), *size)).collect();
             let mut merge = DeliveryMerge::new(vec![Partition::of(&conversation)], None);
-            merge.feed(vec![DeliveryList { told, reached: None }]);
-            prop_assert!(merge.choose(limit + 1));
+            merge.add_lists(vec![DeliveryList { matches, reached: None }]);
+            prop_assert!(merge.merge(limit + 1));
             let (page, next) = merge.page(limit);
-            let told: u64 = sizes.iter().rev().take(page.len()).sum();
-            prop_assert!(page.len() == 1 || (!page.is_empty() && told <= journal_page::BYTES as u64));
+            let bytes: u64 = sizes.iter().rev().take(page.len()).sum();
+            prop_assert!(page.len() == 1 || (!page.is_empty() && bytes <= journal_page::BYTES as u64));
             prop_assert_eq!(next, page.last().copied().filter(|_| page.len() < sizes.len()));
         }
     }

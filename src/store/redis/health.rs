@@ -60,7 +60,7 @@ pub enum HealthIssue {
     /// Redis loses all data at a restart.
     NotPersistent,
     /// Redis does not allow the questions about eviction and persistence.
-    Untold,
+    NotAllowed,
 }
 
 impl fmt::Display for HealthIssue {
@@ -73,7 +73,7 @@ impl fmt::Display for HealthIssue {
             Self::NotPersistent => f.write_str(
                 "neither appendonly nor save is on: a restart of Redis loses accepted messages; set appendonly yes",
             ),
-            Self::Untold => f.write_str(
+            Self::NotAllowed => f.write_str(
                 "INFO or CONFIG GET is not allowed: whether Redis evicts, persists or is full is not known; \
                  allow +info and +config|get",
             ),
@@ -93,7 +93,7 @@ struct KnownHealth {
     health: RedisHealth,
     /// The problem of persistence at the last look.
     persistence: Option<HealthIssue>,
-    looked: Option<Instant>,
+    checked_at: Option<Instant>,
 }
 
 impl HealthMonitor {
@@ -117,20 +117,20 @@ impl HealthMonitor {
     }
 
     /// Looks at Redis. If it cannot be reached, the known health stays.
-    pub(super) async fn look(&self, runner: &CommandRunner) {
+    pub(super) async fn check(&self, runner: &CommandRunner) {
         let Some(memory) = memory(runner).await else { return };
-        let due = self.known().looked.is_none_or(|looked| looked.elapsed() >= SETTINGS_EVERY);
+        let due = self.known().checked_at.is_none_or(|checked_at| checked_at.elapsed() >= SETTINGS_EVERY);
         let persistence = if due { Some(persistence(runner).await) } else { None };
 
         let mut known = self.known();
         if let Some(persistence) = persistence {
             known.persistence = persistence;
-            known.looked = Some(Instant::now());
+            known.checked_at = Some(Instant::now());
         }
-        let mut warnings = memory.concerns;
-        warnings.extend(known.persistence.clone().filter(|concern| !warnings.contains(concern)));
-        for concern in warnings.iter().filter(|concern| !known.health.warnings.contains(concern)) {
-            tracing::warn!("Redis: {concern}");
+        let mut warnings = memory.issues;
+        warnings.extend(known.persistence.clone().filter(|issue| !warnings.contains(issue)));
+        for issue in warnings.iter().filter(|issue| !known.health.warnings.contains(issue)) {
+            tracing::warn!("Redis: {issue}");
         }
         let full = memory.usage.is_some_and(MemoryUsage::is_full);
         if self.full.swap(full, Ordering::Relaxed) != full {
@@ -148,7 +148,7 @@ impl HealthMonitor {
 struct MemoryReport {
     /// The memory of the fullest master.
     usage: Option<MemoryUsage>,
-    concerns: Vec<HealthIssue>,
+    issues: Vec<HealthIssue>,
 }
 
 /// Asks every master for its memory; `None` if Redis cannot be reached.
@@ -168,16 +168,16 @@ impl MemoryReport {
         let read = info.map(fields).unwrap_or_default();
         let number = |key: &str| read.get(key).and_then(|number| number.parse::<u64>().ok());
         let told = number("used_memory").zip(number("maxmemory")).zip(read.get("maxmemory_policy"));
-        let concern = match told {
+        let issue = match told {
             Some(((used, limit), policy)) => {
                 let usage = MemoryUsage { used, limit: (limit > 0).then_some(limit) };
                 let fullest = self.usage.is_none_or(|most| (most.share(), most.used) < (usage.share(), used));
                 self.usage = if fullest { Some(usage) } else { self.usage };
                 (*policy != "noeviction").then(|| HealthIssue::Evicts { policy: (*policy).to_owned() })
             }
-            None => Some(HealthIssue::Untold),
+            None => Some(HealthIssue::NotAllowed),
         };
-        self.concerns.extend(concern.filter(|concern| !self.concerns.contains(concern)));
+        self.issues.extend(issue.filter(|issue| !self.issues.contains(issue)));
         self
     }
 }
@@ -203,7 +203,7 @@ async fn persistence(runner: &CommandRunner) -> Option<HealthIssue> {
     if saves.iter().all(|saves| *saves == Some(true)) {
         None
     } else if saves.is_empty() || saves.contains(&None) {
-        Some(HealthIssue::Untold)
+        Some(HealthIssue::NotAllowed)
     } else {
         Some(HealthIssue::NotPersistent)
     }

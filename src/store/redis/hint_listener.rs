@@ -35,7 +35,7 @@ pub struct HintListener {
     own: String,
     fleet: String,
     /// The timeout of an answer.
-    patience: Duration,
+    answer_timeout: Duration,
     state: ListenerState,
     backoff: Backoff,
     /// The node of a cluster to try next.
@@ -64,12 +64,12 @@ impl fmt::Debug for HintListener {
 }
 
 impl HintListener {
-    /// Listens to the channel of this replica and to the channel of all. `patience` is the timeout of an answer.
+    /// Listens to the channel of this replica and to the channel of all. `answer_timeout` is the timeout of an answer.
     pub(super) fn new(
         connector: Arc<RedisConnector>,
         prefix: &str,
         incarnation: Incarnation,
-        patience: Duration,
+        answer_timeout: Duration,
     ) -> Self {
         let own = format!("{prefix}:replica:{incarnation}");
         let fleet = format!("{prefix}:fleet");
@@ -77,8 +77,8 @@ impl HintListener {
         let turn = fastrand::usize(..);
         let state = ListenerState::Connecting(futures_util::future::pending().boxed());
         let mut listener =
-            Self { connector, own, fleet, patience, state, backoff: reconnect_backoff(), turn };
-        listener.come(Duration::ZERO);
+            Self { connector, own, fleet, answer_timeout, state, backoff: reconnect_backoff(), turn };
+        listener.reconnect(Duration::ZERO);
         listener
     }
 
@@ -100,7 +100,7 @@ impl HintListener {
                         if self.backoff.failures() == 2 {
                             tracing::warn!(error = for_log(&error), "cannot listen to other replicas");
                         }
-                        self.come(delay);
+                        self.reconnect(delay);
                     }
                 },
                 ListenerState::Up(subscription) => {
@@ -112,7 +112,7 @@ impl HintListener {
                         message = subscription.messages.recv() => message,
                         alive = &mut subscription.check => {
                             if alive {
-                                subscription.check = check(subscription.connection.clone(), self.patience);
+                                subscription.check = check(subscription.connection.clone(), self.answer_timeout);
                                 continue;
                             }
                             None
@@ -120,7 +120,7 @@ impl HintListener {
                     };
                     let Some(message) = message else {
                         let delay = self.backoff.next(fastrand::f64());
-                        self.come(delay);
+                        self.reconnect(delay);
                         continue;
                     };
                     if let Some(hint) = self.read(&message) {
@@ -142,14 +142,14 @@ impl HintListener {
         hint
     }
 
-    fn come(&mut self, after: Duration) {
+    fn reconnect(&mut self, after: Duration) {
         self.turn = self.turn.wrapping_add(1);
-        let (connector, turn, patience) = (Arc::clone(&self.connector), self.turn, self.patience);
+        let (connector, turn, answer_timeout) = (Arc::clone(&self.connector), self.turn, self.answer_timeout);
         let channels = [self.own.clone(), self.fleet.clone()];
         self.state = ListenerState::Connecting(
             async move {
                 sleep(after).await;
-                match timeout(patience, subscribe(connector, turn, channels, patience)).await {
+                match timeout(answer_timeout, subscribe(connector, turn, channels, answer_timeout)).await {
                     Ok(subscribed) => subscribed,
                     Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
                 }
@@ -163,27 +163,27 @@ async fn subscribe(
     connector: Arc<RedisConnector>,
     turn: usize,
     channels: [String; 2],
-    patience: Duration,
+    answer_timeout: Duration,
 ) -> RedisResult<HintSubscription> {
     let (sender, messages) = mpsc::channel(QUEUE);
     let missed = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&missed);
-    let options = connector.patience().set_push_sender(move |push: PushInfo| {
+    let options = connector.connection_options().set_push_sender(move |push: PushInfo| {
         let Some(message) = Msg::from_push_info(push) else { return Ok(()) };
         sender.try_send(message).map_err(|_| noted.store(true, Ordering::Relaxed))
     });
     let mut connection = connector.open_one(turn, options).await?;
     connection.subscribe(&channels).await?;
-    let check = check(connection.clone(), patience);
+    let check = check(connection.clone(), answer_timeout);
     Ok(HintSubscription { connection, messages, missed, check })
 }
 
 /// Checks after a while that the connection still answers.
-fn check(mut connection: MultiplexedConnection, patience: Duration) -> BoxFuture<'static, bool> {
+fn check(mut connection: MultiplexedConnection, answer_timeout: Duration) -> BoxFuture<'static, bool> {
     async move {
         sleep(CHECK_EVERY).await;
         let ping = Cmd::ping();
-        matches!(timeout(patience, connection.req_packed_command(&ping)).await, Ok(Ok(_)))
+        matches!(timeout(answer_timeout, connection.req_packed_command(&ping)).await, Ok(Ok(_)))
     }
     .boxed()
 }

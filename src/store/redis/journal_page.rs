@@ -25,7 +25,7 @@ struct JournalRead {
     entries: Vec<EntryWithMessage>,
     more: bool,
     /// The time of the entry at the reader's place; `None` if it is not stored.
-    stood: Option<Timestamp>,
+    entry_time: Option<Timestamp>,
 }
 
 impl RedisStore {
@@ -45,13 +45,13 @@ impl RedisStore {
             ReadStart::Latest => (u64::MAX, 0),
         };
         let mut read = self.read(conversation, begin, count, observer).await?;
-        let mut reading = PageRead::new(after, read.record.as_ref(), read.stood);
+        let mut reading = PageRead::new(after, read.record.as_ref(), read.entry_time);
         if reading.from() < begin && after != ReadStart::Latest && read.record.is_some() {
-            let stood = read.stood;
+            let entry_time = read.entry_time;
             read = self.read(conversation, 0, limit, None).await?;
-            reading = PageRead::new(after, read.record.as_ref(), stood);
+            reading = PageRead::new(after, read.record.as_ref(), entry_time);
             // Another owner wrote in between, and the cursor is known after all.
-            read.entries.retain(|told| told.entry.seq > reading.from());
+            read.entries.retain(|read| read.entry.seq > reading.from());
         }
         Ok(reading.page(read.entries, read.more))
     }
@@ -78,11 +78,14 @@ impl RedisStore {
         let record = rest.bytes()?;
         let record = (!record.is_empty()).then(|| codec::read_record(&record)).transpose()?;
         let more = rest.number()? == 1;
-        let stood = rest.text()?;
-        let stood = (!stood.is_empty()).then(|| codec::number(stood.as_bytes())).transpose()?;
-        let entries =
-            rest.lists().map(|entry| told(conversation, entry?)).collect::<Result<_, CorruptData>>()?;
-        Ok(JournalRead { record, entries, more, stood: stood.map(Timestamp::from_millis) })
+        let entry_time = rest.text()?;
+        let entry_time =
+            (!entry_time.is_empty()).then(|| codec::number(entry_time.as_bytes())).transpose()?;
+        let entries = rest
+            .lists()
+            .map(|entry| entry_with_message(conversation, entry?))
+            .collect::<Result<_, CorruptData>>()?;
+        Ok(JournalRead { record, entries, more, entry_time: entry_time.map(Timestamp::from_millis) })
     }
 
     pub(in crate::store) async fn observe(
@@ -137,13 +140,13 @@ impl RedisStore {
         Ok((conversation_state(record.as_ref(), accepted, open, now), owner))
     }
 
-    pub(in crate::store) async fn hint(&self, to: Incarnation, told: &Hint) -> Result<(), StoreError> {
-        let Some(payload) = hint_codec::encode(told) else {
+    pub(in crate::store) async fn hint(&self, to: Incarnation, hint: &Hint) -> Result<(), StoreError> {
+        let Some(payload) = hint_codec::encode(hint) else {
             return Err(StoreError::Unavailable(StoreRefusal::Unexpected));
         };
         // The server that publishes the conversation's entries publishes its chunks too. A chunk then never follows
         // the whole.
-        let key = match told {
+        let key = match hint {
             Hint::Chunk(conversation, _) => {
                 self.0.keys.partition(Partition::of(conversation)).lease.to_string()
             }
@@ -155,15 +158,18 @@ impl RedisStore {
 }
 
 /// Parses an entry of the page script.
-fn told(conversation: &ConversationId, mut entry: AnswerValues) -> Result<EntryWithMessage, CorruptData> {
+fn entry_with_message(
+    conversation: &ConversationId,
+    mut entry: AnswerValues,
+) -> Result<EntryWithMessage, CorruptData> {
     let place = entry.text()?;
     let place = place.strip_suffix("-0").ok_or(CorruptData("a place in a journal"))?;
     let (seq, kind, text) = (codec::number(place.as_bytes())?, entry.bytes()?, entry.bytes()?);
-    let entry_told = codec::entry(&kind, seq, &text)?;
+    let decoded = codec::entry(&kind, seq, &text)?;
     let mut fields = entry.values()?.pairs().peekable();
-    let message = match (entry_told.ended(), fields.peek()) {
+    let message = match (decoded.ended(), fields.peek()) {
         (Some((id, _)), Some(_)) => Some(codec::message(conversation, id, fields)?),
         _ => None,
     };
-    Ok(EntryWithMessage { entry: entry_told, message })
+    Ok(EntryWithMessage { entry: decoded, message })
 }

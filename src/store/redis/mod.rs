@@ -93,14 +93,14 @@ impl RedisStore {
         self.0.skew.store(millis(by), Ordering::Relaxed);
     }
 
-    /// Returns the health of Redis at the last [`RedisStore::tend`].
+    /// Returns the health of Redis at the last [`RedisStore::check_health`].
     pub fn health(&self) -> RedisHealth {
         self.0.health.health()
     }
 
     /// Looks at the health of Redis. It runs about once a second.
-    pub async fn tend(&self) {
-        self.0.health.look(&self.0.runner).await;
+    pub async fn check_health(&self) {
+        self.0.health.check(&self.0.runner).await;
     }
 
     #[cfg(test)]

@@ -28,7 +28,7 @@ impl RedisStore {
             .fence(fence)
             .arg(from)
             .arg(TOGETHER)
-            .aside();
+            .background();
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let next = usize::try_from(rest.number()?).map_err(|_| CorruptData("a place in an outbox"))?;
         let waiting = |mut waiting: AnswerValues| -> Result<_, CorruptData> {
@@ -112,17 +112,21 @@ impl RedisStore {
     }
 
     pub(in crate::store) async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {
-        self.wish(id, fastrand::u64(..)).await
+        self.redeliver_as(id, fastrand::u64(..)).await
     }
 
-    /// Redelivers once for each `wish`: a repeat gets the same answer and changes nothing.
-    pub(super) async fn wish(&self, id: DeliveryId, wish: u64) -> Result<RedeliverResult, StoreError> {
+    /// Redelivers once for each `token`: a repeat gets the same answer and changes nothing.
+    pub(super) async fn redeliver_as(
+        &self,
+        id: DeliveryId,
+        token: u64,
+    ) -> Result<RedeliverResult, StoreError> {
         let call = SCRIPTS
             .redeliver
             .call(&[&self.0.keys.partition(id.partition()).lease])
             .arg(id.to_string())
             .arg(QueueId::alone(id).to_string())
-            .arg(format!("{wish:x}"));
+            .arg(format!("{token:x}"));
         let answer = self.run(call).await?;
         if answer.is("UNKNOWN") {
             return Ok(RedeliverResult::Unknown);

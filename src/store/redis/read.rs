@@ -40,7 +40,7 @@ impl RedisStore {
             .call(&[&keys.lease, &keys.ready, &keys.warm])
             .fence(fence)
             .arg(u8::from(warm))
-            .aside();
+            .background();
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
         let (ready, warm) = (rest.values()?.texts(), rest.values()?.texts());
         let mut names = ready

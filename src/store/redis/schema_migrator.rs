@@ -26,7 +26,7 @@ use crate::store::{StoreError, StoreRefusal};
 /// The lifetime of the lock without renewal: longer than any script may run.
 const LOCK: Duration = Duration::from_secs(30);
 /// The longest wait for the lock. A dead holder has lost it by then.
-const PATIENCE: Duration = Duration::from_secs(40);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(40);
 /// The interval of the attempts to lock.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -99,7 +99,7 @@ impl RedisStore {
             runner: &self.0.runner,
             keys: SchemaKeys::new(self.0.keys.prefix()),
             known: MIGRATIONS,
-            patience: PATIENCE,
+            lock_timeout: LOCK_TIMEOUT,
         }
     }
 }
@@ -128,7 +128,7 @@ struct SchemaMigrator<'a> {
     runner: &'a CommandRunner,
     keys: SchemaKeys<'a>,
     known: &'a [Migration],
-    patience: Duration,
+    lock_timeout: Duration,
 }
 
 impl SchemaMigrator<'_> {
@@ -169,9 +169,9 @@ impl SchemaMigrator<'_> {
         // A store that needs nothing or is foreign needs no lock either.
         let MigrationReport::Missing(_) = self.check().await? else { return Ok(MigrationReport::Current) };
         let token = format!("{:032x}", fastrand::u128(..));
-        let patience = Instant::now() + self.patience;
+        let lock_timeout = Instant::now() + self.lock_timeout;
         while !self.lock(&token).await? {
-            if Instant::now() > patience {
+            if Instant::now() > lock_timeout {
                 return Err(MigrateError::Busy);
             }
             sleep(PAUSE).await;

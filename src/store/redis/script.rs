@@ -34,7 +34,7 @@ impl RedisScript {
         for key in keys {
             cmd.arg(*key);
         }
-        ScriptCall { script: self, cmd, durable: false, aside: false }
+        ScriptCall { script: self, cmd, durable: false, background: false }
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) struct ScriptCall<'a> {
     pub(super) script: &'a RedisScript,
     cmd: Cmd,
     durable: bool,
-    aside: bool,
+    background: bool,
 }
 
 impl ScriptCall<'_> {
@@ -71,14 +71,14 @@ impl ScriptCall<'_> {
 
     /// Marks one of many calls that go out at once and that no caller waits for. In a cluster they have a connection
     /// of their own. If a node dies, many failures at once would hold up everything on the same connection.
-    pub(super) const fn aside(mut self) -> Self {
-        self.aside = true;
+    pub(super) const fn background(mut self) -> Self {
+        self.background = true;
         self
     }
 
-    /// Returns whether the call was marked with [`ScriptCall::aside`].
-    pub(super) const fn is_aside(&self) -> bool {
-        self.aside
+    /// Returns whether the call was marked with [`ScriptCall::background`].
+    pub(super) const fn is_background(&self) -> bool {
+        self.background
     }
 
     /// Returns the command with the script's hash.

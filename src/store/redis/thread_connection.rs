@@ -82,7 +82,7 @@ impl ThreadConnection {
         Self { connector, state: RefCell::new(state), waiting: OnceCell::new() }
     }
 
-    /// Returns the connection and its number, for [`ThreadConnection::lose`]. It waits for one attempt at most.
+    /// Returns the connection and its number, for [`ThreadConnection::drop_connection`]. It waits for one attempt at most.
     pub(super) async fn link(&self) -> Result<(RedisConnection, u64), ConnectFailure> {
         let (attempt, number) = match self.current() {
             Ok(link) => return Ok(link),
@@ -148,7 +148,7 @@ impl ThreadConnection {
     }
 
     /// Notes an answer over this connection.
-    pub(super) fn heard(&self, over: u64) {
+    pub(super) fn note_answer(&self, over: u64) {
         if let ConnectionState::Up { number, heard, .. } = &mut *self.state.borrow_mut()
             && *number == over
         {
@@ -162,7 +162,7 @@ impl ThreadConnection {
     }
 
     /// Drops this connection, unless another has replaced it. Returns whether it did.
-    pub(super) fn lose(&self, lost: u64) -> bool {
+    pub(super) fn drop_connection(&self, lost: u64) -> bool {
         let mut state = self.state.borrow_mut();
         let ConnectionState::Up { number, backoff, since, .. } = &*state else { return false };
         if *number != lost {
@@ -181,7 +181,7 @@ impl ThreadConnection {
     }
 
     /// Returns a connection for one write that waits for replicas of the store.
-    pub(super) async fn waiting(&self) -> RedisResult<managed::Object<Opener>> {
+    pub(super) async fn dedicated(&self) -> RedisResult<managed::Object<Opener>> {
         let pool = if let Some(pool) = self.waiting.get() {
             pool
         } else {
@@ -198,7 +198,7 @@ impl ThreadConnection {
     }
 
     /// Drops the idle connections of the pool: one loss means that all are lost.
-    pub(super) fn lose_waiting(&self) {
+    pub(super) fn drop_idle(&self) {
         if let Some(pool) = self.waiting.get() {
             pool.retain(|_, _| false);
         }

@@ -33,9 +33,9 @@ impl RedisStore {
         let weights = write.changes.iter().map(ConversationChange::weight).sum::<usize>();
         call = call.arg(weights);
         for group in ChangeGroup::all(&write.changes)? {
-            call = group.tell(call);
+            call = group.add_to(call);
         }
-        if write.changes.iter().any(is_promise) {
+        if write.changes.iter().any(must_be_durable) {
             call = call.durable();
         }
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
@@ -45,7 +45,7 @@ impl RedisStore {
 
 /// Returns whether an effect depends on the change, which must not be undone. Callers learn of an end. After `sent`
 /// the message goes out, and the next owner would send it again.
-const fn is_promise(change: &ConversationChange) -> bool {
+const fn must_be_durable(change: &ConversationChange) -> bool {
     matches!(change, ConversationChange::Sent { .. }) || change.ended().is_some()
 }
 
@@ -105,14 +105,14 @@ impl<'a> ChangeGroup<'a> {
                     EntryBody::Ended { .. } | EntryBody::Closed { .. } => self.ended = true,
                     EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
                 }
-                let (kind, text) = codec::tell(entry)?;
+                let (kind, text) = codec::encode_entry(entry)?;
                 self.changes.push(EncodedChange::Plain(kind, entry.seq, text));
             }
         }
         Ok(())
     }
 
-    fn tell(self, call: ScriptCall<'_>) -> ScriptCall<'_> {
+    fn add_to(self, call: ScriptCall<'_>) -> ScriptCall<'_> {
         let mut call = match self.message {
             Some(message) => call.arg(message.to_string()),
             None => call.arg(""),
@@ -127,13 +127,13 @@ impl<'a> ChangeGroup<'a> {
         for change in self.changes {
             call = match change {
                 EncodedChange::Plain(kind, number, text) => call.arg(kind).arg(number).arg(text),
-                EncodedChange::Delivery(new, told) => {
+                EncodedChange::Delivery(new, fields) => {
                     let queue = QueueId::of(&new.conversation, &new.target);
                     call.arg("d")
                         .arg(new.id.to_string())
                         .arg(format!("{queue} {}", new.created_at.as_millis()))
                         .arg(&*new.target)
-                        .arg(told)
+                        .arg(fields)
                         .arg(new.data.get())
                 }
             };
@@ -203,11 +203,11 @@ mod tests {
             ConversationChange::Sent { message: other, at: at(9) },
         ];
         let groups = ChangeGroup::all(&changes);
-        let place = |told: &EncodedChange<'_>| match told {
+        let place = |change: &EncodedChange<'_>| match change {
             EncodedChange::Plain(_, place, _) => *place,
             EncodedChange::Delivery(new, _) => new.created_at.as_millis(),
         };
-        let told: Vec<_> = groups
+        let encoded: Vec<_> = groups
             .unwrap()
             .iter()
             .map(|group| {
@@ -216,7 +216,7 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            told,
+            encoded,
             [
                 (None, [None; 3], vec![1]),
                 (Some(one), [None, Some(at(2)), Some(at(5))], vec![3, 6, 7]),

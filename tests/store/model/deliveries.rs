@@ -10,7 +10,7 @@ use rtm_bridge::store::{
 };
 
 use crate::store::delivery_worker::{self, DeliveryWorker, HOOK, OTHER_HOOK, delivery};
-use crate::store::store_fixture::{MESSAGE_TTL, Owner, Shape};
+use crate::store::store_fixture::{MESSAGE_TTL, Owner, StoreFixture};
 
 /// No sum of spans comes near it.
 const RETRY: Duration = Duration::from_secs(105);
@@ -20,12 +20,12 @@ const TARGETS: [&str; 2] = [HOOK, OTHER_HOOK];
 
 /// A step with deliveries. Numbers count from the first one. A number that is too high does nothing.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(super) enum DeliveryStep {
     Write {
         target: usize,
     },
     Begin {
-        queue: Queue,
+        queue: ModelQueue,
         token: u64,
     },
     /// An attempt that was begun at some time.
@@ -39,13 +39,13 @@ pub(super) enum Step {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Queue {
+pub(super) enum ModelQueue {
     Of(usize),
     Alone(usize),
 }
 
-pub(super) fn step() -> impl Strategy<Value = Step> {
-    let queue = prop_oneof![3 => (0..2_usize).prop_map(Queue::Of), 1 => (0..6_usize).prop_map(Queue::Alone)];
+pub(super) fn step() -> impl Strategy<Value = DeliveryStep> {
+    let queue = prop_oneof![3 => (0..2_usize).prop_map(ModelQueue::Of), 1 => (0..6_usize).prop_map(ModelQueue::Alone)];
     let decision = prop_oneof![
         3 => Just(RetryDecision::Delivered),
         2 => Just(RetryDecision::Retry(RETRY)),
@@ -53,20 +53,20 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => Just(RetryDecision::DeadLetter("enough".into())),
     ];
     prop_oneof![
-        3 => (0..2_usize).prop_map(|target| Step::Write { target }),
-        5 => (queue, 0..3_u64).prop_map(|(queue, token)| Step::Begin { queue, token }),
-        4 => (0..4_usize, decision).prop_map(|(begun, decision)| Step::Finish { begun, decision }),
-        2 => (0..6_usize).prop_map(|number| Step::Redeliver { number }),
+        3 => (0..2_usize).prop_map(|target| DeliveryStep::Write { target }),
+        5 => (queue, 0..3_u64).prop_map(|(queue, token)| DeliveryStep::Begin { queue, token }),
+        4 => (0..4_usize, decision).prop_map(|(begun, decision)| DeliveryStep::Finish { begun, decision }),
+        2 => (0..6_usize).prop_map(|number| DeliveryStep::Redeliver { number }),
     ]
 }
 
 #[derive(Debug)]
-struct Told {
+struct ModelDelivery {
     id: DeliveryId,
     number: usize,
     state: DeliveryState,
     /// The place in its queue while it is pending.
-    queue: Queue,
+    queue: ModelQueue,
     place: usize,
     due: Timestamp,
     token: Option<u64>,
@@ -77,28 +77,28 @@ struct Told {
 }
 
 #[derive(Default)]
-pub(super) struct Deliveries {
+pub(super) struct ModelDeliveries {
     ids: Vec<DeliveryId>,
-    told: Vec<Told>,
+    told: Vec<ModelDelivery>,
     /// The begun attempts, newest first.
-    begun: Vec<(Queue, ClaimedDelivery)>,
+    begun: Vec<(ModelQueue, ClaimedDelivery)>,
     places: usize,
 }
 
-impl Deliveries {
+impl ModelDeliveries {
     fn expire(&mut self, now: Timestamp) {
         self.told.retain(|told| told.expires_at.is_none_or(|at| now < at));
     }
 
-    fn first(&mut self, queue: Queue) -> Option<&mut Told> {
-        let pending = |told: &&mut Told| told.state == DeliveryState::Pending && told.queue == queue;
+    fn first(&mut self, queue: ModelQueue) -> Option<&mut ModelDelivery> {
+        let pending = |told: &&mut ModelDelivery| told.state == DeliveryState::Pending && told.queue == queue;
         self.told.iter_mut().filter(pending).min_by_key(|told| told.place)
     }
 
-    fn name(&self, owner: &Owner<'_>, queue: Queue) -> Option<QueueId> {
+    fn name(&self, owner: &Owner<'_>, queue: ModelQueue) -> Option<QueueId> {
         match queue {
-            Queue::Of(target) => Some(QueueId::of(&owner.conversation, TARGETS[target])),
-            Queue::Alone(number) => self.ids.get(number).map(|id| QueueId::alone(*id)),
+            ModelQueue::Of(target) => Some(QueueId::of(&owner.conversation, TARGETS[target])),
+            ModelQueue::Alone(number) => self.ids.get(number).map(|id| QueueId::alone(*id)),
         }
     }
 
@@ -124,11 +124,11 @@ impl Deliveries {
     pub(super) fn written(&mut self, target: usize, at: Timestamp, now: Timestamp) {
         let number = self.ids.len() - 1;
         self.places += 1;
-        self.told.push(Told {
+        self.told.push(ModelDelivery {
             id: self.ids[number],
             number,
             state: DeliveryState::Pending,
-            queue: Queue::Of(target),
+            queue: ModelQueue::Of(target),
             place: self.places,
             due: now,
             token: None,
@@ -140,16 +140,22 @@ impl Deliveries {
     }
 
     /// Takes a step that is no write. `ours` says whether the owner's fence is valid.
-    pub(super) async fn take(&mut self, shape: &Shape, owner: &Owner<'_>, step: &Step, ours: bool) {
+    pub(super) async fn take(
+        &mut self,
+        fixture: &StoreFixture,
+        owner: &Owner<'_>,
+        step: &DeliveryStep,
+        ours: bool,
+    ) {
         match step {
-            Step::Write { .. } => unreachable!("a write"),
-            Step::Begin { queue, token } => self.begin(owner, *queue, *token, ours).await,
-            Step::Finish { begun, decision } => self.finish(owner, *begun, decision, ours).await,
-            Step::Redeliver { number } => self.redeliver(shape, owner, *number).await,
+            DeliveryStep::Write { .. } => unreachable!("a write"),
+            DeliveryStep::Begin { queue, token } => self.begin(owner, *queue, *token, ours).await,
+            DeliveryStep::Finish { begun, decision } => self.finish(owner, *begun, decision, ours).await,
+            DeliveryStep::Redeliver { number } => self.redeliver(fixture, owner, *number).await,
         }
     }
 
-    async fn begin(&mut self, owner: &Owner<'_>, queue: Queue, token: u64, ours: bool) {
+    async fn begin(&mut self, owner: &Owner<'_>, queue: ModelQueue, token: u64, ours: bool) {
         let Some(name) = self.name(owner, queue) else { return };
         let partition = Partition::of(&owner.conversation);
         let before = owner.now().await;
@@ -215,7 +221,7 @@ impl Deliveries {
         }
     }
 
-    async fn redeliver(&mut self, shape: &Shape, owner: &Owner<'_>, number: usize) {
+    async fn redeliver(&mut self, fixture: &StoreFixture, owner: &Owner<'_>, number: usize) {
         let Some(id) = self.ids.get(number).copied() else { return };
         let now = owner.now().await;
         self.expire(now);
@@ -224,14 +230,14 @@ impl Deliveries {
             Some(told) if told.token.is_some() && now < told.due => RedeliverResult::InFlight,
             Some(_) => RedeliverResult::Queued,
         };
-        assert_eq!(shape.store.redeliver(id).await.unwrap(), expected);
+        assert_eq!(fixture.store.redeliver(id).await.unwrap(), expected);
         if expected != RedeliverResult::Queued {
             return;
         }
         self.places += 1;
         let place = self.places;
         for told in self.told.iter_mut().filter(|told| told.id == id) {
-            (told.queue, told.place, told.state) = (Queue::Alone(number), place, DeliveryState::Pending);
+            (told.queue, told.place, told.state) = (ModelQueue::Alone(number), place, DeliveryState::Pending);
             (told.due, told.since, told.step) = (now, now, 0);
             (told.token, told.expires_at) = (None, None);
         }
@@ -276,7 +282,7 @@ impl Deliveries {
 
     async fn compare_outbox(&mut self, worker: &DeliveryWorker<'_>, owner: &Owner<'_>, now: Timestamp) {
         let waiting = worker.outbox().await;
-        let queues = (0..2).map(Queue::Of).chain((0..self.ids.len()).map(Queue::Alone));
+        let queues = (0..2).map(ModelQueue::Of).chain((0..self.ids.len()).map(ModelQueue::Alone));
         let mut known = 0;
         for queue in queues {
             let name = self.name(owner, queue).unwrap();

@@ -57,7 +57,7 @@ pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, Corru
         DeliveryOrigin::Bot => (false, None),
         DeliveryOrigin::Callback { signer } => (true, signer.as_deref()),
     };
-    let kept = StoredDelivery {
+    let stored = StoredDelivery {
         kind: Cow::Borrowed(new.kind.as_str()),
         message: new.message.map(|id| Cow::Owned(id.to_string())),
         callback,
@@ -65,7 +65,7 @@ pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, Corru
         trace: (new.trace != TraceId::default()).then(|| Cow::Owned(new.trace.to_string())),
         created_at: new.created_at.as_millis(),
     };
-    serde_json::to_vec(&kept).map_err(|_| WHAT)
+    serde_json::to_vec(&stored).map_err(|_| WHAT)
 }
 
 /// Decodes a delivery as it was written.
@@ -76,46 +76,46 @@ pub(in super::super) fn read_new_delivery(
     told: &[u8],
     data: String,
 ) -> Result<NewDelivery, CorruptData> {
-    let kept: StoredDelivery<'_> = serde_json::from_slice(told).map_err(|_| WHAT)?;
-    let kind = DeliveryKind::ALL.into_iter().find(|kind| kind.as_str() == kept.kind).ok_or(WHAT)?;
-    let trace = kept.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
+    let stored: StoredDelivery<'_> = serde_json::from_slice(told).map_err(|_| WHAT)?;
+    let kind = DeliveryKind::ALL.into_iter().find(|kind| kind.as_str() == stored.kind).ok_or(WHAT)?;
+    let trace = stored.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
     Ok(NewDelivery {
         id: of,
         kind,
         conversation,
-        message: kept.message.map(|message| id(&message)).transpose()?,
+        message: stored.message.map(|message| id(&message)).transpose()?,
         target: target.into(),
-        origin: if kept.callback {
-            DeliveryOrigin::Callback { signer: kept.signer.map(Into::into) }
+        origin: if stored.callback {
+            DeliveryOrigin::Callback { signer: stored.signer.map(Into::into) }
         } else {
             DeliveryOrigin::Bot
         },
         trace: trace.transpose()?.unwrap_or_default(),
-        created_at: Timestamp::from_millis(kept.created_at),
+        created_at: Timestamp::from_millis(stored.created_at),
         data: RawValue::from_string(data).map_err(|_| WHAT)?,
     })
 }
 
 /// Encodes an attempt.
 pub(in super::super) fn attempt(attempt: &DeliveryAttempt) -> Result<Vec<u8>, CorruptData> {
-    let kept = StoredAttempt {
+    let stored = StoredAttempt {
         at: attempt.at.as_millis(),
         status: attempt.status,
         error: attempt.error.as_deref().map(Cow::Borrowed),
         duration_ms: u64::try_from(attempt.duration.as_millis()).unwrap_or(u64::MAX),
         response: attempt.response.as_deref().map(Cow::Borrowed),
     };
-    serde_json::to_vec(&kept).map_err(|_| WHAT)
+    serde_json::to_vec(&stored).map_err(|_| WHAT)
 }
 
 fn read_attempt(bytes: &[u8]) -> Result<DeliveryAttempt, CorruptData> {
-    let kept: StoredAttempt<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+    let stored: StoredAttempt<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
     Ok(DeliveryAttempt {
-        at: Timestamp::from_millis(kept.at),
-        status: kept.status,
-        error: kept.error.map(Into::into),
-        duration: Duration::from_millis(kept.duration_ms),
-        response: kept.response.map(Into::into),
+        at: Timestamp::from_millis(stored.at),
+        status: stored.status,
+        error: stored.error.map(Into::into),
+        duration: Duration::from_millis(stored.duration_ms),
+        response: stored.response.map(Into::into),
     })
 }
 

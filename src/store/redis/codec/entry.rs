@@ -10,7 +10,7 @@ use crate::domain::{EntryBody, GapReason, JournalEntry, Timestamp};
 const WHAT: CorruptData = CorruptData("an entry of a journal");
 
 /// Encodes an entry as its letter and `AT WEIGHT BODY`.
-pub(in super::super) fn tell(entry: &JournalEntry) -> Result<(&'static str, Vec<u8>), CorruptData> {
+pub(in super::super) fn encode_entry(entry: &JournalEntry) -> Result<(&'static str, Vec<u8>), CorruptData> {
     let mut text = format!("{} {} ", entry.at.as_millis(), entry.weight()).into_bytes();
     let kind = match &entry.body {
         EntryBody::Reply(said) => {

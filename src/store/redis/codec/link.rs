@@ -36,13 +36,13 @@ struct StoredConnection<'a> {
 
 /// Encodes a chunk of a reply.
 pub(in super::super) fn chunk(chunk: &ReplyChunk) -> Result<Vec<u8>, CorruptData> {
-    let kept = StoredChunk {
+    let stored = StoredChunk {
         message_id: chunk.message_id.as_deref().map(Cow::Borrowed),
         index: chunk.index,
         text: Cow::Borrowed(&chunk.text),
         last: chunk.last,
     };
-    serde_json::to_vec(&kept).map_err(|_| CHUNK)
+    serde_json::to_vec(&stored).map_err(|_| CHUNK)
 }
 
 /// Decodes a chunk of a reply.
@@ -53,23 +53,23 @@ pub(in super::super) fn read_chunk(bytes: &[u8]) -> Result<ReplyChunk, CorruptDa
 
 /// Encodes the status of a connection.
 pub(in super::super) fn connection(connection: &ConnectionStatus) -> Result<Vec<u8>, CorruptData> {
-    let kept = StoredConnection {
+    let stored = StoredConnection {
         state: Cow::Borrowed(connection.state.as_str()),
         since: connection.since.map(Timestamp::as_millis),
         reason: connection.reason.as_deref().map(Cow::Borrowed),
         retry_at: connection.retry_at.map(Timestamp::as_millis),
     };
-    serde_json::to_vec(&kept).map_err(|_| CONNECTION)
+    serde_json::to_vec(&stored).map_err(|_| CONNECTION)
 }
 
 /// Decodes the status of a connection.
 pub(in super::super) fn read_connection(bytes: &[u8]) -> Result<ConnectionStatus, CorruptData> {
-    let kept: StoredConnection<'_> = serde_json::from_slice(bytes).map_err(|_| CONNECTION)?;
-    let state = LinkState::ALL.into_iter().find(|state| state.as_str() == kept.state).ok_or(CONNECTION)?;
+    let stored: StoredConnection<'_> = serde_json::from_slice(bytes).map_err(|_| CONNECTION)?;
+    let state = LinkState::ALL.into_iter().find(|state| state.as_str() == stored.state).ok_or(CONNECTION)?;
     Ok(ConnectionStatus {
         state,
-        since: kept.since.map(Timestamp::from_millis),
-        reason: kept.reason.map(Into::into),
-        retry_at: kept.retry_at.map(Timestamp::from_millis),
+        since: stored.since.map(Timestamp::from_millis),
+        reason: stored.reason.map(Into::into),
+        retry_at: stored.retry_at.map(Timestamp::from_millis),
     })
 }

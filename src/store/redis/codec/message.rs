@@ -82,7 +82,7 @@ pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt
         kind: file.file_type.as_deref().map(|kind| Cow::Owned(kind.to_owned())),
     };
     let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-    let kept = StoredMessage {
+    let stored = StoredMessage {
         text: Cow::Borrowed(content.text()),
         display_text: content.display_text.as_deref().map(Cow::Borrowed),
         attachments: content.attachments.iter().map(file).collect(),
@@ -98,7 +98,7 @@ pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt
         signer: new.callback.as_ref().and_then(|callback| callback.signer.as_deref()).map(Cow::Borrowed),
         trace: (new.trace != TraceId::default()).then(|| Cow::Owned(new.trace.to_string())),
     };
-    serde_json::to_vec(&kept).map_err(|_| WHAT)
+    serde_json::to_vec(&stored).map_err(|_| WHAT)
 }
 
 /// Decodes an accepted message: position, `clientMessageId` and time, then the posted message.
@@ -115,13 +115,13 @@ pub(in super::super) fn accepted(
         client_message_id: number(client_message_id)?,
         accepted_at: time(accepted_at)?,
     };
-    let kept: StoredMessage<'_> = serde_json::from_slice(body).map_err(|_| WHAT)?;
+    let stored: StoredMessage<'_> = serde_json::from_slice(body).map_err(|_| WHAT)?;
     let object =
         |raw: Option<&RawValue>| raw.map(|raw| JsonObject::new(raw.to_owned()).map_err(|_| WHAT)).transpose();
     let boxed = |text: Option<Cow<'_, str>>| text.map(|text| text.into_owned().into_boxed_str());
-    let mut content = MessageContent::new(kept.text).map_err(|_| WHAT)?;
-    content.display_text = boxed(kept.display_text);
-    content.attachments = kept
+    let mut content = MessageContent::new(stored.text).map_err(|_| WHAT)?;
+    content.display_text = boxed(stored.display_text);
+    content.attachments = stored
         .attachments
         .into_iter()
         .map(|file| Attachment {
@@ -130,17 +130,20 @@ pub(in super::super) fn accepted(
             file_type: boxed(file.kind),
         })
         .collect();
-    content.custom_data = object(kept.custom_data)?;
-    content.meta_tags = object(kept.meta_tags)?;
-    content.meta = object(kept.meta)?;
-    let trace = kept.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
+    content.custom_data = object(stored.custom_data)?;
+    content.meta_tags = object(stored.meta_tags)?;
+    content.meta = object(stored.meta)?;
+    let trace = stored.trace.map(|trace| u128::from_str_radix(&trace, 16).map(TraceId).map_err(|_| WHAT));
     let new = NewMessage {
         conversation,
         content,
-        session: kept.session,
-        rules: TurnRules::new(kept.expect_replies, kept.quiet_ms, kept.deadline_ms).map_err(|_| WHAT)?,
-        resend: kept.resend,
-        callback: kept.callback.map(|url| Callback { url: url.into(), signer: kept.signer.map(Into::into) }),
+        session: stored.session,
+        rules: TurnRules::new(stored.expect_replies, stored.quiet_ms, stored.deadline_ms)
+            .map_err(|_| WHAT)?,
+        resend: stored.resend,
+        callback: stored
+            .callback
+            .map(|url| Callback { url: url.into(), signer: stored.signer.map(Into::into) }),
         trace: trace.transpose()?.unwrap_or_default(),
     };
     Ok(stamp.on(id, new))

@@ -47,7 +47,7 @@ pub(super) fn write(
 ) -> Result<(), CorruptData> {
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let message = Cow::Owned(message.to_string());
-    let kept = match outcome {
+    let stored = match outcome {
         TurnOutcome::Answered(by) => {
             StoredOutcome { message, answered: Some(Cow::Borrowed(by.as_str())), problem: None, closes }
         }
@@ -60,24 +60,24 @@ pub(super) fn write(
             StoredOutcome { message, answered: None, problem: Some(problem), closes }
         }
     };
-    serde_json::to_writer(into, &kept).map_err(|_| WHAT)
+    serde_json::to_writer(into, &stored).map_err(|_| WHAT)
 }
 
 /// Decodes an end: its message, its outcome, and whether the message asked for the end of the session.
 pub(super) fn read(bytes: &[u8]) -> Result<(MessageId, TurnOutcome, bool), CorruptData> {
-    let kept: StoredOutcome<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
-    let outcome = match (kept.answered, kept.problem) {
+    let stored: StoredOutcome<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+    let outcome = match (stored.answered, stored.problem) {
         (Some(word), None) => {
             let by = EndedBy::ALL.into_iter().find(|by| by.as_str() == word).ok_or(WHAT)?;
             TurnOutcome::Answered(by)
         }
-        (None, Some(kept)) => {
-            let kind = ProblemKind::from_slug(&kept.kind).ok_or(WHAT)?;
-            let mut problem = Problem::new(kind, kept.detail.into_owned());
-            problem.retry_after = kept.retry_after_ms.map(Duration::from_millis);
+        (None, Some(stored)) => {
+            let kind = ProblemKind::from_slug(&stored.kind).ok_or(WHAT)?;
+            let mut problem = Problem::new(kind, stored.detail.into_owned());
+            problem.retry_after = stored.retry_after_ms.map(Duration::from_millis);
             TurnOutcome::Failed(problem)
         }
         _ => return Err(WHAT),
     };
-    Ok((id(&kept.message)?, outcome, kept.closes))
+    Ok((id(&stored.message)?, outcome, stored.closes))
 }

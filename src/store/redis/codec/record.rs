@@ -66,7 +66,7 @@ pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, C
     });
     let last = record.last_turn.as_ref();
     let callback = last.and_then(|turn| turn.callback.as_ref());
-    let kept = StoredRecord {
+    let stored = StoredRecord {
         epoch: record.epoch,
         seq: record.seq,
         write: record.write,
@@ -90,17 +90,17 @@ pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, C
         blocked_until: record.blocked_until.map(Timestamp::as_millis),
         sends: steps.collect(),
     };
-    serde_json::to_vec(&kept).map_err(|_| WHAT)
+    serde_json::to_vec(&stored).map_err(|_| WHAT)
 }
 
 /// Decodes a record.
 pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, CorruptData> {
-    let kept: StoredRecord<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
-    let recent = URL_SAFE_NO_PAD.decode(kept.recent.as_bytes()).map_err(|_| WHAT)?;
+    let stored: StoredRecord<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+    let recent = URL_SAFE_NO_PAD.decode(stored.recent.as_bytes()).map_err(|_| WHAT)?;
     let (recent, []) = recent.as_chunks::<8>() else { return Err(WHAT) };
     let recent: RecentReplies =
         recent.iter().map(|bytes| Fingerprint::from_bits(u64::from_be_bytes(*bytes))).collect();
-    let sends: RateWindow = kept
+    let sends: RateWindow = stored
         .sends
         .into_iter()
         .scan(0_u64, |last, step| {
@@ -108,10 +108,11 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, 
             Some(Timestamp::from_millis(*last))
         })
         .collect();
-    let (echo, signer) = (kept.last_echo, kept.last_signer);
-    let callback = kept.last_callback.map(|url| Callback { url: url.into(), signer: signer.map(Into::into) });
-    let trace = kept.last_trace.map(|text| trace(&text)).transpose()?;
-    let last_turn = kept.last_turn.map(|(message, ended_at)| {
+    let (echo, signer) = (stored.last_echo, stored.last_signer);
+    let callback =
+        stored.last_callback.map(|url| Callback { url: url.into(), signer: signer.map(Into::into) });
+    let trace = stored.last_trace.map(|text| trace(&text)).transpose()?;
+    let last_turn = stored.last_turn.map(|(message, ended_at)| {
         Ok(LastTurn {
             message: id(&message)?,
             ended_at: Timestamp::from_millis(ended_at),
@@ -121,18 +122,18 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, 
         })
     });
     Ok(ConversationRecord {
-        epoch: kept.epoch,
-        seq: kept.seq,
-        write: kept.write,
-        connected_at: kept.connected_at.map(Timestamp::from_millis),
-        session_done: kept.session_done.map(|text| id(&text)).transpose()?,
-        last_platform_message: kept.last_platform_message.map(Into::into),
-        said_at: kept.said_at.map(Timestamp::from_millis),
+        epoch: stored.epoch,
+        seq: stored.seq,
+        write: stored.write,
+        connected_at: stored.connected_at.map(Timestamp::from_millis),
+        session_done: stored.session_done.map(|text| id(&text)).transpose()?,
+        last_platform_message: stored.last_platform_message.map(Into::into),
+        said_at: stored.said_at.map(Timestamp::from_millis),
         recent,
-        session_id: kept.session_id.map(Into::into),
+        session_id: stored.session_id.map(Into::into),
         last_turn: last_turn.transpose()?,
-        agent: kept.agent,
-        blocked_until: kept.blocked_until.map(Timestamp::from_millis),
+        agent: stored.agent,
+        blocked_until: stored.blocked_until.map(Timestamp::from_millis),
         sends,
     })
 }

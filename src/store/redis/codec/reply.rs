@@ -32,7 +32,7 @@ struct StoredReply<'a> {
 
 /// Encodes a reply.
 pub(super) fn write(reply: &Reply, into: &mut Vec<u8>) -> Result<(), CorruptData> {
-    let kept = StoredReply {
+    let stored = StoredReply {
         message_id: reply.message_id.as_deref().map(Cow::Borrowed),
         in_reply_to: reply.in_reply_to.map(|id| Cow::Owned(id.to_string())),
         correlation: Cow::Borrowed(reply.correlation.as_str()),
@@ -42,22 +42,22 @@ pub(super) fn write(reply: &Reply, into: &mut Vec<u8>) -> Result<(), CorruptData
         created_on: reply.created_on.map(Timestamp::as_millis),
         event: &reply.event,
     };
-    serde_json::to_writer(into, &kept).map_err(|_| WHAT)
+    serde_json::to_writer(into, &stored).map_err(|_| WHAT)
 }
 
 /// Decodes a reply at this place.
 pub(super) fn read(seq: u64, bytes: &[u8]) -> Result<Reply, CorruptData> {
-    let kept: StoredReply<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
+    let stored: StoredReply<'_> = serde_json::from_slice(bytes).map_err(|_| WHAT)?;
     Ok(Reply {
         seq,
-        message_id: kept.message_id.map(Into::into),
-        in_reply_to: kept.in_reply_to.map(|text| id(&text)).transpose()?,
-        correlation: correlation(&kept.correlation)?,
-        late: kept.late,
-        text: kept.text.into(),
-        agent: kept.agent,
-        created_on: kept.created_on.map(Timestamp::from_millis),
-        event: kept.event.to_owned(),
+        message_id: stored.message_id.map(Into::into),
+        in_reply_to: stored.in_reply_to.map(|text| id(&text)).transpose()?,
+        correlation: correlation(&stored.correlation)?,
+        late: stored.late,
+        text: stored.text.into(),
+        agent: stored.agent,
+        created_on: stored.created_on.map(Timestamp::from_millis),
+        event: stored.event.to_owned(),
     })
 }
 

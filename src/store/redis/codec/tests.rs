@@ -260,7 +260,7 @@ proptest! {
 
     #[test]
     fn entry_after_encoding_is_equal(entry in entries()) {
-        let (kind, text) = tell(&entry).unwrap();
+        let (kind, text) = encode_entry(&entry).unwrap();
         let read = super::entry(kind.as_bytes(), entry.seq, &text).unwrap();
         prop_assert_eq!(told(&read), told(&entry));
         let weight = text.split(|&byte| byte == b' ').nth(1).unwrap();
@@ -313,7 +313,7 @@ proptest! {
         cut in any::<prop::sample::Index>(), byte: u8,
     ) {
         let stamp = AcceptStamp { position: 0, client_message_id: 1, accepted_at: Timestamp::default() };
-        let (kind, text) = tell(&entry).unwrap();
+        let (kind, text) = encode_entry(&entry).unwrap();
         for bytes in [stored(stamp, &new), text, record(&first).unwrap()] {
             let at = cut.index(bytes.len());
             let mut changed = bytes.clone();
@@ -393,9 +393,9 @@ fn record_of_an_earlier_version_has_no_echo() {
     assert_eq!(record(&read).unwrap(), earlier.as_bytes());
     let last = LastTurn { client_message_id: Some(1_763_845_000_000), ..last };
     let later = format!(r#"{{"t":["{ID}",1763845000123],"x":123}}"#);
-    let kept =
+    let stored =
         record(&ConversationRecord { last_turn: Some(last), ..ConversationRecord::default() }).unwrap();
-    assert_eq!(kept, later.as_bytes(), "which takes no more than it must");
+    assert_eq!(stored, later.as_bytes(), "which takes no more than it must");
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 fn migrator<'a>(runner: &'a CommandRunner, known: &'a [Migration]) -> SchemaMigrator<'a> {
-    SchemaMigrator { runner, keys: SchemaKeys::new("t"), known, patience: PATIENCE }
+    SchemaMigrator { runner, keys: SchemaKeys::new("t"), known, lock_timeout: LOCK_TIMEOUT }
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn live_migrator_is_awaited_up_to_a_limit() {
         let server = Server::start();
         server.cli(&["set", "t:{t:schema}:lock", "alive"]);
         let runner = wire(&server);
-        let one = SchemaMigrator { patience: Duration::ZERO, ..migrator(&runner, MIGRATIONS) };
+        let one = SchemaMigrator { lock_timeout: Duration::ZERO, ..migrator(&runner, MIGRATIONS) };
         assert!(matches!(one.migrate().await, Err(MigrateError::Busy)));
         assert_eq!(server.cli(&["get", "t:{t:schema}:lock"]), "alive");
     });

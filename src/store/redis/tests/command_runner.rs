@@ -189,8 +189,8 @@ fn acl_user_with_few_rights_is_enough() {
         assert_eq!(count(&redis.0.runner, &count_up(), 1).await, Ok(1));
         assert_eq!(redis.0.runner.on_masters(&cmd("FLUSHALL")).await, Err(NOT_ALLOWED));
         assert_eq!(redis.listen(Incarnation(1)).next().await.name(), "subscribed");
-        redis.tend().await;
-        assert_eq!(redis.health().warnings, [HealthIssue::Untold], "CONFIG GET is not allowed");
+        redis.check_health().await;
+        assert_eq!(redis.health().warnings, [HealthIssue::NotAllowed], "CONFIG GET is not allowed");
     });
 }
 
@@ -238,11 +238,11 @@ fn lasting_error_fails_at_once() {
         let begun = Instant::now();
         let full = count(&redis.0.runner, &script, 1).await;
         assert_eq!(full, Err(StoreError::Unavailable(StoreRefusal::OutOfMemory)));
-        redis.tend().await;
+        redis.check_health().await;
         assert!(redis.0.health.is_full());
         assert!(redis.health().memory.unwrap().is_full());
         server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
-        redis.tend().await;
+        redis.check_health().await;
         assert!(!redis.0.health.is_full());
 
         server.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
@@ -318,20 +318,20 @@ fn settings_that_lose_data_give_warnings() {
         let server = Server::start();
         let redis = RedisStore::new(&server.options()).unwrap();
         assert_eq!(redis.health().warnings, []);
-        redis.tend().await;
+        redis.check_health().await;
         assert_eq!(redis.health().warnings, [HealthIssue::NotPersistent]);
         let memory = redis.health().memory.unwrap();
         assert!(memory.used > 0 && memory.limit.is_none() && !memory.is_full());
 
         let server = Server::start_with(&["--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"]);
         let redis = RedisStore::new(&server.options()).unwrap();
-        redis.tend().await;
+        redis.check_health().await;
         let evicts = HealthIssue::Evicts { policy: "allkeys-lru".to_owned() };
         assert_eq!(redis.health().warnings, [evicts]);
 
         let server = Server::start_with(&["--save", "3600 1"]);
         let redis = RedisStore::new(&server.options()).unwrap();
-        redis.tend().await;
+        redis.check_health().await;
         assert_eq!(redis.health().warnings, []);
     });
 }

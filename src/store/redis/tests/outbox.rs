@@ -240,16 +240,16 @@ async fn repeated_redelivery_is_carried_out_once() {
     let id = alice.deliver(store.now().await.unwrap(), 1).await[0];
     alice.attempt(alice.queue(), RetryDecision::DeadLetter("gone".into())).await;
     let alone = QueueId::alone(id);
-    assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued);
-    assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued);
+    assert_eq!(store.redeliver_as(id, 7).await.unwrap(), RedeliverResult::Queued);
+    assert_eq!(store.redeliver_as(id, 7).await.unwrap(), RedeliverResult::Queued);
     let BeginResult::Taken(taken) = alice.begin(alone).await else { panic!("nothing is due") };
-    assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued, "and under way");
-    assert_eq!(store.wish(id, 8).await.unwrap(), RedeliverResult::InFlight);
+    assert_eq!(store.redeliver_as(id, 7).await.unwrap(), RedeliverResult::Queued, "and under way");
+    assert_eq!(store.redeliver_as(id, 8).await.unwrap(), RedeliverResult::InFlight);
     alice.finish(alone, &taken, RetryDecision::Delivered).await;
-    assert_eq!(store.wish(id, 7).await.unwrap(), RedeliverResult::Queued, "and done");
+    assert_eq!(store.redeliver_as(id, 7).await.unwrap(), RedeliverResult::Queued, "and done");
     assert_eq!(store.delivery(id).await.unwrap().unwrap().state, DeliveryState::Delivered);
     assert!(matches!(alice.begin(alone).await, BeginResult::Empty));
-    assert_eq!(store.wish(id, 8).await.unwrap(), RedeliverResult::Queued, "another wish");
+    assert_eq!(store.redeliver_as(id, 8).await.unwrap(), RedeliverResult::Queued, "another token");
     assert!(matches!(alice.begin(alone).await, BeginResult::Taken(_)));
 }
 
