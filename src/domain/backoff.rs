@@ -1,8 +1,8 @@
 //! The delay before a retry: exponential, with full jitter.
 //!
-//! Every retry of the bridge that has no schedule of its own uses it: connects to the platform and to Redis, and calls
-//! to a store that does not answer. Full jitter is a uniform draw between zero and the current step. It spreads
-//! the retries of many conversations and replicas after an outage better than a smaller jitter does.
+//! Connects to the platform and to Redis use it, and so do calls to a store that does not answer. Full jitter is a
+//! uniform draw between zero and the current step. After an outage it spreads the retries of many conversations and
+//! replicas better than a smaller jitter does.
 
 use std::time::Duration;
 

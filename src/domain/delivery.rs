@@ -1,4 +1,4 @@
-//! Deliveries: what a receiver of webhooks is told, and what became of the telling (api.md 4).
+//! Deliveries of webhooks: the content, the state and the attempts (api.md 4).
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,14 +10,17 @@ use ulid::Ulid;
 
 use super::{ConversationId, MessageId, Partition, Sha256, Timestamp, TraceId, TurnOutcome};
 
-/// A delivery's id, which is its `webhook-id` too: a ULID, so that ids sort by time. Its last byte is the number of the
-/// partition that the delivery is kept in, so that it is found by its id alone.
+/// The id of a delivery, which is also its `webhook-id`: a ULID, so that ids sort by time.
+///
+/// The last byte is the number of the delivery's partition, so that the id alone finds the delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeliveryId(Ulid);
 
 impl DeliveryId {
-    /// The id of what tells of the journal's entry at this place. The same entry has the same id, also where an owner
-    /// has to write it again because the store lost it: receivers then know it again.
+    /// Returns the id of the delivery for the journal entry at this position.
+    ///
+    /// The id is the same if an owner writes the entry again because the store lost it. Receivers can then drop the
+    /// duplicate.
     pub fn of(conversation: &ConversationId, epoch: u64, seq: u64, at: Timestamp) -> Self {
         let mut hash = Sha256::default();
         for part in [conversation.bot.as_str(), conversation.user.as_str()] {
@@ -32,13 +35,13 @@ impl DeliveryId {
         Self(Ulid::from_parts(at.as_millis(), bits << 8 | partition))
     }
 
-    /// The least id of what happened at this time or later.
+    /// Returns the least id of the deliveries that were created at this time or later.
     pub fn first_at(at: Timestamp) -> Self {
         // An id has 48 bits for the time.
         Self(Ulid::from_parts(at.as_millis().min((1 << 48) - 1), 0))
     }
 
-    /// The partition that it is kept in.
+    /// Returns the partition that holds the delivery.
     pub fn partition(self) -> Partition {
         let [.., last] = self.0.to_bytes();
         Partition::from_byte(last)
@@ -67,7 +70,7 @@ impl Serialize for DeliveryId {
     }
 }
 
-/// What a delivery tells of.
+/// The kind of event that a delivery reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeliveryKind {
     /// A message's turn ended with an answer, which may be empty.
@@ -76,7 +79,7 @@ pub enum DeliveryKind {
     MessageFailed,
     /// A reply came after its turn had ended.
     ReplyLate,
-    /// The bot spoke unasked.
+    /// A reply came outside any turn.
     ReplyUnsolicited,
 }
 
@@ -85,12 +88,12 @@ impl DeliveryKind {
     pub const ALL: [Self; 4] =
         [Self::MessageAnswered, Self::MessageFailed, Self::ReplyLate, Self::ReplyUnsolicited];
 
-    /// Whether it tells of a message's end.
+    /// Returns whether the event is the end of a message.
     pub const fn is_end(self) -> bool {
         matches!(self, Self::MessageAnswered | Self::MessageFailed)
     }
 
-    /// Its word: the `type` of the body, and the event's type in the API.
+    /// Returns the `type` of the body, which is also the event's type in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MessageAnswered => "message.answered",
@@ -116,57 +119,57 @@ impl Serialize for DeliveryKind {
     }
 }
 
-/// Who named the target, which decides what a delivery is signed with and what else is told to the target.
+/// The origin of a delivery's target. It decides the signature and the configured extras of each request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DeliveryOrigin {
-    /// The configuration: it is the bot's own webhook.
+    /// The configuration: the target is the bot's own webhook.
     Bot,
-    /// A caller, with a message. Nothing that is configured for the bot's own webhook but its signature is for this one.
+    /// A caller, with a message. Of the bot's own webhook only the signature may apply.
     Callback {
-        /// The caller whose secrets sign; none where it had none: then the bot's do.
+        /// The caller whose secrets sign the delivery. The bot's secrets sign it if the field is empty.
         signer: Option<Box<str>>,
     },
 }
 
-/// A delivery as the owner of its conversation writes it, in the same step as what it tells of.
+/// A delivery as the conversation's owner writes it, in the same step as its journal entry.
 #[derive(Clone, Debug)]
 pub struct NewDelivery {
     /// Its id.
     pub id: DeliveryId,
-    /// What it tells of.
+    /// The event's kind.
     pub kind: DeliveryKind,
-    /// Whose conversation that happened in.
+    /// The conversation in which the event happened.
     pub conversation: ConversationId,
     /// The message that ended or that the reply is joined to.
     pub message: Option<MessageId>,
-    /// Where it goes: a URL, as it was given. Deliveries of a conversation to one target stay in order.
+    /// The URL of the receiver, as given. Deliveries of one conversation to one target stay in order.
     pub target: Box<str>,
-    /// Who named the target.
+    /// The origin of the target.
     pub origin: DeliveryOrigin,
     /// The trace of the message.
     pub trace: TraceId,
-    /// When that happened.
+    /// The time of the event.
     pub created_at: Timestamp,
     /// The Message, or the Reply with `bot` and `user`, as JSON: the `data` of the standard body.
     pub data: Box<RawValue>,
 }
 
 impl NewDelivery {
-    /// Roughly how many bytes it keeps; bounds are counted with this.
+    /// Returns the approximate number of bytes that the store keeps. The limits count with it.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 400;
         FIXED + self.data.get().len() + self.target.len() + self.conversation.user.as_str().len()
     }
 }
 
-/// How far a delivery has come.
+/// The state of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeliveryState {
-    /// It waits for its turn, for its next attempt, or for the answer to one.
+    /// The delivery waits for its turn, for its next attempt, or for the answer to one.
     Pending,
-    /// The receiver took it.
+    /// The receiver accepted it.
     Delivered,
-    /// It is buried: nothing is attempted unless somebody asks for it.
+    /// The delivery is a dead letter: the bridge attempts it again only on request.
     Dead,
 }
 
@@ -174,7 +177,7 @@ impl DeliveryState {
     /// Every state.
     pub const ALL: [Self; 3] = [Self::Pending, Self::Delivered, Self::Dead];
 
-    /// Its word in the API.
+    /// Returns its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -193,15 +196,15 @@ impl Serialize for DeliveryState {
 /// One attempt to deliver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryAttempt {
-    /// When it began, by the store's clock.
+    /// The start, by the store's clock.
     pub at: Timestamp,
-    /// The status that the receiver answered with; none where no answer came.
+    /// The status of the receiver's answer, if there was an answer.
     pub status: Option<u16>,
-    /// Why it is no success, in words; none where it is one.
+    /// The reason of the failure, if the attempt failed.
     pub error: Option<Box<str>>,
-    /// How long it took.
+    /// The time that the attempt took.
     pub duration: Duration,
-    /// The first 8 KiB of what the receiver answered.
+    /// The first 8 KiB of the receiver's answer.
     pub response: Option<Box<str>>,
 }
 
@@ -209,14 +212,14 @@ impl Serialize for DeliveryAttempt {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct View<'a> {
+        struct AttemptFields<'a> {
             at: Timestamp,
             status: Option<u16>,
             error: Option<&'a str>,
             duration_ms: u64,
             response: Option<&'a str>,
         }
-        View {
+        AttemptFields {
             at: self.at,
             status: self.status,
             error: self.error.as_deref(),
@@ -227,19 +230,19 @@ impl Serialize for DeliveryAttempt {
     }
 }
 
-/// A delivery as it stands; the Delivery of the API.
+/// A delivery with its current state: the Delivery of the API.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// What was to be delivered, and where.
+    /// The content and the target.
     pub new: NewDelivery,
-    /// How far it has come.
+    /// The current state.
     pub state: DeliveryState,
-    /// When the next attempt is due, or when the running one is over at the latest; none where there is none, and
-    /// where another delivery is before it.
+    /// The time of the next attempt, or the latest end of the running one. Empty if no attempt is planned or if an earlier
+    /// delivery must end first.
     pub next_attempt_at: Option<Timestamp>,
-    /// Why it is buried, or why it waits.
+    /// The reason why the delivery is a dead letter or waits.
     pub reason: Option<Box<str>>,
-    /// What was attempted, oldest first; of very many the newest.
+    /// The attempts, oldest first. The store keeps only the newest ones of a long series.
     pub attempts: Vec<DeliveryAttempt>,
 }
 
@@ -247,7 +250,7 @@ impl Serialize for Delivery {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct View<'a> {
+        struct DeliveryFields<'a> {
             id: DeliveryId,
             r#type: DeliveryKind,
             bot: &'a str,
@@ -261,7 +264,7 @@ impl Serialize for Delivery {
             attempts: &'a [DeliveryAttempt],
         }
         let new = &self.new;
-        View {
+        DeliveryFields {
             id: new.id,
             r#type: new.kind,
             bot: new.conversation.bot.as_str(),
@@ -284,7 +287,7 @@ mod tests {
     use crate::domain::{BotName, UserId};
 
     #[test]
-    fn an_id_tells_its_partition_and_is_the_same_for_the_same_entry() {
+    fn delivery_id_of_one_entry_is_stable_and_holds_its_partition() {
         let at = Timestamp::from_millis(1_763_845_000_123);
         for user in ["alice", "bob", "Zoë"] {
             let conversation = ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap());

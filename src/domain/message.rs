@@ -1,4 +1,4 @@
-//! A message: what a caller posts, what the store accepted, and how far it has come.
+//! Messages: the caller's request, the accepted message, and its progress.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +22,7 @@ pub const TEXT_MAX_BYTES: usize = 64 * 1024;
 pub struct MessageId(Ulid);
 
 impl MessageId {
-    /// The id made of this time and these random bits (80 of them count).
+    /// Creates an id from a time and random bits. The id uses 80 of the bits.
     pub const fn new(at: Timestamp, random: u128) -> Self {
         Self(Ulid::from_parts(at.as_millis(), random))
     }
@@ -50,7 +50,7 @@ impl Serialize for MessageId {
     }
 }
 
-/// Why a part of a message was refused. The text names what would be accepted.
+/// The reason why a part of a message was refused. The text says which values are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
     /// The text is empty or over [`TEXT_MAX_BYTES`].
@@ -65,18 +65,18 @@ pub enum InvalidMessage {
     /// `deadlineMs` is out of range.
     #[error("must be a whole number of milliseconds from 500 to 600000")]
     Deadline,
-    /// Something that has to be a JSON object is not.
+    /// A value that must be a JSON object is something else.
     #[error("must be a JSON object")]
     NotAnObject,
 }
 
-/// A JSON object that we pass on without reading it.
+/// A JSON object that the bridge forwards unread.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
 pub struct JsonObject(Box<RawValue>);
 
 impl JsonObject {
-    /// Keeps the text of an object.
+    /// Checks that the text is an object.
     ///
     /// # Errors
     /// [`InvalidMessage::NotAnObject`].
@@ -84,7 +84,7 @@ impl JsonObject {
         if raw.get().starts_with('{') { Ok(Self(raw)) } else { Err(InvalidMessage::NotAnObject) }
     }
 
-    /// The object as it was written.
+    /// Returns the object's original text.
     pub fn raw(&self) -> &RawValue {
         &self.0
     }
@@ -102,33 +102,33 @@ impl<'de> Deserialize<'de> for JsonObject {
 pub struct Attachment {
     /// The platform's id of the file.
     pub file_id: Box<str>,
-    /// Its name.
+    /// The file's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_name: Option<Box<str>>,
-    /// Its type, in the platform's words.
+    /// The file's type, in the platform's terms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_type: Option<Box<str>>,
 }
 
-/// What is said.
+/// The content of a message.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageContent {
     text: Box<str>,
-    /// What the user saw, where that differs: a button's title.
+    /// The text that the user saw if it differs, such as a button's title.
     pub display_text: Option<Box<str>>,
-    /// Files.
+    /// The attached files.
     pub attachments: Vec<Attachment>,
-    /// Handed to the bot untouched.
+    /// Data for the bot, forwarded unchanged.
     pub custom_data: Option<JsonObject>,
-    /// Handed to the bot untouched.
+    /// Tags for the bot, forwarded unchanged.
     pub meta_tags: Option<JsonObject>,
-    /// Time zone, locale and the like; handed to the bot untouched.
+    /// Time zone, locale and the like, forwarded unchanged.
     pub meta: Option<JsonObject>,
 }
 
 impl MessageContent {
-    /// Content with nothing but a text.
+    /// Creates content that holds only a text.
     ///
     /// # Errors
     /// [`InvalidMessage::Text`] outside 1 byte to [`TEXT_MAX_BYTES`].
@@ -147,40 +147,40 @@ impl MessageContent {
         })
     }
 
-    /// What is said.
+    /// Returns the text.
     pub fn text(&self) -> &str {
         &self.text
     }
 }
 
-/// The session a message wants to be said in.
+/// The session that a message asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SessionRequest {
-    /// The running one, or a new one where none runs.
+    /// The running session, or a new one if there is no running one.
     #[default]
     Continue,
-    /// A new one; the running one is closed, bot and agent.
+    /// A new session. The running one ends, for the bot and for a human agent.
     New,
-    /// A new one; a running agent conversation stays.
+    /// A new session. A running conversation with a human agent stays.
     NewKeepAgent,
-    /// None: the running one is to be ended. Callers cannot ask for it with a message; deleting a conversation is
-    /// such a message, with no text that would be sent.
+    /// The end of the running session. Callers cannot ask for it with a message. The deletion of a conversation is such a
+    /// message, without a text.
     Close,
 }
 
-/// What to do where a link broke and nothing proves that the platform got the message.
+/// The policy for a message if the link broke and the platform may or may not have received it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ResendPolicy {
-    /// Fail as `uncertain`.
+    /// The message fails as `uncertain`.
     #[default]
     Never,
-    /// Send again under the same `clientMessageId`; the bot may see it twice.
+    /// The bridge sends it again under the same `clientMessageId`. The bot may see it twice.
     Auto,
 }
 
-/// When the caller wants the turn to end. What is not said is the bot's default.
+/// The caller's rules for the end of a turn. The bot's defaults apply to absent ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TurnRules {
@@ -193,7 +193,7 @@ impl TurnRules {
     /// Checks the three numbers: replies 1 to 50, quiet 50 to 60000 ms, deadline 500 to 600000 ms.
     ///
     /// # Errors
-    /// The first that is out of range, as [`InvalidMessage`].
+    /// [`InvalidMessage`] for the first number that is out of range.
     pub fn new(
         expect_replies: Option<u64>,
         quiet_ms: Option<u64>,
@@ -207,17 +207,17 @@ impl TurnRules {
         })
     }
 
-    /// How many replies end the turn at once.
+    /// Returns the number of replies that ends the turn at once.
     pub fn expect_replies(self) -> Option<usize> {
         self.expect_replies.map(usize::from)
     }
 
-    /// The quiet time that ends the turn.
+    /// Returns the quiet time that ends the turn.
     pub fn quiet(self) -> Option<Duration> {
         self.quiet_ms.map(|ms| Duration::from_millis(ms.into()))
     }
 
-    /// The longest the turn may take after sending.
+    /// Returns the longest time that the turn may take after sending.
     pub fn deadline(self) -> Option<Duration> {
         self.deadline_ms.map(|ms| Duration::from_millis(ms.into()))
     }
@@ -236,18 +236,18 @@ fn within<T: TryFrom<u64>>(
     }
 }
 
-/// Where a message's end is to be told.
+/// The receiver of a delivery about a message's end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Callback {
-    /// The receiver.
+    /// The receiver's URL.
     pub url: Box<str>,
-    /// The caller whose secrets sign what goes there; none where the bot's do. Callers neither set nor see it.
+    /// The caller whose secrets sign the deliveries, unless the bot's secrets sign them. Callers neither set nor see it.
     #[serde(skip)]
     pub signer: Option<Box<str>>,
 }
 
-/// The trace that a message was posted in (W3C Trace Context): it is followed by it through logs. Zero is none.
+/// The trace that a message belongs to (W3C Trace Context). Logs carry it. Zero means no trace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TraceId(pub u128);
 
@@ -257,46 +257,46 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// What a caller posts, checked.
+/// A caller's message after validation.
 #[derive(Clone, Debug)]
 pub struct NewMessage {
-    /// Who talks to whom.
+    /// The conversation.
     pub conversation: ConversationId,
-    /// What is said.
+    /// The content.
     pub content: MessageContent,
-    /// In which session.
+    /// The session that the message asks for.
     pub session: SessionRequest,
-    /// When the turn is to end.
+    /// The rules for the end of the turn.
     pub rules: TurnRules,
-    /// Whether it may be sent twice.
+    /// The policy for a second send.
     pub resend: ResendPolicy,
-    /// Where its end is told.
+    /// The receiver of a delivery about its end.
     pub callback: Option<Callback>,
-    /// In which trace it was posted.
+    /// The trace of the request.
     pub trace: TraceId,
 }
 
-/// A message that the store has accepted: from here on it will end, exactly once.
+/// A message that the store has accepted. It ends exactly once.
 #[derive(Clone, Debug)]
 pub struct AcceptedMessage {
-    /// Our id of it.
+    /// The bridge's id.
     pub id: MessageId,
-    /// Its place in the conversation's lane; rises by one per message.
+    /// The position in the conversation's lane, which rises by one with each message.
     pub position: u64,
-    /// The platform's handle for the ack; unique and rising per conversation.
+    /// The id that the platform acknowledges. It is unique and rises within a conversation.
     pub client_message_id: u64,
-    /// When it was accepted, by the store's clock.
+    /// The time of acceptance, by the store's clock.
     pub accepted_at: Timestamp,
-    /// What was posted.
+    /// The caller's message.
     pub new: NewMessage,
 }
 
-/// The Message of the API: what was accepted and how far it has come.
+/// An accepted message with its progress: the Message of the API.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// What was accepted.
+    /// The accepted message.
     pub accepted: Arc<AcceptedMessage>,
-    /// How far it has come.
+    /// The progress so far.
     pub progress: MessageProgress,
 }
 
@@ -304,7 +304,7 @@ impl Serialize for Message {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         #[serde(rename_all = "camelCase")]
-        struct View<'a> {
+        struct MessageFields<'a> {
             id: MessageId,
             bot: &'a BotName,
             user: &'a UserId,
@@ -328,7 +328,7 @@ impl Serialize for Message {
             Some(TurnOutcome::Answered(by)) => (Some(by.is_complete()), Some(*by), None),
             Some(TurnOutcome::Failed(problem)) => (Some(false), None, Some(problem)),
         };
-        View {
+        MessageFields {
             id: accepted.id,
             bot: &accepted.new.conversation.bot,
             user: &accepted.new.conversation.user,
@@ -355,14 +355,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_bounded() {
+    fn text_out_of_bounds_is_refused() {
         assert_eq!(MessageContent::new("").unwrap_err(), InvalidMessage::Text);
         assert_eq!(MessageContent::new("x".repeat(TEXT_MAX_BYTES + 1)).unwrap_err(), InvalidMessage::Text);
         assert!(MessageContent::new("x".repeat(TEXT_MAX_BYTES)).is_ok());
     }
 
     #[test]
-    fn rules_are_bounded() {
+    fn turn_rule_out_of_range_is_refused() {
         use InvalidMessage as E;
         assert_eq!(TurnRules::new(Some(0), None, None), Err(E::ExpectReplies));
         assert_eq!(TurnRules::new(Some(51), None, None), Err(E::ExpectReplies));
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_only() {
+    fn json_other_than_an_object_is_refused() {
         assert!(serde_json::from_str::<JsonObject>(r#" {"a": [1 ]} "#).is_ok());
         assert!(serde_json::from_str::<JsonObject>("[1]").is_err());
         assert!(serde_json::from_str::<JsonObject>("\"{\"").is_err());

@@ -1,46 +1,46 @@
-//! What the bridge talks about: conversations, messages, turns, replies, problems.
+//! The concepts of the bridge as plain data: conversations, messages, turns, replies, deliveries, problems.
 //!
-//! Everything here is plain data that cannot exist invalid: constructors check, fields that carry an
-//! invariant are private. There is no I/O, no async, no clock and no randomness in this layer; times and
-//! random numbers are arguments. Nothing here knows Kore.ai's wire, HTTP or the store.
+//! Invalid values cannot exist: constructors check, and fields with an invariant are private. The layer has no I/O, no
+//! async code, no clock and no randomness. Times and random numbers are arguments. The layer does not know Kore.ai's
+//! wire format, HTTP or the store.
 
 mod backoff;
-mod callback;
-mod conversation;
+mod callback_url;
+mod connection_status;
+mod conversation_id;
+mod conversation_record;
 mod delivery;
-mod entry;
-mod event;
-mod journal;
-mod link;
+mod event_kind;
+mod journal_entry;
+mod journal_page;
 mod message;
+mod message_progress;
 mod problem;
-mod rate;
-mod record;
+mod rate_window;
 mod reply;
 mod sha256;
-mod time;
-mod turn;
+mod timestamp;
 
 pub use backoff::Backoff;
-pub use callback::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
-pub use conversation::{BotName, ConversationId, InvalidName, Partition, UserId};
+pub use callback_url::{CALLBACK_MAX_BYTES, CallbackUrl, InvalidCallback, InvalidPattern, UrlPattern};
+pub use connection_status::{ConnectionStatus, ConversationState, LinkState};
+pub use conversation_id::{BotName, ConversationId, InvalidName, Partition, UserId};
+pub use conversation_record::{ConversationRecord, Fingerprint, LastTurn, RecentReplies};
 pub use delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery,
 };
-pub use entry::{EntryBody, GapReason, JournalEntry};
-pub use event::EventKind;
-pub use journal::{
+pub use event_kind::EventKind;
+pub use journal_entry::{EntryBody, GapReason, JournalEntry};
+pub use journal_page::{
     Cursor, EntryWithMessage, InvalidCursor, JournalPage, JournalPosition, LiveSignal, ReadStart, ReplyChunk,
 };
-pub use link::{ConnectionStatus, ConversationState, LinkState};
 pub use message::{
     AcceptedMessage, Attachment, Callback, InvalidMessage, JsonObject, Message, MessageContent, MessageId,
     NewMessage, ResendPolicy, SessionRequest, TEXT_MAX_BYTES, TraceId, TurnRules,
 };
+pub use message_progress::{EndedBy, MessageProgress, MessageStatus, TurnOutcome};
 pub use problem::{Problem, ProblemKind};
-pub use rate::RateWindow;
-pub use record::{ConversationRecord, Fingerprint, LastTurn, RecentReplies};
+pub use rate_window::RateWindow;
 pub use reply::{Correlation, Reply};
 pub use sha256::Sha256;
-pub use time::Timestamp;
-pub use turn::{EndedBy, MessageProgress, MessageStatus, TurnOutcome};
+pub use timestamp::Timestamp;

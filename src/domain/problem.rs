@@ -1,8 +1,8 @@
-//! The kinds of failure a caller can see: slug, title and status in one table.
+//! The failures that a caller can see: slug, title and status in one table.
 //!
-//! A Problem (RFC 9457) is part of a Message that failed: it is stored with it, returned by HTTP and told to
-//! webhooks. That is why the table stands here and not in the HTTP layer, which only adds what belongs to one
-//! response (instance, trace id, field errors, headers).
+//! A Problem (RFC 9457) is part of a failed Message: the store keeps it, HTTP returns it and webhooks deliver it. So
+//! the table belongs to this layer. The HTTP layer adds only the members of one response: instance, trace id, field
+//! errors and headers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -21,17 +21,17 @@ macro_rules! problem_kinds {
             /// Every kind, in the order of the table.
             pub const ALL: &[Self] = &[$(Self::$kind,)*];
 
-            /// The last part of the problem's `type`, such as `no-reply`.
+            /// Returns the last part of the problem's `type`, such as `no-reply`.
             pub const fn slug(self) -> &'static str {
                 match self { $(Self::$kind => $slug,)* }
             }
 
-            /// The HTTP status that goes with it.
+            /// Returns the HTTP status.
             pub const fn status(self) -> u16 {
                 match self { $(Self::$kind => $status,)* }
             }
 
-            /// One line for people, the same for every occurrence.
+            /// Returns the title: one line for people, the same for every occurrence.
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$kind => $title,)* }
             }
@@ -42,52 +42,52 @@ macro_rules! problem_kinds {
 problem_kinds! {
     /// Malformed JSON, or a field or header that is missing, unknown or out of range.
     InvalidRequest = 400, "invalid-request", "The request is not valid";
-    /// No key, or one that is not known.
+    /// The request has no key, or an unknown one.
     Unauthorized = 401, "unauthorized", "A valid caller key is needed";
-    /// The key does not cover this.
-    Forbidden = 403, "forbidden", "The caller key does not cover this";
+    /// The key does not cover the request.
+    Forbidden = 403, "forbidden", "The caller key does not cover this request";
     /// No such route, bot, message or delivery.
-    NotFound = 404, "not-found", "There is no such thing";
+    NotFound = 404, "not-found", "The resource does not exist";
     /// The route exists, the method does not.
-    MethodNotAllowed = 405, "method-not-allowed", "The method is not allowed here";
+    MethodNotAllowed = 405, "method-not-allowed", "The path does not allow this method";
     /// The body is over our limit, or the platform closed with 1009.
     PayloadTooLarge = 413, "payload-too-large", "The payload is too large";
     /// The body is not JSON.
     UnsupportedMediaType = 415, "unsupported-media-type", "The body must be JSON";
     /// The same idempotency key came with another body.
-    IdempotencyMismatch = 422, "idempotency-mismatch", "The idempotency key was used for another request";
+    IdempotencyMismatch = 422, "idempotency-mismatch", "The idempotency key belongs to another request";
     /// The callback URL is not allowed.
     CallbackRefused = 422, "callback-refused", "The callback is not allowed";
     /// This replica or the store is at its limit.
-    Overloaded = 503, "overloaded", "The bridge is at its limit";
-    /// Too many open messages in this conversation.
-    LaneFull = 429, "lane-full", "Too many open messages in this conversation";
-    /// The caller's budget is spent.
-    RateLimited = 429, "rate-limited", "The caller's rate limit is reached";
-    /// The platform refused the grant or the start for good.
+    Overloaded = 503, "overloaded", "The bridge is at its limit; retry later";
+    /// The conversation has too many open messages.
+    LaneFull = 429, "lane-full", "The conversation has too many open messages";
+    /// The caller used up its requests of the last minute.
+    RateLimited = 429, "rate-limited", "The caller reached its rate limit; retry later";
+    /// The platform refused the token or the start of a connection, and a retry would not help.
     PlatformRejected = 502, "platform-rejected", "The platform refused the bridge";
-    /// No connection before the deadline.
-    PlatformUnavailable = 502, "platform-unavailable", "The platform could not be reached in time";
+    /// The bridge had no connection before the deadline.
+    PlatformUnavailable = 502, "platform-unavailable", "The platform did not accept a connection in time";
     /// The platform closed with 1008.
     BotBlocked = 502, "bot-blocked", "The platform blocks this bot or user for now";
-    /// The link broke after sending and nothing proves receipt.
+    /// The link broke after sending, and the bridge cannot tell whether the platform received the message.
     Uncertain = 502, "uncertain", "The message may or may not have reached the bot";
-    /// No acknowledgement before the deadline.
+    /// The platform sent no acknowledgement before the deadline.
     NoAck = 504, "no-ack", "The platform did not acknowledge the message in time";
-    /// Acknowledged, but no reply before the deadline.
+    /// The bot sent no reply to an acknowledged message before the deadline.
     NoReply = 504, "no-reply", "The bot did not reply in time";
-    /// The store did not answer.
+    /// The store did not answer in time.
     StoreUnavailable = 503, "store-unavailable", "The store did not answer";
-    /// The store lost the message after accepting it.
+    /// The store lost the message after acceptance.
     MessageLost = 500, "message-lost", "The store lost the message after accepting it";
-    /// This replica is going away.
-    Draining = 503, "draining", "This replica is shutting down";
-    /// A bug.
-    Internal = 500, "internal", "Something went wrong inside the bridge";
+    /// The replica shuts down.
+    Draining = 503, "draining", "The replica shuts down; retry with another one";
+    /// The bridge has a bug.
+    Internal = 500, "internal", "The bridge failed unexpectedly";
 }
 
 impl ProblemKind {
-    /// The kind with this slug.
+    /// Returns the kind with this slug.
     pub fn from_slug(slug: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.slug() == slug)
     }
@@ -99,26 +99,26 @@ impl fmt::Display for ProblemKind {
     }
 }
 
-/// One failure: its kind, what happened this time, and when it is worth trying again.
+/// One failure: its kind, its circumstances, and the time for a retry.
 ///
-/// `detail` is read by callers: it must hold no secret and no token.
+/// Callers read `detail`, so it must hold no secret and no token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What kind of failure.
+    /// The kind of failure.
     pub kind: ProblemKind,
-    /// What happened this time and what to do next, in one or two sentences.
+    /// The circumstances and the next step for the caller, in one or two sentences.
     pub detail: Cow<'static, str>,
-    /// How long to wait before trying again, where that is known.
+    /// The time to wait before a retry, if known.
     pub retry_after: Option<Duration>,
 }
 
 impl Problem {
-    /// A failure of this kind with this detail.
+    /// Creates a failure of this kind with this detail.
     pub fn new(kind: ProblemKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, detail: detail.into(), retry_after: None }
     }
 
-    /// The same, with the time after which a repeat makes sense.
+    /// Sets the time to wait before a retry.
     #[must_use]
     pub const fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slugs_are_unique_and_found_again() {
+    fn slug_of_each_kind_is_unique_and_found_again() {
         for &kind in ProblemKind::ALL {
             assert_eq!(ProblemKind::from_slug(kind.slug()), Some(kind));
             assert!((400..600).contains(&kind.status()));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn is_written_as_rfc_9457() {
+    fn problem_as_json_follows_rfc_9457() {
         let problem = Problem::new(ProblemKind::NoReply, "nothing came");
         let json = serde_json::to_value(&problem).unwrap();
         assert_eq!(json["type"], "/problems/no-reply");

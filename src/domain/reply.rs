@@ -1,26 +1,26 @@
-//! What the bot said, and how sure we are what it answers.
+//! Replies of the bot, and the evidence for the message that each one answers.
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{MessageId, Timestamp};
 
-/// Why a reply is joined to a turn. A `bot_response` names no message it answers (protocol.md 7.5), so this
-/// says what the join rests on.
+/// The evidence that joins a reply to a turn. A `bot_response` does not name the message that it answers
+/// (protocol.md 7.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Correlation {
     /// The bot echoed our `clientMessageId`.
     Exact,
     /// It arrived while the turn was open, or late but before the next message.
     Window,
-    /// Found in the platform's history after a broken link.
+    /// The platform's history held it after a broken link.
     History,
     /// No turn was open.
     Unsolicited,
 }
 
 impl Correlation {
-    /// Its word in the API.
+    /// Returns its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Exact => "exact",
@@ -37,26 +37,26 @@ impl Serialize for Correlation {
     }
 }
 
-/// One reply of the bot. A streamed reply is one Reply, made of its last frame and its whole text.
+/// One reply of the bot. A streamed reply is one Reply with its last frame and its whole text.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reply {
-    /// Its place in the conversation's journal.
+    /// The position in the conversation's journal.
     pub seq: u64,
-    /// The platform's id of it (`ms-…`); frames of old platforms have none.
+    /// The platform's id of the reply (`ms-…`). Frames of old platforms have none.
     pub message_id: Option<Box<str>>,
-    /// The message it is joined to; none where it is unsolicited.
+    /// The message that it answers. Empty for an unsolicited reply.
     pub in_reply_to: Option<MessageId>,
-    /// What that join rests on.
+    /// The evidence for that message.
     pub correlation: Correlation,
     /// Whether it came after its turn had ended.
     pub late: bool,
-    /// The best plain text of it, empty where there is none (protocol.md 7.3).
+    /// The best plain text of it. Empty if the frame has no text (protocol.md 7.3).
     pub text: Box<str>,
-    /// Whether a human agent said it.
+    /// Whether a human agent wrote it.
     pub agent: bool,
-    /// The platform's own time of it, where it gave one.
+    /// The platform's time of the reply, if the frame has one.
     pub created_on: Option<Timestamp>,
-    /// The platform's frame, untouched.
+    /// The platform's frame, unchanged.
     pub event: Box<RawValue>,
 }

@@ -1,8 +1,8 @@
-//! SHA-256, by the library that TLS runs on already.
+//! SHA-256, by aws-lc-rs, which TLS uses already.
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 
-/// A SHA-256 digest in the making. Every store and every replica agree on what it yields.
+/// An incremental SHA-256 digest.
 #[derive(Clone)]
 pub struct Sha256(Context);
 
@@ -42,7 +42,7 @@ mod tests {
 
     /// FIPS 180-2, appendix B.1.
     #[test]
-    fn pieces_have_the_digest_of_the_whole() {
+    fn digest_of_pieces_equals_that_of_the_whole() {
         let mut pieces = Sha256::default();
         pieces.update("a");
         let mut others = pieces.clone();

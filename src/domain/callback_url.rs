@@ -1,8 +1,8 @@
-//! Where a callback may go: the patterns of `webhooks.allowed`, and the URLs that are held against them (api.md 4).
+//! Callback URLs and the patterns of `webhooks.allowed` that they must match (api.md 4).
 //!
-//! A URL is what two readers may read differently, and what is allowed must not depend on the reader. So it is judged
-//! twice: as it is written, where everything is refused that some reader turns into another place (credentials,
-//! backslashes, dot segments and slashes under any escape), and as the URL Standard parses it, which is what is compared.
+//! Two parsers may read one URL differently, and the decision must not depend on the parser. So a URL is checked twice.
+//! The raw text may hold nothing that some parser turns into another place: credentials, backslashes, dot segments,
+//! and slashes under any escape. The comparison with a pattern then uses the URL as the URL Standard parses it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use url::{Host, Url};
 /// The longest URL of a callback, in bytes.
 pub const CALLBACK_MAX_BYTES: usize = 2048;
 
-/// Why a pattern was refused. The texts go on after "is no pattern:".
+/// The reason why a pattern was refused. The texts follow "is no pattern:".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPattern {
     /// A `*` elsewhere than at the beginning of the host.
@@ -22,10 +22,10 @@ pub enum InvalidPattern {
     /// Names below an IP address.
     #[error("an address has no names below it")]
     BelowAddress,
-    /// An escape in it: no callback with one would ever be taken for it.
+    /// An escape, which no accepted callback would match.
     #[error("it has an escape (`%`); write the path as it is read")]
     Escape,
-    /// Not a URL, or one that no callback may be either.
+    /// No URL, or a URL that a callback may not have.
     #[error("it {0}")]
     Url(#[from] InvalidCallback),
     /// A query.
@@ -33,28 +33,28 @@ pub enum InvalidPattern {
     Query,
 }
 
-/// Why a callback's URL was refused, whatever is allowed. The texts go on after "it" or the field's name.
+/// The reason why a URL can be no callback, with any patterns. The texts follow "it" or the field's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCallback {
     /// Longer than [`CALLBACK_MAX_BYTES`].
     #[error("has more than 2048 bytes")]
     Long,
-    /// Another scheme, or none, or not followed by `//` and a host.
+    /// Another scheme, no scheme, or no `//` and host behind it.
     #[error("does not begin with https://host or http://host (its scheme is another, or it has no host)")]
     Scheme,
-    /// Something that the URL Standard does not take.
+    /// Text that the URL Standard does not accept.
     #[error("is no URL: {0}")]
     Parse(url::ParseError),
-    /// Spaces, line ends and other characters that readers leave out.
+    /// Spaces, line ends and other characters that some parsers skip.
     #[error("has white space or control characters")]
     Space,
     /// `user:password@`.
     #[error("holds credentials")]
     Credentials,
-    /// `#…`, which is never sent.
+    /// `#…`, which a client never sends.
     #[error("has a fragment")]
     Fragment,
-    /// A backslash, which some read as a slash.
+    /// A backslash, which some parsers read as a slash.
     #[error("has a backslash")]
     Backslash,
     /// A slash or backslash under an escape.
@@ -65,7 +65,7 @@ pub enum InvalidCallback {
     DotSegment,
 }
 
-/// A callback's URL that means the same to every reader.
+/// A callback's URL that every parser reads alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallbackUrl(Url);
 
@@ -86,7 +86,7 @@ impl FromStr for CallbackUrl {
         if text.contains('#') {
             return Err(E::Fragment);
         }
-        // Readers of the Web also take one slash, or three, for these two.
+        // Browsers also accept one slash, or three, for these two schemes.
         let (scheme, rest) = text.split_once("://").ok_or(E::Scheme)?;
         let web = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
         let (authority, behind) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -99,17 +99,17 @@ impl FromStr for CallbackUrl {
         let path = behind.split('?').next().unwrap_or_default();
         path.split('/').try_for_each(check_segment)?;
         let url = Url::parse(text).map_err(E::Parse)?;
-        // What follows the raw text cannot differ; the parsed URL is asked all the same.
+        // The checks of the raw text exclude these already. The parsed URL confirms it.
         let plain = url.username().is_empty() && url.password().is_none() && url.has_host();
         if plain { Ok(Self(url)) } else { Err(E::Credentials) }
     }
 }
 
-/// Refuses a segment of a path that is, or has, something else for whoever takes escapes off, however often.
+/// Refuses a path segment that is a dot segment or holds a slash at any depth of escapes.
 fn check_segment(segment: &str) -> Result<(), InvalidCallback> {
     let mut bytes = segment.as_bytes().to_vec();
     loop {
-        // What follows a semicolon are parameters to some servers, which then see a bare `..`.
+        // Some servers read the text behind a semicolon as parameters, and then see a bare `..`.
         let name = bytes.split(|&byte| byte == b';').next().unwrap_or_default();
         if matches!(name, b"." | b"..") {
             return Err(InvalidCallback::DotSegment);
@@ -125,20 +125,22 @@ fn check_segment(segment: &str) -> Result<(), InvalidCallback> {
     }
 }
 
-/// One of `webhooks.allowed`: `scheme://host[:port]/prefix`, the host exact or `*.` and what stands behind one or more
-/// labels, the port exact or the scheme's own, the path by whole segments from its beginning.
+/// One entry of `webhooks.allowed`: `scheme://host[:port]/prefix`.
+///
+/// The host is exact, or `*.` stands for one or more labels. The port is exact or the scheme's own. The path matches
+/// by whole segments from its beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrlPattern {
-    /// As it was written.
+    /// The text as the operator wrote it.
     text: Box<str>,
-    /// Without the `*.`.
+    /// The URL without the `*.`.
     url: Url,
-    /// Whether names below the host are meant, and not itself.
+    /// Whether the pattern covers the names below the host instead of the host.
     below: bool,
 }
 
 impl UrlPattern {
-    /// Whether a callback may go there.
+    /// Returns whether a callback may have this URL.
     pub fn covers(&self, CallbackUrl(url): &CallbackUrl) -> bool {
         url.scheme() == self.url.scheme()
             && url.port_or_known_default() == self.url.port_or_known_default()
@@ -162,12 +164,12 @@ impl UrlPattern {
         path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// The host, without `*.`; of a pattern for names below it the parent of all of them.
+    /// Returns the host without `*.`.
     pub fn host(&self) -> Option<Host<&str>> {
         self.url.host()
     }
 
-    /// Whether what is sent there can be read on the way.
+    /// Returns whether the connection is not encrypted.
     pub fn is_plain_http(&self) -> bool {
         self.url.scheme() == "http"
     }

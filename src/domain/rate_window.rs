@@ -1,4 +1,4 @@
-//! How often something may happen within a minute.
+//! A limit for the number of events within a minute.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
-/// The span that every rate of this project is counted over.
+/// The period of every rate limit of the bridge.
 const SPAN: Duration = Duration::from_mins(1);
 
 /// An exact sliding window: at most `limit` events in **any** 60 seconds.
 ///
-/// A token bucket would let twice its size through within a minute, which is what the platform punishes with
-/// close code 1008 (protocol.md 8), so the times of the events are kept. Memory is bounded by the limit and
-/// is given back as the events age.
+/// A token bucket lets up to twice its size through within a minute, and the platform answers that with close code
+/// 1008 (protocol.md 8). So the window keeps the time of each event. The limit bounds its memory, which shrinks as
+/// the events age.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RateWindow(VecDeque<u64>);
 
 impl RateWindow {
-    /// When the next event may happen at the earliest: `now`, or later where the last 60 seconds are full.
-    /// A `limit` of 0 means no limit.
+    /// Returns the earliest time of the next event: `now`, or later if the last 60 seconds are full. A `limit` of 0 means
+    /// no limit.
     pub fn next(&self, limit: u32, now: Timestamp) -> Timestamp {
         let limit = limit as usize;
         if limit == 0 || self.0.len() < limit {
@@ -31,8 +31,8 @@ impl RateWindow {
         now.max(Timestamp::from_millis(oldest_that_counts) + SPAN)
     }
 
-    /// Counts an event that happens at `at` and forgets what no longer matters. With `limit` 0 nothing is
-    /// kept.
+    /// Counts an event at `at` and removes the events that are older than 60 seconds. With `limit` 0 the window stays
+    /// empty.
     pub fn record(&mut self, limit: u32, at: Timestamp) {
         if limit == 0 {
             self.0 = VecDeque::new();
@@ -47,7 +47,7 @@ impl RateWindow {
         }
     }
 
-    /// The events that are kept, oldest first.
+    /// Returns the times of the counted events, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = Timestamp> {
         self.0.iter().copied().map(Timestamp::from_millis)
     }
@@ -69,7 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn zero_is_no_limit_and_keeps_nothing() {
+    fn window_with_limit_zero_stays_empty() {
         let mut window = RateWindow::default();
         for at in 0..1000 {
             let at = Timestamp::from_millis(at);
@@ -81,7 +81,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_more_than_the_limit_in_any_minute(
+        fn window_in_any_minute_stays_within_the_limit(
             limit in 1u32..20,
             gaps in prop::collection::vec(0u64..20_000, 1..200),
         ) {

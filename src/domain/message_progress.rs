@@ -1,4 +1,4 @@
-//! How far a message has come and how its turn ended.
+//! The progress of a message and the outcome of its turn.
 
 use std::sync::Arc;
 
@@ -6,26 +6,26 @@ use serde::{Serialize, Serializer};
 
 use super::{Problem, Reply, Timestamp};
 
-/// Where a message stands. It moves to the right only: `queued`, `sent`, `acked`, `answering`, then
-/// `answered`, or `failed` from any of them.
+/// The status of a message. It only moves forward: `queued`, `sent`, `acked`, `answering`, then `answered`. A message can
+/// turn `failed` from any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum MessageStatus {
-    /// In the store, not yet sent.
+    /// The store has the message, and the bridge has not sent it.
     Queued,
-    /// Sent, nothing heard.
+    /// The bridge sent it, and the platform has not reacted.
     Sent,
     /// The platform acknowledged it.
     Acked,
-    /// At least one reply is there.
+    /// At least one reply arrived.
     Answering,
-    /// The turn ended with what the bot said.
+    /// The turn ended with an answer, which may be empty.
     Answered,
     /// The turn ended with a Problem.
     Failed,
 }
 
 impl MessageStatus {
-    /// Its word in the API.
+    /// Returns its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -47,7 +47,7 @@ impl Serialize for MessageStatus {
 /// The rule that ended an answered turn (api.md 1, "When a turn begins and ends").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndedBy {
-    /// As many replies as the caller expected.
+    /// The number of replies that the caller expected.
     ReplyCount,
     /// The bot waits for the user.
     InputWait,
@@ -55,11 +55,11 @@ pub enum EndedBy {
     SessionEnd,
     /// A human agent took over.
     Agent,
-    /// Nothing more came for the quiet time.
+    /// No reply for the quiet time.
     Quiet,
-    /// The deadline cut a turn that had replies.
+    /// The deadline, in a turn that had replies.
     Deadline,
-    /// Too many replies, or too large.
+    /// Too many replies, or too large ones.
     Limit,
 }
 
@@ -75,7 +75,7 @@ impl EndedBy {
         Self::Limit,
     ];
 
-    /// Its word in the API.
+    /// Returns its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ReplyCount => "replyCount",
@@ -88,7 +88,7 @@ impl EndedBy {
         }
     }
 
-    /// Whether such an end means that the bot had said all: a positive sign, or the quiet time.
+    /// Returns whether the bot had finished at this end: by a positive sign, or by the quiet time.
     pub const fn is_complete(self) -> bool {
         !matches!(self, Self::Deadline | Self::Limit)
     }
@@ -100,34 +100,34 @@ impl Serialize for EndedBy {
     }
 }
 
-/// How a turn ended.
+/// The outcome of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TurnOutcome {
-    /// With what the bot said, which may be nothing.
+    /// The turn ended with an answer, which may be empty.
     Answered(EndedBy),
-    /// With a Problem.
+    /// The turn ended with a Problem.
     Failed(Problem),
 }
 
-/// How far a message has come. The status follows from it.
+/// The progress of a message. Its status follows from it.
 #[derive(Clone, Debug, Default)]
 pub struct MessageProgress {
-    /// When it was first about to go out.
+    /// The time just before the first send.
     pub sent_at: Option<Timestamp>,
-    /// When the platform's ack arrived; replies may come without one.
+    /// The time of the platform's acknowledgement. Replies may come without one.
     pub acked_at: Option<Timestamp>,
-    /// When the first reply arrived.
+    /// The time of the first reply.
     pub first_reply_at: Option<Timestamp>,
-    /// When it ended.
+    /// The end of the turn.
     pub ended_at: Option<Timestamp>,
-    /// What the bot said, late replies included.
+    /// The replies so far, late ones included.
     pub replies: Vec<Arc<Reply>>,
-    /// How it ended; none while it runs.
+    /// The outcome, once the turn has ended.
     pub outcome: Option<TurnOutcome>,
 }
 
 impl MessageProgress {
-    /// Where the message stands.
+    /// Returns the status of the message.
     pub const fn status(&self) -> MessageStatus {
         match self.outcome {
             Some(TurnOutcome::Answered(_)) => MessageStatus::Answered,
@@ -139,7 +139,7 @@ impl MessageProgress {
         }
     }
 
-    /// Whether the turn is over.
+    /// Returns whether the turn is over.
     pub const fn has_ended(&self) -> bool {
         self.outcome.is_some()
     }

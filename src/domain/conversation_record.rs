@@ -1,43 +1,43 @@
-//! What of a conversation must survive a move to another replica.
+//! The state of a conversation that survives a handoff or failover to another replica.
 
 use std::collections::VecDeque;
 
 use super::{AcceptedMessage, Callback, MessageId, RateWindow, Sha256, Timestamp, TraceId};
 
-/// An id of the platform's, cut to what it is known again by: 64 bits of its SHA-256, the same in every version.
+/// A fingerprint of a platform id: 64 bits of its SHA-256, the same in every version of the bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// The fingerprint of an id.
+    /// Returns the fingerprint of an id.
     pub fn of(id: &str) -> Self {
         let digest = Sha256::digest(id);
         Self(digest.iter().take(8).fold(0, |bits, &byte| bits << 8 | u64::from(byte)))
     }
 
-    /// The fingerprint of these bits, as [`Fingerprint::bits`] gave them.
+    /// Returns the fingerprint with these bits, which [`Fingerprint::bits`] returned.
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// The 64 bits.
+    /// Returns the 64 bits.
     pub const fn bits(self) -> u64 {
         self.0
     }
 }
 
-/// The newest replies, by the fingerprints of their ids. A platform repeats frames after a reconnect (protocol.md
-/// 5.6), and the owner may have changed since it sent them first.
+/// The fingerprints of the newest replies, for dedup. The platform repeats frames after a reconnect (protocol.md 5.6),
+/// possibly to another owner than the first time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecentReplies(VecDeque<Fingerprint>);
 
 impl RecentReplies {
-    /// What is repeated was on its way as the socket went: a few.
+    /// The usual size. Only the few frames that were under way when the socket broke are repeated.
     const KEPT: usize = 16;
-    /// While history is to be read from an earlier message, all since it are kept, within reason.
+    /// The size during a backfill, which must recognise all replies since an earlier message.
     pub(crate) const MOST: usize = 128;
 
-    /// Adds the newest, and lets the oldest go where there are 16; `repairing` keeps 128.
+    /// Adds a reply. The oldest is dropped beyond 16 replies, or beyond 128 while `repairing`.
     pub fn push(&mut self, reply: Fingerprint, repairing: bool) {
         let most = if repairing { Self::MOST } else { Self::KEPT };
         let over = (self.0.len() + 1).saturating_sub(most);
@@ -45,7 +45,7 @@ impl RecentReplies {
         self.0.push_back(reply);
     }
 
-    /// The fingerprints, oldest first.
+    /// Returns the fingerprints, oldest first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Fingerprint> {
         self.0.iter().copied()
     }
@@ -59,23 +59,23 @@ impl FromIterator<Fingerprint> for RecentReplies {
     }
 }
 
-/// The turn that ended last: late replies are joined to it, and told where its end was.
+/// The last turn that ended. Late replies belong to it and go to its callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastTurn {
-    /// Its message.
+    /// The message.
     pub message: MessageId,
-    /// When it ended.
+    /// The end of the turn.
     pub ended_at: Timestamp,
-    /// What a bot that says what it answers says of its replies; none where an earlier version kept the record.
+    /// The id that a bot may echo in its replies. Empty in records of earlier versions.
     pub client_message_id: Option<u64>,
-    /// Where its message's caller wanted it told.
+    /// The callback of the message.
     pub callback: Option<Callback>,
-    /// The trace that its message was posted in.
+    /// The trace of the message.
     pub trace: TraceId,
 }
 
 impl LastTurn {
-    /// The turn of this message, which ended then.
+    /// Creates the record of a turn of this message that ended at `ended_at`.
     pub fn of(message: &AcceptedMessage, ended_at: Timestamp) -> Self {
         Self {
             message: message.id,
@@ -86,63 +86,64 @@ impl LastTurn {
         }
     }
 
-    /// Whether the bot says that it answers its message.
+    /// Returns whether a reply with this echoed id answers the turn's message.
     pub fn is_echoed(&self, id: Option<u64>) -> bool {
         id.is_some() && id == self.client_message_id
     }
 }
 
-/// The conversation's record. Its owner writes it whole with every write.
+/// The record of a conversation. The owner writes the whole record with every write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConversationRecord {
-    /// Which journal it is: the time of what it began with, or of the last loss that was noticed, in milliseconds.
-    /// Places of journals with other epochs mean nothing here.
+    /// The journal's epoch in milliseconds: the time of its first entry, or of the last loss that was noticed. Positions
+    /// with another epoch are void.
     pub epoch: u64,
-    /// The place of the newest entry of the journal; 0 where there is none.
+    /// The position of the newest journal entry; 0 for an empty journal.
     pub seq: u64,
-    /// The number of the owner's last write; a repeated number is not carried out twice.
+    /// The number of the owner's last write. The store does not apply a number twice.
     pub write: u64,
-    /// When the platform last showed that our session lives. None before the first connect and after the
-    /// session's end: then the next connect may bring a welcome.
+    /// The last time at which the platform showed that the session lives. Empty before the first connect and after the
+    /// session's end; the next connect may then bring a welcome.
     pub connected_at: Option<Timestamp>,
-    /// The message whose wish for a new session was carried out, so that a take-over does not start one again.
+    /// The message whose new session was started already, so that a failover does not start another one.
     pub session_done: Option<MessageId>,
-    /// The platform's id of the newest reply: history is read forward from it.
+    /// The platform's id of the newest reply. A backfill reads history forward from it.
     pub last_platform_message: Option<Box<str>>,
-    /// The platform's time of that reply, or of one before it where it told none: history is not read from before
-    /// then, whoever was connected since.
+    /// The platform's time of that reply, or of an earlier one if it had none. A backfill reads no history from before
+    /// this time.
     pub said_at: Option<Timestamp>,
-    /// The newest replies, so that a repeat of one is known.
+    /// The newest replies, for dedup.
     pub recent: RecentReplies,
-    /// The platform's id of the running session, where it told one.
+    /// The platform's id of the running session, if the platform gave one.
     pub session_id: Option<Box<str>>,
     /// The turn that ended last.
     pub last_turn: Option<LastTurn>,
     /// Whether a human agent has the conversation.
     pub agent: bool,
-    /// Until when the platform must be left alone after a close with 1008.
+    /// The end of a block by the platform after close code 1008.
     pub blocked_until: Option<Timestamp>,
     /// The user's sends of the last minute.
     pub sends: RateWindow,
 }
 
 impl ConversationRecord {
-    /// Numbers the write that begins now: above the last one, and at least the time in milliseconds. So no number
-    /// is ever used twice, not even where the store or an owner forgot the last ones, and a write that was long on
-    /// its way is never taken for another.
+    /// Numbers the write that begins now: above the last number, and at least the time in milliseconds.
+    ///
+    /// So a number is unique even if the store or an owner forgot the last ones. The store cannot confuse a delayed write
+    /// with another one.
     pub fn number_write(&mut self, now: Timestamp) {
         self.begin_journal(now);
         self.write = now.as_millis().max(self.write + 1);
     }
 
-    /// Gives the journal its epoch, where this is what it begins with: what is appended is known by epoch and place.
+    /// Sets the epoch of a journal that begins with this write. Epoch and position identify an entry.
     pub fn begin_journal(&mut self, now: Timestamp) {
         if self.epoch == 0 {
             self.epoch = now.as_millis();
         }
     }
 
-    /// The journal is another one from now on: what readers have read of it may not be what is kept.
+    /// Starts a new epoch, because the stored journal may differ from the entries that readers got.
     pub fn renew_epoch(&mut self, now: Timestamp) {
         self.epoch = now.as_millis().max(self.epoch + 1);
     }

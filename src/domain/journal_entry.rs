@@ -6,51 +6,51 @@ use serde_json::value::RawValue;
 
 use super::{AcceptedMessage, MessageId, Reply, SessionRequest, Timestamp, TurnOutcome};
 
-/// One entry: everything worth telling, in the order in which it happened.
+/// One entry of a conversation's journal. Entries keep the order of the events.
 #[derive(Clone, Debug)]
 pub struct JournalEntry {
-    /// Its place; rises by one per entry of the conversation.
+    /// The position, which rises by one with each entry of the conversation.
     pub seq: u64,
-    /// When it happened.
+    /// The time of the event.
     pub at: Timestamp,
-    /// What happened.
+    /// The event.
     pub body: EntryBody,
 }
 
-/// What an entry tells.
+/// The event of a journal entry.
 #[derive(Clone, Debug)]
 pub enum EntryBody {
-    /// The bot said something. The reply is joined to its message, if it has one.
+    /// A reply of the bot, with its message if it has one.
     Reply(Arc<Reply>),
     /// A message's turn ended.
     Ended {
         /// The message.
         message: MessageId,
-        /// How.
+        /// The outcome of the turn.
         outcome: TurnOutcome,
     },
-    /// The same of a message that asks for the session's end. Readers are not told of it: it says nothing to the bot,
-    /// and what it did shows in the conversation.
+    /// A message that asks for the session's end has ended. Subscribers get no event for it: the message sends no text to
+    /// the bot, and its effect shows in the conversation.
     Closed {
         /// The message.
         message: MessageId,
-        /// How.
+        /// The outcome of the turn.
         outcome: TurnOutcome,
     },
-    /// Another session of the same user said something.
+    /// A message that the same user sent in another session.
     UserMessage(Box<RawValue>),
     /// Any other event of the platform.
     Platform(Box<RawValue>),
-    /// Entries may be missing here, for good.
+    /// A place where entries are missing and stay missing, if there were any.
     Gap(GapReason),
 }
 
-/// Why entries may be missing.
+/// The reason why entries may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// The link was down for a while, and the platform's history could not be read.
+    /// The link was down for some time, and the platform's history could not be read.
     HistoryUnreadable,
-    /// The link was down for a while, and the platform's history did not reach back so far.
+    /// The link was down for some time, and the platform's history did not reach back far enough.
     HistoryTooShort,
 }
 
@@ -58,7 +58,7 @@ impl GapReason {
     /// Every reason.
     pub const ALL: [Self; 2] = [Self::HistoryUnreadable, Self::HistoryTooShort];
 
-    /// Its word in the API.
+    /// Returns its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::HistoryUnreadable => "historyUnreadable",
@@ -68,7 +68,7 @@ impl GapReason {
 }
 
 impl EntryBody {
-    /// The end of this message.
+    /// Returns the entry for the end of this message.
     pub fn end_of(accepted: &AcceptedMessage, outcome: TurnOutcome) -> Self {
         let message = accepted.id;
         if accepted.new.session == SessionRequest::Close {
@@ -80,7 +80,7 @@ impl EntryBody {
 }
 
 impl JournalEntry {
-    /// Roughly how many bytes it keeps; bounds are counted with this.
+    /// Returns the approximate number of bytes that the store keeps. The limits count with it.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 160;
         FIXED

@@ -1,4 +1,4 @@
-//! Reading a conversation's journal: where a reader stands, and what it is given.
+//! Reads of a conversation's journal: positions, cursors and pages.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,38 +8,38 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::{JournalEntry, Message, Timestamp};
 
-/// A place in a conversation's journal.
+/// A position in a conversation's journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalPosition {
-    /// Which journal.
+    /// The journal's epoch.
     pub epoch: u64,
-    /// Which of its entries.
+    /// The entry's position.
     pub seq: u64,
 }
 
-/// Where a reader stands in a conversation's journal: behind the entry with this `seq`. Outside it is an opaque word.
+/// A reader's position in a conversation's journal: behind the entry with this `seq`. The API shows it as opaque text.
 ///
-/// Places begin anew where a conversation was forgotten, and what stood at one may be another entry where the store
-/// lost data. The epoch tells the journals apart, and within one, where nobody noticed the loss, the time of the entry
-/// that was read: a cursor of another journal or entry than is kept is answered with a gap.
+/// A conversation that expired starts again with position 1. After a loss of data in the store, a position may hold
+/// another entry. The epoch tells the journals apart. Within one epoch the time of the entry reveals an unnoticed
+/// loss. A cursor that does not match the stored journal leads to a gap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// Which journal; 0 is that of a conversation that has none yet.
+    /// The journal's epoch; 0 for a conversation without a journal.
     pub epoch: u64,
-    /// The place of the last entry that was read; 0 before the first.
+    /// The position of the last entry that was read; 0 before the first.
     pub seq: u64,
-    /// When that entry was written; none where it was not read, or is not kept.
+    /// The time of that entry, if it was read and still exists.
     pub at: Option<Timestamp>,
 }
 
 impl Cursor {
-    /// Behind this entry of a journal.
+    /// Returns the cursor behind this entry.
     pub const fn behind(epoch: u64, entry: &JournalEntry) -> Self {
         Self { epoch, seq: entry.seq, at: Some(entry.at) }
     }
 }
 
-/// What is no cursor of ours.
+/// The error for text that is no cursor of the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("is no cursor; take one from `next` of a page or from the `id` of an event")]
 pub struct InvalidCursor;
@@ -69,59 +69,58 @@ impl FromStr for Cursor {
     }
 }
 
-/// Where a read begins.
+/// The start of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadStart {
-    /// At the oldest entry that is kept.
+    /// The oldest entry that the store still has.
     Oldest,
-    /// Behind this place.
+    /// The entry behind this cursor.
     Cursor(Cursor),
-    /// Behind the newest entry.
+    /// The end: only entries that are written later.
     Latest,
 }
 
-/// One entry as it is read.
+/// One entry as a read returns it.
 #[derive(Clone, Debug)]
 pub struct EntryWithMessage {
     /// The entry.
     pub entry: JournalEntry,
-    /// Where it tells the end of a message: the message as it stands now. None where that has expired.
+    /// The message as it is now, if the entry is the end of a message that has not expired.
     pub message: Option<Message>,
 }
 
-/// Some of a journal's entries.
+/// A page of journal entries.
 #[derive(Clone, Debug, Default)]
 pub struct JournalPage {
     /// The entries, oldest first.
     pub entries: Vec<EntryWithMessage>,
-    /// Where the next read begins.
+    /// The cursor for the next read.
     pub next: Cursor,
-    /// Whether there are more entries behind these.
+    /// Whether more entries follow.
     pub more: bool,
-    /// Whether entries between the place that was asked for and the first of these are not kept any more, or may
-    /// have been lost.
+    /// Whether entries between the cursor and the first entry of the page have expired or may have been lost.
     pub gap: bool,
 }
 
-/// A piece of a streamed reply, for those who read live; it is never kept.
+/// A part of a streamed reply for live subscribers. The store never keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyChunk {
     /// The platform's id of the reply.
     pub message_id: Option<Box<str>>,
-    /// Counts the pieces of the reply, from 0.
+    /// The number of the part, from 0.
     pub index: u32,
-    /// The piece.
+    /// The text of the part.
     pub text: Box<str>,
     /// Whether it is the last one.
     pub last: bool,
 }
 
-/// What a live reader is told between two pages.
+/// A signal to a live subscriber between two pages.
 #[derive(Clone, Debug)]
 pub enum LiveSignal {
     /// There may be new entries: read the next page.
     Look,
-    /// A piece of a streamed reply.
+    /// A part of a streamed reply.
     Chunk(std::sync::Arc<ReplyChunk>),
 }
 
@@ -132,13 +131,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_is_read_as_it_was_written(epoch: u64, seq: u64, at: Option<u64>) {
+        fn cursor_as_text_reads_back(epoch: u64, seq: u64, at: Option<u64>) {
             let cursor = Cursor { epoch, seq, at: at.map(Timestamp::from_millis) };
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
 
         #[test]
-        fn nothing_else_is_a_cursor(text in "\\PC{0,40}") {
+        fn cursor_from_other_text_is_refused(text in "\\PC{0,40}") {
             if let Ok(cursor) = text.parse::<Cursor>() {
                 prop_assert_eq!(cursor.to_string(), text);
             }
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_and_stretched_ones_are_refused() {
+    fn cursor_cut_or_extended_is_refused() {
         for at in [None, Some(Timestamp::from_millis(11))] {
             let word = Cursor { epoch: 7, seq: 9, at }.to_string();
             for bad in

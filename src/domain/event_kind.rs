@@ -1,23 +1,23 @@
-//! What readers of a conversation are told, in the words of api.md section 3.
+//! The events that subscribers of a conversation receive, in the terms of api.md section 3.
 
 use super::{EntryBody, TurnOutcome};
 
 /// The type of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
-    /// The bot said something.
+    /// A reply of the bot.
     Reply,
-    /// A piece of a streamed reply; live readers only.
+    /// A part of a streamed reply. Only live subscribers get it.
     Chunk,
-    /// A message's turn ended with what the bot said.
+    /// A message's turn ended with an answer.
     Answered,
     /// A message failed.
     Failed,
-    /// Another session of the same user said something.
+    /// A message that the same user sent in another session.
     UserMessage,
     /// Any other event of the platform.
     Platform,
-    /// Something may be missing here.
+    /// A place where events may be missing.
     Gap,
 }
 
@@ -33,7 +33,7 @@ impl EventKind {
         Self::Gap,
     ];
 
-    /// Its word in the API.
+    /// Returns its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Reply => "reply",
@@ -48,7 +48,7 @@ impl EventKind {
 }
 
 impl EventKind {
-    /// What an entry is told as; none of what readers are not told.
+    /// Returns the event's type for an entry, or `None` for an entry that subscribers do not get.
     pub const fn of(body: &EntryBody) -> Option<Self> {
         Some(match body {
             EntryBody::Reply(_) => Self::Reply,

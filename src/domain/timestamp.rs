@@ -1,4 +1,4 @@
-//! A point in time, as the store counts it.
+//! A point in time by the store's clock.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -8,28 +8,28 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Milliseconds since 1970-01-01T00:00:00Z, by the store's clock.
 ///
-/// Written as RFC 3339 in UTC with milliseconds (`2026-11-22T09:30:00.123Z`). Arithmetic saturates: a time
-/// is compared and subtracted, never trusted to fit.
+/// The text form is RFC 3339 in UTC with milliseconds (`2026-11-22T09:30:00.123Z`). Arithmetic saturates, because times
+/// from outside may not fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The time that many milliseconds after the epoch.
+    /// Creates the time that is so many milliseconds after the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// How long after `earlier` this is; zero where it is not after it.
+    /// Returns the time that passed since `earlier`; zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// Reads RFC 3339 text with any offset; `None` where it is something else or before the epoch.
+    /// Parses RFC 3339 text with any offset. Returns `None` for other text and for times before 1970.
     pub fn parse(text: &str) -> Option<Self> {
         let at: jiff::Timestamp = text.parse().ok()?;
         u64::try_from(at.as_millisecond()).ok().map(Self)
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_written_with_three_digits_and_read_back() {
+    fn timestamp_as_text_has_three_digits_and_reads_back() {
         let at = Timestamp::from_millis(1_763_845_000_120);
         assert_eq!(at.to_string(), "2025-11-22T20:56:40.120Z");
         assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn arithmetic_saturates() {
+    fn timestamp_beyond_its_range_saturates() {
         let zero = Timestamp::from_millis(0);
         assert_eq!(zero - Duration::from_secs(1), zero);
         assert_eq!(Timestamp::from_millis(u64::MAX) + Duration::MAX, Timestamp::from_millis(u64::MAX));

@@ -1,24 +1,24 @@
-//! Where a conversation stands, in the words of api.md section 2.
+//! The state of a conversation and of its connection, in the terms of api.md section 2.
 
 use serde::{Serialize, Serializer};
 
 use super::Timestamp;
 
-/// Where the link stands, in the words of api.md section 2.
+/// The state of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LinkState {
-    /// No socket, and none wanted.
+    /// No socket, and no need for one.
     #[default]
     Cold,
     /// A connect is under way.
     Connecting,
     /// A socket is open.
     Ready,
-    /// The next connect waits for its time.
+    /// The backoff before the next connect runs.
     BackingOff,
-    /// The platform must be left alone.
+    /// The platform blocks connects.
     Blocked,
-    /// The last turn is awaited, then the socket is closed.
+    /// The socket closes after the running turn.
     Draining,
 }
 
@@ -27,7 +27,7 @@ impl LinkState {
     pub const ALL: [Self; 6] =
         [Self::Cold, Self::Connecting, Self::Ready, Self::BackingOff, Self::Blocked, Self::Draining];
 
-    /// Its word in the API.
+    /// Returns its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Cold => "cold",
@@ -46,31 +46,31 @@ impl Serialize for LinkState {
     }
 }
 
-/// A conversation's connection to the platform.
+/// The status of a conversation's connection to the platform.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConnectionStatus {
-    /// Where it stands.
+    /// The state of the link.
     pub state: LinkState,
-    /// Since when, where that is known.
+    /// The time of the last change of the state, if known.
     pub since: Option<Timestamp>,
-    /// Why it is not ready, in words without secrets; none where it is, or where nothing stands in its way.
+    /// The reason why the link is not ready, without secrets. Empty if the link is ready or has no obstacle.
     pub reason: Option<Box<str>>,
-    /// When the next connect may be tried, where it waits for that.
+    /// The time of the next connect, if one is planned.
     pub retry_at: Option<Timestamp>,
 }
 
-/// A conversation as it stands.
+/// The current state of a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConversationState {
     /// Its connection.
     pub connection: ConnectionStatus,
-    /// The platform's id of the running session, where it told one.
+    /// The platform's id of the running session, if the platform gave one.
     pub session_id: Option<Box<str>>,
-    /// The place of the newest entry of the journal; 0 where there is none.
+    /// The position of the newest journal entry; 0 for an empty journal.
     pub last_seq: u64,
-    /// How many messages have not ended.
+    /// The number of messages that have not ended.
     pub open_messages: u64,
-    /// When something was last written of it; none for a conversation that nobody knows.
+    /// The time of the last write, if the conversation exists.
     pub last_activity_at: Option<Timestamp>,
 }

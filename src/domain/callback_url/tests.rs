@@ -22,7 +22,7 @@ fn check(allowed: &str, covered: &[&str], others: &[&str]) {
 }
 
 #[test]
-fn hosts_are_exact_and_without_case() {
+fn pattern_host_matches_exactly_in_any_case() {
     check(
         "https://hooks.example.com/",
         &[
@@ -54,7 +54,7 @@ fn hosts_are_exact_and_without_case() {
 }
 
 #[test]
-fn a_star_stands_for_one_label_or_more() {
+fn pattern_star_matches_one_or_more_labels() {
     check(
         "https://*.example.com/",
         &["https://a.example.com/", "https://a.b.example.com/x", "https://A.Example.Com"],
@@ -69,12 +69,12 @@ fn a_star_stands_for_one_label_or_more() {
             "https://a..example.com/",
         ],
     );
-    // A number at the end makes an address of it.
+    // A number as the last label turns the host into an address.
     check("https://*.localhost/", &["https://a.localhost/"], &["https://127.0.0.1/"]);
 }
 
 #[test]
-fn ports_are_exact_or_the_scheme_s_own() {
+fn pattern_port_is_exact_or_the_scheme_default() {
     check(
         "https://h.example/",
         &["https://h.example:443/", "https://h.example:0443/"],
@@ -86,7 +86,7 @@ fn ports_are_exact_or_the_scheme_s_own() {
 }
 
 #[test]
-fn paths_are_compared_by_whole_segments() {
+fn pattern_path_matches_by_whole_segments() {
     check(
         "https://h.example/in/a",
         &[
@@ -121,7 +121,7 @@ fn paths_are_compared_by_whole_segments() {
 }
 
 #[test]
-fn what_readers_read_differently_is_refused() {
+fn url_that_parsers_read_differently_is_refused() {
     use InvalidCallback as E;
     for (text, error) in [
         ("", E::Scheme),
@@ -178,7 +178,7 @@ fn what_readers_read_differently_is_refused() {
         assert_eq!(url(text), Err(error), "{text:?}");
     }
     assert_eq!(url(&format!("https://h.example/{}", "x".repeat(CALLBACK_MAX_BYTES))), Err(E::Long));
-    // A query is the receiver's own; dots within names and at signs in a path are nothing special.
+    // The receiver defines its query. Dots within names and at signs in a path are harmless.
     for fine in [
         "https://h.example/in?next=https%3A%2F%2Fx.example%2F..%2F",
         "https://h.example/@team/v1..2/...",
@@ -190,7 +190,7 @@ fn what_readers_read_differently_is_refused() {
 }
 
 #[test]
-fn patterns_are_checked_like_callbacks_and_more() {
+fn invalid_pattern_is_refused_with_its_reason() {
     use InvalidPattern as E;
     for (text, error) in [
         ("https://a.*.example.com/", E::Wildcard),
@@ -218,15 +218,15 @@ fn patterns_are_checked_like_callbacks_and_more() {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_refused(text in "(https?://)?\\PC{0,60}") {
+    fn parser_with_any_text_does_not_panic(text in "(https?://)?\\PC{0,60}") {
         let _ = url(&text);
         let _ = text.parse::<UrlPattern>();
     }
 
-    /// Whatever is glued together: what is covered is, parsed by itself, at the host and below the path that the
-    /// pattern names, and says nothing that a reader who decodes it again would take for another place.
+    /// Returns a covered URL is, parsed by itself, at the pattern's host and below its path. A second decoding leads to no other
+    /// place.
     #[test]
-    fn what_is_covered_is_there(
+    fn covered_url_is_at_the_pattern_host_and_path(
         parts in prop::collection::vec(
             prop::sample::select(vec![
                 "https://", "http://", "hooks.example.com", "example.com", "evil.example", ".", "..", "/", "//", "\\",

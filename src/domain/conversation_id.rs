@@ -1,4 +1,4 @@
-//! Who talks to whom: a bot, a user, and the partition their conversation lives in.
+//! The identity of a conversation (a bot and a user) and the partition that it belongs to.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::Sha256;
 
-/// Why a name was refused. The text says what would be accepted.
+/// The reason why a name was refused. The text says which names are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// A user identity outside 1 to 256 bytes.
@@ -16,18 +16,17 @@ pub enum InvalidName {
     /// A user identity with a control character in it.
     #[error("a user has no control characters")]
     UserControl,
-    /// A bot name outside 1 to 64 bytes, or with characters that a metric label or an environment variable
-    /// could not carry.
+    /// A bot name outside 1 to 64 bytes, or with a character that metric labels or environment variables cannot carry.
     #[error("a bot name is 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'")]
     Bot,
 }
 
-/// A bot's name in our configuration; it never reaches the platform.
+/// A bot's name in the bridge's configuration. The platform never sees it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BotName(Arc<str>);
 
 impl BotName {
-    /// Checks and keeps a name.
+    /// Checks a name.
     ///
     /// # Errors
     /// [`InvalidName::Bot`].
@@ -37,12 +36,12 @@ impl BotName {
         if fits { Ok(Self(name.into())) } else { Err(InvalidName::Bot) }
     }
 
-    /// `sandbox`, the bot of the simulated platform.
+    /// Returns `sandbox`, the bot of the simulated platform.
     pub fn sandbox() -> Self {
         Self("sandbox".into())
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -60,12 +59,12 @@ impl Serialize for BotName {
     }
 }
 
-/// The end user's identity; it becomes the JWT's `sub` (protocol.md 2.2).
+/// The end user's identity, which becomes the JWT's `sub` (protocol.md 2.2).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(Arc<str>);
 
 impl UserId {
-    /// Checks and keeps an identity: 1 to 256 bytes, no control characters.
+    /// Checks an identity: 1 to 256 bytes, no control characters.
     ///
     /// # Errors
     /// [`InvalidName::UserLength`] and [`InvalidName::UserControl`].
@@ -79,7 +78,7 @@ impl UserId {
         }
     }
 
-    /// The identity as text.
+    /// Returns the identity as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -103,7 +102,7 @@ impl Serialize for UserId {
     }
 }
 
-/// A conversation: one bot and one user. Cheap to clone.
+/// The identity of a conversation: one bot and one user. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConversationId {
     /// The bot, by its configured name.
@@ -113,7 +112,7 @@ pub struct ConversationId {
 }
 
 impl ConversationId {
-    /// The conversation of these two.
+    /// Returns the identity of the conversation between this bot and this user.
     pub const fn new(bot: BotName, user: UserId) -> Self {
         Self { bot, user }
     }
@@ -125,18 +124,18 @@ impl fmt::Display for ConversationId {
     }
 }
 
-/// One of the 256 parts that conversations are dealt onto; a part has one writer at a time.
+/// One of the 256 partitions that conversations are hashed to. A partition has one writer at a time.
 ///
-/// The number is the first byte of `SHA-256(bot NUL user)`. Neither the count nor the hash may ever change
-/// under a store that holds data, because keys are grouped by it.
+/// The number is the first byte of `SHA-256(bot NUL user)`. Count and hash must never change for a store that holds
+/// data, because the partition is part of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Partition(u8);
 
 impl Partition {
-    /// How many there are.
+    /// The number of partitions.
     pub const COUNT: usize = 256;
 
-    /// The partition a conversation lives in.
+    /// Returns the partition of a conversation.
     pub fn of(conversation: &ConversationId) -> Self {
         let mut hash = Sha256::default();
         hash.update(conversation.bot.as_str());
@@ -146,17 +145,17 @@ impl Partition {
         Self(first)
     }
 
-    /// Every partition, in order.
+    /// Returns every partition, in order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..=u8::MAX).map(Self)
     }
 
-    /// The partition of this number.
+    /// Returns the partition with this number.
     pub const fn from_byte(number: u8) -> Self {
         Self(number)
     }
 
-    /// Its number, 0 to 255.
+    /// Returns its number, 0 to 255.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_bounded_and_printable() {
+    fn user_id_too_long_or_unprintable_is_refused() {
         assert_eq!(UserId::new(""), Err(InvalidName::UserLength));
         assert_eq!(UserId::new(&"x".repeat(257)), Err(InvalidName::UserLength));
         assert_eq!(UserId::new("a\u{7f}"), Err(InvalidName::UserControl));
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn bot_names_are_plain() {
+    fn bot_name_with_other_characters_is_refused() {
         for bad in ["", "a b", "ä", "a/b", &"x".repeat(65)] {
             assert_eq!(BotName::new(bad), Err(InvalidName::Bot), "{bad}");
         }
@@ -194,8 +193,8 @@ mod tests {
     }
 
     #[test]
-    fn the_partition_of_a_conversation_never_changes() {
-        // Fixed for ever: stores hold data under these numbers.
+    fn partition_of_a_conversation_never_changes() {
+        // These numbers never change, because stores hold data under them.
         assert_eq!(Partition::of(&conversation("support", "alice")).index(), 14);
         assert_eq!(Partition::of(&conversation("support", "bob")).index(), 57);
         assert_ne!(Partition::of(&conversation("a", "bc")), Partition::of(&conversation("ab", "c")));
