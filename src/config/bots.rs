@@ -1,4 +1,4 @@
-//! `[[bots]]`, and what must hold between the tables of the two lists.
+//! `[[bots]]`, and the rules between the tables of `[[bots]]` and `[[callers]]`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::mistake::Diagnostics;
-use super::parse::{self, InvalidValue, Parsed, boolean, duration, number, one_of, show, size};
+use super::config_value::ConfigValue;
+use super::diagnostics::Diagnostics;
+use super::parse::{self, InvalidValue, ParseResult, boolean, duration, number, one_of, show_duration, size};
 use super::section::Section;
-use super::value::Value;
 use super::webhooks::webhook;
 use super::{BotConfig, CallerConfig, ConnectionStyle, JwtAlgorithm, address, certificates, secret};
 use crate::domain::BotName;
@@ -19,14 +19,14 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// The name of a bot.
-pub(super) fn bot_name(value: &Value) -> Parsed<BotName> {
+/// Parses the name of a bot.
+pub(super) fn bot_name(value: &ConfigValue) -> ParseResult<BotName> {
     BotName::new(&parse::text(value)?).map_err(|e| InvalidValue(e.to_string()))
 }
 
-/// One of `[[bots]]`; none where something that has no default is missing or wrong.
+/// Reads one of `[[bots]]`. Returns `None` if a required key is missing or invalid.
 pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
-    let name = section.required("name", "how requests name the bot", bot_name);
+    let name = section.required("name", "the bot's name in requests", bot_name);
     let platform = section.required(
         "platform",
         "the API host of the platform, such as \"https://bots.kore.ai\"",
@@ -39,8 +39,9 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
         section.required("client_id", "the id of the bot's SDK app, `cs-…`", platform_id("cs-", "st-"));
     let secret = client_secret(section);
 
-    // The defaults do not depend on who the bot is: stand-ins do until both are known.
-    let stand_in = address::base_url(&["https"])(&Value::Text("https://bots.kore.ai".to_owned())).ok()?;
+    // The defaults are the same for every bot, so stand-ins replace a missing name and platform.
+    let stand_in =
+        address::base_url(&["https"])(&ConfigValue::Text("https://bots.kore.ai".to_owned())).ok()?;
     let d =
         BotConfig::new(name.clone().unwrap_or_else(BotName::sandbox), platform.clone().unwrap_or(stand_in));
     let ms = Duration::from_millis;
@@ -75,7 +76,7 @@ pub(super) fn bot(section: &mut Section<'_>) -> Option<Arc<BotConfig>> {
         name: d.name,
         platform: d.platform,
     };
-    relations(section, &read, platform.is_some(), secret.is_some());
+    check_relations(section, &read, platform.is_some(), secret.is_some());
     (name.is_some()
         && platform.is_some()
         && chat_bot.is_some()
@@ -95,8 +96,11 @@ const ALGORITHMS: [(&str, JwtAlgorithm); 4] = [
 const STYLES: [(&str, ConnectionStyle); 2] =
     [("connectionMode", ConnectionStyle::ConnectionMode), ("isReconnect", ConnectionStyle::IsReconnect)];
 
-/// An id of the platform. The two kinds are easily swapped, and the platform's answer would not tell.
-fn platform_id(wanted: &'static str, other: &'static str) -> impl FnOnce(&Value) -> Parsed<String> {
+/// Parses an id of the platform. The two kinds are easily swapped, and the platform's error would not reveal it.
+fn platform_id(
+    wanted: &'static str,
+    other: &'static str,
+) -> impl FnOnce(&ConfigValue) -> ParseResult<String> {
     move |value| {
         let id = parse::text(value)?;
         if id.starts_with(other) {
@@ -114,8 +118,9 @@ fn platform_id(wanted: &'static str, other: &'static str) -> impl FnOnce(&Value)
 fn client_secret(section: &mut Section<'_>) -> Option<SecretString> {
     let secret = section.secret("client_secret", "client_secret_file", secret::secret, secret::secret_text);
     let (direct, by_file) = (section.key("client_secret"), section.key("client_secret_file"));
-    if secret.is_none() && !section.notes.was_given(&direct) && !section.notes.was_given(&by_file) {
-        section.notes.wrong(
+    if secret.is_none() && !section.diagnostics.was_given(&direct) && !section.diagnostics.was_given(&by_file)
+    {
+        section.diagnostics.error(
             &direct,
             "is missing: the secret of the bot's SDK app, or `client_secret_file` with the path of a file that holds it",
         );
@@ -123,22 +128,27 @@ fn client_secret(section: &mut Section<'_>) -> Option<SecretString> {
     secret
 }
 
-fn relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: bool, has_secret: bool) {
+fn check_relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: bool, has_secret: bool) {
     if bot.quiet >= bot.deadline {
-        let (quiet, deadline) = (show(bot.quiet), show(bot.deadline));
-        unrelated(section, "quiet", "deadline", format!("{quiet} should be less than deadline, {deadline}"));
+        let (quiet, deadline) = (show_duration(bot.quiet), show_duration(bot.deadline));
+        relation_error(
+            section,
+            "quiet",
+            "deadline",
+            format!("{quiet} should be less than deadline, {deadline}"),
+        );
     }
     if let Some(idle) = bot.idle_ttl.filter(|idle| bot.ping_interval >= *idle) {
-        let (ping, idle) = (show(bot.ping_interval), show(idle));
+        let (ping, idle) = (show_duration(bot.ping_interval), show_duration(idle));
         let what = format!("{ping} should be less than idle_ttl, {idle}: no idle socket would be pinged");
-        unrelated(section, "ping_interval", "idle_ttl", what);
+        relation_error(section, "ping_interval", "idle_ttl", what);
     }
     if bot.max_frame_bytes > bot.max_message_bytes {
         let (frame, message) =
             (parse::show_size(bot.max_frame_bytes), parse::show_size(bot.max_message_bytes));
         let what =
             format!("{frame} should be at most max_message_bytes, {message}: a frame is part of a message");
-        unrelated(section, "max_frame_bytes", "max_message_bytes", what);
+        relation_error(section, "max_frame_bytes", "max_message_bytes", what);
     }
     let rsa = matches!(bot.algorithm, JwtAlgorithm::Rs256 | JwtAlgorithm::Rs512);
     let pem = bot.client_secret.expose_secret().trim_start().starts_with("-----BEGIN ");
@@ -148,7 +158,7 @@ fn relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: bool, has
         } else {
             "HS256 and HS512 sign with a shared secret, but client_secret is a key in PEM; use RS256 or RS512"
         };
-        unrelated(section, "algorithm", "client_secret", what.to_owned());
+        relation_error(section, "algorithm", "client_secret", what.to_owned());
     }
     let encrypted = |url: &Url| matches!(url.scheme(), "https" | "wss");
     if bot.ca.is_some()
@@ -157,7 +167,7 @@ fn relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: bool, has
         && !bot.socket_base.as_ref().is_some_and(encrypted)
     {
         let path = section.key("ca_file");
-        section.notes.warn(&path, "has no effect without https");
+        section.diagnostics.warn(&path, "has no effect without https");
     }
     for (key, url) in
         [("platform", has_platform.then_some(&bot.platform)), ("socket_base", bot.socket_base.as_ref())]
@@ -166,35 +176,35 @@ fn relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: bool, has
         if matches!(url.scheme(), "http" | "ws") && !address::is_loopback(url) {
             let path = section.key(key);
             let what = "is not encrypted: tokens and messages can be read on the way; use https";
-            section.notes.warn(&path, what);
+            section.diagnostics.warn(&path, what);
         }
     }
 }
 
-fn unrelated(section: &mut Section<'_>, one: &str, other: &str, what: String) {
+fn relation_error(section: &mut Section<'_>, one: &str, other: &str, what: String) {
     let keys = [section.key(one), section.key(other)];
-    section.notes.unrelated(&keys, what);
+    section.diagnostics.relation_error(&keys, what);
 }
 
-/// What must hold between the tables of the two lists.
-pub(super) fn check(notes: &mut Diagnostics, bots: &[Arc<BotConfig>], callers: &[CallerConfig]) {
+/// Checks the rules between the tables of the two lists: no bot and no key occurs twice.
+pub(super) fn check(diagnostics: &mut Diagnostics, bots: &[Arc<BotConfig>], callers: &[CallerConfig]) {
     for (i, bot) in bots.iter().enumerate() {
         let twin = bots.iter().take(i).find(|other| {
             other.name != bot.name && other.platform == bot.platform && other.task_bot_id == bot.task_bot_id
         });
         if let Some(twin) = twin {
-            notes.wrong(
+            diagnostics.error(
                 &format!("bots.{}.task_bot_id", bot.name),
-                format!("is the same bot of the same platform as `{}`; each may be there once", twin.name),
+                format!("is the same bot as `{}` on the same platform; configure each bot once", twin.name),
             );
         }
     }
     for (i, caller) in callers.iter().enumerate() {
         let twin = callers.iter().take(i).find(|other| other.key_sha256 == caller.key_sha256);
         if let Some(twin) = twin {
-            notes.wrong(
+            diagnostics.error(
                 &format!("callers.{}.key_sha256", caller.name),
-                format!("is the key of `{}` too; each caller has its own", twin.name),
+                format!("is also the key of `{}`; give each caller its own key", twin.name),
             );
         }
     }

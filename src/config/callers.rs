@@ -1,17 +1,17 @@
 //! `[[callers]]`.
 
 use super::bots::bot_name;
-use super::parse::{self, InvalidValue, Parsed, list, number, one_of};
+use super::config_value::ConfigValue;
+use super::parse::{self, InvalidValue, ParseResult, list, number, one_of};
 use super::secret;
 use super::section::Section;
-use super::value::Value;
 use super::webhooks::webhook_form;
 use super::{CallerConfig, CallerScopes};
 use crate::domain::BotName;
 
-/// One of `[[callers]]`.
+/// Reads one of `[[callers]]`. Returns `None` if a required key is missing or invalid.
 pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
-    let name = section.required("name", "what the caller is called in logs", |value| {
+    let name = section.required("name", "the caller's name in logs", |value| {
         let name = parse::text(value)?;
         BotName::new(&name).map(|name| name.as_str().to_owned()).map_err(|_| {
             InvalidValue("should be 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'".to_owned())
@@ -22,13 +22,17 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
         "the hash of the caller's key; `rtm-bridge key new` prints both",
         secret::sha256,
     );
-    let scopes = section.required("scopes", "what the caller may do: \"send\", \"read\", \"admin\"", scopes);
+    let scopes = section.required(
+        "scopes",
+        "the routes that the caller may use: \"send\", \"read\", \"admin\"",
+        scopes,
+    );
     let bots = section.optional("bots", list(bot_name));
     let path = section.key("bots");
     if bots.as_ref().is_some_and(Vec::is_empty) {
         section
-            .notes
-            .wrong(&path, "is empty, so that the caller could use no bot; leave it out for every bot");
+            .diagnostics
+            .error(&path, "is empty, so the caller could use no bot; leave it out to allow every bot");
     }
     let secrets = section.secret(
         "webhook_secrets",
@@ -39,8 +43,9 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
     let form = section.optional("webhook_form", webhook_form);
     if form.is_some() && secrets.as_ref().is_none_or(Vec::is_empty) {
         let path = section.key("webhook_form");
-        let what = "has no effect without webhook_secrets: callbacks are then signed and told as the bot's";
-        section.notes.warn(&path, what);
+        let what =
+            "has no effect without webhook_secrets: callbacks then have the bot's signature and format";
+        section.diagnostics.warn(&path, what);
     }
     Some(CallerConfig {
         user_prefix: section.or("user_prefix", String::new(), parse::text),
@@ -55,23 +60,23 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
     })
 }
 
-fn scopes(value: &Value) -> Parsed<CallerScopes> {
+fn scopes(value: &ConfigValue) -> ParseResult<CallerScopes> {
     #[derive(Clone, Copy)]
-    enum Scope {
+    enum CallerScope {
         Send,
         Read,
         Admin,
     }
-    let words = &[("send", Scope::Send), ("read", Scope::Read), ("admin", Scope::Admin)];
+    let words = &[("send", CallerScope::Send), ("read", CallerScope::Read), ("admin", CallerScope::Admin)];
     let all = list(|value| one_of(words)(value))(value)?;
     if all.is_empty() {
         return Err(InvalidValue(
-            "is empty: the caller could do nothing; send, read and admin are known".to_owned(),
+            "is empty, so the caller could use no route; choose from send, read and admin".to_owned(),
         ));
     }
     Ok(all.into_iter().fold(CallerScopes::default(), |scopes, scope| match scope {
-        Scope::Send => CallerScopes { send: true, ..scopes },
-        Scope::Read => CallerScopes { read: true, ..scopes },
-        Scope::Admin => CallerScopes { admin: true, ..scopes },
+        CallerScope::Send => CallerScopes { send: true, ..scopes },
+        CallerScope::Read => CallerScopes { read: true, ..scopes },
+        CallerScope::Admin => CallerScopes { admin: true, ..scopes },
     }))
 }

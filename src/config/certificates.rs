@@ -1,4 +1,4 @@
-//! Certificates, roots and keys in PEM: read once, so that a mistake is told at start.
+//! Certificates, roots and keys in PEM. The bridge reads them once, so that errors appear at start.
 
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
@@ -7,23 +7,23 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::parse::{InvalidValue, Parsed, text};
+use super::parse::{InvalidValue, ParseResult, text};
 use super::section::Section;
 
-/// `ca_file`: the authorities in it, as they were read.
+/// Reads the certificate authorities of `ca_file`.
 pub(super) fn authorities(section: &mut Section<'_>) -> Option<Vec<u8>> {
     let path = section.optional("ca_file", text)?;
     section.file("ca_file", &path, |pem| roots(pem).map(|()| pem.into()))
 }
 
-pub(super) fn certificates(pem: &str) -> Parsed<Vec<CertificateDer<'static>>> {
+pub(super) fn certificates(pem: &str) -> ParseResult<Vec<CertificateDer<'static>>> {
     match CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>() {
         Ok(all) if !all.is_empty() => Ok(all),
         _ => Err(InvalidValue("holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)".to_owned())),
     }
 }
 
-pub(super) fn roots(pem: &str) -> Parsed<()> {
+pub(super) fn roots(pem: &str) -> ParseResult<()> {
     let mut roots = RootCertStore::empty();
     certificates(pem)?
         .into_iter()
@@ -31,7 +31,7 @@ pub(super) fn roots(pem: &str) -> Parsed<()> {
         .map_err(|error| InvalidValue(format!("holds a certificate that cannot be a root: {error}")))
 }
 
-pub(super) fn private_key(pem: &str) -> Parsed<PrivateKeyDer<'static>> {
+pub(super) fn private_key(pem: &str) -> ParseResult<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
         InvalidValue(
             "holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`), or an encrypted one".to_owned(),
@@ -39,7 +39,7 @@ pub(super) fn private_key(pem: &str) -> Parsed<PrivateKeyDer<'static>> {
     })
 }
 
-pub(super) fn belong_together(certificate: &[u8], key: &SecretString) -> bool {
+pub(super) fn is_key_pair(certificate: &[u8], key: &SecretString) -> bool {
     let pair = std::str::from_utf8(certificate).ok().zip(Some(key.expose_secret()));
     let Some((Ok(chain), Ok(key))) = pair.map(|(chain, key)| (certificates(chain), private_key(key))) else {
         return false;

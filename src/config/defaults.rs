@@ -1,4 +1,4 @@
-//! What holds where nothing is said, in one place.
+//! The defaults of all keys.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZero;
@@ -17,12 +17,12 @@ use super::{
 };
 use crate::domain::BotName;
 
-/// Open files that are not for sockets to the platform: listeners, callers' connections, the store.
+/// The open files for other uses than sockets to the platform: listeners, callers' connections, the store.
 pub(super) const FILE_HEADROOM: u64 = 512;
 
 impl Config {
-    /// What `dev` runs with: everything in memory, no callers, and one bot `sandbox` on the simulated platform
-    /// that listens at `platform`. Tests take it too, with the ports set to 0.
+    /// Returns the configuration of `dev`: a store in memory, no callers, and one bot `sandbox` on the simulated platform
+    /// at `platform`. Tests use it too, with the ports set to 0.
     pub fn dev(platform: Url) -> Self {
         let sandbox = BotName::sandbox();
         let filter = Targets::new().with_default(Level::WARN).with_target("rtm_bridge", Level::INFO);
@@ -48,7 +48,7 @@ impl Config {
 }
 
 impl Default for ServerConfig {
-    /// Loopback only; as many sockets as the process may open files, less some headroom.
+    /// Listens on loopback only. The limit of sockets follows from the limit of open files.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
@@ -63,13 +63,13 @@ impl Default for ServerConfig {
     }
 }
 
-/// Files this process may open; the greatest number where there is no limit.
+/// Returns the number of files that this process may open.
 pub(super) fn open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 fn max_sockets(open_files: u64) -> usize {
-    // Beyond that memory is what ends first: about 30 KiB a socket.
+    // Above that, memory is the limit: a socket takes about 30 KiB.
     let sockets = open_files.saturating_sub(FILE_HEADROOM).clamp(64, 100_000);
     usize::try_from(sockets).unwrap_or(64)
 }
@@ -93,7 +93,7 @@ impl Default for StoreConfig {
 }
 
 impl Default for ClusterConfig {
-    /// A name made of the host's and chance.
+    /// Returns a replica id from the host's name and random characters.
     fn default() -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let host: String =
@@ -130,7 +130,7 @@ impl Default for LogConfig {
 }
 
 impl BotConfig {
-    /// A bot with every default; its names and its secret on the platform are still empty.
+    /// Creates a bot with every default. Its names and its secret on the platform are still empty.
     pub fn new(name: BotName, platform: Url) -> Self {
         Self {
             name,
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sockets_leave_room_for_other_files() {
+    fn max_sockets_leaves_room_for_other_files() {
         assert_eq!(max_sockets(20_000), 20_000 - 512);
         assert_eq!(max_sockets(100), 64);
         assert_eq!(max_sockets(u64::MAX), 100_000);

@@ -1,102 +1,100 @@
-//! The environment over the file: `RTM_BRIDGE__SECTION__KEY` for every key.
+//! Overlays the file with environment variables: `RTM_BRIDGE__SECTION__KEY` for every key.
 //!
-//! * Two underscores separate, so that `RTM_BRIDGE__SERVER__DRAIN_TIMEOUT` is `server.drain_timeout`. What
-//!   begins with `RTM_BRIDGE_` and *one* underscore is none of ours (Kubernetes sets `RTM_BRIDGE_PORT` and
-//!   more for a service of that name), except `RTM_BRIDGE_CONFIG`, the path of the file.
-//! * A table of a list is named: `RTM_BRIDGE__BOTS__SUPPORT_EU__DEADLINE` is the `deadline` of the bot
-//!   `support-eu` (upper case, other characters `_`). Where two names of the file read the same, the variable
-//!   is refused. Where no table of the file has the name, one is made, named in lower case
-//!   (`support_eu`); its `…__NAME` can say another. So a bridge can be configured without a file.
-//! * An empty variable is as none: `${X:-}` of a compose file takes nothing away from the file.
-//! * A value is text until the key that takes it reads it by its own type; lists are separated by commas or
-//!   written as in TOML (`["a", "b"]`).
+//! * Two underscores separate parts: `RTM_BRIDGE__SERVER__DRAIN_TIMEOUT` is `server.drain_timeout`. Variables with
+//!   *one* underscore after `RTM_BRIDGE` are foreign, because Kubernetes sets `RTM_BRIDGE_PORT` and others for a service
+//!   of that name. The exception is `RTM_BRIDGE_CONFIG`, the path of the file.
+//! * Tables of a list go by name: `RTM_BRIDGE__BOTS__SUPPORT_EU__DEADLINE` is the `deadline` of the bot `support-eu`.
+//!   The name is in upper case, with `_` for other characters. A variable that matches two names is an error.
+//! * A name without a table in the file creates a table, named in lower case (`support_eu`). Its variable `…__NAME` sets
+//!   another name. So the bridge can run without a file.
+//! * An empty variable counts as absent, so `${X:-}` in a compose file leaves the file's value.
+//! * A value is text until the parser of its key reads it. Lists have commas between their items or the form of TOML
+//!   (`["a", "b"]`).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::mistake::{Diagnostics, ValueOrigin};
-use super::value::{Item, Table, Value};
+use super::config_value::{ConfigItem, ConfigTable, ConfigValue};
+use super::diagnostics::{Diagnostics, ValueOrigin};
 
-/// What begins the name of every variable that is a key.
+/// The prefix of all variables that set a key.
 const PREFIX: &str = "RTM_BRIDGE__";
 
-/// The path of the file; not a key.
+/// The variable with the path of the file. It is no key.
 const FILE: &str = "RTM_BRIDGE_CONFIG";
 
 /// The keys whose values are lists of named tables.
 const LISTS: [&str; 2] = ["bots", "callers"];
 
-/// Our variables, by name.
-pub(super) type Environment = BTreeMap<String, OsString>;
+/// The bridge's variables by name.
+pub(super) type VariableMap = BTreeMap<String, OsString>;
 
-/// Picks what is ours.
-pub(super) fn ours<K: Into<OsString>, V: Into<OsString>>(
+/// Returns the bridge's variables that are not empty.
+pub(super) fn own_variables<K: Into<OsString>, V: Into<OsString>>(
     all: impl IntoIterator<Item = (K, V)>,
-) -> Environment {
+) -> VariableMap {
     all.into_iter()
         .filter_map(|(name, value)| Some((name.into().into_string().ok()?, value.into())))
         .filter(|(name, value)| (name == FILE || name.starts_with(PREFIX)) && !value.is_empty())
         .collect()
 }
 
-/// The file that the environment names.
-pub(super) fn file(environment: &Environment) -> Option<&OsString> {
+/// Returns the path of the file, if a variable sets it.
+pub(super) fn file(environment: &VariableMap) -> Option<&OsString> {
     environment.get(FILE)
 }
 
-/// Lays the variables over what the file said.
-pub(super) fn overlay(root: &mut Table, environment: Environment, notes: &mut Diagnostics) {
-    // A variable that says another name comes last: until then the table answers to the name in the file.
+/// Replaces values of the file by those of the variables.
+pub(super) fn overlay(root: &mut ConfigTable, environment: VariableMap, diagnostics: &mut Diagnostics) {
+    // Variables that change a name come last, because the others refer to the name in the file.
     let (names, others): (Vec<_>, Vec<_>) =
         environment.into_iter().partition(|(name, _)| name.ends_with("__NAME"));
     for (name, value) in others.into_iter().chain(names) {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         if name.bytes().any(|b| b.is_ascii_lowercase()) {
-            notes.wrong("", format!("{name}: write it in upper case: {}", name.to_ascii_uppercase()));
+            diagnostics.error("", format!("{name}: write it in upper case: {}", name.to_ascii_uppercase()));
             continue;
         }
         let Ok(value) = value.into_string() else {
-            notes.wrong("", format!("{name}: its value is not UTF-8"));
+            diagnostics.error("", format!("{name}: its value is not UTF-8"));
             continue;
         };
         let origin = ValueOrigin::Environment(name.as_str().into());
-        let item = Item { value: Value::Untyped(value), origin: origin.clone() };
+        let item = ConfigItem { value: ConfigValue::Untyped(value), origin: origin.clone() };
         let list = rest.split_once("__").map(|(list, within)| (list.to_ascii_lowercase(), within));
         let placed = match list {
             Some((list, within)) if LISTS.contains(&list.as_str()) => {
-                element(root, &list, within, &origin).and_then(|(table, key)| place(table, key, item))
+                list_table(root, &list, within, &origin).and_then(|(table, key)| insert_at(table, key, item))
             }
-            _ => place(root, rest, item),
+            _ => insert_at(root, rest, item),
         };
         if let Err(refusal) = placed {
-            notes.wrong("", format!("{name}: {refusal}"));
+            diagnostics.error("", format!("{name}: {refusal}"));
         }
     }
 }
 
-/// Why a variable could not be placed.
+/// The reason why a variable matches no key.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("its name has an empty part; it reads RTM_BRIDGE__SECTION__KEY")]
+enum PlacementError {
+    #[error("its name has an empty part; write RTM_BRIDGE__SECTION__KEY")]
     EmptyPart,
-    #[error("it lacks a key; it reads RTM_BRIDGE__{0}__NAME__KEY")]
+    #[error("it lacks a key; write RTM_BRIDGE__{0}__NAME__KEY")]
     NoKey(String),
-    #[error(
-        "it is meant for more than one of these, whose names read the same in upper case: {0}; rename one"
-    )]
+    #[error("it matches several of these names, which are equal in upper case: {0}; rename one")]
     Ambiguous(String),
     #[error("`{0}` is not a table in the file")]
     NotATable(String),
 }
 
-/// Puts an item at the place that `A__B__C` names, and makes the tables on the way.
-fn place(table: &mut Table, path: &str, item: Item) -> Result<(), Refusal> {
+/// Inserts an item at the path `A__B__C` and creates missing tables.
+fn insert_at(table: &mut ConfigTable, path: &str, item: ConfigItem) -> Result<(), PlacementError> {
     let (head, rest) = match path.split_once("__") {
         Some((head, rest)) => (head, Some(rest)),
         None => (path, None),
     };
     if head.is_empty() {
-        return Err(Refusal::EmptyPart);
+        return Err(PlacementError::EmptyPart);
     }
     let key = head.to_ascii_lowercase();
     let Some(rest) = rest else {
@@ -104,32 +102,35 @@ fn place(table: &mut Table, path: &str, item: Item) -> Result<(), Refusal> {
         return Ok(());
     };
     let origin = item.origin.clone();
-    let inner =
-        table.entry(key.clone()).or_insert_with(|| Item { value: Value::Table(Table::new()), origin });
+    let inner = table
+        .entry(key.clone())
+        .or_insert_with(|| ConfigItem { value: ConfigValue::Table(ConfigTable::new()), origin });
     match &mut inner.value {
-        Value::Table(inner) => place(inner, rest, item),
-        _ => Err(Refusal::NotATable(key)),
+        ConfigValue::Table(inner) => insert_at(inner, rest, item),
+        _ => Err(PlacementError::NotATable(key)),
     }
 }
 
-/// The table of a list that `NAME__KEY` means, and what is left of the path.
-fn element<'t, 'p>(
-    root: &'t mut Table,
+/// Returns the table that `NAME__KEY` refers to, and the rest of the path.
+fn list_table<'t, 'p>(
+    root: &'t mut ConfigTable,
     list: &str,
     path: &'p str,
     origin: &ValueOrigin,
-) -> Result<(&'t mut Table, &'p str), Refusal> {
+) -> Result<(&'t mut ConfigTable, &'p str), PlacementError> {
     let items = root
         .entry(list.to_owned())
-        .or_insert_with(|| Item { value: Value::List(Vec::new()), origin: origin.clone() });
-    let Value::List(items) = &mut items.value else { return Err(Refusal::NotATable(list.to_owned())) };
+        .or_insert_with(|| ConfigItem { value: ConfigValue::List(Vec::new()), origin: origin.clone() });
+    let ConfigValue::List(items) = &mut items.value else {
+        return Err(PlacementError::NotATable(list.to_owned()));
+    };
 
     let matches: Vec<(usize, String, usize)> = items
         .iter()
         .enumerate()
         .filter_map(|(index, item)| {
             let name = name_of(item)?;
-            let shouted = shout(name);
+            let shouted = variable_form(name);
             let key = path.strip_prefix(shouted.as_str())?.strip_prefix("__")?;
             (!key.is_empty()).then(|| (index, name.to_owned(), path.len() - key.len()))
         })
@@ -140,32 +141,33 @@ fn element<'t, 'p>(
             let Some((name, key)) =
                 path.split_once("__").filter(|(name, key)| !name.is_empty() && !key.is_empty())
             else {
-                return Err(Refusal::NoKey(list.to_ascii_uppercase()));
+                return Err(PlacementError::NoKey(list.to_ascii_uppercase()));
             };
-            let name = Item { value: Value::Text(name.to_ascii_lowercase()), origin: origin.clone() };
-            let table = Table::from([("name".to_owned(), name)]);
-            items.push(Item { value: Value::Table(table), origin: origin.clone() });
+            let name =
+                ConfigItem { value: ConfigValue::Text(name.to_ascii_lowercase()), origin: origin.clone() };
+            let table = ConfigTable::from([("name".to_owned(), name)]);
+            items.push(ConfigItem { value: ConfigValue::Table(table), origin: origin.clone() });
             (items.len() - 1, key)
         }
         several => {
             let names: Vec<&str> = several.iter().map(|(_, name, _)| name.as_str()).collect();
-            return Err(Refusal::Ambiguous(names.join(", ")));
+            return Err(PlacementError::Ambiguous(names.join(", ")));
         }
     };
     match items.get_mut(index).map(|item| &mut item.value) {
-        Some(Value::Table(table)) => Ok((table, key)),
-        _ => Err(Refusal::NotATable(list.to_owned())),
+        Some(ConfigValue::Table(table)) => Ok((table, key)),
+        _ => Err(PlacementError::NotATable(list.to_owned())),
     }
 }
 
-fn name_of(item: &Item) -> Option<&str> {
+fn name_of(item: &ConfigItem) -> Option<&str> {
     match &item.value {
-        Value::Table(table) => table.get("name")?.value.as_text(),
+        ConfigValue::Table(table) => table.get("name")?.value.as_text(),
         _ => None,
     }
 }
 
-/// A name as it stands in the name of a variable.
-fn shout(name: &str) -> String {
+/// Returns a name in the form that variables use.
+fn variable_form(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }

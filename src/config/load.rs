@@ -1,4 +1,4 @@
-//! Reads a whole configuration.
+//! Reads a whole configuration from a file and the environment.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::config_value::{self, ConfigTable};
+use super::diagnostics::{ConfigErrors, ConfigWarning, Diagnostics};
 use super::environment as variables;
-use super::mistake::{ConfigErrors, ConfigWarning, Diagnostics};
-use super::parse::{self, InvalidValue, duration, number, one_of, show};
-use super::section::{Files, Section};
-use super::value::{self, Table};
+use super::parse::{self, InvalidValue, duration, number, one_of, show_duration};
+use super::section::{FileReader, Section};
 use super::{ClusterConfig, Config, LogConfig, LogFormat, ReplyConfig, ServerConfig};
 use super::{address, bots, callers, defaults, store, webhooks};
 use crate::domain::BotName;
@@ -20,21 +20,21 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The longest file that is read: a configuration or a secret. More is a mistake in the path.
+/// The largest file of a configuration or a secret. A larger one is probably a wrong path.
 const FILE_MAX: u64 = 1 << 20;
 
-/// The environment of this process.
+/// Returns the environment of this process.
 pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os()
 }
 
-/// Reads the configuration from a file and the environment over it.
+/// Reads the configuration from a file and the environment, which overrides the file.
 ///
-/// The file is `path`, or what `RTM_BRIDGE_CONFIG` names; without either everything comes from the
-/// environment. Returned beside it is what is allowed but hardly meant, to be logged.
+/// The file is `path`, or the one that `RTM_BRIDGE_CONFIG` names. Without either the environment holds every key.
+/// Returns the configuration with its warnings.
 ///
 /// # Errors
-/// All mistakes together; a file that cannot be read is one.
+/// All errors together. An unreadable file is one error.
 pub fn load<K, V>(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (K, V)>,
@@ -43,7 +43,7 @@ where
     K: Into<OsString>,
     V: Into<OsString>,
 {
-    let env = variables::ours(env);
+    let env = variables::own_variables(env);
     let path =
         path.map(Path::as_os_str).or(variables::file(&env).map(OsString::as_os_str)).map(OsStr::to_owned);
     let Some(path) = path else { return assemble(None, env, &file) };
@@ -56,12 +56,13 @@ where
     assemble(Some((&text, &name)), env, &file)
 }
 
-/// Reads the configuration from text and the environment over it; `files` reads the files that secrets lie
-/// in. Does no other I/O, so that tests and fuzzing can drive it. `name` is what the text is called in
-/// mistakes.
+/// Reads the configuration from text and the environment, which overrides the text.
+///
+/// `files` reads the files of secrets. The function has no other I/O, so that tests and fuzzing can drive it. Messages
+/// call the text `name`.
 ///
 /// # Errors
-/// All mistakes together.
+/// All errors together.
 pub fn read<K, V>(
     text: &str,
     name: &str,
@@ -72,19 +73,19 @@ where
     K: Into<OsString>,
     V: Into<OsString>,
 {
-    assemble(Some((text, name)), variables::ours(env), files)
+    assemble(Some((text, name)), variables::own_variables(env), files)
 }
 
-/// Every key there is, by its path; the tables of a list are called `NAME`, as in `bots.NAME.deadline`.
+/// Returns the path of every key. Tables of a list are called `NAME`, as in `bots.NAME.deadline`.
 pub fn keys() -> BTreeSet<String> {
-    /// Every table is there; what it lacks does not matter.
+    /// A document with every table. Their missing keys do not matter.
     const TABLES: &str = "bots = [{ name = \"NAME\", webhook = {} }]\ncallers = [{ name = \"NAME\" }]";
-    let mut notes = Diagnostics::default();
-    if let Some(table) = value::document(TABLES, &Arc::from("keys"), &mut notes) {
+    let mut diagnostics = Diagnostics::default();
+    if let Some(table) = config_value::document(TABLES, &Arc::from("keys"), &mut diagnostics) {
         let no_files = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
-        Section::root(table, &mut notes, &no_files, |root| config(root, true));
+        Section::root(table, &mut diagnostics, &no_files, |root| config(root, true));
     }
-    notes.into_keys()
+    diagnostics.into_keys()
 }
 
 fn file(path: &Path) -> io::Result<String> {
@@ -98,21 +99,21 @@ fn file(path: &Path) -> io::Result<String> {
 
 fn assemble(
     document: Option<(&str, &str)>,
-    env: variables::Environment,
-    files: Files<'_>,
+    env: variables::VariableMap,
+    files: FileReader<'_>,
 ) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
-    let mut notes = Diagnostics::default();
+    let mut diagnostics = Diagnostics::default();
     let table = match document {
-        Some((text, name)) => value::document(text, &Arc::from(name), &mut notes),
-        None => Some(Table::new()),
+        Some((text, name)) => config_value::document(text, &Arc::from(name), &mut diagnostics),
+        None => Some(ConfigTable::new()),
     };
     let Some(mut table) = table else {
-        // What else there is would be reported against half a file.
-        return Err(notes.into_mistakes());
+        // Further errors would refer to half a file.
+        return Err(diagnostics.into_errors());
     };
-    variables::overlay(&mut table, env, &mut notes);
-    let config = Section::root(table, &mut notes, files, |root| config(root, document.is_some()));
-    notes.finish().map(|warnings| (config, warnings))
+    variables::overlay(&mut table, env, &mut diagnostics);
+    let config = Section::root(table, &mut diagnostics, files, |root| config(root, document.is_some()));
+    diagnostics.finish().map(|warnings| (config, warnings))
 }
 
 fn config(root: &mut Section<'_>, has_file: bool) -> Config {
@@ -127,49 +128,52 @@ fn config(root: &mut Section<'_>, has_file: bool) -> Config {
         webhooks: root.section("webhooks", webhooks::webhooks),
         log: root.section("log", log),
     };
-    relations(root.notes, &config, has_file);
-    bots::check(root.notes, &config.bots, &config.callers);
-    webhooks::check(root.notes, &config);
+    check_relations(root.diagnostics, &config, has_file);
+    bots::check(root.diagnostics, &config.bots, &config.callers);
+    webhooks::check(root.diagnostics, &config);
     config
 }
 
-fn relations(notes: &mut Diagnostics, config: &Config, has_file: bool) {
-    if !notes.was_given("bots") {
+fn check_relations(diagnostics: &mut Diagnostics, config: &Config, has_file: bool) {
+    if !diagnostics.was_given("bots") {
         let hint =
             if has_file { "" } else { " (no file was given either: --config FILE or RTM_BRIDGE_CONFIG)" };
-        notes.wrong("bots", format!("at least one [[bots]] is needed{hint}"));
+        diagnostics.error("bots", format!("at least one [[bots]] is needed{hint}"));
     } else if config.bots.is_empty() {
-        notes.unless_within("bots", "at least one [[bots]] is needed");
+        diagnostics.table_error("bots", "at least one [[bots]] is needed");
     }
-    // A bot with mistakes of its own is known by name all the same.
-    let known = |notes: &Diagnostics, bot: &BotName| notes.was_given(&format!("bots.{bot}"));
+    // A bot with errors has a known name all the same.
+    let known = |diagnostics: &Diagnostics, bot: &BotName| diagnostics.was_given(&format!("bots.{bot}"));
     if let Some(bot) = &config.default_bot
-        && !known(notes, bot)
+        && !known(diagnostics, bot)
     {
-        notes.wrong("default_bot", format!("there is no bot `{bot}`"));
+        diagnostics.error("default_bot", format!("there is no bot `{bot}`"));
     }
     for caller in &config.callers {
         for bot in caller.bots.iter().flatten() {
-            if !known(notes, bot) {
-                notes.wrong(&format!("callers.{}.bots", caller.name), format!("there is no bot `{bot}`"));
+            if !known(diagnostics, bot) {
+                diagnostics
+                    .error(&format!("callers.{}.bots", caller.name), format!("there is no bot `{bot}`"));
             }
         }
     }
-    if !notes.was_given("callers") && !config.server.listen.ip().is_loopback() {
+    if !diagnostics.was_given("callers") && !config.server.listen.ip().is_loopback() {
         let what = format!(
-            "{} is open to others, but there are no [[callers]]: add one (`rtm-bridge key new`), or listen on 127.0.0.1",
+            "{} is reachable from other hosts, but there are no [[callers]]: add one (`rtm-bridge key new`), or listen on 127.0.0.1",
             config.server.listen
         );
-        notes.unrelated(&["server.listen".to_owned()], what);
+        diagnostics.relation_error(&["server.listen".to_owned()], what);
     }
-    // A lease is renewed at a third of it and given up at two thirds: a renewal must be answered in between.
+    // A replica renews a lease after a third of its lifetime and gives it up after two thirds. The answer must come in
+    // between.
     if config.cluster.lease_ttl / 3 <= config.store.command_timeout {
         let what = format!(
             "{} should be less than a third of cluster.lease_ttl, {}: one slow renewal would lose the lease",
-            show(config.store.command_timeout),
-            show(config.cluster.lease_ttl)
+            show_duration(config.store.command_timeout),
+            show_duration(config.cluster.lease_ttl)
         );
-        notes.unrelated(&["store.command_timeout".to_owned(), "cluster.lease_ttl".to_owned()], what);
+        diagnostics
+            .relation_error(&["store.command_timeout".to_owned(), "cluster.lease_ttl".to_owned()], what);
     }
 }
 
@@ -187,13 +191,15 @@ fn server(section: &mut Section<'_>) -> ServerConfig {
     };
     if server.grace >= server.drain_timeout {
         let keys = [section.key("grace"), section.key("drain_timeout")];
-        let (grace, drain) = (show(server.grace), show(server.drain_timeout));
+        let (grace, drain) = (show_duration(server.grace), show_duration(server.drain_timeout));
         let what = format!("{grace} should be less than drain_timeout, {drain}, which includes it");
-        section.notes.unrelated(&keys, what);
+        section.diagnostics.relation_error(&keys, what);
     }
     if server.listen == server.admin_listen && server.listen.port() != 0 {
         let keys = [section.key("admin_listen"), section.key("listen")];
-        section.notes.unrelated(&keys, format!("{} is `listen` too; take another port", server.listen));
+        section
+            .diagnostics
+            .relation_error(&keys, format!("{} is `listen` too; take another port", server.listen));
     }
     let files = defaults::open_files();
     if (server.max_sockets as u64).saturating_add(defaults::FILE_HEADROOM) > files
@@ -204,7 +210,7 @@ fn server(section: &mut Section<'_>) -> ServerConfig {
             "{} sockets need more open files than the {files} this process may have (ulimit -n)",
             server.max_sockets
         );
-        section.notes.warn(&key, what);
+        section.diagnostics.warn(&key, what);
     }
     server
 }
@@ -221,7 +227,7 @@ fn cluster(section: &mut Section<'_>) -> ClusterConfig {
                 Err(InvalidValue("should be 1 to 128 visible ASCII characters".to_owned()))
             }
         }),
-        // A lease is renewed every third of it: under 3 s one slow renewal would be one too many.
+        // A replica renews its leases after a third of this time. Below 3 s one slow renewal would lose them.
         lease_ttl: section.or("lease_ttl", d.lease_ttl, duration(3 * SECOND..=5 * MINUTE)),
     }
 }

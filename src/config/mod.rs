@@ -1,17 +1,18 @@
-//! The configuration as the program uses it: typed, checked, with secrets wrapped.
+//! The configuration as the program uses it: typed, checked, with wrapped secrets.
 //!
-//! How it is read (TOML file, environment, secrets from files) and how mistakes are reported is in the
-//! sub-modules; what each key means is api.md section 9.
+//! The sub-modules read it from a TOML file, the environment and files of secrets, and report errors. api.md section 9
+//! documents each key.
 
 mod address;
 mod bots;
 mod callers;
 mod certificates;
+mod config_value;
 mod defaults;
+mod delivery_headers;
+mod diagnostics;
 mod environment;
-mod header;
 mod load;
-mod mistake;
 mod parse;
 mod secret;
 mod section;
@@ -19,7 +20,6 @@ mod store;
 mod store_url;
 #[cfg(test)]
 mod tests;
-mod value;
 mod webhooks;
 
 use std::net::SocketAddr;
@@ -33,111 +33,111 @@ use url::Url;
 
 use crate::domain::{BotName, UrlPattern};
 
+pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 pub use load::{environment, keys, load, read};
-pub use mistake::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
 
-/// Everything a bridge needs to know at start.
+/// The configuration of a bridge.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The bot of requests that name none.
+    /// The bot for requests that name no bot.
     pub default_bot: Option<BotName>,
-    /// Listeners, admission and shutdown.
+    /// Listeners, limits of requests and shutdown.
     pub server: ServerConfig,
-    /// Where messages are kept.
+    /// The store of messages.
     pub store: StoreConfig,
-    /// Which replica this is.
+    /// The identity of this replica.
     pub cluster: ClusterConfig,
-    /// How long callers wait.
+    /// The wait of callers.
     pub reply: ReplyConfig,
     /// The bots, by name; never empty.
     pub bots: Vec<Arc<BotConfig>>,
-    /// Who may call.
+    /// The callers that have a key.
     pub callers: Vec<CallerConfig>,
-    /// What webhooks may reach.
+    /// The limits of webhooks.
     pub webhooks: WebhooksConfig,
-    /// What is logged.
+    /// The log.
     pub log: LogConfig,
 }
 
 /// `[server]`
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Where callers connect.
+    /// The address for callers.
     pub listen: SocketAddr,
-    /// Where probes and Prometheus connect.
+    /// The address for probes and Prometheus.
     pub admin_listen: SocketAddr,
-    /// Between "not ready" and the first refusal, so that load balancers notice.
+    /// The time between "not ready" and the first refusal, in which load balancers notice.
     pub grace: Duration,
-    /// The whole of a shutdown, `grace` included.
+    /// The limit of a whole shutdown, `grace` included.
     pub drain_timeout: Duration,
-    /// Web sockets this replica holds at most; idle ones give way first.
+    /// The largest number of web sockets. Idle ones close first.
     pub max_sockets: usize,
-    /// Requests that are answered at the same time at most; more get `overloaded`.
+    /// The largest number of concurrent requests. Further ones get `overloaded`.
     pub max_requests: usize,
-    /// Streams of events that are open at the same time at most; more get `overloaded`.
+    /// The largest number of concurrent event streams. Further ones get `overloaded`.
     pub max_streams: usize,
-    /// HTTP worker threads, and half as many threads for the sockets: a turn costs them half as much, and fewer
-    /// threads are woken less often for nothing.
+    /// The number of HTTP worker threads. Sockets get half as many threads, because a turn costs them half as much and
+    /// fewer threads wake up less often.
     pub threads: usize,
 }
 
 /// `[store]`
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
-    /// Where.
+    /// The store.
     pub url: StoreUrl,
-    /// Redis' user (ACL); none for its default user.
+    /// Redis' ACL user. Empty for its default user.
     pub username: Option<String>,
     /// That user's password.
     pub password: Option<SecretString>,
-    /// The user of the sentinels themselves; none for their default user.
+    /// The user of the sentinels. Empty for their default user.
     pub sentinel_username: Option<String>,
-    /// That user's password; none where the sentinels let everybody in.
+    /// That user's password. Empty for sentinels without authentication.
     pub sentinel_password: Option<SecretString>,
-    /// What TLS is checked with.
+    /// The certificates and keys for TLS.
     pub tls: StoreTls,
     /// The first part of every key.
     pub key_prefix: String,
-    /// How long an ended message is kept.
+    /// The time that the store keeps an ended message.
     pub message_ttl: Duration,
-    /// The longest one command may take.
+    /// The timeout of one command.
     pub command_timeout: Duration,
-    /// Replicas of the store that must confirm a write.
+    /// The number of the store's replicas that must confirm a write.
     pub wait_replicas: u32,
-    /// The most bytes that `memory://` keeps.
+    /// The memory limit of `memory://`, in bytes.
     pub memory_limit: usize,
 }
 
-/// `store.ca_file`, `store.client_cert_file`, `store.client_key_file`, as they were read: PEM.
+/// The PEM text of `store.ca_file`, `store.client_cert_file` and `store.client_key_file`.
 #[derive(Debug, Clone, Default)]
 pub struct StoreTls {
-    /// The roots that the store's certificate must lead to; none means those of the Web.
+    /// The roots for the store's certificate. Empty for the public ones.
     pub ca: Option<Vec<u8>>,
-    /// Our certificate and its key.
+    /// The bridge's certificate and its key.
     pub client: Option<(Vec<u8>, SecretString)>,
 }
 
 /// `store.url`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// `memory://`: inside this process, gone with it.
+    /// `memory://`: the process holds the data and loses it at its end.
     Memory,
-    /// `redis://` and its kin.
+    /// `redis://` and its variants.
     Redis(RedisServers),
 }
 
-/// How Redis is reached.
+/// The servers of a Redis store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisServers {
-    /// Alone, with sentinels, or as a cluster.
+    /// A single server, sentinels, or a cluster.
     pub topology: RedisTopology,
-    /// Whether over TLS (`rediss`).
+    /// Whether connections use TLS (`rediss`).
     pub tls: bool,
-    /// The numbered database; 0 in a cluster.
+    /// The number of the database; 0 in a cluster.
     pub database: i64,
 }
 
-/// What stands behind a `redis` URL.
+/// The kind of Redis installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RedisTopology {
     /// One server: `redis://host:port/0`.
@@ -146,50 +146,50 @@ pub enum RedisTopology {
     Sentinel {
         /// The sentinels.
         sentinels: Vec<HostPort>,
-        /// The name they know the master by.
+        /// The sentinels' name for the master.
         master: String,
     },
-    /// Some nodes of a cluster, which know the others: `redis+cluster://host:port,host:port`.
+    /// Some nodes of a cluster, which list the others: `redis+cluster://host:port,host:port`.
     Cluster(Vec<HostPort>),
 }
 
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
-    /// Name or IP address, an IPv6 address without brackets.
+    /// A name or an IP address. An IPv6 address has no brackets.
     pub host: String,
-    /// Port.
+    /// The port.
     pub port: u16,
 }
 
 /// `[cluster]`
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// The name that partitions are dealt by.
+    /// The name of this replica in the assignment of partitions.
     pub replica_id: String,
-    /// How long a lease lives without renewal.
+    /// The lifetime of a lease without renewal.
     pub lease_ttl: Duration,
 }
 
 /// `[reply]`
 #[derive(Debug, Clone)]
 pub struct ReplyConfig {
-    /// How long a POST waits where it does not say.
+    /// The wait of a POST without a wait of its own.
     pub default_wait: Duration,
 }
 
 /// One of `[[bots]]`.
 #[derive(Debug, Clone)]
 pub struct BotConfig {
-    /// Our name of it.
+    /// The bot's name in this configuration.
     pub name: BotName,
     /// The API host of the platform.
     pub platform: Url,
-    /// What stands before `/oAuth` and `/rtm`, such as `/api/1.1`.
+    /// The path before `/oAuth` and `/rtm`, such as `/api/1.1`.
     pub api_path: String,
-    /// Replaces scheme, host and port of the socket's URL.
+    /// The scheme, host and port for the socket's URL, instead of the platform's.
     pub socket_base: Option<Url>,
-    /// Authorities that the platform's certificate may rest on besides the public ones, in PEM.
+    /// Certificate authorities for the platform beside the public ones, in PEM.
     pub ca: Option<Vec<u8>>,
     /// The bot's name on the platform.
     pub chat_bot: String,
@@ -197,51 +197,51 @@ pub struct BotConfig {
     pub task_bot_id: String,
     /// The app's id (`cs-…`).
     pub client_id: String,
-    /// HS*: the shared secret. RS*: the private key in PEM.
+    /// The shared secret (HS*), or the private key in PEM (RS*).
     pub client_secret: SecretString,
-    /// How the JWT is signed.
+    /// The signature algorithm of the JWT.
     pub algorithm: JwtAlgorithm,
-    /// Whether to ask for the secure handshake (protocol.md 5.2).
+    /// Whether the bridge asks for the secure handshake (protocol.md 5.2).
     pub secure_rtm: bool,
-    /// How a connect says what it wants (protocol.md 4.3).
+    /// The way in which a connect states its mode (protocol.md 4.3).
     pub connection_mode: ConnectionStyle,
     /// Whether users are anonymous to the platform.
     pub anonymous: bool,
-    /// Whether the history API may be read.
+    /// Whether the bridge may use the history API.
     pub history: bool,
     /// The default quiet time of a turn.
     pub quiet: Duration,
     /// The default deadline of a turn.
     pub deadline: Duration,
-    /// How long a connection must be silent before the first message, where a welcome may come.
+    /// The silence that the bridge waits for before the first message, if a welcome may come.
     pub welcome: Duration,
-    /// How long after its turn a reply still belongs to it.
+    /// The time after the end of a turn in which a reply still belongs to it.
     pub late_window: Duration,
-    /// How long after a reconnect history may still learn of a message.
+    /// The time after a reconnect until history is complete.
     pub history_settle: Duration,
-    /// How long after sending a silent bot's turn takes a look at history; none means never.
+    /// The time after sending until the bridge looks for replies of a silent bot in history. Empty for never.
     pub stuck_after: Option<Duration>,
     /// The platform's idle limit of a session.
     pub session_timeout: Duration,
-    /// Between two pings.
+    /// The time between two pings.
     pub ping_interval: Duration,
-    /// When an idle socket is closed; none means never.
+    /// The idle time after which a socket closes. Empty for never.
     pub idle_ttl: Option<Duration>,
-    /// Open messages a conversation may have.
+    /// The largest number of open messages in a conversation.
     pub max_open_messages: usize,
-    /// Sends per user in any 60 s; 0: no limit.
+    /// The largest number of sends per user in any 60 s; 0 for no limit.
     pub user_rate_per_minute: u32,
-    /// Connects in any 60 s, of all replicas together; 0: no limit.
+    /// The largest number of connects in any 60 s, of all replicas together; 0 for no limit.
     pub connects_per_minute: u32,
-    /// The largest web socket frame we take, in bytes.
+    /// The largest web socket frame that the bridge accepts, in bytes.
     pub max_frame_bytes: usize,
-    /// The largest web socket message we take, over all its fragments, in bytes.
+    /// The largest web socket message that the bridge accepts, with all its fragments, in bytes.
     pub max_message_bytes: usize,
-    /// Where this bot's events go.
+    /// The receiver of this bot's events.
     pub webhook: Option<BotWebhookConfig>,
 }
 
-/// How the JWT is signed (protocol.md 2.1).
+/// The signature algorithm of the JWT (protocol.md 2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names of RFC 7518 say it all")]
 pub enum JwtAlgorithm {
@@ -251,41 +251,41 @@ pub enum JwtAlgorithm {
     Rs512,
 }
 
-/// How a connect says what it wants (protocol.md 4.3).
+/// The way in which a connect states its mode (protocol.md 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionStyle {
-    /// `ConnectionMode=…`, platforms since 11.11.
+    /// `ConnectionMode=…`, for platforms since 11.11.
     ConnectionMode,
-    /// `isReconnect=true` or nothing, older platforms.
+    /// `isReconnect=true` or nothing, for older platforms.
     IsReconnect,
 }
 
 /// `[bots.webhook]`
 #[derive(Debug, Clone)]
 pub struct BotWebhookConfig {
-    /// The receiver of what is told unasked; without one only callbacks are sent, and signed with `secrets`.
+    /// The receiver of all events. Without one the bridge sends only callbacks, signed with `secrets`.
     pub url: Option<Url>,
     /// `whsec_` secrets, newest first.
     pub secrets: Vec<SecretString>,
-    /// In what form it is told.
+    /// The format of deliveries.
     pub form: PayloadFormat,
-    /// Sent as `Authorization: Bearer …`.
+    /// The token of the header `Authorization: Bearer …`.
     pub bearer_token: Option<SecretString>,
-    /// Headers that go with every delivery, by name.
+    /// Additional headers of every delivery, by name.
     pub headers: Vec<(Box<str>, SecretString)>,
-    /// The signature that older receivers check, beside the standard one.
+    /// The additional signature for older receivers.
     pub legacy_signature: Option<LegacySignature>,
 }
 
-/// In what form a receiver is told.
+/// The format of a delivery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PayloadFormat {
-    /// `type`, `timestamp` and `data` (Standard WebhooksConfig).
+    /// `type`, `timestamp` and `data` (Standard Webhooks).
     #[default]
     Standard,
     /// `CloudEvents` 1.0 over HTTP, in binary mode.
     CloudEvents,
-    /// What the platform's own webhook channel posts (protocol.md 9.4).
+    /// The format of the platform's own webhook channel (protocol.md 9.4).
     KoreV2,
 }
 
@@ -294,67 +294,67 @@ pub enum PayloadFormat {
 pub struct LegacySignature {
     /// The header's name.
     pub header: Box<str>,
-    /// What it is made with.
+    /// The key of the signature.
     pub secret: SecretString,
 }
 
 /// One of `[[callers]]`.
 #[derive(Debug, Clone)]
 pub struct CallerConfig {
-    /// Its name in logs at debug level; idempotency keys of different names never meet.
+    /// The name in debug logs. Idempotency keys of different names are separate.
     pub name: String,
-    /// SHA-256 of its key.
+    /// The SHA-256 of the caller's key.
     pub key_sha256: [u8; 32],
-    /// What it may do.
+    /// The scopes of the key.
     pub scopes: CallerScopes,
-    /// The bots it may use; none means every bot.
+    /// The bots that the caller may use. Empty for every bot.
     pub bots: Option<Vec<BotName>>,
-    /// What its users' identities begin with.
+    /// The required prefix of its users' identities.
     pub user_prefix: String,
-    /// Requests per minute; 0: no limit.
+    /// The largest number of requests per minute; 0 for no limit.
     pub rate_per_minute: u32,
-    /// Requests at the same time; 0: no limit.
+    /// The largest number of concurrent requests; 0 for no limit.
     pub max_open_requests: u32,
-    /// Secrets its callbacks are signed with, newest first.
+    /// The secrets that sign its callbacks, newest first.
     pub webhook_secrets: Vec<SecretString>,
-    /// In what form its callbacks are told.
+    /// The format of its callbacks.
     pub webhook_form: PayloadFormat,
 }
 
-/// What a caller may do; none of them includes another.
+/// The scopes of a caller. No scope includes another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CallerScopes {
     /// POST messages, DELETE conversations.
     pub send: bool,
     /// GET what belongs to conversations.
     pub read: bool,
-    /// Deliveries.
+    /// The deliveries of webhooks.
     pub admin: bool,
 }
 
 /// `[webhooks]`
 #[derive(Debug, Clone)]
 pub struct WebhooksConfig {
-    /// Patterns of which a callback must match one.
+    /// The patterns for callbacks. A callback must match one of them.
     pub allowed: Vec<UrlPattern>,
-    /// CIDRs of addresses that are fine although they are not public.
+    /// Address ranges that deliveries may reach although they are not public.
     pub allow_private: Vec<IpNet>,
-    /// The longest one attempt may take.
+    /// The timeout of one attempt.
     pub timeout: Duration,
-    /// Authorities that receivers' certificates may rest on besides the public ones, in PEM.
+    /// Certificate authorities for receivers beside the public ones, in PEM.
     pub ca: Option<Vec<u8>>,
-    /// Attempts in flight at a time.
+    /// The largest number of concurrent attempts.
     pub max_in_flight: usize,
-    /// Attempts in flight at a time to one host.
+    /// The largest number of concurrent attempts to one host.
     pub max_per_host: usize,
 }
 
 /// `[log]`
 #[derive(Debug, Clone)]
 pub struct LogConfig {
-    /// For machines or for people.
+    /// The format of the lines.
     pub format: LogFormat,
-    /// The levels that are logged, by module.
+    /// The log level of each module.
     pub filter: Targets,
 }
 

@@ -1,6 +1,6 @@
-//! From a raw value to the type of its key. Every function says what would have been right.
+//! Parsers from a raw value to the type of its key. Each error names the expected value.
 //!
-//! All are pure. What is an address or a secret is read by `address` and `secret`.
+//! All are pure. The modules `address` and `secret` hold the parsers of those.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,69 +8,69 @@ use std::time::Duration;
 use jiff::fmt::friendly::{Spacing, SpanParser, SpanPrinter};
 use tracing_subscriber::filter::Targets;
 
-use super::value::Value;
+use super::config_value::ConfigValue;
 
-/// Why a value was refused: a sentence that goes into a [`super::Diagnostic`].
+/// The reason why a value was refused: the sentence for a [`super::Diagnostic`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct InvalidValue(pub(super) String);
 
-pub(super) type Parsed<T> = Result<T, InvalidValue>;
+pub(super) type ParseResult<T> = Result<T, InvalidValue>;
 
-/// A refusal for this reason.
-pub(super) fn wrong<T>(what: impl Into<String>) -> Parsed<T> {
+/// Returns an error with this reason.
+pub(super) fn invalid<T>(what: impl Into<String>) -> ParseResult<T> {
     Err(InvalidValue(what.into()))
 }
 
-/// A value as a mistake may quote it: short, on one line.
+/// Quotes a value in a message: short and on one line.
 pub(super) fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(60).collect();
     let more = if cut.len() < text.len() { "…" } else { "" };
     format!("`{}{more}`", cut.escape_debug())
 }
 
-/// The text of a value.
-pub(super) fn as_text<'v>(value: &'v Value, example: &str) -> Parsed<&'v str> {
+/// Returns the text of a value.
+pub(super) fn as_text<'v>(value: &'v ConfigValue, example: &str) -> ParseResult<&'v str> {
     value
         .as_text()
         .map(str::trim)
         .ok_or_else(|| InvalidValue(format!("is {}, but should be text such as {example}", value.kind())))
 }
 
-/// Any text without control characters.
-pub(super) fn text(value: &Value) -> Parsed<String> {
+/// Parses text without control characters.
+pub(super) fn text(value: &ConfigValue) -> ParseResult<String> {
     let text = as_text(value, "\"…\"")?;
     if text.chars().any(char::is_control) {
-        return wrong("has a control character");
+        return invalid("has a control character");
     }
     Ok(text.to_owned())
 }
 
-/// `true` or `false`.
-pub(super) fn boolean(value: &Value) -> Parsed<bool> {
+/// Parses `true` or `false`.
+pub(super) fn boolean(value: &ConfigValue) -> ParseResult<bool> {
     match value {
-        Value::Bool(yes) => Ok(*yes),
-        Value::Untyped(text) if text.trim() == "true" => Ok(true),
-        Value::Untyped(text) if text.trim() == "false" => Ok(false),
-        Value::Untyped(text) => wrong(format!("{} is neither true nor false", quoted(text))),
-        Value::Text(_) => wrong("is text, but should be true or false, without quotes"),
-        other => wrong(format!("is {}, but should be true or false", other.kind())),
+        ConfigValue::Bool(yes) => Ok(*yes),
+        ConfigValue::Untyped(text) if text.trim() == "true" => Ok(true),
+        ConfigValue::Untyped(text) if text.trim() == "false" => Ok(false),
+        ConfigValue::Untyped(text) => invalid(format!("{} is neither true nor false", quoted(text))),
+        ConfigValue::Text(_) => invalid("is text, but should be true or false, without quotes"),
+        other => invalid(format!("is {}, but should be true or false", other.kind())),
     }
 }
 
-/// A whole number within a range.
-pub(super) fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&Value) -> Parsed<T>
+/// Parses a whole number within a range.
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl FnOnce(&ConfigValue) -> ParseResult<T>
 where
     T: TryFrom<i128> + PartialOrd + std::fmt::Display,
 {
     move |value| {
         let number = match value {
-            Value::Integer(number) => *number,
-            Value::Untyped(text) => text
+            ConfigValue::Integer(number) => *number,
+            ConfigValue::Untyped(text) => text
                 .trim()
                 .parse()
                 .map_err(|_| InvalidValue(format!("{} is not a whole number", quoted(text))))?,
-            Value::Text(_) => return wrong("is text, but should be a number, without quotes"),
-            other => return wrong(format!("is {}, but should be a whole number", other.kind())),
+            ConfigValue::Text(_) => return invalid("is text, but should be a number, without quotes"),
+            other => return invalid(format!("is {}, but should be a whole number", other.kind())),
         };
         T::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
             InvalidValue(format!("{number} is not within {} to {}", range.start(), range.end()))
@@ -78,11 +78,13 @@ where
     }
 }
 
-/// A span of time within a range, such as `250ms`, `30s`, `1m30s`.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&Value) -> Parsed<Duration> {
+/// Parses a duration within a range, such as `250ms`, `30s`, `1m30s`.
+pub(super) fn duration(
+    range: RangeInclusive<Duration>,
+) -> impl FnOnce(&ConfigValue) -> ParseResult<Duration> {
     move |value| {
-        if let Value::Integer(number) = value {
-            return wrong(format!("{number} has no unit; write \"{number}s\" or \"{number}ms\""));
+        if let ConfigValue::Integer(number) = value {
+            return invalid(format!("{number} has no unit; write \"{number}s\" or \"{number}ms\""));
         }
         let text = as_text(value, "\"30s\"")?;
         let span = SpanParser::new().parse_unsigned_duration(text).map_err(|_| {
@@ -91,23 +93,28 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl FnOnce(&Value) -
         if range.contains(&span) {
             Ok(span)
         } else {
-            wrong(format!("{} is not within {} to {}", show(span), show(*range.start()), show(*range.end())))
+            invalid(format!(
+                "{} is not within {} to {}",
+                show_duration(span),
+                show_duration(*range.start()),
+                show_duration(*range.end())
+            ))
         }
     }
 }
 
-/// A span of time as [`duration`] reads it.
-pub(super) fn show(span: Duration) -> String {
+/// Formats a duration in the form that [`duration`] accepts.
+pub(super) fn show_duration(span: Duration) -> String {
     if span.is_zero() {
         return "0ms".to_owned();
     }
     SpanPrinter::new().spacing(Spacing::None).unsigned_duration_to_string(&span)
 }
 
-/// A span of time, or `never`.
+/// Parses a duration or `never`.
 pub(super) fn duration_or_never(
     range: RangeInclusive<Duration>,
-) -> impl FnOnce(&Value) -> Parsed<Option<Duration>> {
+) -> impl FnOnce(&ConfigValue) -> ParseResult<Option<Duration>> {
     move |value| match value.as_text() {
         Some(text) if text.trim() == "never" => Ok(None),
         _ => duration(range)(value)
@@ -116,15 +123,15 @@ pub(super) fn duration_or_never(
     }
 }
 
-/// Levels by module, such as `warn,rtm_bridge=debug`.
-pub(super) fn log_filter(value: &Value) -> Parsed<Targets> {
+/// Parses levels by module, such as `warn,rtm_bridge=debug`.
+pub(super) fn log_filter(value: &ConfigValue) -> ParseResult<Targets> {
     let text = as_text(value, "\"info\"")?;
     let directives: Vec<_> = text.split(',').map(str::trim).collect();
     for directive in &directives {
-        // The library takes any other text here for the name of a module.
+        // The library reads any other text as the name of a module.
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':' | '=');
         if directive.is_empty() || directive.starts_with('=') || !directive.chars().all(is_plain) {
-            return wrong(format!(
+            return invalid(format!(
                 "{} is neither a level nor a module with one, such as info or rtm_bridge=debug; spans and fields are \
                  no filters",
                 quoted(directive)
@@ -139,11 +146,11 @@ pub(super) fn log_filter(value: &Value) -> Parsed<Targets> {
 
 const UNITS: [(&str, usize); 4] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)];
 
-/// A number of bytes within a range, such as `64KiB`.
-pub(super) fn size(range: RangeInclusive<usize>) -> impl FnOnce(&Value) -> Parsed<usize> {
+/// Parses a number of bytes within a range, such as `64KiB`.
+pub(super) fn size(range: RangeInclusive<usize>) -> impl FnOnce(&ConfigValue) -> ParseResult<usize> {
     move |value| {
-        if let Value::Integer(number) = value {
-            return wrong(format!("{number} has no unit; write \"{number}B\" or a size such as \"64KiB\""));
+        if let ConfigValue::Integer(number) = value {
+            return invalid(format!("{number} has no unit; write \"{number}B\" or a size such as \"64KiB\""));
         }
         let text = as_text(value, "\"64KiB\"")?;
         let bytes = UNITS.iter().find_map(|(unit, factor)| {
@@ -151,18 +158,18 @@ pub(super) fn size(range: RangeInclusive<usize>) -> impl FnOnce(&Value) -> Parse
         });
         match bytes {
             Some(bytes) if range.contains(&bytes) => Ok(bytes),
-            Some(_) => wrong(format!(
+            Some(_) => invalid(format!(
                 "{} is not within {} to {}",
                 quoted(text),
                 show_size(*range.start()),
                 show_size(*range.end())
             )),
-            None => wrong(format!("{} is no size such as 512B, 64KiB, 4MiB or 1GiB", quoted(text))),
+            None => invalid(format!("{} is no size such as 512B, 64KiB, 4MiB or 1GiB", quoted(text))),
         }
     }
 }
 
-/// A number of bytes as [`size`] reads it.
+/// Formats a number of bytes in the form that [`size`] accepts.
 pub(super) fn show_size(bytes: usize) -> String {
     let (unit, factor) = UNITS
         .iter()
@@ -172,34 +179,38 @@ pub(super) fn show_size(bytes: usize) -> String {
     format!("{}{unit}", bytes / factor)
 }
 
-/// One of some words.
-pub(super) fn one_of<T: Copy>(words: &'static [(&'static str, T)]) -> impl FnOnce(&Value) -> Parsed<T> {
+/// Parses one of several words.
+pub(super) fn one_of<T: Copy>(
+    words: &'static [(&'static str, T)],
+) -> impl FnOnce(&ConfigValue) -> ParseResult<T> {
     move |value| {
         let all = || words.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
         let text = as_text(value, &format!("\"{}\"", words.first().map_or("", |(word, _)| word)))?;
         words
             .iter()
             .find_map(|(word, meaning)| (*word == text).then_some(*meaning))
-            .ok_or_else(|| InvalidValue(format!("{} is none of {}", quoted(text), all())))
+            .ok_or_else(|| InvalidValue(format!("{} is not one of {}", quoted(text), all())))
     }
 }
 
-/// A list; each item is read by `item`. A variable's text is split at commas, unless it is a TOML list.
-pub(super) fn list<T>(item: impl Fn(&Value) -> Parsed<T>) -> impl FnOnce(&Value) -> Parsed<Vec<T>> {
+/// Parses a list with the parser of its items. The text of a variable is a TOML list or has commas between the items.
+pub(super) fn list<T>(
+    item: impl Fn(&ConfigValue) -> ParseResult<T>,
+) -> impl FnOnce(&ConfigValue) -> ParseResult<Vec<T>> {
     move |value| match value {
-        Value::List(items) => items.iter().map(|inner| item(&inner.value)).collect(),
-        Value::Untyped(text) if text.trim_start().starts_with('[') => {
-            match super::value::fragment(text.trim()) {
-                Some(Value::List(items)) => items.iter().map(|inner| item(&inner.value)).collect(),
-                _ => wrong("is no TOML list such as [\"a\", \"b\"]"),
+        ConfigValue::List(items) => items.iter().map(|inner| item(&inner.value)).collect(),
+        ConfigValue::Untyped(text) if text.trim_start().starts_with('[') => {
+            match super::config_value::fragment(text.trim()) {
+                Some(ConfigValue::List(items)) => items.iter().map(|inner| item(&inner.value)).collect(),
+                _ => invalid("is no TOML list such as [\"a\", \"b\"]"),
             }
         }
-        Value::Untyped(text) => text
+        ConfigValue::Untyped(text) => text
             .split(',')
             .map(str::trim)
             .filter(|part| !part.is_empty())
-            .map(|part| item(&Value::Untyped(part.to_owned())))
+            .map(|part| item(&ConfigValue::Untyped(part.to_owned())))
             .collect(),
-        other => wrong(format!("is {}, but should be a list such as [\"a\", \"b\"]", other.kind())),
+        other => invalid(format!("is {}, but should be a list such as [\"a\", \"b\"]", other.kind())),
     }
 }

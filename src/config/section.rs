@@ -1,134 +1,133 @@
-//! Takes a table apart, key by key.
+//! Reads a table key by key.
 //!
-//! serde's derive would stop at the first mistake, call a key by its place in a type and a bot by its number,
-//! and could not tell where a value was given. An operator wants to read all mistakes at once, by the keys as
-//! they are written. So a [`Section`] takes each key with the function that reads its type, notes what is
-//! wrong, goes on with the default, and in the end refuses the keys that nobody took.
+//! An operator wants to see all errors at once, with the keys as written and the place of each value. The
+//! derive of serde stops at the first error and names a key by its place in a type. So a [`Section`] takes each key with
+//! the parser of its type, records an error, and continues with the default. In the end it rejects the remaining keys.
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use super::mistake::{Diagnostics, ValueOrigin};
-use super::parse::{InvalidValue, Parsed};
-use super::value::{Item, Table, Value};
+use super::config_value::{ConfigItem, ConfigTable, ConfigValue};
+use super::diagnostics::{Diagnostics, ValueOrigin};
+use super::parse::{InvalidValue, ParseResult};
 
-/// How a file that a secret lies in is read.
-pub(super) type Files<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
+/// The function that reads the file of a secret.
+pub(super) type FileReader<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
-/// A table that is being taken apart.
+/// The reader of one table.
 pub(super) struct Section<'a> {
     path: String,
-    left: Table,
+    remaining: ConfigTable,
     known: Vec<&'static str>,
-    pub(super) notes: &'a mut Diagnostics,
-    files: Files<'a>,
+    pub(super) diagnostics: &'a mut Diagnostics,
+    files: FileReader<'a>,
 }
 
 impl<'a> Section<'a> {
-    /// Takes the whole document apart.
+    /// Reads a whole document.
     pub(super) fn root<T>(
-        table: Table,
-        notes: &'a mut Diagnostics,
-        files: Files<'a>,
+        table: ConfigTable,
+        diagnostics: &'a mut Diagnostics,
+        files: FileReader<'a>,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
-        Section { path: String::new(), left: table, known: Vec::new(), notes, files }.run(read)
+        Section { path: String::new(), remaining: table, known: Vec::new(), diagnostics, files }.run(read)
     }
 
     fn run<T>(mut self, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let result = read(&mut self);
         for key in &self.known {
             let path = self.key(key);
-            self.notes.known(path);
+            self.diagnostics.add_key(path);
         }
-        for (key, item) in std::mem::take(&mut self.left) {
+        for (key, item) in std::mem::take(&mut self.remaining) {
             let mut what = "there is no such key".to_owned();
             if let Some(near) = nearest(&key, &self.known) {
-                // Writing to a String cannot fail.
+                // A write to a String cannot fail.
                 let _ = write!(what, "; did you mean `{near}`?");
             }
             let path = self.key(&key);
-            self.notes.given(&path, item.origin);
-            self.notes.wrong(&path, what);
+            self.diagnostics.add_origin(&path, item.origin);
+            self.diagnostics.error(&path, what);
         }
         result
     }
 
-    /// The path of a key of this table.
+    /// Returns the path of a key of this table.
     pub(super) fn key(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Takes a raw value. Empty text is as none.
-    fn take(&mut self, key: &'static str) -> Option<Item> {
+    /// Takes a raw value. Empty text counts as absent.
+    fn take(&mut self, key: &'static str) -> Option<ConfigItem> {
         self.known.push(key);
-        let item = self.left.remove(key)?;
+        let item = self.remaining.remove(key)?;
         let empty = item.value.as_text().is_some_and(|text| text.trim().is_empty());
         if empty {
             return None;
         }
         let path = self.key(key);
-        self.notes.given(&path, item.origin.clone());
+        self.diagnostics.add_origin(&path, item.origin.clone());
         Some(item)
     }
 
-    /// A key that may be absent.
+    /// Reads an optional key.
     pub(super) fn optional<T>(
         &mut self,
         key: &'static str,
-        parse: impl FnOnce(&Value) -> Parsed<T>,
+        parse: impl FnOnce(&ConfigValue) -> ParseResult<T>,
     ) -> Option<T> {
         let item = self.take(key)?;
         let path = self.key(key);
         match parse(&item.value) {
             Ok(value) => Some(value),
             Err(InvalidValue(what)) => {
-                self.notes.wrong(&path, what);
+                self.diagnostics.error(&path, what);
                 None
             }
         }
     }
 
-    /// A key with a default.
+    /// Reads a key that has a default.
     pub(super) fn or<T>(
         &mut self,
         key: &'static str,
         default: T,
-        parse: impl FnOnce(&Value) -> Parsed<T>,
+        parse: impl FnOnce(&ConfigValue) -> ParseResult<T>,
     ) -> T {
         self.optional(key, parse).unwrap_or(default)
     }
 
-    /// A key that must be there; `what` says what it is.
+    /// Reads a required key. The error for a missing key describes it by `what`.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
         what: &str,
-        parse: impl FnOnce(&Value) -> Parsed<T>,
+        parse: impl FnOnce(&ConfigValue) -> ParseResult<T>,
     ) -> Option<T> {
         let value = self.optional(key, parse);
         let path = self.key(key);
-        if value.is_none() && !self.notes.was_given(&path) {
-            self.notes.wrong(&path, format!("is missing: {what}"));
+        if value.is_none() && !self.diagnostics.was_given(&path) {
+            self.diagnostics.error(&path, format!("is missing: {what}"));
         }
         value
     }
 
-    /// A secret, given as `key` or as the path of a file that holds it, `file_key`.
+    /// Reads a secret from `key`, or from the file that `file_key` names.
     ///
-    /// The environment goes before the file here too, whichever of the two it gives. Both in one place are a
-    /// mistake. `parse` reads the value, `from_file` what the file holds.
+    /// A key from the environment overrides either key of the file. Both keys from one source are an error. `parse` reads
+    /// the value, `from_file` the text of the file.
     pub(super) fn secret<T>(
         &mut self,
         key: &'static str,
         file_key: &'static str,
-        parse: impl FnOnce(&Value) -> Parsed<T>,
-        from_file: impl FnOnce(&str) -> Parsed<T>,
+        parse: impl FnOnce(&ConfigValue) -> ParseResult<T>,
+        from_file: impl FnOnce(&str) -> ParseResult<T>,
     ) -> Option<T> {
         let (direct, by_file) = (self.take(key), self.take(file_key));
         let (path, file_path) = (self.key(key), self.key(file_key));
-        let from_environment = |item: &Option<Item>| {
+        let from_environment = |item: &Option<ConfigItem>| {
             item.as_ref().is_some_and(|i| matches!(i.origin, ValueOrigin::Environment(_)))
         };
         let by_file = match (&direct, by_file) {
@@ -136,7 +135,8 @@ impl<'a> Section<'a> {
                 (true, false) => None,
                 (false, true) => by_file,
                 _ => {
-                    self.notes.wrong(&path, format!("is given, and `{file_key}` too; keep one of them"));
+                    self.diagnostics
+                        .error(&path, format!("is given, and `{file_key}` too; keep one of them"));
                     return None;
                 }
             },
@@ -158,24 +158,24 @@ impl<'a> Section<'a> {
             (None, Some(item)) => (path, parse(&item.value)),
             (None, None) => return None,
         };
-        parsed.map_err(|InvalidValue(what)| self.notes.wrong(&path, what)).ok()
+        parsed.map_err(|InvalidValue(what)| self.diagnostics.error(&path, what)).ok()
     }
 
-    /// What the file holds that a key names, which was taken before.
+    /// Reads the file that the value of `key` names.
     pub(super) fn file<T>(
         &mut self,
         key: &str,
         name: &str,
-        parse: impl FnOnce(&str) -> Parsed<T>,
+        parse: impl FnOnce(&str) -> ParseResult<T>,
     ) -> Option<T> {
         let parsed = self.read_file(name).and_then(|text| {
             parse(&text).map_err(|InvalidValue(what)| InvalidValue(format!("{name}: {what}")))
         });
         let path = self.key(key);
-        parsed.map_err(|InvalidValue(what)| self.notes.wrong(&path, what)).ok()
+        parsed.map_err(|InvalidValue(what)| self.diagnostics.error(&path, what)).ok()
     }
 
-    fn read_file(&self, name: &str) -> Parsed<String> {
+    fn read_file(&self, name: &str) -> ParseResult<String> {
         (self.files)(Path::new(name)).map_err(|error| {
             let hint = if Path::new(name).is_relative() {
                 " (the path is relative to the working directory)"
@@ -186,27 +186,29 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A table within this one; an absent one is as an empty one.
+    /// Reads a table within this one. An absent table counts as an empty one.
     pub(super) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let path = self.key(key);
-        let left = match self.take(key).map(|item| item.value) {
-            Some(Value::Table(table)) => table,
+        let remaining = match self.take(key).map(|item| item.value) {
+            Some(ConfigValue::Table(table)) => table,
             Some(other) => {
-                self.notes.wrong(&path, format!("is {}, but should be a table: [{path}]", other.kind()));
-                Table::new()
+                self.diagnostics
+                    .error(&path, format!("is {}, but should be a table: [{path}]", other.kind()));
+                ConfigTable::new()
             }
-            None => Table::new(),
+            None => ConfigTable::new(),
         };
-        Section { path, left, known: Vec::new(), notes: self.notes, files: self.files }.run(read)
+        Section { path, remaining, known: Vec::new(), diagnostics: self.diagnostics, files: self.files }
+            .run(read)
     }
 
-    /// A table within this one, read only where it is there.
+    /// Reads a table within this one if it is there.
     pub(super) fn optional_section<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&mut Section<'_>) -> Option<T>,
     ) -> Option<T> {
-        if self.left.contains_key(key) {
+        if self.remaining.contains_key(key) {
             self.section(key, read)
         } else {
             self.known.push(key);
@@ -214,24 +216,25 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A list of named tables. In paths each goes by its name, or by its number (from 1) where it has none.
-    /// A name that is used twice is a mistake.
+    /// Reads a list of named tables and rejects duplicate names.
+    ///
+    /// The path of each table has its name, or its number (from 1) if it has no name.
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
         mut read: impl FnMut(&mut Section<'_>) -> Option<T>,
     ) -> Vec<T> {
         let items = match self.take(key).map(|item| item.value) {
-            Some(Value::List(items)) => items,
-            Some(Value::Table(_)) => {
-                self.notes.wrong(
+            Some(ConfigValue::List(items)) => items,
+            Some(ConfigValue::Table(_)) => {
+                self.diagnostics.error(
                     key,
                     format!("is one table, but there may be several: write [[{key}]] and a name"),
                 );
                 Vec::new()
             }
             Some(other) => {
-                self.notes.wrong(key, format!("is {}, but should be tables: [[{key}]]", other.kind()));
+                self.diagnostics.error(key, format!("is {}, but should be tables: [[{key}]]", other.kind()));
                 Vec::new()
             }
             None => Vec::new(),
@@ -239,31 +242,37 @@ impl<'a> Section<'a> {
         let mut names: Vec<(String, ValueOrigin)> = Vec::new();
         let mut all = Vec::new();
         for (number, item) in (1..).zip(items) {
-            let Value::Table(left) = item.value else {
-                self.notes.wrong(&format!("{key}[{number}]"), "should be a table");
+            let ConfigValue::Table(remaining) = item.value else {
+                self.diagnostics.error(&format!("{key}[{number}]"), "should be a table");
                 continue;
             };
-            let name = left.get("name").and_then(|name| name.value.as_text()).map(str::to_owned);
+            let name = remaining.get("name").and_then(|name| name.value.as_text()).map(str::to_owned);
             let path = match &name {
                 Some(name) if !name.trim().is_empty() => format!("{key}.{name}"),
                 _ => format!("{key}[{number}]"),
             };
-            self.notes.given(&path, item.origin.clone());
+            self.diagnostics.add_origin(&path, item.origin.clone());
             if let Some(name) = name {
                 if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
-                    self.notes
-                        .wrong(&path, format!("the name is used already, at {first}; names are unique"));
+                    self.diagnostics
+                        .error(&path, format!("the name is used already, at {first}; names are unique"));
                 }
                 names.push((name, item.origin));
             }
-            let section = Section { path, left, known: Vec::new(), notes: self.notes, files: self.files };
+            let section = Section {
+                path,
+                remaining,
+                known: Vec::new(),
+                diagnostics: self.diagnostics,
+                files: self.files,
+            };
             all.extend(section.run(&mut read));
         }
         all
     }
 }
 
-/// The known key that was probably meant.
+/// Returns the known key that is most similar.
 fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     known
         .iter()

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::certificates::{belong_together, certificates, private_key, roots};
-use super::parse::{self, InvalidValue, Parsed, duration, number, size};
+use super::certificates::{certificates, is_key_pair, private_key, roots};
+use super::config_value::ConfigValue;
+use super::parse::{self, InvalidValue, ParseResult, duration, number, size};
 use super::secret;
 use super::section::Section;
-use super::store_url::{self, Target, User};
-use super::value::Value;
+use super::store_url::{self, StoreTarget, StoreUser};
 use super::{RedisTopology, StoreConfig, StoreTls, StoreUrl};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -18,7 +18,7 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) fn store(section: &mut Section<'_>) -> StoreConfig {
     let d = StoreConfig::default();
     let target = section.secret("url", "url_file", store_url::store_url, store_url::from_text);
-    let (url, from_url) = target.map_or((d.url, None), |Target { url, user }| (url, user));
+    let (url, from_url) = target.map_or((d.url, None), |StoreTarget { url, user }| (url, user));
     let (username, password) = user(section, USER, from_url);
     let (sentinel_username, sentinel_password) = user(section, SENTINEL, None);
     let tls = match &url {
@@ -46,23 +46,23 @@ pub(super) fn store(section: &mut Section<'_>) -> StoreConfig {
     store
 }
 
-/// A user and its password, from the URL or from keys of their own.
+/// Reads a user with its password, from the URL or from separate keys.
 fn user(
     section: &mut Section<'_>,
     [name_key, key, file_key]: [&'static str; 3],
-    from_url: Option<User>,
+    from_url: Option<StoreUser>,
 ) -> (Option<String>, Option<SecretString>) {
     let name = section.optional(name_key, parse::text);
     let password = section.secret(key, file_key, secret::secret, secret::secret_text);
     let keys = [name_key, key, file_key].map(|key| section.key(key));
-    let given = |section: &Section<'_>, key: &String| section.notes.was_given(key);
+    let given = |section: &Section<'_>, key: &String| section.diagnostics.was_given(key);
     let named = given(section, &keys[0]);
     let with_password = given(section, &keys[1]) || given(section, &keys[2]);
     if let Some(user) = from_url {
         if named || with_password {
             let url = [section.key("url"), section.key("url_file")];
             let all: Vec<String> = url.into_iter().chain(keys).collect();
-            section.notes.unrelated(
+            section.diagnostics.relation_error(
                 &all,
                 format!("holds a user or password, and {name_key} or {key} is given too; keep one of them"),
             );
@@ -70,19 +70,20 @@ fn user(
         return (user.name, Some(user.password));
     }
     if named && !with_password {
-        section.notes.unrelated(&keys, format!("needs the user's password: {key} or {file_key}"));
+        section.diagnostics.relation_error(&keys, format!("needs the user's password: {key} or {file_key}"));
     }
     (name, password)
 }
 
-/// The files of TLS; `used` is whether the store is reached over it.
+/// Reads the files for TLS. `used` tells whether the store's URL asks for TLS.
 fn files(section: &mut Section<'_>, used: bool) -> StoreTls {
     let [ca, certificate, key] = TLS.map(|key| section.optional(key, parse::text));
     if certificate.is_some() != key.is_some() {
         let keys = [section.key("client_cert_file"), section.key("client_key_file")];
-        section
-            .notes
-            .unrelated(&keys, "client_cert_file and client_key_file belong together: give both or neither");
+        section.diagnostics.relation_error(
+            &keys,
+            "client_cert_file and client_key_file belong together: give both or neither",
+        );
     }
     if !used {
         return StoreTls::default();
@@ -95,34 +96,36 @@ fn files(section: &mut Section<'_>, used: bool) -> StoreTls {
         let key =
             section.file("client_key_file", &key, |text| private_key(text).map(|_| SecretString::from(text)));
         let (certificate, key) = certificate.zip(key)?;
-        if !belong_together(&certificate, &key) {
+        if !is_key_pair(&certificate, &key) {
             let keys = [section.key("client_key_file"), section.key("client_cert_file")];
-            section.notes.unrelated(&keys, "is not the key of the certificate in client_cert_file");
+            section
+                .diagnostics
+                .relation_error(&keys, "is not the key of the certificate in client_cert_file");
         }
         Some((certificate, key))
     });
     StoreTls { ca, client }
 }
 
-/// Keys that mean something with some stores only.
+/// Keys that have an effect with some stores only.
 const USER: [&str; 3] = ["username", "password", "password_file"];
 const SENTINEL: [&str; 3] = ["sentinel_username", "sentinel_password", "sentinel_password_file"];
 const TLS: [&str; 3] = ["ca_file", "client_cert_file", "client_key_file"];
 
 fn warnings(section: &mut Section<'_>, store: &StoreConfig) {
     let [url, url_file] = ["url", "url_file"].map(|key| section.key(key));
-    if !section.notes.was_given(&url) && !section.notes.was_given(&url_file) {
-        section.notes.warn(
+    if !section.diagnostics.was_given(&url) && !section.diagnostics.was_given(&url_file) {
+        section.diagnostics.warn(
             &url,
-            "is not given: messages are kept in this process and are gone with it; say url = \"memory://\" if that is meant",
+            "is not given: this process holds all messages and loses them at its end; confirm with url = \"memory://\"",
         );
     }
     let mut idle = |keys: &[&str], without: &str| {
         for key in keys {
             let path = section.key(key);
             let used = *key != "wait_replicas" || store.wait_replicas > 0;
-            if used && section.notes.was_given(&path) {
-                section.notes.warn(&path, format!("has no effect {without}"));
+            if used && section.diagnostics.was_given(&path) {
+                section.diagnostics.warn(&path, format!("has no effect {without}"));
             }
         }
     };
@@ -144,7 +147,7 @@ fn warnings(section: &mut Section<'_>, store: &StoreConfig) {
     }
 }
 
-fn key_prefix(value: &Value) -> Parsed<String> {
+fn key_prefix(value: &ConfigValue) -> ParseResult<String> {
     let prefix = parse::text(value)?;
     let plain = prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b));
     if plain && prefix.len() <= 64 {

@@ -1,83 +1,79 @@
-//! `store.url`.
+//! The parser of `store.url`.
 //!
-//! Read by hand: Redis' URLs name several hosts at once, which a URL of the Web cannot. No mistake quotes any
-//! part of it: where a password is not escaped, what looks like a host may be the rest of the password.
+//! Redis' URLs may name several hosts, which the URL Standard does not allow, so this parser is our own. No error quotes
+//! the URL: after an unescaped character, the apparent host may be the rest of the password.
 
 use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
-use super::parse::{self, InvalidValue, Parsed};
-use super::value::Value;
+use super::config_value::ConfigValue;
+use super::parse::{self, InvalidValue, ParseResult, invalid};
 use super::{HostPort, RedisServers, RedisTopology, StoreUrl};
 
 const REDIS_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26379;
 
-/// What the URL says.
-pub(super) struct Target {
+/// The store and its credentials from the URL.
+pub(super) struct StoreTarget {
     pub(super) url: StoreUrl,
-    /// The user info, where there is one.
-    pub(super) user: Option<User>,
+    /// The user info, if the URL has one.
+    pub(super) user: Option<StoreUser>,
 }
 
 /// `user:password@`
-pub(super) struct User {
-    /// None for Redis' default user.
+pub(super) struct StoreUser {
+    /// The user's name. Empty for Redis' default user.
     pub(super) name: Option<String>,
     pub(super) password: SecretString,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ServerKind {
     Alone,
     Sentinel,
     Cluster,
 }
 
-const SCHEMES: [(&str, Kind, bool); 6] = [
-    ("redis", Kind::Alone, false),
-    ("rediss", Kind::Alone, true),
-    ("redis+sentinel", Kind::Sentinel, false),
-    ("rediss+sentinel", Kind::Sentinel, true),
-    ("redis+cluster", Kind::Cluster, false),
-    ("rediss+cluster", Kind::Cluster, true),
+const SCHEMES: [(&str, ServerKind, bool); 6] = [
+    ("redis", ServerKind::Alone, false),
+    ("rediss", ServerKind::Alone, true),
+    ("redis+sentinel", ServerKind::Sentinel, false),
+    ("rediss+sentinel", ServerKind::Sentinel, true),
+    ("redis+cluster", ServerKind::Cluster, false),
+    ("rediss+cluster", ServerKind::Cluster, true),
 ];
 
 const FORMS: &str =
     "use memory://, redis://, redis+sentinel://, redis+cluster://, or rediss://, rediss+… for TLS";
 
-fn wrong<T>(what: impl Into<String>) -> Parsed<T> {
-    Err(InvalidValue(what.into()))
-}
-
-/// As [`from_text`], of the key's value.
-pub(super) fn store_url(value: &Value) -> Parsed<Target> {
+/// Parses the value of the key.
+pub(super) fn store_url(value: &ConfigValue) -> ParseResult<StoreTarget> {
     from_text(&parse::text(value)?)
 }
 
-/// Reads the URL; what surrounds it in a file is not part of it.
-pub(super) fn from_text(text: &str) -> Parsed<Target> {
+/// Parses the URL without the white space around it.
+pub(super) fn from_text(text: &str) -> ParseResult<StoreTarget> {
     let Some((scheme, rest)) = text.trim().split_once("://") else {
-        return wrong(format!("is no store's URL; {FORMS}"));
+        return invalid(format!("is no store's URL; {FORMS}"));
     };
     if scheme == "memory" {
         return if rest.is_empty() {
-            Ok(Target { url: StoreUrl::Memory, user: None })
+            Ok(StoreTarget { url: StoreUrl::Memory, user: None })
         } else {
-            wrong("nothing may follow memory://")
+            invalid("nothing may follow memory://")
         };
     }
     let Some((_, kind, tls)) = SCHEMES.iter().find(|(known, ..)| *known == scheme) else {
-        return wrong(format!("has an unknown scheme; {FORMS}"));
+        return invalid(format!("has an unknown scheme; {FORMS}"));
     };
     redis(rest, *kind, *tls)
 }
 
-fn redis(rest: &str, kind: Kind, tls: bool) -> Parsed<Target> {
+fn redis(rest: &str, kind: ServerKind, tls: bool) -> ParseResult<StoreTarget> {
     if rest.contains('#') {
-        return wrong("has a fragment (#…); write a # of a password as %23");
+        return invalid("has a fragment (#…); write a # of a password as %23");
     }
     let (before_query, query) = match rest.split_once('?') {
         Some((before, query)) => (before, Some(query)),
@@ -85,7 +81,7 @@ fn redis(rest: &str, kind: Kind, tls: bool) -> Parsed<Target> {
     };
     let (authority, path) = before_query.split_once('/').unwrap_or((before_query, ""));
     if path.contains('@') || query.is_some_and(|query| query.contains('@')) {
-        return wrong(
+        return invalid(
             "has an @ after a / or ?: write those of a user or password as %2F, %3F and %40, \
              or give store.username and store.password",
         );
@@ -96,78 +92,78 @@ fn redis(rest: &str, kind: Kind, tls: bool) -> Parsed<Target> {
     };
     let addresses = |port| addresses(hosts, port);
     let (topology, database) = match kind {
-        Kind::Alone => {
+        ServerKind::Alone => {
             let mut one = addresses(REDIS_PORT)?.into_iter();
             let (Some(address), None) = (one.next(), one.next()) else {
-                return wrong(
+                return invalid(
                     "names several servers; redis:// is for one: use redis+sentinel:// or redis+cluster://",
                 );
             };
             if query.is_some() {
-                return wrong(
+                return invalid(
                     "has a query (?…), which means nothing here; a database goes after the host: /1",
                 );
             }
             (RedisTopology::Alone(address), database(path)?)
         }
-        Kind::Sentinel => {
+        ServerKind::Sentinel => {
             let sentinels = addresses(SENTINEL_PORT)?;
             let master = decoded(path)?;
             if master.is_empty() || master.contains('/') {
-                return wrong(
+                return invalid(
                     "should name the master after the sentinels: redis+sentinel://host,host/mymaster",
                 );
             }
             let database = match query.map(|query| query.strip_prefix("db=")) {
                 None => 0,
                 Some(Some(number)) if !number.is_empty() => database(number)?,
-                Some(_) => return wrong("has a query other than ?db=1, which names the database"),
+                Some(_) => return invalid("has a query other than ?db=1, which names the database"),
             };
             (RedisTopology::Sentinel { sentinels, master }, database)
         }
-        Kind::Cluster => {
+        ServerKind::Cluster => {
             if database(path)? != 0 || query.is_some() {
-                return wrong("has something after its hosts; a cluster has one database, so leave it out");
+                return invalid("has something after its hosts; a cluster has one database, so leave it out");
             }
             (RedisTopology::Cluster(addresses(REDIS_PORT)?), 0)
         }
     };
-    Ok(Target { url: StoreUrl::Redis(RedisServers { topology, tls, database }), user })
+    Ok(StoreTarget { url: StoreUrl::Redis(RedisServers { topology, tls, database }), user })
 }
 
-fn user_info(text: &str) -> Parsed<User> {
+fn user_info(text: &str) -> ParseResult<StoreUser> {
     let Some((name, password)) = text.split_once(':').filter(|(_, password)| !password.is_empty()) else {
-        return wrong(
+        return invalid(
             "has user info without a password; write user:password@, or :password@ for Redis' default user",
         );
     };
     let name = decoded(name)?;
-    Ok(User { name: (!name.is_empty()).then_some(name), password: decoded(password)?.into() })
+    Ok(StoreUser { name: (!name.is_empty()).then_some(name), password: decoded(password)?.into() })
 }
 
-fn decoded(text: &str) -> Parsed<String> {
+fn decoded(text: &str) -> ParseResult<String> {
     let whole = text.split('%').skip(1).all(|escape| {
         let digits = escape.as_bytes().get(..2);
         digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     });
     match percent_decode_str(text).decode_utf8() {
         Ok(decoded) if whole => Ok(decoded.into_owned()),
-        Ok(_) => wrong("has a % that is not followed by two hexadecimal digits; write a plain % as %25"),
-        Err(_) => wrong("has %-escapes that are not UTF-8"),
+        Ok(_) => invalid("has a % that is not followed by two hexadecimal digits; write a plain % as %25"),
+        Err(_) => invalid("has %-escapes that are not UTF-8"),
     }
 }
 
-fn database(text: &str) -> Parsed<i64> {
+fn database(text: &str) -> ParseResult<i64> {
     if text.is_empty() {
         return Ok(0);
     }
     match text.parse::<u16>() {
         Ok(number) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(i64::from(number)),
-        _ => wrong("has a database that is no number from 0 to 65535"),
+        _ => invalid("has a database that is no number from 0 to 65535"),
     }
 }
 
-fn addresses(hosts: &str, port: u16) -> Parsed<Vec<HostPort>> {
+fn addresses(hosts: &str, port: u16) -> ParseResult<Vec<HostPort>> {
     let mut addresses: Vec<HostPort> = Vec::new();
     for (number, text) in (1..).zip(hosts.split(',')) {
         let address = address(text, port).map_err(|InvalidValue(what)| {
@@ -178,45 +174,45 @@ fn addresses(hosts: &str, port: u16) -> Parsed<Vec<HostPort>> {
             }
         })?;
         if addresses.contains(&address) {
-            return wrong(format!("address {number} of its list is there twice"));
+            return invalid(format!("address {number} of its list is there twice"));
         }
         addresses.push(address);
     }
     Ok(addresses)
 }
 
-fn address(text: &str, default_port: u16) -> Parsed<HostPort> {
+fn address(text: &str, default_port: u16) -> ParseResult<HostPort> {
     let (host, port) = if let Some(bracketed) = text.strip_prefix('[') {
         let Some((host, port)) = bracketed.split_once(']') else {
-            return wrong("has a [ without its ]");
+            return invalid("has a [ without its ]");
         };
         if host.parse::<Ipv6Addr>().is_err() {
-            return wrong("has no IPv6 address in its brackets");
+            return invalid("has no IPv6 address in its brackets");
         }
         match (port, port.strip_prefix(':')) {
             ("", _) => (host, None),
             (_, Some(port)) => (host, Some(port)),
-            (_, None) => return wrong("has something other than :port after its brackets"),
+            (_, None) => return invalid("has something other than :port after its brackets"),
         }
     } else {
         match text.split_once(':') {
             Some((_, rest)) if rest.contains(':') => {
-                return wrong("has more than one colon; an IPv6 address goes into brackets: [::1]:6379");
+                return invalid("has more than one colon; an IPv6 address goes into brackets: [::1]:6379");
             }
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
         }
     };
     if host.is_empty() {
-        return wrong("has no host");
+        return invalid("has no host");
     }
     if !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:".contains(&b)) {
-        return wrong("has a host with characters that no name of a host has");
+        return invalid("has a host with characters that no name of a host has");
     }
     let port = match port.map(|port| (port.bytes().all(|b| b.is_ascii_digit()), port.parse::<u16>())) {
         None => default_port,
         Some((true, Ok(port))) if port > 0 => port,
-        Some(_) => return wrong("has a port that is no number from 1 to 65535"),
+        Some(_) => return invalid("has a port that is no number from 1 to 65535"),
     };
     Ok(HostPort { host: host.to_owned(), port })
 }
@@ -228,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Target {
+    fn read(text: &str) -> StoreTarget {
         from_text(text).unwrap_or_else(|InvalidValue(what)| panic!("{text}: {what}"))
     }
 
@@ -244,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server() {
+    fn single_server_url_is_read() {
         let plain = |host, port, database| RedisServers {
             topology: RedisTopology::Alone(at(host, port)),
             tls: false,
@@ -259,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn sentinels_and_clusters() {
+    fn sentinel_and_cluster_urls_are_read() {
         let sentinel = servers("rediss+sentinel://a,b:1,[::1]/my%20master?db=3");
         let sentinels = vec![at("a", 26379), at("b", 1), at("::1", 26379)];
         let topology = RedisTopology::Sentinel { sentinels, master: "my master".to_owned() };
@@ -270,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn user_and_password_are_unescaped() {
+    fn user_info_in_the_url_is_unescaped() {
         let user = |text| {
             let user = read(text).user.unwrap();
             (user.name, user.password.expose_secret().to_owned())
@@ -282,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_named_and_nothing_is_quoted() {
+    fn invalid_url_is_refused_and_not_quoted() {
         for (text, word) in [
             ("hush", "no store's URL"),
             ("postgres://hush", "unknown scheme"),
@@ -329,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(
+        fn parser_with_any_text_does_not_panic(
             scheme in prop::sample::select(vec!["redis", "rediss+sentinel", "redis+cluster", "x"]),
             rest in "(\\PC|[\\]\\[:@/?,%#]|a|1|db=){0,24}",
         ) {
@@ -338,7 +334,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_escaped_reads_back(name in "[^:]{0,12}", password in ".{1,16}", port in 1u16..) {
+        fn escaped_credentials_read_back(name in "[^:]{0,12}", password in ".{1,16}", port in 1u16..) {
             use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
             let escaped = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
             let target = read(&format!("redis://{}:{}@h:{port}", escaped(&name), escaped(&password)));

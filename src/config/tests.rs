@@ -1,4 +1,4 @@
-//! Whole configurations: good, bad, and laid over by the environment.
+//! Whole configurations: valid ones, invalid ones, and the overlay of the environment.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -61,7 +61,7 @@ fn caller(rest: &str) -> String {
 }
 
 #[test]
-fn a_bot_is_enough() {
+fn config_with_one_bot_is_valid() {
     let config = good(BOT, &[]);
     assert_eq!(config.store.url, StoreUrl::Memory);
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
@@ -73,7 +73,7 @@ fn a_bot_is_enough() {
 }
 
 #[test]
-fn every_key_of_the_contract_is_taken() {
+fn config_with_every_key_keeps_each_value() {
     let text = format!(
         r#"
 default_bot = "support"
@@ -161,13 +161,13 @@ filter = "rtm_bridge=debug,info"
 "#
     );
     let (config, warnings) = with(&text, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    // `Debug` shows every field: each differs from its default, so that none can be read and dropped.
+    // `Debug` shows every field. Each differs from its default, so that the test notices a dropped value.
     shows_every_value(&config);
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 #[test]
-fn the_keys_are_those_that_are_taken() {
+fn keys_are_those_that_the_reader_takes() {
     let keys = super::keys();
     for key in [
         "default_bot",
@@ -183,7 +183,7 @@ fn the_keys_are_those_that_are_taken() {
     for table in ["server", "bots", "bots.NAME", "bots.NAME.webhook", "callers"] {
         assert!(!keys.contains(table), "{table} is a table");
     }
-    // Each may be written, whatever it then says of the value.
+    // Each key is known, even if this value is invalid.
     for key in keys.iter().filter(|key| !key.contains("NAME")) {
         let known = with(&format!("{key} = \"x\"\n{BOT}"), &[]);
         let unknown =
@@ -248,7 +248,7 @@ fn shows_every_value(config: &Config) {
     }
 }
 
-/// As [`BAD`], of a bot's webhook that is good without it.
+/// Lines that make a valid webhook of a bot invalid, with the key and a word of the error.
 const BAD_WEBHOOK: &[(&str, &str, &str)] = &[
     ("form = \"xml\"", "form", "standard, cloudevents, kore-v2"),
     ("bearer_token = \"Bearer hush\"", "bearer_token", "without `Bearer`"),
@@ -274,7 +274,7 @@ const BAD_WEBHOOK: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn each_mistake_of_a_webhook_is_told_by_its_key() {
+fn error_in_a_webhook_names_its_key() {
     let secrets = webhook_secret();
     for &(lines, key, word) in BAD_WEBHOOK {
         let url = if lines.starts_with("url") { "" } else { "url = \"https://h/\"" };
@@ -283,20 +283,20 @@ fn each_mistake_of_a_webhook_is_told_by_its_key() {
         let found: Vec<_> = mistakes.iter().collect();
         let [mistake] = found.as_slice() else { panic!("one mistake expected for {lines}: {mistakes}") };
         assert_eq!(mistake.key, format!("bots.support.webhook.{key}"), "{mistakes}");
-        assert!(mistake.what.contains(word), "{word}: {mistakes}");
+        assert!(mistake.message.contains(word), "{word}: {mistakes}");
         assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
     }
 }
 
 #[test]
-fn webhooks_that_are_hardly_meant_are_warned_of() {
+fn webhook_without_effect_is_warned_of() {
     let secrets = webhook_secret();
     let bot = |url: &str| format!("{BOT}[bots.webhook]\nurl = \"{url}\"\nsecrets = [\"{secrets}\"]\n");
     let signing = caller(&format!("webhook_secrets = [\"{secrets}\"]\n"));
     let warned = |text: &str| -> Vec<(String, String)> {
         let (_, warnings) = with(text, &[]).unwrap_or_else(|mistakes| panic!("{text}: {mistakes}"));
         let about = warnings.into_iter().filter(|warning| warning.key.contains("webhook"));
-        about.map(|warning| (warning.key, warning.what)).collect()
+        about.map(|warning| (warning.key, warning.message)).collect()
     };
     let (url, allowed) = ("bots.support.webhook.url", "webhooks.allowed");
     for (text, expected) in [
@@ -335,12 +335,12 @@ fn webhooks_that_are_hardly_meant_are_warned_of() {
 }
 
 #[test]
-fn fewer_attempts_in_all_are_fewer_to_one_host() {
+fn max_in_flight_below_the_host_limit_lowers_it() {
     let config = good(&format!("{BOT}[webhooks]\nmax_in_flight = 8"), &[]);
     assert_eq!((config.webhooks.max_in_flight, config.webhooks.max_per_host), (8, 8));
 }
 
-/// Configurations with one mistake each: what is appended to a good one, the key, a word of the explanation.
+/// Configurations with one error: the text after a valid one, the key, a word of the error.
 const BAD: &[(&str, &str, &str)] = &[
     ("[server]\nlisten = \"localhost:80\"", "server.listen", "IP address"),
     ("[server]\nlisten = 8080", "server.listen", "a number"),
@@ -413,7 +413,7 @@ const BAD: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn each_mistake_is_told_by_its_key() {
+fn error_in_a_config_names_its_key() {
     for &(text, key, word) in BAD {
         // Top-level keys come before tables.
         let text = if text.starts_with('[') { format!("{BOT}{text}") } else { format!("{text}\n{BOT}") };
@@ -421,13 +421,13 @@ fn each_mistake_is_told_by_its_key() {
         let found: Vec<_> = mistakes.iter().collect();
         let [mistake] = found.as_slice() else { panic!("one mistake expected in {text}: {mistakes}") };
         assert_eq!(mistake.key, key, "{mistakes}");
-        assert!(mistake.what.contains(word), "{word}: {mistakes}");
+        assert!(mistake.message.contains(word), "{word}: {mistakes}");
         assert!(mistakes.to_string().contains("bridge.toml:") || mistake.origin.is_none(), "{mistakes}");
         assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
     }
 }
 
-/// As [`BAD`], within the bot: what replaces or joins a line of it.
+/// Lines that make a valid bot invalid, with the key and a word of the error.
 const BAD_BOT: &[(&str, &str, &str)] = &[
     ("platform = \"bots.kore.ai\"", "platform", "URL"),
     ("platform = \"ftp://bots.kore.ai\"", "platform", "https://"),
@@ -460,7 +460,7 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
 ];
 
 #[test]
-fn each_mistake_of_a_bot_is_told_by_its_key() {
+fn error_in_a_bot_names_its_key() {
     for &(line, key, word) in BAD_BOT {
         let given = line.split_once(" =").unwrap().0;
         let others = BOT.lines().filter(|other| !other.starts_with(&format!("{given} ")));
@@ -471,13 +471,13 @@ fn each_mistake_of_a_bot_is_told_by_its_key() {
         let [mistake] = found.as_slice() else { panic!("one mistake expected for {line}: {mistakes}") };
         let word = word.rsplit('|').next().unwrap();
         assert_eq!(mistake.key, format!("bots.support.{key}"), "{mistakes}");
-        assert!(mistake.what.contains(word), "{word}: {mistakes}");
+        assert!(mistake.message.contains(word), "{word}: {mistakes}");
         assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
     }
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_with_their_places() {
+fn errors_are_reported_together_with_their_origins() {
     let text = "default_bot = \"sales\"\n[server]\ngrace = 3\ntypo = 1\n[[bots]]\nname = \"support\"\nquiet = \"1h\"\n";
     let told = bad(text, &[("RTM_BRIDGE__REPLY__DEFAULT_WAIT", "2m")]).to_string();
     for line in [
@@ -498,14 +498,14 @@ fn all_mistakes_are_told_at_once_with_their_places() {
 }
 
 #[test]
-fn broken_toml_is_told_by_line_and_not_quoted() {
+fn toml_error_names_its_line_and_quotes_no_text() {
     let told = bad("[[bots]]\nclient_secret = \"hush\nx = = 1\n", &[]).to_string();
     assert!(told.contains("bridge.toml:2: not valid TOML"), "{told}");
     assert!(!told.contains("hush"), "{told}");
 }
 
 #[test]
-fn twins_are_refused() {
+fn duplicate_names_bots_and_keys_are_refused() {
     let twice = bad(&format!("{BOT}{BOT}"), &[]).to_string();
     assert!(
         twice.contains("bots.support (bridge.toml:10): the name is used already, at bridge.toml:2"),
@@ -522,7 +522,7 @@ fn twins_are_refused() {
 }
 
 #[test]
-fn callers_are_checked() {
+fn invalid_caller_is_refused() {
     for (rest, key, word) in [
         ("bots = [\"nobody\"]", "callers.crm.bots", "no bot `nobody`"),
         ("bots = []", "callers.crm.bots", "leave it out"),
@@ -535,16 +535,16 @@ fn callers_are_checked() {
     ] {
         let mistakes = bad(&caller(rest), &[]);
         let mistake = mistakes.iter().next().unwrap();
-        assert!(mistake.key == key && mistake.what.contains(word), "{mistakes}");
+        assert!(mistake.key == key && mistake.message.contains(word), "{mistakes}");
     }
     let scopes = caller("").replace("[\"send\"]", "[\"write\"]");
-    assert!(bad(&scopes, &[]).to_string().contains("`write` is none of send, read, admin"));
+    assert!(bad(&scopes, &[]).to_string().contains("`write` is not one of send, read, admin"));
     let hash = caller("").replace(HASH, "rtmb_hush");
     assert!(!bad(&hash, &[]).to_string().contains("hush"));
 }
 
 #[test]
-fn secrets_come_from_files_without_the_line_end() {
+fn secret_from_a_file_has_no_line_end() {
     let text = BOT.replace("client_secret = \"hush-hush\"", "client_secret_file = \"/secrets/plain\"");
     assert_eq!(good(&text, &[]).bots[0].client_secret.expose_secret(), "from-a-file");
     let text = text.replace("/secrets/plain", "/secrets/empty");
@@ -556,7 +556,7 @@ fn secrets_come_from_files_without_the_line_end() {
 }
 
 #[test]
-fn redis_is_read_with_all_that_belongs_to_it() {
+fn redis_with_all_its_keys_is_read() {
     let text = format!(
         r#"{BOT}
 [store]
@@ -590,7 +590,7 @@ command_timeout = "1s"
 }
 
 #[test]
-fn the_stores_url_may_lie_in_a_file() {
+fn store_url_from_a_file_is_read() {
     let config = good(&format!("{BOT}[store]\nurl_file = \"/secrets/url\""), &[]);
     assert_eq!(config.store.username.as_deref(), Some("bridge"));
     assert_eq!(config.store.password.unwrap().expose_secret(), "hush");
@@ -598,7 +598,7 @@ fn the_stores_url_may_lie_in_a_file() {
 }
 
 #[test]
-fn what_has_no_effect_on_the_store_is_warned_of() {
+fn store_key_without_effect_is_warned_of() {
     for (text, keys) in [
         ("url = \"memory://\"\npassword = \"x\"\nca_file = \"x\"", vec!["store.password", "store.ca_file"]),
         ("url = \"memory://\"\nwait_replicas = 1", vec!["store.wait_replicas"]),
@@ -614,7 +614,7 @@ fn what_has_no_effect_on_the_store_is_warned_of() {
 }
 
 #[test]
-fn the_environment_goes_before_the_file() {
+fn environment_overrides_the_file() {
     let env = [
         ("RTM_BRIDGE__SERVER__LISTEN", "127.0.0.1:1"),
         ("RTM_BRIDGE__BOTS__SUPPORT__CLIENT_SECRET_FILE", "/secrets/plain"),
@@ -639,14 +639,14 @@ fn the_environment_goes_before_the_file() {
 }
 
 #[test]
-fn a_bot_may_sign_callbacks_and_have_no_receiver_of_its_own() {
+fn bot_webhook_without_url_signs_callbacks() {
     let text = format!("{BOT}[bots.webhook]\nsecrets_file = \"/secrets/whsec\"");
     let webhook = good(&text, &[]).bots[0].webhook.clone().unwrap();
     assert_eq!((webhook.url, webhook.secrets.len()), (None, 2));
 }
 
 #[test]
-fn a_bot_can_be_made_by_the_environment_alone() {
+fn bot_from_the_environment_alone_is_valid() {
     let env: Vec<(String, &str)> = BOT
         .lines()
         .filter_map(|line| line.split_once(" = "))
@@ -663,7 +663,7 @@ fn a_bot_can_be_made_by_the_environment_alone() {
 }
 
 #[test]
-fn variables_that_fit_nothing_are_refused() {
+fn variable_without_a_matching_key_is_refused() {
     let two = format!("{BOT}{}", BOT.replace("\"support\"", "\"SUPPORT\"").replace("st-1", "st-2"));
     for (text, name, word) in [
         (BOT, "RTM_BRIDGE__SERVER__LISTEM", "did you mean `listen`"),
@@ -677,14 +677,14 @@ fn variables_that_fit_nothing_are_refused() {
         let told = bad(text, &[(name, "true")]).to_string();
         assert!(told.contains(name) && told.contains(word), "{name}: {told}");
     }
-    // A mistyped name makes a bot that lacks everything; the variable is told with each.
+    // A mistyped name creates a bot that lacks every key. Each error names the variable.
     let told = bad(BOT, &[("RTM_BRIDGE__BOTS__SUPORT__QUIET", "1s")]).to_string();
     assert!(told.contains("bots.suport.platform (RTM_BRIDGE__BOTS__SUPORT__QUIET): is missing"), "{told}");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_not_utf8_is_named() {
+fn variable_that_is_not_utf8_is_refused_by_name() {
     use std::os::unix::ffi::OsStringExt as _;
     let value = std::ffi::OsString::from_vec(vec![0xff]);
     let mistakes = read(BOT, "x", [("RTM_BRIDGE__LOG__FILTER", value)], &files).unwrap_err();
@@ -692,7 +692,7 @@ fn a_variable_that_is_not_utf8_is_named() {
 }
 
 #[test]
-fn a_plain_platform_and_a_store_by_default_are_warned_of() {
+fn plain_platform_and_default_store_are_warned_of() {
     let text = BOT.replace("https://", "http://");
     let keys: Vec<String> = with(&text, &[]).unwrap().1.into_iter().map(|w| w.key).collect();
     assert_eq!(keys, ["store.url", "bots.support.platform"]);
@@ -701,7 +701,7 @@ fn a_plain_platform_and_a_store_by_default_are_warned_of() {
 }
 
 #[test]
-fn without_a_file_the_hint_says_how_to_give_one() {
+fn config_without_a_file_is_refused_with_a_hint() {
     let mistakes = super::load(None, BTreeMap::<String, String>::new()).unwrap_err();
     assert!(mistakes.to_string().contains("--config FILE or RTM_BRIDGE_CONFIG"), "{mistakes}");
     let missing =
@@ -711,22 +711,22 @@ fn without_a_file_the_hint_says_how_to_give_one() {
 
 proptest! {
     #[test]
-    fn durations_and_sizes_read_back_as_shown(ms in 0u64..100_000_000, bytes in 0usize..1 << 40) {
-        use super::{parse, value::Value};
+    fn duration_and_size_as_shown_read_back(ms in 0u64..100_000_000, bytes in 0usize..1 << 40) {
+        use super::{config_value::ConfigValue, parse};
         let span = Duration::from_millis(ms);
-        let text = Value::Text(parse::show(span));
+        let text = ConfigValue::Text(parse::show_duration(span));
         prop_assert_eq!(parse::duration(Duration::ZERO..=Duration::MAX)(&text), Ok(span));
-        let text = Value::Text(parse::show_size(bytes));
+        let text = ConfigValue::Text(parse::show_size(bytes));
         prop_assert_eq!(parse::size(0..=usize::MAX)(&text), Ok(bytes));
     }
 
     #[test]
-    fn a_variable_says_what_the_key_in_the_file_says(
+    fn variable_and_key_of_the_file_parse_alike(
         key in prop::sample::select(vec!["quiet", "deadline", "welcome", "idle_ttl", "ping_interval"]),
         ms in 0u64..2_000_000,
         quoted in any::<bool>(),
     ) {
-        let span = if quoted { super::parse::show(Duration::from_millis(ms)) } else { ms.to_string() };
+        let span = if quoted { super::parse::show_duration(Duration::from_millis(ms)) } else { ms.to_string() };
         let base = format!("[cluster]\nreplica_id = \"a\"\n{BOT}");
         let in_file = with(&format!("{base}{key} = \"{span}\""), &[]);
         let variable = format!("RTM_BRIDGE__BOTS__SUPPORT__{}", key.to_ascii_uppercase());
@@ -734,7 +734,7 @@ proptest! {
         match (in_file, in_env) {
             (Ok((a, _)), Ok((b, _))) => prop_assert_eq!(format!("{a:?}"), format!("{b:?}")),
             (Err(a), Err(b)) => {
-                let what = |m: &ConfigErrors| m.iter().map(|m| (m.key.clone(), m.what.clone())).collect::<Vec<_>>();
+                let what = |m: &ConfigErrors| m.iter().map(|m| (m.key.clone(), m.message.clone())).collect::<Vec<_>>();
                 prop_assert_eq!(what(&a), what(&b));
             }
             _ => prop_assert!(false, "they differ for {key} = {span}"),
@@ -742,9 +742,9 @@ proptest! {
     }
 
     #[test]
-    fn no_text_makes_it_panic(text in "(\\PC|\n|\\[bots\\]|\\[\\[bots\\]\\]|name = |\"|= ){0,60}", name in "[A-Z_]{0,20}", value in "\\PC{0,20}") {
+    fn parser_with_any_text_does_not_panic(text in "(\\PC|\n|\\[bots\\]|\\[\\[bots\\]\\]|name = |\"|= ){0,60}", name in "[A-Z_]{0,20}", value in "\\PC{0,20}") {
         let variable = format!("RTM_BRIDGE__{name}");
-        // Nothing that short is a whole configuration.
+        // Text of this length is no whole configuration.
         prop_assert!(read(&text, "x", [(variable, value)], &files).is_err());
     }
 }

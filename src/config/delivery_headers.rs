@@ -1,18 +1,18 @@
-//! Headers that an operator has sent along with a bot's deliveries. Their values may be secrets and are never quoted.
+//! Additional headers for a bot's deliveries. Their values may be secrets, so errors never quote them.
 
 use secrecy::SecretString;
 
-use super::parse::{InvalidValue, Parsed, as_text, list, text, wrong};
-use super::value::Value;
+use super::config_value::ConfigValue;
+use super::parse::{InvalidValue, ParseResult, as_text, invalid, list, text};
 
-/// A name in lower case, and a value.
-pub(super) type Header = (Box<str>, SecretString);
+/// A name in lower case, with its value.
+pub(super) type HeaderPair = (Box<str>, SecretString);
 
-/// What the bridge says itself, beside all that begins with `webhook-` or `ce-`.
+/// The headers that the bridge sets itself, beside those with the prefixes `webhook-` and `ce-`.
 const OURS: [&str; 4] = ["content-type", "traceparent", "tracestate", "user-agent"];
 
-/// What belongs to one connection or to the framing of one request (RFC 9110, 7.6.1 and 8.6), or would change what
-/// comes back.
+/// The headers that belong to one connection or to the framing of one request (RFC 9110, 7.6.1 and 8.6), or that would
+/// change the response.
 const FRAMING: [&str; 14] = [
     "accept-encoding",
     "connection",
@@ -30,57 +30,57 @@ const FRAMING: [&str; 14] = [
     "upgrade",
 ];
 
-/// The name of a header that the bridge may be told to send.
-pub(super) fn name(value: &Value) -> Parsed<Box<str>> {
+/// Parses the name of a header that an operator may add.
+pub(super) fn name(value: &ConfigValue) -> ParseResult<Box<str>> {
     checked(&text(value)?)
 }
 
-fn checked(name: &str) -> Parsed<Box<str>> {
+fn checked(name: &str) -> ParseResult<Box<str>> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
-        // Not quoted: it may be half of a secret.
-        return wrong("has no header's name, such as X-Team, where one should be");
+        // The text may be a part of a secret, so the error does not quote it.
+        return invalid("should have a valid header name, such as X-Team");
     }
     let name = name.to_ascii_lowercase();
     if OURS.contains(&name.as_str()) || name.starts_with("webhook-") || name.starts_with("ce-") {
-        return wrong(format!("has `{name}`, which the bridge says itself"));
+        return invalid(format!("has `{name}`, which the bridge sets itself"));
     }
     if FRAMING.contains(&name.as_str()) {
-        return wrong(format!("has `{name}`, which belongs to the connection"));
+        return invalid(format!("has `{name}`, which belongs to the connection"));
     }
     Ok(name.into())
 }
 
-/// A list of `Name: value`.
-pub(super) fn headers(value: &Value) -> Parsed<Vec<Header>> {
-    let text = |value: &Value| as_text(value, "\"X-Team: support\"").map(str::to_owned);
+/// Parses a list of `Name: value`.
+pub(super) fn headers(value: &ConfigValue) -> ParseResult<Vec<HeaderPair>> {
+    let text = |value: &ConfigValue| as_text(value, "\"X-Team: support\"").map(str::to_owned);
     collect(list(text)(value)?.iter().map(String::as_str))
 }
 
-/// As [`headers`], from text: one a line; empty lines and lines with `#` are skipped.
-pub(super) fn headers_text(text: &str) -> Parsed<Vec<Header>> {
+/// Parses one header per line. Empty lines and lines with `#` are skipped.
+pub(super) fn headers_text(text: &str) -> ParseResult<Vec<HeaderPair>> {
     collect(text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')))
 }
 
-fn collect<'t>(lines: impl Iterator<Item = &'t str>) -> Parsed<Vec<Header>> {
-    let mut all: Vec<Header> = Vec::new();
+fn collect<'t>(lines: impl Iterator<Item = &'t str>) -> ParseResult<Vec<HeaderPair>> {
+    let mut all: Vec<HeaderPair> = Vec::new();
     for line in lines {
         let (name, value) = header(line)?;
         if all.iter().any(|(known, _)| *known == name) {
-            return wrong(format!("has `{name}` twice"));
+            return invalid(format!("has `{name}` twice"));
         }
         all.push((name, value));
     }
     Ok(all)
 }
 
-fn header(line: &str) -> Parsed<Header> {
+fn header(line: &str) -> ParseResult<HeaderPair> {
     let (name, value) = line
         .split_once(':')
         .ok_or_else(|| InvalidValue("should have a colon in each: `Name: value`".to_owned()))?;
     let (name, value) = (checked(name.trim_end())?, value.trim());
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic() || matches!(b, b' ' | b'\t')) {
-        return wrong(format!("should have a value of visible ASCII characters for `{name}`"));
+        return invalid(format!("should have a value of visible ASCII characters for `{name}`"));
     }
     Ok((name, value.into()))
 }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_has_a_name_and_a_value() {
+    fn header_lines_are_read_as_names_and_values() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             read("# ours\n\nX-Team: support \r\n  Authorization:Basic aDpo\nX-Colons: a:b:c\n"),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_break_a_delivery_is_refused_and_no_value_quoted() {
+    fn invalid_header_is_refused_and_not_quoted() {
         for (text, word) in [
             ("hush", "colon"),
             (": hush", "name"),
@@ -130,7 +130,7 @@ mod tests {
             ("Webhook-Signature: hush", "itself"),
             ("webhook-anything: hush", "itself"),
             ("ce-id: hush", "itself"),
-            ("User-Agent: hush", "itself"),
+            ("StoreUser-Agent: hush", "itself"),
         ] {
             let what = read(text).unwrap_err();
             assert!(what.contains(word), "{text}: {what}");
