@@ -1,4 +1,4 @@
-//! Replicas of the bridge over one store, and who of them owns which user.
+//! Replicas of the bridge over one store, and the owners of users.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,45 +8,45 @@ use std::time::{Duration, Instant};
 use deadpool_redis::redis::{cmd, pipe};
 use rtm_bridge::domain::{BotName, ConversationId, Partition, UserId};
 
-use crate::child::Child;
-use crate::failure::Failure;
-use crate::setup::{self, Terms};
-use crate::store::Store;
+use crate::bench_error::BenchError;
+use crate::child_process::ChildProcess;
+use crate::setup::{self, BridgeTerms};
+use crate::store::RedisProcess;
 
-/// Longer than any fleet needs to share its partitions out, with short leases and with long ones.
+/// Longer than the first rebalance of any fleet, with short and long leases.
 const PATIENCE: Duration = Duration::from_mins(1);
 const GLANCE: Duration = Duration::from_millis(50);
-/// Who has owned all of its own for that long is done with moving.
+/// A fleet whose owners stay the same for this time is settled.
 const QUIET: Duration = Duration::from_millis(1500);
 
 /// Replicas that share a store.
-pub(crate) struct Fleet {
+pub(crate) struct BridgeFleet {
     binary: PathBuf,
-    terms: Terms,
-    pub(crate) replicas: Vec<Child>,
-    /// The incarnation of each replica, as leases name it.
+    terms: BridgeTerms,
+    pub(crate) replicas: Vec<ChildProcess>,
+    /// The incarnation of each replica, as leases contain it.
     pub(crate) incarnations: Vec<String>,
 }
 
-impl Fleet {
-    /// One replica with the memory store.
-    pub(crate) async fn alone(binary: &Path, sandbox: SocketAddr) -> Result<Self, Failure> {
-        Self::alone_on(binary, Terms::new(sandbox)).await
+impl BridgeFleet {
+    /// Starts one replica with the memory store.
+    pub(crate) async fn alone(binary: &Path, sandbox: SocketAddr) -> Result<Self, BenchError> {
+        Self::alone_on(binary, BridgeTerms::new(sandbox)).await
     }
 
-    /// The same, on these terms.
-    pub(crate) async fn alone_on(binary: &Path, terms: Terms) -> Result<Self, Failure> {
+    /// Starts one replica with these terms.
+    pub(crate) async fn alone_on(binary: &Path, terms: BridgeTerms) -> Result<Self, BenchError> {
         let replicas = vec![setup::bridge(binary, &terms).await?];
         Ok(Self { binary: binary.to_owned(), terms, replicas, incarnations: Vec::new() })
     }
 
-    /// So many replicas with this Redis, once each has its part.
+    /// Starts so many replicas with this Redis and waits until each owns its share.
     pub(crate) async fn start(
         binary: &Path,
-        terms: Terms,
-        store: &Store,
+        terms: BridgeTerms,
+        store: &RedisProcess,
         count: usize,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BenchError> {
         let (replicas, incarnations) = (Vec::new(), Vec::new());
         let mut fleet = Self { binary: binary.to_owned(), terms, replicas, incarnations };
         for _ in 0..count {
@@ -56,8 +56,8 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// One more replica.
-    pub(crate) async fn join(&mut self, store: &Store) -> Result<(), Failure> {
+    /// Adds a replica.
+    pub(crate) async fn join(&mut self, store: &RedisProcess) -> Result<(), BenchError> {
         let before = heartbeats(store).await?;
         self.replicas.push(setup::bridge(&self.binary, &self.terms).await?);
         let began = Instant::now();
@@ -70,13 +70,13 @@ impl Fleet {
         }
     }
 
-    /// The replica that has been there longest, out of the fleet; it still runs.
-    pub(crate) fn part(&mut self) -> (Child, String) {
+    /// Removes the oldest replica from the fleet, still running.
+    pub(crate) fn part(&mut self) -> (ChildProcess, String) {
         (self.replicas.remove(0), self.incarnations.remove(0))
     }
 
-    /// Waits until all partitions are owned, by all replicas and nobody else, and none moves.
-    pub(crate) async fn settled(&self, store: &Store) -> Result<(), Failure> {
+    /// Waits until exactly these replicas own all partitions, and no partition moves.
+    pub(crate) async fn settled(&self, store: &RedisProcess) -> Result<(), BenchError> {
         let wanted: BTreeSet<&String> = self.incarnations.iter().collect();
         let began = Instant::now();
         let (mut last, mut since) = (Vec::new(), began);
@@ -98,21 +98,21 @@ impl Fleet {
     }
 }
 
-async fn wait(began: Instant, what: &'static str) -> Result<(), Failure> {
+async fn wait(began: Instant, what: &'static str) -> Result<(), BenchError> {
     if began.elapsed() > PATIENCE {
-        return Err(Failure::Missed { what, after: began.elapsed() });
+        return Err(BenchError::Missed { what, after: began.elapsed() });
     }
     tokio::time::sleep(GLANCE).await;
     Ok(())
 }
 
-/// Users of this group whose conversations this incarnation owns.
+/// Returns users of this group whose conversations this incarnation owns.
 pub(crate) async fn users_of(
-    store: &Store,
+    store: &RedisProcess,
     incarnation: &str,
     group: &str,
     users: usize,
-) -> Result<Vec<usize>, Failure> {
+) -> Result<Vec<usize>, BenchError> {
     let owners = owners(store).await?;
     let bot = BotName::new(setup::BOT)?;
     let mut owned = Vec::new();
@@ -126,8 +126,8 @@ pub(crate) async fn users_of(
     Ok(owned)
 }
 
-/// The incarnations whose heartbeats are known.
-async fn heartbeats(store: &Store) -> Result<BTreeSet<String>, Failure> {
+/// Returns the incarnations with a heartbeat.
+async fn heartbeats(store: &RedisProcess) -> Result<BTreeSet<String>, BenchError> {
     let key = setup::heartbeats();
     let members: Vec<String> =
         cmd("ZRANGE").arg(key).arg(0).arg(-1).query_async(&mut store.connection()).await?;
@@ -135,8 +135,8 @@ async fn heartbeats(store: &Store) -> Result<BTreeSet<String>, Failure> {
     Ok(members.into_iter().map(incarnation).collect())
 }
 
-/// The owner of each partition.
-async fn owners(store: &Store) -> Result<Vec<Option<String>>, Failure> {
+/// Returns the owner of each partition.
+async fn owners(store: &RedisProcess) -> Result<Vec<Option<String>>, BenchError> {
     let mut all = pipe();
     for partition in Partition::all() {
         all.hget(setup::lease(partition), "o");

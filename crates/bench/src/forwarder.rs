@@ -1,7 +1,7 @@
-//! A TCP forwarder before Redis that holds back what the server says: one round trip takes so much longer.
+//! A TCP forwarder before Redis that delays the server's answers, so that each round trip takes longer.
 //!
-//! Only the server's side is delayed. A way through Redis is always there and back, or there and on to a
-//! subscriber, so that half of the delay on each side would add up to the same.
+//! It delays only one direction. A path through Redis goes there and back, or there and on to a subscriber. So half of
+//! the delay in each direction would have the same sum.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,34 +11,34 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::failure::Failure;
+use crate::bench_error::BenchError;
 
-/// Pieces under way on one connection. More than that many wait in the server's socket.
+/// The number of delayed pieces on one connection. Further data waits in the server's socket.
 const UNDER_WAY: usize = 4096;
 
-/// A running forwarder; its threads end with their connections, and the last one with the process.
-pub(crate) struct Forwarder {
+/// A running forwarder. Its threads end with their connections, the last one with the process.
+pub(crate) struct DelayForwarder {
     pub(crate) address: SocketAddr,
     micros: Arc<AtomicU64>,
 }
 
-impl Forwarder {
-    /// Threads, not tasks: they sleep exactly, and are not late because the load is busy.
-    pub(crate) fn start(server: SocketAddr) -> Result<Self, Failure> {
+impl DelayForwarder {
+    /// Starts threads instead of tasks: their sleep is exact, and a busy load does not delay them.
+    pub(crate) fn start(server: SocketAddr) -> Result<Self, BenchError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let micros = Arc::new(AtomicU64::new(0));
         let delay = Arc::clone(&micros);
         spawn("forwarder", move || {
             for client in listener.incoming() {
-                // Whoever connected learns of a failure by the end of the connection.
+                // The client sees a failure as the end of its connection.
                 let _ = client.and_then(|client| forward(client, server, &delay));
             }
         })?;
         Ok(Self { address, micros })
     }
 
-    /// From now on, for what the server says next.
+    /// Sets the delay of later answers.
     pub(crate) fn delay(&self, delay: Duration) {
         self.micros.store(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }

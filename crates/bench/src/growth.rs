@@ -1,80 +1,80 @@
-//! What more and more idle conversations cost, each after one turn and with its socket open: memory, CPU, and what is
-//! asked of Redis meanwhile; and what each ended message adds.
+//! The cost of a growing number of idle conversations, each after one turn and with an open socket. It has memory, CPU,
+//! commands to Redis, and the cost of each ended message.
 
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::child::Child;
-use crate::failure::Failure;
-use crate::fleet::Fleet;
-use crate::meter::{self, Parties};
-use crate::monitor::{self, Names};
-use crate::setup::{self, Sizes, Terms};
-use crate::store::Store;
+use crate::bench_error::BenchError;
+use crate::child_process::ChildProcess;
+use crate::fleet::BridgeFleet;
+use crate::monitor::{self, ScriptNames};
+use crate::run_meter::{self, RunProcesses};
+use crate::setup::{self, BenchSizes, BridgeTerms};
+use crate::store::RedisProcess;
 use crate::{load, turns};
 
-/// Turns that each conversation takes at the end, one after the other, for what a message costs.
+/// The number of final turns in each conversation that show the cost of a message.
 const FURTHER: usize = 4;
 
-/// KiB.
+/// Memory in KiB.
 #[derive(Clone, Copy)]
-struct Kept {
-    /// Resident in the bridge.
+struct MemoryUse {
+    /// Resident memory of the bridge.
     bridge: f64,
-    /// Allocated in Redis.
+    /// Allocated memory of Redis.
     store: Option<f64>,
 }
 
-/// What an idle second takes.
-struct Idle {
+/// The cost of an idle second.
+struct IdleSecond {
     bridge: Duration,
     store: Duration,
     commands: Option<f64>,
 }
 
-struct Step {
+struct GrowthStep {
     conversations: usize,
-    kept: Kept,
-    idle: Idle,
+    kept: MemoryUse,
+    idle: IdleSecond,
 }
 
 /// All steps with one kind of store.
-pub(crate) struct Growth {
+pub(crate) struct GrowthFigures {
     store: &'static str,
-    steps: Vec<Step>,
+    steps: Vec<GrowthStep>,
     messages: usize,
-    /// After that many further messages.
-    after: Kept,
+    /// The memory after so many further messages.
+    after: MemoryUse,
 }
 
-/// The bridge that is looked at.
-struct Subject {
-    sandbox: Child,
-    fleet: Fleet,
-    store: Option<Store>,
-    sizes: Sizes,
+/// The measured bridge.
+struct GrowthSubject {
+    sandbox: ChildProcess,
+    fleet: BridgeFleet,
+    store: Option<RedisProcess>,
+    sizes: BenchSizes,
 }
 
-/// First the memory store, then Redis.
-pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Vec<Growth>, Failure> {
+/// Measures with the memory store, then with Redis.
+pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<Vec<GrowthFigures>, BenchError> {
     let sandbox = setup::sandbox(binary).await?;
-    let fleet = Fleet::alone(binary, sandbox.address).await?;
-    let memory = Subject { sandbox, fleet, store: None, sizes }.grow("memory store").await?;
+    let fleet = BridgeFleet::alone(binary, sandbox.address).await?;
+    let memory = GrowthSubject { sandbox, fleet, store: None, sizes }.grow("memory store").await?;
 
-    let (sandbox, store) = (setup::sandbox(binary).await?, Store::start().await?);
-    let terms = Terms::new(sandbox.address).on(store.address());
-    let fleet = Fleet::start(binary, terms, &store, 1).await?;
-    let redis = Subject { sandbox, fleet, store: Some(store), sizes }.grow("Redis").await?;
+    let (sandbox, store) = (setup::sandbox(binary).await?, RedisProcess::start().await?);
+    let terms = BridgeTerms::new(sandbox.address).on(store.address());
+    let fleet = BridgeFleet::start(binary, terms, &store, 1).await?;
+    let redis = GrowthSubject { sandbox, fleet, store: Some(store), sizes }.grow("Redis").await?;
     Ok(vec![memory, redis])
 }
 
-impl Subject {
-    /// Opens more and more conversations, and looks after each step.
-    async fn grow(self, store: &'static str) -> Result<Growth, Failure> {
+impl GrowthSubject {
+    /// Opens more conversations step by step, and measures after each step.
+    async fn grow(self, store: &'static str) -> Result<GrowthFigures, BenchError> {
         let most = self.sizes.idle.iter().copied().max().unwrap_or_default();
         let mut callers =
-            turns::Http::connect(&self.fleet.addresses(), self.sizes.callers, "idle", most).await?;
+            turns::HttpCallers::connect(&self.fleet.addresses(), self.sizes.callers, "idle", most).await?;
         let mut steps = vec![self.step(0).await?];
         let mut open = 0;
         for conversations in self.sizes.idle {
@@ -86,57 +86,57 @@ impl Subject {
         for _ in 0..FURTHER {
             load::each(&mut callers, 0..most).await?;
         }
-        Ok(Growth { store, steps, messages: FURTHER * most, after: self.settled().await? })
+        Ok(GrowthFigures { store, steps, messages: FURTHER * most, after: self.settled().await? })
     }
 
-    async fn step(&self, conversations: usize) -> Result<Step, Failure> {
+    async fn step(&self, conversations: usize) -> Result<GrowthStep, BenchError> {
         let kept = self.settled().await?;
-        Ok(Step { conversations, kept, idle: self.idle().await? })
+        Ok(GrowthStep { conversations, kept, idle: self.idle().await? })
     }
 
-    /// A second in which nobody asks for anything.
-    async fn idle(&self) -> Result<Idle, Failure> {
+    /// Measures a second without requests.
+    async fn idle(&self) -> Result<IdleSecond, BenchError> {
         let store = self.store.as_ref().map(|store| &store.server);
-        let parties = Parties { subject: &self.fleet.replicas, store, sandbox: &self.sandbox };
+        let parties = RunProcesses { subject: &self.fleet.replicas, store, sandbox: &self.sandbox };
         let (before, began) = (parties.cpu()?, Instant::now());
         tokio::time::sleep(self.sizes.still).await;
         let (after, seconds) = (parties.cpu()?, began.elapsed().as_secs_f64());
-        // Apart from the CPU time: being watched costs Redis some.
+        // The commands are counted separately, because MONITOR costs Redis CPU time.
         let commands = match &self.store {
-            Some(store) => Some(monitor::idle(store, &Names::default(), self.sizes.still).await?.all()),
+            Some(store) => Some(monitor::idle(store, &ScriptNames::default(), self.sizes.still).await?.all()),
             None => None,
         };
-        Ok(Idle {
+        Ok(IdleSecond {
             bridge: after.0.saturating_sub(before.0).div_f64(seconds),
             store: after.1.saturating_sub(before.1).div_f64(seconds),
             commands,
         })
     }
 
-    /// Once it has stopped moving.
-    async fn settled(&self) -> Result<Kept, Failure> {
-        let bridge = meter::settled(&self.fleet.replicas, self.sizes.look).await? as f64;
+    /// Returns the stable memory.
+    async fn settled(&self) -> Result<MemoryUse, BenchError> {
+        let bridge = run_meter::settled(&self.fleet.replicas, self.sizes.look).await? as f64;
         let store = match &self.store {
             Some(store) => Some(store.used().await? as f64 / 1024.0),
             None => None,
         };
-        Ok(Kept { bridge, store })
+        Ok(MemoryUse { bridge, store })
     }
 }
 
-/// KiB for each of so many, of the bridge and of Redis.
-fn each(from: Kept, to: Kept, count: f64) -> (f64, Option<f64>) {
+/// Returns the KiB of the bridge and of Redis for each of so many.
+fn each(from: MemoryUse, to: MemoryUse, count: f64) -> (f64, Option<f64>) {
     let store = to.store.zip(from.store).map(|(to, from)| (to - from) / count);
     ((to.bridge - from.bridge) / count, store)
 }
 
-impl Growth {
-    fn between(from: &Step, to: &Step) -> (f64, Option<f64>) {
+impl GrowthFigures {
+    fn between(from: &GrowthStep, to: &GrowthStep) -> (f64, Option<f64>) {
         each(from.kept, to.kept, to.conversations as f64 - from.conversations as f64)
     }
 }
 
-impl fmt::Display for Growth {
+impl fmt::Display for GrowthFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [empty, first, .., last] = self.steps.as_slice() else { return Ok(()) };
         writeln!(

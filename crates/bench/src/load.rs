@@ -1,8 +1,7 @@
-//! The load: every user once, as fast as it goes, or at a fixed rate.
+//! The load: every user once, at saturation, or at a fixed rate.
 //!
-//! At a fixed rate each turn has its moment, whether the ones before it are done or not, and its latency counts
-//! from that moment. So a stall is seen by all turns that should have begun during it, and not only by the one it
-//! hit (coordinated omission).
+//! At a fixed rate each turn has a scheduled time, and its latency counts from that time. So a stall affects all turns
+//! that should have begun during it, not only the one that it hit (coordinated omission).
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -12,23 +11,23 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::failure::Failure;
-use crate::meter::Run;
-use crate::turns::{Caller, Callers};
+use crate::bench_error::BenchError;
+use crate::run_meter::LoadRun;
+use crate::turns::{TurnCaller, TurnCallers};
 
-/// The part of a run that one caller has done.
-struct Share {
+/// One caller's share of a run.
+struct CallerShare {
     latency: Histogram<u64>,
     failed: u64,
-    last: Option<Failure>,
+    last: Option<BenchError>,
 }
 
-impl Share {
-    fn new() -> Result<Self, Failure> {
+impl CallerShare {
+    fn new() -> Result<Self, BenchError> {
         Ok(Self { latency: histogram()?, failed: 0, last: None })
     }
 
-    fn note(&mut self, since: Instant, result: Result<(), Failure>) {
+    fn note(&mut self, since: Instant, result: Result<(), BenchError>) {
         match result {
             Ok(()) => {
                 let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -42,16 +41,19 @@ impl Share {
     }
 }
 
-/// Up to a minute, in microseconds, with three digits.
-pub(crate) fn histogram() -> Result<Histogram<u64>, Failure> {
+/// Creates a histogram for up to a minute, in microseconds, with three digits.
+pub(crate) fn histogram() -> Result<Histogram<u64>, BenchError> {
     Ok(Histogram::new_with_bounds(1, 60_000_000, 3)?)
 }
 
-/// One turn for each of these users.
-pub(crate) async fn each<C: Callers>(callers: &mut C, users: Range<usize>) -> Result<Run, Failure> {
+/// Takes one turn for each of these users.
+pub(crate) async fn each<C: TurnCallers>(
+    callers: &mut C,
+    users: Range<usize>,
+) -> Result<LoadRun, BenchError> {
     let next = Rc::new(Cell::new(users.start));
     run(callers, async move |caller| {
-        let mut share = Share::new()?;
+        let mut share = CallerShare::new()?;
         while next.get() < users.end && share.failed == 0 {
             let user = next.replace(next.get() + 1);
             let began = Instant::now();
@@ -62,16 +64,16 @@ pub(crate) async fn each<C: Callers>(callers: &mut C, users: Range<usize>) -> Re
     .await
 }
 
-/// Each caller takes turn after turn.
-pub(crate) async fn saturate<C: Callers>(
+/// Takes turns without pauses, each caller in sequence.
+pub(crate) async fn saturate<C: TurnCallers>(
     callers: &mut C,
     users: usize,
     span: Duration,
-) -> Result<Run, Failure> {
+) -> Result<LoadRun, BenchError> {
     let next = Rc::new(Cell::new(0));
     let end = Instant::now() + span;
     run(callers, async move |caller| {
-        let mut share = Share::new()?;
+        let mut share = CallerShare::new()?;
         while Instant::now() < end && share.failed == 0 {
             let user = next.replace((next.get() + 1) % users);
             let began = Instant::now();
@@ -82,23 +84,23 @@ pub(crate) async fn saturate<C: Callers>(
     .await
 }
 
-/// `rate` turns a second. Who is free takes the next one; if nobody is, it waits, and the waiting counts.
-pub(crate) async fn pace<C: Callers>(
+/// Takes `rate` turns a second. A free caller takes the next one. The wait for a free caller counts as latency.
+pub(crate) async fn pace<C: TurnCallers>(
     callers: &mut C,
     users: usize,
     rate: u32,
     span: Duration,
-) -> Result<Run, Failure> {
+) -> Result<LoadRun, BenchError> {
     let step = Duration::from_secs(1) / rate;
     let total = usize::try_from(span.as_nanos() / step.as_nanos()).unwrap_or(usize::MAX);
-    // Room for all: the clock must never wait for those it drives.
+    // The channel has room for all turns, so the clock never waits for the callers.
     let (clock, turns) = mpsc::channel(total);
     let turns = Rc::new(Mutex::new(turns));
     let ticking = std::thread::Builder::new().name("pace".to_owned()).spawn(move || {
         let mut due = Instant::now();
         for turn in 0..total {
             due += step;
-            // A thread's sleep is exact to some 50 µs; the runtime's timer only to a millisecond.
+            // A thread's sleep is exact to some 50 µs, the runtime's timer only to a millisecond.
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             if clock.try_send((turn % users, due)).is_err() {
                 return;
@@ -106,7 +108,7 @@ pub(crate) async fn pace<C: Callers>(
         }
     })?;
     let result = run(callers, async move |caller| {
-        let mut share = Share::new()?;
+        let mut share = CallerShare::new()?;
         loop {
             let Some((user, due)) = turns.lock().await.recv().await else { break };
             share.note(due, caller.turn(user).await);
@@ -117,15 +119,15 @@ pub(crate) async fn pace<C: Callers>(
         Ok(share)
     })
     .await;
-    // It has sent everything or lost its listeners; either way it is at its end.
+    // The clock has ended, with or without listeners.
     let _ = ticking.join();
     result
 }
 
-/// Lets every caller do its share at the same time.
-async fn run<C: Callers, F>(callers: &mut C, work: F) -> Result<Run, Failure>
+/// Runs the share of every caller concurrently.
+async fn run<C: TurnCallers, F>(callers: &mut C, work: F) -> Result<LoadRun, BenchError>
 where
-    F: AsyncFn(&mut C::Caller) -> Result<Share, Failure> + Clone + 'static,
+    F: AsyncFn(&mut C::Caller) -> Result<CallerShare, BenchError> + Clone + 'static,
 {
     let began = Instant::now();
     let tasks: Vec<_> = std::mem::take(callers.callers())
@@ -152,8 +154,8 @@ where
         last = share.last.or(last);
     }
     match last {
-        // Figures of a run with failures would be figures of something else.
-        Some(last) => Err(Failure::Turns { failed, turns: latency.len() + failed, last: Box::new(last) }),
-        None => Ok(Run { turns: latency.len(), elapsed: began.elapsed(), latency: Some(latency) }),
+        // The figures of a run with failures would be misleading.
+        Some(last) => Err(BenchError::Turns { failed, turns: latency.len() + failed, last: Box::new(last) }),
+        None => Ok(LoadRun { turns: latency.len(), elapsed: began.elapsed(), latency: Some(latency) }),
     }
 }

@@ -1,12 +1,12 @@
-//! What the bridge costs: turns per second, CPU and latency beside the same turns spoken directly; what it asks of Redis;
-//! how long users wait when a replica goes; what idle conversations take; and what readers and webhooks cost.
+//! The cost of the bridge: turns per second, CPU and latency beside direct turns, and commands to Redis. Further parts
+//! measure the delay of a failover, idle conversations, readers and webhooks.
 //!
-//! Everything runs over loopback in processes of its own: the sandbox, the bridges, Redis, two baselines that do half of
-//! the bridge's work each (the roles of [`baseline`]), and this process, which only makes load. Rates on a machine
-//! that all of them share are noisy; CPU per turn is the robust figure. So each round measures all contenders one
-//! after the other, and the median of the rounds counts.
+//! All processes run over loopback: the sandbox, the bridges, Redis, two baselines (the roles of [`baseline`]), and this
+//! process, which only makes load. Each baseline does half of the bridge's work. Rates on a shared machine are noisy, and
+//! CPU per turn is the robust figure. So each round measures all contenders in sequence, and the median of the rounds
+//! counts.
 //!
-//! `scripts/bench` runs it. It prints a Markdown table and writes nothing.
+//! `scripts/bench` runs it. It prints a Markdown table and writes no file.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 #![expect(
@@ -16,86 +16,86 @@
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
 mod baseline;
-mod child;
-mod failure;
+mod bench_error;
+mod bot_load;
+mod child_process;
+mod failover;
 mod fleet;
 mod forwarder;
 mod growth;
 mod http;
 mod load;
-mod meter;
 mod monitor;
 mod platform;
-mod reader;
 mod readers;
 mod receiver;
 mod report;
-mod sayers;
+mod round_trips;
+mod run_meter;
 mod setup;
 mod socket;
 mod speed;
 mod store;
-mod takeover;
-mod trips;
+mod stream_load;
 mod turns;
 mod webhooks;
 
 use std::time::Duration;
 
+use bench_error::BenchError;
 use clap::Parser;
-use failure::Failure;
-use report::Report;
-use setup::Sizes;
+use report::BenchReport;
+use setup::BenchSizes;
 use tokio::task::LocalSet;
 
-// As in the bridge, so that the baselines are measured under the same terms.
+// The allocator of the bridge, so that the baselines run under the same terms.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures the bridge.
 #[derive(Parser)]
-struct Arguments {
-    /// Small numbers: shows that everything works, and nothing else.
+struct BenchArguments {
+    /// Use small numbers: only shows that all parts work.
     #[arg(long)]
     quick: bool,
-    /// This part only; may be given several times.
+    /// Measure only this part (may be given several times).
     #[arg(long, value_enum)]
-    only: Vec<Part>,
-    /// The rtm-bridge to measure, if not the one beside this program.
+    only: Vec<BenchPart>,
+    /// The rtm-bridge to measure, instead of the one beside this program.
     #[arg(long)]
     binary: Option<std::path::PathBuf>,
-    /// What this process is; for its own children.
+    /// The role of this process, for its own children.
     #[arg(long, value_enum, hide = true)]
-    role: Option<baseline::Role>,
-    /// Where the role `bare-http` listens.
+    role: Option<baseline::ChildRole>,
+    /// The address of the role `bare-http`.
     #[arg(long, hide = true, default_value = "127.0.0.1:0")]
     listen: std::net::SocketAddr,
-    /// How long a round of the role `bare-socket` takes, in milliseconds.
+    /// The duration of a round of the role `bare-socket`, in milliseconds.
     #[arg(long, hide = true, default_value_t = 1000)]
     millis: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Part {
+enum BenchPart {
     /// Turns per second, CPU and latency.
     Speed,
     /// Commands and round trips to Redis.
-    Trips,
-    /// A replica goes.
-    Takeover,
-    /// Idle conversations, more and more.
+    RoundTrips,
+    /// The loss of a replica.
+    Failover,
+    /// A growing number of idle conversations.
     Growth,
     /// Readers of events.
     Readers,
-    /// Deliveries.
+    /// Deliveries of webhooks.
     Webhooks,
 }
 
 fn main() -> std::process::ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = BenchArguments::parse();
     let result = match arguments.role {
-        Some(baseline::Role::BareHttp) => baseline::serve_http(arguments.listen),
-        Some(baseline::Role::BareSocket) => baseline::speak(Duration::from_millis(arguments.millis)),
+        Some(baseline::ChildRole::BareHttp) => baseline::serve_http(arguments.listen),
+        Some(baseline::ChildRole::BareSocket) => baseline::speak(Duration::from_millis(arguments.millis)),
         None => measure(&arguments),
     };
     match result {
@@ -107,12 +107,12 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-fn measure(arguments: &Arguments) -> Result<(), Failure> {
-    let sizes = if arguments.quick { Sizes::QUICK } else { Sizes::FULL };
-    // Soft limits are often 1024; children inherit this one.
+fn measure(arguments: &BenchArguments) -> Result<(), BenchError> {
+    let sizes = if arguments.quick { BenchSizes::QUICK } else { BenchSizes::FULL };
+    // Soft limits are often 1024. Children inherit this one.
     let files = rtm_bridge::runtime::raise_open_files()?;
     if files < sizes.files_needed() {
-        return Err(Failure::Files { have: files, need: sizes.files_needed() });
+        return Err(BenchError::Files { have: files, need: sizes.files_needed() });
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = |part| arguments.only.is_empty() || arguments.only.contains(&part);
@@ -120,24 +120,24 @@ fn measure(arguments: &Arguments) -> Result<(), Failure> {
         Some(binary) => binary.clone(),
         None => std::env::current_exe()?.with_file_name("rtm-bridge"),
     };
-    let mut report = Report::default();
-    if asked(Part::Speed) {
+    let mut report = BenchReport::default();
+    if asked(BenchPart::Speed) {
         report.speed = Some(LocalSet::new().block_on(&runtime, speed::measure(binary, sizes))?);
     }
-    if asked(Part::Trips) {
-        report.trips = Some(LocalSet::new().block_on(&runtime, trips::measure(binary, sizes))?);
+    if asked(BenchPart::RoundTrips) {
+        report.round_trips = Some(LocalSet::new().block_on(&runtime, round_trips::measure(binary, sizes))?);
     }
-    if asked(Part::Takeover) {
-        report.takeover = LocalSet::new().block_on(&runtime, takeover::measure(binary, sizes))?;
+    if asked(BenchPart::Failover) {
+        report.failovers = LocalSet::new().block_on(&runtime, failover::measure(binary, sizes))?;
     }
-    if asked(Part::Growth) {
+    if asked(BenchPart::Growth) {
         report.growth = LocalSet::new().block_on(&runtime, growth::measure(binary, sizes))?;
     }
-    if asked(Part::Readers) {
-        report.reading = Some(LocalSet::new().block_on(&runtime, readers::measure(binary, sizes))?);
+    if asked(BenchPart::Readers) {
+        report.readers = Some(LocalSet::new().block_on(&runtime, readers::measure(binary, sizes))?);
     }
-    if asked(Part::Webhooks) {
-        report.hooked = Some(LocalSet::new().block_on(&runtime, webhooks::measure(binary, sizes))?);
+    if asked(BenchPart::Webhooks) {
+        report.webhooks = Some(LocalSet::new().block_on(&runtime, webhooks::measure(binary, sizes))?);
     }
     println!("{report}");
     Ok(())

@@ -1,6 +1,6 @@
-//! What clients ask of Redis, counted by Redis: its MONITOR stream, in which each command stands with who sent it.
+//! The commands of Redis' clients, counted from the MONITOR stream, which names the sender of each command.
 //!
-//! Not `INFO`: its totals count what scripts call inside the server as if a client had sent it.
+//! The totals of `INFO` would also count the commands inside of scripts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,42 +13,42 @@ use deadpool_redis::redis::{Script, cmd};
 use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 
-use crate::failure::Failure;
+use crate::bench_error::BenchError;
 use crate::setup;
-use crate::store::Store;
+use crate::store::RedisProcess;
 
-/// Nobody waits longer for what Redis has already carried out.
+/// The timeout of a command that Redis has executed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Before the name of a script.
+/// The text before the hash of a script.
 const CALL: &str = "evalsha ";
 
-/// Commands by name, that clients sent in a span of time.
+/// The number of client commands by name in some period.
 #[derive(Default)]
-pub(crate) struct Counts {
+pub(crate) struct CommandCounts {
     pub(crate) by_name: BTreeMap<String, u64>,
     pub(crate) span: Duration,
 }
 
-impl Counts {
-    /// Commands a second, of this name.
+impl CommandCounts {
+    /// Returns the commands of this name per second.
     pub(crate) fn rate(&self, name: &str) -> f64 {
         self.by_name.get(name).map_or(0.0, |&count| count as f64) / self.span.as_secs_f64()
     }
 
-    /// Commands a second, of all names.
+    /// Returns all commands per second.
     pub(crate) fn all(&self) -> f64 {
         self.by_name.values().sum::<u64>() as f64 / self.span.as_secs_f64()
     }
 }
 
-/// The names of scripts, by their SHA-1. They are learnt from the calls that carry the text, which come first: a text
-/// ends as the file of its name does. Another build's may stay without.
+/// The names of scripts by their SHA-1. They come from earlier calls that carry the text, whose last line has the file's
+/// name. A script of another build may have no name.
 #[derive(Clone, Default)]
-pub(crate) struct Names(Rc<RefCell<BTreeMap<String, String>>>);
+pub(crate) struct ScriptNames(Rc<RefCell<BTreeMap<String, String>>>);
 
-impl Names {
-    /// Looks at the arguments of EVAL or SCRIPT LOAD.
+impl ScriptNames {
+    /// Learns the name from the arguments of EVAL or SCRIPT LOAD.
     fn learn(&self, arguments: &str) -> Option<()> {
         let text = unescape(arguments.trim_start_matches("\"load\" "));
         let text = std::str::from_utf8(&text).ok()?;
@@ -62,7 +62,7 @@ impl Names {
         Some(())
     }
 
-    /// The name of a command, a script's own where it is known by now: it is called before its text is asked for.
+    /// Returns the name of a command, or of its script if that is known.
     fn name(&self, command: String) -> String {
         let Some(sha) = command.strip_prefix(CALL) else { return command };
         let names = self.0.borrow();
@@ -70,7 +70,7 @@ impl Names {
     }
 }
 
-/// The bytes of a word in quotes, up to its end.
+/// Returns the bytes of a quoted word up to its end.
 fn unescape(quoted: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut rest = quoted.bytes().skip(1);
@@ -101,12 +101,12 @@ fn unescape(quoted: &str) -> Vec<u8> {
     bytes
 }
 
-/// Does something, and counts what clients ask meanwhile, this program left out.
+/// Runs an action and counts the commands of other clients meanwhile.
 pub(crate) async fn during<T>(
-    store: &Store,
-    names: &Names,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<(T, Counts), Failure> {
+    store: &RedisProcess,
+    names: &ScriptNames,
+    work: impl Future<Output = Result<T, BenchError>>,
+) -> Result<(T, CommandCounts), BenchError> {
     let stream = store.client.get_async_monitor().await?.into_on_message::<String>();
     let mark = format!("mark-{}", std::process::id());
     let (done, at_end) = oneshot::channel();
@@ -117,13 +117,13 @@ pub(crate) async fn during<T>(
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();
             while let Some(line) = stream.next().await {
                 match read(&line, &names) {
-                    // In the order in which Redis carried them out: all that is counted is there by now.
+                    // MONITOR has the order of execution, so all commands before this one are counted.
                     Some((name, first)) if name == "echo" && first == mark => break,
                     Some((name, _)) => *counts.entry(name).or_default() += 1,
                     None => {}
                 }
             }
-            // Nobody waits for it any more: the measurement has failed, and says so itself.
+            // A dropped receiver means that the measurement has failed and reports it.
             let _ = done.send(counts);
         }
     });
@@ -136,14 +136,18 @@ pub(crate) async fn during<T>(
     match counted {
         Ok(Ok(counts)) => {
             let by_name = counts.into_iter().map(|(name, count)| (names.name(name), count)).collect();
-            Ok((result?, Counts { by_name, span }))
+            Ok((result?, CommandCounts { by_name, span }))
         }
-        _ => Err(Failure::Closed { what: "MONITOR" }),
+        _ => Err(BenchError::Closed { what: "MONITOR" }),
     }
 }
 
-/// What is asked in so long a time in which this program asks for nothing.
-pub(crate) async fn idle(store: &Store, names: &Names, span: Duration) -> Result<Counts, Failure> {
+/// Counts the commands during this period without any by this program.
+pub(crate) async fn idle(
+    store: &RedisProcess,
+    names: &ScriptNames,
+    span: Duration,
+) -> Result<CommandCounts, BenchError> {
     let still = async {
         tokio::time::sleep(span).await;
         Ok(())
@@ -151,8 +155,8 @@ pub(crate) async fn idle(store: &Store, names: &Names, span: Duration) -> Result
     during(store, names, still).await.map(|((), counts)| counts)
 }
 
-/// The name of a command that a client sent, and its first argument: `1763845000.123456 [0 127.0.0.1:5] "get" "key"`.
-fn read(line: &str, names: &Names) -> Option<(String, String)> {
+/// Returns name and first argument of a client's command: `1763845000.123456 [0 127.0.0.1:5] "get" "key"`.
+fn read(line: &str, names: &ScriptNames) -> Option<(String, String)> {
     let (_, rest) = line.split_once('[')?;
     let (source, words) = rest.split_once("] ")?;
     if source.ends_with(" lua") {
@@ -164,7 +168,7 @@ fn read(line: &str, names: &Names) -> Option<(String, String)> {
     let name = match command.as_str() {
         "evalsha" => format!("{CALL}{first}"),
         "eval" | "script" => {
-            // What cannot be named is counted all the same.
+            // A command without a known name counts too.
             let _ = names.learn(arguments);
             command
         }

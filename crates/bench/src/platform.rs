@@ -6,17 +6,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
-use crate::http::Connection;
+use crate::bench_error::BenchError;
+use crate::http::HttpConnection;
 use crate::setup;
 
-/// The path and query of a fresh socket's URL for this user, the connection mode included.
+/// Returns path and query of a new socket's URL for this user, with the connection mode.
 pub(crate) async fn ticket(
-    connection: &mut Connection,
+    connection: &mut HttpConnection,
     address: SocketAddr,
     user: &str,
-) -> Result<String, Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| Failure::Proc("the clock"))?.as_secs();
+) -> Result<String, BenchError> {
+    let now =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| BenchError::Proc("the clock"))?.as_secs();
     let claims = json!({ "iss": setup::CLIENT_ID, "sub": user, "iat": now, "exp": now + 600,
                          "aud": "https://idproxy.kore.com/authorize", "isAnonymous": false });
     let key = EncodingKey::from_secret(setup::CLIENT_SECRET.as_bytes());
@@ -28,7 +29,7 @@ pub(crate) async fn ticket(
     let token = grant
         .pointer("/authorization/accessToken")
         .and_then(Value::as_str)
-        .ok_or(Failure::Unreadable { what: "jwtgrant", detail: "no access token" })?;
+        .ok_or(BenchError::Unreadable { what: "jwtgrant", detail: "no access token" })?;
 
     let authorization = format!("Authorization: bearer {token}\r\n");
     let body = json!({ "botInfo": bot, "token": {} });
@@ -36,20 +37,20 @@ pub(crate) async fn ticket(
     let url = start
         .get("url")
         .and_then(Value::as_str)
-        .ok_or(Failure::Unreadable { what: "rtm/start", detail: "no url" })?;
+        .ok_or(BenchError::Unreadable { what: "rtm/start", detail: "no url" })?;
     let (_, rest) =
-        url.split_once("://").ok_or(Failure::Unreadable { what: "rtm/start", detail: "no scheme" })?;
+        url.split_once("://").ok_or(BenchError::Unreadable { what: "rtm/start", detail: "no scheme" })?;
     let path = rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/");
     Ok(format!("{path}&ConnectionMode=Default"))
 }
 
 async fn post(
-    connection: &mut Connection,
+    connection: &mut HttpConnection,
     address: SocketAddr,
     path: &'static str,
     headers: &str,
     body: &Value,
-) -> Result<Value, Failure> {
+) -> Result<Value, BenchError> {
     let body = body.to_string();
     let request = format!(
         "POST {}{path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n{headers}\
@@ -60,7 +61,7 @@ async fn post(
     let answer = connection.exchange(request.as_bytes()).await?;
     if answer.status != 200 {
         let body = String::from_utf8_lossy(answer.body).into_owned();
-        return Err(Failure::Status { what: path, status: answer.status, body });
+        return Err(BenchError::Status { what: path, status: answer.status, body });
     }
     Ok(serde_json::from_slice(answer.body)?)
 }

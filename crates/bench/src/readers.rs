@@ -1,5 +1,5 @@
-//! What readers of events cost: the memory of those who only listen, how long an event takes to them, and what a turn
-//! costs with somebody listening.
+//! The cost of event readers: the memory of idle ones, the latency of events, and the additional cost of a turn with a
+//! reader.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,46 +8,46 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::child::Child;
-use crate::failure::Failure;
-use crate::fleet::{self, Fleet};
-use crate::meter::{self, Metered, Parties, figures, spread};
-use crate::reader::Readers;
-use crate::setup::{self, Sizes, Terms};
-use crate::store::Store;
+use crate::bench_error::BenchError;
+use crate::child_process::ChildProcess;
+use crate::fleet::{self, BridgeFleet};
+use crate::run_meter::{self, MeteredRun, RunProcesses, figures, spread};
+use crate::setup::{self, BenchSizes, BridgeTerms};
+use crate::store::RedisProcess;
+use crate::stream_load::StreamReaders;
 use crate::{load, turns};
 
 const GROUP: &str = "readers";
-/// Those whose conversations nobody ever spoke in.
+/// The group of users whose conversations stay empty.
 const SILENT: &str = "silent";
 
-/// Readers that only listen.
-struct Memory {
+/// Readers of idle conversations.
+struct IdleReaderFigures {
     what: &'static str,
-    /// How many, and the resident memory of the bridge, in KiB.
+    /// The number of readers with the bridge's resident memory, in KiB.
     steps: Vec<(usize, f64)>,
 }
 
-/// Readers that are told something.
-struct Told {
+/// Readers of active conversations.
+struct EventRun {
     what: &'static str,
-    /// Of each event, in microseconds.
+    /// The latency of each event in microseconds.
     latency: Histogram<u64>,
-    events: Metered,
-    /// Turns without anybody listening, and with a reader for each user.
-    alone: Vec<Metered>,
-    heard: Vec<Metered>,
+    events: MeteredRun,
+    /// Turns without readers, and with a reader for each user.
+    alone: Vec<MeteredRun>,
+    heard: Vec<MeteredRun>,
 }
 
-/// All that was found.
-pub(crate) struct Reading {
-    sizes: Sizes,
-    memory: Vec<Memory>,
-    told: Vec<Told>,
+/// All results.
+pub(crate) struct ReaderFigures {
+    sizes: BenchSizes,
+    memory: Vec<IdleReaderFigures>,
+    told: Vec<EventRun>,
 }
 
-/// Measures.
-pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Reading, Failure> {
+/// Measures readers.
+pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<ReaderFigures, BenchError> {
     let (mut memory, mut told) = (Vec::new(), Vec::new());
     for (what, replicas, at_owner) in [
         ("memory store", 0, true),
@@ -55,37 +55,42 @@ pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Reading, Fail
         ("Redis, two replicas, at the owner", 2, true),
         ("Redis, two replicas, at the other", 2, false),
     ] {
-        // Each begins anew: who has listened is remembered for a minute.
-        let scene = Scene::start(binary, replicas, at_owner, sizes).await?;
+        // Each measurement has a fleet of its own, because a bridge remembers readers for a minute.
+        let scene = ReaderScene::start(binary, replicas, at_owner, sizes).await?;
         if replicas < 2 {
             eprintln!("{what}: {} readers that only listen", sizes.readers[1]);
-            memory.push(Memory { what, steps: scene.listen().await? });
+            memory.push(IdleReaderFigures { what, steps: scene.listen().await? });
         }
         eprintln!("{what}: {} readers, {} events a second", sizes.users, sizes.rate);
         told.push(scene.tell(what).await?);
     }
-    Ok(Reading { sizes, memory, told })
+    Ok(ReaderFigures { sizes, memory, told })
 }
 
-/// A fleet, and where each user's reader is.
-struct Scene {
-    sandbox: Child,
-    fleet: Fleet,
-    store: Option<Store>,
+/// A fleet, with the replica of each user's reader.
+struct ReaderScene {
+    sandbox: ChildProcess,
+    fleet: BridgeFleet,
+    store: Option<RedisProcess>,
     places: Vec<(usize, SocketAddr)>,
-    sizes: Sizes,
+    sizes: BenchSizes,
 }
 
-impl Scene {
-    /// So many replicas on Redis, or one with the memory store. A reader is at its conversation's owner or at another.
-    async fn start(binary: &Path, replicas: usize, at_owner: bool, sizes: Sizes) -> Result<Self, Failure> {
+impl ReaderScene {
+    /// Starts so many replicas on Redis, or one with the memory store. A reader connects to its owner or to another replica.
+    async fn start(
+        binary: &Path,
+        replicas: usize,
+        at_owner: bool,
+        sizes: BenchSizes,
+    ) -> Result<Self, BenchError> {
         let sandbox = setup::sandbox(binary).await?;
         let (fleet, store) = if replicas == 0 {
-            (Fleet::alone(binary, sandbox.address).await?, None)
+            (BridgeFleet::alone(binary, sandbox.address).await?, None)
         } else {
-            let store = Store::start().await?;
-            let terms = Terms::new(sandbox.address).on(store.address());
-            (Fleet::start(binary, terms, &store, replicas).await?, Some(store))
+            let store = RedisProcess::start().await?;
+            let terms = BridgeTerms::new(sandbox.address).on(store.address());
+            (BridgeFleet::start(binary, terms, &store, replicas).await?, Some(store))
         };
         let addresses = fleet.addresses();
         let mut places = Vec::with_capacity(sizes.users);
@@ -102,33 +107,33 @@ impl Scene {
         Ok(Self { sandbox, fleet, store, places, sizes })
     }
 
-    /// More and more readers of conversations in which nothing happens.
-    async fn listen(&self) -> Result<Vec<(usize, f64)>, Failure> {
-        let [address, ..] = self.fleet.addresses()[..] else { return Err(Failure::Proc("no replica")) };
-        let mut readers = Readers::new()?;
-        let mut steps = vec![(0, meter::settled(&self.fleet.replicas, self.sizes.look).await? as f64)];
+    /// Measures a growing number of readers of idle conversations.
+    async fn listen(&self) -> Result<Vec<(usize, f64)>, BenchError> {
+        let [address, ..] = self.fleet.addresses()[..] else { return Err(BenchError::Proc("no replica")) };
+        let mut readers = StreamReaders::new()?;
+        let mut steps = vec![(0, run_meter::settled(&self.fleet.replicas, self.sizes.look).await? as f64)];
         let mut open = 0;
         for count in self.sizes.readers {
             readers.open(SILENT, (open..count).map(|user| (user, address))).await?;
             open = count;
-            // Each is told once that there is nothing.
+            // Each reader gets one comment meanwhile.
             tokio::time::sleep(self.sizes.comment).await;
-            steps.push((count, meter::settled(&self.fleet.replicas, self.sizes.look).await? as f64));
+            steps.push((count, run_meter::settled(&self.fleet.replicas, self.sizes.look).await? as f64));
             readers.well()?;
         }
         Ok(steps)
     }
 
-    /// Turns without readers and with them, and then what the bot says unasked.
-    async fn tell(&self, what: &'static str) -> Result<Told, Failure> {
-        let Sizes { users, rate, paced, rounds, callers, .. } = self.sizes;
-        let mut turns = turns::Http::connect(&self.fleet.addresses(), callers, GROUP, users).await?;
+    /// Measures turns without and with readers, and then unasked texts of the bot.
+    async fn tell(&self, what: &'static str) -> Result<EventRun, BenchError> {
+        let BenchSizes { users, rate, paced, rounds, callers, .. } = self.sizes;
+        let mut turns = turns::HttpCallers::connect(&self.fleet.addresses(), callers, GROUP, users).await?;
         load::each(&mut turns, 0..users).await?;
         let (mut alone, mut heard) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             alone.push(self.parties().metered(load::pace(&mut turns, users, rate, paced)).await?);
         }
-        let mut readers = Readers::new()?;
+        let mut readers = StreamReaders::new()?;
         readers.open(GROUP, self.places.iter().copied()).await?;
         for _ in 0..rounds {
             heard.push(self.parties().metered(load::pace(&mut turns, users, rate, paced)).await?);
@@ -136,18 +141,18 @@ impl Scene {
         }
         let mut speakers = readers.speakers(self.sandbox.address, GROUP, callers).await?;
         let events = self.parties().metered(load::pace(&mut speakers, users, rate, paced)).await?;
-        Ok(Told { what, latency: readers.all_heard().await?, events, alone, heard })
+        Ok(EventRun { what, latency: readers.all_heard().await?, events, alone, heard })
     }
 
-    fn parties(&self) -> Parties<'_> {
+    fn parties(&self) -> RunProcesses<'_> {
         let store = self.store.as_ref().map(|store| &store.server);
-        Parties { subject: &self.fleet.replicas, store, sandbox: &self.sandbox }
+        RunProcesses { subject: &self.fleet.replicas, store, sandbox: &self.sandbox }
     }
 }
 
-impl fmt::Display for Reading {
+impl fmt::Display for ReaderFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sizes { users, rate, rounds, paced, .. } = self.sizes;
+        let BenchSizes { users, rate, rounds, paced, .. } = self.sizes;
         writeln!(
             f,
             "Readers of events that only listen, each in a conversation of its own that has no socket.\n"
@@ -158,7 +163,7 @@ impl fmt::Display for Reading {
             self.sizes.readers[0]
         )?;
         writeln!(f, "| --- | --- | --- | --- | --- |")?;
-        for Memory { what, steps } in &self.memory {
+        for IdleReaderFigures { what, steps } in &self.memory {
             let [empty, first, ..] = steps[..] else { continue };
             for step in steps {
                 let each = |from: (usize, f64)| {
@@ -194,10 +199,11 @@ impl fmt::Display for Reading {
         )?;
         writeln!(f, "| readers | bridge, none | bridge, one each | Redis, none | Redis, one each |")?;
         writeln!(f, "| --- | --- | --- | --- | --- |")?;
-        for Told { what, alone, heard, .. } in &self.told {
-            let [bridge, bridge_heard] = [alone, heard].map(|runs| spread(figures(runs, Metered::micros), 0));
+        for EventRun { what, alone, heard, .. } in &self.told {
+            let [bridge, bridge_heard] =
+                [alone, heard].map(|runs| spread(figures(runs, MeteredRun::micros), 0));
             let [store, store_heard] =
-                [alone, heard].map(|runs| spread(figures(runs, Metered::store_micros), 0));
+                [alone, heard].map(|runs| spread(figures(runs, MeteredRun::store_micros), 0));
             writeln!(f, "| {what} | {bridge} | {bridge_heard} | {store} | {store_heard} |")?;
         }
         writeln!(f)

@@ -1,6 +1,6 @@
-//! The receiver of webhooks: as cheap as it can be, on a thread of its own, so that what it costs is known apart.
+//! A minimal receiver of webhooks on its own thread, so that its cost is known separately.
 //!
-//! It takes whatever comes with 204, and looks only for the number that a delivery tells. It checks no signature.
+//! It answers every request with 204, and reads only the number in a delivery. It checks no signature.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,29 +13,29 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::LocalSet;
 
-use crate::failure::Failure;
-use crate::{child, load, reader};
+use crate::bench_error::BenchError;
+use crate::{child_process, load, stream_load};
 
 const TAKEN: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 const LENGTH: &[u8] = b"content-length: ";
 
-/// What was said, and what was delivered of it.
-pub(crate) struct Book {
+/// The numbers that the bot said, and their deliveries.
+pub(crate) struct DeliveryBook {
     next: usize,
-    /// When the numbers were said that have not been delivered.
+    /// The time of each number without a delivery.
     open: HashMap<usize, Instant>,
-    /// Of each number that was delivered, from its being said to its body being there, in microseconds.
+    /// The microseconds from each number to the arrival of its body.
     pub(crate) latency: Histogram<u64>,
-    /// When the last one came.
+    /// The time of the last arrival.
     pub(crate) last: Option<Instant>,
-    /// Deliveries of everything else.
+    /// The number of other deliveries.
     pub(crate) others: usize,
-    /// Has room for so many more numbers to be on their way.
+    /// The permits for further numbers in flight.
     pub(crate) window: Arc<Semaphore>,
 }
 
-impl Book {
-    fn new() -> Result<Self, Failure> {
+impl DeliveryBook {
+    fn new() -> Result<Self, BenchError> {
         Ok(Self {
             next: 0,
             open: HashMap::new(),
@@ -46,7 +46,7 @@ impl Book {
         })
     }
 
-    /// The number that is said now. It is waited for where somebody is to receive it.
+    /// Records a number that the bot says now. It waits for a delivery only if it has a receiver.
     pub(crate) fn say(&mut self, to_somebody: bool) -> usize {
         let number = self.next;
         self.next += 1;
@@ -56,15 +56,15 @@ impl Book {
         number
     }
 
-    /// Whether nothing is on its way.
+    /// Returns whether no number is in flight.
     pub(crate) fn is_closed(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// A delivery is there. What comes a second time has been counted.
+    /// Records an arrived delivery. A duplicate does not count.
     fn take(&mut self, body: &[u8], now: Instant) {
         let mut numbered = false;
-        reader::numbers(body, |number| {
+        stream_load::numbers(body, |number| {
             numbered = true;
             if let Some(said) = self.open.remove(&number) {
                 let micros = u64::try_from((now - said).as_micros()).unwrap_or(u64::MAX);
@@ -77,22 +77,22 @@ impl Book {
     }
 }
 
-/// A receiver on many addresses; it ends when dropped.
-pub(crate) struct Receiver {
-    /// Where everything is taken.
+/// A receiver on many addresses. A drop ends it.
+pub(crate) struct CountingReceiver {
+    /// The addresses that accept deliveries.
     pub(crate) targets: Vec<SocketAddr>,
-    /// Where connections are taken, and nothing is ever answered.
+    /// An address that accepts connections and never answers.
     pub(crate) silent: SocketAddr,
-    /// Where nobody is.
+    /// An address without a listener.
     pub(crate) absent: SocketAddr,
-    book: Arc<Mutex<Book>>,
+    book: Arc<Mutex<DeliveryBook>>,
     stat: String,
     _running: oneshot::Sender<()>,
 }
 
-impl Receiver {
-    pub(crate) async fn start(targets: usize) -> Result<Self, Failure> {
-        let book = Arc::new(Mutex::new(Book::new()?));
+impl CountingReceiver {
+    pub(crate) async fn start(targets: usize) -> Result<Self, BenchError> {
+        let book = Arc::new(Mutex::new(DeliveryBook::new()?));
         let (ready, started) = oneshot::channel();
         let (running, end) = oneshot::channel::<()>();
         std::thread::Builder::new().name("receiver".to_owned()).spawn({
@@ -108,7 +108,7 @@ impl Receiver {
                 match opened {
                     Ok((runtime, local, addresses, stat)) => {
                         let _ = ready.send(Ok((addresses, stat)));
-                        // Ends when the other side is dropped.
+                        // The future ends when the other side is dropped.
                         let _ = local.block_on(&runtime, end);
                     }
                     Err(error) => {
@@ -117,34 +117,35 @@ impl Receiver {
                 }
             }
         })?;
-        let (mut targets, stat) = started.await.map_err(|_| Failure::Closed { what: "the receiver" })??;
-        let silent = targets.pop().ok_or(Failure::Proc("no receiver"))?;
-        let absent = child::free_address()?;
+        let (mut targets, stat) =
+            started.await.map_err(|_| BenchError::Closed { what: "the receiver" })??;
+        let silent = targets.pop().ok_or(BenchError::Proc("no receiver"))?;
+        let absent = child_process::free_address()?;
         Ok(Self { targets, silent, absent, book, stat, _running: running })
     }
 
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+    pub(crate) fn book(&self) -> MutexGuard<'_, DeliveryBook> {
         locked(&self.book)
     }
 
-    /// What it shares with those who say numbers.
-    pub(crate) fn shared(&self) -> Arc<Mutex<Book>> {
+    /// Returns the record that the load shares.
+    pub(crate) fn shared(&self) -> Arc<Mutex<DeliveryBook>> {
         Arc::clone(&self.book)
     }
 
-    /// CPU time of its thread.
-    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
-        child::cpu(&self.stat)
+    /// Returns the CPU time of the receiver's thread.
+    pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
+        child_process::cpu(&self.stat)
     }
 }
 
-pub(crate) fn locked(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    // Nothing panics with it; and if it did, the figures are checked by their number.
+pub(crate) fn locked(book: &Mutex<DeliveryBook>) -> MutexGuard<'_, DeliveryBook> {
+    // No code panics while it holds the lock. A check of the count would reveal wrong figures.
     book.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Listens on so many addresses, and on one more where nothing is answered.
-async fn listen(targets: usize, book: &Arc<Mutex<Book>>) -> std::io::Result<Vec<SocketAddr>> {
+/// Listens on so many addresses, and on one more that never answers.
+async fn listen(targets: usize, book: &Arc<Mutex<DeliveryBook>>) -> std::io::Result<Vec<SocketAddr>> {
     let mut addresses = Vec::with_capacity(targets + 1);
     for target in 0..=targets {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -163,8 +164,8 @@ async fn listen(targets: usize, book: &Arc<Mutex<Book>>) -> std::io::Result<Vec<
     Ok(addresses)
 }
 
-/// Takes one request after the other, until the other side closes.
-async fn receive(mut stream: TcpStream, book: Arc<Mutex<Book>>) -> std::io::Result<()> {
+/// Receives requests in sequence until the peer closes the connection.
+async fn receive(mut stream: TcpStream, book: Arc<Mutex<DeliveryBook>>) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut inbox = Vec::with_capacity(4096);
     while stream.read_buf(&mut inbox).await? > 0 {
@@ -177,7 +178,7 @@ async fn receive(mut stream: TcpStream, book: Arc<Mutex<Book>>) -> std::io::Resu
     Ok(())
 }
 
-/// Where the body of the request begins and ends, once all of it is there.
+/// Returns the range of the request's body once it is complete.
 fn request(bytes: &[u8]) -> Option<(usize, usize)> {
     let body = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = bytes.get(..body)?;

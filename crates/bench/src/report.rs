@@ -1,52 +1,52 @@
-//! Everything that was measured, as Markdown.
+//! All results, as Markdown.
 
 use std::fmt;
 use std::fs;
 
-use crate::growth::Growth;
-use crate::readers::Reading;
-use crate::speed::Speed;
-use crate::takeover::{Tables, Takeover};
-use crate::trips::Trips;
-use crate::webhooks::Hooked;
+use crate::failover::{FailoverFigures, FailoverTables};
+use crate::growth::GrowthFigures;
+use crate::readers::ReaderFigures;
+use crate::round_trips::RoundTripFigures;
+use crate::speed::SpeedFigures;
+use crate::webhooks::WebhookFigures;
 
-/// Everything that was measured.
+/// All results.
 #[derive(Default)]
-pub(crate) struct Report {
-    pub(crate) speed: Option<Speed>,
-    pub(crate) trips: Option<Trips>,
-    pub(crate) takeover: Vec<Takeover>,
-    pub(crate) growth: Vec<Growth>,
-    pub(crate) reading: Option<Reading>,
-    pub(crate) hooked: Option<Hooked>,
+pub(crate) struct BenchReport {
+    pub(crate) speed: Option<SpeedFigures>,
+    pub(crate) round_trips: Option<RoundTripFigures>,
+    pub(crate) failovers: Vec<FailoverFigures>,
+    pub(crate) growth: Vec<GrowthFigures>,
+    pub(crate) readers: Option<ReaderFigures>,
+    pub(crate) webhooks: Option<WebhookFigures>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for BenchReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}\n", machine())?;
         if let Some(speed) = &self.speed {
             write!(f, "{speed}")?;
         }
-        if let Some(trips) = &self.trips {
-            write!(f, "{trips}")?;
+        if let Some(round_trips) = &self.round_trips {
+            write!(f, "{round_trips}")?;
         }
-        if !self.takeover.is_empty() {
-            write!(f, "{}", Tables(&self.takeover))?;
+        if !self.failovers.is_empty() {
+            write!(f, "{}", FailoverTables(&self.failovers))?;
         }
         for growth in &self.growth {
             write!(f, "{growth}")?;
         }
-        if let Some(reading) = &self.reading {
-            write!(f, "{reading}")?;
+        if let Some(readers) = &self.readers {
+            write!(f, "{readers}")?;
         }
-        if let Some(hooked) = &self.hooked {
-            write!(f, "{hooked}")?;
+        if let Some(webhooks) = &self.webhooks {
+            write!(f, "{webhooks}")?;
         }
         Ok(())
     }
 }
 
-/// The machine, in one line.
+/// Describes the machine in one line.
 fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let field = |file: &str, name: &str| {

@@ -1,5 +1,5 @@
-//! How much is measured, and everything that depends on the bridge's and the sandbox's own interfaces: their command
-//! lines, the configuration, the request, the text that makes the simulated bot answer.
+//! The sizes of all measurements, and the interfaces of the bridge and the sandbox. These are command lines, the
+//! configuration, requests, and the text that the simulated bot answers.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use rtm_bridge::domain::Partition;
 
-use crate::child::{self, Child};
-use crate::failure::Failure;
+use crate::bench_error::BenchError;
+use crate::child_process::{self, ChildProcess};
 use crate::store;
 
-/// What the bot must be told to give one ack and one reply, and the word by which the reply is known.
+/// A text that the bot answers with one ack and one reply. The reply contains [`SIGN`].
 pub(crate) const TEXT: &str = "/echo quack";
-/// See [`TEXT`]. It may be in no welcome.
+/// The word in the reply to [`TEXT`]. No welcome contains it.
 pub(crate) const SIGN: &str = "quack";
 
 /// The identity of the sandbox's bot.
@@ -24,51 +24,51 @@ pub(crate) const TASK_BOT_ID: &str = "st-sandbox";
 pub(crate) const CHAT_BOT: &str = "Sandbox";
 pub(crate) const API_PATH: &str = "/api/1.1";
 
-/// The bridge's name of the bot.
+/// The bot's name in the bridge.
 pub(crate) const BOT: &str = "bench";
-/// Where the scripts of the store on Redis are.
+/// The directory of the Redis store's scripts.
 pub(crate) const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../src/store/redis/scripts");
 
-/// The first `clientMessageId`; of thirteen digits, as the bridge's own are.
+/// The first `clientMessageId`, with thirteen digits as the bridge's own ids have.
 pub(crate) const FIRST_NUMBER: u64 = 1_700_000_000_000;
 
-/// How much is measured.
+/// The sizes of all measurements.
 #[derive(Clone, Copy)]
-pub(crate) struct Sizes {
-    /// Requests that are open at the same time.
+pub(crate) struct BenchSizes {
+    /// The number of concurrent requests.
     pub(crate) callers: usize,
     pub(crate) users: usize,
-    /// Every figure of speed is measured this often; odd, for the median.
+    /// The number of measurements of each speed. It is odd for the median.
     pub(crate) rounds: usize,
     pub(crate) saturation: Duration,
-    /// Turns a second at the fixed rate.
+    /// The turns per second at the fixed rate.
     pub(crate) rate: u32,
     pub(crate) paced: Duration,
-    /// Idle conversations.
+    /// The numbers of idle conversations.
     pub(crate) idle: [usize; 3],
-    /// How long it is watched doing nothing, and how long commands are counted otherwise.
+    /// The duration of an idle measurement and of a count of commands.
     pub(crate) still: Duration,
-    /// Between two looks at memory that should have stopped moving.
+    /// The time between two looks at memory.
     pub(crate) look: Duration,
-    /// Turns whose round trips are measured, for each delay.
+    /// The number of turns for the round trips at each delay.
     pub(crate) probes: usize,
-    /// `lease_ttl` of the fleets that lose a replica.
+    /// The `lease_ttl` of the fleets that lose a replica.
     pub(crate) leases: &'static [Duration],
-    /// How often a replica is lost, for each of them and each way of going.
+    /// The number of losses for each lease time and each way.
     pub(crate) losses: usize,
-    /// Readers of events that only listen.
+    /// The numbers of readers of idle conversations.
     pub(crate) readers: [usize; 2],
-    /// After that a reader has been told that there is nothing.
+    /// The time after which a reader has got a comment.
     pub(crate) comment: Duration,
-    /// Receivers of webhooks.
+    /// The number of webhook receivers.
     pub(crate) targets: usize,
-    /// Deliveries a second at the fixed rate.
+    /// The deliveries per second at the fixed rate.
     pub(crate) deliveries: u32,
-    /// How long they are measured at saturation, and at the fixed rate.
+    /// The duration of deliveries at saturation and at the fixed rate.
     pub(crate) delivering: [Duration; 2],
 }
 
-impl Sizes {
+impl BenchSizes {
     pub(crate) const FULL: Self = Self {
         callers: 64,
         users: 1000,
@@ -108,89 +108,88 @@ impl Sizes {
         delivering: [Duration::from_millis(300), Duration::from_millis(500)],
     };
 
-    /// The bridge holds a socket for each idle conversation, and so does the sandbox, which also holds those of four
-    /// contenders beside each other; some more for the rest.
+    /// Returns the number of open files. The bridge and the sandbox hold a socket for each idle conversation, and the sandbox
+    /// also those of four concurrent contenders.
     pub(crate) fn files_needed(&self) -> u64 {
         u64::try_from(self.idle[2].max(4 * self.users) + 2 * self.callers + 500).unwrap_or(u64::MAX)
     }
 }
 
-/// The simulated platform: no rate limit, nothing kept that grows with the turns, and no end for who waits for his
-/// round.
-pub(crate) async fn sandbox(binary: &Path) -> Result<Child, Failure> {
+/// Starts the simulated platform: no rate limit, no history, and no end of idle sessions.
+pub(crate) async fn sandbox(binary: &Path) -> Result<ChildProcess, BenchError> {
     sandbox_with(binary, &["--load"]).await
 }
 
-/// The same, which knows the bots with webhooks too.
-pub(crate) async fn sandbox_of(binary: &Path, hooks: &[Hook]) -> Result<Child, Failure> {
+/// Starts the simulated platform with these bots with webhooks.
+pub(crate) async fn sandbox_of(binary: &Path, hooks: &[BotReceiver]) -> Result<ChildProcess, BenchError> {
     let ids: Vec<String> = hooks.iter().map(|hook| task_bot_id(&hook.bot)).collect();
     let bots = std::iter::once(TASK_BOT_ID).chain(ids.iter().map(String::as_str));
     let options: Vec<&str> = std::iter::once("--load").chain(bots.flat_map(|id| ["--bot", id])).collect();
     sandbox_with(binary, &options).await
 }
 
-/// The simulated platform, which also remembers what was said: what a take-over asks it for.
-pub(crate) async fn remembering_sandbox(binary: &Path) -> Result<Child, Failure> {
+/// Starts the simulated platform with a history, which a failover reads.
+pub(crate) async fn remembering_sandbox(binary: &Path) -> Result<ChildProcess, BenchError> {
     sandbox_with(binary, &["--rate-per-minute", "0"]).await
 }
 
-async fn sandbox_with(binary: &Path, options: &[&str]) -> Result<Child, Failure> {
-    let address = child::free_address()?;
+async fn sandbox_with(binary: &Path, options: &[&str]) -> Result<ChildProcess, BenchError> {
+    let address = child_process::free_address()?;
     let listen = address.to_string();
     let arguments = [&["sandbox", "--listen", &listen], options].concat();
-    let mut child = Child::start("the sandbox", binary, &arguments, address)?;
+    let mut child = ChildProcess::start("the sandbox", binary, &arguments, address)?;
     child.listening().await?;
     Ok(child)
 }
 
-/// What differs between bridges.
+/// The differences between bridges.
 #[derive(Clone)]
-pub(crate) struct Terms {
+pub(crate) struct BridgeTerms {
     pub(crate) sandbox: SocketAddr,
     /// `store.url`.
     pub(crate) store: String,
-    /// `cluster.lease_ttl`, where it is not the default.
+    /// `cluster.lease_ttl`, if it is not the default.
     pub(crate) lease: Option<Duration>,
-    /// Bots beside [`BOT`], each with a webhook of its own.
-    pub(crate) hooks: Vec<Hook>,
+    /// The bots beside [`BOT`], each with a webhook of its own.
+    pub(crate) hooks: Vec<BotReceiver>,
 }
 
-/// A bot, and where it is told of.
+/// A bot with its receiver.
 #[derive(Clone)]
-pub(crate) struct Hook {
+pub(crate) struct BotReceiver {
     pub(crate) bot: String,
     pub(crate) address: SocketAddr,
 }
 
-impl Terms {
-    /// The memory store, and every default.
+impl BridgeTerms {
+    /// Creates terms with the memory store and every default.
     pub(crate) fn new(sandbox: SocketAddr) -> Self {
         Self { sandbox, store: "memory://".to_owned(), lease: None, hooks: Vec::new() }
     }
 
-    /// With a Redis here.
+    /// Uses the Redis at this address.
     pub(crate) fn on(self, redis: SocketAddr) -> Self {
         Self { store: store::url(redis), ..self }
     }
 }
 
-/// The bridge, as a service.
-pub(crate) async fn bridge(binary: &Path, terms: &Terms) -> Result<Child, Failure> {
-    let (listen, admin) = (child::free_address()?, child::free_address()?);
+/// Starts the bridge as a service.
+pub(crate) async fn bridge(binary: &Path, terms: &BridgeTerms) -> Result<ChildProcess, BenchError> {
+    let (listen, admin) = (child_process::free_address()?, child_process::free_address()?);
     let mut file = tempfile::Builder::new().prefix("rtm-bridge-bench").suffix(".toml").tempfile()?;
     file.write_all(config(listen, admin, terms).as_bytes())?;
     file.flush()?;
     let path = file.path().to_string_lossy().into_owned();
-    let mut child = Child::start("the bridge", binary, &["serve", "--config", &path], listen)?;
+    let mut child = ChildProcess::start("the bridge", binary, &["serve", "--config", &path], listen)?;
     child.keep(file);
     child.ready(admin).await?;
     Ok(child)
 }
 
-/// Defaults but for the budgets, which would measure themselves, and the limits that 15 000 conversations need. That
-/// Redis writes nothing to disk is known here and need not be warned of.
-fn config(listen: SocketAddr, admin: SocketAddr, terms: &Terms) -> String {
-    let Terms { sandbox, store, lease, hooks } = terms;
+/// Returns a configuration with defaults, except for rate limits and the limits that 15 000 conversations need. It
+/// suppresses the warning about a Redis without persistence.
+fn config(listen: SocketAddr, admin: SocketAddr, terms: &BridgeTerms) -> String {
+    let BridgeTerms { sandbox, store, lease, hooks } = terms;
     // A command must be able to fail and be repeated within a lease.
     let times = lease.map_or_else(String::new, |lease| {
         let (lease, command) = (lease.as_millis(), COMMAND.min(lease / 4).as_millis());
@@ -242,42 +241,42 @@ idle_ttl = "never"
     )
 }
 
-/// The platform's id of a bot with a webhook.
+/// Returns the platform's id of a bot with a webhook.
 pub(crate) fn task_bot_id(bot: &str) -> String {
     format!("st-{bot}")
 }
 
-/// What deliveries are signed with.
+/// The secret that signs deliveries.
 const SECRET: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 /// The default of `store.command_timeout`.
 const COMMAND: Duration = Duration::from_secs(2);
 
-/// The characters of an incarnation on Redis.
+/// The number of characters of an incarnation in Redis.
 pub(crate) const INCARNATION: usize = 16;
 
-/// The key of the heartbeats on Redis: a sorted set, of incarnations with a name behind each.
+/// Returns the key of the heartbeats in Redis: a sorted set of incarnations, each followed by a name.
 pub(crate) const fn heartbeats() -> &'static str {
     "rtm:{fleet}:replicas"
 }
 
-/// The key of a lease on Redis: a hash, its owner's incarnation in the field `o`.
+/// Returns the key of a lease in Redis: a hash with the owner's incarnation in the field `o`.
 pub(crate) fn lease(partition: Partition) -> String {
     format!("rtm:{{{partition}}}:lease")
 }
 
-/// A user. Groups keep those of bridges beside each other apart, for the platform tells each of a user's sockets what
-/// was said on the others.
+/// Returns the name of a user. Concurrent bridges use separate groups, because the platform sends each user's messages to
+/// all of the user's sockets.
 pub(crate) fn user(group: &str, number: usize) -> String {
     format!("{group}-{number}")
 }
 
-/// The request of one user, ready to be written.
+/// Returns the bytes of a user's request.
 pub(crate) fn request(user: &str) -> Vec<u8> {
     request_at(&format!("/conversations/{user}/messages"))
 }
 
-/// The same, where there are more bots than one.
+/// Returns the bytes of a user's request to this bot.
 pub(crate) fn request_to(bot: &str, user: &str) -> Vec<u8> {
     request_at(&format!("/conversations/{user}/messages?bot={bot}"))
 }
@@ -292,7 +291,7 @@ fn request_at(path: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The request of a reader of one user's events, from now on.
+/// Returns the request of a reader of one user's new events.
 pub(crate) fn reading(user: &str) -> Vec<u8> {
     format!(
         "GET /conversations/{user}/events?after=latest HTTP/1.1\r\nHost: bridge\r\nAccept: text/event-stream\r\n\r\n"
@@ -300,12 +299,12 @@ pub(crate) fn reading(user: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The request that lets the simulated bot say something unasked.
+/// Returns the request that makes the simulated bot speak unasked.
 pub(crate) fn push(sandbox: SocketAddr, user: &str, text: &str) -> Vec<u8> {
     pushed(sandbox, &format!(r#"{{"user":"{user}","text":"{text}"}}"#))
 }
 
-/// The same of the bot with this id, where there are more than one.
+/// Returns the request that makes the bot with this id speak unasked.
 pub(crate) fn push_by(sandbox: SocketAddr, id: &str, user: &str, text: &str) -> Vec<u8> {
     pushed(sandbox, &format!(r#"{{"bot":"{id}","user":"{user}","text":"{text}"}}"#))
 }
@@ -316,10 +315,10 @@ fn pushed(sandbox: SocketAddr, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// What the sandbox answers where one socket was there to be told.
+/// The sandbox's answer if one socket received the text.
 pub(crate) const PUSHED: &[u8] = br#"{"sockets":1}"#;
 
-/// The frame that says the same directly.
+/// Returns the frame with the same text for a direct turn.
 pub(crate) fn frame(number: u64) -> String {
     format!(
         r#"{{"clientMessageId":{number},"id":{number},"resourceid":"/bot.message","message":{{"body":"{TEXT}","attachments":[]}},"botInfo":{{"chatBot":"{CHAT_BOT}","taskBotId":"{TASK_BOT_ID}"}},"client":"sdk","meta":{{"timezone":"UTC","locale":"en-US"}}}}"#

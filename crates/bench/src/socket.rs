@@ -1,34 +1,34 @@
-//! A small web socket client over plain TCP, as light as the HTTP one beside it.
+//! A small web socket client over plain TCP, as light as the HTTP client.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::failure::Failure;
+use crate::bench_error::BenchError;
 
 const WHAT: &str = "the web socket";
-/// Final text frame, pong (RFC 6455 5.2).
+/// The first byte of a final text frame (RFC 6455 5.2).
 const TEXT: u8 = 0x81;
 const PONG: u8 = 0x8A;
 
 /// One connection.
-pub(crate) struct Socket {
+pub(crate) struct TextSocket {
     stream: TcpStream,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
 }
 
-/// A frame in the inbox: its kind, and where its payload begins and ends.
-struct Frame {
+/// A frame in the inbox: its kind and the range of its payload.
+struct FrameSpan {
     opcode: u8,
     begin: usize,
     end: usize,
 }
 
-impl Socket {
+impl TextSocket {
     /// Upgrades a new connection on this path.
-    pub(crate) async fn open(address: SocketAddr, path: &str) -> Result<Self, Failure> {
+    pub(crate) async fn open(address: SocketAddr, path: &str) -> Result<Self, BenchError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let mut socket = Self { stream, inbox: Vec::with_capacity(2048), outbox: Vec::with_capacity(512) };
@@ -44,18 +44,18 @@ impl Socket {
             socket.read().await?;
         };
         if !socket.inbox.starts_with(b"HTTP/1.1 101 ") {
-            return Err(Failure::Unreadable { what: WHAT, detail: "no 101" });
+            return Err(BenchError::Unreadable { what: WHAT, detail: "no 101" });
         }
         socket.inbox.drain(..head);
         Ok(socket)
     }
 
     /// Sends a text.
-    pub(crate) async fn say(&mut self, text: &str) -> Result<(), Failure> {
+    pub(crate) async fn say(&mut self, text: &str) -> Result<(), BenchError> {
         self.send(TEXT, text.as_bytes()).await
     }
 
-    async fn send(&mut self, kind: u8, payload: &[u8]) -> Result<(), Failure> {
+    async fn send(&mut self, kind: u8, payload: &[u8]) -> Result<(), BenchError> {
         const MASKED: u8 = 0x80;
         const LENGTH_IN_TWO_BYTES: u8 = 0x7E;
         self.outbox.clear();
@@ -66,17 +66,17 @@ impl Socket {
                 self.outbox.push(MASKED | LENGTH_IN_TWO_BYTES);
                 self.outbox.extend(medium.to_be_bytes());
             }
-            _ => return Err(Failure::Unreadable { what: WHAT, detail: "we never say that much" }),
+            _ => return Err(BenchError::Unreadable { what: WHAT, detail: "we never say that much" }),
         }
-        // A mask of zeros leaves the payload as it is; the server unmasks all the same.
+        // A mask of zeros does not change the payload. The server unmasks it anyway.
         self.outbox.extend([0; 4]);
         self.outbox.extend(payload);
         self.stream.write_all(&self.outbox).await?;
         Ok(())
     }
 
-    /// Reads frames up to the first text in which this sign stands.
-    pub(crate) async fn until(&mut self, sign: &[u8]) -> Result<(), Failure> {
+    /// Reads frames up to the first text with this sign.
+    pub(crate) async fn until(&mut self, sign: &[u8]) -> Result<(), BenchError> {
         loop {
             let frame = loop {
                 match self.frame() {
@@ -92,7 +92,7 @@ impl Socket {
                 self.send(PONG, &payload).await?;
             }
             if frame.opcode == 8 {
-                return Err(Failure::Closed { what: WHAT });
+                return Err(BenchError::Closed { what: WHAT });
             }
             if found {
                 return Ok(());
@@ -100,8 +100,8 @@ impl Socket {
         }
     }
 
-    /// The first whole frame of the inbox. Servers do not mask.
-    fn frame(&self) -> Option<Frame> {
+    /// Returns the first complete frame of the inbox. Servers do not mask.
+    fn frame(&self) -> Option<FrameSpan> {
         let [first, second, rest @ ..] = self.inbox.as_slice() else { return None };
         let (begin, length) = match second & 0x7F {
             126 => (4, usize::from(u16::from_be_bytes(*rest.first_chunk()?))),
@@ -109,12 +109,12 @@ impl Socket {
             short => (2, usize::from(short)),
         };
         let end = begin + length;
-        (self.inbox.len() >= end).then_some(Frame { opcode: first & 0x0F, begin, end })
+        (self.inbox.len() >= end).then_some(FrameSpan { opcode: first & 0x0F, begin, end })
     }
 
-    async fn read(&mut self) -> Result<(), Failure> {
+    async fn read(&mut self) -> Result<(), BenchError> {
         if self.stream.read_buf(&mut self.inbox).await? == 0 {
-            return Err(Failure::Closed { what: WHAT });
+            return Err(BenchError::Closed { what: WHAT });
         }
         Ok(())
     }

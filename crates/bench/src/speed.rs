@@ -1,137 +1,138 @@
-//! Turns per second, CPU and latency: all contenders, round after round.
+//! Turns per second, CPU and latency of all contenders, in several rounds.
 
 use std::fmt;
 use std::path::Path;
 use std::slice;
 
-use crate::child::Child;
-use crate::failure::Failure;
-use crate::fleet::Fleet;
-use crate::meter::{Metered, Parties, figures, median, quantile, spread};
-use crate::setup::{self, Sizes, Terms};
-use crate::store::Store;
-use crate::turns::{Callers, Direct, Http};
+use crate::bench_error::BenchError;
+use crate::child_process::ChildProcess;
+use crate::fleet::BridgeFleet;
+use crate::run_meter::{MeteredRun, RunProcesses, figures, median, quantile, spread};
+use crate::setup::{self, BenchSizes, BridgeTerms};
+use crate::store::RedisProcess;
+use crate::turns::{DirectCallers, HttpCallers, TurnCallers};
 use crate::{baseline, load};
 
-/// The replicas of the largest fleet.
+/// The number of replicas in the largest fleet.
 const FLEET: usize = 3;
 
 /// All rounds of one contender.
 #[derive(Default)]
-struct Rounds {
-    saturated: Vec<Metered>,
-    paced: Vec<Metered>,
+struct ContenderRounds {
+    saturated: Vec<MeteredRun>,
+    paced: Vec<MeteredRun>,
 }
 
-impl Rounds {
-    /// One more, at saturation.
-    async fn saturate<C: Callers>(
+impl ContenderRounds {
+    /// Adds a round at saturation.
+    async fn saturate<C: TurnCallers>(
         &mut self,
-        parties: Parties<'_>,
+        parties: RunProcesses<'_>,
         callers: &mut C,
-        sizes: Sizes,
-    ) -> Result<(), Failure> {
+        sizes: BenchSizes,
+    ) -> Result<(), BenchError> {
         let run = load::saturate(callers, sizes.users, sizes.saturation);
         self.saturated.push(parties.metered(run).await?);
         Ok(())
     }
 
-    /// One more, at the fixed rate.
-    async fn pace<C: Callers>(
+    /// Adds a round at the fixed rate.
+    async fn pace<C: TurnCallers>(
         &mut self,
-        parties: Parties<'_>,
+        parties: RunProcesses<'_>,
         callers: &mut C,
-        sizes: Sizes,
-    ) -> Result<(), Failure> {
+        sizes: BenchSizes,
+    ) -> Result<(), BenchError> {
         let run = load::pace(callers, sizes.users, sizes.rate, sizes.paced);
         self.paced.push(parties.metered(run).await?);
         Ok(())
     }
 
     fn micros(&self) -> Vec<f64> {
-        figures(&self.saturated, Metered::micros)
+        figures(&self.saturated, MeteredRun::micros)
     }
 }
 
 /// A fleet with its store and its callers.
 struct Contender {
-    fleet: Fleet,
-    store: Option<Store>,
-    callers: Http,
-    rounds: Rounds,
+    fleet: BridgeFleet,
+    store: Option<RedisProcess>,
+    callers: HttpCallers,
+    rounds: ContenderRounds,
 }
 
 impl Contender {
     /// Opens a conversation for each user.
     async fn open(
-        fleet: Fleet,
-        store: Option<Store>,
+        fleet: BridgeFleet,
+        store: Option<RedisProcess>,
         group: &'static str,
-        sizes: Sizes,
-    ) -> Result<Self, Failure> {
+        sizes: BenchSizes,
+    ) -> Result<Self, BenchError> {
         eprintln!("opening {} conversations: {group}", sizes.users);
-        let mut callers = Http::connect(&fleet.addresses(), sizes.callers, group, sizes.users).await?;
+        let mut callers = HttpCallers::connect(&fleet.addresses(), sizes.callers, group, sizes.users).await?;
         load::each(&mut callers, 0..sizes.users).await?;
-        Ok(Self { fleet, store, callers, rounds: Rounds::default() })
+        Ok(Self { fleet, store, callers, rounds: ContenderRounds::default() })
     }
 
     async fn on_redis(
         binary: &Path,
-        sandbox: &Child,
+        sandbox: &ChildProcess,
         replicas: usize,
         group: &'static str,
-        sizes: Sizes,
-    ) -> Result<Self, Failure> {
-        let store = Store::start().await?;
-        let terms = Terms::new(sandbox.address).on(store.address());
-        let fleet = Fleet::start(binary, terms, &store, replicas).await?;
+        sizes: BenchSizes,
+    ) -> Result<Self, BenchError> {
+        let store = RedisProcess::start().await?;
+        let terms = BridgeTerms::new(sandbox.address).on(store.address());
+        let fleet = BridgeFleet::start(binary, terms, &store, replicas).await?;
         Self::open(fleet, Some(store), group, sizes).await
     }
 
-    async fn saturate(&mut self, sandbox: &Child, sizes: Sizes) -> Result<(), Failure> {
+    async fn saturate(&mut self, sandbox: &ChildProcess, sizes: BenchSizes) -> Result<(), BenchError> {
         let store = self.store.as_ref().map(|store| &store.server);
-        let parties = Parties { subject: &self.fleet.replicas, store, sandbox };
+        let parties = RunProcesses { subject: &self.fleet.replicas, store, sandbox };
         self.rounds.saturate(parties, &mut self.callers, sizes).await
     }
 
-    async fn pace(&mut self, sandbox: &Child, sizes: Sizes) -> Result<(), Failure> {
+    async fn pace(&mut self, sandbox: &ChildProcess, sizes: BenchSizes) -> Result<(), BenchError> {
         let store = self.store.as_ref().map(|store| &store.server);
-        let parties = Parties { subject: &self.fleet.replicas, store, sandbox };
+        let parties = RunProcesses { subject: &self.fleet.replicas, store, sandbox };
         self.rounds.pace(parties, &mut self.callers, sizes).await
     }
 }
 
 /// All rounds of all contenders.
-pub(crate) struct Speed {
-    sizes: Sizes,
+pub(crate) struct SpeedFigures {
+    sizes: BenchSizes,
     redis: String,
-    memory: Rounds,
-    one: Rounds,
-    three: Rounds,
-    direct: Rounds,
-    bare_http: Rounds,
-    bare_socket: Vec<Metered>,
+    memory: ContenderRounds,
+    one: ContenderRounds,
+    three: ContenderRounds,
+    direct: ContenderRounds,
+    bare_http: ContenderRounds,
+    bare_socket: Vec<MeteredRun>,
 }
 
-/// Measures.
-pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Speed, Failure> {
+/// Measures all contenders.
+pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<SpeedFigures, BenchError> {
     let sandbox = setup::sandbox(binary).await?;
     let bare = baseline::start_http().await?;
     let mut bare_socket = baseline::BareSocket::start(sandbox.address, sizes).await?;
 
     let mut memory =
-        Contender::open(Fleet::alone(binary, sandbox.address).await?, None, "memory", sizes).await?;
+        Contender::open(BridgeFleet::alone(binary, sandbox.address).await?, None, "memory", sizes).await?;
     let mut one = Contender::on_redis(binary, &sandbox, 1, "one", sizes).await?;
     let mut three = Contender::on_redis(binary, &sandbox, FLEET, "three", sizes).await?;
-    let mut direct = Direct::connect(sandbox.address, sizes.callers, sizes.users).await?;
+    let mut direct = DirectCallers::connect(sandbox.address, sizes.callers, sizes.users).await?;
     load::each(&mut direct, 0..sizes.users).await?;
-    let mut plain = Http::connect(&[bare.address], sizes.callers, "bare", sizes.users).await?;
+    let mut plain = HttpCallers::connect(&[bare.address], sizes.callers, "bare", sizes.users).await?;
     load::each(&mut plain, 0..sizes.users).await?;
 
-    let redis = one.store.as_ref().ok_or(Failure::Proc("no Redis"))?.version().await?;
-    let (mut directly, mut barely, mut socketly) = (Rounds::default(), Rounds::default(), Vec::new());
-    let only_sandbox = Parties { subject: slice::from_ref(&sandbox), store: None, sandbox: &sandbox };
-    let only_bare = Parties { subject: slice::from_ref(&bare), ..only_sandbox };
+    let redis = one.store.as_ref().ok_or(BenchError::Proc("no Redis"))?.version().await?;
+    let (mut directly, mut barely, mut socketly) =
+        (ContenderRounds::default(), ContenderRounds::default(), Vec::new());
+    let only_sandbox = RunProcesses { subject: slice::from_ref(&sandbox), store: None, sandbox: &sandbox };
+    let only_bare = RunProcesses { subject: slice::from_ref(&bare), ..only_sandbox };
     for round in 1..=sizes.rounds {
         eprintln!("round {round} of {}: saturation", sizes.rounds);
         memory.saturate(&sandbox, sizes).await?;
@@ -147,7 +148,7 @@ pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Speed, Failur
         three.pace(&sandbox, sizes).await?;
         directly.pace(only_sandbox, &mut direct, sizes).await?;
     }
-    Ok(Speed {
+    Ok(SpeedFigures {
         sizes,
         redis,
         memory: memory.rounds,
@@ -159,15 +160,15 @@ pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Speed, Failur
     })
 }
 
-/// How many turns the contender takes for each of the memory store's in the same round, in percent.
-fn share(of: &Rounds, memory: &Rounds) -> Vec<f64> {
+/// Returns the contender's turns relative to the memory store's in the same round, in percent.
+fn share(of: &ContenderRounds, memory: &ContenderRounds) -> Vec<f64> {
     let pairs = of.saturated.iter().zip(&memory.saturated);
     pairs.map(|(of, memory)| 100.0 * of.rate() / memory.rate()).collect()
 }
 
-impl fmt::Display for Speed {
+impl fmt::Display for SpeedFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sizes { callers, users, rounds, saturation, rate, paced, .. } = self.sizes;
+        let BenchSizes { callers, users, rounds, saturation, rate, paced, .. } = self.sizes;
         writeln!(
             f,
             "{callers} callers, {users} users, `expectReplies: 1`, loopback; {rounds} rounds, median (least to most). \
@@ -192,8 +193,8 @@ impl fmt::Display for Speed {
             writeln!(f, " {direct:.2} |")?;
         }
         for (name, figure) in [
-            ("CPU µs per turn", Metered::micros as fn(&Metered) -> f64),
-            ("CPU µs per turn of redis-server", Metered::store_micros),
+            ("CPU µs per turn", MeteredRun::micros as fn(&MeteredRun) -> f64),
+            ("CPU µs per turn of redis-server", MeteredRun::store_micros),
         ] {
             write!(f, "| {name} |")?;
             for rounds in [&self.memory, &self.one, &self.three] {
@@ -205,7 +206,7 @@ impl fmt::Display for Speed {
     }
 }
 
-impl Speed {
+impl SpeedFigures {
     fn saturation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -216,33 +217,37 @@ impl Speed {
             writeln!(f, "| {name} | {} |", cells.join(" | "))
         };
         let all = [&self.memory, &self.one, &self.three, &self.direct];
-        row(f, "turns per second", all.map(|rounds| spread(figures(&rounds.saturated, Metered::rate), 0)))?;
+        row(
+            f,
+            "turns per second",
+            all.map(|rounds| spread(figures(&rounds.saturated, MeteredRun::rate), 0)),
+        )?;
         let [one, three] =
             [&self.one, &self.three].map(|rounds| format!("**{}**", spread(share(rounds, &self.memory), 1)));
         row(f, "% of the memory store's, round by round", [String::new(), one, three, String::new()])?;
         let [memory, one, three] = [&self.memory, &self.one, &self.three].map(|of| spread(of.micros(), 1));
         row(f, "CPU µs per turn of the bridge, all replicas", [memory, one, three, String::new()])?;
         let [one, three] = [&self.one, &self.three]
-            .map(|rounds| spread(figures(&rounds.saturated, Metered::store_micros), 1));
+            .map(|rounds| spread(figures(&rounds.saturated, MeteredRun::store_micros), 1));
         row(f, "CPU µs per turn of redis-server", [String::new(), one, three, String::new()])?;
         row(
             f,
             "CPU µs per turn of the sandbox",
-            all.map(|rounds| spread(figures(&rounds.saturated, Metered::sandbox_micros), 1)),
+            all.map(|rounds| spread(figures(&rounds.saturated, MeteredRun::sandbox_micros), 1)),
         )?;
         writeln!(f)
     }
 
     fn floor(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (http, socket) = (self.bare_http.micros(), figures(&self.bare_socket, Metered::micros));
+        let (http, socket) = (self.bare_http.micros(), figures(&self.bare_socket, MeteredRun::micros));
         let floor = median(http.clone()) + median(socket.clone());
         writeln!(f, "| the floor, at saturation | (a) bare actix-web | (b) bare awc socket | together |")?;
         writeln!(f, "| --- | --- | --- | --- |")?;
         writeln!(
             f,
             "| turns per second | {} | {} | |",
-            spread(figures(&self.bare_http.saturated, Metered::rate), 0),
-            spread(figures(&self.bare_socket, Metered::rate), 0)
+            spread(figures(&self.bare_http.saturated, MeteredRun::rate), 0),
+            spread(figures(&self.bare_socket, MeteredRun::rate), 0)
         )?;
         writeln!(f, "| CPU µs per turn | {} | {} | {floor:.1} |", spread(http, 1), spread(socket, 1))?;
         writeln!(

@@ -1,5 +1,5 @@
-//! Those who read events: a connection each, with the stream open, and what is heard on it looked through for the
-//! numbers that were said.
+//! Readers of events, each with an open stream on its own connection. They search the received bytes for the numbers
+//! that the bot said.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -12,46 +12,46 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::failure::Failure;
-use crate::http::Connection;
+use crate::bench_error::BenchError;
+use crate::http::HttpConnection;
 use crate::load;
 use crate::setup;
-use crate::turns::{Caller, Callers};
+use crate::turns::{TurnCaller, TurnCallers};
 
-/// Streams that are being opened at the same time.
+/// The number of streams that open at the same time.
 const OPENING: usize = 64;
-/// What has not come by then never will.
+/// The timeout of an event.
 const PATIENCE: Duration = Duration::from_secs(20);
 const GLANCE: Duration = Duration::from_millis(20);
 const WHAT: &str = "a stream of events";
 
-/// What was said, and what was heard of it.
-pub(crate) struct Heard {
-    /// When each number was said.
+/// The numbers that the bot said, and their arrivals.
+pub(crate) struct StreamLog {
+    /// The time at which the bot said each number.
     said: Vec<Instant>,
     latency: Histogram<u64>,
-    failure: Option<Failure>,
+    failure: Option<BenchError>,
 }
 
-/// Readers with their streams open; gone when dropped.
-pub(crate) struct Readers {
-    heard: Rc<RefCell<Heard>>,
+/// Readers with open streams. A drop closes them.
+pub(crate) struct StreamReaders {
+    heard: Rc<RefCell<StreamLog>>,
     tasks: JoinSet<()>,
 }
 
-impl Readers {
-    /// Nobody.
-    pub(crate) fn new() -> Result<Self, Failure> {
-        let heard = Heard { said: Vec::new(), latency: load::histogram()?, failure: None };
+impl StreamReaders {
+    /// Creates an empty set.
+    pub(crate) fn new() -> Result<Self, BenchError> {
+        let heard = StreamLog { said: Vec::new(), latency: load::histogram()?, failure: None };
         Ok(Self { heard: Rc::new(RefCell::new(heard)), tasks: JoinSet::new() })
     }
 
-    /// One more for each of these users, at these addresses.
+    /// Adds a reader for each of these users, at these addresses.
     pub(crate) async fn open(
         &mut self,
         group: &str,
         users: impl IntoIterator<Item = (usize, SocketAddr)>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), BenchError> {
         let opening = users.into_iter().map(|(user, address)| open(address, setup::user(group, user)));
         let streams: Vec<_> = stream::iter(opening).buffer_unordered(OPENING).try_collect().await?;
         for stream in streams {
@@ -64,23 +64,23 @@ impl Readers {
         Ok(())
     }
 
-    /// Those who say numbers, on so many connections to the sandbox.
+    /// Connects so many speakers to the sandbox.
     pub(crate) async fn speakers(
         &self,
         sandbox: SocketAddr,
         group: &'static str,
         count: usize,
-    ) -> Result<Speakers, Failure> {
+    ) -> Result<StreamSpeakers, BenchError> {
         let mut all = Vec::with_capacity(count);
         for _ in 0..count {
-            let connection = Connection::open(sandbox).await?;
-            all.push(Speaker { connection, sandbox, group, heard: Rc::clone(&self.heard) });
+            let connection = HttpConnection::open(sandbox).await?;
+            all.push(StreamSpeaker { connection, sandbox, group, heard: Rc::clone(&self.heard) });
         }
-        Ok(Speakers(all))
+        Ok(StreamSpeakers(all))
     }
 
-    /// Waits until everything that was said was heard; how long each took, in microseconds.
-    pub(crate) async fn all_heard(&self) -> Result<Histogram<u64>, Failure> {
+    /// Waits until all numbers have arrived and returns their latencies in microseconds.
+    pub(crate) async fn all_heard(&self) -> Result<Histogram<u64>, BenchError> {
         let began = Instant::now();
         loop {
             self.well()?;
@@ -91,20 +91,20 @@ impl Readers {
                 }
             }
             if began.elapsed() > PATIENCE {
-                return Err(Failure::Missed { what: "everything that was said", after: began.elapsed() });
+                return Err(BenchError::Missed { what: "everything that was said", after: began.elapsed() });
             }
             tokio::time::sleep(GLANCE).await;
         }
     }
 
-    /// Whether all are still there.
-    pub(crate) fn well(&self) -> Result<(), Failure> {
+    /// Checks that all streams are open.
+    pub(crate) fn well(&self) -> Result<(), BenchError> {
         self.heard.borrow_mut().failure.take().map_or(Ok(()), Err)
     }
 }
 
-impl Heard {
-    /// The number that is said now.
+impl StreamLog {
+    /// Records a number that the bot says now.
     fn say(&mut self) -> usize {
         self.said.push(Instant::now());
         self.said.len() - 1
@@ -118,68 +118,68 @@ impl Heard {
     }
 }
 
-/// Those who let the bot say something unasked.
-pub(crate) struct Speakers(Vec<Speaker>);
+/// Connections that make the bot speak unasked.
+pub(crate) struct StreamSpeakers(Vec<StreamSpeaker>);
 
-pub(crate) struct Speaker {
-    connection: Connection,
+pub(crate) struct StreamSpeaker {
+    connection: HttpConnection,
     sandbox: SocketAddr,
     group: &'static str,
-    heard: Rc<RefCell<Heard>>,
+    heard: Rc<RefCell<StreamLog>>,
 }
 
-impl Callers for Speakers {
-    type Caller = Speaker;
-    fn callers(&mut self) -> &mut Vec<Speaker> {
+impl TurnCallers for StreamSpeakers {
+    type TurnCaller = StreamSpeaker;
+    fn callers(&mut self) -> &mut Vec<StreamSpeaker> {
         &mut self.0
     }
 }
 
-impl Caller for Speaker {
-    async fn turn(&mut self, user: usize) -> Result<(), Failure> {
+impl TurnCaller for StreamSpeaker {
+    async fn turn(&mut self, user: usize) -> Result<(), BenchError> {
         let number = self.heard.borrow_mut().say();
         let request = setup::push(self.sandbox, &setup::user(self.group, user), &mark(number));
         let answer = self.connection.exchange(&request).await?;
         if answer.status != 200 || answer.body != setup::PUSHED {
             let body = String::from_utf8_lossy(answer.body).into_owned();
-            return Err(Failure::Status { what: "the sandbox", status: answer.status, body });
+            return Err(BenchError::Status { what: "the sandbox", status: answer.status, body });
         }
         Ok(())
     }
 }
 
-/// How a number is said.
+/// Returns the text of a number.
 pub(crate) fn mark(number: usize) -> String {
     format!("{}-{number}-", setup::SIGN)
 }
 
-/// Opens a stream, up to the end of its head.
-async fn open(address: SocketAddr, user: String) -> Result<TcpStream, Failure> {
+/// Opens a stream and reads its head.
+async fn open(address: SocketAddr, user: String) -> Result<TcpStream, BenchError> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&setup::reading(&user)).await?;
     let mut head = Vec::with_capacity(1024);
-    // Byte by byte would be slow, but what follows the head is a comment at most: nobody has said anything.
+    // A read byte by byte would be slow. Only a comment can follow the head, because the bot has not spoken yet.
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
         if stream.read_buf(&mut head).await? == 0 {
-            return Err(Failure::Closed { what: WHAT });
+            return Err(BenchError::Closed { what: WHAT });
         }
     }
     if !head.starts_with(b"HTTP/1.1 200 ") {
         let body = String::from_utf8_lossy(&head).into_owned();
         let status = body.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_default();
-        return Err(Failure::Status { what: WHAT, status, body });
+        return Err(BenchError::Status { what: WHAT, status, body });
     }
     Ok(stream)
 }
 
-/// Reads until the stream ends, which it should not. A number stands in an event more than once, and counts once: those
-/// of a conversation rise.
-async fn listen(mut stream: TcpStream, heard: &RefCell<Heard>) -> Result<(), Failure> {
+/// Reads a stream, which should not end. A number occurs several times in its event and counts once: the numbers of a
+/// conversation rise.
+async fn listen(mut stream: TcpStream, heard: &RefCell<StreamLog>) -> Result<(), BenchError> {
     let mut inbox = Vec::with_capacity(4096);
     let mut last = None;
     loop {
         if stream.read_buf(&mut inbox).await? == 0 {
-            return Err(Failure::Closed { what: WHAT });
+            return Err(BenchError::Closed { what: WHAT });
         }
         let rest = numbers(&inbox, |number| {
             if last.is_none_or(|last| last < number) {
@@ -191,7 +191,7 @@ async fn listen(mut stream: TcpStream, heard: &RefCell<Heard>) -> Result<(), Fai
     }
 }
 
-/// The numbers in these bytes, and from where on there may be a part of one.
+/// Calls `found` for the numbers in these bytes and returns the start of a possibly incomplete rest.
 pub(crate) fn numbers(bytes: &[u8], mut found: impl FnMut(usize)) -> usize {
     let sign = setup::SIGN.as_bytes();
     let mut at = 0;

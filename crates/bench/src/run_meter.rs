@@ -1,37 +1,37 @@
-//! A run, and what the processes that took part spent on it.
+//! A run of load with the CPU time of all processes.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::child::Child;
-use crate::failure::Failure;
+use crate::bench_error::BenchError;
+use crate::child_process::ChildProcess;
 use crate::load;
 
-/// Memory is still when it moved by less than a part in this many between two looks.
+/// Memory is stable if it changed by less than this fraction between two looks.
 const STILL: u64 = 500;
-/// After that it is taken as it is.
+/// After this time the memory counts as stable.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What came of a run.
-pub(crate) struct Run {
+/// The result of a run.
+pub(crate) struct LoadRun {
     pub(crate) turns: u64,
     pub(crate) elapsed: Duration,
-    /// Of each turn, in microseconds; not of those that another process took.
+    /// The latency of each turn in microseconds, unless another process took the turns.
     pub(crate) latency: Option<Histogram<u64>>,
 }
 
-/// A run, and the CPU time that was spent on it.
-pub(crate) struct Metered {
-    pub(crate) run: Run,
-    /// By the processes under test together.
+/// A run with its CPU time.
+pub(crate) struct MeteredRun {
+    pub(crate) run: LoadRun,
+    /// The CPU time of the measured processes together.
     pub(crate) cpu: Duration,
-    /// By Redis, where there is one.
+    /// The CPU time of Redis, if there is one.
     pub(crate) store: Duration,
     pub(crate) sandbox: Duration,
 }
 
-impl Metered {
+impl MeteredRun {
     pub(crate) fn rate(&self) -> f64 {
         self.run.turns as f64 / self.run.elapsed.as_secs_f64()
     }
@@ -53,24 +53,24 @@ impl Metered {
     }
 }
 
-/// The processes that take part.
+/// The processes of a run.
 #[derive(Clone, Copy)]
-pub(crate) struct Parties<'a> {
-    pub(crate) subject: &'a [Child],
-    pub(crate) store: Option<&'a Child>,
-    pub(crate) sandbox: &'a Child,
+pub(crate) struct RunProcesses<'a> {
+    pub(crate) subject: &'a [ChildProcess],
+    pub(crate) store: Option<&'a ChildProcess>,
+    pub(crate) sandbox: &'a ChildProcess,
 }
 
-impl Parties<'_> {
-    /// A run, with what each of them spent on it.
+impl RunProcesses<'_> {
+    /// Measures a run with the CPU time of each process.
     pub(crate) async fn metered(
         self,
-        run: impl Future<Output = Result<Run, Failure>>,
-    ) -> Result<Metered, Failure> {
+        run: impl Future<Output = Result<LoadRun, BenchError>>,
+    ) -> Result<MeteredRun, BenchError> {
         let before = self.cpu()?;
         let run = run.await?;
         let after = self.cpu()?;
-        Ok(Metered {
+        Ok(MeteredRun {
             run,
             cpu: after.0.saturating_sub(before.0),
             store: after.1.saturating_sub(before.1),
@@ -78,18 +78,17 @@ impl Parties<'_> {
         })
     }
 
-    /// Of the subject, of Redis, of the sandbox.
-    pub(crate) fn cpu(self) -> Result<(Duration, Duration, Duration), Failure> {
-        let subject = self.subject.iter().map(Child::cpu).sum::<Result<_, _>>()?;
-        let store = self.store.map_or(Ok(Duration::ZERO), Child::cpu)?;
+    /// Returns the CPU time of the subject, of Redis, and of the sandbox.
+    pub(crate) fn cpu(self) -> Result<(Duration, Duration, Duration), BenchError> {
+        let subject = self.subject.iter().map(ChildProcess::cpu).sum::<Result<_, _>>()?;
+        let store = self.store.map_or(Ok(Duration::ZERO), ChildProcess::cpu)?;
         Ok((subject, store, self.sandbox.cpu()?))
     }
 }
 
-/// The resident memory of these processes in KiB, once it has stopped moving: buffers are given back a little after the
-/// last request.
-pub(crate) async fn settled(subject: &[Child], look: Duration) -> Result<u64, Failure> {
-    let resident = || subject.iter().map(Child::resident).sum::<Result<u64, Failure>>();
+/// Returns the stable resident memory of these processes in KiB. Buffers are freed a little after the last request.
+pub(crate) async fn settled(subject: &[ChildProcess], look: Duration) -> Result<u64, BenchError> {
+    let resident = || subject.iter().map(ChildProcess::resident).sum::<Result<u64, BenchError>>();
     let began = Instant::now();
     let mut last = resident()?;
     let mut still = 0;
@@ -102,26 +101,26 @@ pub(crate) async fn settled(subject: &[Child], look: Duration) -> Result<u64, Fa
     Ok(last)
 }
 
-/// The middle one.
+/// Returns the median.
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The middle, the least and the most, for people.
+/// Formats median, least and greatest figure.
 pub(crate) fn spread(figures: Vec<f64>, digits: usize) -> String {
     let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
     let most = figures.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     format!("{:.digits$} ({least:.digits$} to {most:.digits$})", median(figures))
 }
 
-/// One figure of each run.
-pub(crate) fn figures(runs: &[Metered], figure: impl Fn(&Metered) -> f64) -> Vec<f64> {
+/// Returns one figure of each run.
+pub(crate) fn figures(runs: &[MeteredRun], figure: impl Fn(&MeteredRun) -> f64) -> Vec<f64> {
     runs.iter().map(figure).collect()
 }
 
-/// The latencies of all rounds together, in milliseconds.
-pub(crate) fn quantile(runs: &[Metered], quantile: f64) -> f64 {
+/// Returns a quantile of the latencies of all rounds together, in milliseconds.
+pub(crate) fn quantile(runs: &[MeteredRun], quantile: f64) -> f64 {
     let Ok(mut all) = load::histogram() else { return f64::NAN };
     for latency in runs.iter().filter_map(|metered| metered.run.latency.as_ref()) {
         all += latency;

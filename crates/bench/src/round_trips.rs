@@ -1,35 +1,35 @@
-//! What a turn asks of Redis: commands, counted by Redis itself; and round trips that the caller waits for, told from
-//! how much longer a turn takes when each of them takes longer.
+//! The Redis commands of a turn, as Redis counts them, and its round trips. Their number follows from the longer turns
+//! when each round trip is delayed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::child::Child;
-use crate::failure::Failure;
-use crate::fleet::{self, Fleet};
-use crate::forwarder::Forwarder;
+use crate::bench_error::BenchError;
+use crate::child_process::ChildProcess;
+use crate::fleet::{self, BridgeFleet};
+use crate::forwarder::DelayForwarder;
 use crate::load;
-use crate::meter::median;
-use crate::monitor::{self, Counts, Names};
-use crate::setup::{self, Sizes, Terms};
-use crate::store::Store;
-use crate::turns::{Caller as _, Callers as _, Http};
+use crate::monitor::{self, CommandCounts, ScriptNames};
+use crate::run_meter::median;
+use crate::setup::{self, BenchSizes, BridgeTerms};
+use crate::store::RedisProcess;
+use crate::turns::{HttpCallers, TurnCaller as _, TurnCallers as _};
 
-/// What a round trip is held back by. The time of a turn must grow in step with it.
+/// The delays of a round trip. The time of a turn must grow in proportion.
 const DELAYS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(20)];
 const FLEET: usize = 3;
 const GROUP: &str = "trips";
 
-/// Who is asked, and how long a turn took, in milliseconds, at each of the [`DELAYS`].
-struct Probe {
+/// A replica's turns in milliseconds, at each of the [`DELAYS`].
+struct LatencyProbe {
     asked: &'static str,
     millis: [f64; DELAYS.len()],
 }
 
-impl Probe {
-    /// By the largest delay, which leaves the least to chance.
+impl LatencyProbe {
+    /// Computes the round trips from the largest delay, which is the least sensitive to noise.
     fn trips(&self) -> f64 {
         let [none, .., most] = self.millis;
         let [_, .., delay] = DELAYS;
@@ -37,40 +37,41 @@ impl Probe {
     }
 }
 
-/// Commands of one fleet.
-struct Asked {
+/// The commands of one fleet.
+struct TurnCommands {
     what: &'static str,
-    idle: Counts,
-    /// Turns one after the other.
-    serial: (usize, Counts),
+    idle: CommandCounts,
+    /// Turns in sequence.
+    serial: (usize, CommandCounts),
     /// Turns at the fixed rate.
-    paced: (usize, Counts),
+    paced: (usize, CommandCounts),
 }
 
-/// All that was found.
-pub(crate) struct Trips {
+/// All results.
+pub(crate) struct RoundTripFigures {
     rate: u32,
-    asked: Vec<Asked>,
-    probes: Vec<Probe>,
+    asked: Vec<TurnCommands>,
+    probes: Vec<LatencyProbe>,
 }
 
-/// Measures.
-pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Trips, Failure> {
-    let names = Names::default();
-    let mut trips = Trips { rate: sizes.rate, asked: Vec::new(), probes: Vec::new() };
+/// Measures commands and round trips.
+pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<RoundTripFigures, BenchError> {
+    let names = ScriptNames::default();
+    let mut trips = RoundTripFigures { rate: sizes.rate, asked: Vec::new(), probes: Vec::new() };
     for (replicas, what) in [(1, "one replica"), (FLEET, "three replicas")] {
         eprintln!("commands and round trips of a turn: {what}");
         let sandbox = setup::sandbox(binary).await?;
-        let store = Store::start().await?;
-        let forwarder = Forwarder::start(store.address())?;
-        let terms = Terms::new(sandbox.address).on(forwarder.address);
+        let store = RedisProcess::start().await?;
+        let forwarder = DelayForwarder::start(store.address())?;
+        let terms = BridgeTerms::new(sandbox.address).on(forwarder.address);
         let opening = async {
-            let fleet = Fleet::start(binary, terms, &store, replicas).await?;
-            let mut callers = Http::connect(&fleet.addresses(), sizes.callers, GROUP, sizes.users).await?;
+            let fleet = BridgeFleet::start(binary, terms, &store, replicas).await?;
+            let mut callers =
+                HttpCallers::connect(&fleet.addresses(), sizes.callers, GROUP, sizes.users).await?;
             load::each(&mut callers, 0..sizes.users).await?;
             Ok((fleet, callers))
         };
-        // Watched only for the names of scripts.
+        // This run only learns the names of scripts.
         let ((fleet, mut callers), _) = monitor::during(&store, &names, opening).await?;
         trips.asked.push(commands(what, &store, &names, &mut callers, sizes).await?);
         drop(callers);
@@ -87,23 +88,23 @@ pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Trips, Failur
     Ok(trips)
 }
 
-fn first(fleet: &Fleet) -> Result<&str, Failure> {
-    fleet.incarnations.first().map(String::as_str).ok_or(Failure::Proc("no replica"))
+fn first(fleet: &BridgeFleet) -> Result<&str, BenchError> {
+    fleet.incarnations.first().map(String::as_str).ok_or(BenchError::Proc("no replica"))
 }
 
-/// Idle for a while, then turns.
+/// Counts the commands of an idle period, and then of turns.
 async fn commands(
     what: &'static str,
-    store: &Store,
-    names: &Names,
-    callers: &mut Http,
-    sizes: Sizes,
-) -> Result<Asked, Failure> {
-    // A first while does not count: scripts are sent as a whole where Redis does not know them yet, renewals among them.
+    store: &RedisProcess,
+    names: &ScriptNames,
+    callers: &mut HttpCallers,
+    sizes: BenchSizes,
+) -> Result<TurnCommands, BenchError> {
+    // The first period does not count: Redis gets the full text of scripts in it, those for renewals included.
     monitor::idle(store, names, sizes.still).await?;
     let idle = monitor::idle(store, names, sizes.still).await?;
-    // Callers after each other, so that each replica is asked in turn; as long as it was idle before, so that what is
-    // sent once a second was sent as often.
+    // The callers alternate, so that each replica serves turns. The run lasts as long as the idle one, so that periodic
+    // commands occur as often.
     let one_by_one = async {
         let (mut turns, end) = (0, Instant::now() + sizes.still);
         while Instant::now() < end {
@@ -118,19 +119,20 @@ async fn commands(
     let run = load::pace(callers, sizes.users, sizes.rate, sizes.still);
     let (run, counts) = monitor::during(store, names, run).await?;
     let turns = usize::try_from(run.turns).unwrap_or(usize::MAX);
-    Ok(Asked { what, idle, serial, paced: (turns, counts) })
+    Ok(TurnCommands { what, idle, serial, paced: (turns, counts) })
 }
 
-/// Turns of these users, one after the other, through the fleet's first replica.
+/// Takes turns of these users in sequence through the fleet's first replica.
 async fn probe(
     asked: &'static str,
-    fleet: &Fleet,
-    forwarder: &Forwarder,
+    fleet: &BridgeFleet,
+    forwarder: &DelayForwarder,
     users: &[usize],
-    sizes: Sizes,
-) -> Result<Probe, Failure> {
-    let addresses: Vec<_> = fleet.replicas.iter().take(1).map(|replica: &Child| replica.address).collect();
-    let mut callers = Http::connect(&addresses, 1, GROUP, sizes.users).await?;
+    sizes: BenchSizes,
+) -> Result<LatencyProbe, BenchError> {
+    let addresses: Vec<_> =
+        fleet.replicas.iter().take(1).map(|replica: &ChildProcess| replica.address).collect();
+    let mut callers = HttpCallers::connect(&addresses, 1, GROUP, sizes.users).await?;
     let mut millis = [0.0; DELAYS.len()];
     for (millis, delay) in millis.iter_mut().zip(DELAYS) {
         forwarder.delay(delay);
@@ -145,17 +147,17 @@ async fn probe(
         *millis = median(taken);
     }
     forwarder.delay(Duration::ZERO);
-    Ok(Probe { asked, millis })
+    Ok(LatencyProbe { asked, millis })
 }
 
-impl Asked {
-    /// Commands of this name for each turn, less what would have been sent anyway.
-    fn each(&self, (turns, counts): &(usize, Counts), name: &str) -> f64 {
+impl TurnCommands {
+    /// Returns the commands of this name per turn, without the periodic ones.
+    fn each(&self, (turns, counts): &(usize, CommandCounts), name: &str) -> f64 {
         (counts.rate(name) - self.idle.rate(name)) * counts.span.as_secs_f64() / *turns as f64
     }
 }
 
-impl fmt::Display for Trips {
+impl fmt::Display for RoundTripFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,

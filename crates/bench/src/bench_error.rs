@@ -1,11 +1,11 @@
-//! Why a measurement could not be made.
+//! The errors of a measurement.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a measurement could not be made.
+/// The reason why a measurement failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum BenchError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error("cannot start {binary}: {source}")]
@@ -14,7 +14,7 @@ pub(crate) enum Failure {
         #[source]
         source: std::io::Error,
     },
-    #[error("{name} exited with {status} instead of getting ready; its own words are above")]
+    #[error("{name} exited with {status} before it was ready; its output is above")]
     Exited { name: &'static str, status: std::process::ExitStatus },
     #[error("{name} was not ready after {after:?}")]
     NotReady { name: &'static str, after: Duration },
@@ -24,15 +24,15 @@ pub(crate) enum Failure {
     Files { have: u64, need: u64 },
     #[error("{what} answered {status}: {body}")]
     Status { what: &'static str, status: u16, body: String },
-    #[error("{what} answered what cannot be read: {detail}")]
+    #[error("{what} sent an unreadable answer: {detail}")]
     Unreadable { what: &'static str, detail: &'static str },
     #[error("{what} closed the connection")]
     Closed { what: &'static str },
     #[error("no end of a turn after {0:?}")]
     Silent(Duration),
-    #[error("{failed} of {turns} turns failed, the last one so: {last}")]
-    Turns { failed: u64, turns: u64, last: Box<Failure> },
-    #[error("waited {after:?} in vain for {what}")]
+    #[error("{failed} of {turns} turns failed, the last one with: {last}")]
+    Turns { failed: u64, turns: u64, last: Box<BenchError> },
+    #[error("timeout after {after:?} without {what}")]
     Missed { what: &'static str, after: Duration },
     #[error(transparent)]
     Name(#[from] rtm_bridge::domain::InvalidName),
@@ -44,7 +44,7 @@ pub(crate) enum Failure {
     Jwt(#[from] jsonwebtoken::errors::Error),
     #[error("{0}")]
     Histogram(#[from] hdrhistogram::CreationError),
-    #[error("/proc says what cannot be read: {0}")]
+    #[error("/proc has unreadable data: {0}")]
     Proc(&'static str),
     #[error("the web socket client: {0}")]
     Awc(String),

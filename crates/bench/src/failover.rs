@@ -1,4 +1,4 @@
-//! How long users wait when their replica goes: killed, and asked to go. The others are asked all the while.
+//! The delay for users when their replica is killed or shut down. The load on the others continues.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -10,96 +10,102 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::child::Child;
-use crate::failure::Failure;
-use crate::fleet::{self, Fleet};
-use crate::http::Connection;
+use crate::bench_error::BenchError;
+use crate::child_process::ChildProcess;
+use crate::fleet::{self, BridgeFleet};
+use crate::http::HttpConnection;
 use crate::load;
-use crate::meter::spread;
-use crate::setup::{self, Sizes, Terms};
-use crate::store::Store;
-use crate::turns::Http;
+use crate::run_meter::spread;
+use crate::setup::{self, BenchSizes, BridgeTerms};
+use crate::store::RedisProcess;
+use crate::turns::HttpCallers;
 
 const FLEET: usize = 3;
-const GROUP: &str = "takeover";
-/// Enough that each replica owns some.
+const GROUP: &str = "failover";
+/// A number that gives each replica some users.
 const USERS: usize = 240;
-/// Users of the replica that goes who keep speaking.
+/// The number of the lost replica's users that keep sending.
 const AFFECTED: usize = 48;
-/// Callers who keep asking the replica that goes.
+/// The number of callers that keep using the lost replica.
 const FAITHFUL: usize = 8;
-/// Between two turns of a user.
+/// The pause between two turns of a user.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Of the stream, before the replica goes.
+/// The duration of the load before the loss.
 const BEFORE: Duration = Duration::from_millis(500);
-/// Over the lease: then nobody takes over any more.
+/// Longer than the lease: a later failover does not happen.
 const PATIENCE: Duration = Duration::from_mins(1);
 const GLANCE: Duration = Duration::from_millis(5);
-/// The word for a replica that is not there any more.
+/// The word for a replica that is gone.
 const GONE: &str = "no connection";
 
-/// One turn of the stream.
-struct Turn {
+/// One turn of the load.
+struct TimedTurn {
     began: Instant,
     ended: Instant,
 }
 
-/// What comes of the stream, as it comes.
+/// The results of the load so far.
 #[derive(Default)]
-struct Heard {
-    /// By user; only turns that were answered.
-    turns: RefCell<BTreeMap<usize, Vec<Turn>>>,
-    /// By problem or other word.
+struct TurnLog {
+    /// The answered turns by user.
+    turns: RefCell<BTreeMap<usize, Vec<TimedTurn>>>,
+    /// The failures by problem or other word.
     refused: RefCell<BTreeMap<String, u64>>,
     over: Cell<bool>,
 }
 
-/// A replica went.
-struct Loss {
-    /// From the signal to the end of the first turn that its new owner carried out; a kill only.
+/// The loss of a replica.
+struct ReplicaLoss {
+    /// The time from the signal to the end of the new owner's first turn, after a kill.
     first: Option<Duration>,
-    /// From the signal until each of its users had an answer to a question asked after it; a kill only.
+    /// The time from the signal until each of its users had an answer to a later question, after a kill.
     last: Option<Duration>,
-    /// The longest that a turn took meanwhile.
+    /// The longest turn meanwhile.
     longest: Duration,
-    /// From the signal to the end of the process.
+    /// The time from the signal to the end of the process.
     exit: Duration,
-    /// Turns that were answered.
+    /// The number of answered turns.
     answered: usize,
     refused: BTreeMap<String, u64>,
 }
 
-/// With one lease time, all losses.
-pub(crate) struct Takeover {
+/// All losses with one lease time.
+pub(crate) struct FailoverFigures {
     lease: Duration,
-    killed: Vec<Loss>,
-    asked: Vec<Loss>,
+    killed: Vec<ReplicaLoss>,
+    asked: Vec<ReplicaLoss>,
 }
 
-/// Measures.
-pub(crate) async fn measure(binary: &Path, sizes: Sizes) -> Result<Vec<Takeover>, Failure> {
+/// Measures all losses.
+pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<Vec<FailoverFigures>, BenchError> {
     let mut all = Vec::new();
     for &lease in sizes.leases {
-        // It remembers what was said, so that what was under way is found again and not given up.
+        // The sandbox remembers its messages, so that a new owner can find them in history.
         let sandbox = setup::remembering_sandbox(binary).await?;
-        let store = Store::start().await?;
-        let terms = Terms { lease: Some(lease), ..Terms::new(sandbox.address).on(store.address()) };
-        let mut fleet = Fleet::start(binary, terms, &store, FLEET).await?;
-        let mut takeover = Takeover { lease, killed: Vec::new(), asked: Vec::new() };
+        let store = RedisProcess::start().await?;
+        let terms =
+            BridgeTerms { lease: Some(lease), ..BridgeTerms::new(sandbox.address).on(store.address()) };
+        let mut fleet = BridgeFleet::start(binary, terms, &store, FLEET).await?;
+        let mut failover = FailoverFigures { lease, killed: Vec::new(), asked: Vec::new() };
         for loss in 1..=sizes.losses {
             eprintln!("lease {lease:?}: replica killed, {loss} of {}", sizes.losses);
-            takeover.killed.push(lose(&mut fleet, &store, lease, true).await?);
+            failover.killed.push(lose(&mut fleet, &store, lease, true).await?);
             eprintln!("lease {lease:?}: replica asked to go, {loss} of {}", sizes.losses);
-            takeover.asked.push(lose(&mut fleet, &store, lease, false).await?);
+            failover.asked.push(lose(&mut fleet, &store, lease, false).await?);
         }
-        all.push(takeover);
+        all.push(failover);
     }
     Ok(all)
 }
 
-/// One replica goes, and another comes.
-async fn lose(fleet: &mut Fleet, store: &Store, lease: Duration, killed: bool) -> Result<Loss, Failure> {
-    let mut everybody = Http::connect(&fleet.addresses(), USERS.min(16), GROUP, USERS).await?;
+/// Removes one replica and adds another one.
+async fn lose(
+    fleet: &mut BridgeFleet,
+    store: &RedisProcess,
+    lease: Duration,
+    killed: bool,
+) -> Result<ReplicaLoss, BenchError> {
+    let mut everybody = HttpCallers::connect(&fleet.addresses(), USERS.min(16), GROUP, USERS).await?;
     load::each(&mut everybody, 0..USERS).await?;
     drop(everybody);
 
@@ -107,15 +113,15 @@ async fn lose(fleet: &mut Fleet, store: &Store, lease: Duration, killed: bool) -
     let mut affected = fleet::users_of(store, &incarnation, GROUP, USERS).await?;
     affected.truncate(AFFECTED);
     if affected.is_empty() {
-        return Err(Failure::Proc("the replica owns nobody"));
+        return Err(BenchError::Proc("the replica owns nobody"));
     }
-    let heard = Rc::new(Heard::default());
+    let heard = Rc::new(TurnLog::default());
     let survivors = fleet.addresses();
     let mut tasks: Vec<_> = (affected.iter().zip(survivors.iter().cycle()))
         .map(|(&user, &address)| speak(user, vec![address], &heard))
         .collect();
     if !killed {
-        // A load balancer that has not noticed yet. They speak for users of their own, whoever owns them.
+        // A load balancer that has not noticed the loss yet. Its callers have users of their own, with any owner.
         tasks.extend(
             (0..FAITHFUL)
                 .zip(survivors.iter().cycle())
@@ -131,7 +137,7 @@ async fn lose(fleet: &mut Fleet, store: &Store, lease: Duration, killed: bool) -
         going.terminate()?;
     }
     ended(&mut going, signalled).await?;
-    // What is asked from now on cannot have been answered by the one that went.
+    // The lost replica cannot have answered later questions.
     let gone = Instant::now();
     until_answered(&heard, &affected, gone, lease).await?;
     heard.over.set(true);
@@ -144,38 +150,38 @@ async fn lose(fleet: &mut Fleet, store: &Store, lease: Duration, killed: bool) -
     Ok(loss)
 }
 
-async fn ended(going: &mut Child, signalled: Instant) -> Result<(), Failure> {
+async fn ended(going: &mut ChildProcess, signalled: Instant) -> Result<(), BenchError> {
     while going.process.try_wait()?.is_none() {
         if signalled.elapsed() > PATIENCE {
-            return Err(Failure::Missed { what: "the end of a replica", after: signalled.elapsed() });
+            return Err(BenchError::Missed { what: "the end of a replica", after: signalled.elapsed() });
         }
         tokio::time::sleep(GLANCE).await;
     }
     Ok(())
 }
 
-/// Each of these users has asked something after this moment, and has its answer.
+/// Waits until each of these users has an answer to a question after this moment.
 async fn until_answered(
-    heard: &Heard,
+    heard: &TurnLog,
     users: &[usize],
     since: Instant,
     lease: Duration,
-) -> Result<(), Failure> {
+) -> Result<(), BenchError> {
     let answered = |user: &usize| {
         let turns = heard.turns.borrow();
         turns.get(user).is_some_and(|turns| turns.iter().any(|turn| turn.began > since))
     };
     while !users.iter().all(answered) {
         if since.elapsed() > lease + PATIENCE {
-            return Err(Failure::Missed { what: "an answer to every user", after: since.elapsed() });
+            return Err(BenchError::Missed { what: "an answer to every user", after: since.elapsed() });
         }
         tokio::time::sleep(GLANCE).await;
     }
     Ok(())
 }
 
-/// What the stream says about it.
-fn judge(heard: &Heard, affected: &[usize], [signalled, gone]: [Instant; 2], killed: bool) -> Loss {
+/// Evaluates the results of the load.
+fn judge(heard: &TurnLog, affected: &[usize], [signalled, gone]: [Instant; 2], killed: bool) -> ReplicaLoss {
     let turns = heard.turns.borrow();
     let taken_over = affected.iter().filter_map(|user| {
         let after = turns.get(user)?.iter().filter(|turn| turn.began > gone);
@@ -183,7 +189,7 @@ fn judge(heard: &Heard, affected: &[usize], [signalled, gone]: [Instant; 2], kil
     });
     let (first, last) = if killed { (taken_over.clone().min(), taken_over.max()) } else { (None, None) };
     let under_way = || turns.values().flatten().filter(|turn| turn.ended > signalled);
-    Loss {
+    ReplicaLoss {
         first,
         last,
         longest: under_way().map(|turn| turn.ended - turn.began).max().unwrap_or_default(),
@@ -193,9 +199,9 @@ fn judge(heard: &Heard, affected: &[usize], [signalled, gone]: [Instant; 2], kil
     }
 }
 
-/// A user's turns, one after the other, at the first address that takes them. Where a replica refuses one or hangs up,
-/// the next one is asked.
-fn speak(user: usize, addresses: Vec<SocketAddr>, heard: &Rc<Heard>) -> tokio::task::JoinHandle<()> {
+/// Takes a user's turns in sequence at the first address that accepts them. After a refusal or a hang-up the next address
+/// gets the turn.
+fn speak(user: usize, addresses: Vec<SocketAddr>, heard: &Rc<TurnLog>) -> tokio::task::JoinHandle<()> {
     let heard = Rc::clone(heard);
     tokio::task::spawn_local(async move {
         let request = setup::request(&setup::user(GROUP, user));
@@ -206,13 +212,13 @@ fn speak(user: usize, addresses: Vec<SocketAddr>, heard: &Rc<Heard>) -> tokio::t
             let began = Instant::now();
             match turn(&mut connection, at, &request).await {
                 Ok(()) => {
-                    let turn = Turn { began, ended: Instant::now() };
+                    let turn = TimedTurn { began, ended: Instant::now() };
                     heard.turns.borrow_mut().entry(user).or_default().push(turn);
                 }
                 Err(word) => {
                     connection = None;
                     let next = addresses.next();
-                    // Nobody took the request, and there is somebody else: no caller would call that a failure.
+                    // No replica got the request, and another address remains, so a caller would not count it as a failure.
                     if word != GONE || next.is_none() {
                         *heard.refused.borrow_mut().entry(word).or_default() += 1;
                     }
@@ -224,15 +230,15 @@ fn speak(user: usize, addresses: Vec<SocketAddr>, heard: &Rc<Heard>) -> tokio::t
     })
 }
 
-/// One turn, or the word for why not.
+/// Takes one turn, or returns the word of its failure.
 async fn turn(
-    connection: &mut Option<Connection>,
+    connection: &mut Option<HttpConnection>,
     address: SocketAddr,
     request: &[u8],
 ) -> Result<(), String> {
     let mut open = match connection.take() {
         Some(open) if !open.is_closed() => open,
-        _ => Connection::open(address).await.map_err(|_| GONE.to_owned())?,
+        _ => HttpConnection::open(address).await.map_err(|_| GONE.to_owned())?,
     };
     let answer = open.exchange(request).await.map_err(|_| "closed without an answer".to_owned())?;
     let (status, body) = (answer.status, answer.body.to_vec());
@@ -248,13 +254,13 @@ async fn turn(
     }
 }
 
-fn seconds(of: &[Loss], figure: impl Fn(&Loss) -> Option<Duration>) -> Vec<f64> {
+fn seconds(of: &[ReplicaLoss], figure: impl Fn(&ReplicaLoss) -> Option<Duration>) -> Vec<f64> {
     of.iter().filter_map(figure).map(|time| time.as_secs_f64()).collect()
 }
 
-impl Takeover {
-    /// All that was refused, by word.
-    fn refused(losses: &[Loss]) -> String {
+impl FailoverFigures {
+    /// Returns all failures by word.
+    fn refused(losses: &[ReplicaLoss]) -> String {
         let mut all: BTreeMap<&str, u64> = BTreeMap::new();
         for (word, count) in losses.iter().flat_map(|loss| &loss.refused) {
             *all.entry(word).or_default() += count;
@@ -264,10 +270,10 @@ impl Takeover {
     }
 }
 
-/// Two tables of all lease times.
-pub(crate) struct Tables<'a>(pub(crate) &'a [Takeover]);
+/// Two tables with all lease times.
+pub(crate) struct FailoverTables<'a>(pub(crate) &'a [FailoverFigures]);
 
-impl fmt::Display for Tables<'_> {
+impl fmt::Display for FailoverTables<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -279,7 +285,7 @@ impl fmt::Display for Tables<'_> {
             "| lease TTL | first turn of the new owner | lease TTL + | every user answered | answered | not answered |"
         )?;
         writeln!(f, "| --- | --- | --- | --- | --- | --- |")?;
-        for Takeover { lease, killed, .. } in self.0 {
+        for FailoverFigures { lease, killed, .. } in self.0 {
             let over =
                 seconds(killed, |loss| loss.first).iter().map(|first| first - lease.as_secs_f64()).collect();
             writeln!(
@@ -289,7 +295,7 @@ impl fmt::Display for Tables<'_> {
                 spread(over, 2),
                 spread(seconds(killed, |loss| loss.last), 2),
                 killed.iter().map(|loss| loss.answered).sum::<usize>(),
-                Takeover::refused(killed)
+                FailoverFigures::refused(killed)
             )?;
         }
         writeln!(
@@ -299,14 +305,14 @@ impl fmt::Display for Tables<'_> {
         )?;
         writeln!(f, "| lease TTL | longest turn | from the signal to its exit | answered | not answered |")?;
         writeln!(f, "| --- | --- | --- | --- | --- |")?;
-        for Takeover { lease, asked, .. } in self.0 {
+        for FailoverFigures { lease, asked, .. } in self.0 {
             writeln!(
                 f,
                 "| {lease:?} | {} | {} | {} | {} |",
                 spread(seconds(asked, |loss| Some(loss.longest)), 3),
                 spread(seconds(asked, |loss| Some(loss.exit)), 2),
                 asked.iter().map(|loss| loss.answered).sum::<usize>(),
-                Takeover::refused(asked)
+                FailoverFigures::refused(asked)
             )?;
         }
         writeln!(f)

@@ -1,4 +1,4 @@
-//! A process under test: started, waited for, read from /proc, and ended with its value.
+//! A child process: its start, its figures in /proc, and its end with a drop.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -8,36 +8,36 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 
-use crate::failure::Failure;
+use crate::bench_error::BenchError;
 use crate::http;
 
-/// Longer than any process here needs to start.
+/// Longer than the start of any process here.
 const PATIENCE: Duration = Duration::from_secs(20);
 const GLANCE: Duration = Duration::from_millis(20);
-/// Linux tells the time of processes in hundredths of a second on every architecture we build for.
+/// Linux counts the CPU time of processes in hundredths of a second on every supported architecture.
 const TICK: Duration = Duration::from_millis(10);
 
-/// A running process; killed when dropped.
-pub(crate) struct Child {
+/// A running process. A drop kills it.
+pub(crate) struct ChildProcess {
     name: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) process: std::process::Child,
     kept: Option<tempfile::NamedTempFile>,
 }
 
-/// An address that was free a moment ago.
-pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
+/// Returns an address that was free a moment ago.
+pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-impl Child {
-    /// A service. What it says at start is of no use here; its complaints go to stderr.
+impl ChildProcess {
+    /// Starts a service. Its output is dropped, and its errors go to stderr.
     pub(crate) fn start(
         name: &'static str,
         binary: &Path,
         arguments: &[&str],
         address: SocketAddr,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BenchError> {
         Self::spawn(
             name,
             binary,
@@ -46,13 +46,13 @@ impl Child {
         )
     }
 
-    /// A process that is told what to do on its input, and answers on its output.
+    /// Starts a process with input and output pipes.
     pub(crate) fn talking(
         name: &'static str,
         binary: &Path,
         arguments: &[&str],
         address: SocketAddr,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BenchError> {
         Self::spawn(
             name,
             binary,
@@ -66,85 +66,88 @@ impl Child {
         binary: &Path,
         address: SocketAddr,
         command: &mut Command,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, BenchError> {
         let process =
-            command.spawn().map_err(|source| Failure::Start { binary: binary.to_owned(), source })?;
+            command.spawn().map_err(|source| BenchError::Start { binary: binary.to_owned(), source })?;
         Ok(Self { name, address, process, kept: None })
     }
 
-    /// Keeps a file for as long as the process runs.
+    /// Keeps a file as long as the process runs.
     pub(crate) fn keep(&mut self, file: tempfile::NamedTempFile) {
         self.kept = Some(file);
     }
 
-    /// Waits until it takes connections.
-    pub(crate) async fn listening(&mut self) -> Result<(), Failure> {
+    /// Waits until the process accepts connections.
+    pub(crate) async fn listening(&mut self) -> Result<(), BenchError> {
         let address = self.address;
         self.until(|| async move { TcpStream::connect(address).await.is_ok() }).await
     }
 
-    /// Waits until `/readyz` of this listener says 200.
-    pub(crate) async fn ready(&mut self, admin: SocketAddr) -> Result<(), Failure> {
+    /// Waits until `/readyz` of this listener answers 200.
+    pub(crate) async fn ready(&mut self, admin: SocketAddr) -> Result<(), BenchError> {
         self.until(|| async move {
-            let Ok(mut connection) = http::Connection::open(admin).await else { return false };
+            let Ok(mut connection) = http::HttpConnection::open(admin).await else { return false };
             let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\n\r\n");
             matches!(connection.exchange(request.as_bytes()).await, Ok(answer) if answer.status == 200)
         })
         .await
     }
 
-    async fn until<F: Future<Output = bool>>(&mut self, mut fact: impl FnMut() -> F) -> Result<(), Failure> {
+    async fn until<F: Future<Output = bool>>(
+        &mut self,
+        mut fact: impl FnMut() -> F,
+    ) -> Result<(), BenchError> {
         let began = Instant::now();
         while !fact().await {
             if let Some(status) = self.process.try_wait()? {
-                return Err(Failure::Exited { name: self.name, status });
+                return Err(BenchError::Exited { name: self.name, status });
             }
             if began.elapsed() > PATIENCE {
-                return Err(Failure::NotReady { name: self.name, after: began.elapsed() });
+                return Err(BenchError::NotReady { name: self.name, after: began.elapsed() });
             }
             tokio::time::sleep(GLANCE).await;
         }
         Ok(())
     }
 
-    /// Asks it to go.
-    pub(crate) fn terminate(&self) -> Result<(), Failure> {
+    /// Asks the process to end.
+    pub(crate) fn terminate(&self) -> Result<(), BenchError> {
         let status = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status()?;
-        if status.success() { Ok(()) } else { Err(Failure::Exited { name: "kill", status }) }
+        if status.success() { Ok(()) } else { Err(BenchError::Exited { name: "kill", status }) }
     }
 
-    /// CPU time it has used since its start, in user and kernel mode, over all threads.
-    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
+    /// Returns the CPU time since its start, in user and kernel mode, over all threads.
+    pub(crate) fn cpu(&self) -> Result<Duration, BenchError> {
         cpu(&format!("/proc/{}/stat", self.process.id()))
     }
 
-    /// Its resident memory, in KiB.
-    pub(crate) fn resident(&self) -> Result<u64, Failure> {
+    /// Returns the resident memory in KiB.
+    pub(crate) fn resident(&self) -> Result<u64, BenchError> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse().ok())
-            .ok_or(Failure::Proc("status"))
+            .ok_or(BenchError::Proc("status"))
     }
 }
 
-impl Drop for Child {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to do.
+        // The kill fails harmlessly if the process has ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// The CPU time that the process or thread of this `stat` file has used since its start, in user and kernel mode.
-pub(crate) fn cpu(stat: &str) -> Result<Duration, Failure> {
+/// Returns the CPU time in this `stat` file of a process or thread, in user and kernel mode.
+pub(crate) fn cpu(stat: &str) -> Result<Duration, BenchError> {
     let stat = fs::read_to_string(stat)?;
-    // The name in parentheses may hold anything; what follows its end are plain fields, utime the 12th of them.
-    let (_, fields) = stat.rsplit_once(')').ok_or(Failure::Proc("stat"))?;
+    // The name in parentheses may hold any characters. Plain fields follow its end, with utime as the 12th.
+    let (_, fields) = stat.rsplit_once(')').ok_or(BenchError::Proc("stat"))?;
     let mut times = fields.split_ascii_whitespace().skip(11).map(str::parse::<u32>);
     let (Some(Ok(user)), Some(Ok(system))) = (times.next(), times.next()) else {
-        return Err(Failure::Proc("stat"));
+        return Err(BenchError::Proc("stat"));
     };
     Ok(TICK * (user + system))
 }
