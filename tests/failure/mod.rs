@@ -1,7 +1,7 @@
-//! What callers were promised, kept while parts of the whole die, stop, hang, are emptied, or lose each other: real
-//! processes, seen from the outside.
+//! The promises to callers during faults: parts die, pause, hang, are emptied, or lose each other. The tests run real
+//! processes and look from outside.
 
-mod kept;
+mod keep_open;
 mod replicas;
 mod store_failover;
 mod store_full;

@@ -1,28 +1,28 @@
-//! Replicas that share a Redis, and what becomes of their users' messages when one of them is hurt.
+//! Replicas that share a Redis, and the fate of messages after a fault of one replica.
 
-mod cut;
 mod deliveries;
-mod halfway;
-mod killed;
+mod held_messages;
 mod load;
-mod owners;
-mod paused;
-mod readers;
-mod restarted;
-mod storm;
+mod network_cut;
+mod partition_owners;
+mod process_killed;
+mod process_paused;
+mod random_faults;
+mod rolling_restart;
+mod stream_readers;
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use rtm_sandbox::{Sandbox, SandboxScript};
 
-use self::halfway::Halfway;
-use self::owners::Owners;
+use self::held_messages::HeldMessages;
+use self::partition_owners::PartitionOwners;
 use crate::support::{
-    Caller, Ledger, Proxy, RedisOptions, RedisServer, Served, nothing_left, quiet_platform,
+    Caller, Ledger, Proxy, RedisOptions, RedisServer, ServedReplica, nothing_left, quiet_platform,
 };
 
-/// Replicas as processes of their own, their Redis and their platform. End them with [`Replicas::finish`].
+/// Replicas as processes, with their Redis and their platform. End them with [`Replicas::finish`].
 struct Replicas {
     redis: RedisServer,
     sandbox: Sandbox,
@@ -30,26 +30,26 @@ struct Replicas {
     ledger: Rc<Ledger>,
     members: Vec<Member>,
     joined: usize,
-    /// Of each one's configuration: what is put behind its tables, and what its environment says.
+    /// Additional tables and environment variables of each configuration.
     more: String,
     settings: Vec<(&'static str, String)>,
 }
 
-/// One of them.
+/// A replica of the group.
 struct Member {
     name: String,
-    served: Served,
-    /// Its way to Redis.
+    served: ServedReplica,
+    /// The replica's proxy to Redis.
     redis: Proxy,
 }
 
 impl Replicas {
-    /// Starts so many; each owns its share when this returns.
+    /// Starts so many replicas and waits until each owns its share.
     async fn start(count: usize) -> Self {
         Self::start_with(count, RedisOptions::default(), "", Vec::new()).await
     }
 
-    /// The same, with this Redis and these settings.
+    /// Starts replicas with this Redis and these settings.
     async fn start_with(
         count: usize,
         options: RedisOptions,
@@ -68,7 +68,7 @@ impl Replicas {
         replicas
     }
 
-    /// Starts one more.
+    /// Starts one more replica.
     async fn join(&mut self) {
         let name = format!("replica-{}", self.joined);
         self.joined += 1;
@@ -76,36 +76,37 @@ impl Replicas {
         let store = format!("redis://{}", redis.address());
         let mut settings = vec![
             ("SERVER__GRACE", "500ms"),
-            // As long as the shortest lease allows: on a busy machine Redis is slow without being broken.
+            // The longest timeout that the shortest lease allows, because Redis can be slow on a busy machine.
             ("STORE__COMMAND_TIMEOUT", "900ms"),
             ("STORE__MESSAGE_TTL", "10m"),
         ];
         settings.extend(self.settings.iter().map(|(key, value)| (*key, value.as_str())));
-        let served = Served::start_with(&name, &self.sandbox.url(), &store, &self.more, &settings).await;
+        let served =
+            ServedReplica::start_with(&name, &self.sandbox.url(), &store, &self.more, &settings).await;
         self.members.push(Member { name, served, redis });
     }
 
-    const fn owners(&self) -> Owners<'_> {
-        Owners(&self.redis)
+    const fn owners(&self) -> PartitionOwners<'_> {
+        PartitionOwners(&self.redis)
     }
 
-    /// Waits until the members, and nobody else, own all.
+    /// Waits until the members alone own all partitions.
     async fn shared(&self) {
         self.owners().shared(self.members.iter().map(|member| &*member.name)).await;
     }
 
-    /// Where to call the members.
+    /// Returns callers for all members.
     fn callers(&self) -> Vec<Caller> {
         self.members.iter().map(|member| member.served.api).collect()
     }
 
-    /// Brings messages of a replica's users halfway; the members are called.
-    async fn halfway(&self, replica: &Member, each: usize) -> Halfway {
+    /// Brings messages of a replica's users to the stages of [`HeldMessages`], through all members.
+    async fn halfway(&self, replica: &Member, each: usize) -> HeldMessages {
         let (told, owners) = ((&self.script, &*self.ledger), self.owners());
-        Halfway::bring(told, owners, (&replica.name, 0), &self.callers(), each).await
+        HeldMessages::bring(told, owners, (&replica.name, 0), &self.callers(), each).await
     }
 
-    /// Checks all promises, ends all members, and looks into Redis.
+    /// Checks all promises, ends all members, and checks the keys in Redis.
     async fn finish(mut self) {
         self.ledger.check(&self.callers(), &self.script).await;
         for member in &mut self.members {

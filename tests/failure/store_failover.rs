@@ -1,4 +1,4 @@
-//! Another server takes a master's place under load: what it knows goes on, what it does not is said to be lost.
+//! Failover of a Redis master under load: messages that the new master knows go on, the others are reported as lost.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use super::store_load::{Load, all_ready, conversation, partition, sum, timed};
 use crate::support::{Cluster, Fleet, Request, Sentinels, run_for, until};
 
 const GUARD: Duration = Duration::from_mins(2);
-/// The longest a command may take here.
+/// The timeout of a command.
 const COMMAND: Duration = Duration::from_millis(500);
-/// Outlasts a failover of sentinels, as the default does: who remembers what it sent goes on, where the new master
-/// does not know of it.
+/// Longer than a failover of sentinels, as the default is. An owner that remembers its sends goes on even if the new
+/// master has no record of them.
 const LEASE: Duration = Duration::from_secs(5);
 /// The id of no message.
 const NOBODYS: MessageId = MessageId::new(Timestamp::from_millis(1), 1);
 
-/// How the place of a master becomes free.
+/// The cause of the failover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blow {
-    /// An operator moves it.
+enum Fault {
+    /// An operator moves the master.
     Forced,
-    /// It is killed.
+    /// The master is killed.
     Killed,
 }
 
-/// Fails over under load; `confirmed` is how many replicas of the store confirm each write that promises something.
-async fn sentinels(blow: Blow, confirmed: u32) {
+/// Fails over under load. `confirmed` is the number of the store's replicas that must confirm a promise.
+async fn sentinels(fault: Fault, confirmed: u32) {
     let mut group = Sentinels::start().await;
     let fleet = Fleet::start(group.config(), 2, |config| {
         config.store.wait_replicas = confirmed;
@@ -47,18 +47,18 @@ async fn sentinels(blow: Blow, confirmed: u32) {
         &["store-unavailable", "message-lost", "uncertain"]
     };
     load.during(&fleet, allowed, async {
-        match blow {
-            Blow::Forced => {
+        match fault {
+            Fault::Forced => {
                 let before = group.master().await;
                 group.failover().await;
-                // Until then it takes writes that are lost.
+                // Until then it accepts writes that will be lost.
                 let former = &group.servers[before];
                 until("the former master is none", async || {
                     former.info("role").await.as_deref() == Some("slave")
                 })
                 .await;
             }
-            Blow::Killed => {
+            Fault::Killed => {
                 group.kill_master().await;
             }
         }
@@ -80,21 +80,21 @@ async fn sentinels(blow: Blow, confirmed: u32) {
 }
 
 #[test]
-fn an_operators_failover_of_sentinels_is_survived() {
-    run_for(GUARD, sentinels(Blow::Forced, 0));
+fn sentinels_forced_failover_keeps_the_promises() {
+    run_for(GUARD, sentinels(Fault::Forced, 0));
 }
 
 #[test]
-fn a_masters_death_under_sentinels_is_survived() {
-    run_for(GUARD, sentinels(Blow::Killed, 0));
+fn sentinels_master_killed_keeps_the_promises() {
+    run_for(GUARD, sentinels(Fault::Killed, 0));
 }
 
 #[test]
-fn what_a_replica_of_the_store_confirmed_survives_its_master() {
-    run_for(GUARD, sentinels(Blow::Killed, 1));
+fn write_confirmed_by_a_replica_survives_its_master() {
+    run_for(GUARD, sentinels(Fault::Killed, 1));
 }
 
-/// A user whose partition lies on this node.
+/// Returns a user whose partition lies on this node.
 async fn user_on(cluster: &Cluster, node: usize, name: &str) -> String {
     for number in 0.. {
         let user = format!("{name}{number}");
@@ -109,7 +109,7 @@ async fn slot_of(cluster: &Cluster, partition: Partition) -> i64 {
     cluster.slot(&format!("rtm:{{{partition}}}:lease")).await
 }
 
-/// Kills the master of alice's partition under load; the others' users are served all the time.
+/// Kills the master of alice's partition under load. Users of the other masters are served all the time.
 async fn cluster(fleets: bool) {
     let mut cluster = Cluster::start().await;
     let fleet = Fleet::start(cluster.config(), 2, |config| {
@@ -133,7 +133,7 @@ async fn cluster(fleets: bool) {
         others.push(user_on(&cluster, master, "other").await);
     }
     let load = Load::of(6);
-    // Uncertain: whoever takes over finds the message as sent, and nothing proves that it went out.
+    // Uncertain: the new owner finds the message as sent, and no evidence that it went out.
     load.during(&fleet, &["store-unavailable", "message-lost", "uncertain"], async {
         let over = Cell::new(false);
         let dies = async {
@@ -169,17 +169,17 @@ async fn cluster(fleets: bool) {
 }
 
 #[test]
-fn a_clusters_other_users_are_served_while_a_master_dies() {
+fn cluster_master_killed_serves_other_users() {
     run_for(GUARD, cluster(false));
 }
 
 #[test]
-fn a_cluster_goes_on_when_the_master_of_the_heartbeats_dies() {
+fn cluster_heartbeat_master_killed_continues() {
     run_for(GUARD, cluster(true));
 }
 
 #[test]
-fn a_clusters_dead_node_holds_up_nobody_else() {
+fn cluster_dead_node_delays_no_other_user() {
     run_for(GUARD, async {
         let mut cluster = Cluster::start().await;
         let config = config::StoreConfig { command_timeout: COMMAND, ..cluster.config() };
@@ -202,10 +202,10 @@ fn a_clusters_dead_node_holds_up_nobody_else() {
                 sleep(Duration::from_millis(1)).await;
             }
             println!("{user}: held up for {held_up:?} of {:?}", began.elapsed());
-            // The client library may get stuck once; it is let go of then.
+            // The client library may hang once, until the bridge drops its connection.
             assert!(held_up < began.elapsed() / 2, "{held_up:?}");
         });
-        // Whoever needs the dead one asks on, over the same connection.
+        // Clients of the dead master retry over the same connection.
         let asks_dead = async {
             let user = conversation(&users[0]);
             let mut told = Vec::new();

@@ -1,4 +1,4 @@
-//! Redis is full, or set up so that it may lose data: what is refused, what still ends, and what an operator is told.
+//! A Redis that is full, or that may lose data by its configuration: refused messages, open turns, warnings.
 
 use std::time::Duration;
 
@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 
 use super::store_load::all_ready;
 use crate::support::{
-    Fleet, Ledger, RedisOptions, RedisServer, Request, Resp, Served, bot, quiet_platform, run_for, until,
+    Fleet, Ledger, RedisOptions, RedisServer, Request, Resp, ServedReplica, bot, quiet_platform, run_for,
+    until,
 };
 
 const GUARD: Duration = Duration::from_mins(1);
 const MAXMEMORY: usize = 12 << 20;
 
 #[test]
-fn a_full_store_refuses_what_is_new_and_lets_open_turns_end() {
+fn full_store_refuses_messages_and_ends_open_turns() {
     run_for(GUARD, async {
         let options = RedisOptions { maxmemory: MAXMEMORY, ..RedisOptions::default() };
         let redis = RedisServer::start(options).await;
@@ -36,7 +37,7 @@ fn a_full_store_refuses_what_is_new_and_lets_open_turns_end() {
         for user in &users {
             fleet.script.seen(&**user, 1).await;
         }
-        // Somebody else's data, up to the very brim: what settles is over the limit.
+        // Foreign data up to the limit, so that the end of a turn exceeds it.
         let piece = "x".repeat(64 << 10);
         let mut pieces = 0;
         until("it is full", async || {
@@ -48,7 +49,7 @@ fn a_full_store_refuses_what_is_new_and_lets_open_turns_end() {
         for replica in &fleet.replicas {
             until("new messages are refused", async || {
                 let new = Request::message("late", &turn_with("hi")).prefer("respond-async");
-                // How full it is may be known a moment late.
+                // The bridge may learn of the limit a moment later.
                 let answer = replica.api.send(new).await;
                 if answer.status == 202 {
                     return false;
@@ -58,7 +59,7 @@ fn a_full_store_refuses_what_is_new_and_lets_open_turns_end() {
                 true
             })
             .await;
-            // It is of use all the same: what was accepted can be read, and what is open ends.
+            // The replica stays useful: accepted messages can be read, and open turns end.
             assert_eq!(replica.admin.get("/readyz").await.status, 200);
         }
         gate.open();
@@ -88,7 +89,7 @@ fn turn_with(text: &str) -> Value {
 }
 
 #[test]
-fn what_may_lose_data_is_told_at_the_start_and_to_probes() {
+fn unsafe_redis_settings_are_reported() {
     run_for(GUARD, async {
         for (policy, appendonly, words) in [
             ("allkeys-lru", false, ["maxmemory-policy is allkeys-lru", "appendonly yes"].as_slice()),
@@ -98,7 +99,7 @@ fn what_may_lose_data_is_told_at_the_start_and_to_probes() {
             let options = RedisOptions { appendonly, ..RedisOptions::default() };
             let redis = RedisServer::start(options.line(format!("maxmemory-policy {policy}"))).await;
             let sandbox = rtm_sandbox::Sandbox::start(quiet_platform()).await.unwrap();
-            let mut served = Served::start("one", &sandbox.url(), &redis.url(), "").await;
+            let mut served = ServedReplica::start("one", &sandbox.url(), &redis.url(), "").await;
             let mut told = Vec::new();
             until("it has looked", async || {
                 let ready = served.admin.get("/readyz").await;

@@ -1,4 +1,4 @@
-//! Redis is there and answers nothing: what callers and probes are told meanwhile, and what is heard all the same.
+//! A Redis that does not answer: the answers to callers and probes, and the replies that still arrive.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use tokio::time::Instant;
 use super::store_load::{Load, all_ready, sum, timed, watched};
 use crate::support::{Fleet, Ledger, Proxy, RedisOptions, RedisServer, Replica, Request, run_for, until};
 
-/// The longest a command may take here.
+/// The timeout of a command.
 const COMMAND: Duration = Duration::from_millis(500);
-/// `command_timeout` + 1 s: what the contract gives a caller (the longest that a refusal takes).
+/// The longest time until a refusal by the contract: `command_timeout` + 1 s.
 const ANSWER: Duration = Duration::from_millis(1500);
 
-/// How Redis hangs.
+/// The way in which Redis hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Hang {
-    /// Its process is stopped.
+    /// The process is stopped.
     Stopped,
-    /// Nothing comes through.
+    /// The proxy forwards nothing.
     Silent,
 }
 
-/// Asks both replicas for this and that while Redis hangs: each says so in time.
+/// Sends requests to both replicas while Redis hangs. Each must refuse in time.
 async fn told_in_time(fleet: &Fleet, ledger: &Ledger, location: &str) {
     let turn_of_bob = json!({"turn": {"expectReplies": 1}});
     let mut times = Vec::new();
-    // Twice: before it is known that nothing answers, and after.
+    // Twice: before and after the bridge knows that Redis does not answer.
     for _ in 0..2 {
         for replica in &fleet.replicas {
             let post = ledger.post(replica.api, "bob", &turn_of_bob, "wait=5");
@@ -50,12 +50,12 @@ async fn told_in_time(fleet: &Fleet, ledger: &Ledger, location: &str) {
             assert!(!store["detail"].as_str().unwrap().is_empty(), "{ready}");
         }
     }
-    // Of twelve on a machine that others keep busy, most.
+    // On a busy machine most of twelve are enough.
     times.sort_unstable();
     assert!(times[times.len() / 2] <= ANSWER, "{times:?}");
 }
 
-/// Breaks the store of a fleet of two for longer, or for less, than a lease, while alice's turn is open.
+/// Breaks the store of two replicas for more or less than a lease, while alice's turn is open.
 async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
     let mut redis = RedisServer::start(RedisOptions::default()).await;
     let fleet = Fleet::start(redis.config(), 2, |config| {
@@ -83,7 +83,7 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
     let read = async || fleet.replicas[0].api.get(&location).await.message(200)["status"].clone();
     until("it is acknowledged", async || read().await == "acked").await;
 
-    // Two who wait already, at the owner and at the other.
+    // Two callers wait already, at the owner and at the other replica.
     let waits = Duration::from_secs(2);
     let waiting = fleet
         .replicas
@@ -92,7 +92,7 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
     assert_eq!(sum(&fleet, "store_up").await, 2);
     let outage = async {
         watched(&redis, &location, fleet.replicas.len()).await;
-        // What a replica is told comes in order: it knows by then that it waits.
+        // A replica handles its requests in order, so it knows of the wait by then.
         for replica in &fleet.replicas {
             replica.api.get(&location).await.message(200);
         }
@@ -103,7 +103,7 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
                 join_all(fleet.replicas.iter().map(|replica| replica.way_to_redis().hang())).await;
             }
         }
-        // The platform goes on.
+        // The platform continues.
         during.open();
         fleet.script.delivered("alice", 2).await;
         told_in_time(&fleet, &ledger, &location).await;
@@ -127,13 +127,13 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
         }
     }
     all_ready(&fleet).await;
-    // What was said meanwhile is in it, once, and it goes on.
+    // The journal has the replies of the meantime once, and the turn continues.
     until("what was said meanwhile is stored", async || read().await == "answering").await;
     after.open();
     let ended = fleet.replicas[1].api.send(Request::get(&location).prefer("wait=20")).await.message(200);
     let texts: Vec<_> = ended["replies"].as_array().unwrap().iter().map(|reply| &reply["text"]).collect();
     assert_eq!(texts, ["alice-0, reply 1", "alice-0, reply 2", "alice-0, reply 3"]);
-    // Nobody could claim meanwhile, so the socket was read on, and the history was not needed.
+    // No other replica could claim the partition, so the socket stayed in use, without a backfill.
     let observed = fleet.script.observed("alice");
     assert_eq!((observed.connects.count(), observed.closes.count()), (1, 0));
     assert_eq!(sum(&fleet, "store_data_losses_total").await, 0);
@@ -144,27 +144,27 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
 }
 
 #[test]
-fn a_stopped_redis_is_told_in_time_and_the_sockets_are_read_on() {
+fn stopped_redis_is_reported_and_sockets_stay() {
     run_for(Duration::from_mins(1), hang(Hang::Stopped, Duration::from_secs(20), false));
 }
 
 #[test]
-fn a_silent_way_to_redis_is_told_in_time_and_the_sockets_are_read_on() {
+fn silent_redis_is_reported_and_sockets_stay() {
     run_for(Duration::from_mins(1), hang(Hang::Silent, Duration::from_secs(20), false));
 }
 
 #[test]
-fn a_redis_that_stops_for_longer_than_a_lease_takes_no_turn_away() {
+fn redis_stopped_beyond_a_lease_keeps_turns() {
     run_for(Duration::from_mins(1), hang(Hang::Stopped, Duration::from_secs(1), true));
 }
 
 #[test]
-fn a_way_to_redis_that_is_silent_for_longer_than_a_lease_takes_no_turn_away() {
+fn redis_silent_beyond_a_lease_keeps_turns() {
     run_for(Duration::from_mins(1), hang(Hang::Silent, Duration::from_secs(1), true));
 }
 
 #[test]
-fn answers_that_are_lost_under_load_double_nothing() {
+fn lost_answers_under_load_duplicate_nothing() {
     run_for(Duration::from_mins(1), async {
         let redis = RedisServer::start(RedisOptions::default()).await;
         let fleet = Fleet::start(redis.config(), 2, |_| {}).await;

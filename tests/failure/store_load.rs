@@ -1,4 +1,4 @@
-//! Callers that keep a fleet busy while its store is broken, and what they may be told meanwhile.
+//! Callers that keep a fleet busy during a fault of its store, and the problems that they may get.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,19 +11,19 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{Answer, Bot, Caller, Fleet, Ledger, RedisServer, Resp, until};
 
-/// The longest that a caller lets the bridge hold a request.
+/// The longest wait of a request.
 const WAIT: u64 = 3;
-/// What a caller does not wait for any more: its wait, one command, and a machine that is busy.
+/// A request must not take longer: its wait, one command, and a busy machine.
 const NEVER: Duration = Duration::from_secs(10);
-/// Between a refusal and the next try; callers of a fleet with such short leases are in a hurry.
+/// The pause between a refusal and the retry. It is short because the leases are.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Users who talk all the time.
+/// Users that talk all the time.
 pub(super) struct Load {
     pub(super) ledger: Ledger,
     users: usize,
     ends: Cell<bool>,
-    /// How often each refusal was told.
+    /// The number of refusals by problem.
     refused: RefCell<BTreeMap<String, usize>>,
 }
 
@@ -32,8 +32,8 @@ impl Load {
         Self { ledger: Ledger::default(), users, ends: Cell::default(), refused: RefCell::default() }
     }
 
-    /// Lets users talk to all replicas while `meanwhile` runs, and until some more messages were taken after it.
-    /// They may be refused with these problems.
+    /// Lets users talk to all replicas while `meanwhile` runs, and until more messages are accepted after it. Only these
+    /// problems are allowed.
     pub(super) async fn during(&self, fleet: &Fleet, allowed: &[&str], meanwhile: impl Future<Output = ()>) {
         Bot { replies: 1 }.speak(&fleet.script);
         let callers = fleet.callers();
@@ -49,13 +49,13 @@ impl Load {
         println!("{} promised, refused: {:?}", self.ledger.promised(), self.refused.borrow());
     }
 
-    /// Waits until so many more messages were taken.
+    /// Waits until so many more messages are accepted.
     pub(super) async fn more(&self, count: usize) {
         let wanted = self.ledger.promised() + count;
         until("messages are taken", async || self.ledger.promised() >= wanted).await;
     }
 
-    /// How often this was told.
+    /// Returns how often callers got this problem.
     pub(super) fn told(&self, slug: &str) -> usize {
         self.refused.borrow().get(slug).copied().unwrap_or_default()
     }
@@ -83,19 +83,19 @@ impl Load {
     }
 }
 
-/// The problem of an answer.
+/// Returns the problem of an answer.
 fn slug(answer: &Answer) -> String {
     answer.json()["type"].as_str().and_then(|kind| kind.strip_prefix("/problems/")).unwrap().to_owned()
 }
 
-/// How long something takes, and what comes of it.
+/// Returns the duration and the result of a future.
 pub(super) async fn timed<T>(what: impl Future<Output = T>) -> (Duration, T) {
     let began = Instant::now();
     let value = what.await;
     (began.elapsed(), value)
 }
 
-/// The sum of a counter over all replicas, by its name and labels less the common prefix.
+/// Returns the sum of a counter over all replicas, by its name and labels without the common prefix.
 pub(super) async fn sum(fleet: &Fleet, series: &str) -> u64 {
     let mut sum = 0;
     for replica in &fleet.replicas {
@@ -108,14 +108,14 @@ pub(super) async fn sum(fleet: &Fleet, series: &str) -> u64 {
     sum
 }
 
-/// Waits until all replicas say that they are ready.
+/// Waits until all replicas report ready.
 pub(super) async fn all_ready(fleet: &Fleet) {
     for replica in &fleet.replicas {
         until("the replica is ready", async || replica.admin.get("/readyz").await.status == 200).await;
     }
 }
 
-/// Waits until the message at this location is watched by so many replicas, as the store knows.
+/// Waits until the store has so many replicas as waiters for the message.
 pub(super) async fn watched(redis: &RedisServer, location: &str, replicas: usize) {
     let parts: Vec<_> = location.split(['/', '?']).collect();
     let (user, id) = (parts[2], parts[4]);
@@ -128,12 +128,12 @@ pub(super) async fn watched(redis: &RedisServer, location: &str, replicas: usize
     .await;
 }
 
-/// The partition of a user of the simulated bot.
+/// Returns the partition of a user of the simulated bot.
 pub(super) fn partition(user: &str) -> Partition {
     Partition::of(&conversation(user))
 }
 
-/// The conversation of a user of the simulated bot.
+/// Returns the conversation of a user of the simulated bot.
 pub(super) fn conversation(user: &str) -> ConversationId {
     ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap())
 }

@@ -1,4 +1,4 @@
-//! Redis comes back with what it had, or without: what is lost is said, and nothing comes twice.
+//! A Redis that returns with or without its data: losses are reported, and no reply comes twice.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::store_load::{Load, all_ready, sum, timed, watched};
 use crate::support::{Fleet, RedisOptions, RedisServer, Request, nothing_left, run_for, until};
 
 const GUARD: Duration = Duration::from_mins(1);
-/// How soon those who wait learn of a loss: a heartbeat finds it out, and a read tells it.
+/// The longest time until waiters learn of a loss: a heartbeat detects it, and a read reports it.
 const PROMPT: Duration = Duration::from_secs(3);
 
 #[test]
-fn a_restart_with_its_data_loses_nothing() {
+fn redis_restart_with_data_loses_nothing() {
     run_for(GUARD, async {
         let mut redis =
             RedisServer::start(RedisOptions { appendonly: true, ..RedisOptions::default() }).await;
@@ -35,16 +35,16 @@ fn a_restart_with_its_data_loses_nothing() {
     });
 }
 
-/// How a store loses everything.
+/// The way in which a store loses all data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loss {
-    /// It is started anew.
+    /// The server restarts empty.
     Restarted,
-    /// Somebody removes everything, under open connections.
+    /// A client removes all keys under open connections.
     Flushed,
 }
 
-/// Empties the store under load, while alice's turn is open and everybody waits for it.
+/// Empties the store under load, while alice's turn is open and several callers wait for it.
 async fn empty(loss: Loss) {
     let mut redis = RedisServer::start(RedisOptions::default()).await;
     let fleet = Fleet::start(redis.config(), 3, |_| {}).await;
@@ -64,7 +64,7 @@ async fn empty(loss: Loss) {
         let location = accepted.header("location").unwrap().to_owned();
         accepted.message(202);
         fleet.script.seen("alice", 1).await;
-        // One of three owns the conversation, and each is asked: by GET, and by POST behind the open turn.
+        // One of three replicas owns the conversation. Each gets a GET, and a POST behind the open turn.
         let gets = fleet
             .replicas
             .iter()
@@ -98,14 +98,14 @@ async fn empty(loss: Loss) {
             println!("after {took:?}: {answer}");
             answer.problem(500, "message-lost");
         }
-        // New messages work at once, anywhere.
+        // New messages work at once on every replica.
         for (number, replica) in fleet.replicas.iter().enumerate() {
             let user = format!("new{number}");
             let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
             let answer = replica.api.send(Request::message(&user, &body).prefer("wait=20")).await;
             answer.message(200);
         }
-        // Nobody asks for the lost one with success any more, not even when its reply comes.
+        // Reads of the lost message keep failing, even after its reply.
         gate.open();
         fleet.script.delivered("alice", 1).await;
         let next = Request::message("alice", &json!({"text": "next", "turn": {"expectReplies": 1}}));
@@ -132,17 +132,17 @@ async fn empty(loss: Loss) {
 }
 
 #[test]
-fn a_restart_without_data_is_said_and_heals() {
+fn redis_restart_without_data_is_reported() {
     run_for(GUARD, empty(Loss::Restarted));
 }
 
 #[test]
-fn a_flush_is_said_and_heals() {
+fn redis_flush_is_reported() {
     run_for(GUARD, empty(Loss::Flushed));
 }
 
 #[test]
-fn a_replica_that_was_forgotten_while_it_was_away_sees_no_loss() {
+fn replica_expired_while_cut_off_sees_no_loss() {
     run_for(GUARD, async {
         let redis = RedisServer::start(RedisOptions::default()).await;
         let fleet = Fleet::start(redis.config(), 2, |config| {
@@ -168,7 +168,7 @@ fn a_replica_that_was_forgotten_while_it_was_away_sees_no_loss() {
 }
 
 #[test]
-fn what_the_store_took_back_as_its_owner_went_is_said_to_readers() {
+fn reader_of_entries_lost_by_the_store_gets_a_gap() {
     run_for(GUARD, async {
         let redis = RedisServer::start(RedisOptions::default()).await;
         let mut fleet = Fleet::start(redis.config(), 1, |_| {}).await;
@@ -193,7 +193,7 @@ fn what_the_store_took_back_as_its_owner_went_is_said_to_readers() {
         let lost = read(&fleet, &behind(&kept)).await;
         assert_eq!((lost["gap"].as_bool(), lost["events"].as_array().unwrap().len()), (Some(false), 2));
 
-        // What was confirmed last is not there any more, and nobody is left who would know.
+        // The newest confirmed entries are lost, and no replica remembers them.
         fleet.leave(0).await;
         for key in &keys {
             redis.command(&["COPY", &format!("{key}:before"), key, "REPLACE"]).await;
@@ -202,11 +202,11 @@ fn what_the_store_took_back_as_its_owner_went_is_said_to_readers() {
         for text in ["three", "four"] {
             say(&fleet, text).await;
         }
-        // Whoever had read on is told, although the journal is longer by now than it was then.
+        // A reader of the lost entries gets a gap, although the journal is longer now than it was then.
         let page = read(&fleet, &behind(&lost)).await;
         assert_eq!(page["gap"], true, "{page}");
         assert_eq!(page["events"], read(&fleet, "").await["events"]);
-        // And whoever had not, reads on.
+        // A reader that had not read them continues.
         let page = read(&fleet, &behind(&kept)).await;
         assert_eq!(page["gap"], false, "{page}");
         let end = kept["events"].as_array().unwrap().last().unwrap()["seq"].as_u64().unwrap();

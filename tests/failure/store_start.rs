@@ -1,4 +1,4 @@
-//! A replica whose store it must not or cannot use: it ends soon, with 1, and says what to do.
+//! A replica with an unusable store: it ends soon with code 1 and says what to do.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::support::{Process, RedisOptions, RedisServer, run_for};
 
 const GUARD: Duration = Duration::from_mins(1);
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
-/// A replica waits ten seconds for a store that may be starting too.
+/// A replica waits ten seconds for a store that may be starting.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Runs `serve` on this store until it ends by itself, and returns its code and all that it said.
+/// Runs `serve` on this store until it ends. Returns its code and its output.
 async fn serve(store: &str) -> (i32, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
@@ -34,7 +34,7 @@ async fn serve(store: &str) -> (i32, String) {
     (code, log)
 }
 
-/// The same, of a store that it cannot use: with these words.
+/// Runs `serve` on an unusable store and checks these words of its output.
 async fn refuses(store: &str, words: &[&str]) {
     let (code, log) = serve(store).await;
     assert_eq!(code, 1, "{log}");
@@ -47,14 +47,14 @@ async fn refuses(store: &str, words: &[&str]) {
 }
 
 #[test]
-fn a_foreign_or_newer_schema_is_refused_with_the_way_out() {
+fn foreign_or_newer_schema_is_refused_with_advice() {
     run_for(GUARD, async {
         for (command, words) in [
             (["HSET", "rtm:schema", "999", "x"].as_slice(), ["newer version", "999"].as_slice()),
             (&["SET", "rtm:schema", "mine"], &["rtm:schema", "store.key_prefix"]),
         ] {
             let redis = RedisServer::start(RedisOptions::default()).await;
-            // Set up by this version, then changed by somebody else.
+            // This version created the schema, and then another program changed it.
             if command[0] == "HSET" {
                 Store::Redis(RedisStore::new(&redis.config()).unwrap()).prepare().await.unwrap();
             }
@@ -65,7 +65,7 @@ fn a_foreign_or_newer_schema_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn who_is_not_let_in_is_told_why() {
+fn redis_without_rights_is_refused_with_the_reason() {
     run_for(GUARD, async {
         let guarded =
             RedisServer::start(RedisOptions { password: Some("hush"), ..RedisOptions::default() }).await;

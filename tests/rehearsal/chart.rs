@@ -1,4 +1,4 @@
-//! The chart of helm/rtm-bridge, as Helm renders it for these values.
+//! The chart of helm/rtm-bridge, rendered by Helm.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,13 +6,13 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Turns manifests into JSON, one to a line: Helm reads YAML as a cluster does, so no second reader is needed.
+/// A template that turns manifests into JSON lines. Helm parses YAML as a cluster does, so no second parser is needed.
 const AS_JSON: &str = r#"{{- range regexSplit "(?m)^---$" (.Files.Get "manifests.yaml") -1 }}{{ with fromYaml . }}
 ---
 {{ toJson . }}
 {{ end }}{{ end }}"#;
 
-/// The objects that `helm install` or `helm upgrade` of a release by this name would apply, hooks included.
+/// Returns the objects that `helm install` or `helm upgrade` would apply, hooks included.
 pub(super) fn render(release: &str, values: &Value) -> Vec<Value> {
     let dir = tempfile::tempdir().unwrap();
     // JSON is YAML.

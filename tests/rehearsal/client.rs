@@ -19,7 +19,7 @@ impl Client {
         Self { to, kept: None }
     }
 
-    /// Sends a request, on the connection that is kept unless that was closed meanwhile.
+    /// Sends a request on the kept connection, or on a new one if the peer has closed it.
     ///
     /// # Errors
     /// No answer came.
@@ -40,7 +40,7 @@ impl Client {
     }
 }
 
-/// Whether nothing says that the other side has closed it.
+/// Returns whether the connection shows no close by the peer.
 fn is_open(stream: &TcpStream) -> bool {
     stream.try_read(&mut [0; 1]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }

@@ -1,4 +1,4 @@
-//! The controllers: of the Deployment, of evictions, and Helm's own part.
+//! The controllers of the Deployment and of evictions, and Helm's part.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,22 +12,22 @@ use super::pod::{self, Pod, State};
 use super::service::Service;
 use crate::support::until;
 
-/// Pods of a Deployment, whose controller acts when one of them changes.
+/// Pods of a Deployment. Its controller acts at each change of a pod.
 pub(super) struct Cluster {
     release: Rc<Release>,
     pods: Vec<Rc<Pod>>,
     pub(super) service: Service,
-    /// What loopback addresses of the pods begin with.
+    /// The first two bytes of the pods' loopback addresses.
     subnet: [u8; 2],
     started: u8,
-    /// The logs of pods that have ended.
+    /// The logs of ended pods.
     pub(super) logs: BTreeMap<String, String>,
 }
 
 impl Cluster {
-    /// `helm install`; the pods are available when this returns.
+    /// Runs `helm install` and waits until the pods are available.
     pub(super) async fn install(release: Release) -> Self {
-        // Below these nobody else listens.
+        // Other programs do not listen on these addresses.
         let subnet = [fastrand::u8(1..255), fastrand::u8(..)];
         let service = Service::start().await;
         let release = Rc::new(release);
@@ -40,14 +40,14 @@ impl Cluster {
         cluster
     }
 
-    /// `helm upgrade`, `helm rollback`: no pod of another release is left when this returns.
+    /// Runs `helm upgrade` or `helm rollback` and waits until all pods of other releases are gone.
     pub(super) async fn upgrade(&mut self, release: Release) {
         self.release = Rc::new(release);
         self.migrate().await;
         self.settle().await;
     }
 
-    /// `kubectl drain` of the node of so many pods. Each goes when the budget allows it, and is replaced elsewhere.
+    /// Runs `kubectl drain` for the node of so many pods. Each leaves when the budget allows it, and gets a replacement.
     pub(super) async fn drain(&mut self, pods: usize) {
         let evicted: Vec<_> = self.pods.iter().take(pods).cloned().collect();
         for pod in evicted {
@@ -73,7 +73,7 @@ impl Cluster {
         self.logs
     }
 
-    /// How many partitions became each living pod's, by the reason.
+    /// Returns the number of partitions that each living pod took over, by the reason.
     pub(super) async fn takeovers(&self, reason: &str) -> BTreeMap<String, u64> {
         let series = format!("rtm_bridge_partition_claims_total{{reason=\"{reason}\"}} ");
         let mut takeovers = BTreeMap::new();
@@ -91,7 +91,7 @@ impl Cluster {
         assert_eq!(code, 0, "{}: {log}", job.metadata.name);
     }
 
-    /// Those that are not to go.
+    /// Returns the pods that do not terminate.
     fn living(&self) -> impl Iterator<Item = &Rc<Pod>> {
         self.pods.iter().filter(|pod| !pod.is().terminating)
     }
@@ -115,11 +115,11 @@ impl Cluster {
 
     async fn reconcile_until(&mut self, is_so: impl Fn(&Self) -> bool) {
         loop {
-            // Looked at before they are acted on: what changes meanwhile is seen in the next round.
+            // The states are read before the actions, so the next round sees a change in between.
             self.bury().await;
             let mut states: Vec<_> = self.pods.iter().map(|pod| seen(pod)).collect();
             self.reconcile();
-            // Those that it created.
+            // The pods that this round created.
             states.extend(self.pods[states.len()..].iter().map(|pod| pod.state.clone()));
             if is_so(self) {
                 return;
@@ -128,16 +128,16 @@ impl Cluster {
         }
     }
 
-    /// Forgets those that have ended.
+    /// Removes the ended pods.
     async fn bury(&mut self) {
-        // A kubelet that failed is asked too, and says why.
+        // A kubelet that failed reports its panic here.
         let is_over = |pod: &mut Rc<Pod>| pod.is().ended || pod.state.has_changed().is_err();
         for pod in self.pods.extract_if(.., is_over).collect::<Vec<_>>() {
             self.logs.insert(pod.name.clone(), pod.ended().await.log);
         }
     }
 
-    /// What the controllers of a Deployment and its replica sets do in one round.
+    /// Performs one round of the controllers of a Deployment and its replica sets.
     fn reconcile(&mut self) {
         let (replicas, update) = (self.release.deployment.spec.replicas, self.release.rolling_update());
         let of_release = |pod: &&Rc<Pod>| pod.generation == self.release.generation;
@@ -149,7 +149,7 @@ impl Cluster {
         for pod in old.iter().take(spare) {
             pod.delete();
         }
-        // Terminating ones are no part of the surge.
+        // Terminating pods do not count as surge.
         for _ in 0..missing.min(room) {
             self.create();
         }
@@ -186,7 +186,7 @@ impl Cluster {
     }
 }
 
-/// What a pod is from now on.
+/// Returns the pod's state, with later changes only.
 fn seen(pod: &Pod) -> watch::Receiver<State> {
     let mut state = pod.state.clone();
     state.mark_unchanged();

@@ -1,4 +1,4 @@
-//! What callers saw, chapter by chapter.
+//! The experience of callers, chapter by chapter.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
-/// The figures of all chapters; what happens belongs to the last one that began.
+/// The figures of all chapters. An event counts for the newest chapter.
 #[derive(Default)]
 pub(super) struct Figures(RefCell<Vec<Chapter>>);
 
@@ -17,7 +17,7 @@ struct Chapter {
     took: Option<Duration>,
     requests: usize,
     failures: Vec<String>,
-    /// Milliseconds from the first byte of a message to the last of its answer, less what the bot thought.
+    /// Milliseconds from the first byte of a message to the last of its answer, without the bot's thinking time.
     turns: Histogram<u64>,
     streams: usize,
     handed_over: u64,
@@ -38,7 +38,7 @@ impl Figures {
         });
     }
 
-    /// The last chapter is over, and so many partitions have changed their owner in it.
+    /// Ends the last chapter, with the number of partitions that changed their owner.
     pub(super) fn end(&self, handed_over: u64) {
         self.with(|chapter| {
             chapter.took = Some(chapter.began.elapsed());
@@ -46,14 +46,14 @@ impl Figures {
         });
     }
 
-    /// A request, and what is wrong with its answer.
+    /// Counts a request, with the fault of its answer if there is one.
     pub(super) fn request(&self, failure: Option<String>) {
         self.with(|chapter| {
             chapter.requests += 1;
             if let Some(failure) = failure {
                 let at = chapter.began.elapsed().as_millis();
                 println!("FAILED in {}, after {at} ms: {failure}", chapter.name);
-                // Then it is the rehearsal that is wrong.
+                // So many failures mean that the rehearsal itself is wrong.
                 assert!(chapter.failures.len() < 50, "too many failures");
                 chapter.failures.push(format!("{} after {at} ms: {failure}", chapter.name));
             }
@@ -65,7 +65,7 @@ impl Figures {
         self.with(|chapter| chapter.turns.record(millis).unwrap());
     }
 
-    /// A stream was opened.
+    /// Counts an opened stream.
     pub(super) fn stream(&self) {
         self.with(|chapter| chapter.streams += 1);
     }
@@ -74,12 +74,12 @@ impl Figures {
         note(self.0.borrow_mut().last_mut().expect("a chapter has begun"));
     }
 
-    /// All that failed.
+    /// Returns all failures.
     pub(super) fn failures(&self) -> Vec<String> {
         self.0.borrow().iter().flat_map(|chapter| chapter.failures.clone()).collect()
     }
 
-    /// Partitions that changed their owner in chapters that are over.
+    /// Returns the number of partitions that changed their owner in ended chapters.
     pub(super) fn handed_over(&self) -> u64 {
         self.0.borrow().iter().map(|chapter| chapter.handed_over).sum()
     }

@@ -1,4 +1,4 @@
-//! Callers of all sorts, who send one request after the other through the service and repeat none.
+//! Callers of several sorts that send requests in sequence through the service and repeat none.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -17,28 +17,28 @@ use super::figures::Figures;
 use super::spawn;
 use crate::support::{Answer, Caller, Receiver, Request, until};
 
-/// How many replies every message gets.
+/// The number of replies to each message.
 const REPLIES: u64 = 2;
 
-/// A sort of callers. Their names begin with it.
+/// A sort of callers. It is the prefix of their names.
 struct Sort {
     name: &'static str,
     users: usize,
-    /// How long the bot thinks about each reply.
+    /// The bot's thinking time before each reply.
     think: Duration,
-    /// How long they do at most, between two messages, nothing.
+    /// The longest pause between two messages.
     pause: Duration,
-    /// What they ask for.
+    /// The header `Prefer` of their requests.
     prefer: &'static str,
 }
 
 const SORTS: [Sort; 4] = [
     Sort { name: "talker", users: 8, think: millis(20), pause: millis(300), prefer: "wait=55" },
-    // Whose turns are open when a pod goes.
+    // Their turns are open when a pod leaves.
     Sort { name: "slow", users: 4, think: millis(2000), pause: millis(300), prefer: "wait=55" },
-    // Whose connections are idle when a pod goes.
+    // Their connections are idle when a pod leaves.
     Sort { name: "rare", users: 8, think: millis(20), pause: millis(9000), prefer: "wait=55" },
-    // Who learn of the answer by a webhook.
+    // They learn of the answer by a webhook.
     Sort { name: "sender", users: 3, think: millis(20), pause: millis(800), prefer: "respond-async" },
 ];
 
@@ -46,20 +46,20 @@ const fn millis(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
-/// The callers, and what they were promised.
+/// The callers and the promises that they got.
 pub(super) struct Load {
     service: Caller,
     key: String,
     pub(super) figures: Figures,
-    /// By user, in the order in which they were accepted: where each message is, and its text.
+    /// The location and the text of each accepted message, by user and in order.
     accepted: RefCell<BTreeMap<String, Vec<(String, String)>>>,
-    /// Of those, the ones that nobody has seen answered yet, with their users.
+    /// The accepted messages without a seen answer, with their users.
     open: RefCell<Vec<(String, (String, String))>>,
-    /// Texts of messages that nobody knows to be accepted.
+    /// The texts of messages that may or may not be accepted.
     doubtful: RefCell<Vec<String>>,
     answered: watch::Sender<usize>,
     ended: CancellationToken,
-    /// By user, the places that its reader was told of.
+    /// The positions that each user's reader received.
     told: RefCell<BTreeMap<String, Vec<u64>>>,
 }
 
@@ -96,12 +96,12 @@ impl Load {
         self.answered.subscribe().wait_for(|answered| *answered >= wanted).await.unwrap();
     }
 
-    /// No more messages.
+    /// Stops the posts of new messages.
     pub(super) fn end(&self) {
         self.ended.cancel();
     }
 
-    /// Lets all send and read until [`Load::end`], and until the readers know all.
+    /// Lets all callers send and read until [`Load::end`] and until the readers have all events.
     pub(super) async fn run(self: &Rc<Self>) {
         let readers: Vec<_> = Self::users()
             .map(|(user, _)| {
@@ -115,7 +115,7 @@ impl Load {
             while !self.ended.is_cancelled() {
                 self.send(&mut client, &user, sort, number).await;
                 number += 1;
-                // Who pauses long need not do so to the end.
+                // The first pause of a caller is shorter, so that callers spread out.
                 let pause = sort.pause.mul_f64(fastrand::f64());
                 timeout(pause, self.ended.cancelled()).await.ok();
             }
@@ -134,7 +134,7 @@ impl Load {
         }
     }
 
-    /// One message, and a look at it.
+    /// Sends one message and waits for its end.
     async fn send(&self, client: &mut Client, user: &str, sort: &Sort, number: usize) {
         let text = format!("{user}-{number}");
         let turn = json!({"expectReplies": REPLIES, "deadlineMs": 30_000});
@@ -153,7 +153,7 @@ impl Load {
             let thinks = sort.think * u32::try_from(REPLIES).unwrap();
             self.figures.turn(began.elapsed().saturating_sub(thinks));
         }
-        // Whose wait was cut short waits on, as the 202 says.
+        // After a wait that was cut short, the caller waits again at the location of the 202.
         let rest = if sort.prefer == "respond-async" { "wait=0" } else { "wait=55" };
         match self.ask(client, Request::get(location).prefer(rest)).await.map(|answer| answer.json()) {
             Some(message) if message["status"] == "answered" => {
@@ -164,7 +164,7 @@ impl Load {
         }
     }
 
-    /// Sends a request, and returns its answer if that is one of success.
+    /// Sends a request and returns its answer if that is a success.
     async fn ask(&self, client: &mut Client, request: Request) -> Option<Answer> {
         let what = format!("{request}");
         let failure = match client.send(request.header("Authorization", &self.key)).await {
@@ -179,7 +179,7 @@ impl Load {
         None
     }
 
-    /// Reads a conversation live, for ever, and goes on elsewhere where a stream ends.
+    /// Reads a conversation live, forever, and reconnects if a stream ends.
     async fn read(&self, user: &str) {
         let mut last = None::<String>;
         loop {
@@ -199,13 +199,13 @@ impl Load {
         }
     }
 
-    /// One request on a connection of its own.
+    /// Sends one GET on a new connection.
     async fn get(&self, target: &str) -> Answer {
         let request = Request::get(target).header("Authorization", &self.key).prefer("wait=55");
         self.service.send(request).await
     }
 
-    /// The places in a conversation's log.
+    /// Returns the positions in a conversation's journal.
     async fn page(&self, user: &str) -> Vec<u64> {
         let (mut places, mut target) = (Vec::new(), format!("/conversations/{user}/events?limit=1000"));
         loop {
@@ -221,7 +221,7 @@ impl Load {
         }
     }
 
-    /// Waits until all that was open has ended.
+    /// Waits until all open messages have ended.
     async fn everything_ended(&self, user: &str) {
         let open: Vec<_> = self.open.borrow().iter().filter(|(of, _)| of == user).cloned().collect();
         for (_, (location, text)) in open {
@@ -229,7 +229,7 @@ impl Load {
         }
     }
 
-    /// Checks what everybody was promised: answers, one sending each, logs without gaps, webhooks in order.
+    /// Checks all promises: answers, one send per message, journals without gaps, webhooks in order.
     pub(super) async fn check(&self, script: &SandboxScript, receiver: &Receiver) {
         assert_eq!(self.figures.failures(), Vec::<String>::new());
         assert!(self.doubtful.borrow().is_empty());
@@ -268,7 +268,7 @@ fn is_answered(message: &Value, text: &str) {
     assert_eq!((&message["status"], replies), (&json!("answered"), wanted), "{message}");
 }
 
-/// By user, the messages whose end was told, in the order of their first telling.
+/// Returns by user the messages whose end was delivered, in the order of the first delivery.
 fn distinct(told: &[crate::support::ReceivedRequest]) -> BTreeMap<String, Vec<String>> {
     let mut ends: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for told in told {
@@ -283,7 +283,7 @@ fn distinct(told: &[crate::support::ReceivedRequest]) -> BTreeMap<String, Vec<St
     ends
 }
 
-/// The message's id in its location.
+/// Returns the message's id in its location.
 fn id(location: &str) -> &str {
     let (_, rest) = location.split_once("/messages/").unwrap();
     rest.split_once('?').map_or(rest, |(id, _)| id)

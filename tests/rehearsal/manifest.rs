@@ -1,5 +1,5 @@
-//! What of the chart's objects decides how pods live and die. Where the chart says something about it that the
-//! rehearsal does not know, reading fails: it would rehearse something else.
+//! The parts of the chart's objects that decide how pods live and die. A field that the rehearsal does not know is an
+//! error, because the rehearsal would differ from the cluster.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,18 +10,18 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Files by their names: the data of a `ConfigMap` or Secret.
+/// Files by name: the data of a `ConfigMap` or Secret.
 pub(super) type Data = BTreeMap<String, String>;
 
-/// One rendering of the chart.
+/// A rendering of the chart.
 pub(super) struct Release {
     pub(super) deployment: Deployment,
-    /// The hook that runs before everything else.
+    /// The hook that runs first.
     pub(super) migrate: Job,
     pub(super) budget: Budget,
     /// `ConfigMap`s and Secrets, by kind and name.
     pub(super) objects: BTreeMap<(String, String), Data>,
-    /// What tells pods of this release from others.
+    /// The hash that distinguishes pods of this release from others.
     pub(super) generation: String,
 }
 
@@ -54,7 +54,7 @@ struct Strategy {
     rolling_update: RollingUpdate,
 }
 
-/// Whole pods; percentages are not rehearsed.
+/// Whole pods. The rehearsal knows no percentages.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RollingUpdate {
@@ -98,7 +98,7 @@ pub(super) struct PodSpec {
     pub(super) volumes: Vec<Volume>,
 }
 
-/// What a cluster takes where nothing is said.
+/// Returns Kubernetes' default.
 const fn thirty() -> u64 {
     30
 }
@@ -229,7 +229,7 @@ struct Item {
 }
 
 impl Release {
-    /// Reads what was rendered; beside it lie Secrets that somebody else made.
+    /// Reads the rendered objects and adds existing Secrets.
     pub(super) fn read(rendered: &[Value], secrets: &BTreeMap<&str, Data>) -> Self {
         let mut objects = BTreeMap::new();
         for (name, data) in secrets {
@@ -261,12 +261,12 @@ impl Release {
         self.deployment.spec.strategy.rolling_update
     }
 
-    /// How long a pod must be ready to be available.
+    /// Returns the time that a pod must be ready before it is available.
     pub(super) const fn min_ready(&self) -> Duration {
         Duration::from_secs(self.deployment.spec.min_ready_seconds)
     }
 
-    /// The files of a volume.
+    /// Returns the files of a volume.
     pub(super) fn files(&self, volume: &Volume) -> Data {
         let projections = volume.projected.iter().flat_map(|projected| &projected.sources);
         let projected = projections.flat_map(|projection| {
@@ -286,7 +286,7 @@ impl Release {
     }
 }
 
-/// In hexadecimal.
+/// Returns the SHA-256 in hexadecimal.
 pub(super) fn sha256(text: &str) -> String {
     let digest = Sha256::digest(text);
     digest.iter().fold(String::new(), |mut text, byte| {
@@ -295,7 +295,7 @@ pub(super) fn sha256(text: &str) -> String {
     })
 }
 
-/// The object of this kind; the chart has one.
+/// Returns the only object of this kind.
 fn only<T: DeserializeOwned>(rendered: &[Value], kind: &str) -> T {
     let mut found = rendered.iter().filter(|object| object["kind"] == kind);
     let (first, more) = (found.next(), found.next());
@@ -305,7 +305,7 @@ fn only<T: DeserializeOwned>(rendered: &[Value], kind: &str) -> T {
 }
 
 impl PodSpec {
-    /// From the deletion to the kill.
+    /// Returns the time from the deletion to the kill.
     pub(super) const fn grace(&self) -> Duration {
         Duration::from_secs(self.termination_grace_period_seconds)
     }
@@ -318,7 +318,7 @@ impl Container {
         port.unwrap_or_else(|| panic!("no port is called {name}")).container_port
     }
 
-    /// From the deletion to SIGTERM.
+    /// Returns the time from the deletion to SIGTERM.
     pub(super) fn pre_stop(&self) -> Duration {
         Duration::from_secs(self.lifecycle.pre_stop.as_ref().map_or(0, |pre_stop| pre_stop.sleep.seconds))
     }

@@ -1,13 +1,12 @@
-//! A rehearsal of what a cluster does to the bridge: a rolling update, a rollback and the drain of a node, by the chart
-//! as Helm renders it, while callers go on as if nothing were the matter.
+//! A rehearsal of rolling updates, a rollback and the drain of a node, with the chart as Helm renders it, under load.
 //!
-//! The test plays the cluster: the hook of the migration, the controller of the Deployment, kubelets with their probes,
-//! `preStop`, signals and deadlines, endpoints that lag behind, and a proxy that knows connections only. What it does
-//! not play: images (old and new are the same program), mounts and limits of containers, network policies, kernels that
-//! forget connections.
+//! The test plays the cluster: the hook of the migration, the controller of the Deployment, and kubelets with their
+//! probes, `preStop`, signals and deadlines. It also plays endpoints that lag behind, and a proxy that knows only
+//! connections. It does not play images (old and new are the same program), mounts and limits of containers, network
+//! policies, and kernels that forget connections.
 //!
-//! Needs Helm, which `scripts/test rehearsal` brings, so it is ignored elsewhere; and a loopback that is all of
-//! 127.0.0.0/8, as on Linux: each pod has an address of its own there.
+//! The rehearsal needs Helm, which `scripts/test rehearsal` installs, so other runs ignore it. It also needs all of
+//! 127.0.0.0/8 as loopback, as on Linux, because each pod has an address of its own.
 
 mod chart;
 mod client;
@@ -39,12 +38,12 @@ const PASSWORD: &str = "hush-hush";
 /// A bot that only the new configuration has, on the same platform.
 const SECOND: &str = "st-second";
 
-/// What stands around the release.
+/// The surroundings of the release.
 struct World {
     redis: RedisServer,
     sandbox: Sandbox,
     receiver: Receiver,
-    /// Where each pod listens.
+    /// The ports of each pod.
     ports: [u16; 2],
 }
 
@@ -60,7 +59,7 @@ impl World {
         }
     }
 
-    /// As for production, but for probes and the wait for availability, which are as short as a cluster takes them.
+    /// Returns the values of a production setup, with the shortest probes and availability times of a cluster.
     fn values(&self) -> Value {
         let [api, admin] = self.ports;
         let secret = |name: &str, key: &str| json!({"existingSecret": name, "key": key});
@@ -80,8 +79,7 @@ impl World {
                 "client_id": CLIENT_ID,
                 "client_secret": secret("kore", "client_secret"),
                 "user_rate_per_minute": 0,
-                // Three upheavals in a minute are more than the platform would allow for; waiting for it would hide how
-                // long a hand-over takes.
+                // Three changes in a minute exceed the platform's limit. A wait for it would hide the duration of a handoff.
                 "connects_per_minute": 0,
                 "webhook": {"url": self.receiver.url("/"), "secrets": secret("kore", "webhook_secrets")},
             }},
@@ -101,7 +99,7 @@ impl World {
         })
     }
 
-    /// What an operator changes some day.
+    /// Returns the values after a change of the configuration.
     fn new_values(&self) -> Value {
         let mut values = self.values();
         values["config"]["server"]["grace"] = json!("2s");
@@ -114,7 +112,7 @@ impl World {
     }
 }
 
-/// What Helm makes of these values, beside Secrets that are there.
+/// Renders a release with Helm from these values and existing Secrets.
 fn release(values: &Value) -> Release {
     let data = |pairs: &[(&str, &str)]| -> Data {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -128,7 +126,7 @@ fn release(values: &Value) -> Release {
 
 #[test]
 #[ignore = "needs Helm: scripts/test rehearsal"]
-fn an_update_a_rollback_and_a_drain_fail_nobody() {
+fn update_rollback_and_drain_fail_no_caller() {
     run_for(Duration::from_mins(3), async {
         let world = World::start().await;
         let [old, new, old_again] =
@@ -159,7 +157,7 @@ fn an_update_a_rollback_and_a_drain_fail_nobody() {
         };
         tokio::join!(load.run(), story);
         println!("{}", load.figures);
-        // For `scripts/test rehearsal` to show.
+        // `scripts/test rehearsal` prints this file.
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/target/rehearsal.md"), load.figures.to_string())
             .unwrap();
         load.check(&script, &world.receiver).await;
@@ -173,13 +171,13 @@ fn an_update_a_rollback_and_a_drain_fail_nobody() {
     });
 }
 
-/// A chapter begins; what each pod has taken over so far.
+/// Begins a chapter and returns the number of partitions that each pod has taken over so far.
 async fn begin(load: &Load, cluster: &Cluster, name: &'static str) -> BTreeMap<String, u64> {
     load.figures.begin(name);
     cluster.takeovers("free").await
 }
 
-/// And ends: whoever went gave back what was his, and nobody had to wait for a lease.
+/// Ends a chapter and checks that every leaving pod released its partitions.
 async fn end(load: &Load, cluster: &Cluster, before: &BTreeMap<String, u64>) {
     let now = cluster.takeovers("free").await;
     let more = now.iter().map(|(pod, taken)| taken - before.get(pod).copied().unwrap_or_default());
@@ -188,7 +186,7 @@ async fn end(load: &Load, cluster: &Cluster, before: &BTreeMap<String, u64>) {
     assert_eq!(expired, 0, "partitions whose owner just vanished");
 }
 
-/// The status of a message to the bot that only the new configuration has.
+/// Returns the status of a message to the bot of the new configuration.
 async fn second_bot(cluster: &Cluster) -> u16 {
     let request = Request::new("POST", "/conversations/tester/messages?bot=second")
         .json(&json!({"text": "hello", "turn": {"expectReplies": 2}}))

@@ -1,4 +1,4 @@
-//! A pod, and the kubelet that starts it, asks how it is, and ends it.
+//! A pod, with the kubelet that starts, probes and ends it.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -15,10 +15,10 @@ use super::manifest::{Container, PodSpec, Probe, Release};
 use super::spawn;
 use crate::support::{Caller, Process, Request};
 
-/// What a cluster knows of a pod.
+/// The state of a pod as the cluster knows it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct State {
-    /// Since when, if it is.
+    /// The time since which the pod is ready.
     pub(super) ready: Option<Instant>,
     pub(super) terminating: bool,
     pub(super) ended: bool,
@@ -35,20 +35,20 @@ pub(super) struct Pod {
     kubelet: RefCell<Option<JoinHandle<Ended>>>,
 }
 
-/// How a pod's life was.
+/// The result of a pod's life.
 pub(super) struct Ended {
-    /// All that it logged.
+    /// Its whole log.
     pub(super) log: String,
 }
 
-/// Who a pod is.
+/// The identity of a pod.
 struct Identity {
     name: String,
     ip: IpAddr,
 }
 
 impl Identity {
-    /// What the downward API tells.
+    /// Returns a field of the downward API.
     fn field(&self, path: &str) -> String {
         match path {
             "metadata.name" => self.name.clone(),
@@ -59,7 +59,7 @@ impl Identity {
 }
 
 impl Pod {
-    /// A kubelet starts a pod of this release.
+    /// Lets a kubelet start a pod of this release.
     pub(super) fn start(release: &Rc<Release>, name: String, ip: IpAddr) -> Rc<Self> {
         let spec = release.deployment.spec.template.spec.clone();
         let port = |name| SocketAddr::new(ip, spec.containers[0].port(name));
@@ -82,16 +82,16 @@ impl Pod {
     }
 
     pub(super) fn is(&self) -> State {
-        // It is to go from the deletion on, whenever its kubelet learns of that.
+        // The pod terminates from the deletion on, even before its kubelet knows.
         State { terminating: *self.delete.borrow(), ..*self.state.borrow() }
     }
 
-    /// The cluster is told that it shall go.
+    /// Deletes the pod.
     pub(super) fn delete(&self) {
         self.delete.send_replace(true);
     }
 
-    /// How it ended.
+    /// Waits for the pod's end and returns the result.
     pub(super) async fn ended(&self) -> Ended {
         let kubelet = self.kubelet.take().expect("it is asked once");
         kubelet.await.expect("its kubelet does not fail")
@@ -115,7 +115,7 @@ impl Kubelet {
         }
         let began = Instant::now();
         println!("{} is to go", self.name);
-        // Whoever keeps the endpoints learns of it now, and acts on it in a while; nobody waits for him.
+        // The endpoints' controller learns of it now and acts later. The pod does not wait for it.
         self.state.send_modify(|state| state.terminating = true);
         sleep(self.spec.containers[0].pre_stop()).await;
         println!("{} gets SIGTERM", self.name);
@@ -129,7 +129,7 @@ impl Kubelet {
         Ended { log }
     }
 
-    /// Asks how the pod is, for as long as it is to live.
+    /// Probes the pod for the rest of its life.
     async fn watch(&self) -> Infallible {
         let container = &self.spec.containers[0];
         if let Some(probe) = &container.startup_probe {
@@ -153,7 +153,7 @@ impl Kubelet {
         }
     }
 
-    /// A kubelet would start it anew; nothing here is a reason for that.
+    /// Fails if the liveness probe fails. A kubelet would restart the pod, but the rehearsal contains no cause for that.
     async fn lives(&self, container: &Container) -> Infallible {
         let Some(probe) = &container.liveness_probe else { return std::future::pending().await };
         let mut failures = 0;
@@ -194,7 +194,7 @@ impl Kubelet {
     }
 }
 
-/// Runs a pod that ends by itself, as a Job does, and returns its code and what it printed.
+/// Runs a pod that ends by itself, as a Job does. Returns its code and its output.
 pub(super) async fn run_to_end(release: &Rc<Release>, spec: &PodSpec, name: &str) -> (i32, String) {
     let identity = Identity { name: name.to_owned(), ip: [127, 0, 0, 1].into() };
     let (dir, mut process) = start(release, spec, &identity);
@@ -204,8 +204,8 @@ pub(super) async fn run_to_end(release: &Rc<Release>, spec: &PodSpec, name: &str
     ended
 }
 
-/// Starts what a container would run. There are no mounts: what is mounted lies below a directory of the pod's own, and
-/// where the environment and the files name it they name it there.
+/// Starts the program of a container. Mounted files are below a directory of the pod, and the environment and the files
+/// refer to them there.
 fn start(release: &Release, spec: &PodSpec, identity: &Identity) -> (TempDir, Process) {
     let container = &spec.containers[0];
     let root = tempfile::tempdir().unwrap();
@@ -234,7 +234,7 @@ fn start(release: &Release, spec: &PodSpec, identity: &Identity) -> (TempDir, Pr
     (root, process)
 }
 
-/// The variables in their order; one may name those before it: `$(NAME)`.
+/// Returns the variables in their order. A variable may refer to earlier ones: `$(NAME)`.
 fn environment(container: &Container, identity: &Identity) -> Vec<(String, String)> {
     let mut known: Vec<(String, String)> = Vec::new();
     for variable in &container.env {

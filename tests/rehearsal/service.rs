@@ -13,11 +13,11 @@ use tokio::time::sleep;
 use super::pod::Pod;
 use super::spawn;
 
-/// How long it takes from a change of a pod until every node acts on it. In a cluster it is tenths of a second, and
-/// seconds where many pods change at once.
+/// The time from a change of a pod until every node acts on it. In a cluster it is tenths of a second, or seconds if many
+/// pods change at once.
 const LAG: Duration = Duration::from_secs(1);
 
-/// A Service: it knows connections, not requests, as kube-proxy does. One that is open stays where it is.
+/// A Service: it knows connections, not requests, as kube-proxy does. An open connection stays at its pod.
 pub(super) struct Service {
     pub(super) address: SocketAddr,
     endpoints: Rc<RefCell<Vec<SocketAddr>>>,
@@ -46,7 +46,7 @@ impl Service {
         Self { address, endpoints, proxy }
     }
 
-    /// Sends connections to a pod for as long as it is ready and not to go, by what is known of it.
+    /// Sends connections to a pod as long as it is known as ready and not terminating.
     pub(super) fn follow(&self, pod: &Pod) {
         let (endpoints, address, mut state) = (Rc::clone(&self.endpoints), pod.api, pod.state.clone());
         drop(spawn(async move {
@@ -64,13 +64,13 @@ impl Service {
         }));
     }
 
-    /// How many pods get connections.
+    /// Returns the number of pods that get connections.
     pub(super) fn endpoints(&self) -> usize {
         self.endpoints.borrow().len()
     }
 }
 
-/// One connection to its end. Where nobody takes it, and where it breaks, the client sees it break.
+/// Serves one connection to its end. The client's connection breaks if the pod refuses or breaks its own.
 async fn pass(mut client: TcpStream, pod: Option<SocketAddr>) {
     let broken = async {
         let mut server = TcpStream::connect(pod.ok_or(std::io::ErrorKind::ConnectionRefused)?).await?;

@@ -1,4 +1,4 @@
-//! A bridge as the program runs it, on free ports, with a simulated platform of its own.
+//! A bridge as the program runs it, on free ports, with its own simulated platform.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,17 +22,17 @@ pub(crate) struct TestBridge {
     pub(crate) admin: Caller,
 }
 
-/// The only bot of a configuration.
+/// Returns the only bot of a configuration.
 pub(crate) fn bot(config: &mut Config) -> &mut BotConfig {
     Arc::make_mut(&mut config.bots[0])
 }
 
-/// A bridge whose bot has no welcome and ends its turns soon.
+/// Starts a bridge whose bot sends no welcome and ends its turns soon.
 pub(crate) async fn spawn_bridge(change: impl FnOnce(&mut Config)) -> TestBridge {
     spawn_bridge_on(quiet_platform(), change).await
 }
 
-/// The same, on a platform with these options.
+/// Starts a bridge with these options of the platform.
 pub(crate) async fn spawn_bridge_on(options: SandboxOptions, change: impl FnOnce(&mut Config)) -> TestBridge {
     let sandbox = Sandbox::start(options).await.unwrap();
     let mut config = small(&sandbox.url());
@@ -48,7 +48,7 @@ pub(crate) async fn spawn_bridge_on(options: SandboxOptions, change: impl FnOnce
     }
 }
 
-/// The configuration of a small bridge on free ports that is quick about everything, for this platform.
+/// Returns the configuration of a small, fast bridge on free ports for this platform.
 pub(super) fn small(platform: &str) -> Config {
     let mut config = Config::dev(platform.parse().unwrap());
     config.server.listen.set_port(0);
@@ -65,7 +65,7 @@ pub(super) fn small(platform: &str) -> Config {
     config
 }
 
-/// A platform as documented, but for its welcome.
+/// Returns the options of a documented platform without a welcome.
 pub(crate) fn quiet_platform() -> SandboxOptions {
     SandboxOptions {
         behaviour: Behaviour { welcome: WelcomeTime::Off, ..Behaviour::default() },
@@ -79,29 +79,29 @@ impl TestBridge {
         self.api.send(request).await
     }
 
-    /// Posts a body and waits as long as a caller may.
+    /// Posts a body with the longest possible wait.
     pub(crate) async fn post(&self, user: &str, body: &Value) -> Answer {
         self.send(Request::message(user, body).prefer("wait=55")).await
     }
 
-    /// Posts a body without waiting, and returns where its message is.
+    /// Posts a body without a wait and returns the message's location.
     pub(crate) async fn post_async(&self, user: &str, body: &Value) -> String {
         let answer = self.send(Request::message(user, body).prefer("respond-async")).await;
         answer.message(202);
         answer.header("location").unwrap().to_owned()
     }
 
-    /// The message at a location, as it stands.
+    /// Returns the current message at a location.
     pub(crate) async fn read(&self, location: &str) -> Value {
         self.api.get(location).await.message(200)
     }
 
-    /// The message at a location when it has ended.
+    /// Returns the message at a location after its end.
     pub(crate) async fn ended(&self, location: &str) -> Value {
         self.send(Request::get(location).prefer("wait=55")).await.message(200)
     }
 
-    /// The message at a location as soon as it is so.
+    /// Returns the message at a location as soon as the condition holds.
     pub(crate) async fn read_when(&self, location: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         loop {
             let message = self.read(location).await;
@@ -111,7 +111,7 @@ impl TestBridge {
         }
     }
 
-    /// The value of a counter or gauge, by its name and labels as they are written, less the common prefix.
+    /// Returns a counter or gauge by its name and labels, without the common prefix.
     pub(crate) async fn metric(&self, series: &str) -> i64 {
         let text = self.admin.get("/metrics").await;
         let value = |line: &str| {
@@ -121,13 +121,13 @@ impl TestBridge {
         value.unwrap_or_else(|| panic!("no {series} in {}", text.text())).parse().unwrap()
     }
 
-    /// Messages that have not ended.
+    /// Returns the number of messages that have not ended.
     pub(crate) fn open(&self) -> usize {
         let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
         memory.stats().open
     }
 
-    /// The journal of a user's conversation.
+    /// Returns the journal of a user's conversation.
     pub(crate) fn journal(&self, user: &str) -> Vec<JournalEntry> {
         let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
         let conversation = ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap());
@@ -136,7 +136,7 @@ impl TestBridge {
         page.entries.into_iter().map(|told| told.entry).collect()
     }
 
-    /// Deliveries that are not over.
+    /// Returns the number of deliveries that are pending.
     pub(crate) fn undelivered(&self) -> usize {
         let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
         let pending = Some(DeliveryState::Pending);
@@ -146,13 +146,13 @@ impl TestBridge {
             .len()
     }
 
-    /// Ends everything; no message may be open, and all that is in the outbox must be delivered or buried.
+    /// Ends the bridge and checks that no message is open and no delivery is pending.
     pub(crate) async fn finish(self) {
         until("nothing is left in the outbox", async || self.undelivered() == 0).await;
         self.finish_leaving(0).await;
     }
 
-    /// The same, where so many deliveries are pending: they are lost with the memory store.
+    /// Ends the bridge with this number of pending deliveries, which are lost with the memory store.
     pub(crate) async fn finish_leaving(self, undelivered: usize) {
         assert_eq!(self.open(), 0, "messages are open at the end of the test");
         assert_eq!(self.undelivered(), undelivered, "deliveries in the outbox at the end of the test");
@@ -162,7 +162,7 @@ impl TestBridge {
         self.sandbox.stop().await;
     }
 
-    /// Takes it apart: what ends the bridge, and what is left to look at.
+    /// Returns a future that ends the bridge, with the script and the caller for later checks.
     pub(crate) fn into_stop(self) -> (impl Future<Output = ()>, SandboxScript, Caller, Caller, Sandbox) {
         let Self { bridge, sandbox, script, api, admin } = self;
         (async move { bridge.stop().await.unwrap() }, script, api, admin, sandbox)

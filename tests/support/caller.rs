@@ -1,4 +1,4 @@
-//! A caller: speaks HTTP/1.1 over a connection per request, and can say what no library would let it say.
+//! A caller that speaks HTTP/1.1 over one connection per request and can send invalid requests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Who sends requests to an address.
+/// A sender of requests to an address.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller(pub(crate) SocketAddr);
 
@@ -20,7 +20,7 @@ pub(crate) struct Request {
     body: Vec<u8>,
 }
 
-/// What came back.
+/// An HTTP answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -37,7 +37,7 @@ impl Request {
         Self::new("GET", target)
     }
 
-    /// A message of a user.
+    /// Creates the request for a message of a user.
     pub(crate) fn message(user: &str, body: &Value) -> Self {
         Self::new("POST", format!("/conversations/{user}/messages")).json(body)
     }
@@ -55,7 +55,7 @@ impl Request {
         self.body(body.to_string()).header("Content-Type", "application/json")
     }
 
-    /// As it goes over the wire.
+    /// Returns the bytes on the wire.
     pub(crate) fn into_bytes(self, host: SocketAddr) -> Vec<u8> {
         let Self { method, target, headers, body } = self;
         let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n").into_bytes();
@@ -74,20 +74,20 @@ impl Request {
 }
 
 impl Caller {
-    /// Sends a request and reads the answer to its end.
+    /// Sends a request and reads the whole answer.
     pub(crate) async fn send(self, request: Request) -> Answer {
         self.try_send(request).await.unwrap()
     }
 
-    /// The same, of somebody who may go away before it answers.
+    /// Sends a request to a server that may go away before its answer.
     pub(crate) async fn try_send(self, request: Request) -> io::Result<Answer> {
-        // Shown where a test fails: which request was not answered.
+        // The output of a failed test shows the request without an answer.
         println!("-> {request}");
         let mut stream = TcpStream::connect(self.0).await?;
         let (method, target) = (request.method.clone(), request.target.clone());
         let bytes = request.into_bytes(self.0);
         let (mut reader, mut writer) = stream.split();
-        // A body that is refused early is not read to its end, and then cannot be written to its end either.
+        // The server does not read the rest of a body that it refuses, so the write may fail too.
         let (_written, answer) =
             tokio::join!(writer.write_all(&bytes), Answer::read(&mut reader, method == "HEAD"));
         let answer = answer?;
@@ -101,10 +101,10 @@ impl Caller {
 }
 
 impl Answer {
-    /// Reads one to its end, from a connection on which nothing else follows.
+    /// Reads one answer to its end, from a connection without further answers.
     ///
     /// # Errors
-    /// The connection ends before.
+    /// The connection ends early.
     pub(crate) async fn read(reader: &mut (impl AsyncRead + Unpin), no_body: bool) -> io::Result<Self> {
         let more = |size| if size == 0 { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) };
         let mut inbox = Vec::new();
@@ -142,7 +142,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self}"))
     }
 
-    /// The Message of an answer with this status.
+    /// Returns the Message of an answer with this status.
     #[track_caller]
     pub(crate) fn message(&self, status: u16) -> Value {
         assert_eq!(self.status, status, "{self}");
@@ -150,7 +150,7 @@ impl Answer {
         self.json()
     }
 
-    /// The Problem of an answer with this status and slug, in the form that every failure has.
+    /// Returns the Problem of an answer with this status and slug, and checks the common form of failures.
     #[track_caller]
     pub(crate) fn problem(&self, status: u16, slug: &str) -> Value {
         assert_eq!(self.status, status, "{self}");
@@ -167,7 +167,7 @@ impl Answer {
         problem
     }
 
-    /// The whole seconds of `Retry-After`.
+    /// Returns the whole seconds of `Retry-After`.
     #[track_caller]
     pub(crate) fn retry_after(&self) -> u64 {
         self.header("retry-after").unwrap_or_else(|| panic!("no Retry-After: {self}")).parse().unwrap()

@@ -1,4 +1,4 @@
-//! Several bridges of one process that share a store and a platform, each with a way of its own to both.
+//! Several bridges in one process that share a store and a platform, each with its own proxies to both.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use rtm_sandbox::{Sandbox, SandboxOptions, SandboxScript};
 use super::bridge::small;
 use super::{Caller, Proxy, bot, quiet_platform, until};
 
-/// How long a lease lives here: a take-over takes about as long.
+/// The lease time of the tests. A failover takes about as long.
 pub(crate) const LEASE: Duration = Duration::from_secs(1);
 
-/// Replicas, and their platform. End it with [`FleetStatus::finish`].
+/// Replicas and their platform. End it with [`Fleet::finish`].
 pub(crate) struct Fleet {
     pub(crate) replicas: Vec<Replica>,
     sandbox: Sandbox,
@@ -22,21 +22,21 @@ pub(crate) struct Fleet {
     upstream: Option<SocketAddr>,
 }
 
-/// One of them.
+/// A replica of the fleet.
 pub(crate) struct Replica {
     pub(crate) name: String,
     pub(crate) api: Caller,
     pub(crate) admin: Caller,
-    /// Where Redis is one server without TLS: the others tell their clients where else to go.
+    /// The proxy to Redis. Only for one server without TLS: sentinels and clusters redirect clients past it.
     redis: Option<Proxy>,
-    /// Its way to the platform.
+    /// The proxy to the platform.
     pub(crate) platform: Proxy,
-    /// None once it was stopped.
+    /// Empty after a stop.
     bridge: Option<Bridge>,
 }
 
 impl Fleet {
-    /// Starts replicas on a store; all are ready when this returns.
+    /// Starts replicas on a store and waits until all are ready.
     pub(crate) async fn start(
         store: config::StoreConfig,
         replicas: usize,
@@ -45,7 +45,7 @@ impl Fleet {
         Self::start_on(quiet_platform(), store, replicas, change).await
     }
 
-    /// The same, on a platform with these options.
+    /// Starts replicas with these options of the platform.
     pub(crate) async fn start_on(
         platform: SandboxOptions,
         store: config::StoreConfig,
@@ -74,13 +74,13 @@ impl Fleet {
         fleet
     }
 
-    /// Starts one more, and returns its number.
+    /// Starts one more replica and returns its number.
     pub(crate) async fn join(&mut self) -> usize {
         let name = format!("replica-{}", self.replicas.len());
         self.join_as(&name).await
     }
 
-    /// The same, by this name.
+    /// Starts one more replica with this name.
     pub(crate) async fn join_as(&mut self, name: &str) -> usize {
         let mut config = self.config.clone();
         config.cluster.replica_id = name.to_owned();
@@ -106,17 +106,17 @@ impl Fleet {
         self.replicas.len() - 1
     }
 
-    /// Ends one in good order.
+    /// Shuts a replica down.
     pub(crate) async fn leave(&mut self, number: usize) {
         self.replicas[number].stop().await;
     }
 
-    /// Where to call, of all that run.
+    /// Returns callers for all running replicas.
     pub(crate) fn callers(&self) -> Vec<Caller> {
         self.replicas.iter().filter(|replica| replica.bridge.is_some()).map(|replica| replica.api).collect()
     }
 
-    /// Ends everything.
+    /// Ends all replicas and the platform.
     pub(crate) async fn finish(mut self) {
         for replica in &mut self.replicas {
             replica.stop().await;
@@ -133,7 +133,7 @@ impl Replica {
         }
     }
 
-    /// Its way to Redis, to break it.
+    /// Returns the proxy to Redis.
     pub(crate) fn way_to_redis(&self) -> &Proxy {
         self.redis.as_ref().expect("a single Redis without TLS")
     }

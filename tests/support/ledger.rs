@@ -1,4 +1,4 @@
-//! What callers were promised, checked from the outside against what they can read and what the platform saw.
+//! The promises to callers, checked from outside against the messages that they read and the platform's record.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Caller, Request};
 
-/// Every message that was posted, each with a text of its own and a key.
+/// All posted messages, each with a unique text and idempotency key.
 #[derive(Default)]
 pub(crate) struct Ledger {
     posts: RefCell<Vec<Post>>,
@@ -21,26 +21,26 @@ struct Post {
     user: String,
     text: String,
     body: Value,
-    /// Where the promised message is; none where no promise was given, or nobody heard it.
+    /// The location of the promised message. Empty without a promise, or if its answer was lost.
     location: Option<String>,
 }
 
 impl Post {
-    /// Whether the platform may see it twice.
+    /// Returns whether the platform may see the message twice.
     fn may_repeat(&self) -> bool {
         self.body["resend"] == "auto"
     }
 }
 
-/// What the bot says to each message of a ledger.
+/// The bot's behaviour for each message of a ledger.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bot {
-    /// How many replies.
+    /// The number of replies.
     pub(crate) replies: usize,
 }
 
 impl Bot {
-    /// Lets the sandbox's bot be this one.
+    /// Makes the sandbox's bot behave like this.
     pub(crate) fn speak(self, script: &SandboxScript) {
         script.bot(move |_, heard| {
             let reply = |number| Step::Say(reply(&heard.text, number));
@@ -53,14 +53,14 @@ fn reply(text: &str, number: usize) -> String {
     format!("{text}, reply {number}")
 }
 
-/// What is known of a message when it is over.
-struct Ended {
+/// The result of a message that has ended.
+struct EndedMessage {
     post: Post,
     message: Value,
 }
 
 impl Ledger {
-    /// A request for a new message of this user: with these fields besides its text.
+    /// Creates a new message of this user, with these fields besides its text.
     fn request(&self, user: &str, more: &Value) -> Post {
         let number = self.texts.replace(self.texts.get() + 1);
         let text = format!("{user}-{number}");
@@ -71,10 +71,10 @@ impl Ledger {
         Post { user: user.to_owned(), text, body, location: None }
     }
 
-    /// Posts a new message of this user, with these fields besides its text, and notes what was promised.
+    /// Posts a new message of this user, with these fields besides its text, and records the promise.
     ///
     /// # Errors
-    /// Nobody answered: the message may be accepted, or not. [`Ledger::retry`] finds out.
+    /// The request had no answer, so the message may or may not be accepted. [`Ledger::retry`] finds out.
     pub(crate) async fn post(
         &self,
         caller: Caller,
@@ -99,9 +99,9 @@ impl Ledger {
         Ok(answer)
     }
 
-    /// Posts again, with the same keys, whatever was not promised: each is accepted now, or was then. A thread that
-    /// had nothing to ask of the store since it went away may find its connection dead, once; so each may be refused
-    /// once more for that.
+    /// Posts again, with the same keys, all messages without a promise. The bridge accepts each now, or did so before.
+    ///
+    /// An idle thread may find its connection to the store dead once, so each message may be refused one more time.
     pub(crate) async fn retry(&self, caller: Caller) {
         let open: Vec<_> = self.posts.borrow().iter().cloned().enumerate().collect();
         for (index, post) in open.into_iter().filter(|(_, post)| post.location.is_none()) {
@@ -114,18 +114,19 @@ impl Ledger {
         }
     }
 
-    /// Messages that were promised.
+    /// Returns the number of promised messages.
     pub(crate) fn promised(&self) -> usize {
         self.posts.borrow().iter().filter(|post| post.location.is_some()).count()
     }
 
-    /// Checks all that was promised, asking these callers in turn. Waits until all messages have ended.
+    /// Waits until all messages have ended and checks all promises, with requests to these callers in turn.
     pub(crate) async fn check(&self, callers: &[Caller], script: &SandboxScript) {
         let ended = self.ended(callers, false).await;
         self.compare(&ended, script);
     }
 
-    /// The same after Redis lost data: then a message may be gone, but none may be doubled. Returns how many are.
+    /// Checks like [`Ledger::check`] after Redis lost data. A message may be lost, but not duplicated. Returns the
+    /// number of lost messages.
     pub(crate) async fn check_after_loss(&self, callers: &[Caller], script: &SandboxScript) -> usize {
         let ended = self.ended(callers, true).await;
         self.compare(&ended, script);
@@ -133,7 +134,7 @@ impl Ledger {
     }
 
     /// All promised messages as they ended, the same on every replica.
-    async fn ended(&self, callers: &[Caller], may_be_gone: bool) -> Vec<Ended> {
+    async fn ended(&self, callers: &[Caller], may_be_gone: bool) -> Vec<EndedMessage> {
         let mut all = Vec::new();
         let posts = self.posts.borrow().clone();
         for (number, post) in posts.into_iter().enumerate() {
@@ -151,13 +152,13 @@ impl Ledger {
                     assert_eq!(read[field], message[field], "{field} of {location} depends on who is asked");
                 }
             }
-            all.push(Ended { post, message });
+            all.push(EndedMessage { post, message });
         }
         all
     }
 
-    /// Compares with what the platform saw.
-    fn compare(&self, ended: &[Ended], script: &SandboxScript) {
+    /// Compares the messages with the platform's record.
+    fn compare(&self, ended: &[EndedMessage], script: &SandboxScript) {
         let posts = self.posts.borrow();
         let users: BTreeSet<&str> = posts.iter().map(|post| &*post.user).collect();
         for user in users {
@@ -179,7 +180,7 @@ impl Ledger {
                 twice.len() <= posts.iter().filter(|post| post.user == user && post.may_repeat()).count(),
                 "the platform saw these twice: {twice:?}"
             );
-            // Places of the conversation: who is posted first is sent first, and nobody sends beside.
+            // Positions in the conversation: messages are sent in the order of their posts, with no other sender.
             let mut sockets: Vec<u64> = observed.messages.iter().map(|heard| heard.socket).collect();
             sockets.dedup();
             let count = sockets.len();
@@ -188,14 +189,16 @@ impl Ledger {
             assert_eq!(count, sockets.len(), "two sockets of {user} sent in turns");
 
             let mut replies: BTreeMap<String, &str> = BTreeMap::new();
-            for Ended { message, .. } in of_user() {
+            for EndedMessage { message, .. } in of_user() {
                 for reply in message["replies"].as_array().unwrap() {
                     let id = reply["messageId"].as_str().unwrap().to_owned();
                     let twice = replies.insert(id, message["text"].as_str().unwrap());
                     assert!(twice.is_none(), "{reply} is in {message} and with {twice:?}");
                 }
             }
-            for Ended { post, message } in of_user().filter(|ended| ended.message["status"] == "answered") {
+            for EndedMessage { post, message } in
+                of_user().filter(|ended| ended.message["status"] == "answered")
+            {
                 assert!(texts.contains_key(&*post.text), "answered without the platform: {message}");
                 for said in observed.delivered.iter().filter(|said| belongs(&said.text, &post.text)) {
                     let of = replies.get(&said.message_id).copied();
@@ -206,19 +209,19 @@ impl Ledger {
     }
 }
 
-/// Whether this was said to that.
+/// Returns whether a reply answers this text.
 fn belongs(said: &str, text: &str) -> bool {
     said.strip_prefix(text).is_some_and(|rest| rest.starts_with(", reply "))
 }
 
-/// Waits for a message's end. A store that is slow for once, on a busy machine, is asked again.
+/// Waits for a message's end. A store that is slow on a busy machine gets a retry.
 async fn read(caller: Caller, location: &str) -> Answer {
     let ask = async || caller.send(Request::get(location).prefer("wait=55")).await;
     let answer = ask().await;
     if answer.status == 503 { ask().await } else { answer }
 }
 
-/// Where the message is that an answer promises, or tells the end of.
+/// Returns the location of the message that an answer promises or contains.
 fn promised(user: &str, answer: &Answer) -> Option<String> {
     if answer.status < 300 {
         return Some(answer.header("location").expect("a 2xx says where its message is").to_owned());
@@ -228,7 +231,7 @@ fn promised(user: &str, answer: &Answer) -> Option<String> {
     Some(format!("/conversations/{user}/messages/{id}?bot={bot}"))
 }
 
-/// Whether an answer says that Redis lost the message.
+/// Returns whether an answer reports the message as lost.
 fn is_lost(answer: &Answer) -> bool {
     answer.status == 500 && answer.json()["type"] == "/problems/message-lost"
 }

@@ -1,4 +1,4 @@
-//! What tests of the whole need: a bridge with a simulated platform of its own, and a caller.
+//! The harness for tests of the whole: a bridge with its own simulated platform, and a caller.
 
 mod bridge;
 mod caller;
@@ -9,7 +9,7 @@ mod program;
 mod proxy;
 mod receiver;
 mod redis;
-mod served;
+mod served_replica;
 mod stream;
 mod tests;
 
@@ -27,19 +27,19 @@ pub(crate) use receiver::{OTHER_SECRET, ReceivedRequest, Receiver, ReceiverAnswe
 pub(crate) use redis::{
     Cluster, RedisOptions, RedisServer, Resp, Sentinels, Servers, free_port, keys, nothing_left, shift,
 };
-pub(crate) use served::Served;
+pub(crate) use served_replica::ServedReplica;
 
-/// A test that waits for something that never comes fails after this time.
+/// The timeout of a test.
 const GUARD: Duration = Duration::from_secs(30);
 
-/// Runs a test on a runtime of its own.
+/// Runs a test on its own runtime.
 pub(crate) fn run(test: impl Future<Output = ()>) {
     run_for(GUARD, test);
 }
 
-/// The same, where it may take this long.
+/// Runs a test with this timeout.
 pub(crate) fn run_for(guard: Duration, test: impl Future<Output = ()>) {
-    // The program does it in `main`; it fails where another test was first.
+    // The program installs it in `main`. A second installation fails harmlessly.
     let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     rtm_bridge::runtime::block_on(async {
         tokio::time::timeout(guard, test).await.expect("the test waits in vain");
@@ -47,12 +47,12 @@ pub(crate) fn run_for(guard: Duration, test: impl Future<Output = ()>) {
     .unwrap();
 }
 
-/// Asks again and again, for what no other process tells by itself, until it is so.
+/// Polls until the condition holds, for facts of other processes.
 pub(crate) async fn until(what: &str, is_so: impl AsyncFnMut() -> bool) {
     within(Duration::from_secs(20), what, is_so).await;
 }
 
-/// The same, where it may take this long.
+/// Polls until the condition holds, at most for this time.
 pub(crate) async fn within(span: Duration, what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let asking = async {
         while !is_so().await {

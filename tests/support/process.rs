@@ -1,15 +1,15 @@
 //! A program as a process that cannot outlive its test.
 //!
-//! A shell stands between: it starts the program, sends it the signals that it is told on its standard input, and
-//! kills it when that closes, which it does however the test ends, `kill -9` included. Nothing here needs a
-//! process id, which somebody else might have by then.
+//! A shell starts the program and reads the names of signals from its standard input. It kills the program when that
+//! input closes, which happens at any end of the test, even by `kill -9`. No code here uses a process id, which another
+//! process might have by then.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-/// The log is `$0`, the program and its arguments are `$@`; each line it is told is answered with one.
+/// The guardian's script. The log is `$0`, the program with its arguments is `$@`. The script answers each line.
 const GUARDIAN: &str = r#"
 "$@" >>"$0" 2>&1 </dev/null &
 program=$!
@@ -27,7 +27,7 @@ kill -KILL $program 2>/dev/null
 wait $program 2>/dev/null
 "#;
 
-/// A running program, killed when it is dropped.
+/// A running program. A drop kills it.
 pub(crate) struct Process {
     guardian: Child,
     orders: Option<ChildStdin>,
@@ -36,7 +36,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it; what it prints is added to the log.
+    /// Starts the program and appends its output to the log.
     pub(crate) fn start(program: &str, arguments: &[String], log: &Path) -> Self {
         let mut guardian = Command::new("sh")
             .arg("-c")
@@ -56,17 +56,17 @@ impl Process {
         Self { guardian, orders, answers, log: log.to_owned() }
     }
 
-    /// Sends it a signal by its name without `SIG`; false where it has ended already.
+    /// Sends a signal by its name without `SIG`. Returns `false` if the program has ended already.
     pub(crate) fn signal(&mut self, name: &str) -> bool {
         self.order(name) == 0
     }
 
-    /// Waits until it has ended, and returns its code; a signal's number and 128 where one ended it.
+    /// Waits for the end and returns the exit code: 128 plus the number of a signal that ended it.
     pub(crate) fn wait(&mut self) -> i32 {
         self.order("wait")
     }
 
-    /// Asks it to end, and kills it when this time has passed, as a kubelet does; its code, as [`Process::wait`].
+    /// Asks the program to end and kills it after this time, as a kubelet does. Returns the code as [`Process::wait`] does.
     pub(crate) fn end_within(&mut self, span: Duration) -> i32 {
         self.order(&format!("end {}", span.as_secs_f64()))
     }
@@ -78,7 +78,7 @@ impl Process {
         answer.trim().parse().unwrap_or_else(|_| panic!("{order}: {answer:?}"))
     }
 
-    /// All that it printed so far.
+    /// Returns the output so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }

@@ -1,4 +1,4 @@
-//! The program itself, as a process of its own.
+//! The program as a process of its own.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -6,21 +6,21 @@ use std::sync::{Arc, Mutex};
 
 type Lines = Arc<Mutex<BufReader<Box<dyn Read + Send>>>>;
 
-/// A running `rtm-bridge`, killed when it is dropped.
+/// A running `rtm-bridge`. A drop kills it.
 pub(crate) struct Program {
     child: Child,
     out: Lines,
 }
 
 impl Program {
-    /// Starts the program, to read what it prints.
+    /// Starts the program with readable output.
     pub(crate) fn printing(arguments: &[&str]) -> Self {
         let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let out = child.stdout.take().unwrap();
         Self::reading(child, Box::new(out))
     }
 
-    /// Starts the program, to read what it logs.
+    /// Starts the program with a readable log.
     pub(crate) fn logging(arguments: &[&str]) -> Self {
         let mut child = command(arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let err = child.stderr.take().unwrap();
@@ -31,7 +31,7 @@ impl Program {
         Self { child, out: Arc::new(Mutex::new(BufReader::new(out))) }
     }
 
-    /// The next line that contains this.
+    /// Returns the next line that contains these words.
     pub(crate) async fn line_with(&mut self, words: &'static str) -> String {
         let out = Arc::clone(&self.out);
         let find = move || {
@@ -47,12 +47,12 @@ impl Program {
         tokio::task::spawn_blocking(find).await.unwrap()
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks the program to end and waits for its exit status.
     pub(crate) async fn terminate(mut self) -> ExitStatus {
         let kill = format!("kill -TERM {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
         let out = Arc::clone(&self.out);
-        // What it prints to ends with it. Meanwhile the test may run out of time, and then it is killed.
+        // The output ends with the program. If the test times out meanwhile, the drop kills the program.
         let rest = move || out.lock().unwrap().read_to_end(&mut Vec::new());
         tokio::task::spawn_blocking(rest).await.unwrap().unwrap();
         self.child.wait().unwrap()
@@ -61,13 +61,13 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // It has ended, or it should.
+        // The process has ended, or must end now.
         self.child.kill().ok();
         self.child.wait().ok();
     }
 }
 
-/// The program in an environment without anything of ours.
+/// Creates a command without the bridge's environment variables.
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rtm-bridge"));
     command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin");

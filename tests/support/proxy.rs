@@ -1,4 +1,4 @@
-//! A TCP proxy that breaks what runs through it, on demand.
+//! A TCP proxy that breaks its connections on demand.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,36 +16,36 @@ use tokio::task::JoinSet;
 
 use super::free_port;
 
-/// What it does with what runs through it.
+/// The mode of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// Passes it on.
+    /// Forwards all data.
     Heal,
-    /// Resets all connections and takes none.
+    /// Resets all connections and accepts none.
     Cut,
-    /// Takes connections, and passes nothing on until it heals.
+    /// Accepts connections and forwards nothing until it heals.
     Hang,
-    /// Passes each piece on after this time.
+    /// Forwards each piece after this time.
     Delay(Duration),
-    /// Passes requests on and drops the answers. A connection that lost one is reset when this ends: answers belong
-    /// to requests by their order.
+    /// Forwards requests and drops the answers. A connection that lost an answer is reset when this mode ends, because
+    /// answers belong to requests by their order.
     LoseAnswers,
     /// The test is over.
     End,
 }
 
-/// A proxy on a thread of its own, so that it also works while the test does not. It ends when it is dropped.
+/// A proxy on its own thread, so that it also works while the test is blocked. A drop ends it.
 pub(crate) struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
-    /// What the thread has done about it.
+    /// The mode that the thread has applied.
     done: watch::Receiver<Mode>,
     taken: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
-    /// A proxy in front of an address of this machine; it takes connections when this returns.
+    /// Starts a proxy for an address of this machine and waits until it accepts connections.
     pub(crate) fn start(upstream: SocketAddr) -> Self {
         let (listener, address) = loop {
             let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
@@ -65,22 +65,22 @@ impl Proxy {
         Self { address, mode, done, taken, thread: Some(shard_thread("proxy", run).unwrap()) }
     }
 
-    /// Where it listens.
+    /// Returns the address of the listener.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How many connections it took so far.
+    /// Returns the number of accepted connections.
     pub(crate) fn taken(&self) -> usize {
         self.taken.load(Ordering::Acquire)
     }
 
-    /// Resets all connections, and refuses new ones.
+    /// Resets all connections and refuses new ones.
     pub(crate) async fn cut(&self) {
         self.set(Mode::Cut).await;
     }
 
-    /// Lets all connections stand still; new ones are taken and stand still too.
+    /// Stops all connections, new ones included, without closing them.
     pub(crate) async fn hang(&self) {
         self.set(Mode::Hang).await;
     }
@@ -90,12 +90,12 @@ impl Proxy {
         self.set(Mode::Delay(span)).await;
     }
 
-    /// Lets requests through and no answers: they are carried out, and nobody learns of it.
+    /// Forwards requests without their answers: Redis executes them, and the client does not learn of it.
     pub(crate) async fn lose_answers(&self) {
         self.set(Mode::LoseAnswers).await;
     }
 
-    /// Passes all on again, also what stood still.
+    /// Forwards all data again, including delayed data.
     pub(crate) async fn heal(&self) {
         self.set(Mode::Heal).await;
     }
@@ -129,7 +129,7 @@ async fn serve(
         let mode = *modes.borrow_and_update();
         match mode {
             Mode::End => return,
-            // Those who listen no more refuse.
+            // A dropped listener refuses connections.
             Mode::Cut => listener = None,
             _ if listener.is_none() => listener = Some(TcpListener::bind(address).await.unwrap()),
             _ => {}
@@ -156,7 +156,7 @@ async fn serve(
     }
 }
 
-/// One connection to its end.
+/// Serves one connection to its end.
 async fn connection(mut client: TcpStream, upstream: SocketAddr, modes: watch::Receiver<Mode>) {
     if let Ok(mut server) = TcpStream::connect(upstream).await {
         for stream in [&client, &server] {
@@ -165,7 +165,7 @@ async fn connection(mut client: TcpStream, upstream: SocketAddr, modes: watch::R
         let ended = {
             let (client_reads, client_writes) = client.split();
             let (server_reads, server_writes) = server.split();
-            // Whichever direction ends first ends both: nobody here half-closes.
+            // The first direction that ends also ends the other one, because no peer half-closes.
             tokio::select! {
                 ended = pump(client_reads, server_writes, modes.clone(), false) => ended,
                 ended = pump(server_reads, client_writes, modes, true) => ended,
@@ -179,12 +179,12 @@ async fn connection(mut client: TcpStream, upstream: SocketAddr, modes: watch::R
     reset(&client);
 }
 
-/// Makes the other end see an error when this one is dropped.
+/// Makes the peer see an error when this stream is dropped.
 fn reset(stream: &TcpStream) {
     stream.set_zero_linger().ok();
 }
 
-/// Passes on what comes in one direction, until that ends; an error where the connection is to be reset.
+/// Forwards the data of one direction to its end. Returns an error if the connection is to be reset.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,

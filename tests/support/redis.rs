@@ -1,5 +1,4 @@
-//! Redis as tests need it: real servers on free ports of loopback, each with a directory of its own, that end with
-//! the test.
+//! Real Redis servers for tests, on free loopback ports, each with a directory of its own. They end with the test.
 
 mod cluster;
 mod expiry;
@@ -18,8 +17,8 @@ use std::time::Duration;
 
 use rtm_bridge::config::{Config, HostPort, RedisServers, RedisTopology, StoreConfig, StoreUrl};
 
-/// A port that nobody listens on. It lies below those that systems give to who asks for none, so that no
-/// connection of anybody takes it meanwhile; another test may.
+/// Returns a port without a listener. It is below the system's ephemeral ports, so no foreign connection takes it in the
+/// meantime; another test may.
 pub(crate) fn free_port() -> u16 {
     loop {
         let port = fastrand::u16(10_000..32_000);
@@ -33,7 +32,7 @@ fn address(port: u16) -> HostPort {
     HostPort { host: "127.0.0.1".to_owned(), port }
 }
 
-/// A store of this topology, with time-outs for tests.
+/// Returns the configuration of a store with this topology and short timeouts.
 fn config(topology: RedisTopology) -> StoreConfig {
     let url = StoreUrl::Redis(RedisServers { topology, tls: false, database: 0 });
     let defaults = Config::dev("http://127.0.0.1".parse().unwrap()).store;
@@ -64,7 +63,7 @@ impl Servers {
         }
     }
 
-    /// The one that takes writes of this key.
+    /// Returns the server that accepts writes of this key.
     pub(crate) async fn master_of(&self, key: &str) -> &RedisServer {
         match self {
             Self::Alone(server) => server,
@@ -73,7 +72,7 @@ impl Servers {
         }
     }
 
-    /// Those that take writes.
+    /// Returns the servers that accept writes.
     pub(crate) async fn masters(&self) -> Vec<&RedisServer> {
         match self {
             Self::Alone(server) => vec![server],

@@ -1,4 +1,4 @@
-//! A caller that reads a stream of events, byte by byte as it comes.
+//! A caller that reads a stream of events byte by byte.
 
 use std::io;
 
@@ -8,14 +8,14 @@ use tokio::net::TcpStream;
 
 use super::{Caller, Request};
 
-/// An open stream. Dropping it hangs up.
+/// An open stream. A drop hangs up.
 pub(crate) struct Stream {
     connection: TcpStream,
-    /// Lines of the response's head.
+    /// The lines of the response's head.
     pub(crate) head: Vec<String>,
-    /// As it came, chunked.
+    /// The received bytes, chunked.
     inbox: Vec<u8>,
-    /// What is unpacked and not read yet.
+    /// The decoded text that is not read yet.
     text: String,
     ended: bool,
     /// The last `id` that was read.
@@ -36,7 +36,7 @@ impl Caller {
         self.events_with(Request::get(target)).await
     }
 
-    /// The same, with headers.
+    /// Opens a stream by a request with headers.
     pub(crate) async fn events_with(self, request: Request) -> Stream {
         let stream = Stream::open(self, request.header("Accept", "text/event-stream")).await.unwrap();
         assert_eq!(stream.head[0], "HTTP/1.1 200 OK");
@@ -62,7 +62,7 @@ impl Stream {
         Ok(Self { connection, head, inbox, text: String::new(), ended: false, last_id: None })
     }
 
-    /// Unpacks what has come of the chunked body.
+    /// Decodes the received part of the chunked body.
     fn unpack(&mut self) {
         while let Some(at) = self.inbox.windows(2).position(|two| two == b"\r\n") {
             let size = usize::from_str_radix(std::str::from_utf8(&self.inbox[..at]).unwrap(), 16).unwrap();
@@ -76,7 +76,7 @@ impl Stream {
         }
     }
 
-    /// The next block as it was written, without the empty line that ends it; none at the end of the stream.
+    /// Returns the next block without its final empty line, or `None` at the end of the stream.
     pub(crate) async fn block(&mut self) -> Option<String> {
         loop {
             self.unpack();
@@ -97,7 +97,7 @@ impl Stream {
         }
     }
 
-    /// The next event with data; none at the end of the stream.
+    /// Returns the next event with data, or `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             let block = self.block().await?;
@@ -115,7 +115,7 @@ impl Stream {
         }
     }
 
-    /// The next event, which must be of this type; its data. What the platform tells of itself may stand before it.
+    /// Returns the data of the next event, which must be of this type. Events of the platform may come before it.
     #[track_caller]
     pub(crate) fn expect(&mut self, kind: &str) -> impl Future<Output = Value> {
         let place = std::panic::Location::caller();
@@ -132,7 +132,7 @@ impl Stream {
         }
     }
 
-    /// Reads to the place where the stream stands now, past what it begins with.
+    /// Reads past the first comment, to the current end of the stream.
     pub(crate) async fn begun(mut self) -> Self {
         while self.last_id.is_none() {
             self.block().await.unwrap();

@@ -1,4 +1,4 @@
-//! The harness itself: what finds faults must be seen to find them.
+//! Tests of the harness: its checks must find the faults that they look for.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 
 use super::{
     Bot, Caller, Cluster, Fleet, Ledger, Process, Proxy, RedisOptions, RedisServer, Request, Resp, Sentinels,
-    Served, Servers, nothing_left, quiet_platform, run, until,
+    ServedReplica, Servers, nothing_left, quiet_platform, run, until,
 };
 
 #[test]
-fn a_process_does_not_outlive_its_test() {
+fn process_after_its_test_is_gone() {
     run(async {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");
@@ -31,7 +31,7 @@ fn a_process_does_not_outlive_its_test() {
 }
 
 #[test]
-fn a_server_forgets_or_remembers_as_it_is_told() {
+fn redis_after_a_restart_keeps_data_only_on_disk() {
     run(async {
         for appendonly in [false, true] {
             let mut redis = RedisServer::start(RedisOptions { appendonly, ..RedisOptions::default() }).await;
@@ -50,7 +50,7 @@ fn a_server_forgets_or_remembers_as_it_is_told() {
 }
 
 #[test]
-fn sentinels_fail_over() {
+fn sentinels_after_a_kill_have_a_new_master() {
     run(async {
         let mut group = Sentinels::start().await;
         let first = group.master().await;
@@ -65,7 +65,7 @@ fn sentinels_fail_over() {
 }
 
 #[test]
-fn a_cluster_fails_over() {
+fn cluster_after_a_kill_has_a_new_master() {
     run(async {
         let mut cluster = Cluster::start().await;
         let slot = cluster.slot("{one}").await;
@@ -87,7 +87,7 @@ async fn ping(stream: &mut TcpStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn a_proxy_breaks_the_way_and_heals_it() {
+fn proxy_breaks_connections_and_heals_them() {
     run(async {
         let redis = RedisServer::start(RedisOptions::default()).await;
         let proxy = Proxy::start(([127, 0, 0, 1], redis.port).into());
@@ -127,7 +127,7 @@ fn memory() -> StoreConfig {
     Config::dev("http://127.0.0.1".parse().unwrap()).store
 }
 
-/// A conversation of three messages with two replies each.
+/// Posts three messages of a conversation, each with two replies.
 async fn talk(ledger: &Ledger, fleet: &Fleet) {
     Bot { replies: 2 }.speak(&fleet.script);
     for _ in 0..3 {
@@ -137,7 +137,7 @@ async fn talk(ledger: &Ledger, fleet: &Fleet) {
 }
 
 #[test]
-fn a_ledger_balances_where_all_is_well() {
+fn ledger_without_faults_balances() {
     run(async {
         let fleet = Fleet::start(memory(), 1, |_| {}).await;
         let ledger = Ledger::default();
@@ -149,7 +149,7 @@ fn a_ledger_balances_where_all_is_well() {
 }
 
 #[test]
-fn a_ledger_finds_out_what_nobody_heard() {
+fn ledger_after_lost_answers_finds_the_messages() {
     run(async {
         let fleet = Fleet::start(memory(), 1, |_| {}).await;
         Bot { replies: 1 }.speak(&fleet.script);
@@ -175,14 +175,14 @@ fn a_ledger_finds_out_what_nobody_heard() {
 }
 
 #[test]
-fn a_program_is_stopped_killed_and_ended() {
+fn program_is_paused_killed_and_terminated() {
     run(async {
         let sandbox = Sandbox::start(quiet_platform()).await.unwrap();
         let script = sandbox.script();
         Bot { replies: 1 }.speak(&script);
         let ledger = Ledger::default();
         let turn = json!({"turn": {"expectReplies": 1}});
-        let mut first = Served::start("first", &sandbox.url(), "memory://", "").await;
+        let mut first = ServedReplica::start("first", &sandbox.url(), "memory://", "").await;
         ledger.post(first.api, "alice", &turn, "wait=55").await.unwrap().message(200);
         first.pause();
         let silent = Request::get("/livez");
@@ -192,7 +192,7 @@ fn a_program_is_stopped_killed_and_ended() {
         first.kill();
         assert!(first.api.try_send(Request::get("/")).await.is_err());
 
-        let mut second = Served::start("second", &sandbox.url(), "memory://", "").await;
+        let mut second = ServedReplica::start("second", &sandbox.url(), "memory://", "").await;
         assert_eq!(ledger.check_after_loss(&[second.api], &script).await, 1);
         assert_eq!(second.terminate().await, 0);
         assert!(second.log().contains("SIGTERM"), "{}", second.log());
@@ -200,7 +200,7 @@ fn a_program_is_stopped_killed_and_ended() {
     });
 }
 
-/// What the program makes of an address.
+/// Returns the program's configuration for a store address.
 fn read(url: &str) -> StoreConfig {
     let text = format!(
         "store.url = \"{url}\"\n[[bots]]\nname = \"a\"\nplatform = \"http://127.0.0.1\"\nchat_bot = \"a\"\n\
@@ -211,7 +211,7 @@ fn read(url: &str) -> StoreConfig {
 }
 
 #[test]
-fn addresses_say_what_configurations_do() {
+fn address_of_a_store_equals_its_configuration() {
     run(async {
         let mut servers = Vec::new();
         for tls in [false, true] {
@@ -229,7 +229,7 @@ fn addresses_say_what_configurations_do() {
 
 #[test]
 #[should_panic(expected = "is lost")]
-fn a_ledger_misses_a_reply() {
+fn ledger_with_a_missing_reply_fails() {
     run(async {
         let fleet = Fleet::start(memory(), 1, |_| {}).await;
         let ledger = Ledger::default();
@@ -242,7 +242,7 @@ fn a_ledger_misses_a_reply() {
 
 #[test]
 #[should_panic(expected = "saw \"alice-0\" 2 times")]
-fn a_ledger_sees_what_was_sent_twice() {
+fn ledger_with_a_duplicate_send_fails() {
     run(async {
         let fleet = Fleet::start(memory(), 1, |_| {}).await;
         let ledger = Ledger::default();
@@ -254,7 +254,7 @@ fn a_ledger_sees_what_was_sent_twice() {
 }
 
 #[test]
-fn a_replica_is_cut_off_from_redis_and_comes_back() {
+fn replica_cut_off_from_redis_recovers() {
     run(async {
         let servers = Servers::Alone(Box::new(RedisServer::start(RedisOptions::default()).await));
         let mut fleet = Fleet::start(servers.config(), 1, |_| {}).await;

@@ -1,8 +1,7 @@
-//! Deliveries whose owner is killed, stops for a while or goes, at every step of an attempt; and whose store is away
-//! or emptied.
+//! Deliveries whose owner is killed, pauses or leaves at each step of an attempt, or whose store is down or emptied.
 //!
-//! Receivers are told all of it under the same ids, in order, and a head that may be in flight is nobody else's before
-//! its time is over.
+//! Receivers get all of them in order and under the same ids. A new owner attempts no head that may still be in flight
+//! before the attempt's timeout.
 
 mod scene;
 
@@ -17,7 +16,7 @@ use crate::support::{ReceiverAnswer, RedisOptions, Request, run_for, until};
 const GUARD: Duration = Duration::from_mins(1);
 
 #[test]
-fn what_a_killed_owner_was_about_to_tell_and_could_not_hear_of_is_told() {
+fn killed_owner_before_the_answer_is_redelivered() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["unnoted", "noted", "held", "ended"], RedisOptions::default()).await;
         scene.answers(&[("held", ReceiverAnswer::Silence), ("ended", ReceiverAnswer::Held(204))]);
@@ -29,13 +28,13 @@ fn what_a_killed_owner_was_about_to_tell_and_could_not_hear_of_is_told() {
             let body = json!({"text": "hi", "turn": {"expectReplies": 2}});
             let posted = caller.send(Request::message(user, &body).prefer("respond-async")).await;
             let location = posted.header("location").unwrap();
-            // Of the turn only its end is left to be stored.
+            // Of the turn only its end remains to be stored.
             until("the first reply is stored", async || {
                 caller.get(location).await.message(200)["status"] == "answering"
             })
             .await;
         }
-        // The requests to these stop halfway.
+        // Requests through this proxy stop halfway.
         scene.way.hang().await;
         let reaches: Vec<_> =
             ["noted", "held", "ended"].into_iter().flat_map(|group| scene.of(group)).cloned().collect();
@@ -45,7 +44,7 @@ fn what_a_killed_owner_was_about_to_tell_and_could_not_hear_of_is_told() {
         for user in scene.of("noted") {
             scene.first_when(user, |first| first.begun).await;
         }
-        // From here on Redis does what the owner says, and the owner does not learn of it.
+        // From now on Redis executes the owner's commands, and the owner gets no answers.
         scene.victim.redis.lose_answers().await;
         gate.open();
         scene.receiver.answer_held();
@@ -78,7 +77,7 @@ fn what_a_killed_owner_was_about_to_tell_and_could_not_hear_of_is_told() {
 }
 
 #[test]
-fn what_a_killed_owner_could_not_note_is_told_again_and_what_waited_waits_on() {
+fn killed_owner_after_the_answer_is_redelivered() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["answered", "waiting"], RedisOptions::default()).await;
         scene.answers(&[("answered", ReceiverAnswer::Held(204)), ("waiting", asking_for("9"))]);
@@ -87,7 +86,7 @@ fn what_a_killed_owner_could_not_note_is_told_again_and_what_waited_waits_on() {
         scene.refused("waiting").await;
         let dues = scene.dues(scene.all()).await;
         let before = delivered(&scene.victim).await;
-        // It learns what the receiver answers, and Redis does not.
+        // The owner gets the receiver's answers, but Redis does not get its commands.
         scene.victim.redis.hang().await;
         scene.receiver.answer_held();
         until("it knows what was answered", async || delivered(&scene.victim).await == before + 2).await;
@@ -106,7 +105,7 @@ fn what_a_killed_owner_could_not_note_is_told_again_and_what_waited_waits_on() {
 }
 
 #[test]
-fn an_owner_that_wakes_late_tells_nobody() {
+fn resumed_owner_after_its_lease_delivers_nothing() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["held", "waiting", "noted"], RedisOptions::default()).await;
         scene.answers(&[("held", ReceiverAnswer::Silence), ("waiting", asking_for("4"))]);
@@ -143,7 +142,7 @@ fn an_owner_that_wakes_late_tells_nobody() {
 }
 
 #[test]
-fn an_owner_that_goes_hands_over_what_it_was_attempting_at_once() {
+fn leaving_owner_hands_off_its_attempts_at_once() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["held", "waiting"], RedisOptions::default()).await;
         scene.answers(&[("held", ReceiverAnswer::Silence), ("waiting", asking_for("8"))]);
@@ -158,7 +157,7 @@ fn an_owner_that_goes_hands_over_what_it_was_attempting_at_once() {
         for user in scene.all() {
             check(user, &told[user], &[1, 2]);
             let (again, due) = (told[user][1].at, dues[user]);
-            // Nobody waits for an attempt that was broken off, and everybody for a receiver that asked for time.
+            // A cancelled attempt delays nothing, but a receiver's request for time does.
             assert_eq!(again >= due, user.starts_with("waiting"), "{user}: {again:?}, due {due:?}");
         }
         scene.replicas.finish().await;
@@ -166,7 +165,7 @@ fn an_owner_that_goes_hands_over_what_it_was_attempting_at_once() {
 }
 
 #[test]
-fn a_store_that_comes_back_with_its_data_has_lost_no_delivery() {
+fn store_back_with_its_data_lost_no_delivery() {
     run_for(GUARD, async {
         let options = RedisOptions { appendonly: true, ..RedisOptions::default() };
         let mut scene = Scene::set(&["held", "waiting"], options).await;
@@ -183,7 +182,7 @@ fn a_store_that_comes_back_with_its_data_has_lost_no_delivery() {
         scene.post(scene.all(), 1).await;
         let told = scene.told().await;
         for user in scene.all() {
-            // What was answered is not told again: its owner still knows it.
+            // The owner still knows which deliveries were answered and does not repeat them.
             let first: &[u32] = if user.starts_with("held") { &[1] } else { &[1, 2] };
             check(user, &told[user], first);
         }
@@ -193,7 +192,7 @@ fn a_store_that_comes_back_with_its_data_has_lost_no_delivery() {
 }
 
 #[test]
-fn a_store_that_was_emptied_delivers_what_comes_after() {
+fn store_emptied_delivers_later_messages() {
     run_for(GUARD, async {
         let mut scene = Scene::set(&["held", "waiting"], RedisOptions::default()).await;
         scene.answers(&[("held", ReceiverAnswer::Held(204)), ("waiting", ReceiverAnswer::status(503))]);

@@ -1,4 +1,4 @@
-//! Users who talk all the time, through whichever replica is ready.
+//! Users that talk all the time, through any replica that is ready.
 
 use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
@@ -14,25 +14,25 @@ use tokio::time::timeout;
 use super::Replicas;
 use crate::support::{Caller, Ledger, Request, within};
 
-/// Who talk at once.
+/// The number of concurrent users.
 const USERS: usize = 8;
 
-/// What a user takes for an answer.
+/// The failures that a user accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// An end, and nothing but `draining` besides.
+    /// Only `draining`.
     None,
-    /// Also that a replica dies with the request, and that a message is uncertain.
+    /// Also the death of a replica during a request, and an uncertain message.
     Deaths,
-    /// Also that one has no store for a while.
+    /// Also a replica without a store for some time.
     Storms,
 }
 
-/// The users, and where they may call.
+/// The users, and the replicas that they may call.
 pub(super) struct Load {
     ledger: Rc<Ledger>,
     patience: Patience,
-    /// For callers, for probes.
+    /// The replicas' addresses for callers and for probes.
     targets: RefCell<Vec<(Caller, Caller)>>,
     next: Cell<usize>,
     answered: watch::Sender<usize>,
@@ -40,7 +40,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Users of these replicas; their bot takes a while.
+    /// Creates users of these replicas. Their bot takes some time.
     pub(super) fn new(replicas: &Replicas, patience: Patience) -> Self {
         replicas.script.bot(|_, heard| {
             let think = Step::Wait(Duration::from_millis(50));
@@ -59,7 +59,7 @@ impl Load {
         load
     }
 
-    /// From now on these are called.
+    /// Directs the users to these replicas from now on.
     pub(super) fn turn_to(&self, replicas: &Replicas) {
         let members = replicas.members.iter();
         *self.targets.borrow_mut() = members.map(|member| (member.served.api, member.served.admin)).collect();
@@ -71,12 +71,12 @@ impl Load {
         self.answered.subscribe().wait_for(|answered| *answered >= wanted).await.unwrap();
     }
 
-    /// No more messages.
+    /// Stops the posts of new messages.
     pub(super) fn end(&self) {
         self.ended.set(true);
     }
 
-    /// The users' names.
+    /// Returns the users' names.
     pub(super) fn users() -> impl Iterator<Item = String> {
         (0..USERS).map(|number| format!("talker-{number}"))
     }
@@ -102,7 +102,7 @@ impl Load {
                 assert!(answer.retry_after() > 0);
             }
             Ok(answer) => {
-                // What was to be sent at once may not have been, by who died over it or had no answer to that.
+                // A message with a send at accept may not have been sent if its replica died or had no answer from the store.
                 let uncertain = self.patience != Patience::None && answer.status == 502;
                 if uncertain {
                     answer.problem(502, "uncertain");
@@ -124,7 +124,7 @@ impl Load {
         }
     }
 
-    /// The next replica that says it is ready, as a load balancer would find it.
+    /// Returns the next ready replica, as a load balancer would find it.
     async fn ready(&self) -> Caller {
         let mut ready = None;
         within(Duration::from_secs(10), "a replica is ready", async || {
@@ -134,7 +134,7 @@ impl Load {
                 targets[number % targets.len()]
             };
             let probe = admin.try_send(Request::get("/readyz"));
-            // One that is paused does not answer.
+            // A paused replica does not answer.
             let says = timeout(Duration::from_millis(300), probe).await;
             ready = says.is_ok_and(|says| says.is_ok_and(|answer| answer.status == 200)).then_some(api);
             ready.is_some()
@@ -144,7 +144,7 @@ impl Load {
     }
 }
 
-/// Fails where a user had a socket while an older one was still open.
+/// Fails if a user had a new socket while an older one was open.
 #[track_caller]
 pub(super) fn one_socket_at_a_time(script: &SandboxScript, user: &str) {
     let observed = script.observed(user);

@@ -11,20 +11,20 @@ const MASTERS: usize = 3;
 const NODES: usize = 6;
 const SLOTS: usize = 16_384;
 
-/// A cluster; the node after three others is the replica of the first of them, until one fails over.
+/// A cluster. Node `n + 3` is the replica of node `n` until a failover.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<RedisServer>,
 }
 
-/// What a node writes down of another, and reads when it starts.
-struct Known {
+/// The facts about another node in a node's file.
+struct KnownNode {
     id: String,
     port: u16,
     bus: u16,
 }
 
 impl Cluster {
-    /// Starts a cluster; all its nodes are linked when this returns, and a failover can happen.
+    /// Starts a cluster and waits until all nodes are linked and a failover is possible.
     pub(crate) async fn start() -> Self {
         let mut cluster = Self { nodes: Vec::new() };
         while cluster.nodes.is_empty() {
@@ -49,10 +49,11 @@ impl Cluster {
         cluster
     }
 
-    /// Starts the nodes with files that tell them of each other: meeting takes seconds. None where a port is taken.
+    /// Starts the nodes with files that list all of them, because their own discovery takes seconds. Returns no nodes if a
+    /// port is taken.
     async fn nodes() -> Vec<RedisServer> {
-        let known: Vec<Known> = (0..NODES)
-            .map(|number| Known { id: format!("{number:0>40}"), port: free_port(), bus: free_port() })
+        let known: Vec<KnownNode> = (0..NODES)
+            .map(|number| KnownNode { id: format!("{number:0>40}"), port: free_port(), bus: free_port() })
             .collect();
         let mut nodes = Vec::new();
         for (number, own) in known.iter().enumerate() {
@@ -62,9 +63,9 @@ impl Cluster {
                     "cluster-enabled yes".to_owned(),
                     format!("cluster-port {}", own.bus),
                     "cluster-node-timeout 1000".to_owned(),
-                    // What other masters hold is served while one is away.
+                    // The other masters serve their slots while one is down.
                     "cluster-require-full-coverage no".to_owned(),
-                    // A replica may take over however long it was away.
+                    // A replica may take over after a disconnect of any length.
                     "cluster-replica-validity-factor 0".to_owned(),
                 ]
                 .into(),
@@ -78,18 +79,18 @@ impl Cluster {
         nodes
     }
 
-    /// As the configuration would be: it names two nodes, the others are asked for.
+    /// Returns the configuration, with two nodes from which the client finds the others.
     pub(crate) fn config(&self) -> config::StoreConfig {
         super::config(RedisTopology::Cluster(self.nodes[..2].iter().map(|node| address(node.port)).collect()))
     }
 
-    /// As `store.url`.
+    /// Returns the value of `store.url`.
     pub(crate) fn url(&self) -> String {
         let nodes: Vec<_> = self.nodes[..2].iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         format!("redis+cluster://{}", nodes.join(","))
     }
 
-    /// The nodes that are masters and run.
+    /// Returns the nodes that run and are masters.
     pub(crate) async fn masters(&self) -> Vec<usize> {
         let mut masters = Vec::new();
         for (number, node) in self.nodes.iter().enumerate() {
@@ -100,7 +101,7 @@ impl Cluster {
         masters
     }
 
-    /// The master of a slot, as a node that runs knows it.
+    /// Returns the master of a slot, as a running node knows it.
     pub(crate) async fn master_of(&self, slot: i64) -> usize {
         let node = self.nodes.iter().find(|node| node.runs()).unwrap();
         let answer = node.command(&["CLUSTER", "SLOTS"]).await;
@@ -113,14 +114,13 @@ impl Cluster {
         self.nodes.iter().position(|node| i64::from(node.port) == port).unwrap()
     }
 
-    /// The slot of a key.
+    /// Returns the slot of a key.
     pub(crate) async fn slot(&self, key: &str) -> i64 {
         let node = self.nodes.iter().find(|node| node.runs()).unwrap();
         node.command(&["CLUSTER", "KEYSLOT", key]).await.integer()
     }
 
-    /// Kills the master of a slot, waits until its replica has taken its place and all nodes know, and returns
-    /// which was killed.
+    /// Kills the master of a slot and waits until its replica has taken over and all nodes know. Returns the killed node.
     pub(crate) async fn kill_master_of(&mut self, slot: i64) -> usize {
         let before = self.master_of(slot).await;
         self.nodes[before].kill();
@@ -128,7 +128,7 @@ impl Cluster {
         before
     }
 
-    /// Makes the replica of a slot its master, without a loss, and returns which was the master.
+    /// Makes the replica of a slot its master without a loss. Returns the former master.
     pub(crate) async fn failover_of(&self, slot: i64) -> usize {
         let before = self.master_of(slot).await;
         let id = self.nodes[before].command(&["CLUSTER", "MYID"]).await;
@@ -154,10 +154,10 @@ impl Cluster {
     }
 }
 
-/// The file `nodes.conf` of one of these nodes.
-fn table(nodes: &[Known], own: usize) -> String {
+/// Returns the file `nodes.conf` of a node.
+fn table(nodes: &[KnownNode], own: usize) -> String {
     let mut text = String::new();
-    for (number, Known { id, port, bus }) in nodes.iter().enumerate() {
+    for (number, KnownNode { id, port, bus }) in nodes.iter().enumerate() {
         let myself = if number == own { "myself," } else { "" };
         let line = if number < MASTERS {
             let (first, last) = (number * SLOTS / MASTERS, (number + 1) * SLOTS / MASTERS - 1);

@@ -1,10 +1,10 @@
-//! What is in Redis, when it goes, and making that sooner: nobody waits a day for a test.
+//! The expiry of keys in Redis, and a script that lets time pass, because a test cannot wait a day.
 
 use std::time::Duration;
 
 use super::RedisServer;
 
-/// Takes time off whatever expires among the keys with this prefix; what is due then is gone.
+/// Reduces the remaining time of all keys with this prefix. Redis removes a key whose time has passed.
 const SHIFT: &str = r"
 local cursor = '0'
 repeat
@@ -28,7 +28,7 @@ for _, key in ipairs(keys) do
 end
 return list";
 
-/// Lets this time pass for all that expires.
+/// Lets this time pass for all keys that expire.
 pub(crate) async fn shift(masters: &[&RedisServer], prefix: &str, span: Duration) {
     for master in masters {
         let arguments = [&format!("{prefix}:*"), &span.as_millis().to_string()];
@@ -37,7 +37,7 @@ pub(crate) async fn shift(masters: &[&RedisServer], prefix: &str, span: Duration
     }
 }
 
-/// The keys with this prefix, and in how many milliseconds each goes; none for those that stay.
+/// Returns the keys with this prefix, each with its remaining milliseconds, or `None` for a key without expiry.
 pub(crate) async fn keys(masters: &[&RedisServer], prefix: &str) -> Vec<(String, Option<i64>)> {
     let mut keys = Vec::new();
     for master in masters {
@@ -51,13 +51,13 @@ pub(crate) async fn keys(masters: &[&RedisServer], prefix: &str) -> Vec<(String,
     keys
 }
 
-/// Whether a key is meant to stay for ever: what migrations did, the heartbeats, who owns a partition.
+/// Returns whether a key is permanent: records of migrations, heartbeats, owners of partitions.
 fn stays(prefix: &str, key: &str) -> bool {
     let Some(rest) = key.strip_prefix(prefix).and_then(|rest| rest.strip_prefix(':')) else { return false };
     matches!(rest, "schema" | "{fleet}:replicas" | "{fleet}:bots") || rest.ends_with(":lease")
 }
 
-/// Fails where something would stay in Redis for ever that should not; call it when all messages have ended.
+/// Fails if another key would stay in Redis forever. All messages must have ended.
 pub(crate) async fn nothing_left(masters: &[&RedisServer], prefix: &str, message_ttl: Duration) {
     let keys_now = keys(masters, prefix).await;
     assert!(!keys_now.is_empty(), "nothing was ever there: another prefix than {prefix}?");

@@ -1,4 +1,4 @@
-//! Redis' protocol, as far as tests ask servers for facts.
+//! The part of Redis' protocol that tests need for their questions.
 
 use std::fmt::Write as _;
 use std::io;
@@ -6,7 +6,7 @@ use std::io;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-/// What a server answers.
+/// An answer of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resp {
     Text(String),
@@ -41,14 +41,14 @@ impl Resp {
         }
     }
 
-    /// The texts of a list.
+    /// Returns the texts of a list.
     #[track_caller]
     pub(crate) fn texts(&self) -> Vec<String> {
         self.list().iter().map(|item| item.text().to_owned()).collect()
     }
 }
 
-/// Sends commands over a connection of their own, and returns the answer to the last.
+/// Sends commands over a new connection and returns the answer to the last one.
 pub(super) async fn ask(port: u16, commands: &[&[&str]]) -> io::Result<Resp> {
     let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
     let mut answer = Resp::None;

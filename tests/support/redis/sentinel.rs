@@ -1,4 +1,4 @@
-//! A master, two replicas, and three sentinels that watch over them.
+//! A master, two replicas, and three sentinels that watch them.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use super::resp::Resp;
 use super::{RedisOptions, RedisServer, address, free_port};
 use crate::support::{until, within};
 
-/// What the sentinels know the master by.
+/// The sentinels' name for the master.
 const MASTER: &str = "bridge";
 
-/// A group under sentinels.
+/// A group of servers under sentinels.
 pub(crate) struct Sentinels {
     pub(crate) servers: Vec<RedisServer>,
     sentinels: Vec<RedisServer>,
 }
 
 impl Sentinels {
-    /// Starts the group; a failover can happen when this returns.
+    /// Starts the group and waits until a failover is possible.
     pub(crate) async fn start() -> Self {
         let master = RedisServer::start(RedisOptions::default()).await;
         let replica = RedisOptions::default().line(format!("replicaof 127.0.0.1 {}", master.port));
@@ -48,8 +48,8 @@ impl Sentinels {
         group
     }
 
-    /// Starts three sentinels that were told of each other, which they would learn in seconds only; none where a
-    /// port is taken.
+    /// Starts three sentinels that know each other from the start, because discovery takes seconds. Returns no sentinels if
+    /// a port is taken.
     async fn watch(&self) -> Vec<RedisServer> {
         let master = self.servers[0].port;
         let known: Vec<(u16, String)> =
@@ -76,7 +76,7 @@ impl Sentinels {
             else {
                 return Vec::new();
             };
-            // They look around ten times as often as by default.
+            // The sentinels check ten times as often as by default.
             for (setting, millis) in
                 [("info-period", "200"), ("publish-period", "200"), ("ping-period", "100")]
             {
@@ -87,20 +87,20 @@ impl Sentinels {
         sentinels
     }
 
-    /// As the configuration would be.
+    /// Returns the configuration for this group.
     pub(crate) fn config(&self) -> config::StoreConfig {
         let sentinels = self.sentinels.iter().map(|sentinel| address(sentinel.port)).collect();
         super::config(RedisTopology::Sentinel { sentinels, master: MASTER.to_owned() })
     }
 
-    /// As `store.url`.
+    /// Returns the value of `store.url`.
     pub(crate) fn url(&self) -> String {
         let sentinels: Vec<_> =
             self.sentinels.iter().map(|sentinel| format!("127.0.0.1:{}", sentinel.port)).collect();
         format!("redis+sentinel://{}/{MASTER}", sentinels.join(","))
     }
 
-    /// Where most sentinels say that the master is.
+    /// Returns the master, as most sentinels know it.
     pub(crate) async fn master(&self) -> usize {
         let mut votes = vec![0; self.servers.len()];
         for sentinel in &self.sentinels {
@@ -121,7 +121,7 @@ impl Sentinels {
         self.moved_from(before).await;
     }
 
-    /// Kills the master, waits until a replica has taken its place, and returns which one was killed.
+    /// Kills the master and waits until a replica has taken over. Returns the killed server.
     pub(crate) async fn kill_master(&mut self) -> usize {
         let before = self.master().await;
         self.servers[before].kill();
@@ -129,8 +129,8 @@ impl Sentinels {
         before
     }
 
-    /// Waits for the new master, and until another follows it: only then can the next one fail over. A former
-    /// master may take many seconds to.
+    /// Waits for the new master and its first replica, which the next failover needs. A former master may take many seconds
+    /// to follow.
     async fn moved_from(&self, before: usize) {
         within(Duration::from_mins(1), "another server is the master and has a replica", async || {
             let master = self.master().await;

@@ -1,4 +1,4 @@
-//! One `redis-server`.
+//! A `redis-server`.
 
 use std::path::Path;
 
@@ -13,30 +13,30 @@ use crate::support::until;
 const CONFIGURATION: &str = "redis.conf";
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
 
-/// How a server runs. By default it keeps nothing on disk.
+/// The options of a server. By default it writes nothing to disk.
 #[derive(Clone, Default)]
 pub(crate) struct RedisOptions {
-    /// The most bytes it takes before it refuses to take more; 0: no limit.
+    /// The memory limit in bytes; 0 for no limit.
     pub(crate) maxmemory: usize,
-    /// Whether it writes all to disk, and finds it there after [`RedisServer::restart`].
+    /// Whether the server writes all data to disk and loads it at [`RedisServer::restart`].
     pub(crate) appendonly: bool,
     /// The default user's password.
     pub(crate) password: Option<&'static str>,
-    /// A user besides, and its password; it may do all.
+    /// An additional user with all rights, and its password.
     pub(crate) user: Option<(&'static str, &'static str)>,
-    /// Whether callers must speak TLS and show a certificate (tests/fixtures/tls.pem, which is its own authority).
-    /// The port that [`RedisServer::command`] uses stays without.
+    /// Whether clients must use TLS and a certificate (tests/fixtures/tls.pem, which is its own authority). The port of
+    /// [`RedisServer::command`] stays without TLS.
     pub(crate) tls: bool,
-    /// Whether it is a sentinel, which has no settings but [`RedisOptions::lines`].
+    /// Whether the server is a sentinel. A sentinel has only the settings in [`RedisOptions::lines`].
     pub(crate) sentinel: bool,
-    /// Further lines of its configuration.
+    /// Additional lines of its configuration.
     pub(crate) lines: Vec<String>,
-    /// A file that it finds in its directory: name and text.
+    /// A file in its directory: name and text.
     pub(crate) file: Option<(&'static str, String)>,
 }
 
 impl RedisOptions {
-    /// Adds a line to its configuration.
+    /// Adds a line to the configuration.
     pub(crate) fn line(mut self, line: impl Into<String>) -> Self {
         self.lines.push(line.into());
         self
@@ -56,7 +56,7 @@ impl RedisOptions {
         let mut text = vec![
             "save \"\"".to_owned(),
             "maxmemory-policy noeviction".to_owned(),
-            // Without a disk a replica would look as if it followed a second before it does.
+            // Without a disk, a replica would seem to follow one second too early.
             "repl-diskless-sync no".to_owned(),
             "enable-debug-command local".to_owned(),
             format!("maxmemory {}", self.maxmemory),
@@ -80,9 +80,9 @@ impl RedisOptions {
     }
 }
 
-/// A running server; ends when it is dropped.
+/// A running server. A drop ends it.
 pub(crate) struct RedisServer {
-    /// None once it was killed.
+    /// Empty after a kill.
     process: Option<Process>,
     dir: TempDir,
     options: RedisOptions,
@@ -91,7 +91,7 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server on a free port; it takes commands when this returns.
+    /// Starts a server on a free port and waits until it accepts commands.
     pub(crate) async fn start(options: RedisOptions) -> Self {
         loop {
             if let Some(server) = Self::start_on(free_port(), options.clone()).await {
@@ -100,7 +100,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts a server on this port; none where it is taken.
+    /// Starts a server on this port. Returns `None` if the port is taken.
     pub(super) async fn start_on(port: u16, options: RedisOptions) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let tls_port = if options.tls { free_port() } else { 0 };
@@ -116,7 +116,7 @@ impl RedisServer {
         self.dir.path().join(name)
     }
 
-    /// False where a port is taken.
+    /// Starts the process. Returns `false` if a port is taken.
     async fn run(&mut self) -> bool {
         let log = self.path("log");
         std::fs::remove_file(&log).ok();
@@ -143,7 +143,7 @@ impl RedisServer {
         true
     }
 
-    /// As `store.url`.
+    /// Returns the value of `store.url`.
     pub(crate) fn url(&self) -> String {
         if self.options.tls {
             format!("rediss://localhost:{}/0", self.tls_port)
@@ -152,7 +152,7 @@ impl RedisServer {
         }
     }
 
-    /// As the configuration would be.
+    /// Returns the configuration for this server.
     pub(crate) fn config(&self) -> config::StoreConfig {
         let mut config = super::config(RedisTopology::Alone(address(self.port)));
         config.password = self.options.password.map(Into::into);
@@ -177,12 +177,12 @@ impl RedisServer {
         config
     }
 
-    /// Its answer to a command.
+    /// Sends a command and returns the answer.
     pub(crate) async fn command(&self, words: &[&str]) -> Resp {
         self.ask(words).await.unwrap()
     }
 
-    /// The same, where it may be away.
+    /// Sends a command to a server that may be down.
     pub(super) async fn ask(&self, words: &[&str]) -> std::io::Result<Resp> {
         match self.options.password {
             Some(password) => ask(self.port, &[&["AUTH", password], words]).await,
@@ -190,7 +190,7 @@ impl RedisServer {
         }
     }
 
-    /// A field of `INFO`; none where it is away or has no such field.
+    /// Returns a field of `INFO`, or `None` if the server is down or has no such field.
     pub(crate) async fn info(&self, field: &str) -> Option<String> {
         let info = self.ask(&["INFO"]).await.ok()?;
         let Resp::Text(text) = info else { return None };
@@ -198,22 +198,22 @@ impl RedisServer {
         text.lines().find_map(value)
     }
 
-    /// Removes all that is in it.
+    /// Removes all data.
     pub(crate) async fn flush(&self) {
         assert_eq!(self.command(&["FLUSHALL"]).await.text(), "OK");
     }
 
-    /// Stops it for the time being: connections stay, nothing is answered.
+    /// Pauses the process: connections stay open without answers.
     pub(crate) fn pause(&mut self) {
         self.signal("STOP");
     }
 
-    /// Lets it go on.
+    /// Resumes the process.
     pub(crate) fn resume(&mut self) {
         self.signal("CONT");
     }
 
-    /// Ends it at once.
+    /// Kills the process.
     pub(crate) fn kill(&mut self) {
         self.signal("KILL");
         self.process.as_mut().unwrap().wait();
@@ -224,7 +224,7 @@ impl RedisServer {
         assert!(self.process.as_mut().expect("it was killed").signal(name), "it has ended by itself");
     }
 
-    /// Starts it again where it was, with what it has on disk; ends it before if it runs.
+    /// Ends the process and starts it again on the same port, with its data on disk.
     pub(crate) async fn restart(&mut self) {
         if self.process.is_some() {
             self.kill();
@@ -232,7 +232,7 @@ impl RedisServer {
         assert!(self.run().await, "somebody took port {} meanwhile", self.port);
     }
 
-    /// Starts it again where it was, without anything in it.
+    /// Starts the process again on the same port, without data.
     pub(crate) async fn restart_empty(&mut self) {
         if self.process.is_some() {
             self.kill();
@@ -242,7 +242,7 @@ impl RedisServer {
         self.restart().await;
     }
 
-    /// Whether it was not killed.
+    /// Returns whether the process runs.
     pub(crate) const fn runs(&self) -> bool {
         self.process.is_some()
     }

@@ -1,4 +1,4 @@
-//! Replicas that tell a receiver, and users whose first deliveries are held up in different ways.
+//! Replicas with a receiver, and users whose first deliveries are delayed in different ways.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,44 +8,44 @@ use rtm_bridge::domain::Timestamp;
 use rtm_sandbox::Step;
 use serde_json::json;
 
-use super::super::owners::partition;
+use super::super::partition_owners::partition;
 use super::super::{Member, Replicas};
 use crate::support::{
     Proxy, ReceivedRequest, Receiver, ReceiverAnswer, RedisOptions, RedisServer, Request, SECRET, within,
 };
 
-/// How many messages each user posts, and so is told of.
+/// The number of messages of each user, and so of deliveries.
 pub(super) const MESSAGES: usize = 3;
 /// `webhooks.timeout`.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A user who belongs to no group.
+/// A user in no group.
 pub(super) const WARM: &str = "warm";
 
-/// Replicas that tell a receiver, and users of the first one of them.
+/// Replicas with a receiver, and users of the first replica.
 pub(super) struct Scene {
     pub(super) replicas: Replicas,
     pub(super) receiver: Receiver,
-    /// Another way to the receiver, which callbacks can name.
+    /// A second way to the receiver for callbacks.
     pub(super) way: Proxy,
     pub(super) victim: Member,
-    /// By what holds up the first delivery of each.
+    /// The users by the cause that delays their first delivery.
     pub(super) users: BTreeMap<&'static str, Vec<String>>,
 }
 
-/// How a delivery stands in Redis.
+/// The state of a delivery in Redis.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Standing {
-    /// Attempts that ended.
+pub(super) struct DeliveryStatus {
+    /// The number of attempts that ended.
     pub(super) made: u32,
-    /// Whether one was begun.
+    /// Whether an attempt was begun.
     pub(super) begun: bool,
-    /// When its queue's first is due.
+    /// The time at which the queue's head is due.
     pub(super) due: Timestamp,
 }
 
 impl Scene {
-    /// Three replicas, and two users in each of these groups.
+    /// Starts three replicas, with two users in each of these groups.
     pub(super) async fn set(groups: &[&'static str], options: RedisOptions) -> Self {
         let receiver = Receiver::start();
         let way = Proxy::start(receiver.address());
@@ -66,7 +66,7 @@ impl Scene {
             users.insert(*group, replicas.owners().users(group, &victim.name, 2).await);
         }
         let scene = Self { replicas, receiver, way, victim, users };
-        // So that Redis has all scripts: one that it does not know needs its answer to be heard.
+        // Redis must know all scripts, because an unknown script needs an answer before its retry.
         let caller = scene.replicas.callers()[0];
         caller.send(scene.message(WARM).prefer("wait=40")).await.message(200);
         within(Duration::from_secs(10), "the scripts are known", async || {
@@ -76,14 +76,14 @@ impl Scene {
         scene
     }
 
-    /// Waits until the receiver was told so often of users of these groups.
+    /// Waits until the receiver got so many deliveries for the users of these groups.
     pub(super) async fn reached(&self, times: usize) {
         let of_groups =
             |told: &[ReceivedRequest]| told.iter().filter(|told| told.user() != WARM).count() >= times;
         self.receiver.requests_when(of_groups).await;
     }
 
-    /// Answers first attempts for users of these groups like this from now on; all others are taken.
+    /// Sets the answers to first attempts for users of these groups. The receiver accepts all others.
     pub(super) fn answers(&self, first: &[(&'static str, ReceiverAnswer)]) {
         let first: BTreeMap<_, _> = first.iter().cloned().collect();
         self.receiver.answers(move |told| match (first.get(group(&told.user())), told.attempt()) {
@@ -100,7 +100,7 @@ impl Scene {
         self.users[group].iter()
     }
 
-    /// Posts messages of each of these users, one after the other; their ends are stored when this returns.
+    /// Posts messages of each of these users in turn and waits until their ends are stored.
     pub(super) async fn post<'a>(&self, users: impl IntoIterator<Item = &'a String>, messages: usize) {
         let callers = self.replicas.callers();
         join_all(users.into_iter().enumerate().map(async |(number, user)| {
@@ -120,13 +120,17 @@ impl Scene {
         Request::message(user, &body)
     }
 
-    /// How a user's deliveries in this state stand, the first one first.
-    pub(super) async fn standing(&self, user: &str, state: &str) -> Vec<Standing> {
+    /// Returns the state of a user's deliveries with this status, oldest first.
+    pub(super) async fn standing(&self, user: &str, state: &str) -> Vec<DeliveryStatus> {
         standing(&self.replicas.redis, user, state).await
     }
 
-    /// Waits until the first of what is pending for a user stands so.
-    pub(super) async fn first_when(&self, user: &str, is_so: impl Fn(&Standing) -> bool) -> Standing {
+    /// Waits until the condition holds for a user's first pending delivery.
+    pub(super) async fn first_when(
+        &self,
+        user: &str,
+        is_so: impl Fn(&DeliveryStatus) -> bool,
+    ) -> DeliveryStatus {
         let mut found = None;
         within(Duration::from_secs(10), &format!("the first delivery of {user} is so"), async || {
             found = self.standing(user, "pending").await.first().filter(|first| is_so(first)).cloned();
@@ -136,14 +140,14 @@ impl Scene {
         found.unwrap()
     }
 
-    /// Waits until the first attempts of this group have failed, and that is noted.
+    /// Waits until the first attempts of this group have failed and the store knows.
     pub(super) async fn refused(&self, group: &str) {
         for user in self.of(group) {
             self.first_when(user, |first| first.made == 1 && !first.begun).await;
         }
     }
 
-    /// When what holds each of these users up is over.
+    /// Returns the time at which the delay of each of these users ends.
     pub(super) async fn dues<'a>(
         &self,
         users: impl IntoIterator<Item = &'a String>,
@@ -155,7 +159,7 @@ impl Scene {
         dues
     }
 
-    /// What the receiver was told of each user, when everybody was told all, and nothing is pending.
+    /// Waits until no delivery is pending and returns the deliveries of each user.
     pub(super) async fn told(&self) -> BTreeMap<String, Vec<ReceivedRequest>> {
         for user in self.all() {
             within(Duration::from_secs(30), &format!("all of {user} is delivered"), async || {
@@ -172,7 +176,7 @@ impl Scene {
     }
 }
 
-/// Checks that a user was told all in order, the first message in these attempts, the others once.
+/// Checks that a user's deliveries came in order: the first one in these attempts, the others once.
 pub(super) fn check(user: &str, told: &[ReceivedRequest], first: &[u32]) {
     let attempts: Vec<_> = told.iter().map(ReceivedRequest::attempt).collect();
     let others = vec![1; MESSAGES - 1];
@@ -189,35 +193,35 @@ pub(super) fn check(user: &str, told: &[ReceivedRequest], first: &[u32]) {
     assert!(told.iter().all(|told| told.is_signed_with(SECRET)));
 }
 
-/// What may have been in flight, or was to wait, has its time.
+/// Checks that a delivery did not come before its time.
 pub(super) fn not_before(due: Timestamp, told: &ReceivedRequest) {
     assert!(told.at >= due, "{} was told {:?} too early", told.user(), due.since(told.at));
 }
 
-/// A refusal that asks to be left alone for so many seconds.
+/// Returns a refusal with this `Retry-After`.
 pub(super) fn asking_for(seconds: &str) -> ReceiverAnswer {
     ReceiverAnswer::Status(503, vec![("Retry-After", seconds.to_owned())])
 }
 
-/// What a user is named after.
+/// Returns the group in a user's name.
 pub(super) fn group(user: &str) -> &str {
     user.split('-').next().unwrap()
 }
 
-/// How many of a replica's attempts were taken.
+/// Returns the number of a replica's attempts that a receiver accepted.
 pub(super) async fn delivered(replica: &Member) -> u64 {
     let series = r#"rtm_bridge_delivery_attempts_total{result="delivered"} "#;
     let metrics = replica.served.admin.get("/metrics").await;
     metrics.text().lines().find_map(|line| line.strip_prefix(series)).unwrap().parse().unwrap()
 }
 
-/// When that happened which is told.
+/// Returns the time of the event that a delivery reports.
 pub(super) fn happened(told: &ReceivedRequest) -> Timestamp {
     Timestamp::parse(told.json()["timestamp"].as_str().unwrap()).unwrap()
 }
 
-/// See [`Scene::standing`].
-pub(super) async fn standing(redis: &RedisServer, user: &str, state: &str) -> Vec<Standing> {
+/// Implements [`Scene::standing`].
+pub(super) async fn standing(redis: &RedisServer, user: &str, state: &str) -> Vec<DeliveryStatus> {
     const STANDING: &str = r"
 local partition, name, found = KEYS[1], ARGV[2], {}
 for _, member in ipairs(redis.call('ZRANGE', partition .. 'x:' .. ARGV[1], 0, -1)) do
@@ -230,7 +234,7 @@ end
 return found";
     let keys = format!("rtm:{{{}}}:", partition(user));
     let answer = redis.command(&["EVAL", STANDING, "1", &keys, state, &format!("sandbox/{user}")]).await;
-    let standing = |fields: Vec<String>| Standing {
+    let standing = |fields: Vec<String>| DeliveryStatus {
         made: fields[0].parse().unwrap(),
         begun: !fields[1].is_empty(),
         due: Timestamp::from_millis(fields[2].parse().unwrap()),

@@ -7,31 +7,31 @@ use futures_util::future::join_all;
 use rtm_sandbox::{Endpoint, Fault};
 
 use super::Replicas;
-use super::halfway::{sent_once, talk};
+use super::held_messages::{sent_once, talk};
 use super::load::{Load, Patience};
 use crate::support::run_for;
 
-/// Why who dies does not know what became of its last write.
+/// The reason why the victim does not know the result of its last write.
 #[derive(Debug, Clone, Copy)]
-enum Settling {
-    /// Redis carries it out, and the answer is lost.
+enum LastWrite {
+    /// Redis executes the write, and the answer is lost.
     Unheard,
-    /// It does not reach Redis.
+    /// The write does not reach Redis.
     Undone,
 }
 
 /// Kills a replica while messages of its users are in every state.
-async fn kill(settling: Settling) {
+async fn kill(settling: LastWrite) {
     let mut replicas = Replicas::start(3).await;
     let mut victim = replicas.members.remove(0);
     let (script, callers) = (replicas.script.clone(), replicas.callers());
     let halfway = replicas.halfway(&victim, 2).await;
-    // These wait for a connection, and do not get one.
+    // These wait for a connection in vain.
     let unsent = replicas.owners().users("unsent", &victim.name, 4).await;
     script.fault(Endpoint::Start, Fault::Hang);
     let starts = script.totals().starts;
 
-    // Behind each message another one, that nobody has sent either.
+    // Behind each message waits another one, not sent either.
     let users: Vec<_> = halfway.all().chain(&unsent).chain(&unsent).collect();
     let posts = join_all(users.iter().enumerate().map(async |(number, user)| {
         let caller = callers[number % callers.len()];
@@ -43,19 +43,19 @@ async fn kill(settling: Settling) {
         }
         script.wait_until(|script| script.totals().starts >= starts + unsent.len() as u64).await;
         match settling {
-            Settling::Unheard => victim.redis.lose_answers().await,
-            Settling::Undone => victim.redis.hang().await,
+            LastWrite::Unheard => victim.redis.lose_answers().await,
+            LastWrite::Undone => victim.redis.hang().await,
         }
         for user in halfway.group("settling") {
             halfway.open([user]);
             script.delivered(&**user, 2).await;
-            if matches!(settling, Settling::Unheard) {
+            if matches!(settling, LastWrite::Unheard) {
                 replicas.owners().open(user, 1).await;
             }
         }
         victim.served.kill();
         script.clear_all_faults();
-        // The bot goes on with some before anybody is back to hear it.
+        // The bot answers some before a new owner listens.
         let [sooner, later] = halfway.halves();
         halfway.open(sooner);
         for user in later {
@@ -73,17 +73,17 @@ async fn kill(settling: Settling) {
 }
 
 #[test]
-fn a_killed_replica_costs_nobody_an_answer() {
-    run_for(Duration::from_mins(1), kill(Settling::Undone));
+fn killed_replica_costs_no_answer() {
+    run_for(Duration::from_mins(1), kill(LastWrite::Undone));
 }
 
 #[test]
-fn a_replica_killed_over_an_unheard_answer_costs_nobody_one() {
-    run_for(Duration::from_mins(1), kill(Settling::Unheard));
+fn killed_replica_with_a_lost_answer_costs_no_answer() {
+    run_for(Duration::from_mins(1), kill(LastWrite::Unheard));
 }
 
 #[test]
-fn replicas_may_die_under_load() {
+fn replicas_killed_under_load_keep_the_promises() {
     run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(3).await;
         let load = Load::new(&replicas, Patience::Deaths);

@@ -1,4 +1,4 @@
-//! Messages that stand still halfway, each group somewhere else, and what must have become of them in the end.
+//! Messages that are held at different stages, and the checks of their ends.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -7,32 +7,32 @@ use futures_util::future::join_all;
 use rtm_sandbox::{Gate, SandboxScript, Step};
 use serde_json::{Value, json};
 
-use super::owners::Owners;
+use super::partition_owners::PartitionOwners;
 use crate::support::{Answer, Caller, Ledger, Request, within};
 
-/// What the message of each group waits for, and the status that it has meanwhile. Those that settle wait for
-/// their last reply as those that repeat do; the test sees to it that it cannot be stored in peace.
+/// The groups of messages: the event that each waits for and its status meanwhile. Messages that settle wait for their
+/// last reply, as those that repeat do. The test ensures that the store cannot confirm that reply.
 const STAGES: [(&str, &str); 4] =
     [("acking", "sent"), ("replying", "acked"), ("repeating", "answering"), ("settling", "answering")];
 
-/// How many replies every message gets in the end.
+/// The number of replies to each message.
 const REPLIES: u64 = 2;
 
-/// Users of one replica whose messages stand still.
-pub(super) struct Halfway {
+/// Users of one replica with held messages.
+pub(super) struct HeldMessages {
     groups: BTreeMap<&'static str, Vec<String>>,
-    /// Where their messages are.
+    /// The locations of their messages.
     locations: Vec<String>,
-    /// What lets the bot go on, by user.
+    /// The gates that release the bot, by user.
     gates: BTreeMap<String, Gate>,
 }
 
-impl Halfway {
-    /// Posts a message of each of so many users per group to these callers, and waits until all stand still. The
-    /// users are named by `round`, which no other has, and this replica owns their conversations.
+impl HeldMessages {
+    /// Posts a message of several users per group to these callers and waits until all are held. The users' names contain
+    /// the unique `round`, and this replica owns their conversations.
     pub(super) async fn bring(
         (script, ledger): (&SandboxScript, &Ledger),
-        owners: Owners<'_>,
+        owners: PartitionOwners<'_>,
         (replica, round): (&str, usize),
         callers: &[Caller],
         each: usize,
@@ -66,7 +66,7 @@ impl Halfway {
                 let answer = ledger.post(caller, user, &fields, "respond-async").await.unwrap();
                 answer.message(202);
                 let location = answer.header("location").unwrap().to_owned();
-                // Where the machine is busy the store may be slow for once: then it is asked again.
+                // On a busy machine the store may be slow once, so this is a retry.
                 let is_so = async || caller.get(&*location).await.json()["status"] == status;
                 within(Duration::from_secs(20), &format!("{location} is {status}"), is_so).await;
                 locations.push(location);
@@ -75,7 +75,7 @@ impl Halfway {
         Self { groups, locations, gates }
     }
 
-    /// Waits at this replica until all have ended. Who was about to begin as it lost Redis begins again.
+    /// Waits at this replica until all have ended. A request that failed with the loss of Redis is repeated.
     pub(super) async fn answered(&self, caller: Caller) {
         let read = async |location: &String| {
             let mut answer = None;
@@ -98,26 +98,25 @@ impl Halfway {
         &self.groups[stage]
     }
 
-    /// Lets the bot go on with these.
+    /// Releases the bot for these users.
     pub(super) fn open<'a>(&self, users: impl IntoIterator<Item = &'a String>) {
         for user in users {
             self.gates[user].open();
         }
     }
 
-    /// All users.
+    /// Returns all users.
     pub(super) fn all(&self) -> impl Iterator<Item = &String> {
         self.gates.keys()
     }
 
-    /// All users, in two halves; of each group some are in either.
+    /// Returns all users in two halves, each with users of every group.
     pub(super) fn halves(&self) -> [Vec<&String>; 2] {
         [0, 1].map(|half| self.gates.keys().skip(half).step_by(2).collect())
     }
 }
 
-/// Posts a message of this user, and fails unless it is answered in full. A store that is slow for once is asked
-/// again, as callers are told to.
+/// Posts a message of this user and requires a full answer. A slow store gets a retry, as callers are advised to do.
 pub(super) async fn talk(ledger: &Ledger, caller: Caller, user: &str) {
     let answer = ledger.post(caller, user, &json!({"turn": turn()}), "wait=55").await.unwrap();
     if answer.status == 503 {
@@ -128,13 +127,12 @@ pub(super) async fn talk(ledger: &Ledger, caller: Caller, user: &str) {
     }
 }
 
-/// What ends a message's turn.
+/// Returns the rules that end a message's turn.
 pub(super) fn turn() -> Value {
     json!({"expectReplies": REPLIES, "deadlineMs": 30_000})
 }
 
-/// Fails unless an answer says that its message was answered, and with all replies in their order: nothing that
-/// happens here may cost one.
+/// Checks that a message was answered with all replies in their order. No fault here may cost a reply.
 #[track_caller]
 fn answered(answer: &Answer) {
     let message = answer.message(200);
@@ -146,8 +144,8 @@ fn answered(answer: &Answer) {
     assert_eq!(texts, wanted, "{message}");
 }
 
-/// Fails unless the platform saw so many messages of a user, each once, whether it may be resent or not: here the
-/// platform remembers them all, which proves that they came.
+/// Checks that the platform saw so many messages of a user, each once, with any policy for resends. The platform
+/// remembers all messages here, which proves that they arrived.
 #[track_caller]
 pub(super) fn sent_once(script: &SandboxScript, user: &str, count: usize) {
     let observed = script.observed(user);

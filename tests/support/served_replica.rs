@@ -1,4 +1,4 @@
-//! A replica as operators run it: the program, with a configuration in a file, as a process that can be killed.
+//! A replica as operators run it: the program with a configuration file, as a process that a test can kill.
 
 use std::net::SocketAddr;
 
@@ -7,23 +7,23 @@ use tempfile::TempDir;
 
 use super::{Caller, Process, until};
 
-/// A running `rtm-bridge serve`, killed when it is dropped.
-pub(crate) struct Served {
-    /// None once it has ended.
+/// A running `rtm-bridge serve`. A drop kills it.
+pub(crate) struct ServedReplica {
+    /// Empty after the end of the process.
     process: Option<Process>,
     _dir: TempDir,
     pub(crate) api: Caller,
     pub(crate) admin: Caller,
 }
 
-impl Served {
-    /// Starts a replica by this name; it is ready when this returns. `more` is put behind the tables of the
-    /// configuration, such as `[reply]` with what belongs to it.
+impl ServedReplica {
+    /// Starts a replica of this name and waits until it is ready. `more` follows the tables of the configuration, such as
+    /// a table `[reply]`.
     pub(crate) async fn start(name: &str, platform: &str, store: &str, more: &str) -> Self {
         Self::start_with(name, platform, store, more, &[]).await
     }
 
-    /// The same, with settings that an environment says instead: `SERVER__GRACE`.
+    /// Starts a replica with additional environment variables such as `SERVER__GRACE`.
     pub(crate) async fn start_with(
         name: &str,
         platform: &str,
@@ -35,7 +35,7 @@ impl Served {
         let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
         std::fs::write(path("secret"), rtm_sandbox::CLIENT_SECRET).unwrap();
         let (client, bot, secret) = (rtm_sandbox::CLIENT_ID, rtm_sandbox::BOT_ID, path("secret"));
-        // The shortest times that the program takes.
+        // The shortest times that the configuration allows.
         let text = format!(
             r#"
 [server]
@@ -86,18 +86,18 @@ filter = "info,rtm_bridge=debug"
         replica
     }
 
-    /// Ends it at once.
+    /// Kills the process.
     pub(crate) fn kill(&mut self) {
         self.signal("KILL");
         self.process.as_mut().unwrap().wait();
     }
 
-    /// Stops it for the time being.
+    /// Pauses the process.
     pub(crate) fn pause(&mut self) {
         self.signal("STOP");
     }
 
-    /// Lets it go on.
+    /// Resumes the process.
     pub(crate) fn resume(&mut self) {
         self.signal("CONT");
     }
@@ -106,7 +106,7 @@ filter = "info,rtm_bridge=debug"
         assert!(self.process.as_mut().expect("it has ended").signal(name), "it has ended by itself");
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks the process to end and waits for its exit code.
     pub(crate) async fn terminate(&mut self) -> i32 {
         let mut process = self.process.take().expect("it has ended");
         assert!(process.signal("TERM"), "it has ended by itself");
@@ -116,13 +116,13 @@ filter = "info,rtm_bridge=debug"
         code
     }
 
-    /// All that it logged.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 }
 
-/// Where it says that it listens: for callers, for probes.
+/// Returns the addresses for callers and for probes from the log.
 fn listening(log: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line = log.lines().find(|line| line.contains("the bridge is ready") && line.ends_with('}'))?;
     let line: Value = serde_json::from_str(line).ok()?;

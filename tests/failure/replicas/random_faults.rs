@@ -1,4 +1,4 @@
-//! Blow upon blow, while everybody talks: no plan, only the promises.
+//! Random faults under load: only the promises are checked.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use super::load::{Load, Patience};
 use super::{Member, Replicas};
 use crate::support::{run_for, until};
 
-/// How many in a run of all tests; `STORM_BLOWS` says another number for a longer look.
-const BLOWS: usize = 3;
+/// The number of faults in a run of all tests. `STORM_FAULTS` sets another number for a longer run.
+const FAULTS: usize = 3;
 
-/// What happens to a replica.
+/// A fault of a replica.
 #[derive(Debug, Clone, Copy)]
-enum Blow {
+enum Fault {
     Kill,
     Restart,
     Pause,
@@ -23,11 +23,11 @@ enum Blow {
     LoseAnswers,
 }
 
-const ALL: [Blow; 6] = [Blow::Kill, Blow::Restart, Blow::Pause, Blow::Cut, Blow::Hang, Blow::LoseAnswers];
+const ALL: [Fault; 6] =
+    [Fault::Kill, Fault::Restart, Fault::Pause, Fault::Cut, Fault::Hang, Fault::LoseAnswers];
 
-impl Blow {
-    /// Strikes; whether it can come back by itself. How long it is away is up to chance: shorter than a lease lives
-    /// or longer.
+impl Fault {
+    /// Causes the fault for a random time, shorter or longer than a lease. Returns whether the replica can recover.
     async fn strike(self, member: &mut Member, span: Duration) -> bool {
         match self {
             Self::Kill => {
@@ -54,23 +54,23 @@ impl Blow {
 }
 
 #[test]
-fn nothing_is_lost_in_a_storm() {
-    // Which blows fall; when they do is up to the machine.
+fn random_faults_under_load_keep_the_promises() {
+    // The seed selects the faults. Their times also depend on the machine.
     let seed = fastrand::u64(..);
     println!("seed {seed}");
-    let blows = wanted().unwrap_or(BLOWS);
-    run_for(Duration::from_mins(1) * u32::try_from(blows).unwrap(), async {
+    let faults = wanted().unwrap_or(FAULTS);
+    run_for(Duration::from_mins(1) * u32::try_from(faults).unwrap(), async {
         let mut chance = fastrand::Rng::with_seed(seed);
         let mut replicas = Replicas::start(3).await;
         let load = Load::new(&replicas, Patience::Storms);
         let storm = async {
-            for _ in 0..blows {
+            for _ in 0..faults {
                 load.answered(chance.usize(5..30)).await;
                 let number = chance.usize(..replicas.members.len());
-                let (blow, span) = (ALL[chance.usize(..ALL.len())], chance.u64(300..5000));
-                println!("{blow:?} of {} for {span} ms", replicas.members[number].name);
+                let (fault, span) = (ALL[chance.usize(..ALL.len())], chance.u64(300..5000));
+                println!("{fault:?} of {} for {span} ms", replicas.members[number].name);
                 let mut member = replicas.members.remove(number);
-                if blow.strike(&mut member, Duration::from_millis(span)).await {
+                if fault.strike(&mut member, Duration::from_millis(span)).await {
                     replicas.members.push(member);
                 } else {
                     replicas.join().await;
@@ -89,5 +89,5 @@ fn nothing_is_lost_in_a_storm() {
 
 #[expect(clippy::disallowed_methods, reason = "how long a test runs is no setting of the bridge")]
 fn wanted() -> Option<usize> {
-    std::env::var("STORM_BLOWS").ok()?.parse().ok()
+    std::env::var("STORM_FAULTS").ok()?.parse().ok()
 }

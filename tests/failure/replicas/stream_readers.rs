@@ -1,17 +1,17 @@
-//! Who reads a conversation live while the replica that serves the stream dies.
+//! A live reader of a conversation while the replica that serves the stream dies.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Replicas;
-use super::halfway::{sent_once, talk};
+use super::held_messages::{sent_once, talk};
 use crate::support::{Bot, Caller, Request, run_for};
 
-/// Messages that are answered between two deaths.
+/// The number of answered messages between two deaths.
 const TURNS: usize = 3;
 
-/// Reads on from `last` until so many messages were told to have ended; what was told, and where the reader stands.
+/// Reads from `last` until so many messages have ended. Returns the events and the new position.
 async fn read(
     from: Caller,
     user: &str,
@@ -33,11 +33,11 @@ async fn read(
 }
 
 #[test]
-fn a_stream_goes_on_at_another_replica_where_it_was_lost() {
+fn stream_after_a_loss_continues_elsewhere() {
     run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(3).await;
         Bot { replies: 2 }.speak(&replicas.script);
-        // Of the first the stream is lost with the owner, of the second with a replica that only serves it.
+        // The first stream is lost with the owner, the second one with a replica that only serves it.
         let user = replicas.owners().users("reader", "replica-0", 1).await.remove(0);
         let (mut told, mut last) = (Vec::new(), None::<String>);
         for round in 0..2 {
@@ -52,7 +52,7 @@ fn a_stream_goes_on_at_another_replica_where_it_was_lost() {
             let (reached, ()) = tokio::join!(reading, turns);
             last = Some(reached);
             victim.served.kill();
-            // Nobody reads meanwhile; and it may be the owner that died.
+            // The stream is closed meanwhile, and the dead replica may be the owner.
             talk(&replicas.ledger, others[0], &user).await;
             let behind = read(others[round % others.len()], &user, last.as_deref(), 1, &mut told).await;
             last = Some(behind);

@@ -1,4 +1,4 @@
-//! Replicas that come and go as a deployment lets them.
+//! Replicas that a deployment restarts and adds.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::load::{Load, Patience, one_socket_at_a_time};
 use crate::support::run_for;
 
 #[test]
-fn a_rolling_restart_fails_nobody() {
+fn rolling_restart_fails_no_caller() {
     run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(3).await;
         let (script, ledger) = (replicas.script.clone(), replicas.ledger.clone());
@@ -18,7 +18,7 @@ fn a_rolling_restart_fails_nobody() {
                 replicas.join().await;
                 load.turn_to(&replicas);
                 load.answered(10).await;
-                // It is called as long as it is ready.
+                // The load goes to a replica as long as it is ready.
                 assert_eq!(replicas.members[0].served.terminate().await, 0);
                 replicas.members.remove(0);
                 load.turn_to(&replicas);
@@ -30,14 +30,14 @@ fn a_rolling_restart_fails_nobody() {
         for user in Load::users() {
             one_socket_at_a_time(&script, &user);
         }
-        // Whoever was told `draining` is not told so again.
+        // A caller that got `draining` once does not get it again.
         ledger.retry(replicas.members[0].served.api).await;
         replicas.finish().await;
     });
 }
 
 #[test]
-fn replicas_join_without_a_failure() {
+fn joining_replicas_fail_no_caller() {
     run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(1).await;
         let script = replicas.script.clone();

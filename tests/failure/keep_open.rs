@@ -1,4 +1,4 @@
-//! Bots that speak unasked are heard by whoever is there (`idle_ttl = "never"`).
+//! Bots that speak unasked reach the bridge while a replica runs (`idle_ttl = "never"`).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Fleet, RedisOptions, RedisServer, Request, bot, run_for};
 const USERS: [&str; 3] = ["alice", "bob", "carol"];
 
 #[test]
-fn a_restart_brings_the_sockets_back_by_itself() {
+fn restart_reopens_kept_sockets() {
     run_for(Duration::from_mins(1), async {
         let redis = RedisServer::start(RedisOptions::default()).await;
         let mut fleet = Fleet::start(redis.config(), 1, |config| {
@@ -24,7 +24,7 @@ fn a_restart_brings_the_sockets_back_by_itself() {
             let request = Request::message(user, &body).prefer("wait=55");
             fleet.replicas[0].api.send(request).await.message(200);
         }
-        // Whoever talks to nobody is not connected: neither is one who never did.
+        // A user without a conversation has no socket, nor has one that never spoke.
         fleet.leave(0).await;
         for user in USERS {
             fleet.script.closed(user, 1).await;

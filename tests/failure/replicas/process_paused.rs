@@ -1,4 +1,4 @@
-//! A replica that stands still for longer than its leases live, and then goes on as if nothing had been.
+//! A replica that pauses for longer than its leases and then resumes.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use rtm_sandbox::{Endpoint, Fault};
 use tokio::sync::Notify;
 
 use super::Replicas;
-use super::halfway::{sent_once, talk};
+use super::held_messages::{sent_once, talk};
 use crate::support::{Request, run_for};
 
 #[test]
-fn a_woken_replica_does_no_harm() {
+fn resumed_replica_sends_nothing() {
     run_for(Duration::from_mins(1), async {
         let mut replicas = Replicas::start(3).await;
         let mut victim = replicas.members.remove(0);
         let (script, callers, asleep) = (replicas.script.clone(), replicas.callers(), victim.served.api);
         let halfway = replicas.halfway(&victim, 2).await;
         let [sooner, later] = halfway.halves();
-        // These are about to be connected when it falls asleep.
+        // These are about to connect when the replica pauses.
         let unsent = replicas.owners().users("unsent", &victim.name, 4).await;
         script.fault(Endpoint::Start, Fault::Slow(Duration::from_secs(2)));
         let starts = script.totals().starts;
@@ -34,7 +34,7 @@ fn a_woken_replica_does_no_harm() {
             .await;
             taken_over.notify_one();
         };
-        // Some wait where nobody answers for a while.
+        // Some callers wait at the paused replica.
         let there = join_all(halfway.all().chain(&unsent).map(async |user| post(asleep, user).await));
         let sleeps = async {
             for user in sooner.iter().copied().chain(&unsent) {
@@ -47,7 +47,7 @@ fn a_woken_replica_does_no_harm() {
             victim.served.pause();
             script.clear_all_faults();
             for user in &sooner {
-                // Its socket stays, and takes all that the bot says.
+                // Its socket stays open and receives all replies of the bot.
                 let seen = script.connected(&***user, 2).await;
                 assert_eq!((seen.closes.count(), script.open_sockets(&***user)), (0, 2));
             }
@@ -75,7 +75,7 @@ fn a_woken_replica_does_no_harm() {
             assert_eq!((sent, said), (1, 0), "it spoke when it woke: {observed:?}");
         }
 
-        // It takes its place again, and everybody talks on.
+        // The replica rejoins, and all users continue.
         replicas.members.insert(0, victim);
         replicas.shared().await;
         for (number, user) in halfway.all().chain(&unsent).enumerate() {

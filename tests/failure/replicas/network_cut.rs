@@ -1,4 +1,4 @@
-//! A replica that cannot reach Redis, while the others can.
+//! A replica that cannot reach Redis while the others can.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::halfway::{Halfway, sent_once, talk, turn};
-use super::owners::Owners;
+use super::held_messages::{HeldMessages, sent_once, talk, turn};
+use super::partition_owners::PartitionOwners;
 use crate::support::{
     Fleet, Ledger, Proxy, RedisOptions, RedisServer, Request, nothing_left, run_for, until,
 };
 
-/// Longer than other fleets' of one process: on a busy machine Redis is slow without being broken.
+/// Longer than in other fleets of one process, because Redis can be slow on a busy machine.
 const LEASE: Duration = Duration::from_secs(2);
 
-/// How long Redis may take.
+/// The timeout of a command.
 const COMMAND: Duration = Duration::from_millis(600);
 
-/// How the way breaks.
+/// The way in which the connection breaks.
 #[derive(Debug, Clone, Copy)]
 enum Break {
     Cut,
@@ -38,7 +38,7 @@ impl Break {
     }
 }
 
-/// A fleet of which one after the other is cut off.
+/// A fleet whose replicas are cut off in turn.
 struct Stage {
     redis: RedisServer,
     fleet: Fleet,
@@ -46,21 +46,21 @@ struct Stage {
 }
 
 impl Stage {
-    /// Waits until all have their share.
+    /// Waits until each replica owns its share.
     async fn shared(&self) {
-        Owners(&self.redis).shared(self.fleet.replicas.iter().map(|replica| &*replica.name)).await;
+        PartitionOwners(&self.redis).shared(self.fleet.replicas.iter().map(|replica| &*replica.name)).await;
     }
 
     async fn cut_off(&self, victim: usize, way: Break) {
         self.shared().await;
         let Self { redis, fleet, ledger } = self;
-        let (script, owners) = (&fleet.script, Owners(redis));
+        let (script, owners) = (&fleet.script, PartitionOwners(redis));
         let hurt = &fleet.replicas[victim];
         let mut callers = fleet.callers();
         callers.remove(victim);
-        let halfway = Halfway::bring((script, ledger), owners, (&hurt.name, victim), &callers, 2).await;
+        let halfway = HeldMessages::bring((script, ledger), owners, (&hurt.name, victim), &callers, 2).await;
         let [sooner, later] = halfway.halves();
-        // These get their ticket when the replica may not use it any more.
+        // These get their ticket when the replica may no longer use it.
         let unsent = owners.users(&format!("unsent-{victim}"), &hurt.name, 4).await;
         script.fault(Endpoint::Start, Fault::Slow(LEASE * 9 / 10));
 
@@ -82,7 +82,7 @@ impl Stage {
             }
             let struck = Instant::now();
             way.strike(hurt.way_to_redis()).await;
-            // From then on it may not connect: its leases were renewed before.
+            // From then on the replica may not connect. It renewed its leases before.
             let silence = async {
                 sleep_until(struck + LEASE * 2 / 3).await;
                 hurt.platform.taken()
@@ -100,7 +100,7 @@ impl Stage {
             until("it is back", async || hurt.admin.get("/readyz").await.status == 200).await;
             halfway.open(later.iter().copied());
         };
-        // Those who wait at the replica that is hurt learn of the end when it is back.
+        // Callers that wait at the cut-off replica get the end when it is back.
         let reads = async { tokio::join!(halfway.answered(callers[0]), halfway.answered(hurt.api)) };
         tokio::join!(first, then, reads, breaks);
         self.shared().await;
@@ -111,7 +111,7 @@ impl Stage {
         }
     }
 
-    /// Whoever calls it learns that it has no store, and soon.
+    /// Checks that callers of the replica soon learn that it has no store.
     async fn says_so(&self, victim: usize) {
         let hurt = &self.fleet.replicas[victim];
         let soon = COMMAND + Duration::from_secs(1);
@@ -129,7 +129,7 @@ impl Stage {
 }
 
 #[test]
-fn replicas_are_cut_off_one_after_the_other() {
+fn replicas_cut_off_in_turn_keep_the_promises() {
     run_for(Duration::from_mins(1), async {
         let redis = RedisServer::start(RedisOptions::default()).await;
         let fleet = Fleet::start(redis.config(), 3, |config| {

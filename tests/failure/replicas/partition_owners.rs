@@ -1,4 +1,4 @@
-//! Who owns whose conversations, as Redis says.
+//! The owners of conversations, as Redis knows them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use rtm_bridge::domain::{BotName, ConversationId, Partition, UserId};
 
 use crate::support::{RedisServer, Resp, within};
 
-/// The names of those who hold the leases, by partition; empty where nobody does.
+/// Returns the names of the lease holders by partition; empty for a free partition.
 const OWNERS: &str = r"
 local names, owners = {}, {}
 for _, member in ipairs(redis.call('ZRANGE', 'rtm:{fleet}:replicas', 0, -1)) do
@@ -24,14 +24,14 @@ return owners";
 
 /// The owners of all partitions.
 #[derive(Clone, Copy)]
-pub(super) struct Owners<'a>(pub(super) &'a RedisServer);
+pub(super) struct PartitionOwners<'a>(pub(super) &'a RedisServer);
 
-impl Owners<'_> {
+impl PartitionOwners<'_> {
     async fn names(self) -> Vec<String> {
         self.0.command(&["EVAL", OWNERS, "0"]).await.texts()
     }
 
-    /// Waits until each partition is owned by one of these replicas, and each of them owns some.
+    /// Waits until these replicas own all partitions and each owns some.
     pub(super) async fn shared(self, replicas: impl IntoIterator<Item = &str>) {
         let replicas: BTreeSet<_> = replicas.into_iter().map(str::to_owned).collect();
         let fair = Partition::COUNT / replicas.len() / 2;
@@ -45,14 +45,14 @@ impl Owners<'_> {
         .await;
     }
 
-    /// So many users, named like this, whose conversations a replica owns.
+    /// Returns so many users with this prefix whose conversations a replica owns.
     pub(super) async fn users(self, prefix: &str, replica: &str, count: usize) -> Vec<String> {
         let owners = self.names().await;
         let users = (0..).map(|number| format!("{prefix}-{number}"));
         users.filter(|user| owners[partition(user).index()] == replica).take(count).collect()
     }
 
-    /// Waits until so many messages of a user are accepted and have not ended.
+    /// Waits until so many messages of a user are open.
     pub(super) async fn open(self, user: &str, count: usize) {
         let key = format!("rtm:{{{}}}:c:sandbox/{user}", partition(user));
         within(Duration::from_secs(20), &format!("{count} messages of {user} are open"), async || {
