@@ -47,6 +47,31 @@ pub fn client(ca: Option<&[u8]>) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(tls))
 }
 
+/// Servers for the tests of clients.
+#[cfg(test)]
+pub(crate) mod fixtures {
+    use std::sync::Arc;
+
+    use rustls::ServerConfig;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+    /// Returns the configuration of a server with this certificate and key in PEM. The server prefers HTTP/2.
+    pub(crate) fn server_tls(certificate: &[u8], key: &[u8]) -> Arc<ServerConfig> {
+        let certificate = CertificateDer::from_pem_slice(certificate).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key).unwrap();
+        let mut tls = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(tls)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,15 +10,8 @@ use secrecy::ExposeSecret as _;
 
 use super::{Config, ConfigErrors, ConfigWarning, StoreUrl, read};
 
-const BOT: &str = r#"
-[[bots]]
-name = "support"
-platform = "https://bots.kore.ai"
-chat_bot = "CNN"
-task_bot_id = "st-1"
-client_id = "cs-1"
-client_secret = "hush-hush"
-"#;
+const BOT: &str =
+    concat!("\n", include_str!("../../tests/fixtures/bot.toml"), "client_secret = \"hush-hush\"\n");
 
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 

@@ -251,9 +251,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::domain::fixtures::new_message;
     use crate::domain::{
-        BotName, Callback, ConversationRecord, DeliveryId, DeliveryKind, MessageContent, MessageId,
-        NewMessage, ResendPolicy, TraceId, TurnRules,
+        BotName, Callback, ConversationRecord, DeliveryId, DeliveryKind, MessageId, NewMessage,
     };
 
     #[test]
@@ -268,15 +268,7 @@ mod tests {
                 position: 0,
                 client_message_id: 1000,
                 accepted_at: at,
-                new: NewMessage {
-                    conversation: conversation.clone(),
-                    content: MessageContent::new("hello").unwrap(),
-                    session: SessionRequest::Continue,
-                    rules: TurnRules::default(),
-                    resend: ResendPolicy::Never,
-                    callback,
-                    trace: TraceId::default(),
-                },
+                new: NewMessage { callback, ..new_message(conversation.clone(), "hello") },
             }),
             progress: MessageProgress::default(),
         };

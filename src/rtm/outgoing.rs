@@ -118,33 +118,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::domain::{
-        BotName, ConversationId, MessageContent, MessageId, NewMessage, ResendPolicy, SessionRequest,
-        Timestamp, TurnRules, UserId,
-    };
+    use crate::domain::fixtures::{accepted_message, conversation, new_message};
+    use crate::domain::{MessageContent, NewMessage};
 
     fn bot() -> BotConfig {
         BotConfig { chat_bot: "Help \"Bot\"".into(), ..crate::rtm::tests::bot("https://bots.example") }
     }
 
     fn accepted(content: MessageContent) -> AcceptedMessage {
-        let conversation =
-            ConversationId::new(BotName::new("support").unwrap(), UserId::new("alice").unwrap());
-        AcceptedMessage {
-            id: MessageId::new(Timestamp::from_millis(1), 1),
-            position: 1,
-            client_message_id: 1_763_845_000_123,
-            accepted_at: Timestamp::from_millis(1),
-            new: NewMessage {
-                conversation,
-                content,
-                session: SessionRequest::Continue,
-                rules: TurnRules::default(),
-                resend: ResendPolicy::Never,
-                callback: None,
-                trace: crate::domain::TraceId::default(),
-            },
-        }
+        let new = NewMessage { content, ..new_message(conversation("support", "alice"), "any") };
+        AcceptedMessage { position: 1, client_message_id: 1_763_845_000_123, ..accepted_message(new) }
     }
 
     fn parsed(frame: &str) -> Value {

@@ -5,11 +5,8 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -23,6 +20,7 @@ use crate::domain::{
     UserId,
 };
 use crate::store::ClaimedDelivery;
+use crate::tls::fixtures;
 
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_987);
 pub(super) const HAPPENED: Timestamp = Timestamp::from_millis(1_794_999_999_001);
@@ -75,19 +73,10 @@ pub(super) fn sender() -> DeliverySender {
 
 /// Returns the server side of TLS for `localhost` and `127.0.0.1`, with a certificate signed by [`CA`].
 pub(super) fn server_tls() -> TlsAcceptor {
-    let certificate =
-        CertificateDer::from_pem_slice(include_bytes!("../../tests/fixtures/tls/server.crt")).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../tests/fixtures/tls/server.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    // The server prefers HTTP/2.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    TlsAcceptor::from(Arc::new(config))
+    TlsAcceptor::from(fixtures::server_tls(
+        include_bytes!("../../tests/fixtures/tls/server.crt"),
+        include_bytes!("../../tests/fixtures/tls/server.key"),
+    ))
 }
 
 /// A request that the receiver got.

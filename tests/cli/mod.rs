@@ -27,17 +27,11 @@ const COMMANDS: &[&str] = &[
     "man",
 ];
 
-const CONFIG: &str = r#"
-[store]
-url = "memory://"
-[[bots]]
-name = "support"
-platform = "https://bots.kore.ai"
-chat_bot = "CNN"
-task_bot_id = "st-1"
-client_id = "cs-1"
-client_secret_file = "SECRET"
-"#;
+const CONFIG: &str = concat!(
+    "\n[store]\nurl = \"memory://\"\n",
+    include_str!("../fixtures/bot.toml"),
+    "client_secret_file = \"SECRET\"\n"
+);
 
 /// Returns the program with an empty environment.
 fn rtm_bridge(arguments: &[&str]) -> Command {

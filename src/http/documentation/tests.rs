@@ -5,11 +5,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::domain::fixtures::{accepted_message, conversation, new_message, reply};
 use crate::domain::{
-    AcceptedMessage, BotName, ConnectionStatus, ConversationId, Correlation, Delivery, DeliveryAttempt,
-    DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EventKind, LinkState, Message,
-    MessageContent, MessageId, MessageProgress, NewDelivery, NewMessage, Problem, Reply, ResendPolicy,
-    SessionRequest, Timestamp, TurnOutcome, TurnRules, UserId,
+    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState,
+    EndedBy, EventKind, LinkState, Message, MessageProgress, NewDelivery, Problem, Timestamp, TurnOutcome,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -70,35 +69,11 @@ fn document_knows_every_enum_value() {
 
 #[test]
 fn document_describes_resources_as_written() {
-    let id = MessageId::new(Timestamp::from_millis(1), 1);
-    let conversation = ConversationId::new(BotName::new("b").unwrap(), UserId::new("u").unwrap());
-    let reply = Reply {
-        seq: 1,
-        message_id: None,
-        in_reply_to: Some(id),
-        correlation: Correlation::Window,
-        late: false,
-        text: "hi".into(),
-        agent: false,
-        created_on: None,
-        event: RawValue::from_string("{}".to_owned()).unwrap(),
-    };
+    let accepted = accepted_message(new_message(conversation("b", "u"), "hi"));
+    let id = accepted.id;
+    let reply = reply(1, Some(id), "hi");
     let message = Message {
-        accepted: Arc::new(AcceptedMessage {
-            id,
-            position: 0,
-            client_message_id: 1,
-            accepted_at: Timestamp::from_millis(1),
-            new: NewMessage {
-                conversation,
-                content: MessageContent::new("hi").unwrap(),
-                session: SessionRequest::Continue,
-                rules: TurnRules::default(),
-                resend: ResendPolicy::Never,
-                callback: None,
-                trace: crate::domain::TraceId::default(),
-            },
-        }),
+        accepted: Arc::new(accepted),
         progress: MessageProgress {
             replies: vec![Arc::new(reply)],
             outcome: Some(TurnOutcome::Failed(Problem::new(ProblemKind::NoReply, "nothing"))),

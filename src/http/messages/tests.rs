@@ -4,31 +4,14 @@ use actix_web::body::MessageBody as _;
 use serde_json::Value;
 
 use super::*;
-use crate::domain::{
-    AcceptedMessage, BotName, ConversationId, EndedBy, Message, MessageContent, MessageProgress, Problem,
-    ResendPolicy, SessionRequest, Timestamp, TurnRules, UserId,
-};
+use crate::domain::fixtures::{accepted_message, conversation, new_message};
+use crate::domain::{EndedBy, Message, MessageProgress, Problem};
 use crate::http::trace_context::TraceContext;
 
 const LOCATION: &str = "/conversations/a%2F%C3%AB/messages/00000000010000000000000001?bot=b.1";
 
 fn posted(outcome: Option<TurnOutcome>, replayed: bool) -> (HttpResponse, Value) {
-    let conversation = ConversationId::new(BotName::new("b.1").unwrap(), UserId::new("a/ë").unwrap());
-    let accepted = AcceptedMessage {
-        id: MessageId::new(Timestamp::from_millis(1), 1),
-        position: 0,
-        client_message_id: 1,
-        accepted_at: Timestamp::from_millis(1),
-        new: NewMessage {
-            conversation,
-            content: MessageContent::new("hi").unwrap(),
-            session: SessionRequest::Continue,
-            rules: TurnRules::default(),
-            resend: ResendPolicy::Never,
-            callback: None,
-            trace: TraceId::default(),
-        },
-    };
+    let accepted = accepted_message(new_message(conversation("b.1", "a/ë"), "hi"));
     let message = Message {
         accepted: Arc::new(accepted),
         progress: MessageProgress { outcome, ..MessageProgress::default() },

@@ -3,8 +3,6 @@ use std::time::Duration;
 
 use actix_service::Service as _;
 use actix_tls::connect::ConnectInfo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json as value;
 use tokio::net::TcpListener;
 
@@ -15,6 +13,7 @@ use crate::rtm::{
     CallError, ConnectError, ConnectMode, Grant, HistoryStart, PlatformConnector, PlatformSocket,
     RetryAdvice, SocketEvent,
 };
+use crate::tls::fixtures::server_tls;
 
 const GRANT: &str = "/oAuth/token/jwtgrant";
 const START: &str = "/rtm/start";
@@ -373,24 +372,12 @@ fn history_is_fetched_page_by_page() {
 
 const CERTIFICATE: &[u8] = include_bytes!("../../../tests/fixtures/tls.pem");
 
-fn server_tls() -> Arc<rustls::ServerConfig> {
-    let certificate = CertificateDer::from_pem_slice(CERTIFICATE).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../../tests/fixtures/tls.key.pem")).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Arc::new(config)
-}
+const KEY: &[u8] = include_bytes!("../../../tests/fixtures/tls.key.pem");
 
 #[test]
 fn tls_checks_the_certificate_and_avoids_h2() {
     run(async {
-        let platform = ScriptedPlatform::start_with(Some(server_tls())).await;
+        let platform = ScriptedPlatform::start_with(Some(server_tls(CERTIFICATE, KEY))).await;
         let bot = platform.bot();
         let other = BotConfig { name: crate::domain::BotName::new("other").unwrap(), ..bot.clone() };
         let own = BotConfig { ca: Some(CERTIFICATE.into()), ..bot.clone() };

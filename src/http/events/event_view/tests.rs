@@ -3,13 +3,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::{
-    AcceptedMessage, Correlation, GapReason, JournalEntry, MessageContent, MessageProgress, NewMessage,
-    ResendPolicy, SessionRequest, TurnRules,
-};
+use crate::domain::fixtures::{self, accepted_message, new_message, reply};
+use crate::domain::{GapReason, JournalEntry, MessageProgress, NewMessage, SessionRequest};
 
 fn conversation() -> ConversationId {
-    ConversationId::new(BotName::new("b").unwrap(), UserId::new("u").unwrap())
+    fixtures::conversation("b", "u")
 }
 
 fn raw(text: &str) -> Box<RawValue> {
@@ -21,23 +19,9 @@ fn id() -> MessageId {
 }
 
 fn message(session: SessionRequest, outcome: TurnOutcome) -> Message {
-    let accepted = AcceptedMessage {
-        id: id(),
-        position: 0,
-        client_message_id: 1,
-        accepted_at: Timestamp::from_millis(1),
-        new: NewMessage {
-            conversation: conversation(),
-            content: MessageContent::new("hi").unwrap(),
-            session,
-            rules: TurnRules::default(),
-            resend: ResendPolicy::Never,
-            callback: None,
-            trace: crate::domain::TraceId::default(),
-        },
-    };
+    let new = NewMessage { session, ..new_message(conversation(), "hi") };
     let progress = MessageProgress { outcome: Some(outcome), ..MessageProgress::default() };
-    Message { accepted: Arc::new(accepted), progress }
+    Message { accepted: Arc::new(accepted_message(new)), progress }
 }
 
 fn item(body: EntryBody, message: Option<Message>) -> EntryWithMessage {
@@ -50,17 +34,8 @@ fn written(item: &EntryWithMessage) -> Option<Value> {
 
 #[test]
 fn entry_becomes_its_type_and_data() {
-    let reply = Reply {
-        seq: 7,
-        message_id: Some("ms-1".into()),
-        in_reply_to: Some(id()),
-        correlation: Correlation::Window,
-        late: false,
-        text: "hi".into(),
-        agent: false,
-        created_on: None,
-        event: raw("{\"a\":1}"),
-    };
+    let reply =
+        Reply { message_id: Some("ms-1".into()), event: raw("{\"a\":1}"), ..reply(7, Some(id()), "hi") };
     let frame = "{\"type\":\"x\"}";
     let problem = Problem::new(crate::domain::ProblemKind::NoReply, "nothing");
     let answered = TurnOutcome::Answered(EndedBy::Quiet);

@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::domain::fixtures::{self, accepted_message, new_message};
 use crate::domain::{
-    AcceptedMessage, BotName, EndedBy, EntryBody, JournalEntry, Message, MessageContent, MessageId,
-    MessageProgress, NewMessage, ReplyChunk, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome,
-    TurnRules, UserId,
+    AcceptedMessage, EndedBy, EntryBody, JournalEntry, Message, MessageId, MessageProgress, NewMessage,
+    ReplyChunk, SessionRequest, Timestamp, TurnOutcome,
 };
 
 fn conversation() -> ConversationId {
-    ConversationId::new(BotName::new("b").unwrap(), UserId::new("u").unwrap())
+    fixtures::conversation("b", "u")
 }
 
 /// A journal by the store's contract.
@@ -77,17 +77,8 @@ impl Journal {
 }
 
 fn closing(id: MessageId, outcome: TurnOutcome) -> Message {
-    let new = NewMessage {
-        conversation: conversation(),
-        content: MessageContent::new("close").unwrap(),
-        session: SessionRequest::Close,
-        rules: TurnRules::default(),
-        resend: ResendPolicy::Never,
-        callback: None,
-        trace: TraceId::default(),
-    };
-    let at = Timestamp::from_millis(0);
-    let accepted = AcceptedMessage { id, position: 0, client_message_id: 1, accepted_at: at, new };
+    let new = NewMessage { session: SessionRequest::Close, ..new_message(conversation(), "close") };
+    let accepted = AcceptedMessage { id, ..accepted_message(new) };
     Message {
         accepted: Arc::new(accepted),
         progress: MessageProgress { outcome: Some(outcome), ..MessageProgress::default() },
