@@ -17,7 +17,7 @@ import observing
 import played
 from shell import Fault
 
-# What takes long begins first.
+# Slow checks begin first.
 CHECKS = lints.CHECKS + configuration.CHECKS + played.CHECKS + observing.CHECKS + manifests.CHECKS
 
 

@@ -11,7 +11,7 @@ import yaml
 import chart
 from shell import BRIDGE, ROOT, Fault, must, run
 
-# What stands in a file whose content the bridge looks at; in any other a word will do.
+# The contents of files that the bridge parses. Other files hold any word.
 CERTIFICATE = ROOT / "tests/fixtures/tls.pem"
 FILES = {
     "ca_file": CERTIFICATE.read_text(),
@@ -36,7 +36,7 @@ UNSAID = {
     ("metrics", "podMonitor", "interval"),
     ("metrics", "podMonitor", "labels"),
 }
-# What the chart sets itself.
+# The keys that the chart sets itself.
 OWN = {"bots.NAME.name", "callers.NAME.name", "cluster.replica_id"}
 
 

@@ -248,7 +248,7 @@ def main(options):
     with tempfile.TemporaryDirectory() as place:
         config = Path(place, "bridge.toml")
         config.write_text(CONFIG)
-        # Read by nobody who is root.
+        # The reader is not root.
         Path(place).chmod(0o755)
         config.chmod(0o644)
         redis = subprocess.Popen(

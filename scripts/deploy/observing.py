@@ -10,9 +10,9 @@ from shell import ROOT, Fault, must, scratch
 
 ALERTS = ROOT / "deploy/prometheus/alerts.yaml"
 DASHBOARD = ROOT / "deploy/grafana/rtm-bridge.json"
-# What Prometheus and Kubernetes add to each series.
+# The labels that Prometheus and Kubernetes add to each series.
 ADDED = {"job", "instance", "namespace", "pod"}
-# What Grafana defines itself.
+# The variables that Grafana defines itself.
 GRAFANA = {"__rate_interval", "__all"}
 
 
