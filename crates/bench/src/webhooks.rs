@@ -18,7 +18,7 @@ use crate::child_process::{self, ChildProcess};
 use crate::fleet::BridgeFleet;
 use crate::load;
 use crate::monitor::{self, CommandCounts, ScriptNames};
-use crate::receiver::{DeliveryBook, CountingReceiver};
+use crate::receiver::{CountingReceiver, DeliveryBook};
 use crate::run_meter::{LoadRun, RunProcesses, median, spread};
 use crate::setup::{self, BenchSizes, BotReceiver, BridgeTerms};
 use crate::store::RedisProcess;
@@ -232,7 +232,12 @@ impl WebhookScene {
         self.tell(load::saturate(&mut sayers, people.len(), span)).await
     }
 
-    async fn pace(&self, people: &Rc<[WebhookUser]>, rate: u32, span: Duration) -> Result<NumberRun, BenchError> {
+    async fn pace(
+        &self,
+        people: &Rc<[WebhookUser]>,
+        rate: u32,
+        span: Duration,
+    ) -> Result<NumberRun, BenchError> {
         let mut sayers = self.sayers(people, None).await?;
         self.tell(load::pace(&mut sayers, people.len(), rate, span)).await
     }
