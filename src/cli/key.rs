@@ -66,9 +66,9 @@ mod tests {
 
     #[test]
     fn hash_is_of_the_whole_key() {
-        let text = describe_key("crm", &[7; 32]);
         // printf %s rtmb_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc | sha256sum
         const HASH: &str = "e60a1eeb3426d2663743d64d3614f340fd8f068612ec626d7fc518ae601ed79c";
+        let text = describe_key("crm", &[7; 32]);
         assert!(text.contains("Bearer rtmb_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc\n"), "{text}");
         assert!(text.contains(HASH), "{text}");
     }

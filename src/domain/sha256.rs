@@ -50,7 +50,14 @@ mod tests {
         others.update("c");
         assert_eq!(pieces.finish(), Sha256::digest("abc"));
         assert_eq!(others.finish(), Sha256::digest("ac"));
-        let hex: String = Sha256::digest("abc").iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn digest_is_that_of_the_standard() {
+        // The example of FIPS 180-4.
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        for (byte, digits) in Sha256::digest("abc").iter().zip(hex.as_bytes().chunks(2)) {
+            assert_eq!(format!("{byte:02x}").as_bytes(), digits);
+        }
     }
 }

@@ -26,9 +26,9 @@ pub(super) async fn openapi(context: Data<ApiContext>, request: HttpRequest) -> 
 
 /// Serves `GET /docs`.
 pub(super) async fn docs(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
-    let content = "<p><a href=\"/openapi.json\">openapi.json</a> describes all routes, resources and \
+    let body = "<p><a href=\"/openapi.json\">openapi.json</a> describes all routes, resources and \
                    problems (OpenAPI 3.1). Open it in an OpenAPI viewer, or generate a client from it.</p>";
-    serve(&context, DOCS, &request, async { Ok(page(HTML, html("rtm-bridge", content))) }).await
+    serve(&context, DOCS, &request, async { Ok(page(HTML, html("rtm-bridge", body))) }).await
 }
 
 /// Serves `GET /problems/{slug}`.

@@ -116,7 +116,7 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-#[expect(missing_docs, reason = "the operations are documented at `Store`")]
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "the operations are documented at `Store`")]
 impl MemoryStore {
     /// Creates an empty store.
     pub fn new(limits: MemoryLimits, clock: Clock) -> Arc<Self> {

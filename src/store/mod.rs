@@ -95,6 +95,7 @@ macro_rules! dispatch {
 /// The operations of the contract. Each one may fail with [`StoreError::Unavailable`] or [`StoreError::Unknown`]. An
 /// operation with a fence may also fail with [`StoreError::Fenced`] or [`StoreError::Lost`], if the partition
 /// belongs to another owner by then.
+#[expect(clippy::missing_errors_doc, reason = "the errors that all operations share are named above")]
 impl Store {
     /// Creates an empty embedded store that goes by this machine's clock.
     pub fn memory(limits: MemoryLimits) -> Self {
@@ -350,7 +351,7 @@ impl Store {
     pub fn listen(&self, incarnation: Incarnation) -> HintStream {
         match self {
             Self::Memory(memory) => HintStream::Memory(memory.listen(incarnation)),
-            Self::Redis(redis) => HintStream::Redis(redis.listen(incarnation)),
+            Self::Redis(redis) => HintStream::Redis(Box::new(redis.listen(incarnation))),
         }
     }
 
@@ -374,7 +375,7 @@ pub enum HintStream {
     /// Hints of the embedded store.
     Memory(tokio::sync::mpsc::Receiver<Hint>),
     /// Hints over Redis.
-    Redis(HintListener),
+    Redis(Box<HintListener>),
 }
 
 impl HintStream {

@@ -169,7 +169,7 @@ impl FleetWorld {
                 self.ask(slot, CallPurpose::Write { user, number }, StoreRequest::Write(fence, name, write));
             }
             Effect::ReadLane => {
-                self.ask(slot, CallPurpose::Lane { user, number }, StoreRequest::Open(fence, name))
+                self.ask(slot, CallPurpose::Lane { user, number }, StoreRequest::Open(fence, name));
             }
             Effect::Connect(mode) => {
                 let attempt = self.number();

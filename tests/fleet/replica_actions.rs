@@ -156,7 +156,7 @@ impl FleetWorld {
                 }
             }
             (StoreRequest::Claim(..) | StoreRequest::Renew(_), Err(_)) => {
-                replica.membership.on_failure(ask, local)
+                replica.membership.on_failure(ask, local);
             }
             _ => {}
         }

@@ -302,7 +302,7 @@ impl FleetWorld {
                 self.read_history((slot, life), user, number, after.as_deref());
             }
             WorldEvent::Received { user, socket, slot, message } => {
-                self.receive(user, socket, slot, &message)?
+                self.receive(user, socket, slot, &message)?;
             }
             WorldEvent::Said { user, socket, said } => self.say(user, socket, said),
             WorldEvent::Post(post) => return self.post(post),

@@ -143,7 +143,7 @@ fn echo_unknown_to_a_new_owner_is_ignored() {
     };
     let mut bench =
         Bench::opened(ConversationSnapshot { record, ..ConversationSnapshot::default() }, |bot| {
-            bot.welcome = ms(0)
+            bot.welcome = ms(0);
         });
     bench.give(Input::Connected);
     bench.respond(BotResponse { correlation_id: Some(17), ..reply("ms-1", "late") });

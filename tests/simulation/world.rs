@@ -405,7 +405,7 @@ impl World {
             }
             SimulationEvent::PlatformEvent(socket, said) => return self.say(socket, said),
             SimulationEvent::Received(socket, message) if self.is_open(socket) => {
-                self.receive(socket, &message)
+                self.receive(socket, &message);
             }
             SimulationEvent::Pinged(socket) if self.is_open(socket) => {
                 let input =

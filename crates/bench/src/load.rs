@@ -127,7 +127,7 @@ pub(crate) async fn pace<C: TurnCallers>(
 /// Runs the share of every caller concurrently.
 async fn run<C: TurnCallers, F>(callers: &mut C, work: F) -> Result<LoadRun, BenchError>
 where
-    F: AsyncFn(&mut C::Caller) -> Result<CallerShare, BenchError> + Clone + 'static,
+    F: AsyncFn(&mut C::TurnCaller) -> Result<CallerShare, BenchError> + Clone + 'static,
 {
     let began = Instant::now();
     let tasks: Vec<_> = std::mem::take(callers.callers())

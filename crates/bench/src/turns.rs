@@ -27,7 +27,7 @@ pub(crate) trait TurnCaller: 'static {
 /// All callers of one contender.
 pub(crate) trait TurnCallers {
     type TurnCaller: TurnCaller;
-    fn callers(&mut self) -> &mut Vec<Self::Caller>;
+    fn callers(&mut self) -> &mut Vec<Self::TurnCaller>;
 }
 
 /// Callers of an HTTP server, each on a connection of its own.

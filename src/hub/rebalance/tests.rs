@@ -191,7 +191,7 @@ impl SimulatedReplica {
         for action in actions {
             match action {
                 RebalanceAction::Claim { partition, claiming } => {
-                    self.claim(store, partition, claiming, loses, moves)
+                    self.claim(store, partition, claiming, loses, moves);
                 }
                 RebalanceAction::Drain { partition } => {
                     // The drain takes up to five seconds.
@@ -302,7 +302,7 @@ impl RebalanceWorld {
             RebalanceEvent::Join => self.join(),
             RebalanceEvent::Wait(seconds) => (0..seconds).for_each(|_| self.second()),
             RebalanceEvent::Kill(which) if !self.replicas.is_empty() => {
-                _ = self.replicas.remove(which % count)
+                _ = self.replicas.remove(which % count);
             }
             RebalanceEvent::Leave(which) => self.with(which, |replica| replica.leaving = true),
             RebalanceEvent::Pause(which, on) => self.with(which, |replica| replica.paused = on),

@@ -83,7 +83,7 @@ impl Shard {
         });
     }
 
-    /// ResyncState for open messages whose hints were lost. It does not ask the store again before the last answer.
+    /// Looks for open messages whose hints were lost. It does not ask the store again before the last answer.
     pub(super) fn sweep(self: &Rc<Self>) {
         self.waiters.borrow_mut().sweep();
         self.maintain_subscriptions();

@@ -12,7 +12,7 @@ use crate::store::{
 /// The limit of deliveries of one page.
 const PAGE: usize = 1000;
 
-#[expect(missing_docs, reason = "the operations are documented at `Store`")]
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "the operations are documented at `Store`")]
 impl MemoryStore {
     pub fn outbox(&self, partition: Partition, fence: Fence, from: usize) -> Result<OutboxPage, StoreError> {
         let step = self.step(partition);

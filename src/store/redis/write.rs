@@ -97,7 +97,7 @@ impl<'a> ChangeGroup<'a> {
                 self.changes.push(EncodedChange::Plain("h", at.as_millis(), Vec::new()));
             }
             ConversationChange::Deliver(new) => {
-                self.changes.push(EncodedChange::Delivery(new, codec::new_delivery(new)?))
+                self.changes.push(EncodedChange::Delivery(new, codec::new_delivery(new)?));
             }
             ConversationChange::Append(entry) => {
                 match entry.body {

@@ -63,9 +63,9 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         send: A,
     ) -> Self {
         // Two replicas must not draw the same tokens, even if they start together from one image.
-        let mut seed = [0; 8];
-        let rng = match aws_lc_rs::rand::fill(&mut seed) {
-            Ok(()) => fastrand::Rng::with_seed(u64::from_ne_bytes(seed)),
+        let mut bytes = [0; 8];
+        let rng = match aws_lc_rs::rand::fill(&mut bytes) {
+            Ok(()) => fastrand::Rng::with_seed(u64::from_ne_bytes(bytes)),
             Err(_) => fastrand::Rng::new(),
         };
         Self {

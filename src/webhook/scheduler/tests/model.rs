@@ -312,7 +312,7 @@ impl SchedulerModel {
                 }
             }
             ModelEvent::LosesPartition(replica, partition, fence) => {
-                self.replicas[replica].unassign(partition, fence)
+                self.replicas[replica].unassign(partition, fence);
             }
         }
     }
