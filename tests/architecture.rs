@@ -29,6 +29,21 @@ fn the_tree_keeps_its_layers() {
     assert!(report.is_empty(), "{} violation(s):\n{}\n", report.len(), report.join("\n"));
 }
 
+#[test]
+fn every_place_of_a_rule_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    collect(root, &root.join("src"), &mut files);
+    let exists = |place: &&str| {
+        files.iter().any(|(path, _)| rules::is_in(path.strip_prefix("src/").unwrap_or(path), place))
+    };
+    let missing: Vec<_> = rules::places().filter(|place| !exists(place)).collect();
+    assert!(
+        missing.is_empty(),
+        "name the files by their present paths in tests/architecture/rules.rs: {missing:?}"
+    );
+}
+
 /// Every Rust file below `directory`, as its path under `root` and its text.
 fn collect(root: &Path, directory: &Path, files: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(directory).unwrap() {

@@ -234,7 +234,7 @@ fn shows_every_value(config: &Config) {
         "max_in_flight: 99",
         "max_per_host: 98",
         "Text",
-        "rtm_bridge=debug,info",
+        "target: Some(\"rtm_bridge\"), field_names: [], level: LevelFilter::DEBUG",
         "send: true, read: true, admin: false",
     ] {
         assert!(seen.contains(part), "{part} is not in {seen}");
@@ -474,7 +474,7 @@ fn errors_are_reported_together_with_their_origins() {
     let text = "default_bot = \"sales\"\n[server]\ngrace = 3\ntypo = 1\n[[bots]]\nname = \"support\"\nquiet = \"1h\"\n";
     let told = bad(text, &[("RTM_BRIDGE__REPLY__DEFAULT_WAIT", "2m")]).to_string();
     for line in [
-        "has 10 mistakes",
+        "has 10 errors",
         "default_bot (bridge.toml:1): there is no bot `sales`",
         "server.grace (bridge.toml:3): 3 has no unit",
         "server.typo (bridge.toml:4): there is no such key",
@@ -510,7 +510,9 @@ fn duplicate_names_bots_and_keys_are_refused() {
     let keys =
         format!("{}[[callers]]\nname = \"b\"\nkey_sha256 = \"{HASH}\"\nscopes = [\"read\"]", caller(""));
     assert!(
-        bad(&keys, &[]).to_string().contains("callers.b.key_sha256 (bridge.toml:15): is the key of `crm`")
+        bad(&keys, &[])
+            .to_string()
+            .contains("callers.b.key_sha256 (bridge.toml:15): is also the key of `crm`")
     );
 }
 

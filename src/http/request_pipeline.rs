@@ -36,6 +36,7 @@ pub(super) async fn serve(
         "request",
         http.request.method = %request.method(),
         http.route = route,
+        url.template = route,
         trace_id = %trace,
         message.id = field::Empty,
         bot = field::Empty,

@@ -1,6 +1,6 @@
 //! The schedule of reads that close a gap, and where each read begins.
 //!
-//! The platform replays nothing to a new socket (protocol.md 5.6). Its history alone tells what the bot said meanwhile,
+//! The platform replays nothing to a new socket (protocol.md 5.6). Only its history has the words of the bot meanwhile,
 //! and the delay until a message shows up there is not known (7.10). The machine therefore reads history:
 //!
 //! * at the connect,

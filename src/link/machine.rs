@@ -23,6 +23,7 @@
 //! * [`connection_status`]: the link as callers see it
 
 mod backfill;
+mod close_code;
 mod connection_status;
 mod end_session;
 mod incoming_frames;

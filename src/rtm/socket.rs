@@ -13,7 +13,7 @@
 //!
 //! Text is not checked for UTF-8 here. The decoder reports such a message as malformed.
 //!
-//! This file does not know the meaning of a message, or when to ping.
+//! This file does not know the meaning of a message or of a close code (`link/machine/close_code.rs`), or when to ping.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -23,6 +23,7 @@
 //! A conversation without an open message is forgotten `journal_ttl` after its last change. Its `clientMessageId` is
 //! a time and rises all the same. Positions and places begin anew.
 
+mod accept;
 mod conversation;
 mod delivery_table;
 mod expiry;

@@ -54,7 +54,7 @@ pub(super) struct Scheduler {
     queues: usize,
 }
 
-/// An attempt to begin, with the arguments of [`crate::store::StoreConfig::begin`].
+/// An attempt to begin, with the arguments of [`crate::store::Store::begin`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AttemptStart {
     pub(super) partition: Partition,

@@ -57,17 +57,18 @@ const SPAWN_PATHS: &[[&str; 2]] = &[
 ];
 const SPAWN_METHODS: &[&str] = &["spawn", "spawn_local", "spawn_blocking"];
 
-/// Files that take time and randomness as arguments. `link/turn` covers `link/turns` too.
+/// Files that take time and randomness as arguments.
 const PURE: &[&str] = &[
     "domain",
     "link/machine",
     "link/turn",
-    "link/turns",
     "link/outbox",
+    "link/backfill",
+    "link/dedup",
     "hub/rebalance",
-    "webhook/agenda",
-    "webhook/breaker",
-    "webhook/schedule",
+    "webhook/scheduler",
+    "webhook/circuit_breaker",
+    "webhook/retry_schedule",
 ];
 /// Files that read no clock, although they wait.
 const CLOCKLESS: &[&str] = &["store/mod.rs"];

@@ -143,7 +143,7 @@ fn getting_started_webhooks_extend_its_configuration() {
 }
 
 #[test]
-fn invalid_configuration_exits_78_with_all_mistakes() {
+fn invalid_configuration_exits_78_with_all_errors() {
     let (_dir, file) = config(&CONFIG.replace("memory://", "redis://:hush@h/none").replace("cs-1", "st-1"));
     for command in ["check-config", "serve", "migrate", "healthcheck"] {
         let output = rtm_bridge(&[command, "--config", &file])
@@ -153,8 +153,7 @@ fn invalid_configuration_exits_78_with_all_mistakes() {
         let (code, out, err) = outcome(&output);
         assert_eq!(code, Some(78), "{command}: {err}");
         assert!(out.is_empty(), "{out}");
-        for part in
-            ["3 mistakes", "store.url", "bots.support.client_id", "(RTM_BRIDGE__BOTS__SUPPORT__QUIET)"]
+        for part in ["3 errors", "store.url", "bots.support.client_id", "(RTM_BRIDGE__BOTS__SUPPORT__QUIET)"]
         {
             assert!(err.contains(part), "{part}: {err}");
         }

@@ -183,7 +183,7 @@ impl Machine {
     }
 
     /// Takes the records of a page: our own message, which proves its receipt, and the bot's replies since the gap
-    /// began. If the page was not `asked` for since the last loss, only its records count: what it lacks proves nothing.
+    /// began. If the page was not `asked` for since the last loss, only its records count. A missing record then proves nothing.
     fn take_history(
         &mut self,
         now: Timestamp,

@@ -10,6 +10,7 @@ use super::super::backfill::GapCause;
 use super::super::input::{Effect, SocketLoss};
 use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
+use super::close_code::CloseReason;
 use super::socket::LinkPhase;
 use crate::domain::{EndedBy, MessageId, SessionRequest, Timestamp, TurnOutcome};
 use crate::store::ConversationChange;
@@ -63,9 +64,10 @@ impl Machine {
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open() && turn.ends_session()) else {
             return false;
         };
-        if turn.is_proved() || loss.code == 1000 {
+        let close = CloseReason::of(loss);
+        if turn.is_proved() || close == CloseReason::Regular {
             self.end_turn(now, TurnOutcome::Answered(EndedBy::SessionEnd), effects);
-        } else if matches!(loss.code, 1007..=1009) {
+        } else if close.is_refusal() {
             return false;
         } else {
             turn.resend();

@@ -6,6 +6,7 @@ use super::super::backfill::GapCause;
 use super::super::input::{AbandonReason, ConnectFailure, Effect, SocketLoss};
 use super::super::keepalive::KeepAlive;
 use super::super::turn::TurnPhase;
+use super::close_code::CloseReason;
 use super::lane::blocked;
 use super::{Machine, REFUSAL_TTL};
 use crate::domain::{
@@ -153,12 +154,13 @@ impl Machine {
         self.cut_streams(now, false, effects);
         let lived = self.buffer.record.connected_at.is_some();
         self.on_gap(if lived { GapCause::Lost } else { GapCause::Away });
-        let least = if loss.code == 1005 { TAKEOVER_DELAY } else { Duration::ZERO };
+        let close = CloseReason::of(loss);
+        let least = if close == CloseReason::WithoutCode { TAKEOVER_DELAY } else { Duration::ZERO };
         self.link = self.wait(now, least);
-        if loss.code == 1000 && self.lane.is_empty() {
+        if close == CloseReason::Regular && self.lane.is_empty() {
             self.release_link();
         }
-        if loss.code == 1008 {
+        if close == CloseReason::Blocked {
             let wait = BLOCK.saturating_mul(1 << self.blocks.min(8)).min(MAX_BLOCK);
             self.blocks = self.blocks.saturating_add(1);
             self.buffer.record.blocked_until = Some(now + wait);
@@ -168,20 +170,20 @@ impl Machine {
             return;
         }
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
-        let failure = match loss.code {
-            1007 => Some(Problem::new(
+        let failure = match close {
+            CloseReason::Unreadable => Some(Problem::new(
                 ProblemKind::PlatformRejected,
                 "the platform closed the connection with 1007: it could not read the message",
             )),
-            1008 => {
+            CloseReason::Blocked => {
                 let until = self.buffer.record.blocked_until.unwrap_or(now);
                 Some(blocked(until.since(now)))
             }
-            1009 => Some(Problem::new(
+            CloseReason::TooLarge => Some(Problem::new(
                 ProblemKind::PayloadTooLarge,
                 "the platform closed the connection with 1009: the message is larger than it takes",
             )),
-            _ => None,
+            CloseReason::Regular | CloseReason::WithoutCode | CloseReason::Broken => None,
         };
         if let Some(problem) = failure {
             self.end_turn(now, TurnOutcome::Failed(problem), effects);

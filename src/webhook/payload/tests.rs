@@ -113,12 +113,12 @@ fn kore_body_of_a_turn_matches_the_platform_channel() {
         "replies": [
             {"seq": 1, "messageId": "ms-1", "text": "Hello \"you\"", "createdOn": "2026-11-18T11:33:18.500Z",
              "event": {"type": "bot_response", "message": [{"type": "text", "cInfo": {"body": "Hello"}}]}},
-            {"seq": 2, "messageId": null, "text": "DueQueue one", "createdOn": null,
+            {"seq": 2, "messageId": null, "text": "Pick one", "createdOn": null,
              "event": {"message": [
                 {"type": "text", "component": {"type": "text", "payload": {"text": "First"}}, "cInfo": {"body": "x"}},
                 {"type": "text", "cInfo": {"body": "Second"}},
                 {"type": "text", "component": {"type": "template",
-                    "payload": {"type": "template", "payload": {"template_type": "button", "text": "DueQueue one"}}}},
+                    "payload": {"type": "template", "payload": {"template_type": "button", "text": "Pick one"}}}},
              ]}},
         ],
     });
@@ -134,7 +134,7 @@ fn kore_body_of_a_turn_matches_the_platform_channel() {
                 {"type": "text", "val": "First", "createdOn": happened},
                 {"type": "text", "val": "Second", "createdOn": happened},
                 {"type": "template",
-                 "val": {"type": "template", "payload": {"template_type": "button", "text": "DueQueue one"}},
+                 "val": {"type": "template", "payload": {"template_type": "button", "text": "Pick one"}},
                  "createdOn": happened},
             ],
             "_v": "v2", "endOfTask": true, "endReason": "Fulfilled",
