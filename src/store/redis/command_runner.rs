@@ -28,7 +28,7 @@ use super::RedisSetupError;
 use super::connector::{RedisConnection, RedisConnector};
 use super::error_policy::{ErrorPolicy, for_log, policy};
 use super::script::ScriptCall;
-use super::thread_connection::{ConnectFailure, ThreadConnection, reconnect_backoff};
+use super::thread_connection::{ConnectRefusal, ThreadConnection, reconnect_backoff};
 use crate::config::{self, RedisServers};
 use crate::store::{StoreError, StoreRefusal};
 
@@ -63,7 +63,7 @@ pub(super) struct CommandRunner {
 /// The command of one operation.
 #[derive(Clone, Copy)]
 enum CommandRequest<'a> {
-    RedisScript(&'a ScriptCall<'a>),
+    Script(&'a ScriptCall<'a>),
     /// A command for every master of a cluster.
     Masters(&'a Cmd),
 }
@@ -97,7 +97,7 @@ impl CommandRunner {
     /// The master carried it out all the same, and a repeat waits again.
     pub(super) async fn run(&self, call: ScriptCall<'_>) -> Result<Value, StoreError> {
         // The future is boxed, because the client's futures are nested deeply.
-        Box::pin(self.perform(CommandRequest::RedisScript(&call))).await
+        Box::pin(self.perform(CommandRequest::Script(&call))).await
     }
 
     /// Runs a plain command on every master and returns their answers.
@@ -156,8 +156,7 @@ impl CommandRunner {
             };
             match policy(&error) {
                 ErrorPolicy::Refuse(refusal) => {
-                    if let (StoreRefusal::Unexpected, CommandRequest::RedisScript(call)) = (refusal, request)
-                    {
+                    if let (StoreRefusal::Unexpected, CommandRequest::Script(call)) = (refusal, request) {
                         tracing::error!(script = call.script.name, error = for_log(&error), "Redis refused");
                     }
                     return Err(self.failed(sent, refusal));
@@ -193,7 +192,7 @@ impl CommandRunner {
         &self,
         connection: &ThreadConnection,
         request: CommandRequest<'_>,
-    ) -> Result<Route, ConnectFailure> {
+    ) -> Result<Route, ConnectRefusal> {
         let (shared, number) = match connection.link().await {
             Ok(open) => open,
             Err(closed) => {
@@ -209,7 +208,7 @@ impl CommandRunner {
                 Err(error) => {
                     // The shared connection exists, so this pause alone delays the retry.
                     tokio::time::sleep(DEDICATED_PAUSE.mul_f64(fastrand::f64())).await;
-                    Err(ConnectFailure::from(&error))
+                    Err(ConnectRefusal::from(&error))
                 }
             }
         } else {
@@ -218,7 +217,7 @@ impl CommandRunner {
     }
 
     fn must_wait(&self, request: CommandRequest<'_>) -> bool {
-        self.confirmations > 0 && matches!(request, CommandRequest::RedisScript(call) if call.is_durable())
+        self.confirmations > 0 && matches!(request, CommandRequest::Script(call) if call.is_durable())
     }
 
     /// Makes one attempt: by the script's hash, and by its text if the server does not know it. `None` means that too
@@ -231,7 +230,7 @@ impl CommandRunner {
     ) -> RedisResult<Option<Value>> {
         match self.exchange(route, request, request.cmd(), deadline).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let CommandRequest::RedisScript(call) = request else { return Err(error) };
+                let CommandRequest::Script(call) = request else { return Err(error) };
                 self.exchange(route, request, Cow::Owned(call.by_text()), deadline).await
             }
             result => result,
@@ -366,12 +365,12 @@ impl Route {
 
 impl<'a> CommandRequest<'a> {
     const fn is_background(self) -> bool {
-        matches!(self, Self::RedisScript(call) if call.is_background())
+        matches!(self, Self::Script(call) if call.is_background())
     }
 
     fn cmd(self) -> Cow<'a, Cmd> {
         match self {
-            Self::RedisScript(call) => Cow::Borrowed(call.by_hash()),
+            Self::Script(call) => Cow::Borrowed(call.by_hash()),
             Self::Masters(cmd) => Cow::Borrowed(cmd),
         }
     }

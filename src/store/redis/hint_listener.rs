@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::connector::RedisConnector;
 use super::error_policy::for_log;
 use super::hint_codec;
-use super::thread_connection::{ConnectFailure, reconnect_backoff};
+use super::thread_connection::{ConnectRefusal, reconnect_backoff};
 use crate::domain::Backoff;
 use crate::store::{Hint, Incarnation};
 
@@ -96,7 +96,7 @@ impl HintListener {
                         return Hint::Subscribed;
                     }
                     Err(error) => {
-                        let delay = ConnectFailure::from(&error).pause(&mut self.backoff);
+                        let delay = ConnectRefusal::from(&error).pause(&mut self.backoff);
                         if self.backoff.failures() == 2 {
                             tracing::warn!(error = for_log(&error), "cannot listen to other replicas");
                         }

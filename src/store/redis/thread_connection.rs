@@ -36,7 +36,7 @@ const WAITING_MAX: usize = 16;
 
 /// The reason why there is no connection.
 #[derive(Debug, Clone)]
-pub(super) struct ConnectFailure {
+pub(super) struct ConnectRefusal {
     pub(super) refusal: StoreRefusal,
     /// Whether it lasts longer than a few seconds.
     pub(super) lasting: bool,
@@ -44,7 +44,7 @@ pub(super) struct ConnectFailure {
     pub(super) what: Arc<str>,
 }
 
-type ConnectResult = Result<RedisConnection, ConnectFailure>;
+type ConnectResult = Result<RedisConnection, ConnectRefusal>;
 
 /// One thread's connections.
 pub(super) struct ThreadConnection {
@@ -59,7 +59,7 @@ enum ConnectionState {
         /// The earliest time of the next attempt.
         until: Instant,
         /// The error to return until then, if it is lasting.
-        closed: Option<ConnectFailure>,
+        closed: Option<ConnectRefusal>,
     },
     Connecting {
         number: u64,
@@ -83,7 +83,7 @@ impl ThreadConnection {
     }
 
     /// Returns the connection and its number, for [`ThreadConnection::drop_connection`]. It waits for one attempt at most.
-    pub(super) async fn link(&self) -> Result<(RedisConnection, u64), ConnectFailure> {
+    pub(super) async fn link(&self) -> Result<(RedisConnection, u64), ConnectRefusal> {
         let (attempt, number) = match self.current() {
             Ok(link) => return Ok(link),
             Err(Some(attempt)) => attempt,
@@ -105,7 +105,7 @@ impl ThreadConnection {
         }
     }
 
-    fn attempt(&self) -> Result<(Shared<LocalBoxFuture<'static, ConnectResult>>, u64), ConnectFailure> {
+    fn attempt(&self) -> Result<(Shared<LocalBoxFuture<'static, ConnectResult>>, u64), ConnectRefusal> {
         let mut state = self.state.borrow_mut();
         let (backoff, until) = match &*state {
             ConnectionState::Down { closed: Some(closed), until, .. } if Instant::now() < *until => {
@@ -211,10 +211,10 @@ async fn open(connector: Arc<RedisConnector>, until: Instant) -> ConnectResult {
         Ok(opened) => opened,
         Err(_) => Err((ErrorKind::Io, "no connection in time").into()),
     };
-    opened.map_err(|error| ConnectFailure::from(&error))
+    opened.map_err(|error| ConnectRefusal::from(&error))
 }
 
-impl From<&RedisError> for ConnectFailure {
+impl From<&RedisError> for ConnectRefusal {
     fn from(error: &RedisError) -> Self {
         let (refusal, lasting) = match policy(error) {
             ErrorPolicy::Refuse(refusal) => (refusal, true),
@@ -225,7 +225,7 @@ impl From<&RedisError> for ConnectFailure {
     }
 }
 
-impl ConnectFailure {
+impl ConnectRefusal {
     /// Counts the failure and returns the delay before the next attempt.
     pub(super) fn pause(&self, backoff: &mut Backoff) -> Duration {
         let draw = fastrand::f64();
