@@ -21,7 +21,7 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Queues an input by its [`priority`] and wakes the conversation.
+    /// Queues an input by its priority and wakes the conversation.
     pub fn post(&self, input: Input) {
         let mut queue = self.queue.borrow_mut();
         let rank = priority(&input);

@@ -121,6 +121,18 @@ impl fmt::Display for Violation {
     }
 }
 
+/// Returns every place below `src/` that a rule names. A place without a file would guard nothing.
+pub(super) fn places() -> impl Iterator<Item = &'static str> {
+    let fenced = FENCES.iter().flat_map(|(_, places)| places.iter());
+    let clockless = CLOCKLESS.iter().map(|path| path.trim_end_matches(".rs"));
+    fenced.chain(SPAWNERS).chain(PURE).copied().chain(clockless)
+}
+
+/// Returns whether a file of `src/` belongs to a place.
+pub(super) fn is_in(path: &str, place: &str) -> bool {
+    within(path, &[place])
+}
+
 /// Returns the rules that `text` breaks as the file `path` of the repository, each fault once. The rules about layers
 /// hold for the server's `src/` only.
 pub(super) fn check(path: &str, text: &str) -> Vec<Violation> {

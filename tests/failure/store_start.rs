@@ -82,12 +82,12 @@ fn redis_without_rights_is_refused_with_the_reason() {
         let no_authority = url(&tls);
         let no_certificate = format!("{}ca_file = \"{FIXTURES}/tls.pem\"", url(&tls));
         let no_password = url(&guarded);
-        let rights = ["user, password or rights", "store.password"];
+        let rights = ["login or rights", "store.password"];
         tokio::join!(
             refuses(&password, &rights),
             refuses(&no_password, &rights),
             refuses(&unknown, &rights),
-            refuses(&deaf, &["channel", "user, password or rights"]),
+            refuses(&deaf, &["channel", "login or rights"]),
             refuses(&blind, &rights),
             refuses(&mute, &rights),
             refuses(&no_authority, &["certificate", "store.ca_file"]),
