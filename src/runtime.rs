@@ -69,6 +69,26 @@ fn current_thread() -> io::Result<Runtime> {
 }
 
 #[cfg(test)]
+pub(crate) mod fixtures {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Runs a test on a runtime like that of a shard, with a timeout.
+    pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+        block_on(async { timeout(Duration::from_mins(1), test).await.expect("the test hangs") }).unwrap()
+    }
+
+    /// Starts a task that runs beside the test.
+    #[expect(clippy::disallowed_methods, reason = "the peer of the test needs no owner")]
+    pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
+        tokio::task::spawn_local(task);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use std::rc::Rc;
 

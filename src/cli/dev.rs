@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{CommandError, is_address_in_use, print, webhook};
 use crate::app::Bridge;
-use crate::config::{BotWebhookConfig, Config, PayloadFormat};
+use crate::config::{BotWebhookConfig, Config};
 use crate::{runtime, telemetry};
 use rtm_sandbox::{Sandbox, SandboxOptions};
 
@@ -68,14 +68,8 @@ impl DevCommand {
 /// Allows callbacks to a receiver on this machine. The bot has no receiver of its own, so the bridge posts only on request.
 fn allow_callbacks(config: &mut Config, secret: &SecretString) {
     for bot in &mut config.bots {
-        Arc::make_mut(bot).webhook = Some(BotWebhookConfig {
-            url: None,
-            secrets: vec![secret.clone()],
-            form: PayloadFormat::Standard,
-            bearer_token: None,
-            headers: Vec::new(),
-            legacy_signature: None,
-        });
+        Arc::make_mut(bot).webhook =
+            Some(BotWebhookConfig { secrets: vec![secret.clone()], ..BotWebhookConfig::default() });
     }
     config.webhooks.allowed = CALLBACK_URLS.iter().filter_map(|pattern| pattern.parse().ok()).collect();
     config.webhooks.allow_private =

@@ -12,6 +12,8 @@ mod defaults;
 mod delivery_headers;
 mod diagnostics;
 mod environment;
+#[cfg(any(test, feature = "test-support"))]
+pub mod fixtures;
 mod load;
 mod parse;
 mod secret;
@@ -261,7 +263,7 @@ pub enum ConnectionStyle {
 }
 
 /// `[bots.webhook]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct BotWebhookConfig {
     /// The receiver of all events. Without one the bridge sends only callbacks, signed with `secrets`.
     pub url: Option<Url>,

@@ -170,10 +170,7 @@ impl fmt::Display for Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn conversation(bot: &str, user: &str) -> ConversationId {
-        ConversationId::new(BotName::new(bot).unwrap(), UserId::new(user).unwrap())
-    }
+    use crate::domain::fixtures::conversation;
 
     #[test]
     fn user_id_too_long_or_unprintable_is_refused() {

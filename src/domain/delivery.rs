@@ -284,13 +284,13 @@ impl Serialize for Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BotName, UserId};
+    use crate::domain::fixtures::sandbox_conversation;
 
     #[test]
     fn delivery_id_of_one_entry_is_stable_and_holds_its_partition() {
         let at = Timestamp::from_millis(1_763_845_000_123);
         for user in ["alice", "bob", "Zoë"] {
-            let conversation = ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap());
+            let conversation = sandbox_conversation(user);
             let id = DeliveryId::of(&conversation, 7, 9, at);
             assert_eq!(id.partition(), Partition::of(&conversation));
             assert_eq!(id.to_string().parse(), Ok(id));

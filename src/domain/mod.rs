@@ -11,8 +11,8 @@ mod conversation_id;
 mod conversation_record;
 mod delivery;
 mod event_kind;
-#[cfg(test)]
-pub(crate) mod fixtures;
+#[cfg(any(test, feature = "test-support"))]
+pub mod fixtures;
 mod journal_entry;
 mod journal_page;
 mod message;

@@ -211,15 +211,8 @@ mod tests {
     #[test]
     fn key_finds_its_caller() {
         let caller = |name: &str, key: &str| config::CallerConfig {
-            name: name.to_owned(),
             key_sha256: Sha256::digest(key),
-            scopes: config::CallerScopes::default(),
-            bots: None,
-            user_prefix: String::new(),
-            rate_per_minute: 0,
-            max_open_requests: 0,
-            webhook_secrets: Vec::new(),
-            webhook_form: config::PayloadFormat::Standard,
+            ..config::fixtures::caller(name, config::CallerScopes::default())
         };
         let callers = [caller("a", "one"), caller("b", "two"), caller("c", "three")];
         let name = |key: &str| find_by_key(&callers, key.as_bytes()).map(|(_, caller)| caller.name.as_str());

@@ -60,34 +60,20 @@ fn refused(detail: String) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, BotWebhookConfig, CallerScopes, PayloadFormat};
-    use crate::domain::BotName;
+    use crate::config::{self, BotWebhookConfig, CallerScopes, PayloadFormat, fixtures};
 
     fn caller(signs: bool) -> config::CallerConfig {
-        config::CallerConfig {
-            name: "crm".to_owned(),
-            key_sha256: [0; 32],
-            scopes: CallerScopes::default(),
-            bots: None,
-            user_prefix: String::new(),
-            rate_per_minute: 0,
-            max_open_requests: 0,
-            webhook_secrets: signs.then(|| "whsec_1".into()).into_iter().collect(),
-            webhook_form: PayloadFormat::Standard,
-        }
+        let webhook_secrets = signs.then(|| "whsec_1".into()).into_iter().collect();
+        config::CallerConfig { webhook_secrets, ..fixtures::caller("crm", CallerScopes::default()) }
     }
 
     fn bot(signs: bool) -> BotConfig {
         let webhook = BotWebhookConfig {
-            url: None,
             secrets: vec!["whsec_2".into()],
             form: PayloadFormat::KoreV2,
-            bearer_token: None,
-            headers: Vec::new(),
-            legacy_signature: None,
+            ..BotWebhookConfig::default()
         };
-        let bot = BotConfig::new(BotName::new("b").unwrap(), "https://platform.invalid".parse().unwrap());
-        BotConfig { webhook: signs.then_some(webhook), ..bot }
+        BotConfig { webhook: signs.then_some(webhook), ..fixtures::bot("b") }
     }
 
     fn try_check(

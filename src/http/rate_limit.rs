@@ -120,26 +120,15 @@ impl RateLimitStatus {
 
 #[cfg(test)]
 mod tests {
-    use crate::domain::Sha256;
     use actix_web::http::header;
     use proptest::prelude::*;
     use tokio::time::advance;
 
     use super::*;
-    use crate::config::{CallerScopes, PayloadFormat};
+    use crate::config::{CallerScopes, fixtures};
 
     fn caller(name: &str, rate_per_minute: u32) -> CallerConfig {
-        CallerConfig {
-            name: name.to_owned(),
-            key_sha256: Sha256::digest(name),
-            scopes: CallerScopes::default(),
-            bots: None,
-            user_prefix: String::new(),
-            rate_per_minute,
-            max_open_requests: 0,
-            webhook_secrets: Vec::new(),
-            webhook_form: PayloadFormat::Standard,
-        }
+        CallerConfig { rate_per_minute, ..fixtures::caller(name, CallerScopes::default()) }
     }
 
     fn with(key: &str) -> HeaderMap {

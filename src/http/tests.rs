@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config;
-use crate::domain::{BotName, Sha256};
+use crate::domain::BotName;
 use crate::metrics::LabelSets;
 use crate::store::{Clock, MemoryLimits, Store};
 
@@ -24,8 +24,7 @@ fn store() -> Store {
 }
 
 fn bot(name: &str) -> Arc<config::BotConfig> {
-    let platform = "https://platform.invalid".parse().unwrap();
-    Arc::new(config::BotConfig::new(BotName::new(name).unwrap(), platform))
+    Arc::new(config::fixtures::bot(name))
 }
 
 pub(super) fn caller(
@@ -35,15 +34,9 @@ pub(super) fn caller(
     user_prefix: &str,
 ) -> config::CallerConfig {
     config::CallerConfig {
-        name: name.to_owned(),
-        key_sha256: Sha256::digest(format!("key of {name}")),
-        scopes,
         bots: bots.map(|bots| bots.iter().map(|bot| BotName::new(bot).unwrap()).collect()),
         user_prefix: user_prefix.to_owned(),
-        rate_per_minute: 0,
-        max_open_requests: 0,
-        webhook_secrets: Vec::new(),
-        webhook_form: config::PayloadFormat::default(),
+        ..config::fixtures::caller(name, scopes)
     }
 }
 
@@ -172,7 +165,7 @@ pub(super) fn post(uri: &str, body: impl Into<bytes::Bytes>) -> TestRequest {
 }
 
 pub(super) fn with_key(request: TestRequest, name: &str) -> TestRequest {
-    request.insert_header(("authorization", format!("Bearer key of {name}")))
+    request.insert_header(("authorization", format!("Bearer {name}")))
 }
 
 #[test]

@@ -8,13 +8,12 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::config::{BotConfig, Config};
-use crate::domain::{
-    BotName, MessageContent, NewMessage, Problem, ProblemKind, ResendPolicy, SessionRequest, Timestamp,
-    TurnOutcome, TurnRules, UserId,
-};
+use crate::domain::fixtures::{new_message, sandbox_conversation};
+use crate::domain::{BotName, NewMessage, Problem, ProblemKind, Timestamp, TurnOutcome, TurnRules};
 use crate::metrics::LabelSets;
 use crate::metrics::Metrics;
 use crate::store::MemoryLimits;
+use crate::store::fixtures::accept_request;
 use rtm_sandbox::{Sandbox, SandboxOptions};
 
 /// The chat bot whose next connect panics if [`PANIC`] is set. Tests run in parallel.
@@ -95,24 +94,9 @@ fn accept(hub: &Hub, number: u128, user: &str, text: &str) -> AcceptRequest {
 }
 
 pub(super) fn accept_by(by: Incarnation, number: u128, user: &str, text: &str) -> AcceptRequest {
-    let conversation = ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() };
-    AcceptRequest {
-        id: MessageId::new(Timestamp::from_millis(1_763_845_000_000), number),
-        message: NewMessage {
-            conversation,
-            content: MessageContent::new(text).unwrap(),
-            session: SessionRequest::Continue,
-            rules: TurnRules::new(Some(1), None, Some(5000)).unwrap(),
-            resend: ResendPolicy::Never,
-            callback: None,
-            trace: crate::domain::TraceId::default(),
-        },
-        idempotency: None,
-        max_open: 8,
-        by,
-        watched: true,
-        send_at_accept: None,
-    }
+    let rules = TurnRules::new(Some(1), None, Some(5000)).unwrap();
+    let message = NewMessage { rules, ..new_message(sandbox_conversation(user), text) };
+    AcceptRequest { watched: true, ..accept_request(by, number, message) }
 }
 
 fn is_socket(line: &str) -> bool {

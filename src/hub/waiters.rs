@@ -131,13 +131,14 @@ impl WaiterTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BotName, MessageProgress, Timestamp, UserId};
+    use crate::domain::fixtures::sandbox_conversation;
+    use crate::domain::{MessageProgress, Timestamp};
     use crate::hub::tests::{accept_by, store};
     use crate::store::{AcceptResult, Incarnation};
 
     #[test]
     fn message_not_known_as_stored_cannot_be_lost() {
-        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        let conversation = sandbox_conversation("alice");
         let id = MessageId::new(Timestamp::from_millis(1), 1);
         let mut table = WaiterTable::default();
         let (waiter, mut completion) = oneshot::channel();
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn waiters_that_gave_up_are_removed() {
-        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
+        let conversation = sandbox_conversation("alice");
         let id = MessageId::new(Timestamp::from_millis(1), 1);
         let mut table = WaiterTable::default();
         let (waiter, completion) = oneshot::channel();

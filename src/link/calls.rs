@@ -251,26 +251,19 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::domain::fixtures::new_message;
-    use crate::domain::{
-        BotName, Callback, ConversationRecord, DeliveryId, DeliveryKind, MessageId, NewMessage,
-    };
+    use crate::domain::fixtures::{accepted_message, conversation, new_message};
+    use crate::domain::{Callback, ConversationRecord, DeliveryId, DeliveryKind, MessageId, NewMessage};
 
     #[test]
     fn messages_failed_by_a_panic_are_delivered_to_their_target() {
-        let platform = "https://platform.example".parse().unwrap();
-        let bot = BotConfig::new(BotName::new("support").unwrap(), platform);
-        let conversation = ConversationId::new(bot.name.clone(), UserId::new("alice").unwrap());
-        let (at, now) = (Timestamp::from_millis(1000), Timestamp::from_millis(2000));
-        let open = |position, callback| OpenMessage {
-            accepted: Arc::new(AcceptedMessage {
-                id: MessageId::new(at, position),
-                position: 0,
-                client_message_id: 1000,
-                accepted_at: at,
-                new: NewMessage { callback, ..new_message(conversation.clone(), "hello") },
-            }),
-            progress: MessageProgress::default(),
+        let bot = crate::config::fixtures::bot("support");
+        let conversation = conversation("support", "alice");
+        let now = Timestamp::from_millis(2000);
+        let open = |number, callback| {
+            let new = NewMessage { callback, ..new_message(conversation.clone(), "hello") };
+            let id = MessageId::new(Timestamp::from_millis(1), number);
+            let accepted = Arc::new(AcceptedMessage { id, ..accepted_message(new) });
+            OpenMessage { accepted, progress: MessageProgress::default() }
         };
         let callback = Callback { url: "https://caller.example/hook".into(), signer: None };
         let lane = vec![open(1, None), open(2, Some(callback))];

@@ -285,10 +285,8 @@ impl WriteBuffer {
 mod tests {
     use super::pending_changes::{MAX_CHANGES, MAX_WEIGHT};
     use super::*;
-    use crate::domain::{
-        BotName, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, MessageId, NewDelivery, TraceId,
-        UserId,
-    };
+    use crate::domain::fixtures::{new_delivery, raw_json, sandbox_conversation};
+    use crate::domain::{DeliveryKind, MessageId, NewDelivery};
 
     fn at(ms: u64) -> Timestamp {
         Timestamp::from_millis(ms)
@@ -346,7 +344,7 @@ mod tests {
         buffer.push(acked());
         assert!(buffer.next_write(at(20)).is_none());
         assert_eq!(buffer.wake_at(), Some(at(21)));
-        buffer.append(at(5), EntryBody::Platform(raw("{}")));
+        buffer.append(at(5), EntryBody::Platform(raw_json("{}")));
         assert_eq!(buffer.next_write(at(5)).unwrap().changes.len(), 2, "the entry takes it along");
         buffer.on_stored();
         buffer.touch(at(100));
@@ -418,29 +416,23 @@ mod tests {
     fn waiting_changes_are_bounded_by_number_and_weight() {
         let mut buffer = WriteBuffer::new(ConversationRecord::default());
         for _ in 1..MAX_CHANGES {
-            buffer.append(at(1), EntryBody::Platform(raw("{}")));
+            buffer.append(at(1), EntryBody::Platform(raw_json("{}")));
         }
         assert!(!buffer.is_full());
-        buffer.append(at(1), EntryBody::Platform(raw("{}")));
+        buffer.append(at(1), EntryBody::Platform(raw_json("{}")));
         assert!(buffer.is_full());
         buffer.next_write(at(1)).unwrap();
         assert!(!buffer.is_full());
-        buffer.append(at(1), EntryBody::Platform(raw(&format!("\"{}\"", "x".repeat(MAX_WEIGHT)))));
+        buffer.append(at(1), EntryBody::Platform(raw_json(&format!("\"{}\"", "x".repeat(MAX_WEIGHT)))));
         assert!(buffer.is_full());
     }
 
     fn delivery(kind: DeliveryKind, message: MessageId, bytes: usize) -> ConversationChange {
-        let conversation = ConversationId::new(BotName::sandbox(), UserId::new("alice").unwrap());
         ConversationChange::Deliver(Box::new(NewDelivery {
-            id: DeliveryId::of(&conversation, 1, 1, at(1)),
             kind,
-            conversation,
             message: Some(message),
-            target: "https://receiver.example/".into(),
-            origin: DeliveryOrigin::Bot,
-            trace: TraceId::default(),
-            created_at: at(1),
-            data: raw(&format!("\"{}\"", "x".repeat(bytes))),
+            data: raw_json(&format!("\"{}\"", "x".repeat(bytes))),
+            ..new_delivery(&sandbox_conversation("alice"), 1, at(1), "https://receiver.example/")
         }))
     }
 
@@ -473,9 +465,5 @@ mod tests {
         let kept: Vec<_> = kept.collect();
         let replies = [(DeliveryKind::ReplyLate, Some(lost)), (DeliveryKind::ReplyUnsolicited, Some(lost))];
         assert_eq!(kept, [&replies[..], &[(DeliveryKind::MessageFailed, Some(other))]].concat());
-    }
-
-    fn raw(json: &str) -> Box<serde_json::value::RawValue> {
-        serde_json::value::RawValue::from_string(json.to_owned()).unwrap()
     }
 }

@@ -19,6 +19,8 @@ mod accept_request;
 mod clock;
 mod conversation_state;
 mod error;
+#[cfg(any(test, feature = "test-support"))]
+pub mod fixtures;
 mod fleet;
 mod hint;
 mod journal_page;

@@ -206,7 +206,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{BotName, ConversationId, Partition, UserId};
+    use crate::domain::Partition;
+    use crate::domain::fixtures::conversation;
 
     const SECOND: Migration = Migration { number: 2, name: "second", text: "-- Runs on each partition.\n" };
     const THIRD: Migration = Migration { number: 3, name: "third", text: "-- Runs on the schema key.\n" };
@@ -266,7 +267,7 @@ mod tests {
         for (fact, value) in FACTS {
             assert!(MIGRATIONS[0].text.contains(&format!("'{fact}', '{value}'")), "{fact}");
         }
-        let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new("Zoë").unwrap());
+        let conversation = conversation("support", "Zoë");
         let first = Sha256::digest("support\0Zoë")[0];
         assert_eq!(Partition::of(&conversation).index(), usize::from(first));
     }

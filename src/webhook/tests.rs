@@ -2,12 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -15,10 +13,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::sender::DeliverySender;
 use crate::config::WebhooksConfig;
-use crate::domain::{
-    BotName, ConversationId, DeliveryId, DeliveryKind, DeliveryOrigin, NewDelivery, Timestamp, TraceId,
-    UserId,
-};
+use crate::domain::fixtures::{conversation, raw_json};
+use crate::domain::{DeliveryId, DeliveryKind, DeliveryOrigin, NewDelivery, Timestamp, TraceId};
+use crate::runtime::fixtures::spawn;
 use crate::store::ClaimedDelivery;
 use crate::tls::fixtures;
 
@@ -28,22 +25,9 @@ pub(super) const HAPPENED: Timestamp = Timestamp::from_millis(1_794_999_999_001)
 pub(super) const CA: &[u8] = include_bytes!("../../tests/fixtures/tls/ca.crt");
 pub(super) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Runs a test on a runtime like that of the dispatcher's thread, with a timeout.
-pub(super) fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test hangs")
-    })
-}
-
-#[expect(clippy::disallowed_methods, reason = "the receiver runs beside the test")]
-fn spawn(task: impl Future<Output = ()> + 'static) {
-    tokio::task::spawn_local(task);
-}
-
 /// Returns a delivery to this target before its first attempt.
 pub(super) fn claimed(target: &str, kind: DeliveryKind, data: &str) -> ClaimedDelivery {
-    let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new("Zoë / 1").unwrap());
+    let conversation = conversation("support", "Zoë / 1");
     let delivery = NewDelivery {
         id: DeliveryId::of(&conversation, 7, 9, HAPPENED),
         kind,
@@ -53,7 +37,7 @@ pub(super) fn claimed(target: &str, kind: DeliveryKind, data: &str) -> ClaimedDe
         origin: DeliveryOrigin::Bot,
         trace: TraceId(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736),
         created_at: HAPPENED,
-        data: RawValue::from_string(data.to_owned()).unwrap(),
+        data: raw_json(data),
     };
     ClaimedDelivery { delivery, since: HAPPENED, made: 0, step: 0, token: 1, now: NOW }
 }

@@ -1,7 +1,7 @@
 //! Callbacks as callers request them (api.md 4): the accepted URLs, and the answer to a POST with one.
 
+use rtm_bridge::config::fixtures::caller;
 use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
-use rtm_bridge::domain::Sha256;
 use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
@@ -13,15 +13,8 @@ const TARGET: &str = "http://127.0.0.1:9/in/crm";
 /// Returns a caller with a webhook secret whose key is its name.
 fn signing(name: &str) -> CallerConfig {
     CallerConfig {
-        name: name.to_owned(),
-        key_sha256: Sha256::digest(name),
-        scopes: CallerScopes { send: true, read: true, admin: true },
-        bots: None,
-        user_prefix: String::new(),
-        rate_per_minute: 0,
-        max_open_requests: 0,
         webhook_secrets: vec![format!("whsec_{}", "QUFB".repeat(8)).into()],
-        webhook_form: rtm_bridge::config::PayloadFormat::Standard,
+        ..caller(name, CallerScopes { send: true, read: true, admin: true })
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use rtm_bridge::config::fixtures::caller;
 use rtm_bridge::config::{BotConfig, CallerConfig, CallerScopes, Config};
-use rtm_bridge::domain::{BotName, Sha256};
+use rtm_bridge::domain::BotName;
 use rtm_sandbox::{SandboxOptions, Step};
 use serde_json::json;
 
@@ -12,21 +13,6 @@ use crate::support::{Answer, Request, TestBridge, bot, quiet_platform, run, spaw
 const SEND: CallerScopes = CallerScopes { send: true, read: false, admin: false };
 const READ: CallerScopes = CallerScopes { send: false, read: true, admin: false };
 const ADMIN: CallerScopes = CallerScopes { send: false, read: false, admin: true };
-
-/// Returns a caller whose key is its name.
-fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
-    CallerConfig {
-        name: name.to_owned(),
-        key_sha256: Sha256::digest(name),
-        scopes,
-        bots: None,
-        user_prefix: String::new(),
-        rate_per_minute: 0,
-        max_open_requests: 0,
-        webhook_secrets: Vec::new(),
-        webhook_form: rtm_bridge::config::PayloadFormat::Standard,
-    }
-}
 
 /// Starts a bridge with two bots and several callers.
 async fn guarded() -> TestBridge {

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
-use rtm_bridge::domain::Sha256;
+use rtm_bridge::config::{CallerConfig, CallerScopes, Config, fixtures};
 use rtm_sandbox::Step;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,18 +13,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Answer, Request, TestBridge, run, spawn_bridge, until};
 
-/// Returns a caller whose key is its name.
+/// Returns a caller with a webhook secret. Its key is its name.
 fn caller(name: &str, scopes: CallerScopes, user_prefix: &str) -> CallerConfig {
     CallerConfig {
-        name: name.to_owned(),
-        key_sha256: Sha256::digest(name),
-        scopes,
-        bots: None,
         user_prefix: user_prefix.to_owned(),
-        rate_per_minute: 0,
-        max_open_requests: 0,
         webhook_secrets: vec![format!("whsec_{}", "QUFB".repeat(8)).into()],
-        webhook_form: rtm_bridge::config::PayloadFormat::Standard,
+        ..fixtures::caller(name, scopes)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a repeated request is the same message (api.md 1).
 
-use rtm_bridge::config::{CallerConfig, CallerScopes, Config};
-use rtm_bridge::domain::Sha256;
+use rtm_bridge::config::fixtures::caller;
+use rtm_bridge::config::{CallerScopes, Config};
 use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
 
@@ -123,18 +123,9 @@ fn repeat_of_a_failed_message_fails_alike() {
 #[test]
 fn key_belongs_to_its_caller_and_conversation() {
     run(async {
-        let caller = |name: &str| CallerConfig {
-            name: name.to_owned(),
-            key_sha256: Sha256::digest(name),
-            scopes: CallerScopes { send: true, read: true, admin: false },
-            bots: None,
-            user_prefix: String::new(),
-            rate_per_minute: 0,
-            max_open_requests: 0,
-            webhook_secrets: Vec::new(),
-            webhook_form: rtm_bridge::config::PayloadFormat::Standard,
-        };
-        let change = |config: &mut Config| config.callers = vec![caller("crm"), caller("erp")];
+        let scopes = CallerScopes { send: true, read: true, admin: false };
+        let change =
+            |config: &mut Config| config.callers = vec![caller("crm", scopes), caller("erp", scopes)];
         let bridge = spawn_bridge(change).await;
         let mut ids = Vec::new();
         for (user, key, text) in [("alice", "crm", "a"), ("alice", "erp", "b"), ("bob", "crm", "c")] {

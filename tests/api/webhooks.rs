@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rtm_bridge::config::{BotWebhookConfig, Config, PayloadFormat};
+use rtm_bridge::config::{BotWebhookConfig, Config};
 use rtm_bridge::domain::Timestamp;
 use rtm_sandbox::{Gate, Step};
 use serde_json::{Value, json};
@@ -21,10 +21,9 @@ fn configure(config: &mut Config, receiver: &Receiver) {
     bot(config).webhook = Some(BotWebhookConfig {
         url: Some(receiver.url("/bot").parse().unwrap()),
         secrets: vec![SECRET.into()],
-        form: PayloadFormat::Standard,
         bearer_token: Some("a-bearer-token".into()),
         headers: vec![("x-tenant".into(), "acme".into())],
-        legacy_signature: None,
+        ..BotWebhookConfig::default()
     });
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_bridge::config;
+use rtm_bridge::domain::fixtures::sandbox_conversation;
 use rtm_bridge::domain::{MessageId, Partition, Timestamp};
 use rtm_bridge::store::{RedisStore, Store};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::store_load::{Load, all_ready, conversation, partition, sum, timed};
+use super::store_load::{Load, all_ready, partition, sum, timed};
 use crate::support::{Cluster, Fleet, Request, Sentinels, run_for, until};
 
 const GUARD: Duration = Duration::from_mins(2);
@@ -195,7 +196,7 @@ fn cluster_dead_node_delays_no_other_user() {
             let began = Instant::now();
             let mut held_up = Duration::ZERO;
             while !over.get() {
-                let (took, answer) = timed(store.message(&conversation(user), NOBODYS, None)).await;
+                let (took, answer) = timed(store.message(&sandbox_conversation(user), NOBODYS, None)).await;
                 if took > COMMAND / 4 || answer.is_err() {
                     held_up += took;
                 }
@@ -207,7 +208,7 @@ fn cluster_dead_node_delays_no_other_user() {
         });
         // Clients of the dead master retry over the same connection.
         let asks_dead = async {
-            let user = conversation(&users[0]);
+            let user = sandbox_conversation(&users[0]);
             let mut told = Vec::new();
             while !over.get() {
                 told.push(store.message(&user, NOBODYS, None).await);

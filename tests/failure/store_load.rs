@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use rtm_bridge::domain::{BotName, ConversationId, Partition, UserId};
+use rtm_bridge::domain::Partition;
+use rtm_bridge::domain::fixtures::sandbox_conversation;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -130,10 +131,5 @@ pub(super) async fn watched(redis: &RedisServer, location: &str, replicas: usize
 
 /// Returns the partition of a user of the simulated bot.
 pub(super) fn partition(user: &str) -> Partition {
-    Partition::of(&conversation(user))
-}
-
-/// Returns the conversation of a user of the simulated bot.
-pub(super) fn conversation(user: &str) -> ConversationId {
-    ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap())
+    Partition::of(&sandbox_conversation(user))
 }

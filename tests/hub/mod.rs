@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_bridge::config::Config;
+use rtm_bridge::domain::fixtures::{new_message, sandbox_conversation};
 use rtm_bridge::domain::{
-    BotName, ConversationId, EntryBody, LinkState, LiveSignal, MessageContent, MessageId, NewMessage,
-    ReadStart, ResendPolicy, SessionRequest, Timestamp, TraceId, TurnOutcome, TurnRules, UserId,
+    ConversationId, EntryBody, LinkState, LiveSignal, NewMessage, ReadStart, TurnOutcome, TurnRules,
 };
 use rtm_bridge::hub::{FRAMES_IN, FRAMES_OUT, Hub, HubError, HubThreads, Subscription};
 use rtm_bridge::metrics::{LabelSets, Metrics};
+use rtm_bridge::store::fixtures::accept_request;
 use rtm_bridge::store::{AcceptRequest, RedisStore, Store, outbox_events};
 use rtm_sandbox::Sandbox;
 use tokio::time::{Instant, timeout};
@@ -97,30 +98,13 @@ impl SubscribedReader {
 }
 
 fn alice() -> ConversationId {
-    ConversationId { bot: BotName::sandbox(), user: UserId::new("alice").unwrap() }
+    sandbox_conversation("alice")
 }
 
 async fn say(hub: &Hub, number: u128) {
-    let message = NewMessage {
-        conversation: alice(),
-        content: MessageContent::new("/echo quack").unwrap(),
-        session: SessionRequest::Continue,
-        rules: TurnRules::new(Some(1), None, Some(5000)).unwrap(),
-        resend: ResendPolicy::Never,
-        callback: None,
-        trace: TraceId::default(),
-    };
-    let id = MessageId::new(Timestamp::from_millis(1_763_845_000_000), number);
-    let by = hub.incarnation();
-    let accept = AcceptRequest {
-        id,
-        message,
-        idempotency: None,
-        max_open: 8,
-        by,
-        watched: true,
-        send_at_accept: None,
-    };
+    let rules = TurnRules::new(Some(1), None, Some(5000)).unwrap();
+    let message = NewMessage { rules, ..new_message(alice(), "/echo quack") };
+    let accept = AcceptRequest { watched: true, ..accept_request(hub.incarnation(), number, message) };
     let posted = hub.post(accept, Some(SOON)).await.unwrap();
     assert!(matches!(posted.message.progress.outcome, Some(TurnOutcome::Answered(_))), "{posted:?}");
 }

@@ -6,7 +6,7 @@ mod language;
 
 use std::time::SystemTime;
 
-use rtm_bridge::config::{BotWebhookConfig, PayloadFormat};
+use rtm_bridge::config::BotWebhookConfig;
 use rtm_bridge::webhook::signature::{SigningSecret, sign};
 use serde_json::json;
 
@@ -73,12 +73,8 @@ fn receiver_accepts_a_delivery_of_a_bridge(language: &'static ReceiverLanguage) 
         let callback = format!("http://{}/", receiver.address);
         let bridge = spawn_bridge(|config| {
             bot(config).webhook = Some(BotWebhookConfig {
-                url: None,
                 secrets: vec![NEWER.into(), SECRET.into()],
-                form: PayloadFormat::Standard,
-                bearer_token: None,
-                headers: Vec::new(),
-                legacy_signature: None,
+                ..BotWebhookConfig::default()
             });
             config.webhooks.allowed = vec![callback.parse().unwrap()];
             config.webhooks.allow_private = vec!["127.0.0.0/8".parse().unwrap()];

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_bridge::config::BotConfig;
+use rtm_bridge::domain::fixtures::START;
 use rtm_bridge::domain::{
     AcceptedMessage, ConversationRecord, EndedBy, EntryBody, Message, MessageId, NewMessage, ProblemKind,
     Reply, ReplyChunk, Timestamp, TurnOutcome, TurnRules,
@@ -11,9 +12,8 @@ use rtm_bridge::domain::{
 use rtm_bridge::link::{AbandonReason, Effect, HistoryFailure, Input, Machine, SocketLoss};
 use rtm_bridge::rtm::{BotResponse, ConnectMode, HistoryPage, HistoryRecord, IncomingFrame};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite};
-use serde_json::value::RawValue;
 
-use super::support::{accepted, bot, plain, reply};
+use super::support::{accepted, advance, bot, event, plain, reply};
 
 /// A machine whose store answers at once, unless `store_hangs`.
 pub(super) struct Bench {
@@ -56,7 +56,7 @@ impl Bench {
     pub(super) fn opened(open: ConversationSnapshot, change: impl FnOnce(&mut BotConfig)) -> Self {
         let mut bot = bot();
         change(&mut bot);
-        let now = Timestamp::from_millis(1_763_845_000_000);
+        let now = START;
         let posted = open.next_position;
         let machine = Machine::new(Arc::new(bot), plain().conversation, open, now, 7);
         let mut bench = Self {
@@ -134,19 +134,12 @@ impl Bench {
     /// Lets time pass, with every tick that the machine asks for.
     pub(super) fn pass(&mut self, span: Duration) {
         let end = self.now + span;
-        for _ in 0..10_000 {
-            match self.machine.wake_at() {
-                Some(wake) if wake <= end => {
-                    self.now = self.now.max(wake);
-                    self.give(Input::Tick);
-                }
-                _ => {
-                    self.now = end;
-                    return;
-                }
-            }
+        let mut ticks = 0;
+        while advance(&mut self.now, &self.machine, end) {
+            self.give(Input::Tick);
+            ticks += 1;
+            assert!(ticks < 10_000, "a busy loop");
         }
-        panic!("a busy loop");
     }
 
     /// Lets minutes pass on a socket whose peer answers.
@@ -253,6 +246,6 @@ pub(super) fn outgoing(id: &str) -> HistoryRecord {
         agent: false,
         created_on: None,
         session_id: None,
-        event: RawValue::from_string("{}".into()).unwrap(),
+        event: event(),
     }
 }

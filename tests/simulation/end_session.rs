@@ -5,10 +5,10 @@ use std::sync::Arc;
 use rtm_bridge::domain::{AcceptedMessage, ConversationRecord, MessageProgress, SessionRequest, Timestamp};
 use rtm_bridge::link::{Input, LinkState};
 use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
-use rtm_bridge::store::{ConversationSnapshot, OpenMessage};
+use rtm_bridge::store::ConversationSnapshot;
 
 use super::bench::{Bench, ms};
-use super::support::{accepted, event, plain};
+use super::support::{accepted, event, plain, snapshot};
 
 fn close(bench: &mut Bench) -> Arc<AcceptedMessage> {
     bench.post_with(|new| new.session = SessionRequest::Close)
@@ -25,14 +25,7 @@ fn left(connected_at: Option<Timestamp>, sent: bool) -> ConversationSnapshot {
     let mut new = plain();
     new.session = SessionRequest::Close;
     let progress = MessageProgress { sent_at: sent.then_some(at), ..MessageProgress::default() };
-    let lane = vec![OpenMessage { accepted: accepted(0, at, new), progress }];
-    ConversationSnapshot {
-        record,
-        lane,
-        head_at: Some(at),
-        next_position: 1,
-        ..ConversationSnapshot::default()
-    }
+    snapshot(record, [(&accepted(0, at, new), progress)])
 }
 
 #[test]

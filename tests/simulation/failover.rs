@@ -7,27 +7,18 @@ use rtm_bridge::domain::{
     TurnOutcome,
 };
 use rtm_bridge::link::{AbandonReason, Input};
-use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite};
 
 use super::bench::{Bench, ms};
-use super::support::{accepted, plain};
+use super::support::{accepted, plain, sent, snapshot};
 
-fn open(
+fn open<const N: usize>(
     record: &ConversationRecord,
-    lane: &[(&Arc<AcceptedMessage>, MessageProgress)],
+    lane: [(&Arc<AcceptedMessage>, MessageProgress); N],
     next_position: u64,
 ) -> Input {
-    let lane = lane.iter().map(|(accepted, progress)| OpenMessage {
-        accepted: Arc::clone(accepted),
-        progress: progress.clone(),
-    });
-    let record = record.clone();
-    Input::Lane(Box::new(ConversationSnapshot {
-        record,
-        lane: lane.collect(),
-        next_position,
-        ..ConversationSnapshot::default()
-    }))
+    let open = snapshot(record.clone(), lane);
+    Input::Lane(Box::new(ConversationSnapshot { head_at: None, next_position, ..open }))
 }
 
 fn record(bench: &Bench) -> ConversationRecord {
@@ -77,7 +68,7 @@ fn message_lost_before_its_sending_is_not_sent() {
     bench.give(Input::Stored { lost: true });
     assert_eq!((bench.sends.len(), &*bench.forgotten, bench.lane_reads), (0, &[lost.id][..], 1));
     bench.store_hangs = false;
-    let lane = open(&record(&bench), &[(&next, MessageProgress::default())], 3);
+    let lane = open(&record(&bench), [(&next, MessageProgress::default())], 3);
     bench.give(lane);
     assert_eq!(bench.sends.len(), 1, "the next one goes on");
     assert_eq!(bench.sends[0].0, next.client_message_id);
@@ -92,7 +83,7 @@ fn message_lost_before_its_end_is_forgotten() {
     bench.pass(ms(1000));
     let told = bench.completed.len();
     bench.give(Input::Stored { lost: true });
-    bench.give(open(&record(&bench), &[], 2));
+    bench.give(open(&record(&bench), [], 2));
     assert_eq!((bench.completed.len(), &*bench.forgotten), (told, &[lost.id][..]));
     assert_eq!(bench.machine.open_messages(), 0);
 }
@@ -110,7 +101,7 @@ fn lost_changes_of_the_open_turn_are_rewritten_in_order() {
     let refused = bench.writes.last().unwrap().record.write;
     bench.give(Input::OutOfStep);
     assert_eq!(bench.lane_reads, 1);
-    bench.give(open(&before, &[(&message, MessageProgress::default())], 2));
+    bench.give(open(&before, [(&message, MessageProgress::default())], 2));
     let again = bench.writes.last().unwrap();
     assert!(again.record.write > refused, "what was on its way is not taken after it");
     assert_eq!((again.follows, bench.rebased), (before.write, 1));
@@ -147,7 +138,7 @@ fn stored_changes_of_the_open_turn_are_not_rewritten() {
         replies: vec![reply],
         ..MessageProgress::default()
     };
-    bench.give(open(&kept, &[(&message, progress)], 2));
+    bench.give(open(&kept, [(&message, progress)], 2));
     let again = bench.writes.last().unwrap();
     assert_eq!(tell(again), [format!("{} ms-2", kept.seq + 1), format!("{} ms-3", kept.seq + 2)]);
 }
@@ -164,7 +155,7 @@ fn message_with_a_lost_end_fails_without_resending() {
     // The sweep finds it open and wakes the conversation.
     let told = bench.completed.len();
     bench.give(Input::Woken);
-    let lane = || open(&before, &[(&message, MessageProgress::default())], 2);
+    let lane = || open(&before, [(&message, MessageProgress::default())], 2);
     bench.give(lane());
     assert_eq!(bench.lane_reads, 2, "it is looked at again, with nothing in flight");
     let epoch = record(&bench).epoch;
@@ -188,9 +179,12 @@ fn queued_message_lost_by_the_store_is_replaced() {
     bench.give(Input::OutOfStep);
     // The store lost the second message and has accepted another one since.
     let other = accepted(lost.position, bench.now + ms(5), plain());
-    let progress = MessageProgress { sent_at: Some(bench.now), ..MessageProgress::default() };
     let stored = ConversationRecord { write: record(&bench).write - 2, ..record(&bench) };
-    bench.give(open(&stored, &[(&first, progress), (&other, MessageProgress::default())], lost.position + 1));
+    bench.give(open(
+        &stored,
+        [(&first, sent(bench.now)), (&other, MessageProgress::default())],
+        lost.position + 1,
+    ));
     assert_eq!(bench.forgotten, [lost.id]);
     assert!(bench.machine.is_open(other.id) && !bench.machine.is_open(lost.id));
     bench.store_hangs = false;
@@ -215,13 +209,13 @@ fn lane_answer_overtaken_by_an_end_is_not_a_loss() {
     let mut bench = Bench::connected();
     let message = bench.post();
     bench.give(Input::Accepted(accepted(9, bench.now, plain())));
-    let lane = open(&record(&bench), &[(&message, MessageProgress::default())], 2);
+    let lane = open(&record(&bench), [(&message, MessageProgress::default())], 2);
     bench.say("ms-1");
     bench.pass(ms(1000));
     bench.give(lane);
     assert_eq!(bench.lane_reads, 2);
     let writes = bench.writes.len();
-    bench.give(open(&record(&bench), &[], 2));
+    bench.give(open(&record(&bench), [], 2));
     assert_eq!((bench.writes.len(), bench.forgotten.len()), (writes, 0));
 }
 
@@ -236,7 +230,7 @@ fn machine_in_doubt_sends_only_after_the_lane_read() {
     assert!(bench.sends.is_empty());
     bench.store_hangs = false;
     let stored = ConversationRecord { write: 1, ..ConversationRecord::default() };
-    bench.give(open(&stored, &[(&message, MessageProgress::default())], 2));
+    bench.give(open(&stored, [(&message, MessageProgress::default())], 2));
     assert_eq!(bench.sends.len(), 1);
 }
 
@@ -245,8 +239,8 @@ fn record_that_expired_is_not_a_loss() {
     let mut bench = Bench::connected();
     let epoch = record(&bench).epoch;
     bench.give(Input::Woken);
-    bench.give(open(&ConversationRecord::default(), &[], 0));
-    bench.give(open(&ConversationRecord::default(), &[], 0));
+    bench.give(open(&ConversationRecord::default(), [], 0));
+    bench.give(open(&ConversationRecord::default(), [], 0));
     assert!(bench.forgotten.is_empty());
     bench.pass(ms(20));
     let again = bench.writes.last().unwrap();
@@ -270,7 +264,7 @@ fn link_older_than_its_record_stays_open() {
     bench.say("ms-2");
     let refused = bench.writes.last().unwrap().record.write;
     bench.give(Input::OutOfStep);
-    bench.give(open(&ConversationRecord::default(), &[], 0));
+    bench.give(open(&ConversationRecord::default(), [], 0));
     let again = bench.writes.last().unwrap();
     assert_eq!((again.follows, tell(again)), (0, vec![format!("{} ms-2", before.seq + 1)]));
     assert!(again.record.write > refused);
@@ -290,8 +284,7 @@ fn store_ahead_of_the_machine_replaces_its_state() {
     let message = bench.post();
     bench.give(Input::OutOfStep);
     let ahead = ConversationRecord { write: record(&bench).write + 5, ..record(&bench) };
-    let progress = MessageProgress { sent_at: Some(bench.now), ..MessageProgress::default() };
-    bench.give(open(&ahead, &[(&message, progress)], 2));
+    bench.give(open(&ahead, [(&message, sent(bench.now))], 2));
     assert_eq!((&*bench.abandons, bench.sends.len()), (&[AbandonReason::StoreAhead][..], 0));
     bench.give(Input::Connected);
     assert_eq!(bench.history_reads.len(), 1, "it may have been sent");
@@ -307,7 +300,7 @@ fn message_hinted_during_the_lane_read_is_kept() {
     // The answer was on its way before both events, or between them.
     bench.give(open(
         &ConversationRecord { write: 1, ..ConversationRecord::default() },
-        &[(&first, MessageProgress::default())],
+        [(&first, MessageProgress::default())],
         2,
     ));
     assert!(bench.machine.is_open(first.id) && bench.machine.is_open(second.id));
@@ -327,7 +320,7 @@ fn message_with_a_lost_sent_mark_waits_for_its_rewrite() {
     bench.say("ms-unsolicited");
     bench.give(Input::OutOfStep);
     bench.give(Input::Lease(true));
-    bench.give(open(&before, &[(&message, MessageProgress::default())], 2));
+    bench.give(open(&before, [(&message, MessageProgress::default())], 2));
     assert_eq!(tell(bench.writes.last().unwrap())[0], "sent");
     bench.pass(ms(1000));
     assert!(bench.sends.is_empty());
@@ -338,21 +331,13 @@ fn message_with_a_lost_sent_mark_waits_for_its_rewrite() {
 #[test]
 fn new_owner_ends_messages_before_a_sent_one() {
     let at = Bench::new().now - ms(1000);
-    let (ended, sent) = (accepted(0, at, plain()), accepted(1, at, plain()));
-    let progress = MessageProgress { sent_at: Some(at), acked_at: Some(at), ..MessageProgress::default() };
-    let lane = [(&ended, MessageProgress::default()), (&sent, progress)];
-    let lane = lane.map(|(accepted, progress)| OpenMessage { accepted: Arc::clone(accepted), progress });
+    let (ended, acked) = (accepted(0, at, plain()), accepted(1, at, plain()));
+    let progress = MessageProgress { acked_at: Some(at), ..sent(at) };
+    let lane = [(&ended, MessageProgress::default()), (&acked, progress)];
     let record = ConversationRecord { write: 3, seq: 5, ..ConversationRecord::default() };
-    let open = ConversationSnapshot {
-        record,
-        lane: lane.into(),
-        head_at: Some(at),
-        next_position: 2,
-        ..ConversationSnapshot::default()
-    };
-    let mut bench = Bench::opened(open, |bot| bot.welcome = std::time::Duration::ZERO);
+    let mut bench = Bench::opened(snapshot(record, lane), |bot| bot.welcome = std::time::Duration::ZERO);
     assert_eq!(ends(bench.writes.last().unwrap()), [(ended.id, ProblemKind::MessageLost)]);
     assert_eq!(bench.forgotten, [ended.id]);
     bench.give(Input::Connected);
-    assert!(bench.sends.is_empty() && bench.machine.is_open(sent.id));
+    assert!(bench.sends.is_empty() && bench.machine.is_open(acked.id));
 }

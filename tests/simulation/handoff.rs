@@ -6,29 +6,17 @@ use std::time::Duration;
 use rtm_bridge::domain::{ConversationRecord, MessageId, MessageProgress, ResendPolicy, Timestamp};
 use rtm_bridge::link::{AbandonReason, Input};
 use rtm_bridge::rtm::IncomingFrame;
-use rtm_bridge::store::{ConversationChange, ConversationSnapshot, OpenMessage};
-use serde_json::value::RawValue;
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, incoming, ms, outgoing};
-use super::support::{accepted, last_turn, plain};
+use super::support::{accepted, event, last_turn, plain, sent, snapshot};
 
 /// The stored conversation of an earlier owner: one open message that became the head this long ago.
 fn left(ago: Duration, progress: impl FnOnce(Timestamp) -> MessageProgress) -> ConversationSnapshot {
     let head_at = Bench::new().now - ago;
     let record =
         ConversationRecord { write: 3, connected_at: Some(head_at), ..ConversationRecord::default() };
-    let lane = vec![OpenMessage { accepted: accepted(0, head_at, plain()), progress: progress(head_at) }];
-    ConversationSnapshot {
-        record,
-        lane,
-        head_at: Some(head_at),
-        next_position: 1,
-        ..ConversationSnapshot::default()
-    }
-}
-
-fn sent(at: Timestamp) -> MessageProgress {
-    MessageProgress { sent_at: Some(at), ..MessageProgress::default() }
+    snapshot(record, [(&accepted(0, head_at, plain()), progress(head_at))])
 }
 
 fn head_since(bench: &Bench) -> Option<Timestamp> {
@@ -229,8 +217,7 @@ fn waiting_changes_during_an_outage_are_bounded() {
     bench.store_hangs = true;
     bench.say("ms-1");
     for _ in 0..999 {
-        let event = RawValue::from_string("{}".into()).unwrap();
-        bench.give(Input::Frame(IncomingFrame::Platform(event)));
+        bench.give(Input::Frame(IncomingFrame::Platform(event())));
     }
     assert!(bench.abandons.is_empty());
     bench.say("ms-2");

@@ -1,13 +1,13 @@
 //! Conversations with a human agent (api.md 1), and the journaled events of the platform (api.md 3).
 
-use rtm_bridge::domain::{ConversationRecord, Correlation, EntryBody, MessageProgress};
+use rtm_bridge::domain::fixtures::raw_json;
+use rtm_bridge::domain::{ConversationRecord, Correlation, EntryBody};
 use rtm_bridge::link::Input;
 use rtm_bridge::rtm::IncomingFrame;
-use rtm_bridge::store::{ConversationChange, ConversationSnapshot, OpenMessage};
-use serde_json::value::RawValue;
+use rtm_bridge::store::ConversationChange;
 
 use super::bench::{Bench, incoming, ms, outgoing};
-use super::support::{accepted, event, plain};
+use super::support::{accepted, event, plain, sent, snapshot};
 
 fn with_agent() -> Bench {
     let mut bench = Bench::connected();
@@ -88,17 +88,8 @@ fn new_owner_knows_that_an_agent_has_the_conversation() {
     let at = Bench::new().now;
     let record =
         ConversationRecord { write: 3, connected_at: Some(at), agent: true, ..ConversationRecord::default() };
-    let progress = MessageProgress { sent_at: Some(at), ..MessageProgress::default() };
     let message = accepted(0, at, plain());
-    let lane = vec![OpenMessage { accepted: message.clone(), progress }];
-    let open = ConversationSnapshot {
-        record,
-        lane,
-        head_at: Some(at),
-        next_position: 1,
-        ..ConversationSnapshot::default()
-    };
-    let mut bench = Bench::opened(open, |_| ());
+    let mut bench = Bench::opened(snapshot(record, [(&message, sent(at))]), |_| ());
     bench.give(Input::Connected);
     bench.history(vec![incoming(&message), outgoing("ms-1")]);
     assert_eq!(bench.end(), (0, "agent"), "history shows that it was received");
@@ -108,7 +99,7 @@ fn new_owner_knows_that_an_agent_has_the_conversation() {
 
 #[test]
 fn event_frames_are_journaled_and_noise_is_not() {
-    let frame = |name: &str| RawValue::from_string(format!("{{\"type\":\"{name}\"}}")).unwrap();
+    let frame = |name: &str| raw_json(&format!("{{\"type\":\"{name}\"}}"));
     let mut bench = Bench::connected();
     let from = bench.writes.len();
     for told in [

@@ -8,12 +8,12 @@ use rtm_bridge::domain::{
 };
 use rtm_bridge::link::Input;
 use rtm_bridge::rtm::IncomingFrame;
-use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite};
 use serde_json::{Value, json};
 
 use super::bench::{Bench, ms};
 use super::receivers::{reply_of, tells};
-use super::support::{accepted, callback, echo, plain, webhook};
+use super::support::{accepted, callback, echo, plain, sent, snapshot, webhook};
 
 const TRACE: TraceId = TraceId(7);
 
@@ -209,14 +209,8 @@ fn rewritten_delivery_keeps_its_id() {
     };
     let first = id_of(&bench);
     bench.give(Input::OutOfStep);
-    let lane = vec![OpenMessage { accepted: message, progress: MessageProgress::default() }];
-    bench.give(Input::Lane(Box::new(ConversationSnapshot {
-        record: before,
-        lane,
-        head_at: None,
-        next_position: 2,
-        ..ConversationSnapshot::default()
-    })));
+    let open = snapshot(before, [(&message, MessageProgress::default())]);
+    bench.give(Input::Lane(Box::new(ConversationSnapshot { head_at: None, ..open })));
     let again = id_of(&bench);
     assert_eq!((bench.rebased, again.0, again.1), (1, first.0, first.1));
     assert!(again.2 > first.2, "although the journal is another one");
@@ -234,12 +228,8 @@ fn message_lost_before_its_end_delivers_only_late_replies() {
     let write = bench.writes.len();
     // The store does not have it yet, and the end waits behind the write in flight.
     bench.give(Input::OutOfStep);
-    let record = bench.record();
-    bench.give(Input::Lane(Box::new(ConversationSnapshot {
-        record,
-        next_position: 2,
-        ..ConversationSnapshot::default()
-    })));
+    let open = ConversationSnapshot { record: bench.record(), next_position: 2, ..Default::default() };
+    bench.give(Input::Lane(Box::new(open)));
     assert_eq!(bench.forgotten.len(), 1);
     let found: Vec<_> = delivered(&bench.writes[write..]).iter().map(|(_, delivery)| delivery.kind).collect();
     assert_eq!(found, [DeliveryKind::ReplyLate]);
@@ -250,18 +240,8 @@ fn message_with_a_lost_end_is_delivered_as_lost() {
     let (at, mut new) = (Bench::new().now - ms(5000), plain());
     to_caller(&mut new);
     let (first, head) = (accepted(0, at, new), accepted(1, at, plain()));
-    let sent = MessageProgress { sent_at: Some(at), ..MessageProgress::default() };
-    let lane =
-        [&first, &head].map(|message| OpenMessage { accepted: Arc::clone(message), progress: sent.clone() });
     let record = ConversationRecord { write: 3, epoch: 9, seq: 4, ..ConversationRecord::default() };
-    let open = ConversationSnapshot {
-        record,
-        lane: lane.into(),
-        head_at: Some(at),
-        next_position: 2,
-        ..ConversationSnapshot::default()
-    };
-    let bench = Bench::opened(open, |_| ());
+    let bench = Bench::opened(snapshot(record, [&first, &head].map(|message| (message, sent(at)))), |_| ());
     assert_eq!(kinds(&delivered(&bench.writes)), [(DeliveryKind::MessageFailed, CALLER)]);
     let (entry, delivery) = delivered(&bench.writes)[0];
     let EntryBody::Ended { message, .. } = &entry.body else { panic!("an end") };

@@ -4,7 +4,6 @@ use fastrand::Rng;
 use rtm_bridge::domain::Timestamp;
 use rtm_bridge::link::HistoryFailure;
 use rtm_bridge::rtm::{BotResponse, HistoryPage, HistoryRecord, IncomingFrame};
-use serde_json::value::RawValue;
 
 use super::support::{event, piece, reply};
 
@@ -330,7 +329,7 @@ impl Platform {
             agent: false,
             created_on: Some(Timestamp::from_millis(known.at)),
             session_id: None,
-            event: RawValue::from_string("{}".into()).unwrap(),
+            event: event(),
         });
         Ok(HistoryPage { records: records.collect(), more })
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use rtm_bridge::domain::fixtures::START;
 use rtm_bridge::domain::{
     AcceptedMessage, ConversationRecord, EntryBody, MessageId, MessageProgress, ResendPolicy, SessionRequest,
     Timestamp, TurnRules,
@@ -16,7 +17,7 @@ use rtm_bridge::rtm::{BotResponse, HistoryPage, IncomingFrame};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
 
 use super::bench::{incoming, outgoing};
-use super::support::{accepted, bot, event, plain, reply};
+use super::support::{accepted, advance, bot, event, plain, reply};
 
 /// A random event. An event that does not fit the state, such as a frame without a socket, is skipped.
 #[derive(Debug, Clone, Copy)]
@@ -122,7 +123,7 @@ struct MachineTrial {
 
 impl MachineTrial {
     fn new() -> Self {
-        let now = Timestamp::from_millis(1_763_845_000_000);
+        let now = START;
         Self {
             machine: Machine::new(
                 Arc::new(bot()),
@@ -349,19 +350,12 @@ impl MachineTrial {
 
     fn pass(&mut self, span: Duration) {
         let end = self.now + span;
-        for _ in 0..1000 {
-            match self.machine.wake_at() {
-                Some(wake) if wake <= end => {
-                    self.now = self.now.max(wake);
-                    self.give(Input::Tick);
-                }
-                _ => {
-                    self.now = end;
-                    return;
-                }
-            }
+        let mut ticks = 0;
+        while advance(&mut self.now, &self.machine, end) {
+            self.give(Input::Tick);
+            ticks += 1;
+            assert!(ticks < 1000, "a busy loop");
         }
-        panic!("a busy loop");
     }
 
     fn lane(&self) -> ConversationSnapshot {

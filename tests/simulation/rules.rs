@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use rtm_bridge::domain::fixtures::raw_json;
 use rtm_bridge::domain::{ConversationRecord, Correlation, MessageProgress, SessionRequest};
 use rtm_bridge::link::Input;
 use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
-use rtm_bridge::store::{ConversationSnapshot, OpenMessage};
+use rtm_bridge::store::ConversationSnapshot;
 
 use super::bench::{Bench, ms};
-use super::support::{accepted, event, piece, plain, reply};
+use super::support::{accepted, event, piece, plain, reply, snapshot};
 
 fn sign(incoming: IncomingFrame) -> Input {
     Input::Frame(incoming)
@@ -193,14 +194,7 @@ fn new_owner_does_not_count_the_wait_for_the_send_rate() {
     record.sends.record(1, now - ms(20_000));
     let head_at = now - ms(19_000);
     let message = accepted(0, head_at, plain());
-    let lane = vec![OpenMessage { accepted: message, progress: MessageProgress::default() }];
-    let open = ConversationSnapshot {
-        record,
-        lane,
-        head_at: Some(head_at),
-        next_position: 1,
-        ..ConversationSnapshot::default()
-    };
+    let open = snapshot(record, [(&message, MessageProgress::default())]);
     let mut bench = Bench::opened(open, |bot| {
         bot.user_rate_per_minute = 1;
         bot.deadline = ms(5000);
@@ -226,7 +220,7 @@ fn turn_with_100_replies_or_4_mib_ends_at_its_limit() {
     bench.post();
     let event = format!("{{\"x\":\"{}\"}}", "x".repeat(1 << 20));
     for i in 0..4 {
-        let event = serde_json::value::RawValue::from_string(event.clone()).unwrap();
+        let event = raw_json(&event);
         bench.respond(BotResponse { event, ..reply(&format!("big-{i}"), "big") });
     }
     assert_eq!(bench.end(), (4, "limit"));

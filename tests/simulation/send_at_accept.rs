@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{AcceptedMessage, MessageProgress};
+use rtm_bridge::domain::{AcceptedMessage, ConversationRecord};
 use rtm_bridge::link::Input;
-use rtm_bridge::store::{ConversationChange, ConversationSnapshot, OpenMessage};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, ms};
-use super::support::{accepted, plain};
+use super::support::{accepted, plain, sent, snapshot};
 
 /// The next message of the conversation, accepted now.
 fn next(bench: &Bench) -> Arc<AcceptedMessage> {
@@ -16,15 +16,7 @@ fn next(bench: &Bench) -> Arc<AcceptedMessage> {
 }
 
 fn sent_at_accept(message: &Arc<AcceptedMessage>) -> ConversationSnapshot {
-    let progress = MessageProgress { sent_at: Some(message.accepted_at), ..MessageProgress::default() };
-    let lane = vec![OpenMessage { accepted: Arc::clone(message), progress }];
-    let next_position = message.position + 1;
-    ConversationSnapshot {
-        lane,
-        head_at: Some(message.accepted_at),
-        next_position,
-        ..ConversationSnapshot::default()
-    }
+    snapshot(ConversationRecord::default(), [(message, sent(message.accepted_at))])
 }
 
 fn wrote_sent(bench: &Bench) -> bool {

@@ -2,47 +2,30 @@
 
 use std::sync::Arc;
 
-use rtm_bridge::config::{BotConfig, BotWebhookConfig, PayloadFormat};
+use rtm_bridge::config::{self, BotConfig, BotWebhookConfig};
+use rtm_bridge::domain::fixtures::{conversation, new_message, raw_json};
 use rtm_bridge::domain::{
-    AcceptedMessage, BotName, Callback, ConversationId, LastTurn, MessageContent, MessageId, NewMessage,
-    ResendPolicy, SessionRequest, Timestamp, TraceId, TurnRules, UserId,
+    AcceptedMessage, Callback, ConversationRecord, LastTurn, MessageId, MessageProgress, NewMessage,
+    Timestamp, TraceId,
 };
+use rtm_bridge::link::Machine;
 use rtm_bridge::rtm::{BotResponse, StreamInfo};
+use rtm_bridge::store::{ConversationSnapshot, OpenMessage};
 use serde_json::value::RawValue;
 
 /// A bot with the defaults of api.md 9, but without rate limits.
 pub(crate) fn bot() -> BotConfig {
-    let platform = "https://platform.example".parse().unwrap();
-    BotConfig {
-        user_rate_per_minute: 0,
-        connects_per_minute: 0,
-        ..BotConfig::new(BotName::new("support").unwrap(), platform)
-    }
+    BotConfig { user_rate_per_minute: 0, connects_per_minute: 0, ..config::fixtures::bot("support") }
 }
 
 /// A message of a caller without special settings.
 pub(crate) fn plain() -> NewMessage {
-    NewMessage {
-        conversation: ConversationId::new(BotName::new("support").unwrap(), UserId::new("alice").unwrap()),
-        content: MessageContent::new("Where is my order?").unwrap(),
-        session: SessionRequest::Continue,
-        rules: TurnRules::default(),
-        resend: ResendPolicy::Never,
-        callback: None,
-        trace: TraceId::default(),
-    }
+    new_message(conversation("support", "alice"), "Where is my order?")
 }
 
 /// The bot's webhook.
 pub(crate) fn webhook() -> BotWebhookConfig {
-    BotWebhookConfig {
-        url: Some("https://bot.example/hook".parse().unwrap()),
-        secrets: Vec::new(),
-        form: PayloadFormat::Standard,
-        bearer_token: None,
-        headers: Vec::new(),
-        legacy_signature: None,
-    }
+    BotWebhookConfig { url: Some("https://bot.example/hook".parse().unwrap()), ..BotWebhookConfig::default() }
 }
 
 /// The callback of a caller, signed with its own secrets or the bot's.
@@ -59,6 +42,33 @@ pub(crate) fn accepted(position: u64, at: Timestamp, new: NewMessage) -> Arc<Acc
         accepted_at: at,
         new,
     })
+}
+
+/// The progress of a message that was sent.
+pub(crate) fn sent(at: Timestamp) -> MessageProgress {
+    MessageProgress { sent_at: Some(at), ..MessageProgress::default() }
+}
+
+/// A stored conversation with these open messages. The first one became the head at its accept.
+pub(crate) fn snapshot<const N: usize>(
+    record: ConversationRecord,
+    lane: [(&Arc<AcceptedMessage>, MessageProgress); N],
+) -> ConversationSnapshot {
+    let lane = lane.map(|(accepted, progress)| OpenMessage { accepted: Arc::clone(accepted), progress });
+    ConversationSnapshot {
+        record,
+        head_at: lane.first().map(|head| head.accepted.accepted_at),
+        next_position: lane.last().map_or(0, |last| last.accepted.position + 1),
+        lane: lane.into(),
+        ..ConversationSnapshot::default()
+    }
+}
+
+/// Advances the time to the next tick that the machine asks for, but at most to `end`. Returns whether a tick is due.
+pub(crate) fn advance(now: &mut Timestamp, machine: &Machine, end: Timestamp) -> bool {
+    let due = machine.wake_at().filter(|wake| *wake <= end);
+    *now = due.map_or(end, |wake| wake.max(*now));
+    due.is_some()
 }
 
 /// The last turn as an earlier version stored it.
@@ -83,7 +93,7 @@ pub(crate) fn reply(id: &str, text: &str) -> BotResponse {
 
 /// A frame whose content does not matter.
 pub(crate) fn event() -> Box<RawValue> {
-    RawValue::from_string("{}".into()).unwrap()
+    raw_json("{}")
 }
 
 /// A reply to this message, with its echo.

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use rtm_bridge::domain::{
-    Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, NewDelivery, Partition, Timestamp,
-    TraceId,
-};
+use rtm_bridge::domain::fixtures::{new_delivery, raw_json};
+use rtm_bridge::domain::{Delivery, DeliveryAttempt, DeliveryId, NewDelivery, Partition, Timestamp};
 use rtm_bridge::store::{
     BeginResult, ClaimedDelivery, ConversationChange, Fence, FinishRequest, FinishResult, OutboxPage,
     PendingQueue, QueueId, RetryDecision, Store,
@@ -23,16 +21,11 @@ pub(super) const OTHER_HOOK: &str = "https://legacy.example/hook?of=another";
 /// Returns a delivery of the entry that the owner counted last.
 pub(super) fn delivery(owner: &Owner<'_>, at: Timestamp, target: &str) -> NewDelivery {
     let Owner { conversation, record, .. } = owner;
+    let id = DeliveryId::of(conversation, record.epoch, record.seq, at);
     NewDelivery {
-        id: DeliveryId::of(conversation, record.epoch, record.seq, at),
-        kind: DeliveryKind::ReplyUnsolicited,
-        conversation: conversation.clone(),
-        message: None,
-        target: target.into(),
-        origin: DeliveryOrigin::Bot,
-        trace: TraceId::default(),
-        created_at: at,
-        data: serde_json::value::to_raw_value(&record.seq).unwrap(),
+        id,
+        data: raw_json(&record.seq.to_string()),
+        ..new_delivery(conversation, record.seq, at, target)
     }
 }
 

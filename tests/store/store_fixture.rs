@@ -2,22 +2,24 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rtm_bridge::domain::fixtures::{self, START, new_message};
 use rtm_bridge::domain::{
-    BotName, ConversationId, ConversationRecord, Correlation, EndedBy, EntryBody, JournalEntry,
-    MessageContent, MessageId, NewMessage, Partition, ReadStart, Reply, ResendPolicy, SessionRequest,
-    Timestamp, TurnOutcome, TurnRules, UserId,
+    AcceptedMessage, BotName, ConversationId, ConversationRecord, EndedBy, EntryBody, JournalEntry,
+    MessageId, Partition, ReadStart, Timestamp, TurnOutcome,
 };
+use rtm_bridge::store::fixtures::accept_request;
+pub(super) use rtm_bridge::store::fixtures::with_key;
 use rtm_bridge::store::{
     AcceptError, AcceptRequest, AcceptResult, ClaimMode, Clock, ConversationChange, ConversationWrite, Fence,
-    Heartbeat, Hint, HintStream, IdempotencyRequest, Incarnation, ManualClock, MemoryLimits, MemoryStore,
-    RedisStore, ReplicaIdentity, Store, StoreError, WriteResult,
+    Heartbeat, Hint, HintStream, Incarnation, ManualClock, MemoryLimits, MemoryStore, RedisStore,
+    ReplicaIdentity, Store, StoreError, WriteResult,
 };
 
 use crate::support::{Cluster, RedisOptions, RedisServer, Sentinels, Servers, shift, within};
 
-pub(super) const START: Timestamp = Timestamp::from_millis(1_763_845_000_000);
 /// These spans are long and differ by [`SLACK`], because Redis' clock runs on during a sentence.
 pub(super) const MESSAGE_TTL: Duration = Duration::from_mins(10);
 pub(super) const LEASE: Duration = Duration::from_mins(5);
@@ -237,7 +239,7 @@ pub(super) fn heartbeat(incarnation: Incarnation, echo: u64) -> Heartbeat {
 }
 
 pub(super) fn conversation(user: &str) -> ConversationId {
-    ConversationId::new(BotName::new("support").unwrap(), UserId::new(user).unwrap())
+    fixtures::conversation("support", user)
 }
 
 /// Returns two conversations of one partition.
@@ -255,35 +257,10 @@ pub(super) fn id(number: u128) -> MessageId {
 }
 
 pub(super) fn accept(conversation: &ConversationId, number: u128) -> AcceptRequest {
-    let message = NewMessage {
-        conversation: conversation.clone(),
-        content: MessageContent::new(format!("message {number}")).unwrap(),
-        session: SessionRequest::Continue,
-        rules: TurnRules::default(),
-        resend: ResendPolicy::Never,
-        callback: None,
-        trace: rtm_bridge::domain::TraceId::default(),
-    };
-    AcceptRequest {
-        id: id(number),
-        message,
-        idempotency: None,
-        max_open: 32,
-        by: ME,
-        watched: false,
-        send_at_accept: None,
-    }
+    accept_request(ME, number, new_message(conversation.clone(), &format!("message {number}")))
 }
 
-pub(super) fn with_key(mut accept: AcceptRequest, caller: &str, key: &str, body: u8) -> AcceptRequest {
-    accept.idempotency =
-        Some(IdempotencyRequest { caller: caller.into(), key: key.into(), body: [body; 32] });
-    accept
-}
-
-pub(super) fn new(
-    accepted: Result<AcceptResult, AcceptError>,
-) -> std::sync::Arc<rtm_bridge::domain::AcceptedMessage> {
+pub(super) fn new(accepted: Result<AcceptResult, AcceptError>) -> Arc<AcceptedMessage> {
     match accepted.unwrap() {
         AcceptResult::New(accepted) | AcceptResult::SentAtAccept(accepted) => accepted,
         AcceptResult::Replayed(message) => panic!("replayed: {message:?}"),
@@ -329,17 +306,7 @@ impl Owner<'_> {
     }
 
     pub(super) fn reply(&mut self, at: Timestamp, to: Option<MessageId>, text: &str) -> ConversationChange {
-        let reply = Reply {
-            seq: self.record.seq + 1,
-            message_id: None,
-            in_reply_to: to,
-            correlation: Correlation::Window,
-            late: false,
-            text: text.into(),
-            agent: false,
-            created_on: None,
-            event: serde_json::value::to_raw_value(text).unwrap(),
-        };
+        let reply = fixtures::reply(self.record.seq + 1, to, text);
         self.entry(at, EntryBody::Reply(reply.into()))
     }
 

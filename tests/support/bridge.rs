@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use rtm_bridge::app::Bridge;
 use rtm_bridge::config::{BotConfig, Config};
-use rtm_bridge::domain::{BotName, ConversationId, DeliveryState, JournalEntry, ReadStart, UserId};
+use rtm_bridge::domain::fixtures::sandbox_conversation;
+use rtm_bridge::domain::{DeliveryState, JournalEntry, ReadStart};
 use rtm_bridge::store::{DeliveryQuery, Store};
 use rtm_sandbox::{Behaviour, Sandbox, SandboxOptions, SandboxScript, WelcomeTime};
 use serde_json::Value;
@@ -130,7 +131,7 @@ impl TestBridge {
     /// Returns the journal of a user's conversation.
     pub(crate) fn journal(&self, user: &str) -> Vec<JournalEntry> {
         let Store::Memory(memory) = self.bridge.store() else { panic!("the embedded store") };
-        let conversation = ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap());
+        let conversation = sandbox_conversation(user);
         let page = memory.page(&conversation, ReadStart::Oldest, 1000, None);
         assert!(!page.more && !page.gap, "not the whole journal");
         page.entries.into_iter().map(|told| told.entry).collect()

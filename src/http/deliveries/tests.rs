@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 use super::redrive::parse;
 use super::*;
 use crate::config::{CallerScopes, Config};
-use crate::domain::ConversationId;
+use crate::domain::fixtures::{START, conversation, new_delivery, raw_json};
 use crate::domain::{
-    ConversationRecord, DeliveryAttempt, DeliveryKind, DeliveryOrigin, EntryBody, GapReason, JournalEntry,
-    NewDelivery, Partition, Timestamp, TraceId,
+    ConversationRecord, DeliveryAttempt, EntryBody, GapReason, JournalEntry, NewDelivery, Partition,
 };
 use crate::http::tests::{Answer, caller, config, post, send_all, send_all_on, send_to, with_key};
 use crate::store::{
@@ -152,7 +151,7 @@ fn caller_sees_deliveries_of_its_bots_and_users() {
     let known = CallerIdentity::Known { caller: &sales, index: 0 };
     let bot = |name| BotName::new(name).unwrap();
     let user = |name| UserId::new(name).unwrap();
-    let covers = |query: &DeliveryQuery, of, name| query.covers(&ConversationId::new(bot(of), user(name)));
+    let covers = |query: &DeliveryQuery, of, name| query.covers(&conversation(of, name));
     let all = visible(known, None, None).unwrap();
     assert!(covers(&all, "sales", "eu-1"));
     assert!(!covers(&all, "support", "eu-1") && !covers(&all, "sales", "us-1"));
@@ -174,7 +173,7 @@ struct DeliveryStore {
 
 impl DeliveryStore {
     fn new() -> Self {
-        let (clock, manual_clock) = Clock::manual(Timestamp::from_millis(1_763_845_000_000));
+        let (clock, manual_clock) = Clock::manual(START);
         let limits = MemoryLimits::new(64 << 20, Duration::from_hours(24));
         Self { store: MemoryStore::new(limits, clock), clock: manual_clock }
     }
@@ -183,21 +182,12 @@ impl DeliveryStore {
     fn deliver(&self, bot: &str, user: &str, verdict: RetryDecision) -> DeliveryId {
         self.clock.advance(Duration::from_secs(1));
         let at = self.store.now();
-        let conversation = ConversationId::new(BotName::new(bot).unwrap(), UserId::new(user).unwrap());
+        let conversation = conversation(bot, user);
         let partition = Partition::of(&conversation);
         let lease = Duration::from_mins(1);
         let fence = self.store.claim(partition, Incarnation(1), lease, ClaimMode::Expired).fence().unwrap();
-        let new = NewDelivery {
-            id: DeliveryId::of(&conversation, 1, 1, at),
-            kind: DeliveryKind::ReplyUnsolicited,
-            conversation: conversation.clone(),
-            message: None,
-            target: HOOK.into(),
-            origin: DeliveryOrigin::Bot,
-            trace: TraceId::default(),
-            created_at: at,
-            data: serde_json::value::to_raw_value(&json!({"text": "hello"})).unwrap(),
-        };
+        let data = raw_json(r#"{"text":"hello"}"#);
+        let new = NewDelivery { data, ..new_delivery(&conversation, 1, at, HOOK) };
         let id = new.id;
         let entry = JournalEntry { seq: 1, at, body: EntryBody::Gap(GapReason::HistoryTooShort) };
         let record = ConversationRecord { epoch: 1, seq: 1, write: 1, ..ConversationRecord::default() };

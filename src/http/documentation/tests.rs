@@ -2,13 +2,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::*;
-use crate::domain::fixtures::{accepted_message, conversation, new_message, reply};
+use crate::domain::fixtures::{accepted_message, conversation, new_delivery, new_message, reply};
 use crate::domain::{
-    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState,
-    EndedBy, EventKind, LinkState, Message, MessageProgress, NewDelivery, Problem, Timestamp, TurnOutcome,
+    ConnectionStatus, Delivery, DeliveryAttempt, DeliveryKind, DeliveryState, EndedBy, EventKind, LinkState,
+    Message, MessageProgress, NewDelivery, Problem, Timestamp, TurnOutcome,
 };
 use crate::http::{OTHER, ROUTES};
 
@@ -84,18 +83,16 @@ fn document_describes_resources_as_written() {
     let document = parsed();
     let schemas = &document["components"]["schemas"];
     let connection = serde_json::to_value(ConnectionStatus::default()).unwrap();
-    let conversation = &message.accepted.new.conversation;
     let delivery = Delivery {
         new: NewDelivery {
-            id: DeliveryId::of(conversation, 1, 1, Timestamp::from_millis(1)),
             kind: DeliveryKind::MessageFailed,
-            conversation: conversation.clone(),
             message: Some(id),
-            target: "https://hooks.example/".into(),
-            origin: DeliveryOrigin::Bot,
-            trace: crate::domain::TraceId::default(),
-            created_at: Timestamp::from_millis(1),
-            data: RawValue::from_string("{}".to_owned()).unwrap(),
+            ..new_delivery(
+                &message.accepted.new.conversation,
+                1,
+                Timestamp::from_millis(1),
+                "https://hooks.example/",
+            )
         },
         state: DeliveryState::Pending,
         next_attempt_at: None,

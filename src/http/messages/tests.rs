@@ -1,21 +1,15 @@
-use std::sync::Arc;
-
 use actix_web::body::MessageBody as _;
 use serde_json::Value;
 
 use super::*;
-use crate::domain::fixtures::{accepted_message, conversation, new_message};
-use crate::domain::{EndedBy, Message, MessageProgress, Problem};
+use crate::domain::fixtures::{accepted_message, conversation, message, new_message};
+use crate::domain::{EndedBy, Problem};
 use crate::http::trace_context::TraceContext;
 
 const LOCATION: &str = "/conversations/a%2F%C3%AB/messages/00000000010000000000000001?bot=b.1";
 
 fn posted(outcome: Option<TurnOutcome>, replayed: bool) -> (HttpResponse, Value) {
-    let accepted = accepted_message(new_message(conversation("b.1", "a/ë"), "hi"));
-    let message = Message {
-        accepted: Arc::new(accepted),
-        progress: MessageProgress { outcome, ..MessageProgress::default() },
-    };
+    let message = message(accepted_message(new_message(conversation("b.1", "a/ë"), "hi")), outcome);
     let trace = TraceContext::from_headers(&header::HeaderMap::new());
     let response =
         posted_response(PostResult { message, replayed }, Some(HeaderValue::from_static("wait=3")))

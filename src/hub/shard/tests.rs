@@ -8,7 +8,8 @@ use url::Url;
 
 use super::*;
 use crate::config::Config;
-use crate::domain::{BotName, Callback, LiveSignal, Message, ReplyChunk, TurnOutcome, UserId};
+use crate::domain::fixtures::sandbox_conversation;
+use crate::domain::{Callback, LiveSignal, Message, ReplyChunk, TurnOutcome};
 use crate::hub::subscription::{Subscription, subscription};
 use crate::hub::tests::{accept_by, metrics, quick, store as memory};
 use crate::hub::threads::{open_shard, setups};
@@ -224,7 +225,7 @@ async fn oldest_open_message_is_reported_until_it_ends() {
 const NOWHERE: &str = "http://127.0.0.1:9";
 
 fn alice() -> ConversationId {
-    ConversationId { bot: BotName::sandbox(), user: UserId::new("alice").unwrap() }
+    sandbox_conversation("alice")
 }
 
 /// Subscribes to alice's conversation at this shard.

@@ -101,7 +101,7 @@ impl HubFleet {
 
     /// Returns the replica that owns a user's partition.
     pub(super) fn owner(&self, user: &str) -> usize {
-        let partition = Partition::of(&conversation(user));
+        let partition = Partition::of(&sandbox_conversation(user));
         self.replicas
             .iter()
             .position(|replica| replica.as_ref().is_some_and(|replica| replica.hub().leases.works(partition)))
@@ -135,10 +135,6 @@ impl HubFleet {
 
 pub(super) fn name(index: usize) -> Box<str> {
     format!("replica-{index}").into()
-}
-
-pub(super) fn conversation(user: &str) -> ConversationId {
-    ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() }
 }
 
 #[tokio::test]
@@ -273,7 +269,7 @@ async fn frozen_owner_may_not_act_and_gives_up_when_it_wakes() {
     let user = fleet.user(1, true);
     assert!(matches!(fleet.say(0, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     let sleeper = &fleet.replica(1).hub().leases;
-    let partition = Partition::of(&conversation(&user));
+    let partition = Partition::of(&sandbox_conversation(&user));
     sleeper.faults.frozen.store(true, Ordering::Release);
     fleet.until("its lease is not valid any more", |_| !sleeper.works(partition)).await;
     fleet

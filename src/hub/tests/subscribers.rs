@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fleet::{HubFleet, conversation, name};
+use super::fleet::{HubFleet, name};
 use super::*;
 use crate::domain::{EntryBody, EntryWithMessage, LinkState, LiveSignal, ReplyChunk};
 use crate::store::{Hint, ReplicaIdentity};
@@ -21,7 +21,7 @@ struct HubSubscriber {
 
 impl HubSubscriber {
     async fn begin(hub: &Hub, user: &str, after: ReadStart) -> Self {
-        let conversation = conversation(user);
+        let conversation = sandbox_conversation(user);
         let subscription = hub.subscribe(&conversation).await.unwrap();
         let mut subscriber = Self { hub: hub.clone(), conversation, subscription, after, read: Vec::new() };
         subscriber.read_pages().await;
@@ -141,7 +141,7 @@ async fn new_owner_knows_remote_subscribers() {
     let left = Assignment::over(&[peer(0), peer(2)]);
     let (next, mut users) = (fleet.replica(2).hub().incarnation(), (0..).map(|n| format!("user-{n}")));
     let goes_over = |user: &String| {
-        fleet.owner(user) == 1 && left.owner(Partition::of(&conversation(user))) == Some(next)
+        fleet.owner(user) == 1 && left.owner(Partition::of(&sandbox_conversation(user))) == Some(next)
     };
     let user = users.find(goes_over).unwrap();
     let mut subscriber = HubSubscriber::begin(fleet.replica(0).hub(), &user, ReadStart::Oldest).await;
@@ -169,7 +169,7 @@ async fn chunks_cross_replicas_and_a_slow_subscriber_is_dropped() {
     let at = fleet.replica(1).hub();
     let mut subscriber = HubSubscriber::begin(at, &user, ReadStart::Latest).await;
     let chunk = |index| Arc::new(ReplyChunk { message_id: None, index, text: "piece".into(), last: false });
-    fleet.store.hint(at.incarnation(), &Hint::Chunk(conversation(&user), chunk(7))).await.unwrap();
+    fleet.store.hint(at.incarnation(), &Hint::Chunk(sandbox_conversation(&user), chunk(7))).await.unwrap();
     match timeout(SOON, subscriber.subscription.next()).await.expect("a piece") {
         Some(LiveSignal::Chunk(piece)) => assert_eq!(piece, chunk(7)),
         other => panic!("{other:?}"),
@@ -179,7 +179,7 @@ async fn chunks_cross_replicas_and_a_slow_subscriber_is_dropped() {
         for index in 0.. {
             fleet
                 .store
-                .hint(at.incarnation(), &Hint::Chunk(conversation(&user), chunk(index)))
+                .hint(at.incarnation(), &Hint::Chunk(sandbox_conversation(&user), chunk(index)))
                 .await
                 .unwrap();
             if fleet.replica(1).metrics.subscribers.slow.get() == 1 {
@@ -216,12 +216,12 @@ async fn shutdown_closes_subscriptions() {
         // The journal can still be read to its end.
         subscriber.read_pages().await;
     }
-    let refused = hub.subscribe(&conversation("alice")).await;
+    let refused = hub.subscribe(&sandbox_conversation("alice")).await;
     assert!(matches!(refused, Err(HubError::Draining)), "{refused:?}");
     assert_eq!(fleet.replica(0).metrics.subscribers.count.get(), 0);
     let hub = hub.clone();
     fleet.stop().await;
-    assert!(matches!(hub.state(&conversation("alice")).await, Err(HubError::Draining)));
+    assert!(matches!(hub.state(&sandbox_conversation("alice")).await, Err(HubError::Draining)));
 }
 
 #[tokio::test]
@@ -229,12 +229,12 @@ async fn every_replica_knows_the_status_of_a_conversation() {
     let mut fleet = HubFleet::start(2, false).await;
     let user = fleet.user(0, true);
     for at in [0, 1] {
-        let state = fleet.replica(at).hub().state(&conversation(&user)).await.unwrap();
+        let state = fleet.replica(at).hub().state(&sandbox_conversation(&user)).await.unwrap();
         assert_eq!(state.connection, crate::domain::ConnectionStatus::default(), "no connection is wanted");
     }
     assert!(matches!(fleet.say(1, &user, "/echo quack").await, TurnOutcome::Answered(_)));
     for at in [0, 1] {
-        let state = fleet.replica(at).hub().state(&conversation(&user)).await.unwrap();
+        let state = fleet.replica(at).hub().state(&sandbox_conversation(&user)).await.unwrap();
         let connection = state.connection;
         assert_eq!((connection.state, connection.reason), (LinkState::Ready, None));
         assert!(connection.since.is_some() && connection.retry_at.is_none());
@@ -242,7 +242,7 @@ async fn every_replica_knows_the_status_of_a_conversation() {
     // The owner dies. Its leases stand for a while, and no replica answers.
     let asked = fleet.replica(1).hub().clone();
     fleet.replicas[0].take().unwrap().shards.kill(Instant::now() + GUARD).await;
-    let connection = asked.state(&conversation(&user)).await.unwrap().connection;
+    let connection = asked.state(&sandbox_conversation(&user)).await.unwrap().connection;
     assert_eq!(connection.state, LinkState::Cold);
     assert!(connection.reason.is_some());
     fleet.until("every partition has an owner again", HubFleet::is_balanced).await;
@@ -255,7 +255,7 @@ async fn excess_status_queries_are_refused_and_none_leaks() {
     let user = fleet.user(0, true);
     let asked = fleet.replica(1).hub().clone();
     fleet.replicas[0].take().unwrap().shards.kill(Instant::now() + GUARD).await;
-    let (alice, ask) = (conversation(&user), 400);
+    let (alice, ask) = (sandbox_conversation(&user), 400);
     let states = futures_util::future::join_all((0..ask).map(|_| asked.state(&alice))).await;
     let refused = states.iter().filter(|state| matches!(state, Err(HubError::Overloaded(_)))).count();
     assert!((1..=ask - 256).contains(&refused), "{refused}: each of the other queries timed out");

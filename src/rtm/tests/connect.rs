@@ -6,13 +6,14 @@ use actix_tls::connect::ConnectInfo;
 use serde_json::json as value;
 use tokio::net::TcpListener;
 
-use super::{NOW, ScriptedAnswer, ScriptedPlatform, bot, granted, json, run, run_paused, user};
+use super::{NOW, ScriptedAnswer, ScriptedPlatform, bot, granted, json, run_paused, user};
 use crate::config::BotConfig;
 use crate::rtm::connector::tcp;
 use crate::rtm::{
     CallError, ConnectError, ConnectMode, Grant, HistoryStart, PlatformConnector, PlatformSocket,
     RetryAdvice, SocketEvent,
 };
+use crate::runtime::fixtures::run;
 use crate::tls::fixtures::server_tls;
 
 const GRANT: &str = "/oAuth/token/jwtgrant";

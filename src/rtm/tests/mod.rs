@@ -13,7 +13,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -22,6 +21,7 @@ use url::Url;
 
 use crate::config::BotConfig;
 use crate::domain::{BotName, Timestamp, UserId};
+use crate::runtime::fixtures::spawn;
 
 const SECRET: &str = "a shared secret of this test";
 const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_987);
@@ -40,24 +40,11 @@ fn user() -> UserId {
     UserId::new("alice@example.com").unwrap()
 }
 
-/// Runs a test like a shard thread does, for 20 s at most.
-fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        tokio::time::timeout(Duration::from_secs(20), test).await.expect("the test hangs")
-    })
-}
-
-/// Runs a test like [`run`], with a clock that jumps to the next timer when the test is idle.
+/// Runs a test on a runtime like that of a shard, with a clock that jumps to the next timer when the test is idle.
 fn run_paused<T>(test: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the played platform runs beside the test")]
-fn spawn(task: impl Future<Output = ()> + 'static) {
-    tokio::task::spawn_local(task);
 }
 
 /// A request as the platform received it.

@@ -9,8 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::Instant;
 use tokio_util::codec::Framed;
 
-use super::{bot, run, run_paused};
+use super::{bot, run_paused};
 use crate::rtm::socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
+use crate::runtime::fixtures::run;
 
 /// Returns our socket and the raw other end of it, which takes `pipe` unread bytes.
 fn raw(pipe: usize) -> (PlatformSocket, DuplexStream) {

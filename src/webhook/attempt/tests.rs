@@ -1,8 +1,9 @@
 use super::*;
 use crate::domain::DeliveryKind;
+use crate::runtime::fixtures::run;
 use crate::webhook::signature::{SigningSecret, verify};
 use crate::webhook::target_table::tests::config;
-use crate::webhook::tests::{NOW, Receiver, ReceiverAction, SECRET, answer, claimed, run, sender};
+use crate::webhook::tests::{NOW, Receiver, ReceiverAction, SECRET, answer, claimed, sender};
 
 fn targets() -> TargetTable {
     TargetTable::new(&config(|_, _| ())).unwrap()

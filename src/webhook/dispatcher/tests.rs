@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use serde_json::value::RawValue;
 use tokio::select;
 
 use super::*;
+use crate::domain::fixtures::raw_json;
 use crate::domain::{
     ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryState, EntryBody, JournalEntry,
     NewDelivery, Partition,
@@ -137,8 +137,7 @@ impl WorkerScene {
         record.number_write(now);
         record.seq += 1;
         let id = DeliveryId::of(&self.conversation, record.epoch, record.seq, now);
-        let raw = || RawValue::from_string("{}".to_owned()).unwrap();
-        let entry = JournalEntry { seq: record.seq, at: now, body: EntryBody::Platform(raw()) };
+        let entry = JournalEntry { seq: record.seq, at: now, body: EntryBody::Platform(raw_json("{}")) };
         let new = claimed(target, crate::domain::DeliveryKind::ReplyUnsolicited, "{}").delivery;
         let new = NewDelivery { id, created_at: now, conversation: self.conversation.clone(), ..new };
         let changes = vec![ConversationChange::Append(entry), ConversationChange::Deliver(Box::new(new))];

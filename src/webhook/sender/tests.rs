@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::webhook::tests::{CA, Receiver, ReceiverAction, answer, loopback_config, run, sender, server_tls};
+use crate::runtime::fixtures::run;
+use crate::webhook::tests::{CA, Receiver, ReceiverAction, answer, loopback_config, sender, server_tls};
 
 /// The interval between two pieces of a slow response.
 const DRIP_INTERVAL: Duration = Duration::from_millis(10);

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::config::{self, LegacySignature};
-use crate::domain::{BotName, DeliveryKind};
+use crate::config::{self, LegacySignature, fixtures};
+use crate::domain::DeliveryKind;
 use crate::webhook::tests::{SECRET, claimed};
 
 const OTHER: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
@@ -13,28 +13,16 @@ pub(in crate::webhook) fn config(change: impl FnOnce(&mut BotWebhookConfig, &mut
     let mut webhook = BotWebhookConfig {
         url: Some(URL.parse().unwrap()),
         secrets: vec![SECRET.into()],
-        form: PayloadFormat::Standard,
-        bearer_token: None,
-        headers: Vec::new(),
-        legacy_signature: None,
+        ..BotWebhookConfig::default()
     };
     let mut caller = CallerConfig {
-        name: "crm".to_owned(),
-        key_sha256: [0; 32],
-        scopes: config::CallerScopes::default(),
-        bots: None,
-        user_prefix: String::new(),
-        rate_per_minute: 0,
-        max_open_requests: 0,
         webhook_secrets: vec![OTHER.into()],
         webhook_form: PayloadFormat::CloudEvents,
+        ..fixtures::caller("crm", config::CallerScopes::default())
     };
     change(&mut webhook, &mut caller);
-    let bot = BotConfig {
-        task_bot_id: "st-0d3f".to_owned(),
-        webhook: Some(webhook),
-        ..BotConfig::new(BotName::new("support").unwrap(), "https://bots.kore.ai".parse().unwrap())
-    };
+    let bot =
+        BotConfig { task_bot_id: "st-0d3f".to_owned(), webhook: Some(webhook), ..fixtures::bot("support") };
     let platform = bot.platform.clone();
     Config { bots: vec![Arc::new(bot)], callers: vec![caller], ..Config::dev(platform) }
 }

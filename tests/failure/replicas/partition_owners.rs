@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rtm_bridge::domain::{BotName, ConversationId, Partition, UserId};
+use rtm_bridge::domain::Partition;
 
+use crate::failure::store_load::partition;
 use crate::support::{RedisServer, Resp, within};
 
 /// Returns the names of the lease holders by partition; empty for a free partition.
@@ -62,8 +63,4 @@ impl PartitionOwners<'_> {
         })
         .await;
     }
-}
-
-pub(super) fn partition(user: &str) -> Partition {
-    Partition::of(&ConversationId::new(BotName::sandbox(), UserId::new(user).unwrap()))
 }

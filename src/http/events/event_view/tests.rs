@@ -3,15 +3,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::domain::fixtures::{self, accepted_message, new_message, reply};
-use crate::domain::{GapReason, JournalEntry, MessageProgress, NewMessage, SessionRequest};
+use crate::domain::fixtures::{self, accepted_message, new_message, raw_json, reply};
+use crate::domain::{GapReason, JournalEntry, NewMessage, SessionRequest};
 
 fn conversation() -> ConversationId {
     fixtures::conversation("b", "u")
-}
-
-fn raw(text: &str) -> Box<RawValue> {
-    RawValue::from_string(text.to_owned()).unwrap()
 }
 
 fn id() -> MessageId {
@@ -20,8 +16,7 @@ fn id() -> MessageId {
 
 fn message(session: SessionRequest, outcome: TurnOutcome) -> Message {
     let new = NewMessage { session, ..new_message(conversation(), "hi") };
-    let progress = MessageProgress { outcome: Some(outcome), ..MessageProgress::default() };
-    Message { accepted: Arc::new(accepted_message(new)), progress }
+    fixtures::message(accepted_message(new), Some(outcome))
 }
 
 fn item(body: EntryBody, message: Option<Message>) -> EntryWithMessage {
@@ -35,7 +30,7 @@ fn written(item: &EntryWithMessage) -> Option<Value> {
 #[test]
 fn entry_becomes_its_type_and_data() {
     let reply =
-        Reply { message_id: Some("ms-1".into()), event: raw("{\"a\":1}"), ..reply(7, Some(id()), "hi") };
+        Reply { message_id: Some("ms-1".into()), event: raw_json("{\"a\":1}"), ..reply(7, Some(id()), "hi") };
     let frame = "{\"type\":\"x\"}";
     let problem = Problem::new(crate::domain::ProblemKind::NoReply, "nothing");
     let answered = TurnOutcome::Answered(EndedBy::Quiet);
@@ -70,8 +65,8 @@ fn entry_becomes_its_type_and_data() {
             json!({"id": id(), "bot": "b", "user": "u", "status": "answered", "complete": true,
                    "endedBy": "quiet", "error": null, "endedAt": "1970-01-01T00:00:00.001Z"}),
         ),
-        (item(EntryBody::UserMessage(raw(frame)), None), "userMessage", json!({"type": "x"})),
-        (item(EntryBody::Platform(raw(frame)), None), "platform", json!({"event": {"type": "x"}})),
+        (item(EntryBody::UserMessage(raw_json(frame)), None), "userMessage", json!({"type": "x"})),
+        (item(EntryBody::Platform(raw_json(frame)), None), "platform", json!({"event": {"type": "x"}})),
         (item(EntryBody::Gap(GapReason::HistoryTooShort), None), "gap", json!({"reason": "historyTooShort"})),
     ] {
         let expected = json!({"seq": 7, "type": kind, "at": "1970-01-01T00:00:00.001Z", "data": data});
@@ -95,7 +90,7 @@ fn end_of_a_conversation_is_invisible() {
 #[test]
 fn event_is_one_line_for_any_frame() {
     let frame = "{\n\t\"a\" :\r\n [1,\r2],\"b\":\"x\\ny\\u2028\"}";
-    let item = item(EntryBody::UserMessage(raw(frame)), None);
+    let item = item(EntryBody::UserMessage(raw_json(frame)), None);
     let mut stream = Vec::new();
     let cursor = Cursor { epoch: 1, seq: 7, at: None };
     EventView::from_entry(&item, &conversation()).unwrap().write(Some(cursor), &mut stream);

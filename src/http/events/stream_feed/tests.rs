@@ -5,13 +5,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::value::RawValue;
 
 use super::*;
-use crate::domain::fixtures::{self, accepted_message, new_message};
+use crate::domain::fixtures::{self, accepted_message, new_message, raw_json};
 use crate::domain::{
-    AcceptedMessage, EndedBy, EntryBody, JournalEntry, Message, MessageId, MessageProgress, NewMessage,
-    ReplyChunk, SessionRequest, Timestamp, TurnOutcome,
+    AcceptedMessage, EndedBy, EntryBody, JournalEntry, Message, MessageId, NewMessage, ReplyChunk,
+    SessionRequest, Timestamp, TurnOutcome,
 };
 
 fn conversation() -> ConversationId {
@@ -37,7 +36,7 @@ impl Journal {
         self.written += 1;
         // An entry's time is its number, which identifies it.
         let at = Timestamp::from_millis(self.written);
-        let number = RawValue::from_string(self.written.to_string()).unwrap();
+        let number = raw_json(&self.written.to_string());
         let (body, message) = if is_close {
             self.hidden.insert(self.written);
             let outcome = TurnOutcome::Answered(EndedBy::SessionEnd);
@@ -78,11 +77,7 @@ impl Journal {
 
 fn closing(id: MessageId, outcome: TurnOutcome) -> Message {
     let new = NewMessage { session: SessionRequest::Close, ..new_message(conversation(), "close") };
-    let accepted = AcceptedMessage { id, ..accepted_message(new) };
-    Message {
-        accepted: Arc::new(accepted),
-        progress: MessageProgress { outcome: Some(outcome), ..MessageProgress::default() },
-    }
+    fixtures::message(AcceptedMessage { id, ..accepted_message(new) }, Some(outcome))
 }
 
 /// A client that acts on whole blocks and keeps the last id, as browsers do.

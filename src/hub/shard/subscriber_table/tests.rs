@@ -5,18 +5,14 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::fixtures::sandbox_conversation;
 use crate::domain::{
-    BotName, ConversationRecord, EntryBody, GapReason, JournalEntry, LiveSignal, Partition, ReadStart,
-    Timestamp, UserId,
+    ConversationRecord, EntryBody, GapReason, JournalEntry, LiveSignal, Partition, ReadStart, Timestamp,
 };
 use crate::hub::subscription::{Subscription, subscription};
 use crate::store::{
     ClaimMode, Clock, ConversationChange, ConversationWrite, Fence, MemoryLimits, MemoryStore,
 };
-
-fn conversation(user: &str) -> ConversationId {
-    ConversationId { bot: BotName::sandbox(), user: UserId::new(user).unwrap() }
-}
 
 fn piece() -> Arc<ReplyChunk> {
     Arc::new(ReplyChunk { message_id: None, index: 0, text: "…".into(), last: false })
@@ -28,7 +24,7 @@ const NONE: PublishCount = PublishCount { reached: 0, closed: 0 };
 #[tokio::test]
 async fn signals_reach_subscribers_of_the_conversation_only() {
     let mut table = SubscriberTable::default();
-    let (alice, bob) = (conversation("alice"), conversation("bob"));
+    let (alice, bob) = (sandbox_conversation("alice"), sandbox_conversation("bob"));
     let (publisher, mut first) = subscription();
     table.add(alice.clone(), publisher);
     let (publisher, mut other) = subscription();
@@ -40,7 +36,7 @@ async fn signals_reach_subscribers_of_the_conversation_only() {
     assert!(matches!(other.next().now_or_never(), Some(Some(LiveSignal::Chunk(_)))));
     assert!(first.next().now_or_never().is_none());
     assert_eq!(table.look_all(), PublishCount { reached: 2, closed: 0 });
-    assert_eq!(table.look(&conversation("carol")), NONE);
+    assert_eq!(table.look(&sandbox_conversation("carol")), NONE);
     table.close_all();
     assert!(matches!(first.next().now_or_never(), Some(Some(LiveSignal::Look))));
     assert!(matches!(first.next().now_or_never(), Some(None)), "the table closes it");
@@ -49,7 +45,7 @@ async fn signals_reach_subscribers_of_the_conversation_only() {
 #[tokio::test]
 async fn slow_subscriber_is_dropped_and_others_continue() {
     let mut table = SubscriberTable::default();
-    let alice = conversation("alice");
+    let alice = sandbox_conversation("alice");
     let (slow, quick) = (subscription(), subscription());
     table.add(alice.clone(), slow.0);
     table.add(alice.clone(), quick.0);
@@ -74,12 +70,12 @@ async fn sweep_removes_dropped_subscriptions_and_old_notes() {
     let readers: Vec<_> = (0..500)
         .map(|number| {
             let (publisher, subscription) = subscription();
-            table.add(conversation(&format!("user-{}", number / 2)), publisher);
+            table.add(sandbox_conversation(&format!("user-{}", number / 2)), publisher);
             subscription
         })
         .collect();
     for number in 0..250 {
-        table.note_remote(conversation(&format!("user-{number}")), Incarnation(1), Instant::now());
+        table.note_remote(sandbox_conversation(&format!("user-{number}")), Incarnation(1), Instant::now());
     }
     table.sweep(Instant::now());
     assert_eq!((table.subscribers(), table.conversations().len()), (500, 250));
@@ -94,7 +90,7 @@ async fn sweep_removes_dropped_subscriptions_and_old_notes() {
 #[tokio::test(start_paused = true)]
 async fn remote_notes_expire_and_are_limited() {
     let mut table = SubscriberTable::default();
-    let alice = conversation("alice");
+    let alice = sandbox_conversation("alice");
     let noted = |table: &SubscriberTable| table.remote_replicas(&alice, Instant::now()).collect::<Vec<_>>();
     table.note_remote(alice.clone(), Incarnation(1), Instant::now());
     tokio::time::advance(OBSERVED / 2).await;
@@ -107,7 +103,7 @@ async fn remote_notes_expire_and_are_limited() {
     assert_eq!(noted(&table), [Incarnation(2)], "the note was renewed");
     for number in 0..10_000 {
         table.note_remote(alice.clone(), Incarnation(number), Instant::now());
-        table.note_remote(conversation(&format!("user-{number}")), Incarnation(1), Instant::now());
+        table.note_remote(sandbox_conversation(&format!("user-{number}")), Incarnation(1), Instant::now());
     }
     assert_eq!((table.remote.len(), noted(&table).len()), (MAX_REMOTE, MAX_REPLICAS));
 }
@@ -122,7 +118,7 @@ struct TestJournal {
 impl TestJournal {
     fn new() -> Self {
         let store = MemoryStore::new(MemoryLimits::new(1 << 24, Duration::from_mins(1)), Clock::wall());
-        let partition = Partition::of(&conversation("alice"));
+        let partition = Partition::of(&sandbox_conversation("alice"));
         let claim = store.claim(partition, Incarnation(1), Duration::from_mins(1), ClaimMode::Free);
         Self { store, fence: claim.fence().unwrap(), record: ConversationRecord::default() }
     }
@@ -141,7 +137,7 @@ impl TestJournal {
         let changes = changes.collect();
         self.record.seq += count;
         let write = ConversationWrite { record: self.record.clone(), follows, changes, warm_until: None };
-        self.store.write(self.fence, &conversation("alice"), &write).unwrap();
+        self.store.write(self.fence, &sandbox_conversation("alice"), &write).unwrap();
     }
 }
 
@@ -156,14 +152,15 @@ struct PageReader {
 impl PageReader {
     fn begin(table: &mut SubscriberTable, after: ReadStart, read: Vec<u64>) -> Self {
         let (publisher, subscription) = subscription();
-        table.add(conversation("alice"), publisher);
+        table.add(sandbox_conversation("alice"), publisher);
         Self { subscription, after, read, looks: true }
     }
 
     /// Takes one step, and returns `false` without work.
     fn step(&mut self, journal: &TestJournal) -> bool {
         if self.looks {
-            let page = journal.store.page(&conversation("alice"), self.after, 3, Some(Incarnation(2)));
+            let page =
+                journal.store.page(&sandbox_conversation("alice"), self.after, 3, Some(Incarnation(2)));
             assert!(!page.gap, "no entry was lost");
             self.read.extend(page.entries.iter().map(|item| item.entry.seq));
             self.after = ReadStart::Cursor(page.next);
@@ -221,15 +218,15 @@ proptest! {
                 TableStep::Append(count, looks) => {
                     journal.append(count);
                     for (replica, _) in replicas.iter_mut().zip(looks).filter(|(_, looks)| *looks) {
-                        replica.look(&conversation("alice"));
+                        replica.look(&sandbox_conversation("alice"));
                     }
                     missed = !looks[at];
                 }
                 TableStep::Look(replica) => {
-                    replicas[replica].look(&conversation("alice"));
+                    replicas[replica].look(&sandbox_conversation("alice"));
                     missed &= replica != at;
                 }
-                TableStep::Chunk(replica) => _ = replicas[replica].chunk(&conversation("alice"), &piece()),
+                TableStep::Chunk(replica) => _ = replicas[replica].chunk(&sandbox_conversation("alice"), &piece()),
                 TableStep::Renew(replica) => {
                     replicas[replica].sweep(Instant::now());
                     replicas[replica].look_all();

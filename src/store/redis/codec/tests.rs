@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::value::RawValue;
 
 use super::*;
+use crate::domain::fixtures;
 use crate::domain::{
     Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
     DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
@@ -52,7 +53,7 @@ fn times() -> impl Strategy<Value = Timestamp> {
 }
 
 fn alice() -> ConversationId {
-    conversation("support/alice").unwrap()
+    fixtures::conversation("support", "alice")
 }
 
 fn content() -> impl Strategy<Value = MessageContent> {
@@ -400,27 +401,13 @@ fn record_of_an_earlier_version_has_no_echo() {
 
 #[test]
 fn usual_values_take_no_room() {
-    let new = NewMessage {
-        conversation: alice(),
-        content: MessageContent::new("hello").unwrap(),
-        session: SessionRequest::Continue,
-        rules: TurnRules::default(),
-        resend: ResendPolicy::Never,
-        callback: None,
-        trace: TraceId::default(),
-    };
+    let new = fixtures::new_message(alice(), "hello");
     assert_eq!(new_message(&new).unwrap(), br#"{"t":"hello"}"#);
     assert_eq!(record(&ConversationRecord::default()).unwrap(), b"{}");
+    let at = Timestamp::from_millis(2);
     let told = new_delivery(&NewDelivery {
-        id: DeliveryId::of(&alice(), 1, 1, Timestamp::from_millis(2)),
         kind: DeliveryKind::MessageAnswered,
-        conversation: alice(),
-        message: None,
-        target: "https://legacy.example".into(),
-        origin: DeliveryOrigin::Bot,
-        trace: TraceId::default(),
-        created_at: Timestamp::from_millis(2),
-        data: RawValue::from_string("{}".to_owned()).unwrap(),
+        ..fixtures::new_delivery(&alice(), 1, at, "https://legacy.example")
     });
     assert_eq!(told.unwrap(), br#"{"k":"message.answered","a":2}"#);
 }

@@ -13,14 +13,8 @@ use super::super::command_runner::CommandRunner;
 use super::super::script::RedisScript;
 use super::server::{Server, free_port, local, options};
 use crate::config::{RedisServers, RedisTopology, StoreConfig, StoreTls, StoreUrl};
+use crate::runtime::fixtures::run;
 use crate::store::{HealthIssue, Hint, Incarnation, StoreError, StoreRefusal};
-
-/// Runs on a runtime like those of the bridge: one thread, with a local set.
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    tokio::task::LocalSet::new()
-        .block_on(&runtime, async { timeout(Duration::from_mins(1), future).await.expect("the test ends") })
-}
 
 fn wire(options: &StoreConfig) -> CommandRunner {
     let StoreUrl::Redis(servers) = &options.url else { panic!("it is on Redis") };

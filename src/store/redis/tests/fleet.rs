@@ -3,6 +3,7 @@
 use std::slice;
 
 use super::*;
+use crate::domain::BotName;
 use crate::store::{ConnectPermit, FleetStatus, Heartbeat, ReplicaIdentity, StoreError};
 
 fn peer(incarnation: Incarnation, name: &str) -> ReplicaIdentity {

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{ConnectionStatus, LinkState, ReadStart, ReplyChunk};
+use crate::domain::{ConnectionStatus, LinkState, MessageContent, ReadStart, ReplyChunk};
 use crate::store::redis::hint_codec;
 use crate::store::{Hint, NOTED, OBSERVED};
 
@@ -103,9 +103,9 @@ async fn large_end_is_hinted_by_name() {
     let server = Server::start();
     let (store, mut all) = (server.store(), listen(&server).await);
     let fence = own(&store).await;
-    store.accept(with_key(AcceptRequest { by: ME, ..accept(1) }, "k", 1)).await.unwrap();
+    store.accept(with_key(AcceptRequest { by: ME, ..accept(1) }, "shop", "k", 1)).await.unwrap();
     // A caller that repeats its request on another replica waits there too.
-    let again = AcceptRequest { by: OTHER, watched: true, ..with_key(accept(2), "k", 1) };
+    let again = AcceptRequest { by: OTHER, watched: true, ..with_key(accept(2), "shop", "k", 1) };
     assert!(matches!(store.accept(again).await.unwrap(), AcceptResult::Replayed(_)));
     let at = Timestamp::from_millis(5);
     let changes = vec![reply(1, at, Some(id(1)), &"x".repeat(40_000)), end(2, at, id(1))];
@@ -208,7 +208,7 @@ proptest! {
         text in text(200),
         last: bool,
     ) {
-        let conversation = ConversationId::new(BotName::new("support").unwrap(), UserId::new(&user).unwrap());
+        let conversation = fixtures::conversation("support", &user);
         let chunk = ReplyChunk { message_id, index, text, last };
         let payload = hint_codec::encode(&Hint::Chunk(conversation.clone(), Arc::new(chunk.clone()))).unwrap();
         let Some(Hint::Chunk(of, read)) = hint_codec::decode(&payload) else { panic!("a piece") };

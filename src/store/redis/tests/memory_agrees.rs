@@ -148,7 +148,7 @@ async fn agree(redis: RedisStore, steps: Vec<Step>) {
             Step::Accept { number, key, body, max_open } => {
                 let mut wish = AcceptRequest { max_open, watched: body == 0, ..accept(number) };
                 if let Some(key) = key {
-                    wish = with_key(wish, &key.to_string(), body);
+                    wish = with_key(wish, "shop", &key.to_string(), body);
                 }
                 assert_eq!(memory.accept(&wish).await, redis.accept(&wish).await, "{wish:?}");
             }

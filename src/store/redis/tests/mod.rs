@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::server::Server;
+use crate::domain::fixtures::{self, START, new_message};
 use crate::domain::{
-    BotName, ConversationId, ConversationRecord, Correlation, EndedBy, EntryBody, JournalEntry,
-    MessageContent, MessageId, NewMessage, Partition, Reply, ResendPolicy, SessionRequest, Timestamp,
-    TraceId, TurnOutcome, TurnRules, UserId,
+    ConversationId, ConversationRecord, EndedBy, EntryBody, JournalEntry, MessageId, Partition, Reply,
+    Timestamp, TurnOutcome,
 };
+use crate::store::fixtures::{accept_request, with_key};
 use crate::store::redis::RedisStore;
 use crate::store::{
-    AcceptRequest, AcceptResult, ClaimMode, ConversationChange, ConversationWrite, Fence, IdempotencyRequest,
-    Incarnation,
+    AcceptRequest, AcceptResult, ClaimMode, ConversationChange, ConversationWrite, Fence, Incarnation,
 };
 
 const MESSAGE_TTL: Duration = Duration::from_mins(10);
@@ -30,52 +30,19 @@ const ME: Incarnation = Incarnation(0xabc);
 const OTHER: Incarnation = Incarnation(u64::MAX);
 
 fn alice() -> ConversationId {
-    ConversationId::new(BotName::new("support").unwrap(), UserId::new("alice / Zoë").unwrap())
+    fixtures::conversation("support", "alice / Zoë")
 }
 
 fn id(number: u128) -> MessageId {
-    MessageId::new(Timestamp::from_millis(1_763_845_000_000), number)
+    MessageId::new(START, number)
 }
 
 fn accept(number: u128) -> AcceptRequest {
-    let message = NewMessage {
-        conversation: alice(),
-        content: MessageContent::new(format!("message {number}")).unwrap(),
-        session: SessionRequest::Continue,
-        rules: TurnRules::default(),
-        resend: ResendPolicy::Never,
-        callback: None,
-        trace: TraceId::default(),
-    };
-    AcceptRequest {
-        id: id(number),
-        message,
-        idempotency: None,
-        max_open: 32,
-        by: ME,
-        watched: false,
-        send_at_accept: None,
-    }
-}
-
-fn with_key(mut accept: AcceptRequest, key: &str, body: u8) -> AcceptRequest {
-    accept.idempotency =
-        Some(IdempotencyRequest { caller: "shop".into(), key: key.into(), body: [body; 32] });
-    accept
+    accept_request(ME, number, new_message(alice(), &format!("message {number}")))
 }
 
 fn reply(seq: u64, at: Timestamp, to: Option<MessageId>, text: &str) -> ConversationChange {
-    let reply = Reply {
-        seq,
-        message_id: Some("ms-1".into()),
-        in_reply_to: to,
-        correlation: Correlation::Window,
-        late: false,
-        text: text.into(),
-        agent: false,
-        created_on: None,
-        event: serde_json::value::to_raw_value(text).unwrap(),
-    };
+    let reply = Reply { message_id: Some("ms-1".into()), ..fixtures::reply(seq, to, text) };
     ConversationChange::Append(JournalEntry { seq, at, body: EntryBody::Reply(Arc::new(reply)) })
 }
 

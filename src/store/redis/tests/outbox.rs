@@ -1,9 +1,8 @@
 //! The keys and the cost of deliveries in Redis, and lists of deliveries.
 
-use serde_json::value::to_raw_value;
-
 use super::*;
-use crate::domain::{DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery};
+use crate::domain::fixtures::{new_delivery, raw_json, sandbox_conversation};
+use crate::domain::{DeliveryAttempt, DeliveryId, DeliveryState, NewDelivery};
 use crate::store::{
     BeginResult, ClaimedDelivery, DEAD_TTL, DeliveryPage, DeliveryQuery, FinishRequest, FinishResult,
     QueueId, RedeliverResult, RetryDecision, StoreError, StoreRefusal,
@@ -46,17 +45,8 @@ impl Owner {
         for number in 1..=many {
             let seq = self.write * 10_000 + number;
             let id = DeliveryId::of(&self.conversation, 7, seq, at);
-            let new = NewDelivery {
-                id,
-                kind: DeliveryKind::ReplyUnsolicited,
-                conversation: self.conversation.clone(),
-                message: None,
-                target: HOOK.into(),
-                origin: DeliveryOrigin::Bot,
-                trace: TraceId::default(),
-                created_at: at,
-                data: to_raw_value(&serde_json::json!({ "text": "It left the warehouse." })).unwrap(),
-            };
+            let data = raw_json(r#"{"text":"It left the warehouse."}"#);
+            let new = NewDelivery { id, data, ..new_delivery(&self.conversation, seq, at, HOOK) };
             changes.extend([reply(seq, at, None, "hello"), ConversationChange::Deliver(Box::new(new))]);
             ids.push(id);
         }
@@ -399,8 +389,7 @@ async fn attempt_is_two_calls_without_a_wait_for_replicas() {
 async fn owners(store: &RedisStore, many: usize) -> Vec<Owner> {
     let mut owners = Vec::new();
     for number in 0..many {
-        let user = UserId::new(&format!("user {number}")).unwrap();
-        owners.push(Owner::of(store, ConversationId::new(BotName::sandbox(), user)).await);
+        owners.push(Owner::of(store, sandbox_conversation(&format!("user {number}"))).await);
     }
     // Each claim of the same partition fences off the one before.
     for number in 0..many {
@@ -471,8 +460,7 @@ async fn page_with_few_matches_ends_early_and_goes_on() {
     let start = store.now().await.unwrap();
     let mut alice = Owner::of(&store, alice()).await;
     let neighbour = (0..100_000)
-        .map(|number| UserId::new(&format!("user {number}")).unwrap())
-        .map(|user| ConversationId::new(BotName::sandbox(), user))
+        .map(|number| sandbox_conversation(&format!("user {number}")))
         .find(|neighbour| Partition::of(neighbour) == alice.partition())
         .unwrap();
     let mut other = Owner::of(&store, neighbour).await;

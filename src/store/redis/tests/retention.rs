@@ -37,7 +37,7 @@ async fn open_message_stays_and_ended_one_expires() {
     let server = Server::start();
     let store = server.store();
     let fence = own(&store).await;
-    store.accept(with_key(accept(1), "k", 1)).await.unwrap();
+    store.accept(with_key(accept(1), "shop", "k", 1)).await.unwrap();
     let at = store.now().await.unwrap();
     let open = [("c:", false), ("j:", true), ("k:", false), ("le", false), ("m:", false), ("re", false)];
     let changes = vec![ConversationChange::Sent { message: id(1), at }, reply(1, at, Some(id(1)), "hello")];
@@ -196,12 +196,12 @@ async fn full_store_refuses_accepts_only() {
     let server = Server::start();
     let store = server.store();
     let fence = own(&store).await;
-    let first = with_key(accept(1), "k", 1);
+    let first = with_key(accept(1), "shop", "k", 1);
     store.accept(first.clone()).await.unwrap();
     store.0.health.set_full(true);
     assert_eq!(store.accept(accept(2)).await.unwrap_err(), AcceptError::Full);
     assert!(matches!(store.accept(first).await, Ok(AcceptResult::New(_))));
-    let again = with_key(accept(3), "k", 1);
+    let again = with_key(accept(3), "shop", "k", 1);
     assert!(matches!(store.accept(again).await, Ok(AcceptResult::Replayed(_))));
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     store.0.health.set_full(false);
@@ -236,7 +236,7 @@ async fn stored_conversation_is_small() {
     let server = Server::start();
     let store = server.store();
     let fence = own(&store).await;
-    store.accept(AcceptRequest { watched: true, ..with_key(accept(1), "k", 1) }).await.unwrap();
+    store.accept(AcceptRequest { watched: true, ..with_key(accept(1), "shop", "k", 1) }).await.unwrap();
     let at = store.now().await.unwrap();
     let mut write = numbered(
         1,

@@ -8,8 +8,8 @@ use rtm_bridge::domain::Timestamp;
 use rtm_sandbox::Step;
 use serde_json::json;
 
-use super::super::partition_owners::partition;
 use super::super::{Member, Replicas};
+use crate::failure::store_load::partition;
 use crate::support::{
     Proxy, ReceivedRequest, Receiver, ReceiverAnswer, RedisOptions, RedisServer, Request, SECRET, within,
 };
