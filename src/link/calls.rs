@@ -15,8 +15,8 @@ use super::conversation_host::ConversationHost;
 use super::input::{ConnectFailure, HistoryFailure};
 use super::mailbox::Mailbox;
 use super::outbox;
-use super::retry_while_unavailable::retry_while_unavailable;
 use super::stats;
+use super::store_retry::retry_while_unavailable;
 use crate::config::BotConfig;
 use crate::domain::{
     AcceptedMessage, ConversationId, EntryBody, JournalEntry, JournalPosition, MessageProgress, Partition,

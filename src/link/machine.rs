@@ -14,7 +14,7 @@
 //!
 //! The parts:
 //! * [`lane`]: heads begin and turns end
-//! * [`socket`]: connects, losses and keep-alive
+//! * [`link_phase`]: connects, losses and keep-alive
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
 //! * [`keep_open`]: links without a waiting message
@@ -29,8 +29,8 @@ mod end_session;
 mod incoming_frames;
 mod keep_open;
 mod lane;
+mod link_phase;
 mod reconcile;
-mod socket;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ use crate::domain::{
 };
 use crate::store::{ConversationChange, ConversationSnapshot};
 use lane::LaneHead;
-use socket::LinkPhase;
+use link_phase::LinkPhase;
 
 const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 

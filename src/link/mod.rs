@@ -27,8 +27,8 @@ mod machine;
 mod mailbox;
 mod open_streams;
 mod outbox;
-mod retry_while_unavailable;
 mod stats;
+mod store_retry;
 mod turn;
 mod write_buffer;
 
@@ -41,5 +41,5 @@ pub use driver::{ExitReason, run};
 pub use input::{AbandonReason, ConnectFailure, Effect, HistoryFailure, Input, OutOfTurnReply, SocketLoss};
 pub use machine::Machine;
 pub use mailbox::Mailbox;
-pub use retry_while_unavailable::retry_while_unavailable;
 pub use stats::{FRAMES_IN, FRAMES_OUT};
+pub use store_retry::retry_while_unavailable;

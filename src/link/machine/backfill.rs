@@ -18,7 +18,7 @@ use super::super::open_streams::{ReplyContext, ReplyStart};
 use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
 use super::incoming_frames::ReplyOwner;
-use super::socket::LinkPhase;
+use super::link_phase::LinkPhase;
 use crate::domain::{Correlation, EntryBody, Fingerprint, GapReason, Timestamp};
 use crate::rtm::{BotResponse, HistoryPage, HistoryRecord};
 use crate::store::ConversationChange;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Machine;
 use super::lane::blocked;
-use super::socket::LinkPhase;
+use super::link_phase::LinkPhase;
 use crate::domain::{ConnectionStatus, LinkState, Timestamp};
 
 impl Machine {

@@ -11,7 +11,7 @@ use super::super::input::{Effect, SocketLoss};
 use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
 use super::close_code::CloseReason;
-use super::socket::LinkPhase;
+use super::link_phase::LinkPhase;
 use crate::domain::{EndedBy, MessageId, SessionRequest, Timestamp, TurnOutcome};
 use crate::store::ConversationChange;
 

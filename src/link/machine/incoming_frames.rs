@@ -6,7 +6,7 @@ use super::super::input::{Effect, OutOfTurnReply};
 use super::super::open_streams::{ReplyContext, ReplyStart, StreamUpdate};
 use super::super::outbox;
 use super::Machine;
-use super::socket::LinkPhase;
+use super::link_phase::LinkPhase;
 use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Reply, Timestamp};
 use crate::rtm::{BotResponse, IncomingFrame};
 use crate::store::ConversationChange;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::socket::LinkPhase;
+use super::link_phase::LinkPhase;
 use super::{FOREVER, Machine};
 use crate::config::BotConfig;
 use crate::domain::{ConversationRecord, Timestamp};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::input::Effect;
 use super::super::outbox;
 use super::super::turn::{Turn, TurnPhase, deadline, uncertain};
-use super::socket::LinkPhase;
+use super::link_phase::LinkPhase;
 use super::{LaneRead, Machine};
 use crate::domain::{
     AcceptedMessage, LastTurn, Problem, ProblemKind, ResendPolicy, SessionRequest, Timestamp, TurnOutcome,

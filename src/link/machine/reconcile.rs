@@ -25,7 +25,7 @@ use super::super::input::{AbandonReason, Effect};
 use super::super::outbox;
 use super::super::turn::{Turn, TurnPhase};
 use super::lane::LaneHead;
-use super::socket::LinkPhase;
+use super::link_phase::LinkPhase;
 use super::{KnownLane, Machine};
 use crate::domain::{
     AcceptedMessage, EntryBody, JournalEntry, LastTurn, MessageId, MessageProgress, Problem, ProblemKind,

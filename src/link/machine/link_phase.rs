@@ -1,4 +1,4 @@
-//! The link's socket: connects, losses, keep-alive, idleness.
+//! The phase of the link, from cold over connecting to an open socket: connects, losses, keep-alive, idleness.
 
 use std::time::Duration;
 
