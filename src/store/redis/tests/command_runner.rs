@@ -255,15 +255,16 @@ fn temporary_error_is_retried() {
     run(async {
         let server = Server::start();
         let other = Server::start();
-        let runner = wire(&server.options());
         let script = count_up();
-        count(&runner, &script, 1).await.unwrap();
         let master = other.port().to_string();
         server.cli(&["REPLICAOF", "127.0.0.1", &master]);
-        let replica = count(&runner, &script, 1).await;
+        let replica = count(&wire(&server.options()), &script, 1).await;
         assert_eq!(replica, Err(StoreError::Unavailable(StoreRefusal::ReadOnly)));
+        // Its timeout is far longer than the longest backoff.
+        let runner = wire(&server.patient());
         let promoted = async {
-            sleep(Duration::from_millis(300)).await;
+            // The hash, the text and a retry, so one attempt at least was refused.
+            until(async || runner.traffic().commands >= 3).await;
             server.cli(&["REPLICAOF", "NO", "ONE"]);
         };
         let (result, ()) = tokio::join!(count(&runner, &script, 1), promoted);
