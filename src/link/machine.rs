@@ -19,6 +19,7 @@
 //! * [`backfill`]: replies that were missed
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
+//! * [`exit_phase`]: the way out of memory
 //! * [`reconcile`]: a store that lost data
 //! * [`connection_status`]: the link as callers see it
 
@@ -26,6 +27,7 @@ mod backfill;
 mod close_code;
 mod connection_status;
 mod end_session;
+mod exit_phase;
 mod incoming_frames;
 mod keep_open;
 mod lane;
@@ -46,7 +48,8 @@ use crate::config::BotConfig;
 use crate::domain::{
     AcceptedMessage, Backoff, ConversationId, Fingerprint, LinkState, MessageId, Problem, Timestamp,
 };
-use crate::store::{ConversationChange, ConversationSnapshot};
+use crate::store::ConversationSnapshot;
+use exit_phase::ExitPhase;
 use lane::LaneHead;
 use link_phase::LinkPhase;
 
@@ -243,43 +246,6 @@ impl Machine {
         self.lease_valid = valid;
     }
 
-    /// Begins nothing more. Writes the remaining changes, and restarts the deadline of a waiting head for the next
-    /// owner.
-    fn stop(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        self.hand_off(now);
-        self.exit = ExitPhase::Stopping;
-        self.buffer.flush_now();
-        self.finish(now, effects);
-    }
-
-    /// Takes an input after [`Input::Stop`]. Only the results of the last writes count.
-    fn on_last(&mut self, now: Timestamp, input: &Input, effects: &mut Vec<Effect>) {
-        match input {
-            Input::Stored { lost } => self.on_stored(now, *lost, effects),
-            Input::WriteUnknown => self.on_unknown(now),
-            Input::OutOfStep => self.buffer.doubt(),
-            _ => {}
-        }
-        self.finish(now, effects);
-    }
-
-    fn finish(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        // A reconciliation would take too long now. The next owner continues from the store.
-        if self.buffer.is_in_doubt() || self.buffer.is_settled() {
-            effects.push(Effect::Rest);
-        } else if let Some(write) = self.buffer.next_write(now) {
-            effects.push(Effect::Write(write));
-        }
-    }
-
-    /// Restarts the deadline of an unsent head, because this owner caused its wait.
-    fn hand_off(&mut self, now: Timestamp) {
-        if self.turn.is_none() && !self.lane.is_empty() && self.exit != ExitPhase::HandedOff {
-            self.exit = ExitPhase::HandedOff;
-            self.buffer.push(ConversationChange::HeadSince { at: now });
-        }
-    }
-
     /// Returns when the machine needs a [`Input::Tick`]. Without a time, only an answer or a new message can move it.
     pub fn wake_at(&self) -> Option<Timestamp> {
         if self.exit == ExitPhase::Stopping {
@@ -375,10 +341,6 @@ impl Machine {
         self.resting = resting;
     }
 
-    fn is_draining(&self) -> bool {
-        self.exit != ExitPhase::Staying
-    }
-
     /// Has the lane read, because it may hold an unknown message.
     const fn want_lane(&mut self) {
         self.lane_read = match self.lane_read {
@@ -386,18 +348,6 @@ impl Machine {
             LaneRead::Idle | LaneRead::Wanted => LaneRead::Wanted,
         };
     }
-}
-
-/// How far the conversation has come on its way out of memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ExitPhase {
-    Staying,
-    /// It leaves after the open turn.
-    Draining,
-    /// The same, and the deadline of an unsent head is restarted, so that the drain does not count.
-    HandedOff,
-    /// It leaves after the last write.
-    Stopping,
 }
 
 /// Whether the lane is to be read from the store.

@@ -2,8 +2,9 @@ mod model;
 
 use std::collections::BTreeMap;
 
+use super::outbox_reads::READ_INTERVAL;
 use super::*;
-use crate::store::Incarnation;
+use crate::store::{Incarnation, PendingQueue};
 
 const NOW: Timestamp = Timestamp::from_millis(1_763_845_000_000);
 
