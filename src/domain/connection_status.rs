@@ -1,6 +1,6 @@
 //! The state of a conversation and of its connection, in the terms of api.md section 2.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Timestamp;
 
@@ -37,12 +37,6 @@ impl LinkState {
             Self::Blocked => "blocked",
             Self::Draining => "draining",
         }
-    }
-}
-
-impl Serialize for LinkState {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 

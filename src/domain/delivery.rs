@@ -113,12 +113,6 @@ impl From<&TurnOutcome> for DeliveryKind {
     }
 }
 
-impl Serialize for DeliveryKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
 /// The origin of a delivery's target. It decides the signature and the configured extras of each request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DeliveryOrigin {
@@ -184,12 +178,6 @@ impl DeliveryState {
             Self::Delivered => "delivered",
             Self::Dead => "dead",
         }
-    }
-}
-
-impl Serialize for DeliveryState {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
-
 use super::{Problem, Reply, Timestamp};
 
 /// The status of a message. It only moves forward: `queued`, `sent`, `acked`, `answering`, then `answered`. A message can
@@ -35,12 +33,6 @@ impl MessageStatus {
             Self::Answered => "answered",
             Self::Failed => "failed",
         }
-    }
-}
-
-impl Serialize for MessageStatus {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -91,12 +83,6 @@ impl EndedBy {
     /// Returns whether the bot had finished at this end: by a positive sign, or by the quiet time.
     pub const fn is_complete(self) -> bool {
         !matches!(self, Self::Deadline | Self::Limit)
-    }
-}
-
-impl Serialize for EndedBy {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 

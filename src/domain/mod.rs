@@ -46,3 +46,25 @@ pub use rate_window::RateWindow;
 pub use reply::{Correlation, Reply};
 pub use sha256::Sha256;
 pub use timestamp::Timestamp;
+
+/// Serializes types as the text that their `as_str` returns.
+macro_rules! serialize_as_str {
+    ($($name:ident),+) => {$(
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    )+};
+}
+
+serialize_as_str!(
+    BotName,
+    Correlation,
+    DeliveryKind,
+    DeliveryState,
+    EndedBy,
+    LinkState,
+    MessageStatus,
+    UserId
+);

@@ -1,6 +1,6 @@
 //! Replies of the bot, and the evidence for the message that each one answers.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{MessageId, Timestamp};
@@ -28,12 +28,6 @@ impl Correlation {
             Self::History => "history",
             Self::Unsolicited => "unsolicited",
         }
-    }
-}
-
-impl Serialize for Correlation {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 
