@@ -116,7 +116,7 @@ impl Machine {
         let (keep_until, said_at) = (keep_open::initial_keep_until(&bot, &record, now), record.said_at);
         let mut dedup = DedupWindow::default();
         for id in record.recent.iter() {
-            dedup.insert(id);
+            dedup.insert(id, true);
         }
         let mut machine = Self {
             random: fastrand::Rng::with_seed(seed),
@@ -159,7 +159,7 @@ impl Machine {
             machine.lane.push_back(Arc::clone(&open.accepted));
             if Some(place) == sent {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
-                    machine.dedup.insert(Fingerprint::of(id));
+                    machine.dedup.insert(Fingerprint::of(id), true);
                 }
                 let head_at = head_at.unwrap_or(now);
                 machine.turn = Some(Box::new(Turn::resume(open, &machine.bot, head_at, now)));
