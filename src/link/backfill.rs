@@ -18,15 +18,16 @@
 //! * History does not reach back to the gap.
 
 mod history_reach;
+mod read_pages;
 
 use std::time::Duration;
 
 use self::history_reach::HistoryReach;
 pub(crate) use self::history_reach::PageTrust;
+use self::read_pages::ReadPages;
+pub(crate) use self::read_pages::{PageSummary, UserRecord};
 use crate::domain::{Fingerprint, GapReason, RecentReplies, Timestamp};
 
-/// The most pages of one read, each with about ten messages. The next read continues behind them.
-const MAX_PAGES: u8 = 10;
 /// The waits before history is read again after a read that failed or told too little.
 const RETRIES: [Duration; 2] = [Duration::from_secs(15), Duration::from_mins(1)];
 
@@ -97,6 +98,9 @@ struct ReadSeries {
     stage: ReadStage,
     /// When the next page is due, while no request is pending.
     due: Timestamp,
+    /// The number of the first message that was sent over the link, and never before. The gap ends there in history:
+    /// the socket brings every later reply.
+    end: Option<u64>,
     pages: ReadPages,
 }
 
@@ -114,39 +118,10 @@ enum ReadStage {
     Ended(Option<GapReason>),
 }
 
-/// The pages of the current read.
-#[derive(Debug, Default)]
-struct ReadPages {
-    count: u8,
-    /// The message behind which the next page begins.
-    cursor: Option<Box<str>>,
-    /// The user's last message on these pages.
-    user_message: Option<UserRecord>,
-    /// Whether the requested page is the newest one.
-    is_newest: bool,
-    /// Whether the owner of a record is not clear yet.
-    has_unclear: bool,
-}
-
-/// A message of the user by its `clientMessageId`, if that is a number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UserRecord(pub(crate) Option<u64>);
-
-/// The facts of a page beyond its records.
-#[derive(Debug, Default)]
-pub(crate) struct PageSummary {
-    /// Its last message if other pages follow.
-    pub(crate) next: Option<Box<str>>,
-    /// The user's last message up to its end.
-    pub(crate) user_message: Option<UserRecord>,
-    /// Whether the owner of a record is not clear yet.
-    pub(crate) has_unclear: bool,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadResult {
     Complete,
-    /// The read stopped at [`MAX_PAGES`].
+    /// The read stopped at its most pages.
     Cut,
     /// The read failed, or the owner of a record is not clear yet.
     Incomplete,
@@ -194,7 +169,20 @@ impl Backfill {
     /// Starts the reads over a new link.
     pub(crate) fn on_connected(&mut self, now: Timestamp) {
         let pages = ReadPages::default();
-        self.reads = Some(ReadSeries { since: now, stage: ReadStage::First, due: now, pages });
+        self.reads = Some(ReadSeries { since: now, stage: ReadStage::First, due: now, end: None, pages });
+    }
+
+    /// Notes a message that is sent for the first time.
+    pub(crate) fn on_sent(&mut self, client_message_id: u64) {
+        if let Some(reads) = &mut self.reads {
+            reads.end.get_or_insert(client_message_id);
+        }
+    }
+
+    /// Returns whether the gap ends before this message of the user.
+    pub(crate) fn ends_before(&self, client_message_id: Option<u64>) -> bool {
+        let end = self.reads.as_ref().and_then(|reads| reads.end);
+        end.is_some() && end == client_message_id
     }
 
     /// Ends the reads: the link is gone again.
@@ -309,11 +297,9 @@ impl Backfill {
     pub(crate) fn on_page(&mut self, page: PageSummary, urgent: bool, now: Timestamp, settle: Duration) {
         let Some(reads) = &mut self.reads else { return };
         let pages = &mut reads.pages;
-        pages.count += 1;
-        pages.user_message = page.user_message;
-        pages.has_unclear |= page.has_unclear;
+        pages.add(&page);
         let next = page.next.filter(|_| self.start.after.is_some() && !pages.is_newest);
-        if next.is_some() && pages.count < MAX_PAGES {
+        if next.is_some() && !pages.are_full() {
             pages.cursor = next;
             reads.due = now;
             return;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    ConversationRecord, Correlation, EntryBody, Fingerprint, GapReason, MessageId, Timestamp,
+    ConversationRecord, Correlation, EntryBody, Fingerprint, GapReason, MessageId, ResendPolicy, Timestamp,
+    TurnRules,
 };
 use rtm_bridge::link::{HistoryFailure, Input};
-use rtm_bridge::rtm::{HistoryPage, HistoryRecord};
+use rtm_bridge::rtm::{BotResponse, HistoryPage, HistoryRecord};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, incoming, ms, outgoing};
-use super::support::last_turn;
+use super::support::{last_turn, reply};
 
 /// Returns the gaps of the journal, and its replies by their ids, in order.
 fn journal(bench: &Bench) -> Vec<String> {
@@ -375,10 +376,7 @@ fn draining_machine_backfills_for_an_open_turn_only() {
 #[test]
 fn history_pages_older_than_the_gap_are_ignored() {
     let mut bench = Bench::connected();
-    bench.respond(rtm_bridge::rtm::BotResponse {
-        created_on: Some(bench.now),
-        ..super::support::reply("ms-now", "now")
-    });
+    bench.respond(BotResponse { created_on: Some(bench.now), ..reply("ms-now", "now") });
     let old = |bench: &Bench, id: &str| HistoryRecord {
         created_on: Some(Timestamp::from_millis(bench.now.as_millis() - 3_600_000)),
         ..outgoing(id)
@@ -415,7 +413,7 @@ fn anchor_time_stays_until_the_gap_is_closed() {
     let mut bench = Bench::connected();
     let at = bench.now;
     let say = |bench: &mut Bench, id: &str, at| {
-        let said = rtm_bridge::rtm::BotResponse { created_on: Some(at), ..super::support::reply(id, id) };
+        let said = BotResponse { created_on: Some(at), ..reply(id, id) };
         bench.respond(said);
     };
     say(&mut bench, "ms-0", at);
@@ -447,4 +445,153 @@ fn turn_of_an_earlier_owner_takes_late_replies_by_time() {
     bench.history(vec![record]);
     let reply: &Arc<_> = bench.replies.last().unwrap();
     assert_eq!((reply.in_reply_to, reply.late), (Some(message), true));
+}
+
+/// A user and a bot that talk without a pause, and the history of the platform.
+struct BusyTalk {
+    bench: Bench,
+    history: Vec<HistoryRecord>,
+    /// Whether history tells the numbers of the user's messages.
+    numbered: bool,
+    /// The number of answered reads.
+    answered: usize,
+    /// The number of reads that fail next.
+    failures: usize,
+}
+
+impl BusyTalk {
+    /// A conversation with one turn, whose link was lost and is open again. The bot spoke meanwhile.
+    fn broken(numbered: bool) -> Self {
+        let bench = Bench::with(|bot| bot.welcome = ms(0));
+        let mut talk = Self { bench, history: Vec::new(), numbered, answered: 0, failures: 0 };
+        talk.talk(1);
+        talk.bench.lose(1006);
+        for _ in 0..3 {
+            talk.remember(outgoing);
+        }
+        talk.bench.reconnect();
+        talk
+    }
+
+    fn remember(&mut self, record: impl FnOnce(&str) -> HistoryRecord) -> Box<str> {
+        let id: Box<str> = format!("ms-{}", self.history.len()).into();
+        self.history.push(HistoryRecord { created_on: Some(self.bench.now), ..record(&id) });
+        id
+    }
+
+    fn say(&mut self) {
+        let id = self.remember(outgoing);
+        self.bench.respond(BotResponse { created_on: Some(self.bench.now), ..reply(&id, &id) });
+    }
+
+    /// Answers the open reads as the platform does.
+    fn answer(&mut self) {
+        while let Some((after, _)) = self.bench.history_reads.get(self.answered) {
+            let from = match after {
+                Some(_) => 1 + self.history.iter().position(|record| record.id == *after).unwrap(),
+                None => self.history.len().saturating_sub(10),
+            };
+            self.answered += 1;
+            let page = if self.failures > 0 {
+                self.failures -= 1;
+                Err(HistoryFailure::Temporary)
+            } else {
+                let records = self.history[from..].iter().take(10).cloned().collect();
+                Ok(HistoryPage { records, more: self.history.len() > from + 10 })
+            };
+            self.bench.give(Input::History(page));
+        }
+    }
+
+    /// Lets turns of two replies follow each other. Reads are answered during turns.
+    fn talk(&mut self, turns: usize) {
+        for _ in 0..turns {
+            let message =
+                self.bench.post_with(|new| new.rules = TurnRules::new(Some(2), None, None).unwrap());
+            let user_msg_id = self.numbered.then_some(message.client_message_id);
+            self.remember(|id| HistoryRecord { id: Some(id.into()), user_msg_id, ..incoming(&message) });
+            self.bench.give(Input::Connected);
+            self.answer();
+            self.say();
+            self.say();
+            self.bench.pass(ms(150));
+        }
+    }
+
+    /// Hands the conversation over to a new owner, which connects for the next turn.
+    fn hand_off(&mut self) {
+        let (now, next_position) = (self.bench.now, self.history.len() as u64);
+        let open = ConversationSnapshot {
+            record: self.bench.record(),
+            next_position,
+            ..ConversationSnapshot::default()
+        };
+        let writes = std::mem::take(&mut self.bench.writes);
+        self.bench = Bench::opened(open, |bot| bot.welcome = ms(0));
+        (self.bench.now, self.bench.writes, self.answered) = (now, writes, 0);
+    }
+
+    /// Fails unless the journal holds each reply once, and no gap.
+    #[track_caller]
+    fn is_whole(&self) {
+        let mut journal = journal(&self.bench);
+        let replies = self.history.iter().filter(|record| !record.from_user);
+        let mut told: Vec<_> = replies.filter_map(|record| record.id.as_deref()).map(str::to_owned).collect();
+        journal.sort();
+        told.sort();
+        assert_eq!(journal, told);
+    }
+}
+
+#[test]
+fn failed_reads_of_a_busy_conversation_leave_no_gap() {
+    let mut talk = BusyTalk::broken(true);
+    talk.failures = 2;
+    // The retry comes 15 s after the read at 3 s.
+    talk.talk(125);
+    talk.is_whole();
+    assert_eq!(talk.bench.history_reads.len(), 3, "no page behind the first message over the new link");
+    talk.bench.lose(1006);
+    talk.bench.reconnect();
+    let last = talk.history.last().unwrap().id.clone();
+    assert_eq!(talk.bench.history_reads[3].0, last, "the gap is closed");
+}
+
+#[test]
+fn handoffs_of_a_busy_conversation_leave_no_gap() {
+    for numbered in [true, false] {
+        let mut talk = BusyTalk::broken(numbered);
+        talk.answer();
+        // The new owner begins where this one began, if it has not closed the gap.
+        talk.talk(11);
+        talk.hand_off();
+        talk.talk(11);
+        talk.hand_off();
+        talk.talk(25);
+        talk.is_whole();
+        assert_eq!(talk.bench.history_reads.len(), if numbered { 14 } else { 20 }, "{numbered}");
+        talk.bench.lose(1006);
+        talk.bench.reconnect();
+        let reads = reads(&talk.bench);
+        assert_eq!(*reads.last().unwrap(), talk.history.last().unwrap().id.as_deref(), "the gap is closed");
+    }
+}
+
+#[test]
+fn resent_message_does_not_end_the_gap() {
+    let mut bench = Bench::connected();
+    let message = bench.post_with(|new| {
+        new.resend = ResendPolicy::Auto;
+        new.rules = TurnRules::new(None, None, Some(60_000)).unwrap();
+    });
+    bench.lose(1006);
+    bench.reconnect();
+    for wait in [1500, 1500, 15_000] {
+        bench.give(Input::History(Err(HistoryFailure::Temporary)));
+        bench.pass(ms(wait));
+    }
+    assert_eq!(bench.sends.len(), 2);
+    let page = HistoryPage { records: vec![incoming(&message), outgoing("ms-1")], more: true };
+    bench.give(Input::History(Ok(page)));
+    assert_eq!(reads(&bench).last(), Some(&Some("ms-1")), "the first copy came before the loss");
 }

@@ -1,3 +1,4 @@
+use super::read_pages::{MAX_NEW_PAGES, MAX_PAGES};
 use super::*;
 
 const SETTLE: Duration = Duration::from_secs(3);
@@ -25,7 +26,7 @@ fn read(backfill: &mut Backfill, now: Timestamp) -> Option<Box<str>> {
 }
 
 fn page_before(next: impl Into<Box<str>>) -> PageSummary {
-    PageSummary { next: Some(next.into()), ..PageSummary::default() }
+    PageSummary { next: Some(next.into()), has_new: true, ..PageSummary::default() }
 }
 
 /// Answers with a last page that holds a known message.
@@ -205,7 +206,7 @@ fn read_with_too_many_pages_is_cut() {
     backfill.on_connected(at(0));
     let mut n = 0;
     for round in 0..2 {
-        for _ in 0..MAX_PAGES {
+        for _ in 0..MAX_NEW_PAGES {
             read(&mut backfill, at(round * 3000));
             assert!(backfill.on_answer());
             backfill.on_reach(false, false, false);
@@ -215,6 +216,35 @@ fn read_with_too_many_pages_is_cut() {
         assert_eq!(backfill.start.after.as_deref(), Some(&*format!("ms-{n}")), "the next read goes on there");
     }
     assert_eq!(backfill.step(at(3000), true), BackfillStep::Close(Some(GapReason::HistoryTooShort)));
+}
+
+#[test]
+fn pages_of_known_replies_count_less() {
+    let mut backfill = after_loss();
+    backfill.on_connected(at(0));
+    for page in 1..=MAX_PAGES {
+        read(&mut backfill, at(0));
+        assert!(backfill.on_answer());
+        backfill.on_reach(page == 1, false, false);
+        let known = PageSummary { has_new: false, ..page_before(format!("ms-{page}")) };
+        backfill.on_page(known, false, at(0), SETTLE);
+        let ended = backfill.wake_at() == Some(at(3000));
+        assert_eq!(ended, page == MAX_PAGES, "{page}");
+    }
+}
+
+#[test]
+fn first_message_over_the_current_link_ends_the_gap() {
+    let mut backfill = after_loss();
+    backfill.on_sent(1);
+    backfill.on_connected(at(0));
+    assert!(!backfill.ends_before(None) && !backfill.ends_before(Some(1)));
+    backfill.on_sent(2);
+    backfill.on_sent(3);
+    assert!(backfill.ends_before(Some(2)) && !backfill.ends_before(Some(3)));
+    backfill.on_gone(GapCause::Lost);
+    backfill.on_connected(at(1));
+    assert!(!backfill.ends_before(Some(2)), "replies were missed since");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Backfill: the replies that the machine missed, taken from the platform's history.
 //!
 //! A gap begins when a socket is lost or closed, and when a conversation comes into memory: the bot may speak without a
-//! listener. The gap ends when history was read behind the last known message ([`Backfill`]). Replies that history holds
-//! there are journaled. If history holds too little, the journal says so ([`EntryBody::Gap`]). Until the end of the gap
-//! the record keeps the message from which a new owner would begin.
+//! listener. The gap ends when history was read behind the last known message ([`Backfill`]), up to the first message
+//! over the new link. The socket brings the replies behind that message. Replies that only history holds are journaled. If
+//! history holds too little, the journal says so ([`EntryBody::Gap`]). Until the end of the gap the record keeps the message
+//! from which a new owner would begin.
 //!
 //! A turn whose link was lost waits for the backfill. A turn without a reply for `stuck_after` triggers a single read.
 //!
@@ -198,6 +199,7 @@ impl Machine {
             self.on_own_found(now);
         }
         let Some(backfill) = &mut self.backfill else { return };
+        let end_at = page.records.iter().position(|r| r.from_user && backfill.ends_before(r.user_msg_id));
         let oldest = page.records.first().and_then(|record| record.created_on).filter(|_| page.more);
         if asked && backfill.on_newest_page(oldest, now) {
             return;
@@ -214,10 +216,11 @@ impl Machine {
         if trust == PageTrust::Short && !backfill.is_probe() {
             self.buffer.append(now, EntryBody::Gap(GapReason::HistoryTooShort));
         }
-        let more = page.more && trust != PageTrust::None;
+        let more = page.more && trust != PageTrust::None && end_at.is_none();
         let mut summary = PageSummary {
             next: page.records.iter().rev().find_map(|record| record.id.clone()).filter(|_| more),
             user_message: if asked { backfill.user_message() } else { None },
+            has_new: false,
             has_unclear: false,
         };
         for (at, record) in page.records.into_iter().enumerate() {
@@ -228,10 +231,12 @@ impl Machine {
                 }
                 continue;
             }
-            let ahead = own.is_some() && own_at.is_some_and(|own| own > at);
+            // The open turn's message is the one at the end of the gap, or a later one.
+            let ahead = own.is_some() && own_at.max(end_at).is_some_and(|own| own > at);
             if known.is_some_and(|known| at <= known) || self.is_known(&record, trust) {
                 continue;
             }
+            summary.has_new = true;
             match self.record_owner(&record, summary.user_message, ahead) {
                 RecordOwner::Reply(owner) => self.take_record(now, record, owner, effects),
                 RecordOwner::Unclear => summary.has_unclear = true,

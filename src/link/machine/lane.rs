@@ -246,6 +246,9 @@ impl Machine {
         if let Some(turn) = &mut self.turn {
             turn.phase = TurnPhase::Sent;
             effects.push(Effect::Send(Arc::clone(&turn.message)));
+            if let Some(backfill) = self.backfill.as_mut().filter(|_| !turn.was_sent()) {
+                backfill.on_sent(turn.message.client_message_id);
+            }
             self.on_activity(now);
         }
     }
