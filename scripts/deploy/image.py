@@ -99,8 +99,10 @@ def eventually(what, holds, limit=30):
 def build(options):
     """Both stages, on an empty base that borrows this machine's compiler and cargo's registry."""
     base = options.state / "Base"
+    (options.state / "config.toml").write_text(options.profile)
     base.write_text(
-        f"FROM scratch\nENV PATH={options.sysroot}/bin:/usr/bin:/bin CARGO_HOME={options.cargo} CARGO_NET_OFFLINE=true {options.profile}\n"
+        f"FROM scratch\nENV PATH={options.sysroot}/bin:/usr/bin:/bin CARGO_HOME={options.cargo} CARGO_NET_OFFLINE=true\n"
+        "COPY config.toml /.cargo/config.toml\n"
     )
     common = ["build", "--isolation=chroot", "--format=docker", "--layers=false", "--network=host"]
     podman(*common, f"--tag=docker.io/library/{options.base}", f"--file={base}", str(options.state))
