@@ -5,13 +5,7 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject as _;
+use jsonwebtoken::{EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 
@@ -30,11 +24,13 @@ pub enum SignerError {
     /// HS256 or HS512 with an empty secret.
     #[error("the client secret is empty")]
     EmptySecret,
-    /// RS256 or RS512 with a secret that is no private RSA key in PEM, or one of another size.
+    /// RS256 or RS512 with a secret that is no private RSA key in PEM.
     #[error(
-        "the client secret is no private RSA key of 2048 to 8192 bits in PEM (PKCS#1 or PKCS#8, unencrypted), \
-         which RS256 and RS512 need"
+        "the client secret is no private RSA key in PEM (PKCS#1 or PKCS#8, unencrypted), which RS256 and RS512 need"
     )]
+    BadPem,
+    /// A PEM key that does not sign, such as a public one or one shorter than 2048 bits.
+    #[error("the private RSA key does not sign; it needs 2048 to 8192 bits")]
     BadKey,
 }
 
@@ -42,7 +38,7 @@ impl SignerError {
     /// Returns the text for callers. It only says that the bridge's configuration is at fault.
     pub(super) const fn public_message(self) -> &'static str {
         match self {
-            Self::EmptySecret | Self::BadKey => {
+            Self::EmptySecret | Self::BadPem | Self::BadKey => {
                 "the bridge's key for this bot cannot sign; `rtm-bridge config check` says why"
             }
         }
@@ -52,17 +48,10 @@ impl SignerError {
 /// Signer of a bot's JWTs. It parses and tries the key once. Its Debug output shows no key.
 #[derive(Debug)]
 pub struct JwtSigner {
-    /// The first part of each JWT, in base64.
-    header: Box<str>,
-    key: SigningKey,
+    header: Header,
+    key: EncodingKey,
     issuer: Box<str>,
     anonymous: bool,
-}
-
-#[derive(Debug)]
-enum SigningKey {
-    Shared(Box<hmac::Key>),
-    Rsa(RsaKeyPair, &'static dyn RsaEncoding),
 }
 
 #[derive(Serialize)]
@@ -84,14 +73,13 @@ impl JwtSigner {
     pub fn new(bot: &BotConfig) -> Result<Self, SignerError> {
         let secret = bot.client_secret.expose_secret();
         let (algorithm, key) = match bot.algorithm {
-            JwtAlgorithm::Hs256 => ("HS256", SigningKey::shared(secret, hmac::HMAC_SHA256)?),
-            JwtAlgorithm::Hs512 => ("HS512", SigningKey::shared(secret, hmac::HMAC_SHA512)?),
-            JwtAlgorithm::Rs256 => ("RS256", SigningKey::rsa(secret, &RSA_PKCS1_SHA256)?),
-            JwtAlgorithm::Rs512 => ("RS512", SigningKey::rsa(secret, &RSA_PKCS1_SHA512)?),
+            JwtAlgorithm::Hs256 => (jsonwebtoken::Algorithm::HS256, Self::shared_key(secret)?),
+            JwtAlgorithm::Hs512 => (jsonwebtoken::Algorithm::HS512, Self::shared_key(secret)?),
+            JwtAlgorithm::Rs256 => (jsonwebtoken::Algorithm::RS256, Self::rsa_key(secret)?),
+            JwtAlgorithm::Rs512 => (jsonwebtoken::Algorithm::RS512, Self::rsa_key(secret)?),
         };
-        let header = format!(r#"{{"typ":"JWT","alg":"{algorithm}"}}"#);
         let signer = Self {
-            header: URL_SAFE_NO_PAD.encode(header).into(),
+            header: Header::new(algorithm),
             key,
             issuer: bot.client_id.as_str().into(),
             anonymous: bot.anonymous,
@@ -117,41 +105,19 @@ impl JwtSigner {
             sub: subject,
             anonymous: self.anonymous,
         };
-        let claims = serde_json::to_vec(&claims).map_err(|_| SignerError::BadKey)?;
-        let mut jwt = format!("{}.{}", self.header, URL_SAFE_NO_PAD.encode(claims));
-        let signature = self.key.sign(jwt.as_bytes())?;
-        jwt.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
-        Ok(jwt.into())
+        jsonwebtoken::encode(&self.header, &claims, &self.key)
+            .map(SecretString::from)
+            .map_err(|_| SignerError::BadKey)
     }
-}
 
-impl SigningKey {
-    fn shared(secret: &str, algorithm: hmac::Algorithm) -> Result<Self, SignerError> {
+    fn shared_key(secret: &str) -> Result<EncodingKey, SignerError> {
         if secret.is_empty() {
             return Err(SignerError::EmptySecret);
         }
-        Ok(Self::Shared(Box::new(hmac::Key::new(algorithm, secret.as_bytes()))))
+        Ok(EncodingKey::from_secret(secret.as_bytes()))
     }
 
-    fn rsa(pem: &str, encoding: &'static dyn RsaEncoding) -> Result<Self, SignerError> {
-        let key = match PrivateKeyDer::from_pem_slice(pem.as_bytes()) {
-            Ok(PrivateKeyDer::Pkcs1(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-            Ok(PrivateKeyDer::Pkcs8(der)) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
-            _ => return Err(SignerError::BadKey),
-        };
-        key.map(|key| Self::Rsa(key, encoding)).map_err(|_| SignerError::BadKey)
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignerError> {
-        match self {
-            Self::Shared(key) => Ok(hmac::sign(key, message).as_ref().to_vec()),
-            Self::Rsa(key, encoding) => {
-                let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(*encoding, &SystemRandom::new(), message, &mut signature)
-                    .map_err(|_| SignerError::BadKey)?;
-                Ok(signature)
-            }
-        }
+    fn rsa_key(pem: &str) -> Result<EncodingKey, SignerError> {
+        EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| SignerError::BadPem)
     }
 }

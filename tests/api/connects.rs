@@ -7,8 +7,6 @@ use rtm_sandbox::{
     AppKey, CLIENT_ID, ClientApp, CutMode, Endpoint, ExpiredTokenStyle, Fault, RetryAfter, SandboxOptions,
     SecureHandshake, SocketEnd, Step,
 };
-use rustls::pki_types::SubjectPublicKeyInfoDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on};
@@ -257,8 +255,8 @@ fn socket_base_replaces_the_platforms_host() {
 #[test]
 fn bot_may_sign_with_a_private_key() {
     run(async {
-        let public = SubjectPublicKeyInfoDer::from_pem_slice(include_bytes!("../fixtures/rsa.public.pem"));
-        let key = AppKey::RsaPublicDer(public.unwrap().to_vec());
+        let public = include_str!("../fixtures/rsa.public.pem").to_owned();
+        let key = AppKey::RsaPublicPem(public);
         for algorithm in [JwtAlgorithm::Rs256, JwtAlgorithm::Rs512] {
             let apps = vec![ClientApp { id: CLIENT_ID.to_owned(), key: key.clone() }];
             let bridge = spawn_bridge_on(SandboxOptions { apps, ..quiet_platform() }, |config| {

@@ -21,8 +21,8 @@ const LARGEST_SECONDS: f64 = 1e11;
 pub enum AppKey {
     /// Shared secret for HS256 and HS512.
     Secret(SecretString),
-    /// Public key in DER for RS256 and RS512.
-    RsaPublicDer(Vec<u8>),
+    /// Public key in PEM for RS256 and RS512.
+    RsaPublicPem(String),
 }
 
 /// An app that may ask for grants.
@@ -82,7 +82,9 @@ pub(super) fn verify(
         (AppKey::Secret(secret), Algorithm::HS256 | Algorithm::HS512) => {
             DecodingKey::from_secret(secret.expose_secret().as_bytes())
         }
-        (AppKey::RsaPublicDer(der), Algorithm::RS256 | Algorithm::RS512) => DecodingKey::from_rsa_der(der),
+        (AppKey::RsaPublicPem(pem), Algorithm::RS256 | Algorithm::RS512) => {
+            DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| AssertionError::Signature)?
+        }
         _ => return Err(AssertionError::Algorithm),
     };
     if !algorithms.contains(&header.alg) {
@@ -145,8 +147,8 @@ mod tests {
 
     const NOW: i64 = 1_763_845_000;
 
-    fn sign(algorithm: Algorithm, secret: impl AsRef<[u8]>, claims: &Value) -> String {
-        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_ref())).unwrap()
+    fn sign(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
+        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
     }
 
     fn judge(
@@ -219,10 +221,10 @@ mod tests {
 
     #[test]
     fn public_key_verifies_rsa_only() {
-        let public = include_bytes!("tests/rsa_public.der");
-        let clients = [ClientApp { id: "cs-1".into(), key: AppKey::RsaPublicDer(public.into()) }];
+        let public = include_str!("tests/rsa_public.pem");
+        let clients = [ClientApp { id: "cs-1".into(), key: AppKey::RsaPublicPem(public.into()) }];
         let claims = json!({"iss": "cs-1", "sub": "ann", "iat": NOW, "exp": NOW + 60});
-        let private = EncodingKey::from_rsa_der(include_bytes!("tests/rsa_private.der"));
+        let private = EncodingKey::from_rsa_pem(include_bytes!("tests/rsa_private.pem")).unwrap();
         let now = Timestamp::from_second(NOW).unwrap();
         let judge = |token: &str, allowed: &[Algorithm]| {
             verify(token, &clients, allowed, now, &mut HashMap::new()).map(|identity| identity.user)
