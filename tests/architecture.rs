@@ -151,7 +151,7 @@ fn pure_code_reads_no_clock_and_waits_for_nothing() {
         "domain/message_progress.rs",
         "link/machine.rs",
         "link/machine/drain.rs",
-        "link/backfill.rs",
+        "link/backfill_schedule.rs",
         "domain/backoff.rs",
     ] {
         for body in [

@@ -11,7 +11,7 @@ use super::api_error::{self, ApiError, FieldErrors};
 use super::auth::RequiredScope;
 use super::callback_policy;
 use super::conversation_address::{self, ConversationAddress};
-use super::idempotency;
+use super::idempotency_key;
 use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader, applied_wait};
 use super::request_body::{self, MessageDraft};
 use super::request_pipeline::{json_response, record, serve};
@@ -43,7 +43,7 @@ async fn accept(
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(config, caller, request.uri(), &mut errors)?;
     let prefer = PreferHeader::from_headers(headers, &mut errors);
-    let key = idempotency::key(headers, &mut errors);
+    let key = idempotency_key::key(headers, &mut errors);
     let body = request_body::read(headers, payload).await?;
     let draft = request_body::parse_message(&body, &mut errors);
     let (Some(address), Some(prefer), Some(draft), true) = (address, prefer, draft, errors.is_empty()) else {
@@ -60,7 +60,7 @@ async fn accept(
     let idempotency = key.map(|key| IdempotencyRequest {
         caller: caller.name().into(),
         key,
-        body: idempotency::digest(&draft),
+        body: idempotency_key::digest(&draft),
     });
     let MessageDraft { content, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();

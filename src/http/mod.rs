@@ -18,7 +18,7 @@ mod detachable_connection;
 mod documentation;
 mod events;
 mod field_validator;
-mod idempotency;
+mod idempotency_key;
 mod messages;
 mod prefer_header;
 mod query_parameters;

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::conversation_host::ConversationHost;
 use super::input::{ConnectFailure, HistoryFailure};
 use super::mailbox::Mailbox;
-use super::outbox;
+use super::new_deliveries;
 use super::stats;
 use super::store_retry::retry_while_unavailable;
 use crate::config::BotConfig;
@@ -106,7 +106,7 @@ fn failures(bot: &BotConfig, open: &ConversationSnapshot, now: Timestamp) -> Con
         let (ended_at, outcome) = (Some(now), Some(outcome.clone()));
         let progress = MessageProgress { ended_at, outcome, ..progress.clone() };
         let place = JournalPosition { epoch: record.epoch, seq: record.seq };
-        changes.extend(outbox::of_end(bot, accepted, &progress, place, now));
+        changes.extend(new_deliveries::of_end(bot, accepted, &progress, place, now));
     }
     ConversationWrite { record, follows: open.record.write, changes, warm_until: None }
 }

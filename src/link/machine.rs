@@ -38,7 +38,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backfill::{Backfill, GapCause};
+use super::backfill_schedule::{Backfill, GapCause};
 use super::dedup::DedupWindow;
 use super::input::{Effect, Input};
 use super::open_streams::OpenStreams;

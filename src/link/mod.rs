@@ -16,7 +16,7 @@
 //! `docs/architecture.md` draws the phases of the link and of a turn. This layer knows neither HTTP nor other
 //! conversations, nor the owners of partitions.
 
-mod backfill;
+mod backfill_schedule;
 mod calls;
 mod conversation_host;
 mod dedup;
@@ -25,8 +25,8 @@ mod input;
 mod keepalive;
 mod machine;
 mod mailbox;
+mod new_deliveries;
 mod open_streams;
-mod outbox;
 mod stats;
 mod store_retry;
 mod turn;

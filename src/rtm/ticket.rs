@@ -1,4 +1,5 @@
 //! The ticket: the one-time address of a socket from `rtm/start` (protocol.md 4.2). Pure.
+//! `connector` asks for it.
 //!
 //! Behind a proxy the ticket's host may be wrong, so a bot's `socket_base` can replace it. The query is the
 //! platform's, and this file only appends to it.

@@ -13,9 +13,9 @@
 //!
 //! It does not know conversations, sockets or waiters.
 
-mod claims;
 mod heartbeats;
 mod hints;
+mod rebalance;
 mod renewals;
 
 use std::cell::{Cell, RefCell};

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use super::super::backfill::{Backfill, BackfillStep, GapCause, PageSummary, PageTrust, UserRecord};
+use super::super::backfill_schedule::{Backfill, BackfillStep, GapCause, PageSummary, PageTrust, UserRecord};
 use super::super::input::{Effect, HistoryFailure};
 use super::super::open_streams::{ReplyContext, ReplyStart};
 use super::super::turn::{Turn, TurnPhase};

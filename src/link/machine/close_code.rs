@@ -1,4 +1,4 @@
-//! The meaning of the platform's close codes (protocol.md 5.5, RFC 6455 7.4.1).
+//! The meaning of the platform's close codes (protocol.md 5.5, RFC 6455 7.4.1). `link_phase` acts on it.
 
 use super::super::input::SocketLoss;
 

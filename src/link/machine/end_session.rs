@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::super::backfill::GapCause;
+use super::super::backfill_schedule::GapCause;
 use super::super::input::{Effect, SocketLoss};
 use super::super::turn::{Turn, TurnPhase};
 use super::Machine;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::super::input::{Effect, OutOfTurnReply};
+use super::super::new_deliveries;
 use super::super::open_streams::{ReplyContext, ReplyStart, StreamUpdate};
-use super::super::outbox;
 use super::Machine;
 use super::link_phase::LinkPhase;
 use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Reply, Timestamp};
@@ -191,7 +191,7 @@ impl Machine {
         });
         self.buffer.append(now, EntryBody::Reply(Arc::clone(&reply)));
         let (last, place) = (self.buffer.record.last_turn.as_ref(), self.buffer.place());
-        let delivery = outbox::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
+        let delivery = new_deliveries::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
         self.buffer.deliver(delivery);
         match (owner.message, owner.late) {
             (None, _) => effects.push(Effect::OutOfTurn(OutOfTurnReply::Unsolicited)),

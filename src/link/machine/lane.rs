@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::input::Effect;
-use super::super::outbox;
+use super::super::new_deliveries;
 use super::super::turn::{Turn, TurnPhase, deadline, uncertain};
 use super::link_phase::LinkPhase;
 use super::{LaneRead, Machine};
@@ -162,7 +162,7 @@ impl Machine {
         let warm_for = went_out.then(|| self.warm_for(now));
         self.buffer.end(now, message, outcome, warm_for);
         let Some(Turn { message, progress, .. }) = self.turn.as_deref() else { return };
-        self.buffer.deliver(outbox::of_end(&self.bot, message, progress, self.buffer.place(), now));
+        self.buffer.deliver(new_deliveries::of_end(&self.bot, message, progress, self.buffer.place(), now));
         if went_out {
             self.buffer.record.last_turn = Some(LastTurn::of(message, now));
             self.on_activity(now);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::backfill::GapCause;
+use super::super::backfill_schedule::GapCause;
 use super::super::input::{AbandonReason, ConnectFailure, Effect, SocketLoss};
 use super::super::keepalive::KeepAlive;
 use super::super::turn::TurnPhase;

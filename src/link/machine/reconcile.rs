@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use super::super::input::{AbandonReason, Effect};
-use super::super::outbox;
+use super::super::new_deliveries;
 use super::super::turn::{Turn, TurnPhase};
 use super::lane::LaneHead;
 use super::link_phase::LinkPhase;
@@ -145,7 +145,7 @@ impl Machine {
         let outcome = TurnOutcome::Failed(Problem::new(ProblemKind::MessageLost, detail));
         self.buffer.end_lost(now, &accepted, outcome.clone());
         (progress.ended_at, progress.outcome) = (Some(now), Some(outcome));
-        let delivery = outbox::of_end(&self.bot, &accepted, &progress, self.buffer.place(), now);
+        let delivery = new_deliveries::of_end(&self.bot, &accepted, &progress, self.buffer.place(), now);
         self.buffer.deliver(delivery);
     }
 
