@@ -34,6 +34,12 @@ pub struct Fence {
     pub epoch: u64,
 }
 
+impl fmt::Display for Fence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.incarnation, self.epoch)
+    }
+}
+
 /// The partitions that a claim may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimMode {

@@ -166,7 +166,23 @@ impl Store {
         fence: Fence,
         lease: Duration,
     ) -> Result<Timestamp, StoreError> {
-        dispatch!(self.renew(partition, fence, lease))
+        let renewed = self.renew_all(&[(partition, fence)], lease).await;
+        renewed.into_iter().next().unwrap_or(Err(StoreError::Unavailable(StoreRefusal::Unexpected)))
+    }
+
+    /// Renews leases as [`Store::renew`] does, in as few commands as the topology allows. The results are in the order of
+    /// the leases. Each lease is a step of its own.
+    pub async fn renew_all(
+        &self,
+        leases: &[(Partition, Fence)],
+        lease: Duration,
+    ) -> Vec<Result<Timestamp, StoreError>> {
+        match self {
+            Self::Memory(memory) => {
+                leases.iter().map(|&(partition, fence)| memory.renew(partition, fence, lease)).collect()
+            }
+            Self::Redis(redis) => redis.renew(leases, lease).await,
+        }
     }
 
     /// Releases the partition: it is free at once, and all replicas get a hint ([`Hint::Fleet`]).
@@ -174,10 +190,8 @@ impl Store {
         dispatch!(self.release(partition, fence))
     }
 
-    /// Returns the conversations of the partition that have open messages.
-    ///
-    /// With `warm` it adds the conversations whose [`ConversationWrite::warm_until`] lies ahead. A new owner asks for
-    /// them once.
+    /// Returns the conversations of the partition that have open messages. A new owner asks once for the `warm` ones too,
+    /// those whose [`ConversationWrite::warm_until`] lies ahead.
     pub async fn ready(
         &self,
         partition: Partition,
@@ -185,6 +199,36 @@ impl Store {
         warm: bool,
     ) -> Result<Vec<ConversationId>, StoreError> {
         dispatch!(self.ready(partition, fence, warm))
+    }
+
+    /// Lets idle conversations expire. An owner calls it about once a second, and mostly it sends no command.
+    pub async fn rest(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.rest(partition, fence).await,
+        }
+    }
+
+    /// Returns the seconds between two looks for open messages whose hints were lost.
+    pub const fn look_interval(&self) -> u32 {
+        match self {
+            Self::Memory(_) => 1,
+            Self::Redis(_) => 15,
+        }
+    }
+
+    /// Notes that another replica changed a conversation of this owner. That saves the owner's next write a round trip.
+    pub fn changed_elsewhere(&self, conversation: &ConversationId) {
+        if let Self::Redis(redis) = self {
+            redis.changed_elsewhere(conversation);
+        }
+    }
+
+    /// Notes that the conversation has left the owner's memory.
+    pub fn leave_memory(&self, conversation: &ConversationId) {
+        if let Self::Redis(redis) = self {
+            redis.leave_memory(conversation);
+        }
     }
 
     /// Returns the record and the lane of a conversation, and the store's time.
@@ -217,7 +261,8 @@ impl Store {
     /// Returns journal entries after a place, oldest first, with the messages whose ends they report.
     ///
     /// A page has at most `limit` entries (1 to 1000) and about 4 MiB. The journal keeps its newest 1000 entries or
-    /// 4 MiB until 24 h after the last entry. Then the store forgets the conversation, and places begin anew.
+    /// 4 MiB until 24 h after the last entry, and longer while a message is open. Then the store forgets the
+    /// conversation, and places begin anew.
     ///
     /// An unknown place returns the oldest entries and [`JournalPage::gap`]: one of another journal, one behind the
     /// end, or one before the oldest entry. [`Cursor::default`] has a gap only if the first entries are gone.

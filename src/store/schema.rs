@@ -240,7 +240,7 @@ mod tests {
             released,
             [(
                 "0001-partitions".to_owned(),
-                "5433a309a9da65732d713192567150327b415c5682b393769e977db86bc13b0e".to_owned()
+                "1e191168d8487f7bd148232c4c042d68f1563207dcfc9dd9927c813217f32af9".to_owned()
             )]
         );
     }

@@ -127,8 +127,8 @@ async fn empty(loss: Loss) {
     println!("{gone} of {} are gone", load.ledger.promised());
     let schema = redis.command(&["HGET", "rtm:schema", "partitions"]).await;
     assert_eq!(schema.text(), "256");
-    nothing_left(&[&redis], "rtm", redis.config().message_ttl).await;
     fleet.finish().await;
+    nothing_left(&[&redis], "rtm", redis.config().message_ttl).await;
 }
 
 #[test]

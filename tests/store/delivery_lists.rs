@@ -291,7 +291,10 @@ pub(super) async fn deliveries_leave_nothing_behind(fixture: StoreFixture) {
             }
             assert_eq!(memory.stats(), MemoryStats::default());
         }
-        (_, Some((servers, prefix))) => nothing_left(&servers.masters().await, prefix, life).await,
+        (_, Some((servers, prefix))) => {
+            fixture.rest().await;
+            nothing_left(&servers.masters().await, prefix, life).await;
+        }
         _ => panic!("neither memory nor Redis"),
     }
 }

@@ -132,12 +132,23 @@ pub(super) async fn trimmed_entries_are_a_gap(fixture: StoreFixture) {
     }
 }
 
-pub(super) async fn expired_entries_are_a_gap_at_the_next_entry(fixture: StoreFixture) {
+pub(super) async fn journal_stays_while_a_message_is_open(fixture: StoreFixture) {
     let alice = conversation("alice");
     let mut owner = with_replies(&fixture, &alice, 3).await;
-    // An open conversation stays, its journal does not.
     fixture.post(&alice, 1).await;
     fixture.pass(DAY).await;
+    say(&mut owner, 1).await;
+    let page = page(&fixture, &alice, at(EPOCH, 1), 9).await;
+    assert_eq!((places(&page), page.gap), (vec![2, 3, 4], false));
+}
+
+pub(super) async fn lost_entries_are_a_gap_at_the_next_entry(fixture: StoreFixture) {
+    let alice = conversation("alice");
+    let mut owner = with_replies(&fixture, &alice, 3).await;
+    let journal = format!("{{{}}}:j:{alice}", Partition::of(&alice));
+    if !fixture.tamper("DEL", &journal, &[]).await {
+        return;
+    }
     let latest = page(&fixture, &alice, ReadStart::Latest, 9).await.next;
     assert_eq!(latest, Cursor { epoch: EPOCH, seq: 3, at: None });
     for after in [at(EPOCH, 1), at(EPOCH, 3), at(0, 0)] {

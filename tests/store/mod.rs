@@ -137,7 +137,8 @@ contract! {
         reader_begins_at_the_oldest_or_after_the_newest
         empty_read_keeps_the_place
         trimmed_entries_are_a_gap
-        expired_entries_are_a_gap_at_the_next_entry
+        journal_stays_while_a_message_is_open
+        lost_entries_are_a_gap_at_the_next_entry
         new_journal_is_a_gap
         lost_entries_are_a_gap
         replaced_entry_is_a_gap

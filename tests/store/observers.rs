@@ -174,6 +174,7 @@ pub(super) async fn observer_note_leaves_nothing_behind(fixture: StoreFixture) {
             observe(&fixture, &alice, OTHER).await;
             owner.settle(message).await;
             observe(&fixture, &alice, THIRD).await;
+            fixture.rest().await;
             nothing_left(&servers.masters().await, prefix, Duration::ZERO).await;
         }
         _ => panic!("neither memory nor Redis"),

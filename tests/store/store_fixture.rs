@@ -81,11 +81,23 @@ impl StoreFixture {
         match &self.side {
             FixtureKind::Memory(clock) => clock.advance(span),
             FixtureKind::Redis { servers, prefix, handles, passed } => {
+                self.rest().await;
                 passed.set(passed.get() + span);
                 for redis in &*handles.borrow() {
                     redis.skew(passed.get());
                 }
                 shift(&servers.masters().await, prefix, span).await;
+            }
+        }
+    }
+
+    /// Lets the conversations rest that have no open message, as the sweeps of owners do.
+    pub(super) async fn rest(&self) {
+        if let FixtureKind::Redis { handles, .. } = &self.side {
+            let handles = handles.borrow().clone();
+            for redis in handles {
+                // A partition that another owner has claimed is its own matter.
+                redis.rest_all().await.ok();
             }
         }
     }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, interval};
 use tracing::{debug, warn};
 
 use super::MembershipWorker;
-use crate::domain::Partition;
+use crate::domain::{Partition, Timestamp};
 use crate::store::{Fence, Ownership, StoreError};
 
 impl MembershipWorker {
@@ -16,20 +16,23 @@ impl MembershipWorker {
     pub(super) async fn renew(&self) {
         let every = self.leases().ttl() / 3;
         let mut tick = interval(self.leases().ttl() / 12);
-        let mut renewals: FuturesUnordered<LocalBoxFuture<'_, Partition>> = FuturesUnordered::new();
+        let mut renewals: FuturesUnordered<LocalBoxFuture<'_, Vec<Partition>>> = FuturesUnordered::new();
         let mut in_flight = vec![false; Partition::COUNT];
         loop {
             let suspected = tokio::select! {
                 _ = tick.tick() => false,
                 () = self.leases().suspected.notified() => true,
-                Some(partition) = renewals.next() => {
-                    if let Some(in_flight) = in_flight.get_mut(partition.index()) {
-                        *in_flight = false;
+                Some(renewed) = renewals.next() => {
+                    for partition in renewed {
+                        if let Some(in_flight) = in_flight.get_mut(partition.index()) {
+                            *in_flight = false;
+                        }
                     }
                     continue;
                 }
             };
             let now = self.leases().elapsed();
+            let mut leases = Vec::new();
             for (partition, fence) in self.leases().held() {
                 let due = if suspected {
                     self.leases().take_suspect(partition)
@@ -41,21 +44,38 @@ impl MembershipWorker {
                     && !*in_flight
                 {
                     *in_flight = true;
-                    renewals.push(Box::pin(self.renew_one(partition, fence)));
+                    leases.push((partition, fence));
                 }
+            }
+            if !leases.is_empty() {
+                renewals.push(Box::pin(self.renew_together(leases)));
             }
         }
     }
 
-    async fn renew_one(&self, partition: Partition, fence: Fence) -> Partition {
+    /// Renews leases and returns their partitions.
+    async fn renew_together(&self, leases: Vec<(Partition, Fence)>) -> Vec<Partition> {
         #[cfg(test)]
         self.leases().faults.thawed().await;
         let sent = Instant::now();
-        let renewed = self.setup.store.renew(partition, fence, self.leases().ttl()).await;
+        let renewed = self.setup.store.renew_all(&leases, self.leases().ttl()).await;
+        for ((partition, fence), result) in leases.iter().zip(renewed) {
+            self.on_renewed(*partition, *fence, sent, result);
+        }
+        leases.into_iter().map(|(partition, _)| partition).collect()
+    }
+
+    fn on_renewed(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        sent: Instant,
+        renewed: Result<Timestamp, StoreError>,
+    ) {
         let leases = self.leases();
         // The partition may have been released, or lost and claimed again, in the meantime.
         if leases.ownership(partition).fence() != Some(fence) {
-            return partition;
+            return;
         }
         match renewed {
             Ok(now) => {
@@ -81,7 +101,6 @@ impl MembershipWorker {
                 self.on_failure(partition, &error);
             }
         }
-        partition
     }
 
     /// Releases drained partitions.

@@ -32,6 +32,7 @@ type AcceptReply = oneshot::Sender<Result<AcceptResult, AcceptError>>;
 /// A message on its way into the store.
 struct PendingAccept {
     id: MessageId,
+    partition: Partition,
     /// The conversation that would send it at once.
     send_at_accept: Option<Rc<Mailbox>>,
     answer: AcceptReply,
@@ -46,7 +47,8 @@ impl Shard {
             self.waiters.borrow_mut().add(accept.message.conversation.clone(), id, waiter);
         }
         let send_at_accept = self.request_send_at_accept(&mut accept);
-        let pending = PendingAccept { id, send_at_accept, answer };
+        let partition = Partition::of(&accept.message.conversation);
+        let pending = PendingAccept { id, partition, send_at_accept, answer };
         let store = self.setup.store.clone();
         let mut accepting = Box::pin(async move { store.accept(accept).await });
         // The memory store answers at once.
@@ -80,7 +82,13 @@ impl Shard {
     }
 
     fn on_accept_result(self: &Rc<Self>, pending: PendingAccept, result: Result<AcceptResult, AcceptError>) {
-        let PendingAccept { id, send_at_accept, answer } = pending;
+        let PendingAccept { id, partition, send_at_accept, answer } = pending;
+        if let (Err(AcceptError::Store(error)), Some(part)) = (&result, self.partition(partition))
+            && error.is_passing()
+        {
+            // The message may be stored all the same, and the owner gets no hint of its own accept.
+            part.look_wanted.set(true);
+        }
         match (&result, send_at_accept) {
             (Ok(AcceptResult::SentAtAccept(message)), Some(mailbox)) => {
                 self.waiters.borrow_mut().set_stored(id);

@@ -30,6 +30,7 @@ impl Drop for ActivationGuard {
     fn drop(&mut self) {
         self.shard.idle(&self.mailbox, Some(self.shard.clock.now()));
         self.part.leave(&self.conversation);
+        self.shard.setup.store.leave_memory(&self.conversation);
         self.shard.active.set(self.shard.active.get().saturating_sub(1));
         self.shard.setup.metrics.conversations.dec();
         self.shard.idle.notify_waiters();

@@ -15,6 +15,7 @@ pub(super) async fn restart_head_deadline(
     since: Timestamp,
 ) -> Result<(), StoreError> {
     let (open, now) = store.open(fence, conversation).await?;
+    store.leave_memory(conversation);
     let queued = open.lane.first().is_some_and(|head| head.progress.sent_at.is_none());
     if !queued || open.head_at.is_some_and(|head_at| head_at >= since) {
         return Ok(());
@@ -28,5 +29,7 @@ pub(super) async fn restart_head_deadline(
         changes: vec![ConversationChange::HeadSince { at: now }],
         warm_until: None,
     };
-    store.write(fence, conversation, &write).await.map(|_| ())
+    let written = store.write(fence, conversation, &write).await;
+    store.leave_memory(conversation);
+    written.map(|_| ())
 }

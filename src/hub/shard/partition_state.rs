@@ -24,6 +24,10 @@ pub(super) struct PartitionState {
     pub(super) told_lease_valid: Cell<bool>,
     /// The local and remote subscribers of its conversations. They are served even if another replica owns the partition.
     pub(super) subscribers: RefCell<SubscriberTable>,
+    /// Whether the next sweep looks for open messages, because a hint may be missing.
+    pub(super) look_wanted: Cell<bool>,
+    /// The open conversations whose bot this replica does not know, at the last look.
+    pub(super) unknown_bots: Cell<i64>,
     active: RefCell<HashMap<ConversationId, ActiveConversation>>,
     /// Signals that the last conversation has left.
     empty: Notify,
@@ -43,6 +47,8 @@ impl PartitionState {
             ownership: Cell::default(),
             told_lease_valid: Cell::new(false),
             subscribers: RefCell::default(),
+            look_wanted: Cell::new(false),
+            unknown_bots: Cell::new(0),
             active: RefCell::default(),
             empty: Notify::new(),
         })

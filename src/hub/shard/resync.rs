@@ -8,6 +8,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tracing::debug;
 
 use super::head_deadline::restart_head_deadline;
+use super::partition_state::PartitionState;
 use super::{Shard, spawn};
 use crate::domain::{ConversationId, MessageId, Partition, Timestamp};
 use crate::store::{Fence, Store};
@@ -22,6 +23,8 @@ const RESTARTS: u32 = 5;
 pub(super) struct ResyncState {
     /// The generation of the last resync of all waiters.
     generation: Cell<u64>,
+    /// The generation of the last look into all partitions.
+    looked: Cell<u64>,
     running: Cell<bool>,
     sweeping: Cell<bool>,
     sweeps: Cell<u32>,
@@ -101,29 +104,51 @@ impl Shard {
     async fn start_ready(self: &Rc<Self>) {
         let sweeps = self.resync.sweeps.get().wrapping_add(1);
         self.resync.sweeps.set(sweeps);
+        let generation = self.setup.leases.resync_generation();
+        let all = generation != self.resync.looked.replace(generation);
         let owned = self.partitions.iter().filter_map(|part| Some((part, part.active_fence()?)));
         let asked = owned.map(async |(part, fence)| {
-            (part, fence, self.setup.store.ready(part.partition, fence, false).await)
+            let rested = self.setup.store.rest(part.partition, fence).await;
+            let looks = all || part.look_wanted.take() || self.is_look_due(part, sweeps);
+            let ready = match rested {
+                Ok(()) if looks => self.setup.store.ready(part.partition, fence, false).await.map(Some),
+                rested => rested.map(|()| None),
+            };
+            (part, fence, ready)
         });
         let mut unknown_bots = Vec::new();
         for (part, fence, ready) in join_all(asked).await {
             match ready {
-                Ok(ready) => {
+                Ok(Some(ready)) => {
                     let (known, unknown): (Vec<_>, Vec<_>) =
                         ready.into_iter().partition(|conversation| self.bot(conversation).is_some());
+                    part.unknown_bots.set(i64::try_from(unknown.len()).unwrap_or(i64::MAX));
+                    // Their deadlines are restarted often.
+                    if !unknown.is_empty() {
+                        part.look_wanted.set(true);
+                    }
                     unknown_bots.extend(unknown.into_iter().map(|conversation| (fence, conversation)));
                     self.start_all(part, fence, known).await;
                 }
-                Err(error) if error.is_passing() => {}
+                Ok(None) => {}
+                Err(error) if error.is_passing() => part.look_wanted.set(true),
                 Err(_) => self.setup.leases.suspect(part.partition, fence),
             }
         }
-        let count = i64::try_from(unknown_bots.len()).unwrap_or(i64::MAX);
+        let owned = self.partitions.iter().filter(|part| part.active_fence().is_some());
+        let count = owned.map(|part| part.unknown_bots.get()).sum::<i64>();
         let before = self.resync.unknown_bots.replace(count);
         self.setup.metrics.fleet.conversations_with_unknown_bot.add(count - before);
         if sweeps.is_multiple_of(RESTARTS) {
             self.restart_unknown_bots(unknown_bots).await;
         }
+    }
+
+    /// Returns whether a sweep looks into this partition although no hint is known to be missing. The looks of all
+    /// partitions are spread evenly.
+    fn is_look_due(&self, part: &PartitionState, sweeps: u32) -> bool {
+        let turn = u32::try_from(part.partition.index()).unwrap_or_default();
+        sweeps.wrapping_add(turn).is_multiple_of(self.setup.store.look_interval())
     }
 
     /// Restarts the deadlines of heads whose bot this replica does not know. The next owner may know the bot, so its

@@ -122,7 +122,7 @@ impl PartitionContents {
 
     pub(super) fn expire_journal(&mut self, name: &ConversationId, now: Timestamp, ttl: Duration) {
         let Some(conversation) = self.conversations.get_mut(name) else { return };
-        if now < conversation.last_entry_at + ttl {
+        if now < conversation.last_entry_at + ttl || !conversation.lane.is_empty() {
             return;
         }
         while let Some(old) = conversation.pop_entry() {

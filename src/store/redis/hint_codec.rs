@@ -13,6 +13,11 @@ pub(super) fn decode(payload: &[u8]) -> Option<Hint> {
     read(payload).inspect_err(|error| tracing::warn!(%error, "an unreadable hint is skipped")).ok()
 }
 
+/// Encodes [`Hint::Appended`] of the conversation with this name.
+pub(super) fn appended(name: &str) -> String {
+    format!("J{}:{name}", name.len())
+}
+
 fn read(payload: &[u8]) -> Result<Hint, CorruptData> {
     let (kind, rest) = payload.split_first().ok_or(WHAT)?;
     let mut parts = HintParts(rest);

@@ -162,10 +162,7 @@ fn entry_with_message(
     conversation: &ConversationId,
     mut entry: AnswerValues,
 ) -> Result<EntryWithMessage, CorruptData> {
-    let place = entry.text()?;
-    let place = place.strip_suffix("-0").ok_or(CorruptData("a place in a journal"))?;
-    let (seq, kind, text) = (codec::number(place.as_bytes())?, entry.bytes()?, entry.bytes()?);
-    let decoded = codec::entry(&kind, seq, &text)?;
+    let decoded = codec::read_entry(&entry.bytes()?)?;
     let mut fields = entry.values()?.pairs().peekable();
     let message = match (decoded.ended(), fields.peek()) {
         (Some((id, _)), Some(_)) => Some(codec::message(conversation, id, fields)?),

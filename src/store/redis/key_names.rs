@@ -4,13 +4,13 @@
 //!
 //! | key | type | content |
 //! | --- | --- | --- |
-//! | `P lease` | hash | `o` the owner's incarnation, empty after a release; `e` epoch; `u` end of the lease. Never expires |
-//! | `P ready` | set | conversations with open messages, as `bot/user` |
+//! | `P lease` | hash | `o` the owner's incarnation, empty after a release; `e` epoch; `f` both, empty after a release; `u` end of the lease. Never expires |
+//! | `P activity` | sorted set | conversations, as `bot/user`, by the time at which they came to rest; `+inf` for an active one, which may have open messages |
 //! | `P warm` | sorted set | conversations by [`crate::store::ConversationWrite::warm_until`] |
-//! | `P c:bot/user` | hash | `r` record; `w` number of the last write, with `!` if it lost a message; `n` next position and last `clientMessageId`; `l` lane: the head's time and the ids, empty without open messages; `b` weight and number of the journal's entries, in one number; `x` observers: `INCARNATION:UNTIL ..`. If `x` is alone, the hash expires with it |
-//! | `P m:ID` | hash | `c` conversation; `a` accepted message, after position, `clientMessageId` and time; `p` times of sent, acknowledged, first reply; `rN` replies and `o` end as in the journal; `d` its key's digest; `w` incarnations that get a hint at the end |
+//! | `P c:bot/user` | hash | `v` version; `r` record; `w` number of the last write, with `!` if it lost a message; `n` next position and last `clientMessageId`; `l` lane: the head's time and the ids, empty without open messages; `b` weight and number of the journal's entries, in one number; `x` observers: `INCARNATION:UNTIL ..` |
+//! | `P m:ID` | hash | `c` conversation; `a` accepted message, after position, `clientMessageId` and time; `p` times of sent, acknowledged, first reply; `rPLACE` a reply, empty as long as the journal holds it; `o` end as in the journal; `d` its key's digest; `w` incarnations that get a hint at the end |
 //! | `P k:DIGEST` | string | idempotency key: the message's id, then SHA-256 of the body |
-//! | `P j:bot/user` | stream | journal: ids `PLACE-0`, one field by kind (`r e u p g`): time, weight, body |
+//! | `P j:bot/user` | list | journal: `PLACE KIND AT WEIGHT BODY`, with the kinds `r e u p g` |
 //! | `P d:ID` | hash | delivery: `c` conversation; `t` target; `n` its other fields; `b` data; `s` status, `STATE QUEUE SINCE MADE STEP TOKEN`; `r` reason; `aN` its newest attempts by number. Expires once it is delivered or dead |
 //! | `P o:QUEUE` | list | outbox: the ids of pending deliveries, the next one first |
 //! | `P due` | sorted set | queues, by the time at which their first delivery may be attempted, or at which its attempt is over |
@@ -20,17 +20,14 @@
 //! | `PREFIX:{fleet}:connects:BOT` | sorted set | connects of the last minute |
 //! | `PREFIX:schema` | hash | the migrations that ran |
 //!
-//! A journal takes at least 4.4 KiB, because Redis allocates a stream's node in full (`stream-node-max-bytes`). With
-//! 512 there it takes 1.1 KiB.
-//!
 //! Channels: `PREFIX:replica:INCARNATION` and `PREFIX:fleet`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::domain::{BotName, ConversationId, MessageId, Partition};
-use crate::store::Incarnation;
+use crate::domain::{BotName, ConversationId, DeliveryId, MessageId, Partition};
 use crate::store::accept_request::KeyDigest;
+use crate::store::{Incarnation, QueueId};
 
 /// The names with one prefix.
 #[derive(Debug)]
@@ -93,7 +90,7 @@ impl KeyNames {
 pub(super) struct PartitionKeys {
     prefix: Box<str>,
     pub(super) lease: Box<str>,
-    pub(super) ready: Box<str>,
+    pub(super) activity: Box<str>,
     pub(super) warm: Box<str>,
 }
 
@@ -101,7 +98,7 @@ impl PartitionKeys {
     fn new(prefix: &str, partition: Partition) -> Self {
         let prefix: Box<str> = format!("{prefix}:{{{partition}}}:").into();
         let key = |name: &str| [&prefix, name].concat().into();
-        Self { lease: key("lease"), ready: key("ready"), warm: key("warm"), prefix }
+        Self { lease: key("lease"), activity: key("activity"), warm: key("warm"), prefix }
     }
 
     pub(super) fn conversation(&self, conversation: &ConversationId) -> String {
@@ -114,6 +111,26 @@ impl PartitionKeys {
 
     pub(super) fn message(&self, id: MessageId) -> String {
         [&self.prefix, "m:", &id.to_string()].concat()
+    }
+
+    /// Returns the name of a delivery.
+    pub(super) fn delivery(&self, id: DeliveryId) -> String {
+        [&self.prefix, "d:", &id.to_string()].concat()
+    }
+
+    /// Returns the list of a queue's deliveries.
+    pub(super) fn queue(&self, queue: QueueId) -> String {
+        [&self.prefix, "o:", &queue.to_string()].concat()
+    }
+
+    /// Returns the sorted set of queues by the time at which they are due.
+    pub(super) fn due(&self) -> String {
+        [&self.prefix, "due"].concat()
+    }
+
+    /// Returns the index of pending deliveries.
+    pub(super) fn pending(&self) -> String {
+        [&self.prefix, "x:pending"].concat()
     }
 
     /// Returns the name of an idempotency key with this [`digest`].

@@ -18,6 +18,7 @@ mod journal_page;
 mod key_names;
 mod lease;
 mod outbox;
+mod owner_cache;
 mod read;
 mod schema_migrator;
 mod script;
@@ -35,7 +36,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use deadpool_redis::redis::Value;
+
+use self::codec::CorruptData;
 use self::key_names::KeyNames;
+use self::owner_cache::OwnerCache;
 use self::script::ScriptCall;
 use self::script_answer::ScriptAnswer;
 use crate::config::{self, StoreUrl};
@@ -66,6 +71,7 @@ struct RedisInner {
     keys: KeyNames,
     message_ttl: Duration,
     health: health::HealthMonitor,
+    cache: OwnerCache,
     #[cfg(feature = "test-support")]
     skew: AtomicU64,
 }
@@ -82,6 +88,7 @@ impl RedisStore {
             keys: KeyNames::new(&options.key_prefix),
             message_ttl: options.message_ttl,
             health: health::HealthMonitor::default(),
+            cache: OwnerCache::new(),
             #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))
@@ -91,6 +98,7 @@ impl RedisStore {
     #[cfg(feature = "test-support")]
     pub fn skew(&self, by: Duration) {
         self.0.skew.store(millis(by), Ordering::Relaxed);
+        self.0.cache.forget_time();
     }
 
     /// Returns the health of Redis at the last [`RedisStore::check_health`].
@@ -113,12 +121,30 @@ impl RedisStore {
         HintListener::new(Arc::clone(runner.connector()), self.0.keys.prefix(), incarnation, runner.timeout())
     }
 
+    /// Runs `guard.lua`. Returns whether the commands were carried out.
+    async fn run_guarded(&self, call: ScriptCall<'_>) -> Result<bool, StoreError> {
+        match self.0.runner.run(call).await? {
+            Value::Int(done) => Ok(done == 1),
+            _ => Err(CorruptData("the answer of the guard").into()),
+        }
+    }
+
+    /// Returns the lifetime of the list with a journal. It also holds the replies of its messages.
+    fn journal_ttl(&self) -> u64 {
+        millis(self.0.message_ttl.max(JOURNAL_TTL))
+    }
+
     async fn run(&self, call: ScriptCall<'_>) -> Result<ScriptAnswer, StoreError> {
         #[cfg(feature = "test-support")]
         let call = call.arg(self.0.skew.load(Ordering::Relaxed));
-        Ok(ScriptAnswer::read(self.0.runner.run(call).await?)?)
+        let answer = ScriptAnswer::read(self.0.runner.run(call).await?)?;
+        self.0.cache.observe(answer.now());
+        Ok(answer)
     }
 }
+
+/// The lifetime of a journal after its last entry, as in `limits.lua`.
+const JOURNAL_TTL: Duration = Duration::from_hours(24);
 
 /// Returns a span in milliseconds, as scripts take it.
 fn millis(span: Duration) -> u64 {

@@ -1,9 +1,12 @@
 //! Reads of messages, conversations and the time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::RedisStore;
 use super::codec::{self, CorruptData};
+use super::owner_cache::{CachedConversation, REST_AFTER};
+use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
 use crate::domain::{ConversationId, ConversationRecord, Message, MessageId, Partition, Timestamp};
 use crate::store::{ConversationSnapshot, Fence, Incarnation, OpenMessage, StoreError};
@@ -37,9 +40,10 @@ impl RedisStore {
         let keys = self.0.keys.partition(partition);
         let call = SCRIPTS
             .ready
-            .call(&[&keys.lease, &keys.ready, &keys.warm])
+            .call(&[&keys.lease, &keys.activity, &keys.warm])
             .fence(fence)
             .arg(u8::from(warm))
+            .arg(self.journal_ttl())
             .background();
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
         let (ready, warm) = (rest.values()?.texts(), rest.values()?.texts());
@@ -58,12 +62,15 @@ impl RedisStore {
         conversation: &ConversationId,
     ) -> Result<(ConversationSnapshot, Timestamp), StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
-        let call =
-            SCRIPTS.open.call(&[&keys.lease, &keys.ready, &keys.conversation(conversation)]).fence(fence);
+        let call = SCRIPTS
+            .open
+            .call(&[&keys.lease, &keys.activity, &keys.conversation(conversation)])
+            .fence(fence)
+            .arg(self.journal_ttl());
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let record = rest.bytes()?;
         let (positions, lane) = (rest.text()?, rest.text()?);
-        let lane_of = |messages: super::script_answer::AnswerValues| {
+        let lane_of = |messages: AnswerValues| {
             messages
                 .lists()
                 .map(|message| {
@@ -94,7 +101,80 @@ impl RedisStore {
                 .map(|observer| codec::incarnation(&observer?))
                 .collect::<Result<_, CorruptData>>()?,
         };
+        self.keep(fence, conversation, rest.values()?)?;
         Ok((open, now))
+    }
+
+    /// Keeps the state of a conversation in the owner's cache.
+    pub(super) fn keep(
+        &self,
+        fence: Fence,
+        conversation: &ConversationId,
+        told: AnswerValues,
+    ) -> Result<(), CorruptData> {
+        match CachedConversation::read(told)? {
+            Some(cached) => self.0.cache.insert(fence, conversation, cached),
+            None => self.0.cache.forget(conversation),
+        }
+        Ok(())
+    }
+
+    pub(in crate::store) async fn rest(&self, partition: Partition, fence: Fence) -> Result<(), StoreError> {
+        self.rest_idle(partition, fence, REST_AFTER).await.map(|_| ())
+    }
+
+    /// Lets all conversations rest that have no open message, as sweeps do within a minute.
+    ///
+    /// # Errors
+    /// That of the first partition that fails.
+    #[cfg(feature = "test-support")]
+    pub async fn rest_all(&self) -> Result<(), StoreError> {
+        for (partition, fence) in self.0.cache.fences() {
+            while self.rest_idle(partition, fence, Duration::ZERO).await? > 0 {}
+        }
+        Ok(())
+    }
+
+    /// Lets conversations rest that have been idle for this time. Returns how many were asked for.
+    pub(super) async fn rest_idle(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        idle_for: Duration,
+    ) -> Result<usize, StoreError> {
+        let asked = self.0.cache.to_rest(fence, partition, idle_for);
+        if asked.is_empty() {
+            return Ok(0);
+        }
+        let keys = self.0.keys.partition(partition);
+        let mut call = SCRIPTS
+            .rest
+            .call(&[&keys.lease, &keys.activity])
+            .fence(fence)
+            .arg(self.journal_ttl())
+            .background();
+        for (conversation, version) in &asked {
+            call = call.arg(conversation.to_string()).arg(&**version);
+        }
+        let answer = self.run(call).await.and_then(|answer| answer.expect("OK"));
+        // Without an answer the next sweep asks again.
+        let (_, mut rest) = answer?;
+        let version = rest.text()?;
+        let rested = rest
+            .values()?
+            .texts()
+            .map(|name| codec::conversation(&name?))
+            .collect::<Result<_, CorruptData>>()?;
+        self.0.cache.on_rest(fence, partition, &asked, &rested, &version);
+        Ok(asked.len())
+    }
+
+    pub(in crate::store) fn changed_elsewhere(&self, conversation: &ConversationId) {
+        self.0.cache.forget(conversation);
+    }
+
+    pub(in crate::store) fn leave_memory(&self, conversation: &ConversationId) {
+        self.0.cache.leave(conversation);
     }
 
     pub(in crate::store) async fn now(&self) -> Result<Timestamp, StoreError> {

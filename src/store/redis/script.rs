@@ -53,6 +53,11 @@ impl ScriptCall<'_> {
         self
     }
 
+    /// Begins a command for `guard.lua` with this number of words.
+    pub(super) fn command(self, words: usize, name: &'static str, key: &str) -> Self {
+        self.arg(words).arg(name).arg(key)
+    }
+
     /// Adds the fencing token of an owner.
     pub(super) fn fence(self, fence: Fence) -> Self {
         self.arg(fence.incarnation.to_string()).arg(fence.epoch)

@@ -24,6 +24,11 @@ impl ScriptAnswer {
         Ok(Self { word, now, rest: values })
     }
 
+    /// Returns the store's time.
+    pub(super) const fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// Returns whether the answer has this word.
     pub(super) fn is(&self, word: &str) -> bool {
         self.word == word.as_bytes()
@@ -31,18 +36,26 @@ impl ScriptAnswer {
 
     /// Returns the time and the values for this word. The refusals of an owner become errors.
     pub(super) fn expect(self, word: &str) -> Result<(Timestamp, AnswerValues), StoreError> {
-        match self.word.as_slice() {
-            told if told == word.as_bytes() => Ok((self.now, self.rest)),
-            b"FENCED" => Err(StoreError::Fenced),
-            b"LOST" => Err(StoreError::Lost),
-            b"OUTOFSTEP" => Err(StoreError::OutOfStep),
-            _ => Err(CorruptData("a script's answer").into()),
+        if self.is(word) {
+            return Ok((self.now, self.rest));
         }
+        let refused = str::from_utf8(&self.word).ok().and_then(refusal);
+        Err(refused.unwrap_or_else(|| CorruptData("a script's answer").into()))
     }
 
     /// Returns the word and its values.
     pub(super) fn parts(self) -> (Vec<u8>, AnswerValues) {
         (self.word, self.rest)
+    }
+}
+
+/// Returns the error that a word of a script stands for.
+pub(super) fn refusal(word: &str) -> Option<StoreError> {
+    match word {
+        "FENCED" => Some(StoreError::Fenced),
+        "LOST" => Some(StoreError::Lost),
+        "OUTOFSTEP" => Some(StoreError::OutOfStep),
+        _ => None,
     }
 }
 
@@ -58,6 +71,11 @@ impl AnswerValues {
             Value::Array(values) | Value::Set(values) => Ok(Self(values.into_iter())),
             _ => Err(SHAPE),
         }
+    }
+
+    /// Returns whether no value is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.len() == 0
     }
 
     /// Takes the next value as bytes.

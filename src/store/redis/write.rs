@@ -1,9 +1,12 @@
 //! An owner's writes.
 
-use super::codec::{self, CorruptData};
+use super::accept::activate;
+use super::codec::{self, CorruptData, EncodedEntry};
+use super::key_names::PartitionKeys;
+use super::owner_cache::PreparedWrite;
 use super::script::ScriptCall;
 use super::scripts::SCRIPTS;
-use super::{RedisStore, millis};
+use super::{JOURNAL_TTL, RedisStore, hint_codec, millis};
 use crate::domain::{ConversationId, EntryBody, MessageId, NewDelivery, Partition, Timestamp};
 use crate::store::{ConversationChange, ConversationWrite, Fence, QueueId, StoreError, WriteResult};
 
@@ -14,12 +17,25 @@ impl RedisStore {
         conversation: &ConversationId,
         write: &ConversationWrite,
     ) -> Result<WriteResult, StoreError> {
+        match self.write_as_owner(fence, conversation, write).await? {
+            Some(result) => Ok(result),
+            None => Box::pin(self.write_by_script(fence, conversation, write)).await,
+        }
+    }
+
+    /// Carries out a write by the script that decides for itself.
+    async fn write_by_script(
+        &self,
+        fence: Fence,
+        conversation: &ConversationId,
+        write: &ConversationWrite,
+    ) -> Result<WriteResult, StoreError> {
         let keys = self.0.keys.partition(Partition::of(conversation));
         let mut call = SCRIPTS
             .write
             .call(&[
                 &keys.lease,
-                &keys.ready,
+                &keys.activity,
                 &keys.warm,
                 &keys.conversation(conversation),
                 &keys.journal(conversation),
@@ -31,7 +47,7 @@ impl RedisStore {
             .arg(write.warm_until.map_or_else(String::new, |until| until.as_millis().to_string()))
             .arg(millis(self.0.message_ttl));
         let weights = write.changes.iter().map(ConversationChange::weight).sum::<usize>();
-        call = call.arg(weights);
+        call = call.arg(weights).arg(self.journal_ttl());
         for group in ChangeGroup::all(&write.changes)? {
             call = group.add_to(call);
         }
@@ -39,8 +55,173 @@ impl RedisStore {
             call = call.durable();
         }
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
-        Ok(WriteResult { now, lost: rest.number()? == 1 })
+        let lost = rest.number()? == 1;
+        self.keep(fence, conversation, rest.values()?)?;
+        Ok(WriteResult { now, lost })
     }
+
+    /// Carries out a write by prepared commands. `None` means that a script has to decide.
+    async fn write_as_owner(
+        &self,
+        fence: Fence,
+        conversation: &ConversationId,
+        write: &ConversationWrite,
+    ) -> Result<Option<WriteResult>, StoreError> {
+        let owner = fence.incarnation;
+        let cache = &self.0.cache;
+        let prepared = cache.prepare(fence, conversation, |cached, now| cached.write(write, owner, now));
+        let Some(prepared) = prepared else { return Ok(None) };
+        let now = prepared.now;
+        let done = match self.guarded_write(fence, conversation, write, prepared) {
+            Ok(call) => self.run_guarded(call).await,
+            Err(corrupt) => Err(corrupt.into()),
+        };
+        if !matches!(done, Ok(true)) {
+            cache.forget(conversation);
+        }
+        Ok(done?.then_some(WriteResult { now, lost: false }))
+    }
+
+    fn guarded_write(
+        &self,
+        fence: Fence,
+        conversation: &ConversationId,
+        write: &ConversationWrite,
+        prepared: PreparedWrite,
+    ) -> Result<ScriptCall<'_>, CorruptData> {
+        let keys = self.0.keys.partition(Partition::of(conversation));
+        let name = conversation.to_string();
+        let (key, journal) = (keys.conversation(conversation), keys.journal(conversation));
+        let entries = EncodedEntries::of(&write.changes)?;
+        let messages: Vec<_> = prepared.messages.iter().map(|update| keys.message(update.id)).collect();
+
+        let mut present = vec![&*keys.lease, &*key];
+        present.extend(messages.iter().map(|key| &**key));
+        present.extend(prepared.has_journal.then_some(&*journal));
+        let existing = present.len() - 2;
+        // A delivery that is there already must not be queued again, so a script has to look.
+        let deliveries: Vec<_> = deliveries(&write.changes).map(|new| keys.delivery(new.id)).collect();
+        present.extend(deliveries.iter().map(|key| &**key));
+        let mut call = SCRIPTS
+            .guarded_write
+            .call(&present)
+            .arg(fence.to_string())
+            .arg(&*prepared.known)
+            .arg(&*prepared.version)
+            .arg(existing);
+        for (update, message) in prepared.messages.iter().zip(&messages) {
+            let ended = update.ended_by.and_then(|at| entries.at(at));
+            let fields = 1 + update.replies.len() + usize::from(ended.is_some());
+            call = call.command(2 + 2 * fields, "HSET", message).arg("p").arg(&update.signs);
+            for place in &update.replies {
+                call = call.arg(format!("r{place}")).arg("");
+            }
+            if let Some(ended) = ended {
+                let ttl = millis(self.0.message_ttl);
+                call = call.arg("o").arg(ended.text()).command(3, "PEXPIRE", message).arg(ttl);
+                if let Some(digest) = &update.key {
+                    call = call.command(3, "PEXPIRE", &keys.key_of(digest)).arg(ttl);
+                }
+            }
+        }
+        if prepared.activates {
+            call = activate(call, keys, conversation, &name);
+        }
+        if prepared.journal.is_some() {
+            call = call.command(2 + entries.0.len(), "RPUSH", &journal);
+            for (_, entry) in &entries.0 {
+                call = call.arg(entry.bytes());
+            }
+        }
+        for new in self::deliveries(&write.changes) {
+            call = deliver(call, keys, new, &name, prepared.now)?;
+        }
+        call = call
+            .command(if prepared.journal.is_some() { 12 } else { 10 }, "HSET", &key)
+            .arg("v")
+            .arg(&*prepared.version)
+            .arg("r")
+            .arg(codec::record(&write.record)?)
+            .arg("w")
+            .arg(write.record.write)
+            .arg("l")
+            .arg(prepared.lane);
+        if let Some(weight) = prepared.journal {
+            call = call.arg("b").arg(weight);
+        }
+        if let Some(until) = write.warm_until {
+            call = call.command(4, "ZADD", &keys.warm).arg(until.as_millis()).arg(&name);
+            call = call.command(3, "PEXPIRE", &keys.warm).arg(millis(JOURNAL_TTL));
+        }
+        for observer in prepared.observers {
+            let payload = hint_codec::appended(&name);
+            call = call.command(3, "PUBLISH", &self.0.keys.replica_channel(observer)).arg(payload);
+        }
+        if write.changes.iter().any(must_be_durable) {
+            call = call.durable();
+        }
+        Ok(call)
+    }
+}
+
+/// Returns the new deliveries of a write.
+fn deliveries(changes: &[ConversationChange]) -> impl Iterator<Item = &NewDelivery> {
+    changes.iter().filter_map(|change| match change {
+        ConversationChange::Deliver(new) => Some(&**new),
+        _ => None,
+    })
+}
+
+/// The encoded entries of a write, each with the place of its change.
+struct EncodedEntries(Vec<(usize, EncodedEntry)>);
+
+impl EncodedEntries {
+    fn of(changes: &[ConversationChange]) -> Result<Self, CorruptData> {
+        let mut entries = Vec::with_capacity(changes.len());
+        for (at, change) in changes.iter().enumerate() {
+            if let ConversationChange::Append(entry) = change {
+                entries.push((at, codec::encode_entry(entry)?));
+            }
+        }
+        Ok(Self(entries))
+    }
+
+    fn at(&self, change: usize) -> Option<&EncodedEntry> {
+        self.0.iter().find(|(at, _)| *at == change).map(|(_, entry)| entry)
+    }
+}
+
+/// Adds the commands for a new delivery. Its queue is due now if it was empty.
+fn deliver<'a>(
+    call: ScriptCall<'a>,
+    keys: &PartitionKeys,
+    new: &NewDelivery,
+    name: &str,
+    now: Timestamp,
+) -> Result<ScriptCall<'a>, CorruptData> {
+    let queue = QueueId::of(&new.conversation, &new.target);
+    let id = new.id.to_string();
+    Ok(call
+        .command(12, "HSET", &keys.delivery(new.id))
+        .arg("c")
+        .arg(name)
+        .arg("t")
+        .arg(&*new.target)
+        .arg("n")
+        .arg(codec::new_delivery(new)?)
+        .arg("b")
+        .arg(new.data.get())
+        .arg("s")
+        .arg(format!("pending {queue} {} 0 0 ", new.created_at.as_millis()))
+        .command(4, "ZADD", &keys.pending())
+        .arg(0)
+        .arg(format!("{id} {name}"))
+        .command(3, "RPUSH", &keys.queue(queue))
+        .arg(&id)
+        .command(5, "ZADD", &keys.due())
+        .arg("NX")
+        .arg(now.as_millis())
+        .arg(queue.to_string()))
 }
 
 /// Returns whether an effect depends on the change, which must not be undone. Callers learn of an end. After `sent`
@@ -105,8 +286,8 @@ impl<'a> ChangeGroup<'a> {
                     EntryBody::Ended { .. } | EntryBody::Closed { .. } => self.ended = true,
                     EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
                 }
-                let (kind, text) = codec::encode_entry(entry)?;
-                self.changes.push(EncodedChange::Plain(kind, entry.seq, text));
+                let encoded = codec::encode_entry(entry)?;
+                self.changes.push(EncodedChange::Plain(encoded.kind(), entry.seq, encoded.text().to_vec()));
             }
         }
         Ok(())

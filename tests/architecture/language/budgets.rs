@@ -25,7 +25,7 @@ pub(super) const PROSE: &[(&str, usize, usize)] = &[
     ("docs", 62, 59),
     ("docs/adr", 2, 19),
     ("helm/rtm-bridge", 110, 16),
-    ("migrations", 250, 0),
+    ("migrations", 200, 0),
     ("src", 0, 0),
     ("src/app", 0, 0),
     ("src/cli", 0, 0),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use rtm_sandbox::{Endpoint, Fault};
+use tokio::sync::Notify;
 
 use super::Replicas;
 use super::held_messages::{sent_once, talk};
@@ -26,6 +27,10 @@ async fn kill(settling: LastWrite) {
     let mut victim = replicas.members.remove(0);
     let (script, callers) = (replicas.script.clone(), replicas.callers());
     let halfway = replicas.halfway(&victim, 2).await;
+    // Redis knows the script of such an end from now on, so a lost answer cannot be that it does not.
+    for user in replicas.owners().users("first", &victim.name, 1).await {
+        talk(&replicas.ledger, callers[0], &user).await;
+    }
     // These wait for a connection in vain.
     let unsent = replicas.owners().users("unsent", &victim.name, 4).await;
     script.fault(Endpoint::Start, Fault::Hang);
@@ -37,6 +42,8 @@ async fn kill(settling: LastWrite) {
         let caller = callers[number % callers.len()];
         talk(&replicas.ledger, caller, user).await;
     }));
+    // A reader's note at a message makes the owner's next write take two calls. The second one follows an answer.
+    let settled = Notify::new();
     let dies = async {
         for user in halfway.all().chain(&unsent) {
             replicas.owners().open(user, 2).await;
@@ -53,6 +60,7 @@ async fn kill(settling: LastWrite) {
                 replicas.owners().open(user, 1).await;
             }
         }
+        settled.notify_one();
         victim.served.kill();
         script.clear_all_faults();
         // The bot answers some before a new owner listens.
@@ -63,7 +71,10 @@ async fn kill(settling: LastWrite) {
             halfway.open([user]);
         }
     };
-    let reads = join_all(callers.iter().map(|caller| halfway.answered(*caller)));
+    let reads = async {
+        settled.notified().await;
+        join_all(callers.iter().map(|caller| halfway.answered(*caller))).await;
+    };
     tokio::join!(posts, reads, dies);
     for user in halfway.all().chain(&unsent) {
         sent_once(&script, user, 2);

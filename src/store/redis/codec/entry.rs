@@ -1,48 +1,73 @@
-//! The encoding of journal entries: `AT WEIGHT BODY`, under a letter for their kind.
+//! The encoding of journal entries: `PLACE KIND AT WEIGHT BODY`, with a letter for the kind.
 //!
 //! The script that trims a journal reads the weight alone, not the body.
 
 use serde_json::value::RawValue;
 
-use super::{CorruptData, outcome, reply, time, word};
+use super::{CorruptData, number, outcome, reply, time, word};
 use crate::domain::{EntryBody, GapReason, JournalEntry, Timestamp};
 
 const WHAT: CorruptData = CorruptData("an entry of a journal");
 
-/// Encodes an entry as its letter and `AT WEIGHT BODY`.
-pub(in super::super) fn encode_entry(entry: &JournalEntry) -> Result<(&'static str, Vec<u8>), CorruptData> {
-    let mut text = format!("{} {} ", entry.at.as_millis(), entry.weight()).into_bytes();
+/// An encoded entry.
+#[derive(Debug)]
+pub(in super::super) struct EncodedEntry {
+    bytes: Vec<u8>,
+    kind: &'static str,
+    /// Where the text begins.
+    text_at: usize,
+}
+
+impl EncodedEntry {
+    /// Returns the entry as the journal holds it.
+    pub(in super::super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the letter of its kind.
+    pub(in super::super) const fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Returns `AT WEIGHT BODY`.
+    pub(in super::super) fn text(&self) -> &[u8] {
+        self.bytes.get(self.text_at..).unwrap_or_default()
+    }
+}
+
+/// Encodes an entry.
+pub(in super::super) fn encode_entry(entry: &JournalEntry) -> Result<EncodedEntry, CorruptData> {
     let kind = match &entry.body {
-        EntryBody::Reply(said) => {
-            reply::write(said, &mut text)?;
-            "r"
-        }
-        EntryBody::Ended { message, outcome } => {
-            outcome::write(*message, outcome, false, &mut text)?;
-            "e"
-        }
-        EntryBody::Closed { message, outcome } => {
-            outcome::write(*message, outcome, true, &mut text)?;
-            "e"
-        }
-        EntryBody::UserMessage(raw) => {
-            text.extend_from_slice(raw.get().as_bytes());
-            "u"
-        }
-        EntryBody::Platform(raw) => {
-            text.extend_from_slice(raw.get().as_bytes());
-            "p"
-        }
-        EntryBody::Gap(gap) => {
-            text.extend_from_slice(gap.as_str().as_bytes());
-            "g"
-        }
+        EntryBody::Reply(_) => "r",
+        EntryBody::Ended { .. } | EntryBody::Closed { .. } => "e",
+        EntryBody::UserMessage(_) => "u",
+        EntryBody::Platform(_) => "p",
+        EntryBody::Gap(_) => "g",
     };
-    Ok((kind, text))
+    let mut bytes = format!("{} {kind} ", entry.seq).into_bytes();
+    let text_at = bytes.len();
+    bytes.extend_from_slice(format!("{} {} ", entry.at.as_millis(), entry.weight()).as_bytes());
+    match &entry.body {
+        EntryBody::Reply(said) => reply::write(said, &mut bytes)?,
+        EntryBody::Ended { message, outcome } => outcome::write(*message, outcome, false, &mut bytes)?,
+        EntryBody::Closed { message, outcome } => outcome::write(*message, outcome, true, &mut bytes)?,
+        EntryBody::UserMessage(raw) | EntryBody::Platform(raw) => {
+            bytes.extend_from_slice(raw.get().as_bytes());
+        }
+        EntryBody::Gap(gap) => bytes.extend_from_slice(gap.as_str().as_bytes()),
+    }
+    Ok(EncodedEntry { bytes, kind, text_at })
+}
+
+/// Decodes an entry as the journal holds it.
+pub(in super::super) fn read_entry(bytes: &[u8]) -> Result<JournalEntry, CorruptData> {
+    let (place, rest) = word(bytes).ok_or(WHAT)?;
+    let (kind, text) = word(rest).ok_or(WHAT)?;
+    read_text(kind, number(place)?, text)
 }
 
 /// Decodes an entry of this kind at this place.
-pub(in super::super) fn entry(kind: &[u8], seq: u64, text: &[u8]) -> Result<JournalEntry, CorruptData> {
+pub(super) fn read_text(kind: &[u8], seq: u64, text: &[u8]) -> Result<JournalEntry, CorruptData> {
     let (at, body) = stamped(text)?;
     let raw = || {
         let text = str::from_utf8(body).map_err(|_| WHAT)?;

@@ -75,6 +75,13 @@ impl AcceptStamp {
 
 /// Encodes a new message without its conversation, which has a field of its own.
 pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, CorruptData> {
+    let mut bytes = Vec::new();
+    write_new_message(new, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Encodes a new message behind other bytes.
+pub(in super::super) fn write_new_message(new: &NewMessage, into: &mut Vec<u8>) -> Result<(), CorruptData> {
     let content = &new.content;
     let file = |file: &'_ Attachment| StoredAttachment {
         id: Cow::Owned(file.file_id.to_string()),
@@ -98,7 +105,7 @@ pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, Corrupt
         signer: new.callback.as_ref().and_then(|callback| callback.signer.as_deref()).map(Cow::Borrowed),
         trace: (new.trace != TraceId::default()).then(|| Cow::Owned(new.trace.to_string())),
     };
-    serde_json::to_vec(&stored).map_err(|_| WHAT)
+    serde_json::to_writer(into, &stored).map_err(|_| WHAT)
 }
 
 /// Decodes an accepted message: position, `clientMessageId` and time, then the posted message.
@@ -164,7 +171,7 @@ pub(in super::super) fn message<B: AsRef<[u8]>>(
             b"a" => stored = Some(accepted(conversation.clone(), id, value)?),
             b"p" => signs(value, &mut progress)?,
             b"o" => {
-                let end = entry(b"e", 0, value)?;
+                let end = entry::read_text(b"e", 0, value)?;
                 if let Some((_, outcome)) = end.ended() {
                     (progress.ended_at, progress.outcome) = (Some(end.at), Some(outcome.clone()));
                 }

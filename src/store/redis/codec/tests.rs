@@ -261,10 +261,10 @@ proptest! {
 
     #[test]
     fn entry_after_encoding_is_equal(entry in entries()) {
-        let (kind, text) = encode_entry(&entry).unwrap();
-        let read = super::entry(kind.as_bytes(), entry.seq, &text).unwrap();
+        let encoded = encode_entry(&entry).unwrap();
+        let read = read_entry(encoded.bytes()).unwrap();
         prop_assert_eq!(told(&read), told(&entry));
-        let weight = text.split(|&byte| byte == b' ').nth(1).unwrap();
+        let weight = encoded.text().split(|&byte| byte == b' ').nth(1).unwrap();
         prop_assert_eq!(number(weight).unwrap(), entry.weight() as u64, "the script counts with it");
     }
 
@@ -314,14 +314,14 @@ proptest! {
         cut in any::<prop::sample::Index>(), byte: u8,
     ) {
         let stamp = AcceptStamp { position: 0, client_message_id: 1, accepted_at: Timestamp::default() };
-        let (kind, text) = encode_entry(&entry).unwrap();
-        for bytes in [stored(stamp, &new), text, record(&first).unwrap()] {
+        let encoded = encode_entry(&entry).unwrap();
+        for bytes in [stored(stamp, &new), encoded.bytes().to_vec(), record(&first).unwrap()] {
             let at = cut.index(bytes.len());
             let mut changed = bytes.clone();
             changed[at] = byte;
             for bytes in [&bytes[..at], &changed] {
                 accepted(alice(), id(ID).unwrap(), bytes).ok();
-                super::entry(kind.as_bytes(), 1, bytes).ok();
+                read_entry(bytes).ok();
                 read_record(bytes).ok();
             }
         }
@@ -372,8 +372,8 @@ fn fields_of_later_versions_are_ignored() {
     let later = r#"1 2 3 {"t":"hello","zz":{"new":[1,2]},"f":[{"i":"x","zz":1}]}"#;
     assert_eq!(accepted(alice(), id(ID).unwrap(), later.as_bytes()).unwrap().new.content.text(), "hello");
     assert!(read_record(br#"{"s":3,"zz":null}"#).is_ok_and(|record| record.seq == 3));
-    assert!(entry(b"r", 1, br#"1 2 {"c":"exact","t":"","e":1,"zz":[]}"#).is_ok());
-    assert!(entry(b"e", 1, format!(r#"1 2 {{"m":"{ID}","a":"quiet","zz":0}}"#).as_bytes()).is_ok());
+    assert!(read_entry(br#"9 r 1 2 {"c":"exact","t":"","e":1,"zz":[]}"#).is_ok());
+    assert!(read_entry(format!(r#"9 e 1 2 {{"m":"{ID}","a":"quiet","zz":0}}"#).as_bytes()).is_ok());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 -- Accepts a message: idempotency, lane, clientMessageId and position.
 --
--- KEYS  1 lease  2 ready  3 conversation  4 message  5 idempotency key, if there is one
+-- KEYS  1 lease  2 activity  3 conversation  4 message  5 idempotency key, if there is one
+--
 -- Answers NEW or SENT position clientMessageId acceptedAt | REPLAYED id fields | MISMATCH | LANE open | FULL
 local name, body, max_open, full = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local by, watched, send_at_accept = ARGV[5], ARGV[6] == '1', ARGV[7]
@@ -22,7 +23,7 @@ if of then
   call('HSET', KEYS[4], 'c', name)
   local first = call('HMGET', KEYS[4], 'a', 'p')
   local position, client_message_id, accepted_at = string.match(first[1], '^(%d+) (%d+) (%d+) ')
-  return {owned and first[2] and 'SENT' or 'NEW', now, position, client_message_id, accepted_at}
+  return {owned and string.match(first[2], '^%d') and 'SENT' or 'NEW', now, position, client_message_id, accepted_at}
 end
 
 if digest then
@@ -30,14 +31,14 @@ if digest then
   if held then
     local earlier = string.sub(held, 1, 26)
     local key = string.sub(KEYS[4], 1, -27) .. earlier
-    local fields = call('HGETALL', key)
+    local fields = message_fields(key, partition .. 'j:' .. name)
     if #fields > 0 then
       if string.sub(held, 27) ~= body_digest then
         return {'MISMATCH', now}
       end
       call('HSET', key, 'c', name)
       if watched then
-        watch(key, fields, by)
+        watch(key, fields, by, name)
       end
       return {'REPLAYED', now, earlier, fields}
     end
@@ -75,11 +76,10 @@ else
   call('HSET', KEYS[4], 'c', name, 'a', accepted, 'p', signs, 'w', watchers)
 end
 
-call('HSET', KEYS[3],
+call('HSET', KEYS[3], 'v', VERSION,
   'n', string.format('%d %s', position + 1, client_message_id), 'l', (lane == '' and at or lane) .. ' ' .. id)
 if lane == '' then
-  call('PERSIST', KEYS[3])
-  call('SADD', KEYS[2], name)
+  activate(name)
 end
 
 if owner and owner ~= '' and owner ~= by then

@@ -11,5 +11,6 @@ if owner and owner ~= '' and owner ~= incarnation and not (expired and now >= to
 end
 -- The epoch rises also if the store lost its newest data, and within one millisecond.
 local epoch = math.max((lease[2] or 0) + 1, now)
-call('HSET', KEYS[1], 'o', incarnation, 'e', epoch, 'u', now + span)
+epoch = string.format('%d', epoch)
+call('HSET', KEYS[1], 'o', incarnation, 'e', epoch, 'f', incarnation .. ' ' .. epoch, 'u', now + span)
 return {'YOURS', now, epoch}

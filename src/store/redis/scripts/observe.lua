@@ -17,7 +17,12 @@ local function observe(key, had, observer, least, span)
     call('PEXPIRE', key, span)
   end
   local owner = call('HGET', KEYS[1], 'o')
-  if owner and owner ~= '' and owner ~= observer then
+  if owner == observer then
+    return
+  end
+  -- The owner must know of observers elsewhere before it writes.
+  call('HSET', key, 'v', VERSION)
+  if owner and owner ~= '' then
     call('PUBLISH', channel(owner), hint('O', {string.match(key, '{p%d+}:c:(.*)$'), observer}))
   end
 end

@@ -1,11 +1,24 @@
 -- Returns the conversations with open messages, and those that are still warm.
 --
--- KEYS  1 lease  2 ready  3 warm
+-- KEYS  1 lease  2 activity  3 warm
 -- Answers OK ready warm
-local wants_warm = ARGV[3] == '1'
+local wants_warm, journal_ttl = ARGV[3] == '1', ARGV[4]
 
--- Each owner calls this once a second, mostly for an empty answer, so it must be cheap. One call in 64 cleans up.
+local ready = {}
+for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[2], '+inf', '+inf')) do
+  local lane = call('HGET', partition .. 'c:' .. name, 'l')
+  if lane and lane ~= '' then
+    ready[#ready + 1] = name
+  elseif wants_warm then
+    -- The owner before had no time to do so.
+    rest(name, journal_ttl)
+    if lane then
+      call('HSET', partition .. 'c:' .. name, 'v', VERSION)
+    end
+  end
+end
 if wants_warm or now % 64 == 0 then
   call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
+  call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - JOURNAL_TTL)
 end
-return {'OK', now, call('SMEMBERS', KEYS[2]), wants_warm and call('ZRANGE', KEYS[3], 0, -1) or {}}
+return {'OK', now, ready, wants_warm and call('ZRANGE', KEYS[3], 0, -1) or {}}

@@ -1,9 +1,10 @@
 -- Carries out an owner's write: the changes, message by message, and the record after them.
 --
--- KEYS  1 lease  2 ready  3 warm  4 conversation  5 journal
--- Answers OK lost | OUTOFSTEP
+-- KEYS  1 lease  2 activity  3 warm  4 conversation  5 journal
+-- Answers OK lost cache | OUTOFSTEP
 --
--- ARGV[8] is the weight of all entries. Groups of changes start at ARGV[CHANGES]. A group has the id of a message or
+-- ARGV[8] is the weight of all entries, ARGV[9] the lifetime of a journal. Groups of changes start at ARGV[CHANGES].
+-- A group has the id of a message or
 -- '', its times of sent, acknowledged and first reply ('' for no news), and the number of changes. Each change has a
 -- kind and two values:
 --   r  a reply to the group's message                                       place, text
@@ -12,13 +13,10 @@
 --   p  another event of the platform                                        place, text
 --   h  a new start of the head's deadline                                   at, ''
 --   d  a delivery of the entry before it, skipped with it; it counts twice  id, `QUEUE SINCE`; target, fields, data
--- All but the last two are journal entries. Their text is `AT WEIGHT BODY`. It is stored unchanged, also with the
--- message.
+-- All but the last two are journal entries. Their text is `AT WEIGHT BODY`, and it is stored unchanged.
 local owner, write, follows, record = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
-local warm_until, message_ttl, weight = ARGV[6], ARGV[7], ARGV[8]
-local CHANGES = 9
--- `PREFIX:{pN}:`, the prefix of all keys of the partition.
-local partition = string.sub(KEYS[1], 1, -6)
+local warm_until, message_ttl, weight, journal_ttl = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local CHANGES = 10
 local name = string.sub(KEYS[4], #partition + 3)
 
 local held = call('HMGET', KEYS[4], 'w', 'l', 'b', 'x')
@@ -28,13 +26,25 @@ if last ~= follows then
   if done == write then
     -- This repeat changes nothing. It gives a WAIT behind it a write to wait for.
     call('HSET', KEYS[4], 'w', last)
-    return {'OK', now, told == '!' and 1 or 0}
+    return {'OK', now, told == '!' and 1 or 0, {}}
   elseif done ~= follows then
     return {'OUTOFSTEP', now}
   end
 end
 local lane, lost = held[2] or '', false
-local counted, appended = held[3], 0
+local counted, appended, ends = held[3], {}, {}
+
+-- Takes entries out of the journal, oldest first. Replies that a message still needs move to the message.
+local function take_out(entries)
+  for _, entry in ipairs(entries) do
+    local place, body = string.match(entry, '^(%d+) r (.*)$')
+    local id = place and string.match(body, '"i":"(%w+)"')
+    local key = id and partition .. 'm:' .. id
+    if key and call('HGET', key, 'r' .. place) == '' then
+      call('HSET', key, 'r' .. place, body)
+    end
+  end
+end
 
 local at = CHANGES
 while ARGV[at] do
@@ -92,7 +102,7 @@ while ARGV[at] do
       end
     elseif kind == 'r' and ours then
       -- An expired message must not come back with this reply alone, without an expiry.
-      fields[count + 1], fields[count + 2] = 'r' .. place, text
+      fields[count + 1], fields[count + 2] = 'r' .. place, ''
       count = count + 2
       -- Lua passes some thousands of arguments at most.
       if count > 1000 then
@@ -116,15 +126,7 @@ while ARGV[at] do
     end
     if for_journal then
       left_out = false
-      local place_given = counted and redis.pcall('XADD', KEYS[5], 'NOMKSTREAM', place, kind, text)
-      if type(place_given) ~= 'string' then
-        -- The journal begins: it is new, has expired, or is from before the conversation was lost. An old one may
-        -- have later places than this one.
-        call('DEL', KEYS[5])
-        call('XADD', KEYS[5], place, kind, text)
-        counted = 0
-      end
-      appended = appended + 1
+      appended[#appended + 1] = place .. ' ' .. kind .. ' ' .. text
     end
   end
 
@@ -136,54 +138,70 @@ while ARGV[at] do
     if message[5] then
       call('PEXPIRE', partition .. 'k:' .. message[5], message_ttl)
     end
-    local watchers = message[4]
     -- Mostly no caller waits, or one at the owner itself.
-    if watchers and watchers ~= owner then
-      local parts = call('HGETALL', key)
-      table.insert(parts, 1, name)
-      table.insert(parts, 2, id)
-      local payload = hint('E', parts)
-      if #payload >= LARGE then
-        payload = hint('L', {name, id})
-      end
-      for watcher in string.gmatch(watchers, '%x+') do
-        if watcher ~= owner then
-          call('PUBLISH', channel(watcher), payload)
-        end
-      end
+    if message[4] and message[4] ~= owner then
+      ends[#ends + 1] = {id, message[4]}
     end
   end
 end
 
 local number = lost and write .. '!' or write
-if appended > 0 then
-  counted = counted + weight * ENTRY + appended
+if #appended > 0 then
+  local before = call('LLEN', KEYS[5])
+  local last = before > 0 and place_of(call('LINDEX', KEYS[5], -1)) or 0
+  if before > 0 and (not counted or last >= place_of(appended[1])) then
+    -- The journal is from before the conversation was lost, and a new one begins.
+    take_out(call('LRANGE', KEYS[5], 0, -1))
+    call('DEL', KEYS[5])
+    counted, before = 0, 0
+  elseif before == 0 then
+    counted = 0
+  end
+  -- Lua passes some thousands of arguments at most.
+  for first = 1, #appended, 1000 do
+    call('RPUSH', KEYS[5], unpack(appended, first, math.min(first + 999, #appended)))
+  end
+  counted = counted + weight * ENTRY + #appended
   -- The weights are in the old entries, so these are read before they go. The newest entry always stays.
-  local from, gone = '-', nil
+  local gone = 0
   while counted % ENTRY > 1 and (counted % ENTRY > MAX_ENTRIES or counted > MAX_BYTES * ENTRY) do
-    local old = call('XRANGE', KEYS[5], from, '+', 'COUNT', math.max(counted % ENTRY - MAX_ENTRIES, 1))
+    local step = math.max(counted % ENTRY - MAX_ENTRIES, 1)
+    local old = call('LRANGE', KEYS[5], gone, gone + step - 1)
     if #old == 0 then
       break
     end
+    take_out(old)
     for _, entry in ipairs(old) do
-      gone = entry[1]
-      counted = counted - ENTRY * string.match(entry[2][2], '^%d+ (%d+)') - 1
+      counted = counted - ENTRY * string.match(entry, '^%d+ %a %d+ (%d+)') - 1
     end
-    from = '(' .. gone
+    gone = gone + #old
   end
-  if gone then
-    call('XTRIM', KEYS[5], 'MINID', string.match(gone, '^%d+') + 1)
+  if gone > 0 then
+    call('LTRIM', KEYS[5], gone, -1)
   end
-  call('HSET', KEYS[4], 'r', record, 'w', number, 'l', lane, 'b', string.format('%d', counted))
-  call('PEXPIRE', KEYS[5], JOURNAL_TTL)
+  call('HSET', KEYS[4], 'v', VERSION, 'r', record, 'w', number, 'l', lane, 'b', string.format('%d', counted))
 else
-  call('HSET', KEYS[4], 'r', record, 'w', number, 'l', lane)
+  call('HSET', KEYS[4], 'v', VERSION, 'r', record, 'w', number, 'l', lane)
 end
 if lane == '' then
-  if held[2] and held[2] ~= '' then
-    call('SREM', KEYS[2], name)
+  rest(name, journal_ttl)
+elseif #appended > 0 then
+  call('PERSIST', KEYS[5])
+end
+for _, told in ipairs(ends) do
+  local id, watchers = told[1], told[2]
+  local parts = message_fields(partition .. 'm:' .. id, KEYS[5])
+  table.insert(parts, 1, name)
+  table.insert(parts, 2, id)
+  local payload = hint('E', parts)
+  if #payload >= LARGE then
+    payload = hint('L', {name, id})
   end
-  call('PEXPIRE', KEYS[4], JOURNAL_TTL)
+  for watcher in string.gmatch(watchers, '%x+') do
+    if watcher ~= owner then
+      call('PUBLISH', channel(watcher), payload)
+    end
+  end
 end
 -- This is the longest lifetime of a member. The key expires if no owner removes members.
 if warm_until ~= '' then
@@ -191,11 +209,11 @@ if warm_until ~= '' then
   call('PEXPIRE', KEYS[3], JOURNAL_TTL)
 end
 -- Gives the observers a hint. The owner needs none.
-if appended > 0 and held[4] then
+if #appended > 0 and held[4] then
   for observer, till in string.gmatch(held[4], '(%x+):(%d+)') do
     if observer ~= owner and now < tonumber(till) then
       call('PUBLISH', channel(observer), hint('J', {name}))
     end
   end
 end
-return {'OK', now, lost and 1 or 0}
+return {'OK', now, lost and 1 or 0, lost and {} or cached(name)}

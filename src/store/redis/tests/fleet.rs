@@ -91,7 +91,7 @@ async fn refused_owner_learns_of_other_owner_or_loss() {
     assert_eq!(free.fence(), None, "it has run out, and that is not enough");
 
     server.ask::<()>(&["FLUSHALL"]).await;
-    assert_eq!(store.renew(partition, fence, LEASE).await, Err(StoreError::Lost));
+    assert_eq!(renew(&store, fence).await, Err(StoreError::Lost));
     let older = Fence { incarnation: ME, epoch: fence.epoch + 1_000_000 };
     own(&store).await;
     assert_eq!(

@@ -186,11 +186,15 @@ async fn write_without_observers_publishes_nothing() {
         let ours = stats.lines().filter(|line| !line.starts_with("cmdstat_config"));
         (ours.filter_map(calls).sum::<u64>(), publishes)
     };
+    // The first write is a script's, and the second one activates the conversation.
+    calls().await;
     calls().await;
     let (plain, _) = calls().await;
     store.observe(&[alice()], ME).await.unwrap();
     assert_eq!(calls().await, (plain, false), "the owner's own note");
     store.observe(&[alice()], OTHER).await.unwrap();
+    assert!(calls().await.1, "the owner learns of the note");
+    calls().await;
     assert_eq!(calls().await, (plain + 1, true));
 }
 

@@ -7,6 +7,7 @@ mod hints;
 mod memory_agrees;
 mod outbox;
 mod retention;
+mod rights;
 pub(super) mod server;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::store::fixtures::{accept_request, with_key};
 use crate::store::redis::RedisStore;
 use crate::store::{
     AcceptRequest, AcceptResult, ClaimMode, ConversationChange, ConversationWrite, Fence, Incarnation,
+    StoreError,
 };
 
 const MESSAGE_TTL: Duration = Duration::from_mins(10);
@@ -63,6 +65,10 @@ fn numbered(write: u64, changes: Vec<ConversationChange>) -> ConversationWrite {
 
 async fn own(store: &RedisStore) -> Fence {
     store.claim(Partition::of(&alice()), ME, LEASE, ClaimMode::Expired).await.unwrap().fence().unwrap()
+}
+
+async fn renew(store: &RedisStore, fence: Fence) -> Result<Timestamp, StoreError> {
+    store.renew(&[(Partition::of(&alice()), fence)], LEASE).await.remove(0)
 }
 
 async fn post(store: &RedisStore, number: u128) -> MessageId {

@@ -39,7 +39,7 @@ async fn open_message_stays_and_ended_one_expires() {
     let fence = own(&store).await;
     store.accept(with_key(accept(1), "shop", "k", 1)).await.unwrap();
     let at = store.now().await.unwrap();
-    let open = [("c:", false), ("j:", true), ("k:", false), ("le", false), ("m:", false), ("re", false)];
+    let open = [("ac", false), ("c:", false), ("j:", false), ("k:", false), ("le", false), ("m:", false)];
     let changes = vec![ConversationChange::Sent { message: id(1), at }, reply(1, at, Some(id(1)), "hello")];
     store.write(fence, &alice(), &numbered(1, changes)).await.unwrap();
     assert_eq!(keys(&server).await, named(&open));
@@ -47,7 +47,15 @@ async fn open_message_stays_and_ended_one_expires() {
     let mut write = numbered(2, vec![end(2, at, id(1))]);
     write.warm_until = Some(at + LEASE);
     store.write(fence, &alice(), &write).await.unwrap();
-    let ended = [("c:", true), ("j:", true), ("k:", true), ("le", false), ("m:", true), ("wa", true)];
+    // The conversation stays active for a while, because another message may come.
+    let partition = Partition::of(&alice());
+    store.rest(partition, fence).await.unwrap();
+    assert!(keys(&server).await.contains(&("c:".to_owned(), false)));
+    store.skew(Duration::from_secs(31));
+    renew(&store, fence).await.unwrap();
+    store.rest(partition, fence).await.unwrap();
+    let ended =
+        [("ac", true), ("c:", true), ("j:", true), ("k:", true), ("le", false), ("m:", true), ("wa", true)];
     assert_eq!(keys(&server).await, named(&ended));
 
     // A late change neither removes an expiry nor restores expired data.
@@ -55,7 +63,6 @@ async fn open_message_stays_and_ended_one_expires() {
     store.write(fence, &alice(), &numbered(3, late())).await.unwrap();
     assert_eq!(keys(&server).await, named(&ended));
     assert_eq!(store.message(&alice(), id(1), None).await.unwrap().unwrap().progress.replies.len(), 2);
-    let partition = Partition::of(&alice());
     server.ask::<()>(&["DEL", &format!("t:{{{partition}}}:m:{}", id(1))]).await;
     store.write(fence, &alice(), &numbered(4, vec![reply(4, at, Some(id(1)), "later")])).await.unwrap();
     let gone: Vec<_> = ended.into_iter().filter(|(name, _)| *name != "m:").collect();
@@ -186,9 +193,10 @@ async fn corrupt_data_fails_and_the_rest_goes_on() {
     let corrupt = StoreError::Unavailable(StoreRefusal::Unexpected);
     assert_eq!(store.message(&alice(), message, None).await.unwrap_err(), corrupt);
     assert_eq!(store.open(fence, &alice()).await.unwrap_err(), corrupt);
-    server.ask::<()>(&["SADD", &format!("t:{{{partition}}}:ready"), "nonsense"]).await;
+    server.ask::<()>(&["ZADD", &format!("t:{{{partition}}}:activity"), "+inf", "nonsense"]).await;
+    server.ask::<()>(&["HSET", &format!("t:{{{partition}}}:c:nonsense"), "l", "1 x"]).await;
     assert_eq!(store.ready(partition, fence, false).await.unwrap_err(), corrupt);
-    assert!(store.renew(partition, fence, LEASE).await.is_ok());
+    assert!(renew(&store, fence).await.is_ok());
 }
 
 #[tokio::test]
@@ -258,4 +266,102 @@ async fn stored_conversation_is_small() {
     }
     assert!(sizes["m"] + sizes["k"] < 1500, "an ended message: {sizes:?}");
     assert!(sizes["c"] < 800, "an idle conversation without its journal: {sizes:?}");
+}
+
+/// Returns whether the conversation's key expires, and its score in the activity set.
+async fn activity(server: &Server) -> (bool, String) {
+    let left: i64 = server.ask(&["PTTL", &conversation()]).await;
+    let key = format!("t:{{{}}}:activity", Partition::of(&alice()));
+    (left >= 0, server.ask(&["ZSCORE", &key, &alice().to_string()]).await)
+}
+
+/// Writes under the owner's cache, so that the conversation is active and the cache knows it.
+async fn active_owner(store: &RedisStore) -> Fence {
+    let fence = own(store).await;
+    store.open(fence, &alice()).await.unwrap();
+    for number in 1..3 {
+        let write = numbered(number, vec![reply(number, Timestamp::from_millis(1), None, "hello")]);
+        store.write(fence, &alice(), &write).await.unwrap();
+    }
+    fence
+}
+
+#[tokio::test]
+async fn accept_beside_a_rest_stays_visible_and_never_expires() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = active_owner(&store).await;
+    assert_eq!(activity(&server).await, (false, "inf".to_owned()));
+    // Both are prepared before either is answered, and the rest reaches Redis first.
+    let accept = AcceptRequest { send_at_accept: Some(fence), ..accept(1) };
+    let (rested, accepted) = tokio::join!(store.rest_all(), store.accept(accept));
+    rested.unwrap();
+    assert!(matches!(accepted, Ok(AcceptResult::SentAtAccept(_))));
+    assert_eq!(activity(&server).await, (false, "inf".to_owned()));
+    let next = own(&store).await;
+    assert_eq!(store.ready(Partition::of(&alice()), next, true).await.unwrap(), [alice()]);
+}
+
+#[tokio::test]
+async fn conversation_changed_elsewhere_comes_to_rest_too() {
+    let server = Server::start();
+    let store = server.store();
+    active_owner(&store).await;
+    store.observe(&[alice()], OTHER).await.unwrap();
+    store.changed_elsewhere(&alice());
+    assert!(!activity(&server).await.0);
+    store.rest_all().await.unwrap();
+    assert!(activity(&server).await.0);
+}
+
+#[tokio::test]
+async fn failed_rest_is_repeated() {
+    let server = Server::start();
+    let store = server.store();
+    active_owner(&store).await;
+    server.ask::<()>(&["ACL", "SETUSER", "default", "-zadd"]).await;
+    store.rest_all().await.unwrap_err();
+    server.ask::<()>(&["ACL", "SETUSER", "default", "+zadd"]).await;
+    store.rest_all().await.unwrap();
+    assert!(activity(&server).await.0);
+}
+
+#[tokio::test]
+async fn journal_of_a_forgotten_conversation_is_not_read_again() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = own(&store).await;
+    let message = post(&store, 1).await;
+    let at = Timestamp::from_millis(1);
+    store.write(fence, &alice(), &numbered(1, vec![reply(1, at, Some(message), "old")])).await.unwrap();
+    store.write(fence, &alice(), &numbered(2, vec![end(2, at, message)])).await.unwrap();
+    // Messages that live longer than a conversation keep the list of its journal.
+    server.ask::<()>(&["DEL", &conversation()]).await;
+    let next = post(&store, 2).await;
+    let sent = vec![ConversationChange::Sent { message: next, at }];
+    store.write(fence, &alice(), &numbered(1, sent)).await.unwrap();
+    assert!(places(&store).await.is_empty());
+    store.write(fence, &alice(), &numbered(2, vec![reply(1, at, Some(next), "new")])).await.unwrap();
+    assert_eq!(places(&store).await, [1]);
+    let replies = |message: &crate::domain::Message| {
+        message.progress.replies.iter().map(|reply| reply.text.to_string()).collect::<Vec<_>>()
+    };
+    for (id, text) in [(message, "old"), (next, "new")] {
+        assert_eq!(replies(&store.message(&alice(), id, None).await.unwrap().unwrap()), [text]);
+    }
+}
+
+#[tokio::test]
+async fn delivery_that_survived_is_not_queued_twice() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = active_owner(&store).await;
+    let at = Timestamp::from_millis(1);
+    let new = fixtures::new_delivery(&alice(), 3, at, "https://receiver.example/hook");
+    let delivery = format!("t:{{{}}}:d:{}", Partition::of(&alice()), new.id);
+    server.ask::<()>(&["HSET", &delivery, "s", "delivered"]).await;
+    let changes = vec![reply(3, at, None, "hello"), ConversationChange::Deliver(Box::new(new))];
+    store.write(fence, &alice(), &numbered(3, changes)).await.unwrap();
+    let queues: Vec<String> = server.ask(&["KEYS", "*:o:*"]).await;
+    assert_eq!(queues, Vec::<String>::new());
 }

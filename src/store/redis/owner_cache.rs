@@ -1,0 +1,213 @@
+//! The owner's cache: the state of its conversations in Redis, so that the owner can prepare its commands.
+//!
+//! The owner of a partition is nearly its only writer, so it knows that state. It prepares the commands of an
+//! accept or a write, and the script `guard.lua` carries them out. This is optimistic concurrency. Every change gives
+//! a conversation a new version, and the script refuses any but the version that the owner knows.
+//! The operation then goes to the script that decides for itself, whose answer fills the cache again (ADR 29).
+//!
+//! The cache holds no message and no reply. An entry takes about 300 bytes.
+//!
+//! The time in prepared commands is one estimate for all servers. In a cluster it may differ from the clock of a master by
+//! as much as the clocks of the masters differ from each other.
+
+mod conversation;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub(super) use conversation::{CachedConversation, PreparedAccept, PreparedWrite};
+
+use crate::domain::{ConversationId, Partition, Timestamp};
+use crate::store::{Fence, StoreClock};
+
+/// The age up to which an answer tells the store's time. Renewals of leases are answered far more often.
+const CLOCK_AGE: Duration = Duration::from_secs(30);
+/// The time for which a conversation without open messages stays active. Another message within it costs no more.
+pub(super) const REST_AFTER: Duration = Duration::from_secs(30);
+/// The limit of conversations that come to rest in one call, so that no script blocks others for long.
+const TOGETHER: usize = 256;
+
+/// The caches of all partitions.
+#[derive(Debug)]
+pub(super) struct OwnerCache {
+    partitions: Box<[Mutex<CachedPartition>]>,
+    /// The store's time, and when it was last told.
+    clock: Mutex<Option<(StoreClock, Instant)>>,
+}
+
+/// The cache of one partition. It belongs to one claim.
+#[derive(Debug, Default)]
+struct CachedPartition {
+    fence: Option<Fence>,
+    conversations: HashMap<ConversationId, CacheEntry>,
+}
+
+#[derive(Debug)]
+struct CacheEntry {
+    /// The state in Redis, or `None` if the owner does not know it. An unknown conversation may have to come to rest too.
+    conversation: Option<CachedConversation>,
+    /// When the owner last changed or forgot it.
+    touched: Timestamp,
+    /// Whether the conversation has left memory. The entry stays until the conversation is at rest.
+    left: bool,
+}
+
+/// Conversations that are to come to rest, with their versions; an unknown one has an empty version.
+pub(super) type RestList = Vec<(ConversationId, Box<str>)>;
+
+impl OwnerCache {
+    pub(super) fn new() -> Self {
+        let partitions = Partition::all().map(|_| Mutex::default()).collect();
+        Self { partitions, clock: Mutex::default() }
+    }
+
+    /// Takes in the time of an answer.
+    pub(super) fn observe(&self, now: Timestamp) {
+        let heard = Instant::now();
+        match &mut *lock(&self.clock) {
+            Some((clock, at)) => {
+                clock.observe(now);
+                *at = heard;
+            }
+            none => *none = Some((StoreClock::new(now), heard)),
+        }
+    }
+
+    /// Returns the store's time, unless the last answer is too old to tell it.
+    fn now(&self) -> Option<Timestamp> {
+        let clock = lock(&self.clock);
+        let (clock, heard) = clock.as_ref()?;
+        (heard.elapsed() < CLOCK_AGE).then(|| clock.now())
+    }
+
+    /// Keeps the state of a conversation that a script answered.
+    pub(super) fn insert(&self, fence: Fence, of: &ConversationId, conversation: CachedConversation) {
+        let touched = self.now().unwrap_or_default();
+        let mut partition = self.partition(Partition::of(of));
+        if partition.fence != Some(fence) {
+            // Epochs rise, so a late answer of an older claim does not replace the cache of a newer one.
+            if partition.fence.is_some_and(|known| known.epoch > fence.epoch) {
+                return;
+            }
+            partition.conversations.clear();
+            partition.fence = Some(fence);
+        }
+        let entry = CacheEntry { conversation: Some(conversation), touched, left: false };
+        partition.conversations.insert(of.clone(), entry);
+    }
+
+    /// Prepares a change of a cached conversation at the store's time. `None` means that the owner does not know enough.
+    pub(super) fn prepare<T>(
+        &self,
+        fence: Fence,
+        of: &ConversationId,
+        prepare: impl FnOnce(&mut CachedConversation, Timestamp) -> Option<T>,
+    ) -> Option<T> {
+        let now = self.now()?;
+        let mut partition = self.partition(Partition::of(of));
+        if partition.fence != Some(fence) {
+            return None;
+        }
+        let entry = partition.conversations.get_mut(of)?;
+        let prepared = prepare(entry.conversation.as_mut()?, now);
+        if prepared.is_some() {
+            entry.touched = now;
+        }
+        prepared
+    }
+
+    /// Forgets the state of a conversation, because the cache may be wrong.
+    pub(super) fn forget(&self, of: &ConversationId) {
+        let now = self.now().unwrap_or_default();
+        if let Some(entry) = self.partition(Partition::of(of)).conversations.get_mut(of) {
+            (entry.conversation, entry.touched) = (None, now);
+        }
+    }
+
+    /// Notes that the conversation has left memory.
+    pub(super) fn leave(&self, of: &ConversationId) {
+        let mut partition = self.partition(Partition::of(of));
+        if let Some(entry) = partition.conversations.get_mut(of) {
+            entry.left = true;
+            if entry.conversation.as_ref().is_some_and(CachedConversation::is_at_rest) {
+                partition.conversations.remove(of);
+            }
+        }
+    }
+
+    /// Returns the conversations of the partition that have been idle for this time, as many as come to rest in one call.
+    pub(super) fn to_rest(&self, fence: Fence, partition: Partition, idle_for: Duration) -> RestList {
+        let now = self.now();
+        let partition = self.partition(partition);
+        if partition.fence != Some(fence) || now.is_none() && !idle_for.is_zero() {
+            return Vec::new();
+        }
+        let now = now.unwrap_or_default();
+        let idle = partition.conversations.iter().filter_map(|(of, entry)| {
+            if now.since(entry.touched) < idle_for {
+                return None;
+            }
+            let version = match &entry.conversation {
+                Some(conversation) => conversation.version_to_rest()?,
+                None => Box::default(),
+            };
+            Some((of.clone(), version))
+        });
+        idle.take(TOGETHER).collect()
+    }
+
+    /// Notes that these conversations are at rest, with their new version.
+    pub(super) fn on_rest(
+        &self,
+        fence: Fence,
+        partition: Partition,
+        asked: &RestList,
+        rested: &HashSet<ConversationId>,
+        version: &str,
+    ) {
+        let mut partition = self.partition(partition);
+        if partition.fence != Some(fence) {
+            return;
+        }
+        for (of, known) in asked {
+            let Some(entry) = partition.conversations.get_mut(of) else { continue };
+            let unchanged = match &mut entry.conversation {
+                Some(conversation) if !conversation.has_version(known) => continue,
+                Some(conversation) if rested.contains(of) => {
+                    conversation.rest(version);
+                    true
+                }
+                // Another replica changed it, or nothing is known of it. Its next write goes to a script.
+                _ => false,
+            };
+            if !unchanged || entry.left {
+                partition.conversations.remove(of);
+            }
+        }
+    }
+
+    /// Returns the claims whose conversations are cached.
+    #[cfg(feature = "test-support")]
+    pub(super) fn fences(&self) -> Vec<(Partition, Fence)> {
+        Partition::all().filter_map(|partition| Some((partition, self.partition(partition).fence?))).collect()
+    }
+
+    /// Forgets the store's time, because a test has moved its clock.
+    #[cfg(feature = "test-support")]
+    pub(super) fn forget_time(&self) {
+        *lock(&self.clock) = None;
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there is one of each partition")]
+    fn partition(&self, partition: Partition) -> MutexGuard<'_, CachedPartition> {
+        lock(&self.partitions[partition.index()])
+    }
+}
+
+/// Locks, also after a panic elsewhere: it leaves an entry that the guard refuses.
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}

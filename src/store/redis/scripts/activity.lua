@@ -1,0 +1,21 @@
+-- The activity of a partition's conversations: a sorted set by the time at which each came to rest, or `+inf` for an
+-- active one. An active conversation does not expire. KEYS[1] is the lease, KEYS[2] the sorted set.
+local partition = string.sub(KEYS[1], 1, -6)
+
+local function activate(name)
+  call('ZADD', KEYS[2], '+inf', name)
+  call('PERSIST', KEYS[2])
+  call('PERSIST', partition .. 'c:' .. name)
+  call('PERSIST', partition .. 'j:' .. name)
+end
+
+-- Lets a conversation without open messages expire. Its journal also has the replies of its messages, so it stays as
+-- long as they do.
+local function rest(name, journal_ttl)
+  call('ZADD', KEYS[2], now, name)
+  if call('ZCOUNT', KEYS[2], '+inf', '+inf') == 0 then
+    call('PEXPIRE', KEYS[2], JOURNAL_TTL)
+  end
+  call('PEXPIRE', partition .. 'c:' .. name, JOURNAL_TTL)
+  call('PEXPIRE', partition .. 'j:' .. name, journal_ttl)
+end
