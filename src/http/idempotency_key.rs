@@ -1,8 +1,9 @@
 //! `Idempotency-Key`: its syntax, and the equality of two bodies.
 //!
-//! Pure. The store decides at the accept whether a key was used before. Two bodies are equal if they ask for the same. The hash covers the checked message, so key order, white space,
-//! notation of numbers and explicit defaults make no difference. A bot's own defaults (`quiet`, `deadline`) are left
-//! out. A changed configuration must not turn a retry into a mismatch.
+//! Pure. The store decides at the accept whether a key was used before. Two bodies are equal if they ask for the same. The
+//! hash covers the checked message, so key order, white space, notation of numbers and explicit defaults make no
+//! difference. A bot's own defaults (`quiet`, `deadline`) are left out. A changed configuration must not turn a retry into
+//! a mismatch.
 
 use actix_web::http::header::HeaderMap;
 use serde::Serialize;

@@ -215,6 +215,10 @@ impl CachedConversation {
         let observers =
             if appended > 0 { observers.map(|(observer, _)| *observer).collect() } else { Vec::new() };
         after.write = write.record.write;
+        if after.lane.is_empty() {
+            // An idle conversation holds no empty table.
+            after.lane = VecDeque::new();
+        }
         let activates = after.activate();
         let (known, version) = after.advance();
         let has_journal = self.journal.entries > 0;
