@@ -73,6 +73,8 @@ impl Shard {
     /// Activates a claimed partition: continues its open work, and keeps links to bots that may still be speaking.
     fn activate(self: &Rc<Self>, part: &Rc<PartitionState>, fence: Fence) {
         part.ownership.set(Ownership::Active(fence));
+        // The look finds conversations of unknown bots, which are not activated.
+        part.look_wanted.set(true);
         let (shard, part) = (Rc::clone(self), Rc::clone(part));
         spawn(async move {
             // The event is sent first: events of a partition keep the order in which their sends began.

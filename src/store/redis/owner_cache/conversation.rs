@@ -155,7 +155,7 @@ impl CachedConversation {
         }))
     }
 
-    /// Prepares the accept of a new message. `send` marks it as sent if the lane is empty.
+    /// Prepares the accept of a new message. In an empty lane it is marked as sent.
     pub(in super::super) fn accept(
         &mut self,
         id: MessageId,

@@ -10,12 +10,14 @@ local function activate(name)
 end
 
 -- Lets a conversation without open messages expire. Its journal also has the replies of its messages, so it stays as
--- long as they do.
+-- long as they do. The new version refuses commands that the owner prepared for an active conversation.
 local function rest(name, journal_ttl)
   call('ZADD', KEYS[2], now, name)
   if call('ZCOUNT', KEYS[2], '+inf', '+inf') == 0 then
     call('PEXPIRE', KEYS[2], JOURNAL_TTL)
   end
-  call('PEXPIRE', partition .. 'c:' .. name, JOURNAL_TTL)
+  if call('PEXPIRE', partition .. 'c:' .. name, JOURNAL_TTL) == 1 then
+    call('HSET', partition .. 'c:' .. name, 'v', VERSION)
+  end
   call('PEXPIRE', partition .. 'j:' .. name, journal_ttl)
 end

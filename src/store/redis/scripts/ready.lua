@@ -12,9 +12,6 @@ for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[2], '+inf', '+inf')) do
   elseif wants_warm then
     -- The owner before had no time to do so.
     rest(name, journal_ttl)
-    if lane then
-      call('HSET', partition .. 'c:' .. name, 'v', VERSION)
-    end
   end
 end
 if wants_warm or now % 64 == 0 then
