@@ -92,6 +92,7 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
         max_open: bot.max_open_messages,
         by: context.hub.incarnation(),
         watched: true,
+        owner: None,
         send_at_accept: None,
     };
     let posted = context.hub.post(accept, Some(CLOSE_WAIT)).await?;

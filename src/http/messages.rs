@@ -73,6 +73,7 @@ async fn accept(
         max_open: address.bot.max_open_messages,
         by: context.hub.incarnation(),
         watched: wait.is_some(),
+        owner: None,
         send_at_accept: None,
     };
     let posted = context.hub.post(accept, wait).await?;

@@ -13,6 +13,7 @@ pub fn accept_request(by: Incarnation, number: u128, message: NewMessage) -> Acc
         max_open: 32,
         by,
         watched: false,
+        owner: None,
         send_at_accept: None,
     }
 }

@@ -217,13 +217,6 @@ impl Store {
         }
     }
 
-    /// Notes that another replica changed a conversation of this owner. That saves the owner's next write a round trip.
-    pub fn changed_elsewhere(&self, conversation: &ConversationId) {
-        if let Self::Redis(redis) = self {
-            redis.changed_elsewhere(conversation);
-        }
-    }
-
     /// Notes that the conversation has left the owner's memory.
     pub fn leave_memory(&self, conversation: &ConversationId) {
         if let Self::Redis(redis) = self {

@@ -240,7 +240,7 @@ mod tests {
             released,
             [(
                 "0001-partitions".to_owned(),
-                "1e191168d8487f7bd148232c4c042d68f1563207dcfc9dd9927c813217f32af9".to_owned()
+                "4fea78820cd9ed3d1275299eb3afebbd56fc5672bbd162b0f2b178b59587a5cf".to_owned()
             )]
         );
     }

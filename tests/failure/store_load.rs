@@ -121,9 +121,14 @@ pub(super) async fn watched(redis: &RedisServer, location: &str, replicas: usize
     let parts: Vec<_> = location.split(['/', '?']).collect();
     let (user, id) = (parts[2], parts[4]);
     let partition = partition(user);
-    let key = format!("rtm:{{{partition}}}:m:{id}");
-    until("it is waited for", async || match redis.command(&["HGET", &key, "w"]).await {
-        Resp::Text(watchers) => watchers.len() >= replicas * 16,
+    let key = format!("rtm:{{{partition}}}:c:sandbox/{user}");
+    until("it is waited for", async || match redis.command(&["HGET", &key, "s"]).await {
+        // The words of open messages are `ID:SIGNS:DIGEST:WATCHERS:..`.
+        Resp::Text(state) => state
+            .split(' ')
+            .find(|word| word.starts_with(id))
+            .and_then(|word| word.split(':').nth(3))
+            .is_some_and(|watchers| watchers.len() >= replicas * 16),
         _ => false,
     })
     .await;

@@ -76,10 +76,10 @@ async fn empty(loss: Loss) {
         });
         let empties = async {
             watched(&redis, &location, fleet.replicas.len()).await;
-            let lane = format!("rtm:{{{}}}:c:sandbox/alice", super::store_load::partition("alice"));
+            let key = format!("rtm:{{{}}}:c:sandbox/alice", super::store_load::partition("alice"));
             until("all four are in the lane", async || {
-                let lane = redis.command(&["HGET", &lane, "l"]).await;
-                lane.text().len() >= 4 * 26
+                let state = redis.command(&["HGET", &key, "s"]).await;
+                state.text().len() >= 4 * 26
             })
             .await;
             timed(async {

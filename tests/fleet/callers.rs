@@ -109,6 +109,7 @@ impl FleetWorld {
             max_open: 32,
             by,
             watched: post.waits,
+            owner: None,
             send_at_accept: sender.map(|(_, fence)| fence),
         };
         self.ask(slot, CallPurpose::Post(index), StoreRequest::Accept(Box::new(accept)));

@@ -28,11 +28,6 @@ impl MembershipWorker {
     }
 
     fn on_hint(&self, hint: Hint) {
-        if let Hint::Accepted(ref message) = hint {
-            self.setup.store.changed_elsewhere(&message.new.conversation);
-        } else if let Hint::Woken(ref conversation) | Hint::Observed(ref conversation, _) = hint {
-            self.setup.store.changed_elsewhere(conversation);
-        }
         match hint {
             Hint::Accepted(ref message) => {
                 self.forward_or_resync(Partition::of(&message.new.conversation), hint);

@@ -70,12 +70,16 @@ impl Shard {
     fn request_send_at_accept(&self, accept: &mut AcceptRequest) -> Option<Rc<Mailbox>> {
         let conversation = &accept.message.conversation;
         let partition = Partition::of(conversation);
-        // A message for a new session has to wait for another link.
-        if accept.message.session != SessionRequest::Continue || !self.may_act(partition) {
+        if !self.may_act(partition) {
             return None;
         }
         let part = self.partition(partition)?;
         let fence = part.active_fence()?;
+        accept.owner = Some(fence);
+        // A message for a new session has to wait for another link.
+        if accept.message.session != SessionRequest::Continue {
+            return None;
+        }
         let mailbox = part.mailbox(conversation).filter(|mailbox| mailbox.take_send_at_accept())?;
         accept.send_at_accept = Some(fence);
         Some(mailbox)

@@ -18,7 +18,7 @@ use crate::store::Incarnation;
 pub(super) use delivery::{attempt, delivery, delivery_id, new_delivery, read_new_delivery};
 pub(super) use entry::{EncodedEntry, encode_entry, read_entry};
 pub(super) use link::{chunk, connection, read_chunk, read_connection};
-pub(super) use message::{AcceptStamp, accepted, message, new_message, write_new_message};
+pub(super) use message::{AcceptStamp, accepted, accepted_message, message, new_message};
 pub(super) use record::{read_record, record};
 
 /// Data in the store that cannot be read: cut off, or written by something else. It names only the kind, because the

@@ -3,14 +3,42 @@
 use std::sync::Arc;
 
 use super::codec::{self, CorruptData};
-use crate::domain::Partition;
-use crate::store::Hint;
+use super::netstring::{self, NetstringReader};
+use crate::domain::{MessageId, Partition};
+use crate::store::{Hint, Incarnation};
 
 const WHAT: CorruptData = CorruptData("a hint");
 
+/// From this size on a hint has only names, as in `hint.lua`.
+const LARGE: usize = 65_536;
+
+/// The change of a conversation by an accept that a script decided, here or at another replica.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RemoteAccept {
+    /// The version of the conversation before the accept.
+    pub(super) known: Box<str>,
+    /// The version after it.
+    pub(super) version: Box<str>,
+    /// The replica on which a caller waits for the end.
+    pub(super) watcher: Option<Incarnation>,
+    /// The digest of the idempotency key.
+    pub(super) key: Option<Box<str>>,
+}
+
 /// Decodes a hint. An unreadable one is logged and skipped, because any hint may be lost.
-pub(super) fn decode(payload: &[u8]) -> Option<Hint> {
+pub(super) fn decode(payload: &[u8]) -> Option<(Hint, Option<RemoteAccept>)> {
     read(payload).inspect_err(|error| tracing::warn!(%error, "an unreadable hint is skipped")).ok()
+}
+
+/// Encodes [`Hint::Ended`] from the parts of a message, or [`Hint::EndedLarge`] if these are too many bytes or unknown.
+pub(super) fn ended(name: &str, id: MessageId, message: Option<&[&[u8]]>) -> Vec<u8> {
+    let id = id.to_string();
+    let names = [name.as_bytes(), id.as_bytes()];
+    let size = message.map(|parts| parts.iter().map(|part| part.len()).sum::<usize>());
+    match message {
+        Some(parts) if size.is_some_and(|size| size < LARGE) => packed(b'E', &[&names, parts].concat()),
+        _ => packed(b'L', &names),
+    }
 }
 
 /// Encodes [`Hint::Appended`] of the conversation with this name.
@@ -18,20 +46,25 @@ pub(super) fn appended(name: &str) -> String {
     format!("J{}:{name}", name.len())
 }
 
-fn read(payload: &[u8]) -> Result<Hint, CorruptData> {
+fn read(payload: &[u8]) -> Result<(Hint, Option<RemoteAccept>), CorruptData> {
     let (kind, rest) = payload.split_first().ok_or(WHAT)?;
-    let mut parts = HintParts(rest);
-    Ok(match kind {
+    let mut parts = NetstringReader::new(rest);
+    let hint = match kind {
         b'A' => {
             let conversation = codec::conversation(parts.text()?)?;
             let id = codec::id(parts.text()?)?;
-            Hint::Accepted(Arc::new(codec::accepted(conversation, id, parts.bytes()?)?))
+            let accepted = Arc::new(codec::accepted(conversation, id, parts.bytes()?)?);
+            let (known, version) = (parts.text()?.into(), parts.text()?.into());
+            let (watcher, key) = (parts.text()?, parts.text()?);
+            let watcher = (!watcher.is_empty()).then(|| codec::incarnation(watcher)).transpose()?;
+            let key = (!key.is_empty()).then(|| key.into());
+            return Ok((Hint::Accepted(accepted), Some(RemoteAccept { known, version, watcher, key })));
         }
         b'W' => Hint::Woken(codec::conversation(parts.text()?)?),
         b'E' => {
             let conversation = codec::conversation(parts.text()?)?;
             let id = codec::id(parts.text()?)?;
-            Hint::Ended(codec::message(&conversation, id, parts.pairs())?)
+            Hint::Ended(codec::message(&conversation, id, parts)?.ok_or(WHAT)?)
         }
         b'L' => {
             let conversation = codec::conversation(parts.text()?)?;
@@ -62,7 +95,8 @@ fn read(payload: &[u8]) -> Result<Hint, CorruptData> {
         b'F' => Hint::Fleet,
         b'B' => Hint::Echo(codec::number(parts.bytes()?)?),
         _ => return Err(WHAT),
-    })
+    };
+    Ok((hint, None))
 }
 
 /// Encodes a hint that replicas give themselves; `None` for a hint that only scripts give.
@@ -83,31 +117,7 @@ pub(super) fn encode(hint: &Hint) -> Option<Vec<u8>> {
 fn packed(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut packed = vec![kind];
     for part in parts {
-        packed.extend_from_slice(part.len().to_string().as_bytes());
-        packed.push(b':');
-        packed.extend_from_slice(part);
+        netstring::push(&mut packed, part);
     }
     packed
-}
-
-/// A sequence of netstrings.
-struct HintParts<'a>(&'a [u8]);
-
-impl<'a> HintParts<'a> {
-    fn bytes(&mut self) -> Result<&'a [u8], CorruptData> {
-        let colon = self.0.iter().position(|&byte| byte == b':').ok_or(WHAT)?;
-        let (digits, rest) = self.0.split_at(colon);
-        let length = usize::try_from(codec::number(digits)?).map_err(|_| WHAT)?;
-        let (part, rest) = rest.get(1..).and_then(|rest| rest.split_at_checked(length)).ok_or(WHAT)?;
-        self.0 = rest;
-        Ok(part)
-    }
-
-    fn text(&mut self) -> Result<&'a str, CorruptData> {
-        str::from_utf8(self.bytes()?).map_err(|_| WHAT)
-    }
-
-    fn pairs(mut self) -> impl Iterator<Item = Result<(&'a [u8], &'a [u8]), CorruptData>> {
-        std::iter::from_fn(move || (!self.0.is_empty()).then(|| Ok((self.bytes()?, self.bytes()?))))
-    }
 }

@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use super::connector::RedisConnector;
 use super::error_policy::for_log;
 use super::hint_codec;
+use super::owner_cache::OwnerCache;
 use super::thread_connection::{ConnectRefusal, reconnect_backoff};
 use crate::domain::Backoff;
 use crate::store::{Hint, Incarnation};
@@ -36,6 +37,7 @@ pub struct HintListener {
     fleet: String,
     /// The timeout of an answer.
     answer_timeout: Duration,
+    cache: Arc<OwnerCache>,
     state: ListenerState,
     backoff: Backoff,
     /// The node of a cluster to try next.
@@ -64,12 +66,14 @@ impl fmt::Debug for HintListener {
 }
 
 impl HintListener {
-    /// Listens to the channel of this replica and to the channel of all. `answer_timeout` is the timeout of an answer.
+    /// Listens to the channel of this replica and to the channel of all. `answer_timeout` is the timeout of an answer. The
+    /// cache learns of changes at other replicas.
     pub(super) fn new(
         connector: Arc<RedisConnector>,
         prefix: &str,
         incarnation: Incarnation,
         answer_timeout: Duration,
+        cache: Arc<OwnerCache>,
     ) -> Self {
         let own = format!("{prefix}:replica:{incarnation}");
         let fleet = format!("{prefix}:fleet");
@@ -77,7 +81,7 @@ impl HintListener {
         let turn = fastrand::usize(..);
         let state = ListenerState::Connecting(futures_util::future::pending().boxed());
         let mut listener =
-            Self { connector, own, fleet, answer_timeout, state, backoff: reconnect_backoff(), turn };
+            Self { connector, own, fleet, answer_timeout, cache, state, backoff: reconnect_backoff(), turn };
         listener.reconnect(Duration::ZERO);
         listener
     }
@@ -135,11 +139,20 @@ impl HintListener {
         if message.get_channel_name() == self.fleet {
             return Some(Hint::Fleet);
         }
-        let hint = hint_codec::decode(message.get_payload_bytes());
-        if hint.is_none() {
+        let Some((hint, accept)) = hint_codec::decode(message.get_payload_bytes()) else {
             tracing::debug!(bytes = message.get_payload_bytes().len(), "an unreadable hint");
+            return None;
+        };
+        match (&hint, accept) {
+            (Hint::Accepted(accepted), Some(accept)) => {
+                self.cache.accepted_by_script(accepted, false, accept)
+            }
+            (Hint::Woken(conversation) | Hint::Observed(conversation, _), _) => {
+                self.cache.forget(conversation)
+            }
+            _ => {}
         }
-        hint
+        Some(hint)
     }
 
     fn reconnect(&mut self, after: Duration) {

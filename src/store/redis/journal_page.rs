@@ -131,10 +131,7 @@ impl RedisStore {
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let record = rest.bytes()?;
         let record = (!record.is_empty()).then(|| codec::read_record(&record)).transpose()?;
-        // The texts are `SINCE ID ID ..` and `POSITION CLIENTMESSAGEID`.
-        let open = rest.text()?.split(' ').skip(1).count() as u64;
-        let accepted =
-            rest.text()?.split(' ').nth(1).map(|last| codec::number(last.as_bytes())).transpose()?;
+        let (open, accepted) = (rest.number()?, rest.number_or_none()?);
         let owner = rest.text()?;
         let owner = (!owner.is_empty()).then(|| codec::incarnation(&owner)).transpose()?;
         Ok((conversation_state(record.as_ref(), accepted, open, now), owner))
@@ -163,10 +160,9 @@ fn entry_with_message(
     mut entry: AnswerValues,
 ) -> Result<EntryWithMessage, CorruptData> {
     let decoded = codec::read_entry(&entry.bytes()?)?;
-    let mut fields = entry.values()?.pairs().peekable();
-    let message = match (decoded.ended(), fields.peek()) {
-        (Some((id, _)), Some(_)) => Some(codec::message(conversation, id, fields)?),
-        _ => None,
+    let message = match decoded.ended() {
+        Some((id, _)) => codec::message(conversation, id, entry.values()?.all())?,
+        None => None,
     };
     Ok(EntryWithMessage { entry: decoded, message })
 }

@@ -7,8 +7,8 @@
 //! | `P lease` | hash | `o` the owner's incarnation, empty after a release; `e` epoch; `f` both, empty after a release; `u` end of the lease. Never expires |
 //! | `P activity` | sorted set | conversations, as `bot/user`, by the time at which they came to rest; `+inf` for an active one, which may have open messages |
 //! | `P warm` | sorted set | conversations by [`crate::store::ConversationWrite::warm_until`] |
-//! | `P c:bot/user` | hash | `v` version; `r` record; `w` number of the last write, with `!` if it lost a message; `n` next position and last `clientMessageId`; `l` lane: the head's time and the ids, empty without open messages; `b` weight and number of the journal's entries, in one number; `x` observers: `INCARNATION:UNTIL ..` |
-//! | `P m:ID` | hash | `c` conversation; `a` accepted message, after position, `clientMessageId` and time; `p` times of sent, acknowledged, first reply; `rPLACE` a reply, empty as long as the journal holds it; `o` end as in the journal; `d` its key's digest; `w` incarnations that get a hint at the end |
+//! | `P c:bot/user` | hash | `v` version; `r` record; `s` state: last write, positions, size of the journal, lane (`conversation.lua`); `x` observers: `INCARNATION:UNTIL ..` |
+//! | `P m:ID` | string | message: its conversation, the accepted message, its turn after the end (`message_value.lua`) |
 //! | `P k:DIGEST` | string | idempotency key: the message's id, then SHA-256 of the body |
 //! | `P j:bot/user` | list | journal: `PLACE KIND AT WEIGHT BODY`, with the kinds `r e u p g` |
 //! | `P d:ID` | hash | delivery: `c` conversation; `t` target; `n` its other fields; `b` data; `s` status, `STATE QUEUE SINCE MADE STEP TOKEN`; `r` reason; `aN` its newest attempts by number. Expires once it is delivered or dead |

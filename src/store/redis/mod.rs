@@ -17,6 +17,7 @@ mod hint_listener;
 mod journal_page;
 mod key_names;
 mod lease;
+mod netstring;
 mod outbox;
 mod owner_cache;
 mod read;
@@ -71,7 +72,7 @@ struct RedisInner {
     keys: KeyNames,
     message_ttl: Duration,
     health: health::HealthMonitor,
-    cache: OwnerCache,
+    cache: Arc<OwnerCache>,
     #[cfg(feature = "test-support")]
     skew: AtomicU64,
 }
@@ -88,7 +89,7 @@ impl RedisStore {
             keys: KeyNames::new(&options.key_prefix),
             message_ttl: options.message_ttl,
             health: health::HealthMonitor::default(),
-            cache: OwnerCache::new(),
+            cache: Arc::new(OwnerCache::new()),
             #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))
@@ -118,7 +119,13 @@ impl RedisStore {
 
     pub(in crate::store) fn listen(&self, incarnation: Incarnation) -> HintListener {
         let runner = &self.0.runner;
-        HintListener::new(Arc::clone(runner.connector()), self.0.keys.prefix(), incarnation, runner.timeout())
+        HintListener::new(
+            Arc::clone(runner.connector()),
+            self.0.keys.prefix(),
+            incarnation,
+            runner.timeout(),
+            Arc::clone(&self.0.cache),
+        )
     }
 
     /// Runs `guard.lua`. Returns whether the commands were carried out.

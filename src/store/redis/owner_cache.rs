@@ -5,23 +5,26 @@
 //! a conversation a new version, and the script refuses any but the version that the owner knows.
 //! The operation then goes to the script that decides for itself, whose answer fills the cache again (ADR 29).
 //!
-//! The cache holds no message and no reply. An entry takes about 300 bytes.
+//! The cache shares the open messages with the conversations in memory, and holds no reply. An idle entry takes about 300
+//! bytes.
 //!
 //! The time in prepared commands is one estimate for all servers. In a cluster it may differ from the clock of a master by
 //! as much as the clocks of the masters differ from each other.
 
 mod conversation;
+mod open_message;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(super) use conversation::{CachedConversation, PreparedAccept, PreparedWrite};
+pub(super) use conversation::{CachedConversation, EndedMessage, PreparedAccept, PreparedWrite};
 
-use crate::domain::{ConversationId, Partition, Timestamp};
-use crate::store::{Fence, StoreClock};
+use super::hint_codec::RemoteAccept;
+use crate::domain::{AcceptedMessage, ConversationId, MessageId, Partition, Timestamp};
+use crate::store::{Fence, Incarnation, StoreClock};
 
 /// The age up to which an answer tells the store's time. Renewals of leases are answered far more often.
 const CLOCK_AGE: Duration = Duration::from_secs(30);
@@ -117,6 +120,39 @@ impl OwnerCache {
             entry.touched = now;
         }
         prepared
+    }
+
+    /// Adds a message that a script accepted, here or at another replica, if the cache has the version before.
+    pub(super) fn accepted_by_script(
+        &self,
+        accepted: &Arc<AcceptedMessage>,
+        sent: bool,
+        change: RemoteAccept,
+    ) {
+        let of = &accepted.new.conversation;
+        self.follow(of, |cached| cached.accepted_by_script(accepted, sent, change));
+    }
+
+    /// Adds a watcher that a script noted, if the cache has the version before.
+    pub(super) fn note_watcher(
+        &self,
+        of: &ConversationId,
+        id: MessageId,
+        watcher: Incarnation,
+        known: &str,
+        version: &str,
+    ) {
+        self.follow(of, |cached| cached.note_watcher(id, watcher, known, version));
+    }
+
+    /// Follows a change that a script made. A version that does not fit stays: the guard refuses it if it is old.
+    fn follow(&self, of: &ConversationId, change: impl FnOnce(&mut CachedConversation) -> bool) {
+        let now = self.now().unwrap_or_default();
+        let mut partition = self.partition(Partition::of(of));
+        let Some(entry) = partition.conversations.get_mut(of) else { return };
+        if entry.conversation.as_mut().is_some_and(change) {
+            entry.touched = now;
+        }
     }
 
     /// Forgets the state of a conversation, because the cache may be wrong.

@@ -1,6 +1,5 @@
 //! Reads of messages, conversations and the time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::RedisStore;
@@ -18,17 +17,19 @@ impl RedisStore {
         id: MessageId,
         watcher: Option<Incarnation>,
     ) -> Result<Option<Message>, StoreError> {
+        let keys = self.0.keys.partition(Partition::of(conversation));
         let call = SCRIPTS
             .message
-            .call(&[&self.0.keys.partition(Partition::of(conversation)).message(id)])
+            .call(&[&*keys.lease, &keys.message(id)])
             .arg(conversation.to_string())
             .arg(watcher.map_or_else(String::new, |watcher| watcher.to_string()));
         let (_, mut rest) = self.run(call).await?.expect("OK")?;
-        let mut fields = rest.values()?.pairs().peekable();
-        if fields.peek().is_none() {
-            return Ok(None);
+        let message = codec::message(conversation, id, rest.values()?.all())?;
+        let (known, version) = (rest.text()?, rest.text()?);
+        if let Some(watcher) = watcher.filter(|_| !version.is_empty()) {
+            self.0.cache.note_watcher(conversation, id, watcher, &known, &version);
         }
-        Ok(Some(codec::message(conversation, id, fields)?))
+        Ok(message)
     }
 
     pub(in crate::store) async fn ready(
@@ -69,32 +70,27 @@ impl RedisStore {
             .arg(self.journal_ttl());
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let record = rest.bytes()?;
-        let (positions, lane) = (rest.text()?, rest.text()?);
-        let lane_of = |messages: AnswerValues| {
-            messages
-                .lists()
-                .map(|message| {
-                    let mut message = message?;
-                    let id = codec::id(&message.text()?)?;
-                    let message = codec::message(conversation, id, message.values()?.pairs())?;
-                    let accepted = Arc::clone(&message.accepted);
-                    Ok(OpenMessage { accepted, progress: message.progress })
-                })
-                .collect::<Result<Vec<_>, CorruptData>>()
-        };
-        let first = |words: &str| {
-            let word = words.split(' ').next().filter(|word| !word.is_empty());
-            word.map(|word| codec::number(word.as_bytes())).transpose()
-        };
+        let (next_position, head_at) = (rest.number_or_none()?, rest.time_or_none()?);
+        let lane = rest
+            .values()?
+            .lists()
+            .map(|message| {
+                let mut message = message?;
+                let id = codec::id(&message.text()?)?;
+                let message = codec::message(conversation, id, message.values()?.all())?;
+                let Message { accepted, progress } = message.ok_or(CorruptData("an open message"))?;
+                Ok(OpenMessage { accepted, progress })
+            })
+            .collect::<Result<Vec<_>, CorruptData>>()?;
         let open = ConversationSnapshot {
             record: if record.is_empty() {
                 ConversationRecord::default()
             } else {
                 codec::read_record(&record)?
             },
-            lane: lane_of(rest.values()?)?,
-            head_at: first(&lane)?.map(Timestamp::from_millis),
-            next_position: first(&positions)?.unwrap_or_default(),
+            lane,
+            head_at,
+            next_position: next_position.unwrap_or_default(),
             observers: rest
                 .values()?
                 .texts()
@@ -112,7 +108,7 @@ impl RedisStore {
         conversation: &ConversationId,
         told: AnswerValues,
     ) -> Result<(), CorruptData> {
-        match CachedConversation::read(told)? {
+        match CachedConversation::read(conversation, told)? {
             Some(cached) => self.0.cache.insert(fence, conversation, cached),
             None => self.0.cache.forget(conversation),
         }
@@ -167,10 +163,6 @@ impl RedisStore {
             .collect::<Result<_, CorruptData>>()?;
         self.0.cache.on_rest(fence, partition, &asked, &rested, &version);
         Ok(asked.len())
-    }
-
-    pub(in crate::store) fn changed_elsewhere(&self, conversation: &ConversationId) {
-        self.0.cache.forget(conversation);
     }
 
     pub(in crate::store) fn leave_memory(&self, conversation: &ConversationId) {

@@ -106,15 +106,20 @@ impl AnswerValues {
         self.number().map(Timestamp::from_millis)
     }
 
-    /// Takes the next value as a time; an empty one is `None`.
-    pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, CorruptData> {
+    /// Takes the next value as a number; an empty one is `None`.
+    pub(super) fn number_or_none(&mut self) -> Result<Option<u64>, CorruptData> {
         match self.0.as_slice().first() {
             Some(Value::BulkString(digits)) if digits.is_empty() => {
                 self.0.next();
                 Ok(None)
             }
-            _ => self.time().map(Some),
+            _ => self.number().map(Some),
         }
+    }
+
+    /// Takes the next value as a time; an empty one is `None`.
+    pub(super) fn time_or_none(&mut self) -> Result<Option<Timestamp>, CorruptData> {
+        Ok(self.number_or_none()?.map(Timestamp::from_millis))
     }
 
     /// Takes the next value as a list.
@@ -125,6 +130,11 @@ impl AnswerValues {
     /// Takes the rest as texts.
     pub(super) fn texts(mut self) -> impl Iterator<Item = Result<String, CorruptData>> {
         std::iter::from_fn(move || (self.0.len() > 0).then(|| self.text()))
+    }
+
+    /// Takes the rest as bytes.
+    pub(super) fn all(mut self) -> impl Iterator<Item = Result<Vec<u8>, CorruptData>> {
+        std::iter::from_fn(move || (self.0.len() > 0).then(|| self.bytes()))
     }
 
     /// Takes the rest as lists.

@@ -29,19 +29,19 @@ macro_rules! scripts {
 scripts! {
     guarded_accept = "" "guard";
     guarded_write = " flags=allow-oom" "guard";
-    accept = "" "begin" "limits" "version" "channel" "hint" "journal" "watch" "activity" "accept";
-    message = " flags=allow-oom" "begin" "version" "journal" "watch" "message";
-    page = " flags=allow-oom" "begin" "version" "channel" "hint" "journal" "observe" "page";
+    accept = "" "begin" "limits" "version" "channel" "hint" "partition" "journal" "conversation" "message_value" "activity" "accept";
+    message = " flags=allow-oom" "begin" "version" "partition" "journal" "conversation" "message_value" "message";
+    page = " flags=allow-oom" "begin" "limits" "version" "channel" "hint" "partition" "journal" "conversation" "message_value" "observe" "page";
     noted = " flags=allow-oom" "begin" "version" "channel" "hint" "observe" "noted";
-    state = " flags=allow-oom" "begin" "channel" "hint" "state";
+    state = " flags=allow-oom" "begin" "channel" "hint" "conversation" "state";
     tell = " flags=allow-oom" "begin" "tell";
     claim = " flags=allow-oom" "begin" "claim";
     renew = " flags=allow-oom" "begin" "renew";
     release = " flags=allow-oom" "begin" "fence" "hint" "release";
-    ready = " flags=allow-oom" "begin" "fence" "limits" "version" "activity" "ready";
-    rest = " flags=allow-oom" "begin" "fence" "limits" "version" "activity" "rest";
-    open = " flags=allow-oom" "begin" "fence" "limits" "version" "journal" "activity" "cached" "open";
-    write = " flags=allow-oom" "begin" "fence" "limits" "version" "channel" "hint" "journal" "activity" "cached" "write";
+    ready = " flags=allow-oom" "begin" "fence" "limits" "version" "partition" "conversation" "activity" "ready";
+    rest = " flags=allow-oom" "begin" "fence" "limits" "version" "partition" "conversation" "activity" "rest";
+    open = " flags=allow-oom" "begin" "fence" "limits" "version" "partition" "journal" "conversation" "message_value" "activity" "cached" "open";
+    write = " flags=allow-oom" "begin" "fence" "limits" "version" "channel" "hint" "partition" "journal" "conversation" "message_value" "activity" "cached" "write";
     outbox = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_queues";
     begin = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_begin";
     finish = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_finish";

@@ -3,12 +3,15 @@
 use super::accept::activate;
 use super::codec::{self, CorruptData, EncodedEntry};
 use super::key_names::PartitionKeys;
-use super::owner_cache::PreparedWrite;
+use super::netstring;
+use super::owner_cache::{EndedMessage, PreparedWrite};
 use super::script::ScriptCall;
 use super::scripts::SCRIPTS;
 use super::{JOURNAL_TTL, RedisStore, hint_codec, millis};
 use crate::domain::{ConversationId, EntryBody, MessageId, NewDelivery, Partition, Timestamp};
-use crate::store::{ConversationChange, ConversationWrite, Fence, QueueId, StoreError, WriteResult};
+use crate::store::{
+    ConversationChange, ConversationWrite, Fence, Incarnation, QueueId, StoreError, WriteResult,
+};
 
 impl RedisStore {
     pub(in crate::store) async fn write(
@@ -70,7 +73,10 @@ impl RedisStore {
         let owner = fence.incarnation;
         let cache = &self.0.cache;
         let prepared = cache.prepare(fence, conversation, |cached, now| cached.write(write, owner, now));
-        let Some(prepared) = prepared else { return Ok(None) };
+        let Some(prepared) = prepared else {
+            cache.forget(conversation);
+            return Ok(None);
+        };
         let now = prepared.now;
         let done = match self.guarded_write(fence, conversation, write, prepared) {
             Ok(call) => self.run_guarded(call).await,
@@ -91,44 +97,27 @@ impl RedisStore {
     ) -> Result<ScriptCall<'_>, CorruptData> {
         let keys = self.0.keys.partition(Partition::of(conversation));
         let name = conversation.to_string();
-        let (key, journal) = (keys.conversation(conversation), keys.journal(conversation));
+        let key = keys.conversation(conversation);
         let entries = EncodedEntries::of(&write.changes)?;
-        let messages: Vec<_> = prepared.messages.iter().map(|update| keys.message(update.id)).collect();
 
-        let mut present = vec![&*keys.lease, &*key];
-        present.extend(messages.iter().map(|key| &**key));
-        present.extend(prepared.has_journal.then_some(&*journal));
-        let existing = present.len() - 2;
         // A delivery that is there already must not be queued again, so a script has to look.
         let deliveries: Vec<_> = deliveries(&write.changes).map(|new| keys.delivery(new.id)).collect();
-        present.extend(deliveries.iter().map(|key| &**key));
+        let mut names = vec![&*keys.lease, &*key];
+        names.extend(deliveries.iter().map(|key| &**key));
         let mut call = SCRIPTS
             .guarded_write
-            .call(&present)
+            .call(&names)
             .arg(fence.to_string())
             .arg(&*prepared.known)
-            .arg(&*prepared.version)
-            .arg(existing);
-        for (update, message) in prepared.messages.iter().zip(&messages) {
-            let ended = update.ended_by.and_then(|at| entries.at(at));
-            let fields = 1 + update.replies.len() + usize::from(ended.is_some());
-            call = call.command(2 + 2 * fields, "HSET", message).arg("p").arg(&update.signs);
-            for place in &update.replies {
-                call = call.arg(format!("r{place}")).arg("");
-            }
-            if let Some(ended) = ended {
-                let ttl = millis(self.0.message_ttl);
-                call = call.arg("o").arg(ended.text()).command(3, "PEXPIRE", message).arg(ttl);
-                if let Some(digest) = &update.key {
-                    call = call.command(3, "PEXPIRE", &keys.key_of(digest)).arg(ttl);
-                }
-            }
+            .arg(&*prepared.version);
+        for ended in &prepared.ended {
+            call = self.end(call, keys, &name, ended, &entries, fence.incarnation)?;
         }
         if prepared.activates {
             call = activate(call, keys, conversation, &name);
         }
-        if prepared.journal.is_some() {
-            call = call.command(2 + entries.0.len(), "RPUSH", &journal);
+        if !entries.0.is_empty() {
+            call = call.command(2 + entries.0.len(), "RPUSH", &keys.journal(conversation));
             for (_, entry) in &entries.0 {
                 call = call.arg(entry.bytes());
             }
@@ -137,18 +126,13 @@ impl RedisStore {
             call = deliver(call, keys, new, &name, prepared.now)?;
         }
         call = call
-            .command(if prepared.journal.is_some() { 12 } else { 10 }, "HSET", &key)
+            .command(8, "HSET", &key)
             .arg("v")
             .arg(&*prepared.version)
+            .arg("s")
+            .arg(prepared.state)
             .arg("r")
-            .arg(codec::record(&write.record)?)
-            .arg("w")
-            .arg(write.record.write)
-            .arg("l")
-            .arg(prepared.lane);
-        if let Some(weight) = prepared.journal {
-            call = call.arg("b").arg(weight);
-        }
+            .arg(codec::record(&write.record)?);
         if let Some(until) = write.warm_until {
             call = call.command(4, "ZADD", &keys.warm).arg(until.as_millis()).arg(&name);
             call = call.command(3, "PEXPIRE", &keys.warm).arg(millis(JOURNAL_TTL));
@@ -164,6 +148,39 @@ impl RedisStore {
     }
 }
 
+impl RedisStore {
+    /// Adds the commands for the end of a message, and the hints at it.
+    fn end<'a>(
+        &self,
+        mut call: ScriptCall<'a>,
+        keys: &PartitionKeys,
+        name: &str,
+        ended: &EndedMessage,
+        entries: &EncodedEntries,
+        owner: Incarnation,
+    ) -> Result<ScriptCall<'a>, CorruptData> {
+        let (message, ttl) = (&ended.message, millis(self.0.message_ttl));
+        let id = message.accepted.id;
+        let end = entries.at(ended.at).map(EncodedEntry::text).unwrap_or_default();
+        let accepted = codec::accepted_message(&message.accepted)?;
+        let turn = [message.turn().as_bytes(), b" ", end].concat();
+        let value = netstring::sequence(&[name.as_bytes(), &accepted, &turn]);
+        call = call.command(5, "SET", &keys.message(id)).arg(&value).arg("PX").arg(ttl);
+        if let Some(digest) = &message.key {
+            call = call.command(3, "PEXPIRE", &keys.key_of(digest)).arg(ttl);
+        }
+        // Mostly no caller waits, or one at the owner itself.
+        let mut watchers = message.watchers.iter().filter(|watcher| **watcher != owner).peekable();
+        if watchers.peek().is_some() {
+            let payload = hint_codec::ended(name, id, entries.message(&value, &message.replies).as_deref());
+            for &watcher in watchers {
+                call = call.command(3, "PUBLISH", &self.0.keys.replica_channel(watcher)).arg(&payload);
+            }
+        }
+        Ok(call)
+    }
+}
+
 /// Returns the new deliveries of a write.
 fn deliveries(changes: &[ConversationChange]) -> impl Iterator<Item = &NewDelivery> {
     changes.iter().filter_map(|change| match change {
@@ -172,7 +189,7 @@ fn deliveries(changes: &[ConversationChange]) -> impl Iterator<Item = &NewDelive
     })
 }
 
-/// The encoded entries of a write, each with the place of its change.
+/// The encoded entries of a write, each with the index of its change.
 struct EncodedEntries(Vec<(usize, EncodedEntry)>);
 
 impl EncodedEntries {
@@ -188,6 +205,16 @@ impl EncodedEntries {
 
     fn at(&self, change: usize) -> Option<&EncodedEntry> {
         self.0.iter().find(|(at, _)| *at == change).map(|(_, entry)| entry)
+    }
+
+    /// Returns the parts that [`codec::message`] decodes, or `None` if a reply is not in this write.
+    fn message<'a>(&'a self, value: &'a [u8], replies: &[u64]) -> Option<Vec<&'a [u8]>> {
+        let mut parts = vec![value, b""];
+        for place in replies {
+            let (_, entry) = self.0.iter().find(|(_, entry)| entry.seq() == *place)?;
+            parts.extend([entry.place(), entry.text()]);
+        }
+        Some(parts)
     }
 }
 

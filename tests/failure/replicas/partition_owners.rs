@@ -57,8 +57,9 @@ impl PartitionOwners<'_> {
     pub(super) async fn open(self, user: &str, count: usize) {
         let key = format!("rtm:{{{}}}:c:sandbox/{user}", partition(user));
         within(Duration::from_secs(20), &format!("{count} messages of {user} are open"), async || {
-            let lane = self.0.command(&["HGET", &key, "l"]).await;
-            let open = if lane == Resp::None { 0 } else { lane.text().matches(' ').count() };
+            let state = self.0.command(&["HGET", &key, "s"]).await;
+            let open =
+                if state == Resp::None { 0 } else { state.text().matches(' ').count().saturating_sub(4) };
             open == count
         })
         .await;

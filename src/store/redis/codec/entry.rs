@@ -13,6 +13,7 @@ const WHAT: CorruptData = CorruptData("an entry of a journal");
 #[derive(Debug)]
 pub(in super::super) struct EncodedEntry {
     bytes: Vec<u8>,
+    seq: u64,
     kind: &'static str,
     /// Where the text begins.
     text_at: usize,
@@ -22,6 +23,16 @@ impl EncodedEntry {
     /// Returns the entry as the journal holds it.
     pub(in super::super) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Returns its place.
+    pub(in super::super) const fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Returns its place in digits.
+    pub(in super::super) fn place(&self) -> &[u8] {
+        word(&self.bytes).map_or(&[], |(place, _)| place)
     }
 
     /// Returns the letter of its kind.
@@ -56,7 +67,7 @@ pub(in super::super) fn encode_entry(entry: &JournalEntry) -> Result<EncodedEntr
         }
         EntryBody::Gap(gap) => bytes.extend_from_slice(gap.as_str().as_bytes()),
     }
-    Ok(EncodedEntry { bytes, kind, text_at })
+    Ok(EncodedEntry { bytes, seq: entry.seq, kind, text_at })
 }
 
 /// Decodes an entry as the journal holds it.

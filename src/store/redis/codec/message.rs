@@ -1,4 +1,4 @@
-//! The encoding of accepted messages, and of the hash with a message and its turn.
+//! The encoding of accepted messages, and of the value with a message and its turn.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::super::netstring::NetstringReader;
 use super::{CorruptData, entry, is_default, number, reply, time, word};
 use crate::domain::{
     AcceptedMessage, Attachment, Callback, ConversationId, JsonObject, Message, MessageContent, MessageId,
@@ -57,7 +58,7 @@ struct StoredAttachment<'a> {
     kind: Option<Cow<'a, str>>,
 }
 
-/// The values that the accept script adds to a new message.
+/// The values that the accept adds to a new message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct AcceptStamp {
     pub(in super::super) position: u64,
@@ -73,15 +74,22 @@ impl AcceptStamp {
     }
 }
 
-/// Encodes a new message without its conversation, which has a field of its own.
+/// Encodes an accepted message: position, `clientMessageId` and time, then the posted message.
+pub(in super::super) fn accepted_message(message: &AcceptedMessage) -> Result<Vec<u8>, CorruptData> {
+    let AcceptedMessage { position, client_message_id, accepted_at, .. } = message;
+    let mut bytes = format!("{position} {client_message_id} {} ", accepted_at.as_millis()).into_bytes();
+    write_new_message(&message.new, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Encodes a new message without its conversation.
 pub(in super::super) fn new_message(new: &NewMessage) -> Result<Vec<u8>, CorruptData> {
     let mut bytes = Vec::new();
     write_new_message(new, &mut bytes)?;
     Ok(bytes)
 }
 
-/// Encodes a new message behind other bytes.
-pub(in super::super) fn write_new_message(new: &NewMessage, into: &mut Vec<u8>) -> Result<(), CorruptData> {
+fn write_new_message(new: &NewMessage, into: &mut Vec<u8>) -> Result<(), CorruptData> {
     let content = &new.content;
     let file = |file: &'_ Attachment| StoredAttachment {
         id: Cow::Owned(file.file_id.to_string()),
@@ -156,40 +164,54 @@ pub(in super::super) fn accepted(
     Ok(stamp.on(id, new))
 }
 
-/// Decodes a message with its progress from the fields of its hash.
+/// Decodes a message from its value, its signs if it is open, and place and text of each reply in the journal, in turn.
+/// Returns `None` without a value. `message_value.lua` describes the value.
 pub(in super::super) fn message<B: AsRef<[u8]>>(
     conversation: &ConversationId,
     id: MessageId,
-    fields: impl Iterator<Item = Result<(B, B), CorruptData>>,
-) -> Result<Message, CorruptData> {
-    let mut stored = None;
+    mut parts: impl Iterator<Item = Result<B, CorruptData>>,
+) -> Result<Option<Message>, CorruptData> {
+    let Some(value) = parts.next().transpose()? else { return Ok(None) };
+    let open = parts.next().transpose()?.ok_or(WHAT)?;
+    let mut value = NetstringReader::new(value.as_ref());
+    value.bytes()?;
+    let accepted = Arc::new(accepted(conversation.clone(), id, value.bytes()?)?);
+    let turn = value.bytes()?;
     let mut progress = MessageProgress::default();
-    for field in fields {
-        let (field, value) = field?;
-        let value = value.as_ref();
-        match field.as_ref() {
-            b"a" => stored = Some(accepted(conversation.clone(), id, value)?),
-            b"p" => signs(value, &mut progress)?,
-            b"o" => {
-                let end = entry::read_text(b"e", 0, value)?;
-                if let Some((_, outcome)) = end.ended() {
-                    (progress.ended_at, progress.outcome) = (Some(end.at), Some(outcome.clone()));
-                }
-            }
-            [b'r', place @ ..] if !place.is_empty() => {
-                let (_, body) = entry::stamped(value)?;
-                progress.replies.push(Arc::new(reply::read(number(place)?, body)?));
-            }
-            _ => {}
+    if turn.is_empty() {
+        signs(open.as_ref(), &mut progress)?;
+    } else {
+        let (times, rest) = word(turn).ok_or(WHAT)?;
+        let (_replies, end) = word(rest).ok_or(WHAT)?;
+        signs(times, &mut progress)?;
+        let end = entry::read_text(b"e", 0, end)?;
+        if let Some((_, outcome)) = end.ended() {
+            (progress.ended_at, progress.outcome) = (Some(end.at), Some(outcome.clone()));
         }
     }
+    let mut add = |place: &[u8], text: &[u8]| {
+        let (_, body) = entry::stamped(text)?;
+        progress.replies.push(Arc::new(reply::read(number(place)?, body)?));
+        Ok(())
+    };
+    for reply in value {
+        // The place of a reply that the journal holds stands alone.
+        if let Some((place, text)) = word(reply?) {
+            add(place, text)?;
+        }
+    }
+    while let Some(place) = parts.next().transpose()? {
+        add(place.as_ref(), parts.next().transpose()?.ok_or(WHAT)?.as_ref())?;
+    }
     progress.replies.sort_unstable_by_key(|reply| reply.seq);
-    let accepted = Arc::new(stored.ok_or(WHAT)?);
-    Ok(Message { accepted, progress })
+    Ok(Some(Message { accepted, progress }))
 }
 
 /// Parses the times of the first signs, `sent,acked,reply`. Each may be missing.
 fn signs(bytes: &[u8], progress: &mut MessageProgress) -> Result<(), CorruptData> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
     let mut times = bytes
         .split(|&byte| byte == b',')
         .map(|digits| (!digits.is_empty()).then(|| time(digits)).transpose());

@@ -11,9 +11,10 @@ use crate::domain::fixtures;
 use crate::domain::{
     Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
     DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
-    JsonObject, LastTurn, MessageContent, NewDelivery, NewMessage, Problem, ProblemKind, Reply, ResendPolicy,
-    SessionRequest, TraceId, TurnOutcome, TurnRules,
+    JsonObject, LastTurn, Message, MessageContent, NewDelivery, NewMessage, Problem, ProblemKind, Reply,
+    ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules,
 };
+use crate::store::redis::netstring;
 
 /// Generates any text: controls, quotes, characters beyond the first plane.
 fn text(length: std::ops::Range<usize>) -> impl Strategy<Value = String> {
@@ -330,26 +331,26 @@ proptest! {
 
 const ID: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
 
-fn fields<'a>(of: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = Result<(&'a str, &'a str), CorruptData>> {
-    of.iter().copied().map(Ok)
+/// Returns the value of a message with these parts.
+fn value(parts: &[&str]) -> Vec<u8> {
+    let parts: Vec<_> = parts.iter().map(|part| part.as_bytes()).collect();
+    netstring::sequence(&parts)
 }
 
+fn decoded(parts: &[&[u8]]) -> Result<Option<Message>, CorruptData> {
+    message(&alice(), id(ID).unwrap(), parts.iter().copied().map(Ok))
+}
+
+const ACCEPTED: &str = r#"3 20 10 {"t":"hello"}"#;
+
 #[test]
-fn message_is_decoded_from_its_fields() {
-    let message = message(
-        &alice(),
-        id(ID).unwrap(),
-        fields(&[
-            ("r12", r#"7 160 {"c":"window","t":"b","e":{}}"#),
-            ("a", r#"3 20 10 {"t":"hello"}"#),
-            ("p", "4,,6"),
-            ("r9", r#"6 160 {"c":"exact","t":"a","e":{}}"#),
-            ("o", &format!(r#"8 160 {{"m":"{ID}","a":"quiet"}}"#)),
-            ("w", "0000000000000001"),
-            ("of a later version", "\u{0}"),
-        ]),
-    )
-    .unwrap();
+fn ended_message_has_moved_late_and_journal_replies() {
+    let turn = format!(r#"4,,6 9+12 8 160 {{"m":"{ID}","a":"quiet"}}"#);
+    let moved = r#"9 6 160 {"c":"exact","t":"a","e":{}}"#;
+    let value = value(&["support/alice", ACCEPTED, &turn, "15", moved]);
+    let (first, late) =
+        (br#"7 160 {"c":"window","t":"b","e":{}}"#, br#"9 160 {"c":"window","t":"c","e":{}}"#);
+    let message = decoded(&[&value, b"", b"15", late, b"12", first]).unwrap().unwrap();
     let at = |millis| Some(Timestamp::from_millis(millis));
     let (accepted, progress) = (message.accepted, message.progress);
     assert_eq!(
@@ -359,12 +360,32 @@ fn message_is_decoded_from_its_fields() {
     assert_eq!((progress.sent_at, progress.acked_at, progress.first_reply_at), (at(4), None, at(6)));
     assert_eq!((progress.ended_at, progress.outcome), (at(8), Some(TurnOutcome::Answered(EndedBy::Quiet))));
     let replies: Vec<_> = progress.replies.iter().map(|reply| (reply.seq, &*reply.text)).collect();
-    assert_eq!(replies, [(9, "a"), (12, "b")], "in the order of the journal, not of the hash");
+    assert_eq!(replies, [(9, "a"), (12, "b"), (15, "c")], "in the order of the journal");
 }
 
 #[test]
-fn message_without_its_first_field_is_corrupt() {
-    assert!(message(&alice(), id(ID).unwrap(), fields(&[("c", "support/alice"), ("p", "1,,")])).is_err());
+fn open_message_has_the_signs_beside_it() {
+    let value = value(&["support/alice", ACCEPTED, ""]);
+    let progress = decoded(&[&value, b"4,5,"]).unwrap().unwrap().progress;
+    let at = |millis| Some(Timestamp::from_millis(millis));
+    assert_eq!((progress.sent_at, progress.acked_at, progress.first_reply_at), (at(4), at(5), None));
+    assert!(!progress.has_ended());
+    // A store that evicts may have lost the lane.
+    assert!(decoded(&[&value, b""]).unwrap().unwrap().progress.sent_at.is_none());
+    assert!(decoded(&[]).unwrap().is_none());
+}
+
+#[test]
+fn incomplete_message_is_corrupt() {
+    let whole = value(&["support/alice", ACCEPTED, ""]);
+    for length in 0..whole.len() {
+        assert!(decoded(&[&whole[..length], b""]).is_err(), "{length} bytes");
+    }
+    assert!(decoded(&[&whole]).is_err());
+    assert!(decoded(&[&whole, b"", b"15"]).is_err());
+    for turn in ["4,,6", "4,,6 9", "4,,6 9 x", "4 9 8 160 {}"] {
+        assert!(decoded(&[&value(&["support/alice", ACCEPTED, turn]), b""]).is_err(), "{turn}");
+    }
 }
 
 #[test]

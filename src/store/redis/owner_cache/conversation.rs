@@ -1,23 +1,28 @@
-//! One conversation in the owner's cache: its state in Redis, and the changes that its owner prepares. No I/O.
+//! The cached state of one conversation, and the changes that an owner prepares from it.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::super::codec::{self, AcceptStamp, CorruptData};
+use super::super::hint_codec::RemoteAccept;
 use super::super::script_answer::AnswerValues;
-use crate::domain::{EntryBody, JournalEntry, MessageId, Timestamp};
-use crate::store::{ConversationChange, ConversationWrite, Incarnation};
+use super::open_message::CachedMessage;
+use crate::domain::{AcceptedMessage, ConversationId, EntryBody, JournalEntry, MessageId, Timestamp};
+use crate::store::{AcceptRequest, ConversationChange, ConversationWrite, Incarnation};
 
-/// The limit of changes of a prepared write. Longer ones are rare, and Lua passes some thousands of words at most.
+/// The limit of changes in one prepared write. A script has few thousand arguments at most.
 const MAX_CHANGES: usize = 256;
 /// The limits of a journal, as in `limits.lua`. At a limit a script takes out the oldest entries.
 const MAX_ENTRIES: u64 = 1000;
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// The factor of the weight in the field `b`, as in `limits.lua`.
+/// The entries above the limit that a script takes out together. Pages leave them out.
+const EXCESS: u64 = 100;
+/// The factor of the weight in WEIGHT, as in `limits.lua`.
 const ENTRY: u64 = 65_536;
 
 /// The state of a conversation in Redis.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in super::super) struct CachedConversation {
     /// The version that stands for all of it.
     version: Box<str>,
@@ -28,29 +33,18 @@ pub(in super::super) struct CachedConversation {
     /// When the first message became the head.
     head_since: Timestamp,
     lane: VecDeque<CachedMessage>,
-    journal: JournalSize,
+    /// `None` if the conversation never had an entry.
+    journal: Option<JournalSize>,
+    last_place: u64,
     /// The replicas that get hints at new entries, each until a time.
     observers: Vec<(Incarnation, Timestamp)>,
     activity: ConversationActivity,
-}
-
-/// An open message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct CachedMessage {
-    id: MessageId,
-    sent_at: Option<Timestamp>,
-    acked_at: Option<Timestamp>,
-    first_reply_at: Option<Timestamp>,
-    /// The digest of its idempotency key.
-    key: Option<Box<str>>,
-    watchers: Vec<Incarnation>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct JournalSize {
     bytes: u64,
     entries: u64,
-    last_place: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,46 +56,38 @@ enum ConversationActivity {
 }
 
 /// A prepared accept.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in super::super) struct PreparedAccept {
     pub(in super::super) known: Box<str>,
     pub(in super::super) version: Box<str>,
-    pub(in super::super) stamp: AcceptStamp,
+    pub(in super::super) accepted: Arc<AcceptedMessage>,
     /// Whether the message is marked as sent.
     pub(in super::super) sent: bool,
-    pub(in super::super) lane: String,
+    /// The field `s`.
+    pub(in super::super) state: String,
     pub(in super::super) activates: bool,
 }
 
 /// A prepared write.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in super::super) struct PreparedWrite {
     pub(in super::super) known: Box<str>,
     pub(in super::super) version: Box<str>,
-    pub(in super::super) messages: Vec<MessageUpdate>,
-    pub(in super::super) lane: String,
-    /// The field `b` if entries are appended.
-    pub(in super::super) journal: Option<u64>,
-    /// Whether the journal has entries before the write.
-    pub(in super::super) has_journal: bool,
+    pub(in super::super) ended: Vec<EndedMessage>,
+    /// The field `s`.
+    pub(in super::super) state: String,
     pub(in super::super) activates: bool,
     /// The replicas that get a hint at the new entries.
     pub(in super::super) observers: Vec<Incarnation>,
     pub(in super::super) now: Timestamp,
 }
 
-/// The changes of one open message.
-#[derive(Debug, PartialEq, Eq)]
-pub(in super::super) struct MessageUpdate {
-    pub(in super::super) id: MessageId,
-    /// The field `p`.
-    pub(in super::super) signs: String,
-    /// The places of its new replies.
-    pub(in super::super) replies: Vec<u64>,
+/// A message that ends with a write.
+#[derive(Debug)]
+pub(in super::super) struct EndedMessage {
+    pub(in super::super) message: CachedMessage,
     /// Where in the write its end stands.
-    pub(in super::super) ended_by: Option<usize>,
-    /// The digest of the idempotency key, which expires with the message.
-    pub(in super::super) key: Option<Box<str>>,
+    pub(in super::super) at: usize,
 }
 
 /// Returns a version that no other change of the conversation has.
@@ -111,85 +97,122 @@ fn new_version() -> Box<str> {
 
 impl CachedConversation {
     /// Decodes the answer of `cached.lua`. `None` means that the store lost a message, which scripts have to judge.
-    pub(in super::super) fn read(mut told: AnswerValues) -> Result<Option<Self>, CorruptData> {
+    pub(in super::super) fn read(
+        of: &ConversationId,
+        mut told: AnswerValues,
+    ) -> Result<Option<Self>, CorruptData> {
         const WHAT: CorruptData = CorruptData("what an owner caches of a conversation");
         if told.is_empty() {
             return Ok(None);
         }
-        let (version, write, positions, lane) = (told.text()?, told.text()?, told.text()?, told.text()?);
-        let (weight, observers, resting, last_place) =
-            (told.text()?, told.text()?, told.number()?, told.text()?);
-        let or_zero = |digits: &str| if digits.is_empty() { Ok(0) } else { codec::number(digits.as_bytes()) };
-        if version.is_empty() || write.ends_with('!') {
+        let (version, state, observers) = (told.text()?, told.text()?, told.text()?);
+        let (resting, last_place) = (told.number()?, told.number_or_none()?);
+        let mut words = state.split(' ');
+        let mut number = || {
+            let digits = words.next().unwrap_or_default();
+            (!digits.is_empty()).then(|| codec::number(digits.as_bytes())).transpose()
+        };
+        if version.is_empty() || state.split(' ').next().is_some_and(|write| write.ends_with('!')) {
             return Ok(None);
         }
-        let (next, last) = positions.split_once(' ').unwrap_or_default();
-        let weight = or_zero(&weight)?;
-        let mut words = lane.split(' ').filter(|word| !word.is_empty());
-        let head_since = words.next().map_or(Ok(0), or_zero)?;
-        let lane = words
-            .map(|id| CachedMessage::read(codec::id(id)?, &told.text()?, &told.text()?, &told.text()?))
-            .collect::<Result<_, CorruptData>>()?;
+        let (write, next_position, last_client_message_id) = (number()?, number()?, number()?);
+        let (weight, head_since) = (number()?, number()?);
+        let mut lane = VecDeque::new();
+        for word in words {
+            match CachedMessage::read(of, word, &told.bytes()?)? {
+                Some(open) => lane.push_back(open),
+                None => return Ok(None),
+            }
+        }
         let observers = observers
             .split(' ')
             .filter(|note| !note.is_empty())
             .map(|note| {
                 let (who, until) = note.split_once(':').ok_or(WHAT)?;
-                Ok((codec::incarnation(who)?, Timestamp::from_millis(or_zero(until)?)))
+                Ok((codec::incarnation(who)?, Timestamp::from_millis(codec::number(until.as_bytes())?)))
             })
             .collect::<Result<_, CorruptData>>()?;
         Ok(Some(Self {
             version: version.into(),
-            write: or_zero(&write)?,
-            next_position: or_zero(next)?,
-            last_client_message_id: (!last.is_empty()).then(|| or_zero(last)).transpose()?,
-            head_since: Timestamp::from_millis(head_since),
+            write: write.unwrap_or_default(),
+            next_position: next_position.unwrap_or_default(),
+            last_client_message_id,
+            head_since: Timestamp::from_millis(head_since.unwrap_or_default()),
             lane,
-            journal: JournalSize {
-                bytes: weight / ENTRY,
-                entries: weight % ENTRY,
-                last_place: or_zero(&last_place)?,
-            },
+            journal: weight.map(|weight| JournalSize { bytes: weight / ENTRY, entries: weight % ENTRY }),
+            last_place: last_place.unwrap_or_default(),
             observers,
             activity: if resting == 1 { ConversationActivity::Resting } else { ConversationActivity::Active },
         }))
     }
 
-    /// Prepares the accept of a new message. In an empty lane it is marked as sent.
+    /// Prepares the accept of a new message. In an empty lane it is marked as sent if the request allows it.
     pub(in super::super) fn accept(
         &mut self,
-        id: MessageId,
+        accept: &AcceptRequest,
         key: Option<&str>,
-        watcher: Option<Incarnation>,
-        max_open: usize,
         now: Timestamp,
     ) -> Option<PreparedAccept> {
-        if self.lane.len() >= max_open || self.lane.iter().any(|message| message.id == id) {
+        if self.lane.len() >= accept.max_open || self.lane.iter().any(|message| message.id() == accept.id) {
             return None;
         }
         let client_message_id =
             self.last_client_message_id.map_or(now.as_millis(), |last| now.as_millis().max(last + 1));
         let stamp = AcceptStamp { position: self.next_position, client_message_id, accepted_at: now };
-        let sent = self.lane.is_empty();
-        if sent {
-            self.head_since = now;
-        }
-        self.lane.push_back(CachedMessage {
-            id,
-            sent_at: sent.then_some(now),
-            acked_at: None,
-            first_reply_at: None,
-            key: key.map(Into::into),
-            watchers: watcher.into_iter().collect(),
-        });
-        self.next_position += 1;
-        self.last_client_message_id = Some(client_message_id);
+        let accepted = Arc::new(stamp.on(accept.id, accept.message.clone()));
+        let sent = accept.send_at_accept.is_some() && self.lane.is_empty();
+        let watchers = if accept.watched { vec![accept.by] } else { Vec::new() };
+        let sent_at = sent.then_some(now);
+        self.enqueue(CachedMessage::new(Arc::clone(&accepted), sent_at, key.map(Into::into), watchers));
         let activates = self.activate();
         let (known, version) = self.advance();
-        Some(PreparedAccept { known, version, stamp, sent, lane: self.lane_field(), activates })
+        Some(PreparedAccept { known, version, accepted, sent, state: self.state_field(), activates })
     }
 
-    /// Prepares a write of the owner. `None` leaves it to the script, also if a change does not fit an open message.
+    /// Adds a message that a script accepted. Returns `false` if the script found another version.
+    pub(super) fn accepted_by_script(
+        &mut self,
+        accepted: &Arc<AcceptedMessage>,
+        sent: bool,
+        change: RemoteAccept,
+    ) -> bool {
+        if self.version != change.known {
+            return false;
+        }
+        let sent_at = sent.then_some(accepted.accepted_at);
+        let watchers = change.watcher.into_iter().collect();
+        self.activity = if self.lane.is_empty() { ConversationActivity::Active } else { self.activity };
+        self.enqueue(CachedMessage::new(Arc::clone(accepted), sent_at, change.key, watchers));
+        self.version = change.version;
+        true
+    }
+
+    fn enqueue(&mut self, message: CachedMessage) {
+        if self.lane.is_empty() {
+            self.head_since = message.accepted.accepted_at;
+        }
+        self.next_position = message.accepted.position + 1;
+        self.last_client_message_id = Some(message.accepted.client_message_id);
+        self.lane.push_back(message);
+    }
+
+    /// Adds a watcher that a script noted. Returns `false` if the script found another version.
+    pub(super) fn note_watcher(
+        &mut self,
+        id: MessageId,
+        watcher: Incarnation,
+        known: &str,
+        version: &str,
+    ) -> bool {
+        let open = self.lane.iter_mut().find(|open| open.id() == id);
+        let Some(open) = open.filter(|_| *self.version == *known) else { return false };
+        open.watchers.push(watcher);
+        self.version = version.into();
+        true
+    }
+
+    /// Prepares a write of the owner. `None` leaves it to the script, also if a change does not fit an open message. The
+    /// cached state is wrong then.
     pub(in super::super) fn write(
         &mut self,
         write: &ConversationWrite,
@@ -202,58 +225,38 @@ impl CachedConversation {
         {
             return None;
         }
-        let mut after = self.clone();
-        let mut messages = Vec::with_capacity(1);
+        let entries = |of: &Self| of.journal.map_or(0, |journal| journal.entries);
+        let before = entries(self);
+        let mut ended = Vec::new();
         for (at, change) in write.changes.iter().enumerate() {
-            after.apply(at, change, owner, &mut messages)?;
+            self.apply(at, change, &mut ended)?;
         }
-        let appended = after.journal.entries - self.journal.entries;
-        if after.journal.entries > MAX_ENTRIES || after.journal.bytes > MAX_BYTES {
+        if entries(self) > MAX_ENTRIES + EXCESS
+            || self.journal.is_some_and(|journal| journal.bytes > MAX_BYTES)
+        {
             return None;
         }
-        let observers = after.observers.iter().filter(|(observer, until)| *observer != owner && now < *until);
-        let observers =
-            if appended > 0 { observers.map(|(observer, _)| *observer).collect() } else { Vec::new() };
-        after.write = write.record.write;
-        if after.lane.is_empty() {
-            // An idle conversation holds no empty table.
-            after.lane = VecDeque::new();
+        let mut observers = Vec::new();
+        if entries(self) > before {
+            let told = self.observers.iter().filter(|(observer, until)| *observer != owner && now < *until);
+            observers.extend(told.map(|(observer, _)| *observer));
         }
-        let activates = after.activate();
-        let (known, version) = after.advance();
-        let has_journal = self.journal.entries > 0;
-        let lane = after.lane_field();
-        let journal = (appended > 0).then_some(after.journal.bytes * ENTRY + after.journal.entries);
-        *self = after;
-        Some(PreparedWrite {
-            known,
-            version,
-            messages,
-            lane,
-            journal,
-            has_journal,
-            activates,
-            observers,
-            now,
-        })
+        self.write = write.record.write;
+        if self.lane.is_empty() {
+            // An idle conversation holds no empty table.
+            self.lane = VecDeque::new();
+        }
+        let activates = self.activate();
+        let (known, version) = self.advance();
+        Some(PreparedWrite { known, version, ended, state: self.state_field(), activates, observers, now })
     }
 
-    fn apply(
-        &mut self,
-        at: usize,
-        change: &ConversationChange,
-        owner: Incarnation,
-        messages: &mut Vec<MessageUpdate>,
-    ) -> Option<()> {
+    fn apply(&mut self, at: usize, change: &ConversationChange, ended: &mut Vec<EndedMessage>) -> Option<()> {
         match change {
-            ConversationChange::Sent { message, at } => {
-                self.sign(*message, messages, |open| _ = open.sent_at.get_or_insert(*at))?;
-            }
-            ConversationChange::Acked { message, at } => {
-                self.sign(*message, messages, |open| _ = open.acked_at.get_or_insert(*at))?;
-            }
+            ConversationChange::Sent { message, at } => _ = self.open(*message)?.sent_at.get_or_insert(*at),
+            ConversationChange::Acked { message, at } => _ = self.open(*message)?.acked_at.get_or_insert(*at),
             ConversationChange::Answering { message, at } => {
-                self.sign(*message, messages, |open| _ = open.first_reply_at.get_or_insert(*at))?;
+                _ = self.open(*message)?.first_reply_at.get_or_insert(*at);
             }
             ConversationChange::HeadSince { at } => {
                 if !self.lane.is_empty() {
@@ -261,72 +264,42 @@ impl CachedConversation {
                 }
             }
             ConversationChange::Deliver(_) => {}
-            ConversationChange::Append(entry) => self.append(at, entry, owner, messages)?,
+            ConversationChange::Append(entry) => self.append(at, entry, ended)?,
         }
         Some(())
     }
 
-    fn append(
-        &mut self,
-        at: usize,
-        entry: &JournalEntry,
-        owner: Incarnation,
-        messages: &mut Vec<MessageUpdate>,
-    ) -> Option<()> {
-        if entry.seq <= self.journal.last_place {
+    fn append(&mut self, at: usize, entry: &JournalEntry, ended: &mut Vec<EndedMessage>) -> Option<()> {
+        if entry.seq <= self.last_place {
             return None;
         }
         match &entry.body {
             EntryBody::Reply(reply) => {
                 if let Some(id) = reply.in_reply_to {
-                    let update =
-                        self.sign(id, messages, |open| _ = open.first_reply_at.get_or_insert(entry.at))?;
-                    update.replies.push(entry.seq);
+                    let open = self.open(id)?;
+                    open.first_reply_at.get_or_insert(entry.at);
+                    open.replies.push(entry.seq);
                 }
             }
             EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } => {
-                let update = self.sign(*message, messages, |_| {})?;
-                update.ended_by = Some(at);
-                let index = self.lane.iter().position(|open| open.id == *message)?;
-                let ended = self.lane.remove(index)?;
-                if ended.watchers.iter().any(|&watcher| watcher != owner) {
-                    return None;
-                }
+                let index = self.lane.iter().position(|open| open.id() == *message)?;
+                let message = self.lane.remove(index).filter(|message| !message.moved)?;
                 if index == 0 {
                     self.head_since = entry.at;
                 }
-                update.key = ended.key;
+                ended.push(EndedMessage { message, at });
             }
             EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}
         }
-        self.journal.last_place = entry.seq;
-        self.journal.entries += 1;
-        self.journal.bytes += entry.weight() as u64;
+        self.last_place = entry.seq;
+        let journal = self.journal.get_or_insert_default();
+        journal.entries += 1;
+        journal.bytes += entry.weight() as u64;
         Some(())
     }
 
-    /// Notes a sign of an open message and returns the update of that message.
-    fn sign<'a>(
-        &mut self,
-        id: MessageId,
-        messages: &'a mut Vec<MessageUpdate>,
-        sign: impl FnOnce(&mut CachedMessage),
-    ) -> Option<&'a mut MessageUpdate> {
-        let open = self.lane.iter_mut().find(|open| open.id == id)?;
-        sign(open);
-        let index = messages.iter().position(|update| update.id == id).unwrap_or_else(|| {
-            messages.push(MessageUpdate {
-                id,
-                signs: String::new(),
-                replies: Vec::new(),
-                ended_by: None,
-                key: None,
-            });
-            messages.len() - 1
-        });
-        let update = messages.get_mut(index)?;
-        update.signs = open.signs();
-        Some(update)
+    fn open(&mut self, id: MessageId) -> Option<&mut CachedMessage> {
+        self.lane.iter_mut().find(|open| open.id() == id)
     }
 
     /// Makes the conversation active. Returns whether it was at rest.
@@ -340,13 +313,23 @@ impl CachedConversation {
         (std::mem::replace(&mut self.version, next.clone()), next)
     }
 
-    /// Returns the field `l`: `SINCE ID ID ..`, empty without open messages.
-    fn lane_field(&self) -> String {
-        let mut field = String::new();
+    /// Returns the field `s`, as `conversation.lua` describes it.
+    fn state_field(&self) -> String {
+        let mut field = String::with_capacity(64 + 96 * self.lane.len());
+        write!(field, "{} {} ", self.write, self.next_position).ok();
+        if let Some(last) = self.last_client_message_id {
+            write!(field, "{last}").ok();
+        }
+        field.push(' ');
+        if let Some(JournalSize { bytes, entries }) = self.journal {
+            write!(field, "{}", bytes * ENTRY + entries).ok();
+        }
+        field.push(' ');
         if !self.lane.is_empty() {
-            field = self.head_since.as_millis().to_string();
+            write!(field, "{}", self.head_since.as_millis()).ok();
             for message in &self.lane {
-                write!(field, " {}", message.id).ok();
+                field.push(' ');
+                message.write_word(&mut field).ok();
             }
         }
         field
@@ -371,38 +354,5 @@ impl CachedConversation {
     pub(super) fn rest(&mut self, version: &str) {
         self.version = version.into();
         self.activity = ConversationActivity::Resting;
-    }
-}
-
-impl CachedMessage {
-    fn read(id: MessageId, signs: &str, key: &str, watchers: &str) -> Result<Self, CorruptData> {
-        let mut times = signs.split(',').map(|digits| {
-            let time = (!digits.is_empty()).then(|| codec::number(digits.as_bytes())).transpose();
-            time.map(|time| time.map(Timestamp::from_millis))
-        });
-        let mut next = || times.next().unwrap_or(Ok(None));
-        let watchers = watchers.split(' ').filter(|watcher| !watcher.is_empty());
-        Ok(Self {
-            id,
-            sent_at: next()?,
-            acked_at: next()?,
-            first_reply_at: next()?,
-            key: (!key.is_empty()).then(|| key.into()),
-            watchers: watchers.map(codec::incarnation).collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// Returns the field `p`: the times of sent, acknowledged and first reply.
-    fn signs(&self) -> String {
-        let mut field = String::new();
-        for (index, at) in [self.sent_at, self.acked_at, self.first_reply_at].into_iter().enumerate() {
-            if index > 0 {
-                field.push(',');
-            }
-            if let Some(at) = at {
-                write!(field, "{}", at.as_millis()).ok();
-            }
-        }
-        field
     }
 }

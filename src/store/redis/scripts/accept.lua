@@ -2,7 +2,9 @@
 --
 -- KEYS  1 lease  2 activity  3 conversation  4 message  5 idempotency key, if there is one
 --
--- Answers NEW or SENT position clientMessageId acceptedAt | REPLAYED id fields | MISMATCH | LANE open | FULL
+-- Answers NEW or SENT position clientMessageId acceptedAt known version | REPLAYED id message known version | MISMATCH |
+-- LANE open | FULL. `known` is the version of the conversation before, `version` the one after. Both are empty if the
+-- conversation stays as it is.
 local name, body, max_open, full = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 local by, watched, send_at_accept = ARGV[5], ARGV[6] == '1', ARGV[7]
 local digest, body_digest = ARGV[8], ARGV[9]
@@ -14,43 +16,40 @@ local owner = lease[1]
 local owned = send_at_accept ~= '' and owner == by and lease[2] == send_at_accept
 
 -- A known id is a repeat by the same replica, which does not know whether the first request arrived.
-local of = call('HGET', KEYS[4], 'c')
-if of then
-  if of ~= name then
+local first = call('GET', KEYS[4])
+if first then
+  local parts = parts_of(first)
+  if parts[1] ~= name then
     return {'MISMATCH', now}
   end
   -- This changes nothing. It gives a WAIT behind it a write to wait for: the first request reached the replicas.
-  call('HSET', KEYS[4], 'c', name)
-  local first = call('HMGET', KEYS[4], 'a', 'p')
-  local position, client_message_id, accepted_at = string.match(first[1], '^(%d+) (%d+) (%d+) ')
-  return {owned and string.match(first[2], '^%d') and 'SENT' or 'NEW', now, position, client_message_id, accepted_at}
+  call('SET', KEYS[4], first, 'KEEPTTL')
+  local open = find_open(read_state(call('HGET', KEYS[3], 's')), id)
+  local position, client_message_id, accepted_at = string.match(parts[2], '^(%d+) (%d+) (%d+) ')
+  local sent = owned and string.match(open and open.signs or parts[3], '^%d')
+  return {sent and 'SENT' or 'NEW', now, position, client_message_id, accepted_at, '', ''}
 end
 
 if digest then
   local held = call('GET', KEYS[5])
   if held then
-    local earlier = string.sub(held, 1, 26)
-    local key = string.sub(KEYS[4], 1, -27) .. earlier
-    local fields = message_fields(key, partition .. 'j:' .. name)
-    if #fields > 0 then
-      if string.sub(held, 27) ~= body_digest then
+    local earlier, fits = string.sub(held, 1, 26), string.sub(held, 27) == body_digest
+    local message, known = read_message(name, earlier, fits and watched and by or '')
+    if #message > 0 then
+      if not fits then
         return {'MISMATCH', now}
       end
-      call('HSET', key, 'c', name)
-      if watched then
-        watch(key, fields, by, name)
-      end
-      return {'REPLAYED', now, earlier, fields}
+      call('SET', KEYS[5], held, 'KEEPTTL')
+      return {'REPLAYED', now, earlier, message, known or '', known and VERSION or ''}
     end
   end
 end
 
-local held = call('HMGET', KEYS[3], 'n', 'l')
-local lane = held[2] or ''
--- The lane is `SINCE ID ID ..`. An id has 26 letters, and the time has fewer.
-local open = math.floor(#lane / 27)
-if open >= tonumber(max_open) then
-  return {'LANE', now, open}
+local held = call('HMGET', KEYS[3], 's', 'v')
+local state = read_state(held[1])
+local lane = state.lane
+if #lane >= tonumber(max_open) then
+  return {'LANE', now, #lane}
 end
 if full then
   return {'FULL', now}
@@ -58,35 +57,33 @@ end
 
 -- The text is formatted once, because Lua would format a number at each concatenation.
 local at = string.format('%d', now)
-local position, client_message_id = '0', at
-if held[1] then
-  local next, last = string.match(held[1], '^(%d+) (%d+)$')
-  position = next
-  if now <= tonumber(last) then
-    client_message_id = string.format('%d', last + 1)
-  end
+local position, client_message_id = state.next == '' and '0' or state.next, at
+if state.last ~= '' and now <= tonumber(state.last) then
+  client_message_id = string.format('%d', state.last + 1)
 end
-local accepted = position .. ' ' .. client_message_id .. ' ' .. at .. ' ' .. body
-local sent = owned and lane == ''
-local signs, watchers = sent and at .. ',,' or ',,', watched and by or ''
-if digest then
-  call('SET', KEYS[5], id .. body_digest)
-  call('HSET', KEYS[4], 'c', name, 'a', accepted, 'p', signs, 'w', watchers, 'd', digest)
-else
-  call('HSET', KEYS[4], 'c', name, 'a', accepted, 'p', signs, 'w', watchers)
-end
-
-call('HSET', KEYS[3], 'v', VERSION,
-  'n', string.format('%d %s', position + 1, client_message_id), 'l', (lane == '' and at or lane) .. ' ' .. id)
-if lane == '' then
+local sent = owned and #lane == 0
+if #lane == 0 then
+  state.since = at
   activate(name)
 end
+lane[#lane + 1] = {
+  id = id, signs = sent and at .. ',,' or ',,', digest = digest or '', watchers = watched and by or '',
+  replies = '', moved = '',
+}
+state.next, state.last = string.format('%d', position + 1), client_message_id
+local accepted = position .. ' ' .. client_message_id .. ' ' .. at .. ' ' .. body
+call('SET', KEYS[4], netstring(name) .. netstring(accepted) .. '0:')
+if digest then
+  call('SET', KEYS[5], id .. body_digest)
+end
+call('HSET', KEYS[3], 'v', VERSION, 's', format_state(state))
+local known = held[2] or ''
 
 if owner and owner ~= '' and owner ~= by then
   if #accepted < LARGE then
-    call('PUBLISH', channel(owner), hint('A', {name, id, accepted}))
+    call('PUBLISH', channel(owner), hint('A', {name, id, accepted, known, VERSION, watched and by or '', digest or ''}))
   else
     call('PUBLISH', channel(owner), hint('W', {name}))
   end
 end
-return {sent and 'SENT' or 'NEW', now, position, client_message_id, at}
+return {sent and 'SENT' or 'NEW', now, position, client_message_id, at, known, VERSION}

@@ -1,7 +1,5 @@
 -- The activity of a partition's conversations: a sorted set by the time at which each came to rest, or `+inf` for an
--- active one. An active conversation does not expire. KEYS[1] is the lease, KEYS[2] the sorted set.
-local partition = string.sub(KEYS[1], 1, -6)
-
+-- active one. An active conversation does not expire. KEYS[2] is the sorted set.
 local function activate(name)
   call('ZADD', KEYS[2], '+inf', name)
   call('PERSIST', KEYS[2])

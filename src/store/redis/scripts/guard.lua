@@ -1,9 +1,9 @@
 -- Carries out the prepared commands of a conversation's owner. It refuses them if another replica changed the conversation
 -- since. The script reads no text, so it is much cheaper than the scripts that decide for themselves.
 --
--- KEYS  1 lease  2 conversation  3 .. keys that must exist, or must be free
+-- KEYS  1 lease  2 conversation  3 .. keys that must not exist
 --
--- ARGV  1 fence  2 known version  3 next version  4 number of those keys that must exist
+-- ARGV  1 fence  2 known version  3 next version  4 .. the commands
 --
 -- Each command follows the number of its words. Answers 1, or 0 if no command ran.
 local call = redis.call
@@ -19,10 +19,10 @@ if version ~= ARGV[2] then
   call('HSET', KEYS[2], 'v', version)
   return 1
 end
-if KEYS[3] and call('EXISTS', unpack(KEYS, 3)) ~= tonumber(ARGV[4]) then
+if KEYS[3] and call('EXISTS', unpack(KEYS, 3)) > 0 then
   return 0
 end
-local at = 5
+local at = 4
 while ARGV[at] do
   local last = at + ARGV[at]
   call(unpack(ARGV, at + 1, last))

@@ -27,26 +27,3 @@ local function find_place(journal, place)
   end
   return low
 end
-
--- Returns the fields of a message. A field `rPLACE` without a value is a reply that only the journal holds.
-local function message_fields(key, journal)
-  local fields = call('HGETALL', key)
-  local known = {}
-  for i = 1, #fields, 2 do
-    local field, value = fields[i], fields[i + 1]
-    if value == '' and string.sub(field, 1, 1) == 'r' then
-      local place = string.sub(field, 2)
-      local entry = call('LINDEX', journal, find_place(journal, tonumber(place)))
-      value = entry and string.match(entry, '^' .. place .. ' r (.*)$')
-      -- The place may belong to another journal by now. A reply whose journal was lost is lost too.
-      if value and not string.find(value, '"i":"' .. string.sub(key, -26) .. '"', 1, true) then
-        value = nil
-      end
-    end
-    if value then
-      known[#known + 1] = field
-      known[#known + 1] = value
-    end
-  end
-  return known
-end

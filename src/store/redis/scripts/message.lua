@@ -1,16 +1,9 @@
 -- Returns a message with its progress, and notes a watcher of its end.
 --
--- KEYS  1 message
--- Answers OK fields; empty if this conversation has no such message
+-- KEYS  1 lease  2 message
+-- Answers OK message known version; `message` is empty if this conversation has none such. `known` is the version of the
+-- conversation before the note of the watcher, and `version` the one after it. Both are empty without a new note.
 local name, watcher = ARGV[1], ARGV[2]
 
-local fields = message_fields(KEYS[1], string.match(KEYS[1], '^(.*)m:') .. 'j:' .. name)
-for i = 1, #fields, 2 do
-  if fields[i] == 'c' and fields[i + 1] == name then
-    if watcher ~= '' then
-      watch(KEYS[1], fields, watcher, name)
-    end
-    return {'OK', now, fields}
-  end
-end
-return {'OK', now, {}}
+local message, known = read_message(name, string.sub(KEYS[2], -26), watcher)
+return {'OK', now, message, known or '', known and VERSION or ''}

@@ -1,5 +1,5 @@
 -- Notes an observer in the field `x` of a conversation's hash, and gives the owner a hint. A note that holds for
--- `least` or longer stays, so frequent reads write little. `had` holds the fields `x`, record and positions. If the
+-- `least` or longer stays, so frequent reads write little. `had` holds the fields `x`, record and state. If the
 -- last two are missing, the conversation is unknown, and the hash expires with the note. Otherwise the note does not
 -- change its expiry.
 local function observe(key, had, observer, least, span)

@@ -1,38 +1,36 @@
 -- Returns the record and the lane of a conversation.
 --
 -- KEYS  1 lease  2 activity  3 conversation
--- Answers OK record positions lane {{id fields} ..} {observer ..} cache; a missing value is empty
+-- Answers OK record next since {{id message} ..} {observer ..} cache; a missing value is empty
 local journal_ttl = ARGV[3]
 local name = string.sub(KEYS[3], #partition + 3)
 
-local held = call('HMGET', KEYS[3], 'r', 'n', 'l', 'x')
-local lane = held[3] or ''
-local messages, kept = {}, string.match(lane, '^%d*')
-for id in string.gmatch(lane, ' (%w+)') do
-  local fields = message_fields(partition .. 'm:' .. id, partition .. 'j:' .. name)
-  if #fields > 0 then
-    messages[#messages + 1] = {id, fields}
-    kept = kept .. ' ' .. id
+local held = call('HMGET', KEYS[3], 'r', 's', 'x')
+local state = read_state(held[2])
+local messages, kept = {}, {}
+for _, open in ipairs(state.lane) do
+  local value, parts = message_of(name, open.id)
+  if value then
+    messages[#messages + 1] = {open.id, message_answer(name, open.id, value, parts, open)}
+    kept[#kept + 1] = open
   end
 end
 -- A store that evicts against our advice may have lost a message but not its place in the lane. Such a message could
 -- never end, and would count as open for ever.
-if #messages == 0 then
-  kept = ''
-end
-if kept ~= lane then
-  call('HSET', KEYS[3], 'l', kept, 'v', VERSION)
-  if kept == '' then
+if #kept < #state.lane then
+  state.lane, state.since = kept, #kept > 0 and state.since or ''
+  call('HSET', KEYS[3], 's', format_state(state), 'v', VERSION)
+  if #kept == 0 then
     rest(name, journal_ttl)
   end
 end
-if kept ~= '' then
+if #kept > 0 then
   activate(name)
 end
 local observers = {}
-for observer, till in string.gmatch(held[4] or '', '(%x+):(%d+)') do
+for observer, till in string.gmatch(held[3] or '', '(%x+):(%d+)') do
   if now < tonumber(till) then
     observers[#observers + 1] = observer
   end
 end
-return {'OK', now, held[1] or '', held[2] or '', kept, messages, observers, cached(name)}
+return {'OK', now, held[1] or '', state.next, state.since, messages, observers, cached(name)}

@@ -6,8 +6,7 @@ local wants_warm, journal_ttl = ARGV[3] == '1', ARGV[4]
 
 local ready = {}
 for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[2], '+inf', '+inf')) do
-  local lane = call('HGET', partition .. 'c:' .. name, 'l')
-  if lane and lane ~= '' then
+  if has_open(call('HGET', partition .. 'c:' .. name, 's')) then
     ready[#ready + 1] = name
   elseif wants_warm then
     -- The owner before had no time to do so.

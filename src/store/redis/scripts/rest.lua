@@ -7,8 +7,8 @@
 local journal_ttl, rested = ARGV[3], {}
 for i = 4, #ARGV, 2 do
   local name = ARGV[i]
-  local held = call('HMGET', partition .. 'c:' .. name, 'v', 'l')
-  if (held[2] or '') == '' and (ARGV[i + 1] == '' or held[1] == ARGV[i + 1]) then
+  local held = call('HMGET', partition .. 'c:' .. name, 'v', 's')
+  if not has_open(held[2]) and (ARGV[i + 1] == '' or held[1] == ARGV[i + 1]) then
     rest(name, journal_ttl)
     rested[#rested + 1] = name
   end

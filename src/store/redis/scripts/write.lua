@@ -4,8 +4,7 @@
 -- Answers OK lost cache | OUTOFSTEP
 --
 -- ARGV[8] is the weight of all entries, ARGV[9] the lifetime of a journal. Groups of changes start at ARGV[CHANGES].
--- A group has the id of a message or
--- '', its times of sent, acknowledged and first reply ('' for no news), and the number of changes. Each change has a
+-- A group has the id of a message or '', its times of sent, acknowledged and first reply ('' for no news), and the number of changes. Each change has a
 -- kind and two values:
 --   r  a reply to the group's message                                       place, text
 --   e  the end of the group's message, its last change                      place, text
@@ -19,29 +18,46 @@ local warm_until, message_ttl, weight, journal_ttl = ARGV[6], ARGV[7], ARGV[8], 
 local CHANGES = 10
 local name = string.sub(KEYS[4], #partition + 3)
 
-local held = call('HMGET', KEYS[4], 'w', 'l', 'b', 'x')
-local last = held[1] or '0'
+local held = call('HMGET', KEYS[4], 's', 'x')
+local state = read_state(held[1])
+local last = state.write == '' and '0' or state.write
 if last ~= follows then
   local done, told = string.match(last, '^(%d+)(!?)$')
   if done == write then
     -- This repeat changes nothing. It gives a WAIT behind it a write to wait for.
-    call('HSET', KEYS[4], 'w', last)
+    call('HSET', KEYS[4], 's', held[1])
     return {'OK', now, told == '!' and 1 or 0, {}}
   elseif done ~= follows then
     return {'OUTOFSTEP', now}
   end
 end
-local lane, lost = held[2] or '', false
-local counted, appended, ends = held[3], {}, {}
+local lost, counted, appended, ends = false, tonumber(state.weight), {}, {}
+
+local function includes(places, place)
+  return string.find('+' .. places .. '+', '+' .. place .. '+', 1, true)
+end
 
 -- Takes entries out of the journal, oldest first. Replies that a message still needs move to the message.
 local function take_out(entries)
   for _, entry in ipairs(entries) do
-    local place, body = string.match(entry, '^(%d+) r (.*)$')
-    local id = place and string.match(body, '"i":"(%w+)"')
-    local key = id and partition .. 'm:' .. id
-    if key and call('HGET', key, 'r' .. place) == '' then
-      call('HSET', key, 'r' .. place, body)
+    local place, text = string.match(entry, '^(%d+) r (.*)$')
+    local id = place and string.match(text, '"i":"(%w+)"')
+    local value, parts
+    if id then
+      value, parts = message_of(name, id)
+    end
+    if value then
+      local open = find_open(state, id)
+      local needed = includes(open and open.replies or string.match(parts[3], '^[%d,]* ([%d+]*)') or '', place)
+      for i = 4, #parts do
+        needed = needed or parts[i] == place
+      end
+      if needed then
+        call('SET', partition .. 'm:' .. id, value .. netstring(place .. ' ' .. text), 'KEEPTTL')
+        if open then
+          open.moved = '+'
+        end
+      end
     end
   end
 end
@@ -51,21 +67,17 @@ while ARGV[at] do
   local id, sent, acked, answered = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local first, after = at + 5, at + 5 + 3 * ARGV[at + 4]
   at = after
-  local key, message, ours, open, ended
-  -- The table has room for the signs, a reply and the end, so it need not grow.
-  local fields, count = {nil, nil, nil, nil, nil, nil}, 0
+  local open, index, value, parts
   if id ~= '' then
-    key = partition .. 'm:' .. id
-    message = call('HMGET', key, 'c', 'o', 'p', 'w', 'd')
-    ours = message[1] == name
-    open = ours and not message[2]
-    if sent ~= '' and not open then
+    value, parts = message_of(name, id)
+    open, index = find_open(state, id)
+    if sent ~= '' and not (open and value) then
       lost = true
     end
     -- The first sign of a kind counts, and no sign counts after the end.
     if open then
-      local s, k, f = string.match(message[3] or ',,', '^(%d*),(%d*),(%d*)$')
-      count, fields[1], fields[2] = 2, 'p', (s == '' and sent or s) .. ',' .. (k == '' and acked or k) .. ',' .. (f == '' and answered or f)
+      local s, k, f = string.match(open.signs, '^(%d*),(%d*),(%d*)$')
+      open.signs = (s == '' and sent or s) .. ',' .. (k == '' and acked or k) .. ',' .. (f == '' and answered or f)
     end
   end
 
@@ -75,40 +87,42 @@ while ARGV[at] do
     local for_journal = true
     change = change + 3
     if kind == 'e' then
-      -- Removes the message from the lane, `SINCE ID ID ..`. The next message is the head since this end.
-      local from, to = string.find(lane, ' ' .. id, 1, true)
-      if from then
-        local ahead, behind = string.sub(lane, 1, from - 1), string.sub(lane, to + 1)
-        if string.find(ahead, ' ', 1, true) then
-          lane = ahead .. behind
-        elseif behind ~= '' then
-          lane = string.match(text, '^%d+') .. behind
-        else
-          lane = ''
+      if open then
+        -- The next message is the head since this end.
+        table.remove(state.lane, index)
+        if #state.lane == 0 then
+          state.since = ''
+        elseif index == 1 then
+          state.since = string.match(text, '^%d+')
         end
       end
-      ended = from and open
-      if ended then
-        fields[count + 1], fields[count + 2] = 'o', text
-        count = count + 2
+      if open and value then
+        local ended = {netstring(name), netstring(parts[2]), netstring(open.signs .. ' ' .. open.replies .. ' ' .. text)}
+        for i = 4, #parts do
+          ended[i] = netstring(parts[i])
+        end
+        call('SET', partition .. 'm:' .. id, table.concat(ended), 'PX', message_ttl)
+        if open.digest ~= '' then
+          call('PEXPIRE', partition .. 'k:' .. open.digest, message_ttl)
+        end
+        -- Mostly no caller waits, or one at the owner itself.
+        if open.watchers ~= '' and open.watchers ~= owner then
+          ends[#ends + 1] = open
+        end
       else
         lost, left_out, for_journal = true, true, false
         weight = weight - string.match(text, '^%d+ (%d+)')
       end
     elseif kind == 'h' then
       for_journal = false
-      if lane ~= '' then
-        lane = place .. string.match(lane, ' .*')
+      if #state.lane > 0 then
+        state.since = place
       end
-    elseif kind == 'r' and ours then
-      -- An expired message must not come back with this reply alone, without an expiry.
-      fields[count + 1], fields[count + 2] = 'r' .. place, ''
-      count = count + 2
-      -- Lua passes some thousands of arguments at most.
-      if count > 1000 then
-        call('HSET', key, unpack(fields, 1, count))
-        count = 0
-      end
+    elseif kind == 'r' and open then
+      open.replies = open.replies == '' and place or open.replies .. '+' .. place
+    elseif kind == 'r' and value then
+      value = value .. netstring(place)
+      call('SET', partition .. 'm:' .. id, value, 'KEEPTTL')
     elseif kind == 'd' then
       for_journal = false
       local delivery = partition .. 'd:' .. place
@@ -129,27 +143,12 @@ while ARGV[at] do
       appended[#appended + 1] = place .. ' ' .. kind .. ' ' .. text
     end
   end
-
-  if count > 0 then
-    call('HSET', key, unpack(fields, 1, count))
-  end
-  if ended then
-    call('PEXPIRE', key, message_ttl)
-    if message[5] then
-      call('PEXPIRE', partition .. 'k:' .. message[5], message_ttl)
-    end
-    -- Mostly no caller waits, or one at the owner itself.
-    if message[4] and message[4] ~= owner then
-      ends[#ends + 1] = {id, message[4]}
-    end
-  end
 end
 
-local number = lost and write .. '!' or write
 if #appended > 0 then
   local before = call('LLEN', KEYS[5])
-  local last = before > 0 and place_of(call('LINDEX', KEYS[5], -1)) or 0
-  if before > 0 and (not counted or last >= place_of(appended[1])) then
+  local newest = before > 0 and place_of(call('LINDEX', KEYS[5], -1)) or 0
+  if before > 0 and (not counted or newest >= place_of(appended[1])) then
     -- The journal is from before the conversation was lost, and a new one begins.
     take_out(call('LRANGE', KEYS[5], 0, -1))
     call('DEL', KEYS[5])
@@ -158,8 +157,8 @@ if #appended > 0 then
     counted = 0
   end
   -- Lua passes some thousands of arguments at most.
-  for first = 1, #appended, 1000 do
-    call('RPUSH', KEYS[5], unpack(appended, first, math.min(first + 999, #appended)))
+  for from = 1, #appended, 1000 do
+    call('RPUSH', KEYS[5], unpack(appended, from, math.min(from + 999, #appended)))
   end
   counted = counted + weight * ENTRY + #appended
   -- The weights are in the old entries, so these are read before they go. The newest entry always stays.
@@ -179,25 +178,24 @@ if #appended > 0 then
   if gone > 0 then
     call('LTRIM', KEYS[5], gone, -1)
   end
-  call('HSET', KEYS[4], 'v', VERSION, 'r', record, 'w', number, 'l', lane, 'b', string.format('%d', counted))
-else
-  call('HSET', KEYS[4], 'v', VERSION, 'r', record, 'w', number, 'l', lane)
+  state.weight = string.format('%d', counted)
 end
-if lane == '' then
+state.write = lost and write .. '!' or write
+call('HSET', KEYS[4], 'v', VERSION, 'r', record, 's', format_state(state))
+if #state.lane == 0 then
   rest(name, journal_ttl)
 elseif #appended > 0 then
   call('PERSIST', KEYS[5])
 end
-for _, told in ipairs(ends) do
-  local id, watchers = told[1], told[2]
-  local parts = message_fields(partition .. 'm:' .. id, KEYS[5])
+for _, ended in ipairs(ends) do
+  local parts = read_message(name, ended.id, '')
   table.insert(parts, 1, name)
-  table.insert(parts, 2, id)
+  table.insert(parts, 2, ended.id)
   local payload = hint('E', parts)
   if #payload >= LARGE then
-    payload = hint('L', {name, id})
+    payload = hint('L', {name, ended.id})
   end
-  for watcher in string.gmatch(watchers, '%x+') do
+  for watcher in string.gmatch(ended.watchers, '%x+') do
     if watcher ~= owner then
       call('PUBLISH', channel(watcher), payload)
     end
@@ -209,8 +207,8 @@ if warm_until ~= '' then
   call('PEXPIRE', KEYS[3], JOURNAL_TTL)
 end
 -- Gives the observers a hint. The owner needs none.
-if #appended > 0 and held[4] then
-  for observer, till in string.gmatch(held[4], '(%x+):(%d+)') do
+if #appended > 0 and held[2] then
+  for observer, till in string.gmatch(held[2], '(%x+):(%d+)') do
     if observer ~= owner and now < tonumber(till) then
       call('PUBLISH', channel(observer), hint('J', {name}))
     end

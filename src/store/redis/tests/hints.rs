@@ -21,7 +21,7 @@ async fn listen(server: &Server) -> PubSub {
 async fn next(all: &mut PubSub) -> (String, Hint) {
     let next = tokio::time::timeout(Duration::from_secs(10), all.on_message().next()).await;
     let message = next.expect("a hint").unwrap();
-    (message.get_channel_name().to_owned(), hint_codec::decode(message.get_payload_bytes()).unwrap())
+    (message.get_channel_name().to_owned(), hint_codec::decode(message.get_payload_bytes()).unwrap().0)
 }
 
 fn channel(of: Incarnation) -> String {
@@ -215,7 +215,7 @@ proptest! {
         let conversation = fixtures::conversation("support", &user);
         let chunk = ReplyChunk { message_id, index, text, last };
         let payload = hint_codec::encode(&Hint::Chunk(conversation.clone(), Arc::new(chunk.clone()))).unwrap();
-        let Some(Hint::Chunk(of, read)) = hint_codec::decode(&payload) else { panic!("a piece") };
+        let Some((Hint::Chunk(of, read), None)) = hint_codec::decode(&payload) else { panic!("a piece") };
         prop_assert_eq!((of, &*read), (conversation, &chunk));
         // A truncated payload is no hint.
         for end in 0..payload.len() {
@@ -234,7 +234,7 @@ proptest! {
         let [since, retry_at] = [since, retry_at].map(|at| at.map(Timestamp::from_millis));
         let connection = ConnectionStatus { state, since, reason, retry_at };
         let payload = hint_codec::encode(&Hint::Answered(number, Box::new(connection.clone()))).unwrap();
-        let Some(Hint::Answered(to, read)) = hint_codec::decode(&payload) else { panic!("an answer") };
+        let Some((Hint::Answered(to, read), None)) = hint_codec::decode(&payload) else { panic!("an answer") };
         prop_assert_eq!((to, *read), (number, connection));
         for end in 0..payload.len() {
             prop_assert!(hint_codec::decode(&payload[..end]).is_none());

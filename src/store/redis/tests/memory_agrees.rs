@@ -11,7 +11,7 @@ const EPOCH: u64 = 7;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Accept { number: u128, key: Option<u8>, body: u8, max_open: usize, sends: bool },
+    Accept { number: u128, key: Option<u8>, body: u8, max_open: usize, owns: bool, sends: bool },
     Write(Vec<Deed>),
     RepeatLastWrite,
     Stray { number: u64 },
@@ -45,8 +45,9 @@ fn deed() -> impl Strategy<Value = Deed> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (0..6_u128, prop::option::of(0..3_u8), 0..2_u8, 1..5_usize, any::<bool>())
-            .prop_map(|(number, key, body, max_open, sends)| Step::Accept { number, key, body, max_open, sends }),
+        5 => (0..6_u128, prop::option::of(0..3_u8), 0..2_u8, 1..5_usize, any::<bool>(), any::<bool>()).prop_map(
+            |(number, key, body, max_open, owns, sends)| Step::Accept { number, key, body, max_open, owns, sends },
+        ),
         8 => prop::collection::vec(deed(), 0..5).prop_map(Step::Write),
         1 => Just(Step::RepeatLastWrite),
         1 => prop_oneof![0..9_u64, Just(u64::MAX)].prop_map(|number| Step::Stray { number }),
@@ -85,9 +86,11 @@ impl Side {
         Self { store, fence: fence.fence().unwrap() }
     }
 
-    async fn accept(&self, accept: &AcceptRequest, sends: bool) -> String {
-        let send_at_accept = sends.then_some(self.fence);
-        plain(self.store.accept(AcceptRequest { send_at_accept, ..accept.clone() }).await)
+    /// Accepts a message at the owner, or at another replica.
+    async fn accept(&self, accept: &AcceptRequest, owns: bool, sends: bool) -> String {
+        let owner = owns.then_some(self.fence);
+        let send_at_accept = owner.filter(|_| sends);
+        plain(self.store.accept(AcceptRequest { owner, send_at_accept, ..accept.clone() }).await)
     }
 
     async fn write(&self, write: &ConversationWrite) -> Result<bool, StoreError> {
@@ -147,13 +150,13 @@ async fn agree(redis: RedisStore, steps: Vec<(Step, bool)>) {
     for (step, look) in steps {
         let [memory, redis] = &mut sides;
         match step {
-            Step::Accept { number, key, body, max_open, sends } => {
+            Step::Accept { number, key, body, max_open, owns, sends } => {
                 let mut wish = AcceptRequest { max_open, watched: body == 0, ..accept(number) };
                 if let Some(key) = key {
                     wish = with_key(wish, "shop", &key.to_string(), body);
                 }
-                let accepted = memory.accept(&wish, sends).await;
-                assert_eq!(accepted, redis.accept(&wish, sends).await, "{wish:?}");
+                let accepted = memory.accept(&wish, owns, sends).await;
+                assert_eq!(accepted, redis.accept(&wish, owns, sends).await, "{wish:?}");
             }
             Step::Write(deeds) => {
                 let before = record.clone();

@@ -189,12 +189,18 @@ async fn corrupt_data_fails_and_the_rest_goes_on() {
     let store = server.store();
     let (fence, partition) = (own(&store).await, Partition::of(&alice()));
     let message = post(&store, 1).await;
-    server.ask::<()>(&["HSET", &format!("t:{{{partition}}}:m:{message}"), "o", "garbage"]).await;
+    server
+        .ask::<()>(&[
+            "SET",
+            &format!("t:{{{partition}}}:m:{message}"),
+            "20:support/alice / Zo\u{eb}7:garbage0:",
+        ])
+        .await;
     let corrupt = StoreError::Unavailable(StoreRefusal::Unexpected);
     assert_eq!(store.message(&alice(), message, None).await.unwrap_err(), corrupt);
     assert_eq!(store.open(fence, &alice()).await.unwrap_err(), corrupt);
     server.ask::<()>(&["ZADD", &format!("t:{{{partition}}}:activity"), "+inf", "nonsense"]).await;
-    server.ask::<()>(&["HSET", &format!("t:{{{partition}}}:c:nonsense"), "l", "1 x"]).await;
+    server.ask::<()>(&["HSET", &format!("t:{{{partition}}}:c:nonsense"), "s", "0 1 1  1 x:::::"]).await;
     assert_eq!(store.ready(partition, fence, false).await.unwrap_err(), corrupt);
     assert!(renew(&store, fence).await.is_ok());
 }
@@ -308,7 +314,7 @@ async fn conversation_changed_elsewhere_comes_to_rest_too() {
     let store = server.store();
     active_owner(&store).await;
     store.observe(&[alice()], OTHER).await.unwrap();
-    store.changed_elsewhere(&alice());
+    store.0.cache.forget(&alice());
     assert!(!activity(&server).await.0);
     store.rest_all().await.unwrap();
     assert!(activity(&server).await.0);
