@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Incarnation;
+use super::{HintListener, Incarnation};
 use crate::domain::{
     AcceptedMessage, ConnectionStatus, ConversationId, Message, MessageId, Partition, ReplyChunk,
 };
@@ -51,4 +51,26 @@ pub enum Hint {
     Echo(u64),
     /// Hints arrive from now on. Earlier ones may have been missed.
     Subscribed,
+}
+
+/// The hints for one replica, in the order of their arrival.
+#[derive(Debug)]
+pub enum HintStream {
+    /// Hints of the embedded store.
+    Memory(tokio::sync::mpsc::Receiver<Hint>),
+    /// Hints over Redis.
+    Redis(Box<HintListener>),
+}
+
+impl HintStream {
+    /// Waits for the next hint. Hints that arrive faster than they are taken are lost.
+    pub async fn next(&mut self) -> Hint {
+        match self {
+            Self::Memory(hints) => match hints.recv().await {
+                Some(hint) => hint,
+                None => std::future::pending().await,
+            },
+            Self::Redis(listener) => listener.next().await,
+        }
+    }
 }

@@ -48,7 +48,7 @@ pub use accept_request::{AcceptError, AcceptRequest, AcceptResult, IdempotencyRe
 pub use clock::{Clock, ManualClock};
 pub use error::{StoreError, StoreRefusal};
 pub use fleet::{ConnectPermit, FleetStatus, Heartbeat, ReplicaIdentity};
-pub use hint::Hint;
+pub use hint::{Hint, HintStream};
 pub use lease::{ClaimMode, ClaimResult, Fence, Incarnation};
 pub use memory::{MemoryLimits, MemoryStats, MemoryStore};
 pub use outbox::{
@@ -405,28 +405,6 @@ impl Store {
         match self {
             Self::Memory(_) => Vec::new(),
             Self::Redis(redis) => redis.health().warnings.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-/// The hints for one replica, in the order of their arrival.
-#[derive(Debug)]
-pub enum HintStream {
-    /// Hints of the embedded store.
-    Memory(tokio::sync::mpsc::Receiver<Hint>),
-    /// Hints over Redis.
-    Redis(Box<HintListener>),
-}
-
-impl HintStream {
-    /// Waits for the next hint. Hints that arrive faster than they are taken are lost.
-    pub async fn next(&mut self) -> Hint {
-        match self {
-            Self::Memory(hints) => match hints.recv().await {
-                Some(hint) => hint,
-                None => std::future::pending().await,
-            },
-            Self::Redis(listener) => listener.next().await,
         }
     }
 }
