@@ -20,6 +20,7 @@ mod lease;
 mod netstring;
 mod outbox;
 mod owner_cache;
+mod partition_merge;
 mod read;
 mod schema_migrator;
 mod script;
