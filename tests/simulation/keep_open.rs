@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rtm_bridge::config::BotConfig;
 use rtm_bridge::domain::{ConversationRecord, MessageId, SessionRequest};
 use rtm_bridge::link::{ConnectFailure, Input, LinkState};
 use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
@@ -12,7 +13,7 @@ use super::support::{event, last_turn};
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn never(bot: &mut rtm_bridge::config::BotConfig) {
+fn never(bot: &mut BotConfig) {
     bot.idle_ttl = None;
     bot.welcome = Duration::ZERO;
 }
@@ -28,7 +29,11 @@ fn known() -> ConversationSnapshot {
 }
 
 fn kept() -> Bench {
-    let mut bench = Bench::with(never);
+    after_a_turn(never)
+}
+
+fn after_a_turn(change: impl FnOnce(&mut BotConfig)) -> Bench {
+    let mut bench = Bench::with(change);
     bench.post_ruled(Some(1), None, None);
     bench.give(Input::Connected);
     bench.say("ms-1");
@@ -129,4 +134,18 @@ fn kept_link_renews_its_record_twice_a_day() {
     assert!(bench.writes.last().unwrap().warm_until >= Some(bench.now + 23 * HOUR));
     bench.idle(24 * 60);
     assert_eq!(bench.writes.len(), writes + 3);
+}
+
+#[test]
+fn long_idle_link_renews_its_record_twice_a_day() {
+    let mut bench = after_a_turn(|bot| {
+        never(bot);
+        bot.idle_ttl = Some(HOUR * 48);
+    });
+    let writes = bench.writes.len();
+    bench.idle(12 * 60 + 2);
+    assert_eq!(bench.writes.len(), writes + 1);
+    assert_eq!(bench.writes.last().unwrap().warm_until, None, "a new owner opens no link");
+    bench.idle(30 * 60);
+    assert_eq!((bench.writes.len(), bench.closes), (writes + 3, 0));
 }

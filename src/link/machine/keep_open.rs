@@ -2,7 +2,7 @@
 //!
 //! A link for good survives losses, restarts and failovers. The bot is heard as long as the store knows the
 //! conversation, and an open link renews that. Such a link never asks for a greeting, which would begin an unwanted
-//! session.
+//! session. A link with a long `idle_ttl` renews it too, so the store's index has every conversation with a socket.
 
 use std::time::Duration;
 
@@ -11,13 +11,18 @@ use super::{FOREVER, Machine};
 use crate::config::BotConfig;
 use crate::domain::{ConversationRecord, Timestamp};
 
-/// The time for which a new owner reopens a link that is kept for good. The store keeps the conversation as long.
+/// The time for which the store keeps an idle conversation. A new owner reopens a link that is kept for good as long.
 const RECORD_TTL: Duration = Duration::from_hours(24);
 
 impl Machine {
     /// Returns whether the link is kept for good once it was open.
     pub(super) fn keeps_link(&self) -> bool {
         self.bot.idle_ttl.is_none()
+    }
+
+    /// Returns whether the link may stay open for longer than the store keeps an idle conversation.
+    fn outlasts_record(&self) -> bool {
+        self.bot.idle_ttl.is_none_or(|ttl| ttl >= RECORD_TTL)
     }
 
     pub(super) fn on_activity(&mut self, now: Timestamp) {
@@ -33,25 +38,24 @@ impl Machine {
 
     /// Returns how long a new owner opens the link after the end of a turn. The write buffer adds a quarter.
     pub(super) fn warm_for(&mut self, now: Timestamp) -> Duration {
-        if self.keeps_link() {
-            self.warm_at = now + RECORD_TTL / 2;
-            RECORD_TTL * 4 / 5
-        } else {
-            self.bot.late_window
-        }
+        self.warm_at = now + RECORD_TTL / 2;
+        if self.keeps_link() { RECORD_TTL * 4 / 5 } else { self.bot.late_window }
     }
 
-    /// Renews the record of a conversation whose link is kept for good.
+    /// Renews the record of a conversation whose open link outlasts it.
     pub(super) fn tend_warmth(&mut self, now: Timestamp) {
         if self.warm_wake_at().is_some_and(|at| now >= at) {
             self.warm_at = now + RECORD_TTL / 2;
-            self.buffer.warm(now + RECORD_TTL);
+            if self.keeps_link() {
+                self.buffer.warm(now + RECORD_TTL);
+            }
             self.buffer.touch(now);
         }
     }
 
     pub(super) fn warm_wake_at(&self) -> Option<Timestamp> {
-        let kept = self.keeps_link() && self.keep_until.is_some() && matches!(self.link, LinkPhase::Open(_));
+        let kept =
+            self.outlasts_record() && self.keep_until.is_some() && matches!(self.link, LinkPhase::Open(_));
         kept.then_some(self.warm_at)
     }
 }
