@@ -3,25 +3,32 @@
 use crate::domain::{ConnectionStatus, ConversationRecord, ConversationState, LinkState, Timestamp};
 
 /// Derives the state from the record, the last `clientMessageId` and the number of open messages.
-///
-/// A write's number and a `clientMessageId` are at least their time in milliseconds. They are larger only if several
-/// fall into one millisecond. Both therefore serve as the time of the last activity.
 pub(super) fn conversation_state(
     record: Option<&ConversationRecord>,
     last_client_message_id: Option<u64>,
     open_messages: u64,
     now: Timestamp,
 ) -> ConversationState {
-    let written = record.map(|record| record.write);
-    let last_activity = written.max(last_client_message_id).map(Timestamp::from_millis);
     let blocked = record.and_then(|record| record.blocked_until).filter(|&until| now < until);
     ConversationState {
         connection: blocked.map(connection).unwrap_or_default(),
         session_id: record.and_then(|record| record.session_id.clone()),
         last_seq: record.map_or(0, |record| record.seq),
         open_messages,
-        last_activity_at: last_activity.map(|at| at.min(now)),
+        last_activity_at: last_activity(record.map(|record| record.write), last_client_message_id, now),
     }
+}
+
+/// Returns the time of the last activity, or `None` if the conversation does not exist.
+///
+/// A write's number and a `clientMessageId` are at least their time in milliseconds. They are larger only if several
+/// fall into one millisecond. Both therefore serve as the time of the last activity.
+pub(super) fn last_activity(
+    written: Option<u64>,
+    last_client_message_id: Option<u64>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    written.max(last_client_message_id).map(|at| Timestamp::from_millis(at).min(now))
 }
 
 /// Returns the connection of a user whom the platform blocks until then.

@@ -25,6 +25,7 @@
 
 mod accept;
 mod conversation;
+mod conversation_index;
 mod delivery_table;
 mod expiry;
 mod journal_page;

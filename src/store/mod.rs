@@ -17,6 +17,7 @@
 
 mod accept_request;
 mod clock;
+mod conversation_index;
 mod conversation_state;
 mod error;
 #[cfg(any(test, feature = "test-support"))]
@@ -46,6 +47,9 @@ use crate::domain::{
 
 pub use accept_request::{AcceptError, AcceptRequest, AcceptResult, IdempotencyRequest};
 pub use clock::{Clock, ManualClock};
+pub use conversation_index::{
+    ConversationOrder, ConversationPage, ConversationPlace, ConversationQuery, ConversationSummary,
+};
 pub use error::{StoreError, StoreRefusal};
 pub use fleet::{ConnectPermit, FleetStatus, Heartbeat, ReplicaIdentity};
 pub use hint::{Hint, HintStream};
@@ -296,6 +300,16 @@ impl Store {
         number: u64,
     ) -> Result<(ConversationState, Option<Incarnation>), StoreError> {
         dispatch!(self.state(conversation, by, number), Ok)
+    }
+
+    /// Returns conversations from the index: those of the last 24 h, and those whose socket stays open. A page may have
+    /// fewer than `limit` and still a next one.
+    ///
+    /// While conversations do not change, pages have each match once. A conversation that changes moves in
+    /// [`ConversationOrder::NewestFirst`], so later pages may repeat or miss it. By name it stays where it is. A page asks
+    /// all partitions unless the query names one.
+    pub async fn conversations(&self, query: &ConversationQuery) -> Result<ConversationPage, StoreError> {
+        dispatch!(self.conversations(query), Ok)
     }
 
     /// Passes on a hint of one replica to another: [`Hint::Chunk`] or [`Hint::Answered`]. The store itself gives all

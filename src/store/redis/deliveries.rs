@@ -10,10 +10,11 @@ use futures_util::future::try_join_all;
 
 use super::RedisStore;
 use super::codec::{self, CorruptData};
+use super::conversation_index::bot_filter;
 use super::partition_merge::{PartitionList, PartitionMerge};
 use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
-use crate::domain::{BotName, Delivery, DeliveryId, DeliveryState, Partition, UserId};
+use crate::domain::{Delivery, DeliveryId, DeliveryState, Partition, UserId};
 use crate::store::{DeliveryPage, DeliveryQuery, StoreError, journal_page};
 
 /// The limit of deliveries of a page.
@@ -71,17 +72,13 @@ impl RedisStore {
         limit: usize,
     ) -> Result<PartitionList<Reverse<DeliveryId>, u64>, StoreError> {
         let oldest = query.since.map(DeliveryId::first_at);
-        let bots = query.bots.as_ref().map(|bots| {
-            let names: Vec<_> = bots.iter().map(BotName::as_str).collect();
-            format!(" {} ", names.join(" "))
-        });
         let mut call = SCRIPTS
             .list
             .call(&[&self.0.keys.partition(partition).lease])
             .arg(before.map_or_else(|| "+".to_owned(), |Reverse(before)| format!("({before}")))
             .arg(oldest.map_or_else(|| "-".to_owned(), |oldest| format!("[{oldest}")))
             .arg(limit)
-            .arg(bots.unwrap_or_default())
+            .arg(bot_filter(query.bots.as_deref()))
             .arg(query.user.as_ref().map_or("", UserId::as_str))
             .arg(&*query.user_prefix)
             .background();

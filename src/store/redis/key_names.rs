@@ -6,6 +6,7 @@
 //! | --- | --- | --- |
 //! | `P lease` | hash | `o` the owner's incarnation, empty after a release; `e` epoch; `f` both, empty after a release; `u` end of the lease. Never expires |
 //! | `P activity` | sorted set | conversations, as `bot/user`, by the time at which they came to rest; `+inf` for an active one, which may have open messages |
+//! | `P names` | sorted set | conversations that were at rest, all with one score, so by name; some may have expired |
 //! | `P warm` | sorted set | conversations by [`crate::store::ConversationWrite::warm_until`] |
 //! | `P c:bot/user` | hash | `v` version; `r` record; `s` state: last write, positions, size of the journal, lane (`conversation.lua`); `x` observers: `INCARNATION:UNTIL ..` |
 //! | `P m:ID` | string | message: its conversation, the accepted message, its turn after the end (`message_value.lua`) |
@@ -91,6 +92,7 @@ pub(super) struct PartitionKeys {
     prefix: Box<str>,
     pub(super) lease: Box<str>,
     pub(super) activity: Box<str>,
+    pub(super) names: Box<str>,
     pub(super) warm: Box<str>,
 }
 
@@ -98,7 +100,8 @@ impl PartitionKeys {
     fn new(prefix: &str, partition: Partition) -> Self {
         let prefix: Box<str> = format!("{prefix}:{{{partition}}}:").into();
         let key = |name: &str| [&prefix, name].concat().into();
-        Self { lease: key("lease"), activity: key("activity"), warm: key("warm"), prefix }
+        let (lease, activity, names, warm) = (key("lease"), key("activity"), key("names"), key("warm"));
+        Self { prefix, lease, activity, names, warm }
     }
 
     pub(super) fn conversation(&self, conversation: &ConversationId) -> String {

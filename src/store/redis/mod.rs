@@ -8,6 +8,7 @@ mod accept;
 mod codec;
 mod command_runner;
 mod connector;
+mod conversation_index;
 mod deliveries;
 mod error_policy;
 mod fleet;

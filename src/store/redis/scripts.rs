@@ -47,7 +47,9 @@ scripts! {
     finish = " flags=allow-oom" "begin" "fence" "outbox_first" "outbox_finish";
     redeliver = " flags=allow-oom" "begin" "channel" "hint" "outbox_first" "outbox_redeliver";
     deliveries = " flags=allow-oom" "begin" "outbox_first" "outbox_read";
-    list = " flags=allow-oom" "begin" "outbox_first" "outbox_list";
+    list = " flags=allow-oom" "begin" "outbox_first" "conversation_filter" "outbox_list";
+    index_by_activity = " flags=allow-oom" "begin" "limits" "partition" "conversation" "conversation_filter" "conversation_index" "index_by_activity";
+    index_by_name = " flags=allow-oom" "begin" "limits" "partition" "conversation" "conversation_filter" "conversation_index" "index_by_name";
     heartbeat = " flags=allow-oom" "begin" "hint" "heartbeat";
     leave = " flags=allow-oom" "begin" "hint" "leave";
     permit = " flags=allow-oom" "begin" "permit";

@@ -1,5 +1,7 @@
 -- The activity of a partition's conversations: a sorted set by the time at which each came to rest, or `+inf` for an
 -- active one. An active conversation does not expire. KEYS[2] is the sorted set.
+--
+-- Conversations that were at rest are in the set `names` too. All have one score there, so they are ordered by name.
 local function activate(name)
   call('ZADD', KEYS[2], '+inf', name)
   call('PERSIST', KEYS[2])
@@ -11,6 +13,8 @@ end
 -- long as they do. The new version refuses commands that the owner prepared for an active conversation.
 local function rest(name, journal_ttl)
   call('ZADD', KEYS[2], now, name)
+  call('ZADD', partition .. 'names', 0, name)
+  call('PEXPIRE', partition .. 'names', JOURNAL_TTL)
   if call('ZCOUNT', KEYS[2], '+inf', '+inf') == 0 then
     call('PEXPIRE', KEYS[2], JOURNAL_TTL)
   end

@@ -9,13 +9,6 @@ local bots, user, prefix = ARGV[4], ARGV[5], ARGV[6]
 -- The limit of the search if few deliveries match.
 local LOOK = 1000
 
-local function fits(name)
-  local bot, who = string.match(name, '^([^/]*)/(.*)$')
-  return (bots == '' or string.find(bots, ' ' .. bot .. ' ', 1, true))
-    and (user == '' or who == user)
-    and string.sub(who, 1, #prefix) == prefix
-end
-
 local answer = {'OK', now, ''}
 for i = 7, #ARGV do
   local index = partition .. 'x:' .. ARGV[i]
@@ -26,7 +19,7 @@ for i = 7, #ARGV do
     for _, member in ipairs(members) do
       local id = string.sub(member, 1, 26)
       place = '(' .. id
-      if fits(string.sub(member, 28)) then
+      if passes(string.sub(member, 28), bots, user, prefix) then
         local key = partition .. 'd:' .. id
         local bytes = call('HSTRLEN', key, 'b')
         if bytes > 0 then

@@ -3,6 +3,8 @@
 -- KEYS  1 lease  2 activity  3 warm
 -- Answers OK ready warm
 local wants_warm, journal_ttl = ARGV[3] == '1', ARGV[4]
+-- The limit of conversations that leave the index in one call. The next call removes more.
+local EXPIRED = 500
 
 local ready = {}
 for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[2], '+inf', '+inf')) do
@@ -15,6 +17,9 @@ for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[2], '+inf', '+inf')) do
 end
 if wants_warm or now % 64 == 0 then
   call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
-  call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - JOURNAL_TTL)
+  for _, name in ipairs(call('ZRANGEBYSCORE', KEYS[2], '-inf', now - JOURNAL_TTL, 'LIMIT', 0, EXPIRED)) do
+    call('ZREM', KEYS[2], name)
+    call('ZREM', partition .. 'names', name)
+  end
 end
 return {'OK', now, ready, wants_warm and call('ZRANGE', KEYS[3], 0, -1) or {}}

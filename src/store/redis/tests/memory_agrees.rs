@@ -4,7 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{Cursor, ReadStart};
-use crate::store::{Clock, MemoryLimits, MemoryStore, Store, StoreError};
+use crate::store::{
+    Clock, ConversationOrder, ConversationQuery, MemoryLimits, MemoryStore, Store, StoreError,
+};
 
 /// The owner's epoch of the journal.
 const EPOCH: u64 = 7;
@@ -110,6 +112,11 @@ impl Side {
         state.push_str(&plain(self.store.state(&alice(), ME, 1).await));
         for number in 0..6 {
             state.push_str(&plain(self.store.message(&alice(), id(number), None).await));
+        }
+        for order in [ConversationOrder::NewestFirst, ConversationOrder::ByName] {
+            let partition = Some(Partition::of(&alice()));
+            let query = ConversationQuery { order, partition, limit: 2, ..ConversationQuery::default() };
+            state.push_str(&plain(self.store.conversations(&query).await));
         }
         match self.store.open(self.fence, &alice()).await {
             Ok((open, _)) => state.push_str(&plain(open)),

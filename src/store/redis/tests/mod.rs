@@ -2,6 +2,7 @@
 //! for all stores.
 
 mod command_runner;
+mod conversation_index;
 mod fleet;
 mod hints;
 mod memory_agrees;

@@ -54,8 +54,16 @@ async fn open_message_stays_and_ended_one_expires() {
     store.skew(Duration::from_secs(31));
     renew(&store, fence).await.unwrap();
     store.rest(partition, fence).await.unwrap();
-    let ended =
-        [("ac", true), ("c:", true), ("j:", true), ("k:", true), ("le", false), ("m:", true), ("wa", true)];
+    let ended = [
+        ("ac", true),
+        ("c:", true),
+        ("j:", true),
+        ("k:", true),
+        ("le", false),
+        ("m:", true),
+        ("na", true),
+        ("wa", true),
+    ];
     assert_eq!(keys(&server).await, named(&ended));
 
     // A late change neither removes an expiry nor restores expired data.
