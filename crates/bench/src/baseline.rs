@@ -21,7 +21,7 @@ use crate::child_process::{self, ChildProcess};
 use crate::http::HttpConnection;
 use crate::platform;
 use crate::run_meter::{LoadRun, MeteredRun};
-use crate::setup::{self, BenchSizes};
+use crate::setup::{self, AnswerPace, BenchSizes};
 
 /// The role of a child process of this program.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -203,7 +203,7 @@ where
     E: std::fmt::Display,
 {
     socket
-        .send(ws::Message::Text(setup::frame(number).into()))
+        .send(ws::Message::Text(setup::frame(number, AnswerPace::AtOnce).into()))
         .await
         .map_err(|error| BenchError::Awc(error.to_string()))?;
     loop {

@@ -34,6 +34,8 @@ pub(crate) enum BenchError {
     Turns { failed: u64, turns: u64, last: Box<BenchError> },
     #[error("timeout after {after:?} without {what}")]
     Missed { what: &'static str, after: Duration },
+    #[error("--before compares speed, round-trips, growth and webhooks, and no other part")]
+    Incomparable,
     #[error(transparent)]
     Name(#[from] rtm_bridge::domain::InvalidName),
     #[error("Redis: {0}")]

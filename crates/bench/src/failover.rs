@@ -16,7 +16,7 @@ use crate::fleet::{self, BridgeFleet};
 use crate::http::HttpConnection;
 use crate::load;
 use crate::run_meter::spread;
-use crate::setup::{self, BenchSizes, BridgeTerms};
+use crate::setup::{self, AnswerPace, BenchSizes, BridgeTerms};
 use crate::store::RedisProcess;
 use crate::turns::HttpCallers;
 
@@ -204,7 +204,7 @@ fn judge(heard: &TurnLog, affected: &[usize], [signalled, gone]: [Instant; 2], k
 fn speak(user: usize, addresses: Vec<SocketAddr>, heard: &Rc<TurnLog>) -> tokio::task::JoinHandle<()> {
     let heard = Rc::clone(heard);
     tokio::task::spawn_local(async move {
-        let request = setup::request(&setup::user(GROUP, user));
+        let request = setup::request(&setup::user(GROUP, user), AnswerPace::AtOnce);
         let mut connection = None;
         let mut addresses = addresses.into_iter();
         let mut address = addresses.next();

@@ -56,13 +56,17 @@ struct GrowthSubject {
     sizes: BenchSizes,
 }
 
-/// Measures with the memory store, then with Redis.
-pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<Vec<GrowthFigures>, BenchError> {
-    let sandbox = setup::sandbox(binary).await?;
+/// Measures with the memory store, then with Redis. The program `platform` simulates the platform.
+pub(crate) async fn measure(
+    binary: &Path,
+    platform: &Path,
+    sizes: BenchSizes,
+) -> Result<Vec<GrowthFigures>, BenchError> {
+    let sandbox = setup::sandbox(platform).await?;
     let fleet = BridgeFleet::alone(binary, sandbox.address).await?;
     let memory = GrowthSubject { sandbox, fleet, store: None, sizes }.grow("memory store").await?;
 
-    let (sandbox, store) = (setup::sandbox(binary).await?, RedisProcess::start().await?);
+    let (sandbox, store) = (setup::sandbox(platform).await?, RedisProcess::start().await?);
     let terms = BridgeTerms::new(sandbox.address).on(store.address());
     let fleet = BridgeFleet::start(binary, terms, &store, 1).await?;
     let redis = GrowthSubject { sandbox, fleet, store: Some(store), sizes }.grow("Redis").await?;
@@ -133,6 +137,23 @@ fn each(from: MemoryUse, to: MemoryUse, count: f64) -> (f64, Option<f64>) {
 impl GrowthFigures {
     fn between(from: &GrowthStep, to: &GrowthStep) -> (f64, Option<f64>) {
         each(from.kept, to.kept, to.conversations as f64 - from.conversations as f64)
+    }
+
+    /// Returns the KiB of each conversation without the first ones, and of each further message, with their names.
+    pub(crate) fn each_kib(&self) -> Vec<(String, f64)> {
+        let [_, first, .., last] = self.steps.as_slice() else { return Vec::new() };
+        let store = self.store;
+        let (bridge, redis) = Self::between(first, last);
+        let message = each(last.kept, self.after, self.messages as f64);
+        let mut all = vec![
+            (format!("bridge KiB per idle conversation, {store}"), bridge),
+            (format!("bridge KiB per ended message, {store}"), message.0),
+        ];
+        if let Some((redis, message)) = redis.zip(message.1) {
+            all.push(("Redis KiB per idle conversation with its message".to_owned(), redis));
+            all.push(("Redis KiB per ended message".to_owned(), message));
+        }
+        all
     }
 }
 

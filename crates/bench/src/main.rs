@@ -19,6 +19,8 @@ mod baseline;
 mod bench_error;
 mod bot_load;
 mod child_process;
+mod comparison;
+mod contender;
 mod failover;
 mod fleet;
 mod forwarder;
@@ -40,10 +42,12 @@ mod stream_load;
 mod turns;
 mod webhooks;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bench_error::BenchError;
 use clap::Parser;
+use comparison::{BuildPair, ComparisonFigures};
 use report::BenchReport;
 use setup::BenchSizes;
 use tokio::task::LocalSet;
@@ -63,7 +67,10 @@ struct BenchArguments {
     only: Vec<BenchPart>,
     /// The rtm-bridge to measure, instead of the one beside this program.
     #[arg(long)]
-    binary: Option<std::path::PathBuf>,
+    binary: Option<PathBuf>,
+    /// Another rtm-bridge to compare it with: all tables are replaced by one, with ratios.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// The role of this process, for its own children.
     #[arg(long, value_enum, hide = true)]
     role: Option<baseline::ChildRole>,
@@ -121,6 +128,13 @@ fn measure(arguments: &BenchArguments) -> Result<(), BenchError> {
         None => std::env::current_exe()?.with_file_name("rtm-bridge"),
     };
     let mut report = BenchReport::default();
+    if let Some(before) = &arguments.before {
+        let builds = BuildPair { before, after: binary };
+        let comparison = compare(builds, &arguments.only, sizes);
+        report.comparison = Some(LocalSet::new().block_on(&runtime, comparison)?);
+        println!("{report}");
+        return Ok(());
+    }
     if asked(BenchPart::Speed) {
         report.speed = Some(LocalSet::new().block_on(&runtime, speed::measure(binary, sizes))?);
     }
@@ -131,7 +145,7 @@ fn measure(arguments: &BenchArguments) -> Result<(), BenchError> {
         report.failovers = LocalSet::new().block_on(&runtime, failover::measure(binary, sizes))?;
     }
     if asked(BenchPart::Growth) {
-        report.growth = LocalSet::new().block_on(&runtime, growth::measure(binary, sizes))?;
+        report.growth = LocalSet::new().block_on(&runtime, growth::measure(binary, binary, sizes))?;
     }
     if asked(BenchPart::Readers) {
         report.readers = Some(LocalSet::new().block_on(&runtime, readers::measure(binary, sizes))?);
@@ -141,4 +155,28 @@ fn measure(arguments: &BenchArguments) -> Result<(), BenchError> {
     }
     println!("{report}");
     Ok(())
+}
+
+/// Compares two builds in these parts, or in all that can be compared.
+async fn compare(
+    builds: BuildPair<'_>,
+    only: &[BenchPart],
+    sizes: BenchSizes,
+) -> Result<ComparisonFigures, BenchError> {
+    const ALL: [BenchPart; 4] =
+        [BenchPart::Speed, BenchPart::RoundTrips, BenchPart::Growth, BenchPart::Webhooks];
+    if only.iter().any(|part| !ALL.contains(part)) {
+        return Err(BenchError::Incomparable);
+    }
+    let mut comparison = ComparisonFigures::default();
+    for part in if only.is_empty() { &ALL[..] } else { only } {
+        match part {
+            BenchPart::Speed => comparison.compare_speed(builds, sizes).await?,
+            BenchPart::RoundTrips => comparison.compare_commands(builds, sizes).await?,
+            BenchPart::Growth => comparison.compare_memory(builds, sizes).await?,
+            BenchPart::Webhooks => comparison.compare_deliveries(builds, sizes).await?,
+            BenchPart::Failover | BenchPart::Readers => {}
+        }
+    }
+    Ok(comparison)
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 
+use crate::comparison::ComparisonFigures;
 use crate::failover::{FailoverFigures, FailoverTables};
 use crate::growth::GrowthFigures;
 use crate::readers::ReaderFigures;
@@ -19,6 +20,7 @@ pub(crate) struct BenchReport {
     pub(crate) growth: Vec<GrowthFigures>,
     pub(crate) readers: Option<ReaderFigures>,
     pub(crate) webhooks: Option<WebhookFigures>,
+    pub(crate) comparison: Option<ComparisonFigures>,
 }
 
 impl fmt::Display for BenchReport {
@@ -41,6 +43,9 @@ impl fmt::Display for BenchReport {
         }
         if let Some(webhooks) = &self.webhooks {
             write!(f, "{webhooks}")?;
+        }
+        if let Some(comparison) = &self.comparison {
+            write!(f, "{comparison}")?;
         }
         Ok(())
     }

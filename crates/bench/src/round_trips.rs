@@ -88,6 +88,22 @@ pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<RoundTri
     Ok(trips)
 }
 
+/// Counts the commands of one replica: per turn at the fixed rate, and per idle second.
+pub(crate) async fn count_commands(
+    binary: &Path,
+    platform: &Path,
+    sizes: BenchSizes,
+) -> Result<(f64, f64), BenchError> {
+    let (sandbox, store) = (setup::sandbox(platform).await?, RedisProcess::start().await?);
+    let terms = BridgeTerms::new(sandbox.address).on(store.address());
+    let fleet = BridgeFleet::start(binary, terms, &store, 1).await?;
+    let mut callers = HttpCallers::connect(&fleet.addresses(), sizes.callers, GROUP, sizes.users).await?;
+    load::each(&mut callers, 0..sizes.users).await?;
+    let asked = commands("one replica", &store, &ScriptNames::default(), &mut callers, sizes).await?;
+    let per_turn = asked.paced.1.by_name.keys().map(|name| asked.each(&asked.paced, name)).sum();
+    Ok((per_turn, asked.idle.all()))
+}
+
 fn first(fleet: &BridgeFleet) -> Result<&str, BenchError> {
     fleet.incarnations.first().map(String::as_str).ok_or(BenchError::Proc("no replica"))
 }

@@ -12,10 +12,34 @@ use crate::bench_error::BenchError;
 use crate::child_process::{self, ChildProcess};
 use crate::store;
 
-/// A text that the bot answers with one ack and one reply. The reply contains [`SIGN`].
-pub(crate) const TEXT: &str = "/echo quack";
-/// The word in the reply to [`TEXT`]. No welcome contains it.
+/// The word in the reply of a fast bot. No welcome contains it.
 pub(crate) const SIGN: &str = "quack";
+
+/// How fast the simulated bot answers. Each text gets one ack and one reply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AnswerPace {
+    AtOnce,
+    /// The reply comes 200 ms after the ack.
+    Slow,
+}
+
+impl AnswerPace {
+    /// Returns the text that has the bot answer so.
+    const fn text(self) -> &'static str {
+        match self {
+            Self::AtOnce => "/echo quack",
+            Self::Slow => "/slow 200",
+        }
+    }
+
+    /// Returns words of the reply. No welcome contains them.
+    pub(crate) const fn sign(self) -> &'static str {
+        match self {
+            Self::AtOnce => SIGN,
+            Self::Slow => "took 200",
+        }
+    }
+}
 
 /// The identity of the sandbox's bot.
 pub(crate) const CLIENT_ID: &str = "cs-sandbox";
@@ -37,6 +61,8 @@ pub(crate) const FIRST_NUMBER: u64 = 1_700_000_000_000;
 pub(crate) struct BenchSizes {
     /// The number of concurrent requests.
     pub(crate) callers: usize,
+    /// The number of concurrent requests to a slow bot at the fixed rate.
+    pub(crate) slow_callers: usize,
     pub(crate) users: usize,
     /// The number of measurements of each speed. It is odd for the median.
     pub(crate) rounds: usize,
@@ -71,6 +97,7 @@ pub(crate) struct BenchSizes {
 impl BenchSizes {
     pub(crate) const FULL: Self = Self {
         callers: 64,
+        slow_callers: 256,
         users: 1000,
         rounds: 3,
         saturation: Duration::from_secs(8),
@@ -90,6 +117,7 @@ impl BenchSizes {
     };
     pub(crate) const QUICK: Self = Self {
         callers: 8,
+        slow_callers: 32,
         users: 20,
         rounds: 3,
         saturation: Duration::from_millis(300),
@@ -108,10 +136,11 @@ impl BenchSizes {
         delivering: [Duration::from_millis(300), Duration::from_millis(500)],
     };
 
-    /// Returns the number of open files. The bridge and the sandbox hold a socket for each idle conversation, and the sandbox
-    /// also those of four concurrent contenders.
+    /// Returns the number of open files. The bridge and the sandbox hold a socket for each idle conversation. The sandbox
+    /// also holds those of five concurrent contenders, and this process their callers.
     pub(crate) fn files_needed(&self) -> u64 {
-        u64::try_from(self.idle[2].max(4 * self.users) + 2 * self.callers + 500).unwrap_or(u64::MAX)
+        let contender = self.users + self.callers + self.slow_callers;
+        u64::try_from((self.idle[2] + self.callers).max(5 * contender) + 500).unwrap_or(u64::MAX)
     }
 }
 
@@ -272,17 +301,18 @@ pub(crate) fn user(group: &str, number: usize) -> String {
 }
 
 /// Returns the bytes of a user's request.
-pub(crate) fn request(user: &str) -> Vec<u8> {
-    request_at(&format!("/conversations/{user}/messages"))
+pub(crate) fn request(user: &str, pace: AnswerPace) -> Vec<u8> {
+    request_at(&format!("/conversations/{user}/messages"), pace)
 }
 
 /// Returns the bytes of a user's request to this bot.
 pub(crate) fn request_to(bot: &str, user: &str) -> Vec<u8> {
-    request_at(&format!("/conversations/{user}/messages?bot={bot}"))
+    request_at(&format!("/conversations/{user}/messages?bot={bot}"), AnswerPace::AtOnce)
 }
 
-fn request_at(path: &str) -> Vec<u8> {
-    let body = format!(r#"{{"text":"{TEXT}","turn":{{"expectReplies":1}}}}"#);
+fn request_at(path: &str, pace: AnswerPace) -> Vec<u8> {
+    let text = pace.text();
+    let body = format!(r#"{{"text":"{text}","turn":{{"expectReplies":1}}}}"#);
     format!(
         "POST {path} HTTP/1.1\r\nHost: bridge\r\nContent-Type: application/json\r\n\
          Prefer: wait=30\r\nContent-Length: {}\r\n\r\n{body}",
@@ -319,8 +349,9 @@ fn pushed(sandbox: SocketAddr, body: &str) -> Vec<u8> {
 pub(crate) const PUSHED: &[u8] = br#"{"sockets":1}"#;
 
 /// Returns the frame with the same text for a direct turn.
-pub(crate) fn frame(number: u64) -> String {
+pub(crate) fn frame(number: u64, pace: AnswerPace) -> String {
+    let text = pace.text();
     format!(
-        r#"{{"clientMessageId":{number},"id":{number},"resourceid":"/bot.message","message":{{"body":"{TEXT}","attachments":[]}},"botInfo":{{"chatBot":"{CHAT_BOT}","taskBotId":"{TASK_BOT_ID}"}},"client":"sdk","meta":{{"timezone":"UTC","locale":"en-US"}}}}"#
+        r#"{{"clientMessageId":{number},"id":{number},"resourceid":"/bot.message","message":{{"body":"{text}","attachments":[]}},"botInfo":{{"chatBot":"{CHAT_BOT}","taskBotId":"{TASK_BOT_ID}"}},"client":"sdk","meta":{{"timezone":"UTC","locale":"en-US"}}}}"#
     )
 }

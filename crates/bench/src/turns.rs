@@ -9,8 +9,9 @@ use tokio::sync::Mutex;
 
 use crate::bench_error::BenchError;
 use crate::http::HttpConnection;
+use crate::platform;
+use crate::setup::{self, AnswerPace};
 use crate::socket::TextSocket;
-use crate::{platform, setup};
 
 /// The timeout of a turn.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,7 +48,18 @@ impl HttpCallers {
         group: &str,
         users: usize,
     ) -> Result<Self, BenchError> {
-        let requests = (0..users).map(|user| setup::request(&setup::user(group, user)));
+        Self::of_bot(AnswerPace::AtOnce, addresses, callers, group, users).await
+    }
+
+    /// Connects callers whose bot answers so.
+    pub(crate) async fn of_bot(
+        pace: AnswerPace,
+        addresses: &[SocketAddr],
+        callers: usize,
+        group: &str,
+        users: usize,
+    ) -> Result<Self, BenchError> {
+        let requests = (0..users).map(|user| setup::request(&setup::user(group, user), pace));
         Self::asking(addresses, callers, requests.collect()).await
     }
 
@@ -101,9 +113,11 @@ impl TurnCaller for HttpCaller {
 /// Callers of the platform, over one open socket for each user.
 pub(crate) struct DirectCallers(Vec<DirectCaller>);
 
+#[derive(Clone)]
 pub(crate) struct DirectCaller {
     sockets: Rc<[Mutex<TextSocket>]>,
     number: Rc<Cell<u64>>,
+    pace: AnswerPace,
 }
 
 impl DirectCallers {
@@ -118,10 +132,15 @@ impl DirectCallers {
             let path = platform::ticket(&mut connection, address, &format!("direct-{user}")).await?;
             sockets.push(Mutex::new(TextSocket::open(address, &path).await?));
         }
-        let sockets: Rc<[Mutex<TextSocket>]> = sockets.into();
-        let number = Rc::new(Cell::new(setup::FIRST_NUMBER));
-        let caller = || DirectCaller { sockets: Rc::clone(&sockets), number: Rc::clone(&number) };
-        Ok(Self((0..callers).map(|_| caller()).collect()))
+        let (sockets, number) = (sockets.into(), Rc::new(Cell::new(setup::FIRST_NUMBER)));
+        let first = DirectCaller { sockets, number, pace: AnswerPace::AtOnce };
+        Ok(Self(vec![first; callers]))
+    }
+
+    /// Returns callers with the same sockets whose bot answers so.
+    pub(crate) fn of_bot(&self, pace: AnswerPace, callers: usize) -> Self {
+        let caller = |first: &DirectCaller| DirectCaller { pace, ..first.clone() };
+        Self(self.0.iter().cycle().take(callers).map(caller).collect())
     }
 }
 
@@ -136,8 +155,8 @@ impl TurnCaller for DirectCaller {
     async fn turn(&mut self, user: usize) -> Result<(), BenchError> {
         let mut socket = self.sockets.get(user).ok_or(BenchError::Proc("no such user"))?.lock().await;
         self.number.set(self.number.get() + 1);
-        socket.say(&setup::frame(self.number.get())).await?;
-        tokio::time::timeout(PATIENCE, socket.until(setup::SIGN.as_bytes()))
+        socket.say(&setup::frame(self.number.get(), self.pace)).await?;
+        tokio::time::timeout(PATIENCE, socket.until(self.pace.sign().as_bytes()))
             .await
             .map_err(|_| BenchError::Silent(PATIENCE))?
     }

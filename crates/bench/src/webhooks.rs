@@ -105,10 +105,10 @@ pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<WebhookF
     // Each round has a fleet of its own, because the next round must not retry its failed deliveries.
     for round in 1..=sizes.rounds {
         eprintln!("deliveries, round {round} of {}: memory store", sizes.rounds);
-        memory.push(WebhookScene::start(binary, None, sizes).await?.round().await?);
+        memory.push(WebhookScene::start(binary, binary, None, sizes).await?.round().await?);
         eprintln!("deliveries, round {round} of {}: Redis", sizes.rounds);
         redis.push(
-            WebhookScene::start(binary, Some(Rc::new(RedisProcess::start().await?)), sizes)
+            WebhookScene::start(binary, binary, Some(Rc::new(RedisProcess::start().await?)), sizes)
                 .await?
                 .round()
                 .await?,
@@ -118,7 +118,7 @@ pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<WebhookF
     let (store, names) = (Rc::new(RedisProcess::start().await?), ScriptNames::default());
     // This run only learns the names of scripts.
     let opening = async {
-        let scene = WebhookScene::start(binary, Some(Rc::clone(&store)), sizes).await?;
+        let scene = WebhookScene::start(binary, binary, Some(Rc::clone(&store)), sizes).await?;
         let all = scene.crowd(DeliveryTarget::All).await?;
         scene.saturate(&all).await?;
         Ok((scene, all))
@@ -128,6 +128,19 @@ pub(crate) async fn measure(binary: &Path, sizes: BenchSizes) -> Result<WebhookF
     let (told, counts) = monitor::during(&store, &names, scene.saturate(&all)).await?;
     let asked = DeliveryCommands { idle, counts, deliveries: told.said };
     Ok(WebhookFigures { sizes, stores: vec![("memory store", memory), ("Redis, one replica", redis)], asked })
+}
+
+/// Measures deliveries with Redis to all receivers at saturation: their rate per second, and the CPU microseconds of
+/// bridge and Redis for each. The program `platform` simulates the platform.
+pub(crate) async fn saturate(
+    binary: &Path,
+    platform: &Path,
+    sizes: BenchSizes,
+) -> Result<[f64; 3], BenchError> {
+    let store = Some(Rc::new(RedisProcess::start().await?));
+    let scene = WebhookScene::start(binary, platform, store, sizes).await?;
+    let run = scene.saturate(&scene.crowd(DeliveryTarget::All).await?).await?;
+    Ok([run.rate(), run.micros(|spent| spent.bridge), run.micros(|spent| spent.store)])
 }
 
 /// The receivers of a run.
@@ -154,6 +167,7 @@ struct WebhookScene {
 impl WebhookScene {
     async fn start(
         binary: &Path,
+        platform: &Path,
         store: Option<Rc<RedisProcess>>,
         sizes: BenchSizes,
     ) -> Result<Self, BenchError> {
@@ -169,7 +183,7 @@ impl WebhookScene {
             .chain(named)
             .map(hook)
             .collect();
-        let sandbox = setup::sandbox_of(binary, &hooks).await?;
+        let sandbox = setup::sandbox_of(platform, &hooks).await?;
         let mut terms = BridgeTerms { hooks, ..BridgeTerms::new(sandbox.address) };
         let fleet = match &store {
             Some(store) => {
