@@ -93,7 +93,7 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
         by: context.hub.incarnation(),
         watched: true,
         owner: None,
-        send_at_accept: None,
+        send_at_accept: false,
     };
     let posted = context.hub.post(accept, Some(CLOSE_WAIT)).await?;
     match posted.message.progress.outcome {

@@ -74,7 +74,7 @@ async fn accept(
         by: context.hub.incarnation(),
         watched: wait.is_some(),
         owner: None,
-        send_at_accept: None,
+        send_at_accept: false,
     };
     let posted = context.hub.post(accept, wait).await?;
     if posted.replayed {

@@ -48,11 +48,11 @@ pub struct AcceptRequest {
     pub by: Incarnation,
     /// Whether a caller waits on that replica for the end. The replica then gets a hint at the end.
     pub watched: bool,
-    /// The fence of the replica if it owns the partition. It lets the replica use what it knows of the conversation.
+    /// The fence of the replica if it owns the partition. The owner knows its conversations, so its accept costs less.
     pub owner: Option<Fence>,
-    /// The owner's fence if the message may be sent at its accept (ADR 22). The accept then also marks it as sent, if
-    /// the fence holds and the lane is empty. This saves a write before the first byte.
-    pub send_at_accept: Option<Fence>,
+    /// Whether the owner may send the message at its accept (ADR 22). The accept then also marks it as sent, if the fence
+    /// holds and the lane is empty. This saves a write before the first byte.
+    pub send_at_accept: bool,
 }
 
 /// The result of an accept.

@@ -14,7 +14,7 @@ pub fn accept_request(by: Incarnation, number: u128, message: NewMessage) -> Acc
         by,
         watched: false,
         owner: None,
-        send_at_accept: None,
+        send_at_accept: false,
     }
 }
 

@@ -109,8 +109,8 @@ impl FleetWorld {
             max_open: 32,
             by,
             watched: post.waits,
-            owner: None,
-            send_at_accept: sender.map(|(_, fence)| fence),
+            owner: sender.map(|(_, fence)| fence),
+            send_at_accept: sender.is_some(),
         };
         self.ask(slot, CallPurpose::Post(index), StoreRequest::Accept(Box::new(accept)));
         match sender {

@@ -163,7 +163,8 @@ pub(super) async fn eight_accepts_with_one_key_make_one_message(fixture: StoreFi
 pub(super) async fn owners_accept_in_an_idle_lane_counts_as_sent(fixture: StoreFixture) {
     let alice = conversation("alice");
     let mut owner = fixture.own(&alice).await;
-    let wish = |number| AcceptRequest { send_at_accept: Some(owner.fence), ..accept(&alice, number) };
+    let wish =
+        |number| AcceptRequest { owner: Some(owner.fence), send_at_accept: true, ..accept(&alice, number) };
     let (first, second) = (wish(1), wish(2));
     // A repeat returns the first answer.
     for _ in 0..2 {
@@ -188,20 +189,20 @@ pub(super) async fn owners_accept_in_an_idle_lane_counts_as_sent(fixture: StoreF
     for number in [1, 2] {
         owner.settle(id(number)).await;
     }
-    let third = AcceptRequest { send_at_accept: Some(owner.fence), ..accept(&alice, 3) };
+    let third = AcceptRequest { owner: Some(owner.fence), send_at_accept: true, ..accept(&alice, 3) };
     assert!(matches!(fixture.store.accept(third).await.unwrap(), AcceptResult::SentAtAccept(_)));
 }
 
 pub(super) async fn other_replicas_accept_does_not_count_as_sent(fixture: StoreFixture) {
     let alice = conversation("alice");
     let old = fixture.own(&alice).await.fence;
-    let first = AcceptRequest { send_at_accept: Some(old), ..accept(&alice, 1) };
+    let first = AcceptRequest { owner: Some(old), send_at_accept: true, ..accept(&alice, 1) };
     assert!(matches!(fixture.store.accept(first.clone()).await.unwrap(), AcceptResult::SentAtAccept(_)));
     let mut owner = fixture.own(&alice).await;
     // A repeat under an old fence must not send the message, because the new owner continues with it.
     assert!(matches!(fixture.store.accept(first).await.unwrap(), AcceptResult::New(_)));
     owner.settle(id(1)).await;
-    let second = AcceptRequest { send_at_accept: Some(old), ..accept(&alice, 2) };
+    let second = AcceptRequest { owner: Some(old), send_at_accept: true, ..accept(&alice, 2) };
     assert!(matches!(fixture.store.accept(second).await.unwrap(), AcceptResult::New(_)));
     let stored = fixture.store.message(&alice, id(2), None).await.unwrap().unwrap();
     assert_eq!(stored.progress.status(), MessageStatus::Queued);

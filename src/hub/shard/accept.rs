@@ -66,7 +66,8 @@ impl Shard {
         });
     }
 
-    /// Returns the conversation if it would send the message at once. The accept then records the message as sent.
+    /// Adds the fence if this shard owns the partition. Returns the conversation if it would send the message at once: the
+    /// accept then records the message as sent.
     fn request_send_at_accept(&self, accept: &mut AcceptRequest) -> Option<Rc<Mailbox>> {
         let conversation = &accept.message.conversation;
         let partition = Partition::of(conversation);
@@ -74,14 +75,13 @@ impl Shard {
             return None;
         }
         let part = self.partition(partition)?;
-        let fence = part.active_fence()?;
-        accept.owner = Some(fence);
+        accept.owner = Some(part.active_fence()?);
         // A message for a new session has to wait for another link.
         if accept.message.session != SessionRequest::Continue {
             return None;
         }
         let mailbox = part.mailbox(conversation).filter(|mailbox| mailbox.take_send_at_accept())?;
-        accept.send_at_accept = Some(fence);
+        accept.send_at_accept = true;
         Some(mailbox)
     }
 

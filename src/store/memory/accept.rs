@@ -20,8 +20,9 @@ impl PartitionContents {
         if let Some(first) = self.live_message(accept.id, now) {
             let same = first.message.accepted.new.conversation == *conversation;
             return if same {
-                let sent =
-                    self.is_valid_fence(accept.send_at_accept) && first.message.progress.sent_at.is_some();
+                let sent = accept.send_at_accept
+                    && self.is_valid_fence(accept.owner)
+                    && first.message.progress.sent_at.is_some();
                 let accepted = first.message.accepted.clone();
                 Ok(Some(if sent {
                     AcceptResult::SentAtAccept(accepted)
@@ -66,8 +67,9 @@ impl PartitionContents {
         now: Timestamp,
         limits: &MemoryLimits,
     ) -> AcceptResult {
-        let AcceptRequest { id, message: mut new, idempotency, by, watched, send_at_accept, .. } = accept;
-        let holds = self.is_valid_fence(send_at_accept);
+        let AcceptRequest { id, message: mut new, idempotency, by, watched, owner, send_at_accept, .. } =
+            accept;
+        let holds = send_at_accept && self.is_valid_fence(owner);
         // An expired message may not be swept yet.
         self.remove_message(id);
         self.expire_conversation(&new.conversation, now, limits.journal_ttl);

@@ -25,8 +25,9 @@ impl RedisStore {
 
     /// Accepts a message by the script that decides for itself.
     async fn accept_by_script(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
-        let AcceptRequest { id, message: new, idempotency, max_open, by, watched, send_at_accept, .. } =
-            accept;
+        let AcceptRequest {
+            id, message: new, idempotency, max_open, by, watched, owner, send_at_accept, ..
+        } = accept;
         let partition = self.0.keys.partition(Partition::of(&new.conversation));
         let (conversation, message) = (partition.conversation(&new.conversation), partition.message(id));
         let key = idempotency.map(|key| (key_names::digest(key.digest(&new.conversation)), key.body));
@@ -44,7 +45,7 @@ impl RedisStore {
             .arg(u8::from(self.0.health.is_full()))
             .arg(by.to_string())
             .arg(u8::from(watched))
-            .arg(send_at_accept.map_or_else(String::new, |fence| fence.epoch.to_string()));
+            .arg(owner.filter(|_| send_at_accept).map_or_else(String::new, |fence| fence.epoch.to_string()));
         if let Some((digest, body)) = &key {
             call = call.arg(digest).arg(body.as_slice());
         }

@@ -58,8 +58,14 @@ struct CacheEntry {
     left: bool,
 }
 
-/// Conversations that are to come to rest, with their versions; an unknown one has an empty version.
-pub(super) type RestList = Vec<(ConversationId, Box<str>)>;
+/// A conversation that is to come to rest.
+#[derive(Debug)]
+pub(super) struct RestCandidate {
+    pub(super) conversation: ConversationId,
+    /// Its version; empty for an unknown one.
+    pub(super) version: Box<str>,
+    touched: Timestamp,
+}
 
 impl OwnerCache {
     pub(super) fn new() -> Self {
@@ -102,7 +108,8 @@ impl OwnerCache {
         partition.conversations.insert(of.clone(), entry);
     }
 
-    /// Prepares a change of a cached conversation at the store's time. `None` means that the owner does not know enough.
+    /// Prepares a change of a cached conversation at the store's time. `None` means that a script has to decide. The cache
+    /// then forgets the conversation, which may be half changed.
     pub(super) fn prepare<T>(
         &self,
         fence: Fence,
@@ -115,11 +122,10 @@ impl OwnerCache {
             return None;
         }
         let entry = partition.conversations.get_mut(of)?;
-        let prepared = prepare(entry.conversation.as_mut()?, now);
-        if prepared.is_some() {
-            entry.touched = now;
-        }
-        prepared
+        let mut conversation = entry.conversation.take()?;
+        let prepared = prepare(&mut conversation, now)?;
+        (entry.conversation, entry.touched) = (Some(conversation), now);
+        Some(prepared)
     }
 
     /// Adds a message that a script accepted, here or at another replica, if the cache has the version before.
@@ -168,14 +174,21 @@ impl OwnerCache {
         let mut partition = self.partition(Partition::of(of));
         if let Some(entry) = partition.conversations.get_mut(of) {
             entry.left = true;
-            if entry.conversation.as_ref().is_some_and(CachedConversation::is_at_rest) {
+            // Only a conversation that must come to rest stays. Open messages take memory, and the next owner's read returns
+            // them.
+            if entry.conversation.as_ref().is_some_and(|known| known.version_to_rest().is_none()) {
                 partition.conversations.remove(of);
             }
         }
     }
 
     /// Returns the conversations of the partition that have been idle for this time, as many as come to rest in one call.
-    pub(super) fn to_rest(&self, fence: Fence, partition: Partition, idle_for: Duration) -> RestList {
+    pub(super) fn to_rest(
+        &self,
+        fence: Fence,
+        partition: Partition,
+        idle_for: Duration,
+    ) -> Vec<RestCandidate> {
         let now = self.now();
         let partition = self.partition(partition);
         if partition.fence != Some(fence) || now.is_none() && !idle_for.is_zero() {
@@ -190,7 +203,7 @@ impl OwnerCache {
                 Some(conversation) => conversation.version_to_rest()?,
                 None => Box::default(),
             };
-            Some((of.clone(), version))
+            Some(RestCandidate { conversation: of.clone(), version, touched: entry.touched })
         });
         idle.take(TOGETHER).collect()
     }
@@ -200,7 +213,7 @@ impl OwnerCache {
         &self,
         fence: Fence,
         partition: Partition,
-        asked: &RestList,
+        asked: &[RestCandidate],
         rested: &HashSet<ConversationId>,
         version: &str,
     ) {
@@ -208,8 +221,11 @@ impl OwnerCache {
         if partition.fence != Some(fence) {
             return;
         }
-        for (of, known) in asked {
+        for RestCandidate { conversation: of, version: known, touched } in asked {
             let Some(entry) = partition.conversations.get_mut(of) else { continue };
+            if entry.touched > *touched {
+                continue;
+            }
             let unchanged = match &mut entry.conversation {
                 Some(conversation) if !conversation.has_version(known) => continue,
                 Some(conversation) if rested.contains(of) => {

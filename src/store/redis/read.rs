@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::RedisStore;
 use super::codec::{self, CorruptData};
-use super::owner_cache::{CachedConversation, REST_AFTER};
+use super::owner_cache::{CachedConversation, REST_AFTER, RestCandidate};
 use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
 use crate::domain::{ConversationId, ConversationRecord, Message, MessageId, Partition, Timestamp};
@@ -149,7 +149,7 @@ impl RedisStore {
             .fence(fence)
             .arg(self.journal_ttl())
             .background();
-        for (conversation, version) in &asked {
+        for RestCandidate { conversation, version, .. } in &asked {
             call = call.arg(conversation.to_string()).arg(&**version);
         }
         let answer = self.run(call).await.and_then(|answer| answer.expect("OK"));

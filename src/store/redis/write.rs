@@ -59,7 +59,11 @@ impl RedisStore {
         }
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let lost = rest.number()? == 1;
-        self.keep(fence, conversation, rest.values()?)?;
+        // The write is carried out, so an unreadable message of the lane is not its failure.
+        if let Err(error) = self.keep(fence, conversation, rest.values()?) {
+            tracing::warn!(%error, "the owner cannot cache a conversation");
+            self.0.cache.forget(conversation);
+        }
         Ok(WriteResult { now, lost })
     }
 
@@ -73,10 +77,7 @@ impl RedisStore {
         let owner = fence.incarnation;
         let cache = &self.0.cache;
         let prepared = cache.prepare(fence, conversation, |cached, now| cached.write(write, owner, now));
-        let Some(prepared) = prepared else {
-            cache.forget(conversation);
-            return Ok(None);
-        };
+        let Some(prepared) = prepared else { return Ok(None) };
         let now = prepared.now;
         let done = match self.guarded_write(fence, conversation, write, prepared) {
             Ok(call) => self.run_guarded(call).await,
@@ -110,8 +111,9 @@ impl RedisStore {
             .arg(fence.to_string())
             .arg(&*prepared.known)
             .arg(&*prepared.version);
+        let mut hints = Vec::new();
         for ended in &prepared.ended {
-            call = self.end(call, keys, &name, ended, &entries, fence.incarnation)?;
+            call = self.end(call, keys, &name, ended, &entries, &mut hints)?;
         }
         if prepared.activates {
             call = activate(call, keys, conversation, &name);
@@ -137,9 +139,11 @@ impl RedisStore {
             call = call.command(4, "ZADD", &keys.warm).arg(until.as_millis()).arg(&name);
             call = call.command(3, "PEXPIRE", &keys.warm).arg(millis(JOURNAL_TTL));
         }
-        for observer in prepared.observers {
-            let payload = hint_codec::appended(&name);
-            call = call.command(3, "PUBLISH", &self.0.keys.replica_channel(observer)).arg(payload);
+        hints.extend(
+            prepared.observers.iter().map(|observer| (*observer, hint_codec::appended(&name).into())),
+        );
+        for (replica, payload) in hints {
+            call = call.command(3, "PUBLISH", &self.0.keys.replica_channel(replica)).arg(payload);
         }
         if write.changes.iter().any(must_be_durable) {
             call = call.durable();
@@ -149,7 +153,7 @@ impl RedisStore {
 }
 
 impl RedisStore {
-    /// Adds the commands for the end of a message, and the hints at it.
+    /// Adds the commands for the end of a message. Adds its hints to `hints`.
     fn end<'a>(
         &self,
         mut call: ScriptCall<'a>,
@@ -157,7 +161,7 @@ impl RedisStore {
         name: &str,
         ended: &EndedMessage,
         entries: &EncodedEntries,
-        owner: Incarnation,
+        hints: &mut Vec<(Incarnation, Vec<u8>)>,
     ) -> Result<ScriptCall<'a>, CorruptData> {
         let (message, ttl) = (&ended.message, millis(self.0.message_ttl));
         let id = message.accepted.id;
@@ -170,12 +174,9 @@ impl RedisStore {
             call = call.command(3, "PEXPIRE", &keys.key_of(digest)).arg(ttl);
         }
         // Mostly no caller waits, or one at the owner itself.
-        let mut watchers = message.watchers.iter().filter(|watcher| **watcher != owner).peekable();
-        if watchers.peek().is_some() {
+        if !message.watchers.is_empty() {
             let payload = hint_codec::ended(name, id, entries.message(&value, &message.replies).as_deref());
-            for &watcher in watchers {
-                call = call.command(3, "PUBLISH", &self.0.keys.replica_channel(watcher)).arg(&payload);
-            }
+            hints.extend(message.watchers.iter().map(|watcher| (*watcher, payload.clone())));
         }
         Ok(call)
     }

@@ -16,8 +16,9 @@ const MAX_CHANGES: usize = 256;
 /// The limits of a journal, as in `limits.lua`. At a limit a script takes out the oldest entries.
 const MAX_ENTRIES: u64 = 1000;
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// The entries above the limit that a script takes out together. Pages leave them out.
-const EXCESS: u64 = 100;
+/// The part of the limits by which a journal may exceed them, so that a script takes out many entries together. Pages leave
+/// out the entries above the limit of their number.
+const EXCESS: u64 = 10;
 /// The factor of the weight in WEIGHT, as in `limits.lua`.
 const ENTRY: u64 = 65_536;
 
@@ -35,6 +36,7 @@ pub(in super::super) struct CachedConversation {
     lane: VecDeque<CachedMessage>,
     /// `None` if the conversation never had an entry.
     journal: Option<JournalSize>,
+    /// The place of the newest entry in the list; 0 without one.
     last_place: u64,
     /// The replicas that get hints at new entries, each until a time.
     observers: Vec<(Incarnation, Timestamp)>,
@@ -139,7 +141,10 @@ impl CachedConversation {
             last_client_message_id,
             head_since: Timestamp::from_millis(head_since.unwrap_or_default()),
             lane,
-            journal: weight.map(|weight| JournalSize { bytes: weight / ENTRY, entries: weight % ENTRY }),
+            journal: weight.map(|weight| match last_place {
+                Some(_) => JournalSize { bytes: weight / ENTRY, entries: weight % ENTRY },
+                None => JournalSize::default(),
+            }),
             last_place: last_place.unwrap_or_default(),
             observers,
             activity: if resting == 1 { ConversationActivity::Resting } else { ConversationActivity::Active },
@@ -160,7 +165,7 @@ impl CachedConversation {
             self.last_client_message_id.map_or(now.as_millis(), |last| now.as_millis().max(last + 1));
         let stamp = AcceptStamp { position: self.next_position, client_message_id, accepted_at: now };
         let accepted = Arc::new(stamp.on(accept.id, accept.message.clone()));
-        let sent = accept.send_at_accept.is_some() && self.lane.is_empty();
+        let sent = accept.send_at_accept && self.lane.is_empty();
         let watchers = if accept.watched { vec![accept.by] } else { Vec::new() };
         let sent_at = sent.then_some(now);
         self.enqueue(CachedMessage::new(Arc::clone(&accepted), sent_at, key.map(Into::into), watchers));
@@ -212,7 +217,7 @@ impl CachedConversation {
     }
 
     /// Prepares a write of the owner. `None` leaves it to the script, also if a change does not fit an open message. The
-    /// cached state is wrong then.
+    /// cached state is half changed then.
     pub(in super::super) fn write(
         &mut self,
         write: &ConversationWrite,
@@ -229,11 +234,10 @@ impl CachedConversation {
         let before = entries(self);
         let mut ended = Vec::new();
         for (at, change) in write.changes.iter().enumerate() {
-            self.apply(at, change, &mut ended)?;
+            self.apply(at, change, owner, &mut ended)?;
         }
-        if entries(self) > MAX_ENTRIES + EXCESS
-            || self.journal.is_some_and(|journal| journal.bytes > MAX_BYTES)
-        {
+        let size = self.journal.unwrap_or_default();
+        if size.entries > MAX_ENTRIES + MAX_ENTRIES / EXCESS || size.bytes > MAX_BYTES + MAX_BYTES / EXCESS {
             return None;
         }
         let mut observers = Vec::new();
@@ -251,7 +255,13 @@ impl CachedConversation {
         Some(PreparedWrite { known, version, ended, state: self.state_field(), activates, observers, now })
     }
 
-    fn apply(&mut self, at: usize, change: &ConversationChange, ended: &mut Vec<EndedMessage>) -> Option<()> {
+    fn apply(
+        &mut self,
+        at: usize,
+        change: &ConversationChange,
+        owner: Incarnation,
+        ended: &mut Vec<EndedMessage>,
+    ) -> Option<()> {
         match change {
             ConversationChange::Sent { message, at } => _ = self.open(*message)?.sent_at.get_or_insert(*at),
             ConversationChange::Acked { message, at } => _ = self.open(*message)?.acked_at.get_or_insert(*at),
@@ -264,13 +274,20 @@ impl CachedConversation {
                 }
             }
             ConversationChange::Deliver(_) => {}
-            ConversationChange::Append(entry) => self.append(at, entry, ended)?,
+            ConversationChange::Append(entry) => self.append(at, entry, owner, ended)?,
         }
         Some(())
     }
 
-    fn append(&mut self, at: usize, entry: &JournalEntry, ended: &mut Vec<EndedMessage>) -> Option<()> {
-        if entry.seq <= self.last_place {
+    fn append(
+        &mut self,
+        at: usize,
+        entry: &JournalEntry,
+        owner: Incarnation,
+        ended: &mut Vec<EndedMessage>,
+    ) -> Option<()> {
+        // A list without a weight is from before the conversation was forgotten.
+        if entry.seq <= self.last_place || (self.journal.is_none() && self.last_place > 0) {
             return None;
         }
         match &entry.body {
@@ -283,10 +300,11 @@ impl CachedConversation {
             }
             EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } => {
                 let index = self.lane.iter().position(|open| open.id() == *message)?;
-                let message = self.lane.remove(index).filter(|message| !message.moved)?;
+                let mut message = self.lane.remove(index).filter(|message| !message.moved)?;
                 if index == 0 {
                     self.head_since = entry.at;
                 }
+                message.watchers.retain(|watcher| *watcher != owner);
                 ended.push(EndedMessage { message, at });
             }
             EntryBody::UserMessage(_) | EntryBody::Platform(_) | EntryBody::Gap(_) => {}

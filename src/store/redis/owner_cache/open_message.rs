@@ -8,7 +8,7 @@ use crate::domain::{AcceptedMessage, ConversationId, MessageId, Timestamp};
 use crate::store::Incarnation;
 
 /// An open message.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(in super::super) struct CachedMessage {
     pub(in super::super) accepted: Arc<AcceptedMessage>,
     pub(super) sent_at: Option<Timestamp>,
@@ -58,7 +58,7 @@ impl CachedMessage {
             return Ok(None);
         }
         let parts: Vec<&str> = word.split(':').collect();
-        let &[id, signs, key, watchers, replies, moved] = &*parts else { return Err(WHAT) };
+        let &[id, signs, key, watchers, replies, moved, ..] = &*parts else { return Err(WHAT) };
         let mut times = signs.split(',').map(|digits| {
             let time = (!digits.is_empty()).then(|| codec::number(digits.as_bytes())).transpose();
             time.map(|time| time.map(Timestamp::from_millis))

@@ -11,11 +11,13 @@ local function read_state(text)
   local state, words = {lane = {}}, nil
   state.write, state.next, state.last, state.weight, state.since, words =
     string.match(text or '    ', '^(%d*!?) (%d*) (%d*) (%d*) (%d*)(.*)$')
-  for id, signs, digest, watchers, replies, moved in
-    string.gmatch(words, ' (%w+):([%d,]*):([%w_-]*):([%x+]*):([%d+]*):(%+?)') do
+  for id, signs, digest, watchers, replies, moved, later in
+    string.gmatch(words, ' (%w+):([%d,]*):([%w_-]*):([%x+]*):([%d+]*):(%+?)(%S*)') do
     table.insert(state.lane,
-      {id = id, signs = signs, digest = digest, watchers = watchers, replies = replies, moved = moved})
+      {id = id, signs = signs, digest = digest, watchers = watchers, replies = replies, moved = moved .. later})
   end
+  -- A word that is left out would never end.
+  assert(#state.lane == select(2, string.gsub(words, ' ', '')), 'unreadable state')
   return state
 end
 

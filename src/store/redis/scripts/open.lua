@@ -13,6 +13,8 @@ for _, open in ipairs(state.lane) do
   if value then
     messages[#messages + 1] = {open.id, message_answer(name, open.id, value, parts, open)}
     kept[#kept + 1] = open
+  elseif open.digest ~= '' then
+    call('PEXPIRE', partition .. 'k:' .. open.digest, journal_ttl)
   end
 end
 -- A store that evicts against our advice may have lost a message but not its place in the lane. Such a message could

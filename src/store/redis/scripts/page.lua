@@ -15,7 +15,7 @@ end
 local answer = {'OK', now, had[2] or '', 0, ''}
 -- Without a record, or without a weight, the journal is that of a conversation that the store has forgotten. The next
 -- entry drops it.
-if not had[2] or read_state(had[3]).weight == '' then
+if not had[2] or not string.match(had[3] or '', '^%S* %S* %S* %d') then
   return answer
 end
 

@@ -4,8 +4,8 @@
 -- Answers OK lost cache | OUTOFSTEP
 --
 -- ARGV[8] is the weight of all entries, ARGV[9] the lifetime of a journal. Groups of changes start at ARGV[CHANGES].
--- A group has the id of a message or '', its times of sent, acknowledged and first reply ('' for no news), and the number of changes. Each change has a
--- kind and two values:
+-- A group has the id of a message or '', its times of sent, acknowledged and first reply ('' for no news), and the number
+-- of changes. Each change has a kind and two values:
 --   r  a reply to the group's message                                       place, text
 --   e  the end of the group's message, its last change                      place, text
 --   u  another session's message                                            place, text
@@ -53,7 +53,7 @@ local function take_out(entries)
         needed = needed or parts[i] == place
       end
       if needed then
-        call('SET', partition .. 'm:' .. id, value .. netstring(place .. ' ' .. text), 'KEEPTTL')
+        call('APPEND', partition .. 'm:' .. id, netstring(place .. ' ' .. text))
         if open then
           open.moved = '+'
         end
@@ -95,6 +95,9 @@ while ARGV[at] do
         elseif index == 1 then
           state.since = string.match(text, '^%d+')
         end
+        if open.digest ~= '' then
+          call('PEXPIRE', partition .. 'k:' .. open.digest, message_ttl)
+        end
       end
       if open and value then
         local ended = {netstring(name), netstring(parts[2]), netstring(open.signs .. ' ' .. open.replies .. ' ' .. text)}
@@ -102,9 +105,6 @@ while ARGV[at] do
           ended[i] = netstring(parts[i])
         end
         call('SET', partition .. 'm:' .. id, table.concat(ended), 'PX', message_ttl)
-        if open.digest ~= '' then
-          call('PEXPIRE', partition .. 'k:' .. open.digest, message_ttl)
-        end
         -- Mostly no caller waits, or one at the owner itself.
         if open.watchers ~= '' and open.watchers ~= owner then
           ends[#ends + 1] = open
@@ -121,8 +121,7 @@ while ARGV[at] do
     elseif kind == 'r' and open then
       open.replies = open.replies == '' and place or open.replies .. '+' .. place
     elseif kind == 'r' and value then
-      value = value .. netstring(place)
-      call('SET', partition .. 'm:' .. id, value, 'KEEPTTL')
+      call('APPEND', partition .. 'm:' .. id, netstring(place))
     elseif kind == 'd' then
       for_journal = false
       local delivery = partition .. 'd:' .. place
@@ -153,8 +152,12 @@ if #appended > 0 then
     take_out(call('LRANGE', KEYS[5], 0, -1))
     call('DEL', KEYS[5])
     counted, before = 0, 0
-  elseif before == 0 then
+  elseif counted and counted % ENTRY ~= before or before == 0 then
+    -- A store that evicts against our advice may have lost the list.
     counted = 0
+    for _, entry in ipairs(call('LRANGE', KEYS[5], 0, -1)) do
+      counted = counted + ENTRY * string.match(entry, '^%d+ %a %d+ (%d+)') + 1
+    end
   end
   -- Lua passes some thousands of arguments at most.
   for from = 1, #appended, 1000 do

@@ -91,8 +91,7 @@ impl Side {
     /// Accepts a message at the owner, or at another replica.
     async fn accept(&self, accept: &AcceptRequest, owns: bool, sends: bool) -> String {
         let owner = owns.then_some(self.fence);
-        let send_at_accept = owner.filter(|_| sends);
-        plain(self.store.accept(AcceptRequest { owner, send_at_accept, ..accept.clone() }).await)
+        plain(self.store.accept(AcceptRequest { owner, send_at_accept: sends, ..accept.clone() }).await)
     }
 
     async fn write(&self, write: &ConversationWrite) -> Result<bool, StoreError> {

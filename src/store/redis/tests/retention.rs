@@ -307,7 +307,7 @@ async fn accept_beside_a_rest_stays_visible_and_never_expires() {
     let fence = active_owner(&store).await;
     assert_eq!(activity(&server).await, (false, "inf".to_owned()));
     // Both are prepared before either is answered, and the rest reaches Redis first.
-    let accept = AcceptRequest { send_at_accept: Some(fence), ..accept(1) };
+    let accept = AcceptRequest { owner: Some(fence), send_at_accept: true, ..accept(1) };
     let (rested, accepted) = tokio::join!(store.rest_all(), store.accept(accept));
     rested.unwrap();
     assert!(matches!(accepted, Ok(AcceptResult::SentAtAccept(_))));
@@ -355,8 +355,9 @@ async fn journal_of_a_forgotten_conversation_is_not_read_again() {
     let sent = vec![ConversationChange::Sent { message: next, at }];
     store.write(fence, &alice(), &numbered(1, sent)).await.unwrap();
     assert!(places(&store).await.is_empty());
-    store.write(fence, &alice(), &numbered(2, vec![reply(1, at, Some(next), "new")])).await.unwrap();
-    assert_eq!(places(&store).await, [1]);
+    // An owner that kept the conversation in memory counts on.
+    store.write(fence, &alice(), &numbered(2, vec![reply(3, at, Some(next), "new")])).await.unwrap();
+    assert_eq!(places(&store).await, [3]);
     let replies = |message: &crate::domain::Message| {
         message.progress.replies.iter().map(|reply| reply.text.to_string()).collect::<Vec<_>>()
     };
@@ -378,4 +379,33 @@ async fn delivery_that_survived_is_not_queued_twice() {
     store.write(fence, &alice(), &numbered(3, changes)).await.unwrap();
     let queues: Vec<String> = server.ask(&["KEYS", "*:o:*"]).await;
     assert_eq!(queues, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn evicted_journal_begins_anew_and_keeps_its_newest_entries() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = own(&store).await;
+    let at = Timestamp::from_millis(1);
+    let mut write = numbered(1, (1..=1000).map(|seq| reply(seq, at, None, "old")).collect());
+    store.write(fence, &alice(), &write).await.unwrap();
+    server.ask::<()>(&["DEL", &format!("t:{{{}}}:j:{}", Partition::of(&alice()), alice())]).await;
+    for number in 2..=200 {
+        write = numbered(number, vec![reply(999 + number, at, None, "new")]);
+        store.write(fence, &alice(), &write).await.unwrap();
+    }
+    let page = store.page(&alice(), ReadStart::Oldest, 1000, None).await.unwrap();
+    assert_eq!((page.entries.len(), page.entries[0].entry.seq), (199, 1001));
+}
+
+#[tokio::test]
+async fn open_message_leaves_the_cache_with_its_conversation() {
+    let server = Server::start();
+    let store = server.store();
+    let fence = active_owner(&store).await;
+    let accept = AcceptRequest { owner: Some(fence), ..accept(1) };
+    let AcceptResult::New(message) = store.accept(accept).await.unwrap() else { panic!("it is new") };
+    assert_eq!(Arc::strong_count(&message), 2);
+    store.leave_memory(&alice());
+    assert_eq!(Arc::strong_count(&message), 1);
 }
