@@ -115,6 +115,10 @@ impl RedisStore {
         for ended in &prepared.ended {
             call = self.end(call, keys, &name, ended, &entries, &mut hints)?;
         }
+        for (id, place) in &prepared.late {
+            let place = netstring::sequence(&[place.to_string().as_bytes()]);
+            call = call.command(3, "APPEND", &keys.message(*id)).arg(place);
+        }
         if prepared.activates {
             call = activate(call, keys, conversation, &name);
         }

@@ -76,6 +76,8 @@ pub(in super::super) struct PreparedWrite {
     pub(in super::super) known: Box<str>,
     pub(in super::super) version: Box<str>,
     pub(in super::super) ended: Vec<EndedMessage>,
+    /// The replies that came after the end of their message, with their places.
+    pub(in super::super) late: Vec<(MessageId, u64)>,
     /// The field `s`.
     pub(in super::super) state: String,
     pub(in super::super) activates: bool,
@@ -232,9 +234,9 @@ impl CachedConversation {
         }
         let entries = |of: &Self| of.journal.map_or(0, |journal| journal.entries);
         let before = entries(self);
-        let mut ended = Vec::new();
+        let (mut ended, mut late) = (Vec::new(), Vec::new());
         for (at, change) in write.changes.iter().enumerate() {
-            self.apply(at, change, owner, &mut ended)?;
+            self.apply(at, change, owner, &mut ended, &mut late)?;
         }
         let size = self.journal.unwrap_or_default();
         if size.entries > MAX_ENTRIES + MAX_ENTRIES / EXCESS || size.bytes > MAX_BYTES + MAX_BYTES / EXCESS {
@@ -252,7 +254,16 @@ impl CachedConversation {
         }
         let activates = self.activate();
         let (known, version) = self.advance();
-        Some(PreparedWrite { known, version, ended, state: self.state_field(), activates, observers, now })
+        Some(PreparedWrite {
+            known,
+            version,
+            ended,
+            late,
+            state: self.state_field(),
+            activates,
+            observers,
+            now,
+        })
     }
 
     fn apply(
@@ -261,6 +272,7 @@ impl CachedConversation {
         change: &ConversationChange,
         owner: Incarnation,
         ended: &mut Vec<EndedMessage>,
+        late: &mut Vec<(MessageId, u64)>,
     ) -> Option<()> {
         match change {
             ConversationChange::Sent { message, at } => _ = self.open(*message)?.sent_at.get_or_insert(*at),
@@ -274,7 +286,7 @@ impl CachedConversation {
                 }
             }
             ConversationChange::Deliver(_) => {}
-            ConversationChange::Append(entry) => self.append(at, entry, owner, ended)?,
+            ConversationChange::Append(entry) => self.append(at, entry, owner, ended, late)?,
         }
         Some(())
     }
@@ -285,6 +297,7 @@ impl CachedConversation {
         entry: &JournalEntry,
         owner: Incarnation,
         ended: &mut Vec<EndedMessage>,
+        late: &mut Vec<(MessageId, u64)>,
     ) -> Option<()> {
         // A list without a weight is from before the conversation was forgotten.
         if entry.seq <= self.last_place || (self.journal.is_none() && self.last_place > 0) {
@@ -293,9 +306,13 @@ impl CachedConversation {
         match &entry.body {
             EntryBody::Reply(reply) => {
                 if let Some(id) = reply.in_reply_to {
-                    let open = self.open(id)?;
-                    open.first_reply_at.get_or_insert(entry.at);
-                    open.replies.push(entry.seq);
+                    match self.open(id) {
+                        Some(open) => {
+                            open.first_reply_at.get_or_insert(entry.at);
+                            open.replies.push(entry.seq);
+                        }
+                        None => late.push((id, entry.seq)),
+                    }
                 }
             }
             EntryBody::Ended { message, .. } | EntryBody::Closed { message, .. } => {

@@ -25,7 +25,10 @@ end
 local at = 4
 while ARGV[at] do
   local last = at + ARGV[at]
-  call(unpack(ARGV, at + 1, last))
+  -- An expired message must not come back with a late reply alone, without an expiry.
+  if ARGV[at + 1] ~= 'APPEND' or call('EXISTS', ARGV[at + 2]) == 1 then
+    call(unpack(ARGV, at + 1, last))
+  end
   at = last + 1
 end
 return 1

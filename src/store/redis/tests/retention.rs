@@ -73,6 +73,9 @@ async fn open_message_stays_and_ended_one_expires() {
     assert_eq!(store.message(&alice(), id(1), None).await.unwrap().unwrap().progress.replies.len(), 2);
     server.ask::<()>(&["DEL", &format!("t:{{{partition}}}:m:{}", id(1))]).await;
     store.write(fence, &alice(), &numbered(4, vec![reply(4, at, Some(id(1)), "later")])).await.unwrap();
+    store.skew(Duration::from_secs(62));
+    renew(&store, fence).await.unwrap();
+    store.rest(partition, fence).await.unwrap();
     let gone: Vec<_> = ended.into_iter().filter(|(name, _)| *name != "m:").collect();
     assert_eq!(keys(&server).await, named(&gone));
 
