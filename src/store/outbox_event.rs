@@ -101,6 +101,11 @@ impl OutboxEventReceiver {
         self.events.is_empty() && !self.missed.some.load(Ordering::Acquire)
     }
 
+    /// Returns the next event if one is there. [`OutboxEventReceiver::next`] returns [`OutboxEvent::Missed`].
+    pub fn try_next(&mut self) -> Option<OutboxEvent> {
+        self.events.try_recv().ok()
+    }
+
     /// Waits for the next event. Returns `None` if all senders are gone.
     pub async fn next(&mut self) -> Option<OutboxEvent> {
         loop {

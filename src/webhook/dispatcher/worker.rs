@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::select;
 use tokio::sync::{mpsc, oneshot};
@@ -29,6 +30,8 @@ use crate::webhook::scheduler::{AttemptStart, Scheduler};
 const WINDOW_MARGIN: Duration = Duration::from_secs(5);
 /// The longest wait for the answer to `begin`. An attempt that starts later could outlive its window by another clock.
 const MAX_BEGIN_DELAY: Duration = Duration::from_secs(4);
+/// The limit of events of each kind that are handled in one round.
+const TOGETHER: usize = 64;
 /// The sleep of a worker without planned work.
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -122,10 +125,23 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
                     }
                 }
             }
+            self.handle_ready(&mut events);
         }
         self.stats.measure(&self.scheduler);
         if let Store::Memory(_) = &self.store {
             self.warn_of_lost_deliveries().await;
+        }
+    }
+
+    /// Handles further events that are ready. Under load this saves most rounds of the loop.
+    fn handle_ready(&mut self, events: &mut OutboxEventReceiver) {
+        for _ in 0..TOGETHER {
+            let Some(event) = events.try_next() else { break };
+            self.handle_outbox(event);
+        }
+        for _ in 0..TOGETHER {
+            let Some(Some(event)) = self.work.next().now_or_never() else { break };
+            self.handle_work(event);
         }
     }
 
