@@ -123,10 +123,8 @@ pub struct ClaimedDelivery {
 /// The end of an attempt.
 #[derive(Clone, Debug)]
 pub struct FinishRequest {
-    /// The delivery.
-    pub id: DeliveryId,
-    /// [`ClaimedDelivery::token`]. It ends this attempt alone, and only once.
-    pub token: u64,
+    /// The delivery as it was claimed. Its token ends this attempt alone, and only once.
+    pub claimed: Box<ClaimedDelivery>,
     /// The recorded attempt.
     pub attempt: DeliveryAttempt,
     /// The decision that follows.

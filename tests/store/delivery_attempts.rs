@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rtm_bridge::domain::{DeliveryState, Partition};
 use rtm_bridge::store::{
-    ATTEMPTS, ClaimMode, FinishRequest, FinishResult, RedeliverResult, RetryDecision, StoreError,
+    ATTEMPTS, ClaimMode, Fence, FinishRequest, FinishResult, RedeliverResult, RetryDecision, StoreError,
 };
 
 use super::delivery_worker::{
@@ -234,8 +234,8 @@ pub(super) async fn every_step_of_an_attempt_is_fenced(fixture: StoreFixture) {
         assert_eq!(store.finish(partition, fence, queue, &finish).await, Err(error));
     };
     let lease = format!("{{{partition}}}:lease");
-    let older = (owner.fence.epoch - 1).to_string();
-    if fixture.tamper("HSET", &lease, &["e", &older]).await {
+    let older = Fence { epoch: owner.fence.epoch - 1, ..owner.fence };
+    if fixture.tamper("HSET", &lease, &["e", &older.epoch.to_string(), "f", &older.to_string()]).await {
         all_say(StoreError::Lost).await;
     }
     // The owner's own next claim also fences off earlier operations.

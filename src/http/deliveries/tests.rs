@@ -210,7 +210,7 @@ impl DeliveryStore {
             duration: Duration::from_millis(7),
             response: Some("gone".into()),
         };
-        let finish = FinishRequest { id, token: taken.token, attempt, decision: verdict };
+        let finish = FinishRequest { claimed: taken, attempt, decision: verdict };
         self.store.finish(partition, fence, queue, &finish).unwrap();
     }
 

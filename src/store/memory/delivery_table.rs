@@ -158,11 +158,14 @@ impl DeliveryTable {
 
     /// Returns whether this attempt is the one in flight in this queue.
     fn is_in_flight(&self, queue: QueueId, finish: &FinishRequest) -> bool {
-        self.first(queue).is_some_and(|(id, _, token)| id == finish.id && token == Some(finish.token))
+        self.first(queue).is_some_and(|(id, _, token)| {
+            id == finish.claimed.delivery.id && token == Some(finish.claimed.token)
+        })
     }
 
     fn end_attempt(&mut self, queue: QueueId, finish: &FinishRequest, message_ttl: Duration, now: Timestamp) {
-        let Some(entry) = self.entries.get_mut(&finish.id) else { return };
+        let id = finish.claimed.delivery.id;
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         self.bytes -= entry.weight();
         entry.made += 1;
         if entry.attempts.len() >= ATTEMPTS {
@@ -182,8 +185,8 @@ impl DeliveryTable {
         };
         self.bytes += entry.weight();
         if let DeliveryStatus::Settled { expires_at, .. } = entry.status {
-            self.settled.insert((expires_at, finish.id));
-            self.dequeue(queue, finish.id);
+            self.settled.insert((expires_at, id));
+            self.dequeue(queue, id);
         }
     }
 

@@ -15,7 +15,9 @@ mod reply;
 use crate::domain::{BotName, ConversationId, MessageId, Timestamp, UserId};
 use crate::store::Incarnation;
 
-pub(super) use delivery::{attempt, delivery, delivery_id, new_delivery, read_new_delivery};
+pub(super) use delivery::{
+    attempt, delivered_status, delivery, delivery_id, new_delivery, read_new_delivery, untried_status,
+};
 pub(super) use entry::{EncodedEntry, encode_entry, read_entry};
 pub(super) use link::{chunk, connection, read_chunk, read_connection};
 pub(super) use message::{AcceptStamp, accepted, accepted_message, message, new_message};

@@ -26,7 +26,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::domain::{BotName, ConversationId, DeliveryId, MessageId, Partition};
+use crate::domain::{BotName, ConversationId, DeliveryId, DeliveryState, MessageId, Partition};
 use crate::store::accept_request::KeyDigest;
 use crate::store::{Incarnation, QueueId};
 
@@ -131,9 +131,9 @@ impl PartitionKeys {
         [&self.prefix, "due"].concat()
     }
 
-    /// Returns the index of pending deliveries.
-    pub(super) fn pending(&self) -> String {
-        [&self.prefix, "x:pending"].concat()
+    /// Returns the index of the deliveries in this state.
+    pub(super) fn index(&self, state: DeliveryState) -> String {
+        [&self.prefix, "x:", state.as_str()].concat()
     }
 
     /// Returns the name of an idempotency key with this [`digest`].

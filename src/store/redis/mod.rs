@@ -23,6 +23,7 @@ mod outbox;
 mod owner_cache;
 mod partition_merge;
 mod read;
+mod recent_deliveries;
 mod schema_migrator;
 mod script;
 mod script_answer;
@@ -44,6 +45,7 @@ use deadpool_redis::redis::Value;
 use self::codec::CorruptData;
 use self::key_names::KeyNames;
 use self::owner_cache::OwnerCache;
+use self::recent_deliveries::RecentDeliveries;
 use self::script::ScriptCall;
 use self::script_answer::ScriptAnswer;
 use crate::config::{self, StoreUrl};
@@ -75,6 +77,7 @@ struct RedisInner {
     message_ttl: Duration,
     health: health::HealthMonitor,
     cache: Arc<OwnerCache>,
+    recent: RecentDeliveries,
     #[cfg(feature = "test-support")]
     skew: AtomicU64,
 }
@@ -92,6 +95,7 @@ impl RedisStore {
             message_ttl: options.message_ttl,
             health: health::HealthMonitor::default(),
             cache: Arc::new(OwnerCache::new()),
+            recent: RecentDeliveries::new(),
             #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))
@@ -132,8 +136,13 @@ impl RedisStore {
 
     /// Runs `guard.lua`. Returns whether the commands were carried out.
     async fn run_guarded(&self, call: ScriptCall<'_>) -> Result<bool, StoreError> {
+        Ok(self.run_prepared(call).await? == 1)
+    }
+
+    /// Runs a script that answers a number; 0 means that nothing changed.
+    async fn run_prepared(&self, call: ScriptCall<'_>) -> Result<i64, StoreError> {
         match self.0.runner.run(call).await? {
-            Value::Int(done) => Ok(done == 1),
+            Value::Int(done) => Ok(done),
             _ => Err(CorruptData("the answer of the guard").into()),
         }
     }

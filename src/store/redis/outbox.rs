@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::codec::{self, CorruptData};
+use super::key_names::PartitionKeys;
+use super::script::ScriptCall;
 use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
 use super::{RedisStore, millis};
-use crate::domain::{DeliveryId, DeliveryState, Partition};
+use crate::domain::{DeliveryId, DeliveryState, NewDelivery, Partition, Timestamp};
 use crate::store::{
     ATTEMPTS, BeginResult, ClaimedDelivery, DEAD_TTL, Fence, FinishRequest, FinishResult, OutboxPage,
     PendingQueue, QueueId, RedeliverResult, RetryDecision, StoreError,
@@ -15,7 +17,47 @@ use crate::store::{
 /// The approximate number of queues of one page, so that no script blocks others for long.
 const TOGETHER: usize = 256;
 
+/// The size up to which an attempt does not count in lists, as in `outbox_finish.lua`.
+const SMALL_ATTEMPT: usize = 128;
+/// Of 256 successes, the number whose script also removes expired deliveries from the index. Each removes up to 16.
+const SWEEPS: u8 = 24;
+
 impl RedisStore {
+    /// Adds the commands for a new delivery of the owner. Its queue is due now if it was empty.
+    pub(super) fn deliver<'a>(
+        &self,
+        call: ScriptCall<'a>,
+        keys: &PartitionKeys,
+        new: &NewDelivery,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<ScriptCall<'a>, CorruptData> {
+        let queue = QueueId::of(&new.conversation, &new.target);
+        let id = new.id.to_string();
+        self.0.recent.insert(queue, new, now);
+        Ok(call
+            .command(12, "HSET", &keys.delivery(new.id))
+            .arg("c")
+            .arg(name)
+            .arg("t")
+            .arg(&*new.target)
+            .arg("n")
+            .arg(codec::new_delivery(new)?)
+            .arg("b")
+            .arg(new.data.get())
+            .arg("s")
+            .arg(codec::untried_status(queue, new.created_at))
+            .command(4, "ZADD", &keys.index(DeliveryState::Pending))
+            .arg(0)
+            .arg(format!("{id} {name}"))
+            .command(3, "RPUSH", &keys.queue(queue))
+            .arg(&id)
+            .command(5, "ZADD", &keys.due())
+            .arg("NX")
+            .arg(now.as_millis())
+            .arg(queue.to_string()))
+    }
+
     pub(in crate::store) async fn outbox(
         &self,
         partition: Partition,
@@ -42,6 +84,20 @@ impl RedisStore {
     }
 
     pub(in crate::store) async fn begin(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+    ) -> Result<BeginResult, StoreError> {
+        match self.begin_as_owner(partition, fence, queue, token, window).await? {
+            Some(claimed) => Ok(BeginResult::Taken(Box::new(claimed))),
+            None => Box::pin(self.begin_by_script(partition, fence, queue, token, window)).await,
+        }
+    }
+
+    async fn begin_by_script(
         &self,
         partition: Partition,
         fence: Fence,
@@ -79,7 +135,47 @@ impl RedisStore {
         Ok(BeginResult::Taken(Box::new(ClaimedDelivery { delivery, since, made, step, token, now })))
     }
 
+    /// Begins the first attempt of a delivery that this owner wrote. `None` means that a script has to decide.
+    async fn begin_as_owner(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        token: u64,
+        window: Duration,
+    ) -> Result<Option<ClaimedDelivery>, StoreError> {
+        let Some(now) = self.0.cache.now() else { return Ok(None) };
+        let Some(delivery) = self.0.recent.take(partition, queue, now) else { return Ok(None) };
+        let keys = self.0.keys.partition(partition);
+        let status = codec::untried_status(queue, delivery.created_at);
+        let call = SCRIPTS
+            .claim_delivery
+            .call(&[&keys.lease, &keys.delivery(delivery.id), &keys.queue(queue), &keys.due()])
+            .arg(fence.to_string())
+            .arg(&status)
+            .arg(format!("{status}{token:x}"))
+            .arg(delivery.id.to_string())
+            .arg((now + window).as_millis())
+            .arg(queue.to_string());
+        let claimed = self.run_prepared(call).await? == 1;
+        let since = delivery.created_at;
+        Ok(claimed.then_some(ClaimedDelivery { delivery, since, made: 0, step: 0, token, now }))
+    }
+
     pub(in crate::store) async fn finish(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        finish: &FinishRequest,
+    ) -> Result<FinishResult, StoreError> {
+        match self.finish_as_owner(partition, fence, queue, finish).await? {
+            Some(finished) => Ok(finished),
+            None => Box::pin(self.finish_by_script(partition, fence, queue, finish)).await,
+        }
+    }
+
+    async fn finish_by_script(
         &self,
         partition: Partition,
         fence: Fence,
@@ -99,8 +195,8 @@ impl RedisStore {
             .call(&[&self.0.keys.partition(partition).lease])
             .fence(fence)
             .arg(queue.to_string())
-            .arg(finish.id.to_string())
-            .arg(format!("{:x}", finish.token))
+            .arg(finish.claimed.delivery.id.to_string())
+            .arg(format!("{:x}", finish.claimed.token))
             .arg(codec::attempt(&finish.attempt)?)
             .arg(ATTEMPTS)
             .arg(state.as_str())
@@ -109,6 +205,49 @@ impl RedisStore {
             .arg(reason);
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         Ok(FinishResult { next: rest.time_or_none()?, now })
+    }
+
+    /// Records the success of a first attempt, which most attempts are. `None` means that a script has to decide.
+    async fn finish_as_owner(
+        &self,
+        partition: Partition,
+        fence: Fence,
+        queue: QueueId,
+        finish: &FinishRequest,
+    ) -> Result<Option<FinishResult>, StoreError> {
+        let ClaimedDelivery { delivery, since, made, step, token, .. } = &*finish.claimed;
+        let Some(now) = self.0.cache.now() else { return Ok(None) };
+        // The script that decides also removes expired deliveries from the index.
+        let sweeps = fastrand::u8(..) < SWEEPS;
+        if finish.decision != RetryDecision::Delivered || (*made, *step) != (0, 0) || sweeps {
+            return Ok(None);
+        }
+        let keys = self.0.keys.partition(partition);
+        let (id, attempt) = (delivery.id.to_string(), codec::attempt(&finish.attempt)?);
+        let mut call = SCRIPTS
+            .settle_delivery
+            .call(&[
+                &keys.lease,
+                &keys.delivery(delivery.id),
+                &keys.queue(queue),
+                &keys.due(),
+                &keys.index(DeliveryState::Pending),
+                &keys.index(DeliveryState::Delivered),
+            ])
+            .arg(fence.to_string())
+            .arg(format!("{}{token:x}", codec::untried_status(queue, *since)))
+            .arg(&id)
+            .arg(queue.to_string())
+            .arg(now.as_millis())
+            .arg(format!("{id} {}", delivery.conversation))
+            .arg(millis(self.0.message_ttl))
+            .arg("s")
+            .arg(codec::delivered_status(queue, *since));
+        if attempt.len() > SMALL_ATTEMPT {
+            call = call.arg("z").arg(attempt.len());
+        }
+        let done = self.run_prepared(call.arg("a1").arg(attempt)).await?;
+        Ok((done > 0).then_some(FinishResult { next: (done == 1).then_some(now), now }))
     }
 
     pub(in crate::store) async fn redeliver(&self, id: DeliveryId) -> Result<RedeliverResult, StoreError> {

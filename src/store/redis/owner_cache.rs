@@ -86,7 +86,7 @@ impl OwnerCache {
     }
 
     /// Returns the store's time, unless the last answer is too old to tell it.
-    fn now(&self) -> Option<Timestamp> {
+    pub(super) fn now(&self) -> Option<Timestamp> {
         let clock = lock(&self.clock);
         let (clock, heard) = clock.as_ref()?;
         (heard.elapsed() < CLOCK_AGE).then(|| clock.now())

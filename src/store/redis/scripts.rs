@@ -29,6 +29,8 @@ macro_rules! scripts {
 scripts! {
     guarded_accept = "" "guard";
     guarded_write = " flags=allow-oom" "guard";
+    claim_delivery = " flags=allow-oom" "claim_delivery";
+    settle_delivery = " flags=allow-oom" "settle_delivery";
     accept = "" "begin" "limits" "version" "channel" "hint" "partition" "journal" "conversation" "message_value" "activity" "accept";
     message = " flags=allow-oom" "begin" "version" "partition" "journal" "conversation" "message_value" "message";
     page = " flags=allow-oom" "begin" "limits" "version" "channel" "hint" "partition" "journal" "conversation" "message_value" "observe" "page";

@@ -129,7 +129,7 @@ impl RedisStore {
             }
         }
         for new in self::deliveries(&write.changes) {
-            call = deliver(call, keys, new, &name, prepared.now)?;
+            call = self.deliver(call, keys, new, &name, prepared.now)?;
         }
         call = call
             .command(8, "HSET", &key)
@@ -221,39 +221,6 @@ impl EncodedEntries {
         }
         Some(parts)
     }
-}
-
-/// Adds the commands for a new delivery. Its queue is due now if it was empty.
-fn deliver<'a>(
-    call: ScriptCall<'a>,
-    keys: &PartitionKeys,
-    new: &NewDelivery,
-    name: &str,
-    now: Timestamp,
-) -> Result<ScriptCall<'a>, CorruptData> {
-    let queue = QueueId::of(&new.conversation, &new.target);
-    let id = new.id.to_string();
-    Ok(call
-        .command(12, "HSET", &keys.delivery(new.id))
-        .arg("c")
-        .arg(name)
-        .arg("t")
-        .arg(&*new.target)
-        .arg("n")
-        .arg(codec::new_delivery(new)?)
-        .arg("b")
-        .arg(new.data.get())
-        .arg("s")
-        .arg(format!("pending {queue} {} 0 0 ", new.created_at.as_millis()))
-        .command(4, "ZADD", &keys.pending())
-        .arg(0)
-        .arg(format!("{id} {name}"))
-        .command(3, "RPUSH", &keys.queue(queue))
-        .arg(&id)
-        .command(5, "ZADD", &keys.due())
-        .arg("NX")
-        .arg(now.as_millis())
-        .arg(queue.to_string()))
 }
 
 /// Returns whether an effect depends on the change, which must not be undone. Callers learn of an end. After `sent`

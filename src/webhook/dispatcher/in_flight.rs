@@ -45,7 +45,6 @@ pub(super) enum WorkEvent {
 /// An attempt that has ended and that the store has not confirmed yet.
 pub(super) struct UnreportedAttempt {
     pub(super) start: AttemptStart,
-    pub(super) claimed: Box<ClaimedDelivery>,
     pub(super) finish: FinishRequest,
     /// `None` if no request was sent.
     pub(super) outcome: Option<AttemptOutcome>,

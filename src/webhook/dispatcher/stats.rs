@@ -90,7 +90,7 @@ impl DispatcherStats {
 
     /// Records that the store confirmed the end of an attempt.
     pub(super) fn finished(&self, ended: &UnreportedAttempt) {
-        let NewDelivery { kind, conversation, .. } = &ended.claimed.delivery;
+        let NewDelivery { kind, conversation, .. } = &ended.finish.claimed.delivery;
         let bot = self.bots.get(&conversation.bot).unwrap_or(&self.others);
         match &ended.finish.decision {
             RetryDecision::Delivered => bot.delivered(*kind),

@@ -401,6 +401,6 @@ fn unreported(
     verdict: RetryDecision,
     outcome: Option<AttemptOutcome>,
 ) -> UnreportedAttempt {
-    let finish = FinishRequest { id: claimed.delivery.id, token: claimed.token, attempt, decision: verdict };
-    UnreportedAttempt { start, claimed, finish, outcome, span, backoff: Backoff::for_store() }
+    let finish = FinishRequest { claimed, attempt, decision: verdict };
+    UnreportedAttempt { start, finish, outcome, span, backoff: Backoff::for_store() }
 }

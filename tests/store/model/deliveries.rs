@@ -196,7 +196,7 @@ impl ModelDeliveries {
         let finished = finished.unwrap();
         let now = finished.now;
         if let Some(told) = self.first(queue)
-            && (told.id, told.token) == (finish.id, Some(finish.token))
+            && (told.id, told.token) == (taken.delivery.id, Some(taken.token))
         {
             told.made += 1;
             (told.due, told.token) = (now, None);

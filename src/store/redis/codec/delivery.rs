@@ -11,6 +11,7 @@ use crate::domain::{
     ConversationId, Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState,
     NewDelivery, Timestamp, TraceId,
 };
+use crate::store::QueueId;
 
 const WHAT: CorruptData = CorruptData("a delivery");
 
@@ -66,6 +67,16 @@ pub(in super::super) fn new_delivery(new: &NewDelivery) -> Result<Vec<u8>, Corru
         created_at: new.created_at.as_millis(),
     };
     serde_json::to_vec(&stored).map_err(|_| WHAT)
+}
+
+/// Encodes the status of a delivery before its first attempt. The token of the attempt is its last word.
+pub(in super::super) fn untried_status(queue: QueueId, created_at: Timestamp) -> String {
+    format!("{} {queue} {} 0 0 ", DeliveryState::Pending.as_str(), created_at.as_millis())
+}
+
+/// Encodes the status of a delivery whose first attempt succeeded.
+pub(in super::super) fn delivered_status(queue: QueueId, created_at: Timestamp) -> String {
+    format!("{} {queue} {} 1 1 ", DeliveryState::Delivered.as_str(), created_at.as_millis())
 }
 
 /// Decodes a delivery as it was written.

@@ -74,7 +74,7 @@ impl Owner {
             duration: Duration::from_millis(7),
             response: None,
         };
-        let finish = FinishRequest { id: taken.delivery.id, token: taken.token, attempt, decision };
+        let finish = FinishRequest { claimed: Box::new(taken.clone()), attempt, decision };
         self.store.finish(self.partition(), self.fence, queue, &finish).await.unwrap()
     }
 }
@@ -383,6 +383,71 @@ async fn attempt_is_two_calls_without_a_wait_for_replicas() {
     alice.attempt(alice.queue(), RetryDecision::Delivered).await;
     let after = alice.store.traffic();
     assert_eq!((after.commands - before.commands, after.round_trips - before.round_trips), (2, 2));
+}
+
+/// Returns how often scripts ran this command.
+async fn calls(server: &Server, command: &str) -> u64 {
+    let stats: String = server.ask(&["INFO", "commandstats"]).await;
+    let prefix = format!("cmdstat_{command}:calls=");
+    let count = stats.lines().find_map(|line| line.strip_prefix(&prefix)?.split(',').next());
+    count.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn success_at_first_takes_no_script_that_decides() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    // The first write fills the cache of the owner. Redis learns all scripts.
+    alice.deliver(at, 1).await;
+    alice.attempt(alice.queue(), RetryDecision::Retry(Duration::ZERO)).await;
+    alice.attempt(alice.queue(), RetryDecision::Delivered).await;
+    for _ in 0..8 {
+        let id = alice.deliver(at, 1).await[0];
+        alice.attempt(alice.queue(), RetryDecision::Delivered).await;
+        assert!(store.delivery(id).await.unwrap().is_some());
+    }
+    // Scripts that decide read hashes by HMGET.
+    let (before, read) = (store.traffic().commands, calls(&server, "hmget").await);
+    for _ in 0..20 {
+        let ids = alice.deliver(at, 2).await;
+        for (id, is_last) in ids.into_iter().zip([false, true]) {
+            let finished = alice.attempt(alice.queue(), RetryDecision::Delivered).await;
+            assert_eq!(finished.next, (!is_last).then_some(finished.now));
+            let delivery = store.delivery(id).await.unwrap().unwrap();
+            assert_eq!((delivery.state, delivery.attempts.len()), (DeliveryState::Delivered, 1));
+        }
+    }
+    let commands = store.traffic().commands - before;
+    assert_eq!(commands, 20 * (1 + 2 * 3), "a write of two, and begin, end and read of each");
+    let read = calls(&server, "hmget").await - read;
+    assert!(read <= 40, "about every tenth end sweeps the index: {read}");
+}
+
+#[tokio::test]
+async fn wrong_guess_of_the_owner_goes_to_a_script() {
+    let server = Server::start();
+    let store = server.store();
+    let mut alice = Owner::of(&store, alice()).await;
+    let at = store.now().await.unwrap();
+    alice.deliver(at, 1).await;
+    alice.attempt(alice.queue(), RetryDecision::Delivered).await;
+    // Another replica moves the first delivery to a queue of its own.
+    let ids = alice.deliver(at, 2).await;
+    assert_eq!(store.redeliver(ids[0]).await.unwrap(), RedeliverResult::Queued);
+    let BeginResult::Taken(taken) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+    assert_eq!(taken.delivery.id, ids[1]);
+    // Another attempt begins after the window of this one, so its end changes nothing.
+    store.skew(WINDOW);
+    let BeginResult::Taken(other) = alice.begin(alice.queue()).await else { panic!("nothing is due") };
+    let finished = alice.finish(alice.queue(), &taken, RetryDecision::Delivered).await;
+    assert_eq!(finished.next, Some(other.now + WINDOW));
+    // A new owner fences off the old one.
+    let heir = Owner::of(&store, alice.conversation.clone()).await;
+    let begun = store.begin(alice.partition(), alice.fence, QueueId::alone(ids[0]), 1, WINDOW).await;
+    assert_eq!(begun.unwrap_err(), StoreError::Fenced);
+    assert!(matches!(heir.begin(QueueId::alone(ids[0])).await, BeginResult::Taken(_)));
 }
 
 /// Creates that many users. Most own a partition alone.
