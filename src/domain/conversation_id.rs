@@ -91,16 +91,27 @@ impl fmt::Display for UserId {
 /// The identity of a conversation: one bot and one user. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConversationId {
-    /// The bot, by its configured name.
-    pub bot: BotName,
-    /// The end user.
-    pub user: UserId,
+    bot: BotName,
+    user: UserId,
+    /// Computed once: a turn asks for it a dozen times.
+    partition: Partition,
 }
 
 impl ConversationId {
     /// Returns the identity of the conversation between this bot and this user.
-    pub const fn new(bot: BotName, user: UserId) -> Self {
-        Self { bot, user }
+    pub fn new(bot: BotName, user: UserId) -> Self {
+        let partition = Partition::hashed(&bot, &user);
+        Self { bot, user, partition }
+    }
+
+    /// Returns the bot, by its configured name.
+    pub const fn bot(&self) -> &BotName {
+        &self.bot
+    }
+
+    /// Returns the end user.
+    pub const fn user(&self) -> &UserId {
+        &self.user
     }
 }
 
@@ -122,11 +133,15 @@ impl Partition {
     pub const COUNT: usize = 256;
 
     /// Returns the partition of a conversation.
-    pub fn of(conversation: &ConversationId) -> Self {
+    pub const fn of(conversation: &ConversationId) -> Self {
+        conversation.partition
+    }
+
+    fn hashed(bot: &BotName, user: &UserId) -> Self {
         let mut hash = Sha256::default();
-        hash.update(conversation.bot.as_str());
+        hash.update(bot.as_str());
         hash.update([0]);
-        hash.update(conversation.user.as_str());
+        hash.update(user.as_str());
         let [first, ..] = hash.finish();
         Self(first)
     }

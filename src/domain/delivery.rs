@@ -23,7 +23,7 @@ impl DeliveryId {
     /// duplicate.
     pub fn of(conversation: &ConversationId, epoch: u64, seq: u64, at: Timestamp) -> Self {
         let mut hash = Sha256::default();
-        for part in [conversation.bot.as_str(), conversation.user.as_str()] {
+        for part in [conversation.bot().as_str(), conversation.user().as_str()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
@@ -152,7 +152,7 @@ impl NewDelivery {
     /// Returns the approximate number of bytes that the store keeps. The limits count with it.
     pub fn weight(&self) -> usize {
         const FIXED: usize = 400;
-        FIXED + self.data.get().len() + self.target.len() + self.conversation.user.as_str().len()
+        FIXED + self.data.get().len() + self.target.len() + self.conversation.user().as_str().len()
     }
 }
 
@@ -255,8 +255,8 @@ impl Serialize for Delivery {
         DeliveryFields {
             id: new.id,
             r#type: new.kind,
-            bot: new.conversation.bot.as_str(),
-            user: new.conversation.user.as_str(),
+            bot: new.conversation.bot().as_str(),
+            user: new.conversation.user().as_str(),
             message_id: new.message,
             target: &new.target,
             state: self.state,

@@ -330,8 +330,8 @@ impl Serialize for Message {
         };
         MessageFields {
             id: accepted.id,
-            bot: &accepted.new.conversation.bot,
-            user: &accepted.new.conversation.user,
+            bot: accepted.new.conversation.bot(),
+            user: accepted.new.conversation.user(),
             client_message_id: accepted.client_message_id,
             status: progress.status(),
             complete,

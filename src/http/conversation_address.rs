@@ -90,9 +90,9 @@ impl<'c> ConversationAddress<'c> {
 /// Returns the URL of a message.
 pub(super) fn location(message: &Message) -> String {
     let conversation = &message.accepted.new.conversation;
-    let user = utf8_percent_encode(conversation.user.as_str(), RESERVED);
+    let user = utf8_percent_encode(conversation.user().as_str(), RESERVED);
     // Bot names have no character that needs an escape.
-    format!("/conversations/{user}/messages/{}?bot={}", message.accepted.id, conversation.bot)
+    format!("/conversations/{user}/messages/{}?bot={}", message.accepted.id, conversation.bot())
 }
 
 #[cfg(test)]

@@ -55,8 +55,8 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let state = context.hub.state(&conversation).await?;
     let ConversationState { connection, session_id, last_seq, open_messages, last_activity_at } = &state;
     let view = ConversationView {
-        bot: &conversation.bot,
-        user: &conversation.user,
+        bot: conversation.bot(),
+        user: conversation.user(),
         connection,
         session_id: session_id.as_deref(),
         last_seq: *last_seq,

@@ -101,7 +101,7 @@ async fn find(
     let visible = visible(caller, None, None)?;
     let delivery = delivery.filter(|delivery| visible.covers(&delivery.new.conversation));
     let delivery = delivery.ok_or_else(no_delivery)?;
-    record("bot", &delivery.new.conversation.bot);
+    record("bot", delivery.new.conversation.bot());
     Ok(delivery)
 }
 

@@ -171,7 +171,7 @@ pub(super) async fn connect<H: ConversationHost>(
     mailbox: &Mailbox,
     grant: &Mutex<Option<Grant>>,
 ) -> Result<PlatformSocket, ConnectFailure> {
-    let (user, partition) = (&conversation.user, Partition::of(conversation));
+    let (user, partition) = (conversation.user(), Partition::of(conversation));
     let connecting = async {
         host.connect_permit(bot, mailbox).await;
         let mut grant = grant.lock().await;

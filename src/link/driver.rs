@@ -289,7 +289,7 @@ impl<H: ConversationHost> Driver<H> {
 
     fn read_history(&mut self, after: Option<Box<str>>) {
         let (host, bot, grant) = (Rc::clone(&self.host), Arc::clone(&self.bot), Rc::clone(&self.grant));
-        let (user, urgent) = (self.conversation.user.clone(), Rc::clone(&self.urgent));
+        let (user, urgent) = (self.conversation.user().clone(), Rc::clone(&self.urgent));
         self.history = Some(Box::pin(async move {
             calls::history(&*host, &bot, &user, after.as_deref(), &grant, &urgent).await
         }));

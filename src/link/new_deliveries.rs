@@ -73,7 +73,7 @@ pub(crate) fn of_reply(
         origin,
         trace: last.map_or_else(TraceId::default, |last| last.trace),
         created_at: at,
-        data: render(&DeliveredReply { bot: &conversation.bot, user: &conversation.user, reply })?,
+        data: render(&DeliveredReply { bot: conversation.bot(), user: conversation.user(), reply })?,
     };
     Some(ConversationChange::Deliver(Box::new(delivery)))
 }

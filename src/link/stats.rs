@@ -24,7 +24,7 @@ pub(super) fn count_turn(metrics: &BotMetrics, message: &Message, head_at: Times
         Some(TurnOutcome::Failed(problem)) => {
             metrics.turn_ended(problem.kind.slug());
             let new = &message.accepted.new;
-            let (bot, trace_id) = (&new.conversation.bot, new.trace);
+            let (bot, trace_id) = (new.conversation.bot(), new.trace);
             warn!(%bot, message.id = %message.accepted.id, %trace_id, %problem, "a turn failed");
         }
         None => {}

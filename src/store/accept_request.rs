@@ -24,7 +24,7 @@ impl IdempotencyRequest {
     /// Returns the digest of the key in this conversation. Stores hold it, so it is the same in every version.
     pub(crate) fn digest(&self, conversation: &ConversationId) -> KeyDigest {
         let mut hash = Sha256::default();
-        for part in [conversation.bot.as_str(), conversation.user.as_str(), &self.caller, &self.key] {
+        for part in [conversation.bot().as_str(), conversation.user().as_str(), &self.caller, &self.key] {
             // The length in front separates the parts.
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);

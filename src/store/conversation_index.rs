@@ -79,8 +79,8 @@ pub struct ConversationPage {
 impl ConversationQuery {
     /// Returns whether the filter covers this conversation, apart from its activity.
     pub(super) fn covers(&self, conversation: &ConversationId) -> bool {
-        self.bots.as_ref().is_none_or(|bots| bots.contains(&conversation.bot))
-            && conversation.user.as_str().starts_with(&*self.user_prefix)
+        self.bots.as_ref().is_none_or(|bots| bots.contains(conversation.bot()))
+            && conversation.user().as_str().starts_with(&*self.user_prefix)
     }
 
     /// Returns the partitions that may have matches.
@@ -135,7 +135,7 @@ fn compare_names(one: &ConversationId, other: &ConversationId) -> Ordering {
 }
 
 fn name_bytes(of: &ConversationId) -> impl Iterator<Item = u8> {
-    of.bot.as_str().bytes().chain([b'/']).chain(of.user.as_str().bytes())
+    of.bot().as_str().bytes().chain([b'/']).chain(of.user().as_str().bytes())
 }
 
 #[cfg(test)]

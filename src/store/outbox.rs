@@ -36,7 +36,7 @@ pub struct QueueId(u128);
 impl QueueId {
     /// Returns the queue of a conversation and a target. Stores hold it, so it is the same in every version.
     pub fn of(conversation: &ConversationId, target: &str) -> Self {
-        let parts = [conversation.bot.as_str(), conversation.user.as_str(), target];
+        let parts = [conversation.bot().as_str(), conversation.user().as_str(), target];
         Self::digest(&parts)
     }
 
@@ -186,9 +186,9 @@ pub struct DeliveryQuery {
 impl DeliveryQuery {
     /// Returns whether the filter covers deliveries of this conversation.
     pub fn covers(&self, conversation: &ConversationId) -> bool {
-        self.bots.as_ref().is_none_or(|bots| bots.contains(&conversation.bot))
-            && self.user.as_ref().is_none_or(|user| *user == conversation.user)
-            && conversation.user.as_str().starts_with(&*self.user_prefix)
+        self.bots.as_ref().is_none_or(|bots| bots.contains(conversation.bot()))
+            && self.user.as_ref().is_none_or(|user| user == conversation.user())
+            && conversation.user().as_str().starts_with(&*self.user_prefix)
     }
 
     /// Returns the partitions that may hold matches. A query for one user of named bots needs only theirs.

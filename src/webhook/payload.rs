@@ -122,7 +122,7 @@ fn source(delivery: &NewDelivery) -> String {
     let conversation = &delivery.conversation;
     format!(
         "/conversations/{}?bot={}",
-        encoded(conversation.user.as_str()),
-        encoded(conversation.bot.as_str())
+        encoded(conversation.user().as_str()),
+        encoded(conversation.bot().as_str())
     )
 }

@@ -97,7 +97,7 @@ impl TargetTable {
         &'a self,
         delivery: &'a NewDelivery,
     ) -> Result<DeliveryOptions<'a>, MissingSigner> {
-        let name = delivery.conversation.bot.as_str();
+        let name = delivery.conversation.bot().as_str();
         let bot = self.bots.get(name);
         let own = || {
             let bot = bot.ok_or_else(|| MissingSigner::Bot(name.into()))?;

@@ -135,8 +135,8 @@ pub(super) fn tells(delivery: &NewDelivery, message: &Message) -> bool {
 /// A reply with its conversation.
 pub(super) fn reply_of(conversation: &ConversationId, reply: &Reply) -> Value {
     let mut delivered = serde_json::to_value(reply).unwrap_or_default();
-    delivered["bot"] = json!(conversation.bot);
-    delivered["user"] = json!(conversation.user);
+    delivered["bot"] = json!(conversation.bot());
+    delivered["user"] = json!(conversation.user());
     delivered
 }
 

@@ -202,9 +202,9 @@ pub(super) async fn deliveries_are_listed_by_filter(fixture: StoreFixture) {
             let expected = written.iter().filter(|(_, conversation, state, created_at)| {
                 query.state.is_none_or(|wanted| wanted == *state)
                     && query.since.is_none_or(|since| since <= *created_at)
-                    && bots.as_ref().is_none_or(|bots| bots.contains(&conversation.bot))
-                    && user.is_none_or(|user| user == conversation.user.as_str())
-                    && conversation.user.as_str().starts_with(prefix)
+                    && bots.as_ref().is_none_or(|bots| bots.contains(conversation.bot()))
+                    && user.is_none_or(|user| user == conversation.user().as_str())
+                    && conversation.user().as_str().starts_with(prefix)
             });
             let expected: Vec<_> = expected.map(|(id, ..)| *id).collect();
             let listed = list(&fixture, query.clone(), limits.next().unwrap()).await;

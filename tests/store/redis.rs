@@ -213,7 +213,7 @@ fn full_store_refuses_accepts_and_takes_ends() {
         .await;
         assert!(open.len() > 50, "{}", open.len());
         for message in open {
-            let mut owner = own(&store, message.new.conversation.user.as_str()).await;
+            let mut owner = own(&store, message.new.conversation.user().as_str()).await;
             let reply = owner.reply(owner.now().await, Some(message.id), &large);
             let end = owner.end(owner.now().await, message.id);
             owner.write(vec![reply, end]).await.unwrap();
@@ -230,7 +230,7 @@ fn expired_store_keeps_only_permanent_keys() {
             let user = conversation(user);
             let mut owner = fixture.own(&user).await;
             for number in 0..5_u128 {
-                let number = number + if user.user.as_str() == "bob" { 10 } else { 0 };
+                let number = number + if user.user().as_str() == "bob" { 10 } else { 0 };
                 let wish = with_key(accept(&user, number), "shop", &number.to_string(), 1);
                 new(fixture.store.accept(AcceptRequest { watched: true, ..wish }).await);
                 let at = owner.now().await;
@@ -254,7 +254,7 @@ fn expired_store_keeps_only_permanent_keys() {
         let late = owner.reply(owner.now().await, Some(id(0)), "very late");
         owner.write(vec![late]).await.unwrap();
         fixture.store.heartbeat(&super::store_fixture::heartbeat(ME, 1)).await.unwrap();
-        fixture.store.permit(&gone.bot, 5, 1).await.unwrap();
+        fixture.store.permit(gone.bot(), 5, 1).await.unwrap();
         let (servers, prefix) = fixture.redis().unwrap();
         fixture.rest().await;
         nothing_left(&servers.masters().await, prefix, MESSAGE_TTL).await;

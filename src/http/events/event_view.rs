@@ -140,7 +140,7 @@ impl<'a> ExpiredMessageView<'a> {
             TurnOutcome::Answered(by) => (MessageStatus::Answered, by.is_complete(), Some(*by), None),
             TurnOutcome::Failed(problem) => (MessageStatus::Failed, false, None, Some(problem)),
         };
-        let ConversationId { bot, user } = conversation;
+        let (bot, user) = (conversation.bot(), conversation.user());
         Self { id, bot, user, status, complete, ended_by, error, ended_at }
     }
 }

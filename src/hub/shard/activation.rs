@@ -39,7 +39,7 @@ impl Drop for ActivationGuard {
 
 impl Shard {
     pub(super) fn bot(&self, conversation: &ConversationId) -> Option<&Arc<BotConfig>> {
-        self.setup.bots.iter().find(|bot| bot.name == conversation.bot)
+        self.setup.bots.iter().find(|bot| bot.name == *conversation.bot())
     }
 
     /// Activates a conversation that is not in memory.

@@ -159,7 +159,7 @@ impl Shard {
             .for_each_concurrent(16, async |(fence, conversation)| {
                 let restarted = restart_head_deadline(&self.setup.store, fence, &conversation, NEVER).await;
                 if let Err(error) = restarted {
-                    debug!(bot = %conversation.bot, %error, "the deadline of a queued message was not restarted");
+                    debug!(bot = %conversation.bot(), %error, "the deadline of a queued message was not restarted");
                 }
             })
             .await;

@@ -291,7 +291,8 @@ async fn messages_of_an_unknown_bot_wait_for_a_replica_with_it() {
     let mut fleet = HubFleet::start(1, false).await;
     let mut accept = fleet.accept(0, "alice", "/echo quack");
     let bot = BotName::new("new").unwrap();
-    accept.message.conversation.bot = bot.clone();
+    accept.message.conversation =
+        ConversationId::new(bot.clone(), accept.message.conversation.user().clone());
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
     fleet.replica(0).hub().post(accept, None).await.unwrap();
     fleet

@@ -23,12 +23,12 @@ const ATTEMPT: usize = 144;
 pub(super) const KEY: usize = 160;
 
 pub(super) fn conversation(id: &ConversationId) -> usize {
-    CONVERSATION + id.bot.as_str().len() + id.user.as_str().len()
+    CONVERSATION + id.bot().as_str().len() + id.user().as_str().len()
 }
 
 /// Returns the weight of an observer's note.
 pub(super) fn observer(id: &ConversationId) -> usize {
-    OBSERVER + id.bot.as_str().len() + id.user.as_str().len()
+    OBSERVER + id.bot().as_str().len() + id.user().as_str().len()
 }
 
 pub(super) fn record(record: Option<&ConversationRecord>) -> usize {

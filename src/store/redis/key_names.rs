@@ -142,7 +142,7 @@ impl PartitionKeys {
     }
 
     fn of(&self, kind: &str, conversation: &ConversationId) -> String {
-        [&self.prefix, kind, conversation.bot.as_str(), "/", conversation.user.as_str()].concat()
+        [&self.prefix, kind, conversation.bot().as_str(), "/", conversation.user().as_str()].concat()
     }
 }
 

@@ -60,7 +60,7 @@ impl DispatcherStats {
             self.metrics.deliveries.first_attempt_began(claimed.now.since(*created_at));
         }
         let span = info_span!(
-            "attempt", delivery.id = %id, attempt = claimed.made + 1, bot = %conversation.bot,
+            "attempt", delivery.id = %id, attempt = claimed.made + 1, bot = %conversation.bot(),
             kind = kind.as_str(), trace_id = %trace
         );
         debug!(parent: &span, host = &*host_of(target), "attempting");
@@ -91,7 +91,7 @@ impl DispatcherStats {
     /// Records that the store confirmed the end of an attempt.
     pub(super) fn finished(&self, ended: &UnreportedAttempt) {
         let NewDelivery { kind, conversation, .. } = &ended.finish.claimed.delivery;
-        let bot = self.bots.get(&conversation.bot).unwrap_or(&self.others);
+        let bot = self.bots.get(conversation.bot()).unwrap_or(&self.others);
         match &ended.finish.decision {
             RetryDecision::Delivered => bot.delivered(*kind),
             RetryDecision::DeadLetter(reason) => {

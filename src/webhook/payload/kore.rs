@@ -76,7 +76,7 @@ pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, serde_j
     };
     let happened = delivery.created_at.to_string();
     let payload = KorePayload {
-        to: delivery.conversation.user.as_str(),
+        to: delivery.conversation.user().as_str(),
         from: bot,
         data: replies.iter().flat_map(|reply| elements(reply, &happened)).collect(),
         version: "v2",

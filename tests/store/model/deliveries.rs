@@ -267,8 +267,8 @@ impl ModelDeliveries {
         let mut expected: Vec<_> = self.told.iter().map(|told| told.id).collect();
         expected.sort_unstable_by(|one, other| other.cmp(one));
         let query = DeliveryQuery {
-            bots: Some(vec![owner.conversation.bot.clone()]),
-            user: Some(owner.conversation.user.clone()),
+            bots: Some(vec![owner.conversation.bot().clone()]),
+            user: Some(owner.conversation.user().clone()),
             limit: 1000,
             ..DeliveryQuery::default()
         };

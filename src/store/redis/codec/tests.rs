@@ -436,7 +436,7 @@ fn usual_values_take_no_room() {
 #[test]
 fn conversation_name_is_split_at_the_first_slash() {
     let odd = conversation("support/a/b: {c}").unwrap();
-    assert_eq!((odd.bot.as_str(), odd.user.as_str()), ("support", "a/b: {c}"));
+    assert_eq!((odd.bot().as_str(), odd.user().as_str()), ("support", "a/b: {c}"));
     assert_eq!(conversation(&odd.to_string()), Ok(odd));
     for bad in ["support", "support/", "/alice", "sup port/alice", "support/\n"] {
         assert!(conversation(bad).is_err(), "{bad:?}");

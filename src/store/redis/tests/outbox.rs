@@ -511,7 +511,7 @@ async fn list_is_in_order_and_asks_each_partition_once() {
         "each partition for names, some for what is on the page: {asked}"
     );
     let before = store.traffic().commands;
-    let (bot, user) = (owners[0].conversation.bot.clone(), owners[0].conversation.user.clone());
+    let (bot, user) = (owners[0].conversation.bot().clone(), owners[0].conversation.user().clone());
     let query =
         DeliveryQuery { bots: Some(vec![bot]), user: Some(user), limit: 9, ..DeliveryQuery::default() };
     assert_eq!(store.deliveries(&query).await.unwrap().deliveries.len(), 9);
