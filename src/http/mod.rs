@@ -163,6 +163,8 @@ impl ApiContext {
 pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
         app.app_data(Data::from(context))
+            // The router tries one pattern after the other, so that of nearly all requests comes first.
+            .service(write_only(MESSAGES).route(web::post().to(messages::post)))
             .service(
                 web::resource(CONVERSATION)
                     .route(web::route().guard(reads()).to(conversations::get))
@@ -172,7 +174,6 @@ pub fn configure(context: Arc<ApiContext>) -> impl FnOnce(&mut ServiceConfig) {
                     })),
             )
             .service(read_only(EVENTS).route(web::route().guard(reads()).to(events::get)))
-            .service(write_only(MESSAGES).route(web::post().to(messages::post)))
             .service(read_only(MESSAGE).route(web::route().guard(reads()).to(messages::get)))
             .service(read_only(DELIVERIES).route(web::route().guard(reads()).to(deliveries::list)))
             // This route precedes the one with an id, which would match `redrive`.
