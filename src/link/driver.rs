@@ -157,7 +157,6 @@ impl<H: ConversationHost> Driver<H> {
             if let Some(exit) = self.settle().await {
                 return Some(exit);
             }
-            self.arm();
             match self.event().await {
                 DriverEvent::Input(Input::Stop) => return None,
                 DriverEvent::Input(input) => self.step(input),

@@ -15,7 +15,7 @@ pub(super) enum DriverEvent {
 
 impl<H: ConversationHost> Driver<H> {
     /// Sets the timer, unless it fires early enough already.
-    pub(super) fn arm(&mut self) {
+    fn arm(&mut self) {
         let Some(at) = self.machine.wake_at() else { return };
         if self.armed.is_none_or(|armed| at < armed) {
             self.armed = Some(at);
@@ -61,6 +61,8 @@ impl<H: ConversationHost> Driver<H> {
                 return Poll::Ready(DriverEvent::Input(self.received(received)));
             }
         }
+        // Only now: the frames of one read set and lift a deadline, such as that of an ack, without a timer.
+        self.arm();
         if self.armed.is_some() && self.timer.as_mut().poll(cx).is_ready() {
             self.armed = None;
             return Poll::Ready(DriverEvent::Input(Input::Tick));
