@@ -24,7 +24,8 @@ const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-re
 
 /// Serves `POST /conversations/{user}/messages`.
 pub(super) async fn post(context: Data<ApiContext>, request: HttpRequest, payload: Payload) -> HttpResponse {
-    serve(&context, MESSAGES, &request, accept(&context, &request, payload)).await
+    // Boxed, because each layer of the pipeline would make room for it and move it.
+    serve(&context, MESSAGES, &request, Box::pin(accept(&context, &request, payload))).await
 }
 
 /// Serves `GET /conversations/{user}/messages/{id}`.
