@@ -20,13 +20,12 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App, HttpServer};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Config, StoreUrl};
-use crate::http::{self, AdminContext, ApiContext};
+use crate::http::{self, AdminContext, ApiContext, ApiServer};
 use crate::hub::{self, Hub, HubThreads};
 use crate::metrics::{LabelSets, Metrics};
 use crate::store::{self, Clock, MemoryLimits, RedisStore, Store, StoreError, StoreRefusal};
@@ -115,10 +114,8 @@ pub struct Bridge {
     shards: HubThreads,
     dispatcher: Dispatcher,
     draining: Arc<AtomicBool>,
-    /// Closes connections of callers.
-    close_connections: Arc<Notify>,
     server: config::ServerConfig,
-    api: ListenerTask,
+    api: ApiServer,
     admin: ListenerTask,
     sweeper: JoinHandle<()>,
 }
@@ -131,8 +128,8 @@ struct ListenerTask {
 }
 
 impl Bridge {
-    /// Starts a bridge and returns when it is ready for requests. The caller must be inside a
-    /// [`tokio::task::LocalSet`].
+    /// Starts a bridge and returns when it is ready for requests. The caller must be inside
+    /// [`crate::runtime::block_on`].
     ///
     /// # Errors
     /// [`BridgeStartError`].
@@ -184,12 +181,9 @@ impl Bridge {
                     address: server.admin_listen,
                     source,
                 })?;
-        let close_connections = Arc::new(Notify::new());
-        // This step is the last that can fail. It starts threads at once, and a later failure would leave them running.
-        let api =
-            http::serve(context, api, server.threads, Arc::clone(&close_connections)).map_err(|source| {
-                BridgeStartError::Listen { key: "server.listen", address: server.listen, source }
-            })?;
+        let api = ApiServer::start(&context, api, shards.workers()).await.map_err(|source| {
+            BridgeStartError::Listen { key: "server.listen", address: server.listen, source }
+        })?;
         let admin = admin.run();
         info!(
             api = %addresses.api, admin = %addresses.admin,
@@ -203,9 +197,8 @@ impl Bridge {
             shards,
             dispatcher,
             draining,
-            close_connections,
             server,
-            api: ListenerTask::start(api),
+            api,
             admin: ListenerTask::start(admin),
         })
     }
@@ -252,7 +245,7 @@ impl Bridge {
     /// Returns when an essential part has stopped: without it the process would look alive and be useless.
     async fn failed(&mut self) -> BridgeStopError {
         tokio::select! {
-            failure = self.api.failed() => failure,
+            () = self.api.died() => BridgeStopError::ListenerEnded,
             failure = self.admin.failed() => failure,
             () = self.shards.died() => BridgeStopError::Shard,
             () = self.dispatcher.died() => BridgeStopError::Dispatcher,
@@ -270,7 +263,7 @@ impl Bridge {
         // A client with a seldom used connection finds it closed and opens another elsewhere. Otherwise its next
         // request would be refused here.
         sleep_until(at(self.server.grace * 9 / 10)).await;
-        self.close_connections.notify_waiters();
+        self.api.close_connections();
         sleep_until(at(self.server.grace)).await;
         self.shards.refuse();
         let drain_by = at(self.server.drain_timeout * 2 / 3);
@@ -286,12 +279,18 @@ impl Bridge {
         // This replica still holds the leases of partitions that it did not release. Only their owner may record the
         // end of an attempt.
         self.dispatcher.stop(at(self.server.drain_timeout * 3 / 4)).await;
-        self.shards.stop(at(self.server.drain_timeout * 5 / 6)).await;
+        let workers = self.shards.stop(at(self.server.drain_timeout * 5 / 6)).await;
         self.sweeper.abort();
-        let api = self.api.stop(at(self.server.drain_timeout)).await;
+        let by = at(self.server.drain_timeout);
+        if timeout_at(by, self.api.stop()).await.is_err() {
+            warn!("requests were still open at the end of the shutdown");
+        }
+        if !workers.stop(by).await {
+            warn!("a worker thread did not end in time");
+        }
         let admin = self.admin.stop(at(self.server.drain_timeout)).await;
         info!(seconds = started.elapsed().as_secs_f64(), "the bridge has stopped");
-        api.and(admin)
+        admin
     }
 }
 

@@ -58,7 +58,7 @@ impl Default for ServerConfig {
             max_sockets: max_sockets(open_files()),
             max_requests: 10_000,
             max_streams: 10_000,
-            threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+            threads: std::thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2),
         }
     }
 }

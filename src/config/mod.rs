@@ -78,8 +78,8 @@ pub struct ServerConfig {
     pub max_requests: usize,
     /// The largest number of concurrent event streams. Further ones get `overloaded`.
     pub max_streams: usize,
-    /// The number of HTTP worker threads. Sockets get half as many threads, because a turn costs them half as much and
-    /// fewer threads wake up less often.
+    /// The number of threads for requests and sockets. A turn is cheapest if both are on one thread, so the default is
+    /// half of the cores.
     pub threads: usize,
 }
 

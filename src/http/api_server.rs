@@ -1,21 +1,25 @@
-//! The server of the callers' listener.
+//! The server of the callers' listener, on the threads of the shards.
 
-use std::io;
-use std::net::TcpListener;
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::HttpService;
-use actix_service::{ServiceFactory as _, fn_factory, fn_service, map_config};
+use actix_service::{ServiceFactory as _, map_config};
 use actix_web::App;
-use actix_web::dev::{AppConfig, Server};
-use actix_web::rt::net::TcpStream;
-use tokio::sync::Notify;
-use tracing::debug;
+use actix_web::dev::AppConfig;
+use futures_util::future::join_all;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
 
 use super::detachable_connection::{self, DetachableConnection};
 use super::{ApiContext, configure};
+use crate::runtime::WorkerThreads;
 
 /// Lifetime of an idle connection. It exceeds that of load balancers, so that they close first.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -23,61 +27,132 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout of closing a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Time for open requests when the listener stops, in seconds.
-const SHUTDOWN_SECONDS: u64 = 5;
+/// Time for open requests when the listener stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Starts the server of callers on this many threads. A failed start leaves nothing running.
+/// Connections that may wait for a thread.
+const QUEUE: usize = 128;
+/// The delay after a failed accept: the process may have no file left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// The server of callers. When it is dropped, the listener and the connections close.
 ///
-/// A notification of all waiters of `close_connections` closes the open connections: idle ones at once, the others
-/// after their answer.
-///
-/// Actix' `HttpServer` accepts only its own type of connection, so this function assembles the server by itself (see
-/// `detachable_connection`).
-///
-/// # Errors
-/// The listener cannot be used.
-pub fn serve(
-    context: Arc<ApiContext>,
-    listener: TcpListener,
-    threads: usize,
-    close_connections: Arc<Notify>,
-) -> io::Result<Server> {
-    let server = Server::build();
-    let stopping = server.graceful_shutdown_signal();
-    let connections = move || {
-        let (stopping, close_connections) = (stopping.clone(), Arc::clone(&close_connections));
-        let requests = HttpService::build()
-            .keep_alive(KEEP_ALIVE)
-            .client_disconnect_timeout(CLOSE_TIMEOUT)
-            // A caller that closed its side gets no answer, and its wait must end.
-            .h1_allow_half_closed(false)
-            // Idle connections would delay the shutdown otherwise.
-            .graceful_shutdown_signal(move || {
-                let (stopping, closing) = (stopping.clone(), Arc::clone(&close_connections).notified_owned());
-                async move {
-                    tokio::select! {
-                        () = stopping.notified() => {}
-                        () = closing => {}
-                    }
-                }
-            })
-            .on_connect_ext(|connection: &DetachableConnection, data| {
-                data.insert(connection.clone());
-            })
-            .h1(map_config(App::new().configure(configure(Arc::clone(&context))), |()| AppConfig::default()));
-        fn_factory(move || {
-            let requests = requests.new_service(());
-            async move {
-                let requests = Rc::new(requests.await?);
-                Ok::<_, ()>(fn_service(move |socket: TcpStream| {
-                    configure_socket(&socket);
-                    detachable_connection::serve(socket, Rc::clone(&requests))
-                }))
+/// Its connections run on the threads of the shards. Actix' own servers start threads by themselves, and `HttpServer`
+/// accepts only its own type of connection (see `detachable_connection`). So this server uses their parts.
+#[derive(Debug)]
+pub struct ApiServer {
+    /// Closes the listener when it is dropped.
+    accepting: oneshot::Sender<Infallible>,
+    /// Closes open connections: idle ones at once, the others after their answer.
+    closing: Arc<Notify>,
+    /// The end of the last connection of each thread.
+    ends: Vec<oneshot::Receiver<()>>,
+}
+
+impl ApiServer {
+    /// Serves the connections of this listener on these threads, in turn.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn start(
+        context: &Arc<ApiContext>,
+        listener: std::net::TcpListener,
+        threads: &WorkerThreads,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let closing = Arc::new(Notify::new());
+        let (mut inboxes, mut ends) = (Vec::new(), Vec::new());
+        for index in 0..threads.count() {
+            let (connections, inbox) = mpsc::channel(QUEUE);
+            let (end, ended) = oneshot::channel();
+            let (context, closing) = (Arc::clone(context), Arc::clone(&closing));
+            let serve = async move || {
+                serve_connections(context, inbox, closing).await;
+                end.send(()).ok();
+            };
+            threads.run_on(index, serve).await;
+            inboxes.push(connections);
+            ends.push(ended);
+        }
+        let (accepting, stopped) = oneshot::channel();
+        let accept = async move || {
+            tokio::select! {
+                _ = stopped => {}
+                () = accept(listener, &inboxes) => {}
             }
+        };
+        threads.run_on(0, accept).await;
+        Ok(Self { accepting, closing, ends })
+    }
+
+    /// Returns when the server has ended by itself.
+    pub async fn died(&mut self) {
+        self.accepting.closed().await;
+    }
+
+    /// Closes the open connections: idle ones at once, the others after their answer. New ones are accepted.
+    pub fn close_connections(&self) {
+        self.closing.notify_waiters();
+    }
+
+    /// Closes the listener and all connections, and returns when the open requests are answered.
+    pub async fn stop(self) {
+        drop(self.accepting);
+        join_all(self.ends).await;
+    }
+}
+
+/// Accepts connections and gives them to the threads in turn. Returns when a thread takes no more.
+async fn accept(listener: std::net::TcpListener, threads: &[mpsc::Sender<std::net::TcpStream>]) {
+    let Ok(listener) = TcpListener::from_std(listener) else { return };
+    for thread in threads.iter().cycle() {
+        let socket = loop {
+            match listener.accept().await.and_then(|(socket, _)| socket.into_std()) {
+                Ok(socket) => break socket,
+                // The caller has left.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
+                Err(error) => {
+                    warn!(%error, "a connection could not be accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        };
+        if thread.send(socket).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Serves connections on this thread until the listener has closed and the last of them has ended.
+async fn serve_connections(
+    context: Arc<ApiContext>,
+    mut connections: mpsc::Receiver<std::net::TcpStream>,
+    closing: Arc<Notify>,
+) {
+    let stopping = Arc::clone(&closing);
+    let requests = HttpService::build()
+        .keep_alive(KEEP_ALIVE)
+        .client_disconnect_timeout(CLOSE_TIMEOUT)
+        // A caller that closed its side gets no answer, and its wait must end.
+        .h1_allow_half_closed(false)
+        // Idle connections would delay the shutdown otherwise.
+        .graceful_shutdown_signal(move || Arc::clone(&closing).notified_owned())
+        .on_connect_ext(|connection: &DetachableConnection, data| {
+            data.insert(connection.clone());
         })
-    };
-    let server = server.workers(threads).shutdown_timeout(SHUTDOWN_SECONDS).disable_signals();
-    Ok(server.listen("api", listener, connections)?.run())
+        .h1(map_config(App::new().configure(configure(context)), |()| AppConfig::default()));
+    let Ok(requests) = requests.new_service(()).await else { return };
+    let requests = Rc::new(requests);
+    let open = TaskTracker::new();
+    while let Some(socket) = connections.recv().await {
+        let Ok(socket) = TcpStream::from_std(socket) else { continue };
+        configure_socket(&socket);
+        open.spawn_local(detachable_connection::serve(socket, Rc::clone(&requests)));
+    }
+    open.close();
+    stopping.notify_waiters();
+    timeout(SHUTDOWN_TIMEOUT, open.wait()).await.ok();
 }
 
 /// Disables Nagle's algorithm and lets the system cut a connection whose peer reads nothing.
@@ -100,7 +175,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn socket_cuts_a_stalled_connection() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (ours, _theirs) = tokio::join!(listener.accept(), TcpStream::connect(address));
         let (ours, _) = ours.unwrap();

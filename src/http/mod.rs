@@ -47,7 +47,7 @@ use concurrency_limit::ConcurrencyPermit;
 use rate_limit::CallerRateLimits;
 
 pub use admin::{AdminContext, configure_admin};
-pub use api_server::serve;
+pub use api_server::ApiServer;
 
 const CONVERSATION: &str = "/conversations/{user}";
 const EVENTS: &str = "/conversations/{user}/events";

@@ -12,8 +12,8 @@
 //!  events:           shard: subscribe ──► read (observed) ──► … ──► look ──► read …
 //! ```
 //!
-//! A [`Hub`] is a set of channels. Every HTTP worker uses a clone of it, without a lock between them. It does not know HTTP
-//! or the platform.
+//! A [`Hub`] is a set of channels. Every thread uses it, without a lock between them. A command for the shard of the same
+//! thread goes there without a channel. The hub does not know HTTP or the platform.
 
 mod connect_limiter;
 mod lease_table;
@@ -33,7 +33,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::lease_table::LeaseTable;
-use self::shard::{AcceptCommand, ShardCommand, StatusQuery};
+use self::shard::{AcceptCommand, Shard, ShardCommand, StatusQuery};
 use self::waiters::CompletionReceiver;
 use crate::domain::{
     ConversationId, ConversationState, Delivery, DeliveryId, JournalPage, Message, MessageId,
@@ -109,7 +109,7 @@ pub enum HubStartError {
     Silent(Duration),
 }
 
-/// A handle to all shards. It is cheap to clone, and every HTTP worker has one.
+/// A handle to all shards. It is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Hub {
     store: Store,
@@ -364,7 +364,12 @@ impl Hub {
         conversation: &ConversationId,
         command: ShardCommand,
     ) -> Result<(), HubError> {
-        let shard = self.shard(conversation).ok_or(HubError::Draining)?;
+        let index = self.leases.shard(Partition::of(conversation));
+        if let Some(shard) = Shard::local(&self.leases, index) {
+            shard.on_command(command);
+            return Ok(());
+        }
+        let shard = self.shards.get(index).ok_or(HubError::Draining)?;
         match timeout(COMMAND_TIMEOUT, shard.commands.send(command)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(HubError::Draining),
@@ -372,18 +377,12 @@ impl Hub {
         }
     }
 
-    fn shard(&self, conversation: &ConversationId) -> Option<&ShardHandle> {
-        self.shards.get(self.leases.shard(Partition::of(conversation)))
-    }
-
     /// Sends a command that may be lost: the message is in the store, and the shard finds it there.
     async fn notify_shard(&self, conversation: &ConversationId, command: ShardCommand) {
-        let Some(shard) = self.shard(conversation) else { return };
-        match timeout(COMMAND_TIMEOUT, shard.commands.send(command)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) if self.is_draining() => {}
-            Ok(Err(_)) => warn!("a shard has ended; a message waits in the store"),
-            Err(_) => warn!("a shard is overloaded; a message waits in the store"),
+        match self.send_command(conversation, command).await {
+            Ok(()) => {}
+            Err(HubError::Draining) if self.is_draining() => {}
+            Err(error) => warn!(%error, "a shard got no command; a message waits in the store"),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{Hub, HubStartError, ShardHandle};
 use crate::config::Config;
 use crate::link::PlatformConnector;
 use crate::metrics::Metrics;
-use crate::runtime;
+use crate::runtime::{self, WorkerThreads};
 use crate::store::{Incarnation, OutboxEventSender, ReplicaIdentity, Store};
 
 /// Commands that may wait for a shard. Requests wait for a place in a full queue.
@@ -32,7 +32,9 @@ const POLL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct HubThreads {
     hub: Hub,
-    shards: Vec<JoinHandle<()>>,
+    workers: WorkerThreads,
+    /// The ends of the shards.
+    shards: Vec<oneshot::Receiver<()>>,
     membership: JoinHandle<()>,
     membership_stop: mpsc::Sender<()>,
 }
@@ -49,7 +51,8 @@ impl Hub {
         metrics: &Arc<Metrics>,
         outbox_events: OutboxEventSender,
     ) -> Result<HubThreads, HubStartError> {
-        let count = config.server.threads.div_ceil(2);
+        let workers = WorkerThreads::start(config.server.threads).map_err(HubStartError::Thread)?;
+        let count = workers.count();
         let incarnation = incarnation();
         let leases = Arc::new(LeaseTable::new(incarnation, config.cluster.lease_ttl, count));
         let mut handles = Vec::with_capacity(count);
@@ -58,20 +61,21 @@ impl Hub {
             let busy = Arc::clone(&setup.busy);
             let (commands, inbox) = mpsc::channel(QUEUE);
             let (ready, started) = oneshot::channel();
-            let thread = runtime::shard_thread(&format!("shard-{}", setup.index), async move || {
-                match open_shard(setup).await {
-                    Ok(shard) => {
-                        ready.send(Ok(())).ok();
-                        shard.run(inbox).await;
-                    }
-                    Err(error) => {
-                        ready.send(Err(error)).ok();
-                    }
+            let (ended, end) = oneshot::channel();
+            let index = setup.index;
+            let run = async move || match open_shard(setup).await {
+                Ok(shard) => {
+                    ready.send(Ok(())).ok();
+                    shard.run(inbox).await;
+                    ended.send(()).ok();
                 }
-            })
-            .map_err(HubStartError::Thread)?;
+                Err(error) => {
+                    ready.send(Err(error)).ok();
+                }
+            };
+            workers.run_on(index, run).await;
             started.await.map_err(|_| HubStartError::Died)??;
-            shards.push(thread);
+            shards.push(end);
             handles.push(ShardHandle { commands, busy });
         }
         let handles: Arc<[ShardHandle]> = handles.into();
@@ -89,7 +93,7 @@ impl Hub {
         };
         let (joined, claimed) = oneshot::channel();
         let (membership_stop, stop) = mpsc::channel(1);
-        let membership = runtime::shard_thread("membership", async move || setup.run(joined, stop).await)
+        let membership = runtime::local_thread("membership", async move || setup.run(joined, stop).await)
             .map_err(HubStartError::Thread)?;
         // The time of a heartbeat, the claims after it, and a margin.
         let patience = config.store.command_timeout * 5;
@@ -105,7 +109,7 @@ impl Hub {
             waits: Arc::default(),
             max_busy: config.server.max_sockets,
         };
-        Ok(HubThreads { hub, shards, membership, membership_stop })
+        Ok(HubThreads { hub, workers, shards, membership, membership_stop })
     }
 }
 
@@ -153,6 +157,12 @@ impl HubThreads {
         &self.hub
     }
 
+    /// Returns the threads of the shards. They also run the connections of callers, whose requests then reach the shard of
+    /// their thread without waking another.
+    pub const fn workers(&self) -> &WorkerThreads {
+        &self.workers
+    }
+
     /// Refuses new messages from now on, and closes all subscriptions.
     pub fn refuse(&self) {
         self.hub.leases.refuse();
@@ -193,24 +203,26 @@ impl HubThreads {
         }
     }
 
-    /// Releases all waiters, closes all sockets, releases the partitions and ends the threads. A thread that has not ended
-    /// at `by` is left behind.
-    pub async fn stop(self, by: Instant) {
+    /// Releases all waiters, closes all sockets, releases the partitions, and ends the shards and the membership thread. At
+    /// `by` it returns anyway. The other tasks of the returned threads go on.
+    pub async fn stop(mut self, by: Instant) -> WorkerThreads {
         let stopped = async {
             self.send_to_shards(|| ShardCommand::Stop).await;
-            finished(&self.shards).await;
+            let ended = join_all(self.shards.iter_mut()).await;
+            if ended.iter().any(Result::is_err) {
+                error!("a shard panicked; this is a bug");
+            }
             // The membership thread ends last: it renews leases while a socket may be open, then releases them.
             self.membership_stop.send(()).await.ok();
-            finished(std::slice::from_ref(&self.membership)).await;
+            finished(&self.membership).await;
         };
         if timeout_at(by, stopped).await.is_err() {
             error!("a thread did not end in time");
         }
-        for thread in self.shards.into_iter().chain([self.membership]).filter(JoinHandle::is_finished) {
-            if thread.join().is_err() {
-                error!("a thread panicked; this is a bug");
-            }
+        if self.membership.is_finished() && self.membership.join().is_err() {
+            error!("the membership thread panicked; this is a bug");
         }
+        self.workers
     }
 
     /// Ends the threads as if the process had been killed: no socket is closed and no partition released.
@@ -219,11 +231,10 @@ impl HubThreads {
         // A membership thread whose sender is dropped ends at once.
         self.membership_stop = mpsc::channel(1).0;
         let killed = async {
-            finished(std::slice::from_ref(&self.membership)).await;
-            self.send_to_shards(|| ShardCommand::Kill).await;
-            finished(&self.shards).await;
+            finished(&self.membership).await;
+            self.workers.stop(by).await
         };
-        timeout_at(by, killed).await.expect("the threads end");
+        assert!(timeout_at(by, killed).await.unwrap(), "the threads end");
     }
 
     /// Sends a command to all shards at once, so that a shard that hangs delays no other.
@@ -238,10 +249,8 @@ fn incarnation() -> Incarnation {
     Incarnation(RandomState::new().build_hasher().finish())
 }
 
-async fn finished(threads: &[JoinHandle<()>]) {
-    for thread in threads {
-        while !thread.is_finished() {
-            sleep(POLL).await;
-        }
+async fn finished(thread: &JoinHandle<()>) {
+    while !thread.is_finished() {
+        sleep(POLL).await;
     }
 }

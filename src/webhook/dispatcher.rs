@@ -88,7 +88,7 @@ impl Dispatcher {
         let (config, metrics) = (Arc::clone(config), Arc::clone(metrics));
         let (commands, inbox) = mpsc::channel(1);
         let (ready, started) = oneshot::channel::<Result<(), DispatcherStartError>>();
-        let thread = runtime::shard_thread("webhook", async move || {
+        let thread = runtime::local_thread("webhook", async move || {
             let worker: Result<_, DispatcherStartError> = async {
                 let (sender, targets) = (DeliverySender::new(&config.webhooks)?, TargetTable::new(&config)?);
                 let send = async move |claimed: &ClaimedDelivery| attempt(&sender, &targets, claimed).await;

@@ -81,7 +81,7 @@ pub(super) struct ReceiverResponse {
     pub(super) body: Option<Box<str>>,
 }
 
-/// The sender of one thread. It is `!Send` and must be created within the `LocalSet` of its thread.
+/// The sender of one thread. It is `!Send` and must be created on its thread.
 pub(super) struct DeliverySender {
     timeout: Duration,
     tls: Arc<rustls::ClientConfig>,

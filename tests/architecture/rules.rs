@@ -42,7 +42,7 @@ const FENCES: &[(&[&str], &[&str])] = &[
 ];
 
 /// Where threads and tasks may start.
-const SPAWNERS: &[&str] = &["runtime", "hub/shard", "app", "webhook/sender"];
+const SPAWNERS: &[&str] = &["runtime", "hub/shard", "app", "http/api_server", "webhook/sender"];
 
 /// The last two segments of what starts them, and the methods that do.
 const SPAWN_PATHS: &[[&str; 2]] = &[

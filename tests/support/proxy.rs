@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rtm_bridge::runtime::shard_thread;
+use rtm_bridge::runtime::local_thread;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -62,7 +62,7 @@ impl Proxy {
             let listener = TcpListener::from_std(listener).unwrap();
             serve(listener, address, upstream, modes, doing, &count).await;
         };
-        Self { address, mode, done, taken, thread: Some(shard_thread("proxy", run).unwrap()) }
+        Self { address, mode, done, taken, thread: Some(local_thread("proxy", run).unwrap()) }
     }
 
     /// Returns the address of the listener.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rtm_bridge::domain::Timestamp;
-use rtm_bridge::runtime::shard_thread;
+use rtm_bridge::runtime::local_thread;
 use rtm_bridge::store::Clock;
 use rtm_bridge::webhook::signature::{SigningSecret, verify};
 use serde_json::Value;
@@ -123,7 +123,7 @@ impl Receiver {
                 }
             }
         };
-        let thread = Some(shard_thread("receiver", run).unwrap());
+        let thread = Some(local_thread("receiver", run).unwrap());
         Self { address, rule, requests, hangs_up, answers_held, end, thread }
     }
 

@@ -1,7 +1,7 @@
 //! One shard: a thread with the conversations, sockets and waiters of its partitions.
 //!
 //! awc's web sockets stay on the thread that made them. All of a conversation is therefore here: its task, its socket and
-//! its waiters. Other threads reach the shard through one bounded queue. The lease table tells it which partitions this
+//! its waiters. Requests of the same thread call the shard directly. Other threads reach it through one bounded queue. The lease table tells it which partitions this
 //! replica owns. Waiters are here even if another replica owns the partition.
 //!
 //! * [`ownership`] activates, drains and revokes partitions.
@@ -57,7 +57,7 @@ use crate::store::{self, Hint, Ownership, Store};
 /// up the first.
 const STOP: Duration = Duration::from_millis(2250);
 
-/// A request of another thread to a shard.
+/// A request to a shard.
 #[derive(Debug)]
 pub(crate) enum ShardCommand {
     /// Has the store accept a message.
@@ -76,9 +76,6 @@ pub(crate) enum ShardCommand {
     Drain { done: oneshot::Sender<()> },
     /// Closes everything and ends the thread.
     Stop,
-    /// Ends the thread as if the process had been killed.
-    #[cfg(test)]
-    Kill,
 }
 
 /// The parts of a shard that are made on another thread.
@@ -98,6 +95,20 @@ pub(crate) struct ShardSetup {
     pub(crate) busy: Arc<AtomicUsize>,
     /// Events for the webhook worker.
     pub(crate) outbox_events: store::OutboxEventSender,
+}
+
+thread_local! {
+    /// The shard that runs on this thread.
+    static LOCAL_SHARD: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+}
+
+/// Clears [`LOCAL_SHARD`] when the shard stops, or when its thread drops it.
+struct LocalShardGuard;
+
+impl Drop for LocalShardGuard {
+    fn drop(&mut self) {
+        LOCAL_SHARD.take();
+    }
 }
 
 pub(crate) struct Shard {
@@ -144,14 +155,14 @@ impl Shard {
 
     /// Runs until [`ShardCommand::Stop`], or until all senders of commands are dropped.
     pub(crate) async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<ShardCommand>) {
+        LOCAL_SHARD.set(Some(Rc::clone(&self)));
+        let local = LocalShardGuard;
         let mut sweep = interval(Duration::from_secs(1));
         let mut lease_check = interval((self.setup.leases.ttl() / 12).min(Duration::from_secs(1)));
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(ShardCommand::Stop) | None => break,
-                    #[cfg(test)]
-                    Some(ShardCommand::Kill) => return,
                     Some(command) => self.on_command(command),
                 },
                 () = self.setup.leases.changed(self.setup.index) => self.sync_ownership(),
@@ -163,11 +174,17 @@ impl Shard {
             }
         }
         // Callers that are still in the queue, and later ones, read the store.
-        drop(commands);
+        drop((local, commands));
         self.stop().await;
     }
 
-    fn on_command(self: &Rc<Self>, command: ShardCommand) {
+    /// Returns the shard with this index if it runs on this thread. Its commands then need no queue.
+    pub(crate) fn local(leases: &Arc<LeaseTable>, index: usize) -> Option<Rc<Self>> {
+        let shard = LOCAL_SHARD.with_borrow(Option::clone)?;
+        (shard.setup.index == index && Arc::ptr_eq(&shard.setup.leases, leases)).then_some(shard)
+    }
+
+    pub(crate) fn on_command(self: &Rc<Self>, command: ShardCommand) {
         match command {
             ShardCommand::Accept(accept) => self.accept(*accept),
             ShardCommand::Wait { conversation, id, waiter } => {
@@ -191,8 +208,6 @@ impl Shard {
                 });
             }
             ShardCommand::Stop => {}
-            #[cfg(test)]
-            ShardCommand::Kill => {}
         }
     }
 

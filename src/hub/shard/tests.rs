@@ -88,6 +88,27 @@ async fn answered(completion: oneshot::Receiver<Option<Message>>) {
 }
 
 #[tokio::test]
+async fn shard_takes_commands_of_its_thread_until_it_stops() {
+    local(async {
+        let shard = owner("http://127.0.0.1:9", Duration::from_secs(30)).await;
+        let leases = Arc::clone(&shard.setup.leases);
+        let here = |index| Shard::local(&leases, index).is_some();
+        assert!(!here(0), "its loop does not run yet");
+        let (commands, inbox) = mpsc::channel(1);
+        let stopping = async {
+            tokio::task::yield_now().await;
+            assert!(here(0) && !here(1), "only the shard of this thread");
+            let others = Arc::new(LeaseTable::new(ME, Duration::from_secs(30), 1));
+            assert!(Shard::local(&others, 0).is_none(), "it belongs to another hub");
+            commands.send(ShardCommand::Stop).await.unwrap();
+        };
+        tokio::join!(Rc::clone(&shard).run(inbox), stopping);
+        assert!(!here(0), "it has stopped");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn message_to_an_evicted_conversation_is_answered() {
     local(async {
         let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
