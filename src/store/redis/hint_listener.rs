@@ -145,10 +145,10 @@ impl HintListener {
         };
         match (&hint, accept) {
             (Hint::Accepted(accepted), Some(accept)) => {
-                self.cache.accepted_by_script(accepted, false, accept)
+                self.cache.accepted_by_script(accepted, false, accept);
             }
             (Hint::Woken(conversation) | Hint::Observed(conversation, _), _) => {
-                self.cache.forget(conversation)
+                self.cache.forget(conversation);
             }
             _ => {}
         }
