@@ -13,7 +13,7 @@ use actix_web::dev::AppConfig;
 use futures_util::future::join_all;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -27,6 +27,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Timeout of closing a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// The age up to which a connection stays open at a shutdown, because its first request may be on the way.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Time for open requests when the listener stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -137,7 +139,13 @@ async fn serve_connections(
         // A caller that closed its side gets no answer, and its wait must end.
         .h1_allow_half_closed(false)
         // Idle connections would delay the shutdown otherwise.
-        .graceful_shutdown_signal(move || Arc::clone(&closing).notified_owned())
+        .graceful_shutdown_signal(move || {
+            let (closing, opened) = (Arc::clone(&closing).notified_owned(), Instant::now());
+            async move {
+                closing.await;
+                sleep_until(opened + FIRST_REQUEST).await;
+            }
+        })
         .on_connect_ext(|connection: &DetachableConnection, data| {
             data.insert(connection.clone());
         })

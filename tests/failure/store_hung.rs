@@ -128,7 +128,12 @@ async fn hang(how: Hang, lease: Duration, outlives_lease: bool) {
     }
     all_ready(&fleet).await;
     // The journal has the replies of the meantime once, and the turn continues.
-    until("what was said meanwhile is stored", async || read().await == "answering").await;
+    // Each thread connects to Redis by itself, and readiness speaks for one of them.
+    until("what was said meanwhile is stored", async || {
+        let answer = fleet.replicas[0].api.get(&location).await;
+        answer.status == 200 && answer.json()["status"] == "answering"
+    })
+    .await;
     after.open();
     let ended = fleet.replicas[1].api.send(Request::get(&location).prefer("wait=20")).await.message(200);
     let texts: Vec<_> = ended["replies"].as_array().unwrap().iter().map(|reply| &reply["text"]).collect();
