@@ -1,7 +1,7 @@
 //! The server of the callers' listener, on the threads of the shards.
 
 use std::convert::Infallible;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,13 @@ use actix_service::{ServiceFactory as _, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use futures_util::future::join_all;
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
@@ -107,23 +111,49 @@ impl ApiServer {
 /// Accepts connections and gives them to the threads in turn. Returns when a thread takes no more.
 async fn accept(listener: std::net::TcpListener, threads: &[mpsc::Sender<std::net::TcpStream>]) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
-    for thread in threads.iter().cycle() {
+    for first in (0..threads.len()).cycle() {
         let socket = loop {
             match listener.accept().await.and_then(|(socket, _)| socket.into_std()) {
                 Ok(socket) => break socket,
-                // The caller has left.
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
-                Err(error) => {
+                Err(error) if is_of_the_process(&error) => {
                     warn!(%error, "a connection could not be accepted");
                     sleep(ACCEPT_PAUSE).await;
                 }
+                // The caller has left, or the network between failed.
+                Err(error) => {
+                    debug!(%error, "a connection failed before it was accepted");
+                    yield_now().await;
+                }
             }
         };
-        if thread.send(socket).await.is_err() {
+        if !hand_over(socket, threads, first).await {
             return;
         }
     }
+}
+
+/// Returns whether the process or the system lacks files or memory. Other errors belong to one connection.
+fn is_of_the_process(error: &io::Error) -> bool {
+    let lacking = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|code| lacking.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// Gives a connection to the first thread from this one on that has room, or waits for this one. Returns `false` if a thread
+/// takes no more.
+async fn hand_over(
+    mut socket: std::net::TcpStream,
+    threads: &[mpsc::Sender<std::net::TcpStream>],
+    first: usize,
+) -> bool {
+    for thread in threads.iter().cycle().skip(first).take(threads.len()) {
+        match thread.try_send(socket) {
+            Ok(()) => return true,
+            Err(TrySendError::Full(returned)) => socket = returned,
+            Err(TrySendError::Closed(_)) => return false,
+        }
+    }
+    let Some(thread) = threads.get(first) else { return false };
+    thread.send(socket).await.is_ok()
 }
 
 /// Serves connections on this thread until the listener has closed and the last of them has ended.
@@ -132,7 +162,8 @@ async fn serve_connections(
     mut connections: mpsc::Receiver<std::net::TcpStream>,
     closing: Arc<Notify>,
 ) {
-    let stopping = Arc::clone(&closing);
+    let stopping = CancellationToken::new();
+    let stopped = stopping.clone();
     let requests = HttpService::build()
         .keep_alive(KEEP_ALIVE)
         .client_disconnect_timeout(CLOSE_TIMEOUT)
@@ -141,8 +172,12 @@ async fn serve_connections(
         // Idle connections would delay the shutdown otherwise.
         .graceful_shutdown_signal(move || {
             let (closing, opened) = (Arc::clone(&closing).notified_owned(), Instant::now());
+            let stopped = stopped.clone().cancelled_owned();
             async move {
-                closing.await;
+                tokio::select! {
+                    () = closing => {}
+                    () = stopped => {}
+                }
                 sleep_until(opened + FIRST_REQUEST).await;
             }
         })
@@ -159,7 +194,7 @@ async fn serve_connections(
         open.spawn_local(detachable_connection::serve(socket, Rc::clone(&requests)));
     }
     open.close();
-    stopping.notify_waiters();
+    stopping.cancel();
     timeout(SHUTDOWN_TIMEOUT, open.wait()).await.ok();
 }
 

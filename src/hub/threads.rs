@@ -66,8 +66,9 @@ impl Hub {
             let run = async move || match open_shard(setup).await {
                 Ok(shard) => {
                     ready.send(Ok(())).ok();
-                    shard.run(inbox).await;
-                    ended.send(()).ok();
+                    if shard.run(inbox).await {
+                        ended.send(()).ok();
+                    }
                 }
                 Err(error) => {
                     ready.send(Err(error)).ok();

@@ -28,11 +28,13 @@ mod subscriber_table;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use prometheus::IntGauge;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
@@ -56,6 +58,10 @@ use crate::store::{self, Hint, Ownership, Store};
 /// The timeout of a stop: a second for the last writes, a second for the peers, and a margin. A store that is away uses
 /// up the first.
 const STOP: Duration = Duration::from_millis(2250);
+
+/// Commands that a shard takes in one round. Conversations of its thread wait meanwhile, and each of them is a task of its
+/// own. Few commands a round would starve the callers on other threads.
+const ROUND: usize = 1024;
 
 /// A request to a shard.
 #[derive(Debug)]
@@ -153,18 +159,33 @@ impl Shard {
         })
     }
 
-    /// Runs until [`ShardCommand::Stop`], or until all senders of commands are dropped.
-    pub(crate) async fn run(self: Rc<Self>, mut commands: mpsc::Receiver<ShardCommand>) {
-        LOCAL_SHARD.set(Some(Rc::clone(&self)));
-        let local = LocalShardGuard;
+    /// Runs until [`ShardCommand::Stop`], or until all senders of commands are dropped. Returns `false` after a panic. The
+    /// sockets are closed in any case, so the partitions may be released.
+    pub(crate) async fn run(self: Rc<Self>, commands: mpsc::Receiver<ShardCommand>) -> bool {
+        let worked = AssertUnwindSafe(self.work(commands)).catch_unwind().await;
+        self.stop().await;
+        worked.is_ok()
+    }
+
+    async fn work(self: &Rc<Self>, mut commands: mpsc::Receiver<ShardCommand>) {
+        LOCAL_SHARD.set(Some(Rc::clone(self)));
+        // Callers that are still in the queue at the end, and later ones, read the store.
+        let _local = LocalShardGuard;
         let mut sweep = interval(Duration::from_secs(1));
         let mut lease_check = interval((self.setup.leases.ttl() / 12).min(Duration::from_secs(1)));
+        let mut round = Vec::new();
         loop {
             tokio::select! {
-                command = commands.recv() => match command {
-                    Some(ShardCommand::Stop) | None => break,
-                    Some(command) => self.on_command(command),
-                },
+                count = commands.recv_many(&mut round, ROUND) => {
+                    let stops = round.drain(..).any(|command| {
+                        let stop = matches!(command, ShardCommand::Stop);
+                        self.on_command(command);
+                        stop
+                    });
+                    if stops || count == 0 {
+                        break;
+                    }
+                }
                 () = self.setup.leases.changed(self.setup.index) => self.sync_ownership(),
                 _ = lease_check.tick() => self.sync_ownership(),
                 _ = sweep.tick() => {
@@ -173,9 +194,6 @@ impl Shard {
                 }
             }
         }
-        // Callers that are still in the queue, and later ones, read the store.
-        drop((local, commands));
-        self.stop().await;
     }
 
     /// Returns the shard with this index if it runs on this thread. Its commands then need no queue.

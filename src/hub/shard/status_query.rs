@@ -29,7 +29,7 @@ pub(crate) struct StatusQuery {
 /// The queries that wait for other replicas.
 #[derive(Debug, Default)]
 pub(super) struct PendingQueries {
-    waiting: RefCell<HashMap<u64, oneshot::Sender<ConnectionStatus>>>,
+    pub(super) waiting: RefCell<HashMap<u64, oneshot::Sender<ConnectionStatus>>>,
     asked: Cell<u64>,
 }
 

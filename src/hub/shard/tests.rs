@@ -102,8 +102,26 @@ async fn shard_takes_commands_of_its_thread_until_it_stops() {
             assert!(Shard::local(&others, 0).is_none(), "it belongs to another hub");
             commands.send(ShardCommand::Stop).await.unwrap();
         };
-        tokio::join!(Rc::clone(&shard).run(inbox), stopping);
+        assert!(tokio::join!(Rc::clone(&shard).run(inbox), stopping).0);
         assert!(!here(0), "it has stopped");
+    })
+    .await;
+}
+
+#[tokio::test]
+#[expect(clippy::await_holding_refcell_ref, reason = "it makes the shard panic")]
+async fn shard_that_panics_closes_its_conversations() {
+    local(async {
+        let shard = owner("http://127.0.0.1:9", Duration::from_secs(30)).await;
+        let (commands, inbox) = mpsc::channel(1);
+        // The answer to a query needs what the test holds.
+        let held = shard.queries.waiting.borrow_mut();
+        let answer = Hint::Answered(0, Box::default());
+        commands.send(ShardCommand::Hint(answer)).await.unwrap();
+        assert!(!Rc::clone(&shard).run(inbox).await);
+        drop(held);
+        assert!(shard.stopping.get() && commands.is_closed());
+        assert_eq!(shard.partition(Partition::of(&alice())).unwrap().ownership.get(), Ownership::None);
     })
     .await;
 }

@@ -77,6 +77,7 @@ impl RedisStore {
         partition: Partition,
         fence: Fence,
     ) -> Result<(), StoreError> {
+        self.0.recent.forget(partition);
         // The next owner does so where this fails.
         while self.rest_idle(partition, fence, Duration::ZERO).await.is_ok_and(|rested| rested > 0) {}
         let call = SCRIPTS

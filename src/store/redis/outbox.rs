@@ -158,6 +158,10 @@ impl RedisStore {
             .arg((now + window).as_millis())
             .arg(queue.to_string());
         let claimed = self.run_prepared(call).await? == 1;
+        if !claimed {
+            // One wrong guess would make each later guess of the queue wrong.
+            self.0.recent.forget_queue(partition, queue);
+        }
         let since = delivery.created_at;
         Ok(claimed.then_some(ClaimedDelivery { delivery, since, made: 0, step: 0, token, now }))
     }

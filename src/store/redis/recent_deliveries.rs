@@ -50,6 +50,19 @@ impl RecentDeliveries {
         partition.remove(index).filter(|(_, due)| *due <= now).map(|(new, _)| new)
     }
 
+    /// Forgets the deliveries of a queue, because one of them was not the first of the queue.
+    pub(super) fn forget_queue(&self, partition: Partition, queue: QueueId) {
+        let mut partition = self.partition(partition);
+        while let Some(index) = partition.entries.iter().position(|(of, ..)| *of == queue) {
+            partition.remove(index);
+        }
+    }
+
+    /// Forgets the deliveries of a partition that has no owner here any more.
+    pub(super) fn forget(&self, partition: Partition) {
+        *self.partition(partition) = RecentPartition::default();
+    }
+
     #[expect(clippy::indexing_slicing, reason = "there is one of each partition")]
     fn partition(&self, partition: Partition) -> MutexGuard<'_, RecentPartition> {
         self.0[partition.index()].lock().unwrap_or_else(PoisonError::into_inner)
@@ -92,6 +105,13 @@ mod tests {
         let take = |queue| recent.take(partition, queue, NOW).map(|new| new.id);
         assert_eq!(take(QueueId::alone(first.id)), None, "another queue");
         assert_eq!([take(queue), take(queue), take(queue)], [Some(first.id), Some(second.id), None]);
+        recent.insert(queue, &first, NOW);
+        recent.insert(queue, &second, NOW);
+        recent.forget_queue(partition, queue);
+        assert_eq!(take(queue), None, "the guess was wrong");
+        recent.insert(queue, &first, NOW);
+        recent.forget(partition);
+        assert_eq!(take(queue), None, "the partition was released");
         recent.insert(queue, &first, NOW + std::time::Duration::from_secs(1));
         assert_eq!(take(queue), None, "the clock was set back, so a script looks when it is due");
     }
