@@ -36,6 +36,7 @@ mod traffic;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 #[cfg(feature = "test-support")]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -78,6 +79,8 @@ struct RedisInner {
     health: health::HealthMonitor,
     cache: Arc<OwnerCache>,
     recent: RecentDeliveries,
+    /// Deliveries that succeeded at their first attempt.
+    successes: AtomicU32,
     #[cfg(feature = "test-support")]
     skew: AtomicU64,
 }
@@ -96,6 +99,7 @@ impl RedisStore {
             health: health::HealthMonitor::default(),
             cache: Arc::new(OwnerCache::new()),
             recent: RecentDeliveries::new(),
+            successes: AtomicU32::new(0),
             #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))

@@ -1,5 +1,6 @@
 //! The outbox on Redis: its queues, and the attempts of deliveries.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::codec::{self, CorruptData};
@@ -19,8 +20,8 @@ const TOGETHER: usize = 256;
 
 /// The size up to which an attempt does not count in lists, as in `outbox_finish.lua`.
 const SMALL_ATTEMPT: usize = 128;
-/// Of 256 successes, the number whose script also removes expired deliveries from the index. Each removes up to 16.
-const SWEEPS: u8 = 24;
+/// One of so many successes goes to the script that also removes expired deliveries from the index, up to 16.
+const SWEEP_EVERY: u32 = 10;
 
 impl RedisStore {
     /// Adds the commands for a new delivery of the owner. Its queue is due now if it was empty.
@@ -222,8 +223,8 @@ impl RedisStore {
         let ClaimedDelivery { delivery, since, made, step, token, .. } = &*finish.claimed;
         let Some(now) = self.0.cache.now() else { return Ok(None) };
         // The script that decides also removes expired deliveries from the index.
-        let sweeps = fastrand::u8(..) < SWEEPS;
-        if finish.decision != RetryDecision::Delivered || (*made, *step) != (0, 0) || sweeps {
+        let is_first_success = finish.decision == RetryDecision::Delivered && (*made, *step) == (0, 0);
+        if !is_first_success || self.0.successes.fetch_add(1, Ordering::Relaxed).is_multiple_of(SWEEP_EVERY) {
             return Ok(None);
         }
         let keys = self.0.keys.partition(partition);
