@@ -4,7 +4,7 @@
 //! user's socket, and answers with the bot's replies.
 //!
 //! ```text
-//!            HTTP workers                      shard threads
+//!            worker threads: each has connections of callers and a shard
 //!  caller ──► http ──► store (accept) ──► hub ──► link (one task per conversation) ──► rtm ──► platform
 //!     ▲                                    │       │ machine: pure │ driver: I/O
 //!     └──────────── Message ◄── waiters ◄──┴───────┴──► store (write, fenced)

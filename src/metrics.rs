@@ -161,7 +161,7 @@ impl Metrics {
             )?,
             shard_queue_length: factory.gauges(
                 "shard_queue_length",
-                "Commands that wait for a shard thread; the replica is overloaded near the bound of 1024.",
+                "Commands of other threads that wait for a shard; its thread is overloaded near the bound of 1024.",
                 &["shard"],
             )?,
             conversations: factory.gauge("conversations", "Conversations in memory.")?,

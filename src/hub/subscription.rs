@@ -1,4 +1,4 @@
-//! A subscription to a conversation: a queue from its shard to an HTTP worker.
+//! A subscription to a conversation: a queue from its shard to a request.
 //!
 //! The queue carries no entries. A subscriber that gets [`LiveSignal::Look`] reads the next page of the store behind its
 //! cursor. It so reads each entry once and in order, however many signals it gets. At most one look waits, because it

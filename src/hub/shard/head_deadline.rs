@@ -15,9 +15,9 @@ pub(super) async fn restart_head_deadline(
     since: Timestamp,
 ) -> Result<(), StoreError> {
     let (open, now) = store.open(fence, conversation).await?;
-    store.leave_memory(conversation);
     let queued = open.lane.first().is_some_and(|head| head.progress.sent_at.is_none());
     if !queued || open.head_at.is_some_and(|head_at| head_at >= since) {
+        store.leave_memory(conversation);
         return Ok(());
     }
     let mut record = open.record;

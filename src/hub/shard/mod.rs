@@ -1,8 +1,9 @@
 //! One shard: a thread with the conversations, sockets and waiters of its partitions.
 //!
 //! awc's web sockets stay on the thread that made them. All of a conversation is therefore here: its task, its socket and
-//! its waiters. Requests of the same thread call the shard directly. Other threads reach it through one bounded queue. The lease table tells it which partitions this
-//! replica owns. Waiters are here even if another replica owns the partition.
+//! its waiters. Requests of the same thread call the shard directly. Other threads reach it through one bounded queue.
+//! The lease table tells it which partitions this replica owns. Waiters are here even if another replica owns the
+//! partition.
 //!
 //! * [`ownership`] activates, drains and revokes partitions.
 //! * [`activation`] brings conversations into memory and removes them.
