@@ -135,7 +135,11 @@ pub(crate) async fn during<T>(
     counting.abort();
     match counted {
         Ok(Ok(counts)) => {
-            let by_name = counts.into_iter().map(|(name, count)| (names.name(name), count)).collect();
+            // One file may be several scripts, which differ in their flags.
+            let mut by_name = BTreeMap::new();
+            for (name, count) in counts {
+                *by_name.entry(names.name(name)).or_default() += count;
+            }
             Ok((result?, CommandCounts { by_name, span }))
         }
         _ => Err(BenchError::Closed { what: "MONITOR" }),
