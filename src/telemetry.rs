@@ -3,6 +3,8 @@
 //! Logs go to standard error, so that the result of a command on standard output can be piped. This module knows the
 //! `[log]` section of the configuration and nothing else of the bridge.
 
+mod terminal_text;
+
 use std::io;
 
 use anstream::stream::RawStream;
@@ -12,6 +14,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
+use self::terminal_text::MaskedWriter;
+pub(crate) use self::terminal_text::{escaped_json, masked, masked_line};
 use crate::config::{LogConfig, LogFormat};
 
 /// Why logging could not start.
@@ -25,7 +29,7 @@ pub enum TelemetryError {
 /// Starts logging for the whole process.
 ///
 /// JSON is one object a line: an RFC 3339 time in UTC and the event's fields beside `level`, `target` and `message`.
-/// Text is coloured if standard error shows colour.
+/// Text is coloured if standard error shows colour. Strangers write parts of its lines, and cannot steer a terminal by them.
 ///
 /// # Errors
 /// [`TelemetryError`].
@@ -36,12 +40,22 @@ pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
         .with_targets(&log.filter)
         .with_default(log.filter.default_level().unwrap_or(LevelFilter::OFF));
     let registry = tracing_subscriber::registry().with(filter);
-    let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let layer = tracing_subscriber::fmt::layer();
     match log.format {
         LogFormat::Json => registry
-            .with(layer.json().flatten_event(true).with_current_span(true).with_span_list(false))
+            .with(
+                layer
+                    .with_writer(io::stderr)
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(true)
+                    .with_span_list(false),
+            )
             .try_init()?,
-        LogFormat::Text => registry.with(layer.with_ansi(shows_colour(&io::stderr()))).try_init()?,
+        LogFormat::Text => {
+            let layer = layer.with_writer(|| MaskedWriter(io::stderr()));
+            registry.with(layer.with_ansi(shows_colour(&io::stderr()))).try_init()?;
+        }
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigErrors, ConfigWarning};
-use crate::telemetry::{self, TelemetryError};
+use crate::telemetry::{self, TelemetryError, masked};
 
 /// The exit code for an invalid configuration, from sysexits.
 const EX_CONFIG: u8 = 78;
@@ -144,14 +144,14 @@ impl CommandLine {
     }
 }
 
-/// Prints an error with its causes, in the colours of clap's own errors.
+/// Prints an error with its causes, in the colours of clap's own errors. A server may have written parts of it.
 fn print_error(error: &CommandError) {
     let style = style_on(&io::stderr(), AnsiColor::Red.on_default().bold());
-    let mut text = format!("{style}rtm-bridge:{style:#} {error}");
+    let mut text = format!("{style}rtm-bridge:{style:#} {}", masked(&error.to_string()));
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");
-        text.push_str(&error.to_string());
+        text.push_str(&masked(&error.to_string()));
         cause = error.source();
     }
     // A closed standard error leaves no other place for the message.

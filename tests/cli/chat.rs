@@ -251,6 +251,20 @@ fn refusal_is_printed_without_the_key() {
 }
 
 #[test]
+fn words_of_a_server_cannot_steer_standard_error() {
+    let problem = "{\"title\":\"\\u001b[2Jgone\\u202e\",\"detail\":\"\\u009b31m\\rforged\"}";
+    serve_scripted(
+        |_, stream| respond(&stream, PROBLEM, problem),
+        |url| {
+            let (code, out, err) = pipe("hi\n", &["--url", url]);
+            assert_eq!((code, out.as_str()), (Some(1), ""));
+            assert!(err.contains("[2Jgone") && err.contains("forged"), "{err}");
+            assert!(!err.contains(['\u{1b}', '\u{9b}', '\r', '\u{202e}']), "{err:?}");
+        },
+    );
+}
+
+#[test]
 fn key_file_is_read_before_the_environment() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();

@@ -3,12 +3,14 @@
 //! On a terminal a streamed reply grows with its chunks. It is printed again as a whole if chunks were missing, or if
 //! another line came in between. A pipe gets whole replies only.
 
+use std::borrow::Cow;
 use std::io::{self, Write as _};
 
 use clap::builder::styling::Style;
 use serde_json::Value;
 
 use crate::cli::{print, style_on};
+use crate::telemetry::{masked, masked_line};
 
 pub(super) struct Transcript {
     /// The id of the message that has not ended.
@@ -30,11 +32,11 @@ impl Transcript {
         Self { open: None, failures: 0, terminal, speaker, growing: None }
     }
 
-    /// Prints a note on a line of its own.
+    /// Prints a note on a line of its own. Standard error may be a terminal if standard output is none.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         print(self.end_line())?;
         let style = style_on(&io::stderr(), Style::new().dimmed());
-        writeln!(io::stderr(), "{style}({}){style:#}", self.printable(text))
+        writeln!(io::stderr(), "{style}({}){style:#}", masked_line(text))
     }
 
     /// Closes the open message if this is its end, and prints what its replies do not tell.
@@ -64,7 +66,7 @@ impl Transcript {
         let text = reply["text"].as_str().unwrap_or_default();
         let grown = self.growing.as_ref().filter(|(id, _)| *id == reply["messageId"]);
         if let Some(rest) = grown.and_then(|(_, printed)| text.strip_prefix(&**printed)) {
-            return self.printable(rest) + self.end_line();
+            return self.printable(rest).into_owned() + self.end_line();
         }
         let mut line = [self.end_line(), &self.speaker].concat();
         for (applies, mark) in [
@@ -97,10 +99,9 @@ impl Transcript {
         if self.growing.take().is_some() { "\n" } else { "" }
     }
 
-    /// Replaces control characters on a terminal, which a bot could steer with them.
-    fn printable(&self, text: &str) -> String {
-        let steers = |c: char| self.terminal && c.is_control() && !matches!(c, '\n' | '\t');
-        text.replace("\r\n", "\n").replace(steers, "\u{fffd}")
+    /// Returns the text as a terminal may get it, and unchanged for a pipe.
+    fn printable<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if self.terminal { masked(text) } else { text.into() }
     }
 }
 
@@ -154,8 +155,8 @@ mod tests {
 
     #[test]
     fn control_characters_are_replaced_on_a_terminal() {
-        let evil = "a\x1b[2Jb\u{9b}c\r\nd\re";
-        assert_eq!(printed(true, &[reply(evil)]), "bot: a\u{fffd}[2Jb\u{fffd}c\nd\u{fffd}e\n");
+        let evil = "a\x1b[2Jb\u{9b}c\r\nd\re\u{202e}";
+        assert_eq!(printed(true, &[reply(evil)]), "bot: a\u{fffd}[2Jb\u{fffd}c\nd\u{fffd}e\u{fffd}\n");
         assert_eq!(printed(false, &[reply("\x1b[2J")]), "bot: \x1b[2J\n");
         assert_eq!(printed(true, &[chunk(0, "\x1b"), reply("\x1b!")]), "bot: \u{fffd}!\n");
     }

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::received::DeliveryHeaders;
 use crate::domain::Timestamp;
+use crate::telemetry::{escaped_json, masked_line};
 
 /// The most characters of one text.
 const TEXT_MAX: usize = 2000;
@@ -47,10 +48,10 @@ impl DeliveryReport<'_> {
         // The reader knows the day.
         let at = self.at.to_string();
         let time = at.split_once('T').map_or(at.as_str(), |(_, time)| time).trim_end_matches('Z');
-        let mut text = format!("{time}  {}", printable(kind));
+        let mut text = format!("{time}  {}", masked_line(kind));
         for (word, header) in [("", "webhook-id"), ("attempt ", "webhook-attempt")] {
             if let Some(value) = self.headers.get(header) {
-                let _ = write!(text, "  {word}{}", printable(value));
+                let _ = write!(text, "  {word}{}", masked_line(value));
             }
         }
         let (words, colour) = match &self.check {
@@ -78,7 +79,7 @@ impl DeliveryReport<'_> {
         text
     }
 
-    /// Returns a JSON object on one line, for programs.
+    /// Returns a JSON object on one line, for programs. It may be printed on a terminal all the same.
     pub(super) fn json(&self) -> String {
         #[derive(Serialize)]
         struct DeliveryJson<'a> {
@@ -118,7 +119,7 @@ impl DeliveryReport<'_> {
             headers: self.headers.iter().map(|(name, text)| (name.to_owned(), value(name, text))).collect(),
             body: raw_body(self.body, body.as_ref()),
         };
-        serde_json::to_string(&json).unwrap_or_default() + "\n"
+        escaped_json(&serde_json::to_string(&json).unwrap_or_default()).into_owned() + "\n"
     }
 
     /// Returns the type of the event in any of the forms.
@@ -190,18 +191,13 @@ fn speaker(reply: &Value) -> &'static str {
 fn indent(to: &mut String, label: &str, words: &str) {
     let cut: String = words.chars().take(TEXT_MAX).collect();
     let mut lines = cut.lines();
-    let _ = writeln!(to, "    {}{}", printable(label), printable(lines.next().unwrap_or("(no text)")));
+    let _ = writeln!(to, "    {}{}", masked_line(label), masked_line(lines.next().unwrap_or("(no text)")));
     for line in lines.by_ref().take(LINES_MAX - 1) {
-        let _ = writeln!(to, "      {}", printable(line));
+        let _ = writeln!(to, "      {}", masked_line(line));
     }
     if cut.len() < words.len() || lines.next().is_some() {
         let _ = writeln!(to, "      … ({} bytes in all)", words.len());
     }
-}
-
-/// Replaces control characters, with which a sender could steer the terminal.
-fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\t', "\u{fffd}")
 }
 
 #[cfg(test)]
@@ -281,6 +277,18 @@ mod tests {
             (&line["body"], &line["verified"], &line["reason"]),
             (&json!({"a": 1}), &json!(false), &json!("it is old"))
         );
+        let odd = headers(&[("x-odd", "\u{9b}2J\u{202e}")]);
+        let report = DeliveryReport {
+            at: Timestamp::from_millis(0),
+            path: "/",
+            headers: &odd,
+            body: "{\"a\":\"\u{202e}\u{9b}\"}".as_bytes(),
+            check: SignatureCheck::Skipped,
+            repeated: false,
+            status: 204,
+        };
+        let line = report.json();
+        assert!(!line.contains(['\u{9b}', '\u{202e}']) && line.contains("\\u202e"), "{line}");
         let (text, line) = render(&headers(&[]), b"\x1b[2J\xff", SignatureCheck::Skipped);
         assert!(!text.contains('\x1b') && text.contains("[2J"), "{text}");
         assert_eq!(line["body"], "\u{1b}[2J\u{fffd}");
