@@ -7,7 +7,7 @@ use url::Url;
 
 use super::payload;
 use super::sender::{DeliverySender, ReceiverResponse, SendError};
-use super::target_table::TargetTable;
+use super::target_table::{TargetRefusal, TargetTable};
 use crate::domain::{DeliveryAttempt, Timestamp};
 use crate::store::ClaimedDelivery;
 
@@ -37,6 +37,8 @@ pub(super) enum AttemptOutcome {
     Unreached,
     /// No request was sent for a reason on our side, such as a private address or a missing secret.
     Forbidden,
+    /// No request was sent because `webhooks.allowed` no longer covers the callback. A retry would not help.
+    NotAllowed,
 }
 
 /// Makes one attempt within `webhooks.timeout` and returns its result. The future may be dropped at any time.
@@ -65,7 +67,10 @@ async fn exchange(
     claimed: &ClaimedDelivery,
 ) -> Result<ReceiverResponse, (AttemptOutcome, Box<str>)> {
     let forbidden = |why: &dyn std::error::Error| (AttemptOutcome::Forbidden, why.to_string().into());
-    let options = targets.options(&claimed.delivery).map_err(|why| forbidden(&why))?;
+    let options = targets.options(&claimed.delivery).map_err(|refusal| match refusal {
+        TargetRefusal::NotAllowed => (AttemptOutcome::NotAllowed, refusal.to_string().into()),
+        _ => forbidden(&refusal),
+    })?;
     let url = Url::parse(&claimed.delivery.target).map_err(|_| forbidden(&SendError::Url))?;
     let (headers, body) =
         payload::compose(claimed, &options, fastrand::u64(1..)).map_err(|why| forbidden(&why))?;

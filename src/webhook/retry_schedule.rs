@@ -37,6 +37,11 @@ pub(super) fn decide(
                 "the receiver wants no more deliveries: it answered 410".into(),
             );
         }
+        AttemptOutcome::NotAllowed => {
+            return RetryDecision::DeadLetter(
+                "`webhooks.allowed` no longer covers the callback's URL".into(),
+            );
+        }
         AttemptOutcome::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
         AttemptOutcome::Unreached | AttemptOutcome::Forbidden => Duration::ZERO,
     };
@@ -103,12 +108,17 @@ mod tests {
     }
 
     #[test]
-    fn delivery_after_2xx_or_410_ends() {
+    fn delivery_ends_after_2xx_410_or_a_lost_pattern() {
         assert_eq!(
             decide(&AttemptOutcome::Delivered, 99, SINCE, SINCE + AGE_MAX * 2, 0.5),
             RetryDecision::Delivered
         );
-        assert!(matches!(decide(&AttemptOutcome::Gone, 0, SINCE, SINCE, 0.5), RetryDecision::DeadLetter(_)));
+        for outcome in [AttemptOutcome::Gone, AttemptOutcome::NotAllowed] {
+            assert!(
+                matches!(decide(&outcome, 0, SINCE, SINCE, 0.5), RetryDecision::DeadLetter(_)),
+                "{outcome:?}"
+            );
+        }
     }
 
     #[test]

@@ -11,10 +11,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::sender::{HeaderName, HeaderValue, SenderSetupError, header};
 use super::signature::{LegacyKey, SigningSecret};
 use crate::config::{BotConfig, BotWebhookConfig, CallerConfig, Config, PayloadFormat};
-use crate::domain::{DeliveryOrigin, NewDelivery};
+use crate::domain::{CallbackUrl, DeliveryOrigin, NewDelivery, UrlPattern};
 
 /// The options of every configured bot and caller, with decoded secrets.
 pub(super) struct TargetTable {
+    /// The patterns that a callback's URL must match.
+    allowed: Vec<UrlPattern>,
     bots: HashMap<Box<str>, BotTarget>,
     callers: HashMap<Box<str>, CallerTarget>,
 }
@@ -58,9 +60,14 @@ pub(super) struct DeliveryOptions<'a> {
     pub(super) platform_bot: &'a str,
 }
 
-/// The reason why the configuration cannot sign a delivery. The text tells the remedy.
+/// The reason why the configuration does not permit a delivery. The text tells the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum MissingSigner {
+pub(super) enum TargetRefusal {
+    /// The patterns have changed since the callback was accepted.
+    #[error(
+        "`webhooks.allowed` no longer covers the callback's URL: allow it again, then redeliver the delivery"
+    )]
+    NotAllowed,
     /// The bot is not configured.
     #[error("the bot {0} is no longer configured, and its secrets sign this delivery: configure it again")]
     Bot(Box<str>),
@@ -86,28 +93,41 @@ impl TargetTable {
         let bots = config.bots.iter().map(|bot| Ok((bot.name.as_str().into(), BotTarget::new(bot)?)));
         let callers =
             config.callers.iter().map(|caller| Ok((caller.name.as_str().into(), CallerTarget::new(caller)?)));
-        Ok(Self { bots: bots.collect::<Result<_, _>>()?, callers: callers.collect::<Result<_, _>>()? })
+        Ok(Self {
+            allowed: config.webhooks.allowed.clone(),
+            bots: bots.collect::<Result<_, _>>()?,
+            callers: callers.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Returns whether a callback may have this URL today.
+    fn allows(&self, target: &str) -> bool {
+        let url = target.parse::<CallbackUrl>();
+        url.is_ok_and(|url| self.allowed.iter().any(|pattern| pattern.covers(&url)))
     }
 
     /// Returns the options of a delivery.
     ///
     /// # Errors
-    /// [`MissingSigner`] if the configuration no longer has a secret for it.
+    /// [`TargetRefusal`] if the configuration no longer permits the target, or no longer has a secret for it.
     pub(super) fn options<'a>(
         &'a self,
         delivery: &'a NewDelivery,
-    ) -> Result<DeliveryOptions<'a>, MissingSigner> {
+    ) -> Result<DeliveryOptions<'a>, TargetRefusal> {
         let name = delivery.conversation.bot().as_str();
         let bot = self.bots.get(name);
         let own = || {
-            let bot = bot.ok_or_else(|| MissingSigner::Bot(name.into()))?;
-            bot.webhook.as_ref().ok_or_else(|| MissingSigner::Webhook(name.into()))
+            let bot = bot.ok_or_else(|| TargetRefusal::Bot(name.into()))?;
+            bot.webhook.as_ref().ok_or_else(|| TargetRefusal::Webhook(name.into()))
         };
         let options = |format, secrets, extra_headers| {
             // A callback of a caller is sent even if its bot is no longer configured.
             let platform_bot = bot.map_or(name, |bot| &bot.id);
             DeliveryOptions { format, secrets, extra_headers, platform_bot }
         };
+        if matches!(delivery.origin, DeliveryOrigin::Callback { .. }) && !self.allows(&delivery.target) {
+            return Err(TargetRefusal::NotAllowed);
+        }
         match &delivery.origin {
             DeliveryOrigin::Bot => {
                 let own = own()?;
@@ -118,9 +138,9 @@ impl TargetTable {
                 Ok(options(PayloadFormat::Standard, &own()?.secrets, None))
             }
             DeliveryOrigin::Callback { signer: Some(signer) } => {
-                let caller = self.callers.get(signer).ok_or_else(|| MissingSigner::Caller(signer.clone()))?;
+                let caller = self.callers.get(signer).ok_or_else(|| TargetRefusal::Caller(signer.clone()))?;
                 if caller.secrets.is_empty() {
-                    return Err(MissingSigner::Secrets(signer.clone()));
+                    return Err(TargetRefusal::Secrets(signer.clone()));
                 }
                 Ok(options(caller.format, &caller.secrets, None))
             }

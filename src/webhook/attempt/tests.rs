@@ -132,14 +132,20 @@ fn missing_response_differs_from_an_unsent_request() {
 }
 
 #[test]
-fn delivery_without_a_secret_is_not_sent() {
+fn delivery_without_a_secret_or_pattern_is_not_sent() {
     run(async {
         let receiver = Receiver::start([]).await;
         let mut claimed = claimed(&receiver.url(), DeliveryKind::MessageAnswered, "{}");
         claimed.delivery.origin = crate::domain::DeliveryOrigin::Callback { signer: Some("gone".into()) };
-        let result = attempt(&sender(), &targets(), &claimed).await;
+        let mut config = config(|_, _| ());
+        config.webhooks.allowed = vec![receiver.url().parse().unwrap()];
+        let result = attempt(&sender(), &TargetTable::new(&config).unwrap(), &claimed).await;
         assert_eq!(result.outcome, AttemptOutcome::Forbidden);
         assert!(result.attempt.error.unwrap().contains("the caller gone"));
+        config.webhooks.allowed.clear();
+        let result = attempt(&sender(), &TargetTable::new(&config).unwrap(), &claimed).await;
+        assert_eq!(result.outcome, AttemptOutcome::NotAllowed);
+        assert!(result.attempt.error.unwrap().contains("webhooks.allowed"));
         assert_eq!(receiver.connections.get(), 0);
     });
 }

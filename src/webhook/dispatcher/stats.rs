@@ -74,7 +74,7 @@ impl DispatcherStats {
             AttemptOutcome::Gone => AttemptEnd::Gone,
             AttemptOutcome::Refused { .. } => AttemptEnd::Refused,
             AttemptOutcome::Unreached => AttemptEnd::Unreachable,
-            AttemptOutcome::Forbidden => AttemptEnd::Forbidden,
+            AttemptOutcome::Forbidden | AttemptOutcome::NotAllowed => AttemptEnd::Forbidden,
         });
         self.metrics.deliveries.attempt_ended(end, took);
         let attempt = result.map(|result| &result.attempt);

@@ -24,7 +24,9 @@ pub(in crate::webhook) fn config(change: impl FnOnce(&mut BotWebhookConfig, &mut
     let bot =
         BotConfig { task_bot_id: "st-0d3f".to_owned(), webhook: Some(webhook), ..fixtures::bot("support") };
     let platform = bot.platform.clone();
-    Config { bots: vec![Arc::new(bot)], callers: vec![caller], ..Config::dev(platform) }
+    let mut config = Config { bots: vec![Arc::new(bot)], callers: vec![caller], ..Config::dev(platform) };
+    config.webhooks.allowed = vec!["https://hooks.example.com/".parse().unwrap()];
+    config
 }
 
 fn delivery(origin: DeliveryOrigin) -> NewDelivery {
@@ -97,22 +99,38 @@ fn former_url_of_a_webhook_gets_no_credentials() {
 }
 
 #[test]
+fn callback_needs_a_pattern_at_each_attempt() {
+    let mut config = config(|_, _| ());
+    let mut refusal = |allowed: &[&str], origin| {
+        config.webhooks.allowed = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        TargetTable::new(&config).unwrap().options(&delivery(origin)).err()
+    };
+    for origin in [callback(None), callback(Some("crm"))] {
+        assert_eq!(refusal(&["https://*.example.com/in"], origin.clone()), None);
+        for narrower in [&[][..], &["https://hooks.example.com/out"], &["http://hooks.example.com/"]] {
+            assert_eq!(refusal(narrower, origin.clone()), Some(TargetRefusal::NotAllowed), "{narrower:?}");
+        }
+    }
+    assert_eq!(refusal(&[], DeliveryOrigin::Bot), None, "the bot's own webhook needs no pattern");
+}
+
+#[test]
 fn missing_signer_is_reported_by_name() {
     let mut config = config(|_, caller| caller.webhook_secrets.clear());
     let targets = TargetTable::new(&config).unwrap();
     let refused = |targets: &TargetTable, origin| targets.options(&delivery(origin)).err();
-    assert_eq!(refused(&targets, callback(Some("crm"))), Some(MissingSigner::Secrets("crm".into())));
-    assert_eq!(refused(&targets, callback(Some("gone"))), Some(MissingSigner::Caller("gone".into())));
+    assert_eq!(refused(&targets, callback(Some("crm"))), Some(TargetRefusal::Secrets("crm".into())));
+    assert_eq!(refused(&targets, callback(Some("gone"))), Some(TargetRefusal::Caller("gone".into())));
 
     let bot = BotConfig { webhook: None, ..(*config.bots[0]).clone() };
     config.bots = vec![Arc::new(bot)];
     let targets = TargetTable::new(&config).unwrap();
     for origin in [DeliveryOrigin::Bot, callback(None)] {
-        assert_eq!(refused(&targets, origin), Some(MissingSigner::Webhook("support".into())));
+        assert_eq!(refused(&targets, origin), Some(TargetRefusal::Webhook("support".into())));
     }
     config.bots.clear();
     let targets = TargetTable::new(&config).unwrap();
-    assert_eq!(refused(&targets, DeliveryOrigin::Bot), Some(MissingSigner::Bot("support".into())));
+    assert_eq!(refused(&targets, DeliveryOrigin::Bot), Some(TargetRefusal::Bot("support".into())));
     config.callers[0].webhook_secrets.push(OTHER.into());
     let targets = TargetTable::new(&config).unwrap();
     let orphan = delivery(callback(Some("crm")));
