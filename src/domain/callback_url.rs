@@ -142,10 +142,19 @@ pub struct UrlPattern {
 impl UrlPattern {
     /// Returns whether a callback may have this URL.
     pub fn covers(&self, CallbackUrl(url): &CallbackUrl) -> bool {
+        self.covers_origin(url) && self.covers_path(url.path())
+    }
+
+    /// Returns whether a URL with some path may have this scheme, host and port.
+    pub fn covers_origin(&self, url: &Url) -> bool {
         url.scheme() == self.url.scheme()
             && url.port_or_known_default() == self.url.port_or_known_default()
             && self.covers_host(url)
-            && self.covers_path(url.path())
+    }
+
+    /// Returns whether the pattern covers the names below a host.
+    pub const fn is_wildcard(&self) -> bool {
+        self.below
     }
 
     fn covers_host(&self, url: &Url) -> bool {

@@ -28,7 +28,7 @@ use self::host_rotation::{DueQueue, HostRotation};
 use self::outbox_reads::MAX_READS;
 use self::partition_queues::{PartitionQueues, QueueEntry, QueueState, active, owned};
 use super::circuit_breaker::{BreakerTransition, HostHealth};
-use crate::domain::{Partition, Timestamp};
+use crate::domain::{Partition, Timestamp, UrlPattern};
 use crate::store::{Fence, Ownership, QueueId};
 
 /// The delay of a queue whose due time by the store is already past by the local clock.
@@ -78,13 +78,19 @@ struct InFlightAttempt {
 
 impl Scheduler {
     /// Creates a scheduler without partitions. It has at most `max_in_flight` attempts in flight, and at most
-    /// `max_per_host` to one host. `rng` makes the tokens of attempts.
-    pub(super) fn new(max_in_flight: usize, max_per_host: usize, rng: fastrand::Rng) -> Self {
+    /// `max_per_host` to one host. The hosts of one wildcard of `allowed` share the room of one. `rng` makes the tokens of
+    /// attempts.
+    pub(super) fn new(
+        max_in_flight: usize,
+        max_per_host: usize,
+        allowed: &[UrlPattern],
+        rng: fastrand::Rng,
+    ) -> Self {
         Self {
             max_in_flight: max_in_flight.max(1),
             rng,
             partitions: HashMap::new(),
-            hosts: HostRotation::new(max_per_host),
+            hosts: HostRotation::new(max_per_host, allowed),
             attempts: HashMap::new(),
             in_flight: 0,
             planned_reads: BTreeSet::new(),

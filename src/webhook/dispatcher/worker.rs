@@ -74,7 +74,7 @@ impl<A: AsyncFn(&ClaimedDelivery) -> AttemptResult + 'static> DeliveryWorker<A> 
         Self {
             store,
             clock: StoreClock::new(now),
-            scheduler: Scheduler::new(config.max_in_flight, config.max_per_host, rng),
+            scheduler: Scheduler::new(config.max_in_flight, config.max_per_host, &config.allowed, rng),
             stats,
             send: Rc::new(send),
             window: config.timeout + WINDOW_MARGIN,

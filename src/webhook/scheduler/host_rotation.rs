@@ -1,8 +1,12 @@
 //! Decides which host has the next turn.
 //!
-//! Hosts with a due delivery take turns. One turn is one attempt, however many deliveries wait for the host. A host has
-//! at most `max_per_host` attempts in flight, and at most as many as there is room left for other hosts. So a slow host
-//! leaves a share of the room to every other host. The share of each host falls with the number of hosts.
+//! A caller can invent any number of names below a wildcard of `webhooks.allowed`. So the hosts that one wildcard covers
+//! are one group, and any other host is a group of its own.
+//!
+//! Groups with a due delivery take turns, and the hosts of a group take turns within it. One turn is one attempt, however
+//! many deliveries wait. A group has at most as many attempts in flight as there is room left for others. So slow hosts
+//! leave a share of the room to every other group. The share falls with the number of groups. A host also has at most
+//! `max_per_host` attempts in flight.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::rc::Rc;
@@ -10,7 +14,7 @@ use std::rc::Rc;
 use url::Url;
 
 use super::super::circuit_breaker::{BreakerTransition, CircuitBreaker, HostHealth};
-use crate::domain::{Partition, Timestamp};
+use crate::domain::{Partition, Timestamp, UrlPattern};
 use crate::store::QueueId;
 
 /// Returns the host and port of a target, the key of its circuit breaker and its limit. Targets without a host share
@@ -25,7 +29,10 @@ pub(in crate::webhook) fn host_of(target: &str) -> Rc<str> {
 #[derive(Debug)]
 pub(super) struct HostRotation {
     by_name: HashMap<Rc<str>, HostState>,
-    /// The hosts that take turns. Each had a due queue when it was added.
+    groups: HashMap<Rc<str>, HostGroup>,
+    /// The patterns that make groups.
+    wildcards: Vec<UrlPattern>,
+    /// The groups that take turns. Each has a host that was ready when the group was added.
     ready: VecDeque<Rc<str>>,
     /// The times at which other hosts become ready.
     timers: BTreeSet<(Timestamp, Rc<str>)>,
@@ -33,8 +40,21 @@ pub(super) struct HostRotation {
     open_circuits: usize,
 }
 
+/// Hosts that share a part of the room.
 #[derive(Debug, Default)]
+struct HostGroup {
+    /// The hosts that take turns. Each had a due queue when it was added.
+    ready: VecDeque<Rc<str>>,
+    /// The number of its hosts in the table.
+    hosts: usize,
+    in_flight: usize,
+    /// Whether the group is among those that take turns.
+    takes_turns: bool,
+}
+
+#[derive(Debug)]
 struct HostState {
+    group: Rc<str>,
     /// The waiting queues, ordered by due time.
     waiting: BTreeSet<(Timestamp, QueueId, Partition)>,
     /// The number of all queues to this host, in every state.
@@ -65,6 +85,18 @@ pub(super) struct DueQueue {
 }
 
 impl HostState {
+    /// Creates the state of a host with one queue.
+    fn new(group: Rc<str>) -> Self {
+        Self {
+            group,
+            waiting: BTreeSet::new(),
+            queues: 1,
+            in_flight: 0,
+            breaker: CircuitBreaker::default(),
+            slot: RotationSlot::default(),
+        }
+    }
+
     /// Returns when the next attempt may begin; `None` if an attempt has to end first.
     fn next_start(&self, max_per_host: usize) -> Option<Timestamp> {
         let (due, ..) = self.waiting.first()?;
@@ -76,10 +108,12 @@ impl HostState {
 }
 
 impl HostRotation {
-    /// Creates an empty rotation.
-    pub(super) fn new(max_per_host: usize) -> Self {
+    /// Creates an empty rotation. The wildcards of `allowed` make groups.
+    pub(super) fn new(max_per_host: usize, allowed: &[UrlPattern]) -> Self {
         Self {
             by_name: HashMap::new(),
+            groups: HashMap::new(),
+            wildcards: allowed.iter().filter(|pattern| pattern.is_wildcard()).cloned().collect(),
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             max_per_host: max_per_host.max(1),
@@ -92,8 +126,21 @@ impl HostRotation {
         let name = host_of(target);
         let known = self.by_name.get_key_value(&name).map(|(name, _)| Rc::clone(name));
         let name = known.unwrap_or(name);
-        self.by_name.entry(Rc::clone(&name)).or_default().queues += 1;
+        if let Some(host) = self.by_name.get_mut(&name) {
+            host.queues += 1;
+        } else {
+            let group = self.group_of(target, &name);
+            self.groups.entry(Rc::clone(&group)).or_default().hosts += 1;
+            self.by_name.insert(Rc::clone(&name), HostState::new(group));
+        }
         name
+    }
+
+    /// Returns the name of a target's group. The text of a pattern and the name of a host differ.
+    fn group_of(&self, target: &str, host: &Rc<str>) -> Rc<str> {
+        let url = Url::parse(target).ok();
+        let wildcard = url.and_then(|url| self.wildcards.iter().find(|pattern| pattern.covers_origin(&url)));
+        wildcard.map_or_else(|| Rc::clone(host), |pattern| pattern.to_string().into())
     }
 
     /// Forgets a queue that does not wait.
@@ -129,27 +176,55 @@ impl HostRotation {
     /// Returns the queue with the next turn, and counts its attempt as in flight. `room` is the number of attempts that
     /// may still begin.
     pub(super) fn next_due(&mut self, now: Timestamp, room: usize) -> Option<DueQueue> {
-        while self.timers.first().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, name)) = self.timers.pop_first()
-        {
-            if let Some(host) = self.by_name.get_mut(&name) {
-                host.slot = RotationSlot::Ready;
-                self.ready.push_back(name);
-            }
-        }
+        self.collect_ready(now);
         for _ in 0..self.ready.len() {
             let name = self.ready.pop_front()?;
-            let Some(host) = self.by_name.get_mut(&name) else { continue };
-            host.slot = RotationSlot::Absent;
-            let may = host.next_start(self.max_per_host).is_some_and(|at| at <= now);
-            if may && host.in_flight >= room {
-                host.slot = RotationSlot::Ready;
+            let Some(group) = self.groups.get_mut(&name) else { continue };
+            if group.in_flight >= room {
                 self.ready.push_back(name);
                 continue;
             }
+            group.takes_turns = false;
+            let due = self.next_of_group(&name, now);
+            if let Some(group) = self.groups.get_mut(&name)
+                && !group.ready.is_empty()
+            {
+                group.takes_turns = true;
+                self.ready.push_back(name);
+            }
+            if due.is_some() {
+                return due;
+            }
+        }
+        None
+    }
+
+    /// Lets the hosts take turns whose time has come.
+    fn collect_ready(&mut self, now: Timestamp) {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, name)) = self.timers.pop_first()
+        {
+            let Some(host) = self.by_name.get_mut(&name) else { continue };
+            host.slot = RotationSlot::Ready;
+            let Some(group) = self.groups.get_mut(&host.group) else { continue };
+            group.ready.push_back(name);
+            if !std::mem::replace(&mut group.takes_turns, true) {
+                self.ready.push_back(Rc::clone(&host.group));
+            }
+        }
+    }
+
+    /// Returns the queue with the next turn within a group, and counts its attempt as in flight.
+    fn next_of_group(&mut self, group: &Rc<str>, now: Timestamp) -> Option<DueQueue> {
+        while let Some(name) = self.groups.get_mut(group)?.ready.pop_front() {
+            let Some(host) = self.by_name.get_mut(&name) else { continue };
+            host.slot = RotationSlot::Absent;
+            let may = host.next_start(self.max_per_host).is_some_and(|at| at <= now);
             let first = if may { host.waiting.pop_first() } else { None };
             let probe = host.breaker.open_until().is_some();
-            host.in_flight += usize::from(first.is_some());
+            if first.is_some() {
+                self.count_start(&name);
+            }
             self.reposition(&name);
             if let Some((due, queue, partition)) = first {
                 return Some(DueQueue { host: name, queue, partition, due, probe });
@@ -157,6 +232,15 @@ impl HostRotation {
             self.drop_unused(&name);
         }
         None
+    }
+
+    /// Counts an attempt as in flight.
+    fn count_start(&mut self, name: &Rc<str>) {
+        let Some(host) = self.by_name.get_mut(name) else { return };
+        host.in_flight += 1;
+        if let Some(group) = self.groups.get_mut(&host.group) {
+            group.in_flight += 1;
+        }
     }
 
     /// Returns whether an attempt could begin now, given enough room.
@@ -171,6 +255,9 @@ impl HostRotation {
     pub(super) fn release_slot(&mut self, name: &Rc<str>) {
         if let Some(host) = self.by_name.get_mut(name) {
             host.in_flight -= 1;
+            if let Some(group) = self.groups.get_mut(&host.group) {
+                group.in_flight -= 1;
+            }
         }
         self.reposition(name);
         self.drop_unused(name);
@@ -183,12 +270,12 @@ impl HostRotation {
 
     /// Counts an attempt outside of the rotation as in flight. Returns `false` if the host is at its limit.
     pub(super) fn take_slot(&mut self, name: &Rc<str>) -> bool {
-        let Some(host) = self.by_name.get_mut(name).filter(|host| host.in_flight < self.max_per_host) else {
-            return false;
-        };
-        host.in_flight += 1;
-        self.reposition(name);
-        true
+        let has_room = self.by_name.get(name).is_some_and(|host| host.in_flight < self.max_per_host);
+        if has_room {
+            self.count_start(name);
+            self.reposition(name);
+        }
+        has_room
     }
 
     /// Passes the result of an attempt to the host's circuit breaker.
@@ -248,6 +335,13 @@ impl HostRotation {
             && let Some(host) = self.by_name.remove(name)
         {
             self.open_circuits -= usize::from(host.breaker.open_until().is_some());
+            if let Some(group) = self.groups.get_mut(&host.group) {
+                group.hosts -= 1;
+                // Without hosts the group has no attempt in flight. It leaves the turns by itself.
+                if group.hosts == 0 {
+                    self.groups.remove(&host.group);
+                }
+            }
         }
     }
 }
@@ -274,10 +368,22 @@ impl HostRotation {
             self.by_name.values().filter(|host| host.breaker.open_until().is_some()).count(),
             self.open_circuits
         );
+        for (name, group) in &self.groups {
+            let hosts: Vec<_> = self.by_name.values().filter(|host| host.group == *name).collect();
+            assert_eq!(hosts.len(), group.hosts);
+            assert_eq!(hosts.iter().map(|host| host.in_flight).sum::<usize>(), group.in_flight);
+            let turns = self.ready.iter().filter(|ready| *ready == name).count();
+            assert_eq!(turns, usize::from(group.takes_turns), "{name} has one place in the turns");
+            assert_eq!(
+                group.takes_turns,
+                !group.ready.is_empty(),
+                "{name} takes turns with ready hosts only"
+            );
+        }
         for (name, host) in &self.by_name {
             assert!(host.in_flight <= self.max_per_host);
             let timed = self.timers.iter().filter(|(_, timed)| timed == name).map(|(at, _)| *at);
-            let ready = self.ready.iter().filter(|ready| *ready == name).count();
+            let ready = self.groups[&host.group].ready.iter().filter(|ready| *ready == name).count();
             match host.slot {
                 RotationSlot::Absent => assert_eq!((timed.count(), ready), (0, 0)),
                 RotationSlot::Timed(at) => assert_eq!((timed.collect::<Vec<_>>(), ready), (vec![at], 0)),
@@ -292,25 +398,18 @@ impl HostRotation {
                 "{name} is unused and kept"
             );
         }
+        let ready = self.groups.values().flat_map(|group| &group.ready);
         assert!(
-            self.timers
-                .iter()
-                .chain(
-                    self.ready
-                        .iter()
-                        .map(|name| (Timestamp::default(), name.clone()))
-                        .collect::<Vec<_>>()
-                        .iter()
-                )
-                .all(|(_, name)| self.by_name.contains_key(name))
+            self.timers.iter().map(|(_, name)| name).chain(ready).all(|name| self.by_name.contains_key(name))
         );
+        assert!(self.ready.iter().all(|name| self.groups.contains_key(name)), "a group without hosts");
     }
 
-    /// Checks that every host with a due queue and no attempt in flight has its turn at once, if there is room.
-    pub(super) fn check_no_host_starves(&self, now: Timestamp, room: usize) {
+    /// Checks that every group with a due queue and no attempt in flight has its turn at once, if there is room.
+    pub(super) fn check_no_group_starves(&self, now: Timestamp, room: usize) {
         for (name, host) in &self.by_name {
             let starves = room > 0
-                && host.in_flight == 0
+                && self.groups[&host.group].in_flight == 0
                 && host.next_start(self.max_per_host).is_some_and(|at| at <= now);
             assert!(!starves, "{name} starves");
         }

@@ -1,6 +1,6 @@
 mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::outbox_reads::READ_INTERVAL;
 use super::*;
@@ -24,7 +24,9 @@ const PARTITION: Partition = Partition::from_byte(3);
 
 /// Returns a scheduler with one partition whose outbox was read.
 fn scheduler(max_in_flight: usize, max_per_host: usize) -> Scheduler {
-    let mut scheduler = Scheduler::new(max_in_flight, max_per_host, fastrand::Rng::with_seed(5));
+    let wildcard = "https://*.shared.example/".parse().unwrap();
+    let rng = fastrand::Rng::with_seed(5);
+    let mut scheduler = Scheduler::new(max_in_flight, max_per_host, &[wildcard], rng);
     scheduler.assign(PARTITION, fence(1), NOW);
     assert_eq!(scheduler.next_read(NOW), Some((PARTITION, fence(1))));
     assert!(!scheduler.page_read(PARTITION, fence(1), &[], false, NOW));
@@ -104,6 +106,32 @@ fn busy_host_leaves_room_for_other_hosts() {
     scheduler.attempt_ended(started[0].token, None, None, NOW);
     assert_eq!(scheduler.start_all(NOW).0, [("fifth:443".to_owned(), 1)].into());
     scheduler.check();
+}
+
+#[test]
+fn hosts_of_a_wildcard_share_the_room_of_one() {
+    let mut scheduler = scheduler(8, 5);
+    for number in 0..90 {
+        scheduler.notify(&format!("slow-{number}.shared.example"), number);
+    }
+    let (counts, started) = scheduler.start_all(NOW);
+    assert_eq!((counts.len(), started.len()), (4, 4), "half of the room");
+    scheduler.notify("good", 1000);
+    assert_eq!(scheduler.start_all(NOW).0, [("good:443".to_owned(), 1)].into());
+    // Another port, scheme or parent is no part of the wildcard.
+    scheduler.notify("slow.shared.example:8443", 1001);
+    assert_eq!(scheduler.start_all(NOW).1.len(), 1);
+    // Within the wildcard every host has its turn.
+    let mut served: BTreeSet<_> = counts.into_keys().collect();
+    let mut in_flight: VecDeque<_> = started.into();
+    while let Some(ended) = in_flight.pop_front() {
+        scheduler.attempt_ended(ended.token, None, None, NOW);
+        scheduler.check();
+        let (counts, started) = scheduler.start_all(NOW);
+        served.extend(counts.into_keys());
+        in_flight.extend(started);
+    }
+    assert_eq!(served.len(), 90);
 }
 
 #[test]

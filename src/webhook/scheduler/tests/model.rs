@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::UrlPattern;
 
 const PARTITIONS: u8 = 3;
 const HOSTS: u64 = 5;
@@ -89,8 +90,16 @@ fn host_of_queue(queue: QueueId) -> u64 {
     u64::from_str_radix(&queue.to_string()[16..], 16).unwrap() % HOSTS
 }
 
+/// Returns the target of a queue. Some hosts share a wildcard.
 fn target(queue: QueueId) -> String {
-    format!("https://host-{}/", host_of_queue(queue))
+    match host_of_queue(queue) {
+        host @ 0..2 => format!("https://host-{host}.shared.example/"),
+        host => format!("https://host-{host}/"),
+    }
+}
+
+fn wildcards() -> Vec<UrlPattern> {
+    vec!["https://*.shared.example/".parse().unwrap()]
 }
 
 fn fence_of(owner: usize, epoch: u64) -> Fence {
@@ -100,7 +109,7 @@ fn fence_of(owner: usize, epoch: u64) -> Fence {
 impl SchedulerModel {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let replicas = [0, 1].map(|_| Scheduler::new(MAX_IN_FLIGHT, MAX_PER_HOST, rng.fork()));
+        let replicas = [0, 1].map(|_| Scheduler::new(MAX_IN_FLIGHT, MAX_PER_HOST, &wildcards(), rng.fork()));
         let mut model = Self {
             rng,
             now: NOW,
@@ -237,7 +246,7 @@ impl SchedulerModel {
             }
             let scheduler = &self.replicas[number];
             scheduler.check();
-            scheduler.hosts.check_no_host_starves(self.now, scheduler.max_in_flight - scheduler.in_flight);
+            scheduler.hosts.check_no_group_starves(self.now, scheduler.max_in_flight - scheduler.in_flight);
         }
     }
 
