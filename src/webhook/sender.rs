@@ -3,7 +3,7 @@
 //! A receiver may be slow, send an endless response, or be an internal host. So these limits hold:
 //!
 //! - The whole exchange, DNS lookup included, has one timeout.
-//! - Only the beginning of a response is read.
+//! - Only the beginning of a response is read. Its body has half a second after its head.
 //! - [`SsrfGuard`] checks each address after its lookup and before the connection.
 //! - Redirects are not followed, and proxies of the environment are not used.
 //!
@@ -39,6 +39,8 @@ use crate::tls::{self, TlsError};
 
 /// The timeout of DNS and TCP together, and the timeout of TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time in which the body of a response may follow its head.
+const BODY_TIMEOUT: Duration = Duration::from_millis(500);
 /// The longest idle time of a connection. Many servers close at 5 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// The most bytes of a response that are stored.
@@ -174,7 +176,8 @@ impl DeliverySender {
             // gets a new client.
             self.clients.borrow_mut().remove(origin);
         }
-        let body = read(&mut response, deadline).await;
+        // The status decides, so a body that drips in must not hold up the next delivery.
+        let body = read(&mut response, deadline.min(Instant::now() + BODY_TIMEOUT)).await;
         host.used.set(Instant::now());
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         Ok(ReceiverResponse {

@@ -190,6 +190,26 @@ fn endless_response_is_dropped_after_64_kib() {
 }
 
 #[test]
+fn body_that_drips_holds_up_nothing() {
+    run(async {
+        let drip = || {
+            let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n".to_owned();
+            ReceiverAction::Repeats(head, "x".to_owned(), DRIP_INTERVAL)
+        };
+        let receiver = Receiver::start([drip(), drip()]).await;
+        let (sender, began) = (sender(), Instant::now());
+        for _ in 0..2 {
+            let closed = receiver.on_close.notified();
+            let answer = post(&sender, &receiver.url()).await.unwrap();
+            assert_eq!(answer.status, 200);
+            assert!(answer.body.is_some_and(|body| body.bytes().all(|byte| byte == b'x')));
+            closed.await;
+        }
+        assert!(began.elapsed() < loopback_config().timeout, "the timeout ended a body");
+    });
+}
+
+#[test]
 fn slow_response_ends_at_the_timeout() {
     run(async {
         let quick = WebhooksConfig { timeout: Duration::from_millis(300), ..loopback_config() };
