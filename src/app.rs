@@ -168,6 +168,7 @@ impl Bridge {
             metrics: Arc::clone(&metrics),
             store: store.clone(),
             store_timeout: READY_TIMEOUT,
+            hub: shards.hub().clone(),
             draining: Arc::clone(&draining),
         });
         let admin =

@@ -1,7 +1,8 @@
 //! The operator's routes, on a listener of their own: liveness, readiness, metrics.
 //!
 //! Liveness depends on this process alone. An orchestrator must not kill replicas because the store or the platform is
-//! down. Readiness asks the store.
+//! down. Readiness asks the store. A new replica becomes ready when the others have handed its conversations over: a
+//! rolling update then moves users no faster than they may connect.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::api_error::{self, ApiError};
 use super::reads;
 use super::trace_context::TraceContext;
 use crate::domain::ProblemKind;
+use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
@@ -29,6 +31,8 @@ pub struct AdminContext {
     pub store: Store,
     /// Timeout of the store's answer to `/readyz`. Probes give up after a second or a few.
     pub store_timeout: Duration,
+    /// Hub that `/readyz` asks whether this replica has its share of the conversations.
+    pub hub: Hub,
     /// True as soon as this replica shuts down, before it refuses requests.
     pub draining: Arc<AtomicBool>,
 }
@@ -48,7 +52,7 @@ pub fn configure_admin(admin: Arc<AdminContext>) -> impl FnOnce(&mut ServiceConf
 #[derive(Serialize)]
 struct ReadinessReport {
     ready: bool,
-    checks: [ReadinessCheck; 2],
+    checks: [ReadinessCheck; 3],
 }
 
 #[derive(Serialize)]
@@ -78,7 +82,13 @@ async fn live() -> HttpResponse {
 async fn ready(admin: Data<AdminContext>) -> HttpResponse {
     let draining = admin.draining.load(Ordering::Relaxed);
     let drain = if draining { Err("this replica is shutting down".into()) } else { Ok(()) };
-    let checks = [check_store(&admin).await, ReadinessCheck::of("drain", drain)];
+    let share = if admin.hub.is_settled() {
+        Ok(())
+    } else {
+        Err("other replicas still hand conversations over to this new one".into())
+    };
+    let checks =
+        [check_store(&admin).await, ReadinessCheck::of("handoff", share), ReadinessCheck::of("drain", drain)];
     let ready = checks.iter().all(|check| check.ok);
     let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
     response.insert_header((header::CACHE_CONTROL, "no-store")).json(ReadinessReport { ready, checks })

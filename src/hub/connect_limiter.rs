@@ -7,6 +7,8 @@
 //!
 //! There are two priority queues. Background work (idle reconnects, history reads) may use at most 75 % of the limit, and
 //! retries later than foreground connects. A connect for a waiting caller therefore always finds capacity.
+//!
+//! A replica that gives a conversation away reserves the connect of its next owner (`shard/handoff.rs`).
 
 use std::collections::HashMap;
 use std::future::{Future as _, poll_fn};
@@ -19,7 +21,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep_until;
 
 use crate::config::BotConfig;
-use crate::domain::BotName;
+use crate::domain::{BotName, ConversationId, Sha256};
 use crate::link::{StoreClock, retry_while_unavailable};
 use crate::store::{ConnectPermit, Store};
 
@@ -45,25 +47,23 @@ impl ConnectLimiter {
     }
 
     /// Returns when the bot may be connected to, in order of arrival. `is_open` says whether the conversation has an open
-    /// message; every poll asks it again. The wait has no timeout of its own: the message's deadline ends the connect.
+    /// message; every poll asks it again. A reservation for the conversation is used up. The wait has no timeout of its own:
+    /// the message's deadline ends the connect.
     pub(crate) async fn acquire(
         &self,
         store: &Store,
         clock: &StoreClock,
         bot: &BotConfig,
+        reserved: Option<&ConversationId>,
         is_open: impl Fn() -> bool,
     ) {
         let limit = bot.connects_per_minute;
         let Some(queues) = self.0.get(&bot.name).filter(|_| limit > 0) else { return };
         // Both queues use one token, so the store does not count the connect twice.
-        let token = fastrand::u64(..);
+        let (token, reserved) = (fastrand::u64(..), reserved.map(reservation));
         let permit = async |queue: &Mutex<()>, limit, later| {
             let _head = queue.lock().await;
-            let ask = async || store.permit(&bot.name, limit, token).await;
-            while let Ok(ConnectPermit::At(at)) = retry_while_unavailable("permit", ask).await {
-                sleep_until(clock.instant(at) + later + SPREAD.mul_f64(fastrand::f64())).await;
-            }
-            // The permit is granted: the store answers a request for one with no error.
+            granted(store, clock, &bot.name, PermitRequest { limit, token, reserved, later }).await;
         };
         let granted = {
             let mut background = pin!(permit(&queues.background, background_limit(limit), SPREAD));
@@ -74,6 +74,51 @@ impl ConnectLimiter {
             permit(&queues.foreground, limit, Duration::ZERO).await;
         }
     }
+
+    /// Reserves a connect of the conversation at its next owner, within the limit of background work. The reservation holds
+    /// for a minute. A connect that comes later counts by itself.
+    pub(crate) async fn reserve(
+        &self,
+        store: &Store,
+        clock: &StoreClock,
+        bot: &BotConfig,
+        conversation: &ConversationId,
+    ) {
+        let limit = bot.connects_per_minute;
+        let Some(queues) = self.0.get(&bot.name).filter(|_| limit > 0) else { return };
+        let _head = queues.background.lock().await;
+        let (limit, token) = (background_limit(limit), reservation(conversation));
+        granted(store, clock, &bot.name, PermitRequest { limit, token, reserved: None, later: SPREAD }).await;
+    }
+}
+
+/// The arguments of [`Store::permit`], and the time that a refused request waits beyond the answer.
+#[derive(Clone, Copy)]
+struct PermitRequest {
+    limit: u32,
+    token: u64,
+    reserved: Option<u64>,
+    later: Duration,
+}
+
+/// Asks the store until it grants the connect.
+async fn granted(store: &Store, clock: &StoreClock, bot: &BotName, request: PermitRequest) {
+    let PermitRequest { limit, token, reserved, later } = request;
+    let ask = async || store.permit(bot, limit, token, reserved).await;
+    while let Ok(ConnectPermit::At(at)) = retry_while_unavailable("permit", ask).await {
+        sleep_until(clock.instant(at) + later + SPREAD.mul_f64(fastrand::f64())).await;
+    }
+    // The permit is granted: the store answers a request for one with no error.
+}
+
+/// Returns the token of a reservation. Replicas of different versions must agree on it.
+fn reservation(conversation: &ConversationId) -> u64 {
+    let mut hash = Sha256::default();
+    for part in ["handoff", conversation.bot().as_str(), conversation.user().as_str()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finish().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// Returns the connects per minute for background work.
@@ -92,6 +137,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::domain::Timestamp;
+    use crate::domain::fixtures::conversation;
     use crate::store::{Clock, MemoryLimits, MemoryStore};
 
     /// Returns the connects of each minute, at three per minute. `open` marks conversations with an open message; `late`
@@ -105,7 +151,9 @@ mod tests {
         let store_clock = StoreClock::new(clock.now());
         let (connected, promoted) = (RefCell::new(Vec::new()), Cell::new(None));
         let waits = open.iter().enumerate().map(async |(place, open)| {
-            limiter.acquire(&store, &store_clock, &bot, || *open || promoted.get() == Some(place)).await;
+            limiter
+                .acquire(&store, &store_clock, &bot, None, || *open || promoted.get() == Some(place))
+                .await;
             connected.borrow_mut().push(place);
         });
         let mut waits = pin!(join_all(waits));
@@ -137,6 +185,30 @@ mod tests {
         // taken, so background work gets none.
         let connected = connected(4, &open, Some(10)).await;
         assert_eq!(connected, [vec![0, 1, 20], vec![21, 22, 23], vec![24, 10], vec![2, 3]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reserved_connect_of_the_next_owner_waits_for_nothing() {
+        let (clock, _) = Clock::manual(Timestamp::from_millis(1_000_000));
+        let store = Store::Memory(MemoryStore::new(MemoryLimits::new(0, Duration::ZERO), clock.clone()));
+        let config = Config::dev(Url::parse("http://127.0.0.1:1").unwrap());
+        let bot = BotConfig { connects_per_minute: 3, ..BotConfig::clone(&config.bots[0]) };
+        let store_clock = StoreClock::new(clock.now());
+        let [giver, taker] = [(), ()].map(|()| ConnectLimiter::new(&config.bots));
+        let soon = Duration::from_secs(1);
+        let [moved, second, third] = ["moved", "second", "third"].map(|user| conversation("dev", user));
+        for user in [&moved, &second] {
+            timeout(soon, giver.reserve(&store, &store_clock, &bot, user)).await.unwrap();
+        }
+        let beyond = timeout(soon, giver.reserve(&store, &store_clock, &bot, &third)).await;
+        assert!(beyond.is_err(), "reservations leave a quarter of the limit");
+        // A new user takes the last connect. The moved ones still have theirs.
+        let acquire = async |user| {
+            timeout(soon, taker.acquire(&store, &store_clock, &bot, Some(user), || true)).await.is_ok()
+        };
+        assert!(acquire(&third).await);
+        assert!(acquire(&moved).await && acquire(&second).await);
+        assert!(!acquire(&moved).await, "its second connect counts");
     }
 
     #[test]

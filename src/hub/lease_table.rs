@@ -7,7 +7,7 @@
 //! A lease is valid for two thirds of its lifetime after its renewal was *sent* (docs/adr/0013). No other replica can
 //! have claimed the partition before that, however late the answer of the store arrives.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -31,6 +31,10 @@ pub(crate) struct LeaseTable {
     /// Starts the next heartbeat before its time.
     pub(crate) heartbeat_now: Notify,
     leaving: AtomicBool,
+    /// Whether this replica has got its share of the partitions since its start.
+    settled: AtomicBool,
+    /// The end of the reservations of a shutdown, in milliseconds since the origin.
+    reserve_deadline: AtomicU64,
     /// The deadline of the shutdown, in milliseconds since the origin.
     leave_deadline: AtomicU64,
     refusing: AtomicBool,
@@ -72,6 +76,8 @@ struct LeaseCell {
     /// The epoch whose sockets are all closed.
     drained: AtomicU64,
     suspect: AtomicBool,
+    /// The drain that the rebalance wants for an active partition: 0 for none, else a [`DrainReason`].
+    wanted_drain: AtomicU8,
 }
 
 /// Packs an ownership into the word of a cell: the epoch, shifted by two bits for the state. A partition of another
@@ -108,6 +114,8 @@ impl LeaseTable {
             suspected: Notify::new(),
             heartbeat_now: Notify::new(),
             leaving: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
+            reserve_deadline: AtomicU64::new(0),
             leave_deadline: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             replicas: AtomicUsize::new(0),
@@ -171,6 +179,7 @@ impl LeaseTable {
     pub(crate) fn claimed(&self, partition: Partition, fence: Fence, sent: Instant) {
         let Some(cell) = self.cell(partition) else { return };
         cell.suspect.store(false, Ordering::Relaxed);
+        cell.wanted_drain.store(0, Ordering::Relaxed);
         cell.valid_until.store(self.valid_until(sent), Ordering::Release);
         cell.word.store(pack(Ownership::Active(fence)), Ordering::Release);
         self.wake(partition);
@@ -189,6 +198,40 @@ impl LeaseTable {
     pub(crate) fn renewed_at(&self, partition: Partition) -> Duration {
         let valid_until = self.cell(partition).map_or(0, |cell| cell.valid_until.load(Ordering::Acquire));
         Duration::from_millis(valid_until).saturating_sub(self.ttl * 2 / 3)
+    }
+
+    /// Records whether the rebalance wants to give an active partition away. Its shard starts the drain when the users of
+    /// the partition may connect elsewhere.
+    pub(crate) fn want_drain(&self, partition: Partition, reason: Option<DrainReason>) {
+        let wanted = match reason {
+            None => 0,
+            Some(DrainReason::Rebalance) => 1,
+            Some(DrainReason::Shutdown) => 2,
+        };
+        if let Some(cell) = self.cell(partition)
+            && cell.wanted_drain.swap(wanted, Ordering::AcqRel) != wanted
+        {
+            self.wake(partition);
+        }
+    }
+
+    /// Returns the drain that the rebalance wants for an active partition.
+    pub(crate) fn wanted_drain(&self, partition: Partition) -> Option<DrainReason> {
+        match self.cell(partition)?.wanted_drain.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(DrainReason::Rebalance),
+            _ => Some(DrainReason::Shutdown),
+        }
+    }
+
+    /// Records that this replica has its share of the partitions, or that it waits for no live replica.
+    pub(crate) fn set_settled(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
+
+    /// Returns whether this replica has once had its share of the partitions.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
     }
 
     /// Starts the drain of a partition, or changes its reason.
@@ -244,8 +287,18 @@ impl LeaseTable {
         self.origin + Duration::from_millis(self.leave_deadline.load(Ordering::Acquire))
     }
 
-    /// Starts to leave the fleet, until `deadline` at the latest.
+    /// Returns when a shutdown stops to wait for reservations of connects.
+    pub(crate) fn reserve_deadline(&self) -> Instant {
+        self.origin + Duration::from_millis(self.reserve_deadline.load(Ordering::Acquire))
+    }
+
+    /// Starts to leave the fleet, until `deadline` at the latest. Connects of the next owners are reserved in the first three
+    /// quarters of the time. The rest is for open turns.
     pub(crate) fn leave(&self, deadline: Instant) {
+        let now = Instant::now();
+        let reserve_deadline = now + deadline.saturating_duration_since(now) * 3 / 4;
+        self.reserve_deadline
+            .store(millis(reserve_deadline.saturating_duration_since(self.origin)), Ordering::Release);
         self.leave_deadline.store(millis(deadline.saturating_duration_since(self.origin)), Ordering::Release);
         self.leaving.store(true, Ordering::Release);
         self.heartbeat_now.notify_one();

@@ -318,6 +318,11 @@ impl Hub {
         self.leases.incarnation()
     }
 
+    /// Returns whether this replica has once had its share of the partitions since its start.
+    pub fn is_settled(&self) -> bool {
+        self.leases.is_settled()
+    }
+
     /// Returns whether this replica is shutting down.
     pub fn is_draining(&self) -> bool {
         self.leases.is_refusing()

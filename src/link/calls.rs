@@ -173,7 +173,7 @@ pub(super) async fn connect<H: ConversationHost>(
 ) -> Result<PlatformSocket, ConnectFailure> {
     let (user, partition) = (conversation.user(), Partition::of(conversation));
     let connecting = async {
-        host.connect_permit(bot, mailbox).await;
+        host.connect_permit(bot, conversation, mailbox).await;
         let mut grant = grant.lock().await;
         host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await
     };

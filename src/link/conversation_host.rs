@@ -19,7 +19,12 @@ pub trait ConversationHost: 'static {
     /// Returns the connector, which opens sockets.
     fn connector(&self) -> &PlatformConnector;
     /// Waits until the bot's connect budget allows one more connect. A conversation with open messages comes first.
-    fn connect_permit(&self, bot: &BotConfig, mailbox: &Mailbox) -> impl Future<Output = ()>;
+    fn connect_permit(
+        &self,
+        bot: &BotConfig,
+        conversation: &ConversationId,
+        mailbox: &Mailbox,
+    ) -> impl Future<Output = ()>;
     /// Waits likewise for a background read of history. Connects of waiting callers come first.
     fn history_permit(&self, bot: &BotConfig) -> impl Future<Output = ()>;
     /// Returns whether the lease of the partition is valid now. Without it the conversation neither sends nor

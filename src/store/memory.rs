@@ -250,9 +250,9 @@ impl MemoryStore {
         self.replicas().leave(incarnation);
     }
 
-    pub fn permit(&self, bot: &BotName, limit: u32, token: u64) -> ConnectPermit {
+    pub fn permit(&self, bot: &BotName, limit: u32, token: u64, reserved: Option<u64>) -> ConnectPermit {
         let now = self.clock.now();
-        self.replicas().permit(bot, limit, token, now)
+        self.replicas().permit(bot, limit, token, reserved, now)
     }
 
     pub fn listen(&self, incarnation: Incarnation) -> tokio::sync::mpsc::Receiver<Hint> {

@@ -337,9 +337,16 @@ impl Store {
 
     /// Counts a connect of this bot, if the fleet stays within `limit` connects in any 60 seconds. 0 is no limit.
     ///
-    /// `token` identifies the connect: a repeat with the same token is counted once.
-    pub async fn permit(&self, bot: &BotName, limit: u32, token: u64) -> Result<ConnectPermit, StoreError> {
-        dispatch!(self.permit(bot, limit, token), Ok)
+    /// `token` identifies the connect: a repeat with the same token is counted once. If the token `reserved` was counted in
+    /// the last 60 seconds, this connect takes its place and is granted.
+    pub async fn permit(
+        &self,
+        bot: &BotName,
+        limit: u32,
+        token: u64,
+        reserved: Option<u64>,
+    ) -> Result<ConnectPermit, StoreError> {
+        dispatch!(self.permit(bot, limit, token, reserved), Ok)
     }
 
     /// Returns queues of a partition's outbox. `from` is [`OutboxPage::next`] of the page before; 0 begins.

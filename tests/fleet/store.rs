@@ -225,7 +225,7 @@ impl SimulatedStore {
             }
             StoreRequest::Permit(token) => {
                 let bot = super::bot_name();
-                StoreAnswer::Permit(memory.permit(&bot, self.connects, *token))
+                StoreAnswer::Permit(memory.permit(&bot, self.connects, *token, None))
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rtm_bridge::domain::{BotName, MessageContent, MessageId, Partition};
 use rtm_bridge::store::{
     AcceptRequest, AcceptResult, ClaimMode, ConnectPermit, FleetStatus, Heartbeat, Hint, Incarnation,
-    ReplicaIdentity,
+    ReplicaIdentity, Store,
 };
 
 use super::store_fixture::{
@@ -198,29 +198,55 @@ pub(super) async fn release_is_hinted_to_all_replicas(fixture: StoreFixture) {
     ear.until("it is told", |hint| matches!(hint, Hint::Fleet).then_some(())).await;
 }
 
+pub(super) async fn reserved_connect_is_granted_once(fixture: StoreFixture) {
+    let stores = [fixture.store.clone(), fixture.second()];
+    let bot = BotName::new("support").unwrap();
+    let minute = Duration::from_mins(1);
+    let ask = async |store: &Store, token, reserved| {
+        store.permit(&bot, 2, token, reserved).await.unwrap() == ConnectPermit::Granted
+    };
+    // One replica reserves the connect of another.
+    assert!(ask(&stores[0], 100, None).await);
+    assert!(ask(&stores[0], 1, None).await);
+    assert!(!ask(&stores[1], 2, None).await, "the reservation counts");
+    assert!(ask(&stores[1], 2, Some(100)).await);
+    assert!(ask(&stores[1], 2, Some(100)).await, "a repeat of the same connect");
+    assert!(!ask(&stores[1], 3, Some(100)).await, "the reservation is used up");
+    fixture.pass(minute).await;
+    assert!(ask(&stores[1], 4, Some(100)).await, "an ordinary connect");
+    assert!(ask(&stores[0], 100, None).await);
+    fixture.pass(minute).await;
+    for token in [5, 6] {
+        assert!(ask(&stores[1], token, Some(100)).await, "an expired reservation is no obstacle");
+    }
+    assert!(!ask(&stores[1], 7, Some(100)).await);
+}
+
 pub(super) async fn connects_are_counted_over_the_fleet(fixture: StoreFixture) {
     let stores = [fixture.store.clone(), fixture.second()];
     let [bot, other, free] = ["support", "sales", "free"].map(|name| BotName::new(name).unwrap());
     let minute = Duration::from_mins(1);
     let before = fixture.store.now().await.unwrap();
     for (store, token) in stores.iter().zip([1, 2]) {
-        let granted = store.permit(&bot, 2, token).await.unwrap();
+        let granted = store.permit(&bot, 2, token, None).await.unwrap();
         assert_eq!(granted, ConnectPermit::Granted);
     }
     let after = fixture.store.now().await.unwrap();
     for store in &stores {
-        let ConnectPermit::At(at) = store.permit(&bot, 2, 3).await.unwrap() else { panic!("one too many") };
+        let ConnectPermit::At(at) = store.permit(&bot, 2, 3, None).await.unwrap() else {
+            panic!("one too many")
+        };
         assert!(before + minute <= at && at <= after + minute, "{at:?}");
         for token in [1, 2] {
-            let again = store.permit(&bot, 2, token).await.unwrap();
+            let again = store.permit(&bot, 2, token, None).await.unwrap();
             assert_eq!(again, ConnectPermit::Granted, "a repeat is counted once");
         }
-        assert_eq!(store.permit(&other, 1, 4).await.unwrap(), ConnectPermit::Granted, "another bot");
-        assert_eq!(store.permit(&free, 0, 5).await.unwrap(), ConnectPermit::Granted, "no limit");
+        assert_eq!(store.permit(&other, 1, 4, None).await.unwrap(), ConnectPermit::Granted, "another bot");
+        assert_eq!(store.permit(&free, 0, 5, None).await.unwrap(), ConnectPermit::Granted, "no limit");
     }
     fixture.pass(minute).await;
     for token in [6, 7] {
-        assert_eq!(stores[0].permit(&bot, 2, token).await.unwrap(), ConnectPermit::Granted);
+        assert_eq!(stores[0].permit(&bot, 2, token, None).await.unwrap(), ConnectPermit::Granted);
     }
-    assert!(matches!(stores[1].permit(&bot, 2, 8).await.unwrap(), ConnectPermit::At(_)));
+    assert!(matches!(stores[1].permit(&bot, 2, 8, None).await.unwrap(), ConnectPermit::At(_)));
 }

@@ -187,6 +187,7 @@ contract! {
         leaving_replica_is_gone_at_once
         release_is_hinted_to_all_replicas
         connects_are_counted_over_the_fleet
+        reserved_connect_is_granted_once
     }
     deliveries {
         delivery_is_written_with_its_entry

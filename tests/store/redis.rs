@@ -254,7 +254,7 @@ fn expired_store_keeps_only_permanent_keys() {
         let late = owner.reply(owner.now().await, Some(id(0)), "very late");
         owner.write(vec![late]).await.unwrap();
         fixture.store.heartbeat(&super::store_fixture::heartbeat(ME, 1)).await.unwrap();
-        fixture.store.permit(gone.bot(), 5, 1).await.unwrap();
+        fixture.store.permit(gone.bot(), 5, 1, None).await.unwrap();
         let (servers, prefix) = fixture.redis().unwrap();
         fixture.rest().await;
         nothing_left(&servers.masters().await, prefix, MESSAGE_TTL).await;

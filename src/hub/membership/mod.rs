@@ -33,7 +33,7 @@ use super::rebalance::{Assignment, StoreContact};
 use crate::domain::{BotName, Partition, Timestamp};
 use crate::link::StoreClock;
 use crate::metrics::FleetMetrics;
-use crate::store::{OutboxEventSender, ReplicaIdentity, Store};
+use crate::store::{Incarnation, OutboxEventSender, ReplicaIdentity, Store};
 
 /// The parts of the membership thread that are made on another thread.
 pub(crate) struct MembershipSetup {
@@ -57,8 +57,8 @@ struct MembershipWorker {
     assignment: RefCell<Assignment>,
     /// The time of the last store failure, by partition.
     failed_at: RefCell<Vec<Option<Duration>>>,
-    /// The expiry of another replica's lease that blocked the last claim, by partition.
-    foreign_leases: RefCell<Vec<Option<Timestamp>>>,
+    /// The lease of another replica that blocked the last claim, by partition.
+    foreign_leases: RefCell<Vec<Option<ForeignLease>>>,
     /// Heartbeats whose echo has not come back.
     echoes: RefCell<VecDeque<(u64, Instant)>>,
     /// Signals that a rebalance has to be planned.
@@ -68,6 +68,14 @@ struct MembershipWorker {
     joined: RefCell<Option<oneshot::Sender<()>>>,
     /// The time of the last data loss. One loss shows in many places.
     lost_at: Cell<Option<Instant>>,
+}
+
+/// A lease of another replica.
+#[derive(Clone, Copy)]
+struct ForeignLease {
+    holder: Incarnation,
+    /// The end of the lease if it is not renewed.
+    until: Timestamp,
 }
 
 impl MembershipSetup {
@@ -157,7 +165,7 @@ impl MembershipWorker {
 mod tests {
     use super::*;
     use crate::hub::tests::{metrics, store};
-    use crate::store::{Fence, Incarnation};
+    use crate::store::Fence;
 
     pub(super) fn worker(leases: &Arc<LeaseTable>) -> MembershipWorker {
         let setup = MembershipSetup {

@@ -23,14 +23,15 @@ impl ConversationHost for Shard {
         &self.connector
     }
 
-    async fn connect_permit(&self, bot: &BotConfig, mailbox: &Mailbox) {
+    async fn connect_permit(&self, bot: &BotConfig, conversation: &ConversationId, mailbox: &Mailbox) {
         #[cfg(test)]
         crate::hub::tests::panic_if_armed(bot);
-        self.connect_limiter.acquire(&self.setup.store, &self.clock, bot, || mailbox.open() > 0).await;
+        let (store, clock) = (&self.setup.store, &self.clock);
+        self.connect_limiter.acquire(store, clock, bot, Some(conversation), || mailbox.open() > 0).await;
     }
 
     async fn history_permit(&self, bot: &BotConfig) {
-        self.connect_limiter.acquire(&self.setup.store, &self.clock, bot, || false).await;
+        self.connect_limiter.acquire(&self.setup.store, &self.clock, bot, None, || false).await;
     }
 
     fn may_act(&self, partition: Partition) -> bool {

@@ -17,6 +17,7 @@
 mod accept;
 mod activation;
 mod conversation_host;
+mod handoff;
 mod head_deadline;
 mod hint_sender;
 mod ownership;
@@ -133,6 +134,10 @@ pub(crate) struct Shard {
     /// Held while many conversations are brought into memory at once.
     activation_permit: Mutex<()>,
     stopping: Cell<bool>,
+    /// Held by the partition whose connects are being reserved.
+    handoff_turn: Mutex<()>,
+    /// Signals that the partitions were compared with the lease table.
+    ownership_synced: Notify,
     resync: resync::ResyncState,
     renewals: publishing::RenewalState,
     queries: status_query::PendingQueries,
@@ -154,6 +159,8 @@ impl Shard {
             idle: Notify::new(),
             activation_permit: Mutex::default(),
             stopping: Cell::new(false),
+            handoff_turn: Mutex::default(),
+            ownership_synced: Notify::new(),
             resync: resync::ResyncState::default(),
             renewals: publishing::RenewalState::default(),
             queries: status_query::PendingQueries::default(),

@@ -1,4 +1,5 @@
-//! How a shard follows the lease table: it activates, drains and revokes partitions.
+//! How a shard follows the lease table: it activates, drains and revokes partitions. The time before a drain is described
+//! in `handoff`.
 //!
 //! The lease table says which [`Ownership`] is wanted, and the shard compares it with its own. A state that was skipped
 //! does no harm. [`crate::link::ConversationHost::may_act`] is false for a revoked partition, until all conversations of
@@ -38,6 +39,7 @@ impl Shard {
         for part in &self.partitions {
             self.sync_partition(part);
         }
+        self.ownership_synced.notify_waiters();
         self.resync_if_requested();
         if self.setup.leases.is_refusing() {
             self.close_subscriptions();
@@ -59,6 +61,11 @@ impl Shard {
                 spawn(async move { shard.drain(&part, fence, reason).await });
             }
             (Ownership::None, Ownership::Active(fence)) => self.activate(part, fence),
+            (Ownership::Active(fence), Ownership::Active(_))
+                if leases.wanted_drain(part.partition).is_some() && !part.handing_off.replace(true) =>
+            {
+                spawn(Rc::clone(self).hand_off(Rc::clone(part), fence));
+            }
             (Ownership::None, Ownership::Draining(fence, _)) if !leases.is_drained(part.partition, fence) => {
                 leases.set_drained(part.partition, fence);
             }

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::subscriber_table::SubscriberTable;
-use crate::domain::{ConversationId, Partition, Timestamp};
+use crate::domain::{ConversationId, LinkState, Partition, Timestamp};
 use crate::link::{Input, Mailbox};
 use crate::store::{Fence, Ownership};
 
@@ -24,6 +24,8 @@ pub(super) struct PartitionState {
     pub(super) told_lease_valid: Cell<bool>,
     /// The local and remote subscribers of its conversations. They are served even if another replica owns the partition.
     pub(super) subscribers: RefCell<SubscriberTable>,
+    /// Whether its handoff has begun, before its drain.
+    pub(super) handing_off: Cell<bool>,
     /// Whether the next sweep looks for open messages, because a hint may be missing.
     pub(super) look_wanted: Cell<bool>,
     /// The open conversations whose bot this replica does not know, at the last look.
@@ -47,6 +49,7 @@ impl PartitionState {
             ownership: Cell::default(),
             told_lease_valid: Cell::new(false),
             subscribers: RefCell::default(),
+            handing_off: Cell::new(false),
             look_wanted: Cell::new(false),
             unknown_bots: Cell::new(0),
             active: RefCell::default(),
@@ -82,6 +85,15 @@ impl PartitionState {
 
     pub(super) fn mailboxes(&self) -> Vec<Rc<Mailbox>> {
         self.active.borrow().values().map(|active| Rc::clone(&active.mailbox)).collect()
+    }
+
+    /// Returns the conversations that have a socket or are about to have one.
+    pub(super) fn linked(&self) -> Vec<ConversationId> {
+        let is_linked = |active: &ActiveConversation| {
+            matches!(active.mailbox.connection().state, LinkState::Connecting | LinkState::Ready)
+        };
+        let active = self.active.borrow();
+        active.iter().filter(|(_, active)| is_linked(active)).map(|(id, _)| id.clone()).collect()
     }
 
     /// Returns the number of open messages.

@@ -65,7 +65,14 @@ impl ReplicaTable {
         }
     }
 
-    pub(super) fn permit(&mut self, bot: &BotName, limit: u32, token: u64, now: Timestamp) -> ConnectPermit {
+    pub(super) fn permit(
+        &mut self,
+        bot: &BotName,
+        limit: u32,
+        token: u64,
+        reserved: Option<u64>,
+        now: Timestamp,
+    ) -> ConnectPermit {
         if limit == 0 {
             return ConnectPermit::Granted;
         }
@@ -74,6 +81,10 @@ impl ReplicaTable {
             connects.pop_front();
         }
         if connects.iter().any(|&(_, counted)| counted == token) {
+            return ConnectPermit::Granted;
+        }
+        if let Some((_, counted)) = connects.iter_mut().find(|(_, counted)| Some(*counted) == reserved) {
+            *counted = token;
             return ConnectPermit::Granted;
         }
         // If the limit was lowered, the oldest connects are not the ones that count.

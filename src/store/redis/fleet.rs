@@ -49,11 +49,18 @@ impl RedisStore {
         bot: &BotName,
         limit: u32,
         token: u64,
+        reserved: Option<u64>,
     ) -> Result<ConnectPermit, StoreError> {
         if limit == 0 {
             return Ok(ConnectPermit::Granted);
         }
-        let call = SCRIPTS.permit.call(&[&self.0.keys.connects(bot)]).arg(format!("{token:016x}")).arg(limit);
+        let reserved = reserved.map(|reserved| format!("{reserved:016x}")).unwrap_or_default();
+        let call = SCRIPTS
+            .permit
+            .call(&[&self.0.keys.connects(bot)])
+            .arg(format!("{token:016x}"))
+            .arg(limit)
+            .arg(reserved);
         let answer = self.run(call).await?;
         if answer.is("AT") {
             return Ok(ConnectPermit::At(answer.expect("AT")?.1.time()?));

@@ -2,12 +2,19 @@
 --
 -- KEYS  1 connects of the last minute: token -> time
 -- Answers GRANTED | AT time
-local token, limit = ARGV[1], tonumber(ARGV[2])
+local token, limit, reserved = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local SPAN = 60000
 
 call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - SPAN)
 -- A repeat is already counted.
 if call('ZSCORE', KEYS[1], token) then
+  return {'GRANTED', now}
+end
+-- A reservation serves one connect, which counts from the time of the reservation.
+local since = call('ZSCORE', KEYS[1], reserved)
+if since then
+  call('ZREM', KEYS[1], reserved)
+  call('ZADD', KEYS[1], since, token)
   return {'GRANTED', now}
 end
 local spent = call('ZCARD', KEYS[1])

@@ -60,18 +60,21 @@ async fn connects_are_counted_once_and_over_a_minute() {
     let bot = BotName::new("support").unwrap();
     let minute = Duration::from_mins(1);
     for token in [1, 2, 1, u64::MAX, 2] {
-        assert_eq!(store.permit(&bot, 3, token).await.unwrap(), ConnectPermit::Granted, "{token}");
+        assert_eq!(store.permit(&bot, 3, token, None).await.unwrap(), ConnectPermit::Granted, "{token}");
     }
     let first = store.now().await.unwrap();
-    let ConnectPermit::At(at) = store.permit(&bot, 3, 4).await.unwrap() else { panic!("a fourth") };
+    let ConnectPermit::At(at) = store.permit(&bot, 3, 4, None).await.unwrap() else { panic!("a fourth") };
     assert!(at <= first + minute);
     // The limit was lowered: all three but the newest must go.
-    let ConnectPermit::At(later) = store.permit(&bot, 1, 4).await.unwrap() else { panic!("a fourth") };
+    let ConnectPermit::At(later) = store.permit(&bot, 1, 4, None).await.unwrap() else { panic!("a fourth") };
     assert!(later >= at);
-    assert_eq!(store.permit(&BotName::new("other").unwrap(), 1, 4).await.unwrap(), ConnectPermit::Granted);
-    assert_eq!(store.permit(&bot, 0, 5).await.unwrap(), ConnectPermit::Granted, "no limit");
+    assert_eq!(
+        store.permit(&BotName::new("other").unwrap(), 1, 4, None).await.unwrap(),
+        ConnectPermit::Granted
+    );
+    assert_eq!(store.permit(&bot, 0, 5, None).await.unwrap(), ConnectPermit::Granted, "no limit");
     store.skew(minute);
-    assert_eq!(store.permit(&bot, 3, 4).await.unwrap(), ConnectPermit::Granted);
+    assert_eq!(store.permit(&bot, 3, 4, None).await.unwrap(), ConnectPermit::Granted);
     assert!((1..=60_000).contains(&server.ask::<i64>(&["PTTL", "t:{fleet}:connects:support"]).await));
 }
 
