@@ -14,10 +14,13 @@ use super::partition_state::PartitionState;
 use crate::store::{DrainReason, Fence, Ownership};
 
 impl Shard {
-    /// Reserves the connects of a partition's users, then starts its drain. Partitions follow each other. In a shutdown the
-    /// drain starts without the missing reservations when the time for them is over.
+    /// Reserves the connects of a partition's users, then starts its drain. Partitions with sockets follow each other. In a
+    /// shutdown the drain starts without the missing reservations when the time for them is over.
     pub(super) async fn hand_off(self: Rc<Self>, part: Rc<PartitionState>, fence: Fence) {
         let reserving = async {
+            if part.linked().is_empty() {
+                return;
+            }
             let _turn = self.handoff_turn.lock().await;
             for conversation in part.linked() {
                 if let Some(bot) = self.bot(&conversation) {

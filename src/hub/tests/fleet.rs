@@ -32,11 +32,16 @@ pub(super) struct HubFleet {
 impl HubFleet {
     /// Starts a fleet. A `deaf` fleet drops all hints.
     pub(super) async fn start(count: usize, deaf: bool) -> Self {
+        Self::start_limited(count, deaf, 0).await
+    }
+
+    /// Starts a fleet whose bot has a connect limit.
+    async fn start_limited(count: usize, deaf: bool, connects_per_minute: u32) -> Self {
         let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
         let mut config = Config::dev(Url::parse(&sandbox.url()).unwrap());
         config.server.threads = 3;
         config.cluster.lease_ttl = LEASE;
-        quick(&mut config, |bot| bot.connects_per_minute = 0);
+        quick(&mut config, |bot| bot.connects_per_minute = connects_per_minute);
         let mut fleet = Self { store: store(), sandbox, config, replicas: Vec::new(), posted: 0 };
         for _ in 0..count {
             fleet.join(deaf).await;
@@ -183,6 +188,48 @@ async fn fleet_without_hints_still_answers() {
     fleet.replica(1).hub().post(accept, None).await.unwrap();
     let message = fleet.replica(0).hub().message(&conversation, id, Some(GUARD)).await.unwrap().unwrap();
     assert!(message.progress.has_ended());
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn users_move_within_the_connect_limit() {
+    let mut fleet = HubFleet::start_limited(1, false, 8).await;
+    let fresh = |index| ReplicaIdentity { name: name(index), incarnation: Incarnation(index as u64) };
+    let assignment = Assignment::over(&[fresh(0), fresh(1)]);
+    let moves =
+        |user: &str| assignment.owner(Partition::of(&sandbox_conversation(user))) == Some(Incarnation(1));
+    let users: Vec<_> = (0..).map(|n| format!("user-{n}")).filter(|user| moves(user)).take(5).collect();
+    for user in &users {
+        assert!(matches!(fleet.say(0, user, "/echo quack").await, TurnOutcome::Answered(_)));
+    }
+    // Five of the six places for background work are taken in this minute. One user may move.
+    fleet.join(false).await;
+    let with_users: Vec<_> = users.iter().map(|user| Partition::of(&sandbox_conversation(user))).collect();
+    let moved = |fleet: &HubFleet| {
+        let leases = &fleet.replica(1).hub().leases;
+        with_users.iter().filter(|partition| leases.works(**partition)).count()
+    };
+    fleet
+        .until("partitions without sockets move", |fleet| {
+            let leases = &fleet.replica(1).hub().leases;
+            Partition::all().filter(|partition| !with_users.contains(partition)).all(|partition| {
+                (assignment.owner(partition) == Some(Incarnation(1))) == leases.works(partition)
+            })
+        })
+        .await;
+    fleet.until("one user moves", |fleet| moved(fleet) == 1).await;
+    assert!(!fleet.replica(1).hub().is_settled(), "its share is not complete");
+    for user in &users {
+        let outcome = fleet.say(0, user, "/echo quack").await;
+        assert!(matches!(outcome, TurnOutcome::Answered(_)), "{user}: {outcome:?}");
+    }
+    assert_eq!(moved(&fleet), 1, "four wait for the next minute");
+
+    // A replica that goes waits no longer than it may.
+    let gone = fleet.replicas[0].take().unwrap();
+    timeout(GUARD, gone.shards.drain(Instant::now() + Duration::from_secs(2))).await.unwrap();
+    fleet.until("all users move", |fleet| moved(fleet) == 5 && fleet.replica(1).hub().is_settled()).await;
+    gone.shards.stop(Instant::now() + GUARD).await;
     fleet.stop().await;
 }
 
