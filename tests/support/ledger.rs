@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
+use std::{fmt, io};
 
 use rtm_sandbox::{SandboxScript, Step};
 use serde_json::{Value, json};
@@ -125,6 +125,24 @@ impl Ledger {
         self.compare(&ended, script);
     }
 
+    /// Waits until all messages have ended, and checks that the platform saw each once at most and in order. Returns the
+    /// ids of each user's messages. Replies may be anywhere in the journal.
+    pub(crate) async fn check_sends(
+        &self,
+        callers: &[Caller],
+        script: &SandboxScript,
+        summary: &mut LedgerSummary,
+    ) -> BTreeMap<String, BTreeSet<String>> {
+        let ended = self.ended(callers, false).await;
+        self.compare_sends(&ended, script);
+        let mut ids: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for EndedMessage { post, message } in ended {
+            summary.add(&message);
+            ids.entry(post.user).or_default().insert(message["id"].as_str().unwrap().to_owned());
+        }
+        ids
+    }
+
     /// Checks like [`Ledger::check`] after Redis lost data. A message may be lost, but not duplicated. Returns the
     /// number of lost messages.
     pub(crate) async fn check_after_loss(&self, callers: &[Caller], script: &SandboxScript) -> usize {
@@ -159,6 +177,13 @@ impl Ledger {
 
     /// Compares the messages with the platform's record.
     fn compare(&self, ended: &[EndedMessage], script: &SandboxScript) {
+        self.compare_sends(ended, script);
+        self.compare_replies(ended, script);
+    }
+
+    /// Checks that the platform saw each message once at most, in order and over one socket at a time, and that no reply is
+    /// in two messages.
+    fn compare_sends(&self, ended: &[EndedMessage], script: &SandboxScript) {
         let posts = self.posts.borrow();
         let users: BTreeSet<&str> = posts.iter().map(|post| &*post.user).collect();
         for user in users {
@@ -196,16 +221,64 @@ impl Ledger {
                     assert!(twice.is_none(), "{reply} is in {message} and with {twice:?}");
                 }
             }
+        }
+    }
+
+    /// Checks that each answered message has all replies that the platform delivered to it.
+    fn compare_replies(&self, ended: &[EndedMessage], script: &SandboxScript) {
+        let users: BTreeSet<String> = self.posts.borrow().iter().map(|post| post.user.clone()).collect();
+        for user in users {
+            let observed = script.observed(&*user);
+            let of_user = || ended.iter().filter(|ended| ended.post.user == user);
+            let replies: BTreeMap<&str, &str> = of_user()
+                .flat_map(|EndedMessage { message, .. }| {
+                    let text = message["text"].as_str().unwrap();
+                    let replies = message["replies"].as_array().unwrap();
+                    replies.iter().map(move |reply| (reply["messageId"].as_str().unwrap(), text))
+                })
+                .collect();
             for EndedMessage { post, message } in
                 of_user().filter(|ended| ended.message["status"] == "answered")
             {
-                assert!(texts.contains_key(&*post.text), "answered without the platform: {message}");
+                let was_heard = observed.messages.iter().any(|heard| heard.text == post.text);
+                assert!(was_heard, "answered without the platform: {message}");
                 for said in observed.delivered.iter().filter(|said| belongs(&said.text, &post.text)) {
-                    let of = replies.get(&said.message_id).copied();
+                    let of = replies.get(&*said.message_id).copied();
                     assert_eq!(of, Some(&*post.text), "{said:?} is lost: {message}");
                 }
             }
         }
+    }
+}
+
+/// The ends of many messages, counted.
+#[derive(Default)]
+pub(crate) struct LedgerSummary {
+    /// By status, or by problem.
+    ends: BTreeMap<String, usize>,
+    /// The longest time from the acceptance of a message to its end, in milliseconds.
+    longest: i128,
+}
+
+impl LedgerSummary {
+    fn add(&mut self, message: &Value) {
+        let end = message["error"]["type"].as_str().or(message["status"].as_str()).unwrap_or_default();
+        *self.ends.entry(end.trim_start_matches("/problems/").to_owned()).or_default() += 1;
+        let at = |field: &str| message[field].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        let took = at("endedAt").duration_since(at("acceptedAt")).as_millis();
+        self.longest = self.longest.max(took);
+    }
+}
+
+impl fmt::Display for LedgerSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} messages ended: {:?}; the longest after {} ms",
+            self.ends.values().sum::<usize>(),
+            self.ends,
+            self.longest
+        )
     }
 }
 

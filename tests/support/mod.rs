@@ -19,7 +19,7 @@ use std::time::Duration;
 pub(crate) use bridge::{TestBridge, bot, quiet_platform, spawn_bridge, spawn_bridge_on};
 pub(crate) use caller::{Answer, Caller, Request};
 pub(crate) use fleet::{Fleet, Replica};
-pub(crate) use ledger::{Bot, Ledger};
+pub(crate) use ledger::{Bot, Ledger, LedgerSummary};
 pub(crate) use process::Process;
 pub(crate) use program::Program;
 pub(crate) use proxy::Proxy;

@@ -17,6 +17,9 @@ use crate::support::{Caller, Ledger, Request, within};
 /// The number of concurrent users.
 const USERS: usize = 8;
 
+/// The failures of accepted messages while platform and store fail.
+const FAULTY: [&str; 4] = ["uncertain", "platform-unavailable", "no-ack", "no-reply"];
+
 /// The failures that a user accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
@@ -24,7 +27,7 @@ pub(super) enum Patience {
     None,
     /// Also the death of a replica during a request, and an uncertain message.
     Deaths,
-    /// Also a replica without a store for some time.
+    /// Also a store or a platform that is away for some time.
     Storms,
 }
 
@@ -37,16 +40,17 @@ pub(super) struct Load {
     next: Cell<usize>,
     answered: watch::Sender<usize>,
     ended: Cell<bool>,
+    users: usize,
 }
 
 impl Load {
     /// Creates users of these replicas. Their bot takes some time.
     pub(super) fn new(replicas: &Replicas, patience: Patience) -> Self {
-        replicas.script.bot(|_, heard| {
-            let think = Step::Wait(Duration::from_millis(50));
-            let say = |number| Step::Say(format!("{}, reply {number}", heard.text));
-            vec![think.clone(), Step::Ack, say(1), think, say(2)]
-        });
+        Self::of(replicas, patience, USERS)
+    }
+
+    /// Creates so many users of these replicas.
+    pub(super) fn of(replicas: &Replicas, patience: Patience, users: usize) -> Self {
         let load = Self {
             ledger: Rc::clone(&replicas.ledger),
             patience,
@@ -54,9 +58,20 @@ impl Load {
             next: Cell::default(),
             answered: watch::Sender::default(),
             ended: Cell::default(),
+            users,
         };
+        Self::restore_bot(&replicas.script);
         load.turn_to(replicas);
         load
+    }
+
+    /// Gives the platform the bot of these users.
+    pub(super) fn restore_bot(script: &SandboxScript) {
+        script.bot(|_, heard| {
+            let think = Step::Wait(Duration::from_millis(50));
+            let say = |number| Step::Say(format!("{}, reply {number}", heard.text));
+            vec![think.clone(), Step::Ack, say(1), think, say(2)]
+        });
     }
 
     /// Directs the users to these replicas from now on.
@@ -78,12 +93,12 @@ impl Load {
 
     /// Returns the users' names.
     pub(super) fn users() -> impl Iterator<Item = String> {
-        (0..USERS).map(|number| format!("talker-{number}"))
+        (0..USERS).map(name)
     }
 
     /// Lets all users talk until [`Load::end`].
     pub(super) async fn run(&self) {
-        join_all(Self::users().map(async |user| {
+        join_all((0..self.users).map(name).map(async |user| {
             while !self.ended.get() {
                 self.talk(&user).await;
             }
@@ -103,11 +118,15 @@ impl Load {
             }
             Ok(answer) => {
                 // A message with a send at accept may not have been sent if its replica died or had no answer from the store.
-                let uncertain = self.patience != Patience::None && answer.status == 502;
-                if uncertain {
-                    answer.problem(502, "uncertain");
-                } else {
-                    assert!(matches!(answer.status, 200 | 202), "{answer}");
+                match (answer.status, self.patience) {
+                    (502, Patience::Deaths) => {
+                        answer.problem(502, "uncertain");
+                    }
+                    (502 | 504, Patience::Storms) => {
+                        let slug = answer.json()["type"].as_str().unwrap_or_default().to_owned();
+                        assert!(FAULTY.contains(&slug.trim_start_matches("/problems/")), "{answer}");
+                    }
+                    _ => assert!(matches!(answer.status, 200 | 202), "{answer}"),
                 }
                 self.answered.send_modify(|answered| *answered += 1);
             }
@@ -142,6 +161,10 @@ impl Load {
         .await;
         ready.unwrap()
     }
+}
+
+fn name(number: usize) -> String {
+    format!("talker-{number}")
 }
 
 /// Fails if a user had a new socket while an older one was open.
