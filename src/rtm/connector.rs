@@ -1,12 +1,13 @@
 //! Opens sockets in three steps: grant, ticket, handshake (protocol.md 1). One awc client makes the calls, another
 //! opens sockets.
 //!
-//! This file changes four defaults of awc, which do not fit thousands of sockets:
+//! This file changes five defaults of awc, which do not fit thousands of sockets:
 //!
 //! - awc caps all connections at 100, sockets included.
 //! - It offers HTTP/2, over which no socket opens.
 //! - It follows redirects.
 //! - It never sets `TCP_NODELAY`.
+//! - It tries the next address of a name only after the one before has failed.
 //!
 //! One connector serves one shard thread. The connector and its sockets are `!Send`.
 //!
@@ -19,15 +20,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::error::ParseError;
-use actix_service::{Service, ServiceExt as _};
-use actix_tls::connect::{ConnectInfo, Connection};
 use awc::error::{PayloadError, SendRequestError, WsClientError};
-use awc::http::{StatusCode, Uri, header};
+use awc::http::{StatusCode, header};
 use awc::{Client, ClientBuilder, ClientRequest, SendClientRequest};
 use bytes::Bytes;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::error::{CallError, ConnectError, ConnectPhase};
@@ -39,6 +37,7 @@ use super::socket::{PlatformSocket, ScratchBuffers};
 use super::ticket::{ConnectMode, Ticket};
 use crate::config::BotConfig;
 use crate::domain::{BotName, Timestamp, UserId};
+use crate::tcp::{self, DnsResolver};
 use crate::tls::{self, TlsError};
 
 /// Timeout of DNS and TCP together.
@@ -118,6 +117,14 @@ impl PlatformConnector {
     /// # Errors
     /// [`ConnectorSetupError`].
     pub fn new(bots: &[Arc<BotConfig>]) -> Result<Self, ConnectorSetupError> {
+        Self::resolving(bots, &tcp::system_resolver())
+    }
+
+    /// As [`PlatformConnector::new`], with another resolver.
+    pub(super) fn resolving(
+        bots: &[Arc<BotConfig>],
+        resolve: &DnsResolver,
+    ) -> Result<Self, ConnectorSetupError> {
         let mut own = HashMap::new();
         let mut signers = HashMap::with_capacity(bots.len());
         for bot in bots {
@@ -125,7 +132,7 @@ impl PlatformConnector {
                 let authorities = |error| ConnectorSetupError::Authorities { bot: bot.name.clone(), error };
                 own.insert(
                     bot.name.clone(),
-                    PlatformClients::new(&tls::client(Some(ca)).map_err(authorities)?),
+                    PlatformClients::new(&tls::client(Some(ca)).map_err(authorities)?, resolve),
                 );
             }
             let signer = JwtSigner::new(bot)
@@ -133,7 +140,7 @@ impl PlatformConnector {
             signers.insert(bot.name.clone(), Rc::new(signer));
         }
         let scratch = Rc::new(RefCell::new(ScratchBuffers::default()));
-        Ok(Self { public: PlatformClients::new(&tls::client(None)?), own, signers, scratch })
+        Ok(Self { public: PlatformClients::new(&tls::client(None)?, resolve), own, signers, scratch })
     }
 
     /// Returns the clients that reach this bot's platform.
@@ -232,16 +239,16 @@ fn subprotocols(assertion: &SecretString, nonce: &SecretString) -> Result<header
 }
 
 impl PlatformClients {
-    fn new(tls: &Arc<rustls::ClientConfig>) -> Self {
-        Self { calls: client(tls, CONCURRENT_CALLS_MAX), sockets: client(tls, 0) }
+    fn new(tls: &Arc<rustls::ClientConfig>, resolve: &DnsResolver) -> Self {
+        Self { calls: client(tls, resolve, CONCURRENT_CALLS_MAX), sockets: client(tls, resolve, 0) }
     }
 }
 
 /// Builds an awc client with the settings of this file. A `limit` of 0 means no limit. Sockets have no limit here,
 /// because the hub limits the conversations.
-fn client(tls: &Arc<rustls::ClientConfig>, limit: usize) -> Client {
+fn client(tls: &Arc<rustls::ClientConfig>, resolve: &DnsResolver, limit: usize) -> Client {
     let connector = awc::Connector::new()
-        .connector(tcp())
+        .connector(tcp::connector(Rc::clone(resolve), Ok))
         .rustls_0_23(Arc::clone(tls))
         .limit(limit)
         .timeout(TCP_TIMEOUT)
@@ -253,19 +260,6 @@ fn client(tls: &Arc<rustls::ClientConfig>, limit: usize) -> Client {
         .disable_timeout()
         .add_default_header((header::USER_AGENT, concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"))))
         .finish()
-}
-
-/// Returns awc's own connector for DNS and TCP, with `TCP_NODELAY`. A message is one small write that must not wait.
-pub(super) fn tcp()
--> impl Service<ConnectInfo<Uri>, Response = Connection<Uri, TcpStream>, Error = actix_tls::connect::ConnectError>
-+ Clone {
-    actix_tls::connect::Connector::default().service().map(|connection: Connection<Uri, TcpStream>| {
-        if let Err(error) = connection.io_ref().set_nodelay(true) {
-            // The socket works without it, only slower.
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-        connection
-    })
 }
 
 /// Returns the URL of one of the platform's calls.

@@ -30,11 +30,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use self::guarded_connect::DnsResolver;
 pub(super) use self::send_error::SendError;
 use super::signature::InvalidSecret;
 use super::ssrf_guard::SsrfGuard;
 use crate::config::WebhooksConfig;
+use crate::tcp::{self, DnsResolver};
 use crate::tls::{self, TlsError};
 
 /// The timeout of DNS and TCP together, and the timeout of TLS.
@@ -112,7 +112,7 @@ impl DeliverySender {
     /// # Errors
     /// [`SenderSetupError`].
     pub(super) fn new(config: &WebhooksConfig) -> Result<Self, SenderSetupError> {
-        Self::resolving(config, guarded_connect::system())
+        Self::resolving(config, tcp::system_resolver())
     }
 
     fn resolving(config: &WebhooksConfig, resolve: DnsResolver) -> Result<Self, SenderSetupError> {

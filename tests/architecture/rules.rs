@@ -12,18 +12,19 @@ pub(super) const LINES: usize = 440;
 /// Who may use whom, in order of the layers: a layer's name, then those it may use besides itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["app", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tls"]),
+    ("cli", &["app", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"]),
     ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("http", &["hub", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("webhook", &["store", "domain", "config", "metrics", "telemetry", "runtime", "tls"]),
+    ("webhook", &["store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"]),
     ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tls"]),
+    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"]),
     ("store", &["domain", "config", "metrics", "telemetry", "runtime"]),
     // Leaves for all above the domain.
     ("metrics", &["domain"]),
     ("telemetry", &["config", "domain"]),
     ("runtime", &[]),
+    ("tcp", &[]),
     ("tls", &[]),
     ("config", &["domain"]),
     ("domain", &[]),

@@ -1,19 +1,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_service::Service as _;
-use actix_tls::connect::ConnectInfo;
 use serde_json::json as value;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use super::{NOW, ScriptedAnswer, ScriptedPlatform, bot, granted, json, run_paused, user};
 use crate::config::BotConfig;
-use crate::rtm::connector::tcp;
 use crate::rtm::{
     CallError, ConnectError, ConnectMode, Grant, HistoryStart, PlatformConnector, PlatformSocket,
     RetryAdvice, SocketEvent,
 };
-use crate::runtime::fixtures::run;
+use crate::runtime::fixtures::{DeadAddress, run};
+use crate::tcp::fixtures::resolver;
 use crate::tls::fixtures::server_tls;
 
 const GRANT: &str = "/oAuth/token/jwtgrant";
@@ -401,11 +400,24 @@ fn tls_checks_the_certificate_and_avoids_h2() {
 }
 
 #[test]
-fn tcp_nodelay_is_set() {
+fn name_with_a_dead_first_address_is_reached_by_the_next() {
     run(async {
         let platform = ScriptedPlatform::start().await;
-        let connection = tcp().call(ConnectInfo::new(platform.url().parse().unwrap())).await.unwrap();
-        assert!(connection.io_ref().nodelay().unwrap());
+        let port = platform.address.port();
+        let dead = DeadAddress::new(2, port);
+        let bot = bot(&format!("http://platform.example:{port}"));
+        let addresses = [dead.address.ip(), platform.address.ip()];
+        let connector = PlatformConnector::resolving(&[Arc::new(bot.clone())], &resolver(&addresses)).unwrap();
+        let ticket = format!(r#"{{"url":"ws://platform.example:{port}/rtm/bot?sid=once"}}"#);
+        platform.answers(START, ScriptedAnswer::Http("200 OK", ticket));
+        let mut grant = None;
+        let began = Instant::now();
+        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        connector.fetch_history_page(&bot, &user(), &mut grant, None, NOW).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "the dead address used up a timeout");
+        for path in [GRANT, START, SOCKET, HISTORY] {
+            assert_eq!(platform.seen(path).len(), 1, "{path}");
+        }
     });
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::runtime::fixtures::run;
+use crate::runtime::fixtures::{DeadAddress, run};
 use crate::webhook::tests::{CA, Receiver, ReceiverAction, answer, loopback_config, sender, server_tls};
 
 /// The interval between two pieces of a slow response.
@@ -350,7 +350,12 @@ fn name_with_several_addresses_uses_only_admitted_ones() {
         // The sender tries the next address after a refused connection.
         let (sender, _) = resolving(&loopback_config(), vec![vec!["127.0.0.3", "127.0.0.1"]]);
         assert_eq!(post(&sender, &url).await.unwrap().status, 204);
-        assert_eq!(receiver.connections.get(), 2);
+        // It tries the next one beside an address that does not answer.
+        let _dead = DeadAddress::new(4, receiver.address.port());
+        let quick = WebhooksConfig { timeout: Duration::from_secs(1), ..loopback_config() };
+        let (sender, _) = resolving(&quick, vec![vec!["127.0.0.4", "127.0.0.1"]]);
+        assert_eq!(post(&sender, &url).await.unwrap().status, 204);
+        assert_eq!(receiver.connections.get(), 3);
     });
 }
 

@@ -1,19 +1,22 @@
 //! The command runner, the listener and the health monitor against real and scripted servers.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use deadpool_redis::redis::{Cmd, Value, cmd};
+use deadpool_redis::redis::io::AsyncDNSResolver;
+use deadpool_redis::redis::{Cmd, RedisFuture, Value, cmd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::RedisStore;
 use super::super::command_runner::CommandRunner;
+use super::super::connector::RedisConnector;
 use super::super::script::RedisScript;
 use super::server::{Server, free_port, local, options};
 use crate::config::{RedisServers, RedisTopology, StoreConfig, StoreTls, StoreUrl};
-use crate::runtime::fixtures::run;
+use crate::runtime::fixtures::{DeadAddress, run};
 use crate::store::{HealthIssue, Hint, Incarnation, StoreError, StoreRefusal};
 
 fn wire(options: &StoreConfig) -> CommandRunner {
@@ -399,4 +402,34 @@ impl Hint {
             _ => "another",
         }
     }
+}
+
+/// A resolver by which every name has these addresses.
+struct FixedResolver([SocketAddr; 2]);
+
+impl AsyncDNSResolver for FixedResolver {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _: &'b str,
+        _: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async { Ok(Box::new(self.0.into_iter()) as Box<_>) })
+    }
+}
+
+#[test]
+fn name_with_a_dead_first_address_reaches_the_server() {
+    let server = Server::start();
+    let dead = DeadAddress::new(5, server.port());
+    let live = SocketAddr::from(([127, 0, 0, 1], server.port()));
+    run(async {
+        let config = server.options();
+        let StoreUrl::Redis(servers) = &config.url else { panic!("it is on Redis") };
+        let connector = RedisConnector::new(servers, &config).unwrap();
+        let resolver = FixedResolver([dead.address, live]);
+        let options = connector.connection_options().set_dns_resolver(resolver);
+        let mut connection = connector.open_one(0, options).await.unwrap();
+        let pong: String = ping().query_async(&mut connection).await.unwrap();
+        assert_eq!(pong, "PONG");
+    });
 }
