@@ -47,7 +47,8 @@ impl PlatformRefusal<'_> {
         let Self { phase, status, .. } = self;
         let refused = serde_json::from_slice::<ErrorEnvelope>(self.body)
             .ok()
-            .and_then(|envelope| envelope.errors.into_iter().next());
+            .and_then(|envelope| envelope.errors.into_iter().next())
+            .filter(ErrorEntry::is_reason);
         let said = refused.as_ref().and_then(|first| first.msg.as_str()).unwrap_or_default();
         let public_message = match (said, self.location) {
             ("", Some(location)) if (300..400).contains(&status) => {
@@ -69,13 +70,20 @@ impl PlatformRefusal<'_> {
             }
             // A request that came too slowly or too early may succeed unchanged.
             408 | 425 => ConnectError::Unavailable { phase, public_message },
-            300..=499 => ConnectError::Rejected { phase, public_message },
+            // Only the platform refuses for good. An answer in another form comes from a gateway before it, which may
+            // be starting, or not know the platform's new address yet.
+            400..=499 if refused.is_some() => ConnectError::Rejected { phase, public_message },
             _ => ConnectError::Unavailable { phase, public_message },
         }
     }
 }
 
 impl ErrorEntry {
+    /// Returns whether the entry says why. The platform's entries have a text or a code.
+    fn is_reason(&self) -> bool {
+        self.msg.as_str().is_some_and(|msg| !msg.trim().is_empty()) || self.code.is_string() || self.code.is_number()
+    }
+
     /// Returns whether the entry is one of the three spellings of an expired token (protocol.md 4.4).
     fn expired(&self) -> bool {
         let code = match &self.code {

@@ -164,7 +164,9 @@ fn unusable_answers_are_retried_with_backoff() {
             (GRANT, json("500 Oops", "<html>token</html>")),
             (GRANT, json("200 OK", "<html></html>")),
             (GRANT, json("200 OK", r#"{"authorization":{}}"#)),
+            (GRANT, json("404 Not Found", "<html>no route</html>")),
             (START, json("503 Busy", "")),
+            (START, json("403 Forbidden", "<html>no route</html>")),
             (START, json("200 OK", "{}")),
             (START, json("200 OK", "<html></html>")),
             (START, json("200 OK", r#"{"url":"nowhere"}"#)),
@@ -191,7 +193,7 @@ fn unusable_answers_are_retried_with_backoff() {
         }
         // A ticket is never used twice.
         assert_eq!(platform.seen(SOCKET).len(), 5);
-        assert_eq!(platform.seen(START).len(), 11);
+        assert_eq!(platform.seen(START).len(), 12);
     });
 }
 
@@ -218,7 +220,7 @@ fn redirects_are_not_followed() {
                     format!("{status}\r\nlocation: http://localhost:{}/x?a=b", other.address.port()).leak();
                 platform.answers(path, json(status, ""));
                 let error = refused(&platform.bot()).await;
-                assert_eq!(error.retry(), RetryAdvice::Never);
+                assert_eq!(error.retry(), RetryAdvice::Backoff(None));
                 assert!(
                     error.public_message().contains("redirects to localhost (3"),
                     "{}",
@@ -364,7 +366,7 @@ fn history_is_fetched_page_by_page() {
             [forward, forward, "GET /api/1.1/botmessages/rtm?botId=st-0d3f&limit=10&offset=20"]
         );
         assert_eq!(platform.seen(GRANT).len(), 2, "a 401 here renews the token too");
-        platform.answers(HISTORY, json("404 Not Found", ""));
+        platform.answers(HISTORY, json("404 Not Found", r#"{"errors":[{"msg":"no history","code":404}]}"#));
         let error = connector.fetch_history_page(&bot, &user(), &mut grant, after, NOW).await.unwrap_err();
         assert_eq!((error.phase(), error.retry()), ("history", RetryAdvice::Never));
     });
