@@ -12,6 +12,8 @@
 //! The memory store has no failover. A bridge on it keeps its partitions until every accepted message has ended and each
 //! due delivery was attempted (docs/adr/0009).
 
+mod clock_watch;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 
+use self::clock_watch::ClockWatch;
 use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, AdminContext, ApiContext, ApiServer};
 use crate::hub::{self, Hub, HubThreads};
@@ -326,11 +329,13 @@ impl ListenerTask {
     }
 }
 
-/// Removes expired data and counts open messages, once a second.
+/// Removes expired data, counts open messages and compares the clocks, once a second.
 async fn sweep(store: Store, metrics: Arc<Metrics>) {
     let mut second = interval(Duration::from_secs(1));
+    let mut clocks = ClockWatch::default();
     loop {
         second.tick().await;
+        clocks.look(&metrics.clocks);
         match &store {
             Store::Memory(memory) => {
                 memory.sweep(SWEEP_MAX_MESSAGES);

@@ -30,4 +30,5 @@ pub mod store;
 pub mod tcp;
 pub mod telemetry;
 pub mod tls;
+pub mod wall_clock;
 pub mod webhook;

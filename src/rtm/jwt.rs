@@ -12,8 +12,11 @@ use serde::Serialize;
 use crate::config::{BotConfig, JwtAlgorithm};
 use crate::domain::{Timestamp, UserId};
 
-/// Life of a JWT. It covers grant, ticket and handshake, each of which has a timeout.
-const LIFETIME: Duration = Duration::from_mins(1);
+/// Span from the signature to the expiry. It covers grant, ticket and handshake, each of which has a timeout, and a
+/// platform whose clock is ahead.
+const LIFETIME: Duration = Duration::from_mins(5);
+/// Span by which the issue time is before the signature, for a platform whose clock is behind.
+const BACKDATED: Duration = Duration::from_mins(1);
 
 /// The value of the platform's own pages. No source says that the platform checks it (protocol.md 2.2).
 const AUDIENCE: &str = "https://idproxy.kore.com/authorize";
@@ -88,7 +91,7 @@ impl JwtSigner {
         Ok(signer)
     }
 
-    /// Signs a JWT about `user`, valid for a minute from `now`.
+    /// Signs a JWT about `user`, valid from a minute before `now` until five minutes after it. `now` is the wall clock's.
     ///
     /// # Errors
     /// [`SignerError::BadKey`], which [`JwtSigner::new`] finds first.
@@ -98,7 +101,7 @@ impl JwtSigner {
 
     fn sign(&self, subject: &str, now: Timestamp) -> Result<SecretString, SignerError> {
         let claims = JwtClaims {
-            iat: now.as_millis() / 1000,
+            iat: (now - BACKDATED).as_millis() / 1000,
             exp: (now + LIFETIME).as_millis() / 1000,
             aud: AUDIENCE,
             iss: &self.issuer,

@@ -16,7 +16,7 @@ use super::sender::{HeaderMap, HeaderName, HeaderValue, header};
 use super::signature;
 use super::target_table::DeliveryOptions;
 use crate::config::PayloadFormat;
-use crate::domain::{NewDelivery, TraceId};
+use crate::domain::{NewDelivery, Timestamp, TraceId};
 use crate::store::ClaimedDelivery;
 
 /// The header with the id of the delivery, the same in every attempt.
@@ -45,7 +45,8 @@ pub(super) enum PayloadError {
     Header,
 }
 
-/// Returns the headers and the body of an attempt. `span` is the id of the attempt in its trace.
+/// Returns the headers and the body of an attempt. `span` is the id of the attempt in its trace. `signed_at` is the wall
+/// clock's time, with which receivers compare their own.
 ///
 /// # Errors
 /// [`PayloadError`].
@@ -53,6 +54,7 @@ pub(super) fn compose(
     claimed: &ClaimedDelivery,
     options: &DeliveryOptions<'_>,
     span: u64,
+    signed_at: Timestamp,
 ) -> Result<(HeaderMap, Bytes), PayloadError> {
     let delivery = &claimed.delivery;
     let body = body(delivery, options)?;
@@ -64,7 +66,7 @@ pub(super) fn compose(
     };
 
     let id = delivery.id.to_string();
-    let seconds = claimed.now.as_millis() / 1000;
+    let seconds = signed_at.as_millis() / 1000;
     set(ID, &id)?;
     set(TIMESTAMP, &seconds.to_string())?;
     set(SIGNATURE, &signature::sign(options.secrets, &id, seconds, &body))?;

@@ -12,13 +12,19 @@ pub(super) const LINES: usize = 440;
 /// Who may use whom, in order of the layers: a layer's name, then those it may use besides itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["app", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"]),
+    (
+        "cli",
+        &["app", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"],
+    ),
     ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("http", &["hub", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("webhook", &["store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"]),
-    ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"]),
+    ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
+    (
+        "webhook",
+        &["store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls", "wall_clock"],
+    ),
+    ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
+    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls", "wall_clock"]),
     ("store", &["domain", "config", "metrics", "telemetry", "runtime"]),
     // Leaves for all above the domain.
     ("metrics", &["domain"]),
@@ -26,6 +32,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("runtime", &[]),
     ("tcp", &[]),
     ("tls", &[]),
+    ("wall_clock", &["domain"]),
     ("config", &["domain"]),
     ("domain", &[]),
 ];

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{NOW, ScriptedAnswer, ScriptedPlatform, bot, granted, json, run_paused, user};
 use crate::config::BotConfig;
+use crate::metrics::{ClockDifference, LabelSets, Metrics};
 use crate::rtm::{
     CallError, ConnectError, ConnectMode, Grant, HistoryStart, PlatformConnector, PlatformSocket,
     RetryAdvice, SocketEvent,
@@ -14,14 +15,20 @@ use crate::rtm::{
 use crate::runtime::fixtures::{DeadAddress, run};
 use crate::tcp::fixtures::resolver;
 use crate::tls::fixtures::server_tls;
+use crate::wall_clock;
 
 const GRANT: &str = "/oAuth/token/jwtgrant";
 const START: &str = "/rtm/start";
 const SOCKET: &str = "/rtm/bot";
 const HISTORY: &str = "/botmessages/rtm";
 
+fn clock() -> ClockDifference {
+    let words = LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
+    Metrics::new(words).unwrap().clocks.platform
+}
+
 fn connector(bot: &BotConfig) -> PlatformConnector {
-    PlatformConnector::new(&[Arc::new(bot.clone())]).unwrap()
+    PlatformConnector::new(&[Arc::new(bot.clone())], clock()).unwrap()
 }
 
 async fn connect(bot: &BotConfig, grant: &mut Option<Grant>) -> Result<PlatformSocket, ConnectError> {
@@ -90,7 +97,8 @@ fn grant_is_reused_until_shortly_before_expiry() {
                 && !grant.is_usable(NOW + Duration::from_secs(9))
         );
         platform.answers(GRANT, json("200 OK", r#"{"authorization":{"accessToken":"for ever"}}"#));
-        platform.answers(GRANT, json("200 OK", r#"{"authorization":{"accessToken":"forever"}}"#));
+        let forever = r#"{"authorization":{"accessToken":"forever","expiresDate":1795000000}}"#;
+        platform.answers(GRANT, json("200 OK", forever));
         let mut grant = None;
         let error =
             connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.err().unwrap();
@@ -206,6 +214,34 @@ fn status_429_passes_retry_after_on() {
             refused(&platform.bot()).await.retry(),
             RetryAdvice::Backoff(Some(Duration::from_secs(7)))
         );
+    });
+}
+
+#[test]
+fn platform_clock_is_compared_at_every_answer() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let clock = clock();
+        let connector = PlatformConnector::new(&[Arc::new(platform.bot())], clock.clone()).unwrap();
+        let dated = |off: i64, more: &str| -> &'static str {
+            let seconds = (wall_clock::now().as_millis() / 1000).saturating_add_signed(off);
+            let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
+            format!("200 OK\r\ndate: {date}{more}").leak()
+        };
+        let history = async |answer| {
+            platform.answers(HISTORY, json(answer, r#"{"messages":[]}"#));
+            let mut grant = None;
+            connector.fetch_history_page(&platform.bot(), &user(), &mut grant, None, NOW).await.unwrap();
+            clock.seconds()
+        };
+        assert_eq!(history("200 OK").await, None);
+        assert_eq!(history(dated(0, "")).await, Some(0.0));
+        let ahead = history(dated(65, "")).await.unwrap();
+        assert!((60.0..=65.0).contains(&ahead), "{ahead}");
+        let ahead = history(dated(-360, "\r\nage: 300")).await.unwrap();
+        assert!(ahead > 0.0, "{ahead}: the answer of a cache is old");
+        let ahead = history(dated(-360, "")).await.unwrap();
+        assert!((-360.0..-355.0).contains(&ahead), "{ahead}");
     });
 }
 
@@ -383,7 +419,7 @@ fn tls_checks_the_certificate_and_avoids_h2() {
         let bot = platform.bot();
         let other = BotConfig { name: crate::domain::BotName::new("other").unwrap(), ..bot.clone() };
         let own = BotConfig { ca: Some(CERTIFICATE.into()), ..bot.clone() };
-        let connector = PlatformConnector::new(&[Arc::new(own), Arc::new(other.clone())]).unwrap();
+        let connector = PlatformConnector::new(&[Arc::new(own), Arc::new(other.clone())], clock()).unwrap();
         let mut socket =
             connector.connect(&bot, &user(), ConnectMode::Default, &mut None, NOW).await.unwrap();
         socket.send("over TLS").await.unwrap();
@@ -409,7 +445,7 @@ fn name_with_a_dead_first_address_is_reached_by_the_next() {
         let dead = DeadAddress::new(2, port);
         let bot = bot(&format!("http://platform.example:{port}"));
         let addresses = [dead.address.ip(), platform.address.ip()];
-        let connector = PlatformConnector::resolving(&[Arc::new(bot.clone())], &resolver(&addresses)).unwrap();
+        let connector = PlatformConnector::resolving(&[Arc::new(bot.clone())], clock(), &resolver(&addresses)).unwrap();
         let ticket = format!(r#"{{"url":"ws://platform.example:{port}/rtm/bot?sid=once"}}"#);
         platform.answers(START, ScriptedAnswer::Http("200 OK", ticket));
         let mut grant = None;
@@ -427,7 +463,7 @@ fn name_with_a_dead_first_address_is_reached_by_the_next() {
 fn invalid_ca_file_names_its_bot() {
     let ca = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let bot = BotConfig { ca: Some(ca.into()), ..bot("https://bots.example") };
-    let error = PlatformConnector::new(&[Arc::new(bot)]).err().unwrap();
+    let error = PlatformConnector::new(&[Arc::new(bot)], clock()).err().unwrap();
     assert!(error.to_string().starts_with("bot support: ca_file"), "{error}");
 }
 
@@ -435,6 +471,6 @@ fn invalid_ca_file_names_its_bot() {
 fn invalid_key_names_its_bot() {
     let mut bot = bot("https://bots.example");
     bot.client_secret = "".into();
-    let error = PlatformConnector::new(&[Arc::new(bot)]).err().unwrap();
+    let error = PlatformConnector::new(&[Arc::new(bot)], clock()).err().unwrap();
     assert_eq!(error.to_string(), "bot support: the client secret is empty");
 }

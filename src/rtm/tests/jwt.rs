@@ -25,7 +25,7 @@ fn jwt_of_each_algorithm_verifies_with_integer_seconds() {
     let shared = DecodingKey::from_secret(SECRET.as_bytes());
     let public = DecodingKey::from_rsa_pem(PUBLIC.as_bytes()).unwrap();
     let expected = json!({
-        "iat": 1_795_000_000, "exp": 1_795_000_060, "aud": "https://idproxy.kore.com/authorize",
+        "iat": 1_794_999_940, "exp": 1_795_000_300, "aud": "https://idproxy.kore.com/authorize",
         "iss": "cs-1a2b", "sub": "alice@example.com", "isAnonymous": false,
     });
     for (algorithm, secret, name, key) in [

@@ -5,7 +5,8 @@ use crate::rtm::error::{ConnectError, ConnectPhase, RetryAdvice};
 use crate::rtm::refusal::PlatformRefusal;
 
 fn refuse(phase: ConnectPhase, status: u16, retry_after: Option<&str>, body: &str) -> ConnectError {
-    PlatformRefusal { phase, status, retry_after, location: None, body: body.as_bytes() }.into_error(NOW)
+    PlatformRefusal { phase, status, retry_after, date: None, location: None, body: body.as_bytes() }
+        .into_error(NOW)
 }
 
 #[test]
@@ -44,7 +45,11 @@ fn status_401_of_the_grant_is_final() {
 fn status_decides_the_retry_advice() {
     let refused = r#"{"errors":[{"msg":"no such bot","code":404}]}"#;
     for status in [400, 403, 404, 422] {
-        assert_eq!(refuse(ConnectPhase::Start, status, None, refused).retry(), RetryAdvice::Never, "{status}");
+        assert_eq!(
+            refuse(ConnectPhase::Start, status, None, refused).retry(),
+            RetryAdvice::Never,
+            "{status}"
+        );
     }
     for status in [200, 204, 301, 307, 400, 403, 404, 408, 422, 425, 500, 502, 503, 504, 600] {
         assert_eq!(
@@ -75,9 +80,17 @@ fn refusal_of_a_gateway_is_retried() {
                 assert_eq!(error.retry(), RetryAdvice::Backoff(None), "{phase} {status} {body}");
             }
         }
-        assert_eq!(refuse(ConnectPhase::Grant, 401, None, body).retry(), RetryAdvice::Backoff(None), "{body}");
+        assert_eq!(
+            refuse(ConnectPhase::Grant, 401, None, body).retry(),
+            RetryAdvice::Backoff(None),
+            "{body}"
+        );
     }
-    for body in [r#"{"errors":[{"msg":"no"}]}"#, r#"{"errors":[{"code":4002}]}"#, r#"{"errors":[{"code":"X"}],"_v":1}"#] {
+    for body in [
+        r#"{"errors":[{"msg":"no"}]}"#,
+        r#"{"errors":[{"code":4002}]}"#,
+        r#"{"errors":[{"code":"X"}],"_v":1}"#,
+    ] {
         assert_eq!(refuse(ConnectPhase::Grant, 404, None, body).retry(), RetryAdvice::Never, "{body}");
     }
 }
@@ -93,6 +106,7 @@ fn retry_after_as_seconds_or_date_is_parsed() {
     assert_eq!(wait(Some("soon")), None);
     assert_eq!(wait(Some("-1")), None);
     assert_eq!(wait(Some("99999999999")), Some(Duration::from_hours(1)));
+    assert_eq!(wait(Some("999999999999999999999999999999")), Some(Duration::from_hours(1)));
     let at = |ahead: u64| {
         let at = std::time::UNIX_EPOCH + Duration::from_secs(NOW.as_millis() / 1000 + ahead);
         wait(Some(&httpdate::fmt_http_date(at)))
