@@ -75,7 +75,7 @@ async fn resolved(host: &str, port: u16, resolve: &DnsResolver) -> io::Result<Ve
     }
 }
 
-/// Returns the first connection that opens, or the last error if none does.
+/// Returns the first connection that opens, or the last error if all attempts fail.
 async fn connect_any<T, F>(
     addresses: impl IntoIterator<Item = SocketAddr>,
     open: impl Fn(SocketAddr) -> F,
@@ -102,7 +102,7 @@ where
     }
 }
 
-/// Names with addresses that a test chooses.
+/// Names with addresses that a test chooses, and the look of a firewall at a request.
 #[cfg(test)]
 pub(crate) mod fixtures {
     use std::net::{IpAddr, SocketAddr};
@@ -117,6 +117,78 @@ pub(crate) mod fixtures {
             let found = addresses.iter().map(|&address| SocketAddr::new(address, port)).collect();
             Box::pin(async move { Ok(found) })
         })
+    }
+
+    /// Content types that the core rule set allows (920420).
+    const CONTENT_TYPES: [&str; 8] = [
+        "application/x-www-form-urlencoded",
+        "multipart/form-data",
+        "text/xml",
+        "application/xml",
+        "application/soap+xml",
+        "application/json",
+        "application/cloudevents+json",
+        "application/cloudevents-batch+json",
+    ];
+    /// Headers that it forbids (920450).
+    const FORBIDDEN: [&str; 9] = [
+        "content-encoding",
+        "proxy",
+        "lock-token",
+        "content-range",
+        "if",
+        "expect",
+        "accept-charset",
+        "x-http-method-override",
+        "x-method-override",
+    ];
+
+    /// Panics if the protocol rules (920xxx) of the OWASP core rule set 4 refuse a request at their defaults, or count it
+    /// as odd. `line` is the method and the target, `head` has a header a line.
+    pub(crate) fn assert_passes_firewall(line: &str, head: &str, body: &str) {
+        let (method, target) = line.split_once(' ').unwrap();
+        let target = target.trim_end_matches(" HTTP/1.1");
+        let headers: Vec<(String, &str)> = head
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(|line| line.split_once(':').unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim()))
+            .collect();
+        let one = |name: &str| {
+            let values: Vec<_> =
+                headers.iter().filter(|header| header.0 == name).map(|header| header.1).collect();
+            assert!(values.len() <= 1, "{line}: {name} is repeated");
+            values.first().copied()
+        };
+        for (name, value) in &headers {
+            assert!(!value.is_empty(), "{line}: {name} is empty");
+            assert!(!FORBIDDEN.contains(&name.as_str()), "920450: {name}");
+            assert!(!value.contains("\\u") && value.is_ascii(), "920540, 920270: {name}: {value}");
+        }
+        let host = one("host").expect("920280: no Host");
+        assert!(!host.bytes().all(|b| b.is_ascii_digit() || b".:".contains(&b)), "920350: {host}");
+        assert!(one("user-agent").is_some(), "920320: {line} has no User-Agent");
+        let accept = one("accept").unwrap_or_else(|| panic!("920300: {line} has no Accept"));
+        assert!(!accept.contains("charset"), "920600: {accept}");
+        assert!(one("accept-encoding").is_none_or(|value| value.len() <= 100), "920520");
+        let connection = one("connection").unwrap_or_default().to_ascii_lowercase();
+        assert!(!(connection.contains("close") && connection.contains("keep-alive")), "920210: {connection}");
+        let (length, coding) = (one("content-length"), one("transfer-encoding"));
+        if method == "GET" {
+            assert!(length.is_none_or(|length| length == "0") && coding.is_none(), "920170, 920171: {head}");
+        } else {
+            assert_eq!(method, "POST", "911100");
+            assert_eq!((length, coding), (Some(&*body.len().to_string()), None), "920160, 920180, 920181");
+            let kind = one("content-type").expect("920340: no Content-Type");
+            let mut parts = kind.split(';').map(str::trim);
+            assert!(CONTENT_TYPES.contains(&parts.next().unwrap()), "920420: {kind}");
+            let charset = |part: &str| part.strip_prefix("charset=") == Some("utf-8");
+            assert!(parts.all(charset), "920470, 920480: {kind}");
+        }
+        assert!(target.starts_with('/') && !target.contains('#'), "920100, 920610: {target}");
+        let escapes = target.split('%').skip(1);
+        let hex = |escape: &str| escape.len() >= 2 && escape.bytes().take(2).all(|b| b.is_ascii_hexdigit());
+        assert!(escapes.into_iter().all(hex) && !target.contains("%00"), "920220, 920270: {target}");
     }
 }
 
@@ -185,23 +257,19 @@ mod tests {
         assert_eq!((failed.unwrap_err().kind(), &*tried), (io::ErrorKind::ConnectionRefused, &[0, 1][..]));
     }
 
-    #[test]
-    fn connector_sets_tcp_nodelay() {
-        crate::runtime::fixtures::run(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let target = ConnectInfo::new(listener.local_addr().unwrap().to_string());
-            let connection = connector(system_resolver(), Ok).call(target).await.unwrap();
-            assert!(connection.io_ref().nodelay().unwrap());
-        });
+    #[tokio::test]
+    async fn connector_sets_tcp_nodelay() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = ConnectInfo::new(listener.local_addr().unwrap().to_string());
+        let connection = connector(system_resolver(), Ok).call(target).await.unwrap();
+        assert!(connection.io_ref().nodelay().unwrap());
     }
 
-    #[test]
-    fn addresses_with_or_without_brackets_are_not_resolved() {
-        crate::runtime::fixtures::run(async {
-            let resolve: DnsResolver = Rc::new(|host, _| panic!("{host} was resolved"));
-            for host in ["127.0.0.1", "::1", "[::1]"] {
-                assert_eq!(resolved(host, 80, &resolve).await.unwrap().len(), 1, "{host}");
-            }
-        });
+    #[tokio::test]
+    async fn addresses_with_or_without_brackets_are_not_resolved() {
+        let resolve: DnsResolver = Rc::new(|host, _| panic!("{host} was resolved"));
+        for host in ["127.0.0.1", "::1", "[::1]"] {
+            assert_eq!(resolved(host, 80, &resolve).await.unwrap().len(), 1, "{host}");
+        }
     }
 }

@@ -248,13 +248,21 @@ fn subprotocols(assertion: &SecretString, nonce: &SecretString) -> Result<header
 
 impl PlatformClients {
     fn new(tls: &Arc<rustls::ClientConfig>, resolve: &DnsResolver) -> Self {
-        Self { calls: client(tls, resolve, CONCURRENT_CALLS_MAX), sockets: client(tls, resolve, 0) }
+        Self {
+            calls: client(tls, resolve, CONCURRENT_CALLS_MAX, "application/json"),
+            sockets: client(tls, resolve, 0, "*/*"),
+        }
     }
 }
 
 /// Builds an awc client with the settings of this file. A `limit` of 0 means no limit. Sockets have no limit here,
-/// because the hub limits the conversations.
-fn client(tls: &Arc<rustls::ClientConfig>, resolve: &DnsResolver, limit: usize) -> Client {
+/// because the hub limits the conversations. `accept` is the header that firewalls expect of each request.
+fn client(
+    tls: &Arc<rustls::ClientConfig>,
+    resolve: &DnsResolver,
+    limit: usize,
+    accept: &'static str,
+) -> Client {
     let connector = awc::Connector::new()
         .connector(tcp::connector(Rc::clone(resolve), Ok))
         .rustls_0_23(Arc::clone(tls))
@@ -267,6 +275,9 @@ fn client(tls: &Arc<rustls::ClientConfig>, resolve: &DnsResolver, limit: usize) 
         .disable_redirects()
         .disable_timeout()
         .add_default_header((header::USER_AGENT, concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"))))
+        .add_default_header((header::ACCEPT, accept))
+        // No body is decompressed here.
+        .add_default_header((header::ACCEPT_ENCODING, "identity"))
         .finish()
 }
 

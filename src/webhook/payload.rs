@@ -72,6 +72,7 @@ pub(super) fn compose(
     set(SIGNATURE, &signature::sign(options.secrets, &id, seconds, &body))?;
     set(ATTEMPT, &claimed.made.saturating_add(1).to_string())?;
     set(header::USER_AGENT, USER_AGENT)?;
+    set(header::ACCEPT_ENCODING, "identity")?;
     set(header::CONTENT_TYPE, "application/json")?;
     if delivery.trace != TraceId::default() {
         set(TRACEPARENT, &format!("00-{}-{span:016x}-01", delivery.trace))?;
@@ -94,6 +95,10 @@ pub(super) fn compose(
         for (name, value) in &extra.headers {
             headers.append(name.clone(), value.clone());
         }
+    }
+    // Firewalls expect it of each request. An operator may have set another.
+    if !headers.contains_key(header::ACCEPT) {
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     }
     Ok((headers, body))
 }

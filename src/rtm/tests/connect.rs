@@ -13,7 +13,7 @@ use crate::rtm::{
     RetryAdvice, SocketEvent,
 };
 use crate::runtime::fixtures::{DeadAddress, run};
-use crate::tcp::fixtures::resolver;
+use crate::tcp::fixtures::{assert_passes_firewall, resolver};
 use crate::tls::fixtures::server_tls;
 use crate::wall_clock;
 
@@ -69,6 +69,33 @@ fn connect_sends_the_documented_requests() {
         assert_eq!(opened.line, "GET /rtm/bot?sid=once&ConnectionMode=Default");
         assert_eq!(opened.header("sec-websocket-protocol"), None);
         assert!(!format!("{grant:?}").contains("token-1"));
+    });
+}
+
+#[test]
+fn requests_pass_a_firewall() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let port = platform.address.port();
+        let mut bot = bot(&format!("http://platform.example:{port}"));
+        bot.secure_rtm = true;
+        let addresses = [platform.address.ip()];
+        let connector =
+            PlatformConnector::resolving(&[Arc::new(bot.clone())], clock(), &resolver(&addresses));
+        let ticket = format!(r#"{{"url":"ws://platform.example:{port}/rtm/bot?sid=once","nonce":"n-7"}}"#);
+        platform.answers(START, ScriptedAnswer::Http("200 OK", ticket));
+        let (connector, mut grant) = (connector.unwrap(), None);
+        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        for page in [HistoryStart::Newest(10), HistoryStart::After("ms-1 &x")] {
+            connector.fetch_history_page(&bot, &user(), &mut grant, page, NOW).await.unwrap();
+        }
+        for (path, count) in [(GRANT, 1), (START, 1), (SOCKET, 1), (HISTORY, 2)] {
+            let seen = platform.seen(path);
+            assert_eq!(seen.len(), count, "{path}");
+            for request in seen {
+                assert_passes_firewall(&request.line, &request.head, &request.body);
+            }
+        }
     });
 }
 
@@ -445,7 +472,8 @@ fn name_with_a_dead_first_address_is_reached_by_the_next() {
         let dead = DeadAddress::new(2, port);
         let bot = bot(&format!("http://platform.example:{port}"));
         let addresses = [dead.address.ip(), platform.address.ip()];
-        let connector = PlatformConnector::resolving(&[Arc::new(bot.clone())], clock(), &resolver(&addresses)).unwrap();
+        let connector =
+            PlatformConnector::resolving(&[Arc::new(bot.clone())], clock(), &resolver(&addresses)).unwrap();
         let ticket = format!(r#"{{"url":"ws://platform.example:{port}/rtm/bot?sid=once"}}"#);
         platform.answers(START, ScriptedAnswer::Http("200 OK", ticket));
         let mut grant = None;
