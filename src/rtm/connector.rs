@@ -30,12 +30,12 @@ use tokio::time::{Instant, timeout};
 
 use super::error::{CallError, ConnectError, ConnectPhase};
 use super::grant::Grant;
-use super::jwt::{JwtSigner, SignerError};
+use super::jwt::JwtSigner;
 use super::outgoing::BotInfo;
 use super::refusal::PlatformRefusal;
 use super::socket::{PlatformSocket, ScratchBuffers};
 use super::ticket::{ConnectMode, Ticket};
-use crate::config::BotConfig;
+use crate::config::{BotConfig, InvalidJwtKey};
 use crate::domain::{BotName, Timestamp, UserId, parse_http_date};
 use crate::metrics::ClockDifference;
 use crate::tcp::{self, DnsResolver};
@@ -83,7 +83,7 @@ pub enum ConnectorSetupError {
         bot: BotName,
         /// Error from the key.
         #[source]
-        error: SignerError,
+        error: InvalidJwtKey,
     },
 }
 
@@ -122,7 +122,10 @@ impl PlatformConnector {
     ///
     /// # Errors
     /// [`ConnectorSetupError`].
-    pub fn new(bots: &[Arc<BotConfig>], platform_clock: ClockDifference) -> Result<Self, ConnectorSetupError> {
+    pub fn new(
+        bots: &[Arc<BotConfig>],
+        platform_clock: ClockDifference,
+    ) -> Result<Self, ConnectorSetupError> {
         Self::resolving(bots, platform_clock, &tcp::system_resolver())
     }
 
@@ -147,7 +150,13 @@ impl PlatformConnector {
             signers.insert(bot.name.clone(), Rc::new(signer));
         }
         let scratch = Rc::new(RefCell::new(ScratchBuffers::default()));
-        Ok(Self { public: PlatformClients::new(&tls::client(None)?, resolve), own, signers, scratch, platform_clock })
+        Ok(Self {
+            public: PlatformClients::new(&tls::client(None)?, resolve),
+            own,
+            signers,
+            scratch,
+            platform_clock,
+        })
     }
 
     /// Returns the clients that reach this bot's platform.
@@ -178,7 +187,7 @@ impl PlatformConnector {
     }
 
     /// Returns the signer of a bot. A bot that was unknown at the start gets a new signer for each call.
-    pub(super) fn signer(&self, bot: &BotConfig) -> Result<Rc<JwtSigner>, SignerError> {
+    pub(super) fn signer(&self, bot: &BotConfig) -> Result<Rc<JwtSigner>, InvalidJwtKey> {
         match self.signers.get(&bot.name) {
             Some(signer) => Ok(Rc::clone(signer)),
             None => JwtSigner::new(bot).map(Rc::new),
@@ -311,9 +320,8 @@ impl PlatformConnector {
             let mut response = sending.await.map_err(|error| call_failed(phase, send_error(error)))?;
             let received = wall_clock::now();
             let body = response.body().limit(body_max).await;
-            let text = |name: header::HeaderName| {
-                response.headers().get(name).and_then(|value| value.to_str().ok())
-            };
+            let text =
+                |name: header::HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
             let date = text(header::DATE);
             // A cache tells when it got the answer.
             if let Some(told) = date.and_then(parse_http_date).filter(|_| text(header::AGE).is_none()) {
