@@ -36,7 +36,7 @@ mod traffic;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 #[cfg(feature = "test-support")]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -81,6 +81,8 @@ struct RedisInner {
     recent: RecentDeliveries,
     /// Deliveries that succeeded at their first attempt.
     successes: AtomicU32,
+    /// Whether Redis refuses the subscription to hints.
+    deafened: Arc<AtomicBool>,
     #[cfg(feature = "test-support")]
     skew: AtomicU64,
 }
@@ -100,6 +102,7 @@ impl RedisStore {
             cache: Arc::new(OwnerCache::new()),
             recent: RecentDeliveries::new(),
             successes: AtomicU32::new(0),
+            deafened: Arc::default(),
             #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))
@@ -135,6 +138,7 @@ impl RedisStore {
             incarnation,
             runner.timeout(),
             Arc::clone(&self.0.cache),
+            Arc::clone(&self.0.deafened),
         )
     }
 
