@@ -62,8 +62,8 @@ pub use outbox::{
 pub use outbox_event::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, outbox_events};
 pub use ownership::{DrainReason, Ownership};
 pub use redis::{
-    HealthIssue, HintListener, MemoryUsage, MigrateError, MigrationReport, PrepareError, RedisHealth,
-    RedisSetupError, RedisStore,
+    HealthIssue, HintListener, KindMismatch, MemoryUsage, MigrateError, MigrationReport, PrepareError,
+    RedisHealth, RedisSetupError, RedisStore,
 };
 pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
 pub use store_clock::StoreClock;

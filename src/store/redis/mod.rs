@@ -17,6 +17,7 @@ mod hint_codec;
 mod hint_listener;
 mod journal_page;
 mod key_names;
+mod kind_mismatch;
 mod lease;
 mod netstring;
 mod outbox;
@@ -54,6 +55,7 @@ use crate::store::{Incarnation, StoreError};
 
 pub use health::{HealthIssue, MemoryUsage, RedisHealth};
 pub use hint_listener::HintListener;
+pub use kind_mismatch::KindMismatch;
 pub use schema_migrator::{MigrateError, MigrationReport, PrepareError};
 
 /// The reason why the store could not be set up. No connection was opened.
@@ -106,6 +108,12 @@ impl RedisStore {
             #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))
+    }
+
+    /// Returns whether the servers are of another kind than the URL of this configuration says. It explains failures, so it
+    /// is asked after one.
+    pub async fn kind_mismatch(options: &config::StoreConfig) -> Option<KindMismatch> {
+        kind_mismatch::mismatch(options).await
     }
 
     /// Sets the store's clock ahead of the server's. Keys still expire by the server's clock (docs/adr/0019).
