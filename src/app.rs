@@ -12,6 +12,8 @@
 //! The memory store has no failover. A bridge on it keeps its partitions until every accepted message has ended and each
 //! due delivery was attempted (docs/adr/0009).
 
+mod clock_watch;
+
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tracing::{error, info, warn};
 
+use self::clock_watch::ClockWatch;
 use crate::config::{self, Config, StoreUrl};
 use crate::http::{self, AdminContext, ApiContext, ApiServer};
 use crate::hub::{self, Hub, HubThreads};
@@ -63,6 +66,9 @@ pub enum BridgeStartError {
          (store.username, store.password, store.ca_file, store.client_cert_file); the log says more"
     )]
     StoreAway(#[source] StoreError),
+    /// The servers are of another kind than `store.url` says.
+    #[error(transparent)]
+    StoreKind(#[from] store::KindMismatch),
     /// The store's schema does not fit this version.
     #[error(transparent)]
     Schema(#[from] store::PrepareError),
@@ -134,6 +140,28 @@ impl Bridge {
     /// # Errors
     /// [`BridgeStartError`].
     pub async fn start(config: Config) -> Result<Self, BridgeStartError> {
+        let options = config.store.clone();
+        match Self::start_parts(config).await {
+            Ok(bridge) => {
+                // One node may hold a whole cluster.
+                if let Err(mismatch) = check_store_kind(&options).await {
+                    warn!("{mismatch}");
+                }
+                Ok(bridge)
+            }
+            Err(
+                error @ (BridgeStartError::Schema(_)
+                | BridgeStartError::Hub(_)
+                | BridgeStartError::Webhooks(_)),
+            ) => {
+                check_store_kind(&options).await?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn start_parts(config: Config) -> Result<Self, BridgeStartError> {
         let config = Arc::new(config);
         let server = config.server.clone();
         let metrics = Arc::new(Metrics::new(LabelSets {
@@ -154,7 +182,7 @@ impl Bridge {
             admin: address(&admin, server.admin_listen),
         };
 
-        wait_for_store(&store).await?;
+        wait_for_store(&store, &config.store).await?;
         store.prepare().await?;
         // The dispatcher starts first, because it learns of each partition as a shard gets it.
         let (teller, listening) = store::outbox_events();
@@ -326,11 +354,13 @@ impl ListenerTask {
     }
 }
 
-/// Removes expired data and counts open messages, once a second.
+/// Removes expired data, counts open messages and compares the clocks, once a second.
 async fn sweep(store: Store, metrics: Arc<Metrics>) {
     let mut second = interval(Duration::from_secs(1));
+    let mut clocks = ClockWatch::default();
     loop {
         second.tick().await;
+        clocks.look(&metrics.clocks);
         match &store {
             Store::Memory(memory) => {
                 memory.sweep(SWEEP_MAX_MESSAGES);
@@ -342,7 +372,7 @@ async fn sweep(store: Store, metrics: Arc<Metrics>) {
 }
 
 /// Waits until the store answers, for [`STORE_TIMEOUT`] at most.
-async fn wait_for_store(store: &Store) -> Result<(), BridgeStartError> {
+async fn wait_for_store(store: &Store, options: &config::StoreConfig) -> Result<(), BridgeStartError> {
     let until = Instant::now() + STORE_TIMEOUT;
     loop {
         let error = match timeout(STORE_TIMEOUT, store.now()).await {
@@ -350,6 +380,9 @@ async fn wait_for_store(store: &Store) -> Result<(), BridgeStartError> {
             Ok(Err(error)) => error,
             Err(_) => StoreError::Unknown(STORE_TIMEOUT),
         };
+        if !matches!(error, StoreError::Unavailable(StoreRefusal::Loading | StoreRefusal::Busy)) {
+            check_store_kind(options).await?;
+        }
         // Missing rights do not appear by themselves.
         let lasts = error == StoreError::Unavailable(StoreRefusal::NotAllowed);
         if lasts || Instant::now() >= until {
@@ -358,6 +391,11 @@ async fn wait_for_store(store: &Store) -> Result<(), BridgeStartError> {
         warn!(%error, "the store does not answer yet");
         sleep(STORE_RETRY_INTERVAL).await;
     }
+}
+
+/// Fails if the servers are of another kind than `store.url` says. Their errors would not tell the cause.
+async fn check_store_kind(options: &config::StoreConfig) -> Result<(), store::KindMismatch> {
+    RedisStore::kind_mismatch(options).await.map_or(Ok(()), Err)
 }
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, BridgeStartError> {

@@ -27,6 +27,8 @@ pub mod metrics;
 pub mod rtm;
 pub mod runtime;
 pub mod store;
+pub mod tcp;
 pub mod telemetry;
 pub mod tls;
+pub mod wall_clock;
 pub mod webhook;

@@ -8,6 +8,7 @@
 //! This module is a leaf: other layers hand in the words of frames and routes as [`LabelSets`] and serve the text.
 
 mod bot;
+mod clocks;
 mod deliveries;
 mod event_streams;
 mod fleet;
@@ -30,6 +31,7 @@ use labels::OTHER;
 use metric_factory::MetricFactory;
 
 pub use bot::BotMetrics;
+pub use clocks::{ClockDifference, ClockMetrics};
 pub use deliveries::{BotDeliveryMetrics, DeliveryMetrics};
 pub use event_streams::EventStreamMetrics;
 pub use fleet::FleetMetrics;
@@ -86,6 +88,8 @@ pub struct Metrics {
     pub oldest_open_message: OldestOpenMessage,
     /// Caught panics. Each is a bug.
     pub panics: IntCounter,
+    /// Differences of other clocks to this replica's.
+    pub clocks: ClockMetrics,
     /// This replica's place in the fleet.
     pub fleet: FleetMetrics,
     /// Subscribers of conversations on this replica.
@@ -111,6 +115,7 @@ impl Metrics {
             )?
             .get_metric_with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION])?
             .set(1);
+        let clocks = ClockMetrics::declare(&factory)?;
         #[cfg(target_os = "linux")]
         factory.0.register(Box::new(process::ProcessCollector::new()?))?;
         Ok(Self {
@@ -168,7 +173,8 @@ impl Metrics {
             open_messages: factory.gauge("open_messages", "Accepted messages that have not ended.")?,
             oldest_open_message: OldestOpenMessage::declare(&factory)?,
             panics: factory.counter("panics_total", "Caught panics; each is a bug.")?,
-            fleet: FleetMetrics::declare(&factory)?,
+            fleet: FleetMetrics::declare(&factory, &clocks)?,
+            clocks,
             subscribers: SubscriberMetrics::declare(&factory)?,
             event_streams: EventStreamMetrics::declare(&factory)?,
             deliveries: DeliveryMetrics::declare(&factory)?,

@@ -143,6 +143,9 @@ fn current_thread() -> io::Result<LocalRuntime> {
 
 #[cfg(test)]
 pub(crate) mod fixtures {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+    use socket2::{Domain, Socket, Type};
     use tokio::time::timeout;
 
     use super::*;
@@ -156,6 +159,40 @@ pub(crate) mod fixtures {
     #[expect(clippy::disallowed_methods, reason = "the peer of the test needs no owner")]
     pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
         tokio::task::spawn_local(task);
+    }
+
+    /// An address of loopback that answers no SYN of one port: the queue of its listener is full.
+    pub(crate) struct DeadAddress {
+        pub(crate) address: SocketAddr,
+        _listener: Socket,
+        _queued: Vec<TcpStream>,
+    }
+
+    impl DeadAddress {
+        /// Makes `127.0.0.{last}` dead for this port.
+        pub(crate) fn new(last: u8, port: u16) -> Self {
+            let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port));
+            let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            listener.bind(&address.into()).unwrap();
+            listener.listen(0).unwrap();
+            let address = TcpListener::from(listener.try_clone().unwrap()).local_addr().unwrap();
+            let mut queued = Vec::new();
+            // The kernel takes one or two connections into a queue of length 0.
+            while let Some(stream) = Self::fill(address) {
+                queued.push(stream);
+            }
+            Self { address, _listener: listener, _queued: queued }
+        }
+
+        fn fill(address: SocketAddr) -> Option<TcpStream> {
+            match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+                Ok(stream) => Some(stream),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+                    None
+                }
+            }
+        }
     }
 }
 

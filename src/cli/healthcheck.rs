@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use url::Url;
 
 use super::{CommandError, ConfigArgs};
 use crate::runtime;
+use crate::tcp::{self, DnsResolver};
 
 /// Ask a running bridge whether it is ready. The exit code is 0 if `/readyz` answers 200, else 1.
 ///
@@ -28,6 +28,8 @@ pub(super) struct HealthcheckCommand {
     timeout: u64,
 }
 
+const USER_AGENT: &str = concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"));
+
 /// Why a health check failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HealthcheckError {
@@ -43,19 +45,22 @@ pub(super) enum HealthcheckError {
 
 impl HealthcheckCommand {
     pub(super) fn run(self) -> Result<(), CommandError> {
-        let (host, target) = if let Some(url) = &self.url {
-            let host = url.host_str().unwrap_or_default();
-            (format!("{host}:{}", url.port_or_known_default().unwrap_or(80)), url.path().to_owned())
+        let (host, port, target) = if let Some(url) = &self.url {
+            let host = url.host_str().unwrap_or_default().to_owned();
+            (host, url.port_or_known_default().unwrap_or(80), url.path().to_owned())
         } else {
             let (config, _) = self.config.load()?;
-            (loopback(config.server.admin_listen).to_string(), "/readyz".to_owned())
+            let address = loopback(config.server.admin_listen);
+            (address.ip().to_string(), address.port(), "/readyz".to_owned())
         };
         let timeout = Duration::from_secs(self.timeout);
-        let asked =
-            runtime::block_on(async { tokio::time::timeout(timeout, request_status(&host, &target)).await });
+        let asked = runtime::block_on(async {
+            let resolve = tcp::system_resolver();
+            tokio::time::timeout(timeout, request_status(&host, port, &target, &resolve)).await
+        });
         let status = asked
             .map_err(CommandError::Runtime)?
-            .unwrap_or_else(|_| Err(HealthcheckError::Timeout(host.clone(), timeout)))?;
+            .unwrap_or_else(|_| Err(HealthcheckError::Timeout(authority(&host, port), timeout)))?;
         if status == 200 { Ok(()) } else { Err(HealthcheckError::Status(status).into()) }
     }
 }
@@ -75,15 +80,33 @@ fn loopback(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
+/// Returns host and port as for the header `Host`. An IPv6 address has brackets there.
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') && !host.starts_with('[') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
 /// Returns the status of the answer. One GET of a known server needs no HTTP client.
-async fn request_status(host: &str, target: &str) -> Result<u16, HealthcheckError> {
-    let unreachable = |error| HealthcheckError::Unreachable(host.to_owned(), error);
-    let mut stream = TcpStream::connect(host).await.map_err(unreachable)?;
-    let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+async fn request_status(
+    host: &str,
+    port: u16,
+    target: &str,
+    resolve: &DnsResolver,
+) -> Result<u16, HealthcheckError> {
+    let authority = authority(host, port);
+    let unreachable = |error| HealthcheckError::Unreachable(authority.clone(), error);
+    let mut stream = tcp::connect(host, port, resolve).await.map_err(unreachable)?;
+    let request = format!(
+        "GET {target} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n\
+         Connection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await.map_err(unreachable)?;
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.map_err(unreachable)?;
-    parse_status(&head).ok_or_else(|| HealthcheckError::NotHttp(host.to_owned()))
+    parse_status(&head).ok_or_else(|| HealthcheckError::NotHttp(authority.clone()))
 }
 
 /// Returns the status in `HTTP/1.1 200`.
@@ -94,7 +117,11 @@ fn parse_status(head: &[u8; 12]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::runtime::fixtures::{DeadAddress, run};
+    use crate::tcp::fixtures::resolver;
 
     #[test]
     fn status_is_read_from_http_only() {
@@ -102,6 +129,36 @@ mod tests {
         assert_eq!(parse_status(b"HTTP/1.0 503"), Some(503));
         assert_eq!(parse_status(b"SSH-2.0-Open"), None);
         assert_eq!(parse_status(b"HTTP/1.1 2x0"), None);
+    }
+
+    #[test]
+    fn name_with_a_dead_first_address_is_asked_at_the_next() {
+        run(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let dead = DeadAddress::new(3, port);
+            let resolve = resolver(&[dead.address.ip(), Ipv4Addr::LOCALHOST.into()]);
+            let answer = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = vec![0; 1024];
+                let length = stream.read(&mut head).await.unwrap();
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                String::from_utf8(head[..length].to_vec()).unwrap()
+            };
+            let asked = timeout(Duration::from_secs(3), async {
+                tokio::join!(request_status("bridge.example", port, "/readyz", &resolve), answer)
+            });
+            let (status, head) = asked.await.unwrap();
+            assert_eq!(status.unwrap(), 200);
+            assert!(head.contains(&format!("\r\nHost: bridge.example:{port}\r\n")), "{head}");
+        });
+    }
+
+    #[test]
+    fn ipv6_address_in_a_url_or_configuration_has_brackets() {
+        assert_eq!(authority("::1", 9090), "[::1]:9090");
+        assert_eq!(authority("[::1]", 9090), "[::1]:9090");
+        assert_eq!(authority("bridge", 80), "bridge:80");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::{CommandError, ConfigArgs, print};
 use crate::config::StoreUrl;
-use crate::store::{MigrateError, MigrationReport, RedisSetupError, RedisStore};
+use crate::store::{KindMismatch, MigrateError, MigrationReport, RedisSetupError, RedisStore};
 use crate::{runtime, telemetry};
 
 /// Bring the store to this version's schema while replicas of the previous version run.
@@ -29,6 +29,8 @@ pub(super) enum MigrateCommandError {
     #[error(transparent)]
     Setup(#[from] RedisSetupError),
     #[error(transparent)]
+    Kind(#[from] KindMismatch),
+    #[error(transparent)]
     Migrate(#[from] MigrateError),
     #[error("the store lacks migrations; run `rtm-bridge migrate` without --check")]
     Missing,
@@ -42,8 +44,16 @@ impl MigrateCommand {
         }
         telemetry::start(&config.log)?;
         let store = RedisStore::new(&config.store).map_err(MigrateCommandError::from)?;
-        let report = runtime::block_on(store.migrate(self.check)).map_err(CommandError::Runtime)?;
-        match report.map_err(MigrateCommandError::from)? {
+        let report = runtime::block_on(async {
+            match store.migrate(self.check).await {
+                Ok(report) => Ok(report),
+                Err(error) => match RedisStore::kind_mismatch(&config.store).await {
+                    Some(mismatch) => Err(MigrateCommandError::from(mismatch)),
+                    None => Err(error.into()),
+                },
+            }
+        });
+        match report.map_err(CommandError::Runtime)?? {
             MigrationReport::Current => {
                 print("The store has this version's schema; there is nothing to migrate.\n")?;
             }

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::config_value::ConfigValue;
 use super::diagnostics::Diagnostics;
+use super::jwt_key::jwt_key;
 use super::parse::{self, InvalidValue, ParseResult, boolean, duration, number, one_of, show_duration, size};
 use super::section::Section;
 use super::webhooks::webhook;
@@ -131,34 +132,27 @@ fn client_secret(section: &mut Section<'_>) -> Option<SecretString> {
 fn check_relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: bool, has_secret: bool) {
     if bot.quiet >= bot.deadline {
         let (quiet, deadline) = (show_duration(bot.quiet), show_duration(bot.deadline));
-        relation_error(
-            section,
-            "quiet",
-            "deadline",
-            format!("{quiet} should be less than deadline, {deadline}"),
-        );
+        let low = format!("{quiet} should be less than deadline, {deadline}");
+        let high = format!("{deadline} should be more than quiet, {quiet}");
+        relation_error(section, ("quiet", low), ("deadline", high));
     }
     if let Some(idle) = bot.idle_ttl.filter(|idle| bot.ping_interval >= *idle) {
         let (ping, idle) = (show_duration(bot.ping_interval), show_duration(idle));
-        let what = format!("{ping} should be less than idle_ttl, {idle}: no idle socket would be pinged");
-        relation_error(section, "ping_interval", "idle_ttl", what);
+        let why = "no idle socket would be pinged";
+        let low = format!("{ping} should be less than idle_ttl, {idle}: {why}");
+        let high = format!("{idle} should be more than ping_interval, {ping}: {why}");
+        relation_error(section, ("ping_interval", low), ("idle_ttl", high));
     }
     if bot.max_frame_bytes > bot.max_message_bytes {
         let (frame, message) =
             (parse::show_size(bot.max_frame_bytes), parse::show_size(bot.max_message_bytes));
-        let what =
-            format!("{frame} should be at most max_message_bytes, {message}: a frame is part of a message");
-        relation_error(section, "max_frame_bytes", "max_message_bytes", what);
+        let why = "a frame is part of a message";
+        let low = format!("{frame} should be at most max_message_bytes, {message}: {why}");
+        let high = format!("{message} should be at least max_frame_bytes, {frame}: {why}");
+        relation_error(section, ("max_frame_bytes", low), ("max_message_bytes", high));
     }
-    let rsa = matches!(bot.algorithm, JwtAlgorithm::Rs256 | JwtAlgorithm::Rs512);
-    let pem = bot.client_secret.expose_secret().trim_start().starts_with("-----BEGIN ");
-    if has_secret && rsa != pem {
-        let what = if rsa {
-            "RS256 and RS512 sign with a private key, but client_secret is not PEM (`-----BEGIN …`)"
-        } else {
-            "HS256 and HS512 sign with a shared secret, but client_secret is a key in PEM; use RS256 or RS512"
-        };
-        relation_error(section, "algorithm", "client_secret", what.to_owned());
+    if has_secret {
+        check_secret(section, bot);
     }
     let encrypted = |url: &Url| matches!(url.scheme(), "https" | "wss");
     if bot.ca.is_some()
@@ -181,9 +175,35 @@ fn check_relations(section: &mut Section<'_>, bot: &BotConfig, has_platform: boo
     }
 }
 
-fn relation_error(section: &mut Section<'_>, one: &str, other: &str, what: String) {
-    let keys = [section.key(one), section.key(other)];
-    section.diagnostics.relation_error(&keys, what);
+/// Checks that the secret can sign by the algorithm, with the code that signs.
+fn check_secret(section: &mut Section<'_>, bot: &BotConfig) {
+    let rsa = matches!(bot.algorithm, JwtAlgorithm::Rs256 | JwtAlgorithm::Rs512);
+    let pem = bot.client_secret.expose_secret().trim_start().starts_with("-----BEGIN ");
+    let secret = ["client_secret", "client_secret_file"].map(|key| section.key(key));
+    let given = secret.iter().find(|key| section.diagnostics.was_given(key)).unwrap_or(&secret[0]).clone();
+    let sides = match (rsa, pem) {
+        (true, false) => (
+            "RS256 and RS512 sign with a private key, but client_secret is not PEM (`-----BEGIN …`)",
+            "is not PEM (`-----BEGIN …`), but RS256 and RS512 sign with a private key",
+        ),
+        (false, true) => (
+            "HS256 and HS512 sign with a shared secret, but client_secret is a key in PEM; use RS256 or RS512",
+            "is a key in PEM, but HS256, the default of `algorithm`, signs with a shared secret; use RS256 or RS512",
+        ),
+        _ => {
+            if let Err(error) = jwt_key(bot.algorithm, &bot.client_secret) {
+                section.diagnostics.error(&given, error.to_string());
+            }
+            return;
+        }
+    };
+    let sides = [(section.key("algorithm"), sides.0.to_owned()), (given, sides.1.to_owned())];
+    section.diagnostics.sided_relation_error(&sides);
+}
+
+fn relation_error(section: &mut Section<'_>, one: (&str, String), other: (&str, String)) {
+    let sides = [(section.key(one.0), one.1), (section.key(other.0), other.1)];
+    section.diagnostics.sided_relation_error(&sides);
 }
 
 /// Checks the rules between the tables of the two lists: no bot and no key occurs twice.

@@ -129,12 +129,20 @@ impl Diagnostics {
     ///
     /// If one of the keys has an error already, the new one could be its consequence and is dropped.
     pub(super) fn relation_error(&mut self, keys: &[String], what: impl Into<String>) {
-        if self.errors.iter().any(|error| keys.contains(&error.key)) {
+        let what = what.into();
+        let sides: Vec<_> = keys.iter().map(|key| (key.clone(), what.clone())).collect();
+        self.sided_relation_error(&sides);
+    }
+
+    /// Records an error between several keys as [`Diagnostics::relation_error`] does, in the words of the key that it is
+    /// recorded at. Other keys may have their defaults, of which the operator knows nothing.
+    pub(super) fn sided_relation_error(&mut self, sides: &[(String, String)]) {
+        if self.errors.iter().any(|error| sides.iter().any(|(key, _)| *key == error.key)) {
             return;
         }
-        let at = keys.iter().find(|key| self.was_given(key)).or(keys.first());
-        if let Some(at) = at {
-            self.error(at, what);
+        let at = sides.iter().find(|(key, _)| self.was_given(key)).or(sides.first());
+        if let Some((key, what)) = at {
+            self.error(key, what.as_str());
         }
     }
 

@@ -167,13 +167,19 @@ fn check_relations(diagnostics: &mut Diagnostics, config: &Config, has_file: boo
     // A replica renews a lease after a third of its lifetime and gives it up after two thirds. The answer must come in
     // between.
     if config.cluster.lease_ttl / 3 <= config.store.command_timeout {
-        let what = format!(
-            "{} should be less than a third of cluster.lease_ttl, {}: one slow renewal would lose the lease",
-            show_duration(config.store.command_timeout),
-            show_duration(config.cluster.lease_ttl)
-        );
-        diagnostics
-            .relation_error(&["store.command_timeout".to_owned(), "cluster.lease_ttl".to_owned()], what);
+        let (timeout, ttl) =
+            (show_duration(config.store.command_timeout), show_duration(config.cluster.lease_ttl));
+        let why = "one slow renewal would lose the lease";
+        diagnostics.sided_relation_error(&[
+            (
+                "store.command_timeout".to_owned(),
+                format!("{timeout} should be less than a third of cluster.lease_ttl, {ttl}: {why}"),
+            ),
+            (
+                "cluster.lease_ttl".to_owned(),
+                format!("{ttl} should be more than three times store.command_timeout, {timeout}: {why}"),
+            ),
+        ]);
     }
 }
 
@@ -190,16 +196,24 @@ fn server(section: &mut Section<'_>) -> ServerConfig {
         threads: section.or("threads", d.threads, number(1..=1024)),
     };
     if server.grace >= server.drain_timeout {
-        let keys = [section.key("grace"), section.key("drain_timeout")];
         let (grace, drain) = (show_duration(server.grace), show_duration(server.drain_timeout));
-        let what = format!("{grace} should be less than drain_timeout, {drain}, which includes it");
-        section.diagnostics.relation_error(&keys, what);
+        section.diagnostics.sided_relation_error(&[
+            (
+                section.key("grace"),
+                format!("{grace} should be less than drain_timeout, {drain}, which includes it"),
+            ),
+            (
+                section.key("drain_timeout"),
+                format!("{drain} should be more than grace, {grace}, which is a part of it"),
+            ),
+        ]);
     }
     if server.listen == server.admin_listen && server.listen.port() != 0 {
-        let keys = [section.key("admin_listen"), section.key("listen")];
-        section
-            .diagnostics
-            .relation_error(&keys, format!("{} is `listen` too; take another port", server.listen));
+        let words = |other| format!("{} is `{other}` too; take another port", server.listen);
+        section.diagnostics.sided_relation_error(&[
+            (section.key("admin_listen"), words("listen")),
+            (section.key("listen"), words("admin_listen")),
+        ]);
     }
     let files = defaults::open_files();
     if (server.max_sockets as u64).saturating_add(defaults::FILE_HEADROOM) > files

@@ -14,8 +14,10 @@ mod diagnostics;
 mod environment;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixtures;
+mod jwt_key;
 mod load;
 mod parse;
+mod pem;
 mod secret;
 mod section;
 mod store;
@@ -36,6 +38,7 @@ use url::Url;
 use crate::domain::{BotName, UrlPattern};
 
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
+pub use jwt_key::{InvalidJwtKey, jwt_key};
 pub use load::{environment, keys, load, read};
 
 /// The configuration of a bridge.

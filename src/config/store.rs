@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::certificates::{certificates, is_key_pair, private_key, roots};
+use super::certificates::{self, is_key_pair};
 use super::config_value::ConfigValue;
 use super::parse::{self, InvalidValue, ParseResult, duration, number, size};
 use super::secret;
@@ -88,13 +88,10 @@ fn files(section: &mut Section<'_>, used: bool) -> StoreTls {
     if !used {
         return StoreTls::default();
     }
-    let ca = ca.and_then(|path| section.file("ca_file", &path, |text| roots(text).map(|()| text.into())));
+    let ca = ca.and_then(|path| section.file("ca_file", &path, certificates::roots));
     let client = certificate.zip(key).and_then(|(certificate, key)| {
-        let certificate = section.file("client_cert_file", &certificate, |text| {
-            certificates(text).map(|_| text.as_bytes().to_vec())
-        });
-        let key =
-            section.file("client_key_file", &key, |text| private_key(text).map(|_| SecretString::from(text)));
+        let certificate = section.file("client_cert_file", &certificate, certificates::chain);
+        let key = section.file("client_key_file", &key, certificates::key);
         let (certificate, key) = certificate.zip(key)?;
         if !is_key_pair(&certificate, &key) {
             let keys = [section.key("client_key_file"), section.key("client_cert_file")];

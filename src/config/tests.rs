@@ -19,9 +19,8 @@ fn files(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("/secrets/plain") => Ok("from-a-file\n".to_owned()),
         Some("/secrets/empty") => Ok("\n".to_owned()),
-        Some("/secrets/pem") => {
-            Ok("-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n".to_owned())
-        }
+        Some("/secrets/pem") => Ok(include_str!("../../tests/fixtures/rsa.pem").to_owned()),
+        Some("/secrets/cut.pem") => Ok(include_str!("../../tests/fixtures/rsa.pem")[..900].to_owned()),
         Some("/secrets/whsec") => Ok(format!("# new\n{0}\n\n{0}\n", webhook_secret())),
         Some("/secrets/headers") => Ok("X-Team: hush\n".to_owned()),
         Some("/secrets/url") => Ok("redis://bridge:hush@h:1/2\n".to_owned()),
@@ -375,7 +374,15 @@ const BAD: &[(&str, &str, &str)] = &[
     ("[store]\nclient_cert_file = \"x\"", "store.client_cert_file", "both or neither"),
     ("[store]\ncommand_timeout = \"10s\"", "store.command_timeout", "lease_ttl"),
     ("[store]\ncommand_timeout = \"3334ms\"", "store.command_timeout", "a third of cluster.lease_ttl"),
-    ("[cluster]\nlease_ttl = \"6s\"", "cluster.lease_ttl", "a third of"),
+    (
+        "[cluster]\nlease_ttl = \"6s\"",
+        "cluster.lease_ttl",
+        "6s should be more than three times store.command_timeout",
+    ),
+    ("[server]\ndrain_timeout = \"3s\"", "server.drain_timeout", "3s should be more than grace, 3s"),
+    ("[server]\ngrace = \"1m\"", "server.grace", "1m should be less than drain_timeout, 30s"),
+    ("[server]\nlisten = \"127.0.0.1:9090\"", "server.listen", "is `admin_listen` too"),
+    ("[server]\nadmin_listen = \"127.0.0.1:8080\"", "server.admin_listen", "is `listen` too"),
     ("[cluster]\nlease_ttl = \"2s\"", "cluster.lease_ttl", "3s"),
     ("[reply]\ndefault_wait = \"56s\"", "reply.default_wait", "55s"),
     ("[webhooks]\nallowed = [\"https://a.*.example.com/\"]", "webhooks.allowed", "only begin"),
@@ -441,9 +448,11 @@ const BAD_BOT: &[(&str, &str, &str)] = &[
     ("connection_mode = \"x\"", "connection_mode", "isReconnect"),
     ("history = \"yes\"", "history", "without quotes"),
     ("ping_interval = \"15m\"", "ping_interval", "10m"),
-    ("idle_ttl = \"25s\"", "idle_ttl", "ping_interval|25s"),
+    ("idle_ttl = \"25s\"", "idle_ttl", "25s should be more than ping_interval, 25s"),
     ("idle_ttl = \"forever\"", "idle_ttl", "never"),
     ("quiet = \"30s\"", "quiet", "deadline"),
+    ("deadline = \"1s\"", "deadline", "1s should be more than quiet, 1s"),
+    ("max_message_bytes = \"64KiB\"", "max_message_bytes", "64KiB should be at least max_frame_bytes"),
     ("quiet = \"10ms\"", "quiet", "50ms"),
     ("deadline = \"11m\"", "deadline", "10m"),
     ("welcome = \"4s\"", "welcome", "3s"),
@@ -462,11 +471,36 @@ fn error_in_a_bot_names_its_key() {
         let mistakes = bad(&text, &[]);
         let found: Vec<_> = mistakes.iter().collect();
         let [mistake] = found.as_slice() else { panic!("one mistake expected for {line}: {mistakes}") };
-        let word = word.rsplit('|').next().unwrap();
         assert_eq!(mistake.key, format!("bots.support.{key}"), "{mistakes}");
         assert!(mistake.message.contains(word), "{word}: {mistakes}");
         assert!(!mistakes.to_string().contains("hush"), "{mistakes}");
     }
+}
+
+#[test]
+fn key_that_cannot_sign_is_an_error_at_its_key() {
+    let rest: Vec<&str> = BOT.lines().filter(|line| !line.starts_with("client_secret")).collect();
+    let rest = rest.join("\n");
+    let short = include_str!("../../tests/fixtures/rsa.1024.pem").replace('\n', "\\n");
+    let public = include_str!("../../tests/fixtures/rsa.public.pem");
+    for (lines, key, word) in [
+        ("algorithm = \"RS256\"\nclient_secret_file = \"/secrets/cut.pem\"", "client_secret_file", "cut off"),
+        ("algorithm = \"RS256\"\nclient_secret_file = \"/secrets/plain\"", "algorithm", "PEM"),
+        ("client_secret_file = \"/secrets/pem\"", "client_secret_file", "is a key in PEM, but HS256"),
+        (&format!("algorithm = \"RS256\"\nclient_secret = '{short}'"), "client_secret", "2048"),
+        (&format!("algorithm = \"RS512\"\nclient_secret = '''{public}'''"), "client_secret", "public key"),
+    ] {
+        let mistakes = bad(&format!("{rest}\n{lines}"), &[]);
+        let found: Vec<_> = mistakes.iter().collect();
+        let [mistake] = found.as_slice() else { panic!("one mistake expected for {lines}: {mistakes}") };
+        assert_eq!(mistake.key, format!("bots.support.{key}"), "{mistakes}");
+        assert!(mistake.message.contains(word), "{word}: {mistakes}");
+        assert!(!mistakes.to_string().contains("MII"), "{mistakes}");
+    }
+    // A variable often holds line ends as two characters.
+    let pem = include_str!("../../tests/fixtures/rsa.pem").replace('\n', "\\n");
+    let variable = [("RTM_BRIDGE__BOTS__SUPPORT__CLIENT_SECRET", &*pem)];
+    good(&format!("{rest}\nalgorithm = \"RS256\""), &variable);
 }
 
 #[test]

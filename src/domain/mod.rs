@@ -13,6 +13,7 @@ mod delivery;
 mod event_kind;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixtures;
+mod http_date;
 mod journal_entry;
 mod journal_page;
 mod message;
@@ -32,6 +33,7 @@ pub use delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery,
 };
 pub use event_kind::EventKind;
+pub use http_date::{parse_http_date, parse_retry_after};
 pub use journal_entry::{EntryBody, GapReason, JournalEntry};
 pub use journal_page::{
     Cursor, EntryWithMessage, InvalidCursor, JournalPage, JournalPosition, LiveSignal, ReadStart, ReplyChunk,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Milliseconds since 1970-01-01T00:00:00Z, by the store's clock.
+/// Milliseconds since 1970-01-01T00:00:00Z, by the store's clock. Only signatures use the wall clock's.
 ///
 /// The text form is RFC 3339 in UTC with milliseconds (`2026-11-22T09:30:00.123Z`). Arithmetic saturates, because times
 /// from outside may not fit.

@@ -94,10 +94,10 @@ async fn ready(admin: Data<AdminContext>) -> HttpResponse {
     response.insert_header((header::CACHE_CONTROL, "no-store")).json(ReadinessReport { ready, checks })
 }
 
-/// Checks whether the store answers. This is the only check of a dependency: no restart would mend the others.
+/// Checks whether the store does what a replica needs. This is the only check of a dependency: no restart would mend the others.
 async fn check_store(admin: &AdminContext) -> ReadinessCheck {
-    let answer = match tokio::time::timeout(admin.store_timeout, admin.store.now()).await {
-        Ok(Ok(_)) => Ok(()),
+    let answer = match tokio::time::timeout(admin.store_timeout, admin.store.check_ready()).await {
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string().into()),
         Err(_) => Err("the store did not answer in time".into()),
     };

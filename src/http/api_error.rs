@@ -237,9 +237,9 @@ impl From<StoreError> for ApiError {
         match error {
             // Only owners send fences. No caller's request carries one.
             StoreError::Fenced | StoreError::Lost | StoreError::OutOfStep => internal(),
-            StoreError::Unknown(_) | StoreError::Unavailable(_) => {
+            StoreError::Unknown(_) | StoreError::Halfway(_) | StoreError::Unavailable(_) => {
                 let detail = match error {
-                    // In these two cases the message may be accepted, and the caller must know it.
+                    // In these cases the message may be accepted, and the caller must know it.
                     StoreError::Unavailable(StoreRefusal::TooFewReplicas) => {
                         "Too few of the store's replicas confirmed the write: a message may or may not have \
                          been accepted. \
@@ -247,6 +247,10 @@ impl From<StoreError> for ApiError {
                     }
                     StoreError::Unknown(_) => {
                         "The store did not answer in time: a message may or may not have been accepted. \
+                         Send it again with the same Idempotency-Key."
+                    }
+                    StoreError::Halfway(_) => {
+                        "The store failed in the middle of the write: a message may or may not have been accepted. \
                          Send it again with the same Idempotency-Key."
                     }
                     _ => "The store is unavailable and accepted nothing. Send the request again later.",
@@ -303,6 +307,7 @@ mod tests {
     fn only_unknown_results_are_reported_as_uncertain() {
         let open = |error: StoreError| ApiError::from(error).problem().detail.contains("may or may not");
         assert!(open(StoreError::Unknown(RETRY_SOON)));
+        assert!(open(StoreError::Halfway(StoreRefusal::NoChannels)));
         assert!(open(StoreError::Unavailable(StoreRefusal::TooFewReplicas)));
         assert!(!open(StoreError::Unavailable(StoreRefusal::OutOfMemory)));
     }

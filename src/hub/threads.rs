@@ -147,7 +147,7 @@ pub(super) fn setups(
 }
 
 pub(super) async fn open_shard(setup: ShardSetup) -> Result<std::rc::Rc<Shard>, HubStartError> {
-    let connector = PlatformConnector::new(&setup.bots)?;
+    let connector = PlatformConnector::new(&setup.bots, setup.metrics.clocks.platform.clone())?;
     let now = setup.store.now().await?;
     Ok(Shard::new(setup, connector, now))
 }

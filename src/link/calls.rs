@@ -30,6 +30,7 @@ use crate::rtm::{
 use crate::store::{
     ConversationChange, ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult,
 };
+use crate::wall_clock;
 
 /// Loads the stored conversation and retries while the store is unavailable. Returns none if another owner has the
 /// partition.
@@ -175,7 +176,7 @@ pub(super) async fn connect<H: ConversationHost>(
     let connecting = async {
         host.connect_permit(bot, conversation, mailbox).await;
         let mut grant = grant.lock().await;
-        host.connector().connect(bot, user, mode, &mut grant, host.clock().now()).await
+        host.connector().connect(bot, user, mode, &mut grant, wall_clock::now()).await
     };
     let mut connecting = pin!(connecting);
     // Budget, grant, ticket and handshake take time, so the lease is checked before each poll.
@@ -231,7 +232,7 @@ pub(super) async fn history<H: ConversationHost>(
     let mut permit = pin!(host.history_permit(bot));
     poll_fn(|cx| if urgent.get() { Poll::Ready(()) } else { permit.as_mut().poll(cx) }).await;
     let mut grant = grant.lock().await;
-    let page = host.connector().fetch_history_page(bot, user, &mut grant, after, host.clock().now()).await;
+    let page = host.connector().fetch_history_page(bot, user, &mut grant, after, wall_clock::now()).await;
     let body = page.map_err(|error| {
         info!(bot = %bot.name, %error, "history could not be read");
         if error.retry() == RetryAdvice::Never {

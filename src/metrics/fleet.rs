@@ -2,7 +2,7 @@
 
 use prometheus::{Error, IntCounter, IntCounterVec, IntGauge};
 
-use super::MetricFactory;
+use super::{ClockDifference, ClockMetrics, MetricFactory};
 
 /// The fleet as this replica sees it. Clones count together.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct FleetMetrics {
     pub partitions_owned: IntGauge,
     /// 1 if the store answered this replica's last heartbeat, else 0; 0 before the first heartbeat.
     pub store_up: IntGauge,
+    /// Clock of the store, as the heartbeats see it.
+    pub store_clock: ClockDifference,
     /// Claims of partitions without an owner.
     pub claimed_free: IntCounter,
     /// Claims of partitions whose owner's lease had expired.
@@ -33,7 +35,7 @@ pub struct FleetMetrics {
 }
 
 impl FleetMetrics {
-    pub(super) fn declare(factory: &MetricFactory) -> Result<Self, Error> {
+    pub(super) fn declare(factory: &MetricFactory, clocks: &ClockMetrics) -> Result<Self, Error> {
         let claims = factory.counters(
             "partition_claims_total",
             "Partitions that this replica claimed, by reason: free, or failover after the owner's lease had expired.",
@@ -44,6 +46,7 @@ impl FleetMetrics {
             partitions_owned: factory.gauge("partitions_owned", "Partitions that this replica owns, of 256.")?,
             store_up: factory
                 .gauge("store_up", "Whether the store answered this replica's last heartbeat: 1 or 0.")?,
+            store_clock: clocks.store.clone(),
             claimed_free: claims.get_metric_with_label_values(&["free"])?,
             claimed_expired: claims.get_metric_with_label_values(&["expired"])?,
             released: factory.counter(

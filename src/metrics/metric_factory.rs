@@ -1,8 +1,8 @@
 //! Declaration of metrics.
 
 use prometheus::{
-    Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry,
+    Error, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 /// Declares metrics in a registry under the prefix `rtm_bridge_`.
@@ -34,6 +34,13 @@ impl MetricFactory {
     /// Declares a gauge of a duration in seconds with its fraction.
     pub(super) fn seconds_gauge(&self, name: &str, help: &str) -> Result<Gauge, Error> {
         let metric = Gauge::with_opts(Self::opts(name, help))?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    /// Declares gauges of durations in seconds with their fractions.
+    pub(super) fn seconds_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
+        let metric = GaugeVec::new(Self::opts(name, help), labels)?;
         self.0.register(Box::new(metric.clone()))?;
         Ok(metric)
     }

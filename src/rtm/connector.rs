@@ -1,12 +1,13 @@
 //! Opens sockets in three steps: grant, ticket, handshake (protocol.md 1). One awc client makes the calls, another
 //! opens sockets.
 //!
-//! This file changes four defaults of awc, which do not fit thousands of sockets:
+//! This file changes five defaults of awc, which do not fit thousands of sockets:
 //!
 //! - awc caps all connections at 100, sockets included.
 //! - It offers HTTP/2, over which no socket opens.
 //! - It follows redirects.
 //! - It never sets `TCP_NODELAY`.
+//! - It tries the next address of a name only after the one before has failed.
 //!
 //! One connector serves one shard thread. The connector and its sockets are `!Send`.
 //!
@@ -19,27 +20,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::error::ParseError;
-use actix_service::{Service, ServiceExt as _};
-use actix_tls::connect::{ConnectInfo, Connection};
 use awc::error::{PayloadError, SendRequestError, WsClientError};
-use awc::http::{StatusCode, Uri, header};
+use awc::http::{StatusCode, header};
 use awc::{Client, ClientBuilder, ClientRequest, SendClientRequest};
 use bytes::Bytes;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::error::{CallError, ConnectError, ConnectPhase};
 use super::grant::Grant;
-use super::jwt::{JwtSigner, SignerError};
+use super::jwt::JwtSigner;
 use super::outgoing::BotInfo;
 use super::refusal::PlatformRefusal;
 use super::socket::{PlatformSocket, ScratchBuffers};
 use super::ticket::{ConnectMode, Ticket};
-use crate::config::BotConfig;
-use crate::domain::{BotName, Timestamp, UserId};
+use crate::config::{BotConfig, InvalidJwtKey};
+use crate::domain::{BotName, Timestamp, UserId, parse_http_date};
+use crate::metrics::ClockDifference;
+use crate::tcp::{self, DnsResolver};
 use crate::tls::{self, TlsError};
+use crate::wall_clock;
 
 /// Timeout of DNS and TCP together.
 pub(super) const TCP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +52,8 @@ pub(super) const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body of a grant or a ticket, in bytes.
 pub(super) const BODY_MAX: usize = 256 * 1024;
+/// Step of the times in `Date`.
+const DATE_RESOLUTION: Duration = Duration::from_secs(1);
 /// Longest idle time after which a connection for calls is reused. Many servers close idle connections at 5 s.
 const IDLE_CONNECTION_TTL: Duration = Duration::from_secs(4);
 
@@ -80,7 +83,7 @@ pub enum ConnectorSetupError {
         bot: BotName,
         /// Error from the key.
         #[source]
-        error: SignerError,
+        error: InvalidJwtKey,
     },
 }
 
@@ -91,6 +94,7 @@ pub struct PlatformConnector {
     own: HashMap<BotName, PlatformClients>,
     signers: HashMap<BotName, Rc<JwtSigner>>,
     scratch: Rc<RefCell<ScratchBuffers>>,
+    platform_clock: ClockDifference,
 }
 
 /// Two clients that trust the same certificate authorities.
@@ -113,11 +117,24 @@ struct StartRequest<'a> {
 impl PlatformConnector {
     /// Builds a connector for these bots and parses every bot's key.
     ///
-    /// It trusts Mozilla's certificate authorities, and for a bot also those of its `ca_file`.
+    /// It trusts Mozilla's certificate authorities, and for a bot also those of its `ca_file`. It compares our clock with
+    /// that of each answer.
     ///
     /// # Errors
     /// [`ConnectorSetupError`].
-    pub fn new(bots: &[Arc<BotConfig>]) -> Result<Self, ConnectorSetupError> {
+    pub fn new(
+        bots: &[Arc<BotConfig>],
+        platform_clock: ClockDifference,
+    ) -> Result<Self, ConnectorSetupError> {
+        Self::resolving(bots, platform_clock, &tcp::system_resolver())
+    }
+
+    /// As [`PlatformConnector::new`], with another resolver.
+    pub(super) fn resolving(
+        bots: &[Arc<BotConfig>],
+        platform_clock: ClockDifference,
+        resolve: &DnsResolver,
+    ) -> Result<Self, ConnectorSetupError> {
         let mut own = HashMap::new();
         let mut signers = HashMap::with_capacity(bots.len());
         for bot in bots {
@@ -125,7 +142,7 @@ impl PlatformConnector {
                 let authorities = |error| ConnectorSetupError::Authorities { bot: bot.name.clone(), error };
                 own.insert(
                     bot.name.clone(),
-                    PlatformClients::new(&tls::client(Some(ca)).map_err(authorities)?),
+                    PlatformClients::new(&tls::client(Some(ca)).map_err(authorities)?, resolve),
                 );
             }
             let signer = JwtSigner::new(bot)
@@ -133,7 +150,13 @@ impl PlatformConnector {
             signers.insert(bot.name.clone(), Rc::new(signer));
         }
         let scratch = Rc::new(RefCell::new(ScratchBuffers::default()));
-        Ok(Self { public: PlatformClients::new(&tls::client(None)?), own, signers, scratch })
+        Ok(Self {
+            public: PlatformClients::new(&tls::client(None)?, resolve),
+            own,
+            signers,
+            scratch,
+            platform_clock,
+        })
     }
 
     /// Returns the clients that reach this bot's platform.
@@ -143,7 +166,8 @@ impl PlatformConnector {
 
     /// Opens a socket for `user`: uses or renews the grant in `grant`, asks for a ticket and uses it at once.
     ///
-    /// Takes 60 s at most, and twice that if the token has expired.
+    /// Takes 60 s at most, and twice that if the token has expired. `now` is the wall clock's: it dates the JWT, and the
+    /// grant's expiry compares with it.
     ///
     /// # Errors
     /// [`ConnectError`]; its `retry()` says what to do.
@@ -163,7 +187,7 @@ impl PlatformConnector {
     }
 
     /// Returns the signer of a bot. A bot that was unknown at the start gets a new signer for each call.
-    pub(super) fn signer(&self, bot: &BotConfig) -> Result<Rc<JwtSigner>, SignerError> {
+    pub(super) fn signer(&self, bot: &BotConfig) -> Result<Rc<JwtSigner>, InvalidJwtKey> {
         match self.signers.get(&bot.name) {
             Some(signer) => Ok(Rc::clone(signer)),
             None => JwtSigner::new(bot).map(Rc::new),
@@ -185,7 +209,7 @@ impl PlatformConnector {
             request = request.insert_header(("x-rtm-v", "1"));
         }
         let body = StartRequest { bot_info: BotInfo::of(bot), token: EmptyToken {} };
-        let answer = call(ConnectPhase::Start, request, Some(&body), BODY_MAX, now).await?;
+        let answer = self.call(ConnectPhase::Start, request, Some(&body), BODY_MAX, now).await?;
         Ticket::parse(&answer, bot, mode, asked)
             .unwrap_or_else(|| Err(incomplete_response(ConnectPhase::Start, &answer, now)))
     }
@@ -232,16 +256,24 @@ fn subprotocols(assertion: &SecretString, nonce: &SecretString) -> Result<header
 }
 
 impl PlatformClients {
-    fn new(tls: &Arc<rustls::ClientConfig>) -> Self {
-        Self { calls: client(tls, CONCURRENT_CALLS_MAX), sockets: client(tls, 0) }
+    fn new(tls: &Arc<rustls::ClientConfig>, resolve: &DnsResolver) -> Self {
+        Self {
+            calls: client(tls, resolve, CONCURRENT_CALLS_MAX, "application/json"),
+            sockets: client(tls, resolve, 0, "*/*"),
+        }
     }
 }
 
 /// Builds an awc client with the settings of this file. A `limit` of 0 means no limit. Sockets have no limit here,
-/// because the hub limits the conversations.
-fn client(tls: &Arc<rustls::ClientConfig>, limit: usize) -> Client {
+/// because the hub limits the conversations. `accept` is the header that firewalls expect of each request.
+fn client(
+    tls: &Arc<rustls::ClientConfig>,
+    resolve: &DnsResolver,
+    limit: usize,
+    accept: &'static str,
+) -> Client {
     let connector = awc::Connector::new()
-        .connector(tcp())
+        .connector(tcp::connector(Rc::clone(resolve), Ok))
         .rustls_0_23(Arc::clone(tls))
         .limit(limit)
         .timeout(TCP_TIMEOUT)
@@ -252,20 +284,10 @@ fn client(tls: &Arc<rustls::ClientConfig>, limit: usize) -> Client {
         .disable_redirects()
         .disable_timeout()
         .add_default_header((header::USER_AGENT, concat!("rtm-bridge/", env!("CARGO_PKG_VERSION"))))
+        .add_default_header((header::ACCEPT, accept))
+        // No body is decompressed here.
+        .add_default_header((header::ACCEPT_ENCODING, "identity"))
         .finish()
-}
-
-/// Returns awc's own connector for DNS and TCP, with `TCP_NODELAY`. A message is one small write that must not wait.
-pub(super) fn tcp()
--> impl Service<ConnectInfo<Uri>, Response = Connection<Uri, TcpStream>, Error = actix_tls::connect::ConnectError>
-+ Clone {
-    actix_tls::connect::Connector::default().service().map(|connection: Connection<Uri, TcpStream>| {
-        if let Err(error) = connection.io_ref().set_nodelay(true) {
-            // The socket works without it, only slower.
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-        connection
-    })
 }
 
 /// Returns the URL of one of the platform's calls.
@@ -279,50 +301,53 @@ pub(super) fn bearer_header(grant: &Grant) -> (header::HeaderName, String) {
     (header::AUTHORIZATION, format!("bearer {}", grant.token().expose_secret()))
 }
 
-/// Makes one call and reads its whole answer, under one timeout.
-pub(super) async fn call(
-    phase: ConnectPhase,
-    request: ClientRequest,
-    body: Option<&impl Serialize>,
-    body_max: usize,
-    now: Timestamp,
-) -> Result<Bytes, ConnectError> {
-    let sending: SendClientRequest = match body {
-        Some(body) => request.send_json(body),
-        None => request.send(),
-    };
-    let exchange = async {
-        let mut response = sending.await.map_err(|error| call_failed(phase, send_error(error)))?;
-        let body = response.body().limit(body_max).await;
-        if response.status().is_success() {
-            return body.map_err(|error| call_failed(phase, body_error(error)));
+impl PlatformConnector {
+    /// Makes one call and reads its whole answer, under one timeout. Compares the platform's clock with ours.
+    pub(super) async fn call(
+        &self,
+        phase: ConnectPhase,
+        request: ClientRequest,
+        body: Option<&impl Serialize>,
+        body_max: usize,
+        now: Timestamp,
+    ) -> Result<Bytes, ConnectError> {
+        let sent = wall_clock::now();
+        let sending: SendClientRequest = match body {
+            Some(body) => request.send_json(body),
+            None => request.send(),
+        };
+        let exchange = async {
+            let mut response = sending.await.map_err(|error| call_failed(phase, send_error(error)))?;
+            let received = wall_clock::now();
+            let body = response.body().limit(body_max).await;
+            let text =
+                |name: header::HeaderName| response.headers().get(name).and_then(|value| value.to_str().ok());
+            let date = text(header::DATE);
+            // A cache tells when it got the answer.
+            if let Some(told) = date.and_then(parse_http_date).filter(|_| text(header::AGE).is_none()) {
+                self.platform_clock.observe(sent, received, told, DATE_RESOLUTION);
+            }
+            if response.status().is_success() {
+                return body.map_err(|error| call_failed(phase, body_error(error)));
+            }
+            // The status suffices if the body cannot be read.
+            let body = body.unwrap_or_default();
+            let (retry_after, location) = (text(header::RETRY_AFTER), text(header::LOCATION));
+            let status = response.status().as_u16();
+            let refusal = PlatformRefusal { phase, status, retry_after, date, location, body: &body };
+            Err(refusal.into_error(now))
+        };
+        match timeout(TCP_TIMEOUT + TLS_TIMEOUT + RESPONSE_TIMEOUT, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(call_failed(phase, CallError::Timeout)),
         }
-        // The status suffices if the body cannot be read.
-        let body = body.unwrap_or_default();
-        let text = |name: header::HeaderName| {
-            response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
-        };
-        let (retry_after, location) = (text(header::RETRY_AFTER), text(header::LOCATION));
-        let status = response.status().as_u16();
-        let refusal = PlatformRefusal {
-            phase,
-            status,
-            retry_after: retry_after.as_deref(),
-            location: location.as_deref(),
-            body: &body,
-        };
-        Err(refusal.into_error(now))
-    };
-    match timeout(TCP_TIMEOUT + TLS_TIMEOUT + RESPONSE_TIMEOUT, exchange).await {
-        Ok(result) => result,
-        Err(_) => Err(call_failed(phase, CallError::Timeout)),
     }
 }
 
 /// Returns the error of a 2xx answer that lacks the wanted fields. Its body may carry a refusal.
 pub(super) fn incomplete_response(phase: ConnectPhase, body: &[u8], now: Timestamp) -> ConnectError {
-    PlatformRefusal { phase, status: StatusCode::OK.as_u16(), retry_after: None, location: None, body }
-        .into_error(now)
+    let status = StatusCode::OK.as_u16();
+    PlatformRefusal { phase, status, retry_after: None, date: None, location: None, body }.into_error(now)
 }
 
 const fn call_failed(phase: ConnectPhase, error: CallError) -> ConnectError {

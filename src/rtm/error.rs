@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::jwt::SignerError;
+use crate::config::InvalidJwtKey;
 
 /// Advice after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +138,7 @@ pub enum ConnectError {
     StaleTicket,
     /// The bot's key cannot sign a JWT.
     #[error("grant: {0}")]
-    Signer(#[from] SignerError),
+    Signer(#[from] InvalidJwtKey),
 }
 
 impl ConnectError {
@@ -163,7 +163,9 @@ impl ConnectError {
             | Self::Unavailable { public_message, .. } => public_message,
             Self::Unreachable { error, .. } => error.public_message(),
             Self::StaleTicket => "the platform's socket address expired before it could be used",
-            Self::Signer(error) => error.public_message(),
+            Self::Signer(_) => {
+                "the bridge's key for this bot cannot sign; `rtm-bridge check-config` says why"
+            }
         }
     }
 

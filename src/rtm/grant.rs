@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::connector::{BODY_MAX, EmptyToken, PlatformConnector, call, endpoint_url, incomplete_response};
+use super::connector::{BODY_MAX, EmptyToken, PlatformConnector, endpoint_url, incomplete_response};
 use super::error::{ConnectError, ConnectPhase};
 use super::outgoing::BotInfo;
 use crate::config::BotConfig;
@@ -34,7 +35,7 @@ impl Grant {
         let GrantAuthorization { token, expires } = authorization;
         // The token goes into a header, so it must fit there.
         let is_usable = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-        let renew_at = expires.as_deref().and_then(Timestamp::parse).map(|expires| {
+        let renew_at = expires.as_str().and_then(Timestamp::parse).map(|expires| {
             let margin = (expires.since(now) / 10).min(MARGIN_MAX);
             expires - margin
         });
@@ -67,7 +68,7 @@ struct GrantAuthorization {
     #[serde(rename = "accessToken")]
     token: String,
     #[serde(default, rename = "expiresDate")]
-    expires: Option<String>,
+    expires: Value,
 }
 
 #[derive(Serialize)]
@@ -117,7 +118,7 @@ impl PlatformConnector {
             token: EmptyToken {},
         };
         let request = self.clients(bot).calls.post(endpoint_url(bot, "/oAuth/token/jwtgrant"));
-        let answer = call(ConnectPhase::Grant, request, Some(&body), BODY_MAX, now).await?;
+        let answer = self.call(ConnectPhase::Grant, request, Some(&body), BODY_MAX, now).await?;
         Grant::read(&answer, now).ok_or_else(|| incomplete_response(ConnectPhase::Grant, &answer, now))
     }
 }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::connector::{BODY_MAX, PlatformConnector, bearer_header, call, endpoint_url};
+use super::connector::{BODY_MAX, PlatformConnector, bearer_header, endpoint_url};
 use super::error::{ConnectError, ConnectPhase};
 use super::grant::Grant;
 use crate::config::BotConfig;
@@ -78,7 +78,7 @@ impl PlatformConnector {
                 phase: ConnectPhase::History,
                 public_message: "the message id to read history from does not fit into a URL".into(),
             })?;
-            call(ConnectPhase::History, request, None::<&()>, body_max, now).await
+            self.call(ConnectPhase::History, request, None::<&()>, body_max, now).await
         })
         .await
     }

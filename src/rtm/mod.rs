@@ -31,6 +31,6 @@ pub use grant::Grant;
 pub use history_page::{HistoryPage, HistoryRecord, InvalidHistoryPage, decode_history_page};
 pub use history_request::HistoryStart;
 pub use incoming::{BotResponse, IncomingFrame, StreamInfo};
-pub use jwt::{JwtSigner, SignerError};
+pub use jwt::JwtSigner;
 pub use socket::{PlatformSocket, SocketClose, SocketError, SocketEvent};
 pub use ticket::ConnectMode;

@@ -3,14 +3,14 @@
 //! The envelope is `{"errors":[{"msg","code"}]}`, and a code is a number or a string. Proxies answer in HTML, and old
 //! versions with a bare `error` (protocol.md 3.3, 4.4, 8).
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::{ConnectError, ConnectPhase};
 use super::redaction::redact;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, parse_retry_after};
 
 /// Longest wait that the platform can impose by `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
@@ -36,6 +36,8 @@ pub(super) struct PlatformRefusal<'a> {
     pub(super) status: u16,
     /// Unparsed `Retry-After`.
     pub(super) retry_after: Option<&'a str>,
+    /// Unparsed `Date`.
+    pub(super) date: Option<&'a str>,
     /// Unparsed `Location`.
     pub(super) location: Option<&'a str>,
     pub(super) body: &'a [u8],
@@ -47,7 +49,8 @@ impl PlatformRefusal<'_> {
         let Self { phase, status, .. } = self;
         let refused = serde_json::from_slice::<ErrorEnvelope>(self.body)
             .ok()
-            .and_then(|envelope| envelope.errors.into_iter().next());
+            .and_then(|envelope| envelope.errors.into_iter().next())
+            .filter(ErrorEntry::is_reason);
         let said = refused.as_ref().and_then(|first| first.msg.as_str()).unwrap_or_default();
         let public_message = match (said, self.location) {
             ("", Some(location)) if (300..400).contains(&status) => {
@@ -64,18 +67,28 @@ impl PlatformRefusal<'_> {
         match status {
             _ if expired => ConnectError::TokenExpired { phase, public_message },
             429 => {
-                let retry_after = self.retry_after.and_then(|value| parse_retry_after(value, now));
+                let retry_after = self.retry_after.and_then(|value| parse_retry_after(value, self.date, now));
+                let retry_after = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
                 ConnectError::RateLimited { phase, public_message, retry_after }
             }
             // A request that came too slowly or too early may succeed unchanged.
             408 | 425 => ConnectError::Unavailable { phase, public_message },
-            300..=499 => ConnectError::Rejected { phase, public_message },
+            // Only the platform refuses for good. An answer in another form comes from a gateway before it, which may
+            // be starting, or not know the platform's new address yet.
+            400..=499 if refused.is_some() => ConnectError::Rejected { phase, public_message },
             _ => ConnectError::Unavailable { phase, public_message },
         }
     }
 }
 
 impl ErrorEntry {
+    /// Returns whether the entry says why. The platform's entries have a text or a code.
+    fn is_reason(&self) -> bool {
+        self.msg.as_str().is_some_and(|msg| !msg.trim().is_empty())
+            || self.code.is_string()
+            || self.code.is_number()
+    }
+
     /// Returns whether the entry is one of the three spellings of an expired token (protocol.md 4.4).
     fn expired(&self) -> bool {
         let code = match &self.code {
@@ -85,17 +98,4 @@ impl ErrorEntry {
         };
         code || self.msg.as_str().is_some_and(|msg| msg.trim().eq_ignore_ascii_case("token expired"))
     }
-}
-
-/// Parses `Retry-After`: seconds or an HTTP date (RFC 9110, 10.2.3), capped at an hour.
-fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    let wait = if let Ok(seconds) = value.parse::<u64>() {
-        Duration::from_secs(seconds)
-    } else {
-        let date = httpdate::parse_http_date(value).ok()?;
-        let date = date.duration_since(UNIX_EPOCH).ok()?;
-        date.saturating_sub(Duration::from_millis(now.as_millis()))
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
 }

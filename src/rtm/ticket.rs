@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
@@ -62,7 +63,7 @@ pub(super) struct Ticket {
 struct StartResponse {
     url: Box<str>,
     #[serde(default)]
-    nonce: Option<String>,
+    nonce: Value,
 }
 
 impl Ticket {
@@ -74,7 +75,7 @@ impl Ticket {
         asked: Instant,
     ) -> Option<Result<Self, ConnectError>> {
         let started: StartResponse = serde_json::from_slice(body).ok()?;
-        let nonce = started.nonce.filter(|nonce| !nonce.is_empty());
+        let nonce = started.nonce.as_str().filter(|nonce| !nonce.is_empty());
         Some(address(&started.url, bot, mode).map(|url| Self { url, nonce: nonce.map(Into::into), asked }))
     }
 

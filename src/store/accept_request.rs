@@ -66,7 +66,8 @@ pub enum AcceptResult {
     Replayed(Message),
 }
 
-/// The reason why an accept was refused. The message was not stored.
+/// The reason why an accept was refused. The message was not stored, except perhaps with [`StoreError::Unknown`] and
+/// [`StoreError::Halfway`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AcceptError {
     /// The conversation has reached its limit of open messages.

@@ -1,7 +1,7 @@
-//! The clock of the embedded store, and the only reader of the wall clock.
+//! The clock of the embedded store.
 //!
 //! Redis has its own clock. Other layers therefore ask the store for the time ([`super::Store::now`]), never this
-//! clock.
+//! clock. Only signatures for others have the wall clock's time ([`crate::wall_clock`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -21,6 +21,10 @@ pub enum StoreError {
     /// The answer did not arrive before the timeout. The operation may have been carried out, and a retry is safe.
     #[error("the store did not answer within {0:?}")]
     Unknown(Duration),
+    /// The store refused a part of the operation after it had begun. The operation may have been carried out, and a retry
+    /// is safe.
+    #[error("the store failed in the middle of an operation: {0}")]
+    Halfway(StoreRefusal),
 }
 
 impl StoreError {
@@ -31,7 +35,7 @@ impl StoreError {
 
     /// Returns whether a retry of the operation may succeed.
     pub const fn is_passing(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Unknown(_))
+        matches!(self, Self::Unavailable(_) | Self::Unknown(_) | Self::Halfway(_))
     }
 }
 
@@ -65,6 +69,9 @@ pub enum StoreRefusal {
     /// The store refuses our login or rights, or we do not trust its certificate.
     #[error("it refuses our login or rights, or a certificate is refused; see the log")]
     NotAllowed,
+    /// The store refuses the channels of hints.
+    #[error("it refuses the channels between replicas: allow the user +publish, +subscribe and &PREFIX:*")]
+    NoChannels,
     /// The store gave an unexpected answer.
     #[error("its answer was unexpected; see the log")]
     Unexpected,

@@ -62,8 +62,8 @@ pub use outbox::{
 pub use outbox_event::{OutboxEvent, OutboxEventReceiver, OutboxEventSender, outbox_events};
 pub use ownership::{DrainReason, Ownership};
 pub use redis::{
-    HealthIssue, HintListener, MemoryUsage, MigrateError, MigrationReport, PrepareError, RedisHealth,
-    RedisSetupError, RedisStore,
+    HealthIssue, HintListener, KindMismatch, MemoryUsage, MigrateError, MigrationReport, PrepareError,
+    RedisHealth, RedisSetupError, RedisStore,
 };
 pub use schema::{ForeignSchema, Migration, MigrationList, MigrationNumbers};
 pub use store_clock::StoreClock;
@@ -98,7 +98,7 @@ macro_rules! dispatch {
     (@answer $answer:expr, $ok:ident) => { $ok($answer) };
 }
 
-/// The operations of the contract. Each one may fail with [`StoreError::Unavailable`] or [`StoreError::Unknown`]. An
+/// The operations of the contract. Each one may fail with [`StoreError::Unavailable`], [`StoreError::Unknown`] or [`StoreError::Halfway`]. An
 /// operation with a fence may also fail with [`StoreError::Fenced`] or [`StoreError::Lost`], if the partition
 /// belongs to another owner by then.
 #[expect(clippy::missing_errors_doc, reason = "the errors that all operations share are named above")]
@@ -131,7 +131,8 @@ impl Store {
     /// is refused with [`AcceptError::IdempotencyMismatch`].
     ///
     /// # Errors
-    /// [`AcceptError`]. The message was not stored, except perhaps with [`StoreError::Unknown`].
+    /// [`AcceptError`]. The message was not stored, except perhaps with [`StoreError::Unknown`] and
+    /// [`StoreError::Halfway`].
     pub async fn accept(&self, accept: AcceptRequest) -> Result<AcceptResult, AcceptError> {
         dispatch!(self.accept(accept))
     }
@@ -419,6 +420,14 @@ impl Store {
     /// Returns the store's time.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
         dispatch!(self.now(), Ok)
+    }
+
+    /// Checks that the store does what a replica needs: it carries out scripts and passes hints on.
+    pub async fn check_ready(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Redis(redis) => redis.check_ready().await,
+        }
     }
 
     /// Returns sentences about what an operator should change about the store, as far as it is known.

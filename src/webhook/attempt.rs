@@ -1,6 +1,6 @@
 //! One attempt: the exchange with the receiver, and its result.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 use url::Url;
@@ -8,8 +8,9 @@ use url::Url;
 use super::payload;
 use super::sender::{DeliverySender, ReceiverResponse, SendError};
 use super::target_table::{TargetRefusal, TargetTable};
-use crate::domain::{DeliveryAttempt, Timestamp};
+use crate::domain::DeliveryAttempt;
 use crate::store::ClaimedDelivery;
+use crate::wall_clock;
 
 /// The result of an attempt that was made.
 #[derive(Debug)]
@@ -52,7 +53,7 @@ pub(super) async fn attempt(
     let duration = began.elapsed();
     let (outcome, status, error, response) = match response {
         Ok(response) => {
-            let outcome = outcome(&response, claimed.now + duration);
+            let outcome = outcome(&response);
             let error = error_text(&outcome, response.status);
             (outcome, Some(response.status), error, response.body)
         }
@@ -72,20 +73,20 @@ async fn exchange(
         _ => forbidden(&refusal),
     })?;
     let url = Url::parse(&claimed.delivery.target).map_err(|_| forbidden(&SendError::Url))?;
-    let (headers, body) =
-        payload::compose(claimed, &options, fastrand::u64(1..)).map_err(|why| forbidden(&why))?;
+    let (headers, body) = payload::compose(claimed, &options, fastrand::u64(1..), wall_clock::now())
+        .map_err(|why| forbidden(&why))?;
     sender.post(&url, headers, body).await.map_err(|error| {
         let outcome = if error.is_ours() { AttemptOutcome::Forbidden } else { AttemptOutcome::Unreached };
         (outcome, error.to_string().into())
     })
 }
 
-fn outcome(response: &ReceiverResponse, now: Timestamp) -> AttemptOutcome {
+fn outcome(response: &ReceiverResponse) -> AttemptOutcome {
     match response.status {
         200..=299 => AttemptOutcome::Delivered,
         410 => AttemptOutcome::Gone,
         status => AttemptOutcome::Refused {
-            retry_after: response.retry_after.as_deref().and_then(|value| retry_after(value, now)),
+            retry_after: response.retry_after,
             host_failing: status == 429 || status >= 500,
         },
     }
@@ -99,21 +100,6 @@ fn error_text(outcome: &AttemptOutcome, status: u16) -> Option<Box<str>> {
         (_, 300..=399) => Some(format!("the receiver answered {status}; redirects are not followed").into()),
         _ => Some(format!("the receiver answered {status}").into()),
     }
-}
-
-/// Returns the wait that `Retry-After` asks for: seconds or an HTTP date (RFC 9110, 10.2.3).
-fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
-    let value = value.trim();
-    if value.bytes().all(|byte| byte.is_ascii_digit()) {
-        return match value {
-            "" => None,
-            // Only a number that is too large fails to parse here.
-            digits => Some(Duration::from_secs(digits.parse().unwrap_or(u64::MAX))),
-        };
-    }
-    let until = httpdate::parse_http_date(value).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    let until = Timestamp::from_millis(u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
-    Some(until.since(now))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::sender::{HeaderMap, HeaderName, HeaderValue, header};
 use super::signature;
 use super::target_table::DeliveryOptions;
 use crate::config::PayloadFormat;
-use crate::domain::{NewDelivery, TraceId};
+use crate::domain::{NewDelivery, Timestamp, TraceId};
 use crate::store::ClaimedDelivery;
 
 /// The header with the id of the delivery, the same in every attempt.
@@ -45,7 +45,8 @@ pub(super) enum PayloadError {
     Header,
 }
 
-/// Returns the headers and the body of an attempt. `span` is the id of the attempt in its trace.
+/// Returns the headers and the body of an attempt. `span` is the id of the attempt in its trace. `signed_at` is the wall
+/// clock's time, with which receivers compare their own.
 ///
 /// # Errors
 /// [`PayloadError`].
@@ -53,6 +54,7 @@ pub(super) fn compose(
     claimed: &ClaimedDelivery,
     options: &DeliveryOptions<'_>,
     span: u64,
+    signed_at: Timestamp,
 ) -> Result<(HeaderMap, Bytes), PayloadError> {
     let delivery = &claimed.delivery;
     let body = body(delivery, options)?;
@@ -64,12 +66,13 @@ pub(super) fn compose(
     };
 
     let id = delivery.id.to_string();
-    let seconds = claimed.now.as_millis() / 1000;
+    let seconds = signed_at.as_millis() / 1000;
     set(ID, &id)?;
     set(TIMESTAMP, &seconds.to_string())?;
     set(SIGNATURE, &signature::sign(options.secrets, &id, seconds, &body))?;
     set(ATTEMPT, &claimed.made.saturating_add(1).to_string())?;
     set(header::USER_AGENT, USER_AGENT)?;
+    set(header::ACCEPT_ENCODING, "identity")?;
     set(header::CONTENT_TYPE, "application/json")?;
     if delivery.trace != TraceId::default() {
         set(TRACEPARENT, &format!("00-{}-{span:016x}-01", delivery.trace))?;
@@ -92,6 +95,10 @@ pub(super) fn compose(
         for (name, value) in &extra.headers {
             headers.append(name.clone(), value.clone());
         }
+    }
+    // Firewalls expect it of each request. An operator may have set another.
+    if !headers.contains_key(header::ACCEPT) {
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     }
     Ok((headers, body))
 }

@@ -142,7 +142,7 @@ impl Scheduler {
             }
             let DueQueue { host, queue, partition, due, probe } = self.hosts.next_due(now, room)?;
             let known = self.partitions.get_mut(&partition).and_then(|known| {
-                let silent = known.is_store_silent();
+                let silent = known.store_silent;
                 let state = &mut known.queues.get_mut(&queue)?.state;
                 Some((state, known.ownership.fence()?, silent, &mut known.in_flight, &mut known.unanswered))
             });
@@ -179,7 +179,7 @@ impl Scheduler {
             queue.state = QueueState::Held(now);
             known.unanswered.insert(attempt.queue, token);
         }
-        self.store_silent(attempt.partition, attempt.fence, now);
+        self.write_failed(attempt.partition, attempt.fence, now);
     }
 
     /// Stops counting an attempt whose finish the store did not answer. The worker repeats the finish, and other
@@ -189,7 +189,7 @@ impl Scheduler {
         let before = InFlightAttempt { host: Rc::clone(&attempt.host), ..*attempt };
         attempt.counted = false;
         self.release_slot(&before);
-        self.store_silent(before.partition, before.fence, now);
+        self.write_failed(before.partition, before.fence, now);
     }
 
     /// Ends an attempt that was made or did not begin. `next_due` is the time of the queue's next delivery by the
@@ -207,6 +207,7 @@ impl Scheduler {
         self.release_slot(&attempt);
         if let Some(known) = owned(&mut self.partitions, attempt.partition, attempt.fence) {
             known.in_flight -= 1;
+            known.write_succeeded();
             let is_active = known.ownership.active().is_some();
             let state = known.queues.get_mut(&attempt.queue).map(|queue| &mut queue.state);
             let notified = matches!(state, Some(QueueState::InFlight { notified: true }));

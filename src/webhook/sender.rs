@@ -30,12 +30,14 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use self::guarded_connect::DnsResolver;
 pub(super) use self::send_error::SendError;
 use super::signature::InvalidSecret;
 use super::ssrf_guard::SsrfGuard;
 use crate::config::WebhooksConfig;
+use crate::domain::parse_retry_after;
+use crate::tcp::{self, DnsResolver};
 use crate::tls::{self, TlsError};
+use crate::wall_clock;
 
 /// The timeout of DNS and TCP together, and the timeout of TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,8 +79,8 @@ pub enum SenderSetupError {
 #[derive(Debug)]
 pub(super) struct ReceiverResponse {
     pub(super) status: u16,
-    /// The unparsed header `Retry-After`.
-    pub(super) retry_after: Option<Box<str>>,
+    /// The wait that its `Retry-After` asks for.
+    pub(super) retry_after: Option<Duration>,
     /// The first [`STORED_BYTES`] of the body; `None` if it is empty.
     pub(super) body: Option<Box<str>>,
 }
@@ -112,7 +114,7 @@ impl DeliverySender {
     /// # Errors
     /// [`SenderSetupError`].
     pub(super) fn new(config: &WebhooksConfig) -> Result<Self, SenderSetupError> {
-        Self::resolving(config, guarded_connect::system())
+        Self::resolving(config, tcp::system_resolver())
     }
 
     fn resolving(config: &WebhooksConfig, resolve: DnsResolver) -> Result<Self, SenderSetupError> {
@@ -179,10 +181,11 @@ impl DeliverySender {
         // The status decides, so a body that drips in must not hold up the next delivery.
         let body = read(&mut response, deadline.min(Instant::now() + BODY_TIMEOUT)).await;
         host.used.set(Instant::now());
-        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let (retry_after, date) = (text(header::RETRY_AFTER), text(header::DATE));
         Ok(ReceiverResponse {
             status: response.status().as_u16(),
-            retry_after: retry_after.map(Into::into),
+            retry_after: retry_after.and_then(|value| parse_retry_after(value, date, wall_clock::now())),
             body,
         })
     }

@@ -68,7 +68,7 @@ pub(super) fn server_tls() -> TlsAcceptor {
 pub(super) struct SeenRequest {
     /// `POST /hook HTTP/1.1`
     pub(super) line: String,
-    head: String,
+    pub(super) head: String,
     pub(super) body: String,
 }
 

@@ -12,19 +12,27 @@ pub(super) const LINES: usize = 440;
 /// Who may use whom, in order of the layers: a layer's name, then those it may use besides itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
-    ("cli", &["app", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tls"]),
+    (
+        "cli",
+        &["app", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls"],
+    ),
     ("app", &["http", "hub", "webhook", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
     ("http", &["hub", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("webhook", &["store", "domain", "config", "metrics", "telemetry", "runtime", "tls"]),
-    ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime"]),
-    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tls"]),
+    ("hub", &["link", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
+    (
+        "webhook",
+        &["store", "domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls", "wall_clock"],
+    ),
+    ("link", &["rtm", "store", "domain", "config", "metrics", "telemetry", "runtime", "wall_clock"]),
+    ("rtm", &["domain", "config", "metrics", "telemetry", "runtime", "tcp", "tls", "wall_clock"]),
     ("store", &["domain", "config", "metrics", "telemetry", "runtime"]),
     // Leaves for all above the domain.
     ("metrics", &["domain"]),
     ("telemetry", &["config", "domain"]),
     ("runtime", &[]),
+    ("tcp", &[]),
     ("tls", &[]),
+    ("wall_clock", &["domain"]),
     ("config", &["domain"]),
     ("domain", &[]),
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rtm_bridge::store::{RedisStore, Store};
 use tokio::time::Instant;
 
-use crate::support::{Process, RedisOptions, RedisServer, run_for};
+use crate::support::{Cluster, Process, RedisOptions, RedisServer, Sentinels, run_for};
 
 const GUARD: Duration = Duration::from_mins(1);
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
@@ -87,11 +87,56 @@ fn redis_without_rights_is_refused_with_the_reason() {
             refuses(&password, &rights),
             refuses(&no_password, &rights),
             refuses(&unknown, &rights),
-            refuses(&deaf, &["channel", "login or rights"]),
+            refuses(&deaf, &["channels between replicas", "&PREFIX:*"]),
             refuses(&blind, &rights),
             refuses(&mute, &rights),
             refuses(&no_authority, &["certificate", "store.ca_file"]),
             refuses(&no_certificate, &["ertificate", "store.client_cert_file"]),
+        );
+    });
+}
+
+#[test]
+fn url_of_another_kind_is_refused_with_the_right_scheme() {
+    run_for(GUARD * 2, async {
+        let single = RedisServer::start(RedisOptions { password: Some("hush"), ..RedisOptions::default() });
+        let (single, sentinels, cluster) = tokio::join!(single, Sentinels::start(), Cluster::start());
+        // The addresses of a URL, behind its scheme and credentials and before its path.
+        let addresses = |url: String| {
+            let (_, rest) = url.split_once("://").unwrap();
+            let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+            rest.split('/').next().unwrap().to_owned()
+        };
+        let (one, watched) = (addresses(single.url()), addresses(sentinels.url()));
+        let nodes = addresses(cluster.url());
+        let first = |list: &str| list.split(',').next().unwrap().to_owned();
+        let refused = async |url: String, more: &str, words: &[&str]| {
+            refuses(&format!("url = \"{url}\"\n{more}"), words).await;
+        };
+        let password = "password = \"hush\"";
+        tokio::join!(
+            refused(
+                format!("redis://{}", first(&watched)),
+                "",
+                &["is a Sentinel", "write redis+sentinel://"]
+            ),
+            refused(format!("redis+cluster://{watched}"), "", &["is a Sentinel", "write redis+sentinel://"]),
+            refused(format!("redis+cluster://{one}"), password, &["is a single Redis", "write redis://"]),
+            refused(
+                format!("redis+sentinel://{one}/main"),
+                password,
+                &["is a single Redis", "write redis://"]
+            ),
+            refused(
+                format!("redis+sentinel://{nodes}/main"),
+                "",
+                &["node of a Redis Cluster", "write redis+cluster://"]
+            ),
+            refused(
+                format!("redis://{}", first(&nodes)),
+                "",
+                &["node of a Redis Cluster", "write redis+cluster://"]
+            ),
         );
     });
 }

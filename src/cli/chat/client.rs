@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::domain::{BotName, UserId};
+use crate::tcp;
 use crate::tls::{self, TlsError};
 
 /// The timeout of an answer's head, and of its body.
@@ -60,7 +61,10 @@ impl ChatClient {
         bot: Option<&BotName>,
         key: Option<SecretString>,
     ) -> Result<Self, TlsError> {
-        let connector = awc::Connector::new().rustls_0_23(tls::client(None)?).timeout(TIMEOUT);
+        let connector = awc::Connector::new()
+            .connector(tcp::connector(tcp::system_resolver(), Ok))
+            .rustls_0_23(tls::client(None)?)
+            .timeout(TIMEOUT);
         let http = awc::Client::builder().connector(connector).timeout(TIMEOUT).disable_redirects().finish();
         let base = url.as_str().trim_end_matches('/');
         let user = utf8_percent_encode(user.as_str(), NON_ALPHANUMERIC);

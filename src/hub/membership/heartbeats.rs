@@ -9,7 +9,8 @@ use super::MembershipWorker;
 use super::hints::ECHO;
 use crate::domain::Timestamp;
 use crate::hub::rebalance::{Assignment, StoreContact};
-use crate::store::{Heartbeat, ReplicaIdentity};
+use crate::store::{Heartbeat, ReplicaIdentity, Store};
+use crate::wall_clock;
 
 /// The shortest interval between two heartbeats. A burst of releases causes one heartbeat.
 const MIN_INTERVAL: Duration = Duration::from_millis(20);
@@ -38,8 +39,10 @@ impl MembershipWorker {
                 ttl: self.leases().ttl() * 2 / 3,
                 echo: number,
             };
+            let sent = wall_clock::now();
             match self.setup.store.heartbeat(&beat).await {
                 Ok(fleet) => {
+                    self.compare_clocks(sent, fleet.now);
                     self.setup.metrics.store_up.set(1);
                     if std::mem::take(&mut away) {
                         info!("the store answers again");
@@ -88,6 +91,14 @@ impl MembershipWorker {
             }
         }
         self.leave().await;
+    }
+
+    /// Compares this replica's clock with the time in the answer to a request. The memory store has no other clock.
+    fn compare_clocks(&self, sent: Timestamp, told: Timestamp) {
+        if let Store::Redis(_) = &self.setup.store {
+            let millisecond = Duration::from_millis(1);
+            self.setup.metrics.store_clock.observe(sent, wall_clock::now(), told, millisecond);
+        }
     }
 
     /// Computes a new assignment if the live replicas have changed.

@@ -97,7 +97,7 @@ impl MembershipWorker {
                 leases.remove(partition);
                 self.rebalance_due.notify_one();
             }
-            Err(error @ (StoreError::Unknown(_) | StoreError::Unavailable(_))) => {
+            Err(error @ (StoreError::Unknown(_) | StoreError::Halfway(_) | StoreError::Unavailable(_))) => {
                 self.on_failure(partition, &error);
             }
         }

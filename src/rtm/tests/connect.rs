@@ -1,28 +1,34 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_service::Service as _;
-use actix_tls::connect::ConnectInfo;
 use serde_json::json as value;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use super::{NOW, ScriptedAnswer, ScriptedPlatform, bot, granted, json, run_paused, user};
 use crate::config::BotConfig;
-use crate::rtm::connector::tcp;
+use crate::metrics::{ClockDifference, LabelSets, Metrics};
 use crate::rtm::{
     CallError, ConnectError, ConnectMode, Grant, HistoryStart, PlatformConnector, PlatformSocket,
     RetryAdvice, SocketEvent,
 };
-use crate::runtime::fixtures::run;
+use crate::runtime::fixtures::{DeadAddress, run};
+use crate::tcp::fixtures::{assert_passes_firewall, resolver};
 use crate::tls::fixtures::server_tls;
+use crate::wall_clock;
 
 const GRANT: &str = "/oAuth/token/jwtgrant";
 const START: &str = "/rtm/start";
 const SOCKET: &str = "/rtm/bot";
 const HISTORY: &str = "/botmessages/rtm";
 
+fn clock() -> ClockDifference {
+    let words = LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
+    Metrics::new(words).unwrap().clocks.platform
+}
+
 fn connector(bot: &BotConfig) -> PlatformConnector {
-    PlatformConnector::new(&[Arc::new(bot.clone())]).unwrap()
+    PlatformConnector::new(&[Arc::new(bot.clone())], clock()).unwrap()
 }
 
 async fn connect(bot: &BotConfig, grant: &mut Option<Grant>) -> Result<PlatformSocket, ConnectError> {
@@ -67,6 +73,33 @@ fn connect_sends_the_documented_requests() {
 }
 
 #[test]
+fn requests_pass_a_firewall() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let port = platform.address.port();
+        let mut bot = bot(&format!("http://platform.example:{port}"));
+        bot.secure_rtm = true;
+        let addresses = [platform.address.ip()];
+        let connector =
+            PlatformConnector::resolving(&[Arc::new(bot.clone())], clock(), &resolver(&addresses));
+        let ticket = format!(r#"{{"url":"ws://platform.example:{port}/rtm/bot?sid=once","nonce":"n-7"}}"#);
+        platform.answers(START, ScriptedAnswer::Http("200 OK", ticket));
+        let (connector, mut grant) = (connector.unwrap(), None);
+        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        for page in [HistoryStart::Newest(10), HistoryStart::After("ms-1 &x")] {
+            connector.fetch_history_page(&bot, &user(), &mut grant, page, NOW).await.unwrap();
+        }
+        for (path, count) in [(GRANT, 1), (START, 1), (SOCKET, 1), (HISTORY, 2)] {
+            let seen = platform.seen(path);
+            assert_eq!(seen.len(), count, "{path}");
+            for request in seen {
+                assert_passes_firewall(&request.line, &request.head, &request.body);
+            }
+        }
+    });
+}
+
+#[test]
 fn grant_is_reused_until_shortly_before_expiry() {
     run(async {
         let platform = ScriptedPlatform::start().await;
@@ -91,7 +124,8 @@ fn grant_is_reused_until_shortly_before_expiry() {
                 && !grant.is_usable(NOW + Duration::from_secs(9))
         );
         platform.answers(GRANT, json("200 OK", r#"{"authorization":{"accessToken":"for ever"}}"#));
-        platform.answers(GRANT, json("200 OK", r#"{"authorization":{"accessToken":"forever"}}"#));
+        let forever = r#"{"authorization":{"accessToken":"forever","expiresDate":1795000000}}"#;
+        platform.answers(GRANT, json("200 OK", forever));
         let mut grant = None;
         let error =
             connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.err().unwrap();
@@ -165,7 +199,9 @@ fn unusable_answers_are_retried_with_backoff() {
             (GRANT, json("500 Oops", "<html>token</html>")),
             (GRANT, json("200 OK", "<html></html>")),
             (GRANT, json("200 OK", r#"{"authorization":{}}"#)),
+            (GRANT, json("404 Not Found", "<html>no route</html>")),
             (START, json("503 Busy", "")),
+            (START, json("403 Forbidden", "<html>no route</html>")),
             (START, json("200 OK", "{}")),
             (START, json("200 OK", "<html></html>")),
             (START, json("200 OK", r#"{"url":"nowhere"}"#)),
@@ -192,7 +228,7 @@ fn unusable_answers_are_retried_with_backoff() {
         }
         // A ticket is never used twice.
         assert_eq!(platform.seen(SOCKET).len(), 5);
-        assert_eq!(platform.seen(START).len(), 11);
+        assert_eq!(platform.seen(START).len(), 12);
     });
 }
 
@@ -209,6 +245,34 @@ fn status_429_passes_retry_after_on() {
 }
 
 #[test]
+fn platform_clock_is_compared_at_every_answer() {
+    run(async {
+        let platform = ScriptedPlatform::start().await;
+        let clock = clock();
+        let connector = PlatformConnector::new(&[Arc::new(platform.bot())], clock.clone()).unwrap();
+        let dated = |off: i64, more: &str| -> &'static str {
+            let seconds = (wall_clock::now().as_millis() / 1000).saturating_add_signed(off);
+            let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_secs(seconds));
+            format!("200 OK\r\ndate: {date}{more}").leak()
+        };
+        let history = async |answer| {
+            platform.answers(HISTORY, json(answer, r#"{"messages":[]}"#));
+            let mut grant = None;
+            connector.fetch_history_page(&platform.bot(), &user(), &mut grant, None, NOW).await.unwrap();
+            clock.seconds()
+        };
+        assert_eq!(history("200 OK").await, None);
+        assert_eq!(history(dated(0, "")).await, Some(0.0));
+        let ahead = history(dated(65, "")).await.unwrap();
+        assert!((60.0..=65.0).contains(&ahead), "{ahead}");
+        let ahead = history(dated(-360, "\r\nage: 300")).await.unwrap();
+        assert!(ahead > 0.0, "{ahead}: the answer of a cache is old");
+        let ahead = history(dated(-360, "")).await.unwrap();
+        assert!((-360.0..-355.0).contains(&ahead), "{ahead}");
+    });
+}
+
+#[test]
 fn redirects_are_not_followed() {
     run(async {
         let platform = ScriptedPlatform::start().await;
@@ -219,7 +283,7 @@ fn redirects_are_not_followed() {
                     format!("{status}\r\nlocation: http://localhost:{}/x?a=b", other.address.port()).leak();
                 platform.answers(path, json(status, ""));
                 let error = refused(&platform.bot()).await;
-                assert_eq!(error.retry(), RetryAdvice::Never);
+                assert_eq!(error.retry(), RetryAdvice::Backoff(None));
                 assert!(
                     error.public_message().contains("redirects to localhost (3"),
                     "{}",
@@ -365,7 +429,7 @@ fn history_is_fetched_page_by_page() {
             [forward, forward, "GET /api/1.1/botmessages/rtm?botId=st-0d3f&limit=10&offset=20"]
         );
         assert_eq!(platform.seen(GRANT).len(), 2, "a 401 here renews the token too");
-        platform.answers(HISTORY, json("404 Not Found", ""));
+        platform.answers(HISTORY, json("404 Not Found", r#"{"errors":[{"msg":"no history","code":404}]}"#));
         let error = connector.fetch_history_page(&bot, &user(), &mut grant, after, NOW).await.unwrap_err();
         assert_eq!((error.phase(), error.retry()), ("history", RetryAdvice::Never));
     });
@@ -382,7 +446,7 @@ fn tls_checks_the_certificate_and_avoids_h2() {
         let bot = platform.bot();
         let other = BotConfig { name: crate::domain::BotName::new("other").unwrap(), ..bot.clone() };
         let own = BotConfig { ca: Some(CERTIFICATE.into()), ..bot.clone() };
-        let connector = PlatformConnector::new(&[Arc::new(own), Arc::new(other.clone())]).unwrap();
+        let connector = PlatformConnector::new(&[Arc::new(own), Arc::new(other.clone())], clock()).unwrap();
         let mut socket =
             connector.connect(&bot, &user(), ConnectMode::Default, &mut None, NOW).await.unwrap();
         socket.send("over TLS").await.unwrap();
@@ -401,11 +465,25 @@ fn tls_checks_the_certificate_and_avoids_h2() {
 }
 
 #[test]
-fn tcp_nodelay_is_set() {
+fn name_with_a_dead_first_address_is_reached_by_the_next() {
     run(async {
         let platform = ScriptedPlatform::start().await;
-        let connection = tcp().call(ConnectInfo::new(platform.url().parse().unwrap())).await.unwrap();
-        assert!(connection.io_ref().nodelay().unwrap());
+        let port = platform.address.port();
+        let dead = DeadAddress::new(2, port);
+        let bot = bot(&format!("http://platform.example:{port}"));
+        let addresses = [dead.address.ip(), platform.address.ip()];
+        let connector =
+            PlatformConnector::resolving(&[Arc::new(bot.clone())], clock(), &resolver(&addresses)).unwrap();
+        let ticket = format!(r#"{{"url":"ws://platform.example:{port}/rtm/bot?sid=once"}}"#);
+        platform.answers(START, ScriptedAnswer::Http("200 OK", ticket));
+        let mut grant = None;
+        let began = Instant::now();
+        connector.connect(&bot, &user(), ConnectMode::Default, &mut grant, NOW).await.unwrap();
+        connector.fetch_history_page(&bot, &user(), &mut grant, None, NOW).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(5), "the dead address used up a timeout");
+        for path in [GRANT, START, SOCKET, HISTORY] {
+            assert_eq!(platform.seen(path).len(), 1, "{path}");
+        }
     });
 }
 
@@ -413,7 +491,7 @@ fn tcp_nodelay_is_set() {
 fn invalid_ca_file_names_its_bot() {
     let ca = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let bot = BotConfig { ca: Some(ca.into()), ..bot("https://bots.example") };
-    let error = PlatformConnector::new(&[Arc::new(bot)]).err().unwrap();
+    let error = PlatformConnector::new(&[Arc::new(bot)], clock()).err().unwrap();
     assert!(error.to_string().starts_with("bot support: ca_file"), "{error}");
 }
 
@@ -421,6 +499,6 @@ fn invalid_ca_file_names_its_bot() {
 fn invalid_key_names_its_bot() {
     let mut bot = bot("https://bots.example");
     bot.client_secret = "".into();
-    let error = PlatformConnector::new(&[Arc::new(bot)]).err().unwrap();
+    let error = PlatformConnector::new(&[Arc::new(bot)], clock()).err().unwrap();
     assert_eq!(error.to_string(), "bot support: the client secret is empty");
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{NOW, SECRET, bot, user};
 use crate::config::JwtAlgorithm;
-use crate::rtm::{JwtSigner, SignerError};
+use crate::rtm::JwtSigner;
 
 const PRIVATE: &str = include_str!("../../../tests/fixtures/rsa.pem");
 const PUBLIC: &str = include_str!("../../../tests/fixtures/rsa.public.pem");
@@ -25,7 +25,7 @@ fn jwt_of_each_algorithm_verifies_with_integer_seconds() {
     let shared = DecodingKey::from_secret(SECRET.as_bytes());
     let public = DecodingKey::from_rsa_pem(PUBLIC.as_bytes()).unwrap();
     let expected = json!({
-        "iat": 1_795_000_000, "exp": 1_795_000_060, "aud": "https://idproxy.kore.com/authorize",
+        "iat": 1_794_999_940, "exp": 1_795_000_300, "aud": "https://idproxy.kore.com/authorize",
         "iss": "cs-1a2b", "sub": "alice@example.com", "isAnonymous": false,
     });
     for (algorithm, secret, name, key) in [
@@ -36,23 +36,6 @@ fn jwt_of_each_algorithm_verifies_with_integer_seconds() {
     ] {
         assert_eq!(claims(algorithm, secret, name, key), expected, "{algorithm:?}");
     }
-}
-
-#[test]
-fn unusable_key_fails_at_the_start() {
-    let signer = |algorithm, secret: &str| {
-        let mut bot = bot("https://bots.example");
-        bot.algorithm = algorithm;
-        bot.client_secret = secret.into();
-        JwtSigner::new(&bot).map(drop)
-    };
-    assert_eq!(signer(JwtAlgorithm::Hs256, ""), Err(SignerError::EmptySecret));
-    assert_eq!(signer(JwtAlgorithm::Rs256, "not a key"), Err(SignerError::BadPem));
-    assert_eq!(signer(JwtAlgorithm::Rs512, PUBLIC), Err(SignerError::BadKey));
-    assert_eq!(
-        signer(JwtAlgorithm::Rs256, include_str!("../../../tests/fixtures/tls.key.pem")),
-        Err(SignerError::BadPem)
-    );
 }
 
 #[test]

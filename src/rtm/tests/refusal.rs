@@ -5,7 +5,8 @@ use crate::rtm::error::{ConnectError, ConnectPhase, RetryAdvice};
 use crate::rtm::refusal::PlatformRefusal;
 
 fn refuse(phase: ConnectPhase, status: u16, retry_after: Option<&str>, body: &str) -> ConnectError {
-    PlatformRefusal { phase, status, retry_after, location: None, body: body.as_bytes() }.into_error(NOW)
+    PlatformRefusal { phase, status, retry_after, date: None, location: None, body: body.as_bytes() }
+        .into_error(NOW)
 }
 
 #[test]
@@ -42,10 +43,15 @@ fn status_401_of_the_grant_is_final() {
 
 #[test]
 fn status_decides_the_retry_advice() {
-    for status in [400, 403, 404, 422, 301, 307] {
-        assert_eq!(refuse(ConnectPhase::Start, status, None, "").retry(), RetryAdvice::Never, "{status}");
+    let refused = r#"{"errors":[{"msg":"no such bot","code":404}]}"#;
+    for status in [400, 403, 404, 422] {
+        assert_eq!(
+            refuse(ConnectPhase::Start, status, None, refused).retry(),
+            RetryAdvice::Never,
+            "{status}"
+        );
     }
-    for status in [200, 204, 408, 425, 500, 502, 503, 504, 600] {
+    for status in [200, 204, 301, 307, 400, 403, 404, 408, 422, 425, 500, 502, 503, 504, 600] {
         assert_eq!(
             refuse(ConnectPhase::Start, status, None, "<html>no</html>").retry(),
             RetryAdvice::Backoff(None),
@@ -53,6 +59,40 @@ fn status_decides_the_retry_advice() {
         );
     }
     assert!(!refuse(ConnectPhase::Start, 502, None, "<html>secret</html>").public_message().contains("html"));
+}
+
+#[test]
+fn refusal_of_a_gateway_is_retried() {
+    for body in [
+        "",
+        "<html>404 Not Found</html>",
+        r#"{"message":"no Route matched with those values"}"#,
+        r#"{"errors":[]}"#,
+        r#"{"errors":[{}]}"#,
+        r#"{"errors":[{"msg":"","code":null}]}"#,
+        r#"{"errors":["not found"]}"#,
+        r#"{"errors":"not found"}"#,
+        r#"[{"errors":[{"msg":"no"}]}]"#,
+    ] {
+        for phase in [ConnectPhase::Grant, ConnectPhase::Start, ConnectPhase::History] {
+            for status in [400, 403, 404, 405, 410] {
+                let error = refuse(phase, status, None, body);
+                assert_eq!(error.retry(), RetryAdvice::Backoff(None), "{phase} {status} {body}");
+            }
+        }
+        assert_eq!(
+            refuse(ConnectPhase::Grant, 401, None, body).retry(),
+            RetryAdvice::Backoff(None),
+            "{body}"
+        );
+    }
+    for body in [
+        r#"{"errors":[{"msg":"no"}]}"#,
+        r#"{"errors":[{"code":4002}]}"#,
+        r#"{"errors":[{"code":"X"}],"_v":1}"#,
+    ] {
+        assert_eq!(refuse(ConnectPhase::Grant, 404, None, body).retry(), RetryAdvice::Never, "{body}");
+    }
 }
 
 #[test]
@@ -66,6 +106,7 @@ fn retry_after_as_seconds_or_date_is_parsed() {
     assert_eq!(wait(Some("soon")), None);
     assert_eq!(wait(Some("-1")), None);
     assert_eq!(wait(Some("99999999999")), Some(Duration::from_hours(1)));
+    assert_eq!(wait(Some("999999999999999999999999999999")), Some(Duration::from_hours(1)));
     let at = |ahead: u64| {
         let at = std::time::UNIX_EPOCH + Duration::from_secs(NOW.as_millis() / 1000 + ahead);
         wait(Some(&httpdate::fmt_http_date(at)))

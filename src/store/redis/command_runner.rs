@@ -5,7 +5,8 @@
 //!
 //! Each operation has one deadline, `store.command_timeout`. Until then it is retried as the table in `error_policy`
 //! says; every script is safe to run twice. At the deadline it fails as `Unknown` if one of its attempts may have
-//! been carried out. Otherwise it fails as `Unavailable` with the last reason. A connection without any answer until
+//! been carried out. Otherwise it fails as `Unavailable` with the last reason. A refusal from inside a script is
+//! `Halfway`: the script may have written before. A connection without any answer until
 //! a deadline is dropped, so the next operation gets a new one. Other operations that wait on it are not harmed.
 
 use std::borrow::Cow;
@@ -26,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RedisSetupError;
 use super::connector::{RedisConnection, RedisConnector};
-use super::error_policy::{ErrorPolicy, for_log, policy};
+use super::error_policy::{ErrorPolicy, for_log, is_halfway, policy};
 use super::script::ScriptCall;
 use super::thread_connection::{ConnectRefusal, ThreadConnection, reconnect_backoff};
 use crate::config::{self, RedisServers};
@@ -154,12 +155,18 @@ impl CommandRunner {
                 }
                 Err(error) => error,
             };
+            let halfway = is_halfway(&error);
+            sent |= halfway;
             match policy(&error) {
                 ErrorPolicy::Refuse(refusal) => {
                     if let (StoreRefusal::Unexpected, CommandRequest::Script(call)) = (refusal, request) {
                         tracing::error!(script = call.script.name, error = for_log(&error), "Redis refused");
                     }
-                    return Err(self.failed(sent, refusal));
+                    return Err(if halfway {
+                        StoreError::Halfway(refusal)
+                    } else {
+                        self.failed(sent, refusal)
+                    });
                 }
                 ErrorPolicy::Wait(reason) => {
                     self.note_answer(&connection, &route);

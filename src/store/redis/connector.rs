@@ -203,7 +203,7 @@ impl SentinelServers {
     }
 }
 
-fn client(
+pub(super) fn client(
     address: &HostPort,
     certificates: Option<&TlsCertificates>,
     settings: &RedisConnectionInfo,
@@ -242,7 +242,7 @@ fn settings(options: &config::StoreConfig, database: i64) -> RedisConnectionInfo
     settings
 }
 
-fn certificates(tls: &config::StoreTls) -> TlsCertificates {
+pub(super) fn certificates(tls: &config::StoreTls) -> TlsCertificates {
     TlsCertificates {
         client_tls: tls.client.as_ref().map(|(certificate, key)| ClientTlsConfig {
             client_cert: certificate.clone(),

@@ -15,7 +15,7 @@ use crate::store::StoreRefusal;
 /// The reaction to an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorPolicy {
-    /// Fail. The command was not carried out, and a retry would not help.
+    /// Fail, because a retry would not help. The command was not carried out, unless it [`is_halfway`].
     Refuse(StoreRefusal),
     /// Retry after a delay over the same connection. The command was not carried out.
     Wait(StoreRefusal),
@@ -77,7 +77,7 @@ fn by_kind(kind: ServerErrorKind, detail: &str) -> ErrorPolicy {
         ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown => {
             ErrorPolicy::Reconnect { refusal: StoreRefusal::ReadOnly, sent: false }
         }
-        ServerErrorKind::NoPerm => ErrorPolicy::Refuse(StoreRefusal::NotAllowed),
+        ServerErrorKind::NoPerm => ErrorPolicy::Refuse(missing_right(detail)),
         // These errors have no code of their own.
         ServerErrorKind::ResponseError if detail.starts_with("max number of clients") => {
             ErrorPolicy::Reconnect { refusal: StoreRefusal::Unreachable, sent: false }
@@ -87,10 +87,21 @@ fn by_kind(kind: ServerErrorKind, detail: &str) -> ErrorPolicy {
         }
         // A script lacks the right to a command, a key or a channel.
         ServerErrorKind::ResponseError if detail.starts_with("The user executing the script can't") => {
-            ErrorPolicy::Refuse(StoreRefusal::NotAllowed)
+            ErrorPolicy::Refuse(missing_right(detail))
         }
         _ => ErrorPolicy::Refuse(StoreRefusal::Unexpected),
     }
+}
+
+/// Returns the refusal for a right that the user lacks.
+fn missing_right(detail: &str) -> StoreRefusal {
+    if detail.contains("channel") { StoreRefusal::NoChannels } else { StoreRefusal::NotAllowed }
+}
+
+/// Returns whether a command inside a script failed. Redis keeps what the script wrote before.
+pub(super) fn is_halfway(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+        && error.detail().is_some_and(|detail| detail.contains("@user_script"))
 }
 
 /// Returns the policy for a code that the client library has no name for.
@@ -159,8 +170,14 @@ mod tests {
             (
                 "ERR The user executing the script can't publish to the channel mentioned in the command script: \
                  2461, on @user_script:37.",
+                Refuse(StoreRefusal::NoChannels),
+            ),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: 2461, on \
+                 @user_script:7.",
                 Refuse(StoreRefusal::NotAllowed),
             ),
+            ("NOPERM No permissions to access a channel", Refuse(StoreRefusal::NoChannels)),
             ("DENIED Redis is running in protected mode", Refuse(StoreRefusal::NotAllowed)),
             ("CROSSSLOT Keys in request don't hash to the same slot", Refuse(StoreRefusal::Unexpected)),
             ("WRONGTYPE Operation against a key", Refuse(StoreRefusal::Unexpected)),
@@ -168,6 +185,26 @@ mod tests {
             ("NEWCODE what a later version may say", Refuse(StoreRefusal::Unexpected)),
         ] {
             assert_eq!(policy(&told(line)), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn error_from_inside_a_script_may_follow_its_writes() {
+        for (line, halfway) in [
+            (
+                "ERR The user executing the script can't publish to the channel script: 2461, on @user_script:37.",
+                true,
+            ),
+            ("WRONGTYPE Operation against a key script: 2461, on @user_script:3.", true),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'. script: 2461, on @user_script:3.",
+                true,
+            ),
+            ("NOPERM this user has no permissions to run 'evalsha'", false),
+            ("OOM command not allowed when used memory > 'maxmemory'.", false),
+            ("NOSCRIPT No matching script. Please use EVAL.", false),
+        ] {
+            assert_eq!(is_halfway(&told(line)), halfway, "{line}");
         }
     }
 

@@ -1,11 +1,15 @@
 //! The fleet on Redis: heartbeats, and the shared connect limit.
 
+use std::sync::atomic::Ordering;
+
 use super::RedisStore;
 use super::codec::CorruptData;
 use super::millis;
 use super::scripts::SCRIPTS;
 use crate::domain::BotName;
-use crate::store::{ConnectPermit, FleetStatus, Heartbeat, Incarnation, ReplicaIdentity, StoreError};
+use crate::store::{
+    ConnectPermit, FleetStatus, Heartbeat, Incarnation, ReplicaIdentity, StoreError, StoreRefusal,
+};
 
 impl RedisStore {
     pub(in crate::store) async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<FleetStatus, StoreError> {
@@ -31,6 +35,22 @@ impl RedisStore {
         let known = live.number()? == 1;
         let live = members.texts().map(|member| read(&member?)).collect::<Result<_, CorruptData>>()?;
         Ok(FleetStatus { now, live, prepared: schema.number()? == 1, known })
+    }
+
+    /// Publishes a hint to a channel without a listener, as scripts do after their writes. The state of the subscription
+    /// shows the right to listen.
+    pub(in crate::store) async fn check_ready(&self) -> Result<(), StoreError> {
+        let keys = &self.0.keys;
+        let channel = keys.replica_channel(Incarnation(0));
+        match self.run(SCRIPTS.tell.call(&[&keys.schema()]).arg(channel).arg("")).await {
+            Ok(_) if self.0.deafened.load(Ordering::Relaxed) => {
+                Err(StoreError::Unavailable(StoreRefusal::NoChannels))
+            }
+            Ok(_) => Ok(()),
+            // The script does nothing else.
+            Err(StoreError::Halfway(refusal)) => Err(StoreError::Unavailable(refusal)),
+            Err(error) => Err(error),
+        }
     }
 
     pub(in crate::store) async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {

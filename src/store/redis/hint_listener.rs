@@ -38,6 +38,8 @@ pub struct HintListener {
     /// The timeout of an answer.
     answer_timeout: Duration,
     cache: Arc<OwnerCache>,
+    /// Whether Redis refused the last attempt to listen.
+    deafened: Arc<AtomicBool>,
     state: ListenerState,
     backoff: Backoff,
     /// The node of a cluster to try next.
@@ -67,21 +69,23 @@ impl fmt::Debug for HintListener {
 
 impl HintListener {
     /// Listens to the channel of this replica and to the channel of all. `answer_timeout` is the timeout of an answer. The
-    /// cache learns of changes at other replicas.
+    /// cache learns of changes at other replicas, and `deafened` shows whether Redis refuses the subscription.
     pub(super) fn new(
         connector: Arc<RedisConnector>,
         prefix: &str,
         incarnation: Incarnation,
         answer_timeout: Duration,
         cache: Arc<OwnerCache>,
+        deafened: Arc<AtomicBool>,
     ) -> Self {
         let own = format!("{prefix}:replica:{incarnation}");
         let fleet = format!("{prefix}:fleet");
         // The replicas of the bridge spread over the nodes of a cluster.
         let turn = fastrand::usize(..);
         let state = ListenerState::Connecting(futures_util::future::pending().boxed());
+        let backoff = reconnect_backoff();
         let mut listener =
-            Self { connector, own, fleet, answer_timeout, cache, state, backoff: reconnect_backoff(), turn };
+            Self { connector, own, fleet, answer_timeout, cache, deafened, state, backoff, turn };
         listener.reconnect(Duration::ZERO);
         listener
     }
@@ -96,11 +100,14 @@ impl HintListener {
                             tracing::info!("listening to other replicas again");
                         }
                         self.backoff.reset();
+                        self.deafened.store(false, Ordering::Relaxed);
                         self.state = ListenerState::Up(subscription);
                         return Hint::Subscribed;
                     }
                     Err(error) => {
-                        let delay = ConnectRefusal::from(&error).pause(&mut self.backoff);
+                        let refusal = ConnectRefusal::from(&error);
+                        self.deafened.store(refusal.lasting, Ordering::Relaxed);
+                        let delay = refusal.pause(&mut self.backoff);
                         if self.backoff.failures() == 2 {
                             tracing::warn!(error = for_log(&error), "cannot listen to other replicas");
                         }

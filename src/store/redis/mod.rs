@@ -17,6 +17,7 @@ mod hint_codec;
 mod hint_listener;
 mod journal_page;
 mod key_names;
+mod kind_mismatch;
 mod lease;
 mod netstring;
 mod outbox;
@@ -36,7 +37,7 @@ mod traffic;
 mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 #[cfg(feature = "test-support")]
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -54,6 +55,7 @@ use crate::store::{Incarnation, StoreError};
 
 pub use health::{HealthIssue, MemoryUsage, RedisHealth};
 pub use hint_listener::HintListener;
+pub use kind_mismatch::KindMismatch;
 pub use schema_migrator::{MigrateError, MigrationReport, PrepareError};
 
 /// The reason why the store could not be set up. No connection was opened.
@@ -81,6 +83,8 @@ struct RedisInner {
     recent: RecentDeliveries,
     /// Deliveries that succeeded at their first attempt.
     successes: AtomicU32,
+    /// Whether Redis refuses the subscription to hints.
+    deafened: Arc<AtomicBool>,
     #[cfg(feature = "test-support")]
     skew: AtomicU64,
 }
@@ -100,9 +104,16 @@ impl RedisStore {
             cache: Arc::new(OwnerCache::new()),
             recent: RecentDeliveries::new(),
             successes: AtomicU32::new(0),
+            deafened: Arc::default(),
             #[cfg(feature = "test-support")]
             skew: AtomicU64::new(0),
         })))
+    }
+
+    /// Returns whether the servers are of another kind than the URL of this configuration says. It explains failures, so it
+    /// is asked after one.
+    pub async fn kind_mismatch(options: &config::StoreConfig) -> Option<KindMismatch> {
+        kind_mismatch::mismatch(options).await
     }
 
     /// Sets the store's clock ahead of the server's. Keys still expire by the server's clock (docs/adr/0019).
@@ -135,6 +146,7 @@ impl RedisStore {
             incarnation,
             runner.timeout(),
             Arc::clone(&self.0.cache),
+            Arc::clone(&self.0.deafened),
         )
     }
 

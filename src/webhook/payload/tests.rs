@@ -19,6 +19,7 @@ fn composed(claimed: &ClaimedDelivery, form: PayloadFormat) -> (HeaderMap, Bytes
         claimed,
         &DeliveryOptions { format: form, secrets: &secrets, extra_headers: None, platform_bot: "st-0d3f" },
         0xb7,
+        claimed.now,
     )
     .unwrap()
 }
@@ -197,7 +198,7 @@ fn malformed_data_is_an_error_without_a_quote() {
         extra_headers: None,
         platform_bot: "st-0d3f",
     };
-    let error = compose(&claimed, &options, 1).unwrap_err();
+    let error = compose(&claimed, &options, 1, NOW).unwrap_err();
     assert!(!error.to_string().contains("hush"), "{error}");
 }
 
@@ -214,7 +215,7 @@ fn request_to_the_bot_webhook_has_its_headers() {
     claimed.delivery.origin = DeliveryOrigin::Bot;
     let options = targets.options(&claimed.delivery).unwrap();
     let _: &ExtraHeaders = options.extra_headers.unwrap();
-    let (headers, body) = compose(&claimed, &options, 1).unwrap();
+    let (headers, body) = compose(&claimed, &options, 1, NOW).unwrap();
     assert_eq!(header(&headers, "authorization"), Some("Bearer t0ken"));
     assert_eq!(headers.get_all("x-tenant").count(), 2);
     let digits = header(&headers, "x-signature").unwrap();

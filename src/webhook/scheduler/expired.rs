@@ -33,8 +33,7 @@ impl Scheduler {
     pub(super) fn next_expired(&mut self, now: Timestamp) -> Option<AttemptStart> {
         while self.in_flight < self.max_in_flight {
             let (partition, fence, queue) = *self.expired.front()?;
-            let known =
-                owned(&mut self.partitions, partition, fence).filter(|known| !known.is_store_silent());
+            let known = owned(&mut self.partitions, partition, fence).filter(|known| !known.store_silent);
             let known = known.and_then(|known| Some((known.queues.get_mut(&queue)?, &mut known.in_flight)));
             if let Some((QueueEntry { host, state: state @ QueueState::Waiting(_) }, in_flight)) = known
                 && let QueueState::Waiting(due) = *state

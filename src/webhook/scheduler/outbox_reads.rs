@@ -20,7 +20,7 @@ impl Scheduler {
         match known.read_at {
             None => known.read_again = true,
             // The planned read comes as soon as the store is expected to answer.
-            Some(_) if known.is_store_silent() => {}
+            Some(_) if known.store_silent => {}
             Some(_) => self.plan_read(partition, now),
         }
     }
@@ -84,7 +84,10 @@ impl Scheduler {
             return true;
         }
         self.reads -= 1;
-        known.store_backoff.reset();
+        known.store_silent = false;
+        if !known.writes_fail {
+            known.store_backoff.reset();
+        }
         let again = std::mem::take(&mut known.read_again);
         for (queue, QueueEntry { host, state }) in &mut known.queues {
             if let QueueState::Held(due) = *state {
@@ -102,17 +105,18 @@ impl Scheduler {
     pub(in super::super) fn read_failed(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
         self.reads -= 1;
         let Some(known) = owned(&mut self.partitions, partition, fence) else { return };
-        let delay = known.store_backoff.next(self.rng.f64());
+        let delay = known.store_failed(self.rng.f64());
         self.plan_read(partition, now + delay);
     }
 
-    /// Begins no attempt in the partition until its outbox has been read, because the store did not answer.
-    pub(super) fn store_silent(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
+    /// Begins no attempt in the partition until its outbox has been read, because the store did not answer a write.
+    pub(super) fn write_failed(&mut self, partition: Partition, fence: Fence, now: Timestamp) {
         let Some(known) = active(&mut self.partitions, partition, fence) else { return };
-        if known.is_store_silent() {
+        known.writes_fail = true;
+        if known.store_silent {
             return;
         }
-        let delay = known.store_backoff.next(self.rng.f64());
+        let delay = known.store_failed(self.rng.f64());
         // A read that is under way may still show that the store answers.
         if known.read_at.is_some() {
             self.plan_read(partition, now + delay);

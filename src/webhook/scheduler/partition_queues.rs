@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::domain::{Backoff, Partition, Timestamp};
 use crate::store::{Fence, Ownership, QueueId};
@@ -20,7 +21,11 @@ pub(super) struct PartitionQueues {
     pub(super) read_at: Option<Timestamp>,
     /// Whether another read was requested during the read.
     pub(super) read_again: bool,
-    /// The backoff of a store that does not answer for the partition. No attempt begins until it does.
+    /// Whether the store did not answer the last operation. No attempt begins until it does.
+    pub(super) store_silent: bool,
+    /// Whether the store failed the last write. It may answer reads all the same.
+    pub(super) writes_fail: bool,
+    /// The backoff of reads while the store is silent. A read that succeeds does not end it while writes fail.
     pub(super) store_backoff: Backoff,
     /// The tokens of attempts that may have begun. The store recognises a repeat by the token.
     pub(super) unanswered: HashMap<QueueId, u64>,
@@ -55,14 +60,24 @@ impl PartitionQueues {
             in_flight: 0,
             read_at: Some(now),
             read_again: false,
+            store_silent: false,
+            writes_fail: false,
             store_backoff: Backoff::for_store(),
             unanswered: HashMap::new(),
         }
     }
 
-    /// Returns whether the store did not answer the last operation.
-    pub(super) const fn is_store_silent(&self) -> bool {
-        self.store_backoff.failures() > 0
+    /// Counts an operation that the store did not answer, and returns the delay before the next read. `draw` is uniform
+    /// in 0..1.
+    pub(super) fn store_failed(&mut self, draw: f64) -> Duration {
+        self.store_silent = true;
+        self.store_backoff.next(draw)
+    }
+
+    /// Notes that the store carried out a write.
+    pub(super) const fn write_succeeded(&mut self) {
+        self.writes_fail = false;
+        self.store_backoff.reset();
     }
 
     /// Removes a queue.

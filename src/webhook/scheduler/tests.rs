@@ -69,7 +69,7 @@ impl Scheduler {
                 }
                 if let QueueState::Held(_) = queue.state {
                     assert!(
-                        known.is_store_silent() && known.ownership.active().is_some(),
+                        known.store_silent && known.ownership.active().is_some(),
                         "held without a reason"
                     );
                 }
@@ -296,6 +296,37 @@ fn silent_store_holds_attempts_and_repeats_the_token() {
     assert_eq!(started.len(), 2);
     assert!(started.contains(&first));
     scheduler.check();
+}
+
+#[test]
+fn store_that_refuses_only_writes_is_asked_with_backoff() {
+    let mut scheduler = scheduler(100, 30);
+    scheduler.notify("one", 1);
+    let pending = |due| PendingQueue { queue: queue(1), target: "https://one/in".into(), due, since: NOW };
+    let (mut now, mut looks) = (NOW, 0);
+    while now < NOW + seconds(60) {
+        if scheduler.next_read(now).is_some() {
+            looks += 1;
+            scheduler.page_read(PARTITION, fence(1), &[pending(NOW)], false, now);
+        }
+        while let Some(start) = scheduler.next_attempt(now) {
+            scheduler.begin_unanswered(start.token, now);
+        }
+        scheduler.check();
+        now = scheduler.wake_at().unwrap().max(now + Duration::from_millis(1));
+    }
+    assert!((30..90).contains(&looks), "{looks} looks in a minute; the longest delay is 2 s");
+
+    // A write that succeeds ends the backoff.
+    while scheduler.next_read(now).is_none() {
+        now = scheduler.wake_at().unwrap();
+    }
+    scheduler.page_read(PARTITION, fence(1), &[pending(NOW)], false, now);
+    let start = scheduler.next_attempt(now).unwrap();
+    scheduler.attempt_ended(start.token, Some(now), None, now);
+    let start = scheduler.next_attempt(now).unwrap();
+    scheduler.begin_unanswered(start.token, now);
+    assert!(scheduler.wake_at().unwrap() <= now + Duration::from_millis(250));
 }
 
 #[test]

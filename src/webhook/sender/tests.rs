@@ -5,8 +5,16 @@ use proptest::prelude::*;
 use tokio::io::AsyncWriteExt as _;
 
 use super::*;
-use crate::runtime::fixtures::run;
-use crate::webhook::tests::{CA, Receiver, ReceiverAction, answer, loopback_config, sender, server_tls};
+use crate::config::PayloadFormat;
+use crate::domain::DeliveryKind;
+use crate::runtime::fixtures::{DeadAddress, run};
+use crate::tcp::fixtures::assert_passes_firewall;
+use crate::webhook::payload;
+use crate::webhook::signature::SigningSecret;
+use crate::webhook::target_table::DeliveryOptions;
+use crate::webhook::tests::{
+    CA, NOW, Receiver, ReceiverAction, SECRET, answer, claimed, loopback_config, sender, server_tls,
+};
 
 /// The interval between two pieces of a slow response.
 const DRIP_INTERVAL: Duration = Duration::from_millis(10);
@@ -40,6 +48,29 @@ fn post_to_a_receiver_returns_its_response() {
         assert_eq!(seen.header("host"), Some(receiver.address.to_string().as_str()));
         assert_eq!(seen.header("content-length"), Some("2"));
         assert_eq!(seen.body, "{}");
+    });
+}
+
+#[test]
+fn deliveries_of_each_format_pass_a_firewall() {
+    run(async {
+        let receiver = Receiver::start([]).await;
+        let url = Url::parse(&format!("http://hooks.example:{}/in", receiver.address.port())).unwrap();
+        let (sender, _) = resolving(&loopback_config(), vec![vec!["127.0.0.1"]]);
+        let secrets = [SigningSecret::parse(&SECRET.into()).unwrap()];
+        let claimed =
+            claimed(url.as_str(), DeliveryKind::MessageAnswered, r#"{"replies":[],"complete":true}"#);
+        for format in [PayloadFormat::Standard, PayloadFormat::CloudEvents, PayloadFormat::KoreV2] {
+            let options =
+                DeliveryOptions { format, secrets: &secrets, extra_headers: None, platform_bot: "st-1" };
+            let (headers, body) = payload::compose(&claimed, &options, 7, NOW).unwrap();
+            sender.post(&url, headers, body).await.unwrap();
+        }
+        let seen = receiver.seen.borrow();
+        assert_eq!(seen.len(), 3);
+        for request in seen.iter() {
+            assert_passes_firewall(&request.line, &request.head, &request.body);
+        }
     });
 }
 
@@ -350,7 +381,12 @@ fn name_with_several_addresses_uses_only_admitted_ones() {
         // The sender tries the next address after a refused connection.
         let (sender, _) = resolving(&loopback_config(), vec![vec!["127.0.0.3", "127.0.0.1"]]);
         assert_eq!(post(&sender, &url).await.unwrap().status, 204);
-        assert_eq!(receiver.connections.get(), 2);
+        // It tries the next one beside an address that does not answer.
+        let _dead = DeadAddress::new(4, receiver.address.port());
+        let quick = WebhooksConfig { timeout: Duration::from_secs(1), ..loopback_config() };
+        let (sender, _) = resolving(&quick, vec![vec!["127.0.0.4", "127.0.0.1"]]);
+        assert_eq!(post(&sender, &url).await.unwrap().status, 204);
+        assert_eq!(receiver.connections.get(), 3);
     });
 }
 

@@ -38,8 +38,10 @@ pub(super) const PROSE: &[(&str, usize, usize)] = &[
     ("src/rtm", 0, 0),
     ("src/runtime", 0, 0),
     ("src/store", 1, 3),
+    ("src/tcp", 0, 0),
     ("src/telemetry", 0, 0),
     ("src/tls", 0, 0),
+    ("src/wall_clock", 0, 0),
     ("src/webhook", 0, 0),
     ("top", 8, 0),
 ];

@@ -1,20 +1,25 @@
 //! The command runner, the listener and the health monitor against real and scripted servers.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use deadpool_redis::redis::{Cmd, Value, cmd};
+use deadpool_redis::redis::io::AsyncDNSResolver;
+use deadpool_redis::redis::{Cmd, RedisFuture, Value, cmd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::RedisStore;
 use super::super::command_runner::CommandRunner;
+use super::super::connector::RedisConnector;
 use super::super::script::RedisScript;
 use super::server::{Server, free_port, local, options};
+use super::{LEASE, ME, OTHER, accept, alice};
 use crate::config::{RedisServers, RedisTopology, StoreConfig, StoreTls, StoreUrl};
-use crate::runtime::fixtures::run;
-use crate::store::{HealthIssue, Hint, Incarnation, StoreError, StoreRefusal};
+use crate::domain::Partition;
+use crate::runtime::fixtures::{DeadAddress, run};
+use crate::store::{AcceptError, ClaimMode, HealthIssue, Hint, Incarnation, StoreError, StoreRefusal};
 
 fn wire(options: &StoreConfig) -> CommandRunner {
     let StoreUrl::Redis(servers) = &options.url else { panic!("it is on Redis") };
@@ -189,6 +194,67 @@ fn acl_user_with_few_rights_is_enough() {
 }
 
 #[test]
+fn accept_without_channels_is_not_called_unwritten() {
+    run(async {
+        let server = Server::start();
+        let own = ["ACL", "SETUSER", "bridge", "on", ">secret", "~*", "+@all", "&t:*"];
+        server.cli(&own);
+        let user = (Some("bridge".to_owned()), Some("secret".into()));
+        let store = RedisStore::new(&StoreConfig { username: user.0, password: user.1, ..server.patient() });
+        let store = store.unwrap();
+        let partition = Partition::of(&alice());
+        store.claim(partition, OTHER, LEASE, ClaimMode::Expired).await.unwrap();
+        let mut hints = store.listen(ME);
+        assert_eq!(hints.next().await.name(), "subscribed");
+        assert_eq!(store.check_ready().await, Ok(()));
+
+        // The message is stored, and then its hint for the owner is refused.
+        server.cli(&["ACL", "SETUSER", "bridge", "resetchannels"]);
+        let request = accept(1);
+        let id = request.id;
+        let error = store.accept(request).await.unwrap_err();
+        assert_eq!(error, AcceptError::Store(StoreError::Halfway(StoreRefusal::NoChannels)));
+        assert!(error_is_open(&error), "{error}");
+        assert_eq!(store.check_ready().await, Err(StoreError::Unavailable(StoreRefusal::NoChannels)));
+
+        server.cli(&own);
+        assert!(store.message(&alice(), id, None).await.unwrap().is_some(), "it was accepted");
+        // Redis cut the subscription with the channels.
+        assert_eq!(hints.next().await.name(), "subscribed");
+        assert_eq!(store.check_ready().await, Ok(()));
+    });
+}
+
+/// Returns whether a retry is safe and may find the message.
+fn error_is_open(error: &AcceptError) -> bool {
+    matches!(error, AcceptError::Store(error) if error.is_passing())
+}
+
+#[test]
+fn replica_that_may_not_listen_is_not_ready() {
+    run(async {
+        let server = Server::start();
+        server.cli(&["ACL", "SETUSER", "bridge", "on", ">secret", "~*", "+@all", "-subscribe", "&t:*"]);
+        let user = (Some("bridge".to_owned()), Some("secret".into()));
+        let store = RedisStore::new(&StoreConfig { username: user.0, password: user.1, ..server.patient() });
+        let store = store.unwrap();
+        let mut hints = store.listen(ME);
+        let listening = async {
+            hints.next().await;
+        };
+        let refused = until(async || store.check_ready().await.is_err());
+        tokio::select! {
+            () = listening => panic!("it may not listen"),
+            () = refused => {}
+        }
+        assert_eq!(store.check_ready().await, Err(StoreError::Unavailable(StoreRefusal::NoChannels)));
+        server.cli(&["ACL", "SETUSER", "bridge", "+subscribe"]);
+        hints.next().await;
+        assert_eq!(store.check_ready().await, Ok(()));
+    });
+}
+
+#[test]
 fn tls_with_own_root_and_client_certificate_connects() {
     run(async {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -245,7 +311,7 @@ fn lasting_error_fails_at_once() {
         server.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
         let broken = RedisScript::new("broken", "#!lua\nreturn redis.call('GET')".to_owned());
         let bug = redis.0.runner.run(broken.call(&["{p1}:n"])).await;
-        assert_eq!(bug, Err(StoreError::Unavailable(StoreRefusal::Unexpected)));
+        assert_eq!(bug, Err(StoreError::Halfway(StoreRefusal::Unexpected)));
         assert!(begun.elapsed() < Duration::from_millis(900));
     });
 }
@@ -399,4 +465,34 @@ impl Hint {
             _ => "another",
         }
     }
+}
+
+/// A resolver by which every name has these addresses.
+struct FixedResolver([SocketAddr; 2]);
+
+impl AsyncDNSResolver for FixedResolver {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _: &'b str,
+        _: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async { Ok(Box::new(self.0.into_iter()) as Box<_>) })
+    }
+}
+
+#[test]
+fn name_with_a_dead_first_address_reaches_the_server() {
+    let server = Server::start();
+    let dead = DeadAddress::new(5, server.port());
+    let live = SocketAddr::from(([127, 0, 0, 1], server.port()));
+    run(async {
+        let config = server.options();
+        let StoreUrl::Redis(servers) = &config.url else { panic!("it is on Redis") };
+        let connector = RedisConnector::new(servers, &config).unwrap();
+        let resolver = FixedResolver([dead.address, live]);
+        let options = connector.connection_options().set_dns_resolver(resolver);
+        let mut connection = connector.open_one(0, options).await.unwrap();
+        let pong: String = ping().query_async(&mut connection).await.unwrap();
+        assert_eq!(pong, "PONG");
+    });
 }
