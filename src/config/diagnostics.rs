@@ -85,6 +85,8 @@ pub type ConfigWarning = Diagnostic;
 pub(super) struct Diagnostics {
     origins: std::collections::BTreeMap<String, ValueOrigin>,
     errors: Vec<Diagnostic>,
+    /// The keys of these errors.
+    faulty: BTreeSet<String>,
     warnings: Vec<ConfigWarning>,
     known: BTreeSet<String>,
 }
@@ -122,6 +124,7 @@ impl Diagnostics {
     /// Records an error.
     pub(super) fn error(&mut self, key: &str, what: impl Into<String>) {
         let error = self.diagnostic(key, what.into());
+        self.faulty.insert(key.to_owned());
         self.errors.push(error);
     }
 
@@ -129,7 +132,7 @@ impl Diagnostics {
     ///
     /// If one of the keys has an error already, the new one could be its consequence and is dropped.
     pub(super) fn relation_error(&mut self, keys: &[String], what: impl Into<String>) {
-        if self.errors.iter().any(|error| keys.contains(&error.key)) {
+        if keys.iter().any(|key| self.faulty.contains(key)) {
             return;
         }
         let at = keys.iter().find(|key| self.was_given(key)).or(keys.first());
@@ -143,7 +146,7 @@ impl Diagnostics {
         let within = |key: &str| {
             key.strip_prefix(table).is_some_and(|rest| rest.starts_with(['.', '[']) || rest.is_empty())
         };
-        if !self.errors.iter().any(|error| within(&error.key)) {
+        if !self.faulty.iter().any(|key| within(key)) {
             self.error(table, what);
         }
     }
