@@ -10,6 +10,7 @@ use actix_web::http::Method;
 use super::api_error::{ApiError, FieldErrors};
 use super::auth::RequiredScope;
 use super::conversation_address::ConversationAddress;
+use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::request_body;
 use super::request_pipeline::respond;
@@ -26,6 +27,7 @@ pub(super) async fn admit(context: &ApiContext, request: Request) -> Result<Requ
     let head = request.head();
     let rate_limit = context.rate_limits.consume(&context.config.callers, head.headers());
     let (route, checked) = check(context, head);
+    let checked = local_host::check(&context.config.callers, head).and(checked);
     let refused = rate_limit.as_ref().is_some_and(|status| status.refusal().is_some());
     let failure = match checked {
         Ok(()) if !refused && context.has_room() => {
