@@ -146,7 +146,8 @@ fn warnings(section: &mut Section<'_>, store: &StoreConfig) {
                 idle(&TLS, "without TLS: begin the URL with rediss");
             }
             idle(&["memory_limit"], "with Redis, which has its own `maxmemory`");
-            let secret = store.password.is_some() || store.sentinel_password.is_some();
+            let sentinels = matches!(servers.topology, RedisTopology::Sentinel { .. });
+            let secret = store.password.is_some() || (sentinels && store.sentinel_password.is_some());
             if secret && !servers.tls && !servers.hosts().all(|host| is_own_machine(&host.host)) {
                 let given = if section.diagnostics.was_given(&url) { url } else { url_file };
                 section.diagnostics.warn(

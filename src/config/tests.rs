@@ -622,6 +622,7 @@ fn password_over_a_plain_network_is_warned_of() {
         ("url = \"redis://10.0.0.1\"\npassword = \"hush\"", true),
         ("url = \"redis+cluster://localhost,10.0.0.1\"\npassword = \"hush\"", true),
         ("url = \"redis+sentinel://h/m\"\nsentinel_password = \"hush\"", true),
+        ("url = \"redis://h\"\nsentinel_password = \"hush\"", false),
         ("url = \"redis://redis.example\"", false),
         ("url = \"rediss://u:hush@redis.example\"", false),
         ("url = \"redis://u:hush@LOCALHOST\"", false),
@@ -674,7 +675,7 @@ fn large_configuration_is_read_with_its_places() {
         bad(&format!("{BOT}{}", many.concat()), &[("RTM_BRIDGE__CALLERS__C19999__USER_PREFIX", "x")]);
     assert_eq!(mistakes.iter().count(), 20_000);
     let last = mistakes.iter().last().unwrap().to_string();
-    assert!(last.starts_with("callers.c19999.key_sha256 (bridge.toml:60007): is missing"), "{last}");
+    assert!(last.starts_with("callers.c19999.key_sha256 (bridge.toml:60006): is missing"), "{last}");
 }
 
 #[test]

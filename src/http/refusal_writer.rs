@@ -19,7 +19,7 @@ use super::trace_context::TraceContext;
 use crate::domain::ProblemKind;
 use crate::metrics::Metrics;
 
-/// What the server writes behind the version, with the kind of its replacement.
+/// The bytes of the server behind the version, with the kind of their replacement.
 const REFUSALS: [(&[u8], ProblemKind); 4] = [
     (b" 400 Bad Request\r\ncontent-length: 0\r\n", ProblemKind::InvalidRequest),
     (b" 408 Request Timeout\r\ncontent-length: 0\r\n", ProblemKind::RequestTimeout),
@@ -100,7 +100,7 @@ fn with_problem(head: &[u8], kind: ProblemKind) -> Vec<u8> {
     let mut whole = Vec::with_capacity(head.len() + 160 + body.len());
     let mut lines = head.split_inclusive(|&byte| byte == b'\n').filter(|line| line.len() > 2);
     whole.extend_from_slice(lines.next().unwrap_or_default());
-    // These replace the length of the empty body and whatever the server says of the connection, which it closes.
+    // Its own lines about body and connection are replaced: the server closes the connection.
     for line in
         lines.filter(|line| !line.starts_with(b"content-length:") && !line.starts_with(b"connection:"))
     {

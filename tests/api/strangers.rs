@@ -135,7 +135,11 @@ fn body_is_asked_for_only_after_the_head_passed() {
             ),
             (format!("{POST}{}{}", key("sends"), json.replace("13", "1048577")), 413, "payload-too-large"),
             (format!("{}{json}", POST.replace("alice/messages", "alice")), 401, "unauthorized"),
-            (format!("POST /deliveries/redrive HTTP/1.1\r\n{}{json}", key("sends")), 403, "forbidden"),
+            (
+                format!("POST /deliveries/redrive HTTP/1.1\r\nHost: h\r\n{}{json}", key("sends")),
+                403,
+                "forbidden",
+            ),
         ] {
             // The first answer is the last one: nothing asks for the body.
             let answer = answer(&bridge, &head).await;
