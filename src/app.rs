@@ -14,7 +14,7 @@
 
 mod clock_watch;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,6 +40,8 @@ const SWEEP_MAX_MESSAGES: usize = 1024;
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait of a starting bridge for its store, which may start at the same time.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The addresses that `localhost` stands for.
+const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// Delay between two attempts to reach the store.
 const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -198,6 +200,8 @@ impl Bridge {
             store_timeout: READY_TIMEOUT,
             hub: shards.hub().clone(),
             draining: Arc::clone(&draining),
+            // Other addresses of loopback are names that an operator chose.
+            local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),
         });
         let admin =
             HttpServer::new(move || App::new().configure(http::configure_admin(Arc::clone(&operator))))

@@ -207,6 +207,11 @@ impl Metrics {
         self.http_requests.answered(route, method, status, duration);
     }
 
+    /// Counts a request that the HTTP server refused with this status before any route.
+    pub fn malformed_request(&self, status: u16) {
+        self.http_requests.refused(status);
+    }
+
     /// Writes everything as Prometheus text, version 0.0.4.
     ///
     /// # Errors

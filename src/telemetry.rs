@@ -34,12 +34,7 @@ pub enum TelemetryError {
 /// # Errors
 /// [`TelemetryError`].
 pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
-    // The HTTP server logs its start at info. A filter of the configuration can show that, because it comes later.
-    let filter = Targets::new()
-        .with_target("actix_server", Level::WARN)
-        .with_targets(&log.filter)
-        .with_default(log.filter.default_level().unwrap_or(LevelFilter::OFF));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter(log));
     let layer = tracing_subscriber::fmt::layer();
     match log.format {
         LogFormat::Json => registry
@@ -60,10 +55,38 @@ pub fn start(log: &LogConfig) -> Result<(), TelemetryError> {
     Ok(())
 }
 
+/// Returns the levels by module. The configuration precedes the exceptions here.
+fn filter(log: &LogConfig) -> Targets {
+    Targets::new()
+        // The HTTP server logs its start at info.
+        .with_target("actix_server", Level::WARN)
+        // It logs each malformed request of a stranger as an error. The bridge logs those at debug and counts them.
+        .with_target("actix_http::h1::dispatcher", LevelFilter::OFF)
+        .with_targets(&log.filter)
+        .with_default(log.filter.default_level().unwrap_or(LevelFilter::OFF))
+}
+
 /// Whether text on this stream is coloured.
 ///
 /// `NO_COLOR` disables colour and `CLICOLOR_FORCE` enables it; otherwise a terminal that supports colour has it. clap
 /// asks the same function for help and errors, so that the whole program agrees.
 pub fn shows_colour(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_requests_are_silent_unless_wanted() {
+        const DISPATCHER: &str = "actix_http::h1::dispatcher";
+        let shows = |text: &str, target| {
+            let log = LogConfig { filter: text.parse().unwrap(), ..LogConfig::default() };
+            filter(&log).would_enable(target, &Level::ERROR)
+        };
+        assert!(!shows("info", DISPATCHER) && !shows("debug", DISPATCHER));
+        assert!(shows("info", "rtm_bridge") && shows("info", "actix_http::h1::decoder"));
+        assert!(shows("info,actix_http::h1::dispatcher=error", DISPATCHER));
+    }
 }

@@ -15,7 +15,7 @@ use url::Url;
 use self::client::{ApiCallError, ChatClient};
 use self::event_source::{EventSource, SourceItem};
 use self::transcript::Transcript;
-use super::{CommandError, print};
+use super::{CommandError, print, warn_of_open_file};
 use crate::domain::{BotName, UserId};
 use crate::tls::TlsError;
 use crate::{config, runtime};
@@ -176,6 +176,7 @@ fn caller_key(file: Option<PathBuf>) -> Result<Option<SecretString>, ChatError> 
     let (origin, bytes) = if let Some(path) = file {
         let origin = path.display().to_string();
         let bytes = std::fs::read(&path).map_err(|source| ChatError::KeyFile(origin.clone(), source))?;
+        warn_of_open_file(&path);
         (origin, bytes)
     } else {
         let variable = config::environment().find(|(name, value)| name == KEY_VARIABLE && !value.is_empty());

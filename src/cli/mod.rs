@@ -19,7 +19,7 @@ mod webhook;
 use std::error::Error;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anstream::stream::RawStream;
@@ -180,6 +180,19 @@ fn is_address_in_use(error: &(dyn Error + 'static)) -> bool {
         next = error.source();
     }
     false
+}
+
+/// Warns of a file of secrets that others can change.
+fn warn_of_open_file(path: &Path) {
+    if config::writable_by_others(path) {
+        // A closed standard error leaves no other place for the warning.
+        let _closed = writeln!(
+            io::stderr(),
+            "rtm-bridge: every user of this machine can change {}: take their right to write from the file and its folder \
+             (chmod o-w)",
+            path.display()
+        );
+    }
 }
 
 /// Waits for Ctrl-C or SIGTERM.

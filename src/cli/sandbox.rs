@@ -1,5 +1,6 @@
 //! `rtm-bridge sandbox`
 
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -43,8 +44,12 @@ impl SandboxCommand {
     pub(super) fn run(self) -> Result<(), CommandError> {
         // With the usual limit, fewer sockets fit.
         let _refused = runtime::raise_open_files();
+        let address = self.listen;
+        if let Some(warning) = exposure_warning(address) {
+            // A closed standard error leaves no other place for the warning.
+            let _closed = writeln!(io::stderr(), "rtm-bridge: {warning}");
+        }
         runtime::block_on(async {
-            let address = self.listen;
             let failed = |source| CommandError::SandboxListen { address, option: "--listen", source };
             let sandbox = Sandbox::start(self.options()).await.map_err(failed)?;
             print(&format!("The simulated platform listens on {}\n", sandbox.url()))?;
@@ -72,6 +77,16 @@ impl SandboxCommand {
     }
 }
 
+/// Returns the warning for an address that other hosts can reach.
+fn exposure_warning(address: SocketAddr) -> Option<String> {
+    (!address.ip().to_canonical().is_loopback()).then(|| {
+        format!(
+            "{address} is reachable from other hosts, and the simulated platform protects nothing: every host can read \
+             conversations and speak as the bot (POST /sandbox/push); --listen 127.0.0.1:4000 keeps them out"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -86,6 +101,21 @@ mod tests {
 
     fn bots(arguments: &[&str]) -> Vec<String> {
         TestCommandLine::parse_from([&["sandbox"], arguments].concat()).command.options().bots
+    }
+
+    #[test]
+    fn sandbox_that_others_can_reach_is_warned_of() {
+        for (address, warned) in [
+            ("127.0.0.1:4000", false),
+            ("[::1]:0", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("0.0.0.0:4000", true),
+            ("[::]:4000", true),
+            ("10.0.0.1:1", true),
+        ] {
+            let warning = exposure_warning(address.parse().unwrap());
+            assert_eq!(warning.is_some_and(|text| text.contains("/sandbox/push")), warned, "{address}");
+        }
     }
 
     #[test]

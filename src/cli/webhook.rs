@@ -15,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use self::received::DeliveryCheckError;
 pub(super) use self::secret::generate_secret;
-use super::CommandError;
+use super::{CommandError, warn_of_open_file};
 use crate::config;
 use crate::webhook::signature::{InvalidSecret, SigningSecret, VerificationError};
 
@@ -105,6 +105,7 @@ impl SecretArgs {
             let text =
                 SecretString::from(String::from_utf8_lossy(&read_file(path, SMALL_FILE_MAX)?).into_owned());
             all = parse_secrets(&path.display().to_string(), text.expose_secret())?;
+            warn_of_open_file(path);
         }
         if !self.secrets.is_empty() {
             // A closed standard error leaves no other place for the warning.

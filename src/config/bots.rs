@@ -1,5 +1,6 @@
 //! `[[bots]]`, and the rules between the tables of `[[bots]]` and `[[callers]]`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,23 +209,22 @@ fn relation_error(section: &mut Section<'_>, one: (&str, String), other: (&str, 
 
 /// Checks the rules between the tables of the two lists: no bot and no key occurs twice.
 pub(super) fn check(diagnostics: &mut Diagnostics, bots: &[Arc<BotConfig>], callers: &[CallerConfig]) {
-    for (i, bot) in bots.iter().enumerate() {
-        let twin = bots.iter().take(i).find(|other| {
-            other.name != bot.name && other.platform == bot.platform && other.task_bot_id == bot.task_bot_id
-        });
-        if let Some(twin) = twin {
+    let mut known: BTreeMap<(&Url, &str), &BotName> = BTreeMap::new();
+    for bot in bots {
+        let twin = *known.entry((&bot.platform, &bot.task_bot_id)).or_insert(&bot.name);
+        if *twin != bot.name {
             diagnostics.error(
                 &format!("bots.{}.task_bot_id", bot.name),
-                format!("is the same bot as `{}` on the same platform; configure each bot once", twin.name),
+                format!("is the same bot as `{twin}` on the same platform; configure each bot once"),
             );
         }
     }
-    for (i, caller) in callers.iter().enumerate() {
-        let twin = callers.iter().take(i).find(|other| other.key_sha256 == caller.key_sha256);
-        if let Some(twin) = twin {
+    let mut known: BTreeMap<[u8; 32], &str> = BTreeMap::new();
+    for caller in callers {
+        if let Some(twin) = known.insert(caller.key_sha256, &caller.name) {
             diagnostics.error(
                 &format!("callers.{}.key_sha256", caller.name),
-                format!("is also the key of `{}`; give each caller its own key", twin.name),
+                format!("is also the key of `{twin}`; give each caller its own key"),
             );
         }
     }

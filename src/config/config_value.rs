@@ -53,7 +53,10 @@ impl ConfigValue {
 
 /// Parses a TOML document and records each syntax error. An error never quotes the document, which may hold secrets.
 pub(super) fn document(text: &str, file: &Arc<str>, diagnostics: &mut Diagnostics) -> Option<ConfigTable> {
-    let place = |start: usize| ValueOrigin::File { file: Arc::clone(file), line: line(text, start) };
+    let ends: Vec<usize> =
+        text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect();
+    let line = |start: usize| 1 + ends.partition_point(|end| *end < start);
+    let place = |start: usize| ValueOrigin::File { file: Arc::clone(file), line: line(start) };
     let (root, faults) = DeTable::parse_recoverable(text);
     if faults.is_empty() {
         return Some(table(root.get_ref(), &place));
@@ -100,8 +103,4 @@ fn value(from: &DeValue<'_>, place: &dyn Fn(usize) -> ValueOrigin) -> ConfigValu
         DeValue::Float(_) => ConfigValue::Other("a fraction"),
         DeValue::Datetime(_) => ConfigValue::Other("a time"),
     }
-}
-
-fn line(text: &str, offset: usize) -> usize {
-    1 + text.bytes().take(offset).filter(|&b| b == b'\n').count()
 }

@@ -1,5 +1,7 @@
 //! Additional headers for a bot's deliveries. Their values may be secrets, so errors never quote them.
 
+use std::collections::BTreeSet;
+
 use secrecy::SecretString;
 
 use super::config_value::ConfigValue;
@@ -64,9 +66,10 @@ pub(super) fn headers_text(text: &str) -> ParseResult<Vec<HeaderPair>> {
 
 fn collect<'t>(lines: impl Iterator<Item = &'t str>) -> ParseResult<Vec<HeaderPair>> {
     let mut all: Vec<HeaderPair> = Vec::new();
+    let mut names = BTreeSet::new();
     for line in lines {
         let (name, value) = header(line)?;
-        if all.iter().any(|(known, _)| *known == name) {
+        if !names.insert(name.clone()) {
             return invalid(format!("has `{name}` twice"));
         }
         all.push((name, value));

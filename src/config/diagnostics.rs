@@ -85,6 +85,8 @@ pub type ConfigWarning = Diagnostic;
 pub(super) struct Diagnostics {
     origins: std::collections::BTreeMap<String, ValueOrigin>,
     errors: Vec<Diagnostic>,
+    /// The keys of these errors.
+    faulty: BTreeSet<String>,
     warnings: Vec<ConfigWarning>,
     known: BTreeSet<String>,
 }
@@ -122,6 +124,7 @@ impl Diagnostics {
     /// Records an error.
     pub(super) fn error(&mut self, key: &str, what: impl Into<String>) {
         let error = self.diagnostic(key, what.into());
+        self.faulty.insert(key.to_owned());
         self.errors.push(error);
     }
 
@@ -137,7 +140,7 @@ impl Diagnostics {
     /// Records an error between several keys as [`Diagnostics::relation_error`] does, in the words of the key that it is
     /// recorded at. Other keys may have their defaults, of which the operator knows nothing.
     pub(super) fn sided_relation_error(&mut self, sides: &[(String, String)]) {
-        if self.errors.iter().any(|error| sides.iter().any(|(key, _)| *key == error.key)) {
+        if sides.iter().any(|(key, _)| self.faulty.contains(key)) {
             return;
         }
         let at = sides.iter().find(|(key, _)| self.was_given(key)).or(sides.first());
@@ -151,7 +154,7 @@ impl Diagnostics {
         let within = |key: &str| {
             key.strip_prefix(table).is_some_and(|rest| rest.starts_with(['.', '[']) || rest.is_empty())
         };
-        if !self.errors.iter().any(|error| within(&error.key)) {
+        if !self.faulty.iter().any(|key| within(key)) {
             self.error(table, what);
         }
     }

@@ -49,6 +49,7 @@ pub(super) fn overlay(root: &mut ConfigTable, environment: VariableMap, diagnost
     // Variables that change a name come last, because the others refer to the name in the file.
     let (names, others): (Vec<_>, Vec<_>) =
         environment.into_iter().partition(|(name, _)| name.ends_with("__NAME"));
+    let mut indexes = LISTS.map(|list| TableIndex::of(root, list));
     for (name, value) in others.into_iter().chain(names) {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         if name.bytes().any(|b| b.is_ascii_lowercase()) {
@@ -63,10 +64,12 @@ pub(super) fn overlay(root: &mut ConfigTable, environment: VariableMap, diagnost
         let item = ConfigItem { value: ConfigValue::Untyped(value), origin: origin.clone() };
         let list = rest.split_once("__").map(|(list, within)| (list.to_ascii_lowercase(), within));
         let placed = match list {
-            Some((list, within)) if LISTS.contains(&list.as_str()) => {
-                list_table(root, &list, within, &origin).and_then(|(table, key)| insert_at(table, key, item))
-            }
-            _ => insert_at(root, rest, item),
+            Some((list, within)) => match indexes.iter_mut().find(|index| index.list == list) {
+                Some(index) => list_table(root, index, within, &origin)
+                    .and_then(|(table, key)| insert_at(table, key, item)),
+                None => insert_at(root, rest, item),
+            },
+            None => insert_at(root, rest, item),
         };
         if let Err(refusal) = placed {
             diagnostics.error("", format!("{name}: {refusal}"));
@@ -111,13 +114,50 @@ fn insert_at(table: &mut ConfigTable, path: &str, item: ConfigItem) -> Result<()
     }
 }
 
+/// The tables of a list by the form of their names in variables, so that a variable finds its table at once.
+struct TableIndex {
+    list: &'static str,
+    tables: BTreeMap<String, Vec<usize>>,
+    longest: usize,
+}
+
+impl TableIndex {
+    fn of(root: &ConfigTable, list: &'static str) -> Self {
+        let mut index = Self { list, tables: BTreeMap::new(), longest: 0 };
+        if let Some(ConfigValue::List(items)) = root.get(list).map(|item| &item.value) {
+            for (at, item) in items.iter().enumerate() {
+                if let Some(name) = name_of(item) {
+                    index.add(name, at);
+                }
+            }
+        }
+        index
+    }
+
+    fn add(&mut self, name: &str, at: usize) {
+        let name = variable_form(name);
+        self.longest = self.longest.max(name.len());
+        self.tables.entry(name).or_default().push(at);
+    }
+
+    /// Returns the tables that `NAME__KEY` may refer to, each with the length of what precedes the key.
+    fn matching(&self, path: &str) -> Vec<(usize, usize)> {
+        (1..=self.longest.min(path.len()))
+            .filter(|end| path.get(*end..).is_some_and(|rest| rest.starts_with("__") && rest.len() > 2))
+            .filter_map(|end| Some((self.tables.get(path.get(..end)?)?, end + 2)))
+            .flat_map(|(tables, skip)| tables.iter().map(move |table| (*table, skip)))
+            .collect()
+    }
+}
+
 /// Returns the table that `NAME__KEY` refers to, and the rest of the path.
 fn list_table<'t, 'p>(
     root: &'t mut ConfigTable,
-    list: &str,
+    index: &mut TableIndex,
     path: &'p str,
     origin: &ValueOrigin,
 ) -> Result<(&'t mut ConfigTable, &'p str), PlacementError> {
+    let list = index.list;
     let items = root
         .entry(list.to_owned())
         .or_insert_with(|| ConfigItem { value: ConfigValue::List(Vec::new()), origin: origin.clone() });
@@ -125,36 +165,27 @@ fn list_table<'t, 'p>(
         return Err(PlacementError::NotATable(list.to_owned()));
     };
 
-    let matches: Vec<(usize, String, usize)> = items
-        .iter()
-        .enumerate()
-        .filter_map(|(index, item)| {
-            let name = name_of(item)?;
-            let shouted = variable_form(name);
-            let key = path.strip_prefix(shouted.as_str())?.strip_prefix("__")?;
-            (!key.is_empty()).then(|| (index, name.to_owned(), path.len() - key.len()))
-        })
-        .collect();
-    let (index, key) = match matches.as_slice() {
-        [(index, _, skip)] => (*index, path.get(*skip..).unwrap_or_default()),
+    let (at, key) = match index.matching(path).as_slice() {
+        [(at, skip)] => (*at, path.get(*skip..).unwrap_or_default()),
         [] => {
             let Some((name, key)) =
                 path.split_once("__").filter(|(name, key)| !name.is_empty() && !key.is_empty())
             else {
                 return Err(PlacementError::NoKey(list.to_ascii_uppercase()));
             };
-            let name =
-                ConfigItem { value: ConfigValue::Text(name.to_ascii_lowercase()), origin: origin.clone() };
+            let name = name.to_ascii_lowercase();
+            index.add(&name, items.len());
+            let name = ConfigItem { value: ConfigValue::Text(name), origin: origin.clone() };
             let table = ConfigTable::from([("name".to_owned(), name)]);
             items.push(ConfigItem { value: ConfigValue::Table(table), origin: origin.clone() });
             (items.len() - 1, key)
         }
         several => {
-            let names: Vec<&str> = several.iter().map(|(_, name, _)| name.as_str()).collect();
+            let names: Vec<&str> = several.iter().filter_map(|(at, _)| name_of(items.get(*at)?)).collect();
             return Err(PlacementError::Ambiguous(names.join(", ")));
         }
     };
-    match items.get_mut(index).map(|item| &mut item.value) {
+    match items.get_mut(at).map(|item| &mut item.value) {
         Some(ConfigValue::Table(table)) => Ok((table, key)),
         _ => Err(PlacementError::NotATable(list.to_owned())),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::config_value::{self, ConfigTable};
 use super::diagnostics::{ConfigErrors, ConfigWarning, Diagnostics};
 use super::environment as variables;
+use super::file_text::{self, FileText};
 use super::parse::{self, InvalidValue, duration, number, one_of, show_duration};
 use super::section::{FileReader, Section};
 use super::{ClusterConfig, Config, LogConfig, LogFormat, ReplyConfig, ServerConfig};
@@ -19,9 +20,6 @@ use crate::domain::BotName;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
-
-/// The largest file of a configuration or a secret. A larger one is probably a wrong path.
-const FILE_MAX: u64 = 1 << 20;
 
 /// Returns the environment of this process.
 pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
@@ -46,14 +44,14 @@ where
     let env = variables::own_variables(env);
     let path =
         path.map(Path::as_os_str).or(variables::file(&env).map(OsString::as_os_str)).map(OsStr::to_owned);
-    let Some(path) = path else { return assemble(None, env, &file) };
+    let Some(path) = path else { return assemble(None, env, &file_text::read_file) };
     let name = path.to_string_lossy();
-    let text = file(Path::new(&path)).map_err(|error| {
+    let file = file_text::read_file(Path::new(&path)).map_err(|error| {
         ConfigErrors::one(format!(
             "cannot read the configuration file {name}: {error}; name it with --config or RTM_BRIDGE_CONFIG"
         ))
     })?;
-    assemble(Some((&text, &name)), env, &file)
+    assemble(Some((&file, &name)), env, &file_text::read_file)
 }
 
 /// Reads the configuration from text and the environment, which overrides the text.
@@ -67,13 +65,13 @@ pub fn read<K, V>(
     text: &str,
     name: &str,
     env: impl IntoIterator<Item = (K, V)>,
-    files: &dyn Fn(&Path) -> io::Result<String>,
+    files: &dyn Fn(&Path) -> io::Result<FileText>,
 ) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors>
 where
     K: Into<OsString>,
     V: Into<OsString>,
 {
-    assemble(Some((text, name)), variables::own_variables(env), files)
+    assemble(Some((&text.to_owned().into(), name)), variables::own_variables(env), files)
 }
 
 /// Returns the path of every key. Tables of a list are called `NAME`, as in `bots.NAME.deadline`.
@@ -88,23 +86,19 @@ pub fn keys() -> BTreeSet<String> {
     diagnostics.into_keys()
 }
 
-fn file(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let length = std::fs::File::open(path)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
-    if length as u64 > FILE_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "more than 1 MiB"));
-    }
-    Ok(text)
-}
-
 fn assemble(
-    document: Option<(&str, &str)>,
+    document: Option<(&FileText, &str)>,
     env: variables::VariableMap,
     files: FileReader<'_>,
 ) -> Result<(Config, Vec<ConfigWarning>), ConfigErrors> {
     let mut diagnostics = Diagnostics::default();
     let table = match document {
-        Some((text, name)) => config_value::document(text, &Arc::from(name), &mut diagnostics),
+        Some((file, name)) => {
+            if file.writable_by_others {
+                diagnostics.warn("", open_file_warning(name));
+            }
+            config_value::document(&file.text, &Arc::from(name), &mut diagnostics)
+        }
         None => Some(ConfigTable::new()),
     };
     let Some(mut table) = table else {
@@ -114,6 +108,13 @@ fn assemble(
     variables::overlay(&mut table, env, &mut diagnostics);
     let config = Section::root(table, &mut diagnostics, files, |root| config(root, document.is_some()));
     diagnostics.finish().map(|warnings| (config, warnings))
+}
+
+/// Returns the warning about a file that others can change.
+pub(super) fn open_file_warning(name: &str) -> String {
+    format!(
+        "every user of this machine can change {name}: take their right to write from the file and its folder (chmod o-w)"
+    )
 }
 
 fn config(root: &mut Section<'_>, has_file: bool) -> Config {

@@ -12,6 +12,7 @@ mod defaults;
 mod delivery_headers;
 mod diagnostics;
 mod environment;
+mod file_text;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixtures;
 mod jwt_key;
@@ -38,6 +39,7 @@ use url::Url;
 use crate::domain::{BotName, UrlPattern};
 
 pub use diagnostics::{ConfigErrors, ConfigWarning, Diagnostic, ValueOrigin};
+pub use file_text::{FileText, writable_by_others};
 pub use jwt_key::{InvalidJwtKey, jwt_key};
 pub use load::{environment, keys, load, read};
 
@@ -140,6 +142,17 @@ pub struct RedisServers {
     pub tls: bool,
     /// The number of the database; 0 in a cluster.
     pub database: i64,
+}
+
+impl RedisServers {
+    /// Returns the servers that the URL names.
+    fn hosts(&self) -> impl Iterator<Item = &HostPort> {
+        match &self.topology {
+            RedisTopology::Alone(host) => std::slice::from_ref(host),
+            RedisTopology::Sentinel { sentinels: hosts, .. } | RedisTopology::Cluster(hosts) => hosts,
+        }
+        .iter()
+    }
 }
 
 /// The kind of Redis installation.

@@ -4,16 +4,20 @@
 //! derive of serde stops at the first error and names a key by its place in a type. So a [`Section`] takes each key with
 //! the parser of its type, records an error, and continues with the default. In the end it rejects the remaining keys.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
 use super::config_value::{ConfigItem, ConfigTable, ConfigValue};
 use super::diagnostics::{Diagnostics, ValueOrigin};
+use super::file_text::FileText;
+use super::load::open_file_warning;
 use super::parse::{InvalidValue, ParseResult};
 
 /// The function that reads the file of a secret.
-pub(super) type FileReader<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
+pub(super) type FileReader<'a> = &'a dyn Fn(&Path) -> io::Result<FileText>;
 
 /// The reader of one table.
 pub(super) struct Section<'a> {
@@ -145,7 +149,7 @@ impl<'a> Section<'a> {
         let (path, parsed) = match (by_file, direct) {
             (Some(item), _) => {
                 let parsed = match item.value.as_text() {
-                    Some(name) => self.read_file(name).and_then(|text| {
+                    Some(name) => self.read_file(&file_path, name).and_then(|text| {
                         from_file(&text).map_err(|InvalidValue(what)| InvalidValue(format!("{name}: {what}")))
                     }),
                     None => Err(InvalidValue(format!(
@@ -168,22 +172,27 @@ impl<'a> Section<'a> {
         name: &str,
         parse: impl FnOnce(&str) -> ParseResult<T>,
     ) -> Option<T> {
-        let parsed = self.read_file(name).and_then(|text| {
+        let path = self.key(key);
+        let parsed = self.read_file(&path, name).and_then(|text| {
             parse(&text).map_err(|InvalidValue(what)| InvalidValue(format!("{name}: {what}")))
         });
-        let path = self.key(key);
         parsed.map_err(|InvalidValue(what)| self.diagnostics.error(&path, what)).ok()
     }
 
-    fn read_file(&self, name: &str) -> ParseResult<String> {
-        (self.files)(Path::new(name)).map_err(|error| {
+    /// Reads a file, and warns at the key of this path if others can change it.
+    fn read_file(&mut self, path: &str, name: &str) -> ParseResult<String> {
+        let file = (self.files)(Path::new(name)).map_err(|error| {
             let hint = if Path::new(name).is_relative() {
                 " (the path is relative to the working directory)"
             } else {
                 ""
             };
             InvalidValue(format!("cannot read {name}: {error}{hint}"))
-        })
+        })?;
+        if file.writable_by_others {
+            self.diagnostics.warn(path, open_file_warning(name));
+        }
+        Ok(file.text)
     }
 
     /// Reads a table within this one. An absent table counts as an empty one.
@@ -239,7 +248,7 @@ impl<'a> Section<'a> {
             }
             None => Vec::new(),
         };
-        let mut names: Vec<(String, ValueOrigin)> = Vec::new();
+        let mut names: BTreeMap<String, ValueOrigin> = BTreeMap::new();
         let mut all = Vec::new();
         for (number, item) in (1..).zip(items) {
             let ConfigValue::Table(remaining) = item.value else {
@@ -253,11 +262,15 @@ impl<'a> Section<'a> {
             };
             self.diagnostics.add_origin(&path, item.origin.clone());
             if let Some(name) = name {
-                if let Some((_, first)) = names.iter().find(|(other, _)| *other == name) {
-                    self.diagnostics
-                        .error(&path, format!("the name is used already, at {first}; names are unique"));
+                match names.entry(name) {
+                    Entry::Occupied(first) => self.diagnostics.error(
+                        &path,
+                        format!("the name is used already, at {}; names are unique", first.get()),
+                    ),
+                    Entry::Vacant(first) => {
+                        first.insert(item.origin);
+                    }
                 }
-                names.push((name, item.origin));
             }
             let section = Section {
                 path,

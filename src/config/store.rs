@@ -1,9 +1,12 @@
 //! `[store]`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
+use url::Host;
 
+use super::address;
 use super::certificates::{self, is_key_pair};
 use super::config_value::ConfigValue;
 use super::parse::{self, InvalidValue, ParseResult, duration, number, size};
@@ -140,7 +143,25 @@ fn warnings(section: &mut Section<'_>, store: &StoreConfig) {
                 idle(&TLS, "without TLS: begin the URL with rediss");
             }
             idle(&["memory_limit"], "with Redis, which has its own `maxmemory`");
+            let sentinels = matches!(servers.topology, RedisTopology::Sentinel { .. });
+            let secret = store.password.is_some() || (sentinels && store.sentinel_password.is_some());
+            if secret && !servers.tls && !servers.hosts().all(|host| is_own_machine(&host.host)) {
+                let given = if section.diagnostics.was_given(&url) { url } else { url_file };
+                section.diagnostics.warn(
+                    &given,
+                    "sends the password unencrypted to another host, where it can be read on the way: begin the URL with \
+                     rediss, or use a network that only the bridge and Redis share",
+                );
+            }
         }
+    }
+}
+
+/// Returns whether a host is this machine, by its name or address.
+fn is_own_machine(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => address::is_local(Some(&Host::Domain(host.to_ascii_lowercase().as_str()))),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Redis' URLs may name several hosts, which the URL Standard does not allow, so this parser is our own. No error quotes
 //! the URL: after an unescaped character, the apparent host may be the rest of the password.
 
+use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use percent_encoding::percent_decode_str;
@@ -165,6 +166,7 @@ fn database(text: &str) -> ParseResult<i64> {
 
 fn addresses(hosts: &str, port: u16) -> ParseResult<Vec<HostPort>> {
     let mut addresses: Vec<HostPort> = Vec::new();
+    let mut known = BTreeSet::new();
     for (number, text) in (1..).zip(hosts.split(',')) {
         let address = address(text, port).map_err(|InvalidValue(what)| {
             if hosts.contains(',') {
@@ -173,7 +175,7 @@ fn addresses(hosts: &str, port: u16) -> ParseResult<Vec<HostPort>> {
                 InvalidValue(what)
             }
         })?;
-        if addresses.contains(&address) {
+        if !known.insert((address.host.clone(), address.port)) {
             return invalid(format!("address {number} of its list is there twice"));
         }
         addresses.push(address);

@@ -8,14 +8,20 @@ use std::time::Duration;
 use proptest::prelude::*;
 use secrecy::ExposeSecret as _;
 
-use super::{Config, ConfigErrors, ConfigWarning, StoreUrl, read};
+use super::{Config, ConfigErrors, ConfigWarning, FileText, StoreUrl, read};
 
 const BOT: &str =
     concat!("\n", include_str!("../../tests/fixtures/bot.toml"), "client_secret = \"hush-hush\"\n");
 
 const HASH: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-fn files(path: &Path) -> io::Result<String> {
+fn files(path: &Path) -> io::Result<FileText> {
+    let open = path.starts_with("/open");
+    let path = path.strip_prefix("/open").map_or(path.to_owned(), |path| Path::new("/").join(path));
+    Ok(FileText { writable_by_others: open, ..text_of(&path)?.into() })
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
     match path.to_str() {
         Some("/secrets/plain") => Ok("from-a-file\n".to_owned()),
         Some("/secrets/empty") => Ok("\n".to_owned()),
@@ -640,6 +646,70 @@ fn store_key_without_effect_is_warned_of() {
         let seen: Vec<_> = warnings.iter().map(|warning| warning.key.as_str()).collect();
         assert_eq!(seen, keys, "{text}");
     }
+}
+
+#[test]
+fn password_over_a_plain_network_is_warned_of() {
+    for (text, warned) in [
+        ("url = \"redis://u:hush@redis.example\"", true),
+        ("url_file = \"/secrets/url\"", true),
+        ("url = \"redis://10.0.0.1\"\npassword = \"hush\"", true),
+        ("url = \"redis+cluster://localhost,10.0.0.1\"\npassword = \"hush\"", true),
+        ("url = \"redis+sentinel://h/m\"\nsentinel_password = \"hush\"", true),
+        ("url = \"redis://h\"\nsentinel_password = \"hush\"", false),
+        ("url = \"redis://redis.example\"", false),
+        ("url = \"rediss://u:hush@redis.example\"", false),
+        ("url = \"redis://u:hush@LOCALHOST\"", false),
+        ("url = \"redis://u:hush@127.0.0.9\"", false),
+        ("url = \"redis://u:hush@[::1]\"", false),
+    ] {
+        let warnings = with(&format!("{BOT}[store]\n{text}"), &[]).unwrap().1;
+        let key = if text.starts_with("url_file") { "store.url_file" } else { "store.url" };
+        let found = warnings.iter().any(|w| w.key == key && w.message.contains("unencrypted"));
+        assert_eq!(found, warned, "{text}: {warnings:?}");
+        assert!(!format!("{warnings:?}").contains("hush"));
+    }
+}
+
+#[test]
+fn secret_file_that_others_can_write_is_warned_of() {
+    let secret = |path: &str| {
+        BOT.replace("client_secret = \"hush-hush\"", &format!("client_secret_file = \"{path}\""))
+    };
+    let keys = |text: &str| -> Vec<String> {
+        let warnings = with(&format!("{text}[store]\nurl = \"memory://\""), &[]).unwrap().1;
+        warnings.into_iter().filter(|w| w.message.contains("chmod o-w")).map(|w| w.key).collect()
+    };
+    assert_eq!(keys(&secret("/secrets/plain")), [""; 0]);
+    assert_eq!(keys(&secret("/open/secrets/plain")), ["bots.support.client_secret_file"]);
+    assert_eq!(
+        keys(&caller("webhook_secrets_file = \"/open/secrets/whsec\"\n")),
+        ["callers.crm.webhook_secrets_file"]
+    );
+    assert_eq!(keys(&format!("{BOT}ca_file = \"/open/tls/ca.crt\"\n")), ["bots.support.ca_file"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bridge.toml");
+    std::fs::write(&path, format!("\u{feff}{BOT}")).unwrap();
+    let warned = || {
+        let (_, warnings) = super::load(Some(&path), BTreeMap::<String, String>::new()).unwrap();
+        warnings.iter().any(|warning| warning.to_string().contains("bridge.toml: take their right"))
+    };
+    assert!(!warned());
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o646);
+    std::fs::set_permissions(&path, mode).unwrap();
+    assert!(warned());
+}
+
+#[test]
+fn large_configuration_is_read_with_its_places() {
+    // A look back for each key, name or error would take a minute here.
+    let caller = |number| format!("[[callers]]\nname = \"c{number}\"\nscopes = [\"send\"]\n");
+    let many: Vec<String> = (0..20_000).map(caller).collect();
+    let mistakes =
+        bad(&format!("{BOT}{}", many.concat()), &[("RTM_BRIDGE__CALLERS__C19999__USER_PREFIX", "x")]);
+    assert_eq!(mistakes.iter().count(), 20_000);
+    let last = mistakes.iter().last().unwrap().to_string();
+    assert!(last.starts_with("callers.c19999.key_sha256 (bridge.toml:60006): is missing"), "{last}");
 }
 
 #[test]

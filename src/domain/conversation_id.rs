@@ -14,6 +14,9 @@ pub enum InvalidName {
     /// A user identity with a control character in it.
     #[error("a user has no control characters")]
     UserControl,
+    /// A user identity that a path of a URL cannot hold: clients and proxies resolve it as the same or the upper folder.
+    #[error("a user is neither `.` nor `..`, which URLs cannot carry")]
+    UserDots,
     /// A bot name outside 1 to 64 bytes, or with a character that metric labels or environment variables cannot carry.
     #[error("a bot name is 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'")]
     Bot,
@@ -56,15 +59,17 @@ impl fmt::Display for BotName {
 pub struct UserId(Arc<str>);
 
 impl UserId {
-    /// Checks an identity: 1 to 256 bytes, no control characters.
+    /// Checks an identity: 1 to 256 bytes, no control characters, neither `.` nor `..`.
     ///
     /// # Errors
-    /// [`InvalidName::UserLength`] and [`InvalidName::UserControl`].
+    /// [`InvalidName::UserLength`], [`InvalidName::UserControl`], [`InvalidName::UserDots`].
     pub fn new(user: &str) -> Result<Self, InvalidName> {
         if !(1..=256).contains(&user.len()) {
             Err(InvalidName::UserLength)
         } else if user.chars().any(char::is_control) {
             Err(InvalidName::UserControl)
+        } else if matches!(user, "." | "..") {
+            Err(InvalidName::UserDots)
         } else {
             Ok(Self(user.into()))
         }
@@ -179,6 +184,9 @@ mod tests {
         assert_eq!(UserId::new(&"x".repeat(257)), Err(InvalidName::UserLength));
         assert_eq!(UserId::new("a\u{7f}"), Err(InvalidName::UserControl));
         assert_eq!(UserId::new("a\u{85}"), Err(InvalidName::UserControl));
+        assert_eq!(UserId::new("."), Err(InvalidName::UserDots));
+        assert_eq!(UserId::new(".."), Err(InvalidName::UserDots));
+        assert!(UserId::new("...").is_ok() && UserId::new(".a").is_ok());
         assert_eq!(UserId::new("Zoë / +49 1").unwrap().as_str(), "Zoë / +49 1");
     }
 

@@ -54,10 +54,18 @@ impl fmt::Display for Cursor {
     }
 }
 
+impl Cursor {
+    /// The length of the longest cursor as text.
+    const MAX_TEXT: usize = 32;
+}
+
 impl FromStr for Cursor {
     type Err = InvalidCursor;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.len() > Self::MAX_TEXT {
+            return Err(InvalidCursor);
+        }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor)?;
         let number = |bytes: &[u8; 8]| u64::from_be_bytes(*bytes);
         let (epoch, seq, at) = match bytes.as_chunks::<8>() {

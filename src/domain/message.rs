@@ -1,5 +1,6 @@
 //! Messages: the caller's request, the accepted message, and its progress.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -53,8 +54,8 @@ impl Serialize for MessageId {
 /// The reason why a part of a message was refused. The text says which values are valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMessage {
-    /// The text is empty or over [`TEXT_MAX_BYTES`].
-    #[error("must be 1 byte to 64 KiB of text")]
+    /// The text is over [`TEXT_MAX_BYTES`], or empty without attachments.
+    #[error("must be 1 byte to 64 KiB of text; only beside attachments it may be empty")]
     Text,
     /// `expectReplies` is out of range.
     #[error("must be a whole number from 1 to 50")]
@@ -133,23 +134,43 @@ impl MessageContent {
     /// # Errors
     /// [`InvalidMessage::Text`] outside 1 byte to [`TEXT_MAX_BYTES`].
     pub fn new(text: impl Into<Box<str>>) -> Result<Self, InvalidMessage> {
-        let text = text.into();
-        if !(1..=TEXT_MAX_BYTES).contains(&text.len()) {
-            return Err(InvalidMessage::Text);
-        }
-        Ok(Self {
-            text,
-            display_text: None,
-            attachments: Vec::new(),
-            custom_data: None,
-            meta_tags: None,
-            meta: None,
-        })
+        Self::with_attachments(text, Vec::new())
     }
 
-    /// Returns the text.
+    /// Creates content that holds a text and files. The text may be empty if there is a file.
+    ///
+    /// # Errors
+    /// [`InvalidMessage::Text`] for a longer text, or an empty one without a file.
+    pub fn with_attachments(
+        text: impl Into<Box<str>>,
+        attachments: Vec<Attachment>,
+    ) -> Result<Self, InvalidMessage> {
+        let text = text.into();
+        if text.len() > TEXT_MAX_BYTES || (text.is_empty() && attachments.is_empty()) {
+            return Err(InvalidMessage::Text);
+        }
+        Ok(Self { text, display_text: None, attachments, custom_data: None, meta_tags: None, meta: None })
+    }
+
+    /// Returns the caller's text. It may be empty beside attachments.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns the text that the bot gets: that of the caller, or the names of the files if it is empty.
+    ///
+    /// A message of files without a text stalls some bots (protocol.md 13.4). A file without a name goes by its id.
+    pub fn body(&self) -> Cow<'_, str> {
+        if !self.text.is_empty() {
+            return Cow::Borrowed(&self.text);
+        }
+        let name = |file: &'_ Attachment| {
+            let name = file.file_name.as_deref().filter(|name| !name.trim().is_empty());
+            name.unwrap_or(&file.file_id).to_owned()
+        };
+        let mut names = self.attachments.iter().map(name).collect::<Vec<_>>().join(", ");
+        names.truncate(names.floor_char_boundary(TEXT_MAX_BYTES));
+        Cow::Owned(names)
     }
 }
 
@@ -359,6 +380,26 @@ mod tests {
         assert_eq!(MessageContent::new("").unwrap_err(), InvalidMessage::Text);
         assert_eq!(MessageContent::new("x".repeat(TEXT_MAX_BYTES + 1)).unwrap_err(), InvalidMessage::Text);
         assert!(MessageContent::new("x".repeat(TEXT_MAX_BYTES)).is_ok());
+    }
+
+    #[test]
+    fn body_of_files_alone_is_their_names() {
+        let file = |name: Option<&str>| Attachment {
+            file_id: "f-1".into(),
+            file_name: name.map(Into::into),
+            file_type: None,
+        };
+        let body = |text: &str, names: &[Option<&str>]| {
+            let files = names.iter().map(|name| file(*name)).collect();
+            let content = MessageContent::with_attachments(text, files).unwrap();
+            assert_eq!(content.text(), text);
+            content.body().into_owned()
+        };
+        assert_eq!(body("look", &[Some("a.png")]), "look");
+        assert_eq!(body("", &[Some("a.png"), None, Some(" "), Some("b.pdf")]), "a.png, f-1, f-1, b.pdf");
+        let long = "é".repeat(40_000);
+        assert_eq!(body("", &[Some(&long)]).len(), TEXT_MAX_BYTES);
+        assert!(MessageContent::with_attachments("x".repeat(TEXT_MAX_BYTES + 1), vec![file(None)]).is_err());
     }
 
     #[test]

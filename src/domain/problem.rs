@@ -50,14 +50,20 @@ problem_kinds! {
     NotFound = 404, "not-found", "The resource does not exist";
     /// The route exists, the method does not.
     MethodNotAllowed = 405, "method-not-allowed", "The path does not allow this method";
+    /// The head of the request did not arrive in time.
+    RequestTimeout = 408, "request-timeout", "The request did not arrive in time";
     /// The body is over our limit, or the platform closed with 1009.
     PayloadTooLarge = 413, "payload-too-large", "The payload is too large";
     /// The body is not JSON.
     UnsupportedMediaType = 415, "unsupported-media-type", "The body must be JSON";
+    /// The request names a host that this bridge does not serve.
+    Misdirected = 421, "misdirected-request", "The bridge does not serve this host";
     /// The same idempotency key came with another body.
     IdempotencyMismatch = 422, "idempotency-mismatch", "The idempotency key belongs to another request";
     /// The callback URL is not allowed.
     CallbackRefused = 422, "callback-refused", "The callback is not allowed";
+    /// The head of the request is over the limit of the HTTP server.
+    HeadTooLarge = 431, "head-too-large", "The head of the request is too large";
     /// This replica or the store is at its limit.
     Overloaded = 503, "overloaded", "The bridge is at its limit; retry later";
     /// The conversation has too many open messages.

@@ -34,6 +34,12 @@ impl Timestamp {
         let at: jiff::Timestamp = text.parse().ok()?;
         u64::try_from(at.as_millisecond()).ok().map(Self)
     }
+
+    /// Parses a bound, like [`Self::parse`]. A bound before 1970 lets everything pass.
+    pub fn parse_bound(text: &str) -> Option<Self> {
+        let at: jiff::Timestamp = text.parse().ok()?;
+        Some(Self(u64::try_from(at.as_millisecond()).unwrap_or_default()))
+    }
 }
 
 impl Add<Duration> for Timestamp {
@@ -86,6 +92,9 @@ mod tests {
         assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
         assert_eq!(Timestamp::parse("2025-11-22T21:56:40.12+01:00"), Some(at));
         assert_eq!(Timestamp::parse("yesterday"), None);
+        assert_eq!(Timestamp::parse("1969-12-31T23:59:59Z"), None);
+        assert_eq!(Timestamp::parse_bound("1969-12-31T23:59:59Z"), Some(Timestamp::from_millis(0)));
+        assert_eq!(Timestamp::parse_bound("yesterday"), None);
     }
 
     #[test]

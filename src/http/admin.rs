@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_web::guard::{Guard, fn_guard};
 use actix_web::http::header;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use super::api_error::{self, ApiError};
+use super::local_host;
 use super::reads;
 use super::trace_context::TraceContext;
 use crate::domain::ProblemKind;
@@ -35,18 +37,27 @@ pub struct AdminContext {
     pub hub: Hub,
     /// True as soon as this replica shuts down, before it refuses requests.
     pub draining: Arc<AtomicBool>,
+    /// True if only requests for this machine are served, as on the listener of a bridge without callers.
+    pub local_only: bool,
 }
 
 /// Registers the operator's routes: `App::new().configure(http::configure_admin(admin))`.
 pub fn configure_admin(admin: Arc<AdminContext>) -> impl FnOnce(&mut ServiceConfig) {
     move |app| {
-        let read_only = |path| web::resource(path).default_service(web::to(wrong_method));
+        let local_only = admin.local_only;
+        let read_only =
+            |path| web::resource(path).guard(served(local_only)).default_service(web::to(wrong_method));
         app.app_data(Data::from(admin))
             .service(read_only("/livez").route(web::route().guard(reads()).to(live)))
             .service(read_only("/readyz").route(web::route().guard(reads()).to(ready)))
             .service(read_only("/metrics").route(web::route().guard(reads()).to(metrics)))
             .default_service(web::to(no_route));
     }
+}
+
+/// Matches requests for a host that is served. The others end in [`no_route`].
+fn served(local_only: bool) -> impl Guard {
+    fn_guard(move |request| !local_only || local_host::check(&[], request.head()).is_ok())
 }
 
 #[derive(Serialize)]
@@ -122,7 +133,12 @@ async fn wrong_method(request: HttpRequest) -> HttpResponse {
     problem_response(&request, &failure)
 }
 
-async fn no_route(request: HttpRequest) -> HttpResponse {
+async fn no_route(admin: Data<AdminContext>, request: HttpRequest) -> HttpResponse {
+    if admin.local_only
+        && let Err(failure) = local_host::check(&[], request.head())
+    {
+        return problem_response(&request, &failure);
+    }
     problem_response(
         &request,
         &ApiError::new(

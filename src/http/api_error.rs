@@ -17,6 +17,15 @@ use crate::domain::{InvalidMessage, InvalidName, Message, Problem, ProblemKind};
 use crate::hub::HubError;
 use crate::store::{AcceptError, StoreError, StoreRefusal};
 
+/// Most errors of an answer. The reading of a request stops at the last of them.
+pub(super) const MAX_ERRORS: usize = 50;
+
+/// Most bytes of a pointer. Longer ones hold a name that the caller made up.
+const MAX_POINTER_BYTES: usize = 80;
+
+/// Most bytes of `instance`.
+const MAX_INSTANCE_BYTES: usize = 2048;
+
 /// Time until a retry, unless a better one is known.
 pub(super) const RETRY_SOON: Duration = Duration::from_secs(1);
 
@@ -29,7 +38,9 @@ pub(super) struct FieldError {
     pub(super) detail: Cow<'static, str>,
 }
 
-/// All invalid parts of a request, which the caller learns at once.
+/// The invalid parts of a request, which the caller learns at once: the first [`MAX_ERRORS`] of them.
+///
+/// The bound keeps the answer small and ends the work on a hostile request.
 #[derive(Debug, Default)]
 pub(super) struct FieldErrors(Vec<FieldError>);
 
@@ -39,7 +50,14 @@ impl FieldErrors {
         pointer: impl Into<Cow<'static, str>>,
         detail: impl Into<Cow<'static, str>>,
     ) {
-        self.0.push(FieldError { pointer: pointer.into(), detail: detail.into() });
+        if !self.is_full() {
+            self.0.push(FieldError { pointer: shortened(pointer.into()), detail: detail.into() });
+        }
+    }
+
+    /// Returns true if the answer has room for no further error.
+    pub(super) const fn is_full(&self) -> bool {
+        self.0.len() >= MAX_ERRORS
     }
 
     /// Returns the value, or adds the error and returns `None`.
@@ -128,7 +146,7 @@ impl ApiError {
         let ApiErrorParts { problem, errors, message, instance, headers, close } = &*self.0;
         let body = ProblemBody {
             problem,
-            instance: instance.as_deref().unwrap_or(path),
+            instance: instance.as_deref().unwrap_or_else(|| prefix(path, MAX_INSTANCE_BYTES)),
             trace_id: trace.to_string(),
             errors,
             message: message.as_ref(),
@@ -170,12 +188,28 @@ impl From<FieldErrors> for ApiError {
     fn from(FieldErrors(errors): FieldErrors) -> Self {
         let detail = match errors.as_slice() {
             [one] => Cow::from(format!("{}: {}", display_pointer(&one.pointer), one.detail)),
+            many if many.len() >= MAX_ERRORS => {
+                Cow::from(format!("The request has {MAX_ERRORS} errors or more; see `errors`."))
+            }
             many => Cow::from(format!("The request has {} errors; see `errors`.", many.len())),
         };
         let mut failure = Self::new(ProblemKind::InvalidRequest, detail);
         failure.0.errors = errors;
         failure
     }
+}
+
+/// Returns the first bytes of a text, up to a whole character.
+fn prefix(text: &str, limit: usize) -> &str {
+    text.get(..text.floor_char_boundary(limit)).unwrap_or_default()
+}
+
+/// Cuts a pointer that is too long.
+fn shortened(pointer: Cow<'static, str>) -> Cow<'static, str> {
+    if pointer.len() <= MAX_POINTER_BYTES {
+        return pointer;
+    }
+    Cow::Owned(format!("{}…", prefix(&pointer, MAX_POINTER_BYTES)))
 }
 
 /// Returns a readable name of a place. The empty pointer means the whole body (RFC 6901).
@@ -310,6 +344,18 @@ mod tests {
         assert!(open(StoreError::Halfway(StoreRefusal::NoChannels)));
         assert!(open(StoreError::Unavailable(StoreRefusal::TooFewReplicas)));
         assert!(!open(StoreError::Unavailable(StoreRefusal::OutOfMemory)));
+    }
+
+    #[test]
+    fn errors_are_limited_in_number_and_length() {
+        let mut errors = FieldErrors::default();
+        for _ in 0..=MAX_ERRORS {
+            errors.add(format!("/{}", "é".repeat(1000)), "is unknown");
+        }
+        let failure = ApiError::from(errors);
+        assert!(failure.problem().detail.contains("50 errors or more"));
+        assert_eq!(failure.0.errors.len(), MAX_ERRORS);
+        assert!(failure.0.errors.iter().all(|error| error.pointer.len() <= MAX_POINTER_BYTES + 3));
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::HttpService;
-use actix_service::{ServiceFactory as _, map_config};
+use actix_service::{Service as _, ServiceFactory as _, fn_service, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use futures_util::future::join_all;
 use rustix::io::Errno;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -22,7 +23,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::detachable_connection::{self, DetachableConnection};
-use super::{ApiContext, configure};
+use super::refusal_writer::RefusalWriter;
+use super::{ApiContext, configure, expectation};
 use crate::runtime::WorkerThreads;
 
 /// Lifetime of an idle connection. It exceeds that of load balancers, so that they close first.
@@ -164,6 +166,7 @@ async fn serve_connections(
 ) {
     let stopping = CancellationToken::new();
     let stopped = stopping.clone();
+    let (metrics, expecting) = (Arc::clone(&context.metrics), Arc::clone(&context));
     let requests = HttpService::build()
         .keep_alive(KEEP_ALIVE)
         .client_disconnect_timeout(CLOSE_TIMEOUT)
@@ -181,12 +184,27 @@ async fn serve_connections(
                 sleep_until(opened + FIRST_REQUEST).await;
             }
         })
-        .on_connect_ext(|connection: &DetachableConnection, data| {
-            data.insert(connection.clone());
+        .on_connect_ext(|writer: &RefusalWriter<DetachableConnection>, data| {
+            data.insert(writer.connection.clone());
         })
+        .expect(fn_service(move |request| {
+            let context = Arc::clone(&expecting);
+            async move { expectation::admit(&context, request).await }
+        }))
         .h1(map_config(App::new().configure(configure(context)), |()| AppConfig::default()));
     let Ok(requests) = requests.new_service(()).await else { return };
     let requests = Rc::new(requests);
+    let requests = Rc::new(fn_service(move |(connection, peer): (DetachableConnection, _)| {
+        let writer = RefusalWriter::new(connection.clone(), Arc::clone(&metrics));
+        let served = requests.call((writer, peer));
+        async move {
+            let served = served.await;
+            if served.is_err() {
+                timeout(CLOSE_TIMEOUT, drop_rest(connection)).await.ok();
+            }
+            served
+        }
+    }));
     let open = TaskTracker::new();
     while let Some(socket) = connections.recv().await {
         let Ok(socket) = TcpStream::from_std(socket) else { continue };
@@ -196,6 +214,15 @@ async fn serve_connections(
     open.close();
     stopping.cancel();
     timeout(SHUTDOWN_TIMEOUT, open.wait()).await.ok();
+}
+
+/// Closes our side of a connection that failed, and drops what the caller still sends. An unread rest would reset the
+/// connection, and the caller would lose the refusal.
+async fn drop_rest(mut connection: DetachableConnection) {
+    let mut rest = [0; 4096];
+    if connection.shutdown().await.is_ok() {
+        while connection.read(&mut rest).await.is_ok_and(|length| length > 0) {}
+    }
 }
 
 /// Disables Nagle's algorithm and lets the system cut a connection whose peer reads nothing.

@@ -1,12 +1,13 @@
 //! JSON by value: two texts of the same value compare and hash alike.
 //!
 //! Pure. Objects are read strictly. A repeated key has no agreed meaning (RFC 8259, section 4), so it is refused. There
-//! are two readings: [`object`] reads one level of an object and leaves its values as text; [`JsonValue`] reads a whole
-//! value.
+//! are two readings: [`visit_object`] reads one level of an object and leaves its values as text; [`JsonValue`] reads a
+//! whole value.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 
 use crate::domain::Sha256;
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
@@ -17,35 +18,34 @@ use serde_json::value::RawValue;
 #[derive(Deserialize)]
 pub(super) struct JsonText<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// Reads the members of an object in order, repeated keys included.
-pub(super) fn object(text: &str) -> serde_json::Result<Vec<(Cow<'_, str>, &RawValue)>> {
-    struct MemberList<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+/// Visits the members of an object in order, repeated keys included, until `visit` breaks. The rest stays unread then, and
+/// the result is an error.
+pub(super) fn visit_object<'a>(
+    text: &'a str,
+    visit: impl FnMut(Cow<'a, str>, &'a RawValue) -> ControlFlow<()>,
+) -> serde_json::Result<()> {
+    struct MemberVisitor<F>(F);
 
-    impl<'de: 'a, 'a> Deserialize<'de> for MemberList<'a> {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            struct ObjectVisitor;
+    impl<'a, F: FnMut(Cow<'a, str>, &'a RawValue) -> ControlFlow<()>> Visitor<'a> for MemberVisitor<F> {
+        type Value = ();
 
-            impl<'de> Visitor<'de> for ObjectVisitor {
-                type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
 
-                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                    f.write_str("an object")
-                }
-
-                fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                    let mut members = Vec::with_capacity(8);
-                    while let Some((JsonText(key), value)) = map.next_entry()? {
-                        members.push((key, value));
-                    }
-                    Ok(members)
+        fn visit_map<A: MapAccess<'a>>(mut self, mut map: A) -> Result<(), A::Error> {
+            while let Some((JsonText(key), value)) = map.next_entry()? {
+                if (self.0)(key, value).is_break() {
+                    return Err(A::Error::custom("the reading was stopped"));
                 }
             }
-
-            deserializer.deserialize_map(ObjectVisitor).map(Self)
+            Ok(())
         }
     }
 
-    serde_json::from_str::<MemberList<'_>>(text).map(|MemberList(members)| members)
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    deserializer.deserialize_map(MemberVisitor(visit))?;
+    deserializer.end()
 }
 
 /// A whole value. `serde_json` limits its depth to 128.
@@ -243,13 +243,33 @@ mod tests {
         assert!(read(&"[".repeat(200)).is_err());
     }
 
+    /// Returns the first members of an object, at most `limit`.
+    fn members(text: &str, limit: usize) -> (Vec<(String, &str)>, serde_json::Result<()>) {
+        let mut members = Vec::new();
+        let read = visit_object(text, |key, value| {
+            members.push((key.into_owned(), value.get()));
+            if members.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        (members, read)
+    }
+
     #[test]
     fn object_keeps_order_and_repeated_keys() {
-        let members = object(r#" {"b": [1, 2] , "\u0061":null,"b":{} } "#).unwrap();
-        let members: Vec<_> = members.iter().map(|(key, value)| (key.as_ref(), value.get())).collect();
-        assert_eq!(members, [("b", "[1, 2]"), ("a", "null"), ("b", "{}")]);
-        assert!(object("[1]").unwrap_err().is_data());
-        assert!(object("{} x").unwrap_err().is_syntax());
+        let (found, read) = members(r#" {"b": [1, 2] , "\u0061":null,"b":{} } "#, 9);
+        let expected = [("b", "[1, 2]"), ("a", "null"), ("b", "{}")];
+        assert_eq!(found, expected.map(|(key, value)| (key.to_owned(), value)));
+        assert!(read.is_ok());
+        let error = |text| members(text, 9).1.unwrap_err();
+        assert!(error("[1]").is_data());
+        assert!(error("{} x").is_syntax());
+    }
+
+    #[test]
+    fn object_is_read_until_the_visitor_breaks() {
+        let text = format!("{{{} this is no JSON", r#""a":1,"#.repeat(120_000));
+        let (members, read) = members(&text, 3);
+        assert_eq!(members.len(), 3);
+        assert!(read.unwrap_err().is_data(), "the syntax error is behind what is read");
     }
 
     fn any_value() -> impl Strategy<Value = serde_json::Value> {

@@ -8,28 +8,29 @@ use actix_web::mime::{self, Mime};
 
 /// Returns true if the `Accept` headers prefer `text/event-stream` to `application/json`. Unreadable parts are ignored.
 pub(super) fn prefers_stream(headers: &HeaderMap) -> bool {
-    let ranges: Vec<QualityItem<Mime>> = headers
+    let ranges = headers
         .get_all("accept")
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .filter_map(|range| range.trim().parse().ok())
-        .collect();
-    quality(&ranges, &mime::TEXT_EVENT_STREAM) > quality(&ranges, &mime::APPLICATION_JSON)
+        .filter_map(|range| range.trim().parse::<QualityItem<Mime>>().ok());
+    let (mut stream, mut json) = (None, None);
+    for range in ranges {
+        stream = stream.max(rank(&range, &mime::TEXT_EVENT_STREAM));
+        json = json.max(rank(&range, &mime::APPLICATION_JSON));
+    }
+    let quality = |best: Option<(u8, Quality)>| best.map_or(Quality::ZERO, |(_, quality)| quality);
+    quality(stream) > quality(json)
 }
 
-/// Returns the quality of a type, from the most specific range that matches it.
-fn quality(ranges: &[QualityItem<Mime>], form: &Mime) -> Quality {
-    let exactness = |range: &Mime| match (range.type_(), range.subtype()) {
-        (mime::STAR, mime::STAR) => Some(0),
-        (kind, mime::STAR) if kind == form.type_() => Some(1),
-        (kind, sub) if kind == form.type_() && sub == form.subtype() => Some(2),
-        _ => None,
+/// Returns how exactly a range matches a type, with its quality. The most exact range decides.
+fn rank(range: &QualityItem<Mime>, form: &Mime) -> Option<(u8, Quality)> {
+    let exactness = match (range.item.type_(), range.item.subtype()) {
+        (mime::STAR, mime::STAR) => 0,
+        (kind, mime::STAR) if kind == form.type_() => 1,
+        (kind, sub) if kind == form.type_() && sub == form.subtype() => 2,
+        _ => return None,
     };
-    ranges
-        .iter()
-        .filter_map(|range| Some((exactness(&range.item)?, range.quality)))
-        .max()
-        .map_or(Quality::ZERO, |(_, quality)| quality)
+    Some((exactness, range.quality))
 }
 
 #[cfg(test)]

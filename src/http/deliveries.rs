@@ -128,6 +128,9 @@ fn visible(
 fn without_query(request: &HttpRequest) -> Result<(), ApiError> {
     let mut errors = FieldErrors::default();
     for pair in request.query_string().split('&').filter(|pair| !pair.is_empty()) {
+        if errors.is_full() {
+            break;
+        }
         let name = pair.split('=').next().unwrap_or_default();
         errors.add(format!("query/{name}"), "is not known; this resource has no parameters");
     }

@@ -87,14 +87,15 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
     match kind {
         K::InvalidRequest => (
             "The request is malformed, or a field, header or parameter is missing, unknown or out of range. \
-             Nothing was accepted.",
-            "Read <code>errors</code>: each entry has a <code>pointer</code> to the place (a JSON pointer \
-             into the body, or <code>header/NAME</code>, <code>query/NAME</code>, <code>path/NAME</code>) \
-             and says what would be accepted. The same request will fail again.",
+             Its body may be no JSON, broken off or too slow. Nothing was accepted.",
+            "Read <code>errors</code>, which has the first 50: each entry has a <code>pointer</code> to the \
+             place (a JSON pointer into the body, <code>header/NAME</code>, <code>query/NAME</code>, \
+             <code>path/NAME</code>, or <code>head</code> for a request that is no HTTP) and says what would be \
+             accepted. The same request will fail again.",
         ),
         K::Unauthorized => (
-            "The request carries no key, or one that no configured caller has.",
-            "Send <code>Authorization: Bearer KEY</code> with a key made by <code>rtm-bridge key new</code> \
+            "The request carries no key, more than one, or one that no configured caller has.",
+            "Send one <code>Authorization: Bearer KEY</code> with a key made by <code>rtm-bridge key new</code> \
              whose hash is in the configuration.",
         ),
         K::Forbidden => (
@@ -104,13 +105,18 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
         ),
         K::NotFound => (
             "There is no such route, bot, message or delivery. Messages are kept for a time after their end \
-             (<code>store.message_ttl</code>) and are then gone.",
+             (<code>store.message_ttl</code>) and are then gone; so are deliveries. Or a proxy decoded a \
+             <code>%2F</code> in the user, so that the path is another one.",
             "Check the path, and <code>bot</code> in the query: a message is found under its own bot and \
-             user only.",
+             user only. A proxy in front must pass the path on as it came.",
         ),
         K::MethodNotAllowed => (
             "The route exists, but not with this method.",
             "Use one of the methods that the header <code>Allow</code> lists.",
+        ),
+        K::RequestTimeout => (
+            "The head of the request did not arrive in time. Nothing was accepted.",
+            "Send the request at once, over a new connection.",
         ),
         K::PayloadTooLarge => (
             "The body is over 1 MiB; or the message was sent, and the platform closed the connection with \
@@ -121,18 +127,30 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "The body is not declared as JSON, or is compressed.",
             "Send plain JSON with <code>Content-Type: application/json</code>.",
         ),
+        K::Misdirected => (
+            "This bridge has no callers, so it serves its own machine only, and the request names another host.",
+            "Use <code>localhost</code>, <code>127.0.0.1</code> or <code>[::1]</code> as host; a proxy in front must \
+             send one of them as <code>Host</code>. Operators: configure <code>[[callers]]</code> to serve other \
+             names.",
+        ),
         K::IdempotencyMismatch => (
             "This <code>Idempotency-Key</code> was used in this conversation before, with another body. \
              Nothing was accepted.",
             "Use a new key for a new message; repeat a message with its original body.",
         ),
         K::CallbackRefused => (
-            "This bridge may not deliver to the callback's URL.",
-            "Leave <code>callback</code> out and read the message by its <code>Location</code>, or have the \
-             URL allowed in the configuration.",
+            "The callback's URL is ambiguous or not covered by <code>webhooks.allowed</code>, or neither the caller \
+             nor the bot has a secret to sign with. Nothing was accepted.",
+            "Read <code>detail</code> for which of them it is. Leave <code>callback</code> out and read the message by \
+             its <code>Location</code>, or have the URL allowed or a secret added in the configuration.",
+        ),
+        K::HeadTooLarge => (
+            "The request line and the headers are over 128 KiB, or there are over 96 headers. Nothing was accepted.",
+            "Send fewer or shorter headers. The same request will fail again.",
         ),
         K::Overloaded => (
-            "This replica or the store is at its limit. Nothing was accepted.",
+            "This replica or the store is at its limit: open requests, streams or sockets, a queue between threads, or \
+             the store's memory. <code>detail</code> says which. Nothing was accepted.",
             "Repeat the request after <code>Retry-After</code> seconds. Operators: see the metrics for open \
              requests, sockets and memory; add replicas or raise the limits.",
         ),
@@ -142,17 +160,21 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "Wait until an open message has ended, then repeat the request.",
         ),
         K::RateLimited => (
-            "The caller has as many requests open on this replica as its configuration allows \
+            "The caller has made the requests that it may make in a minute on this replica \
+             (<code>callers.rate_per_minute</code>), or has as many open as it may have \
              (<code>callers.max_open_requests</code>), waits and streams included. Nothing was accepted.",
-            "Wait <code>Retry-After</code> seconds, or until one of them has ended. Close unused streams.",
+            "Wait <code>Retry-After</code> seconds, or until an open request has ended. Close unused streams.",
         ),
         K::PlatformRejected => (
-            "The platform refused the bot's credentials or does not know the bot. No repeat will change that.",
+            "The platform refused the bot's credentials, does not know the bot, or could not read the message (code \
+             1007). No repeat will change that.",
             "Operators: check the bot's <code>client_id</code>, secret, <code>task_bot_id</code>, \
              <code>platform</code>, and that the app is published to the web channel.",
         ),
         K::PlatformUnavailable => (
-            "The platform could not be reached before the message's deadline. The message was not sent.",
+            "The platform could not be reached before the message's deadline, or the bot's budget of connects \
+             (<code>bots.connects_per_minute</code>) was used up. The message was not sent. To a DELETE: the \
+             conversation did not end within 30 s, and ends later.",
             "Repeat the message later: it has not reached the bot.",
         ),
         K::BotBlocked => (
@@ -178,8 +200,10 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
              reply that comes later is still joined to the message for a while: read it again.",
         ),
         K::StoreUnavailable => (
-            "The store did not answer in time. The message may or may not have been accepted.",
-            "Repeat the request with the same <code>Idempotency-Key</code>: it is then accepted once.",
+            "The store did not answer in time, refused, or too few of its replicas confirmed. The message may or may \
+             not have been accepted; <code>detail</code> says what is known.",
+            "Repeat the request after <code>Retry-After</code> seconds with the same <code>Idempotency-Key</code>: it \
+             is then accepted once.",
         ),
         K::MessageLost => (
             "The store lost data after it had accepted the message, for instance in a failover. The message \

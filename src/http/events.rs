@@ -26,7 +26,7 @@ use super::concurrency_limit::ConcurrencyPermit;
 use super::content_negotiation::prefers_stream;
 use super::conversation_address::ConversationAddress;
 use super::detachable_connection::DetachableConnection;
-use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader, applied_wait};
+use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader};
 use super::query_parameters::parse_limit;
 use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, EVENTS};
@@ -60,12 +60,10 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
     let after =
         after.map_or(Some(ReadStart::Oldest), |text| errors.record("query/after", parse_after(&text)));
     let limit = limit.map_or(Some(DEFAULT_LIMIT), |text| errors.record("query/limit", parse_limit(&text)));
-    let prefer = PreferHeader::from_headers(headers, &mut errors);
+    let prefer = PreferHeader::from_headers(headers).of_read();
     let streams = prefers_stream(headers);
     let resumed = if streams { last_event_id(headers, &mut errors) } else { None };
-    let (Some(address), Some(after), Some(limit), Some(prefer), true) =
-        (address, after, limit, prefer, errors.is_empty())
-    else {
+    let (Some(address), Some(after), Some(limit), true) = (address, after, limit, errors.is_empty()) else {
         return Err(errors.into());
     };
     record("bot", &address.bot.name);
@@ -89,8 +87,8 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
         long_poll(context, &conversation, after, limit, prefer.wait.filter(|wait| !wait.is_zero())).await?;
     let mut response = json_response(StatusCode::OK, &events_page(context, &page, &conversation))?;
     response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
-    if let Some(wait) = prefer.wait {
-        response.headers_mut().insert(PREFERENCE_APPLIED, applied_wait(wait)?);
+    if let Some(applied) = prefer.applied()? {
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
 }
@@ -178,7 +176,8 @@ fn stream_head() -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-        .insert_header((header::CACHE_CONTROL, "no-store"))
+        // A proxy that compresses would hold events back until its buffer is full (RFC 9111, 5.2.2.6).
+        .insert_header((header::CACHE_CONTROL, "no-store, no-transform"))
         .insert_header((header::VARY, "Accept"))
         // Reverse proxies that buffer responses do not buffer one with this header (nginx's, which others know).
         .insert_header(("X-Accel-Buffering", "no"));

@@ -4,6 +4,7 @@
 //! would guess: they take an array for a struct. Every error has its pointer. `null` means absent.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
@@ -12,6 +13,9 @@ use serde_json::value::RawValue;
 
 use super::api_error::FieldErrors;
 use super::canonical_json::{self, JsonText};
+
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A validator of one body.
 pub(super) struct FieldValidator<'m> {
@@ -26,6 +30,8 @@ impl FieldValidator<'_> {
         errors: &'m mut FieldErrors,
         read: impl FnOnce(&mut FieldValidator<'m>, &str) -> Option<T>,
     ) -> Option<T> {
+        // Editors and older clients write a byte order mark, which carries no meaning (RFC 8259, 8.1).
+        let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
         let Ok(body) = std::str::from_utf8(body) else {
             errors.add("", "must be UTF-8");
             return None;
@@ -54,36 +60,40 @@ impl FieldValidator<'_> {
         result.map_err(|error| self.add(at.to_owned(), error)).ok()
     }
 
-    /// Returns the values of these members by name. Other members are errors.
+    /// Returns the values of these members by name. Other members are errors. The reading stops if the answer has room for
+    /// no further error.
     pub(super) fn object<'a, const N: usize>(
         &mut self,
         at: &str,
         text: &'a str,
         names: [&str; N],
     ) -> Option<[Option<&'a RawValue>; N]> {
-        let members = match canonical_json::object(text) {
-            Ok(members) => members,
+        let (mut values, mut seen) = ([None; N], [false; N]);
+        let read = canonical_json::visit_object(text, |key, value| {
+            let mut known = names.iter().zip(values.iter_mut().zip(&mut seen));
+            match known.find(|(name, _)| **name == key) {
+                None => {
+                    self.add(pointer(at, &key), format!("is unknown; known members: {}", names.join(", ")));
+                }
+                Some((_, (_, true))) => self.add(pointer(at, &key), "must occur only once"),
+                Some((_, (slot, seen))) => {
+                    *seen = true;
+                    *slot = (value.get() != "null").then_some(value);
+                }
+            }
+            if self.errors.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        match read {
+            Ok(()) => Some(values),
             Err(error) if error.is_data() => {
                 self.add(at.to_owned(), "must be a JSON object");
-                return None;
+                None
             }
             Err(error) => {
                 self.add(at.to_owned(), format!("is not valid JSON: {error}"));
-                return None;
-            }
-        };
-        let mut values = [None; N];
-        for (index, (key, value)) in members.iter().enumerate() {
-            let known = names.iter().zip(values.iter_mut()).find(|(name, _)| *name == key);
-            if members.iter().take(index).any(|(earlier, _)| earlier == key) {
-                self.add(pointer(at, key), "must occur only once");
-            } else if let Some((_, slot)) = known {
-                *slot = (value.get() != "null").then_some(*value);
-            } else {
-                self.add(pointer(at, key), format!("is unknown; known members: {}", names.join(", ")));
+                None
             }
         }
-        Some(values)
     }
 
     /// Returns a required value.

@@ -19,12 +19,44 @@ const MAX_KEY_LENGTH: usize = 255;
 /// Returns the caller's key. An invalid key is an error at `header/Idempotency-Key`.
 pub(super) fn key(headers: &HeaderMap, errors: &mut FieldErrors) -> Option<Box<str>> {
     let mut values = headers.get_all("idempotency-key");
-    let key = values.next()?;
-    let visible =
-        (1..=MAX_KEY_LENGTH).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
-    let text = key.to_str().ok().filter(|_| visible && values.next().is_none());
-    let detail = "must be one value of 1 to 255 visible ASCII characters";
-    errors.record("header/Idempotency-Key", text.map(Into::into).ok_or(detail))
+    let value = values.next()?;
+    let key = parse(value.as_bytes()).filter(|_| values.next().is_none());
+    let detail =
+        "must be one value of 1 to 255 visible ASCII characters, or a string of RFC 9651 with as many";
+    errors.record("header/Idempotency-Key", key.ok_or(detail))
+}
+
+/// Parses a key. The draft's form is a quoted string of Structured Fields. Many callers leave the quotes out, so both forms
+/// of a text are the same key.
+fn parse(value: &[u8]) -> Option<Box<str>> {
+    // Two bytes for each escaped character, and the quotes.
+    if value.len() > 2 * MAX_KEY_LENGTH + 2 {
+        return None;
+    }
+    let key = match value.strip_prefix(b"\"") {
+        Some(quoted) => unescape(quoted.strip_suffix(b"\"")?)?,
+        None => value.iter().all(u8::is_ascii_graphic).then(|| value.to_vec())?,
+    };
+    let key = String::from_utf8(key).ok().filter(|key| (1..=MAX_KEY_LENGTH).contains(&key.len()))?;
+    Some(key.into_boxed_str())
+}
+
+/// Returns the text of a string of Structured Fields (RFC 9651, 3.3.3), without its quotes.
+fn unescape(quoted: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::with_capacity(quoted.len());
+    let mut bytes = quoted.iter();
+    while let Some(&byte) = bytes.next() {
+        let byte = match byte {
+            b'"' => return None,
+            b'\\' => *bytes.next().filter(|escaped| matches!(escaped, b'"' | b'\\'))?,
+            byte => byte,
+        };
+        if byte != b' ' && !byte.is_ascii_graphic() {
+            return None;
+        }
+        text.push(byte);
+    }
+    Some(text)
 }
 
 /// Returns the hash of a message.
@@ -94,9 +126,13 @@ mod tests {
             r#"{"session":"continue","text":"hi","resend":"never"}"#,
             r#"{"text":"hi","turn":{},"attachments":[],"meta":null,"callback":null}"#,
             r#"{"text":"hi","turn":{"quietMs":null}}"#,
+            "\u{feff}{\"text\":\"hi\"}",
         ] {
             assert_eq!(of(same), plain, "{same}");
         }
+        let files = |text: &str| of(&format!(r#"{{{text}"attachments":[{{"fileId":"1"}}]}}"#));
+        assert_eq!(files(""), files(r#""text":"","#));
+        assert_eq!(files(""), files(r#""text":null,"#));
         assert_eq!(
             of(r#"{"text":"hi","turn":{"quietMs":100},"meta":{"a":1,"b":[2.5]}}"#),
             of(r#"{"meta":{"b":[25e-1],"a":1.0},"turn":{"quietMs":1e2},"text":"hi"}"#),
@@ -141,10 +177,27 @@ mod tests {
             (key, errors.into_vec().len())
         };
         assert_eq!(check(&[]), (None, 0));
-        assert_eq!(check(&[b"\"8e03-~!\""]), (Some("\"8e03-~!\"".into()), 0));
         assert_eq!(check(&[&[b'k'; 255]]), (Some("k".repeat(255).into()), 0));
         for bad in [&[&b""[..]][..], &[b"a b"], &["ä".as_bytes()], &[&[b'k'; 256]], &[b"a", b"a"]] {
             assert_eq!(check(bad), (None, 1), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn quoted_and_plain_key_are_the_same() {
+        let key = |value: &str| parse(value.as_bytes()).map(String::from);
+        for (quoted, plain) in
+            [("\"8e03-~!\"", "8e03-~!"), (r#""a\"b\\c""#, r#"a"b\c"#), ("\"k;v=1\"", "k;v=1")]
+        {
+            assert_eq!(key(quoted).as_deref(), Some(plain));
+            assert_eq!(key(plain).as_deref(), Some(plain));
+        }
+        assert_eq!(key("\"a b\"").as_deref(), Some("a b"), "a string may hold spaces");
+        assert_eq!(key(&format!("\"{}\"", "\\\"".repeat(255))), Some("\"".repeat(255)));
+        for bad in ["\"", "\"\"", "\"a", "\"a\\\"", "\"a\\b\"", "\"a\"b\"", "\"a\";b=1", "\"a\tb\"", "\"ä\""]
+        {
+            assert_eq!(key(bad), None, "{bad}");
+        }
+        assert_eq!(key(&format!("\"{}\"", "k".repeat(256))), None);
     }
 }

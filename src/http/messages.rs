@@ -12,7 +12,7 @@ use super::auth::RequiredScope;
 use super::callback_policy;
 use super::conversation_address::{self, ConversationAddress};
 use super::idempotency_key;
-use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader, applied_wait};
+use super::prefer_header::{PREFERENCE_APPLIED, PreferHeader};
 use super::request_body::{self, MessageDraft};
 use super::request_pipeline::{json_response, record, serve};
 use super::{ApiContext, MESSAGE, MESSAGES};
@@ -43,17 +43,18 @@ async fn accept(
     let (caller, _permit) = context.authorize(headers, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(config, caller, request.uri(), &mut errors)?;
-    let prefer = PreferHeader::from_headers(headers, &mut errors);
+    let prefer = PreferHeader::from_headers(headers);
     let key = idempotency_key::key(headers, &mut errors);
     let body = request_body::read(headers, payload).await?;
     let draft = request_body::parse_message(&body, &mut errors);
-    let (Some(address), Some(prefer), Some(draft), true) = (address, prefer, draft, errors.is_empty()) else {
+    let (Some(address), Some(draft), true) = (address, draft, errors.is_empty()) else {
         return Err(errors.into());
     };
     let check_callback =
         |callback| callback_policy::check(callback, caller, address.bot, &config.webhooks.allowed);
     let callback = draft.callback.clone().map(check_callback).transpose()?;
-    let (wait, applied) = choose_wait(prefer, callback.is_some(), config.reply.default_wait)?;
+    let wait = choose_wait(prefer, callback.is_some(), config.reply.default_wait);
+    let applied = prefer.applied()?;
     let id = context.new_id()?;
     record("message.id", &id);
     record("bot", &address.bot.name);
@@ -90,8 +91,8 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(config, caller, uri, &mut errors)?;
-    let prefer = PreferHeader::from_headers(request.headers(), &mut errors);
-    let (Some(address), Some(prefer), true) = (address, prefer, errors.is_empty()) else {
+    let prefer = PreferHeader::from_headers(request.headers()).of_read();
+    let (Some(address), true) = (address, errors.is_empty()) else {
         return Err(errors.into());
     };
     // An invalid id names no message, so the answer is 404.
@@ -105,28 +106,21 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
     // The end of a conversation has a place in the lane like a message, but callers do not see it.
     let message = message.filter(|message| message.accepted.new.session != SessionRequest::Close);
     let mut response = json_response(StatusCode::OK, &message.ok_or_else(message_not_found)?)?;
-    if let Some(wait) = prefer.wait {
-        response.headers_mut().insert(PREFERENCE_APPLIED, applied_wait(wait)?);
+    if let Some(applied) = prefer.applied()? {
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
     }
     Ok(response)
 }
 
-/// Returns the wait of a POST and the `Preference-Applied` header. Without a wait the answer comes as soon as the
-/// message is durable.
-fn choose_wait(
-    prefer: PreferHeader,
-    has_callback: bool,
-    default: Duration,
-) -> Result<(Option<Duration>, Option<HeaderValue>), ApiError> {
-    let (wait, applied) = match prefer {
-        PreferHeader { wait: Some(wait), .. } => (wait, Some(applied_wait(wait)?)),
-        PreferHeader { respond_async: true, .. } => {
-            (Duration::ZERO, Some(HeaderValue::from_static("respond-async")))
-        }
-        _ if has_callback => (Duration::ZERO, None),
-        _ => (default, None),
+/// Returns the wait of a POST. Without a wait the answer comes as soon as the message is durable.
+fn choose_wait(prefer: PreferHeader, has_callback: bool, default: Duration) -> Option<Duration> {
+    let wait = match prefer {
+        PreferHeader { wait: Some(wait), .. } => wait,
+        PreferHeader { respond_async: true, .. } => Duration::ZERO,
+        _ if has_callback => Duration::ZERO,
+        _ => default,
     };
-    Ok(((!wait.is_zero()).then_some(wait), applied))
+    (!wait.is_zero()).then_some(wait)
 }
 
 /// Builds the answer to a POST whose message is in the store.

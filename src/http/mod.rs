@@ -17,18 +17,21 @@ mod deliveries;
 mod detachable_connection;
 mod documentation;
 mod events;
+mod expectation;
 mod field_validator;
 mod idempotency_key;
+mod local_host;
 mod messages;
 mod prefer_header;
 mod query_parameters;
 mod rate_limit;
+mod refusal_writer;
 mod request_body;
 mod request_pipeline;
 mod trace_context;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_web::guard::{Any, Get, Guard, Head};
@@ -150,6 +153,11 @@ impl ApiContext {
         Ok((caller, Some(permit)))
     }
 
+    /// Returns true if another request would be answered at once.
+    fn has_room(&self) -> bool {
+        self.open_requests.load(Ordering::Relaxed) < self.config.server.max_requests
+    }
+
     /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and
     /// cannot be guessed.
     fn new_id(&self) -> Result<MessageId, ApiError> {
@@ -208,9 +216,18 @@ async fn wrong_method(context: Data<ApiContext>, request: HttpRequest, allow: &'
 }
 
 async fn no_route(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
-    let failure =
-        ApiError::new(ProblemKind::NotFound, "There is no such route. `/openapi.json` lists all routes.");
+    let failure = ApiError::new(ProblemKind::NotFound, no_route_detail(request.path()));
     request_pipeline::serve(&context, OTHER, &request, async { Err(failure) }).await
+}
+
+/// Returns the cause of a 404 without a route. A user with a slash is the cause that callers cannot see.
+fn no_route_detail(path: &str) -> &'static str {
+    if path.starts_with("/conversations/") {
+        "There is no such route. `/openapi.json` lists all routes. A slash in the user must arrive as `%2F`; a proxy in \
+         front must pass the path on as it came, without decoding or normalising it."
+    } else {
+        "There is no such route. `/openapi.json` lists all routes."
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ impl<'q, const N: usize> QueryParameters<'q, N> {
         let mut others = [const { None }; N];
         let mut failed = false;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            if errors.is_full() {
+                break;
+            }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let mut refuse = |at: &str, detail: Cow<'static, str>| {
                 failed = true;
@@ -86,6 +89,7 @@ pub(super) fn decode(text: &str) -> Result<Cow<'_, str>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::api_error::MAX_ERRORS;
     use proptest::prelude::*;
 
     fn read<'q, const N: usize>(
@@ -128,6 +132,13 @@ mod tests {
         assert_eq!(bot("bot=%zz"), (Err(()), at(&["query/bot"])));
         assert_eq!(bot("b%6Ft=a&Bot=b&x"), (Err(()), at(&["query/Bot", "query/x"])));
         assert_eq!(bot("%zz=a"), (Err(()), at(&["query/%zz"])));
+    }
+
+    #[test]
+    fn reading_stops_when_the_answer_is_full() {
+        for query in ["x&", "bot=%zz&", "after=1&"].map(|pair| pair.repeat(20_000)) {
+            assert_eq!(read(&query, ["after"]).1.len(), MAX_ERRORS, "{query:.20}");
+        }
     }
 
     #[test]

@@ -38,16 +38,25 @@ pub(super) struct MessageDraft {
     pub(super) callback: Option<Callback>,
 }
 
-/// Reads a JSON body.
+/// Checks what the head says of a body: its type and its length.
 ///
 /// # Errors
-/// `unsupported-media-type`, `payload-too-large`, and `invalid-request` for an incomplete or slow body.
-pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, ApiError> {
+/// `unsupported-media-type`, `payload-too-large`.
+pub(super) fn check_head(headers: &HeaderMap) -> Result<(), ApiError> {
     check_type(headers)?;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: usize| length > MAX_BODY_BYTES) {
         return Err(too_large());
     }
+    Ok(())
+}
+
+/// Reads a JSON body.
+///
+/// # Errors
+/// `unsupported-media-type`, `payload-too-large`, and `invalid-request` for an incomplete or slow body.
+pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, ApiError> {
+    check_head(headers)?;
     match tokio::time::timeout(READ_TIMEOUT, collect(payload)).await {
         Ok(body) => body,
         Err(_) => Err(incomplete("must arrive within 30 s")),
@@ -136,12 +145,12 @@ impl FieldValidator<'_> {
             ],
         )?;
         // All fields are read before the first error ends this, so that the caller learns of all errors.
-        let content = self
-            .required("/text", text)
-            .and_then(|text| self.string("/text", text))
-            .and_then(|text| self.record("/text", MessageContent::new(text)));
+        let attachments = match attachments {
+            Some(list) => self.attachments(list),
+            None => Some(Vec::new()),
+        };
+        let content = self.content(text, attachments);
         let display_text = display.and_then(|text| self.string("/displayText", text));
-        let attachments = attachments.map(|list| self.attachments(list)).unwrap_or_default();
         let custom_data = custom.and_then(|value| self.passed_through("/customData", value));
         let meta_tags = tags.and_then(|value| self.passed_through("/metaTags", value));
         let meta = meta.and_then(|value| self.passed_through("/meta", value));
@@ -153,7 +162,6 @@ impl FieldValidator<'_> {
         let callback = callback.and_then(|value| self.callback(value));
         let mut content = content?;
         content.display_text = display_text;
-        content.attachments = attachments;
         content.custom_data = custom_data;
         content.meta_tags = meta_tags;
         content.meta = meta;
@@ -184,18 +192,37 @@ impl FieldValidator<'_> {
         }
     }
 
-    fn attachments(&mut self, value: &RawValue) -> Vec<Attachment> {
+    /// Reads the text, which may be absent beside attachments. `attachments` is `None` if they have an error.
+    fn content(
+        &mut self,
+        text: Option<&RawValue>,
+        attachments: Option<Vec<Attachment>>,
+    ) -> Option<MessageContent> {
+        let needs_text = attachments.as_ref().is_some_and(Vec::is_empty);
+        let text = match text {
+            None if !needs_text => Box::default(),
+            text => self.required("/text", text).and_then(|text| self.string("/text", text))?,
+        };
+        if text.is_empty() && attachments.is_none() {
+            return None;
+        }
+        self.record("/text", MessageContent::with_attachments(text, attachments.unwrap_or_default()))
+    }
+
+    fn attachments(&mut self, value: &RawValue) -> Option<Vec<Attachment>> {
         let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
             self.add("/attachments", "must be an array of attachments");
-            return Vec::new();
+            return None;
         };
         if items.len() > MAX_ATTACHMENTS {
             self.add("/attachments", format!("must have {MAX_ATTACHMENTS} items at most"));
-            return Vec::new();
+            return None;
         }
+        // All are read before the first error ends this.
         let check =
             |(index, item): (usize, &&RawValue)| self.attachment(&format!("/attachments/{index}"), item);
-        items.iter().enumerate().filter_map(check).collect()
+        let files: Vec<_> = items.iter().enumerate().map(check).collect();
+        files.into_iter().collect()
     }
 
     fn attachment(&mut self, at: &str, item: &RawValue) -> Option<Attachment> {

@@ -6,6 +6,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 
+use actix_http::RequestHead;
 use actix_web::http::header;
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
@@ -17,24 +18,45 @@ use tracing::{Instrument as _, Span, field};
 use super::ApiContext;
 use super::api_error::{self, ApiError};
 use super::concurrency_limit::ConcurrencyPermit;
+use super::expectation::CountedRequest;
+use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::trace_context::TraceContext;
 use crate::domain::{ProblemKind, TraceId};
 use crate::hub::HubError;
 
 /// Answers a request of this route with the result of `work`.
-pub(super) async fn serve(
+pub(super) fn serve(
     context: &ApiContext,
     route: &'static str,
     request: &HttpRequest,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
+) -> impl Future<Output = HttpResponse> {
+    let head = request.head();
+    let trace = TraceContext::from_headers(head.headers());
+    request.extensions_mut().insert(TraceId::from(trace));
+    let counted = request.extensions().get::<CountedRequest>().copied();
+    let rate_limit = match counted {
+        Some(CountedRequest(rate_limit)) => rate_limit,
+        None => context.rate_limits.consume(&context.config.callers, head.headers()),
+    };
+    respond(context, route, head, trace, rate_limit, work)
+}
+
+/// Answers a request with this head and this count with the result of `work`.
+pub(super) async fn respond(
+    context: &ApiContext,
+    route: &'static str,
+    head: &RequestHead,
+    trace: TraceContext,
+    rate_limit: Option<RateLimitStatus>,
+    work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
     let started = Instant::now();
-    let trace = TraceContext::from_headers(request.headers());
     // At debug level, because a span costs microseconds. Events of higher levels carry the trace id themselves.
     let span = tracing::debug_span!(
         "request",
-        http.request.method = %request.method(),
+        http.request.method = %head.method,
         http.route = route,
         url.template = route,
         trace_id = %trace,
@@ -42,29 +64,28 @@ pub(super) async fn serve(
         bot = field::Empty,
         caller = field::Empty,
     );
-    request.extensions_mut().insert(TraceId::from(trace));
-    let rate_limit = context.rate_limits.consume(&context.config.callers, request.headers());
     let work = async {
+        local_host::check(&context.config.callers, head)?;
         match rate_limit.as_ref().and_then(RateLimitStatus::refusal) {
             Some(refusal) => Err(refusal),
             None => work.await,
         }
     };
-    let mut response = answer(context, request, trace, work).instrument(span).await;
+    let mut response = answer(context, head.uri.path(), trace, work).instrument(span).await;
     if let Some(rate_limit) = rate_limit {
         rate_limit.write_headers(response.headers_mut());
     }
     if context.draining.load(Ordering::Relaxed) {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
-    let (method, status) = (request.method().as_str(), response.status());
-    context.metrics.request_answered(route, method, status.as_str(), started.elapsed());
+    let status = response.status();
+    context.metrics.request_answered(route, head.method.as_str(), status.as_str(), started.elapsed());
     response
 }
 
 async fn answer(
     context: &ApiContext,
-    request: &HttpRequest,
+    path: &str,
     trace: TraceContext,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
@@ -78,7 +99,7 @@ async fn answer(
     };
     result.unwrap_or_else(|failure| {
         log(&failure, trace);
-        failure.response(request.uri().path(), trace)
+        failure.response(path, trace)
     })
 }
 
@@ -91,7 +112,8 @@ fn log(failure: &ApiError, trace: TraceContext) {
         _ if failure.is_message_failure() => {
             tracing::debug!("error.type" = slug, http.response.status_code = status, "message failed");
         }
-        kind if status < 500 || kind == ProblemKind::Draining => {
+        // Strangers can cause these, and a line for each would bury the others. The metric of answers counts them.
+        kind if status < 500 || matches!(kind, ProblemKind::Draining | ProblemKind::Overloaded) => {
             tracing::debug!("error.type" = slug, http.response.status_code = status, "refused");
         }
         _ => tracing::error!(

@@ -82,6 +82,7 @@ impl<'a> OutgoingFrame<'a> {
 /// Returns the frame of a user's message (protocol.md 6.1). The platform acknowledges it by its `clientMessageId`.
 pub fn message(bot: &BotConfig, message: &AcceptedMessage) -> String {
     let content = &message.new.content;
+    let body = content.body();
     let mut frame = OutgoingFrame::new(bot, MESSAGE_RESOURCE, message.client_message_id);
     // The mobile SDKs put custom data into the message, the Web SDK puts it into botInfo. The author of a bot chooses
     // which of the two it reads, so the frame has both.
@@ -91,7 +92,7 @@ pub fn message(bot: &BotConfig, message: &AcceptedMessage) -> String {
     frame.bot_info.meta_tags = content.meta_tags.as_ref().map(JsonObject::raw);
     frame.meta = content.meta.as_ref().map(JsonObject::raw);
     frame.message = Some(OutgoingMessage {
-        body: content.text(),
+        body: &body,
         render_msg: content.display_text.as_deref(),
         attachments: &content.attachments,
         custom_data,
@@ -169,6 +170,13 @@ mod tests {
         assert_eq!(frame["botInfo"]["metaTags"]["userLevelTags"][0]["name"], "a");
         assert_eq!(frame["message"].get("metaTags"), None);
         assert_eq!(frame["meta"], json!({ "timezone": "Europe/Paris" }));
+    }
+
+    #[test]
+    fn message_of_files_alone_has_their_names_as_body() {
+        let file = Attachment { file_id: "f-1".into(), file_name: Some("a.png".into()), file_type: None };
+        let frame = message(&bot(), &accepted(MessageContent::with_attachments("", vec![file]).unwrap()));
+        assert_eq!(parsed(&frame)["message"]["body"], "a.png");
     }
 
     #[test]

@@ -46,6 +46,25 @@ fn repeat_gets_the_same_message() {
 }
 
 #[test]
+fn quoted_key_is_the_plain_one() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        bridge.script.next("alice", Step::reply("x"));
+        let body = json!({"text": "hi", "turn": {"expectReplies": 1}});
+        let first = bridge.send(request("alice", "\"8e03 \\\"978\"", &body)).await;
+        first.message(200);
+        let again = bridge.send(request("alice", "\"8e03 \\\"978\"", &body)).await;
+        assert_eq!((id(&again), again.header("idempotency-replayed")), (id(&first), Some("true")));
+        bridge.script.next("alice", Step::reply("x"));
+        let plain = bridge.send(request("alice", "k-1", &body)).await;
+        let quoted = bridge.send(request("alice", "\"k-1\"", &body)).await;
+        assert_eq!((id(&quoted), quoted.header("idempotency-replayed")), (id(&plain), Some("true")));
+        assert_eq!(bridge.script.totals().messages, 2);
+        bridge.finish().await;
+    });
+}
+
+#[test]
 fn other_body_under_the_same_key_is_a_mismatch() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;

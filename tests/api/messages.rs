@@ -178,8 +178,9 @@ fn wait_is_preferred_or_default_and_at_most_55_s() {
 
         for (prefer, status, applied) in [
             ("wait=3600", 200, "wait=55"),
-            ("respond-async, wait=20", 200, "wait=20"),
+            ("respond-async, wait=20", 200, "respond-async, wait=20"),
             ("wait=0", 202, "wait=0"),
+            ("wait=soon, respond-async", 202, "respond-async"),
             ("handling=lenient, x; y=\"wait=1\"", 200, ""),
         ] {
             bridge.script.next("alice", Step::reply("x"));
@@ -272,6 +273,26 @@ fn objects_for_the_bot_arrive_unchanged() {
         assert_eq!(frame["meta"], body["meta"], "{frame}");
         assert_eq!(frame["botInfo"]["chatBot"], "Sandbox", "{frame}");
         assert_eq!(frame["botInfo"]["taskBotId"], "st-sandbox", "{frame}");
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn message_of_files_alone_tells_the_bot_their_names() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let files = json!([{"fileId": "f-1", "fileName": "a.pdf"}, {"fileId": "f-2"}]);
+        for (number, body) in (1..).zip([
+            json!({"attachments": files, "turn": {"expectReplies": 1}}),
+            json!({"text": "", "attachments": files, "turn": {"expectReplies": 1}}),
+        ]) {
+            bridge.script.next("alice", Step::reply("x"));
+            let message = bridge.post("alice", &body).await.message(200);
+            assert_eq!(message["text"], "", "the caller wrote none");
+            let heard = bridge.script.seen("alice", number).await.unwrap();
+            assert_eq!(heard.text, "a.pdf, f-2");
+            assert_eq!(heard.frame["message"]["attachments"], files);
+        }
         bridge.finish().await;
     });
 }

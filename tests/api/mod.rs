@@ -16,6 +16,7 @@ mod operations;
 mod problems;
 mod program;
 mod replies;
+mod strangers;
 mod streams;
 mod turns;
 mod webhooks;

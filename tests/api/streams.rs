@@ -32,7 +32,7 @@ fn stream_has_the_same_events_as_pages() {
             lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
         };
         assert_eq!(header("content-type").as_deref(), Some("text/event-stream"));
-        assert_eq!(header("cache-control").as_deref(), Some("no-store"));
+        assert_eq!(header("cache-control").as_deref(), Some("no-store, no-transform"));
         assert_eq!(header("x-accel-buffering").as_deref(), Some("no"));
         assert_eq!(header("transfer-encoding").as_deref(), Some("chunked"));
         assert_eq!(header("connection").as_deref(), Some("close"));

@@ -206,7 +206,7 @@ fn read(url: &str) -> StoreConfig {
         "store.url = \"{url}\"\n[[bots]]\nname = \"a\"\nplatform = \"http://127.0.0.1\"\nchat_bot = \"a\"\n\
          task_bot_id = \"st-a\"\nclient_id = \"cs-a\"\nclient_secret_file = \"secret\"\n"
     );
-    let files = |_: &std::path::Path| Ok("secret".to_owned());
+    let files = |_: &std::path::Path| Ok("secret".to_owned().into());
     rtm_bridge::config::read(&text, "test", std::iter::empty::<(&str, &str)>(), &files).unwrap().0.store
 }
 

@@ -96,7 +96,7 @@ pub(super) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<RedriveRequ
         let since = since.and_then(|value| check.string("/since", value));
         let since = since.and_then(|since| {
             let detail = "must be a time of RFC 3339, such as 2026-11-23T09:30:00Z";
-            check.record("/since", Timestamp::parse(&since).ok_or(detail))
+            check.record("/since", Timestamp::parse_bound(&since).ok_or(detail))
         });
         let dry_run = dry_run.and_then(|value| check.boolean("/dryRun", value)).unwrap_or_default();
         Some(RedriveRequest { bot, user, since, dry_run })

@@ -125,3 +125,21 @@ fn every_problem_has_its_own_page() {
     assert_eq!(pages.len(), ProblemKind::ALL.len());
     assert!(pages.iter().all(|page| page.contains("What to do")));
 }
+
+#[test]
+fn problem_pages_name_every_cause() {
+    for (kind, causes) in [
+        (ProblemKind::RateLimited, &["rate_per_minute", "max_open_requests"][..]),
+        (ProblemKind::CallbackRefused, &["webhooks.allowed", "secret"]),
+        (ProblemKind::StoreUnavailable, &["in time", "refused", "replicas"]),
+        (ProblemKind::Overloaded, &["requests", "streams", "sockets", "memory"]),
+        (ProblemKind::NotFound, &["route", "bot", "message", "delivery", "%2F"]),
+        (ProblemKind::PlatformRejected, &["credentials", "1007"]),
+        (ProblemKind::PlatformUnavailable, &["deadline", "connects_per_minute", "DELETE"]),
+        (ProblemKind::UnsupportedMediaType, &["JSON", "compressed"]),
+        (ProblemKind::PayloadTooLarge, &["1 MiB", "1009"]),
+    ] {
+        let page = problem_page(kind);
+        assert!(causes.iter().all(|cause| page.contains(cause)), "{kind}: {page}");
+    }
+}

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::api_error::MAX_ERRORS;
 
 fn read(body: &str) -> Result<MessageDraft, Vec<String>> {
     let mut errors = FieldErrors::default();
@@ -31,6 +32,28 @@ fn complete_message_is_read() {
 }
 
 #[test]
+fn text_may_be_empty_beside_attachments() {
+    for text in ["", r#""text":null,"#, r#""text":"","#] {
+        let draft =
+            read(&format!(r#"{{{text}"attachments":[{{"fileId":"f","fileName":"a.png"}}]}}"#)).unwrap();
+        assert_eq!((draft.content.text(), &*draft.content.body()), ("", "a.png"));
+        for none in ["[]", "null"] {
+            let errors = read(&format!(r#"{{{text}"attachments":{none}}}"#)).unwrap_err();
+            assert_eq!(errors, ["/text"]);
+        }
+        // Files with an error may well stand for a text.
+        let errors = read(&format!(r#"{{{text}"attachments":[{{}}]}}"#)).unwrap_err();
+        assert_eq!(errors, ["/attachments/0/fileId"]);
+    }
+}
+
+#[test]
+fn byte_order_mark_before_the_body_is_ignored() {
+    assert_eq!(read("\u{feff} {\"text\":\"a\"}").unwrap().content.text(), "a");
+    assert_eq!(read("\u{feff}\u{feff}{}").unwrap_err(), [""]);
+}
+
+#[test]
 fn null_means_absent() {
     let draft = read(
         r#"{"text":"a","displayText":null,"attachments":null,"customData":null,"metaTags":null,"meta":null,
@@ -39,6 +62,29 @@ fn null_means_absent() {
     .unwrap();
     assert!(draft.content.meta.is_none() && draft.callback.is_none());
     assert_eq!(read(r#"{"text":null}"#).unwrap_err(), ["/text"]);
+}
+
+#[test]
+fn reading_stops_at_the_fiftieth_error() {
+    // What follows the last member that is read is no JSON. An error of the whole body would show that it was read.
+    let broken = |member: &str, count| format!("{{{} this is no JSON", member.repeat(count));
+    for member in [r#""x":1,"#, r#""text":"a","#, r#""x":{"y":[1]},"#] {
+        let errors = read(&broken(member, 120_000)).unwrap_err();
+        assert_eq!(errors.len(), MAX_ERRORS);
+        assert!(errors.iter().all(|pointer| !pointer.is_empty()), "{member}");
+        let errors = read(&broken(member, MAX_ERRORS - 1)).unwrap_err();
+        assert_eq!(errors.last().unwrap(), "", "{member}");
+    }
+    let files = vec![format!("{{{}\"fileId\":\"f\"}}", r#""x":1,"#.repeat(20)); MAX_ATTACHMENTS].join(",");
+    let errors = read(&format!(r#"{{"text":"a","attachments":[{files}],"y":1}}"#)).unwrap_err();
+    assert_eq!(errors.len(), MAX_ERRORS);
+    assert_eq!(errors.iter().filter(|pointer| pointer.starts_with("/attachments/2/")).count(), 9);
+}
+
+#[test]
+fn long_name_of_a_member_is_cut() {
+    let errors = read(&format!(r#"{{"text":"a","{}":1}}"#, "x".repeat(900_000))).unwrap_err();
+    assert!(errors[0].len() < 100 && errors[0].starts_with("/xxx"), "{}", errors[0].len());
 }
 
 #[test]

@@ -134,17 +134,14 @@ pub(in super::super) fn accepted(
     let object =
         |raw: Option<&RawValue>| raw.map(|raw| JsonObject::new(raw.to_owned()).map_err(|_| WHAT)).transpose();
     let boxed = |text: Option<Cow<'_, str>>| text.map(|text| text.into_owned().into_boxed_str());
-    let mut content = MessageContent::new(stored.text).map_err(|_| WHAT)?;
+    let file = |file: StoredAttachment<'_>| Attachment {
+        file_id: file.id.into(),
+        file_name: boxed(file.name),
+        file_type: boxed(file.kind),
+    };
+    let attachments = stored.attachments.into_iter().map(file).collect();
+    let mut content = MessageContent::with_attachments(stored.text, attachments).map_err(|_| WHAT)?;
     content.display_text = boxed(stored.display_text);
-    content.attachments = stored
-        .attachments
-        .into_iter()
-        .map(|file| Attachment {
-            file_id: file.id.into(),
-            file_name: boxed(file.name),
-            file_type: boxed(file.kind),
-        })
-        .collect();
     content.custom_data = object(stored.custom_data)?;
     content.meta_tags = object(stored.meta_tags)?;
     content.meta = object(stored.meta)?;

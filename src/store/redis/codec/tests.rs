@@ -63,10 +63,12 @@ fn content() -> impl Strategy<Value = MessageContent> {
         file_name,
         file_type,
     });
-    (text(1..200), boxed(), prop::collection::vec(file, 0..3), object(), object(), object()).prop_map(
+    (text(0..200), boxed(), prop::collection::vec(file, 0..3), object(), object(), object()).prop_map(
         |(text, display_text, attachments, custom_data, meta_tags, meta)| {
-            let mut content = MessageContent::new(text).unwrap();
-            (content.display_text, content.attachments) = (display_text, attachments);
+            // Only beside files a text may be empty.
+            let text = if attachments.is_empty() { format!("{text}.") } else { text };
+            let mut content = MessageContent::with_attachments(text, attachments).unwrap();
+            content.display_text = display_text;
             (content.custom_data, content.meta_tags, content.meta) = (custom_data, meta_tags, meta);
             content
         },
