@@ -85,6 +85,20 @@ fn missed_replies_are_read_from_history() {
 }
 
 #[test]
+fn missed_line_of_an_agent_is_marked() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let line =
+            json!({"type": "template", "payload": {"template_type": "live_agent", "text": "Alex here."}});
+        bridge.script.next("alice", vec![Step::Ack, missed(&line.to_string()), Step::Drop(CutMode::Fin)]);
+        let message = bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(replies(&message), [("history", "Alex here.")]);
+        assert_eq!(message["replies"][0]["agent"], true);
+        bridge.finish().await;
+    });
+}
+
+#[test]
 fn link_may_break_repeatedly() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;

@@ -243,6 +243,7 @@ pub(super) fn outgoing(id: &str) -> HistoryRecord {
         from_user: false,
         user_msg_id: None,
         text: id.into(),
+        is_blank: false,
         agent: false,
         created_on: None,
         session_id: None,

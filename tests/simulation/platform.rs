@@ -326,6 +326,7 @@ impl Platform {
             from_user: known.client_message_id.is_some(),
             user_msg_id: known.client_message_id,
             text: "text".into(),
+            is_blank: false,
             agent: false,
             created_on: Some(Timestamp::from_millis(known.at)),
             session_id: None,

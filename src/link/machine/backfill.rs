@@ -289,6 +289,10 @@ impl Machine {
             }
             _ => owner,
         };
+        if record.is_blank && record.id.is_none() {
+            // Without an id each read would journal it again.
+            return;
+        }
         let gap = self.backfill.as_ref();
         if gap.is_none_or(|backfill| backfill.is_settled_before(record.created_on)) {
             self.on_newest(record.id.as_deref(), record.created_on);
@@ -368,6 +372,7 @@ fn response_of(record: HistoryRecord) -> BotResponse {
     BotResponse {
         message_id: record.id,
         text: record.text,
+        is_blank: record.is_blank,
         agent: record.agent,
         created_on: record.created_on,
         stream: None,

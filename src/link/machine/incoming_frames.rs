@@ -115,12 +115,14 @@ impl Machine {
         match self.streams.join(response, start) {
             StreamUpdate::Complete { response, start, chunk } => {
                 effects.extend(chunk.map(|chunk| Effect::Chunk(Arc::new(chunk))));
-                self.on_newest(response.message_id.as_deref(), response.created_on);
+                if !response.is_blank {
+                    self.on_newest(response.message_id.as_deref(), response.created_on);
+                }
                 self.take_reply(now, *response, start, None, effects);
             }
-            StreamUpdate::Partial { in_turn, orphan, chunk } => {
+            StreamUpdate::Partial { begins, orphan, chunk } => {
                 effects.push(Effect::Chunk(Arc::new(chunk)));
-                if in_turn && let Some(turn) = &mut self.turn {
+                if begins && let Some(turn) = &mut self.turn {
                     if turn.progress.first_reply_at.is_none() {
                         let message = turn.message.id;
                         self.buffer.push(ConversationChange::Answering { message, at: now });
@@ -159,7 +161,8 @@ impl Machine {
         }
     }
 
-    /// Journals a whole reply and joins it to its message. `found` is the message for a reply from history.
+    /// Journals a whole reply and joins it to its message. `found` is the message for a reply from history. A blank
+    /// response is journaled as an event of the platform, because it answers nothing.
     pub(super) fn take_reply(
         &mut self,
         now: Timestamp,
@@ -175,6 +178,10 @@ impl Machine {
             // A new owner reads behind the last message of the record and needs the newer ids.
             let is_last = record.last_platform_message.as_ref().is_none_or(|last| last == id);
             record.recent.push(fingerprint, self.backfill.is_some() || !is_last);
+        }
+        if response.is_blank {
+            self.buffer.append(now, EntryBody::Platform(response.event));
+            return;
         }
         let owner = found.unwrap_or_else(|| self.owner(start, response.correlation_id));
         let more_follows = response.more_follows;
