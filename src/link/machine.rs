@@ -17,6 +17,7 @@
 //! * [`link_phase`]: connects, losses and keep-alive
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
+//! * [`own_record`]: our message in history
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
 //! * [`exit_phase`]: the way out of memory
@@ -32,6 +33,7 @@ mod incoming_frames;
 mod keep_open;
 mod lane;
 mod link_phase;
+mod own_record;
 mod reconcile;
 
 use std::collections::VecDeque;
@@ -42,6 +44,7 @@ use super::backfill_schedule::{Backfill, GapCause};
 use super::dedup::DedupWindow;
 use super::input::{Effect, Input};
 use super::open_streams::OpenStreams;
+use super::platform_clock::PlatformClock;
 use super::turn::{Turn, TurnPhase};
 use super::write_buffer::WriteBuffer;
 use crate::config::BotConfig;
@@ -77,6 +80,7 @@ pub struct Machine {
     backfill: Option<Box<Backfill>>,
     /// The platform's time of the newest known reply.
     said_at: Option<Timestamp>,
+    platform_clock: PlatformClock,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -113,7 +117,9 @@ impl Machine {
         seed: u64,
     ) -> Self {
         let ConversationSnapshot { record, lane, head_at, next_position, .. } = open;
-        let (keep_until, said_at) = (keep_open::initial_keep_until(&bot, &record, now), record.said_at);
+        let keep_until = keep_open::initial_keep_until(&bot, &record, now);
+        let platform_clock = PlatformClock::default();
+        let said_at = platform_clock.plausible(record.said_at, now);
         let mut dedup = DedupWindow::default();
         for id in record.recent.iter() {
             dedup.insert(id, true);
@@ -130,6 +136,7 @@ impl Machine {
             lease_valid: true,
             backfill: None,
             said_at,
+            platform_clock,
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,

@@ -10,6 +10,10 @@ use super::lenient_json::{JsonMember, elements, is_too_deep, is_true, members, s
 use super::text_extraction as text;
 use crate::domain::Timestamp;
 
+/// The least `clientMessageId` of the bridge: milliseconds, with a margin for wrong clocks. A smaller `userMsgId` has
+/// another form and names no message.
+const LEAST_ID: u64 = 1_000_000_000;
+
 /// Error of a history answer that is no page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the history's answer is not a JSON object with a list of messages; read it again later")]
@@ -31,7 +35,7 @@ pub struct HistoryRecord {
     pub id: Option<Box<str>>,
     /// Whether the user sent it. Otherwise the bot or a human agent did.
     pub from_user: bool,
-    /// The `clientMessageId` of the user's frame, if that was a number.
+    /// The `clientMessageId` of the user's frame, if that was a number of milliseconds.
     pub user_msg_id: Option<u64>,
     /// Best plain text (protocol.md 7.3).
     pub text: Box<str>,
@@ -45,6 +49,15 @@ pub struct HistoryRecord {
     pub session_id: Option<Box<str>>,
     /// Untouched record.
     pub event: Box<RawValue>,
+}
+
+impl HistoryRecord {
+    /// Returns whether its text is this one, apart from blanks and from the platform's escapes.
+    pub fn says(&self, text: &str) -> bool {
+        let plain = text::of_string(text);
+        let words = plain.as_deref().unwrap_or(text).split_whitespace();
+        !self.is_blank && words.eq(self.text.split_whitespace())
+    }
 }
 
 /// Decodes the body of a history answer with status 200.
@@ -90,7 +103,7 @@ fn record(raw: &RawValue) -> Option<HistoryRecord> {
     Some(HistoryRecord {
         id: id(message_id),
         from_user,
-        user_msg_id: user_msg_id.and_then(whole_number),
+        user_msg_id: user_msg_id.and_then(whole_number).filter(|id| *id >= LEAST_ID),
         is_blank: text.trim().is_empty() && !has_content,
         text: text.into_boxed_str(),
         agent: !from_user && (is_agent_line || is_marked),
@@ -167,7 +180,27 @@ mod tests {
             assert!(record.from_user);
             assert_eq!(record.user_msg_id, Some(1_672_567_190_000));
         }
-        assert_eq!(only(r#"{"type":"incoming","userMsgId":"a-uuid"}"#).user_msg_id, None);
+        for other in ["\"a-uuid\"", "17", "null", "{}", "1672567190000.5", "-1672567190000", "1e999"] {
+            assert_eq!(
+                only(&format!(r#"{{"type":"incoming","userMsgId":{other}}}"#)).user_msg_id,
+                None,
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn record_says_its_text_in_any_spelling() {
+        let text = |text: &str| {
+            let text = serde_json::to_string(text).unwrap();
+            only(&format!(r#"{{"type":"incoming","components":[{{"cT":"text","data":{{"text":{text}}}}}]}}"#))
+        };
+        for sent in ["5 < 7 &  \"yes\"", " 5 &lt; 7 &amp; \"yes\"\n"] {
+            assert!(text("5 &lt; 7 &amp; &quot;yes&quot; ").says(sent), "{sent}");
+            assert!(!text("5 < 8").says(sent), "{sent}");
+        }
+        assert!(text("{\"a\":1}").says("{\"a\":1}"));
+        assert!(!text("").says("") && !text(" ").says(""), "a blank text tells nothing");
     }
 
     #[test]

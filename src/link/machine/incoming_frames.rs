@@ -115,8 +115,12 @@ impl Machine {
         match self.streams.join(response, start) {
             StreamUpdate::Complete { response, start, chunk } => {
                 effects.extend(chunk.map(|chunk| Effect::Chunk(Arc::new(chunk))));
+                let said_at = response.created_on.and_then(|at| self.platform_clock.observe(at, now));
+                if said_at.is_none() && response.created_on.is_some() {
+                    effects.push(Effect::FarOffTime);
+                }
                 if !response.is_blank {
-                    self.on_newest(response.message_id.as_deref(), response.created_on);
+                    self.on_newest(response.message_id.as_deref(), said_at);
                 }
                 self.take_reply(now, *response, start, None, effects);
             }
