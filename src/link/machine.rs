@@ -18,6 +18,7 @@
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
 //! * [`own_record`]: our message in history
+//! * [`human_agent`]: who has the conversation
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
 //! * [`exit_phase`]: the way out of memory
@@ -29,6 +30,7 @@ mod close_code;
 mod connection_status;
 mod end_session;
 mod exit_phase;
+mod human_agent;
 mod incoming_frames;
 mod keep_open;
 mod lane;
@@ -81,6 +83,8 @@ pub struct Machine {
     /// The platform's time of the newest known reply.
     said_at: Option<Timestamp>,
     platform_clock: PlatformClock,
+    /// Whether the agent of the record may be gone, because its end may have been missed.
+    agent_in_doubt: bool,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -137,6 +141,7 @@ impl Machine {
             backfill: None,
             said_at,
             platform_clock,
+            agent_in_doubt: false,
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,
@@ -264,6 +269,7 @@ impl Machine {
             turn,
             refusal,
             self.backfill_wake_at(),
+            self.doubt_ends_at(),
             self.head_wake_at(),
             self.link_wake_at(),
             self.buffer.wake_at(),

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use rtm_sandbox::{AgentDesk, Behaviour, SandboxOptions, SpellingStyle, Step, WelcomeTime, message_elements};
+use rtm_sandbox::{
+    AgentDesk, Behaviour, CutMode, SandboxOptions, SpellingStyle, Step, WelcomeTime, message_elements,
+};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
@@ -101,6 +103,22 @@ fn agent_ends_the_turn_and_its_replies_are_unsolicited() {
 #[test]
 fn agent_of_another_desk_ends_the_turn_too() {
     agent_takes_over(AgentDesk::Vendor);
+}
+
+#[test]
+fn bot_answers_after_the_end_of_the_agent_was_lost() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, json!({}), vec![Step::Ack, Step::AgentStart]).await;
+        bridge.script.drop_sockets("alice", CutMode::Fin);
+        bridge.script.closed("alice", 1).await;
+        bridge.script.push("alice", vec![Step::AgentEnd]);
+        bridge.script.connected("alice", 2).await;
+        let steps = vec![Step::Ack, say("Back again."), Step::WaitingForInput];
+        let message = turn(&bridge, json!({}), steps).await;
+        assert_eq!((ended(&message), texts(&message)), (("inputWait", true), vec!["Back again."]));
+        bridge.finish().await;
+    });
 }
 
 fn agent_takes_over(desk: AgentDesk) {

@@ -48,6 +48,7 @@ struct RecordPlace {
 impl Machine {
     /// Opens a gap, or notes another loss in the one that is open.
     pub(super) fn on_gap(&mut self, cause: GapCause) {
+        self.doubt_agent();
         if let Some(backfill) = &mut self.backfill {
             backfill.on_gone(cause);
             return;
@@ -344,7 +345,7 @@ impl Machine {
             return self.owner_before(place);
         };
         // The words of a human agent answer no message in particular.
-        let alone = self.is_with_agent();
+        let alone = self.has_agent();
         let message = (!alone).then_some(turn.message.id);
         let owner = ReplyOwner { message, correlation: Correlation::History, late: false };
         if place.user_message == Some(UserRecord(Some(turn.message.client_message_id))) {

@@ -34,45 +34,45 @@ impl Machine {
             IncomingFrame::Response(response) => self.on_response(now, response, effects),
             IncomingFrame::Active { session_id, .. } => {
                 self.buffer.record.connected_at = Some(now);
-                self.on_session(session_id);
+                self.on_session(now, session_id);
             }
             IncomingFrame::SessionStart { session_id, event } => {
                 self.buffer.record.connected_at = Some(now);
-                self.on_session(session_id);
+                self.buffer.record.session_id = session_id;
                 // A new session begins with the bot.
-                self.buffer.record.agent &=
-                    matches!(&self.link, LinkPhase::Open(socket) if socket.resumes_agent);
+                if !matches!(&self.link, LinkPhase::Open(socket) if socket.resumes_agent) {
+                    self.on_agent_gone();
+                }
                 self.buffer.append(now, EntryBody::Platform(event));
             }
             IncomingFrame::SessionEnd(event) => {
                 self.buffer.record.connected_at = None;
                 self.buffer.record.session_id = None;
-                self.buffer.record.agent = false;
+                self.on_agent_gone();
                 self.buffer.append(now, EntryBody::Platform(event));
                 self.on_session_end(now);
             }
-            IncomingFrame::WaitingForInput => self.on_signal(now, EndedBy::InputWait),
+            IncomingFrame::WaitingForInput => {
+                self.on_bot_sign(now);
+                self.on_signal(now, EndedBy::InputWait);
+            }
             IncomingFrame::AgentStart(event) => {
+                self.on_agent_sign();
                 self.buffer.append(now, EntryBody::Platform(event));
                 if !std::mem::replace(&mut self.buffer.record.agent, true) {
                     self.on_signal(now, EndedBy::Agent);
                 }
             }
             IncomingFrame::AgentEnd(event) => {
-                self.buffer.record.agent = false;
+                self.on_agent_gone();
                 self.buffer.append(now, EntryBody::Platform(event));
             }
             IncomingFrame::UserMessage(event) => self.buffer.append(now, EntryBody::UserMessage(event)),
             IncomingFrame::Platform(event) | IncomingFrame::Unknown(event) => {
                 self.buffer.append(now, EntryBody::Platform(event));
             }
-            IncomingFrame::Pong | IncomingFrame::Typing | IncomingFrame::Malformed => {}
-        }
-    }
-
-    fn on_session(&mut self, session_id: Option<Box<str>>) {
-        if session_id.is_some() {
-            self.buffer.record.session_id = session_id;
+            IncomingFrame::Typing => self.on_agent_sign(),
+            IncomingFrame::Pong | IncomingFrame::Malformed => {}
         }
     }
 
@@ -103,11 +103,12 @@ impl Machine {
     }
 
     fn on_response(&mut self, now: Timestamp, mut response: Box<BotResponse>, effects: &mut Vec<Effect>) {
-        self.on_session(response.session_id.take());
+        self.on_session(now, response.session_id.take());
         if response.message_id.as_deref().is_some_and(|id| self.dedup.contains(id)) {
             effects.push(Effect::OutOfTurn(OutOfTurnReply::Duplicate));
             return;
         }
+        self.on_speaker(now, &response);
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_echoed(response.correlation_id)) {
             turn.on_echo();
         }
@@ -250,10 +251,5 @@ impl Machine {
             }
             _ => ReplyOwner { message: None, correlation: Correlation::Unsolicited, late: false },
         }
-    }
-
-    /// Returns whether a human agent has the conversation since before the open turn.
-    pub(super) fn is_with_agent(&self) -> bool {
-        self.buffer.record.agent && !self.turn.as_ref().is_some_and(|turn| turn.is_handed_over())
     }
 }
