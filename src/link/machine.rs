@@ -120,13 +120,13 @@ impl Machine {
         now: Timestamp,
         seed: u64,
     ) -> Self {
-        let ConversationSnapshot { record, lane, head_at, next_position, .. } = open;
+        let ConversationSnapshot { record, lane, head_at, next_position, journaled, .. } = open;
         let keep_until = keep_open::initial_keep_until(&bot, &record, now);
         let platform_clock = PlatformClock::default();
         let said_at = platform_clock.plausible(record.said_at, now);
         let mut dedup = DedupWindow::default();
-        for id in record.recent.iter() {
-            dedup.insert(id, true);
+        for id in journaled.into_iter().chain(record.recent.iter()) {
+            dedup.insert(id);
         }
         let mut machine = Self {
             random: fastrand::Rng::with_seed(seed),
@@ -171,7 +171,7 @@ impl Machine {
             machine.lane.push_back(Arc::clone(&open.accepted));
             if Some(place) == sent {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
-                    machine.dedup.insert(Fingerprint::of(id), true);
+                    machine.dedup.insert(Fingerprint::of(id));
                 }
                 let head_at = head_at.unwrap_or(now);
                 machine.turn = Some(Box::new(Turn::resume(open, &machine.bot, head_at, now)));
