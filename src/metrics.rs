@@ -75,6 +75,7 @@ pub struct Metrics {
     connects: IntCounterVec,
     socket_closes: IntCounterVec,
     replies_outside_turns: IntCounterVec,
+    far_off_times: IntCounterVec,
     frames: IntCounterVec,
     store_operation_duration: HistogramVec,
     store_errors: IntCounterVec,
@@ -147,6 +148,11 @@ impl Metrics {
                 "replies_outside_turns_total",
                 "Replies outside the open turn: late, unsolicited, or dropped as duplicates.",
                 &["bot", "kind"],
+            )?,
+            far_off_times: factory.counters(
+                "far_off_times_total",
+                "Times in frames and history that are far from the present; they decide nothing.",
+                &["bot"],
             )?,
             frames: factory.counters(
                 "frames_total",

@@ -32,8 +32,8 @@ impl Fingerprint {
 pub struct RecentReplies(VecDeque<Fingerprint>);
 
 impl RecentReplies {
-    /// The usual size. Only the few frames that were under way when the socket broke are repeated.
-    const KEPT: usize = 16;
+    /// The usual size: enough for the start of the next gap. A new owner reads further ids from the journal.
+    pub(crate) const KEPT: usize = 16;
     /// The size during a backfill, which must recognise all replies since an earlier message.
     pub(crate) const MOST: usize = 128;
 

@@ -203,8 +203,10 @@ impl Backfill {
     /// message as long as its newest replies still tell a new owner which ones are stored.
     pub(crate) fn on_live_reply(&mut self, id: &str, created_on: Option<Timestamp>) -> bool {
         let live = &mut self.live;
-        if live.newest.as_ref().is_none_or(|(newest, _)| *newest <= created_on) {
-            live.newest = Some((created_on, id.into()));
+        let newest = live.newest.as_ref().and_then(|(newest, _)| *newest);
+        // Without times, the last one is the newest.
+        if created_on.is_none() || newest <= created_on {
+            live.newest = Some((newest.max(created_on), id.into()));
         }
         live.since_record += 1;
         // Without a message before the gap, a new owner needs the first one behind it.
@@ -233,10 +235,16 @@ impl Backfill {
     }
 
     /// Returns whether an unsolicited message of this time was missed. If the gap has no start, the message may be of any
-    /// earlier time.
-    pub(crate) fn covers(&self, created_on: Option<Timestamp>) -> bool {
+    /// earlier time. `is_behind_first` says that its page shows the first live reply before it.
+    pub(crate) fn covers(&self, created_on: Option<Timestamp>, is_behind_first: bool) -> bool {
         let first = self.live.first.as_ref().and_then(|(first, _)| *first);
-        self.start.after.is_some() || first.zip(created_on).is_some_and(|(first, at)| first <= at)
+        let is_later = first.zip(created_on).is_some_and(|(first, at)| first <= at);
+        self.start.after.is_some() || is_behind_first || is_later
+    }
+
+    /// Returns the id of the first reply since the gap began.
+    pub(crate) fn first_live(&self) -> Option<&str> {
+        self.live.first.as_ref().map(|(_, id)| &**id)
     }
 
     /// Continues behind the first live reply if the gap has no start and the newest page does not reach back to that
@@ -246,7 +254,8 @@ impl Backfill {
         else {
             return false;
         };
-        let is_behind = |first: &ReplyMark| first.0.zip(oldest).is_some_and(|(first, at)| first < at);
+        let is_behind =
+            |first: &ReplyMark| oldest.is_some_and(|oldest| first.0.is_none_or(|first| first < oldest));
         let Some((_, id)) = self.live.first.take_if(|first| is_behind(first)) else { return false };
         self.start.move_to(id);
         reads.due = now;
@@ -359,6 +368,12 @@ impl Backfill {
     pub(crate) fn is_settled(&self) -> bool {
         let stage = self.reads.as_ref().map(|reads| reads.stage);
         matches!(stage, Some(ReadStage::Retry(_) | ReadStage::Ended(_)))
+    }
+
+    /// Returns whether records had time to show up in history. A single read comes late too.
+    pub(crate) fn is_late_read(&self) -> bool {
+        let stage = self.reads.as_ref().map(|reads| reads.stage);
+        self.is_probe() || matches!(stage, Some(ReadStage::Last | ReadStage::Retry(_)))
     }
 
     /// Returns whether no read follows this one: a record that is unclear now stays unclear.

@@ -6,23 +6,21 @@ use crate::domain::Fingerprint;
 
 /// The newest message ids. The platform repeats frames after reconnects (protocol.md 5.6), and its history holds the
 /// replies of sockets too. Both carry the same `messageId`.
+///
+/// A new owner fills the window from the journal, so it knows what earlier owners told.
 #[derive(Debug, Default)]
 pub(crate) struct DedupWindow(VecDeque<Fingerprint>);
 
 impl DedupWindow {
-    /// The usual size. A repeat comes within a reconnect.
-    const CAPACITY: usize = 128;
-    /// The size during a backfill. Its last read may come more than a minute after the connect, and begins at the start of
-    /// the gap.
-    const BACKFILL_CAPACITY: usize = 1024;
+    /// At least as many as a journal has entries. A quiet conversation has few, and needs little memory.
+    const CAPACITY: usize = 1024;
 
-    /// Inserts an id. Returns false if the window holds it. The window forgets less while `backfilling`.
-    pub(crate) fn insert(&mut self, id: Fingerprint, backfilling: bool) -> bool {
+    /// Inserts an id. Returns false if the window holds it.
+    pub(crate) fn insert(&mut self, id: Fingerprint) -> bool {
         if self.0.contains(&id) {
             return false;
         }
-        let capacity = if backfilling { Self::BACKFILL_CAPACITY } else { Self::CAPACITY };
-        let over = (self.0.len() + 1).saturating_sub(capacity);
+        let over = (self.0.len() + 1).saturating_sub(Self::CAPACITY);
         self.0.drain(..over);
         self.0.push_back(id);
         true
@@ -39,16 +37,13 @@ mod tests {
 
     #[test]
     fn dedup_window_forgets_the_oldest_ids() {
-        for (backfilling, capacity) in [(false, 128), (true, 1024)] {
-            let mut window = DedupWindow::default();
-            for i in 0..2000 {
-                assert!(window.insert(Fingerprint::of(&format!("ms-{i}")), backfilling));
-                assert!(!window.insert(Fingerprint::of(&format!("ms-{i}")), backfilling));
-            }
-            assert_eq!(window.0.len(), capacity);
-            assert!(window.contains("ms-1999") && window.contains(&format!("ms-{}", 2000 - capacity)));
-            assert!(window.insert(Fingerprint::of("ms-1"), false), "the oldest ids are forgotten");
-            assert_eq!(window.0.len(), DedupWindow::CAPACITY, "the backfill is over");
+        let mut window = DedupWindow::default();
+        for i in 0..2000 {
+            assert!(window.insert(Fingerprint::of(&format!("ms-{i}"))));
+            assert!(!window.insert(Fingerprint::of(&format!("ms-{i}"))));
         }
+        assert_eq!(window.0.len(), DedupWindow::CAPACITY);
+        assert!(window.contains("ms-1999") && window.contains("ms-976"));
+        assert!(window.insert(Fingerprint::of("ms-1")), "the oldest ids are forgotten");
     }
 }

@@ -251,6 +251,7 @@ impl<H: ConversationHost> Driver<H> {
             }
             Effect::Reconciled => stats::log_reconciled(&self.bot.name),
             Effect::OutOfTurn(aside) => self.metrics.reply_outside_turn(aside.as_str()),
+            Effect::FarOffTime => self.metrics.time_far_off(),
             Effect::Chunk(chunk) => self.host.chunk(&self.conversation, chunk),
             Effect::Rest => {}
         }

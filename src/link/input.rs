@@ -130,6 +130,8 @@ pub enum Effect {
     Reconciled,
     /// Count a reply outside the open turn.
     OutOfTurn(OutOfTurnReply),
+    /// Count a time of the platform that is far from the present.
+    FarOffTime,
     /// Publish a piece of a streamed reply to live readers. It may come before the write of the reply, never after
     /// it.
     Chunk(Arc<ReplyChunk>),

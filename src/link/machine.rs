@@ -17,6 +17,8 @@
 //! * [`link_phase`]: connects, losses and keep-alive
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
+//! * [`own_record`]: our message in history
+//! * [`human_agent`]: who has the conversation
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
 //! * [`exit_phase`]: the way out of memory
@@ -28,10 +30,12 @@ mod close_code;
 mod connection_status;
 mod end_session;
 mod exit_phase;
+mod human_agent;
 mod incoming_frames;
 mod keep_open;
 mod lane;
 mod link_phase;
+mod own_record;
 mod reconcile;
 
 use std::collections::VecDeque;
@@ -42,6 +46,7 @@ use super::backfill_schedule::{Backfill, GapCause};
 use super::dedup::DedupWindow;
 use super::input::{Effect, Input};
 use super::open_streams::OpenStreams;
+use super::platform_clock::PlatformClock;
 use super::turn::{Turn, TurnPhase};
 use super::write_buffer::WriteBuffer;
 use crate::config::BotConfig;
@@ -77,6 +82,9 @@ pub struct Machine {
     backfill: Option<Box<Backfill>>,
     /// The platform's time of the newest known reply.
     said_at: Option<Timestamp>,
+    platform_clock: PlatformClock,
+    /// Whether the agent of the record may be gone, because its end may have been missed.
+    agent_in_doubt: bool,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -112,11 +120,13 @@ impl Machine {
         now: Timestamp,
         seed: u64,
     ) -> Self {
-        let ConversationSnapshot { record, lane, head_at, next_position, .. } = open;
-        let (keep_until, said_at) = (keep_open::initial_keep_until(&bot, &record, now), record.said_at);
+        let ConversationSnapshot { record, lane, head_at, next_position, journaled, .. } = open;
+        let keep_until = keep_open::initial_keep_until(&bot, &record, now);
+        let platform_clock = PlatformClock::default();
+        let said_at = platform_clock.plausible(record.said_at, now);
         let mut dedup = DedupWindow::default();
-        for id in record.recent.iter() {
-            dedup.insert(id, true);
+        for id in journaled.into_iter().chain(record.recent.iter()) {
+            dedup.insert(id);
         }
         let mut machine = Self {
             random: fastrand::Rng::with_seed(seed),
@@ -130,6 +140,8 @@ impl Machine {
             lease_valid: true,
             backfill: None,
             said_at,
+            platform_clock,
+            agent_in_doubt: false,
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,
@@ -159,7 +171,7 @@ impl Machine {
             machine.lane.push_back(Arc::clone(&open.accepted));
             if Some(place) == sent {
                 for id in open.progress.replies.iter().filter_map(|reply| reply.message_id.as_deref()) {
-                    machine.dedup.insert(Fingerprint::of(id), true);
+                    machine.dedup.insert(Fingerprint::of(id));
                 }
                 let head_at = head_at.unwrap_or(now);
                 machine.turn = Some(Box::new(Turn::resume(open, &machine.bot, head_at, now)));
@@ -257,6 +269,7 @@ impl Machine {
             turn,
             refusal,
             self.backfill_wake_at(),
+            self.doubt_ends_at(),
             self.head_wake_at(),
             self.link_wake_at(),
             self.buffer.wake_at(),

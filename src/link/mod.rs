@@ -27,6 +27,7 @@ mod machine;
 mod mailbox;
 mod new_deliveries;
 mod open_streams;
+mod platform_clock;
 mod stats;
 mod store_retry;
 mod turn;

@@ -1,7 +1,7 @@
 //! Streamed replies: the frames of one `messageId`, joined into one reply (protocol.md 7.4).
 
 use crate::domain::{ReplyChunk, Timestamp};
-use crate::rtm::BotResponse;
+use crate::rtm::{BotResponse, StreamInfo};
 
 /// When and where a reply began. A reply that began before a message was sent does not answer it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +43,22 @@ impl OpenStreams {
     /// Takes a frame. A frame outside a stream, or the last one of a stream, completes a reply. `now` is the start of
     /// a stream that begins with this frame.
     pub(crate) fn join(&mut self, mut response: Box<BotResponse>, now: ReplyStart) -> StreamUpdate {
-        let Some(stream) = response.stream.take() else {
-            return StreamUpdate::Complete { response, start: now, chunk: None };
-        };
+        let stream = response.stream.take();
+        // Only an id joins a frame without the marks of a stream.
+        let may_join = stream.is_some() || response.message_id.is_some();
         let at = self.0.iter().position(|open| open.response.message_id == response.message_id);
-        let known = at.map(|at| self.0.swap_remove(at));
+        let known = at.filter(|_| may_join).map(|at| self.0.swap_remove(at));
+        let stream = match (stream, &known) {
+            (Some(stream), _) => stream,
+            (None, None) => return StreamUpdate::Complete { response, start: now, chunk: None },
+            // A plain frame has the whole reply. It ends the stream, so that one id stays one reply.
+            (None, Some(_)) => {
+                let whole = std::mem::take(&mut response.text);
+                StreamInfo { last: true, complete: Some(whole).filter(|whole| !whole.is_empty()) }
+            }
+        };
+        response.is_blank &= known.as_ref().is_none_or(|open| open.response.is_blank);
+        response.agent |= known.as_ref().is_some_and(|open| open.response.agent);
         let start = known.as_ref().map_or(now, |open| open.start);
         let index = known.as_ref().map_or(0, |open| open.pieces);
         // One frame of a reply tells its answered message.
@@ -67,9 +78,10 @@ impl OpenStreams {
             response.text = stream.complete.unwrap_or_else(|| text.into());
             return StreamUpdate::Complete { response, start, chunk: Some(chunk) };
         }
+        let begins = start.in_turn() && !response.is_blank;
         let orphan = if self.0.len() == Self::CAPACITY { Some(self.0.remove(0).finish()) } else { None };
         self.0.push(OpenStream { response, text, pieces: index + 1, start });
-        StreamUpdate::Partial { in_turn: start.in_turn(), orphan, chunk }
+        StreamUpdate::Partial { begins, orphan, chunk }
     }
 
     /// Returns the bytes of text in open streams of the open turn, or `None` without such a stream.
@@ -114,7 +126,8 @@ pub(crate) enum StreamUpdate {
     },
     /// A chunk of an unfinished reply. The oldest stream may be cut for it.
     Partial {
-        in_turn: bool,
+        /// Whether the reply to the open turn has begun. A blank chunk begins none.
+        begins: bool,
         orphan: Option<(BotResponse, ReplyStart)>,
         chunk: ReplyChunk,
     },
@@ -123,7 +136,6 @@ pub(crate) enum StreamUpdate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rtm::StreamInfo;
     use serde_json::value::RawValue;
 
     const IN_TURN: ReplyStart = ReplyStart { at: Timestamp::from_millis(1), context: ReplyContext::Turn };
@@ -132,6 +144,7 @@ mod tests {
         BotResponse {
             message_id: Some(id.into()),
             text: text.into(),
+            is_blank: text.is_empty() && complete.is_none(),
             agent: false,
             created_on: None,
             stream: Some(StreamInfo { last, complete: complete.map(Into::into) }),
@@ -168,6 +181,35 @@ mod tests {
         };
         assert_eq!(&*whole.text, "All of it");
         assert_eq!(streams.in_turn(), None);
+    }
+
+    #[test]
+    fn plain_frame_of_an_open_stream_ends_it() {
+        let plain = |id: Option<&str>, text| BotResponse {
+            message_id: id.map(Into::into),
+            stream: None,
+            ..piece("", text, true, None)
+        };
+        for (text, whole, rest) in
+            [("It left.", "It left.", "left."), ("They left.", "They left.", ""), ("", "It ", "")]
+        {
+            let mut streams = OpenStreams::default();
+            streams.join(Box::new(piece("a", "", false, None)), IN_TURN);
+            streams.join(Box::new(piece("a", "It ", false, None)), IN_TURN);
+            let StreamUpdate::Complete { response, chunk: Some(chunk), .. } =
+                streams.join(Box::new(plain(Some("a"), text)), IN_TURN)
+            else {
+                panic!("{text}")
+            };
+            assert_eq!((&*response.text, response.is_blank), (whole, false));
+            assert_eq!((chunk.index, &*chunk.text, chunk.last), (2, rest, true));
+            assert_eq!(streams.in_turn(), None);
+        }
+        let mut streams = OpenStreams::default();
+        streams.join(Box::new(BotResponse { message_id: None, ..piece("", "It ", false, None) }), IN_TURN);
+        let other = streams.join(Box::new(plain(None, "Hi")), IN_TURN);
+        assert!(matches!(other, StreamUpdate::Complete { chunk: None, .. }), "two frames without an id");
+        assert!(streams.in_turn().is_some());
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl Metrics {
                 ["late", "unsolicited", "duplicate"].into_iter(),
                 |kind| self.replies_outside_turns.get_metric_with_label_values(&[bot, kind]),
             )?,
+            far_off_times: self.far_off_times.get_metric_with_label_values(&[bot])?,
             frames_in: frames("in", self.words.frames_in)?,
             frames_out: frames("out", self.words.frames_out)?,
         }))
@@ -61,6 +62,7 @@ pub struct BotMetrics {
     connects: Vec<(ConnectStep, Vec<(ConnectResult, IntCounter)>)>,
     socket_closes: CounterFamily,
     replies_outside_turns: CounterFamily,
+    far_off_times: IntCounter,
     frames_in: CounterFamily,
     frames_out: CounterFamily,
 }
@@ -103,6 +105,11 @@ impl BotMetrics {
     /// Counts a reply outside the open turn: `late`, `unsolicited` or `duplicate`.
     pub fn reply_outside_turn(&self, kind: &str) {
         self.replies_outside_turns.count(kind);
+    }
+
+    /// Counts a time of the platform that is far from the present.
+    pub fn time_far_off(&self) {
+        self.far_off_times.inc();
     }
 
     /// Counts an incoming web socket message.

@@ -84,8 +84,7 @@ fn decode_text(frame: &str) -> Option<IncomingFrame> {
     }
     let [kind, session_id] = members(frame, ["type", "sessionId"])?;
     let kind = string(kind?)?;
-    let name = kind.trim();
-    let name = name.strip_prefix('/').unwrap_or(name);
+    let name = type_name(&kind);
     if name.is_empty() {
         return None;
     }
@@ -120,19 +119,28 @@ fn ack(frame: &str) -> Option<IncomingFrame> {
     Some(IncomingFrame::Ack { reply_to })
 }
 
+/// Returns the name in a `type`, without blanks and the slash of some documents (protocol.md 7.1).
+fn type_name(kind: &str) -> &str {
+    let name = kind.trim();
+    name.strip_prefix('/').unwrap_or(name)
+}
+
 /// Decodes an event around a human agent. Some platforms send these in place of `agent_session_start` and
-/// `agent_session_end` (protocol.md 7.1, 7.7, 7.11).
+/// `agent_session_end`, and desks of other vendors have names of their own (protocol.md 7.1, 7.7, 7.11).
 fn events(frame: &str) -> Option<IncomingFrame> {
     let [message] = members(frame, ["message"])?;
     let kind = message.and_then(|message| members(message.get(), ["type"])).and_then(|[kind]| string(kind?));
-    let is = |name: &str| kind.as_ref().is_some_and(|kind| kind.trim().eq_ignore_ascii_case(name));
-    if is("typing") || is("stoptyping") {
+    let is_one_of = |names: &[&str]| {
+        let name = kind.as_deref().map(type_name);
+        name.is_some_and(|name| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
+    };
+    if is_one_of(&["typing", "stoptyping", "stop_typing"]) {
         return Some(IncomingFrame::Typing);
     }
     let event = raw(frame)?;
-    Some(if is("agent_connected") {
+    Some(if is_one_of(&["agent_connected", "agent_session_active", "agent_session_start"]) {
         IncomingFrame::AgentStart(event)
-    } else if is("agent_disconnected") {
+    } else if is_one_of(&["agent_disconnected", "agent_session_inactive", "agent_session_end"]) {
         IncomingFrame::AgentEnd(event)
     } else {
         IncomingFrame::Platform(event)
@@ -159,9 +167,13 @@ fn response(frame: &str) -> Option<IncomingFrame> {
         "sM",
         "endChunk",
         "completeResponse",
+        "agent_MessageId",
+        "enableLiveChatMetaData",
+        "timestamp",
     ];
-    let [message, message_id, created_on, session_id, from_agent, author, streamed, end, complete] =
+    let [message, message_id, created_on, session_id, from_agent, author, streamed, end, complete, rest @ ..] =
         members(frame, names)?;
+    let [agent_message_id, live_chat, timestamp] = rest;
     let last = is_true(end);
     let (text, stream) = if last || is_true(streamed) {
         let (text, complete) = streamed_text(message, last.then_some(complete).flatten(), last);
@@ -169,11 +181,21 @@ fn response(frame: &str) -> Option<IncomingFrame> {
     } else {
         (message.map(text::of_message).unwrap_or_default(), None)
     };
+    let is_agent_line = message.is_some_and(text::is_agent_line);
+    // SDKs show no line of an agent without a text.
+    let has_content = || !is_agent_line && message.is_some_and(text::has_content);
+    let complete = stream.as_ref().and_then(|stream| stream.complete.as_deref()).unwrap_or_default();
+    let is_blank = text.trim().is_empty() && complete.trim().is_empty() && !has_content();
+    let is_marked = is_true(from_agent)
+        || id(agent_message_id).is_some()
+        || live_chat.is_some_and(|raw| boolean(raw) != Some(false))
+        || author.is_some_and(is_agent);
     Some(IncomingFrame::Response(Box::new(BotResponse {
         message_id: id(message_id),
         text: text.into_boxed_str(),
-        agent: is_true(from_agent) || author.is_some_and(is_agent),
-        created_on: time(created_on),
+        is_blank,
+        agent: is_agent_line || is_marked,
+        created_on: time(created_on).or_else(|| time(timestamp)),
         stream,
         more_follows: message.is_some_and(text::announces_more),
         session_id: id(session_id),
@@ -208,9 +230,27 @@ pub(super) fn id(member: JsonMember<'_>) -> Option<Box<str>> {
     member.and_then(string_or_number).map(Cow::into_owned).map(String::into_boxed_str)
 }
 
-/// Returns an ISO time, or `None` for any other value.
+/// Returns an ISO time, or the time in seconds or milliseconds that a number or its digits name. Returns `None` for
+/// any other value.
 pub(super) fn time(member: JsonMember<'_>) -> Option<Timestamp> {
-    Timestamp::parse(string(member?)?.trim())
+    let text = string_or_number(member?)?;
+    let text = text.trim();
+    Timestamp::parse(text).or_else(|| since_epoch(text.parse().ok()?))
+}
+
+/// Returns the time that is so many seconds or milliseconds after the Unix epoch. The size tells the unit.
+fn since_epoch(number: f64) -> Option<Timestamp> {
+    const SECONDS: std::ops::Range<f64> = 1e8..1e11;
+    /// Ends before the year 10 000.
+    const MILLISECONDS: std::ops::Range<f64> = 1e11..2.53e14;
+    let millis = if SECONDS.contains(&number) { number * 1000.0 } else { number };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "within the range of milliseconds, and a fraction does not count"
+    )]
+    let at = || Timestamp::from_millis(millis as u64);
+    MILLISECONDS.contains(&millis).then(at)
 }
 
 /// Returns whether an `author` is a human agent.
@@ -355,6 +395,103 @@ mod tests {
         for bot in [r#""fromAgent":false"#, r#""author":{"type":"USER"}"#, r#""author":"AGENT""#, r#""x":1"#]
         {
             assert!(!response(bot).agent, "{bot}");
+        }
+    }
+
+    #[test]
+    fn desk_events_begin_and_end_the_agent() {
+        let event = |name: &str| {
+            let frame = format!(r#"{{"type":"events","from":"bot","message":{{"type":"{name}"}}}}"#);
+            read(&frame).kind()
+        };
+        for name in
+            ["agent_connected", "agent_session_active", "Agent_Session_Active", " /agent_session_start "]
+        {
+            assert_eq!(event(name), "agent_session_start", "{name}");
+        }
+        for name in
+            ["agent_disconnected", "agent_session_inactive", "AGENT_SESSION_INACTIVE", "agent_session_end"]
+        {
+            assert_eq!(event(name), "agent_session_end", "{name}");
+        }
+        for name in ["agent_session", "message_read", "inactive"] {
+            assert_eq!(event(name), "platform", "{name}");
+        }
+    }
+
+    #[test]
+    fn live_chat_marks_tell_an_agent() {
+        let template = r#"{"type":"template","payload":{"template_type":"live_agent","text":"Hi"}}"#;
+        let quoted = serde_json::to_string(template).unwrap();
+        for agent in [
+            r#""agent_MessageId":"a-1""#.to_owned(),
+            r#""enableLiveChatMetaData":true"#.to_owned(),
+            r#""enableLiveChatMetaData":{"a":1}"#.to_owned(),
+            format!(r#""message":[{{"component":{{"payload":{template}}}}}]"#),
+            format!(r#""message":[{{"component":{{"payload":{quoted}}}}}]"#),
+            format!(r#""message":[{{"cInfo":{{"body":{quoted}}}}}]"#),
+        ] {
+            assert!(response(&agent).agent, "{agent}");
+        }
+        let other = template.replace("live_agent", "button");
+        for bot in [
+            r#""agent_MessageId":"""#.to_owned(),
+            r#""enableLiveChatMetaData":false"#.to_owned(),
+            r#""message":[{"cInfo":{"body":"live_agent"}}]"#.to_owned(),
+            format!(r#""message":[{{"component":{{"payload":{other}}}}}]"#),
+        ] {
+            assert!(!response(&bot).agent, "{bot}");
+        }
+    }
+
+    #[test]
+    fn response_without_content_is_blank() {
+        for blank in [
+            "null",
+            "[]",
+            "{}",
+            "[{}]",
+            "[null]",
+            "[[]]",
+            "\"\"",
+            "\" \\n\"",
+            r#"[{"type":"text","component":{"type":"text","payload":{"text":""}},"cInfo":{"body":" "}}]"#,
+            r#"[{"_id":"x","type":"text","cInfo":{"body":"","attachments":[]}}]"#,
+            r#"[{"component":{"payload":{"payload":{"template_type":"live_agent","text":" "}}}}]"#,
+        ] {
+            assert!(response(&format!(r#""message":{blank}"#)).is_blank, "{blank}");
+        }
+        assert!(response(r#""x":1"#).is_blank);
+        for said in [
+            "\"Hi\"",
+            "[\"Hi\"]",
+            r#"[{"cInfo":{"body":"Hi"}}]"#,
+            r#"[{"cInfo":{"body":"","attachments":[{"fileId":"f"}]}}]"#,
+            r#"[{"component":{"payload":{"payload":{"template_type":"table"}}}}]"#,
+            r#"[{"component":{"payload":{"url":"https://x"}}}]"#,
+        ] {
+            assert!(!response(&format!(r#""message":{said}"#)).is_blank, "{said}");
+        }
+        assert!(response(r#""sM":true,"endChunk":true,"message":[]"#).is_blank);
+        assert!(!response(r#""sM":true,"endChunk":true,"message":[],"completeResponse":"all""#).is_blank);
+    }
+
+    #[test]
+    fn time_in_any_form_is_read() {
+        let at = Some(Timestamp::from_millis(1_512_722_848_000));
+        for time in [
+            r#""createdOn":"2017-12-08T08:47:28.000Z""#,
+            r#""createdOn":1512722848000"#,
+            r#""createdOn":1512722848000.25"#,
+            r#""createdOn":"1512722848000""#,
+            r#""createdOn":1512722848"#,
+            r#""createdOn":null,"timestamp":1512722848000"#,
+            r#""createdOn":{},"timestamp":"1512722848000""#,
+        ] {
+            assert_eq!(response(time).created_on, at, "{time}");
+        }
+        for none in ["1e999", "-1512722848000", "12345678901234567890", "\"soon\"", "0", "-0", "true"] {
+            assert_eq!(response(&format!(r#""createdOn":{none}"#)).created_on, None, "{none}");
         }
     }
 

@@ -10,6 +10,10 @@ use super::lenient_json::{JsonMember, elements, is_too_deep, is_true, members, s
 use super::text_extraction as text;
 use crate::domain::Timestamp;
 
+/// The least `clientMessageId` of the bridge: milliseconds, with a margin for wrong clocks. A smaller `userMsgId` has
+/// another form and names no message.
+const LEAST_ID: u64 = 1_000_000_000;
+
 /// Error of a history answer that is no page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the history's answer is not a JSON object with a list of messages; read it again later")]
@@ -31,10 +35,12 @@ pub struct HistoryRecord {
     pub id: Option<Box<str>>,
     /// Whether the user sent it. Otherwise the bot or a human agent did.
     pub from_user: bool,
-    /// The `clientMessageId` of the user's frame, if that was a number.
+    /// The `clientMessageId` of the user's frame, if that was a number of milliseconds.
     pub user_msg_id: Option<u64>,
     /// Best plain text (protocol.md 7.3).
     pub text: Box<str>,
+    /// Whether the record carries nothing for a person, as [`super::BotResponse::is_blank`].
+    pub is_blank: bool,
     /// Whether a human agent sent it.
     pub agent: bool,
     /// The platform's time of the message.
@@ -43,6 +49,15 @@ pub struct HistoryRecord {
     pub session_id: Option<Box<str>>,
     /// Untouched record.
     pub event: Box<RawValue>,
+}
+
+impl HistoryRecord {
+    /// Returns whether its text is this one, apart from blanks and from the platform's escapes.
+    pub fn says(&self, text: &str) -> bool {
+        let plain = text::of_string(text);
+        let words = plain.as_deref().unwrap_or(text).split_whitespace();
+        !self.is_blank && words.eq(self.text.split_whitespace())
+    }
 }
 
 /// Decodes the body of a history answer with status 200.
@@ -61,23 +76,38 @@ pub fn decode_history_page(body: &[u8]) -> Result<HistoryPage, InvalidHistoryPag
 }
 
 fn record(raw: &RawValue) -> Option<HistoryRecord> {
-    let names =
-        ["_id", "type", "userMsgId", "components", "tags", "createdOn", "sessionId", "fromAgent", "author"];
-    let [message_id, kind, user_msg_id, components, tags, created_on, session_id, from_agent, author] =
+    let names = [
+        "_id",
+        "type",
+        "userMsgId",
+        "components",
+        "tags",
+        "createdOn",
+        "timestampValue",
+        "sessionId",
+        "fromAgent",
+        "author",
+    ];
+    let [message_id, kind, user_msg_id, components, tags, created_on, timestamp, rest @ ..] =
         members(raw.get(), names)?;
+    let [session_id, from_agent, author] = rest;
     let kind = string(kind?)?;
     let from_user = kind.eq_ignore_ascii_case("incoming");
     if !from_user && !kind.eq_ignore_ascii_case("outgoing") {
         return None;
     }
     let text = displayed_text(tags).or_else(|| components.map(text::of_message)).unwrap_or_default();
+    let is_agent_line = components.is_some_and(text::is_agent_line);
+    let has_content = !is_agent_line && components.is_some_and(text::has_content);
+    let is_marked = is_true(from_agent) || author.is_some_and(is_person);
     Some(HistoryRecord {
         id: id(message_id),
         from_user,
-        user_msg_id: user_msg_id.and_then(whole_number),
+        user_msg_id: user_msg_id.and_then(whole_number).filter(|id| *id >= LEAST_ID),
+        is_blank: text.trim().is_empty() && !has_content,
         text: text.into_boxed_str(),
-        agent: !from_user && (is_true(from_agent) || author.is_some_and(is_person)),
-        created_on: time(created_on),
+        agent: !from_user && (is_agent_line || is_marked),
+        created_on: time(created_on).or_else(|| time(timestamp)),
         session_id: id(session_id),
         event: raw.to_owned(),
     })
@@ -150,7 +180,27 @@ mod tests {
             assert!(record.from_user);
             assert_eq!(record.user_msg_id, Some(1_672_567_190_000));
         }
-        assert_eq!(only(r#"{"type":"incoming","userMsgId":"a-uuid"}"#).user_msg_id, None);
+        for other in ["\"a-uuid\"", "17", "null", "{}", "1672567190000.5", "-1672567190000", "1e999"] {
+            assert_eq!(
+                only(&format!(r#"{{"type":"incoming","userMsgId":{other}}}"#)).user_msg_id,
+                None,
+                "{other}"
+            );
+        }
+    }
+
+    #[test]
+    fn record_says_its_text_in_any_spelling() {
+        let text = |text: &str| {
+            let text = serde_json::to_string(text).unwrap();
+            only(&format!(r#"{{"type":"incoming","components":[{{"cT":"text","data":{{"text":{text}}}}}]}}"#))
+        };
+        for sent in ["5 < 7 &  \"yes\"", " 5 &lt; 7 &amp; \"yes\"\n"] {
+            assert!(text("5 &lt; 7 &amp; &quot;yes&quot; ").says(sent), "{sent}");
+            assert!(!text("5 < 8").says(sent), "{sent}");
+        }
+        assert!(text("{\"a\":1}").says("{\"a\":1}"));
+        assert!(!text("").says("") && !text(" ").says(""), "a blank text tells nothing");
     }
 
     #[test]
@@ -161,6 +211,42 @@ mod tests {
         assert!(!agent(r#"{"type":"BOT","firstName":"Ada"}"#));
         assert!(!agent(r#"{"firstName":"","lastName":null}"#));
         assert!(!only(r#"{"type":"incoming","author":{"firstName":"Ada"}}"#).agent);
+    }
+
+    #[test]
+    fn agent_record_is_known_by_its_template() {
+        let stored = |template: &str| {
+            let template =
+                format!(r#"{{"type":"template","payload":{{"template_type":"{template}","text":"Hi"}}}}"#);
+            let text = serde_json::to_string(&template).unwrap();
+            only(&format!(
+                r#"{{"type":"outgoing","components":[{{"cT":"template","data":{{"text":{text}}}}}]}}"#
+            ))
+        };
+        assert!(stored("live_agent").agent && !stored("button").agent);
+        assert_eq!(&*stored("live_agent").text, "Hi");
+    }
+
+    #[test]
+    fn record_without_content_is_blank() {
+        let blank =
+            |components: &str| only(&format!(r#"{{"type":"outgoing","components":{components}}}"#)).is_blank;
+        for components in ["[]", "null", "[{}]", r#"[{"cT":"text","data":{"text":""}}]"#] {
+            assert!(blank(components), "{components}");
+        }
+        for components in
+            [r#"[{"cT":"text","data":{"text":"Hi"}}]"#, r#"[{"cT":"image","data":{"url":"x"}}]"#]
+        {
+            assert!(!blank(components), "{components}");
+        }
+    }
+
+    #[test]
+    fn record_time_in_any_form_is_read() {
+        for time in [r#""createdOn":1512722848000"#, r#""timestampValue":1512722848000"#] {
+            let record = only(&format!(r#"{{"type":"outgoing",{time}}}"#));
+            assert_eq!(record.created_on, Some(Timestamp::from_millis(1_512_722_848_000)), "{time}");
+        }
     }
 
     proptest! {

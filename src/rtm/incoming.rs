@@ -36,10 +36,11 @@ pub enum IncomingFrame {
     SessionEnd(Box<RawValue>),
     /// The bot waits at an entity, confirmation or standard response node.
     WaitingForInput,
-    /// A human agent took over (`agent_session_start`, or `agent_connected` among `events`). Holds the untouched
-    /// frame.
+    /// A human agent took over (`agent_session_start`, or `agent_connected` or `agent_session_active` among
+    /// `events`). Holds the untouched frame.
     AgentStart(Box<RawValue>),
-    /// The bot has the conversation back (`agent_session_end`, `agent_disconnected`). Holds the untouched frame.
+    /// The bot has the conversation back (`agent_session_end`, `agent_disconnected`, `agent_session_inactive`).
+    /// Holds the untouched frame.
     AgentEnd(Box<RawValue>),
     /// A human agent types or stopped typing. Up to one frame comes for each key, and the link ignores it.
     Typing,
@@ -62,6 +63,8 @@ pub struct BotResponse {
     pub message_id: Option<Box<str>>,
     /// Best plain text (protocol.md 7.3). For a streamed frame, its piece.
     pub text: Box<str>,
+    /// Whether the frame carries nothing for a person: no text, no template and no file. It is no reply then.
+    pub is_blank: bool,
     /// Whether a human agent speaks.
     pub agent: bool,
     /// The platform's time of the response.

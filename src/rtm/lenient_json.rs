@@ -121,6 +121,29 @@ pub(super) fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
     raw.get().starts_with('[').then(|| serde_json::from_str(raw.get()).ok()).flatten()
 }
 
+/// Iterates over the strings of a JSON value, each with the key before it, if there is one. Both are as written, with
+/// quotes.
+pub(super) fn strings(json: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
+    let (mut rest, mut key) = (json, None);
+    std::iter::from_fn(move || {
+        loop {
+            let text = rest.get(rest.find('"')?..)?;
+            let mut escaped = false;
+            let end = text.bytes().skip(1).position(|byte| {
+                let is_end = byte == b'"' && !escaped;
+                escaped = byte == b'\\' && !escaped;
+                is_end
+            });
+            let (string, behind) = text.split_at_checked(end? + 2)?;
+            rest = behind;
+            if !behind.trim_start().starts_with(':') {
+                return Some((key.take(), string));
+            }
+            key = Some(string);
+        }
+    })
+}
+
 /// Returns the text of a string, or `None` for any other value. Half a surrogate pair becomes U+FFFD. JavaScript
 /// leaves one where it cuts a text within an emoji.
 pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
@@ -236,6 +259,23 @@ mod tests {
         assert!(string(raw(r#""cut \ud83d""#)).unwrap().starts_with("cut \u{fffd}"));
         assert_eq!(string(raw("1")), None);
         assert_eq!(string(raw("[\"a\"]")), None);
+    }
+
+    #[test]
+    fn strings_are_found_with_their_keys() {
+        let json = r#"[{"a":"x","b\"":["\\","y"],"c":{"d" : ""}},5,"z"]"#;
+        let found: Vec<_> = strings(json).collect();
+        assert_eq!(
+            found,
+            [
+                (Some(r#""a""#), r#""x""#),
+                (Some(r#""b\"""#), r#""\\""#),
+                (None, r#""y""#),
+                (Some(r#""d""#), r#""""#),
+                (None, r#""z""#),
+            ]
+        );
+        assert_eq!(strings("5").count() + strings("\"cut").count() + strings("").count(), 0);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::domain::{
-    AcceptedMessage, ConversationRecord, EntryBody, JournalEntry, MessageId, MessageProgress, NewDelivery,
-    Timestamp, TurnOutcome,
+    AcceptedMessage, ConversationRecord, EntryBody, Fingerprint, JournalEntry, MessageId, MessageProgress,
+    NewDelivery, Timestamp, TurnOutcome,
 };
 use crate::store::Incarnation;
 
@@ -24,6 +24,8 @@ pub struct ConversationSnapshot {
     pub record: ConversationRecord,
     /// The lane, head first.
     pub lane: Vec<OpenMessage>,
+    /// The ids of the replies in the journal, oldest first. Empty if the record has all of them.
+    pub journaled: Vec<Fingerprint>,
     /// The time at which the first message became the head; `None` for an empty lane.
     pub head_at: Option<Timestamp>,
     /// The position of the next accepted message.

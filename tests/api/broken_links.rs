@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use rtm_bridge::domain::EntryBody;
-use rtm_sandbox::{CutMode, Endpoint, Fault, Gate, SandboxOptions, Step};
+use rtm_sandbox::{CutMode, Endpoint, Fault, Gate, SandboxOptions, Step, UserIdStyle, message_elements};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, quiet_platform, run, spawn_bridge, spawn_bridge_on, until};
@@ -81,6 +82,77 @@ fn missed_replies_are_read_from_history() {
             assert_eq!(sent(&bridge), n + 1, "nothing is sent again: {end:?}");
         }
         bridge.finish().await;
+    });
+}
+
+#[test]
+fn missed_line_of_an_agent_is_marked() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let line =
+            json!({"type": "template", "payload": {"template_type": "live_agent", "text": "Alex here."}});
+        bridge.script.next("alice", vec![Step::Ack, missed(&line.to_string()), Step::Drop(CutMode::Fin)]);
+        let message = bridge.post("alice", &body(20_000)).await.message(200);
+        assert_eq!(replies(&message), [("history", "Alex here.")]);
+        assert_eq!(message["replies"][0]["agent"], true);
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn history_without_our_number_proves_that_a_message_arrived() {
+    run(async {
+        for ids in [UserIdStyle::Missing, UserIdStyle::Foreign] {
+            let bridge = spawn_bridge(|_| {}).await;
+            bridge.script.behave(|behaviour| behaviour.user_ids = ids);
+            bridge.script.next("alice", vec![missed("missed"), Step::Drop(CutMode::Reset)]);
+            let body = json!({"text": "Where is it?", "resend": "auto", "turn": {"deadlineMs": 20000}});
+            let message = bridge.post("alice", &body).await.message(200);
+            assert_eq!(replies(&message), [("history", "missed")], "{ids:?}");
+            assert_eq!(sent(&bridge), 1, "it is not sent again: {ids:?}");
+            bridge.finish().await;
+        }
+    });
+}
+
+#[test]
+fn wrong_time_of_one_reply_hides_no_other() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        for (n, time) in ["2099-01-01T00:00:00.000Z", "1999-01-01T00:00:00.000Z"].into_iter().enumerate() {
+            let gate = Gate::new();
+            let odd = json!({"createdOn": time, "message": [message_elements::text("seen")]});
+            let read = Step::Until(gate.clone());
+            let steps =
+                vec![Step::Ack, Step::Response(odd), read, missed("missed"), Step::Drop(CutMode::Fin)];
+            bridge.script.next("alice", steps);
+            let location = bridge.post_async("alice", &body(20_000)).await;
+            bridge.read_when(&location, |message| message["status"] == "answering").await;
+            gate.open();
+            let message = bridge.ended(&location).await;
+            assert_eq!(replies(&message), [("window", "seen"), ("history", "missed")], "{time}");
+            assert_eq!(message["replies"][0]["createdOn"], time, "it is told as it is");
+            assert_eq!(bridge.metric(r#"far_off_times_total{bot="sandbox"}"#).await, n as i64 + 1);
+        }
+        bridge.finish().await;
+    });
+}
+
+#[test]
+fn wrong_clock_of_the_platform_hides_no_reply() {
+    run(async {
+        for minutes in [10, -10] {
+            let bridge = spawn_bridge(|_| {}).await;
+            bridge.script.behave(|behaviour| behaviour.clock_lead = SignedDuration::from_mins(minutes));
+            for _ in 0..4 {
+                bridge.script.next("alice", vec![Step::Ack, missed("missed"), Step::Drop(CutMode::Fin)]);
+                let message = bridge.post("alice", &body(20_000)).await.message(200);
+                assert_eq!(replies(&message), [("history", "missed")], "{minutes}");
+                bridge.script.next("alice", Step::reply("seen"));
+                bridge.post("alice", &body(20_000)).await.message(200);
+            }
+            bridge.finish().await;
+        }
     });
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rtm_sandbox::{FramingStyle, Gate, Step, StreamEndMarker, message_elements};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::turns::{ended, say, texts, turn};
 use crate::support::{bot, run, spawn_bridge};
@@ -83,6 +83,7 @@ fn streamed_reply_is_one_reply() {
             (StreamEndMarker::Marked, "inputWait", true),
             (StreamEndMarker::Complete, "inputWait", true),
             (StreamEndMarker::Missing, "inputWait", true),
+            (StreamEndMarker::Plain, "inputWait", true),
         ] {
             let message = turn(&bridge, json!({}), vec![Step::Ack, stream(end), Step::WaitingForInput]).await;
             assert_eq!(texts(&message), ["It is on its way."], "{end:?}");
@@ -93,9 +94,12 @@ fn streamed_reply_is_one_reply() {
             turn(&bridge, json!({"deadlineMs": 1000}), vec![stream(StreamEndMarker::Missing)]).await;
         assert_eq!(ended(&message), ("deadline", false));
         assert_eq!(texts(&message), ["It is on its way."]);
-        // A finished stream does not.
-        let message = turn(&bridge, json!({}), vec![Step::Ack, stream(StreamEndMarker::Marked)]).await;
-        assert_eq!(ended(&message), ("quiet", true));
+        // A finished stream does not, however it was finished.
+        for end in [StreamEndMarker::Marked, StreamEndMarker::Plain] {
+            let message = turn(&bridge, json!({}), vec![Step::Ack, stream(end)]).await;
+            assert_eq!(ended(&message), ("quiet", true), "{end:?}");
+            assert_eq!(texts(&message), ["It is on its way."], "{end:?}");
+        }
         bridge.finish().await;
     });
 }
@@ -117,7 +121,7 @@ fn every_shape_has_its_plain_text() {
             ("error", "Something went wrong"),
             ("attachment", "Your invoice"),
             ("two", "The first of two elements\nThe second of two elements"),
-            ("empty", ""),
+            ("live_agent", "Hi, this is Alex"),
         ] {
             let elements = message_elements::named(shape).unwrap();
             let steps = vec![Step::Ack, Step::Message(elements.clone())];
@@ -128,6 +132,32 @@ fn every_shape_has_its_plain_text() {
         }
         bridge.finish().await;
     });
+}
+
+#[test]
+fn blank_response_is_an_event_and_no_reply() {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        let blank = |message: Value| Step::Frame(json!({"type": "bot_response", "message": message}));
+        let blanks = [json!([]), json!(null), json!([{}]), json!(""), message_elements_of("")];
+        let mut steps = vec![Step::Ack];
+        steps.extend(blanks.into_iter().map(blank));
+        steps.push(say("a"));
+        let message = turn(&bridge, json!({"expectReplies": 1}), steps).await;
+        assert_eq!((texts(&message), ended(&message)), (vec!["a"], ("replyCount", true)));
+        let page = bridge.read("/conversations/alice/events").await;
+        let kinds: Vec<_> =
+            page["events"].as_array().unwrap().iter().map(|event| event["type"].as_str().unwrap()).collect();
+        let told = kinds.iter().filter(|kind| **kind == "platform").count();
+        assert!(told >= 5, "each is told as an event: {kinds:?}");
+        assert_eq!(kinds.iter().filter(|kind| **kind == "reply").count(), 1);
+        bridge.finish().await;
+    });
+}
+
+/// A `message` of one text element.
+fn message_elements_of(text: &str) -> Value {
+    json!([message_elements::text(text)])
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use rtm_sandbox::{Behaviour, SandboxOptions, SpellingStyle, Step, WelcomeTime, message_elements};
+use rtm_sandbox::{
+    AgentDesk, Behaviour, CutMode, SandboxOptions, SpellingStyle, Step, WelcomeTime, message_elements,
+};
 use serde_json::{Value, json};
 
 use crate::support::{TestBridge, bot, run, spawn_bridge, spawn_bridge_on};
@@ -95,8 +97,34 @@ fn session_end_ends_the_turn_even_without_reply() {
 
 #[test]
 fn agent_ends_the_turn_and_its_replies_are_unsolicited() {
+    agent_takes_over(AgentDesk::Kore);
+}
+
+#[test]
+fn agent_of_another_desk_ends_the_turn_too() {
+    agent_takes_over(AgentDesk::Vendor);
+}
+
+#[test]
+fn bot_answers_after_the_end_of_the_agent_was_lost() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
+        turn(&bridge, json!({}), vec![Step::Ack, Step::AgentStart]).await;
+        bridge.script.drop_sockets("alice", CutMode::Fin);
+        bridge.script.closed("alice", 1).await;
+        bridge.script.push("alice", vec![Step::AgentEnd]);
+        bridge.script.connected("alice", 2).await;
+        let steps = vec![Step::Ack, say("Back again."), Step::WaitingForInput];
+        let message = turn(&bridge, json!({}), steps).await;
+        assert_eq!((ended(&message), texts(&message)), (("inputWait", true), vec!["Back again."]));
+        bridge.finish().await;
+    });
+}
+
+fn agent_takes_over(desk: AgentDesk) {
+    run(async {
+        let bridge = spawn_bridge(|_| {}).await;
+        bridge.script.behave(|behaviour| behaviour.agent_desk = desk);
         let message = turn(&bridge, json!({}), vec![Step::Ack, Step::AgentStart]).await;
         assert_eq!(ended(&message), ("agent", true));
         assert_eq!(message["replies"], json!([]));
@@ -106,6 +134,9 @@ fn agent_ends_the_turn_and_its_replies_are_unsolicited() {
         assert_eq!(message["replies"], json!([]), "the ack is all that it waits for");
         let series = r#"replies_outside_turns_total{bot="sandbox",kind="unsolicited"}"#;
         while bridge.metric(series).await < 1 {}
+        let page = bridge.read("/conversations/alice/events").await;
+        let line = page["events"].as_array().unwrap().iter().find(|event| event["type"] == "reply").unwrap();
+        assert_eq!((&line["data"]["text"], &line["data"]["agent"]), (&json!("Alex here."), &json!(true)));
         let steps = vec![Step::Ack, Step::AgentEnd, say("I am back."), Step::WaitingForInput];
         let message = turn(&bridge, json!({}), steps).await;
         assert_eq!(ended(&message), ("agent", true));

@@ -1,8 +1,8 @@
 //! Recorded frames and history pages of the platform, each with its expected decoding.
 //!
 //! `frames/*.json` and `history/*.json` hold three members: `source` (the section of protocol.md), `frame` or `body`,
-//! and `expected`. A frame's `expected` lists `kind` and the fields of that kind. A record's `expected` lists all
-//! fields.
+//! and `expected`. A frame's `expected` lists `kind` and the fields of that kind, with `isBlank` only if it is true. A
+//! record's `expected` lists all other fields.
 
 mod properties;
 
@@ -60,6 +60,11 @@ fn frame_as_json(incoming: &IncomingFrame) -> Value {
         }),
         _ => json!({}),
     };
+    if let IncomingFrame::Response(response) = incoming
+        && response.is_blank
+    {
+        seen["isBlank"] = true.into();
+    }
     seen["kind"] = incoming.kind().into();
     seen
 }

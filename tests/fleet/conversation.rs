@@ -206,7 +206,11 @@ impl FleetWorld {
                 self.audit_forget(id)?;
                 self.complete_as_lost(slot, id)?;
             }
-            Effect::Reconciled | Effect::OutOfTurn(_) | Effect::Chunk(_) | Effect::Rest => {}
+            Effect::Reconciled
+            | Effect::OutOfTurn(_)
+            | Effect::FarOffTime
+            | Effect::Chunk(_)
+            | Effect::Rest => {}
         }
         Ok(None)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rtm_bridge::domain::Timestamp;
 use rtm_bridge::domain::{AcceptedMessage, ConversationId, MessageId, Partition, ResendPolicy, UserId};
 use rtm_bridge::link::{ConnectFailure, Input, SocketLoss};
 use rtm_bridge::rtm::{ConnectMode, IncomingFrame};
@@ -118,7 +119,8 @@ impl FleetWorld {
         if let PlatformEvent::Frame(IncomingFrame::Response(response)) = &mut said {
             let lag = self.rng.u64(0..=self.plan.platform.history_lag);
             let here = &mut self.users[user];
-            response.created_on = Some(here.platform.created_on(super::START + self.now, response));
+            let first_said = here.platform.first_said(super::START + self.now, response);
+            response.created_on = Some(Timestamp::from_millis(first_said));
             here.platform.spoke(super::START + self.now, lag, response);
         }
         let here = &mut self.users[user];

@@ -34,6 +34,7 @@ pub(super) struct Bench {
     pub(super) rests: usize,
     pub(super) lane_reads: usize,
     pub(super) rebased: usize,
+    pub(super) far_off_times: usize,
     pub(super) chunks: Vec<Arc<ReplyChunk>>,
     /// Every write, with repeats.
     pub(super) writes: Vec<Arc<ConversationWrite>>,
@@ -75,6 +76,7 @@ impl Bench {
             forgotten: Vec::new(),
             lane_reads: 0,
             rebased: 0,
+            far_off_times: 0,
             chunks: Vec::new(),
             writes: Vec::new(),
             rests: 0,
@@ -126,6 +128,7 @@ impl Bench {
                 Effect::ReadLane => self.lane_reads += 1,
                 Effect::Reconciled => self.rebased += 1,
                 Effect::OutOfTurn(_) => {}
+                Effect::FarOffTime => self.far_off_times += 1,
                 Effect::Chunk(chunk) => self.chunks.push(chunk),
             }
         }
@@ -236,6 +239,11 @@ pub(super) fn incoming(message: &AcceptedMessage) -> HistoryRecord {
     HistoryRecord { from_user: true, user_msg_id: Some(message.client_message_id), ..outgoing("user-1") }
 }
 
+/// The history record of a message of the user without a number, said at this time.
+pub(super) fn unnumbered(text: &str, at: Timestamp) -> HistoryRecord {
+    HistoryRecord { from_user: true, text: text.into(), created_on: Some(at), ..outgoing("user-2") }
+}
+
 /// The history record of a reply.
 pub(super) fn outgoing(id: &str) -> HistoryRecord {
     HistoryRecord {
@@ -243,6 +251,7 @@ pub(super) fn outgoing(id: &str) -> HistoryRecord {
         from_user: false,
         user_msg_id: None,
         text: id.into(),
+        is_blank: false,
         agent: false,
         created_on: None,
         session_id: None,

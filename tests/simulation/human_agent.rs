@@ -3,11 +3,11 @@
 use rtm_bridge::domain::fixtures::raw_json;
 use rtm_bridge::domain::{ConversationRecord, Correlation, EntryBody};
 use rtm_bridge::link::Input;
-use rtm_bridge::rtm::IncomingFrame;
-use rtm_bridge::store::ConversationChange;
+use rtm_bridge::rtm::{BotResponse, IncomingFrame};
+use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, incoming, ms, outgoing};
-use super::support::{accepted, event, plain, sent, snapshot};
+use super::support::{accepted, event, plain, reply, sent, snapshot};
 
 fn with_agent() -> Bench {
     let mut bench = Bench::connected();
@@ -81,6 +81,111 @@ fn new_session_takes_the_conversation_from_the_agent() {
     bench.say("ms-1");
     bench.pass(ms(1000));
     assert_eq!(bench.end(), (1, "quiet"));
+}
+
+/// A conversation with an agent whose link was lost and is open again.
+fn with_agent_after_a_loss() -> Bench {
+    let mut bench = with_agent();
+    bench.lose(1006);
+    bench.reconnect();
+    bench
+}
+
+#[test]
+fn reply_of_the_bot_after_a_loss_ends_the_agent() {
+    let mut bench = with_agent_after_a_loss();
+    let message = bench.post();
+    bench.ack(&message);
+    bench.pass(ms(2000));
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"), "the end of the agent was lost with the link");
+    let message = bench.post();
+    bench.ack(&message);
+    bench.pass(ms(4000));
+    bench.say("ms-2");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    assert!(!bench.record().agent);
+}
+
+#[test]
+fn silent_agent_after_a_loss_ends_the_turn_3_s_later() {
+    let mut bench = with_agent_after_a_loss();
+    let message = bench.post();
+    bench.ack(&message);
+    bench.pass(ms(2999));
+    assert_eq!(bench.completed.len(), 1);
+    bench.pass(ms(1));
+    assert_eq!(bench.end(), (0, "agent"));
+}
+
+#[test]
+fn sign_of_the_agent_after_a_loss_ends_the_doubt() {
+    let signs = [IncomingFrame::Typing, IncomingFrame::AgentStart(event()), line("ms-1")];
+    for sign in signs {
+        let mut bench = with_agent_after_a_loss();
+        bench.give(Input::Frame(sign));
+        let message = bench.post();
+        bench.ack(&message);
+        assert_eq!(bench.end(), (0, "agent"));
+    }
+}
+
+/// A line of the agent.
+fn line(id: &str) -> IncomingFrame {
+    IncomingFrame::Response(Box::new(BotResponse { agent: true, ..reply(id, "Hi") }))
+}
+
+#[test]
+fn sign_of_the_bot_or_another_session_ends_the_agent() {
+    let active = |id: &str| IncomingFrame::Active { session_id: Some(id.into()), session_continues: true };
+    for sign in [IncomingFrame::WaitingForInput, active("s-2")] {
+        let mut bench = Bench::connected();
+        bench.give(Input::Frame(active("s-1")));
+        bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
+        bench.lose(1006);
+        bench.reconnect();
+        bench.give(Input::Frame(sign));
+        bench.pass(ms(100));
+        assert!(!bench.record().agent);
+        let message = bench.post();
+        bench.ack(&message);
+        bench.pass(ms(4000));
+        bench.say("ms-1");
+        bench.pass(ms(1000));
+        assert_eq!(bench.end(), (1, "quiet"));
+    }
+    let mut bench = Bench::connected();
+    bench.give(Input::Frame(active("s-1")));
+    bench.give(Input::Frame(IncomingFrame::AgentStart(event())));
+    bench.give(Input::Frame(active("s-1")));
+    let message = bench.post();
+    bench.ack(&message);
+    assert_eq!(bench.end(), (0, "agent"), "the same session goes on");
+}
+
+#[test]
+fn agent_and_session_end_with_the_time_of_the_session() {
+    let now = Bench::new().now;
+    let record = ConversationRecord {
+        write: 3,
+        connected_at: Some(now - ms(16 * 60_000)),
+        session_id: Some("s-1".into()),
+        agent: true,
+        ..ConversationRecord::default()
+    };
+    let open = ConversationSnapshot { record, ..ConversationSnapshot::default() };
+    let mut bench = Bench::opened(open, |bot| bot.welcome = ms(0));
+    let message = bench.post();
+    bench.give(Input::Connected);
+    bench.ack(&message);
+    bench.pass(ms(5000));
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    let record = bench.record();
+    assert_eq!((record.agent, record.session_id), (false, None));
 }
 
 #[test]

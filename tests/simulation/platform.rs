@@ -88,9 +88,32 @@ struct HistoryMessage {
     visible_at: u64,
 }
 
+/// The faults of history and clock. Each run draws its own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OddRecords {
+    /// Whether history lacks the numbers of the user's messages.
+    unnumbered: bool,
+    /// The lead of the platform's clock in milliseconds.
+    lead: i64,
+    /// The rate of frames with any time, in percent.
+    odd_times: u32,
+}
+
+impl OddRecords {
+    pub(crate) fn draw(rng: &mut Rng) -> Self {
+        const MINUTES: i64 = 7 * 60_000;
+        Self {
+            unnumbered: rng.u8(0..4) == 0,
+            lead: rng.choice([0, 0, 0, 0, MINUTES, -MINUTES, 20_000, -20_000]).unwrap_or(0),
+            odd_times: rng.choice([0, 0, 5, 30]).unwrap_or(0),
+        }
+    }
+}
+
 /// The memory of the platform.
 #[derive(Default)]
 pub(crate) struct Platform {
+    pub(crate) odd: OddRecords,
     next_id: u32,
     /// Whether the user has a session.
     pub(crate) session: bool,
@@ -98,6 +121,10 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
+    pub(crate) fn of(odd: OddRecords) -> Self {
+        Self { odd, ..Self::default() }
+    }
+
     /// Draws its answers to a message, with their times after the receipt.
     pub(crate) fn answer(
         &mut self,
@@ -292,10 +319,25 @@ impl Platform {
         });
     }
 
-    /// Returns the time of a reply. Repeats and history have the same time.
-    pub(crate) fn created_on(&self, now: u64, response: &BotResponse) -> Timestamp {
+    /// Returns the time when a reply was first said.
+    pub(crate) fn first_said(&self, now: u64, response: &BotResponse) -> u64 {
         let known = self.remembered.iter().find(|known| Some(&known.id) == response.message_id.as_ref());
-        Timestamp::from_millis(known.map_or(now, |known| known.at))
+        known.map_or(now, |known| known.at)
+    }
+
+    /// Draws the time that a frame carries. Repeats and history have the same time, unless it is odd.
+    pub(crate) fn created_on(&self, clocks: &mut Rng, now: u64, response: &BotResponse) -> Option<Timestamp> {
+        const YEAR: u64 = 365 * 24 * 3_600_000;
+        let at = self.on_clock(self.first_said(now, response));
+        if !chance(clocks, self.odd.odd_times) {
+            return Some(Timestamp::from_millis(at));
+        }
+        let odd = clocks.choice([None, Some(0), Some(at + 600_000), Some(at + YEAR), Some(at - YEAR)]);
+        odd.flatten().map(Timestamp::from_millis)
+    }
+
+    fn on_clock(&self, at: u64) -> u64 {
+        at.saturating_add_signed(self.odd.lead)
     }
 
     /// Returns the replies with their times, and the times from which history shows them.
@@ -324,10 +366,11 @@ impl Platform {
         let records = page.iter().map(|known| HistoryRecord {
             id: Some(known.id.clone()),
             from_user: known.client_message_id.is_some(),
-            user_msg_id: known.client_message_id,
-            text: "text".into(),
+            user_msg_id: known.client_message_id.filter(|_| !self.odd.unnumbered),
+            text: if known.client_message_id.is_some() { "Where is my order?" } else { "text" }.into(),
+            is_blank: false,
             agent: false,
-            created_on: Some(Timestamp::from_millis(known.at)),
+            created_on: Some(Timestamp::from_millis(self.on_clock(known.at))),
             session_id: None,
             event: event(),
         });

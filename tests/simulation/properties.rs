@@ -209,7 +209,7 @@ impl MachineTrial {
             }
             Effect::ReportLoss(id) => panic!("{id} is lost in a store that loses nothing"),
             Effect::Reconciled => panic!("writes are lost in a store that loses nothing"),
-            Effect::Ping | Effect::OutOfTurn(_) | Effect::Chunk(_) => {}
+            Effect::Ping | Effect::OutOfTurn(_) | Effect::FarOffTime | Effect::Chunk(_) => {}
         }
     }
 

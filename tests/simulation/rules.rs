@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::fixtures::raw_json;
-use rtm_bridge::domain::{ConversationRecord, Correlation, MessageProgress, SessionRequest};
+use rtm_bridge::domain::{ConversationRecord, Correlation, Fingerprint, MessageProgress, SessionRequest};
 use rtm_bridge::link::Input;
 use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
 use rtm_bridge::store::ConversationSnapshot;
@@ -329,6 +329,30 @@ fn repeated_reply_to_a_new_owner_is_journaled_once() {
         bench.say(id);
     }
     assert!(bench.replies.is_empty(), "{:?}", bench.replies);
+}
+
+#[test]
+fn many_repeated_replies_are_journaled_once() {
+    let ids: Vec<String> = (0..900).map(|n| format!("ms-{n}")).collect();
+    let mut bench = Bench::connected();
+    for id in &ids {
+        bench.say(id);
+    }
+    let told = bench.replies.len();
+    for id in &ids {
+        bench.say(id);
+    }
+    assert_eq!(bench.replies.len(), told, "to the same owner");
+    let journaled = ids.iter().map(|id| Fingerprint::of(id)).collect();
+    let open = ConversationSnapshot { record: bench.record(), journaled, ..ConversationSnapshot::default() };
+    let mut next = Bench::opened(open, |_| ());
+    next.post();
+    next.give(Input::Connected);
+    for id in ids.iter().map(String::as_str).chain(["ms-first"]) {
+        next.say(id);
+    }
+    let told: Vec<_> = next.replies.iter().filter_map(|reply| reply.message_id.as_deref()).collect();
+    assert_eq!(told, ["ms-first"], "only the journal forgot it");
 }
 
 #[test]

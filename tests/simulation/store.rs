@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    AcceptedMessage, ConversationRecord, Correlation, EntryBody, GapReason, JournalEntry, Message, MessageId,
-    MessageProgress, NewMessage, ProblemKind, Reply, SessionRequest, Timestamp, TurnOutcome,
+    AcceptedMessage, ConversationRecord, Correlation, EntryBody, Fingerprint, GapReason, JournalEntry,
+    Message, MessageId, MessageProgress, NewMessage, ProblemKind, Reply, SessionRequest, Timestamp,
+    TurnOutcome,
 };
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot, ConversationWrite, OpenMessage};
 
@@ -81,6 +82,7 @@ impl StoreModel {
         ConversationSnapshot {
             record: self.record.clone(),
             lane: self.lane.clone(),
+            journaled: self.replies.iter().map(|id| Fingerprint::of(id)).collect(),
             head_at: self.head_at,
             next_position: self.next_position,
             observers: Vec::new(),

@@ -81,6 +81,7 @@ pub(crate) fn reply(id: &str, text: &str) -> BotResponse {
     BotResponse {
         message_id: Some(id.into()),
         text: text.into(),
+        is_blank: text.is_empty(),
         agent: false,
         created_on: None,
         stream: None,

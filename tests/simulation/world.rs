@@ -20,7 +20,7 @@ use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Machine, SocketLos
 use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
 use rtm_bridge::store::ConversationWrite;
 
-use super::platform::{FaultPlan, Platform, PlatformEvent, chance};
+use super::platform::{FaultPlan, OddRecords, Platform, PlatformEvent, chance};
 use super::receivers::ReceiverModel;
 use super::store::{StoreModel, WriteOutcome};
 use super::support::{bot, callback, plain, webhook};
@@ -97,6 +97,8 @@ pub(super) struct World {
     rng: Rng,
     /// Draws the receivers. It is separate, so that the rest of a run does not depend on it.
     receivers: Rng,
+    /// Draws the times that frames carry, for the same reason.
+    clocks: Rng,
     faults: FaultPlan,
     bot: Arc<BotConfig>,
     now: u64,
@@ -185,8 +187,11 @@ impl World {
         bot.webhook = receivers.bool().then(webhook);
         let webhook =
             bot.webhook.as_ref().and_then(|webhook| webhook.url.as_ref()).map(|url| url.as_str().into());
+        let mut clocks = Rng::with_seed(seed.rotate_left(32));
+        let odd = OddRecords::draw(&mut clocks);
         let mut world = Self {
             receivers,
+            clocks,
             bot: Arc::new(bot),
             now: START,
             queue: BTreeMap::new(),
@@ -198,7 +203,7 @@ impl World {
             hindered: 0,
             lease: Lease::VALID,
             paused: None,
-            platform: Platform::default(),
+            platform: Platform::of(odd),
             missed: HashSet::new(),
             connected_at: START,
             machine: None,
@@ -268,7 +273,7 @@ impl World {
             });
         }
         let mut trace = self.trace.unwrap_or_default();
-        trace.insert(0, format!("{:?} {:?}", self.faults, self.bot));
+        trace.insert(0, format!("{:?} {:?} {:?}", self.faults, self.platform.odd, self.bot));
         SimulationRun { hash: self.hash, failure, trace, outcomes }
     }
 
@@ -555,10 +560,11 @@ impl World {
     fn say(&mut self, socket: u32, mut said: PlatformEvent) -> CheckResult {
         let mut socket = socket;
         if let PlatformEvent::Frame(IncomingFrame::Response(response)) = &mut said {
-            response.created_on = Some(self.platform.created_on(self.now, response));
+            let is_first = self.platform.first_said(self.now, response) == self.now;
+            response.created_on = self.platform.created_on(&mut self.clocks, self.now, response);
             let lag = self.history_lag();
             self.platform.spoke(self.now, lag, response);
-            self.note_missed(response);
+            self.note_missed(response, is_first);
             if !self.is_open(socket) && self.rng.bool() {
                 // The platform may choose another socket of the user.
                 socket = self.socket.map_or(socket, |(open, _)| open);

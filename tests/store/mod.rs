@@ -126,6 +126,7 @@ contract! {
         write_out_of_order_is_refused
         replies_join_their_message_also_after_its_end
         replies_never_join_another_conversation
+        open_has_the_ids_of_the_journals_replies
         record_is_the_last_written
         first_write_follows_zero
         write_reports_a_lost_message_also_to_a_repeat

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rtm_bridge::domain::{
-    ConversationRecord, EndedBy, MessageId, MessageStatus, Partition, Timestamp, TurnOutcome,
+    ConversationRecord, EndedBy, EntryBody, Fingerprint, MessageId, MessageStatus, Partition, Timestamp,
+    TurnOutcome, fixtures,
 };
 use rtm_bridge::store::{ConversationChange, ConversationWrite, StoreError};
 
@@ -188,6 +189,31 @@ pub(super) async fn replies_never_join_another_conversation(fixture: StoreFixtur
     let reply = owner.reply(owner.now().await, Some(id(2)), "hello");
     owner.write(vec![reply]).await.unwrap();
     assert!(fixture.store.message(&two, id(2), None).await.unwrap().unwrap().progress.replies.is_empty());
+}
+
+pub(super) async fn open_has_the_ids_of_the_journals_replies(fixture: StoreFixture) {
+    let alice = conversation("alice");
+    let mut owner = fixture.own(&alice).await;
+    let mut told = Vec::new();
+    for n in 0..40_u32 {
+        let at = owner.now().await;
+        let mut reply = fixtures::reply(owner.record.seq + 1, None, "hello");
+        // Some ids are odd, and one is missing.
+        reply.message_id = match n {
+            7 => None,
+            8 => Some("ms-ü \u{fffd}".into()),
+            _ => Some(format!("ms-{n}").into()),
+        };
+        told.extend(reply.message_id.as_deref().map(Fingerprint::of));
+        let change = owner.entry(at, EntryBody::Reply(reply.into()));
+        owner.write(vec![change]).await.unwrap();
+        if n == 10 {
+            let (open, _) = fixture.store.open(owner.fence, &alice).await.unwrap();
+            assert!(open.journaled.is_empty(), "the record has all of them");
+        }
+    }
+    let (open, _) = fixture.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!(open.journaled, told);
 }
 
 pub(super) async fn record_is_the_last_written(fixture: StoreFixture) {

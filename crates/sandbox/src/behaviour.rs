@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
 /// Switches of protocol.md 11.
 #[derive(Debug, Clone)]
 #[expect(
@@ -63,6 +65,14 @@ pub struct Behaviour {
     pub closing_message: Option<String>,
     /// Delay before each answer of the default bot.
     pub thinking: Duration,
+    /// Events and lines of a human agent.
+    pub agent_desk: AgentDesk,
+    /// `userMsgId` of the user's records in the history.
+    pub user_ids: UserIdStyle,
+    /// Lead of the platform's clock in `createdOn`; negative if it is slow.
+    pub clock_lead: SignedDuration,
+    /// Number of the newest responses that a new socket gets again. It counts responses from the time of the switch.
+    pub repeats: usize,
 }
 
 impl Default for Behaviour {
@@ -93,8 +103,32 @@ impl Default for Behaviour {
             history_delay: Duration::ZERO,
             closing_message: None,
             thinking: Duration::ZERO,
+            agent_desk: AgentDesk::Kore,
+            user_ids: UserIdStyle::AsSent,
+            clock_lead: SignedDuration::ZERO,
+            repeats: 0,
         }
     }
+}
+
+/// Desk of the human agents (protocol.md 7.11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentDesk {
+    /// `agent_session_start` and `agent_connected`. Lines are marked by `fromAgent` and `author`.
+    Kore,
+    /// `agent_session_active` only. Lines are marked by their template `live_agent`.
+    Vendor,
+}
+
+/// Form of `userMsgId` in the history (protocol.md 7.10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserIdStyle {
+    /// The client's own id.
+    AsSent,
+    /// No `userMsgId`.
+    Missing,
+    /// An id that the platform chose.
+    Foreign,
 }
 
 /// Order of ack and answer.

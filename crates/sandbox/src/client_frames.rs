@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::behaviour::WelcomeTime;
+use super::behaviour::{UserIdStyle, WelcomeTime};
 use super::clock;
 use super::commands::{self, CommandAnswer};
 use super::history::HistoryEntry;
@@ -139,12 +139,16 @@ impl SocketTask {
             }
             let said = HistoryEntry {
                 id: platform.ids.uuid("ms-"),
-                user_message_id: frame.client_message_id.or(frame.id).map(ToOwned::to_owned),
+                user_message_id: match behaviour.user_ids {
+                    UserIdStyle::AsSent => frame.client_message_id.or(frame.id).map(ToOwned::to_owned),
+                    UserIdStyle::Missing => None,
+                    UserIdStyle::Foreign => to_raw_value(&platform.ids.uuid("")).ok(),
+                },
                 from_user: true,
                 by_agent: false,
                 text,
                 template: None,
-                at,
+                at: clock::shifted(at, behaviour.clock_lead),
                 visible_at: clock::after(at, behaviour.history_delay),
                 session: state.session.as_ref().map(|session| session.id.clone()).unwrap_or_default(),
             };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Returns the present. It is a whole number of milliseconds, as all times on the wire.
 pub(super) fn now() -> Timestamp {
@@ -13,6 +13,11 @@ pub(super) fn now() -> Timestamp {
 /// Returns the time `span` after `at`, or the last time there is if that comes first.
 pub(super) fn after(at: Timestamp, span: Duration) -> Timestamp {
     at.saturating_add(span).unwrap_or(Timestamp::MAX)
+}
+
+/// Returns the time that a clock with this lead shows at `at`.
+pub(super) fn shifted(at: Timestamp, lead: SignedDuration) -> Timestamp {
+    at.saturating_add(lead).unwrap_or(Timestamp::MAX)
 }
 
 /// Returns the span from `earlier` to `later`, or zero if `later` is not the later one.

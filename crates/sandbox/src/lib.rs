@@ -57,8 +57,8 @@ use tokio::task::JoinHandle;
 
 pub use assertion::{AppKey, ClientApp};
 pub use behaviour::{
-    AckOrder, Behaviour, ExpiredTokenStyle, FramingStyle, SecureHandshake, SpellingStyle, StaleSid,
-    WaitingOrder, WelcomeTime,
+    AckOrder, AgentDesk, Behaviour, ExpiredTokenStyle, FramingStyle, SecureHandshake, SpellingStyle,
+    StaleSid, UserIdStyle, WaitingOrder, WelcomeTime,
 };
 pub use faults::{Endpoint, Fault, RetryAfter};
 pub use observations::{

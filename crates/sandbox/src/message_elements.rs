@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// The names that [`named`] knows.
-pub const NAMES: [&str; 20] = [
+pub const NAMES: [&str; 21] = [
     "text",
     "minimal",
     "differing",
@@ -22,6 +22,7 @@ pub const NAMES: [&str; 20] = [
     "link",
     "attachment",
     "wait_for_response",
+    "live_agent",
     "empty",
     "two",
 ];
@@ -48,6 +49,11 @@ pub fn template(payload: &Value, body: &str) -> Value {
         "component": {"type": "template", "payload": {"type": "template", "payload": payload}},
         "cInfo": {"body": body},
     })
+}
+
+/// Builds a line of a human agent, as desks of other vendors send it.
+pub fn agent_line(text: &str) -> Value {
+    template(&json!({"template_type": "live_agent", "text": text}), text)
 }
 
 /// Builds a question with buttons.
@@ -151,6 +157,7 @@ pub fn named(name: &str) -> Option<Vec<Value>> {
             "type": "text",
             "cInfo": {"body": "Your invoice", "attachments": [{"type": "file", "fileId": "f-1", "fileName": "invoice.pdf"}]},
         }),
+        "live_agent" => agent_line("Hi, this is Alex"),
         "wait_for_response" => {
             template(&json!({"template_type": "wait_for_response", "text": "One moment"}), "One moment")
         }

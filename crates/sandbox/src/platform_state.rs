@@ -201,6 +201,8 @@ pub(super) struct UserState {
     pub(super) scripted_messages: VecDeque<Vec<Step>>,
     /// Steps for the next connects, in place of the usual ones.
     pub(super) scripted_connects: VecDeque<Vec<Step>>,
+    /// The newest responses, for new sockets of a platform that repeats them.
+    pub(super) repeatable: VecDeque<String>,
     pub(super) observed: UserObservations,
 }
 

@@ -69,7 +69,8 @@ impl SocketTask {
                 state.session = Some(session);
             }
             let scripted = state.scripted_connects.pop_front();
-            let steps = scripted.unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref()));
+            let mut steps = scripted.unwrap_or_else(|| greet(&behaviour, arrival, recent.as_deref()));
+            steps.extend(state.repeatable.iter().cloned().map(Step::Raw));
             ConnectSteps { steps, replaced }
         };
         let ConnectRequest { mode, is_reconnect, query } = request;

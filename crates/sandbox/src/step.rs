@@ -93,6 +93,8 @@ pub enum StreamEndMarker {
     Complete,
     /// No piece marks the end.
     Missing,
+    /// After the pieces, the whole text comes as a plain frame with the same id.
+    Plain,
 }
 
 /// Holds a step back until a test opens it.

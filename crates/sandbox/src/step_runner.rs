@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use super::behaviour::Behaviour;
+use super::behaviour::{AgentDesk, Behaviour};
 use super::clock;
 use super::history::HistoryEntry;
 use super::message_elements;
@@ -85,19 +85,37 @@ impl StepRunner {
             Step::Stream { chunks, gap, end } => self.stream(&chunks, gap, end).await,
             Step::AgentStart => {
                 locked(&self.user.state).agent = true;
-                self.event("agent_session_start", &json!({})).await;
-                self.agent_event("agent_connected").await;
+                match self.behaviour().agent_desk {
+                    AgentDesk::Kore => {
+                        self.event("agent_session_start", &json!({})).await;
+                        self.agent_event("agent_connected").await;
+                    }
+                    AgentDesk::Vendor => self.agent_event("agent_session_active").await,
+                }
             }
             Step::AgentSay(text) => {
                 self.agent_event("typing").await;
                 self.agent_event("stoptyping").await;
-                let fields = json!({"fromAgent": true, "author": author(), "agent_MessageId": self.platform.ids.uuid("")});
-                self.respond(&text, &[message_elements::text(&text)], Some(&fields), true).await;
+                let id = self.platform.ids.uuid("");
+                let fields = json!({"fromAgent": true, "author": author(), "agent_MessageId": id});
+                match self.behaviour().agent_desk {
+                    AgentDesk::Kore => {
+                        self.respond(&text, &[message_elements::text(&text)], Some(&fields), true).await;
+                    }
+                    AgentDesk::Vendor => {
+                        self.respond(&text, &[message_elements::agent_line(&text)], None, false).await;
+                    }
+                }
             }
             Step::AgentEnd => {
                 locked(&self.user.state).agent = false;
-                self.agent_event("agent_disconnected").await;
-                self.event("agent_session_end", &json!({})).await;
+                match self.behaviour().agent_desk {
+                    AgentDesk::Kore => {
+                        self.agent_event("agent_disconnected").await;
+                        self.event("agent_session_end", &json!({})).await;
+                    }
+                    AgentDesk::Vendor => self.agent_event("agent_session_inactive").await,
+                }
             }
             Step::EndSession => {
                 if self.behaviour().session_events {
@@ -192,6 +210,12 @@ impl StepRunner {
         let frame = self.record_response(text, template(elements), agent, ids, |context, id| {
             platform_frames::response(context, id, elements, fields)
         });
+        if behaviour.repeats > 0 {
+            let mut state = locked(&self.user.state);
+            state.repeatable.push_back(frame.clone());
+            let over = state.repeatable.len().saturating_sub(behaviour.repeats);
+            state.repeatable.drain(..over);
+        }
         for socket in audience {
             socket.send(behaviour.framing, &frame).await;
         }
@@ -221,7 +245,7 @@ impl StepRunner {
                 by_agent,
                 text: text.to_owned(),
                 template,
-                at,
+                at: clock::shifted(at, behaviour.clock_lead),
                 visible_at: clock::after(at, behaviour.history_delay),
                 session,
             };
@@ -241,7 +265,8 @@ impl StepRunner {
             if n > 0 && !gap.is_zero() {
                 tokio::time::sleep(gap).await;
             }
-            let last = n + 1 == chunks.len() && end != StreamEndMarker::Missing;
+            let last =
+                n + 1 == chunks.len() && !matches!(end, StreamEndMarker::Missing | StreamEndMarker::Plain);
             // A null removes its field.
             let fields = json!({
                 "sM": true,
@@ -254,6 +279,14 @@ impl StepRunner {
                 let state = locked(&self.user.state);
                 let context = frame_context(&behaviour, &self.user, &state);
                 platform_frames::response(&context, &id, &[message_elements::text(chunk)], Some(&fields))
+            };
+            self.send(&frame).await;
+        }
+        if end == StreamEndMarker::Plain {
+            let frame = {
+                let (behaviour, state) = (self.behaviour(), locked(&self.user.state));
+                let context = frame_context(&behaviour, &self.user, &state);
+                platform_frames::response(&context, &id, &[message_elements::text(&whole)], None)
             };
             self.send(&frame).await;
         }
@@ -283,6 +316,6 @@ pub(super) fn frame_context<'a>(
         session: state.session.as_ref().map(|session| session.id.as_str()),
         trace: &state.trace,
         context: state.session.as_ref().and_then(|session| session.context.as_deref()),
-        now: clock::now(),
+        now: clock::shifted(clock::now(), behaviour.clock_lead),
     }
 }

@@ -11,11 +11,10 @@
 //! Foreign messages of the user are left alone. The number of an ended message is not kept, so the machine cannot tell
 //! its own messages from those of the user's other sessions.
 
-use std::time::Duration;
-
 use super::super::backfill_schedule::{Backfill, BackfillStep, GapCause, PageSummary, PageTrust, UserRecord};
 use super::super::input::{Effect, HistoryFailure};
 use super::super::open_streams::{ReplyContext, ReplyStart};
+use super::super::platform_clock::PlatformClock;
 use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
 use super::incoming_frames::ReplyOwner;
@@ -23,9 +22,6 @@ use super::link_phase::LinkPhase;
 use crate::domain::{Correlation, EntryBody, Fingerprint, GapReason, Timestamp};
 use crate::rtm::{BotResponse, HistoryPage, HistoryRecord};
 use crate::store::ConversationChange;
-
-/// The most that the platform's clock may differ from ours, if only times tell the order.
-const SKEW: Duration = Duration::from_mins(1);
 
 /// The owner of a record of history.
 enum RecordOwner {
@@ -36,9 +32,23 @@ enum RecordOwner {
     Unrelated,
 }
 
+/// The place of a record of the bot's in history.
+#[derive(Debug)]
+struct RecordPlace {
+    /// The platform's time, if it is plausible.
+    said_at: Option<Timestamp>,
+    /// The user's message before it.
+    user_message: Option<UserRecord>,
+    /// Whether the open turn's message comes behind it.
+    ahead: bool,
+    /// Whether the page shows the first live reply of the gap before it.
+    behind_first: bool,
+}
+
 impl Machine {
     /// Opens a gap, or notes another loss in the one that is open.
     pub(super) fn on_gap(&mut self, cause: GapCause) {
+        self.doubt_agent();
         if let Some(backfill) = &mut self.backfill {
             backfill.on_gone(cause);
             return;
@@ -60,17 +70,19 @@ impl Machine {
     fn oldest_missed(&self) -> Option<Timestamp> {
         let record = &self.buffer.record;
         let last_turn = record.last_turn.as_ref().map(|turn| turn.ended_at);
-        Some(self.said_at.or(record.connected_at).or(last_turn)? - SKEW)
+        let ours = record.connected_at.or(last_turn);
+        let by_platform = self.said_at.map(|at| at - PlatformClock::SKEW);
+        by_platform.or_else(|| Some(self.platform_clock.earliest(ours?)))
     }
 
     /// Notes a whole reply, which is journaled next. The next gap begins there, unless one is open before it. A reply that
     /// was cut does not count, because history may not know it.
-    pub(super) fn on_newest(&mut self, id: Option<&str>, created_on: Option<Timestamp>) {
+    pub(super) fn on_newest(&mut self, id: Option<&str>, said_at: Option<Timestamp>) {
         let Some(id) = id else { return };
-        self.said_at = self.said_at.max(created_on);
+        self.said_at = self.said_at.max(said_at);
         let gap = self.backfill.as_mut();
-        if gap.is_none_or(|backfill| !backfill.on_live_reply(id, created_on)) {
-            self.read_from(id.into(), created_on);
+        if gap.is_none_or(|backfill| !backfill.on_live_reply(id, said_at)) {
+            self.read_from(id.into(), said_at);
         }
     }
 
@@ -140,7 +152,7 @@ impl Machine {
     }
 
     /// Returns the open turn if the bot may answer it. A session's end is not answered.
-    fn asking(&self) -> Option<&Turn> {
+    pub(super) fn asking(&self) -> Option<&Turn> {
         self.turn.as_deref().filter(|turn| turn.is_open() && !turn.ends_session())
     }
 
@@ -192,22 +204,31 @@ impl Machine {
         asked: bool,
         effects: &mut Vec<Effect>,
     ) {
-        page.records.sort_by_key(|record| record.created_on);
+        let said: Vec<_> =
+            put_in_order(&mut page.records, |record| self.platform_clock.plausible(record.created_on, now));
+        let far_off = page
+            .records
+            .iter()
+            .zip(&said)
+            .filter(|(record, said)| said.is_none() && record.created_on.is_some());
+        effects.extend(far_off.map(|_| Effect::FarOffTime));
         let own = self.asking().map(|turn| turn.message.client_message_id);
-        let own_at = page.records.iter().position(|record| record.from_user && record.user_msg_id == own);
+        let mut own_at = page.records.iter().position(|record| record.from_user && record.user_msg_id == own);
         if own.is_some() && own_at.is_some() {
             self.on_own_found(now);
         }
         let Some(backfill) = &mut self.backfill else { return };
         let end_at = page.records.iter().position(|r| r.from_user && backfill.ends_before(r.user_msg_id));
-        let oldest = page.records.first().and_then(|record| record.created_on).filter(|_| page.more);
-        if asked && backfill.on_newest_page(oldest, now) {
+        let oldest = said.iter().flatten().next().copied().filter(|_| page.more);
+        let first_live = backfill.first_live();
+        let first_live_at = page.records.iter().position(|r| r.id.is_some() && r.id.as_deref() == first_live);
+        if asked && first_live_at.is_none() && backfill.on_newest_page(oldest, now) {
             return;
         }
         let known =
             page.records.iter().rposition(|r| r.id.as_deref().is_some_and(|id| backfill.is_before(id)));
         let is_old =
-            page.records.iter().any(|record| backfill.is_too_old(record.id.as_deref(), record.created_on));
+            page.records.iter().zip(&said).any(|(record, at)| backfill.is_too_old(record.id.as_deref(), *at));
         let trust = if asked {
             backfill.on_reach(known.is_some(), page.records.is_empty(), is_old)
         } else {
@@ -216,29 +237,44 @@ impl Machine {
         if trust == PageTrust::Short && !backfill.is_probe() {
             self.buffer.append(now, EntryBody::Gap(GapReason::HistoryTooShort));
         }
+        let is_found = own_at.is_some() || asked && backfill.user_message() == Some(UserRecord(own));
+        let user_message = if asked { backfill.user_message() } else { None };
+        if !is_found && trust != PageTrust::None {
+            own_at = self.likely_own_record(&page.records, &said, known.map_or(0, |at| at + 1));
+            if own_at.is_some() {
+                self.on_own_found(now);
+            }
+        }
         let more = page.more && trust != PageTrust::None && end_at.is_none();
         let mut summary = PageSummary {
             next: page.records.iter().rev().find_map(|record| record.id.clone()).filter(|_| more),
-            user_message: if asked { backfill.user_message() } else { None },
+            user_message,
             has_new: false,
             has_unclear: false,
         };
-        for (at, record) in page.records.into_iter().enumerate() {
+        for (at, (record, said_at)) in page.records.into_iter().zip(said).enumerate() {
             if record.from_user {
                 // A reply behind our message answers it, even if another session of the user's spoke since.
                 if own.is_none() || summary.user_message != Some(UserRecord(own)) {
-                    summary.user_message = Some(UserRecord(record.user_msg_id));
+                    summary.user_message =
+                        Some(UserRecord(if own_at == Some(at) { own } else { record.user_msg_id }));
                 }
                 continue;
             }
             // The open turn's message is the one at the end of the gap, or a later one.
             let ahead = own.is_some() && own_at.max(end_at).is_some_and(|own| own > at);
-            if known.is_some_and(|known| at <= known) || self.is_known(&record, trust) {
+            if known.is_some_and(|known| at <= known) || self.is_known(&record, said_at, trust) {
                 continue;
             }
             summary.has_new = true;
-            match self.record_owner(&record, summary.user_message, ahead) {
-                RecordOwner::Reply(owner) => self.take_record(now, record, owner, effects),
+            let place = RecordPlace {
+                said_at,
+                user_message: summary.user_message,
+                ahead,
+                behind_first: first_live_at.is_some_and(|first| first < at),
+            };
+            match self.record_owner(&place) {
+                RecordOwner::Reply(owner) => self.take_record(now, record, said_at, owner, effects),
                 RecordOwner::Unclear => summary.has_unclear = true,
                 RecordOwner::Unrelated => {}
             }
@@ -258,10 +294,10 @@ impl Machine {
     }
 
     /// Returns whether the record is journaled, or may be older than the gap.
-    fn is_known(&self, record: &HistoryRecord, trust: PageTrust) -> bool {
+    fn is_known(&self, record: &HistoryRecord, said_at: Option<Timestamp>, trust: PageTrust) -> bool {
         let too_old = || {
             let id = record.id.as_deref();
-            self.backfill.as_ref().is_some_and(|backfill| backfill.is_too_old(id, record.created_on))
+            self.backfill.as_ref().is_some_and(|backfill| backfill.is_too_old(id, said_at))
         };
         record.id.as_deref().is_some_and(|id| self.dedup.contains(id))
             || match trust {
@@ -275,6 +311,7 @@ impl Machine {
         &mut self,
         now: Timestamp,
         record: HistoryRecord,
+        said_at: Option<Timestamp>,
         owner: ReplyOwner,
         effects: &mut Vec<Effect>,
     ) {
@@ -289,73 +326,80 @@ impl Machine {
             }
             _ => owner,
         };
+        if record.is_blank && record.id.is_none() {
+            // Without an id each read would journal it again.
+            return;
+        }
         let gap = self.backfill.as_ref();
-        if gap.is_none_or(|backfill| backfill.is_settled_before(record.created_on)) {
-            self.on_newest(record.id.as_deref(), record.created_on);
+        let ours = said_at.map(|at| self.platform_clock.ours(at));
+        if gap.is_none_or(|backfill| backfill.is_settled_before(ours)) {
+            self.on_newest(record.id.as_deref(), said_at);
         }
         let start = ReplyStart { at: now, context: ReplyContext::Silence };
         self.take_reply(now, response_of(record), start, Some(owner), effects);
     }
 
-    /// Decides which message a record of the bot's belongs to. `user_message` is the user's message before it in history;
-    /// `ahead` says that the open turn's message comes behind it.
-    fn record_owner(
-        &self,
-        record: &HistoryRecord,
-        user_message: Option<UserRecord>,
-        ahead: bool,
-    ) -> RecordOwner {
+    /// Decides which message a record of the bot's belongs to.
+    fn record_owner(&self, place: &RecordPlace) -> RecordOwner {
         let Some(turn) = self.asking() else {
-            return self.owner_before(record, user_message);
+            return self.owner_before(place);
         };
         // The words of a human agent answer no message in particular.
-        let alone = self.is_with_agent();
+        let alone = self.has_agent();
         let message = (!alone).then_some(turn.message.id);
         let owner = ReplyOwner { message, correlation: Correlation::History, late: false };
-        if user_message == Some(UserRecord(Some(turn.message.client_message_id))) {
+        if place.user_message == Some(UserRecord(Some(turn.message.client_message_id))) {
             return RecordOwner::Reply(owner);
         }
-        if ahead || alone {
-            return self.owner_before(record, user_message);
+        if place.ahead || alone {
+            return self.owner_before(place);
         }
         // Our message does not show: only the platform's times tell what came after the first reply.
-        let first_reply = turn.progress.replies.iter().filter_map(|reply| reply.created_on).min();
-        if first_reply.is_some_and(|first| record.created_on.is_some_and(|at| at >= first)) {
+        let sent_at = self.platform_clock.of(turn.progress.sent_at.unwrap_or_default());
+        let earliest = sent_at - PlatformClock::SKEW;
+        let replies = turn.progress.replies.iter().filter_map(|reply| reply.created_on);
+        let first_reply = replies.filter(|at| *at >= earliest).min();
+        if first_reply.is_some_and(|first| place.said_at.is_some_and(|at| at >= first)) {
             return RecordOwner::Reply(owner);
         }
-        let sent_at = turn.progress.sent_at.unwrap_or_default();
-        if record.created_on.is_some_and(|at| at + SKEW < sent_at) {
-            return self.owner_before(record, user_message);
+        if place.said_at.is_some_and(|at| at < earliest) {
+            return self.owner_before(place);
         }
-        match &self.backfill {
-            Some(backfill) if backfill.is_last() => {
-                let since = record.created_on.is_some_and(|at| at >= sent_at);
-                if since && turn.is_proved() {
-                    RecordOwner::Reply(owner)
-                } else {
-                    self.owner_before(record, user_message)
-                }
-            }
-            _ => RecordOwner::Unclear,
+        let Some(backfill) = &self.backfill else { return RecordOwner::Unclear };
+        let since = sent_at - self.platform_clock.tolerance();
+        if turn.is_proved() && backfill.is_late_read() && place.said_at.is_some_and(|at| at >= since) {
+            RecordOwner::Reply(owner)
+        } else if backfill.is_last() {
+            self.owner_before(place)
+        } else {
+            RecordOwner::Unclear
         }
     }
 
     /// Decides the same for a record outside the open turn. It is a late reply of the previous turn if its position or
     /// its time says so, otherwise it is unsolicited.
-    fn owner_before(&self, record: &HistoryRecord, user_message: Option<UserRecord>) -> RecordOwner {
+    fn owner_before(&self, place: &RecordPlace) -> RecordOwner {
         let correlation = Correlation::History;
+        let said_at = place.said_at.map(|at| self.platform_clock.ours(at));
         let last = self.buffer.record.last_turn.as_ref().filter(|_| !self.buffer.record.agent);
         let last = last.filter(|last| {
-            let in_window = record.created_on.is_none_or(|at| at < last.ended_at + self.bot.late_window);
+            let in_window = said_at.is_none_or(|at| at < last.ended_at + self.bot.late_window);
+            let accepted_at = last.client_message_id.map_or(last.ended_at, Timestamp::from_millis);
             in_window
-                && match user_message {
-                    Some(UserRecord(id)) => last.is_echoed(id),
-                    None => record.created_on.is_some_and(|at| at >= last.ended_at),
+                && match place.user_message {
+                    Some(UserRecord(Some(id))) => last.is_echoed(Some(id)),
+                    // The number of a message is at least the time of its accept.
+                    Some(UserRecord(None)) => said_at.is_some_and(|at| at >= accepted_at),
+                    None => said_at.is_some_and(|at| at >= last.ended_at),
                 }
         });
         if let Some(last) = last {
             RecordOwner::Reply(ReplyOwner { message: Some(last.message), correlation, late: true })
-        } else if self.backfill.as_ref().is_some_and(|backfill| backfill.covers(record.created_on)) {
+        } else if self
+            .backfill
+            .as_ref()
+            .is_some_and(|backfill| backfill.covers(place.said_at, place.behind_first))
+        {
             RecordOwner::Reply(ReplyOwner { message: None, correlation, late: false })
         } else {
             RecordOwner::Unrelated
@@ -363,11 +407,28 @@ impl Machine {
     }
 }
 
+/// Puts records into the order in which they were said, and returns their times. Pages are ordered, oldest first or
+/// newest first. One wrong time does not change the order.
+fn put_in_order(
+    records: &mut [HistoryRecord],
+    time: impl Fn(&HistoryRecord) -> Option<Timestamp>,
+) -> Vec<Option<Timestamp>> {
+    let mut times: Vec<_> = records.iter().map(time).collect();
+    let known: Vec<_> = times.iter().flatten().collect();
+    let pairs = || known.iter().zip(known.iter().skip(1));
+    if pairs().filter(|(a, b)| a > b).count() > pairs().filter(|(a, b)| a < b).count() {
+        records.reverse();
+        times.reverse();
+    }
+    times
+}
+
 /// Turns a record of history into the response that it was.
 fn response_of(record: HistoryRecord) -> BotResponse {
     BotResponse {
         message_id: record.id,
         text: record.text,
+        is_blank: record.is_blank,
         agent: record.agent,
         created_on: record.created_on,
         stream: None,

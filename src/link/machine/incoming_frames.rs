@@ -34,45 +34,45 @@ impl Machine {
             IncomingFrame::Response(response) => self.on_response(now, response, effects),
             IncomingFrame::Active { session_id, .. } => {
                 self.buffer.record.connected_at = Some(now);
-                self.on_session(session_id);
+                self.on_session(now, session_id);
             }
             IncomingFrame::SessionStart { session_id, event } => {
                 self.buffer.record.connected_at = Some(now);
-                self.on_session(session_id);
+                self.buffer.record.session_id = session_id;
                 // A new session begins with the bot.
-                self.buffer.record.agent &=
-                    matches!(&self.link, LinkPhase::Open(socket) if socket.resumes_agent);
+                if !matches!(&self.link, LinkPhase::Open(socket) if socket.resumes_agent) {
+                    self.on_agent_gone();
+                }
                 self.buffer.append(now, EntryBody::Platform(event));
             }
             IncomingFrame::SessionEnd(event) => {
                 self.buffer.record.connected_at = None;
                 self.buffer.record.session_id = None;
-                self.buffer.record.agent = false;
+                self.on_agent_gone();
                 self.buffer.append(now, EntryBody::Platform(event));
                 self.on_session_end(now);
             }
-            IncomingFrame::WaitingForInput => self.on_signal(now, EndedBy::InputWait),
+            IncomingFrame::WaitingForInput => {
+                self.on_bot_sign(now);
+                self.on_signal(now, EndedBy::InputWait);
+            }
             IncomingFrame::AgentStart(event) => {
+                self.on_agent_sign();
                 self.buffer.append(now, EntryBody::Platform(event));
                 if !std::mem::replace(&mut self.buffer.record.agent, true) {
                     self.on_signal(now, EndedBy::Agent);
                 }
             }
             IncomingFrame::AgentEnd(event) => {
-                self.buffer.record.agent = false;
+                self.on_agent_gone();
                 self.buffer.append(now, EntryBody::Platform(event));
             }
             IncomingFrame::UserMessage(event) => self.buffer.append(now, EntryBody::UserMessage(event)),
             IncomingFrame::Platform(event) | IncomingFrame::Unknown(event) => {
                 self.buffer.append(now, EntryBody::Platform(event));
             }
-            IncomingFrame::Pong | IncomingFrame::Typing | IncomingFrame::Malformed => {}
-        }
-    }
-
-    fn on_session(&mut self, session_id: Option<Box<str>>) {
-        if session_id.is_some() {
-            self.buffer.record.session_id = session_id;
+            IncomingFrame::Typing => self.on_agent_sign(),
+            IncomingFrame::Pong | IncomingFrame::Malformed => {}
         }
     }
 
@@ -103,11 +103,12 @@ impl Machine {
     }
 
     fn on_response(&mut self, now: Timestamp, mut response: Box<BotResponse>, effects: &mut Vec<Effect>) {
-        self.on_session(response.session_id.take());
+        self.on_session(now, response.session_id.take());
         if response.message_id.as_deref().is_some_and(|id| self.dedup.contains(id)) {
             effects.push(Effect::OutOfTurn(OutOfTurnReply::Duplicate));
             return;
         }
+        self.on_speaker(now, &response);
         if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_echoed(response.correlation_id)) {
             turn.on_echo();
         }
@@ -115,12 +116,18 @@ impl Machine {
         match self.streams.join(response, start) {
             StreamUpdate::Complete { response, start, chunk } => {
                 effects.extend(chunk.map(|chunk| Effect::Chunk(Arc::new(chunk))));
-                self.on_newest(response.message_id.as_deref(), response.created_on);
+                let said_at = response.created_on.and_then(|at| self.platform_clock.observe(at, now));
+                if said_at.is_none() && response.created_on.is_some() {
+                    effects.push(Effect::FarOffTime);
+                }
+                if !response.is_blank {
+                    self.on_newest(response.message_id.as_deref(), said_at);
+                }
                 self.take_reply(now, *response, start, None, effects);
             }
-            StreamUpdate::Partial { in_turn, orphan, chunk } => {
+            StreamUpdate::Partial { begins, orphan, chunk } => {
                 effects.push(Effect::Chunk(Arc::new(chunk)));
-                if in_turn && let Some(turn) = &mut self.turn {
+                if begins && let Some(turn) = &mut self.turn {
                     if turn.progress.first_reply_at.is_none() {
                         let message = turn.message.id;
                         self.buffer.push(ConversationChange::Answering { message, at: now });
@@ -159,7 +166,8 @@ impl Machine {
         }
     }
 
-    /// Journals a whole reply and joins it to its message. `found` is the message for a reply from history.
+    /// Journals a whole reply and joins it to its message. `found` is the message for a reply from history. A blank
+    /// response is journaled as an event of the platform, because it answers nothing.
     pub(super) fn take_reply(
         &mut self,
         now: Timestamp,
@@ -170,11 +178,15 @@ impl Machine {
     ) {
         if let Some(id) = &response.message_id {
             let fingerprint = Fingerprint::of(id);
-            self.dedup.insert(fingerprint, self.backfill.is_some());
+            self.dedup.insert(fingerprint);
             let record = &mut self.buffer.record;
             // A new owner reads behind the last message of the record and needs the newer ids.
             let is_last = record.last_platform_message.as_ref().is_none_or(|last| last == id);
             record.recent.push(fingerprint, self.backfill.is_some() || !is_last);
+        }
+        if response.is_blank {
+            self.buffer.append(now, EntryBody::Platform(response.event));
+            return;
         }
         let owner = found.unwrap_or_else(|| self.owner(start, response.correlation_id));
         let more_follows = response.more_follows;
@@ -239,10 +251,5 @@ impl Machine {
             }
             _ => ReplyOwner { message: None, correlation: Correlation::Unsolicited, late: false },
         }
-    }
-
-    /// Returns whether a human agent has the conversation since before the open turn.
-    pub(super) fn is_with_agent(&self) -> bool {
-        self.buffer.record.agent && !self.turn.as_ref().is_some_and(|turn| turn.is_handed_over())
     }
 }

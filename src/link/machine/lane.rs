@@ -133,9 +133,9 @@ impl Machine {
     }
 
     pub(super) fn tend_turn(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
-        let streaming = self.streams.in_turn();
+        let (streaming, agent) = (self.streams.in_turn(), self.agent_ends_turn(now));
         let Some(turn) = &mut self.turn else { return };
-        if let Some(outcome) = turn.verdict(now, streaming, self.buffer.record.agent) {
+        if let Some(outcome) = turn.verdict(now, streaming, agent) {
             self.end_turn(now, outcome, effects);
         }
     }

@@ -71,6 +71,13 @@ impl Machine {
 
     pub(super) fn on_connected(&mut self, now: Timestamp) {
         let LinkPhase::Connecting { mode, request, .. } = self.link else { return };
+        if !self.session_lives(now) {
+            // Its end was missed, and with it that of the agent.
+            self.buffer.record.session_id = None;
+            if mode != ConnectMode::StartNewResumeAgent {
+                self.on_agent_gone();
+            }
+        }
         // An open socket does not prove a session.
         if mode != ConnectMode::Reconnect || self.session_lives(now) {
             self.buffer.record.connected_at = Some(now);
@@ -87,7 +94,9 @@ impl Machine {
         self.buffer.record.blocked_until = None;
         if request.is_some() {
             self.buffer.record.session_done = request;
-            self.buffer.record.agent &= mode == ConnectMode::StartNewResumeAgent;
+            if mode != ConnectMode::StartNewResumeAgent {
+                self.on_agent_gone();
+            }
         }
         if let Some(backfill) = &mut self.backfill {
             backfill.on_connected(now);

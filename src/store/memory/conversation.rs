@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::domain::{ConversationRecord, EntryBody, JournalEntry, MessageId, ReadStart, Reply, Timestamp};
+use crate::domain::{
+    ConversationRecord, EntryBody, Fingerprint, JournalEntry, MessageId, ReadStart, RecentReplies, Reply,
+    Timestamp,
+};
 
 /// One conversation. It is small when idle: buffers are given back, and messages and journal share their content.
 #[derive(Debug, Default)]
@@ -45,6 +48,18 @@ impl ConversationEntry {
         self.lane.push_back(id);
         self.touched = now;
         (position, self.last_client_message_id)
+    }
+
+    /// Returns the ids of the journal's replies, oldest first. Returns none if the record has all of them.
+    pub(super) fn journaled_replies(&self) -> Vec<Fingerprint> {
+        if self.journal.len() <= RecentReplies::KEPT {
+            return Vec::new();
+        }
+        let replies = self.journal.iter().filter_map(|entry| match &entry.body {
+            EntryBody::Reply(reply) => reply.message_id.as_deref(),
+            _ => None,
+        });
+        replies.map(Fingerprint::of).collect()
     }
 
     /// Removes a message from the lane; false if it is not in it. The next head is the head since `at`.

@@ -124,6 +124,7 @@ impl PartitionContents {
         Ok(ConversationSnapshot {
             record: conversation.record.clone().unwrap_or_default(),
             lane: lane.collect(),
+            journaled: conversation.journaled_replies(),
             head_at: conversation.head_at,
             next_position: conversation.next_position,
             observers,

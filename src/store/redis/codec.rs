@@ -22,6 +22,7 @@ pub(super) use entry::{EncodedEntry, encode_entry, read_entry};
 pub(super) use link::{chunk, connection, read_chunk, read_connection};
 pub(super) use message::{AcceptStamp, accepted, accepted_message, message, new_message};
 pub(super) use record::{read_record, record};
+pub(super) use reply::reply_ids;
 
 /// Data in the store that cannot be read: cut off, or written by something else. It names only the kind, because the
 /// content belongs to users.

@@ -7,7 +7,9 @@ use super::codec::{self, CorruptData};
 use super::owner_cache::{CachedConversation, REST_AFTER, RestCandidate};
 use super::script_answer::AnswerValues;
 use super::scripts::SCRIPTS;
-use crate::domain::{ConversationId, ConversationRecord, Message, MessageId, Partition, Timestamp};
+use crate::domain::{
+    ConversationId, ConversationRecord, Message, MessageId, Partition, RecentReplies, Timestamp,
+};
 use crate::store::{ConversationSnapshot, Fence, Incarnation, OpenMessage, StoreError};
 
 impl RedisStore {
@@ -65,9 +67,15 @@ impl RedisStore {
         let keys = self.0.keys.partition(Partition::of(conversation));
         let call = SCRIPTS
             .open
-            .call(&[&keys.lease, &keys.activity, &keys.conversation(conversation)])
+            .call(&[
+                &keys.lease,
+                &keys.activity,
+                &keys.conversation(conversation),
+                &keys.journal(conversation),
+            ])
             .fence(fence)
-            .arg(self.journal_ttl());
+            .arg(self.journal_ttl())
+            .arg(RecentReplies::KEPT);
         let (now, mut rest) = self.run(call).await?.expect("OK")?;
         let record = rest.bytes()?;
         let (next_position, head_at) = (rest.number_or_none()?, rest.time_or_none()?);
@@ -96,6 +104,7 @@ impl RedisStore {
                 .texts()
                 .map(|observer| codec::incarnation(&observer?))
                 .collect::<Result<_, CorruptData>>()?,
+            journaled: codec::reply_ids(&rest.bytes()?)?,
         };
         self.keep(fence, conversation, rest.values()?)?;
         Ok((open, now))

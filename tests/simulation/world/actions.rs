@@ -47,7 +47,7 @@ impl World {
                 self.schedule(wait, SimulationEvent::ReadHistory(life, after));
             }
             Effect::Complete { message, .. } => self.on_completed(&message)?,
-            Effect::Reconciled | Effect::OutOfTurn(_) | Effect::Chunk(_) => {}
+            Effect::Reconciled | Effect::OutOfTurn(_) | Effect::FarOffTime | Effect::Chunk(_) => {}
             Effect::ReportLoss(id) => {
                 if !self.truth.lossy {
                     return Err(format!("{id} is forgotten, and nothing was lost"));

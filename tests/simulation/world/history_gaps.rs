@@ -30,13 +30,12 @@ impl World {
     }
 
     /// Notes a reply without a listener. Before the first journaled reply, history has no place to be read from.
-    pub(super) fn note_missed(&mut self, response: &BotResponse) {
+    pub(super) fn note_missed(&mut self, response: &BotResponse, is_first: bool) {
         let whole = response.stream.as_ref().is_none_or(|stream| stream.last);
-        // A repeat carries its first time, when a socket may have been open. A reply to another socket beside an open
-        // one leaves no trace.
-        let first = response.created_on == Some(Timestamp::from_millis(self.now));
+        // When a repeat was first said, a socket may have been open. A reply to another socket beside an open one leaves
+        // no trace.
         if whole
-            && first
+            && is_first
             && self.socket.is_none_or(|(_, dead)| dead)
             && self.truth.reads_from().is_some()
             && let Some(id) = &response.message_id

@@ -141,6 +141,39 @@ fn stream_has_one_id_and_the_scripted_end() {
             let whole = (end == StreamEndMarker::Complete).then(|| json!("Good day"));
             assert_eq!(last.get("completeResponse"), whole.as_ref());
         }
+        let chunks = vec!["Good ".to_owned(), "day".to_owned()];
+        let end = StreamEndMarker::Plain;
+        script.push("ann", vec![Step::Stream { chunks, gap: Duration::ZERO, end }]);
+        let (first, _, whole) = (link.json().await, link.json().await, link.json().await);
+        assert_eq!((whole.get("sM"), &whole["messageId"]), (None, &first["messageId"]));
+        assert_eq!(whole["message"], json!([message_elements::text("Good day")]));
+    });
+}
+
+#[test]
+fn vendor_desk_tells_by_events_and_templates() {
+    run(async |_sandbox, script, caller| {
+        script.behave(|behaviour| behaviour.agent_desk = AgentDesk::Vendor);
+        let mut link = caller.connect_quietly().await;
+        script.push("ann", vec![Step::AgentStart, Step::AgentSay("Hi".into()), Step::AgentEnd]);
+        assert_eq!(link.json().await["message"]["type"], "agent_session_active");
+        link.brief(2).await;
+        let line = link.json().await;
+        assert_eq!(line["message"], json!([message_elements::agent_line("Hi")]));
+        assert_eq!((line.get("fromAgent"), line.get("author")), (None, None));
+        assert_eq!(link.json().await["message"]["type"], "agent_session_inactive");
+    });
+}
+
+#[test]
+fn new_socket_gets_the_newest_responses_again() {
+    run(async |_sandbox, script, caller| {
+        script.behave(|behaviour| behaviour.repeats = 2);
+        let mut link = caller.connect_quietly().await;
+        script.push("ann", ["a", "b", "c"].map(|text| Step::Say(text.into())).into());
+        assert_eq!(link.brief(3).await, ["a", "b", "c"]);
+        let mut link = caller.connect("&ConnectionMode=Reconnect").await;
+        assert_eq!(link.brief(3).await, ["bot_active", "b", "c"]);
     });
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{CorruptData, id, is_default};
-use crate::domain::{Correlation, Reply, Timestamp};
+use crate::domain::{Correlation, Fingerprint, Reply, Timestamp};
 
 const WHAT: CorruptData = CorruptData("a reply");
 
@@ -59,6 +59,12 @@ pub(super) fn read(seq: u64, bytes: &[u8]) -> Result<Reply, CorruptData> {
         created_on: stored.created_on.map(Timestamp::from_millis),
         event: stored.event.to_owned(),
     })
+}
+
+/// Decodes the ids of replies, which `open.lua` joins by commas.
+pub(in super::super) fn reply_ids(joined: &[u8]) -> Result<Vec<Fingerprint>, CorruptData> {
+    let ids: Vec<Cow<'_, str>> = serde_json::from_slice(&[b"[", joined, b"]"].concat()).map_err(|_| WHAT)?;
+    Ok(ids.iter().map(|id| Fingerprint::of(id)).collect())
 }
 
 fn correlation(word: &str) -> Result<Correlation, CorruptData> {

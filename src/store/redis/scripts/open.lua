@@ -1,7 +1,9 @@
 -- Returns the record and the lane of a conversation.
 --
--- KEYS  1 lease  2 activity  3 conversation
--- Answers OK record next since {{id message} ..} {observer ..} cache; a missing value is empty
+-- KEYS  1 lease  2 activity  3 conversation  4 journal
+-- ARGV  3 lifetime of a journal  4 number of replies that the record has
+-- Answers OK record next since {{id message} ..} {observer ..} replies cache; a missing value is empty. The replies are the
+-- ids of those in the journal as JSON, oldest first, if it has more entries than the record has replies.
 local journal_ttl = ARGV[3]
 local name = string.sub(KEYS[3], #partition + 3)
 
@@ -35,4 +37,11 @@ for observer, till in string.gmatch(held[3] or '', '(%x+):(%d+)') do
     observers[#observers + 1] = observer
   end
 end
-return {'OK', now, held[1] or '', state.next, state.since, messages, observers, cached(name)}
+local replies = {}
+if call('LLEN', KEYS[4]) > tonumber(ARGV[4]) then
+  for _, entry in ipairs(call('LRANGE', KEYS[4], 0, -1)) do
+    -- The id is the first member of a reply, if it has one.
+    replies[#replies + 1] = string.match(entry, '^%d+ r %d+ %d+ {"m":("[^"\\]*")')
+  end
+end
+return {'OK', now, held[1] or '', state.next, state.since, messages, observers, table.concat(replies, ','), cached(name)}

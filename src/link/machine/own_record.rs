@@ -1,0 +1,51 @@
+//! Our message in the platform's history, without its number.
+//!
+//! Platforms of some versions store a message of the user without `userMsgId`, or with one of another form (protocol.md
+//! 7.10). Then its text and its time tell. An acknowledged message is there for certain, so the only record in question
+//! is its own.
+
+use std::cmp::Reverse;
+
+use super::super::platform_clock::PlatformClock;
+use super::Machine;
+use crate::domain::{MessageContent, Timestamp};
+use crate::rtm::HistoryRecord;
+
+impl Machine {
+    /// Returns the place of the record that is probably the open turn's message. `said` are the plausible times of the
+    /// records. The records before `from` are from before the gap.
+    pub(super) fn likely_own_record(
+        &self,
+        records: &[HistoryRecord],
+        said: &[Option<Timestamp>],
+        from: usize,
+    ) -> Option<usize> {
+        let turn = self.asking()?;
+        let sent_at = self.platform_clock.of(turn.progress.sent_at?);
+        // The message went out after the previous turn.
+        let last_turn = self.buffer.record.last_turn.as_ref();
+        let last_end =
+            last_turn.map(|last| self.platform_clock.of(last.ended_at) - self.platform_clock.tolerance());
+        let earliest = last_end.unwrap_or_default().max(sent_at - PlatformClock::SKEW);
+        let candidates = records.iter().zip(said).enumerate().skip(from).filter(|(_, (record, said_at))| {
+            record.from_user && record.user_msg_id.is_none() && said_at.is_none_or(|at| at >= earliest)
+        });
+        let distance = |said_at: &Option<Timestamp>| {
+            said_at.map_or(u64::MAX, |at| at.as_millis().abs_diff(sent_at.as_millis()))
+        };
+        let same_text = candidates.clone().filter(|(_, (record, _))| says(record, &turn.message.new.content));
+        let nearest = same_text.min_by_key(|(at, (_, said_at))| (distance(said_at), Reverse(*at)));
+        let is_acked = turn.progress.acked_at.is_some();
+        let may_be_any = is_acked && self.backfill.as_ref().is_some_and(|backfill| backfill.is_late_read());
+        let mut places = candidates.map(|(at, _)| at);
+        nearest.map(|(at, _)| at).or_else(|| {
+            let only = places.next().filter(|_| may_be_any)?;
+            places.next().is_none().then_some(only)
+        })
+    }
+}
+
+/// Returns whether the record has the text of this message, or the text that its user saw.
+fn says(record: &HistoryRecord, content: &MessageContent) -> bool {
+    record.says(content.text()) || content.display_text.as_deref().is_some_and(|text| record.says(text))
+}
