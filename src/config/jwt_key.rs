@@ -146,7 +146,7 @@ mod tests {
         use InvalidJwtKey as E;
         let cut = &PRIVATE[..PRIVATE.len() / 2];
         let without_middle = PRIVATE.lines().enumerate().filter(|(line, _)| *line != 5);
-        let without_middle: String = without_middle.map(|(_, line)| format!("{line}\n")).collect();
+        let without_middle: String = without_middle.flat_map(|(_, line)| [line, "\n"]).collect();
         let proc_type = PRIVATE.replacen('\n', "\nProc-Type: 4,ENCRYPTED\n", 1);
         for (key, cause) in [
             ("not a key", E::NotPem),
