@@ -15,6 +15,8 @@ mod failure;
 #[cfg(test)]
 mod fleet;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod hub;
 #[cfg(test)]
 mod receivers;

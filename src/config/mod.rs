@@ -15,6 +15,8 @@ mod environment;
 mod file_text;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixtures;
+#[cfg(feature = "test-support")]
+pub mod fuzzing;
 mod jwt_key;
 mod load;
 mod parse;

@@ -13,6 +13,8 @@ mod delivery;
 mod event_kind;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixtures;
+#[cfg(feature = "test-support")]
+pub mod fuzzing;
 mod http_date;
 mod journal_entry;
 mod journal_page;

@@ -3,7 +3,7 @@
 //! The handlers read deliveries from the store and queue redeliveries there. The owner of the partition makes the
 //! attempts. A caller sees the deliveries of its bots and users; others do not exist for it.
 
-mod redrive;
+pub(super) mod redrive;
 
 use std::borrow::Cow;
 

@@ -19,6 +19,8 @@ mod documentation;
 mod events;
 mod expectation;
 mod field_validator;
+#[cfg(feature = "test-support")]
+pub mod fuzzing;
 mod idempotency_key;
 mod local_host;
 mod messages;

@@ -30,7 +30,7 @@ pub struct Grant {
 
 impl Grant {
     /// Parses the answer of `jwtgrant`. Returns `None` if it has no usable token.
-    fn read(body: &[u8], now: Timestamp) -> Option<Self> {
+    pub(super) fn read(body: &[u8], now: Timestamp) -> Option<Self> {
         let GrantResponse { authorization } = serde_json::from_slice(body).ok()?;
         let GrantAuthorization { token, expires } = authorization;
         // The token goes into a header, so it must fit there.

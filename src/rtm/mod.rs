@@ -7,6 +7,8 @@ mod connector;
 mod correlation_id;
 mod decode;
 mod error;
+#[cfg(feature = "test-support")]
+pub mod fuzzing;
 mod grant;
 mod history_page;
 mod history_request;

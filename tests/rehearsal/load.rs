@@ -32,12 +32,14 @@ struct Sort {
     prefer: &'static str,
 }
 
-const SORTS: [Sort; 4] = [
+const SORTS: [Sort; 5] = [
     Sort { name: "talker", users: 8, think: millis(20), pause: millis(300), prefer: "wait=55" },
     // Their turns are open when a pod leaves.
     Sort { name: "slow", users: 4, think: millis(2000), pause: millis(300), prefer: "wait=55" },
     // Their connections are idle when a pod leaves.
     Sort { name: "rare", users: 8, think: millis(20), pause: millis(9000), prefer: "wait=55" },
+    // Many who say little. Their number is set by `REHEARSAL_CROWD`.
+    Sort { name: "crowd", users: 0, think: millis(20), pause: millis(32_000), prefer: "wait=55" },
     // They learn of the answer by a webhook.
     Sort { name: "sender", users: 3, think: millis(20), pause: millis(800), prefer: "respond-async" },
 ];
@@ -85,15 +87,24 @@ impl Load {
     }
 
     fn users() -> impl Iterator<Item = (String, &'static Sort)> {
-        SORTS
-            .iter()
-            .flat_map(|sort| (0..sort.users).map(move |number| (format!("{}-{number}", sort.name), sort)))
+        SORTS.iter().flat_map(|sort| {
+            let users = if sort.name == "crowd" { crowd() } else { sort.users };
+            (0..users).map(move |number| (format!("{}-{number}", sort.name), sort))
+        })
     }
 
     /// Waits until so many more messages are answered.
     pub(super) async fn answered(&self, more: usize) {
         let wanted = *self.answered.borrow() + more;
         self.answered.subscribe().wait_for(|answered| *answered >= wanted).await.unwrap();
+    }
+
+    /// Waits until every user has had an accepted message.
+    pub(super) async fn everybody_spoke(&self) {
+        let users = Self::users().count();
+        while self.accepted.borrow().len() < users {
+            self.answered(1).await;
+        }
     }
 
     /// Stops the posts of new messages.
@@ -112,6 +123,10 @@ impl Load {
         join_all(Self::users().map(async |(user, sort)| {
             let mut client = Client::new(self.service.0);
             let mut number = 0;
+            if sort.name == "crowd" {
+                // Their first messages open sockets, which the connect limit has to allow.
+                timeout(sort.pause.mul_f64(4.0 * fastrand::f64()), self.ended.cancelled()).await.ok();
+            }
             while !self.ended.is_cancelled() {
                 self.send(&mut client, &user, sort, number).await;
                 number += 1;
@@ -257,6 +272,11 @@ impl Load {
             assert_eq!(told, ids, "the webhooks of {user}, in order");
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the size of a test is no setting of the bridge")]
+fn crowd() -> usize {
+    std::env::var("REHEARSAL_CROWD").ok().and_then(|users| users.parse().ok()).unwrap_or_default()
 }
 
 /// Fails unless a message was answered with all replies to its text, in their order.

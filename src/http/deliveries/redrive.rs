@@ -39,7 +39,7 @@ pub(in crate::http) async fn post(
 
 /// The selection of deliveries to queue again.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct RedriveRequest {
+pub(in crate::http) struct RedriveRequest {
     bot: Option<BotName>,
     user: Option<UserId>,
     since: Option<Timestamp>,
@@ -80,7 +80,7 @@ async fn run(
 }
 
 /// Parses the body.
-pub(super) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<RedriveRequest> {
+pub(in crate::http) fn parse(body: &[u8], errors: &mut FieldErrors) -> Option<RedriveRequest> {
     FieldValidator::validate(body, errors, |check, body| {
         let [state, bot, user, since, dry_run] =
             check.object("", body, ["state", "bot", "user", "since", "dryRun"])?;

@@ -1,0 +1,70 @@
+//! The parsers of the platform's answers, for the fuzz targets. Each function takes any bytes, and panics if a promise is
+//! broken.
+
+#![expect(clippy::missing_panics_doc, reason = "a panic is what a fuzzer looks for")]
+
+use serde_json::value::RawValue;
+
+use super::grant::Grant;
+use super::refusal::PlatformRefusal;
+use super::ticket::Ticket;
+use super::{ConnectMode, ConnectPhase, IncomingFrame, decode_frame, decode_history_page};
+use crate::config::fixtures;
+use crate::domain::Timestamp;
+
+const NOW: Timestamp = Timestamp::from_millis(1_763_845_000_000);
+
+/// A frame: it has a kind, and an event is the untouched frame.
+pub fn frame(bytes: &[u8]) {
+    let incoming = decode_frame(bytes);
+    assert!(IncomingFrame::KINDS.contains(&incoming.kind()));
+    match &incoming {
+        IncomingFrame::Response(response) => check_event(&response.event, bytes),
+        IncomingFrame::UserMessage(raw)
+        | IncomingFrame::SessionStart { event: raw, .. }
+        | IncomingFrame::SessionEnd(raw)
+        | IncomingFrame::AgentStart(raw)
+        | IncomingFrame::AgentEnd(raw)
+        | IncomingFrame::Platform(raw)
+        | IncomingFrame::Unknown(raw) => check_event(raw, bytes),
+        _ => {}
+    }
+}
+
+fn check_event(event: &RawValue, frame: &[u8]) {
+    assert_eq!(event.get().as_bytes(), frame.trim_ascii(), "the frame came through changed");
+}
+
+/// A page of history: each record is JSON that can be told.
+pub fn history_page(bytes: &[u8]) {
+    if let Ok(page) = decode_history_page(bytes) {
+        for record in page.records {
+            assert!(serde_json::from_str::<&RawValue>(record.event.get()).is_ok(), "a record is no JSON");
+        }
+    }
+}
+
+/// The answers of the three REST calls, wanted or not.
+pub fn rest_answer(bytes: &[u8]) {
+    if let Some(grant) = Grant::read(bytes, NOW) {
+        let debug = format!("{grant:?}");
+        assert!(!debug.contains("token"), "a token in debug output: {debug}");
+    }
+    let bot = fixtures::bot("support");
+    let ticket = Ticket::parse(bytes, &bot, ConnectMode::StartNew, tokio::time::Instant::now());
+    if let Some(Ok(ticket)) = ticket {
+        assert!(matches!(ticket.url.scheme(), "wss" | "ws"));
+    }
+    let text = std::str::from_utf8(bytes).ok();
+    for status in [200, 302, 401, 429, 503] {
+        let refusal = PlatformRefusal {
+            phase: ConnectPhase::Start,
+            status,
+            retry_after: text,
+            date: text,
+            location: text,
+            body: bytes,
+        };
+        let _error = refusal.into_error(NOW).to_string();
+    }
+}
