@@ -7,9 +7,9 @@ mod migrate;
 mod redis;
 mod webhook;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rtm_bridge::domain::Sha256;
 
@@ -241,4 +241,33 @@ fn taken_port_exits_1_and_names_the_option() {
     let (code, _, err) = outcome(&output);
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("server.listen"), "{err}");
+}
+
+#[test]
+fn malformed_requests_write_no_error_line() {
+    let mut dev = rtm_bridge(&["dev", "--port", "0", "--admin-port", "0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let banner = BufReader::new(dev.stdout.take().unwrap()).lines();
+    let line = banner.map(Result::unwrap).find(|line| line.contains("/openapi.json")).unwrap_or_default();
+    let address = line.split_once("http://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    let mut answers = Vec::new();
+    for bytes in ["NONSENSE\r\n\r\n".to_owned(), format!("GET / HTTP/1.1\r\nX: {}", "y".repeat(200_000))] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // The server does not read the rest of what it refuses.
+        let _written = stream.write_all(bytes.as_bytes());
+        let mut answer = String::new();
+        // The connection closes after the line would have been written.
+        stream.read_to_string(&mut answer).unwrap();
+        answers.push(answer);
+    }
+    dev.kill().unwrap();
+    let (_, _, log) = outcome(&dev.wait_with_output().unwrap());
+    assert!(
+        answers[0].starts_with("HTTP/1.1 400 ") && answers[1].starts_with("HTTP/1.1 431 "),
+        "{answers:?}"
+    );
+    assert!(log.contains("the bridge is ready") && !log.contains("ERROR"), "{log}");
 }
