@@ -16,6 +16,7 @@ pub mod fixtures;
 mod http_date;
 mod journal_entry;
 mod journal_page;
+pub(crate) mod lenient_json;
 mod message;
 mod message_progress;
 mod problem;
