@@ -18,7 +18,7 @@
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
 //! * [`own_record`]: our message in history
-//! * [`human_agent`]: who has the conversation
+//! * [`human_agent`]: the human agent of a conversation
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
 //! * [`exit_phase`]: the way out of memory
@@ -62,6 +62,10 @@ const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Durati
 
 /// The state of one conversation.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each answers a question of its own, and none excludes another"
+)]
 pub struct Machine {
     bot: Arc<BotConfig>,
     conversation: ConversationId,
