@@ -119,7 +119,7 @@ fn history_without_our_number_proves_that_a_message_arrived() {
 fn wrong_time_of_one_reply_hides_no_other() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
-        for (n, time) in ["2099-01-01T00:00:00.000Z", "1999-01-01T00:00:00.000Z"].into_iter().enumerate() {
+        for (count, time) in [(1, "2099-01-01T00:00:00.000Z"), (2, "1999-01-01T00:00:00.000Z")] {
             let gate = Gate::new();
             let odd = json!({"createdOn": time, "message": [message_elements::text("seen")]});
             let read = Step::Until(gate.clone());
@@ -132,7 +132,7 @@ fn wrong_time_of_one_reply_hides_no_other() {
             let message = bridge.ended(&location).await;
             assert_eq!(replies(&message), [("window", "seen"), ("history", "missed")], "{time}");
             assert_eq!(message["replies"][0]["createdOn"], time, "it is told as it is");
-            assert_eq!(bridge.metric(r#"far_off_times_total{bot="sandbox"}"#).await, n as i64 + 1);
+            assert_eq!(bridge.metric(r#"far_off_times_total{bot="sandbox"}"#).await, count);
         }
         bridge.finish().await;
     });

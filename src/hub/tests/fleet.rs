@@ -196,9 +196,9 @@ async fn users_move_within_the_connect_limit() {
     let mut fleet = HubFleet::start_limited(1, false, 8).await;
     let fresh = |index| ReplicaIdentity { name: name(index), incarnation: Incarnation(index as u64) };
     let assignment = Assignment::over(&[fresh(0), fresh(1)]);
-    let moves =
+    let is_assigned =
         |user: &str| assignment.owner(Partition::of(&sandbox_conversation(user))) == Some(Incarnation(1));
-    let users: Vec<_> = (0..).map(|n| format!("user-{n}")).filter(|user| moves(user)).take(5).collect();
+    let users: Vec<_> = (0..).map(|n| format!("user-{n}")).filter(|user| is_assigned(user)).take(5).collect();
     for user in &users {
         assert!(matches!(fleet.say(0, user, "/echo quack").await, TurnOutcome::Answered(_)));
     }
