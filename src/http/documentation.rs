@@ -175,7 +175,9 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "The platform could not be reached before the message's deadline, or the bot's budget of connects \
              (<code>bots.connects_per_minute</code>) was used up. The message was not sent. To a DELETE: the \
              conversation did not end within 30 s, and ends later.",
-            "Repeat the message later: it has not reached the bot.",
+            "Repeat the message later: it has not reached the bot. Operators: <code>detail</code> says what failed \
+             last. A redirect, or an answer without a reason, comes from a gateway before the platform: check \
+             <code>platform</code> and <code>api_path</code>.",
         ),
         K::BotBlocked => (
             "The platform closed the connection with code 1008: a rate limit, a suspended bot or a blocked \
