@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod http_date;
 mod journal_entry;
 mod journal_page;
+pub(crate) mod lenient_json;
 mod message;
 mod message_progress;
 mod problem;

@@ -10,7 +10,7 @@
 
 use memchr::memmem;
 
-use super::lenient_json::{parse_digits, parse_whole};
+use crate::domain::lenient_json::{parse_digits, parse_whole};
 
 /// Common start of both spellings of the name.
 const NAME_START: &str = "client";

@@ -1,7 +1,7 @@
 //! Decodes one frame of the platform into an [`IncomingFrame`].
 //!
 //! Decoding never fails. The set of frame types is open and their fields are barely documented. A field of the wrong
-//! type must not cost the caller the reply around it. So each field is read by itself ([`super::lenient_json`]), and
+//! type must not cost the caller the reply around it. So each field is read by itself ([`crate::domain::lenient_json`]), and
 //! an unknown frame is handed on untouched.
 
 use std::borrow::Cow;
@@ -10,11 +10,11 @@ use serde_json::value::RawValue;
 
 use super::correlation_id::correlation_id;
 use super::incoming::{BotResponse, IncomingFrame, StreamInfo};
-use super::lenient_json::{
-    JsonMember, boolean, is_too_deep, is_true, members, string, string_or_number, whole_number,
-};
 use super::text_extraction as text;
 use crate::domain::Timestamp;
+use crate::domain::lenient_json::{
+    JsonMember, boolean, is_true, limit_depth, members, string, string_or_number, whole_number,
+};
 
 /// Meaning of a frame's `type`.
 #[derive(Clone, Copy)]
@@ -73,15 +73,15 @@ impl FrameType {
 ///
 /// - It is not UTF-8 or not one JSON object.
 /// - It has no `type` that is a text.
-/// - It is nested deeper than 128 levels, which later readers could not take.
 pub fn decode_frame(frame: &[u8]) -> IncomingFrame {
     std::str::from_utf8(frame).ok().and_then(decode_text).unwrap_or(IncomingFrame::Malformed)
 }
 
 fn decode_text(frame: &str) -> Option<IncomingFrame> {
-    if is_too_deep(frame) {
-        return None;
-    }
+    // This also checks that the frame is JSON.
+    let [kind, _] = members(frame, ["type", "sessionId"])?;
+    kind?;
+    let frame = &*limit_depth(frame);
     let [kind, session_id] = members(frame, ["type", "sessionId"])?;
     let kind = string(kind?)?;
     let name = type_name(&kind);
@@ -308,13 +308,14 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_malformed_and_uses_no_stack() {
-        let nested = |depth: usize| {
-            format!(r#"{{"type":"bot_response","message":{}{}}}"#, "[".repeat(depth), "]".repeat(depth))
-        };
-        assert_eq!(read(&nested(127)).kind(), "bot_response");
-        assert_eq!(read(&nested(128)).kind(), "malformed");
-        assert_eq!(read(&nested(500_000)).kind(), "malformed");
+    fn deep_frame_keeps_its_text_and_uses_no_stack() {
+        for depth in [119, 120, 128, 500_000] {
+            let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let response = response(&format!(r#""message":[{{"cInfo":{{"body":"Hi"}}}}],"x":{deep}"#));
+            assert_eq!(&*response.text, "Hi", "{depth}");
+            assert_eq!(response.event.get().contains(&deep), depth < 120, "{depth}");
+            assert!(serde_json::from_str::<serde_json::Value>(response.event.get()).is_ok(), "{depth}");
+        }
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::fmt;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 
 use super::connector::{BODY_MAX, EmptyToken, PlatformConnector, endpoint_url, incomplete_response};
 use super::error::{ConnectError, ConnectPhase};
 use super::outgoing::BotInfo;
 use crate::config::BotConfig;
+use crate::domain::lenient_json::{members, string};
 use crate::domain::{Timestamp, UserId};
 
 /// Longest span before the expiry at which a grant is renewed. The span is a tenth of the grant's life if that is
@@ -31,11 +31,13 @@ pub struct Grant {
 impl Grant {
     /// Parses the answer of `jwtgrant`. Returns `None` if it has no usable token.
     pub(super) fn read(body: &[u8], now: Timestamp) -> Option<Self> {
-        let GrantResponse { authorization } = serde_json::from_slice(body).ok()?;
-        let GrantAuthorization { token, expires } = authorization;
+        let [authorization] = members(str::from_utf8(body).ok()?, ["authorization"])?;
+        let [token, expires] = members(authorization?.get(), ["accessToken", "expiresDate"])?;
+        let token = string(token?)?.into_owned();
         // The token goes into a header, so it must fit there.
         let is_usable = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
-        let renew_at = expires.as_str().and_then(Timestamp::parse).map(|expires| {
+        let expires = expires.and_then(string).and_then(|text| Timestamp::parse(text.trim()));
+        let renew_at = expires.map(|expires| {
             let margin = (expires.since(now) / 10).min(MARGIN_MAX);
             expires - margin
         });
@@ -56,19 +58,6 @@ impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Grant").field("renew_at", &self.renew_at).finish_non_exhaustive()
     }
-}
-
-#[derive(Deserialize)]
-struct GrantResponse {
-    authorization: GrantAuthorization,
-}
-
-#[derive(Deserialize)]
-struct GrantAuthorization {
-    #[serde(rename = "accessToken")]
-    token: String,
-    #[serde(default, rename = "expiresDate")]
-    expires: Value,
 }
 
 #[derive(Serialize)]

@@ -6,9 +6,11 @@
 use serde_json::value::RawValue;
 
 use super::decode::{id, is_agent, time};
-use super::lenient_json::{JsonMember, elements, is_too_deep, is_true, members, string, whole_number};
 use super::text_extraction as text;
 use crate::domain::Timestamp;
+use crate::domain::lenient_json::{
+    JsonMember, elements, is_true, limit_depth, members, string, whole_number,
+};
 
 /// The least `clientMessageId` of the bridge: milliseconds, with a margin for wrong clocks. A smaller `userMsgId` has
 /// another form and names no message.
@@ -63,13 +65,9 @@ impl HistoryRecord {
 /// Decodes the body of a history answer with status 200.
 ///
 /// # Errors
-/// [`InvalidHistoryPage`] if the body is not UTF-8 or not one JSON object, has no array `messages`, or nests deeper
-/// than 128 levels.
+/// [`InvalidHistoryPage`] if the body is not UTF-8 or not one JSON object, or has no array `messages`.
 pub fn decode_history_page(body: &[u8]) -> Result<HistoryPage, InvalidHistoryPage> {
     let body = std::str::from_utf8(body).map_err(|_| InvalidHistoryPage)?;
-    if is_too_deep(body) {
-        return Err(InvalidHistoryPage);
-    }
     let [messages, more] = members(body, ["messages", "moreAvailable"]).ok_or(InvalidHistoryPage)?;
     let messages = messages.and_then(elements).ok_or(InvalidHistoryPage)?;
     Ok(HistoryPage { records: messages.into_iter().filter_map(record).collect(), more: is_true(more) })
@@ -97,6 +95,7 @@ fn record(raw: &RawValue) -> Option<HistoryRecord> {
         return None;
     }
     let text = displayed_text(tags).or_else(|| components.map(text::of_message)).unwrap_or_default();
+    let event = RawValue::from_string(limit_depth(raw.get()).into_owned()).ok()?;
     let is_agent_line = components.is_some_and(text::is_agent_line);
     let has_content = !is_agent_line && components.is_some_and(text::has_content);
     let is_marked = is_true(from_agent) || author.is_some_and(is_person);
@@ -109,7 +108,7 @@ fn record(raw: &RawValue) -> Option<HistoryRecord> {
         agent: !from_user && (is_agent_line || is_marked),
         created_on: time(created_on).or_else(|| time(timestamp)),
         session_id: id(session_id),
-        event: raw.to_owned(),
+        event,
     })
 }
 
@@ -142,17 +141,9 @@ mod tests {
 
     #[test]
     fn invalid_page_is_an_error() {
-        let deep = format!(r#"{{"messages":{}{}}}"#, "[".repeat(200), "]".repeat(200));
-        for body in [
-            "",
-            "[]",
-            "{}",
-            "<html>",
-            r#"{"messages":null}"#,
-            r#"{"messages":{}}"#,
-            r#"{"messages":[}"#,
-            &deep,
-        ] {
+        for body in
+            ["", "[]", "{}", "<html>", r#"{"messages":null}"#, r#"{"messages":{}}"#, r#"{"messages":[}"#]
+        {
             assert_eq!(decode_history_page(body.as_bytes()).unwrap_err(), InvalidHistoryPage, "{body}");
         }
         assert_eq!(decode_history_page(b"{\"messages\":[\"\xff\"]}").unwrap_err(), InvalidHistoryPage);
@@ -163,6 +154,16 @@ mod tests {
         let page = decode_history_page(br#"{"total":0,"messages":[],"moreAvailable":true}"#).unwrap();
         assert!(page.records.is_empty() && page.more);
         assert!(!decode_history_page(br#"{"messages":[]}"#).unwrap().more);
+    }
+
+    #[test]
+    fn deep_record_does_not_spoil_its_page() {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let body = format!(r#"{{"messages":[{{"type":"outgoing","_id":"ms-1","x":{deep}}},{deep}]}}"#);
+        let page = decode_history_page(body.as_bytes()).unwrap();
+        assert_eq!(page.records.len(), 1);
+        assert_eq!(page.records[0].id.as_deref(), Some("ms-1"));
+        assert!(serde_json::from_str::<serde_json::Value>(page.records[0].event.get()).is_ok());
     }
 
     #[test]

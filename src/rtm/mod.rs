@@ -15,7 +15,6 @@ mod history_request;
 mod html_entities;
 mod incoming;
 mod jwt;
-mod lenient_json;
 pub mod outgoing;
 mod redaction;
 mod refusal;

@@ -3,29 +3,22 @@
 //! The envelope is `{"errors":[{"msg","code"}]}`, and a code is a number or a string. Proxies answer in HTML, and old
 //! versions with a bare `error` (protocol.md 3.3, 4.4, 8).
 
+use std::borrow::Cow;
 use std::time::Duration;
-
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::error::{ConnectError, ConnectPhase};
 use super::redaction::redact;
+use crate::domain::lenient_json::{elements, members, string, string_or_number};
 use crate::domain::{Timestamp, parse_retry_after};
 
 /// Longest wait that the platform can impose by `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
-#[derive(Deserialize)]
-struct ErrorEnvelope {
-    errors: Vec<ErrorEntry>,
-}
-
-#[derive(Deserialize)]
-struct ErrorEntry {
-    #[serde(default)]
-    msg: Value,
-    #[serde(default)]
-    code: Value,
+/// First entry of the envelope.
+struct ErrorEntry<'a> {
+    msg: Option<Cow<'a, str>>,
+    /// A number as written.
+    code: Option<Cow<'a, str>>,
 }
 
 /// Answer that is not the wanted one.
@@ -47,11 +40,8 @@ impl PlatformRefusal<'_> {
     /// Returns the error that the answer means (protocol.md 3.3, 4.4).
     pub(super) fn into_error(self, now: Timestamp) -> ConnectError {
         let Self { phase, status, .. } = self;
-        let refused = serde_json::from_slice::<ErrorEnvelope>(self.body)
-            .ok()
-            .and_then(|envelope| envelope.errors.into_iter().next())
-            .filter(ErrorEntry::is_reason);
-        let said = refused.as_ref().and_then(|first| first.msg.as_str()).unwrap_or_default();
+        let refused = ErrorEntry::read(self.body).filter(ErrorEntry::is_reason);
+        let said = refused.as_ref().and_then(|first| first.msg.as_deref()).unwrap_or_default();
         let public_message = match (said, self.location) {
             ("", Some(location)) if (300..400).contains(&status) => {
                 let host = url::Url::parse(location).ok().and_then(|url| url.host_str().map(str::to_owned));
@@ -81,21 +71,24 @@ impl PlatformRefusal<'_> {
     }
 }
 
-impl ErrorEntry {
+impl<'a> ErrorEntry<'a> {
+    fn read(body: &'a [u8]) -> Option<Self> {
+        let [errors] = members(str::from_utf8(body).ok()?, ["errors"])?;
+        let [msg, code] = members(elements(errors?)?.first()?.get(), ["msg", "code"])?;
+        Some(Self { msg: msg.and_then(string), code: code.and_then(string_or_number) })
+    }
+
     /// Returns whether the entry says why. The platform's entries have a text or a code.
     fn is_reason(&self) -> bool {
-        self.msg.as_str().is_some_and(|msg| !msg.trim().is_empty())
-            || self.code.is_string()
-            || self.code.is_number()
+        self.code.is_some() || self.msg.as_ref().is_some_and(|msg| !msg.trim().is_empty())
     }
 
     /// Returns whether the entry is one of the three spellings of an expired token (protocol.md 4.4).
     fn expired(&self) -> bool {
-        let code = match &self.code {
-            Value::String(code) => code.eq_ignore_ascii_case("TOKEN_EXPIRED") || code == "401",
-            Value::Number(code) => code.as_u64() == Some(401),
-            _ => false,
-        };
-        code || self.msg.as_str().is_some_and(|msg| msg.trim().eq_ignore_ascii_case("token expired"))
+        let code = self.code.as_deref().unwrap_or_default();
+        let msg = self.msg.as_deref().unwrap_or_default();
+        code.eq_ignore_ascii_case("TOKEN_EXPIRED")
+            || code == "401"
+            || msg.trim().eq_ignore_ascii_case("token expired")
     }
 }

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::html_entities::unescape;
-use super::lenient_json::{elements, members, string, string_or_number, strings};
+use crate::domain::lenient_json::{elements, members, string, string_or_number, strings};
 
 /// Most levels of a search: twice the depth of any known shape.
 const MAX_DEPTH: u8 = 12;

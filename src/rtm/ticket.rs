@@ -7,14 +7,13 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::Deserialize;
-use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
 use super::error::{ConnectError, ConnectPhase};
 use super::redaction::redact;
 use crate::config::{BotConfig, ConnectionStyle};
+use crate::domain::lenient_json::{members, string};
 
 /// Life of a ticket (protocol.md 4.2).
 const LIFETIME: Duration = Duration::from_secs(30);
@@ -59,13 +58,6 @@ pub(super) struct Ticket {
     asked: Instant,
 }
 
-#[derive(Deserialize)]
-struct StartResponse {
-    url: Box<str>,
-    #[serde(default)]
-    nonce: Value,
-}
-
 impl Ticket {
     /// Parses the answer of `rtm/start`. Returns `None` if it is not JSON or has no `url`.
     pub(super) fn parse(
@@ -74,9 +66,11 @@ impl Ticket {
         mode: ConnectMode,
         asked: Instant,
     ) -> Option<Result<Self, ConnectError>> {
-        let started: StartResponse = serde_json::from_slice(body).ok()?;
-        let nonce = started.nonce.as_str().filter(|nonce| !nonce.is_empty());
-        Some(address(&started.url, bot, mode).map(|url| Self { url, nonce: nonce.map(Into::into), asked }))
+        let [url, nonce] = members(str::from_utf8(body).ok()?, ["url", "nonce"])?;
+        let url = string(url?)?;
+        let nonce = nonce.and_then(string).filter(|nonce| !nonce.is_empty());
+        let nonce = nonce.map(|nonce| nonce.into_owned().into());
+        Some(address(&url, bot, mode).map(|url| Self { url, nonce, asked }))
     }
 
     /// Returns whether the ticket may still be used at `now`.

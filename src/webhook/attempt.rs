@@ -40,6 +40,8 @@ pub(super) enum AttemptOutcome {
     Forbidden,
     /// No request was sent because `webhooks.allowed` no longer covers the callback. A retry would not help.
     NotAllowed,
+    /// No request was sent because the stored delivery has no body in the receiver's format. A retry would not help.
+    Unreadable,
 }
 
 /// Makes one attempt within `webhooks.timeout` and returns its result. The future may be dropped at any time.
@@ -74,7 +76,7 @@ async fn exchange(
     })?;
     let url = Url::parse(&claimed.delivery.target).map_err(|_| forbidden(&SendError::Url))?;
     let (headers, body) = payload::compose(claimed, &options, fastrand::u64(1..), wall_clock::now())
-        .map_err(|why| forbidden(&why))?;
+        .map_err(|why| (AttemptOutcome::Unreadable, why.to_string().into()))?;
     sender.post(&url, headers, body).await.map_err(|error| {
         let outcome = if error.is_ours() { AttemptOutcome::Forbidden } else { AttemptOutcome::Unreached };
         (outcome, error.to_string().into())

@@ -41,7 +41,7 @@ impl HostHealth {
             AttemptOutcome::Delivered
             | AttemptOutcome::Gone
             | AttemptOutcome::Refused { host_failing: false, .. } => Some(Self::Healthy),
-            AttemptOutcome::Forbidden | AttemptOutcome::NotAllowed => None,
+            AttemptOutcome::Forbidden | AttemptOutcome::NotAllowed | AttemptOutcome::Unreadable => None,
         }
     }
 }

@@ -39,7 +39,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub(super) enum PayloadError {
     /// The data is neither a Message nor a Reply.
     #[error("the stored delivery cannot be read as a Message or a Reply")]
-    Data(#[from] serde_json::Error),
+    Data,
     /// A value is not allowed in a header.
     #[error("a value of the stored delivery is not allowed in a header")]
     Header,

@@ -42,6 +42,11 @@ pub(super) fn decide(
                 "`webhooks.allowed` no longer covers the callback's URL".into(),
             );
         }
+        AttemptOutcome::Unreadable => {
+            return RetryDecision::DeadLetter(
+                "the stored delivery has no body in the receiver's format".into(),
+            );
+        }
         AttemptOutcome::Refused { retry_after, .. } => retry_after.unwrap_or_default(),
         AttemptOutcome::Unreached | AttemptOutcome::Forbidden => Duration::ZERO,
     };

@@ -12,6 +12,7 @@ mod exact;
 mod idempotency;
 mod limits;
 mod messages;
+mod odd_frames;
 mod operations;
 mod problems;
 mod program;

@@ -303,7 +303,7 @@ fn continued_session_waits_for_no_welcome() {
         bridge.script.next_connect("alice", Vec::new());
         let rules = json!({"expectReplies": 1});
         turn(&bridge, rules.clone(), Step::reply("x")).await;
-        bridge.script.drop_sockets("alice", rtm_sandbox::CutMode::Fin);
+        bridge.script.drop_sockets("alice", CutMode::Fin);
         let seen = bridge.script.connected("alice", 2).await;
         assert_eq!(seen.connects[1].mode.as_deref(), Some("Default"));
         turn(&bridge, rules, Step::reply("y")).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use awc::http::{Method, StatusCode, header};
 use awc::{ClientRequest, ClientResponse, SendClientRequest};
+use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::domain::{BotName, UserId};
+use crate::domain::{BotName, UserId, lenient_json};
 use crate::tcp;
 use crate::tls::{self, TlsError};
 
@@ -91,7 +92,9 @@ impl ChatClient {
     /// Returns a message of the user.
     pub(super) async fn message(&self, id: &str) -> Result<Value, ApiCallError> {
         let path = format!("/messages/{}?", utf8_percent_encode(id, NON_ALPHANUMERIC));
-        answer(self.request(Method::GET, &path).send()).await
+        let (status, body) = answer_body(self.request(Method::GET, &path).send()).await?;
+        let text = str::from_utf8(&body).ok();
+        text.and_then(lenient_json::value).ok_or(ApiCallError::NotBridge(status))
     }
 
     /// Posts a message, and returns its id without waiting for its end.
@@ -115,12 +118,18 @@ impl ChatClient {
 }
 
 async fn answer<T: DeserializeOwned>(sending: SendClientRequest) -> Result<T, ApiCallError> {
+    let (status, body) = answer_body(sending).await?;
+    serde_json::from_slice(&body).map_err(|_| ApiCallError::NotBridge(status))
+}
+
+/// Returns the status and the body of a success.
+async fn answer_body(sending: SendClientRequest) -> Result<(u16, Bytes), ApiCallError> {
     let mut response = sending.await.map_err(|error| ApiCallError::transport(&error))?.timeout(TIMEOUT);
     if !response.status().is_success() {
         return Err(refusal(response).await);
     }
     let body = response.body().limit(ANSWER_MAX).await.map_err(|error| ApiCallError::transport(&error))?;
-    serde_json::from_slice(&body).map_err(|_| ApiCallError::NotBridge(response.status().as_u16()))
+    Ok((response.status().as_u16(), body))
 }
 
 /// Reads the problem (RFC 9457) of a refusal. A body of another form comes from a proxy or another server.

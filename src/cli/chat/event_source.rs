@@ -6,12 +6,12 @@ use awc::ClientResponse;
 use awc::error::PayloadError;
 use bytes::Bytes;
 use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
-use serde::Deserialize;
 use serde_json::Value;
 use sse_stream::SseByteStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::client::{ApiCallError, ChatClient};
+use crate::domain::lenient_json;
 
 /// The bridge sends a comment every 15 s. A connection that stays silent for longer than this is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
@@ -29,11 +29,6 @@ pub(super) enum SourceItem {
     Event(String, Value),
     /// A change of the connection.
     Note(&'static str),
-}
-
-#[derive(Deserialize)]
-struct EventEntry {
-    data: Value,
 }
 
 pub(super) struct EventSource<'a> {
@@ -76,9 +71,10 @@ impl<'a> EventSource<'a> {
             if let Some(id) = block.id {
                 self.last_id = id;
             }
-            let entry: Option<EventEntry> = block.data.and_then(|data| serde_json::from_str(&data).ok());
-            if let (Some(kind), Some(entry)) = (block.event, entry) {
-                return Ok(SourceItem::Event(kind, entry.data));
+            let entry = block.data.and_then(|data| lenient_json::value(&data));
+            let data = entry.and_then(|mut entry| entry.get_mut("data").map(Value::take));
+            if let (Some(kind), Some(data)) = (block.event, data) {
+                return Ok(SourceItem::Event(kind, data));
             }
         }
     }

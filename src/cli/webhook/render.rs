@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::received::DeliveryHeaders;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, lenient_json};
 use crate::telemetry::{escaped_json, masked_line};
 
 /// The most characters of one text.
@@ -43,7 +43,7 @@ pub(super) enum SignatureCheck {
 impl DeliveryReport<'_> {
     /// Returns the text for people: a line about the delivery, then its content, indented.
     pub(super) fn text(&self, coloured: bool) -> String {
-        let body: Option<Value> = serde_json::from_slice(self.body).ok();
+        let body = self.value();
         let kind = self.kind(body.as_ref()).unwrap_or("(of no known type)");
         // The reader knows the day.
         let at = self.at.to_string();
@@ -95,7 +95,7 @@ impl DeliveryReport<'_> {
             headers: serde_json::Map<String, Value>,
             body: Box<RawValue>,
         }
-        let body: Option<Value> = serde_json::from_slice(self.body).ok();
+        let body = self.value();
         // Recorded lines hold no credentials.
         let value =
             |name: &str, value: &str| if name == "authorization" { "…".into() } else { value.into() };
@@ -120,6 +120,11 @@ impl DeliveryReport<'_> {
             body: raw_body(self.body, body.as_ref()),
         };
         escaped_json(&serde_json::to_string(&json).unwrap_or_default()).into_owned() + "\n"
+    }
+
+    /// Returns the body, if it is JSON. The platform's frames in it may be odd.
+    fn value(&self) -> Option<Value> {
+        lenient_json::value(str::from_utf8(self.body).ok()?)
     }
 
     /// Returns the type of the event in any of the forms.

@@ -1,8 +1,11 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
+use crate::config::PayloadFormat;
 use crate::domain::DeliveryKind;
 use crate::runtime::fixtures::run;
+use crate::store::RetryDecision;
+use crate::webhook::retry_schedule::decide;
 use crate::webhook::signature::{SigningSecret, verify};
 use crate::webhook::target_table::tests::config;
 use crate::webhook::tests::{NOW, Receiver, ReceiverAction, SECRET, answer, claimed, sender};
@@ -140,6 +143,21 @@ fn missing_response_differs_from_an_unsent_request() {
         for odd in ["", "hooks", "mailto:a@b.example", "http://user@127.0.0.1/"] {
             assert_eq!(result(odd).await.0, AttemptOutcome::Forbidden, "{odd}");
         }
+    });
+}
+
+#[test]
+fn delivery_without_a_body_is_dead_lettered_at_once() {
+    run(async {
+        let receiver = Receiver::start([]).await;
+        let mut config = config(|webhook, _| webhook.form = PayloadFormat::KoreV2);
+        config.webhooks.allowed.clear();
+        let claimed = claimed(&receiver.url(), DeliveryKind::MessageAnswered, r#"{"replies":[{}]}"#);
+        let result = attempt(&sender(), &TargetTable::new(&config).unwrap(), &claimed).await;
+        assert_eq!(result.outcome, AttemptOutcome::Unreadable);
+        let decision = decide(&result.outcome, 0, claimed.since, claimed.now, 0.5);
+        assert!(matches!(decision, RetryDecision::DeadLetter(_)), "{decision:?}");
+        assert_eq!(receiver.connections.get(), 0);
     });
 }
 

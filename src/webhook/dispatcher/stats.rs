@@ -74,7 +74,9 @@ impl DispatcherStats {
             AttemptOutcome::Gone => AttemptEnd::Gone,
             AttemptOutcome::Refused { .. } => AttemptEnd::Refused,
             AttemptOutcome::Unreached => AttemptEnd::Unreachable,
-            AttemptOutcome::Forbidden | AttemptOutcome::NotAllowed => AttemptEnd::Forbidden,
+            AttemptOutcome::Forbidden | AttemptOutcome::NotAllowed | AttemptOutcome::Unreadable => {
+                AttemptEnd::Forbidden
+            }
         });
         self.metrics.deliveries.attempt_ended(end, took);
         let attempt = result.map(|result| &result.attempt);

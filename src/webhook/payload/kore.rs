@@ -7,34 +7,25 @@
 //! - `completedTaskId` and `completedTaskName` are unknown and left out.
 //! - One post carries the whole turn. The channel posts each message alone, and the end after them.
 //! - `to` and `from` are those of the channel's synchronous answers.
+//!
+//! The platform's frames are read leniently, as in `rtm`: any frame that was accepted has a body.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
+use super::PayloadError;
+use crate::domain::lenient_json::{JsonMember, elements, is_true, members, string};
 use crate::domain::{DeliveryKind, NewDelivery};
 
-/// The needed fields of an ended Message.
-#[derive(Deserialize)]
-struct MessageData<'a> {
-    #[serde(borrow)]
-    replies: Vec<ReplyData<'a>>,
-    complete: Option<bool>,
-}
-
 /// The needed fields of a Reply.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct ReplyData<'a> {
-    #[serde(borrow)]
     message_id: Option<Cow<'a, str>>,
-    #[serde(borrow)]
     text: Cow<'a, str>,
-    #[serde(borrow)]
     created_on: Option<Cow<'a, str>>,
-    /// The platform's frame, of any shape.
-    event: Value,
+    /// The elements of the platform's frame.
+    elements: Vec<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -54,68 +45,97 @@ struct KorePayload<'a> {
 #[serde(rename_all = "camelCase")]
 struct KoreElement<'a> {
     r#type: &'static str,
-    val: Cow<'a, Value>,
+    val: KoreValue<'a>,
     created_on: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum KoreValue<'a> {
+    Text(Cow<'a, str>),
+    /// The payload of a template, unchanged.
+    Template(&'a RawValue),
 }
 
 /// Returns the body. `bot` is the id of the bot on the platform.
 ///
 /// # Errors
 /// The data is neither a Message nor a Reply.
-pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, serde_json::Error> {
-    let data = delivery.data.get();
+pub(super) fn body(delivery: &NewDelivery, bot: &str) -> Result<Vec<u8>, PayloadError> {
     let (replies, end_reason) = match delivery.kind {
         DeliveryKind::MessageAnswered | DeliveryKind::MessageFailed => {
-            let message: MessageData<'_> = serde_json::from_str(data)?;
-            let whole = message.complete == Some(true);
-            (message.replies, Some(if whole { "Fulfilled" } else { "interrupted" }))
+            let [replies, complete] =
+                members(delivery.data.get(), ["replies", "complete"]).ok_or(PayloadError::Data)?;
+            let replies = replies.and_then(elements).ok_or(PayloadError::Data)?;
+            (replies, Some(if is_true(complete) { "Fulfilled" } else { "interrupted" }))
         }
-        DeliveryKind::ReplyLate | DeliveryKind::ReplyUnsolicited => (vec![serde_json::from_str(data)?], None),
+        DeliveryKind::ReplyLate | DeliveryKind::ReplyUnsolicited => (vec![&*delivery.data], None),
     };
+    let replies: Option<Vec<_>> = replies.into_iter().map(reply).collect();
+    let replies = replies.ok_or(PayloadError::Data)?;
     let happened = delivery.created_at.to_string();
     let payload = KorePayload {
         to: delivery.conversation.user().as_str(),
         from: bot,
-        data: replies.iter().flat_map(|reply| elements(reply, &happened)).collect(),
+        data: replies.iter().flat_map(|reply| kore_elements(reply, &happened)).collect(),
         version: "v2",
         end_of_task: end_reason.is_some(),
         end_reason,
     };
-    serde_json::to_vec(&payload)
+    serde_json::to_vec(&payload).map_err(|_| PayloadError::Data)
+}
+
+/// Reads a Reply. Returns `None` if it has no text.
+fn reply(raw: &RawValue) -> Option<ReplyData<'_>> {
+    let [message_id, text, created_on, event] =
+        members(raw.get(), ["messageId", "text", "createdOn", "event"])?;
+    let message = event.and_then(|event| members(event.get(), ["message"])).and_then(|[message]| message);
+    Some(ReplyData {
+        message_id: message_id.and_then(string),
+        text: text.and_then(string)?,
+        created_on: created_on.and_then(string),
+        elements: message.and_then(elements).unwrap_or_default(),
+    })
 }
 
 /// Returns a reply as elements of the channel: one for its text, or one for each element if it has templates.
-fn elements<'a>(reply: &'a ReplyData<'_>, happened: &'a str) -> Vec<KoreElement<'a>> {
+fn kore_elements<'a>(reply: &'a ReplyData<'_>, happened: &'a str) -> Vec<KoreElement<'a>> {
     let kore_element = |r#type, val| KoreElement {
         r#type,
         val,
         created_on: reply.created_on.as_deref().unwrap_or(happened),
         message_id: reply.message_id.as_deref(),
     };
-    let elements =
-        reply.event.get("message").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    if !elements.iter().any(|element| template(element).is_some()) {
-        return vec![kore_element("text", Cow::Owned(Value::String(reply.text.as_ref().into())))];
+    if !reply.elements.iter().any(|element| template(element).is_some()) {
+        return vec![kore_element("text", KoreValue::Text(Cow::Borrowed(&reply.text)))];
     }
-    let of_element = |element| match template(element) {
-        Some(payload) => Some(kore_element("template", Cow::Borrowed(payload))),
-        None => text(element).map(|text| kore_element("text", Cow::Borrowed(text))),
+    let of_element = |element: &&'a RawValue| match template(element) {
+        Some(payload) => Some(kore_element("template", KoreValue::Template(payload))),
+        None => text(element).map(|text| kore_element("text", KoreValue::Text(text))),
     };
-    elements.iter().filter_map(of_element).collect()
+    reply.elements.iter().filter_map(of_element).collect()
 }
 
 /// Returns the payload of a template element as its author wrote it: `{"type": …, "payload": {…}}` (protocol.md 7.3).
-fn template(element: &Value) -> Option<&Value> {
-    let payload = element.get("component")?.get("payload")?;
-    let kind = payload.get("type")?.as_str()?;
-    (payload.get("payload")?.is_object() && !matches!(kind, "text" | "error")).then_some(payload)
+fn template(element: &RawValue) -> Option<&RawValue> {
+    let payload = nested(element, ["component", "payload"])?;
+    let [kind, inner] = members(payload.get(), ["type", "payload"])?;
+    let kind = string(kind?)?;
+    (inner?.get().starts_with('{') && !matches!(&*kind, "text" | "error")).then_some(payload)
 }
 
 /// Returns the text of an element without a template.
-fn text(element: &Value) -> Option<&Value> {
-    let component = || element.get("component")?.get("payload")?.get("text");
-    let fallback = || element.get("cInfo")?.get("body");
-    component().or_else(fallback).filter(|text| text.is_string())
+fn text(element: &RawValue) -> Option<Cow<'_, str>> {
+    let component = nested(element, ["component", "payload"]).and_then(|payload| member(payload, "text"));
+    component.and_then(string).or_else(|| string(nested(element, ["cInfo", "body"])?))
+}
+
+fn nested<'a>(raw: &'a RawValue, path: [&str; 2]) -> JsonMember<'a> {
+    path.into_iter().try_fold(raw, member)
+}
+
+fn member<'a>(raw: &'a RawValue, name: &str) -> JsonMember<'a> {
+    members(raw.get(), [name]).and_then(|[member]| member)
 }

@@ -189,6 +189,25 @@ fn kore_body_of_any_frame_has_its_text() {
 }
 
 #[test]
+fn kore_body_of_odd_json_has_its_parts() {
+    let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
+    let template = format!(
+        r#"{{"type":"template","payload":{{"n":[1e999,-0,1.0,12345678901234567890123],"t":"\ud83d \u0000","d":{deep}}}}}"#
+    );
+    let event = format!(
+        r#"{{"\udc00":1e999,"a":1,"a":2,"message":[{{"component":{{"payload":{template}}}}},{{"cInfo":{{"body":"cut \ud83d"}}}}]}}"#
+    );
+    let reply = format!(r#"{{"messageId":"ms-\u0000","text":"said","createdOn":null,"event":{event}}}"#);
+    let message = format!(r#"{{"replies":[{reply}],"complete":true}}"#);
+    for (kind, data) in [(DeliveryKind::ReplyLate, &reply), (DeliveryKind::MessageAnswered, &message)] {
+        let body = composed(&claimed(TARGET, kind, data), PayloadFormat::KoreV2).1;
+        let body = str::from_utf8(&body).unwrap();
+        assert!(body.contains(&template), "the template is unchanged: {body}");
+        assert!(body.contains(r#""val":"cut "#) && body.contains(r#""messageId":"ms-\u0000""#), "{body}");
+    }
+}
+
+#[test]
 fn malformed_data_is_an_error_without_a_quote() {
     let claimed = claimed(TARGET, DeliveryKind::MessageAnswered, r#"{"secret":"hush"}"#);
     let secrets = [secret()];

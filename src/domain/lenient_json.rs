@@ -1,8 +1,9 @@
 //! Reads JSON of other programs leniently.
 //!
-//! A caller asks for single members, and each is read by itself. A member of the wrong type counts as absent and
-//! never spoils its neighbours. So this file derives no `Deserialize`, which refuses a whole object for one odd or
-//! doubled member. Values are borrowed from the text. No function recurses, so nesting costs no stack.
+//! One reader serves every layer, so no layer refuses a value that another accepted. A caller asks for single members,
+//! and each is read by itself. A member of the wrong type counts as absent and never spoils its neighbours. So this file
+//! derives no `Deserialize`, which refuses a whole object for one odd or doubled member. Values are borrowed from the
+//! text. No function recurses, so nesting costs no stack.
 //!
 //! This file does not know what any member means.
 
@@ -11,43 +12,100 @@ use std::fmt;
 
 use serde::Deserializer as _;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
-use serde_json::Deserializer;
 use serde_json::value::RawValue;
+use serde_json::{Deserializer, Value};
 
 /// Value of a member as written, or `None` if the member is absent or `null`.
-pub(super) type JsonMember<'a> = Option<&'a RawValue>;
+pub(crate) type JsonMember<'a> = Option<&'a RawValue>;
 
-/// Deepest nesting of a frame. Receivers of our events stop at about this depth.
-const MAX_DEPTH: u32 = 128;
+/// Deepest nesting of an event. Many readers stop at 128 levels, and our documents have up to six around an event.
+const MAX_DEPTH: u32 = 120;
 
 /// Largest whole number that a double holds exactly.
 const MAX_EXACT: f64 = 9_007_199_254_740_991.0;
 
-/// Returns whether the text nests deeper than [`MAX_DEPTH`]. Does not check whether it is JSON.
-pub(super) fn is_too_deep(text: &str) -> bool {
+/// Returns a JSON value with [`MAX_DEPTH`] levels at most. A deeper value becomes a text that holds its JSON, so that
+/// every reader can take it and no part is lost.
+pub(crate) fn limit_depth(json: &str) -> Cow<'_, str> {
     let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
-    for byte in text.bytes() {
+    let (mut limited, mut from) = (String::new(), 0);
+    for (at, byte) in json.bytes().enumerate() {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if in_string => escaped = true,
             b'"' => in_string = !in_string,
             _ if in_string => {}
             b'{' | b'[' => {
+                if depth == MAX_DEPTH {
+                    limited.push_str(json.get(from..at).unwrap_or_default());
+                    from = at;
+                }
                 depth += 1;
-                if depth > MAX_DEPTH {
-                    return true;
+            }
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if depth == MAX_DEPTH {
+                    push_quoted(&mut limited, json.get(from..=at).unwrap_or_default());
+                    from = at + 1;
                 }
             }
-            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    false
+    if limited.is_empty() {
+        return Cow::Borrowed(json);
+    }
+    limited.push_str(json.get(from..).unwrap_or_default());
+    Cow::Owned(limited)
+}
+
+/// Appends a text as a JSON string.
+fn push_quoted(json: &mut String, text: &str) {
+    // A text has no part that fails to serialise.
+    json.push_str(&serde_json::to_string(text).unwrap_or_default());
+}
+
+/// Parses a value that strict readers refuse. A number beyond the range of a double becomes a text, half a surrogate pair
+/// U+FFFD, and a deep value a text. Returns `None` if the text is no JSON.
+pub(crate) fn value(json: &str) -> Option<Value> {
+    serde_json::from_str::<&RawValue>(json).ok()?;
+    let limited = limit_depth(json);
+    let (mut strict, mut rest) = (String::with_capacity(limited.len()), &*limited);
+    while let Some(at) = rest.find(|c: char| c == '"' || c == '-' || c.is_ascii_digit()) {
+        let (before, token) = rest.split_at(at);
+        strict.push_str(before);
+        let is_string = token.starts_with('"');
+        let length =
+            if is_string { string_length(token) } else { token.find([',', '}', ']', ' ', '\n', '\r', '\t']) };
+        let (token, behind) = token.split_at_checked(length.unwrap_or(token.len()))?;
+        rest = behind;
+        if is_string {
+            let text = string(serde_json::from_str(token).ok()?)?;
+            push_quoted(&mut strict, &text);
+        } else if token.parse().is_ok_and(f64::is_finite) {
+            strict.push_str(token);
+        } else {
+            push_quoted(&mut strict, token);
+        }
+    }
+    strict.push_str(rest);
+    serde_json::from_str(&strict).ok()
+}
+
+/// Returns the length of the string at the start of a text, quotes included.
+fn string_length(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let is_end = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        is_end
+    })?;
+    Some(end + 2)
 }
 
 /// Returns the members of these names in their order, or `None` if the text is not one JSON object. The last of
 /// several members with the same name counts, as in JavaScript.
-pub(super) fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[JsonMember<'a>; N]> {
+pub(crate) fn members<'a, const N: usize>(text: &'a str, names: [&str; N]) -> Option<[JsonMember<'a>; N]> {
     if !text.trim_start().starts_with('{') {
         return None;
     }
@@ -117,24 +175,18 @@ impl Visitor<'_> for KeyVisitor<'_> {
 }
 
 /// Returns the elements of an array, or `None` for any other value.
-pub(super) fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
+pub(crate) fn elements(raw: &RawValue) -> Option<Vec<&RawValue>> {
     raw.get().starts_with('[').then(|| serde_json::from_str(raw.get()).ok()).flatten()
 }
 
 /// Iterates over the strings of a JSON value, each with the key before it, if there is one. Both are as written, with
 /// quotes.
-pub(super) fn strings(json: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
+pub(crate) fn strings(json: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
     let (mut rest, mut key) = (json, None);
     std::iter::from_fn(move || {
         loop {
             let text = rest.get(rest.find('"')?..)?;
-            let mut escaped = false;
-            let end = text.bytes().skip(1).position(|byte| {
-                let is_end = byte == b'"' && !escaped;
-                escaped = byte == b'\\' && !escaped;
-                is_end
-            });
-            let (string, behind) = text.split_at_checked(end? + 2)?;
+            let (string, behind) = text.split_at_checked(string_length(text)?)?;
             rest = behind;
             if !behind.trim_start().starts_with(':') {
                 return Some((key.take(), string));
@@ -146,7 +198,7 @@ pub(super) fn strings(json: &str) -> impl Iterator<Item = (Option<&str>, &str)> 
 
 /// Returns the text of a string, or `None` for any other value. Half a surrogate pair becomes U+FFFD. JavaScript
 /// leaves one where it cuts a text within an emoji.
-pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub(crate) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
     struct LossyText;
 
     impl Visitor<'_> for LossyText {
@@ -170,7 +222,7 @@ pub(super) fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// Returns a non-empty string, or a number as written. Returns `None` for any other value.
-pub(super) fn string_or_number(raw: &RawValue) -> Option<Cow<'_, str>> {
+pub(crate) fn string_or_number(raw: &RawValue) -> Option<Cow<'_, str>> {
     let text = raw.get();
     if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
         return Some(Cow::Borrowed(text));
@@ -179,17 +231,17 @@ pub(super) fn string_or_number(raw: &RawValue) -> Option<Cow<'_, str>> {
 }
 
 /// Returns a whole number of 0 or more, written as a number, a float (`17.0`, `1.7e1`) or a string of digits.
-pub(super) fn whole_number(raw: &RawValue) -> Option<u64> {
+pub(crate) fn whole_number(raw: &RawValue) -> Option<u64> {
     if raw.get().starts_with('"') { parse_digits(string(raw)?.trim()) } else { parse_whole(raw.get()) }
 }
 
 /// Parses a text of digits only.
-pub(super) fn parse_digits(text: &str) -> Option<u64> {
+pub(crate) fn parse_digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
 /// Parses a JSON number if it is whole and 0 or more.
-pub(super) fn parse_whole(text: &str) -> Option<u64> {
+pub(crate) fn parse_whole(text: &str) -> Option<u64> {
     text.parse().ok().or_else(|| {
         let float: f64 = text.parse().ok()?;
         #[expect(
@@ -203,7 +255,7 @@ pub(super) fn parse_whole(text: &str) -> Option<u64> {
 }
 
 /// Returns the value of a boolean or of its word, or `None` for any other value.
-pub(super) fn boolean(raw: &RawValue) -> Option<bool> {
+pub(crate) fn boolean(raw: &RawValue) -> Option<bool> {
     let text = string_or_number(raw).unwrap_or(Cow::Borrowed(raw.get()));
     if text.eq_ignore_ascii_case("true") {
         Some(true)
@@ -215,7 +267,7 @@ pub(super) fn boolean(raw: &RawValue) -> Option<bool> {
 }
 
 /// Returns whether the member is present and true.
-pub(super) fn is_true(member: JsonMember<'_>) -> bool {
+pub(crate) fn is_true(member: JsonMember<'_>) -> bool {
     member.and_then(boolean) == Some(true)
 }
 
@@ -300,13 +352,29 @@ mod tests {
     }
 
     #[test]
-    fn depth_ignores_brackets_in_strings() {
+    fn deep_value_becomes_a_text_with_its_json() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(!is_too_deep(&nested(128)));
-        assert!(is_too_deep(&nested(129)));
-        assert!(!is_too_deep(&format!("{:?}", nested(1000))));
-        assert!(!is_too_deep(&format!(r#"{{"a\"{}":1}}"#, "[".repeat(1000))));
-        assert!(!is_too_deep(&"[],".repeat(1000)));
+        let flat = [nested(120), format!("{:?}", nested(1000)), format!("[{}1]", "[],".repeat(1000))];
+        for flat in flat {
+            assert!(matches!(limit_depth(&flat), Cow::Borrowed(_)));
+        }
+        let around = |inner: &str| format!("{}{inner}{}", "[".repeat(120), "]".repeat(120));
+        assert_eq!(limit_depth(&around(r#"{"a":["\""]},[1],2"#)), around(r#""{\"a\":[\"\\\"\"]}","[1]",2"#));
+        let deep = limit_depth(&nested(500_000)).into_owned();
+        assert!(serde_json::from_str::<Value>(&deep).is_ok());
+    }
+
+    #[test]
+    fn odd_value_is_parsed() {
+        let odd = r#"{"a":[1e999,-1E+999,-0,1.0,12345678901234567890123],"b":"\ud83d \u0000","\ud83d":null}"#;
+        let value = value(odd).unwrap();
+        assert_eq!(
+            value["a"],
+            serde_json::json!(["1e999", "-1E+999", -0.0, 1.0, 1.234_567_890_123_456_8e22])
+        );
+        assert!(value["b"].as_str().unwrap().ends_with(" \0"));
+        assert_eq!(super::value("[1"), None);
+        assert!(super::value(&format!(r#"{{"a":{}{}}}"#, "[".repeat(9000), "]".repeat(9000))).is_some());
     }
 
     proptest! {
