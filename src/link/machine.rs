@@ -18,7 +18,7 @@
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
 //! * [`own_record`]: our message in history
-//! * [`human_agent`]: who has the conversation
+//! * [`human_agent`]: the human agent of a conversation
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
 //! * [`exit_phase`]: the way out of memory

@@ -1,7 +1,7 @@
 //! Whether a human agent has the conversation.
 //!
-//! The platform tells the begin and the end. An end that falls into a gap is lost. So after a gap the agent is in doubt,
-//! and other signs end the doubt: whoever speaks, a new session, or the time of the session.
+//! The platform tells the begin and the end. An end that falls into a gap is lost. So the agent is in doubt after a gap.
+//! Three signs end the doubt: a response, which has a speaker, a new session, and the time of the session.
 
 use std::time::Duration;
 
