@@ -18,7 +18,7 @@
 //! * [`incoming_frames`]: the platform's frames and their turns
 //! * [`backfill`]: replies that were missed
 //! * [`own_record`]: our message in history
-//! * [`human_agent`]: who has the conversation
+//! * [`human_agent`]: the human agent of a conversation
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
 //! * [`exit_phase`]: the way out of memory
@@ -55,6 +55,7 @@ use crate::domain::{
 };
 use crate::store::ConversationSnapshot;
 use exit_phase::ExitPhase;
+use human_agent::AgentEvidence;
 use lane::LaneHead;
 use link_phase::LinkPhase;
 
@@ -83,8 +84,8 @@ pub struct Machine {
     /// The platform's time of the newest known reply.
     said_at: Option<Timestamp>,
     platform_clock: PlatformClock,
-    /// Whether the agent of the record may be gone, because its end may have been missed.
-    agent_in_doubt: bool,
+    /// Whether the end of the record's agent may have been missed.
+    agent_evidence: AgentEvidence,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -141,7 +142,7 @@ impl Machine {
             backfill: None,
             said_at,
             platform_clock,
-            agent_in_doubt: false,
+            agent_evidence: AgentEvidence::Current,
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,

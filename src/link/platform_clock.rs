@@ -3,7 +3,6 @@
 //! A frame may carry any time, and the platform's clock may be wrong. So the pages of history and the ids in them tell
 //! the order of messages. Times decide only if those do not, and only plausible times count.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::domain::Timestamp;
@@ -12,7 +11,9 @@ use crate::domain::Timestamp;
 #[derive(Debug, Default)]
 pub(crate) struct PlatformClock {
     /// The lead of each frame in milliseconds; negative for a slow clock.
-    leads: VecDeque<i64>,
+    leads: [i64; Self::KEPT],
+    /// The number of frames so far.
+    count: usize,
 }
 
 impl PlatformClock {
@@ -28,10 +29,10 @@ impl PlatformClock {
     pub(crate) fn observe(&mut self, at: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let plausible = self.plausible(Some(at), now).filter(|at| *at + Self::AGE_MAX >= self.of(now));
         if at.since(now).max(now.since(at)) < Self::AGE_MAX {
-            if self.leads.len() == Self::KEPT {
-                self.leads.pop_front();
+            if let Some(lead) = self.leads.get_mut(self.count % Self::KEPT) {
+                *lead = at.as_millis().wrapping_sub(now.as_millis()).cast_signed();
             }
-            self.leads.push_back(at.as_millis().wrapping_sub(now.as_millis()).cast_signed());
+            self.count += 1;
         }
         plausible
     }
@@ -49,7 +50,7 @@ impl PlatformClock {
     /// Returns the earliest time that the platform's clock may have shown at this time of ours.
     pub(crate) fn earliest(&self, ours: Timestamp) -> Timestamp {
         const UNKNOWN: Duration = Duration::from_hours(1);
-        self.of(ours) - if self.leads.len() < Self::TRUSTED { UNKNOWN } else { Self::SKEW }
+        self.of(ours) - if self.knows_lead() { Self::SKEW } else { UNKNOWN }
     }
 
     /// Returns our time at which the platform's clock shows this one.
@@ -59,17 +60,22 @@ impl PlatformClock {
 
     /// Returns how exactly the two clocks are compared.
     pub(crate) fn tolerance(&self) -> Duration {
-        Duration::from_secs(if self.leads.len() < Self::TRUSTED { 5 } else { 1 })
+        Duration::from_secs(if self.knows_lead() { 1 } else { 5 })
+    }
+
+    const fn knows_lead(&self) -> bool {
+        self.count >= Self::TRUSTED
     }
 
     fn lead(&self) -> i64 {
-        if self.leads.len() < Self::TRUSTED {
+        if !self.knows_lead() {
             return 0;
         }
-        let mut leads: Vec<i64> = self.leads.iter().copied().collect();
-        leads.sort_unstable();
+        let mut leads = self.leads;
+        let known = leads.get_mut(..self.count.min(Self::KEPT)).unwrap_or_default();
+        known.sort_unstable();
         // A delay makes a lead seem smaller. Half of the frames are not delayed.
-        leads.get((leads.len() - 1) / 2).copied().unwrap_or_default()
+        known.get((known.len() - 1) / 2).copied().unwrap_or_default()
     }
 }
 

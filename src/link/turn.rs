@@ -158,6 +158,12 @@ impl Turn {
         self.progress.replies.push(reply);
     }
 
+    /// Notes that the bot announced more without a text.
+    pub(crate) fn on_announced(&mut self, now: Timestamp) {
+        self.more_follows = true;
+        self.quiet_from = self.quiet_from.map(|_| now);
+    }
+
     /// Notes an end signal of the platform. A repeated signal changes nothing.
     pub(crate) fn on_signal(&mut self, by: EndedBy, now: Timestamp) {
         match self.signal {

@@ -78,11 +78,10 @@ pub fn decode_frame(frame: &[u8]) -> IncomingFrame {
 }
 
 fn decode_text(frame: &str) -> Option<IncomingFrame> {
-    // This also checks that the frame is JSON.
-    let [kind, _] = members(frame, ["type", "sessionId"])?;
-    kind?;
-    let frame = &*limit_depth(frame);
     let [kind, session_id] = members(frame, ["type", "sessionId"])?;
+    if let Cow::Owned(limited) = limit_depth(frame) {
+        return decode_text(&limited);
+    }
     let kind = string(kind?)?;
     let name = type_name(&kind);
     if name.is_empty() {
@@ -182,8 +181,9 @@ fn response(frame: &str) -> Option<IncomingFrame> {
         (message.map(text::of_message).unwrap_or_default(), None)
     };
     let is_agent_line = message.is_some_and(text::is_agent_line);
-    // SDKs show no line of an agent without a text.
-    let has_content = || !is_agent_line && message.is_some_and(text::has_content);
+    let more_follows = message.is_some_and(text::announces_more);
+    // SDKs show no line of an agent without a text, and an announcement alone says nothing.
+    let has_content = || !is_agent_line && !more_follows && message.is_some_and(text::has_content);
     let complete = stream.as_ref().and_then(|stream| stream.complete.as_deref()).unwrap_or_default();
     let is_blank = text.trim().is_empty() && complete.trim().is_empty() && !has_content();
     let is_marked = is_true(from_agent)
@@ -197,7 +197,7 @@ fn response(frame: &str) -> Option<IncomingFrame> {
         agent: is_agent_line || is_marked,
         created_on: time(created_on).or_else(|| time(timestamp)),
         stream,
-        more_follows: message.is_some_and(text::announces_more),
+        more_follows,
         session_id: id(session_id),
         correlation_id: correlation_id(frame),
         event: raw(frame)?,
@@ -459,6 +459,7 @@ mod tests {
             r#"[{"type":"text","component":{"type":"text","payload":{"text":""}},"cInfo":{"body":" "}}]"#,
             r#"[{"_id":"x","type":"text","cInfo":{"body":"","attachments":[]}}]"#,
             r#"[{"component":{"payload":{"payload":{"template_type":"live_agent","text":" "}}}}]"#,
+            r#"[{"component":{"payload":{"payload":{"template_type":"wait_for_response"}}}}]"#,
         ] {
             assert!(response(&format!(r#""message":{blank}"#)).is_blank, "{blank}");
         }

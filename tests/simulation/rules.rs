@@ -105,6 +105,19 @@ fn announced_reply_stretches_quiet_to_15_s() {
 }
 
 #[test]
+fn announcement_without_a_text_is_no_reply() {
+    let mut bench = Bench::connected();
+    bench.post();
+    bench.say("ms-1");
+    bench.respond(BotResponse { more_follows: true, ..reply("ms-2", "") });
+    bench.pass(ms(14_999));
+    assert_eq!(bench.completed.len(), 1);
+    bench.say("ms-3");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (2, "quiet"));
+}
+
+#[test]
 fn unfinished_stream_stretches_quiet_to_15_s_and_is_cut() {
     let mut bench = Bench::connected();
     bench.post();

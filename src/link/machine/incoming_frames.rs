@@ -186,6 +186,12 @@ impl Machine {
         }
         if response.is_blank {
             self.buffer.append(now, EntryBody::Platform(response.event));
+            if response.more_follows
+                && start.in_turn()
+                && let Some(turn) = &mut self.turn
+            {
+                turn.on_announced(now);
+            }
             return;
         }
         let owner = found.unwrap_or_else(|| self.owner(start, response.correlation_id));

@@ -47,5 +47,5 @@ impl Machine {
 
 /// Returns whether the record has the text of this message, or the text that its user saw.
 fn says(record: &HistoryRecord, content: &MessageContent) -> bool {
-    record.says(content.text()) || content.display_text.as_deref().is_some_and(|text| record.says(text))
+    record.says(&content.body()) || content.display_text.as_deref().is_some_and(|text| record.says(text))
 }
