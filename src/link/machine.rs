@@ -55,6 +55,7 @@ use crate::domain::{
 };
 use crate::store::ConversationSnapshot;
 use exit_phase::ExitPhase;
+use human_agent::AgentEvidence;
 use lane::LaneHead;
 use link_phase::LinkPhase;
 
@@ -87,8 +88,8 @@ pub struct Machine {
     /// The platform's time of the newest known reply.
     said_at: Option<Timestamp>,
     platform_clock: PlatformClock,
-    /// Whether the agent of the record may be gone, because its end may have been missed.
-    agent_in_doubt: bool,
+    /// Whether the end of the record's agent may have been missed.
+    agent_evidence: AgentEvidence,
     /// The newest replies that were cut, at most a few.
     unfinished: Vec<Fingerprint>,
     link: LinkPhase,
@@ -145,7 +146,7 @@ impl Machine {
             backfill: None,
             said_at,
             platform_clock,
-            agent_in_doubt: false,
+            agent_evidence: AgentEvidence::Current,
             unfinished: Vec::new(),
             link: LinkPhase::Cold,
             backoff: CONNECT_BACKOFF,

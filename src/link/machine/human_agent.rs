@@ -14,21 +14,31 @@ use crate::rtm::BotResponse;
 /// The wait of a turn for the bot while the agent is in doubt.
 const DOUBT: Duration = Duration::from_secs(3);
 
+/// The age of the signs that a human agent has the conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AgentEvidence {
+    Current,
+    /// From before a gap: the agent is in doubt.
+    Stale,
+}
+
 impl Machine {
     /// Notes that the end of the agent may be missed from now on.
     pub(super) const fn doubt_agent(&mut self) {
-        self.agent_in_doubt = self.buffer.record.agent;
+        if self.buffer.record.agent {
+            self.agent_evidence = AgentEvidence::Stale;
+        }
     }
 
     /// Notes a sign of the agent.
     pub(super) const fn on_agent_sign(&mut self) {
-        self.agent_in_doubt = false;
+        self.agent_evidence = AgentEvidence::Current;
     }
 
     /// Notes that the bot has the conversation.
     pub(super) const fn on_agent_gone(&mut self) {
         self.buffer.record.agent = false;
-        self.agent_in_doubt = false;
+        self.agent_evidence = AgentEvidence::Current;
     }
 
     /// Notes a response. It is a sign of its speaker.
@@ -45,7 +55,7 @@ impl Machine {
     pub(super) fn on_bot_sign(&mut self, now: Timestamp) {
         let greets =
             matches!(&self.link, LinkPhase::Open(socket) if socket.resumes_agent) && self.may_greet(now);
-        if self.agent_in_doubt && !greets {
+        if self.is_agent_in_doubt() && !greets {
             self.on_agent_gone();
             self.buffer.touch(now);
         }
@@ -70,7 +80,11 @@ impl Machine {
 
     /// Returns the same without a doubt.
     pub(super) fn is_with_agent(&self) -> bool {
-        self.has_agent() && !self.agent_in_doubt
+        self.has_agent() && !self.is_agent_in_doubt()
+    }
+
+    fn is_agent_in_doubt(&self) -> bool {
+        self.agent_evidence == AgentEvidence::Stale
     }
 
     /// Returns whether the agent ends the open turn, if it is proved.
@@ -80,7 +94,8 @@ impl Machine {
 
     /// Returns until when the turn waits for the bot in doubt.
     pub(super) fn doubt_ends_at(&self) -> Option<Timestamp> {
-        let turn = self.turn.as_ref().filter(|turn| self.agent_in_doubt && turn.phase == TurnPhase::Sent)?;
+        let turn =
+            self.turn.as_ref().filter(|turn| self.is_agent_in_doubt() && turn.phase == TurnPhase::Sent)?;
         Some(turn.progress.acked_at? + DOUBT)
     }
 }

@@ -158,9 +158,9 @@ fn vendor_desk_tells_by_events_and_templates() {
         script.push("ann", vec![Step::AgentStart, Step::AgentSay("Hi".into()), Step::AgentEnd]);
         assert_eq!(link.json().await["message"]["type"], "agent_session_active");
         link.brief(2).await;
-        let line = link.json().await;
-        assert_eq!(line["message"], json!([message_elements::agent_line("Hi")]));
-        assert_eq!((line.get("fromAgent"), line.get("author")), (None, None));
+        let said = link.json().await;
+        assert_eq!(said["message"], json!([message_elements::agent_line("Hi")]));
+        assert_eq!((said.get("fromAgent"), said.get("author")), (None, None));
         assert_eq!(link.json().await["message"]["type"], "agent_session_inactive");
     });
 }
