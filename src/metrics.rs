@@ -72,6 +72,7 @@ pub struct Metrics {
     turns: IntCounterVec,
     turn_stage_duration: HistogramVec,
     sockets: IntGaugeVec,
+    links_down: IntGaugeVec,
     connects: IntCounterVec,
     socket_closes: IntCounterVec,
     replies_outside_turns: IntCounterVec,
@@ -134,6 +135,7 @@ impl Metrics {
                 SECONDS,
             )?,
             sockets: factory.gauges("sockets", "Links to the platform by state.", &["bot", "state"])?,
+            links_down: factory.gauges("links_down", "Links that are wanted and have no socket.", &["bot"])?,
             connects: factory.counters(
                 "connects_total",
                 "Connects to the platform by result, and by the phase in which they ended.",

@@ -3,6 +3,7 @@
 //! Logs go to standard error, so that the result of a command on standard output can be piped. This module knows the
 //! `[log]` section of the configuration and nothing else of the bridge.
 
+mod log_limiter;
 mod terminal_text;
 
 use std::io;
@@ -14,6 +15,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
+pub use self::log_limiter::LogLimiter;
 use self::terminal_text::MaskedWriter;
 pub(crate) use self::terminal_text::{escaped_json, masked, masked_line};
 use crate::config::{LogConfig, LogFormat};

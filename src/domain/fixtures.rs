@@ -65,6 +65,7 @@ pub fn reply(seq: u64, in_reply_to: Option<MessageId>, text: &str) -> Reply {
         late: false,
         text: text.into(),
         agent: false,
+        partial: false,
         created_on: None,
         event: raw_json(&serde_json::Value::from(text).to_string()),
     }

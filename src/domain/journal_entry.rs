@@ -52,17 +52,20 @@ pub enum GapReason {
     HistoryUnreadable,
     /// The link was down for some time, and the platform's history did not reach back far enough.
     HistoryTooShort,
+    /// A part of the text of the streamed reply before it is missing.
+    ReplyCut,
 }
 
 impl GapReason {
     /// Every reason.
-    pub const ALL: [Self; 2] = [Self::HistoryUnreadable, Self::HistoryTooShort];
+    pub const ALL: [Self; 3] = [Self::HistoryUnreadable, Self::HistoryTooShort, Self::ReplyCut];
 
     /// Returns its name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::HistoryUnreadable => "historyUnreadable",
             Self::HistoryTooShort => "historyTooShort",
+            Self::ReplyCut => "replyCut",
         }
     }
 }

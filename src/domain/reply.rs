@@ -47,6 +47,9 @@ pub struct Reply {
     pub late: bool,
     /// The best plain text of it. Empty if the frame has no text (protocol.md 7.3).
     pub text: Box<str>,
+    /// Whether a part of the text is missing: a streamed reply that was cut, and that history did not tell whole.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     /// Whether a human agent wrote it.
     pub agent: bool,
     /// The platform's time of the reply, if the frame has one.

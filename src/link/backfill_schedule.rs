@@ -17,11 +17,13 @@
 //! * The page holds only new messages, and another read behind the known message returns some of them.
 //! * History does not reach back to the gap.
 
+mod gap_start;
 mod history_reach;
 mod read_pages;
 
 use std::time::Duration;
 
+use self::gap_start::GapStart;
 use self::history_reach::HistoryReach;
 pub(crate) use self::history_reach::PageTrust;
 use self::read_pages::ReadPages;
@@ -54,20 +56,6 @@ pub(crate) struct Backfill {
     reads: Option<ReadSeries>,
 }
 
-/// Where the gap begins.
-#[derive(Debug)]
-struct GapStart {
-    /// The newest message of the platform before the gap. It stays until history was read behind it, because the
-    /// replies of the next socket lie behind the gap.
-    after: Option<Box<str>>,
-    /// That message and some before it.
-    before: Box<[Fingerprint]>,
-    /// The replies that an earlier owner stored while it closed the same gap.
-    backfilled: Box<[Fingerprint]>,
-    /// An older message does not belong to the gap.
-    oldest: Option<Timestamp>,
-}
-
 /// A reply of the platform by id and time.
 type ReplyMark = (Option<Timestamp>, Box<str>);
 
@@ -87,7 +75,7 @@ struct LiveReplies {
 enum HistoryRequest {
     Idle,
     Pending,
-    /// The read began before the last loss: a message that its answer lacks may exist.
+    /// The read began before the last loss, or beside the regular ones: a message that its answer lacks may exist.
     Stale,
 }
 
@@ -158,12 +146,27 @@ impl Backfill {
         let since_record = recent.iter().len().saturating_sub(known.max(1));
         Self {
             cause,
-            start: GapStart { after, before: before.into(), backfilled, oldest },
+            start: GapStart { after, before: before.into(), backfilled, oldest, since: None },
             live: LiveReplies { first: None, newest: None, since_record },
             reach: HistoryReach::Unknown,
             request: HistoryRequest::Idle,
             reads: None,
         }
+    }
+
+    /// Has the gap begin at this time if no message of the platform is known before it.
+    pub(crate) fn since(mut self, since: Option<Timestamp>) -> Self {
+        self.start.since = since;
+        self
+    }
+
+    /// Begins a read beside the regular ones, unless one is under way. Its page only tells what history has.
+    pub(crate) fn look(&mut self) -> Option<Option<Box<str>>> {
+        if self.request != HistoryRequest::Idle {
+            return None;
+        }
+        self.request = HistoryRequest::Stale;
+        Some(self.start.after.clone())
     }
 
     /// Starts the reads over a new link.
@@ -238,7 +241,8 @@ impl Backfill {
     /// earlier time. `is_behind_first` says that its page shows the first live reply before it.
     pub(crate) fn covers(&self, created_on: Option<Timestamp>, is_behind_first: bool) -> bool {
         let first = self.live.first.as_ref().and_then(|(first, _)| *first);
-        let is_later = first.zip(created_on).is_some_and(|(first, at)| first <= at);
+        let starts = [first, self.start.since].into_iter().flatten();
+        let is_later = created_on.is_some_and(|at| starts.into_iter().any(|start| start <= at));
         self.start.after.is_some() || is_behind_first || is_later
     }
 
@@ -286,10 +290,21 @@ impl Backfill {
     }
 
     /// Judges by a page how far history reaches. `knows_before` says that the page holds a message from before the gap,
-    /// `is_old` that it holds one that is too old.
-    pub(crate) fn on_reach(&mut self, knows_before: bool, is_empty: bool, is_old: bool) -> PageTrust {
-        let Some(ReadSeries { pages, .. }) = &self.reads else { return PageTrust::None };
-        let (reach, trust) = if self.start.after.is_none() || knows_before {
+    /// and `is_old` that it holds one that is too old. `is_whole` says that it holds the user's last message, or all of
+    /// history.
+    pub(crate) fn on_reach(
+        &mut self,
+        knows_before: bool,
+        is_empty: bool,
+        is_old: bool,
+        is_whole: bool,
+    ) -> PageTrust {
+        let Some(ReadSeries { pages, stage, .. }) = &self.reads else { return PageTrust::None };
+        let is_first = matches!(stage, ReadStage::First | ReadStage::Middle);
+        let needs_more = self.start.after.is_none() && self.live.first.is_none() && !is_whole && !is_old;
+        let (reach, trust) = if needs_more && !is_first {
+            self.reach.after_short_page()
+        } else if self.start.after.is_none() || knows_before {
             (HistoryReach::Shown, PageTrust::All)
         } else if pages.is_newest {
             self.reach.after_newest_page(is_empty)
@@ -408,14 +423,6 @@ impl Backfill {
     pub(crate) fn wake_at(&self) -> Option<Timestamp> {
         let reads = self.reads.as_ref().filter(|_| self.request == HistoryRequest::Idle)?;
         (!matches!(reads.stage, ReadStage::Ended(_))).then_some(reads.due)
-    }
-}
-
-impl GapStart {
-    /// Moves the start behind this message.
-    fn move_to(&mut self, id: Box<str>) {
-        self.before = Box::new([Fingerprint::of(&id)]);
-        self.after = Some(id);
     }
 }
 

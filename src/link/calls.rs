@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::conversation_host::ConversationHost;
 use super::input::{ConnectFailure, HistoryFailure};
@@ -205,7 +205,7 @@ pub(super) async fn connect<H: ConversationHost>(
     let words = error.public_message().into();
     Err(match error.retry() {
         RetryAdvice::Never => {
-            warn!(bot = %bot.name, %error, "the platform refuses the bridge");
+            stats::log_refusal(&bot.name, &error);
             count(phase, ConnectResult::Rejected);
             ConnectFailure::Rejected(words)
         }
@@ -231,8 +231,15 @@ pub(super) async fn history<H: ConversationHost>(
 ) -> Result<HistoryPage, HistoryFailure> {
     let mut permit = pin!(host.history_permit(bot));
     poll_fn(|cx| if urgent.get() { Poll::Ready(()) } else { permit.as_mut().poll(cx) }).await;
-    let mut grant = grant.lock().await;
-    let page = host.connector().fetch_history_page(bot, user, &mut grant, after, wall_clock::now()).await;
+    // A connect that hangs holds the grant. A turn gets one of its own.
+    let mut shared = match grant.try_lock() {
+        Ok(shared) => Some(shared),
+        Err(_) if urgent.get() => None,
+        Err(_) => Some(grant.lock().await),
+    };
+    let mut own = None;
+    let grant = shared.as_deref_mut().unwrap_or(&mut own);
+    let page = host.connector().fetch_history_page(bot, user, grant, after, wall_clock::now()).await;
     let body = page.map_err(|error| {
         info!(bot = %bot.name, %error, "history could not be read");
         if error.retry() == RetryAdvice::Never {
@@ -242,7 +249,7 @@ pub(super) async fn history<H: ConversationHost>(
         }
     })?;
     decode_history_page(&body).map_err(|error| {
-        warn!(bot = %bot.name, %error, "the platform's history cannot be understood");
+        stats::log_strange_history(&bot.name, &error);
         HistoryFailure::Temporary
     })
 }

@@ -30,6 +30,10 @@ pub trait ConversationHost: 'static {
     /// Returns whether the lease of the partition is valid now. Without it the conversation neither sends nor
     /// connects.
     fn may_act(&self, partition: Partition) -> bool;
+    /// Notes that the first byte of the message is written next.
+    fn writing(&self, conversation: &ConversationId, id: MessageId);
+    /// Returns whether this owner had the store mark the message as sent, and has not written a byte of it.
+    fn is_unsent(&self, conversation: &ConversationId, id: MessageId) -> bool;
     /// Tells the waiters that the store lost the message, or its end.
     fn report_loss(&self, id: MessageId);
     /// Tells the waiters that the end of the message is stored.

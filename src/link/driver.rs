@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
+use tracing::{debug, info};
 
 use self::events::DriverEvent;
 use super::conversation_host::ConversationHost;
@@ -25,12 +25,12 @@ use super::machine::Machine;
 use super::mailbox::Mailbox;
 use super::{calls, stats};
 use crate::config::BotConfig;
-use crate::domain::{ConversationId, LinkState, Partition, Timestamp};
+use crate::domain::{AcceptedMessage, ConversationId, LinkState, MessageId, Partition, Timestamp};
 use crate::metrics::BotMetrics;
 use crate::rtm::{
     ConnectMode, Grant, HistoryPage, IncomingFrame, PlatformSocket, SocketEvent, decode_frame, outgoing,
 };
-use crate::store::{ConversationSnapshot, ConversationWrite, Fence, StoreError, WriteResult};
+use crate::store::{ConversationSnapshot, ConversationWrite, Fence, OpenMessage, StoreError, WriteResult};
 
 /// Why a conversation left memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,9 @@ pub async fn run<H: ConversationHost>(
 
 /// The time for the last writes after [`Input::Stop`]. The next owner can do without them.
 const LAST_WRITES: Duration = Duration::from_secs(1);
+
+/// The most frames that are read right before a message is sent. Other conversations wait meanwhile.
+const MAX_EARLIER_FRAMES: usize = 64;
 
 struct Driver<H> {
     host: Rc<H>,
@@ -113,7 +116,12 @@ impl<H: ConversationHost> Driver<H> {
         if !observers.is_empty() {
             host.observed(&conversation, observers);
         }
-        let machine = Machine::new(Arc::clone(&bot), conversation.clone(), open, now, fastrand::u64(..));
+        let unsent = take_unsent(&mut open, |id| host.is_unsent(&conversation, id));
+        let mut machine = Machine::new(Arc::clone(&bot), conversation.clone(), open, now, fastrand::u64(..));
+        let mut effects = Vec::new();
+        for input in unsent {
+            machine.step(now, input, &mut effects);
+        }
         mailbox.set_connection(machine.connection(now));
         Ok(Box::new(Self {
             metrics,
@@ -123,7 +131,7 @@ impl<H: ConversationHost> Driver<H> {
             fence,
             mailbox,
             machine,
-            effects: Vec::new(),
+            effects,
             socket: None,
             grant: Rc::default(),
             connecting: None,
@@ -224,13 +232,7 @@ impl<H: ConversationHost> Driver<H> {
                 self.reading = Some(Box::pin(async move { calls::load(&*host, fence, &conversation).await }));
             }
             Effect::Connect(mode) => self.connect(mode),
-            // Checked again, because earlier effects may have taken time.
-            Effect::Send(_) if !self.may_act() => return Some(DriverEvent::Input(Input::Withheld)),
-            Effect::Send(message) => {
-                let (kind, text) = calls::frame(&self.bot, &message);
-                self.metrics.frame_sent(kind);
-                return Box::pin(self.say(text)).await;
-            }
+            Effect::Send(message) => return Box::pin(self.send(&message)).await,
             Effect::Ping => return Box::pin(self.ping()).await,
             Effect::Close(code) => {
                 if let Some(socket) = self.socket.take() {
@@ -309,9 +311,39 @@ impl<H: ConversationHost> Driver<H> {
         }
     }
 
+    /// Sends a message, unless the frames that came before it change that: they do not answer it.
+    async fn send(&mut self, message: &AcceptedMessage) -> Option<DriverEvent> {
+        for _ in 0..MAX_EARLIER_FRAMES {
+            let Some(received) = self.socket.as_mut().and_then(|socket| socket.next().now_or_never()) else {
+                break;
+            };
+            let input = self.received(received);
+            self.step(input);
+        }
+        if self.socket.is_none() || !self.machine.is_sending(message.id) {
+            return None;
+        }
+        // Checked again, because earlier effects may have taken time.
+        if !self.may_act() {
+            return Some(DriverEvent::Input(Input::Withheld));
+        }
+        self.host.writing(&self.conversation, message.id);
+        self.machine.step(self.host.clock().now(), Input::Writing, &mut self.effects);
+        let (kind, text) = calls::frame(&self.bot, message);
+        self.metrics.frame_sent(kind);
+        self.say(text).await
+    }
+
+    /// Sends a frame. If the peer takes no data until the machine's next deadline, the rest goes out with later calls.
     async fn say(&mut self, text: String) -> Option<DriverEvent> {
+        let deadline = self.machine.wake_at().map(|at| self.host.clock().instant(at));
         let socket = self.socket.as_mut()?;
-        match socket.send(text).await {
+        let sending = socket.send(text);
+        let sent = match deadline {
+            Some(deadline) => timeout_at(deadline, sending).await.unwrap_or(Ok(())),
+            None => sending.await,
+        };
+        match sent {
             Ok(()) => None,
             Err(error) => {
                 debug!(bot = %self.bot.name, %error, "could not send");
@@ -346,7 +378,7 @@ impl<H: ConversationHost> Driver<H> {
                 self.metrics.frame_received(frame.kind());
                 match &frame {
                     IncomingFrame::Malformed => {
-                        warn!(bot = %self.bot.name, bytes = bytes.len(), "the platform sent a frame that cannot be read");
+                        stats::log_malformed(&self.bot.name, bytes.len());
                     }
                     IncomingFrame::Unknown(_) => {
                         debug!(bot = %self.bot.name, "the platform sent a frame of an unknown type");
@@ -372,6 +404,18 @@ impl<H> Drop for Driver<H> {
         // A panic leaves by this path too.
         self.metrics.socket_changed(self.state.metric(), None);
     }
+}
+
+/// Takes the lane out of a loaded conversation if this owner knows that the head was never sent. The store marked it as
+/// sent at its accept. The machine takes the returned inputs instead.
+fn take_unsent(open: &mut ConversationSnapshot, is_unsent: impl Fn(MessageId) -> bool) -> Vec<Input> {
+    let unsent = |head: &&OpenMessage| head.progress.sent_at.is_some() && is_unsent(head.accepted.id);
+    let Some(head) = open.lane.first().filter(unsent).map(|head| Arc::clone(&head.accepted)) else {
+        return Vec::new();
+    };
+    open.next_position = head.position;
+    let later = std::mem::take(&mut open.lane).into_iter().skip(1).map(|open| Input::Accepted(open.accepted));
+    std::iter::once(Input::SentAtAccept(head)).chain(later).collect()
 }
 
 fn written(result: &Result<WriteResult, StoreError>) -> DriverEvent {

@@ -35,6 +35,8 @@ pub enum Input {
     /// Whether the lease of the partition is valid; it counts as valid before the first of these. The next input
     /// follows at once, and only then the machine acts on it.
     Lease(bool),
+    /// The first byte of the message of [`Effect::Send`] is written next. Earlier frames do not answer it.
+    Writing,
     /// The message of [`Effect::Send`] was not sent, because the lease was not valid.
     Withheld,
     /// The connect succeeded, and the socket is open.
@@ -106,8 +108,10 @@ pub enum Effect {
     ReadLane,
     /// Open a socket if the lease is valid, and answer with `Connected` or `ConnectFailed`. No socket is open before.
     Connect(ConnectMode),
-    /// Send this message over the open socket if the lease is valid, else answer with `Withheld`. A failure is a
-    /// `Lost`. A message that ends the session sends that instead of a text.
+    /// Send this message over the open socket if the lease is valid, else answer with `Withheld`. `Writing` precedes
+    /// the first byte, and a failure is a `Lost`. Without `Writing` no byte was sent. The send is void if the machine
+    /// does not want it any more ([`super::Machine::is_sending`]). A message that ends the session sends that instead
+    /// of a text.
     Send(Arc<AcceptedMessage>),
     /// Ping the platform, as frame and as web socket ping.
     Ping,

@@ -19,6 +19,7 @@
 //! * [`backfill`]: replies that were missed
 //! * [`own_record`]: our message in history
 //! * [`human_agent`]: the human agent of a conversation
+//! * [`record_owner`]: the records of history and their turns
 //! * [`keep_open`]: links without a waiting message
 //! * [`end_session`]: sessions that callers end
 //! * [`exit_phase`]: the way out of memory
@@ -37,6 +38,7 @@ mod lane;
 mod link_phase;
 mod own_record;
 mod reconcile;
+mod record_owner;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -230,6 +232,7 @@ impl Machine {
                 self.on_lease(now, valid);
                 return;
             }
+            Input::Writing => self.on_writing(now),
             Input::Withheld => self.on_withheld(),
             Input::Connected => self.on_connected(now),
             Input::ConnectFailed(failure) => self.on_connect_failed(now, failure, effects),
@@ -277,6 +280,7 @@ impl Machine {
             self.doubt_ends_at(),
             self.head_wake_at(),
             self.link_wake_at(),
+            self.streams.silent_at(),
             self.buffer.wake_at(),
         ]
         .into_iter()
@@ -312,6 +316,11 @@ impl Machine {
             .is_some_and(|turn| turn.phase == TurnPhase::Broken || turn.is_open() && turn.probed)
     }
 
+    /// Returns whether the message of [`Effect::Send`] is to be written. Frames that came first may have ended its turn.
+    pub fn is_sending(&self, id: MessageId) -> bool {
+        self.turn.as_ref().is_some_and(|turn| turn.phase == TurnPhase::Sending && turn.message.id == id)
+    }
+
     /// Returns whether a turn is in flight.
     pub const fn in_turn(&self) -> bool {
         self.turn.is_some()
@@ -326,6 +335,8 @@ impl Machine {
         self.refusal = self.refusal.take().filter(|(_, until)| now < *until);
         self.tend_socket(now, effects);
         self.tend_backfill(now, effects);
+        self.tend_deferred(now, effects);
+        self.tend_streams(now, effects);
         self.tend_turn(now, effects);
         self.tend_head(now, effects);
         self.tend_link(now, effects);

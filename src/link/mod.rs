@@ -9,9 +9,9 @@
 //!   rtm    ──► Connected, History    └──► Connect, ReadHistory ──► rtm
 //! ```
 //!
-//! The [`Machine`] makes every decision: what may be sent, what a reply belongs to, when a turn ends, what a broken link
-//! means. It performs no I/O. The `driver` performs its effects and feeds back the results. Tests therefore need neither
-//! a socket nor a sleep.
+//! The [`Machine`] makes every decision. It says when a message is sent, which turn a reply belongs to and when a turn
+//! ends, and it mends a broken link. It performs no I/O. The `driver` performs its effects and feeds back the results. Tests
+//! therefore need neither a socket nor a sleep.
 //!
 //! `docs/architecture.md` draws the phases of the link and of a turn. This layer knows neither HTTP nor other
 //! conversations, nor the owners of partitions.

@@ -5,7 +5,8 @@ use tracing::{debug, error, info, warn};
 use super::input::{AbandonReason, OutOfTurnReply};
 use crate::domain::{BotName, LinkState, Message, MessageId, SessionRequest, Timestamp, TurnOutcome};
 use crate::metrics::{BotMetrics, SocketState, TurnStage};
-use crate::rtm::IncomingFrame;
+use crate::rtm::{ConnectError, IncomingFrame, InvalidHistoryPage};
+use crate::telemetry::LogLimiter;
 
 /// The labels of incoming frames.
 pub const FRAMES_IN: &[&str] = &IncomingFrame::KINDS;
@@ -48,8 +49,31 @@ pub(super) fn log_loss(bot: &BotName, id: MessageId) {
     error!(%bot, message.id = %id, "the store lost an accepted message or its end; its waiters get message-lost");
 }
 
+/// Warns of an event that concerns many conversations, once for all of them. The rest is at debug.
+macro_rules! warn_once {
+    ($bot:expr, { $($field:tt)* }, $message:literal) => {{
+        static LIMIT: LogLimiter = LogLimiter::new();
+        match LIMIT.pass() {
+            Some(left_out) => warn!(bot = %$bot, $($field)* left_out, $message),
+            None => debug!(bot = %$bot, $($field)* $message),
+        }
+    }};
+}
+
 pub(super) fn log_reconciled(bot: &BotName) {
-    warn!(%bot, "the store lost writes of a conversation; the known ones are written again");
+    warn_once!(bot, {}, "the store lost writes of a conversation; the known ones are written again");
+}
+
+pub(super) fn log_refusal(bot: &BotName, error: &ConnectError) {
+    warn_once!(bot, { %error, }, "the platform refuses the bridge");
+}
+
+pub(super) fn log_strange_history(bot: &BotName, error: &InvalidHistoryPage) {
+    warn_once!(bot, { %error, }, "the platform's history cannot be understood");
+}
+
+pub(super) fn log_malformed(bot: &BotName, bytes: usize) {
+    warn_once!(bot, { bytes, }, "the platform sent a frame that cannot be read");
 }
 
 pub(super) fn log_abandoned(bot: &BotName, why: AbandonReason) {
@@ -57,7 +81,11 @@ pub(super) fn log_abandoned(bot: &BotName, why: AbandonReason) {
         AbandonReason::Silent => info!(%bot, "the platform does not answer; the socket is abandoned"),
         AbandonReason::Unwanted => debug!(%bot, "the socket is not needed any more"),
         AbandonReason::Backlog => {
-            warn!(%bot, "the store is unavailable and too many changes wait for it; the socket is abandoned");
+            warn_once!(
+                bot,
+                {},
+                "the store is unavailable and too many changes wait for it; the socket is abandoned"
+            );
         }
         AbandonReason::StoreAhead => {
             error!(%bot, "the store is ahead of the conversation's owner, which restarts from it; this is a bug");

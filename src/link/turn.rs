@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::open_streams::JoinedReply;
 use crate::config::BotConfig;
 use crate::domain::{
     AcceptedMessage, EndedBy, Message, MessageProgress, Problem, ProblemKind, Reply, SessionRequest,
@@ -23,6 +24,9 @@ const SESSION_END_DEADLINE: Duration = Duration::from_secs(30);
 /// The wait for `session_end` after the end of a session was sent. The platform's answer is not documented
 /// (protocol.md 12, question 15).
 const SESSION_END_GRACE: Duration = Duration::from_secs(2);
+/// The time before the deadline at which history is read if the bot has not answered: its answer may have gone to a dead
+/// socket. A short deadline leaves a quarter.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 const MAX_REPLIES: usize = 100;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -33,6 +37,8 @@ pub(crate) enum TurnPhase {
     Storing,
     /// The store knows. The message is sent as soon as the link is ready.
     Ready,
+    /// The message is handed to the socket. No byte of it was written.
+    Sending,
     /// The message was sent, and the replies of the bot belong to it.
     Sent,
     /// The message was sent and the link was lost. The backfill has not settled yet.
@@ -49,6 +55,8 @@ pub(crate) struct Turn {
     pub(crate) phase: TurnPhase,
     /// Whether history was read because the bot sent no reply for long.
     pub(crate) probed: bool,
+    /// Whether history was read before the deadline.
+    pub(crate) looked: bool,
     pub(crate) head_at: Timestamp,
     send_by: Timestamp,
     /// Whether the message is sent again, because its receipt was not proved.
@@ -61,6 +69,11 @@ pub(crate) struct Turn {
     quiet_from: Option<Timestamp>,
     more_follows: bool,
     bytes: usize,
+    /// Replies over a later link while the receipt is not proved. A proof joins them.
+    deferred: Vec<JoinedReply>,
+    deferred_signal: Option<EndedBy>,
+    /// When this owner wrote the message to a socket last.
+    pub(crate) written_at: Option<Timestamp>,
 }
 
 impl Turn {
@@ -76,6 +89,7 @@ impl Turn {
             progress: MessageProgress::default(),
             phase: TurnPhase::Storing,
             probed: false,
+            looked: false,
             head_at,
             send_by,
             resent: false,
@@ -86,6 +100,9 @@ impl Turn {
             quiet_from: None,
             more_follows: false,
             bytes: 0,
+            deferred: Vec::new(),
+            deferred_signal: None,
+            written_at: None,
             message,
         }
     }
@@ -121,15 +138,28 @@ impl Turn {
 
     /// Returns whether `id` is the number of this message, and its bytes were sent.
     pub(crate) fn is_echoed(&self, id: Option<u64>) -> bool {
-        let went_out = self.is_open() || self.phase == TurnPhase::Ready && self.resent;
+        let waits = matches!(self.phase, TurnPhase::Ready | TurnPhase::Sending);
+        let went_out = self.is_open() || waits && self.resent;
         went_out && !self.ends_session() && id == Some(self.message.client_message_id)
     }
 
     /// Notes that the bot answers the message. It is not sent again.
     pub(crate) fn on_echo(&mut self) {
-        if self.phase == TurnPhase::Ready {
+        if matches!(self.phase, TurnPhase::Ready | TurnPhase::Sending) {
             self.phase = TurnPhase::Sent;
         }
+    }
+
+    /// Returns whether no byte of the message was sent, although the store may know it as sent.
+    pub(crate) const fn is_unsent(&self) -> bool {
+        let waits = matches!(self.phase, TurnPhase::Storing | TurnPhase::Ready | TurnPhase::Sending);
+        waits && !self.resent
+    }
+
+    /// Returns whether the link was lost and the receipt is not proved. A frame of a later link then proves it only
+    /// by naming the message.
+    pub(crate) fn awaits_proof(&self) -> bool {
+        self.phase == TurnPhase::Broken && !self.is_proved() && !self.ends_session()
     }
 
     /// Returns whether a human agent took over in this turn. Until the end, the words of the agent belong to it.
@@ -166,10 +196,46 @@ impl Turn {
 
     /// Notes an end signal of the platform. A repeated signal changes nothing.
     pub(crate) fn on_signal(&mut self, by: EndedBy, now: Timestamp) {
+        if self.awaits_proof() {
+            self.deferred_signal = Some(by);
+            return;
+        }
         match self.signal {
             Some((known, _)) if known == by || by == EndedBy::InputWait => {}
             _ => self.signal = Some((by, now + SIGNAL_SETTLE)),
         }
+    }
+
+    /// Defers a reply until the receipt is proved. Gives it back if there are too many.
+    pub(crate) fn defer(&mut self, reply: JoinedReply) -> Option<JoinedReply> {
+        let size = |reply: &JoinedReply| reply.response.event.get().len() + reply.response.text.len();
+        let bytes: usize = self.deferred.iter().map(size).sum();
+        if self.deferred.len() == MAX_REPLIES || bytes + size(&reply) > MAX_BYTES {
+            return Some(reply);
+        }
+        self.deferred.push(reply);
+        None
+    }
+
+    /// Returns whether a reply with this id is deferred.
+    pub(crate) fn defers(&self, id: &str) -> bool {
+        self.deferred.iter().any(|reply| reply.response.message_id.as_deref() == Some(id))
+    }
+
+    /// Takes out the deferred reply with this id.
+    pub(crate) fn take_deferred(&mut self, id: &str) -> Option<JoinedReply> {
+        let at = self.deferred.iter().position(|reply| reply.response.message_id.as_deref() == Some(id))?;
+        Some(self.deferred.remove(at))
+    }
+
+    /// Takes out all deferred replies, and the end signal that came with them.
+    pub(crate) fn take_all_deferred(&mut self) -> (Vec<JoinedReply>, Option<EndedBy>) {
+        (std::mem::take(&mut self.deferred), self.deferred_signal.take())
+    }
+
+    /// Returns whether a reply or an end signal is deferred.
+    pub(crate) const fn has_deferred(&self) -> bool {
+        !self.deferred.is_empty() || self.deferred_signal.is_some()
     }
 
     /// Notes that the backfill has settled. The quiet time restarts.
@@ -202,8 +268,8 @@ impl Turn {
         if replies >= MAX_REPLIES || self.bytes + streaming.unwrap_or_default() >= MAX_BYTES {
             return Some(TurnOutcome::Answered(EndedBy::Limit));
         }
-        if let Some((by, at)) = self.signal
-            && now >= at
+        if let Some((by, _)) = self.signal
+            && self.signal_settles_at(streaming.is_some()).is_some_and(|at| now >= at)
         {
             if by != EndedBy::InputWait || self.progress.first_reply_at.is_some() {
                 return Some(TurnOutcome::Answered(by));
@@ -219,10 +285,10 @@ impl Turn {
     /// Returns when the turn is to be checked without an event.
     pub(crate) fn wake_at(&self, streaming: bool) -> Option<Timestamp> {
         match self.phase {
-            TurnPhase::Storing | TurnPhase::Ready => Some(self.limit()),
+            TurnPhase::Storing | TurnPhase::Ready | TurnPhase::Sending => Some(self.limit()),
             TurnPhase::Ending => None,
             TurnPhase::Sent | TurnPhase::Broken => {
-                [self.signal.map(|(_, at)| at), self.quiet_end(streaming), Some(self.ends_by())]
+                [self.signal_settles_at(streaming), self.quiet_end(streaming), Some(self.ends_by())]
                     .into_iter()
                     .flatten()
                     .min()
@@ -250,8 +316,23 @@ impl Turn {
         Message { accepted: Arc::clone(&self.message), progress: self.progress.clone() }
     }
 
-    fn ends_by(&self) -> Timestamp {
+    pub(crate) fn ends_by(&self) -> Timestamp {
         self.progress.sent_at.unwrap_or(self.send_by) + self.deadline
+    }
+
+    /// Returns when history is read for the last time before the deadline, if the bot has not answered.
+    pub(crate) fn last_look_at(&self) -> Option<Timestamp> {
+        let silent = self.is_open() && !self.ends_session() && self.progress.first_reply_at.is_none();
+        let ahead = LAST_LOOK.min(self.deadline / 4);
+        let at = self.progress.sent_at? + (self.deadline - ahead);
+        (silent && !self.looked).then_some(at)
+    }
+
+    /// Returns when the signal ends the turn. A bot that waits for input still ends its stream.
+    fn signal_settles_at(&self, streaming: bool) -> Option<Timestamp> {
+        let (by, at) = self.signal?;
+        let heard = self.quiet_from.filter(|_| streaming && by == EndedBy::InputWait);
+        Some(heard.map_or(at, |heard| at.max(heard + STRETCHED_QUIET)))
     }
 
     /// Returns the end of the quiet time. It does not run after a loss, because replies may be missing.

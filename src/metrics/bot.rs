@@ -33,6 +33,7 @@ impl Metrics {
             sockets: children(SocketState::ALL, |state| {
                 self.sockets.get_metric_with_label_values(&[bot, state.as_str()])
             })?,
+            links_down: self.links_down.get_metric_with_label_values(&[bot])?,
             connects: children(ConnectStep::ALL, |step| {
                 children(ConnectResult::ALL, |result| {
                     self.connects.get_metric_with_label_values(&[bot, step.as_str(), result.as_str()])
@@ -59,6 +60,7 @@ pub struct BotMetrics {
     turns: CounterFamily,
     stages: Vec<(TurnStage, Histogram)>,
     sockets: Vec<(SocketState, IntGauge)>,
+    links_down: IntGauge,
     connects: Vec<(ConnectStep, Vec<(ConnectResult, IntCounter)>)>,
     socket_closes: CounterFamily,
     replies_outside_turns: CounterFamily,
@@ -88,6 +90,8 @@ impl BotMetrics {
         if let Some(gauge) = to.and_then(|state| child(&self.sockets, state)) {
             gauge.inc();
         }
+        let is_down = |state: Option<SocketState>| i64::from(state.is_some_and(SocketState::is_down));
+        self.links_down.add(is_down(to) - is_down(from));
     }
 
     /// Counts a connect that ended in this step.

@@ -54,6 +54,13 @@ label! {
     }
 }
 
+impl SocketState {
+    /// Returns whether the link is wanted and has no socket.
+    pub(super) const fn is_down(self) -> bool {
+        matches!(self, Self::Connecting | Self::BackingOff | Self::Blocked)
+    }
+}
+
 label! {
     /// Step of a connect (protocol.md 3 to 5).
     ConnectStep {

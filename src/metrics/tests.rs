@@ -20,6 +20,11 @@ fn bot_metrics_show_each_event() {
     bot.stage_ended(TurnStage::Ack, Duration::from_millis(3));
     bot.socket_changed(None, Some(SocketState::Connecting));
     bot.socket_changed(Some(SocketState::Connecting), Some(SocketState::Ready));
+    for down in [SocketState::Connecting, SocketState::BackingOff, SocketState::Blocked] {
+        bot.socket_changed(None, Some(down));
+    }
+    bot.socket_changed(Some(SocketState::BackingOff), Some(SocketState::Draining));
+    bot.socket_changed(Some(SocketState::Connecting), None);
     bot.connect_ended(ConnectStep::Grant, ConnectResult::Rejected);
     bot.socket_closed(Some(1008));
     bot.socket_closed(Some(4711));
@@ -32,6 +37,7 @@ fn bot_metrics_show_each_event() {
         (r#"rtm_bridge_turn_stage_duration_seconds_count{bot="support",stage="ack"}"#, "1"),
         (r#"rtm_bridge_sockets{bot="support",state="connecting"}"#, "0"),
         (r#"rtm_bridge_sockets{bot="support",state="ready"}"#, "1"),
+        (r#"rtm_bridge_links_down{bot="support"}"#, "1"),
         (r#"rtm_bridge_connects_total{bot="support",phase="grant",result="rejected"}"#, "1"),
         (r#"rtm_bridge_socket_closes_total{bot="support",code="1008"}"#, "1"),
         (r#"rtm_bridge_socket_closes_total{bot="support",code="other"}"#, "1"),

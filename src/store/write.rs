@@ -59,7 +59,8 @@ pub enum ConversationChange {
         /// The time.
         at: Timestamp,
     },
-    /// The head's deadline begins anew, because it could not be sent for a reason on our side.
+    /// The head was not sent, for a reason on our side. It does not count as sent any more, and its deadline begins
+    /// anew.
     HeadSince {
         /// The time.
         at: Timestamp,

@@ -178,7 +178,13 @@ impl FleetWorld {
                 }
                 return self.connect(slot, user, number, attempt, mode);
             }
-            Effect::Send(message) => return self.send(slot, user, number, message),
+            Effect::Send(message) => {
+                let machine = conversation.machine.as_ref();
+                if machine.is_none_or(|machine| !machine.is_sending(message.id)) {
+                    return Ok(None);
+                }
+                return self.send(slot, user, number, message);
+            }
             Effect::Ping => {
                 if let Some(socket) = conversation.socket {
                     let wait = self.rng.u64(5..400);

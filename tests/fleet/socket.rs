@@ -105,10 +105,10 @@ impl FleetWorld {
             }
             self.note(|| format!("{slot} stands still with a held message of user {user}"));
             self.pause(slot, time, false);
-            return Ok(None);
+            return Ok(Some(Input::Writing));
         }
         self.send_bytes(slot, user, message, FencingGap::None)?;
-        Ok(None)
+        Ok(Some(Input::Writing))
     }
 
     /// Sends the messages that were held by a pause.

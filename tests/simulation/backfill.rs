@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use rtm_bridge::domain::{
-    ConversationRecord, Correlation, EntryBody, Fingerprint, GapReason, MessageId, ResendPolicy, Timestamp,
-    TurnRules,
+    ConversationRecord, Correlation, EntryBody, Fingerprint, GapReason, LastTurn, MessageId, ResendPolicy,
+    Timestamp, TurnRules,
 };
-use rtm_bridge::link::{HistoryFailure, Input};
+use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input};
 use rtm_bridge::rtm::{BotResponse, HistoryPage, HistoryRecord};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, incoming, ms, outgoing};
-use super::support::{last_turn, reply};
+use super::support::{accepted, last_turn, plain, reply};
 
 /// Returns the gaps of the journal, and its replies by their ids, in order.
 fn journal(bench: &Bench) -> Vec<String> {
@@ -229,7 +229,7 @@ fn probe_without_a_result_changes_nothing() {
     bench.history(Vec::new());
     bench.pass(ms(20_000));
     assert_eq!(bench.end(), (0, "no-ack"));
-    assert_eq!((bench.history_reads.len(), gaps(&bench).len()), (1, 0));
+    assert_eq!((bench.history_reads.len(), gaps(&bench).len()), (2, 0), "the second one before its deadline");
 }
 
 #[test]
@@ -243,12 +243,10 @@ fn probe_that_finds_the_message_proves_receipt() {
 }
 
 #[test]
-fn turn_is_not_probed_if_probes_are_off_or_needless() {
-    for change in [
-        (|bot| bot.stuck_after = None) as fn(&mut rtm_bridge::config::BotConfig),
-        |bot| bot.history = false,
-        |bot| bot.stuck_after = Some(ms(31_000)),
-    ] {
+fn turn_is_not_probed_if_probes_are_off() {
+    for change in
+        [(|bot| bot.stuck_after = None) as fn(&mut rtm_bridge::config::BotConfig), |bot| bot.history = false]
+    {
         let mut bench = Bench::with(|bot| {
             bot.welcome = ms(0);
             change(bot);
@@ -596,4 +594,81 @@ fn resent_message_does_not_end_the_gap() {
     let page = HistoryPage { records: vec![incoming(&message), outgoing("ms-1")], more: true };
     bench.give(Input::History(Ok(page)));
     assert_eq!(reads(&bench).last(), Some(&Some("ms-1")), "the first copy came before the loss");
+}
+
+#[test]
+fn reply_after_the_deadline_of_the_first_turn_is_backfilled() {
+    for fails in [false, true] {
+        let mut bench = Bench::with(|bot| bot.welcome = ms(0));
+        let message = bench.post_until(Some(2000));
+        bench.give(Input::Connected);
+        bench.ack(&message);
+        bench.pass(ms(1500));
+        bench.history(Vec::new());
+        bench.pass(ms(500));
+        assert_eq!(bench.end(), (0, "no-reply"));
+        bench.lose(1006);
+        bench.reconnect();
+        if fails {
+            bench.history_fails();
+            assert_eq!(journal(&bench), ["historyUnreadable"]);
+            continue;
+        }
+        let page = vec![incoming(&message), outgoing("ms-1")];
+        bench.history(page.clone());
+        assert_eq!((bench.reply("ms-1").in_reply_to, bench.reply("ms-1").late), (Some(message.id), true));
+        bench.pass(ms(3000));
+        bench.history([page, vec![said(&bench, "ms-2", 0)]].concat());
+        assert_eq!(journal(&bench), ["ms-1", "ms-2"]);
+    }
+}
+
+#[test]
+fn reply_of_the_first_turn_is_backfilled_by_a_new_owner() {
+    let bench = Bench::new();
+    let message = accepted(0, bench.now, plain());
+    let record = ConversationRecord {
+        last_turn: Some(LastTurn::of(&message, bench.now)),
+        connected_at: Some(bench.now),
+        ..ConversationRecord::default()
+    };
+    let open = ConversationSnapshot { record, next_position: 1, ..ConversationSnapshot::default() };
+    let mut bench = Bench::opened(open, |_| ());
+    bench.give(Input::Connected);
+    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    assert_eq!((bench.reply("ms-1").in_reply_to, bench.reply("ms-1").late), (Some(message.id), true));
+}
+
+#[test]
+fn history_is_read_before_the_deadline_without_a_link() {
+    let mut bench = Bench::connected();
+    let message = bench.post_until(Some(8000));
+    bench.ack(&message);
+    bench.lose(1006);
+    while bench.now < message.accepted_at + ms(7900) {
+        bench.pass(ms(100));
+        bench.give(Input::ConnectFailed(ConnectFailure::Unavailable {
+            words: "refused".into(),
+            retry_after: None,
+        }));
+        if let Some((after, _)) = bench.history_reads.first() {
+            assert_eq!(after.as_deref(), Some("ms-first"));
+            bench.history(vec![incoming(&message), outgoing("ms-1")]);
+            break;
+        }
+    }
+    bench.pass(ms(2100));
+    assert_eq!(bench.end(), (1, "deadline"));
+}
+
+#[test]
+fn silent_turn_looks_into_history_before_its_deadline() {
+    let mut bench = Bench::connected();
+    let message = bench.post_until(Some(6000));
+    bench.ack(&message);
+    bench.pass(ms(5900));
+    assert_eq!(reads(&bench), [Some("ms-first")], "the bot may have spoken to a dead socket");
+    bench.history(vec![incoming(&message), outgoing("ms-1")]);
+    bench.pass(ms(1000));
+    assert_eq!(bench.end().0, 1);
 }

@@ -22,6 +22,10 @@ pub(super) struct Bench {
     posted: u64,
     /// Whether writes stay unanswered.
     pub(super) store_hangs: bool,
+    /// Whether the lease becomes suspect right before a send.
+    pub(super) withholds: bool,
+    /// An input between the next send and its first byte.
+    pub(super) early: Option<Input>,
     pub(super) connects: Vec<ConnectMode>,
     pub(super) sends: Vec<(u64, Timestamp)>,
     pub(super) history_reads: Vec<(Option<Box<str>>, Timestamp)>,
@@ -65,6 +69,8 @@ impl Bench {
             now,
             posted,
             store_hangs: false,
+            withholds: false,
+            early: None,
             connects: Vec::new(),
             sends: Vec::new(),
             history_reads: Vec::new(),
@@ -87,7 +93,15 @@ impl Bench {
 
     /// A machine with an open socket whose welcome is over.
     pub(super) fn connected() -> Self {
-        let mut bench = Self::with(|bot| bot.welcome = Duration::ZERO);
+        Self::connected_with(|_| ())
+    }
+
+    /// The same of a bot with these changes.
+    pub(super) fn connected_with(change: impl FnOnce(&mut BotConfig)) -> Self {
+        let mut bench = Self::with(|bot| {
+            bot.welcome = Duration::ZERO;
+            change(bot);
+        });
         bench.post();
         bench.give(Input::Connected);
         bench.say("ms-first");
@@ -117,7 +131,19 @@ impl Bench {
                     }
                 }
                 Effect::Connect(mode) => self.connects.push(mode),
-                Effect::Send(message) => self.sends.push((message.client_message_id, self.now)),
+                Effect::Send(message) => {
+                    if self.withholds {
+                        self.give(Input::Lease(false));
+                        self.give(Input::Withheld);
+                    }
+                    if let Some(early) = self.early.take() {
+                        self.give(early);
+                    }
+                    if self.machine.is_sending(message.id) {
+                        self.sends.push((message.client_message_id, self.now));
+                        self.give(Input::Writing);
+                    }
+                }
                 Effect::ReadHistory(after) => self.history_reads.push((after, self.now)),
                 Effect::Complete { message, .. } => self.completed.push(message),
                 Effect::Ping => self.pings += 1,
@@ -173,6 +199,16 @@ impl Bench {
         let message = accepted(self.posted, self.now, new);
         self.posted += 1;
         self.give(Input::Accepted(Arc::clone(&message)));
+        message
+    }
+
+    /// Posts a message whose mark is stored, and which is not sent because the lease is not valid.
+    pub(super) fn post_held(&mut self) -> Arc<AcceptedMessage> {
+        self.store_hangs = true;
+        let message = self.post();
+        self.give(Input::Lease(false));
+        self.store_hangs = false;
+        self.give(Input::Stored { lost: false });
         message
     }
 

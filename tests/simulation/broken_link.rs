@@ -1,11 +1,14 @@
 //! The sentences of api.md 1, "If the link breaks", one test each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use rtm_bridge::domain::{Correlation, ProblemKind, ResendPolicy, TurnOutcome};
-use rtm_bridge::link::{Input, LinkState};
+use rtm_bridge::domain::{AcceptedMessage, Correlation, ProblemKind, ResendPolicy, TurnOutcome};
+use rtm_bridge::link::{Input, LinkState, SocketLoss};
+use rtm_bridge::rtm::IncomingFrame;
 
 use super::bench::{Bench, incoming, ms, outgoing};
+use super::support::{event, piece, reply};
 
 #[test]
 fn loss_before_sending_is_backfilled_and_the_message_sent() {
@@ -244,4 +247,107 @@ fn message_on_a_page_of_the_loss_before_counts_as_acked() {
     bench.say("ms-1");
     bench.pass(ms(1000));
     assert_eq!((bench.end(), bench.sends.len()), ((1, "quiet"), 1));
+}
+
+/// A turn without proof whose link broke and is open again, and over which the bot spoke unasked.
+fn pushed(resend: ResendPolicy) -> (Bench, Arc<AcceptedMessage>) {
+    let mut bench = Bench::connected();
+    let message = bench.post_with(|new| new.resend = resend);
+    bench.lose(1006);
+    bench.reconnect();
+    bench.say("ms-push");
+    assert!(bench.replies.iter().all(|reply| reply.message_id.as_deref() != Some("ms-push")));
+    (bench, message)
+}
+
+#[test]
+fn push_over_a_new_link_does_not_answer_an_unproved_message() {
+    let (mut bench, message) = pushed(ResendPolicy::Auto);
+    for _ in 0..3 {
+        bench.history(vec![outgoing("ms-push")]);
+        bench.pass(ms(1500));
+    }
+    assert_eq!(bench.sends.len(), 2, "nothing proves receipt");
+    assert_eq!(bench.reply("ms-push").in_reply_to, None);
+    bench.ack(&message);
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+    let (mut bench, _) = pushed(ResendPolicy::Never);
+    bench.give(Input::Frame(IncomingFrame::SessionEnd(event())));
+    for _ in 0..3 {
+        bench.history(vec![outgoing("ms-push")]);
+        bench.pass(ms(1500));
+    }
+    assert_eq!((bench.end(), bench.sends.len()), ((0, "uncertain"), 1));
+    assert_eq!(bench.reply("ms-push").in_reply_to, None);
+}
+
+#[test]
+fn push_before_the_message_in_history_does_not_answer_it() {
+    let (mut bench, message) = pushed(ResendPolicy::Auto);
+    bench.history(vec![outgoing("ms-push"), incoming(&message), outgoing("ms-1")]);
+    bench.pass(ms(1500));
+    for _ in 0..2 {
+        bench.history(vec![outgoing("ms-push"), incoming(&message), outgoing("ms-1")]);
+        bench.pass(ms(1500));
+    }
+    assert_eq!((bench.end(), bench.sends.len()), ((1, "quiet"), 1));
+    assert_eq!(bench.reply("ms-push").in_reply_to, None);
+    assert_eq!(bench.reply("ms-1").in_reply_to, Some(message.id));
+}
+
+#[test]
+fn reply_over_a_new_link_counts_when_receipt_is_proved() {
+    let (mut bench, message) = pushed(ResendPolicy::Auto);
+    bench.ack(&message);
+    bench.say("ms-1");
+    for _ in 0..3 {
+        bench.history(vec![incoming(&message), outgoing("ms-push"), outgoing("ms-1")]);
+        bench.pass(ms(1500));
+    }
+    assert_eq!((bench.end(), bench.sends.len()), ((2, "quiet"), 1));
+    assert_eq!(bench.reply("ms-push").in_reply_to, Some(message.id));
+}
+
+#[test]
+fn streamed_push_over_a_new_link_does_not_answer() {
+    let mut bench = Bench::connected();
+    bench.post_with(|new| new.resend = ResendPolicy::Auto);
+    bench.lose(1006);
+    bench.reconnect();
+    bench.respond(piece("ms-push", "For ", false));
+    for _ in 0..3 {
+        bench.history(Vec::new());
+        bench.pass(ms(1500));
+    }
+    assert_eq!(bench.sends.len(), 2);
+    bench.respond(piece("ms-push", "you.", true));
+    bench.pass(ms(3000));
+    bench.history(Vec::new());
+    assert_eq!((bench.reply("ms-push").in_reply_to, &*bench.reply("ms-push").text), (None, "For you."));
+}
+
+#[test]
+fn socket_that_breaks_before_the_first_byte_leaves_the_message_unsent() {
+    let mut bench = Bench::connected();
+    bench.early = Some(Input::Lost(SocketLoss::GONE));
+    bench.post();
+    assert_eq!((bench.sends.len(), bench.completed.len()), (0, 1));
+    bench.reconnect();
+    assert_eq!(bench.sends.len(), 1, "and needs no proof");
+    bench.say("ms-1");
+    bench.pass(ms(1000));
+    assert_eq!(bench.end(), (1, "quiet"));
+}
+
+#[test]
+fn frame_before_the_first_byte_answers_no_turn() {
+    let mut bench = Bench::connected();
+    bench.pass(ms(60_000));
+    bench.early = Some(Input::Frame(IncomingFrame::Response(Box::new(reply("ms-push", "push")))));
+    bench.post();
+    assert_eq!((bench.sends.len(), bench.reply("ms-push").in_reply_to), (1, None));
+    bench.pass(ms(30_000));
+    assert_eq!(bench.end(), (0, "no-ack"), "it proves nothing");
 }

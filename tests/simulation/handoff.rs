@@ -233,3 +233,27 @@ fn waiting_changes_during_an_outage_are_bounded() {
     assert_eq!(bench.history_reads.len(), 1, "what was missed is looked for");
     assert_eq!(bench.replies.iter().filter(|reply| reply.message_id.as_deref() == Some("ms-2")).count(), 1);
 }
+
+#[test]
+fn marked_message_that_was_not_sent_is_sent_by_the_next_owner() {
+    let mut bench = Bench::connected();
+    let message = bench.post_held();
+    bench.give(Input::Stop);
+    let marks: Vec<_> = bench.writes.iter().skip(1).flat_map(|write| &write.changes).collect();
+    assert!(matches!(marks.last(), Some(ConversationChange::HeadSince { .. })), "{marks:?}");
+    assert!(!bench.sends.iter().any(|(id, _)| *id == message.client_message_id));
+}
+
+#[test]
+fn message_sent_at_accept_during_a_stop_is_left_to_the_next_owner() {
+    let mut bench = Bench::connected();
+    bench.rests = 0;
+    bench.give(Input::SendAtAcceptPending);
+    bench.give(Input::Stop);
+    assert_eq!(bench.rests, 0, "the answer to the accept is awaited");
+    let message = accepted(1, bench.now, plain());
+    bench.give(Input::SentAtAccept(message));
+    let last = bench.writes.last().unwrap();
+    assert!(matches!(*last.changes, [ConversationChange::HeadSince { .. }]), "{last:?}");
+    assert_eq!((bench.sends.len(), bench.rests), (0, 1));
+}

@@ -1,5 +1,7 @@
 //! The simulated platform (protocol.md 11): its answers to a message, their times, and its history.
 
+use std::collections::HashMap;
+
 use fastrand::Rng;
 use rtm_bridge::domain::Timestamp;
 use rtm_bridge::link::HistoryFailure;
@@ -118,6 +120,8 @@ pub(crate) struct Platform {
     /// Whether the user has a session.
     pub(crate) session: bool,
     remembered: Vec<HistoryMessage>,
+    /// The texts of the replies so far, and whether they have ended.
+    texts: HashMap<Box<str>, (String, bool)>,
 }
 
 impl Platform {
@@ -304,6 +308,14 @@ impl Platform {
 
     /// Notes a reply, whether or not a socket was open.
     pub(crate) fn spoke(&mut self, now: u64, lag: u64, response: &BotResponse) {
+        let last = response.stream.as_ref().is_none_or(|stream| stream.last);
+        if let Some(id) = &response.message_id {
+            let (text, ended) = self.texts.entry(id.clone()).or_default();
+            if !*ended {
+                text.push_str(&response.text);
+                *ended = last;
+            }
+        }
         if response.stream.as_ref().is_some_and(|stream| !stream.last) {
             return;
         }
@@ -317,6 +329,21 @@ impl Platform {
             at: now,
             visible_at: now + lag,
         });
+    }
+
+    /// Returns the whole text of a reply, if it has ended.
+    pub(crate) fn whole_text(&self, id: &str) -> Option<&str> {
+        self.texts.get(id).filter(|(_, ended)| *ended).map(|(text, _)| text.as_str())
+    }
+
+    /// Returns the text of a reply that was said so far.
+    pub(crate) fn text_so_far(&self, id: &str) -> &str {
+        self.texts.get(id).map_or("", |(text, _)| text.as_str())
+    }
+
+    /// Returns whether it received a message.
+    pub(crate) fn has_received(&self, client_message_id: u64) -> bool {
+        self.remembered.iter().any(|known| known.client_message_id == Some(client_message_id))
     }
 
     /// Returns the time when a reply was first said.
@@ -367,7 +394,11 @@ impl Platform {
             id: Some(known.id.clone()),
             from_user: known.client_message_id.is_some(),
             user_msg_id: known.client_message_id.filter(|_| !self.odd.unnumbered),
-            text: if known.client_message_id.is_some() { "Where is my order?" } else { "text" }.into(),
+            text: match known.client_message_id {
+                Some(_) => "Where is my order?",
+                None => self.whole_text(&known.id).unwrap_or("text"),
+            }
+            .into(),
             is_blank: false,
             agent: false,
             created_on: Some(Timestamp::from_millis(self.on_clock(known.at))),

@@ -184,11 +184,15 @@ impl MachineTrial {
                 assert!(!self.stored_end.contains(&message.id), "sent after its end");
                 let other = self.out.as_ref().is_some_and(|out| out.id != message.id);
                 assert!(!other, "two turns in flight");
+                if !self.machine.is_sending(message.id) {
+                    return;
+                }
                 if self.lease == LeaseModel::Fading {
                     self.lose_lease();
                     self.give(Input::Withheld);
                 } else {
                     self.out = Some(message);
+                    self.give(Input::Writing);
                 }
             }
             Effect::Complete { message, .. } => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_bridge::domain::{AcceptedMessage, ConversationRecord};
-use rtm_bridge::link::Input;
+use rtm_bridge::link::{ConnectFailure, Input};
 use rtm_bridge::store::{ConversationChange, ConversationSnapshot};
 
 use super::bench::{Bench, ms};
@@ -173,4 +173,32 @@ fn new_owner_of_a_message_sent_at_accept_does_not_send_it() {
     bench.pass(ms(30_000));
     assert!(bench.sends.is_empty());
     assert_eq!(bench.end(), (0, "uncertain"));
+}
+
+#[test]
+fn message_sent_at_accept_during_an_outage_is_sent_after_it() {
+    let mut bench = Bench::connected();
+    let rests = bench.rests;
+    // The store hangs while the socket breaks: no answer to the accept, and no permit for the reconnect.
+    bench.give(Input::SendAtAcceptPending);
+    bench.lose(1006);
+    while bench.connects.len() == 1 {
+        bench.pass(ms(50));
+    }
+    bench.give(Input::Lease(false));
+    bench.give(Input::ConnectFailed(ConnectFailure::Withheld));
+    bench.give(Input::NotSentAtAccept);
+    bench.pass(ms(3000));
+    assert_eq!(bench.rests, rests, "it must not forget that it sent nothing");
+    bench.give(Input::Lease(true));
+    bench.give(Input::Woken);
+    let message = next(&bench);
+    let mut open = sent_at_accept(&message);
+    open.record.write = bench.writes.last().unwrap().record.write;
+    bench.give(Input::Lane(Box::new(open)));
+    bench.give(Input::Connected);
+    assert_eq!(bench.sends.len(), 1);
+    bench.say("ms-2");
+    bench.pass(ms(5000));
+    assert_eq!(bench.end(), (1, "quiet"));
 }

@@ -34,8 +34,8 @@ pub(super) struct StoreModel {
     head_at: Option<Timestamp>,
     next_position: u64,
     pub(super) ended: HashMap<MessageId, Message>,
-    /// The replies of the journal by the platform's ids.
-    pub(super) replies: HashSet<Box<str>>,
+    /// The replies of the journal by the platform's ids: their texts, and whether they are partial.
+    pub(super) replies: HashMap<Box<str>, (Box<str>, bool)>,
     /// The messages whose bytes were sent at least once.
     pub(super) sent: HashSet<MessageId>,
     /// The entry that readers may have read at each place of each journal.
@@ -82,7 +82,7 @@ impl StoreModel {
         ConversationSnapshot {
             record: self.record.clone(),
             lane: self.lane.clone(),
-            journaled: self.replies.iter().map(|id| Fingerprint::of(id)).collect(),
+            journaled: self.replies.keys().map(|id| Fingerprint::of(id)).collect(),
             head_at: self.head_at,
             next_position: self.next_position,
             observers: Vec::new(),
@@ -92,6 +92,16 @@ impl StoreModel {
     /// Returns the platform's message behind which a new owner would read history.
     pub(super) fn reads_from(&self) -> Option<&str> {
         self.record.last_platform_message.as_deref()
+    }
+
+    /// Returns whether a session of the platform is known.
+    pub(super) const fn knows_session(&self) -> bool {
+        self.record.connected_at.is_some()
+    }
+
+    /// Returns whether a turn has ended.
+    pub(super) const fn had_turn(&self) -> bool {
+        self.record.last_turn.is_some()
     }
 
     pub(super) fn head(&self) -> Option<&OpenMessage> {
@@ -144,8 +154,11 @@ impl StoreModel {
                     }
                 }
                 ConversationChange::HeadSince { at } => {
-                    if !self.lossy && self.lane.first().is_some_and(|head| head.progress.sent_at.is_some()) {
-                        return Err("the deadline of a sent head is restarted".into());
+                    if let Some(head) = self.lane.first_mut() {
+                        if !self.lossy && self.sent.contains(&head.accepted.id) {
+                            return Err("the deadline of a sent head is restarted".into());
+                        }
+                        head.progress.sent_at = None;
                     }
                     self.head_at = self.head_at.map(|_| *at);
                 }
@@ -208,7 +221,7 @@ impl StoreModel {
         match &entry.body {
             EntryBody::Reply(reply) => {
                 if let Some(id) = &reply.message_id
-                    && !self.replies.insert(id.clone())
+                    && self.replies.insert(id.clone(), (reply.text.clone(), reply.partial)).is_some()
                 {
                     return Err(format!("{id} is in the journal twice"));
                 }

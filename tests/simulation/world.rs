@@ -13,8 +13,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use rtm_bridge::config::BotConfig;
 use rtm_bridge::domain::{
-    AcceptedMessage, Correlation, Message, MessageId, NewMessage, ResendPolicy, SessionRequest, Timestamp,
-    TraceId, TurnOutcome, TurnRules,
+    AcceptedMessage, Correlation, GapReason, Message, MessageId, NewMessage, ResendPolicy, SessionRequest,
+    Timestamp, TraceId, TurnOutcome, TurnRules,
 };
 use rtm_bridge::link::{ConnectFailure, HistoryFailure, Input, Machine, SocketLoss};
 use rtm_bridge::rtm::{BotResponse, ConnectMode, IncomingFrame};
@@ -151,6 +151,18 @@ pub(super) struct World {
     /// The last step that sent a message, and the first that delivered a reply, over all lives.
     sends: HashMap<MessageId, SentMessage>,
     first_heard: HashMap<Box<str>, u64>,
+    /// The socket over which a reply was first delivered, at least its beginning.
+    heard_on: HashMap<Box<str>, u32>,
+    /// The owners that heard a reply, at least a piece.
+    heard_by: HashSet<(u32, Box<str>)>,
+    /// When a reply or a piece of it was delivered last.
+    heard_at: u64,
+    /// Whether no session was known at the last connect.
+    first_connect: bool,
+    /// The streams with a hole that nothing shows.
+    masked: HashSet<Box<str>>,
+    /// The sockets to which each message was written.
+    written_to: HashMap<MessageId, HashSet<u32>>,
     /// The life in which a reply was first delivered.
     heard_in: HashMap<Box<str>, u32>,
     /// The echoes of the replies.
@@ -228,6 +240,12 @@ impl World {
             delivered: HashSet::new(),
             sends: HashMap::new(),
             first_heard: HashMap::new(),
+            heard_on: HashMap::new(),
+            heard_by: HashSet::new(),
+            heard_at: START,
+            first_connect: false,
+            masked: HashSet::new(),
+            written_to: HashMap::new(),
             heard_in: HashMap::new(),
             echoes: HashMap::new(),
             last_sent: 0,
@@ -312,7 +330,9 @@ impl World {
         let idle = !self.awaited.write
             && !self.unsettled
             && self.machine.as_ref().is_some_and(|m| m.open_messages() == 0);
-        answered && (self.rested || never_rests && idle && self.queue.len() <= 1)
+        // A stream may wait for its end, or for history.
+        let quiet = self.now >= self.heard_at + 70_000;
+        answered && (self.rested || never_rests && idle && quiet && self.queue.len() <= 1)
     }
 
     fn at_the_end(&self) -> CheckResult {
@@ -328,9 +348,25 @@ impl World {
             self.check_replies(message)?;
         }
         for id in &self.delivered {
-            if !self.truth.replies.contains(id) && !self.truth.lossy {
+            if !self.truth.replies.contains_key(id) && !self.truth.lossy {
                 return Err(format!("{id} was heard and is not in the journal"));
             }
+        }
+        self.check_texts()
+    }
+
+    /// Checks that a reply has its whole text, or says that it has not.
+    fn check_texts(&self) -> CheckResult {
+        for (id, (text, partial)) in &self.truth.replies {
+            let whole = self.platform.whole_text(id);
+            if !partial && whole != Some(text) && !self.masked.contains(id) {
+                return Err(format!("{id} is told as {text:?} and was {whole:?}"));
+            }
+        }
+        let partial = self.truth.replies.values().any(|(_, partial)| *partial);
+        let told = self.truth.gaps.iter().any(|(_, reason)| *reason == GapReason::ReplyCut);
+        if partial && !told && !self.truth.lossy {
+            return Err("a reply is partial, and the journal has no gap".into());
         }
         Ok(())
     }
@@ -529,6 +565,7 @@ impl World {
         let socket = self.sockets;
         self.socket = Some((socket, false));
         self.connected_at = self.now;
+        self.first_connect = !self.truth.knows_session();
         let new_session = match mode {
             ConnectMode::Default => !self.platform.session || self.rng.u8(0..3) == 0,
             ConnectMode::StartNew | ConnectMode::StartNewResumeAgent => true,
@@ -572,13 +609,19 @@ impl World {
         }
         if !self.is_open(socket) {
             self.note(|| format!("missed: {}", tell_said(&said)));
+            if let PlatformEvent::Frame(IncomingFrame::Response(response)) = &said
+                && self.socket.is_some_and(|(_, dead)| !dead)
+            {
+                // Another client heard a piece, and nothing tells us.
+                self.masked.extend(response.message_id.clone());
+            }
             return Ok(());
         }
         match said {
             PlatformEvent::Frame(frame) => {
                 match &frame {
                     IncomingFrame::Ack { reply_to } => self.proved.extend(*reply_to),
-                    IncomingFrame::Response(response) => self.heard(response),
+                    IncomingFrame::Response(response) => self.heard(socket, response),
                     IncomingFrame::SessionEnd(_) => self.platform.session = false,
                     _ => {}
                 }
@@ -596,9 +639,20 @@ impl World {
         }
     }
 
-    fn heard(&mut self, response: &BotResponse) {
+    fn heard(&mut self, socket: u32, response: &BotResponse) {
+        self.heard_at = self.now;
         self.proved.extend(response.correlation_id);
         let Some(id) = &response.message_id else { return };
+        self.heard_on.entry(id.clone()).or_insert(socket);
+        if self.heard_by.insert((self.life, id.clone())) {
+            // The rest of a stream that began without a socket looks like an answer behind our message, and like a
+            // greeting on the first connection.
+            let begun = self.platform.text_so_far(id).len() > response.text.len();
+            let answers = self.written_to.values().any(|sockets| sockets.contains(&socket));
+            if begun && (answers || self.first_connect) {
+                self.masked.insert(id.clone());
+            }
+        }
         self.echoes.extend(response.correlation_id.map(|echoed| (id.clone(), echoed)));
         self.heard_in.entry(id.clone()).or_insert(self.life);
         self.first_heard.entry(id.clone()).or_insert(self.steps + 1);
@@ -676,6 +730,7 @@ impl World {
         if took > most {
             return Err(format!("{id} ended after {took} ms, {most} ms at most"));
         }
+        self.check_receipt(message)?;
         let Some(&SentMessage { step: sent, .. }) = self.sends.get(&id) else { return Ok(()) };
         for reply in message.progress.replies.iter().filter(|reply| !reply.late) {
             // A reply that only an earlier owner heard comes from history without its start.
@@ -686,6 +741,26 @@ impl World {
                 return Err(format!(
                     "{:?} was heard before {id} was sent and is joined to it",
                     reply.message_id
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that no reply of another link answers a message that never reached the platform.
+    fn check_receipt(&self, message: &Message) -> CheckResult {
+        let Message { accepted, progress } = message;
+        if self.platform.has_received(accepted.client_message_id) {
+            return Ok(());
+        }
+        let written_to = self.written_to.get(&accepted.id);
+        for reply in progress.replies.iter().filter(|reply| !reply.late) {
+            let heard_on = reply.message_id.as_ref().and_then(|id| self.heard_on.get(id));
+            let other = heard_on.is_some_and(|on| written_to.is_none_or(|sockets| !sockets.contains(on)));
+            if other && !self.truth.lossy {
+                return Err(format!(
+                    "{:?} answers {}, which was not received",
+                    reply.message_id, accepted.id
                 ));
             }
         }

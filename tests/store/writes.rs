@@ -288,6 +288,10 @@ pub(super) async fn head_deadline_can_begin_anew(fixture: StoreFixture) {
     owner.write(vec![ConversationChange::HeadSince { at }]).await.unwrap();
     let (open, _) = fixture.store.open(owner.fence, &alice).await.unwrap();
     assert_eq!((open.head_at, open.lane.len()), (Some(at), 2));
+    owner.write(vec![ConversationChange::Sent { message: id(1), at }]).await.unwrap();
+    owner.write(vec![ConversationChange::HeadSince { at }]).await.unwrap();
+    let (open, _) = fixture.store.open(owner.fence, &alice).await.unwrap();
+    assert_eq!(open.lane[0].progress.sent_at, None, "it was marked and not sent");
 }
 
 pub(super) async fn warm_conversations_are_returned_to_a_new_owner(fixture: StoreFixture) {

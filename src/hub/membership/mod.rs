@@ -68,6 +68,8 @@ struct MembershipWorker {
     joined: RefCell<Option<oneshot::Sender<()>>>,
     /// The time of the last data loss. One loss shows in many places.
     lost_at: Cell<Option<Instant>>,
+    /// Partitions that other replicas claimed, and that no log line told yet.
+    claimed_by_others: Cell<u64>,
 }
 
 /// A lease of another replica.
@@ -118,6 +120,7 @@ impl MembershipWorker {
             unprepared: Notify::new(),
             joined: RefCell::new(Some(joined)),
             lost_at: Cell::default(),
+            claimed_by_others: Cell::default(),
         }
     }
 

@@ -10,11 +10,13 @@ use tracing::{debug, warn};
 use super::MembershipWorker;
 use crate::domain::{Partition, Timestamp};
 use crate::store::{Fence, Ownership, StoreError};
+use crate::telemetry::LogLimiter;
 
 impl MembershipWorker {
     /// Renews each lease after a third of its lifetime, and more often after a failure.
     pub(super) async fn renew(&self) {
         let every = self.leases().ttl() / 3;
+        let claims = LogLimiter::new();
         let mut tick = interval(self.leases().ttl() / 12);
         let mut renewals: FuturesUnordered<LocalBoxFuture<'_, Vec<Partition>>> = FuturesUnordered::new();
         let mut in_flight = vec![false; Partition::COUNT];
@@ -31,6 +33,11 @@ impl MembershipWorker {
                     continue;
                 }
             };
+            // A pause costs a replica many partitions, and each shows by itself.
+            if self.claimed_by_others.get() > 0 && !suspected && claims.pass().is_some() {
+                let partitions = self.claimed_by_others.take();
+                warn!(partitions, "other owners claimed partitions of this replica");
+            }
             let now = self.leases().elapsed();
             let mut leases = Vec::new();
             for (partition, fence) in self.leases().held() {
@@ -91,8 +98,9 @@ impl MembershipWorker {
             Err(StoreError::Fenced | StoreError::OutOfStep) => {
                 // A release whose answer was lost looks the same.
                 if !leases.is_drained(partition, fence) {
-                    warn!(%partition, "another owner claimed the partition");
+                    debug!(%partition, "another owner claimed the partition");
                     self.setup.metrics.leases_lost.inc();
+                    self.claimed_by_others.update(|partitions| partitions + 1);
                 }
                 leases.remove(partition);
                 self.rebalance_due.notify_one();
@@ -105,6 +113,7 @@ impl MembershipWorker {
 
     /// Releases drained partitions.
     pub(super) async fn release(&self) {
+        let failures = LogLimiter::new();
         let mut again = interval(Duration::from_secs(1).min(self.leases().ttl() / 5));
         loop {
             tokio::select! {
@@ -116,15 +125,20 @@ impl MembershipWorker {
                 Ownership::None | Ownership::Active(_) | Ownership::Revoked => None,
             });
             let drained = drained.filter(|(partition, fence)| self.leases().is_drained(*partition, *fence));
-            join_all(drained.map(|(partition, fence)| self.release_one(partition, fence))).await;
+            let released = drained.map(|(partition, fence)| self.release_one(partition, fence));
+            let kept = join_all(released).await.into_iter().filter(|released| !released).count();
+            if kept > 0 && failures.pass().is_some() {
+                warn!(partitions = kept, "partitions could not be released; retrying");
+            }
         }
     }
 
-    async fn release_one(&self, partition: Partition, fence: Fence) {
+    /// Releases a partition. Returns false if the store did not answer.
+    async fn release_one(&self, partition: Partition, fence: Fence) -> bool {
         match self.setup.store.release(partition, fence).await {
             Err(error) if error.is_passing() => {
-                warn!(%partition, %error, "the partition could not be released; retrying");
-                return;
+                debug!(%partition, %error, "the partition could not be released; retrying");
+                return false;
             }
             Ok(()) => self.setup.metrics.released.inc(),
             // Another replica owns the partition already.
@@ -134,6 +148,7 @@ impl MembershipWorker {
             self.leases().remove(partition);
             self.count_partitions();
         }
+        true
     }
 
     /// Releases all partitions once, after the shards have ended.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::super::waiters::CompletionSender;
 use super::{Shard, spawn};
-use crate::domain::{MessageId, Partition, SessionRequest};
+use crate::domain::{AcceptedMessage, MessageId, Partition, SessionRequest};
 use crate::link::{ConversationHost as _, Input, Mailbox};
 use crate::store::{AcceptError, AcceptRequest, AcceptResult};
 
@@ -82,7 +82,15 @@ impl Shard {
         }
         let mailbox = part.mailbox(conversation).filter(|mailbox| mailbox.take_send_at_accept())?;
         accept.send_at_accept = true;
+        part.unsent.borrow_mut().insert(accept.id);
         Some(mailbox)
+    }
+
+    /// Returns whether the conversation of this mailbox is still in memory.
+    fn is_active(&self, message: &AcceptedMessage, mailbox: &Rc<Mailbox>) -> bool {
+        let conversation = &message.new.conversation;
+        let active = self.partition(Partition::of(conversation)).and_then(|part| part.mailbox(conversation));
+        active.is_some_and(|active| Rc::ptr_eq(&active, mailbox))
     }
 
     fn on_accept_result(self: &Rc<Self>, pending: PendingAccept, result: Result<AcceptResult, AcceptError>) {
@@ -93,8 +101,16 @@ impl Shard {
             // The message may be stored all the same, and the owner gets no hint of its own accept.
             part.look_wanted.set(true);
         }
+        let unknown = matches!(&result, Err(AcceptError::Store(error)) if error.is_passing());
+        if send_at_accept.is_some()
+            && !unknown
+            && !matches!(result, Ok(AcceptResult::SentAtAccept(_)))
+            && let Some(part) = self.partition(partition)
+        {
+            part.unsent.borrow_mut().remove(id);
+        }
         match (&result, send_at_accept) {
-            (Ok(AcceptResult::SentAtAccept(message)), Some(mailbox)) => {
+            (Ok(AcceptResult::SentAtAccept(message)), Some(mailbox)) if self.is_active(message, &mailbox) => {
                 self.waiters.borrow_mut().set_stored(id);
                 mailbox.post(Input::SentAtAccept(Arc::clone(message)));
             }

@@ -37,8 +37,23 @@ impl ConversationHost for Shard {
     fn may_act(&self, partition: Partition) -> bool {
         // The fence of the shard counts too: the replica may have claimed the partition again while conversations of an
         // earlier fence are leaving.
-        let fence = self.partition(partition).and_then(|part| part.fence());
-        fence.is_some_and(|fence| self.setup.leases.is_lease_valid(partition, fence))
+        let Some(part) = self.partition(partition) else { return false };
+        let valid = part.fence().is_some_and(|fence| self.setup.leases.is_lease_valid(partition, fence));
+        if !valid {
+            // An action is withheld. The conversations are told when the lease is valid again, however soon that is.
+            part.told_lease_valid.set(false);
+        }
+        valid
+    }
+
+    fn writing(&self, conversation: &ConversationId, id: MessageId) {
+        if let Some(part) = self.partition(Partition::of(conversation)) {
+            part.unsent.borrow_mut().remove(id);
+        }
+    }
+
+    fn is_unsent(&self, conversation: &ConversationId, id: MessageId) -> bool {
+        self.partition(Partition::of(conversation)).is_some_and(|part| part.unsent.borrow().contains(id))
     }
 
     fn report_loss(&self, id: MessageId) {
@@ -47,6 +62,7 @@ impl ConversationHost for Shard {
     }
 
     fn complete(&self, message: Message) {
+        self.writing(&message.accepted.new.conversation, message.accepted.id);
         self.waiters.borrow_mut().complete(message);
     }
 

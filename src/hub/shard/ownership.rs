@@ -22,6 +22,7 @@ use super::{STOP, Shard, spawn};
 use crate::domain::{Partition, Timestamp};
 use crate::link::{Input, retry_while_unavailable};
 use crate::store::{DrainReason, Fence, OutboxEvent, Ownership};
+use crate::telemetry::LogLimiter;
 
 /// The time for which open turns may delay a handoff.
 const HANDOFF: Duration = Duration::from_secs(5);
@@ -29,6 +30,9 @@ const HANDOFF: Duration = Duration::from_secs(5);
 const LAST_WRITES: Duration = Duration::from_secs(1);
 /// The time for recording cancelled delivery attempts.
 const CANCEL: Duration = Duration::from_secs(1);
+/// The limits of warnings that every partition of a drain may cause.
+static STOPS: LogLimiter = LogLimiter::new();
+static ATTEMPTS: LogLimiter = LogLimiter::new();
 
 impl Shard {
     /// Compares all partitions with the lease table.
@@ -80,6 +84,8 @@ impl Shard {
     /// Activates a claimed partition: continues its open work, and keeps links to bots that may still be speaking.
     fn activate(self: &Rc<Self>, part: &Rc<PartitionState>, fence: Fence) {
         part.ownership.set(Ownership::Active(fence));
+        // Another owner may have sent them since.
+        part.unsent.take();
         // The look finds conversations of unknown bots, which are not activated.
         part.look_wanted.set(true);
         let (shard, part) = (Rc::clone(self), Rc::clone(part));
@@ -134,7 +140,10 @@ impl Shard {
         }
         let aborted = part.stop(STOP).await;
         if aborted > 0 {
-            warn!(partition = %part.partition, aborted, "conversations did not stop in time; their sockets are cut");
+            debug!(partition = %part.partition, aborted, "conversations did not stop in time");
+            if let Some(left_out) = STOPS.pass() {
+                warn!(aborted, left_out, "conversations did not stop in time; their sockets are cut");
+            }
         }
         let restarted = timeout(LAST_WRITES, self.restart_head_deadlines(part, fence, since));
         let (restarted, ()) =
@@ -165,7 +174,13 @@ impl Shard {
             ended.await.ok();
         };
         if timeout_at(by + CANCEL, ending).await.is_err() {
-            warn!(%partition, "delivery attempts may still be in flight; the next owner waits for their timeout");
+            debug!(%partition, "delivery attempts may still be in flight");
+            if let Some(left_out) = ATTEMPTS.pass() {
+                warn!(
+                    left_out,
+                    "delivery attempts may still be in flight; the next owner waits for their timeout"
+                );
+            }
         }
     }
 

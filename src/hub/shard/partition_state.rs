@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::subscriber_table::SubscriberTable;
-use crate::domain::{ConversationId, LinkState, Partition, Timestamp};
+use crate::domain::{ConversationId, LinkState, MessageId, Partition, Timestamp};
 use crate::link::{Input, Mailbox};
 use crate::store::{Fence, Ownership};
 
@@ -28,11 +28,38 @@ pub(super) struct PartitionState {
     pub(super) handing_off: Cell<bool>,
     /// Whether the next sweep looks for open messages, because a hint may be missing.
     pub(super) look_wanted: Cell<bool>,
+    /// The messages that this owner had the store mark as sent at their accept, and did not write to a socket yet.
+    pub(super) unsent: RefCell<UnsentMessages>,
     /// The open conversations whose bot this replica does not know, at the last look.
     pub(super) unknown_bots: Cell<i64>,
     active: RefCell<HashMap<ConversationId, ActiveConversation>>,
     /// Signals that the last conversation has left.
     empty: Notify,
+}
+
+/// Messages that count as sent in the store and were not sent. Only their owner knows, also if it forgets the
+/// conversation.
+#[derive(Debug, Default)]
+pub(super) struct UnsentMessages(Vec<MessageId>);
+
+impl UnsentMessages {
+    /// The most messages. An accept whose answer was lost stays here if the store did not take it.
+    const CAPACITY: usize = 1024;
+
+    pub(super) fn insert(&mut self, id: MessageId) {
+        if self.0.len() == Self::CAPACITY {
+            self.0.remove(0);
+        }
+        self.0.push(id);
+    }
+
+    pub(super) fn remove(&mut self, id: MessageId) {
+        self.0.retain(|unsent| *unsent != id);
+    }
+
+    pub(super) fn contains(&self, id: MessageId) -> bool {
+        self.0.contains(&id)
+    }
 }
 
 /// A conversation in memory.
@@ -51,6 +78,7 @@ impl PartitionState {
             subscribers: RefCell::default(),
             handing_off: Cell::new(false),
             look_wanted: Cell::new(false),
+            unsent: RefCell::default(),
             unknown_bots: Cell::new(0),
             active: RefCell::default(),
             empty: Notify::new(),

@@ -493,3 +493,55 @@ async fn partition_lost_during_its_drain_is_not_drained() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn message_marked_at_its_accept_and_forgotten_is_sent() {
+    local(async {
+        let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
+        let shard = owner(&sandbox.url(), Duration::from_mins(1)).await;
+        let mut accept = accept_by(ME, 1, "alice", "Hello");
+        let (id, conversation) = (accept.id, accept.message.conversation.clone());
+        let part = Rc::clone(shard.partition(Partition::of(&conversation)).unwrap());
+        (accept.owner, accept.send_at_accept) = (part.active_fence(), true);
+        let (waiter, completion) = oneshot::channel();
+        shard.waiters.borrow_mut().add(conversation.clone(), id, waiter);
+        // The answer to the accept is lost, and the conversation is not in memory any more.
+        part.unsent.borrow_mut().insert(id);
+        let result = shard.setup.store.accept(accept).await.unwrap();
+        assert!(matches!(result, AcceptResult::SentAtAccept(_)), "{result:?}");
+        shard.wake(conversation);
+        answered(completion).await;
+        assert!(!part.unsent.borrow().contains(id), "its bytes were written");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn conversations_are_told_of_a_lease_that_was_suspect_for_a_moment() {
+    local(async {
+        let shard = owner("http://127.0.0.1:9", Duration::from_millis(30)).await;
+        let part = Rc::clone(shard.partition(Partition::of(&alice())).unwrap());
+        assert!(part.told_lease_valid.get());
+        while shard.may_act(part.partition) {
+            tokio::task::yield_now().await;
+        }
+        // It is renewed before the shard looks.
+        shard.setup.leases.renewed(part.partition, Instant::now());
+        assert!(!part.told_lease_valid.get());
+        shard.sync_ownership();
+        assert!(part.told_lease_valid.get());
+    })
+    .await;
+}
+
+#[test]
+fn oldest_unsent_messages_are_forgotten_beyond_a_bound() {
+    let id = |number| MessageId::new(Timestamp::from_millis(1), number);
+    let mut unsent = partition_state::UnsentMessages::default();
+    for number in 0..2000 {
+        unsent.insert(id(number));
+    }
+    assert!(unsent.contains(id(1999)) && unsent.contains(id(976)) && !unsent.contains(id(975)));
+    unsent.remove(id(1999));
+    assert!(!unsent.contains(id(1999)));
+}

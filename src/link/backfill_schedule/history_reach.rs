@@ -39,6 +39,11 @@ impl HistoryReach {
         }
     }
 
+    /// Returns the state after the newest page if the gap has no start, and the page lacks the user's last message.
+    pub(super) const fn after_short_page(self) -> (Self, PageTrust) {
+        (Self::Short, if matches!(self, Self::Short) { PageTrust::All } else { PageTrust::Short })
+    }
+
     /// Returns the state after a page that is empty or began elsewhere. `continues` says that the previous page of the
     /// read ended where this one was to begin.
     pub(super) const fn after_other_page(self, is_empty: bool, continues: bool) -> Self {

@@ -32,14 +32,14 @@ fn page_before(next: impl Into<Box<str>>) -> PageSummary {
 /// Answers with a last page that holds a known message.
 fn answer_known(backfill: &mut Backfill, now: Timestamp, urgent: bool) {
     assert!(backfill.on_answer());
-    backfill.on_reach(true, false, false);
+    backfill.on_reach(true, false, false, true);
     backfill.on_page(PageSummary::default(), urgent, now, SETTLE);
 }
 
 /// Answers with an empty page. Returns whether history proved too short.
 fn answer_empty(backfill: &mut Backfill, now: Timestamp) -> bool {
     assert!(backfill.on_answer());
-    let short = backfill.on_reach(false, true, false) == PageTrust::Short;
+    let short = backfill.on_reach(false, true, false, true) == PageTrust::Short;
     backfill.on_page(PageSummary::default(), false, now, SETTLE);
     short
 }
@@ -76,7 +76,7 @@ fn reads_for_an_idle_conversation_are_two() {
         for now in [at(0), at(0) + settle] {
             assert_eq!(read(&mut backfill, now).as_deref(), Some("ms-0"));
             assert!(backfill.on_answer());
-            backfill.on_reach(true, false, false);
+            backfill.on_reach(true, false, false, true);
             backfill.on_page(PageSummary::default(), false, now, settle);
         }
         assert_eq!(backfill.step(at(0) + settle, true), BackfillStep::Close(None));
@@ -86,7 +86,7 @@ fn reads_for_an_idle_conversation_are_two() {
 /// Answers with a last page. `knows_before` says that it holds a known message.
 fn answer(backfill: &mut Backfill, knows_before: bool, is_empty: bool) -> PageTrust {
     assert!(backfill.on_answer());
-    let trust = backfill.on_reach(knows_before, is_empty, false);
+    let trust = backfill.on_reach(knows_before, is_empty, false, true);
     backfill.on_page(PageSummary::default(), false, at(3000), SETTLE);
     trust
 }
@@ -137,7 +137,7 @@ fn page_that_begins_elsewhere_is_not_trusted() {
     answer_known(&mut backfill, at(1), false);
     read(&mut backfill, at(3000));
     assert!(backfill.on_answer());
-    assert_eq!(backfill.on_reach(false, false, true), PageTrust::None);
+    assert_eq!(backfill.on_reach(false, false, true, true), PageTrust::None);
     backfill.on_page(PageSummary::default(), false, at(3000), SETTLE);
     assert_eq!(read(&mut backfill, at(3000)), None, "the newest page tells");
 }
@@ -193,7 +193,7 @@ fn pages_follow_each_other_and_each_read_begins_at_the_gap() {
     backfill.on_connected(at(0));
     assert_eq!(read(&mut backfill, at(0)).as_deref(), Some("ms-0"));
     assert!(backfill.on_answer());
-    backfill.on_reach(false, false, false);
+    backfill.on_reach(false, false, false, true);
     backfill.on_page(page_before("ms-10"), false, at(1), SETTLE);
     assert_eq!(read(&mut backfill, at(1)).as_deref(), Some("ms-10"));
     answer_known(&mut backfill, at(2), false);
@@ -209,7 +209,7 @@ fn read_with_too_many_pages_is_cut() {
         for _ in 0..MAX_NEW_PAGES {
             read(&mut backfill, at(round * 3000));
             assert!(backfill.on_answer());
-            backfill.on_reach(false, false, false);
+            backfill.on_reach(false, false, false, true);
             n += 10;
             backfill.on_page(page_before(format!("ms-{n}")), false, at(round * 3000), SETTLE);
         }
@@ -225,7 +225,7 @@ fn pages_of_known_replies_count_less() {
     for page in 1..=MAX_PAGES {
         read(&mut backfill, at(0));
         assert!(backfill.on_answer());
-        backfill.on_reach(page == 1, false, false);
+        backfill.on_reach(page == 1, false, false, true);
         let known = PageSummary { has_new: false, ..page_before(format!("ms-{page}")) };
         backfill.on_page(known, false, at(0), SETTLE);
         let ended = backfill.wake_at() == Some(at(3000));

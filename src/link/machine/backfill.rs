@@ -13,37 +13,14 @@
 
 use super::super::backfill_schedule::{Backfill, BackfillStep, GapCause, PageSummary, PageTrust, UserRecord};
 use super::super::input::{Effect, HistoryFailure};
-use super::super::open_streams::{ReplyContext, ReplyStart};
 use super::super::platform_clock::PlatformClock;
 use super::super::turn::{Turn, TurnPhase};
 use super::Machine;
-use super::incoming_frames::ReplyOwner;
 use super::link_phase::LinkPhase;
-use crate::domain::{Correlation, EntryBody, Fingerprint, GapReason, Timestamp};
-use crate::rtm::{BotResponse, HistoryPage, HistoryRecord};
+use super::record_owner::{RecordOwner, RecordPlace};
+use crate::domain::{EntryBody, Fingerprint, GapReason, Timestamp};
+use crate::rtm::{HistoryPage, HistoryRecord};
 use crate::store::ConversationChange;
-
-/// The owner of a record of history.
-enum RecordOwner {
-    Reply(ReplyOwner),
-    /// The owner shows when our message does.
-    Unclear,
-    /// The record may be older than the gap.
-    Unrelated,
-}
-
-/// The place of a record of the bot's in history.
-#[derive(Debug)]
-struct RecordPlace {
-    /// The platform's time, if it is plausible.
-    said_at: Option<Timestamp>,
-    /// The user's message before it.
-    user_message: Option<UserRecord>,
-    /// Whether the open turn's message comes behind it.
-    ahead: bool,
-    /// Whether the page shows the first live reply of the gap before it.
-    behind_first: bool,
-}
 
 impl Machine {
     /// Opens a gap, or notes another loss in the one that is open.
@@ -54,7 +31,9 @@ impl Machine {
             return;
         }
         let in_turn = self.turn.as_ref().is_some_and(|turn| !turn.ends_session());
-        if self.buffer.record.last_platform_message.is_some() || in_turn {
+        let record = &self.buffer.record;
+        // The bot may still answer a message that it did not answer in time.
+        if record.last_platform_message.is_some() || record.last_turn.is_some() || in_turn {
             self.backfill = Some(self.new_backfill(cause));
         }
     }
@@ -62,7 +41,14 @@ impl Machine {
     fn new_backfill(&self, cause: GapCause) -> Box<Backfill> {
         let record = &self.buffer.record;
         let after = record.last_platform_message.clone();
-        Box::new(Backfill::new(cause, after, &record.recent, self.oldest_missed(), &self.unfinished))
+        let backfill = Backfill::new(cause, after, &record.recent, self.oldest_missed(), &self.unfinished);
+        // Without a reply before it, the gap begins with the conversation's messages.
+        let since = match &record.last_turn {
+            Some(last) => Some(record.connected_at.unwrap_or(last.ended_at)),
+            None => self.turn.as_ref().and_then(|turn| turn.progress.sent_at),
+        };
+        let clock = &self.platform_clock;
+        Box::new(backfill.since(since.map(|at| clock.of(at) - clock.tolerance())))
     }
 
     /// Returns the approximate time of the newest known message: an older one was not missed since. Without the
@@ -104,12 +90,18 @@ impl Machine {
     /// Performs the next step of the backfill. Ends the wait of a turn when history has told all.
     pub(super) fn tend_backfill(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.probe(now);
+        self.look_before_deadline(now, effects);
         if self.may_read_history()
             && let Some(backfill) = &mut self.backfill
         {
             match backfill.step(now, self.bot.history) {
                 BackfillStep::Wait => {}
-                BackfillStep::Read(after) => effects.push(Effect::ReadHistory(after)),
+                BackfillStep::Read(after) => {
+                    if backfill.is_late_read() {
+                        self.streams.on_sought();
+                    }
+                    effects.push(Effect::ReadHistory(after));
+                }
                 BackfillStep::Close(missing) => self.close_gap(now, missing),
             }
         }
@@ -131,10 +123,11 @@ impl Machine {
 
     /// Returns when history is to be read, or a stuck turn to be probed.
     pub(super) fn backfill_wake_at(&self) -> Option<Timestamp> {
-        match &self.backfill {
+        let next = match &self.backfill {
             Some(backfill) => backfill.wake_at().filter(|_| self.may_read_history()),
             None => self.stuck_at(),
-        }
+        };
+        [next, self.last_look_at()].into_iter().flatten().min()
     }
 
     /// Opens a backfill of one read if the turn is stuck. Its reply may have gone to a dead socket, or to another one of
@@ -149,6 +142,43 @@ impl Machine {
         if let Some(turn) = &mut self.turn {
             turn.probed = true;
         }
+    }
+
+    /// Reads history once before the deadline of a turn without a reply. Without a link too: the bot may have answered
+    /// meanwhile.
+    fn look_before_deadline(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.last_look_at().is_none_or(|at| now < at) {
+            return;
+        }
+        match &mut self.backfill {
+            Some(backfill) => effects.extend(backfill.look().map(Effect::ReadHistory)),
+            None => {
+                let mut probe = self.new_backfill(GapCause::Stuck);
+                probe.on_connected(now);
+                self.backfill = Some(probe);
+            }
+        }
+        if let Some(turn) = &mut self.turn {
+            (turn.looked, turn.probed) = (true, true);
+        }
+    }
+
+    fn last_look_at(&self) -> Option<Timestamp> {
+        // Without a gap it is a probe.
+        let may_look = self.bot.history && (self.backfill.is_some() || self.bot.stuck_after.is_some());
+        self.turn.as_ref().filter(|_| may_look)?.last_look_at()
+    }
+
+    /// Opens a backfill of one read if the whole text of a stream is missing. Returns whether it did.
+    pub(super) fn seeks_whole(&mut self, now: Timestamp) -> bool {
+        let may_read = self.bot.history && self.may_read_history() && matches!(self.link, LinkPhase::Open(_));
+        if !may_read || self.backfill.is_some() || !self.streams.wants_whole() {
+            return false;
+        }
+        let mut probe = self.new_backfill(GapCause::Stuck);
+        probe.on_connected(now + self.bot.history_settle);
+        self.backfill = Some(probe);
+        true
     }
 
     /// Returns the open turn if the bot may answer it. A session's end is not answered.
@@ -217,6 +247,14 @@ impl Machine {
         if own.is_some() && own_at.is_some() {
             self.on_own_found(now);
         }
+        let last_turn = self.buffer.record.last_turn.as_ref();
+        let is_ours = |record: &HistoryRecord| {
+            let id = record.user_msg_id;
+            record.from_user
+                && id.is_some()
+                && (id == own || last_turn.is_some_and(|last| last.is_echoed(id)))
+        };
+        let ours_at = page.records.iter().position(is_ours);
         let Some(backfill) = &mut self.backfill else { return };
         let end_at = page.records.iter().position(|r| r.from_user && backfill.ends_before(r.user_msg_id));
         let oldest = said.iter().flatten().next().copied().filter(|_| page.more);
@@ -230,7 +268,8 @@ impl Machine {
         let is_old =
             page.records.iter().zip(&said).any(|(record, at)| backfill.is_too_old(record.id.as_deref(), *at));
         let trust = if asked {
-            backfill.on_reach(known.is_some(), page.records.is_empty(), is_old)
+            let is_whole = ours_at.is_some() || !page.more;
+            backfill.on_reach(known.is_some(), page.records.is_empty(), is_old, is_whole)
         } else {
             PageTrust::All
         };
@@ -273,9 +312,13 @@ impl Machine {
                 ahead,
                 behind_first: first_live_at.is_some_and(|first| first < at),
             };
+            let is_behind_ours = [ours_at, own_at].into_iter().flatten().any(|ours| ours < at);
             match self.record_owner(&place) {
-                RecordOwner::Reply(owner) => self.take_record(now, record, said_at, owner, effects),
+                RecordOwner::Reply(owner) => self.take_record(now, record, said_at, Some(owner), effects),
                 RecordOwner::Unclear => summary.has_unclear = true,
+                RecordOwner::Unrelated if is_behind_ours || self.is_heard(&record) => {
+                    self.take_record(now, record, said_at, None, effects);
+                }
                 RecordOwner::Unrelated => {}
             }
         }
@@ -306,105 +349,6 @@ impl Machine {
                 PageTrust::Newer | PageTrust::Short => too_old(),
             }
     }
-
-    fn take_record(
-        &mut self,
-        now: Timestamp,
-        record: HistoryRecord,
-        said_at: Option<Timestamp>,
-        owner: ReplyOwner,
-        effects: &mut Vec<Effect>,
-    ) {
-        // A reply whose beginning arrived over a socket belongs where it began.
-        let streamed = record.id.as_deref().and_then(|id| self.streams.forget(id));
-        let owner = match streamed {
-            Some((start, echoes)) if !start.in_turn() || echoes.is_some() => {
-                match self.owner(start, echoes) {
-                    exact if exact.correlation == Correlation::Exact => exact,
-                    other => ReplyOwner { correlation: Correlation::History, ..other },
-                }
-            }
-            _ => owner,
-        };
-        if record.is_blank && record.id.is_none() {
-            // Without an id each read would journal it again.
-            return;
-        }
-        let gap = self.backfill.as_ref();
-        let ours = said_at.map(|at| self.platform_clock.ours(at));
-        if gap.is_none_or(|backfill| backfill.is_settled_before(ours)) {
-            self.on_newest(record.id.as_deref(), said_at);
-        }
-        let start = ReplyStart { at: now, context: ReplyContext::Silence };
-        self.take_reply(now, response_of(record), start, Some(owner), effects);
-    }
-
-    /// Decides which message a record of the bot's belongs to.
-    fn record_owner(&self, place: &RecordPlace) -> RecordOwner {
-        let Some(turn) = self.asking() else {
-            return self.owner_before(place);
-        };
-        // The words of a human agent answer no message in particular.
-        let alone = self.has_agent();
-        let message = (!alone).then_some(turn.message.id);
-        let owner = ReplyOwner { message, correlation: Correlation::History, late: false };
-        if place.user_message == Some(UserRecord(Some(turn.message.client_message_id))) {
-            return RecordOwner::Reply(owner);
-        }
-        if place.ahead || alone {
-            return self.owner_before(place);
-        }
-        // Our message does not show: only the platform's times tell what came after the first reply.
-        let sent_at = self.platform_clock.of(turn.progress.sent_at.unwrap_or_default());
-        let earliest = sent_at - PlatformClock::SKEW;
-        let replies = turn.progress.replies.iter().filter_map(|reply| reply.created_on);
-        let first_reply = replies.filter(|at| *at >= earliest).min();
-        if first_reply.is_some_and(|first| place.said_at.is_some_and(|at| at >= first)) {
-            return RecordOwner::Reply(owner);
-        }
-        if place.said_at.is_some_and(|at| at < earliest) {
-            return self.owner_before(place);
-        }
-        let Some(backfill) = &self.backfill else { return RecordOwner::Unclear };
-        let since = sent_at - self.platform_clock.tolerance();
-        if turn.is_proved() && backfill.is_late_read() && place.said_at.is_some_and(|at| at >= since) {
-            RecordOwner::Reply(owner)
-        } else if backfill.is_last() {
-            self.owner_before(place)
-        } else {
-            RecordOwner::Unclear
-        }
-    }
-
-    /// Decides the same for a record outside the open turn. It is a late reply of the previous turn if its position or
-    /// its time says so, otherwise it is unsolicited.
-    fn owner_before(&self, place: &RecordPlace) -> RecordOwner {
-        let correlation = Correlation::History;
-        let said_at = place.said_at.map(|at| self.platform_clock.ours(at));
-        let last = self.buffer.record.last_turn.as_ref().filter(|_| !self.buffer.record.agent);
-        let last = last.filter(|last| {
-            let in_window = said_at.is_none_or(|at| at < last.ended_at + self.bot.late_window);
-            let accepted_at = last.client_message_id.map_or(last.ended_at, Timestamp::from_millis);
-            in_window
-                && match place.user_message {
-                    Some(UserRecord(Some(id))) => last.is_echoed(Some(id)),
-                    // The number of a message is at least the time of its accept.
-                    Some(UserRecord(None)) => said_at.is_some_and(|at| at >= accepted_at),
-                    None => said_at.is_some_and(|at| at >= last.ended_at),
-                }
-        });
-        if let Some(last) = last {
-            RecordOwner::Reply(ReplyOwner { message: Some(last.message), correlation, late: true })
-        } else if self
-            .backfill
-            .as_ref()
-            .is_some_and(|backfill| backfill.covers(place.said_at, place.behind_first))
-        {
-            RecordOwner::Reply(ReplyOwner { message: None, correlation, late: false })
-        } else {
-            RecordOwner::Unrelated
-        }
-    }
 }
 
 /// Puts records into the order in which they were said, and returns their times. Pages are ordered, oldest first or
@@ -421,20 +365,4 @@ fn put_in_order(
         times.reverse();
     }
     times
-}
-
-/// Turns a record of history into the response that it was.
-fn response_of(record: HistoryRecord) -> BotResponse {
-    BotResponse {
-        message_id: record.id,
-        text: record.text,
-        is_blank: record.is_blank,
-        agent: record.agent,
-        created_on: record.created_on,
-        stream: None,
-        more_follows: false,
-        session_id: record.session_id,
-        correlation_id: None,
-        event: record.event,
-    }
 }

@@ -18,7 +18,9 @@ impl Machine {
             state,
             since: since.filter(|_| stood == state),
             reason: self.reason(state),
-            retry_at: waits.then(|| self.connect_at(next)),
+            // A connect that the store holds back has no time of its own.
+            retry_at: (waits && (state == LinkState::Blocked || self.may_connect()))
+                .then(|| self.connect_at(next)),
         }
     }
 
@@ -37,6 +39,7 @@ impl Machine {
             LinkState::Ready => None,
             // Without a failed connect there is no reason.
             LinkState::Cold | LinkState::Connecting => failure.map(Into::into),
+            LinkState::BackingOff if !self.may_connect() => Some(self.waiting_for().into()),
             LinkState::BackingOff => Some(
                 failure.unwrap_or("the connection was lost, and the reconnect waits for its backoff").into(),
             ),

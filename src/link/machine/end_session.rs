@@ -38,13 +38,8 @@ impl Machine {
             turn.progress.sent_at = Some(now);
             self.buffer.push(ConversationChange::Sent { message: turn.message.id, at: now });
             self.turn = Some(Box::new(turn));
-        } else if phase == Some(TurnPhase::Ready)
-            && self.is_ready(now)
-            && let Some(turn) = &mut self.turn
-        {
-            turn.phase = TurnPhase::Sent;
-            turn.on_session_end_sent(now);
-            effects.push(Effect::Send(head));
+        } else if phase == Some(TurnPhase::Ready) && self.is_ready(now) {
+            self.send(effects);
         }
         true
     }

@@ -26,6 +26,7 @@ impl Machine {
     /// owner.
     pub(super) fn stop(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.hand_off(now);
+        self.cut_streams(now, false, effects);
         self.exit = ExitPhase::Stopping;
         self.buffer.flush_now();
         self.finish(now, effects);
@@ -37,6 +38,13 @@ impl Machine {
             Input::Stored { lost } => self.on_stored(now, *lost, effects),
             Input::WriteUnknown => self.on_unknown(now),
             Input::OutOfStep => self.buffer.doubt(),
+            Input::SentAtAccept(message) => {
+                self.send_at_accept_pending = false;
+                if message.position == self.next_position && self.lane.is_empty() {
+                    self.buffer.push(ConversationChange::HeadSince { at: now });
+                }
+            }
+            Input::NotSentAtAccept => self.send_at_accept_pending = false,
             _ => {}
         }
         self.finish(now, effects);
@@ -44,17 +52,20 @@ impl Machine {
 
     fn finish(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         // A reconciliation would take too long now. The next owner continues from the store.
-        if self.buffer.is_in_doubt() || self.buffer.is_settled() {
+        if self.buffer.is_in_doubt() || self.buffer.is_settled() && !self.send_at_accept_pending {
             effects.push(Effect::Rest);
         } else if let Some(write) = self.buffer.next_write(now) {
             effects.push(Effect::Write(write));
         }
     }
 
-    /// Restarts the deadline of an unsent head, because this owner caused its wait.
+    /// Restarts the deadline of an unsent head, because this owner caused its wait. The store does not know the head as
+    /// sent any more, so the next owner sends it.
     pub(super) fn hand_off(&mut self, now: Timestamp) {
-        if self.turn.is_none() && !self.lane.is_empty() && self.exit != ExitPhase::HandedOff {
+        let unsent = self.turn.as_ref().is_none_or(|turn| turn.is_unsent());
+        if unsent && !self.lane.is_empty() && self.exit != ExitPhase::HandedOff {
             self.exit = ExitPhase::HandedOff;
+            self.turn = None;
             self.buffer.push(ConversationChange::HeadSince { at: now });
         }
     }

@@ -1,15 +1,20 @@
 //! The platform's frames, and the turns that they belong to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::input::{Effect, OutOfTurnReply};
 use super::super::new_deliveries;
-use super::super::open_streams::{ReplyContext, ReplyStart, StreamUpdate};
+use super::super::open_streams::{JoinedReply, ReplyContext, ReplyStart, StreamUpdate};
+use super::super::turn::TurnPhase;
 use super::Machine;
 use super::link_phase::LinkPhase;
-use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, MessageId, Reply, Timestamp};
+use crate::domain::{Correlation, EndedBy, EntryBody, Fingerprint, GapReason, MessageId, Reply, Timestamp};
 use crate::rtm::{BotResponse, IncomingFrame};
 use crate::store::ConversationChange;
+
+/// The longest pause within a stream that a socket change may hide.
+const STREAM_PAUSE: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReplyOwner {
@@ -104,7 +109,8 @@ impl Machine {
 
     fn on_response(&mut self, now: Timestamp, mut response: Box<BotResponse>, effects: &mut Vec<Effect>) {
         self.on_session(now, response.session_id.take());
-        if response.message_id.as_deref().is_some_and(|id| self.dedup.contains(id)) {
+        let defers = |id: &str| self.turn.as_ref().is_some_and(|turn| turn.defers(id));
+        if response.message_id.as_deref().is_some_and(|id| self.dedup.contains(id) || defers(id)) {
             effects.push(Effect::OutOfTurn(OutOfTurnReply::Duplicate));
             return;
         }
@@ -113,17 +119,15 @@ impl Machine {
             turn.on_echo();
         }
         let start = self.reply_start(now, response.correlation_id);
-        match self.streams.join(response, start) {
-            StreamUpdate::Complete { response, start, chunk } => {
+        match self.streams.join(response, start, self.is_after_gap(now)) {
+            StreamUpdate::Complete { reply, chunk } => {
                 effects.extend(chunk.map(|chunk| Effect::Chunk(Arc::new(chunk))));
-                let said_at = response.created_on.and_then(|at| self.platform_clock.observe(at, now));
-                if said_at.is_none() && response.created_on.is_some() {
+                let created_on = reply.response.created_on;
+                let said_at = created_on.and_then(|at| self.platform_clock.observe(at, now));
+                if said_at.is_none() && created_on.is_some() {
                     effects.push(Effect::FarOffTime);
                 }
-                if !response.is_blank {
-                    self.on_newest(response.message_id.as_deref(), said_at);
-                }
-                self.take_reply(now, *response, start, None, effects);
+                self.on_joined(now, JoinedReply { said_at, ..*reply }, effects);
             }
             StreamUpdate::Partial { begins, orphan, chunk } => {
                 effects.push(Effect::Chunk(Arc::new(chunk)));
@@ -134,24 +138,104 @@ impl Machine {
                     }
                     turn.on_reply_begun(now);
                 }
-                if let Some((orphan, start)) = orphan {
-                    self.on_unfinished(orphan.message_id.as_deref());
-                    self.take_reply(now, orphan, start, None, effects);
+                if let Some(orphan) = orphan {
+                    self.on_joined(now, *orphan, effects);
                 }
             }
         }
     }
 
+    /// Returns whether the first pieces of a stream may be missed. It then begins soon after a gap, and answers no message
+    /// that was sent over this link.
+    fn is_after_gap(&self, now: Timestamp) -> bool {
+        let LinkPhase::Open(socket) = &self.link else { return false };
+        let written_at = self.turn.as_ref().and_then(|turn| turn.written_at);
+        socket.after_gap && now < socket.since + STREAM_PAUSE && written_at.is_none_or(|at| at < socket.since)
+    }
+
+    /// Takes a reply of the socket, or defers it until its message is proved to have arrived.
+    fn on_joined(&mut self, now: Timestamp, reply: JoinedReply, effects: &mut Vec<Effect>) {
+        let reply = match &mut self.turn {
+            Some(turn)
+                if reply.start.context == ReplyContext::Unproved
+                    && turn.awaits_proof()
+                    && !reply.response.is_blank =>
+            {
+                turn.defer(reply)
+            }
+            _ => Some(reply),
+        };
+        if let Some(reply) = reply {
+            self.on_known(&reply);
+            self.take_reply(now, reply, None, effects);
+        }
+    }
+
+    /// Joins the deferred replies to the turn, or tells them outside it. Their time is up when history was read, or when
+    /// the turn ends. They are the turn's if the receipt of its message is proved.
+    pub(super) fn tend_deferred(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let waits = self.turn.as_ref().is_some_and(|turn| {
+            turn.phase == TurnPhase::Broken && (!turn.is_proved() || now < turn.ends_by())
+        });
+        if !waits {
+            self.release_deferred(now, effects);
+        }
+    }
+
+    pub(super) fn release_deferred(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let has_deferred = self.turn.as_ref().is_some_and(|turn| turn.has_deferred());
+        if !has_deferred && !self.streams.has_unproved() {
+            return;
+        }
+        let joins = self.turn.as_ref().is_some_and(|turn| turn.is_open() && turn.is_proved());
+        let context = if joins { ReplyContext::Turn } else { ReplyContext::Greeting };
+        let streams = self.streams.settle_unproved(context);
+        let (deferred, signal) = self.turn.as_mut().map(|turn| turn.take_all_deferred()).unwrap_or_default();
+        for mut reply in deferred {
+            reply.start.context = context;
+            self.on_known(&reply);
+            self.take_reply(now, reply, None, effects);
+        }
+        if let Some(turn) = self.turn.as_mut().filter(|_| joins) {
+            if streams {
+                if turn.progress.first_reply_at.is_none() {
+                    let message = turn.message.id;
+                    self.buffer.push(ConversationChange::Answering { message, at: now });
+                }
+                turn.on_reply_begun(now);
+            }
+            if let Some(by) = signal {
+                turn.on_signal(by, now);
+            }
+        }
+    }
+
+    /// Has history read for the whole text of a stream with a hole. Cuts the streams that history does not tell, and those
+    /// whose end was lost.
+    pub(super) fn tend_streams(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        let silent = self.streams.cut_silent(now);
+        self.take_cut(now, silent, effects);
+        if self.backfill.as_ref().is_some_and(|backfill| self.bot.history && !backfill.is_settled()) {
+            return;
+        }
+        if self.seeks_whole(now) {
+            return;
+        }
+        let ended = self.streams.cut_ended();
+        self.take_cut(now, ended, effects);
+    }
+
     /// Returns the start of a reply that begins now. A bot that tells the answered message decides alone. Otherwise
-    /// the reply belongs to the open turn, unless the bot may be greeting or an agent speaks.
+    /// the reply belongs to the open turn, unless the bot may be greeting or an agent speaks. After a loss it belongs
+    /// to the turn only if the message is proved to have arrived.
     fn reply_start(&self, now: Timestamp, echoes: Option<u64>) -> ReplyStart {
         let turn = self.turn.as_ref().filter(|turn| turn.is_open() && !turn.ends_session());
         let context = if turn.is_some_and(|turn| turn.is_echoed(echoes)) {
             ReplyContext::Turn
         } else if self.may_greet(now) {
             ReplyContext::Greeting
-        } else if turn.is_some() && echoes.is_none() && !self.is_with_agent() {
-            ReplyContext::Turn
+        } else if let Some(turn) = turn.filter(|_| echoes.is_none() && !self.is_with_agent()) {
+            if turn.awaits_proof() { ReplyContext::Unproved } else { ReplyContext::Turn }
         } else {
             ReplyContext::Silence
         };
@@ -160,22 +244,36 @@ impl Machine {
 
     /// Turns streams without an end into replies: those of the ending turn, or those outside it whose socket is gone.
     pub(super) fn cut_streams(&mut self, now: Timestamp, in_turn: bool, effects: &mut Vec<Effect>) {
-        for (response, start) in self.streams.cut(in_turn) {
-            self.on_unfinished(response.message_id.as_deref());
-            self.take_reply(now, response, start, None, effects);
+        let cut = self.streams.cut(in_turn);
+        self.take_cut(now, cut, effects);
+    }
+
+    fn take_cut(&mut self, now: Timestamp, cut: Vec<JoinedReply>, effects: &mut Vec<Effect>) {
+        for reply in cut {
+            self.on_joined(now, reply, effects);
         }
     }
 
-    /// Journals a whole reply and joins it to its message. `found` is the message for a reply from history. A blank
-    /// response is journaled as an event of the platform, because it answers nothing.
+    /// Notes where the next gap begins, or that history may tell more of a reply that was cut.
+    fn on_known(&mut self, reply: &JoinedReply) {
+        let id = reply.response.message_id.as_deref();
+        if reply.partial {
+            self.on_unfinished(id);
+        } else if !reply.response.is_blank {
+            self.on_newest(id, reply.said_at);
+        }
+    }
+
+    /// Journals a reply and joins it to its message. `found` is the message for a reply from history. A gap follows a
+    /// partial one. A blank response is journaled as an event of the platform, because it answers nothing.
     pub(super) fn take_reply(
         &mut self,
         now: Timestamp,
-        response: BotResponse,
-        start: ReplyStart,
+        reply: JoinedReply,
         found: Option<ReplyOwner>,
         effects: &mut Vec<Effect>,
     ) {
+        let JoinedReply { response, start, partial, .. } = reply;
         if let Some(id) = &response.message_id {
             let fingerprint = Fingerprint::of(id);
             self.dedup.insert(fingerprint);
@@ -203,6 +301,7 @@ impl Machine {
             correlation: owner.correlation,
             late: owner.late,
             text: response.text,
+            partial,
             agent: response.agent,
             created_on: response.created_on,
             event: response.event,
@@ -211,6 +310,9 @@ impl Machine {
         let (last, place) = (self.buffer.record.last_turn.as_ref(), self.buffer.place());
         let delivery = new_deliveries::of_reply(&self.bot, &self.conversation, &reply, last, place, now);
         self.buffer.deliver(delivery);
+        if partial {
+            self.buffer.append(now, EntryBody::Gap(GapReason::ReplyCut));
+        }
         match (owner.message, owner.late) {
             (None, _) => effects.push(Effect::OutOfTurn(OutOfTurnReply::Unsolicited)),
             (Some(_), true) => effects.push(Effect::OutOfTurn(OutOfTurnReply::Late)),
@@ -247,7 +349,7 @@ impl Machine {
         let is_of_another = echoes.is_some() && (knows_last || self.turn.is_some());
         match last {
             Some(last)
-                if start.context != ReplyContext::Greeting
+                if !matches!(start.context, ReplyContext::Greeting | ReplyContext::Unproved)
                     && !is_of_another
                     && !self.buffer.record.agent
                     && last.ended_at <= start.at

@@ -127,9 +127,28 @@ impl Machine {
     /// Puts a message back that was not sent, because the lease was not valid. It waits until the lease is valid or
     /// its deadline passes.
     pub(super) fn on_withheld(&mut self) {
-        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) {
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase == TurnPhase::Sending) {
             turn.phase = TurnPhase::Ready;
         }
+    }
+
+    /// Notes that the bytes of the message may reach the platform from here on.
+    pub(super) fn on_writing(&mut self, now: Timestamp) {
+        let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase == TurnPhase::Sending) else { return };
+        turn.phase = TurnPhase::Sent;
+        turn.written_at = Some(now);
+        if turn.ends_session() {
+            turn.on_session_end_sent(now);
+            return;
+        }
+        if let Some(backfill) = self.backfill.as_mut().filter(|_| !turn.was_sent()) {
+            backfill.on_sent(turn.message.client_message_id);
+        }
+        if turn.was_sent() {
+            self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
+            self.buffer.touch(now);
+        }
+        self.on_activity(now);
     }
 
     pub(super) fn tend_turn(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
@@ -143,6 +162,7 @@ impl Machine {
     /// Decides the end of the turn. It is reported when it is stored.
     pub(super) fn end_turn(&mut self, now: Timestamp, outcome: TurnOutcome, effects: &mut Vec<Effect>) {
         if self.turn.as_ref().is_some_and(|turn| turn.is_open()) {
+            self.release_deferred(now, effects);
             self.cut_streams(now, true, effects);
         }
         let Some(turn) = &mut self.turn else { return };
@@ -184,7 +204,7 @@ impl Machine {
             return;
         }
         if let Some(turn) = &self.turn {
-            if !matches!(turn.phase, TurnPhase::Storing | TurnPhase::Ready) {
+            if !matches!(turn.phase, TurnPhase::Storing | TurnPhase::Ready | TurnPhase::Sending) {
                 return;
             }
             let (ready, was_sent) = (turn.phase == TurnPhase::Ready, turn.was_sent());
@@ -199,11 +219,7 @@ impl Machine {
                 };
                 self.end_turn(now, TurnOutcome::Failed(problem), effects);
             } else if ready && rate_free_at <= now && self.is_ready(now) {
-                if was_sent {
-                    self.buffer.record.sends.record(self.bot.user_rate_per_minute, now);
-                    self.buffer.touch(now);
-                }
-                self.send(now, effects);
+                self.send(effects);
             }
             return;
         }
@@ -241,15 +257,11 @@ impl Machine {
         (now >= send_by).then(|| self.unreachable())
     }
 
-    /// Sends the turn's message. Its bytes may reach the platform from here on.
-    fn send(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+    /// Hands the turn's message to the socket.
+    pub(super) fn send(&mut self, effects: &mut Vec<Effect>) {
         if let Some(turn) = &mut self.turn {
-            turn.phase = TurnPhase::Sent;
+            turn.phase = TurnPhase::Sending;
             effects.push(Effect::Send(Arc::clone(&turn.message)));
-            if let Some(backfill) = self.backfill.as_mut().filter(|_| !turn.was_sent()) {
-                backfill.on_sent(turn.message.client_message_id);
-            }
-            self.on_activity(now);
         }
     }
 

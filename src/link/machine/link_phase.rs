@@ -25,8 +25,6 @@ const MAX_BLOCK: Duration = Duration::from_mins(15);
 const TAKEOVER_DELAY: Duration = Duration::from_secs(2);
 /// The lifetime of a socket after which its loss is not a failure: the backoff restarts.
 const STABLE: Duration = Duration::from_secs(30);
-/// The most failed connects in a row without a waiting message.
-const IDLE_ATTEMPTS: u8 = 3;
 
 #[derive(Debug)]
 pub(super) enum LinkPhase {
@@ -46,7 +44,9 @@ pub(super) enum LinkPhase {
 
 #[derive(Debug)]
 pub(super) struct OpenSocket {
-    since: Timestamp,
+    pub(super) since: Timestamp,
+    /// Whether the bot may have spoken before the socket was open.
+    pub(super) after_gap: bool,
     /// Whether a new session on it keeps the human agent of the conversation.
     pub(super) resumes_agent: bool,
     pub(super) alive: KeepAlive,
@@ -71,6 +71,7 @@ impl Machine {
 
     pub(super) fn on_connected(&mut self, now: Timestamp) {
         let LinkPhase::Connecting { mode, request, .. } = self.link else { return };
+        let is_known = self.buffer.record.connected_at.is_some();
         if !self.session_lives(now) {
             // Its end was missed, and with it that of the agent.
             self.buffer.record.session_id = None;
@@ -85,6 +86,7 @@ impl Machine {
         let may_welcome = mode != ConnectMode::Reconnect && !self.bot.welcome.is_zero();
         self.link = LinkPhase::Open(OpenSocket {
             since: now,
+            after_gap: is_known || self.backfill.is_some(),
             resumes_agent: mode == ConnectMode::StartNewResumeAgent,
             alive: KeepAlive::new(self.bot.ping_interval, now),
             hold: may_welcome.then(|| now + self.bot.welcome.min(MAX_HOLD)),
@@ -112,16 +114,12 @@ impl Machine {
         failure: ConnectFailure,
         effects: &mut Vec<Effect>,
     ) {
-        let idle = self.lane.is_empty();
         match failure {
             ConnectFailure::Rejected(words) => {
                 let detail = format!("the platform refused the bridge: {words}");
                 let problem = Problem::new(ProblemKind::PlatformRejected, detail);
                 self.refusal = Some((problem, now + REFUSAL_TTL));
                 self.link = self.wait(now, REFUSAL_TTL);
-                if idle {
-                    self.release_link();
-                }
                 if self.turn.as_ref().is_some_and(|turn| turn.is_open() && !turn.is_proved()) {
                     // No later link can prove the receipt.
                     self.resolve_unproved(now, effects);
@@ -130,11 +128,9 @@ impl Machine {
             ConnectFailure::Unavailable { words, retry_after } => {
                 self.last_failure = Some(words);
                 self.link = self.wait(now, retry_after.unwrap_or_default());
-                if idle && self.backoff.failures() >= IDLE_ATTEMPTS {
-                    self.release_link();
-                }
             }
-            ConnectFailure::Withheld => self.link = LinkPhase::Cold,
+            // The link stays wanted. It is made as soon as the lease is valid.
+            ConnectFailure::Withheld => self.link = LinkPhase::Waiting { until: now },
         }
     }
 
@@ -160,7 +156,7 @@ impl Machine {
         if now.since(socket.since) >= STABLE {
             self.backoff.reset();
         }
-        self.cut_streams(now, false, effects);
+        self.streams.on_lost();
         let lived = self.buffer.record.connected_at.is_some();
         self.on_gap(if lived { GapCause::Lost } else { GapCause::Away });
         let close = CloseReason::of(loss);
@@ -177,6 +173,10 @@ impl Machine {
         }
         if self.on_lost_during_session_end(now, loss, effects) {
             return;
+        }
+        if let Some(turn) = self.turn.as_mut().filter(|turn| turn.phase == TurnPhase::Sending) {
+            // No byte of it was written.
+            turn.phase = TurnPhase::Ready;
         }
         let Some(turn) = self.turn.as_mut().filter(|turn| turn.is_open()) else { return };
         let failure = match close {
@@ -234,7 +234,10 @@ impl Machine {
             self.on_gap(GapCause::Away);
         }
         match self.link {
-            LinkPhase::Waiting { .. } | LinkPhase::Cold if !wanted => self.link = LinkPhase::Cold,
+            LinkPhase::Waiting { .. } | LinkPhase::Cold if !wanted => {
+                self.link = LinkPhase::Cold;
+                self.cut_streams(now, false, effects);
+            }
             LinkPhase::Connecting { .. } if !wanted => {
                 self.link = LinkPhase::Cold;
                 effects.push(Effect::Abandon(AbandonReason::Unwanted));
@@ -244,8 +247,9 @@ impl Machine {
                 let until = self.connect_at(now);
                 self.link = LinkPhase::Waiting { until };
             }
-            // A connect waits for a valid lease, and for room in the write buffer.
-            LinkPhase::Waiting { .. } | LinkPhase::Cold if !self.may_connect() => {}
+            // A connect waits for a valid lease, and for room in the write buffer. The conversation stays in memory.
+            LinkPhase::Waiting { .. } if !self.may_connect() => {}
+            LinkPhase::Cold if !self.may_connect() => self.link = LinkPhase::Waiting { until: now },
             LinkPhase::Waiting { .. } | LinkPhase::Cold => {
                 let (mode, request) = self.mode(now);
                 self.link = LinkPhase::Connecting { mode, request };
@@ -259,6 +263,7 @@ impl Machine {
     pub(super) const fn waiting_for(&self) -> &'static str {
         match &self.link {
             _ if !self.lease_valid => "the bridge could not reach its store to make sure that it may send",
+            _ if self.buffer.is_full() => "the bridge could not reach its store, and too much waits for it",
             LinkPhase::Open(_) => "the connection was open, but the bot might still have sent a greeting",
             LinkPhase::Connecting { .. } => {
                 "connecting took too long, or its turn within connects_per_minute did not come"
@@ -275,7 +280,7 @@ impl Machine {
         open && self.lease_valid && !self.buffer.is_in_doubt()
     }
 
-    const fn may_connect(&self) -> bool {
+    pub(super) const fn may_connect(&self) -> bool {
         self.lease_valid && !self.buffer.is_full()
     }
 

@@ -120,6 +120,7 @@ impl Machine {
 
     /// Drops the head, because the store lost its message. It is neither sent nor completed.
     pub(super) fn lose_head(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
+        self.release_deferred(now, effects);
         let Some(turn) = self.turn.take() else { return };
         let message = turn.message.id;
         self.buffer.forget(message);
@@ -183,7 +184,7 @@ fn missing(
         && stored.sent_at.is_none()
     {
         missing.push(ConversationChange::Sent { message, at });
-        if turn.phase == TurnPhase::Ready {
+        if matches!(turn.phase, TurnPhase::Ready | TurnPhase::Sending) {
             turn.phase = TurnPhase::Storing;
         }
     }

@@ -213,9 +213,12 @@ impl PartitionContents {
             },
             ConversationChange::HeadSince { at } => {
                 if let Some(conversation) = self.conversations.get_mut(name)
-                    && !conversation.lane.is_empty()
+                    && let Some(&head) = conversation.lane.front()
                 {
                     conversation.head_at = Some(*at);
+                    if let Some(progress) = self.running(name, head) {
+                        progress.sent_at = None;
+                    }
                 }
             }
             // The entry before it decides, not the delivery itself.

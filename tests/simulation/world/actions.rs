@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rtm_bridge::domain::{AcceptedMessage, Message, ResendPolicy, SessionRequest};
-use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine};
+use rtm_bridge::link::{ConnectFailure, Effect, Input, Machine, SocketLoss};
 use rtm_bridge::rtm::ConnectMode;
 use rtm_bridge::store::ConversationWrite;
 
@@ -129,6 +129,17 @@ impl World {
         if !self.lease.known {
             return Err(format!("{id} is sent under a suspect lease"));
         }
+        // The bot may speak, and the socket may break, before the first byte is written.
+        if !dead && chance(&mut self.rng, self.faults.unasked / 4) {
+            self.speak_now(socket)?;
+        }
+        if self.is_open(socket) && chance(&mut self.rng, self.faults.drop / 16) {
+            self.socket = None;
+            self.step(Input::Lost(SocketLoss::GONE))?;
+        }
+        if self.socket.is_none() || !self.machine.as_ref().is_some_and(|machine| machine.is_sending(id)) {
+            return Ok(());
+        }
         if self.becomes_suspect() {
             return self.step(Input::Withheld);
         }
@@ -170,7 +181,9 @@ impl World {
         }
         self.last_sent = message.client_message_id;
         self.sends.insert(id, SentMessage { step: self.steps, socket, life: self.life });
+        self.written_to.entry(id).or_default().insert(socket);
         self.truth.sent.insert(id);
+        self.step(Input::Writing)?;
         if !dead {
             let wait = self.rng.u64(1..60);
             self.schedule(wait, SimulationEvent::Received(socket, message));

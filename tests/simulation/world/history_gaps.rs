@@ -21,6 +21,16 @@ impl World {
         }
     }
 
+    /// Sends an unsolicited reply to the open socket right now.
+    pub(super) fn speak_now(&mut self, socket: u32) -> CheckResult {
+        let mut plan = self.platform.unasked(&mut self.rng, &self.faults).into_iter();
+        let first = plan.next();
+        for (at, said) in plan {
+            self.schedule(at, SimulationEvent::PlatformEvent(socket, said));
+        }
+        first.map_or(Ok(()), |(_, said)| self.say(socket, said))
+    }
+
     /// Sends an unsolicited reply to the open socket, if there is one.
     pub(super) fn speak_unasked(&mut self) {
         let socket = self.socket.map_or(0, |(socket, _)| socket);
@@ -29,7 +39,7 @@ impl World {
         }
     }
 
-    /// Notes a reply without a listener. Before the first journaled reply, history has no place to be read from.
+    /// Notes a reply without a listener. Before the end of the first turn, history has no place to be read from.
     pub(super) fn note_missed(&mut self, response: &BotResponse, is_first: bool) {
         let whole = response.stream.as_ref().is_none_or(|stream| stream.last);
         // When a repeat was first said, a socket may have been open. A reply to another socket beside an open one leaves
@@ -37,7 +47,7 @@ impl World {
         if whole
             && is_first
             && self.socket.is_none_or(|(_, dead)| dead)
-            && self.truth.reads_from().is_some()
+            && (self.truth.reads_from().is_some() || self.truth.had_turn())
             && let Some(id) = &response.message_id
         {
             self.missed.insert(id.clone());
@@ -46,10 +56,10 @@ impl World {
 
     /// Notes the replies that the dying owner heard and the store does not have.
     pub(super) fn note_unstored(&mut self) {
-        if self.truth.reads_from().is_none() {
+        if self.truth.reads_from().is_none() && !self.truth.had_turn() {
             return;
         }
-        let unstored = self.delivered.iter().filter(|id| !self.truth.replies.contains(*id));
+        let unstored = self.delivered.iter().filter(|id| !self.truth.replies.contains_key(*id));
         self.missed.extend(unstored.cloned());
     }
 
@@ -68,9 +78,9 @@ impl World {
         {
             return Err(format!("{gap:?} is journaled although history told everything"));
         }
-        let Some(reads_from) = self.truth.reads_from() else { return Ok(()) };
+        let reads_from = self.truth.reads_from();
         let read_until =
-            self.platform.replies().find(|(id, ..)| *id == reads_from).map_or(0, |(_, at, _)| at);
+            self.platform.replies().find(|(id, ..)| Some(*id) == reads_from).map_or(0, |(_, at, _)| at);
         let now = Timestamp::from_millis(self.now);
         let is_there = |machine: &Machine| machine.link_state(now) == LinkState::Ready;
         let stays = self.machine.as_ref().is_some_and(is_there)
@@ -80,7 +90,7 @@ impl World {
         for (id, at, visible_at) in self.platform.replies() {
             let owed = at < read_until || stays && at < self.connected_at;
             let shown = visible_at - at <= settle;
-            let is_journaled = self.truth.replies.contains(id);
+            let is_journaled = self.truth.replies.contains_key(id);
             let gap = self.truth.gaps.iter().any(|(gap, _)| gap.as_millis() >= at);
             let repairable = self.bot.history && shown && self.missed.contains(id);
             if owed && repairable && !is_journaled && !gap {

@@ -22,6 +22,8 @@ struct StoredReply<'a> {
     late: bool,
     #[serde(rename = "t", borrow, default)]
     text: Cow<'a, str>,
+    #[serde(rename = "p", default, skip_serializing_if = "is_default")]
+    partial: bool,
     #[serde(rename = "a", default, skip_serializing_if = "is_default")]
     agent: bool,
     #[serde(rename = "o", default, skip_serializing_if = "Option::is_none")]
@@ -38,6 +40,7 @@ pub(super) fn write(reply: &Reply, into: &mut Vec<u8>) -> Result<(), CorruptData
         correlation: Cow::Borrowed(reply.correlation.as_str()),
         late: reply.late,
         text: Cow::Borrowed(&reply.text),
+        partial: reply.partial,
         agent: reply.agent,
         created_on: reply.created_on.map(Timestamp::as_millis),
         event: &reply.event,
@@ -55,6 +58,7 @@ pub(super) fn read(seq: u64, bytes: &[u8]) -> Result<Reply, CorruptData> {
         correlation: correlation(&stored.correlation)?,
         late: stored.late,
         text: stored.text.into(),
+        partial: stored.partial,
         agent: stored.agent,
         created_on: stored.created_on.map(Timestamp::from_millis),
         event: stored.event.to_owned(),

@@ -103,16 +103,20 @@ fn replies() -> impl Strategy<Value = Reply> {
     let correlation = prop::sample::select(vec![Exact, Window, History, Unsolicited]);
     (
         (any::<u64>(), boxed(), prop::option::of(ids()), correlation),
-        (any::<bool>(), text(0..200), any::<bool>(), prop::option::of(times()), raw()),
+        (any::<bool>(), text(0..200), any::<[bool; 2]>(), prop::option::of(times()), raw()),
     )
         .prop_map(
-            |((seq, message_id, in_reply_to, correlation), (late, text, agent, created_on, event))| Reply {
+            |(
+                (seq, message_id, in_reply_to, correlation),
+                (late, text, [agent, partial], created_on, event),
+            )| Reply {
                 seq,
                 message_id,
                 in_reply_to,
                 correlation,
                 late,
                 text: text.into(),
+                partial,
                 agent,
                 created_on,
                 event,

@@ -281,7 +281,8 @@ impl CachedConversation {
                 _ = self.open(*message)?.first_reply_at.get_or_insert(*at);
             }
             ConversationChange::HeadSince { at } => {
-                if !self.lane.is_empty() {
+                if let Some(head) = self.lane.front_mut() {
+                    head.sent_at = None;
                     self.head_since = *at;
                 }
             }

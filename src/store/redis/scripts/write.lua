@@ -10,7 +10,7 @@
 --   e  the end of the group's message, its last change                      place, text
 --   u  another session's message                                            place, text
 --   p  another event of the platform                                        place, text
---   h  a new start of the head's deadline                                   at, ''
+--   h  the head was not sent, and its deadline starts anew                  at, ''
 --   d  a delivery of the entry before it, skipped with it; it counts twice  id, `QUEUE SINCE`; target, fields, data
 -- All but the last two are journal entries. Their text is `AT WEIGHT BODY`, and it is stored unchanged.
 local owner, write, follows, record = ARGV[1], ARGV[3], ARGV[4], ARGV[5]
@@ -117,6 +117,7 @@ while ARGV[at] do
       for_journal = false
       if #state.lane > 0 then
         state.since = place
+        state.lane[1].signs = string.gsub(state.lane[1].signs, '^%d+', '')
       end
     elseif kind == 'r' and open then
       open.replies = open.replies == '' and place or open.replies .. '+' .. place

@@ -1,0 +1,27 @@
+//! The start of a gap.
+
+use crate::domain::{Fingerprint, Timestamp};
+
+/// Where the gap begins.
+#[derive(Debug)]
+pub(super) struct GapStart {
+    /// The newest message of the platform before the gap. It stays until history was read behind it, because the
+    /// replies of the next socket lie behind the gap.
+    pub(super) after: Option<Box<str>>,
+    /// That message and some before it.
+    pub(super) before: Box<[Fingerprint]>,
+    /// The replies that an earlier owner stored while it closed the same gap.
+    pub(super) backfilled: Box<[Fingerprint]>,
+    /// An older message does not belong to the gap.
+    pub(super) oldest: Option<Timestamp>,
+    /// If no message of the platform is known before the gap: its start by time.
+    pub(super) since: Option<Timestamp>,
+}
+
+impl GapStart {
+    /// Moves the start behind this message.
+    pub(super) fn move_to(&mut self, id: Box<str>) {
+        self.before = Box::new([Fingerprint::of(&id)]);
+        self.after = Some(id);
+    }
+}
