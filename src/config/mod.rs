@@ -79,6 +79,10 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// The largest number of web sockets. Idle ones close first.
     pub max_sockets: usize,
+    /// The largest number of callers' connections. Those that wait for a request close first.
+    pub max_connections: usize,
+    /// The memory of requests, answers and event streams, in bytes. Further requests get `overloaded`.
+    pub memory_limit: usize,
     /// The largest number of concurrent requests. Further ones get `overloaded`.
     pub max_requests: usize,
     /// The largest number of concurrent event streams. Further ones get `overloaded`.

@@ -81,6 +81,8 @@ admin_listen = "0.0.0.0:9090"
 grace = "3s"
 drain_timeout = "30s"
 max_sockets = 400
+max_connections = 300
+memory_limit = "48MiB"
 max_requests = 10
 max_streams = 11
 threads = 3
@@ -199,6 +201,8 @@ fn shows_every_value(config: &Config) {
         "0.0.0.0:8080",
         "0.0.0.0:9090",
         "max_sockets: 400",
+        "max_connections: 300",
+        "memory_limit: 50331648",
         "max_requests: 10",
         "max_streams: 11",
         "threads: 3",

@@ -152,7 +152,7 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "This replica or the store is at its limit: open requests, streams or sockets, a queue between threads, or \
              the store's memory. <code>detail</code> says which. Nothing was accepted.",
             "Repeat the request after <code>Retry-After</code> seconds. Operators: see the metrics for open \
-             requests, sockets and memory; add replicas or raise the limits.",
+             requests, connections, sockets and memory; add replicas or raise the limits.",
         ),
         K::LaneFull => (
             "The conversation has as many open messages as it may have: a bot answers one message of a user \

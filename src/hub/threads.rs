@@ -51,7 +51,7 @@ impl Hub {
         metrics: &Arc<Metrics>,
         outbox_events: OutboxEventSender,
     ) -> Result<HubThreads, HubStartError> {
-        let workers = WorkerThreads::start(config.server.threads).map_err(HubStartError::Thread)?;
+        let workers = WorkerThreads::start("worker", config.server.threads).map_err(HubStartError::Thread)?;
         let count = workers.count();
         let incarnation = incarnation();
         let leases = Arc::new(LeaseTable::new(incarnation, config.cluster.lease_ttl, count));

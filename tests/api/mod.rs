@@ -4,6 +4,7 @@
 mod broken_links;
 mod callbacks;
 mod callers;
+mod connections;
 mod connects;
 mod conversations;
 mod deliveries;
