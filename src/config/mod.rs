@@ -337,6 +337,8 @@ pub struct CallerConfig {
     pub rate_per_minute: u32,
     /// The largest number of concurrent requests; 0 for no limit.
     pub max_open_requests: u32,
+    /// The largest number of its messages that have not ended; 0 for no limit.
+    pub max_open_messages: u32,
     /// The secrets that sign its callbacks, newest first.
     pub webhook_secrets: Vec<SecretString>,
     /// The format of its callbacks.

@@ -146,6 +146,7 @@ bots = ["support"]
 user_prefix = "eu-"
 rate_per_minute = 60
 max_open_requests = 7
+max_open_messages = 9
 webhook_secrets_file = "/secrets/whsec"
 webhook_form = "cloudevents"
 [webhooks]
@@ -232,6 +233,7 @@ fn shows_every_value(config: &Config) {
         "user_prefix: \"eu-\"",
         "rate_per_minute: 60",
         "max_open_requests: 7",
+        "max_open_messages: 9",
         "https://*.example.com/",
         "fd00::/8",
         "timeout: 14s",

@@ -51,6 +51,11 @@ impl FairShare {
         self.limit
     }
 
+    /// Returns the amount of a holder.
+    pub fn held(&self, holder: Option<usize>) -> usize {
+        self.counter(holder).map_or(0, |held| held.load(Ordering::Relaxed))
+    }
+
     fn counter(&self, holder: Option<usize>) -> Option<&AtomicUsize> {
         self.by_holder.get(holder?)
     }

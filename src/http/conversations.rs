@@ -84,6 +84,7 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
         resend: ResendPolicy::Never,
         callback: None,
         trace: request.extensions().get::<TraceId>().copied().unwrap_or_default(),
+        caller: context.sharing_caller(caller),
     };
     let accept = AcceptRequest {
         id,

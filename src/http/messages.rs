@@ -67,8 +67,8 @@ async fn accept(
     });
     let MessageDraft { content, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
-    let conversation = address.conversation;
-    let message = NewMessage { conversation, content, session, rules, resend, callback, trace };
+    let (conversation, caller) = (address.conversation, context.sharing_caller(caller));
+    let message = NewMessage { conversation, content, session, rules, resend, callback, trace, caller };
     let accept = AcceptRequest {
         id,
         message,

@@ -45,7 +45,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use crate::config::Config;
 use crate::domain::{FairShare, MessageId, Problem, ProblemKind};
-use crate::hub::{Hub, HubError};
+use crate::hub::{self, Hub, HubError};
 use crate::metrics::Metrics;
 use crate::store::Clock;
 use api_error::ApiError;
@@ -107,6 +107,8 @@ pub struct ApiContext {
     request_share: Arc<FairShare>,
     /// Places of event streams, which callers share.
     stream_share: Arc<FairShare>,
+    /// Names of the callers, if there are several.
+    sharing_callers: Vec<Arc<str>>,
     /// Remaining requests of callers with a rate limit.
     rate_limits: CallerRateLimits,
     /// Longest silence in an event stream.
@@ -129,6 +131,7 @@ impl ApiContext {
             memory: FairShare::new(config.server.memory_limit, config.callers.len()),
             request_share: FairShare::new(config.server.max_requests, config.callers.len()),
             stream_share: FairShare::new(config.server.max_streams, config.callers.len()),
+            sharing_callers: hub::sharing_callers(&config.callers),
             rate_limits: CallerRateLimits::new(&config.callers),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
@@ -190,6 +193,11 @@ impl ApiContext {
     /// Returns true if another request would be answered at once.
     fn has_room(&self) -> bool {
         self.open_requests.load(Ordering::Relaxed) < self.config.server.max_requests
+    }
+
+    /// Returns the name of a caller that shares the bridge with others.
+    fn sharing_caller(&self, caller: CallerIdentity<'_>) -> Option<Arc<str>> {
+        caller.index().and_then(|index| self.sharing_callers.get(index)).map(Arc::clone)
     }
 
     /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and

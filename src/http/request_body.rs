@@ -8,7 +8,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
@@ -80,7 +80,10 @@ pub(super) async fn read(
 }
 
 /// Reads a body to its end. It has ten seconds, and one more for each 16 KiB that have arrived.
-async fn collect(mut payload: Payload, memory: &mut SharePermit) -> Result<Bytes, ApiError> {
+async fn collect<E>(
+    mut payload: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    memory: &mut SharePermit,
+) -> Result<Bytes, ApiError> {
     let begun = Instant::now();
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();

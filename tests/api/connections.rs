@@ -1,7 +1,5 @@
 //! Connections and memory: callers that send or take slowly, or not at all (api.md 7).
 
-use std::time::Duration;
-
 use futures_util::StreamExt as _;
 use rtm_sandbox::{Gate, Step};
 use serde_json::json;
@@ -150,7 +148,7 @@ fn admin_listener_cuts_a_chunked_body() {
     run(async {
         let bridge = spawn_bridge(|_| {}).await;
         for to in [bridge.api, bridge.admin] {
-            let head = b"POST /livez HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let head = b"POST /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
             let connection = open(to, head).await;
             let (mut reader, mut writer) = connection.into_split();
             let chunk = [b"10000\r\n".to_vec(), vec![b'x'; 1 << 16], b"\r\n".to_vec()].concat();
@@ -165,27 +163,6 @@ fn admin_listener_cuts_a_chunked_body() {
             assert!(sent < 32 << 20, "{sent}");
             assert!([404, 405].contains(&answer.unwrap().status));
         }
-        bridge.finish().await;
-    });
-}
-
-#[test]
-fn body_may_be_slow_but_not_silent() {
-    run(async {
-        let bridge = spawn_bridge(|_| {}).await;
-        bridge.script.bot(|_, _| Step::reply("x"));
-        let whole =
-            Request::message("alice", &json!({"text": "hi"})).prefer("wait=20").into_bytes(bridge.api.0);
-        let (begin, end) = whole.split_at(whole.len() - 5);
-        let mut silent = open(bridge.api, begin).await;
-        let mut slow = open(bridge.api, begin).await;
-        for byte in end {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            slow.write_all(&[*byte]).await.unwrap();
-        }
-        Answer::read(&mut slow, false).await.unwrap().message(200);
-        let answer = Answer::read(&mut silent, false).await.unwrap();
-        assert_eq!(answer.problem(400, "invalid-request")["errors"][0]["pointer"], "");
         bridge.finish().await;
     });
 }

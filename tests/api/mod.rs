@@ -17,6 +17,7 @@ mod operations;
 mod problems;
 mod program;
 mod replies;
+mod shares;
 mod strangers;
 mod streams;
 mod turns;

@@ -17,6 +17,10 @@ use tokio::time::{sleep, timeout};
 use super::super::connection_progress::ConnectionTimeouts;
 use super::*;
 use crate::domain::FairShare;
+use crate::http::{AdminContext, configure_admin};
+use crate::hub::Hub;
+use crate::metrics::{LabelSets, Metrics};
+use crate::store::{MemoryLimits, Store};
 
 /// Pieces of the body.
 type PieceReceiver = mpsc::Receiver<Bytes>;
@@ -421,5 +425,43 @@ fn connection_that_waits_longest_gives_its_place() {
             sleep(Duration::from_millis(1)).await;
         }
         assert!(limits.admit().await.is_some());
+    });
+}
+
+#[test]
+fn connection_of_the_operator_waits_anew_behind_an_answer() {
+    run(async {
+        let words = LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
+        let store = Store::memory(MemoryLimits::new(0, Duration::ZERO));
+        let operator = Arc::new(AdminContext {
+            hub: Hub::closed(store.clone()),
+            metrics: Arc::new(Metrics::new(words).unwrap()),
+            store,
+            store_timeout: Duration::from_secs(1),
+            draining: Arc::default(),
+            local_only: false,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (caller, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (mut caller, socket) = (caller.unwrap(), accepted.unwrap().0);
+        let server = HttpService::build()
+            .keep_alive(actix_http::KeepAlive::Os)
+            .on_connect_ext(|connection: &DetachableConnection, data| {
+                data.insert(connection.clone());
+            })
+            .h1(map_config(App::new().configure(configure_admin(operator)), |()| AppConfig::default()));
+        let server = Rc::new(server.new_service(()).await.unwrap());
+        actix_web::rt::spawn(async move { serve(socket, server, &limits(short())).await.unwrap() });
+        let start = Instant::now();
+        for request in ["GET /livez", "GET /nowhere", "POST /livez"] {
+            let request = format!("{request} HTTP/1.1\r\nHost: h\r\n\r\n");
+            caller.write_all(request.as_bytes()).await.unwrap();
+            let answer = read(&mut caller, "}").await;
+            assert!(!answer.contains("connection: close"), "{answer}");
+        }
+        let (rest, after) = read_to_end(&mut caller, start).await;
+        assert_eq!(rest, b"");
+        assert!(after >= short().keep_alive, "{after:?}");
     });
 }
