@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
-use actix_web::{App, HttpServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
@@ -28,9 +26,11 @@ use tracing::{error, info, warn};
 
 use self::clock_watch::ClockWatch;
 use crate::config::{self, Config, StoreUrl};
+use crate::domain::FairShare;
 use crate::http::{self, AdminContext, ApiContext, ApiServer};
 use crate::hub::{self, Hub, HubThreads};
 use crate::metrics::{LabelSets, Metrics};
+use crate::runtime::WorkerThreads;
 use crate::store::{self, Clock, MemoryLimits, RedisStore, Store, StoreError, StoreRefusal};
 use crate::webhook::{self, Dispatcher};
 
@@ -85,15 +85,12 @@ pub enum BridgeStartError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// Failure of a running bridge, or of its shutdown.
+/// Failure of a running bridge.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeStopError {
     /// Signal handlers could not be installed.
     #[error("cannot listen to signals")]
     Signals(#[source] std::io::Error),
-    /// A listener failed.
-    #[error("a listener failed")]
-    Listener(#[source] std::io::Error),
     /// A listener stopped unexpectedly.
     #[error("a listener stopped unexpectedly")]
     ListenerEnded,
@@ -124,15 +121,10 @@ pub struct Bridge {
     draining: Arc<AtomicBool>,
     server: config::ServerConfig,
     api: ApiServer,
-    admin: ListenerTask,
+    admin: ApiServer,
+    /// The thread of the operator's listener. It answers even if all workers are busy.
+    admin_thread: WorkerThreads,
     sweeper: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-struct ListenerTask {
-    handle: ServerHandle,
-    /// The listener's task, until it has stopped.
-    task: Option<JoinHandle<std::io::Result<()>>>,
 }
 
 impl Bridge {
@@ -203,21 +195,13 @@ impl Bridge {
             // Other addresses of loopback are names that an operator chose.
             local_only: config.callers.is_empty() && LOCALHOST.contains(&server.admin_listen.ip()),
         });
-        let admin =
-            HttpServer::new(move || App::new().configure(http::configure_admin(Arc::clone(&operator))))
-                .workers(1)
-                .shutdown_timeout(1)
-                .disable_signals()
-                .listen(admin)
-                .map_err(|source| BridgeStartError::Listen {
-                    key: "server.admin_listen",
-                    address: server.admin_listen,
-                    source,
-                })?;
-        let api = ApiServer::start(&context, api, shards.workers()).await.map_err(|source| {
-            BridgeStartError::Listen { key: "server.listen", address: server.listen, source }
-        })?;
-        let admin = admin.run();
+        let failed = |key, address| move |source| BridgeStartError::Listen { key, address, source };
+        let admin_failed = failed("server.admin_listen", server.admin_listen);
+        let admin_thread = WorkerThreads::start("admin", 1).map_err(admin_failed)?;
+        let admin = ApiServer::start_admin(operator, admin, &admin_thread).await.map_err(admin_failed)?;
+        let api = ApiServer::start(&context, api, shards.workers())
+            .await
+            .map_err(failed("server.listen", server.listen))?;
         info!(
             api = %addresses.api, admin = %addresses.admin,
             replica = %config.cluster.replica_id, incarnation = %shards.hub().incarnation(),
@@ -225,14 +209,15 @@ impl Bridge {
         );
         Ok(Self {
             addresses,
-            sweeper: spawn(sweep(store.clone(), Arc::clone(&metrics))),
+            sweeper: spawn(sweep(store.clone(), context.memory(), Arc::clone(&metrics))),
             store,
             shards,
             dispatcher,
             draining,
             server,
             api,
-            admin: ListenerTask::start(admin),
+            admin,
+            admin_thread,
         })
     }
 
@@ -269,7 +254,7 @@ impl Bridge {
             }
         };
         tokio::select! {
-            ended = self.stop() => failed.and(ended),
+            () = self.stop() => failed,
             _ = terminate.recv() => failed,
             _ = interrupt.recv() => failed,
         }
@@ -279,17 +264,14 @@ impl Bridge {
     async fn failed(&mut self) -> BridgeStopError {
         tokio::select! {
             () = self.api.died() => BridgeStopError::ListenerEnded,
-            failure = self.admin.failed() => failure,
+            () = self.admin.died() => BridgeStopError::ListenerEnded,
             () = self.shards.died() => BridgeStopError::Shard,
             () = self.dispatcher.died() => BridgeStopError::Dispatcher,
         }
     }
 
-    /// Shuts down in the order of api.md 7, within `drain_timeout`.
-    ///
-    /// # Errors
-    /// [`BridgeStopError::Listener`].
-    pub async fn stop(self) -> Result<(), BridgeStopError> {
+    /// Shuts down in the order of api.md 7, within `drain_timeout`. A part that does not end in time is logged.
+    pub async fn stop(self) {
         let started = Instant::now();
         let at = |part: Duration| started + part;
         self.draining.store(true, Ordering::Relaxed);
@@ -321,50 +303,21 @@ impl Bridge {
         if !workers.stop(by).await {
             warn!("a worker thread did not end in time");
         }
-        let admin = self.admin.stop(at(self.server.drain_timeout)).await;
+        if timeout_at(by, self.admin.stop()).await.is_err() || !self.admin_thread.stop(by).await {
+            warn!("the operator's listener did not end in time");
+        }
         info!(seconds = started.elapsed().as_secs_f64(), "the bridge has stopped");
-        admin
     }
 }
 
-impl ListenerTask {
-    fn start(server: Server) -> Self {
-        Self { handle: server.handle(), task: Some(spawn(server)) }
-    }
-
-    /// Returns when the listener stops by itself.
-    async fn failed(&mut self) -> BridgeStopError {
-        let Some(task) = &mut self.task else { return BridgeStopError::ListenerEnded };
-        let ended = task.await;
-        self.task = None;
-        match ended {
-            Ok(Err(error)) => BridgeStopError::Listener(error),
-            Ok(Ok(())) | Err(_) => BridgeStopError::ListenerEnded,
-        }
-    }
-
-    /// Accepts no more connections, and returns when the open requests are answered.
-    async fn stop(self, by: Instant) -> Result<(), BridgeStopError> {
-        let Some(task) = self.task else { return Ok(()) };
-        let graceful = async {
-            self.handle.stop(true).await;
-            task.await
-        };
-        if let Ok(Ok(ended)) = timeout_at(by, graceful).await {
-            return ended.map_err(BridgeStopError::Listener);
-        }
-        warn!("requests were still open at the end of the shutdown");
-        Ok(())
-    }
-}
-
-/// Removes expired data, counts open messages and compares the clocks, once a second.
-async fn sweep(store: Store, metrics: Arc<Metrics>) {
+/// Removes expired data, counts open messages and the memory of requests, and compares the clocks, once a second.
+async fn sweep(store: Store, memory: Arc<FairShare>, metrics: Arc<Metrics>) {
     let mut second = interval(Duration::from_secs(1));
     let mut clocks = ClockWatch::default();
     loop {
         second.tick().await;
         clocks.look(&metrics.clocks);
+        metrics.request_memory.set(i64::try_from(memory.taken()).unwrap_or(i64::MAX));
         match &store {
             Store::Memory(memory) => {
                 memory.sweep(SWEEP_MAX_MESSAGES);

@@ -9,6 +9,7 @@
 
 mod bot;
 mod clocks;
+mod connections;
 mod deliveries;
 mod event_streams;
 mod fleet;
@@ -32,10 +33,13 @@ use metric_factory::MetricFactory;
 
 pub use bot::BotMetrics;
 pub use clocks::{ClockDifference, ClockMetrics};
+pub use connections::ConnectionMetrics;
 pub use deliveries::{BotDeliveryMetrics, DeliveryMetrics};
 pub use event_streams::EventStreamMetrics;
 pub use fleet::FleetMetrics;
-pub use labels::{AttemptEnd, ConnectResult, ConnectStep, SocketState, StreamEndReason, TurnStage};
+pub use labels::{
+    AttemptEnd, ConnectResult, ConnectStep, ConnectionEndReason, SocketState, StreamEndReason, TurnStage,
+};
 pub use oldest_open_message::OldestOpenMessage;
 pub use subscribers::SubscriberMetrics;
 
@@ -98,6 +102,10 @@ pub struct Metrics {
     pub subscribers: SubscriberMetrics,
     /// Event streams and the events that callers got.
     pub event_streams: EventStreamMetrics,
+    /// Callers' connections.
+    pub connections: ConnectionMetrics,
+    /// Memory of requests, answers and event streams, in bytes.
+    pub request_memory: IntGauge,
     /// Deliveries to receivers of webhooks.
     pub deliveries: DeliveryMetrics,
 }
@@ -185,6 +193,11 @@ impl Metrics {
             clocks,
             subscribers: SubscriberMetrics::declare(&factory)?,
             event_streams: EventStreamMetrics::declare(&factory)?,
+            connections: ConnectionMetrics::declare(&factory)?,
+            request_memory: factory.gauge(
+                "request_memory_bytes",
+                "Memory of requests, answers and event streams; new requests are refused at server.memory_limit.",
+            )?,
             deliveries: DeliveryMetrics::declare(&factory)?,
             registry: factory.0,
         })

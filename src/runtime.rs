@@ -66,14 +66,14 @@ type WorkerTask = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 const POLL: Duration = Duration::from_millis(5);
 
 impl WorkerThreads {
-    /// Starts this number of threads.
+    /// Starts this number of threads. Their names begin with this one.
     ///
     /// # Errors
     /// The system allows no more threads, or no more files for a runtime's poller.
-    pub fn start(count: usize) -> io::Result<Self> {
+    pub fn start(name: &str, count: usize) -> io::Result<Self> {
         let threads = (0..count).map(|index| {
             let (tasks, mut inbox) = mpsc::channel::<WorkerTask>(1);
-            let thread = local_thread(&format!("worker-{index}"), async move || {
+            let thread = local_thread(&format!("{name}-{index}"), async move || {
                 while let Some(task) = inbox.recv().await {
                     spawn_local(task());
                 }
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn worker_task_panics_and_other_tasks_of_its_thread_go_on() {
         block_on(async {
-            let workers = WorkerThreads::start(2).unwrap();
+            let workers = WorkerThreads::start("worker", 2).unwrap();
             workers.run_on(1, async || panic!("on purpose")).await;
             let (answer, mut answers) = mpsc::channel(1);
             let held = answer.clone();

@@ -51,6 +51,7 @@ pub(super) fn caller(section: &mut Section<'_>) -> Option<CallerConfig> {
         user_prefix: section.or("user_prefix", String::new(), parse::text),
         rate_per_minute: section.or("rate_per_minute", 0, number(0..=10_000_000)),
         max_open_requests: section.or("max_open_requests", 0, number(0..=1_000_000)),
+        max_open_messages: section.or("max_open_messages", 0, number(0..=1_000_000)),
         webhook_secrets: secrets.unwrap_or_default(),
         webhook_form: form.unwrap_or_default(),
         bots,

@@ -17,8 +17,11 @@ use super::{
 };
 use crate::domain::BotName;
 
-/// The open files for other uses than sockets to the platform: listeners, callers' connections, the store.
+/// The open files for other uses than sockets to the platform and callers' connections: listeners, the store, webhooks.
 pub(super) const FILE_HEADROOM: u64 = 512;
+
+/// The default of `max_connections` if there are files enough: all requests and streams, and some that wait.
+const MAX_CONNECTIONS: usize = 25_000;
 
 impl Config {
     /// Returns the configuration of `dev`: a store in memory, no callers, and one bot `sandbox` on the simulated platform
@@ -50,12 +53,16 @@ impl Config {
 impl Default for ServerConfig {
     /// Listens on loopback only. The limit of sockets follows from the limit of open files.
     fn default() -> Self {
+        let files = open_files();
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
             grace: Duration::from_secs(3),
             drain_timeout: Duration::from_secs(30),
-            max_sockets: max_sockets(open_files()),
+            max_sockets: max_sockets(files, max_connections(files)),
+            max_connections: max_connections(files),
+            // With the sockets and connections of the chart, it fits the memory that the chart allows.
+            memory_limit: 192 << 20,
             max_requests: 10_000,
             max_streams: 10_000,
             threads: std::thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2),
@@ -68,10 +75,26 @@ pub(super) fn open_files() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-fn max_sockets(open_files: u64) -> usize {
+/// Returns the default of `max_connections`: a quarter of the open files.
+fn max_connections(open_files: u64) -> usize {
+    files_between(open_files.saturating_sub(FILE_HEADROOM) / 4, MAX_CONNECTIONS)
+}
+
+/// Returns the default of `max_connections` beside a given number of sockets.
+pub(super) fn max_connections_beside(sockets: usize, open_files: u64) -> usize {
+    let files = open_files.saturating_sub(FILE_HEADROOM).saturating_sub(sockets as u64);
+    files_between(files, MAX_CONNECTIONS)
+}
+
+/// Returns the default of `max_sockets` beside a number of connections.
+pub(super) fn max_sockets(open_files: u64, connections: usize) -> usize {
+    let files = open_files.saturating_sub(FILE_HEADROOM).saturating_sub(connections as u64);
     // Above that, memory is the limit: a socket takes about 30 KiB.
-    let sockets = open_files.saturating_sub(FILE_HEADROOM).clamp(64, 100_000);
-    usize::try_from(sockets).unwrap_or(64)
+    files_between(files, 100_000)
+}
+
+fn files_between(files: u64, most: usize) -> usize {
+    usize::try_from(files).unwrap_or(usize::MAX).clamp(64, most)
 }
 
 impl Default for StoreConfig {
@@ -171,9 +194,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn max_sockets_leaves_room_for_other_files() {
-        assert_eq!(max_sockets(20_000), 20_000 - 512);
-        assert_eq!(max_sockets(100), 64);
-        assert_eq!(max_sockets(u64::MAX), 100_000);
+    fn sockets_and_connections_leave_room_for_other_files() {
+        for (files, connections, sockets) in
+            [(20_000, 4872, 14_616), (2048, 384, 1152), (100, 64, 64), (u64::MAX, 25_000, 100_000)]
+        {
+            assert_eq!(max_connections(files), connections);
+            assert_eq!(max_sockets(files, connections), sockets);
+        }
+        assert_eq!(max_connections_beside(15_000, 20_000), 4488);
+        assert_eq!(max_connections_beside(15_000, 1 << 20), 25_000);
+        assert_eq!(max_connections_beside(15_000, 1024), 64);
     }
 }

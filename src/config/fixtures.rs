@@ -19,6 +19,7 @@ pub fn caller(name: &str, scopes: CallerScopes) -> CallerConfig {
         user_prefix: String::new(),
         rate_per_minute: 0,
         max_open_requests: 0,
+        max_open_messages: 0,
         webhook_secrets: Vec::new(),
         webhook_form: PayloadFormat::Standard,
     }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config_value::{self, ConfigTable};
+use super::defaults::{FILE_HEADROOM, max_connections_beside, max_sockets};
 use super::diagnostics::{ConfigErrors, ConfigWarning, Diagnostics};
 use super::environment as variables;
 use super::file_text::{self, FileText};
-use super::parse::{self, InvalidValue, duration, number, one_of, show_duration};
+use super::parse::{self, InvalidValue, duration, number, one_of, show_duration, size};
 use super::section::{FileReader, Section};
 use super::{ClusterConfig, Config, LogConfig, LogFormat, ReplyConfig, ServerConfig};
 use super::{address, bots, callers, defaults, store, webhooks};
@@ -20,6 +21,9 @@ use crate::domain::BotName;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
+
+/// The least `server.memory_limit`: several of the largest bodies and answers at once.
+const MEMORY_MIN: usize = 32 << 20;
 
 /// Returns the environment of this process.
 pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
@@ -186,12 +190,20 @@ fn check_relations(diagnostics: &mut Diagnostics, config: &Config, has_file: boo
 
 fn server(section: &mut Section<'_>) -> ServerConfig {
     let d = ServerConfig::default();
+    let files = defaults::open_files();
+    let sockets = section.optional("max_sockets", number(1..=10_000_000));
+    let connections = section.optional("max_connections", number(1..=10_000_000));
+    let max_connections = connections.unwrap_or_else(|| {
+        sockets.map_or(d.max_connections, |sockets| max_connections_beside(sockets, files))
+    });
     let server = ServerConfig {
         listen: section.or("listen", d.listen, address::address),
         admin_listen: section.or("admin_listen", d.admin_listen, address::address),
         grace: section.or("grace", d.grace, duration(Duration::ZERO..=5 * MINUTE)),
         drain_timeout: section.or("drain_timeout", d.drain_timeout, duration(SECOND..=HOUR)),
-        max_sockets: section.or("max_sockets", d.max_sockets, number(1..=10_000_000)),
+        max_sockets: sockets.unwrap_or_else(|| max_sockets(files, max_connections)),
+        max_connections,
+        memory_limit: section.or("memory_limit", d.memory_limit, size(MEMORY_MIN..=usize::MAX)),
         max_requests: section.or("max_requests", d.max_requests, number(1..=10_000_000)),
         max_streams: section.or("max_streams", d.max_streams, number(0..=10_000_000)),
         threads: section.or("threads", d.threads, number(1..=1024)),
@@ -216,14 +228,12 @@ fn server(section: &mut Section<'_>) -> ServerConfig {
             (section.key("listen"), words("admin_listen")),
         ]);
     }
-    let files = defaults::open_files();
-    if (server.max_sockets as u64).saturating_add(defaults::FILE_HEADROOM) > files
-        && server.max_sockets > d.max_sockets
-    {
-        let key = section.key("max_sockets");
+    let needed = server.max_sockets.saturating_add(server.max_connections) as u64;
+    if needed.saturating_add(FILE_HEADROOM) > files && (sockets.is_some() || connections.is_some()) {
+        let key = section.key(if sockets.is_some() { "max_sockets" } else { "max_connections" });
         let what = format!(
-            "{} sockets need more open files than the {files} this process may have (ulimit -n)",
-            server.max_sockets
+            "{} sockets and {} connections need more open files than the {files} this process may have (ulimit -n)",
+            server.max_sockets, server.max_connections
         );
         section.diagnostics.warn(&key, what);
     }

@@ -81,6 +81,10 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// The largest number of web sockets. Idle ones close first.
     pub max_sockets: usize,
+    /// The largest number of callers' connections. Those that wait for a request close first.
+    pub max_connections: usize,
+    /// The memory of requests, answers and event streams, in bytes. Further requests get `overloaded`.
+    pub memory_limit: usize,
     /// The largest number of concurrent requests. Further ones get `overloaded`.
     pub max_requests: usize,
     /// The largest number of concurrent event streams. Further ones get `overloaded`.
@@ -335,6 +339,8 @@ pub struct CallerConfig {
     pub rate_per_minute: u32,
     /// The largest number of concurrent requests; 0 for no limit.
     pub max_open_requests: u32,
+    /// The largest number of its messages that have not ended; 0 for no limit.
+    pub max_open_messages: u32,
     /// The secrets that sign its callbacks, newest first.
     pub webhook_secrets: Vec<SecretString>,
     /// The format of its callbacks.

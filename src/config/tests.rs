@@ -81,6 +81,8 @@ admin_listen = "0.0.0.0:9090"
 grace = "3s"
 drain_timeout = "30s"
 max_sockets = 400
+max_connections = 300
+memory_limit = "48MiB"
 max_requests = 10
 max_streams = 11
 threads = 3
@@ -144,6 +146,7 @@ bots = ["support"]
 user_prefix = "eu-"
 rate_per_minute = 60
 max_open_requests = 7
+max_open_messages = 9
 webhook_secrets_file = "/secrets/whsec"
 webhook_form = "cloudevents"
 [webhooks]
@@ -199,6 +202,8 @@ fn shows_every_value(config: &Config) {
         "0.0.0.0:8080",
         "0.0.0.0:9090",
         "max_sockets: 400",
+        "max_connections: 300",
+        "memory_limit: 50331648",
         "max_requests: 10",
         "max_streams: 11",
         "threads: 3",
@@ -228,6 +233,7 @@ fn shows_every_value(config: &Config) {
         "user_prefix: \"eu-\"",
         "rate_per_minute: 60",
         "max_open_requests: 7",
+        "max_open_messages: 9",
         "https://*.example.com/",
         "fd00::/8",
         "timeout: 14s",

@@ -34,6 +34,7 @@ pub fn new_message(conversation: ConversationId, text: &str) -> NewMessage {
         resend: ResendPolicy::Never,
         callback: None,
         trace: TraceId::default(),
+        caller: None,
     }
 }
 

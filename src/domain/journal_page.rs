@@ -110,6 +110,19 @@ pub struct JournalPage {
     pub gap: bool,
 }
 
+impl JournalPage {
+    /// Returns the approximate number of bytes in memory.
+    pub fn weight(&self) -> usize {
+        let message = |message: &Message| {
+            let replies =
+                message.progress.replies.iter().map(|reply| reply.event.get().len() + reply.text.len());
+            message.accepted.new.content.text().len() + replies.sum::<usize>()
+        };
+        let entry = |item: &EntryWithMessage| item.entry.weight() + item.message.as_ref().map_or(0, message);
+        self.entries.iter().map(entry).sum()
+    }
+}
+
 /// A part of a streamed reply for live subscribers. The store never keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyChunk {

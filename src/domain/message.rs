@@ -295,6 +295,26 @@ pub struct NewMessage {
     pub callback: Option<Callback>,
     /// The trace of the request.
     pub trace: TraceId,
+    /// The caller that posted it, if there are several. They share the bot's connects.
+    pub caller: Option<Arc<str>>,
+}
+
+impl NewMessage {
+    /// Returns the approximate number of bytes of the caller's texts.
+    pub fn text_weight(&self) -> usize {
+        let content = &self.content;
+        let objects = [&content.custom_data, &content.meta_tags, &content.meta];
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        content.text().len()
+            + text(&content.display_text)
+            + objects.into_iter().flatten().map(|object| object.raw().get().len()).sum::<usize>()
+            + content
+                .attachments
+                .iter()
+                .map(|file| 64 + file.file_id.len() + text(&file.file_name) + text(&file.file_type))
+                .sum::<usize>()
+            + self.callback.as_ref().map_or(0, |callback| callback.url.len())
+    }
 }
 
 /// A message that the store has accepted. It ends exactly once.

@@ -11,6 +11,7 @@ mod conversation_id;
 mod conversation_record;
 mod delivery;
 mod event_kind;
+mod fair_share;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixtures;
 #[cfg(feature = "test-support")]
@@ -36,6 +37,7 @@ pub use delivery::{
     Delivery, DeliveryAttempt, DeliveryId, DeliveryKind, DeliveryOrigin, DeliveryState, NewDelivery,
 };
 pub use event_kind::EventKind;
+pub use fair_share::{FairShare, SharePermit};
 pub use http_date::{parse_http_date, parse_retry_after};
 pub use journal_entry::{EntryBody, GapReason, JournalEntry};
 pub use journal_page::{

@@ -9,13 +9,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::guard::{Guard, fn_guard};
 use actix_web::http::header;
+use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 
 use super::api_error::{self, ApiError};
+use super::detachable_connection::DetachableConnection;
 use super::local_host;
 use super::reads;
 use super::trace_context::TraceContext;
@@ -47,12 +51,30 @@ pub fn configure_admin(admin: Arc<AdminContext>) -> impl FnOnce(&mut ServiceConf
         let local_only = admin.local_only;
         let read_only =
             |path| web::resource(path).guard(served(local_only)).default_service(web::to(wrong_method));
-        app.app_data(Data::from(admin))
+        let routes = web::scope("")
             .service(read_only("/livez").route(web::route().guard(reads()).to(live)))
             .service(read_only("/readyz").route(web::route().guard(reads()).to(ready)))
             .service(read_only("/metrics").route(web::route().guard(reads()).to(metrics)))
             .default_service(web::to(no_route));
+        app.app_data(Data::from(admin)).service(routes.wrap(from_fn(tell_connection)));
     }
+}
+
+/// Tells the connection of a request where it begins and where its answer does, as `request_pipeline` does for callers.
+async fn tell_connection(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let connection = DetachableConnection::of_request(request.request()).cloned();
+    if let Some(connection) = &connection {
+        connection.request_begun(request.headers());
+    }
+    let (request, response) = next.call(request).await?.map_into_boxed_body().into_parts();
+    let response = match connection {
+        Some(connection) => connection.answer(response),
+        None => response,
+    };
+    Ok(ServiceResponse::new(request, response))
 }
 
 /// Matches requests for a host that is served. The others end in [`no_route`].

@@ -231,6 +231,12 @@ impl From<HubError> for ApiError {
                     format!("This replica is at its limit ({what}) and accepted nothing. Try again later.");
                 Self::from(Problem::new(ProblemKind::Overloaded, detail).retry_after(RETRY_SOON))
             }
+            HubError::CallerLimit(most) => {
+                let detail = format!(
+                    "This key already has {most} open messages on this replica. Retry when one of them has ended."
+                );
+                Self::from(Problem::new(ProblemKind::RateLimited, detail).retry_after(RETRY_SOON))
+            }
             HubError::Accept(error) => error.into(),
             HubError::Store(error) => error.into(),
             HubError::Lost => Self::new(
@@ -329,6 +335,7 @@ mod tests {
         use ProblemKind as K;
         assert_eq!(kind(HubError::Draining), (K::Draining, Some(RETRY_SOON)));
         assert_eq!(kind(HubError::Overloaded("sockets")), (K::Overloaded, Some(RETRY_SOON)));
+        assert_eq!(kind(HubError::CallerLimit(3)), (K::RateLimited, Some(RETRY_SOON)));
         assert_eq!(kind(HubError::Lost), (K::MessageLost, None));
         assert_eq!(kind(AcceptError::LaneFull(32)), (K::LaneFull, Some(RETRY_SOON)));
         assert_eq!(kind(AcceptError::IdempotencyMismatch), (K::IdempotencyMismatch, None));

@@ -1,51 +1,66 @@
-//! The server of the callers' listener, on the threads of the shards.
+//! The HTTP server of a listener, on threads of the bridge.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::HttpService;
+use actix_http::{HttpService, KeepAlive, Request, Response};
 use actix_service::{Service as _, ServiceFactory as _, fn_service, map_config};
 use actix_web::App;
+use actix_web::body::{BoxBody, MessageBody as _};
 use actix_web::dev::AppConfig;
-use futures_util::future::join_all;
+use actix_web::http::header::HeaderMap;
+use actix_web::web::ServiceConfig;
+use futures_util::future::{join_all, ready};
 use rustix::io::Errno;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::api_error::{ApiError, RETRY_SOON};
+use super::connection_limits::ConnectionLimits;
+use super::connection_progress::ConnectionTimeouts;
 use super::detachable_connection::{self, DetachableConnection};
 use super::refusal_writer::RefusalWriter;
-use super::{ApiContext, configure, expectation};
+use super::trace_context::TraceContext;
+use super::{AdminContext, ApiContext, configure, configure_admin, expectation};
+use crate::domain::FairShare;
+use crate::hub::HubError;
+use crate::metrics::Metrics;
 use crate::runtime::WorkerThreads;
 
-/// Lifetime of an idle connection. It exceeds that of load balancers, so that they close first.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Longest time that a peer may leave sent bytes unacknowledged, or its receive window full.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for the head of a connection's first request, which actix answers with 408. The others are in
+/// [`ConnectionTimeouts`].
+const FIRST_HEAD: Duration = Duration::from_secs(10);
 /// Timeout of closing a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The age up to which a connection stays open at a shutdown, because its first request may be on the way.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// Time for open requests when the listener stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes that the system holds for a peer before it sends them.
+#[cfg(target_os = "linux")]
+const UNSENT_BYTES: u32 = 64 << 10;
 
 /// Connections that may wait for a thread.
 const QUEUE: usize = 128;
 /// The delay after a failed accept: the process may have no file left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// The least time between two log lines about failed accepts, or about refused connections.
+const LOG_INTERVAL: Duration = Duration::from_mins(1);
+/// Connections to the operator's listener.
+const ADMIN_CONNECTIONS: usize = 128;
 
-/// The server of callers. When it is dropped, the listener and the connections close.
+/// The server of a listener. When it is dropped, the listener and the connections close.
 ///
-/// Its connections run on the threads of the shards. Actix' own servers start threads by themselves, and `HttpServer`
+/// Its connections run on threads of the bridge. Actix' own servers start threads by themselves, and `HttpServer`
 /// accepts only its own type of connection (see `detachable_connection`). So this server uses their parts.
 #[derive(Debug)]
 pub struct ApiServer {
@@ -57,8 +72,21 @@ pub struct ApiServer {
     ends: Vec<oneshot::Receiver<()>>,
 }
 
+/// The parts of a listener's HTTP service. Each thread makes its own service of them.
+#[derive(Clone)]
+struct HttpServiceSetup<R, E> {
+    metrics: Arc<Metrics>,
+    /// Makes the routes.
+    routes: R,
+    /// Decides on `Expect: 100-continue`.
+    expect: E,
+}
+
+/// A connection with its place among all.
+type PlacedConnection = (std::net::TcpStream, OwnedSemaphorePermit);
+
 impl ApiServer {
-    /// Serves the connections of this listener on these threads, in turn.
+    /// Serves callers on this listener. Their connections go to these threads in turn.
     ///
     /// # Errors
     /// The listener cannot be used.
@@ -67,15 +95,60 @@ impl ApiServer {
         listener: std::net::TcpListener,
         threads: &WorkerThreads,
     ) -> io::Result<Self> {
+        let (max, memory) = (context.config.server.max_connections, Arc::clone(&context.memory));
+        let limits = ConnectionLimits::new(max, memory, Some(context.metrics.connections.clone()));
+        let (routed, expecting) = (Arc::clone(context), Arc::clone(context));
+        let service = HttpServiceSetup {
+            metrics: Arc::clone(&context.metrics),
+            routes: move || configure(Arc::clone(&routed)),
+            expect: move |request| {
+                let context = Arc::clone(&expecting);
+                async move { expectation::admit(&context, request).await }
+            },
+        };
+        Self::serve(service, limits, listener, threads).await
+    }
+
+    /// Serves the operator on this listener, with limits of its own.
+    ///
+    /// # Errors
+    /// The listener cannot be used.
+    pub async fn start_admin(
+        context: Arc<AdminContext>,
+        listener: std::net::TcpListener,
+        threads: &WorkerThreads,
+    ) -> io::Result<Self> {
+        let limits = ConnectionLimits::new(ADMIN_CONNECTIONS, FairShare::new(usize::MAX, 0), None);
+        let service = HttpServiceSetup {
+            metrics: Arc::clone(&context.metrics),
+            routes: move || configure_admin(Arc::clone(&context)),
+            expect: |request| ready(Ok(request)),
+        };
+        Self::serve(service, limits, listener, threads).await
+    }
+
+    async fn serve<R, C, E, F>(
+        service: HttpServiceSetup<R, E>,
+        limits: ConnectionLimits,
+        listener: std::net::TcpListener,
+        threads: &WorkerThreads,
+    ) -> io::Result<Self>
+    where
+        R: Fn() -> C + Clone + Send + 'static,
+        C: FnOnce(&mut ServiceConfig) + 'static,
+        E: Fn(Request) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Request, Response<BoxBody>>> + 'static,
+    {
         listener.set_nonblocking(true)?;
+        let limits = Arc::new(limits);
         let closing = Arc::new(Notify::new());
         let (mut inboxes, mut ends) = (Vec::new(), Vec::new());
         for index in 0..threads.count() {
             let (connections, inbox) = mpsc::channel(QUEUE);
             let (end, ended) = oneshot::channel();
-            let (context, closing) = (Arc::clone(context), Arc::clone(&closing));
+            let (service, limits, closing) = (service.clone(), Arc::clone(&limits), Arc::clone(&closing));
             let serve = async move || {
-                serve_connections(context, inbox, closing).await;
+                serve_connections(service, limits, inbox, closing).await;
                 end.send(()).ok();
             };
             threads.run_on(index, serve).await;
@@ -86,7 +159,7 @@ impl ApiServer {
         let accept = async move || {
             tokio::select! {
                 _ = stopped => {}
-                () = accept(listener, &inboxes) => {}
+                () = accept(listener, &limits, &inboxes) => {}
             }
         };
         threads.run_on(0, accept).await;
@@ -111,14 +184,33 @@ impl ApiServer {
 }
 
 /// Accepts connections and gives them to the threads in turn. Returns when a thread takes no more.
-async fn accept(listener: std::net::TcpListener, threads: &[mpsc::Sender<std::net::TcpStream>]) {
+async fn accept(
+    listener: std::net::TcpListener,
+    limits: &ConnectionLimits,
+    threads: &[mpsc::Sender<PlacedConnection>],
+) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
+    let (mut failures, mut refusals) = (OccasionalLog::default(), OccasionalLog::default());
     for first in (0..threads.len()).cycle() {
-        let socket = loop {
+        let connection = loop {
             match listener.accept().await.and_then(|(socket, _)| socket.into_std()) {
-                Ok(socket) => break socket,
+                Ok(socket) => match limits.admit().await {
+                    Some(place) => break (socket, place),
+                    None => {
+                        refuse(socket);
+                        if let Some(since) = refusals.next() {
+                            warn!(
+                                refused = since,
+                                "connections are refused: server.max_connections is reached"
+                            );
+                        }
+                    }
+                },
                 Err(error) if is_of_the_process(&error) => {
-                    warn!(%error, "a connection could not be accepted");
+                    limits.count_accept_error();
+                    if let Some(since) = failures.next() {
+                        warn!(%error, failed = since, "a connection could not be accepted");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
                 // The caller has left, or the network between failed.
@@ -128,10 +220,50 @@ async fn accept(listener: std::net::TcpListener, threads: &[mpsc::Sender<std::ne
                 }
             }
         };
-        if !hand_over(socket, threads, first).await {
+        if !hand_over(connection, threads, first).await {
             return;
         }
     }
+}
+
+/// Logs an event that may come many times a second, at most once in [`LOG_INTERVAL`].
+#[derive(Debug, Default)]
+struct OccasionalLog {
+    last: Option<Instant>,
+    count: u64,
+}
+
+impl OccasionalLog {
+    /// Returns the number of events since the last line if another line is due.
+    fn next(&mut self) -> Option<u64> {
+        self.count += 1;
+        if self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
+/// Answers a connection above the limit, and closes it. The answer fits into the system's buffer.
+fn refuse(mut socket: std::net::TcpStream) {
+    let failure = ApiError::from(HubError::Overloaded("open connections"));
+    let response = failure.response("/", TraceContext::from_headers(&HeaderMap::new()));
+    let (status, body) = (response.status(), response.into_body().try_into_bytes().unwrap_or_default());
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         retry-after: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        RETRY_SOON.as_secs(),
+        body.len()
+    );
+    let answered = socket
+        .write_all(&[head.as_bytes(), &body].concat())
+        .and_then(|()| socket.shutdown(std::net::Shutdown::Write));
+    if let Err(error) = answered {
+        debug!(%error, "a connection was refused without an answer");
+    }
+    // A close with unread bytes would break the connection, and the caller would perhaps lose the answer.
+    socket.read(&mut [0; 4096]).ok();
 }
 
 /// Returns whether the process or the system lacks files or memory. Other errors belong to one connection.
@@ -143,32 +275,40 @@ fn is_of_the_process(error: &io::Error) -> bool {
 /// Gives a connection to the first thread from this one on that has room, or waits for this one. Returns `false` if a thread
 /// takes no more.
 async fn hand_over(
-    mut socket: std::net::TcpStream,
-    threads: &[mpsc::Sender<std::net::TcpStream>],
+    mut connection: PlacedConnection,
+    threads: &[mpsc::Sender<PlacedConnection>],
     first: usize,
 ) -> bool {
     for thread in threads.iter().cycle().skip(first).take(threads.len()) {
-        match thread.try_send(socket) {
+        match thread.try_send(connection) {
             Ok(()) => return true,
-            Err(TrySendError::Full(returned)) => socket = returned,
+            Err(TrySendError::Full(returned)) => connection = returned,
             Err(TrySendError::Closed(_)) => return false,
         }
     }
     let Some(thread) = threads.get(first) else { return false };
-    thread.send(socket).await.is_ok()
+    thread.send(connection).await.is_ok()
 }
 
 /// Serves connections on this thread until the listener has closed and the last of them has ended.
-async fn serve_connections(
-    context: Arc<ApiContext>,
-    mut connections: mpsc::Receiver<std::net::TcpStream>,
+async fn serve_connections<R, C, E, F>(
+    service: HttpServiceSetup<R, E>,
+    limits: Arc<ConnectionLimits>,
+    mut connections: mpsc::Receiver<PlacedConnection>,
     closing: Arc<Notify>,
-) {
+) where
+    R: Fn() -> C,
+    C: FnOnce(&mut ServiceConfig) + 'static,
+    E: Fn(Request) -> F + Clone + 'static,
+    F: Future<Output = Result<Request, Response<BoxBody>>> + 'static,
+{
+    let HttpServiceSetup { routes, expect, metrics } = service;
     let stopping = CancellationToken::new();
     let stopped = stopping.clone();
-    let (metrics, expecting) = (Arc::clone(&context.metrics), Arc::clone(&context));
     let requests = HttpService::build()
-        .keep_alive(KEEP_ALIVE)
+        // The connection itself ends its waits.
+        .keep_alive(KeepAlive::Os)
+        .client_request_timeout(FIRST_HEAD)
         .client_disconnect_timeout(CLOSE_TIMEOUT)
         // A caller that closed its side gets no answer, and its wait must end.
         .h1_allow_half_closed(false)
@@ -187,54 +327,45 @@ async fn serve_connections(
         .on_connect_ext(|writer: &RefusalWriter<DetachableConnection>, data| {
             data.insert(writer.connection.clone());
         })
-        .expect(fn_service(move |request| {
-            let context = Arc::clone(&expecting);
-            async move { expectation::admit(&context, request).await }
-        }))
-        .h1(map_config(App::new().configure(configure(context)), |()| AppConfig::default()));
+        .expect(fn_service(expect))
+        .h1(map_config(App::new().configure(routes()), |()| AppConfig::default()));
     let Ok(requests) = requests.new_service(()).await else { return };
     let requests = Rc::new(requests);
     let requests = Rc::new(fn_service(move |(connection, peer): (DetachableConnection, _)| {
-        let writer = RefusalWriter::new(connection.clone(), Arc::clone(&metrics));
-        let served = requests.call((writer, peer));
-        async move {
-            let served = served.await;
-            if served.is_err() {
-                timeout(CLOSE_TIMEOUT, drop_rest(connection)).await.ok();
-            }
-            served
-        }
+        requests.call((RefusalWriter::new(connection, Arc::clone(&metrics)), peer))
     }));
     let open = TaskTracker::new();
-    while let Some(socket) = connections.recv().await {
+    while let Some((socket, place)) = connections.recv().await {
         let Ok(socket) = TcpStream::from_std(socket) else { continue };
-        configure_socket(&socket);
-        open.spawn_local(detachable_connection::serve(socket, Rc::clone(&requests)));
+        configure_socket(&socket, limits.timeouts);
+        let (requests, limits) = (Rc::clone(&requests), Arc::clone(&limits));
+        open.spawn_local(async move {
+            let _open = limits.count_open();
+            // The server has logged its errors.
+            detachable_connection::serve(socket, requests, &limits).await.ok();
+            drop(place);
+        });
     }
     open.close();
     stopping.cancel();
     timeout(SHUTDOWN_TIMEOUT, open.wait()).await.ok();
 }
 
-/// Closes our side of a connection that failed, and drops what the caller still sends. An unread rest would reset the
-/// connection, and the caller would lose the refusal.
-async fn drop_rest(mut connection: DetachableConnection) {
-    let mut rest = [0; 4096];
-    if connection.shutdown().await.is_ok() {
-        while connection.read(&mut rest).await.is_ok_and(|length| length > 0) {}
-    }
-}
-
-/// Disables Nagle's algorithm and lets the system cut a connection whose peer reads nothing.
+/// Disables Nagle's algorithm, and has the system cut a connection whose peer has gone.
 ///
-/// Only the system can do that. Actix does not poll a response until the peer takes its bytes. A peer that does not read
-/// still answers keep-alive probes.
-fn configure_socket(socket: &TcpStream) {
+/// The system also holds few unsent bytes, so that the bridge sees whether the peer reads.
+fn configure_socket(socket: &TcpStream, timeouts: ConnectionTimeouts) {
     let set = socket.set_nodelay(true);
     #[cfg(target_os = "linux")]
-    let set = set.and(socket2::SockRef::from(socket).set_tcp_user_timeout(Some(STALL_TIMEOUT)));
+    let set = {
+        let socket = socket2::SockRef::from(socket);
+        set.and(socket.set_tcp_user_timeout(Some(timeouts.stall)))
+            .and(socket.set_tcp_notsent_lowat(UNSENT_BYTES))
+    };
+    #[cfg(not(target_os = "linux"))]
+    let _unused = timeouts;
     if let Err(error) = set {
-        debug!(%error, "socket options failed; a stalled connection will stay open");
+        debug!(%error, "socket options failed; the system notices late that a peer has gone");
     }
 }
 
@@ -249,8 +380,11 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (ours, _theirs) = tokio::join!(listener.accept(), TcpStream::connect(address));
         let (ours, _) = ours.unwrap();
-        configure_socket(&ours);
-        assert_eq!(socket2::SockRef::from(&ours).tcp_user_timeout().unwrap(), Some(STALL_TIMEOUT));
+        let timeouts = ConnectionTimeouts::default();
+        configure_socket(&ours, timeouts);
+        let socket = socket2::SockRef::from(&ours);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(timeouts.stall));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
         assert!(ours.nodelay().unwrap());
     }
 }

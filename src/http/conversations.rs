@@ -46,7 +46,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
         open_messages: u64,
         last_activity_at: Option<Timestamp>,
     }
-    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Read)?;
+    let caller = context.authorize(request, RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
@@ -68,7 +68,7 @@ async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
 
 /// Ends a conversation. The end has a place in the lane like a message, so earlier messages are answered first.
 async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
-    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Send)?;
+    let caller = context.authorize(request, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(&context.config, caller, request.uri(), &mut errors)?;
     let Some(ConversationAddress { conversation, bot }) = address else { return Err(errors.into()) };
@@ -84,6 +84,7 @@ async fn close(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespon
         resend: ResendPolicy::Never,
         callback: None,
         trace: request.extensions().get::<TraceId>().copied().unwrap_or_default(),
+        caller: context.sharing_caller(caller),
     };
     let accept = AcceptRequest {
         id,

@@ -33,7 +33,7 @@ pub(super) async fn list(context: Data<ApiContext>, request: HttpRequest) -> Htt
 /// Handles `GET /deliveries/{id}`.
 pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> HttpResponse {
     let work = async {
-        let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Admin)?;
+        let caller = context.authorize(&request, RequiredScope::Admin)?;
         without_query(&request)?;
         json_response(StatusCode::OK, &find(&context, caller, &request).await?)
     };
@@ -51,7 +51,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
         deliveries: &'a [Delivery],
         next: Option<DeliveryId>,
     }
-    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Admin)?;
+    let caller = context.authorize(request, RequiredScope::Admin)?;
     let mut errors = FieldErrors::default();
     let query = request.uri().query().unwrap_or_default();
     let QueryParameters { bot, others: [after, limit, state, user] } =
@@ -75,7 +75,7 @@ async fn page(context: &ApiContext, request: &HttpRequest) -> Result<HttpRespons
 }
 
 async fn queue_again(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
-    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Admin)?;
+    let caller = context.authorize(request, RequiredScope::Admin)?;
     without_query(request)?;
     let id = find(context, caller, request).await?.new.id;
     match context.hub.redeliver(id).await.map_err(redeliver_failure)? {

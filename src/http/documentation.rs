@@ -152,7 +152,7 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
             "This replica or the store is at its limit: open requests, streams or sockets, a queue between threads, or \
              the store's memory. <code>detail</code> says which. Nothing was accepted.",
             "Repeat the request after <code>Retry-After</code> seconds. Operators: see the metrics for open \
-             requests, sockets and memory; add replicas or raise the limits.",
+             requests, connections, sockets and memory; add replicas or raise the limits.",
         ),
         K::LaneFull => (
             "The conversation has as many open messages as it may have: a bot answers one message of a user \
@@ -161,9 +161,10 @@ fn advice(kind: ProblemKind) -> (&'static str, &'static str) {
         ),
         K::RateLimited => (
             "The caller has made the requests that it may make in a minute on this replica \
-             (<code>callers.rate_per_minute</code>), or has as many open as it may have \
-             (<code>callers.max_open_requests</code>), waits and streams included. Nothing was accepted.",
-            "Wait <code>Retry-After</code> seconds, or until an open request has ended. Close unused streams.",
+             (<code>callers.rate_per_minute</code>), or has as many requests or messages open as it may have \
+             (<code>callers.max_open_requests</code>, waits and streams included; \
+             <code>callers.max_open_messages</code>). Nothing was accepted.",
+            "Wait <code>Retry-After</code> seconds, or until one of them has ended. Close unused streams.",
         ),
         K::PlatformRejected => (
             "The platform refused the bot's credentials, does not know the bot, or could not read the message (code \

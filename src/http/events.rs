@@ -6,6 +6,7 @@
 mod event_stream;
 mod event_view;
 mod stream_feed;
+mod stream_memory;
 
 use std::time::Duration;
 
@@ -17,11 +18,12 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use self::event_stream::EventStream;
+use self::event_stream::{EventStream, StreamPlaces};
 use self::event_view::{EventView, is_visible};
 use self::stream_feed::StreamFeed;
+use self::stream_memory::StreamMemory;
 use super::api_error::{ApiError, FieldErrors};
-use super::auth::RequiredScope;
+use super::auth::{CallerIdentity, RequiredScope};
 use super::concurrency_limit::ConcurrencyPermit;
 use super::content_negotiation::prefers_stream;
 use super::conversation_address::ConversationAddress;
@@ -48,7 +50,7 @@ pub(super) async fn get(context: Data<ApiContext>, request: HttpRequest) -> Http
 
 async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let headers = request.headers();
-    let (caller, permit) = context.authorize(headers, RequiredScope::Read)?;
+    let caller = context.authorize(request, RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
     let (address, [after, limit]) = ConversationAddress::read_with(
         &context.config,
@@ -74,8 +76,8 @@ async fn read(context: &Data<ApiContext>, request: &HttpRequest) -> Result<HttpR
         if request.method() == Method::HEAD {
             return Ok(stream_head().finish().set_body(NoBody::new()).map_into_boxed_body());
         }
-        let body = open_stream(context, conversation, after, permit).await?.into_body();
-        if let Some(connection) = DetachableConnection::of_request(request) {
+        let body = open_stream(context, caller, request, conversation, after).await?.into_body();
+        if let Some(connection) = DetachableConnection::detachable(request) {
             return Ok(stream_head().force_close().body(connection.detaching_body(body)));
         }
         let mut response = stream_head().force_close().body(body);
@@ -160,16 +162,24 @@ fn events_page<'a>(
 /// Opens a stream. Its first page is read before the response, so that an early failure becomes a normal refusal.
 async fn open_stream(
     context: &Data<ApiContext>,
+    caller: CallerIdentity<'_>,
+    request: &HttpRequest,
     conversation: ConversationId,
     after: ReadStart,
-    permit: Option<ConcurrencyPermit>,
 ) -> Result<EventStream, ApiError> {
-    let stream = ConcurrencyPermit::acquire(&context.open_streams, context.config.server.max_streams)
+    let all = ConcurrencyPermit::acquire(&context.open_streams, context.config.server.max_streams)
         .ok_or(HubError::Overloaded("open event streams"))?;
+    let share = context.stream_share.acquire(caller.index(), 1);
+    let share = share.ok_or(HubError::Overloaded("this caller's share of open event streams"))?;
+    // A stream is counted as a stream only, but among all that its caller has open.
+    let places = DetachableConnection::of_request(request)
+        .map(|connection| connection.with_places(|places| std::mem::take(&mut places.caller)));
+    let mut memory = StreamMemory::acquire(&context.memory, caller.index())?;
     let subscription = context.hub.subscribe(&conversation).await?;
-    let first = context.hub.page(&conversation, after, event_stream::PAGE_ENTRIES, true).await?;
+    let first = memory.read(&context.hub, &conversation, after).await?;
     let feed = StreamFeed::new(conversation.clone(), first, fastrand::u32(RECONNECT_MILLIS));
-    Ok(EventStream { context: context.clone(), conversation, subscription, feed, _permits: (stream, permit) })
+    let places = StreamPlaces { _all: all, _share: share, _open: places.and_then(|places| places.open) };
+    Ok(EventStream { context: context.clone(), conversation, subscription, feed, memory, _places: places })
 }
 
 fn stream_head() -> HttpResponseBuilder {

@@ -10,6 +10,7 @@ use actix_web::http::Method;
 use super::api_error::{ApiError, FieldErrors};
 use super::auth::RequiredScope;
 use super::conversation_address::ConversationAddress;
+use super::detachable_connection::DetachableConnection;
 use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::request_body;
@@ -41,7 +42,8 @@ pub(super) async fn admit(context: &ApiContext, request: Request) -> Result<Requ
     let trace = TraceContext::from_headers(head.headers());
     // The caller may send its body all the same.
     let work = async { Err(failure.closing_connection()) };
-    let mut response = respond(context, route, head, trace, rate_limit, work).await;
+    let connection = request.conn_data::<DetachableConnection>();
+    let mut response = respond(context, route, head, connection, trace, rate_limit, work).await;
     response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);
     Err(response.into())
 }
@@ -55,23 +57,23 @@ fn check(context: &ApiContext, head: &RequestHead) -> (&'static str, Result<(), 
             (MESSAGES, check_message(context, head))
         }
         (&Method::POST, [Some("deliveries"), Some("redrive"), None, _]) => {
-            let authorized = context.authorize(head.headers(), RequiredScope::Admin);
+            let authorized = context.authorize_head(head.headers(), RequiredScope::Admin);
             (REDRIVE, authorized.and_then(|_| request_body::check_head(head.headers())))
         }
         (method, [Some("conversations"), ..]) => {
             let writes = matches!(*method, Method::POST | Method::DELETE);
             let scope = if writes { RequiredScope::Send } else { RequiredScope::Read };
-            (OTHER, context.authorize(head.headers(), scope).map(drop))
+            (OTHER, context.authorize_head(head.headers(), scope).map(drop))
         }
         (_, [Some("deliveries"), ..]) => {
-            (OTHER, context.authorize(head.headers(), RequiredScope::Admin).map(drop))
+            (OTHER, context.authorize_head(head.headers(), RequiredScope::Admin).map(drop))
         }
         _ => (OTHER, Ok(())),
     }
 }
 
 fn check_message(context: &ApiContext, head: &RequestHead) -> Result<(), ApiError> {
-    let (caller, _permit) = context.authorize(head.headers(), RequiredScope::Send)?;
+    let (caller, _places) = context.authorize_head(head.headers(), RequiredScope::Send)?;
     // Field errors are left to the handler, which reports them together with those of the body.
     let mut errors = FieldErrors::default();
     ConversationAddress::read(&context.config, caller, &head.uri, &mut errors)?;

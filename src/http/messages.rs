@@ -40,13 +40,14 @@ async fn accept(
 ) -> Result<HttpResponse, ApiError> {
     let headers = request.headers();
     let config = &*context.config;
-    let (caller, _permit) = context.authorize(headers, RequiredScope::Send)?;
+    let caller = context.authorize(request, RequiredScope::Send)?;
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(config, caller, request.uri(), &mut errors)?;
     let prefer = PreferHeader::from_headers(headers);
     let key = idempotency_key::key(headers, &mut errors);
-    let body = request_body::read(headers, payload).await?;
+    let body = request_body::read(context, caller, request, payload).await?;
     let draft = request_body::parse_message(&body, &mut errors);
+    drop(body);
     let (Some(address), Some(draft), true) = (address, draft, errors.is_empty()) else {
         return Err(errors.into());
     };
@@ -66,8 +67,8 @@ async fn accept(
     });
     let MessageDraft { content, session, rules, resend, .. } = draft;
     let trace = request.extensions().get::<TraceId>().copied().unwrap_or_default();
-    let conversation = address.conversation;
-    let message = NewMessage { conversation, content, session, rules, resend, callback, trace };
+    let (conversation, caller) = (address.conversation, context.sharing_caller(caller));
+    let message = NewMessage { conversation, content, session, rules, resend, callback, trace, caller };
     let accept = AcceptRequest {
         id,
         message,
@@ -88,7 +89,7 @@ async fn accept(
 async fn read(context: &ApiContext, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let uri = request.uri();
     let config = &*context.config;
-    let (caller, _permit) = context.authorize(request.headers(), RequiredScope::Read)?;
+    let caller = context.authorize(request, RequiredScope::Read)?;
     let mut errors = FieldErrors::default();
     let address = ConversationAddress::read(config, caller, uri, &mut errors)?;
     let prefer = PreferHeader::from_headers(request.headers()).of_read();

@@ -10,11 +10,14 @@ mod auth;
 mod callback_policy;
 mod canonical_json;
 mod concurrency_limit;
+mod connection_limits;
+mod connection_progress;
 mod content_negotiation;
 mod conversation_address;
 mod conversations;
 mod deliveries;
 mod detachable_connection;
+mod detached_stream;
 mod documentation;
 mod events;
 mod expectation;
@@ -30,6 +33,7 @@ mod rate_limit;
 mod refusal_writer;
 mod request_body;
 mod request_pipeline;
+mod request_places;
 mod trace_context;
 
 use std::sync::Arc;
@@ -42,14 +46,16 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
 
 use crate::config::Config;
-use crate::domain::{MessageId, Problem, ProblemKind};
-use crate::hub::Hub;
+use crate::domain::{FairShare, MessageId, Problem, ProblemKind};
+use crate::hub::{self, Hub, HubError};
 use crate::metrics::Metrics;
 use crate::store::Clock;
 use api_error::ApiError;
 use auth::{CallerIdentity, RequiredScope};
 use concurrency_limit::ConcurrencyPermit;
+use detachable_connection::DetachableConnection;
 use rate_limit::CallerRateLimits;
+use request_places::CallerPlaces;
 
 pub use admin::{AdminContext, configure_admin};
 pub use api_server::ApiServer;
@@ -97,6 +103,14 @@ pub struct ApiContext {
     open_streams: Arc<AtomicUsize>,
     /// Number of open requests and streams of each caller, by its index in the configuration.
     open_by_caller: Vec<Arc<AtomicUsize>>,
+    /// Memory of requests, answers and event streams, in bytes. Callers share it.
+    memory: Arc<FairShare>,
+    /// Places of requests, which callers share.
+    request_share: Arc<FairShare>,
+    /// Places of event streams, which callers share.
+    stream_share: Arc<FairShare>,
+    /// Names of the callers, if there are several.
+    sharing_callers: Vec<Arc<str>>,
     /// Remaining requests of callers with a rate limit.
     rate_limits: CallerRateLimits,
     /// Longest silence in an event stream.
@@ -116,6 +130,10 @@ impl ApiContext {
             open_requests: Arc::default(),
             open_streams: Arc::default(),
             open_by_caller: config.callers.iter().map(|_| Arc::default()).collect(),
+            memory: FairShare::new(config.server.memory_limit, config.callers.len()),
+            request_share: FairShare::new(config.server.max_requests, config.callers.len()),
+            stream_share: FairShare::new(config.server.max_streams, config.callers.len()),
+            sharing_callers: hub::sharing_callers(&config.callers),
             rate_limits: CallerRateLimits::new(&config.callers),
             keep_alive: events::KEEP_ALIVE,
             draining: Arc::default(),
@@ -129,35 +147,59 @@ impl ApiContext {
         Self { draining, ..self }
     }
 
-    /// Identifies the caller of a request, and checks its scope and its limit of open requests. The permit counts the
-    /// request until it is dropped.
+    /// Returns the memory of requests, answers and event streams.
+    pub fn memory(&self) -> Arc<FairShare> {
+        Arc::clone(&self.memory)
+    }
+
+    /// Identifies the caller of a request, and checks its scope and its places. The request holds the places until its
+    /// answer is taken.
     ///
     /// # Errors
-    /// `unauthorized`, `forbidden`, `rate-limited`.
-    fn authorize(
+    /// `unauthorized`, `forbidden`, `rate-limited`, `overloaded`.
+    fn authorize(&self, request: &HttpRequest, scope: RequiredScope) -> Result<CallerIdentity<'_>, ApiError> {
+        let (caller, places) = self.authorize_head(request.headers(), scope)?;
+        if let Some(connection) = DetachableConnection::of_request(request) {
+            connection.with_places(|held| held.caller = places);
+        }
+        Ok(caller)
+    }
+
+    /// Does the same for a head alone, and returns the places.
+    ///
+    /// # Errors
+    /// The errors of [`ApiContext::authorize`].
+    fn authorize_head(
         &self,
         headers: &HeaderMap,
         scope: RequiredScope,
-    ) -> Result<(CallerIdentity<'_>, Option<ConcurrencyPermit>), ApiError> {
+    ) -> Result<(CallerIdentity<'_>, CallerPlaces), ApiError> {
         let caller = CallerIdentity::authenticate(&self.config.callers, headers, scope)?;
-        let Some((limit, open)) =
-            caller.max_open().zip(caller.index().and_then(|index| self.open_by_caller.get(index)))
-        else {
-            return Ok((caller, None));
+        let open = match caller.max_open().zip(self.open_by_caller.get(caller.index().unwrap_or(usize::MAX)))
+        {
+            Some((limit, open)) => Some(ConcurrencyPermit::acquire(open, limit).ok_or_else(|| {
+                let detail = format!(
+                    "This key already has {limit} open requests on this replica, streams and waits included. \
+                     Retry when one of them has ended."
+                );
+                let problem = Problem::new(ProblemKind::RateLimited, detail);
+                ApiError::from(problem.retry_after(api_error::RETRY_SOON))
+            })?),
+            None => None,
         };
-        let permit = ConcurrencyPermit::acquire(open, limit).ok_or_else(|| {
-            let detail = format!(
-                "This key already has {limit} open requests on this replica, streams and waits included. \
-                 Retry when one of them has ended."
-            );
-            ApiError::from(Problem::new(ProblemKind::RateLimited, detail).retry_after(api_error::RETRY_SOON))
-        })?;
-        Ok((caller, Some(permit)))
+        let share = self.request_share.acquire(caller.index(), 1);
+        let share = share.ok_or(HubError::Overloaded("this caller's share of open requests"))?;
+        Ok((caller, CallerPlaces { open, share: Some(share) }))
     }
 
     /// Returns true if another request would be answered at once.
     fn has_room(&self) -> bool {
         self.open_requests.load(Ordering::Relaxed) < self.config.server.max_requests
+    }
+
+    /// Returns the name of a caller that shares the bridge with others.
+    fn sharing_caller(&self, caller: CallerIdentity<'_>) -> Option<Arc<str>> {
+        caller.index().and_then(|index| self.sharing_callers.get(index)).map(Arc::clone)
     }
 
     /// Returns a new message id: the time, and 80 bits of the system's random source. Ids are unique over replicas and

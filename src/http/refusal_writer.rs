@@ -115,6 +115,11 @@ fn with_problem(head: &[u8], kind: ProblemKind) -> Vec<u8> {
     whole
 }
 
+/// Returns the refusal of a head that is late behind an answer. The server itself watches the first head only.
+pub(super) fn late_head() -> Vec<u8> {
+    with_problem(b"HTTP/1.1 408 Request Timeout\r\n", ProblemKind::RequestTimeout)
+}
+
 impl<C: AsyncRead + Unpin> AsyncRead for RefusalWriter<C> {
     fn poll_read(
         mut self: Pin<&mut Self>,

@@ -4,20 +4,26 @@
 
 use std::time::Duration;
 
+use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
+use super::ApiContext;
 use super::api_error::{ApiError, FieldErrors};
+use super::auth::CallerIdentity;
 use super::canonical_json::JsonValue;
+use super::detachable_connection::DetachableConnection;
 use super::field_validator::{FieldValidator, pointer};
 use crate::domain::{
     Attachment, CALLBACK_MAX_BYTES, Callback, InvalidMessage, JsonObject, MessageContent, ProblemKind,
-    ResendPolicy, SessionRequest, TurnRules,
+    ResendPolicy, SessionRequest, SharePermit, TurnRules,
 };
+use crate::hub::HubError;
 
 /// The largest body, in bytes.
 pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
@@ -25,8 +31,10 @@ pub(super) const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Most attachments of a message.
 pub(super) const MAX_ATTACHMENTS: usize = 20;
 
-/// Timeout of reading a body.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a body without its bytes.
+const READ_TIME: Duration = Duration::from_secs(10);
+/// Bytes for which a body has one more second.
+const BYTES_PER_SECOND: usize = 16 << 10;
 
 /// A validated message.
 #[derive(Debug)]
@@ -51,40 +59,62 @@ pub(super) fn check_head(headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Reads a JSON body.
+/// Reads a JSON body. The request holds its memory until the answer is taken.
 ///
 /// # Errors
-/// `unsupported-media-type`, `payload-too-large`, and `invalid-request` for an incomplete or slow body.
-pub(super) async fn read(headers: &HeaderMap, payload: Payload) -> Result<Bytes, ApiError> {
-    check_head(headers)?;
-    match tokio::time::timeout(READ_TIMEOUT, collect(payload)).await {
-        Ok(body) => body,
-        Err(_) => Err(incomplete("must arrive within 30 s")),
+/// `unsupported-media-type`, `payload-too-large`, `overloaded` without memory, and `invalid-request` for an incomplete or
+/// slow body.
+pub(super) async fn read(
+    context: &ApiContext,
+    caller: CallerIdentity<'_>,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<Bytes, ApiError> {
+    check_head(request.headers())?;
+    let mut memory = context.memory().empty_permit(caller.index());
+    let body = collect(payload, &mut memory).await?;
+    if let Some(connection) = DetachableConnection::of_request(request) {
+        connection.with_places(|places| places.body = Some(memory));
     }
+    Ok(body)
 }
 
-async fn collect(mut payload: Payload) -> Result<Bytes, ApiError> {
+/// Reads a body to its end. It has ten seconds, and one more for each 16 KiB that have arrived.
+async fn collect<E>(
+    mut payload: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    memory: &mut SharePermit,
+) -> Result<Bytes, ApiError> {
+    let begun = Instant::now();
     let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
-        let chunk = chunk.map_err(|_| incomplete("must be complete; the connection broke"))?;
-        if first.len() + rest.len() + chunk.len() > MAX_BODY_BYTES {
+    let mut whole = BytesMut::new();
+    let mut length = 0;
+    loop {
+        let time = READ_TIME + Duration::from_secs((length / BYTES_PER_SECOND) as u64);
+        let chunk = match timeout_at(begun + time, payload.next()).await {
+            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Err(_))) => return Err(incomplete("must be complete; the connection broke")),
+            Ok(None) => break,
+            Err(_) => return Err(incomplete("must arrive within 10 s and 1 s more for each 16 KiB")),
+        };
+        length += chunk.len();
+        if length > MAX_BODY_BYTES {
             return Err(too_large());
         }
+        let before = whole.capacity();
         // Nearly every body is one chunk, which needs no copy.
-        if first.is_empty() {
+        if first.is_empty() && whole.is_empty() {
             first = chunk;
         } else {
-            rest.extend_from_slice(&chunk);
+            if whole.is_empty() {
+                whole.extend_from_slice(&std::mem::take(&mut first));
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        if !memory.try_grow((whole.capacity() + first.len()).saturating_sub(before)) {
+            return Err(ApiError::from(HubError::Overloaded("memory of requests")).closing_connection());
         }
     }
-    if rest.is_empty() {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::with_capacity(first.len() + rest.len());
-    whole.extend_from_slice(&first);
-    whole.extend_from_slice(&rest);
-    Ok(whole.freeze())
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
 /// Accepts `application/json` and `application/*+json` with any parameters, but no compression.

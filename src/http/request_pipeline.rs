@@ -7,6 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 
 use actix_http::RequestHead;
+use actix_web::body::{BodySize, MessageBody as _};
 use actix_web::http::header;
 use actix_web::http::{ConnectionType, StatusCode};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
@@ -18,11 +19,12 @@ use tracing::{Instrument as _, Span, field};
 use super::ApiContext;
 use super::api_error::{self, ApiError};
 use super::concurrency_limit::ConcurrencyPermit;
+use super::detachable_connection::DetachableConnection;
 use super::expectation::CountedRequest;
 use super::local_host;
 use super::rate_limit::RateLimitStatus;
 use super::trace_context::TraceContext;
-use crate::domain::{ProblemKind, TraceId};
+use crate::domain::{ProblemKind, SharePermit, TraceId};
 use crate::hub::HubError;
 
 /// Answers a request of this route with the result of `work`.
@@ -40,19 +42,24 @@ pub(super) fn serve(
         Some(CountedRequest(rate_limit)) => rate_limit,
         None => context.rate_limits.consume(&context.config.callers, head.headers()),
     };
-    respond(context, route, head, trace, rate_limit, work)
+    let connection = DetachableConnection::of_request(request);
+    respond(context, route, head, connection, trace, rate_limit, work)
 }
 
-/// Answers a request with this head and this count with the result of `work`.
+/// Answers a request with this head and this count with the result of `work`. Only tests have no connection.
 pub(super) async fn respond(
     context: &ApiContext,
     route: &'static str,
     head: &RequestHead,
+    connection: Option<&DetachableConnection>,
     trace: TraceContext,
     rate_limit: Option<RateLimitStatus>,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
     let started = Instant::now();
+    if let Some(connection) = connection {
+        connection.request_begun(&head.headers);
+    }
     // At debug level, because a span costs microseconds. Events of higher levels carry the trace id themselves.
     let span = tracing::debug_span!(
         "request",
@@ -71,7 +78,7 @@ pub(super) async fn respond(
             None => work.await,
         }
     };
-    let mut response = answer(context, head.uri.path(), trace, work).instrument(span).await;
+    let mut response = answer(context, head, connection, trace, work).instrument(span).await;
     if let Some(rate_limit) = rate_limit {
         rate_limit.write_headers(response.headers_mut());
     }
@@ -80,26 +87,69 @@ pub(super) async fn respond(
     }
     let status = response.status();
     context.metrics.request_answered(route, head.method.as_str(), status.as_str(), started.elapsed());
-    response
+    match connection {
+        Some(connection) => connection.answer(response),
+        None => response,
+    }
 }
 
 async fn answer(
     context: &ApiContext,
-    path: &str,
+    head: &RequestHead,
+    connection: Option<&DetachableConnection>,
     trace: TraceContext,
     work: impl Future<Output = Result<HttpResponse, ApiError>>,
 ) -> HttpResponse {
-    let result = match ConcurrencyPermit::acquire(&context.open_requests, context.config.server.max_requests)
-    {
-        Some(_permit) => AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+    let result = match admit(context, connection) {
+        Ok(()) => AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
             context.metrics.panics.inc();
             Err(api_error::internal())
         }),
-        None => Err(HubError::Overloaded("open requests").into()),
+        Err(refused) => Err(refused.into()),
     };
+    let result = result.and_then(|response| match connection {
+        Some(connection) => hold_answer(context, head, connection, response).map_err(ApiError::from),
+        None => Ok(response),
+    });
     result.unwrap_or_else(|failure| {
         log(&failure, trace);
-        failure.response(path, trace)
+        failure.response(head.uri.path(), trace)
+    })
+}
+
+/// Takes a place among all requests, which the request holds until its answer is taken.
+fn admit(context: &ApiContext, connection: Option<&DetachableConnection>) -> Result<(), HubError> {
+    let permit = ConcurrencyPermit::acquire(&context.open_requests, context.config.server.max_requests)
+        .ok_or(HubError::Overloaded("open requests"))?;
+    if context.memory.taken() >= context.memory.limit() {
+        return Err(HubError::Overloaded("memory of requests"));
+    }
+    if let Some(connection) = connection {
+        connection.with_places(|places| places.request = Some(permit));
+    }
+    Ok(())
+}
+
+/// Takes memory for an answer. A read without room for its answer is refused, as it has changed nothing. Any other
+/// answer exists already, and its caller must get it.
+fn hold_answer(
+    context: &ApiContext,
+    head: &RequestHead,
+    connection: &DetachableConnection,
+    response: HttpResponse,
+) -> Result<HttpResponse, HubError> {
+    let BodySize::Sized(length) = response.body().size() else { return Ok(response) };
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    connection.with_places(|places| {
+        let holder = places.caller.share.as_ref().and_then(SharePermit::holder);
+        let mut memory = context.memory().empty_permit(holder);
+        if !head.method.is_safe() {
+            memory.charge(length);
+        } else if !memory.try_grow(length) {
+            return Err(HubError::Overloaded("memory of answers"));
+        }
+        places.answer = Some(memory);
+        Ok(response)
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix_web::App;
 use actix_web::body::MessageBody as _;
+use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, StatusCode};
 use actix_web::test::{TestRequest, call_service, init_service};
 use serde_json::{Value, json};
@@ -50,6 +51,8 @@ pub(super) fn config() -> Config {
             grace: second,
             drain_timeout: second,
             max_sockets: 10,
+            max_connections: 64,
+            memory_limit: 32 << 20,
             max_requests: 10,
             max_streams: 10,
             threads: 1,
@@ -510,7 +513,7 @@ fn full_replica_sends_retry_after() {
 #[test]
 fn hub_refusals_have_their_headers() {
     let trace = trace_context::TraceContext::from_headers(&HeaderMap::new());
-    let response = ApiError::from(crate::hub::HubError::Draining).response("/", trace);
+    let response = ApiError::from(HubError::Draining).response("/", trace);
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers().get(header::RETRY_AFTER).unwrap(), "1");
     assert_eq!(response.head().connection_type(), actix_web::http::ConnectionType::Close);

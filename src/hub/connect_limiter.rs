@@ -8,9 +8,13 @@
 //! There are two priority queues. Background work (idle reconnects, history reads) may use at most 75 % of the limit, and
 //! retries later than foreground connects. A connect for a waiting caller therefore always finds capacity.
 //!
+//! Callers share the foreground. A caller with more than half of the shard's recent connects is dominant. It queues apart, and
+//! has three quarters of the limit as well. A few users of another caller therefore find capacity too.
+//!
 //! A replica that gives a conversation away reserves the connect of its next owner (`shard/handoff.rs`).
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,7 +22,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::BotConfig;
 use crate::domain::{BotName, ConversationId, Sha256};
@@ -27,6 +31,18 @@ use crate::store::{ConnectPermit, Store};
 
 /// The span over which shards with the same retry time spread, because most of them would be refused again.
 const SPREAD: Duration = Duration::from_millis(100);
+
+/// The span of the limit, over which the connects of callers are counted.
+const WINDOW: Duration = Duration::from_mins(1);
+
+/// The demand of a conversation for a connect.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectDemand {
+    /// Whether it has an open message.
+    pub(crate) is_open: bool,
+    /// The caller of its oldest open message, if callers share the bridge.
+    pub(crate) caller: Option<Arc<str>>,
+}
 
 /// The queues for connects, by bot.
 #[derive(Debug)]
@@ -37,8 +53,28 @@ pub(crate) struct ConnectLimiter(HashMap<BotName, PriorityQueues>);
 struct PriorityQueues {
     /// Conversations with an open message.
     foreground: Mutex<()>,
+    /// Conversations with an open message of the dominant caller.
+    dominant: Mutex<()>,
     /// Conversations without one.
     background: Mutex<()>,
+    /// Connects of the last minute that a caller waited for, oldest first.
+    recent: RefCell<VecDeque<(Instant, Arc<str>)>>,
+}
+
+impl PriorityQueues {
+    /// Returns whether a caller has more than half of the recent connects.
+    fn is_dominant(&self, caller: Option<&Arc<str>>) -> bool {
+        let Some(caller) = caller else { return false };
+        let mut recent = self.recent.borrow_mut();
+        while recent.front().is_some_and(|(at, _)| at.elapsed() >= WINDOW) {
+            recent.pop_front();
+        }
+        recent.iter().filter(|(_, of)| of == caller).count() * 2 > recent.len()
+    }
+
+    fn count(&self, caller: Option<Arc<str>>) {
+        self.recent.borrow_mut().extend(caller.map(|caller| (Instant::now(), caller)));
+    }
 }
 
 impl ConnectLimiter {
@@ -46,33 +82,40 @@ impl ConnectLimiter {
         Self(bots.iter().map(|bot| (bot.name.clone(), PriorityQueues::default())).collect())
     }
 
-    /// Returns when the bot may be connected to, in order of arrival. `is_open` says whether the conversation has an open
-    /// message; every poll asks it again. A reservation for the conversation is used up. The wait has no timeout of its own:
-    /// the message's deadline ends the connect.
+    /// Returns when the bot may be connected to, in order of arrival. Every poll asks for `demand` again. A
+    /// reservation for the conversation is used up. The wait has no timeout of its own: the message's deadline ends the
+    /// connect.
     pub(crate) async fn acquire(
         &self,
         store: &Store,
         clock: &StoreClock,
         bot: &BotConfig,
         reserved: Option<&ConversationId>,
-        is_open: impl Fn() -> bool,
+        demand: impl Fn() -> ConnectDemand,
     ) {
         let limit = bot.connects_per_minute;
         let Some(queues) = self.0.get(&bot.name).filter(|_| limit > 0) else { return };
-        // Both queues use one token, so the store does not count the connect twice.
+        // All queues use one token, so the store does not count the connect twice.
         let (token, reserved) = (fastrand::u64(..), reserved.map(reservation));
-        let permit = async |queue: &Mutex<()>, limit, later| {
+        let permit = async |queue: &Mutex<()>, limit, later, stays: &dyn Fn() -> bool| {
             let _head = queue.lock().await;
-            granted(store, clock, &bot.name, PermitRequest { limit, token, reserved, later }).await;
+            granted(store, clock, &bot.name, PermitRequest { limit, token, reserved, later }, stays).await
         };
-        let granted = {
-            let mut background = pin!(permit(&queues.background, background_limit(limit), SPREAD));
-            poll_fn(|cx| if is_open() { Poll::Ready(None) } else { background.as_mut().poll(cx).map(Some) })
-                .await
+        let mut granted = {
+            let always = || true;
+            let mut background = pin!(permit(&queues.background, reduced_limit(limit), SPREAD, &always));
+            let is_open = || demand().is_open;
+            poll_fn(|cx| if is_open() { Poll::Ready(false) } else { background.as_mut().poll(cx) }).await
         };
-        if granted.is_none() {
-            permit(&queues.foreground, limit, Duration::ZERO).await;
+        let is_dominant = || queues.is_dominant(demand().caller.as_ref());
+        while !granted {
+            granted = if is_dominant() {
+                permit(&queues.dominant, reduced_limit(limit), Duration::ZERO, &is_dominant).await
+            } else {
+                permit(&queues.foreground, limit, Duration::ZERO, &|| !is_dominant()).await
+            };
         }
+        queues.count(demand().caller);
     }
 
     /// Reserves a connect of the conversation at its next owner, within the limit of background work. The reservation holds
@@ -87,8 +130,9 @@ impl ConnectLimiter {
         let limit = bot.connects_per_minute;
         let Some(queues) = self.0.get(&bot.name).filter(|_| limit > 0) else { return };
         let _head = queues.background.lock().await;
-        let (limit, token) = (background_limit(limit), reservation(conversation));
-        granted(store, clock, &bot.name, PermitRequest { limit, token, reserved: None, later: SPREAD }).await;
+        let (limit, token) = (reduced_limit(limit), reservation(conversation));
+        let request = PermitRequest { limit, token, reserved: None, later: SPREAD };
+        granted(store, clock, &bot.name, request, &|| true).await;
     }
 }
 
@@ -101,14 +145,23 @@ struct PermitRequest {
     later: Duration,
 }
 
-/// Asks the store until it grants the connect.
-async fn granted(store: &Store, clock: &StoreClock, bot: &BotName, request: PermitRequest) {
+/// Asks the store until it grants the connect, or until `stays` says that the place in the queue is the wrong one. Returns
+/// whether the connect is granted.
+async fn granted(
+    store: &Store,
+    clock: &StoreClock,
+    bot: &BotName,
+    request: PermitRequest,
+    stays: &dyn Fn() -> bool,
+) -> bool {
     let PermitRequest { limit, token, reserved, later } = request;
     let ask = async || store.permit(bot, limit, token, reserved).await;
-    while let Ok(ConnectPermit::At(at)) = retry_while_unavailable("permit", ask).await {
+    while stays() {
+        // The store answers a request for a permit with no error.
+        let Ok(ConnectPermit::At(at)) = retry_while_unavailable("permit", ask).await else { return true };
         sleep_until(clock.instant(at) + later + SPREAD.mul_f64(fastrand::f64())).await;
     }
-    // The permit is granted: the store answers a request for one with no error.
+    false
 }
 
 /// Returns the token of a reservation. Replicas of different versions must agree on it.
@@ -121,8 +174,8 @@ fn reservation(conversation: &ConversationId) -> u64 {
     hash.finish().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }
 
-/// Returns the connects per minute for background work.
-const fn background_limit(limit: u32) -> u32 {
+/// Returns the connects per minute for background work, and for the dominant caller.
+const fn reduced_limit(limit: u32) -> u32 {
     if limit == 1 { 1 } else { limit - limit.div_ceil(4) }
 }
 
@@ -151,9 +204,8 @@ mod tests {
         let store_clock = StoreClock::new(clock.now());
         let (connected, promoted) = (RefCell::new(Vec::new()), Cell::new(None));
         let waits = open.iter().enumerate().map(async |(place, open)| {
-            limiter
-                .acquire(&store, &store_clock, &bot, None, || *open || promoted.get() == Some(place))
-                .await;
+            let demand = || ConnectDemand { is_open: *open || promoted.get() == Some(place), caller: None };
+            limiter.acquire(&store, &store_clock, &bot, None, demand).await;
             connected.borrow_mut().push(place);
         });
         let mut waits = pin!(join_all(waits));
@@ -204,16 +256,41 @@ mod tests {
         assert!(beyond.is_err(), "reservations leave a quarter of the limit");
         // A new user takes the last connect. The moved ones still have theirs.
         let acquire = async |user| {
-            timeout(soon, taker.acquire(&store, &store_clock, &bot, Some(user), || true)).await.is_ok()
+            let demand = || ConnectDemand { is_open: true, caller: None };
+            timeout(soon, taker.acquire(&store, &store_clock, &bot, Some(user), demand)).await.is_ok()
         };
         assert!(acquire(&third).await);
         assert!(acquire(&moved).await && acquire(&second).await);
         assert!(!acquire(&moved).await, "its second connect counts");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn dominant_caller_leaves_connects_for_another() {
+        let (clock, _hand) = Clock::manual(Timestamp::from_millis(1_000_000));
+        let store = Store::Memory(MemoryStore::new(MemoryLimits::new(0, Duration::ZERO), clock.clone()));
+        let config = Config::dev(Url::parse("http://127.0.0.1:1").unwrap());
+        let bot = BotConfig { connects_per_minute: 8, ..BotConfig::clone(&config.bots[0]) };
+        let limiter = ConnectLimiter::new(&config.bots);
+        let store_clock = StoreClock::new(clock.now());
+        let connected = RefCell::new(Vec::new());
+        let connect = async |caller: &'static str| {
+            let demand = || ConnectDemand { is_open: true, caller: Some(caller.into()) };
+            limiter.acquire(&store, &store_clock, &bot, None, demand).await;
+            connected.borrow_mut().push(caller);
+        };
+        let greedy = join_all((0..20).map(|_| connect("greedy")));
+        let mut greedy = pin!(greedy);
+        assert!(timeout(Duration::from_secs(1), &mut greedy).await.is_err());
+        assert_eq!(connected.take(), ["greedy"; 6], "three quarters of the limit");
+        // Behind twenty others, in the same minute.
+        let modest = async { tokio::join!(connect("modest"), connect("modest")) };
+        assert!(timeout(Duration::from_secs(1), modest).await.is_ok());
+        assert_eq!(connected.take(), ["modest"; 2]);
+    }
+
     #[test]
     fn background_work_leaves_a_quarter() {
-        let shares = [1, 2, 3, 4, 5, 8, 250, u32::MAX].map(background_limit);
+        let shares = [1, 2, 3, 4, 5, 8, 250, u32::MAX].map(reduced_limit);
         assert_eq!(shares, [1, 1, 2, 3, 3, 6, 187, 3_221_225_471]);
     }
 }

@@ -18,6 +18,7 @@
 mod connect_limiter;
 mod lease_table;
 mod membership;
+mod open_message_shares;
 mod rebalance;
 mod shard;
 mod subscription;
@@ -33,6 +34,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use self::lease_table::LeaseTable;
+use self::open_message_shares::OpenMessageShares;
 use self::shard::{AcceptCommand, Shard, ShardCommand, StatusQuery};
 use self::waiters::CompletionReceiver;
 use crate::domain::{
@@ -46,6 +48,7 @@ use crate::store::{
     Store, StoreError,
 };
 
+pub use self::open_message_shares::sharing_callers;
 pub use self::rebalance::{
     Assignment, ClusterView, PartitionStatus, RebalanceAction, StoreContact, plan_rebalance,
 };
@@ -75,6 +78,9 @@ pub enum HubError {
     /// The replica is at its limit and accepted no message.
     #[error("this replica is at its limit: {0}")]
     Overloaded(&'static str),
+    /// The caller has as many open messages as it may have. No message was accepted.
+    #[error("the caller has {0} open messages")]
+    CallerLimit(usize),
     /// The message was refused.
     #[error(transparent)]
     Accept(#[from] AcceptError),
@@ -119,6 +125,7 @@ pub struct Hub {
     /// The number of requests that wait for an end.
     waits: Arc<AtomicUsize>,
     max_busy: usize,
+    shares: Arc<OpenMessageShares>,
 }
 
 /// The side of a shard that other threads use.
@@ -148,6 +155,7 @@ impl Hub {
     /// Returns a hub that is shutting down and has no shards.
     #[cfg(test)]
     pub(crate) fn closed(store: Store) -> Self {
+        let config = crate::config::Config::dev(url::Url::parse("http://127.0.0.1:1").unwrap());
         let words = crate::metrics::LabelSets { frames_in: &[], frames_out: &[], routes: &[] };
         let metrics = crate::metrics::Metrics::new(words).map(|metrics| metrics.fleet).unwrap();
         let leases = LeaseTable::new(Incarnation(0), Duration::ZERO, 0);
@@ -159,6 +167,7 @@ impl Hub {
             metrics,
             waits: Arc::default(),
             max_busy: 0,
+            shares: Arc::new(OpenMessageShares::new(&config)),
         }
     }
 
@@ -166,7 +175,11 @@ impl Hub {
     ///
     /// # Errors
     /// [`HubError`]; an accepted message can only fail with [`HubError::Lost`] or [`HubError::Store`].
-    pub async fn post(&self, accept: AcceptRequest, wait: Option<Duration>) -> Result<PostResult, HubError> {
+    pub async fn post(
+        &self,
+        mut accept: AcceptRequest,
+        wait: Option<Duration>,
+    ) -> Result<PostResult, HubError> {
         if self.is_draining() {
             return Err(HubError::Draining);
         }
@@ -174,12 +187,15 @@ impl Hub {
         {
             return Err(HubError::Overloaded("every socket it may hold is in a turn"));
         }
+        let places = self.shares.acquire(&accept.message)?;
+        // The end of the message gives its places back, also if no caller waits for it.
+        accept.watched |= places.is_some();
         let (conversation, id) = (accept.message.conversation.clone(), accept.id);
         let _wait_guard = wait.map(|_| WaitGuard::begin(&self.waits));
         let (answer, accepted) = oneshot::channel();
         let (waiter, completion) = oneshot::channel();
         let waiter = wait.map(|_| waiter);
-        let command = ShardCommand::Accept(Box::new(AcceptCommand { accept, waiter, answer }));
+        let command = ShardCommand::Accept(Box::new(AcceptCommand { accept, waiter, places, answer }));
         self.send_command(&conversation, command).await?;
         if let Some(wait) = wait {
             match timeout(wait, completion).await {

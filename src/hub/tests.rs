@@ -204,6 +204,7 @@ async fn end_before_the_answer_to_the_accept_counts() {
         metrics: metrics().fleet.clone(),
         waits: Arc::default(),
         max_busy: 1,
+        shares: Arc::new(OpenMessageShares::new(&Config::dev(Url::parse("http://127.0.0.1:1").unwrap()))),
     };
     let accept = accept(&hub, 1, "alice", "Hello");
     let (id, conversation) = (accept.id, accept.message.conversation.clone());
@@ -213,7 +214,7 @@ async fn end_before_the_answer_to_the_accept_counts() {
     let posting = hub.post(accept, Some(GUARD));
     let ending = async {
         let Some(ShardCommand::Accept(command)) = inbox.recv().await else { panic!("a message") };
-        let AcceptCommand { accept, waiter, answer } = *command;
+        let AcceptCommand { accept, waiter, answer, .. } = *command;
         // The turn ends before the answer of the store arrives.
         store.accept(accept).await.unwrap();
         let mut message = store.message(&conversation, id, None).await.unwrap().unwrap();

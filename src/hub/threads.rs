@@ -14,6 +14,7 @@ use tracing::error;
 
 use super::lease_table::LeaseTable;
 use super::membership::MembershipSetup;
+use super::open_message_shares::OpenMessageShares;
 use super::shard::{Shard, ShardCommand, ShardSetup};
 use super::{Hub, HubStartError, ShardHandle};
 use crate::config::Config;
@@ -51,7 +52,7 @@ impl Hub {
         metrics: &Arc<Metrics>,
         outbox_events: OutboxEventSender,
     ) -> Result<HubThreads, HubStartError> {
-        let workers = WorkerThreads::start(config.server.threads).map_err(HubStartError::Thread)?;
+        let workers = WorkerThreads::start("worker", config.server.threads).map_err(HubStartError::Thread)?;
         let count = workers.count();
         let incarnation = incarnation();
         let leases = Arc::new(LeaseTable::new(incarnation, config.cluster.lease_ttl, count));
@@ -109,6 +110,7 @@ impl Hub {
             metrics: fleet,
             waits: Arc::default(),
             max_busy: config.server.max_sockets,
+            shares: Arc::new(OpenMessageShares::new(config)),
         };
         Ok(HubThreads { hub, workers, shards, membership, membership_stop })
     }

@@ -4,6 +4,8 @@
 //! this replica stores its end, or when the owner sends a hint. When the shard stops, its waiters are released and read the
 //! store by themselves. Hints may be lost; a resync then reads the messages of all waiters.
 //!
+//! The table also holds the places of open messages ([`OpenMessagePlaces`]) until their ends, which come in the same way.
+//!
 //! A waiter has read the message before it comes through the queue of the shard, and the end may fall between the two. The
 //! table therefore remembers ended messages for a moment.
 
@@ -11,10 +13,15 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::sync::oneshot;
 
+use super::open_message_shares::OpenMessagePlaces;
 use crate::domain::{ConversationId, Message, MessageId, Partition};
 
 /// The sender of a message's end to a waiter, or of `None` for a lost message.
 pub(crate) type CompletionSender = oneshot::Sender<Option<Message>>;
+
+/// Sweeps after which places are given back without an end. A sweep takes place once a second, and a turn lasts ten minutes
+/// at most. A message behind others in its lane may be open for longer.
+const PLACES_MAX_SWEEPS: u32 = 15 * 60;
 
 /// The waiter's side of [`CompletionSender`].
 pub(super) type CompletionReceiver = oneshot::Receiver<Option<Message>>;
@@ -32,6 +39,8 @@ pub(crate) struct WaiterTable {
 struct AwaitedMessage {
     conversation: ConversationId,
     waiters: Vec<CompletionSender>,
+    /// The places of the message, and the sweeps since it was accepted.
+    places: Option<(OpenMessagePlaces, u32)>,
     /// Whether the message is known to be in the store. A message that is not known to be stored cannot be lost.
     stored: bool,
 }
@@ -45,13 +54,22 @@ impl WaiterTable {
         id: MessageId,
         waiter: CompletionSender,
     ) -> bool {
-        let awaited = self.messages.entry(id).or_insert_with(|| AwaitedMessage {
+        self.entry(conversation, id).waiters.push(waiter);
+        self.ended.iter().any(|ended| ended.contains(&id))
+    }
+
+    /// Holds the places of a message until its end.
+    pub(crate) fn hold(&mut self, conversation: ConversationId, id: MessageId, places: OpenMessagePlaces) {
+        self.entry(conversation, id).places = Some((places, 0));
+    }
+
+    fn entry(&mut self, conversation: ConversationId, id: MessageId) -> &mut AwaitedMessage {
+        self.messages.entry(id).or_insert_with(|| AwaitedMessage {
             conversation,
             waiters: Vec::with_capacity(1),
+            places: None,
             stored: false,
-        });
-        awaited.waiters.push(waiter);
-        self.ended.iter().any(|ended| ended.contains(&id))
+        })
     }
 
     /// Records that the message is in the store.
@@ -96,14 +114,19 @@ impl WaiterTable {
         self.messages.get(&id).is_some_and(|awaited| awaited.stored)
     }
 
-    /// Removes waiters that gave up, and ends of the interval before the last. The shard empties its queue many times
+    /// Removes waiters that gave up, places of messages whose end was perhaps missed, and ends of the interval before the last. The shard empties its queue many times
     /// between two sweeps.
     pub(crate) fn sweep(&mut self) {
         let [latest, before] = &mut self.ended;
         *before = std::mem::take(latest);
         self.messages.retain(|_, awaited| {
             awaited.waiters.retain(|waiter| !waiter.is_closed());
-            !awaited.waiters.is_empty()
+            awaited.places = awaited
+                .places
+                .take()
+                .filter(|(_, sweeps)| *sweeps < PLACES_MAX_SWEEPS)
+                .map(|(places, sweeps)| (places, sweeps + 1));
+            !awaited.waiters.is_empty() || awaited.places.is_some()
         });
         if self.messages.capacity() > 1024 && self.messages.len() * 8 < self.messages.capacity() {
             self.messages.shrink_to_fit();

@@ -191,6 +191,7 @@ impl<H: ConversationHost> Driver<H> {
             self.mailbox.set_connection(self.machine.connection(now));
         }
         self.mailbox.set_open(self.machine.open_messages(), self.machine.oldest_message());
+        self.mailbox.set_caller(self.machine.oldest_caller());
         self.mailbox.set_send_at_accept(self.machine.may_send_at_accept(now));
         let idle = self.machine.open_messages() == 0;
         if idle != self.mailbox.idle_since().is_some() {

@@ -298,6 +298,11 @@ impl Machine {
         self.lane.front().map(|message| message.accepted_at)
     }
 
+    /// Returns the caller of the oldest open message, if callers share the bridge.
+    pub fn oldest_caller(&self) -> Option<&Arc<str>> {
+        self.lane.front().and_then(|message| message.new.caller.as_ref())
+    }
+
     /// Returns whether the machine would send a message at once if it were accepted now (ADR 22). A message that
     /// wants a new session is never sent at its accept.
     pub fn may_send_at_accept(&self, now: Timestamp) -> bool {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::input::Input;
@@ -17,6 +18,7 @@ pub struct Mailbox {
     idle_since: Cell<Option<Timestamp>>,
     open: Cell<u32>,
     oldest: Cell<Option<Timestamp>>,
+    caller: RefCell<Option<Arc<str>>>,
     connection: RefCell<ConnectionStatus>,
 }
 
@@ -111,6 +113,18 @@ impl Mailbox {
     pub fn set_open(&self, open: usize, oldest: Option<Timestamp>) {
         self.open.set(u32::try_from(open).unwrap_or(u32::MAX));
         self.oldest.set(oldest);
+    }
+
+    /// Returns the caller of the oldest open message, if callers share the bridge.
+    pub fn caller(&self) -> Option<Arc<str>> {
+        self.caller.borrow().clone()
+    }
+
+    /// Notes the caller of the oldest open message.
+    pub fn set_caller(&self, caller: Option<&Arc<str>>) {
+        if self.caller.borrow().as_ref() != caller {
+            self.caller.replace(caller.cloned());
+        }
     }
 
     /// Returns the state of the connection.

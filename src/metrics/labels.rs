@@ -119,6 +119,22 @@ label! {
     }
 }
 
+label! {
+    /// Reason for which the bridge refuses or cuts a caller's connection.
+    ConnectionEndReason {
+        /// There were too many connections, and none that waited for a request.
+        Refused = "refused",
+        /// There were too many connections, and this one waited longest for a request.
+        Evicted = "evicted",
+        /// The head of a request did not arrive in time.
+        SlowHead = "slow_head",
+        /// The caller went on sending the body of an answered request.
+        UnreadBody = "unread_body",
+        /// The caller took no bytes of its answer.
+        Stalled = "stalled",
+    }
+}
+
 /// Close codes with a label of their own (RFC 6455, 7.4.1 and its registry).
 pub(super) const CLOSE_CODES: [(u16, &str); 13] = [
     (1000, "1000"),

@@ -4,6 +4,7 @@
 mod broken_links;
 mod callbacks;
 mod callers;
+mod connections;
 mod connects;
 mod conversations;
 mod deliveries;
@@ -17,6 +18,7 @@ mod operations;
 mod problems;
 mod program;
 mod replies;
+mod shares;
 mod strangers;
 mod streams;
 mod turns;

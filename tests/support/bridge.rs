@@ -158,7 +158,7 @@ impl TestBridge {
         assert_eq!(self.open(), 0, "messages are open at the end of the test");
         assert_eq!(self.undelivered(), undelivered, "deliveries in the outbox at the end of the test");
         println!("the bridge stops");
-        self.bridge.stop().await.unwrap();
+        self.bridge.stop().await;
         println!("the platform stops");
         self.sandbox.stop().await;
     }
@@ -166,6 +166,6 @@ impl TestBridge {
     /// Returns a future that ends the bridge, with the script and the caller for later checks.
     pub(crate) fn into_stop(self) -> (impl Future<Output = ()>, SandboxScript, Caller, Caller, Sandbox) {
         let Self { bridge, sandbox, script, api, admin } = self;
-        (async move { bridge.stop().await.unwrap() }, script, api, admin, sandbox)
+        (async move { bridge.stop().await }, script, api, admin, sandbox)
     }
 }

@@ -129,7 +129,7 @@ impl Replica {
     async fn stop(&mut self) {
         if let Some(bridge) = self.bridge.take() {
             println!("{} stops", self.name);
-            bridge.stop().await.unwrap();
+            bridge.stop().await;
         }
     }
 

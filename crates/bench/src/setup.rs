@@ -243,6 +243,7 @@ store.url = "{store}"
 listen = "{listen}"
 admin_listen = "{admin}"
 max_sockets = 18000
+max_connections = 18000
 
 [log]
 format = "text"

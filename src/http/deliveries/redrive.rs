@@ -61,10 +61,9 @@ async fn run(
     request: &HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let headers = request.headers();
-    let (caller, _permit) = context.authorize(headers, RequiredScope::Admin)?;
+    let caller = context.authorize(request, RequiredScope::Admin)?;
     without_query(request)?;
-    let body = request_body::read(headers, payload).await?;
+    let body = request_body::read(context, caller, request, payload).await?;
     let mut errors = FieldErrors::default();
     let Some(RedriveRequest { bot, user, since, dry_run }) = parse(&body, &mut errors) else {
         return Err(errors.into());

@@ -4,8 +4,8 @@
 //! is on its way. A reader that takes nothing costs one page and its buffer in the hub. Between two events the stream
 //! is small: memory for a page lives as long as the page.
 //!
-//! A reader whose connection stands still is not polled and cannot end itself. The system cuts its connection (see
-//! `api_server`).
+//! A reader whose connection stands still is not polled and cannot end itself. Its connection is cut (see
+//! `detached_stream`).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, error};
 
 use super::stream_feed::{FeedStep, StreamFeed};
-use crate::domain::{ConversationId, JournalPage, ReadStart};
+use super::stream_memory::StreamMemory;
+use crate::domain::{ConversationId, JournalPage, ReadStart, SharePermit};
 use crate::http::ApiContext;
 use crate::http::concurrency_limit::ConcurrencyPermit;
 use crate::hub::{HubError, Subscription};
@@ -27,10 +28,7 @@ use crate::metrics::StreamEndReason;
 /// Longest silence of a stream before it sends a comment.
 pub(in crate::http) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Entries of a page, and most entries that a stream holds in memory.
-pub(super) const PAGE_ENTRIES: usize = 100;
-
-/// Delay of a retry if the store does not answer.
+/// Delay of a retry if the store does not answer, or memory is scarce.
 const STORE_RETRY: Duration = Duration::from_secs(1);
 
 /// An open stream.
@@ -39,8 +37,18 @@ pub(super) struct EventStream {
     pub(super) conversation: ConversationId,
     pub(super) subscription: Subscription,
     pub(super) feed: StreamFeed,
-    /// Permits of all streams, and of the caller's open requests.
-    pub(super) _permits: (ConcurrencyPermit, Option<ConcurrencyPermit>),
+    pub(super) memory: StreamMemory,
+    pub(super) _places: StreamPlaces,
+}
+
+/// The places of a stream.
+pub(super) struct StreamPlaces {
+    /// The place among all streams.
+    pub(super) _all: ConcurrencyPermit,
+    /// The caller's share of all streams.
+    pub(super) _share: SharePermit,
+    /// The place among the caller's open requests.
+    pub(super) _open: Option<ConcurrencyPermit>,
 }
 
 struct EventStreamBody {
@@ -82,6 +90,7 @@ impl EventStreamBody {
                     Err(error) => self.read_failed(&error).await?,
                 },
                 FeedStep::Wait => {
+                    self.stream.memory.page_written();
                     let due = self.last_write_at + self.stream.context.keep_alive;
                     tokio::select! {
                         live = self.stream.subscription.next() => {
@@ -99,9 +108,13 @@ impl EventStreamBody {
     }
 
     /// Handles a failed read of a page. A store that does not answer is asked again, because dropped readers would only
-    /// come back at once. Returns `None` if the stream must end.
+    /// come back at once. So is one without memory for the page. Returns `None` if the stream must end.
     async fn read_failed(&mut self, error: &HubError) -> Option<()> {
-        if !matches!(error, HubError::Store(error) if error.is_passing()) {
+        let passing = match error {
+            HubError::Store(error) => error.is_passing(),
+            error => matches!(error, HubError::Overloaded(_)),
+        };
+        if !passing {
             error!(%error, "an event stream failed: its next page cannot be read");
             self.end = StreamEndReason::Failed;
             return None;
@@ -110,7 +123,7 @@ impl EventStreamBody {
             self.end = StreamEndReason::Drained;
             return None;
         }
-        debug!(%error, "an event stream waits for the store");
+        debug!(%error, "an event stream waits for its next page");
         sleep(STORE_RETRY).await;
         if self.last_write_at.elapsed() >= self.stream.context.keep_alive {
             self.stream.feed.keep_alive();
@@ -120,8 +133,8 @@ impl EventStreamBody {
 }
 
 impl EventStream {
-    async fn read(&self, after: ReadStart) -> Result<JournalPage, HubError> {
-        self.context.hub.page(&self.conversation, after, PAGE_ENTRIES, true).await
+    async fn read(&mut self, after: ReadStart) -> Result<JournalPage, HubError> {
+        self.memory.read(&self.context.hub, &self.conversation, after).await
     }
 
     fn end_reason(&self) -> StreamEndReason {

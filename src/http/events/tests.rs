@@ -30,8 +30,10 @@ fn silent_stream_sends_comments_and_ends_at_the_drain() {
         let (context, shards) = context(Duration::from_millis(20)).await;
         let name = crate::domain::BotName::new("sandbox").unwrap();
         let conversation = ConversationId::new(name, crate::domain::UserId::new("alice").unwrap());
-        let mut body =
-            open_stream(&context, conversation, ReadStart::Latest, None).await.unwrap().into_body();
+        let request = actix_web::test::TestRequest::get().to_http_request();
+        let caller = CallerIdentity::Anonymous;
+        let stream = open_stream(&context, caller, &request, conversation, ReadStart::Latest).await.unwrap();
+        let mut body = stream.into_body();
         let mut pieces = Vec::new();
         while pieces.len() < 5 {
             let piece = poll_fn(|cx| body.as_pin_mut().poll_next(cx)).await.unwrap().unwrap();

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::FairShare;
 use crate::http::api_error::MAX_ERRORS;
 
 fn read(body: &str) -> Result<MessageDraft, Vec<String>> {
@@ -156,4 +157,42 @@ proptest! {
         let right = text == "\"a\"" && matches!(session, "\"new\"" | "null") && matches!(quiet, "50" | "60000");
         prop_assert_eq!(draft.is_some(), right);
     }
+}
+
+/// Reads a body whose pieces of this size come at these intervals. Returns its length, and the time that it took.
+async fn read_slowly(pieces: usize, size: usize, interval: Duration) -> (Result<usize, ApiError>, Duration) {
+    let start = Instant::now();
+    let pieces = futures_util::stream::unfold(pieces, async |left| {
+        tokio::time::sleep(interval).await;
+        (left > 0).then(|| (Ok::<_, ()>(Bytes::from(vec![b' '; size])), left - 1))
+    });
+    let mut memory = FairShare::new(4 << 20, 0).empty_permit(None);
+    let body = collect(Box::pin(pieces), &mut memory).await;
+    (body.map(|body| body.len()), start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_must_keep_a_rate_but_may_be_slow() {
+    let second = Duration::from_secs(1);
+    // A megabyte at 16 KiB a second takes a minute.
+    let (body, took) = read_slowly(64, 16 << 10, second).await;
+    assert_eq!((body.unwrap(), took), (1 << 20, 65 * second));
+    for (size, interval, most) in [(0, second / 2, 10), (1, second, 10), (16 << 10, 3 * second, 15)] {
+        let (body, took) = read_slowly(60, size, interval).await;
+        assert_eq!(body.unwrap_err().problem().kind, ProblemKind::InvalidRequest);
+        assert!(took <= most * second, "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn body_without_memory_is_refused() {
+    let budget = FairShare::new(100_000, 0);
+    let chunk = || futures_util::stream::iter((0..10).map(|_| Ok::<_, ()>(Bytes::from(vec![b' '; 30_000]))));
+    let mut memory = std::sync::Arc::clone(&budget).empty_permit(None);
+    let refused = collect(chunk(), &mut memory).await.unwrap_err();
+    assert_eq!(refused.problem().kind, ProblemKind::Overloaded);
+    drop(memory);
+    let mut memory = std::sync::Arc::clone(&budget).empty_permit(None);
+    assert_eq!(collect(chunk().take(1), &mut memory).await.unwrap().len(), 30_000);
+    assert!(budget.taken() >= 30_000);
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 
+use super::super::open_message_shares::OpenMessagePlaces;
 use super::super::waiters::CompletionSender;
 use super::{Shard, spawn};
 use crate::domain::{AcceptedMessage, MessageId, Partition, SessionRequest};
@@ -23,6 +24,8 @@ pub(crate) struct AcceptCommand {
     pub(crate) accept: AcceptRequest,
     /// The waiter for the end of the message. It is dropped if no message comes of the request.
     pub(crate) waiter: Option<CompletionSender>,
+    /// The places of the message until its end.
+    pub(crate) places: Option<OpenMessagePlaces>,
     /// The receiver of the store's answer.
     pub(crate) answer: AcceptReply,
 }
@@ -40,11 +43,14 @@ struct PendingAccept {
 
 impl Shard {
     pub(super) fn accept(self: &Rc<Self>, command: AcceptCommand) {
-        let AcceptCommand { mut accept, waiter, answer } = command;
+        let AcceptCommand { mut accept, waiter, places, answer } = command;
         let id = accept.id;
         if let Some(waiter) = waiter {
             // A hint of the end may overtake the answer to the accept.
             self.waiters.borrow_mut().add(accept.message.conversation.clone(), id, waiter);
+        }
+        if let Some(places) = places {
+            self.waiters.borrow_mut().hold(accept.message.conversation.clone(), id, places);
         }
         let send_at_accept = self.request_send_at_accept(&mut accept);
         let partition = Partition::of(&accept.message.conversation);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::super::connect_limiter::ConnectDemand;
 use super::Shard;
 use crate::config::BotConfig;
 use crate::domain::{ConversationId, Message, MessageId, Partition, ReplyChunk, Timestamp};
@@ -27,11 +28,12 @@ impl ConversationHost for Shard {
         #[cfg(test)]
         crate::hub::tests::panic_if_armed(bot);
         let (store, clock) = (&self.setup.store, &self.clock);
-        self.connect_limiter.acquire(store, clock, bot, Some(conversation), || mailbox.open() > 0).await;
+        let demand = || ConnectDemand { is_open: mailbox.open() > 0, caller: mailbox.caller() };
+        self.connect_limiter.acquire(store, clock, bot, Some(conversation), demand).await;
     }
 
     async fn history_permit(&self, bot: &BotConfig) {
-        self.connect_limiter.acquire(&self.setup.store, &self.clock, bot, None, || false).await;
+        self.connect_limiter.acquire(&self.setup.store, &self.clock, bot, None, ConnectDemand::default).await;
     }
 
     fn may_act(&self, partition: Partition) -> bool {

@@ -55,19 +55,7 @@ pub(super) fn message(accepted: &AcceptedMessage) -> usize {
 }
 
 fn new_message(new: &NewMessage) -> usize {
-    let content = &new.content;
-    let objects = [&content.custom_data, &content.meta_tags, &content.meta];
-    let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-    MESSAGE
-        + content.text().len()
-        + text(&content.display_text)
-        + objects.into_iter().flatten().map(|object| object.raw().get().len()).sum::<usize>()
-        + content
-            .attachments
-            .iter()
-            .map(|file| 64 + file.file_id.len() + text(&file.file_name) + text(&file.file_type))
-            .sum::<usize>()
-        + new.callback.as_ref().map_or(0, |callback| callback.url.len())
+    MESSAGE + new.text_weight()
 }
 
 pub(super) fn reply(reply: &Reply) -> usize {

@@ -46,6 +46,8 @@ struct StoredMessage<'a> {
     /// 32 hexadecimal digits.
     #[serde(rename = "tr", borrow, default, skip_serializing_if = "Option::is_none")]
     trace: Option<Cow<'a, str>>,
+    #[serde(rename = "ca", borrow, default, skip_serializing_if = "Option::is_none")]
+    caller: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,6 +114,7 @@ fn write_new_message(new: &NewMessage, into: &mut Vec<u8>) -> Result<(), Corrupt
         callback: new.callback.as_ref().map(|callback| Cow::Borrowed(&*callback.url)),
         signer: new.callback.as_ref().and_then(|callback| callback.signer.as_deref()).map(Cow::Borrowed),
         trace: (new.trace != TraceId::default()).then(|| Cow::Owned(new.trace.to_string())),
+        caller: new.caller.as_deref().map(Cow::Borrowed),
     };
     serde_json::to_writer(into, &stored).map_err(|_| WHAT)
 }
@@ -157,6 +160,7 @@ pub(in super::super) fn accepted(
             .callback
             .map(|url| Callback { url: url.into(), signer: stored.signer.map(Into::into) }),
         trace: trace.transpose()?.unwrap_or_default(),
+        caller: stored.caller.map(Into::into),
     };
     Ok(stamp.on(id, new))
 }

@@ -85,8 +85,8 @@ fn new_messages() -> impl Strategy<Value = NewMessage> {
     let session = prop::sample::select(vec![Continue, New, NewKeepAgent]);
     let resend = prop::sample::select(vec![ResendPolicy::Never, ResendPolicy::Auto]);
     let callback = boxed().prop_map(|url| url.map(|url| Callback { url, signer: None }));
-    (content(), session, rules, resend, callback, any::<u128>()).prop_map(
-        |(content, session, (replies, quiet, deadline), resend, callback, trace)| NewMessage {
+    (content(), session, rules, resend, callback, any::<u128>(), boxed()).prop_map(
+        |(content, session, (replies, quiet, deadline), resend, callback, trace, caller)| NewMessage {
             conversation: alice(),
             content,
             session,
@@ -94,6 +94,7 @@ fn new_messages() -> impl Strategy<Value = NewMessage> {
             resend,
             callback,
             trace: TraceId(trace),
+            caller: caller.map(Into::into),
         },
     )
 }
