@@ -194,18 +194,15 @@ async fn accept(
     for first in (0..threads.len()).cycle() {
         let connection = loop {
             match listener.accept().await.and_then(|(socket, _)| socket.into_std()) {
-                Ok(socket) => match limits.admit().await {
-                    Some(place) => break (socket, place),
-                    None => {
-                        refuse(socket);
-                        if let Some(since) = refusals.next() {
-                            warn!(
-                                refused = since,
-                                "connections are refused: server.max_connections is reached"
-                            );
-                        }
+                Ok(socket) => {
+                    if let Some(place) = limits.admit().await {
+                        break (socket, place);
                     }
-                },
+                    refuse(socket);
+                    if let Some(since) = refusals.next() {
+                        warn!(refused = since, "connections are refused: server.max_connections is reached");
+                    }
+                }
                 Err(error) if is_of_the_process(&error) => {
                     limits.count_accept_error();
                     if let Some(since) = failures.next() {
@@ -263,7 +260,7 @@ fn refuse(mut socket: std::net::TcpStream) {
         debug!(%error, "a connection was refused without an answer");
     }
     // A close with unread bytes would break the connection, and the caller would perhaps lose the answer.
-    socket.read(&mut [0; 4096]).ok();
+    let _discarded = socket.read(&mut [0; 4096]);
 }
 
 /// Returns whether the process or the system lacks files or memory. Other errors belong to one connection.

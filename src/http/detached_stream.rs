@@ -54,18 +54,15 @@ async fn write_frame(socket: &mut TcpStream, frame: &[u8], limits: &ConnectionLi
     // Scarcity is looked for from time to time, because its begin is not told.
     let look = limits.timeouts.stall_scarce / 4;
     while !rest.is_empty() {
-        match timeout(look, socket.write(rest)).await {
-            Ok(written) => {
-                rest = rest.get(written?..).unwrap_or_default();
-                since = None;
-            }
-            Err(_) => {
-                let stalled = since.get_or_insert_with(|| Instant::now() - look).elapsed();
-                let scarce = limits.are_scarce() && stalled >= limits.timeouts.stall_scarce;
-                if scarce || stalled >= limits.timeouts.stall {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-            }
+        if let Ok(written) = timeout(look, socket.write(rest)).await {
+            rest = rest.get(written?..).unwrap_or_default();
+            since = None;
+            continue;
+        }
+        let stalled = since.get_or_insert_with(|| Instant::now() - look).elapsed();
+        let scarce = limits.are_scarce() && stalled >= limits.timeouts.stall_scarce;
+        if scarce || stalled >= limits.timeouts.stall {
+            return Err(ErrorKind::TimedOut.into());
         }
     }
     Ok(())

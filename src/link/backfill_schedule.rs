@@ -161,6 +161,7 @@ impl Backfill {
     }
 
     /// Begins a read beside the regular ones, unless one is under way. Its page only tells what history has.
+    #[expect(clippy::option_option, reason = "no read, or a read behind a message, or of the newest page")]
     pub(crate) fn look(&mut self) -> Option<Option<Box<str>>> {
         if self.request != HistoryRequest::Idle {
             return None;
@@ -292,6 +293,7 @@ impl Backfill {
     /// Judges by a page how far history reaches. `knows_before` says that the page holds a message from before the gap,
     /// and `is_old` that it holds one that is too old. `is_whole` says that it holds the user's last message, or all of
     /// history.
+    #[expect(clippy::fn_params_excessive_bools, reason = "the four facts of a page, each independent")]
     pub(crate) fn on_reach(
         &mut self,
         knows_before: bool,

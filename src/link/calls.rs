@@ -249,7 +249,7 @@ pub(super) async fn history<H: ConversationHost>(
         }
     })?;
     decode_history_page(&body).map_err(|error| {
-        stats::log_strange_history(&bot.name, &error);
+        stats::log_strange_history(&bot.name, error);
         HistoryFailure::Temporary
     })
 }

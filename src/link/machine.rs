@@ -65,10 +65,6 @@ const CONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Durati
 
 /// The state of one conversation.
 #[derive(Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each answers a question of its own, and none excludes another"
-)]
 pub struct Machine {
     bot: Arc<BotConfig>,
     conversation: ConversationId,

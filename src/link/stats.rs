@@ -68,7 +68,7 @@ pub(super) fn log_refusal(bot: &BotName, error: &ConnectError) {
     warn_once!(bot, { %error, }, "the platform refuses the bridge");
 }
 
-pub(super) fn log_strange_history(bot: &BotName, error: &InvalidHistoryPage) {
+pub(super) fn log_strange_history(bot: &BotName, error: InvalidHistoryPage) {
     warn_once!(bot, { %error, }, "the platform's history cannot be understood");
 }
 

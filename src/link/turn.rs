@@ -49,6 +49,7 @@ pub(crate) enum TurnPhase {
 
 /// The turn of the head, from the decision to send until its end is stored.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub(crate) struct Turn {
     pub(crate) message: Arc<AcceptedMessage>,
     pub(crate) progress: MessageProgress,
@@ -324,7 +325,7 @@ impl Turn {
     pub(crate) fn last_look_at(&self) -> Option<Timestamp> {
         let silent = self.is_open() && !self.ends_session() && self.progress.first_reply_at.is_none();
         let ahead = LAST_LOOK.min(self.deadline / 4);
-        let at = self.progress.sent_at? + (self.deadline - ahead);
+        let at = self.progress.sent_at? + self.deadline.saturating_sub(ahead);
         (silent && !self.looked).then_some(at)
     }
 

@@ -152,15 +152,15 @@ fn admin_listener_cuts_a_chunked_body() {
             let connection = open(to, head).await;
             let (mut reader, mut writer) = connection.into_split();
             let chunk = [b"10000\r\n".to_vec(), vec![b'x'; 1 << 16], b"\r\n".to_vec()].concat();
-            let send = async {
+            let sending = async {
                 let mut sent = 0;
                 while writer.write_all(&chunk).await.is_ok() {
                     sent += chunk.len();
                 }
                 sent
             };
-            let (sent, answer) = tokio::join!(send, Answer::read(&mut reader, false));
-            assert!(sent < 32 << 20, "{sent}");
+            let (bytes, answer) = tokio::join!(sending, Answer::read(&mut reader, false));
+            assert!(bytes < 32 << 20, "{bytes}");
             assert!([404, 405].contains(&answer.unwrap().status));
         }
         bridge.finish().await;

@@ -93,6 +93,7 @@ struct SentMessage {
     life: u32,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent states of store, lease and platform")]
 pub(super) struct World {
     rng: Rng,
     /// Draws the receivers. It is separate, so that the rest of a run does not depend on it.

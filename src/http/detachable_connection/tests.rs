@@ -322,10 +322,10 @@ fn places_are_held_until_the_answer_is_taken() {
             let address = listener.local_addr().unwrap();
             let (caller, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
             let (mut caller, place) = (caller.unwrap(), share.acquire(None, 1).unwrap());
-            let held = std::cell::Cell::new(Some(place));
+            let place = std::cell::Cell::new(Some(place));
             let hold = move |connection: &DetachableConnection, data: &mut actix_http::Extensions| {
                 data.insert(connection.clone());
-                connection.with_places(|places| places.body = held.take());
+                connection.with_places(|places| places.body = place.take());
             };
             let app = App::new()
                 .wrap(from_fn(noted))

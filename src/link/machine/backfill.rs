@@ -150,13 +150,12 @@ impl Machine {
         if self.last_look_at().is_none_or(|at| now < at) {
             return;
         }
-        match &mut self.backfill {
-            Some(backfill) => effects.extend(backfill.look().map(Effect::ReadHistory)),
-            None => {
-                let mut probe = self.new_backfill(GapCause::Stuck);
-                probe.on_connected(now);
-                self.backfill = Some(probe);
-            }
+        if let Some(backfill) = &mut self.backfill {
+            effects.extend(backfill.look().map(Effect::ReadHistory));
+        } else {
+            let mut probe = self.new_backfill(GapCause::Stuck);
+            probe.on_connected(now);
+            self.backfill = Some(probe);
         }
         if let Some(turn) = &mut self.turn {
             (turn.looked, turn.probed) = (true, true);
