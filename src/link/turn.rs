@@ -18,7 +18,7 @@ use crate::store::OpenMessage;
 /// (protocol.md 12, question 10).
 const SIGNAL_SETTLE: Duration = Duration::from_millis(150);
 /// The quiet time if the bot announced more, or a stream has not ended.
-const STRETCHED_QUIET: Duration = Duration::from_secs(15);
+pub(crate) const STRETCHED_QUIET: Duration = Duration::from_secs(15);
 /// The deadline for sending the end of a session if its caller sets none.
 const SESSION_END_DEADLINE: Duration = Duration::from_secs(30);
 /// The wait for `session_end` after the end of a session was sent. The platform's answer is not documented
@@ -27,6 +27,8 @@ const SESSION_END_GRACE: Duration = Duration::from_secs(2);
 /// The time before the deadline at which history is read if the bot has not answered: its answer may have gone to a dead
 /// socket. A short deadline leaves a quarter.
 const LAST_LOOK: Duration = Duration::from_secs(2);
+/// The shortest deadline before which history is read. Its answer would come too late in a shorter turn.
+const LOOKED_AT_LEAST: Duration = Duration::from_secs(5);
 const MAX_REPLIES: usize = 100;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -324,9 +326,9 @@ impl Turn {
     /// Returns when history is read for the last time before the deadline, if the bot has not answered.
     pub(crate) fn last_look_at(&self) -> Option<Timestamp> {
         let silent = self.is_open() && !self.ends_session() && self.progress.first_reply_at.is_none();
-        let ahead = LAST_LOOK.min(self.deadline / 4);
+        let ahead = LAST_LOOK;
         let at = self.progress.sent_at? + self.deadline.saturating_sub(ahead);
-        (silent && !self.looked).then_some(at)
+        (silent && !self.looked && self.deadline >= LOOKED_AT_LEAST).then_some(at)
     }
 
     /// Returns when the signal ends the turn. A bot that waits for input still ends its stream.

@@ -336,8 +336,9 @@ fn handoff_cancels_an_attempt_and_retries_it_at_once() {
         fleet.replicas[0].api.send(post.clone()).await.message(200);
         fleet.replicas[0].api.send(post).await.message(200);
         receiver.requests_at_least(1).await;
-        fleet.join().await;
+        // The new replica may be the next owner as soon as it is ready.
         receiver.answers(|_| ReceiverAnswer::status(200));
+        fleet.join().await;
         fleet.leave(0).await;
         // The next owner does not wait for the end of the cancelled attempt's window.
         let requests = receiver.requests_at_least(3).await;
