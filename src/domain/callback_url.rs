@@ -188,8 +188,10 @@ impl FromStr for UrlPattern {
     type Err = InvalidPattern;
 
     fn from_str(text: &str) -> Result<Self, InvalidPattern> {
-        let exact = text.replacen("://*.", "://", 1);
-        let below = exact.len() < text.len();
+        let wildcard =
+            text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.strip_prefix("*.")?)));
+        let below = wildcard.is_some();
+        let exact = wildcard.map_or_else(|| text.to_owned(), |(scheme, rest)| format!("{scheme}://{rest}"));
         if exact.contains('*') {
             return Err(InvalidPattern::Wildcard);
         }

@@ -196,6 +196,7 @@ fn invalid_pattern_is_refused_with_its_reason() {
         ("https://a.*.example.com/", E::Wildcard),
         ("https://*example.com/", E::Wildcard),
         ("https://*/", E::Wildcard),
+        ("https://a.example.com/x://*.b.example.com/", E::Wildcard),
         ("https://*.*.example.com/", E::Wildcard),
         ("https://example.com/*", E::Wildcard),
         ("*://example.com/", E::Wildcard),
