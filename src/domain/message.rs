@@ -366,10 +366,7 @@ impl Serialize for Message {
         let Self { accepted, progress } = self;
         let (complete, ended_by, error) = match &progress.outcome {
             None => (None, None, None),
-            Some(TurnOutcome::Answered(by)) => {
-                let is_whole = !progress.replies.iter().any(|reply| reply.partial && !reply.late);
-                (Some(by.is_complete() && is_whole), Some(*by), None)
-            }
+            Some(TurnOutcome::Answered(by)) => (Some(by.is_complete()), Some(*by), None),
             Some(TurnOutcome::Failed(problem)) => (Some(false), None, Some(problem)),
         };
         MessageFields {

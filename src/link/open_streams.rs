@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::turn::STRETCHED_QUIET;
 use crate::domain::{ReplyChunk, Timestamp};
 use crate::rtm::{BotResponse, StreamInfo};
 
@@ -189,21 +188,9 @@ impl OpenStreams {
         outside.map(|open| open.heard_at + Self::MAX_SILENCE).min()
     }
 
-    /// Ends the streams outside the turn, because their socket is gone.
-    pub(crate) fn cut_outside(&mut self) -> Vec<JoinedReply> {
-        self.cut_if(|open| !open.start.in_turn())
-    }
-
-    /// Ends the streams of the turn, because it is over. Some bots mark no last piece, so a stream without a hole is whole if
-    /// it has been silent for [`STRETCHED_QUIET`].
-    pub(crate) fn cut_in_turn(&mut self, now: Timestamp) -> Vec<JoinedReply> {
-        let streams = self.0.extract_if(.., |open| open.start.in_turn());
-        streams
-            .map(|open| {
-                let is_whole = !open.holed && now >= open.heard_at + STRETCHED_QUIET;
-                JoinedReply { partial: !is_whole, ..open.cut() }
-            })
-            .collect()
+    /// Ends the streams of the turn, or all others, because their turn is over or their socket gone.
+    pub(crate) fn cut(&mut self, in_turn: bool) -> Vec<JoinedReply> {
+        self.cut_if(|open| open.start.in_turn() == in_turn)
     }
 
     /// Ends the streams outside the turn that have been silent for too long.
@@ -340,8 +327,7 @@ mod tests {
             panic!()
         };
         assert_eq!(&*first.response.text, "a");
-        let cut = streams.cut_in_turn(IN_TURN.at);
-        assert!(cut.len() == 4 && cut.iter().all(|reply| reply.partial));
+        assert_eq!(streams.cut(true).len(), 4);
         assert_eq!(streams.in_turn(), None);
     }
 
@@ -359,8 +345,8 @@ mod tests {
             panic!()
         };
         assert_eq!(reply.start, early);
-        assert_eq!(streams.cut_outside().len(), 0);
-        assert_eq!(streams.cut_in_turn(IN_TURN.at).len(), 1);
+        assert_eq!(streams.cut(false).len(), 0);
+        assert_eq!(streams.cut(true).len(), 1);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::store::OpenMessage;
 /// (protocol.md 12, question 10).
 const SIGNAL_SETTLE: Duration = Duration::from_millis(150);
 /// The quiet time if the bot announced more, or a stream has not ended.
-pub(crate) const STRETCHED_QUIET: Duration = Duration::from_secs(15);
+const STRETCHED_QUIET: Duration = Duration::from_secs(15);
 /// The deadline for sending the end of a session if its caller sets none.
 const SESSION_END_DEADLINE: Duration = Duration::from_secs(30);
 /// The wait for `session_end` after the end of a session was sent. The platform's answer is not documented

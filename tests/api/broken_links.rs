@@ -371,15 +371,18 @@ fn replies_without_a_socket_are_journaled_once() {
         bridge.script.clear_faults(Endpoint::Start);
         bridge.script.next("alice", Step::reply("after"));
         let message = bridge.post("alice", &body(20_000)).await.message(200);
-        assert_eq!(replies(&message), [("window", "after")]);
+        // The frame and a page of history race, so either may tell it.
+        assert_eq!(message["replies"].as_array().map(Vec::len), Some(1));
+        assert_eq!(message["replies"][0]["text"], "after");
         until("both to be found", async || told(&bridge).len() == 4).await;
         // The second read of history repeats no reply.
         until("the second look", async || bridge.script.observed("alice").history_reads >= 2).await;
         let mut told = told(&bridge);
         assert_eq!(told[0], ("window", "before".to_owned()));
-        told.sort();
-        let all = [("history", "one"), ("history", "two"), ("window", "after"), ("window", "before")];
-        assert_eq!(told, all.map(|(how, text)| (how, text.to_owned())));
+        told.sort_by(|(_, one), (_, other)| one.cmp(other));
+        told.remove(0);
+        let rest = [("window", "before"), ("history", "one"), ("history", "two")];
+        assert_eq!(told, rest.map(|(how, text)| (how, text.to_owned())));
         bridge.finish().await;
     });
 }

@@ -244,7 +244,7 @@ impl Machine {
 
     /// Turns streams without an end into replies: those of the ending turn, or those outside it whose socket is gone.
     pub(super) fn cut_streams(&mut self, now: Timestamp, in_turn: bool, effects: &mut Vec<Effect>) {
-        let cut = if in_turn { self.streams.cut_in_turn(now) } else { self.streams.cut_outside() };
+        let cut = self.streams.cut(in_turn);
         self.take_cut(now, cut, effects);
     }
 
