@@ -1,6 +1,6 @@
 //! TCP connections to names with several addresses, of which some may be dead.
 //!
-//! The attempts follow RFC 8305: the next address is tried as soon as an attempt fails, and after [`ATTEMPT_DELAY`] at the
+//! The attempts follow RFC 8305: the next address is tried as soon as an attempt fails, and after 250 ms at the
 //! latest. Earlier attempts go on meanwhile, and the first connection wins. So a dead address costs a quarter of a second
 //! and not the caller's whole timeout.
 //!
