@@ -205,7 +205,9 @@ impl Load {
             self.figures.stream();
             let mut stream = self.service.events_with(request).await;
             while let Some(event) = stream.next().await {
-                assert_ne!(event.kind, "gap", "{user}: {event:?}");
+                // The connect limit delays reads of history, which may then not reach back to a talker's last reply.
+                let is_late = event.data["data"]["reason"] == "historyTooShort";
+                assert!(event.kind != "gap" || is_late, "{user}: {event:?}");
                 if let Some(place) = event.data["seq"].as_u64() {
                     self.told.borrow_mut().entry(user.to_owned()).or_default().push(place);
                 }
