@@ -3,6 +3,8 @@
 //! `scripts/fuzz TARGET SECONDS` runs a target with libFuzzer, which follows the coverage. What it finds becomes a seed in
 //! `fuzz/seeds`, and so a case of this test.
 
+mod growth;
+
 use std::path::Path;
 
 use rtm_bridge::{config, domain, http, rtm};
