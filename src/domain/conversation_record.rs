@@ -72,6 +72,34 @@ pub struct LastTurn {
     pub callback: Option<Callback>,
     /// The trace of the message.
     pub trace: TraceId,
+    /// The late replies that the message got.
+    pub late: LateReplies,
+}
+
+/// The number and the bytes of a message's late replies. They are limited, because a message is one value of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LateReplies {
+    /// The number of replies.
+    pub count: u32,
+    /// The bytes of their events and texts.
+    pub bytes: u64,
+}
+
+impl LateReplies {
+    /// The greatest number of late replies of one message.
+    const MAX_COUNT: u32 = 100;
+    /// Above this number of bytes a message gets no more late replies.
+    const MAX_BYTES: u64 = 4 << 20;
+
+    /// Counts a reply of so many bytes. Returns whether the message had room for it.
+    pub fn take(&mut self, bytes: u64) -> bool {
+        let has_room = self.count < Self::MAX_COUNT && self.bytes < Self::MAX_BYTES;
+        if has_room {
+            self.count += 1;
+            self.bytes = self.bytes.saturating_add(bytes);
+        }
+        has_room
+    }
 }
 
 impl LastTurn {
@@ -83,6 +111,7 @@ impl LastTurn {
             client_message_id: Some(message.client_message_id),
             callback: message.new.callback.clone(),
             trace: message.new.trace,
+            late: LateReplies::default(),
         }
     }
 

@@ -296,6 +296,33 @@ fn reply_after_the_end_is_late_within_the_window_only() {
 }
 
 #[test]
+fn reply_above_the_limits_of_a_message_is_unsolicited() {
+    let mut bench = Bench::connected();
+    for number in 0..101 {
+        bench.say(&format!("ms-{number}"));
+    }
+    assert!(bench.reply("ms-99").late);
+    let above = bench.reply("ms-100");
+    assert_eq!((above.late, above.in_reply_to, above.correlation), (false, None, Correlation::Unsolicited));
+
+    // The next message has limits of its own. Its ninth reply passes 4 MiB.
+    bench.post();
+    bench.say("ms-answer");
+    bench.give(sign(IncomingFrame::WaitingForInput));
+    bench.pass(ms(150));
+    for number in 0..9 {
+        bench.respond(reply(&format!("long-{number}"), &"m".repeat(500_000)));
+    }
+    assert!(bench.reply("long-8").late);
+    bench.say("ms-above");
+    assert!(!bench.reply("ms-above").late);
+
+    // The next owner knows the sum.
+    let record = bench.record();
+    assert!(record.last_turn.is_some_and(|mut last| !last.late.take(1)));
+}
+
+#[test]
 fn greeting_is_not_a_late_reply_of_the_last_turn() {
     let mut bench = Bench::new();
     bench.post_ruled(Some(1), None, None);

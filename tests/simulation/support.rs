@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rtm_bridge::config::{self, BotConfig, BotWebhookConfig};
 use rtm_bridge::domain::fixtures::{conversation, new_message, raw_json};
 use rtm_bridge::domain::{
-    AcceptedMessage, Callback, ConversationRecord, LastTurn, MessageId, MessageProgress, NewMessage,
-    Timestamp, TraceId,
+    AcceptedMessage, Callback, ConversationRecord, LastTurn, LateReplies, MessageId, MessageProgress,
+    NewMessage, Timestamp, TraceId,
 };
 use rtm_bridge::link::Machine;
 use rtm_bridge::rtm::{BotResponse, StreamInfo};
@@ -73,7 +73,14 @@ pub(crate) fn advance(now: &mut Timestamp, machine: &Machine, end: Timestamp) ->
 
 /// The last turn as an earlier version stored it.
 pub(crate) fn last_turn(message: MessageId, ended_at: Timestamp) -> LastTurn {
-    LastTurn { message, ended_at, client_message_id: None, callback: None, trace: TraceId::default() }
+    LastTurn {
+        message,
+        ended_at,
+        client_message_id: None,
+        callback: None,
+        trace: TraceId::default(),
+        late: LateReplies::default(),
+    }
 }
 
 /// A plain reply of the bot.

@@ -293,6 +293,7 @@ impl Machine {
             return;
         }
         let owner = found.unwrap_or_else(|| self.owner(start, response.correlation_id));
+        let owner = self.within_limit(owner, response.event.get().len() + response.text.len());
         let more_follows = response.more_follows;
         let reply = Arc::new(Reply {
             seq: self.buffer.next_seq(),
@@ -323,6 +324,17 @@ impl Machine {
             }
         }
         self.on_activity(now);
+    }
+
+    /// Counts a late reply of so many bytes. One above the limits of its message is unsolicited.
+    fn within_limit(&mut self, owner: ReplyOwner, bytes: usize) -> ReplyOwner {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let last = self.buffer.record.last_turn.as_mut().filter(|_| owner.late);
+        if last.is_none_or(|last| last.late.take(bytes)) {
+            owner
+        } else {
+            ReplyOwner { message: None, correlation: Correlation::Unsolicited, late: false }
+        }
     }
 
     /// Returns the message of a reply that began there (api.md 1, "Reply").

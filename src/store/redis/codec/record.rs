@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CorruptData, id, is_default};
 use crate::domain::{
-    Callback, ConversationRecord, Fingerprint, LastTurn, RateWindow, RecentReplies, Timestamp, TraceId,
+    Callback, ConversationRecord, Fingerprint, LastTurn, LateReplies, RateWindow, RecentReplies, Timestamp,
+    TraceId,
 };
 
 const WHAT: CorruptData = CorruptData("the record of a conversation");
@@ -46,6 +47,9 @@ struct StoredRecord<'a> {
     /// Sixteen bytes, big-endian, in Base64.
     #[serde(rename = "tr", borrow, default, skip_serializing_if = "Option::is_none")]
     last_trace: Option<Cow<'a, str>>,
+    /// The number and the bytes of the last turn's late replies.
+    #[serde(rename = "l", default, skip_serializing_if = "is_default")]
+    late: (u32, u64),
     #[serde(rename = "a", default, skip_serializing_if = "is_default")]
     agent: bool,
     #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +90,7 @@ pub(in super::super) fn record(record: &ConversationRecord) -> Result<Vec<u8>, C
         last_trace: last
             .filter(|turn| turn.trace != TraceId::default())
             .map(|turn| Cow::Owned(URL_SAFE_NO_PAD.encode(turn.trace.0.to_be_bytes()))),
+        late: last.map(|turn| (turn.late.count, turn.late.bytes)).unwrap_or_default(),
         agent: record.agent,
         blocked_until: record.blocked_until.map(Timestamp::as_millis),
         sends: steps.collect(),
@@ -108,6 +113,7 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, 
             Some(Timestamp::from_millis(*last))
         })
         .collect();
+    let (count, bytes) = stored.late;
     let (echo, signer) = (stored.last_echo, stored.last_signer);
     let callback =
         stored.last_callback.map(|url| Callback { url: url.into(), signer: signer.map(Into::into) });
@@ -119,6 +125,7 @@ pub(in super::super) fn read_record(bytes: &[u8]) -> Result<ConversationRecord, 
             client_message_id: echo.map(|step| ended_at.wrapping_sub(step.cast_unsigned())),
             callback,
             trace: trace.unwrap_or_default(),
+            late: LateReplies { count, bytes },
         })
     });
     Ok(ConversationRecord {

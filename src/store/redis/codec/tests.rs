@@ -11,8 +11,8 @@ use crate::domain::fixtures;
 use crate::domain::{
     Attachment, Callback, ConversationRecord, Correlation, Delivery, DeliveryAttempt, DeliveryId,
     DeliveryKind, DeliveryOrigin, DeliveryState, EndedBy, EntryBody, Fingerprint, GapReason, JournalEntry,
-    JsonObject, LastTurn, Message, MessageContent, NewDelivery, NewMessage, Problem, ProblemKind, Reply,
-    ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules,
+    JsonObject, LastTurn, LateReplies, Message, MessageContent, NewDelivery, NewMessage, Problem,
+    ProblemKind, Reply, ResendPolicy, SessionRequest, TraceId, TurnOutcome, TurnRules,
 };
 use crate::store::redis::netstring;
 
@@ -158,15 +158,21 @@ fn entries() -> impl Strategy<Value = JournalEntry> {
 fn records() -> impl Strategy<Value = ConversationRecord> {
     let callback = (".{1,20}", prop::option::of(".{1,8}"))
         .prop_map(|(url, signer)| Callback { url: url.into(), signer: signer.map(Into::into) });
-    let last_turn =
-        (ids(), times(), any::<Option<u64>>(), prop::option::of(callback), prop::option::of(any::<u128>()))
-            .prop_map(|(message, ended_at, client_message_id, callback, trace)| LastTurn {
-                message,
-                ended_at,
-                client_message_id,
-                callback,
-                trace: TraceId(trace.unwrap_or_default()),
-            });
+    let last_turn = (
+        ids(),
+        times(),
+        any::<(Option<u64>, u32, u64)>(),
+        prop::option::of(callback),
+        prop::option::of(any::<u128>()),
+    )
+        .prop_map(|(message, ended_at, (client_message_id, count, bytes), callback, trace)| LastTurn {
+            message,
+            ended_at,
+            client_message_id,
+            callback,
+            trace: TraceId(trace.unwrap_or_default()),
+            late: LateReplies { count, bytes },
+        });
     (
         (any::<(u64, u64, u64)>(), prop::option::of(times()), prop::option::of(ids()), boxed()),
         (prop::collection::vec(any::<u64>(), 0..20), boxed(), prop::option::of(last_turn), any::<bool>()),
@@ -414,6 +420,7 @@ fn record_of_an_earlier_version_has_no_echo() {
         client_message_id: None,
         callback: None,
         trace: TraceId::default(),
+        late: LateReplies::default(),
     };
     assert_eq!(
         read,

@@ -33,8 +33,24 @@ if last ~= follows then
 end
 local lost, counted, appended, ends = false, tonumber(state.weight), {}, {}
 
-local function includes(places, place)
-  return string.find('+' .. places .. '+', '+' .. place .. '+', 1, true)
+-- The places that a message needs, by its id. Each message is taken apart once.
+local needed = {}
+local function needed_of(id)
+  if not needed[id] then
+    local value, parts = message_of(name, id)
+    needed[id] = {}
+    if value then
+      local open = find_open(state, id)
+      local places = open and open.replies or string.match(parts[3], '^[%d,]* ([%d+]*)') or ''
+      for place in string.gmatch(places, '%d+') do
+        needed[id][place] = true
+      end
+      for i = 4, #parts do
+        needed[id][string.match(parts[i], '^%d+$') or ''] = true
+      end
+    end
+  end
+  return needed[id]
 end
 
 -- Takes entries out of the journal, oldest first. Replies that a message still needs move to the message.
@@ -42,21 +58,11 @@ local function take_out(entries)
   for _, entry in ipairs(entries) do
     local place, text = string.match(entry, '^(%d+) r (.*)$')
     local id = place and string.match(text, '"i":"(%w+)"')
-    local value, parts
-    if id then
-      value, parts = message_of(name, id)
-    end
-    if value then
+    if id and needed_of(id)[place] then
+      call('APPEND', partition .. 'm:' .. id, netstring(place .. ' ' .. text))
       local open = find_open(state, id)
-      local needed = includes(open and open.replies or string.match(parts[3], '^[%d,]* ([%d+]*)') or '', place)
-      for i = 4, #parts do
-        needed = needed or parts[i] == place
-      end
-      if needed then
-        call('APPEND', partition .. 'm:' .. id, netstring(place .. ' ' .. text))
-        if open then
-          open.moved = '+'
-        end
+      if open then
+        open.moved = '+'
       end
     end
   end
