@@ -289,6 +289,11 @@ impl Machine {
         self.lane.len()
     }
 
+    /// Returns whether so many changes wait for a write that no further frame should be read before it.
+    pub const fn is_crowded(&self) -> bool {
+        self.buffer.is_crowded()
+    }
+
     /// Returns when the oldest open message was accepted.
     pub fn oldest_message(&self) -> Option<Timestamp> {
         self.lane.front().map(|message| message.accepted_at)

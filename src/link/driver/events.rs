@@ -55,7 +55,9 @@ impl<H: ConversationHost> Driver<H> {
             }));
         }
         // The socket comes before the timer: after a stall, a frame that came in time must not count as late.
-        if let Some(socket) = &mut self.socket {
+        // The frames of a bot that says more than the store takes stay in the socket until a write is done.
+        let crowded = self.writing.is_some() && self.machine.is_crowded();
+        if let Some(socket) = self.socket.as_mut().filter(|_| !crowded) {
             let received = std::pin::pin!(socket.next()).poll(cx);
             if let Poll::Ready(received) = received {
                 return Poll::Ready(DriverEvent::Input(self.received(received)));

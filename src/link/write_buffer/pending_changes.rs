@@ -50,6 +50,11 @@ impl PendingChanges {
         &self.changes
     }
 
+    /// Returns whether no further frame should be read before a write.
+    pub(super) const fn is_crowded(&self) -> bool {
+        self.changes.len() >= MAX_CHANGES / 16 || self.weight >= MAX_WEIGHT / 16
+    }
+
     pub(super) const fn is_full(&self) -> bool {
         self.changes.len() >= MAX_CHANGES || self.weight >= MAX_WEIGHT
     }

@@ -130,8 +130,9 @@ fn warm_time_is_written_when_the_stored_one_is_used_up() {
 #[test]
 fn waiting_changes_are_bounded_by_number_and_weight() {
     let mut buffer = WriteBuffer::new(ConversationRecord::default());
-    for _ in 1..MAX_CHANGES {
+    for count in 1..MAX_CHANGES {
         buffer.append(at(1), EntryBody::Platform(raw_json("{}")));
+        assert_eq!(buffer.is_crowded(), count >= MAX_CHANGES / 16);
     }
     assert!(!buffer.is_full());
     buffer.append(at(1), EntryBody::Platform(raw_json("{}")));
